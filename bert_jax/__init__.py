@@ -1,0 +1,1 @@
+"""Train your own BERT from raw text, fine-tune it, and carry it anywhere, in JAX."""

@@ -1,0 +1,52 @@
+"""What can go wrong, as exceptions that carry the exit code of the command.
+
+A leaf module that every room may import: an error that a user can cause is one
+message that says what is wrong, where (file, line or record) and what to do.
+"""
+
+
+class BertJaxError(Exception):
+    """A failure with a message for the user and an exit code for the shell."""
+
+    exit_code = 1
+
+
+class InputError(BertJaxError):
+    """Bad input or configuration (exit code 2)."""
+
+    exit_code = 2
+
+
+class CheckpointError(BertJaxError):
+    """No usable checkpoint (exit code 3)."""
+
+    exit_code = 3
+
+
+class NotFiniteError(BertJaxError):
+    """A loss or a gradient is not finite (exit code 4)."""
+
+    exit_code = 4
+
+
+class StorageError(BertJaxError):
+    """The disk or the network failed (exit code 5)."""
+
+    exit_code = 5
+
+
+class Stopped(BertJaxError):
+    """A signal stopped the run with everything saved (exit code 75)."""
+
+    exit_code = 75
+
+
+def missing_extra(module: str, extra: str) -> InputError:
+    """Returns the error for an optional dependency that is not installed.
+
+    >>> print(missing_extra("jieba", "zh"))
+    jieba is not installed. Install it with: pip install "bert_jax[zh]"
+    """
+    return InputError(
+        f'{module} is not installed. Install it with: pip install "bert_jax[{extra}]"'
+    )

@@ -1,0 +1,1 @@
+"""What BERT computes: parameters and arrays in, arrays out."""

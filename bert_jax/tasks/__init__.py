@@ -1,0 +1,1 @@
+"""One file a task: examples to arrays, head, loss, metric, predictions."""

@@ -1,0 +1,1 @@
+"""From characters to ids: tokenizers, vocabularies and word boundaries."""
