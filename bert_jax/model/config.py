@@ -1,0 +1,169 @@
+"""The architecture of a BERT, under the names of the published bert_config.json.
+
+`BertConfig(**bert_config.json)` is the loader; `published(name)` gives the released
+sizes: Devlin et al. 2018 (arXiv:1810.04805), section 3, and the 24 small models of
+Turc et al. 2019 (arXiv:1908.08962), table 1.
+"""
+
+import dataclasses
+import re
+
+from bert_jax import errors
+
+ACTIVATIONS = ("gelu", "gelu_new", "relu", "tanh")
+VOCAB_SIZES = {
+    "english-uncased": 30522,
+    "english-cased": 28996,
+    "chinese": 21128,
+    "multilingual-uncased": 105879,
+    "multilingual-cased": 119547,
+}
+# (num_hidden_layers, hidden_size) of the sizes that have a name.
+SIZES = {
+    "tiny": (2, 128),
+    "mini": (4, 256),
+    "small": (4, 512),
+    "medium": (8, 512),
+    "base": (12, 768),
+    "large": (24, 1024),
+}
+GRID_LAYERS = (2, 4, 6, 8, 10, 12)
+GRID_WIDTHS = (128, 256, 512, 768)
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """The keys of bert_config.json, with the defaults of BERT-base (English uncased).
+
+    The five `pooler_*` keys and `directionality`, which the Chinese and multilingual
+    files carry and no code of the original reads, are accepted and dropped.
+
+    Raises:
+      InputError: a value has the wrong type or range, or the sizes do not fit.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    directionality: dataclasses.InitVar[str] = "bidi"
+    pooler_fc_size: dataclasses.InitVar[int] = 768
+    pooler_num_attention_heads: dataclasses.InitVar[int] = 12
+    pooler_num_fc_layers: dataclasses.InitVar[int] = 3
+    pooler_size_per_head: dataclasses.InitVar[int] = 128
+    pooler_type: dataclasses.InitVar[str] = "first_token_transform"
+
+    def __post_init__(self, directionality, *unused_pooler):
+        del unused_pooler  # BERT's pooler is one dense layer of the hidden size
+        if directionality != "bidi":
+            raise errors.InputError(
+                f"model.directionality is {directionality!r}: BERT reads both ways, "
+                "the only known value is 'bidi'"
+            )
+        for name in _COUNTS:
+            _check(name, getattr(self, name), int, 1, 2**31)
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            _check(name, getattr(self, name), float, 0.0, 0.999)
+        _check("initializer_range", self.initializer_range, float, 1e-6, 10.0)
+        _check("layer_norm_eps", self.layer_norm_eps, float, 1e-15, 1.0)
+        self._check_fit()
+
+    def _check_fit(self) -> None:
+        if self.hidden_act not in ACTIVATIONS:
+            raise errors.InputError(
+                f"model.hidden_act is {self.hidden_act!r}: use one of {ACTIVATIONS}"
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise errors.InputError(
+                f"model.hidden_size {self.hidden_size} is not a multiple of "
+                f"model.num_attention_heads {self.num_attention_heads}"
+            )
+
+    @property
+    def head_size(self) -> int:
+        """The width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+
+_COUNTS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
+
+
+def published(name: str) -> BertConfig:
+    """Returns a released architecture by its size and, optionally, its language.
+
+    Args:
+      name: `tiny|mini|small|medium|base|large` or `L<layers>_H<width>` of the grid of
+        24 small models, optionally followed by `-` and a key of `VOCAB_SIZES`.
+
+    Raises:
+      InputError: the name is not one of these.
+
+    >>> published("base-chinese").vocab_size
+    21128
+    >>> published("L4_H256") == published("mini")
+    True
+    """
+    size, _, language = name.partition("-")
+    language = language or "english-uncased"
+    if language not in VOCAB_SIZES:
+        raise errors.InputError(
+            f"unknown language {language!r} in model size {name!r}: use one of "
+            f"{', '.join(VOCAB_SIZES)}"
+        )
+    layers, width = _shape(size)
+    return BertConfig(
+        vocab_size=VOCAB_SIZES[language],
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        intermediate_size=4 * width,
+    )
+
+
+def published_names() -> list[str]:
+    """Lists every size that `published` knows, without languages."""
+    grid = [f"L{n}_H{width}" for n in GRID_LAYERS for width in GRID_WIDTHS]
+    return [*SIZES, *grid]
+
+
+def _shape(size: str) -> tuple[int, int]:
+    if size in SIZES:
+        return SIZES[size]
+    match = re.fullmatch(r"L(\d+)_H(\d+)", size)
+    if match:
+        layers, width = int(match[1]), int(match[2])
+        if layers in GRID_LAYERS and width in GRID_WIDTHS:
+            return layers, width
+    raise errors.InputError(
+        f"unknown model size {size!r}: use one of {', '.join(SIZES)}, or L<layers>_H"
+        f"<width> with layers in {GRID_LAYERS} and width in {GRID_WIDTHS}"
+    )
+
+
+def _check(name: str, value, kind: type, low: float, high: float) -> None:
+    numeric = (int, float) if kind is float else (int,)
+    if isinstance(value, bool) or not isinstance(value, numeric):
+        raise errors.InputError(
+            f"model.{name} is {value!r}: expected {kind.__name__}, got "
+            f"{type(value).__name__}"
+        )
+    if not low <= value <= high:
+        raise errors.InputError(
+            f"model.{name} is {value!r}: it must lie between {low} and {high}"
+        )

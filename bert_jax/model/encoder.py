@@ -1,0 +1,297 @@
+"""The BERT encoder: embeddings and post-LayerNorm layers (arXiv:1810.04805, section 3).
+
+Parameters are float32 and stacked over layers (`layers/...` with a leading layer axis),
+however the layers are executed. Dimension letters of the whole package:
+
+    B batch   L sequence length   P predictions   S segments (packed sequences)
+    D hidden  N heads   H head width   F intermediate   V vocabulary   C classes
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from bert_jax import errors
+from bert_jax.model import attention, config, dropout
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+REMAT_POLICIES = {
+    "none": None,  # keep every activation
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+ACTIVATIONS = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How the model runs; none of it changes what the model is.
+
+    Attributes:
+      dtype: of activations and products, `float32` or `bfloat16`; parameters, softmax,
+        LayerNorm statistics and losses stay float32.
+      unroll: layers a loop step: 1 compiles fastest, -1 unrolls all and runs fastest.
+      remat: what the backward pass recomputes: `none`, `dots` (all but the products
+        with weights) or `full` (everything inside a layer).
+      vocab_multiple: the embedding table is padded to a multiple of this, inside only.
+
+    Raises:
+      InputError: a value is none of these.
+    """
+
+    dtype: str = "float32"
+    unroll: int = 1
+    remat: str = "none"
+    vocab_multiple: int = 128
+
+    def __post_init__(self):
+        _one_of("run.dtype", self.dtype, DTYPES)
+        _one_of("run.remat", self.remat, REMAT_POLICIES)
+        if self.unroll < -1 or self.unroll == 0:
+            raise errors.InputError(
+                f"run.unroll is {self.unroll}: use a number of layers, or -1 for all"
+            )
+
+    def padded(self, vocab_size: int) -> int:
+        """Returns the number of rows of the embedding table."""
+        return -(-vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+
+def _one_of(name: str, value: str, known: dict[str, Any]) -> None:
+    if value not in known:
+        raise errors.InputError(f"{name} is {value!r}: use one of {', '.join(known)}")
+
+
+def normal(stddev: float, *axes: str):
+    """Returns an initialiser N(0, stddev) whose parameter carries logical axis names.
+
+    The normal is cut at two deviations, as in the published initialiser.
+    """
+    initializer = jax.nn.initializers.truncated_normal(stddev)
+    return nn.with_logical_partitioning(initializer, axes)
+
+
+def constant(value: float, *axes: str):
+    """Returns a constant initialiser whose parameter carries logical axis names."""
+    return nn.with_logical_partitioning(nn.initializers.constant(value), axes)
+
+
+class Projection(nn.Module):
+    """A linear map `einsum(equation, x, kernel) + bias`, in the dtype of x."""
+
+    equation: str
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    bias_rank: int
+    stddev: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        kernel = self.param("kernel", normal(self.stddev, *self.axes), self.shape)
+        bias_axes = self.axes[-self.bias_rank :]
+        bias = self.param(
+            "bias", constant(0.0, *bias_axes), self.shape[-self.bias_rank :]
+        )
+        product = jnp.einsum(self.equation, x, kernel.astype(x.dtype))
+        return product + jnp.broadcast_to(bias.astype(x.dtype), product.shape)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over D with float32 statistics (arXiv:1607.06450)."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        scale = self.param("scale", constant(1.0, "embed"), x.shape[-1:])
+        bias = self.param("bias", constant(0.0, "embed"), x.shape[-1:])
+        y = x.astype(jnp.float32)
+        y = y - jnp.mean(y, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(y), axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(variance + self.epsilon)
+        scale = jnp.broadcast_to(scale, y.shape)
+        return (y * scale + jnp.broadcast_to(bias, y.shape)).astype(x.dtype)
+
+
+class Table(nn.Module):
+    """An embedding table; ids out of range are the host's to refuse."""
+
+    rows: int
+    width: int
+    axes: tuple[str, str]
+    stddev: float
+
+    def setup(self):
+        initializer = normal(self.stddev, *self.axes)
+        self.embedding = self.param("embedding", initializer, (self.rows, self.width))
+
+    def __call__(self, ids: Int[Array, "..."]) -> Float[Array, "... D"]:
+        return jnp.take(self.embedding, ids, axis=0)
+
+
+class Embeddings(nn.Module):
+    """Sums token, position and token-type embeddings, then normalises and drops."""
+
+    config: config.BertConfig
+    execution: Execution
+
+    def setup(self):
+        cfg, table = (
+            self.config,
+            functools.partial(
+                Table,
+                width=self.config.hidden_size,
+                stddev=self.config.initializer_range,
+            ),
+        )
+        rows = self.execution.padded(cfg.vocab_size)
+        self.word_embeddings = table(rows, axes=("vocab", "embed"))
+        positions = cfg.max_position_embeddings
+        self.position_embeddings = table(positions, axes=("positions", "embed"))
+        types = cfg.type_vocab_size
+        self.token_type_embeddings = table(types, axes=("token_types", "embed"))
+        self.layer_norm = LayerNorm(cfg.layer_norm_eps)
+        self.dropout = dropout.Dropout(cfg.hidden_dropout_prob)
+
+    def __call__(
+        self,
+        input_ids: Int[Array, "B L"],
+        token_type_ids: Int[Array, "B L"],
+        position_ids: Int[Array, "B L"],
+        *,
+        deterministic: bool,
+    ) -> Float[Array, "B L D"]:
+        x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)
+        x = self.layer_norm(x + self.token_type_embeddings(token_type_ids))
+        x = self.dropout(x, deterministic=deterministic)
+        return x.astype(DTYPES[self.execution.dtype])
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with its output projection."""
+
+    config: config.BertConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        segment_ids: Int[Array, "B L"],
+        *,
+        deterministic: bool,
+    ) -> Float[Array, "B L D"]:
+        cfg = self.config
+        inner = (cfg.num_attention_heads, cfg.head_size)
+        project = functools.partial(
+            Projection,
+            equation="BLD,DNH->BLNH",
+            shape=(cfg.hidden_size, *inner),
+            axes=("embed", "heads", "head_dim"),
+            bias_rank=2,
+            stddev=cfg.initializer_range,
+        )
+        rate = 0.0 if deterministic else cfg.attention_probs_dropout_prob
+        mixed = attention.attend(
+            project(name="query")(x),
+            project(name="key")(x),
+            project(name="value")(x),
+            segment_ids,
+            dropout_rate=rate,
+            dropout_key=self.make_rng("dropout") if rate else None,
+        )
+        return Projection(
+            equation="BLNH,NHD->BLD",
+            shape=(*inner, cfg.hidden_size),
+            axes=("heads", "head_dim", "embed"),
+            bias_rank=1,
+            stddev=cfg.initializer_range,
+            name="output",
+        )(mixed)
+
+
+class EncoderLayer(nn.Module):
+    """One post-LayerNorm layer: attention, then a two-layer perceptron.
+
+    Returns (x, None), the carry and output that `nn.scan` wants.
+    """
+
+    config: config.BertConfig
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"], segment_ids: Int[Array, "B L"]):
+        cfg = self.config
+        widths, stddev = (cfg.hidden_size, cfg.intermediate_size), cfg.initializer_range
+        drop = dropout.Dropout(cfg.hidden_dropout_prob)
+        mixed = SelfAttention(cfg, name="attention")(
+            x, segment_ids, deterministic=self.deterministic
+        )
+        mixed = drop(mixed, deterministic=self.deterministic)
+        x = LayerNorm(cfg.layer_norm_eps, name="attention_layer_norm")(x + mixed)
+        inner = Projection(
+            "BLD,DF->BLF", widths, ("embed", "mlp"), 1, stddev, name="intermediate"
+        )(x)
+        inner = ACTIVATIONS[cfg.hidden_act](inner)
+        outer = Projection(
+            "BLF,FD->BLD", widths[::-1], ("mlp", "embed"), 1, stddev, name="output"
+        )(inner)
+        outer = drop(outer, deterministic=self.deterministic)
+        x = LayerNorm(cfg.layer_norm_eps, name="output_layer_norm")(x + outer)
+        return x, None
+
+
+class Bert(nn.Module):
+    """The encoder: ids in, `sequence_output` [B, L, D] out."""
+
+    config: config.BertConfig
+    execution: Execution
+
+    def setup(self):
+        self.embeddings = Embeddings(self.config, self.execution)
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: Int[Array, "B L"],
+        token_type_ids: Int[Array, "B L"],
+        segment_ids: Int[Array, "B L"],
+        position_ids: Int[Array, "B L"],
+        *,
+        deterministic: bool,
+    ) -> Float[Array, "B L D"]:
+        x = self.embeddings(
+            input_ids, token_type_ids, position_ids, deterministic=deterministic
+        )
+        stack = self._stack()(self.config, deterministic, name="layers")
+        sequence_output, _ = stack(x, segment_ids)
+        return sequence_output
+
+    def word_embedding_table(self) -> Float[Array, "V D"]:
+        """Returns the token embeddings, with the rows that pad the vocabulary."""
+        return self.embeddings.word_embeddings.embedding
+
+    def _stack(self):
+        layer = EncoderLayer
+        if self.execution.remat != "none":
+            policy = REMAT_POLICIES[self.execution.remat]
+            layer = nn.remat(layer, policy=policy, prevent_cse=False)
+        layers, unroll = self.config.num_hidden_layers, self.execution.unroll
+        return nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=nn.broadcast,
+            length=layers,
+            unroll=layers if unroll == -1 else min(unroll, layers),
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )

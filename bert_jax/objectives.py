@@ -1,0 +1,236 @@
+"""Pretraining objectives in pure JAX: masks drawn on the device, losses as sums.
+
+Every loss and metric is a sum with its weight; sums are added over devices, steps and
+batches, and divided once. Masking follows arXiv:1810.04805 section 3.1 (80/10/10),
+whole words as in Google's update of May 2019 and arXiv:1906.08101 (Chinese), n-grams
+as in arXiv:1909.11942 section 4.1 (length n with probability proportional to 1 / n).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+MASKED, KEPT = 0.8, 0.1  # the rest becomes a random token
+
+
+@dataclasses.dataclass(frozen=True)
+class Masking:
+    """How tokens are chosen and replaced.
+
+    Attributes:
+      masked_lm_prob: share of the tokens that are no special tokens to predict.
+      max_predictions: P, the most predictions in a row.
+      whole_word: choose all pieces of a word together.
+      max_ngram: choose runs of 1 to this many words (or tokens).
+      mask_id: id of [MASK].
+      special_ids: ids that are never chosen and never a random replacement.
+      vocab_size: ids of random replacements lie in [0, vocab_size).
+    """
+
+    masked_lm_prob: float
+    max_predictions: int
+    whole_word: bool
+    max_ngram: int
+    mask_id: int
+    special_ids: tuple[int, ...]
+    vocab_size: int
+
+
+def mask_tokens(
+    batch: dict[str, Array], key: jax.Array, masking: Masking
+) -> dict[str, Array]:
+    """Adds masks to a batch: `input_ids` corrupted, and what is to be predicted.
+
+    Args:
+      batch: `input_ids` [B, L] int32, `segment_ids` [B, L], `word_start` [B, L] bool.
+      key: masks are a pure function of the key and the batch.
+
+    Returns:
+      The batch with new `input_ids`, and `masked_lm_positions`, `masked_lm_ids`
+      [B, P] int32 and `masked_lm_weights` [B, P] float32 (0 where a row has fewer).
+    """
+    choose_key, kind_key, random_key = jax.random.split(key, 3)
+    input_ids = batch["input_ids"]
+    candidates = _candidates(input_ids, batch["segment_ids"], masking.special_ids)
+    chosen = _choose(candidates, batch["word_start"], choose_key, masking)
+    positions, weights = _first_positions(chosen, masking.max_predictions)
+    replacement = _replacements(input_ids, kind_key, random_key, masking)
+    return {
+        **batch,
+        "input_ids": jnp.where(chosen, replacement, input_ids),
+        "masked_lm_positions": positions,
+        "masked_lm_ids": jnp.take_along_axis(input_ids, positions, axis=1),
+        "masked_lm_weights": weights,
+    }
+
+
+def _candidates(
+    input_ids: Int[Array, "B L"],
+    segment_ids: Int[Array, "B L"],
+    special_ids: tuple[int, ...],
+) -> Bool[Array, "B L"]:
+    special = jnp.zeros(input_ids.shape, bool)
+    for special_id in special_ids:
+        special |= input_ids == special_id
+    return (segment_ids > 0) & ~special
+
+
+def _choose(
+    candidates: Bool[Array, "B L"],
+    word_start: Bool[Array, "B L"],
+    key: jax.Array,
+    masking: Masking,
+) -> Bool[Array, "B L"]:
+    """Chooses groups of tokens in random order while they fit the row's budget."""
+    order_key, ngram_key = jax.random.split(key)
+    groups = _groups(candidates, word_start, ngram_key, masking)
+    budget = _budget(candidates, masking)
+    # One draw a group: every token takes the draw made at its group's index.
+    draws = jax.random.uniform(order_key, groups.shape)
+    scores = jnp.take_along_axis(draws, groups, axis=1)
+    order = jnp.lexsort((groups, jnp.where(candidates, scores, 2.0)), axis=-1)
+    sizes = _group_sizes(groups, candidates)
+    picked = _fill(
+        jnp.take_along_axis(groups, order, axis=1),
+        jnp.take_along_axis(sizes, order, axis=1),
+        jnp.take_along_axis(candidates, order, axis=1),
+        budget,
+    )
+    inverse = jnp.argsort(order, axis=-1)
+    return jnp.take_along_axis(picked, inverse, axis=1)
+
+
+def _groups(
+    candidates: Bool[Array, "B L"],
+    word_start: Bool[Array, "B L"],
+    key: jax.Array,
+    masking: Masking,
+) -> Int[Array, "B L"]:
+    """Numbers the groups of a row, from 0: tokens, words, or runs of either."""
+    length = candidates.shape[1]
+    before = jnp.pad(candidates, ((0, 0), (1, 0)))[:, :length]
+    # Special tokens separate: what follows one starts a group even inside a word that
+    # truncation has cut.
+    starts = ~candidates | ~before
+    starts |= word_start if masking.whole_word else jnp.ones_like(word_start)
+    groups = jnp.cumsum(starts, axis=1) - 1
+    if masking.max_ngram == 1:
+        return groups
+    runs = _runs(groups, key, masking.max_ngram)
+    parted = jnp.pad(runs[:, 1:] != runs[:, :-1], ((0, 0), (1, 0)))
+    return jnp.cumsum(parted | ~candidates | ~before, axis=1) - 1
+
+
+def _runs(
+    groups: Int[Array, "B L"], key: jax.Array, max_ngram: int
+) -> Int[Array, "B L"]:
+    """Joins consecutive groups into runs of n, with probability proportional to 1/n."""
+    rates = -jnp.log(jnp.arange(1, max_ngram + 1, dtype=jnp.float32))
+    lengths = 1 + jax.random.categorical(key, rates, shape=groups.shape)
+    ends = jnp.cumsum(lengths, axis=1)
+    return jax.vmap(lambda e, g: jnp.searchsorted(e, g, side="right"))(ends, groups)
+
+
+def _budget(candidates: Bool[Array, "B L"], masking: Masking) -> Int[Array, "B 1"]:
+    """Counts the tokens to choose in each row: a share, at least 1, at most P."""
+    count = jnp.sum(candidates, axis=1, keepdims=True)
+    share = jnp.round(count * masking.masked_lm_prob).astype(jnp.int32)
+    return jnp.minimum(jnp.clip(share, 1, masking.max_predictions), count)
+
+
+def _group_sizes(
+    groups: Int[Array, "B L"], candidates: Bool[Array, "B L"]
+) -> Int[Array, "B L"]:
+    """Returns, at every token, the number of candidates in its group."""
+    length = groups.shape[1]
+
+    def sizes(group: Array, candidate: Array) -> Array:
+        return jax.ops.segment_sum(candidate.astype(jnp.int32), group, length)[group]
+
+    return jax.vmap(sizes)(groups, candidates)
+
+
+def _fill(
+    groups: Int[Array, "B L"],
+    sizes: Int[Array, "B L"],
+    candidates: Bool[Array, "B L"],
+    budget: Int[Array, "B 1"],
+) -> Bool[Array, "B L"]:
+    """Takes groups in the given order, passing over those that do not fit any more.
+
+    Two sweeps: the second fills what the first left free when a large group came last.
+    """
+    picked = jnp.zeros_like(candidates)
+    for _ in range(2):
+        left = budget - jnp.sum(picked, axis=1, keepdims=True)
+        fits = candidates & ~picked & (sizes <= left)
+        used = jnp.cumsum(fits, axis=1)
+        # `used` at the last token of a group is what its row would hold with it.
+        ends = _last_of_group(used, groups)
+        picked |= fits & (ends <= left)
+    return picked
+
+
+def _last_of_group(
+    used: Int[Array, "B L"], groups: Int[Array, "B L"]
+) -> Int[Array, "B L"]:
+    length = used.shape[1]
+
+    def last(row: Array, group: Array) -> Array:
+        return jax.ops.segment_max(row, group, length)[group]
+
+    return jax.vmap(last)(used, groups)
+
+
+def _first_positions(
+    chosen: Bool[Array, "B L"], count: int
+) -> tuple[Int[Array, "B P"], Float[Array, "B P"]]:
+    """Lists the chosen positions of each row in order, with weight 0 behind them."""
+    order = jnp.argsort(~chosen, axis=1, stable=True)[:, :count]
+    weights = jnp.take_along_axis(chosen, order, axis=1)
+    order = jnp.where(weights, order, 0)
+    missing = ((0, 0), (0, count - order.shape[1]))  # rows shorter than P
+    return jnp.pad(order, missing), jnp.pad(weights, missing).astype(jnp.float32)
+
+
+def _replacements(
+    input_ids: Int[Array, "B L"],
+    kind_key: jax.Array,
+    random_key: jax.Array,
+    masking: Masking,
+) -> Int[Array, "B L"]:
+    """Draws what each token becomes if chosen: [MASK], itself, or a random token."""
+    kind = jax.random.uniform(kind_key, input_ids.shape)
+    ordinary = masking.vocab_size - len(masking.special_ids)
+    random_ids = jax.random.randint(random_key, input_ids.shape, 0, ordinary)
+    for special_id in sorted(masking.special_ids):
+        random_ids += random_ids >= special_id
+    kept_or_random = jnp.where(kind < MASKED + KEPT, input_ids, random_ids)
+    return jnp.where(kind < MASKED, masking.mask_id, kept_or_random)
+
+
+def cross_entropy(
+    logits: Float[Array, "... C"],
+    labels: Int[Array, "..."],
+    weights: Float[Array, "..."],
+) -> Float[Array, ""]:
+    """Sums the weighted negative log-likelihoods, in float32.
+
+    Labels may be anything where the weight is 0; they are clamped into range.
+    """
+    labels = jnp.clip(labels, 0, logits.shape[-1] - 1)
+    logits = logits.astype(jnp.float32)
+    picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    losses = jax.nn.logsumexp(logits, axis=-1) - picked
+    return jnp.sum(jnp.where(weights > 0, losses * weights, 0.0))
+
+
+def correct(
+    logits: Float[Array, "... C"],
+    labels: Int[Array, "..."],
+    weights: Float[Array, "..."],
+) -> Float[Array, ""]:
+    """Sums the weights of the predictions whose best class is the label."""
+    return jnp.sum((jnp.argmax(logits, axis=-1) == labels) * weights)
