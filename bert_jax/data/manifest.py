@@ -1,0 +1,153 @@
+"""What a store says about itself: the tokenizer, the sources, the options, the shards.
+
+`manifest.json` is written last, holds no time and no absolute path, and is therefore
+the same bytes whenever the same text is tokenised in the same way.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert_jax import errors
+
+NAME = "manifest.json"
+FORMAT_VERSION = 1
+SPLITS = ("train", "heldout")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file that was read: its name below the source's folder, size and digest."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """One source of the corpus and what was found in it, before any was dropped."""
+
+    kind: str
+    field: str
+    weight: float
+    files: tuple[FileEntry, ...]
+    documents: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """The choices that change what a store contains."""
+
+    held_out_fraction: float
+    drop_duplicates: bool
+    segmenter: str
+    segmenter_fallback: str
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What was read and not stored, and what the tokenizer did not know."""
+
+    duplicate_documents: int = 0
+    empty_documents: int = 0
+    empty_sentences: int = 0
+    documents_without_words: int = 0
+    unknown_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One Arrow file of the store."""
+
+    name: str
+    split: str
+    documents: int
+    sentences: int
+    tokens: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything `manifest.json` holds."""
+
+    format_version: int
+    tokenizer: str
+    vocab_size: int
+    options: Options
+    sources: tuple[SourceEntry, ...]
+    dropped: Dropped
+    shards: tuple[ShardEntry, ...]
+
+    def of_split(self, split: str) -> tuple[ShardEntry, ...]:
+        """Returns the shards of one split, in order."""
+        return tuple(entry for entry in self.shards if entry.split == split)
+
+    def total(self, quantity: str, split: str | None = None) -> int:
+        """Returns how many "documents", "sentences", "tokens" or "bytes" there are."""
+        shards = self.shards if split is None else self.of_split(split)
+        return sum(getattr(entry, quantity) for entry in shards)
+
+    @property
+    def unknown_share(self) -> float:
+        """The share of stored tokens that the tokenizer could only call unknown."""
+        return self.dropped.unknown_tokens / max(1, self.total("tokens"))
+
+
+def to_json(manifest: Manifest) -> str:
+    """Returns the text of `manifest.json`."""
+    return json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False) + "\n"
+
+
+def read(folder: Path) -> Manifest:
+    """Reads a store's manifest.
+
+    Raises InputError when the folder is no finished store or of another format.
+    """
+    path = folder / NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise errors.InputError(
+            f"{folder} is not a store: it has no {NAME}. Build it with "
+            "python -m bert_jax.prepare."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise errors.InputError(
+            f"{path} cannot be read ({error}). Delete {folder} and build it again."
+        ) from None
+    return _parse(data, path)
+
+
+def _parse(data: Any, path: Path) -> Manifest:
+    """Turns the JSON value of a manifest into its type."""
+    version = data["format_version"] if isinstance(data, dict) else None
+    if version != FORMAT_VERSION:
+        raise errors.InputError(
+            f"{path} has format {version}; this version reads {FORMAT_VERSION}. "
+            f"Delete {path.parent} and build it again."
+        )
+    try:
+        return Manifest(
+            format_version=version,
+            tokenizer=data["tokenizer"],
+            vocab_size=data["vocab_size"],
+            options=Options(**data["options"]),
+            sources=tuple(_source(entry) for entry in data["sources"]),
+            dropped=Dropped(**data["dropped"]),
+            shards=tuple(ShardEntry(**entry) for entry in data["shards"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise errors.InputError(
+            f"{path} is damaged ({error}). Delete {path.parent} and build it again."
+        ) from None
+
+
+def _source(entry: dict[str, Any]) -> SourceEntry:
+    """Turns the JSON value of one source into its type."""
+    files = tuple(FileEntry(**file) for file in entry["files"])
+    return SourceEntry(**{**entry, "files": files})

@@ -1,0 +1,157 @@
+"""The tokenised corpus on disk, read: Arrow shards mapped into numpy without a copy.
+
+A store is a folder: `manifest.json`, the tokenizer's files, and for each split
+("train", "heldout") shards of one Arrow record batch with one row per document:
+`sentences: list<list<uint16|uint32>>`, `word_start: list<list<bool>>` and
+`source: uint16`. Nested lists are flat arrays plus offsets, which is what is used here.
+`store_build` writes it.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Int, Integer, UInt, UInt8, UInt16
+
+from bert_jax import errors
+from bert_jax.data import manifest as manifests
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """The documents of one Arrow file as flat arrays that live in the file.
+
+    Sentence s holds tokens[sentence_offsets[s]:sentence_offsets[s + 1]]; document d
+    holds sentences document_offsets[d] up to document_offsets[d + 1].
+    """
+
+    name: str
+    tokens: UInt[np.ndarray, " tokens"]
+    sentence_offsets: Int[np.ndarray, " sentence_offsets"]
+    document_offsets: Int[np.ndarray, " document_offsets"]
+    sources: UInt16[np.ndarray, " documents"]
+    word_start_bits: UInt8[np.ndarray, " bytes"]
+
+    @property
+    def num_documents(self) -> int:
+        """The number of documents."""
+        return len(self.document_offsets) - 1
+
+    @property
+    def num_sentences(self) -> int:
+        """The number of sentences."""
+        return len(self.sentence_offsets) - 1
+
+    @property
+    def num_tokens(self) -> int:
+        """The number of tokens."""
+        return len(self.tokens)
+
+    def word_start(
+        self, positions: Integer[np.ndarray, "..."]
+    ) -> Bool[np.ndarray, "..."]:
+        """Says of positions in `tokens` whether a word starts there."""
+        octets = self.word_start_bits[positions >> 3]
+        return (octets >> (positions & 7).astype(np.uint8)) & 1 != 0
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """One split of a store, open for reading."""
+
+    folder: Path
+    split: str
+    manifest: manifests.Manifest
+    shards: tuple[Shard, ...]
+
+    @property
+    def num_documents(self) -> int:
+        """The number of documents in the split."""
+        return self.manifest.total("documents", self.split)
+
+    @property
+    def num_sentences(self) -> int:
+        """The number of sentences in the split."""
+        return self.manifest.total("sentences", self.split)
+
+    @property
+    def num_tokens(self) -> int:
+        """The number of tokens in the split."""
+        return self.manifest.total("tokens", self.split)
+
+    @property
+    def source_weights(self) -> tuple[float, ...]:
+        """The weight of every source; `Shard.sources` are indices into it."""
+        return tuple(source.weight for source in self.manifest.sources)
+
+
+def open_store(folder: Path, split: str = "train", *, verify: bool = True) -> Store:
+    """Opens one split of a finished store, after checking the bytes of its shards.
+
+    Raises InputError when the folder is no store, the split is empty or unknown, and
+    StorageError naming the shard that is missing or whose sha256 is not the manifest's.
+    """
+    if split not in manifests.SPLITS:
+        raise errors.InputError(f"split {split!r} is none of {manifests.SPLITS}.")
+    manifest = manifests.read(folder)
+    entries = manifest.of_split(split)
+    if not entries:
+        raise errors.InputError(
+            f"the store {folder} has no {split} documents: of "
+            f"{manifest.total('documents')} documents the fraction held out was "
+            f"{manifest.options.held_out_fraction}. Change the fraction or add text."
+        )
+    if verify:
+        _verify(folder, entries)
+    shards = tuple(_map_shard(folder, entry) for entry in entries)
+    return Store(folder=folder, split=split, manifest=manifest, shards=shards)
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the sha256 of a file in hexadecimal, about a second per gigabyte."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verify(folder: Path, entries: Sequence[manifests.ShardEntry]) -> None:
+    """Raises StorageError when a shard's bytes are not those that were written."""
+    for entry in entries:
+        path = folder / entry.name
+        try:
+            digest = file_sha256(path)
+        except OSError as error:
+            raise _damaged(path, str(error)) from None
+        if digest != entry.sha256:
+            raise _damaged(path, "its sha256 is not the one in the manifest")
+
+
+def _map_shard(folder: Path, entry: manifests.ShardEntry) -> Shard:
+    """Maps one Arrow file and takes its flat arrays out."""
+    path = folder / entry.name
+    try:
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        sentences, starts, sources = (batch.column(i) for i in range(3))
+        bits = starts.values.values.buffers()[1]
+        shard = Shard(
+            name=entry.name,
+            tokens=sentences.values.values.to_numpy(),
+            sentence_offsets=sentences.values.offsets.to_numpy(),
+            document_offsets=sentences.offsets.to_numpy(),
+            sources=sources.to_numpy(),
+            word_start_bits=np.frombuffer(bits, np.uint8),
+        )
+    except (OSError, pa.ArrowException, AttributeError, IndexError) as error:
+        raise _damaged(path, str(error)) from None
+    if shard.num_documents != entry.documents or shard.num_tokens != entry.tokens:
+        raise _damaged(path, "it holds other counts than the manifest")
+    return shard
+
+
+def _damaged(path: Path, reason: str) -> errors.StorageError:
+    """Returns the error for a shard that cannot be trusted."""
+    return errors.StorageError(
+        f"{path} is damaged: {reason}. Delete {path.parent} and build the store again."
+    )
