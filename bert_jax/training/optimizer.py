@@ -1,0 +1,233 @@
+"""The optimizer: its checked configuration, learning rate, decay rule, AdamW and LAMB.
+
+Both optimizers correct the bias of their moments; Google's BERT optimizer did not,
+which matters for quoted recipes. Decay goes by the name of a parameter, never by its
+rank: stacked layers turn biases and LayerNorm vectors into matrices.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, no_type_check
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from bert_jax import errors
+
+NAMES = ("adamw", "lamb")
+SCHEDULES = ("linear", "polynomial", "wsd", "constant")
+
+# The rule for weight decay (and for LAMB's trust ratio), by the leaf's name.
+DECAYED = ("kernel", "embedding")
+NOT_DECAYED = ("bias", "scale")
+
+# A leaf below a node of this name holds all layers, stacked on its first axis.
+STACKED = "layers"
+
+Schedule = Callable[[Any], Any]
+
+
+@no_type_check  # its values are a user's: `__post_init__` checks types with messages
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The settings of the optimizer, each checked (see `_RANGES`).
+
+    `power` is read by the schedule "polynomial" alone, `decay_fraction` (the share of
+    the steps in which the rate falls) by "wsd" alone, `end_learning_rate` by all but
+    "constant". Raises InputError, naming the key, for a value that cannot be meant.
+    """
+
+    learning_rate: float
+    name: str = "adamw"
+    warmup_steps: int = 0
+    weight_decay: float = 0.01
+    schedule: str = "linear"
+    end_learning_rate: float = 0.0
+    power: float = 1.0
+    decay_fraction: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-6
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_choice("name", self.name, NAMES)
+        _check_choice("schedule", self.schedule, SCHEDULES)
+        _check_whole("warmup_steps", self.warmup_steps)
+        for field, (accepts, words) in _RANGES.items():
+            value = _number(field, getattr(self, field), accepts, words)
+            object.__setattr__(self, field, value)
+        if self.end_learning_rate > self.learning_rate:
+            raise _wrong(
+                "end_learning_rate",
+                self.end_learning_rate,
+                f"at most optimizer.learning_rate ({self.learning_rate:g})",
+            )
+
+
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "learning_rate": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    "weight_decay": (lambda x: 0 <= x < 1, "from 0 to below 1"),
+    "end_learning_rate": (lambda x: 0 <= x <= 1, "from 0 to 1"),
+    "power": (lambda x: x > 0, "above 0"),
+    "decay_fraction": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    "beta1": (lambda x: 0 <= x < 1, "from 0 to below 1"),
+    "beta2": (lambda x: 0 <= x < 1, "from 0 to below 1"),
+    "epsilon": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    "max_grad_norm": (lambda x: x > 0, "above 0"),
+}
+
+
+def _wrong(field: str, value: object, allowed: str) -> errors.InputError:
+    return errors.InputError(f"optimizer.{field} must be {allowed}; found {value!r}")
+
+
+def _check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise _wrong(field, value, "one of " + ", ".join(choices))
+
+
+def _check_whole(field: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise _wrong(field, value, "a whole number of at least 0")
+
+
+def _number(
+    field: str, value: object, accepts: Callable[[float], bool], words: str
+) -> float:
+    """Returns the value as a float, or raises InputError with the allowed range."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not accepts(value):
+        raise _wrong(field, value, f"a finite number {words}")
+    return float(value)
+
+
+def learning_rate(config: OptimizerConfig, num_train_steps: int) -> Schedule:
+    """Returns the learning rate as a function of the step, counted from 0.
+
+    The decay runs from step 0 over all steps and a linear warm-up from 0 replaces its
+    beginning, as in Google's `optimization.py`; so step 0 has rate 0 when there is a
+    warm-up. Raises InputError if the warm-up, or the warm-up and the decay of "wsd",
+    do not fit into the steps.
+    """
+    _check_steps(config, num_train_steps)
+    decay = _decay_schedule(config, num_train_steps)
+    warmup_steps = config.warmup_steps
+    if warmup_steps == 0:
+        return decay
+
+    def rate(step: Any) -> Any:
+        warmup = config.learning_rate * step / warmup_steps
+        return jnp.where(step < warmup_steps, warmup, decay(step))
+
+    return rate
+
+
+def _check_steps(config: OptimizerConfig, num_train_steps: int) -> None:
+    if num_train_steps < 1:
+        raise errors.InputError(
+            f"run.num_train_steps must be at least 1; found {num_train_steps}"
+        )
+    if config.warmup_steps > num_train_steps:
+        allowed = f"at most run.num_train_steps ({num_train_steps})"
+        raise _wrong("warmup_steps", config.warmup_steps, allowed)
+    decay_steps = _wsd_decay_steps(config, num_train_steps)
+    if config.schedule == "wsd" and config.warmup_steps + decay_steps > num_train_steps:
+        allowed = (
+            f"at most {num_train_steps - decay_steps}, because the last {decay_steps} "
+            f"of {num_train_steps} steps are the decay of the schedule wsd"
+        )
+        raise _wrong("warmup_steps", config.warmup_steps, allowed)
+
+
+def _wsd_decay_steps(config: OptimizerConfig, num_train_steps: int) -> int:
+    return max(1, round(config.decay_fraction * num_train_steps))
+
+
+def _decay_schedule(config: OptimizerConfig, num_train_steps: int) -> Schedule:
+    """Returns the schedule without its warm-up."""
+    if config.schedule == "constant":
+        return optax.constant_schedule(config.learning_rate)
+    decay_steps = num_train_steps
+    if config.schedule == "wsd":
+        decay_steps = _wsd_decay_steps(config, num_train_steps)
+    return optax.polynomial_schedule(
+        init_value=config.learning_rate,
+        end_value=config.end_learning_rate,
+        power=config.power if config.schedule == "polynomial" else 1.0,
+        transition_steps=decay_steps,
+        transition_begin=num_train_steps - decay_steps,
+    )
+
+
+def decay_mask(params: PyTree) -> PyTree:
+    """Returns, in the tree of `params`, whether weight decay applies to each leaf.
+
+    The name of the leaf decides: kernels and embeddings decay, biases and LayerNorm
+    scales do not. Raises InputError for a leaf that no rule names.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, _: _decays(path), params)
+
+
+def _decays(path: tuple[Any, ...]) -> bool:
+    name = _keys(path)[-1]
+    if name not in DECAYED + NOT_DECAYED:
+        raise errors.InputError(
+            f"the parameter {'/'.join(_keys(path))} matches no rule for weight decay: "
+            f"its name must be one of {', '.join(DECAYED + NOT_DECAYED)}"
+        )
+    return name in DECAYED
+
+
+def _keys(path: tuple[Any, ...]) -> list[str]:
+    return [str(getattr(entry, "key", entry)) for entry in path]
+
+
+def make(config: OptimizerConfig, num_train_steps: int) -> optax.GradientTransformation:
+    """Returns the optimizer: clipping by the global norm, moments, decay, rate.
+
+    AdamW is Loshchilov and Hutter 2019 with the decay multiplied by the rate; LAMB is
+    You et al. 2020, algorithm 2 (see `_scale_by_trust_ratio`).
+    """
+    parts = [
+        optax.clip_by_global_norm(config.max_grad_norm),
+        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon),
+        optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
+    ]
+    if config.name == "lamb":
+        parts.append(_scale_by_trust_ratio())
+    schedule = learning_rate(config, num_train_steps)
+    return optax.chain(*parts, optax.scale_by_learning_rate(schedule))
+
+
+def _scale_by_trust_ratio() -> optax.GradientTransformation:
+    """Scales each update to the norm of its weights, layer by layer when stacked.
+
+    As in the authors' code for BERT, leaves without weight decay (biases, LayerNorm
+    scales) keep their update, and so does a tensor whose norm is zero.
+    """
+
+    def scale(path: tuple[Any, ...], update: Array, param: Array) -> Array:
+        if not _decays(path):
+            return update
+        return update * _trust_ratio(update, param, stacked=STACKED in _keys(path))
+
+    def update_fn(updates: PyTree, state: Any, params: PyTree = None) -> Any:
+        scaled = jax.tree_util.tree_map_with_path(scale, updates, params)
+        return scaled, state
+
+    return optax.GradientTransformation(optax.init_empty_state, update_fn)
+
+
+def _trust_ratio(
+    update: Float[Array, "..."], param: Float[Array, "..."], *, stacked: bool
+) -> Float[Array, "..."]:
+    """Returns |param| / |update|, of shape [] or, when stacked, [layers, 1, ..., 1]."""
+    axes = tuple(range(1 if stacked else 0, param.ndim))
+    param_norm = jnp.sqrt(jnp.sum(jnp.square(param), axis=axes, keepdims=stacked))
+    update_norm = jnp.sqrt(jnp.sum(jnp.square(update), axis=axes, keepdims=stacked))
+    usable = (param_norm > 0) & (update_norm > 0)
+    return jnp.where(usable, param_norm / jnp.where(usable, update_norm, 1.0), 1.0)

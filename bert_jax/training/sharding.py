@@ -1,0 +1,218 @@
+"""The mesh of devices, and the one table that says what lies where on it.
+
+The mesh has the axes `data` (copies of the parameters), `fsdp` (parameters and
+optimizer state cut along `embed`) and `tensor` (heads, MLP and vocabulary cut). The
+batch is cut along `data` and `fsdp`. Models name logical axes only; nothing outside
+this file names a mesh axis. All mesh axes are Auto: XLA propagates the shardings.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from bert_jax import errors
+
+AXES = ("data", "fsdp", "tensor")
+_BATCH_AXES = ("data", "fsdp")
+
+# Logical axis -> mesh axis. In one array the first rule that fits takes a mesh axis,
+# so the `embed` of an activation stays whole: its `batch` holds `fsdp` already.
+LOGICAL_RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
+    ("batch", _BATCH_AXES),
+    ("vocab", "tensor"),
+    ("mlp", "tensor"),
+    ("heads", "tensor"),
+    ("embed", "fsdp"),
+    ("head_dim", None),
+    ("length", None),
+    ("positions", None),
+    ("layers", None),
+)
+
+
+def make_mesh(
+    data: int = -1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+    """Returns the mesh of these sizes over all devices (or over `devices`).
+
+    One size may be -1: the rest of the devices. Sizes that use fewer devices than
+    there are take the first ones, in one process only. Raises InputError for sizes
+    that are no counts, that need more devices, or that leave devices of a pod idle.
+    """
+    chosen = list(jax.devices() if devices is None else devices)
+    sizes = _sizes(dict(zip(AXES, (data, fsdp, tensor), strict=True)), len(chosen))
+    needed = math.prod(sizes)
+    if needed < len(chosen) and jax.process_count() > 1:
+        raise errors.InputError(
+            f"the mesh {_text(sizes)} uses {needed} of {len(chosen)} devices, but with "
+            "several processes it must use all: set one of mesh.data, mesh.fsdp, "
+            "mesh.tensor to -1"
+        )
+    return jax.make_mesh(
+        sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=chosen[:needed]
+    )
+
+
+def _sizes(wanted: Mapping[str, int], num_devices: int) -> tuple[int, ...]:
+    """Returns the mesh sizes with -1 replaced by the rest of the devices."""
+    for axis, size in wanted.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < -1 or not size:
+            raise errors.InputError(
+                f"mesh.{axis} must be a count of at least 1, or -1 for the rest of the "
+                f"devices; found {size!r}"
+            )
+    if list(wanted.values()).count(-1) > 1:
+        raise errors.InputError(
+            f"only one mesh axis can be -1; found {_text(tuple(wanted.values()))}"
+        )
+    known = math.prod(size for size in wanted.values() if size != -1)
+    if known > num_devices or (-1 in wanted.values() and num_devices % known):
+        raise errors.InputError(
+            f"the mesh {_text(tuple(wanted.values()))} does not fit the {num_devices} "
+            f"device(s) here: the sizes of mesh.data, mesh.fsdp and mesh.tensor must "
+            f"multiply to at most {num_devices}, and to a divisor of it beside a -1"
+        )
+    return tuple(num_devices // known if s == -1 else s for s in wanted.values())
+
+
+def _text(sizes: tuple[int, ...]) -> str:
+    return " x ".join(f"{a}={s}" for a, s in zip(AXES, sizes, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class OnMesh:
+    """A jitted function that is traced and run under its mesh and the rules."""
+
+    jitted: Any
+    mesh: Mesh
+
+    def __call__(self, *args: Any) -> Any:
+        with jax.set_mesh(self.mesh), nn.logical_axis_rules(LOGICAL_RULES):
+            return self.jitted(*args)
+
+    def lower(self, *args: Any) -> Any:
+        """Returns the lowered program for these arguments or their shapes."""
+        with jax.set_mesh(self.mesh), nn.logical_axis_rules(LOGICAL_RULES):
+            return self.jitted.lower(*args)
+
+
+def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> OnMesh:
+    """Returns `jax.jit(function, **options)` as a function bound to the mesh."""
+    return OnMesh(jax.jit(function, **options), mesh)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a value that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh, *, leading_axes: int = 0) -> NamedSharding:
+    """Returns the sharding of arrays whose first axis is the batch.
+
+    `leading_axes` counts axes before the batch that stay whole (micro-batches).
+    """
+    return NamedSharding(mesh, PartitionSpec(*(None,) * leading_axes, _BATCH_AXES))
+
+
+def check_batch_size(batch_size: int, accumulation_steps: int, mesh: Mesh) -> None:
+    """Raises InputError unless the global batch divides over mesh and micro-batches."""
+    shards = math.prod(mesh.shape[axis] for axis in _BATCH_AXES)
+    if accumulation_steps < 1:
+        raise errors.InputError(
+            f"run.accumulation_steps must be at least 1; found {accumulation_steps}"
+        )
+    if batch_size < 1 or batch_size % (shards * accumulation_steps):
+        raise errors.InputError(
+            f"run.batch_size must be a multiple of {shards * accumulation_steps} = "
+            f"mesh.data * mesh.fsdp ({shards}) * run.accumulation_steps "
+            f"({accumulation_steps}); found {batch_size}"
+        )
+
+
+def params_sharding(boxed: PyTree, mesh: Mesh) -> PyTree:
+    """Returns the shardings of abstract parameters in linen's partitioning boxes.
+
+    A leaf without a box is replicated. Raises InputError if an axis does not divide
+    over its mesh axis, naming the parameter, and for logical names without a rule.
+    """
+    specs = nn.get_partition_spec(boxed)
+    abstract = nn.unbox(boxed)
+
+    def sharding(path: Any, leaf: Any, spec: PartitionSpec) -> NamedSharding:
+        name = "/".join(str(getattr(entry, "key", entry)) for entry in path)
+        _check_names(name, spec)
+        resolved = nn.logical_to_mesh_axes(tuple(spec), LOGICAL_RULES) or ()
+        _check_divides(name, leaf.shape, tuple(spec), tuple(resolved), mesh)
+        return NamedSharding(mesh, PartitionSpec(*resolved))
+
+    return jax.tree_util.tree_map_with_path(sharding, abstract, specs)
+
+
+def _check_names(name: str, spec: PartitionSpec) -> None:
+    unknown = set(spec) - {None} - {logical for logical, _ in LOGICAL_RULES}
+    if unknown:
+        raise errors.InputError(
+            f"the parameter {name} has logical axes without a rule: {sorted(unknown)}"
+        )
+
+
+def _check_divides(
+    name: str,
+    shape: tuple[int, ...],
+    logical: tuple[str | None, ...],
+    resolved: tuple[Any, ...],
+    mesh: Mesh,
+) -> None:
+    for size, axis, mesh_axis in zip(shape, logical, resolved, strict=False):
+        if mesh_axis is not None and size % mesh.shape[mesh_axis]:
+            raise errors.InputError(
+                f"the parameter {name} of shape {shape} cannot be cut along its axis "
+                f"'{axis}' of size {size}: mesh.{mesh_axis} is {mesh.shape[mesh_axis]}."
+                f" Choose a mesh.{mesh_axis} that divides {size}"
+            )
+
+
+def local_rows(batch_size: int, mesh: Mesh) -> slice:
+    """Returns the rows of the global batch that this process must load.
+
+    The sharding decides, not the process index: processes that differ only along
+    `tensor` load the same rows.
+    """
+    indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    bounds = [index[0].indices(batch_size) for index in indices.values() if index]
+    rows = slice(min(b[0] for b in bounds), max(b[1] for b in bounds))
+    covered = {row for start, stop, _ in bounds for row in range(start, stop)}
+    if len(covered) != rows.stop - rows.start:
+        raise errors.InputError(
+            f"the rows of process {jax.process_index()} are not contiguous on the mesh "
+            f"{_text(tuple(mesh.shape.values()))}: order the devices by process"
+        )
+    return rows
+
+
+def place(
+    batch: Mapping[str, np.ndarray], mesh: Mesh, batch_size: int | None = None
+) -> dict[str, jax.Array]:
+    """Returns this process's rows as parts of global arrays, cut by rows.
+
+    `batch_size` is the global one; without it, the rows are the whole batch.
+    """
+    sharding = batch_sharding(mesh)
+
+    def put(rows: np.ndarray) -> jax.Array:
+        size = rows.shape[0] if batch_size is None else batch_size
+        shape = (size, *rows.shape[1:])
+        return jax.make_array_from_process_local_data(sharding, rows, shape)
+
+    return {name: put(rows) for name, rows in batch.items()}

@@ -1,0 +1,254 @@
+"""The train state and the jitted steps that read and change it.
+
+A state is born sharded: no device ever holds more than its part. A step is a pure
+function of (state, batch, seed): its key is `fold_in(key(seed), step)`. Losses and
+metrics are (sum, weight) pairs; weights are taken over the whole batch before it is
+cut into micro-batches, so accumulated gradients are those of the large batch.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import lax
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from bert_jax import errors
+from bert_jax.training import sharding
+
+Batch = dict[str, Any]
+Sums = dict[str, tuple[Any, Any]]
+
+# prepare(batch, key) -> batch: draws masks and the like, on the whole global batch.
+Prepare = Callable[[Batch, Any], Batch]
+# weights(batch) -> {loss name: the weight its sum is divided by}.
+Weights = Callable[[Batch], Mapping[str, Any]]
+# losses(params, batch, key) -> ({loss name: sum}, {metric name: (sum, weight)}).
+Losses = Callable[[PyTree, Batch, Any], tuple[Mapping[str, Any], Sums]]
+
+
+class TrainState(NamedTuple):
+    """All that changes in training: steps done, parameters, optimizer state."""
+
+    step: Int[Array, ""] | jax.ShapeDtypeStruct
+    params: PyTree
+    opt_state: PyTree
+
+
+def abstract(
+    init_fn: Callable[[Any], PyTree],
+    key: Any,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+) -> TrainState:
+    """Returns the shapes, dtypes and shardings of the state, without allocating it.
+
+    `init_fn(key)` returns parameters as a nested dict, boxed with logical axis names
+    or not; the optimizer state is cut as the parameters it belongs to.
+    """
+    boxed = jax.eval_shape(init_fn, key)
+    params = jax.tree.map(
+        _shaped, nn.unbox(boxed), sharding.params_sharding(boxed, mesh)
+    )
+    everywhere = sharding.replicated(mesh)
+    opt_state = optax.tree.map_params(
+        optimizer,
+        lambda leaf, param: _shaped(leaf, param.sharding),
+        jax.eval_shape(optimizer.init, params),
+        params,
+        transform_non_params=lambda leaf: _shaped(leaf, everywhere),
+    )
+    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    return TrainState(step, params, opt_state)
+
+
+def _shaped(leaf: Any, place: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+
+def _shardings(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
+def create(
+    init_fn: Callable[[Any], PyTree],
+    key: Any,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+) -> TrainState:
+    """Returns a fresh state at step 0, born sharded, with unboxed parameters."""
+
+    def init(key: Any) -> TrainState:
+        params = nn.unbox(init_fn(key))
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    shapes = abstract(init_fn, key, optimizer, mesh)
+    return jax.jit(init, out_shardings=_shardings(shapes))(key)
+
+
+def from_params(
+    params: PyTree, shapes: TrainState, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """Returns a state at step 0 with given parameters and a fresh optimizer state.
+
+    `shapes` is the abstract state; `params` are host or device arrays of exactly its
+    names, shapes and dtypes. Raises InputError naming the first that differs.
+    """
+    check_same(params, shapes.params, "the given parameters")
+    placed = jax.tree.map(
+        lambda x, s: jax.device_put(x, s.sharding), params, shapes.params
+    )
+    fresh = jax.jit(optimizer.init, out_shardings=_shardings(shapes.opt_state))
+    step = jax.device_put(jnp.zeros((), jnp.int32), shapes.step.sharding)
+    return TrainState(step, placed, fresh(placed))
+
+
+def check_same(found: PyTree, wanted: PyTree, what: str) -> None:
+    """Raises InputError unless both trees have the same names, shapes and dtypes."""
+    found_leaves, wanted_leaves = _by_name(found), _by_name(wanted)
+    for name in sorted(found_leaves.keys() | wanted_leaves.keys()):
+        if name not in found_leaves:
+            raise errors.InputError(f"{what} lack {name}, which this model has")
+        if name not in wanted_leaves:
+            raise errors.InputError(f"{what} have {name}, which this model lacks")
+        one, other = found_leaves[name], wanted_leaves[name]
+        if tuple(one.shape) != tuple(other.shape) or one.dtype != other.dtype:
+            raise errors.InputError(
+                f"{what} have {name} as {one.dtype}{list(one.shape)}, "
+                f"this model as {other.dtype}{list(other.shape)}"
+            )
+
+
+def _by_name(tree: PyTree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in leaves}
+
+
+def make_train_step(
+    prepare: Prepare,
+    weights: Weights,
+    losses: Losses,
+    optimizer: optax.GradientTransformation,
+    shapes: TrainState,
+    *,
+    seed: int,
+    accumulation_steps: int,
+    schedule: Callable[[Any], Any],
+) -> sharding.OnMesh:
+    """Returns `train_step(state, batch) -> (state, metrics)`: jitted, state donated.
+
+    The total loss is the sum over the names of sum / max(weight, 1). Micro-batch `a`
+    of `A = accumulation_steps` is the rows `a::A`. `shapes` is the abstract state and
+    `schedule` the learning rate by step. The metrics are those of `losses` and "loss"
+    and "grad_norm" as (sum, weight), and as values of this step "learning_rate" and
+    "finite". If the loss or the gradient norm is not finite, the state comes back
+    unchanged.
+    """
+    mesh = shapes.step.sharding.mesh
+    gradients = _gradient_function(losses, shapes, accumulation_steps)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
+        prepare_key, key = jax.random.split(_step_key(seed, state.step))
+        batch = prepare(batch, prepare_key)
+        grads, total, metrics = gradients(state.params, batch, weights(batch), key)
+        grad_norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
+        state, rate = _update(state, grads, optimizer, finite), schedule(state.step)
+        one = jnp.ones(())
+        metrics |= {"loss": (total, one), "grad_norm": (grad_norm, one)}
+        return state, metrics | {"learning_rate": jnp.asarray(rate), "finite": finite}
+
+    out_shardings = (_shardings(shapes), sharding.replicated(mesh))
+    return sharding.jit(train_step, mesh, donate_argnums=0, out_shardings=out_shardings)
+
+
+def _step_key(seed: int, step: Any) -> Any:
+    return jax.random.fold_in(jax.random.key(seed), step)
+
+
+def _update(
+    state: TrainState,
+    grads: PyTree,
+    optimizer: optax.GradientTransformation,
+    finite: Bool[Array, ""],
+) -> TrainState:
+    """Returns the next state, or the same state if the step is not finite."""
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    updated = TrainState(state.step + 1, params, opt_state)
+    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+
+
+def _gradient_function(
+    losses: Losses, shapes: TrainState, accumulation_steps: int
+) -> Callable[..., tuple[PyTree, Any, Sums]]:
+    """Returns `gradients(params, batch, weights, key) -> (grads, loss, metrics)`."""
+    mesh, places = shapes.step.sharding.mesh, _shardings(shapes.params)
+
+    def one(params: PyTree, batch: Batch, totals: Mapping[str, Any], key: Any) -> Any:
+        loss = lambda p: _loss(losses(p, batch, key), totals)  # noqa: E731
+        (total, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        return lax.with_sharding_constraint(grads, places), total, metrics
+
+    def accumulated(
+        params: PyTree, batch: Batch, totals: Mapping[str, Any], key: Any
+    ) -> Any:
+        micro_batches = _split(batch, accumulation_steps, mesh)
+
+        def add(sums: Any, indexed: tuple[Any, Batch]) -> tuple[Any, None]:
+            index, micro_batch = indexed
+            part = one(params, micro_batch, totals, jax.random.fold_in(key, index))
+            return jax.tree.map(jnp.add, sums, part), None
+
+        first = jax.tree.map(lambda x: x[0], micro_batches)
+        like = jax.eval_shape(one, params, first, totals, key)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+        indices = jnp.arange(accumulation_steps)
+        return lax.scan(add, zeros, (indices, micro_batches))[0]
+
+    return one if accumulation_steps == 1 else accumulated
+
+
+def _loss(
+    parts: tuple[Mapping[str, Any], Sums], totals: Mapping[str, Any]
+) -> tuple[Float[Array, ""], Sums]:
+    """Returns the share of some rows in the total loss, and their metrics."""
+    sums, metrics = parts
+    if sums.keys() != totals.keys():
+        raise ValueError(f"losses {sorted(sums)} but weights {sorted(totals)}")
+    terms = [sums[name] / jnp.maximum(totals[name], 1.0) for name in sorted(sums)]
+    return sum(terms, start=jnp.zeros(())), dict(metrics)
+
+
+def _split(batch: Batch, accumulation_steps: int, mesh: Mesh) -> Batch:
+    """Returns the batch as [A, B / A, ...]: micro-batch `a` is the rows `a::A`.
+
+    Strided rows keep every device's rows on that device.
+    """
+    place = sharding.batch_sharding(mesh, leading_axes=1)
+
+    def split(rows: Array) -> Array:
+        sharding.check_batch_size(rows.shape[0], accumulation_steps, mesh)
+        cut = rows.reshape(-1, accumulation_steps, *rows.shape[1:])
+        return lax.with_sharding_constraint(jnp.moveaxis(cut, 1, 0), place)
+
+    return jax.tree.map(split, batch)
+
+
+def make_eval_step(
+    evaluate: Callable[[PyTree, Batch, Any], Sums], mesh: Mesh, *, seed: int
+) -> sharding.OnMesh:
+    """Returns `eval_step(params, batch, index) -> {name: (sum, weight)}`, jitted.
+
+    `evaluate(params, batch, key)` gets the key of batch `index`, the same for every
+    call with this seed, so that masks drawn from it are fixed.
+    """
+
+    def eval_step(params: PyTree, batch: Batch, index: Any) -> Sums:
+        return dict(evaluate(params, batch, _step_key(seed, index)))
+
+    return sharding.jit(eval_step, mesh, out_shardings=sharding.replicated(mesh))

@@ -1,0 +1,213 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax import errors
+from bert_jax.training import optimizer
+
+CONFIG = optimizer.OptimizerConfig
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("learning_rate", math.nan),
+        ("learning_rate", math.inf),
+        ("learning_rate", -5),
+        ("learning_rate", 0),
+        ("learning_rate", 1.5),
+        ("learning_rate", True),
+        ("learning_rate", "0.001"),
+        ("learning_rate", None),
+        ("warmup_steps", -1),
+        ("warmup_steps", 2.5),
+        ("warmup_steps", True),
+        ("weight_decay", -0.01),
+        ("weight_decay", 1.0),
+        ("end_learning_rate", -1e-9),
+        ("end_learning_rate", 0.02),
+        ("power", 0.0),
+        ("decay_fraction", 0.0),
+        ("decay_fraction", 1.01),
+        ("beta1", 1.0),
+        ("beta2", -0.1),
+        ("epsilon", 0.0),
+        ("max_grad_norm", 0.0),
+        ("max_grad_norm", math.inf),
+        ("name", "adam"),
+        ("schedule", "cosine"),
+    ],
+)
+def test_bad_value_names_its_key_and_itself(field, value):
+    with pytest.raises(errors.InputError) as caught:
+        CONFIG(**{"learning_rate": 0.01, field: value})
+    assert f"optimizer.{field} must be" in str(caught.value)
+    assert f"found {value!r}" in str(caught.value)
+
+
+def test_whole_numbers_become_floats():
+    assert isinstance(CONFIG(learning_rate=1).learning_rate, float)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        # Step 0 to 10 of 10: the decay runs from step 0, warm-up replaces its start.
+        ({}, [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0]),
+        (
+            {"warmup_steps": 4},
+            [0.0, 0.25, 0.5, 0.75, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0],
+        ),
+        (
+            {"schedule": "polynomial", "power": 2.0},
+            [1.0, 0.81, 0.64, 0.49, 0.36, 0.25, 0.16, 0.09, 0.04, 0.01, 0.0],
+        ),
+        (
+            {"schedule": "wsd", "warmup_steps": 2, "decay_fraction": 0.4},
+            [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0],
+        ),
+        (
+            {"schedule": "constant", "warmup_steps": 2},
+            [0.0, 0.5] + [1.0] * 9,
+        ),
+        (
+            {"end_learning_rate": 0.5},
+            [1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5],
+        ),
+        # Only "polynomial" reads the power.
+        (
+            {"power": 2.0},
+            [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0],
+        ),
+    ],
+)
+def test_learning_rates(settings, rates):
+    schedule = optimizer.learning_rate(CONFIG(learning_rate=1.0, **settings), 10)
+    found = [float(schedule(jnp.int32(step))) for step in range(11)]
+    np.testing.assert_allclose(found, rates, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "words"),
+    [
+        ({"warmup_steps": 11}, 10, "at most run.num_train_steps (10); found 11"),
+        (
+            {"schedule": "wsd", "warmup_steps": 8, "decay_fraction": 0.3},
+            10,
+            "at most 7",
+        ),
+        ({}, 0, "run.num_train_steps must be at least 1; found 0"),
+    ],
+)
+def test_steps_that_do_not_fit(settings, steps, words):
+    config = CONFIG(learning_rate=0.1, **settings)
+    with pytest.raises(errors.InputError) as caught:
+        optimizer.learning_rate(config, steps)
+    assert words in str(caught.value)
+
+
+def test_warmup_may_be_the_whole_run():
+    config = CONFIG(learning_rate=0.1, warmup_steps=10)
+    assert float(optimizer.learning_rate(config, 10)(9)) == pytest.approx(0.09)
+
+
+def test_decay_goes_by_name_not_by_rank():
+    leaf = jnp.zeros((3, 4))
+    params = {
+        "layers": {"mlp": {"kernel": leaf, "bias": leaf}, "norm": {"scale": leaf}},
+        "embedding": leaf,
+    }
+    assert optimizer.decay_mask(params) == {
+        "layers": {"mlp": {"kernel": True, "bias": False}, "norm": {"scale": False}},
+        "embedding": True,
+    }
+
+
+def test_parameter_without_a_rule_is_refused():
+    params = {"layers": {"gamma": jnp.zeros(3)}}
+    transform = optimizer.make(CONFIG(learning_rate=0.1), 10)
+    with pytest.raises(errors.InputError, match="layers/gamma matches no rule"):
+        transform.init(params)
+
+
+# An unrolled reference in float64: one dict of flat names, no stacking.
+SHAPES = {
+    "embedding": (5, 3),
+    "layers.0.kernel": (3, 4),
+    "layers.1.kernel": (3, 4),
+    "layers.0.bias": (4,),
+    "layers.1.bias": (4,),
+    "layers.0.scale": (4,),
+    "layers.1.scale": (4,),
+}
+
+
+def reference_steps(params, all_grads, config, rates):
+    """Clipped AdamW or LAMB, leaf by leaf, with corrected bias (float64)."""
+    params = {name: value.astype(np.float64) for name, value in params.items()}
+    m = {name: np.zeros_like(value) for name, value in params.items()}
+    v = {name: np.zeros_like(value) for name, value in params.items()}
+    for t, (grads, rate) in enumerate(zip(all_grads, rates, strict=True), start=1):
+        norm = math.sqrt(
+            sum(float(np.sum(g.astype(float) ** 2)) for g in grads.values())
+        )
+        factor = min(1.0, config.max_grad_norm / norm)
+        for name in params:
+            g = grads[name].astype(np.float64) * factor
+            m[name] = config.beta1 * m[name] + (1 - config.beta1) * g
+            v[name] = config.beta2 * v[name] + (1 - config.beta2) * g * g
+            m_hat = m[name] / (1 - config.beta1**t)
+            v_hat = v[name] / (1 - config.beta2**t)
+            update = m_hat / (np.sqrt(v_hat) + config.epsilon)
+            if "kernel" in name or "embedding" in name:
+                update = update + config.weight_decay * params[name]
+                if config.name == "lamb":
+                    w, u = np.linalg.norm(params[name]), np.linalg.norm(update)
+                    update = update * (w / u if w > 0 and u > 0 else 1.0)
+            params[name] = params[name] - rate * update
+    return params
+
+
+def stacked(flat):
+    def stack(name):
+        return jnp.stack([flat[f"layers.0.{name}"], flat[f"layers.1.{name}"]])
+
+    layers = {name: stack(name) for name in ("kernel", "bias", "scale")}
+    return {"embedding": jnp.asarray(flat["embedding"]), "layers": layers}
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+@pytest.mark.parametrize("max_grad_norm", [0.7, 1000.0])
+def test_stacked_layers_equal_the_unrolled_reference(name, max_grad_norm):
+    config = CONFIG(
+        learning_rate=0.02, name=name, weight_decay=0.1, max_grad_norm=max_grad_norm
+    )
+    rng = np.random.default_rng(3)
+
+    def draw(scale):
+        sizes = {"layers.1.kernel": 9.0 * scale, "layers.1.bias": 4.0 * scale}
+        return {
+            name: rng.normal(0, sizes[name] if name in sizes else scale, shape).astype(
+                np.float32
+            )
+            for name, shape in SHAPES.items()
+        }
+
+    flat, grads = draw(0.5), [draw(1.0) for _ in range(3)]
+    flat["layers.0.kernel"][:] = 0  # norm zero: the ratio is 1 at the first step
+    transform = optimizer.make(config, 10)
+    params, state = stacked(flat), transform.init(stacked(flat))
+    for grad in grads:
+        updates, state = transform.update(stacked(grad), state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+    expected = reference_steps(flat, grads, config, [0.02, 0.018, 0.016])
+    jax.tree.map(
+        lambda found, wanted: np.testing.assert_allclose(
+            found, np.asarray(wanted), rtol=3e-5, atol=3e-6
+        ),
+        params,
+        stacked(expected),
+    )
