@@ -1,0 +1,130 @@
+"""WordPiece as Google published it, by the Rust code of `tokenizers`.
+
+That code differs from google-research/bert's `tokenization.py` in few characters;
+they are replaced, one for one, before it sees the text, so that ids and offsets
+are the published ones: a private-use character stays part of its word (which is
+then unknown), U+2B820 to U+2B91F are Chinese characters, and a capital sigma at the
+end of a word becomes the final small one. Words over 200 characters are unknown.
+Lone surrogates, which are no text, are treated as private-use characters.
+"""
+
+import itertools
+import re
+
+import numpy as np
+import tokenizers
+from jaxtyping import Int64, UInt32
+from tokenizers import models, normalizers, pre_tokenizers
+
+from bert_jax.text import vocabulary_file
+
+MAX_CHARACTERS_PER_WORD = 200  # google-research/bert; Hugging Face's code has 100
+
+_PRIVATE = "\ue000-\uf8ff\U000f0000-\U0010ffff\ud800-\udfff"
+_CJK_MISSED = "\U0002b820-\U0002b91f"
+_DIFFERENT = re.compile(f"[{_PRIVATE}{_CJK_MISSED}]")
+_DIFFERENT_LOWERCASE = re.compile(f"[Σ{_PRIVATE}{_CJK_MISSED}]")
+
+Offsets = list[tuple[int, int]]
+
+
+def normalizer(lowercase: bool, strip_accents: bool) -> normalizers.BertNormalizer:
+    """Returns what cleans text, parts Chinese characters and lowers case."""
+    return normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=True,
+        strip_accents=strip_accents,
+        lowercase=lowercase,
+    )
+
+
+class WordPiece:
+    """Turns sentences into ids by a vocabulary of pieces, the longest first."""
+
+    def __init__(
+        self, tokens: tuple[str, ...], *, lowercase: bool, strip_accents: bool
+    ) -> None:
+        """Builds the Rust tokenizer; it knows no special piece in raw text."""
+        self._lowercase = lowercase
+        self._different = _DIFFERENT_LOWERCASE if lowercase else _DIFFERENT
+        self._unknown_letter = _absent(tokens, 0x13000)
+        self._unknown_cjk = _absent(tokens, 0x20000)
+        self._rust = tokenizers.Tokenizer(
+            models.WordPiece(
+                {token: index for index, token in enumerate(tokens)},
+                unk_token=vocabulary_file.UNK,
+                max_input_chars_per_word=MAX_CHARACTERS_PER_WORD,
+            )
+        )
+        self._rust.normalizer = normalizer(lowercase, strip_accents)
+        self._rust.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+
+    def encode(self, sentences: list[str]) -> list[list[int]]:
+        """Returns the ids of each sentence."""
+        encodings = self._rust.encode_batch_fast(
+            self._published(sentences), add_special_tokens=False
+        )
+        return [encoding.ids for encoding in encodings]
+
+    def encode_flat(
+        self, sentences: list[str]
+    ) -> tuple[UInt32[np.ndarray, " n"], Int64[np.ndarray, " s"]]:
+        """Returns the ids of all sentences in a row, and each one's length."""
+        return flatten(self.encode(sentences))
+
+    def encode_with_offsets(
+        self, sentences: list[str]
+    ) -> list[tuple[list[int], Offsets]]:
+        """Returns ids, and the characters [start, end) that each comes from."""
+        encodings = self._rust.encode_batch(
+            self._published(sentences), add_special_tokens=False
+        )
+        return [(encoding.ids, encoding.offsets) for encoding in encodings]
+
+    def encode_parts(self, parts: list[str]) -> list[list[int]]:
+        """Returns the ids of the parts of a text that mask tokens divide."""
+        return self.encode(parts)
+
+    def _published(self, sentences: list[str]) -> list[str]:
+        """Replaces, one for one, the characters that Rust and Google read apart."""
+        found = self._different.search
+        return [
+            sentence
+            if sentence.isascii() or not found(sentence)
+            # A rare branch: few sentences hold such a character.
+            else self._replace(sentence)
+            for sentence in sentences
+        ]
+
+    def _replace(self, sentence: str) -> str:
+        """Puts stand-ins of the same meaning into one sentence."""
+        if self._lowercase and "Σ" in sentence:
+            # Only U+0130 grows when lowered; so the two strings stay side by side.
+            lowered = sentence.replace("\u0130", "I").lower()
+            pairs = zip(sentence, lowered, strict=True)
+            sentence = "".join(low if low == "ς" else c for c, low in pairs)
+        return _DIFFERENT.sub(self._stand_in, sentence)
+
+    def _stand_in(self, match: re.Match[str]) -> str:
+        """Returns a character of the same class that no piece contains."""
+        is_cjk = "\U0002b820" <= match[0] <= "\U0002b91f"
+        return self._unknown_cjk if is_cjk else self._unknown_letter
+
+
+def flatten(
+    rows: list[list[int]],
+) -> tuple[UInt32[np.ndarray, " n"], Int64[np.ndarray, " s"]]:
+    """Joins lists of ids into one array, with their lengths.
+
+    >>> flatten([[5, 6], [], [7]])
+    (array([5, 6, 7], dtype=uint32), array([2, 0, 1]))
+    """
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    every = itertools.chain.from_iterable(rows)
+    return np.fromiter(every, np.uint32, int(lengths.sum())), lengths
+
+
+def _absent(tokens: tuple[str, ...], first: int) -> str:
+    """Returns the first character from a code point on that no piece contains."""
+    present = frozenset(itertools.chain.from_iterable(tokens))
+    return next(c for c in map(chr, itertools.count(first)) if c not in present)
