@@ -1,0 +1,99 @@
+"""Random numbers as pure functions of counters, and random orders without a table.
+
+`fold_in` turns a key and a counter into 64 well mixed bits (the finaliser of
+splitmix64, Steele et al. 2014), `permute` shuffles range(n) one index at a time (a
+Feistel network, Luby and Rackoff 1988, over two digits of mixed radix as in Black and
+Rogaway 2002). Neither keeps state, so any draw of any epoch is there at once. The
+values are part of the format of a run: they never change between versions.
+"""
+
+import math
+import operator
+
+import numpy as np
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: splitmix64's step
+MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+ROUNDS = 12  # with 8, the 120 orders of five things were not yet equally likely
+WORD = 2**64
+Integers = int | np.integer | np.ndarray
+
+
+def mix(bits: Integers) -> np.ndarray:
+    """Returns uint64 `bits` scrambled one to one: splitmix64's finaliser."""
+    bits = np.asarray(bits, np.uint64)
+    with np.errstate(over="ignore"):
+        bits = (bits ^ (bits >> np.uint64(30))) * MULTIPLIERS[0]
+        bits = (bits ^ (bits >> np.uint64(27))) * MULTIPLIERS[1]
+    return np.asarray(bits ^ (bits >> np.uint64(31)))
+
+
+def key_of(seed: int) -> np.ndarray:
+    """Returns the key of a run's seed, any integer."""
+    return fold_in(GOLDEN, np.uint64(operator.index(seed) % WORD))
+
+
+def fold_in(key: Integers, counter: Integers) -> np.ndarray:
+    """Returns 64 random bits for each (key, counter), themselves a key or a draw.
+
+    Args:
+      key: uint64, any shape.
+      counter: integers from 0, a shape that broadcasts with the key's.
+    """
+    counter = np.asarray(counter).astype(np.uint64)
+    with np.errstate(over="ignore"):
+        counter = counter + GOLDEN
+    return mix(np.asarray(key, np.uint64) ^ mix(counter))
+
+
+def uniform(bits: Integers) -> np.ndarray:
+    """Returns float64 in [0, 1) made from the upper 53 of 64 random bits."""
+    return np.asarray((np.asarray(bits, np.uint64) >> np.uint64(11)) * 2.0**-53)
+
+
+def below(bits: Integers, bound: Integers) -> np.ndarray:
+    """Returns int64 in [0, bound) made from random bits; a bias of bound / 2**64."""
+    bound = np.asarray(bound).astype(np.uint64)
+    return np.asarray(np.asarray(bits, np.uint64) % bound).astype(np.int64)
+
+
+def permute(index: Integers, n: int, key: Integers) -> np.ndarray:
+    """Returns where the key's random order of range(n) has each index.
+
+    An exact bijection of [0, n) for every n below 2**62 and every key. An index that
+    the network sends beyond n walks on along its cycle until it is back inside; the
+    domain exceeds n by less than its square root, so few do.
+
+    >>> permute(np.arange(7), 7, key_of(0)).tolist()
+    [2, 0, 4, 1, 6, 3, 5]
+
+    Args:
+      index: integers in [0, n), any shape.
+      n: how many there are.
+      key: uint64; one, or one for each index.
+
+    Returns:
+      int64 in [0, n), of the shape of the index.
+    """
+    radix = math.isqrt(n - 1) + 1 if n > 1 else 1
+    index, keys = np.broadcast_arrays(index, np.asarray(key, np.uint64))
+    keys = keys.ravel()
+    value = _feistel(index.ravel().astype(np.uint64), n, radix, keys)
+    outside = np.flatnonzero(value >= np.uint64(n))
+    while outside.size:
+        value[outside] = _feistel(value[outside], n, radix, keys[outside])
+        outside = outside[value[outside] >= np.uint64(n)]
+    return value.astype(np.int64).reshape(index.shape)
+
+
+def _feistel(value: np.ndarray, n: int, radix: int, keys: np.ndarray) -> np.ndarray:
+    """Returns the values of [0, radix * ceil(n / radix)) after all rounds."""
+    sizes = (np.uint64(radix), np.uint64(-(-n // radix)))
+    halves = list(np.divmod(value, sizes[1]))
+    round_keys = fold_in(keys, np.arange(ROUNDS)[:, None])
+    for number in range(ROUNDS):
+        this, other = number % 2, 1 - number % 2
+        bits = mix(halves[other] ^ round_keys[number])
+        # One bit less, so that the sum cannot wrap and stays one to one.
+        halves[this] = (halves[this] + (bits >> np.uint64(1))) % sizes[this]
+    return halves[0] * sizes[1] + halves[1]
