@@ -4,6 +4,7 @@ The ranges are those of `_is_chinese_char` and `_is_control` in
 google-research/bert, `tokenization.py`, and of the Unicode table of this Python.
 """
 
+import functools
 import re
 import sys
 import unicodedata
@@ -60,6 +61,7 @@ def _where(*categories: str) -> list[str]:
     return [c for c in every if unicodedata.category(c).startswith(categories)]
 
 
+@functools.cache
 def punctuation_pattern() -> re.Pattern[str]:
     """Returns a pattern whose matches are BERT's words in normalised text.
 
@@ -74,10 +76,22 @@ def punctuation_pattern() -> re.Pattern[str]:
     return re.compile(rf"[{marks}]|[^\s{marks}]+")
 
 
-def dropped_pattern() -> re.Pattern[str]:
-    """Returns a pattern for what a tokenizer drops: control characters and space.
+@functools.cache
+def control_pattern() -> re.Pattern[str]:
+    """Returns a pattern for the control characters that tokenizers remove.
 
-    >>> dropped_pattern().sub("", "a\\u200b b\\x00\\ufffdc")
+    >>> control_pattern().sub("", "a\\u200b b\\x00\\ufffdc\\n")
+    'a bc\\n'
+    """
+    controls = [c for c in _where("Cc", "Cf") if not c.isspace()]
+    return re.compile(rf"[\ufffd{regex_class(controls)}]")
+
+
+@functools.cache
+def dropped_pattern() -> re.Pattern[str]:
+    """Returns a pattern for what leaves no piece: control characters and space.
+
+    >>> dropped_pattern().sub("", "a\\u200b b\\x00\\ufffdc\\n")
     'abc'
     """
     return re.compile(rf"[\s\ufffd{regex_class(_where('Cc', 'Cf', 'Z'))}]")
