@@ -4,7 +4,6 @@ The special pieces must be control symbols of the model, so that text which spel
 "[MASK]" is never read as the mask.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,6 @@ _NAMES = {
 # Protocol buffers merge what is appended: ModelProto.normalizer_spec (field 3)
 # with add_dummy_prefix (its field 3) false.
 _NO_PREFIX = b"\x1a\x02\x18\x00"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class SentencePiece:
@@ -81,8 +79,7 @@ class SentencePiece:
 
     def _clean(self, sentence: str) -> str:
         """Lowers case if asked to, and replaces lone surrogates, which are no text."""
-        if not sentence.isascii():
-            sentence = _SURROGATE.sub("\ufffd", sentence)
+        sentence = wordpiece.without_surrogates(sentence)
         return sentence.lower() if self._lowercase else sentence
 
     def _offsets(

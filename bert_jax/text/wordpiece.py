@@ -21,6 +21,7 @@ from bert_jax.text import vocabulary_file
 MAX_CHARACTERS_PER_WORD = 200  # google-research/bert; Hugging Face's code has 100
 
 _PRIVATE = "\ue000-\uf8ff\U000f0000-\U0010ffff\ud800-\udfff"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CJK_MISSED = "\U0002b820-\U0002b91f"
 _DIFFERENT = re.compile(f"[{_PRIVATE}{_CJK_MISSED}]")
 _DIFFERENT_LOWERCASE = re.compile(f"[Σ{_PRIVATE}{_CJK_MISSED}]")
@@ -122,6 +123,15 @@ def flatten(
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
     every = itertools.chain.from_iterable(rows)
     return np.fromiter(every, np.uint32, int(lengths.sum())), lengths
+
+
+def without_surrogates(text: str) -> str:
+    """Replaces lone surrogates, which libraries refuse as no text, by U+FFFD.
+
+    >>> without_surrogates("a\\ud800b")
+    'a\ufffdb'
+    """
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def _absent(tokens: tuple[str, ...], first: int) -> str:
