@@ -1,0 +1,257 @@
+"""Pretraining rows as a function of the step: sentence pairs or full sentences.
+
+Where rows begin and end is fixed by the store, the length and the seed (`chunks`), so
+every epoch has the same number of rows. What an epoch makes of them is drawn anew from
+a hash of (seed, epoch, row): their order, the split into two parts, the true or random
+next, the side that is cut (`pairs`). Nothing is kept between calls: any batch of any
+epoch is made at once, and a process makes its own rows alone.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int32, Int64
+
+from bert_jax import errors
+from bert_jax.data import chunks, mixture, pairs, permutation
+from bert_jax.data import numbering as numberings
+from bert_jax.data import store as stores
+
+OBJECTIVES = ("nsp", "sop", "full_sentences")
+SHORTEST_ROW = 5  # [CLS] a [SEP] b [SEP]
+# Streams of the seed; the numbers are part of the format of a run.
+TARGETS, ORDER, ROWS, COPIES = range(4)
+
+Batch = dict[str, np.ndarray]
+
+
+class Instances:
+    """The rows of a store for one objective and length, by their position in a run.
+
+    Attributes:
+      num_instances: rows in an epoch, the same in every epoch.
+      num_long_sentences: sentences with more tokens than a row has places. Pairs show
+        a window of them, another one in each epoch; full sentences go over rows.
+    """
+
+    def __init__(
+        self,
+        store: stores.Store,
+        *,
+        objective: str,
+        max_seq_length: int,
+        short_seq_prob: float,
+        seed: int,
+        cls_id: int,
+        sep_id: int,
+    ) -> None:
+        """Makes the table of rows: about a minute for ten billion tokens.
+
+        Args:
+          objective: "nsp", true or random next sentences (label 1 = random); "sop",
+            two parts in their order or swapped (label 1 = swapped); "full_sentences",
+            as many sentences as fit, over the ends of documents, without a label.
+          max_seq_length: tokens in a row, special ones included.
+          short_seq_prob: the share of documents whose pairs have a shorter length, to
+            train the model on those too; full sentences do not use it.
+          seed: of the run; any integer.
+          cls_id, sep_id: the special tokens.
+
+        Raises:
+          InputError: a value is out of range, the store holds less than one row, or
+            only one document where a random next sentence needs another.
+        """
+        _check(objective, max_seq_length, short_seq_prob)
+        self._objective = objective
+        self._length = max_seq_length
+        self._short_seq_prob = short_seq_prob
+        self._cls_id, self._sep_id = cls_id, sep_id
+        self._key = permutation.key_of(seed)
+        self._numbering = numberings.Numbering(store.shards)
+        self._check_store(store)
+        self._table = self._make_table(store.source_weights)
+        self._mixture = mixture.Mixture(self._row_weights(store))
+        self.num_instances = self._mixture.total
+        self.num_long_sentences = sum(
+            int((np.diff(shard.sentence_offsets) > self._capacity).sum())
+            for shard in store.shards
+        )
+        if not self.num_instances:
+            raise errors.InputError(
+                f"the weights {store.source_weights} of the sources of {store.folder} "
+                "leave no row in an epoch. Raise one."
+            )
+
+    def batch_at(
+        self, step: int, batch_size: int, rows: slice | np.ndarray | None = None
+    ) -> Batch:
+        """Returns a training batch, or some of its rows, in an order of each epoch's.
+
+        Args:
+          step: from 0.
+          batch_size: rows in the global batch.
+          rows: which of them to make, all when left out; row r is the same row
+            whichever others are made with it.
+
+        Returns:
+          the arrays of DESIGN.md's table, of shape [rows, max_seq_length] or, for one
+          segment in a row, [rows, 1].
+        """
+        positions = _positions(step, batch_size, rows)
+        epochs, places = np.divmod(positions, self.num_instances)
+        keys = permutation.fold_in(self._stream(ORDER), epochs)
+        indices = permutation.permute(places, self.num_instances, keys)
+        return self._assemble(epochs, indices, np.arange(len(indices)), len(indices))
+
+    def batch_at_in_order(
+        self, step: int, batch_size: int, rows: slice | np.ndarray | None = None
+    ) -> Batch:
+        """Returns a batch of the one pass over epoch 0 in the order of the store.
+
+        For evaluation: the batches of the steps below `num_batches` hold every row
+        once; rows beyond the last are padding that weighs nothing.
+        """
+        positions = _positions(step, batch_size, rows)
+        real = np.flatnonzero(positions < self.num_instances)
+        indices = positions[real]
+        return self._assemble(np.zeros_like(indices), indices, real, len(positions))
+
+    def num_batches(self, batch_size: int) -> int:
+        """Returns how many batches a pass in order has, the last perhaps not full."""
+        return -(-self.num_instances // batch_size)
+
+    @property
+    def _capacity(self) -> int:
+        """The places of a row that are left for tokens."""
+        if self._objective == "full_sentences":
+            return self._length - chunks.SPECIALS_OF_ROW
+        return self._length - chunks.SPECIALS_OF_PAIR
+
+    def _stream(self, number: int) -> np.ndarray:
+        return permutation.fold_in(self._key, number)
+
+    def _check_store(self, store: stores.Store) -> None:
+        """Raises InputError when no row or no random next sentence can be made."""
+        where = f"the {store.split} split of the store {store.folder}"
+        tokens, documents = self._numbering.num_tokens, self._numbering.num_documents
+        if tokens < self._capacity:
+            raise errors.InputError(
+                f"{where} has {tokens} tokens, fewer than one row of "
+                f"{self._length}. Add text or shorten data.max_seq_length."
+            )
+        if self._objective == "nsp" and documents < 2:
+            raise errors.InputError(
+                f"{where} has one document, and next sentence prediction draws false "
+                "sentences from another. Set data.objective to 'sop' or "
+                "'full_sentences', or separate the corpus into documents."
+            )
+
+    def _make_table(self, weights: tuple[float, ...]) -> Int64[np.ndarray, " n"]:
+        """Returns where each row begins, and the end: sentences, or tokens."""
+        if self._objective == "full_sentences":
+            return chunks.token_rows(self._numbering, self._capacity, weights)
+        return chunks.sentence_chunks(self._numbering, self._targets)
+
+    def _targets(self, documents: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """Returns how many tokens fill a chunk of each document."""
+        key = self._stream(TARGETS)
+        return chunks.target_lengths(
+            documents, self._capacity, self._short_seq_prob, key
+        )
+
+    def _row_weights(self, store: stores.Store) -> Float64[np.ndarray, " n"]:
+        """Returns the weight of the source of each row's first document."""
+        if set(store.source_weights) == {1.0}:
+            return np.broadcast_to(1.0, len(self._table) - 1)
+        if self._objective == "full_sentences":
+            starts = self._numbering.document_tokens
+        else:
+            starts = self._numbering.document_starts
+        documents = np.searchsorted(starts, self._table[:-1], side="right") - 1
+        sources = np.concatenate([shard.sources for shard in store.shards])
+        return np.array(store.source_weights)[sources[documents]]
+
+    def _rows(
+        self, epochs: Int64[np.ndarray, " r"], indices: Int64[np.ndarray, " r"]
+    ) -> pairs.Rows:
+        """Returns what the rows at these indices of their epochs are made of."""
+        keys = permutation.fold_in(self._stream(ROWS), epochs)
+        keys = permutation.fold_in(keys, indices)
+        copies = self._stream(COPIES)
+        numbers = self._mixture.rows_at(indices, epochs, copies)
+        bounds = np.stack([self._table[numbers], self._table[numbers + 1]], axis=1)
+        if self._objective == "full_sentences":
+            return pairs.full_sentences(self._numbering.document_tokens, bounds)
+        if self._objective == "sop":
+            return pairs.ordered_pairs(self._numbering, bounds, self._capacity, keys)
+        targets = self._targets(self._numbering.document_of(bounds[:, 0]))
+        return pairs.sentence_pairs(
+            self._numbering, bounds, targets, self._capacity, keys
+        )
+
+    def _assemble(
+        self,
+        epochs: Int64[np.ndarray, " r"],
+        indices: Int64[np.ndarray, " r"],
+        places: Int64[np.ndarray, " r"],
+        size: int,
+    ) -> Batch:
+        """Makes a batch of `size` rows, those at `places` real and the others empty."""
+        rows = self._rows(epochs, indices)
+        lengths, second = np.zeros((2, size, 1), np.int32)
+        lengths[places, 0], second[places, 0] = rows.lengths, rows.second
+        columns = np.arange(self._length, dtype=np.int32)
+        segment_ids = (columns < lengths).astype(np.int32)
+        input_ids, word_start = self._copy(rows, places, size)
+        labels, weights = np.zeros((size, 1), np.int32), np.zeros((size, 1), np.float32)
+        labels[places, 0], weights[places, 0] = rows.labels, rows.weights
+        return {
+            "input_ids": input_ids,
+            "token_type_ids": (columns >= second).astype(np.int32) * segment_ids,
+            "segment_ids": segment_ids,
+            "position_ids": columns * segment_ids,
+            "word_start": word_start,
+            "cls_positions": np.zeros((size, 1), np.int32),
+            "next_sentence_labels": labels,
+            "next_sentence_weights": weights,
+        }
+
+    def _copy(
+        self, rows: pairs.Rows, places: Int64[np.ndarray, " r"], size: int
+    ) -> tuple[Int32[np.ndarray, "b L"], Bool[np.ndarray, "b L"]]:
+        """Copies the spans out of the store and puts the special tokens around them."""
+        input_ids = np.zeros((size, self._length), np.int32)
+        word_start = np.zeros((size, self._length), bool)
+        order = np.argsort(rows.start)
+        starts, lengths = rows.start[order], rows.length[order]
+        targets = (places[rows.row] * self._length + rows.column)[order]
+        cells = numberings.ranges(targets, lengths)
+        input_ids.ravel()[cells], word_start.ravel()[cells] = self._numbering.read(
+            starts, lengths
+        )
+        input_ids[places, 0] = self._cls_id
+        input_ids.ravel()[targets + lengths] = self._sep_id
+        return input_ids, word_start
+
+
+def _positions(
+    step: int, batch_size: int, rows: slice | np.ndarray | None
+) -> Int64[np.ndarray, " r"]:
+    """Returns the positions of rows of a global batch in the whole run."""
+    places = np.arange(batch_size)
+    return step * batch_size + (places if rows is None else places[rows])
+
+
+def _check(objective: str, max_seq_length: int, short_seq_prob: float) -> None:
+    """Raises InputError when an argument is not in its range."""
+    if objective not in OBJECTIVES:
+        raise errors.InputError(
+            f"data.objective is {objective!r}; it must be one of {OBJECTIVES}."
+        )
+    if max_seq_length < SHORTEST_ROW:
+        raise errors.InputError(
+            f"data.max_seq_length is {max_seq_length}; a row with two parts needs "
+            f"at least {SHORTEST_ROW} tokens."
+        )
+    if not 0 <= short_seq_prob <= 1:  # False for nan too.
+        raise errors.InputError(
+            f"data.short_seq_prob is {short_seq_prob}; it must lie in [0, 1]."
+        )
