@@ -96,11 +96,11 @@ def _check_whole(field: str, value: object) -> None:
 
 
 def _number(
-    field: str, value: object, accepts: Callable[[float], bool], words: str
+    field: str, value: Any, accepts: Callable[[float], bool], words: str
 ) -> float:
     """Returns the value as a float, or raises InputError with the allowed range."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not accepts(value):
+    if not (number and math.isfinite(value) and accepts(value)):
         raise _wrong(field, value, f"a finite number {words}")
     return float(value)
 

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
+from flax.linen import spmd
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -42,7 +43,7 @@ def make_mesh(
     fsdp: int = 1,
     tensor: int = 1,
     *,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Mesh:
     """Returns the mesh of these sizes over all devices (or over `devices`).
 
@@ -152,7 +153,7 @@ def params_sharding(boxed: PyTree, mesh: Mesh) -> PyTree:
     def sharding(path: Any, leaf: Any, spec: PartitionSpec) -> NamedSharding:
         name = "/".join(str(getattr(entry, "key", entry)) for entry in path)
         _check_names(name, spec)
-        resolved = nn.logical_to_mesh_axes(tuple(spec), LOGICAL_RULES) or ()
+        resolved = spmd.logical_to_mesh(spec, LOGICAL_RULES)
         _check_divides(name, leaf.shape, tuple(spec), tuple(resolved), mesh)
         return NamedSharding(mesh, PartitionSpec(*resolved))
 

@@ -34,7 +34,7 @@ Losses = Callable[[PyTree, Batch, Any], tuple[Mapping[str, Any], Sums]]
 class TrainState(NamedTuple):
     """All that changes in training: steps done, parameters, optimizer state."""
 
-    step: Int[Array, ""] | jax.ShapeDtypeStruct
+    step: Int[Array, ""]
     params: PyTree
     opt_state: PyTree
 
@@ -62,8 +62,14 @@ def abstract(
         params,
         transform_non_params=lambda leaf: _shaped(leaf, everywhere),
     )
-    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
     return TrainState(step, params, opt_state)
+
+
+def mesh_of(shapes: TrainState) -> Mesh:
+    """Returns the mesh on which a state, abstract or not, lies."""
+    place: Any = shapes.step.sharding
+    return place.mesh
 
 
 def _shaped(leaf: Any, place: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
@@ -98,7 +104,8 @@ def from_params(
     `shapes` is the abstract state; `params` are host or device arrays of exactly its
     names, shapes and dtypes. Raises InputError naming the first that differs.
     """
-    check_same(params, shapes.params, "the given parameters")
+    if differs := difference(params, shapes.params):
+        raise errors.InputError(f"the set of given parameters {differs}")
     placed = jax.tree.map(
         lambda x, s: jax.device_put(x, s.sharding), params, shapes.params
     )
@@ -107,20 +114,25 @@ def from_params(
     return TrainState(step, placed, fresh(placed))
 
 
-def check_same(found: PyTree, wanted: PyTree, what: str) -> None:
-    """Raises InputError unless both trees have the same names, shapes and dtypes."""
+def difference(found: PyTree, wanted: PyTree) -> str | None:
+    """Returns the first difference in names, shapes or dtypes, or None.
+
+    The words continue "X ...": "lacks a/b, ...", "has a/b, ...".
+    """
     found_leaves, wanted_leaves = _by_name(found), _by_name(wanted)
     for name in sorted(found_leaves.keys() | wanted_leaves.keys()):
         if name not in found_leaves:
-            raise errors.InputError(f"{what} lack {name}, which this model has")
+            return f"lacks {name}, which this model has"
         if name not in wanted_leaves:
-            raise errors.InputError(f"{what} have {name}, which this model lacks")
-        one, other = found_leaves[name], wanted_leaves[name]
-        if tuple(one.shape) != tuple(other.shape) or one.dtype != other.dtype:
-            raise errors.InputError(
-                f"{what} have {name} as {one.dtype}{list(one.shape)}, "
-                f"this model as {other.dtype}{list(other.shape)}"
-            )
+            return f"has {name}, which this model lacks"
+        one, other = _kind(found_leaves[name]), _kind(wanted_leaves[name])
+        if one != other:
+            return f"has {name} as {one}, this model as {other}"
+    return None
+
+
+def _kind(leaf: Any) -> str:
+    return f"{jnp.dtype(leaf.dtype)}{list(leaf.shape)}"
 
 
 def _by_name(tree: PyTree) -> dict[str, Any]:
@@ -148,7 +160,7 @@ def make_train_step(
     "finite". If the loss or the gradient norm is not finite, the state comes back
     unchanged.
     """
-    mesh = shapes.step.sharding.mesh
+    mesh = mesh_of(shapes)
     gradients = _gradient_function(losses, shapes, accumulation_steps)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
@@ -157,10 +169,14 @@ def make_train_step(
         grads, total, metrics = gradients(state.params, batch, weights(batch), key)
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
-        state, rate = _update(state, grads, optimizer, finite), schedule(state.step)
         one = jnp.ones(())
-        metrics |= {"loss": (total, one), "grad_norm": (grad_norm, one)}
-        return state, metrics | {"learning_rate": jnp.asarray(rate), "finite": finite}
+        metrics |= {
+            "loss": (total, one),
+            "grad_norm": (grad_norm, one),
+            "learning_rate": jnp.asarray(schedule(state.step)),
+            "finite": finite,
+        }
+        return _update(state, grads, optimizer, finite), metrics
 
     out_shardings = (_shardings(shapes), sharding.replicated(mesh))
     return sharding.jit(train_step, mesh, donate_argnums=0, out_shardings=out_shardings)
@@ -187,7 +203,7 @@ def _gradient_function(
     losses: Losses, shapes: TrainState, accumulation_steps: int
 ) -> Callable[..., tuple[PyTree, Any, Sums]]:
     """Returns `gradients(params, batch, weights, key) -> (grads, loss, metrics)`."""
-    mesh, places = shapes.step.sharding.mesh, _shardings(shapes.params)
+    mesh, places = mesh_of(shapes), _shardings(shapes.params)
 
     def one(params: PyTree, batch: Batch, totals: Mapping[str, Any], key: Any) -> Any:
         loss = lambda p: _loss(losses(p, batch, key), totals)  # noqa: E731

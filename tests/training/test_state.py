@@ -194,8 +194,8 @@ def test_from_params_starts_anew_with_given_weights():
     [
         ({"embedding": np.zeros((27, 8), np.float32)}, "embedding as float32[27, 8]"),
         ({"embedding": np.zeros((26, 8), np.float16)}, "embedding as float16[26, 8]"),
-        ({"pooler": np.zeros(8, np.float32)}, "have pooler, which this model lacks"),
-        ({"layers": {}}, "lack layers/bias, which this model has"),
+        ({"pooler": np.zeros(8, np.float32)}, "has pooler, which this model lacks"),
+        ({"layers": {}}, "lacks layers/bias, which this model has"),
     ],
 )
 def test_given_weights_that_do_not_fit(change, words):

@@ -1,0 +1,299 @@
+"""Checkpoints that are either whole and verified, or not used.
+
+Orbax writes them (parameters, optimizer state and a JSON object as three items, so
+that parameters restore alone), in the background, into a temporary folder that is
+renamed when done. Orbax does not notice flipped bits, so a manifest of sha256 sums
+goes into the folder before the rename: a listed step always has one, and its files
+are compared with it before they are used.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jaxtyping import PyTree
+
+from bert_jax import errors
+from bert_jax.training import state as train_state
+
+_MANIFEST = "manifest.json"
+_DELETED = "deleted"
+_ARRAYS = ("params", "opt_state")
+# Orbax adds the time of the rename to this file after the manifest is written.
+_UNLISTED = (_MANIFEST, "_CHECKPOINT_METADATA")
+
+_log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of a run that trains: one folder per step, the newest `keep`.
+
+    Opening cleans what a killed run left unfinished; use it as a context manager.
+    Only one may be open for a folder; readers use `restore_params`.
+    """
+
+    def __init__(self, folder: Path, *, keep: int, asynchronous: bool = True) -> None:
+        """Opens or makes the folder.
+
+        Raises InputError if `keep` is less than 1, StorageError if it fails.
+        """
+        if keep < 1:
+            raise errors.InputError(f"run.keep_checkpoints must be at least 1: {keep}")
+        self.folder = folder.resolve()
+        self._asynchronous = asynchronous
+        self._saving: int | None = None
+        try:
+            self._manager = self._open(keep)
+        except OSError as error:
+            raise errors.StorageError(f"cannot open {self.folder}: {error}") from error
+        self._empty_trash()
+
+    def _open(self, keep: int) -> ocp.CheckpointManager:
+        preservation = ocp.checkpoint_managers.LatestN(keep)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=preservation,
+            todelete_subdir=_DELETED,
+            cleanup_tmp_directories=True,
+            lightweight_initialize=True,
+            async_options=ocp.options.AsyncOptions(
+                post_finalization_callback=self._write_manifest
+            ),
+        )
+        return ocp.CheckpointManager(
+            self.folder, item_names=(*_ARRAYS, "meta"), options=options
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except errors.StorageError as second:
+            if error is None or isinstance(error, errors.Stopped):
+                raise
+            _log.error("%s", second)  # the first error is the one to raise
+
+    def save(
+        self, step: int, state: train_state.TrainState, meta: dict[str, Any]
+    ) -> None:
+        """Starts to save the state after `step` steps; returns once it is copied.
+
+        `meta` is any JSON object. Steps from `step` on are of a run that was left
+        behind (they were found damaged) and are deleted. Raises StorageError if this
+        save or the one before could not be written.
+        """
+        self.wait()
+        for stale in steps(self.folder):
+            if stale >= step:
+                self._manager.delete(stale)
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            opt_state=ocp.args.StandardSave(_flat(state.opt_state)),
+            meta=ocp.args.JsonSave(meta),
+        )
+        self._saving = step
+        try:
+            started = self._manager.save(step, args=items, force=True)
+        except Exception as error:
+            raise self._failure(error) from error
+        if not started:
+            raise self._failure("Orbax refused to write it")
+        if not self._asynchronous:
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until the last save is on disk; raises StorageError if it failed."""
+        if self._saving is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as error:
+            raise self._failure(error) from error
+        if self._saving not in steps(self.folder):
+            raise self._failure("it was not finished")
+        self._saving = None
+        self._empty_trash()
+
+    def close(self) -> None:
+        """Waits for the last save and frees the threads; raises as `wait`."""
+        try:
+            self.wait()
+        finally:
+            self._saving = None
+            try:
+                self._manager.close()
+            except Exception as error:  # reported by `wait` already
+                _log.debug("closing %s: %s", self.folder, error)
+
+    def restore_latest(
+        self, shapes: train_state.TrainState
+    ) -> tuple[train_state.TrainState, dict[str, Any]] | None:
+        """Returns the newest undamaged state and its `meta`; None if none was saved.
+
+        `shapes` is the abstract state, whose shardings may differ from those it was
+        saved with. Warns of each damaged step that it passes over. Raises
+        CheckpointError if all are damaged, or the state is that of another model.
+        """
+        if not steps(self.folder):
+            return None
+        step = _newest_usable(self.folder)
+        flat = _flat(shapes.opt_state)
+        items = {"params": shapes.params, "opt_state": flat}
+        restored, meta = _restore(self.folder / str(step), items)
+        opt_state = jax.tree.unflatten(
+            jax.tree.structure(shapes.opt_state),
+            [restored["opt_state"][name] for name in flat],
+        )
+        count = jax.device_put(jnp.int32(step), shapes.step.sharding)
+        return train_state.TrainState(count, restored["params"], opt_state), meta
+
+    def _write_manifest(self) -> None:
+        """Writes the manifest of the step being saved; the writing thread calls this.
+
+        All of the step's files are then written, by all processes, and the folder
+        still has its temporary name.
+        """
+        (folder,) = self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        sums = {name: _sha256(folder / name) for name in _listed_files(folder)}
+        (folder / _MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1))
+
+    def _failure(self, reason: object) -> errors.StorageError:
+        return errors.StorageError(
+            f"the checkpoint of step {self._saving} could not be written to "
+            f"{self.folder}: {reason}. Is the disk full? Older checkpoints are intact"
+        )
+
+    def _empty_trash(self) -> None:
+        # Orbax renames old steps, so that a kill cannot leave half of one listed.
+        if jax.process_index() == 0:
+            shutil.rmtree(self.folder / _DELETED, ignore_errors=True)
+
+
+def restore_params(folder: Path, shapes: PyTree) -> tuple[PyTree, dict[str, Any]]:
+    """Returns the parameters alone of the newest undamaged step, and its `meta`.
+
+    `shapes` are abstract parameters with shardings. Changes nothing in the folder, so
+    it may read beside a run. Raises CheckpointError if there is no usable step.
+    """
+    folder = folder.resolve()
+    step_folder = folder / str(_newest_usable(folder))
+    restored, meta = _restore(step_folder, {"params": shapes})
+    return restored["params"], meta
+
+
+def steps(folder: Path) -> list[int]:
+    """Returns the finished steps in a folder of checkpoints, damaged or not, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+
+
+def _newest_usable(folder: Path) -> int:
+    """Returns the newest step whose files are undamaged, the same on all processes."""
+    step = -1
+    if jax.process_index() == 0:
+        step = next(_usable(folder), -1)
+    if jax.process_count() > 1:
+        step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+    if step < 0:
+        raise errors.CheckpointError(
+            f"no usable checkpoint in {folder} (found steps {steps(folder)}). To train "
+            "from the beginning, remove this folder or choose another workdir"
+        )
+    return step
+
+
+def _usable(folder: Path) -> Iterator[int]:
+    for step in reversed(steps(folder)):
+        reason = damage(folder / str(step))
+        if reason is None:
+            yield step
+        else:
+            _log.warning(
+                "checkpoint %s is damaged (%s): falling back to the step before",
+                folder / str(step),
+                reason,
+            )
+
+
+def damage(step_folder: Path) -> str | None:
+    """Returns what is wrong with the files of a finished step, or None."""
+    try:
+        sums = json.loads((step_folder / _MANIFEST).read_bytes())["sha256"]
+    except FileNotFoundError:
+        return f"{_MANIFEST} is missing"
+    except (ValueError, KeyError, TypeError):
+        return f"{_MANIFEST} is not readable"
+    for name, expected in sums.items():
+        path = step_folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if _sha256(path) != expected:
+            return f"{name} has another sha256 than when it was written"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _listed_files(step_folder: Path) -> list[str]:
+    files = (path for path in step_folder.rglob("*") if path.is_file())
+    names = (path.relative_to(step_folder).as_posix() for path in files)
+    return sorted(name for name in names if name not in _UNLISTED)
+
+
+def _flat(opt_state: PyTree) -> dict[str, Any]:
+    """Returns the leaves of an optimizer state by name, in the order of its tree.
+
+    Names, not positions or class names, make the layout on disk.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(opt_state)
+    return {jax.tree_util.keystr(p, simple=True, separator="."): x for p, x in leaves}
+
+
+def _restore(
+    step_folder: Path, items: dict[str, PyTree]
+) -> tuple[dict[str, PyTree], dict[str, Any]]:
+    """Returns items of a step in these shapes, dtypes and shardings, and its `meta`.
+
+    Orbax alone would pad, cut or cast what differs, so that is looked at first.
+    """
+    handlers: dict[str, Any] = {n: ocp.StandardCheckpointHandler() for n in _ARRAYS}
+    handler = ocp.CompositeCheckpointHandler(
+        **handlers, meta=ocp.JsonCheckpointHandler()
+    )
+    wanted = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
+    with ocp.Checkpointer(handler) as reader:
+        try:
+            saved = reader.metadata(step_folder).item_metadata
+            differs = {
+                n: train_state.difference(saved[n].tree, items[n]) for n in items
+            }
+            if not any(differs.values()):
+                args = ocp.args.Composite(**wanted, meta=ocp.args.JsonRestore())
+                restored = reader.restore(step_folder, args=args)
+                return {name: restored[name] for name in items}, restored["meta"]
+        except Exception as error:
+            message = f"cannot read the checkpoint {step_folder}: {error}"
+            raise errors.CheckpointError(message) from error
+    first = next(f"{step_folder / name} {d}" for name, d in differs.items() if d)
+    raise errors.CheckpointError(f"the checkpoint {first}")

@@ -1,0 +1,123 @@
+"""The picture of a run: losses, accuracies, learning rate and throughput by step.
+
+It knows no task: the last part of a name ("eval/mlm_loss" -> "mlm_loss") says which
+panel a series belongs to, its first part whether it is of training or evaluation.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.backends import backend_agg
+from matplotlib.figure import Figure
+
+# (title, which metrics, unit of the axis)
+_PANELS = (
+    ("Loss", lambda metric: metric.endswith("loss"), "nats"),
+    ("Accuracy", lambda metric: metric.endswith("accuracy"), "percent"),
+    ("Learning rate", lambda metric: metric == "learning_rate", "rate"),
+    ("Throughput", lambda metric: metric == "tokens_per_second", "tokens / s"),
+)
+_COLORS = ("#2563eb", "#dc2626", "#059669", "#9333ea", "#d97706", "#475569")
+_INK, _FAINT = "#1f2937", "#e5e7eb"
+
+Series = dict[str, list[tuple[int, float]]]
+
+
+def png(lines: Sequence[dict[str, Any]]) -> bytes:
+    """Returns the picture as PNG, drawn from the lines of `metrics.jsonl`."""
+    series = _series(lines)
+    figure = Figure(figsize=(12, 7.5), dpi=120, layout="constrained", facecolor="white")
+    backend_agg.FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 2, sharex=True).flat
+    for axes, (title, belongs, unit) in zip(panels, _PANELS, strict=True):
+        chosen = {n: points for n, points in series.items() if belongs(_metric(n))}
+        _style(axes, title, unit)
+        _draw(axes, chosen)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _series(lines: Sequence[dict[str, Any]]) -> Series:
+    """Returns the points (step, value) of every name, without nulls."""
+    result: Series = {}
+    for line in lines:
+        for name, value in line.items():
+            if name != "step" and isinstance(value, int | float):
+                result.setdefault(name, []).append((line["step"], float(value)))
+    return result
+
+
+def _metric(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
+
+
+def _style(axes: Axes, title: str, unit: str) -> None:
+    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=_INK)
+    axes.set_title(unit, loc="right", fontsize=10, color="#6b7280")
+    axes.grid(color=_FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=10, colors=_INK, length=0, labelbottom=True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color("#9ca3af")
+    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    if unit == "percent":
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(xmax=1, symbol=" %"))
+    elif unit == "tokens / s":
+        axes.yaxis.set_major_formatter(ticker.EngFormatter(sep=" "))
+    elif unit == "rate":
+        axes.ticklabel_format(
+            axis="y", style="sci", scilimits=(-2, 3), useMathText=True
+        )
+
+
+def _draw(axes: Axes, series: Series) -> None:
+    """Draws the series: one colour a metric, training thin, evaluation with dots."""
+    if not series:
+        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center",
+                  va="center", color="#9ca3af", fontsize=11)  # fmt: skip
+        return
+    metrics = sorted({_metric(name) for name in series})
+    for name, points in sorted(series.items()):
+        color = _COLORS[metrics.index(_metric(name)) % len(_COLORS)]
+        _line(axes, name, points, color)
+    values = [value for points in series.values() for _, value in points]
+    if min(values) >= 0:
+        axes.set_ylim(bottom=0, top=max(values) * 1.06 or 1.0)
+    if len(series) > 1:
+        axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none",
+                    fontsize=10, labelcolor=_INK)  # fmt: skip
+
+
+def _line(axes: Axes, name: str, points: list[tuple[int, float]], color: str) -> None:
+    steps, values = zip(*points, strict=True)
+    label = name if name.startswith("eval/") else name.removeprefix("train/")
+    if not name.startswith("eval/"):
+        marker = "." if len(points) == 1 else ""
+        axes.plot(
+            steps,
+            values,
+            color=color,
+            linewidth=1.2,
+            alpha=0.75,
+            marker=marker,
+            label=label,
+        )
+    elif len(set(values)) == 1:  # a baseline: the same at every evaluation
+        label = f"{label} {values[0]:.3g}"
+        axes.axhline(
+            values[0], color=color, linewidth=1.3, linestyle=(0, (4, 3)), label=label
+        )
+    else:
+        axes.plot(
+            steps,
+            values,
+            color=color,
+            linewidth=2,
+            marker="o",
+            markersize=4,
+            label=label,
+        )
