@@ -1,82 +1,22 @@
 """The tokenised corpus on disk, written: blocks of documents become Arrow files.
 
-A block is what tokenising a chunk of text gives: flat arrays and lengths. Bytes on
-disk depend on the documents and `shard_tokens` alone, not on how they were chunked.
+Bytes on disk depend on the documents and `shard_tokens` alone, not on how they came.
 """
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Int64, UInt, UInt16
+from jaxtyping import Int64
 
+from bert_jax.data import blocks, store
 from bert_jax.data import manifest as manifests
-from bert_jax.data import store
 
 # 16 MiB of uint16 tokens: what the writer holds at most, and small enough that
 # hashing or losing one costs little.
 SHARD_TOKENS = 1 << 23
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Documents as flat arrays: lengths count tokens and sentences."""
-
-    tokens: UInt[np.ndarray, " tokens"]
-    word_starts: Bool[np.ndarray, " tokens"]
-    sentence_lengths: Int64[np.ndarray, " sentences"]
-    document_lengths: Int64[np.ndarray, " documents"]
-    sources: UInt16[np.ndarray, " documents"]
-
-    def document_tokens(self) -> Int64[np.ndarray, " documents"]:
-        """Returns the number of tokens of every document."""
-        ends = np.cumsum(self.sentence_lengths)[np.cumsum(self.document_lengths) - 1]
-        return np.diff(ends, prepend=0)
-
-    def select(self, documents: Bool[np.ndarray, " documents"]) -> "Block":
-        """Returns the block of the documents for which the mask is true."""
-        if documents.all():
-            return self
-        tokens = np.repeat(documents, self.document_tokens())
-        return Block(
-            tokens=self.tokens[tokens],
-            word_starts=self.word_starts[tokens],
-            sentence_lengths=self.sentence_lengths[
-                np.repeat(documents, self.document_lengths)
-            ],
-            document_lengths=self.document_lengths[documents],
-            sources=self.sources[documents],
-        )
-
-    def cut(self, documents: int) -> tuple["Block", "Block"]:
-        """Returns the first documents and the others."""
-        sentences = int(self.document_lengths[:documents].sum())
-        tokens = int(self.sentence_lengths[:sentences].sum())
-        at = (tokens, tokens, sentences, documents, documents)
-        parts = [np.split(a, [i]) for a, i in zip(self._arrays(), at, strict=True)]
-        return Block(*(p[0] for p in parts)), Block(*(p[1] for p in parts))
-
-    def _arrays(self) -> tuple[np.ndarray, ...]:
-        return (
-            self.tokens,
-            self.word_starts,
-            self.sentence_lengths,
-            self.document_lengths,
-            self.sources,
-        )
-
-
-def concatenate(blocks: Sequence[Block]) -> Block:
-    """Returns the documents of several blocks as one."""
-    return Block(*map(np.concatenate, zip(*(b._arrays() for b in blocks), strict=True)))
-
-
-def token_dtype(vocab_size: int) -> np.dtype:
-    """Returns the narrowest type of the store that holds every id."""
-    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
 class SplitWriter:
@@ -85,10 +25,10 @@ class SplitWriter:
     def __init__(self, folder: Path, split: str, shard_tokens: int) -> None:
         self.entries: list[manifests.ShardEntry] = []
         self._folder, self._split, self._shard_tokens = folder, split, shard_tokens
-        self._pending: list[Block] = []
+        self._pending: list[blocks.Block] = []
         self._tokens = 0
 
-    def append(self, block: Block) -> None:
+    def append(self, block: blocks.Block) -> None:
         """Adds documents; a shard ends with the document that fills it."""
         while len(block.document_lengths):
             ends = np.cumsum(block.document_tokens()) + self._tokens
@@ -106,7 +46,7 @@ class SplitWriter:
         return self.entries
 
     def _flush(self) -> None:
-        block = concatenate(self._pending)
+        block = blocks.concatenate(self._pending)
         self._pending, self._tokens = [], 0
         path = self._folder / f"{self._split}-{len(self.entries):05d}.arrow"
         _write(path, _record_batch(block))
@@ -123,7 +63,7 @@ class SplitWriter:
         )
 
 
-def _record_batch(block: Block) -> pa.RecordBatch:
+def _record_batch(block: blocks.Block) -> pa.RecordBatch:
     """Returns the block in the schema of the store."""
     sentence_offsets = _offsets(block.sentence_lengths)
     document_offsets = _offsets(block.document_lengths)
@@ -148,6 +88,14 @@ def _write(path: Path, batch: pa.RecordBatch) -> None:
     with open(path, "wb") as file:
         with pa.ipc.new_file(file, batch.schema) as writer:
             writer.write_batch(batch)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_manifest(folder: Path, manifest: manifests.Manifest) -> None:
+    """Writes `manifest.json`, which makes a folder of shards a finished store."""
+    with open(folder / manifests.NAME, "w", encoding="utf-8") as file:
+        file.write(manifests.to_json(manifest))
         file.flush()
         os.fsync(file.fileno())
 
@@ -177,8 +125,8 @@ def write_ids(
         start for document in word_starts or () for s in document for start in s
     ] or [True] * len(flat)
     writer.append(
-        Block(
-            tokens=np.array(flat, token_dtype(vocab_size)),
+        blocks.Block(
+            tokens=np.array(flat, blocks.token_dtype(vocab_size)),
             word_starts=np.array(starts, bool),
             sentence_lengths=np.array([len(s) for d in documents for s in d], np.int64),
             document_lengths=np.array([len(d) for d in documents], np.int64),
@@ -194,5 +142,5 @@ def write_ids(
         dropped=manifests.Dropped(),
         shards=tuple(writer.close()),
     )
-    (folder / manifests.NAME).write_text(manifests.to_json(manifest), encoding="utf-8")
+    write_manifest(folder, manifest)
     return manifest

@@ -1,0 +1,249 @@
+"""Raw documents from text, JSON lines, TFDS or an installed package.
+
+Reading is cut in two: `Reading` streams records, which costs little, and `parse`
+makes a document of a record, which may run in another process. Whether a document is
+held out is decided by a hash of its sentences, so the split survives more data.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from bert_jax import errors
+from bert_jax.data import (
+    lines,
+    packages,
+    sentences,
+    sources,
+    tfds_source,
+    wikitext,
+)
+from bert_jax.data import manifest as manifests
+
+Style = Literal["lines", "paragraphs", "json", "prose", "tagged", "wikitext"]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document as sentences, with their words where the corpus has them.
+
+    `words[i]` join to `sentences[i]`; `where` is the place it begins, "file.txt:123".
+    """
+
+    sentences: tuple[str, ...]
+    words: tuple[tuple[str, ...], ...] | None
+    where: str
+
+
+class Record(NamedTuple):
+    """A document as it was read: raw text, and how to read it."""
+
+    style: Style
+    text: str
+    where: str
+    field: str
+
+
+class Reading:
+    """One pass over a source: records, the bytes read so far, what was read.
+
+    `files` is complete when `records()` is exhausted.
+    """
+
+    def __init__(self, source: sources.Source) -> None:
+        """Finds the files; raises InputError when the source is not there."""
+        self.source = source
+        self._tally = lines.Tally()
+        self._dataset: tfds_source.Dataset | None = None
+        self._paths: list[sources.NamedPath] = []
+        if source.kind == "tfds":
+            self._dataset = tfds_source.open_dataset(source)
+            self.total_bytes = self._dataset.entry.bytes
+        else:
+            self._paths = _find_files(source)
+            self.total_bytes = sum(file.path.stat().st_size for file in self._paths)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read so far, of `total_bytes`."""
+        return self._tally.bytes_read
+
+    @property
+    def files(self) -> tuple[manifests.FileEntry, ...]:
+        """Names, sizes and digests of the files read to their end."""
+        return tuple(self._tally.files)
+
+    def records(self) -> Iterator[Record]:
+        """Yields every record of the source, in order."""
+        if self._dataset is not None:
+            for where, text in self._dataset.texts(self._tally):
+                yield Record("prose", text, where, "")
+        for file in self._paths:
+            yield from self._records_of_file(file)
+
+    def _records_of_file(self, file: sources.NamedPath) -> Iterator[Record]:
+        style, field = _style(self.source, file), self.source.field
+        numbered: Iterator[tuple[int | str, str]]
+        if style == "lines":
+            numbered = lines.blocks(file, self._tally, blank_lines=1)
+        elif style == "paragraphs":
+            numbered = lines.blocks(file, self._tally, blank_lines=2)
+        elif style == "tagged":
+            numbered = packages.articles_of_news(file, self._tally)
+        elif style == "wikitext":
+            numbered = packages.wikipedia_articles(file, self._tally)
+        else:
+            numbered = lines.lines(file, self._tally)
+        is_blank = True
+        for line, text in numbered:
+            is_blank = False
+            yield Record(style, text, f"{file.path}:{line}", field)
+        if is_blank:
+            raise errors.InputError(
+                f"{file.path} has only blank lines. Remove it or take it out of "
+                "data.corpus."
+            )
+
+
+def _find_files(source: sources.Source) -> list[sources.NamedPath]:
+    """Lists the files of a source that is made of files."""
+    if source.kind == "package":
+        return packages.find_files(source)
+    return sources.find_files(source)
+
+
+def _style(source: sources.Source, file: sources.NamedPath) -> Style:
+    """Returns how the records of a file are to be read."""
+    if source.kind != "package":
+        styles: dict[str, Style] = {"text": "lines", "jsonl": "json"}
+        return styles.get(source.kind, "paragraphs")
+    if source.where == "gensim":
+        return "wikitext"
+    return "tagged" if file.name.startswith("tag/") else "prose"
+
+
+def file_entries(
+    source: sources.Source, *, digests: bool = True
+) -> Iterator[manifests.FileEntry]:
+    """Yields the files of a source as a manifest names them, without parsing them.
+
+    Digests cost about a second per gigabyte; without them sha256 is "".
+    """
+    if source.kind == "tfds":
+        yield tfds_source.open_dataset(source).entry
+        return
+    for file in _find_files(source):
+        tally = lines.Tally()
+        if digests:
+            with lines.open_raw(file, tally):
+                pass
+            yield tally.files[0]
+        else:
+            yield manifests.FileEntry(file.name, file.path.stat().st_size, "")
+
+
+def parse(record: Record) -> Document:
+    """Makes a document of a record; raises InputError naming its place."""
+    words = None
+    if record.style == "lines":
+        split = [line.strip() for line in record.text.split("\n")]
+    elif record.style == "paragraphs":
+        split = _split_all(sentences.split_paragraphs(record.text))
+    elif record.style == "json":
+        split = _parse_json(record)
+    elif record.style == "tagged":
+        split, words = _parse_tagged(record.text)
+    elif record.style == "wikitext":
+        split = _split_all(wikitext.plain_paragraphs(record.text).split("\n"))
+    else:
+        split = _split_all(record.text.split("\n"))
+    return Document(tuple(filter(None, split)), words, record.where)
+
+
+def _split_all(paragraphs: Sequence[str]) -> list[str]:
+    """Returns the sentences of several paragraphs."""
+    return [s for text in paragraphs for s in sentences.split_sentences(text)]
+
+
+def _parse_json(record: Record) -> list[str]:
+    """Returns the sentences of a JSON line.
+
+    The field is a text, whose lines are paragraphs, or a list of sentences.
+    """
+    try:
+        value = json.loads(record.text)
+    except ValueError as error:
+        raise errors.InputError(
+            f"{record.where}: no JSON ({error}). Mend or remove the line."
+        ) from None
+    if not isinstance(value, dict) or record.field not in value:
+        found = sorted(value)[:9] if isinstance(value, dict) else type(value).__name__
+        raise errors.InputError(
+            f"{record.where}: no field {record.field!r}, only {found}. Name the field "
+            "of the text in the source, as in jsonl:corpus.jsonl#body."
+        )
+    text = value[record.field]
+    if isinstance(text, str):
+        return _split_all(text.split("\n"))
+    if isinstance(text, list) and all(isinstance(item, str) for item in text):
+        return [" ".join(item.split()) for item in text]
+    raise errors.InputError(
+        f"{record.where}: the field {record.field!r} is neither a text nor a list of "
+        f"texts. Mend or remove the line."
+    )
+
+
+def _parse_tagged(text: str) -> tuple[list[str], tuple[tuple[str, ...], ...]]:
+    """Returns sentences and their words of "word/tag word/tag" lines."""
+    split, words = [], []
+    for line in text.split("\n"):
+        tagged = [word for word, _ in packages.tagged_words(line) if word]
+        joined = "".join(tagged)
+        ends = [end for _, end in sentences.sentence_spans(joined)]
+        sentence, length = [], 0
+        for word in tagged:
+            sentence.append(word)
+            length += len(word)
+            # A cut inside a word waits for the end of the word.
+            if ends and length >= ends[0]:
+                words.append(tuple(sentence))
+                split.append("".join(sentence))
+                sentence = []
+                ends = [end for end in ends if end > length]
+    return split, tuple(words)
+
+
+def documents(source: sources.Source) -> Iterator[Document]:
+    """Yields the documents of a source, streaming; some may have no sentence."""
+    return map(parse, Reading(source).records())
+
+
+def training_documents(
+    several: Sequence[sources.Source], held_out_fraction: float
+) -> Iterator[Document]:
+    """Yields the documents of several sources that are not held out.
+
+    What a vocabulary may be learned from. Each comes once, whatever its weight.
+    """
+    for source in several:
+        for document in documents(source):
+            if not is_held_out(content_hash(document), held_out_fraction):
+                yield document
+
+
+def content_hash(document: Document) -> int:
+    """Returns 64 bits of BLAKE2b over the sentences, which name the content."""
+    text = "\n".join(document.sentences).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def is_held_out(content: int, fraction: float) -> bool:
+    """Says whether a document with this content hash is held out of training."""
+    return content < held_out_below(fraction)
+
+
+def held_out_below(fraction: float) -> int:
+    """Returns the content hash below which documents are held out."""
+    return int(fraction * 2**64)

@@ -1,0 +1,85 @@
+"""A folder that is there when it is finished, and not before.
+
+It grows beside its place under another name and is renamed at the end. A process that
+is killed leaves a folder of that other name, which the next one empties; while one is
+at work it holds a lock on it.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from bert_jax import errors
+
+
+@contextlib.contextmanager
+def building(folder: Path) -> Iterator[Path]:
+    """Gives an empty, locked folder that becomes `folder` when nothing is raised.
+
+    Raises InputError when `folder` is in use or is being built by another process, and
+    StorageError for what the disk refuses, within the context too.
+    """
+    _refuse_existing(folder)
+    unfinished = folder.parent / f".{folder.name}.building"
+    try:
+        unfinished.mkdir(parents=True, exist_ok=True)
+        with _locked(unfinished, folder):
+            try:
+                _empty(unfinished)
+                yield unfinished
+                os.replace(unfinished, folder)
+                _sync(folder.parent)
+            except BaseException:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise errors.StorageError(
+            f"{folder} cannot be written ({error.strerror or error}). "
+            "Free some space or choose another place, and start again."
+        ) from None
+
+
+def _refuse_existing(folder: Path) -> None:
+    """Raises InputError when building would overwrite something."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists():
+        raise errors.InputError(
+            f"{folder} exists already. Choose another place, or delete it."
+        )
+
+
+@contextlib.contextmanager
+def _locked(unfinished: Path, folder: Path) -> Iterator[None]:
+    """Holds a folder for this process; the system lets go when the process ends."""
+    descriptor = os.open(unfinished, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Between mkdir and the lock another build may have finished and renamed it.
+        if not os.path.samestat(os.fstat(descriptor), os.stat(unfinished)):
+            raise FileNotFoundError
+        yield
+    except (BlockingIOError, FileNotFoundError):
+        raise errors.InputError(
+            f"another process is building {folder}. Wait until it is done."
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+def _empty(unfinished: Path) -> None:
+    """Removes what a build that was killed has left."""
+    for path in unfinished.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _sync(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

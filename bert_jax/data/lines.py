@@ -1,0 +1,195 @@
+"""Text files, line by line, with everything that can be wrong with them named.
+
+Files may be compressed with gzip or bzip2 (told by their first bytes), may begin with
+a UTF-8 byte order mark and may end lines with CRLF; all three are taken away. Anything
+else that is not plain UTF-8 text is an InputError with file, line and byte.
+"""
+
+import bz2
+import gzip
+import hashlib
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from bert_jax import errors
+from bert_jax.data import manifest as manifests
+from bert_jax.data import sources
+
+# No sentence and hardly a document is as long, and it bounds the memory that one
+# takes; a longer one is a file without line ends or blank lines.
+MAX_BYTES = 8 << 20
+_BUFFER_BYTES = 1 << 20
+
+
+class Tally:
+    """Counts the bytes of files while they are read, and keeps their digests."""
+
+    def __init__(self) -> None:
+        self.bytes_read = 0
+        self.files: list[manifests.FileEntry] = []
+
+
+class _Digesting(io.RawIOBase):
+    """A file that hashes and counts what is read from it."""
+
+    def __init__(self, file: io.FileIO, tally: Tally) -> None:
+        self._file, self._tally = file, tally
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        count = self._file.readinto(buffer)
+        self.sha256.update(memoryview(buffer)[:count])
+        self.bytes += count
+        self._tally.bytes_read += count
+        return count
+
+
+@contextmanager
+def open_raw(file: sources.NamedPath, tally: Tally) -> Iterator[io.BufferedReader]:
+    """Opens a file as it is; its digest is in `tally` when the context is left.
+
+    What was not read by then is read for the digest. Raises InputError when the file
+    cannot be read or is a damaged archive.
+    """
+    try:
+        with open(file.path, "rb", buffering=0) as raw:
+            digesting = _Digesting(raw, tally)
+            buffered = io.BufferedReader(cast(Any, digesting), _BUFFER_BYTES)
+            yield buffered
+            while buffered.read(_BUFFER_BYTES):
+                pass
+            entry = (file.name, digesting.bytes, digesting.sha256.hexdigest())
+            tally.files.append(manifests.FileEntry(*entry))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise errors.InputError(
+            f"{file.path} is a damaged or cut archive ({error}). Copy it again, or "
+            "check it with gzip -t."
+        ) from None
+    except OSError as error:
+        raise errors.InputError(
+            f"{file.path} cannot be read ({error.strerror or error}). "
+            "Check the file and its permissions."
+        ) from None
+
+
+@contextmanager
+def open_bytes(file: sources.NamedPath, tally: Tally) -> Iterator[io.BufferedReader]:
+    """Opens a file like `open_raw`, decompressed and without byte order mark."""
+    with open_raw(file, tally) as raw:
+        yield _skip_mark(_decompress(raw), file.path)
+
+
+def _decompress(file: io.BufferedReader) -> io.BufferedReader:
+    """Wraps a file in its decompressor when its first bytes ask for one."""
+    head = file.peek(3)[:3]
+    if head[:2] == b"\x1f\x8b":
+        return io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=file)))
+    if head == b"BZh":
+        return io.BufferedReader(cast(Any, bz2.BZ2File(file)))
+    return file
+
+
+def _skip_mark(file: io.BufferedReader, path: Path) -> io.BufferedReader:
+    """Drops a UTF-8 byte order mark and refuses empty files and those of UTF-16."""
+    head = file.peek(3)[:3]
+    if not head:
+        raise errors.InputError(
+            f"{path} is empty. Remove it or take it out of data.corpus."
+        )
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise errors.InputError(
+            f"{path} is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path} > new.txt"
+        )
+    if head == b"\xef\xbb\xbf":
+        file.read(3)
+    return file
+
+
+def lines(file: sources.NamedPath, tally: Tally) -> Iterator[tuple[int, str]]:
+    """Yields the lines that are not blank with their numbers, counted from 1."""
+    for number, line in _raw_lines(file, tally):
+        if not line.isspace():
+            yield number, decode(line, file.path, number).strip()
+
+
+def blocks(
+    file: sources.NamedPath, tally: Tally, blank_lines: int
+) -> Iterator[tuple[int, str]]:
+    """Yields runs of lines that are parted by so many blank lines or more.
+
+    With the number of the first line; shorter runs of blank lines stay inside.
+    """
+    first, block, size, blanks = 0, [], 0, 0
+    for number, line in _raw_lines(file, tally):
+        if line.isspace():
+            blanks += 1
+            if blanks == blank_lines and block:
+                yield first, decode(b"".join(block), file.path, first).strip()
+                block, size = [], 0
+        elif not block:
+            first, block, size, blanks = number, [line], len(line), 0
+            continue
+        else:
+            blanks = 0
+        if block:
+            block.append(line)
+            size += len(line)
+            if size > MAX_BYTES:
+                raise _too_long(file.path, first, "document", blank_lines)
+    if block:
+        yield first, decode(b"".join(block), file.path, first).strip()
+
+
+def _raw_lines(file: sources.NamedPath, tally: Tally) -> Iterator[tuple[int, bytes]]:
+    """Yields numbered lines as bytes; a line that is too long is an error."""
+    with open_bytes(file, tally) as opened:
+        number = 0
+        while line := opened.readline(MAX_BYTES + 1):
+            number += 1
+            if len(line) > MAX_BYTES:
+                raise _too_long(file.path, number, "line", 1)
+            yield number, line
+
+
+def decode(data: bytes, path: Path, first_line: int) -> str:
+    """Decodes lines of UTF-8, or says which byte of which line is wrong."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _bad_byte(data, error.start, path, first_line, "is not UTF-8") from None
+    if "\0" in text:
+        raise _bad_byte(data, data.index(0), path, first_line, "is a NUL byte")
+    return text.replace("\r\n", "\n") if "\r" in text else text
+
+
+def _bad_byte(
+    data: bytes, at: int, path: Path, first_line: int, problem: str
+) -> errors.InputError:
+    """Returns the error that names a byte by line and column, both from 1."""
+    line = first_line + data.count(b"\n", 0, at)
+    column = at - data.rfind(b"\n", 0, at)
+    return errors.InputError(
+        f"{path}:{line}: byte {column} of the line (0x{data[at]:02x}) {problem}. "
+        "Convert the file to UTF-8 (iconv -f ENCODING -t UTF-8), or remove the line."
+    )
+
+
+def _too_long(path: Path, line: int, what: str, blank_lines: int) -> errors.InputError:
+    """Returns the error for a line or document beyond the bound."""
+    remedy = (
+        "Break it into lines, one sentence each (kind text), or into records."
+        if what == "line"
+        else f"Put {blank_lines} blank line{'s'[: blank_lines - 1]} between documents."
+    )
+    return errors.InputError(
+        f"{path}:{line}: the {what} that begins here is longer than "
+        f"{MAX_BYTES >> 20} MiB. {remedy}"
+    )
