@@ -243,14 +243,16 @@ def _load_sentencepiece(
 def _vocabulary_in(folder: Path) -> Path:
     """Returns the one vocabulary file of a folder."""
     there = [folder / name for name in _FILES if (folder / name).is_file()]
-    if len(there) == 1:
-        return there[0]
-    what = "holds both" if there else "holds neither"
-    raise errors.InputError(
-        f"{folder} {what} vocab.txt and spiece.model. Give the path of the file itself."
-        if there
-        else f"{folder} {what} vocab.txt nor spiece.model. Give a folder with one."
-    )
+    if not there:
+        raise errors.InputError(
+            f"{folder} holds neither vocab.txt nor spiece.model. Give a folder with"
+            " one of them, or the path of a vocabulary."
+        )
+    if len(there) > 1:
+        raise errors.InputError(
+            f"{folder} holds both vocab.txt and spiece.model. Give the path of one."
+        )
+    return there[0]
 
 
 def _read_config(path: Path) -> dict[str, bool | None]:

@@ -1,0 +1,165 @@
+"""One face over both kinds: options, special ids, saving, loading, pickling."""
+
+import json
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bert_jax import errors
+from bert_jax.text import tokenizer
+
+# [PAD] is not 0 here, so that a fixed id would show.
+TOKENS = ("a", "[CLS]", "##b", "[MASK]", "[PAD]", "[SEP]", "[UNK]", "京", "##", "B")
+
+
+def small(lowercase: bool = False) -> tokenizer.Tokenizer:
+    """A tokenizer of ten pieces."""
+    return tokenizer.Tokenizer("wordpiece", TOKENS, lowercase, lowercase)
+
+
+def write(folder: Path, tokens: tuple[str, ...] = TOKENS, **config: object) -> Path:
+    """Writes a vocab.txt, and the options that are given."""
+    (folder / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
+    if config:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_ids_of_special_pieces():
+    it = small()
+    assert (it.cls_id, it.mask_id, it.pad_id, it.sep_id, it.unk_id) == (1, 3, 4, 5, 6)
+    assert it.special_ids == (1, 3, 4, 5, 6)
+    assert it.vocab_size == 10
+    assert np.flatnonzero(it.is_continuation).tolist() == [2]  # not "##" alone
+
+
+def test_encode_adds_nothing():
+    assert small().encode(["ab京 B", "", "x"]) == [[0, 2, 7, 9], [], [6]]
+
+
+def test_raw_text_never_becomes_a_special_piece():
+    it = small()
+    raw = "[MASK] [CLS] a [PAD] [SEP]京[MASK]"
+    (row,) = it.encode([raw])
+    assert set(row) == {0, 6, 7}
+    assert it.encode_flat([raw])[0].tolist() == row
+    assert it.encode_with_offsets([raw])[0][0] == row
+
+
+def test_encode_text_reads_the_mask_and_nothing_else():
+    it = small()
+    assert it.encode_text("a[MASK]京 [MASK] [CLS]") == [0, 3, 7, 3, 6, 6, 6]
+    assert it.encode_text("[MASK]") == [3]
+    assert it.encode_text("[mask]") == [6, 6, 6]
+    assert it.encode_text("") == []
+
+
+def test_decode():
+    it = small()
+    assert it.decode([0, 2, 7, 7, 9]) == "ab京京B"
+    assert it.decode([1, 0, 0, 5]) == "[CLS] a a [SEP]"
+    assert it.decode([]) == ""
+    for wrong in (-1, 10):
+        with pytest.raises(errors.InputError, match=f"id {wrong} is not in"):
+            it.decode([0, wrong])
+
+
+def test_id_of():
+    assert small().id_of("##b") == 2
+    with pytest.raises(errors.InputError, match="'b' is not one of the 10 pieces"):
+        small().id_of("b")
+
+
+def test_save_and_load_keep_everything(tmp_path: Path):
+    for lowercase in (True, False):
+        small(lowercase).save(tmp_path / "deep" / "folder")
+        loaded = tokenizer.load(tmp_path / "deep" / "folder")
+        assert loaded == small(lowercase)
+        assert loaded.fingerprint == small(lowercase).fingerprint
+
+
+def test_fingerprint_tells_what_changes_ids():
+    changed = (
+        small(),
+        small(lowercase=True),
+        tokenizer.Tokenizer("wordpiece", TOKENS, True, False),
+        tokenizer.Tokenizer("wordpiece", TOKENS[::-1], False, False),
+    )
+    assert len({it.fingerprint for it in changed}) == 4
+    assert small().fingerprint == (
+        "20102e28bace1894f0bb98c1ac0442e02010a8930879df22beee61601999d488"
+    )
+
+
+def test_a_worker_process_gives_the_same_ids():
+    it = small()
+    it.encode(["a"])  # builds what must not be pickled
+    assert len(pickle.dumps(it)) < 1_000
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(it.encode, [["ab京 B"]]) == [[[0, 2, 7, 9]]]
+
+
+def test_case_is_told_by_the_pieces(tmp_path: Path):
+    assert not tokenizer.load(write(tmp_path)).lowercase  # "B" is a piece
+    uncased = tokenizer.load(write(tmp_path, TOKENS[:-1]))
+    assert (uncased.lowercase, uncased.strip_accents) == (True, True)
+
+
+def test_case_is_told_by_the_options_beside_the_file(tmp_path: Path):
+    config = {"do_lower_case": True, "strip_accents": None, "model_max_length": 512}
+    it = tokenizer.load(write(tmp_path, **config))
+    assert (it.lowercase, it.strip_accents) == (True, True)
+    it = tokenizer.load(write(tmp_path, do_lower_case=True, strip_accents=False))
+    assert (it.lowercase, it.strip_accents) == (True, False)
+    it = tokenizer.load(tmp_path / "vocab.txt", lowercase=False, strip_accents=True)
+    assert (it.lowercase, it.strip_accents) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"do_lower_case": "yes"}, "do_lower_case is 'yes'. Write true, false or null"),
+        ({"strip_accents": 1}, "strip_accents is 1"),
+        ({"tokenize_chinese_chars": False}, "only true is supported"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path: Path, config: dict, message: str):
+    with pytest.raises(errors.InputError, match=message):
+        tokenizer.load(write(tmp_path, **config))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is not JSON"), ("[1]", "is not a JSON object"), ("", "is not JSON")],
+)
+def test_options_that_are_no_json_are_refused(
+    tmp_path: Path, content: str, message: str
+):
+    write(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    with pytest.raises(errors.InputError, match=message):
+        tokenizer.load(tmp_path)
+
+
+def test_folder_without_or_with_two_vocabularies_is_refused(tmp_path: Path):
+    with pytest.raises(errors.InputError, match="neither vocab.txt nor spiece.model"):
+        tokenizer.load(tmp_path)
+    write(tmp_path)
+    (tmp_path / "spiece.model").write_bytes(b"x")
+    with pytest.raises(errors.InputError, match="both vocab.txt and spiece.model"):
+        tokenizer.load(tmp_path)
+
+
+def test_official_vocabularies(shared_data: Path):
+    english = tokenizer.load(shared_data / "vocab" / "bert-base-uncased-vocab.txt")
+    chinese = tokenizer.load(shared_data / "vocab" / "bert-base-chinese-vocab.txt")
+    assert (english.vocab_size, chinese.vocab_size) == (30_522, 21_128)
+    assert english.lowercase and chinese.lowercase
+    assert english.special_ids == chinese.special_ids == (0, 100, 101, 102, 103)
+    assert english.encode_text("The capital of France is [MASK].") == [
+        *(1996, 3007, 1997, 2605, 2003, 103, 1012)
+    ]
+    assert english.decode([1996, 14477, 20961, 3468, 1010]) == "the unaffable,"

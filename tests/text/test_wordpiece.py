@@ -1,0 +1,142 @@
+"""WordPiece agrees with the published ids, on strings chosen to be hard.
+
+The expected values come from a plain-Python reading of google-research/bert's
+`tokenization.py`; Hugging Face's BertTokenizer gives the same but where it says so.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bert_jax.text import tokenizer, wordpiece
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "hard_strings.json"
+HARD = json.loads(GOLDEN.read_text(encoding="utf-8"))
+VOCABULARIES = {
+    "english": "bert-base-uncased-vocab.txt",
+    "chinese": "bert-base-chinese-vocab.txt",
+}
+
+PIECES = (
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),  # 0 to 4
+    *("un", "##aff", "##able", "naive", "naïve", "[", "]", "mask", "MASK"),  # 5 to 13
+    *("北", "京", "a", "##a", "ος", "οσ", "!", "$", "i", "I", "ab", "##²"),  # 14 to 25
+)
+UNCASED = wordpiece.WordPiece(PIECES, lowercase=True, strip_accents=True)
+CASED = wordpiece.WordPiece(PIECES, lowercase=False, strip_accents=False)
+
+
+@pytest.mark.parametrize("language", VOCABULARIES)
+def test_official_ids_of_hard_strings(shared_data: Path, language: str):
+    official = tokenizer.load(shared_data / "vocab" / VOCABULARIES[language])
+    ids = official.encode([case["text"] for case in HARD])
+    for case, row in zip(HARD, ids, strict=True):
+        pieces = " ".join(official.tokens[index] for index in row)
+        assert (case["text"], pieces) == (case["text"], case[language])
+        assert row == case[f"{language}_ids"]
+
+
+@pytest.mark.parametrize("language", VOCABULARIES)
+def test_official_ids_do_not_depend_on_the_batch(shared_data: Path, language: str):
+    official = tokenizer.load(shared_data / "vocab" / VOCABULARIES[language])
+    texts = [case["text"] for case in HARD]
+    assert [official.encode([text])[0] for text in texts] == official.encode(texts)
+    with_offsets = official.encode_with_offsets(texts)
+    assert [ids for ids, _ in with_offsets] == official.encode(texts)
+
+
+def test_hard_strings_are_many():
+    assert len(HARD) > 50
+    assert len({case["text"] for case in HARD}) == len(HARD)
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("unaffable", "un ##aff ##able"),
+        ("UNAFFABLE!", "un ##aff ##able !"),
+        ("NAÏVE naïve", "naive naive"),
+        ("nai\u0308ve", "naive"),  # a combining mark
+        ("北京", "北 京"),
+        ("a北a京a", "a 北 a 京 a"),
+        ("a\u200ba\x00\ufffda", "a ##a ##a"),  # dropped inside a word
+        ("a\u00a0a\u3000a\ta\u2028a", "a a a a a"),  # all are white space
+        ("\u0130", "i"),  # capital dotted I
+        ("ΟΣ ΟΣ!", "ος ος !"),  # sigma at the end of a word
+        ("ab² xyz", "ab ##² [UNK]"),
+        ("[MASK]", "[ mask ]"),
+        ("[MASK][mask]", "[ mask ] [ mask ]"),
+        ("$ab$", "$ ab $"),
+        ("a\ue000 a", "[UNK] a"),  # private use stays in its word
+        ("a\U0002b820a", "a [UNK] a"),  # a Chinese character by the published ranges
+        ("a\ud800 a", "[UNK] a"),  # half a surrogate pair, as JSON may hold
+        ("", ""),
+        (" \u0301\t", ""),
+    ],
+)
+def test_uncased_pieces(text: str, pieces: str):
+    (row,) = UNCASED.encode([text])
+    assert " ".join(PIECES[index] for index in row) == pieces
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("naïve Naïve", "naïve [UNK]"),
+        ("naive nai\u0308ve", "naive [UNK]"),  # nothing is composed
+        ("[MASK]", "[ MASK ]"),
+        ("I i \u0130", "I i [UNK]"),
+        ("ΟΣ οσ ος", "[UNK] οσ ος"),
+    ],
+)
+def test_cased_pieces(text: str, pieces: str):
+    (row,) = CASED.encode([text])
+    assert " ".join(PIECES[index] for index in row) == pieces
+
+
+@pytest.mark.parametrize(
+    ("length", "known"), [(100, True), (101, True), (200, True), (201, False)]
+)
+def test_words_over_200_characters_are_unknown(length: int, known: bool):
+    (row,) = UNCASED.encode(["a" * length + " a"])
+    assert row == ([16] + [17] * (length - 1) if known else [1]) + [16]
+
+
+def test_final_sigma_follows_the_published_lowering():
+    greek = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "σ", "##σ", "ς", "##ς", "i")
+    lower = wordpiece.WordPiece((*greek, "##i"), lowercase=True, strip_accents=True)
+    # "Σ" alone, "ΣΣ", a sigma before a letter, one after a grown character, none last.
+    rows = lower.encode(["Σ", "ΣΣ", "ΣΣİ", "İΣ", "ςΣ σ"])
+    assert rows == [[5], [5, 8], [5, 6, 10], [9, 8], [7, 8, 5]]
+
+
+def test_strip_accents_is_apart_from_lowercase():
+    kept = wordpiece.WordPiece(PIECES, lowercase=True, strip_accents=False)
+    assert kept.encode(["NAÏVE naive"]) == [[9, 8]]
+
+
+def test_offsets_are_characters_of_the_original():
+    rows = UNCASED.encode_with_offsets(["\u200b北 nai\u0308ve", "😀ÀA", "\ue000 Σ!"])
+    assert rows == [
+        ([14, 8], [(1, 2), (3, 9)]),
+        ([1], [(0, 3)]),
+        ([1, 1, 20], [(0, 1), (2, 3), (3, 4)]),
+    ]
+
+
+def test_flat_ids_and_lengths():
+    ids, lengths = UNCASED.encode_flat(["a a", "", "北京!"])
+    assert ids.dtype == np.uint32
+    assert lengths.dtype == np.int64
+    assert ids.tolist() == [16, 16, 14, 15, 20]
+    assert lengths.tolist() == [2, 0, 3]
+    ids, lengths = UNCASED.encode_flat([])
+    assert (ids.shape, lengths.shape) == ((0,), (0,))
+
+
+def test_stand_ins_are_no_piece():
+    taken = (*PIECES, "\U00013000", "##\U00020000")
+    apart = wordpiece.WordPiece(taken, lowercase=True, strip_accents=True)
+    assert apart.encode(["\ue000 \U0002b820 \U00013000"]) == [[1, 1, len(PIECES)]]
