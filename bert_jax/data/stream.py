@@ -1,0 +1,157 @@
+"""Batches made ahead of the accelerator and placed on it, in the order of the steps.
+
+`batch_at` is pure, so it may be called for several steps at once; the order in which
+batches come out is that of the steps, whichever is ready first.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+import numpy as np
+
+from bert_jax import errors
+
+LOADERS = ("tfdata", "thread")
+Batch = dict[str, np.ndarray]
+Placed = TypeVar("Placed")
+
+
+def batches(
+    batch_at: Callable[[int], Batch],
+    start_step: int,
+    num_steps: int,
+    *,
+    loader: str,
+    place: Callable[[Batch], Placed],
+    prefetch: int = 2,
+) -> Generator[Placed, None, None]:
+    """Returns the placed batches of the steps from start_step on.
+
+    Closing the generator, or dropping it, stops what runs ahead.
+
+    Args:
+      batch_at: the batch of a step: the same keys, types and shapes at every step.
+      num_steps: how many batches there are.
+      loader: "tfdata" makes them in TensorFlow's threads, "thread" in Python's.
+      place: moves a batch to the devices; called in the thread of the caller and in
+        the order of the steps, before the batch is wanted.
+      prefetch: how many batches are made, and how many are placed, ahead.
+
+    Raises:
+      InputError: an unknown loader, a negative count, or TensorFlow is missing.
+      What batch_at or place raise comes at its step, after the batches before it.
+    """
+    if loader not in LOADERS:
+        raise errors.InputError(f"the loader is {loader!r}; it is one of {LOADERS}.")
+    if prefetch < 1 or num_steps < 0 or start_step < 0:
+        raise errors.InputError(
+            f"start_step {start_step} and num_steps {num_steps} must be 0 or more, "
+            f"and prefetch {prefetch} must be 1 or more."
+        )
+    steps = range(start_step, start_step + num_steps)
+    if loader == "tfdata":
+        made = _from_tfdata(batch_at, steps, prefetch, _tensorflow())
+    else:
+        made = _from_threads(batch_at, steps, prefetch)
+    return _placed(made, place, prefetch)
+
+
+def _placed(
+    made: Generator[Batch, None, None],
+    place: Callable[[Batch], Placed],
+    prefetch: int,
+) -> Generator[Placed, None, None]:
+    """Yields placed batches, with up to `prefetch` of them placed at a time."""
+    ahead: collections.deque[Placed] = collections.deque()
+    end: Exception | None = None
+    with contextlib.closing(made):
+        while True:
+            while end is None and len(ahead) < prefetch:
+                try:
+                    ahead.append(place(next(made)))
+                except Exception as error:  # Waits until the good ones are out.
+                    end = error
+            if not ahead:
+                break
+            yield ahead.popleft()
+    if end is not None and not isinstance(end, StopIteration):
+        raise end
+
+
+def _from_threads(
+    batch_at: Callable[[int], Batch], steps: range, prefetch: int
+) -> Generator[Batch, None, None]:
+    """Yields batches that as many threads as `prefetch` make."""
+    executor = concurrent.futures.ThreadPoolExecutor(prefetch, "batches")
+    try:
+        left = iter(steps)
+        submit = functools.partial(executor.submit, batch_at)
+        futures = collections.deque(map(submit, itertools.islice(left, prefetch)))
+        while futures:
+            batch = futures.popleft().result()
+            futures.extend(map(submit, itertools.islice(left, 1)))
+            yield batch
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _from_tfdata(
+    batch_at: Callable[[int], Batch], steps: range, prefetch: int, tf: Any
+) -> Generator[Batch, None, None]:
+    """Yields batches that tf.data makes, whose signature is that of the first."""
+    if not steps:
+        return
+    first = batch_at(steps.start)
+    names, types = list(first), [array.dtype for array in first.values()]
+    failures: dict[int, Exception] = {}
+
+    def arrays(step: np.int64) -> list[np.ndarray]:
+        try:
+            batch = batch_at(int(step))
+            return [batch[name] for name in names]
+        except Exception as error:  # TensorFlow would keep its text alone.
+            failures[int(step)] = error
+            raise
+
+    def tensors(step: Any) -> Any:
+        return tf.numpy_function(arrays, [step], types, stateful=False)
+
+    dataset = tf.data.Dataset.range(steps.start, steps.stop)
+    dataset = dataset.map(tensors, num_parallel_calls=prefetch, deterministic=True)
+    made = dataset.prefetch(prefetch).as_numpy_iterator()
+    for step in steps:
+        try:
+            batch = next(made)
+        except tf.errors.OpError:
+            if step in failures:
+                raise failures[step] from None
+            raise
+        yield dict(zip(names, batch, strict=True))
+
+
+def _tensorflow() -> Any:
+    """Imports TensorFlow without letting it take the memory of the GPUs.
+
+    Raises:
+      InputError: it is not installed, or already holds the GPUs.
+    """
+    try:
+        import tensorflow as tf
+    except ImportError:
+        missing = errors.missing_extra("tensorflow", "data")
+        raise errors.InputError(
+            f"{missing}\nOr use the loader 'thread', which does without."
+        ) from None
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        raise errors.InputError(
+            "TensorFlow already uses the GPUs of this process. Make the stream before "
+            "TensorFlow runs, or use the loader 'thread'."
+        ) from None
+    return tf
