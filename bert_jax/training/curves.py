@@ -29,8 +29,9 @@ Series = dict[str, list[tuple[int, float]]]
 def png(lines: Sequence[dict[str, Any]]) -> bytes:
     """Returns the picture as PNG, drawn from the lines of `metrics.jsonl`."""
     series = _series(lines)
-    figure = Figure(figsize=(12, 7.5), dpi=120, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(12, 7.5), dpi=120, facecolor="white")
     backend_agg.FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12, wspace=0.03)
     panels = figure.subplots(2, 2, sharex=True).flat
     for axes, (title, belongs, unit) in zip(panels, _PANELS, strict=True):
         chosen = {n: points for n, points in series.items() if belongs(_metric(n))}
@@ -63,15 +64,23 @@ def _style(axes: Axes, title: str, unit: str) -> None:
     axes.tick_params(labelsize=10, colors=_INK, length=0, labelbottom=True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#9ca3af")
+    axes.set_xlabel("step", fontsize=10, color="#6b7280")
     axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
     if unit == "percent":
         axes.yaxis.set_major_formatter(ticker.PercentFormatter(xmax=1, symbol=" %"))
     elif unit == "tokens / s":
         axes.yaxis.set_major_formatter(ticker.EngFormatter(sep=" "))
     elif unit == "rate":
-        axes.ticklabel_format(
-            axis="y", style="sci", scilimits=(-2, 3), useMathText=True
-        )
+        axes.yaxis.set_major_formatter(lambda rate, _: _scientific(rate))
+
+
+def _scientific(rate: float) -> str:
+    """Returns a rate as in a recipe.
+
+    >>> _scientific(0.0025), _scientific(0.0)
+    ('2.5e-3', '0')
+    """
+    return f"{rate:.1e}".replace("e-0", "e-").replace("e+00", "") if rate else "0"
 
 
 def _draw(axes: Axes, series: Series) -> None:
@@ -81,9 +90,10 @@ def _draw(axes: Axes, series: Series) -> None:
                   va="center", color="#9ca3af", fontsize=11)  # fmt: skip
         return
     metrics = sorted({_metric(name) for name in series})
-    for name, points in sorted(series.items()):
+    for name, points in sorted(series.items(), key=lambda item: _metric(item[0])):
         color = _COLORS[metrics.index(_metric(name)) % len(_COLORS)]
-        _line(axes, name, points, color)
+        alone = sum(_metric(other) == _metric(name) for other in series) == 1
+        _line(axes, name, points, color, alone=alone)
     values = [value for points in series.values() for _, value in points]
     if min(values) >= 0:
         axes.set_ylim(bottom=0, top=max(values) * 1.06 or 1.0)
@@ -92,32 +102,16 @@ def _draw(axes: Axes, series: Series) -> None:
                     fontsize=10, labelcolor=_INK)  # fmt: skip
 
 
-def _line(axes: Axes, name: str, points: list[tuple[int, float]], color: str) -> None:
+def _line(
+    axes: Axes, name: str, points: list[tuple[int, float]], color: str, *, alone: bool
+) -> None:
     steps, values = zip(*points, strict=True)
-    label = name if name.startswith("eval/") else name.removeprefix("train/")
     if not name.startswith("eval/"):
-        marker = "." if len(points) == 1 else ""
-        axes.plot(
-            steps,
-            values,
-            color=color,
-            linewidth=1.2,
-            alpha=0.75,
-            marker=marker,
-            label=label,
-        )
-    elif len(set(values)) == 1:  # a baseline: the same at every evaluation
-        label = f"{label} {values[0]:.3g}"
-        axes.axhline(
-            values[0], color=color, linewidth=1.3, linestyle=(0, (4, 3)), label=label
-        )
+        style = {"linewidth": 1.2, "alpha": 0.75, "marker": "." * (len(points) == 1)}
+        axes.plot(steps, values, color=color, label=name, **style)
+    elif alone and len(set(values)) == 1:
+        # A baseline: the same at every evaluation, and nothing that is trained.
+        label, dashes = f"{name} {values[0]:.3g}", (0, (4, 3))
+        axes.axhline(values[0], color=color, lw=1.3, ls=dashes, label=label)
     else:
-        axes.plot(
-            steps,
-            values,
-            color=color,
-            linewidth=2,
-            marker="o",
-            markersize=4,
-            label=label,
-        )
+        axes.plot(steps, values, "o-", color=color, lw=2, markersize=4, label=name)

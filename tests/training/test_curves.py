@@ -1,0 +1,63 @@
+import struct
+
+from matplotlib.figure import Figure
+
+from bert_jax.training import curves
+
+LINES = [
+    {"step": 10, "train/loss": 5.0, "train/mlm_accuracy": 0.1, "train/mfu": 0.4},
+    {"step": 10, "eval/mlm_accuracy": 0.2, "eval/unigram_accuracy": 0.05},
+    {"step": 20, "train/loss": None, "train/mlm_accuracy": 0.3},
+    {"step": 20, "eval/mlm_accuracy": 0.35, "eval/unigram_accuracy": 0.05},
+]
+
+
+def drawn(belongs):
+    """The lines of one panel: label -> (xs, ys, dashed)."""
+    axes = Figure().subplots()
+    series = curves._series(LINES)
+    curves._draw(axes, {n: points for n, points in series.items() if belongs(n)})
+    return {
+        line.get_label(): (
+            list(line.get_xdata()),
+            list(line.get_ydata()),
+            line.is_dashed(),
+        )
+        for line in axes.lines
+    }
+
+
+def test_png_of_a_legible_size():
+    width, height = struct.unpack(">II", curves.png(LINES)[16:24])
+    assert (width, height) == (1440, 900)
+
+
+def test_nulls_are_left_out():
+    assert drawn(lambda name: name.endswith("loss")) == {
+        "train/loss": ([10], [5.0], False)
+    }
+
+
+def test_accuracies_and_the_baseline():
+    assert drawn(lambda name: name.endswith("accuracy")) == {
+        "train/mlm_accuracy": ([10, 20], [0.1, 0.3], False),
+        "eval/mlm_accuracy": ([10, 20], [0.2, 0.35], False),
+        "eval/unigram_accuracy 0.05": ([0, 1], [0.05, 0.05], True),
+    }
+
+
+def test_training_and_evaluation_of_a_metric_share_a_color():
+    axes = Figure().subplots()
+    series = curves._series(LINES)
+    curves._draw(axes, {n: p for n, p in series.items() if "mlm_accuracy" in n})
+    assert len({line.get_color() for line in axes.lines}) == 1
+
+
+def test_nothing_recorded_is_said():
+    axes = Figure().subplots()
+    curves._draw(axes, {})
+    assert [text.get_text() for text in axes.texts] == ["not recorded"]
+
+
+def test_empty_panels_and_zero_values_draw():
+    assert curves.png([{"step": 1, "train/loss": 0.0}]).startswith(b"\x89PNG")

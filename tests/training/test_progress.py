@@ -1,0 +1,67 @@
+import sys
+
+import pytest
+
+from bert_jax.training import progress
+
+
+class Clock:
+    """A clock that shows what it is told."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def timed(clock, speed, seconds):
+    for part in seconds:
+        clock.now += part
+        speed.step_done()
+
+
+def test_compilation_and_pauses_are_not_counted():
+    clock = Clock()
+    speed = progress.Speed(50, 4.0, clock=clock, peak_flops=1000.0)
+    timed(clock, speed, [30.0])  # the first step, with its compilation
+    assert speed.read() == {}
+    timed(clock, speed, [1.0, 2.0])
+    clock.now += 500  # an evaluation
+    speed.resume()
+    timed(clock, speed, [2.0])
+    # 3 steps of 50 tokens in 5 s; 30 tokens/s * 4 FLOP of 1000 FLOP/s.
+    assert speed.read() == pytest.approx({"tokens_per_second": 30.0, "mfu": 0.12})
+    assert speed.read() == {}
+
+
+def test_no_mfu_on_an_unknown_chip():
+    clock = Clock()
+    speed = progress.Speed(50, 4.0, clock=clock)
+    timed(clock, speed, [1.0, 2.0])
+    assert speed.read() == {"tokens_per_second": 25.0}
+
+
+def test_lines_where_there_is_no_terminal(capsys):
+    speed = progress.Speed(50, 4.0)
+    with progress.Progress(0, 100, speed) as bar:
+        bar.advance()
+        bar.show(1, {"loss": 2.34567})
+        bar.show(40, {"loss": 1.5, "tokens_per_second": 12345.6, "mfu": 0.4567})
+        bar.show(90, {"tokens_per_second": 0.125})
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.splitlines() == [
+        "step 1/100  loss 2.346",
+        "step 40/100  loss 1.5  12,346 tokens/s  MFU 45.7%  ETA 0:00:00",
+        "step 90/100  0 tokens/s  ETA 1:06:40",
+    ]
+
+
+def test_a_bar_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress.Progress(3, 8, progress.Speed(50, 4.0)) as bar:
+        bar.advance()
+        bar.show(4, {"loss": 2.0})
+    shown = capsys.readouterr().err
+    assert "4/8" in shown and "loss 2" in shown

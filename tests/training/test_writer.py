@@ -1,0 +1,110 @@
+import json
+import math
+
+import pytest
+from tensorboardX import proto
+
+from bert_jax import errors
+from bert_jax.training import writer
+
+
+def lines(workdir):
+    return (workdir / "metrics.jsonl").read_text().splitlines()
+
+
+def test_one_object_a_line_with_step_first(tmp_path):
+    with writer.Writer(tmp_path, start_step=0) as out:
+        out.write(3, {"train/loss": 2.5, "train/mlm_accuracy": 0.25})
+        out.write(3, {"eval/mlm_loss": 2.0})
+        assert lines(tmp_path) == [  # on disk at once
+            '{"step": 3, "train/loss": 2.5, "train/mlm_accuracy": 0.25}',
+            '{"step": 3, "eval/mlm_loss": 2.0}',
+        ]
+
+
+def test_values_that_are_not_finite_become_null(tmp_path):
+    with writer.Writer(tmp_path, start_step=0) as out:
+        out.write(1, {"eval/perplexity": math.inf, "eval/mlm_loss": math.nan})
+    assert json.loads(lines(tmp_path)[0]) == {
+        "step": 1,
+        "eval/perplexity": None,
+        "eval/mlm_loss": None,
+    }
+
+
+def write_five(workdir):
+    with writer.Writer(workdir, start_step=0) as out:
+        for step in range(1, 6):
+            out.write(step, {"train/loss": float(step)})
+
+
+def test_a_resumed_run_drops_later_lines(tmp_path):
+    write_five(tmp_path)
+    kept = lines(tmp_path)[:3]
+    with writer.Writer(tmp_path, start_step=3) as out:
+        assert lines(tmp_path) == kept
+        out.write(4, {"train/loss": 40.0})
+    assert lines(tmp_path) == [*kept, '{"step": 4, "train/loss": 40.0}']
+
+
+def test_a_fresh_run_drops_all_lines(tmp_path):
+    write_five(tmp_path)
+    writer.Writer(tmp_path, start_step=0).close()
+    assert lines(tmp_path) == []
+
+
+def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
+    write_five(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-7])
+    writer.Writer(tmp_path, start_step=5).close()
+    assert [json.loads(line)["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("bad", [b"{not json}\n", b"[1]\n", b'{"loss": 1}\n'])
+def test_another_bad_line_is_named(tmp_path, bad):
+    write_five(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    content = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([content[0], bad, *content[2:]]))
+    with pytest.raises(errors.InputError, match=r"metrics.jsonl:2 is not"):
+        writer.Writer(tmp_path, start_step=5)
+
+
+def test_tensorboard_gets_the_same_values(tmp_path):
+    write_five(tmp_path)
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    content, position, found = path.read_bytes(), 0, []
+    while position < len(content):  # records: length 8, crc 4, event, crc 4
+        length = int.from_bytes(content[position : position + 8], "little")
+        event = proto.event_pb2.Event.FromString(
+            content[position + 12 : position + 12 + length]
+        )
+        found += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
+        position += length + 16
+    assert found == [(step, "train/loss", float(step)) for step in range(1, 6)]
+
+
+def test_curves_are_drawn_at_the_end_and_whole(tmp_path):
+    write_five(tmp_path)
+    picture = (tmp_path / "curves.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and picture.endswith(b"IEND\xaeB`\x82")
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_run_without_a_line_has_no_curves(tmp_path):
+    writer.Writer(tmp_path, start_step=0).close()
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
+    with pytest.raises(errors.StorageError, match="cannot write into"):
+        writer.Writer(tmp_path / "absent", start_step=0)
+
+
+def test_other_processes_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("jax.process_index", lambda: 1)
+    with writer.Writer(tmp_path, start_step=0) as out:
+        out.write(1, {"train/loss": 1.0})
+        out.draw()
+    assert list(tmp_path.iterdir()) == []
