@@ -59,7 +59,7 @@ def learn(
     Raises:
       InputError: an argument makes no sense, or the texts hold nothing to learn from.
     """
-    _check(kind, vocab_size, min_frequency)
+    _check(kind, vocab_size, min_frequency, max_sentences)
     if kind == "wordpiece":
         counts = count_words(texts, lowercase=lowercase)
         tokens = _learn_wordpiece(counts, vocab_size, min_frequency)
@@ -78,7 +78,7 @@ def learn(
     return learnt
 
 
-def _check(kind: str, vocab_size: int, min_frequency: int) -> None:
+def _check(kind: str, vocab_size: int, min_frequency: int, max_sentences: int) -> None:
     """Refuses arguments that make no sense."""
     if kind not in KINDS:
         raise errors.InputError(
@@ -92,6 +92,10 @@ def _check(kind: str, vocab_size: int, min_frequency: int) -> None:
     if min_frequency < 1:
         raise errors.InputError(
             f"min_frequency is {min_frequency}. Give 1 to keep everything, or more."
+        )
+    if max_sentences <= 100:
+        raise errors.InputError(
+            f"max_sentences is {max_sentences}. SentencePiece samples more than 100."
         )
 
 
@@ -191,10 +195,11 @@ def _learn_sentencepiece(
 ) -> bytes:
     """Returns the bytes of a model whose control symbols are BERT's."""
     writer = io.BytesIO()
+    failures: list[BaseException] = []
     pad, unk, cls, sep, mask = vocabulary_file.SPECIALS
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_pieces_of_text(texts),
+            sentence_iterator=_pieces_of_text(texts, failures),
             model_writer=writer,
             model_type=kind.removeprefix("sentencepiece-"),
             vocab_size=vocab_size,
@@ -216,20 +221,29 @@ def _learn_sentencepiece(
             minloglevel=2,
         )
     except RuntimeError as error:
+        if failures:
+            raise failures[0] from None
         raise errors.InputError(_explain(str(error), vocab_size)) from None
     return writer.getvalue()
 
 
-def _pieces_of_text(texts: Iterable[str]) -> Iterator[str]:
+def _pieces_of_text(
+    texts: Iterable[str], failures: list[BaseException]
+) -> Iterator[str]:
     """Yields texts without controls, cut where they are longer than the trainer takes.
 
-    The trainer reads one sentence a line and ends a string at NUL.
+    The trainer reads one sentence a line and ends a string at NUL. What reading the
+    texts raises is kept in `failures`, for the trainer turns it into its own error.
     """
     controls = characters.control_pattern()
-    for text in texts:
-        text = controls.sub("", wordpiece.without_surrogates(text)).strip()
-        for start in range(0, len(text), _MAX_SENTENCE_CHARACTERS):
-            yield text[start : start + _MAX_SENTENCE_CHARACTERS]
+    try:
+        for text in texts:
+            text = controls.sub("", wordpiece.without_surrogates(text)).strip()
+            for start in range(0, len(text), _MAX_SENTENCE_CHARACTERS):
+                yield text[start : start + _MAX_SENTENCE_CHARACTERS]
+    except BaseException as error:
+        failures.append(error)
+        raise
 
 
 def _explain(message: str, vocab_size: int) -> str:

@@ -1,0 +1,149 @@
+"""SentencePiece behind the same face: ids, offsets, masks, and models refused."""
+
+import io
+from pathlib import Path
+
+import pytest
+import sentencepiece
+
+from bert_jax import errors
+from bert_jax.text import tokenizer
+
+TEXTS = ["the cat sat", "the dog sat", "a cat and a dog", "北京大学", "我在北京"] * 9
+
+
+def train(**options: object) -> bytes:
+    """Trains a tiny model whose pieces are characters, so that ids are plain."""
+    writer = io.BytesIO()
+    names = {"pad_piece": "[PAD]", "unk_piece": "[UNK]", "control_symbols": ["[MASK]"]}
+    ours = {"bos_piece": "[CLS]", "eos_piece": "[SEP]", "pad_id": 0, "unk_id": 1}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS),
+        model_writer=writer,
+        **{"model_type": "char", "vocab_size": 99, "hard_vocab_limit": False},
+        **(names | ours | {"bos_id": 2, "eos_id": 3, "minloglevel": 2} | options),
+    )
+    return writer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    """The bytes of the tiny model."""
+    return train()
+
+
+def load(model: bytes, folder: Path, **options: bool) -> tokenizer.Tokenizer:
+    """Writes a model and loads it as a user does."""
+    (folder / "spiece.model").write_bytes(model)
+    return tokenizer.load(folder, **options)
+
+
+def spell(it: tokenizer.Tokenizer, ids: list[int]) -> str:
+    """Joins pieces with blanks, the word mark written as "_"."""
+    return " ".join(it.tokens[index] for index in ids).replace("▁", "_")
+
+
+def test_special_pieces_and_word_starts(model: bytes, tmp_path: Path):
+    it = load(model, tmp_path)
+    assert it.kind == "sentencepiece"
+    assert it.tokens[:5] == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    assert (it.pad_id, it.unk_id, it.cls_id, it.sep_id, it.mask_id) == (0, 1, 2, 3, 4)
+    starts = [t for t, c in zip(it.tokens, it.is_continuation, strict=True) if not c]
+    assert starts == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "▁"]
+
+
+def test_encode_and_decode(model: bytes, tmp_path: Path):
+    it = load(model, tmp_path)
+    rows = it.encode(["the cat", "", "大北"])
+    assert [spell(it, row) for row in rows] == ["_ t h e _ c a t", "", "_ 大 北"]
+    assert it.decode(rows[0]) == "the cat"
+    ids, lengths = it.encode_flat(["the cat", "", "大北"])
+    assert ids.tolist() == [*rows[0], *rows[2]]
+    assert lengths.tolist() == [8, 0, 3]
+
+
+def test_raw_text_never_becomes_a_special_piece(model: bytes, tmp_path: Path):
+    it = load(model, tmp_path)
+    (row,) = it.encode(["[MASK] a [CLS][PAD] [SEP]"])
+    assert set(row) & {0, 2, 3, 4} == set()
+
+
+def test_encode_text_puts_no_word_mark_after_a_mask(model: bytes, tmp_path: Path):
+    it = load(model, tmp_path)
+    text = it.encode_text("我[MASK]北京 [MASK] cat[MASK]")
+    assert spell(it, text) == "_ 我 [MASK] 北 京 [MASK] _ c a t [MASK]"
+    assert spell(it, it.encode_text("[MASK]s")) == "[MASK] s"
+
+
+def test_offsets_are_characters(model: bytes, tmp_path: Path):
+    it = load(model, tmp_path)
+    ((ids, offsets),) = it.encode_with_offsets(["大 é京"])
+    assert spell(it, ids) == "_ 大 _ [UNK] 京"
+    assert offsets[1:] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    ((_, offsets),) = it.encode_with_offsets(["a cat"])
+    assert offsets[1:] == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
+
+
+def test_lowercase_is_applied_before_the_model(model: bytes, tmp_path: Path):
+    it = load(model, tmp_path, lowercase=True)
+    assert spell(it, it.encode(["The CAT"])[0]) == "_ t h e _ c a t"
+    # U+0130 becomes two characters; the offsets stay those of what was given.
+    ((ids, offsets),) = it.encode_with_offsets(["aİ大"])
+    assert ids == it.encode(["aİ大"])[0]
+    assert offsets[1] == (0, 1)
+    assert offsets[-1] == (2, 3)
+    it.save(tmp_path / "again")
+    assert tokenizer.load(tmp_path / "again") == it
+    assert not load(model, tmp_path).lowercase
+
+
+def test_lone_surrogates_do_not_stop_it(model: bytes, tmp_path: Path):
+    it = load(model, tmp_path)
+    assert spell(it, it.encode(["a\ud800a"])[0]) == "_ a _ a"  # U+FFFD
+
+
+def test_albert_names_are_accepted(tmp_path: Path):
+    albert = train(
+        **{"pad_piece": "<pad>", "unk_piece": "<unk>", "bos_id": -1, "eos_id": -1},
+        control_symbols=["[CLS]", "[SEP]", "[MASK]"],
+    )
+    it = load(albert, tmp_path)
+    assert [it.tokens[index] for index in it.special_ids] == [
+        *("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
+    ]
+    assert it.tokens[it.pad_id] == "<pad>"
+
+
+def test_t5_names_are_refused(tmp_path: Path):
+    t5 = train(
+        **{"pad_piece": "<pad>", "unk_piece": "<unk>", "eos_piece": "</s>"},
+        **{"bos_id": -1, "eos_id": 2, "control_symbols": []},
+    )
+    with pytest.raises(errors.InputError) as caught:
+        load(t5, tmp_path)
+    assert r"has no piece [CLS], [SEP], [MASK]." in str(caught.value)
+
+
+def test_special_pieces_that_raw_text_could_become_are_refused(tmp_path: Path):
+    loose = train(control_symbols=[], user_defined_symbols=["[MASK]"])
+    with pytest.raises(errors.InputError, match=r"\[MASK\] \(id 4\) is an ordinary"):
+        load(loose, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"hello world", b"\x00" * 99, b"[PAD]\n[UNK]\n"])
+def test_files_that_are_no_model_are_refused(tmp_path: Path, content: bytes):
+    with pytest.raises(errors.InputError, match="is not a SentencePiece model"):
+        load(content, tmp_path)
+
+
+def test_broken_models_are_refused(model: bytes, tmp_path: Path):
+    for cut in (1, 50, len(model) // 2, len(model) - 1):
+        with pytest.raises(errors.InputError):
+            load(model[:cut], tmp_path)
+    with pytest.raises(errors.InputError, match="is empty"):
+        load(b"", tmp_path)
+
+
+def test_strip_accents_is_refused(model: bytes, tmp_path: Path):
+    with pytest.raises(errors.InputError, match="strip_accents is for WordPiece"):
+        load(model, tmp_path, strip_accents=True)

@@ -1,0 +1,137 @@
+"""Words begin where '##' or the segmenter's words say."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bert_jax import errors
+from bert_jax.text import tokenizer, words
+
+TOKENS = (
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "iphone", "ok", "##ay", "1998"),
+    *("3", "5", ".", "，", "北", "京", "大", "学", "年", "手", "机", "t", "恤", "ip"),
+    *("##hone", "##5"),
+)
+CHINESE = tokenizer.Tokenizer("wordpiece", TOKENS, True, True)
+
+
+def mark(sentence: str, its_words: list[str] | None) -> str:
+    """Writes the pieces of a sentence with "|" before each that begins a word."""
+    given = None if its_words is None else [its_words]
+    ids, lengths, starts = words.encode(CHINESE, [sentence], given)
+    assert lengths.tolist() == [len(ids)] == [len(starts)]
+    pairs = zip(ids, starts, strict=True)
+    return " ".join("|" * bool(start) + TOKENS[index] for index, start in pairs)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "its_words", "expected"),
+    [
+        ("北京大学", ["北京", "大学"], "|北 京 |大 学"),
+        ("北京大学", ["北京大学"], "|北 京 大 学"),
+        ("北京大学", list("北京大学"), "|北 |京 |大 |学"),
+        # Latin and digits keep the rule of '##', whatever the segmenter says.
+        ("iPhone手机", ["iPhone", "手机"], "|iphone |手 机"),
+        ("Okay手机", ["Ok", "ay", "手机"], "|ok ##ay |手 机"),
+        ("1998年", ["1998", "年"], "|1998 |年"),
+        ("3.5年", ["3.5", "年"], "|3 |. |5 |年"),
+        ("大ok学", ["大ok学"], "|大 |ok 学"),
+        ("T恤", ["T恤"], "|t 恤"),
+        # A word that begins inside a piece begins with the piece.
+        ("iPhone手", ["iPh", "one手"], "|iphone 手"),
+        ("北京，大学", ["北京", "，", "大学"], "|北 京 |， |大 学"),
+        # What the tokenizer drops does not hide a word's beginning.
+        ("\u200b北京", ["\u200b", "北京"], "|北 京"),
+        ("\u200b北京", ["\u200b北京"], "|北 京"),
+        ("北\u200b京大学", ["北京", "大学"], "|北 京 |大 学"),
+        ("北京\x00大\ufffd学", ["北京\x00", "大\ufffd学"], "|北 京 |大 学"),
+        ("北京 大学", ["北京", "大学"], "|北 京 |大 学"),
+        ("北京 大学", ["北京", " ", "大学"], "|北 京 |大 学"),
+        ("北京　大学\n", ["北京", "大学"], "|北 京 |大 学"),
+        ("北京大学", ["北京 ", "", "大学"], "|北 京 |大 学"),
+        # Accents are stripped, and unknown characters keep their words.
+        ("e\u0301北京", ["é", "北京"], None),
+        ("北龘大学", ["北龘", "大学"], "|北 [UNK] |大 学"),
+        ("龘龘", ["龘龘"], "|[UNK] [UNK]"),
+        ("", [], ""),
+        (" \u200b", [" \u200b"], ""),
+    ],
+)
+def test_chinese_words(sentence: str, its_words: list[str], expected: str | None):
+    if expected is None:
+        with pytest.raises(errors.InputError, match="do not spell the sentence"):
+            mark(sentence, its_words)
+    else:
+        assert mark(sentence, its_words) == expected
+
+
+def test_without_words_the_pieces_decide():
+    assert mark("Okay北京 ip5hone", None) == "|ok ##ay |北 |京 |ip ##5 ##hone"
+
+
+def test_many_sentences_at_once():
+    sentences = ["北京", "", "iphone大学"]
+    ids, lengths, starts = words.encode(
+        CHINESE, sentences, [["北京"], [], ["iphone", "大学"]]
+    )
+    assert (ids.dtype, lengths.dtype, starts.dtype) == (np.uint32, np.int64, bool)
+    assert ids.tolist() == [13, 14, 5, 15, 16]
+    assert lengths.tolist() == [2, 0, 3]
+    assert starts.tolist() == [True, False, True, True, False]
+    _, lengths, starts = words.encode(CHINESE, [], [])
+    assert (lengths.shape, starts.shape) == ((0,), (0,))
+
+
+def test_the_first_piece_always_begins_a_word():
+    odd = tokenizer.Tokenizer("wordpiece", (*TOKENS[:5], "##", "#"), True, True)
+    _, _, starts = words.encode(odd, ["##", "", "#"])
+    assert starts.tolist() == [True, True, True]
+
+
+def test_words_that_do_not_spell_the_sentence_are_refused():
+    for its_words in (["北京"], ["北京", "大学", "年"], ["大学", "北京"], []):
+        with pytest.raises(errors.InputError, match="do not spell the sentence '北京"):
+            words.encode(CHINESE, ["北京大学"], [its_words])
+
+
+def test_jieba():
+    jieba = words.segmenter("jieba")
+    assert jieba is not None and jieba.name == "jieba"
+    assert jieba.cut("我在北京大学读书，1998年。") == [
+        *("我", "在", "北京大学", "读书", "，", "1998", "年", "。")
+    ]
+    assert jieba.cut("北\u200b京 大学") == ["北京", " ", "大学"]
+    assert jieba.cut("") == []
+    hard = "a\tb\r\n手机 \u3000iPhone😀한국\xa0é"
+    assert "".join(jieba.cut(hard)) == hard
+    assert mark("手机iPhone，北\u200b京", jieba.cut("手机iPhone，北\u200b京")) == (
+        "|手 机 |iphone |， |北 京"
+    )
+
+
+def test_jieba_writes_nothing(tmp_path):
+    code = "from bert_jax.text import words; print(words.Jieba().cut('北京大学'))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code],
+        env={"TMPDIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("['北京大学']\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_jieba_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    with pytest.raises(errors.InputError, match=r'pip install "bert_jax\[zh\]"'):
+        words.segmenter("jieba")
+
+
+def test_names_of_segmenters():
+    assert words.segmenter("none") is None
+    assert words.segmenter("corpus") is None
+    with pytest.raises(errors.InputError, match="none, jieba, corpus"):
+        words.segmenter("ltp")
