@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-MASKED, KEPT = 0.8, 0.1  # the rest becomes a random token
-
 
 @dataclasses.dataclass(frozen=True)
 class Masking:
@@ -27,6 +25,8 @@ class Masking:
       mask_id: id of [MASK].
       special_ids: ids that are never chosen and never a random replacement.
       vocab_size: ids of random replacements lie in [0, vocab_size).
+      mask_share: share of the chosen tokens that becomes [MASK].
+      random_share: share that becomes a random token; what remains stays as it is.
     """
 
     masked_lm_prob: float
@@ -36,6 +36,8 @@ class Masking:
     mask_id: int
     special_ids: tuple[int, ...]
     vocab_size: int
+    mask_share: float = 0.8
+    random_share: float = 0.1
 
 
 def mask_tokens(
@@ -207,8 +209,9 @@ def _replacements(
     random_ids = jax.random.randint(random_key, input_ids.shape, 0, ordinary)
     for special_id in sorted(masking.special_ids):
         random_ids += random_ids >= special_id
-    kept_or_random = jnp.where(kind < MASKED + KEPT, input_ids, random_ids)
-    return jnp.where(kind < MASKED, masking.mask_id, kept_or_random)
+    random_until = masking.mask_share + masking.random_share
+    random_or_kept = jnp.where(kind < random_until, random_ids, input_ids)
+    return jnp.where(kind < masking.mask_share, masking.mask_id, random_or_kept)
 
 
 def cross_entropy(

@@ -156,7 +156,7 @@ def _shape(size: str) -> tuple[int, int]:
     )
 
 
-def _check(name: str, value, kind: type, low: float, high: float) -> None:
+def _check(name: str, value, kind: type, low: int | float, high: int | float) -> None:
     numeric = (int, float) if kind is float else (int,)
     if isinstance(value, bool) or not isinstance(value, numeric):
         raise errors.InputError(

@@ -72,7 +72,7 @@ def _one_of(name: str, value: str, known: dict[str, Any]) -> None:
         raise errors.InputError(f"{name} is {value!r}: use one of {', '.join(known)}")
 
 
-def normal(stddev: float, *axes: str):
+def normal(stddev: float, *axes: str | None):
     """Returns an initialiser N(0, stddev) whose parameter carries logical axis names.
 
     The normal is cut at two deviations, as in the published initialiser.
@@ -81,7 +81,7 @@ def normal(stddev: float, *axes: str):
     return nn.with_logical_partitioning(initializer, axes)
 
 
-def constant(value: float, *axes: str):
+def constant(value: float, *axes: str | None):
     """Returns a constant initialiser whose parameter carries logical axis names."""
     return nn.with_logical_partitioning(nn.initializers.constant(value), axes)
 
@@ -91,7 +91,7 @@ class Projection(nn.Module):
 
     equation: str
     shape: tuple[int, ...]
-    axes: tuple[str, ...]
+    axes: tuple[str | None, ...]
     bias_rank: int
     stddev: float
 
@@ -128,7 +128,7 @@ class Table(nn.Module):
 
     rows: int
     width: int
-    axes: tuple[str, str]
+    axes: tuple[str | None, str]
     stddev: float
 
     def setup(self):
@@ -159,7 +159,7 @@ class Embeddings(nn.Module):
         positions = cfg.max_position_embeddings
         self.position_embeddings = table(positions, axes=("positions", "embed"))
         types = cfg.type_vocab_size
-        self.token_type_embeddings = table(types, axes=("token_types", "embed"))
+        self.token_type_embeddings = table(types, axes=(None, "embed"))
         self.layer_norm = LayerNorm(cfg.layer_norm_eps)
         self.dropout = dropout.Dropout(cfg.hidden_dropout_prob)
 

@@ -32,7 +32,7 @@ class Pooler(nn.Module):
         dense = encoder.Projection(
             "BSD,DE->BSE",
             (self.config.hidden_size,) * 2,
-            ("embed", "embed_out"),
+            ("embed", None),
             1,
             self.config.initializer_range,
             name="dense",
@@ -53,7 +53,7 @@ class MLMHead(nn.Module):
         dense = encoder.Projection(
             "BPD,DE->BPE",
             (cfg.hidden_size,) * 2,
-            ("embed", "embed_out"),
+            ("embed", None),
             1,
             cfg.initializer_range,
             name="transform",
@@ -83,7 +83,7 @@ class NSPHead(nn.Module):
         dense = encoder.Projection(
             "BSD,DC->BSC",
             (self.config.hidden_size, 2),
-            ("embed", "classes"),
+            ("embed", None),
             1,
             self.config.initializer_range,
             name="dense",

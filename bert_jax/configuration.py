@@ -1,0 +1,322 @@
+"""The public configuration: one frozen dataclass a group, every value checked.
+
+A ConfigDict stops here: `parse` turns it into typed objects, `default` makes one from
+them. `model.*` are the keys of bert_config.json, or None where `model.size` decides.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from bert_jax import errors
+from bert_jax.model import config as model_config
+from bert_jax.model import encoder
+from bert_jax.training import optimizer
+
+TOKENIZERS = ("wordpiece", "sentencepiece-unigram", "sentencepiece-bpe")
+SEGMENTERS = ("none", "jieba", "corpus")
+OBJECTIVES = ("nsp", "sop", "full_sentences")
+LOADERS = ("tfdata", "thread")
+MODEL_KEYS = tuple(field.name for field in dataclasses.fields(model_config.BertConfig))
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """How characters become ids.
+
+    Attributes:
+      tokenizer: `wordpiece`, `sentencepiece-unigram` or `sentencepiece-bpe`.
+      vocab: a vocab.txt, a SentencePiece model or a folder with either; `learn` learns
+        one from the corpus.
+      vocab_size: pieces to learn; a given vocabulary has its own size.
+      lowercase: whether to lowercase and strip accents (the "uncased" models).
+      segmenter: where words begin in Chinese: `jieba`, `corpus` (words that come with
+        the corpus) or `none` (every character is a word).
+    """
+
+    tokenizer: str = "wordpiece"
+    vocab: str = "learn"
+    vocab_size: int = 30522
+    lowercase: bool = True
+    segmenter: str = "none"
+
+    def __post_init__(self):
+        _one_of("text.tokenizer", self.tokenizer, TOKENIZERS)
+        _one_of("text.segmenter", self.segmenter, SEGMENTERS)
+        _at_least("text.vocab_size", self.vocab_size, 6)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which corpus, and how it becomes rows.
+
+    Attributes:
+      corpus: sources separated by commas, each `[kind:]where[@weight]` (see
+        `data/corpus.py`).
+      store: folder of the tokenised corpus; empty puts it into the workdir.
+      held_out_fraction: share of the documents, by hash of content, kept for
+        evaluation.
+      drop_duplicates: drop documents that are exactly equal to an earlier one.
+      workers: processes that tokenise; -1 = one a core.
+      max_seq_length: L, tokens in a row.
+      objective: `nsp` (BERT), `sop` (ALBERT) or `full_sentences` (RoBERTa: neither).
+      short_seq_prob: share of the rows that aim at a random shorter length.
+      masked_lm_prob: share of the tokens to predict.
+      max_predictions_per_seq: P, the most predictions in a row; -1 = the share of L.
+      whole_word: mask all pieces of a word together.
+      max_ngram: mask runs of 1 to this many words.
+      loader: `tfdata` (extra `data`) or `thread`; the batches are the same.
+    """
+
+    corpus: str = ""
+    store: str = ""
+    held_out_fraction: float = 0.01
+    drop_duplicates: bool = True
+    workers: int = -1
+    max_seq_length: int = 128
+    objective: str = "nsp"
+    short_seq_prob: float = 0.1
+    masked_lm_prob: float = 0.15
+    max_predictions_per_seq: int = -1
+    whole_word: bool = False
+    max_ngram: int = 1
+    loader: str = "tfdata"
+
+    def __post_init__(self):
+        _one_of("data.objective", self.objective, OBJECTIVES)
+        _one_of("data.loader", self.loader, LOADERS)
+        _between("data.held_out_fraction", self.held_out_fraction, 0.0, 0.5)
+        _between("data.short_seq_prob", self.short_seq_prob, 0.0, 1.0)
+        _between("data.masked_lm_prob", self.masked_lm_prob, 0.001, 0.9)
+        _at_least("data.max_seq_length", self.max_seq_length, 8)
+        _at_least("data.max_ngram", self.max_ngram, 1)
+        _count_or_rest("data.workers", self.workers)
+        _count_or_rest("data.max_predictions_per_seq", self.max_predictions_per_seq)
+
+    @property
+    def num_predictions(self) -> int:
+        """P, the most predictions in a row."""
+        if self.max_predictions_per_seq != -1:
+            return self.max_predictions_per_seq
+        return math.ceil(self.max_seq_length * self.masked_lm_prob)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How many devices share the batch, the parameters and the matrices (-1 = rest)."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """How long and how often.
+
+    Attributes:
+      seed: of weights, order, pairs, masks and dropout.
+      batch_size: rows a step, over all devices.
+      accumulation_steps: parts that a batch is computed in.
+      num_train_steps: steps of the run; -1 takes `num_train_epochs`.
+      num_train_epochs: passes over the instances; read if `num_train_steps` is -1.
+      log_every_steps, eval_every_steps, save_every_steps: intervals.
+      keep_checkpoints: newest checkpoints that stay.
+      dtype: of activations and products, `float32` or `bfloat16`.
+      unroll: layers a loop step; -1 unrolls all (fast to run, slow to compile).
+      remat: what the backward pass recomputes: `none`, `dots` or `full`.
+    """
+
+    seed: int = 0
+    batch_size: int = 256
+    accumulation_steps: int = 1
+    num_train_steps: int = 1000000
+    num_train_epochs: float = -1.0
+    log_every_steps: int = 100
+    eval_every_steps: int = 10000
+    save_every_steps: int = 10000
+    keep_checkpoints: int = 3
+    dtype: str = "float32"
+    unroll: int = 1
+    remat: str = "none"
+
+    def __post_init__(self):
+        for name in (
+            "batch_size",
+            "accumulation_steps",
+            "log_every_steps",
+            "eval_every_steps",
+            "save_every_steps",
+            "keep_checkpoints",
+        ):
+            _at_least(f"run.{name}", getattr(self, name), 1)
+        _between("run.seed", self.seed, 0, 2**31 - 1)
+        _count_or_rest("run.num_train_steps", self.num_train_steps)
+        if self.num_train_steps == -1 and not self.num_train_epochs > 0:
+            raise errors.InputError(
+                "run.num_train_steps is -1, so run.num_train_epochs must be above 0; "
+                f"found {self.num_train_epochs!r}"
+            )
+        if self.batch_size % self.accumulation_steps:
+            raise errors.InputError(
+                f"run.batch_size {self.batch_size} is not a multiple of "
+                f"run.accumulation_steps {self.accumulation_steps}"
+            )
+        self.execution()
+
+    def execution(self) -> encoder.Execution:
+        """Returns how the model runs."""
+        return encoder.Execution(self.dtype, self.unroll, self.remat)
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingConfig:
+    """All groups of a pretraining run, typed and checked.
+
+    `model` holds the keys of bert_config.json that are set by name (`size` aside).
+    """
+
+    init_from: str
+    size: str
+    model: dict[str, Any]
+    text: TextConfig
+    data: DataConfig
+    optimizer: optimizer.OptimizerConfig
+    mesh: MeshConfig
+    run: RunConfig
+
+    def bert(self, vocab_size: int) -> model_config.BertConfig:
+        """Returns the architecture for a vocabulary of this size.
+
+        Raises:
+          InputError: `model.vocab_size` is set and differs, or rows are too long.
+        """
+        given = dict(self.model)
+        wanted = given.pop("vocab_size", vocab_size)
+        if wanted != vocab_size:
+            raise errors.InputError(
+                f"model.vocab_size is {wanted}, but the vocabulary has {vocab_size} "
+                "pieces: leave model.vocab_size unset, or give the vocabulary that "
+                "belongs to the model (text.vocab)"
+            )
+        size = dataclasses.asdict(model_config.published(self.size))
+        bert = model_config.BertConfig(**{**size, **given, "vocab_size": vocab_size})
+        if self.data.max_seq_length > bert.max_position_embeddings:
+            raise errors.InputError(
+                f"data.max_seq_length {self.data.max_seq_length} exceeds "
+                f"model.max_position_embeddings {bert.max_position_embeddings}"
+            )
+        return bert
+
+
+GROUPS = {
+    "text": TextConfig,
+    "data": DataConfig,
+    "optimizer": optimizer.OptimizerConfig,
+    "mesh": MeshConfig,
+    "run": RunConfig,
+}
+
+
+def default() -> ml_collections.ConfigDict:
+    """Returns the published recipe of BERT-base, phase one, as a locked ConfigDict.
+
+    `data.corpus` is empty and must be set.
+    """
+    config = ml_collections.ConfigDict({"init_from": "none"})
+    config.model = {"size": "base"}
+    for field in dataclasses.fields(model_config.BertConfig):
+        config.model[field.name] = config_dict.placeholder(field.type)
+    rate = {"optimizer": {"learning_rate": 1e-4, "warmup_steps": 10000}}
+    for name, group in GROUPS.items():
+        config[name] = dataclasses.asdict(group(**rate.get(name, {})))
+    return config.lock()
+
+
+def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> PretrainingConfig:
+    """Turns a configuration into typed groups.
+
+    Raises:
+      InputError: a key is unknown or missing, or a value has a wrong type or range.
+    """
+    tree = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    _same_keys("", tree, ("init_from", "model", *GROUPS))
+    model = dict(tree["model"])
+    _same_keys("model.", model, ("size", *MODEL_KEYS), optional=MODEL_KEYS)
+    size = model.pop("size")
+    given = {name: value for name, value in model.items() if value is not None}
+    model_config.BertConfig(**given)
+    model_config.published(size)
+    groups = {name: _typed(name, kind, tree[name]) for name, kind in GROUPS.items()}
+    if not isinstance(tree["init_from"], str):
+        raise errors.InputError(f"init_from is {tree['init_from']!r}: give a folder")
+    return PretrainingConfig(tree["init_from"], size, given, **groups)
+
+
+def to_dict(config: PretrainingConfig) -> dict[str, Any]:
+    """Returns the groups as a plain tree that `parse` reads back."""
+    tree = {"init_from": config.init_from}
+    tree["model"] = {"size": config.size, **config.model}
+    return tree | {name: dataclasses.asdict(getattr(config, name)) for name in GROUPS}
+
+
+def _typed(group: str, kind: type, values: Mapping[str, Any]) -> Any:
+    """Builds one group, after checking its keys and the types of its values."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    _same_keys(f"{group}.", values, tuple(fields))
+    for name, value in values.items():
+        wanted = fields[name].type
+        accepted = (int, float) if wanted is float else (wanted,)
+        if not isinstance(value, accepted) or (
+            isinstance(value, bool) and wanted is not bool
+        ):
+            raise errors.InputError(
+                f"{group}.{name} is {value!r}: expected {wanted.__name__}, got "
+                f"{type(value).__name__}"
+            )
+    return kind(**values)
+
+
+def _same_keys(
+    prefix: str,
+    found: Mapping[str, Any],
+    wanted: tuple[str, ...],
+    optional: tuple[str, ...] = (),
+) -> None:
+    for name in found:
+        if name not in wanted:
+            near = difflib.get_close_matches(name, wanted, n=1)
+            hint = f" Did you mean {prefix}{near[0]}?" if near else ""
+            raise errors.InputError(f"unknown config key {prefix}{name}.{hint}")
+    missing = [name for name in wanted if name not in found and name not in optional]
+    if missing:
+        raise errors.InputError(f"config key {prefix}{missing[0]} is missing")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise errors.InputError(f"{name} is {value!r}: use one of {', '.join(known)}")
+
+
+def _at_least(name: str, value: int | float, low: int | float) -> None:
+    if not value >= low:
+        raise errors.InputError(f"{name} is {value!r}: it must be at least {low}")
+
+
+def _between(
+    name: str, value: int | float, low: int | float, high: int | float
+) -> None:
+    if not low <= value <= high:
+        raise errors.InputError(
+            f"{name} is {value!r}: it must lie between {low} and {high}"
+        )
+
+
+def _count_or_rest(name: str, value: int) -> None:
+    if value < 1 and value != -1:
+        raise errors.InputError(f"{name} is {value!r}: use at least 1, or -1")

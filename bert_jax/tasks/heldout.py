@@ -1,0 +1,121 @@
+"""Held-out evaluation of pretraining: the model beside what counting alone reaches.
+
+Everything is a pure function of the store and the length of its rows: the pairs, the
+masks and the baselines are the same whichever run asks.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from bert_jax.data import instances as pair_rows
+from bert_jax.data import store
+from bert_jax.tasks import baselines, pretraining, task
+from bert_jax.text import tokenizer as tokenizers
+
+Place = Callable[[dict[str, np.ndarray]], Any]
+Evaluate = Callable[[PyTree, Any, Any], task.Sums]
+
+
+def held_out_rows(
+    folder_split: store.Store,
+    objective: str,
+    max_seq_length: int,
+    tokenizer: tokenizers.Tokenizer,
+) -> pair_rows.Instances:
+    """Returns the rows of the held-out split, the same for every run of the store."""
+    return pair_rows.Instances(
+        folder_split,
+        objective=objective,
+        max_seq_length=max_seq_length,
+        short_seq_prob=0.0,
+        seed=pretraining.EVAL_SEED,
+        cls_id=tokenizer.cls_id,
+        sep_id=tokenizer.sep_id,
+    )
+
+
+class HeldOut:
+    """Scores parameters on every held-out row, and the baselines on the same masks."""
+
+    def __init__(
+        self,
+        pretraining_task: pretraining.Pretraining,
+        rows: pair_rows.Instances,
+        counts: baselines.Counts,
+        *,
+        batch_size: int,
+        local_rows: slice,
+        evaluate: Evaluate,
+        place: Place,
+    ) -> None:
+        """Scores the baselines once; `evaluate` is the jitted `task.evaluate`.
+
+        Args:
+          batch_size: rows of a global batch; no result depends on it.
+          local_rows: those of them that this process makes.
+          place: puts a batch, or instance numbers, onto the devices.
+        """
+        self._task, self._rows, self._batch_size = pretraining_task, rows, batch_size
+        self._local, self._evaluate, self._place = local_rows, evaluate, place
+        self.baseline_metrics = self._score_baselines(counts)
+
+    def metrics(self, params: PyTree) -> dict[str, float]:
+        """Returns `eval/*` of the model and of the baselines, each a mean."""
+        sums: dict[str, np.ndarray] = {}
+        for batch, numbers in self._batches(self._local):
+            placed = self._place({**batch, "instances": numbers})
+            numbers = placed.pop("instances")
+            for name, pair in jax.device_get(
+                self._evaluate(params, placed, numbers)
+            ).items():
+                sums[name] = sums.get(name, np.zeros(2)) + np.float64(pair)
+        means = {f"eval/{name}": _mean(total) for name, total in sums.items()}
+        perplexity = math.exp(min(means["eval/mlm_loss"], 700.0))
+        return {**means, "eval/mlm_perplexity": perplexity, **self.baseline_metrics}
+
+    def _batches(self, rows: slice) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
+        for step in range(self._rows.num_batches(self._batch_size)):
+            first = step * self._batch_size
+            numbers = np.arange(first, first + self._batch_size, dtype=np.int32)[rows]
+            yield self._rows.batch_at_in_order(step, self._batch_size, rows), numbers
+
+    def _score_baselines(self, counts: baselines.Counts) -> dict[str, float]:
+        mask = jax.jit(self._task.prepare_eval)
+        sums: dict[str, np.ndarray] = {}
+        for batch, numbers in self._batches(slice(None)):
+            masked = jax.device_get(mask(batch, numbers))
+            real = masked["masked_lm_weights"] > 0
+            positions = masked["masked_lm_positions"]
+            left = np.take_along_axis(batch["input_ids"], positions - 1, axis=1)
+            scores = baselines.score(counts, masked["masked_lm_ids"][real], left[real])
+            for name, pair in scores.items():
+                sums[name] = sums.get(name, np.zeros(2)) + np.float64(pair)
+        return {f"eval/{name}": _mean(total) for name, total in sums.items()}
+
+
+def _mean(total: np.ndarray) -> float:
+    """Divides a sum by its weight, once."""
+    return float(total[0] / max(total[1], 1.0))
+
+
+def table(metrics: dict[str, float]) -> str:
+    """Returns the evaluation as a table for people."""
+    rows = [("", "MLM loss", "perplexity", "MLM accuracy", "NSP accuracy")]
+    names = {"unigram": "unigram counts", "bigram": "bigram counts", "mlm": "this model"}
+    for key, title in names.items():
+        loss, accuracy = metrics[f"eval/{key}_loss"], metrics[f"eval/{key}_accuracy"]
+        pairs = "-"
+        if key == "mlm" and "eval/nsp_accuracy" in metrics:
+            pairs = f"{metrics['eval/nsp_accuracy']:.3f}"
+        perplexity = f"{math.exp(min(loss, 700.0)):.1f}"
+        rows.append((title, f"{loss:.3f}", perplexity, f"{accuracy:.4f}", pairs))
+    lines = [
+        f"{row[0]:<16}" + "".join(f"{cell:>14}" for cell in row[1:]) for row in rows
+    ]
+    times = metrics["eval/mlm_accuracy"] / max(metrics["eval/unigram_accuracy"], 1e-9)
+    return "\n".join([*lines, f"MLM accuracy is {times:.2f} times the unigram's."])
