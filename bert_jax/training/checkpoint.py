@@ -29,8 +29,8 @@ from bert_jax.training import state as train_state
 _MANIFEST = "manifest.json"
 _DELETED = "deleted"
 _ARRAYS = ("params", "opt_state")
-# Orbax adds the time of the rename to this file after the manifest is written.
-_UNLISTED = (_MANIFEST, "_CHECKPOINT_METADATA")
+# Orbax writes these after the manifest: times, and the mark of the rename.
+_UNLISTED = (_MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt")
 
 _log = logging.getLogger(__name__)
 
