@@ -174,7 +174,7 @@ def _parse_json(record: Record) -> list[str]:
     """
     try:
         value = json.loads(record.text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise errors.InputError(
             f"{record.where}: no JSON ({error}). Mend or remove the line."
         ) from None

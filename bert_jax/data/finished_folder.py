@@ -57,17 +57,23 @@ def _locked(unfinished: Path, folder: Path) -> Iterator[None]:
     """Holds a folder for this process; the system lets go when the process ends."""
     descriptor = os.open(unfinished, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Between mkdir and the lock another build may have finished and renamed it.
-        if not os.path.samestat(os.fstat(descriptor), os.stat(unfinished)):
-            raise FileNotFoundError
+        if not _is_free(descriptor, unfinished):
+            raise errors.InputError(
+                f"another process is building {folder}. Wait until it is done."
+            )
         yield
-    except (BlockingIOError, FileNotFoundError):
-        raise errors.InputError(
-            f"another process is building {folder}. Wait until it is done."
-        ) from None
     finally:
         os.close(descriptor)
+
+
+def _is_free(descriptor: int, unfinished: Path) -> bool:
+    """Takes the lock if nobody has it and the folder still has its name."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Between mkdir and the lock another build may have finished and renamed it.
+        return os.path.samestat(os.fstat(descriptor), os.stat(unfinished))
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def _empty(unfinished: Path) -> None:

@@ -107,7 +107,9 @@ def _ends_sentence(text: str, start: int, match: re.Match[str]) -> bool:
 
 
 def _inside_brackets(text: str, start: int, match: re.Match[str]) -> bool:
-    """Says whether the mark ends a bracket that stands inside a longer sentence."""
+    """Says whether the mark ends a title or bracket that stands inside a sentence."""
+    if "》" in match["closers"] or "〉" in match["closers"]:
+        return True
     for closer, opener in (("）", "（"), (")", "(")):
         if closer in match["closers"]:
             return text[start : match.start()].strip().rfind(opener) > 0
