@@ -64,7 +64,7 @@ class Instances:
         self._length = max_seq_length
         self._short_seq_prob = short_seq_prob
         self._cls_id, self._sep_id = cls_id, sep_id
-        self._key = permutation.key_of(seed)
+        self._streams = permutation.fold_in(permutation.key_of(seed), np.arange(4))
         self._numbering = numberings.Numbering(store.shards)
         self._check_store(store)
         self._table = self._make_table(store.source_weights)
@@ -97,7 +97,7 @@ class Instances:
         """
         positions = _positions(step, batch_size, rows)
         epochs, places = np.divmod(positions, self.num_instances)
-        keys = permutation.fold_in(self._stream(ORDER), epochs)
+        keys = permutation.fold_in(self._streams[ORDER], epochs)
         indices = permutation.permute(places, self.num_instances, keys)
         return self._assemble(epochs, indices, np.arange(len(indices)), len(indices))
 
@@ -125,9 +125,6 @@ class Instances:
             return self._length - chunks.SPECIALS_OF_ROW
         return self._length - chunks.SPECIALS_OF_PAIR
 
-    def _stream(self, number: int) -> np.ndarray:
-        return permutation.fold_in(self._key, number)
-
     def _check_store(self, store: stores.Store) -> None:
         """Raises InputError when no row or no random next sentence can be made."""
         where = f"the {store.split} split of the store {store.folder}"
@@ -152,7 +149,7 @@ class Instances:
 
     def _targets(self, documents: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Returns how many tokens fill a chunk of each document."""
-        key = self._stream(TARGETS)
+        key = self._streams[TARGETS]
         return chunks.target_lengths(
             documents, self._capacity, self._short_seq_prob, key
         )
@@ -170,21 +167,27 @@ class Instances:
         return np.array(store.source_weights)[sources[documents]]
 
     def _rows(
-        self, epochs: Int64[np.ndarray, " r"], indices: Int64[np.ndarray, " r"]
+        self,
+        epochs: Int64[np.ndarray, " r"],
+        indices: Int64[np.ndarray, " r"],
+        numbers: Int64[np.ndarray, " r"],
     ) -> pairs.Rows:
-        """Returns what the rows at these indices of their epochs are made of."""
-        keys = permutation.fold_in(self._stream(ROWS), epochs)
+        """Returns what rows of the table become at these indices of their epochs."""
+        keys = permutation.fold_in(self._streams[ROWS], epochs)
         keys = permutation.fold_in(keys, indices)
-        copies = self._stream(COPIES)
-        numbers = self._mixture.rows_at(indices, epochs, copies)
         bounds = np.stack([self._table[numbers], self._table[numbers + 1]], axis=1)
         if self._objective == "full_sentences":
             return pairs.full_sentences(self._numbering.document_tokens, bounds)
         if self._objective == "sop":
             return pairs.ordered_pairs(self._numbering, bounds, self._capacity, keys)
-        targets = self._targets(self._numbering.document_of(bounds[:, 0]))
+        documents = self._numbering.document_of(bounds[:, 0])
         return pairs.sentence_pairs(
-            self._numbering, bounds, targets, self._capacity, keys
+            self._numbering,
+            bounds,
+            documents,
+            self._targets(documents),
+            self._capacity,
+            keys,
         )
 
     def _assemble(
@@ -195,7 +198,10 @@ class Instances:
         size: int,
     ) -> Batch:
         """Makes a batch of `size` rows, those at `places` real and the others empty."""
-        rows = self._rows(epochs, indices)
+        numbers = self._mixture.rows_at(indices, epochs, self._streams[COPIES])
+        order = np.argsort(numbers)  # Neighbours in memory are read one after another.
+        places = places[order]
+        rows = self._rows(epochs[order], indices[order], numbers[order])
         lengths, second = np.zeros((2, size, 1), np.int32)
         lengths[places, 0], second[places, 0] = rows.lengths, rows.second
         columns = np.arange(self._length, dtype=np.int32)

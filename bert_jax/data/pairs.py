@@ -41,6 +41,7 @@ class Rows:
 def sentence_pairs(
     numbering: numberings.Numbering,
     chunks: Int64[np.ndarray, "r 2"],
+    documents: Int64[np.ndarray, " r"],
     targets: Int64[np.ndarray, " r"],
     capacity: int,
     keys: UInt64[np.ndarray, " r"],
@@ -53,6 +54,7 @@ def sentence_pairs(
 
     Args:
       chunks: first sentence and end of each row's chunk.
+      documents: the document of each chunk.
       targets: tokens that a row shall have at least.
       capacity: tokens that a row has at most.
       keys: one for each row.
@@ -67,7 +69,7 @@ def sentence_pairs(
     chosen = np.flatnonzero(random)
     start_b[chosen], end_b[chosen] = _random_next(
         numbering,
-        numbering.document_of(chunks[chosen, 0]),
+        documents[chosen],
         targets[chosen] - length_a[chosen],
         draws[:, chosen],
     )

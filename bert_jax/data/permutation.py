@@ -21,11 +21,14 @@ Integers = int | np.integer | np.ndarray
 
 def mix(bits: Integers) -> np.ndarray:
     """Returns uint64 `bits` scrambled one to one: splitmix64's finaliser."""
-    bits = np.asarray(bits, np.uint64)
-    with np.errstate(over="ignore"):
-        bits = (bits ^ (bits >> np.uint64(30))) * MULTIPLIERS[0]
-        bits = (bits ^ (bits >> np.uint64(27))) * MULTIPLIERS[1]
-    return np.asarray(bits ^ (bits >> np.uint64(31)))
+    bits = np.array(bits, np.uint64)
+    # In place: a product of two scalars would warn that it wraps.
+    bits ^= bits >> np.uint64(30)
+    bits *= MULTIPLIERS[0]
+    bits ^= bits >> np.uint64(27)
+    bits *= MULTIPLIERS[1]
+    bits ^= bits >> np.uint64(31)
+    return bits
 
 
 def key_of(seed: int) -> np.ndarray:
@@ -40,9 +43,8 @@ def fold_in(key: Integers, counter: Integers) -> np.ndarray:
       key: uint64, any shape.
       counter: integers from 0, a shape that broadcasts with the key's.
     """
-    counter = np.asarray(counter).astype(np.uint64)
-    with np.errstate(over="ignore"):
-        counter = counter + GOLDEN
+    counter = np.array(counter).astype(np.uint64)
+    counter += GOLDEN
     return mix(np.asarray(key, np.uint64) ^ mix(counter))
 
 
