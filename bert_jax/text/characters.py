@@ -83,7 +83,7 @@ def control_pattern() -> re.Pattern[str]:
     >>> control_pattern().sub("", "a\\u200b b\\x00\\ufffdc\\n")
     'a bc\\n'
     """
-    controls = [c for c in _where("Cc", "Cf") if not c.isspace()]
+    controls = [c for c in _where("Cc", "Cf") if c not in "\t\n\r"]
     return re.compile(rf"[\ufffd{regex_class(controls)}]")
 
 

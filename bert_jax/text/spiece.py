@@ -158,9 +158,10 @@ def _processor(model: bytes, where: str) -> sentencepiece.SentencePieceProcessor
     """Loads a model, or says that it is none."""
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        if processor.vocab_size() > 0:
+        # Reads every piece: one may not be UTF-8.
+        if [processor.id_to_piece(index) for index in range(processor.vocab_size())]:
             return processor
-    except (RuntimeError, OSError):
+    except (RuntimeError, OSError, UnicodeDecodeError):
         pass
     raise errors.InputError(
         f"{where} is not a SentencePiece model. Give the .model file that"

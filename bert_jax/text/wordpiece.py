@@ -16,7 +16,7 @@ import tokenizers
 from jaxtyping import Int64, UInt32
 from tokenizers import models, normalizers, pre_tokenizers
 
-from bert_jax.text import vocabulary_file
+from bert_jax.text import characters, vocabulary_file
 
 MAX_CHARACTERS_PER_WORD = 200  # google-research/bert; Hugging Face's code has 100
 
@@ -100,8 +100,11 @@ class WordPiece:
     def _replace(self, sentence: str) -> str:
         """Puts stand-ins of the same meaning into one sentence."""
         if self._lowercase and "Σ" in sentence:
-            # Only U+0130 grows when lowered; so the two strings stay side by side.
-            lowered = sentence.replace("\u0130", "I").lower()
+            # Only U+0130 grows when lowered, so the two strings stay side by side.
+            # Control characters, dropped before, must not end a word: a soft hyphen
+            # does not.
+            even = characters.control_pattern().sub("\xad", sentence)
+            lowered = even.replace("\u0130", "I").lower()
             pairs = zip(sentence, lowered, strict=True)
             sentence = "".join(low if low == "ς" else c for c, low in pairs)
         return _DIFFERENT.sub(self._stand_in, sentence)

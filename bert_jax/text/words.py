@@ -7,6 +7,7 @@ digits keep the rule of '##'.
 """
 
 import contextlib
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from bert_jax import errors
 from bert_jax.text import characters, tokenizer, wordpiece
 
 NAMES = ("none", "jieba", "corpus")
+
+_POINTS = ("utf-32-le", "surrogatepass")  # a string as an array of code points
 
 
 @runtime_checkable
@@ -92,6 +95,11 @@ def encode(
 ) -> tuple[UInt32[np.ndarray, " n"], Int64[np.ndarray, " s"], Bool[np.ndarray, " n"]]:
     """Returns ids in a row, each sentence's length, and which ids begin a word.
 
+    A WordPiece that does not continue ("##") begins a word if it is no Chinese
+    character, or if one of `words` begins in it or among what was dropped before it.
+    A SentencePiece begins one at a space, or where one of `words` does. The first
+    piece of a sentence always does.
+
     Args:
       cutter: the tokenizer.
       sentences: raw text; no special piece is added.
@@ -105,45 +113,48 @@ def encode(
         return ids, lengths, _first_always(~cutter.is_continuation[ids], lengths)
     encoded = cutter.encode_with_offsets(sentences)
     ids, lengths = wordpiece.flatten([row for row, _ in encoded])
-    starts = [
-        word_starts(cutter, row, offsets, sentence, its_words)
-        for (row, offsets), sentence, its_words in zip(
-            encoded, sentences, words, strict=True
-        )
-    ]
-    return ids, lengths, np.concatenate([np.zeros(0, bool), *starts])
-
-
-def word_starts(
-    cutter: tokenizer.Tokenizer,
-    ids: Sequence[int],
-    offsets: wordpiece.Offsets,
-    sentence: str,
-    words: Sequence[str],
-) -> Bool[np.ndarray, " n"]:
-    """Says which pieces of one sentence begin a word.
-
-    A WordPiece that does not continue ("##") begins a word if it is no Chinese
-    character, or if one of `words` begins in it or among what was dropped before it.
-    A SentencePiece begins one at a space, or where one of `words` does.
-
-    Raises:
-      InputError: the words do not spell the sentence.
-    """
-    if not ids:
-        return np.zeros(0, bool)
-    number = word_of_character(sentence, words)
-    bounds = np.array(offsets, np.int64)
-    last = number[np.maximum(bounds[:, 1] - 1, bounds[:, 0])]
-    begins = np.diff(last, prepend=-1) != 0
-    own = ~cutter.is_continuation[np.array(ids)]
+    bounds = _bounds([offsets for _, offsets in encoded], lengths, sentences)
+    begins = _begins(bounds, _number_characters(sentences, words))
+    own = ~cutter.is_continuation[ids]
     if cutter.kind == "sentencepiece":
         starts = begins | own
     else:
-        heads = "".join(sentence[start] for start in bounds[:, 0])
-        starts = own & (begins | ~_is_cjk(heads))
-    starts[0] = True
-    return starts
+        points = np.frombuffer("".join(sentences).encode(*_POINTS), np.uint32)
+        starts = own & (begins | ~_is_cjk(points[bounds[:, 0]]))
+    return ids, lengths, _first_always(starts, lengths)
+
+
+def _bounds(
+    offsets: list[wordpiece.Offsets],
+    lengths: Int64[np.ndarray, " s"],
+    sentences: list[str],
+) -> Int64[np.ndarray, "n 2"]:
+    """Returns where each piece begins and ends in all sentences joined."""
+    pairs = itertools.chain.from_iterable(offsets)
+    flat = itertools.chain.from_iterable(pairs)
+    bounds = np.fromiter(flat, np.int64, 2 * int(lengths.sum())).reshape(-1, 2)
+    sizes = np.fromiter(map(len, sentences), np.int64, len(sentences))
+    return bounds + np.repeat(np.cumsum(sizes) - sizes, lengths)[:, None]
+
+
+def _begins(
+    bounds: Int64[np.ndarray, "n 2"], number: Int64[np.ndarray, " c"]
+) -> Bool[np.ndarray, " n"]:
+    """Says in which pieces, or among what was dropped before them, a word begins."""
+    # A piece that stands for a space SentencePiece put there is empty.
+    last = np.maximum(bounds[:, 1] - 1, bounds[:, 0])
+    return np.diff(number[np.minimum(last, len(number) - 1)], prepend=-1) != 0
+
+
+def _number_characters(
+    sentences: list[str], words: Sequence[Sequence[str]]
+) -> Int64[np.ndarray, " c"]:
+    """Numbers the words of all sentences in a row; returns each character's."""
+    first, parts = 0, [np.zeros(0, np.int64)]
+    for sentence, its_words in zip(sentences, words, strict=True):
+        parts.append(word_of_character(sentence, its_words) + first)
+        first += len(its_words) + 1
+    return np.concatenate(parts)
 
 
 def word_of_character(sentence: str, words: Sequence[str]) -> Int64[np.ndarray, " c"]:
@@ -175,9 +186,8 @@ def word_of_character(sentence: str, words: Sequence[str]) -> Int64[np.ndarray, 
     return np.maximum(np.cumsum(begins) - 1, 0)
 
 
-def _is_cjk(text: str) -> Bool[np.ndarray, " c"]:
-    """Says of each character whether it is Chinese."""
-    points = np.array([*map(ord, text)])
+def _is_cjk(points: UInt32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Says of each code point whether it is a Chinese character."""
     found = np.zeros(len(points), bool)
     for first, last in characters.CJK_RANGES:
         found |= (points >= first) & (points <= last)

@@ -39,8 +39,8 @@ def test_punctuation_parts_words():
 
 def test_controls_are_removed_and_white_space_is_not():
     sub = characters.control_pattern().sub
-    assert sub("", "a\x00b\x7f\u200b\u200e\ufeff\xad\ufffd") == "ab"
-    assert sub("", "a\tb\nc\u3000d\ue000") == "a\tb\nc\u3000d\ue000"
+    assert sub("", "a\x00b\x7f\x85\x0b\u200b\u200e\ufeff\xad\ufffd") == "ab"
+    assert sub("", "a\tb\r\nc\u3000d\ue000") == "a\tb\r\nc\u3000d\ue000"
 
 
 def test_dropped_is_controls_and_white_space():

@@ -142,6 +142,9 @@ def test_broken_models_are_refused(model: bytes, tmp_path: Path):
             load(model[:cut], tmp_path)
     with pytest.raises(errors.InputError, match="is empty"):
         load(b"", tmp_path)
+    no_text = model.replace("京".encode(), b"\xff\xff\xff")  # a piece not in UTF-8
+    with pytest.raises(errors.InputError, match="is not a SentencePiece model"):
+        load(no_text, tmp_path)
 
 
 def test_strip_accents_is_refused(model: bytes, tmp_path: Path):

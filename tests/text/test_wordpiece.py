@@ -110,6 +110,9 @@ def test_final_sigma_follows_the_published_lowering():
     # "Σ" alone, "ΣΣ", a sigma before a letter, one after a grown character, none last.
     rows = lower.encode(["Σ", "ΣΣ", "ΣΣİ", "İΣ", "ςΣ σ"])
     assert rows == [[5], [5, 8], [5, 6, 10], [9, 8], [7, 8, 5]]
+    # Dropped characters around it; a full stop does not end the word for Unicode.
+    rows = lower.encode(["i\x85Σ", "i\u200bΣ", "Σ\x00i", "iΣ\x01", "iΣ.i"])
+    assert rows == [[9, 8], [9, 8], [5, 10], [9, 8], [9, 6, 1, 9]]
 
 
 def test_strip_accents_is_apart_from_lowercase():

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bert_jax import errors
-from bert_jax.text import tokenizer, words
+from bert_jax.text import tokenizer, vocabulary, words
 
 TOKENS = (
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "iphone", "ok", "##ay", "1998"),
@@ -84,6 +85,19 @@ def test_many_sentences_at_once():
     assert (lengths.shape, starts.shape) == ((0,), (0,))
 
 
+def test_sentencepiece_words(tmp_path: Path):
+    texts = ["北京大学 手机", "北京 the cat", "大学北京", "手机 cat"] * 9
+    it = vocabulary.learn(
+        texts, kind="sentencepiece-bpe", vocab_size=30, lowercase=True, folder=tmp_path
+    )
+    ids, _, starts = words.encode(it, ["北京机大学 cat"], [["北京", "机大学", "cat"]])
+    shown = [it.tokens[index] for index in ids[starts]]
+    assert "".join(it.tokens[index] for index in ids) == "▁北京机大学▁cat"
+    assert [token[-1] for token in shown] == ["京", "机", "t"]
+    _, _, starts = words.encode(it, ["北京机大学 cat"])
+    assert [it.tokens[index][0] for index in ids[starts]] == ["▁", "▁"]
+
+
 def test_the_first_piece_always_begins_a_word():
     odd = tokenizer.Tokenizer("wordpiece", (*TOKENS[:5], "##", "#"), True, True)
     _, _, starts = words.encode(odd, ["##", "", "#"])
@@ -111,7 +125,7 @@ def test_jieba():
     )
 
 
-def test_jieba_writes_nothing(tmp_path):
+def test_jieba_writes_nothing(tmp_path: Path):
     code = "from bert_jax.text import words; print(words.Jieba().cut('北京大学'))"
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", code],
