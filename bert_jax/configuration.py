@@ -20,6 +20,7 @@ from bert_jax.training import optimizer
 
 TOKENIZERS = ("wordpiece", "sentencepiece-unigram", "sentencepiece-bpe")
 SEGMENTERS = ("none", "jieba", "corpus")
+FALLBACKS = ("none", "jieba")
 OBJECTIVES = ("nsp", "sop", "full_sentences")
 LOADERS = ("tfdata", "thread")
 MODEL_KEYS = tuple(field.name for field in dataclasses.fields(model_config.BertConfig))
@@ -37,6 +38,7 @@ class TextConfig:
       lowercase: whether to lowercase and strip accents (the "uncased" models).
       segmenter: where words begin in Chinese: `jieba`, `corpus` (words that come with
         the corpus) or `none` (every character is a word).
+      segmenter_fallback: `jieba` or `none`, for documents whose corpus has no words.
     """
 
     tokenizer: str = "wordpiece"
@@ -44,10 +46,12 @@ class TextConfig:
     vocab_size: int = 30522
     lowercase: bool = True
     segmenter: str = "none"
+    segmenter_fallback: str = "none"
 
     def __post_init__(self):
         _one_of("text.tokenizer", self.tokenizer, TOKENIZERS)
         _one_of("text.segmenter", self.segmenter, SEGMENTERS)
+        _one_of("text.segmenter_fallback", self.segmenter_fallback, FALLBACKS)
         _at_least("text.vocab_size", self.vocab_size, 6)
 
 

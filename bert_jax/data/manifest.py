@@ -39,12 +39,16 @@ class SourceEntry:
 
 @dataclass(frozen=True)
 class Options:
-    """The choices that change what a store contains."""
+    """The choices that change what a store contains.
+
+    `vocabulary` says how the vocabulary was learned; "given" if it was not learned.
+    """
 
     held_out_fraction: float
     drop_duplicates: bool
     segmenter: str
     segmenter_fallback: str
+    vocabulary: str = "given"
 
 
 @dataclass(frozen=True)

