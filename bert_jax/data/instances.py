@@ -43,7 +43,7 @@ class Instances:
         cls_id: int,
         sep_id: int,
     ) -> None:
-        """Makes the table of rows: about a minute for ten billion tokens.
+        """Makes the table of rows: about three seconds for a billion tokens.
 
         Args:
           objective: "nsp", true or random next sentences (label 1 = random); "sop",
