@@ -83,6 +83,8 @@ def build(
       StorageError: the disk failed or is full, or a worker died.
     """
     check_options(options)
+    if workers is not None and workers < 1:
+        raise errors.InputError(f"workers is {workers}. Give one or more.")
     readings = [corpus.Reading(source) for source in sources]
     with finished_folder.building(folder) as unfinished:
         tokenizer.save(unfinished)

@@ -48,6 +48,11 @@ def open_dataset(source: sources.Source) -> Dataset:
         builder = tfds.builder(name)
         builder.download_and_prepare()
         info = builder.info.splits[split]
+    except ImportError as error:
+        raise errors.InputError(
+            f"the dataset tfds:{source.where} needs {error.name}, which is not "
+            f"installed. Install it: pip install {error.name}"
+        ) from None
     except Exception as error:  # TFDS and its network raise whatever they like.
         raise errors.InputError(
             f"the dataset tfds:{source.where} cannot be had: {_first_line(error)}. "

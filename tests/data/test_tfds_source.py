@@ -94,6 +94,17 @@ def test_an_unknown_dataset_or_split_is_an_input_error(tiny_text):
         read(f"{tiny_text}[dev]")
 
 
+def test_a_module_that_a_dataset_needs_is_named(tiny_text, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def builder(name):
+        raise ModuleNotFoundError("No module named 'beam'", name="beam")
+
+    monkeypatch.setattr(tfds, "builder", builder)
+    with pytest.raises(errors.InputError, match="needs beam.*pip install beam"):
+        read(tiny_text)
+
+
 @pytest.mark.parametrize("module", ["tensorflow", "tensorflow_datasets"])
 def test_without_tensorflow_the_extra_is_named(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)

@@ -1,0 +1,79 @@
+"""A folder that is there when it is finished, and not before."""
+
+import errno
+import fcntl
+import os
+
+import pytest
+
+from bert_jax import errors
+from bert_jax.data import finished_folder
+
+
+def test_the_folder_appears_at_the_end_with_what_was_written(tmp_path):
+    folder = tmp_path / "deep" / "store"
+    with finished_folder.building(folder) as unfinished:
+        (unfinished / "a").write_text("a")
+        assert not folder.exists()
+    assert [path.name for path in folder.iterdir()] == ["a"]
+    assert [path.name for path in folder.parent.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, errors.InputError, SystemExit])
+def test_nothing_stays_when_something_is_raised(tmp_path, raised):
+    with pytest.raises(raised):
+        with finished_folder.building(tmp_path / "store") as unfinished:
+            (unfinished / "a").write_text("a")
+            raise raised
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_a_storage_error(tmp_path):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(errors.StorageError, match="store.*No space left.*Free some"):
+        with finished_folder.building(tmp_path / "store"):
+            raise full
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_emptied(tmp_path):
+    left = tmp_path / ".store.building"
+    (left / "inner").mkdir(parents=True)
+    (left / "train-00000.arrow").write_text("half")
+    with finished_folder.building(tmp_path / "store") as unfinished:
+        assert list(unfinished.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_a_folder_that_another_process_builds_is_left_alone(tmp_path):
+    other = tmp_path / ".store.building"
+    other.mkdir()
+    (other / "a").write_text("a")
+    descriptor = os.open(other, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(errors.InputError, match="another process is building"):
+        with finished_folder.building(tmp_path / "store"):
+            pass
+    os.close(descriptor)
+    assert (other / "a").exists() and not (tmp_path / "store").exists()
+
+
+def test_an_existing_file_or_full_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").write_text("mine")
+    for name in ("file", "full"):
+        with pytest.raises(errors.InputError, match=f"{name} exists already"):
+            with finished_folder.building(tmp_path / name):
+                pass
+    (tmp_path / "empty").mkdir()
+    with finished_folder.building(tmp_path / "empty") as unfinished:
+        (unfinished / "a").write_text("a")
+    assert (tmp_path / "empty" / "a").exists()
+
+
+def test_a_place_below_a_file_is_a_storage_error(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(errors.StorageError, match="cannot be written"):
+        with finished_folder.building(tmp_path / "file" / "store"):
+            pass
