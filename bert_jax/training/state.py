@@ -192,11 +192,18 @@ def _update(
     optimizer: optax.GradientTransformation,
     finite: Bool[Array, ""],
 ) -> TrainState:
-    """Returns the next state, or the same state if the step is not finite."""
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    updated = TrainState(state.step + 1, params, opt_state)
-    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+    """Returns the next state, or the same state if the step is not finite.
+
+    A branch, not a selection: choosing between the new and the old leaves doubled the
+    time of the update on CPU (4 layers of width 256: 57 ms against 33).
+    """
+
+    def update(state: TrainState, grads: PyTree) -> TrainState:
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state)
+
+    return lax.cond(finite, update, lambda state, _: state, state, grads)
 
 
 def _gradient_function(

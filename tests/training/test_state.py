@@ -18,11 +18,18 @@ def shapes_on(mesh, init_fn=small_model.init_fn):
     return state.abstract(init_fn, jax.random.key(0), OPTIMIZER, mesh)
 
 
-def make_step(mesh, *, accumulation_steps=1, dropout=0.0, prepare=small_model.prepare):
+def make_step(
+    mesh,
+    *,
+    accumulation_steps=1,
+    dropout=0.0,
+    prepare=small_model.prepare,
+    losses=None,
+):
     return state.make_train_step(
         prepare,
         small_model.weights,
-        small_model.losses(dropout),
+        losses or small_model.losses(dropout),
         OPTIMIZER,
         shapes_on(mesh),
         seed=5,
@@ -108,11 +115,21 @@ def test_micro_batches_are_strided_rows():
     np.testing.assert_array_equal(split["ids"], [[0, 2, 4, 6], [1, 3, 5, 7]])
 
 
-def test_dropout_differs_between_steps_and_micro_batches():
+def test_keys_differ_between_steps_and_micro_batches():
+    def draws(params, batch, key):
+        draw = jax.random.uniform(key)
+        sums = {"token": 0.0 * params["embedding"][0, 0], "row": draw}
+        return sums, {"draw": (draw, 1.0), "square": (draw**2, 1.0)}
+
     mesh = sharding.make_mesh(1, 1, 1)
-    _, dry = train(mesh, 1, accumulation_steps=2)
-    _, wet = train(mesh, 1, accumulation_steps=2, dropout=0.5)
-    assert dry[0]["loss"][0] != wet[0]["loss"][0]
+    train_step = make_step(mesh, accumulation_steps=2, losses=draws)
+    current = state.create(small_model.init_fn, jax.random.key(0), OPTIMIZER, mesh)
+    current, one = train_step(current, small_model.batch_at(0))
+    _, two = train_step(current, small_model.batch_at(0))
+    assert one["draw"][0] != two["draw"][0]
+    # a + b and a * a + b * b of the two micro-batches fit together only if a == b.
+    (total, weight), (square, _) = one["draw"], one["square"]
+    assert weight == 2 and abs(total**2 - 2 * square) > 1e-4
 
 
 def test_metrics_are_sums_and_values():

@@ -1,0 +1,331 @@
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import small_model
+
+from bert_jax import errors
+from bert_jax.training import (
+    checkpoint,
+    loop,
+    optimizer,
+    progress,
+    sharding,
+    state,
+    writer,
+)
+
+CONFIG = optimizer.OptimizerConfig(learning_rate=0.01, warmup_steps=2)
+
+
+class FakeStep:
+    """A train step that records its calls; the loss of step t is t, its weight 2."""
+
+    def __init__(self, calls, bad_step=None):
+        self.calls = calls
+        self.bad_step = bad_step
+
+    def __call__(self, current, batch):
+        step = int(current.step) + 1
+        self.calls.append(f"step {step} on {batch}")
+        finite = step != self.bad_step
+        metrics = {
+            "loss": (2.0 * step if finite else np.nan, 2.0),
+            "grad_norm": (1.0, 1.0),
+            "learning_rate": 0.1 / step,
+            "finite": Flag(finite, step, self.calls),
+        }
+        return state.TrainState(np.int32(step), {}, ()), metrics
+
+
+class Flag:
+    """A value that tells when the host looks at it."""
+
+    def __init__(self, value, step, calls):
+        self.value, self.step, self.calls = value, step, calls
+
+    def __bool__(self):
+        self.calls.append(f"read {self.step}")
+        return self.value
+
+
+def run_fake(calls, *, bad_step=None, start_step=0, batches=None, **options):
+    settings = {
+        "num_train_steps": 4,
+        "log_every_steps": 100,
+        "save_every_steps": 100,
+        "log": lambda step, values: calls.append(f"log {step}"),
+        "save": lambda step, current, interval: calls.append(f"save {step}"),
+        "speed": progress.Speed(10, 1.0),
+    }
+    return loop.run(
+        FakeStep(calls, bad_step),
+        state.TrainState(np.int32(start_step), {}, ()),
+        batches or itertools.count(start_step),
+        start_step=start_step,
+        **(settings | options),
+    )
+
+
+def test_metrics_are_read_one_step_late():
+    calls = []
+    final = run_fake(calls)
+    assert int(final.step) == 4
+    assert calls == [
+        "step 1 on 0",
+        "step 2 on 1",
+        "read 1",
+        "step 3 on 2",
+        "read 2",
+        "step 4 on 3",
+        "read 3",
+        "read 4",
+        "log 4",
+        "save 4",
+    ]
+
+
+def test_due_callbacks_come_after_the_metrics_and_before_the_save():
+    calls = []
+    note = loop.Callback(2, lambda step, current: calls.append(f"call {step}"))
+    run_fake(calls, callbacks=[note], save_every_steps=2, num_train_steps=3)
+    assert calls == [
+        "step 1 on 0",
+        "step 2 on 1",
+        "read 1",
+        "read 2",
+        "call 2",
+        "save 2",
+        "step 3 on 2",
+        "read 3",
+        "log 3",
+        "call 3",
+        "save 3",
+    ]
+
+
+def test_callbacks_get_the_state_of_their_step():
+    seen = []
+    note = loop.Callback(3, lambda step, current: seen.append((step, current.step)))
+    run_fake([], callbacks=[note], num_train_steps=7)
+    assert seen == [(3, 3), (6, 6), (7, 7)]
+
+
+def test_means_over_the_interval_and_latest_values():
+    logged = {}
+    run_fake([], log=logged.__setitem__, log_every_steps=3, num_train_steps=5)
+    assert list(logged) == [3, 5]
+    del logged[3]["train/tokens_per_second"], logged[5]["train/tokens_per_second"]
+    # Losses 1, 2, 3 and 4, 5.
+    assert logged[3] == pytest.approx(
+        {"train/loss": 2.0, "train/grad_norm": 1.0, "train/learning_rate": 0.1 / 3}
+    )
+    assert logged[5] == pytest.approx(
+        {"train/loss": 4.5, "train/grad_norm": 1.0, "train/learning_rate": 0.02}
+    )
+
+
+def test_a_resumed_interval_gives_the_means_of_the_uninterrupted_run():
+    saved, logged = {}, {}
+
+    def save(step, current, interval):
+        saved[step] = json.loads(json.dumps(interval))
+
+    run_fake([], save=save, save_every_steps=2, log_every_steps=3)
+    assert saved[2] == {"loss": [6.0, 4.0], "grad_norm": [2.0, 2.0]}
+    assert saved[4] == {}  # the last step was logged
+    options = {"log": logged.__setitem__, "log_every_steps": 3, "start_step": 2}
+    run_fake([], interval=saved[2], **options)
+    assert logged[3]["train/loss"] == 2.0
+
+
+def test_nothing_to_do_when_finished():
+    calls = []
+    final = run_fake(calls, start_step=4)
+    assert (calls, int(final.step)) == ([], 4)
+
+
+@pytest.mark.parametrize("save_every_steps", [1, 100])
+def test_not_finite_names_step_and_batch_and_saves_nothing_after(save_every_steps):
+    calls = []
+    with pytest.raises(errors.NotFiniteError) as caught:
+        run_fake(
+            calls,
+            bad_step=3,
+            save_every_steps=save_every_steps,
+            describe_batch="rows of batch {}".format,
+        )
+    assert "step 3 (rows of batch 2) is not finite: loss nan" in str(caught.value)
+    saves = [call for call in calls if call.startswith("save")]
+    assert saves == (["save 1", "save 2"] if save_every_steps == 1 else [])
+
+
+def batches_then_signal(number, at):
+    for index in itertools.count():
+        if index == at:
+            os.kill(os.getpid(), number)
+        yield index
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_saves_and_stops(number):
+    calls = []
+    before = signal.getsignal(number)
+    evaluate = loop.Callback(2, lambda step, current: calls.append("evaluate"))
+    with pytest.raises(errors.Stopped) as caught:
+        run_fake(calls, batches=batches_then_signal(number, 1), callbacks=[evaluate])
+    assert f"stopped by {number.name} after step 2 of 4" in str(caught.value)
+    assert caught.value.exit_code == 75
+    # No evaluation: who asks to stop waits.
+    assert calls[-3:] == ["read 1", "read 2", "save 2"]
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_in_the_last_step_is_a_finished_run():
+    calls = []
+    run_fake(calls, batches=batches_then_signal(signal.SIGTERM, 3))
+    assert calls[-1] == "save 4"
+
+
+def test_a_not_finite_step_is_not_saved_by_a_signal():
+    calls = []
+    with pytest.raises(errors.NotFiniteError):
+        run_fake(calls, bad_step=2, batches=batches_then_signal(signal.SIGTERM, 1))
+    assert not [call for call in calls if call.startswith("save")]
+
+
+def test_evaluate_divides_once():
+    def eval_step(params, batch, index):
+        return {"loss": (params * batch, 1.0 + index)}
+
+    found = loop.evaluate(eval_step, 2.0, iter([1.0, 5.0, 6.0]))
+    assert found == {"loss": 4.0}  # (2 + 10 + 12) / (1 + 2 + 3)
+
+
+def train(workdir, num_steps, stop_at=None):
+    """Trains the small model in a workdir as a command would, resuming it."""
+    transform = optimizer.make(CONFIG, 100)
+    mesh = sharding.make_mesh(1, 1, 1)
+    arguments = (small_model.init_fn, jax.random.key(0), transform, mesh)
+    shapes = state.abstract(*arguments)
+    train_step = state.make_train_step(
+        small_model.prepare,
+        small_model.weights,
+        small_model.losses(0.2),
+        transform,
+        shapes,
+        seed=1,
+        accumulation_steps=2,
+        schedule=optimizer.learning_rate(CONFIG, 100),
+    )
+    with checkpoint.Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
+        current, meta = checkpoints.restore_latest(shapes) or (
+            state.create(*arguments),
+            {"interval": {}},
+        )
+        start_step = int(current.step)
+
+        def batches():
+            for step in itertools.count(start_step):
+                if step == stop_at:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield sharding.place(small_model.batch_at(step), mesh)
+
+        def save(step, saved, interval):
+            checkpoints.save(step, saved, {"interval": interval})
+
+        with writer.Writer(workdir, start_step=start_step) as out:
+            final = loop.run(
+                train_step,
+                current,
+                batches(),
+                start_step=start_step,
+                num_train_steps=num_steps,
+                log_every_steps=2,
+                log=out.write,
+                save_every_steps=100,
+                save=save,
+                interval=meta["interval"],
+                speed=progress.Speed(112, 1.0),
+            )
+    assert train_step.jitted._cache_size() == 1
+    return final
+
+
+def run_process(workdir, stop_at):
+    """Trains 6 steps in another process, on one pinned core."""
+    program = (
+        "import os, sys, pathlib; os.sched_setaffinity(0, {int(sys.argv[3])})\n"
+        "import test_loop\n"
+        "stop_at = int(sys.argv[2])\n"
+        "test_loop.train(pathlib.Path(sys.argv[1]), 6, stop_at)"
+    )
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parents[1])])
+    core = str(min(os.sched_getaffinity(0)))
+    settings = {
+        "PYTHONPATH": path,
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            program,
+            str(workdir),
+            str(stop_at),
+            core,
+        ],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+    )
+
+
+def logged_losses(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [(line["step"], line["train/loss"]) for line in map(json.loads, lines)]
+
+
+def final_arrays(workdir):
+    mesh = sharding.make_mesh(1, 1, 1)
+    transform = optimizer.make(CONFIG, 100)
+    arguments = (small_model.init_fn, jax.random.key(0), transform, mesh)
+    with checkpoint.Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
+        return checkpoints.restore_latest(state.abstract(*arguments))[0]
+
+
+def test_two_processes_in_turn_equal_one_to_the_bit(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    done = run_process(whole, -1)
+    assert done.returncode == 0, done.stderr[-3000:]
+    stopped = run_process(parts, 2)
+    assert "Stopped: stopped by SIGTERM after step 3 of 6" in stopped.stderr
+    assert checkpoint.steps(parts / "checkpoints") == [3]
+    resumed = run_process(parts, -1)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    expected, found = final_arrays(whole), final_arrays(parts)
+    assert int(expected.step) == int(found.step) == 6
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert logged_losses(parts) == logged_losses(whole)
+    assert [step for step, _ in logged_losses(whole)] == [2, 4, 6]
+
+
+def test_the_small_run_of_that_test_in_this_process(tmp_path):
+    with pytest.raises(errors.Stopped):
+        train(tmp_path, 4, stop_at=1)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [2]
+    assert int(train(tmp_path, 4).step) == 4
+    assert (tmp_path / "curves.png").exists()
