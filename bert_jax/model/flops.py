@@ -8,7 +8,9 @@ from bert_jax.model import config
 
 
 def training_flops_per_token(
-    bert: config.BertConfig, effective_length: float, predicted_share: float
+    bert: config.BertConfig,
+    effective_length: int | float,
+    predicted_share: float,
 ) -> float:
     """Returns `6 N + 12 n D L_eff + 6 (D V + D^2) m`, forward and backward.
 

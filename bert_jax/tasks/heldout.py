@@ -106,7 +106,11 @@ def _mean(total: np.ndarray) -> float:
 def table(metrics: dict[str, float]) -> str:
     """Returns the evaluation as a table for people."""
     rows = [("", "MLM loss", "perplexity", "MLM accuracy", "NSP accuracy")]
-    names = {"unigram": "unigram counts", "bigram": "bigram counts", "mlm": "this model"}
+    names = {
+        "unigram": "unigram counts",
+        "bigram": "bigram counts",
+        "mlm": "this model",
+    }
     for key, title in names.items():
         loss, accuracy = metrics[f"eval/{key}_loss"], metrics[f"eval/{key}_accuracy"]
         pairs = "-"

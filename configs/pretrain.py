@@ -1,0 +1,51 @@
+"""The published recipe of BERT: sequences of 128 tokens, then of 512.
+
+    python -m bert_jax.pretrain --config=configs/pretrain.py:base \
+        --config.data.corpus="tfds:wikipedia/20230601.en,text:books/*.txt" \
+        --config.text.vocab=vocab.txt --workdir=runs/base
+    python -m bert_jax.pretrain --config=configs/pretrain.py:base,phase=2 \
+        --config.init_from=runs/base --config.data.store=runs/base/store \
+        --config.text.vocab=vocab.txt --workdir=runs/base-512
+
+Sizes: tiny, mini, small, medium, base, large. Options: `phase=2`, `lamb`.
+Devlin et al. 2018 (arXiv:1810.04805), appendix A.2: 1,000,000 steps of 256 rows, the
+first 90 % with 128 tokens, Adam 1e-4 with 10,000 steps of warm-up; on 4 to 16 Cloud
+TPUs, four days. With `lamb`, the large batches of You et al. 2019 (arXiv:1904.00962):
+65,536 rows, then 32,768, in 76 minutes on 1,024 TPU v3 chips. Not run at full length
+here.
+"""
+
+from bert_jax import configuration
+
+SIZES = ("tiny", "mini", "small", "medium", "base", "large")
+
+
+def get_config(options: str = "base"):
+    size, *rest = options.split(",")
+    if size not in SIZES or set(rest) - {"phase=2", "lamb"}:
+        raise ValueError(
+            f"configs/pretrain.py:{options}: write a size of {', '.join(SIZES)}, and "
+            "after commas, if wanted, phase=2 and lamb"
+        )
+    config = configuration.default()
+    config.model.size = size
+    config.run.dtype = "bfloat16"  # float32 parameters, losses and statistics
+    config.run.batch_size = 256
+    config.run.num_train_steps = 900_000
+    config.data.max_predictions_per_seq = 20
+    if "phase=2" in rest:
+        config.data.max_seq_length = 512
+        config.data.max_predictions_per_seq = 80
+        config.run.num_train_steps = 100_000
+    if "lamb" in rest:
+        _use_lamb(config, second="phase=2" in rest)
+    return config
+
+
+def _use_lamb(config, *, second: bool) -> None:
+    """Sets the large batches, with the rates that others published for them."""
+    config.optimizer.name = "lamb"
+    config.run.batch_size = 32_768 if second else 65_536
+    config.run.num_train_steps = 1_563 if second else 7_038
+    config.optimizer.warmup_steps = 200 if second else 2_000
+    config.optimizer.learning_rate = 4e-3 if second else 6e-3

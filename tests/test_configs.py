@@ -1,0 +1,78 @@
+"""Every experiment in configs/ builds model and optimizer by shapes alone."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from bert_jax import configuration
+from bert_jax.model import heads
+from bert_jax.training import optimizer
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SIZES = ("tiny", "mini", "small", "medium", "base", "large")
+NAMES = [
+    "demo",
+    "demo_en",
+    *(f"pretrain:{size}" for size in SIZES),
+    "pretrain:base,phase=2",
+    "pretrain:large,lamb",
+    "pretrain:large,phase=2,lamb",
+    *(f"pretrain_zh:{size}" for size in SIZES),
+    "pretrain_zh:base,phase=2",
+]
+
+
+def _module(stem: str):
+    spec = importlib.util.spec_from_file_location(stem, CONFIGS / f"{stem}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _config(name: str):
+    stem, _, options = name.partition(":")
+    return _module(stem).get_config(*([options] if options else []))
+
+
+def test_no_config_is_missing_here():
+    found = {path.stem for path in CONFIGS.glob("*.py")}
+    assert found == {name.partition(":")[0] for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_builds(name):
+    settings = configuration.parse(_config(name))
+    bert = settings.bert(settings.text.vocab_size)
+    model = heads.BertForPreTraining(
+        bert, settings.run.execution(), settings.data.objective != "full_sentences"
+    )
+    shapes = nn.unbox(heads.parameter_shapes(model))
+    steps = settings.run.num_train_steps
+    made = optimizer.make(settings.optimizer, steps)
+    moments = jax.eval_shape(made.init, shapes)
+    count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes))
+    assert sum(int(np.prod(x.shape)) for x in jax.tree.leaves(moments)) > 2 * count
+    rate = optimizer.learning_rate(settings.optimizer, steps)
+    assert 0 <= float(rate(steps - 1)) <= settings.optimizer.learning_rate
+
+
+@pytest.mark.parametrize("name", sorted({name.partition(":")[0] for name in NAMES}))
+def test_the_docstring_is_the_command(name):
+    assert f"--config=configs/{name}.py" in _module(name).__doc__
+
+
+@pytest.mark.parametrize("name", ["pretrain:huge", "pretrain:base,phase=3"])
+def test_an_unknown_option_says_what_to_write(name):
+    with pytest.raises(ValueError, match="write a size of tiny"):
+        _config(name)
+
+
+def test_chinese_configs_mask_whole_words():
+    for size in SIZES:
+        config = _config(f"pretrain_zh:{size}")
+        assert config.data.whole_word
+        assert config.text.segmenter == "jieba"

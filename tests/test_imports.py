@@ -1,0 +1,109 @@
+"""Which way imports run between the rooms, read from the source."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "bert_jax"
+
+# Room -> the rooms it may import; a command may import anything. `errors` is a leaf
+# that all may import. Training, model, text and objectives stand alone.
+ALLOWED = {
+    "errors": set(),
+    "training": set(),
+    "model": set(),
+    "text": set(),
+    "objectives": set(),
+    "data": {"text"},
+    "tasks": {"model", "data", "objectives", "text"},
+    "configuration": {"model", "training"},
+}
+COMMANDS = {
+    "commands",
+    "evaluate",
+    "loading",
+    "predict",
+    "prepare",
+    "pretrain",
+    "report",
+}
+# Heavy or optional: imported inside the function that needs them, if at all.
+LAZY = {"tensorflow", "tensorflow_datasets", "jieba", "torch", "transformers"}
+NOT_IN_LIBRARY = {"absl", "ml_collections"}
+
+
+def _modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def _room(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _rooms_imported(path: Path) -> set[str]:
+    names = _imports(ast.parse(path.read_text(encoding="utf-8")))
+    ours = {name.split(".")[1] for name in names if name.startswith("bert_jax.")}
+    return ours - {_room(path), "errors"}
+
+
+def test_there_is_something_to_check():
+    assert len(_modules()) > 30
+    assert _rooms_imported(PACKAGE / "tasks" / "pretraining.py") >= {"model"}
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    room = _room(path)
+    if room in COMMANDS or room == "__init__":
+        return
+    forbidden = _rooms_imported(path) - ALLOWED[room]
+    assert not forbidden, f"{room} imports {forbidden}"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_heavy_imports_are_lazy_and_flags_stop_at_the_door(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    at_the_top = {
+        name.split(".")[0]
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in _imports(node)
+    }
+    assert not at_the_top & LAZY
+    if _room(path) in ALLOWED and _room(path) != "configuration":
+        anywhere = {name.split(".")[0] for name in _imports(tree)}
+        assert not anywhere & NOT_IN_LIBRARY
+
+
+def test_no_file_is_two_rooms_and_no_name_says_nothing():
+    for path in _modules():
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+        assert path.stem not in {"utils", "helpers", "common", "misc"}, path
+
+
+def test_model_training_and_objectives_import_without_tensorflow_and_flags():
+    program = (
+        "import sys\n"
+        "for name in ('tensorflow', 'ml_collections', 'pyarrow'):\n"
+        "    sys.modules[name] = None\n"
+        "import bert_jax, bert_jax.objectives\n"
+        "from bert_jax.model import encoder, heads, flops\n"
+        "from bert_jax.training import loop, checkpoint, state, writer\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()

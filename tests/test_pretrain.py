@@ -1,0 +1,285 @@
+"""The main job from end to end: from text to a model, resumed, refused, stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import tiny_run
+from bert_jax import errors, evaluate, loading, pretrain, report
+from bert_jax.training import state
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return tiny_run.write_corpus(tmp_path_factory.mktemp("corpus") / "text.txt")
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory):
+    """A run of six steps that was never interrupted."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return pretrain.train(tiny_run.config(corpus), workdir)
+
+
+def _lines(workdir):
+    text = (workdir / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _losses(workdir):
+    return {x["step"]: x["train/loss"] for x in _lines(workdir) if "train/loss" in x}
+
+
+def _same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_a_run_leaves_what_the_design_says(trained):
+    names = {path.name for path in trained.workdir.iterdir()}
+    assert {
+        "config.json",
+        "checkpoints",
+        "metrics.jsonl",
+        "curves.png",
+        "tensorboard",
+        "tokenizer",
+        "store",
+        "compilation_cache",
+    } <= names
+    assert [p.name for p in sorted((trained.workdir / "checkpoints").iterdir())] == [
+        "3",
+        "6",
+    ]
+    assert (trained.workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    steps = [line["step"] for line in _lines(trained.workdir) if "train/loss" in line]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    last = {k: v for line in _lines(trained.workdir) for k, v in line.items()}
+    assert {
+        "train/mlm_accuracy",
+        "train/tokens_per_second",
+        "train/learning_rate",
+        "eval/mlm_loss",
+        "eval/mlm_perplexity",
+        "eval/mlm_accuracy",
+        "eval/nsp_accuracy",
+        "eval/unigram_accuracy",
+        "eval/bigram_accuracy",
+    } <= set(last)
+
+
+def test_config_json_is_complete(trained):
+    tree = json.loads((trained.workdir / "config.json").read_text())
+    assert tree["model"]["vocab_size"] == trained_vocabulary(trained)
+    assert tree["model"]["layer_norm_eps"] == 1e-12
+    assert set(tree) == {
+        "init_from",
+        "model",
+        "text",
+        "data",
+        "optimizer",
+        "mesh",
+        "run",
+    }
+
+
+def trained_vocabulary(trained):
+    return loading.load(trained.workdir).tokenizer.vocab_size
+
+
+def test_a_second_start_says_that_it_is_finished(trained, corpus, capsys):
+    again = pretrain.train(tiny_run.config(corpus), trained.workdir)
+    assert "finished: step 6 of 6" in capsys.readouterr().err
+    _same(again.state.params, trained.state.params)
+    assert again.metrics == trained.metrics
+
+
+def test_a_stopped_run_resumes_bit_for_bit(trained, corpus, tmp_path, monkeypatch):
+    def stop(step, metrics):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return f"evaluation after step {step}"
+
+    monkeypatch.setattr(report, "line", stop)
+    with pytest.raises(errors.Stopped, match="SIGTERM after step 4 of 6"):
+        pretrain.train(tiny_run.config(corpus), tmp_path)
+    monkeypatch.undo()
+    resumed = pretrain.train(tiny_run.config(corpus), tmp_path)
+    _same(resumed.state, trained.state)
+    assert resumed.metrics == trained.metrics
+    assert _losses(tmp_path) == _losses(trained.workdir)
+
+
+def test_two_processes_in_turn_equal_one(trained, corpus, tmp_path):
+    """Kill -9 after the save of step 3; a new process goes on."""
+    config = json.dumps(tiny_run.config(corpus).to_dict())
+    program = (
+        "import json, os, signal, sys\n"
+        "from bert_jax import pretrain\n"
+        "from bert_jax.training import checkpoint\n"
+        "save = checkpoint.Checkpoints.save\n"
+        "def save_and_die(self, step, *rest):\n"
+        "    save(self, step, *rest)\n"
+        "    self.wait()\n"
+        "    if step == 3 and sys.argv[2] == 'die':\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "checkpoint.Checkpoints.save = save_and_die\n"
+        f"pretrain.train(json.loads({config!r}), sys.argv[1])\n"
+    )
+    codes = []
+    for how in ("die", "live"):
+        command = [sys.executable, "-c", program, str(tmp_path), how]
+        codes.append(subprocess.run(command, cwd=ROOT, capture_output=True).returncode)
+    assert codes == [-signal.SIGKILL, 0]
+    assert _losses(tmp_path) == _losses(trained.workdir)
+    one, other = loading.load(tmp_path), loading.load(trained.workdir)
+    _same(one.params, other.params)
+
+
+def test_evaluate_gives_the_same_numbers_to_the_last_digit(trained):
+    assert evaluate.evaluate(trained.workdir) == trained.metrics
+
+
+def test_a_config_that_changes_the_result_is_refused(trained, corpus):
+    config = tiny_run.config(corpus, optimizer__learning_rate=2e-3, run__seed=1)
+    before = sorted(trained.workdir.rglob("*"))
+    with pytest.raises(errors.InputError) as caught:
+        pretrain.train(config, trained.workdir)
+    message = str(caught.value)
+    assert "optimizer.learning_rate was 0.001 and is 0.002" in message
+    assert "run.seed was 0 and is 1" in message
+    assert "--allow_changed_config" in message
+    assert sorted(trained.workdir.rglob("*")) == before
+
+
+def test_a_config_that_changes_no_result_is_accepted(trained, corpus):
+    config = tiny_run.config(corpus, run__log_every_steps=2, run__keep_checkpoints=9)
+    again = pretrain.train(config, trained.workdir)
+    assert again.metrics == trained.metrics
+
+
+def test_continued_pretraining_starts_from_given_weights(trained, corpus, tmp_path):
+    config = tiny_run.config(corpus, init_from=str(trained.workdir))
+    config.optimizer.learning_rate = 1e-9
+    config.run.num_train_steps = 1
+    config.optimizer.warmup_steps = 0
+    continued = pretrain.train(config, tmp_path)
+    for one, other in zip(
+        jax.tree.leaves(continued.state.params),
+        jax.tree.leaves(trained.state.params),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-7)
+
+
+def test_weights_of_another_shape_are_refused(trained, corpus, tmp_path):
+    config = tiny_run.config(
+        corpus, init_from=str(trained.workdir), model__intermediate_size=48
+    )
+    with pytest.raises(errors.CheckpointError, match="intermediate"):
+        pretrain.train(config, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_state(
+    corpus, tmp_path, monkeypatch
+):
+    make = state.make_train_step
+
+    def poisoned(prepare, weights, losses, *rest, **options):
+        def bad_losses(params, batch, key):
+            sums, metrics = losses(params, batch, key)
+            bad = jax.numpy.where(batch["poison"].max() > 0, jax.numpy.nan, 0.0)
+            return {name: value + bad for name, value in sums.items()}, metrics
+
+        return make(prepare, weights, bad_losses, *rest, **options)
+
+    place = pretrain.Experiment.place
+    seen = []
+
+    def with_poison(self, batch):
+        if "instances" not in batch:  # a training batch
+            seen.append(len(seen))
+            batch = {**batch, "poison": np.full(8, len(seen) == 5, np.int32)}
+        return place(self, batch)
+
+    monkeypatch.setattr(state, "make_train_step", poisoned)
+    monkeypatch.setattr(pretrain.Experiment, "place", with_poison)
+    with pytest.raises(errors.NotFiniteError) as caught:
+        pretrain.train(tiny_run.config(corpus), tmp_path)
+    assert "step 5 (batch_at(4): rows" in str(caught.value)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["3"]
+    assert max(_losses(tmp_path)) == 4
+
+
+def test_losses_are_those_of_one_device_on_any_mesh(corpus, tmp_path):
+    """Five steps with dropout on; the batch of 8 is cut over 8 devices."""
+    losses = {}
+    for data, fsdp, tensor in ((1, 1, 1), (8, 1, 1), (2, 2, 2)):
+        mesh = {"mesh__data": data, "mesh__fsdp": fsdp, "mesh__tensor": tensor}
+        config = tiny_run.config(corpus, run__num_train_steps=5, **mesh)
+        config.data.store = str(tmp_path / "store")
+        workdir = tmp_path / f"{data}{fsdp}{tensor}"
+        pretrain.train(config, workdir)
+        losses[data, fsdp, tensor] = list(_losses(workdir).values())
+    assert len(losses[1, 1, 1]) == 5
+    np.testing.assert_allclose(losses[8, 1, 1], losses[1, 1, 1], atol=1e-5)
+    np.testing.assert_allclose(losses[2, 2, 2], losses[1, 1, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["nsp", "full_sentences"])
+def test_accumulated_steps_equal_the_large_batch(corpus, tmp_path, objective):
+    losses = []
+    for parts in (1, 4):
+        config = tiny_run.config(
+            corpus,
+            run__accumulation_steps=parts,
+            run__num_train_steps=3,
+            data__objective=objective,
+            model__hidden_dropout_prob=0.0,
+            model__attention_probs_dropout_prob=0.0,
+        )
+        config.data.store = str(tmp_path / "store")
+        pretrain.train(config, tmp_path / str(parts))
+        losses.append(list(_losses(tmp_path / str(parts)).values()))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data__objective": "sop", "optimizer__name": "lamb"},
+        {
+            "text__tokenizer": "sentencepiece-unigram",
+            "text__vocab_size": 120,
+            "text__segmenter": "jieba",
+            "data__whole_word": True,
+            "data__max_ngram": 3,
+            "run__dtype": "bfloat16",
+            "run__remat": "dots",
+            "optimizer__schedule": "wsd",
+            "data__loader": "tfdata",
+        },
+    ],
+    ids=["sop-lamb", "sentencepiece-jieba-ngrams-bfloat16-tfdata"],
+)
+def test_other_recipes_run(corpus, tmp_path, changes):
+    config = tiny_run.config(corpus, run__num_train_steps=2, **changes)
+    trained = pretrain.train(config, tmp_path)
+    assert 0 < trained.metrics["eval/mlm_loss"] < 10
+
+
+def test_epochs_instead_of_steps(trained, corpus):
+    settings = pretrain.configuration.parse(
+        tiny_run.config(
+            corpus, run__num_train_steps=-1, run__num_train_epochs=2.5
+        )
+    )
+    assert pretrain.num_train_steps(settings, rows=80) == 25
