@@ -17,6 +17,11 @@ from bert_jax.data import store
 from bert_jax.tasks import baselines, pretraining, task
 from bert_jax.text import tokenizer as tokenizers
 
+PAIR_WEIGHTS = "next_sentence_weights"
+
+# Which figure about pairs stands in the row of the unigram and of the model.
+PAIR_COLUMN = {"unigram": "eval/nsp_majority_accuracy", "mlm": "eval/nsp_accuracy"}
+
 Place = Callable[[dict[str, np.ndarray]], Any]
 Evaluate = Callable[[PyTree, Any, Any], task.Sums]
 
@@ -87,7 +92,10 @@ class HeldOut:
     def _score_baselines(self, counts: baselines.Counts) -> dict[str, float]:
         mask = jax.jit(self._task.prepare_eval)
         sums: dict[str, np.ndarray] = {}
+        pairs = np.zeros(2)  # pairs with label 0, with label 1
         for batch, numbers in self._batches(slice(None)):
+            labels, weights = batch["next_sentence_labels"], batch[PAIR_WEIGHTS]
+            pairs += np.bincount(labels.ravel(), weights.ravel(), 2)
             masked = jax.device_get(mask(batch, numbers))
             real = masked["masked_lm_weights"] > 0
             positions = masked["masked_lm_positions"]
@@ -95,6 +103,8 @@ class HeldOut:
             scores = baselines.score(counts, masked["masked_lm_ids"][real], left[real])
             for name, pair in scores.items():
                 sums[name] = sums.get(name, np.zeros(2)) + np.float64(pair)
+        if pairs.sum():
+            sums["nsp_majority_accuracy"] = np.array([pairs.max(), pairs.sum()])
         return {f"eval/{name}": _mean(total) for name, total in sums.items()}
 
 
@@ -113,9 +123,8 @@ def table(metrics: dict[str, float]) -> str:
     }
     for key, title in names.items():
         loss, accuracy = metrics[f"eval/{key}_loss"], metrics[f"eval/{key}_accuracy"]
-        pairs = "-"
-        if key == "mlm" and "eval/nsp_accuracy" in metrics:
-            pairs = f"{metrics['eval/nsp_accuracy']:.3f}"
+        of_pairs = metrics.get(PAIR_COLUMN[key]) if key in PAIR_COLUMN else None
+        pairs = "-" if of_pairs is None else f"{of_pairs:.4f}"
         perplexity = f"{math.exp(min(loss, 700.0)):.1f}"
         rows.append((title, f"{loss:.3f}", perplexity, f"{accuracy:.4f}", pairs))
     lines = [
