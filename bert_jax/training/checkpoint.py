@@ -48,7 +48,8 @@ class Checkpoints:
         Raises InputError if `keep` is less than 1, StorageError if it fails.
         """
         if keep < 1:
-            raise errors.InputError(f"run.keep_checkpoints must be at least 1: {keep}")
+            message = f"the checkpoints to keep must be at least 1; found {keep}"
+            raise errors.InputError(message)
         self.folder = folder.resolve()
         self._asynchronous = asynchronous
         self._saving: int | None = None
@@ -99,7 +100,7 @@ class Checkpoints:
         save or the one before could not be written.
         """
         self.wait()
-        for stale in steps(self.folder):
+        for stale in self._manager.all_steps():
             if stale >= step:
                 self._manager.delete(stale)
         items = ocp.args.Composite(

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, TextIO
 
 import jax
-import tensorboardX
 
 from bert_jax import errors
 from bert_jax.training import curves
@@ -45,6 +44,8 @@ class Writer:
                 raise _failure(workdir, error) from error
 
     def _open(self, start_step: int) -> None:
+        import tensorboardX  # takes torch along where that is installed: 3 s
+
         path = self._workdir / METRICS
         kept = [line for line in read(path) if 0 < line["step"] <= start_step]
         _replace(path, "".join(_dump(line) for line in kept).encode())

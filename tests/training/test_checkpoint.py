@@ -96,7 +96,7 @@ def test_only_the_newest_are_kept_and_the_trash_is_emptied(tmp_path):
 
 
 def test_keep_must_keep_something(tmp_path):
-    with pytest.raises(errors.InputError, match="must be at least 1: 0"):
+    with pytest.raises(errors.InputError, match="must be at least 1; found 0"):
         checkpoint.Checkpoints(tmp_path, keep=0)
 
 
