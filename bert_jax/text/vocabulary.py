@@ -139,7 +139,6 @@ def _learn_wordpiece(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
         special_tokens=[*vocabulary_file.SPECIALS, *singles],
-        limit_alphabet=len(known) + 1,
         show_progress=False,
     )
     rust.train_from_iterator(_repeat(words), trainer)

@@ -121,7 +121,7 @@ def encode(
     else:
         points = np.frombuffer("".join(sentences).encode(*_POINTS), np.uint32)
         starts = own & (begins | ~_is_cjk(points[bounds[:, 0]]))
-    return ids, lengths, _first_always(starts, lengths)
+    return ids, lengths, starts
 
 
 def _bounds(

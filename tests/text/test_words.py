@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from bert_jax import errors
 from bert_jax.text import tokenizer, vocabulary, words
@@ -81,6 +82,8 @@ def test_many_sentences_at_once():
     assert ids.tolist() == [13, 14, 5, 15, 16]
     assert lengths.tolist() == [2, 0, 3]
     assert starts.tolist() == [True, False, True, True, False]
+    _, _, starts = words.encode(CHINESE, ["北京", "大学"], [["北京"], ["大学"]])
+    assert starts.tolist() == [True, False, True, False]
     _, lengths, starts = words.encode(CHINESE, [], [])
     assert (lengths.shape, starts.shape) == ((0,), (0,))
 
@@ -94,14 +97,29 @@ def test_sentencepiece_words(tmp_path: Path):
     shown = [it.tokens[index] for index in ids[starts]]
     assert "".join(it.tokens[index] for index in ids) == "▁北京机大学▁cat"
     assert [token[-1] for token in shown] == ["京", "机", "t"]
-    _, _, starts = words.encode(it, ["北京机大学 cat"])
+    # A space parts even what one word holds.
+    ids, _, starts = words.encode(it, ["手机 cat"], [["手机 cat"]])
+    assert [it.tokens[index][0] for index in ids[starts]] == ["▁", "▁"]
+    ids, _, starts = words.encode(it, ["北京机大学 cat"])
     assert [it.tokens[index][0] for index in ids[starts]] == ["▁", "▁"]
 
 
-def test_the_first_piece_always_begins_a_word():
-    odd = tokenizer.Tokenizer("wordpiece", (*TOKENS[:5], "##", "#"), True, True)
-    _, _, starts = words.encode(odd, ["##", "", "#"])
-    assert starts.tolist() == [True, True, True]
+def test_the_first_piece_always_begins_a_word(tmp_path: Path):
+    options = {"pad_piece": "[PAD]", "unk_piece": "[UNK]", "vocab_size": 99}
+    ids = {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the cat", "cat the"] * 9),
+        model_prefix=str(tmp_path / "spiece"),
+        **{"model_type": "char", "hard_vocab_limit": False, "minloglevel": 2},
+        **(options | ids | {"control_symbols": ["[CLS]", "[SEP]", "[MASK]"]}),
+        add_dummy_prefix=False,
+    )
+    (tmp_path / "spiece.vocab").unlink()
+    it = tokenizer.load(tmp_path)
+    for its_words in (None, [["ca", "t the"], [], ["th", "e"]]):
+        _, lengths, starts = words.encode(it, ["cat the", "", "the"], its_words)
+        assert lengths.tolist() == [7, 0, 3]
+        assert starts[[0, 7]].all()
 
 
 def test_words_that_do_not_spell_the_sentence_are_refused():
