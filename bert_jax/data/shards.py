@@ -14,8 +14,7 @@ from jaxtyping import Int64
 from bert_jax.data import blocks, store
 from bert_jax.data import manifest as manifests
 
-# 16 MiB of uint16 tokens: what the writer holds at most, and small enough that
-# hashing or losing one costs little.
+# 16 MiB of uint16 tokens: few files for a large corpus, little memory for a build.
 SHARD_TOKENS = 1 << 23
 
 

@@ -76,7 +76,8 @@ def build(
       folder: where the store will be; it must not exist.
       workers: processes that tokenise; one for every core when left out.
       progress: whether to show a bar of the bytes read.
-      shard_tokens: a shard ends with the document that reaches so many tokens.
+      shard_tokens: a shard ends with the document that reaches so many tokens, or
+        an eighth of them when it is held out.
 
     Raises:
       InputError: a source, an option or the folder is bad.
@@ -267,8 +268,11 @@ class _Filling:
     def __init__(
         self, folder: Path, options: manifests.Options, unk_id: int, shard_tokens: int
     ) -> None:
+        # What is held out is little: in smaller shards it does not sit in memory long,
+        # and the peak of a build is reached early.
+        sizes = {"train": shard_tokens, "heldout": shard_tokens // 8 + 1}
         self._writers = {
-            split: shards.SplitWriter(folder, split, shard_tokens)
+            split: shards.SplitWriter(folder, split, sizes[split])
             for split in manifests.SPLITS
         }
         self._seen = duplicates.Seen() if options.drop_duplicates else None

@@ -78,15 +78,13 @@ def _import_tfds() -> Any:
 
 
 def _examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
-    """Yields the records of a split as numpy values, in the order of its files."""
+    """Yields the records of a split as numpy values, in the same order always."""
     import tensorflow_datasets as tfds
 
     if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
         yield from builder.as_data_source(split)
         return
-    in_order = tfds.ReadConfig(interleave_cycle_length=1)
-    dataset = builder.as_dataset(split, shuffle_files=False, read_config=in_order)
-    yield from tfds.as_numpy(dataset)
+    yield from tfds.as_numpy(builder.as_dataset(split, shuffle_files=False))
 
 
 def _text(example: dict[str, Any], field: str, where: str) -> str:

@@ -80,6 +80,20 @@ def test_a_missing_or_cut_shard_is_named(tmp_path):
         store.open_store(tmp_path / "s")
 
 
+def test_a_shard_of_other_counts_is_named(tmp_path):
+    shards.write_ids(tmp_path / "s", DOCUMENTS, vocab_size=19)
+    path = tmp_path / "s" / manifests.NAME
+    for old, new in (
+        ('"tokens": 12', '"tokens": 13'),
+        ('"documents": 3', '"documents": 4'),
+    ):
+        text = path.read_text()
+        path.write_text(text.replace(old, new))
+        with pytest.raises(errors.StorageError, match=r"00000\.arrow .* other counts"):
+            store.open_store(tmp_path / "s")
+        path.write_text(text)
+
+
 def test_a_folder_without_manifest_is_no_store(tmp_path):
     with pytest.raises(errors.InputError, match="is not a store.*bert_jax.prepare"):
         store.open_store(tmp_path)
