@@ -38,7 +38,8 @@ def main() -> None:
     parser.add_argument("--build", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.build:
-        _build(arguments.vocab, *arguments.build, arguments.workers)
+        text, folder = arguments.build
+        _build(arguments.vocab, text, folder, arguments.workers)
         return
     if arguments.text is None:
         parser.error("--text is needed")
