@@ -10,7 +10,6 @@ import json
 import os
 from pathlib import Path
 
-import jax
 from absl import flags
 
 from bert_jax import commands, errors, loading, pretrain
@@ -37,10 +36,8 @@ def evaluate(workdir: str | Path) -> dict[str, float]:
             "again with python -m bert_jax.prepare"
         )
     experiment = pretrain.assemble(settings, folder)
-    key = jax.random.key(settings.run.seed)
-    transformation, _ = experiment.optimizer(max(1, settings.optimizer.warmup_steps))
-    shapes = state.abstract(experiment.task.init, key, transformation, experiment.mesh)
-    params, _ = checkpoint.restore_params(workdir / loading.CHECKPOINTS, shapes.params)
+    shapes = state.abstract_params(experiment.task.init, experiment.mesh)
+    params, _ = checkpoint.restore_params(workdir / loading.CHECKPOINTS, shapes)
     return experiment.held_out().metrics(params)
 
 

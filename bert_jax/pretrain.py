@@ -6,6 +6,7 @@ The same command again resumes, or says that the run is finished.
 """
 
 import dataclasses
+import functools
 import json
 import os
 from pathlib import Path
@@ -103,6 +104,9 @@ class Experiment:
             self.tokenizer,
         )
         train = store.open_store(self.store_folder, "train", verify=False)
+        eval_step = sharding.jit(
+            self.task.evaluate, self.mesh, out_shardings=sharding.replicated(self.mesh)
+        )
         special_ids = self.tokenizer.special_ids
         return heldout.HeldOut(
             self.task,
@@ -110,7 +114,7 @@ class Experiment:
             baselines.count(train, self.tokenizer.vocab_size, special_ids),
             batch_size=self.settings.run.batch_size,
             local_rows=self.local_rows,
-            evaluate=sharding.jit(self.task.evaluate, self.mesh),
+            evaluate=functools.partial(loop.evaluate, eval_step),
             place=self.place,
         )
 
@@ -183,7 +187,7 @@ def store_of(settings: configuration.PretrainingConfig, workdir: Path) -> Path:
 
 
 def _open_workdir(workdir: Path) -> None:
-    """Makes the workdir, and keeps compiled programs in it."""
+    """Makes the workdir, and keeps compiled programs in it unless told otherwise."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -196,8 +200,9 @@ def _open_workdir(workdir: Path) -> None:
         raise errors.InputError(
             f"the workdir {workdir} is not writable: choose another or change its mode"
         )
-    cache = workdir / "compilation_cache"
-    jax.config.update("jax_compilation_cache_dir", str(cache.absolute()))
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = workdir.absolute() / "compilation_cache"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def _record(experiment: Experiment, workdir: Path, allow_changed: bool) -> None:
@@ -251,9 +256,8 @@ def _train(experiment: Experiment, workdir: Path) -> Trained:
     rows = experiment.training_rows()
     steps = num_train_steps(settings, rows.num_instances)
     transformation, schedule = experiment.optimizer(steps)
-    key = jax.random.key(run.seed)
     task, mesh = experiment.task, experiment.mesh
-    shapes = state.abstract(task.init, key, transformation, mesh)
+    shapes = state.abstract(task.init, transformation, mesh)
     held_out = experiment.held_out()
     commands.say(report.describe(settings, experiment.bert, rows, steps, shapes, mesh))
     with checkpoint.Checkpoints(

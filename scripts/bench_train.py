@@ -141,7 +141,7 @@ def our_step(
     settings = optimizer.OptimizerConfig(learning_rate=1e-4)
     transformation = optimizer.make(settings, 1000)
     key = jax.random.key(0)
-    shapes = state.abstract(task.init, key, transformation, mesh)
+    shapes = state.abstract(task.init, transformation, mesh)
     train_step = state.make_train_step(
         task.prepare,
         task.weights,

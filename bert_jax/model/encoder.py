@@ -174,6 +174,7 @@ class Embeddings(nn.Module):
         x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)
         x = self.layer_norm(x + self.token_type_embeddings(token_type_ids))
         x = self.dropout(x, deterministic=deterministic)
+        x = nn.with_logical_constraint(x, ("batch", "length", "embed"))
         return x.astype(DTYPES[self.execution.dtype])
 
 

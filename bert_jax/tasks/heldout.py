@@ -4,6 +4,7 @@ Everything is a pure function of the store and the length of its rows: the pairs
 masks and the baselines are the same whichever run asks.
 """
 
+import collections
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from jaxtyping import PyTree
 
 from bert_jax.data import instances as pair_rows
 from bert_jax.data import store
-from bert_jax.tasks import baselines, pretraining, task
+from bert_jax.tasks import baselines, pretraining
 from bert_jax.text import tokenizer as tokenizers
 
 PAIR_WEIGHTS = "next_sentence_weights"
@@ -22,8 +23,10 @@ PAIR_WEIGHTS = "next_sentence_weights"
 # Which figure about pairs stands in the row of the unigram and of the model.
 PAIR_COLUMN = {"unigram": "eval/nsp_majority_accuracy", "mlm": "eval/nsp_accuracy"}
 
-Place = Callable[[dict[str, np.ndarray]], Any]
-Evaluate = Callable[[PyTree, Any, Any], task.Sums]
+Batch = dict[str, np.ndarray]
+Place = Callable[[Batch], Any]
+# evaluate(params, batches) -> {name: mean}: sums over all batches, divided once.
+Evaluate = Callable[[PyTree, Iterator[Any]], dict[str, float]]
 
 
 def held_out_rows(
@@ -58,12 +61,13 @@ class HeldOut:
         evaluate: Evaluate,
         place: Place,
     ) -> None:
-        """Scores the baselines once; `evaluate` is the jitted `task.evaluate`.
+        """Scores the baselines once.
 
         Args:
+          evaluate: adds up the jitted `task.evaluate` over batches.
           batch_size: rows of a global batch; no result depends on it.
           local_rows: those of them that this process makes.
-          place: puts a batch, or instance numbers, onto the devices.
+          place: puts a batch onto the devices.
         """
         self._task, self._rows, self._batch_size = pretraining_task, rows, batch_size
         self._local, self._evaluate, self._place = local_rows, evaluate, place
@@ -71,46 +75,35 @@ class HeldOut:
 
     def metrics(self, params: PyTree) -> dict[str, float]:
         """Returns `eval/*` of the model and of the baselines, each a mean."""
-        sums: dict[str, np.ndarray] = {}
-        for batch, numbers in self._batches(self._local):
-            placed = self._place({**batch, "instances": numbers})
-            numbers = placed.pop("instances")
-            for name, pair in jax.device_get(
-                self._evaluate(params, placed, numbers)
-            ).items():
-                sums[name] = sums.get(name, np.zeros(2)) + np.float64(pair)
-        means = {f"eval/{name}": _mean(total) for name, total in sums.items()}
-        perplexity = math.exp(min(means["eval/mlm_loss"], 700.0))
-        return {**means, "eval/mlm_perplexity": perplexity, **self.baseline_metrics}
+        batches = map(self._place, self._batches(self._local))
+        means = self._evaluate(params, batches)
+        means["mlm_perplexity"] = math.exp(min(means["mlm_loss"], 700.0))
+        return {f"eval/{n}": x for n, x in (means | self.baseline_metrics).items()}
 
-    def _batches(self, rows: slice) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
+    def _batches(self, rows: slice) -> Iterator[Batch]:
         for step in range(self._rows.num_batches(self._batch_size)):
             first = step * self._batch_size
-            numbers = np.arange(first, first + self._batch_size, dtype=np.int32)[rows]
-            yield self._rows.batch_at_in_order(step, self._batch_size, rows), numbers
+            numbers = np.arange(first, first + self._batch_size, dtype=np.int32)
+            batch = self._rows.batch_at_in_order(step, self._batch_size, rows)
+            yield {**batch, "instances": numbers[rows]}
 
     def _score_baselines(self, counts: baselines.Counts) -> dict[str, float]:
         mask = jax.jit(self._task.prepare_eval)
-        sums: dict[str, np.ndarray] = {}
+        sums = collections.defaultdict(lambda: np.zeros(2))
         pairs = np.zeros(2)  # pairs with label 0, with label 1
-        for batch, numbers in self._batches(slice(None)):
+        for batch in self._batches(slice(None)):
             labels, weights = batch["next_sentence_labels"], batch[PAIR_WEIGHTS]
             pairs += np.bincount(labels.ravel(), weights.ravel(), 2)
-            masked = jax.device_get(mask(batch, numbers))
+            masked = jax.device_get(mask(batch))
             real = masked["masked_lm_weights"] > 0
             positions = masked["masked_lm_positions"]
             left = np.take_along_axis(batch["input_ids"], positions - 1, axis=1)
             scores = baselines.score(counts, masked["masked_lm_ids"][real], left[real])
             for name, pair in scores.items():
-                sums[name] = sums.get(name, np.zeros(2)) + np.float64(pair)
+                sums[name] += pair
         if pairs.sum():
-            sums["nsp_majority_accuracy"] = np.array([pairs.max(), pairs.sum()])
-        return {f"eval/{name}": _mean(total) for name, total in sums.items()}
-
-
-def _mean(total: np.ndarray) -> float:
-    """Divides a sum by its weight, once."""
-    return float(total[0] / max(total[1], 1.0))
+            sums["nsp_majority_accuracy"] += [pairs.max(), pairs.sum()]
+        return {name: float(total / weight) for name, (total, weight) in sums.items()}
 
 
 def table(metrics: dict[str, float]) -> str:

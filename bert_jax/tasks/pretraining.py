@@ -59,10 +59,8 @@ class Pretraining:
         """Draws the masks of a training batch."""
         return objectives.mask_tokens(batch, key, self.masking)
 
-    def prepare_eval(
-        self, batch: task.Batch, instances: Int[Array, " B"]
-    ) -> task.Batch:
-        """Draws the masks of held-out rows, each by the number of its instance."""
+    def prepare_eval(self, batch: task.Batch) -> task.Batch:
+        """Draws the masks of held-out rows, each by its number in `instances`."""
         base = jax.random.key(EVAL_SEED)
 
         def mask(row: task.Batch, instance: Int[Array, ""]) -> task.Batch:
@@ -71,7 +69,7 @@ class Pretraining:
             masked = objectives.mask_tokens(row, key, self.eval_masking)
             return jax.tree.map(lambda x: x[0], masked)
 
-        return jax.vmap(mask)(batch, instances)
+        return jax.vmap(mask)(batch, batch["instances"])
 
     def weights(self, batch: task.Batch) -> dict[str, Float[Array, ""]]:
         """Returns how many tokens and pairs are predicted."""
@@ -88,11 +86,12 @@ class Pretraining:
         names = ("mlm", "nsp") if self.model.sentence_pairs else ("mlm",)
         return {name: metrics[f"{name}_loss"][0] for name in names}, metrics
 
-    def evaluate(
-        self, params: PyTree, batch: task.Batch, instances: Int[Array, " B"]
-    ) -> task.Sums:
-        """Returns the metrics of held-out rows, without dropout."""
-        return self._metrics(params, self.prepare_eval(batch, instances), None)
+    def evaluate(self, params: PyTree, batch: task.Batch) -> task.Sums:
+        """Returns the metrics of held-out rows, without dropout.
+
+        `instances` [B] int32 numbers the rows of the batch within the split.
+        """
+        return self._metrics(params, self.prepare_eval(batch), None)
 
     def _metrics(
         self, params: PyTree, batch: task.Batch, key: Array | None

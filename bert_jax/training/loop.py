@@ -6,7 +6,7 @@ that nothing is saved or evaluated after a step that is not finite.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -129,10 +129,10 @@ class _Record:
 
 
 def evaluate(
-    eval_step: Callable[[Any, Any, int], dict[str, Any]],
+    eval_step: Callable[[Any, Any], dict[str, Any]],
     params: Any,
-    batches: Iterator[Any],
+    batches: Iterable[Any],
 ) -> dict[str, float]:
     """Returns the metrics over all batches: summed in order, divided once."""
-    parts = (eval_step(params, batch, index) for index, batch in enumerate(batches))
+    parts = (eval_step(params, batch) for batch in batches)
     return sums_and_weights.divide(sums_and_weights.total(parts))

@@ -41,7 +41,6 @@ class TrainState(NamedTuple):
 
 def abstract(
     init_fn: Callable[[Any], PyTree],
-    key: Any,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
 ) -> TrainState:
@@ -50,10 +49,7 @@ def abstract(
     `init_fn(key)` returns parameters as a nested dict, boxed with logical axis names
     or not; the optimizer state is cut as the parameters it belongs to.
     """
-    boxed = jax.eval_shape(init_fn, key)
-    params = jax.tree.map(
-        _shaped, nn.unbox(boxed), sharding.params_sharding(boxed, mesh)
-    )
+    params = abstract_params(init_fn, mesh)
     everywhere = sharding.replicated(mesh)
     opt_state = optax.tree.map_params(
         optimizer,
@@ -64,6 +60,13 @@ def abstract(
     )
     step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
     return TrainState(step, params, opt_state)
+
+
+def abstract_params(init_fn: Callable[[Any], PyTree], mesh: Mesh) -> PyTree:
+    """Returns the shapes, dtypes and shardings of the parameters alone, unboxed."""
+    boxed = jax.eval_shape(init_fn, jax.random.key(0))
+    shardings = sharding.params_sharding(boxed, mesh)
+    return jax.tree.map(_shaped, nn.unbox(boxed), shardings)
 
 
 def mesh_of(shapes: TrainState) -> Mesh:
@@ -92,7 +95,7 @@ def create(
         params = nn.unbox(init_fn(key))
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
-    shapes = abstract(init_fn, key, optimizer, mesh)
+    shapes = abstract(init_fn, optimizer, mesh)
     return jax.jit(init, out_shardings=_shardings(shapes))(key)
 
 
@@ -260,18 +263,3 @@ def _split(batch: Batch, accumulation_steps: int, mesh: Mesh) -> Batch:
         return lax.with_sharding_constraint(jnp.moveaxis(cut, 1, 0), place)
 
     return jax.tree.map(split, batch)
-
-
-def make_eval_step(
-    evaluate: Callable[[PyTree, Batch, Any], Sums], mesh: Mesh, *, seed: int
-) -> sharding.OnMesh:
-    """Returns `eval_step(params, batch, index) -> {name: (sum, weight)}`, jitted.
-
-    `evaluate(params, batch, key)` gets the key of batch `index`, the same for every
-    call with this seed, so that masks drawn from it are fixed.
-    """
-
-    def eval_step(params: PyTree, batch: Batch, index: Any) -> Sums:
-        return dict(evaluate(params, batch, _step_key(seed, index)))
-
-    return sharding.jit(eval_step, mesh, out_shardings=sharding.replicated(mesh))

@@ -202,10 +202,10 @@ def test_a_not_finite_step_is_not_saved_by_a_signal():
 
 
 def test_evaluate_divides_once():
-    def eval_step(params, batch, index):
-        return {"loss": (params * batch, 1.0 + index)}
+    def eval_step(params, batch):
+        return {"loss": (params * batch[0], batch[1])}
 
-    found = loop.evaluate(eval_step, 2.0, iter([1.0, 5.0, 6.0]))
+    found = loop.evaluate(eval_step, 2.0, iter([(1.0, 1), (5.0, 2), (6.0, 3)]))
     assert found == {"loss": 4.0}  # (2 + 10 + 12) / (1 + 2 + 3)
 
 
@@ -214,7 +214,7 @@ def train(workdir, num_steps, stop_at=None):
     transform = optimizer.make(CONFIG, 100)
     mesh = sharding.make_mesh(1, 1, 1)
     arguments = (small_model.init_fn, jax.random.key(0), transform, mesh)
-    shapes = state.abstract(*arguments)
+    shapes = state.abstract(small_model.init_fn, transform, mesh)
     train_step = state.make_train_step(
         small_model.prepare,
         small_model.weights,
@@ -301,9 +301,9 @@ def logged_losses(workdir):
 def final_arrays(workdir):
     mesh = sharding.make_mesh(1, 1, 1)
     transform = optimizer.make(CONFIG, 100)
-    arguments = (small_model.init_fn, jax.random.key(0), transform, mesh)
+    shapes = state.abstract(small_model.init_fn, transform, mesh)
     with checkpoint.Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
-        return checkpoints.restore_latest(state.abstract(*arguments))[0]
+        return checkpoints.restore_latest(shapes)[0]
 
 
 def test_two_processes_in_turn_equal_one_to_the_bit(tmp_path):

@@ -15,7 +15,7 @@ SCHEDULE = optimizer.learning_rate(CONFIG, 100)
 
 
 def shapes_on(mesh, init_fn=small_model.init_fn):
-    return state.abstract(init_fn, jax.random.key(0), OPTIMIZER, mesh)
+    return state.abstract(init_fn, OPTIMIZER, mesh)
 
 
 def make_step(
@@ -239,18 +239,3 @@ def test_names_of_losses_and_weights_must_agree():
         train_step.lower(
             shapes_on(sharding.make_mesh(1, 1, 1)), small_model.batch_at(0)
         )
-
-
-def test_eval_step_sums_with_a_key_fixed_by_the_index():
-    mesh = sharding.make_mesh(2, 2, 2)
-
-    def evaluate(params, batch, key):
-        del params  # the draws alone are looked at
-        drawn = jax.random.uniform(key, batch["ids"].shape[:1])
-        return {"draw": (jnp.sum(drawn), jnp.float32(16))}
-
-    eval_step = state.make_eval_step(evaluate, mesh, seed=1)
-    batch = sharding.place(small_model.batch_at(0), mesh)
-    draws = [float(eval_step({}, batch, index)["draw"][0]) for index in (0, 1, 0)]
-    assert draws[0] == draws[2] != draws[1]
-    assert eval_step.jitted._cache_size() == 1
