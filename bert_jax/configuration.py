@@ -232,14 +232,16 @@ def default() -> ml_collections.ConfigDict:
 
     `data.corpus` is empty and must be set.
     """
-    config = ml_collections.ConfigDict({"init_from": "none"})
-    config.model = {"size": "base"}
+    model: dict[str, Any] = {"size": "base"}
     for field in dataclasses.fields(model_config.BertConfig):
-        config.model[field.name] = config_dict.placeholder(field.type)
-    rate = {"optimizer": {"learning_rate": 1e-4, "warmup_steps": 10000}}
-    for name, group in GROUPS.items():
-        config[name] = dataclasses.asdict(group(**rate.get(name, {})))
-    return config.lock()
+        model[field.name] = config_dict.placeholder(field.type)
+    rate = optimizer.OptimizerConfig(learning_rate=1e-4, warmup_steps=10000)
+    groups = {name: group() for name, group in GROUPS.items() if name != "optimizer"}
+    tree = {"init_from": "none", "model": model} | {
+        name: dataclasses.asdict(group)
+        for name, group in (groups | {"optimizer": rate}).items()
+    }
+    return ml_collections.ConfigDict(tree).lock()
 
 
 def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> PretrainingConfig:
@@ -248,7 +250,8 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> PretrainingC
     Raises:
       InputError: a key is unknown or missing, or a value has a wrong type or range.
     """
-    tree = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    is_config_dict = isinstance(config, ml_collections.ConfigDict)
+    tree = config.to_dict() if is_config_dict else dict(config)
     _same_keys("", tree, ("init_from", "model", *GROUPS))
     model = dict(tree["model"])
     _same_keys("model.", model, ("size", *MODEL_KEYS), optional=MODEL_KEYS)
@@ -264,17 +267,17 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> PretrainingC
 
 def to_dict(config: PretrainingConfig) -> dict[str, Any]:
     """Returns the groups as a plain tree that `parse` reads back."""
-    tree = {"init_from": config.init_from}
-    tree["model"] = {"size": config.size, **config.model}
+    model = {"size": config.size, **config.model}
+    tree: dict[str, Any] = {"init_from": config.init_from, "model": model}
     return tree | {name: dataclasses.asdict(getattr(config, name)) for name in GROUPS}
 
 
 def _typed(group: str, kind: type, values: Mapping[str, Any]) -> Any:
     """Builds one group, after checking its keys and the types of its values."""
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    _same_keys(f"{group}.", values, tuple(fields))
+    types: dict[str, Any] = {f.name: f.type for f in dataclasses.fields(kind)}
+    _same_keys(f"{group}.", values, tuple(types))
     for name, value in values.items():
-        wanted = fields[name].type
+        wanted = types[name]
         accepted = (int, float) if wanted is float else (wanted,)
         if not isinstance(value, accepted) or (
             isinstance(value, bool) and wanted is not bool

@@ -77,7 +77,11 @@ class Model:
         segments = (np.arange(length) < len(row)).astype(np.int32)[None]
         return np.asarray(
             _masked_probabilities(
-                self.bert, self.params, padded, segments, np.int32([[position]])
+                self.bert,
+                self.params,
+                padded,
+                segments,
+                np.array([[position]], np.int32),
             )
         )
 

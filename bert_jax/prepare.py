@@ -9,6 +9,7 @@ the same code.
 
 import tempfile
 from pathlib import Path
+from typing import cast
 
 from absl import flags
 
@@ -79,7 +80,7 @@ def _tokenizer(
     with tempfile.TemporaryDirectory() as scratch:
         return vocabulary.learn(
             sentences,
-            kind=text.tokenizer,
+            kind=cast(vocabulary.Kind, text.tokenizer),  # checked by TextConfig
             vocab_size=text.vocab_size,
             lowercase=text.lowercase,
             folder=Path(scratch),

@@ -200,7 +200,8 @@ def _open_workdir(workdir: Path) -> None:
         raise errors.InputError(
             f"the workdir {workdir} is not writable: choose another or change its mode"
         )
-    if jax.config.jax_compilation_cache_dir is None:
+    chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore
+    if chosen is None:
         cache = workdir.absolute() / "compilation_cache"
         jax.config.update("jax_compilation_cache_dir", str(cache))
 

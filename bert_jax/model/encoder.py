@@ -9,15 +9,20 @@ however the layers are executed. Dimension letters of the whole package:
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen import spmd
 from jaxtyping import Array, Float, Int
 
 from bert_jax import errors
 from bert_jax.model import attention, config, dropout
+
+# Of a parameter in a box that carries the names of its logical axes.
+Initializer = Callable[..., Any]
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 REMAT_POLICIES = {
@@ -72,7 +77,7 @@ def _one_of(name: str, value: str, known: dict[str, Any]) -> None:
         raise errors.InputError(f"{name} is {value!r}: use one of {', '.join(known)}")
 
 
-def normal(stddev: float, *axes: str | None):
+def normal(stddev: float, *axes: str | None) -> Initializer:
     """Returns an initialiser N(0, stddev) whose parameter carries logical axis names.
 
     The normal is cut at two deviations, as in the published initialiser.
@@ -81,7 +86,7 @@ def normal(stddev: float, *axes: str | None):
     return nn.with_logical_partitioning(initializer, axes)
 
 
-def constant(value: float, *axes: str | None):
+def constant(value: float, *axes: str | None) -> Initializer:
     """Returns a constant initialiser whose parameter carries logical axis names."""
     return nn.with_logical_partitioning(nn.initializers.constant(value), axes)
 
@@ -174,7 +179,7 @@ class Embeddings(nn.Module):
         x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)
         x = self.layer_norm(x + self.token_type_embeddings(token_type_ids))
         x = self.dropout(x, deterministic=deterministic)
-        x = nn.with_logical_constraint(x, ("batch", "length", "embed"))
+        x = spmd.with_logical_constraint(x, ("batch", "length", "embed"))
         return x.astype(DTYPES[self.execution.dtype])
 
 
@@ -291,7 +296,7 @@ class Bert(nn.Module):
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=nn.broadcast,
+            in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
             length=layers,
             unroll=layers if unroll == -1 else min(unroll, layers),
             metadata_params={nn.PARTITION_NAME: "layers"},

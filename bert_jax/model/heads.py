@@ -4,6 +4,8 @@ The MLM head sees only the rows that are to be predicted, and its decoder is the
 embedding table (tied). Logits are float32.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -147,8 +149,7 @@ def initialiser(model: nn.Module, sequence_length: int = 8, rows: int = 1):
     one = jnp.zeros((rows, 1), jnp.int32)
 
     def init(key: jax.Array) -> dict:
-        return model.init(key, ids, ids, ids, ids, one, one, deterministic=True)[
-            "params"
-        ]
+        made: Any = model.init(key, ids, ids, ids, ids, one, one, deterministic=True)
+        return made["params"]
 
     return init

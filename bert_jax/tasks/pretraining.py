@@ -7,6 +7,7 @@ batch size, the seed or the masking that a run trains with.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +97,7 @@ class Pretraining:
     def _metrics(
         self, params: PyTree, batch: task.Batch, key: Array | None
     ) -> task.Sums:
-        mlm_logits, nsp_logits = self.model.apply(
+        logits: Any = self.model.apply(
             {"params": params},
             batch["input_ids"],
             batch["token_type_ids"],
@@ -107,6 +108,7 @@ class Pretraining:
             deterministic=key is None,
             rngs={} if key is None else {"dropout": key},
         )
+        mlm_logits, nsp_logits = logits
         labels, weights = batch["masked_lm_ids"], batch["masked_lm_weights"]
         metrics = _sums("mlm", mlm_logits, labels, weights)
         if nsp_logits is None:
