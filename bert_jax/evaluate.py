@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from bert_jax import commands, errors, loading, pretrain
+from bert_jax import commands, errors, experiments, workdirs
 from bert_jax.data import manifest
 from bert_jax.tasks import heldout
 from bert_jax.training import checkpoint, state
@@ -28,16 +28,16 @@ def evaluate(workdir: str | Path) -> dict[str, float]:
       CheckpointError: it has no usable checkpoint.
     """
     workdir = Path(workdir)
-    settings = loading.read_settings(workdir)
-    folder = pretrain.store_of(settings, workdir)
+    settings = workdirs.read_settings(workdir)
+    folder = workdirs.store_of(settings, workdir)
     if not (folder / manifest.NAME).exists():
         raise errors.InputError(
             f"the store {folder} of this run is not there: move it back, or build it "
             "again with python -m bert_jax.prepare"
         )
-    experiment = pretrain.assemble(settings, folder)
+    experiment = experiments.assemble(settings, folder)
     shapes = state.abstract_params(experiment.task.init, experiment.mesh)
-    params, _ = checkpoint.restore_params(workdir / loading.CHECKPOINTS, shapes)
+    params, _ = checkpoint.restore_params(workdir / workdirs.CHECKPOINTS, shapes)
     return experiment.held_out().metrics(params)
 
 

@@ -1,7 +1,6 @@
 """A trained model from its folder, with its tokenizer: the way in for Python users."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,11 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, Int, PyTree
 
-from bert_jax import configuration, errors
+from bert_jax import errors, workdirs
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder, heads
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import checkpoint, sharding
-
-CONFIG = "config.json"
-TOKENIZER = "tokenizer"
-CHECKPOINTS = "checkpoints"
 
 Guesses = list[tuple[str, float]]
 
@@ -125,8 +120,8 @@ def load(folder: str | Path) -> Model:
       CheckpointError: it has no usable checkpoint.
     """
     folder = Path(folder)
-    settings = read_settings(folder)
-    tokenizer = tokenizers.load(folder / TOKENIZER)
+    settings = workdirs.read_settings(folder)
+    tokenizer = tokenizers.load(folder / workdirs.TOKENIZER)
     bert = settings.bert(tokenizer.vocab_size)
     model = heads.BertForPreTraining(
         bert, encoder.Execution(), settings.data.objective != "full_sentences"
@@ -136,7 +131,7 @@ def load(folder: str | Path) -> Model:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
         nn.unbox(heads.parameter_shapes(model)),
     )
-    params, _ = checkpoint.restore_params(folder / CHECKPOINTS, shapes)
+    params, _ = checkpoint.restore_params(folder / workdirs.CHECKPOINTS, shapes)
     return Model(tokenizer, bert, params, settings.data.max_seq_length)
 
 
@@ -150,29 +145,6 @@ def initial_params(folder: Path, shapes: PyTree) -> PyTree:
       InputError: the folder is no workdir of this package.
       CheckpointError: it has no usable checkpoint, or one of another model.
     """
-    read_settings(folder)
-    params, _ = checkpoint.restore_params(folder / CHECKPOINTS, shapes)
+    workdirs.read_settings(folder)
+    params, _ = checkpoint.restore_params(folder / workdirs.CHECKPOINTS, shapes)
     return params
-
-
-def read_settings(folder: Path) -> configuration.PretrainingConfig:
-    """Reads the config.json that a run left in its workdir.
-
-    Raises:
-      InputError: there is none, or it is not of a run of this package.
-    """
-    path = folder / CONFIG
-    if not path.is_file():
-        raise errors.InputError(
-            f"{folder} is not the workdir of a run: it has no {CONFIG}. Name the "
-            "folder that was given to --workdir"
-        )
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise errors.InputError(f"{path} is not JSON: {error}") from None
-    if not isinstance(tree, dict) or "run" not in tree:
-        raise errors.InputError(
-            f"{path} is not the record of a run of bert_jax: it has no group 'run'"
-        )
-    return configuration.parse(tree)

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bert_jax import configuration, loading
+from bert_jax import configuration, loading, workdirs
 from bert_jax.data import instances, store
 from bert_jax.model import config as model_config
 from bert_jax.tasks import heldout
@@ -62,8 +62,8 @@ def line(step: int, metrics: dict[str, float]) -> str:
 def final(workdir: Path, metrics: dict[str, float]) -> str:
     """Returns the table, five masked sentences with guesses, and where all lies."""
     model = loading.load(workdir)
-    settings = loading.read_settings(workdir)
-    folder = Path(settings.data.store) if settings.data.store else workdir / "store"
+    settings = workdirs.read_settings(workdir)
+    folder = workdirs.store_of(settings, workdir)
     samples = [sample(model, ids, at) for ids, at in _masked(folder, model)]
     return "\n".join(
         [
@@ -119,12 +119,12 @@ def _ordinary(ids: list[int], model: loading.Model) -> int | None:
 
 def _places(workdir: Path, folder: Path) -> list[str]:
     return [
-        f"checkpoints  {workdir / loading.CHECKPOINTS}",
+        f"checkpoints  {workdir / workdirs.CHECKPOINTS}",
         f"metrics      {workdir / writer.METRICS}",
         f"curves       {workdir / writer.CURVES}",
         f"TensorBoard  {workdir / writer.TENSORBOARD}",
-        f"tokenizer    {workdir / loading.TOKENIZER}",
+        f"tokenizer    {workdir / workdirs.TOKENIZER}",
         f"store        {folder}",
-        f"config       {workdir / loading.CONFIG}",
+        f"config       {workdir / workdirs.CONFIG}",
         f"next         python -m bert_jax.predict --model={workdir} 'text with [MASK]'",
     ]

@@ -24,11 +24,13 @@ ALLOWED = {
 COMMANDS = {
     "commands",
     "evaluate",
+    "experiments",
     "loading",
     "predict",
     "prepare",
     "pretrain",
     "report",
+    "workdirs",
 }
 # Heavy or optional: imported inside the function that needs them, if at all.
 LAZY = {"tensorflow", "tensorflow_datasets", "jieba", "torch", "transformers"}

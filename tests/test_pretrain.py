@@ -5,15 +5,21 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-
 import tiny_run
-from bert_jax import errors, evaluate, loading, pretrain, report
+
+from bert_jax import (
+    errors,
+    evaluate,
+    experiments,
+    loading,
+    pretrain,
+    report,
+)
 from bert_jax.training import state
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -201,7 +207,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_state(
 
         return make(prepare, weights, bad_losses, *rest, **options)
 
-    place = pretrain.Experiment.place
+    place = experiments.Experiment.place
     seen = []
 
     def with_poison(self, batch):
@@ -211,7 +217,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_state(
         return place(self, batch)
 
     monkeypatch.setattr(state, "make_train_step", poisoned)
-    monkeypatch.setattr(pretrain.Experiment, "place", with_poison)
+    monkeypatch.setattr(experiments.Experiment, "place", with_poison)
     with pytest.raises(errors.NotFiniteError) as caught:
         pretrain.train(tiny_run.config(corpus), tmp_path)
     assert "step 5 (batch_at(4): rows" in str(caught.value)
@@ -279,8 +285,6 @@ def test_other_recipes_run(corpus, tmp_path, changes):
 
 def test_epochs_instead_of_steps(trained, corpus):
     settings = pretrain.configuration.parse(
-        tiny_run.config(
-            corpus, run__num_train_steps=-1, run__num_train_epochs=2.5
-        )
+        tiny_run.config(corpus, run__num_train_steps=-1, run__num_train_epochs=2.5)
     )
     assert pretrain.num_train_steps(settings, rows=80) == 25

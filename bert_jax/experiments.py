@@ -1,0 +1,128 @@
+"""A pretraining run, assembled from its settings and its store alone."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+from bert_jax import configuration
+from bert_jax.data import instances, store
+from bert_jax.model import config as model_config
+from bert_jax.model import flops, heads
+from bert_jax.objectives import Masking
+from bert_jax.tasks import baselines, heldout, pretraining
+from bert_jax.text import tokenizer as tokenizers
+from bert_jax.training import loop, optimizer, progress, sharding
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment:
+    """The parts of a run, made from its settings and its store alone."""
+
+    settings: configuration.PretrainingConfig
+    tokenizer: tokenizers.Tokenizer
+    bert: model_config.BertConfig
+    task: pretraining.Pretraining
+    store_folder: Path
+    mesh: jax.sharding.Mesh
+
+    def place(self, batch: dict[str, Any]) -> Any:
+        """Puts this process's rows of a batch onto the mesh."""
+        return sharding.place(batch, self.mesh, self.settings.run.batch_size)
+
+    @property
+    def local_rows(self) -> slice:
+        """The rows of a global batch that this process makes."""
+        return sharding.local_rows(self.settings.run.batch_size, self.mesh)
+
+    def training_rows(self) -> instances.Instances:
+        """Makes the table of training rows."""
+        data = self.settings.data
+        return instances.Instances(
+            store.open_store(self.store_folder, "train"),
+            objective=data.objective,
+            max_seq_length=data.max_seq_length,
+            short_seq_prob=data.short_seq_prob,
+            seed=self.settings.run.seed,
+            cls_id=self.tokenizer.cls_id,
+            sep_id=self.tokenizer.sep_id,
+        )
+
+    def held_out(self) -> heldout.HeldOut:
+        """Opens the held-out documents and scores the baselines on them."""
+        data = self.settings.data
+        rows = heldout.held_out_rows(
+            store.open_store(self.store_folder, "heldout"),
+            data.objective,
+            data.max_seq_length,
+            self.tokenizer,
+        )
+        train = store.open_store(self.store_folder, "train", verify=False)
+        eval_step = sharding.jit(
+            self.task.evaluate, self.mesh, out_shardings=sharding.replicated(self.mesh)
+        )
+        special_ids = self.tokenizer.special_ids
+        return heldout.HeldOut(
+            self.task,
+            rows,
+            baselines.count(train, self.tokenizer.vocab_size, special_ids),
+            batch_size=self.settings.run.batch_size,
+            local_rows=self.local_rows,
+            evaluate=functools.partial(loop.evaluate, eval_step),
+            place=self.place,
+        )
+
+    def optimizer(
+        self, num_train_steps: int
+    ) -> tuple[optax.GradientTransformation, optimizer.Schedule]:
+        """Returns the optimizer and its learning rate by step."""
+        config = self.settings.optimizer
+        schedule = optimizer.learning_rate(config, num_train_steps)
+        return optimizer.make(config, num_train_steps), schedule
+
+    def speed(self) -> progress.Speed:
+        """Returns the meter of tokens per second and utilisation."""
+        length = self.settings.data.max_seq_length
+        share = self.settings.data.num_predictions / length
+        cost = flops.training_flops_per_token(self.bert, length, share)
+        return progress.Speed(self.settings.run.batch_size * length, cost)
+
+    def num_train_steps(self, rows: int) -> int:
+        """Returns the steps of the run: as set, or from epochs of `rows` instances."""
+        run = self.settings.run
+        if run.num_train_steps != -1:
+            return run.num_train_steps
+        return max(1, round(run.num_train_epochs * rows / run.batch_size))
+
+
+def assemble(
+    settings: configuration.PretrainingConfig, store_folder: Path
+) -> Experiment:
+    """Makes the parts of a run for a store that is there.
+
+    Raises:
+      InputError: the vocabulary, the model, the batch and the mesh do not fit.
+    """
+    tokenizer = tokenizers.load(store_folder)
+    bert = settings.bert(tokenizer.vocab_size)
+    data, run = settings.data, settings.run
+    mesh = sharding.make_mesh(**dataclasses.asdict(settings.mesh))
+    sharding.check_batch_size(run.batch_size, run.accumulation_steps, mesh)
+    model = heads.BertForPreTraining(
+        bert, run.execution(), data.objective != "full_sentences"
+    )
+    masking = Masking(
+        masked_lm_prob=data.masked_lm_prob,
+        max_predictions=data.num_predictions,
+        whole_word=data.whole_word,
+        max_ngram=data.max_ngram,
+        mask_id=tokenizer.mask_id,
+        special_ids=tokenizer.special_ids,
+        vocab_size=tokenizer.vocab_size,
+    )
+    evaluation = pretraining.eval_masking(masking, data.max_seq_length)
+    task = pretraining.Pretraining(model, masking, evaluation)
+    return Experiment(settings, tokenizer, bert, task, store_folder, mesh)

@@ -1,0 +1,135 @@
+"""The folder of a run: what lies where in it, and whether it may be resumed.
+
+`config.json` is the complete record of the settings; a run is resumed with the same
+ones, but for those that change no result.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bert_jax import configuration, errors
+from bert_jax.model import config as model_config
+from bert_jax.text import tokenizer as tokenizers
+
+CONFIG = "config.json"
+TOKENIZER = "tokenizer"
+CHECKPOINTS = "checkpoints"
+STORE = "store"
+
+# Keys that may change between a run and its resumption: they change no result, or, as
+# the mesh and the compiled loop do, only the order of sums.
+_FREE_KEYS = (
+    "data.loader",
+    "data.store",
+    "data.workers",
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.tensor",
+    "run.eval_every_steps",
+    "run.keep_checkpoints",
+    "run.log_every_steps",
+    "run.remat",
+    "run.save_every_steps",
+    "run.unroll",
+)
+
+
+def prepare(workdir: Path) -> None:
+    """Makes the workdir, and keeps compiled programs in it unless told otherwise."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise errors.InputError(
+            f"the workdir {workdir} is a file or lies below one: name a folder"
+        ) from None
+    except OSError as error:
+        raise errors.InputError(f"cannot make the workdir {workdir}: {error}") from None
+    if not os.access(workdir, os.W_OK):
+        raise errors.InputError(
+            f"the workdir {workdir} is not writable: choose another or change its mode"
+        )
+    chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore
+    if chosen is None:
+        cache = workdir.absolute() / "compilation_cache"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def store_of(settings: configuration.PretrainingConfig, workdir: Path) -> Path:
+    """Returns the folder of the store: as configured, or in the workdir."""
+    return Path(settings.data.store) if settings.data.store else workdir / STORE
+
+
+def record(
+    workdir: Path,
+    settings: configuration.PretrainingConfig,
+    bert: model_config.BertConfig,
+    tokenizer: tokenizers.Tokenizer,
+    *,
+    allow_changed: bool,
+) -> None:
+    """Writes config.json and the tokenizer of a run that starts or is resumed.
+
+    Raises:
+      InputError: the run in this folder has settings with another result, and
+        `allow_changed` is not set.
+    """
+    full = dataclasses.replace(settings, model=dataclasses.asdict(bert))
+    path, tree = workdir / CONFIG, configuration.to_dict(full)
+    if path.exists():
+        changed = _changed(configuration.to_dict(read_settings(workdir)), tree)
+        if changed and not allow_changed:
+            raise errors.InputError(
+                f"{path} is of a run with other settings: {'; '.join(changed)}. Use "
+                "another --workdir, or resume nevertheless with --allow_changed_config"
+            )
+    if jax.process_index() == 0:
+        tokenizer.save(workdir / TOKENIZER)
+        beside = path.with_name(path.name + ".tmp")
+        beside.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+        os.replace(beside, path)
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Names the keys that differ and change the result, with both values."""
+    before, after = _flat(old), _flat(new)
+    return [
+        f"{key} was {before.get(key)!r} and is {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key not in _FREE_KEYS
+    ]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
+        flat |= {f"{prefix}{name}": value} if inner is None else inner
+    return flat
+
+
+def read_settings(folder: Path) -> configuration.PretrainingConfig:
+    """Reads the config.json that a run left in its workdir.
+
+    Raises:
+      InputError: there is none, or it is not of a run of this package.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise errors.InputError(
+            f"{folder} is not the workdir of a run: it has no {CONFIG}. Name the "
+            "folder that was given to --workdir"
+        )
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise errors.InputError(f"{path} is not JSON: {error}") from None
+    if not isinstance(tree, dict) or "run" not in tree:
+        raise errors.InputError(
+            f"{path} is not the record of a run of bert_jax: it has no group 'run'"
+        )
+    return configuration.parse(tree)
