@@ -8,6 +8,7 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
+import importlib.util
 import itertools
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bert_jax import errors
+from bert_jax.data import quiet_tensorflow
 
 LOADERS = ("tfdata", "thread")
 Batch = dict[str, np.ndarray]
@@ -134,24 +136,21 @@ def _from_tfdata(
         yield dict(zip(names, batch, strict=True))
 
 
-def _tensorflow() -> Any:
-    """Imports TensorFlow without letting it take the memory of the GPUs.
+def check_loader(loader: str) -> None:
+    """Raises InputError if the loader needs TensorFlow, which is not installed."""
+    if loader == "tfdata" and importlib.util.find_spec("tensorflow") is None:
+        raise _without_tensorflow(errors.missing_extra("tensorflow", "data"))
 
-    Raises:
-      InputError: it is not installed, or already holds the GPUs.
-    """
+
+def _tensorflow() -> Any:
+    """Imports TensorFlow; raises InputError that names the other loader."""
     try:
-        import tensorflow as tf
-    except ImportError:
-        missing = errors.missing_extra("tensorflow", "data")
-        raise errors.InputError(
-            f"{missing}\nOr use the loader 'thread', which does without."
-        ) from None
-    try:
-        tf.config.set_visible_devices([], "GPU")
-    except RuntimeError:
-        raise errors.InputError(
-            "TensorFlow already uses the GPUs of this process. Make the stream before "
-            "TensorFlow runs, or use the loader 'thread'."
-        ) from None
-    return tf
+        return quiet_tensorflow.load()
+    except errors.InputError as error:
+        raise _without_tensorflow(error) from None
+
+
+def _without_tensorflow(error: errors.InputError) -> errors.InputError:
+    return errors.InputError(
+        f"{error}\nOr use the loader 'thread', which does without."
+    )

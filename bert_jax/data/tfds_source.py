@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bert_jax import errors
-from bert_jax.data import lines, sources
+from bert_jax.data import lines, quiet_tensorflow, sources
 from bert_jax.data import manifest as manifests
 
 
@@ -67,13 +67,13 @@ def open_dataset(source: sources.Source) -> Dataset:
 
 
 def _import_tfds() -> Any:
-    """Imports TFDS and TensorFlow without GPUs."""
+    """Imports TFDS, and TensorFlow without GPUs."""
+    quiet_tensorflow.load()
     try:
-        import tensorflow as tf
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise errors.missing_extra(error.name or "tensorflow", "data") from None
-    tf.config.set_visible_devices([], "GPU")
+        missing = error.name or "tensorflow_datasets"
+        raise errors.missing_extra(missing, "data") from None
     return tfds
 
 
