@@ -22,7 +22,7 @@ def building(folder: Path) -> Iterator[Path]:
     Raises InputError when `folder` is in use or is being built by another process, and
     StorageError for what the disk refuses, within the context too.
     """
-    _refuse_existing(folder)
+    check(folder)
     unfinished = folder.parent / f".{folder.name}.building"
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
@@ -42,13 +42,23 @@ def building(folder: Path) -> Iterator[Path]:
         ) from None
 
 
-def _refuse_existing(folder: Path) -> None:
-    """Raises InputError when building would overwrite something."""
+def check(folder: Path) -> None:
+    """Raises InputError when building would overwrite something or cannot begin."""
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists():
         raise errors.InputError(
             f"{folder} exists already. Choose another place, or delete it."
+        )
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise errors.InputError(
+            f"{folder} cannot be made: {above} is a file. Choose another place."
+        )
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise errors.InputError(
+            f"{folder} cannot be made: {above} is not writable. Choose another place, "
+            "or change its mode."
         )
 
 

@@ -129,7 +129,8 @@ def read(folder: Path) -> Manifest:
 
 def _parse(data: Any, path: Path) -> Manifest:
     """Turns the JSON value of a manifest into its type."""
-    version = data["format_version"] if isinstance(data, dict) else None
+    known = isinstance(data, dict) and "format_version" in data
+    version = data["format_version"] if known else None
     if version != FORMAT_VERSION:
         raise errors.InputError(
             f"{path} has format {version}; this version reads {FORMAT_VERSION}. "

@@ -7,6 +7,7 @@ digits keep the rule of '##'.
 """
 
 import contextlib
+import importlib.util
 import itertools
 import logging
 import warnings
@@ -86,6 +87,12 @@ def segmenter(name: str) -> Segmenter | None:
             f"text.segmenter is {name!r}. Choose one of {', '.join(NAMES)}."
         )
     return Jieba() if name == "jieba" else None
+
+
+def check_segmenter(name: str) -> None:
+    """Raises InputError if a segmenter needs jieba, which is not installed."""
+    if name == "jieba" and importlib.util.find_spec("jieba") is None:
+        raise errors.missing_extra("jieba", "zh")
 
 
 def encode(

@@ -51,7 +51,7 @@ def make_mesh(
     there are take the first ones, in one process only. Raises InputError for sizes
     that are no counts, that need more devices, or that leave devices of a pod idle.
     """
-    chosen = list(jax.devices() if devices is None else devices)
+    chosen = list(_all_devices() if devices is None else devices)
     sizes = _sizes(dict(zip(AXES, (data, fsdp, tensor), strict=True)), len(chosen))
     needed = math.prod(sizes)
     if needed < len(chosen) and jax.process_count() > 1:
@@ -63,6 +63,18 @@ def make_mesh(
     return jax.make_mesh(
         sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=chosen[:needed]
     )
+
+
+def _all_devices() -> list[Any]:
+    """Returns all devices; raises InputError when JAX cannot start its platform."""
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["no platform that is installed"])[0]
+        raise errors.InputError(
+            f"JAX finds no devices: {reason}. Check JAX_PLATFORMS and the extra "
+            "(cuda12, cuda13, tpu) that was installed"
+        ) from None
 
 
 def _sizes(wanted: Mapping[str, int], num_devices: int) -> tuple[int, ...]:

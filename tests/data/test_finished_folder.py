@@ -72,8 +72,8 @@ def test_an_existing_file_or_full_folder_is_refused(tmp_path):
     assert (tmp_path / "empty" / "a").exists()
 
 
-def test_a_place_below_a_file_is_a_storage_error(tmp_path):
+def test_a_place_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(errors.StorageError, match="cannot be written"):
+    with pytest.raises(errors.InputError, match="store cannot be made: .*file is a"):
         with finished_folder.building(tmp_path / "file" / "store"):
             pass
