@@ -253,9 +253,14 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> PretrainingC
     is_config_dict = isinstance(config, ml_collections.ConfigDict)
     tree = config.to_dict() if is_config_dict else dict(config)
     _same_keys("", tree, ("init_from", "model", *GROUPS))
+    for name in ("model", *GROUPS):
+        if not isinstance(tree[name], Mapping):
+            raise errors.InputError(f"{name} is {tree[name]!r}: expected a group")
     model = dict(tree["model"])
     _same_keys("model.", model, ("size", *MODEL_KEYS), optional=MODEL_KEYS)
     size = model.pop("size")
+    if not isinstance(size, str):
+        raise errors.InputError(f"model.size is {size!r}: give a name, as in base")
     given = {name: value for name, value in model.items() if value is not None}
     model_config.BertConfig(**given)
     model_config.published(size)

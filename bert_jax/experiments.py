@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import optax
 
-from bert_jax import configuration
-from bert_jax.data import instances, store
+from bert_jax import configuration, errors
+from bert_jax.data import instances, store, stream
 from bert_jax.model import config as model_config
 from bert_jax.model import flops, heads
 from bert_jax.objectives import Masking
@@ -96,6 +96,31 @@ class Experiment:
         if run.num_train_steps != -1:
             return run.num_train_steps
         return max(1, round(run.num_train_epochs * rows / run.batch_size))
+
+
+def check(settings: configuration.PretrainingConfig) -> None:
+    """Checks what can be known without a store, which may take hours to build.
+
+    Raises:
+      InputError: devices, batch, model, vocabulary, schedule or loader do not fit, or
+        nothing is held out.
+    """
+    data, run, text = settings.data, settings.run, settings.text
+    mesh = sharding.make_mesh(**dataclasses.asdict(settings.mesh))
+    sharding.check_batch_size(run.batch_size, run.accumulation_steps, mesh)
+    if text.vocab != "learn":
+        settings.bert(tokenizers.load(Path(text.vocab)).vocab_size)
+    else:  # the size that is learned may be smaller: `assemble` looks again
+        given = "vocab_size" in settings.model
+        settings.bert(settings.model["vocab_size"] if given else text.vocab_size)
+    if run.num_train_steps != -1:
+        optimizer.learning_rate(settings.optimizer, run.num_train_steps)
+    stream.check_loader(data.loader)
+    if not data.held_out_fraction:
+        raise errors.InputError(
+            "data.held_out_fraction is 0: training is evaluated on documents that are "
+            "held out, so set it above 0, as in 0.01"
+        )
 
 
 def assemble(

@@ -135,6 +135,12 @@ def load(folder: str | Path) -> Model:
     return Model(tokenizer, bert, params, settings.data.max_seq_length)
 
 
+def check_initial(init_from: str) -> None:
+    """Raises InputError if `init_from` is neither "none" nor the workdir of a run."""
+    if init_from != "none":
+        workdirs.read_settings(Path(init_from))
+
+
 def initial_params(folder: Path, shapes: PyTree) -> PyTree:
     """Returns the parameters of a workdir, to train on from (`init_from`).
 

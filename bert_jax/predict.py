@@ -23,8 +23,8 @@ _EXAMPLE = 'python -m bert_jax.predict --model=runs/demo "今天天气很[MASK]�
 def numbered_texts(arguments: list[str], path: str | None) -> Iterator[tuple[str, str]]:
     """Yields (where it comes from, text) for the texts of a command.
 
-    Blank lines are passed over. Raises InputError for a file that is missing or not
-    UTF-8, naming the line.
+    Blank lines are passed over. Raises InputError for a file that is missing, without
+    text or not UTF-8, naming the line.
     """
     if arguments:
         for number, text in enumerate(arguments, start=1):
@@ -38,10 +38,13 @@ def numbered_texts(arguments: list[str], path: str | None) -> Iterator[tuple[str
                 f"cannot read --input {path}: {error.strerror}"
             ) from None
     else:
+        if sys.stdin.isatty():
+            commands.say("reading texts from the keyboard, one a line")
         yield from _numbered_lines("standard input", sys.stdin.buffer)
 
 
 def _numbered_lines(name: str, lines) -> Iterator[tuple[str, str]]:
+    number_of_texts = 0
     for number, line in enumerate(lines, start=1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
@@ -51,7 +54,13 @@ def _numbered_lines(name: str, lines) -> Iterator[tuple[str, str]]:
                 "convert the text to UTF-8"
             ) from None
         if text:
+            number_of_texts += 1
             yield f"{name}:{number}", text
+    if not number_of_texts:
+        raise errors.InputError(
+            f"{name} has no text: give texts as arguments, in a file (--input) or "
+            "through a pipe, one a line"
+        )
 
 
 def main(argv: list[str]) -> None:

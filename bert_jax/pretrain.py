@@ -54,6 +54,9 @@ def train(
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
     settings, workdir = configuration.parse(config), Path(workdir)
+    experiments.check(settings)
+    if not checkpoint.steps(workdir / workdirs.CHECKPOINTS):
+        loading.check_initial(settings.init_from)
     workdirs.prepare(workdir)
     store_folder = workdirs.store_of(settings, workdir)
     commands.say(f"store: {store_folder}")

@@ -15,6 +15,7 @@ import jax
 from bert_jax import configuration, errors
 from bert_jax.model import config as model_config
 from bert_jax.text import tokenizer as tokenizers
+from bert_jax.training import checkpoint
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer"
@@ -47,8 +48,15 @@ def prepare(workdir: Path) -> None:
         raise errors.InputError(
             f"the workdir {workdir} is a file or lies below one: name a folder"
         ) from None
+    except PermissionError as error:
+        raise errors.InputError(
+            f"cannot make the workdir {workdir}: {error.strerror}. Choose another, or "
+            "change the mode of the folder above"
+        ) from None
     except OSError as error:
-        raise errors.InputError(f"cannot make the workdir {workdir}: {error}") from None
+        raise errors.StorageError(
+            f"cannot make the workdir {workdir}: {error.strerror}"
+        ) from None
     if not os.access(workdir, os.W_OK):
         raise errors.InputError(
             f"the workdir {workdir} is not writable: choose another or change its mode"
@@ -80,8 +88,11 @@ def record(
     """
     full = dataclasses.replace(settings, model=dataclasses.asdict(bert))
     path, tree = workdir / CONFIG, configuration.to_dict(full)
-    if path.exists():
-        changed = _changed(configuration.to_dict(read_settings(workdir)), tree)
+    if path.exists() and checkpoint.steps(workdir / CHECKPOINTS):
+        before = configuration.to_dict(read_settings(workdir))
+        if not settings.data.corpus:  # the text is gone, the store is as it was
+            tree["data"]["corpus"] = before["data"]["corpus"]
+        changed = _changed(before, tree)
         if changed and not allow_changed:
             raise errors.InputError(
                 f"{path} is of a run with other settings: {'; '.join(changed)}. Use "
@@ -132,4 +143,9 @@ def read_settings(folder: Path) -> configuration.PretrainingConfig:
         raise errors.InputError(
             f"{path} is not the record of a run of bert_jax: it has no group 'run'"
         )
-    return configuration.parse(tree)
+    try:
+        return configuration.parse(tree)
+    except errors.InputError as error:
+        raise errors.InputError(
+            f"{path} was written by another version or changed by hand: {error}"
+        ) from None

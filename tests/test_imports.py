@@ -23,6 +23,7 @@ ALLOWED = {
 }
 COMMANDS = {
     "commands",
+    "config_file",
     "evaluate",
     "experiments",
     "loading",

@@ -51,13 +51,37 @@ def ensure(
             workers=workers,
             progress=progress,
         )
-    found = differences(folder, sources=sources, tokenizer=tokenizer, options=options)
+    return reuse(folder, sources=sources, tokenizer=tokenizer, options=options)
+
+
+def reuse(
+    folder: Path,
+    *,
+    sources: Sequence[sources_lib.Source] | None = None,
+    tokenizer: tokenizers.Tokenizer,
+    options: manifests.Options,
+) -> manifests.Manifest:
+    """Returns the manifest of a store that is there, if it is what is wanted.
+
+    Without `sources` any text will do. Raises InputError naming what differs, and when
+    the text of the store is not there to be compared.
+    """
+    manifest = manifests.read(folder)
+    try:
+        found = differences(
+            folder, sources=sources, tokenizer=tokenizer, options=options
+        )
+    except errors.InputError as error:
+        raise errors.InputError(
+            f"the store {folder} cannot be compared with the corpus: {error} To take "
+            "it as it is, leave the corpus empty: --config.data.corpus="
+        ) from None
     if found:
         raise errors.InputError(
             f"the store {folder} was built from something else: {'; '.join(found)}. "
             "Choose another data.store, or delete this one to build it again."
         )
-    return manifests.read(folder)
+    return manifest
 
 
 def build(

@@ -1,0 +1,111 @@
+"""Config files: Python with a function `get_config`, which may take one option.
+
+`configs/pretrain.py:base` is the file, and "base" the option. Whatever such a file
+does wrong is said in one line that names the file and the line.
+"""
+
+import difflib
+import importlib.machinery
+import importlib.util
+import inspect
+import re
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_collections
+
+from bert_jax import errors
+
+
+def load(argument: str) -> ml_collections.ConfigDict:
+    """Returns what `get_config` of `file.py` or `file.py:option` makes.
+
+    Raises:
+      InputError: there is no such file, it fails, or it makes no ConfigDict.
+    """
+    path, *options = argument.split(":", 1)
+    if not Path(path).is_file():
+        raise errors.InputError(
+            f"there is no config file {path}: name one, as in --config=configs/demo.py"
+        )
+    try:
+        get_config = _function(path)
+        _check_options(path, get_config, options)
+        config = get_config(*options)
+    except errors.BertJaxError:
+        raise
+    except Exception as error:  # a config file may raise whatever it likes
+        raise errors.InputError(_message(path, error)) from None
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise errors.InputError(
+            f"{path}: get_config returns {type(config).__name__}, not a ConfigDict: "
+            "begin with config = configuration.default(), end with return config"
+        )
+    return config
+
+
+def check_key(config: ml_collections.ConfigDict, key: str) -> None:
+    """Raises InputError, with the nearest name, unless `key` is a leaf of the config.
+
+    >>> config = ml_collections.ConfigDict({"run": {"seed": 0}})
+    >>> check_key(config, "run.sead")
+    Traceback (most recent call last):
+    bert_jax.errors.InputError: unknown config key run.sead. Did you mean run.seed?
+    """
+    node, names = config, key.split(".")
+    for depth, name in enumerate(names):
+        known = list(node.keys()) if isinstance(node, ml_collections.ConfigDict) else []
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = ".".join([*names[:depth], *near])
+            meant = f" Did you mean {hint}?" if near else ""
+            raise errors.InputError(f"unknown config key {key}.{meant}")
+        node = node[name]
+    if isinstance(node, ml_collections.ConfigDict):
+        raise errors.InputError(
+            f"the config key {key} is a group: set its keys one by one, as in "
+            f"--config.{key}.{next(iter(node.keys()))}=..."
+        )
+
+
+def _function(path: str) -> Callable[..., object]:
+    """Runs a config file and returns its `get_config`."""
+    loader = importlib.machinery.SourceFileLoader("config_file", path)
+    spec = importlib.util.spec_from_loader("config_file", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    if not callable(getattr(module, "get_config", None)):
+        raise errors.InputError(f"{path} is no config: it has no function get_config")
+    return module.get_config
+
+
+def _check_options(
+    path: str, get_config: Callable[..., object], options: list[str]
+) -> None:
+    """Raises InputError if `get_config` takes no option, or must have one."""
+    try:
+        inspect.signature(get_config).bind(*options)
+    except TypeError:
+        problem = f"takes no option {options[0]!r}" if options else "needs an option"
+        remedy = "" if options else ":OPTION"
+        raise errors.InputError(
+            f"the config file {path} {problem}: write --config={path}{remedy}"
+        ) from None
+
+
+def _message(path: str, error: Exception) -> str:
+    """Returns one line on what a config file did, with the file's own line."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {error.msg}"
+    # Of an unknown key ml_collections lists all others, and it quotes what it says.
+    text = re.sub(r' Other fields present: "{.*}"', "", str(error))
+    text = re.sub(r"\A'(.*)'\Z", r"\1", text.replace("\\n", " "), flags=re.DOTALL)
+    text = " ".join(text.split())
+    text = text or type(error).__name__
+    if text.startswith(path):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename) == Path(path)]
+    return f"{path}:{lines[-1]}: {text}" if lines else f"{path}: {text}"
