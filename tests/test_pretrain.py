@@ -13,6 +13,7 @@ import pytest
 import tiny_run
 
 from bert_jax import (
+    configuration,
     errors,
     evaluate,
     experiments,
@@ -284,7 +285,6 @@ def test_other_recipes_run(corpus, tmp_path, changes):
 
 
 def test_epochs_instead_of_steps(trained, corpus):
-    settings = pretrain.configuration.parse(
-        tiny_run.config(corpus, run__num_train_steps=-1, run__num_train_epochs=2.5)
-    )
-    assert pretrain.num_train_steps(settings, rows=80) == 25
+    config = tiny_run.config(corpus, run__num_train_steps=-1, run__num_train_epochs=2.5)
+    settings, store = configuration.parse(config), trained.workdir / "store"
+    assert experiments.assemble(settings, store).num_train_steps(rows=80) == 25

@@ -17,14 +17,14 @@ from bert_jax.training import checkpoint, optimizer, sharding, state
 OPTIMIZER = optimizer.make(optimizer.OptimizerConfig(learning_rate=0.01), 100)
 
 
-def on_mesh(function, *sizes, init_fn=small_model.init_fn):
+def shapes_on(*sizes, init_fn=small_model.init_fn):
     mesh = sharding.make_mesh(*(sizes or (1, 1, 1)))
-    return function(init_fn, jax.random.key(0), OPTIMIZER, mesh)
+    return state.abstract(init_fn, OPTIMIZER, mesh)
 
 
 def numbered(number, *sizes):
     """A state whose every leaf holds this number, on a mesh."""
-    shapes = on_mesh(state.abstract, *sizes)
+    shapes = shapes_on(*sizes)
     fill = jax.jit(
         lambda: jax.tree.map(
             lambda s: jax.numpy.full(s.shape, number, s.dtype), shapes
@@ -42,7 +42,7 @@ def save_numbers(folder, *numbers, keep=3):
 
 def restore(folder, *sizes):
     with checkpoint.Checkpoints(folder, keep=3) as checkpoints:
-        return checkpoints.restore_latest(on_mesh(state.abstract, *sizes))
+        return checkpoints.restore_latest(shapes_on(*sizes))
 
 
 def flip_a_bit(path):
@@ -81,7 +81,7 @@ def test_a_state_moves_between_meshes(tmp_path):
         saved = on_mesh(state.create, 2, 2, 2)
         checkpoints.save(1, saved, {})
     found, _ = restore(tmp_path, 1, 4, 2)
-    shapes = on_mesh(state.abstract, 1, 4, 2)
+    shapes = shapes_on(1, 4, 2)
     jax.tree.map(np.testing.assert_array_equal, found.params, saved.params)
     for leaf, shape in zip(
         jax.tree.leaves(found), jax.tree.leaves(shapes), strict=True
@@ -209,7 +209,7 @@ def test_saving_after_a_fall_back_replaces_the_damaged_steps(tmp_path, caplog):
     flip_parameters(tmp_path / "20")
     flip_parameters(tmp_path / "30")
     with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
-        restored = checkpoints.restore_latest(on_mesh(state.abstract))
+        restored = checkpoints.restore_latest(shapes_on())
         assert restored is not None and int(restored[0].step) == 10
         checkpoints.save(15, numbered(15), {})
     assert checkpoint.steps(tmp_path) == [10, 15]
@@ -262,7 +262,7 @@ def shorter(key):
     ],
 )
 def test_another_model_is_refused_not_padded_nor_cast(init_fn, words, three_steps):
-    shapes = on_mesh(state.abstract, init_fn=init_fn)
+    shapes = shapes_on(init_fn=init_fn)
     with checkpoint.Checkpoints(three_steps, keep=3) as checkpoints:
         with pytest.raises(errors.CheckpointError) as caught:
             checkpoints.restore_latest(shapes)
@@ -274,7 +274,7 @@ def test_another_model_is_refused_not_padded_nor_cast(init_fn, words, three_step
 
 def test_parameters_restore_alone_and_nothing_changes(three_steps):
     before = sorted(three_steps.rglob("*"))
-    shapes = on_mesh(state.abstract, 2, 2, 2).params
+    shapes = shapes_on(2, 2, 2).params
     params, meta = checkpoint.restore_params(three_steps, shapes)
     assert meta == {"note": "step 3"}
     np.testing.assert_array_equal(params["embedding"], np.full((26, 8), 3.0))
@@ -284,7 +284,7 @@ def test_parameters_restore_alone_and_nothing_changes(three_steps):
 
 def test_parameters_from_nowhere(tmp_path):
     with pytest.raises(errors.CheckpointError, match="no usable checkpoint in"):
-        checkpoint.restore_params(tmp_path / "absent", on_mesh(state.abstract).params)
+        checkpoint.restore_params(tmp_path / "absent", shapes_on().params)
     assert not (tmp_path / "absent").exists()
 
 
