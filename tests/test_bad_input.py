@@ -12,7 +12,7 @@ import command_line
 import pytest
 import tiny_run
 
-from bert_jax import configuration, loading, workdirs
+from bert_jax import configuration, errors, loading, workdirs
 from bert_jax.data import shards, store_build
 from bert_jax.model import config as model_config
 from bert_jax.text import tokenizer as tokenizers
@@ -542,6 +542,19 @@ def test_the_corpus_may_be_gone_when_its_store_is_there(shell, place, store, tmp
     assert _files(tmp_path / "s") == before
 
 
+@pytest.mark.parametrize("command", ["pretrain", "evaluate"])
+def test_a_store_with_another_tokenizer(
+    shell, place, run_folder, any_checkpoint, command
+):
+    (run_folder / "checkpoints" / "3").mkdir(parents=True)
+    path = run_folder / "tokenizer" / "vocab.txt"
+    path.write_text(path.read_text().replace("##a\n", "##aa\n"))
+    done = _on_run(shell, place, run_folder, command)
+    assert done.code == 2
+    assert "another tokenizer than the run" in done.message
+    assert "##aa\n" in path.read_text()
+
+
 def test_a_start_that_failed_does_not_bind_the_next(tmp_path, place, store):
     for seed in (1, 2):
         config = tiny_run.config(place / "text.txt", run__seed=seed)
@@ -575,6 +588,27 @@ def test_what_nobody_expected(shell, place, tmp_path, monkeypatch, raised, code,
     assert done.code == code
     assert words in done.message
     assert _files(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.InputError, 2),
+        (errors.CheckpointError, 3),
+        (errors.NotFiniteError, 4),
+        (errors.StorageError, 5),
+        (errors.Stopped, 75),
+    ],
+)
+def test_every_kind_of_error_has_its_code(
+    shell, place, tmp_path, monkeypatch, kind, code
+):
+    def fail(*arguments, **options):
+        raise kind("what, where, and what to do")
+
+    monkeypatch.setattr(vocabulary, "learn", fail)
+    done = _prepare(shell, place, tmp_path, place / "text.txt")
+    assert (done.code, done.message) == (code, "what, where, and what to do\n")
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(shell, place, tmp_path, monkeypatch):
@@ -642,6 +676,16 @@ def test_in_a_process_of_its_own(place, tmp_path):
     assert (large.code, large.err.count("\n")) == (2, 1)
     assert "does not fit the 8 device(s)" in large.message
     assert not (tmp_path / "run").exists()
+
+
+def test_a_terminal_without_unicode(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    arguments = (f"--config={place / 'tiny.py'}", f"--store={tmp_path / 's'}")
+    done = command_line.for_real(
+        "prepare", *arguments, f"--config.data.corpus={tmp_path / '没有.txt'}"
+    )
+    assert done.code == 2
+    assert r"\u6ca1\u6709.txt does not exist" in done.message
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -22,6 +22,11 @@ def shapes_on(*sizes, init_fn=small_model.init_fn):
     return state.abstract(init_fn, OPTIMIZER, mesh)
 
 
+def state_on(*sizes):
+    mesh = sharding.make_mesh(*sizes)
+    return state.create(small_model.init_fn, jax.random.key(0), OPTIMIZER, mesh)
+
+
 def numbered(number, *sizes):
     """A state whose every leaf holds this number, on a mesh."""
     shapes = shapes_on(*sizes)
@@ -58,7 +63,7 @@ def largest_file(step_folder, item):
 
 def test_what_is_saved_is_restored_with_its_meta(tmp_path):
     with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
-        saved = on_mesh(state.create)
+        saved = state_on(1, 1, 1)
         meta = {"interval": {"loss": [0.1, 3.0]}, "seed": 7}
         checkpoints.save(12, saved, meta)
     found, found_meta = restore(tmp_path)
@@ -78,7 +83,7 @@ def test_nothing_saved_is_none(tmp_path):
 
 def test_a_state_moves_between_meshes(tmp_path):
     with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
-        saved = on_mesh(state.create, 2, 2, 2)
+        saved = state_on(2, 2, 2)
         checkpoints.save(1, saved, {})
     found, _ = restore(tmp_path, 1, 4, 2)
     shapes = shapes_on(1, 4, 2)

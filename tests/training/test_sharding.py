@@ -45,6 +45,22 @@ def test_bad_mesh(sizes, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        (RuntimeError("Unable to initialize backend 'cuda'"), "backend 'cuda'. Check"),
+        (AssertionError(), "no platform that is installed. Check JAX_PLATFORMS"),
+    ],
+)
+def test_no_devices(monkeypatch, raised, words):
+    def devices():
+        raise raised
+
+    monkeypatch.setattr(jax, "devices", devices)
+    with pytest.raises(errors.InputError, match=f"JAX finds no devices: .*{words}"):
+        sharding.make_mesh(1, 1, 1)
+
+
 def test_parameters_follow_the_rules():
     mesh = sharding.make_mesh(2, 2, 2)
     boxed = jax.eval_shape(init_fn, jax.random.key(0))
