@@ -4,6 +4,7 @@ Flags are defined when a command runs, not when its module is imported, so that 
 command can use the library part of another.
 """
 
+import io
 import logging
 import os
 import re
@@ -31,6 +32,9 @@ def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags and runs a command; its errors are one message and a code."""
 
     def quiet(argv: list[str]) -> None:
+        for stream in (sys.stdout, sys.stderr):  # may be no UTF-8, as in LC_ALL=C
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         absl_logging.set_verbosity(absl_logging.WARNING)
         plain = logging.Formatter("%(levelname)s: %(message)s")
         absl_logging.get_absl_handler().setFormatter(plain)

@@ -12,6 +12,7 @@ import re
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 
@@ -53,7 +54,8 @@ def check_key(config: ml_collections.ConfigDict, key: str) -> None:
     Traceback (most recent call last):
     bert_jax.errors.InputError: unknown config key run.sead. Did you mean run.seed?
     """
-    node, names = config, key.split(".")
+    node: Any = config
+    names = key.split(".")
     for depth, name in enumerate(names):
         known = list(node.keys()) if isinstance(node, ml_collections.ConfigDict) else []
         if name not in known:

@@ -36,6 +36,7 @@ def evaluate(workdir: str | Path) -> dict[str, float]:
             "again with python -m bert_jax.prepare"
         )
     experiment = experiments.assemble(settings, folder)
+    workdirs.check_tokenizer(workdir, experiment.tokenizer)
     shapes = state.abstract_params(experiment.task.init, experiment.mesh)
     params, _ = checkpoint.restore_params(workdir / workdirs.CHECKPOINTS, shapes)
     return experiment.held_out().metrics(params)

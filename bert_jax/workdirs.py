@@ -98,11 +98,23 @@ def record(
                 f"{path} is of a run with other settings: {'; '.join(changed)}. Use "
                 "another --workdir, or resume nevertheless with --allow_changed_config"
             )
+        check_tokenizer(workdir, tokenizer)
     if jax.process_index() == 0:
         tokenizer.save(workdir / TOKENIZER)
         beside = path.with_name(path.name + ".tmp")
-        beside.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+        beside.write_text(text, encoding="utf-8")
         os.replace(beside, path)
+
+
+def check_tokenizer(workdir: Path, tokenizer: tokenizers.Tokenizer) -> None:
+    """Raises InputError unless a store's tokenizer is the one of the run."""
+    path = workdir / TOKENIZER
+    if tokenizers.load(path).fingerprint != tokenizer.fingerprint:
+        raise errors.InputError(
+            f"the store has another tokenizer than the run, which keeps its own in "
+            f"{path}: name the store that the run was trained on (data.store)"
+        )
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
