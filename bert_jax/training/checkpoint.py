@@ -54,6 +54,7 @@ class Checkpoints:
         self._asynchronous = asynchronous
         self._saving: int | None = None
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = self._open(keep)
         except OSError as error:
             raise errors.StorageError(f"cannot open {self.folder}: {error}") from error

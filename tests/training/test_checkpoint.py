@@ -351,3 +351,10 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.StorageError, match="cannot open"):
         checkpoint.Checkpoints(tmp_path / "file" / "checkpoints", keep=1)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_at_once(tmp_path):
+    (tmp_path / "checkpoints").write_text("mine")
+    with pytest.raises(errors.StorageError, match="cannot open .*checkpoints"):
+        checkpoint.Checkpoints(tmp_path / "checkpoints", keep=1)
+    assert (tmp_path / "checkpoints").read_text() == "mine"
