@@ -153,36 +153,22 @@ def test_the_mask_of_a_packed_row_as_a_picture():
     np.testing.assert_array_equal(mask.astype(int), expected)
 
 
-def test_every_layer_drops_other_elements(key):
-    wide = config.BertConfig(
-        vocab_size=8,
-        hidden_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=1,
-        intermediate_size=8,
-        hidden_dropout_prob=0.5,
-        max_position_embeddings=4,
-    )
-    model = encoder.Bert(wide, encoder.Execution())
-    ids = jnp.zeros((1, 4), jnp.int32)
-    params = nn.unbox(model.init(key, ids, ids, ids, ids, deterministic=True))
-    seen = []
+def test_every_layer_drops_other_elements(params, monkeypatch):
+    seen, drop = [], dropout.drop
 
-    def watch(next_fun, args, kwargs, context):
-        if isinstance(context.module, dropout.Dropout):
-            jax.debug.callback(
-                lambda k: seen.append(k.tobytes()),
-                jax.random.key_data(context.module.make_rng("dropout")),
-            )
-        return next_fun(*args, **kwargs)
+    def spy(x, rate, key):
+        jax.debug.callback(lambda k: seen.append(k.tobytes()), jax.random.key_data(key))
+        return drop(x, rate, key)
 
-    with nn.intercept_methods(watch):
-        rngs = {"dropout": jax.random.key(1)}
-        model.apply(params, ids, ids, ids, ids, deterministic=False, rngs=rngs)
+    monkeypatch.setattr(dropout, "drop", spy)
+    inputs = {name: jnp.asarray(x) for name, x in _inputs().items()}
+    model = encoder.Bert(SMALL, encoder.Execution(vocab_multiple=1))
+    rngs = {"dropout": jax.random.key(1)}
+    model.apply({"params": params}, **inputs, deterministic=False, rngs=rngs)
     jax.effects_barrier()
-    # One in the embeddings and two in each of four layers, all with keys of their own.
-    assert len(seen) == 9
-    assert len(set(seen)) == 9
+    # One in the embeddings and three in each of three layers, with keys of their own.
+    assert len(seen) == 10
+    assert len(set(seen)) == 10
 
 
 @pytest.mark.parametrize("width", [37, 64])
