@@ -10,6 +10,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+# The folders' own conftest files hold no doctests, and share one module name.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

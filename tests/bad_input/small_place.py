@@ -1,0 +1,29 @@
+"""The commands on a small corpus that tests harm, and what they leave behind."""
+
+from pathlib import Path
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghimnorstu"]
+PIECES += [f"##{letter}" for letter in "abcdefghimnorstu"]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def prepare(shell, place, folder, corpus, *more):
+    return shell(
+        "prepare",
+        f"--config={place / 'tiny.py'}",
+        f"--store={folder / 's'}",
+        f"--config.data.corpus={corpus}",
+        *more,
+    )
+
+
+def pretrain(shell, place, folder, *more):
+    workdir = f"--workdir={folder / 'run'}"
+    return shell("pretrain", f"--config={place / 'tiny.py'}", workdir, *more)

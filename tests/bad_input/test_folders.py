@@ -1,0 +1,237 @@
+"""What the folder of a run or of a store can have wrong, and the disk below it."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import small_place
+import tiny_run
+
+from bert_jax import configuration, workdirs
+from bert_jax.data import shards
+from bert_jax.text import tokenizer as tokenizers
+from bert_jax.training import checkpoint
+
+PLACES = [
+    ("workdir=FILE", "file is a file or lies below one"),
+    ("workdir=FILE/run", "is a file or lies below one"),
+    ("config.data.store=FILE", "file exists already"),
+    ("config.data.store=FULL", "full exists already"),
+    ("config.data.store=FILE/s", "file is a file. Choose another place"),
+]
+
+
+@pytest.mark.parametrize(("argument", "words"), PLACES)
+def test_a_place_that_is_taken(shell, place, tmp_path, argument, words):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").write_text("mine")
+    for name in ("file", "full"):
+        argument = argument.replace(name.upper(), str(tmp_path / name))
+    done = small_place.pretrain(shell, place, tmp_path, f"--{argument}")
+    assert done.code == 2
+    assert words in done.message
+    assert small_place.files(tmp_path) == {"file": b"mine", "full/a": b"mine"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("workdir=PLACE", "is not writable: choose another"),
+        ("config.data.store=PLACE/s", "is not writable. Choose another place"),
+    ],
+)
+def test_a_place_that_is_not_writable(
+    shell, place, tmp_path, monkeypatch, argument, words
+):
+    (tmp_path / "locked").mkdir()
+    access = os.access  # the tests may run as root, to whom all is writable
+    monkeypatch.setattr(
+        os, "access", lambda p, mode: Path(p).name != "locked" and access(p, mode)
+    )
+    argument = argument.replace("PLACE", str(tmp_path / "locked"))
+    done = small_place.pretrain(shell, place, tmp_path, f"--{argument}")
+    assert done.code == 2
+    assert words in done.message
+    assert small_place.files(tmp_path) == {}
+
+
+def test_a_system_that_refuses_the_workdir(shell, place, tmp_path, monkeypatch):
+    def refuse(path, *rest, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    done = small_place.pretrain(shell, place, tmp_path)
+    assert done.code == 2
+    assert "run: Permission denied. Choose another" in done.message
+
+
+def test_a_full_disk(shell, place, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shards, "write_manifest", full)
+    done = small_place.prepare(shell, place, tmp_path, place / "text.txt")
+    assert done.code == 5
+    assert "s cannot be written (No space left on device)" in done.message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def run_folder(place, store, tmp_path):
+    """A workdir with everything but a checkpoint."""
+    folder = tmp_path / "run"
+    shutil.copytree(store, folder / "store")
+    _record(folder, store, tiny_run.config(place / "text.txt"))
+    return folder
+
+
+def _record(folder, store, config):
+    settings, tokenizer = configuration.parse(config), tokenizers.load(store)
+    bert = settings.bert(tokenizer.vocab_size)
+    workdirs.record(folder, settings, bert, tokenizer, allow_changed=False)
+
+
+@pytest.fixture
+def any_checkpoint(monkeypatch):
+    """Lets `evaluate` get as far as the store."""
+    monkeypatch.setattr(checkpoint, "restore_params", lambda *arguments: ({}, {}))
+
+
+def _on_run(shell, place, folder, command):
+    if command == "pretrain":
+        return shell(command, f"--config={place / 'tiny.py'}", f"--workdir={folder}")
+    if command == "predict":
+        return shell(command, f"--model={folder}", "a [MASK]")
+    return shell(command, f"--workdir={folder}")
+
+
+@pytest.mark.parametrize("command", ["pretrain", "evaluate"])
+def test_a_flipped_byte_of_the_store(shell, place, run_folder, any_checkpoint, command):
+    shard = run_folder / "store" / "heldout-00000.arrow"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    done = _on_run(shell, place, run_folder, command)
+    assert done.code == 5
+    assert "heldout-00000.arrow is damaged" in done.message
+    assert "build the store again" in done.message
+    assert bytes(content) == shard.read_bytes()
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"format_version": 1}', "[]"])
+def test_a_damaged_manifest_of_the_store(
+    shell, place, run_folder, any_checkpoint, content
+):
+    (run_folder / "store" / "manifest.json").write_text(content)
+    for command in ("pretrain", "evaluate"):
+        done = _on_run(shell, place, run_folder, command)
+        assert done.code == 2
+        assert "manifest.json" in done.message and "build" in done.message
+
+
+def test_a_store_that_is_gone(shell, place, run_folder):
+    shutil.rmtree(run_folder / "store")
+    done = _on_run(shell, place, run_folder, "evaluate")
+    assert done.code == 2
+    assert "store of this run is not there" in done.message
+
+
+@pytest.mark.parametrize("command", ["pretrain", "evaluate"])
+def test_a_store_with_another_tokenizer(
+    shell, place, run_folder, any_checkpoint, command
+):
+    (run_folder / "checkpoints" / "3").mkdir(parents=True)
+    path = run_folder / "tokenizer" / "vocab.txt"
+    path.write_text(path.read_text().replace("##a\n", "##aa\n"))
+    done = _on_run(shell, place, run_folder, command)
+    assert done.code == 2
+    assert "another tokenizer than the run" in done.message
+    assert "##aa\n" in path.read_text()
+
+
+def test_the_corpus_may_be_gone_when_its_store_is_there(shell, place, store, tmp_path):
+    shutil.copytree(store, tmp_path / "s")
+    before = small_place.files(tmp_path / "s")
+    missing = small_place.prepare(shell, place, tmp_path, tmp_path / "gone.txt")
+    assert missing.code == 2
+    assert "gone.txt does not exist" in missing.message
+    assert "leave the corpus empty: --config.data.corpus=" in missing.message
+    assert small_place.prepare(shell, place, tmp_path, "").code == 0
+    other = small_place.prepare(
+        shell, place, tmp_path, "", "--config.text.segmenter=jieba"
+    )
+    assert other.code == 2
+    assert "segmenter was 'none' and is 'jieba'" in other.message
+    assert small_place.files(tmp_path / "s") == before
+
+
+CONFIG_JSON = [
+    ("", {}, "config.json is not JSON"),
+    ("[]", {}, "config.json is not the record of a run"),
+    (None, {"run": 3}, "run is 3: expected a group"),
+    (None, {"model": {"size": 3}}, "model.size is 3"),
+    (None, {"model": {"size": "tiny", "depth": 3}}, "unknown config key model.depth"),
+    (
+        None,
+        {"mesh": {"data": "all", "fsdp": 1, "tensor": 1}},
+        "mesh.data is 'all': expected int",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "changes", "words"), CONFIG_JSON)
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_config_json_that_is_none(
+    shell, place, run_folder, command, text, changes, words
+):
+    path = run_folder / "config.json"
+    tree = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(tree) if text is None else text)
+    done = _on_run(shell, place, run_folder, command)
+    assert done.code == 2
+    assert "config.json" in done.message and words in done.message
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_folder_that_is_no_run(shell, place, tmp_path, command):
+    done = _on_run(shell, place, tmp_path / "nope", command)
+    assert done.code == 2
+    assert "nope is not the workdir of a run" in done.message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "pretrain"])
+def test_a_damaged_checkpoint(shell, place, run_folder, command):
+    step = run_folder / "checkpoints" / "3"
+    step.mkdir(parents=True)
+    (step / "manifest.json").write_text('{"sha256": {"params/data": "0"}}')
+    done = _on_run(shell, place, run_folder, command)
+    assert done.code == 3
+    assert "no usable checkpoint in" in done.message
+    assert "(found steps [3])" in done.message
+    assert (step / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_run_without_checkpoints(shell, place, run_folder, command):
+    done = _on_run(shell, place, run_folder, command)
+    assert done.code == 3
+    assert "no usable checkpoint in" in done.message
+
+
+def test_a_start_that_failed_does_not_bind_the_next(tmp_path, place, store):
+    for seed in (1, 2):
+        config = tiny_run.config(place / "text.txt", run__seed=seed)
+        _record(tmp_path, store, config)
+    assert workdirs.read_settings(tmp_path).run.seed == 2
+
+
+def test_a_resumption_without_the_corpus_keeps_its_name(tmp_path, place, store):
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    for corpus in ("text.txt", ""):
+        _record(tmp_path, store, tiny_run.config(place, data__corpus=corpus))
+    assert workdirs.read_settings(tmp_path).data.corpus == "text.txt"

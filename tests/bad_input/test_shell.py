@@ -1,0 +1,148 @@
+"""What the command line, a config file or a text to fill can have wrong."""
+
+import json
+
+import pytest
+
+from bert_jax import loading
+from bert_jax.model import config as model_config
+from bert_jax.text import tokenizer as tokenizers
+
+SHELL = [
+    (["--config=nope.py"], "there is no config file nope.py"),
+    (["--config=configs"], "there is no config file configs"),
+    (["--config=configs/demo.py:huge"], "takes no option 'huge'"),
+    (["--config=configs/pretrain.py:huge"], "write a size of tiny, mini"),
+    (["--config.run.seed=1"], "Unknown command line flag"),
+    (["--config.run.seed=1", "TINY"], "before a value for --config"),
+    (["TINY", "oops"], "unexpected argument 'oops'"),
+    (["TINY", "--wordkir=x"], "Did you mean: workdir"),
+    (["TINY", "--config.run.num_train_step=6"], "Did you mean run.num_train_steps?"),
+    (["TINY", "--config.runs.seed=6"], "unknown config key runs.seed"),
+    (["TINY", "--config.run.seed.more=6"], "unknown config key run.seed.more"),
+    (["TINY", "--config.run=6"], "run is a group"),
+    (["TINY", "--config.run.seed"], "Missing value for flag --config.run.seed"),
+    (["TINY", "--config.run.seed=1.5"], "seed=1.5: a whole number is wanted"),
+    (["TINY", "--config.run.num_train_steps=1e6"], "a whole number is wanted"),
+    (["TINY", "--config.optimizer.learning_rate=x"], "rate=x: a number is wanted"),
+    (["TINY", "--config.data.whole_word=perhaps"], "true or false is wanted"),
+    (["TINY", "--config.optimizer.learning_rate=nan"], "at most 1; found nan"),
+    (["TINY", "--config.optimizer.learning_rate=-5"], "at most 1; found -5.0"),
+    (["TINY", "--config.optimizer.warmup_steps=7"], "num_train_steps (6); found 7"),
+    (["TINY", "--config.mesh.data=3"], "multiple of 3 = mesh.data"),
+    (["TINY", "--config.mesh.data=16"], "does not fit the 8 device(s)"),
+    (["TINY", "--config.mesh.data=0"], "mesh.data must be a count"),
+    (["TINY", "--config.run.accumulation_steps=3"], "is not a multiple of"),
+    (["TINY", "--config.model.size=vast"], "unknown model size 'vast'"),
+    (["TINY", "--config.data.max_seq_length=25"], "max_position_embeddings 24"),
+    (["TINY", "--config.data.held_out_fraction=0"], "held_out_fraction is 0"),
+    (["TINY", "--config.init_from=nope"], "nope is not the workdir of a run"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), SHELL, ids=lambda x: str(x)[:60])
+def test_what_the_shell_can_say_wrong(shell, place, tmp_path, arguments, words):
+    tiny = f"--config={place / 'tiny.py'}"
+    arguments = [tiny if word == "TINY" else word for word in arguments]
+    done = shell("pretrain", f"--workdir={tmp_path / 'run'}", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert words in done.message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [("pretrain", "config"), ("prepare", "config"), ("evaluate", "workdir")]
+    + [("predict", "model")],
+)
+def test_a_missing_flag_is_shown_with_an_example(shell, command, missing):
+    done = shell(command)
+    assert done.code == 2
+    assert f"--{missing} is missing, as in: python -m bert_jax" in done.message
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("pretrain", ["--config:", "--workdir:", "--[no]allow_changed_config:"]),
+        ("prepare", ["--config:", "--store:"]),
+        ("evaluate", ["--workdir:"]),
+        ("predict", ["--model:", "--input:", "--top:"]),
+    ],
+)
+def test_help_explains(shell, command, flags):
+    done = shell(command, "--help")
+    assert done.code == 0
+    assert f"python -m bert_jax.{command} --" in done.out
+    for flag in flags:
+        assert f"  {flag}" in done.out
+    assert done.err == ""
+
+
+CONFIG_FILES = [
+    ("def get_config(:\n", "c.py:1: invalid syntax"),
+    ("import nomodule\n", "c.py:1: No module named 'nomodule'"),
+    ("x = 1\n", "c.py is no config: it has no function get_config"),
+    ("def get_config():\n    pass\n", "returns NoneType, not a ConfigDict"),
+    ("def get_config():\n    return 1 / 0\n", "c.py:2: division by zero"),
+    ("def get_config(size):\n    pass\n", "needs an option: write --config="),
+    (
+        "from bert_jax import configuration\ndef get_config():\n"
+        "    config = configuration.default()\n    config.run.sead = 1\n",
+        'c.py:4: Key "sead" does not exist',
+    ),
+    (
+        "import ml_collections\ndef get_config():\n"
+        "    return ml_collections.ConfigDict({'run': {}})\n",
+        "config key init_from is missing",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), CONFIG_FILES)
+def test_what_a_config_file_can_do_wrong(shell, tmp_path, text, words):
+    (tmp_path / "c.py").write_text(text)
+    workdir = tmp_path / "run"
+    done = shell("pretrain", f"--config={tmp_path / 'c.py'}", f"--workdir={workdir}")
+    assert done.code == 2
+    assert words in done.message
+    assert not workdir.exists()
+
+
+@pytest.fixture
+def untrained(monkeypatch, store):
+    """A model that `predict` loads, without weights."""
+    tokenizer = tokenizers.load(store)
+    bert = model_config.BertConfig(vocab_size=tokenizer.vocab_size)
+    model = loading.Model(tokenizer, bert, {}, 24)
+    monkeypatch.setattr(loading.Model, "fill_ids", _guess, raising=True)
+    monkeypatch.setattr(loading, "load", lambda folder: model)
+
+
+_fill_ids = loading.Model.fill_ids
+
+
+def _guess(model, ids, top=5):
+    has_mask = model.tokenizer.mask_id in ids
+    return [[("cat", 0.5)]] if has_mask else _fill_ids(model, ids, top)
+
+
+PREDICTIONS = [
+    (["no mask"], b"", "argument 1: the text has no [MASK]"),
+    (["--top=0", "a [MASK]"], b"", "--top is 0: give at least 1"),
+    (["--top=x", "a [MASK]"], b"", "flag --top=x"),
+    ([], b"", "standard input has no text"),
+    ([], b"\n \n", "standard input has no text"),
+    ([], b"\xef\xbb\xbfa [MASK]\r\nno\n", "standard input:2: the text has no [MASK]"),
+    ([], b"a [MASK]\nb\xff\n", "standard input:2: byte 2 of the line is not UTF-8"),
+    (["--input=nope.txt"], b"", "cannot read --input nope.txt: No such file"),
+    (["--input=."], b"", "cannot read --input .: Is a directory"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "stdin", "words"), PREDICTIONS)
+def test_what_can_be_wrong_with_text_to_fill(shell, untrained, arguments, stdin, words):
+    done = shell("predict", "--model=runs/x", *arguments, stdin=stdin)
+    assert done.code == 2
+    assert words in done.message
+    assert all(json.loads(line) for line in done.out.splitlines())
