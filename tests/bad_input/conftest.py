@@ -10,7 +10,7 @@ import tiny_run
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory):
-    """A folder with a corpus, `tiny.py` that trains on it, and its store."""
+    """A folder with a corpus, and `tiny.py` that trains on it."""
     folder = tmp_path_factory.mktemp("place")
     corpus = tiny_run.write_corpus(folder / "text.txt")
     (folder / "vocab.txt").write_text("\n".join(small_place.PIECES) + "\n")

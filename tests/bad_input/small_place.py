@@ -7,6 +7,7 @@ PIECES += [f"##{letter}" for letter in "abcdefghimnorstu"]
 
 
 def files(folder: Path) -> dict[str, bytes]:
+    """Returns the content of every file below a folder by path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -15,6 +16,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def prepare(shell, place, folder, corpus, *more):
+    """Builds the store of a corpus in `s` of a folder."""
     return shell(
         "prepare",
         f"--config={place / 'tiny.py'}",
@@ -25,5 +27,6 @@ def prepare(shell, place, folder, corpus, *more):
 
 
 def pretrain(shell, place, folder, *more):
+    """Trains in `run` of a folder."""
     workdir = f"--workdir={folder / 'run'}"
     return shell("pretrain", f"--config={place / 'tiny.py'}", workdir, *more)

@@ -66,9 +66,8 @@ def test_marks_of_windows_change_nothing(shell, place, tmp_path, content):
         (tmp_path / name).mkdir()
         (tmp_path / name / "c.txt").write_bytes(text)
         corpus = tmp_path / name / "c.txt"
-        assert (
-            small_place.prepare(shell, place, tmp_path / name, corpus, vocab).code == 0
-        )
+        done = small_place.prepare(shell, place, tmp_path / name, corpus, vocab)
+        assert done.code == 0
     plain, windows = (
         small_place.files(tmp_path / n / "s") for n in ("plain", "windows")
     )
@@ -97,18 +96,15 @@ def test_a_corpus_that_is_too_small(shell, place, tmp_path, documents, changes, 
     assert words in done.message
 
 
+PIECES = small_place.PIECES
 VOCABULARIES = [
     ("v.txt", None, "v.txt does not exist"),
     ("v.txt", [], "v.txt is empty"),
-    (
-        "v.txt",
-        [*small_place.PIECES, "a"],
-        "v.txt: lines 6 and 38 hold the same piece 'a'",
-    ),
+    ("v.txt", [*PIECES, "a"], "v.txt: lines 6 and 38 hold the same piece 'a'"),
     ("v.txt", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"], "v.txt has no [MASK]"),
     ("v.txt", ["a", "", "b"], "v.txt:2: the line is blank"),
     ("v.txt", ["a", "\udcff"], "v.txt:2: byte 2 (0xff) is not UTF-8"),
-    ("v.model", small_place.PIECES, "v.model is not a SentencePiece model"),
+    ("v.model", PIECES, "v.model is not a SentencePiece model"),
 ]
 
 

@@ -51,9 +51,8 @@ def test_what_nobody_expected(shell, place, tmp_path, monkeypatch, raised, code,
 def test_every_kind_of_error_has_its_code(
     shell, place, tmp_path, monkeypatch, kind, code
 ):
-    monkeypatch.setattr(
-        vocabulary, "learn", _raise(kind("what, where, and what to do"))
-    )
+    error = kind("what, where, and what to do")
+    monkeypatch.setattr(vocabulary, "learn", _raise(error))
     done = small_place.prepare(shell, place, tmp_path, place / "text.txt")
     assert (done.code, done.message) == (code, "what, where, and what to do\n")
 
