@@ -112,7 +112,8 @@ def _ordinary(ids: list[int], model: loading.Model) -> int | None:
     """Returns the place of the middle-most token that is a whole word or character."""
     tokenizer = model.tokenizer
     for at in sorted(range(len(ids)), key=lambda at: abs(at - len(ids) // 2)):
-        if ids[at] not in tokenizer.special_ids and tokenizer.tokens[ids[at]].isalnum():
+        piece = tokenizer.tokens[ids[at]].lstrip("▁")  # SentencePiece marks a start
+        if ids[at] not in tokenizer.special_ids and piece.isalnum():
             return at
     return None
 
