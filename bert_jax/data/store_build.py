@@ -300,7 +300,7 @@ class _Filling:
     ) -> None:
         # What is held out is little: in smaller shards it does not sit in memory long,
         # and the peak of a build is reached early.
-        sizes = {"train": shard_tokens, "heldout": shard_tokens // 8 + 1}
+        sizes = {"train": shard_tokens, "heldout": shard_tokens // 32 + 1}
         self._writers = {
             split: shards.SplitWriter(folder, split, sizes[split])
             for split in manifests.SPLITS
