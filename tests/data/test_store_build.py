@@ -204,8 +204,10 @@ def test_an_existing_store_is_not_overwritten(tmp_path, tokenizer):
         build(tmp_path / "s", where, tokenizer)
 
 
+# A suite that a shell runs in the background is started with SIGINT ignored.
 BUILD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from bert_jax.data import manifest, sources, store_build
 from bert_jax.text import tokenizer
