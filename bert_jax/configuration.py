@@ -48,7 +48,7 @@ class TextConfig:
     segmenter: str = "none"
     segmenter_fallback: str = "none"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _one_of("text.tokenizer", self.tokenizer, TOKENIZERS)
         _one_of("text.segmenter", self.segmenter, SEGMENTERS)
         _one_of("text.segmenter_fallback", self.segmenter_fallback, FALLBACKS)
@@ -91,7 +91,7 @@ class DataConfig:
     max_ngram: int = 1
     loader: str = "tfdata"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _one_of("data.objective", self.objective, OBJECTIVES)
         _one_of("data.loader", self.loader, LOADERS)
         _between("data.held_out_fraction", self.held_out_fraction, 0.0, 0.5)
@@ -149,7 +149,7 @@ class RunConfig:
     unroll: int = 1
     remat: str = "none"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in (
             "batch_size",
             "accumulation_steps",

@@ -123,6 +123,11 @@ def describe(built: manifest.Manifest) -> str:
         f"{dropped.empty_documents:,} empty documents; "
         f"{built.unknown_share:.2%} of the tokens are unknown"
     )
+    if built.options.segmenter == "corpus":
+        lines.append(
+            f"words: {dropped.documents_without_words:,} documents came without words; "
+            f"their segmenter is {built.options.segmenter_fallback}"
+        )
     return "\n".join(lines)
 
 

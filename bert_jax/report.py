@@ -27,12 +27,14 @@ def describe(
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes.params))
     run, length = settings.run, settings.data.max_seq_length
     epochs = steps * run.batch_size / rows.num_instances
+    long = rows.num_long_sentences
     devices = f"{mesh.size} x {jax.devices()[0].device_kind}"
     return (
         f"model: {bert.num_hidden_layers} layers of width {bert.hidden_size}, "
         f"{count:,} parameters (vocabulary padded)\n"
         f"plan: {steps:,} steps of {run.batch_size} rows of {length} tokens, "
-        f"{epochs:.1f} epochs of {rows.num_instances:,} rows, on {devices}, {run.dtype}"
+        f"{epochs:.1f} epochs of {rows.num_instances:,} rows, on {devices}, "
+        f"{run.dtype}\nrows: {long:,} sentences are longer than a row and are seen in parts"
     )
 
 

@@ -59,7 +59,7 @@ class Execution:
     remat: str = "none"
     vocab_multiple: int = 128
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _one_of("run.dtype", self.dtype, DTYPES)
         _one_of("run.remat", self.remat, REMAT_POLICIES)
         if self.unroll < -1 or self.unroll == 0:
@@ -136,7 +136,7 @@ class Table(nn.Module):
     axes: tuple[str | None, str]
     stddev: float
 
-    def setup(self):
+    def setup(self) -> None:
         initializer = normal(self.stddev, *self.axes)
         self.embedding = self.param("embedding", initializer, (self.rows, self.width))
 
@@ -150,7 +150,7 @@ class Embeddings(nn.Module):
     config: config.BertConfig
     execution: Execution
 
-    def setup(self):
+    def setup(self) -> None:
         cfg, table = (
             self.config,
             functools.partial(
@@ -262,7 +262,7 @@ class Bert(nn.Module):
     config: config.BertConfig
     execution: Execution
 
-    def setup(self):
+    def setup(self) -> None:
         self.embeddings = Embeddings(self.config, self.execution)
 
     @nn.compact

@@ -21,7 +21,9 @@ EVAL_SEED = 0
 EVAL_MASKED_LM_PROB = 0.15
 
 
-def eval_masking(training: objectives.Masking, max_seq_length: int):
+def eval_masking(
+    training: objectives.Masking, max_seq_length: int
+) -> objectives.Masking:
     """Returns the masks of every evaluation: 15 % of the tokens, all as [MASK].
 
     Nothing is left as it was: at a kept token the answer stands in the input, which
