@@ -34,7 +34,8 @@ def describe(
         f"{count:,} parameters (vocabulary padded)\n"
         f"plan: {steps:,} steps of {run.batch_size} rows of {length} tokens, "
         f"{epochs:.1f} epochs of {rows.num_instances:,} rows, on {devices}, "
-        f"{run.dtype}\nrows: {long:,} sentences are longer than a row and are seen in parts"
+        f"{run.dtype}\n"
+        f"rows: {long:,} sentences are longer than a row and are seen in parts"
     )
 
 
