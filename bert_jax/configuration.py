@@ -210,9 +210,10 @@ class PretrainingConfig:
             )
         size = dataclasses.asdict(model_config.published(self.size))
         bert = model_config.BertConfig(**{**size, **given, "vocab_size": vocab_size})
-        if self.data.max_seq_length > bert.max_position_embeddings:
+        if self.data.max_seq_length > bert.max_length:
             raise errors.InputError(
-                f"data.max_seq_length {self.data.max_seq_length} exceeds "
+                f"data.max_seq_length {self.data.max_seq_length} exceeds the "
+                f"{bert.max_length} positions of the model: raise "
                 f"model.max_position_embeddings {bert.max_position_embeddings}"
             )
         return bert

@@ -89,7 +89,11 @@ def record(
     full = dataclasses.replace(settings, model=dataclasses.asdict(bert))
     path, tree = workdir / CONFIG, configuration.to_dict(full)
     if path.exists() and checkpoint.steps(workdir / CHECKPOINTS):
-        before = configuration.to_dict(read_settings(workdir))
+        earlier = read_settings(workdir)
+        complete = model_config.BertConfig(**earlier.model)  # keys may have been added
+        before = configuration.to_dict(
+            dataclasses.replace(earlier, model=dataclasses.asdict(complete))
+        )
         if not settings.data.corpus:  # the text is gone, the store is as it was
             tree["data"]["corpus"] = before["data"]["corpus"]
         changed = _changed(before, tree)

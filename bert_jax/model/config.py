@@ -2,7 +2,9 @@
 
 `BertConfig(**bert_config.json)` is the loader; `published(name)` gives the released
 sizes: Devlin et al. 2018 (arXiv:1810.04805), section 3, and the 24 small models of
-Turc et al. 2019 (arXiv:1908.08962), table 1.
+Turc et al. 2019 (arXiv:1908.08962), table 1. `model_type` tells BERT from the models
+that differ from it in a few places: RoBERTa (arXiv:1907.11692), ALBERT
+(arXiv:1909.11942), ELECTRA (arXiv:2003.10555) and DistilBERT (arXiv:1910.01108).
 """
 
 import dataclasses
@@ -11,6 +13,7 @@ import re
 from bert_jax import errors
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "tanh")
+MODEL_TYPES = ("bert", "roberta", "albert", "electra", "distilbert")
 VOCAB_SIZES = {
     "english-uncased": 30522,
     "english-cased": 28996,
@@ -38,6 +41,15 @@ class BertConfig:
     The five `pooler_*` keys and `directionality`, which the Chinese and multilingual
     files carry and no code of the original reads, are accepted and dropped.
 
+    Attributes:
+      type_vocab_size: 0 is a model without token types (DistilBERT).
+      model_type: one of `MODEL_TYPES`, as in Hugging Face's config.json.
+      embedding_size: E, the width of the embedding tables; -1 is the hidden size.
+      num_hidden_groups: groups of layers that share parameters, all of one size; -1
+        gives every layer its own. ALBERT has one group.
+      pad_token_id: read by RoBERTa, whose positions begin behind it.
+      tie_word_embeddings: whether the MLM head decodes with the token embeddings.
+
     Raises:
       InputError: a value has the wrong type or range, or the sizes do not fit.
     """
@@ -54,6 +66,11 @@ class BertConfig:
     type_vocab_size: int = 2
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
+    model_type: str = "bert"
+    embedding_size: int = -1
+    num_hidden_groups: int = -1
+    pad_token_id: int = 0
+    tie_word_embeddings: bool = True
     directionality: dataclasses.InitVar[str] = "bidi"
     pooler_fc_size: dataclasses.InitVar[int] = 768
     pooler_num_attention_heads: dataclasses.InitVar[int] = 12
@@ -68,23 +85,40 @@ class BertConfig:
                 f"model.directionality is {directionality!r}: BERT reads both ways, "
                 "the only known value is 'bidi'"
             )
-        for name in _COUNTS:
-            _check(name, getattr(self, name), int, 1, 2**31)
+        for name, lowest in _COUNTS.items():
+            _check(name, getattr(self, name), int, lowest, 2**31)
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             _check(name, getattr(self, name), float, 0.0, 0.999)
         _check("initializer_range", self.initializer_range, float, 1e-6, 10.0)
         _check("layer_norm_eps", self.layer_norm_eps, float, 1e-15, 1.0)
+        _one_of("hidden_act", self.hidden_act, ACTIVATIONS)
+        _one_of("model_type", self.model_type, MODEL_TYPES)
+        if not isinstance(self.tie_word_embeddings, bool):
+            raise errors.InputError(
+                f"model.tie_word_embeddings is {self.tie_word_embeddings!r}: write "
+                "true or false"
+            )
         self._check_fit()
 
     def _check_fit(self) -> None:
-        if self.hidden_act not in ACTIVATIONS:
-            raise errors.InputError(
-                f"model.hidden_act is {self.hidden_act!r}: use one of {ACTIVATIONS}"
-            )
         if self.hidden_size % self.num_attention_heads:
             raise errors.InputError(
                 f"model.hidden_size {self.hidden_size} is not a multiple of "
                 f"model.num_attention_heads {self.num_attention_heads}"
+            )
+        for name in ("embedding_size", "num_hidden_groups"):
+            if getattr(self, name) == 0:
+                raise errors.InputError(f"model.{name} is 0: use at least 1, or -1")
+        if self.num_hidden_layers % self.num_groups:
+            raise errors.InputError(
+                f"model.num_hidden_layers {self.num_hidden_layers} is not a multiple "
+                f"of model.num_hidden_groups {self.num_groups}"
+            )
+        if self.max_length < 1:
+            raise errors.InputError(
+                f"model.max_position_embeddings {self.max_position_embeddings} leaves "
+                f"no position: those of {self.model_type} begin at "
+                f"{self.position_offset}"
             )
 
     @property
@@ -92,16 +126,58 @@ class BertConfig:
         """The width of one attention head."""
         return self.hidden_size // self.num_attention_heads
 
+    @property
+    def embedding_width(self) -> int:
+        """E, the width of the embedding tables."""
+        return self.hidden_size if self.embedding_size == -1 else self.embedding_size
 
-_COUNTS = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-)
+    @property
+    def projects_embeddings(self) -> bool:
+        """Whether a linear map leads from the tables to the hidden size."""
+        return self.model_type == "albert" or self.embedding_width != self.hidden_size
+
+    @property
+    def num_groups(self) -> int:
+        """How many layers have parameters of their own."""
+        shared = self.num_hidden_groups != -1
+        return self.num_hidden_groups if shared else self.num_hidden_layers
+
+    @property
+    def position_offset(self) -> int:
+        """The row of the position table that the first token of a row takes."""
+        return self.pad_token_id + 1 if self.model_type == "roberta" else 0
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens in a row that the position table serves."""
+        return self.max_position_embeddings - self.position_offset
+
+    @property
+    def pooler_act(self) -> str:
+        """The activation between the [CLS] row and a classifier."""
+        acts = {"electra": "gelu", "distilbert": "relu"}
+        return acts[self.model_type] if self.model_type in acts else "tanh"
+
+    @property
+    def mlm_act(self) -> str:
+        """The activation inside the MLM head."""
+        fixed = self.model_type in ("roberta", "electra")
+        return "gelu" if fixed else self.hidden_act
+
+
+# The lowest value of each; -1 stands for what is derived.
+_COUNTS = {
+    "vocab_size": 1,
+    "hidden_size": 1,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "intermediate_size": 1,
+    "max_position_embeddings": 1,
+    "type_vocab_size": 0,
+    "embedding_size": -1,
+    "num_hidden_groups": -1,
+    "pad_token_id": 0,
+}
 
 
 def published(name: str) -> BertConfig:
@@ -154,6 +230,13 @@ def _shape(size: str) -> tuple[int, int]:
         f"unknown model size {size!r}: use one of {', '.join(SIZES)}, or L<layers>_H"
         f"<width> with layers in {GRID_LAYERS} and width in {GRID_WIDTHS}"
     )
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise errors.InputError(
+            f"model.{name} is {value!r}: use one of {', '.join(known)}"
+        )
 
 
 def _check(name: str, value, kind: type, low: int | float, high: int | float) -> None:

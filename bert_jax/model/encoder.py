@@ -5,6 +5,9 @@ however the layers are executed. Dimension letters of the whole package:
 
     B batch   L sequence length   P predictions   S segments (packed sequences)
     D hidden  N heads   H head width   F intermediate   V vocabulary   C classes
+    E embedding width (D, where it is not factorised)
+
+Each layer sows its output as `hidden_state` into the collection `intermediates`.
 """
 
 import dataclasses
@@ -151,21 +154,20 @@ class Embeddings(nn.Module):
     execution: Execution
 
     def setup(self) -> None:
-        cfg, table = (
-            self.config,
-            functools.partial(
-                Table,
-                width=self.config.hidden_size,
-                stddev=self.config.initializer_range,
-            ),
-        )
+        cfg, stddev = self.config, self.config.initializer_range
+        table = functools.partial(Table, width=cfg.embedding_width, stddev=stddev)
         rows = self.execution.padded(cfg.vocab_size)
         self.word_embeddings = table(rows, axes=("vocab", "embed"))
         positions = cfg.max_position_embeddings
         self.position_embeddings = table(positions, axes=("positions", "embed"))
-        types = cfg.type_vocab_size
-        self.token_type_embeddings = table(types, axes=(None, "embed"))
+        if cfg.type_vocab_size:
+            types = cfg.type_vocab_size
+            self.token_type_embeddings = table(types, axes=(None, "embed"))
         self.layer_norm = LayerNorm(cfg.layer_norm_eps)
+        if cfg.projects_embeddings:
+            widths = (cfg.embedding_width, cfg.hidden_size)
+            axes = (None, "embed")
+            self.projection = Projection("BLE,ED->BLD", widths, axes, 1, stddev)
         self.dropout = dropout.Dropout(cfg.hidden_dropout_prob)
 
     def __call__(
@@ -176,11 +178,15 @@ class Embeddings(nn.Module):
         *,
         deterministic: bool,
     ) -> Float[Array, "B L D"]:
-        x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)
-        x = self.layer_norm(x + self.token_type_embeddings(token_type_ids))
-        x = self.dropout(x, deterministic=deterministic)
-        x = spmd.with_logical_constraint(x, ("batch", "length", "embed"))
-        return x.astype(DTYPES[self.execution.dtype])
+        places = position_ids + self.config.position_offset
+        x = self.word_embeddings(input_ids) + self.position_embeddings(places)
+        if self.config.type_vocab_size:
+            x = x + self.token_type_embeddings(token_type_ids)
+        x = self.dropout(self.layer_norm(x), deterministic=deterministic)
+        x = x.astype(DTYPES[self.execution.dtype])
+        if self.config.projects_embeddings:
+            x = self.projection(x)
+        return spmd.with_logical_constraint(x, ("batch", "length", "embed"))
 
 
 class SelfAttention(nn.Module):
@@ -253,7 +259,36 @@ class EncoderLayer(nn.Module):
         )(inner)
         outer = drop(outer, deterministic=self.deterministic)
         x = LayerNorm(cfg.layer_norm_eps, name="output_layer_norm")(x + outer)
+        self.sow("intermediates", "hidden_state", x)
         return x, None
+
+
+class SharedLayers(nn.Module):
+    """Runs `length` layers that have one set of parameters (ALBERT, section 3.1).
+
+    Its parameters are those of the layer, under the same names.
+    """
+
+    config: config.BertConfig
+    deterministic: bool
+    layer: Callable[..., nn.Module]
+    length: int
+    unroll: int
+
+    def setup(self) -> None:
+        self.repeated = nn.scan(
+            self.layer,  # pyright: ignore[reportArgumentType]
+            variable_broadcast="params",
+            variable_axes={"intermediates": 0},
+            split_rngs={"params": False, "dropout": True},
+            in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
+            length=self.length,
+            unroll=self.unroll,
+        )(self.config, self.deterministic)
+        nn.share_scope(self, self.repeated)
+
+    def __call__(self, x: Float[Array, "B L D"], segment_ids: Int[Array, "B L"]):
+        return self.repeated(x, segment_ids)
 
 
 class Bert(nn.Module):
@@ -291,13 +326,24 @@ class Bert(nn.Module):
         if self.execution.remat != "none":
             policy = REMAT_POLICIES[self.execution.remat]
             layer = nn.remat(layer, policy=policy, prevent_cse=False)
-        layers, unroll = self.config.num_hidden_layers, self.execution.unroll
+        groups = self.config.num_groups
+        if groups != self.config.num_hidden_layers:
+            length = self.config.num_hidden_layers // groups
+            unroll = self._unroll(length)
+            layer = functools.partial(
+                SharedLayers, layer=layer, length=length, unroll=unroll
+            )
         return nn.scan(
             layer,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
-            length=layers,
-            unroll=layers if unroll == -1 else min(unroll, layers),
+            length=groups,
+            unroll=self._unroll(groups),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
+
+    def _unroll(self, length: int) -> int:
+        """Returns how many steps of a loop of this length are one."""
+        unroll = self.execution.unroll
+        return length if unroll == -1 else min(unroll, length)

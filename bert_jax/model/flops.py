@@ -25,5 +25,6 @@ def training_flops_per_token(
     layers, width = bert.num_hidden_layers, bert.hidden_size
     weights = layers * (4 * width**2 + 2 * width * bert.intermediate_size)
     attention = 12 * layers * width * effective_length
-    head = 6 * (width * bert.vocab_size + width**2) * predicted_share
+    inner = bert.embedding_width
+    head = 6 * (inner * bert.vocab_size + width * inner) * predicted_share
     return 6 * weights + attention + head

@@ -1,7 +1,7 @@
-"""What sits on the encoder: pooler, MLM head, NSP or SOP head (arXiv:1810.04805, 3.1).
+"""What sits on the encoder: pooler, MLM head, output heads (arXiv:1810.04805, 3 and 4).
 
-The MLM head sees only the rows that are to be predicted, and its decoder is the token
-embedding table (tied). Logits are float32.
+In pretraining the MLM head sees only the rows that are to be predicted, and its decoder
+is the token embedding table (tied). Logits are float32.
 """
 
 from typing import Any
@@ -22,7 +22,10 @@ def take_rows(
 
 
 class Pooler(nn.Module):
-    """Maps the [CLS] row of every packed segment through a dense layer and tanh."""
+    """Maps the [CLS] row of every packed segment through a dense layer and tanh.
+
+    ELECTRA and DistilBERT have gelu and relu in its place.
+    """
 
     config: config.BertConfig
 
@@ -31,40 +34,32 @@ class Pooler(nn.Module):
         self, sequence_output: Float[Array, "B L D"], cls_positions: Int[Array, "B S"]
     ) -> Float[Array, "B S D"]:
         rows = take_rows(sequence_output, cls_positions)
-        dense = encoder.Projection(
-            "BSD,DE->BSE",
-            (self.config.hidden_size,) * 2,
-            ("embed", None),
-            1,
-            self.config.initializer_range,
-            name="dense",
-        )
-        return jnp.tanh(dense(rows))
+        dense = _dense(self.config, self.config.hidden_size, "dense")
+        return encoder.ACTIVATIONS[self.config.pooler_act](dense(rows))
 
 
 class MLMHead(nn.Module):
-    """Predicts tokens: dense, activation, LayerNorm, then the embedding table."""
+    """Predicts tokens: dense, activation, LayerNorm, then the embedding table.
+
+    Of a model whose embeddings are not tied it has a decoder table of its own.
+    """
 
     config: config.BertConfig
 
     @nn.compact
     def __call__(
-        self, rows: Float[Array, "B P D"], table: Float[Array, "V D"]
+        self, rows: Float[Array, "B P D"], table: Float[Array, "V E"]
     ) -> Float[Array, "B P V"]:
         cfg = self.config
-        dense = encoder.Projection(
-            "BPD,DE->BPE",
-            (cfg.hidden_size,) * 2,
-            ("embed", None),
-            1,
-            cfg.initializer_range,
-            name="transform",
-        )
-        rows = encoder.ACTIVATIONS[cfg.hidden_act](dense(rows))
+        rows = _dense(cfg, cfg.embedding_width, "transform")(rows)
+        rows = encoder.ACTIVATIONS[cfg.mlm_act](rows)
         rows = encoder.LayerNorm(cfg.layer_norm_eps, name="layer_norm")(rows)
+        if not cfg.tie_word_embeddings:
+            initializer = encoder.normal(cfg.initializer_range, "vocab", "embed")
+            table = self.param("decoder", initializer, table.shape)
         bias = self.param("bias", encoder.constant(0.0, "vocab"), table.shape[:1])
         logits = jnp.einsum(
-            "BPD,VD->BPV",
+            "BPE,VE->BPV",
             rows,
             table.astype(rows.dtype),
             preferred_element_type=jnp.float32,
@@ -75,22 +70,43 @@ class MLMHead(nn.Module):
         return logits + jnp.broadcast_to(bias, logits.shape)
 
 
-class NSPHead(nn.Module):
-    """Scores a pair of sentences: 0 = B follows A, 1 = it does not (NSP) or SOP."""
+class OutputHead(nn.Module):
+    """Scores `classes` classes for each row, pooled or of a token, by a linear map.
+
+    Of `nsp_head`, class 0 = B follows A, 1 = it does not (NSP), or swapped (SOP).
+    """
+
+    config: config.BertConfig
+    classes: int
+
+    @nn.compact
+    def __call__(self, rows: Float[Array, "B P D"]) -> Float[Array, "B P C"]:
+        return _dense(self.config, self.classes, "dense")(rows).astype(jnp.float32)
+
+
+class RTDHead(nn.Module):
+    """Scores each token: above 0 = replaced (ELECTRA's discriminator, section 2)."""
 
     config: config.BertConfig
 
     @nn.compact
-    def __call__(self, pooled_output: Float[Array, "B S D"]) -> Float[Array, "B S 2"]:
-        dense = encoder.Projection(
-            "BSD,DC->BSC",
-            (self.config.hidden_size, 2),
-            ("embed", None),
-            1,
-            self.config.initializer_range,
-            name="dense",
-        )
-        return dense(pooled_output).astype(jnp.float32)
+    def __call__(self, sequence_output: Float[Array, "B L D"]) -> Float[Array, "B L"]:
+        cfg = self.config
+        inner = _dense(cfg, cfg.hidden_size, "transform")(sequence_output)
+        inner = encoder.ACTIVATIONS[cfg.hidden_act](inner)
+        return _dense(cfg, 1, "prediction")(inner)[..., 0].astype(jnp.float32)
+
+
+def _dense(cfg: config.BertConfig, width: int, name: str) -> encoder.Projection:
+    """Returns a linear map of rows from the hidden size to `width`."""
+    return encoder.Projection(
+        "BPD,DE->BPE",
+        (cfg.hidden_size, width),
+        ("embed", None),
+        1,
+        cfg.initializer_range,
+        name=name,
+    )
 
 
 class BertForPreTraining(nn.Module):
@@ -132,7 +148,8 @@ class BertForPreTraining(nn.Module):
         pooled_output = Pooler(self.config, name="pooler")(
             sequence_output, cls_positions
         )
-        return mlm_logits, NSPHead(self.config, name="nsp_head")(pooled_output)
+        nsp_head = OutputHead(self.config, 2, name="nsp_head")
+        return mlm_logits, nsp_head(pooled_output)
 
 
 def parameter_shapes(model: nn.Module, sequence_length: int = 8) -> dict:

@@ -1,0 +1,139 @@
+"""A model of any parts: an encoder, and whatever heads a checkpoint brings.
+
+The top level of a parameter tree names its parts. `Parts` computes what all of them
+say about each token or row: for checkpoints of others, features and predictions.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, PyTree
+
+from bert_jax.model import config, encoder, heads
+
+# Those of the second group read the pooled [CLS] row, those of the third every token.
+PARTS = (
+    "encoder",
+    "pooler",
+    "nsp_head",
+    "classifier",
+    "multiple_choice",
+    "mlm_head",
+    "rtd_head",
+    "tagger",
+    "span",
+)
+_NEED_POOLER = ("nsp_head", "classifier", "multiple_choice")
+
+
+class Parts(nn.Module):
+    """The outputs of an encoder and its heads, by name.
+
+    `sequence_output` [B, L, D] and, by part: `pooled_output` [B, D] (pooler),
+    `nsp_logits` [B, 2], `logits` [B, C] (classifier) or [B, 1] (multiple_choice, one
+    choice a row) or [B, L, C] (tagger) or [B, L, 2] (span: start, end), `mlm_logits`
+    [B, L, V] over the table's rows, `rtd_logits` [B, L]. Rows are not packed.
+
+    Attributes:
+      parts: names of `PARTS`, the encoder among them.
+      num_labels: C, of classifier and tagger.
+    """
+
+    config: config.BertConfig
+    execution: encoder.Execution
+    parts: tuple[str, ...]
+    num_labels: int = 2
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: Int[Array, "B L"],
+        token_type_ids: Int[Array, "B L"],
+        segment_ids: Int[Array, "B L"],
+        position_ids: Int[Array, "B L"],
+        *,
+        deterministic: bool,
+    ) -> dict[str, Float[Array, "..."]]:
+        cfg, has = self.config, self.parts.__contains__
+        bert = encoder.Bert(cfg, self.execution, name="encoder")
+        x = bert(
+            input_ids,
+            token_type_ids,
+            segment_ids,
+            position_ids,
+            deterministic=deterministic,
+        )
+        outputs = {"sequence_output": x}
+        if has("pooler"):
+            first = jnp.zeros((x.shape[0], 1), jnp.int32)
+            pooled = heads.Pooler(cfg, name="pooler")(x, first)
+            outputs |= {"pooled_output": pooled[:, 0]} | self._pooled(pooled)
+        if has("mlm_head"):
+            table = bert.word_embedding_table()
+            outputs["mlm_logits"] = heads.MLMHead(cfg, name="mlm_head")(x, table)
+        if has("rtd_head"):
+            outputs["rtd_logits"] = heads.RTDHead(cfg, name="rtd_head")(x)
+        for name, classes in (("tagger", self.num_labels), ("span", 2)):
+            if has(name):
+                outputs["logits"] = heads.OutputHead(cfg, classes, name=name)(x)
+        return outputs
+
+    def _pooled(self, pooled: Float[Array, "B 1 D"]) -> dict[str, Float[Array, "B C"]]:
+        """Returns the logits of the heads on the pooled row."""
+        sizes = {"nsp_head": 2, "classifier": self.num_labels, "multiple_choice": 1}
+        made = {}
+        for name in filter(self.parts.__contains__, _NEED_POOLER):
+            logits = heads.OutputHead(self.config, sizes[name], name=name)(pooled)
+            made["nsp_logits" if name == "nsp_head" else "logits"] = logits[:, 0]
+        return made
+
+
+def shapes(bert: config.BertConfig, parts: tuple[str, ...], num_labels: int) -> PyTree:
+    """Returns the parameters as shapes, without rows that pad the vocabulary."""
+    model = Parts(bert, encoder.Execution(vocab_multiple=1), parts, num_labels)
+    ids = jnp.zeros((1, 2), jnp.int32)
+
+    def init(key: Array) -> Any:
+        return model.init(key, ids, ids, ids, ids, deterministic=True)["params"]
+
+    return nn.unbox(jax.eval_shape(init, jax.random.key(0)))
+
+
+def missing_parts(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the parts that others of these need and that are not among them."""
+    needed = {"encoder"} | {"pooler" for name in parts if name in _NEED_POOLER}
+    return tuple(sorted(needed - set(parts)))
+
+
+def pad_vocabulary(params: PyTree, rows: int) -> PyTree:
+    """Adds rows of zeros to what has a row for each token, up to `rows` of them."""
+    return _with_rows(params, lambda x: np.pad(x, _pads(x, rows - x.shape[0])))
+
+
+def cut_vocabulary(params: PyTree, rows: int) -> PyTree:
+    """Removes what `pad_vocabulary` adds."""
+    return _with_rows(params, lambda x: x[:rows])
+
+
+def _pads(x: Any, more: int) -> list[tuple[int, int]]:
+    return [(0, more)] + [(0, 0)] * (x.ndim - 1)
+
+
+_PER_TOKEN = (
+    "encoder/embeddings/word_embeddings/embedding",
+    "mlm_head/decoder",
+    "mlm_head/bias",
+)
+
+
+def _with_rows(params: PyTree, change: Any) -> PyTree:
+    """Applies `change` to the arrays whose first axis is the vocabulary."""
+
+    def changed(path: Any, x: Any) -> Any:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return change(x) if name in _PER_TOKEN else x
+
+    return jax.tree_util.tree_map_with_path(changed, params)
