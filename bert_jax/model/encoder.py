@@ -7,7 +7,8 @@ however the layers are executed. Dimension letters of the whole package:
     D hidden  N heads   H head width   F intermediate   V vocabulary   C classes
     E embedding width (D, where it is not factorised)
 
-Each layer sows its output as `hidden_state` into the collection `intermediates`.
+The embeddings and each layer sow their output as `hidden_state` into the collection
+`intermediates`.
 """
 
 import dataclasses
@@ -313,6 +314,7 @@ class Bert(nn.Module):
         x = self.embeddings(
             input_ids, token_type_ids, position_ids, deterministic=deterministic
         )
+        self.sow("intermediates", "hidden_state", x)
         stack = self._stack()(self.config, deterministic, name="layers")
         sequence_output, _ = stack(x, segment_ids)
         return sequence_output

@@ -102,6 +102,17 @@ def shapes(bert: config.BertConfig, parts: tuple[str, ...], num_labels: int) -> 
     return nn.unbox(jax.eval_shape(init, jax.random.key(0)))
 
 
+def hidden_states(intermediates: PyTree) -> Float[Array, "n B L D"]:
+    """Returns what the encoder has sown: the embeddings, then the output of each layer.
+
+    `intermediates` is the encoder's part of the collection of that name.
+    """
+    (first,) = intermediates["hidden_state"]
+    (layers,) = intermediates["layers"]["hidden_state"]
+    layers = layers.reshape(-1, *first.shape)  # groups of layers lie apart
+    return jnp.concatenate([first[None], layers])
+
+
 def missing_parts(parts: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the parts that others of these need and that are not among them."""
     needed = {"encoder"} | {"pooler" for name in parts if name in _NEED_POOLER}

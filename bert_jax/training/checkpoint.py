@@ -26,11 +26,11 @@ from jaxtyping import PyTree
 from bert_jax import errors
 from bert_jax.training import state as train_state
 
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _DELETED = "deleted"
 _ARRAYS = ("params", "opt_state")
 # Orbax writes these after the manifest: times, and the mark of the rename.
-_UNLISTED = (_MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt")
+_UNLISTED = (MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt")
 
 _log = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ class Checkpoints:
         """
         (folder,) = self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
         sums = {name: _sha256(folder / name) for name in _listed_files(folder)}
-        (folder / _MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1))
+        (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1))
 
     def _failure(self, reason: object) -> errors.StorageError:
         return errors.StorageError(
@@ -238,11 +238,11 @@ def _usable(folder: Path) -> Iterator[int]:
 def damage(step_folder: Path) -> str | None:
     """Returns what is wrong with the files of a finished step, or None."""
     try:
-        sums = json.loads((step_folder / _MANIFEST).read_bytes())["sha256"]
+        sums = json.loads((step_folder / MANIFEST).read_bytes())["sha256"]
     except FileNotFoundError:
-        return f"{_MANIFEST} is missing"
+        return f"{MANIFEST} is missing"
     except (ValueError, KeyError, TypeError):
-        return f"{_MANIFEST} is not readable"
+        return f"{MANIFEST} is not readable"
     for name, expected in sums.items():
         path = step_folder / name
         if not path.is_file():

@@ -1,0 +1,213 @@
+"""Vectors of texts: rows of like length go through the encoder together.
+
+Rows are sorted by length and cut into batches of a fixed number of tokens, so that
+little is padded and few shapes are compiled. Texts longer than a row are cut at its end.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from bert_jax import errors
+from bert_jax.model import config, encoder, parts
+from bert_jax.text import tokenizer as tokenizers
+
+POOLINGS = ("mean", "cls", "max", "pooled")
+TOKENS_PER_BATCH = 4096
+
+Rows = list[list[int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Rows that are computed together.
+
+    Attributes:
+      indices: of the rows among all rows.
+      input_ids: [B, L] int32, filled with 0.
+      lengths: [B] int32, the tokens of each row; 0 where rows only fill the batch.
+    """
+
+    indices: np.ndarray
+    input_ids: np.ndarray
+    lengths: np.ndarray
+
+
+def rows_of(
+    tokenizer: tokenizers.Tokenizer, texts: Sequence[str], max_seq_length: int
+) -> Rows:
+    """Returns [CLS] text [SEP] of each text, cut to `max_seq_length` tokens.
+
+    Raises:
+      InputError: it is given one string, or something that is no string.
+    """
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise errors.InputError('give a list of texts, as in ["one", "another"]')
+    room = max_seq_length - 2
+    cls_id, sep_id = tokenizer.cls_id, tokenizer.sep_id
+    return [[cls_id, *ids[:room], sep_id] for ids in tokenizer.encode(list(texts))]
+
+
+def bucket(length: int, longest: int) -> int:
+    """Returns the row length that `length` is padded to: four for each doubling.
+
+    >>> [bucket(length, 512) for length in (3, 9, 33, 70, 129, 500)]
+    [8, 16, 40, 80, 160, 512]
+    """
+    step = max(8, 1 << max(0, (length - 1).bit_length() - 3))
+    return min(longest, -(-length // step) * step)
+
+
+def batches(rows: Rows, longest: int) -> Iterator[Batch]:
+    """Yields all rows, the longest first, in batches of `TOKENS_PER_BATCH` tokens."""
+    order = np.argsort([-len(row) for row in rows], kind="stable")
+    start = 0
+    while start < len(rows):
+        length = bucket(len(rows[order[start]]), longest)
+        count = max(1, TOKENS_PER_BATCH // length)
+        indices = order[start : start + count]
+        start += len(indices)
+        size = min(count, 1 << (len(indices) - 1).bit_length())
+        ids = np.zeros((size, length), np.int32)
+        lengths = np.zeros(size, np.int32)
+        for place, index in enumerate(indices):
+            lengths[place] = len(rows[index])
+            ids[place, : lengths[place]] = rows[index]
+        yield Batch(indices, ids, lengths)
+
+
+def sentence_vectors(
+    bert: config.BertConfig,
+    params: PyTree,
+    rows: Rows,
+    pooling: str,
+    execution: encoder.Execution,
+) -> Float[np.ndarray, "n D"]:
+    """Returns one vector a row, float32.
+
+    Args:
+      pooling: `mean` over the tokens, the `cls` token, `max` of each dimension, or
+        `pooled`, what the pooler makes of the [CLS] token.
+    """
+    width = bert.hidden_size
+    vectors = np.empty((len(rows), width), np.float32)
+    waiting: list[tuple[np.ndarray, Any]] = []
+    for batch in batches(rows, bert.max_length):
+        made = _pooled(bert, execution, pooling, params, batch.input_ids, batch.lengths)
+        waiting.append((batch.indices, made))
+        if len(waiting) > 2:  # the device works while the host makes the next batch
+            indices, made = waiting.pop(0)
+            vectors[indices] = np.asarray(made)[: len(indices)]
+    for indices, made in waiting:
+        vectors[indices] = np.asarray(made)[: len(indices)]
+    return vectors
+
+
+def token_vectors(
+    bert: config.BertConfig,
+    params: PyTree,
+    rows: Rows,
+    layers: tuple[int, ...],
+    execution: encoder.Execution,
+) -> list[Float[np.ndarray, "L K D"]]:
+    """Returns the vectors of every token of every row, float32, after these layers.
+
+    Args:
+      layers: numbers from 0 (embeddings) to n, or from the end (-1 is the last).
+    """
+    vectors: list[Any] = [None] * len(rows)
+    for batch in batches(rows, bert.max_length):
+        made = np.asarray(
+            _states(bert, execution, layers, params, batch.input_ids, batch.lengths)
+        )
+        for place, index in enumerate(batch.indices):
+            vectors[index] = made[place, : batch.lengths[place]].copy()
+    return vectors
+
+
+def check_layers(layers: tuple[int, ...], bert: config.BertConfig) -> None:
+    """Raises InputError unless the model has all these layers."""
+    most = bert.num_hidden_layers
+    wrong = [layer for layer in layers if not -most - 1 <= layer <= most]
+    if wrong or not layers:
+        raise errors.InputError(
+            f"the layer {wrong[0] if wrong else None} is none of the model's: 0 is the "
+            f"embeddings, 1 to {most} are its layers, and -1 is the last"
+        )
+
+
+def normalized(vectors: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
+    """Returns vectors of length 1 in the same directions."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, 1e-12)
+
+
+def _run(
+    bert: config.BertConfig,
+    execution: encoder.Execution,
+    params: PyTree,
+    input_ids: Int[Array, "B L"],
+    lengths: Int[Array, " B"],
+    **options: Any,
+) -> Any:
+    """Runs the encoder, with the pooler if there is one, on rows of these lengths."""
+    names = tuple(name for name in ("encoder", "pooler") if name in params)
+    model = parts.Parts(bert, execution, names)
+    positions = jnp.arange(input_ids.shape[1], dtype=jnp.int32)[None]
+    segments = (positions < lengths[:, None]).astype(jnp.int32)
+    return model.apply(
+        {"params": {name: params[name] for name in names}},
+        input_ids,
+        jnp.zeros_like(input_ids),
+        segments,
+        positions * segments,
+        deterministic=True,
+        **options,
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _pooled(
+    bert: config.BertConfig,
+    execution: encoder.Execution,
+    pooling: str,
+    params: PyTree,
+    input_ids: Int[Any, "B L"],
+    lengths: Int[Any, " B"],
+) -> Float[Array, "B D"]:
+    """Computes one vector a row."""
+    outputs = _run(bert, execution, params, input_ids, lengths)
+    if pooling == "pooled":
+        return outputs["pooled_output"].astype(jnp.float32)
+    states = outputs["sequence_output"].astype(jnp.float32)
+    if pooling == "cls":
+        return states[:, 0]
+    places = jnp.arange(states.shape[1], dtype=jnp.int32)[None]
+    real = (places < lengths[:, None])[..., None]
+    if pooling == "max":
+        return jnp.max(jnp.where(real, states, -jnp.inf), axis=1)
+    counts = jnp.maximum(lengths, 1)[:, None].astype(jnp.float32)
+    return jnp.sum(jnp.where(real, states, 0.0), axis=1) / counts
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _states(
+    bert: config.BertConfig,
+    execution: encoder.Execution,
+    layers: tuple[int, ...],
+    params: PyTree,
+    input_ids: Int[Any, "B L"],
+    lengths: Int[Any, " B"],
+) -> Float[Array, "B L K D"]:
+    """Computes the states of all tokens after the chosen layers."""
+    _, kept = _run(
+        bert, execution, params, input_ids, lengths, mutable=["intermediates"]
+    )
+    states = parts.hidden_states(kept["intermediates"]["encoder"])
+    return jnp.stack([states[i] for i in layers], axis=2).astype(jnp.float32)

@@ -1,0 +1,236 @@
+"""Folders of Hugging Face's: weights and config.json, in and out.
+
+Old and new spellings are brought to the names of the table: with or without the model's
+prefix, `gamma` and `beta`, a decoder that is a copy of the token embeddings.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from bert_jax import errors
+from bert_jax.formats import huggingface_config, names, places, tensors, weights
+from bert_jax.model import config
+
+_OUTPUTS = {
+    "ForSequenceClassification": "classifier",
+    "ForTokenClassification": "tagger",
+    "ForMultipleChoice": "multiple_choice",
+    "ForQuestionAnswering": "span",
+}
+# Integers that old versions saved, and that a model makes by itself.
+_BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
+
+
+def read(
+    path: Path, choice: weights.Choice | None = None
+) -> tuple[weights.Weights, weights.Report]:
+    """Reads a folder, or one file of weights beside its config.json.
+
+    Raises:
+      InputError: as `weights.assemble`, or the files are not whole and safe.
+    """
+    choice = choice or weights.Choice()
+    folder = path if path.is_dir() else path.parent
+    described = huggingface_config.read(config_file(folder))
+    raw = tensors.read(path)
+    bert, model_type = described.bert, described.bert.model_type
+    buffers = [name for name in raw.arrays if _BUFFER.search(name)]
+    found = _found(raw.arrays, model_type, str(path), frozenset(buffers))
+    found, bert, notes = _untie(found, bert)
+    wanted = _parts(found, described, choice)
+    num_labels = _num_labels(found, described, wanted)
+    params, report = weights.assemble(
+        found,
+        lambda of_parts: places.huggingface(bert, of_parts, num_labels),
+        wanted,
+        choice,
+    )
+    labels = described.labels if {"classifier", "tagger"} & wanted else ()
+    made = weights.Weights(bert, places.nested(params), labels)
+    of_class = names.CLASS_PREFIX[model_type] + (described.class_name or ", no class")
+    source = f"Hugging Face, {of_class}"
+    notes += [f"{name}: a buffer, not a parameter" for name in buffers]
+    return made, dataclasses.replace(
+        report, source=source, files=raw.files, notes=tuple(notes)
+    )
+
+
+def config_file(folder: Path) -> Path:
+    """Returns the config of a folder, which older ones call bert_config.json."""
+    older = folder / "bert_config.json"
+    path = folder / huggingface_config.NAME
+    return older if older.is_file() and not path.is_file() else path
+
+
+def write(
+    folder: Path,
+    given: weights.Weights,
+    *,
+    dtype: str,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes model.safetensors and config.json into a folder that is there.
+
+    Args:
+      dtype: `float32` or `bfloat16`, of the file.
+      metadata: texts for the header of the file.
+
+    Raises:
+      InputError: no class of Hugging Face has exactly these parts.
+    """
+    of_parts = frozenset(given.parts)
+    tree = huggingface_config.tree(given.config, of_parts, given.labels, dtype)
+    arrays = state_dict(given)
+    made = {name: x.astype(tensors.DTYPES[dtype]) for name, x in arrays.items()}
+    path = folder / "model.safetensors"
+    tensors.write_safetensors(path, made, {"format": "pt", **(metadata or {})})
+    text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    (folder / huggingface_config.NAME).write_text(text, encoding="utf-8")
+
+
+def state_dict(given: weights.Weights) -> dict[str, np.ndarray]:
+    """Returns float32 arrays under the names of Hugging Face's class for the parts."""
+    bert, of_parts = given.config, frozenset(given.parts)
+    flat = places.flat(given.params)
+    made: dict[str, np.ndarray] = {}
+    for place in places.huggingface(bert, of_parts, given.num_labels):
+        made |= place.split(flat[place.ours])
+    if "mlm_head" in of_parts and not bert.tie_word_embeddings:
+        # Untied models of transformers have the bias twice.
+        made[f"{names.DECODER[bert.model_type]}.bias"] = flat["mlm_head/bias"]
+    if of_parts <= {"encoder", "pooler"}:
+        prefix = f"{bert.model_type}."
+        made = {name.removeprefix(prefix): x for name, x in made.items()}
+    return made
+
+
+def _found(
+    arrays: Mapping[str, np.ndarray], model_type: str, where: str, left_out: frozenset
+) -> weights.Found:
+    """Returns the tensors of a file under the names of the table.
+
+    Raises:
+      InputError: two tensors of the file have the same meaning.
+    """
+    made: dict[str, np.ndarray] = {}
+    originals: dict[str, str] = {}
+    for name in sorted(set(arrays) - left_out):
+        canonical = _canonical(name, model_type)
+        if canonical in originals:
+            raise errors.InputError(
+                f"{where} holds both {originals[canonical]} and {name}, which are the "
+                "same parameter: remove one"
+            )
+        made[canonical], originals[canonical] = arrays[name], name
+    return weights.Found(made, originals, where)
+
+
+def _canonical(name: str, model_type: str) -> str:
+    """Returns the table's name for a tensor.
+
+    >>> _canonical("embeddings.LayerNorm.gamma", "bert")
+    'bert.embeddings.LayerNorm.weight'
+    """
+    name = name.removeprefix("module.")  # as torch's DataParallel saves it
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+    name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+    heads = ("embeddings.", "encoder.", "pooler.", "transformer.", "embeddings_project")
+    return f"{model_type}.{name}" if name.startswith(heads) else name
+
+
+def _untie(
+    found: weights.Found, bert: config.BertConfig
+) -> tuple[weights.Found, config.BertConfig, list[str]]:
+    """Drops a decoder that copies the token embeddings; notes one that does not.
+
+    Also takes the decoder's bias for the head's, of which it is a copy.
+    """
+    decoder = names.DECODER[bert.model_type]
+    table = f"{bert.model_type}.embeddings.word_embeddings.weight"
+    bias = f"{names.HEADS[bert.model_type]['mlm_head']}.bias"
+    arrays, notes = dict(found.arrays), []
+    originals = dict(found.originals)
+    copy = f"{decoder}.bias"
+    if copy in arrays and copy != bias:
+        if bias not in arrays:
+            arrays[bias], originals[bias] = arrays[copy], originals[copy]
+        elif not np.array_equal(arrays[bias], arrays[copy]):
+            raise errors.InputError(
+                f"{found.where}: {originals[bias]} and {originals[copy]} should be "
+                "copies and differ: the file is damaged or not of this kind of model"
+            )
+        notes.append(f"{originals[copy]}: a copy of {bias}")
+        del arrays[copy]
+    own = f"{decoder}.weight"
+    if own in arrays and table in arrays and np.array_equal(arrays[own], arrays[table]):
+        if bert.tie_word_embeddings:
+            notes.append(f"{originals[own]}: a copy of {originals[table]}")
+            del arrays[own]
+    elif own in arrays and bert.tie_word_embeddings:
+        notes.append(
+            f"{originals[own]}: differs from {originals[table]}, so the decoder is not "
+            "tied, whatever the config says"
+            if table in arrays
+            else f"{originals[own]}: the decoder"
+        )
+        bert = dataclasses.replace(bert, tie_word_embeddings=False)
+    elif own not in arrays and bias not in arrays:
+        # Nothing to decode with: what the config says of it has no meaning.
+        bert = dataclasses.replace(bert, tie_word_embeddings=True)
+    return weights.Found(arrays, originals, found.where), bert, notes
+
+
+def _parts(
+    found: weights.Found, described: huggingface_config.Read, choice: weights.Choice
+) -> frozenset[str]:
+    """Returns the parts that the file says it has, or that have tensors in it."""
+    model_type, name = described.bert.model_type, described.class_name
+    by_class = {name: parts for parts, name in names.CLASSES[model_type].items()}
+    wanted = {"encoder", *(by_class[name] if name in by_class else ())}
+    outputs = [part for part in wanted if part in _OUTPUTS.values()]
+    has_classifier = any(n.startswith("classifier.") for n in found.arrays)
+    if choice.head:
+        outputs = [choice.head]
+    elif has_classifier and not outputs:
+        raise errors.InputError(
+            f"{found.where} has a classifier, and its config.json does not say of what "
+            "kind: name it, --head=classifier, tagger or multiple_choice"
+        )
+    wanted |= set(outputs)
+    pooled = names.modules(model_type, frozenset(outputs) | {"pooler"})
+    table = names.HEADS[model_type] | {k: v for k, v in pooled.items()}
+    for module, theirs in table.items():
+        part = module.split("/")[0]
+        rival = part in ("classifier", "tagger", "multiple_choice")
+        if not rival and any(n.startswith(f"{theirs}.") for n in found.arrays):
+            wanted.add(part)
+    return frozenset(wanted)
+
+
+def _num_labels(
+    found: weights.Found, described: huggingface_config.Read, wanted: frozenset[str]
+) -> int:
+    """Returns the number of classes of a classifier or tagger.
+
+    Raises:
+      InputError: the names of the classes are more or fewer.
+    """
+    for part in ("classifier", "tagger"):
+        if part not in wanted:
+            continue
+        module = names.HEADS[described.bert.model_type][f"{part}/dense"]
+        bias = f"{module}.bias"
+        if bias in found.arrays and found.arrays[bias].ndim == 1:
+            count = found.arrays[bias].shape[0]
+            if described.labels and len(described.labels) != count:
+                raise errors.InputError(
+                    f"{found.where}: {found.originals[bias]} has {count} classes, and "
+                    f"id2label of config.json names {len(described.labels)}"
+                )
+            return count
+    return len(described.labels) or 2

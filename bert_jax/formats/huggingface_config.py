@@ -1,0 +1,247 @@
+"""config.json of Hugging Face: read into a BertConfig and label names, and written.
+
+Whatever would make the model compute something else than ours is refused by name;
+the dozens of other keys are left alone.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from bert_jax import errors, json_file
+from bert_jax.formats import names
+from bert_jax.model import config
+
+NAME = "config.json"
+
+_ACTIVATIONS = {"gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_new"}
+# The keys of Google's bert_config.json.
+BERT_KEYS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "initializer_range",
+)
+_SHARED = (*BERT_KEYS, "layer_norm_eps", "pad_token_id", "tie_word_embeddings")
+
+# Ours -> theirs, by model.
+_KEYS = {
+    "bert": {key: key for key in _SHARED},
+    "roberta": {key: key for key in _SHARED},
+    "electra": {key: key for key in (*_SHARED, "embedding_size")},
+    "albert": {key: key for key in (*_SHARED, "embedding_size", "num_hidden_groups")},
+    "distilbert": {
+        "vocab_size": "vocab_size",
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+        "hidden_dropout_prob": "dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+        "max_position_embeddings": "max_position_embeddings",
+        "initializer_range": "initializer_range",
+        "pad_token_id": "pad_token_id",
+        "tie_word_embeddings": "tie_word_embeddings",
+    },
+}
+# Keys that may be absent from a file, by the defaults of transformers.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "bert": {"pad_token_id": 0},
+    "roberta": {"pad_token_id": 1},
+    "electra": {"pad_token_id": 0},
+    "albert": {
+        "pad_token_id": 0,
+        "num_hidden_groups": 1,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    },
+    "distilbert": {"pad_token_id": 0, "type_vocab_size": 0, "layer_norm_eps": 1e-12},
+}
+_OPTIONAL = {
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+    "tie_word_embeddings": True,
+}
+# Keys whose other values make another model.
+_REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
+    "position_embedding_type": ("absolute", None),
+    "is_decoder": (False, None),
+    "add_cross_attention": (False, None),
+    "pruned_heads": ({}, None),
+    "inner_group_num": (1, None),
+    "summary_type": ("first", None),
+    "summary_activation": ("gelu", None),
+    "summary_use_proj": (True, None),
+    "quantization_config": (None,),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Read:
+    """What a config.json says.
+
+    Attributes:
+      bert: the architecture.
+      labels: the names of the classes, or none if the file has no id2label.
+      class_name: the class of the weights without the model's name, as in
+        `ForMaskedLM`; empty if the file does not say.
+    """
+
+    bert: config.BertConfig
+    labels: tuple[str, ...]
+    class_name: str
+
+
+def read(path: Path) -> Read:
+    """Reads a config.json.
+
+    Raises:
+      InputError: it is missing or no JSON, of another kind of model, or a value does
+        not fit.
+    """
+    tree = json_file.read_object(path)
+    model_type = _model_type(tree, path)
+    for key, allowed in _REQUIRED_VALUES.items():
+        if key in tree and tree[key] not in allowed:
+            raise errors.InputError(
+                f"{path}: {key} is {tree[key]!r}, and only {allowed[0]!r} is supported"
+            )
+    keys = _KEYS[model_type]
+    values = {ours: tree[theirs] for ours, theirs in keys.items() if theirs in tree}
+    values = {key: value for key, value in values.items() if value is not None}
+    values = _OPTIONAL | _DEFAULTS[model_type] | values
+    lacking = [keys[key] for key in _SHARED if key in keys and key not in values]
+    if lacking:
+        raise errors.InputError(
+            f"{path} has no {', '.join(lacking)}: give the config.json of the model"
+        )
+    act = values["hidden_act"]
+    known = isinstance(act, str) and act in _ACTIVATIONS
+    values["hidden_act"] = _ACTIVATIONS[act] if known else act
+    try:
+        bert = config.BertConfig(**values, model_type=model_type)
+    except errors.InputError as error:
+        raise errors.InputError(f"{path}: {error}") from None
+    return Read(bert, labels(tree, path), _class_name(tree, model_type, path))
+
+
+def _model_type(tree: dict[str, Any], path: Path) -> str:
+    """Returns the kind of model; files before 2020 say it by their class alone."""
+    found = tree["model_type"] if "model_type" in tree else _guessed(tree)
+    if found not in names.CLASSES:
+        raise errors.InputError(
+            f"{path}: model_type is {found!r}; supported are "
+            f"{', '.join(names.CLASSES)}. Give a model of one of these kinds"
+        )
+    return found
+
+
+def _guessed(tree: dict[str, Any]) -> str:
+    classes = tree["architectures"] if "architectures" in tree else None
+    first = str(classes[0]) if isinstance(classes, list) and classes else "Bert"
+    for model_type, prefix in names.CLASS_PREFIX.items():
+        if first.startswith(prefix):
+            return model_type
+    return first
+
+
+def _class_name(tree: dict[str, Any], model_type: str, path: Path) -> str:
+    """Returns the class of the weights without the model's name."""
+    classes = tree["architectures"] if "architectures" in tree else None
+    if not classes:
+        return ""
+    prefix = names.CLASS_PREFIX[model_type]
+    if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
+        raise errors.InputError(
+            f'{path}: architectures is {classes!r}: write a list, as ["{prefix}Model"]'
+        )
+    # Sentence encoders of XLM-R's family and BERT's old language model keep their own.
+    name = classes[0].removeprefix(prefix)
+    return {"LMHeadModel": "ForMaskedLM"}.get(name, name)
+
+
+def labels(tree: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """Returns the class names of `id2label` by their numbers; none if it is absent.
+
+    Raises:
+      InputError: the numbers are not 0 to C - 1, or a name is no text.
+    """
+    table = tree["id2label"] if "id2label" in tree else None
+    if table is None:
+        return ()
+    if not isinstance(table, dict) or not all(
+        isinstance(name, str) for name in table.values()
+    ):
+        raise errors.InputError(
+            f'{path}: id2label must be an object, as {{"0": "negative"}}'
+        )
+    wanted = [str(number) for number in range(len(table))]
+    if sorted(table) != sorted(wanted):
+        raise errors.InputError(
+            f"{path}: the numbers of id2label are {sorted(table)[:8]}, and should be "
+            f"0 to {len(table) - 1}"
+        )
+    return tuple(table[number] for number in wanted)
+
+
+def tree(
+    bert: config.BertConfig,
+    of_parts: frozenset[str],
+    class_labels: tuple[str, ...],
+    dtype: str,
+) -> dict[str, Any]:
+    """Returns the content of the config.json for a model of these parts.
+
+    Raises:
+      InputError: no class of Hugging Face has exactly these parts.
+    """
+    keys = _KEYS[bert.model_type]
+    prefix = names.CLASS_PREFIX[bert.model_type]
+    made: dict[str, Any] = {
+        "architectures": [prefix + class_of(bert.model_type, of_parts)],
+        "model_type": bert.model_type,
+        "dtype": dtype,
+        "torch_dtype": dtype,
+    }
+    values = dataclasses.asdict(bert) | {
+        "embedding_size": bert.embedding_width,
+        "num_hidden_groups": bert.num_groups,
+    }
+    made |= {theirs: values[ours] for ours, theirs in keys.items()}
+    if class_labels:
+        made["id2label"] = {str(i): name for i, name in enumerate(class_labels)}
+        made["label2id"] = {name: i for i, name in enumerate(class_labels)}
+    return made
+
+
+def class_of(model_type: str, of_parts: frozenset[str]) -> str:
+    """Returns Hugging Face's class for exactly these parts, without the model's name.
+
+    Raises:
+      InputError: there is none; the message says which parts to leave out.
+    """
+    classes, heads = names.CLASSES[model_type], of_parts - {"encoder"}
+    if heads in classes:
+        return classes[heads]
+    prefix = names.CLASS_PREFIX[model_type]
+    inside = [parts for parts in classes if parts <= heads]
+    remedy = "Name another format"
+    if inside:
+        best = max(inside, key=lambda parts: (len(parts), sorted(parts)))
+        left_out = ",".join(sorted(heads - best))
+        remedy = f"For {prefix}{classes[best]}, add --ignore={left_out}"
+    raise errors.InputError(
+        f"Hugging Face has no class of {prefix} with exactly the parts "
+        f"{', '.join(sorted(of_parts))}. {remedy}"
+    )

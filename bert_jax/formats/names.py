@@ -1,0 +1,183 @@
+"""The one table of names: our modules, and what other formats call them.
+
+A module is everything above its last name (`kernel`, `bias`, `scale`, `embedding`),
+which `leaf` translates. `{}` is the number of the layer, or of ALBERT's group.
+"""
+
+CLASS_PREFIX = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "albert": "Albert",
+    "electra": "Electra",
+    "distilbert": "DistilBert",
+}
+
+_EMBEDDINGS = {
+    "encoder/embeddings/word_embeddings": "embeddings.word_embeddings",
+    "encoder/embeddings/position_embeddings": "embeddings.position_embeddings",
+    "encoder/embeddings/token_type_embeddings": "embeddings.token_type_embeddings",
+    "encoder/embeddings/layer_norm": "embeddings.LayerNorm",
+}
+_BERT = _EMBEDDINGS | {
+    "encoder/layers/attention/query": "encoder.layer.{}.attention.self.query",
+    "encoder/layers/attention/key": "encoder.layer.{}.attention.self.key",
+    "encoder/layers/attention/value": "encoder.layer.{}.attention.self.value",
+    "encoder/layers/attention/output": "encoder.layer.{}.attention.output.dense",
+    "encoder/layers/attention_layer_norm": (
+        "encoder.layer.{}.attention.output.LayerNorm"
+    ),
+    "encoder/layers/intermediate": "encoder.layer.{}.intermediate.dense",
+    "encoder/layers/output": "encoder.layer.{}.output.dense",
+    "encoder/layers/output_layer_norm": "encoder.layer.{}.output.LayerNorm",
+}
+_GROUP = "encoder.albert_layer_groups.{}.albert_layers.0"
+_ALBERT = _EMBEDDINGS | {
+    "encoder/embeddings/projection": "encoder.embedding_hidden_mapping_in",
+    "encoder/layers/attention/query": f"{_GROUP}.attention.query",
+    "encoder/layers/attention/key": f"{_GROUP}.attention.key",
+    "encoder/layers/attention/value": f"{_GROUP}.attention.value",
+    "encoder/layers/attention/output": f"{_GROUP}.attention.dense",
+    "encoder/layers/attention_layer_norm": f"{_GROUP}.attention.LayerNorm",
+    "encoder/layers/intermediate": f"{_GROUP}.ffn",
+    "encoder/layers/output": f"{_GROUP}.ffn_output",
+    "encoder/layers/output_layer_norm": f"{_GROUP}.full_layer_layer_norm",
+}
+_DISTILBERT = _EMBEDDINGS | {
+    "encoder/layers/attention/query": "transformer.layer.{}.attention.q_lin",
+    "encoder/layers/attention/key": "transformer.layer.{}.attention.k_lin",
+    "encoder/layers/attention/value": "transformer.layer.{}.attention.v_lin",
+    "encoder/layers/attention/output": "transformer.layer.{}.attention.out_lin",
+    "encoder/layers/attention_layer_norm": "transformer.layer.{}.sa_layer_norm",
+    "encoder/layers/intermediate": "transformer.layer.{}.ffn.lin1",
+    "encoder/layers/output": "transformer.layer.{}.ffn.lin2",
+    "encoder/layers/output_layer_norm": "transformer.layer.{}.output_layer_norm",
+}
+
+# Of the encoder, below a prefix that is the model's name.
+ENCODER = {
+    "bert": _BERT,
+    "roberta": _BERT,
+    "albert": _ALBERT,
+    "electra": _BERT | {"encoder/embeddings/projection": "embeddings_project"},
+    "distilbert": _DISTILBERT,
+}
+
+# Heads that every model has. A file has only one of those called `classifier`.
+_OUTPUTS = {
+    "classifier/dense": "classifier",
+    "tagger/dense": "classifier",
+    "multiple_choice/dense": "classifier",
+    "span/dense": "qa_outputs",
+}
+# Of the heads, from the top of the file.
+HEADS = {
+    "bert": _OUTPUTS
+    | {
+        "pooler/dense": "bert.pooler.dense",
+        "mlm_head/transform": "cls.predictions.transform.dense",
+        "mlm_head/layer_norm": "cls.predictions.transform.LayerNorm",
+        "mlm_head": "cls.predictions",
+        "nsp_head/dense": "cls.seq_relationship",
+    },
+    "roberta": _OUTPUTS
+    | {
+        "pooler/dense": "roberta.pooler.dense",
+        "mlm_head/transform": "lm_head.dense",
+        "mlm_head/layer_norm": "lm_head.layer_norm",
+        "mlm_head": "lm_head",
+        "classifier/dense": "classifier.out_proj",
+    },
+    "albert": _OUTPUTS
+    | {
+        "pooler/dense": "albert.pooler",
+        "mlm_head/transform": "predictions.dense",
+        "mlm_head/layer_norm": "predictions.LayerNorm",
+        "mlm_head": "predictions",
+        "nsp_head/dense": "sop_classifier.classifier",
+    },
+    "electra": _OUTPUTS
+    | {
+        "mlm_head/transform": "generator_predictions.dense",
+        "mlm_head/layer_norm": "generator_predictions.LayerNorm",
+        "mlm_head": "generator_lm_head",
+        "rtd_head/transform": "discriminator_predictions.dense",
+        "rtd_head/prediction": "discriminator_predictions.dense_prediction",
+        "classifier/dense": "classifier.out_proj",
+    },
+    "distilbert": _OUTPUTS
+    | {
+        "mlm_head/transform": "vocab_transform",
+        "mlm_head/layer_norm": "vocab_layer_norm",
+        "mlm_head": "vocab_projector",
+    },
+}
+# The layer that pools for a head, where it is not the encoder's own pooler.
+POOLER = {
+    ("roberta", "classifier"): "classifier.dense",
+    ("electra", "classifier"): "classifier.dense",
+    ("electra", "multiple_choice"): "sequence_summary.summary",
+    ("distilbert", "classifier"): "pre_classifier",
+    ("distilbert", "multiple_choice"): "pre_classifier",
+}
+# Where the MLM head's decoder is: a copy of the token embeddings, if they are tied.
+DECODER = {
+    "bert": "cls.predictions.decoder",
+    "roberta": "lm_head.decoder",
+    "albert": "predictions.decoder",
+    "electra": "generator_lm_head",
+    "distilbert": "vocab_projector",
+}
+
+# Our parts, encoder aside, and what Hugging Face's class for exactly them is called.
+_CLASSES: dict[frozenset[str], str] = {
+    frozenset({"mlm_head"}): "ForMaskedLM",
+    frozenset({"pooler", "classifier"}): "ForSequenceClassification",
+    frozenset({"tagger"}): "ForTokenClassification",
+    frozenset({"span"}): "ForQuestionAnswering",
+    frozenset({"pooler", "multiple_choice"}): "ForMultipleChoice",
+}
+_POOLED = {frozenset({"pooler"}): "Model"}
+_BARE = {frozenset[str](): "Model"}
+_PAIRS = {frozenset({"pooler", "mlm_head", "nsp_head"}): "ForPreTraining"}
+_NSP = {frozenset({"pooler", "nsp_head"}): "ForNextSentencePrediction"}
+_RTD = {frozenset({"rtd_head"}): "ForPreTraining"}
+CLASSES = {
+    "bert": _CLASSES | _POOLED | _PAIRS | _NSP,
+    "roberta": _CLASSES | _POOLED,
+    "albert": _CLASSES | _POOLED | _PAIRS,
+    "electra": _CLASSES | _BARE | _RTD,
+    "distilbert": _CLASSES | _BARE,
+}
+
+# Google's names of heads, whose kernels are [C, D] as torch has them.
+TENSORFLOW1_OUTPUT = {
+    "nsp_head/dense": "cls/seq_relationship/output",
+    "span/dense": "cls/squad/output",
+    "classifier/dense": "output",
+    "tagger/dense": "output",
+    "multiple_choice/dense": "output",
+}
+
+
+def leaf(ours: str) -> str:
+    """Returns Hugging Face's last name for a leaf of ours.
+
+    >>> [leaf(name) for name in ("kernel", "scale", "embedding", "bias")]
+    ['weight', 'weight', 'weight', 'bias']
+    """
+    return "bias" if ours == "bias" else "weight"
+
+
+def modules(model_type: str, parts: frozenset[str]) -> dict[str, str]:
+    """Returns our modules of these parts and Hugging Face's names for them.
+
+    >>> modules("distilbert", frozenset({"encoder", "span"}))["span/dense"]
+    'qa_outputs'
+    """
+    encoder = ENCODER[model_type]
+    table = {ours: f"{model_type}.{theirs}" for ours, theirs in encoder.items()}
+    table |= HEADS[model_type]
+    for (model, head), pooler in POOLER.items():
+        if model == model_type and head in parts:
+            table["pooler/dense"] = pooler
+    return {ours: name for ours, name in table.items() if ours.split("/")[0] in parts}

@@ -1,0 +1,139 @@
+"""The files that sentence-transformers puts beside a model: how to pool and normalise.
+
+Reimers and Gurevych 2019 (arXiv:1908.10084), section 3.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from bert_jax import errors, json_file
+
+MODULES = "modules.json"
+TRANSFORMER = "sentence_bert_config.json"
+POOLING_FOLDER, POOLING = "1_Pooling", "config.json"
+
+MODES = ("mean", "cls", "max")
+_KEYS = {
+    "mean": "pooling_mode_mean_tokens",
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+}
+_OTHERS = (
+    "pooling_mode_mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens",
+    "pooling_mode_lasttoken",
+)
+_KINDS = ("Transformer", "Pooling", "Normalize")
+_PACKAGE = "sentence_transformers.models"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooling:
+    """How token vectors become a sentence vector.
+
+    Attributes:
+      mode: `mean` over the tokens, the `cls` token, or the `max` of each dimension.
+      normalize: whether vectors are scaled to length 1.
+      max_seq_length: the longest row; 0 where the model does not say.
+      is_sentence_encoder: whether the folder says so.
+    """
+
+    mode: str = "mean"
+    normalize: bool = False
+    max_seq_length: int = 0
+    is_sentence_encoder: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise errors.InputError(
+                f"pooling is {self.mode!r}: use one of {', '.join(MODES)}"
+            )
+
+
+def read(folder: Path) -> Pooling:
+    """Reads the files of a sentence encoder; the defaults where there are none.
+
+    Raises:
+      InputError: a file is damaged, or asks for a module that is not supported.
+    """
+    path = folder / MODULES
+    if not path.is_file():
+        return Pooling()
+    kinds = _kinds(path)
+    unknown = [kind for kind in kinds if kind not in _KINDS]
+    if unknown:
+        raise errors.InputError(
+            f"{path}: the module {unknown[0]} is not supported; known are "
+            f"{', '.join(_KINDS)}. Remove the file to use the encoder alone"
+        )
+    mode = "mean"
+    if (folder / POOLING_FOLDER / POOLING).is_file():
+        mode = _mode(folder / POOLING_FOLDER / POOLING)
+    return Pooling(mode, "Normalize" in kinds, _longest(folder / TRANSFORMER), True)
+
+
+def write(folder: Path, pooling: Pooling, width: int) -> None:
+    """Writes the files of a sentence encoder into the folder of a model.
+
+    `width` is D, the size of the vectors.
+    """
+    (folder / POOLING_FOLDER).mkdir()
+    modes = {key: mode == pooling.mode for mode, key in _KEYS.items()}
+    settings = {"word_embedding_dimension": width, **modes}
+    settings |= dict.fromkeys(_OTHERS, False)
+    _write(folder / POOLING_FOLDER / POOLING, settings)
+    longest = {"max_seq_length": pooling.max_seq_length or None}
+    _write(folder / TRANSFORMER, {**longest, "do_lower_case": False})
+    places = [("Transformer", ""), ("Pooling", POOLING_FOLDER)]
+    if pooling.normalize:
+        places.append(("Normalize", "2_Normalize"))
+    modules = [
+        {"idx": i, "name": str(i), "path": place, "type": f"{_PACKAGE}.{kind}"}
+        for i, (kind, place) in enumerate(places)
+    ]
+    _write(folder / MODULES, modules)
+
+
+def _kinds(path: Path) -> list[str]:
+    """Returns the kinds of the modules, in order."""
+    try:
+        modules = json.loads(path.read_bytes())
+        return [module["type"].rpartition(".")[2] for module in modules]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise errors.InputError(
+            f"{path} is not the list of a sentence encoder's modules ({error})"
+        ) from None
+
+
+def _mode(path: Path) -> str:
+    """Returns the one way of pooling that a file names."""
+    tree = json_file.read_object(path)
+    chosen = [mode for mode, key in _KEYS.items() if key in tree and tree[key] is True]
+    others = [key for key in _OTHERS if key in tree and tree[key] is True]
+    if len(chosen) != 1 or others:
+        raise errors.InputError(
+            f"{path}: {', '.join([*chosen, *others]) or 'no pooling'} is set; exactly "
+            f"one of {', '.join(_KEYS.values())} is supported"
+        )
+    return chosen[0]
+
+
+def _longest(path: Path) -> int:
+    """Returns the longest row that a sentence encoder reads, or 0."""
+    if not path.is_file():
+        return 0
+    tree = json_file.read_object(path)
+    longest = tree["max_seq_length"] if "max_seq_length" in tree else None
+    if longest is None:
+        return 0
+    if not isinstance(longest, int) or isinstance(longest, bool) or longest < 3:
+        raise errors.InputError(
+            f"{path}: max_seq_length is {longest!r}: write a count above 2"
+        )
+    return longest
+
+
+def _write(path: Path, tree: Any) -> None:
+    path.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,203 @@
+"""Model folders of any kind, read the same way: whose they are shows in their files.
+
+A workdir of a run, an export of ours, a folder of Hugging Face's (or one of its files),
+and Google's TensorFlow 1 checkpoints.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from bert_jax import errors, workdirs
+from bert_jax.formats import (
+    huggingface,
+    huggingface_config,
+    native,
+    places,
+    sentence_encoder,
+    tensorflow1,
+    tensors,
+    weights,
+)
+from bert_jax.model import config, encoder, heads, parts
+from bert_jax.text import tokenizer as tokenizers
+from bert_jax.training import checkpoint, sharding
+
+_TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "spiece.model", "vocab.json")
+KINDS = ("workdir", "bert_jax", "huggingface", "tensorflow1")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Folder:
+    """A model that was read from a folder.
+
+    Attributes:
+      kind: one of `KINDS`.
+      weights: architecture, parameters and labels.
+      tokenizer: None if the folder has none.
+      report: what came from where.
+      max_seq_length: the longest row that the model is made for.
+      pooling: how its token vectors become a sentence vector: mean, cls or max.
+    """
+
+    kind: str
+    weights: weights.Weights
+    tokenizer: tokenizers.Tokenizer | None
+    report: weights.Report
+    max_seq_length: int
+    pooling: sentence_encoder.Pooling
+
+
+def kind_of(path: Path) -> str:
+    """Returns which kind of model a folder or file is.
+
+    Raises:
+      InputError: it is missing, or of no known kind.
+    """
+    folder = path if path.is_dir() else path.parent
+    if path.is_file() and path.suffix in (".safetensors", ".bin", ".json"):
+        return "bert_jax" if path.name == native.PARAMETERS else "huggingface"
+    if not path.is_dir() and not path.with_name(path.name + ".index").is_file():
+        raise errors.InputError(
+            f"{path} does not exist: give the folder of a model, or a file of weights"
+        )
+    if (folder / workdirs.CHECKPOINTS).is_dir():
+        return "workdir"
+    if (folder / native.CONFIG).is_file():
+        return "bert_jax"
+    if tensors.has_weights(folder):
+        return "huggingface"
+    if (folder / tensorflow1.CONFIG).is_file():
+        return "tensorflow1"
+    raise errors.InputError(
+        f"{path} holds no model: expected checkpoints/ of a run, {native.PARAMETERS}, "
+        f"{' or '.join(tensors.WEIGHTS)}, or {tensorflow1.CONFIG} with a checkpoint of "
+        "TensorFlow 1"
+    )
+
+
+def read(
+    path: Path, choice: weights.Choice | None = None, *, needs_tokenizer: bool = True
+) -> Folder:
+    """Reads a model folder of any kind.
+
+    Raises:
+      InputError: something is missing, left over, damaged or does not fit.
+      CheckpointError: a workdir has no usable checkpoint.
+    """
+    choice = choice or weights.Choice()
+    kind = kind_of(path)
+    folder = path if path.is_dir() else path.parent
+    if kind == "workdir":
+        return _workdir(path, choice)
+    readers = {
+        "bert_jax": native.read,
+        "huggingface": huggingface.read,
+        "tensorflow1": tensorflow1.read,
+    }
+    given, report = readers[kind](path, choice)
+    tokenizer = _tokenizer(folder, given, choice) if needs_tokenizer else None
+    pooling = sentence_encoder.read(folder)
+    longest = given.config.max_length
+    if pooling.max_seq_length:
+        longest = min(longest, pooling.max_seq_length)
+    return Folder(kind, given, tokenizer, report, longest, pooling)
+
+
+def architecture(path: Path) -> config.BertConfig:
+    """Returns the architecture of a model folder, without reading its weights.
+
+    Raises:
+      InputError: as `read`.
+    """
+    kind = kind_of(path)
+    folder = path if path.is_dir() else path.parent
+    if kind == "workdir":
+        return config.BertConfig(**workdirs.read_settings(folder).model)
+    if kind == "bert_jax":
+        return native.read_config(folder)[0]
+    if kind == "tensorflow1":
+        return tensorflow1.read_config(folder)[0]
+    return huggingface_config.read(huggingface.config_file(folder)).bert
+
+
+def tokenizer_folder(path: Path) -> Path:
+    """Returns where a model folder keeps its tokenizer."""
+    folder = path if path.is_dir() else path.parent
+    return folder / workdirs.TOKENIZER if kind_of(path) == "workdir" else folder
+
+
+def _tokenizer(
+    folder: Path, given: weights.Weights, choice: weights.Choice
+) -> tokenizers.Tokenizer | None:
+    """Loads the tokenizer of a folder and checks that it fits the table."""
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        if weights.matches("tokenizer", choice.allow_missing):
+            return None
+        raise errors.InputError(
+            f"{folder} has no tokenizer (vocab.txt, tokenizer.json or spiece.model): "
+            "put it there, or go on without it: --allow_missing=tokenizer"
+        )
+    tokenizer = tokenizers.load(folder)
+    rows = given.config.vocab_size
+    if tokenizer.vocab_size != rows:
+        fits = tokenizer.vocab_size < rows
+        if fits and weights.matches("vocab_rows", choice.ignore):
+            return tokenizer
+        remedy = "give the vocabulary that belongs to these weights"
+        if fits:
+            remedy += ", or if the table is padded: --ignore=vocab_rows"
+        raise errors.InputError(
+            f"{folder}: the vocabulary has {tokenizer.vocab_size} pieces, and the "
+            f"table of embeddings {rows} rows: {remedy}"
+        )
+    return tokenizer
+
+
+def _workdir(path: Path, choice: weights.Choice) -> Folder:
+    """Reads the newest undamaged checkpoint of a run."""
+    settings = workdirs.read_settings(path)
+    tokenizer = tokenizers.load(path / workdirs.TOKENIZER)
+    bert = settings.bert(tokenizer.vocab_size)
+    model = heads.BertForPreTraining(
+        bert, encoder.Execution(), settings.data.objective != "full_sentences"
+    )
+    one = sharding.replicated(sharding.make_mesh(1, 1, 1))
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
+        nn.unbox(heads.parameter_shapes(model)),
+    )
+    checkpoints = path / workdirs.CHECKPOINTS
+    params, _ = checkpoint.restore_params(checkpoints, shapes)
+    cut = parts.cut_vocabulary(jax.tree.map(np.asarray, params), bert.vocab_size)
+    flat = places.flat(cut)
+    found = weights.Found(flat, {name: name for name in flat}, str(path))
+    kept, report = weights.assemble(
+        found,
+        lambda of_parts: places.native(bert, of_parts, 2),
+        frozenset(cut),
+        choice,
+    )
+    step = checkpoint.steps(checkpoints)[-1]
+    report = dataclasses.replace(
+        report,
+        source=f"run of bert_jax, step {step}",
+        files=_sums(checkpoints / str(step)),
+    )
+    made = weights.Weights(bert, places.nested(kept))
+    longest = settings.data.max_seq_length
+    return Folder(
+        "workdir", made, tokenizer, report, longest, sentence_encoder.Pooling()
+    )
+
+
+def _sums(step_folder: Path) -> dict[str, str]:
+    """Returns the sha256 of every file of a checkpoint, which its manifest has."""
+    manifest = json.loads((step_folder / checkpoint.MANIFEST).read_bytes())
+    made: dict[str, Any] = manifest["sha256"]
+    return made
