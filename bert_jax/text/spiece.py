@@ -1,9 +1,11 @@
 """SentencePiece models (unigram or BPE), read from one file or from its bytes.
 
 The special pieces must be control symbols of the model, so that text which spells
-"[MASK]" is never read as the mask.
+"[MASK]" is never read as the mask. ALBERT changes quotes, accents and case beforehand.
 """
 
+import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,35 +14,35 @@ from jaxtyping import Int64, UInt32
 from sentencepiece import sentencepiece_pb2
 
 from bert_jax import errors
-from bert_jax.text import vocabulary_file, wordpiece
+from bert_jax.text import special_pieces, vocabulary_file, wordpiece
 
 WORD_MARK = "\u2581"  # the lower one eighth block that stands for a space
 
-# ALBERT's names beside our own.
-_NAMES = {
-    vocabulary_file.PAD: ("[PAD]", "<pad>"),
-    vocabulary_file.UNK: ("[UNK]", "<unk>"),
-    vocabulary_file.CLS: ("[CLS]",),
-    vocabulary_file.SEP: ("[SEP]",),
-    vocabulary_file.MASK: ("[MASK]",),
-}
 # Protocol buffers merge what is appended: ModelProto.normalizer_spec (field 3)
 # with add_dummy_prefix (its field 3) false.
 _NO_PREFIX = b"\x1a\x02\x18\x00"
+_QUOTES = re.compile("``|''|.", re.DOTALL)
 
 
 class SentencePiece:
     """Turns sentences into ids by a SentencePiece model."""
 
-    def __init__(self, model: bytes, *, lowercase: bool) -> None:
-        """Loads a model that `read` has checked."""
+    def __init__(
+        self, model: bytes, *, lowercase: bool, strip_accents: bool, albert: bool
+    ) -> None:
+        """Loads a model that `read` has checked.
+
+        With `albert`, `` and '' become quotes, and accents are stripped if asked.
+        """
         self._lowercase = lowercase
+        self._strip_accents = strip_accents
+        self._albert = albert
         self._model = model
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Returns the ids of each sentence."""
-        clean = [self._clean(sentence) for sentence in sentences]
+        clean = [self._clean(sentence)[0] for sentence in sentences]
         return self._processor.encode(clean, out_type=int, num_threads=1)
 
     def encode_flat(
@@ -53,17 +55,17 @@ class SentencePiece:
         self, sentences: list[str]
     ) -> list[tuple[list[int], wordpiece.Offsets]]:
         """Returns ids, and the characters [start, end) that each comes from."""
-        clean = [self._clean(sentence) for sentence in sentences]
+        pairs = [self._clean(sentence) for sentence in sentences]
         protos = self._processor.encode(
-            clean, out_type="serialized_proto", num_threads=1
+            [clean for clean, _ in pairs], out_type="serialized_proto", num_threads=1
         )
         return [
-            self._offsets(proto, *texts)
-            for proto, *texts in zip(protos, clean, sentences, strict=True)
+            _offsets(proto, clean, sources)
+            for proto, (clean, sources) in zip(protos, pairs, strict=True)
         ]
 
-    def encode_parts(self, parts: list[str]) -> list[list[int]]:
-        """Returns the ids of the parts of a text that mask tokens divide.
+    def encode_masked(self, parts: list[str], mask_id: int) -> list[int]:
+        """Returns the ids of a text whose parts the mask divides.
 
         A part that follows a mask without a space gets no word mark at its head.
         """
@@ -74,50 +76,73 @@ class SentencePiece:
         for index, part in enumerate(parts):
             glued = index > 0 and not part[:1].isspace()
             processor = inner if glued else self._processor
-            rows.append(processor.encode(self._clean(part), out_type=int))
-        return rows
+            rows.append(processor.encode(self._clean(part)[0], out_type=int))
+        return wordpiece.with_masks(rows, mask_id)
 
-    def _clean(self, sentence: str) -> str:
-        """Lowers case if asked to, and replaces lone surrogates, which are no text."""
+    def _clean(self, sentence: str) -> tuple[str, list[int] | None]:
+        """Changes what the model does not; lone surrogates, which are no text, too.
+
+        Returns the text, and the character of the sentence that each of its characters
+        comes from, with the sentence's length last; None where they lie side by side.
+        """
         sentence = wordpiece.without_surrogates(sentence)
-        return sentence.lower() if self._lowercase else sentence
+        if self._albert:
+            return self._clean_as_albert(sentence)
+        clean = sentence.lower() if self._lowercase else sentence
+        if len(clean) == len(sentence):
+            return clean, None
+        # Only U+0130 grows when lowered, to two.
+        grown = [[i] * (1 + (c == "\u0130")) for i, c in enumerate(sentence)]
+        return clean, [*(i for pair in grown for i in pair), len(sentence)]
 
-    def _offsets(
-        self, proto: bytes, clean: str, sentence: str
-    ) -> tuple[list[int], wordpiece.Offsets]:
-        """Reads one encoding; its bytes become characters of the sentence."""
-        message = sentencepiece_pb2.SentencePieceText.FromString(proto)  # pyright: ignore
-        ids = [piece.id for piece in message.pieces]
-        bounds = [(piece.begin, piece.end) for piece in message.pieces]
-        if clean.isascii() and sentence.isascii():
-            return ids, bounds
-        character = _character_of_byte(clean, sentence)
-        return ids, [(character[start], character[end]) for start, end in bounds]
+    def _clean_as_albert(self, sentence: str) -> tuple[str, list[int]]:
+        """Changes quotes, accents and case character by character, as ALBERT does."""
+        made: list[str] = []
+        sources: list[int] = []
+        for match in _QUOTES.finditer(sentence):
+            text = match[0] if len(match[0]) == 1 else '"'
+            if self._strip_accents:
+                letters = unicodedata.normalize("NFKD", text)
+                kept = [
+                    c for c in letters if not unicodedata.category(c).startswith("M")
+                ]
+                text = "".join(kept)
+            text = text.lower() if self._lowercase else text
+            made.append(text)
+            sources += [match.start()] * len(text)
+        return "".join(made), [*sources, len(sentence)]
 
 
-def _character_of_byte(clean: str, sentence: str) -> list[int]:
-    """Returns, for each byte of `clean` and its end, the character of `sentence`.
+def _offsets(
+    proto: bytes, clean: str, sources: list[int] | None
+) -> tuple[list[int], wordpiece.Offsets]:
+    """Reads one encoding; its bytes become characters of the sentence."""
+    message = sentencepiece_pb2.SentencePieceText.FromString(proto)  # pyright: ignore
+    ids = [piece.id for piece in message.pieces]
+    bounds = [(piece.begin, piece.end) for piece in message.pieces]
+    if clean.isascii() and sources is None:
+        return ids, bounds
+    character = _character_of_byte(clean, sources)
+    return ids, [(character[start], character[end]) for start, end in bounds]
 
-    `clean` may be the sentence in lower case: then U+0130 has become two.
-    """
-    sources: list[int] = []
-    for index, character in enumerate(sentence):
-        grown = 2 if character == "\u0130" and len(clean) > len(sentence) else 1
-        sources.extend([index] * grown)
+
+def _character_of_byte(clean: str, sources: list[int] | None) -> list[int]:
+    """Returns, for each byte of `clean` and its end, the character it comes from."""
+    sources = list(range(len(clean) + 1)) if sources is None else sources
     table = []
-    for source, character in zip(sources, clean, strict=True):
+    for source, character in zip(sources, clean, strict=False):
         table.extend([source] * len(character.encode()))
-    return [*table, len(sentence)]
+    return [*table, sources[-1]]
 
 
 def read(path: Path) -> bytes:
-    """Reads the bytes of a model file and checks that BERT can use it.
+    """Reads the bytes of a model file.
 
     Raises:
-      InputError: the file is no SentencePiece model, or lacks a special piece.
+      InputError: the file is no SentencePiece model.
     """
     content = vocabulary_file.read_bytes(path)
-    special_ids(content, str(path))
+    _processor(content, str(path))
     return content
 
 
@@ -125,33 +150,6 @@ def pieces(model: bytes) -> tuple[str, ...]:
     """Returns the pieces of a model in the order of their ids."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     return tuple(processor.id_to_piece(i) for i in range(processor.vocab_size()))
-
-
-def special_ids(model: bytes, where: str) -> dict[str, int]:
-    """Finds the ids of the special pieces by our names for them.
-
-    Raises:
-      InputError: the model is none, lacks one, or would read it out of raw text.
-    """
-    processor = _processor(model, where)
-    first_id: dict[str, int] = {}
-    for index in range(processor.vocab_size()):
-        first_id.setdefault(processor.id_to_piece(index), index)
-    found, missing = {}, []
-    for name, spellings in _NAMES.items():
-        ids = [first_id[spelling] for spelling in spellings if spelling in first_id]
-        if ids:
-            found[name] = ids[0]
-        else:
-            missing.append(" or ".join(spellings))
-    if missing:
-        raise errors.InputError(
-            f"{where} has no piece {', '.join(missing)}. BERT needs them: train the"
-            ' model with control_symbols="[CLS],[SEP],[MASK]" and pad_id=0, or let'
-            " bert_jax.prepare learn one."
-        )
-    _check_types(processor, found, where)
-    return found
 
 
 def _processor(model: bytes, where: str) -> sentencepiece.SentencePieceProcessor:
@@ -169,15 +167,23 @@ def _processor(model: bytes, where: str) -> sentencepiece.SentencePieceProcessor
     )
 
 
-def _check_types(
-    processor: sentencepiece.SentencePieceProcessor, found: dict[str, int], where: str
-) -> None:
-    """Refuses special pieces that raw text could turn into."""
-    for name, index in found.items():
-        is_unknown = name == vocabulary_file.UNK and processor.is_unknown(index)
+def check(model: bytes, specials: special_pieces.Specials, where: str) -> None:
+    """Refuses special pieces that raw text could turn into.
+
+    Raises:
+      InputError: one is an ordinary piece.
+    """
+    processor = _processor(model, where)
+    for role, name in specials.present().items():
+        index = first_ids(pieces(model))[name]
+        is_unknown = role == "unk" and processor.is_unknown(index)
         if not (processor.is_control(index) or is_unknown):
             raise errors.InputError(
-                f"{where}: {processor.id_to_piece(index)} (id {index}) is an ordinary"
-                " piece, so raw text could turn into it. Train the model with it"
-                " among control_symbols."
+                f"{where}: {name} (id {index}) is an ordinary piece, so raw text could"
+                " turn into it. Train the model with it among control_symbols."
             )
+
+
+def first_ids(tokens: tuple[str, ...]) -> dict[str, int]:
+    """Returns the id of each piece; the first where a model holds one twice."""
+    return {token: index for index, token in reversed(list(enumerate(tokens)))}

@@ -1,4 +1,4 @@
-"""One Tokenizer over WordPiece and SentencePiece: characters in, ids out.
+"""One Tokenizer over WordPiece, SentencePiece and all others: characters in, ids out.
 
 Raw text never becomes a special piece: "[MASK]" in a corpus is three words, as in
 google-research/bert. Only `encode_text`, for a user's own text, reads it as the mask.
@@ -10,18 +10,31 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt32
 
 from bert_jax import errors
-from bert_jax.text import characters, spiece, vocabulary_file, wordpiece
+from bert_jax.text import (
+    characters,
+    folder_options,
+    rows,
+    special_pieces,
+    spiece,
+    tokenizer_json,
+    vocabulary_file,
+    vocabulary_folder,
+    wordpiece,
+)
 
-Kind = Literal["wordpiece", "sentencepiece"]
+Kind = vocabulary_folder.Kind
 
-_FILES: dict[str, str] = {"vocab.txt": "wordpiece", "spiece.model": "sentencepiece"}
-_CONFIG = "tokenizer_config.json"
+FILES: dict[Kind, str] = {
+    "wordpiece": vocabulary_folder.WORDPIECE,
+    "sentencepiece": vocabulary_folder.SENTENCEPIECE,
+    "tokenizer_json": vocabulary_folder.JSON,
+}
 _CLOSING = ",.!?;:)]}%"  # ASCII marks before which English writes no space
 
 
@@ -32,11 +45,14 @@ class Tokenizer:
     It pickles to its pieces and options, and is rebuilt from them in another process.
 
     Attributes:
-      kind: "wordpiece" or "sentencepiece".
+      kind: "wordpiece", "sentencepiece" or "tokenizer_json" (any other).
       tokens: the pieces in the order of their ids.
       lowercase: whether text is lowered before it is cut.
-      strip_accents: whether accents are removed (WordPiece only).
-      model: the bytes of the SentencePiece file; empty for WordPiece.
+      strip_accents: whether accents are removed.
+      model: the bytes of the spiece.model or tokenizer.json; empty for WordPiece.
+      rules: whose rules hold where Google's code and Hugging Face's differ: for
+        WordPiece see `wordpiece`; for SentencePiece, "huggingface" is ALBERT's.
+      specials: how the special pieces are spelt.
     """
 
     kind: Kind
@@ -44,6 +60,8 @@ class Tokenizer:
     lowercase: bool
     strip_accents: bool
     model: bytes = dataclasses.field(default=b"", repr=False)
+    rules: wordpiece.Rules = "google"
+    specials: special_pieces.Specials = special_pieces.BERT
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what is built from the fields."""
@@ -67,12 +85,28 @@ class Tokenizer:
         return self._backend.encode_with_offsets(sentences)
 
     def encode_text(self, text: str) -> list[int]:
-        """Returns the ids of a user's text, in which [MASK] is the mask."""
-        parts = text.split(vocabulary_file.MASK)
-        ids: list[int] = []
-        for index, row in enumerate(self._backend.encode_parts(parts)):
-            ids += [self.mask_id, *row] if index else row
-        return ids
+        """Returns the ids of a user's text, in which [MASK] is the mask.
+
+        So is the tokenizer's own spelling of it, such as <mask>.
+
+        Raises:
+          InputError: the text has a mask and the vocabulary has none.
+        """
+        names = {vocabulary_file.MASK, self.specials.mask or vocabulary_file.MASK}
+        parts = re.split("|".join(map(re.escape, sorted(names))), text)
+        if len(parts) == 1:
+            return self.encode(parts)[0]
+        return self._backend.encode_masked(parts, self.mask_id)
+
+    def build(
+        self, ids_a: list[int], ids_b: list[int] | None = None
+    ) -> tuple[list[int], list[int]]:
+        """Returns the ids of a row, and the token type of each: nothing cut or filled.
+
+        BERT's is [CLS] a [SEP], or [CLS] a [SEP] b [SEP] with token type 1 from b on;
+        RoBERTa's <s> a </s>, or <s> a </s></s> b </s> with token type 0.
+        """
+        return self._rows.build(ids_a, ids_b)
 
     def decode(self, ids: list[int]) -> str:
         """Returns readable text for ids; what normalisation dropped stays lost.
@@ -85,6 +119,8 @@ class Tokenizer:
             raise errors.InputError(
                 f"id {wrong[0]} is not in the vocabulary of {self.vocab_size} pieces."
             )
+        if self.kind == "tokenizer_json":
+            return self._json_backend.decode(ids)
         pieces = [self.tokens[index] for index in ids]
         if self.kind == "sentencepiece":
             return "".join(pieces).replace(spiece.WORD_MARK, " ").strip()
@@ -104,19 +140,30 @@ class Tokenizer:
         return self._ids[token]
 
     def save(self, folder: Path) -> None:
-        """Writes vocab.txt or spiece.model, and tokenizer_config.json, for `load`."""
+        """Writes the vocabulary's file and tokenizer_config.json, for `load`.
+
+        `huggingface_folder.save` writes what other tools read.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        (name,) = (name for name, kind in _FILES.items() if kind == self.kind)
-        (folder / name).write_bytes(self._content)
-        config = {
+        (folder / FILES[self.kind]).write_bytes(self.content)
+        config = self.options()
+        if self.specials != special_pieces.BERT:
+            names = self.specials.present().items()
+            config |= {f"{role}_token": name for role, name in names}
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        (folder / folder_options.CONFIG).write_text(text, encoding="utf-8")
+
+    def options(self) -> dict[str, Any]:
+        """Returns what tokenizer_config.json says of how text is cut."""
+        config: dict[str, Any] = {
             "do_lower_case": self.lowercase,
             "strip_accents": self.strip_accents,
             "tokenize_chinese_chars": self.kind == "wordpiece",
+            "rules": self.rules,
         }
         if self.kind == "wordpiece":
-            config = {"tokenizer_class": "BertTokenizer", **config}
-        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-        (folder / _CONFIG).write_text(text, encoding="utf-8")
+            config["tokenizer_class"] = "BertTokenizer"
+        return config
 
     @property
     def vocab_size(self) -> int:
@@ -126,167 +173,155 @@ class Tokenizer:
     @property
     def pad_id(self) -> int:
         """The id of the piece that fills rows."""
-        return self._specials[vocabulary_file.PAD]
+        return self._special_ids["pad"]
 
     @property
     def unk_id(self) -> int:
         """The id of what the vocabulary cannot spell."""
-        return self._specials[vocabulary_file.UNK]
+        return self._special_ids["unk"]
 
     @property
     def cls_id(self) -> int:
         """The id of the piece that opens a row."""
-        return self._specials[vocabulary_file.CLS]
+        return self._special_ids["cls"]
 
     @property
     def sep_id(self) -> int:
         """The id of the piece that closes a segment."""
-        return self._specials[vocabulary_file.SEP]
+        return self._special_ids["sep"]
 
     @property
     def mask_id(self) -> int:
-        """The id of the mask."""
-        return self._specials[vocabulary_file.MASK]
+        """The id of the mask.
+
+        Raises:
+          InputError: the vocabulary has none.
+        """
+        if self.specials.mask is None:
+            raise errors.InputError(
+                f"the vocabulary of {self.vocab_size} pieces has no mask. Add the piece"
+                " [MASK], or name another as mask_token in tokenizer_config.json."
+            )
+        return self._special_ids["mask"]
 
     @property
     def special_ids(self) -> tuple[int, ...]:
-        """The five special ids, sorted."""
-        return tuple(sorted(self._specials.values()))
+        """The special ids, sorted: five, or four without a mask."""
+        return tuple(sorted(set(self._special_ids.values())))
 
     @functools.cached_property
     def is_continuation(self) -> Bool[np.ndarray, " V"]:
-        """Whether each piece continues a word: "##x", or no U+2581 at its head."""
+        """Whether each piece continues a word: "##x", or no mark of a space first.
+
+        SentencePiece's mark is U+2581, that of byte-level BPE U+0120.
+        """
         if self.kind == "wordpiece":
             continues = [len(t) > 2 and t.startswith("##") for t in self.tokens]
-        else:
+        elif self.kind == "sentencepiece":
             continues = [not t.startswith(spiece.WORD_MARK) for t in self.tokens]
-            for index in self.special_ids:
-                continues[index] = False
+        else:
+            continues = tokenizer_json.continues(json.loads(self.model), self.tokens)
+        for index in self.special_ids:
+            continues[index] = False
         return np.array(continues, bool)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """The SHA-256 of everything that decides which ids a text gets, in hex."""
-        options = [self.kind, self.lowercase, self.strip_accents]
+        options: list[Any] = [self.kind, self.lowercase, self.strip_accents]
+        if self.rules != "google":
+            options.append(self.rules)
+        if self.specials not in (special_pieces.BERT, special_pieces.ALBERT):
+            options.append(self.specials.present())
         head = json.dumps(options).encode() + b"\n"
-        return hashlib.sha256(head + self._content).hexdigest()
+        return hashlib.sha256(head + self.content).hexdigest()
 
     @functools.cached_property
-    def _content(self) -> bytes:
+    def content(self) -> bytes:
         """The bytes of the vocabulary's file."""
-        if self.kind == "sentencepiece":
+        if self.kind != "wordpiece":
             return self.model
         return "".join(f"{token}\n" for token in self.tokens).encode()
 
     @functools.cached_property
     def _ids(self) -> dict[str, int]:
-        """The id of each piece."""
-        return {token: index for index, token in enumerate(self.tokens)}
+        """The id of each piece; the first where a model holds one twice."""
+        return spiece.first_ids(self.tokens)
 
     @functools.cached_property
-    def _specials(self) -> dict[str, int]:
-        """The ids of the special pieces by our names for them."""
-        if self.kind == "sentencepiece":
-            return spiece.special_ids(self.model, "the SentencePiece model")
-        return {name: self._ids[name] for name in vocabulary_file.SPECIALS}
+    def _special_ids(self) -> dict[str, int]:
+        """The ids of the special pieces by their roles."""
+        return special_pieces.ids_of(self.specials, self._ids)
 
     @functools.cached_property
-    def _backend(self) -> wordpiece.WordPiece | spiece.SentencePiece:
+    def _rows(self) -> rows.Rows:
+        """How ids become rows."""
+        made = None
+        if self.kind == "tokenizer_json":
+            tree = json.loads(self.model)
+            made = tokenizer_json.rows_of(tree, "tokenizer.json", self.vocab_size)
+        return made or rows.bert(self.cls_id, self.sep_id)
+
+    @functools.cached_property
+    def _backend(
+        self,
+    ) -> wordpiece.WordPiece | spiece.SentencePiece | tokenizer_json.TokenizerJson:
         """The library's object that does the work."""
+        if self.kind == "tokenizer_json":
+            return self._json_backend
         if self.kind == "sentencepiece":
-            return spiece.SentencePiece(self.model, lowercase=self.lowercase)
+            return spiece.SentencePiece(
+                self.model,
+                lowercase=self.lowercase,
+                strip_accents=self.strip_accents,
+                albert=self.rules == "huggingface",
+            )
         return wordpiece.WordPiece(
-            self.tokens, lowercase=self.lowercase, strip_accents=self.strip_accents
+            self.tokens,
+            self.specials,
+            lowercase=self.lowercase,
+            strip_accents=self.strip_accents,
+            rules=self.rules,
         )
+
+    @functools.cached_property
+    def _json_backend(self) -> tokenizer_json.TokenizerJson:
+        """The library's object for what tokenizer.json describes."""
+        return tokenizer_json.TokenizerJson(self.model, self.specials)
 
 
 def load(
-    path: Path, *, lowercase: bool | None = None, strip_accents: bool | None = None
+    path: Path,
+    *,
+    lowercase: bool | None = None,
+    strip_accents: bool | None = None,
+    rules: wordpiece.Rules | None = None,
+    require_mask: bool = True,
 ) -> Tokenizer:
-    """Loads a vocab.txt or a *.model, or the folder that holds one.
+    """Loads a vocabulary file, or the folder that holds one.
 
-    What is not given is taken from a tokenizer_config.json beside the file, as
-    `save` and Hugging Face write it. Without one, WordPiece lowers case exactly if
-    no piece has an upper-case letter, and strips accents exactly if it lowers case.
+    A folder may be ours or Hugging Face's: `vocabulary_folder` says which file is
+    read. What is not given is taken from the options beside the file. Without any,
+    WordPiece lowers case exactly if no piece has an upper-case letter, and strips
+    accents exactly if it lowers case.
+
+    Args:
+      path: vocab.txt, *.model, tokenizer.json, vocab.json (with merges.txt beside
+        it), or a folder with one.
+      lowercase: whether to lower text.
+      strip_accents: whether to remove accents.
+      rules: whose rules hold where they differ; "huggingface" by default for a folder
+        with a tokenizer.json, special_tokens_map.json or added_tokens.json, else
+        "google".
+      require_mask: False to load a vocabulary without a mask, as some sentence
+        encoders have; asking for its `mask_id` is then an error.
 
     Raises:
-      InputError: there is no vocabulary, or it cannot be used.
+      InputError: there is no vocabulary, it cannot be used, or files beside each
+        other contradict each other.
     """
-    path = _vocabulary_in(path) if path.is_dir() else path
-    config = _read_config(path.parent / _CONFIG)
-    if path.suffix == ".model":
-        return _load_sentencepiece(path, lowercase, strip_accents, config)
-    tokens = vocabulary_file.read(path)
-    default = vocabulary_file.is_lowercase(tokens)
-    lowered = _first(lowercase, config["do_lower_case"], default)
-    stripped = _first(strip_accents, config["strip_accents"], lowered)
-    return Tokenizer("wordpiece", tokens, lowered, stripped)
-
-
-def _load_sentencepiece(
-    path: Path,
-    lowercase: bool | None,
-    strip_accents: bool | None,
-    config: dict[str, bool | None],
-) -> Tokenizer:
-    """Loads a SentencePiece model; it normalises by itself unless told more."""
-    if _first(strip_accents, config["strip_accents"], False):
-        raise errors.InputError(
-            f"{path}: strip_accents is for WordPiece. A SentencePiece model normalises"
-            " by its own rule: leave it unset."
-        )
-    lowered = _first(lowercase, config["do_lower_case"], False)
-    model = spiece.read(path)
-    return Tokenizer("sentencepiece", spiece.pieces(model), lowered, False, model)
-
-
-def _vocabulary_in(folder: Path) -> Path:
-    """Returns the one vocabulary file of a folder."""
-    there = [folder / name for name in _FILES if (folder / name).is_file()]
-    if not there:
-        raise errors.InputError(
-            f"{folder} holds neither vocab.txt nor spiece.model. Give a folder with"
-            " one of them, or the path of a vocabulary."
-        )
-    if len(there) > 1:
-        raise errors.InputError(
-            f"{folder} holds both vocab.txt and spiece.model. Give the path of one."
-        )
-    return there[0]
-
-
-def _read_config(path: Path) -> dict[str, bool | None]:
-    """Reads the options beside a vocabulary; None for each that is not there."""
-    names = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
-    options: dict[str, Any] = dict.fromkeys(names)
-    if path.is_file():
-        try:
-            found = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise errors.InputError(f"{path} is not JSON: {error}.") from None
-        if not isinstance(found, dict):
-            raise errors.InputError(f"{path} is not a JSON object.")
-        options |= {name: found[name] for name in names if name in found}
-    for name, value in options.items():
-        if value is not None and not isinstance(value, bool):
-            raise errors.InputError(
-                f"{path}: {name} is {value!r}. Write true, false or null."
-            )
-    if options["tokenize_chinese_chars"] is False and _is_wordpiece(path):
-        raise errors.InputError(
-            f"{path}: tokenize_chinese_chars is false, and only true is supported."
-        )
-    return options
-
-
-def _is_wordpiece(config: Path) -> bool:
-    """Says whether a tokenizer_config.json lies beside a WordPiece vocabulary."""
-    return (config.parent / "vocab.txt").is_file()
-
-
-def _first(*values: bool | None) -> bool:
-    """Returns the first value that is given."""
-    return next(value for value in values if value is not None)
+    asked = vocabulary_folder.Asked(lowercase, strip_accents, rules, require_mask)
+    return Tokenizer(*vocabulary_folder.read(path, asked))
 
 
 _NO_SPACE = re.compile(

@@ -38,7 +38,7 @@ def read(path: Path) -> tuple[str, ...]:
     have pieces such as U+2028.
 
     Raises:
-      InputError: the file is no vocabulary, or lacks a special piece.
+      InputError: the file is no vocabulary.
     """
     lines = decode_utf8(read_bytes(path), path).removeprefix("\ufeff").split("\n")
     tokens = [line.strip(" \t\r") for line in lines]
@@ -69,7 +69,7 @@ def check(tokens: list[str], where: str) -> None:
     """Refuses pieces that cannot make a vocabulary.
 
     Raises:
-      InputError: a blank, divided or doubled piece, or a special one missing.
+      InputError: a piece is blank, divided or doubled.
     """
     first_line: dict[str, int] = {}
     for line, token in enumerate(tokens, 1):
@@ -85,17 +85,6 @@ def check(tokens: list[str], where: str) -> None:
                 f" {token!r}. Remove one: a piece can have one id only."
             )
         first_line[token] = line
-    _check_specials(first_line, where)
-
-
-def _check_specials(pieces: dict[str, int], where: str) -> None:
-    """Refuses a vocabulary without the five special pieces."""
-    missing = [name for name in SPECIALS if name not in pieces]
-    if missing:
-        raise errors.InputError(
-            f"{where} has no {', '.join(missing)} among its {len(pieces)} pieces."
-            " Add each on a line of its own; BERT needs " + " ".join(SPECIALS) + "."
-        )
 
 
 def is_lowercase(tokens: tuple[str, ...]) -> bool:

@@ -6,19 +6,27 @@ are the published ones: a private-use character stays part of its word (which is
 then unknown), U+2B820 to U+2B91F are Chinese characters, and a capital sigma at the
 end of a word becomes the final small one. Words over 200 characters are unknown.
 Lone surrogates, which are no text, are treated as private-use characters.
+
+With `rules="huggingface"` that code does as it likes, with words up to 100 characters:
+private-use characters are dropped, as `transformers` does.
 """
 
 import itertools
 import re
+from typing import Literal
 
 import numpy as np
 import tokenizers
 from jaxtyping import Int64, UInt32
 from tokenizers import models, normalizers, pre_tokenizers
 
-from bert_jax.text import characters, vocabulary_file
+from bert_jax.text import characters, special_pieces
 
-MAX_CHARACTERS_PER_WORD = 200  # google-research/bert; Hugging Face's code has 100
+MAX_CHARACTERS_PER_WORD = 200  # google-research/bert
+HUGGING_FACE_CHARACTERS_PER_WORD = 100
+
+# Whose rules hold where google-research/bert and Hugging Face's code differ.
+Rules = Literal["google", "huggingface"]
 
 _PRIVATE = "\ue000-\uf8ff\U000f0000-\U0010ffff\ud800-\udfff"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -43,18 +51,31 @@ class WordPiece:
     """Turns sentences into ids by a vocabulary of pieces, the longest first."""
 
     def __init__(
-        self, tokens: tuple[str, ...], *, lowercase: bool, strip_accents: bool
+        self,
+        tokens: tuple[str, ...],
+        specials: special_pieces.Specials,
+        *,
+        lowercase: bool,
+        strip_accents: bool,
+        rules: Rules = "google",
     ) -> None:
         """Builds the Rust tokenizer; it knows no special piece in raw text."""
+        published = rules == "google"
+        longest = MAX_CHARACTERS_PER_WORD
+        if not published:
+            longest = HUGGING_FACE_CHARACTERS_PER_WORD
+        # A name with a blank in it is no word, so that no text spells it.
+        hidden = {name: f" {name}" for name in specials.present().values()}
+        self._clean = self._published if published else _without_surrogates
         self._lowercase = lowercase
         self._different = _DIFFERENT_LOWERCASE if lowercase else _DIFFERENT
         self._unknown_letter = _absent(tokens, 0x13000)
         self._unknown_cjk = _absent(tokens, 0x20000)
         self._rust = tokenizers.Tokenizer(
             models.WordPiece(
-                {token: index for index, token in enumerate(tokens)},
-                unk_token=vocabulary_file.UNK,
-                max_input_chars_per_word=MAX_CHARACTERS_PER_WORD,
+                {hidden.get(token, token): i for i, token in enumerate(tokens)},
+                unk_token=hidden[specials.unk],
+                max_input_chars_per_word=longest,
             )
         )
         self._rust.normalizer = normalizer(lowercase, strip_accents)
@@ -63,7 +84,7 @@ class WordPiece:
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Returns the ids of each sentence."""
         encodings = self._rust.encode_batch_fast(
-            self._published(sentences), add_special_tokens=False
+            self._clean(sentences), add_special_tokens=False
         )
         return [encoding.ids for encoding in encodings]
 
@@ -78,13 +99,13 @@ class WordPiece:
     ) -> list[tuple[list[int], Offsets]]:
         """Returns ids, and the characters [start, end) that each comes from."""
         encodings = self._rust.encode_batch(
-            self._published(sentences), add_special_tokens=False
+            self._clean(sentences), add_special_tokens=False
         )
         return [(encoding.ids, encoding.offsets) for encoding in encodings]
 
-    def encode_parts(self, parts: list[str]) -> list[list[int]]:
-        """Returns the ids of the parts of a text that mask tokens divide."""
-        return self.encode(parts)
+    def encode_masked(self, parts: list[str], mask_id: int) -> list[int]:
+        """Returns the ids of a text whose parts the mask divides."""
+        return with_masks(self.encode(parts), mask_id)
 
     def _published(self, sentences: list[str]) -> list[str]:
         """Replaces, one for one, the characters that Rust and Google read apart."""
@@ -126,6 +147,23 @@ def flatten(
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
     every = itertools.chain.from_iterable(rows)
     return np.fromiter(every, np.uint32, int(lengths.sum())), lengths
+
+
+def with_masks(rows: list[list[int]], mask_id: int) -> list[int]:
+    """Joins the ids of the parts of a text by the mask.
+
+    >>> with_masks([[5, 6], [], [7]], 4)
+    [5, 6, 4, 4, 7]
+    """
+    ids = list(rows[0])
+    for row in rows[1:]:
+        ids += [mask_id, *row]
+    return ids
+
+
+def _without_surrogates(sentences: list[str]) -> list[str]:
+    """Replaces lone surrogates in every sentence."""
+    return [without_surrogates(sentence) for sentence in sentences]
 
 
 def without_surrogates(text: str) -> str:

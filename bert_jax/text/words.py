@@ -104,7 +104,7 @@ def encode(
 
     A WordPiece that does not continue ("##") begins a word if it is no Chinese
     character, or if one of `words` begins in it or among what was dropped before it.
-    A SentencePiece begins one at a space, or where one of `words` does. The first
+    Other pieces begin one at a space, or where one of `words` does. The first
     piece of a sentence always does.
 
     Args:
@@ -123,7 +123,7 @@ def encode(
     bounds = _bounds([offsets for _, offsets in encoded], lengths, sentences)
     begins = _begins(bounds, _number_characters(sentences, words))
     own = ~cutter.is_continuation[ids]
-    if cutter.kind == "sentencepiece":
+    if cutter.kind != "wordpiece":
         starts = begins | own
     else:
         points = np.frombuffer("".join(sentences).encode(*_POINTS), np.uint32)

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -32,7 +33,7 @@ def model() -> bytes:
     return train()
 
 
-def load(model: bytes, folder: Path, **options: bool) -> tokenizer.Tokenizer:
+def load(model: bytes, folder: Path, **options: Any) -> tokenizer.Tokenizer:
     """Writes a model and loads it as a user does."""
     (folder / "spiece.model").write_bytes(model)
     return tokenizer.load(folder, **options)
@@ -114,6 +115,32 @@ def test_albert_names_are_accepted(tmp_path: Path):
     assert it.tokens[it.pad_id] == "<pad>"
 
 
+def test_albert_changes_quotes_accents_and_case(tmp_path: Path):
+    albert = train(
+        **{"pad_piece": "<pad>", "unk_piece": "<unk>", "bos_id": -1, "eos_id": -1},
+        control_symbols=["[CLS]", "[SEP]", "[MASK]"],
+        user_defined_symbols=['"'],
+    )
+    it = load(albert, tmp_path, rules="huggingface")
+    assert (it.rules, it.lowercase, it.strip_accents) == ("huggingface", True, True)
+    ((ids, offsets),) = it.encode_with_offsets(["``Cá''T"])
+    assert spell(it, ids) == '_ " c a " t'
+    assert offsets[1:] == [(0, 2), (2, 3), (3, 4), (4, 6), (6, 7)]
+    assert it.encode(["``Cá''T"]) == [ids]
+    it.save(tmp_path / "again")
+    again = tokenizer.load(tmp_path / "again")
+    assert (again, again.fingerprint) == (it, it.fingerprint)
+    # A folder of Hugging Face's says so by its class, or by keep_accents.
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text('{"tokenizer_class": "AlbertTokenizer", "do_lower_case": false}')
+    it = tokenizer.load(tmp_path)
+    assert (it.rules, it.lowercase, it.strip_accents) == ("huggingface", False, True)
+    config.write_text('{"keep_accents": true}')
+    it = tokenizer.load(tmp_path)
+    assert (it.rules, it.lowercase, it.strip_accents) == ("huggingface", True, False)
+    assert spell(it, it.encode(["Cá"])[0]) == "_ c <unk>"
+
+
 def test_t5_names_are_refused(tmp_path: Path):
     t5 = train(
         **{"pad_piece": "<pad>", "unk_piece": "<unk>", "eos_piece": "</s>"},
@@ -121,7 +148,7 @@ def test_t5_names_are_refused(tmp_path: Path):
     )
     with pytest.raises(errors.InputError) as caught:
         load(t5, tmp_path)
-    assert r"has no piece [CLS], [SEP], [MASK]." in str(caught.value)
+    assert "has no [CLS], [MASK] among its" in str(caught.value)
 
 
 def test_special_pieces_that_raw_text_could_become_are_refused(tmp_path: Path):
@@ -148,5 +175,7 @@ def test_broken_models_are_refused(model: bytes, tmp_path: Path):
 
 
 def test_strip_accents_is_refused(model: bytes, tmp_path: Path):
-    with pytest.raises(errors.InputError, match="strip_accents is for WordPiece"):
+    with pytest.raises(
+        errors.InputError, match="strip_accents is for WordPiece and ALBERT"
+    ):
         load(model, tmp_path, strip_accents=True)

@@ -73,6 +73,64 @@ def test_id_of():
         small().id_of("b")
 
 
+def test_build():
+    assert small().build([0, 7]) == ([1, 0, 7, 5], [0, 0, 0, 0])
+    assert small().build([0], [7]) == ([1, 0, 5, 7, 5], [0, 0, 0, 1, 1])
+
+
+def test_special_pieces_of_other_names(tmp_path: Path):
+    tokens = ("a", "<cls>", "sep", "PAD", "[UNK]", "[MASK]", "京", "<mask>", "cls")
+    names = {"cls_token": "<cls>", "sep_token": {"content": "sep"}, "pad_token": "PAD"}
+    write(tmp_path, tokens, **names, mask_token="<mask>", do_lower_case=False)
+    it = tokenizer.load(tmp_path)
+    assert (it.cls_id, it.sep_id, it.pad_id, it.unk_id, it.mask_id) == (1, 2, 3, 4, 7)
+    assert it.special_ids == (1, 2, 3, 4, 7)
+    # A piece that text could spell is unknown there, for text is not special.
+    assert it.encode(["a sep PAD cls <mask>"]) == [[0, 4, 4, 8, 4, 4, 4]]
+    assert it.encode_text("a<mask>京[MASK]a") == [0, 7, 6, 7, 0]
+    it.save(tmp_path / "again")
+    again = tokenizer.load(tmp_path / "again")
+    assert (again, again.fingerprint) == (it, it.fingerprint)
+    assert pickle.loads(pickle.dumps(it)).special_ids == it.special_ids
+    usual = tokenizer.Tokenizer("wordpiece", tokens, False, False)
+    assert it.fingerprint != usual.fingerprint
+
+
+def test_a_vocabulary_without_a_mask(tmp_path: Path):
+    write(tmp_path, tuple(token for token in TOKENS if token != "[MASK]"))
+    with pytest.raises(
+        errors.InputError, match=r"vocab.txt has no \[MASK\] among its 9"
+    ):
+        tokenizer.load(tmp_path)
+    it = tokenizer.load(tmp_path, require_mask=False)
+    assert it.special_ids == (1, 3, 4, 5)
+    assert it.encode_text("a京") == it.encode(["a京"])[0] == [0, 6]
+    for ask in (lambda: it.mask_id, lambda: it.encode_text("a [MASK]")):
+        with pytest.raises(errors.InputError, match="of 9 pieces has no mask. Add the"):
+            ask()
+    it.save(tmp_path / "again")
+    assert tokenizer.load(tmp_path / "again", require_mask=False) == it
+
+
+def test_rules_are_kept_and_tell_tokenizers_apart(tmp_path: Path):
+    google = tokenizer.load(write(tmp_path))
+    assert google.rules == "google"
+    theirs = tokenizer.load(tmp_path, rules="huggingface")
+    assert google.encode(["\ue000 a"]) == [[6, 0]]
+    assert theirs.encode(["\ue000 a"]) == [[0]]
+    assert google.fingerprint != theirs.fingerprint
+    theirs.save(tmp_path)
+    assert tokenizer.load(tmp_path) == theirs
+    assert tokenizer.load(tmp_path, rules="google").rules == "google"
+
+
+def test_options_of_earlier_versions_are_read(tmp_path: Path):
+    config = {"do_lower_case": False, "strip_accents": False}
+    config |= {"tokenize_chinese_chars": True, "tokenizer_class": "BertTokenizer"}
+    it = tokenizer.load(write(tmp_path, **config))
+    assert (it, it.fingerprint) == (small(), small().fingerprint)
+
+
 def test_save_and_load_keep_everything(tmp_path: Path):
     for lowercase in (True, False):
         small(lowercase).save(tmp_path / "deep" / "folder")
@@ -123,7 +181,7 @@ def test_case_is_told_by_the_options_beside_the_file(tmp_path: Path):
     [
         ({"do_lower_case": "yes"}, "do_lower_case is 'yes'. Write true, false or null"),
         ({"strip_accents": 1}, "strip_accents is 1"),
-        ({"tokenize_chinese_chars": False}, "only true is supported"),
+        ({"tokenize_chinese_chars": 0}, "tokenize_chinese_chars is 0"),
     ],
 )
 def test_bad_options_are_refused(tmp_path: Path, config: dict, message: str):

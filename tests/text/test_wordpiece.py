@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_jax.text import tokenizer, wordpiece
+from bert_jax.text import special_pieces, tokenizer, wordpiece
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "hard_strings.json"
 HARD = json.loads(GOLDEN.read_text(encoding="utf-8"))
@@ -24,8 +24,9 @@ PIECES = (
     *("un", "##aff", "##able", "naive", "naïve", "[", "]", "mask", "MASK"),  # 5 to 13
     *("北", "京", "a", "##a", "ος", "οσ", "!", "$", "i", "I", "ab", "##²"),  # 14 to 25
 )
-UNCASED = wordpiece.WordPiece(PIECES, lowercase=True, strip_accents=True)
-CASED = wordpiece.WordPiece(PIECES, lowercase=False, strip_accents=False)
+BERT = special_pieces.BERT
+UNCASED = wordpiece.WordPiece(PIECES, BERT, lowercase=True, strip_accents=True)
+CASED = wordpiece.WordPiece(PIECES, BERT, lowercase=False, strip_accents=False)
 
 
 @pytest.mark.parametrize("language", VOCABULARIES)
@@ -106,7 +107,9 @@ def test_words_over_200_characters_are_unknown(length: int, known: bool):
 
 def test_final_sigma_follows_the_published_lowering():
     greek = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "σ", "##σ", "ς", "##ς", "i")
-    lower = wordpiece.WordPiece((*greek, "##i"), lowercase=True, strip_accents=True)
+    lower = wordpiece.WordPiece(
+        (*greek, "##i"), BERT, lowercase=True, strip_accents=True
+    )
     # "Σ" alone, "ΣΣ", a sigma before a letter, one after a grown character, none last.
     rows = lower.encode(["Σ", "ΣΣ", "ΣΣİ", "İΣ", "ςΣ σ"])
     assert rows == [[5], [5, 8], [5, 6, 10], [9, 8], [7, 8, 5]]
@@ -116,7 +119,7 @@ def test_final_sigma_follows_the_published_lowering():
 
 
 def test_strip_accents_is_apart_from_lowercase():
-    kept = wordpiece.WordPiece(PIECES, lowercase=True, strip_accents=False)
+    kept = wordpiece.WordPiece(PIECES, BERT, lowercase=True, strip_accents=False)
     assert kept.encode(["NAÏVE naive"]) == [[9, 8]]
 
 
@@ -127,6 +130,26 @@ def test_offsets_are_characters_of_the_original():
         ([1], [(0, 3)]),
         ([1, 1, 20], [(0, 1), (2, 3), (3, 4)]),
     ]
+
+
+def test_hugging_faces_rules():
+    theirs = wordpiece.WordPiece(
+        PIECES, BERT, lowercase=True, strip_accents=True, rules="huggingface"
+    )
+    # Private use is dropped; U+2B820 is a letter; sigma is sigma; 100 characters.
+    assert theirs.encode(["a\ue000 a", "a\U0002b820a", "ΟΣ", "a\ud800 a"]) == [
+        *([16, 16], [1], [19], [16, 16])
+    ]
+    rows = theirs.encode(["a" * 100, "a" * 101])
+    assert rows == [[16] + [17] * 99, [1]]
+    assert theirs.encode_with_offsets(["\ue000a!"]) == [([16, 20], [(1, 2), (2, 3)])]
+
+
+def test_special_pieces_that_are_words_stay_text():
+    named = special_pieces.Specials(pad="a", unk="ab", cls="i", sep="I", mask="mask")
+    it = wordpiece.WordPiece(PIECES, named, lowercase=False, strip_accents=False)
+    assert it.encode(["a mask !ab"]) == [[24, 24, 20, 24]]
+    assert it.encode_masked(["a!", "!"], 12) == [24, 20, 12, 20]
 
 
 def test_flat_ids_and_lengths():
@@ -141,5 +164,5 @@ def test_flat_ids_and_lengths():
 
 def test_stand_ins_are_no_piece():
     taken = (*PIECES, "\U00013000", "##\U00020000")
-    apart = wordpiece.WordPiece(taken, lowercase=True, strip_accents=True)
+    apart = wordpiece.WordPiece(taken, BERT, lowercase=True, strip_accents=True)
     assert apart.encode(["\ue000 \U0002b820 \U00013000"]) == [[1, 1, len(PIECES)]]

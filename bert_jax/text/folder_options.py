@@ -1,0 +1,160 @@
+"""What the JSON files beside a vocabulary say: options, special pieces, added tokens.
+
+tokenizer_config.json, special_tokens_map.json and added_tokens.json, as Hugging Face
+and `Tokenizer.save` write them. Keys that do not change ids are not looked at.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, get_args
+
+from bert_jax import errors, json_file
+from bert_jax.text import pipelines, special_pieces, wordpiece
+
+CONFIG = "tokenizer_config.json"
+SPECIAL_TOKENS = "special_tokens_map.json"
+ADDED_TOKENS = "added_tokens.json"
+
+_FLAGS = (
+    "do_lower_case",
+    "strip_accents",
+    "tokenize_chinese_chars",
+    "keep_accents",
+    "add_prefix_space",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The options beside a vocabulary.
+
+    Attributes:
+      path: of tokenizer_config.json, which may not be there.
+      flags: the true-or-false options; None for each that is not given.
+      rules: whose rules hold where Google's code and Hugging Face's differ.
+      tokenizer_class: as given.
+      named: role ("cls", ...) -> spelling of the special piece; null names none.
+      added: entries of `added_tokens` as tokenizer.json writes them, by id.
+    """
+
+    path: Path
+    flags: dict[str, bool | None]
+    rules: wordpiece.Rules | None
+    tokenizer_class: str
+    named: dict[str, str]
+    added: list[pipelines.Tree]
+
+
+def read(folder: Path) -> Options:
+    """Reads the options in a folder; all are None where no file says more.
+
+    Raises:
+      InputError: a file is broken, or two of them contradict each other.
+    """
+    config, special = (_object(folder / name) for name in (CONFIG, SPECIAL_TOKENS))
+    path = folder / CONFIG
+    flags = {name: _flag(config, name, path) for name in _FLAGS}
+    named = _named(special, folder / SPECIAL_TOKENS)
+    for role, spelling in _named(config, path).items():
+        if named.setdefault(role, spelling) != spelling:
+            raise errors.InputError(
+                f"{path} names {role}_token {spelling!r}, and {SPECIAL_TOKENS} beside"
+                f" it {named[role]!r}. Correct one of them."
+            )
+    return Options(
+        path, flags, _rules(config, path), _class(config), named, _added(config, folder)
+    )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """Reads a JSON object; an empty one where the file is not there."""
+    return json_file.read_object(path) if path.is_file() else {}
+
+
+def _flag(config: dict[str, Any], name: str, path: Path) -> bool | None:
+    """Returns one option that is true, false or not given."""
+    value = config[name] if name in config else None
+    if value is not None and not isinstance(value, bool):
+        raise errors.InputError(
+            f"{path}: {name} is {value!r}. Write true, false or null."
+        )
+    return value
+
+
+def _rules(config: dict[str, Any], path: Path) -> wordpiece.Rules | None:
+    """Returns whose rules a tokenizer_config.json asks for."""
+    value = config["rules"] if "rules" in config else None
+    known = get_args(wordpiece.Rules)
+    if value not in (None, *known):
+        raise errors.InputError(
+            f"{path}: rules is {value!r}. Write one of {', '.join(known)}."
+        )
+    return value
+
+
+def _class(config: dict[str, Any]) -> str:
+    """Returns the name of the tokenizer's class in `transformers`."""
+    value = config["tokenizer_class"] if "tokenizer_class" in config else ""
+    return value if isinstance(value, str) else ""
+
+
+def _named(tree: dict[str, Any], path: Path) -> dict[str, str]:
+    """Returns the spellings that a file gives special pieces."""
+    keys = {role: f"{role}_token" for role in special_pieces.SPELLINGS}
+    given = {role: key for role, key in keys.items() if tree.get(key) is not None}
+    return {role: _content(tree[key], key, path) for role, key in given.items()}
+
+
+def _content(value: Any, key: str, path: Path) -> str:
+    """Returns the spelling of a token: a string, or an object with "content"."""
+    spelling = (
+        value["content"] if isinstance(value, dict) and "content" in value else value
+    )
+    if not isinstance(spelling, str) or not spelling:
+        raise errors.InputError(
+            f'{path}: {key} is {value!r}. Write a string, or {{"content": a string}}.'
+        )
+    return spelling
+
+
+def _added(config: dict[str, Any], folder: Path) -> list[pipelines.Tree]:
+    """Returns added tokens: those of the newer key, or else of the older file."""
+    if "added_tokens_decoder" in config:
+        return _decoder(config["added_tokens_decoder"], folder / CONFIG)
+    path = folder / ADDED_TOKENS
+    special = _all_special(config) | _all_special(_object(folder / SPECIAL_TOKENS))
+    made = []
+    for content, index in _object(path).items():
+        if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+            raise errors.InputError(
+                f"{path}: the id of {content!r} is {index!r}. Write a whole number."
+            )
+        made.append(pipelines.added(content, index, special=content in special))
+    return sorted(made, key=lambda token: token["id"])
+
+
+def _decoder(tree: Any, path: Path) -> list[pipelines.Tree]:
+    """Reads `added_tokens_decoder`: id -> token."""
+    made = []
+    for key, token in tree.items() if isinstance(tree, dict) else [("", tree)]:
+        if not key.isdecimal() or not isinstance(token, dict):
+            raise errors.InputError(
+                f"{path}: added_tokens_decoder holds {key!r}: {token!r}. Write"
+                ' {"id": {"content": a string}}.'
+            )
+        content = _content(token, f"added_tokens_decoder {key}", path)
+        entry = pipelines.added(content, int(key), special=token.get("special") is True)
+        flags = ("single_word", "lstrip", "rstrip", "normalized")
+        made.append(entry | {name: token[name] for name in flags if name in token})
+    return sorted(made, key=lambda token: token["id"])
+
+
+def _all_special(tree: dict[str, Any]) -> set[str]:
+    """Returns every spelling that a file calls special."""
+    values = [value for key, value in tree.items() if key.endswith("_token")]
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        values += tree[key] if isinstance(tree.get(key), list) else []
+    contents = [
+        v["content"] if isinstance(v, dict) and "content" in v else v for v in values
+    ]
+    return {content for content in contents if isinstance(content, str)}
