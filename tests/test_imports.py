@@ -17,6 +17,7 @@ ALLOWED = {
     "json_file": set(),
     "training": set(),
     "model": set(),
+    "formats": {"model"},
     "text": set(),
     "objectives": set(),
     "data": {"text"},

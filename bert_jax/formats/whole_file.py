@@ -1,0 +1,51 @@
+"""Files that are there when they are whole, and not before."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from bert_jax import errors
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file beside `path` that takes its name when all of it is on the disk.
+
+    Raises StorageError for what the disk refuses, within the context too.
+    """
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        try:
+            with beside.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise refused(path, str(error.strerror or error)) from None
+
+
+def remove(path: Path) -> None:
+    """Removes a file that may be there; raises StorageError when it stays."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise refused(path, str(error.strerror or error)) from None
+
+
+def refused(path: Path, reason: str) -> errors.StorageError:
+    """Returns the error for a file that the disk does not take.
+
+    >>> print(refused(Path("a.bin"), "No space left on device"))
+    a.bin cannot be written (No space left on device). Free some space or choose \
+another place, and start again.
+    """
+    return errors.StorageError(
+        f"{path} cannot be written ({reason}). "
+        "Free some space or choose another place, and start again."
+    )
