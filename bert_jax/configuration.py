@@ -23,6 +23,9 @@ SEGMENTERS = ("none", "jieba", "corpus")
 FALLBACKS = ("none", "jieba")
 OBJECTIVES = ("nsp", "sop", "full_sentences")
 LOADERS = ("tfdata", "thread")
+POSITIONS = ("same", "repeat", "interpolate")
+NEW_TOKENS = ("none", "mean_of_pieces")
+GIVEN = "init_from"  # of model.size and text.vocab: what the folder of init_from has
 MODEL_KEYS = tuple(field.name for field in dataclasses.fields(model_config.BertConfig))
 
 
@@ -33,7 +36,7 @@ class TextConfig:
     Attributes:
       tokenizer: `wordpiece`, `sentencepiece-unigram` or `sentencepiece-bpe`.
       vocab: a vocab.txt, a SentencePiece model or a folder with either; `learn` learns
-        one from the corpus.
+        one from the corpus, `init_from` takes that of the folder of `init_from`.
       vocab_size: pieces to learn; a given vocabulary has its own size.
       lowercase: whether to lowercase and strip accents (the "uncased" models).
       segmenter: where words begin in Chinese: `jieba`, `corpus` (words that come with
@@ -53,6 +56,42 @@ class TextConfig:
         _one_of("text.segmenter", self.segmenter, SEGMENTERS)
         _one_of("text.segmenter_fallback", self.segmenter_fallback, FALLBACKS)
         _at_least("text.vocab_size", self.vocab_size, 6)
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """How the weights of `init_from` are fitted to the run; by default not at all.
+
+    Attributes:
+      fresh: parts of the run, separated by commas, that are drawn fresh although
+        weights are given, as `mlm_head,nsp_head`.
+      ignore: parts or tensors of the folder that are left behind.
+      positions: how a longer position table is made: `repeat`, `interpolate`, or `same`
+        for not at all.
+      new_tokens: how pieces begin that only the new vocabulary has: `mean_of_pieces`
+        of the old ones, or `none` for not at all.
+    """
+
+    fresh: str = ""
+    ignore: str = ""
+    positions: str = "same"
+    new_tokens: str = "none"
+
+    def __post_init__(self) -> None:
+        _one_of("init.positions", self.positions, POSITIONS)
+        _one_of("init.new_tokens", self.new_tokens, NEW_TOKENS)
+        for part in self.drawn:
+            _one_of("init.fresh", part, ("pooler", "mlm_head", "nsp_head"))
+
+    @property
+    def drawn(self) -> frozenset[str]:
+        """The parts in `fresh`."""
+        return frozenset(part.strip() for part in self.fresh.split(",") if part.strip())
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The names in `ignore`."""
+        return tuple(name.strip() for name in self.ignore.split(",") if name.strip())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +227,7 @@ class PretrainingConfig:
     init_from: str
     size: str
     model: dict[str, Any]
+    init: InitConfig
     text: TextConfig
     data: DataConfig
     optimizer: optimizer.OptimizerConfig
@@ -208,7 +248,9 @@ class PretrainingConfig:
                 "pieces: leave model.vocab_size unset, or give the vocabulary that "
                 "belongs to the model (text.vocab)"
             )
-        size = dataclasses.asdict(model_config.published(self.size))
+        size = {}
+        if self.size != GIVEN:
+            size = dataclasses.asdict(model_config.published(self.size))
         bert = model_config.BertConfig(**{**size, **given, "vocab_size": vocab_size})
         if self.data.max_seq_length > bert.max_length:
             raise errors.InputError(
@@ -220,6 +262,7 @@ class PretrainingConfig:
 
 
 GROUPS = {
+    "init": InitConfig,
     "text": TextConfig,
     "data": DataConfig,
     "optimizer": optimizer.OptimizerConfig,
@@ -264,11 +307,29 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> PretrainingC
         raise errors.InputError(f"model.size is {size!r}: give a name, as in base")
     given = {name: value for name, value in model.items() if value is not None}
     model_config.BertConfig(**given)
-    model_config.published(size)
+    if size != GIVEN:
+        model_config.published(size)
     groups = {name: _typed(name, kind, tree[name]) for name, kind in GROUPS.items()}
     if not isinstance(tree["init_from"], str):
         raise errors.InputError(f"init_from is {tree['init_from']!r}: give a folder")
+    if tree["init_from"] == "none":
+        _check_no_folder(size, groups)
     return PretrainingConfig(tree["init_from"], size, given, **groups)
+
+
+def _check_no_folder(size: str, groups: dict[str, Any]) -> None:
+    """Raises InputError if something should come from `init_from`, which is none."""
+    asking = {
+        "model.size": size == GIVEN,
+        "text.vocab": groups["text"].vocab == GIVEN,
+        "init": groups["init"] != InitConfig(),
+    }
+    names = [name for name, asks in asking.items() if asks]
+    if names:
+        raise errors.InputError(
+            f"{names[0]} asks for weights to start from, and init_from is none: set "
+            "--config.init_from=FOLDER"
+        )
 
 
 def to_dict(config: PretrainingConfig) -> dict[str, Any]:

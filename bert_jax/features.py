@@ -1,7 +1,8 @@
 """Vectors of texts: rows of like length go through the encoder together.
 
 Rows are sorted by length and cut into batches of a fixed number of tokens, so that
-little is padded and few shapes are compiled. Texts longer than a row are cut at its end.
+little is padded and few shapes are compiled. Texts longer than a row are cut at its
+end.
 """
 
 import dataclasses

@@ -1,53 +1,84 @@
-"""A trained model from its folder, with its tokenizer: the way in for Python users."""
+"""A model from its folder, with its tokenizer: the way in for Python users."""
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jaxtyping import Float, Int, PyTree
 
-from bert_jax import errors, workdirs
+from bert_jax import errors, features, model_folders
+from bert_jax.formats import sentence_encoder, weights
 from bert_jax.model import config as model_config
-from bert_jax.model import encoder, heads
+from bert_jax.model import encoder, heads, parts
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import checkpoint, sharding
 
 Guesses = list[tuple[str, float]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A pretrained model that fills masks.
+    """A model that turns texts into vectors, and fills masks if it has an MLM head.
 
     Attributes:
-      tokenizer: of the store it was trained on.
+      tokenizer: of its folder.
       bert: its architecture.
-      params: its parameters.
-      max_seq_length: the longest row it was trained on; longer text is windowed.
+      params: its parameters, on the device; the vocabulary is padded.
+      max_seq_length: the longest row it is made for, in tokens.
+      pooling: how token vectors become a sentence vector.
+      labels: the names of the classes of a classifier or tagger.
+      execution: how it runs.
     """
 
     tokenizer: tokenizers.Tokenizer
     bert: model_config.BertConfig
     params: PyTree
     max_seq_length: int
+    pooling: sentence_encoder.Pooling = sentence_encoder.Pooling()
+    labels: tuple[str, ...] = ()
+    execution: encoder.Execution = encoder.Execution()
+
+    def encode(
+        self, texts: Sequence[str], normalize: bool = False
+    ) -> Float[np.ndarray, "n D"]:
+        """Returns one vector a text, float32, as this sentence encoder pools them.
+
+        Without word of its own a model takes the mean over all tokens. Texts are cut at
+        `max_seq_length` tokens.
+
+        Args:
+          normalize: scale every vector to length 1, so that products are cosines.
+
+        Raises:
+          InputError: `texts` is no list of strings.
+        """
+        rows = features.rows_of(self.tokenizer, texts, self.max_seq_length)
+        vectors = features.sentence_vectors(
+            self.bert, self.params, rows, self.pooling.mode, self.execution
+        )
+        return features.normalized(vectors) if normalize else vectors
 
     def fill_mask(self, text: str, top: int = 5) -> list[Guesses]:
         """Returns, for every [MASK] in the text, the likeliest pieces and their odds.
 
         Raises:
-          InputError: the text has no [MASK].
+          InputError: the text has no [MASK], or the model no MLM head.
 
-        Of a text that is longer than the rows of training, each mask sees as much as
-        fits around it.
+        Of a text that is longer than a row, each mask sees as much as fits around it.
         """
         return self.fill_ids(self.tokenizer.encode_text(text), top)
 
     def fill_ids(self, ids: list[int], top: int = 5) -> list[Guesses]:
         """Does `fill_mask` for ids without [CLS] and [SEP]."""
+        if "mlm_head" not in self.params:
+            raise errors.InputError(
+                f"this model cannot fill masks: it has {', '.join(self.params)}, and "
+                "no mlm_head. Load one that was pretrained on masked tokens"
+            )
         masks = [at for at, token in enumerate(ids) if token == self.tokenizer.mask_id]
         if not masks:
             raise errors.InputError(
@@ -66,13 +97,14 @@ class Model:
         return row, at - first + 1
 
     def _probabilities(self, row: list[int], position: int) -> Float[np.ndarray, " V"]:
-        length = self.max_seq_length
+        length = features.bucket(len(row), self.max_seq_length)
         padded = np.zeros((1, length), np.int32)
         padded[0, : len(row)] = row
         segments = (np.arange(length) < len(row)).astype(np.int32)[None]
         return np.asarray(
             _masked_probabilities(
                 self.bert,
+                self.execution,
                 self.params,
                 padded,
                 segments,
@@ -87,16 +119,17 @@ class Model:
         return [(self.tokenizer.tokens[i], float(probabilities[i])) for i in best]
 
 
-@jax.jit(static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _masked_probabilities(
     bert: model_config.BertConfig,
+    execution: encoder.Execution,
     params: PyTree,
     input_ids: Int[Any, "1 L"],
     segment_ids: Int[Any, "1 L"],
     positions: Int[Any, "1 1"],
 ) -> Float[Any, " V"]:
     """Computes the distribution over the vocabulary at one position of one row."""
-    model = heads.BertForPreTraining(bert, encoder.Execution(), sentence_pairs=False)
+    model = heads.BertForPreTraining(bert, execution, sentence_pairs=False)
     used = {name: params[name] for name in ("encoder", "mlm_head")}
     places = jnp.arange(input_ids.shape[1], dtype=jnp.int32)[None]
     mlm_logits, _ = model.apply(
@@ -112,45 +145,39 @@ def _masked_probabilities(
     return jax.nn.softmax(mlm_logits[0, 0])[: bert.vocab_size]
 
 
-def load(folder: str | Path) -> Model:
-    """Loads the newest undamaged checkpoint of a workdir.
+def load(
+    folder: str | Path,
+    *,
+    dtype: str = "float32",
+    allow_missing: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+) -> Model:
+    """Loads a model folder of any kind: a run, an export, Hugging Face's or Google's.
+
+    Args:
+      dtype: of activations and products: `float32` or `bfloat16`.
+      allow_missing: parts or tensors that may be missing, by name or pattern.
+      ignore: parts or tensors to leave out.
 
     Raises:
-      InputError: the folder is no workdir of this package.
-      CheckpointError: it has no usable checkpoint.
+      InputError: the folder holds no model, or one that is not whole.
+      CheckpointError: a run has no usable checkpoint.
     """
-    folder = Path(folder)
-    settings = workdirs.read_settings(folder)
-    tokenizer = tokenizers.load(folder / workdirs.TOKENIZER)
-    bert = settings.bert(tokenizer.vocab_size)
-    model = heads.BertForPreTraining(
-        bert, encoder.Execution(), settings.data.objective != "full_sentences"
+    execution = encoder.Execution(dtype)
+    choice = weights.Choice(tuple(allow_missing), tuple(ignore))
+    found = model_folders.read(Path(folder), choice)
+    if found.tokenizer is None:
+        raise errors.InputError(f"{folder} has no tokenizer: put its vocab.txt there")
+    bert = found.weights.config
+    padded = parts.pad_vocabulary(
+        found.weights.params, execution.padded(bert.vocab_size)
     )
-    one = sharding.replicated(sharding.make_mesh(1, 1, 1))
-    shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
-        nn.unbox(heads.parameter_shapes(model)),
+    return Model(
+        found.tokenizer,
+        bert,
+        jax.tree.map(jnp.asarray, padded),
+        found.max_seq_length,
+        found.pooling,
+        found.weights.labels,
+        execution,
     )
-    params, _ = checkpoint.restore_params(folder / workdirs.CHECKPOINTS, shapes)
-    return Model(tokenizer, bert, params, settings.data.max_seq_length)
-
-
-def check_initial(init_from: str) -> None:
-    """Raises InputError if `init_from` is neither "none" nor the workdir of a run."""
-    if init_from != "none":
-        workdirs.read_settings(Path(init_from))
-
-
-def initial_params(folder: Path, shapes: PyTree) -> PyTree:
-    """Returns the parameters of a workdir, to train on from (`init_from`).
-
-    `shapes` are the abstract parameters of the new run, with shardings; names, shapes
-    and dtypes must be the same.
-
-    Raises:
-      InputError: the folder is no workdir of this package.
-      CheckpointError: it has no usable checkpoint, or one of another model.
-    """
-    workdirs.read_settings(folder)
-    params, _ = checkpoint.restore_params(folder / workdirs.CHECKPOINTS, shapes)
-    return params

@@ -22,8 +22,8 @@ from bert_jax.formats import (
     sentence_encoder,
     tensorflow1,
     tensors,
-    weights,
 )
+from bert_jax.formats import weights as formats_weights
 from bert_jax.model import config, encoder, heads, parts
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import checkpoint, sharding
@@ -46,9 +46,9 @@ class Folder:
     """
 
     kind: str
-    weights: weights.Weights
+    weights: formats_weights.Weights
     tokenizer: tokenizers.Tokenizer | None
-    report: weights.Report
+    report: formats_weights.Report
     max_seq_length: int
     pooling: sentence_encoder.Pooling
 
@@ -82,7 +82,10 @@ def kind_of(path: Path) -> str:
 
 
 def read(
-    path: Path, choice: weights.Choice | None = None, *, needs_tokenizer: bool = True
+    path: Path,
+    choice: formats_weights.Choice | None = None,
+    *,
+    needs_tokenizer: bool = True,
 ) -> Folder:
     """Reads a model folder of any kind.
 
@@ -90,7 +93,7 @@ def read(
       InputError: something is missing, left over, damaged or does not fit.
       CheckpointError: a workdir has no usable checkpoint.
     """
-    choice = choice or weights.Choice()
+    choice = choice or formats_weights.Choice()
     kind = kind_of(path)
     folder = path if path.is_dir() else path.parent
     if kind == "workdir":
@@ -133,11 +136,11 @@ def tokenizer_folder(path: Path) -> Path:
 
 
 def _tokenizer(
-    folder: Path, given: weights.Weights, choice: weights.Choice
+    folder: Path, given: formats_weights.Weights, choice: formats_weights.Choice
 ) -> tokenizers.Tokenizer | None:
     """Loads the tokenizer of a folder and checks that it fits the table."""
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        if weights.matches("tokenizer", choice.allow_missing):
+        if formats_weights.matches("tokenizer", choice.allow_missing):
             return None
         raise errors.InputError(
             f"{folder} has no tokenizer (vocab.txt, tokenizer.json or spiece.model): "
@@ -147,7 +150,7 @@ def _tokenizer(
     rows = given.config.vocab_size
     if tokenizer.vocab_size != rows:
         fits = tokenizer.vocab_size < rows
-        if fits and weights.matches("vocab_rows", choice.ignore):
+        if fits and formats_weights.matches("vocab_rows", choice.ignore):
             return tokenizer
         remedy = "give the vocabulary that belongs to these weights"
         if fits:
@@ -159,7 +162,7 @@ def _tokenizer(
     return tokenizer
 
 
-def _workdir(path: Path, choice: weights.Choice) -> Folder:
+def _workdir(path: Path, choice: formats_weights.Choice) -> Folder:
     """Reads the newest undamaged checkpoint of a run."""
     settings = workdirs.read_settings(path)
     tokenizer = tokenizers.load(path / workdirs.TOKENIZER)
@@ -176,8 +179,8 @@ def _workdir(path: Path, choice: weights.Choice) -> Folder:
     params, _ = checkpoint.restore_params(checkpoints, shapes)
     cut = parts.cut_vocabulary(jax.tree.map(np.asarray, params), bert.vocab_size)
     flat = places.flat(cut)
-    found = weights.Found(flat, {name: name for name in flat}, str(path))
-    kept, report = weights.assemble(
+    found = formats_weights.Found(flat, {name: name for name in flat}, str(path))
+    kept, report = formats_weights.assemble(
         found,
         lambda of_parts: places.native(bert, of_parts, 2),
         frozenset(cut),
@@ -189,7 +192,7 @@ def _workdir(path: Path, choice: weights.Choice) -> Folder:
         source=f"run of bert_jax, step {step}",
         files=_sums(checkpoints / str(step)),
     )
-    made = weights.Weights(bert, places.nested(kept))
+    made = formats_weights.Weights(bert, places.nested(kept))
     longest = settings.data.max_seq_length
     return Folder(
         "workdir", made, tokenizer, report, longest, sentence_encoder.Pooling()

@@ -1,22 +1,30 @@
-"""Fills [MASK] in text with a trained model.
+"""What a model says about texts: guesses for [MASK], or vectors.
 
 python -m bert_jax.predict --model=runs/demo "今天天气很[MASK]。"
 python -m bert_jax.predict --model=runs/demo --input=lines.txt > guesses.jsonl
-cat lines.txt | python -m bert_jax.predict --model=runs/demo
+python -m bert_jax.predict --model=bert-base --task=features --input=lines.txt --output=vectors.npy
 
 Reads texts from the arguments, else from --input, else from standard input, one a line.
-Writes one JSON object a text: `text`, and `guesses`, a list for each [MASK].
-"""
+`--model` is a run, an export, a folder of Hugging Face's or Google's checkpoint.
+
+fill_mask prints one JSON object a text: `text`, and `guesses`, a list for each [MASK].
+features writes --output: one vector a text, as the model pools them (--features=mean,
+cls, max or pooled choose otherwise), or with --features=tokens the vectors of all tokens
+after the layers in --layers. x.npy is an array [texts, D], or [tokens, layers, D] with
+x.offsets.npy and x.input_ids.npy beside it; x.jsonl has one JSON object a text.
+"""  # noqa: E501
 
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import tqdm
 from absl import flags
 
-from bert_jax import commands, errors, loading
+from bert_jax import commands, errors, feature_files, loading
 
+TASKS = ("fill_mask", "features")
 _EXAMPLE = 'python -m bert_jax.predict --model=runs/demo "今天天气很[MASK]。"'
 
 
@@ -63,13 +71,9 @@ def _numbered_lines(name: str, lines) -> Iterator[tuple[str, str]]:
         )
 
 
-def main(argv: list[str]) -> None:
-    """Runs the command."""
-    folder = commands.required("model", flags.FLAGS.model, _EXAMPLE)
-    if flags.FLAGS.top < 1:
-        raise errors.InputError(f"--top is {flags.FLAGS.top}: give at least 1")
-    model = loading.load(folder)
-    for where, text in numbered_texts(argv[1:], flags.FLAGS.input):
+def _fill_masks(model: loading.Model, texts: Iterator[tuple[str, str]]) -> None:
+    """Prints the guesses for each text."""
+    for where, text in texts:
         try:
             filled = model.fill_mask(text, top=flags.FLAGS.top)
         except errors.InputError as error:
@@ -82,8 +86,85 @@ def main(argv: list[str]) -> None:
         print(json.dumps(line, ensure_ascii=False), flush=True)
 
 
+def _write_features(
+    model: loading.Model, texts: Iterator[tuple[str, str]], total: int | None
+) -> None:
+    """Writes the vectors of all texts."""
+    output = Path(
+        commands.required("output", flags.FLAGS.output, "--output=vectors.npy")
+    )
+    feature_files.check_output(output)
+    request = feature_files.Request(
+        flags.FLAGS.features, _layers(flags.FLAGS.layers), flags.FLAGS.normalize
+    )
+    request.check(model)
+    with tqdm.tqdm(total=total, unit=" texts") as progress:
+        only_texts = (text for _, text in texts)
+        count = feature_files.write(
+            model, only_texts, request, output, done=progress.update
+        )
+    commands.say(f"{count:,} texts: {output}")
+
+
+def _layers(given: list[str]) -> tuple[int, ...]:
+    """Returns the numbers in --layers."""
+    try:
+        return tuple(int(layer) for layer in given)
+    except ValueError:
+        raise errors.InputError(
+            f"--layers is {','.join(given)}: write numbers, as in --layers=-1,-4"
+        ) from None
+
+
+def _count_lines(path: str | None) -> int | None:
+    """Returns the lines of a file that are not blank, for the ETA; None of a pipe."""
+    if path is None or not Path(path).is_file():
+        return None
+    with Path(path).open("rb") as file:
+        return sum(1 for line in file if line.strip())
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    folder = commands.required("model", flags.FLAGS.model, _EXAMPLE)
+    if flags.FLAGS.top < 1:
+        raise errors.InputError(f"--top is {flags.FLAGS.top}: give at least 1")
+    _refuse_flags_of_the_other_task(flags.FLAGS.task)
+    model = loading.load(folder, dtype=flags.FLAGS.dtype)
+    texts = numbered_texts(argv[1:], flags.FLAGS.input)
+    if flags.FLAGS.task == "fill_mask":
+        _fill_masks(model, texts)
+    else:
+        total = len(argv) - 1 if argv[1:] else _count_lines(flags.FLAGS.input)
+        _write_features(model, texts, total)
+
+
+def _refuse_flags_of_the_other_task(task: str) -> None:
+    """Raises InputError for a flag that would do nothing."""
+    other = {
+        "fill_mask": ("output", "features", "layers", "normalize"),
+        "features": ("top",),
+    }
+    for name in other[task]:
+        if flags.FLAGS[name].present:
+            raise errors.InputError(f"--{name} does nothing with --task={task}")
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("model", None, "Workdir of the run whose model is used.")
+    flags.DEFINE_string("model", None, "Folder of the model: a run, an export, ...")
+    flags.DEFINE_enum("task", "fill_mask", TASKS, "What the model says.")
     flags.DEFINE_string("input", None, "File with one text a line.")
+    flags.DEFINE_enum("dtype", "float32", ("float32", "bfloat16"), "Of activations.")
     flags.DEFINE_integer("top", 5, "How many guesses for each [MASK].")
+    flags.DEFINE_string("output", None, "File of the vectors: x.npy or x.jsonl.")
+    flags.DEFINE_enum(
+        "features",
+        "sentence",
+        feature_files.KINDS,
+        "Which vectors; `sentence` is as the model pools, mean where it does not say.",
+    )
+    flags.DEFINE_list(
+        "layers", ["-1"], "Layers of token vectors: 0 = embeddings, -1 = the last."
+    )
+    flags.DEFINE_bool("normalize", False, "Scale sentence vectors to length 1.")
     commands.run(main)

@@ -13,7 +13,7 @@ from typing import cast
 
 from absl import flags
 
-from bert_jax import commands, configuration, errors
+from bert_jax import commands, configuration, errors, initial_weights
 from bert_jax.data import corpus, finished_folder, manifest, sources, store_build
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.text import vocabulary, words
@@ -136,7 +136,7 @@ def main(argv: list[str]) -> None:
     commands.no_arguments(argv)
     config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
     folder = Path(commands.required("store", flags.FLAGS.store, _EXAMPLE))
-    settings = configuration.parse(config)
+    settings = initial_weights.resolve(configuration.parse(config), None, folder)
     print(describe(ensure(settings.text, settings.data, folder)))
     print(f"store: {folder}")
 

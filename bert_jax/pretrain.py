@@ -17,7 +17,7 @@ from bert_jax import (
     commands,
     configuration,
     experiments,
-    loading,
+    initial_weights,
     prepare,
     report,
     workdirs,
@@ -54,15 +54,14 @@ def train(
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
     settings, workdir = configuration.parse(config), Path(workdir)
-    experiments.check(settings)
-    if not checkpoint.steps(workdir / workdirs.CHECKPOINTS):
-        loading.check_initial(settings.init_from)
-    workdirs.prepare(workdir)
     store_folder = workdirs.store_of(settings, workdir)
+    resolved = initial_weights.resolve(settings, workdir, store_folder)
+    experiments.check(resolved)
+    workdirs.prepare(workdir)
     commands.say(f"store: {store_folder}")
-    built = prepare.ensure(settings.text, settings.data, store_folder)
+    built = prepare.ensure(resolved.text, settings.data, store_folder)
     commands.say(prepare.describe(built))
-    experiment = experiments.assemble(settings, store_folder)
+    experiment = experiments.assemble(resolved, store_folder)
     workdirs.record(
         workdir,
         settings,
@@ -86,7 +85,9 @@ def _train(experiment: experiments.Experiment, workdir: Path) -> Trained:
     with checkpoint.Checkpoints(
         workdir / workdirs.CHECKPOINTS, keep=settings.run.keep_checkpoints
     ) as checkpoints:
-        begin, interval = _start(experiment, checkpoints, shapes, transformation)
+        begin, interval = _start(
+            experiment, checkpoints, shapes, transformation, workdir
+        )
         start_step = int(begin.step)
         if start_step >= steps:
             commands.say(f"this run is finished: step {start_step} of {steps}")
@@ -161,6 +162,7 @@ def _start(
     checkpoints: checkpoint.Checkpoints,
     shapes: state.TrainState,
     transformation: Any,
+    workdir: Path,
 ) -> tuple[state.TrainState, dict[str, Any]]:
     """Resumes this workdir; else loads given weights; else draws fresh ones."""
     resumed = checkpoints.restore_latest(shapes)
@@ -170,7 +172,14 @@ def _start(
         return begin, meta["interval"]
     settings = experiment.settings
     if settings.init_from != "none":
-        params = loading.initial_params(Path(settings.init_from), shapes.params)
+        params = initial_weights.read(
+            settings,
+            experiment.bert,
+            experiment.tokenizer,
+            shapes.params,
+            experiment.task.init,
+            workdir,
+        )
         commands.say(f"weights: {settings.init_from}")
         return state.from_params(params, shapes, transformation), {}
     commands.say("weights: fresh (init_from is none)")

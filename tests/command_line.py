@@ -13,7 +13,10 @@ import pytest
 from absl import flags
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN_FLAGS = r"(config(\..*)?|workdir|allow_changed_config|store|model|input|top)\Z"
+OWN_FLAGS = (
+    r"(config(\..*)?|workdir|allow_changed_config|store|model|input|top|task|output|"
+    r"features|layers|normalize|dtype|to|verify|allow_missing|ignore|head|pooling)\Z"
+)
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,12 @@ def test_a_config_that_changes_no_result_is_accepted(trained, corpus):
 
 
 def test_continued_pretraining_starts_from_given_weights(trained, corpus, tmp_path):
-    config = tiny_run.config(corpus, init_from=str(trained.workdir))
+    config = tiny_run.config(
+        corpus,
+        init_from=str(trained.workdir),
+        model__size="init_from",
+        text__vocab="init_from",
+    )
     config.optimizer.learning_rate = 1e-9
     config.run.num_train_steps = 1
     config.optimizer.warmup_steps = 0
@@ -189,10 +194,14 @@ def test_continued_pretraining_starts_from_given_weights(trained, corpus, tmp_pa
 
 def test_weights_of_another_shape_are_refused(trained, corpus, tmp_path):
     config = tiny_run.config(
-        corpus, init_from=str(trained.workdir), model__intermediate_size=48
+        corpus,
+        init_from=str(trained.workdir),
+        text__vocab="init_from",
+        model__intermediate_size=48,
     )
-    with pytest.raises(errors.CheckpointError, match="intermediate"):
-        pretrain.train(config, tmp_path)
+    with pytest.raises(errors.InputError, match="intermediate_size is 48 here and 64"):
+        pretrain.train(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_state(

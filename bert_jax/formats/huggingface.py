@@ -50,8 +50,9 @@ def read(
         wanted,
         choice,
     )
-    labels = described.labels if {"classifier", "tagger"} & wanted else ()
-    made = weights.Weights(bert, places.nested(params), labels)
+    nested = places.nested(params)
+    labels = described.labels if {"classifier", "tagger"} & set(nested) else ()
+    made = weights.Weights(bert, nested, labels)
     of_class = names.CLASS_PREFIX[model_type] + (described.class_name or ", no class")
     source = f"Hugging Face, {of_class}"
     notes += [f"{name}: a buffer, not a parameter" for name in buffers]

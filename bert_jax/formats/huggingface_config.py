@@ -139,7 +139,7 @@ def read(path: Path) -> Read:
 def _model_type(tree: dict[str, Any], path: Path) -> str:
     """Returns the kind of model; files before 2020 say it by their class alone."""
     found = tree["model_type"] if "model_type" in tree else _guessed(tree)
-    if found not in names.CLASSES:
+    if not isinstance(found, str) or found not in names.CLASSES:
         raise errors.InputError(
             f"{path}: model_type is {found!r}; supported are "
             f"{', '.join(names.CLASSES)}. Give a model of one of these kinds"

@@ -76,6 +76,8 @@ class Choice:
             raise errors.InputError(
                 f"the head {self.head!r} is unknown: use one of {', '.join(known[1:])}"
             )
+        if "encoder" in self.ignore:
+            raise errors.InputError("the encoder is the model: it cannot be ignored")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +113,10 @@ class Report:
     dropped: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """Returns the report as a JSON object."""
+        return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,9 +155,10 @@ def assemble(
       InputError: a tensor is missing or left over and not named, or has a wrong shape
         or dtype.
     """
-    ignored_parts = {name for name in wanted if name in choice.ignore}
-    wanted = wanted - ignored_parts
     wanted = wanted | set(model_parts.missing_parts(tuple(wanted)))
+    ignored_parts = {name for name in wanted if name in choice.ignore}
+    ignored_parts |= _with_dependents(ignored_parts, wanted)
+    wanted = wanted - ignored_parts
     every = places_of(wanted)
     missing = _missing(every, found, choice)
     dropped = _with_dependents({p.ours.split("/")[0] for p in missing}, wanted)
@@ -163,13 +170,20 @@ def assemble(
         rows.append(_row(place, found, tensors[0]))
     taken = {name for place in used for name in place.theirs}
     partly = {n for place in missing for n in place.theirs if n not in found.arrays}
+    left_out = ignored_parts | dropped
+    known = {
+        name
+        for place in places_of(wanted | ignored_parts)
+        if place.ours.split("/")[0] in left_out
+        for name in place.theirs
+    }
     report = Report(
         source="",
         files={},
         rows=tuple(rows),
         missing=tuple(sorted(partly)),
         dropped=tuple(sorted(dropped)),
-        ignored=_left_over(found, taken, places_of, ignored_parts | dropped, choice),
+        ignored=_left_over(found, taken, known, choice),
     )
     return params, report
 
@@ -245,23 +259,17 @@ def _row(place: places.Place, found: Found, tensor: np.ndarray) -> Row:
 
 
 def _left_over(
-    found: Found,
-    taken: set[str],
-    places_of: Callable[[frozenset[str]], list[places.Place]],
-    left_out: set[str] | frozenset[str],
-    choice: Choice,
+    found: Found, taken: set[str], known: set[str], choice: Choice
 ) -> tuple[str, ...]:
-    """Returns the tensors that nothing takes; raises InputError if one is not named."""
-    of_parts = {
-        name
-        for place in (places_of(frozenset(left_out)) if left_out else [])
-        for name in place.theirs
-    }
+    """Returns the tensors that nothing takes; raises InputError if one is not named.
+
+    `known` are those of the parts that are left out.
+    """
     rest = sorted(set(found.arrays) - taken)
     refused = [
         found.originals[name]
         for name in rest
-        if name not in of_parts
+        if name not in known
         and not matches(name, choice.ignore)
         and not matches(found.originals[name], choice.ignore)
     ]

@@ -133,7 +133,7 @@ def _pads(x: Any, more: int) -> list[tuple[int, int]]:
     return [(0, more)] + [(0, 0)] * (x.ndim - 1)
 
 
-_PER_TOKEN = (
+PER_TOKEN = (
     "encoder/embeddings/word_embeddings/embedding",
     "mlm_head/decoder",
     "mlm_head/bias",
@@ -145,6 +145,6 @@ def _with_rows(params: PyTree, change: Any) -> PyTree:
 
     def changed(path: Any, x: Any) -> Any:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return change(x) if name in _PER_TOKEN else x
+        return change(x) if name in PER_TOKEN else x
 
     return jax.tree_util.tree_map_with_path(changed, params)

@@ -36,7 +36,12 @@ SHELL = [
     (["TINY", "--config.model.size=vast"], "unknown model size 'vast'"),
     (["TINY", "--config.data.max_seq_length=25"], "max_position_embeddings 24"),
     (["TINY", "--config.data.held_out_fraction=0"], "held_out_fraction is 0"),
-    (["TINY", "--config.init_from=nope"], "nope is not the workdir of a run"),
+    (
+        ["TINY", "--config.init_from=nope"],
+        "nope does not exist: give the folder of a model",
+    ),
+    (["TINY", "--config.model.size=init_from"], "init_from is none: set"),
+    (["TINY", "--config.init.fresh=pooler"], "init asks for weights to start from"),
 ]
 
 
