@@ -27,13 +27,21 @@ ALLOWED = {
 COMMANDS = {
     "commands",
     "config_file",
+    "convert",
     "evaluate",
     "experiments",
+    "feature_files",
+    "features",
+    "initial_weights",
     "loading",
+    "model_card",
+    "model_folders",
     "predict",
     "prepare",
     "pretrain",
     "report",
+    "verification",
+    "verification_rows",
     "workdirs",
 }
 # Heavy or optional: imported inside the function that needs them, if at all.

@@ -1,0 +1,147 @@
+"""What `transformers` computes from a folder of Hugging Face's, under our names.
+
+The class is the one that config.json names, so that what a user of `transformers` gets
+is what is compared. Nothing is looked for outside the folder.
+"""
+
+import contextlib
+import dataclasses
+import inspect
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from bert_jax import json_file
+from bert_jax.formats import huggingface, names
+
+_RENAMED = {
+    "pooler_output": "pooled_output",
+    "seq_relationship_logits": "nsp_logits",
+    "sop_logits": "nsp_logits",
+    "prediction_logits": "mlm_logits",
+    "logits": "logits",
+}
+# Classes that call `logits` what has a name of its own here.
+_LOGITS = {
+    "ForMaskedLM": "mlm_logits",
+    "LMHeadModel": "mlm_logits",
+    "ForNextSentencePrediction": "nsp_logits",
+    "ElectraForPreTraining": "rtd_logits",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reference:
+    """What `transformers` says.
+
+    Attributes:
+      made_by: the library, its version and the class.
+      values: `embeddings`, `layer 1` to `layer n`, and whatever the class returns.
+      notes: tensors that it did not find or did not want.
+    """
+
+    made_by: str
+    values: dict[str, np.ndarray]
+    notes: tuple[str, ...]
+
+
+def outputs(
+    path: Path,
+    input_ids: Int[np.ndarray, "B L"],
+    token_type_ids: Int[np.ndarray, "B L"],
+    mask: Bool[np.ndarray, "B L"],
+) -> Reference:
+    """Runs the model of a folder, or of a file's folder, in float32.
+
+    Raises:
+      ImportError: torch or transformers is not installed.
+      Exception: whatever `transformers` raises for a folder that it cannot load.
+    """
+    import torch
+    import transformers
+
+    folder = path if path.is_dir() else path.parent
+    given = {"input_ids": input_ids, "attention_mask": mask}
+    with _quiet(transformers), torch.no_grad():
+        model, info = _load(transformers, folder)
+        name = type(model).__name__
+        if "token_type_ids" in inspect.signature(model.forward).parameters:
+            given["token_type_ids"] = token_type_ids
+        tensors = {key: torch.tensor(x.astype(np.int64)) for key, x in given.items()}
+        if name.endswith("ForMultipleChoice"):  # [1, B, L]: of one question
+            tensors = {key: x[None] for key, x in tensors.items()}
+        found = model(**tensors, output_hidden_states=True, return_dict=True)
+    values = {key: x.numpy() for key, x in found.items() if torch.is_tensor(x)}
+    states = [state.numpy() for state in found.hidden_states]
+    made_by = f"transformers {transformers.__version__}, {name}"
+    return Reference(made_by, _renamed(name, values, states), _notes(info))
+
+
+def _load(transformers: Any, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Returns the model in float32, and which tensors were missing or left over."""
+    tree = json_file.read_object(huggingface.config_file(folder))
+    classes = tree["architectures"] if "architectures" in tree else None
+    model_type = tree["model_type"] if "model_type" in tree else "bert"
+    name = classes[0] if classes else ""
+    if not hasattr(transformers, name):
+        name = f"{names.CLASS_PREFIX[model_type]}Model"
+    of_class = getattr(transformers, name)
+    in_float32 = tree | {"dtype": "float32", "torch_dtype": "float32"}
+    model, info = of_class.from_pretrained(
+        str(folder),
+        config=of_class.config_class.from_dict(in_float32),
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    return model.eval(), info
+
+
+def _renamed(
+    of_class: str, values: dict[str, np.ndarray], states: list[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns hidden states and outputs by our names."""
+    made = {f"layer {number}": state for number, state in enumerate(states)}
+    made["embeddings"] = made.pop("layer 0")
+    if "start_logits" in values:
+        ends = values["start_logits"], values["end_logits"]
+        made["logits"] = np.stack(ends, axis=-1)
+    own = [ours for end, ours in _LOGITS.items() if of_class.endswith(end)]
+    renamed = _RENAMED | {"logits": own[0]} if own else _RENAMED
+    made |= {renamed[key]: x for key, x in values.items() if key in renamed}
+    if of_class.endswith("ForMultipleChoice"):
+        made["logits"] = made["logits"].T
+    return made
+
+
+def _notes(info: dict[str, Any]) -> tuple[str, ...]:
+    """Says which tensors a class drew at random for want of them, or passed over."""
+    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    notes = []
+    if missing:
+        notes.append(
+            f"transformers finds no {', '.join(missing)} and draws them at random"
+        )
+    if unexpected:
+        notes.append(f"transformers makes no use of {', '.join(unexpected)}")
+    return tuple(notes)
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Silences messages, progress bars and warnings, and puts them back after."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
