@@ -130,7 +130,7 @@ def read(path: Path) -> Read:
     known = isinstance(act, str) and act in _ACTIVATIONS
     values["hidden_act"] = _ACTIVATIONS[act] if known else act
     try:
-        bert = config.BertConfig(**values, model_type=model_type)
+        bert = config.from_json(values | {"model_type": model_type})
     except errors.InputError as error:
         raise errors.InputError(f"{path}: {error}") from None
     return Read(bert, labels(tree, path), _class_name(tree, model_type, path))
@@ -238,7 +238,8 @@ def class_of(model_type: str, of_parts: frozenset[str]) -> str:
     inside = [parts for parts in classes if parts <= heads]
     remedy = "Name another format"
     if inside:
-        best = max(inside, key=lambda parts: (len(parts), sorted(parts)))
+        # Of two as large, the one with a head rather than the pooler alone.
+        best = max(inside, key=lambda parts: (len(parts), "pooler" not in parts))
         left_out = ",".join(sorted(heads - best))
         remedy = f"For {prefix}{classes[best]}, add --ignore={left_out}"
     raise errors.InputError(

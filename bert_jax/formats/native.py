@@ -88,6 +88,6 @@ def read_config(folder: Path) -> tuple[config.BertConfig, tuple[str, ...]]:
     if "model" not in tree or not isinstance(tree["model"], dict):
         raise errors.InputError(f"{path} has no group 'model'")
     try:
-        return config.BertConfig(**tree["model"]), tuple(labels)
+        return config.from_json(tree["model"]), tuple(labels)
     except (TypeError, errors.InputError) as error:
         raise errors.InputError(f"{path}: {error}") from None

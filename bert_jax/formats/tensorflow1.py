@@ -136,7 +136,7 @@ def read_config(
         )
     known = {field.name for field in dataclasses.fields(config.BertConfig)}
     try:
-        bert = config.BertConfig(**{k: v for k, v in tree.items() if k in known})
+        bert = config.from_json({k: v for k, v in tree.items() if k in known})
     except errors.InputError as error:
         raise errors.InputError(f"{path}: {error}") from None
     return bert, labels, tree

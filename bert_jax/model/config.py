@@ -9,6 +9,8 @@ that differ from it in a few places: RoBERTa (arXiv:1907.11692), ALBERT
 
 import dataclasses
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from bert_jax import errors
 
@@ -239,13 +241,32 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         )
 
 
-def _check(name: str, value, kind: type, low: int | float, high: int | float) -> None:
-    numeric = (int, float) if kind is float else (int,)
-    if isinstance(value, bool) or not isinstance(value, numeric):
+def from_json(values: Mapping[str, Any]) -> BertConfig:
+    """Returns the architecture that these keys of a JSON object say.
+
+    Raises:
+      InputError: a value has the wrong type or range, or the sizes do not fit.
+    """
+    for field in dataclasses.fields(BertConfig):
+        if field.name in values:
+            _check_type(field.name, values[field.name], type(field.default))
+    return BertConfig(**values)
+
+
+def _check_type(name: str, value: Any, kind: type) -> None:
+    accepted = (int, float) if kind is float else (kind,)
+    is_flag = isinstance(value, bool) and kind is not bool
+    if is_flag or not isinstance(value, accepted):
         raise errors.InputError(
             f"model.{name} is {value!r}: expected {kind.__name__}, got "
             f"{type(value).__name__}"
         )
+
+
+def _check(
+    name: str, value: Any, kind: type, low: int | float, high: int | float
+) -> None:
+    _check_type(name, value, kind)
     if not low <= value <= high:
         raise errors.InputError(
             f"model.{name} is {value!r}: it must lie between {low} and {high}"

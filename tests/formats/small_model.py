@@ -1,0 +1,40 @@
+"""A small BERT with heads, made here, whose weights are all different."""
+
+import numpy as np
+
+from bert_jax.formats import places, weights
+from bert_jax.model import config
+
+
+def weights_of(*heads: str, labels: tuple[str, ...] = (), **changes) -> weights.Weights:
+    """Returns an encoder with these parts."""
+    bert = config.BertConfig(**BERT_KEYS | changes)
+    of_parts = frozenset({"encoder", *heads})
+    rng = np.random.default_rng(4)
+    shapes = places.shapes(bert, of_parts, len(labels) or 2)
+    flat = {
+        name: rng.normal(0, 0.1, shape).astype(np.float32)
+        for name, shape in sorted(shapes.items())
+    }
+    return weights.Weights(bert, places.nested(flat), labels)
+
+
+BERT_KEYS = {
+    "vocab_size": 31,
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 17,
+    "max_position_embeddings": 9,
+}
+
+
+def same(one: weights.Weights, other: weights.Weights) -> bool:
+    """Says whether two models are equal to the bit."""
+    before, after = places.flat(one.params), places.flat(other.params)
+    return (
+        one.config == other.config
+        and one.labels == other.labels
+        and before.keys() == after.keys()
+        and all(np.array_equal(before[name], after[name]) for name in before)
+    )
