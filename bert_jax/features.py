@@ -50,9 +50,8 @@ def rows_of(
     """
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise errors.InputError('give a list of texts, as in ["one", "another"]')
-    room = max_seq_length - 2
-    cls_id, sep_id = tokenizer.cls_id, tokenizer.sep_id
-    return [[cls_id, *ids[:room], sep_id] for ids in tokenizer.encode(list(texts))]
+    room = max_seq_length - len(tokenizer.build([])[0])
+    return [tokenizer.build(ids[:room])[0] for ids in tokenizer.encode(list(texts))]
 
 
 def bucket(length: int, longest: int) -> int:
