@@ -60,10 +60,12 @@ def test_what_is_written_is_read_as_it_was(tmp_path):
 def test_metadata_are_in_order_and_strides_do_not_matter(tmp_path):
     path = tmp_path / "a.safetensors"
     turned = np.arange(12, dtype=np.float32).reshape(3, 4).T
-    safetensors_file.write(path, {"a": turned}, {"z": "1", "é": "2", "b": "3"})
-    assert b'{"__metadata__":{"b":"3","z":"1","\xc3\xa9":"2"},"a"' in path.read_bytes()
+    arrays = {"a": turned, "b": np.arange(9)[::2]}
+    safetensors_file.write(path, arrays, {"z": "1", "é": "2", "b": "3"})
+    assert b'{"__metadata__":{"b":"3","z":"1","\xc3\xa9":"2"},"b"' in path.read_bytes()
     with safetensors.safe_open(path, framework="np") as file:
         assert file.get_tensor("a").tolist() == turned.tolist()
+        assert file.get_tensor("b").tolist() == [0, 2, 4, 6, 8]
 
 
 def test_the_header_of_every_known_dtype(tmp_path):

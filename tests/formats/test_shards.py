@@ -127,6 +127,12 @@ def test_the_links_of_the_hub_cache_are_followed(folder, tmp_path):
         path.rename(blobs / path.name[5:])
         (snapshot / path.name).symlink_to(f"../../blobs/{path.name[5:]}")
     assert len(tensors.read(snapshot).arrays) == 4
+    other = tmp_path / "others" / "f00d"
+    (tmp_path / "others").mkdir()
+    snapshot.rename(other)
+    with pytest.raises(errors.InputError, match="a link that leaves its folder"):
+        tensors.read(other)
+    other.rename(snapshot)
     (blobs / FIRST[5:]).rename(tmp_path / "other")
     (snapshot / FIRST).unlink()
     (snapshot / FIRST).symlink_to("../../other")
