@@ -40,6 +40,7 @@ COMMANDS = {
     "prepare",
     "pretrain",
     "report",
+    "run_record",
     "verification",
     "verification_rows",
     "workdirs",
