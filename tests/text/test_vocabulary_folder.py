@@ -213,6 +213,45 @@ def test_nothing_to_load(tmp_path: Path):
             tokenizer.load(tmp_path / name)
 
 
+SAVED = {
+    "uncased": {},
+    "cased": {"do_lower_case": False},
+    "accents": {"do_lower_case": True, "strip_accents": False},
+    "chinese": {"tokenize_chinese_chars": False},
+    "names": {"cls_token": "[SEP]", "sep_token": "[CLS]"},
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_what_transformers_saves(tmp_path: Path, name: str):
+    transformers = pytest.importorskip("transformers")
+    ids = {piece: index for index, piece in enumerate(BERT_PIECES)}
+    theirs = transformers.BertTokenizer(ids, **SAVED[name])
+    theirs.save_pretrained(str(tmp_path))
+    ours = tokenizer.load(tmp_path)
+    texts = ["the Cats naïve 北京北 !", "un\ue000able", "Cat [mask] " + "un" * 60, ""]
+    for text in texts:
+        found = theirs(text, add_special_tokens=False, return_offsets_mapping=True)
+        assert ours.encode_with_offsets([text]) == [
+            (found["input_ids"], found["offset_mapping"])
+        ]
+    assert ours.build([7], [8]) == ([ours.cls_id, 7, ours.sep_id, 8, ours.sep_id],) + (
+        [0, 0, 0, 1, 1],
+    )
+    assert ours.mask_id == theirs.mask_token_id
+
+
+def test_byte_level_as_transformers_saves_it(tmp_path: Path):
+    transformers = pytest.importorskip("transformers")
+    folder = small_tokenizers.write_roberta(tmp_path / "a")
+    theirs = transformers.RobertaTokenizer.from_pretrained(str(folder))
+    theirs.add_tokens(["covid-19"])
+    theirs.save_pretrained(str(tmp_path / "b"))
+    ours = tokenizer.load(tmp_path / "b")
+    for text in ("the covid-19 cat", " naïve\n", "<mask> the"):
+        assert ours.build(ours.encode_text(text))[0] == theirs(text)["input_ids"]
+
+
 def test_a_real_folder_of_hugging_faces(tmp_path: Path):
     import importlib.util
 
