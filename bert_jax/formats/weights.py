@@ -6,6 +6,7 @@ at random here. What is allowed to be missing is dropped by whole parts.
 
 import dataclasses
 import fnmatch
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -251,11 +252,25 @@ def _checked(found: Found, name: str, place: places.Place) -> np.ndarray:
 
 
 def _row(place: places.Place, found: Found, tensor: np.ndarray) -> Row:
-    """Describes one parameter; of stacked tensors the first and last are named."""
-    named = [found.originals[name] for name in place.theirs]
-    theirs = named[0] if len(named) == 1 else f"{named[0]} to {named[-1]}"
+    """Describes one parameter, and the dtype of its first tensor."""
+    theirs = in_one([found.originals[name] for name in place.theirs])
     dtype = tensor.dtype.name
     return Row(place.ours, place.shape, theirs, place.stored, dtype, place.change)
+
+
+def in_one(named: list[str]) -> str:
+    """Returns names that differ in a number as one.
+
+    >>> in_one(["layer.0.bias", "layer.1.bias", "layer.2.bias"])
+    'layer.{0..2}.bias'
+    """
+    first, last = named[0], named[-1]
+    if len(named) == 1:
+        return first
+    start = len(os.path.commonprefix([first, last]))
+    end = len(os.path.commonprefix([first[:start:-1], last[:start:-1]]))
+    middle = f"{{{first[start : len(first) - end]}..{last[start : len(last) - end]}}}"
+    return first[:start] + middle + first[len(first) - end :]
 
 
 def _left_over(

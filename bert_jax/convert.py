@@ -1,0 +1,218 @@
+"""Carries a model from any format to any other, and says what came from where.
+
+python -m bert_jax.convert --input=bert-base-chinese --output=mine --to=bert_jax --verify
+python -m bert_jax.convert --input=runs/demo --output=exported --to=huggingface --verify
+python -m bert_jax.convert --input=exported --output=google --to=tensorflow1
+
+Reads runs, exports of bert_jax, folders of Hugging Face's (BERT, RoBERTa, ALBERT, ELECTRA,
+DistilBERT; safetensors or torch files) and Google's TensorFlow 1 checkpoints. Anything that
+is missing or left over is an error, unless it is named in --allow_missing or --ignore.
+The output folder appears when all of it is written, and verified if asked for.
+"""  # noqa: E501
+
+import dataclasses
+import json
+from pathlib import Path
+
+from absl import flags
+
+from bert_jax import commands, errors, model_card, model_folders, verification
+from bert_jax.data import finished_folder
+from bert_jax.formats import (
+    huggingface,
+    native,
+    sentence_encoder,
+    tensorflow1,
+    weights,
+)
+from bert_jax.text import huggingface_folder
+
+FORMATS = ("huggingface", "tensorflow1", "bert_jax")
+RECORD = "conversion.json"
+_EXAMPLE = "python -m bert_jax.convert --input=runs/demo --output=out --to=huggingface"
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a conversion should make.
+
+    Attributes:
+      to: one of `FORMATS`.
+      dtype: of the file: `float32` or `bfloat16` (not of TensorFlow 1).
+      pooling: makes a sentence encoder that pools so; empty keeps what the input is.
+      verify: compare the outputs of both sides before the folder appears.
+      choice: what may be missing or left over.
+    """
+
+    to: str
+    dtype: str = "float32"
+    pooling: str = ""
+    verify: bool = False
+    choice: weights.Choice = weights.Choice()
+
+    def __post_init__(self) -> None:
+        if self.to not in FORMATS:
+            raise errors.InputError(
+                f"--to is {self.to!r}: use one of {', '.join(FORMATS)}"
+            )
+        if self.to == "tensorflow1" and self.dtype != "float32":
+            raise errors.InputError("Google's format is float32: leave out --dtype")
+        if self.to != "huggingface" and self.pooling:
+            raise errors.InputError("--pooling is for --to=huggingface")
+
+
+def convert(source: Path, output: Path, request: Request) -> weights.Report:
+    """Converts a model folder, and returns the report of what was read.
+
+    The folder `output` must not exist; it has a README.md and conversion.json.
+
+    Raises:
+      InputError: the input is not whole, the format cannot hold it, or the outputs of
+        the two sides differ. Nothing is left behind.
+      StorageError: the disk refuses it.
+    """
+    finished_folder.check(output)
+    found = model_folders.read(source, request.choice)
+    if request.to == "tensorflow1":
+        tensorflow1.refuse_others(found.weights.config, found.weights.parts)
+    with finished_folder.building(output) as folder:
+        _write(folder, found, request)
+        model_card.write(folder, found, source, request.to)
+        record = found.report.record() | {"input": source.name, "to": request.to}
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        (folder / RECORD).write_text(text, encoding="utf-8")
+        print(load_report(found))
+        if request.verify:
+            _verify(found, source, found.kind)
+            _verify(found, folder, request.to)
+    return found.report
+
+
+def _write(folder: Path, found: model_folders.Folder, request: Request) -> None:
+    """Writes weights, config and tokenizer."""
+    given, tokenizer = found.weights, found.tokenizer
+    if request.to == "huggingface":
+        huggingface.write(folder, given, dtype=request.dtype)
+        pooling = _pooling(found, request)
+        if pooling.is_sentence_encoder:
+            sentence_encoder.write(folder, pooling, given.config.hidden_size)
+        if tokenizer is not None:
+            huggingface_folder.save(tokenizer, folder, found.max_seq_length)
+        return
+    if request.to == "tensorflow1":
+        tensorflow1.write(folder, given)
+    else:
+        native.write(folder, given, dtype=request.dtype)
+        if found.pooling.is_sentence_encoder:
+            sentence_encoder.write(folder, found.pooling, given.config.hidden_size)
+    if tokenizer is not None:
+        tokenizer.save(folder)
+
+
+def _pooling(found: model_folders.Folder, request: Request) -> sentence_encoder.Pooling:
+    """Returns how the written model pools, if it is a sentence encoder."""
+    if not request.pooling:
+        return found.pooling
+    return dataclasses.replace(
+        found.pooling,
+        mode=request.pooling,
+        max_seq_length=found.max_seq_length,
+        is_sentence_encoder=True,
+    )
+
+
+def _verify(found: model_folders.Folder, other: Path, kind: str) -> None:
+    """Compares our outputs with those of another side, and prints the table.
+
+    Raises:
+      InputError: they differ.
+    """
+    result = verification.verify(found, other, kind)
+    print(result.table())
+    if not result.passed:
+        raise errors.InputError(
+            f"the outputs of {other.name} ({kind}) differ from ours by {result.worst}: "
+            "the conversion is not kept. Please report the model"
+        )
+
+
+def load_report(found: model_folders.Folder) -> str:
+    """Returns what came from where, as a table for people."""
+    report, given = found.report, found.weights
+    rows = [("parameter", "shape", "from", "stored as", "dtype", "change")]
+    rows += [
+        (r.ours, _shape(r.shape), r.theirs, _shape(r.stored), r.dtype, r.change)
+        for r in report.rows
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [f"read: {report.source}"]
+    lines += [f"  {name}  sha256 {digest}" for name, digest in report.files.items()]
+    lines += [
+        "  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines.append(
+        f"parameters: {given.num_parameters:,}, all finite; parts: "
+        f"{', '.join(given.parts)}"
+    )
+    for name, listed in (
+        ("missing, allowed", report.missing),
+        ("parts left out", report.dropped),
+        ("left over, ignored", report.ignored),
+        ("no parameters", report.notes),
+    ):
+        lines.append(f"{name}: {', '.join(listed) or 'none'}")
+    return "\n".join(lines)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    commands.no_arguments(argv)
+    source = Path(commands.required("input", flags.FLAGS.input, _EXAMPLE))
+    output = Path(commands.required("output", flags.FLAGS.output, _EXAMPLE))
+    request = Request(
+        commands.required("to", flags.FLAGS.to, _EXAMPLE),
+        flags.FLAGS.dtype,
+        flags.FLAGS.pooling,
+        flags.FLAGS.verify,
+        weights.Choice(
+            tuple(flags.FLAGS.allow_missing),
+            tuple(flags.FLAGS.ignore),
+            flags.FLAGS.head,
+        ),
+    )
+    convert(source, output, request)
+    print(f"written: {output}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("input", None, "Folder (or file of weights) to read.")
+    flags.DEFINE_string("output", None, "Folder to write; must not exist.")
+    flags.DEFINE_enum("to", None, FORMATS, "Format to write.")
+    flags.DEFINE_enum("dtype", "float32", ("float32", "bfloat16"), "Of the file.")
+    flags.DEFINE_bool(
+        "verify", False, "Run the model on both sides and compare every layer."
+    )
+    flags.DEFINE_list(
+        "allow_missing",
+        [],
+        "Parts (pooler, mlm_head, ...), tensors or patterns that may be missing; a "
+        "part of which something is missing is left out. Also: tokenizer.",
+    )
+    flags.DEFINE_list(
+        "ignore",
+        [],
+        "Parts, tensors or patterns to leave out. Also: vocab_rows, for rows of the "
+        "table behind the vocabulary.",
+    )
+    flags.DEFINE_string(
+        "head", "", "What a classifier is, if no config says: classifier, tagger, ..."
+    )
+    flags.DEFINE_string(
+        "pooling", "", "Write a sentence encoder that pools by mean, cls or max."
+    )
+    commands.run(main)
