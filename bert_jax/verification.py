@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
-from bert_jax import errors, model_folders, verification_rows
-from bert_jax.data import quiet_tensorflow
+from bert_jax import errors, model_folders, quiet_tensorflow, verification_rows
 from bert_jax.formats import (
     huggingface_reference,
     places,
@@ -246,7 +245,7 @@ def _reference(
     """Runs the other side."""
     arrays = seen.input_ids, seen.token_type_ids, seen.mask
     if kind == "huggingface":
-        return huggingface_reference.outputs(other, *arrays)
+        return huggingface_reference.outputs(other, found.weights, *arrays)
     if kind == "tensorflow1":
         tf = quiet_tensorflow.load()
         of_tokens = "tagger" in found.weights.parts

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bert_jax import errors
-from bert_jax.data import lines, quiet_tensorflow, sources
+from bert_jax import errors, quiet_tensorflow
+from bert_jax.data import lines, sources
 from bert_jax.data import manifest as manifests
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from bert_jax import json_file
-from bert_jax.formats import huggingface, names
+from bert_jax import errors, json_file
+from bert_jax.formats import huggingface, huggingface_config, names, weights
 
 _RENAMED = {
     "pooler_output": "pooled_output",
@@ -51,11 +51,15 @@ class Reference:
 
 def outputs(
     path: Path,
+    given: weights.Weights,
     input_ids: Int[np.ndarray, "B L"],
     token_type_ids: Int[np.ndarray, "B L"],
     mask: Bool[np.ndarray, "B L"],
 ) -> Reference:
     """Runs the model of a folder, or of a file's folder, in float32.
+
+    Args:
+      given: what was read from it; its parts decide if config.json names no class.
 
     Raises:
       ImportError: torch or transformers is not installed.
@@ -65,13 +69,13 @@ def outputs(
     import transformers
 
     folder = path if path.is_dir() else path.parent
-    given = {"input_ids": input_ids, "attention_mask": mask}
+    arrays = {"input_ids": input_ids, "attention_mask": mask}
     with _quiet(transformers), torch.no_grad():
-        model, info = _load(transformers, folder)
+        model, info = _load(transformers, folder, given)
         name = type(model).__name__
         if "token_type_ids" in inspect.signature(model.forward).parameters:
-            given["token_type_ids"] = token_type_ids
-        tensors = {key: torch.tensor(x.astype(np.int64)) for key, x in given.items()}
+            arrays["token_type_ids"] = token_type_ids
+        tensors = {key: torch.tensor(x.astype(np.int64)) for key, x in arrays.items()}
         if name.endswith("ForMultipleChoice"):  # [1, B, L]: of one question
             tensors = {key: x[None] for key, x in tensors.items()}
         found = model(**tensors, output_hidden_states=True, return_dict=True)
@@ -81,14 +85,15 @@ def outputs(
     return Reference(made_by, _renamed(name, values, states), _notes(info))
 
 
-def _load(transformers: Any, folder: Path) -> tuple[Any, dict[str, Any]]:
+def _load(
+    transformers: Any, folder: Path, given: weights.Weights
+) -> tuple[Any, dict[str, Any]]:
     """Returns the model in float32, and which tensors were missing or left over."""
     tree = json_file.read_object(huggingface.config_file(folder))
     classes = tree["architectures"] if "architectures" in tree else None
-    model_type = tree["model_type"] if "model_type" in tree else "bert"
     name = classes[0] if classes else ""
     if not hasattr(transformers, name):
-        name = f"{names.CLASS_PREFIX[model_type]}Model"
+        name = _class_for(given)
     of_class = getattr(transformers, name)
     in_float32 = tree | {"dtype": "float32", "torch_dtype": "float32"}
     model, info = of_class.from_pretrained(
@@ -98,6 +103,16 @@ def _load(transformers: Any, folder: Path) -> tuple[Any, dict[str, Any]]:
         output_loading_info=True,
     )
     return model.eval(), info
+
+
+def _class_for(given: weights.Weights) -> str:
+    """Returns the class with exactly these parts, or that of the encoder alone."""
+    model_type = given.config.model_type
+    try:
+        end = huggingface_config.class_of(model_type, frozenset(given.parts))
+    except errors.InputError:
+        end = "Model"
+    return names.CLASS_PREFIX[model_type] + end
 
 
 def _renamed(
@@ -123,10 +138,10 @@ def _notes(info: dict[str, Any]) -> tuple[str, ...]:
     notes = []
     if missing:
         notes.append(
-            f"transformers finds no {', '.join(missing)} and draws them at random"
+            f"transformers lacks and draws at random: {weights.shortened(missing)}"
         )
     if unexpected:
-        notes.append(f"transformers makes no use of {', '.join(unexpected)}")
+        notes.append(f"transformers has no use for: {weights.shortened(unexpected)}")
     return tuple(notes)
 
 

@@ -16,6 +16,7 @@ from bert_jax.model import parts as model_parts
 
 CONFIG, PARAMETERS = "model.json", "parameters.safetensors"
 FORMAT = "bert_jax 1"
+_CLASSIFYING = ("classifier", "tagger")
 
 
 def read(
@@ -28,21 +29,25 @@ def read(
     """
     choice = choice or weights.Choice()
     folder = path if path.is_dir() else path.parent
-    bert, labels = read_config(folder)
+    bert, labels, named = read_config(folder)
     raw = tensors.read(folder / PARAMETERS)
     found = weights.Found(raw.arrays, {n: n for n in raw.arrays}, str(folder))
-    wanted = frozenset({"encoder"} | {name.split("/")[0] for name in raw.arrays})
-    known = wanted & set(model_parts.PARTS)
+    inside = frozenset(name.split("/")[0] for name in raw.arrays)
+    wanted = frozenset({"encoder", *named}) | (inside & set(model_parts.PARTS))
     num_labels = _num_labels(found)
-    if labels and len(labels) != num_labels:
+    if labels and inside & set(_CLASSIFYING) and len(labels) != num_labels:
         raise errors.InputError(
             f"{folder}: {CONFIG} names {len(labels)} classes, and the head has "
             f"{num_labels}"
         )
     params, report = weights.assemble(
-        found, lambda of_parts: places.native(bert, of_parts, num_labels), known, choice
+        found,
+        lambda of_parts: places.native(bert, of_parts, num_labels),
+        wanted,
+        choice,
     )
-    made = weights.Weights(bert, places.nested(params), labels)
+    nested = places.nested(params)
+    made = weights.Weights(bert, nested, labels if {*_CLASSIFYING} & {*nested} else ())
     return made, dataclasses.replace(report, source="bert_jax", files=raw.files)
 
 
@@ -62,15 +67,17 @@ def write(folder: Path, given: weights.Weights, *, dtype: str) -> None:
 
 
 def _num_labels(found: weights.Found) -> int:
-    for part in ("classifier", "tagger"):
+    for part in _CLASSIFYING:
         name = f"{part}/dense/bias"
         if name in found.arrays:
             return found.arrays[name].size
     return 2
 
 
-def read_config(folder: Path) -> tuple[config.BertConfig, tuple[str, ...]]:
-    """Reads the architecture and the labels of a folder that `write` wrote.
+def read_config(
+    folder: Path,
+) -> tuple[config.BertConfig, tuple[str, ...], tuple[str, ...]]:
+    """Reads the architecture, the labels and the parts of a folder of `write`'s.
 
     Raises:
       InputError: model.json is missing, or does not say what it should.
@@ -85,9 +92,14 @@ def read_config(folder: Path) -> tuple[config.BertConfig, tuple[str, ...]]:
     labels = tree["labels"] if "labels" in tree else []
     if not isinstance(labels, list) or not all(isinstance(x, str) for x in labels):
         raise errors.InputError(f"{path}: labels must be a list of names")
+    parts = tree["parts"] if "parts" in tree else None
+    if not isinstance(parts, list) or not all(x in model_parts.PARTS for x in parts):
+        raise errors.InputError(
+            f"{path}: parts must be a list of some of {', '.join(model_parts.PARTS)}"
+        )
     if "model" not in tree or not isinstance(tree["model"], dict):
         raise errors.InputError(f"{path} has no group 'model'")
     try:
-        return config.from_json(tree["model"]), tuple(labels)
+        return config.from_json(tree["model"]), tuple(labels), tuple(parts)
     except (TypeError, errors.InputError) as error:
         raise errors.InputError(f"{path}: {error}") from None

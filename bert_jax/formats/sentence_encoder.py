@@ -12,6 +12,12 @@ from bert_jax import errors, json_file
 
 MODULES = "modules.json"
 TRANSFORMER = "sentence_bert_config.json"
+_TRANSFORMERS = (  # older versions name it by the model
+    TRANSFORMER,
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_albert_config.json",
+)
 POOLING_FOLDER, POOLING = "1_Pooling", "config.json"
 
 MODES = ("mean", "cls", "max")
@@ -61,17 +67,22 @@ def read(folder: Path) -> Pooling:
     path = folder / MODULES
     if not path.is_file():
         return Pooling()
-    kinds = _kinds(path)
+    modules = _modules(path)
+    kinds = [kind for kind, _ in modules]
     unknown = [kind for kind in kinds if kind not in _KINDS]
     if unknown:
         raise errors.InputError(
             f"{path}: the module {unknown[0]} is not supported; known are "
             f"{', '.join(_KINDS)}. Remove the file to use the encoder alone"
         )
-    mode = "mean"
-    if (folder / POOLING_FOLDER / POOLING).is_file():
-        mode = _mode(folder / POOLING_FOLDER / POOLING)
-    return Pooling(mode, "Normalize" in kinds, _longest(folder / TRANSFORMER), True)
+    poolings = [place for kind, place in modules if kind == "Pooling"]
+    if len(poolings) != 1:
+        raise errors.InputError(
+            f"{path} names {len(poolings)} modules of the kind Pooling, and one is "
+            "supported. Remove the file to use the encoder alone"
+        )
+    mode = _mode(folder / poolings[0] / POOLING)
+    return Pooling(mode, "Normalize" in kinds, _longest(folder), True)
 
 
 def write(folder: Path, pooling: Pooling, width: int) -> None:
@@ -96,14 +107,15 @@ def write(folder: Path, pooling: Pooling, width: int) -> None:
     _write(folder / MODULES, modules)
 
 
-def _kinds(path: Path) -> list[str]:
-    """Returns the kinds of the modules, in order."""
+def _modules(path: Path) -> list[tuple[str, str]]:
+    """Returns the kinds of the modules and their folders, in order."""
     try:
         modules = json.loads(path.read_bytes())
-        return [module["type"].rpartition(".")[2] for module in modules]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return [(str(m["type"]).rpartition(".")[2], str(m["path"])) for m in modules]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise errors.InputError(
-            f"{path} is not the list of a sentence encoder's modules ({error})"
+            f"{path} is not the list of a sentence encoder's modules "
+            f"({type(error).__name__}: {error}): is the file whole?"
         ) from None
 
 
@@ -120,9 +132,10 @@ def _mode(path: Path) -> str:
     return chosen[0]
 
 
-def _longest(path: Path) -> int:
+def _longest(folder: Path) -> int:
     """Returns the longest row that a sentence encoder reads, or 0."""
-    if not path.is_file():
+    path = next((folder / n for n in _TRANSFORMERS if (folder / n).is_file()), None)
+    if path is None:
         return 0
     tree = json_file.read_object(path)
     longest = tree["max_seq_length"] if "max_seq_length" in tree else None

@@ -68,7 +68,9 @@ def read(
         wanted,
         choice,
     )
-    made = weights.Weights(bert, places.nested(params), labels)
+    nested = places.nested(params)
+    labels = labels if {"classifier", "tagger"} & set(nested) else ()
+    made = weights.Weights(bert, nested, labels)
     report = dataclasses.replace(report, source="Google, TensorFlow 1", files=raw.files)
     return made, report
 
@@ -102,11 +104,7 @@ def write(folder: Path, given: weights.Weights) -> None:
 
 def refuse_others(bert: config.BertConfig, of_parts: tuple[str, ...]) -> None:
     """Raises InputError unless Google's code could hold such a model."""
-    reasons = []
-    if bert.model_type != "bert" or bert.projects_embeddings:
-        reasons.append(f"it holds BERT alone, and this is {bert.model_type}")
-    if bert.num_groups != bert.num_hidden_layers:
-        reasons.append("its layers share no parameters")
+    reasons = _reasons(bert)
     if not bert.tie_word_embeddings and "mlm_head" in of_parts:
         reasons.append("its decoder is always tied to the token embeddings")
     if "rtd_head" in of_parts:
@@ -116,6 +114,18 @@ def refuse_others(bert: config.BertConfig, of_parts: tuple[str, ...]) -> None:
             f"Google's format cannot hold this model: {'; '.join(reasons)}. Use "
             "--to=huggingface"
         )
+
+
+def _reasons(bert: config.BertConfig) -> list[str]:
+    """Says why an encoder is none of the format's."""
+    reasons = []
+    if bert.model_type != "bert":
+        reasons.append(f"it holds BERT alone, and this is {bert.model_type}")
+    elif bert.projects_embeddings:
+        reasons.append("its embeddings are as wide as its layers")
+    if bert.num_groups != bert.num_hidden_layers:
+        reasons.append("its layers share no parameters")
+    return reasons
 
 
 def read_config(
@@ -139,6 +149,11 @@ def read_config(
         bert = config.from_json({k: v for k, v in tree.items() if k in known})
     except errors.InputError as error:
         raise errors.InputError(f"{path}: {error}") from None
+    if reasons := _reasons(bert):
+        raise errors.InputError(
+            f"{path} is of no BERT of Google's: {'; '.join(reasons)}. Give the "
+            "model's folder of Hugging Face's"
+        )
     return bert, labels, tree
 
 
@@ -156,8 +171,12 @@ def _parts(
     if "output_weights" not in found.arrays:
         return frozenset(wanted)
     classes = tree["architectures"] if "architectures" in tree else []
-    by_class = {name: part for part, name in _OUTPUT_CLASSES.items()}
-    named = [by_class[name] for name in classes if name in by_class]
+    if not isinstance(classes, list):
+        raise errors.InputError(
+            f"{found.where}: architectures of {CONFIG} is {classes!r}: write a list of "
+            "names, or leave it out"
+        )
+    named = [part for part, name in _OUTPUT_CLASSES.items() if name in classes]
     # Google's own code writes these names for classifiers alone.
     wanted.add(choice.head or (named[0] if named else "classifier"))
     return frozenset(wanted)

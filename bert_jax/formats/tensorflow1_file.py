@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax import errors
+from bert_jax import quiet_tensorflow
 from bert_jax.formats import tensorflow1_index, tensors, untrusted, whole_file
 
 _INDEX = ".index"
@@ -58,17 +58,8 @@ def read_tensorflow1(
 
 
 def _tensorflow() -> Any:
-    """Imports TensorFlow quietly, and keeps it off the GPUs, which are JAX's.
-
-    As for the data, whose room this one does not know. A TensorFlow that has started
-    keeps what it has: nothing here is computed on a GPU.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    try:
-        import tensorflow as tf
-    except ImportError:
-        raise errors.missing_extra("tensorflow", "data") from None
+    """Imports TensorFlow, kept off the GPUs unless it has started on them already."""
+    tf = quiet_tensorflow.imported()
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     return tf

@@ -183,7 +183,7 @@ def assemble(
         files={},
         rows=tuple(rows),
         missing=tuple(sorted(partly)),
-        dropped=tuple(sorted(dropped)),
+        dropped=tuple(sorted(left_out)),
         ignored=_left_over(found, taken, known, choice),
     )
     return params, report
