@@ -7,10 +7,10 @@
 All three turn texts into mean-pooled vectors, float32, tokenising included. The peers
 sort texts by length and run batches padded to their longest text, as
 sentence-transformers does (`--batch_size`); onnxruntime runs torch's export with its
-own optimisations. Rounds are timed in turn, and the ratio is the median over the rounds,
-because machines drift. Without --input the texts are made of the model's own words,
-of 4 to 250 of them. FOLDER is a BERT of Hugging Face's, exported by bert_jax.convert or
-published.
+own optimisations. Rounds are timed in turn, and the ratio is the median over the
+rounds, because machines drift. Without --input the texts are made of the model's own
+words, 4 to 250 of them. FOLDER is a BERT of Hugging Face's, published or exported by
+bert_jax.convert.
 """
 
 import argparse
