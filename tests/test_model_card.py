@@ -205,7 +205,7 @@ def test_a_known_language_heads_the_card(corpus, lines, workdir):
         ("---\nlicense: {a: b}\nlanguage: a b\n---\n", []),
         ("---\nlicense: mit\nno end", []),
         ("license: mit\n", []),
-        ("text\n---\nlicense: mit\n---\n", []),
+        ("text\nlicense: mit\n---\n", []),
         ("", []),
     ],
 )  # fmt: skip

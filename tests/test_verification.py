@@ -250,8 +250,8 @@ def test_what_one_side_lacks_is_said(tmp_path):
     found = verification.verify(mine, other, "huggingface", choice)
     assert found.passed
     assert found.notes == (
-        "transformers finds no cls.seq_relationship.bias, cls.seq_relationship.weight "
-        "and draws them at random",
+        "transformers lacks and draws at random: cls.seq_relationship.bias, "
+        "cls.seq_relationship.weight",
         "only one side returns nsp_logits, pooled_output",
     )
     found = verification.verify(folder_of(given), other, "huggingface", choice)
@@ -259,6 +259,19 @@ def test_what_one_side_lacks_is_said(tmp_path):
         "only one side has nsp_head/dense/bias, nsp_head/dense/kernel",
     )
     assert found.first_differing.name == "nsp_logits"
+
+
+@pytest.mark.parametrize("classes", [None, ["SomebodysModel"]])
+def test_without_a_known_class_the_one_with_these_parts_is_run(classes, tmp_path):
+    pytest.importorskip("transformers")
+    given = random_weights(("encoder", "mlm_head"))
+    other = written(given, tmp_path / "other")
+    tree = json.loads((other / "config.json").read_text())
+    tree["architectures"] = classes
+    (other / "config.json").write_text(json.dumps(tree))
+    found = verification.verify(folder_of(given), other, "huggingface")
+    assert [x.name for x in found.layers] == [*LAYERS, "mlm_logits"]
+    assert found.passed and ", BertForMaskedLM: " in found.other
 
 
 def test_a_folder_that_the_library_refuses_fails(tmp_path, monkeypatch):
@@ -292,13 +305,17 @@ def test_numbers_that_are_not_finite_fail(tmp_path):
 def test_transformers_is_quiet_and_gets_its_settings_back(tmp_path, capfd):
     transformers = pytest.importorskip("transformers")
     logging = transformers.utils.logging
-    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    at_first = logging.get_verbosity()
+    logging.set_verbosity_info()
+    logging.enable_progress_bar()
     given = random_weights(("encoder", "mlm_head"))
     other = written(given, tmp_path / "other")
     capfd.readouterr()
     verification.verify(folder_of(given), other, "huggingface")
     assert capfd.readouterr() == ("", "")
-    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+    level = logging.get_verbosity()
+    logging.set_verbosity(at_first)
+    assert level == logging.INFO and logging.is_progress_bar_enabled()
 
 
 def test_the_table_has_aligned_columns_and_a_verdict():
