@@ -46,12 +46,19 @@ def rows_of(
     """Returns [CLS] text [SEP] of each text, cut to `max_seq_length` tokens.
 
     Raises:
-      InputError: it is given one string, or something that is no string.
+      InputError: it is given one string, or something that is no string, or a row has
+        no room for a token of a text.
     """
+    texts = texts if isinstance(texts, str) else list(texts)
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise errors.InputError('give a list of texts, as in ["one", "another"]')
     room = max_seq_length - len(tokenizer.build([])[0])
-    return [tokenizer.build(ids[:room])[0] for ids in tokenizer.encode(list(texts))]
+    if room < 1:
+        raise errors.InputError(
+            f"rows of {max_seq_length} tokens have no room for text between the "
+            "special pieces: use a model of longer rows"
+        )
+    return [tokenizer.build(ids[:room])[0] for ids in tokenizer.encode(texts)]
 
 
 def bucket(length: int, longest: int) -> int:
@@ -60,6 +67,7 @@ def bucket(length: int, longest: int) -> int:
     >>> [bucket(length, 512) for length in (3, 9, 33, 70, 129, 500)]
     [8, 16, 40, 80, 160, 512]
     """
+    length = max(1, length)  # a tokenizer may make nothing of an empty text
     step = max(8, 1 << max(0, (length - 1).bit_length() - 3))
     return min(longest, -(-length // step) * step)
 
@@ -191,7 +199,8 @@ def _pooled(
     places = jnp.arange(states.shape[1], dtype=jnp.int32)[None]
     real = (places < lengths[:, None])[..., None]
     if pooling == "max":
-        return jnp.max(jnp.where(real, states, -jnp.inf), axis=1)
+        highest = jnp.max(jnp.where(real, states, -jnp.inf), axis=1)
+        return jnp.where(lengths[:, None] > 0, highest, 0.0)
     counts = jnp.maximum(lengths, 1)[:, None].astype(jnp.float32)
     return jnp.sum(jnp.where(real, states, 0.0), axis=1) / counts
 

@@ -51,7 +51,8 @@ class Model:
         `max_seq_length` tokens.
 
         Args:
-          normalize: scale every vector to length 1, so that products are cosines.
+          normalize: scale every vector to length 1, so that products are cosines. A
+            sentence encoder that says so itself always does.
 
         Raises:
           InputError: `texts` is no list of strings.
@@ -60,7 +61,8 @@ class Model:
         vectors = features.sentence_vectors(
             self.bert, self.params, rows, self.pooling.mode, self.execution
         )
-        return features.normalized(vectors) if normalize else vectors
+        scaled = normalize or self.pooling.normalize
+        return features.normalized(vectors) if scaled else vectors
 
     def fill_mask(self, text: str, top: int = 5) -> list[Guesses]:
         """Returns, for every [MASK] in the text, the likeliest pieces and their odds.
