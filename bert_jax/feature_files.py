@@ -55,9 +55,15 @@ class Request:
 
 
 def check_output(output: Path) -> None:
-    """Raises InputError unless the name says one of the two formats."""
+    """Raises InputError unless a file of one of the two formats can have this name."""
     if output.suffix not in (".npy", ".jsonl"):
         raise errors.InputError(f"--output is {output}: end it with .npy or .jsonl")
+    if output.is_dir():
+        raise errors.InputError(f"--output is {output}, a folder: name a file")
+    if not output.parent.is_dir():
+        raise errors.InputError(
+            f"--output is {output}, and there is no folder {output.parent}: make it"
+        )
 
 
 def write(
@@ -77,16 +83,17 @@ def write(
     text.
 
     Raises:
-      InputError: the model cannot give them, or the name has another end.
+      InputError: the model cannot give them, or no such file can have this name.
     """
     request.check(model)
     check_output(output)
     count = 0
-    with _writer(output, request) as writer:
+    with _writer(output, request, model) as writer:
         for window, rows in _windows(model, texts, request):
             writer.add(window, rows, _vectors(model, rows, request), model)
             count += len(window)
             done(len(window))
+            del window, rows  # before the next ones are made
     return count
 
 
@@ -97,14 +104,15 @@ def _windows(
     width = 4 * model.bert.hidden_size * len(request.layers)
     most_tokens = _WINDOW_BYTES // width if request.kind == "tokens" else 1 << 62
     window: list[str] = []
-    characters = 0
+    tokens = 0
     for text in texts:
         window.append(text)
-        # A text has at most a token a character, and rows are cut.
-        characters += min(len(text) + 2, model.max_seq_length)
-        if len(window) == _WINDOW_TEXTS or characters > most_tokens:
+        # A text has about a token a byte at most, and rows are cut.
+        size = len(text.encode("utf-8", "surrogatepass")) + 2
+        tokens += min(size, model.max_seq_length)
+        if len(window) == _WINDOW_TEXTS or tokens > most_tokens:
             yield window, _rows(model, window)
-            window, characters = [], 0
+            window, tokens = [], 0
     if window:
         yield window, _rows(model, window)
 
@@ -126,10 +134,12 @@ def _vectors(model: loading.Model, rows: features.Rows, request: Request) -> lis
     return list(features.normalized(made) if request.normalize else made)
 
 
-def _writer(output: Path, request: Request) -> "_JsonLines | _Arrays":
+def _writer(
+    output: Path, request: Request, model: loading.Model
+) -> "_JsonLines | _Arrays":
     if output.suffix == ".jsonl":
         return _JsonLines(output, request)
-    return _Arrays(output, request)
+    return _Arrays(output, request, model.bert.hidden_size)
 
 
 class _JsonLines:
@@ -141,7 +151,8 @@ class _JsonLines:
 
     def __enter__(self) -> "_JsonLines":
         self._file: IO[str] = self._stack.enter_context(
-            _beside(self._output).open("w", encoding="utf-8")
+            # A lone surrogate is written as JSON's own escape.
+            _beside(self._output).open("w", encoding="utf-8", errors="backslashreplace")
         )
         return self
 
@@ -171,25 +182,29 @@ class _JsonLines:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stack.close()
-        _finish([self._output], error)
+        _finish([self._output], error, self._stack.close)
 
 
 class _Arrays:
     """A numpy array that grows, with the token ids and offsets of token vectors."""
 
-    def __init__(self, output: Path, request: Request) -> None:
+    def __init__(self, output: Path, request: Request, width: int) -> None:
         self._request = request
-        self._output = output
-        names = [output]
+        self._first: dict[Path, np.ndarray] = {output: np.zeros((0, width), np.float32)}
         if request.kind == "tokens":
-            names += [output.with_suffix(f".{x}.npy") for x in ("input_ids", "offsets")]
-        self._names = names
+            ids, offsets = (
+                output.with_suffix(f".{x}.npy") for x in ("input_ids", "offsets")
+            )
+            self._first = {
+                ids: np.zeros(0, np.int32),
+                offsets: np.zeros(1, np.int64),
+                output: np.zeros((0, len(request.layers), width), np.float32),
+            }
 
     def __enter__(self) -> "_Arrays":
-        self._growing = [_Growing(_beside(name)) for name in self._names]
-        if self._request.kind == "tokens":
-            self._growing[2].append(np.zeros(1, np.int64))
+        self._growing = [
+            _Growing(_beside(name), first) for name, first in self._first.items()
+        ]
         self._total = 0
         return self
 
@@ -205,10 +220,11 @@ class _Arrays:
         if self._request.kind != "tokens":
             self._growing[0].append(np.stack(vectors))
             return
-        self._growing[0].append(np.concatenate(vectors))
-        self._growing[1].append(np.concatenate(rows).astype(np.int32))
+        ids, offsets, states = self._growing
+        ids.append(np.concatenate(rows).astype(np.int32))
         ends = self._total + np.cumsum([len(row) for row in rows], dtype=np.int64)
-        self._growing[2].append(ends)
+        offsets.append(ends)
+        states.append(np.concatenate(vectors))
         self._total = int(ends[-1])
 
     def __exit__(
@@ -217,34 +233,33 @@ class _Arrays:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for growing in self._growing:
-            growing.close()
-        _finish(self._names, error)
+        def close() -> None:
+            for growing in self._growing:
+                growing.close()
+
+        _finish(list(self._first), error, close)
 
 
 class _Growing:
     """A .npy file whose first axis grows; its header leaves room for the count."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, first: np.ndarray) -> None:
         self._file = path.open("wb")
-        self._shape: tuple[int, ...] | None = None
-        self._dtype = np.dtype(np.float32)
+        self._shape, self._dtype = (0, *first.shape[1:]), first.dtype
+        self._header()
+        self.append(first)
 
-    def append(self, rows: Float[np.ndarray, "..."] | np.ndarray) -> None:
+    def append(self, rows: np.ndarray) -> None:
         """Adds rows at the end."""
-        if self._shape is None:
-            self._shape, self._dtype = (0, *rows.shape[1:]), rows.dtype
-            self._header()
-        assert self._shape[1:] == rows.shape[1:]
+        assert (self._shape[1:], self._dtype) == (rows.shape[1:], rows.dtype)
         self._file.write(np.ascontiguousarray(rows).tobytes())
         self._shape = (self._shape[0] + len(rows), *rows.shape[1:])
 
     def close(self) -> None:
         """Writes the final count."""
-        if self._shape is not None:
+        with self._file:
             self._file.seek(0)
             self._header()
-        self._file.close()
 
     def _header(self) -> None:
         described = {
@@ -259,12 +274,16 @@ def _beside(output: Path) -> Path:
     return output.with_name(f".{output.name}.part")
 
 
-def _finish(outputs: list[Path], error: BaseException | None) -> None:
-    """Gives finished files their names, or removes those of a failure."""
-    for output in outputs:
-        if error is None:
+def _finish(
+    outputs: list[Path], error: BaseException | None, close: Callable[[], None]
+) -> None:
+    """Closes files and gives them their names, or removes those of a failure."""
+    try:
+        close()
+        for output in outputs if error is None else []:
             os.replace(_beside(output), output)
-        else:
+    finally:
+        for output in outputs:
             _beside(output).unlink(missing_ok=True)
 
 

@@ -51,8 +51,8 @@ class Model:
         `max_seq_length` tokens.
 
         Args:
-          normalize: scale every vector to length 1, so that products are cosines. A
-            sentence encoder that says so itself always does.
+          normalize: scale every vector to length 1, so that products are cosines; only
+            on request, even of a model that sentence-transformers would scale.
 
         Raises:
           InputError: `texts` is no list of strings.
@@ -61,8 +61,7 @@ class Model:
         vectors = features.sentence_vectors(
             self.bert, self.params, rows, self.pooling.mode, self.execution
         )
-        scaled = normalize or self.pooling.normalize
-        return features.normalized(vectors) if scaled else vectors
+        return features.normalized(vectors) if normalize else vectors
 
     def fill_mask(self, text: str, top: int = 5) -> list[Guesses]:
         """Returns, for every [MASK] in the text, the likeliest pieces and their odds.
