@@ -22,7 +22,8 @@ TEXTS = ["a b c", "d", "", "e f g h i j k", "c b a", "北京 \ud800 z", "e f g h
 def model_of(*heads: str, **fields) -> loading.Model:
     """Returns a model of two layers and rows of nine tokens."""
     given = small_weights.weights_of(*heads)
-    params = jax.tree.map(jnp.asarray, given.params)
+    # Larger, so that texts and layers differ.
+    params = jax.tree.map(lambda x: jnp.asarray(4 * x), given.params)
     tokenizer = tokenizers.Tokenizer("wordpiece", PIECES, True, True)
     execution = encoder.Execution(vocab_multiple=1)
     return loading.Model(

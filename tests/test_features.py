@@ -21,7 +21,8 @@ TEXTS = ["a b c", "d", "", "e f g h i j k l m n o p", "c b a", "q r s t u v w"]
 def model_of(**fields) -> loading.Model:
     """Returns a model of two layers and rows of 21 tokens."""
     given = small_weights.weights_of("pooler", max_position_embeddings=21)
-    params = jax.tree.map(jnp.asarray, given.params)
+    # Larger, so that texts and layers differ.
+    params = jax.tree.map(lambda x: jnp.asarray(4 * x), given.params)
     execution = encoder.Execution(vocab_multiple=1)
     options = {"max_seq_length": 21, "execution": execution} | fields
     return loading.Model(TOKENIZER, given.config, params, **options)
