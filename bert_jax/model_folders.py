@@ -59,25 +59,37 @@ def kind_of(path: Path) -> str:
     Raises:
       InputError: it is missing, or of no known kind.
     """
-    folder = path if path.is_dir() else path.parent
-    if path.is_file() and path.suffix in (".safetensors", ".bin", ".json"):
-        return "bert_jax" if path.name == native.PARAMETERS else "huggingface"
-    if not path.is_dir() and not path.with_name(path.name + ".index").is_file():
-        raise errors.InputError(
-            f"{path} does not exist: give the folder of a model, or a file of weights"
-        )
-    if (folder / workdirs.CHECKPOINTS).is_dir():
-        return "workdir"
-    if (folder / native.CONFIG).is_file():
+    if not path.is_dir():
+        return _kind_of_file(path)
+    if (path / native.CONFIG).is_file():
         return "bert_jax"
-    if tensors.has_weights(folder):
+    if tensors.has_weights(path):
         return "huggingface"
-    if (folder / tensorflow1.CONFIG).is_file():
+    if (path / tensorflow1.CONFIG).is_file():
         return "tensorflow1"
+    begun = all((path / x).exists() for x in (workdirs.TOKENIZER, workdirs.CONFIG))
+    if begun or (path / workdirs.CHECKPOINTS).is_dir():
+        return "workdir"
     raise errors.InputError(
         f"{path} holds no model: expected checkpoints/ of a run, {native.PARAMETERS}, "
         f"{' or '.join(tensors.WEIGHTS)}, or {tensorflow1.CONFIG} with a checkpoint of "
         "TensorFlow 1"
+    )
+
+
+def _kind_of_file(path: Path) -> str:
+    """Returns the kind of a file of weights, or of the prefix of a checkpoint."""
+    is_index = path.suffix == ".index"
+    index = path if is_index else path.with_name(f"{path.name}.index")
+    if index.is_file():
+        return "tensorflow1"
+    if path.is_file() and path.name in (native.PARAMETERS, native.CONFIG):
+        return "bert_jax"
+    if path.is_file() and path.suffix in (".safetensors", ".bin", ".json"):
+        return "huggingface"
+    what = "is no file of weights" if path.exists() else "does not exist"
+    raise errors.InputError(
+        f"{path} {what}: give the folder of a model, or a file of weights"
     )
 
 
@@ -146,7 +158,8 @@ def _tokenizer(
             f"{folder} has no tokenizer (vocab.txt, tokenizer.json or spiece.model): "
             "put it there, or go on without it: --allow_missing=tokenizer"
         )
-    tokenizer = tokenizers.load(folder)
+    # Some sentence encoders have no mask; what needs one says so.
+    tokenizer = tokenizers.load(folder, require_mask=False)
     rows = given.config.vocab_size
     if tokenizer.vocab_size != rows:
         fits = tokenizer.vocab_size < rows
@@ -176,7 +189,8 @@ def _workdir(path: Path, choice: formats_weights.Choice) -> Folder:
         nn.unbox(heads.parameter_shapes(model)),
     )
     checkpoints = path / workdirs.CHECKPOINTS
-    params, _ = checkpoint.restore_params(checkpoints, shapes)
+    step = checkpoint.newest_usable(checkpoints)
+    params, _ = checkpoint.restore_params(checkpoints, shapes, step)
     cut = parts.cut_vocabulary(jax.tree.map(np.asarray, params), bert.vocab_size)
     flat = places.flat(cut)
     found = formats_weights.Found(flat, {name: name for name in flat}, str(path))
@@ -186,7 +200,6 @@ def _workdir(path: Path, choice: formats_weights.Choice) -> Folder:
         frozenset(cut),
         choice,
     )
-    step = checkpoint.steps(checkpoints)[-1]
     report = dataclasses.replace(
         report,
         source=f"run of bert_jax, step {step}",

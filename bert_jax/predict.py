@@ -87,13 +87,12 @@ def _fill_masks(model: loading.Model, texts: Iterator[tuple[str, str]]) -> None:
 
 
 def _write_features(
-    model: loading.Model, texts: Iterator[tuple[str, str]], total: int | None
+    model: loading.Model,
+    texts: Iterator[tuple[str, str]],
+    total: int | None,
+    output: Path,
 ) -> None:
     """Writes the vectors of all texts."""
-    output = Path(
-        commands.required("output", flags.FLAGS.output, "--output=vectors.npy")
-    )
-    feature_files.check_output(output)
     request = feature_files.Request(
         flags.FLAGS.features, _layers(flags.FLAGS.layers), flags.FLAGS.normalize
     )
@@ -104,6 +103,13 @@ def _write_features(
             model, only_texts, request, output, done=progress.update
         )
     commands.say(f"{count:,} texts: {output}")
+
+
+def _output() -> Path:
+    """Returns the file of the vectors."""
+    given = commands.required("output", flags.FLAGS.output, "--output=vectors.npy")
+    feature_files.check_output(Path(given))
+    return Path(given)
 
 
 def _layers(given: list[str]) -> tuple[int, ...]:
@@ -129,14 +135,16 @@ def main(argv: list[str]) -> None:
     folder = commands.required("model", flags.FLAGS.model, _EXAMPLE)
     if flags.FLAGS.top < 1:
         raise errors.InputError(f"--top is {flags.FLAGS.top}: give at least 1")
-    _refuse_flags_of_the_other_task(flags.FLAGS.task)
+    task = flags.FLAGS.task
+    _refuse_flags_of_the_other_task(task)
+    output = _output() if task == "features" else None  # before the model is loaded
     model = loading.load(folder, dtype=flags.FLAGS.dtype)
     texts = numbered_texts(argv[1:], flags.FLAGS.input)
-    if flags.FLAGS.task == "fill_mask":
+    if output is None:
         _fill_masks(model, texts)
     else:
         total = len(argv) - 1 if argv[1:] else _count_lines(flags.FLAGS.input)
-        _write_features(model, texts, total)
+        _write_features(model, texts, total, output)
 
 
 def _refuse_flags_of_the_other_task(task: str) -> None:

@@ -155,7 +155,7 @@ class Checkpoints:
         """
         if not steps(self.folder):
             return None
-        step = _newest_usable(self.folder)
+        step = newest_usable(self.folder)
         flat = _flat(shapes.opt_state)
         items = {"params": shapes.params, "opt_state": flat}
         restored, meta = _restore(self.folder / str(step), items)
@@ -188,15 +188,18 @@ class Checkpoints:
             shutil.rmtree(self.folder / _DELETED, ignore_errors=True)
 
 
-def restore_params(folder: Path, shapes: PyTree) -> tuple[PyTree, dict[str, Any]]:
+def restore_params(
+    folder: Path, shapes: PyTree, step: int | None = None
+) -> tuple[PyTree, dict[str, Any]]:
     """Returns the parameters alone of the newest undamaged step, and its `meta`.
 
-    `shapes` are abstract parameters with shardings. Changes nothing in the folder, so
-    it may read beside a run. Raises CheckpointError if there is no usable step.
+    `shapes` are abstract parameters with shardings; `step` is what `newest_usable`
+    returned, if it was asked. Changes nothing in the folder, so it may read beside a
+    run. Raises CheckpointError if there is no usable step.
     """
     folder = folder.resolve()
-    step_folder = folder / str(_newest_usable(folder))
-    restored, meta = _restore(step_folder, {"params": shapes})
+    step = newest_usable(folder) if step is None else step
+    restored, meta = _restore(folder / str(step), {"params": shapes})
     return restored["params"], meta
 
 
@@ -207,8 +210,11 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
 
 
-def _newest_usable(folder: Path) -> int:
-    """Returns the newest step whose files are undamaged, the same on all processes."""
+def newest_usable(folder: Path) -> int:
+    """Returns the newest step whose files are undamaged, the same on all processes.
+
+    Raises CheckpointError if there is none.
+    """
     step = -1
     if jax.process_index() == 0:
         step = next(_usable(folder), -1)

@@ -119,9 +119,9 @@ def untrained(monkeypatch, store):
     """A model that `predict` loads, without weights."""
     tokenizer = tokenizers.load(store)
     bert = model_config.BertConfig(vocab_size=tokenizer.vocab_size)
-    model = loading.Model(tokenizer, bert, {}, 24)
+    model = loading.Model(tokenizer, bert, {"mlm_head": {}}, 24)
     monkeypatch.setattr(loading.Model, "fill_ids", _guess, raising=True)
-    monkeypatch.setattr(loading, "load", lambda folder: model)
+    monkeypatch.setattr(loading, "load", lambda folder, dtype: model)
 
 
 _fill_ids = loading.Model.fill_ids
