@@ -83,8 +83,8 @@ def convert(source: Path, output: Path, request: Request) -> weights.Report:
         (folder / RECORD).write_text(text, encoding="utf-8")
         print(load_report(found))
         if request.verify:
-            _verify(found, source, found.kind)
-            _verify(found, folder, request.to)
+            _verify(found, source, found.kind, request.choice)
+            _verify(found, folder, request.to, request.choice)
     return found.report
 
 
@@ -121,18 +121,25 @@ def _pooling(found: model_folders.Folder, request: Request) -> sentence_encoder.
     )
 
 
-def _verify(found: model_folders.Folder, other: Path, kind: str) -> None:
+def _verify(
+    found: model_folders.Folder, other: Path, kind: str, choice: weights.Choice
+) -> None:
     """Compares our outputs with those of another side, and prints the table.
 
     Raises:
       InputError: they differ.
     """
-    result = verification.verify(found, other, kind)
+    result = verification.verify(found, other, kind, choice)
     print(result.table())
     if not result.passed:
+        where = (
+            f", first at {result.first_differing.name}"
+            if result.first_differing
+            else ""
+        )
         raise errors.InputError(
-            f"the outputs of {other.name} ({kind}) differ from ours by {result.worst}: "
-            "the conversion is not kept. Please report the model"
+            f"{other.name} ({kind}) and our reading of the model differ{where}: see "
+            "the table above. Nothing is written; please report the model"
         )
 
 

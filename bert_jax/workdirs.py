@@ -159,6 +159,8 @@ def read_settings(folder: Path) -> configuration.PretrainingConfig:
         raise errors.InputError(
             f"{path} is not the record of a run of bert_jax: it has no group 'run'"
         )
+    # Runs of before the group existed started from nothing, or from what fitted.
+    tree = {"init": dataclasses.asdict(configuration.InitConfig())} | tree
     try:
         return configuration.parse(tree)
     except errors.InputError as error:

@@ -52,6 +52,8 @@ def test_a_run_leaves_and_comes_back_bit_for_bit(run, tmp_path, to, files):
     record = json.loads((tmp_path / "out" / "conversion.json").read_text())
     assert record["source"] == "run of bert_jax, step 2"
     assert all(len(digest) == 64 for digest in record["files"].values())
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "## Training" in card and "| steps | 2 |" in card
     assert bert_jax.load(tmp_path / "out").fill_mask("the [MASK] sat", top=3)
 
 
@@ -92,14 +94,14 @@ def test_verification_compares_both_ends(run, tmp_path, capsys):
 
 def test_a_conversion_that_differs_is_not_kept(run, tmp_path, monkeypatch):
     class Differs:
-        passed, worst = False, "layer 1"
+        passed, first_differing = False, verification.Layer("layer 1", 2.0, 1.0)
 
         def table(self):
             return "layer 1 differs"
 
     monkeypatch.setattr(verification, "verify", lambda *rest: Differs())
     request = convert.Request("bert_jax", verify=True)
-    with pytest.raises(errors.InputError, match="differ from ours by layer 1"):
+    with pytest.raises(errors.InputError, match="differ, first at layer 1"):
         convert.convert(run, tmp_path / "out", request)
     assert not list(tmp_path.iterdir())
 

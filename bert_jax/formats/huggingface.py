@@ -85,7 +85,11 @@ def write(
       InputError: no class of Hugging Face has exactly these parts.
     """
     of_parts = frozenset(given.parts)
-    tree = huggingface_config.tree(given.config, of_parts, given.labels, dtype)
+    labels = given.labels
+    if not labels and of_parts & {"classifier", "tagger"}:
+        # Without names transformers would build a head of two classes.
+        labels = tuple(f"LABEL_{number}" for number in range(given.num_labels))
+    tree = huggingface_config.tree(given.config, of_parts, labels, dtype)
     arrays = state_dict(given)
     made = {name: x.astype(tensors.DTYPES[dtype]) for name, x in arrays.items()}
     path = folder / "model.safetensors"

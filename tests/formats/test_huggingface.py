@@ -129,6 +129,14 @@ def test_labels_come_along(tmp_path):
     assert tree["architectures"] == ["BertForSequenceClassification"]
 
 
+def test_classes_without_names_are_numbered(tmp_path):
+    made = small_weights.weights_of("tagger", labels=("a", "b", "c"))
+    nameless = weights.Weights(made.config, made.params)
+    huggingface.write(tmp_path, nameless, dtype="float32")
+    read, _ = huggingface.read(tmp_path)
+    assert read.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+
+
 def _without(*names):
     return lambda state: {k: v for k, v in state.items() if k not in names}
 
