@@ -24,7 +24,6 @@ import collections
 import itertools
 import json
 import random
-import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -191,7 +190,7 @@ class Differences:
         found = {self.kind_of(character) for character in text} - {None}
         if any(name in text for name in _SPECIALS):
             found.add("special piece")
-        if re.search(r"\S{101}", text):
+        if any(map(_is_long, _spaced(text).split())):
             found.add("long word")
         return {str(kind) for kind in found}
 
@@ -200,7 +199,12 @@ class Differences:
         for name in _SPECIALS:
             text = text.replace(name, "")
         kept = "".join(c for c in text if self.kind_of(c) is None)
-        return re.sub(r"\S{101,}", "", kept)
+        return " ".join(word for word in _spaced(kept).split() if not _is_long(word))
+
+
+def _is_long(word: str) -> bool:
+    """Says whether a word may be too long for one of the rules."""
+    return len(unicodedata.normalize("NFD", word)) > 100
 
 
 def _is_mark(character: str) -> bool:

@@ -192,6 +192,14 @@ def _added(**changes: Any) -> dict[str, Any]:
     return tree
 
 
+def _beyond(*ids: int) -> dict[str, Any]:
+    """A tokenizer.json with added tokens after its vocabulary."""
+    tree = small_tokenizers.bert_json()
+    first = tree["added_tokens"][0]
+    tree["added_tokens"] += [{**first, "id": i, "content": f"<{i}>"} for i in ids]
+    return tree
+
+
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
@@ -216,6 +224,7 @@ def _added(**changes: Any) -> dict[str, Any]:
         (_added(content=7), "among added_tokens is"),
         ({**UNIGRAM, "added_tokens": 3}, "among added_tokens is 3"),
         (_added(content="[NEW]", id=25), "has no piece with id 19"),
+        (_beyond(20, 19), "added_tokens are not in the order of their ids"),
         ({**UNIGRAM, "pre_tokenizer": {"type": "Strange"}}, "can use"),
         ({**UNIGRAM, "model": {**UNIGRAM["model"], "unk_id": 99}}, "can use"),
         ({**UNIGRAM, "model": {**UNIGRAM["model"], "unk_id": None}}, "can use"),
