@@ -20,7 +20,10 @@ from bert_jax.model import config, encoder, parts
 from bert_jax.text import tokenizer as tokenizers
 
 POOLINGS = ("mean", "cls", "max", "pooled")
-TOKENS_PER_BATCH = 4096
+# On a CPU, where larger batches are no faster and pad more: of the 2,000 texts of
+# scripts/bench_encode.py 19 % beside the tokens, 23 % with 4,096 and 37 % with 8,192.
+TOKENS_PER_BATCH = 2048
+_ACCELERATOR = 16  # times as many
 
 Rows = list[list[int]]
 
@@ -73,12 +76,14 @@ def bucket(length: int, longest: int) -> int:
 
 
 def batches(rows: Rows, longest: int) -> Iterator[Batch]:
-    """Yields all rows, the longest first, in batches of `TOKENS_PER_BATCH` tokens."""
+    """Yields all rows, the longest first, in batches of a fixed number of tokens."""
     order = np.argsort([-len(row) for row in rows], kind="stable")
+    is_cpu = jax.default_backend() == "cpu"
+    tokens = TOKENS_PER_BATCH if is_cpu else TOKENS_PER_BATCH * _ACCELERATOR
     start = 0
     while start < len(rows):
         length = bucket(len(rows[order[start]]), longest)
-        count = max(1, TOKENS_PER_BATCH // length)
+        count = max(1, tokens // length)
         indices = order[start : start + count]
         start += len(indices)
         size = min(count, 1 << (len(indices) - 1).bit_length())
