@@ -310,9 +310,8 @@ def load(
         it), or a folder with one.
       lowercase: whether to lower text.
       strip_accents: whether to remove accents.
-      rules: whose rules hold where they differ; "huggingface" by default for a folder
-        with a tokenizer.json, special_tokens_map.json or added_tokens.json, else
-        "google".
+      rules: whose rules hold where they differ; "huggingface" by default, so that a
+        model has the same ids here and in `transformers`.
       require_mask: False to load a vocabulary without a mask, as some sentence
         encoders have; asking for its `mask_id` is then an error.
 

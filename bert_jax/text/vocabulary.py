@@ -63,7 +63,9 @@ def learn(
     if kind == "wordpiece":
         counts = count_words(texts, lowercase=lowercase)
         tokens = _learn_wordpiece(counts, vocab_size, min_frequency)
-        learnt = tokenizer.Tokenizer("wordpiece", tokens, lowercase, lowercase)
+        learnt = tokenizer.Tokenizer(
+            "wordpiece", tokens, lowercase, lowercase, rules="huggingface"
+        )
     else:
         model = _learn_sentencepiece(texts, kind, vocab_size, lowercase, max_sentences)
         pieces = spiece.pieces(model)

@@ -37,8 +37,6 @@ Kind = Literal["wordpiece", "sentencepiece", "tokenizer_json"]
 
 WORDPIECE, SENTENCEPIECE, JSON = "vocab.txt", "spiece.model", "tokenizer.json"
 
-_HUGGING_FACE = (JSON, folder_options.SPECIAL_TOKENS, folder_options.ADDED_TOKENS)
-
 
 class Found(NamedTuple):
     """What makes a tokenizer: the fields of `tokenizer.Tokenizer`, in its order."""
@@ -200,7 +198,7 @@ def _wordpiece(
         return _described(tree or {}, path, options, asked)
     if chinese and all(token.get("special") is True for token in added):
         tokens = tokenizer_json.in_order(whole, str(path))
-        whose = asked.rules or options.rules or _default_rules(path.parent)
+        whose = asked.rules or options.rules or "huggingface"
         return Found("wordpiece", tokens, lowered, stripped, b"", whose, specials)
     built = pipelines.wordpiece(
         tokens,
@@ -212,12 +210,6 @@ def _wordpiece(
     )
     kept = dataclasses.replace(asked, lowercase=None, strip_accents=None)
     return _described(built, path, options, kept)
-
-
-def _default_rules(folder: Path) -> wordpiece.Rules:
-    """Returns whose rules hold where nobody says: by whose files a folder has."""
-    is_theirs = any((folder / name).is_file() for name in _HUGGING_FACE)
-    return "huggingface" if is_theirs else "google"
 
 
 def _sentencepiece(path: Path, options: folder_options.Options, asked: Asked) -> Found:

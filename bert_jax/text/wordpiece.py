@@ -1,14 +1,12 @@
-"""WordPiece as Google published it, by the Rust code of `tokenizers`.
+"""WordPiece by the Rust code of `tokenizers`, by Hugging Face's rules or Google's.
 
-That code differs from google-research/bert's `tokenization.py` in few characters;
-they are replaced, one for one, before it sees the text, so that ids and offsets
-are the published ones: a private-use character stays part of its word (which is
-then unknown), U+2B820 to U+2B91F are Chinese characters, and a capital sigma at the
-end of a word becomes the final small one. Words over 200 characters are unknown.
+By Hugging Face's rules, those of `transformers`, private-use characters are dropped and
+words over 100 characters are unknown. By those of google-research/bert's
+`tokenization.py` few characters are read otherwise; they are replaced, one for one,
+before the Rust code sees the text: a private-use character stays part of its word
+(which is then unknown), U+2B820 to U+2B91F are Chinese characters, and a capital sigma
+at the end of a word becomes the final small one. Words over 200 characters are unknown.
 Lone surrogates, which are no text, are treated as private-use characters.
-
-With `rules="huggingface"` that code does as it likes, with words up to 100 characters:
-private-use characters are dropped, as `transformers` does.
 """
 
 import itertools

@@ -52,12 +52,10 @@ def test_the_same_vocabulary_twice_is_the_usual_case(tmp_path: Path):
     alone = tokenizer.load(tmp_path / "vocab.txt", lowercase=True)
     assert alone == both  # the folder is Hugging Face's
     (tmp_path / "tokenizer.json").unlink()
-    assert tokenizer.load(tmp_path, lowercase=True).rules == "google"
 
 
-@pytest.mark.parametrize("name", ["special_tokens_map.json", "added_tokens.json"])
-def test_hugging_faces_files_choose_their_rules(tmp_path: Path, name: str):
-    small_tokenizers.write_json(folder_of(tmp_path), {}, name)
+def test_hugging_faces_rules_hold_unless_others_are_asked_for(tmp_path: Path):
+    folder_of(tmp_path)
     assert tokenizer.load(tmp_path).rules == "huggingface"
     assert tokenizer.load(tmp_path, rules="google").rules == "google"
     folder_of(tmp_path, rules="google")
