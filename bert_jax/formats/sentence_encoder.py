@@ -81,6 +81,8 @@ def read(folder: Path) -> Pooling:
             f"{path} names {len(poolings)} modules of the kind Pooling, and one is "
             "supported. Remove the file to use the encoder alone"
         )
+    if Path(poolings[0]).is_absolute() or ".." in Path(poolings[0]).parts:
+        raise errors.InputError(f"{path}: {poolings[0]!r} is no folder of the model's")
     mode = _mode(folder / poolings[0] / POOLING)
     return Pooling(mode, "Normalize" in kinds, _longest(folder), True)
 
@@ -141,7 +143,7 @@ def _longest(folder: Path) -> int:
     longest = tree["max_seq_length"] if "max_seq_length" in tree else None
     if longest is None:
         return 0
-    if not isinstance(longest, int) or isinstance(longest, bool) or longest < 3:
+    if not isinstance(longest, int) or longest < 3:
         raise errors.InputError(
             f"{path}: max_seq_length is {longest!r}: write a count above 2"
         )

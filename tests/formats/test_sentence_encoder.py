@@ -107,6 +107,8 @@ WRONG = [
     ({"modules": [{"type": "a.Pooling"}]}, "(KeyError: 'path'): is the file whole?"),
     ({"modules": MODULES[:1]}, "names 0 modules of the kind Pooling"),
     ({"modules": [*MODULES, MODULES[1]]}, "names 2 modules of the kind Pooling"),
+    ({"modules": [module(1, "Pooling", "../1_Pooling")]}, "is no folder of the model"),
+    ({"modules": [module(1, "Pooling", "/1_Pooling")]}, "is no folder of the model"),
     ({"pooling": None}, "config.json does not exist"),
     ({"pooling": "[]"}, "config.json is not a JSON object"),
     ({"pooling": {}}, "config.json: no pooling is set"),
