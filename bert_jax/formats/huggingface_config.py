@@ -168,7 +168,7 @@ def _class_name(tree: dict[str, Any], model_type: str, path: Path) -> str:
         )
     # Sentence encoders of XLM-R's family and BERT's old language model keep their own.
     name = classes[0].removeprefix(prefix)
-    return {"LMHeadModel": "ForMaskedLM"}.get(name, name)
+    return "ForMaskedLM" if name == "LMHeadModel" else name
 
 
 def labels(tree: dict[str, Any], path: Path) -> tuple[str, ...]:
