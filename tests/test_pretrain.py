@@ -21,7 +21,7 @@ from bert_jax import (
     pretrain,
     report,
 )
-from bert_jax.model import parts
+from bert_jax.model import parts as model_parts
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import state
 
@@ -190,8 +190,8 @@ def test_continued_pretraining_starts_from_given_weights(trained, corpus, tmp_pa
     pieces = tokenizers.load(trained.workdir / "tokenizer").vocab_size
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, atol=1e-7),
-        parts.cut_vocabulary(continued.state.params, pieces),
-        parts.cut_vocabulary(trained.state.params, pieces),
+        model_parts.cut_vocabulary(continued.state.params, pieces),
+        model_parts.cut_vocabulary(trained.state.params, pieces),
     )
 
 

@@ -23,9 +23,19 @@ from bert_jax.model import config
 CONFIG, CHECKPOINT = "bert_config.json", "bert_model.ckpt"
 
 # What optimizers keep beside each parameter, and counters of training.
-_SLOTS = ("adam_m", "adam_v", "LAMB", "LAMB_1", "ExponentialMovingAverage")
+_SLOTS = (
+    "adam_m",
+    "adam_v",
+    "Adam",
+    "Adam_1",
+    "LAMB",
+    "LAMB_1",
+    "ExponentialMovingAverage",
+)
 _COUNTERS = (
     "global_step",
+    "beta1_power",
+    "beta2_power",
     "good_steps",
     "bad_steps",
     "loss_scale",
