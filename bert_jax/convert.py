@@ -16,8 +16,9 @@ from pathlib import Path
 
 from absl import flags
 
-from bert_jax import commands, errors, model_card, model_folders, verification
+from bert_jax import commands, errors
 from bert_jax.data import finished_folder
+from bert_jax.exchange import model_card, model_folders, verification
 from bert_jax.formats import (
     huggingface,
     native,

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
-from bert_jax import errors, features, model_folders
+from bert_jax import errors, features
+from bert_jax.exchange import model_folders
 from bert_jax.formats import sentence_encoder, weights
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder, heads, parts

@@ -8,7 +8,8 @@ import small_weights
 import tiny_run
 
 import bert_jax
-from bert_jax import convert, errors, model_folders, pretrain, verification
+from bert_jax import convert, errors, pretrain
+from bert_jax.exchange import model_folders, verification
 from bert_jax.formats import huggingface, places, sentence_encoder, weights
 
 

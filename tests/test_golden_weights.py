@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import features, loading, model_folders
+from bert_jax import features, loading
+from bert_jax.exchange import model_folders
 from bert_jax.model import encoder, parts
 
 

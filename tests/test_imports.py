@@ -24,6 +24,15 @@ ALLOWED = {
     "data": {"text"},
     "tasks": {"model", "data", "objectives", "text"},
     "configuration": {"model", "training"},
+    "exchange": {
+        "model",
+        "text",
+        "data",
+        "formats",
+        "training",
+        "configuration",
+        "workdirs",
+    },
 }
 COMMANDS = {
     "commands",
@@ -33,17 +42,11 @@ COMMANDS = {
     "experiments",
     "feature_files",
     "features",
-    "initial_weights",
     "loading",
-    "model_card",
-    "model_folders",
     "predict",
     "prepare",
     "pretrain",
     "report",
-    "run_record",
-    "verification",
-    "verification_rows",
     "workdirs",
 }
 # Heavy or optional: imported inside the function that needs them, if at all.

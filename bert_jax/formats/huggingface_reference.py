@@ -65,8 +65,8 @@ def outputs(
       ImportError: torch or transformers is not installed.
       Exception: whatever `transformers` raises for a folder that it cannot load.
     """
-    import torch
-    import transformers
+    import torch  # pyright: ignore[reportMissingImports]
+    import transformers  # pyright: ignore[reportMissingImports]
 
     folder = path if path.is_dir() else path.parent
     arrays = {"input_ids": input_ids, "attention_mask": mask}

@@ -28,7 +28,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     not installed, and for a file that holds or asks for anything but such tensors.
     """
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise errors.missing_extra("torch", "torch") from None
     size = untrusted.size_of(path)
@@ -78,7 +78,7 @@ def _unreadable(path: Path, error: Exception) -> errors.InputError:
 
 def _check_state(path: Path, state: Any) -> None:
     """Raises InputError unless all is plain tensors in memory under strings."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     if not isinstance(state, dict) or not state:
         what = "it holds no dictionary of tensors"
@@ -114,7 +114,7 @@ def _dtype(tensor: Any) -> str:
 
 def _array(tensor: Any) -> np.ndarray:
     """Returns a tensor's values in C order; torch has no bfloat16 for numpy."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     tensor = tensor.detach().resolve_neg().contiguous()
     if tensor.dtype == torch.bfloat16:

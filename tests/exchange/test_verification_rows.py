@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bert_jax import model_folders, verification_rows
+from bert_jax.exchange import model_folders, verification_rows
 from bert_jax.formats import sentence_encoder, weights
 from bert_jax.model import config
 from bert_jax.text import tokenizer as tokenizers

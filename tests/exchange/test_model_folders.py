@@ -8,7 +8,8 @@ import pytest
 import small_weights
 import tiny_run
 
-from bert_jax import errors, loading, model_folders, pretrain
+from bert_jax import errors, loading, pretrain
+from bert_jax.exchange import model_folders
 from bert_jax.formats import huggingface, native, sentence_encoder, tensorflow1, weights
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import checkpoint

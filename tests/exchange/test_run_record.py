@@ -3,8 +3,9 @@
 import pytest
 import small_record
 
-from bert_jax import errors, run_record
+from bert_jax import errors
 from bert_jax.data import manifest
+from bert_jax.exchange import run_record
 
 
 @pytest.fixture

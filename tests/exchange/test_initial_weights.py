@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tiny_run
 
-from bert_jax import errors, initial_weights, model_folders, pretrain
+from bert_jax import errors, pretrain
+from bert_jax.exchange import initial_weights, model_folders
 from bert_jax.formats import huggingface, weights
 from bert_jax.model import parts
 from bert_jax.text import tokenizer as tokenizers

@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from bert_jax import model_folders
+from bert_jax.exchange import model_folders
 from bert_jax.text import tokenizer as tokenizers
 
 _LONGEST = 64  # tokens in a row

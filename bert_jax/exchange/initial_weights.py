@@ -14,8 +14,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, PyTree
 
-from bert_jax import configuration, errors, model_folders, workdirs
+from bert_jax import configuration, errors, workdirs
 from bert_jax.data import manifest
+from bert_jax.exchange import model_folders
 from bert_jax.formats import places, weights
 from bert_jax.model import config as model_config
 from bert_jax.model import parts

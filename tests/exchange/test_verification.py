@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from bert_jax import model_folders, verification
+from bert_jax.exchange import model_folders, verification
 from bert_jax.formats import (
     huggingface,
     huggingface_reference,

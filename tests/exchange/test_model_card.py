@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import small_record
 
-from bert_jax import loading, model_card, model_folders
+from bert_jax import loading
+from bert_jax.exchange import model_card, model_folders
 from bert_jax.formats import huggingface, places, sentence_encoder, weights
 from bert_jax.model import config
 from bert_jax.text import huggingface_folder

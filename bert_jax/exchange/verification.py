@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
-from bert_jax import errors, model_folders, quiet_tensorflow, verification_rows
+from bert_jax import errors, quiet_tensorflow
+from bert_jax.exchange import model_folders, verification_rows
 from bert_jax.formats import (
     huggingface_reference,
     places,

@@ -9,7 +9,7 @@ import itertools
 import re
 from pathlib import Path
 
-from bert_jax import model_folders, run_record
+from bert_jax.exchange import model_folders, run_record
 from bert_jax.formats import huggingface_config, names, sentence_encoder, weights
 
 NAME = "README.md"

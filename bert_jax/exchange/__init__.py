@@ -1,0 +1,1 @@
+"""Models in and out: folders of any kind, starting from one, verifying, describing."""
