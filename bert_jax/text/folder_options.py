@@ -13,6 +13,7 @@ from bert_jax.text import pipelines, special_pieces, wordpiece
 
 CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
+MODEL = "config.json"
 ADDED_TOKENS = "added_tokens.json"
 
 _FLAGS = (
@@ -62,7 +63,12 @@ def read(folder: Path) -> Options:
                 f" it {named[role]!r}. Correct one of them."
             )
     return Options(
-        path, flags, _rules(config, path), _class(config), named, _added(config, folder)
+        path,
+        flags,
+        _rules(config, path),
+        _class(config, folder),
+        named,
+        _added(config, folder),
     )
 
 
@@ -92,9 +98,16 @@ def _rules(config: dict[str, Any], path: Path) -> wordpiece.Rules | None:
     return value
 
 
-def _class(config: dict[str, Any]) -> str:
-    """Returns the name of the tokenizer's class in `transformers`."""
-    value = config["tokenizer_class"] if "tokenizer_class" in config else ""
+def _class(config: dict[str, Any], folder: Path) -> str:
+    """Returns the name of the tokenizer's class in `transformers`.
+
+    Where the options do not name it, the model's config.json says what it is.
+    """
+    value = config["tokenizer_class"] if "tokenizer_class" in config else None
+    if value is None and "rules" not in config:  # with them the options are ours
+        model = _object(folder / MODEL)
+        is_albert = "model_type" in model and model["model_type"] == "albert"
+        return "AlbertTokenizer" if is_albert else ""
     return value if isinstance(value, str) else ""
 
 

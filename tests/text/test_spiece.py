@@ -135,6 +135,13 @@ def test_albert_changes_quotes_accents_and_case(tmp_path: Path):
     config.write_text('{"tokenizer_class": "AlbertTokenizer", "do_lower_case": false}')
     it = tokenizer.load(tmp_path)
     assert (it.rules, it.lowercase, it.strip_accents) == ("huggingface", False, True)
+    config.unlink()
+    assert tokenizer.load(tmp_path).rules == "google"
+    (tmp_path / "config.json").write_text('{"model_type": "albert"}')
+    it = tokenizer.load(tmp_path)
+    assert (it.rules, it.lowercase, it.strip_accents) == ("huggingface", True, True)
+    config.write_text('{"rules": "google", "do_lower_case": false}')  # ours
+    assert tokenizer.load(tmp_path).rules == "google"
     config.write_text('{"keep_accents": true}')
     it = tokenizer.load(tmp_path)
     assert (it.rules, it.lowercase, it.strip_accents) == ("huggingface", True, False)
