@@ -1,6 +1,6 @@
 """The demo in English: 106 Wikipedia articles that ship in the package gensim.
 
-    pip install -e ".[demo_en]"
+    pip install -e ".[demo-en]"
     python -m bert_jax.pretrain --config=configs/demo_en.py --workdir=runs/demo_en
 
 Two CPU cores, about eight minutes. Held-out accuracy: 14.2 %, which is 3.9 times the

