@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from bert_jax import errors
+from bert_jax.data import buckets
 from bert_jax.model import config, encoder, parts
 from bert_jax.text import tokenizer as tokenizers
 
@@ -64,17 +65,6 @@ def rows_of(
     return [tokenizer.build(ids[:room])[0] for ids in tokenizer.encode(texts)]
 
 
-def bucket(length: int, longest: int) -> int:
-    """Returns the row length that `length` is padded to: four for each doubling.
-
-    >>> [bucket(length, 512) for length in (3, 9, 33, 70, 129, 500)]
-    [8, 16, 40, 80, 160, 512]
-    """
-    length = max(1, length)  # a tokenizer may make nothing of an empty text
-    step = max(8, 1 << max(0, (length - 1).bit_length() - 3))
-    return min(longest, -(-length // step) * step)
-
-
 def batches(rows: Rows, longest: int) -> Iterator[Batch]:
     """Yields all rows, the longest first, in batches of a fixed number of tokens."""
     order = np.argsort([-len(row) for row in rows], kind="stable")
@@ -82,7 +72,7 @@ def batches(rows: Rows, longest: int) -> Iterator[Batch]:
     tokens = TOKENS_PER_BATCH if is_cpu else TOKENS_PER_BATCH * _ACCELERATOR
     start = 0
     while start < len(rows):
-        length = bucket(len(rows[order[start]]), longest)
+        length = buckets.bucket(len(rows[order[start]]), longest)
         count = max(1, tokens // length)
         indices = order[start : start + count]
         start += len(indices)

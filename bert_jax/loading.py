@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int, PyTree
 
 from bert_jax import errors, features
+from bert_jax.data import buckets
 from bert_jax.exchange import model_folders
 from bert_jax.formats import sentence_encoder, weights
 from bert_jax.model import config as model_config
@@ -99,7 +100,7 @@ class Model:
         return row, at - first + 1
 
     def _probabilities(self, row: list[int], position: int) -> Float[np.ndarray, " V"]:
-        length = features.bucket(len(row), self.max_seq_length)
+        length = buckets.bucket(len(row), self.max_seq_length)
         padded = np.zeros((1, length), np.int32)
         padded[0, : len(row)] = row
         segments = (np.arange(length) < len(row)).astype(np.int32)[None]

@@ -9,6 +9,7 @@ import pytest
 import small_weights
 
 from bert_jax import errors, features, loading
+from bert_jax.data import buckets
 from bert_jax.formats import sentence_encoder
 from bert_jax.model import encoder
 from bert_jax.text import tokenizer as tokenizers
@@ -67,12 +68,12 @@ BUCKETS = {
 
 @pytest.mark.parametrize("bucket", BUCKETS)
 def test_lengths_are_padded_to_four_sizes_for_each_doubling(bucket):
-    assert {features.bucket(x, 500) for x in BUCKETS[bucket]} == {bucket}
+    assert {buckets.bucket(x, 500) for x in BUCKETS[bucket]} == {bucket}
 
 
 def test_no_length_is_padded_by_more_than_a_quarter_nor_cut():
     for length in range(1, 513):
-        size = features.bucket(length, 512)
+        size = buckets.bucket(length, 512)
         assert 0 <= size - length <= max(7, length // 4)
 
 
@@ -85,7 +86,7 @@ def test_batches_hold_every_row_once_and_the_longest_first(seed, monkeypatch):
     for batch in features.batches(rows, 60):
         size, length = batch.input_ids.shape
         assert size * length <= 100 or size == 1
-        assert length == features.bucket(int(batch.lengths[0]), 60)
+        assert length == buckets.bucket(int(batch.lengths[0]), 60)
         for place, index in enumerate(batch.indices):
             count = batch.lengths[place]
             assert list(batch.input_ids[place, :count]) == rows[index]

@@ -24,7 +24,8 @@ ALLOWED = {
     "text": set(),
     "objectives": set(),
     "data": {"text"},
-    "tasks": {"model", "data", "objectives", "text"},
+    "scoring": set(),
+    "tasks": {"model", "data", "objectives", "scoring", "text"},
     "configuration": {"model", "training"},
     "exchange": {
         "model",
@@ -52,7 +53,14 @@ COMMANDS = {
     "workdirs",
 }
 # Heavy or optional: imported inside the function that needs them, if at all.
-LAZY = {"tensorflow", "tensorflow_datasets", "jieba", "torch", "transformers"}
+LAZY = {
+    "jieba",
+    "sklearn",
+    "tensorflow",
+    "tensorflow_datasets",
+    "torch",
+    "transformers",
+}
 NOT_IN_LIBRARY = {"absl", "ml_collections"}
 
 

@@ -1,8 +1,17 @@
-"""What a task gives to the training loop: pure functions of parameters and batches."""
+"""What a task gives to the training loop: pure functions of parameters and batches.
 
+A task that is fine-tuned also turns examples into rows, and outputs into predictions
+and scores; that part runs on the host, in numpy and plain Python.
+"""
+
+from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from jaxtyping import Array, Float, PyTree
+
+from bert_jax.data import labelled_rows
+from bert_jax.scoring import scores
 
 Batch = dict[str, Any]
 Sums = dict[str, tuple[Any, Any]]
@@ -31,4 +40,40 @@ class Task(Protocol):
         self, params: PyTree, batch: Batch, key: Array
     ) -> tuple[dict[str, Float[Array, ""]], Sums]:
         """Returns the sum of each loss, and metrics, with dropout from the key."""
+        ...
+
+
+# What a task says of an example: a JSON object.
+Prediction = dict[str, Any]
+# Output name -> one array a row, in the order of the rows of a table.
+Outputs = dict[str, list[np.ndarray]]
+
+
+class FineTuned(Task, Protocol):
+    """A task with labelled examples; `examples` are those of its own kind."""
+
+    def table(self, examples: Sequence[Any]) -> labelled_rows.Table:
+        """Tokenises examples into rows, with labels where they have any.
+
+        Raises InputError, with the place of the example, for what cannot be a row.
+        """
+        ...
+
+    def predict(self, params: PyTree, batch: Batch) -> dict[str, Float[Array, "B ..."]]:
+        """Computes the outputs of rows, without dropout; traced."""
+        ...
+
+    def decode(
+        self, examples: Sequence[Any], table: labelled_rows.Table, outputs: Outputs
+    ) -> list[Prediction]:
+        """Returns one prediction an example, in their order.
+
+        Rows of outputs have the padding of their batches still behind them.
+        """
+        ...
+
+    def score(
+        self, examples: Sequence[Any], predictions: Sequence[Prediction]
+    ) -> scores.Scores:
+        """Compares predictions with the labels of the examples."""
         ...

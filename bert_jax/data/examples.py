@@ -1,0 +1,103 @@
+"""Labelled examples as the readers give them and the tasks take them.
+
+Every example knows where it stands (`file:line` or record), so that whatever is wrong
+with it later can still be named. Offsets count characters of the text as it is.
+"""
+
+import dataclasses
+
+Span = tuple[int, int]  # characters [start, end)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextExample:
+    """One text, or two, with a label: classification, regression, matching.
+
+    Attributes:
+      where: `file:line`, or the record.
+      id: as the publisher numbers it, or the number of the example from 0.
+      text: the first text.
+      text_pair: the second, or None.
+      labels: none where it is to be predicted, one, or several (multi-label); the
+        spelling of the file.
+      score: the number of a regression, or None.
+    """
+
+    where: str
+    id: str
+    text: str
+    text_pair: str | None = None
+    labels: tuple[str, ...] | None = None
+    score: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TaggedExample:
+    """A sentence whose tokens have tags: entities, parts of speech, roles.
+
+    Attributes:
+      where: `file:line` of its first token.
+      id: as above.
+      text: the sentence; of columns, the tokens joined (by a space, or by nothing
+        between Chinese characters).
+      tokens: where each token stands in `text`.
+      tags: one a token, or None where they are to be predicted.
+      predicate: index of the token whose roles the tags are, or None.
+      sense: of that predicate, as `come.03`, or empty.
+    """
+
+    where: str
+    id: str
+    text: str
+    tokens: tuple[Span, ...]
+    tags: tuple[str, ...] | None = None
+    predicate: int | None = None
+    sense: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A stretch of a context: its text, and the character it starts at."""
+
+    text: str
+    start: int
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionExample:
+    """A question to be answered by a stretch of its context.
+
+    Attributes:
+      answers: those of the annotators; empty where there is none (`impossible`) or
+        where it is to be predicted.
+      impossible: whether the context has no answer.
+      labelled: whether the file says what the answer is, or that there is none.
+    """
+
+    where: str
+    id: str
+    question: str
+    context: str
+    answers: tuple[Answer, ...] = ()
+    impossible: bool = False
+    labelled: bool = True
+    title: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ChoiceExample:
+    """A context and its possible continuations, of which one is right.
+
+    Attributes:
+      choices: what is scored as second text, beside the context as the first.
+      label: index of the right one, or None.
+    """
+
+    where: str
+    id: str
+    context: str
+    choices: tuple[str, ...]
+    label: int | None = None
+
+
+Example = TextExample | TaggedExample | QuestionExample | ChoiceExample

@@ -1,0 +1,208 @@
+"""The rows of a labelled data set, and which of them make the batch of a step.
+
+`batch_at(step)` is pure: the rows of an epoch are permuted by (seed, epoch) inside
+their length buckets. The length of every batch does not depend on the seed, nor on
+which fold is left out, so that runs of several seeds and folds can share one program.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from bert_jax.data import buckets
+
+Batch = dict[str, np.ndarray]
+WEIGHTS = "weights"  # [B] float32: 1 for a row, 0 where rows only fill the batch
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    """The rows that a task makes of its examples.
+
+    Attributes:
+      tokens: name -> one array a row, whose last axis is the tokens of that row; it is
+        padded with zeros. `segment_ids` (1 on every token) is among them.
+      fixed: name -> an array [n, ...] with one entry a row.
+      examples: [n], the number of the example that each row is of.
+      notes: how often something was done that a user must know of, by what it is.
+    """
+
+    tokens: dict[str, list[np.ndarray]]
+    fixed: dict[str, np.ndarray]
+    examples: Int[np.ndarray, " n"]
+    notes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def lengths(self) -> Int[np.ndarray, " n"]:
+        """The tokens of each row."""
+        ids = self.tokens["segment_ids"]
+        return np.array([row.shape[-1] for row in ids], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batch(self, rows: Int[np.ndarray, " b"], size: int, length: int) -> Batch:
+        """Returns these rows as a batch of `size` rows of `length` tokens."""
+        made = {
+            name: _pad(column, rows, size, length)
+            for name, column in self.tokens.items()
+        }
+        for name, column in self.fixed.items():
+            made[name] = np.zeros((size, *column.shape[1:]), column.dtype)
+            made[name][: len(rows)] = column[rows]
+        made[WEIGHTS] = (np.arange(size) < len(rows)).astype(np.float32)
+        return made
+
+
+def _pad(
+    column: Sequence[np.ndarray], rows: Int[np.ndarray, " b"], size: int, length: int
+) -> np.ndarray:
+    first = column[0]
+    made = np.zeros((size, *first.shape[:-1], length), first.dtype)
+    for place, row in enumerate(rows):
+        made[place, ..., : column[row].shape[-1]] = column[row]
+    return made
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingRows:
+    """The batches of a training run over a table.
+
+    Attributes:
+      table: all rows, those of the fold that is left out among them.
+      batch_size: rows of a global batch.
+      seed: of the order.
+      num_lengths: row lengths that batches may have; 1 pads all to the longest.
+      folds: parts that the rows are cut into; 0 for none.
+      fold: the part that is left out.
+    """
+
+    table: Table
+    batch_size: int
+    seed: int
+    num_lengths: int
+    folds: int = 0
+    fold: int = 0
+    _epochs: dict[int, Any] = dataclasses.field(default_factory=dict, init=False)
+
+    @functools.cached_property
+    def row_lengths(self) -> tuple[int, ...]:
+        """The lengths of batches."""
+        longest = int(self.table.lengths.max())
+        return buckets.choose(self.table.lengths, self.num_lengths, 1 << 30) or (
+            longest,
+        )
+
+    @functools.cached_property
+    def folds_of_rows(self) -> Int[np.ndarray, " n"]:
+        """The part that each row is in: all rows of an example in the same one.
+
+        Examples are dealt out in the order of their length, so parts are alike.
+        """
+        count = int(self.table.examples.max()) + 1
+        first = np.full(count, np.iinfo(np.int64).max)
+        np.minimum.at(first, self.table.examples, self._bucket_of_rows)
+        order = np.argsort(first, kind="stable")
+        part = np.empty(count, np.int64)
+        part[order] = np.arange(count) % max(self.folds, 1)
+        return part[self.table.examples]
+
+    @property
+    def is_held_out(self) -> Bool[np.ndarray, " n"]:
+        """Which rows are of the fold that is left out."""
+        if not self.folds:
+            return np.zeros(len(self.table), bool)
+        return self.folds_of_rows == self.fold
+
+    @functools.cached_property
+    def steps_per_epoch(self) -> int:
+        """Batches that show every row once."""
+        return -(-self._most_rows // self.batch_size)
+
+    @functools.cached_property
+    def num_rows(self) -> int:
+        """The rows of an epoch."""
+        return int((~self.is_held_out).sum())
+
+    @functools.cached_property
+    def _bucket_of_rows(self) -> Int[np.ndarray, " n"]:
+        return np.searchsorted(np.array(self.row_lengths), self.table.lengths)
+
+    @functools.cached_property
+    def _counts(self) -> Int[np.ndarray, "f b"]:
+        """The training rows of each length, for each fold that may be left out."""
+        size = len(self.row_lengths)
+        whole = np.bincount(self._bucket_of_rows, minlength=size)
+        if not self.folds:
+            return whole[None]
+        out = [
+            np.bincount(self._bucket_of_rows[self.folds_of_rows == f], minlength=size)
+            for f in range(self.folds)
+        ]
+        return whole[None] - np.stack(out)
+
+    @functools.cached_property
+    def _most_rows(self) -> int:
+        return int(self._counts.sum(axis=1).max())
+
+    @functools.cached_property
+    def _plan(self) -> tuple[int, ...]:
+        """The length of each batch of an epoch, shortest first.
+
+        Rows that do not fill a batch go on to the next longer one; the last batch may
+        be filled up with nothing.
+        """
+        least = self._counts.min(axis=0)
+        plan, carried = [], 0
+        for length, count in zip(self.row_lengths, least, strict=True):
+            full, carried = divmod(carried + int(count), self.batch_size)
+            plan += [length] * full
+        return (*plan, *[self.row_lengths[-1]] * (self.steps_per_epoch - len(plan)))
+
+    def batch_at(self, step: int, local: slice = slice(None)) -> Batch:
+        """Returns the batch of a step, counted from 0, or the rows `local` of it.
+
+        Keys are those of the table, and `weights` [B].
+        """
+        epoch, place = divmod(step, self.steps_per_epoch)
+        batches, order = self._epoch(epoch)
+        rows = batches[order[place]]
+        batch = self.table.batch(rows, self.batch_size, self._plan[order[place]])
+        return {name: array[local] for name, array in batch.items()}
+
+    def _epoch(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """Returns the rows of each batch of the plan, and the order of the batches."""
+        if epoch not in self._epochs:
+            while len(self._epochs) > 1:
+                self._epochs.pop(next(iter(self._epochs)), None)
+            self._epochs[epoch] = self._shuffled(epoch)
+        return self._epochs[epoch]
+
+    def _shuffled(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
+        kept = np.flatnonzero(~self.is_held_out)
+        kept = np.random.default_rng([self.seed, epoch, 1]).permutation(kept)
+        # A batch takes the shortest rows that are left, so that what the plan carries
+        # on to longer batches is carried on here.
+        queue = kept[np.argsort(self._bucket_of_rows[kept], kind="stable")]
+        firsts = range(0, self.steps_per_epoch * self.batch_size, self.batch_size)
+        batches = [queue[first : first + self.batch_size] for first in firsts]
+        order = np.random.default_rng([epoch, 2]).permutation(len(batches))
+        return batches, order
+
+
+def in_order(
+    table: Table, batch_size: int, longest: int
+) -> Iterator[tuple[Int[np.ndarray, " b"], Batch]]:
+    """Yields (numbers of the rows, batch) over all rows, those of like length together.
+
+    The longest come first. `longest` bounds the row length.
+    """
+    order = np.argsort(-table.lengths, kind="stable")
+    for first in range(0, len(order), batch_size):
+        rows = order[first : first + batch_size]
+        length = buckets.bucket(int(table.lengths[rows[0]]), longest)
+        yield rows, table.batch(rows, batch_size, length)

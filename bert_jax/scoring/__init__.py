@@ -1,0 +1,1 @@
+"""Predictions against labels: metrics in numpy and the field's libraries."""

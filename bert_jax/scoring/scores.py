@@ -1,0 +1,51 @@
+"""What scoring returns, whatever the task: numbers, tables and what pictures need."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Confusion:
+    """How often each class was taken for each: `counts[true, predicted]`."""
+
+    labels: tuple[str, ...]
+    counts: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Certainty:
+    """How sure the model was of what it said, and whether that was right, [n] each."""
+
+    confidences: np.ndarray
+    hits: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Error:
+    """One wrong prediction; the worst has the highest badness."""
+
+    badness: float
+    where: str
+    text: str
+    expected: str
+    found: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """The scores of a data set.
+
+    Attributes:
+      metrics: name -> value; shares are in [0, 1], as the field's libraries give them.
+      classes: one row a class for people and JSON, as {"class": ..., "f1": ...}.
+      confusion, certainty: None where the task has none.
+      errors: wrong predictions, the worst first; all or a hundred at most.
+    """
+
+    metrics: dict[str, float]
+    classes: tuple[dict[str, Any], ...] = ()
+    confusion: Confusion | None = None
+    certainty: Certainty | None = None
+    errors: tuple[Error, ...] = ()
