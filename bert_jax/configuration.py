@@ -5,7 +5,6 @@ them. `model.*` are the keys of bert_config.json, or None where `model.size` dec
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from bert_jax import errors
+from bert_jax import config_checks, errors
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder
 from bert_jax.training import optimizer
@@ -52,10 +51,12 @@ class TextConfig:
     segmenter_fallback: str = "none"
 
     def __post_init__(self) -> None:
-        _one_of("text.tokenizer", self.tokenizer, TOKENIZERS)
-        _one_of("text.segmenter", self.segmenter, SEGMENTERS)
-        _one_of("text.segmenter_fallback", self.segmenter_fallback, FALLBACKS)
-        _at_least("text.vocab_size", self.vocab_size, 6)
+        config_checks.one_of("text.tokenizer", self.tokenizer, TOKENIZERS)
+        config_checks.one_of("text.segmenter", self.segmenter, SEGMENTERS)
+        config_checks.one_of(
+            "text.segmenter_fallback", self.segmenter_fallback, FALLBACKS
+        )
+        config_checks.at_least("text.vocab_size", self.vocab_size, 6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +79,10 @@ class InitConfig:
     new_tokens: str = "none"
 
     def __post_init__(self) -> None:
-        _one_of("init.positions", self.positions, POSITIONS)
-        _one_of("init.new_tokens", self.new_tokens, NEW_TOKENS)
+        config_checks.one_of("init.positions", self.positions, POSITIONS)
+        config_checks.one_of("init.new_tokens", self.new_tokens, NEW_TOKENS)
         for part in self.drawn:
-            _one_of("init.fresh", part, ("pooler", "mlm_head", "nsp_head"))
+            config_checks.one_of("init.fresh", part, ("pooler", "mlm_head", "nsp_head"))
 
     @property
     def drawn(self) -> frozenset[str]:
@@ -131,15 +132,19 @@ class DataConfig:
     loader: str = "tfdata"
 
     def __post_init__(self) -> None:
-        _one_of("data.objective", self.objective, OBJECTIVES)
-        _one_of("data.loader", self.loader, LOADERS)
-        _between("data.held_out_fraction", self.held_out_fraction, 0.0, 0.5)
-        _between("data.short_seq_prob", self.short_seq_prob, 0.0, 1.0)
-        _between("data.masked_lm_prob", self.masked_lm_prob, 0.001, 0.9)
-        _at_least("data.max_seq_length", self.max_seq_length, 8)
-        _at_least("data.max_ngram", self.max_ngram, 1)
-        _count_or_rest("data.workers", self.workers)
-        _count_or_rest("data.max_predictions_per_seq", self.max_predictions_per_seq)
+        config_checks.one_of("data.objective", self.objective, OBJECTIVES)
+        config_checks.one_of("data.loader", self.loader, LOADERS)
+        config_checks.between(
+            "data.held_out_fraction", self.held_out_fraction, 0.0, 0.5
+        )
+        config_checks.between("data.short_seq_prob", self.short_seq_prob, 0.0, 1.0)
+        config_checks.between("data.masked_lm_prob", self.masked_lm_prob, 0.001, 0.9)
+        config_checks.at_least("data.max_seq_length", self.max_seq_length, 8)
+        config_checks.at_least("data.max_ngram", self.max_ngram, 1)
+        config_checks.count_or_rest("data.workers", self.workers)
+        config_checks.count_or_rest(
+            "data.max_predictions_per_seq", self.max_predictions_per_seq
+        )
 
     @property
     def num_predictions(self) -> int:
@@ -189,17 +194,11 @@ class RunConfig:
     remat: str = "none"
 
     def __post_init__(self) -> None:
-        for name in (
-            "batch_size",
-            "accumulation_steps",
-            "log_every_steps",
-            "eval_every_steps",
-            "save_every_steps",
-            "keep_checkpoints",
-        ):
-            _at_least(f"run.{name}", getattr(self, name), 1)
-        _between("run.seed", self.seed, 0, 2**31 - 1)
-        _count_or_rest("run.num_train_steps", self.num_train_steps)
+        for name in ("batch_size", "accumulation_steps", "keep_checkpoints"):
+            config_checks.at_least(f"run.{name}", getattr(self, name), 1)
+        self._check_intervals()
+        config_checks.between("run.seed", self.seed, 0, 2**31 - 1)
+        config_checks.count_or_rest("run.num_train_steps", self.num_train_steps)
         if self.num_train_steps == -1 and not self.num_train_epochs > 0:
             raise errors.InputError(
                 "run.num_train_steps is -1, so run.num_train_epochs must be above 0; "
@@ -211,6 +210,10 @@ class RunConfig:
                 f"run.accumulation_steps {self.accumulation_steps}"
             )
         self.execution()
+
+    def _check_intervals(self) -> None:
+        for name in ("log_every_steps", "eval_every_steps", "save_every_steps"):
+            config_checks.at_least(f"run.{name}", getattr(self, name), 1)
 
     def execution(self) -> encoder.Execution:
         """Returns how the model runs."""
@@ -276,12 +279,9 @@ def default() -> ml_collections.ConfigDict:
 
     `data.corpus` is empty and must be set.
     """
-    model: dict[str, Any] = {"size": "base"}
-    for field in dataclasses.fields(model_config.BertConfig):
-        model[field.name] = config_dict.placeholder(field.type)
     rate = optimizer.OptimizerConfig(learning_rate=1e-4, warmup_steps=10000)
     groups = {name: group() for name, group in GROUPS.items() if name != "optimizer"}
-    tree = {"init_from": "none", "model": model} | {
+    tree = {"init_from": "none", "model": model_group("base")} | {
         name: dataclasses.asdict(group)
         for name, group in (groups | {"optimizer": rate}).items()
     }
@@ -294,27 +294,58 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> PretrainingC
     Raises:
       InputError: a key is unknown or missing, or a value has a wrong type or range.
     """
-    is_config_dict = isinstance(config, ml_collections.ConfigDict)
-    tree = config.to_dict() if is_config_dict else dict(config)
-    _same_keys("", tree, ("init_from", "model", *GROUPS))
-    for name in ("model", *GROUPS):
-        if not isinstance(tree[name], Mapping):
-            raise errors.InputError(f"{name} is {tree[name]!r}: expected a group")
-    model = dict(tree["model"])
-    _same_keys("model.", model, ("size", *MODEL_KEYS), optional=MODEL_KEYS)
-    size = model.pop("size")
-    if not isinstance(size, str):
-        raise errors.InputError(f"model.size is {size!r}: give a name, as in base")
-    given = {name: value for name, value in model.items() if value is not None}
-    model_config.BertConfig(**given)
+    tree = plain(config, GROUPS)
+    size, given = model_keys(tree["model"])
     if size != GIVEN:
         model_config.published(size)
-    groups = {name: _typed(name, kind, tree[name]) for name, kind in GROUPS.items()}
-    if not isinstance(tree["init_from"], str):
-        raise errors.InputError(f"init_from is {tree['init_from']!r}: give a folder")
+    groups = {
+        name: config_checks.typed(name, kind, tree[name])
+        for name, kind in GROUPS.items()
+    }
     if tree["init_from"] == "none":
         _check_no_folder(size, groups)
     return PretrainingConfig(tree["init_from"], size, given, **groups)
+
+
+def plain(
+    config: ml_collections.ConfigDict | Mapping[str, Any], groups: Mapping[str, type]
+) -> dict[str, Any]:
+    """Returns a configuration as a plain tree with `init_from`, `model` and groups.
+
+    Raises:
+      InputError: a group is unknown or missing, or `init_from` is no text.
+    """
+    is_config_dict = isinstance(config, ml_collections.ConfigDict)
+    tree = config.to_dict() if is_config_dict else dict(config)
+    config_checks.same_keys("", tree, ("init_from", "model", *groups))
+    if not isinstance(tree["init_from"], str):
+        raise errors.InputError(f"init_from is {tree['init_from']!r}: give a folder")
+    return tree
+
+
+def model_keys(model: Any) -> tuple[str, dict[str, Any]]:
+    """Returns `model.size`, and the keys of BertConfig that are set.
+
+    Raises:
+      InputError: a key is unknown, or a value cannot be.
+    """
+    if not isinstance(model, Mapping):
+        raise errors.InputError(f"model is {model!r}: expected a group")
+    config_checks.same_keys("model.", model, ("size", *MODEL_KEYS), optional=MODEL_KEYS)
+    given = {name: value for name, value in model.items() if value is not None}
+    size = given.pop("size")
+    if not isinstance(size, str):
+        raise errors.InputError(f"model.size is {size!r}: give a name, as in base")
+    model_config.BertConfig(**given)
+    return size, given
+
+
+def model_group(size: str) -> dict[str, Any]:
+    """Returns the group `model` of a default, with all keys of BertConfig unset."""
+    made: dict[str, Any] = {"size": size}
+    for field in dataclasses.fields(model_config.BertConfig):
+        made[field.name] = config_dict.placeholder(field.type)
+    return made
 
 
 def _check_no_folder(size: str, groups: dict[str, Any]) -> None:
@@ -337,60 +368,3 @@ def to_dict(config: PretrainingConfig) -> dict[str, Any]:
     model = {"size": config.size, **config.model}
     tree: dict[str, Any] = {"init_from": config.init_from, "model": model}
     return tree | {name: dataclasses.asdict(getattr(config, name)) for name in GROUPS}
-
-
-def _typed(group: str, kind: type, values: Mapping[str, Any]) -> Any:
-    """Builds one group, after checking its keys and the types of its values."""
-    types: dict[str, Any] = {f.name: f.type for f in dataclasses.fields(kind)}
-    _same_keys(f"{group}.", values, tuple(types))
-    for name, value in values.items():
-        wanted = types[name]
-        accepted = (int, float) if wanted is float else (wanted,)
-        if not isinstance(value, accepted) or (
-            isinstance(value, bool) and wanted is not bool
-        ):
-            raise errors.InputError(
-                f"{group}.{name} is {value!r}: expected {wanted.__name__}, got "
-                f"{type(value).__name__}"
-            )
-    return kind(**values)
-
-
-def _same_keys(
-    prefix: str,
-    found: Mapping[str, Any],
-    wanted: tuple[str, ...],
-    optional: tuple[str, ...] = (),
-) -> None:
-    for name in found:
-        if name not in wanted:
-            near = difflib.get_close_matches(name, wanted, n=1)
-            hint = f" Did you mean {prefix}{near[0]}?" if near else ""
-            raise errors.InputError(f"unknown config key {prefix}{name}.{hint}")
-    missing = [name for name in wanted if name not in found and name not in optional]
-    if missing:
-        raise errors.InputError(f"config key {prefix}{missing[0]} is missing")
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise errors.InputError(f"{name} is {value!r}: use one of {', '.join(known)}")
-
-
-def _at_least(name: str, value: int | float, low: int | float) -> None:
-    if not value >= low:
-        raise errors.InputError(f"{name} is {value!r}: it must be at least {low}")
-
-
-def _between(
-    name: str, value: int | float, low: int | float, high: int | float
-) -> None:
-    if not low <= value <= high:
-        raise errors.InputError(
-            f"{name} is {value!r}: it must lie between {low} and {high}"
-        )
-
-
-def _count_or_rest(name: str, value: int) -> None:
-    if value < 1 and value != -1:
-        raise errors.InputError(f"{name} is {value!r}: use at least 1, or -1")
