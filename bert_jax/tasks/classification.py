@@ -1,0 +1,210 @@
+"""Classification of a text or a pair: one class of several, or any number of them.
+
+Head and loss are those of arXiv:1810.04805, section 4.1: dropout and a linear map over
+the pooled row, cross-entropy. With several labels a text, one sigmoid a class.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from bert_jax import errors, objectives
+from bert_jax.data import examples as data_examples
+from bert_jax.data import labelled_rows
+from bert_jax.model import task_model
+from bert_jax.scoring import classes, scores
+from bert_jax.tasks import encoding, recipe, task
+from bert_jax.text import tokenizer as tokenizers
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classification:
+    """Classes of texts; a `task.FineTuned` of `TextExample`.
+
+    Attributes:
+      labels: the names of the classes, in the order of the head's rows.
+      multi_label: whether a text may have several or none.
+      threshold: probability above which a class of several is given.
+    """
+
+    model: task_model.TaskModel
+    tokenizer: tokenizers.Tokenizer
+    labels: tuple[str, ...]
+    max_seq_length: int
+    truncation: str = "longest_first"
+    multi_label: bool = False
+    threshold: float = 0.5
+    recipe: recipe.Recipe = recipe.Recipe()
+
+    def init(self, key: Array) -> PyTree:
+        """Draws fresh parameters, boxed with the names of their logical axes."""
+        return task_model.initialiser(self.model)(key)
+
+    def prepare(self, batch: task.Batch, key: Array) -> task.Batch:
+        """Returns the batch as it is."""
+        del key  # nothing is drawn but dropout
+        return batch
+
+    def table(
+        self, examples: Sequence[data_examples.TextExample]
+    ) -> labelled_rows.Table:
+        """Tokenises examples; `labels` [n] int32, or [n, C] float32 of 0 and 1.
+
+        Raises:
+          InputError: a label is unknown, or a row cannot be made.
+        """
+        encoded = encoding.encode(
+            self.tokenizer, texts_of(examples), self.max_seq_length, self.truncation
+        )
+        return labelled_rows.Table(
+            encoded.columns,
+            {"labels": self._targets(examples)},
+            np.arange(len(examples)),
+            encoded.notes,
+        )
+
+    def _targets(self, examples: Sequence[data_examples.TextExample]) -> np.ndarray:
+        index = {label: at for at, label in enumerate(self.labels)}
+        hot = np.zeros((len(examples), len(self.labels)), np.float32)
+        for row, example in enumerate(examples):
+            for label in example.labels or ():
+                if label not in index:
+                    raise unknown_label(example.where, label, self.labels)
+                hot[row, index[label]] = 1.0
+        return hot if self.multi_label else np.argmax(hot, axis=1).astype(np.int32)
+
+    def weights(self, batch: task.Batch) -> dict[str, Float[Array, ""]]:
+        """Returns the number of examples."""
+        return {"class": jnp.sum(batch[labelled_rows.WEIGHTS])}
+
+    def losses(
+        self, params: PyTree, batch: task.Batch, key: Array
+    ) -> tuple[dict[str, Float[Array, ""]], task.Sums]:
+        """Returns the summed loss and the metrics, with dropout from the key."""
+        weights = batch[labelled_rows.WEIGHTS]
+
+        def divergence(one: recipe.Outputs, two: recipe.Outputs) -> Float[Array, ""]:
+            both = one["logits"], two["logits"]
+            apart = (
+                objectives.symmetric_binary_kl
+                if self.multi_label
+                else (objectives.symmetric_kl)
+            )
+            return jnp.sum(apart(*both) * weights)
+
+        total, outputs = recipe.loss(
+            self.recipe.r_drop,
+            lambda k: forward(self.model, params, batch, k),
+            lambda made: jnp.sum(self._row_losses(made["logits"], batch) * weights),
+            divergence,
+            key,
+        )
+        hits = self._hits(outputs["logits"], batch["labels"])
+        sums = {"accuracy": (jnp.sum(hits * weights), jnp.sum(weights))}
+        return {"class": total}, sums
+
+    def _row_losses(
+        self, logits: Float[Array, "B C"], batch: task.Batch
+    ) -> Float[Array, " B"]:
+        options: dict[str, Any] = {
+            "smoothing": self.recipe.label_smoothing,
+            "focal_gamma": self.recipe.focal_gamma,
+            "class_weights": self.recipe.class_weights,
+        }
+        if self.multi_label:
+            return objectives.binary_losses(logits, batch["labels"], **options)
+        return objectives.class_losses(logits, batch["labels"], **options)
+
+    def _hits(self, logits: Float[Array, "B C"], labels: Array) -> Float[Array, " B"]:
+        """Returns 1 where all that is said of a row is right."""
+        if self.multi_label:
+            same = (jax.nn.sigmoid(logits) > self.threshold) == (labels > 0)
+            return jnp.all(same, axis=-1).astype(jnp.float32)
+        return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+
+    def predict(self, params: PyTree, batch: task.Batch) -> dict[str, Array]:
+        """Computes `probabilities` [B, C]."""
+        logits = forward(self.model, params, batch, None)["logits"]
+        if self.multi_label:
+            return {"probabilities": jax.nn.sigmoid(logits)}
+        return {"probabilities": jax.nn.softmax(logits)}
+
+    def decode(
+        self,
+        examples: Sequence[data_examples.TextExample],
+        table: labelled_rows.Table,
+        outputs: task.Outputs,
+    ) -> list[task.Prediction]:
+        """Returns `id`, `label` (or `labels`) and `probabilities` by name."""
+        del table  # one row an example
+        return [
+            {"id": example.id, **self._named(np.asarray(row, np.float64))}
+            for example, row in zip(examples, outputs["probabilities"], strict=True)
+        ]
+
+    def _named(self, row: Float[np.ndarray, " C"]) -> dict[str, Any]:
+        odds = [round(float(x), 6) for x in row]
+        named = dict(zip(self.labels, odds, strict=True))
+        if self.multi_label:
+            given = [label for label, x in named.items() if x > self.threshold]
+            return {"labels": given, "probabilities": named}
+        return {"label": self.labels[int(np.argmax(row))], "probabilities": named}
+
+    def score(
+        self,
+        examples: Sequence[data_examples.TextExample],
+        predictions: Sequence[task.Prediction],
+    ) -> scores.Scores:
+        """Compares predictions with labels; see `scoring.classes`."""
+        odds = [list(made["probabilities"].values()) for made in predictions]
+        score = classes.multi_label if self.multi_label else classes.single_label
+        return score(
+            self._targets(examples),
+            np.array(odds, np.float64),
+            self.labels,
+            where=[example.where for example in examples],
+            texts=[readable(example) for example in examples],
+        )
+
+
+def forward(
+    model: task_model.TaskModel, params: PyTree, batch: task.Batch, key: Array | None
+) -> dict[str, Array]:
+    """Runs a task's model on a batch, with dropout if there is a key."""
+    outputs: Any = model.apply(
+        {"params": params},
+        batch["input_ids"],
+        batch["token_type_ids"],
+        batch["segment_ids"],
+        deterministic=key is None,
+        rngs={} if key is None else {"dropout": key},
+    )
+    return outputs
+
+
+def texts_of(examples: Sequence[data_examples.TextExample]) -> list[encoding.Text]:
+    """Returns what of the examples is encoded."""
+    return [encoding.Text(x.where, x.text, x.text_pair) for x in examples]
+
+
+def readable(example: data_examples.TextExample) -> str:
+    """Returns the text, or both, in one line."""
+    return (
+        example.text
+        if example.text_pair is None
+        else (f"{example.text} ||| {example.text_pair}")
+    )
+
+
+def unknown_label(where: str, label: str, labels: tuple[str, ...]) -> errors.InputError:
+    """Returns the error for a label that the model does not have."""
+    known = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
+    return errors.InputError(
+        f"{where}: the label {label!r} is none of the {len(labels)} of the model "
+        f"({known}): correct it, or train with it"
+    )

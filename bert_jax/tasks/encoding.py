@@ -1,0 +1,156 @@
+"""Texts and pairs of texts as rows of a model, cut by a named strategy and counted."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from bert_jax import errors
+from bert_jax.text import tokenizer as tokenizers
+
+# What of a row that is too long goes: tokens from the end of the longer text, of the
+# first or of the second; the middle of a single text (arXiv:1905.05583, section 5.3.1:
+# a quarter of the head stays and the rest from the tail); or the example is refused.
+TRUNCATIONS = ("longest_first", "only_first", "only_second", "head_tail", "refuse")
+TRUNCATED = "rows cut"
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """One text or a pair, and where it is from."""
+
+    where: str
+    text: str
+    pair: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoded:
+    """Rows of ids: `input_ids`, `token_type_ids`, `segment_ids`, each [l] int32.
+
+    Attributes:
+      num_cut: rows that lost tokens.
+      num_lost: tokens that all of them lost.
+    """
+
+    input_ids: list[np.ndarray]
+    token_type_ids: list[np.ndarray]
+    segment_ids: list[np.ndarray]
+    num_cut: int
+    num_lost: int
+
+    @property
+    def columns(self) -> dict[str, list[np.ndarray]]:
+        """The three as token columns of a table."""
+        return {
+            "input_ids": self.input_ids,
+            "token_type_ids": self.token_type_ids,
+            "segment_ids": self.segment_ids,
+        }
+
+    @property
+    def notes(self) -> dict[str, int]:
+        """What a user must know."""
+        return {TRUNCATED: self.num_cut, "tokens cut off": self.num_lost}
+
+
+def encode(
+    tokenizer: tokenizers.Tokenizer,
+    texts: Sequence[Text],
+    max_seq_length: int,
+    truncation: str = "longest_first",
+) -> Encoded:
+    """Returns one row a text or pair, of at most `max_seq_length` tokens.
+
+    Raises:
+      InputError: a text has no token, or is too long and `truncation` is `refuse`.
+    """
+    first = tokenizer.encode([text.text for text in texts])
+    paired = [at for at, text in enumerate(texts) if text.pair is not None]
+    second = dict(
+        zip(
+            paired,
+            tokenizer.encode([texts[at].pair or "" for at in paired]),
+            strict=True,
+        )
+    )
+    rows = Encoded([], [], [], 0, 0)
+    cut = lost = 0
+    for at, text in enumerate(texts):
+        a, b = first[at], second.get(at)
+        _check(text, a, b)
+        more = len(tokenizer.build(a, b)[0]) - max_seq_length
+        if more > 0:
+            a, b = _cut(text, a, b, more, truncation, max_seq_length)
+            cut, lost = cut + 1, lost + more
+        ids, types = tokenizer.build(a, b)
+        rows.input_ids.append(np.array(ids, np.int32))
+        rows.token_type_ids.append(np.array(types, np.int32))
+        rows.segment_ids.append(np.ones(len(ids), np.int32))
+    return dataclasses.replace(rows, num_cut=cut, num_lost=lost)
+
+
+def _check(text: Text, a: list[int], b: list[int] | None) -> None:
+    if a and (b is None or b):
+        return
+    which = text.text if not a else text.pair
+    raise errors.InputError(
+        f"{text.where}: the text {which!r} has no token of the vocabulary: remove the "
+        "example"
+    )
+
+
+def _cut(
+    text: Text,
+    a: list[int],
+    b: list[int] | None,
+    more: int,
+    truncation: str,
+    max_seq_length: int,
+) -> tuple[list[int], list[int] | None]:
+    """Takes `more` tokens from a text or a pair."""
+    if truncation == "refuse":
+        raise errors.InputError(
+            f"{text.where}: {more + max_seq_length} tokens do not fit into rows of "
+            f"{max_seq_length}: raise data.max_seq_length, or choose how rows are cut "
+            f"with data.truncation ({', '.join(TRUNCATIONS[:-1])})"
+        )
+    if b is None and truncation == "head_tail":
+        room = len(a) - more
+        head = room // 4
+        return a[:head] + a[len(a) - (room - head) :], None
+    if b is None:
+        kept, other = _room(text, a, more, max_seq_length), None
+        return a[:kept], other
+    if truncation == "only_first":
+        return a[: _room(text, a, more, max_seq_length)], b
+    if truncation == "only_second":
+        return a, b[: _room(text, b, more, max_seq_length)]
+    keep_a, keep_b = _longest_first(len(a), len(b), more)
+    if min(keep_a, keep_b) < 1:
+        _room(text, min(a, b, key=len), more, max_seq_length)
+    return a[:keep_a], b[:keep_b]
+
+
+def _room(text: Text, ids: list[int], more: int, max_seq_length: int) -> int:
+    """Returns how many of the tokens stay; raises InputError if none does."""
+    if len(ids) > more:
+        return len(ids) - more
+    raise errors.InputError(
+        f"{text.where}: rows of {max_seq_length} tokens leave no room for a text that "
+        "is to be cut: raise data.max_seq_length, or choose another data.truncation"
+    )
+
+
+def _longest_first(a: int, b: int, more: int) -> tuple[int, int]:
+    """Returns what stays of two lengths when the longer one loses token by token.
+
+    >>> _longest_first(10, 4, 3)
+    (7, 4)
+    >>> _longest_first(10, 4, 8)
+    (3, 3)
+    """
+    down = min(more, abs(a - b))
+    a, b = (a - down, b) if a > b else (a, b - down)
+    rest = more - down
+    return a - rest // 2, b - (rest - rest // 2)

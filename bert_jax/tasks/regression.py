@@ -1,0 +1,119 @@
+"""Regression of a number on a text or a pair, as STS-B and SICK (mean squared error).
+
+The head learns scores on the scale of the training data: they are shifted and divided
+by mean and deviation of the training scores, and put back in predictions.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from bert_jax.data import examples as data_examples
+from bert_jax.data import labelled_rows
+from bert_jax.model import task_model
+from bert_jax.scoring import numbers, scores
+from bert_jax.tasks import classification, encoding, recipe, task
+from bert_jax.text import tokenizer as tokenizers
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Regression:
+    """Numbers of texts; a `task.FineTuned` of `TextExample` with scores.
+
+    Attributes:
+      mean, deviation: of the scores that it was trained on.
+      r_drop: weight of the squared difference of two passes with their own dropout.
+    """
+
+    model: task_model.TaskModel
+    tokenizer: tokenizers.Tokenizer
+    max_seq_length: int
+    truncation: str = "longest_first"
+    mean: float = 0.0
+    deviation: float = 1.0
+    r_drop: float = 0.0
+
+    def init(self, key: Array) -> PyTree:
+        """Draws fresh parameters, boxed with the names of their logical axes."""
+        return task_model.initialiser(self.model)(key)
+
+    def prepare(self, batch: task.Batch, key: Array) -> task.Batch:
+        """Returns the batch as it is."""
+        del key  # nothing is drawn but dropout
+        return batch
+
+    def table(
+        self, examples: Sequence[data_examples.TextExample]
+    ) -> labelled_rows.Table:
+        """Tokenises examples; `scores` [n] float32 on the scale of the head."""
+        encoded = encoding.encode(
+            self.tokenizer,
+            classification.texts_of(examples),
+            self.max_seq_length,
+            self.truncation,
+        )
+        given = [self.mean if x.score is None else x.score for x in examples]
+        scaled = (np.array(given, np.float64) - self.mean) / self.deviation
+        return labelled_rows.Table(
+            encoded.columns,
+            {"scores": scaled.astype(np.float32)},
+            np.arange(len(examples)),
+            encoded.notes,
+        )
+
+    def weights(self, batch: task.Batch) -> dict[str, Float[Array, ""]]:
+        """Returns the number of examples."""
+        return {"regression": jnp.sum(batch[labelled_rows.WEIGHTS])}
+
+    def losses(
+        self, params: PyTree, batch: task.Batch, key: Array
+    ) -> tuple[dict[str, Float[Array, ""]], task.Sums]:
+        """Returns the summed squared error, with dropout from the key."""
+        weights = batch[labelled_rows.WEIGHTS]
+
+        def apart(one: Float[Array, " B"], two: Float[Array, " B"]):
+            return jnp.sum(jnp.square(one - two) * weights)
+
+        total, outputs = recipe.loss(
+            self.r_drop,
+            lambda k: classification.forward(self.model, params, batch, k),
+            lambda made: apart(made["logits"][:, 0], batch["scores"]),
+            lambda one, two: apart(one["logits"][:, 0], two["logits"][:, 0]),
+            key,
+        )
+        error = apart(outputs["logits"][:, 0], batch["scores"])
+        return {"regression": total}, {"squared_error": (error, jnp.sum(weights))}
+
+    def predict(self, params: PyTree, batch: task.Batch) -> dict[str, Array]:
+        """Computes `scores` [B], on the scale of the data."""
+        logits = classification.forward(self.model, params, batch, None)["logits"]
+        return {"scores": logits[:, 0] * self.deviation + self.mean}
+
+    def decode(
+        self,
+        examples: Sequence[data_examples.TextExample],
+        table: labelled_rows.Table,
+        outputs: task.Outputs,
+    ) -> list[task.Prediction]:
+        """Returns `id` and `score`."""
+        del table  # one row an example
+        return [
+            {"id": example.id, "score": round(float(score), 6)}
+            for example, score in zip(examples, outputs["scores"], strict=True)
+        ]
+
+    def score(
+        self,
+        examples: Sequence[data_examples.TextExample],
+        predictions: Sequence[task.Prediction],
+    ) -> scores.Scores:
+        """Compares predictions with scores; see `scoring.numbers`."""
+        return numbers.score(
+            np.array([example.score for example in examples], np.float64),
+            np.array([made["score"] for made in predictions], np.float64),
+            where=[example.where for example in examples],
+            texts=[classification.readable(example) for example in examples],
+        )
