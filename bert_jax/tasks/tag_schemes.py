@@ -1,0 +1,172 @@
+"""How spans of tokens are written as one tag a token, and which tags may follow which.
+
+BIO    B-PER I-PER I-PER O     also called IOB2
+IOB1   I-PER I-PER I-PER O     B- only parts two spans of one type that touch
+BIOES  B-PER I-PER E-PER S-LOC
+BMES   B-PER M-PER E-PER S-LOC, or without types and O, as in word segmentation
+plain  NOUN VERB ...           tags that make no spans
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Bool
+
+from bert_jax.scoring import entities
+
+PLAIN = "plain"
+SCHEMES = ("BIO", "IOB1", "BIOES", "BMES", PLAIN)
+OUTSIDE = "O"
+
+_SPAN_TAG = re.compile(r"O|[BIMES](-.+)?", re.DOTALL)
+# First, middle and last token of a span, and a span of one token.
+_LETTERS = {"BIO": "BIIB", "BIOES": "BIES", "BMES": "BMES"}
+
+
+def detect(sentences: Iterable[Sequence[str]]) -> str:
+    """Returns the scheme that these tags are written in, one of `SCHEMES`.
+
+    Tags that break their scheme do not change what it is: where B- stands at the head
+    of a span anywhere, I- without it is not IOB1's but a mistake.
+
+    >>> detect([["I-PER", "I-PER", "O"], ["I-PER", "B-PER"]])
+    'IOB1'
+    """
+    every = [tags for tags in sentences if tags]
+    found = of_labels(sorted({tag for tags in every for tag in tags}))
+    if found != "BIO":
+        return found
+    parts = any(breaks(tags, "BIO") for tags in every)
+    opens = any(_opens(tags) for tags in every)
+    return "IOB1" if parts and not opens else "BIO"
+
+
+def _opens(tags: Sequence[str]) -> bool:
+    """Whether B- stands somewhere where no span of its type ends before it."""
+    before = ("", *map(_type, tags))
+    return any(
+        tag[0] == "B" and _type(tag) != kind
+        for tag, kind in zip(tags, before, strict=False)
+    )
+
+
+def _type(tag: str) -> str:
+    return "" if tag == OUTSIDE else entities.split(tag)[1]
+
+
+def of_labels(labels: Sequence[str]) -> str:
+    """Returns the scheme of a model's labels, where no sentence shows it.
+
+    >>> of_labels(["B-LOC", "I-LOC", "O"]), of_labels(["ARG0", "O", "V"])
+    ('BIO', 'plain')
+    """
+    if set(labels) <= {OUTSIDE} or not all(map(is_span_tag, labels)):
+        return PLAIN
+    letters = {label[0] for label in labels}
+    if "M" in letters:
+        return "BMES"
+    return "BIOES" if letters & {"E", "S"} else "BIO"
+
+
+def is_span_tag(tag: str) -> bool:
+    """Whether a tag can stand in a scheme that has spans."""
+    return _SPAN_TAG.fullmatch(tag) is not None
+
+
+def breaks(tags: Sequence[str], scheme: str) -> list[int]:
+    """Returns the places whose tag may not follow the one before.
+
+    The number of tags is among them where the last may not be the last.
+    """
+    moves = zip((None, *tags), (*tags, None), strict=True)
+    return [at for at, (one, two) in enumerate(moves) if not _may(one, two, scheme)]
+
+
+def first_break(tags: Sequence[str], scheme: str) -> tuple[int, str] | None:
+    """Returns the first token whose tag breaks the scheme, and why; or None.
+
+    >>> first_break(["B-PER", "I-LOC"], "BIO")
+    (1, 'I-LOC after B-PER')
+    """
+    places = breaks(tags, scheme)
+    if not places:
+        return None
+    place = places[0]
+    if place == len(tags):
+        return place - 1, f"{tags[-1]} at the end"
+    if place == 0:
+        return 0, f"{tags[0]} at the start"
+    return place, f"{tags[place]} after {tags[place - 1]}"
+
+
+def _may(one: str | None, two: str | None, scheme: str) -> bool:
+    """Whether a tag may follow another; None is the start or the end."""
+    if scheme == PLAIN:
+        return True
+    before, type_before = entities.split(one or OUTSIDE)
+    after, kind = entities.split(two or OUTSIDE)
+    same = kind == type_before
+    if scheme == "IOB1":
+        return after != "B" or (before in "BI" and same)
+    if scheme == "BIO":
+        return after != "I" or (before in "BI" and same)
+    inside, goes_on = before in "BIM", after in "IME"
+    return inside == goes_on and (same or not inside)
+
+
+def convert(tags: Sequence[str], scheme: str) -> list[str]:
+    """Writes the spans of tags of any scheme that has them in another.
+
+    Tags that break their scheme are read as `entities.spans_of` reads them.
+
+    >>> convert(["I-PER", "I-PER", "O", "I-LOC"], "BIOES")
+    ['B-PER', 'E-PER', 'O', 'S-LOC']
+    """
+    return write(entities.spans_of(tags), len(tags), scheme)
+
+
+def write(
+    spans: Iterable[entities.Span], length: int, scheme: str, outside: str = OUTSIDE
+) -> list[str]:
+    """Returns the tags of a sentence of `length` tokens; `outside` is that of no span.
+
+    The scheme is one that has spans, and not IOB1.
+    """
+    first, middle, last, alone = _LETTERS[scheme]
+    tags = [outside] * length
+    for kind, start, end in spans:
+        letters = [alone]
+        if end - start > 1:
+            letters = [first, *middle * (end - start - 2), last]
+        tail = "" if kind == entities.UNTYPED else f"-{kind}"
+        tags[start:end] = [letter + tail for letter in letters]
+    return tags
+
+
+def labels_of(sentences: Iterable[Sequence[str]], scheme: str) -> tuple[str, ...]:
+    """Returns all tags of a scheme for the types that occur: O first, then sorted.
+
+    A type that has only spans of one token here can have longer ones elsewhere.
+    """
+    known = {tag for tags in sentences for tag in tags}
+    if scheme != PLAIN:
+        kinds = {entities.split(tag)[1] for tag in known - {OUTSIDE}}
+        spans = [[(kind, 0, 1)] for kind in kinds] + [[(kind, 0, 3)] for kind in kinds]
+        written = [write(span, 3, scheme) for span in spans]
+        known &= {OUTSIDE}
+        known |= {tag for tags in written for tag in tags} - {OUTSIDE}
+    return tuple(sorted(known, key=lambda tag: (tag != OUTSIDE, tag)))
+
+
+def allowed(
+    labels: Sequence[str], scheme: str
+) -> tuple[Bool[np.ndarray, "C C"], Bool[np.ndarray, " C"], Bool[np.ndarray, " C"]]:
+    """Returns which moves keep to the scheme: tag to tag, from the start, to the end.
+
+    `transitions[i, j]` is whether label j may follow label i.
+    """
+    transitions = [[_may(one, two, scheme) for two in labels] for one in labels]
+    starts = [_may(None, label, scheme) for label in labels]
+    ends = [_may(label, None, scheme) for label in labels]
+    return np.array(transitions, bool), np.array(starts, bool), np.array(ends, bool)
