@@ -81,7 +81,8 @@ class OutputHead(nn.Module):
 
     @nn.compact
     def __call__(self, rows: Float[Array, "B P D"]) -> Float[Array, "B P C"]:
-        return _dense(self.config, self.classes, "dense")(rows).astype(jnp.float32)
+        dense = _dense(self.config, self.classes, "dense", rows.shape[-1])
+        return dense(rows).astype(jnp.float32)
 
 
 class RTDHead(nn.Module):
@@ -97,11 +98,13 @@ class RTDHead(nn.Module):
         return _dense(cfg, 1, "prediction")(inner)[..., 0].astype(jnp.float32)
 
 
-def _dense(cfg: config.BertConfig, width: int, name: str) -> encoder.Projection:
-    """Returns a linear map of rows from the hidden size to `width`."""
+def _dense(
+    cfg: config.BertConfig, width: int, name: str, inputs: int = -1
+) -> encoder.Projection:
+    """Returns a linear map of rows of `inputs` (-1: the hidden size) to `width`."""
     return encoder.Projection(
         "BPD,DE->BPE",
-        (cfg.hidden_size, width),
+        (cfg.hidden_size if inputs == -1 else inputs, width),
         ("embed", None),
         1,
         cfg.initializer_range,

@@ -6,9 +6,21 @@ answers and for choices. A BiLSTM over all tokens, other poolings and a CRF are 
 """
 
 import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from bert_jax import errors
+from bert_jax.model import config, crf, dropout, encoder, heads, recurrent
 
 POOLINGS = ("cls", "mean", "max", "bilstm")
 KINDS = ("classifier", "tagger", "span", "multiple_choice", "vectors")
+# Those that pool a text, and those whose rows hold several texts.
+_POOLED = ("classifier", "multiple_choice", "vectors")
+_SEVERAL = ("multiple_choice", "vectors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +38,9 @@ class Head:
       at_predicate: whether a tagger also sees the token at `predicate_positions`
         [B, Q], and gives logits [B, Q, L, C] (all predicates of a row in one pass).
       dropout: before the linear map.
+
+    Raises:
+      InputError: a value is unknown, or two do not go together.
     """
 
     kind: str
@@ -36,7 +51,214 @@ class Head:
     at_predicate: bool = False
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        _one_of("kind", self.kind, KINDS)
+        _one_of("pooling", self.pooling, POOLINGS)
+        if self.classes < 1:
+            raise errors.InputError(f"head.classes is {self.classes}: use at least 1")
+        if not 0.0 <= self.dropout < 1.0:
+            raise errors.InputError(
+                f"head.dropout is {self.dropout}: it must lie from 0 to below 1"
+            )
+        for name in ("crf", "at_predicate"):
+            if getattr(self, name) and self.kind != "tagger":
+                raise errors.InputError(
+                    f"head.{name} is for taggers: a head of kind {self.kind} has none"
+                )
+        self._check_recurrent()
+
+    def _check_recurrent(self) -> None:
+        if self.recurrent_size < 0:
+            raise errors.InputError(
+                f"head.recurrent_size is {self.recurrent_size}: use a width, or 0 for "
+                "none"
+            )
+        if not self.pools:
+            return
+        if self.pooling == "bilstm" and not self.recurrent_size:
+            raise errors.InputError(
+                "head.pooling is 'bilstm' and head.recurrent_size is 0: give the width "
+                "of a direction"
+            )
+        if self.pooling == "cls" and self.recurrent_size:
+            raise errors.InputError(
+                f"head.recurrent_size is {self.recurrent_size} and head.pooling 'cls', "
+                "which does not read the BiLSTM: pool by bilstm, mean or max"
+            )
+
+    @property
+    def pools(self) -> bool:
+        """Whether it scores whole texts, by one vector each."""
+        return self.kind in _POOLED
+
+    @property
+    def has_several_texts(self) -> bool:
+        """Whether its rows hold K texts, as [B, K, L]."""
+        return self.kind in _SEVERAL
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise errors.InputError(
+            f"head.{name} is {value!r}: use one of {', '.join(known)}"
+        )
+
 
 def parts(head: Head) -> tuple[str, ...]:
-    """Returns the names of the parts of a model with this head."""
-    raise NotImplementedError
+    """Returns the names of the parts of a model with this head.
+
+    >>> parts(Head("classifier", classes=2))
+    ('encoder', 'pooler', 'classifier')
+    >>> parts(Head("tagger", classes=9, recurrent_size=64, crf=True))
+    ('encoder', 'recurrent', 'tagger', 'crf')
+    """
+    has = {
+        "pooler": head.pools and head.pooling == "cls",
+        "recurrent": head.recurrent_size > 0,
+        head.kind: head.kind != "vectors",
+        "crf": head.crf,
+    }
+    return ("encoder", *(name for name, there in has.items() if there))
+
+
+class TaskModel(nn.Module):
+    """The outputs of an encoder with one head, by name.
+
+    `logits` float32 (shapes under `Head`) or, of the kind `vectors`, `vectors`; with a
+    CRF also its `transitions` [C, C], `starts` and `ends` [C], float32. Logits of
+    padding are numbers that mean nothing. Rows are not packed: each text begins at the
+    first position of its row.
+    """
+
+    config: config.BertConfig
+    execution: encoder.Execution
+    head: Head
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: Int[Array, "B *K L"],
+        token_type_ids: Int[Array, "B *K L"],
+        segment_ids: Int[Array, "B *K L"],
+        predicate_positions: Int[Array, "B Q"] | None = None,
+        *,
+        deterministic: bool,
+    ) -> dict[str, Float[Array, "..."]]:
+        head, texts = self.head, input_ids.shape[:-1]
+        if len(texts) != 1 + head.has_several_texts:
+            raise ValueError(f"{head.kind} got input_ids of shape {input_ids.shape}")
+        flat = (input_ids, token_type_ids, segment_ids)
+        ids, types, segments = (x.reshape(-1, x.shape[-1]) for x in flat)
+        x = self._encode(ids, types, segments, deterministic)
+        if head.pools:
+            return self._score_texts(x, segments, texts, deterministic)
+        x = self._drop(self._recurrent(x, segments)[0], deterministic)
+        if head.at_predicate:
+            x = _beside_predicates(x, predicate_positions)
+        return self._score_tokens(x)
+
+    def _encode(
+        self,
+        ids: Int[Array, "B L"],
+        types: Int[Array, "B L"],
+        segments: Int[Array, "B L"],
+        deterministic: bool,
+    ) -> Float[Array, "B L D"]:
+        places = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+        places = jnp.where(segments > 0, places, 0)
+        bert = encoder.Bert(self.config, self.execution, name="encoder")
+        return bert(ids, types, segments, places, deterministic=deterministic)
+
+    def _recurrent(
+        self, x: Float[Array, "B L D"], segments: Int[Array, "B L"]
+    ) -> tuple[Float[Array, "B L W"], Float[Array, "B W"] | None]:
+        """Returns what the head sees of each token, and the BiLSTM's last states."""
+        size = self.head.recurrent_size
+        if not size:
+            return x, None
+        return recurrent.BiLSTM(size, name="recurrent")(x, segments)
+
+    def _drop(self, x: Float[Array, "..."], deterministic: bool) -> Array:
+        # A name of its own, so that its keys do not depend on the other parts.
+        drop = dropout.Dropout(self.head.dropout, name="dropout")
+        return drop(x, deterministic=deterministic)
+
+    def _score_texts(
+        self,
+        x: Float[Array, "N L D"],
+        segments: Int[Array, "N L"],
+        texts: tuple[int, ...],
+        deterministic: bool,
+    ) -> dict[str, Float[Array, "..."]]:
+        head = self.head
+        pooled = self._pool(x, segments)
+        if head.kind == "vectors":
+            return {"vectors": pooled.reshape(*texts, -1).astype(jnp.float32)}
+        classes = 1 if head.kind == "multiple_choice" else head.classes
+        linear = heads.OutputHead(self.config, classes, name=head.kind)
+        logits = linear(self._drop(pooled, deterministic)[:, None])
+        if head.kind == "multiple_choice":
+            return {"logits": logits.reshape(texts)}
+        return {"logits": logits[:, 0]}
+
+    def _pool(
+        self, x: Float[Array, "N L D"], segments: Int[Array, "N L"]
+    ) -> Float[Array, "N W"]:
+        """Returns one vector for each text."""
+        pooling = self.head.pooling
+        if pooling == "cls":
+            first = jnp.zeros((x.shape[0], 1), jnp.int32)
+            return heads.Pooler(self.config, name="pooler")(x, first)[:, 0]
+        x, last = self._recurrent(x, segments)
+        if pooling == "bilstm":
+            assert last is not None  # `Head` has checked it
+            return last
+        return (_mean if pooling == "mean" else _max)(x, segments > 0)
+
+    def _score_tokens(self, x: Float[Array, "..."]) -> dict[str, Float[Array, "..."]]:
+        head = self.head
+        classes = 2 if head.kind == "span" else head.classes
+        linear = heads.OutputHead(self.config, classes, name=head.kind)
+        logits = linear(x.reshape(x.shape[0], -1, x.shape[-1]))
+        outputs = {"logits": logits.reshape(*x.shape[:-1], classes)}
+        if head.crf:
+            outputs |= crf.Transitions(classes, name="crf")()._asdict()
+        return outputs
+
+
+def _beside_predicates(
+    x: Float[Array, "B L D"], positions: Int[Array, "B Q"] | None
+) -> Float[Array, "B Q L W"]:
+    """Puts the state of each predicate behind the state of every token."""
+    if positions is None:
+        raise ValueError("a head with at_predicate needs predicate_positions")
+    at = heads.take_rows(x, positions)
+    shape = (*positions.shape, *x.shape[1:])
+    tokens = jnp.broadcast_to(x[:, None], shape)
+    return jnp.concatenate([tokens, jnp.broadcast_to(at[:, :, None], shape)], axis=-1)
+
+
+def _mean(x: Float[Array, "N L D"], is_token: Array) -> Float[Array, "N D"]:
+    """Returns the mean over the tokens, added up in float32; 0 if there are none."""
+    kept = jnp.where(is_token[..., None], x.astype(jnp.float32), 0.0)
+    count = jnp.maximum(jnp.sum(is_token, axis=1, keepdims=True), 1)
+    return (jnp.sum(kept, axis=1) / count).astype(x.dtype)
+
+
+def _max(x: Float[Array, "N L D"], is_token: Array) -> Float[Array, "N D"]:
+    """Returns the greatest value over the tokens; 0 if there are none."""
+    kept = jnp.where(is_token[..., None], x, -jnp.inf).max(axis=1)
+    return jnp.where(jnp.any(is_token, axis=1, keepdims=True), kept, 0.0)
+
+
+def initialiser(model: TaskModel, sequence_length: int = 8, rows: int = 1):
+    """Returns the pure function key -> parameters, boxed, of a model for a task."""
+    texts = (rows, 1) if model.head.has_several_texts else (rows,)
+    ids = jnp.zeros((*texts, sequence_length), jnp.int32)
+    predicates = jnp.zeros((rows, 1), jnp.int32) if model.head.at_predicate else None
+
+    def init(key: jax.Array) -> dict:
+        made: Any = model.init(key, ids, ids, ids, predicates, deterministic=True)
+        return made["params"]
+
+    return init

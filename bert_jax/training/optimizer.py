@@ -22,7 +22,7 @@ SCHEDULES = ("linear", "polynomial", "wsd", "constant")
 
 # The rule for weight decay (and for LAMB's trust ratio), by the leaf's name.
 DECAYED = ("kernel", "embedding")
-NOT_DECAYED = ("bias", "scale")
+NOT_DECAYED = ("bias", "scale", "transitions", "starts", "ends")  # the last of CRFs
 
 # A leaf below a node of this name holds all layers, stacked on its first axis.
 STACKED = "layers"

@@ -1,0 +1,289 @@
+"""Heads of tasks: shapes, poolings by hand, padding, refusals, dead parameters."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from bert_jax import errors
+from bert_jax.model import config, encoder, parts, task_model
+from bert_jax.training import optimizer, sharding, state
+
+BERT = config.BertConfig(
+    vocab_size=31,
+    hidden_size=12,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=17,
+    max_position_embeddings=11,
+    type_vocab_size=2,
+)
+HEADS = {
+    "classifier": task_model.Head("classifier", 3),
+    "mean": task_model.Head("classifier", 3, pooling="mean"),
+    "max": task_model.Head("classifier", 3, pooling="max"),
+    "mean of bilstm": task_model.Head("classifier", 3, "mean", 5),
+    "bilstm": task_model.Head("classifier", 3, "bilstm", 5),
+    "tagger": task_model.Head("tagger", 4),
+    "bilstm-crf": task_model.Head("tagger", 4, recurrent_size=5, crf=True),
+    "roles": task_model.Head("tagger", 4, crf=True, at_predicate=True),
+    "span": task_model.Head("span"),
+    "multiple_choice": task_model.Head("multiple_choice"),
+    "vectors": task_model.Head("vectors", pooling="mean"),
+}
+# Rows 13, tokens 7, predicates 2, texts of a row 3; the BiLSTM is 2 x 5 wide.
+SHAPES = {
+    "classifier": {"logits": (13, 3)},
+    "mean": {"logits": (13, 3)},
+    "max": {"logits": (13, 3)},
+    "mean of bilstm": {"logits": (13, 3)},
+    "bilstm": {"logits": (13, 3)},
+    "tagger": {"logits": (13, 7, 4)},
+    "bilstm-crf": {
+        "logits": (13, 7, 4),
+        "transitions": (4, 4),
+        "starts": (4,),
+        "ends": (4,),
+    },
+    "roles": {
+        "logits": (13, 2, 7, 4),
+        "transitions": (4, 4),
+        "starts": (4,),
+        "ends": (4,),
+    },
+    "span": {"logits": (13, 7, 2)},
+    "multiple_choice": {"logits": (13, 3)},
+    "vectors": {"vectors": (13, 3, 12)},
+}
+WIDTHS = {
+    "mean of bilstm": (10, 3),
+    "bilstm": (10, 3),
+    "bilstm-crf": (10, 4),
+    "roles": (24, 4),
+}
+each_head = pytest.mark.parametrize("name", HEADS)
+
+
+def model_of(name):
+    return task_model.TaskModel(BERT, encoder.Execution(vocab_multiple=1), HEADS[name])
+
+
+def params_of(model):
+    """Returns parameters that are all different."""
+    shapes = jax.eval_shape(task_model.initialiser(model), jax.random.key(0))
+    leaves, tree = jax.tree.flatten(nn.unbox(shapes))
+    rng = np.random.default_rng(6)
+    made = [jnp.asarray(rng.normal(0, 0.4, x.shape), jnp.float32) for x in leaves]
+    return jax.tree.unflatten(tree, made)
+
+
+def inputs(head):
+    """Returns rows of 7 tokens; row 1 ends after 4, row 2 is padding alone."""
+    rng = np.random.default_rng(1)
+    shape = (13, 3, 7) if head.has_several_texts else (13, 7)
+    segments = np.ones(shape, np.int32)
+    segments[1, ..., 4:] = 0
+    segments[2] = 0
+    ids = rng.integers(1, 31, shape).astype(np.int32) * segments
+    types = rng.integers(0, 2, shape).astype(np.int32) * segments
+    predicates = np.stack([np.arange(13) % 4, np.zeros(13)], 1).astype(np.int32)
+    made = [ids, types, segments] + [predicates] * head.at_predicate
+    return [jnp.asarray(x) for x in made]
+
+
+def run(model, params, given, key=None):
+    rngs = {} if key is None else {"dropout": key}
+    return model.apply({"params": params}, *given, deterministic=key is None, rngs=rngs)
+
+
+def sequence_output(model, params, given):
+    """Returns the states of the encoder alone."""
+    ids, types, segments = (x.reshape(-1, 7) for x in given[:3])
+    bert = encoder.Bert(model.config, model.execution)
+    positions = jnp.broadcast_to(jnp.arange(7), ids.shape)
+    return bert.apply(
+        {"params": params["encoder"]},
+        *(ids, types, segments, positions * (segments > 0)),
+        deterministic=True,
+    )
+
+
+@each_head
+def test_outputs_are_finite_float32_of_the_promised_shapes(name):
+    model, head = model_of(name), HEADS[name]
+    outputs = run(model, params_of(model), inputs(head))
+    assert {key: x.shape for key, x in outputs.items()} == SHAPES[name]
+    for x in outputs.values():
+        assert x.dtype == jnp.float32 and np.isfinite(x).all()
+
+
+@each_head
+def test_parts_are_the_top_of_the_tree_and_every_parameter_is_used(name):
+    model, head = model_of(name), HEADS[name]
+    params, given = params_of(model), inputs(head)
+    assert set(params) == set(task_model.parts(head))
+    if name in WIDTHS:
+        assert params[head.kind]["dense"]["kernel"].shape == WIDTHS[name]
+
+    def loss(params):
+        outputs = run(model, params, given, jax.random.key(2))
+        return sum(jnp.sum(x**3) for x in outputs.values())
+
+    for path, gradient in jax.tree_util.tree_leaves_with_path(jax.grad(loss)(params)):
+        assert np.isfinite(gradient).all(), path
+        assert np.abs(gradient).max() > 0, path
+
+
+@each_head
+def test_padding_is_not_seen(name):
+    model, head = model_of(name), HEADS[name]
+    params, given = params_of(model), inputs(head)
+    other = [given[0] + 3 * (given[2] == 0), given[1] + (given[2] == 0), *given[2:]]
+    one, two = run(model, params, given), run(model, params, other)
+    seen = np.asarray(given[2] > 0)
+    for name_, x in one.items():
+        kept = np.arange(13) != 2
+        x, y = np.asarray(x), np.asarray(two[name_])
+        if name_ == "logits" and head.kind in ("tagger", "span"):
+            if head.at_predicate:
+                x, y = x.swapaxes(1, 2), y.swapaxes(1, 2)
+            x, y, kept = x[seen], y[seen], slice(None)
+        elif name_ in ("transitions", "starts", "ends"):
+            kept = slice(None)
+        np.testing.assert_array_equal(x[kept], y[kept])
+
+
+@pytest.mark.parametrize("name", ["mean", "max", "classifier", "vectors"])
+def test_poolings_are_those_of_numpy(name):
+    model, head = model_of(name), HEADS[name]
+    params, given = params_of(model), inputs(head)
+    x = np.asarray(sequence_output(model, params, given), np.float64)
+    lengths = np.asarray(given[2]).reshape(-1, 7).sum(1)
+    rows = [row[:count] for row, count in zip(x, lengths, strict=True)]
+    if name == "classifier":
+        dense = jax.tree.map(np.asarray, params["pooler"]["dense"])
+        pooled = np.tanh(x[:, 0] @ dense["kernel"] + dense["bias"])
+    elif name == "max":
+        pooled = np.stack([r.max(0) if len(r) else np.zeros(12) for r in rows])
+    else:
+        pooled = np.stack([r.mean(0) if len(r) else np.zeros(12) for r in rows])
+    found = run(model, params, given)
+    if name == "vectors":
+        expected = pooled.reshape(13, 3, 12)
+        np.testing.assert_allclose(found["vectors"], expected, rtol=1e-4, atol=1e-5)
+        return
+    dense = jax.tree.map(np.asarray, params["classifier"]["dense"])
+    expected = pooled @ dense["kernel"] + dense["bias"]
+    np.testing.assert_allclose(found["logits"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_tagger_at_predicates_reads_the_token_then_the_predicate():
+    model = model_of("roles")
+    params, given = params_of(model), inputs(model.head)
+    x = np.asarray(sequence_output(model, params, given))
+    found = run(model, params, given)["logits"]
+    dense = jax.tree.map(np.asarray, params["tagger"]["dense"])
+    for row, query, token in [(0, 0, 5), (3, 0, 2), (3, 1, 2), (5, 0, 6)]:
+        at = int(given[3][row, query])
+        both = np.concatenate([x[row, token], x[row, at]])
+        expected = both @ dense["kernel"] + dense["bias"]
+        np.testing.assert_allclose(
+            found[row, query, token], expected, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_each_choice_is_scored_alone():
+    model = model_of("multiple_choice")
+    params, given = params_of(model), inputs(model.head)
+    swapped = [x[:, jnp.array([2, 0, 1])] for x in given]
+    found = run(model, params, given)["logits"]
+    again = run(model, params, swapped)["logits"]
+    np.testing.assert_allclose(again, found[:, [2, 0, 1]], rtol=1e-5, atol=1e-6)
+    assert len(set(np.asarray(found[0]).round(4))) == 3
+
+
+def test_dropout_of_the_head_is_its_own():
+    quiet = dataclasses.replace(
+        BERT, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
+    head = task_model.Head("classifier", 3, dropout=0.5)
+    model = task_model.TaskModel(quiet, encoder.Execution(), head)
+    params, given = params_of(model), inputs(head)
+    one, same, other = (
+        run(model, params, given, jax.random.key(seed))["logits"] for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+    none = dataclasses.replace(model, head=dataclasses.replace(head, dropout=0.0))
+    np.testing.assert_array_equal(
+        run(none, params, given, jax.random.key(1))["logits"],
+        run(model, params, given)["logits"],
+    )
+
+
+@each_head
+def test_every_parameter_has_a_rule_for_decay_and_a_place_on_the_mesh(name):
+    model = model_of(name)
+    mesh = sharding.make_mesh(2, 2, 1)
+    optim = optimizer.make(optimizer.OptimizerConfig(learning_rate=0.1), 10)
+    shapes = state.abstract(task_model.initialiser(model), optim, mesh)
+    names = {"/".join(str(k.key) for k in path) for path, decays in _decays(shapes)}
+    assert "encoder/embeddings/word_embeddings/embedding" in names
+    assert not [n for n in names if n.startswith("crf/") or n.endswith("bias")]
+    assert shapes.params["encoder"]["layers"]["output"]["kernel"].sharding.spec[2]
+
+
+def _decays(shapes):
+    mask = optimizer.decay_mask(shapes.params)
+    return [(p, d) for p, d in jax.tree_util.tree_leaves_with_path(mask) if d]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"kind": "tags"}, "head.kind is 'tags'"),
+        ({"kind": "classifier", "pooling": "first"}, "head.pooling is 'first'"),
+        ({"kind": "classifier", "classes": 0}, "head.classes is 0"),
+        ({"kind": "classifier", "dropout": 1.0}, "head.dropout is 1.0"),
+        ({"kind": "classifier", "crf": True}, "head.crf is for taggers"),
+        ({"kind": "span", "at_predicate": True}, "head.at_predicate is for taggers"),
+        ({"kind": "classifier", "pooling": "bilstm"}, "head.recurrent_size is 0"),
+        ({"kind": "vectors", "recurrent_size": 4}, "does not read the BiLSTM"),
+        ({"kind": "tagger", "recurrent_size": -4}, "head.recurrent_size is -4"),
+    ],
+)
+def test_heads_that_cannot_be_are_refused(keys, words):
+    with pytest.raises(errors.InputError) as caught:
+        task_model.Head(**keys)
+    assert words in str(caught.value)
+
+
+def test_rows_of_the_wrong_rank_and_missing_predicates_are_refused():
+    model = model_of("multiple_choice")
+    given = inputs(HEADS["tagger"])
+    with pytest.raises(ValueError, match="multiple_choice got input_ids of shape"):
+        run(model, params_of(model), given)
+    model = model_of("roles")
+    with pytest.raises(ValueError, match="needs predicate_positions"):
+        run(model, params_of(model), given)
+
+
+@pytest.mark.parametrize("name", ["classifier", "tagger", "span", "multiple_choice"])
+def test_the_layout_and_the_numbers_are_those_of_parts(name):
+    """So what is trained here is exported as what others load."""
+    model, head = model_of(name), HEADS[name]
+    classes = head.classes if name != "span" else 2
+    of_parts = task_model.parts(head)
+    params, given = params_of(model), inputs(head)
+    expected = parts.shapes(BERT, of_parts, classes)
+    sizes = [jax.tree.map(lambda x: x.shape, tree) for tree in (params, expected)]
+    assert sizes[0] == sizes[1]
+    flat = [x.reshape(-1, 7) for x in given]
+    positions = jnp.broadcast_to(jnp.arange(7), flat[0].shape) * flat[2]
+    whole = parts.Parts(BERT, model.execution, of_parts, classes)
+    expected = whole.apply({"params": params}, *flat, positions, deterministic=True)
+    found = run(model, params, given)["logits"]
+    np.testing.assert_array_equal(found.reshape(-1), expected["logits"].reshape(-1))
