@@ -25,7 +25,7 @@ from bert_jax.training import checkpoint, sharding
 
 GIVEN = configuration.GIVEN
 # What may differ between the folder and the run: it is no part of the weights.
-_FREE = (
+FREE = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
     "initializer_range",
@@ -90,7 +90,7 @@ def _check_architecture(
     folder: Path,
 ) -> None:
     """Raises InputError unless the two differ only in what is free or asked for."""
-    free = {*_FREE, "vocab_size"}
+    free = {*FREE, "vocab_size"}
     longer = ours.max_position_embeddings > theirs.max_position_embeddings
     if longer and init.positions != "same":
         free.add("max_position_embeddings")
@@ -160,9 +160,9 @@ def read(
         flat["mlm_head/decoder"] = flat[_WORDS]
     params = places.nested(flat)
     rows = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"].shape[0]
-    params = _placed(parts.pad_vocabulary(params, rows), shapes, folder)
+    params = placed(parts.pad_vocabulary(params, rows), shapes, folder)
     if init.drawn:
-        params |= _drawn(settings, shapes, draw, init.drawn)
+        params |= drawn(settings.run.seed, shapes, draw, init.drawn)
     if jax.process_index() == 0:
         record = found.report.record() | {"drawn": sorted(init.drawn)}
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
@@ -276,7 +276,7 @@ def piece_sources(
     ]
 
 
-def _placed(params: PyTree, shapes: PyTree, folder: Path) -> PyTree:
+def placed(params: PyTree, shapes: PyTree, folder: Path) -> PyTree:
     """Puts parameters onto the mesh as `shapes` says, part by part."""
 
     def put(path: Any, array: np.ndarray, shape: jax.ShapeDtypeStruct) -> jax.Array:
@@ -296,13 +296,13 @@ def _placed(params: PyTree, shapes: PyTree, folder: Path) -> PyTree:
     return jax.tree_util.tree_map_with_path(put, params, wanted)
 
 
-def _drawn(
-    settings: configuration.PretrainingConfig,
+def drawn(
+    seed: int,
     shapes: PyTree,
     draw: Callable[[jax.Array], PyTree],
     names: frozenset[str],
 ) -> dict[str, PyTree]:
-    """Draws parts from the seed of the run, as a fresh run would."""
+    """Draws parts from the seed of a run, as a fresh run would."""
     places_ = jax.tree.map(lambda x: x.sharding, {n: shapes[n] for n in sorted(names)})
 
     def some(key: jax.Array) -> PyTree:
@@ -310,5 +310,4 @@ def _drawn(
         return {name: made[name] for name in sorted(names)}
 
     mesh = next(iter(jax.tree.leaves(places_))).mesh
-    drawn = sharding.jit(some, mesh, out_shardings=places_)
-    return drawn(jax.random.key(settings.run.seed))
+    return sharding.jit(some, mesh, out_shardings=places_)(jax.random.key(seed))

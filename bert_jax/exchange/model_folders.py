@@ -1,6 +1,6 @@
 """Model folders of any kind, read the same way: whose they are shows in their files.
 
-A workdir of a run, an export of ours, a folder of Hugging Face's (or one of its files),
+A workdir of a run (of fine-tuning: its best model), an export of ours, a folder of Hugging Face's (or one of its files),
 and Google's TensorFlow 1 checkpoints.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from bert_jax import errors, workdirs
+from bert_jax.exchange import task_folders
 from bert_jax.formats import (
     huggingface,
     huggingface_config,
@@ -61,6 +62,7 @@ def kind_of(path: Path) -> str:
     """
     if not path.is_dir():
         return _kind_of_file(path)
+    path = _of_run(path)
     if (path / native.CONFIG).is_file():
         return "bert_jax"
     if tensors.has_weights(path):
@@ -75,6 +77,11 @@ def kind_of(path: Path) -> str:
         f"{' or '.join(tensors.WEIGHTS)}, or {tensorflow1.CONFIG} with a checkpoint of "
         "TensorFlow 1"
     )
+
+
+def _of_run(path: Path) -> Path:
+    """Returns the best model of a fine-tuning run, or the path as it is."""
+    return task_folders.best(path) or path
 
 
 def _kind_of_file(path: Path) -> str:
@@ -105,7 +112,7 @@ def read(
       InputError: something is missing, left over, damaged or does not fit.
       CheckpointError: a workdir has no usable checkpoint.
     """
-    choice = choice or formats_weights.Choice()
+    choice, path = choice or formats_weights.Choice(), _of_run(path)
     kind = kind_of(path)
     folder = path if path.is_dir() else path.parent
     if kind == "workdir":
@@ -130,6 +137,7 @@ def architecture(path: Path) -> config.BertConfig:
     Raises:
       InputError: as `read`.
     """
+    path = _of_run(path)
     kind = kind_of(path)
     folder = path if path.is_dir() else path.parent
     if kind == "workdir":
@@ -143,6 +151,7 @@ def architecture(path: Path) -> config.BertConfig:
 
 def tokenizer_folder(path: Path) -> Path:
     """Returns where a model folder keeps its tokenizer."""
+    path = _of_run(path)
     folder = path if path.is_dir() else path.parent
     return folder / workdirs.TOKENIZER if kind_of(path) == "workdir" else folder
 

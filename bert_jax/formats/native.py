@@ -30,10 +30,12 @@ def read(
     choice = choice or weights.Choice()
     folder = path if path.is_dir() else path.parent
     bert, labels, named = read_config(folder)
+    _refuse_task_parts(folder, named, choice)
     raw = tensors.read(folder / PARAMETERS)
     found = weights.Found(raw.arrays, {n: n for n in raw.arrays}, str(folder))
     inside = frozenset(name.split("/")[0] for name in raw.arrays)
-    wanted = frozenset({"encoder", *named}) | (inside & set(model_parts.PARTS))
+    wanted = frozenset({"encoder", *named}) - {*model_parts.TASK_PARTS}
+    wanted |= inside & set(model_parts.PARTS)
     num_labels = _num_labels(found)
     if labels and inside & set(_CLASSIFYING) and len(labels) != num_labels:
         raise errors.InputError(
@@ -49,6 +51,20 @@ def read(
     nested = places.nested(params)
     made = weights.Weights(bert, nested, labels if {*_CLASSIFYING} & {*nested} else ())
     return made, dataclasses.replace(report, source="bert_jax", files=raw.files)
+
+
+def _refuse_task_parts(
+    folder: Path, named: tuple[str, ...], choice: weights.Choice
+) -> None:
+    """Raises InputError for parts that only a task's model has, unless ignored."""
+    own = [name for name in named if name in model_parts.TASK_PARTS]
+    left = [name for name in own if not weights.matches(name, choice.ignore)]
+    if left:
+        raise errors.InputError(
+            f"{folder} has {', '.join(left)}, which only a task of bert_jax computes: "
+            "finetune, evaluate and predict read it; to have the encoder alone, leave "
+            f"the head behind with --ignore={','.join([*own, 'classifier', 'tagger'])}"
+        )
 
 
 def write(folder: Path, given: weights.Weights, *, dtype: str) -> None:
@@ -93,9 +109,10 @@ def read_config(
     if not isinstance(labels, list) or not all(isinstance(x, str) for x in labels):
         raise errors.InputError(f"{path}: labels must be a list of names")
     parts = tree["parts"] if "parts" in tree else None
-    if not isinstance(parts, list) or not all(x in model_parts.PARTS for x in parts):
+    known = (*model_parts.PARTS, *model_parts.TASK_PARTS)
+    if not isinstance(parts, list) or not all(x in known for x in parts):
         raise errors.InputError(
-            f"{path}: parts must be a list of some of {', '.join(model_parts.PARTS)}"
+            f"{path}: parts must be a list of some of {', '.join(known)}"
         )
     if "model" not in tree or not isinstance(tree["model"], dict):
         raise errors.InputError(f"{path} has no group 'model'")

@@ -38,8 +38,9 @@ class Weights:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts, in the order of `model.parts.PARTS`."""
-        return tuple(name for name in model_parts.PARTS if name in self.params)
+        """The parts, in the order of `model.parts`."""
+        known = (*model_parts.PARTS, *model_parts.TASK_PARTS)
+        return tuple(name for name in known if name in self.params)
 
     @property
     def num_labels(self) -> int:

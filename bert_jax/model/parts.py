@@ -26,6 +26,8 @@ PARTS = (
     "tagger",
     "span",
 )
+# Of fine-tuned models alone (`task_model`); no other format has a place for them.
+TASK_PARTS = ("recurrent", "crf")
 _NEED_POOLER = ("nsp_head", "classifier", "multiple_choice")
 
 

@@ -1,0 +1,173 @@
+"""The folder of a fine-tuned model: weights, tokenizer, and what its task must know.
+
+`model.json` and `parameters.safetensors` are those of `formats.native`; `task.json` has
+the settings of the run and what its training data said (the labels and their like).
+A run keeps its best model in `best/<step>/`.
+"""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import PyTree
+
+from bert_jax import errors, finetuning_configuration, json_file
+from bert_jax.data import finished_folder
+from bert_jax.formats import native, places, tensors, weights
+from bert_jax.model import config as model_config
+from bert_jax.text import tokenizer as tokenizers
+
+TASK, FORMAT = "task.json", "bert_jax task 1"
+BEST = "best"
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """What a task must know of the data it was trained on.
+
+    Attributes:
+      labels: the names of the classes, in the order of the head's rows.
+      scheme: of tags, as `BIO`, or empty.
+      mean, deviation: of scores.
+      lowest, highest: of scores.
+      threshold: of a decision, tuned on the dev data; what it means is the task's.
+    """
+
+    labels: tuple[str, ...] = ()
+    scheme: str = ""
+    mean: float = 0.0
+    deviation: float = 1.0
+    lowest: float = 0.0
+    highest: float = 1.0
+    threshold: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TaskFolder:
+    """A fine-tuned model as it lies in its folder.
+
+    Attributes:
+      params: numpy arrays; the vocabulary has no padding.
+      metrics: of the dev data, when it was kept.
+    """
+
+    settings: finetuning_configuration.FinetuningConfig
+    learned: Learned
+    bert: model_config.BertConfig
+    params: PyTree
+    tokenizer: tokenizers.Tokenizer
+    metrics: dict[str, float]
+
+
+def is_task(folder: Path) -> bool:
+    """Says whether a folder holds a fine-tuned model, or the run that made it."""
+    return (folder / TASK).is_file() or best(folder) is not None
+
+
+def best(workdir: Path) -> Path | None:
+    """Returns the folder of the best model of a run, or None if there is none yet."""
+    folder = workdir / BEST
+    if not folder.is_dir():
+        return None
+    steps = [entry for entry in folder.iterdir() if entry.name.isdigit()]
+    return max(steps, key=lambda entry: int(entry.name), default=None)
+
+
+def write_best(workdir: Path, step: int, made: TaskFolder) -> None:
+    """Writes the best model of a run in place of the one before.
+
+    Raises:
+      StorageError: the disk refuses it; the one before is then still there.
+    """
+    target = workdir / BEST / str(step)
+    shutil.rmtree(target, ignore_errors=True)
+    write(target, made)
+    for entry in target.parent.iterdir():
+        if entry != target:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def write(folder: Path, made: TaskFolder) -> None:
+    """Writes a fine-tuned model into a folder that is not there yet.
+
+    Raises:
+      InputError: the folder is there, or a parameter is not finite.
+      StorageError: the disk refuses it.
+    """
+    labels = made.learned.labels if _named(made) else ()
+    given = weights.Weights(made.bert, made.params, labels)
+    tree = {
+        "format": FORMAT,
+        "settings": finetuning_configuration.to_dict(made.settings),
+        "learned": dataclasses.asdict(made.learned),
+        "metrics": made.metrics,
+    }
+    text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+    with finished_folder.building(folder) as unfinished:
+        native.write(unfinished, given, dtype="float32")
+        made.tokenizer.save(unfinished)
+        (unfinished / TASK).write_text(text, encoding="utf-8")
+
+
+def _named(made: TaskFolder) -> bool:
+    """Says whether the head has one row a label, as those of `native` have."""
+    parts = {"classifier", "tagger"} & set(made.params)
+    return bool(made.learned.labels and parts)
+
+
+def read(folder: Path) -> TaskFolder:
+    """Reads a fine-tuned model, or the best one of a run.
+
+    Raises:
+      InputError: it is none, or it is damaged.
+    """
+    folder = best(folder) or folder
+    tree = json_file.read_object(folder / TASK)
+    if "format" not in tree or tree["format"] != FORMAT:
+        raise errors.InputError(
+            f"{folder / TASK} is not of the format {FORMAT!r}: it was written by "
+            "another version, or is not of bert_jax"
+        )
+    try:
+        settings = finetuning_configuration.parse(tree["settings"])
+        learned = Learned(
+            **tree["learned"] | {"labels": tuple(tree["learned"]["labels"])}
+        )
+        metrics = {name: float(value) for name, value in tree["metrics"].items()}
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        errors.InputError,
+    ) as error:
+        raise errors.InputError(
+            f"{folder / TASK} is damaged or was changed by hand: {error}"
+        ) from None
+    bert, _, parts = native.read_config(folder)
+    raw = tensors.read(folder / native.PARAMETERS).arrays
+    lacking = set(parts) - {name.split("/")[0] for name in raw}
+    if lacking:
+        raise errors.InputError(
+            f"{folder / native.PARAMETERS} has no {', '.join(sorted(lacking))}: copy "
+            "the folder again"
+        )
+    params = places.nested({name: x.astype(np.float32) for name, x in raw.items()})
+    tokenizer = tokenizers.load(folder, require_mask=False)
+    return TaskFolder(settings, learned, bert, params, tokenizer, metrics)
+
+
+def check_shapes(made: TaskFolder, shapes: PyTree, folder: Path) -> None:
+    """Raises InputError unless the parameters are those of the task's model."""
+    there: dict[str, Any] = {n: x.shape for n, x in places.flat(made.params).items()}
+    wanted = {name: x.shape for name, x in places.flat(shapes).items()}
+    for name in sorted(there.keys() | wanted.keys()):
+        one, other = there.get(name), wanted.get(name)
+        if one != other:
+            raise errors.InputError(
+                f"{folder}: the parameter {name} has the shape {one}, and the task's "
+                f"model wants {other}: its files do not belong together"
+            )

@@ -1,0 +1,193 @@
+"""The weights that a fine-tuning run starts from: a given encoder, a fresh head.
+
+What is drawn and what is left behind is returned to be said aloud.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from bert_jax import errors, finetuning_configuration
+from bert_jax.exchange import initial_weights, model_folders, task_folders
+from bert_jax.formats import places, weights
+from bert_jax.model import config as model_config
+from bert_jax.model import parts
+from bert_jax.text import tokenizer as tokenizers
+
+_POSITIONS = "encoder/embeddings/position_embeddings/embedding"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Start:
+    """What a run begins with.
+
+    Attributes:
+      bert: the architecture, with the keys that the config sets.
+      tokenizer: of the run.
+      given: parts that were read: numpy arrays, the vocabulary not padded.
+      left: parts of the folder that the run has no use for.
+      sums: sha256 of the files that were read.
+    """
+
+    bert: model_config.BertConfig
+    tokenizer: tokenizers.Tokenizer
+    given: dict[str, PyTree]
+    left: tuple[str, ...] = ()
+    sums: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def read(
+    settings: finetuning_configuration.FinetuningConfig, wanted: tuple[str, ...]
+) -> Start:
+    """Reads what a run starts from.
+
+    Args:
+      wanted: the parts of the run's model.
+
+    Raises:
+      InputError: the folder holds no model that fits, or a key of the config cannot be.
+    """
+    if settings.init_from == "none":
+        return _fresh(settings)
+    folder = Path(settings.init_from)
+    ignore = [x.strip() for x in settings.init.ignore.split(",") if x.strip()]
+    params, found, tokenizer, sums = _read(folder, tuple(ignore))
+    bert = _with_keys(found, settings)
+    heads = settings.init.head == "given"
+    kept = {"encoder", "pooler"} | ({*wanted} if heads else set())
+    given = {name: params[name] for name in params if name in kept & {*wanted}}
+    lacking = sorted({*wanted} - {*given} - {"pooler"}) if heads else []
+    if lacking:
+        raise errors.InputError(
+            f"{folder} has no {', '.join(lacking)}, and init.head is given: leave it "
+            "out to draw the head of the task"
+        )
+    flat = places.flat(given)
+    flat[_POSITIONS] = initial_weights.extend_positions(
+        flat[_POSITIONS],
+        bert.max_position_embeddings,
+        bert.position_offset,
+        settings.init.positions,
+    )
+    left = tuple(sorted(name for name in params if name not in given))
+    return Start(bert, tokenizer, places.nested(flat), left, sums)
+
+
+def _read(
+    folder: Path, ignore: tuple[str, ...]
+) -> tuple[PyTree, model_config.BertConfig, tokenizers.Tokenizer, dict[str, str]]:
+    """Returns parameters, architecture, tokenizer and sums of a folder of any kind."""
+    if task_folders.is_task(folder):
+        made = task_folders.read(folder)
+        return made.params, made.bert, made.tokenizer, {}
+    found = model_folders.read(folder, weights.Choice(ignore=ignore))
+    assert found.tokenizer is not None
+    return (
+        found.weights.params,
+        found.weights.config,
+        found.tokenizer,
+        found.report.files,
+    )
+
+
+def _with_keys(
+    bert: model_config.BertConfig, settings: finetuning_configuration.FinetuningConfig
+) -> model_config.BertConfig:
+    """Returns an architecture with the keys of the config that change no weight."""
+    made = dataclasses.replace(bert, **settings.model)
+    free = (*initial_weights.FREE, "hidden_act")
+    if settings.init.positions != "same":
+        free = (*free, "max_position_embeddings")
+    for name, value in settings.model.items():
+        if name not in free and getattr(bert, name) != value:
+            raise errors.InputError(
+                f"model.{name} is {value!r}, and the weights of {settings.init_from} "
+                f"have {getattr(bert, name)!r}: leave it unset"
+            )
+    return made
+
+
+def _fresh(settings: finetuning_configuration.FinetuningConfig) -> Start:
+    """Returns architecture and tokenizer alone."""
+    vocab = Path(settings.text.vocab)
+    if vocab.is_dir():
+        vocab = _tokenizer_folder(vocab)
+    tokenizer = tokenizers.load(vocab, require_mask=False)
+    given = dict(settings.model)
+    if Path(settings.size).is_dir():
+        size = dataclasses.asdict(_architecture(Path(settings.size)))
+    else:
+        size = dataclasses.asdict(model_config.published(settings.size))
+    bert = model_config.BertConfig(
+        **{**size, **given, "vocab_size": tokenizer.vocab_size}
+    )
+    return Start(bert, tokenizer, {})
+
+
+def _tokenizer_folder(folder: Path) -> Path:
+    best = task_folders.best(folder)
+    if best is not None:
+        return best
+    try:
+        return model_folders.tokenizer_folder(folder)
+    except errors.InputError:  # a vocabulary alone
+        return folder
+
+
+def _architecture(folder: Path) -> model_config.BertConfig:
+    if task_folders.is_task(folder):
+        return task_folders.read(folder).bert
+    return model_folders.architecture(folder)
+
+
+def parameters(
+    start: Start,
+    shapes: PyTree,
+    draw: Callable[[jax.Array], PyTree],
+    seed: int,
+    reinit_layers: int = 0,
+) -> PyTree:
+    """Returns the parameters of a run on its mesh: what was given, the rest drawn.
+
+    Args:
+      shapes: abstract parameters of the run, with shardings.
+      draw: makes fresh parameters from a key.
+      seed: of what is drawn.
+      reinit_layers: top layers that are drawn although they are given.
+    """
+    if not start.given:
+        return initial_weights.drawn(seed, shapes, draw, frozenset(shapes))
+    words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
+    given = parts.pad_vocabulary(start.given, words.shape[0])
+    names = frozenset(shapes) - frozenset(given)
+    if reinit_layers:
+        given = _with_fresh_layers(given, shapes, draw, seed, reinit_layers)
+    params = initial_weights.placed(given, shapes, Path("the given folder"))
+    if names:
+        params |= initial_weights.drawn(seed, shapes, draw, names)
+    return params
+
+
+def _with_fresh_layers(
+    given: PyTree, shapes: PyTree, draw: Callable, seed: int, count: int
+) -> PyTree:
+    """Returns given parameters whose top layers are drawn."""
+    layers = given["encoder"]["layers"]
+    have = jax.tree.leaves(layers)[0].shape[0]
+    if count > have:
+        raise errors.InputError(
+            f"recipe.reinit_layers is {count}, and the model has {have} stacked layers"
+        )
+    fresh = initial_weights.drawn(seed, shapes, draw, frozenset({"encoder"}))
+
+    def top(old: np.ndarray, new: jax.Array) -> np.ndarray:
+        made = np.array(old)
+        made[have - count :] = np.asarray(new)[have - count :]
+        return made
+
+    mixed = jax.tree.map(top, layers, fresh["encoder"]["layers"])
+    return given | {"encoder": given["encoder"] | {"layers": mixed}}
