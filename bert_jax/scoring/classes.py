@@ -9,20 +9,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
 from bert_jax import errors
-from bert_jax.scoring import calibration, scores
-from bert_jax.scoring import items as scored_items
+from bert_jax.scoring import calibration, items, scores
 
 NONE = "(none)"  # an example without any label, in a list of errors
 
 
-def single(
-    labels: tuple[str, ...],
+def single_label(
     truths: Int[np.ndarray, " n"],
     probabilities: Float[np.ndarray, "n C"],
-    items: Sequence[scored_items.Item],
+    labels: tuple[str, ...],
+    *,
+    where: Sequence[str],
+    texts: Sequence[str],
 ) -> scores.Scores:
     """Returns the scores where every example has one class: the likeliest is taken.
 
@@ -35,7 +36,7 @@ def single(
       InputError: there is no example, or scikit-learn is not installed.
       NotFiniteError: a probability is not finite.
     """
-    scored_items.check(items, probabilities)
+    items.check(where, probabilities)
     sklearn = _metrics()
     found = probabilities.argmax(axis=1)
     hits = found == truths
@@ -57,8 +58,12 @@ def single(
         at: float(probabilities[at, found[at]] - probabilities[at, truths[at]])
         for at in np.flatnonzero(~hits).tolist()
     }
-    wrong = scored_items.wrong(
-        items, badness, lambda at: labels[truths[at]], lambda at: labels[found[at]]
+    wrong = items.worst(
+        badness,
+        where,
+        texts,
+        lambda at: labels[truths[at]],
+        lambda at: labels[found[at]],
     )
     return scores.Scores(
         metrics,
@@ -69,16 +74,19 @@ def single(
     )
 
 
-def several(
-    labels: tuple[str, ...],
-    truths: Bool[np.ndarray, "n C"],
+def multi_label(
+    truths: Num[np.ndarray, "n C"],
     probabilities: Float[np.ndarray, "n C"],
-    items: Sequence[scored_items.Item],
+    labels: tuple[str, ...],
+    *,
+    where: Sequence[str],
+    texts: Sequence[str],
     threshold: float = 0.5,
 ) -> scores.Scores:
     """Returns the scores where an example has any number of classes (multi-label).
 
-    Those whose probability is `threshold` or more are taken. The metrics are
+    `truths` are 0 and 1. Classes whose probability is above `threshold` are taken. The
+    metrics are
     `subset_accuracy` (all classes of an example right), `precision`, `recall` and `f1`
     as `macro_...` and `micro_...`, and `ece` and the certainty over all decisions,
     each sure of itself by the probability of what was decided. The badness of an error
@@ -89,27 +97,28 @@ def several(
       InputError: there is no example, or scikit-learn is not installed.
       NotFiniteError: a probability is not finite.
     """
-    scored_items.check(items, probabilities)
-    found = probabilities >= threshold
-    hits = found == truths
+    items.check(where, probabilities)
+    is_true, found = truths > 0, probabilities > threshold
+    hits = found == is_true
     sure = np.where(found, probabilities, 1 - probabilities)
     certainty = scores.Certainty(sure.ravel(), hits.ravel())
     metrics = {"subset_accuracy": float(hits.all(axis=1).mean())}
-    metrics |= _means(truths, found)
+    metrics |= _means(is_true, found)
     metrics["ece"] = calibration.bins(certainty).expected_error
     worst = np.where(hits, -np.inf, 2 * sure - 1).max(axis=1)
     badness = {
         at: float(worst[at]) for at in np.flatnonzero(~hits.all(axis=1)).tolist()
     }
-    wrong = scored_items.wrong(
-        items,
+    wrong = items.worst(
         badness,
-        lambda at: _named(labels, truths[at]),
+        where,
+        texts,
+        lambda at: _named(labels, is_true[at]),
         lambda at: _named(labels, found[at]),
     )
     return scores.Scores(
         metrics,
-        _classes(labels, truths, found),
+        _classes(labels, is_true, found),
         certainty=certainty,
         errors=wrong,
     )

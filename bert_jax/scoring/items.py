@@ -1,7 +1,6 @@
-"""What is scored: that it can be, where each item is from, and the worst errors."""
+"""What is scored: that it can be, and which of it is most wrong."""
 
-import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -12,50 +11,48 @@ from bert_jax.scoring import scores
 MOST_ERRORS = 100
 
 
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """An example as a list of errors names it: its place, and its text."""
-
-    where: str
-    text: str
-
-
-def check(items: Sequence[Item], outputs: Float[np.ndarray, "n ..."]) -> None:
+def check(where: Sequence[str], outputs: Float[np.ndarray, "n ..."]) -> None:
     """Refuses to score nothing, or what a model that has diverged said.
 
+    Args:
+      where: the place of each example.
+      outputs: what the model said of each.
+
     Raises:
-      InputError: there is no item.
-      NotFiniteError: an output is not finite; the first such item is named.
+      InputError: there is no example.
+      NotFiniteError: an output is not finite; the first such example is named.
     """
-    if not items:
+    if not where:
         raise errors.InputError(
             "there is nothing to score: give a file with labelled examples"
         )
-    finite = np.isfinite(outputs).reshape(len(items), -1).all(axis=1)
+    finite = np.isfinite(outputs).reshape(len(where), -1).all(axis=1)
     if not finite.all():
         raise errors.NotFiniteError(
-            f"the model's output for {items[int(np.argmin(finite))].where} is not a "
-            "finite number: it has diverged; take an earlier checkpoint, or train it "
-            "anew with a lower learning rate"
+            f"the model's output for {where[int(np.argmin(finite))]} is not a finite "
+            "number: it has diverged; take an earlier checkpoint, or train it anew "
+            "with a lower learning rate"
         )
 
 
-def wrong(
-    items: Sequence[Item],
+def worst(
     badness: Mapping[int, float],
+    where: Sequence[str],
+    texts: Sequence[str],
     expected: Callable[[int], str],
     found: Callable[[int], str],
 ) -> tuple[scores.Error, ...]:
-    """Returns the worst errors among items whose numbers have a badness."""
-    return worst(
-        scores.Error(bad, items[at].where, items[at].text, expected(at), found(at))
-        for at, bad in badness.items()
-    )
-
-
-def worst(found: Iterable[scores.Error]) -> tuple[scores.Error, ...]:
-    """Returns the errors of highest badness, a hundred at most, the worst first.
+    """Returns the wrong predictions, the worst first, a hundred at most.
 
     Those of equal badness keep their order.
+
+    Args:
+      badness: of the number of each wrong example.
+      expected: what an example's label is, by its number.
+      found: what the model said of it.
     """
-    return tuple(sorted(found, key=lambda e: -e.badness)[:MOST_ERRORS])
+    chosen = sorted(badness, key=lambda at: -badness[at])[:MOST_ERRORS]
+    return tuple(
+        scores.Error(badness[at], where[at], texts[at], expected(at), found(at))
+        for at in chosen
+    )

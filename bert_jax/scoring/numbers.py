@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bert_jax import errors
-from bert_jax.scoring import items as scored_items
-from bert_jax.scoring import scores
+from bert_jax.scoring import items, scores
 
 _CONSTANT = 1e-13  # of the mean: a smaller deviation is float64's rounding
 
@@ -19,23 +18,26 @@ _CONSTANT = 1e-13  # of the mean: a smaller deviation is float64's rounding
 def score(
     truths: Float[np.ndarray, " n"],
     predictions: Float[np.ndarray, " n"],
-    items: Sequence[scored_items.Item],
+    *,
+    where: Sequence[str],
+    texts: Sequence[str],
 ) -> scores.Scores:
     """Returns `pearson`, `spearman`, `rmse`, `mae`, and the predictions furthest off.
 
     The badness of an error is the distance from the truth.
 
     Raises:
-      InputError: there is no item, or scikit-learn is not installed.
+      InputError: there is no example, or scikit-learn is not installed.
       NotFiniteError: a prediction is not finite.
     """
-    scored_items.check(items, predictions)
+    items.check(where, predictions)
     truths, predictions = truths.astype(float), predictions.astype(float)
     off = np.abs(predictions - truths)
     badness = {at: float(off[at]) for at in np.flatnonzero(off).tolist()}
-    wrong = scored_items.wrong(
-        items,
+    wrong = items.worst(
         badness,
+        where,
+        texts,
         lambda at: f"{truths[at]:.4g}",
         lambda at: f"{predictions[at]:.4g}",
     )
@@ -79,6 +81,6 @@ def _deviations(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     x = x.astype(float)
     away = x - x.mean()
     most = np.abs(away).max()
-    if np.ptp(x) == 0 or most <= _CONSTANT * abs(x.mean()):
+    if most <= _CONSTANT * abs(x.mean()):
         return np.zeros_like(x)
     return away / most

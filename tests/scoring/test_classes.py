@@ -7,14 +7,21 @@ import numpy as np
 import pytest
 
 from bert_jax import errors
-from bert_jax.scoring import classes, items
+from bert_jax.scoring import classes
 
 pytest.importorskip("sklearn")
 
 LABELS = ("sport", "体育", "only predicted", "nowhere")
 TRUTHS = np.array([0, 0, 0, 1, 1, 0, 1])
 FOUND = [0, 0, 1, 1, 2, 0, 1]
-ITEMS = [items.Item(f"dev.tsv:{n + 2}", f"text {n}") for n in range(7)]
+
+
+def places(count):
+    """The keywords that say where examples are from."""
+    return {
+        "where": [f"dev.tsv:{n + 2}" for n in range(count)],
+        "texts": [f"text {n}" for n in range(count)],
+    }
 
 
 def sure(found, classes_, of=0.7):
@@ -26,7 +33,7 @@ def sure(found, classes_, of=0.7):
 
 @pytest.fixture(scope="module")
 def scored():
-    return classes.single(LABELS, TRUTHS, sure(FOUND, 4), ITEMS)
+    return classes.single_label(TRUTHS, sure(FOUND, 4), LABELS, **places(7))
 
 
 def test_metrics_of_single_classes(scored):
@@ -100,8 +107,8 @@ def test_the_worst_error_is_the_surest_of_the_wrong():
     probabilities = np.array(
         [[0.4, 0.6, 0.0], [0.05, 0.9, 0.05], [0.0, 0.1, 0.9], [0.3, 0.3, 0.4]]
     )
-    scored = classes.single(
-        ("a", "b", "c"), np.array([0, 0, 2, 1]), probabilities, ITEMS[:4]
+    scored = classes.single_label(
+        np.array([0, 0, 2, 1]), probabilities, ("a", "b", "c"), **places(4)
     )
     assert [(e.where, e.text, e.expected, e.found) for e in scored.errors] == [
         ("dev.tsv:3", "text 1", "a", "b"),
@@ -115,8 +122,8 @@ def test_the_worst_error_is_the_surest_of_the_wrong():
 def test_two_classes_have_an_auc_and_scores_of_the_second():
     positive = np.array([0.1, 0.4, 0.35, 0.8], np.float32)
     probabilities = np.stack([1 - positive, positive], axis=1)
-    scored = classes.single(
-        ("no", "yes"), np.array([0, 0, 1, 1]), probabilities, ITEMS[:4]
+    scored = classes.single_label(
+        np.array([0, 0, 1, 1]), probabilities, ("no", "yes"), **places(4)
     )
     # Of the four pairs (no, yes), three are in order; one yes of two is found.
     assert scored.metrics["auc"] == 0.75
@@ -129,8 +136,8 @@ def test_two_classes_have_an_auc_and_scores_of_the_second():
 @pytest.mark.parametrize("truth", [0, 1])
 @pytest.mark.parametrize("found", [0, 1])
 def test_a_file_of_one_class_is_scored_without_an_auc(truth, found):
-    scored = classes.single(
-        ("no", "yes"), np.full(3, truth), sure([found] * 3, 2), ITEMS[:3]
+    scored = classes.single_label(
+        np.full(3, truth), sure([found] * 3, 2), ("no", "yes"), **places(3)
     )
     assert "auc" not in scored.metrics
     assert scored.metrics["matthews"] == 0.0
@@ -141,17 +148,19 @@ def test_a_file_of_one_class_is_scored_without_an_auc(truth, found):
 
 def test_several_classes_an_example():
     truths = np.array(
-        [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0]], dtype=bool
+        [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0]], np.float32
     )
     probabilities = np.array(
         [
             [0.9, 0.2, 0.8, 0.1],  # all right
             [0.1, 0.1, 0.1, 0.1],  # none, rightly
             [0.4, 0.7, 0.1, 0.1],  # misses the first, finds the second
-            [0.5, 0.1, 0.1, 0.1],  # 0.5 is found; misses the third
+            [0.51, 0.1, 0.1, 0.1],  # finds the first; misses the third
         ]
     )
-    scored = classes.several(("a", "b", "c", "d"), truths, probabilities, ITEMS[:4])
+    scored = classes.multi_label(
+        truths, probabilities, ("a", "b", "c", "d"), **places(4)
+    )
     # a: 1 1 1; b: 0 1 0; c: 1 0 1; d: nothing, and in no mean.
     metrics = {name: scored.metrics[name] for name in scored.metrics if name != "ece"}
     assert metrics == pytest.approx(
@@ -177,24 +186,24 @@ def test_several_classes_an_example():
 
 
 def test_no_label_at_all_is_spelt_out():
-    truths, found = np.array([[False, False]]), np.array([[0.9, 0.6]])
-    scored = classes.several(("x", "y"), truths, found, ITEMS[:1])
+    truths, found = np.array([[0, 0]]), np.array([[0.9, 0.6]])
+    scored = classes.multi_label(truths, found, ("x", "y"), **places(1))
     assert (scored.errors[0].expected, scored.errors[0].found) == ("(none)", "x, y")
-    empty = classes.several(("x", "y"), truths, 1 - found, ITEMS[:1])
+    empty = classes.multi_label(truths, 1 - found, ("x", "y"), **places(1))
     assert empty.metrics["subset_accuracy"] == 1.0
-    assert empty.metrics["micro_f1"] == 0.0
+    assert empty.metrics["micro_f1"] == empty.metrics["macro_f1"] == 0.0
 
 
 def test_one_label_alone_is_still_a_column():
-    truths, found = np.array([[True], [False], [True]]), np.array([[0.9], [0.8], [0.1]])
-    scored = classes.several(("only",), truths, found, ITEMS[:3])
+    truths, found = np.array([[1], [0], [1]]), np.array([[0.9], [0.8], [0.1]])
+    scored = classes.multi_label(truths, found, ("only",), **places(3))
     assert scored.metrics["micro_f1"] == 0.5
     assert scored.classes[0]["recall"] == 0.5
 
 
 def test_a_threshold_is_moved():
-    truths, found = np.array([[True, False]]), np.array([[0.3, 0.2]])
-    scored = classes.several(("x", "y"), truths, found, ITEMS[:1], threshold=0.25)
+    truths, found = np.array([[1, 0]]), np.array([[0.3, 0.25]])
+    scored = classes.multi_label(truths, found, ("x", "y"), **places(1), threshold=0.25)
     assert scored.metrics["subset_accuracy"] == 1.0
 
 
@@ -202,12 +211,12 @@ def test_a_diverged_model_is_not_scored():
     probabilities = sure(FOUND, 4)
     probabilities[3, 2] = np.nan
     with pytest.raises(errors.NotFiniteError, match=r"dev\.tsv:5"):
-        classes.single(LABELS, TRUTHS, probabilities, ITEMS)
+        classes.single_label(TRUTHS, probabilities, LABELS, **places(7))
     with pytest.raises(errors.NotFiniteError, match=r"dev\.tsv:5"):
-        classes.several(LABELS, probabilities > 0.5, probabilities, ITEMS)
+        classes.multi_label(np.ones((7, 4)), probabilities, LABELS, **places(7))
 
 
 def test_without_scikit_learn_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(errors.InputError, match=r"bert_jax\[tasks\]"):
-        classes.single(LABELS, TRUTHS, sure(FOUND, 4), ITEMS)
+        classes.single_label(TRUTHS, sure(FOUND, 4), LABELS, **places(7))

@@ -14,7 +14,7 @@ def test_nothing_to_score_is_said():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_the_first_output_that_is_not_finite_is_named(bad):
-    three = [items.Item(f"dev.tsv:{line}", "text") for line in (4, 5, 6)]
+    three = [f"dev.tsv:{line}" for line in (4, 5, 6)]
     outputs = np.zeros((3, 2))
     items.check(three, outputs)
     outputs[1:, 1] = bad
@@ -23,10 +23,11 @@ def test_the_first_output_that_is_not_finite_is_named(bad):
 
 
 def test_the_worst_come_first_equals_in_order_and_a_hundred_at_most():
-    found = [
-        scores.Error(float(badness), f"f:{at}", "", "", "")
-        for at, badness in enumerate([1, 3, 2, 3] + [0] * 101)
-    ]
-    worst = items.worst(iter(found))
-    assert [e.where for e in worst[:5]] == ["f:1", "f:3", "f:2", "f:0", "f:4"]
+    badness = dict(enumerate([1.0, 3.0, 2.0, 3.0] + [0.0] * 101))
+    del badness[0]
+    places = [f"f:{at}" for at in range(105)]
+    texts = [f"text {at}" for at in range(105)]
+    worst = items.worst(badness, places, texts, "true {}".format, "found {}".format)
+    assert [e.where for e in worst[:4]] == ["f:1", "f:3", "f:2", "f:4"]
+    assert worst[2] == scores.Error(2.0, "f:2", "text 2", "true 2", "found 2")
     assert len(worst) == 100

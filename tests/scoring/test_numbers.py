@@ -7,19 +7,18 @@ import numpy as np
 import pytest
 
 from bert_jax import errors
-from bert_jax.scoring import items, numbers
+from bert_jax.scoring import numbers
 
 stats = pytest.importorskip("scipy.stats")
 
 
-def items_of(count):
-    return [items.Item(f"f:{n}", f"text {n}") for n in range(count)]
+def score(truths, predictions):
+    places = [f"f:{n}" for n in range(len(truths))]
+    return numbers.score(truths, predictions, where=places, texts=places[::-1])
 
 
 def test_by_hand():
-    scored = numbers.score(
-        np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 3.0, 2.0, 6.0]), items_of(4)
-    )
+    scored = score(np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 3.0, 2.0, 6.0]))
     # Deviations: (-3/2, -1/2, 1/2, 3/2) and (-2, 0, -1, 3).
     assert scored.metrics == {
         "pearson": pytest.approx(7 / math.sqrt(5 * 14)),
@@ -27,10 +26,12 @@ def test_by_hand():
         "rmse": pytest.approx(math.sqrt(6 / 4)),
         "mae": pytest.approx(1.0),
     }
-    assert [(e.where, e.badness, e.expected, e.found) for e in scored.errors] == [
-        ("f:3", 2.0, "4", "6"),
-        ("f:1", 1.0, "2", "3"),
-        ("f:2", 1.0, "3", "2"),
+    assert [
+        (e.where, e.text, e.badness, e.expected, e.found) for e in scored.errors
+    ] == [
+        ("f:3", "f:0", 2.0, "4", "6"),
+        ("f:1", "f:2", 1.0, "2", "3"),
+        ("f:2", "f:1", 1.0, "3", "2"),
     ]
 
 
@@ -64,22 +65,22 @@ def test_huge_and_tiny_numbers_do_not_overflow():
     ],
 )
 def test_constant_predictions_have_correlation_0(constant):
-    scored = numbers.score(np.array([1.0, 2.0, 4.0]), constant, items_of(3))
+    scored = score(np.array([1.0, 2.0, 4.0]), constant)
     assert scored.metrics["pearson"] == 0.0
     json.dumps(scored.metrics, allow_nan=False)
 
 
 def test_one_example_has_no_correlation_but_a_distance():
-    scored = numbers.score(np.array([3.0]), np.array([5.0]), items_of(1))
+    scored = score(np.array([3.0]), np.array([5.0]))
     assert scored.metrics == {"pearson": 0.0, "spearman": 0.0, "rmse": 2.0, "mae": 2.0}
 
 
 def test_float32_predictions_are_compared_in_double_precision():
     predicted = np.array([16777217.0, 1.0], np.float32)
-    scored = numbers.score(np.array([16777217.0, 1.0]), predicted, items_of(2))
+    scored = score(np.array([16777217.0, 1.0]), predicted)
     assert scored.metrics["mae"] == 0.5  # float32 holds 16777216
 
 
 def test_a_diverged_model_is_not_scored():
     with pytest.raises(errors.NotFiniteError, match="f:1"):
-        numbers.score(np.zeros(2), np.array([0.0, np.nan]), items_of(2))
+        score(np.zeros(2), np.array([0.0, np.nan]))
