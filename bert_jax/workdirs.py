@@ -24,7 +24,7 @@ STORE = "store"
 
 # Keys that may change between a run and its resumption: they change no result, or, as
 # the mesh and the compiled loop do, only the order of sums.
-_FREE_KEYS = (
+FREE_KEYS = (
     "data.loader",
     "data.store",
     "data.workers",
@@ -88,6 +88,7 @@ def record(
     """
     full = dataclasses.replace(settings, model=dataclasses.asdict(bert))
     path, tree = workdir / CONFIG, configuration.to_dict(full)
+    before = None
     if path.exists() and checkpoint.steps(workdir / CHECKPOINTS):
         earlier = read_settings(workdir)
         complete = model_config.BertConfig(**earlier.model)  # keys may have been added
@@ -96,7 +97,32 @@ def record(
         )
         if not settings.data.corpus:  # the text is gone, the store is as it was
             tree["data"]["corpus"] = before["data"]["corpus"]
-        changed = _changed(before, tree)
+    write_record(
+        workdir, tree, before, tokenizer, FREE_KEYS, allow_changed=allow_changed
+    )
+
+
+def write_record(
+    workdir: Path,
+    tree: dict[str, Any],
+    before: dict[str, Any] | None,
+    tokenizer: tokenizers.Tokenizer,
+    free_keys: tuple[str, ...],
+    *,
+    allow_changed: bool,
+) -> None:
+    """Writes the complete settings and the tokenizer of a run.
+
+    Args:
+      before: the settings of the run that is resumed, or None.
+      free_keys: those that may differ.
+
+    Raises:
+      InputError: others differ, and `allow_changed` is not set.
+    """
+    path = workdir / CONFIG
+    if before is not None:
+        changed = _changed(before, tree, free_keys)
         if changed and not allow_changed:
             raise errors.InputError(
                 f"{path} is of a run with other settings: {'; '.join(changed)}. Use "
@@ -121,13 +147,15 @@ def check_tokenizer(workdir: Path, tokenizer: tokenizers.Tokenizer) -> None:
         )
 
 
-def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def _changed(
+    old: dict[str, Any], new: dict[str, Any], free_keys: tuple[str, ...]
+) -> list[str]:
     """Names the keys that differ and change the result, with both values."""
     before, after = _flat(old), _flat(new)
     return [
         f"{key} was {before.get(key)!r} and is {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key not in _FREE_KEYS
+        if before.get(key) != after.get(key) and key not in free_keys
     ]
 
 

@@ -195,14 +195,22 @@ class TrainingRows:
 
 
 def in_order(
-    table: Table, batch_size: int, longest: int
+    table: Table, batch_size: int, longest: int, num_lengths: int = 0
 ) -> Iterator[tuple[Int[np.ndarray, " b"], Batch]]:
     """Yields (numbers of the rows, batch) over all rows, those of like length together.
 
-    The longest come first. `longest` bounds the row length.
+    The longest come first.
+
+    Args:
+      longest: bounds the row length.
+      num_lengths: row lengths that there may be; 0 takes fixed ones, four for each
+        doubling, so that one table after the other shares them.
     """
     order = np.argsort(-table.lengths, kind="stable")
+    chosen = buckets.choose(table.lengths, num_lengths, longest) if num_lengths else ()
     for first in range(0, len(order), batch_size):
         rows = order[first : first + batch_size]
-        length = buckets.bucket(int(table.lengths[rows[0]]), longest)
+        most = int(table.lengths[rows[0]])
+        fixed = buckets.bucket(most, longest)
+        length = min((x for x in chosen if x >= most), default=fixed)
         yield rows, table.batch(rows, batch_size, length)

@@ -22,10 +22,13 @@ Save = Callable[[int, TrainState, dict[str, Any]], None]
 
 @dataclasses.dataclass(frozen=True)
 class Callback:
-    """A function of (steps done, state), called every so many steps and at the end."""
+    """A function of (steps done, state), called every so many steps and at the end.
+
+    If it returns True the run ends there, saved, as after its last step.
+    """
 
     every_steps: int
-    call: Callable[[int, TrainState], None]
+    call: Callable[[int, TrainState], bool | None]
 
 
 def run(
@@ -66,16 +69,19 @@ def run(
                 record.read(*unread, bar)
             unread = (step, metrics)
             last, stopped = step == num_train_steps, stop.requested(step)
+            ended = False
             due = [c for c in callbacks if last or step % c.every_steps == 0]
             saving = last or stopped or step % save_every_steps == 0
             if due or saving:
                 record.read(*unread, bar)
                 unread = None
                 for callback in due if last or not stopped else []:
-                    callback.call(step, state)
-                if saving:
+                    ended |= callback.call(step, state) is True
+                if saving or ended:
                     save(step, state, dict(record.interval))
                 speed.resume()
+            if ended:
+                break
             if stopped and not last:
                 raise errors.Stopped(
                     f"stopped by {stop.name} after step {step} of {num_train_steps}, "

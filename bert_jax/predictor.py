@@ -1,0 +1,98 @@
+"""A task's model over a data set: outputs row by row, then predictions and scores."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from bert_jax.data import labelled_rows
+from bert_jax.scoring import scores
+from bert_jax.tasks import task
+from bert_jax.training import sharding
+
+_AHEAD = 2  # batches that the device computes while the host makes the next
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictor:
+    """Says what a task's model makes of examples.
+
+    Attributes:
+      task: of the model.
+      step: the jitted `task.predict`.
+      batch_size: rows that are computed together.
+      longest: row length that no batch exceeds.
+      num_lengths: row lengths that are compiled for a table; 0 = fixed ones.
+    """
+
+    task: task.FineTuned
+    step: Callable[[PyTree, Any], Any]
+    mesh: jax.sharding.Mesh
+    batch_size: int
+    longest: int
+    num_lengths: int = 0
+
+    def outputs(self, params: PyTree, table: labelled_rows.Table) -> task.Outputs:
+        """Returns the outputs of every row, in the order of the table."""
+        made: dict[str, list[Any]] = {}
+        waiting: list[tuple[np.ndarray, Any]] = []
+
+        def take(rows: np.ndarray, outputs: Any) -> None:
+            for name, values in jax.device_get(outputs).items():
+                column = made.setdefault(name, [None] * len(table))
+                for place, row in enumerate(rows):
+                    column[row] = values[place]
+
+        local = sharding.local_rows(self.batch_size, self.mesh)
+        sizes = self.batch_size, self.longest, self.num_lengths
+        for rows, batch in labelled_rows.in_order(table, *sizes):
+            mine = {name: array[local] for name, array in batch.items()}
+            placed = sharding.place(mine, self.mesh, self.batch_size)
+            waiting.append((rows, self.step(params, placed)))
+            if len(waiting) > _AHEAD:
+                take(*waiting.pop(0))
+        for rows, outputs in waiting:
+            take(rows, outputs)
+        return made
+
+    def predictions(
+        self, params: PyTree, examples: Sequence[Any], table: labelled_rows.Table
+    ) -> list[task.Prediction]:
+        """Returns one prediction an example, in their order."""
+        return self.task.decode(examples, table, self.outputs(params, table))
+
+    def scores(
+        self, params: PyTree, examples: Sequence[Any], table: labelled_rows.Table
+    ) -> tuple[scores.Scores, list[task.Prediction]]:
+        """Returns the scores of labelled examples, and what was predicted."""
+        made = self.predictions(params, examples, table)
+        return self.task.score(examples, made), made
+
+
+def make(
+    of_task: task.FineTuned,
+    mesh: jax.sharding.Mesh,
+    batch_size: int,
+    longest: int,
+    *,
+    num_lengths: int = 0,
+    full: Callable[[PyTree], PyTree] = lambda params: params,
+) -> Predictor:
+    """Returns the predictor of a task.
+
+    Args:
+      batch_size: made larger where the mesh does not divide it.
+      full: makes the model's parameters of those that are trained.
+    """
+    shards = math.prod(mesh.shape[axis] for axis in ("data", "fsdp"))
+    size = -(-batch_size // shards) * shards
+
+    def predict(params: PyTree, batch: Any) -> Any:
+        return of_task.predict(full(params), batch)
+
+    step = sharding.jit(predict, mesh, out_shardings=sharding.replicated(mesh))
+    return Predictor(of_task, step, mesh, size, longest, num_lengths)
