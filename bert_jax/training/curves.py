@@ -20,8 +20,8 @@ _PANELS = (
     ("Learning rate", lambda metric: metric == "learning_rate", "rate"),
     ("Throughput", lambda metric: metric == "tokens_per_second", "tokens / s"),
 )
-_COLORS = ("#2563eb", "#dc2626", "#059669", "#9333ea", "#d97706", "#475569")
-_INK, _FAINT = "#1f2937", "#e5e7eb"
+COLORS = ("#2563eb", "#dc2626", "#059669", "#9333ea", "#d97706", "#475569")
+INK, FAINT = "#1f2937", "#e5e7eb"
 
 Series = dict[str, list[tuple[int, float]]]
 
@@ -29,14 +29,26 @@ Series = dict[str, list[tuple[int, float]]]
 def png(lines: Sequence[dict[str, Any]]) -> bytes:
     """Returns the picture as PNG, drawn from the lines of `metrics.jsonl`."""
     series = _series(lines)
-    figure = Figure(figsize=(12, 7.5), dpi=120, facecolor="white")
-    backend_agg.FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12, wspace=0.03)
+    figure = blank(12, 7.5)
     panels = figure.subplots(2, 2, sharex=True).flat
     for axes, (title, belongs, unit) in zip(panels, _PANELS, strict=True):
         chosen = {n: points for n, points in series.items() if belongs(_metric(n))}
-        _style(axes, title, unit)
+        style(axes, title, unit)
+        _label(axes, unit)
         _draw(axes, chosen)
+    return encode(figure)
+
+
+def blank(width: int | float, height: int | float) -> Figure:
+    """Returns an empty figure of so many inches, at 120 dots an inch."""
+    figure = Figure(figsize=(width, height), dpi=120, facecolor="white")
+    backend_agg.FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12, wspace=0.03)
+    return figure
+
+
+def encode(figure: Figure) -> bytes:
+    """Returns a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -56,14 +68,18 @@ def _metric(name: str) -> str:
     return name.rsplit("/", 1)[-1]
 
 
-def _style(axes: Axes, title: str, unit: str) -> None:
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=_INK)
+def style(axes: Axes, title: str, unit: str) -> None:
+    """Gives axes the look of this project: title left, unit right, a faint grid."""
+    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=INK)
     axes.set_title(unit, loc="right", fontsize=10, color="#6b7280")
-    axes.grid(color=_FAINT, linewidth=0.8)
+    axes.grid(color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=10, colors=_INK, length=0, labelbottom=True)
+    axes.tick_params(labelsize=10, colors=INK, length=0, labelbottom=True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#9ca3af")
+
+
+def _label(axes: Axes, unit: str) -> None:
     axes.set_xlabel("step", fontsize=10, color="#6b7280")
     axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
     if unit == "percent":
@@ -91,7 +107,7 @@ def _draw(axes: Axes, series: Series) -> None:
         return
     metrics = sorted({_metric(name) for name in series})
     for name, points in sorted(series.items(), key=lambda item: _metric(item[0])):
-        color = _COLORS[metrics.index(_metric(name)) % len(_COLORS)]
+        color = COLORS[metrics.index(_metric(name)) % len(COLORS)]
         alone = sum(_metric(other) == _metric(name) for other in series) == 1
         _line(axes, name, points, color, alone=alone)
     values = [value for points in series.values() for _, value in points]
@@ -99,7 +115,7 @@ def _draw(axes: Axes, series: Series) -> None:
         axes.set_ylim(bottom=0, top=max(values) * 1.06 or 1.0)
     if len(series) > 1:
         axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none",
-                    fontsize=10, labelcolor=_INK)  # fmt: skip
+                    fontsize=10, labelcolor=INK)  # fmt: skip
 
 
 def _line(
