@@ -1,4 +1,4 @@
-"""Pretraining objectives in pure JAX: masks drawn on the device, losses as sums.
+"""Objectives in pure JAX: masks drawn on the device, losses as sums or by row.
 
 Every loss and metric is a sum with its weight; sums are added over devices, steps and
 batches, and divided once. Masking follows arXiv:1810.04805 section 3.1 (80/10/10),
@@ -10,7 +10,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,3 +237,79 @@ def correct(
 ) -> Float[Array, ""]:
     """Sums the weights of the predictions whose best class is the label."""
     return jnp.sum((jnp.argmax(logits, axis=-1) == labels) * weights)
+
+
+def class_losses(
+    logits: Float[Array, "... C"],
+    labels: Int[Array, "..."],
+    *,
+    smoothing: int | float = 0.0,
+    focal_gamma: int | float = 0.0,
+    class_weights: Float[Array, " C"] | None = None,
+) -> Float[Array, "..."]:
+    """Returns sum over c of target * weight * (1 - p)**gamma * -log p, in float32.
+
+    Without options it is the negative log-likelihood of the label. Labels are clamped
+    into range, so those of rows without weight may be anything.
+
+    Args:
+      smoothing: share of the target that is spread over all classes evenly, as in
+        torch (arXiv:1512.00567, section 7).
+      focal_gamma: how much less the classes weigh that are already right
+        (arXiv:1708.02002, equation 4).
+      class_weights: of each class; a mean divides by the sum of those of the labels.
+    """
+    classes = logits.shape[-1]
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    costs = -log_probs
+    if focal_gamma:
+        costs = costs * _missing(log_probs) ** focal_gamma
+    if class_weights is not None:
+        costs = costs * jnp.broadcast_to(class_weights, costs.shape)
+    labels = jnp.clip(labels, 0, classes - 1)
+    picked = jnp.take_along_axis(costs, labels[..., None], axis=-1)[..., 0]
+    if not smoothing:
+        return picked
+    return (1.0 - smoothing) * picked + smoothing * jnp.mean(costs, axis=-1)
+
+
+def binary_losses(
+    logits: Float[Array, "... C"],
+    labels: Num[Array, "... C"] | Bool[Array, "... C"],
+    *,
+    smoothing: int | float = 0.0,
+    focal_gamma: int | float = 0.0,
+    positive_weights: Float[Array, " C"] | None = None,
+) -> Float[Array, "... C"]:
+    """Returns the loss of every decision of its own (multi-label), in float32.
+
+    Labels lie from 0 to 1. Options as for `class_losses`, of the two classes yes and
+    no; `positive_weights` multiply the loss where the label is yes.
+    """
+    logits, labels = logits.astype(jnp.float32), labels.astype(jnp.float32)
+    labels = labels * (1.0 - smoothing) + 0.5 * smoothing
+    yes, no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    costs = [-labels * yes, -(1.0 - labels) * no]
+    if positive_weights is not None:
+        costs[0] = costs[0] * jnp.broadcast_to(positive_weights, logits.shape)
+    if focal_gamma:
+        costs = [
+            cost * _missing(log_prob) ** focal_gamma
+            for cost, log_prob in zip(costs, (yes, no), strict=True)
+        ]
+    return costs[0] + costs[1]
+
+
+def _missing(log_probs: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns 1 - p, above 0 so that its powers have gradients."""
+    return jnp.maximum(-jnp.expm1(log_probs), 1e-12)
+
+
+def symmetric_kl(
+    p_logits: Float[Array, "... C"], q_logits: Float[Array, "... C"]
+) -> Float[Array, "..."]:
+    """Returns (KL(p, q) + KL(q, p)) / 2 over the classes (R-Drop, arXiv:2106.14448)."""
+    log_p = jax.nn.log_softmax(p_logits.astype(jnp.float32), axis=-1)
+    log_q = jax.nn.log_softmax(q_logits.astype(jnp.float32), axis=-1)
+    apart = (jnp.exp(log_p) - jnp.exp(log_q)) * (log_p - log_q)
+    return 0.5 * jnp.sum(apart, axis=-1)

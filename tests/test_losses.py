@@ -1,0 +1,149 @@
+"""Losses of labelled rows beside float64 sums, torch's, and their limits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax import objectives
+
+CLASSES = 5
+OPTIONS = [
+    {},
+    {"smoothing": 0.1},
+    {"focal_gamma": 2.0},
+    {"class_weights": True},
+    {"smoothing": 0.2, "focal_gamma": 0.5, "class_weights": True},
+]
+
+
+def drawn(shape=(13, CLASSES), seed=2):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 3, shape).astype(np.float32)
+    labels = rng.integers(0, shape[-1], shape[:-1]).astype(np.int32)
+    weights = rng.uniform(0.2, 3, shape[-1]).astype(np.float32)
+    return logits, labels, weights
+
+
+def options_of(names, weights, key="class_weights"):
+    kept = {name: value for name, value in names.items() if name != "class_weights"}
+    return kept | ({key: jnp.asarray(weights)} if "class_weights" in names else {})
+
+
+@pytest.mark.parametrize("names", OPTIONS, ids=str)
+def test_class_losses_are_the_sum_over_classes(names):
+    logits, labels, weights = drawn((3, 7, CLASSES))
+    found = objectives.class_losses(
+        jnp.asarray(logits), jnp.asarray(labels), **options_of(names, weights)
+    )
+    assert found.shape == (3, 7) and found.dtype == jnp.float32
+    exact = logits.astype(np.float64)
+    probs = np.exp(exact) / np.exp(exact).sum(-1, keepdims=True)
+    smoothing = names["smoothing"] if "smoothing" in names else 0.0
+    gamma = names["focal_gamma"] if "focal_gamma" in names else 0.0
+    target = (1 - smoothing) * np.eye(CLASSES)[labels] + smoothing / CLASSES
+    scale = weights.astype(np.float64) if "class_weights" in names else 1.0
+    expected = (target * scale * (1 - probs) ** gamma * -np.log(probs)).sum(-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_class_losses_are_torchs():
+    torch = pytest.importorskip("torch")
+    logits, labels, weights = drawn()
+    for smoothing in (0.0, 0.3):
+        for weight in (None, torch.tensor(weights)):
+            expected = torch.nn.functional.cross_entropy(
+                torch.tensor(logits),
+                torch.tensor(labels).long(),
+                weight,
+                reduction="none",
+                label_smoothing=smoothing,
+            )
+            found = objectives.class_losses(
+                jnp.asarray(logits),
+                jnp.asarray(labels),
+                smoothing=smoothing,
+                class_weights=None if weight is None else jnp.asarray(weights),
+            )
+            np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_plain_losses_add_up_to_the_cross_entropy():
+    logits, labels, _ = drawn()
+    logits, labels = jnp.asarray(logits), jnp.asarray(labels).at[3].set(-100)
+    weights = jnp.ones(13).at[3].set(0.0)
+    found = jnp.sum(objectives.class_losses(logits, labels) * weights)
+    expected = objectives.cross_entropy(logits, labels, weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("names", OPTIONS, ids=str)
+def test_binary_losses_are_the_sum_over_yes_and_no(names):
+    logits, _, weights = drawn()
+    labels = np.random.default_rng(5).integers(0, 2, (13, CLASSES)).astype(bool)
+    options = options_of(names, weights, "positive_weights")
+    found = objectives.binary_losses(
+        jnp.asarray(logits), jnp.asarray(labels), **options
+    )
+    assert found.shape == labels.shape and found.dtype == jnp.float32
+    yes = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    smoothing = names["smoothing"] if "smoothing" in names else 0.0
+    gamma = names["focal_gamma"] if "focal_gamma" in names else 0.0
+    target = labels * (1 - smoothing) + smoothing / 2
+    scale = weights.astype(np.float64) if "class_weights" in names else 1.0
+    expected = target * scale * (1 - yes) ** gamma * -np.log(yes)
+    expected += (1 - target) * yes**gamma * -np.log(1 - yes)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_binary_losses_are_torchs():
+    torch = pytest.importorskip("torch")
+    logits, _, weights = drawn()
+    labels = np.random.default_rng(5).integers(0, 2, (13, CLASSES)).astype(np.int32)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        torch.tensor(logits),
+        torch.tensor(labels).float(),
+        pos_weight=torch.tensor(weights),
+        reduction="none",
+    )
+    found = objectives.binary_losses(
+        jnp.asarray(logits), jnp.asarray(labels), positive_weights=jnp.asarray(weights)
+    )
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_sure_and_right_or_wrong_has_finite_losses_and_gradients(gamma):
+    logits = jnp.array([[200.0, -200.0], [-200.0, 200.0]])
+    labels = jnp.array([0, 0])
+
+    def one(x):
+        return jnp.sum(objectives.class_losses(x, labels, focal_gamma=gamma))
+
+    def two(x):
+        yes = jnp.array([[1, 0], [1, 0]])
+        return jnp.sum(objectives.binary_losses(x, yes, focal_gamma=gamma))
+
+    assert one(logits) == 400.0 and two(logits) == 400.0
+    for loss in (one, two):
+        gradient = jax.grad(loss)(logits)
+        assert np.isfinite(gradient).all()
+        np.testing.assert_allclose(gradient[0], [0, 0], atol=1e-6)
+        np.testing.assert_allclose(gradient[1], [-1, 1], atol=1e-6)
+
+
+def test_symmetric_kl_is_the_mean_of_both():
+    p_logits, q_logits = drawn((3, 7, CLASSES))[0], drawn((3, 7, CLASSES), 9)[0]
+    p, q = (
+        np.exp(x.astype(np.float64)) / np.exp(x.astype(np.float64)).sum(-1)[..., None]
+        for x in (p_logits, q_logits)
+    )
+    expected = (p * np.log(p / q)).sum(-1) / 2 + (q * np.log(q / p)).sum(-1) / 2
+    found = objectives.symmetric_kl(jnp.asarray(p_logits), jnp.asarray(q_logits))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    same = objectives.symmetric_kl(jnp.asarray(p_logits), jnp.asarray(p_logits + 4))
+    np.testing.assert_allclose(same, np.zeros((3, 7)), atol=1e-5)
+    half = objectives.symmetric_kl(
+        jnp.asarray(p_logits, jnp.bfloat16), jnp.asarray(q_logits, jnp.bfloat16)
+    )
+    assert half.dtype == jnp.float32
