@@ -1,0 +1,315 @@
+"""Fine-tunes a model on a task: data to rows, training, scores, the best model kept.
+
+python -m bert_jax.finetune --config=configs/finetune.py:sst2 --config.init_from=FOLDER --workdir=runs/sst2
+
+`configs/finetune.py` has a recipe for every task; any file of your own needs no code:
+
+python -m bert_jax.finetune --config=configs/finetune.py:classification --config.init_from=FOLDER --config.data.train=train.tsv --config.data.dev=dev.tsv --config.data.columns.text=sentence --config.data.columns.label=label --workdir=runs/mine
+
+FOLDER is a run of `pretrain` or anything that `convert` reads. The same command again
+resumes, or says that the run is finished. The best model is kept in best/, its scores
+in eval/, what it predicts in predictions/. `--config.sweep.seeds=5` trains five side by
+side; bert_jax/finetuning_groups.py explains every key.
+"""  # noqa: E501
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+from bert_jax import (
+    commands,
+    errors,
+    finetuning_configuration,
+    finetuning_data,
+    finetuning_run,
+    json_file,
+    score_report,
+    task_setup,
+    workdirs,
+)
+from bert_jax.data import labelled_rows
+from bert_jax.exchange import task_folders
+from bert_jax.training import checkpoint, loop, state, writer
+
+_EXAMPLE = (
+    "python -m bert_jax.finetune --config=configs/finetune.py:sst2 "
+    "--config.init_from=FOLDER --workdir=runs/sst2"
+)
+# Of a resumed run these may differ: they change no result, or the order of sums alone.
+_FREE_KEYS = (
+    "data.loader",
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.tensor",
+    "run.eval_batch_size",
+    "run.keep_checkpoints",
+    "run.log_every_steps",
+    "run.remat",
+    "run.save_every_steps",
+    "run.unroll",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetuned:
+    """What `train` returns.
+
+    Attributes:
+      metrics: of the best model, as `dev/accuracy` and `test/accuracy`.
+      folder: of the best model.
+    """
+
+    metrics: dict[str, float]
+    folder: Path
+
+
+def train(
+    config: Any, workdir: str | Path, *, allow_changed_config: bool = False
+) -> Finetuned:
+    """Trains, or resumes, and scores the best model.
+
+    Never ends the process: a signal raises `errors.Stopped`, with everything saved.
+
+    Args:
+      config: a ConfigDict or a plain tree, as `finetuning_configuration.default` makes.
+      workdir: folder of the run, made if it is not there.
+      allow_changed_config: resume even if the config changes the result.
+
+    Raises:
+      InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
+    """
+    settings, workdir = finetuning_configuration.parse(config), Path(workdir)
+    run = finetuning_run.assemble(settings, workdir)
+    workdirs.prepare(workdir)
+    _record(run, workdir, allow_changed_config)
+    _train(run, workdir)
+    return _finish(run, workdir)
+
+
+def _record(
+    run: finetuning_run.FinetuningRun, workdir: Path, allow_changed: bool
+) -> None:
+    """Writes config.json and the tokenizer of the run."""
+    bert = dataclasses.asdict(run.start.bert)
+    full = dataclasses.replace(run.settings, model=bert)
+    before = None
+    if checkpoint.steps(workdir / workdirs.CHECKPOINTS):
+        before = json_file.read_object(workdir / workdirs.CONFIG)
+    workdirs.write_record(
+        workdir,
+        finetuning_configuration.to_dict(full),
+        before,
+        run.start.tokenizer,
+        _FREE_KEYS,
+        allow_changed=allow_changed,
+    )
+
+
+def _train(run: finetuning_run.FinetuningRun, workdir: Path) -> None:
+    """Runs the loop from where the run stands to its end."""
+    settings, data = run.settings, run.settings.data
+    rows = run.rows(settings.run.seed, data.folds, data.fold)
+    steps = run.num_train_steps(rows)
+    transformation, schedule = run.optimizer(steps, run.shapes)
+    shapes = state.abstract(run.init, transformation, run.mesh)
+    commands.say(_plan(run, rows, steps))
+    with checkpoint.Checkpoints(
+        workdir / workdirs.CHECKPOINTS, keep=settings.run.keep_checkpoints
+    ) as checkpoints:
+        begin, meta = _start(run, checkpoints, shapes, transformation)
+        start_step = int(begin.step)
+        if start_step >= steps or meta["best"]["ended"]:
+            commands.say(f"this run is finished: step {start_step} of {steps}")
+            return
+        train_step = state.make_train_step(
+            run.task.prepare,
+            run.task.weights,
+            run.losses,
+            transformation,
+            shapes,
+            seed=settings.run.seed,
+            accumulation_steps=settings.run.accumulation_steps,
+            schedule=schedule,
+            adversarial=run.adversarial(),
+        )
+        dev = run.train.part(rows.is_held_out) if data.folds else run.dev
+        epoch = rows.steps_per_epoch
+        with writer.Writer(workdir, start_step=start_step) as log:
+            keeper = _Keeper(run, dev, workdir, log, meta["best"])
+            loop.run(
+                train_step,
+                begin,
+                run.batches(rows, start_step, steps),
+                start_step=start_step,
+                num_train_steps=steps,
+                log_every_steps=settings.run.log_every_steps,
+                log=log.write,
+                save_every_steps=_interval(settings.run.save_every_steps, epoch),
+                save=lambda step, now, means: checkpoints.save(
+                    step, now, {"interval": means, "best": keeper.record}
+                ),
+                callbacks=[
+                    loop.Callback(
+                        _interval(settings.run.eval_every_steps, epoch), keeper
+                    )
+                ],
+                speed=run.speed(rows),
+                interval=meta["interval"],
+            )
+
+
+def _interval(every_steps: int, epoch: int) -> int:
+    return epoch if every_steps == -1 else every_steps
+
+
+def _start(
+    run: finetuning_run.FinetuningRun,
+    checkpoints: checkpoint.Checkpoints,
+    shapes: state.TrainState,
+    transformation: Any,
+) -> tuple[state.TrainState, dict[str, Any]]:
+    """Resumes this workdir, or begins with the given weights and a fresh head."""
+    resumed = checkpoints.restore_latest(shapes)
+    if resumed is not None:
+        commands.say(f"resuming after step {int(resumed[0].step)}")
+        return resumed
+    params = run.parameters(shapes.params, run.settings.run.seed)
+    begin = state.from_params(params, shapes, transformation)
+    return begin, {"interval": {}, "best": _NONE_YET}
+
+
+_NONE_YET = {"value": None, "step": 0, "without_better": 0, "ended": False}
+
+
+class _Keeper:
+    """Scores the dev data, keeps the best model, and ends the run without progress."""
+
+    def __init__(
+        self,
+        run: finetuning_run.FinetuningRun,
+        dev: finetuning_data.Split,
+        workdir: Path,
+        log: writer.Writer,
+        record: dict[str, Any],
+    ) -> None:
+        self.record = dict(record)
+        self._run, self._dev, self._workdir, self._log = run, dev, workdir, log
+        self._predictor = run.predictor()
+
+    def __call__(self, step: int, now: state.TrainState) -> bool:
+        params = self._run.scored(now)
+        dev = self._dev
+        scores, _ = self._predictor.scores(params, dev.examples, dev.table)
+        name = task_setup.kept_by(self._run.settings, scores.metrics)
+        value = scores.metrics[name]
+        self._log.write(step, {f"eval/{n}": x for n, x in scores.metrics.items()})
+        self._log.draw()
+        better = self._is_better(name, value)
+        commands.say(_line(step, name, scores.metrics, better))
+        if better:
+            self.record |= {"value": value, "step": step, "without_better": 0}
+            made = self._run.folder(params, scores.metrics)
+            if jax.process_index() == 0:
+                task_folders.write_best(self._workdir, step, made)
+        else:
+            self.record["without_better"] += 1
+        patience = self._run.settings.run.patience
+        self.record["ended"] = 0 < patience <= self.record["without_better"]
+        if self.record["ended"]:
+            commands.say(f"no better {name} in {patience} evaluations: the run ends")
+        return self.record["ended"]
+
+    def _is_better(self, name: str, value: float) -> bool:
+        best = self.record["value"]
+        if best is None:
+            return True
+        return value < best if name in task_setup.LOWER_IS_BETTER else value > best
+
+
+def _line(step: int, name: str, metrics: dict[str, float], better: bool) -> str:
+    """Returns an evaluation in one line, the metric that counts first."""
+    others = [other for other in metrics if other != name][:4]
+    shown = [f"{n} {metrics[n]:.4f}" for n in (name, *others)]
+    return f"dev after step {step}: {'  '.join(shown)}{'  (best)' if better else ''}"
+
+
+def _plan(
+    run: finetuning_run.FinetuningRun, rows: labelled_rows.TrainingRows, steps: int
+) -> str:
+    """Returns what is about to be trained."""
+    bert, settings = run.start.bert, run.settings
+    count = sum(x.size for x in jax.tree.leaves(run.shapes))
+    classes = f"{len(run.learned.labels)} classes, " if run.learned.labels else ""
+    return (
+        f"task: {settings.data.task}, {classes}kept by "
+        f"{settings.run.keep_best or 'its usual metric'}\n"
+        f"model: {bert.num_hidden_layers} layers of width {bert.hidden_size}, "
+        f"{count:,} parameters\n"
+        f"plan: {steps:,} steps of {settings.run.batch_size} rows of up to "
+        f"{max(rows.row_lengths)} tokens ({', '.join(map(str, rows.row_lengths))}), "
+        f"{steps / rows.steps_per_epoch:.1f} epochs of {rows.num_rows:,} rows"
+    )
+
+
+def _finish(run: finetuning_run.FinetuningRun, workdir: Path) -> Finetuned:
+    """Scores the best model, writes what it predicts, and returns the metrics."""
+    folder = task_folders.best(workdir)
+    if folder is None:
+        raise errors.CheckpointError(
+            f"{workdir} has no best model, though its run is finished: it was removed. "
+            "Train again in another workdir"
+        )
+    made = task_folders.read(folder)
+    params = run.placed(made.params)
+    predictor = run.predictor()
+    data = run.settings.data
+    rows = run.rows(run.settings.run.seed, data.folds, data.fold)
+    dev = run.train.part(rows.is_held_out) if data.folds else run.dev
+    metrics: dict[str, float] = {}
+    for split in (dev, run.test):
+        if split is not None:
+            scores, predictions = predictor.scores(params, split.examples, split.table)
+            metrics |= {f"{split.name}/{n}": x for n, x in scores.metrics.items()}
+            if jax.process_index() == 0:
+                score_report.write(workdir / "eval", split.name, scores)
+                _write_predictions(workdir, split.name, predictions)
+                print(score_report.text(split.name, scores))
+    return Finetuned(metrics, folder)
+
+
+def _write_predictions(workdir: Path, name: str, predictions: list[Any]) -> None:
+    """Writes predictions/NAME.jsonl, one object an example."""
+    path = workdir / "predictions" / f"{name}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    lines = (json.dumps(made, ensure_ascii=False) for made in predictions)
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    beside.replace(path)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    commands.no_arguments(argv)
+    config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
+    workdir = commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE)
+    made = train(config, workdir, allow_changed_config=flags.FLAGS.allow_changed_config)
+    if jax.process_index() == 0:
+        print(f"best model   {made.folder}")
+        print(f"scores       {Path(workdir) / 'eval'}")
+        print(f"predictions  {Path(workdir) / 'predictions'}")
+        print(f"next         python -m bert_jax.predict --model={workdir} 'a text'")
+
+
+if __name__ == "__main__":
+    commands.define_config()
+    flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.")
+    flags.DEFINE_bool(
+        "allow_changed_config",
+        False,
+        "Resume even if the config changes the result of the run.",
+    )
+    commands.run(main)

@@ -1,0 +1,101 @@
+"""The examples of a fine-tuning run: read, held out where asked, made into rows."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from bert_jax import commands, errors, finetuning_configuration, task_setup
+from bert_jax.data import labelled_rows, read_examples
+from bert_jax.tasks import task
+
+Settings = finetuning_configuration.FinetuningConfig
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Examples of one use, and their rows."""
+
+    name: str
+    examples: list[Any]
+    table: labelled_rows.Table
+
+    def part(self, is_chosen: Bool[np.ndarray, " n"]) -> "Split":
+        """Returns the rows that are chosen, with their examples."""
+        rows = np.flatnonzero(is_chosen)
+        numbers, renumbered = np.unique(self.table.examples[rows], return_inverse=True)
+        table = labelled_rows.Table(
+            {name: [c[row] for row in rows] for name, c in self.table.tokens.items()},
+            {name: column[rows] for name, column in self.table.fixed.items()},
+            renumbered,
+        )
+        return Split(self.name, [self.examples[at] for at in numbers], table)
+
+
+def read(settings: Settings) -> dict[str, list[Any]]:
+    """Returns the examples of `train`, `dev` and, if there is one, `test`.
+
+    With folds, `dev` is all of `train`: the rows of a fold are cut out of it.
+
+    Raises:
+      InputError: a file is not as it should be, or too small to hold examples out.
+    """
+    data = settings.data
+    paths = {"train": data.train, "dev": data.dev, "test": data.test}
+    made = {name: _file(settings, name, path) for name, path in paths.items() if path}
+    if data.folds or settings.sweep.folds:
+        return made | {"dev": made["train"]}
+    if data.dev:
+        return made
+    made["train"], made["dev"] = held_out(made["train"], data.dev_share)
+    if not made["dev"] or not made["train"]:
+        raise errors.InputError(
+            f"{data.train} is too small to hold out data.dev_share {data.dev_share:g} "
+            "of it: name a file in data.dev"
+        )
+    commands.say(
+        f"dev: {len(made['dev']):,} examples of {data.train}, by hash of content"
+    )
+    return made
+
+
+def _file(settings: Settings, name: str, path: str) -> list[Any]:
+    """Reads one file, and says what was read."""
+    found = read_examples.read(task_setup.request(settings, path))
+    examples: list[Any] = list(found.examples)
+    if settings.data.task == "classification":
+        labels = task_setup.given_labels(settings.data.labels)
+        examples = task_setup.named(examples, labels)
+    commands.say(f"{name}: {len(examples):,} examples of {path}{_counts(found.notes)}")
+    return examples
+
+
+def _counts(notes: Mapping[str, int]) -> str:
+    """Returns what happened how often, in brackets, or nothing."""
+    told = [f"{what}: {count:,}" for what, count in notes.items() if count]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def held_out(examples: Sequence[Any], share: float) -> tuple[list[Any], list[Any]]:
+    """Cuts examples in two by a hash of what they say, in whatever order they come."""
+    cut: dict[bool, list[Any]] = {False: [], True: []}
+    for example in examples:
+        content = dataclasses.replace(example, where="", id="")
+        digest = hashlib.sha256(repr(content).encode()).digest()
+        cut[int.from_bytes(digest[:8], "big") < share * 2**64].append(example)
+    return cut[False], cut[True]
+
+
+def table(
+    name: str, of_task: task.FineTuned, examples: Sequence[Any]
+) -> labelled_rows.Table:
+    """Returns the rows of examples, and says how many there are and what was cut."""
+    made = of_task.table(examples)
+    commands.say(
+        f"{name}: {len(made):,} rows of up to {int(made.lengths.max())} tokens, "
+        f"{int(made.lengths.sum()):,} in all{_counts(made.notes)}"
+    )
+    return made

@@ -1,0 +1,294 @@
+"""A fine-tuning run, assembled from its settings: data, task, model, optimizer."""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import PyTree
+
+from bert_jax import (
+    commands,
+    errors,
+    finetuning_configuration,
+    finetuning_data,
+    json_file,
+    predictor,
+    task_setup,
+    workdirs,
+)
+from bert_jax.data import labelled_rows, stream
+from bert_jax.exchange import initial_weights, task_folders, task_weights
+from bert_jax.formats import places
+from bert_jax.model import config as model_config
+from bert_jax.model import flops, lora, parts, task_model
+from bert_jax.tasks import task
+from bert_jax.text import tokenizer as tokenizers
+from bert_jax.training import (
+    checkpoint,
+    optimizer,
+    progress,
+    rates,
+    sharding,
+    state,
+)
+
+Settings = finetuning_configuration.FinetuningConfig
+LORA = "lora"
+_EMBEDDING = ("encoder", "embeddings", "word_embeddings", "embedding")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FinetuningRun:
+    """The parts of a run, made from its settings and its files alone."""
+
+    settings: Settings
+    start: task_weights.Start
+    learned: task_folders.Learned
+    task: task.FineTuned
+    mesh: jax.sharding.Mesh
+    train: finetuning_data.Split
+    dev: finetuning_data.Split
+    test: finetuning_data.Split | None
+
+    @functools.cached_property
+    def shapes(self) -> PyTree:
+        """The parameters that are trained, as shapes with shardings."""
+        return state.abstract_params(self.init, self.mesh)
+
+    def rows(
+        self, seed: int, folds: int = 0, fold: int = 0
+    ) -> labelled_rows.TrainingRows:
+        """Returns the batches of training with a seed, one fold left out."""
+        run, data = self.settings.run, self.settings.data
+        return labelled_rows.TrainingRows(
+            self.train.table, run.batch_size, seed, data.num_lengths, folds, fold
+        )
+
+    def num_train_steps(self, rows: labelled_rows.TrainingRows) -> int:
+        """Returns the steps of the run: as set, or from epochs."""
+        run = self.settings.run
+        if run.num_train_steps != -1:
+            return run.num_train_steps
+        return max(1, round(run.num_train_epochs * rows.steps_per_epoch))
+
+    def init(self, key: jax.Array) -> PyTree:
+        """Draws all that is trained: the task's model, and what LoRA adds."""
+        params = self.task.init(key)
+        rank = self.settings.recipe.lora_rank
+        if not rank:
+            return params
+        return {**params, LORA: lora.init(key, params["encoder"], rank)}
+
+    def full(self, params: PyTree) -> PyTree:
+        """Returns the parameters of the task's model from those that are trained."""
+        if LORA not in params:
+            return params
+        rest = {name: tree for name, tree in params.items() if name != LORA}
+        recipe = self.settings.recipe
+        scale = recipe.lora_alpha / recipe.lora_rank
+        return rest | {"encoder": lora.merge(rest["encoder"], params[LORA], scale)}
+
+    def losses(self, params: PyTree, batch: task.Batch, key: jax.Array) -> Any:
+        """Returns the losses of a batch."""
+        return self.task.losses(self.full(params), batch, key)
+
+    def parameters(self, shapes: PyTree, seed: int) -> PyTree:
+        """Returns the parameters that a seed begins with."""
+        return task_weights.parameters(
+            self.start, shapes, self.init, seed, self.settings.recipe.reinit_layers
+        )
+
+    def scales(self, shapes: PyTree) -> PyTree | None:
+        """Returns what each parameter's update is multiplied by, or None for one."""
+        recipe = self.settings.recipe
+        plain = recipe.layer_decay == 1.0 and recipe.frozen_layers < 0
+        if plain and not recipe.lora_rank:
+            return None
+        if recipe.lora_rank:
+            kept = frozenset(shapes) - {"encoder", "pooler"}
+            return rates.only(shapes, kept)
+        return rates.layer_scales(
+            shapes,
+            num_layers=self.start.bert.num_hidden_layers,
+            layer_decay=recipe.layer_decay,
+            frozen_layers=recipe.frozen_layers,
+        )
+
+    def optimizer(
+        self, num_train_steps: int, shapes: PyTree, peak: Any = None
+    ) -> tuple[optax.GradientTransformation, optimizer.Schedule]:
+        """Returns the optimizer and its learning rate by step."""
+        config = self.settings.optimizer.resolved(num_train_steps)
+        made = optimizer.make(
+            config,
+            num_train_steps,
+            peak=peak,
+            scales=self.scales(shapes),
+            average_decay=self.settings.recipe.average_decay,
+        )
+        return made, optimizer.learning_rate(config, num_train_steps, peak=peak)
+
+    def adversarial(self) -> state.Adversarial | None:
+        """Returns the step against the model that the recipe asks for."""
+        epsilon = self.settings.recipe.adversarial_epsilon
+        return state.Adversarial(_EMBEDDING, epsilon) if epsilon else None
+
+    def scored(self, now: state.TrainState) -> PyTree:
+        """Returns the parameters that are scored and kept: the average, if there is."""
+        averages = optimizer.averages(now.opt_state)
+        return now.params if averages is None else averages
+
+    def predictor(self) -> predictor.Predictor:
+        """Returns what runs the model over data sets."""
+        return predictor.make(
+            self.task,
+            self.mesh,
+            self.settings.run.eval_batch_size,
+            self.start.bert.max_length,
+            num_lengths=self.settings.data.num_lengths,
+            full=self.full,
+        )
+
+    def placed(self, params: PyTree) -> PyTree:
+        """Puts a model as it is kept onto the mesh."""
+        shapes = state.abstract_params(self.task.init, self.mesh)
+        words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
+        padded = parts.pad_vocabulary(params, words.shape[0])
+        return initial_weights.placed(padded, shapes, Path(task_folders.BEST))
+
+    def folder(
+        self, params: PyTree, metrics: dict[str, float]
+    ) -> task_folders.TaskFolder:
+        """Returns a model as it is kept, from parameters on the devices."""
+        whole = jax.tree.map(np.asarray, jax.device_get(self.full(params)))
+        cut = parts.cut_vocabulary(whole, self.start.bert.vocab_size)
+        complete = dataclasses.replace(
+            self.settings, model=dataclasses.asdict(self.start.bert)
+        )
+        return task_folders.TaskFolder(
+            complete, self.learned, self.start.bert, cut, self.start.tokenizer, metrics
+        )
+
+    def batches(
+        self, rows: labelled_rows.TrainingRows, start_step: int, num_train_steps: int
+    ) -> Any:
+        """Makes batches ahead of the devices, this process's rows of each."""
+        size = self.settings.run.batch_size
+        local = sharding.local_rows(size, self.mesh)
+        return stream.batches(
+            lambda step: rows.batch_at(step, local),
+            start_step,
+            num_train_steps - start_step,
+            loader=self.settings.data.loader,
+            place=lambda batch: sharding.place(batch, self.mesh, size),
+        )
+
+    def speed(self, rows: labelled_rows.TrainingRows) -> progress.Speed:
+        """Returns the meter of tokens per second: padding counts, as it is computed."""
+        lengths = [rows.batch_at(step)["segment_ids"].size for step in range(8)]
+        mean = int(np.mean(lengths))
+        length = self.train.table.lengths.max()
+        cost = flops.training_flops_per_token(self.start.bert, int(length), 0.0)
+        return progress.Speed(mean, cost)
+
+
+def assemble(settings: Settings, workdir: Path) -> FinetuningRun:
+    """Reads the data and the weights of a run, and says what was read.
+
+    Raises:
+      InputError: something does not fit; nothing has been written then.
+    """
+    mesh = sharding.make_mesh(**dataclasses.asdict(settings.mesh))
+    run = settings.run
+    sharding.check_batch_size(run.batch_size, run.accumulation_steps, mesh)
+    stream.check_loader(settings.data.loader)
+    files = finetuning_data.read(settings)
+    learned = task_setup.learn(settings, files["train"])
+    head = task_setup.head(settings, learned)
+    start = _start(settings, workdir, task_model.parts(head))
+    made = task_setup.build(
+        settings,
+        learned,
+        start.bert,
+        start.tokenizer,
+        class_weights(settings, learned, files["train"]),
+    )
+    splits = {
+        name: finetuning_data.Split(
+            name, examples, finetuning_data.table(name, made, examples)
+        )
+        for name, examples in files.items()
+    }
+    _say_start(settings, start, task_model.parts(head))
+    test = splits["test"] if "test" in splits else None
+    return FinetuningRun(
+        settings, start, learned, made, mesh, splits["train"], splits["dev"], test
+    )
+
+
+def class_weights(
+    settings: Settings, learned: task_folders.Learned, examples: Sequence[Any]
+) -> tuple[float, ...]:
+    """Returns the weights of the classes that the recipe asks for, or none.
+
+    `balanced` is as scikit-learn has it: n / (classes * examples of the class).
+    """
+    text = settings.recipe.class_weights
+    if text == "none":
+        return ()
+    if settings.data.task not in ("classification", "tagging", "srl"):
+        raise errors.InputError(
+            f"recipe.class_weights is {text!r}, and {settings.data.task} has no classes"
+        )
+    if text != "balanced":
+        given = finetuning_configuration.numbers("recipe.class_weights", text)
+        if len(given) != len(learned.labels) or min(given) < 0:
+            raise errors.InputError(
+                f"recipe.class_weights has {len(given)} numbers, and there are "
+                f"{len(learned.labels)} classes ({', '.join(learned.labels)})"
+            )
+        return given
+    counts = collections.Counter(
+        label
+        for x in examples
+        for label in (getattr(x, "labels", None) or x.tags or ())
+    )
+    total = sum(counts[label] for label in learned.labels)
+    return tuple(
+        total / (len(learned.labels) * max(counts[label], 1))
+        for label in learned.labels
+    )
+
+
+def _start(
+    settings: Settings, workdir: Path, wanted: tuple[str, ...]
+) -> task_weights.Start:
+    """Reads the weights; of a run that is resumed, only what it is made of."""
+    if not checkpoint.steps(workdir / workdirs.CHECKPOINTS):
+        return task_weights.read(settings, wanted)
+    tree = json_file.read_object(workdir / workdirs.CONFIG)
+    given = {n: x for n, x in tree["model"].items() if n != "size"}
+    tokenizer = tokenizers.load(workdir / workdirs.TOKENIZER, require_mask=False)
+    return task_weights.Start(model_config.BertConfig(**given), tokenizer, {})
+
+
+def _say_start(
+    settings: Settings, start: task_weights.Start, wanted: tuple[str, ...]
+) -> None:
+    """Says which weights are given, which are drawn and which are left behind."""
+    if not start.given:
+        commands.say("weights: all of them fresh, or those of this run's checkpoint")
+        return
+    drawn = [name for name in wanted if name not in start.given]
+    count = sum(x.size for x in places.flat(start.given).values())
+    commands.say(
+        f"weights: {', '.join(start.given)} of {settings.init_from} ({count:,} "
+        f"parameters); drawn fresh: {', '.join(drawn) or 'nothing'}; left behind: "
+        f"{', '.join(start.left) or 'nothing'}"
+    )

@@ -1,0 +1,230 @@
+"""A task, built from the settings of a run and from what its training data said.
+
+Training, evaluation and prediction build it here alike.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_jax import errors, finetuning_configuration, finetuning_groups
+from bert_jax.data import read_examples
+from bert_jax.exchange import task_folders
+from bert_jax.model import config as model_config
+from bert_jax.model import encoder, task_model
+from bert_jax.tasks import (
+    classification,
+    recipe,
+    tag_schemes,
+    task,
+)
+from bert_jax.text import tokenizer as tokenizers
+
+Settings = finetuning_configuration.FinetuningConfig
+
+# The metrics by which the best model is kept, unless the config names one: the first
+# that the scores have.
+_USUAL = {
+    "classification": ("accuracy", "micro_f1"),
+    "regression": ("spearman",),
+    "tagging": ("entity_f1", "token_accuracy"),
+    "srl": ("role_f1",),
+    "span": ("f1",),
+    "multiple_choice": ("accuracy",),
+    "matching": ("spearman", "accuracy", "mrr"),
+}
+LOWER_IS_BETTER = frozenset({"rmse", "mae", "ece", "brier"})
+
+
+def kept_by(settings: Settings, metrics: Mapping[str, float]) -> str:
+    """Returns the name of the metric by which the best model is kept.
+
+    Raises:
+      InputError: `run.keep_best` names one that the task does not have.
+    """
+    name = settings.run.keep_best
+    if name and name not in metrics:
+        raise errors.InputError(
+            f"run.keep_best is {name!r}: {settings.data.task} has "
+            f"{', '.join(sorted(metrics))}"
+        )
+    return name or next(x for x in _USUAL[settings.data.task] if x in metrics)
+
+
+def request(settings: Settings, path: str) -> read_examples.Request:
+    """Returns how a file of the run's task is read."""
+    data = settings.data
+    return read_examples.Request(
+        path=path,
+        task=data.task,
+        format=data.format,
+        header=data.header,
+        columns=_columns(data.columns),
+        multi_label=data.multi_label,
+        repair=data.repair,
+        strip_digit=data.strip_digit,
+    )
+
+
+def _columns(given: finetuning_groups.ColumnsConfig) -> read_examples.Columns:
+    choices = [name.strip() for name in given.choices.split(",") if name.strip()]
+    values = dataclasses.asdict(given) | {"choices": tuple(choices)}
+    return read_examples.Columns(**values)
+
+
+def learn(settings: Settings, examples: Sequence[Any]) -> task_folders.Learned:
+    """Returns what a task must know of its training examples.
+
+    Raises:
+      InputError: labels are missing, or not those of the config; a class has one
+        example only; all scores are equal.
+    """
+    kind = settings.data.task
+    if kind == "classification":
+        return task_folders.Learned(labels=_classes(settings, examples))
+    if kind in ("regression", "matching"):
+        return _scores(examples)
+    if kind in ("tagging", "srl"):
+        scheme = tag_schemes.detect(examples) if kind == "tagging" else ""
+        return task_folders.Learned(tag_schemes.labels(examples, scheme), scheme)
+    return task_folders.Learned()
+
+
+def _classes(settings: Settings, examples: Sequence[Any]) -> tuple[str, ...]:
+    """Returns the names of the classes: as given, or those of the examples."""
+    counts: collections.Counter[str] = collections.Counter()
+    first = {}
+    for example in examples:
+        for label in example.labels or ():
+            counts[label] += 1
+            first.setdefault(label, example.where)
+    given = given_labels(settings.data.labels)
+    if given:
+        unknown = [label for label in counts if label not in given]
+        if unknown:
+            raise classification.unknown_label(first[unknown[0]], unknown[0], given)
+        return given
+    if len(counts) < 2:
+        raise errors.InputError(
+            f"{settings.data.train} has {len(counts)} class ({', '.join(counts)}): "
+            "classification needs two or more; is data.columns.label the right column?"
+        )
+    once = sorted(label for label, count in counts.items() if count == 1)
+    if once:
+        raise errors.InputError(
+            f"{first[once[0]]}: the class {once[0]!r} is seen once: correct it, or name "
+            "all classes that are meant in data.labels"
+        )
+    return tuple(sorted(counts, key=_by_number))
+
+
+def _by_number(label: str) -> tuple[bool, float, str]:
+    """Sorts numbers by their size, and before names."""
+    number = label.lstrip("-").isdigit()
+    return (not number, float(label) if number else 0.0, label)
+
+
+def given_labels(text: str) -> tuple[str, ...]:
+    """Returns the classes that `data.labels` names, by commas or in a file.
+
+    Raises:
+      InputError: a class is named twice.
+    """
+    names = text.split(",")
+    if text and Path(text).is_file():
+        names = Path(text).read_text(encoding="utf-8-sig").splitlines()
+    labels = tuple(name.strip() for name in names if name.strip())
+    twice = [x for x, count in collections.Counter(labels).items() if count > 1]
+    if twice:
+        raise errors.InputError(f"data.labels names {twice[0]!r} twice")
+    return labels
+
+
+def named(examples: Sequence[Any], labels: tuple[str, ...]) -> list[Any]:
+    """Returns examples whose labels are names, where the file numbers the classes."""
+
+    def name(label: str) -> str:
+        is_number = label not in labels and label.isdigit() and int(label) < len(labels)
+        return labels[int(label)] if is_number else label
+
+    return [
+        example
+        if example.labels is None
+        else dataclasses.replace(example, labels=tuple(map(name, example.labels)))
+        for example in examples
+    ]
+
+
+def _scores(examples: Sequence[Any]) -> task_folders.Learned:
+    given = np.array([x.score for x in examples if x.score is not None], np.float64)
+    if not len(given):
+        return task_folders.Learned()
+    if given.min() == given.max():
+        raise errors.InputError(
+            f"{examples[0].where}: all {len(given)} scores are {given[0]:g}: there is "
+            "nothing to learn; is data.columns.score the right column?"
+        )
+    return task_folders.Learned(
+        mean=float(given.mean()),
+        deviation=float(given.std()),
+        lowest=float(given.min()),
+        highest=float(given.max()),
+    )
+
+
+def head(settings: Settings, learned: task_folders.Learned) -> task_model.Head:
+    """Returns what sits on the encoder."""
+    given, kind = settings.head, settings.data.task
+    kinds = {
+        "classification": ("classifier", len(learned.labels)),
+        "regression": ("classifier", 1),
+        "tagging": ("tagger", len(learned.labels)),
+        "srl": ("tagger", len(learned.labels)),
+        "span": ("span", 2),
+        "multiple_choice": ("multiple_choice", 1),
+        "matching": ("vectors", 1),
+    }
+    name, classes = kinds[kind]
+    return task_model.Head(
+        name,
+        classes,
+        given.pooling,
+        given.recurrent_size,
+        given.crf,
+        kind == "srl" and settings.data.predicates == "joint",
+        given.dropout,
+    )
+
+
+def build(
+    settings: Settings,
+    learned: task_folders.Learned,
+    bert: model_config.BertConfig,
+    tokenizer: tokenizers.Tokenizer,
+    class_weights: tuple[float, ...] = (),
+) -> task.FineTuned:
+    """Returns the task.
+
+    Raises:
+      InputError: rows are longer than the model's positions, or the head cannot be.
+    """
+    data, run = settings.data, settings.run
+    if data.max_seq_length > bert.max_length:
+        raise errors.InputError(
+            f"data.max_seq_length {data.max_seq_length} exceeds the {bert.max_length} "
+            "positions of the model: lower it, or set model.max_position_embeddings "
+            "with init.positions"
+        )
+    execution = encoder.Execution(run.dtype, run.unroll, run.remat)
+    model = task_model.TaskModel(bert, execution, head(settings, learned))
+    changes = recipe.Recipe(
+        settings.recipe.label_smoothing,
+        settings.recipe.focal_gamma,
+        class_weights,
+        settings.recipe.r_drop,
+    )
+    return _BUILDERS[data.task](settings, learned, model, tokenizer, changes)
