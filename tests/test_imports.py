@@ -27,6 +27,9 @@ ALLOWED = {
     "scoring": set(),
     "tasks": {"model", "data", "objectives", "scoring", "text"},
     "config_checks": set(),
+    "text_table": set(),
+    "pictures": {"scoring", "text_table", "training"},
+    "score_report": {"formats", "pictures", "scoring", "text_table"},
     "configuration": {"config_checks", "model", "training"},
     "finetuning_groups": {"config_checks", "configuration", "model", "training"},
     "finetuning_configuration": {
