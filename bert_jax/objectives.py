@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
+MASKED = -1e9  # the logit of what cannot be chosen
+
 
 @dataclasses.dataclass(frozen=True)
 class Masking:
@@ -246,6 +248,7 @@ def class_losses(
     smoothing: int | float = 0.0,
     focal_gamma: int | float = 0.0,
     class_weights: Float[Array, " C"] | None = None,
+    allowed: Bool[Array, "... C"] | None = None,
 ) -> Float[Array, "..."]:
     """Returns sum over c of target * weight * (1 - p)**gamma * -log p, in float32.
 
@@ -258,10 +261,13 @@ def class_losses(
       focal_gamma: how much less the classes weigh that are already right
         (arXiv:1708.02002, equation 4).
       class_weights: of each class; a mean divides by the sum of those of the labels.
+      allowed: the classes that there are, as the tokens of a padded row; None for all.
     """
     classes = logits.shape[-1]
-    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    costs = -log_probs
+    if allowed is None:
+        allowed = jnp.ones(logits.shape, bool)
+    log_probs = jax.nn.log_softmax(masked(logits, allowed), axis=-1)
+    costs = jnp.where(allowed, -log_probs, 0.0)
     if focal_gamma:
         costs = costs * _missing(log_probs) ** focal_gamma
     if class_weights is not None:
@@ -270,7 +276,16 @@ def class_losses(
     picked = jnp.take_along_axis(costs, labels[..., None], axis=-1)[..., 0]
     if not smoothing:
         return picked
-    return (1.0 - smoothing) * picked + smoothing * jnp.mean(costs, axis=-1)
+    count = jnp.maximum(jnp.sum(allowed, axis=-1), 1)
+    spread = jnp.sum(costs, axis=-1) / count
+    return (1.0 - smoothing) * picked + smoothing * spread
+
+
+def masked(
+    logits: Float[Array, "... C"], allowed: Bool[Array, "... C"]
+) -> Float[Array, "... C"]:
+    """Returns logits, in float32, by which only what is allowed is ever chosen."""
+    return jnp.where(allowed, logits.astype(jnp.float32), MASKED)
 
 
 def binary_losses(

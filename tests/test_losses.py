@@ -147,3 +147,31 @@ def test_symmetric_kl_is_the_mean_of_both():
         jnp.asarray(p_logits, jnp.bfloat16), jnp.asarray(q_logits, jnp.bfloat16)
     )
     assert half.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("names", OPTIONS[:3], ids=str)
+def test_classes_that_are_not_there_change_nothing(names):
+    """As of padded rows: the losses are those of the logits that are allowed alone."""
+    logits, labels, _ = drawn((13, CLASSES))
+    wide = np.concatenate([np.full((13, 2), 9.0, np.float32), logits], axis=1)
+    allowed = np.arange(CLASSES + 2)[None, :] >= np.full((13, 1), 2)
+
+    def total(x, **options):
+        return jnp.sum(objectives.class_losses(x, **options, **names))
+
+    grads = jax.grad(total)(
+        jnp.asarray(wide), labels=jnp.asarray(labels + 2), allowed=jnp.asarray(allowed)
+    )
+    alone = jax.grad(total)(jnp.asarray(logits), labels=jnp.asarray(labels))
+    np.testing.assert_allclose(grads[:, 2:], alone, rtol=1e-5, atol=1e-6)
+    assert not np.any(grads[:, :2])
+    found = objectives.class_losses(
+        jnp.asarray(wide),
+        jnp.asarray(labels + 2),
+        allowed=jnp.asarray(allowed),
+        **names,
+    )
+    expected = objectives.class_losses(
+        jnp.asarray(logits), jnp.asarray(labels), **names
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
