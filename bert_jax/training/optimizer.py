@@ -12,17 +12,19 @@ from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
 from bert_jax import errors
+from bert_jax.training import averages
 
 NAMES = ("adamw", "lamb")
 SCHEDULES = ("linear", "polynomial", "wsd", "constant")
 
 # The rule for weight decay (and for LAMB's trust ratio), by the leaf's name.
-DECAYED = ("kernel", "embedding")
-NOT_DECAYED = ("bias", "scale", "transitions", "starts", "ends")  # the last of CRFs
+DECAYED = ("kernel", "embedding", "lora_a", "lora_b")
+NOT_DECAYED = ("bias", "scale", "transitions", "starts", "ends")  # the last of a CRF
 
 # A leaf below a node of this name holds all layers, stacked on its first axis.
 STACKED = "layers"
@@ -105,22 +107,28 @@ def _number(
     return float(value)
 
 
-def learning_rate(config: OptimizerConfig, num_train_steps: int) -> Schedule:
+def learning_rate(
+    config: OptimizerConfig, num_train_steps: int, *, peak: Any = None
+) -> Schedule:
     """Returns the learning rate as a function of the step, counted from 0.
 
     The decay runs from step 0 over all steps and a linear warm-up from 0 replaces its
     beginning, as in Google's `optimization.py`; so step 0 has rate 0 when there is a
     warm-up. Raises InputError if the warm-up, or the warm-up and the decay of "wsd",
     do not fit into the steps.
+
+    `peak`, which may be traced and so is not checked, stands in for
+    `config.learning_rate`.
     """
     _check_steps(config, num_train_steps)
-    decay = _decay_schedule(config, num_train_steps)
+    peak = config.learning_rate if peak is None else peak
+    decay = _decay_schedule(config, num_train_steps, peak)
     warmup_steps = config.warmup_steps
     if warmup_steps == 0:
         return decay
 
     def rate(step: Any) -> Any:
-        warmup = config.learning_rate * step / warmup_steps
+        warmup = peak * step / warmup_steps
         return jnp.where(step < warmup_steps, warmup, decay(step))
 
     return rate
@@ -147,15 +155,17 @@ def _wsd_decay_steps(config: OptimizerConfig, num_train_steps: int) -> int:
     return max(1, round(config.decay_fraction * num_train_steps))
 
 
-def _decay_schedule(config: OptimizerConfig, num_train_steps: int) -> Schedule:
+def _decay_schedule(
+    config: OptimizerConfig, num_train_steps: int, peak: Any
+) -> Schedule:
     """Returns the schedule without its warm-up."""
     if config.schedule == "constant":
-        return optax.constant_schedule(config.learning_rate)
+        return optax.constant_schedule(peak)
     decay_steps = num_train_steps
     if config.schedule == "wsd":
         decay_steps = _wsd_decay_steps(config, num_train_steps)
     return optax.polynomial_schedule(
-        init_value=config.learning_rate,
+        init_value=peak,
         end_value=config.end_learning_rate,
         power=config.power if config.schedule == "polynomial" else 1.0,
         transition_steps=decay_steps,
@@ -166,31 +176,48 @@ def _decay_schedule(config: OptimizerConfig, num_train_steps: int) -> Schedule:
 def decay_mask(params: PyTree) -> PyTree:
     """Returns, in the tree of `params`, whether weight decay applies to each leaf.
 
-    The name of the leaf decides: kernels and embeddings decay, biases and LayerNorm
-    scales do not. Raises InputError for a leaf that no rule names.
+    The name of the leaf decides: kernels and embeddings decay, biases, LayerNorm
+    scales and the moves of a CRF do not. Raises InputError for a leaf that no rule
+    names.
     """
     return jax.tree_util.tree_map_with_path(lambda path, _: _decays(path), params)
 
 
 def _decays(path: tuple[Any, ...]) -> bool:
-    name = _keys(path)[-1]
+    name = keys(path)[-1]
     if name not in DECAYED + NOT_DECAYED:
         raise errors.InputError(
-            f"the parameter {'/'.join(_keys(path))} matches no rule for weight decay: "
+            f"the parameter {'/'.join(keys(path))} matches no rule for weight decay: "
             f"its name must be one of {', '.join(DECAYED + NOT_DECAYED)}"
         )
     return name in DECAYED
 
 
-def _keys(path: tuple[Any, ...]) -> list[str]:
-    return [str(getattr(entry, "key", entry)) for entry in path]
+def keys(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """Returns the keys of a path in a tree of dicts."""
+    return tuple(str(getattr(entry, "key", entry)) for entry in path)
 
 
-def make(config: OptimizerConfig, num_train_steps: int) -> optax.GradientTransformation:
+def make(
+    config: OptimizerConfig,
+    num_train_steps: int,
+    *,
+    peak: Any = None,
+    scales: PyTree | None = None,
+    average_decay: float = 0.0,
+) -> optax.GradientTransformation:
     """Returns the optimizer: clipping by the global norm, moments, decay, rate.
 
     AdamW is Loshchilov and Hutter 2019 with the decay multiplied by the rate; LAMB is
     You et al. 2020, algorithm 2 (see `_scale_by_trust_ratio`).
+
+    Args:
+      peak: stands in for `config.learning_rate`; see `learning_rate`.
+      scales: the tree of the parameters; each leaf, a number or an array that
+        broadcasts to the parameter, multiplies its updates. What has scale 0 stays as
+        it is, to the bit, and its gradient is outside the norm that is clipped.
+      average_decay: above 0, the state holds averages of the parameters
+        (`averages.read`).
     """
     parts = [
         optax.clip_by_global_norm(config.max_grad_norm),
@@ -199,8 +226,37 @@ def make(config: OptimizerConfig, num_train_steps: int) -> optax.GradientTransfo
     ]
     if config.name == "lamb":
         parts.append(_scale_by_trust_ratio())
-    schedule = learning_rate(config, num_train_steps)
-    return optax.chain(*parts, optax.scale_by_learning_rate(schedule))
+    schedule = learning_rate(config, num_train_steps, peak=peak)
+    parts.append(optax.scale_by_learning_rate(schedule))
+    if scales is not None:
+        first = optax.stateless(lambda grads, _: zero_frozen(grads, scales))
+        last = optax.stateless(lambda updates, _: _multiply(updates, scales))
+        parts = [first, *parts, last]
+    if average_decay:
+        parts.append(averages.keep(average_decay))
+    return optax.chain(*parts)
+
+
+def is_frozen(scale: Any) -> bool:
+    """Returns whether a leaf with this scale, a number or numpy array, never changes.
+
+    >>> is_frozen(0.0), is_frozen(np.array([[0.0], [0.5]]))
+    (True, False)
+    """
+    return not np.any(scale)
+
+
+def zero_frozen(grads: PyTree, scales: PyTree) -> PyTree:
+    """Returns the gradients with zeros where the scale is 0."""
+
+    def zeroed(grad: Array, scale: Any) -> Array:
+        return jnp.where(scale == 0, jnp.zeros_like(grad), grad)
+
+    return jax.tree.map(zeroed, grads, scales)
+
+
+def _multiply(updates: PyTree, scales: PyTree) -> PyTree:
+    return jax.tree.map(lambda update, scale: update * scale, updates, scales)
 
 
 def _scale_by_trust_ratio() -> optax.GradientTransformation:
@@ -213,7 +269,7 @@ def _scale_by_trust_ratio() -> optax.GradientTransformation:
     def scale(path: tuple[Any, ...], update: Array, param: Array) -> Array:
         if not _decays(path):
             return update
-        return update * _trust_ratio(update, param, stacked=STACKED in _keys(path))
+        return update * _trust_ratio(update, param, stacked=STACKED in keys(path))
 
     def update_fn(updates: PyTree, state: Any, params: PyTree = None) -> Any:
         scaled = jax.tree_util.tree_map_with_path(scale, updates, params)

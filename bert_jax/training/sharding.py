@@ -21,12 +21,12 @@ from jaxtyping import PyTree
 from bert_jax import errors
 
 AXES = ("data", "fsdp", "tensor")
-_BATCH_AXES = ("data", "fsdp")
+BATCH_AXES = ("data", "fsdp")
 
 # Logical axis -> mesh axis. In one array the first rule that fits takes a mesh axis,
 # so the `embed` of an activation stays whole: its `batch` holds `fsdp` already.
 LOGICAL_RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
-    ("batch", _BATCH_AXES),
+    ("batch", BATCH_AXES),
     ("vocab", "tensor"),
     ("mlp", "tensor"),
     ("heads", "tensor"),
@@ -105,24 +105,41 @@ def _text(sizes: tuple[int, ...]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class OnMesh:
-    """A jitted function that is traced and run under its mesh and the rules."""
+    """A jitted function that is traced and run under its mesh and the rules.
+
+    The rows of activations are cut along `batch_axes`.
+    """
 
     jitted: Any
     mesh: Mesh
+    batch_axes: tuple[str, ...] = BATCH_AXES
 
     def __call__(self, *args: Any) -> Any:
-        with jax.set_mesh(self.mesh), nn.logical_axis_rules(LOGICAL_RULES):
+        with jax.set_mesh(self.mesh), nn.logical_axis_rules(self._rules):
             return self.jitted(*args)
 
     def lower(self, *args: Any) -> Any:
         """Returns the lowered program for these arguments or their shapes."""
-        with jax.set_mesh(self.mesh), nn.logical_axis_rules(LOGICAL_RULES):
+        with jax.set_mesh(self.mesh), nn.logical_axis_rules(self._rules):
             return self.jitted.lower(*args)
 
+    @property
+    def _rules(self) -> tuple[tuple[str, Any], ...]:
+        return tuple(
+            (logical, self.batch_axes if logical == "batch" else mesh_axis)
+            for logical, mesh_axis in LOGICAL_RULES
+        )
 
-def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> OnMesh:
+
+def jit(
+    function: Callable[..., Any],
+    mesh: Mesh,
+    *,
+    batch_axes: tuple[str, ...] = BATCH_AXES,
+    **options: Any,
+) -> OnMesh:
     """Returns `jax.jit(function, **options)` as a function bound to the mesh."""
-    return OnMesh(jax.jit(function, **options), mesh)
+    return OnMesh(jax.jit(function, **options), mesh, batch_axes)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -130,17 +147,24 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh, *, leading_axes: int = 0) -> NamedSharding:
+def batch_sharding(
+    mesh: Mesh, *, leading_axes: int = 0, axes: tuple[str, ...] = BATCH_AXES
+) -> NamedSharding:
     """Returns the sharding of arrays whose first axis is the batch.
 
     `leading_axes` counts axes before the batch that stay whole (micro-batches).
     """
-    return NamedSharding(mesh, PartitionSpec(*(None,) * leading_axes, _BATCH_AXES))
+    return NamedSharding(mesh, PartitionSpec(*(None,) * leading_axes, axes))
 
 
-def check_batch_size(batch_size: int, accumulation_steps: int, mesh: Mesh) -> None:
+def check_batch_size(
+    batch_size: int,
+    accumulation_steps: int,
+    mesh: Mesh,
+    axes: tuple[str, ...] = BATCH_AXES,
+) -> None:
     """Raises InputError unless the global batch divides over mesh and micro-batches."""
-    shards = math.prod(mesh.shape[axis] for axis in _BATCH_AXES)
+    shards = math.prod(mesh.shape[axis] for axis in axes)
     if accumulation_steps < 1:
         raise errors.InputError(
             f"run.accumulation_steps must be at least 1; found {accumulation_steps}"

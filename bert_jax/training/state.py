@@ -18,6 +18,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
+from bert_jax.training import adversarial as perturbation
+from bert_jax.training import optimizer as recipe
 from bert_jax.training import sharding
 
 Batch = dict[str, Any]
@@ -153,23 +155,75 @@ def make_train_step(
     seed: int,
     accumulation_steps: int,
     schedule: Callable[[Any], Any],
+    scales: PyTree | None = None,
+    adversarial: perturbation.Adversarial | None = None,
 ) -> sharding.OnMesh:
     """Returns `train_step(state, batch) -> (state, metrics)`: jitted, state donated.
 
-    The total loss is the sum over the names of sum / max(weight, 1). Micro-batch `a`
-    of `A = accumulation_steps` is the rows `a::A`. `shapes` is the abstract state and
-    `schedule` the learning rate by step. The metrics are those of `losses` and "loss"
-    and "grad_norm" as (sum, weight), and as values of this step "learning_rate" and
-    "finite". If the loss or the gradient norm is not finite, the state comes back
-    unchanged.
+    The arguments are those of `step_function`.
     """
     mesh = mesh_of(shapes)
-    gradients = _gradient_function(losses, shapes, accumulation_steps)
+    train_step = step_function(
+        prepare,
+        weights,
+        losses,
+        optimizer,
+        shapes,
+        seed=seed,
+        accumulation_steps=accumulation_steps,
+        schedule=schedule,
+        scales=scales,
+        adversarial=adversarial,
+    )
+    out_shardings = (_shardings(shapes), sharding.replicated(mesh))
+    return sharding.jit(train_step, mesh, donate_argnums=0, out_shardings=out_shardings)
+
+
+def step_function(
+    prepare: Prepare,
+    weights: Weights,
+    losses: Losses,
+    optimizer: optax.GradientTransformation,
+    shapes: TrainState,
+    *,
+    seed: Any,
+    accumulation_steps: int,
+    schedule: Callable[[Any], Any],
+    scales: PyTree | None = None,
+    adversarial: perturbation.Adversarial | None = None,
+    batch_axes: tuple[str, ...] = sharding.BATCH_AXES,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
+    """Returns `train_step(state, batch) -> (state, metrics)`, to be traced.
+
+    The total loss is the sum over the names of sum / max(weight, 1). Micro-batch `a`
+    of `A = accumulation_steps` is the rows `a::A`. The metrics are those of `losses`
+    and "loss" and "grad_norm" as (sum, weight), and as values of this step
+    "learning_rate" and "finite". If the loss or the gradient norm is not finite, the
+    state comes back unchanged.
+
+    Args:
+      shapes: the abstract state.
+      seed: may be traced, and so may what `optimizer` and `schedule` hold.
+      schedule: the learning rate by step.
+      scales: those that the optimizer was made with. Gradients of parameters that
+        never change are not computed, and "grad_norm" is without what stays.
+      adversarial: adds the gradient at a perturbed embedding; the loss and the
+        metrics are those without.
+      batch_axes: mesh axes along which the rows of the batch are cut.
+    """
+    cut = _Cut(mesh_of(shapes), _shardings(shapes.params), batch_axes)
+    if scales is not None:
+        losses = _without_frozen(losses, scales, adversarial)
+    gradients = _gradient_function(losses, cut, accumulation_steps)
+    if adversarial is not None:
+        gradients = adversarial.added(gradients)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
         prepare_key, key = jax.random.split(_step_key(seed, state.step))
         batch = prepare(batch, prepare_key)
         grads, total, metrics = gradients(state.params, batch, weights(batch), key)
+        if scales is not None:
+            grads = recipe.zero_frozen(grads, scales)
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
         one = jnp.ones(())
@@ -181,8 +235,35 @@ def make_train_step(
         }
         return _update(state, grads, optimizer, finite), metrics
 
-    out_shardings = (_shardings(shapes), sharding.replicated(mesh))
-    return sharding.jit(train_step, mesh, donate_argnums=0, out_shardings=out_shardings)
+    return train_step
+
+
+class _Cut(NamedTuple):
+    """How gradients and batches lie on the mesh."""
+
+    mesh: Mesh
+    params: PyTree
+    batch_axes: tuple[str, ...]
+
+
+def _without_frozen(
+    losses: Losses, scales: PyTree, adversarial: perturbation.Adversarial | None
+) -> Losses:
+    """Returns the losses without derivatives by parameters whose scale is 0.
+
+    A perturbed embedding keeps its own: its direction is needed even if it stays.
+    """
+    perturbed = None if adversarial is None else adversarial.path
+
+    def stop(path: Any, leaf: Array, scale: Any) -> Array:
+        kept = not recipe.is_frozen(scale) or recipe.keys(path) == perturbed
+        return leaf if kept else lax.stop_gradient(leaf)
+
+    def stopped(params: PyTree, batch: Batch, key: Any) -> Any:
+        params = jax.tree_util.tree_map_with_path(stop, params, scales)
+        return losses(params, batch, key)
+
+    return stopped
 
 
 def _step_key(seed: int, step: Any) -> Any:
@@ -210,20 +291,19 @@ def _update(
 
 
 def _gradient_function(
-    losses: Losses, shapes: TrainState, accumulation_steps: int
+    losses: Losses, cut: _Cut, accumulation_steps: int
 ) -> Callable[..., tuple[PyTree, Any, Sums]]:
     """Returns `gradients(params, batch, weights, key) -> (grads, loss, metrics)`."""
-    mesh, places = mesh_of(shapes), _shardings(shapes.params)
 
     def one(params: PyTree, batch: Batch, totals: Mapping[str, Any], key: Any) -> Any:
         loss = lambda p: _loss(losses(p, batch, key), totals)  # noqa: E731
         (total, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        return lax.with_sharding_constraint(grads, places), total, metrics
+        return lax.with_sharding_constraint(grads, cut.params), total, metrics
 
     def accumulated(
         params: PyTree, batch: Batch, totals: Mapping[str, Any], key: Any
     ) -> Any:
-        micro_batches = _split(batch, accumulation_steps, mesh)
+        micro_batches = _split(batch, accumulation_steps, cut.mesh, cut.batch_axes)
 
         def add(sums: Any, indexed: tuple[Any, Batch]) -> tuple[Any, None]:
             index, micro_batch = indexed
@@ -250,15 +330,20 @@ def _loss(
     return sum(terms, start=jnp.zeros(())), dict(metrics)
 
 
-def _split(batch: Batch, accumulation_steps: int, mesh: Mesh) -> Batch:
+def _split(
+    batch: Batch,
+    accumulation_steps: int,
+    mesh: Mesh,
+    axes: tuple[str, ...] = sharding.BATCH_AXES,
+) -> Batch:
     """Returns the batch as [A, B / A, ...]: micro-batch `a` is the rows `a::A`.
 
     Strided rows keep every device's rows on that device.
     """
-    place = sharding.batch_sharding(mesh, leading_axes=1)
+    place = sharding.batch_sharding(mesh, leading_axes=1, axes=axes)
 
     def split(rows: Array) -> Array:
-        sharding.check_batch_size(rows.shape[0], accumulation_steps, mesh)
+        sharding.check_batch_size(rows.shape[0], accumulation_steps, mesh, axes)
         cut = rows.reshape(-1, accumulation_steps, *rows.shape[1:])
         return lax.with_sharding_constraint(jnp.moveaxis(cut, 1, 0), place)
 

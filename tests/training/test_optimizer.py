@@ -126,6 +126,29 @@ def test_decay_goes_by_name_not_by_rank():
     }
 
 
+def test_the_moves_of_a_crf_do_not_decay_and_lora_does():
+    names = ("transitions", "starts", "ends", "lora_a", "lora_b")
+    params = {"crf": {name: jnp.zeros((2, 2)) for name in names}}
+    found = optimizer.decay_mask(params)["crf"]
+    assert [found[name] for name in names] == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize("schedule", optimizer.SCHEDULES)
+def test_a_traced_peak_stands_in_for_the_rate(schedule):
+    """Every schedule at 0.25 is that of a configuration with this rate."""
+    settings = {"schedule": schedule, "warmup_steps": 3, "end_learning_rate": 0.01}
+    given = CONFIG(learning_rate=0.7, **settings)
+    steps = jnp.arange(11)
+
+    @jax.jit
+    def rates(peak):
+        return jax.vmap(optimizer.learning_rate(given, 10, peak=peak))(steps)
+
+    wanted = optimizer.learning_rate(CONFIG(learning_rate=0.25, **settings), 10)
+    expected = [float(wanted(jnp.int32(step))) for step in steps]
+    np.testing.assert_allclose(rates(jnp.float32(0.25)), expected, rtol=1e-6)
+
+
 def test_parameter_without_a_rule_is_refused():
     params = {"layers": {"gamma": jnp.zeros(3)}}
     transform = optimizer.make(CONFIG(learning_rate=0.1), 10)
@@ -211,3 +234,53 @@ def test_stacked_layers_equal_the_unrolled_reference(name, max_grad_norm):
         params,
         stacked(expected),
     )
+
+
+SCALED = {
+    "embedding": 0.0,
+    "layers": {
+        "kernel": np.array([0.0, 0.5]).reshape(2, 1, 1),
+        "bias": np.array([0.0, 0.5]).reshape(2, 1),
+        "scale": 1.0,
+    },
+}
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_scales_multiply_updates_and_what_is_frozen_is_outside_the_norm(name):
+    config = CONFIG(learning_rate=0.02, name=name, weight_decay=0.1, max_grad_norm=0.7)
+    rng = np.random.default_rng(3)
+    flat = {k: rng.normal(0, 1, s).astype(np.float32) for k, s in SHAPES.items()}
+    grads = {k: rng.normal(0, 1, s).astype(np.float32) for k, s in SHAPES.items()}
+    frozen = ("embedding", "layers.0.kernel", "layers.0.bias")
+    huge = {k: g * 1e5 if k in frozen else g for k, g in grads.items()}
+    params = stacked(flat)
+    transform = optimizer.make(config, 10, scales=SCALED)
+    state = transform.init(params)
+    updates, _ = jax.jit(transform.update)(stacked(huge), state, params)
+    after = jax.tree.map(jnp.add, params, updates)
+    np.testing.assert_array_equal(after["embedding"], flat["embedding"])
+    np.testing.assert_array_equal(after["layers"]["kernel"][0], flat["layers.0.kernel"])
+    np.testing.assert_array_equal(after["layers"]["bias"][0], flat["layers.0.bias"])
+    # Those that move, by the reference without the others.
+    moving = [k for k in SHAPES if k not in frozen]
+    alone = [{k: x[k] for k in moving} for x in (flat, grads)]
+    expected = reference_steps(alone[0], [alone[1]], config, [0.02])
+    for key in ("layers.1.kernel", "layers.1.bias"):
+        expected[key] = flat[key] + 0.5 * (expected[key] - flat[key])
+    found = stacked(flat | expected)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=3e-5, atol=3e-6),
+        after,
+        found,
+    )
+
+
+def test_without_scales_and_averages_the_state_is_as_it_was():
+    params = stacked({k: np.ones(s, np.float32) for k, s in SHAPES.items()})
+    plain = optimizer.make(CONFIG(learning_rate=0.1), 10).init(params)
+    assert len(plain) == 4  # the layout of checkpoints
+    both = optimizer.make(
+        CONFIG(learning_rate=0.1), 10, scales=SCALED, average_decay=0.5
+    )
+    assert len(both.init(params)) == 7
