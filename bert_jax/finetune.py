@@ -114,7 +114,7 @@ def _train(run: finetuning_run.FinetuningRun, workdir: Path) -> None:
     settings, data = run.settings, run.settings.data
     rows = run.rows(settings.run.seed, data.folds, data.fold)
     steps = run.num_train_steps(rows)
-    transformation, schedule = run.optimizer(steps, run.shapes)
+    transformation, schedule = run.optimizer(steps)
     shapes = state.abstract(run.init, transformation, run.mesh)
     commands.say(_plan(run, rows, steps))
     with checkpoint.Checkpoints(
@@ -134,6 +134,7 @@ def _train(run: finetuning_run.FinetuningRun, workdir: Path) -> None:
             seed=settings.run.seed,
             accumulation_steps=settings.run.accumulation_steps,
             schedule=schedule,
+            scales=run.scales,
             adversarial=run.adversarial(),
         )
         dev = run.train.part(rows.is_held_out) if data.folds else run.dev
@@ -275,9 +276,10 @@ def _finish(run: finetuning_run.FinetuningRun, workdir: Path) -> Finetuned:
             scores, predictions = predictor.scores(params, split.examples, split.table)
             metrics |= {f"{split.name}/{n}": x for n, x in scores.metrics.items()}
             if jax.process_index() == 0:
-                score_report.write(workdir / "eval", split.name, scores)
+                about = {"model": str(folder), "data": split.name}
+                score_report.write(scores, workdir / "eval", split.name, about)
                 _write_predictions(workdir, split.name, predictions)
-                print(score_report.text(split.name, scores))
+                print(f"\n{split.name}:\n{score_report.text(scores)}")
     return Finetuned(metrics, folder)
 
 

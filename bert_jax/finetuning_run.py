@@ -30,6 +30,8 @@ from bert_jax.model import flops, lora, parts, task_model
 from bert_jax.tasks import task
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import (
+    adversarial,
+    averages,
     checkpoint,
     optimizer,
     progress,
@@ -100,28 +102,34 @@ class FinetuningRun:
 
     def parameters(self, shapes: PyTree, seed: int) -> PyTree:
         """Returns the parameters that a seed begins with."""
-        return task_weights.parameters(
-            self.start, shapes, self.init, seed, self.settings.recipe.reinit_layers
-        )
+        params = task_weights.parameters(self.start, shapes, self.init, seed)
+        count = self.settings.recipe.reinit_layers
+        if not count:
+            return params
+        drawn = initial_weights.drawn(seed, shapes, self.init, frozenset(shapes))
+        layers = self.start.bert.num_hidden_layers
+        return rates.replace_top_layers(params, drawn, count, num_layers=layers)
 
-    def scales(self, shapes: PyTree) -> PyTree | None:
-        """Returns what each parameter's update is multiplied by, or None for one."""
+    @functools.cached_property
+    def scales(self) -> PyTree | None:
+        """What each parameter's update is multiplied by, or None for one."""
         recipe = self.settings.recipe
-        plain = recipe.layer_decay == 1.0 and recipe.frozen_layers < 0
-        if plain and not recipe.lora_rank:
-            return None
-        if recipe.lora_rank:
-            kept = frozenset(shapes) - {"encoder", "pooler"}
-            return rates.only(shapes, kept)
+        heads = tuple(n for n in self.shapes if n not in ("encoder", "pooler"))
+        if recipe.layer_decay == 1.0 and recipe.frozen_layers < 0:
+            if not recipe.lora_rank:
+                return None
         return rates.layer_scales(
-            shapes,
+            self.shapes,
             num_layers=self.start.bert.num_hidden_layers,
+            below=("encoder", "embeddings"),
             layer_decay=recipe.layer_decay,
-            frozen_layers=recipe.frozen_layers,
+            frozen_layers=max(recipe.frozen_layers, 0),
+            freeze_below=recipe.frozen_layers >= 0,
+            trained_parts=heads if recipe.lora_rank else (),
         )
 
     def optimizer(
-        self, num_train_steps: int, shapes: PyTree, peak: Any = None
+        self, num_train_steps: int, peak: Any = None
     ) -> tuple[optax.GradientTransformation, optimizer.Schedule]:
         """Returns the optimizer and its learning rate by step."""
         config = self.settings.optimizer.resolved(num_train_steps)
@@ -129,20 +137,20 @@ class FinetuningRun:
             config,
             num_train_steps,
             peak=peak,
-            scales=self.scales(shapes),
+            scales=self.scales,
             average_decay=self.settings.recipe.average_decay,
         )
         return made, optimizer.learning_rate(config, num_train_steps, peak=peak)
 
-    def adversarial(self) -> state.Adversarial | None:
+    def adversarial(self) -> adversarial.Adversarial | None:
         """Returns the step against the model that the recipe asks for."""
         epsilon = self.settings.recipe.adversarial_epsilon
-        return state.Adversarial(_EMBEDDING, epsilon) if epsilon else None
+        return adversarial.Adversarial(_EMBEDDING, epsilon) if epsilon else None
 
     def scored(self, now: state.TrainState) -> PyTree:
         """Returns the parameters that are scored and kept: the average, if there is."""
-        averages = optimizer.averages(now.opt_state)
-        return now.params if averages is None else averages
+        averaged = averages.read(now.opt_state)
+        return now.params if averaged is None else averaged
 
     def predictor(self) -> predictor.Predictor:
         """Returns what runs the model over data sets."""

@@ -116,8 +116,8 @@ def _classes(settings: Settings, examples: Sequence[Any]) -> tuple[str, ...]:
     once = sorted(label for label, count in counts.items() if count == 1)
     if once:
         raise errors.InputError(
-            f"{first[once[0]]}: the class {once[0]!r} is seen once: correct it, or name "
-            "all classes that are meant in data.labels"
+            f"{first[once[0]]}: the class {once[0]!r} is seen once: correct it, or "
+            "name all classes that are meant in data.labels"
         )
     return tuple(sorted(counts, key=_by_number))
 
@@ -228,3 +228,47 @@ def build(
         settings.recipe.r_drop,
     )
     return _BUILDERS[data.task](settings, learned, model, tokenizer, changes)
+
+
+def _classification(
+    settings: Settings,
+    learned: task_folders.Learned,
+    model: task_model.TaskModel,
+    tokenizer: tokenizers.Tokenizer,
+    changes: recipe.Recipe,
+) -> task.FineTuned:
+    data = settings.data
+    return classification.Classification(
+        model,
+        tokenizer,
+        learned.labels,
+        data.max_seq_length,
+        data.truncation,
+        bool(data.multi_label),
+        recipe=changes,
+    )
+
+
+def _regression(
+    settings: Settings,
+    learned: task_folders.Learned,
+    model: task_model.TaskModel,
+    tokenizer: tokenizers.Tokenizer,
+    changes: recipe.Recipe,
+) -> task.FineTuned:
+    data = settings.data
+    return regression.Regression(
+        model,
+        tokenizer,
+        data.max_seq_length,
+        data.truncation,
+        learned.mean,
+        learned.deviation,
+        changes.r_drop,
+    )
+
+
+_BUILDERS = {
+    "classification": _classification,
+    "regression": _regression,
+}

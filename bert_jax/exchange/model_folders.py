@@ -1,6 +1,7 @@
 """Model folders of any kind, read the same way: whose they are shows in their files.
 
-A workdir of a run (of fine-tuning: its best model), an export of ours, a folder of Hugging Face's (or one of its files),
+A workdir of a run (of fine-tuning: its best model), an export of ours, a folder of
+Hugging Face's (or one of its files),
 and Google's TensorFlow 1 checkpoints.
 """
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import numpy as np
 from jaxtyping import PyTree
 
 from bert_jax import errors, finetuning_configuration
@@ -149,7 +148,6 @@ def parameters(
     shapes: PyTree,
     draw: Callable[[jax.Array], PyTree],
     seed: int,
-    reinit_layers: int = 0,
 ) -> PyTree:
     """Returns the parameters of a run on its mesh: what was given, the rest drawn.
 
@@ -157,37 +155,13 @@ def parameters(
       shapes: abstract parameters of the run, with shardings.
       draw: makes fresh parameters from a key.
       seed: of what is drawn.
-      reinit_layers: top layers that are drawn although they are given.
     """
     if not start.given:
         return initial_weights.drawn(seed, shapes, draw, frozenset(shapes))
     words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
     given = parts.pad_vocabulary(start.given, words.shape[0])
     names = frozenset(shapes) - frozenset(given)
-    if reinit_layers:
-        given = _with_fresh_layers(given, shapes, draw, seed, reinit_layers)
     params = initial_weights.placed(given, shapes, Path("the given folder"))
     if names:
         params |= initial_weights.drawn(seed, shapes, draw, names)
     return params
-
-
-def _with_fresh_layers(
-    given: PyTree, shapes: PyTree, draw: Callable, seed: int, count: int
-) -> PyTree:
-    """Returns given parameters whose top layers are drawn."""
-    layers = given["encoder"]["layers"]
-    have = jax.tree.leaves(layers)[0].shape[0]
-    if count > have:
-        raise errors.InputError(
-            f"recipe.reinit_layers is {count}, and the model has {have} stacked layers"
-        )
-    fresh = initial_weights.drawn(seed, shapes, draw, frozenset({"encoder"}))
-
-    def top(old: np.ndarray, new: jax.Array) -> np.ndarray:
-        made = np.array(old)
-        made[have - count :] = np.asarray(new)[have - count :]
-        return made
-
-    mixed = jax.tree.map(top, layers, fresh["encoder"]["layers"])
-    return given | {"encoder": given["encoder"] | {"layers": mixed}}

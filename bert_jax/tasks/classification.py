@@ -18,7 +18,8 @@ from bert_jax.data import examples as data_examples
 from bert_jax.data import labelled_rows
 from bert_jax.model import task_model
 from bert_jax.scoring import classes, scores
-from bert_jax.tasks import encoding, recipe, task
+from bert_jax.tasks import encoding, task
+from bert_jax.tasks import recipe as recipes
 from bert_jax.text import tokenizer as tokenizers
 
 
@@ -39,7 +40,7 @@ class Classification:
     truncation: str = "longest_first"
     multi_label: bool = False
     threshold: float = 0.5
-    recipe: recipe.Recipe = recipe.Recipe()
+    recipe: recipes.Recipe = recipes.Recipe()
 
     def init(self, key: Array) -> PyTree:
         """Draws fresh parameters, boxed with the names of their logical axes."""
@@ -88,16 +89,12 @@ class Classification:
         """Returns the summed loss and the metrics, with dropout from the key."""
         weights = batch[labelled_rows.WEIGHTS]
 
-        def divergence(one: recipe.Outputs, two: recipe.Outputs) -> Float[Array, ""]:
-            both = one["logits"], two["logits"]
-            apart = (
-                objectives.symmetric_binary_kl
-                if self.multi_label
-                else (objectives.symmetric_kl)
-            )
-            return jnp.sum(apart(*both) * weights)
+        def divergence(one: recipes.Outputs, two: recipes.Outputs) -> Float[Array, ""]:
+            both = self._choices(one["logits"]), self._choices(two["logits"])
+            apart = objectives.symmetric_kl(*both)
+            return jnp.sum(jnp.sum(apart, axis=-1) * weights)
 
-        total, outputs = recipe.loss(
+        total, outputs = recipes.loss(
             self.recipe.r_drop,
             lambda k: forward(self.model, params, batch, k),
             lambda made: jnp.sum(self._row_losses(made["logits"], batch) * weights),
@@ -108,17 +105,29 @@ class Classification:
         sums = {"accuracy": (jnp.sum(hits * weights), jnp.sum(weights))}
         return {"class": total}, sums
 
+    def _choices(self, logits: Float[Array, "B C"]) -> Float[Array, "B D K"]:
+        """Returns the decisions of each row: one among C, or C between two."""
+        if self.multi_label:
+            return jnp.stack([logits, jnp.zeros_like(logits)], axis=-1)
+        return logits[:, None]
+
     def _row_losses(
         self, logits: Float[Array, "B C"], batch: task.Batch
     ) -> Float[Array, " B"]:
         options: dict[str, Any] = {
             "smoothing": self.recipe.label_smoothing,
             "focal_gamma": self.recipe.focal_gamma,
-            "class_weights": self.recipe.class_weights,
         }
-        if self.multi_label:
-            return objectives.binary_losses(logits, batch["labels"], **options)
-        return objectives.class_losses(logits, batch["labels"], **options)
+        weights = self.recipe.class_weights
+        of_classes = jnp.array(weights, jnp.float32) if weights else None
+        if not self.multi_label:
+            return objectives.class_losses(
+                logits, batch["labels"], class_weights=of_classes, **options
+            )
+        each = objectives.binary_losses(
+            logits, batch["labels"], positive_weights=of_classes, **options
+        )
+        return jnp.mean(each, axis=-1)
 
     def _hits(self, logits: Float[Array, "B C"], labels: Array) -> Float[Array, " B"]:
         """Returns 1 where all that is said of a row is right."""

@@ -15,7 +15,8 @@ from bert_jax.data import examples as data_examples
 from bert_jax.data import labelled_rows
 from bert_jax.model import task_model
 from bert_jax.scoring import numbers, scores
-from bert_jax.tasks import classification, encoding, recipe, task
+from bert_jax.tasks import classification, encoding, task
+from bert_jax.tasks import recipe as recipes
 from bert_jax.text import tokenizer as tokenizers
 
 
@@ -77,7 +78,7 @@ class Regression:
         def apart(one: Float[Array, " B"], two: Float[Array, " B"]):
             return jnp.sum(jnp.square(one - two) * weights)
 
-        total, outputs = recipe.loss(
+        total, outputs = recipes.loss(
             self.r_drop,
             lambda k: classification.forward(self.model, params, batch, k),
             lambda made: apart(made["logits"][:, 0], batch["scores"]),
