@@ -101,9 +101,7 @@ def _skip_mark(file: io.BufferedReader, path: Path) -> io.BufferedReader:
     """Drops a UTF-8 byte order mark and refuses empty files and those of UTF-16."""
     head = file.peek(3)[:3]
     if not head:
-        raise errors.InputError(
-            f"{path} is empty. Remove it or take it out of data.corpus."
-        )
+        raise errors.InputError(f"{path} is empty. Remove it, or name another file.")
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise errors.InputError(
             f"{path} is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path} > new.txt"
@@ -118,6 +116,12 @@ def lines(file: sources.NamedPath, tally: Tally) -> Iterator[tuple[int, str]]:
     for number, line in _raw_lines(file, tally):
         if not line.isspace():
             yield number, decode(line, file.path, number).strip()
+
+
+def whole_lines(file: sources.NamedPath, tally: Tally) -> Iterator[tuple[int, str]]:
+    """Yields every line as it is, blank ones too, without its end; numbers from 1."""
+    for number, line in _raw_lines(file, tally):
+        yield number, decode(line, file.path, number).removesuffix("\n")
 
 
 def blocks(

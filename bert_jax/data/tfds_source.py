@@ -26,9 +26,13 @@ class Dataset:
     num_examples: int
     entry: manifests.FileEntry
 
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yields every record as numpy values, in a fixed order."""
+        return _examples(self.builder, self.split)
+
     def texts(self, tally: lines.Tally) -> Iterator[tuple[str, str]]:
         """Yields where each record is and its text, in a fixed order."""
-        for number, example in enumerate(_examples(self.builder, self.split)):
+        for number, example in enumerate(self.records()):
             where = f"tfds:{self.source.where} record {number}"
             yield where, _text(example, self.source.field, where)
             tally.bytes_read = self.entry.bytes * (number + 1) // self.num_examples

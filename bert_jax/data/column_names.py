@@ -1,0 +1,251 @@
+"""Which column is which: named by the user, or guessed from publishers' usual names.
+
+The usual names are those of GLUE, CLUE, SICK, SNLI, SWAG, HellaSwag, RACE and C-Eval.
+They are compared without regard to case; the first that is there is taken.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+from bert_jax import errors
+from bert_jax.data import example_request
+
+_IDS = ("id", "index", "idx", "guid", "pair_id", "pairid")
+_PAIRS = (
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("premise", "hypothesis"),
+    ("sentence_a", "sentence_b"),
+    ("text_a", "text_b"),
+    ("text1", "text2"),
+    ("text", "text_pair"),
+    ("#1 string", "#2 string"),
+    ("keyword", "abst"),
+    ("query", "title"),
+)
+_TEXTS = ("text", "sentence", "content", "review", "comment", "headline", "title")
+_LABELS = ("label", "labels", "gold_label", "quality", "is_duplicate")
+_LABELS = (*_LABELS, "entailment_judgment", "class", "category", "answer", "label_desc")
+_SCORES = ("score", "similarity", "similarity_score", "relatedness_score")
+_CONTEXTS = (
+    ("sent1", "sent2"),
+    ("ctx_a", "ctx_b"),
+    ("article", "question"),
+    ("context", "question"),
+)
+_SINGLE_CONTEXTS = ("startphrase", "context", "ctx", "premise", "question", "text")
+_CHOICE_LISTS = ("choices", "endings", "options")
+_NUMBERED_CHOICE = re.compile(r"(?:ending|choice|option)_?\d{1,2}")
+_KNOWN = frozenset(
+    name
+    for names in (*_PAIRS, *_CONTEXTS, _TEXTS, _LABELS, _SCORES, _SINGLE_CONTEXTS)
+    for name in names
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The names of the columns that an example is made of; None for those not there."""
+
+    id: str | None
+    text: str
+    text_pair: str | None
+    label: str | None
+    score: str | None
+    choices: tuple[str, ...] = ()
+
+
+def is_header(cells: Sequence[str], request: example_request.Request) -> bool:
+    """Says whether the first line of a table has the names of its columns.
+
+    If the request leaves it open: one of the names that it gives, or a usual one, is
+    among the cells.
+    """
+    if request.header != "auto":
+        return request.header == "true"
+    columns = request.columns
+    given = {columns.id, columns.text, columns.text_pair, columns.label, columns.score}
+    given = {name for name in given | {*columns.choices} if not _is_number(name)}
+    stripped = [cell.strip() for cell in cells]
+    return any(cell in given or cell.lower() in _KNOWN for cell in stripped)
+
+
+def _is_number(name: str) -> bool:
+    return not name or re.fullmatch(r"-?\d+", name) is not None
+
+
+def choose(
+    names: Sequence[str], request: example_request.Request, where: str
+) -> Chosen:
+    """Decides which of the columns is which.
+
+    Raises InputError for a given column that is not among `names`, and for a text, or a
+    label if examples need one, that cannot be told.
+    """
+    usual = {name.lower(): name for name in reversed(names)}
+    given = request.columns
+    text, pair = _texts(names, usual, request, where)
+    choices = tuple(_given(c, "choices", names, where) or "" for c in given.choices)
+    if request.task == "multiple_choice" and not choices:
+        choices = _usual_choices(usual, names, where)
+    return Chosen(
+        id=_given_or_usual(given.id, "id", names, usual, _IDS, where),
+        text=text,
+        text_pair=pair,
+        label=_label(names, usual, request, where),
+        score=_score(names, usual, request, where),
+        choices=choices,
+    )
+
+
+def _given(name: str, what: str, names: Sequence[str], where: str) -> str | None:
+    """Returns the name of a column that is given by name or number."""
+    if name in names:
+        return name
+    if name == example_request.NONE:
+        return None
+    if _is_number(name):
+        return names[example_request.column_number(name, len(names), what, where)]
+    raise errors.InputError(
+        f"{where}: there is no column {name!r} for data.columns.{what}, only "
+        f"{_listed(names)}"
+    )
+
+
+def _given_or_usual(
+    name: str,
+    what: str,
+    names: Sequence[str],
+    usual: Mapping[str, str],
+    wanted: Sequence[str],
+    where: str,
+) -> str | None:
+    if name:
+        return _given(name, what, names, where)
+    return next((usual[each] for each in wanted if each in usual), None)
+
+
+def _texts(
+    names: Sequence[str],
+    usual: Mapping[str, str],
+    request: example_request.Request,
+    where: str,
+) -> tuple[str, str | None]:
+    """Returns the columns of the first text, and of the second if there is one."""
+    given = request.columns
+    text = _given(given.text, "text", names, where) if given.text else None
+    pair = _given(given.text_pair, "text_pair", names, where) if given.text_pair else ""
+    if text is None:
+        text, usual_pair = _usual_texts(names, usual, request.task)
+        pair = usual_pair if pair == "" else pair
+    if text is None:
+        raise errors.InputError(
+            f"{where}: which column has the text cannot be told from {_listed(names)}. "
+            "Name it: data.columns.text (and data.columns.text_pair)."
+        )
+    return text, pair or None
+
+
+def _usual_texts(
+    names: Sequence[str], usual: Mapping[str, str], task: str
+) -> tuple[str | None, str | None]:
+    is_choice = task == "multiple_choice"
+    for first, second in _CONTEXTS if is_choice else _PAIRS:
+        if first in usual and second in usual:
+            return usual[first], usual[second]
+    singles = _SINGLE_CONTEXTS if is_choice else _singles()
+    for name in singles:
+        if name in usual:
+            return usual[name], None
+    return (names[0], None) if len(names) == 1 and names[0] == "1" else (None, None)
+
+
+def _singles() -> tuple[str, ...]:
+    """Returns the usual names of a text that is alone: also those that open a pair."""
+    return (*_TEXTS, *(first for first, _ in _PAIRS))
+
+
+def _label(
+    names: Sequence[str],
+    usual: Mapping[str, str],
+    request: example_request.Request,
+    where: str,
+) -> str | None:
+    """Returns the column of the label, or None where none is asked for or there."""
+    if request.task == "regression":
+        return None
+    name = request.columns.label
+    if name and not request.needs_labels and not _is_there(name, names):
+        return None
+    found = _given_or_usual(name, "label", names, usual, _LABELS, where)
+    if found is None and request.needs_labels and request.task != "matching":
+        raise _no_label(names, "label", where)
+    return found
+
+
+def _score(
+    names: Sequence[str],
+    usual: Mapping[str, str],
+    request: example_request.Request,
+    where: str,
+) -> str | None:
+    """Returns the column of the score; a regression's may be called its label."""
+    if request.task not in ("regression", "matching"):
+        return None
+    is_regression = request.task == "regression"
+    given = request.columns
+    name = given.score or (given.label if is_regression else "")
+    if name and not request.needs_labels and not _is_there(name, names):
+        return None
+    wanted = (*_SCORES, *_LABELS[:3]) if is_regression else _SCORES
+    found = _given_or_usual(name, "score", names, usual, wanted, where)
+    if found is None and request.needs_labels and is_regression:
+        raise _no_label(names, "score", where)
+    return found
+
+
+def _is_there(name: str, names: Sequence[str]) -> bool:
+    """Says whether a column that is given by name or number is among these."""
+    if name in names or not _is_number(name):
+        return name in names
+    number = int(name)
+    return number != 0 and -len(names) <= number <= len(names)
+
+
+def _no_label(names: Sequence[str], what: str, where: str) -> errors.InputError:
+    return errors.InputError(
+        f"{where}: which column has the {what} cannot be told from {_listed(names)}. "
+        f"Name it: data.columns.{what}."
+    )
+
+
+def _usual_choices(
+    usual: Mapping[str, str], names: Sequence[str], where: str
+) -> tuple[str, ...]:
+    """Returns the columns of the choices: one list of them, or one column each."""
+    for name in _CHOICE_LISTS:
+        if name in usual:
+            return (usual[name],)
+    numbered = [name for name in names if _NUMBERED_CHOICE.fullmatch(name.lower())]
+    if numbered:
+        return tuple(sorted(numbered, key=_number_in))
+    letters = [letter for letter in "ABCDEFGH" if letter in names]
+    if len(letters) > 1:
+        return tuple(letters)
+    raise errors.InputError(
+        f"{where}: which columns have the choices cannot be told from "
+        f"{_listed(names)}. Name them: data.columns.choices."
+    )
+
+
+def _number_in(name: str) -> int:
+    return int(re.sub(r"\D", "", name))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Writes the names of columns for a message."""
+    if list(names) == [str(place) for place in range(1, len(names) + 1)]:
+        return f"columns 1 to {len(names)} without names (data.header=true names them)"
+    return ", ".join(map(repr, names))

@@ -1,0 +1,247 @@
+"""CoNLL-U: parts of speech of sentences, and the roles of their predicates.
+
+Universal PropBank puts behind the columns of a token one with the sense of a predicate
+(`come.03`, or nothing), and then one column a predicate with the roles of its
+arguments, each on the head word. Where there is a column of flags ("Y") before the
+senses, as in CoNLL-2009 and in the first releases, it is found by looking.
+"""
+
+import dataclasses
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from bert_jax import errors
+from bert_jax.data import example_request, examples, joined_tokens, lines, sources
+
+NO_PREDICATE = "sentences without a predicate"
+NOT_ITS_WORDS = "sentences whose text is not that of their words"
+NO_WORDS = "lines of several words or of none (1-2, 8.1)"
+_SENSES = 10  # behind the ten columns of CoNLL-U
+_FLAGS = (8, 12)  # of the first Universal PropBank, and of CoNLL-2009
+_MOST_LOOKED_AT = 500
+
+
+@dataclasses.dataclass
+class Sentence:
+    """The words of a sentence, as rows of columns, and what the comments say."""
+
+    path: str
+    name: str = ""
+    text: str = ""
+    rows: list[list[str]] = dataclasses.field(default_factory=list)
+    lines: list[int] = dataclasses.field(default_factory=list)
+
+    @property
+    def where(self) -> str:
+        """The place of its first word."""
+        return f"{self.path}:{self.lines[0]}"
+
+
+def read(
+    file: sources.NamedPath, request: example_request.Request, notes: Counter[str]
+) -> Iterator[examples.TaggedExample]:
+    """Yields sentences with their tags, or, for `srl`, each once a predicate.
+
+    Roles are as in the file, "O" where it has none, and "V" on the predicate unless
+    the file says otherwise. `notes` counts what is left out.
+
+    Raises:
+      InputError: a sentence is ragged, its words are not numbered from 1, or there are
+        not as many columns of roles as predicates.
+    """
+    sentences = _sentences(file, notes)
+    if request.task == "srl":
+        yield from _role_examples(sentences, request, notes)
+        return
+    for number, sentence in enumerate(sentences):
+        token, tag = _columns(sentence, request)
+        text, spans = _text(sentence, token, notes)
+        tags = tuple(row[tag].strip() for row in sentence.rows)
+        tags = _checked(tags, sentence, request)
+        name = sentence.name or str(number)
+        yield examples.TaggedExample(sentence.where, name, text, spans, tags)
+
+
+def _sentences(file: sources.NamedPath, notes: Counter[str]) -> Iterator[Sentence]:
+    """Yields the sentences of a file that have words."""
+    sentence = Sentence(str(file.path))
+    for at, line in lines.whole_lines(file, lines.Tally()):
+        if not line.strip():
+            if sentence.rows:
+                yield sentence
+            sentence = Sentence(str(file.path))
+        elif line.startswith("#"):
+            _comment(line, sentence)
+        else:
+            _add_row(line, at, sentence, notes)
+    if sentence.rows:
+        yield sentence
+
+
+def _comment(line: str, sentence: Sentence) -> None:
+    if match := re.match(r"#\s*(sent_id|text)\s*=\s*(.*\S)", line):
+        if match[1] == "text":
+            sentence.text = match[2]
+        else:
+            sentence.name = match[2]
+
+
+def _add_row(line: str, at: int, sentence: Sentence, notes: Counter[str]) -> None:
+    """Adds the word of a line to its sentence."""
+    where, row = f"{sentence.path}:{at}", line.split("\t")
+    if re.fullmatch(r"\d+[-.]\d+", row[0]):
+        notes[NO_WORDS] += 1
+        return
+    if row[0] != str(len(sentence.rows) + 1):
+        raise errors.InputError(
+            f"{where}: the word's number is {row[0][:20]!r} and should be "
+            f"{len(sentence.rows) + 1}. CoNLL-U numbers the words of a sentence from "
+            "1, parts columns by tabs and sentences by blank lines: mend the line, or "
+            "set data.format if it is none."
+        )
+    if sentence.rows and len(row) != len(sentence.rows[0]):
+        raise errors.InputError(
+            f"{where} has {len(row)} columns, and line {sentence.lines[0]} of the same "
+            f"sentence has {len(sentence.rows[0])}. Mend the line."
+        )
+    sentence.rows.append(row)
+    sentence.lines.append(at)
+
+
+def _columns(sentence: Sentence, request: example_request.Request) -> tuple[int, int]:
+    """Returns the columns of the words and of the tags, from 0."""
+    count, columns = len(sentence.rows[0]), request.columns
+    number = example_request.column_number
+    token = number(columns.token or "2", count, "token", sentence.where)
+    return token, number(columns.tag or "4", count, "tag", sentence.where)
+
+
+def _text(
+    sentence: Sentence, token: int, notes: Counter[str]
+) -> tuple[str, tuple[examples.Span, ...]]:
+    """Returns the text of a sentence, and where its words stand in it."""
+    words = [row[token] for row in sentence.rows]
+    for word, line in zip(words, sentence.lines, strict=True):
+        if not word.strip():
+            raise errors.InputError(
+                f"{sentence.path}:{line}: the word is empty. Mend the line."
+            )
+    if sentence.text:
+        spans = joined_tokens.find_in_order(words, sentence.text)
+        if spans is not None:
+            return sentence.text, spans
+        notes[NOT_ITS_WORDS] += 1
+    return joined_tokens.join(words)
+
+
+def _checked(
+    tags: tuple[str, ...], sentence: Sentence, request: example_request.Request
+) -> tuple[str, ...] | None:
+    """Returns tags if all words have one, and None if none is asked for."""
+    for tag, line in zip(tags, sentence.lines, strict=True):
+        if tag in ("", "_"):
+            if request.needs_labels:
+                raise errors.InputError(
+                    f"{sentence.path}:{line}: the tag is missing. Fill it, or set "
+                    "data.columns.tag to the column that has it."
+                )
+            return None
+    return tags
+
+
+def _role_examples(
+    sentences: Iterator[Sentence],
+    request: example_request.Request,
+    notes: Counter[str],
+) -> Iterator[examples.TaggedExample]:
+    """Yields each sentence once for each of its predicates."""
+    looked_at = list(itertools.islice(sentences, _MOST_LOOKED_AT))
+    flags = _flag_column(looked_at)
+    for number, sentence in enumerate(itertools.chain(looked_at, sentences)):
+        senses = _sense_column(sentence, flags, request)
+        predicates = [i for i, row in enumerate(sentence.rows) if _filled(row[senses])]
+        if not predicates:
+            notes[NO_PREDICATE] += 1
+            continue
+        roles = _roles(sentence, senses, predicates, request)
+        token, _ = _columns(sentence, request)
+        text, spans = _text(sentence, token, notes)
+        name = sentence.name or str(number)
+        for place, predicate in enumerate(predicates):
+            yield examples.TaggedExample(
+                where=sentence.where,
+                id=f"{name}.{place}",
+                text=text,
+                tokens=spans,
+                tags=roles[place] if roles else None,
+                predicate=predicate,
+                sense=sentence.rows[predicate][senses].strip(),
+            )
+
+
+def _filled(cell: str) -> bool:
+    return cell.strip() not in ("", "_")
+
+
+def _flag_column(sentences: list[Sentence]) -> int | None:
+    """Returns the column that says which words are predicates, or None.
+
+    Every cell of it is "Y" or nothing, and the next column is filled beside each "Y".
+    """
+    rows = [row for sentence in sentences for row in sentence.rows]
+    for column in _FLAGS:
+        cells = [tuple(row[column : column + 2]) for row in rows]
+        if all(
+            len(cell) == 2
+            and cell[0] in ("Y", "", "_")
+            and (cell[0] == "Y") == _filled(cell[1])
+            for cell in cells
+        ) and any(cell[0] == "Y" for cell in cells):
+            return column
+    return None
+
+
+def _sense_column(
+    sentence: Sentence, flags: int | None, request: example_request.Request
+) -> int:
+    """Returns the column of the senses of the predicates, from 0."""
+    count = len(sentence.rows[0])
+    if request.columns.predicate:
+        column = request.columns.predicate
+    else:
+        column = str((_SENSES if flags is None else flags + 1) + 1)
+    if column.startswith("-"):
+        raise errors.InputError(
+            f"data.columns.predicate is {column}, and sentences differ in how many "
+            "columns they have: count it from 1"
+        )
+    where = sentence.where
+    return example_request.column_number(column, count, "predicate", where)
+
+
+def _roles(
+    sentence: Sentence,
+    senses: int,
+    predicates: list[int],
+    request: example_request.Request,
+) -> list[tuple[str, ...]]:
+    """Returns the roles of each predicate, or nothing where none are asked for."""
+    columns = list(zip(*(row[senses + 1 :] for row in sentence.rows), strict=True))
+    spare = columns[len(predicates) :]
+    if not columns and not request.needs_labels:
+        return []
+    if len(columns) < len(predicates) or any(map(_filled, itertools.chain(*spare))):
+        raise errors.InputError(
+            f"{sentence.where}: the sentence has {len(predicates)} predicates in "
+            f"column {senses + 1}, and {len(columns)} columns of roles behind it. Mend "
+            "the sentence, or set data.columns.predicate to the column of the senses."
+        )
+    made = []
+    for predicate, column in zip(predicates, columns, strict=False):
+        roles = [cell.strip() if _filled(cell) else "O" for cell in column]
+        if roles[predicate] == "O":
+            roles[predicate] = "V"
+        made.append(tuple(roles))
+    return made

@@ -1,0 +1,121 @@
+"""What is to be read: a file of labelled examples, and how its columns are to be taken.
+
+Columns that are not named are guessed from the names that publishers use (GLUE, CLUE,
+SICK, SWAG, RACE ...); what cannot be guessed is an error that lists what there is.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from bert_jax import errors
+
+TEXT_TASKS = ("classification", "regression", "matching")
+_TABLES = ("tsv", "csv", "jsonl", "tfds")
+# Task -> the formats that its examples are read from.
+FORMATS = {
+    **dict.fromkeys(TEXT_TASKS, (*_TABLES, "space")),
+    "multiple_choice": _TABLES,
+    "tagging": ("conll", "conllu", "spans", "tfds"),
+    "srl": ("conllu",),
+    "span": ("squad", "jsonl", "tfds"),
+}
+TASKS = tuple(FORMATS)
+NONE = "none"  # the column that is not there, whatever the names say
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Where the parts of an example stand.
+
+    Each is a name of the header (or a key of the JSON objects), or a number from 1,
+    or from the end if it is negative; "" is guessed, "none" is not there. A text pair
+    is guessed only where the text is.
+
+    Attributes:
+      id: of the example.
+      text: the first text; the context of a multiple choice.
+      text_pair: the second text; of a multiple choice, what every choice begins with.
+      label: of classification, matching and multiple choice.
+      score: the number of a regression, or of matching.
+      choices: one column a choice, or one list of them.
+      token: of CoNLL and CoNLL-U; guessed: 1 and 2.
+      tag: of CoNLL and CoNLL-U; guessed: -1 and 4 (the universal part of speech).
+      predicate: of CoNLL-U: the column of the senses, which the roles stand behind.
+    """
+
+    id: str = ""
+    text: str = ""
+    text_pair: str = ""
+    label: str = ""
+    score: str = ""
+    choices: tuple[str, ...] = ()
+    token: str = ""
+    tag: str = ""
+    predicate: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A file, and how it is to be read.
+
+    Attributes:
+      path: a file, also compressed by gzip or bzip2, or `tfds:name[split]`.
+      task: one of `TASKS`.
+      format: one of `FORMATS[task]`, or `auto`: told by the name, then the content.
+      header: whether the first line of a table has the names: `true`, `false`, `auto`.
+      columns: where the parts stand.
+      multi_label: what parts the labels of a table's cell, as "|"; in JSON lines they
+        are a list, and this must only not be empty. "" for one label.
+      skip_labels: examples with these labels are left out and counted, as "-" in
+        natural language inference, where the annotators did not agree.
+      strip_digit: tokens of CoNLL end in one digit more, which is taken off (Weibo
+        NER, where it is the place of the character in its word).
+      repair: mends what can be, and counts it, where it otherwise is an error: answers
+        that are not where they are said to be, ids that come twice, entities that
+        overlap, questions that are empty.
+      needs_labels: whether an example without a label is an error. In matching it is
+        none, but `read` wants all of them with a label or a score, or none.
+    """
+
+    path: str | Path
+    task: str
+    format: str = "auto"
+    header: str = "auto"
+    columns: Columns = Columns()
+    multi_label: str = ""
+    skip_labels: tuple[str, ...] = ()
+    strip_digit: bool = False
+    repair: bool = False
+    needs_labels: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a task, format or header of another name."""
+        _check("the task", self.task, TASKS)
+        _check("data.format", self.format, ("auto", *FORMATS[self.task]), self.task)
+        _check("data.header", self.header, ("auto", "true", "false"))
+
+
+def _check(what: str, value: str, allowed: tuple[str, ...], task: str = "") -> None:
+    if value not in allowed:
+        of_task = f" for {task}" if task else ""
+        raise errors.InputError(
+            f"{what} is {value!r}: use one of {', '.join(allowed)}{of_task}"
+        )
+
+
+def column_number(column: str, count: int, what: str, where: str) -> int:
+    """Returns the place from 0 of a column that is given by its number.
+
+    Raises InputError unless it is a number, and one of `count` columns.
+
+    >>> column_number("-1", 4, "tag", "f:1"), column_number("1", 4, "token", "f:1")
+    (3, 0)
+    """
+    number = int(column) if re.fullmatch(r"-?\d{1,6}", column) else 0
+    if number and -count <= number <= count:
+        return number - 1 if number > 0 else count + number
+    raise errors.InputError(
+        f"{where}: there is no column {column!r} for data.columns.{what}; columns are "
+        f"numbered 1 to {count}, or from the end -1 to -{count}"
+    )

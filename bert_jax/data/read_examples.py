@@ -1,0 +1,279 @@
+"""Labelled examples of any file that the tasks are given: the one way in.
+
+    request = read_examples.Request("dev.tsv", task="classification")
+    found = read_examples.read(request)         # all of them, with labels
+    found.examples, found.notes                 # a list, and what was counted
+    for example in read_examples.iterate(request):  # streams; labels where there are
+        ...
+
+Whatever is wrong with a file is an InputError that names the line and the remedy.
+"""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+from bert_jax import errors
+from bert_jax.data import (
+    conll,
+    conllu,
+    example_request,
+    examples,
+    lines,
+    sources,
+    span_lines,
+    squad_file,
+    table_records,
+    text_examples,
+    tfds_examples,
+)
+
+# What callers make a request of, under the name of the room they ask.
+Request = example_request.Request
+Columns = example_request.Columns
+
+UNANSWERED = "questions left out that are left without an answer"
+RENAMED = "ids that came again and got a number"
+_TFDS = "tfds:"
+_SUFFIXES = {
+    ".tsv": "tsv",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".conllu": "conllu",
+    ".conll": "conll",
+    ".bio": "conll",
+    ".bioes": "conll",
+    ".iob": "conll",
+    ".iob2": "conll",
+}
+# What a format of tables is to a task that has no tables.
+_OTHERWISE = {("tagging", "jsonl"): "spans", ("tagging", "tsv"): "conll"}
+_HEAD_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """The examples of a file, in its order.
+
+    Attributes:
+      examples: of the type of their task.
+      notes: how often something was left out or mended, by what it is.
+    """
+
+    examples: list[examples.Example]
+    notes: dict[str, int]
+
+
+def read(request: Request) -> Examples:
+    """Reads the examples of a file, all with labels.
+
+    Matching needs none: there all examples have a label or a score, or none has.
+
+    Raises:
+      InputError: the file is not as its format has it, a label is missing, an id comes
+        twice, or there is no example; the message names file, line and remedy.
+    """
+    notes: Counter[str] = Counter()
+    found = list(_unique(_examples(request, notes), request, notes))
+    if request.task == "span" and request.needs_labels:
+        answered = [e for e in found if not _is_unanswered(e)]
+        if len(answered) < len(found):
+            notes[UNANSWERED] += len(found) - len(answered)
+        found = answered
+    if request.task == "matching":
+        _check_half_labelled(found)
+    if not found:
+        raise _no_examples(request)
+    return Examples(found, dict(notes))
+
+
+def iterate(
+    request: Request, notes: Counter[str] | None = None
+) -> Iterator[examples.Example]:
+    """Yields the examples of a file in its order, without holding it in memory.
+
+    Labels may be missing, and so may their columns. Only a document of SQuAD's shape is
+    held as a whole; only there ids are looked at. `notes` is counted up on the way.
+
+    Raises InputError as `read` does.
+    """
+    notes = Counter() if notes is None else notes
+    request = dataclasses.replace(request, needs_labels=False, format=_format(request))
+    made = _examples(request, notes)
+    if request.format == "squad":
+        made = _unique(made, request, notes)
+    is_empty = True
+    for example in made:
+        is_empty = False
+        yield example
+    if is_empty:
+        raise _no_examples(request)
+
+
+def _examples(request: Request, notes: Counter[str]) -> Iterator[examples.Example]:
+    """Yields the examples of a file by its format and the task."""
+    kind, file = _format(request), _file(request)
+    if kind == "conll":
+        return conll.read(file, request, notes)
+    if kind == "conllu":
+        return conllu.read(file, request, notes)
+    if kind == "squad":
+        return squad_file.read(file, request, notes)
+    records = _records(kind, file, request)
+    if request.task == "tagging":
+        return span_lines.read(records, request, notes)
+    if request.task == "span":
+        return squad_file.of_records(records, request, notes)
+    if request.task == "multiple_choice":
+        return text_examples.choice_examples(records, request)
+    return text_examples.text_examples(records, request, notes)
+
+
+def _records(
+    kind: str, file: sources.NamedPath, request: Request
+) -> Iterator[table_records.Record]:
+    """Yields the records of a table of any format."""
+    if kind == "tfds":
+        return tfds_examples.records(str(request.path))
+    if kind == "tsv":
+        return table_records.tsv(file, request)
+    if kind == "csv":
+        return table_records.comma_separated(file, request)
+    if kind == "space":
+        return table_records.label_and_text(file)
+    return table_records.json_lines(file)
+
+
+def _file(request: Request) -> sources.NamedPath:
+    path = Path(request.path)
+    return sources.NamedPath(path.name, path)
+
+
+def _format(request: Request) -> str:
+    """Returns the format of a file: as it is given, or told by name and content."""
+    allowed = example_request.FORMATS[request.task]
+    if str(request.path).startswith(_TFDS):
+        kind = "tfds"
+    elif not Path(request.path).exists():
+        raise errors.InputError(
+            f"{request.path} does not exist. Check the path of the data."
+        )
+    elif request.format != "auto":
+        return request.format
+    else:
+        kind = _format_of_name(request) or _format_of_content(request)
+    if kind not in allowed:
+        told = f"seems to be {kind}" if kind else "does not show its format"
+        raise errors.InputError(
+            f"{request.path} {told}: for {request.task} set data.format to one of "
+            f"{', '.join(allowed)}"
+        )
+    return kind
+
+
+def _format_of_name(request: Request) -> str | None:
+    name = Path(request.path).name.lower()
+    name = name.removesuffix(".gz").removesuffix(".bz2")
+    suffix = Path(name).suffix
+    if suffix not in _SUFFIXES:
+        return None
+    kind = _SUFFIXES[suffix]
+    pair = (request.task, kind)
+    return _OTHERWISE[pair] if pair in _OTHERWISE else kind
+
+
+def _format_of_content(request: Request) -> str:
+    """Returns the format that the first line speaks for, or "" where none."""
+    head = _head(_file(request)).decode("utf-8", "replace").lstrip()
+    first = head.partition("\n")[0]
+    if first.startswith(("{", "[")):
+        if request.task == "span":
+            return "jsonl" if _is_record(first) else "squad"
+        return "spans" if request.task == "tagging" else "jsonl"
+    if request.task in ("tagging", "srl"):
+        return "conllu" if _is_conllu(head) else "conll"
+    return "tsv" if "\t" in first else ""
+
+
+def _is_record(line: str) -> bool:
+    """Says whether a line is an object of its own, and not a document of SQuAD's."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and "data" not in value
+
+
+def _is_conllu(head: str) -> bool:
+    """Says whether the first line that is no comment has CoNLL-U's columns."""
+    for line in head.split("\n"):
+        if line.strip() and not line.startswith("#"):
+            cells = line.split("\t")
+            return len(cells) >= 8 and cells[0].partition("-")[0] == "1"
+    return False
+
+
+def _head(file: sources.NamedPath) -> bytes:
+    """Returns the first bytes of a file, decompressed."""
+
+    def reading() -> Generator[bytes, None, None]:
+        with lines.open_bytes(file, lines.Tally()) as opened:
+            yield opened.read(_HEAD_BYTES)
+
+    opened = reading()
+    head = next(opened)
+    opened.close()  # or else leaving it would read the file to its end
+    return head
+
+
+def _unique(
+    made: Iterator[examples.Example], request: Request, notes: Counter[str]
+) -> Iterator[examples.Example]:
+    """Yields examples, and refuses an id that comes twice, or numbers it on request."""
+    first: dict[str, str] = {}
+    times: Counter[str] = Counter()
+    for example in made:
+        if example.id not in first:
+            first[example.id] = example.where
+            yield example
+            continue
+        if not request.repair:
+            raise errors.InputError(
+                f"{example.where}: the id {example.id!r} came before, at "
+                f"{first[example.id]}. Remove one of them, set data.repair (the second "
+                f"becomes {example.id}#2), or set data.columns.id to none where "
+                "examples may be numbered."
+            )
+        notes[RENAMED] += 1
+        name = example.id
+        while name in first:
+            times[example.id] += 1
+            name = f"{example.id}#{times[example.id] + 1}"
+        first[name] = example.where
+        yield dataclasses.replace(example, id=name)
+
+
+def _is_unanswered(example: examples.Example) -> bool:
+    return isinstance(example, examples.QuestionExample) and not example.labelled
+
+
+def _check_half_labelled(found: list[examples.Example]) -> None:
+    """Raises InputError where some of the examples of matching have a label."""
+    for name in ("labels", "score"):
+        has = [getattr(example, name) is not None for example in found]
+        if any(has) and not all(has):
+            without = found[has.index(False)]
+            raise errors.InputError(
+                f"{without.where}: the {name.removesuffix('s')} is missing, and "
+                f"{sum(has):,} of {len(has):,} examples have one. Fill it, or remove "
+                "the record, or name no such column."
+            )
+
+
+def _no_examples(request: Request) -> errors.InputError:
+    return errors.InputError(
+        f"{request.path} has no example. Check the file, and data.format."
+    )

@@ -1,0 +1,236 @@
+"""Questions on contexts: SQuAD 1.1 and 2.0, DRCD and CMRC 2018 as files, and as lines.
+
+Publishers differ in small things: `id` or `query_id`, `question` or `query_text`,
+`context` or `context_text`, paragraphs below articles or articles that are paragraphs
+themselves, answers without the place they start at.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from bert_jax import errors, json_file
+from bert_jax.data import (
+    cell_values,
+    example_request,
+    examples,
+    lines,
+    sources,
+    table_records,
+)
+
+MOVED = "answers moved to where their text is"
+DROPPED = "answers left out that are not in their context"
+CONTRADICTED = "answers left out of questions said to have none"
+EMPTY = "questions that are empty"
+
+_IDS = ("id", "query_id", "qid")
+_QUESTIONS = ("question", "query_text", "query")
+_CONTEXTS = ("context", "context_text")
+
+
+def read(
+    file: sources.NamedPath, request: example_request.Request, notes: Counter[str]
+) -> Iterator[examples.QuestionExample]:
+    """Yields the questions of a JSON document, which is held in memory as a whole.
+
+    Raises:
+      InputError: the document has another shape; an answer does not stand where it
+        says (unless `request.repair`), or a context or question is empty.
+    """
+    for where, title, context, questions in _paragraphs(file):
+        cell_values.text(context, "context", where)
+        for place, question in enumerate(questions):
+            at = f"{where}.qas[{place}]"
+            if not isinstance(question, dict):
+                raise _malformed(at, "is no object")
+            name = cell_values.label(_first(question, _IDS, at), at)
+            if name is None:
+                raise _malformed(at, "has an empty id")
+            at = f"{at} (question {name})"
+            yield _question(question, context, title, name, at, request, notes)
+
+
+def of_records(
+    records: Iterable[table_records.Record],
+    request: example_request.Request,
+    notes: Counter[str],
+) -> Iterator[examples.QuestionExample]:
+    """Yields the questions of flat records: JSON lines, or a data set of TFDS."""
+    for number, (where, cells) in enumerate(records):
+        key = next((key for key in _IDS if key in cells), None)
+        name = str(number)
+        if key is not None:
+            name = cell_values.label(cells[key], where) or name
+        context = cell_values.text(_first(cells, _CONTEXTS, where), "context", where)
+        title = cells["title"] if "title" in cells else ""
+        yield _question(cells, context, title, name, where, request, notes)
+
+
+def _paragraphs(
+    file: sources.NamedPath,
+) -> Iterator[tuple[str, str, str, list[Any]]]:
+    """Yields the paragraphs of a document: where, title, context, questions."""
+    with lines.open_bytes(file, lines.Tally()) as opened:
+        content = opened.read()
+    lines.decode(content, file.path, 1)
+    if content.lstrip().startswith(b"["):  # CMRC's own shape: a list of contexts
+        content = b'{"data": ' + content + b"}"
+    document = json_file.parse_object(content, str(file.path))
+    articles = _first(document, ("data",), str(file.path))
+    for i, article in enumerate(_listed(articles, f"{file.path}: data")):
+        where = f"{file.path}: data[{i}]"
+        if not isinstance(article, dict):
+            raise _malformed(where, "is no object")
+        title = article["title"] if "title" in article else ""
+        if "paragraphs" not in article:
+            yield _paragraph(article, title, where)
+            continue
+        listed = _listed(article["paragraphs"], f"{where}.paragraphs")
+        for j, paragraph in enumerate(listed):
+            at = f"{where}.paragraphs[{j}]"
+            if not isinstance(paragraph, dict):
+                raise _malformed(at, "is no object")
+            yield _paragraph(paragraph, title, at)
+
+
+def _paragraph(
+    paragraph: Mapping[str, Any], title: str, where: str
+) -> tuple[str, str, str, list[Any]]:
+    questions = _listed(_first(paragraph, ("qas",), where), f"{where}.qas")
+    return where, title, _first(paragraph, _CONTEXTS, where), questions
+
+
+def _question(
+    question: Mapping[str, Any],
+    context: str,
+    title: str,
+    name: str,
+    where: str,
+    request: example_request.Request,
+    notes: Counter[str],
+) -> examples.QuestionExample:
+    """Returns the example of a question."""
+    text = _first(question, _QUESTIONS, where)
+    if request.repair and isinstance(text, str) and not text.strip():
+        notes[EMPTY] += 1
+    else:
+        cell_values.text(text, "question", where)
+    is_impossible = "is_impossible" in question and bool(question["is_impossible"])
+    answers = _answers(question, context, where, request, notes)
+    if is_impossible and answers:
+        if not request.repair:
+            raise errors.InputError(
+                f"{where} is said to be impossible, and has answers. Remove one of the "
+                "two, or set data.repair, which leaves the answers out."
+            )
+        notes[CONTRADICTED] += len(answers)
+        answers = ()
+    is_labelled = bool(answers) or (is_impossible and "answers" in question)
+    if request.needs_labels and not is_labelled and not request.repair:
+        raise errors.InputError(
+            f"{where} has no answer, and is not said to be impossible. Give it "
+            'answers, or "is_impossible": true, or remove it.'
+        )
+    return examples.QuestionExample(
+        where, name, text, context, answers, is_impossible, is_labelled, str(title)
+    )
+
+
+def _answers(
+    question: Mapping[str, Any],
+    context: str,
+    where: str,
+    request: example_request.Request,
+    notes: Counter[str],
+) -> tuple[examples.Answer, ...]:
+    """Returns the answers that stand in the context."""
+    if "answers" not in question or question["answers"] is None:
+        return ()
+    made = []
+    for text, start in _texts_and_starts(question["answers"], where):
+        found = _place(text, start, context)
+        if found is None or found != start:
+            if not request.repair:
+                raise _misplaced(text, start, found, context, where)
+            notes[DROPPED if found is None else MOVED] += 1
+        if found is not None:
+            made.append(examples.Answer(text, found))
+    return tuple(made)
+
+
+def _texts_and_starts(answers: Any, where: str) -> list[tuple[str, int | None]]:
+    """Returns what answers say of themselves; -1 is no place, as None is."""
+    if isinstance(answers, dict):  # columns, as TFDS and others have them
+        texts = _listed(_first(answers, ("text",), where), f"{where}: answers.text")
+        starts = _listed(
+            _first(answers, ("answer_start",), where), f"{where}: answers.answer_start"
+        )
+        if len(texts) != len(starts):
+            raise _malformed(where, "has not as many answers as places of them")
+        answers = [
+            {"text": text, "answer_start": start}
+            for text, start in zip(texts, starts, strict=True)
+        ]
+    made = []
+    for answer in _listed(answers, f"{where}: answers"):
+        if isinstance(answer, str):
+            answer = {"text": answer}
+        if not isinstance(answer, dict) or not isinstance(
+            _first(answer, ("text",), where), str
+        ):
+            raise _malformed(where, "has an answer that is no text")
+        start = answer["answer_start"] if "answer_start" in answer else None
+        if start is not None and type(start) is not int:
+            raise _malformed(where, f"has the answer_start {start!r}, and no number")
+        made.append((answer["text"], start))
+    return made
+
+
+def _place(text: str, start: int | None, context: str) -> int | None:
+    """Returns where an answer stands: the place nearest to where it is said to."""
+    if not text.strip():
+        return None
+    if start is not None and start >= 0 and context.startswith(text, start):
+        return start
+    places, place = [], context.find(text)
+    while place >= 0:
+        places.append(place)
+        place = context.find(text, place + 1)
+    return min(places, key=lambda at: abs(at - (start or 0)), default=None)
+
+
+def _misplaced(
+    text: str, start: int | None, found: int | None, context: str, where: str
+) -> errors.InputError:
+    """Returns the error for an answer that does not stand where it says."""
+    said = "has no answer_start"
+    if start is not None:
+        there = context[max(start, 0) : max(start, 0) + 20]
+        said = f"does not stand at its answer_start {start}, where {there!r} does"
+    remedy = "it is left out" if found is None else f"it is moved to {found}"
+    return errors.InputError(
+        f"{where}: the answer {text[:40]!r} {said}. Mend it, or set data.repair: "
+        f"{remedy}."
+    )
+
+
+def _first(values: Mapping[str, Any], names: tuple[str, ...], where: str) -> Any:
+    """Returns the value of the first of these names that is there."""
+    for name in names:
+        if name in values:
+            return values[name]
+    raise _malformed(where, f"has no {' or '.join(map(repr, names))}")
+
+
+def _listed(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise _malformed(where, "is no list")
+    return value
+
+
+def _malformed(where: str, what: str) -> errors.InputError:
+    return errors.InputError(
+        f"{where} {what}. Give it the shape of SQuAD: data[].paragraphs[] of context "
+        "and qas[] of id, question and answers[] of text and answer_start."
+    )

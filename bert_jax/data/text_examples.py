@@ -1,0 +1,165 @@
+"""Examples of one text, two texts or a choice of texts, made of records of tables."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from bert_jax import errors
+from bert_jax.data import (
+    cell_values,
+    column_names,
+    example_request,
+    examples,
+    joined_tokens,
+    table_records,
+)
+
+
+def text_examples(
+    records: Iterable[table_records.Record],
+    request: example_request.Request,
+    notes: Counter[str],
+) -> Iterator[examples.TextExample]:
+    """Yields an example a record: classification, regression, matching.
+
+    Counts those that are left out for their label.
+    """
+    for record, chosen, number in _with_columns(records, request):
+        where, cells = record.where, record.cells
+        made = examples.TextExample(
+            where=where,
+            id=_id(cells, chosen, number, where),
+            text=_text(cells, chosen.text, where),
+            text_pair=None
+            if not chosen.text_pair
+            else _text(cells, chosen.text_pair, where),
+            labels=_labels(cells, chosen, request, where),
+            score=_score(cells, chosen, where),
+        )
+        if made.labels and set(made.labels) & set(request.skip_labels):
+            notes["examples left out for their label"] += 1
+            continue
+        _check_labelled(
+            made.labels is not None or made.score is not None, request, where
+        )
+        yield made
+
+
+def choice_examples(
+    records: Iterable[table_records.Record], request: example_request.Request
+) -> Iterator[examples.ChoiceExample]:
+    """Yields an example a record: a context and its choices."""
+    for record, chosen, number in _with_columns(records, request):
+        where, cells = record.where, record.cells
+        choices = _choices(cells, chosen, where)
+        label = cell_values.label(_cell(cells, chosen.label), where)
+        _check_labelled(label is not None, request, where)
+        yield examples.ChoiceExample(
+            where=where,
+            id=_id(cells, chosen, number, where),
+            context=_text(cells, chosen.text, where),
+            choices=choices,
+            label=_place(label, len(choices), where),
+        )
+
+
+def _with_columns(
+    records: Iterable[table_records.Record], request: example_request.Request
+) -> Iterator[tuple[table_records.Record, column_names.Chosen, int]]:
+    """Yields records with their columns and number; JSON lines may differ in them."""
+    known: dict[tuple[str, ...], column_names.Chosen] = {}
+    for number, record in enumerate(records):
+        names = tuple(record.cells)
+        if names not in known:
+            known[names] = column_names.choose(names, request, record.where)
+        yield record, known[names], number
+
+
+def _cell(cells: Mapping[str, Any], column: str | None) -> Any:
+    return None if column is None else cells[column]
+
+
+def _text(cells: Mapping[str, Any], column: str, where: str) -> str:
+    return cell_values.text(cells[column], column, where)
+
+
+def _id(
+    cells: Mapping[str, Any], chosen: column_names.Chosen, number: int, where: str
+) -> str:
+    """Returns the id of the record, or else its number."""
+    if chosen.id is None:
+        return str(number)
+    found = cell_values.label(cells[chosen.id], where)
+    if found is None:
+        raise errors.InputError(
+            f"{where}: the id in {chosen.id!r} is empty. Fill it, or set "
+            "data.columns.id to none: then examples are numbered."
+        )
+    return found
+
+
+def _labels(
+    cells: Mapping[str, Any],
+    chosen: column_names.Chosen,
+    request: example_request.Request,
+    where: str,
+) -> tuple[str, ...] | None:
+    if chosen.label is None:
+        return None
+    return cell_values.labels(cells[chosen.label], request.multi_label, where)
+
+
+def _score(
+    cells: Mapping[str, Any], chosen: column_names.Chosen, where: str
+) -> float | None:
+    return cell_values.score(_cell(cells, chosen.score), where)
+
+
+def _check_labelled(
+    is_labelled: bool, request: example_request.Request, where: str
+) -> None:
+    if request.needs_labels and not is_labelled and request.task != "matching":
+        what = "score" if request.task == "regression" else "label"
+        raise errors.InputError(
+            f"{where}: the {what} is missing. Fill it, or remove the record."
+        )
+
+
+def _choices(
+    cells: Mapping[str, Any], chosen: column_names.Chosen, where: str
+) -> tuple[str, ...]:
+    """Returns the choices, each behind the text that all of them begin with."""
+    name, *others = chosen.choices
+    if others:
+        texts = [_text(cells, column, where) for column in chosen.choices]
+    elif isinstance(cells[name], list):
+        texts = [cell_values.text(each, name, where) for each in cells[name]]
+    else:
+        texts = []
+    if len(texts) < 2:
+        raise errors.InputError(
+            f"{where}: {name!r} has no list of two or more choices. Mend or remove the "
+            "record, or name the columns: data.columns.choices."
+        )
+    if chosen.text_pair is None:
+        return tuple(texts)
+    begin = _text(cells, chosen.text_pair, where)
+    return tuple(joined_tokens.join([begin, text])[0] for text in texts)
+
+
+def _place(label: str | None, count: int, where: str) -> int | None:
+    """Returns which choice a label means: its number, or its letter."""
+    if label is None:
+        return None
+    place = -1
+    if label.isdecimal() and len(label) < 4:
+        place = int(label)
+    elif len(label) == 1 and label.isascii() and label.isalpha():
+        place = ord(label.upper()) - ord("A")
+    if not 0 <= place < count:
+        raise errors.InputError(
+            f"{where}: the label {label!r} is none of the {count} choices: they are 0 "
+            f"to {count - 1}, or A to {chr(ord('A') + count - 1)}. Mend or remove the "
+            "record."
+        )
+    return place
