@@ -9,7 +9,6 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import PyTree
@@ -160,14 +159,15 @@ def read(folder: Path) -> TaskFolder:
     return TaskFolder(settings, learned, bert, params, tokenizer, metrics)
 
 
-def check_shapes(made: TaskFolder, shapes: PyTree, folder: Path) -> None:
+def check_shapes(params: PyTree, shapes: PyTree, folder: Path) -> None:
     """Raises InputError unless the parameters are those of the task's model."""
-    there: dict[str, Any] = {n: x.shape for n, x in places.flat(made.params).items()}
+    there = {name: x.shape for name, x in places.flat(params).items()}
     wanted = {name: x.shape for name, x in places.flat(shapes).items()}
-    for name in sorted(there.keys() | wanted.keys()):
-        one, other = there.get(name), wanted.get(name)
-        if one != other:
-            raise errors.InputError(
-                f"{folder}: the parameter {name} has the shape {one}, and the task's "
-                f"model wants {other}: its files do not belong together"
-            )
+    names = sorted(there.keys() ^ wanted.keys()) or [
+        name for name in wanted if there[name] != wanted[name]
+    ]
+    if names:
+        raise errors.InputError(
+            f"{folder}: the parameter {names[0]} is not as the task's model has it: "
+            "its files do not belong together. Copy the whole folder again"
+        )

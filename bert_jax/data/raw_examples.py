@@ -1,0 +1,130 @@
+"""Examples of what a person types or a program hands over: texts, pairs, questions.
+
+    text                                     classification, regression, tagging
+    (text, text_pair)                        classification, regression, matching
+    (question, context)                      span
+    (context, [choice, choice, ...])         multiple_choice
+    (text, predicate)                        srl: a word of the text, or its characters
+
+or a dict with those names, as in a line of JSON.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from bert_jax import errors
+from bert_jax.data import example_request, examples
+from bert_jax.text import characters
+
+# What a value of two parts holds, by task.
+_PARTS = {
+    "classification": ("text", "text_pair"),
+    "regression": ("text", "text_pair"),
+    "matching": ("text", "text_pair"),
+    "tagging": ("text",),
+    "srl": ("text", "predicate"),
+    "span": ("question", "context"),
+    "multiple_choice": ("context", "choices"),
+}
+_OPTIONAL = ("text_pair", "id")
+_TOKEN = re.compile(rf"[{characters.CJK_AND_MARKS}]|\w+|[^\w\s]")
+
+
+def of_values(
+    task: str, values: Sequence[Any], names: Sequence[str] | None = None
+) -> list[examples.Example]:
+    """Returns one example a value.
+
+    Args:
+      task: one of `example_request.TASKS`.
+      values: texts, tuples or dicts, as above.
+      names: where each comes from, for messages.
+
+    Raises:
+      InputError: a value is not what the task takes; the message says what is.
+    """
+    if isinstance(values, str):
+        raise errors.InputError('give a list of texts, as in ["one", "another"]')
+    return [
+        _example(task, value, names[at] if names else f"value {at + 1}", str(at))
+        for at, value in enumerate(values)
+    ]
+
+
+def _example(task: str, value: Any, where: str, number: str) -> examples.Example:
+    fields = _fields(task, value, where)
+    made = fields["id"] if "id" in fields else number
+    if task in example_request.TEXT_TASKS:
+        pair = fields["text_pair"] if "text_pair" in fields else None
+        return examples.TextExample(where, made, fields["text"], pair)
+    if task == "span":
+        question, context = fields["question"], fields["context"]
+        return examples.QuestionExample(where, made, question, context, labelled=False)
+    if task == "multiple_choice":
+        choices = tuple(fields["choices"])
+        return examples.ChoiceExample(where, made, fields["context"], choices)
+    tokens = token_spans(fields["text"])
+    predicate = None
+    if task == "srl":
+        predicate = _predicate(fields["text"], tokens, fields["predicate"], where)
+    return examples.TaggedExample(
+        where, made, fields["text"], tuple(tokens), None, predicate
+    )
+
+
+def _fields(task: str, value: Any, where: str) -> dict[str, Any]:
+    """Returns the parts of a value by their names."""
+    names = _PARTS[task]
+    if isinstance(value, str):
+        value = (value,)
+    if isinstance(value, tuple | list) and len(value) <= len(names):
+        value = dict(zip(names, value, strict=False))
+    lists = ("choices", "predicate")
+    if not isinstance(value, dict) or not all(
+        isinstance(x, str) or (name in lists and isinstance(x, Sequence))
+        for name, x in value.items()
+    ):
+        raise _wrong(task, where)
+    lacking = [n for n in names if n not in value and n not in _OPTIONAL]
+    if lacking or set(value) - {*names, "id"}:
+        raise _wrong(task, where)
+    empty = [n for n in names if n in value and not value[n]]
+    if empty:
+        raise errors.InputError(f"{where}: {empty[0]} is empty: give a text")
+    return value
+
+
+def _wrong(task: str, where: str) -> errors.InputError:
+    names = _PARTS[task]
+    optional = [name for name in names if name in _OPTIONAL]
+    beside = f" ({', '.join(optional)} may be left out)" if optional else ""
+    keys = ", ".join(f'"{name}": ...' for name in names)
+    return errors.InputError(
+        f"{where}: {task} takes {' and '.join(names)}{beside}: give "
+        f"({', '.join(names)}) or {{{keys}}}"
+    )
+
+
+def token_spans(text: str) -> list[examples.Span]:
+    """Returns where the tokens of running text stand: words, characters, marks.
+
+    >>> [("我爱U2。"[a:b]) for a, b in token_spans("我爱U2。")]
+    ['我', '爱', 'U2', '。']
+    """
+    return [match.span() for match in _TOKEN.finditer(text)]
+
+
+def _predicate(text: str, tokens: list[examples.Span], given: Any, where: str) -> int:
+    """Returns the token that is the predicate: a word, or its characters [a, b)."""
+    if isinstance(given, str):
+        found = [at for at, (a, b) in enumerate(tokens) if text[a:b] == given]
+        start = text.find(given)
+        found = found or [at for at, (a, b) in enumerate(tokens) if a <= start < b]
+    else:
+        found = [at for at, (a, b) in enumerate(tokens) if [a, b][0] <= given[0] < b]
+    if not found:
+        raise errors.InputError(
+            f"{where}: the predicate {given!r} is no word of the text {text!r}"
+        )
+    return found[0]

@@ -1,0 +1,93 @@
+"""A fine-tuned model that is ready to say something of new texts."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import PyTree
+
+from bert_jax import predictor, task_setup
+from bert_jax.data import raw_examples
+from bert_jax.exchange import initial_weights, task_folders
+from bert_jax.model import parts
+from bert_jax.scoring import scores
+from bert_jax.tasks import task
+from bert_jax.training import sharding, state
+
+WINDOW = 1024  # examples that are read and predicted together
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TaskPredictor:
+    """A task's model on the devices, with what it needs to read and to answer.
+
+    Attributes:
+      made: settings, labels and tokenizer; its own copy of the weights is gone.
+      params: on the devices.
+    """
+
+    made: task_folders.TaskFolder
+    predictor: predictor.Predictor
+    params: PyTree
+
+    @property
+    def kind(self) -> str:
+        """The task, as `classification`."""
+        return self.made.settings.data.task
+
+    def predict(self, values: Sequence[Any]) -> list[task.Prediction]:
+        """Returns one prediction a value; `data.raw_examples` says what values are.
+
+        Raises:
+          InputError: a value is not what the task takes.
+        """
+        return self.of_examples(raw_examples.of_values(self.kind, values))
+
+    def of_examples(self, examples: Sequence[Any]) -> list[task.Prediction]:
+        """Returns one prediction an example, in their order."""
+        if not examples:
+            return []
+        table = self.predictor.task.table(examples)
+        return self.predictor.predictions(self.params, examples, table)
+
+    def stream(self, examples: Iterable[Any]) -> Iterator[tuple[Any, task.Prediction]]:
+        """Yields every example with its prediction; memory holds one window."""
+        window: list[Any] = []
+        for example in examples:
+            window.append(example)
+            if len(window) == WINDOW:
+                yield from zip(window, self.of_examples(window), strict=True)
+                window = []
+        yield from zip(window, self.of_examples(window), strict=True)
+
+    def scores(
+        self, examples: Sequence[Any]
+    ) -> tuple[scores.Scores, list[task.Prediction]]:
+        """Scores labelled examples."""
+        table = self.predictor.task.table(examples)
+        return self.predictor.scores(self.params, examples, table)
+
+
+def load(folder: Path, dtype: str = "float32") -> TaskPredictor:
+    """Loads a fine-tuned model, or the best one of a run.
+
+    Raises:
+      InputError: it is none, or damaged.
+    """
+    made = task_folders.read(folder)
+    run = dataclasses.replace(made.settings.run, dtype=dtype)
+    settings = dataclasses.replace(made.settings, run=run)
+    of_task = task_setup.build(settings, made.learned, made.bert, made.tokenizer)
+    mesh = sharding.make_mesh(-1, 1, 1)
+    shapes = state.abstract_params(of_task.init, mesh)
+    words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
+    padded = parts.pad_vocabulary(made.params, words.shape[0])
+    task_folders.check_shapes(padded, shapes, folder)
+    params = initial_weights.placed(padded, shapes, folder)
+    made = dataclasses.replace(made, settings=settings, params={})
+    return TaskPredictor(
+        made,
+        predictor.make(of_task, mesh, run.eval_batch_size, made.bert.max_length),
+        params,
+    )
