@@ -266,7 +266,7 @@ def _without_frozen(
     return stopped
 
 
-def _step_key(seed: int, step: Any) -> Any:
+def _step_key(seed: Any, step: Any) -> Any:
     return jax.random.fold_in(jax.random.key(seed), step)
 
 

@@ -1,0 +1,164 @@
+"""Many runs as one program: the step of `state`, mapped over members by `vmap`.
+
+Members differ in their seed, peak learning rate and batches, and share all else. Their
+states are stacked on a first axis, M; so are their batches. If the mesh axis `data`
+divides M, each device trains members of its own, and does not talk to the others;
+otherwise every device holds all members, and their rows are cut as those of one run.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from bert_jax.training import adversarial as perturbation
+from bert_jax.training import sharding, state
+
+_MEMBERS_AXIS = "data"
+
+# recipe(peak learning rate) -> (optimizer, schedule), of a rate that is traced.
+Recipe = Callable[[Any], tuple[optax.GradientTransformation, Callable[[Any], Any]]]
+
+
+def are_spread(members: int, mesh: Mesh) -> bool:
+    """Returns whether every device has members of its own."""
+    return members % mesh.shape[_MEMBERS_AXIS] == 0
+
+
+def _batch_axes(members: int, mesh: Mesh) -> tuple[str, ...]:
+    """Returns the mesh axes along which the rows of one member are cut."""
+    axes = sharding.BATCH_AXES
+    if are_spread(members, mesh):
+        return tuple(axis for axis in axes if axis != _MEMBERS_AXIS)
+    return axes
+
+
+def _members_place(place: Any, members: int) -> NamedSharding:
+    """Returns the sharding of M arrays, stacked, that alone lie at `place`."""
+    first = _MEMBERS_AXIS if are_spread(members, place.mesh) else None
+    return NamedSharding(place.mesh, PartitionSpec(first, *place.spec))
+
+
+def abstract(shapes: state.TrainState, members: int) -> state.TrainState:
+    """Returns the abstract state of all members from that of one."""
+
+    def stacked(leaf: Any) -> Any:
+        place = _members_place(leaf.sharding, members)
+        return jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype, sharding=place)
+
+    return jax.tree.map(stacked, shapes)
+
+
+def stack(
+    states: Sequence[state.TrainState], shapes: state.TrainState
+) -> state.TrainState:
+    """Returns the states of members as one, each leaf [M, ...], placed on the mesh."""
+    places = _shardings(abstract(shapes, len(states)))
+    together = jax.jit(
+        lambda *trees: jax.tree.map(lambda *xs: jnp.stack(xs), *trees),
+        out_shardings=places,
+    )
+    return together(*states)
+
+
+def member(states: PyTree, index: int, shapes: PyTree) -> PyTree:
+    """Returns one member of a stacked tree (a state or its parameters), as if alone.
+
+    `shapes` is that tree of one member, abstract.
+    """
+    pick = jax.jit(
+        lambda tree, at: jax.tree.map(lambda x: x[at], tree),
+        out_shardings=_shardings(shapes),
+    )
+    return pick(states, index)
+
+
+def _shardings(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
+def place(batches: Sequence[dict[str, np.ndarray]], mesh: Mesh) -> dict[str, jax.Array]:
+    """Returns the batches of all members, each whole, as global arrays [M, B, ...]."""
+    members = len(batches)
+    rows = sharding.batch_sharding(mesh, axes=_batch_axes(members, mesh))
+    everywhere = _members_place(rows, members)
+
+    def put(*arrays: np.ndarray) -> jax.Array:
+        stacked = np.stack(arrays)
+        return jax.make_array_from_callback(
+            stacked.shape, everywhere, lambda index: stacked[index]
+        )
+
+    return {name: put(*(batch[name] for batch in batches)) for name in batches[0]}
+
+
+def make_sweep_step(
+    prepare: state.Prepare,
+    weights: state.Weights,
+    losses: state.Losses,
+    recipe: Recipe,
+    shapes: state.TrainState,
+    *,
+    seeds: Sequence[int],
+    peaks: Sequence[float],
+    accumulation_steps: int,
+    scales: PyTree | None = None,
+    adversarial: perturbation.Adversarial | None = None,
+) -> sharding.OnMesh:
+    """Returns `sweep_step(states, batches) -> (states, metrics)`: jitted, donating.
+
+    Member m does what `state.make_train_step` does with seed `seeds[m]` and the
+    optimizer of peak rate `peaks[m]`; its metrics are entry m of arrays [M]. A step
+    that is not finite leaves its own member alone, and is done by the others.
+
+    Args:
+      recipe: makes the optimizer and the schedule of a member, as `optimizer.make` and
+        `optimizer.learning_rate` do with `peak`.
+      shapes: the abstract state of one member.
+      seeds: M of them.
+      peaks: M of them; their range is for the caller to check.
+    """
+    mesh, members = state.mesh_of(shapes), len(seeds)
+    if len(peaks) != members:
+        raise ValueError(f"{members} seeds but {len(peaks)} learning rates")
+    axes = _batch_axes(members, mesh)
+    given = np.array(seeds, np.int32), np.array(peaks, np.float32)
+
+    def one(current: state.TrainState, batch: state.Batch, seed: Any, peak: Any) -> Any:
+        optimizer, schedule = recipe(peak)
+        train_step = state.step_function(
+            prepare,
+            weights,
+            losses,
+            optimizer,
+            shapes,
+            seed=seed,
+            accumulation_steps=accumulation_steps,
+            schedule=schedule,
+            scales=scales,
+            adversarial=adversarial,
+            batch_axes=axes,
+        )
+        return train_step(current, batch)
+
+    spread = _MEMBERS_AXIS if are_spread(members, mesh) else None
+    every = jax.vmap(one, spmd_axis_name=spread)
+
+    def sweep_step(states: state.TrainState, batches: state.Batch) -> Any:
+        return every(states, batches, *map(jnp.asarray, given))
+
+    return sharding.jit(
+        sweep_step,
+        mesh,
+        batch_axes=axes,
+        donate_argnums=0,
+        out_shardings=(
+            _shardings(abstract(shapes, members)),
+            sharding.replicated(mesh),
+        ),
+    )
