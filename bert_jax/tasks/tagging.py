@@ -1,0 +1,328 @@
+"""Tagging the tokens of a sentence: entities, parts of speech, Chinese words.
+
+Head and loss are those of arXiv:1810.04805, section 5.3: a linear map over the first
+piece of each token. A sentence longer than a row becomes windows that overlap by half;
+each of its tokens is tagged in the one where it sees most context.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bert_jax import errors
+from bert_jax.data import examples as data_examples
+from bert_jax.data import labelled_rows
+from bert_jax.scoring import calibration, entities, items, scores
+from bert_jax.scoring import tags as tag_scores
+from bert_jax.tasks import (
+    classification,
+    tag_schemes,
+    task,
+    token_alignment,
+    token_rows,
+    token_tags,
+    windows,
+)
+
+# Notes of a table.
+WINDOWS = "rows that are windows of longer sentences"
+MENDED = "tags that broke their scheme and were mended"
+LOST = "entities without a piece, left out of training"
+
+Examples = Sequence[data_examples.TaggedExample]
+
+
+class Tagging(token_tags.TokenTags):
+    """Tags of tokens; a `task.FineTuned` of `TaggedExample`.
+
+    The tags of examples may be written in any scheme that has spans, and are brought
+    into that of the labels.
+    """
+
+    def table(self, examples: Examples) -> labelled_rows.Table:
+        """Tokenises sentences.
+
+        Token columns besides the usual three: those that `token_tags` names, and of the
+        t-th token of a row its number in the sentence, and one behind the last token
+        that shares its pieces (`token_numbers`, `token_ends`).
+
+        Raises:
+          InputError: a tag is unknown, breaks the scheme, or is there for some examples
+            only; rows are too short.
+        """
+        rows = token_rows.Rows(self.tokenizer, self.max_seq_length)
+        rows.notes |= {WINDOWS: 0, MENDED: 0, LOST: 0}
+        golds, rows.notes[MENDED] = self._gold(examples)
+        for number, sentence in enumerate(rows.encode(examples)):
+            tags = self._of_pieces(sentence.aligned, golds[number])
+            rows.notes[LOST] += self._lost(sentence.aligned, golds[number])
+            labels = self._indices(examples[number], tags)
+            cuts = windows.cut(
+                len(sentence.ids), rows.capacity, max(rows.capacity // 2, 1)
+            )
+            rows.notes[WINDOWS] += len(cuts) * (len(cuts) > 1)
+            owner = token_alignment.owners(sentence.aligned.pieces, cuts)
+            for at, window in enumerate(cuts):
+                chosen = np.flatnonzero(owner == at)
+                _, length = rows.add(number, sentence, window, chosen)
+                rows.tokens["labels"].append(token_rows.filled(labels[chosen], length))
+                weights = token_rows.filled(np.ones(len(chosen), np.int32), length)
+                rows.tokens["token_weights"].append(weights.astype(np.float32))
+        return rows.table()
+
+    def _gold(self, examples: Examples) -> tuple[list[list[str] | None], int]:
+        """Returns the tags of each example in the task's scheme, and how many broke.
+
+        Raises:
+          InputError: they break it and are not to be mended, or have no spans.
+        """
+        labelled = [x for x in examples if x.tags is not None]
+        if labelled and len(labelled) < len(examples):
+            bare = next(x for x in examples if x.tags is None)
+            raise errors.InputError(
+                f"{bare.where}: this sentence has no tags and others have: tag it, or "
+                "remove it"
+            )
+        if self.scheme == tag_schemes.PLAIN:
+            return [None if x.tags is None else list(x.tags) for x in examples], 0
+        found = tag_schemes.detect([x.tags or () for x in labelled])
+        mended = sum(_check(x, found, self.repair) for x in labelled)
+        return [
+            None if x.tags is None else tag_schemes.convert(x.tags, self.scheme)
+            for x in examples
+        ], mended
+
+    def _of_pieces(
+        self, aligned: token_alignment.Alignment, tags: list[str] | None
+    ) -> list[str]:
+        """Returns the tags of the tokens that have a piece, as their scheme wants."""
+        if tags is None:
+            return list(self.labels[:1]) * len(aligned.tokens)
+        kept = [tags[at] for at in aligned.tokens]
+        if self.scheme == tag_schemes.PLAIN or len(kept) == len(tags):
+            return kept
+        spans = aligned.reduce(entities.spans_of(tags))
+        return tag_schemes.write(spans, len(kept), self.scheme, self._outside)
+
+    def _lost(self, aligned: token_alignment.Alignment, tags: list[str] | None) -> int:
+        """Counts the entities that no token with a piece is of."""
+        if tags is None or self.scheme == tag_schemes.PLAIN:
+            return 0
+        spans = entities.spans_of(tags)
+        return len(spans) - len(aligned.reduce(spans))
+
+    @property
+    def _outside(self) -> str:
+        """The tag of a token that nothing is said of: O, or that of a span of one."""
+        if tag_schemes.OUTSIDE in self.labels or self.scheme == tag_schemes.PLAIN:
+            return tag_schemes.OUTSIDE
+        _, starts, ends = tag_schemes.allowed(self.labels, self.scheme)
+        return self.labels[int(np.argmax(starts & ends))]
+
+    def _indices(
+        self, example: data_examples.TaggedExample, tags: Sequence[str]
+    ) -> np.ndarray:
+        index = {label: at for at, label in enumerate(self.labels)}
+        for tag in tags:
+            if tag not in index:
+                raise classification.unknown_label(example.where, tag, self.labels)
+        return np.array([index[tag] for tag in tags], np.int64)
+
+    def decode(
+        self,
+        examples: Examples,
+        table: labelled_rows.Table,
+        outputs: task.Outputs,
+    ) -> list[task.Prediction]:
+        """Returns `id`, `text`, `tags`, `probabilities` and, of spans, `entities`.
+
+        A token that shares a piece with the one before goes on as that one; one that
+        the tokenizer drops is outside, unless it is inside an entity, and has no
+        probability. An entity has the characters [start, end), its `type`, `text` and
+        the least probability of its tokens.
+        """
+        rows = ((int(number), row, ()) for row, number in enumerate(table.examples))
+        every = token_rows.gather(examples, table, outputs, rows)
+        made = []
+        for example, found in zip(examples, every, strict=True):
+            tags, sure = self._said(example, found)
+            said: task.Prediction = {"id": example.id, "text": example.text}
+            said |= {"tags": tags, "probabilities": sure}
+            if self.scheme != tag_schemes.PLAIN:
+                spans = entities.spans_of(tags)
+                said["entities"] = [_entity(example, span, sure) for span in spans]
+            made.append(said)
+        return made
+
+    def _said(
+        self, example: data_examples.TaggedExample, found: token_rows.Said
+    ) -> tuple[list[str], list[float | None]]:
+        """Returns the tag of every token, and its probability if it has a piece."""
+        aligned = found.aligned
+        tags = self._spread(aligned, [self.labels[at] for at in found.tags])
+        sure: list[float | None] = [None] * len(example.tokens)
+        odds = found.probabilities
+        for start, end, x in zip(aligned.tokens, aligned.ends, odds, strict=True):
+            sure[start:end] = [round(float(x), 6)] * int(end - start)
+        return tags, sure
+
+    def _spread(self, aligned: token_alignment.Alignment, kept: list[str]) -> list[str]:
+        """Gives tags to the tokens without a piece too."""
+        if len(kept) == aligned.length:
+            return kept
+        if self.scheme != tag_schemes.PLAIN:
+            spans = aligned.expand(entities.spans_of(kept))
+            return tag_schemes.write(spans, aligned.length, self.scheme, self._outside)
+        tags = [""] * aligned.length
+        for start, end, tag in zip(aligned.tokens, aligned.ends, kept, strict=True):
+            covered = [self._of_covered(tag)] * int(end - start - 1)
+            tags[start:end] = [tag, *covered]
+        return self._without_gaps(tags)
+
+    def _of_covered(self, tag: str) -> str:
+        """The plain tag of a token that shares the piece of one with this tag."""
+        return tag
+
+    def _without_gaps(self, tags: list[str]) -> list[str]:
+        """Fills up plain tags: by O, or where there is none, by the tag before."""
+        fill = tag_schemes.OUTSIDE
+        if fill in self.labels:
+            return [tag or fill for tag in tags]
+        last = next((tag for tag in tags if tag), self.labels[0])
+        made = []
+        for tag in tags:
+            last = tag or last
+            made.append(last)
+        return made
+
+    def score(
+        self, examples: Examples, predictions: Sequence[task.Prediction]
+    ) -> scores.Scores:
+        """Compares tags; see `scoring.entities`.
+
+        Of schemes with spans the metrics are `entity_precision`, `entity_recall`,
+        `entity_f1`, `entity_macro_f1`, `entity_weighted_f1` and `token_accuracy`, with
+        a class a type (without types, spans are words); of plain tags
+        `token_accuracy` and `macro_f1`, with a class a tag. Both have `ece`, over
+        tokens. The badness of a sentence is the number of its mistakes.
+
+        Raises:
+          InputError: there is no example, or one without tags.
+          NotFiniteError: a probability is not finite.
+        """
+        true = self._truths(examples, predictions)
+        found: list[list[str]] = [made["tags"] for made in predictions]
+        has_spans = self.scheme != tag_schemes.PLAIN
+        units = entities.spans_of if has_spans else tag_scores.numbered
+        wanted, given = [units(tags) for tags in true], [units(tags) for tags in found]
+        report = entities.score(wanted, given)
+        odds = [made["probabilities"] for made in predictions]
+        sure = tag_scores.certainty(true, found, odds)
+        accuracy = entities.token_accuracy(true, found)
+        metrics = {"token_accuracy": accuracy, "macro_f1": report.macro.f1}
+        if has_spans:
+            metrics = _entity_metrics(report) | {"token_accuracy": accuracy}
+        metrics["ece"] = calibration.bins(sure).expected_error
+
+        def said(at: int, item: tag_scores.Item) -> str:
+            return say(examples[at], *item)
+
+        return scores.Scores(
+            metrics,
+            tag_scores.classes(report),
+            None if has_spans else tag_scores.confusion(self.labels, true, found),
+            sure,
+            tag_scores.mistakes(
+                [x.where for x in examples],
+                [x.text for x in examples],
+                wanted,
+                given,
+                said,
+            ),
+        )
+
+    def _truths(
+        self, examples: Examples, predictions: Sequence[task.Prediction]
+    ) -> list[list[str]]:
+        odds = [[x or 0.0 for x in made["probabilities"]] for made in predictions]
+        items.check([x.where for x in examples], np.array([sum(x) for x in odds]))
+        gold, _ = self._gold(examples)
+        true = [tags for tags in gold if tags is not None]
+        if len(true) < len(examples):
+            raise errors.InputError(
+                f"{examples[0].where}: there are no tags to compare with: give a file "
+                "that has them"
+            )
+        return true
+
+
+def learn(examples: Examples) -> tuple[tuple[str, ...], str]:
+    """Returns the labels of tagged examples, and their scheme.
+
+    IOB1 becomes BIO; other schemes stay what they are.
+    """
+    tags = [x.tags for x in examples if x.tags]
+    scheme = tag_schemes.detect(tags)
+    scheme = "BIO" if scheme == "IOB1" else scheme
+    return tag_schemes.labels_of(tags, scheme), scheme
+
+
+def _check(example: data_examples.TaggedExample, scheme: str, repair: bool) -> int:
+    """Returns how many tags break the scheme; raises InputError if none may."""
+    tags = example.tags or ()
+    strange = [tag for tag in tags if not tag_schemes.is_span_tag(tag)]
+    if strange:
+        raise errors.InputError(
+            f"{example.where}: the tag {strange[0]!r} is of no scheme with spans, such "
+            "as B-PER, I-PER, O, which the model was trained with: give tags of one"
+        )
+    broken = tag_schemes.first_break(tags, scheme)
+    if broken is None:
+        return 0
+    if not repair:
+        place, why = broken
+        start, end = example.tokens[place]
+        raise errors.InputError(
+            f"{example.where}: the tags of token {place + 1} "
+            f"({example.text[start:end]!r}) of the sentence break {scheme}: {why}. "
+            "Correct it, or set data.repair=true to begin an entity there"
+        )
+    return len(tag_schemes.breaks(tags, scheme))
+
+
+def _entity_metrics(report: entities.Report) -> dict[str, float]:
+    micro = report.micro
+    return {
+        "entity_precision": micro.precision,
+        "entity_recall": micro.recall,
+        "entity_f1": micro.f1,
+        "entity_macro_f1": report.macro.f1,
+        "entity_weighted_f1": report.weighted.f1,
+    }
+
+
+def _entity(
+    example: data_examples.TaggedExample,
+    span: entities.Span,
+    sure: Sequence[float | None],
+) -> dict[str, Any]:
+    kind, first, last = span
+    start, end = example.tokens[first][0], example.tokens[last - 1][1]
+    odds = [x for x in sure[first:last] if x is not None]
+    return {
+        "start": start,
+        "end": end,
+        "type": kind,
+        "text": example.text[start:end],
+        "probability": min(odds) if odds else None,
+    }
+
+
+def say(
+    example: data_examples.TaggedExample, kind: Any, first: Any, last: Any = None
+) -> str:
+    """Writes an entity, or a token with its tag, for people."""
+    last = first + 1 if last is None else last
+    start, end = example.tokens[first][0], example.tokens[last - 1][1]
+    return f"{example.text[start:end]}/{kind}"

@@ -1,0 +1,177 @@
+"""Tagged sentences as rows of a model: which pieces, and where the tokens stand."""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from bert_jax import errors
+from bert_jax.data import examples as data_examples
+from bert_jax.data import labelled_rows
+from bert_jax.tasks import token_alignment
+from bert_jax.text import tokenizer as tokenizers
+
+# Notes of a table.
+COVERED = "tokens that share a piece with the token before"
+DROPPED = "tokens that the tokenizer drops"
+
+# The number of an example, a row that has tags of it, and where in that row: nowhere
+# in particular, or at one of its predicates.
+Place = tuple[int, int, tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sentence:
+    """A sentence in pieces, nothing cut."""
+
+    ids: list[int]
+    aligned: token_alignment.Alignment
+
+
+@dataclasses.dataclass(eq=False)
+class Rows:
+    """Rows as they are made; `table` makes them one.
+
+    Attributes:
+      capacity: the most pieces of a sentence in a row.
+
+    Raises:
+      InputError: rows are too short for any piece.
+    """
+
+    tokenizer: tokenizers.Tokenizer
+    max_seq_length: int
+    tokens: dict[str, list[np.ndarray]] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(list)
+    )
+    fixed: dict[str, list] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(list)
+    )
+    examples: list[int] = dataclasses.field(default_factory=list)
+    notes: dict[str, int] = dataclasses.field(
+        default_factory=lambda: {COVERED: 0, DROPPED: 0}
+    )
+
+    def __post_init__(self) -> None:
+        ids, _ = self.tokenizer.build([-1])
+        self.capacity = self.max_seq_length - len(ids) + 1
+        self.before = ids.index(-1)  # special pieces in front of a sentence
+        if self.capacity < 1:
+            raise errors.InputError(
+                f"data.max_seq_length {self.max_seq_length} leaves no room for a token "
+                f"beside {len(ids) - 1} special ones: raise it"
+            )
+
+    def encode(self, examples: Sequence[data_examples.TaggedExample]) -> list[Sentence]:
+        """Cuts each sentence into pieces, the same one once, and counts what is odd."""
+        whole = dict.fromkeys((x.text, x.tokens) for x in examples)
+        made = self.tokenizer.encode_with_offsets([text for text, _ in whole])
+        found = {}
+        for (text, tokens), (ids, offsets) in zip(whole, made, strict=True):
+            aligned = token_alignment.align(text, tokens, offsets)
+            found[text, tokens] = Sentence(ids, aligned)
+            self.notes[COVERED] += aligned.covered
+            self.notes[DROPPED] += aligned.dropped
+        return [found[x.text, x.tokens] for x in examples]
+
+    def add(
+        self,
+        number: int,
+        sentence: Sentence,
+        window: tuple[int, int],
+        chosen: Int[np.ndarray, " t"],
+    ) -> tuple[int, int]:
+        """Adds a row of the pieces [first, last) of a sentence.
+
+        Args:
+          number: of the example.
+          chosen: which of the sentence's aligned tokens are tagged in this row.
+
+        Returns:
+          How far pieces have moved from the sentence to the row, and the row's length.
+        """
+        first, last = window
+        ids, types = self.tokenizer.build(sentence.ids[first:last])
+        aligned, moved = sentence.aligned, self.before - first
+        ones = np.ones(len(ids), np.int32)
+        columns = {
+            "input_ids": np.array(ids, np.int32),
+            "token_type_ids": np.array(types, np.int32),
+            "segment_ids": ones,
+            "token_positions": filled(aligned.pieces[chosen] + moved, len(ids)),
+            "token_numbers": filled(aligned.tokens[chosen], len(ids)),
+            "token_ends": filled(aligned.ends[chosen], len(ids)),
+        }
+        for name, column in columns.items():
+            self.tokens[name].append(column)
+        self.fixed["opens"].append(first == 0)
+        self.fixed["closes"].append(last == len(sentence.ids))
+        self.examples.append(number)
+        return moved, len(ids)
+
+    def table(self) -> labelled_rows.Table:
+        """Returns all rows."""
+        fixed = {name: np.array(x, np.int32) for name, x in self.fixed.items()}
+        numbers = np.array(self.examples, np.int64)
+        return labelled_rows.Table(dict(self.tokens), fixed, numbers, self.notes)
+
+
+def filled(values: Int[np.ndarray, "*Q t"], length: int) -> Int[np.ndarray, "*Q l"]:
+    """Fills the last axis up with zeros, as int32.
+
+    >>> filled(np.array([5, 6]), 4)
+    array([5, 6, 0, 0], dtype=int32)
+    """
+    made = np.zeros((*values.shape[:-1], length), np.int32)
+    made[..., : values.shape[-1]] = values
+    return made
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Said:
+    """What was said of the tokens of an example that a row holds; k of n.
+
+    Attributes:
+      aligned: which tokens they are.
+      tags: the label of each.
+      probabilities: of that label.
+    """
+
+    aligned: token_alignment.Alignment
+    tags: Int[np.ndarray, " k"]
+    probabilities: Float[np.ndarray, " k"]
+
+
+def gather(
+    examples: Sequence[data_examples.TaggedExample],
+    table: labelled_rows.Table,
+    outputs: Mapping[str, Sequence[np.ndarray]],
+    places: Iterable[Place],
+) -> list[Said]:
+    """Puts what the rows of each example say together, in the order of its tokens."""
+    parts: list[list[tuple[np.ndarray, ...]]] = [[] for _ in examples]
+    for number, row, slot in places:
+        count = int(np.count_nonzero(table.tokens["token_weights"][row][slot]))
+        of_row = (table.tokens[name][row] for name in _PLACES)
+        said = (outputs[name][row][slot] for name in ("tags", "probabilities"))
+        parts[number].append(tuple(x[:count] for x in (*of_row, *said)))
+    return [
+        _joined(len(example.tokens), rows)
+        for example, rows in zip(examples, parts, strict=True)
+    ]
+
+
+_PLACES = ("token_numbers", "token_ends", "token_positions")
+
+
+def _joined(length: int, rows: Sequence[tuple[np.ndarray, ...]]) -> Said:
+    """Joins the rows of one example, which has a row even without any token."""
+    columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
+    order = np.argsort(columns[0], kind="stable")
+    numbers, ends, places, tags, odds = (column[order] for column in columns)
+    aligned = token_alignment.Alignment(
+        length, *(x.astype(np.int64) for x in (numbers, places, ends))
+    )
+    return Said(aligned, tags, odds)
