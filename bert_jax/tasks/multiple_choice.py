@@ -1,0 +1,217 @@
+"""Multiple choice: one score a choice, of a row with the context and that choice.
+
+A softmax over the choices of an example (arXiv:1810.04805, section 4.4, SWAG).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+from bert_jax import errors, objectives
+from bert_jax.data import examples as data_examples
+from bert_jax.data import labelled_rows
+from bert_jax.model import task_model
+from bert_jax.scoring import items, scores
+from bert_jax.tasks import classification, encoding, task
+from bert_jax.tasks import recipe as recipes
+from bert_jax.text import tokenizer as tokenizers
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MultipleChoice:
+    """Choices in contexts; a `task.FineTuned` of `ChoiceExample`.
+
+    Attributes:
+      model: with a head of kind `multiple_choice`.
+      max_seq_length: the most tokens of a context with one choice.
+      truncation: what of longer ones goes; see `encoding.TRUNCATIONS`.
+    """
+
+    model: task_model.TaskModel
+    tokenizer: tokenizers.Tokenizer
+    max_seq_length: int
+    truncation: str = "longest_first"
+    recipe: recipes.Recipe = recipes.Recipe()
+
+    def init(self, key: Array) -> PyTree:
+        """Draws fresh parameters, boxed with the names of their logical axes."""
+        return task_model.initialiser(self.model)(key)
+
+    def prepare(self, batch: task.Batch, key: Array) -> task.Batch:
+        """Returns the batch as it is."""
+        del key  # nothing is drawn but dropout
+        return batch
+
+    def table(
+        self, examples: Sequence[data_examples.ChoiceExample]
+    ) -> labelled_rows.Table:
+        """Tokenises examples: one row [K, l] each, K the most choices of any.
+
+        Fixed columns: `choices` [n, K] bool, which there are; `labels` [n] int32 and
+        `label_weights` [n] float32, 0 where there is no label.
+
+        Raises:
+          InputError: an example has fewer than two choices, no token, or a label that
+            is none of them; or a row cannot be made.
+        """
+        for example in examples:
+            _check(example)
+        texts = [
+            encoding.Text(example.where, example.context, choice)
+            for example in examples
+            for choice in example.choices
+        ]
+        encoded = encoding.encode(
+            self.tokenizer, texts, self.max_seq_length, self.truncation
+        )
+        counts = np.array([len(example.choices) for example in examples])
+        most, firsts = int(counts.max(initial=0)), np.cumsum(counts) - counts
+        tokens = {
+            name: [
+                _stacked(column[first : first + count], most)
+                for first, count in zip(firsts, counts, strict=True)
+            ]
+            for name, column in encoded.columns.items()
+        }
+        given = [example.label for example in examples]
+        fixed = {
+            "choices": np.arange(most)[None, :] < counts[:, None],
+            "labels": np.array([label or 0 for label in given], np.int32),
+            "label_weights": np.array([x is not None for x in given], np.float32),
+        }
+        rows = np.arange(len(examples))
+        return labelled_rows.Table(tokens, fixed, rows, encoded.notes)
+
+    def weights(self, batch: task.Batch) -> dict[str, Float[Array, ""]]:
+        """Returns the number of examples with a label."""
+        return {"choice": jnp.sum(_weights(batch))}
+
+    def losses(
+        self, params: PyTree, batch: task.Batch, key: Array
+    ) -> tuple[dict[str, Float[Array, ""]], task.Sums]:
+        """Returns the summed loss and the metrics, with dropout from the key."""
+        weights = _weights(batch)
+
+        def divergence(one: recipes.Outputs, two: recipes.Outputs) -> Float[Array, ""]:
+            both = _logits(one, batch), _logits(two, batch)
+            return jnp.sum(objectives.symmetric_kl(*both) * weights)
+
+        total, outputs = recipes.loss(
+            self.recipe.r_drop,
+            lambda k: classification.forward(self.model, params, batch, k),
+            lambda made: jnp.sum(self._row_losses(made, batch) * weights),
+            divergence,
+            key,
+        )
+        hits = objectives.correct(_logits(outputs, batch), batch["labels"], weights)
+        return {"choice": total}, {"accuracy": (hits, jnp.sum(weights))}
+
+    def _row_losses(
+        self, outputs: recipes.Outputs, batch: task.Batch
+    ) -> Float[Array, " B"]:
+        return objectives.class_losses(
+            outputs["logits"],
+            batch["labels"],
+            smoothing=self.recipe.label_smoothing,
+            focal_gamma=self.recipe.focal_gamma,
+            allowed=batch["choices"],
+        )
+
+    def predict(self, params: PyTree, batch: task.Batch) -> dict[str, Array]:
+        """Computes `probabilities` [B, K], 0 of choices that there are not."""
+        outputs = classification.forward(self.model, params, batch, None)
+        return {"probabilities": jax.nn.softmax(_logits(outputs, batch))}
+
+    def decode(
+        self,
+        examples: Sequence[data_examples.ChoiceExample],
+        table: labelled_rows.Table,
+        outputs: task.Outputs,
+    ) -> list[task.Prediction]:
+        """Returns `id`, `label` (counted from 0), `choice` and `probabilities`."""
+        del table  # one row an example
+        made = []
+        for example, row in zip(examples, outputs["probabilities"], strict=True):
+            odds = [round(float(x), 6) for x in row[: len(example.choices)]]
+            best = int(np.argmax(row))
+            made.append(
+                {
+                    "id": example.id,
+                    "label": best,
+                    "choice": example.choices[best],
+                    "probabilities": odds,
+                }
+            )
+        return made
+
+    def score(
+        self,
+        examples: Sequence[data_examples.ChoiceExample],
+        predictions: Sequence[task.Prediction],
+    ) -> scores.Scores:
+        """Returns `accuracy`; the worst error is the surest.
+
+        Raises:
+          InputError: there is no example, or one has no label.
+          NotFiniteError: the model has diverged.
+        """
+        where = [example.where for example in examples]
+        sure = np.array([max(made["probabilities"]) for made in predictions])
+        items.check(where, sure)
+        labels, found = _labels(examples), [made["label"] for made in predictions]
+        hits = np.array(labels) == np.array(found)
+        worst = items.worst(
+            {int(at): float(sure[at]) for at in np.flatnonzero(~hits)},
+            where,
+            [example.context for example in examples],
+            lambda at: examples[at].choices[labels[at]],
+            lambda at: predictions[at]["choice"],
+        )
+        certainty = scores.Certainty(sure, hits.astype(np.float64))
+        metrics = {"accuracy": float(hits.mean())}
+        return scores.Scores(metrics, certainty=certainty, errors=worst)
+
+
+def _check(example: data_examples.ChoiceExample) -> None:
+    count, label = len(example.choices), example.label
+    if count < 2:
+        raise errors.InputError(
+            f"{example.where}: {count} choice: give two or more, or remove the example"
+        )
+    if label is not None and not 0 <= label < count:
+        raise errors.InputError(
+            f"{example.where}: the label {label} is none of the {count} choices, which "
+            "are counted from 0"
+        )
+
+
+def _labels(examples: Sequence[data_examples.ChoiceExample]) -> list[int]:
+    missing = [example.where for example in examples if example.label is None]
+    if missing:
+        raise errors.InputError(
+            f"{missing[0]}: there is no label: give a file with labels to score"
+        )
+    return [example.label for example in examples if example.label is not None]
+
+
+def _stacked(rows: Sequence[np.ndarray], most: int) -> np.ndarray:
+    """Returns the rows of an example as [K, l], padded with zeros."""
+    made = np.zeros((most, max(len(row) for row in rows)), np.int32)
+    for place, row in enumerate(rows):
+        made[place, : len(row)] = row
+    return made
+
+
+def _weights(batch: dict[str, Any]) -> Float[Array, " B"]:
+    return batch[labelled_rows.WEIGHTS] * batch["label_weights"]
+
+
+def _logits(outputs: recipes.Outputs, batch: task.Batch) -> Float[Array, "B K"]:
+    """Returns the scores of the choices that there are."""
+    allowed: Bool[Array, "B K"] = batch["choices"]
+    return objectives.masked(outputs["logits"], allowed)
