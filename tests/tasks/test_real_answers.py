@@ -1,40 +1,31 @@
 """Every answer of real data, as tokens and back: the exceptions are counted by reason.
 
-DRCD's and SubjQA's answers lie where they say; CMRC's trial has five that stand one or
-two characters before where it says, which is the reader's to repair or refuse.
+DRCD's and SubjQA's answers stand where they say; CMRC's trial has five that stand one
+or two characters before, and are moved.
 """
 
 import collections
-import json
+import dataclasses
 
 import numpy as np
 import pytest
 
-from bert_jax.data import examples
+from bert_jax.data import read_examples, squad_file
 from bert_jax.tasks import windows
 from bert_jax.text import tokenizer
 
 
 def read(path):
-    """A question for each answer of a file of SQuAD's shape; how many lie elsewhere."""
-    found, elsewhere = [], 0
-    tree = json.loads(path.read_text(encoding="utf-8"))
-    paragraphs = [p for article in tree["data"] for p in article["paragraphs"]]
-    for paragraph in paragraphs:
-        context = paragraph["context"]
-        for qa in paragraph["qas"]:
-            place = f"{path.name}:{qa['id']}"
-            for given in qa["answers"]:
-                answer = examples.Answer(given["text"], given["answer_start"])
-                if not context.startswith(answer.text, answer.start):
-                    elsewhere += 1
-                    continue
-                found.append(
-                    examples.QuestionExample(
-                        place, qa["id"], qa["question"], context, (answer,)
-                    )
-                )
-    return found, elsewhere
+    """A question for each answer of a file, and how many were moved."""
+    request = read_examples.Request(path, task="span", repair=True)
+    found = read_examples.read(request)
+    moved = found.notes[squad_file.MOVED] if squad_file.MOVED in found.notes else 0
+    questions = [
+        dataclasses.replace(question, answers=(answer,))
+        for question in found.examples
+        for answer in question.answers
+    ]
+    return questions, moved
 
 
 def answers_back(table, questions):
@@ -50,22 +41,23 @@ def answers_back(table, questions):
 
 
 @pytest.mark.parametrize(
-    ("name", "vocabulary", "answers", "elsewhere", "exceptions"),
+    ("name", "vocabulary", "answers", "moved", "exceptions"),
     [
+        # Two digits of numbers, which are one token.
         ("zh_qa/drcd_dev.json", "chinese", 7048, 0, {("8", "80"): 1, ("8", "81"): 1}),
-        # A combining mark that is stripped is of no token; and 3 answers are longer
-        # than what a row of 384 holds, or lie across the windows.
-        ("zh_qa/cmrc2018_trial.json", "chinese", 994, 5, {(" יִרְמְיָהוּ", "יִרְמְיָהו"): 1}),
+        # A combining mark that is stripped is of no token; 3 answers are longer than
+        # the context that a row of 384 holds, or lie across its windows.
+        ("zh_qa/cmrc2018_trial.json", "chinese", 999, 5, {(" יִרְמְיָהוּ", "יִרְמְיָהו"): 1}),
         ("en_qa/train.json", "uncased", 1626, 0, {}),
         ("en_qa/dev.json", "uncased", 80, 0, {}),
     ],
 )
 def test_every_answer_comes_back(
-    shared_data, name, vocabulary, answers, elsewhere, exceptions
+    shared_data, name, vocabulary, answers, moved, exceptions
 ):
     vocab = shared_data / "vocab" / f"bert-base-{vocabulary}-vocab.txt"
-    questions, found_elsewhere = read(shared_data / name)
-    assert found_elsewhere == elsewhere
+    questions, found_moved = read(shared_data / name)
+    assert found_moved == moved
     table = windows.Windows(tokenizer.load(vocab), 384, 128, 64, 512).table(questions)
     back = answers_back(table, questions)
     assert len(back) == answers
