@@ -124,6 +124,27 @@ def multi_label(
     )
 
 
+def decisions(
+    truths: Bool[np.ndarray, " n"],
+    found: Bool[np.ndarray, " n"],
+    values: Float[np.ndarray, " n"],
+) -> dict[str, float]:
+    """Returns `accuracy`, and `precision`, `recall`, `f1`, `auc` of what is positive.
+
+    Args:
+      truths: of both kinds.
+      found: what was taken to be positive.
+      values: what that was decided by, higher for positive ones.
+
+    Raises:
+      InputError: scikit-learn is not installed.
+    """
+    (row,) = _classes(("positive",), truths[:, None], found[:, None])
+    metrics = {"accuracy": float((truths == found).mean())}
+    metrics |= {name: row[name] for name in ("precision", "recall", "f1")}
+    return metrics | {"auc": float(_metrics().roc_auc_score(truths, values))}
+
+
 def _means(
     is_true: Bool[np.ndarray, "n C"], is_found: Bool[np.ndarray, "n C"]
 ) -> dict[str, float]:

@@ -220,3 +220,17 @@ def test_without_scikit_learn_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(errors.InputError, match=r"bert_jax\[tasks\]"):
         classes.single_label(TRUTHS, sure(FOUND, 4), LABELS, **places(7))
+
+
+def test_decisions_of_what_is_positive():
+    truths, found = np.array([1, 1, 0, 0, 1], bool), np.array([1, 1, 1, 0, 0], bool)
+    values = np.array([0.9, 0.6, 0.5, 0.1, 0.4])
+    assert classes.decisions(truths, found, values) == pytest.approx(
+        {
+            "accuracy": 3 / 5,
+            "precision": 2 / 3,
+            "recall": 2 / 3,
+            "f1": 2 / 3,
+            "auc": 5 / 6,
+        }
+    )
