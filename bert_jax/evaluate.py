@@ -1,19 +1,39 @@
-"""Scores a trained model on the held-out documents of its store.
+"""Scores a trained model: on a file of its task, or on held-out documents.
 
 python -m bert_jax.evaluate --workdir=runs/demo
+python -m bert_jax.evaluate --workdir=runs/sst2 --data=test.tsv
 
-The masks are fixed, so the numbers are those that training wrote at this step, to the
-last digit. Writes eval/heldout.json into the workdir.
+A pretrained model is scored on the held-out documents of its store. The masks are
+fixed, so the numbers are those that training wrote at this step, to the last digit.
+
+A fine-tuned model, a run or the folder of one, is scored on --data, a file that
+--input_format and --columns describe where it is not as in training; without it, on the
+dev file of its run. Writes eval/NAME.json with every number, NAME_confusion.png,
+NAME_reliability.png and NAME_errors.tsv, all errors, the worst first; NAME is that of
+the file, or --name.
 """
 
+import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 
 from absl import flags
 
-from bert_jax import commands, errors, experiments, workdirs
-from bert_jax.data import manifest
+from bert_jax import (
+    answers,
+    commands,
+    errors,
+    experiments,
+    score_report,
+    task_predictor,
+    task_setup,
+    workdirs,
+)
+from bert_jax.data import manifest, read_examples
+from bert_jax.exchange import task_folders
+from bert_jax.scoring import scores
 from bert_jax.tasks import heldout
 from bert_jax.training import checkpoint, state
 
@@ -42,10 +62,60 @@ def evaluate(workdir: str | Path) -> dict[str, float]:
     return experiment.held_out().metrics(params)
 
 
+def evaluate_task(
+    folder: Path, request: answers.Request, name: str = ""
+) -> tuple[scores.Scores, Path]:
+    """Scores a fine-tuned model on a file, and writes what was found into eval/.
+
+    Args:
+      folder: a run, or a folder of a fine-tuned model.
+      request: its `input` is the file; None takes the dev file of the run.
+      name: of the written files; empty takes that of the file.
+
+    Returns:
+      The scores, and the JSON file that has them.
+
+    Raises:
+      InputError: the file is not as it should be, or has labels the model lacks.
+    """
+    model = task_predictor.load(folder, request.dtype)
+    data = model.made.settings.data
+    path = request.input or data.dev
+    if not path:
+        raise errors.InputError(
+            f"{folder} was trained without a dev file: name a file, as in "
+            "--data=test.tsv"
+        )
+    request = dataclasses.replace(request, input=path)
+    asked = dataclasses.replace(answers.reading(model, request), needs_labels=True)
+    found = read_examples.read(asked)
+    examples = found.examples
+    if model.kind == "classification":
+        examples = task_setup.named(examples, model.made.learned.labels)
+    commands.say(f"{len(examples):,} examples of {path}")
+    scored, _ = model.scores(examples)
+    name = name or re.sub(r"\W+", "_", Path(path).stem).strip("_") or "data"
+    about = {"model": str(folder), "data": path, "examples": len(examples)}
+    score_report.write(scored, folder / "eval", name, about)
+    return scored, folder / "eval" / f"{name}.json"
+
+
 def main(argv: list[str]) -> None:
     """Runs the command."""
     commands.no_arguments(argv)
     workdir = Path(commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE))
+    if task_folders.is_task(workdir):
+        given = flags.FLAGS
+        request = answers.Request(given.data, given.input_format, tuple(given.columns))
+        scored, path = evaluate_task(workdir, request, given.name)
+        print(score_report.text(scored))
+        print(f"\nall digits, pictures, errors: {path.with_suffix('')}*")
+        return
+    for name in ("data", "name", "input_format", "columns"):
+        if flags.FLAGS[name].present:
+            raise errors.InputError(
+                f"--{name} is for fine-tuned models, and {workdir} is none"
+            )
     metrics = evaluate(workdir)
     path = workdir / "eval" / "heldout.json"
     path.parent.mkdir(exist_ok=True)
@@ -57,5 +127,8 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Folder of the run to evaluate.")
+    flags.DEFINE_string("workdir", None, "Folder of the run or model to evaluate.")
+    flags.DEFINE_string("data", None, "File of labelled examples of the model's task.")
+    flags.DEFINE_string("name", "", "Of the files in eval/; that of the data if empty.")
+    answers.define_input_flags()
     commands.run(main)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from flax import linen as nn
 from jaxtyping import PyTree
 
 from bert_jax import (
@@ -42,6 +43,7 @@ from bert_jax.training import (
 
 Settings = finetuning_configuration.FinetuningConfig
 LORA = "lora"
+_ADAPTED = ("query", "value")  # as in arXiv:2106.09685, section 5.1
 _EMBEDDING = ("encoder", "embeddings", "word_embeddings", "embedding")
 
 
@@ -85,16 +87,18 @@ class FinetuningRun:
         rank = self.settings.recipe.lora_rank
         if not rank:
             return params
-        return {**params, LORA: lora.init(key, params["encoder"], rank)}
+        return {
+            **params,
+            LORA: lora.init(key, nn.unbox(params["encoder"]), _ADAPTED, rank),
+        }
 
     def full(self, params: PyTree) -> PyTree:
         """Returns the parameters of the task's model from those that are trained."""
         if LORA not in params:
             return params
         rest = {name: tree for name, tree in params.items() if name != LORA}
-        recipe = self.settings.recipe
-        scale = recipe.lora_alpha / recipe.lora_rank
-        return rest | {"encoder": lora.merge(rest["encoder"], params[LORA], scale)}
+        alpha = self.settings.recipe.lora_alpha
+        return rest | {"encoder": lora.merge(rest["encoder"], params[LORA], alpha)}
 
     def losses(self, params: PyTree, batch: task.Batch, key: jax.Array) -> Any:
         """Returns the losses of a batch."""

@@ -1,4 +1,8 @@
-"""A model from its folder, with its tokenizer: the way in for Python users."""
+"""A model from its folder, with its tokenizer: the way in for Python users.
+
+model = bert_jax.load("runs/demo_finetune")
+model.predict(["这家酒店很好"])
+"""
 
 import dataclasses
 import functools
@@ -11,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
-from bert_jax import errors, features
+from bert_jax import errors, features, task_predictor
 from bert_jax.data import buckets
-from bert_jax.exchange import model_folders
+from bert_jax.exchange import model_folders, task_folders
 from bert_jax.formats import sentence_encoder, weights
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder, heads, parts
@@ -24,7 +28,7 @@ Guesses = list[tuple[str, float]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A model that turns texts into vectors, and fills masks if it has an MLM head.
+    """A model that turns texts into vectors, and does what its heads are for.
 
     Attributes:
       tokenizer: of its folder.
@@ -34,6 +38,7 @@ class Model:
       pooling: how token vectors become a sentence vector.
       labels: the names of the classes of a classifier or tagger.
       execution: how it runs.
+      task: of a fine-tuned model, what answers.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -43,6 +48,23 @@ class Model:
     pooling: sentence_encoder.Pooling = sentence_encoder.Pooling()
     labels: tuple[str, ...] = ()
     execution: encoder.Execution = encoder.Execution()
+    task: task_predictor.TaskPredictor | None = None
+
+    def predict(self, values: Sequence[Any]) -> list[dict[str, Any]]:
+        """Returns what a fine-tuned model says of each text, as a dict.
+
+        A value is a text; of other tasks a pair, or (question, context), (context,
+        choices), (text, predicate): see `data.raw_examples`.
+
+        Raises:
+          InputError: the model was not fine-tuned, or a value is not what it takes.
+        """
+        if self.task is None:
+            raise errors.InputError(
+                "this model was not fine-tuned for a task: train it with python -m "
+                "bert_jax.finetune, or use fill_mask or encode"
+            )
+        return self.task.predict(values)
 
     def encode(
         self, texts: Sequence[str], normalize: bool = False
@@ -167,6 +189,8 @@ def load(
       CheckpointError: a run has no usable checkpoint.
     """
     execution = encoder.Execution(dtype)
+    if task_folders.is_task(Path(folder)):
+        return _of_task(task_predictor.load(Path(folder), dtype), execution)
     choice = weights.Choice(tuple(allow_missing), tuple(ignore))
     found = model_folders.read(Path(folder), choice)
     if found.tokenizer is None:
@@ -183,4 +207,18 @@ def load(
         found.pooling,
         found.weights.labels,
         execution,
+    )
+
+
+def _of_task(made: task_predictor.TaskPredictor, execution: encoder.Execution) -> Model:
+    """Returns a fine-tuned model."""
+    folder = made.made
+    return Model(
+        folder.tokenizer,
+        folder.bert,
+        made.params,
+        folder.bert.max_length,
+        labels=folder.learned.labels,
+        execution=execution,
+        task=made,
     )

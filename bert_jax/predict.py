@@ -1,17 +1,25 @@
-"""What a model says about texts: guesses for [MASK], or vectors.
+"""What a model says about texts: its task's answers, guesses for [MASK], or vectors.
 
+python -m bert_jax.predict --model=runs/demo_finetune "这家酒店很好" "房间太小"
+python -m bert_jax.predict --model=runs/ner --input=test.conll --format=conll --output=tagged.conll
 python -m bert_jax.predict --model=runs/demo "今天天气很[MASK]。"
-python -m bert_jax.predict --model=runs/demo --input=lines.txt > guesses.jsonl
 python -m bert_jax.predict --model=bert-base --task=features --input=lines.txt --output=vectors.npy
 
-Reads texts from the arguments, else from --input, else from standard input, one a line.
-`--model` is a run, an export, a folder of Hugging Face's or Google's checkpoint.
+`--model` is a run, an export, a folder of Hugging Face's or Google's checkpoint. Texts
+come from the arguments, else from --input, else from standard input.
 
-fill_mask prints one JSON object a text: `text`, and `guesses`, a list for each [MASK].
-features writes --output: one vector a text, as the model pools them (--features=mean,
-cls, max or pooled choose otherwise), or with --features=tokens the vectors of all tokens
-after the layers in --layers. x.npy is an array [texts, D], or [tokens, layers, D] with
-x.offsets.npy and x.input_ids.npy beside it; x.jsonl has one JSON object a text.
+A fine-tuned model answers as its task does (--task=answer): a pair is written
+"text<TAB>text", a question "question<TAB>context". --input is a file of the task, labels
+or not (TSV, CSV, JSON lines, CoNLL, SQuAD, ...; see --input_format and --columns), or plain
+lines (--input_format=lines); files larger than memory are streamed, in order. --format
+says how answers are written: jsonl, tsv, conll, glue, clue or squad.
+
+--task=fill_mask prints one JSON object a text: `text`, and `guesses`, a list for each [MASK].
+--task=features writes --output: one vector a text, as the model pools them
+(--features=mean, cls, max or pooled choose otherwise), or with --features=tokens the
+vectors of all tokens after the layers in --layers. x.npy is an array [texts, D], or
+[tokens, layers, D] with x.offsets.npy and x.input_ids.npy beside it; x.jsonl has one JSON
+object a text.
 """  # noqa: E501
 
 import json
@@ -22,9 +30,10 @@ from pathlib import Path
 import tqdm
 from absl import flags
 
-from bert_jax import commands, errors, feature_files, loading
+from bert_jax import answers, commands, errors, feature_files, loading
+from bert_jax.exchange import task_folders
 
-TASKS = ("fill_mask", "features")
+TASKS = ("auto", "answer", "fill_mask", "features")
 _EXAMPLE = 'python -m bert_jax.predict --model=runs/demo "今天天气很[MASK]。"'
 
 
@@ -132,11 +141,16 @@ def _count_lines(path: str | None) -> int | None:
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    folder = commands.required("model", flags.FLAGS.model, _EXAMPLE)
+    folder = Path(commands.required("model", flags.FLAGS.model, _EXAMPLE))
     if flags.FLAGS.top < 1:
         raise errors.InputError(f"--top is {flags.FLAGS.top}: give at least 1")
     task = flags.FLAGS.task
-    _refuse_flags_of_the_other_task(task)
+    if task == "auto":
+        task = "answer" if task_folders.is_task(folder) else "fill_mask"
+    _refuse_flags_of_other_tasks(task)
+    if task == "answer":
+        answers.write(folder, argv[1:], answers.request_of_flags())
+        return
     output = _output() if task == "features" else None  # before the model is loaded
     model = loading.load(folder, dtype=flags.FLAGS.dtype)
     texts = numbered_texts(argv[1:], flags.FLAGS.input)
@@ -147,24 +161,33 @@ def main(argv: list[str]) -> None:
         _write_features(model, texts, total, output)
 
 
-def _refuse_flags_of_the_other_task(task: str) -> None:
+# Of the flags that not every task has, those of each.
+_FLAGS = {
+    "answer": {"output", "format", "input_format", "columns"},
+    "fill_mask": {"top"},
+    "features": {"output", "features", "layers", "normalize"},
+}
+
+
+def _refuse_flags_of_other_tasks(task: str) -> None:
     """Raises InputError for a flag that would do nothing."""
-    other = {
-        "fill_mask": ("output", "features", "layers", "normalize"),
-        "features": ("top",),
-    }
-    for name in other[task]:
+    for name in sorted(set().union(*_FLAGS.values()) - _FLAGS[task]):
         if flags.FLAGS[name].present:
             raise errors.InputError(f"--{name} does nothing with --task={task}")
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("model", None, "Folder of the model: a run, an export, ...")
-    flags.DEFINE_enum("task", "fill_mask", TASKS, "What the model says.")
-    flags.DEFINE_string("input", None, "File with one text a line.")
+    flags.DEFINE_enum(
+        "task", "auto", TASKS, "What the model says; auto: answer if it is fine-tuned."
+    )
+    flags.DEFINE_string("input", None, "File of texts, or of examples of the task.")
     flags.DEFINE_enum("dtype", "float32", ("float32", "bfloat16"), "Of activations.")
     flags.DEFINE_integer("top", 5, "How many guesses for each [MASK].")
-    flags.DEFINE_string("output", None, "File of the vectors: x.npy or x.jsonl.")
+    flags.DEFINE_string(
+        "output", None, "File of the answers, or of the vectors: x.npy or x.jsonl."
+    )
+    answers.define_flags()
     flags.DEFINE_enum(
         "features",
         "sentence",

@@ -18,8 +18,13 @@ from bert_jax.model import config as model_config
 from bert_jax.model import encoder, task_model
 from bert_jax.tasks import (
     classification,
+    matching,
+    multiple_choice,
     recipe,
-    tag_schemes,
+    regression,
+    roles,
+    span,
+    tagging,
     task,
 )
 from bert_jax.text import tokenizer as tokenizers
@@ -89,8 +94,11 @@ def learn(settings: Settings, examples: Sequence[Any]) -> task_folders.Learned:
     if kind in ("regression", "matching"):
         return _scores(examples)
     if kind in ("tagging", "srl"):
-        scheme = tag_schemes.detect(examples) if kind == "tagging" else ""
-        return task_folders.Learned(tag_schemes.labels(examples, scheme), scheme)
+        labels, scheme = tagging.learn(examples)
+        return task_folders.Learned(labels, scheme)
+    if kind == "span":
+        unanswered = any(x.impossible for x in examples)
+        return task_folders.Learned(impossible=unanswered)
     return task_folders.Learned()
 
 
@@ -160,9 +168,11 @@ def named(examples: Sequence[Any], labels: tuple[str, ...]) -> list[Any]:
 
 
 def _scores(examples: Sequence[Any]) -> task_folders.Learned:
+    """Returns scale and range of scores, or the labels of pairs that have those."""
     given = np.array([x.score for x in examples if x.score is not None], np.float64)
     if not len(given):
-        return task_folders.Learned()
+        labels = {label for x in examples for label in x.labels or ()}
+        return task_folders.Learned(labels=tuple(sorted(labels, key=_by_number)))
     if given.min() == given.max():
         raise errors.InputError(
             f"{examples[0].where}: all {len(given)} scores are {given[0]:g}: there is "
@@ -227,48 +237,52 @@ def build(
         class_weights,
         settings.recipe.r_drop,
     )
-    return _BUILDERS[data.task](settings, learned, model, tokenizer, changes)
-
-
-def _classification(
-    settings: Settings,
-    learned: task_folders.Learned,
-    model: task_model.TaskModel,
-    tokenizer: tokenizers.Tokenizer,
-    changes: recipe.Recipe,
-) -> task.FineTuned:
-    data = settings.data
-    return classification.Classification(
-        model,
-        tokenizer,
-        learned.labels,
-        data.max_seq_length,
-        data.truncation,
-        bool(data.multi_label),
-        recipe=changes,
+    common: dict[str, Any] = {
+        "model": model,
+        "tokenizer": tokenizer,
+        "max_seq_length": data.max_seq_length,
+    }
+    if data.task == "span":
+        return _span(settings, learned, common | {"recipe": changes})
+    if data.task in ("tagging", "srl"):
+        kind = tagging.Tagging if data.task == "tagging" else roles.Roles
+        return kind(
+            **common,
+            labels=learned.labels,
+            scheme=learned.scheme,
+            recipe=changes,
+            repair=data.repair,
+        )
+    common["truncation"] = data.truncation
+    if data.task == "classification":
+        several = bool(data.multi_label)
+        return classification.Classification(
+            **common, labels=learned.labels, multi_label=several, recipe=changes
+        )
+    if data.task == "regression":
+        scale = {"mean": learned.mean, "deviation": learned.deviation}
+        return regression.Regression(**common, **scale, r_drop=changes.r_drop)
+    if data.task == "multiple_choice":
+        return multiple_choice.MultipleChoice(**common, recipe=changes)
+    return matching.Matching(
+        **common,
+        objective=settings.head.objective,
+        lowest=learned.lowest,
+        highest=learned.highest,
+        temperature=settings.head.temperature,
+        labels=learned.labels or ("0", "1"),
+        threshold=learned.threshold,
     )
 
 
-def _regression(
-    settings: Settings,
-    learned: task_folders.Learned,
-    model: task_model.TaskModel,
-    tokenizer: tokenizers.Tokenizer,
-    changes: recipe.Recipe,
+def _span(
+    settings: Settings, learned: task_folders.Learned, common: dict[str, Any]
 ) -> task.FineTuned:
     data = settings.data
-    return regression.Regression(
-        model,
-        tokenizer,
-        data.max_seq_length,
-        data.truncation,
-        learned.mean,
-        learned.deviation,
-        changes.r_drop,
+    return span.Span(
+        **common,
+        doc_stride=data.doc_stride,
+        max_answer_length=data.max_answer_length,
+        version2=learned.impossible,
+        null_threshold=learned.threshold or 0.0,
     )
-
-
-_BUILDERS = {
-    "classification": _classification,
-    "regression": _regression,
-}

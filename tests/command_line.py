@@ -15,7 +15,8 @@ from absl import flags
 ROOT = Path(__file__).resolve().parents[1]
 OWN_FLAGS = (
     r"(config(\..*)?|workdir|allow_changed_config|store|model|input|top|task|output|"
-    r"features|layers|normalize|dtype|to|verify|allow_missing|ignore|head|pooling)\Z"
+    r"features|layers|normalize|dtype|to|verify|allow_missing|ignore|head|pooling|format|"
+    r"input_format|columns|data|name)\Z"
 )
 
 

@@ -32,6 +32,7 @@ class Learned:
       scheme: of tags, as `BIO`, or empty.
       mean, deviation: of scores.
       lowest, highest: of scores.
+      impossible: whether a question may have no answer.
       threshold: of a decision, tuned on the dev data; what it means is the task's.
     """
 
@@ -41,6 +42,7 @@ class Learned:
     deviation: float = 1.0
     lowest: float = 0.0
     highest: float = 1.0
+    impossible: bool = False
     threshold: float | None = None
 
 

@@ -5,7 +5,7 @@ and scores; that part runs on the host, in numpy and plain Python.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, PyTree
@@ -17,6 +17,7 @@ Batch = dict[str, Any]
 Sums = dict[str, tuple[Any, Any]]
 
 
+@runtime_checkable
 class Task(Protocol):
     """The contract between a task and `training`; all but `init` is traced.
 
@@ -49,6 +50,7 @@ Prediction = dict[str, Any]
 Outputs = dict[str, list[np.ndarray]]
 
 
+@runtime_checkable
 class FineTuned(Task, Protocol):
     """A task with labelled examples; `examples` are those of its own kind."""
 

