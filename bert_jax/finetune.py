@@ -28,6 +28,7 @@ from bert_jax import (
     finetuning_run,
     json_file,
     score_report,
+    sweeps,
     task_setup,
     workdirs,
 )
@@ -86,8 +87,11 @@ def train(
     run = finetuning_run.assemble(settings, workdir)
     workdirs.prepare(workdir)
     _record(run, workdir, allow_changed_config)
-    _train(run, workdir)
-    return _finish(run, workdir)
+    if not settings.sweep.is_on:
+        _train(run, workdir)
+        return _finish(run, workdir)
+    made = sweeps.train(run, workdir)
+    return _finish_sweep(made, workdir)
 
 
 def _record(
@@ -138,7 +142,6 @@ def _train(run: finetuning_run.FinetuningRun, workdir: Path) -> None:
             adversarial=run.adversarial(),
         )
         dev = run.train.part(rows.is_held_out) if data.folds else run.dev
-        epoch = rows.steps_per_epoch
         with writer.Writer(workdir, start_step=start_step) as log:
             keeper = _Keeper(run, dev, workdir, log, meta["best"])
             loop.run(
@@ -149,22 +152,18 @@ def _train(run: finetuning_run.FinetuningRun, workdir: Path) -> None:
                 num_train_steps=steps,
                 log_every_steps=settings.run.log_every_steps,
                 log=log.write,
-                save_every_steps=_interval(settings.run.save_every_steps, epoch),
+                save_every_steps=run.interval(settings.run.save_every_steps, rows),
                 save=lambda step, now, means: checkpoints.save(
                     step, now, {"interval": means, "best": keeper.record}
                 ),
                 callbacks=[
                     loop.Callback(
-                        _interval(settings.run.eval_every_steps, epoch), keeper
+                        run.interval(settings.run.eval_every_steps, rows), keeper
                     )
                 ],
                 speed=run.speed(rows),
                 interval=meta["interval"],
             )
-
-
-def _interval(every_steps: int, epoch: int) -> int:
-    return epoch if every_steps == -1 else every_steps
 
 
 def _start(
@@ -209,7 +208,7 @@ class _Keeper:
         value = scores.metrics[name]
         self._log.write(step, {f"eval/{n}": x for n, x in scores.metrics.items()})
         self._log.draw()
-        better = self._is_better(name, value)
+        better = task_setup.is_better(name, value, self.record["value"])
         commands.say(_line(step, name, scores.metrics, better))
         if better:
             self.record |= {"value": value, "step": step, "without_better": 0}
@@ -223,12 +222,6 @@ class _Keeper:
         if self.record["ended"]:
             commands.say(f"no better {name} in {patience} evaluations: the run ends")
         return self.record["ended"]
-
-    def _is_better(self, name: str, value: float) -> bool:
-        best = self.record["value"]
-        if best is None:
-            return True
-        return value < best if name in task_setup.LOWER_IS_BETTER else value > best
 
 
 def _line(step: int, name: str, metrics: dict[str, float], better: bool) -> str:
@@ -281,6 +274,18 @@ def _finish(run: finetuning_run.FinetuningRun, workdir: Path) -> Finetuned:
                 _write_predictions(workdir, split.name, predictions)
                 print(f"\n{split.name}:\n{score_report.text(scores)}")
     return Finetuned(metrics, folder)
+
+
+def _finish_sweep(made: sweeps.Sweep, workdir: Path) -> Finetuned:
+    """Prints the table of a sweep, and scores its best model as that of a run."""
+    best = task_folders.best(workdir)
+    if best is not None and jax.process_index() == 0:
+        name = task_setup.kept_by(made.run.settings, task_folders.read(best).metrics)
+        made.write(name)
+        print(f"\n{made.table(name)}")
+        print(f"best: {made.members[made.record['member']].name}")
+    dev = made.dev(made.record["member"])
+    return _finish(dataclasses.replace(made.run, dev=dev), workdir)
 
 
 def _write_predictions(workdir: Path, name: str, predictions: list[Any]) -> None:

