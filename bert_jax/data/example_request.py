@@ -15,6 +15,7 @@ _TABLES = ("tsv", "csv", "jsonl", "tfds")
 # Task -> the formats that its examples are read from.
 FORMATS = {
     **dict.fromkeys(TEXT_TASKS, (*_TABLES, "space")),
+    "classification": (*_TABLES, "space", "package"),
     "multiple_choice": _TABLES,
     "tagging": ("conll", "conllu", "spans", "tfds"),
     "srl": ("conllu",),
@@ -60,7 +61,8 @@ class Request:
     """A file, and how it is to be read.
 
     Attributes:
-      path: a file, also compressed by gzip or bzip2, or `tfds:name[split]`.
+      path: a file, also compressed by gzip or bzip2, or `tfds:name[split]`, or
+        `package:name[split]`.
       task: one of `TASKS`.
       format: one of `FORMATS[task]`, or `auto`: told by the name, then the content.
       header: whether the first line of a table has the names: `true`, `false`, `auto`.

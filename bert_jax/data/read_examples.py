@@ -22,6 +22,7 @@ from bert_jax.data import (
     example_request,
     examples,
     lines,
+    package_examples,
     sources,
     span_lines,
     squad_file,
@@ -36,7 +37,7 @@ Columns = example_request.Columns
 
 UNANSWERED = "questions left out that are left without an answer"
 RENAMED = "ids that came again and got a number"
-_TFDS = "tfds:"
+_PREFIXES = ("tfds", "package")  # of what is no file, and a format of that name
 _SUFFIXES = {
     ".tsv": "tsv",
     ".csv": "csv",
@@ -116,6 +117,10 @@ def iterate(
 def _examples(request: Request, notes: Counter[str]) -> Iterator[examples.Example]:
     """Yields the examples of a file by its format and the task."""
     kind, file = _format(request), _file(request)
+    if kind == "package":
+        made, found = package_examples.read(str(request.path))
+        notes.update(found)
+        return iter(made)
     if kind == "conll":
         return conll.read(file, request, notes)
     if kind == "conllu":
@@ -155,8 +160,9 @@ def _file(request: Request) -> sources.NamedPath:
 def _format(request: Request) -> str:
     """Returns the format of a file: as it is given, or told by name and content."""
     allowed = example_request.FORMATS[request.task]
-    if str(request.path).startswith(_TFDS):
-        kind = "tfds"
+    prefix, colon, _ = str(request.path).partition(":")
+    if colon and prefix in _PREFIXES:
+        kind = prefix
     elif not Path(request.path).exists():
         raise errors.InputError(
             f"{request.path} does not exist. Check the path of the data."

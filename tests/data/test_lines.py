@@ -30,6 +30,16 @@ def test_lines_are_numbered_and_blank_ones_left_out(tmp_path):
     assert read_lines(file) == [(1, "one"), (4, "two"), (5, "three")]
 
 
+def test_whole_lines_keep_white_space_and_blank_lines(tmp_path):
+    file = file_of(tmp_path, b"\xef\xbb\xbf\t a \r\n\n \nb\rc")
+    assert list(lines.whole_lines(file, lines.Tally())) == [
+        (1, "\t a "),
+        (2, ""),
+        (3, " "),
+        (4, "b\rc"),
+    ]
+
+
 def test_blocks_end_at_blank_lines(tmp_path):
     file = file_of(tmp_path, b"\n\na\nb\n\n\n\nc\n \nd\n")
     assert read_blocks(file) == [(3, "a\nb"), (8, "c"), (10, "d")]

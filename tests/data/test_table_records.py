@@ -1,0 +1,131 @@
+"""Records of TSV, CSV, JSON lines, and of lines of a label and a text."""
+
+import bz2
+import gzip
+
+import pytest
+from example_files import refused, write
+
+from bert_jax.data import example_request, sources, table_records
+
+
+def records(read, path, *request):
+    file = sources.NamedPath(path.name, path)
+    return [(r.where.rpartition(":")[2], r.cells) for r in read(file, *request)]
+
+
+def classification(path, **options):
+    return example_request.Request(path, "classification", **options)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
+def test_tsv_keeps_quotes_spaces_and_empty_cells(tmp_path, pack):
+    content = '\ufefflabel\tsentence\tx\r\n1\t "so", he said \t\r\n\r\n0\tb"\ty\r\n'
+    path = write(tmp_path, pack(content.encode()))
+    assert records(table_records.tsv, path, classification(path)) == [
+        ("2", {"label": "1", "sentence": ' "so", he said ', "x": ""}),
+        ("4", {"label": "0", "sentence": 'b"', "x": "y"}),
+    ]
+
+
+def test_columns_without_a_header_are_numbered(tmp_path):
+    path = write(tmp_path, "好\t1\n坏\t0")
+    assert records(table_records.tsv, path, classification(path)) == [
+        ("1", {"1": "好", "2": "1"}),
+        ("2", {"1": "坏", "2": "0"}),
+    ]
+
+
+def test_a_header_is_given_or_not_whatever_it_says(tmp_path):
+    path = write(tmp_path, "sentence\tb\nc\td\n")
+    with_header = classification(path, header="true")
+    assert records(table_records.tsv, path, with_header) == [
+        ("2", {"sentence": "c", "b": "d"})
+    ]
+    without = classification(path, header="false")
+    assert len(records(table_records.tsv, path, without)) == 2
+
+
+def test_a_header_is_known_by_the_columns_that_are_named(tmp_path):
+    path = write(tmp_path, "wort\tart\na\tb\n")
+    assert len(records(table_records.tsv, path, classification(path))) == 2
+    named = classification(path, columns=example_request.Columns(text="wort"))
+    assert records(table_records.tsv, path, named) == [("2", {"wort": "a", "art": "b"})]
+
+
+def test_a_column_of_the_header_without_a_name_has_its_number(tmp_path):
+    path = write(tmp_path, "\ttext\n0\ta\n")
+    assert records(table_records.tsv, path, classification(path)) == [
+        ("2", {"1": "0", "text": "a"})
+    ]
+
+
+def test_csv_has_quotes_with_commas_and_line_ends_inside(tmp_path):
+    content = 'text,label\n"a, ""b""\nc",1\n\nd,0\n"e\n\nf",2\n'
+    path = write(tmp_path, content, "c.csv")
+    assert records(table_records.comma_separated, path, classification(path)) == [
+        ("2", {"text": 'a, "b"\nc', "label": "1"}),
+        ("5", {"text": "d", "label": "0"}),
+        ("6", {"text": "e\n\nf", "label": "2"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "content, line", [('text,label\na,1\n"b,2\nc,3\n', 3), ('text,label\n"a"b,1\n', 2)]
+)
+def test_quotes_that_are_not_closed_are_named(tmp_path, content, line):
+    path = write(tmp_path, content, "c.csv")
+    refused(rf"c\.csv:{line}: the row .* is no CSV .*Close its quotes", path)
+
+
+def test_a_label_ends_at_the_first_space(tmp_path):
+    path = write(tmp_path, "1 a b\n\n0  c\n", "c.txt")
+    assert records(table_records.label_and_text, path) == [
+        ("1", {"label": "1", "text": "a b"}),
+        ("3", {"label": "0", "text": " c"}),
+    ]
+
+
+def test_json_lines_are_objects(tmp_path):
+    path = write(tmp_path, '{"a": [1, "二"]}\n\n{}\n', "c.jsonl")
+    assert records(table_records.json_lines, path) == [
+        ("1", {"a": [1, "二"]}),
+        ("3", {}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("[1]", r"c\.jsonl:2 is not a JSON object"),
+        ('{"text": ', r"c\.jsonl:2 is not JSON"),
+        ('{"text": "a", "text": "b"}', r"c\.jsonl:2 has the key 'text' twice"),
+    ],
+)
+def test_json_lines_that_are_no_objects_are_named(tmp_path, line, message):
+    content = '{"text": "a", "label": 1}\n' + line + "\n"
+    refused(message, write(tmp_path, content, "c.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("text\tlabel\na\t1\t2\n", r"c\.tsv:2 has 3 columns, and line 1 has 2\."),
+        ("a\t1\n\nb\n", r"c\.tsv:3 has 1 column, and line 1 has 2\. Every line needs"),
+        ("text\tlabel\ttext\n", r"c\.tsv:1: two columns have the name 'text'"),
+        (
+            "text\tlabel\na\t1\nb\xff\t1\n".encode("latin-1"),
+            r"c\.tsv:3: byte 2 .*iconv",
+        ),
+        ("文\t一\n".encode("gbk"), r"c\.tsv:1: byte 1 of the line .* is not UTF-8"),
+        ("text\tlabel\n".encode("utf-16"), r"c\.tsv is UTF-16\. Convert it"),
+        ("", r"c\.tsv is empty\. Remove it, or name another"),
+        ("\n\n", r"c\.tsv has no example"),
+        ("text\tlabel\n", r"c\.tsv has no example"),
+    ],
+)
+def test_bad_tables_are_named_with_their_line(tmp_path, content, message):
+    one = example_request.Columns(text="1", label="2")
+    is_named = isinstance(content, str) and content.startswith("text")
+    options = {} if is_named else {"columns": one}
+    refused(message, write(tmp_path, content), **options)
