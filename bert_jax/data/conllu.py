@@ -188,17 +188,12 @@ def _filled(cell: str) -> bool:
 def _flag_column(sentences: list[Sentence]) -> int | None:
     """Returns the column that says which words are predicates, or None.
 
-    Every cell of it is "Y" or nothing, and the next column is filled beside each "Y".
+    It has "Y" for those, nothing for others, and a column behind it.
     """
     rows = [row for sentence in sentences for row in sentence.rows]
     for column in _FLAGS:
-        cells = [tuple(row[column : column + 2]) for row in rows]
-        if all(
-            len(cell) == 2
-            and cell[0] in ("Y", "", "_")
-            and (cell[0] == "Y") == _filled(cell[1])
-            for cell in cells
-        ) and any(cell[0] == "Y" for cell in cells):
+        cells = {row[column] if column + 1 < len(row) else None for row in rows}
+        if "Y" in cells and cells <= {"Y", "_", ""}:
             return column
     return None
 
