@@ -27,7 +27,7 @@ PARTS = (
     "span",
 )
 # Of fine-tuned models alone (`task_model`); no other format has a place for them.
-TASK_PARTS = ("recurrent", "crf")
+TASK_PARTS = ("recurrent", "at_predicate", "crf")
 _NEED_POOLER = ("nsp_head", "classifier", "multiple_choice")
 
 

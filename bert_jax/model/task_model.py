@@ -115,6 +115,7 @@ def parts(head: Head) -> tuple[str, ...]:
     has = {
         "pooler": head.pools and head.pooling == "cls",
         "recurrent": head.recurrent_size > 0,
+        "at_predicate": head.at_predicate,
         head.kind: head.kind != "vectors",
         "crf": head.crf,
     }
@@ -154,7 +155,9 @@ class TaskModel(nn.Module):
             return self._score_texts(x, segments, texts, deterministic)
         x = self._drop(self._recurrent(x, segments)[0], deterministic)
         if head.at_predicate:
-            x = _beside_predicates(x, predicate_positions)
+            if predicate_positions is None:
+                raise ValueError("a head with at_predicate needs predicate_positions")
+            x = AtPredicate(self.config, name="at_predicate")(x, predicate_positions)
         return self._score_tokens(x)
 
     def _encode(
@@ -226,16 +229,26 @@ class TaskModel(nn.Module):
         return outputs
 
 
-def _beside_predicates(
-    x: Float[Array, "B L D"], positions: Int[Array, "B Q"] | None
-) -> Float[Array, "B Q L W"]:
-    """Puts the state of each predicate behind the state of every token."""
-    if positions is None:
-        raise ValueError("a head with at_predicate needs predicate_positions")
-    at = heads.take_rows(x, positions)
-    shape = (*positions.shape, *x.shape[1:])
-    tokens = jnp.broadcast_to(x[:, None], shape)
-    return jnp.concatenate([tokens, jnp.broadcast_to(at[:, :, None], shape)], axis=-1)
+class AtPredicate(nn.Module):
+    """Joins the state of every token with that of each predicate, by a hidden layer.
+
+    It is gelu(T token + P predicate), as wide as the encoder (arXiv:1904.05255, section
+    3.2). A linear map of both alone cannot swap the roles of two tokens between two
+    predicates: it is a sum of what it says of the token and of the predicate.
+    """
+
+    config: config.BertConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B L W"], positions: Int[Array, "B Q"]
+    ) -> Float[Array, "B Q L D"]:
+        cfg = self.config
+        token = heads.OutputHead(cfg, cfg.hidden_size, name="token")
+        predicate = heads.OutputHead(cfg, cfg.hidden_size, name="predicate")
+        at = predicate(heads.take_rows(x, positions))
+        joined = token(x)[:, None] + at[:, :, None]
+        return jax.nn.gelu(joined, approximate=False).astype(x.dtype)
 
 
 def _mean(x: Float[Array, "N L D"], is_token: Array) -> Float[Array, "N D"]:

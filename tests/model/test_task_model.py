@@ -62,7 +62,7 @@ WIDTHS = {
     "mean of bilstm": (10, 3),
     "bilstm": (10, 3),
     "bilstm-crf": (10, 4),
-    "roles": (24, 4),
+    "roles": (12, 4),
 }
 each_head = pytest.mark.parametrize("name", HEADS)
 
@@ -180,16 +180,22 @@ def test_poolings_are_those_of_numpy(name):
     np.testing.assert_allclose(found["logits"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_tagger_at_predicates_reads_the_token_then_the_predicate():
+def _dense(params, row):
+    return row @ np.asarray(params["dense"]["kernel"]) + params["dense"]["bias"]
+
+
+def test_a_tagger_at_predicates_joins_the_token_and_the_predicate():
     model = model_of("roles")
     params, given = params_of(model), inputs(model.head)
     x = np.asarray(sequence_output(model, params, given))
     found = run(model, params, given)["logits"]
-    dense = jax.tree.map(np.asarray, params["tagger"]["dense"])
+    part = params["at_predicate"]
     for row, query, token in [(0, 0, 5), (3, 0, 2), (3, 1, 2), (5, 0, 6)]:
         at = int(given[3][row, query])
-        both = np.concatenate([x[row, token], x[row, at]])
-        expected = both @ dense["kernel"] + dense["bias"]
+        both = _dense(part["token"], x[row, token])
+        both = both + _dense(part["predicate"], x[row, at])
+        hidden = 0.5 * both * (1 + jax.scipy.special.erf(both / np.sqrt(2)))
+        expected = _dense(params["tagger"], hidden)
         np.testing.assert_allclose(
             found[row, query, token], expected, rtol=1e-4, atol=1e-5
         )
