@@ -1,0 +1,334 @@
+"""Semantic roles: which tokens are the arguments of a predicate, and as what.
+
+Tags of a sentence, once for each predicate (arXiv:1904.05255). Either a row has one
+predicate, marked by token type 1 on its pieces; or all of a sentence are in one row,
+and the head sees the state of each beside that of every token.
+"""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from bert_jax import errors
+from bert_jax.data import examples as data_examples
+from bert_jax.data import labelled_rows
+from bert_jax.scoring import calibration, entities, scores
+from bert_jax.scoring import tags as tag_scores
+from bert_jax.tasks import (
+    tag_schemes,
+    tagging,
+    task,
+    token_alignment,
+    token_rows,
+)
+
+# Notes of a table.
+FAR = "tokens outside of the row of their predicate, which get no role"
+LOST = "roles of tokens without a piece or too far, left out of training"
+UNSEEN = "predicates that the tokenizer drops"
+
+_CORE = re.compile(r"(ARG|A)[0-5]")
+_ADJUNCT = re.compile(r"(ARGM|AM)-.+")
+_PREDICATE = ("V", "C-V")  # of the predicate itself: given, and so not scored
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Roles(tagging.Tagging):
+    """Roles of tokens; a `task.FineTuned` of `TaggedExample` with predicates.
+
+    Tags are plain (Universal PropBank puts a role on the head of the argument) or
+    spans. Rows have all predicates of a sentence exactly if the head has
+    `at_predicate`. A sentence that is longer than a row gets one for each predicate,
+    with the pieces around it.
+
+    Attributes:
+      predicates_per_row: Q; a sentence with more has several rows.
+
+    Raises:
+      InputError: predicates are to be marked, and the model has no second token type.
+    """
+
+    predicates_per_row: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.joint and self.model.config.type_vocab_size < 2:
+            raise errors.InputError(
+                "data.predicates is 'marked', which needs two token types; this model "
+                f"(as RoBERTa's and DistilBERT's) has "
+                f"{self.model.config.type_vocab_size}: set data.predicates=joint"
+            )
+
+    @property
+    def joint(self) -> bool:
+        """Whether a row has all predicates of its sentence."""
+        return self.model.head.at_predicate
+
+    def table(self, examples: tagging.Examples) -> labelled_rows.Table:
+        """Tokenises sentences, once a predicate, or once for all of them.
+
+        The columns are those of `Tagging.table`. Of joint rows, `labels` and
+        `token_weights` are [Q, l]; fixed columns are `predicate_positions` [n, Q], and
+        `example_numbers` [n, Q], counted from 1, with 0 where there is none. The row
+        of several examples is said to be of the first of its sentence.
+
+        Raises:
+          InputError: an example has no predicate, or as for `Tagging.table`.
+        """
+        rows = token_rows.Rows(self.tokenizer, self.max_seq_length)
+        rows.notes |= dict.fromkeys((tagging.MENDED, FAR, LOST, UNSEEN), 0)
+        for example in examples:
+            if example.predicate is None:
+                raise errors.InputError(
+                    f"{example.where}: the sentence has no predicate to find roles of: "
+                    "mark it, or use data.task=tagging"
+                )
+        golds, rows.notes[tagging.MENDED] = self._gold(examples)
+        sentences = rows.encode(examples)
+        for numbers, first in self._shares(examples, sentences, rows.capacity):
+            sentence = sentences[first]
+            heads = [_head(sentence.aligned, examples[at]) for at in numbers]
+            rows.notes[UNSEEN] += heads.count(None)
+            window = _around(sentence, heads[0], rows.capacity)
+            pieces = sentence.aligned.pieces
+            chosen = np.flatnonzero((pieces >= window[0]) & (pieces < window[1]))
+            moved, length = rows.add(first, sentence, window, chosen)
+            rows.notes[FAR] += (len(pieces) - len(chosen)) * len(numbers)
+            labels = [
+                self._kept(
+                    examples[at], golds[at], sentence.aligned, chosen, rows.notes
+                )
+                for at in numbers
+            ]
+            self._fill(rows, numbers, labels, length)
+            at = [0 if x is None else int(pieces[x]) + moved for x in heads]
+            rows.fixed["predicate_positions"].append(at + [0] * (self._width - len(at)))
+            if not self.joint and heads[0] is not None:
+                types = rows.tokens["token_type_ids"][-1]
+                types[at[0] : _behind(sentence, heads[0], window) + moved] = 1
+        return rows.table()
+
+    @property
+    def _width(self) -> int:
+        """The predicates of a row."""
+        return self.predicates_per_row if self.joint else 1
+
+    def _shares(
+        self,
+        examples: tagging.Examples,
+        sentences: Sequence[token_rows.Sentence],
+        capacity: int,
+    ) -> Iterator[tuple[list[int], int]]:
+        """Yields which examples share a row, and the first of their sentence."""
+        if not self.joint:
+            yield from (([number], number) for number in range(len(examples)))
+            return
+        for _, group in itertools.groupby(
+            range(len(examples)),
+            lambda at: (examples[at].where, examples[at].text, examples[at].tokens),
+        ):
+            numbers = list(group)
+            fits = len(sentences[numbers[0]].ids) <= capacity
+            step = self._width if fits else 1
+            for first in range(0, len(numbers), step):
+                yield numbers[first : first + step], numbers[0]
+
+    def _kept(
+        self,
+        example: data_examples.TaggedExample,
+        gold: list[str] | None,
+        aligned: token_alignment.Alignment,
+        chosen: np.ndarray,
+        notes: dict[str, int],
+    ) -> np.ndarray:
+        """Returns the labels of the tokens that a row has; counts roles that it lacks.
+
+        A role that a row has a part of is not lost.
+        """
+        tags = self._of_pieces(aligned, gold)
+        if gold is not None:
+            there = {int(aligned.tokens[at]) for at in chosen}
+            items = self._items(gold)
+            notes[LOST] += sum(there.isdisjoint(range(*x[1:])) for x in items)
+        return self._indices(example, tags)[chosen]
+
+    def _fill(
+        self,
+        rows: token_rows.Rows,
+        numbers: list[int],
+        labels: list[np.ndarray],
+        length: int,
+    ) -> None:
+        """Adds the labels and weights of a row, with those of no predicate at 0."""
+        missing = self._width - len(numbers)
+        shape = (self._width, len(labels[0]))
+        made, weights = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        made[: len(numbers)], weights[: len(numbers)] = labels, 1
+        if not self.joint:
+            made, weights = made[0], weights[0]
+        rows.tokens["labels"].append(token_rows.filled(made, length))
+        heavy = token_rows.filled(weights, length).astype(np.float32)
+        rows.tokens["token_weights"].append(heavy)
+        counted = [number + 1 for number in numbers]
+        rows.fixed["example_numbers"].append(counted + [0] * missing)
+
+    def _of_covered(self, tag: str) -> str:
+        """A role stands on one token: what shares its piece has none."""
+        del tag
+        return tag_schemes.OUTSIDE
+
+    def _items(self, tags: Sequence[str]) -> list[tuple[str, int, int]]:
+        """Returns the roles (role, first token, one behind) but the predicate's own."""
+        if self.scheme == tag_schemes.PLAIN:
+            spans = [(tag, at, at + 1) for at, tag in enumerate(tags)]
+        else:
+            spans = entities.spans_of(tags)
+        own = (*_PREDICATE, tag_schemes.OUTSIDE)
+        return [span for span in spans if span[0] not in own]
+
+    def decode(
+        self,
+        examples: tagging.Examples,
+        table: labelled_rows.Table,
+        outputs: task.Outputs,
+    ) -> list[task.Prediction]:
+        """Returns `id`, `text`, `predicate`, `roles`, and `tags`, `probabilities`.
+
+        A predicate has the characters [start, end), its `text` and `sense`; a role
+        these, and its name as `role`.
+        """
+        found = token_rows.gather(examples, table, outputs, self._places(table))
+        made = []
+        for example, one in zip(examples, found, strict=True):
+            tags, odds = self._said(example, one)
+            at = example.predicate or 0
+            roles = [_named(example, *item) for item in self._items(tags)]
+            made.append(
+                {
+                    "id": example.id,
+                    "text": example.text,
+                    "predicate": _place(example, at, at + 1) | {"sense": example.sense},
+                    "roles": roles,
+                    "tags": tags,
+                    "probabilities": odds,
+                }
+            )
+        return made
+
+    def _places(self, table: labelled_rows.Table) -> Iterator[token_rows.Place]:
+        """Yields where each example's tags are."""
+        for row, numbers in enumerate(table.fixed["example_numbers"]):
+            for slot, number in enumerate(numbers):
+                if number:
+                    yield int(number) - 1, row, (slot,) if self.joint else ()
+
+    def score(
+        self, examples: tagging.Examples, predictions: Sequence[task.Prediction]
+    ) -> scores.Scores:
+        """Compares roles: which tokens (or spans) of which predicate, and as what.
+
+        The metrics are `role_precision`, `role_recall`, `role_f1`; `core_f1` (ARG0 to
+        ARG5, A0 to A5) and `adjunct_f1` (ARGM-, AM-); `role_macro_f1`,
+        `token_accuracy` and `ece`. The predicate itself (V, C-V) counts as no role;
+        roles that go on (C-) or refer (R-) are classes of their own, neither core nor
+        adjunct. The badness of a predicate is the number of its mistakes.
+
+        Raises:
+          InputError: there is no example, or one without tags.
+          NotFiniteError: a probability is not finite.
+        """
+        true = self._truths(examples, predictions)
+        found: list[list[str]] = [made["tags"] for made in predictions]
+        wanted = [self._items(tags) for tags in true]
+        given = [self._items(tags) for tags in found]
+        report = entities.score(wanted, given)
+        odds = [made["probabilities"] for made in predictions]
+        sure = tag_scores.certainty(true, found, odds)
+        metrics = {
+            "role_precision": report.micro.precision,
+            "role_recall": report.micro.recall,
+            "role_f1": report.micro.f1,
+            "core_f1": _f1_of(_CORE, wanted, given),
+            "adjunct_f1": _f1_of(_ADJUNCT, wanted, given),
+            "role_macro_f1": report.macro.f1,
+            "token_accuracy": entities.token_accuracy(true, found),
+            "ece": calibration.bins(sure).expected_error,
+        }
+        mistakes = tag_scores.mistakes(
+            [x.where for x in examples],
+            [_with_predicate(x) for x in examples],
+            wanted,
+            given,
+            lambda at, item: tagging.say(examples[at], *item),
+        )
+        classes = tag_scores.classes(report)
+        return scores.Scores(metrics, classes, None, sure, mistakes)
+
+
+def learn(examples: tagging.Examples) -> tuple[tuple[str, ...], str]:
+    """Returns the labels of examples with roles, O among them, and their scheme."""
+    tags = [x.tags for x in examples if x.tags]
+    scheme = tag_schemes.detect(tags)
+    scheme = "BIO" if scheme == "IOB1" else scheme
+    return tag_schemes.labels_of([*tags, [tag_schemes.OUTSIDE]], scheme), scheme
+
+
+def _head(
+    aligned: token_alignment.Alignment, example: data_examples.TaggedExample
+) -> int | None:
+    """Returns which aligned token has the first piece of the predicate, if any."""
+    predicate = example.predicate or 0
+    at = int(np.searchsorted(aligned.tokens, predicate, side="right")) - 1
+    return at if at >= 0 and predicate < aligned.ends[at] else None
+
+
+def _behind(sentence: token_rows.Sentence, head: int, window: tuple[int, int]) -> int:
+    """Returns one behind the last piece of a token, in its window."""
+    pieces = sentence.aligned.pieces
+    last = int(pieces[head + 1]) if head + 1 < len(pieces) else len(sentence.ids)
+    return min(last, window[1])
+
+
+def _around(
+    sentence: token_rows.Sentence, head: int | None, capacity: int
+) -> tuple[int, int]:
+    """Returns the pieces of a row: all, or those around the predicate."""
+    length = len(sentence.ids)
+    middle = 0 if head is None else int(sentence.aligned.pieces[head])
+    first = max(0, min(middle - capacity // 2, length - capacity))
+    return first, min(first + capacity, length)
+
+
+def _place(
+    example: data_examples.TaggedExample, first: int, behind: int
+) -> dict[str, Any]:
+    start, end = example.tokens[first][0], example.tokens[behind - 1][1]
+    return {"start": start, "end": end, "text": example.text[start:end]}
+
+
+def _named(
+    example: data_examples.TaggedExample, role: str, first: int, behind: int
+) -> dict[str, Any]:
+    return {"role": role} | _place(example, first, behind)
+
+
+def _with_predicate(example: data_examples.TaggedExample) -> str:
+    at = example.predicate or 0
+    return f"{example.text} [{_place(example, at, at + 1)['text']}]"
+
+
+def _f1_of(
+    which: re.Pattern[str],
+    wanted: Sequence[Sequence[tuple[str, int, int]]],
+    given: Sequence[Sequence[tuple[str, int, int]]],
+) -> float:
+    """Returns the F1 over the roles whose name is of a kind."""
+    kept = (
+        [[item for item in items if which.fullmatch(item[0])] for items in every]
+        for every in (wanted, given)
+    )
+    return entities.score(*kept).micro.f1
