@@ -21,6 +21,7 @@ PAIRS = [
     pair(4, "dog sat the", "cat cat cat", "0"),
     pair(5, "the cat sat", "店 很 好", "0"),
 ]
+GRADES = (1.0, 5.0, 2.0, 4.0, 3.0, 1.5)
 SCORED = [
     pair(at, x.text, x.text_pair, score=score)
     for at, (x, score) in enumerate(
@@ -154,14 +155,14 @@ def test_cosine_loss_is_the_squared_error_of_those_that_have_a_target():
     assert sums["squared_error"] == (loss, 6)
 
 
-def reference(vectors, temperature, rows, allowed):
+def reference(vectors, temperature, rows, allowed, allowed_back):
     """The mean of both directions' negative log-likelihoods, in float64."""
     logits = np.asarray(vectors[:, 0] @ vectors[:, 1].T, np.float64) / temperature
     total = 0.0
     for row in rows:
-        there = [row, *allowed[row]]
+        there, back = [row, *allowed[row]], [row, *allowed_back[row]]
         total += np.log(np.exp(logits[row, there]).sum()) - logits[row, row]
-        total += np.log(np.exp(logits[there, row]).sum()) - logits[row, row]
+        total += np.log(np.exp(logits[back, row]).sum()) - logits[row, row]
     return total / 2
 
 
@@ -172,18 +173,25 @@ def test_in_batch_loss_of_the_positive_pairs_among_all_texts():
     allowed = {row: [x for x in range(5) if x != row] for row in range(4)}
     loss, weight, sums = loss_of(task, params, batch)
     assert weight == 4
-    expected = reference(vectors, 0.5, range(4), allowed)
+    expected = reference(vectors, 0.5, range(4), allowed, allowed)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert sums["in_batch_accuracy"][1] == 4
 
 
 def test_equal_texts_of_a_batch_are_no_wrong_answers():
     task = task_of("in_batch", temperature=0.5)
-    data = [*PAIRS[:3], pair(3, "red", "the red cat", "1")]  # the answer of row 0
+    data = [
+        pair(0, "the cat", "red", "1"),
+        pair(1, "the cat", "blue", "1"),
+        pair(2, "dog", "cat", "1"),
+        pair(3, "店", "red", "0"),
+    ]
     params, batch = params_of(task), batch_of(task, data)
     vectors = units_of(task, params, batch)
-    allowed = {0: [1, 2], 1: [0, 2, 3], 2: [0, 1, 3], 3: [1, 2]}
-    expected = reference(vectors, 0.5, range(4), allowed)
+    # "red" and "blue" are both right for "the cat"; "店" is wrong for "red".
+    answers = {0: [2], 1: [2], 2: [0, 1, 3]}
+    questions = {0: [2, 3], 1: [2, 3], 2: [0, 1, 3]}
+    expected = reference(vectors, 0.5, range(3), answers, questions)
     np.testing.assert_allclose(loss_of(task, params, batch)[0], expected, rtol=1e-5)
 
 
@@ -359,8 +367,11 @@ def test_a_prediction_for_a_single_text_is_refused():
         task.decode(data, table, outputs)
 
 
-def test_fillers_of_a_batch_weigh_nothing():
-    task = task_of("in_batch")
-    batch = batch_of(task, PAIRS, 13)
+@pytest.mark.parametrize(
+    ("objective", "learned"), [("in_batch", 4), ("cosine", 6), ("simcse", 6)]
+)
+def test_fillers_of_a_batch_weigh_nothing(objective, learned):
+    task = task_of(objective, dropout=0.1)
+    batch = task.prepare(batch_of(task, PAIRS, 13), jax.random.key(0))
     assert batch[labelled_rows.WEIGHTS].sum() == 6
-    assert task.weights(batch)["matching"] == 4
+    assert task.weights(batch)["matching"] == learned

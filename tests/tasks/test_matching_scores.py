@@ -26,9 +26,9 @@ def test_ranks_among_the_unique_second_texts():
     texts = np.array([[0, 1], [0, 2], [4, 3], [4, 0], [0, 3], [4, 1]])
     positive = np.array([True, True, True, False, False, False])
     asked = {0: (1.0, 0.0), 4: (0.0, 1.0)}
-    answers = {0: (9.0, 0.0), 1: (2.0, 4.0), 2: (5.0, 1.0), 3: (3.0, 4.0)}
+    answers = {0: (3.0, 0.0), 1: (2.0, 4.0), 2: (5.0, 1.0), 3: (3.0, 4.0)}
     vectors = np.array([[asked[a], answers[b]] for a, b in texts])
-    # To q: itself 9, also right 5, other 3, right 2. Only "other" is before "right",
+    # To q: also right 5, itself 3, other 3, right 2. Only "other" is before "right",
     # and nothing before "also right". To r: "other" 4, "right" too, and a tie is lost.
     assert matching_scores.ranks(vectors, texts, positive) == {0: 2, 1: 1, 2: 2}
 
