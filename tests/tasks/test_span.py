@@ -154,14 +154,14 @@ def test_gradients_are_finite_with_rows_that_only_fill(params):
     assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(grads))
 
 
-@pytest.mark.parametrize(("longest", "count"), [(1, 3), (4, 11), (99, 200)])
+@pytest.mark.parametrize(("longest", "count"), [(1, 3), (4, 11), (99, 99), (99, 2000)])
 def test_the_best_spans_are_those_of_all_spans(longest, count):
     rng = np.random.default_rng(longest)
-    start, end = rng.normal(size=(2, 13)).astype(np.float32)
-    allowed = rng.random(13) < 0.7
+    start, end = rng.normal(size=(2, 43)).astype(np.float32)
+    allowed = rng.random(43) < 0.7
     every = [
         (first, last, float(start[first]) + float(end[last]))
-        for first, last in itertools.product(range(13), repeat=2)
+        for first, last in itertools.product(range(43), repeat=2)
         if allowed[first] and allowed[last] and first <= last < first + longest
     ]
     expected = sorted(every, key=lambda x: -x[2])[:count]
@@ -261,9 +261,9 @@ def test_scores_are_squads_and_errors_the_surest_first():
         EXAMPLES,
         [
             predicted("the Paris.", "the Paris.", -2.0, 0.7),
-            predicted("", "Bob", 0.5, 0.6),
+            predicted("", "Bob", 0.5, 0.5),
             predicted("cat", "cat", -1.0, 0.9),
-            predicted("red", "red", -0.1, 0.5),
+            predicted("red", "red", -0.1, 0.6),
         ],
     )
     assert made.metrics["exact_match"] == 1 / 4
@@ -274,13 +274,13 @@ def test_scores_are_squads_and_errors_the_surest_first():
     assert made.metrics["best_f1_threshold"] == -1.0
     assert made.certainty is not None
     assert made.certainty.hits.tolist() == [1, 0, 0, 0]
-    assert made.certainty.confidences.tolist() == [0.7, 0.6, 0.9, 0.5]
+    assert made.certainty.confidences.tolist() == [0.7, 0.5, 0.9, 0.6]
     assert [(x.where, x.expected, x.found) for x in made.errors] == [
-        ("small.json:1", "Bob", "(no answer)"),
         ("small.json:3", "(no answer)", "red"),
+        ("small.json:1", "Bob", "(no answer)"),
         ("small.json:2", "red cat", "cat"),
     ]
-    assert made.errors[0].text == "Who is in Rome?"
+    assert made.errors[1].text == "Who is in Rome?"
 
 
 def test_without_null_scores_there_is_no_threshold():
