@@ -4,6 +4,9 @@ Members differ in their seed, peak learning rate and batches, and share all else
 states are stacked on a first axis, M; so are their batches. If the mesh axis `data`
 divides M, each device trains members of its own, and does not talk to the others;
 otherwise every device holds all members, and their rows are cut as those of one run.
+
+What a device has is done side by side, or a few members at once and the rest in turn:
+products of many small matrices are what accelerators are good at, and CPUs are not.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -107,6 +111,7 @@ def make_sweep_step(
     seeds: Sequence[int],
     peaks: Sequence[float],
     accumulation_steps: int,
+    at_once: int = 0,
     scales: PyTree | None = None,
     adversarial: perturbation.Adversarial | None = None,
 ) -> sharding.OnMesh:
@@ -122,6 +127,7 @@ def make_sweep_step(
       shapes: the abstract state of one member.
       seeds: M of them.
       peaks: M of them; their range is for the caller to check.
+      at_once: members that a device trains side by side; 0 for all that it has.
     """
     mesh, members = state.mesh_of(shapes), len(seeds)
     if len(peaks) != members:
@@ -146,8 +152,7 @@ def make_sweep_step(
         )
         return train_step(current, batch)
 
-    spread = _MEMBERS_AXIS if are_spread(members, mesh) else None
-    every = jax.vmap(one, spmd_axis_name=spread)
+    every = _over_members(one, members, mesh, at_once)
 
     def sweep_step(states: state.TrainState, batches: state.Batch) -> Any:
         return every(states, batches, *map(jnp.asarray, given))
@@ -162,3 +167,28 @@ def make_sweep_step(
             sharding.replicated(mesh),
         ),
     )
+
+
+def _over_members(
+    one: Callable[..., Any], members: int, mesh: Mesh, at_once: int
+) -> Callable[..., Any]:
+    """Returns the function of one member as one of all, over the first axes."""
+    devices = mesh.shape[_MEMBERS_AXIS] if are_spread(members, mesh) else 1
+    own = members // devices
+    at_once = min(at_once, own) or own
+
+    def of_device(*args: Any) -> Any:
+        if at_once == own:
+            return jax.vmap(one)(*args)
+        size = None if at_once == 1 else at_once
+        return lax.map(lambda each: one(*each), args, batch_size=size)
+
+    if devices == 1:
+        return of_device
+
+    def every(*args: Any) -> Any:
+        cut = jax.tree.map(lambda x: x.reshape(devices, own, *x.shape[1:]), args)
+        made = jax.vmap(of_device, spmd_axis_name=_MEMBERS_AXIS)(*cut)
+        return jax.tree.map(lambda x: x.reshape(members, *x.shape[2:]), made)
+
+    return every

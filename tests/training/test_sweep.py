@@ -146,6 +146,15 @@ def test_every_mesh_gives_the_same_members(singles, sizes, members):
         assert leaf.sharding.is_equivalent_to(shape.sharding, leaf.ndim)
 
 
+@pytest.mark.parametrize(
+    ("devices", "members", "at_once"), [(1, 3, 2), (1, 3, 1), (3, 6, 1)]
+)
+def test_members_in_turn_are_the_same(singles, devices, members, at_once):
+    mesh = sharding.make_mesh(devices, 1, 1)
+    current, metrics, shapes = together(mesh, members, at_once=at_once)
+    assert_members_are_single_runs(current, metrics, shapes, singles)
+
+
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 1, 1)])
 def test_members_equal_their_runs_under_all_recipes(sizes):
     mesh = sharding.make_mesh(*sizes)
