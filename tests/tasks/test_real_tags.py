@@ -1,0 +1,139 @@
+"""Every entity and role of real data, as tokens and back; exceptions by reason."""
+
+import collections
+import dataclasses
+
+import pytest
+from small_tags import gold_outputs, model
+
+from bert_jax import errors
+from bert_jax.data import read_examples
+from bert_jax.scoring import entities
+from bert_jax.tasks import roles, tagging, token_rows
+from bert_jax.text import tokenizer
+
+
+def read(folder, name, task, **options):
+    request = read_examples.Request(folder / name, task=task, **options)
+    return read_examples.read(request).examples
+
+
+def words_of(folder, vocabulary):
+    return tokenizer.load(folder / "vocab" / f"bert-base-{vocabulary}-vocab.txt")
+
+
+def task_of(kind, examples, words, **changes):
+    """Returns a task whose rows hold every sentence whole."""
+    room = tagging if kind is tagging.Tagging else roles
+    labels, scheme = room.learn(examples)
+    head = changes.pop("head", {})
+    return kind(model(len(labels), **head), words, labels, scheme, 512, **changes)
+
+
+def back(task, examples):
+    """Returns the rows, and the predictions of a model that knows their labels."""
+    table = task.table(examples)
+    return table, task.decode(examples, table, gold_outputs(task, table))
+
+
+def entities_of(example):
+    """The entities of the file: type, characters, text."""
+    every = []
+    for kind, first, last in entities.spans_of(example.tags):
+        start, end = example.tokens[first][0], example.tokens[last - 1][1]
+        every.append((kind, start, end, example.text[start:end]))
+    return every
+
+
+@pytest.mark.parametrize(
+    ("name", "vocabulary", "sentences", "count", "mended"),
+    [
+        pytest.param(
+            *("en_ner/train.txt", "uncased", 14041, 23499, 0), marks=pytest.mark.slow
+        ),
+        ("en_ner/valid.txt", "uncased", 3250, 5942, 0),
+        ("zh_ner/weiboNER_2nd_conll.train", "chinese", 1350, 1895, 10),
+        ("zh_ner/weiboNER_2nd_conll.dev", "chinese", 270, 389, 0),
+    ],
+)
+def test_every_entity_comes_back(
+    shared_data, name, vocabulary, sentences, count, mended
+):
+    options = {"format": "conll", "strip_digit": name.startswith("zh")}
+    examples = read(shared_data, name, "tagging", **options)
+    words = words_of(shared_data, vocabulary)
+    task = task_of(tagging.Tagging, examples, words, repair=mended > 0)
+    table, found = back(task, examples)
+    assert len(examples) == len(table) == sentences
+    assert table.notes[tagging.MENDED] == mended and table.notes[tagging.LOST] == 0
+    wanted = [entities_of(example) for example in examples]
+    said = [
+        [(x["type"], x["start"], x["end"], x["text"]) for x in made["entities"]]
+        for made in found
+    ]
+    assert sum(map(len, wanted)) == count
+    assert said == wanted
+
+
+def test_tags_of_weibo_that_break_their_scheme_are_named(shared_data):
+    name = "zh_ner/weiboNER_2nd_conll.train"
+    examples = read(shared_data, name, "tagging", format="conll", strip_digit=True)
+    task = task_of(tagging.Tagging, examples, words_of(shared_data, "chinese"))
+    with pytest.raises(errors.InputError) as caught:
+        task.table(examples)
+    assert f"{name}:1259: the tags of token 8 ('小')" in str(caught.value)
+    assert "I-PER.NOM after I-PER.NAM" in str(caught.value)
+
+
+def test_windows_give_back_every_entity_too(shared_data):
+    """Rows of 16 pieces: most sentences are cut, and no entity is lost."""
+    examples = read(shared_data, "en_ner/valid.txt", "tagging", format="conll")[:400]
+    task = task_of(tagging.Tagging, examples, words_of(shared_data, "uncased"))
+    short = dataclasses.replace(task, max_seq_length=16)
+    table, found = back(short, examples)
+    assert table.notes[tagging.WINDOWS] > 400 and table.lengths.max() == 16
+    assert [tuple(made["tags"]) for made in found] == [x.tags for x in examples]
+
+
+# Tokens that share a piece with the token before: "can" and "not" of "cannot", or "d"
+# of "id" for I'd. One tag cannot be both.
+SHARED = {"not": 4, "s": 4, "d": 2, "way": 2, "ll": 1, "n": 1}
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize(
+    ("name", "vocabulary", "predicates", "rows", "count", "shared"),
+    [
+        ("en_srl/en_ewt-up-dev.conllu", "uncased", 4977, 1590, 9662, SHARED),
+        ("zh_srl/zh-up-dev.conllu", "chinese", 1257, 458, 2681, {}),
+    ],
+)
+def test_every_role_comes_back(
+    shared_data, name, vocabulary, predicates, rows, count, shared, joint
+):
+    examples = read(shared_data, name, "srl")
+    words = words_of(shared_data, vocabulary)
+    task = task_of(roles.Roles, examples, words, head={"at_predicate": joint})
+    table, found = back(task, examples)
+    assert len(examples) == predicates
+    assert len(table) == (rows if joint else predicates)
+    lost: collections.Counter[str] = collections.Counter()
+    total = 0
+    for example, made in zip(examples, found, strict=True):
+        wanted = [
+            (tag, *example.tokens[at], example.text[slice(*example.tokens[at])])
+            for at, tag in enumerate(example.tags)
+            if tag not in ("O", "V", "C-V")
+        ]
+        said = [(x["role"], x["start"], x["end"], x["text"]) for x in made["roles"]]
+        assert set(said) <= set(wanted)
+        lost.update(role[3] for role in set(wanted) - set(said))
+        total += len(wanted)
+        assert (
+            made["predicate"]["text"]
+            == example.text[slice(*example.tokens[example.predicate])]
+        )
+    assert total == count
+    assert lost == shared and table.notes[roles.LOST] == sum(shared.values())
+    assert table.notes[roles.FAR] == table.notes[roles.UNSEEN] == 0
+    assert table.notes[token_rows.COVERED] == (48 if shared else 0)
