@@ -9,8 +9,8 @@ fixed, so the numbers are those that training wrote at this step, to the last di
 A fine-tuned model, a run or the folder of one, is scored on --data, a file that
 --input_format and --columns describe where it is not as in training; without it, on the
 dev file of its run. Writes eval/NAME.json with every number, NAME_confusion.png,
-NAME_reliability.png and NAME_errors.tsv, all errors, the worst first; NAME is that of
-the file, or --name.
+NAME_reliability.png and NAME_errors.tsv, a hundred errors, the worst first; NAME is
+that of the file, or --name.
 """
 
 import dataclasses

@@ -141,7 +141,7 @@ def _train(run: finetuning_run.FinetuningRun, workdir: Path) -> None:
             scales=run.scales,
             adversarial=run.adversarial(),
         )
-        dev = run.train.part(rows.is_held_out) if data.folds else run.dev
+        dev = run.dev_of(rows)
         with writer.Writer(workdir, start_step=start_step) as log:
             keeper = _Keeper(run, dev, workdir, log, meta["best"])
             loop.run(
@@ -262,7 +262,7 @@ def _finish(run: finetuning_run.FinetuningRun, workdir: Path) -> Finetuned:
     predictor = run.predictor()
     data = run.settings.data
     rows = run.rows(run.settings.run.seed, data.folds, data.fold)
-    dev = run.train.part(rows.is_held_out) if data.folds else run.dev
+    dev = run.dev_of(rows)
     metrics: dict[str, float] = {}
     for split in (dev, run.test):
         if split is not None:

@@ -23,8 +23,8 @@ class Split:
     examples: list[Any]
     table: labelled_rows.Table
 
-    def part(self, is_chosen: Bool[np.ndarray, " n"]) -> "Split":
-        """Returns the rows that are chosen, with their examples."""
+    def part(self, name: str, is_chosen: Bool[np.ndarray, " n"]) -> "Split":
+        """Returns the rows that are chosen, with their examples, as a split."""
         rows = np.flatnonzero(is_chosen)
         numbers, renumbered = np.unique(self.table.examples[rows], return_inverse=True)
         table = labelled_rows.Table(
@@ -32,7 +32,7 @@ class Split:
             {name: column[rows] for name, column in self.table.fixed.items()},
             renumbered,
         )
-        return Split(self.name, [self.examples[at] for at in numbers], table)
+        return Split(name, [self.examples[at] for at in numbers], table)
 
 
 def read(settings: Settings) -> dict[str, list[Any]]:

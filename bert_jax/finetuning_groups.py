@@ -94,6 +94,8 @@ class DataConfig:
       labels: the classes, with commas, or a file with one a line; empty takes those of
         the training file, sorted. Where the data has numbers, they count the classes.
       multi_label: the separator of several labels of a text; empty = one label.
+      skip_labels: labels, with commas, whose examples are left out and counted, as `-`
+        in natural language inference.
       repair: mend tags that break BIO and answers that stand elsewhere, and count them.
       strip_digit: take the digit away that follows each token (as in Weibo NER).
       dev_share: share of the training examples, by hash of content, that is held out
@@ -118,6 +120,7 @@ class DataConfig:
     columns: ColumnsConfig = ColumnsConfig()
     labels: str = ""
     multi_label: str = ""
+    skip_labels: str = ""
     repair: bool = False
     strip_digit: bool = False
     dev_share: float = 0.1

@@ -28,7 +28,7 @@ from bert_jax.exchange import initial_weights, task_folders, task_weights
 from bert_jax.formats import places
 from bert_jax.model import config as model_config
 from bert_jax.model import flops, lora, parts, task_model
-from bert_jax.tasks import task
+from bert_jax.tasks import matching, task
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import (
     adversarial,
@@ -80,6 +80,10 @@ class FinetuningRun:
         if run.num_train_steps != -1:
             return run.num_train_steps
         return max(1, round(run.num_train_epochs * rows.steps_per_epoch))
+
+    def dev_of(self, rows: labelled_rows.TrainingRows) -> finetuning_data.Split:
+        """Returns what a run with these training rows is scored on."""
+        return self.train.part("dev", rows.is_held_out) if rows.folds else self.dev
 
     def interval(self, every_steps: int, rows: labelled_rows.TrainingRows) -> int:
         """Returns an interval in steps; -1 is an epoch."""
@@ -244,10 +248,26 @@ def assemble(settings: Settings, workdir: Path) -> FinetuningRun:
         for name, examples in files.items()
     }
     _say_start(settings, start, task_model.parts(head))
+    if isinstance(made, matching.Matching):
+        _check_matching(made, settings, files)
     test = splits["test"] if "test" in splits else None
     return FinetuningRun(
         settings, start, learned, made, mesh, splits["train"], splits["dev"], test
     )
+
+
+def _check_matching(
+    made: matching.Matching, settings: Settings, files: dict[str, list[Any]]
+) -> None:
+    """Raises InputError for data or batches that the objective cannot learn from."""
+    made.check(files["train"], files["dev"])
+    steps = settings.run.accumulation_steps
+    if made.needs_whole_batch and steps > 1:
+        raise errors.InputError(
+            f"run.accumulation_steps is {steps}: with head.objective "
+            f"{made.objective} the other pairs of the batch are the wrong answers, so "
+            "it cannot be computed in parts"
+        )
 
 
 def class_weights(

@@ -91,9 +91,7 @@ class Sweep:
 
     def dev(self, member: int) -> finetuning_data.Split:
         """Returns what a member is scored on."""
-        if self.members[member].fold < 0:
-            return self.run.dev
-        return self.run.train.part(self.rows[member].is_held_out)
+        return self.run.dev_of(self.rows[member])
 
     def score(self, step: int, states: state.TrainState, one: Any) -> dict[str, float]:
         """Scores every member, and keeps the model of the best so far.
@@ -250,11 +248,7 @@ def train(run: finetuning_run.FinetuningRun, workdir: Path) -> Sweep:
                 save=lambda step, now, means: checkpoints.save(
                     step, now, {"interval": means, "best": made.record}
                 ),
-                callbacks=[
-                    loop.Callback(
-                        _interval(settings.run.eval_every_steps, epoch), score
-                    )
-                ],
+                callbacks=[loop.Callback(often, score)],
                 speed=run.speed(made.rows[0], len(members)),
                 interval=meta["interval"],
             )

@@ -77,15 +77,20 @@ def request(settings: Settings, path: str) -> read_examples.Request:
         header=data.header,
         columns=_columns(data.columns),
         multi_label=data.multi_label,
+        skip_labels=_names(data.skip_labels),
         repair=data.repair,
         strip_digit=data.strip_digit,
     )
 
 
 def _columns(given: finetuning_groups.ColumnsConfig) -> read_examples.Columns:
-    choices = [name.strip() for name in given.choices.split(",") if name.strip()]
-    values = dataclasses.asdict(given) | {"choices": tuple(choices)}
+    values = dataclasses.asdict(given) | {"choices": _names(given.choices)}
     return read_examples.Columns(**values)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Returns the names that a text lists with commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def learn(settings: Settings, examples: Sequence[Any]) -> task_folders.Learned:
@@ -99,7 +104,7 @@ def learn(settings: Settings, examples: Sequence[Any]) -> task_folders.Learned:
     if kind == "classification":
         return task_folders.Learned(labels=_classes(settings, examples))
     if kind in ("regression", "matching"):
-        return _scores(examples)
+        return _scores(settings, examples)
     if kind in ("tagging", "srl"):
         labels, scheme = tagging.learn(examples)
         return task_folders.Learned(labels, scheme)
@@ -174,12 +179,15 @@ def named(examples: Sequence[Any], labels: tuple[str, ...]) -> list[Any]:
     ]
 
 
-def _scores(examples: Sequence[Any]) -> task_folders.Learned:
+def _scores(settings: Settings, examples: Sequence[Any]) -> task_folders.Learned:
     """Returns scale and range of scores, or the labels of pairs that have those."""
     given = np.array([x.score for x in examples if x.score is not None], np.float64)
     if not len(given):
         labels = {label for x in examples for label in x.labels or ()}
-        return task_folders.Learned(labels=tuple(sorted(labels, key=_by_number)))
+        given_names = given_labels(settings.data.labels)
+        return task_folders.Learned(
+            labels=given_names or tuple(sorted(labels, key=_by_number))
+        )
     if given.min() == given.max():
         raise errors.InputError(
             f"{examples[0].where}: all {len(given)} scores are {given[0]:g}: there is "

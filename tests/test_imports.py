@@ -50,6 +50,7 @@ ALLOWED = {
     },
 }
 COMMANDS = {
+    "answers",
     "commands",
     "config_file",
     "convert",
@@ -57,11 +58,19 @@ COMMANDS = {
     "experiments",
     "feature_files",
     "features",
+    "finetune",
+    "finetuning_data",
+    "finetuning_run",
     "loading",
     "predict",
+    "prediction_files",
+    "predictor",
     "prepare",
     "pretrain",
     "report",
+    "sweeps",
+    "task_predictor",
+    "task_setup",
     "workdirs",
 }
 # Heavy or optional: imported inside the function that needs them, if at all.
