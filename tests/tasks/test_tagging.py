@@ -58,13 +58,15 @@ def test_tags_are_brought_into_the_scheme_of_the_labels():
 def test_gold_tags_come_back():
     task = tagger()
     table = task.table(SENTENCES)
-    found = task.decode(SENTENCES, table, gold_outputs(task, table))
+    outputs = gold_outputs(task, table)
+    outputs["probabilities"][1][2] = 0.875  # of "Parisian"
+    found = task.decode(SENTENCES, table, outputs)
     assert [made["tags"] for made in found] == [list(x.tags) for x in SENTENCES]
     assert found[1] == {
         "id": "0",
         "text": "Bob saw Parisian Rome",
         "tags": ["B-PER", "O", "B-LOC", "I-LOC"],
-        "probabilities": [0.75] * 4,
+        "probabilities": [0.75, 0.75, 0.875, 0.75],
         "entities": [
             {
                 "start": 0,
@@ -103,6 +105,10 @@ def test_characters_of_one_piece_go_on_with_its_entity():
     assert made["tags"] == [*one.tags[:8], "O", "O"]
     assert made["probabilities"][3:7] == [0.75] * 4 and made["probabilities"][8] is None
     assert made["entities"][0]["text"] == "北京2008年"
+    # What the model has not seen is wrong, and says nothing of how sure it is.
+    scores = task.score([one], [made])
+    assert scores.metrics["token_accuracy"] == 0.9
+    assert scores.certainty.hits.tolist() == [True] * 9
 
 
 def test_a_dropped_token_inside_an_entity_is_of_it():
@@ -171,21 +177,25 @@ def test_windows_give_every_token_once():
     assert tuple(made["tags"]) == LONG.tags
 
 
-def test_a_chain_may_begin_inside_of_an_entity_where_its_window_does():
-    """The last row begins at token 11, and row 1 at 5; mend the tags so that one is I.
+def test_a_chain_may_begin_and_end_inside_of_an_entity_where_its_window_does():
+    """The second row has tokens 5 to 7, in the middle of an entity.
 
-    A forbidden start would cost 10,000.
+    A start or an end that is forbidden would cost 10,000 each.
     """
-    inside = example(LONG.text, "O O O O B-PER I-PER I-PER I-PER I-PER O O O O")
-    inside = dataclasses.replace(inside, tokens=LONG.tokens)
-    task = tagger(length=8, head={"crf": True})
+    tags = "O O O O B-PER I-PER I-PER I-PER E-PER O O O O"
+    inside = dataclasses.replace(LONG, tags=tuple(tags.split()))
+    labels = tag_schemes.labels_of([inside.tags], "BIOES")
+    task = tagger(labels, "BIOES", length=8, head={"crf": True})
     table = task.table([inside])
-    assert LABELS[_row(table, "labels", 1)[0]] == "I-PER"
+    assert [labels[at] for at in _row(table, "labels", 1)[:3]] == ["I-PER"] * 3
     params = params_of(task)
     batch = whole(table, 8)
     assert loss_of(task, params, batch) < 100
-    closed = batch | {"opens": jnp.ones_like(batch["opens"])}
-    assert loss_of(task, params, closed) > 9000
+    # The third row begins with E-, and the first ends in B-.
+    for name in ("opens", "closes"):
+        closed = batch | {name: jnp.ones_like(batch[name])}
+        cost = loss_of(task, params, closed)
+        assert cost == pytest.approx(20_000, abs=200)
 
 
 def test_a_crf_without_transitions_is_a_softmax_a_token():
