@@ -23,6 +23,7 @@ from absl import flags
 from bert_jax import (
     commands,
     errors,
+    finetuning_baselines,
     finetuning_configuration,
     finetuning_data,
     finetuning_run,
@@ -83,7 +84,16 @@ def train(
     Raises:
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
-    settings, workdir = finetuning_configuration.parse(config), Path(workdir)
+    settings = finetuning_configuration.parse(config)
+    return _run(settings, Path(workdir), allow_changed_config)
+
+
+def _run(
+    settings: finetuning_configuration.FinetuningConfig,
+    workdir: Path,
+    allow_changed_config: bool,
+) -> Finetuned:
+    """Does what `train` does, for settings that are parsed."""
     run = finetuning_run.assemble(settings, workdir)
     workdirs.prepare(workdir)
     _record(run, workdir, allow_changed_config)
@@ -273,6 +283,11 @@ def _finish(run: finetuning_run.FinetuningRun, workdir: Path) -> Finetuned:
                 score_report.write(scores, workdir / "eval", split.name, about)
                 _write_predictions(workdir, split.name, predictions)
                 print(f"\n{split.name}:\n{score_report.text(scores)}")
+    compared = finetuning_baselines.compare(
+        run, metrics, workdir, lambda alone, place: _run(alone, place, False).metrics
+    )
+    if compared and jax.process_index() == 0:
+        print(f"\n{compared}")
     return Finetuned(metrics, folder)
 
 
@@ -305,7 +320,7 @@ def main(argv: list[str]) -> None:
     workdir = commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE)
     made = train(config, workdir, allow_changed_config=flags.FLAGS.allow_changed_config)
     if jax.process_index() == 0:
-        print(f"best model   {made.folder}")
+        print(f"\nbest model   {made.folder}")
         print(f"scores       {Path(workdir) / 'eval'}")
         print(f"predictions  {Path(workdir) / 'predictions'}")
         print(f"next         python -m bert_jax.predict --model={workdir} 'a text'")

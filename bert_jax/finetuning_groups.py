@@ -24,6 +24,7 @@ TRUNCATIONS = ("longest_first", "only_first", "only_second", "head_tail", "refus
 PREDICATES = ("marked", "joint")
 OBJECTIVES = ("cosine", "in_batch", "simcse")
 HEADS = ("fresh", "given")
+BASELINES = ("tfidf", "fresh")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,6 +274,8 @@ class RunConfig(configuration.RunConfig):
         usual one of the task.
       patience: evaluations without a better one after which the run stops; 0 = never.
       eval_batch_size: rows that are scored together.
+      baselines: what the model is compared with at the end, with commas: `tfidf` (and a
+        linear support vector machine) and `fresh` (the same network, not pretrained).
     """
 
     batch_size: int = 32
@@ -285,11 +288,19 @@ class RunConfig(configuration.RunConfig):
     keep_best: str = ""
     patience: int = 0
     eval_batch_size: int = 64
+    baselines: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         config_checks.at_least("run.patience", self.patience, 0)
         config_checks.at_least("run.eval_batch_size", self.eval_batch_size, 1)
+        for name in self.baseline_names:
+            config_checks.one_of("run.baselines", name, BASELINES)
+
+    @property
+    def baseline_names(self) -> tuple[str, ...]:
+        """The names in `baselines`."""
+        return tuple(x.strip() for x in self.baselines.split(",") if x.strip())
 
     def _check_intervals(self) -> None:
         config_checks.at_least("run.log_every_steps", self.log_every_steps, 1)

