@@ -269,14 +269,6 @@ class Roles(tagging.Tagging):
         return scores.Scores(metrics, classes, None, sure, mistakes)
 
 
-def learn(examples: tagging.Examples) -> tuple[tuple[str, ...], str]:
-    """Returns the labels of examples with roles, O among them, and their scheme."""
-    tags = [x.tags for x in examples if x.tags]
-    scheme = tag_schemes.detect(tags)
-    scheme = "BIO" if scheme == "IOB1" else scheme
-    return tag_schemes.labels_of([*tags, [tag_schemes.OUTSIDE]], scheme), scheme
-
-
 def _head(
     aligned: token_alignment.Alignment, example: data_examples.TaggedExample
 ) -> int | None:

@@ -258,13 +258,24 @@ class Tagging(token_tags.TokenTags):
 
 
 def learn(examples: Examples) -> tuple[tuple[str, ...], str]:
-    """Returns the labels of tagged examples, and their scheme.
+    """Returns the labels of examples with tags or roles, and their scheme.
 
-    IOB1 becomes BIO; other schemes stay what they are.
+    IOB1 becomes BIO; other schemes stay what they are. Roles have O among them.
+
+    Raises:
+      InputError: no example has tags.
     """
     tags = [x.tags for x in examples if x.tags]
+    if not tags:
+        where = f"{examples[0].where}: " if examples else ""
+        raise errors.InputError(
+            f"{where}there are no tags to learn from: give a file that has them, and "
+            "the column they stand in as data.columns.tag"
+        )
     scheme = tag_schemes.detect(tags)
     scheme = "BIO" if scheme == "IOB1" else scheme
+    if any(x.predicate is not None for x in examples):
+        tags.append((tag_schemes.OUTSIDE,))
     return tag_schemes.labels_of(tags, scheme), scheme
 
 

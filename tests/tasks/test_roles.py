@@ -109,7 +109,7 @@ def test_roles_of_several_tokens():
     one = dataclasses.replace(
         ONE[0], tags=("B-ARGM-LOC", "I-ARGM-LOC", "B-ARG0", "B-V", "B-ARG1")
     )
-    labels, scheme = roles.learn([one])
+    labels, scheme = tagging.learn([one])
     assert scheme == "BIO" and labels[:2] == ("O", "B-ARG0") and len(labels) == 9
     task = role_labeller(labels, scheme, head={"crf": True, **JOINT})
     table = task.table([one])
@@ -230,9 +230,9 @@ def test_scores_by_hand():
 
 
 def test_what_is_learnt_of_examples():
-    assert roles.learn(EXAMPLES) == (LABELS, "plain")
+    assert tagging.learn(EXAMPLES) == (LABELS, "plain")
     everywhere = _of("Anna met Bob", "ARG0 V ARG1")
-    assert roles.learn(everywhere) == (("O", "ARG0", "ARG1", "V"), "plain")
+    assert tagging.learn(everywhere) == (("O", "ARG0", "ARG1", "V"), "plain")
 
 
 @pytest.mark.parametrize("head", [{}, JOINT])

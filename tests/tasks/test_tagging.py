@@ -430,6 +430,9 @@ def test_what_is_learnt_of_examples():
     words = [example("北 京 在", "B E S")]
     assert tagging.learn(words) == (("B", "E", "I", "S"), "BIOES")
     assert tagging.learn([example("Anna met", "N V")]) == (("N", "V"), "plain")
+    for nothing in ([], [example("Anna met")]):
+        with pytest.raises(errors.InputError, match="there are no tags to learn from"):
+            tagging.learn(nothing)
 
 
 @pytest.mark.parametrize("head", [{}, {"recurrent_size": 19}, {"crf": True}])
