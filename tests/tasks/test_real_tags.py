@@ -136,3 +136,21 @@ def test_every_role_comes_back(
     assert lost == shared and table.notes[roles.LOST] == sum(shared.values())
     assert table.notes[roles.FAR] == table.notes[roles.UNSEEN] == 0
     assert table.notes[token_rows.COVERED] == (48 if shared else 0)
+
+
+def test_rows_are_those_of_transformers(shared_data):
+    """Ids, and the first piece of each word, which there is given word by word."""
+    transformers = pytest.importorskip("transformers")
+    examples = read(shared_data, "en_ner/valid.txt", "tagging")[:700]
+    words = words_of(shared_data, "uncased")
+    table = task_of(tagging.Tagging, examples, words).table(examples)
+    vocab = shared_data / "vocab" / "bert-base-uncased-vocab.txt"
+    other = transformers.BertTokenizerFast(str(vocab), do_lower_case=True)
+    for row, example in enumerate(examples):
+        given = [example.text[start:end] for start, end in example.tokens]
+        made = other(given, is_split_into_words=True)
+        of_word = made.word_ids()
+        firsts = [of_word.index(at) for at in range(len(given))]
+        assert table.tokens["input_ids"][row].tolist() == made["input_ids"]
+        places = table.tokens["token_positions"][row]
+        assert places[: len(given)].tolist() == firsts
