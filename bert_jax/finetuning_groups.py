@@ -97,7 +97,8 @@ class DataConfig:
       multi_label: the separator of several labels of a text; empty = one label.
       skip_labels: labels, with commas, whose examples are left out and counted, as `-`
         in natural language inference.
-      repair: mend tags that break BIO and answers that stand elsewhere, and count them.
+      repair: mend tags that break BIO and answers that stand elsewhere, leave lines of
+        tables out that lack columns or have no text, and count them.
       strip_digit: take the digit away that follows each token (as in Weibo NER).
       dev_share: share of the training examples, by hash of content, that is held out
         where there is no `dev`.

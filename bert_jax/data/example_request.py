@@ -16,7 +16,7 @@ _TABLES = ("tsv", "csv", "jsonl", "tfds")
 FORMATS = {
     **dict.fromkeys(TEXT_TASKS, (*_TABLES, "space")),
     "classification": (*_TABLES, "space", "package"),
-    "multiple_choice": _TABLES,
+    "multiple_choice": (*_TABLES, "c3"),
     "tagging": ("conll", "conllu", "spans", "tfds"),
     "srl": ("conllu",),
     "span": ("squad", "jsonl", "tfds"),
@@ -75,7 +75,8 @@ class Request:
         NER, where it is the place of the character in its word).
       repair: mends what can be, and counts it, where it otherwise is an error: answers
         that are not where they are said to be, ids that come twice, entities that
-        overlap, questions that are empty.
+        overlap, questions that are empty. Where labels are needed, lines of a table
+        without all of its columns and texts that are empty are left out.
       needs_labels: whether an example without a label is an error. In matching it is
         none, but `read` wants all of them with a label or a score, or none.
     """
@@ -90,6 +91,11 @@ class Request:
     strip_digit: bool = False
     repair: bool = False
     needs_labels: bool = True
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether broken records are left out: never where each is to be answered."""
+        return self.repair and self.needs_labels
 
     def __post_init__(self) -> None:
         """Raises InputError for a task, format or header of another name."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bert_jax import errors
 from bert_jax.data import (
+    c3_file,
     conll,
     conllu,
     example_request,
@@ -127,7 +128,7 @@ def _examples(request: Request, notes: Counter[str]) -> Iterator[examples.Exampl
         return conllu.read(file, request, notes)
     if kind == "squad":
         return squad_file.read(file, request, notes)
-    records = _records(kind, file, request)
+    records = _records(kind, file, request, notes)
     if request.task == "tagging":
         return span_lines.read(records, request, notes)
     if request.task == "span":
@@ -138,17 +139,19 @@ def _examples(request: Request, notes: Counter[str]) -> Iterator[examples.Exampl
 
 
 def _records(
-    kind: str, file: sources.NamedPath, request: Request
+    kind: str, file: sources.NamedPath, request: Request, notes: Counter[str]
 ) -> Iterator[table_records.Record]:
     """Yields the records of a table of any format."""
     if kind == "tfds":
         return tfds_examples.records(str(request.path))
     if kind == "tsv":
-        return table_records.tsv(file, request)
+        return table_records.tsv(file, request, notes)
     if kind == "csv":
-        return table_records.comma_separated(file, request)
+        return table_records.comma_separated(file, request, notes)
     if kind == "space":
         return table_records.label_and_text(file)
+    if kind == "c3":
+        return c3_file.records(file)
     return table_records.json_lines(file)
 
 

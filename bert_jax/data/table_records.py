@@ -6,6 +6,7 @@ line ends inside. Everything streams; a record knows the line that it begins in.
 
 import csv
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from bert_jax import errors, json_file
 from bert_jax.data import column_names, example_request, lines, sources
 
 Rows = Iterator[tuple[int, list[str]]]
+
+RAGGED = "lines left out that have not all columns"
 
 
 class Record(NamedTuple):
@@ -25,19 +28,21 @@ class Record(NamedTuple):
     cells: dict[str, Any]
 
 
-def tsv(file: sources.NamedPath, request: example_request.Request) -> Iterator[Record]:
+def tsv(
+    file: sources.NamedPath, request: example_request.Request, notes: Counter[str]
+) -> Iterator[Record]:
     """Yields the records of a file of columns that are parted by tabs."""
-    return _named(_split_lines(file, "\t"), file, request)
+    return _named(_split_lines(file, "\t"), file, request, notes)
 
 
 def comma_separated(
-    file: sources.NamedPath, request: example_request.Request
+    file: sources.NamedPath, request: example_request.Request, notes: Counter[str]
 ) -> Iterator[Record]:
     """Yields the records of a CSV file, whose quoted cells may have line ends inside.
 
     Raises InputError for quotes that are not closed, or stand inside a cell.
     """
-    return _named(_csv_rows(file), file, request)
+    return _named(_csv_rows(file), file, request, notes)
 
 
 def label_and_text(file: sources.NamedPath) -> Iterator[Record]:
@@ -86,7 +91,10 @@ def _csv_rows(file: sources.NamedPath) -> Rows:
 
 
 def _named(
-    rows: Rows, file: sources.NamedPath, request: example_request.Request
+    rows: Rows,
+    file: sources.NamedPath,
+    request: example_request.Request,
+    notes: Counter[str],
 ) -> Iterator[Record]:
     """Gives the cells of rows their names, by the header or by their numbers."""
     opening = next(rows, None)
@@ -100,10 +108,14 @@ def _named(
         rows = itertools.chain([opening], rows)
     for at, cells in rows:
         if len(cells) != len(names):
+            if request.leaves_out:
+                notes[RAGGED] += 1
+                continue
             raise errors.InputError(
                 f"{file.path}:{at} has {_columns(len(cells))}, and line {number} has "
                 f"{len(names)}. Every line needs the same: take the separator out of "
-                "its texts, or mend or remove the line."
+                "its texts, or mend or remove the line, or set data.repair, which "
+                "leaves such lines out."
             )
         yield Record(f"{file.path}:{at}", dict(zip(names, cells, strict=True)))
 

@@ -11,8 +11,11 @@ from bert_jax.data import (
     example_request,
     examples,
     joined_tokens,
+    marked_spans,
     table_records,
 )
+
+EMPTY = "examples left out that have an empty text"
 
 
 def text_examples(
@@ -22,14 +25,18 @@ def text_examples(
 ) -> Iterator[examples.TextExample]:
     """Yields an example a record: classification, regression, matching.
 
-    Counts those that are left out for their label.
+    Counts those that are left out for their label, or as their text is empty. Where a
+    record has the spans of CLUEWSC2020, they are marked in its text.
     """
     for record, chosen, number in _with_columns(records, request):
         where, cells = record.where, record.cells
+        if request.leaves_out and _is_blank(cells, chosen):
+            notes[EMPTY] += 1
+            continue
         made = examples.TextExample(
             where=where,
             id=_id(cells, chosen, number, where),
-            text=_text(cells, chosen.text, where),
+            text=_marked(_text(cells, chosen.text, where), cells, where),
             text_pair=None
             if not chosen.text_pair
             else _text(cells, chosen.text_pair, where),
@@ -81,6 +88,19 @@ def _cell(cells: Mapping[str, Any], column: str | None) -> Any:
 
 def _text(cells: Mapping[str, Any], column: str, where: str) -> str:
     return cell_values.text(cells[column], column, where)
+
+
+def _is_blank(cells: Mapping[str, Any], chosen: column_names.Chosen) -> bool:
+    """Says whether one of the texts is blank, or not there at all."""
+    given = [cells[column] for column in (chosen.text, chosen.text_pair) if column]
+    return any(x is None or (isinstance(x, str) and not x.strip()) for x in given)
+
+
+def _marked(text: str, cells: Mapping[str, Any], where: str) -> str:
+    """Returns the text, with the spans of its `target` marked if it has them."""
+    if "target" in cells and marked_spans.is_target(cells["target"]):
+        return marked_spans.mark(text, cells["target"], where)
+    return text
 
 
 def _id(

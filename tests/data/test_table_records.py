@@ -1,17 +1,21 @@
 """Records of TSV, CSV, JSON lines, and of lines of a label and a text."""
 
 import bz2
+import collections
 import gzip
 
 import pytest
-from example_files import refused, write
+from example_files import iterate, read, refused, write
 
+from bert_jax import errors
 from bert_jax.data import example_request, sources, table_records
 
 
 def records(read, path, *request):
     file = sources.NamedPath(path.name, path)
-    return [(r.where.rpartition(":")[2], r.cells) for r in read(file, *request)]
+    notes = (collections.Counter(),) if request else ()
+    made = read(file, *request, *notes)
+    return [(r.where.rpartition(":")[2], r.cells) for r in made]
 
 
 def classification(path, **options):
@@ -129,3 +133,21 @@ def test_bad_tables_are_named_with_their_line(tmp_path, content, message):
     is_named = isinstance(content, str) and content.startswith("text")
     options = {} if is_named else {"columns": one}
     refused(message, write(tmp_path, content), **options)
+
+
+def test_lines_that_lack_columns_or_text_are_left_out_on_request(tmp_path):
+    rows = "question1\tquestion2\tlabel\na\tb\t0\nc\n\td\t1\ne\tf\t1\n"
+    path = write(tmp_path, rows)
+    found = read(path, repair=True)
+    assert [e.text for e in found.examples] == ["a", "e"]
+    assert found.notes == {
+        "lines left out that have not all columns": 1,
+        "examples left out that have an empty text": 1,
+    }
+    refused(r"c\.tsv:3 has 1 column, and line 1 has 3.*set data\.repair", path)
+
+
+def test_nothing_is_left_out_where_each_is_to_be_answered(tmp_path):
+    path = write(tmp_path, "question1\tquestion2\na\tb\nc\n")
+    with pytest.raises(errors.InputError, match=r"c\.tsv:3 has 1 column"):
+        iterate(path, repair=True)

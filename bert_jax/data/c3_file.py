@@ -1,0 +1,78 @@
+"""Questions with choices in the shape of C3, a JSON list of documents.
+
+    [[["a paragraph", ...], [{"question": ..., "choice": [...], "answer": ...}], "id"]]
+
+The answer is the text of one of the choices; a test file has none.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bert_jax import errors
+from bert_jax.data import lines, sources, table_records
+
+
+def records(file: sources.NamedPath) -> Iterator[table_records.Record]:
+    """Yields a record a question: `context`, `question`, `choices`, `label`, `id`.
+
+    Raises:
+      InputError: the file has another shape, or an answer is none of the choices.
+    """
+    for number, document in enumerate(_documents(file)):
+        where = f"{file.path}: [{number}]"
+        if not isinstance(document, list) or len(document) < 2:
+            raise _malformed(where)
+        paragraphs, questions = document[:2]
+        if not _are_texts(paragraphs) or not isinstance(questions, list):
+            raise _malformed(where)
+        name = str(document[2]) if len(document) > 2 else str(number)
+        for place, question in enumerate(questions):
+            at = f"{where}, question {place}"
+            cells = _cells(question, at)
+            own = {"id": f"{name}-{place}", "context": "\n".join(paragraphs)}
+            yield table_records.Record(at, own | cells)
+
+
+def _documents(file: sources.NamedPath) -> list[Any]:
+    with lines.open_bytes(file, lines.Tally()) as opened:
+        content = opened.read()
+    text = lines.decode(content, file.path, 1)
+    try:
+        found = json.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:
+        raise errors.InputError(
+            f"{file.path} is not JSON ({error}): is the file whole?"
+        ) from None
+    if not isinstance(found, list):
+        raise _malformed(str(file.path))
+    return found
+
+
+def _cells(question: Any, where: str) -> dict[str, Any]:
+    """Returns what a question says; its label is the number of the right choice."""
+    if not isinstance(question, Mapping) or "question" not in question:
+        raise _malformed(where)
+    choices: Any = question["choice"] if "choice" in question else None
+    if not _are_texts(choices):
+        raise _malformed(where)
+    answer = question["answer"] if "answer" in question else None
+    if answer and answer not in choices:
+        raise errors.InputError(
+            f"{where}: the answer {answer!r} is none of the choices "
+            f"({', '.join(choices)}). Mend the record."
+        )
+    label = choices.index(answer) if answer else None
+    made = {"question": question["question"], "choices": choices, "label": label}
+    return made | ({"id": question["id"]} if "id" in question else {})
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _malformed(where: str) -> errors.InputError:
+    return errors.InputError(
+        f"{where} has not the shape of C3: a list of documents, each a list of its "
+        "paragraphs, its questions (question, choice, answer) and its id."
+    )
