@@ -86,6 +86,7 @@ class Sweep:
             "step": 0,
             "member": 0,
             "best": [None] * len(members),
+            "metrics": [{}] * len(members),
         }
         self._predictor = run.predictor()
 
@@ -132,11 +133,21 @@ class Sweep:
         value, record = metrics[name], self.record
         if task_setup.is_better(name, value, record["best"][number]):
             record["best"][number] = value
+            record["metrics"][number] = self._all_metrics(params, metrics)
         if task_setup.is_better(name, value, record["value"]):
             record |= {"value": value, "step": step, "member": number}
             if jax.process_index() == 0:
                 made = self._folder(number, params, metrics)
                 task_folders.write_best(self._workdir, step, made)
+
+    def _all_metrics(self, params: Any, dev: dict[str, float]) -> dict[str, float]:
+        """Returns what a member's run alone would: all metrics of dev, and of test."""
+        made = {f"dev/{name}": x for name, x in dev.items()}
+        test = self.run.test
+        if test is not None:
+            found, _ = self._predictor.scores(params, test.examples, test.table)
+            made |= {f"test/{name}": x for name, x in found.metrics.items()}
+        return made
 
     def _folder(
         self, number: int, params: Any, metrics: dict[str, float]
@@ -178,14 +189,16 @@ class Sweep:
         return text_table.table(rows)
 
     def write(self, name: str) -> None:
-        """Writes sweep.json: every member with its best score."""
+        """Writes sweep.json: every member with its best score, and all its metrics."""
+        record = self.record
+        scored = zip(self.members, record["best"], record["metrics"], strict=True)
         tree = {
             "metric": name,
             "best": self.members[self.record["member"]].name,
             "step": self.record["step"],
             "members": [
-                dataclasses.asdict(member) | {name: value}
-                for member, value in zip(self.members, self.record["best"], strict=True)
+                dataclasses.asdict(member) | {name: value, "metrics": metrics}
+                for member, value, metrics in scored
             ],
         }
         text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"

@@ -97,6 +97,14 @@ def test_a_member_of_a_fold_equals_the_run_that_leaves_it_out(place, tmp_path):
     assert scores[0, 5e-3, best.settings.data.fold] == max(scores.values())
 
 
+def test_every_member_has_all_metrics_of_its_best_evaluation(swept):
+    members = json.loads((swept / sweeps.REPORT).read_text())["members"]
+    assert [m["metrics"]["dev/accuracy"] for m in members] == [
+        m["accuracy"] for m in members
+    ]
+    assert all("dev/matthews" in m["metrics"] for m in members)
+
+
 def test_the_best_model_has_the_settings_of_its_own_run(swept):
     best = task_folders.read(swept)
     key = (best.settings.run.seed, best.settings.optimizer.learning_rate, -1)
