@@ -211,11 +211,12 @@ def test_each_choice_is_scored_alone():
     assert len(set(np.asarray(found[0]).round(4))) == 3
 
 
-def test_dropout_of_the_head_is_its_own():
+@pytest.mark.parametrize("kind", ["classifier", "tagger", "span", "multiple_choice"])
+def test_dropout_of_the_head_is_its_own(kind):
     quiet = dataclasses.replace(
         BERT, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
-    head = task_model.Head("classifier", 3, dropout=0.5)
+    head = task_model.Head(kind, 3, dropout=0.5)
     model = task_model.TaskModel(quiet, encoder.Execution(), head)
     params, given = params_of(model), inputs(head)
     one, same, other = (
