@@ -105,7 +105,9 @@ def test_python_and_evaluate_say_what_training_said(trained, place):
 
 
 def test_training_goes_on_from_a_fine_tuned_model(trained, place, capsys):
-    config = tiny_tasks.config(place, run__num_train_steps=1)
+    config = tiny_tasks.config(
+        place, run__num_train_steps=1, optimizer__learning_rate=1e-9
+    )
     config.init_from = str(trained[1])
     for key in ("hidden_size", "num_attention_heads", "intermediate_size"):
         config.model[key] = None
@@ -156,6 +158,9 @@ def test_the_best_model_is_kept_by_the_named_metric(place, monkeypatch):
         finetune.train(tiny_tasks.config(place, run__keep_best="f2"), place / "no")
 
 
+LONGER = {"run__num_train_steps": 120, "run__eval_every_steps": 40}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -164,7 +169,7 @@ def test_the_best_model_is_kept_by_the_named_metric(place, monkeypatch):
         {"recipe__r_drop": 1.0, "recipe__label_smoothing": 0.1},
         {"recipe__focal_gamma": 2.0, "recipe__class_weights": "balanced"},
         {"recipe__average_decay": 0.9, "recipe__layer_decay": 0.9},
-        {"recipe__lora_rank": 4, "run__num_train_steps": 80},
+        {"recipe__lora_rank": 4},
         {"recipe__adversarial_epsilon": 0.5, "run__accumulation_steps": 2},
         {"recipe__reinit_layers": 1, "recipe__frozen_layers": 1},
         {"data__dev": "", "data__dev_share": 0.3},
@@ -173,7 +178,8 @@ def test_the_best_model_is_kept_by_the_named_metric(place, monkeypatch):
     ids=lambda changes: "-".join(name.split("__")[1] for name in changes),
 )
 def test_every_recipe_trains_and_its_model_is_read_back(place, tmp_path, changes):
+    changes = LONGER | changes
     made = finetune.train(tiny_tasks.config(place, **changes), tmp_path / "run")
-    assert made.metrics["dev/accuracy"] >= 0.75
+    assert made.metrics["dev/accuracy"] >= 0.8
     (said,) = bert_jax.load(tmp_path / "run").predict(["the cat sat"])
     assert said["label"] == "cat"
