@@ -18,13 +18,13 @@ from bert_jax.data import examples as data_examples
 from bert_jax.data import labelled_rows
 from bert_jax.model import task_model
 from bert_jax.scoring import classes, scores
-from bert_jax.tasks import encoding, task
+from bert_jax.tasks import encoding, model_task, task
 from bert_jax.tasks import recipe as recipes
 from bert_jax.text import tokenizer as tokenizers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Classification:
+class Classification(model_task.ModelTask):
     """Classes of texts; a `task.FineTuned` of `TextExample`.
 
     Attributes:
@@ -41,15 +41,6 @@ class Classification:
     multi_label: bool = False
     threshold: float = 0.5
     recipe: recipes.Recipe = recipes.Recipe()
-
-    def init(self, key: Array) -> PyTree:
-        """Draws fresh parameters, boxed with the names of their logical axes."""
-        return task_model.initialiser(self.model)(key)
-
-    def prepare(self, batch: task.Batch, key: Array) -> task.Batch:
-        """Returns the batch as it is."""
-        del key  # nothing is drawn but dropout
-        return batch
 
     def table(
         self, examples: Sequence[data_examples.TextExample]

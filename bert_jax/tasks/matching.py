@@ -20,7 +20,7 @@ from bert_jax.data import examples as data_examples
 from bert_jax.data import labelled_rows
 from bert_jax.model import task_model
 from bert_jax.scoring import scores
-from bert_jax.tasks import classification, encoding, matching_scores, task
+from bert_jax.tasks import classification, encoding, matching_scores, model_task, task
 from bert_jax.text import tokenizer as tokenizers
 
 OBJECTIVES = ("cosine", "in_batch", "simcse")
@@ -32,7 +32,7 @@ _TOKENS = ("input_ids", "token_type_ids", "segment_ids")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Matching:
+class Matching(model_task.ModelTask):
     """Similarity of two texts; a `task.FineTuned` of `TextExample`.
 
     Attributes:
@@ -95,10 +95,6 @@ class Matching:
     def needs_whole_batch(self) -> bool:
         """Whether a row's loss depends on the other rows of its batch."""
         return self.objective != "cosine"
-
-    def init(self, key: Array) -> PyTree:
-        """Draws fresh parameters, boxed with the names of their logical axes."""
-        return task_model.initialiser(self.model)(key)
 
     def check(
         self,

@@ -17,13 +17,13 @@ from bert_jax.data import examples as data_examples
 from bert_jax.data import labelled_rows
 from bert_jax.model import task_model
 from bert_jax.scoring import items, scores
-from bert_jax.tasks import classification, encoding, task
+from bert_jax.tasks import classification, encoding, model_task, task
 from bert_jax.tasks import recipe as recipes
 from bert_jax.text import tokenizer as tokenizers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class MultipleChoice:
+class MultipleChoice(model_task.ModelTask):
     """Choices in contexts; a `task.FineTuned` of `ChoiceExample`.
 
     Attributes:
@@ -37,15 +37,6 @@ class MultipleChoice:
     max_seq_length: int
     truncation: str = "longest_first"
     recipe: recipes.Recipe = recipes.Recipe()
-
-    def init(self, key: Array) -> PyTree:
-        """Draws fresh parameters, boxed with the names of their logical axes."""
-        return task_model.initialiser(self.model)(key)
-
-    def prepare(self, batch: task.Batch, key: Array) -> task.Batch:
-        """Returns the batch as it is."""
-        del key  # nothing is drawn but dropout
-        return batch
 
     def table(
         self, examples: Sequence[data_examples.ChoiceExample]

@@ -15,13 +15,13 @@ from bert_jax.data import examples as data_examples
 from bert_jax.data import labelled_rows
 from bert_jax.model import task_model
 from bert_jax.scoring import numbers, scores
-from bert_jax.tasks import classification, encoding, task
+from bert_jax.tasks import classification, encoding, model_task, task
 from bert_jax.tasks import recipe as recipes
 from bert_jax.text import tokenizer as tokenizers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Regression:
+class Regression(model_task.ModelTask):
     """Numbers of texts; a `task.FineTuned` of `TextExample` with scores.
 
     Attributes:
@@ -36,15 +36,6 @@ class Regression:
     mean: float = 0.0
     deviation: float = 1.0
     r_drop: float = 0.0
-
-    def init(self, key: Array) -> PyTree:
-        """Draws fresh parameters, boxed with the names of their logical axes."""
-        return task_model.initialiser(self.model)(key)
-
-    def prepare(self, batch: task.Batch, key: Array) -> task.Batch:
-        """Returns the batch as it is."""
-        del key  # nothing is drawn but dropout
-        return batch
 
     def table(
         self, examples: Sequence[data_examples.TextExample]

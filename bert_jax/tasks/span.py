@@ -19,7 +19,7 @@ from bert_jax.data import examples as data_examples
 from bert_jax.data import labelled_rows
 from bert_jax.model import task_model
 from bert_jax.scoring import items, scores, squad
-from bert_jax.tasks import classification, task, windows
+from bert_jax.tasks import classification, model_task, task, windows
 from bert_jax.tasks import recipe as recipes
 from bert_jax.text import tokenizer as tokenizers
 
@@ -27,7 +27,7 @@ NO_ANSWER = "(no answer)"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Span:
+class Span(model_task.ModelTask):
     """Answers in contexts; a `task.FineTuned` of `QuestionExample`.
 
     Attributes:
@@ -54,15 +54,6 @@ class Span:
     null_threshold: float = 0.0
     language: str = "auto"
     recipe: recipes.Recipe = recipes.Recipe()
-
-    def init(self, key: Array) -> PyTree:
-        """Draws fresh parameters, boxed with the names of their logical axes."""
-        return task_model.initialiser(self.model)(key)
-
-    def prepare(self, batch: task.Batch, key: Array) -> task.Batch:
-        """Returns the batch as it is."""
-        del key  # nothing is drawn but dropout
-        return batch
 
     def table(
         self, examples: Sequence[data_examples.QuestionExample]

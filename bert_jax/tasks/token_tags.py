@@ -14,13 +14,13 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors, objectives
 from bert_jax.model import crf, task_model
+from bert_jax.tasks import model_task, tag_schemes, task
 from bert_jax.tasks import recipe as recipes
-from bert_jax.tasks import tag_schemes, task
 from bert_jax.text import tokenizer as tokenizers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TokenTags:
+class TokenTags(model_task.ModelTask):
     """What tagging and semantic roles have in common; the traced half of a task.
 
     Attributes:
@@ -54,15 +54,6 @@ class TokenTags:
                 "change the losses of single tags; a CRF scores whole sequences: unset "
                 "them, or head.crf"
             )
-
-    def init(self, key: Array) -> PyTree:
-        """Draws fresh parameters, boxed with the names of their logical axes."""
-        return task_model.initialiser(self.model)(key)
-
-    def prepare(self, batch: task.Batch, key: Array) -> task.Batch:
-        """Returns the batch as it is."""
-        del key  # nothing is drawn but dropout
-        return batch
 
     def weights(self, batch: task.Batch) -> dict[str, Float[Array, ""]]:
         """Returns the number of tokens, or the weights of their classes.
