@@ -6,7 +6,13 @@ from typing import Any
 
 import ml_collections
 
-from bert_jax import config_checks, configuration, errors, finetuning_groups
+from bert_jax import (
+    config_checks,
+    configuration,
+    errors,
+    finetuning_checks,
+    finetuning_groups,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +69,8 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> FinetuningCo
     """Turns a configuration into typed groups.
 
     Raises:
-      InputError: a key is unknown or missing, or a value has a wrong type or range.
+      InputError: a key is unknown or missing, a value has a wrong type or range, or
+        does nothing.
     """
     tree = configuration.plain(config, GROUPS)
     size, given = configuration.model_keys(tree["model"])
@@ -73,7 +80,12 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> FinetuningCo
     }
     settings = FinetuningConfig(tree["init_from"], size, given, **groups)
     _check_init(settings)
-    _check_head(settings)
+    if not settings.data.train:
+        raise errors.InputError(
+            "data.train is empty: name a file of labelled examples, as in "
+            "--config.data.train=train.tsv"
+        )
+    finetuning_checks.check(settings)
     return settings
 
 
@@ -96,22 +108,6 @@ def _check_init(settings: FinetuningConfig) -> None:
         raise errors.InputError(
             f"init_from is {settings.init_from}: its architecture and vocabulary come "
             "with it, so leave model.size and text.vocab at init_from"
-        )
-
-
-def _check_head(settings: FinetuningConfig) -> None:
-    """Raises InputError for a head that the task cannot have."""
-    head, task = settings.head, settings.data.task
-    if head.crf and task not in ("tagging", "srl"):
-        raise errors.InputError(f"head.crf scores tags, and data.task is {task}")
-    if settings.data.multi_label and task != "classification":
-        raise errors.InputError(
-            f"data.multi_label is for classification, and data.task is {task}"
-        )
-    if not settings.data.train:
-        raise errors.InputError(
-            "data.train is empty: name a file of labelled examples, as in "
-            "--config.data.train=train.tsv"
         )
 
 

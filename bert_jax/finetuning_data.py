@@ -46,7 +46,13 @@ def read(settings: Settings) -> dict[str, list[Any]]:
     data = settings.data
     paths = {"train": data.train, "dev": data.dev, "test": data.test}
     made = {name: _file(settings, name, path) for name, path in paths.items() if path}
-    if data.folds or settings.sweep.folds:
+    folds = data.folds or settings.sweep.folds
+    if folds:
+        if folds > len(made["train"]):
+            raise errors.InputError(
+                f"{folds} folds are more than the {len(made['train'])} examples of "
+                f"{data.train}: each is to have one at least"
+            )
         return made | {"dev": made["train"]}
     if data.dev:
         return made

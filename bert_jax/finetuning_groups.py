@@ -353,5 +353,5 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in parts)
     except ValueError:
         raise errors.InputError(
-            f"{name} is {text!r}: give numbers with commas, as in 2e-5,3e-5"
+            f"{name} is {text!r}: give numbers with commas, as in 1,0.5"
         ) from None

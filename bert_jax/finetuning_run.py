@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,19 @@ from bert_jax import (
     errors,
     finetuning_configuration,
     finetuning_data,
+    finetuning_groups,
     json_file,
     predictor,
     task_setup,
     workdirs,
 )
+from bert_jax.data import examples as data_examples
 from bert_jax.data import labelled_rows, stream
 from bert_jax.exchange import initial_weights, task_folders, task_weights
 from bert_jax.formats import places
 from bert_jax.model import config as model_config
 from bert_jax.model import flops, lora, parts, task_model
-from bert_jax.tasks import matching, task
+from bert_jax.tasks import matching, tag_schemes, task
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import (
     adversarial,
@@ -108,7 +111,7 @@ class FinetuningRun:
         alpha = self.settings.recipe.lora_alpha
         return rest | {"encoder": lora.merge(rest["encoder"], params[LORA], alpha)}
 
-    def losses(self, params: PyTree, batch: task.Batch, key: jax.Array) -> Any:
+    def losses(self, params: PyTree, batch: Any, key: jax.Array) -> Any:
         """Returns the losses of a batch."""
         return self.task.losses(self.full(params), batch, key)
 
@@ -153,6 +156,17 @@ class FinetuningRun:
             average_decay=self.settings.recipe.average_decay,
         )
         return made, optimizer.learning_rate(config, num_train_steps, peak=peak)
+
+    def check_recipe(self) -> None:
+        """Raises InputError for a recipe that the model cannot have."""
+        self.optimizer(1)
+        count = self.settings.recipe.reinit_layers
+        if count:
+            layers = self.start.bert.num_hidden_layers
+            replace = functools.partial(
+                rates.replace_top_layers, count=count, num_layers=layers
+            )
+            jax.eval_shape(replace, self.shapes, self.shapes)
 
     def adversarial(self) -> adversarial.Adversarial | None:
         """Returns the step against the model that the recipe asks for."""
@@ -251,9 +265,11 @@ def assemble(settings: Settings, workdir: Path) -> FinetuningRun:
     if isinstance(made, matching.Matching):
         _check_matching(made, settings, files)
     test = splits["test"] if "test" in splits else None
-    return FinetuningRun(
+    assembled = FinetuningRun(
         settings, start, learned, made, mesh, splits["train"], splits["dev"], test
     )
+    assembled.check_recipe()
+    return assembled
 
 
 def _check_matching(
@@ -280,28 +296,41 @@ def class_weights(
     text = settings.recipe.class_weights
     if text == "none":
         return ()
-    if settings.data.task not in ("classification", "tagging", "srl"):
-        raise errors.InputError(
-            f"recipe.class_weights is {text!r}, and {settings.data.task} has no classes"
-        )
     if text != "balanced":
-        given = finetuning_configuration.numbers("recipe.class_weights", text)
-        if len(given) != len(learned.labels) or min(given) < 0:
-            raise errors.InputError(
-                f"recipe.class_weights has {len(given)} numbers, and there are "
-                f"{len(learned.labels)} classes ({', '.join(learned.labels)})"
-            )
-        return given
+        return _given_weights(text, learned.labels)
     counts = collections.Counter(
-        label
-        for x in examples
-        for label in (getattr(x, "labels", None) or x.tags or ())
+        label for x in examples for label in _classes_of(x, learned.scheme)
     )
     total = sum(counts[label] for label in learned.labels)
     return tuple(
         total / (len(learned.labels) * max(counts[label], 1))
         for label in learned.labels
     )
+
+
+def _classes_of(example: Any, scheme: str) -> Sequence[str]:
+    """Returns the classes that an example shows, its tags as the task writes them."""
+    if isinstance(example, data_examples.TextExample):
+        return example.labels or ()
+    if scheme == tag_schemes.PLAIN or not example.tags:
+        return example.tags or ()
+    return tag_schemes.convert(example.tags, scheme)
+
+
+def _given_weights(text: str, labels: tuple[str, ...]) -> tuple[float, ...]:
+    """Returns the numbers of `recipe.class_weights`."""
+    given = finetuning_groups.numbers("recipe.class_weights", text)
+    if len(given) != len(labels):
+        raise errors.InputError(
+            f"recipe.class_weights has {len(given)} numbers, and there are "
+            f"{len(labels)} classes ({', '.join(labels)})"
+        )
+    if not all(0 <= x < math.inf for x in given) or not any(given):
+        raise errors.InputError(
+            f"recipe.class_weights is {text!r}: give finite numbers from 0 on, and not "
+            "0 alone"
+        )
+    return given
 
 
 def _start(

@@ -15,7 +15,6 @@ import numpy as np
 
 from bert_jax import (
     commands,
-    errors,
     finetuning_data,
     finetuning_run,
     task_setup,
@@ -49,20 +48,9 @@ class Member:
 
 
 def members_of(run: finetuning_run.FinetuningRun) -> list[Member]:
-    """Returns the runs that the config asks for.
-
-    Raises:
-      InputError: the config has an option that a sweep does not have.
-    """
+    """Returns the runs that the config asks for."""
     settings = run.settings
     asked = settings.sweep
-    if settings.run.patience:
-        raise errors.InputError(
-            "run.patience ends one run, and the members of a sweep end together: "
-            "leave it at 0"
-        )
-    if settings.data.folds:
-        raise errors.InputError("data.folds is of one run: set sweep.folds")
     seeds = range(settings.run.seed, settings.run.seed + asked.seeds)
     rates = asked.rates or (settings.optimizer.learning_rate,)
     folds = range(asked.folds) if asked.folds else (-1,)

@@ -5,6 +5,7 @@ Training, evaluation and prediction build it here alike.
 
 import collections
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax import errors, finetuning_configuration, finetuning_groups
-from bert_jax.data import read_examples
+from bert_jax.data import lines, read_examples, sources
 from bert_jax.exchange import task_folders
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder, task_model
@@ -84,7 +85,8 @@ def request(settings: Settings, path: str) -> read_examples.Request:
 
 
 def _columns(given: finetuning_groups.ColumnsConfig) -> read_examples.Columns:
-    values = dataclasses.asdict(given) | {"choices": _names(given.choices)}
+    values: dict[str, Any] = dataclasses.asdict(given)
+    values["choices"] = _names(given.choices)
     return read_examples.Columns(**values)
 
 
@@ -152,15 +154,24 @@ def given_labels(text: str) -> tuple[str, ...]:
     """Returns the classes that `data.labels` names, by commas or in a file.
 
     Raises:
-      InputError: a class is named twice.
+      InputError: a class is named twice, or there is one alone.
     """
     names = text.split(",")
-    if text and Path(text).is_file():
-        names = Path(text).read_text(encoding="utf-8-sig").splitlines()
+    path = Path(text)
+    is_file = os.path.isfile(text)  # Path.is_file raises for names that are too long
+    if is_file:
+        named = sources.NamedPath(path.name, path)
+        names = [line for _, line in lines.lines(named, lines.Tally())]
     labels = tuple(name.strip() for name in names if name.strip())
     twice = [x for x, count in collections.Counter(labels).items() if count > 1]
     if twice:
         raise errors.InputError(f"data.labels names {twice[0]!r} twice")
+    if text and len(labels) < 2:
+        what = "a file with" if is_file else "no file, and names"
+        raise errors.InputError(
+            f"data.labels is {text!r}, {what} {len(labels)} class: name two or more "
+            "with commas, or a file that has one a line"
+        )
     return labels
 
 
@@ -275,8 +286,8 @@ def build(
             **common, labels=learned.labels, multi_label=several, recipe=changes
         )
     if data.task == "regression":
-        scale = {"mean": learned.mean, "deviation": learned.deviation}
-        return regression.Regression(**common, **scale, r_drop=changes.r_drop)
+        common |= {"mean": learned.mean, "deviation": learned.deviation}
+        return regression.Regression(**common, r_drop=changes.r_drop)
     if data.task == "multiple_choice":
         return multiple_choice.MultipleChoice(**common, recipe=changes)
     return matching.Matching(

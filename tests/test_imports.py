@@ -32,9 +32,11 @@ ALLOWED = {
     "score_report": {"formats", "pictures", "scoring", "text_table"},
     "configuration": {"config_checks", "model", "training"},
     "finetuning_groups": {"config_checks", "configuration", "model", "training"},
+    "finetuning_checks": {"finetuning_groups"},
     "finetuning_configuration": {
         "config_checks",
         "configuration",
+        "finetuning_checks",
         "finetuning_groups",
         "model",
     },
