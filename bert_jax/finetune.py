@@ -30,6 +30,7 @@ from bert_jax import (
     json_file,
     score_report,
     sweeps,
+    task_predictor,
     task_setup,
     workdirs,
 )
@@ -42,7 +43,7 @@ _EXAMPLE = (
     "--config.init_from=FOLDER --workdir=runs/sst2"
 )
 # Of a resumed run these may differ: they change no result, or the order of sums alone.
-_FREE_KEYS = (
+FREE_KEYS = (
     "data.loader",
     "mesh.data",
     "mesh.fsdp",
@@ -118,7 +119,7 @@ def _record(
         finetuning_configuration.to_dict(full),
         before,
         run.start.tokenizer,
-        _FREE_KEYS,
+        FREE_KEYS,
         allow_changed=allow_changed,
     )
 
@@ -267,16 +268,19 @@ def _finish(run: finetuning_run.FinetuningRun, workdir: Path) -> Finetuned:
             f"{workdir} has no best model, though its run is finished: it was removed. "
             "Train again in another workdir"
         )
-    made = task_folders.read(folder)
-    params = run.placed(made.params)
-    predictor = run.predictor()
+    best = task_predictor.load(folder, run.settings.run.dtype)
+    predictor = dataclasses.replace(
+        best.predictor, num_lengths=run.settings.data.num_lengths
+    )
     data = run.settings.data
     rows = run.rows(run.settings.run.seed, data.folds, data.fold)
     dev = run.dev_of(rows)
     metrics: dict[str, float] = {}
     for split in (dev, run.test):
         if split is not None:
-            scores, predictions = predictor.scores(params, split.examples, split.table)
+            scores, predictions = predictor.scores(
+                best.params, split.examples, split.table
+            )
             metrics |= {f"{split.name}/{n}": x for n, x in scores.metrics.items()}
             if jax.process_index() == 0:
                 about = {"model": str(folder), "data": split.name}

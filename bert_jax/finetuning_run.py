@@ -189,13 +189,6 @@ class FinetuningRun:
             full=self.full,
         )
 
-    def placed(self, params: PyTree) -> PyTree:
-        """Puts a model as it is kept onto the mesh."""
-        shapes = state.abstract_params(self.task.init, self.mesh)
-        words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
-        padded = parts.pad_vocabulary(params, words.shape[0])
-        return initial_weights.placed(padded, shapes, Path(task_folders.BEST))
-
     def folder(
         self, params: PyTree, metrics: dict[str, float]
     ) -> task_folders.TaskFolder:
@@ -205,8 +198,9 @@ class FinetuningRun:
         complete = dataclasses.replace(
             self.settings, model=dataclasses.asdict(self.start.bert)
         )
+        learned = task_setup.tuned(self.settings.data.task, self.learned, metrics)
         return task_folders.TaskFolder(
-            complete, self.learned, self.start.bert, cut, self.start.tokenizer, metrics
+            complete, learned, self.start.bert, cut, self.start.tokenizer, metrics
         )
 
     def batches(

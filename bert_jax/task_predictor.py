@@ -48,8 +48,17 @@ class TaskPredictor:
         """Returns one prediction an example, in their order."""
         if not examples:
             return []
-        table = self.predictor.task.table(examples)
-        return self.predictor.predictions(self.params, examples, table)
+        each = self._each
+        return each.predictions(self.params, examples, each.task.table(examples))
+
+    @property
+    def _each(self) -> predictor.Predictor:
+        """Says of each example what does not depend on the others."""
+        of_task = self.predictor.task
+        if not isinstance(of_task, matching.Matching):
+            return self.predictor
+        unranked = dataclasses.replace(of_task, ranked=False)
+        return dataclasses.replace(self.predictor, task=unranked)
 
     def stream(self, examples: Iterable[Any]) -> Iterator[tuple[Any, task.Prediction]]:
         """Yields every example with its prediction; memory holds one window."""
@@ -79,8 +88,6 @@ def load(folder: Path, dtype: str = "float32") -> TaskPredictor:
     run = dataclasses.replace(made.settings.run, dtype=dtype)
     settings = dataclasses.replace(made.settings, run=run)
     of_task = task_setup.build(settings, made.learned, made.bert, made.tokenizer)
-    if isinstance(of_task, matching.Matching):  # ranks among a window mean nothing
-        of_task = dataclasses.replace(of_task, ranked=False)
     mesh = sharding.make_mesh(-1, 1, 1)
     shapes = state.abstract_params(of_task.init, mesh)
     words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]

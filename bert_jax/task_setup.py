@@ -68,6 +68,20 @@ def is_better(name: str, value: float, best: float | None) -> bool:
     return value < best if name in LOWER_IS_BETTER else value > best
 
 
+# Task -> the metric that is the threshold it decides by.
+_THRESHOLDS = {"span": "best_f1_threshold", "matching": "threshold"}
+
+
+def tuned(
+    kind: str, learned: task_folders.Learned, metrics: Mapping[str, float]
+) -> task_folders.Learned:
+    """Returns what a model keeps, with the threshold that is best on the dev data."""
+    name = _THRESHOLDS[kind] if kind in _THRESHOLDS else ""
+    if name not in metrics:
+        return learned
+    return dataclasses.replace(learned, threshold=metrics[name])
+
+
 def request(settings: Settings, path: str) -> read_examples.Request:
     """Returns how a file of the run's task is read."""
     data = settings.data
