@@ -60,14 +60,18 @@ class Chosen:
 def is_header(cells: Sequence[str], request: example_request.Request) -> bool:
     """Says whether the first line of a table has the names of its columns.
 
-    If the request leaves it open: one of the names that it gives, or a usual one, is
-    among the cells.
+    If the request leaves it open: a usual name is among the cells, or one that the
+    request gives; where labels are needed, a given name alone says that there is a
+    header (if it is another, the error lists its names).
     """
     if request.header != "auto":
         return request.header == "true"
     columns = request.columns
     given = {columns.id, columns.text, columns.text_pair, columns.label, columns.score}
     given = {name for name in given | {*columns.choices} if not _is_number(name)}
+    given -= {example_request.NONE}
+    if given and request.needs_labels:
+        return True
     stripped = [cell.strip() for cell in cells]
     return any(cell in given or cell.lower() in _KNOWN for cell in stripped)
 

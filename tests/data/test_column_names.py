@@ -178,3 +178,28 @@ def test_columns_that_are_not_there_are_errors_that_list_those_that_are(
 ):
     with pytest.raises(errors.InputError, match=message):
         choose(names, task, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("line", "given", "options", "expected"),
+    [
+        ("sentence label", {}, {}, True),
+        ("Sentence LABEL", {}, {}, True),
+        ("phrase kind", {}, {}, False),
+        ("phrase kind", {"text": "phrase"}, {}, True),
+        ("phrase kind", {"text": "sentence"}, {}, True),
+        ("phrase kind", {"choices": ("a", "b")}, {}, True),
+        ("phrase kind", {"text": "1", "id": "none"}, {}, False),
+        ("phrase none", {"text": "1", "id": "none"}, {}, False),
+        ("phrase kind", {"text": "sentence"}, {"needs_labels": False}, False),
+        ("phrase kind", {"text": "kind"}, {"needs_labels": False}, True),
+        ("phrase kind", {}, {"header": "true"}, True),
+        ("sentence label", {}, {"header": "false"}, False),
+    ],
+)
+def test_a_header_is_known_by_its_names_or_by_those_that_are_given(
+    line, given, options, expected
+):
+    columns = example_request.Columns(**given)
+    request = example_request.Request("f", "classification", columns=columns, **options)
+    assert column_names.is_header(line.split(), request) is expected
