@@ -4,9 +4,9 @@
     (text, text_pair)                        classification, regression, matching
     (question, context)                      span
     (context, [choice, choice, ...])         multiple_choice
-    (text, predicate)                        srl: a word of the text, or its characters
+    (text, predicate)                        srl: a word, or its characters [a, b)
 
-or a dict with those names, as in a line of JSON.
+or a dict with those names and perhaps an `id`, as in a line of JSON.
 """
 
 import re
@@ -28,7 +28,8 @@ _PARTS = {
     "multiple_choice": ("context", "choices"),
 }
 _OPTIONAL = ("text_pair", "id")
-_TOKEN = re.compile(rf"[{characters.CJK_AND_MARKS}]|\w+|[^\w\s]")
+_CJK = rf"[{characters.CJK_AND_MARKS}]"  # with the space that is as wide as they are
+_TOKEN = re.compile(rf"(?!\s){_CJK}|(?:(?!{_CJK})\w)+|[^\w\s]")
 
 
 def of_values(
@@ -54,7 +55,7 @@ def of_values(
 
 def _example(task: str, value: Any, where: str, number: str) -> examples.Example:
     fields = _fields(task, value, where)
-    made = fields["id"] if "id" in fields else number
+    made = str(fields["id"]) if "id" in fields else number
     if task in example_request.TEXT_TASKS:
         pair = fields["text_pair"] if "text_pair" in fields else None
         return examples.TextExample(where, made, fields["text"], pair)
@@ -80,19 +81,31 @@ def _fields(task: str, value: Any, where: str) -> dict[str, Any]:
         value = (value,)
     if isinstance(value, tuple | list) and len(value) <= len(names):
         value = dict(zip(names, value, strict=False))
-    lists = ("choices", "predicate")
-    if not isinstance(value, dict) or not all(
-        isinstance(x, str) or (name in lists and isinstance(x, Sequence))
-        for name, x in value.items()
-    ):
+    if not isinstance(value, dict) or set(value) - {*names, "id"}:
         raise _wrong(task, where)
     lacking = [n for n in names if n not in value and n not in _OPTIONAL]
-    if lacking or set(value) - {*names, "id"}:
+    if lacking or not all(_fits(name, value[name]) for name in value):
         raise _wrong(task, where)
-    empty = [n for n in names if n in value and not value[n]]
-    if empty:
-        raise errors.InputError(f"{where}: {empty[0]} is empty: give a text")
+    for name in names:
+        if name in value and _is_empty(value[name]):
+            raise errors.InputError(f"{where}: {name} is empty: give a text")
     return value
+
+
+def _is_empty(part: Any) -> bool:
+    """Says whether a text, or one of several, is blank."""
+    texts = [part] if isinstance(part, str) else part
+    return any(isinstance(text, str) and not text.strip() for text in texts)
+
+
+def _fits(name: str, part: Any) -> bool:
+    """Says whether a part is of its type."""
+    if name == "choices":
+        several = isinstance(part, tuple | list) and len(part) > 1
+        return several and all(isinstance(text, str) for text in part)
+    if name == "predicate" and isinstance(part, tuple | list):
+        return len(part) == 2 and all(type(place) is int for place in part)
+    return isinstance(part, str) or (name == "id" and type(part) is int)
 
 
 def _wrong(task: str, where: str) -> errors.InputError:
@@ -100,8 +113,9 @@ def _wrong(task: str, where: str) -> errors.InputError:
     optional = [name for name in names if name in _OPTIONAL]
     beside = f" ({', '.join(optional)} may be left out)" if optional else ""
     keys = ", ".join(f'"{name}": ...' for name in names)
+    several = ", a list of two texts or more" if "choices" in names else ""
     return errors.InputError(
-        f"{where}: {task} takes {' and '.join(names)}{beside}: give "
+        f"{where}: {task} takes {' and '.join(names)}{beside}{several}: give "
         f"({', '.join(names)}) or {{{keys}}}"
     )
 
@@ -109,20 +123,20 @@ def _wrong(task: str, where: str) -> errors.InputError:
 def token_spans(text: str) -> list[examples.Span]:
     """Returns where the tokens of running text stand: words, characters, marks.
 
-    >>> [("我爱U2。"[a:b]) for a, b in token_spans("我爱U2。")]
-    ['我', '爱', 'U2', '。']
+    >>> [("我爱U2吗。"[a:b]) for a, b in token_spans("我爱U2吗。")]
+    ['我', '爱', 'U2', '吗', '。']
     """
     return [match.span() for match in _TOKEN.finditer(text)]
 
 
 def _predicate(text: str, tokens: list[examples.Span], given: Any, where: str) -> int:
     """Returns the token that is the predicate: a word, or its characters [a, b)."""
+    start = given[0]
+    found: list[int] = []
     if isinstance(given, str):
         found = [at for at, (a, b) in enumerate(tokens) if text[a:b] == given]
         start = text.find(given)
-        found = found or [at for at, (a, b) in enumerate(tokens) if a <= start < b]
-    else:
-        found = [at for at, (a, b) in enumerate(tokens) if [a, b][0] <= given[0] < b]
+    found = found or [at for at, (a, b) in enumerate(tokens) if a <= start < b]
     if not found:
         raise errors.InputError(
             f"{where}: the predicate {given!r} is no word of the text {text!r}"
