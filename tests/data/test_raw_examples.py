@@ -85,6 +85,7 @@ WRONG = [
     ("classification", b"a", "takes text"),
     ("classification", {"txt": "a"}, '{"text": ..., "text_pair": ...}'),
     ("classification", {"text_pair": "a"}, "takes text"),
+    ("classification", {"text": "a", "txt": "b"}, "takes text"),
     ("classification", ("a", None), "takes text"),
     ("classification", {"text": "a", "id": 1.5}, "takes text"),
     ("classification", "", "text is empty: give a text"),
