@@ -122,7 +122,7 @@ def write_record(
     """
     path = workdir / CONFIG
     if before is not None:
-        changed = _changed(before, tree, free_keys)
+        changed = changed_keys(before, tree, free_keys)
         if changed and not allow_changed:
             raise errors.InputError(
                 f"{path} is of a run with other settings: {'; '.join(changed)}. Use "
@@ -147,11 +147,11 @@ def check_tokenizer(workdir: Path, tokenizer: tokenizers.Tokenizer) -> None:
         )
 
 
-def _changed(
+def changed_keys(
     old: dict[str, Any], new: dict[str, Any], free_keys: tuple[str, ...]
 ) -> list[str]:
     """Names the keys that differ and change the result, with both values."""
-    before, after = _flat(old), _flat(new)
+    before, after = flat(old), flat(new)
     return [
         f"{key} was {before.get(key)!r} and is {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
@@ -159,12 +159,13 @@ def _changed(
     ]
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the leaves of a tree of settings, as {"group.key": value}."""
+    made = {}
     for name, value in tree.items():
-        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
-        flat |= {f"{prefix}{name}": value} if inner is None else inner
-    return flat
+        inner = flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
+        made |= {f"{prefix}{name}": value} if inner is None else inner
+    return made
 
 
 def read_settings(folder: Path) -> configuration.PretrainingConfig:

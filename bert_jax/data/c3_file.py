@@ -19,7 +19,7 @@ def records(file: sources.NamedPath) -> Iterator[table_records.Record]:
     Raises:
       InputError: the file has another shape, or an answer is none of the choices.
     """
-    for number, document in enumerate(_documents(file)):
+    for number, document in enumerate(documents(file)):
         where = f"{file.path}: [{number}]"
         if not isinstance(document, list) or len(document) < 2:
             raise _malformed(where)
@@ -34,7 +34,8 @@ def records(file: sources.NamedPath) -> Iterator[table_records.Record]:
             yield table_records.Record(at, own | cells)
 
 
-def _documents(file: sources.NamedPath) -> list[Any]:
+def documents(file: sources.NamedPath) -> list[Any]:
+    """Returns the documents of a file; raises InputError if it is no JSON list."""
     with lines.open_bytes(file, lines.Tally()) as opened:
         content = opened.read()
     text = lines.decode(content, file.path, 1)

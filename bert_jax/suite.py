@@ -1,0 +1,172 @@
+"""Fine-tunes a model on all tasks of a suite, and writes one table of their scores.
+
+python -m bert_jax.suite --config=configs/glue.py --config.init_from=FOLDER --workdir=runs/glue
+
+The data comes from TFDS, or from the publisher's own files: --config.folder=DIR. All of
+it is read before anything is trained. --config.tasks=cola,rte runs some tasks alone; any
+key of a fine-tuning run holds for all of them, as in --config.sweep.seeds=5 or
+--config.run.dtype=bfloat16.
+
+Each task has its own folder in the workdir, a workdir of `finetune`. suite.json and
+suite.md have the table: mean and deviation over the seeds, the published figures beside
+them. predictions/ has a file for each test file that is there, as the benchmark's server
+takes it. The same command again goes on where it was stopped; finished tasks are not
+run again.
+"""  # noqa: E501
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+from bert_jax import (
+    commands,
+    errors,
+    finetune,
+    finetuning_configuration,
+    json_file,
+    prediction_files,
+    suite_configuration,
+    suite_data,
+    suite_table,
+    sweeps,
+    task_predictor,
+    workdirs,
+)
+from bert_jax.data import read_examples
+from bert_jax.formats import whole_file
+
+_EXAMPLE = (
+    "python -m bert_jax.suite --config=configs/glue.py --config.init_from=FOLDER "
+    "--workdir=runs/glue"
+)
+PREDICTIONS = "predictions"
+
+
+def run(config: Any, workdir: str | Path) -> dict[str, suite_table.Result]:
+    """Runs the tasks of a suite that are not finished, and writes their table.
+
+    Args:
+      config: as `suite_configuration.default` makes it.
+      workdir: folder of the suite, made if it is not there.
+
+    Returns:
+      The results of all tasks of the suite that are finished, by name.
+
+    Raises:
+      InputError: data of a task is missing or broken; nothing has been trained then.
+      CheckpointError, NotFiniteError, StorageError, Stopped: as `finetune.train`.
+    """
+    plan, workdir = suite_configuration.parse(config), Path(workdir)
+    workdirs.prepare(workdir)
+    results = _finished(plan, workdir)
+    pending = [task for task in plan.tasks if task.name not in results]
+    for task in plan.tasks:
+        if task not in pending:
+            commands.say(f"{task.name}: finished before")
+    located = suite_data.check(plan, pending, workdir)
+    for number, task in enumerate(pending, start=1):
+        commands.say(f"\n{task.name}, {number} of {len(pending)}")
+        results[task.name] = _train(plan, located[task.name], workdir)
+        if jax.process_index() == 0:
+            suite_table.write(workdir, plan.suite, results)
+    if jax.process_index() == 0:
+        suite_table.write(workdir, plan.suite, results)
+    return results
+
+
+def _finished(
+    plan: suite_configuration.Plan, workdir: Path
+) -> dict[str, suite_table.Result]:
+    """Returns the results that are there; those of tasks to be run must be as asked."""
+    results = {}
+    for task in plan.suite.tasks:
+        result = suite_table.read_result(workdir / task.name)
+        if result is None:
+            continue
+        results[task.name] = result
+        changed = workdirs.changed_keys(
+            result.recipe, plan.recipe(task), finetune.FREE_KEYS
+        )
+        if changed and task in plan.tasks:
+            raise errors.InputError(
+                f"{workdir / task.name} is finished with other settings: "
+                f"{'; '.join(changed)}. Use another --workdir, or remove that folder"
+            )
+    return results
+
+
+def _train(
+    plan: suite_configuration.Plan, located: suite_data.Located, workdir: Path
+) -> suite_table.Result:
+    """Trains the runs of a task, writes its submissions, and what was found."""
+    task, settings = located.task, located.settings
+    folder = workdir / task.name
+    made = finetune.train(finetuning_configuration.to_dict(settings), folder)
+    runs = [
+        {
+            "seed": settings.run.seed,
+            "learning_rate": settings.optimizer.learning_rate,
+            "metrics": made.metrics,
+        }
+    ]
+    if settings.sweep.is_on:
+        members = json_file.read_object(folder / sweeps.REPORT)["members"]
+        runs = [{name: member[name] for name in runs[0]} for member in members]
+    chosen = suite_table.best_rate(runs, task.scores[0].metric)
+    result = suite_table.Result(plan.recipe(task), chosen)
+    _submit(plan.suite, located, workdir)
+    if jax.process_index() == 0:
+        suite_table.write_result(folder, result)
+    return result
+
+
+def _submit(
+    suite: suite_configuration.Suite, located: suite_data.Located, workdir: Path
+) -> None:
+    """Writes the submissions of a task, by its best model."""
+    if not located.tests:
+        return
+    task = located.task
+    model = task_predictor.load(workdir / task.name, located.settings.run.dtype)
+    labels = list(model.made.learned.labels)
+    form = "squad" if model.kind == "span" else suite.format
+
+    def numbered(said: Any) -> Any:
+        example, made = said
+        if task.numbered:
+            made = made | {"label": str(labels.index(made["label"]))}
+        return example, made
+
+    for output, request in located.tests.items():
+        said = map(numbered, model.stream(read_examples.iterate(request)))
+        lines = prediction_files.lines(form, model.kind, said)
+        if jax.process_index():  # takes part in predicting, and writes nothing
+            for _ in lines:
+                pass
+            continue
+        path = workdir / PREDICTIONS / output
+        path.parent.mkdir(exist_ok=True)
+        with whole_file.writing(path) as file:
+            for line in lines:
+                file.write(line.encode("utf-8"))
+        commands.say(f"answers for the server: {path}")
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    commands.no_arguments(argv)
+    config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
+    workdir = Path(commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE))
+    results = run(config, workdir)
+    if jax.process_index() == 0:
+        print(f"\n{suite_table.text(config.suite, results)}")
+        print(f"\ntable        {workdir / suite_table.MARKDOWN}")
+        print(f"all digits   {workdir / suite_table.JSON}")
+
+
+if __name__ == "__main__":
+    commands.define_config()
+    flags.DEFINE_string("workdir", None, "Folder of the suite; made if it is missing.")
+    commands.run(main)

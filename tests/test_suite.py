@@ -1,0 +1,442 @@
+"""Suites: every task of a folder in the publisher's layout, one table, submissions."""
+
+import importlib.util
+import json
+import random
+from pathlib import Path
+
+import pytest
+import tiny_tasks
+
+from bert_jax import (
+    errors,
+    finetune,
+    suite,
+    suite_configuration,
+    suite_data,
+    suite_table,
+    task_setup,
+)
+from bert_jax.data import read_examples
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SMALL = {
+    "init_from": "none",
+    "model.size": "tiny",
+    "model.hidden_size": 32,
+    "model.num_hidden_layers": 1,
+    "model.num_attention_heads": 4,
+    "model.intermediate_size": 64,
+    "model.max_position_embeddings": 32,
+    "data.max_seq_length": 32,
+    "data.num_lengths": 1,
+    "mesh.data": 1,
+    "run.batch_size": 8,
+    "run.num_train_steps": 2,
+    "run.eval_every_steps": 2,
+    "run.save_every_steps": 2,
+    "optimizer.learning_rate": 1e-2,
+}
+CLASSES = ("entailment", "neutral", "contradiction")
+
+
+def _module(name):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _config(name, place, **changes):
+    config = _module(name).get_config()
+    vocab = str(tiny_tasks.write_vocab(place))
+    keys = {key.replace("__", "."): value for key, value in changes.items()}
+    values = {**SMALL, "text.vocab": vocab, "folder": str(place), "sweep.seeds": 1}
+    config.update_from_flattened_dict({**values, **keys})
+    return config
+
+
+def _table(path, header, rows):
+    path.parent.mkdir(exist_ok=True)
+    lines = [header, *rows] if header else rows
+    path.write_text("".join("\t".join(map(str, x)) + "\n" for x in lines))
+
+
+def _json(path, records, as_list=False):
+    path.parent.mkdir(exist_ok=True)
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
+    text = json.dumps(records, ensure_ascii=False) if as_list else "\n".join(lines)
+    path.write_text(text, encoding="utf-8")
+
+
+def _sentence(rng):
+    return " ".join(rng.choices(tiny_tasks.WORDS, k=4))
+
+
+def _write_glue(place):
+    """Writes CoLA, STS-B and MNLI as GLUE's archives have them."""
+    rng = random.Random(0)
+    for split, count in (("train", 24), ("dev", 10)):
+        rows = [
+            ("gj04", n % 2, "*" if n % 3 else "", _sentence(rng)) for n in range(count)
+        ]
+        _table(place / "CoLA" / f"{split}.tsv", None, rows)
+        head = "index genre filename year old_index source1 source2 sentence1 sentence2"
+        rows = [
+            (n, "g", "f", 2012, n, "none", "none", _sentence(rng), _sentence(rng), s)
+            for n, s in enumerate(rng.choices((0.0, 1.8, 3.25, 5.0), k=count))
+        ]
+        _table(place / "STS-B" / f"{split}.tsv", [*head.split(), "score"], rows)
+    _table(
+        place / "CoLA" / "test.tsv", ["index", "sentence"], [(0, "a cat"), (1, "sat")]
+    )
+    rows = [(n, "g", "f", 2012, n, "none", "none", "a cat", "sat") for n in range(3)]
+    _table(place / "STS-B" / "test.tsv", head.split(), rows)
+    _write_mnli(place, rng)
+
+
+def _write_mnli(place, rng):
+    head = (
+        "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse "
+        "sentence1_parse sentence2_parse sentence1 sentence2"
+    ).split()
+
+    def rows(count, labels):
+        return [
+            (n, n, f"{n}e", "fiction", *["( )"] * 4, _sentence(rng), _sentence(rng))
+            + tuple([CLASSES[n % 3]] * labels)
+            for n in range(count)
+        ]
+
+    folder = place / "MNLI"
+    _table(folder / "train.tsv", [*head, "label1", "gold_label"], rows(24, 2))
+    for name, count in (("matched", 9), ("mismatched", 12)):
+        labels = [f"label{n}" for n in range(1, 6)]
+        _table(
+            folder / f"dev_{name}.tsv", [*head, *labels, "gold_label"], rows(count, 6)
+        )
+    _table(folder / "test_matched.tsv", head, rows(4, 0))
+
+
+def _write_clue(place):
+    """Writes OCNLI, CLUEWSC2020 and C3 as CLUE's archives have them."""
+    pairs = [
+        {"sentence1": "那猫跑", "sentence2": "那狗坐", "label": label, "id": 7}
+        for label in (*CLASSES, "-") * 4
+    ]
+    folder = place / "ocnli_public"
+    _json(folder / "train.50k.json", pairs)
+    _json(folder / "dev.json", pairs[:7])
+    asked = [{"sentence1": "那猫", "sentence2": "狗", "id": n} for n in (11, 12)]
+    _json(folder / "test.json", asked)
+    target = {
+        "span1_text": "猫",
+        "span1_index": 1,
+        "span2_text": "那",
+        "span2_index": 3,
+    }
+    spans = [
+        {"target": target, "idx": n, "label": label, "text": "那猫坐那跑"}
+        for n, label in enumerate(("true", "false") * 8)
+    ]
+    _json(place / "wsc" / "train.json", spans)
+    _json(place / "wsc" / "dev.json", spans[:6])
+    _json(place / "wsc" / "test1.1.json", [{**x, "label": ""} for x in spans[:2]])
+    _json(place / "wsc" / "test1.0.json", [{**x, "label": ""} for x in spans[:3]])
+    for kind, count in (("d", 5), ("m", 3)):
+        ask = {"question": "那?", "choice": ["猫", "狗", "跑"], "answer": "狗"}
+        documents = [
+            [["那狗", "跑"], [ask, {**ask, "choice": ["狗", "好"]}], "1"]
+        ] * count
+        for split in ("train", "dev"):
+            _json(place / "c3" / f"{kind}-{split}.json", documents, as_list=True)
+    ask = {"question": "那?", "choice": ["猫", "狗"], "answer": "", "id": 33}
+    _json(place / "c3" / "test1.1.json", [[["那狗"], [ask], "1"]], as_list=True)
+
+
+@pytest.fixture(scope="module")
+def glue(tmp_path_factory):
+    """The workdir of a small GLUE, and its place."""
+    place = tmp_path_factory.mktemp("glue")
+    _write_glue(place)
+    config = _config("glue", place, tasks="cola,stsb,mnli", sweep__seeds=2)
+    results = suite.run(config, place / "run")
+    return results, place
+
+
+@pytest.fixture(scope="module")
+def clue(tmp_path_factory):
+    place = tmp_path_factory.mktemp("clue")
+    _write_clue(place)
+    results = suite.run(_config("clue", place, tasks="ocnli,wsc,c3"), place / "run")
+    return results, place
+
+
+def _rows(place):
+    tree = json.loads((place / "run" / suite_table.JSON).read_text())
+    return {row["title"]: row for row in tree["rows"]}
+
+
+def test_the_table_has_all_scores_of_the_runs_of_each_seed(glue):
+    results, place = glue
+    assert set(results) == {"cola", "stsb", "mnli"}
+    rows = _rows(place)
+    members = json.loads((place / "run" / "mnli" / "sweep.json").read_text())["members"]
+    one, two = (member["metrics"] for member in members)
+    assert one["dev/accuracy"] != one["test/accuracy"] or one != two
+    for title, metric in (("MNLI-m", "dev/accuracy"), ("MNLI-mm", "test/accuracy")):
+        values = [one[metric], two[metric]]
+        assert rows[title]["values"] == values
+        assert rows[title]["mean"] == pytest.approx(sum(values) / 2)
+        spread = abs(values[0] - values[1]) / 2**0.5
+        assert rows[title]["deviation"] == pytest.approx(spread)
+    assert rows["MNLI-mm"]["published"] == {"BERT-base": "83.4", "BERT-large": "85.9"}
+    assert rows["CoLA"]["metric"] == "matthews"
+    assert rows["RTE"]["values"] == [] and rows["RTE"]["mean"] is None
+    assert [line for line in rows if line.startswith("STS-B")] == ["STS-B"]
+
+
+def test_submissions_are_as_the_glue_server_takes_them(glue):
+    _, place = glue
+    folder = place / "run" / "predictions"
+    names = ["CoLA.tsv", "MNLI-m.tsv", "STS-B.tsv"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    said = {
+        n: [x.split("\t") for x in (folder / n).read_text().splitlines()] for n in names
+    }
+    assert all(lines[0] == ["index", "prediction"] for lines in said.values())
+    assert [line[0] for line in said["STS-B.tsv"]] == ["index", "0", "1", "2"]
+    assert all(0 <= float(line[1]) <= 6 for line in said["STS-B.tsv"][1:])
+    assert {line[1] for line in said["CoLA.tsv"][1:]} <= {"0", "1"}
+    assert {line[1] for line in said["MNLI-m.tsv"][1:]} <= set(CLASSES)
+    assert len(said["MNLI-m.tsv"]) == 5
+
+
+def test_submissions_are_as_the_clue_server_takes_them(clue):
+    results, place = clue
+    folder = place / "run" / "predictions"
+    said = {
+        path.name: [json.loads(x) for x in path.read_text().splitlines()]
+        for path in folder.iterdir()
+    }
+    assert set(said) == {
+        "ocnli_50k_predict.json",
+        "cluewsc11_predict.json",
+        "cluewsc10_predict.json",
+        "c311_predict.json",
+    }
+    assert [line["id"] for line in said["ocnli_50k_predict.json"]] == [11, 12]
+    assert {line["label"] for line in said["ocnli_50k_predict.json"]} <= set(CLASSES)
+    assert [line["id"] for line in said["cluewsc10_predict.json"]] == [0, 1, 2]
+    assert {x["label"] for x in said["cluewsc11_predict.json"]} <= {"true", "false"}
+    assert [line["id"] for line in said["c311_predict.json"]] == [33]
+    assert said["c311_predict.json"][0]["label"] in (0, 1)
+    assert all(len(result.runs) == 1 for result in results.values())
+    assert _rows(place)["OCNLI"]["deviation"] is None
+
+
+def test_finished_tasks_are_not_run_again(clue, monkeypatch, capsys):
+    results, place = clue
+
+    def train(*arguments):
+        raise AssertionError("a finished task is trained again")
+
+    monkeypatch.setattr(finetune, "train", train)
+    config = _config("clue", place, tasks="ocnli,c3", run__log_every_steps=7)
+    assert suite.run(config, place / "run") == results
+    assert "ocnli: finished before" in capsys.readouterr().err
+    config = _config("clue", place, tasks="c3", run__num_train_steps=5)
+    message = r"c3 is finished with other settings: run\.num_train_steps was 2 and is 5"
+    with pytest.raises(errors.InputError, match=message):
+        suite.run(config, place / "run")
+
+
+def _fake(monkeypatch, stop_at=""):
+    """Replaces training by a note of it; a task may be stopped."""
+    trained = []
+
+    def train(tree, folder):
+        if folder.name == stop_at:
+            raise errors.Stopped("here")
+        trained.append((folder.name, tree))
+        folder.mkdir(parents=True)
+        names = ("accuracy", "f1", "matthews", "pearson", "spearman")
+        metrics = {f"{s}/{n}": 0.5 for s in ("dev", "test") for n in names}
+        return finetune.Finetuned(metrics, folder / "best" / "4")
+
+    monkeypatch.setattr(finetune, "train", train)
+    monkeypatch.setattr(suite, "_submit", lambda *arguments: None)
+    return trained
+
+
+def test_a_stopped_suite_goes_on_behind_its_finished_tasks(tmp_path, monkeypatch):
+    _write_glue(tmp_path)
+    config = _config("glue", tmp_path, tasks="cola,stsb,mnli")
+    first = _fake(monkeypatch, stop_at="mnli")
+    with pytest.raises(errors.Stopped):
+        suite.run(config, tmp_path / "run")
+    assert [name for name, _ in first] == ["cola", "stsb"]
+    assert _rows(tmp_path)["CoLA"]["mean"] == 0.5
+    second = _fake(monkeypatch)
+    assert set(suite.run(config, tmp_path / "run")) == {"cola", "stsb", "mnli"}
+    assert [name for name, _ in second] == ["mnli"]
+
+
+def test_what_is_set_for_all_counts_before_a_recipe(tmp_path, monkeypatch):
+    _write_glue(tmp_path)
+    trained = _fake(monkeypatch)
+    suite.run(_config("glue", tmp_path, tasks="cola"), tmp_path / "run")
+    tree = trained[0][1]
+    assert tree["optimizer"]["learning_rate"] == 1e-2  # the recipe has 3e-5
+    assert tree["data"]["labels"] == "unacceptable,acceptable"
+    assert tree["run"]["keep_best"] == "matthews"
+
+
+def test_all_that_is_missing_is_said_before_anything_is_trained(tmp_path, monkeypatch):
+    _write_glue(tmp_path)
+    (tmp_path / "MNLI" / "dev_mismatched.tsv").unlink()
+    trained = _fake(monkeypatch)
+    with pytest.raises(errors.InputError) as caught:
+        suite.run(_config("glue", tmp_path), tmp_path / "run")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "nothing is trained, as data is missing:"
+    assert [line.split(":")[0].strip() for line in lines[1:]] == [
+        *("sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli")
+    ]
+    assert f"there is no train.tsv in {tmp_path / 'SST-2'}: download https" in lines[1]
+    assert f"there is no dev_mismatched.tsv in {tmp_path / 'MNLI'}" in lines[4]
+    assert not trained
+
+
+def test_broken_data_of_a_later_task_is_said_before_the_first_is_trained(
+    tmp_path, monkeypatch
+):
+    _write_glue(tmp_path)
+    path = tmp_path / "MNLI" / "dev_matched.tsv"
+    path.write_text(path.read_text().replace("neutral", "perhaps"))
+    trained = _fake(monkeypatch)
+    message = (
+        r"the data of mnli cannot be used: .*dev_matched.tsv:3: the label 'perhaps'"
+    )
+    with pytest.raises(errors.InputError, match=message):
+        suite.run(_config("glue", tmp_path, tasks="cola,mnli"), tmp_path / "run")
+    assert not trained
+
+
+def test_a_model_with_too_few_positions_is_refused_before_training(tmp_path):
+    _write_glue(tmp_path)
+    config = _config("glue", tmp_path, tasks="cola", data__max_seq_length=33)
+    message = "cola has rows of 33 tokens, and the model 32 positions"
+    with pytest.raises(errors.InputError, match=message):
+        suite.run(config, tmp_path / "run")
+
+
+def test_what_tfds_does_not_have_is_to_be_downloaded(tmp_path):
+    config = _config("clue", tmp_path, tasks="tnews", folder="")
+    message = r"tnews: TFDS has no such data set: download https.*tnews_public\.zip"
+    with pytest.raises(errors.InputError, match=message):
+        suite.run(config, tmp_path / "run")
+
+
+def test_data_that_tfds_cannot_have_is_named_with_the_other_way(tmp_path, monkeypatch):
+    def read(request):
+        raise errors.InputError(
+            f"the dataset {request.path} cannot be had: no network."
+        )
+
+    monkeypatch.setattr(read_examples, "read", read)
+    config = _config("glue", tmp_path, tasks="rte", folder="")
+    message = (
+        r"nothing is trained, as the data of rte cannot be used: the dataset "
+        r"tfds:glue/rte\[train\] cannot be had: no network\. Or name a folder of files"
+    )
+    with pytest.raises(errors.InputError, match=message):
+        suite.run(config, tmp_path / "run")
+
+
+def test_microsofts_own_file_of_mrpc_is_taken_where_there_is_no_other(tmp_path):
+    rng = random.Random(0)
+    head = "Quality #1_ID #2_ID #1_String #2_String".split()
+    head = [name.replace("_", " ") for name in head]
+    rows = [(n % 2, n, n, "the cat sat", "a dog ran") for n in range(60)]
+    rows = [(*row[:3], f"{row[0]} {_sentence(rng)}", row[4]) for row in rows]
+    _table(tmp_path / "MRPC" / "msr_paraphrase_train.txt", head, rows)
+    _table(tmp_path / "MRPC" / "msr_paraphrase_test.txt", head, rows)
+    plan = suite_configuration.parse(_config("glue", tmp_path, tasks="mrpc"))
+    found = suite_data.check(plan, list(plan.tasks), tmp_path)["mrpc"]
+    assert found.settings.data.train.endswith("msr_paraphrase_train.txt")
+    assert found.settings.data.dev == ""
+    assert list(found.tests) == ["MRPC.tsv"]
+
+
+RUNS = [
+    {"seed": seed, "learning_rate": rate, "metrics": {"dev/f1": f1, "dev/accuracy": a}}
+    for rate, seed, f1, a in [
+        (1e-5, 0, 0.9, 0.1),
+        (2e-5, 0, 0.8, 0.5),
+        (2e-5, 1, 0.9, 0.7),
+    ]
+]
+
+
+def test_the_best_rate_is_that_of_the_best_mean():
+    assert suite_table.best_rate(RUNS, "dev/f1") == RUNS[:1]
+    assert suite_table.best_rate(RUNS, "dev/accuracy") == RUNS[1:]
+
+
+def test_means_and_deviations_stand_beside_published_figures(tmp_path):
+    made = _module("glue").SUITE
+    results = {"qqp": suite_table.Result({}, RUNS[1:])}
+    lines = suite_table.text(made, results).splitlines()
+    header = "task metric mean deviation runs BERT-base BERT-large"
+    assert lines[0].split() == header.split()
+    found = {tuple(line.split()[:2]): line.split()[2:] for line in lines[1:]}
+    assert found["QQP", "f1"] == ["85.00", "7.07", "2", "71.2", "72.1"]
+    assert found["QQP", "accuracy"] == ["60.00", "14.14", "2", "-", "-"]
+    assert found["CoLA", "matthews"] == ["-", "-", "0", "52.1", "60.5"]
+    suite_table.write(tmp_path, made, results)
+    text = (tmp_path / suite_table.MARKDOWN).read_text()
+    assert "| QQP | f1 | 85.00 | 7.07 | 2 | 71.2 | 72.1 |\n" in text
+    assert "hidden test sets" in text
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    (tmp_path / suite_table.RESULT).write_text("{}")
+    with pytest.raises(errors.InputError, match="is damaged: remove it"):
+        suite_table.read_result(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["glue", "clue"])
+def test_every_recipe_can_be_parsed(name, tmp_path):
+    config = _module(name).get_config()
+    config.init_from = "FOLDER"
+    plan = suite_configuration.parse(config)
+    assert plan.tasks == plan.suite.tasks and len(plan.tasks) in (9, 10)
+    assert f"--config=configs/{name}.py" in _module(name).__doc__
+    for task in plan.tasks:
+        sources = [*task.files, *([task.tfds] if task.tfds else [])]
+        for files in sources:
+            recipe = {**files.recipe, "data.train": files.train}
+            settings = plan.settings(task, recipe)
+            assert settings.sweep.seeds == 3
+            task_setup.given_labels(settings.data.labels)
+            assert f"dev/{settings.run.keep_best}" == task.scores[0].metric
+        for score in task.scores:
+            assert len(score.published) in (0, len(plan.suite.models))
+            for figure in score.published:
+                assert 0 < float(figure) < 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": "cola,colas"}, "tasks has 'colas': GLUE has cola, sst2"),
+        ({"folder": "nowhere"}, "folder is nowhere, and there is no such folder"),
+        ({"data__train": "a.tsv"}, "data.train is set, and every task"),
+        ({"sweep__folds": 3}, "sweep.folds is set, and the tasks of a suite"),
+        ({"run__batch_size": 0}, "run.batch_size is 0"),
+    ],
+)
+def test_what_a_suite_cannot_have_is_refused(tmp_path, changes, message):
+    with pytest.raises(errors.InputError, match=message):
+        suite.run(_config("glue", tmp_path, **changes), tmp_path / "run")
