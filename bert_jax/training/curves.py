@@ -13,12 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 
+# What belongs to the scores: shares, and correlations.
+_SCORES = ("accuracy", "entity_f1", "role_f1", "/f1", "spearman", "matthews", "mrr")
 # (title, which metrics, unit of the axis)
 _PANELS = (
-    ("Loss", lambda metric: metric.endswith("loss"), "nats"),
-    ("Accuracy", lambda metric: metric.endswith("accuracy"), "percent"),
-    ("Learning rate", lambda metric: metric == "learning_rate", "rate"),
-    ("Throughput", lambda metric: metric == "tokens_per_second", "tokens / s"),
+    ("Loss", lambda name: name.endswith("loss"), "nats"),
+    ("Scores", lambda name: name.endswith(_SCORES), "percent"),
+    ("Learning rate", lambda name: _metric(name) == "learning_rate", "rate"),
+    ("Throughput", lambda name: _metric(name) == "tokens_per_second", "tokens / s"),
 )
 COLORS = ("#2563eb", "#dc2626", "#059669", "#9333ea", "#d97706", "#475569")
 INK, FAINT = "#1f2937", "#e5e7eb"
@@ -32,7 +34,7 @@ def png(lines: Sequence[dict[str, Any]]) -> bytes:
     figure = blank(12, 7.5)
     panels = figure.subplots(2, 2, sharex=True).flat
     for axes, (title, belongs, unit) in zip(panels, _PANELS, strict=True):
-        chosen = {n: points for n, points in series.items() if belongs(_metric(n))}
+        chosen = {n: points for n, points in series.items() if belongs(n)}
         style(axes, title, unit)
         _label(axes, unit)
         _draw(axes, chosen)

@@ -46,6 +46,18 @@ def test_accuracies_and_the_baseline():
     }
 
 
+def test_every_series_has_its_panel():
+    names = (
+        ("train/loss", "eval/mlm_loss"),
+        ("eval/accuracy", "eval/f1", "eval/entity_f1", "eval/spearman"),
+        ("train/learning_rate",),
+        ("train/tokens_per_second",),
+    )
+    for panel, wanted in zip(curves._PANELS, names, strict=True):
+        every = [name for one in names for name in (*one, "eval/macro_f1")]
+        assert tuple(n for n in every if panel[1](n)) == wanted
+
+
 def test_training_and_evaluation_of_a_metric_share_a_color():
     axes = Figure().subplots()
     series = curves._series(LINES)
