@@ -13,6 +13,7 @@ from bert_jax.data import labelled_rows, read_examples
 from bert_jax.tasks import task
 
 Settings = finetuning_configuration.FinetuningConfig
+_SEVERAL = "example_numbers"  # the column of rows that are of several examples
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,13 +27,19 @@ class Split:
     def part(self, name: str, is_chosen: Bool[np.ndarray, " n"]) -> "Split":
         """Returns the rows that are chosen, with their examples, as a split."""
         rows = np.flatnonzero(is_chosen)
-        numbers, renumbered = np.unique(self.table.examples[rows], return_inverse=True)
-        table = labelled_rows.Table(
-            {name: [c[row] for row in rows] for name, c in self.table.tokens.items()},
-            {name: column[rows] for name, column in self.table.fixed.items()},
-            renumbered,
-        )
-        return Split(name, [self.examples[at] for at in numbers], table)
+        tokens = {
+            name: [c[row] for row in rows] for name, c in self.table.tokens.items()
+        }
+        fixed = {name: column[rows] for name, column in self.table.fixed.items()}
+        owners = self.table.examples[rows]
+        kept = np.unique(owners)
+        if _SEVERAL in fixed:  # counted from 1, with 0 for none
+            kept = np.unique(fixed[_SEVERAL][fixed[_SEVERAL] > 0]) - 1
+            places = np.searchsorted(kept, fixed[_SEVERAL] - 1) + 1
+            numbers = np.where(fixed[_SEVERAL] > 0, places, 0)
+            fixed[_SEVERAL] = numbers.astype(fixed[_SEVERAL].dtype)
+        table = labelled_rows.Table(tokens, fixed, np.searchsorted(kept, owners))
+        return Split(name, [self.examples[at] for at in kept], table)
 
 
 def read(settings: Settings) -> dict[str, list[Any]]:
@@ -86,11 +93,15 @@ def _counts(notes: Mapping[str, int]) -> str:
 
 
 def held_out(examples: Sequence[Any], share: float) -> tuple[list[Any], list[Any]]:
-    """Cuts examples in two by a hash of what they say, in whatever order they come."""
+    """Cuts examples in two by a hash of their text, in whatever order they come.
+
+    All questions of a context, all predicates of a sentence and all pairs with the same
+    first text are on one side: what is held out has not been seen.
+    """
     cut: dict[bool, list[Any]] = {False: [], True: []}
     for example in examples:
-        content = dataclasses.replace(example, where="", id="")
-        digest = hashlib.sha256(repr(content).encode()).digest()
+        text = example.context if hasattr(example, "context") else example.text
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
         cut[int.from_bytes(digest[:8], "big") < share * 2**64].append(example)
     return cut[False], cut[True]
 

@@ -57,6 +57,7 @@ def test_the_share_is_about_what_was_asked_for():
 
 
 def test_a_file_too_small_to_hold_out(place):
+    tiny_tasks.write_classes(place / "train.tsv", 4, seed=0)
     with pytest.raises(errors.InputError, match="too small to hold out data.dev_share"):
         _read(place, data__dev="", data__dev_share=0.01)
 
@@ -90,6 +91,35 @@ def test_a_part_keeps_rows_with_their_examples():
     assert part.table.examples.tolist() == [0, 0, 1, 1]
     assert part.table.fixed["labels"].tolist() == [0, 0, 20, 20]
     assert part.table.lengths.tolist() == [3, 1, 2, 5]
+
+
+def test_a_part_knows_which_examples_its_rows_are_of():
+    ids = [np.ones(3, np.int32)] * 3
+    numbers = np.array([[1, 2], [3, 0], [5, 4]], np.int32)  # counted from 1
+    owners = np.array([0, 2, 3])
+    table = labelled_rows.Table(
+        {"segment_ids": ids}, {"example_numbers": numbers}, owners
+    )
+    split = finetuning_data.Split("train", ["a", "b", "c", "d", "e"], table)
+    part = split.part("dev", np.array([False, True, True]))
+    assert part.examples == ["c", "d", "e"]
+    assert part.table.fixed["example_numbers"].tolist() == [[1, 0], [3, 2]]
+    assert part.table.examples.tolist() == [0, 1]
+
+
+def test_what_is_held_out_shares_no_text_with_training():
+    questions = [
+        data_examples.QuestionExample(f"f:{n}", str(n), f"{n}?", f"c{n // 4}")
+        for n in range(400)
+    ]
+    tagged = [
+        data_examples.TaggedExample(f"f:{n}", str(n), f"s{n // 3}", (), (), predicate=n)
+        for n in range(300)
+    ]
+    for examples, of in ((questions, "context"), (tagged, "text")):
+        train, dev = finetuning_data.held_out(examples, 0.2)
+        assert len(dev) > 20
+        assert {getattr(x, of) for x in dev}.isdisjoint(getattr(x, of) for x in train)
 
 
 class _Rows(regression.Regression):
