@@ -45,7 +45,7 @@ class Predictor:
             for name, values in jax.device_get(outputs).items():
                 column = made.setdefault(name, [None] * len(table))
                 for place, row in enumerate(rows):
-                    column[row] = values[place]
+                    column[row] = np.asarray(values[place])
 
         local = sharding.local_rows(self.batch_size, self.mesh)
         sizes = self.batch_size, self.longest, self.num_lengths

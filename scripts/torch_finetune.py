@@ -1,0 +1,237 @@
+"""The same fine-tuning in torch: transformers' model on the batches of a run of ours.
+
+Weights of the same folder, the very batches of `TrainingRows.batch_at`, AdamW with the
+same rates, moments, clipping and exemption from decay, the same dropout rates, as many
+steps. The loss is that of `transformers`, but of answers, where it counts padding as
+tokens. What it says of dev is decoded and scored by our task, so that a difference is
+the training's alone.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from bert_jax import errors, finetuning_run
+from bert_jax.data import labelled_rows
+from bert_jax.tasks import task
+from bert_jax.training import optimizer
+
+# What `transformers` does not weigh: fillers, and pieces that no token begins with.
+IGNORED = -100
+_CLASSES = {
+    "classifier": "BertForSequenceClassification",
+    "tagger": "BertForTokenClassification",
+    "span": "BertForQuestionAnswering",
+}
+_FORBIDDEN = np.float32(-1e9)
+
+
+def predictions(
+    run: finetuning_run.FinetuningRun, seed: int, num_train_steps: int
+) -> list[task.Prediction]:
+    """Trains on the rows of a run with a seed, and returns what is said of dev.
+
+    Raises:
+      InputError: torch or transformers is not installed, or the folder is not theirs.
+    """
+    torch = _torch()
+    torch.manual_seed(seed)
+    model = _model(run)
+    _train(model, run, seed, num_train_steps)
+    return run.task.decode(run.dev.examples, run.dev.table, _outputs(model, run))
+
+
+def _torch() -> Any:
+    try:
+        import torch
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise errors.missing_extra(error.name or "torch", "torch") from None
+    return torch
+
+
+def _model(run: finetuning_run.FinetuningRun) -> Any:
+    """Loads the folder's weights in float32, with a head as transformers draws it."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    head: Any = run.task.model.head  # pyright: ignore[reportAttributeAccessIssue]
+    bert = run.start.bert
+    try:
+        model = getattr(transformers, _CLASSES[head.kind]).from_pretrained(
+            run.settings.init_from,
+            local_files_only=True,
+            num_labels=head.classes,
+            classifier_dropout=head.dropout,
+            hidden_dropout_prob=bert.hidden_dropout_prob,
+            attention_probs_dropout_prob=bert.attention_probs_dropout_prob,
+        )
+    except OSError as error:
+        raise errors.InputError(
+            f"{run.settings.init_from} is no folder of transformers: {error}"
+        ) from None
+    return model.float().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def groups(model: Any, config: optimizer.OptimizerConfig) -> list[dict[str, Any]]:
+    """Returns the parameters that decay, and those that do not: biases, LayerNorm."""
+    kept: list[Any] = []
+    decayed: list[Any] = []
+    for name, parameter in model.named_parameters():
+        exempt = name.endswith(".bias") or "LayerNorm" in name
+        (kept if exempt else decayed).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": kept, "weight_decay": 0.0},
+    ]
+
+
+def _train(
+    model: Any, run: finetuning_run.FinetuningRun, seed: int, num_train_steps: int
+) -> None:
+    """Does the steps of a run."""
+    import torch
+
+    config = run.settings.optimizer
+    _, schedule = run.optimizer(num_train_steps)
+    rows = run.rows(seed)
+    adamw = torch.optim.AdamW(
+        groups(model, config),
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        eps=config.epsilon,
+    )
+    model.train()
+    for step in range(num_train_steps):
+        for group in adamw.param_groups:
+            group["lr"] = float(schedule(step))
+        adamw.zero_grad(set_to_none=True)
+        loss = _loss(model, _tensors(model, inputs(rows.batch_at(step))))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        adamw.step()
+        if not np.isfinite(loss.item()):
+            raise errors.NotFiniteError(f"torch: the loss of step {step} is {loss}")
+
+
+def _loss(model: Any, batch: dict[str, Any]) -> Any:
+    """Returns the mean loss of a batch."""
+    import torch
+
+    if "start_positions" not in batch:
+        return model(**batch).loss
+    ends = [batch.pop(name) for name in ("start_positions", "end_positions")]
+    found = model(**batch)
+    is_padding = batch["attention_mask"] == 0
+    losses = [
+        torch.nn.functional.cross_entropy(
+            logits.masked_fill(is_padding, float(_FORBIDDEN)), labels
+        )
+        for logits, labels in zip(
+            (found.start_logits, found.end_logits), ends, strict=True
+        )
+    ]
+    return sum(losses) / 2
+
+
+def inputs(batch: task.Batch) -> task.Batch:
+    """Returns the arguments of transformers' model for a batch, labels among them.
+
+    Rows that only fill the batch are left out.
+    """
+    count = int(batch[labelled_rows.WEIGHTS].sum())
+    batch = {name: array[:count] for name, array in batch.items()}
+    made = _texts(batch)
+    if "start_positions" in batch:
+        for name in ("start_positions", "end_positions"):
+            made[name] = np.where(batch["label_weights"] > 0, batch[name], IGNORED)
+    elif "token_positions" in batch:
+        made["labels"] = on_first_pieces(batch)
+    else:
+        made["labels"] = batch["scores" if "scores" in batch else "labels"]
+    return made
+
+
+def _texts(batch: task.Batch) -> task.Batch:
+    names = ("input_ids", "token_type_ids")
+    return {name: batch[name] for name in names} | {
+        "attention_mask": batch["segment_ids"]
+    }
+
+
+def on_first_pieces(batch: task.Batch) -> np.ndarray:
+    """Returns labels [B, L] of pieces: a token's on its first one, or `IGNORED`."""
+    labels = np.full(batch["input_ids"].shape, IGNORED, np.int64)
+    row, token = np.nonzero(batch["token_weights"])
+    place = batch["token_positions"][row, token]
+    labels[row, place] = batch["labels"][row, token]
+    return labels
+
+
+def _tensors(model: Any, arrays: task.Batch) -> dict[str, Any]:
+    """Puts arrays where the model is; whole numbers as torch wants them."""
+    import torch
+
+    made = {}
+    for name, array in arrays.items():
+        kind = np.float32 if array.dtype.kind == "f" else np.int64
+        made[name] = torch.from_numpy(array.astype(kind)).to(model.device)
+    return made
+
+
+def _outputs(model: Any, run: finetuning_run.FinetuningRun) -> task.Outputs:
+    """Returns what the model says of every row of dev, as `task.predict` names it."""
+    import torch
+
+    table, made = run.dev.table, {}
+    model.eval()
+    with torch.inference_mode():
+        for rows, batch in _batches(run):
+            found = model(**_tensors(model, _texts(batch)))
+            logits = {n: x.float().cpu().numpy() for n, x in found.items()}
+            for name, values in outputs(run.task, logits, batch).items():
+                column = made.setdefault(name, [None] * len(table))
+                for place, row in enumerate(rows):
+                    column[row] = np.asarray(values[place])
+    return made
+
+
+def _batches(
+    run: finetuning_run.FinetuningRun,
+) -> Iterator[tuple[np.ndarray, task.Batch]]:
+    return labelled_rows.in_order(
+        run.dev.table,
+        run.settings.run.eval_batch_size,
+        run.start.bert.max_length,
+        run.settings.data.num_lengths,
+    )
+
+
+def outputs(
+    of_task: Any, logits: dict[str, np.ndarray], batch: task.Batch
+) -> dict[str, np.ndarray]:
+    """Returns the logits of transformers as the outputs of a task's `predict`."""
+    if "start_logits" in logits:
+        allowed = batch["char_starts"] < batch["char_ends"]
+        allowed[:, 0] |= of_task.version2
+        return {
+            name: np.where(allowed, logits[f"{name}_logits"], _FORBIDDEN)
+            for name in ("start", "end")
+        }
+    found = logits["logits"]
+    if "token_positions" in batch:
+        places = batch["token_positions"][..., None].astype(np.int64)
+        odds = softmax(np.take_along_axis(found, places, axis=1))
+        return {"tags": odds.argmax(-1), "probabilities": odds.max(-1)}
+    if "scores" in batch:
+        return {"scores": found[:, 0] * of_task.deviation + of_task.mean}
+    return {"probabilities": softmax(found)}
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns probabilities along the last axis."""
+    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return odds / odds.sum(axis=-1, keepdims=True)
