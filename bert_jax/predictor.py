@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from bert_jax.data import labelled_rows
 from bert_jax.scoring import scores
-from bert_jax.tasks import task
+from bert_jax.tasks import task as tasks
 from bert_jax.training import sharding
 
 _AHEAD = 2  # batches that the device computes while the host makes the next
@@ -29,14 +29,14 @@ class Predictor:
       num_lengths: row lengths that are compiled for a table; 0 = fixed ones.
     """
 
-    task: task.FineTuned
+    task: tasks.FineTuned
     step: Callable[[PyTree, Any], Any]
     mesh: jax.sharding.Mesh
     batch_size: int
     longest: int
     num_lengths: int = 0
 
-    def outputs(self, params: PyTree, table: labelled_rows.Table) -> task.Outputs:
+    def outputs(self, params: PyTree, table: labelled_rows.Table) -> tasks.Outputs:
         """Returns the outputs of every row, in the order of the table."""
         made: dict[str, list[Any]] = {}
         waiting: list[tuple[np.ndarray, Any]] = []
@@ -61,20 +61,20 @@ class Predictor:
 
     def predictions(
         self, params: PyTree, examples: Sequence[Any], table: labelled_rows.Table
-    ) -> list[task.Prediction]:
+    ) -> list[tasks.Prediction]:
         """Returns one prediction an example, in their order."""
         return self.task.decode(examples, table, self.outputs(params, table))
 
     def scores(
         self, params: PyTree, examples: Sequence[Any], table: labelled_rows.Table
-    ) -> tuple[scores.Scores, list[task.Prediction]]:
+    ) -> tuple[scores.Scores, list[tasks.Prediction]]:
         """Returns the scores of labelled examples, and what was predicted."""
         made = self.predictions(params, examples, table)
         return self.task.score(examples, made), made
 
 
 def make(
-    of_task: task.FineTuned,
+    of_task: tasks.FineTuned,
     mesh: jax.sharding.Mesh,
     batch_size: int,
     longest: int,

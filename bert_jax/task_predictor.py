@@ -7,7 +7,9 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-from bert_jax import predictor, task_setup
+from bert_jax import predictor as predictors
+from bert_jax import task_setup
+from bert_jax.data import examples as data_examples
 from bert_jax.data import raw_examples
 from bert_jax.exchange import initial_weights, task_folders
 from bert_jax.model import parts
@@ -28,7 +30,7 @@ class TaskPredictor:
     """
 
     made: task_folders.TaskFolder
-    predictor: predictor.Predictor
+    predictor: predictors.Predictor
     params: PyTree
 
     @property
@@ -45,14 +47,15 @@ class TaskPredictor:
         return self.of_examples(raw_examples.of_values(self.kind, values))
 
     def of_examples(self, examples: Sequence[Any]) -> list[task.Prediction]:
-        """Returns one prediction an example, in their order."""
+        """Returns one prediction an example, in their order, whatever their labels."""
         if not examples:
             return []
         each = self._each
-        return each.predictions(self.params, examples, each.task.table(examples))
+        bare = [data_examples.unlabelled(example) for example in examples]
+        return each.predictions(self.params, bare, each.task.table(bare))
 
     @property
-    def _each(self) -> predictor.Predictor:
+    def _each(self) -> predictors.Predictor:
         """Says of each example what does not depend on the others."""
         of_task = self.predictor.task
         if not isinstance(of_task, matching.Matching):
@@ -60,12 +63,14 @@ class TaskPredictor:
         unranked = dataclasses.replace(of_task, ranked=False)
         return dataclasses.replace(self.predictor, task=unranked)
 
-    def stream(self, examples: Iterable[Any]) -> Iterator[tuple[Any, task.Prediction]]:
-        """Yields every example with its prediction; memory holds one window."""
+    def stream(
+        self, examples: Iterable[Any], size: int = WINDOW
+    ) -> Iterator[tuple[Any, task.Prediction]]:
+        """Yields every example with its prediction; memory holds a window of `size`."""
         window: list[Any] = []
         for example in examples:
             window.append(example)
-            if len(window) == WINDOW:
+            if len(window) == size:
                 yield from zip(window, self.of_examples(window), strict=True)
                 window = []
         yield from zip(window, self.of_examples(window), strict=True)
@@ -78,15 +83,23 @@ class TaskPredictor:
         return self.predictor.scores(self.params, examples, table)
 
 
-def load(folder: Path, dtype: str = "float32") -> TaskPredictor:
+def load(
+    folder: Path, dtype: str = "float32", *, repair: bool = False
+) -> TaskPredictor:
     """Loads a fine-tuned model, or the best one of a run.
+
+    Args:
+      dtype: of activations and products.
+      repair: mend labels and files where it can be, also if training did not.
 
     Raises:
       InputError: it is none, or damaged.
     """
     made = task_folders.read(folder)
     run = dataclasses.replace(made.settings.run, dtype=dtype)
-    settings = dataclasses.replace(made.settings, run=run)
+    data = made.settings.data
+    data = dataclasses.replace(data, repair=repair or data.repair)
+    settings = dataclasses.replace(made.settings, run=run, data=data)
     of_task = task_setup.build(settings, made.learned, made.bert, made.tokenizer)
     mesh = sharding.make_mesh(-1, 1, 1)
     shapes = state.abstract_params(of_task.init, mesh)
@@ -97,6 +110,6 @@ def load(folder: Path, dtype: str = "float32") -> TaskPredictor:
     made = dataclasses.replace(made, settings=settings, params={})
     return TaskPredictor(
         made,
-        predictor.make(of_task, mesh, run.eval_batch_size, made.bert.max_length),
+        predictors.make(of_task, mesh, run.eval_batch_size, made.bert.max_length),
         params,
     )
