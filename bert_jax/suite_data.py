@@ -52,10 +52,10 @@ def check(
     if missing:
         lines = "\n  ".join(missing)
         raise errors.InputError(f"nothing is trained, as data is missing:\n  {lines}")
-    for located in found.values():
-        _read(plan, located)
     if found:
         _check_lengths(list(found.values()))
+    for located in found.values():
+        _read(plan, located)
     return found
 
 
@@ -154,10 +154,13 @@ def _read(plan: suite_configuration.Plan, located: Located) -> None:
             for _ in read_examples.iterate(request):
                 pass
     except errors.InputError as error:
-        hint = "" if plan.folder else " Or name a folder of files: --config.folder=DIR"
+        told = str(error)
+        if plan.folder is None:
+            remedy = "Or name a folder of the publisher's files: --config.folder=DIR"
+            told = f"{told.removesuffix('.')}. {remedy}"
         raise errors.InputError(
             f"nothing is trained, as the data of {located.task.name} cannot be used: "
-            f"{error}{hint}"
+            f"{told}"
         ) from None
 
 

@@ -135,8 +135,9 @@ def text(suite: suite_configuration.Suite, results: Results) -> str:
 
 def _note(suite: suite_configuration.Suite) -> str:
     return (
-        "In per cent; mean and sample deviation over the runs, each at its best "
-        f"evaluation on dev. {suite.about}"
+        "In per cent; mean and sample deviation over the runs (seeds), each at its "
+        "best evaluation on dev; of several learning rates the one of the best mean. "
+        f"{suite.about}"
     )
 
 
