@@ -78,7 +78,12 @@ def evaluate_task(
     Raises:
       InputError: the file is not as it should be, or has labels the model lacks.
     """
-    model = task_predictor.load(folder, request.dtype)
+    if name and not re.fullmatch(r"\w[\w.-]*", name):
+        raise errors.InputError(
+            f"--name is {name!r}, and names files in {folder / 'eval'}: write letters, "
+            "digits, points, - and _"
+        )
+    model = task_predictor.load(folder, request.dtype, repair=request.repair)
     data = model.made.settings.data
     path = request.input or data.dev
     if not path:
@@ -87,9 +92,9 @@ def evaluate_task(
             "--data=test.tsv"
         )
     request = dataclasses.replace(request, input=path)
-    asked = dataclasses.replace(answers.reading(model, request), needs_labels=True)
-    found = read_examples.read(asked)
-    examples = found.examples
+    with answers.naming_flags():
+        asked = answers.reading(model, request, needs_labels=True)
+        examples = read_examples.read(asked).examples
     if model.kind == "classification":
         examples = task_setup.named(examples, model.made.learned.labels)
     commands.say(f"{len(examples):,} examples of {path}")
@@ -106,13 +111,15 @@ def main(argv: list[str]) -> None:
     workdir = Path(commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE))
     if task_folders.is_task(workdir):
         given = flags.FLAGS
-        request = answers.Request(given.data, given.input_format, tuple(given.columns))
+        request = answers.Request(
+            given.data, given.input_format, tuple(given.columns), given.repair
+        )
         scored, path = evaluate_task(workdir, request, given.name)
         print(score_report.text(scored))
         print(f"\nall digits, pictures, errors: {path.with_suffix('')}*")
         return
-    for name in ("data", "name", "input_format", "columns"):
-        if flags.FLAGS[name].present:
+    for name in ("data", "name", "input_format", "columns", "repair"):
+        if flags.FLAGS[name].present and workdir.is_dir():
             raise errors.InputError(
                 f"--{name} is for fine-tuned models, and {workdir} is none"
             )

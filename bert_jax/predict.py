@@ -6,7 +6,7 @@ python -m bert_jax.predict --model=runs/demo "今天天气很[MASK]。"
 python -m bert_jax.predict --model=bert-base --task=features --input=lines.txt --output=vectors.npy
 
 `--model` is a run, an export, a folder of Hugging Face's or Google's checkpoint. Texts
-come from the arguments, else from --input, else from standard input.
+come from the arguments, or from --input, or else from standard input.
 
 A fine-tuned model answers as its task does (--task=answer): a pair is written
 "text<TAB>text", a question "question<TAB>context". --input is a file of the task, labels
@@ -148,6 +148,11 @@ def main(argv: list[str]) -> None:
     if task == "auto":
         task = "answer" if task_folders.is_task(folder) else "fill_mask"
     _refuse_flags_of_other_tasks(task)
+    if argv[1:] and flags.FLAGS.input:
+        raise errors.InputError(
+            f"texts are given as arguments ({argv[1]!r}) and in --input: give one of "
+            "them"
+        )
     if task == "answer":
         answers.write(folder, argv[1:], answers.request_of_flags())
         return
@@ -163,7 +168,7 @@ def main(argv: list[str]) -> None:
 
 # Of the flags that not every task has, those of each.
 _FLAGS = {
-    "answer": {"output", "format", "input_format", "columns"},
+    "answer": {"output", "format", "input_format", "columns", "repair"},
     "fill_mask": {"top"},
     "features": {"output", "features", "layers", "normalize"},
 }

@@ -101,3 +101,16 @@ class ChoiceExample:
 
 
 Example = TextExample | TaggedExample | QuestionExample | ChoiceExample
+
+
+_UNLABELLED = {
+    TextExample: {"labels": None, "score": None},
+    TaggedExample: {"tags": None},
+    QuestionExample: {"answers": (), "impossible": False, "labelled": False},
+    ChoiceExample: {"label": None},
+}
+
+
+def unlabelled(example: Example) -> Example:
+    """Returns the example as it is before anybody has said what is right."""
+    return dataclasses.replace(example, **_UNLABELLED[type(example)])

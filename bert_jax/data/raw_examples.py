@@ -27,7 +27,8 @@ _PARTS = {
     "span": ("question", "context"),
     "multiple_choice": ("context", "choices"),
 }
-_OPTIONAL = ("text_pair", "id")
+# Tasks of one text or two.
+_PAIR_OR_NOT = ("classification", "regression")
 _CJK = rf"[{characters.CJK_AND_MARKS}]"  # with the space that is as wide as they are
 _TOKEN = re.compile(rf"(?!\s){_CJK}|(?:(?!{_CJK})\w)+|[^\w\s]")
 
@@ -83,8 +84,8 @@ def _fields(task: str, value: Any, where: str) -> dict[str, Any]:
         value = dict(zip(names, value, strict=False))
     if not isinstance(value, dict) or set(value) - {*names, "id"}:
         raise _wrong(task, where)
-    lacking = [n for n in names if n not in value and n not in _OPTIONAL]
-    if lacking or not all(_fits(name, value[name]) for name in value):
+    needed = names[:1] if task in _PAIR_OR_NOT else names
+    if not {*needed} <= {*value} or not all(_fits(name, value[name]) for name in value):
         raise _wrong(task, where)
     for name in names:
         if name in value and _is_empty(value[name]):
@@ -110,8 +111,7 @@ def _fits(name: str, part: Any) -> bool:
 
 def _wrong(task: str, where: str) -> errors.InputError:
     names = _PARTS[task]
-    optional = [name for name in names if name in _OPTIONAL]
-    beside = f" ({', '.join(optional)} may be left out)" if optional else ""
+    beside = f" ({names[1]} may be left out)" if task in _PAIR_OR_NOT else ""
     keys = ", ".join(f'"{name}": ...' for name in names)
     several = ", a list of two texts or more" if "choices" in names else ""
     return errors.InputError(

@@ -1,14 +1,18 @@
 """The folder of a fine-tuned model: weights, tokenizer, and what its task must know.
 
 `model.json` and `parameters.safetensors` are those of `formats.native`; `task.json` has
-the settings of the run and what its training data said (the labels and their like).
-A run keeps its best model in `best/<step>/`.
+the settings of the run, what its training data said (the labels and their like) and the
+sha256 of all other files. A run keeps its best model in `best/<step>/`.
 """
 
 import dataclasses
+import hashlib
 import json
+import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import PyTree
@@ -100,16 +104,17 @@ def write(folder: Path, made: TaskFolder) -> None:
     """
     labels = made.learned.labels if _named(made) else ()
     given = weights.Weights(made.bert, made.params, labels)
-    tree = {
+    tree: dict[str, Any] = {
         "format": FORMAT,
         "settings": finetuning_configuration.to_dict(made.settings),
         "learned": dataclasses.asdict(made.learned),
         "metrics": made.metrics,
     }
-    text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
     with finished_folder.building(folder) as unfinished:
         native.write(unfinished, given, dtype="float32")
         made.tokenizer.save(unfinished)
+        tree["files"] = {x.name: _sum(x) for x in sorted(unfinished.iterdir())}
+        text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
         (unfinished / TASK).write_text(text, encoding="utf-8")
 
 
@@ -125,6 +130,11 @@ def read(folder: Path) -> TaskFolder:
     Raises:
       InputError: it is none, or it is damaged.
     """
+    if not is_task(folder):
+        what = "is no fine-tuned model" if folder.exists() else "does not exist"
+        raise errors.InputError(
+            f"{folder} {what}: name the folder of a run of python -m bert_jax.finetune"
+        )
     folder = best(folder) or folder
     tree = json_file.read_object(folder / TASK)
     if "format" not in tree or tree["format"] != FORMAT:
@@ -134,10 +144,9 @@ def read(folder: Path) -> TaskFolder:
         )
     try:
         settings = finetuning_configuration.parse(tree["settings"])
-        learned = Learned(
-            **tree["learned"] | {"labels": tuple(tree["learned"]["labels"])}
-        )
+        learned = _learned(tree["learned"])
         metrics = {name: float(value) for name, value in tree["metrics"].items()}
+        sums = dict(tree["files"]) if "files" in tree else {}  # of before there were
     except (
         KeyError,
         TypeError,
@@ -148,7 +157,8 @@ def read(folder: Path) -> TaskFolder:
         raise errors.InputError(
             f"{folder / TASK} is damaged or was changed by hand: {error}"
         ) from None
-    bert, _, parts = native.read_config(folder)
+    _check_sums(folder, sums)
+    bert, labels, parts = native.read_config(folder)
     raw = tensors.read(folder / native.PARAMETERS).arrays
     lacking = set(parts) - {name.split("/")[0] for name in raw}
     if lacking:
@@ -158,7 +168,47 @@ def read(folder: Path) -> TaskFolder:
         )
     params = places.nested({name: x.astype(np.float32) for name, x in raw.items()})
     tokenizer = tokenizers.load(folder, require_mask=False)
-    return TaskFolder(settings, learned, bert, params, tokenizer, metrics)
+    made = TaskFolder(settings, learned, bert, params, tokenizer, metrics)
+    if _named(made) and labels != learned.labels:
+        raise errors.InputError(
+            f"{folder}: {TASK} names the classes {', '.join(learned.labels)}, and "
+            f"{native.CONFIG} {', '.join(labels)}: one was changed. Copy the whole "
+            "folder again"
+        )
+    return made
+
+
+def _learned(values: Mapping[str, Any]) -> Learned:
+    """Reads what a task has learned; raises ValueError where that cannot be."""
+    for name in ("mean", "deviation", "lowest", "highest", "threshold"):
+        value = values[name]
+        is_number = type(value) in (int, float) and math.isfinite(value)
+        if not is_number and (name, value) != ("threshold", None):
+            raise ValueError(f"learned has {value!r} for a number")
+    for value in (*values["labels"], values["scheme"]):
+        if not isinstance(value, str):
+            raise ValueError(f"learned has {value!r} for a name")
+    if values["deviation"] <= 0 or not isinstance(values["impossible"], bool):
+        raise ValueError("learned has a value that cannot be")
+    return Learned(**{**values, "labels": tuple(values["labels"])})
+
+
+def _check_sums(folder: Path, sums: Mapping[str, str]) -> None:
+    """Raises InputError for a file that is not the one that was written."""
+    for name, wanted in sums.items():
+        path = folder / name
+        if not path.is_file():
+            raise errors.InputError(f"{path} is missing: copy the whole folder again")
+        if _sum(path) != wanted:
+            raise errors.InputError(
+                f"{path} is not the file that was written with the model (by its "
+                "sha256): it was damaged or changed. Copy the whole folder again"
+            )
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_shapes(params: PyTree, shapes: PyTree, folder: Path) -> None:

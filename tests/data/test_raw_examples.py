@@ -11,7 +11,7 @@ def one(task, value):
     return made
 
 
-@pytest.mark.parametrize("task", ["classification", "regression", "matching"])
+@pytest.mark.parametrize("task", ["classification", "regression"])
 @pytest.mark.parametrize(
     ("value", "pair"),
     [("a cat", None), (("a cat",), None), (("a cat", "sat"), "sat")]
@@ -21,6 +21,11 @@ def one(task, value):
 def test_texts_and_pairs(task, value, pair):
     expected = examples.TextExample("value 1", "0", "a cat", pair)
     assert one(task, value) == expected
+
+
+def test_matching_needs_both_texts():
+    made = one("matching", ("a cat", "sat"))
+    assert made == examples.TextExample("value 1", "0", "a cat", "sat")
 
 
 def test_values_are_numbered_and_know_where_they_are_from():
@@ -91,6 +96,7 @@ WRONG = [
     ("classification", "", "text is empty: give a text"),
     ("classification", " \t", "text is empty"),
     ("classification", ("a", " "), "text_pair is empty"),
+    ("matching", "a", "matching takes text and text_pair: give (text, text_pair)"),
     ("tagging", "  ", "text is empty"),
     ("tagging", ("a", "b"), "tagging takes text: give (text)"),
     ("span", "who ?", "span takes question and context: give (question, context)"),
