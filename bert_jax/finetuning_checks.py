@@ -44,6 +44,61 @@ _READ_BY = {
     "recipe.r_drop": ("regression", *_CLASSES),
 }
 
+# Task -> the metrics that its scores can have; some of them only of some data.
+_MEANS = tuple(
+    f"{kind}_{name}"
+    for kind in ("macro", "micro")
+    for name in ("precision", "recall", "f1")
+)
+_TWO_CLASSES = ("accuracy", "precision", "recall", "f1", "auc")
+_ANSWERS = tuple(
+    f"{of}{name}"
+    for of in ("", "has_answer_", "no_answer_", "best_")
+    for name in ("exact_match", "f1")
+)
+METRICS = {
+    "classification": (
+        *_TWO_CLASSES,
+        *_MEANS,
+        "matthews",
+        "subset_accuracy",
+        "ece",
+        "brier",
+    ),
+    "regression": ("pearson", "spearman", "rmse", "mae"),
+    "tagging": (
+        "entity_precision",
+        "entity_recall",
+        "entity_f1",
+        "entity_macro_f1",
+        "entity_weighted_f1",
+        "macro_f1",
+        "token_accuracy",
+        "ece",
+    ),
+    "srl": (
+        "role_precision",
+        "role_recall",
+        "role_f1",
+        "core_f1",
+        "adjunct_f1",
+        "role_macro_f1",
+        "token_accuracy",
+        "ece",
+    ),
+    "span": _ANSWERS,
+    "multiple_choice": ("accuracy",),
+    "matching": (
+        "spearman",
+        "pearson",
+        *_TWO_CLASSES,
+        "mrr",
+        "recall@1",
+        "recall@5",
+        "recall@10",
+    ),
+}
+
 
 def check(settings: Any) -> None:
     """Raises InputError for an option that its run does not read.
@@ -59,6 +114,11 @@ def check(settings: Any) -> None:
                 f"{key} is {value!r}, which is for {', '.join(tasks)}, and data.task "
                 f"is {task}: leave it out"
             )
+    name = settings.run.keep_best
+    if name and name not in METRICS[task]:
+        raise errors.InputError(
+            f"run.keep_best is {name!r}: {task} has {', '.join(METRICS[task])}"
+        )
     _check_weights(settings)
     _check_splits(settings)
     _check_sweep(settings)

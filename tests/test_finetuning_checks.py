@@ -86,6 +86,19 @@ def test_what_is_read_is_not_refused():
     _parse(data__dev="", data__dev_share=0.3)
 
 
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [("classification", "f2"), ("regression", "accuracy"), ("tagging", "f1")]
+    + [("span", "best_f1_threshold"), ("matching", "threshold")],
+)
+def test_the_metric_to_keep_by_is_one_of_the_task(task, name):
+    with pytest.raises(errors.InputError) as raised:
+        _parse(data__task=task, run__keep_best=name)
+    listed = ", ".join(finetuning_checks.METRICS[task])
+    assert str(raised.value) == f"run.keep_best is {name!r}: {task} has {listed}"
+    _parse(data__task=task, run__keep_best=finetuning_checks.METRICS[task][-1])
+
+
 def test_every_key_is_one_of_the_groups():
     settings = _parse()
     for key in finetuning_checks._READ_BY:
