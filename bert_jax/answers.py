@@ -244,6 +244,7 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "format", "jsonl", tuple(prediction_files.FORMATS), "Of the answers."
     )
+    commands.show_in_help("format")
     define_input_flags()
 
 
@@ -261,6 +262,7 @@ def define_input_flags() -> None:
     flags.DEFINE_bool(
         "repair", False, "Mend what can be (tags that break BIO, answers elsewhere)."
     )
+    commands.show_in_help("input_format", "columns", "repair")
 
 
 def request_of_flags() -> Request:

@@ -136,8 +136,13 @@ def define_config() -> None:
     )
     flag = flags.FLAGS["config"]
     flag.parser = _ConfigParser()
-    # Absl's --help shows the flags of the module that was started, and no others.
-    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    show_in_help("config")
+
+
+def show_in_help(*names: str) -> None:
+    """Lists flags that another module than the one that was started has defined."""
+    for name in names:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
 
 def no_arguments(argv: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""A small corpus, its store, and a way to run the commands on them."""
+"""A small corpus, its store, labelled files, and a way to run the commands on them."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import command_line
 import pytest
 import small_place
 import tiny_run
+import tiny_tasks
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +31,21 @@ def store(place):
     )
     assert done.code == 0, done.err
     return place / "store"
+
+
+@pytest.fixture(scope="session")
+def tasks(tmp_path_factory):
+    """A folder with good files, and `tiny.py` that fine-tunes on them."""
+    folder = tmp_path_factory.mktemp("tasks")
+    tiny_tasks.write_vocab(folder)
+    tiny_tasks.write_classes(folder / "train.tsv", 20, seed=0)
+    tiny_tasks.write_classes(folder / "dev.tsv", 10, seed=1)
+    (folder / "tiny.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(Path(tiny_tasks.__file__).parent)!r})\n"
+        "from pathlib import Path\nimport tiny_tasks\n"
+        f"def get_config():\n    return tiny_tasks.config(Path({str(folder)!r}))\n"
+    )
+    return folder
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The commands on a small corpus that tests harm, and what they leave behind."""
 
+import json
 from pathlib import Path
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghimnorstu"]
@@ -30,3 +31,12 @@ def pretrain(shell, place, folder, *more):
     """Trains in `run` of a folder."""
     workdir = f"--workdir={folder / 'run'}"
     return shell("pretrain", f"--config={place / 'tiny.py'}", workdir, *more)
+
+
+def squad(start, count=1):
+    """A file with a question about `the cat sat`."""
+    answers = [{"text": "cat", "answer_start": start}]
+    qas = [{"id": "q1", "question": "a cat ?", "answers": answers}]
+    return json.dumps(
+        {"data": [{"paragraphs": [{"context": "the cat sat", "qas": qas}]}] * count}
+    )

@@ -58,7 +58,7 @@ def test_what_the_shell_can_say_wrong(shell, place, tmp_path, arguments, words):
 @pytest.mark.parametrize(
     ("command", "missing"),
     [("pretrain", "config"), ("prepare", "config"), ("evaluate", "workdir")]
-    + [("predict", "model")],
+    + [("predict", "model"), ("finetune", "config")],
 )
 def test_a_missing_flag_is_shown_with_an_example(shell, command, missing):
     done = shell(command)
@@ -71,8 +71,9 @@ def test_a_missing_flag_is_shown_with_an_example(shell, command, missing):
     [
         ("pretrain", ["--config:", "--workdir:", "--[no]allow_changed_config:"]),
         ("prepare", ["--config:", "--store:"]),
-        ("evaluate", ["--workdir:"]),
-        ("predict", ["--model:", "--input:", "--top:"]),
+        ("evaluate", ["--workdir:", "--data:", "--name:", "--[no]repair:"]),
+        ("predict", ["--model:", "--input:", "--top:", "--format:", "--columns:"]),
+        ("finetune", ["--config:", "--workdir:", "--[no]allow_changed_config:"]),
     ],
 )
 def test_help_explains(shell, command, flags):

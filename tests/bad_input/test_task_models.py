@@ -1,0 +1,178 @@
+"""What the models of tasks, and files for them, can have wrong, by the commands."""
+
+import json
+import shutil
+
+import pytest
+import small_place
+import tiny_models
+
+HEAD = "sentence\tlabel\n"
+GOOD = f"{HEAD}a cat\tcat\na dog\tdog\nthe cat\tcat\nthe dog\tdog\n"
+
+
+@pytest.fixture(scope="module")
+def models(tasks):
+    """A classifier as a run keeps it, and a tagger."""
+    (tasks / "run").mkdir()
+    tiny_models.write_model(tasks, tasks / "run" / "best" / "3", "classification")
+    tiny_models.write_model(tasks, tasks / "tagger", "tagging")
+    tiny_models.write_model(tasks, tasks / "several", "several")
+    return tasks
+
+
+PREDICT = [
+    ("run", [], b"", "standard input has no text: give texts as arguments"),
+    ("run", [], b"\n \n", "standard input has no text"),
+    ("run", [], b"the cat\nb\xff\n", "standard input:2: byte 2 of the line is not UT"),
+    ("run", [""], b"", "argument 1: text is empty"),
+    ("run", ["a\tb\tc"], b"", "argument 1: classification takes text and text_pair"),
+    ("run", ["a", "b\t"], b"", "argument 2: text_pair is empty"),
+    ("run", ["a", "--input=x.tsv"], b"", "given as arguments ('a') and in --input"),
+    ("run", ["--input=nope.tsv"], b"", "nope.tsv does not exist"),
+    ("run", ["--input=nope", "--input_format=lines"], b"", "nope cannot be read (No"),
+    ("run", ["--input=PLACE"], b"", "cannot be read (Is a directory)"),
+    ("run", ["--input=PLACE/e.tsv"], b"", "e.tsv is empty"),
+    ("run", ["--input=PLACE/a.tsv", "--columns=text=x"], b"", "'x' for --columns=tex"),
+    ("run", ["--input=PLACE/a.tsv", "--columns=txt=x"], b"", "write what=column"),
+    (
+        "run",
+        ["--input=PLACE/a.tsv", "--input_format=conll"],
+        b"",
+        "--input_format is 'conll': use one of auto, tsv",
+    ),
+    ("run", ["--input_format=tsv"], b"a\n", "--input_format says how a file is read"),
+    ("run", ["--columns=text=1"], b"a\n", "--columns says how a file is read"),
+    ("run", ["a", "--format=conll"], b"", "conll is for tagging and srl"),
+    ("run", ["a", "--format=squad"], b"", "squad is for span"),
+    ("run", ["a", "--format=xml"], b"", "flag --format=xml"),
+    ("several", ["a", "--format=glue"], b"", "one label a text, and this model gives"),
+    ("tagger", ["a", "--format=glue"], b"", "use one of jsonl, tsv, conll, clue"),
+    ("run", ["a", "--output=PLACE/no/x"], b"", "there is no folder"),
+    ("run", ["a", "--output=PLACE"], b"", "a folder: name a file"),
+    ("run", ["a", "--top=3"], b"", "--top does nothing with --task=answer"),
+    ("run", ["a", "--layers=1"], b"", "--layers does nothing with --task=answer"),
+    ("run", ["a", "--task=fill_mask"], b"", "and no mlm_head"),
+    ("run", ["a", "--task=fill_mask", "--format=tsv"], b"", "--format does nothing"),
+    ("empty", ["a"], b"", "empty holds no model"),
+    ("empty", ["a", "--task=answer"], b"", "empty is no fine-tuned model: name the"),
+    ("nope", ["a", "--task=answer"], b"", "nope does not exist: name the folder"),
+]
+
+
+@pytest.mark.parametrize(("model", "words", "stdin", "message"), PREDICT)
+def test_predict(shell, models, tmp_path, model, words, stdin, message):
+    (tmp_path / "e.tsv").write_text("")
+    (tmp_path / "a.tsv").write_text(GOOD)
+    (tmp_path / "empty").mkdir()
+    folder = (tmp_path if model in ("empty", "nope") else models) / model
+    before = small_place.files(tmp_path), small_place.files(models)
+    words = [word.replace("PLACE", str(tmp_path)) for word in words]
+    done = shell("predict", f"--model={folder}", *words, stdin=stdin)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.message
+    assert (small_place.files(tmp_path), small_place.files(models)) == before
+
+
+def test_broken_tags_and_answers_are_mended_on_request(shell, models, tmp_path):
+    tiny_models.write_model(models, tmp_path / "span", "span")
+    (tmp_path / "a.conll").write_text("the O\ncat B-ANIMAL\ndog I-ANIMAL\na I-ANIMAL\n")
+    (tmp_path / "b.conll").write_text("the O\ncat B-ANIMAL\ndog O\na I-ANIMAL\n")
+    (tmp_path / "c.json").write_text(small_place.squad(1))
+    for folder, name in (
+        (models / "tagger", "a.conll"),
+        (models / "tagger", "b.conll"),
+        (tmp_path / "span", "c.json"),
+    ):
+        run = tmp_path / name.replace(".", "_")
+        shutil.copytree(folder, run)
+        flags = (f"--workdir={run}", f"--data={tmp_path / name}")
+        assert shell("evaluate", *flags).code == (0 if name == "a.conll" else 2)
+        done = shell("evaluate", *flags, "--repair")
+        assert done.code == 0, done.err
+        scores = json.loads((run / "eval" / f"{name[0]}.json").read_text())
+        assert scores["about"]["examples"] == 1
+
+
+EVALUATE = [
+    ("run", ["--data=nope.tsv"], "nope.tsv does not exist"),
+    ("run", ["--data=PLACE"], "cannot be read (Is a directory)"),
+    ("run", ["--data=PLACE/bird.tsv"], "bird.tsv:2: the label 'bird' is none of the 2"),
+    ("run", ["--data=PLACE/bare.tsv"], "Name it: --columns=label=NAME"),
+    ("run", ["--data=PLACE/a.tsv", "--name=../x"], "--name is '../x'"),
+    ("run", ["--data=PLACE/a.tsv", "--columns=label=x"], "no column 'x' for --columns"),
+    (
+        "run",
+        ["--data=PLACE/a.tsv", "--input_format=lines"],
+        "--input_format is 'lines'",
+    ),
+    ("run", ["--data=PLACE/b.conll"], "b.conll seems to be conll: for classification"),
+    (
+        "tagger",
+        ["--data=PLACE/b.conll"],
+        "break BIO: I-B after B-A. Correct it, or set",
+    ),
+    ("tagger", ["--data=PLACE/a.tsv"], "is of no scheme with spans"),
+    ("empty", ["--data=PLACE/a.tsv"], "--data is for fine-tuned models, and"),
+    ("nope", ["--data=PLACE/a.tsv"], "nope is not the workdir of a run"),
+]
+
+
+@pytest.mark.parametrize(("model", "words", "message"), EVALUATE)
+def test_evaluate(shell, models, tmp_path, model, words, message):
+    (tmp_path / "a.tsv").write_text(GOOD)
+    (tmp_path / "bird.tsv").write_text(f"{HEAD}a\tbird\n")
+    (tmp_path / "bare.tsv").write_text("sentence\nthe cat\n")
+    (tmp_path / "b.conll").write_text("the O\ncat B-A\ndog I-B\n")
+    (tmp_path / "empty").mkdir()
+    folder = (tmp_path if model in ("empty", "nope") else models) / model
+    before = small_place.files(tmp_path), small_place.files(models)
+    words = [word.replace("PLACE", str(tmp_path)) for word in words]
+    done = shell("evaluate", f"--workdir={folder}", *words)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.message
+    assert (small_place.files(tmp_path), small_place.files(models)) == before
+
+
+def _swap_labels(best):
+    for name, group in (("task.json", "learned"), ("model.json", None)):
+        tree = json.loads((best / name).read_text())
+        (tree[group] if group else tree)["labels"].reverse()
+        (best / name).write_text(json.dumps(tree))
+        yield name
+
+
+def _cut(name, share):
+    def cut(best):
+        content = (best / name).read_bytes()
+        (best / name).write_bytes(content[: int(len(content) * share)])
+
+    return cut
+
+
+DAMAGES = [
+    (_cut("task.json", 0.5), "task.json is not JSON"),
+    (_cut("task.json", 0), "task.json is not JSON"),
+    (_cut("model.json", 0.5), "model.json is not the file that was written"),
+    (_cut("parameters.safetensors", 0.9), "parameters.safetensors is not the file"),
+    (_cut("vocab.txt", 0.5), "vocab.txt is not the file that was written"),
+    (lambda best: (best / "vocab.txt").unlink(), "vocab.txt is missing"),
+    (lambda best: next(_swap_labels(best)), "one was changed. Copy the whole folder"),
+    (lambda best: list(_swap_labels(best)), "model.json is not the file that was wr"),
+]
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGES)
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_damaged_model(shell, models, tmp_path, command, damage, words):
+    shutil.copytree(models / "run", tmp_path / "run")
+    damage(tmp_path / "run" / "best" / "3")
+    before = small_place.files(tmp_path)
+    arguments = {
+        "predict": (f"--model={tmp_path / 'run'}", "the cat"),
+        "evaluate": (f"--workdir={tmp_path / 'run'}",),
+    }
+    done = shell(command, *arguments[command])
+    assert (done.code, done.out) == (2, "")
+    assert words in done.message
+    assert small_place.files(tmp_path) == before
