@@ -124,6 +124,7 @@ def read(
         "tensorflow1": tensorflow1.read,
     }
     given, report = readers[kind](path, choice)
+    given, report = task_folders.on_scale(folder, given, report)
     tokenizer = _tokenizer(folder, given, choice) if needs_tokenizer else None
     pooling = sentence_encoder.read(folder)
     longest = given.config.max_length

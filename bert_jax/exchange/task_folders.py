@@ -102,8 +102,13 @@ def write(folder: Path, made: TaskFolder) -> None:
       InputError: the folder is there, or a parameter is not finite.
       StorageError: the disk refuses it.
     """
-    labels = made.learned.labels if _named(made) else ()
-    given = weights.Weights(made.bert, made.params, labels)
+    given = weights.Weights(
+        made.bert,
+        made.params,
+        made.learned.labels if _named(made) else (),
+        _problem_type(made.settings) if "classifier" in made.params else "",
+        made.settings.head.dropout if made.settings.data.task != "matching" else None,
+    )
     tree: dict[str, Any] = {
         "format": FORMAT,
         "settings": finetuning_configuration.to_dict(made.settings),
@@ -122,6 +127,13 @@ def _named(made: TaskFolder) -> bool:
     """Says whether the head has one row a label, as those of `native` have."""
     parts = {"classifier", "tagger"} & set(made.params)
     return bool(made.learned.labels and parts)
+
+
+def _problem_type(settings: finetuning_configuration.FinetuningConfig) -> str:
+    """Returns what the outputs of a classifier mean, as Hugging Face names it."""
+    if settings.data.task == "regression":
+        return weights.REGRESSION
+    return weights.MULTI_LABEL if settings.data.multi_label else weights.SINGLE_LABEL
 
 
 def read(folder: Path) -> TaskFolder:
@@ -209,6 +221,35 @@ def _check_sums(folder: Path, sums: Mapping[str, str]) -> None:
 def _sum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def on_scale(
+    folder: Path, given: weights.Weights, report: weights.Report
+) -> tuple[weights.Weights, weights.Report]:
+    """Returns a regression whose outputs are scores, as other libraries expect.
+
+    Ours are on a scale of the head, which `learned` puts back; all other models are
+    returned as they are.
+    """
+    is_regression = given.problem_type == weights.REGRESSION
+    if not (folder / TASK).is_file() or not is_regression:
+        return given, report
+    learned = read(folder).learned
+    dense = given.params["classifier"]["dense"]
+    scaled = {
+        "kernel": dense["kernel"] * np.float32(learned.deviation),
+        "bias": dense["bias"] * np.float32(learned.deviation)
+        + np.float32(learned.mean),
+    }
+    params = given.params | {"classifier": {"dense": scaled}}
+    note = (
+        f"classifier: on the scale of the scores (times {learned.deviation:g}, plus "
+        f"{learned.mean:g})"
+    )
+    return (
+        dataclasses.replace(given, params=params),
+        dataclasses.replace(report, notes=(*report.notes, note)),
+    )
 
 
 def check_shapes(params: PyTree, shapes: PyTree, folder: Path) -> None:

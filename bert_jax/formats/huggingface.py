@@ -22,6 +22,7 @@ _OUTPUTS = {
     "ForMultipleChoice": "multiple_choice",
     "ForQuestionAnswering": "span",
 }
+_DROPPED = {"classifier", "tagger", "multiple_choice"}  # have a dropout of their own
 # Integers that old versions saved, and that a model makes by itself.
 _BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
 
@@ -52,7 +53,13 @@ def read(
     )
     nested = places.nested(params)
     labels = described.labels if {"classifier", "tagger"} & set(nested) else ()
-    made = weights.Weights(bert, nested, labels)
+    made = weights.Weights(
+        bert,
+        nested,
+        labels,
+        described.problem_type if "classifier" in nested else "",
+        described.head_dropout if _DROPPED & set(nested) else None,
+    )
     of_class = names.CLASS_PREFIX[model_type] + (described.class_name or ", no class")
     source = f"Hugging Face, {of_class}"
     notes += [f"{name}: a buffer, not a parameter" for name in buffers]
@@ -89,7 +96,9 @@ def write(
     if not labels and of_parts & {"classifier", "tagger"}:
         # Without names transformers would build a head of two classes.
         labels = tuple(f"LABEL_{number}" for number in range(given.num_labels))
-    tree = huggingface_config.tree(given.config, of_parts, labels, dtype)
+    tree = huggingface_config.tree(
+        given.config, of_parts, labels, dtype, given.problem_type, given.head_dropout
+    )
     arrays = state_dict(given)
     made = {name: x.astype(tensors.DTYPES[dtype]) for name, x in arrays.items()}
     path = folder / "model.safetensors"

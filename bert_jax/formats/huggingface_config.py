@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, json_file
-from bert_jax.formats import names
+from bert_jax.formats import names, weights
 from bert_jax.model import config
 
 NAME = "config.json"
@@ -73,6 +73,14 @@ _OPTIONAL = {
     "layer_norm_eps": 1e-12,
     "tie_word_embeddings": True,
 }
+# What is dropped before the last linear map.
+_HEAD_DROPOUT = {
+    "bert": "classifier_dropout",
+    "roberta": "classifier_dropout",
+    "electra": "classifier_dropout",
+    "albert": "classifier_dropout_prob",
+    "distilbert": "seq_classif_dropout",
+}
 # Keys whose other values make another model.
 _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
     "position_embedding_type": ("absolute", None),
@@ -96,11 +104,14 @@ class Read:
       labels: the names of the classes, or none if the file has no id2label.
       class_name: the class of the weights without the model's name, as in
         `ForMaskedLM`; empty if the file does not say.
+      problem_type, head_dropout: of a classifier; see `weights.Weights`.
     """
 
     bert: config.BertConfig
     labels: tuple[str, ...]
     class_name: str
+    problem_type: str = ""
+    head_dropout: float | None = None
 
 
 def read(path: Path) -> Read:
@@ -133,7 +144,8 @@ def read(path: Path) -> Read:
         bert = config.from_json(values | {"model_type": model_type})
     except errors.InputError as error:
         raise errors.InputError(f"{path}: {error}") from None
-    return Read(bert, labels(tree, path), _class_name(tree, model_type, path))
+    head = weights.head_of(tree, _HEAD_DROPOUT[model_type], str(path))
+    return Read(bert, labels(tree, path), _class_name(tree, model_type, path), *head)
 
 
 def _model_type(tree: dict[str, Any], path: Path) -> str:
@@ -200,6 +212,8 @@ def tree(
     of_parts: frozenset[str],
     class_labels: tuple[str, ...],
     dtype: str,
+    problem_type: str = "",
+    head_dropout: float | None = None,
 ) -> dict[str, Any]:
     """Returns the content of the config.json for a model of these parts.
 
@@ -222,6 +236,10 @@ def tree(
     if class_labels:
         made["id2label"] = {str(i): name for i, name in enumerate(class_labels)}
         made["label2id"] = {name: i for i, name in enumerate(class_labels)}
+    if problem_type:
+        made["problem_type"] = problem_type
+    if head_dropout is not None:
+        made[_HEAD_DROPOUT[bert.model_type]] = head_dropout
     return made
 
 

@@ -32,8 +32,10 @@ def read(
     bert, labels, named = read_config(folder)
     _refuse_task_parts(folder, named, choice)
     raw = tensors.read(folder / PARAMETERS)
-    found = weights.Found(raw.arrays, {n: n for n in raw.arrays}, str(folder))
-    inside = frozenset(name.split("/")[0] for name in raw.arrays)
+    own = {*named} & {*model_parts.TASK_PARTS}  # which the choice leaves behind
+    arrays = {n: x for n, x in raw.arrays.items() if n.split("/")[0] not in own}
+    found = weights.Found(arrays, {n: n for n in arrays}, str(folder))
+    inside = frozenset(name.split("/")[0] for name in arrays)
     wanted = frozenset({"encoder", *named}) - {*model_parts.TASK_PARTS}
     wanted |= inside & set(model_parts.PARTS)
     num_labels = _num_labels(found)
@@ -49,8 +51,16 @@ def read(
         choice,
     )
     nested = places.nested(params)
-    made = weights.Weights(bert, nested, labels if {*_CLASSIFYING} & {*nested} else ())
-    return made, dataclasses.replace(report, source="bert_jax", files=raw.files)
+    made = weights.Weights(
+        bert,
+        nested,
+        labels if {*_CLASSIFYING} & {*nested} else (),
+        *_head(folder, frozenset(nested)),
+    )
+    dropped = tuple(sorted({*report.dropped, *own}))
+    return made, dataclasses.replace(
+        report, source="bert_jax", files=raw.files, dropped=dropped
+    )
 
 
 def _refuse_task_parts(
@@ -58,12 +68,15 @@ def _refuse_task_parts(
 ) -> None:
     """Raises InputError for parts that only a task's model has, unless ignored."""
     own = [name for name in named if name in model_parts.TASK_PARTS]
+    if "pooler" not in named:  # it reads the mean of the tokens, say, and not [CLS]
+        own += [name for name in ("classifier", "multiple_choice") if name in named]
     left = [name for name in own if not weights.matches(name, choice.ignore)]
     if left:
+        heads = {*own, *named} - {"encoder", "pooler"}
         raise errors.InputError(
-            f"{folder} has {', '.join(left)}, which only a task of bert_jax computes: "
-            "finetune, evaluate and predict read it; to have the encoder alone, leave "
-            f"the head behind with --ignore={','.join([*own, 'classifier', 'tagger'])}"
+            f"{folder} has a head ({', '.join(left)}) that only a task of bert_jax "
+            "computes: finetune, evaluate and predict read it; to have the encoder "
+            f"alone, leave the head behind with --ignore={','.join(sorted(heads))}"
         )
 
 
@@ -74,12 +87,24 @@ def write(folder: Path, given: weights.Weights, *, dtype: str) -> None:
         "model": dataclasses.asdict(given.config),
         "labels": list(given.labels),
         "parts": list(given.parts),
+        "problem_type": given.problem_type,
+        "head_dropout": given.head_dropout,
     }
     flat = places.flat(given.params)
     made = {path: x.astype(tensors.DTYPES[dtype]) for path, x in flat.items()}
     tensors.write_safetensors(folder / PARAMETERS, made, {"format": FORMAT})
     text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
     (folder / CONFIG).write_text(text, encoding="utf-8")
+
+
+def _head(folder: Path, parts: frozenset[str]) -> tuple[str, float | None]:
+    """Returns what the config says of a head, if it is there."""
+    path = folder / CONFIG
+    kind, dropout = weights.head_of(
+        json_file.read_object(path), "head_dropout", str(path)
+    )
+    has_dropout = {*_CLASSIFYING, "multiple_choice"} & parts
+    return (kind if "classifier" in parts else "", dropout if has_dropout else None)
 
 
 def _num_labels(found: weights.Found) -> int:

@@ -18,6 +18,11 @@ from bert_jax.formats import places
 from bert_jax.model import config
 from bert_jax.model import parts as model_parts
 
+# Hugging Face's names for a softmax, for one sigmoid a class, and for numbers.
+SINGLE_LABEL = "single_label_classification"
+MULTI_LABEL = "multi_label_classification"
+REGRESSION = "regression"
+PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
 _LISTED = 6  # names that a message shows before it counts the others
 
 
@@ -30,11 +35,16 @@ class Weights:
       params: our tree, float32 numpy arrays, stacked over layers; the vocabulary has no
         padding. Its top level names the parts.
       labels: the names of the classes of a classifier or tagger, by their numbers.
+      problem_type: what a classifier's outputs mean, one of `PROBLEM_TYPES`; "" where
+        nothing says so.
+      head_dropout: before the last linear map; None for that of the hidden layers.
     """
 
     config: config.BertConfig
     params: PyTree
     labels: tuple[str, ...] = ()
+    problem_type: str = ""
+    head_dropout: float | None = None
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -136,6 +146,31 @@ class Found:
     where: str
 
 
+def head_of(
+    tree: Mapping[str, Any], dropout_key: str, where: str
+) -> tuple[str, float | None]:
+    """Returns `problem_type` and the dropout of the head that a config names.
+
+    Raises:
+      InputError: the first is unknown, or the second no share.
+    """
+    kind = tree["problem_type"] if "problem_type" in tree else None
+    if kind not in (None, "", *PROBLEM_TYPES):
+        raise errors.InputError(
+            f"{where}: problem_type is {kind!r}: use one of {', '.join(PROBLEM_TYPES)}"
+        )
+    dropout = tree[dropout_key] if dropout_key in tree else None
+    if dropout is None:
+        return kind or "", None
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float):
+        dropout = repr(dropout)
+    if isinstance(dropout, str) or not 0 <= dropout < 1:
+        raise errors.InputError(
+            f"{where}: {dropout_key} is {dropout}: it must lie from 0 to below 1"
+        )
+    return kind or "", float(dropout)
+
+
 def matches(name: str, patterns: Iterable[str]) -> bool:
     """Says whether a name is one of these names or fits one of these patterns."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
@@ -157,10 +192,11 @@ def assemble(
       InputError: a tensor is missing or left over and not named, or has a wrong shape
         or dtype.
     """
-    wanted = wanted | set(model_parts.missing_parts(tuple(wanted)))
-    ignored_parts = {name for name in wanted if name in choice.ignore}
-    ignored_parts |= _with_dependents(ignored_parts, wanted)
+    needed = wanted | set(model_parts.missing_parts(tuple(wanted)))
+    ignored_parts = {name for name in needed if name in choice.ignore}
+    ignored_parts |= _with_dependents(ignored_parts, needed)
     wanted = wanted - ignored_parts
+    wanted = wanted | set(model_parts.missing_parts(tuple(wanted)))
     every = places_of(wanted)
     missing = _missing(every, found, choice)
     dropped = _with_dependents({p.ours.split("/")[0] for p in missing}, wanted)
@@ -175,7 +211,7 @@ def assemble(
     left_out = ignored_parts | dropped
     known = {
         name
-        for place in places_of(wanted | ignored_parts)
+        for place in places_of(needed)
         if place.ours.split("/")[0] in left_out
         for name in place.theirs
     }

@@ -56,6 +56,48 @@ def test_positions_of_roberta_begin_behind_the_padding(tmp_path):
     assert (read.bert.position_offset, read.bert.max_length) == (2, 5)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "key"),
+    [("bert", "classifier_dropout"), ("roberta", "classifier_dropout")]
+    + [("electra", "classifier_dropout"), ("albert", "classifier_dropout_prob")]
+    + [("distilbert", "seq_classif_dropout")],
+)
+def test_the_head_has_a_dropout_and_a_problem_of_its_own(tmp_path, model_type, key):
+    changes = {"type_vocab_size": 0} if model_type == "distilbert" else {}
+    bert = config.BertConfig(30, 8, 2, 2, 9, model_type=model_type, **changes)
+    parts = frozenset({"encoder", "pooler", "classifier"})
+    tree = huggingface_config.tree(
+        bert, parts, ("a", "b"), "float32", "multi_label_classification", 0.25
+    )
+    assert tree[key] == 0.25
+    assert tree["problem_type"] == "multi_label_classification"
+    read = _read(tmp_path, tree)
+    assert (read.problem_type, read.head_dropout) == (tree["problem_type"], 0.25)
+    plain = huggingface_config.tree(bert, parts, ("a", "b"), "float32")
+    assert key not in plain and "problem_type" not in plain
+    plain |= {"problem_type": None, key: None}
+    read = _read(tmp_path, plain)
+    assert (read.problem_type, read.head_dropout) == ("", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"problem_type": "clustering"},
+            "problem_type is 'clustering': use one of sin",
+        ),
+        ({"classifier_dropout": 1.0}, "classifier_dropout is 1.0: it must lie from 0"),
+        ({"classifier_dropout": True}, "classifier_dropout is True: it must lie"),
+        ({"classifier_dropout": "0.1"}, "classifier_dropout is '0.1': it must lie"),
+        ({"classifier_dropout": -0.1}, "it must lie from 0 to below 1"),
+    ],
+)
+def test_a_head_that_cannot_be_is_refused(tmp_path, changes, words):
+    with pytest.raises(errors.InputError, match=words):
+        _read(tmp_path, BERT | changes)
+
+
 def test_distilbert_has_names_of_its_own(tmp_path):
     tree = {
         "model_type": "distilbert",

@@ -1,5 +1,6 @@
 """Our own folder of exchange: its bytes, its labels, and what can be wrong with it."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -82,6 +83,26 @@ def test_bfloat16_is_half_the_bytes_and_rounded_once(given, tmp_path):
     found = read.params["pooler"]["dense"]["kernel"]
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, rounded)
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [("classifier", "regression"), ("tagger", ""), ("multiple_choice", "")],
+)
+def test_the_dropout_and_the_problem_belong_to_the_head(tmp_path, head, kind):
+    made = small_weights.weights_of("pooler", head)
+    made = dataclasses.replace(made, problem_type="regression", head_dropout=0.25)
+    native.write(tmp_path, made, dtype="float32")
+    read, _ = native.read(tmp_path)
+    assert (read.problem_type, read.head_dropout) == (kind, 0.25)
+    without, _ = native.read(tmp_path, weights.Choice(ignore=(head,)))
+    assert (without.problem_type, without.head_dropout) == ("", None)
+    change_tree(tmp_path, problem_type="DELETED", head_dropout="DELETED")
+    read, _ = native.read(tmp_path)  # as files of before have it
+    assert (read.problem_type, read.head_dropout) == ("", None)
+    change_tree(tmp_path, head_dropout=2)
+    with pytest.raises(errors.InputError, match="model.json: head_dropout is 2: it"):
+        native.read(tmp_path)
 
 
 @pytest.mark.parametrize("head", ["classifier", "tagger"])
