@@ -168,6 +168,19 @@ class FinetuningRun:
             )
             jax.eval_shape(replace, self.shapes, self.shapes)
 
+    def check_head(self) -> None:
+        """Raises InputError for a given head that is not the one of the task."""
+        heads = {*self.start.given} - {"encoder", "pooler"}
+        wanted = places.flat({name: self.shapes[name] for name in heads})
+        given = places.flat({name: self.start.given[name] for name in heads})
+        for name, x in given.items():
+            if name not in wanted or wanted[name].shape != x.shape:
+                raise errors.InputError(
+                    f"init.head is given, and {name} of {self.settings.init_from} has "
+                    f"the shape {list(x.shape)}, which is not that of this task: name "
+                    "its classes in data.labels, or leave init.head out"
+                )
+
     def adversarial(self) -> adversarial.Adversarial | None:
         """Returns the step against the model that the recipe asks for."""
         epsilon = self.settings.recipe.adversarial_epsilon
@@ -239,7 +252,10 @@ def assemble(settings: Settings, workdir: Path) -> FinetuningRun:
     sharding.check_batch_size(run.batch_size, run.accumulation_steps, mesh)
     stream.check_loader(settings.data.loader)
     files = finetuning_data.read(settings)
-    learned = task_setup.learn(settings, files["train"])
+    given = task_weights.given_head(settings, workdir)
+    learned = task_setup.learn(settings, files["train"], given)
+    if given is not None and settings.data.task == "classification":
+        files = {n: task_setup.named(x, learned.labels) for n, x in files.items()}
     head = task_setup.head(settings, learned)
     start = _start(settings, workdir, task_model.parts(head))
     made = task_setup.build(
@@ -263,6 +279,7 @@ def assemble(settings: Settings, workdir: Path) -> FinetuningRun:
         settings, start, learned, made, mesh, splits["train"], splits["dev"], test
     )
     assembled.check_recipe()
+    assembled.check_head()
     return assembled
 
 

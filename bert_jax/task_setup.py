@@ -6,6 +6,7 @@ Training, evaluation and prediction build it here alike.
 import collections
 import dataclasses
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from bert_jax.tasks import (
     regression,
     roles,
     span,
+    tag_schemes,
     tagging,
     task,
 )
@@ -109,16 +111,27 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def learn(settings: Settings, examples: Sequence[Any]) -> task_folders.Learned:
+def learn(
+    settings: Settings,
+    examples: Sequence[Any],
+    given: task_folders.Learned | None = None,
+) -> task_folders.Learned:
     """Returns what a task must know of its training examples.
+
+    Args:
+      given: what the head that is given has learned; its classes and scale stay.
 
     Raises:
       InputError: labels are missing, or not those of the config; a class has one
         example only; all scores are equal.
     """
     kind = settings.data.task
+    if kind in ("classification", "tagging", "srl") and given is not None:
+        return _with_labels(settings, given)
     if kind == "classification":
         return task_folders.Learned(labels=_classes(settings, examples))
+    if kind == "regression" and given is not None:
+        return given
     if kind in ("regression", "matching"):
         return _scores(settings, examples)
     if kind in ("tagging", "srl"):
@@ -128,6 +141,36 @@ def learn(settings: Settings, examples: Sequence[Any]) -> task_folders.Learned:
         unanswered = any(x.impossible for x in examples)
         return task_folders.Learned(impossible=unanswered)
     return task_folders.Learned()
+
+
+_NUMBERED = re.compile(r"LABEL_\d+")  # what transformers calls classes without names
+
+
+def _with_labels(
+    settings: Settings, given: task_folders.Learned
+) -> task_folders.Learned:
+    """Returns what a given head has learned, with the names of its classes.
+
+    Raises:
+      InputError: it has none and `data.labels` neither, or other ones.
+    """
+    named, names = given_labels(settings.data.labels), given.labels
+    if not named and not names:
+        raise errors.InputError(
+            f"init.head is given, and {settings.init_from} names no classes: name them "
+            "in data.labels, in the order of the head"
+        )
+    are_numbered = all(map(_NUMBERED.fullmatch, names))
+    fits = named == names or (are_numbered and len(named) == len(names))
+    if named and names and not fits:
+        raise errors.InputError(
+            f"data.labels names {', '.join(named)}, and the head of "
+            f"{settings.init_from} has {', '.join(names)}: leave data.labels out"
+        )
+    labels, scheme = named or names, given.scheme
+    if settings.data.task != "classification":
+        scheme = scheme or tag_schemes.of_labels(labels)
+    return dataclasses.replace(given, labels=labels, scheme=scheme)
 
 
 def _classes(settings: Settings, examples: Sequence[Any]) -> tuple[str, ...]:
@@ -160,7 +203,7 @@ def _classes(settings: Settings, examples: Sequence[Any]) -> tuple[str, ...]:
 
 def _by_number(label: str) -> tuple[bool, float, str]:
     """Sorts numbers by their size, and before names."""
-    number = label.lstrip("-").isdigit()
+    number = re.fullmatch(r"-?[0-9]+", label) is not None
     return (not number, float(label) if number else 0.0, label)
 
 
@@ -190,11 +233,16 @@ def given_labels(text: str) -> tuple[str, ...]:
 
 
 def named(examples: Sequence[Any], labels: tuple[str, ...]) -> list[Any]:
-    """Returns examples whose labels are names, where the file numbers the classes."""
+    """Returns examples whose labels are names, where the file numbers the classes.
+
+    Where a class is named by a number itself, nothing is counted.
+    """
+    numbers = {str(number): name for number, name in enumerate(labels)}
+    if any(label.isdigit() for label in labels):
+        numbers = {}
 
     def name(label: str) -> str:
-        is_number = label not in labels and label.isdigit() and int(label) < len(labels)
-        return labels[int(label)] if is_number else label
+        return numbers[label] if label in numbers else label
 
     return [
         example

@@ -151,6 +151,24 @@ def architecture(path: Path) -> config.BertConfig:
     return huggingface_config.read(huggingface.config_file(folder)).bert
 
 
+def labels(path: Path) -> tuple[str, ...]:
+    """Returns the names of the classes of a model folder, without reading its weights.
+
+    Raises:
+      InputError: as `read`.
+    """
+    path = _of_run(path)
+    kind = kind_of(path)
+    folder = path if path.is_dir() else path.parent
+    if kind == "bert_jax":
+        return native.read_config(folder)[1]
+    if kind == "tensorflow1":
+        return tensorflow1.read_config(folder)[1]
+    if kind == "huggingface":
+        return huggingface_config.read(huggingface.config_file(folder)).labels
+    return ()  # pretraining has no classes
+
+
 def tokenizer_folder(path: Path) -> Path:
     """Returns where a model folder keeps its tokenizer."""
     path = _of_run(path)

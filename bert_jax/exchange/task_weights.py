@@ -76,6 +76,24 @@ def read(
     return Start(bert, tokenizer, places.nested(flat), left, sums)
 
 
+def given_head(
+    settings: finetuning_configuration.FinetuningConfig, workdir: Path
+) -> task_folders.Learned | None:
+    """Returns what a head that is given has learned, or None if it is drawn fresh.
+
+    Of a run that is resumed, the best model says it.
+
+    Raises:
+      InputError: the folder holds no model.
+    """
+    if settings.init.head != "given":
+        return None
+    folder = task_folders.best(workdir) or Path(settings.init_from)
+    if task_folders.is_task(folder):
+        return dataclasses.replace(task_folders.read(folder).learned, threshold=None)
+    return task_folders.Learned(labels=model_folders.labels(folder))
+
+
 def _read(
     folder: Path, ignore: tuple[str, ...]
 ) -> tuple[PyTree, model_config.BertConfig, tokenizers.Tokenizer, dict[str, str]]:
