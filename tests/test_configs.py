@@ -17,6 +17,7 @@ SIZES = ("tiny", "mini", "small", "medium", "base", "large")
 NAMES = [
     "demo",
     "demo_en",
+    "demo_long:first",
     *(f"pretrain:{size}" for size in SIZES),
     "pretrain:base,phase=2",
     "pretrain:large,lamb",
@@ -78,3 +79,13 @@ def test_chinese_configs_mask_whole_words():
         config = _config(f"pretrain_zh:{size}")
         assert config.data.whole_word
         assert config.text.segmenter == "jieba"
+
+
+def test_the_second_phase_of_the_long_demo_takes_what_the_first_has():
+    config = _config("demo_long:second")
+    config.init_from = "runs/demo_long_first"
+    settings = configuration.parse(config)
+    assert settings.size == settings.text.vocab == configuration.GIVEN
+    first = configuration.parse(_config("demo_long:first"))
+    assert settings.data.max_seq_length == 4 * first.data.max_seq_length
+    assert settings.run.batch_size * 4 == first.run.batch_size
