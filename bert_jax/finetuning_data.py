@@ -75,6 +75,18 @@ def read(settings: Settings) -> dict[str, list[Any]]:
     return made
 
 
+def that_name_labels(settings: Settings, files: Mapping[str, list[Any]]) -> list[Any]:
+    """Returns the examples whose labels a run knows: those of the training file.
+
+    What was held out of it is among them: a rare label may stand there alone.
+    """
+    data = settings.data
+    is_whole = data.dev or data.folds or settings.sweep.folds
+    if is_whole or data.task not in ("classification", "tagging", "srl"):
+        return files["train"]
+    return [*files["train"], *files["dev"]]
+
+
 def _file(settings: Settings, name: str, path: str) -> list[Any]:
     """Reads one file, and says what was read."""
     found = read_examples.read(task_setup.request(settings, path))

@@ -253,7 +253,8 @@ def assemble(settings: Settings, workdir: Path) -> FinetuningRun:
     stream.check_loader(settings.data.loader)
     files = finetuning_data.read(settings)
     given = task_weights.given_head(settings, workdir)
-    learned = task_setup.learn(settings, files["train"], given)
+    naming = finetuning_data.that_name_labels(settings, files)
+    learned = task_setup.learn(settings, naming, given)
     if given is not None and settings.data.task == "classification":
         files = {n: task_setup.named(x, learned.labels) for n, x in files.items()}
     head = task_setup.head(settings, learned)

@@ -122,6 +122,23 @@ def test_what_is_held_out_shares_no_text_with_training():
         assert {getattr(x, of) for x in dev}.isdisjoint(getattr(x, of) for x in train)
 
 
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({"data__dev": ""}, ["a", "b"]),
+        ({}, ["a"]),
+        ({"data__dev": "", "data__folds": 2}, ["a"]),
+        ({"data__dev": "", "sweep__folds": 2}, ["a"]),
+        ({"data__dev": "", "data__task": "regression"}, ["a"]),
+    ],
+)
+def test_labels_are_those_of_the_whole_training_file(place, changes, known):
+    config = tiny_tasks.config(place, **changes)
+    settings = finetuning_configuration.parse(config)
+    files = {"train": ["a"], "dev": ["b"]}
+    assert finetuning_data.that_name_labels(settings, files) == known
+
+
 class _Rows(regression.Regression):
     """A task that makes one row an example, and cuts two of them."""
 
