@@ -54,7 +54,8 @@ ENGLISH = (
             "data.dev": "en_sentiment/dev.txt",
             "data.format": "space",
             "data.max_seq_length": 64,
-            "run.num_train_epochs": 1.0,
+            "run.num_train_epochs": 2.0,
+            "optimizer.learning_rate": 2e-4,
         },
     ),
     Case(
@@ -70,7 +71,7 @@ ENGLISH = (
             "data.columns.label": "2",
             "data.columns.text": "4",
             "data.max_seq_length": 48,
-            "run.num_train_epochs": 2.0,
+            "run.num_train_epochs": 1.0,
         },
     ),
     Case(
@@ -111,7 +112,7 @@ ENGLISH = (
             "data.train": "en_ner/train.txt",
             "data.dev": "en_ner/valid.txt",
             "data.max_seq_length": 128,
-            "run.num_train_steps": 300,
+            "run.num_train_steps": 200,
         },
         dev_part=0.3,
     ),
@@ -128,7 +129,7 @@ ENGLISH = (
             # `transformers` has no dropout before the ends of answers.
             "head.dropout": 0.0,
             "run.batch_size": 8,
-            "run.num_train_steps": 100,
+            "run.num_train_steps": 80,
         },
     ),
     Case(

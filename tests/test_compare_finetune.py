@@ -35,11 +35,11 @@ EXACT = {
     "optimizer__warmup_fraction": 0.3,
 }
 HEADS = {
-    "classification": ("BertForSequenceClassification", 2),
-    "regression": ("BertForSequenceClassification", 1),
-    "tagging": ("BertForTokenClassification", 3),
-    "srl": ("BertForTokenClassification", 4),
-    "span": ("BertForQuestionAnswering", 2),
+    "classification": ("BertForSequenceClassification", ("cat", "dog")),
+    "regression": ("BertForSequenceClassification", ("score",)),
+    "tagging": ("BertForTokenClassification", ("O", "B-PET", "I-PET")),
+    "srl": ("BertForTokenClassification", ("O", "ARG0", "ARG1", "V")),
+    "span": ("BertForQuestionAnswering", ("start", "end")),
 }
 
 
@@ -129,7 +129,8 @@ def folder(place):
             num_attention_heads=4,
             intermediate_size=64,
             max_position_embeddings=24,
-            num_labels=labels,
+            id2label=dict(enumerate(labels)),
+            label2id={label: at for at, label in enumerate(labels)},
             initializer_range=0.1,
         )
         torch.manual_seed(5)
