@@ -71,8 +71,16 @@ class Classification(model_task.ModelTask):
         return hot if self.multi_label else np.argmax(hot, axis=1).astype(np.int32)
 
     def weights(self, batch: task.Batch) -> dict[str, Float[Array, ""]]:
-        """Returns the number of examples."""
-        return {"class": jnp.sum(batch[labelled_rows.WEIGHTS])}
+        """Returns the number of examples, or the weights of their classes.
+
+        Weights of several labels a text are those of what is there (torch's
+        `pos_weight`), and divide nothing.
+        """
+        weights = batch[labelled_rows.WEIGHTS]
+        if self.recipe.class_weights and not self.multi_label:
+            of_classes = jnp.array(self.recipe.class_weights, jnp.float32)
+            weights = weights * of_classes[batch["labels"]]
+        return {"class": jnp.sum(weights)}
 
     def losses(
         self, params: PyTree, batch: task.Batch, key: Array
