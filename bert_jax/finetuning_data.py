@@ -55,9 +55,10 @@ def read(settings: Settings) -> dict[str, list[Any]]:
     made = {name: _file(settings, name, path) for name, path in paths.items() if path}
     folds = data.folds or settings.sweep.folds
     if folds:
-        if folds > len(made["train"]):
+        count = len({*groups_of(made["train"]).tolist()})
+        if folds > count:
             raise errors.InputError(
-                f"{folds} folds are more than the {len(made['train'])} examples of "
+                f"{folds} folds are more than the {count} different texts of "
                 f"{data.train}: each is to have one at least"
             )
         return made | {"dev": made["train"]}
@@ -112,17 +113,29 @@ def held_out(examples: Sequence[Any], share: float) -> tuple[list[Any], list[Any
     """
     cut: dict[bool, list[Any]] = {False: [], True: []}
     for example in examples:
-        text = example.context if hasattr(example, "context") else example.text
+        text = _said_first(example)
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
         cut[int.from_bytes(digest[:8], "big") < share * 2**64].append(example)
     return cut[False], cut[True]
+
+
+def _said_first(example: Any) -> str:
+    """Returns the text of an example by which it belongs with others."""
+    return example.context if hasattr(example, "context") else example.text
+
+
+def groups_of(examples: Sequence[Any]) -> np.ndarray:
+    """Returns a number for each example, the same for those with the same text."""
+    number: dict[str, int] = {}
+    texts = map(_said_first, examples)
+    return np.array([number.setdefault(text, len(number)) for text in texts], np.int64)
 
 
 def table(
     name: str, of_task: task.FineTuned, examples: Sequence[Any]
 ) -> labelled_rows.Table:
     """Returns the rows of examples, and says how many there are and what was cut."""
-    made = of_task.table(examples)
+    made = dataclasses.replace(of_task.table(examples), groups=groups_of(examples))
     commands.say(
         f"{name}: {len(made):,} rows of up to {int(made.lengths.max())} tokens, "
         f"{int(made.lengths.sum()):,} in all{_counts(made.notes)}"

@@ -157,8 +157,8 @@ def _with_labels(
     named, names = given_labels(settings.data.labels), given.labels
     if not named and not names:
         raise errors.InputError(
-            f"init.head is given, and {settings.init_from} names no classes: name them "
-            "in data.labels, in the order of the head"
+            f"init.head is given, and {settings.init_from} names no classes: give a "
+            f"model for {settings.data.task}, or name those of its head in data.labels"
         )
     are_numbered = all(map(_NUMBERED.fullmatch, names))
     fits = named == names or (are_numbered and len(named) == len(names))

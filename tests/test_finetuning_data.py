@@ -65,11 +65,27 @@ def test_a_file_too_small_to_hold_out(place):
 def test_folds_are_cut_out_of_train(place):
     made = _read(place, data__dev="", data__folds=5)
     assert made["dev"] is made["train"] and len(made["train"]) == 50
-    with pytest.raises(errors.InputError, match="51 folds are more than the 50 exam"):
-        _read(place, data__dev="", data__folds=51)
-    with pytest.raises(errors.InputError, match="51 folds are more than the 50 exam"):
-        _read(place, data__dev="", sweep__folds=51)
-    assert len(_read(place, data__dev="", sweep__folds=50)["dev"]) == 50
+    with open(place / "train.tsv", "a", encoding="utf-8") as file:
+        file.write("the cat\tcat\nthe cat\tdog\n")
+    with pytest.raises(errors.InputError, match="52 folds are more than the 51 diff"):
+        _read(place, data__dev="", data__folds=52)
+    with pytest.raises(errors.InputError, match="52 folds are more than the 51 diff"):
+        _read(place, data__dev="", sweep__folds=52)
+    assert len(_read(place, data__dev="", sweep__folds=51)["dev"]) == 52
+
+
+def test_examples_of_a_text_are_a_group():
+    def question(context, question):
+        return data_examples.QuestionExample("f", "0", question, context)
+
+    made = [question("a", "?"), question("b", "?"), question("a", "!")]
+    assert finetuning_data.groups_of(made).tolist() == [0, 1, 0]
+    words = ((0, 1),)
+    made = [
+        data_examples.TaggedExample("f", "0", text, words, ("V",), at)
+        for text, at in (("x", 0), ("x", 0), ("y", 0))
+    ]
+    assert finetuning_data.groups_of(made).tolist() == [0, 0, 1]
 
 
 def test_numbers_become_the_names_of_a_file_of_classes(place):
@@ -150,8 +166,9 @@ class _Rows(regression.Regression):
 
 
 def test_rows_and_what_was_cut_are_said(capsys):
-    made = finetuning_data.table("dev", object.__new__(_Rows), ["a", "b", "c"])
-    assert len(made) == 3
+    texts = [data_examples.TextExample("f", "0", text) for text in "aba"]
+    made = finetuning_data.table("dev", object.__new__(_Rows), texts)
+    assert made.groups is not None and made.groups.tolist() == [0, 1, 0]
     assert capsys.readouterr().err == (
         "dev: 3 rows of up to 4 tokens, 9 in all (rows cut: 2)\n"
     )

@@ -146,7 +146,7 @@ def test_a_given_head_keeps_its_classes_and_its_scale():
         ((), "no,yes", ("no", "yes")),
         (("LABEL_0", "LABEL_1", "LABEL_2"), "no,yes", "has LABEL_0, LABEL_1, LABEL_2"),
         (("dog", "cat"), "cat,dog", "data.labels names cat, dog, and the head of"),
-        ((), "", "names no classes: name them in data.labels"),
+        ((), "", "names no classes: give a model for"),
     ],
 )
 def test_classes_without_names_are_named_by_the_config(names, asked, expected):

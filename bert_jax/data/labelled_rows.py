@@ -28,6 +28,8 @@ class Table:
         padded with zeros. `segment_ids` (1 on every token) is among them.
       fixed: name -> an array [n, ...] with one entry a row.
       examples: [n], the number of the example that each row is of.
+      groups: a number for each example, the same for those that are never parted by
+        folds, as all questions of a context; None where each is on its own.
       notes: how often something was done that a user must know of, by what it is.
     """
 
@@ -35,6 +37,7 @@ class Table:
     fixed: dict[str, np.ndarray]
     examples: Int[np.ndarray, " n"]
     notes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    groups: Int[np.ndarray, " m"] | None = None
 
     @functools.cached_property
     def lengths(self) -> Int[np.ndarray, " n"]:
@@ -99,17 +102,21 @@ class TrainingRows:
 
     @functools.cached_property
     def folds_of_rows(self) -> Int[np.ndarray, " n"]:
-        """The part that each row is in: all rows of an example in the same one.
+        """The part that each row is in: all rows of a group in the same one.
 
-        Examples are dealt out in the order of their length, so parts are alike.
+        Groups are dealt out in the order of their length, so parts are alike.
         """
-        count = int(self.table.examples.max()) + 1
+        table = self.table
+        groups = np.arange(int(table.examples.max()) + 1)
+        if table.groups is not None:
+            groups = np.unique(table.groups, return_inverse=True)[1]
+        of_rows, count = groups[table.examples], int(groups.max()) + 1
         first = np.full(count, np.iinfo(np.int64).max)
-        np.minimum.at(first, self.table.examples, self._bucket_of_rows)
+        np.minimum.at(first, of_rows, self._bucket_of_rows)
         order = np.argsort(first, kind="stable")
         part = np.empty(count, np.int64)
         part[order] = np.arange(count) % max(self.folds, 1)
-        return part[self.table.examples]
+        return part[of_rows]
 
     @property
     def is_held_out(self) -> Bool[np.ndarray, " n"]:

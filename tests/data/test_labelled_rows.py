@@ -96,6 +96,17 @@ def test_lengths_are_the_same_for_every_seed_and_fold():
     assert len(lengths) == 1
 
 
+def test_folds_keep_groups_of_examples_whole():
+    groups = np.array([7, 7, 3, 3, 3, 9, 1, 1])
+    owners = np.array([0, 1, 1, 2, 3, 4, 5, 6, 7])
+    ids = [np.ones(2 + n % 3, np.int32) for n in range(9)]
+    table = labelled_rows.Table({"segment_ids": ids}, {}, owners, {}, groups)
+    found = labelled_rows.TrainingRows(table, 4, 0, 3, folds=4, fold=0).folds_of_rows
+    parts = {group: {*found[groups[owners] == group]} for group in (7, 3, 9, 1)}
+    assert all(len(part) == 1 for part in parts.values())
+    assert set.union(*parts.values()) == {0, 1, 2, 3}
+
+
 def test_folds_part_the_rows_and_keep_examples_whole():
     examples = [row // 2 for row in range(len(LENGTHS))]
     table = table_of(examples=examples)

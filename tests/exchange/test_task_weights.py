@@ -149,7 +149,7 @@ def test_a_given_head_of_other_classes_is_refused(place, tmp_path):
     path.write_text(json.dumps(tree | {"id2label": {"0": "cat", "1": "bird"}}))
     refused("the label 'dog' is none of the 2 of the model .cat, bird")
     path.write_text(json.dumps({k: v for k, v in tree.items() if k != "id2label"}))
-    refused("names no classes: name them in data.labels")
+    refused("names no classes: give a model for")
     refused(r"the shape \[2\], which is not that of", data__labels="cat,dog,bird")
 
 
