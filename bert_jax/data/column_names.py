@@ -183,6 +183,8 @@ def _label(
     name = request.columns.label
     if name and not request.needs_labels and not _is_there(name, names):
         return None
+    if request.task == "matching" and not name and _score(names, usual, request, where):
+        return None  # scores say more, as in SICK; name the label to have both
     found = _given_or_usual(name, "label", names, usual, _LABELS, where)
     if found is None and request.needs_labels and request.task != "matching":
         raise _no_label(names, "label", where)

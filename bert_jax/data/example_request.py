@@ -37,7 +37,8 @@ class Columns:
       id: of the example.
       text: the first text; the context of a multiple choice.
       text_pair: the second text; of a multiple choice, what every choice begins with.
-      label: of classification, matching and multiple choice.
+      label: of classification, matching and multiple choice; of matching it is guessed
+        only where there is no score.
       score: the number of a regression, or of matching.
       choices: one column a choice, or one list of them.
       token: of CoNLL and CoNLL-U; guessed: 1 and 2.

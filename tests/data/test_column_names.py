@@ -86,7 +86,11 @@ def test_a_regression_has_a_score_that_may_be_called_its_label():
 
 def test_matching_has_a_label_or_a_score_or_neither():
     chosen = choose(USUAL["SICK"][0], "matching")
+    assert (chosen.label, chosen.score) == (None, "relatedness_score")
+    named = {"label": "entailment_judgment"}
+    chosen = choose(USUAL["SICK"][0], "matching", columns=named)
     assert (chosen.label, chosen.score) == ("entailment_judgment", "relatedness_score")
+    assert choose("sentence1 sentence2 label", "matching").label == "label"
     chosen = choose("sentence1 sentence2", "matching")
     assert (chosen.label, chosen.score) == (None, None)
 

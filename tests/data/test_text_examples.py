@@ -43,7 +43,9 @@ def test_a_regression_has_scores_and_matching_both(tmp_path):
     assert read(path, "regression").examples == [
         examples.TextExample(where, "4", "a", "b", None, 3.6)
     ]
-    assert read(path, "matching").examples == [
+    assert read(path, "matching").examples == read(path, "regression").examples
+    named = columns(label="entailment_judgment")
+    assert read(path, "matching", columns=named).examples == [
         examples.TextExample(where, "4", "a", "b", ("NEUTRAL",), 3.6)
     ]
     assert read(path).examples == [
