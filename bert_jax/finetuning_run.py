@@ -351,10 +351,25 @@ def _start(
     """Reads the weights; of a run that is resumed, only what it is made of."""
     if not checkpoint.steps(workdir / workdirs.CHECKPOINTS):
         return task_weights.read(settings, wanted)
-    tree = json_file.read_object(workdir / workdirs.CONFIG)
-    given = {n: x for n, x in tree["model"].items() if n != "size"}
     tokenizer = tokenizers.load(workdir / workdirs.TOKENIZER, require_mask=False)
-    return task_weights.Start(model_config.BertConfig(**given), tokenizer, {})
+    return task_weights.Start(_recorded(workdir), tokenizer, {})
+
+
+def _recorded(workdir: Path) -> model_config.BertConfig:
+    """Returns the architecture of a run that is resumed."""
+    path = workdir / workdirs.CONFIG
+    tree = json_file.read_object(path)
+    if "recipe" not in tree:
+        raise errors.InputError(
+            f"{workdir} is the workdir of another command than finetune: name another"
+        )
+    try:
+        recorded = finetuning_configuration.parse(tree)
+    except errors.InputError as error:
+        raise errors.InputError(
+            f"{path} was written by another version or changed by hand: {error}"
+        ) from None
+    return model_config.BertConfig(**recorded.model)
 
 
 def _say_start(

@@ -188,6 +188,11 @@ def read_settings(folder: Path) -> configuration.PretrainingConfig:
         raise errors.InputError(
             f"{path} is not the record of a run of bert_jax: it has no group 'run'"
         )
+    if "recipe" in tree:
+        raise errors.InputError(
+            f"{folder} is the workdir of a run of finetune, and not of pretrain; what "
+            "it has learned is in best/, from its first evaluation on"
+        )
     # Runs of before the group existed started from nothing, or from what fitted.
     tree = {"init": dataclasses.asdict(configuration.InitConfig())} | tree
     try:

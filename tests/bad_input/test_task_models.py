@@ -6,6 +6,9 @@ import shutil
 import pytest
 import small_place
 import tiny_models
+import tiny_tasks
+
+from bert_jax import finetune
 
 HEAD = "sentence\tlabel\n"
 GOOD = f"{HEAD}a cat\tcat\na dog\tdog\nthe cat\tcat\nthe dog\tdog\n"
@@ -132,6 +135,60 @@ def test_evaluate(shell, models, tmp_path, model, words, message):
     assert (done.code, done.out) == (2, "")
     assert message in done.message
     assert (small_place.files(tmp_path), small_place.files(models)) == before
+
+
+@pytest.fixture(scope="module")
+def workdir(models):
+    """A run of two steps, and its checkpoint."""
+    config = tiny_tasks.config(models, run__num_train_steps=2, run__save_every_steps=2)
+    finetune.train(config, models / "trained")
+    return models / "trained"
+
+
+def test_a_run_without_a_model_yet(shell, workdir, tmp_path):
+    shutil.copytree(workdir, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "best")
+    before = small_place.files(tmp_path)
+    for command, *arguments in (
+        ("predict", f"--model={tmp_path / 'run'}", "the cat"),
+        ("evaluate", f"--workdir={tmp_path / 'run'}"),
+        ("convert", f"--input={tmp_path / 'run'}", f"--output={tmp_path / 'out'}")
+        + ("--to=huggingface",),
+    ):
+        done = shell(command, *arguments)
+        assert (done.code, done.out) == (2, "")
+        assert "run of finetune, and not of pretrain; what it has lear" in done.message
+        assert small_place.files(tmp_path) == before
+
+
+def test_workdirs_that_are_not_of_this_run(shell, models, workdir, tmp_path):
+    def start(*changes):
+        before = small_place.files(tmp_path)
+        steps = ("--config.run.num_train_steps=2", "--config.run.save_every_steps=2")
+        done = shell(
+            "finetune",
+            f"--config={models / 'tiny.py'}",
+            f"--workdir={tmp_path / 'run'}",
+            *steps,
+            *changes,
+        )
+        assert (done.code, done.out) == (2, "")
+        assert small_place.files(tmp_path) == before
+        return done.message
+
+    shutil.copytree(workdir, tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    tree = json.loads(config.read_text())
+    message = start("--config.run.seed=9")
+    assert "run.seed was 0 and is 9. Use another --workdir, or resume" in message
+    config.write_text(json.dumps({"run": {}, "model": {}}))
+    assert "is the workdir of another command than finetune" in start()
+    config.write_text(json.dumps(tree | {"more": {}}))
+    assert "another version or changed by hand: unknown config key more" in start()
+    config.write_text(json.dumps(tree)[:99])
+    assert "config.json is not JSON" in start()
+    config.unlink()
+    assert "config.json does not exist" in start()
 
 
 def _swap_labels(best):
