@@ -160,6 +160,12 @@ class FinetuningRun:
     def check_recipe(self) -> None:
         """Raises InputError for a recipe that the model cannot have."""
         self.optimizer(1)
+        drawn = {*self.shapes} - {*self.start.given} if self.start.given else {}
+        if self.settings.recipe.lora_rank and "pooler" in drawn:
+            raise errors.InputError(
+                "recipe.lora_rank leaves the pooler as it is, and that of "
+                f"{self.settings.init_from} is not there: set head.pooling=mean"
+            )
         count = self.settings.recipe.reinit_layers
         if count:
             layers = self.start.bert.num_hidden_layers

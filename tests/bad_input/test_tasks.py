@@ -254,6 +254,7 @@ def given(finetune, tmp_path):
         ("span", ["model.num_hidden_layers=3"], "model.num_hidden_layers is 3, and th"),
         ("span", ["data.max_seq_length=32"], "exceeds the 24 positions of the model"),
         ("span", ["recipe.reinit_layers=3"], "this model has 2"),
+        ("span", ["recipe.lora_rank=2"], "leaves the pooler as it is, and that of"),
     ],
 )
 def test_weights_to_start_from(given, tasks, tmp_path, kind, changes, words):
