@@ -212,6 +212,7 @@ def test_submissions_are_as_the_glue_server_takes_them(glue):
     assert len(said["MNLI-m.tsv"]) == 5
 
 
+@pytest.mark.slow
 def test_submissions_are_as_the_clue_server_takes_them(clue):
     results, place = clue
     folder = place / "run" / "predictions"
@@ -235,6 +236,7 @@ def test_submissions_are_as_the_clue_server_takes_them(clue):
     assert _rows(place)["OCNLI"]["deviation"] is None
 
 
+@pytest.mark.slow
 def test_finished_tasks_are_not_run_again(clue, monkeypatch, capsys):
     results, place = clue
 
@@ -269,6 +271,7 @@ def _fake(monkeypatch, stop_at=""):
     return trained
 
 
+@pytest.mark.slow
 def test_a_stopped_suite_goes_on_behind_its_finished_tasks(tmp_path, monkeypatch):
     _write_glue(tmp_path)
     config = _config("glue", tmp_path, tasks="cola,stsb,mnli")

@@ -81,6 +81,7 @@ def test_each_member_equals_its_own_run(swept, place, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_member_of_a_fold_equals_the_run_that_leaves_it_out(place, tmp_path):
     changes = STEPS | {"data__dev": ""}
     config = tiny_tasks.config(place, **changes, sweep__folds=3)
@@ -113,6 +114,7 @@ def test_the_best_model_has_the_settings_of_its_own_run(swept):
     assert not best.settings.sweep.is_on
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_resumes(swept, place, tmp_path, monkeypatch):
     def stop(self, step, *rest):
         if step == 10:

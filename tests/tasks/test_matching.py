@@ -245,6 +245,7 @@ def scored(task, params, data):
     return task.score(data, made), made
 
 
+@pytest.mark.slow
 def test_cosine_overfits_scores():
     task = task_of(lowest=1.0, highest=5.0)
     params, losses = trained(task, SCORED, steps=150)
@@ -255,6 +256,7 @@ def test_cosine_overfits_scores():
     assert set(metrics) == {"spearman", "pearson"}
 
 
+@pytest.mark.slow
 def test_in_batch_overfits_pairs_and_finds_their_second_texts():
     task = task_of("in_batch")
     params, losses = trained(task, PAIRS, steps=80)

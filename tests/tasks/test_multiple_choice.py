@@ -127,6 +127,7 @@ def test_probabilities_are_those_of_the_choices_alone(params):
         assert (prediction["label"], prediction["choice"]) == (best, one.choices[best])
 
 
+@pytest.mark.slow
 def test_a_few_examples_are_learnt():
     it = task()
     params = small_models.trained(it, EXAMPLES, 60)

@@ -96,6 +96,7 @@ def test_r_drop_adds_the_squared_difference_of_two_dropouts():
     assert float(sums["regression"]) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_few_scores_are_learned_and_scored():
     it = of(mean=3.0, deviation=1.5)
     params = small_models.trained(it, EXAMPLES, 80)

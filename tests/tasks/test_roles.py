@@ -236,6 +236,7 @@ def test_what_is_learnt_of_examples():
 
 
 @pytest.mark.parametrize("head", [{}, JOINT])
+@pytest.mark.slow
 def test_the_roles_of_each_predicate_are_learnt_by_heart(head):
     """Anna and Bob swap their roles between the predicates of one sentence.
 

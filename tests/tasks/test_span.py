@@ -306,6 +306,7 @@ CHINESE_EXAMPLES: list[data_examples.QuestionExample] = [
 @pytest.mark.parametrize(
     ("questions", "version2"), [(EXAMPLES, True), (CHINESE_EXAMPLES, False)]
 )
+@pytest.mark.slow
 def test_a_few_examples_are_learnt(questions, version2):
     it = task(version2, max_seq_length=24, doc_stride=6)
     params = small_models.trained(it, questions, 200)

@@ -436,6 +436,7 @@ def test_what_is_learnt_of_examples():
 
 
 @pytest.mark.parametrize("head", [{}, {"recurrent_size": 19}, {"crf": True}])
+@pytest.mark.slow
 def test_eight_sentences_are_learnt_by_heart(head):
     task = tagger(head=head)
     table = task.table(SENTENCES)
