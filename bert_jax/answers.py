@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import re
 import sys
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from absl import flags
 from bert_jax import (
     commands,
     errors,
+    finetuning_data,
     prediction_files,
     task_predictor,
     task_setup,
@@ -66,12 +68,13 @@ def write(folder: Path, arguments: list[str], request: Request) -> int:
     model = task_predictor.load(folder, request.dtype, repair=request.repair)
     several = bool(model.made.settings.data.multi_label)
     prediction_files.check(request.format, model.kind, several)
-    examples = _examples(model, arguments, request)
+    notes: Counter[str] = Counter()
+    examples = _examples(model, arguments, request, notes)
     # Whoever types is answered line by line.
     is_typed = not arguments and request.input is None and sys.stdin.isatty()
     window = 1 if is_typed else task_predictor.WINDOW
     with tqdm.tqdm(unit=" examples", disable=request.output is None) as progress:
-        said = _counted(model.stream(examples, window), progress)
+        said = _counted(model.stream(examples, window, notes), progress)
         made = prediction_files.lines(request.format, model.kind, said)
         if request.output is None:
             for line in made:
@@ -81,6 +84,8 @@ def write(folder: Path, arguments: list[str], request: Request) -> int:
                 for line in made:
                     file.write(line.encode("utf-8"))
         count = progress.n
+    if told := finetuning_data.counts(notes):
+        commands.say(f"{count:,} examples{told}")
     return count
 
 
@@ -116,7 +121,10 @@ def _counted(said: Iterator[Any], progress: Any) -> Iterator[Any]:
 
 
 def _examples(
-    model: task_predictor.TaskPredictor, arguments: list[str], request: Request
+    model: task_predictor.TaskPredictor,
+    arguments: list[str],
+    request: Request,
+    notes: Counter[str],
 ) -> Iterator[Any]:
     """Yields the examples of the arguments, of a file or of standard input."""
     if arguments:
@@ -133,7 +141,7 @@ def _examples(
         yield from _of_lines(model.kind, request.input, numbered)
     else:
         with naming_flags():
-            yield from read_examples.iterate(reading(model, request))
+            yield from read_examples.iterate(reading(model, request), notes)
 
 
 def _decoded(stream: Any) -> Iterator[tuple[int, str]]:

@@ -17,6 +17,7 @@ import dataclasses
 import json
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 from absl import flags
@@ -26,6 +27,7 @@ from bert_jax import (
     commands,
     errors,
     experiments,
+    finetuning_data,
     score_report,
     task_predictor,
     task_setup,
@@ -94,11 +96,14 @@ def evaluate_task(
     request = dataclasses.replace(request, input=path)
     with answers.naming_flags():
         asked = answers.reading(model, request, needs_labels=True)
-        examples = read_examples.read(asked).examples
+        found = read_examples.read(asked)
+    examples = found.examples
     if model.kind == "classification":
         examples = task_setup.named(examples, model.made.learned.labels)
-    commands.say(f"{len(examples):,} examples of {path}")
-    scored, _ = model.scores(examples)
+    notes = Counter(found.notes)
+    scored, _ = model.scores(examples, notes)
+    told = finetuning_data.counts(notes)
+    commands.say(f"{len(examples):,} examples of {path}{told}")
     name = name or re.sub(r"\W+", "_", Path(path).stem).strip("_") or "data"
     about = {"model": str(folder), "data": path, "examples": len(examples)}
     score_report.write(scored, folder / "eval", name, about)

@@ -95,11 +95,11 @@ def _file(settings: Settings, name: str, path: str) -> list[Any]:
     if settings.data.task == "classification":
         labels = task_setup.given_labels(settings.data.labels)
         examples = task_setup.named(examples, labels)
-    commands.say(f"{name}: {len(examples):,} examples of {path}{_counts(found.notes)}")
+    commands.say(f"{name}: {len(examples):,} examples of {path}{counts(found.notes)}")
     return examples
 
 
-def _counts(notes: Mapping[str, int]) -> str:
+def counts(notes: Mapping[str, int]) -> str:
     """Returns what happened how often, in brackets, or nothing."""
     told = [f"{what}: {count:,}" for what, count in notes.items() if count]
     return f" ({', '.join(told)})" if told else ""
@@ -138,6 +138,6 @@ def table(
     made = dataclasses.replace(of_task.table(examples), groups=groups_of(examples))
     commands.say(
         f"{name}: {len(made):,} rows of up to {int(made.lengths.max())} tokens, "
-        f"{int(made.lengths.sum()):,} in all{_counts(made.notes)}"
+        f"{int(made.lengths.sum()):,} in all{counts(made.notes)}"
     )
     return made

@@ -1,6 +1,7 @@
 """A fine-tuned model that is ready to say something of new texts."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,21 @@ class TaskPredictor:
         """
         return self.of_examples(raw_examples.of_values(self.kind, values))
 
-    def of_examples(self, examples: Sequence[Any]) -> list[task.Prediction]:
-        """Returns one prediction an example, in their order, whatever their labels."""
+    def of_examples(
+        self, examples: Sequence[Any], notes: Counter[str] | None = None
+    ) -> list[task.Prediction]:
+        """Returns one prediction an example, in their order, whatever their labels.
+
+        `notes` is counted up with what was done to rows, as that some were cut.
+        """
         if not examples:
             return []
         each = self._each
         bare = [data_examples.unlabelled(example) for example in examples]
-        return each.predictions(self.params, bare, each.task.table(bare))
+        table = each.task.table(bare)
+        if notes is not None:
+            notes.update(table.notes)
+        return each.predictions(self.params, bare, table)
 
     @property
     def _each(self) -> predictors.Predictor:
@@ -64,22 +73,27 @@ class TaskPredictor:
         return dataclasses.replace(self.predictor, task=unranked)
 
     def stream(
-        self, examples: Iterable[Any], size: int = WINDOW
+        self,
+        examples: Iterable[Any],
+        size: int = WINDOW,
+        notes: Counter[str] | None = None,
     ) -> Iterator[tuple[Any, task.Prediction]]:
         """Yields every example with its prediction; memory holds a window of `size`."""
         window: list[Any] = []
         for example in examples:
             window.append(example)
             if len(window) == size:
-                yield from zip(window, self.of_examples(window), strict=True)
+                yield from zip(window, self.of_examples(window, notes), strict=True)
                 window = []
-        yield from zip(window, self.of_examples(window), strict=True)
+        yield from zip(window, self.of_examples(window, notes), strict=True)
 
     def scores(
-        self, examples: Sequence[Any]
+        self, examples: Sequence[Any], notes: Counter[str] | None = None
     ) -> tuple[scores.Scores, list[task.Prediction]]:
-        """Scores labelled examples."""
+        """Scores labelled examples; `notes` as in `of_examples`."""
         table = self.predictor.task.table(examples)
+        if notes is not None:
+            notes.update(table.notes)
         return self.predictor.scores(self.params, examples, table)
 
 

@@ -9,7 +9,7 @@ import pytest
 import tiny_models
 import tiny_tasks
 
-from bert_jax import answers, errors, task_predictor
+from bert_jax import answers, errors, evaluate, task_predictor
 from bert_jax.data import read_examples
 
 
@@ -152,6 +152,18 @@ def test_the_output_is_there_when_it_is_whole(predict, tmp_path):
     done = predict("classification", f"--input={path}", f"--output={output}")
     assert done.code == 0
     assert len(output.read_text().splitlines()) == 3
+
+
+def test_what_is_cut_is_counted(predict, models, capfd):
+    done = predict("classification", "the cat " * 40, "a dog", "the dog " * 30)
+    assert done.code == 0
+    assert done.err == "3 examples (rows cut: 2, tokens cut off: 96)\n"
+    path = models("classification").parent / "long.tsv"
+    path.write_text(f"sentence\tlabel\n{'the cat ' * 40}\tcat\na dog\tdog\n")
+    request = answers.Request(input=str(path))
+    evaluate.evaluate_task(models("classification"), request)
+    told = f"2 examples of {path} (rows cut: 1, tokens cut off: 58)"
+    assert told in capfd.readouterr().err
 
 
 def test_files_are_read_window_by_window(models, monkeypatch, capfd):
