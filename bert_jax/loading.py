@@ -6,7 +6,7 @@ model.predict(["这家酒店很好"])
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Model:
     execution: encoder.Execution = encoder.Execution()
     task: task_predictor.TaskPredictor | None = None
 
-    def predict(self, values: Sequence[Any]) -> list[dict[str, Any]]:
+    def predict(self, values: Iterable[Any]) -> list[dict[str, Any]]:
         """Returns what a fine-tuned model says of each text, as a dict.
 
         A value is a text; of other tasks a pair, or (question, context), (context,

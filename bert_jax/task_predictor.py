@@ -39,7 +39,7 @@ class TaskPredictor:
         """The task, as `classification`."""
         return self.made.settings.data.task
 
-    def predict(self, values: Sequence[Any]) -> list[task.Prediction]:
+    def predict(self, values: Iterable[Any]) -> list[task.Prediction]:
         """Returns one prediction a value; `data.raw_examples` says what values are.
 
         Raises:

@@ -10,11 +10,11 @@ or a dict with those names and perhaps an `id`, as in a line of JSON.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bert_jax import errors
-from bert_jax.data import example_request, examples
+from bert_jax.data import cell_values, example_request, examples
 from bert_jax.text import characters
 
 # What a value of two parts holds, by task.
@@ -34,7 +34,7 @@ _TOKEN = re.compile(rf"(?!\s){_CJK}|(?:(?!{_CJK})\w)+|[^\w\s]")
 
 
 def of_values(
-    task: str, values: Sequence[Any], names: Sequence[str] | None = None
+    task: str, values: Iterable[Any], names: Sequence[str] | None = None
 ) -> list[examples.Example]:
     """Returns one example a value.
 
@@ -46,7 +46,7 @@ def of_values(
     Raises:
       InputError: a value is not what the task takes; the message says what is.
     """
-    if isinstance(values, str):
+    if isinstance(values, str | bytes):
         raise errors.InputError('give a list of texts, as in ["one", "another"]')
     return [
         _example(task, value, names[at] if names else f"value {at + 1}", str(at))
@@ -88,15 +88,17 @@ def _fields(task: str, value: Any, where: str) -> dict[str, Any]:
     if not {*needed} <= {*value} or not all(_fits(name, value[name]) for name in value):
         raise _wrong(task, where)
     for name in names:
-        if name in value and _is_empty(value[name]):
-            raise errors.InputError(f"{where}: {name} is empty: give a text")
+        for text in _texts(value[name]) if name in value else ():
+            if not text.strip():
+                raise errors.InputError(f"{where}: {name} is empty: give a text")
+            cell_values.check_unicode(text, where)
     return value
 
 
-def _is_empty(part: Any) -> bool:
-    """Says whether a text, or one of several, is blank."""
-    texts = [part] if isinstance(part, str) else part
-    return any(isinstance(text, str) and not text.strip() for text in texts)
+def _texts(part: Any) -> list[str]:
+    """Returns the text of a part, or the texts of several."""
+    several = [part] if isinstance(part, str) else part
+    return [text for text in several if isinstance(text, str)]
 
 
 def _fits(name: str, part: Any) -> bool:

@@ -1,5 +1,6 @@
 """What a person or a program hands over: texts, pairs, questions, choices."""
 
+import numpy as np
 import pytest
 
 from bert_jax import errors
@@ -97,6 +98,8 @@ WRONG = [
     ("classification", " \t", "text is empty"),
     ("classification", ("a", " "), "text_pair is empty"),
     ("matching", "a", "matching takes text and text_pair: give (text, text_pair)"),
+    ("tagging", "a \ud800 cat", "character 2 of 'a \\ud800 cat'... is half of a"),
+    ("multiple_choice", ("a", ["b", "\udcff"]), "character 0 of '\\udcff'... is half"),
     ("tagging", "  ", "text is empty"),
     ("tagging", ("a", "b"), "tagging takes text: give (text)"),
     ("span", "who ?", "span takes question and context: give (question, context)"),
@@ -125,6 +128,14 @@ def test_what_a_task_does_not_take_is_said(task, value, words):
     assert words in str(raised.value)
 
 
-def test_a_text_alone_is_no_list():
+@pytest.mark.parametrize("values", ["a cat", b"a cat"])
+def test_a_text_alone_is_no_list(values):
     with pytest.raises(errors.InputError, match='give a list of texts, as in \\["one"'):
-        raw_examples.of_values("classification", "a cat")
+        raw_examples.of_values("classification", values)
+
+
+def test_values_may_be_an_array_or_come_one_by_one():
+    texts = np.array(["a cat", "a dog"])
+    for values in (texts, iter(texts), ("a cat", "a dog")):
+        made = raw_examples.of_values("classification", values)
+        assert [x.text for x in made] == ["a cat", "a dog"]
