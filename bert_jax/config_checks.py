@@ -8,7 +8,7 @@ from typing import Any
 from bert_jax import errors
 
 
-def typed(group: str, kind: type, values: Mapping[str, Any]) -> Any:
+def typed(group: str, kind: type, values: Any) -> Any:
     """Builds one group, after checking its keys and the types of its values.
 
     Raises:

@@ -171,23 +171,32 @@ LONGER = {"run__num_train_steps": 120, "run__eval_every_steps": 40}
             "data__dev": "",
             "data__dev_share": 0.3,
         },
-        {
-            "head__pooling": "bilstm",
-            "head__recurrent_size": 16,
-            "recipe__focal_gamma": 2.0,
-            "recipe__class_weights": "balanced",
-            "recipe__average_decay": 0.9,
-            "recipe__layer_decay": 0.9,
-        },
+        pytest.param(
+            {
+                "head__pooling": "bilstm",
+                "head__recurrent_size": 16,
+                "recipe__focal_gamma": 2.0,
+                "recipe__class_weights": "balanced",
+                "recipe__average_decay": 0.9,
+                "recipe__layer_decay": 0.9,
+            },
+            marks=pytest.mark.slow,
+        ),
         {"recipe__lora_rank": 4},
-        {"recipe__adversarial_epsilon": 0.5, "run__accumulation_steps": 2},
-        {
-            "recipe__reinit_layers": 1,
-            "recipe__frozen_layers": 1,
-            "data__dev": "",
-            "data__folds": 3,
-            "data__fold": 1,
-        },
+        pytest.param(
+            {"recipe__adversarial_epsilon": 0.5, "run__accumulation_steps": 2},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {
+                "recipe__reinit_layers": 1,
+                "recipe__frozen_layers": 1,
+                "data__dev": "",
+                "data__folds": 3,
+                "data__fold": 1,
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda changes: next(iter(changes)).split("__")[1],
 )

@@ -177,6 +177,7 @@ def _rows(place):
     return {row["title"]: row for row in tree["rows"]}
 
 
+@pytest.mark.slow
 def test_the_table_has_all_scores_of_the_runs_of_each_seed(glue):
     results, place = glue
     assert set(results) == {"cola", "stsb", "mnli"}
@@ -196,6 +197,7 @@ def test_the_table_has_all_scores_of_the_runs_of_each_seed(glue):
     assert [line for line in rows if line.startswith("STS-B")] == ["STS-B"]
 
 
+@pytest.mark.slow
 def test_submissions_are_as_the_glue_server_takes_them(glue):
     _, place = glue
     folder = place / "run" / "predictions"
