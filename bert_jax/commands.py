@@ -16,7 +16,8 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from bert_jax import config_file, errors
+from bert_jax import errors
+from bert_jax.settings import config_file
 
 _INTERRUPTED, _READER_GONE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells do
 

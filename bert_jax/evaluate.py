@@ -22,19 +22,12 @@ from pathlib import Path
 
 from absl import flags
 
-from bert_jax import (
-    answers,
-    commands,
-    errors,
-    experiments,
-    finetuning_data,
-    score_report,
-    task_predictor,
-    task_setup,
-    workdirs,
-)
+from bert_jax import commands, errors, experiments, workdirs
 from bert_jax.data import manifest, read_examples
 from bert_jax.exchange import task_folders
+from bert_jax.finetuning import splits, task_setup
+from bert_jax.prediction import answers, task_predictor
+from bert_jax.reporting import score_report
 from bert_jax.scoring import scores
 from bert_jax.tasks import heldout
 from bert_jax.training import checkpoint, state
@@ -102,7 +95,7 @@ def evaluate_task(
         examples = task_setup.named(examples, model.made.learned.labels)
     notes = Counter(found.notes)
     scored, _ = model.scores(examples, notes)
-    told = finetuning_data.counts(notes)
+    told = splits.counts(notes)
     commands.say(f"{len(examples):,} examples of {path}{told}")
     name = name or re.sub(r"\W+", "_", Path(path).stem).strip("_") or "data"
     about = {"model": str(folder), "data": path, "examples": len(examples)}

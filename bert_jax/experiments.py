@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import optax
 
-from bert_jax import configuration, errors
+from bert_jax import errors
 from bert_jax.data import instances, store, stream
 from bert_jax.model import config as model_config
 from bert_jax.model import flops, heads
 from bert_jax.objectives import Masking
+from bert_jax.settings import configuration
 from bert_jax.tasks import baselines, heldout, pretraining
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import loop, optimizer, progress, sharding

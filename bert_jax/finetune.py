@@ -9,7 +9,7 @@ python -m bert_jax.finetune --config=configs/finetune.py:classification --config
 FOLDER is a run of `pretrain` or anything that `convert` reads. The same command again
 resumes, or says that the run is finished. The best model is kept in best/, its scores
 in eval/, what it predicts in predictions/. `--config.sweep.seeds=5` trains five side by
-side; bert_jax/finetuning_groups.py explains every key.
+side; bert_jax/settings/finetuning_groups.py explains every key.
 """  # noqa: E501
 
 import dataclasses
@@ -20,22 +20,13 @@ from typing import Any
 import jax
 from absl import flags
 
-from bert_jax import (
-    commands,
-    errors,
-    finetuning_baselines,
-    finetuning_configuration,
-    finetuning_data,
-    finetuning_run,
-    json_file,
-    score_report,
-    sweeps,
-    task_predictor,
-    task_setup,
-    workdirs,
-)
+from bert_jax import commands, errors, json_file, workdirs
 from bert_jax.data import labelled_rows
 from bert_jax.exchange import task_folders
+from bert_jax.finetuning import assembly, baselines, splits, sweeps, task_setup
+from bert_jax.prediction import task_predictor
+from bert_jax.reporting import score_report
+from bert_jax.settings import finetuning_configuration
 from bert_jax.training import checkpoint, loop, state, writer
 
 _EXAMPLE = (
@@ -95,7 +86,7 @@ def _run(
     allow_changed_config: bool,
 ) -> Finetuned:
     """Does what `train` does, for settings that are parsed."""
-    run = finetuning_run.assemble(settings, workdir)
+    run = assembly.assemble(settings, workdir)
     workdirs.prepare(workdir)
     _record(run, workdir, allow_changed_config)
     if not settings.sweep.is_on:
@@ -105,9 +96,7 @@ def _run(
     return _finish_sweep(made, workdir)
 
 
-def _record(
-    run: finetuning_run.FinetuningRun, workdir: Path, allow_changed: bool
-) -> None:
+def _record(run: assembly.FinetuningRun, workdir: Path, allow_changed: bool) -> None:
     """Writes config.json and the tokenizer of the run."""
     bert = dataclasses.asdict(run.start.bert)
     full = dataclasses.replace(run.settings, model=bert)
@@ -124,7 +113,7 @@ def _record(
     )
 
 
-def _train(run: finetuning_run.FinetuningRun, workdir: Path) -> None:
+def _train(run: assembly.FinetuningRun, workdir: Path) -> None:
     """Runs the loop from where the run stands to its end."""
     settings, data = run.settings, run.settings.data
     rows = run.rows(settings.run.seed, data.folds, data.fold)
@@ -178,7 +167,7 @@ def _train(run: finetuning_run.FinetuningRun, workdir: Path) -> None:
 
 
 def _start(
-    run: finetuning_run.FinetuningRun,
+    run: assembly.FinetuningRun,
     checkpoints: checkpoint.Checkpoints,
     shapes: state.TrainState,
     transformation: Any,
@@ -201,8 +190,8 @@ class _Keeper:
 
     def __init__(
         self,
-        run: finetuning_run.FinetuningRun,
-        dev: finetuning_data.Split,
+        run: assembly.FinetuningRun,
+        dev: splits.Split,
         workdir: Path,
         log: writer.Writer,
         record: dict[str, Any],
@@ -243,7 +232,7 @@ def _line(step: int, name: str, metrics: dict[str, float], better: bool) -> str:
 
 
 def _plan(
-    run: finetuning_run.FinetuningRun, rows: labelled_rows.TrainingRows, steps: int
+    run: assembly.FinetuningRun, rows: labelled_rows.TrainingRows, steps: int
 ) -> str:
     """Returns what is about to be trained."""
     bert, settings = run.start.bert, run.settings
@@ -260,7 +249,7 @@ def _plan(
     )
 
 
-def _finish(run: finetuning_run.FinetuningRun, workdir: Path) -> Finetuned:
+def _finish(run: assembly.FinetuningRun, workdir: Path) -> Finetuned:
     """Scores the best model, writes what it predicts, and returns the metrics."""
     folder = task_folders.best(workdir)
     if folder is None:
@@ -287,7 +276,7 @@ def _finish(run: finetuning_run.FinetuningRun, workdir: Path) -> Finetuned:
                 score_report.write(scores, workdir / "eval", split.name, about)
                 _write_predictions(workdir, split.name, predictions)
                 print(f"\n{split.name}:\n{score_report.text(scores)}")
-    compared = finetuning_baselines.compare(
+    compared = baselines.compare(
         run, metrics, workdir, lambda alone, place: _run(alone, place, False).metrics
     )
     if compared and jax.process_index() == 0:

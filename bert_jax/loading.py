@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
-from bert_jax import errors, features, task_predictor
+from bert_jax import errors
 from bert_jax.data import buckets
 from bert_jax.exchange import model_folders, task_folders
 from bert_jax.formats import sentence_encoder, weights
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder, heads, parts
+from bert_jax.prediction import features, task_predictor
 from bert_jax.text import tokenizer as tokenizers
 
 Guesses = list[tuple[str, float]]

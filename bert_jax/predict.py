@@ -30,8 +30,9 @@ from pathlib import Path
 import tqdm
 from absl import flags
 
-from bert_jax import answers, commands, errors, feature_files, loading
+from bert_jax import commands, errors, loading
 from bert_jax.exchange import task_folders
+from bert_jax.prediction import answers, feature_files
 
 TASKS = ("auto", "answer", "fill_mask", "features")
 _EXAMPLE = 'python -m bert_jax.predict --model=runs/demo "今天天气很[MASK]。"'

@@ -13,9 +13,10 @@ from typing import cast
 
 from absl import flags
 
-from bert_jax import commands, configuration, errors
+from bert_jax import commands, errors
 from bert_jax.data import corpus, finished_folder, manifest, sources, store_build
 from bert_jax.exchange import initial_weights
+from bert_jax.settings import configuration
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.text import vocabulary, words
 

@@ -13,9 +13,10 @@ from typing import Any
 import jax
 from absl import flags
 
-from bert_jax import commands, configuration, experiments, prepare, report, workdirs
+from bert_jax import commands, experiments, prepare, report, workdirs
 from bert_jax.data import instances, stream
 from bert_jax.exchange import initial_weights
+from bert_jax.settings import configuration
 from bert_jax.tasks import heldout
 from bert_jax.training import checkpoint, loop, state, writer
 

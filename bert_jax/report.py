@@ -5,9 +5,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bert_jax import configuration, loading, workdirs
+from bert_jax import loading, workdirs
 from bert_jax.data import instances, store
 from bert_jax.model import config as model_config
+from bert_jax.settings import configuration
 from bert_jax.tasks import heldout
 from bert_jax.training import state, writer
 

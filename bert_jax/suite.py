@@ -20,22 +20,13 @@ from typing import Any
 import jax
 from absl import flags
 
-from bert_jax import (
-    commands,
-    errors,
-    finetune,
-    finetuning_configuration,
-    json_file,
-    prediction_files,
-    suite_configuration,
-    suite_data,
-    suite_table,
-    sweeps,
-    task_predictor,
-    workdirs,
-)
+from bert_jax import commands, errors, finetune, json_file, workdirs
 from bert_jax.data import read_examples
+from bert_jax.finetuning import sweeps
 from bert_jax.formats import whole_file
+from bert_jax.prediction import prediction_files, task_predictor
+from bert_jax.settings import finetuning_configuration
+from bert_jax.suites import suite_configuration, suite_data, suite_table
 
 _EXAMPLE = (
     "python -m bert_jax.suite --config=configs/glue.py --config.init_from=FOLDER "

@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 
-from bert_jax import configuration, errors
+from bert_jax import errors
 from bert_jax.model import config as model_config
+from bert_jax.settings import configuration
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import checkpoint
 

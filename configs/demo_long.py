@@ -15,7 +15,7 @@ settings that are not named here.
 
 from pathlib import Path
 
-from bert_jax import config_file
+from bert_jax.settings import config_file
 
 PHASES = ("first", "second")
 

@@ -15,7 +15,7 @@ TPUs, four days. With `lamb`, the large batches of You et al. 2019 (arXiv:1904.0
 here.
 """
 
-from bert_jax import configuration
+from bert_jax.settings import configuration
 
 SIZES = ("tiny", "mini", "small", "medium", "base", "large")
 

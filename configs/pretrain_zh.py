@@ -11,7 +11,7 @@ mini, small, medium, base, large. Option: `phase=2` (512 tokens). Cui et al. 201
 LAMB; this is AdamW. Not run at full length here.
 """
 
-from bert_jax import configuration
+from bert_jax.settings import configuration
 
 SIZES = ("tiny", "mini", "small", "medium", "base", "large")
 

@@ -29,8 +29,9 @@ import jax.numpy as jnp
 import torch_finetune
 from absl import flags
 
-from bert_jax import commands, errors, finetuning_data, finetuning_run
-from bert_jax import predictor as predictors
+from bert_jax import commands, errors
+from bert_jax.finetuning import assembly, splits
+from bert_jax.finetuning import predictor as predictors
 from bert_jax.tasks import task
 from bert_jax.training import sharding, state
 
@@ -50,7 +51,7 @@ Trained = Callable[[int], list[task.Prediction]]
 class Ours:
     """Runs of ours that differ by their seed and share their compiled programs."""
 
-    run: finetuning_run.FinetuningRun
+    run: assembly.FinetuningRun
     num_train_steps: int
     shapes: state.TrainState
     transformation: Any
@@ -75,7 +76,7 @@ class Ours:
         return self.predictor.predictions(run.scored(now), dev.examples, dev.table)
 
 
-def ours(run: finetuning_run.FinetuningRun, num_train_steps: int) -> Ours:
+def ours(run: assembly.FinetuningRun, num_train_steps: int) -> Ours:
     """Compiles the step of `finetune.train`, with the seed as an argument."""
     transformation, schedule = run.optimizer(num_train_steps)
     shapes = state.abstract(run.init, transformation, run.mesh)
@@ -103,17 +104,15 @@ def ours(run: finetuning_run.FinetuningRun, num_train_steps: int) -> Ours:
     return Ours(run, num_train_steps, shapes, transformation, jitted, run.predictor())
 
 
-def assemble(
-    case: Case, data: Path, start: dict[str, Any]
-) -> finetuning_run.FinetuningRun:
+def assemble(case: Case, data: Path, start: dict[str, Any]) -> assembly.FinetuningRun:
     """Reads the data and the weights of a case, and cuts dev to the part it scores."""
     settings = finetune_cases.settings(case, data, start)
-    run = finetuning_run.assemble(settings, Path())
+    run = assembly.assemble(settings, Path())
     if case.dev_part == 1.0:
         return run
-    _, examples = finetuning_data.held_out(run.dev.examples, case.dev_part)
-    table = finetuning_data.table("part of dev", run.task, examples)
-    dev = finetuning_data.Split("dev", examples, table)
+    _, examples = splits.held_out(run.dev.examples, case.dev_part)
+    table = splits.table("part of dev", run.task, examples)
+    dev = splits.Split("dev", examples, table)
     return dataclasses.replace(run, dev=dev)
 
 
@@ -142,7 +141,7 @@ def measure(
     """Yields the record of every run, done now or before."""
     known = {_key(record): record for record in read(results)}
     for case, starts in cases:
-        made: dict[str, tuple[finetuning_run.FinetuningRun, Trained]] = {}
+        made: dict[str, tuple[assembly.FinetuningRun, Trained]] = {}
         for seed in range(seeds):
             for side, start in starts.items():
                 record = {
@@ -173,8 +172,8 @@ def _prepared(
     side: str,
     data: Path,
     start: dict[str, Any],
-    made: dict[str, tuple[finetuning_run.FinetuningRun, Trained]],
-) -> tuple[finetuning_run.FinetuningRun, Trained]:
+    made: dict[str, tuple[assembly.FinetuningRun, Trained]],
+) -> tuple[assembly.FinetuningRun, Trained]:
     """Returns the run of a side, shared by both of English, and what trains it."""
     shared = [run for run, _ in made.values()] if side in ENGLISH_SIDES else []
     run = shared[0] if shared else assemble(case, data, start)

@@ -14,7 +14,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from bert_jax import config_file, finetune, sweeps
+from bert_jax import finetune
+from bert_jax.finetuning import sweeps
+from bert_jax.settings import config_file
 
 RECIPES: dict[str, dict[str, Any]] = {
     "plain": {},

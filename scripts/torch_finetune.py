@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax import errors, finetuning_run
+from bert_jax import errors
 from bert_jax.data import labelled_rows
+from bert_jax.finetuning import assembly
 from bert_jax.tasks import task
 from bert_jax.training import optimizer
 
@@ -28,7 +29,7 @@ _FORBIDDEN = np.float32(-1e9)
 
 
 def predictions(
-    run: finetuning_run.FinetuningRun, seed: int, num_train_steps: int
+    run: assembly.FinetuningRun, seed: int, num_train_steps: int
 ) -> list[task.Prediction]:
     """Trains on the rows of a run with a seed, and returns what is said of dev.
 
@@ -51,7 +52,7 @@ def _torch() -> Any:
     return torch
 
 
-def _model(run: finetuning_run.FinetuningRun) -> Any:
+def _model(run: assembly.FinetuningRun) -> Any:
     """Loads the folder's weights in float32, with a head as transformers draws it."""
     import torch
     import transformers
@@ -90,7 +91,7 @@ def groups(model: Any, config: optimizer.OptimizerConfig) -> list[dict[str, Any]
 
 
 def _train(
-    model: Any, run: finetuning_run.FinetuningRun, seed: int, num_train_steps: int
+    model: Any, run: assembly.FinetuningRun, seed: int, num_train_steps: int
 ) -> None:
     """Does the steps of a run."""
     import torch
@@ -182,7 +183,7 @@ def _tensors(model: Any, arrays: task.Batch) -> dict[str, Any]:
     return made
 
 
-def _outputs(model: Any, run: finetuning_run.FinetuningRun) -> task.Outputs:
+def _outputs(model: Any, run: assembly.FinetuningRun) -> task.Outputs:
     """Returns what the model says of every row of dev, as `task.predict` names it."""
     import torch
 
@@ -200,7 +201,7 @@ def _outputs(model: Any, run: finetuning_run.FinetuningRun) -> task.Outputs:
 
 
 def _batches(
-    run: finetuning_run.FinetuningRun,
+    run: assembly.FinetuningRun,
 ) -> Iterator[tuple[np.ndarray, task.Batch]]:
     return labelled_rows.in_order(
         run.dev.table,

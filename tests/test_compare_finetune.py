@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import tiny_tasks
 
-from bert_jax import errors, finetune, finetuning_configuration, finetuning_run
+from bert_jax import errors, finetune
+from bert_jax.finetuning import assembly
+from bert_jax.settings import finetuning_configuration
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -111,7 +113,7 @@ def _settings(place, task, **changes):
 
 def _assembled(config):
     settings = finetuning_configuration.parse(config)
-    return finetuning_run.assemble(settings, Path())
+    return assembly.assemble(settings, Path())
 
 
 @pytest.fixture(scope="module")

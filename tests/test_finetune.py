@@ -8,8 +8,9 @@ import pytest
 import tiny_tasks
 
 import bert_jax
-from bert_jax import answers, errors, evaluate, finetune
+from bert_jax import errors, evaluate, finetune
 from bert_jax.exchange import task_folders
+from bert_jax.prediction import answers
 from bert_jax.training import writer
 
 
@@ -146,8 +147,8 @@ def test_the_best_model_is_kept_by_the_named_metric(place, monkeypatch):
         value = next(values, 0.0)
         return (made[0].__class__({**made[0].metrics, "ece": value}), made[1])
 
-    call = finetune.finetuning_run.predictor.Predictor.scores
-    monkeypatch.setattr(finetune.finetuning_run.predictor.Predictor, "scores", scores)
+    call = finetune.assembly.predictor.Predictor.scores
+    monkeypatch.setattr(finetune.assembly.predictor.Predictor, "scores", scores)
     for metric, step in (("ece", "10"), ("accuracy", None)):
         config = tiny_tasks.config(place, run__keep_best=metric)
         made = finetune.train(config, place / f"by_{metric}")

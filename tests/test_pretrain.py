@@ -12,16 +12,9 @@ import numpy as np
 import pytest
 import tiny_run
 
-from bert_jax import (
-    configuration,
-    errors,
-    evaluate,
-    experiments,
-    loading,
-    pretrain,
-    report,
-)
+from bert_jax import errors, evaluate, experiments, loading, pretrain, report
 from bert_jax.model import parts as model_parts
+from bert_jax.settings import configuration
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import state
 

@@ -8,16 +8,10 @@ from pathlib import Path
 import pytest
 import tiny_tasks
 
-from bert_jax import (
-    errors,
-    finetune,
-    suite,
-    suite_configuration,
-    suite_data,
-    suite_table,
-    task_setup,
-)
+from bert_jax import errors, finetune, suite
 from bert_jax.data import read_examples
+from bert_jax.finetuning import task_setup
+from bert_jax.suites import suite_configuration, suite_data, suite_table
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SMALL = {

@@ -14,12 +14,13 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, PyTree
 
-from bert_jax import configuration, errors, workdirs
+from bert_jax import errors, workdirs
 from bert_jax.data import manifest
 from bert_jax.exchange import model_folders
 from bert_jax.formats import places, weights
 from bert_jax.model import config as model_config
 from bert_jax.model import parts
+from bert_jax.settings import configuration
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import checkpoint, sharding
 

@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bert_jax import configuration, json_file, workdirs
+from bert_jax import json_file, workdirs
 from bert_jax.data import manifest, sources
+from bert_jax.settings import configuration
 from bert_jax.training import writer
 
 Table = list[tuple[str, ...]]  # the first row is the head

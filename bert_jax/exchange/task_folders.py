@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import PyTree
 
-from bert_jax import errors, finetuning_configuration, json_file
+from bert_jax import errors, json_file
 from bert_jax.data import finished_folder
 from bert_jax.formats import native, places, tensors, weights
 from bert_jax.model import config as model_config
+from bert_jax.settings import finetuning_configuration
 from bert_jax.text import tokenizer as tokenizers
 
 TASK, FORMAT = "task.json", "bert_jax task 1"

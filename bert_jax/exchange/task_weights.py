@@ -10,11 +10,12 @@ from pathlib import Path
 import jax
 from jaxtyping import PyTree
 
-from bert_jax import errors, finetuning_configuration
+from bert_jax import errors
 from bert_jax.exchange import initial_weights, model_folders, task_folders
 from bert_jax.formats import places, weights
 from bert_jax.model import config as model_config
 from bert_jax.model import parts
+from bert_jax.settings import finetuning_configuration
 from bert_jax.text import tokenizer as tokenizers
 
 _POSITIONS = "encoder/embeddings/position_embeddings/embedding"

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from bert_jax import configuration
+from bert_jax.settings import configuration
 
 
 def write(folder: Path) -> Path:

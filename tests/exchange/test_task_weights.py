@@ -11,10 +11,12 @@ import small_weights
 import tiny_models
 import tiny_tasks
 
-from bert_jax import convert, errors, finetuning_configuration, finetuning_run
+from bert_jax import convert, errors
 from bert_jax.exchange import task_folders, task_weights
+from bert_jax.finetuning import assembly
 from bert_jax.formats import huggingface, native
 from bert_jax.model import config as model_config
+from bert_jax.settings import finetuning_configuration
 from bert_jax.text import tokenizer as tokenizers
 
 CLASSIFIER = ("encoder", "pooler", "classifier")
@@ -115,7 +117,7 @@ def test_a_classifier_with_its_labels_in_another_order_says_the_same(place, tmp_
     made = []
     for folder in (place / "hf", tmp_path / "hf"):
         settings = settings_of(place, folder, init__head="given")
-        run = finetuning_run.assemble(settings, tmp_path / "run")
+        run = assembly.assemble(settings, tmp_path / "run")
         made.append(_predictions(run, run.parameters(run.shapes, 0)))
     assert run.learned.labels == ("dog", "cat")
     assert run.train.table.fixed["labels"].tolist() == [
@@ -132,7 +134,7 @@ def test_a_file_may_number_the_classes_of_a_given_head(place, tmp_path):
     settings = settings_of(
         place, place / "hf", init__head="given", data__train=str(tmp_path / "n.tsv")
     )
-    run = finetuning_run.assemble(settings, tmp_path / "run")
+    run = assembly.assemble(settings, tmp_path / "run")
     assert {x.labels for x in run.train.examples} == {("cat",), ("dog",)}
 
 
@@ -144,7 +146,7 @@ def test_a_given_head_of_other_classes_is_refused(place, tmp_path):
     def refused(words, **changes):
         settings = settings_of(place, tmp_path / "hf", init__head="given", **changes)
         with pytest.raises(errors.InputError, match=words):
-            finetuning_run.assemble(settings, tmp_path / "run")
+            assembly.assemble(settings, tmp_path / "run")
 
     path.write_text(json.dumps(tree | {"id2label": {"0": "cat", "1": "bird"}}))
     refused("the label 'dog' is none of the 2 of the model .cat, bird")
@@ -198,7 +200,7 @@ def test_fresh_weights_take_architecture_and_vocabulary(place):
 
 
 def test_what_is_drawn_is_of_the_seed_and_the_rest_is_given(place, tmp_path):
-    run = finetuning_run.assemble(settings_of(place, place / "run"), tmp_path / "run")
+    run = assembly.assemble(settings_of(place, place / "run"), tmp_path / "run")
     one, other, again = (run.parameters(run.shapes, seed) for seed in (1, 2, 1))
     assert same(one, again) and not same(one["classifier"], other["classifier"])
     assert same(one["encoder"], other["encoder"]) and same(

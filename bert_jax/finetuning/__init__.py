@@ -1,0 +1,1 @@
+"""A fine-tuning run: its examples, its task, its parts, and many of them at once."""

@@ -1,0 +1,384 @@
+"""A fine-tuning run, assembled from its settings: data, task, model, optimizer."""
+
+import collections
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import linen as nn
+from jaxtyping import PyTree
+
+from bert_jax import commands, errors, json_file, workdirs
+from bert_jax.data import examples as data_examples
+from bert_jax.data import labelled_rows, stream
+from bert_jax.exchange import initial_weights, task_folders, task_weights
+from bert_jax.finetuning import predictor, splits, task_setup
+from bert_jax.formats import places
+from bert_jax.model import config as model_config
+from bert_jax.model import flops, lora, parts, task_model
+from bert_jax.settings import finetuning_configuration, finetuning_groups
+from bert_jax.tasks import matching, tag_schemes, task
+from bert_jax.text import tokenizer as tokenizers
+from bert_jax.training import (
+    adversarial,
+    averages,
+    checkpoint,
+    optimizer,
+    progress,
+    rates,
+    sharding,
+    state,
+)
+
+Settings = finetuning_configuration.FinetuningConfig
+LORA = "lora"
+_ADAPTED = ("query", "value")  # as in arXiv:2106.09685, section 5.1
+_EMBEDDING = ("encoder", "embeddings", "word_embeddings", "embedding")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FinetuningRun:
+    """The parts of a run, made from its settings and its files alone."""
+
+    settings: Settings
+    start: task_weights.Start
+    learned: task_folders.Learned
+    task: task.FineTuned
+    mesh: jax.sharding.Mesh
+    train: splits.Split
+    dev: splits.Split
+    test: splits.Split | None
+
+    @functools.cached_property
+    def shapes(self) -> PyTree:
+        """The parameters that are trained, as shapes with shardings."""
+        return state.abstract_params(self.init, self.mesh)
+
+    def rows(
+        self, seed: int, folds: int = 0, fold: int = 0
+    ) -> labelled_rows.TrainingRows:
+        """Returns the batches of training with a seed, one fold left out."""
+        run, data = self.settings.run, self.settings.data
+        return labelled_rows.TrainingRows(
+            self.train.table, run.batch_size, seed, data.num_lengths, folds, fold
+        )
+
+    def num_train_steps(self, rows: labelled_rows.TrainingRows) -> int:
+        """Returns the steps of the run: as set, or from epochs."""
+        run = self.settings.run
+        if run.num_train_steps != -1:
+            return run.num_train_steps
+        return max(1, round(run.num_train_epochs * rows.steps_per_epoch))
+
+    def dev_of(self, rows: labelled_rows.TrainingRows) -> splits.Split:
+        """Returns what a run with these training rows is scored on."""
+        return self.train.part("dev", rows.is_held_out) if rows.folds else self.dev
+
+    def interval(self, every_steps: int, rows: labelled_rows.TrainingRows) -> int:
+        """Returns an interval in steps; -1 is an epoch."""
+        return rows.steps_per_epoch if every_steps == -1 else every_steps
+
+    def init(self, key: jax.Array) -> PyTree:
+        """Draws all that is trained: the task's model, and what LoRA adds."""
+        params = self.task.init(key)
+        rank = self.settings.recipe.lora_rank
+        if not rank:
+            return params
+        return {
+            **params,
+            LORA: lora.init(key, nn.unbox(params["encoder"]), _ADAPTED, rank),
+        }
+
+    def full(self, params: PyTree) -> PyTree:
+        """Returns the parameters of the task's model from those that are trained."""
+        if LORA not in params:
+            return params
+        rest = {name: tree for name, tree in params.items() if name != LORA}
+        alpha = self.settings.recipe.lora_alpha
+        return rest | {"encoder": lora.merge(rest["encoder"], params[LORA], alpha)}
+
+    def losses(self, params: PyTree, batch: Any, key: jax.Array) -> Any:
+        """Returns the losses of a batch."""
+        return self.task.losses(self.full(params), batch, key)
+
+    def parameters(self, shapes: PyTree, seed: int) -> PyTree:
+        """Returns the parameters that a seed begins with."""
+        params = task_weights.parameters(self.start, shapes, self.init, seed)
+        count = self.settings.recipe.reinit_layers
+        if not count:
+            return params
+        drawn = initial_weights.drawn(seed, shapes, self.init, frozenset(shapes))
+        layers = self.start.bert.num_hidden_layers
+        return rates.replace_top_layers(params, drawn, count, num_layers=layers)
+
+    @functools.cached_property
+    def scales(self) -> PyTree | None:
+        """What each parameter's update is multiplied by, or None for one."""
+        recipe = self.settings.recipe
+        heads = tuple(n for n in self.shapes if n not in ("encoder", "pooler"))
+        if recipe.layer_decay == 1.0 and recipe.frozen_layers < 0:
+            if not recipe.lora_rank:
+                return None
+        return rates.layer_scales(
+            self.shapes,
+            num_layers=self.start.bert.num_hidden_layers,
+            below=("encoder", "embeddings"),
+            layer_decay=recipe.layer_decay,
+            frozen_layers=max(recipe.frozen_layers, 0),
+            freeze_below=recipe.frozen_layers >= 0,
+            trained_parts=heads if recipe.lora_rank else (),
+        )
+
+    def optimizer(
+        self, num_train_steps: int, peak: Any = None
+    ) -> tuple[optax.GradientTransformation, optimizer.Schedule]:
+        """Returns the optimizer and its learning rate by step."""
+        config = self.settings.optimizer.resolved(num_train_steps)
+        made = optimizer.make(
+            config,
+            num_train_steps,
+            peak=peak,
+            scales=self.scales,
+            average_decay=self.settings.recipe.average_decay,
+        )
+        return made, optimizer.learning_rate(config, num_train_steps, peak=peak)
+
+    def check_recipe(self) -> None:
+        """Raises InputError for a recipe that the model cannot have."""
+        self.optimizer(1)
+        drawn = {*self.shapes} - {*self.start.given} if self.start.given else {}
+        if self.settings.recipe.lora_rank and "pooler" in drawn:
+            raise errors.InputError(
+                "recipe.lora_rank leaves the pooler as it is, and that of "
+                f"{self.settings.init_from} is not there: set head.pooling=mean"
+            )
+        count = self.settings.recipe.reinit_layers
+        if count:
+            layers = self.start.bert.num_hidden_layers
+            replace = functools.partial(
+                rates.replace_top_layers, count=count, num_layers=layers
+            )
+            jax.eval_shape(replace, self.shapes, self.shapes)
+
+    def check_head(self) -> None:
+        """Raises InputError for a given head that is not the one of the task."""
+        heads = {*self.start.given} - {"encoder", "pooler"}
+        wanted = places.flat({name: self.shapes[name] for name in heads})
+        given = places.flat({name: self.start.given[name] for name in heads})
+        for name, x in given.items():
+            if name not in wanted or wanted[name].shape != x.shape:
+                raise errors.InputError(
+                    f"init.head is given, and {name} of {self.settings.init_from} has "
+                    f"the shape {list(x.shape)}, which is not that of this task: name "
+                    "its classes in data.labels, or leave init.head out"
+                )
+
+    def adversarial(self) -> adversarial.Adversarial | None:
+        """Returns the step against the model that the recipe asks for."""
+        epsilon = self.settings.recipe.adversarial_epsilon
+        return adversarial.Adversarial(_EMBEDDING, epsilon) if epsilon else None
+
+    def scored(self, now: state.TrainState) -> PyTree:
+        """Returns the parameters that are scored and kept: the average, if there is."""
+        averaged = averages.read(now.opt_state)
+        return now.params if averaged is None else averaged
+
+    def predictor(self) -> predictor.Predictor:
+        """Returns what runs the model over data sets."""
+        return predictor.make(
+            self.task,
+            self.mesh,
+            self.settings.run.eval_batch_size,
+            self.start.bert.max_length,
+            num_lengths=self.settings.data.num_lengths,
+            full=self.full,
+        )
+
+    def folder(
+        self, params: PyTree, metrics: dict[str, float]
+    ) -> task_folders.TaskFolder:
+        """Returns a model as it is kept, from parameters on the devices."""
+        whole = jax.tree.map(np.asarray, jax.device_get(self.full(params)))
+        cut = parts.cut_vocabulary(whole, self.start.bert.vocab_size)
+        complete = dataclasses.replace(
+            self.settings, model=dataclasses.asdict(self.start.bert)
+        )
+        learned = task_setup.tuned(self.settings.data.task, self.learned, metrics)
+        return task_folders.TaskFolder(
+            complete, learned, self.start.bert, cut, self.start.tokenizer, metrics
+        )
+
+    def batches(
+        self, rows: labelled_rows.TrainingRows, start_step: int, num_train_steps: int
+    ) -> Any:
+        """Makes batches ahead of the devices, this process's rows of each."""
+        size = self.settings.run.batch_size
+        local = sharding.local_rows(size, self.mesh)
+        return stream.batches(
+            lambda step: rows.batch_at(step, local),
+            start_step,
+            num_train_steps - start_step,
+            loader=self.settings.data.loader,
+            place=lambda batch: sharding.place(batch, self.mesh, size),
+        )
+
+    def speed(
+        self, rows: labelled_rows.TrainingRows, members: int = 1
+    ) -> progress.Speed:
+        """Returns the meter of tokens per second: padding counts, as it is computed."""
+        lengths = [rows.batch_at(step)["segment_ids"].size for step in range(8)]
+        mean = int(np.mean(lengths))
+        length = self.train.table.lengths.max()
+        cost = flops.training_flops_per_token(self.start.bert, int(length), 0.0)
+        return progress.Speed(mean * members, cost)
+
+
+def assemble(settings: Settings, workdir: Path) -> FinetuningRun:
+    """Reads the data and the weights of a run, and says what was read.
+
+    Raises:
+      InputError: something does not fit; nothing has been written then.
+    """
+    mesh = sharding.make_mesh(**dataclasses.asdict(settings.mesh))
+    run = settings.run
+    sharding.check_batch_size(run.batch_size, run.accumulation_steps, mesh)
+    stream.check_loader(settings.data.loader)
+    files = splits.read(settings)
+    given = task_weights.given_head(settings, workdir)
+    naming = splits.that_name_labels(settings, files)
+    learned = task_setup.learn(settings, naming, given)
+    if given is not None and settings.data.task == "classification":
+        files = {n: task_setup.named(x, learned.labels) for n, x in files.items()}
+    head = task_setup.head(settings, learned)
+    start = _start(settings, workdir, task_model.parts(head))
+    made = task_setup.build(
+        settings,
+        learned,
+        start.bert,
+        start.tokenizer,
+        class_weights(settings, learned, files["train"]),
+    )
+    read = {
+        name: splits.Split(name, examples, splits.table(name, made, examples))
+        for name, examples in files.items()
+    }
+    _say_start(settings, start, task_model.parts(head))
+    if isinstance(made, matching.Matching):
+        _check_matching(made, settings, files)
+    test = read["test"] if "test" in read else None
+    assembled = FinetuningRun(
+        settings, start, learned, made, mesh, read["train"], read["dev"], test
+    )
+    assembled.check_recipe()
+    assembled.check_head()
+    return assembled
+
+
+def _check_matching(
+    made: matching.Matching, settings: Settings, files: dict[str, list[Any]]
+) -> None:
+    """Raises InputError for data or batches that the objective cannot learn from."""
+    made.check(files["train"], files["dev"])
+    steps = settings.run.accumulation_steps
+    if made.needs_whole_batch and steps > 1:
+        raise errors.InputError(
+            f"run.accumulation_steps is {steps}: with head.objective "
+            f"{made.objective} the other pairs of the batch are the wrong answers, so "
+            "it cannot be computed in parts"
+        )
+
+
+def class_weights(
+    settings: Settings, learned: task_folders.Learned, examples: Sequence[Any]
+) -> tuple[float, ...]:
+    """Returns the weights of the classes that the recipe asks for, or none.
+
+    `balanced` is as scikit-learn has it: n / (classes * examples of the class).
+    """
+    text = settings.recipe.class_weights
+    if text == "none":
+        return ()
+    if text != "balanced":
+        return _given_weights(text, learned.labels)
+    counts = collections.Counter(
+        label for x in examples for label in _classes_of(x, learned.scheme)
+    )
+    total = sum(counts[label] for label in learned.labels)
+    return tuple(
+        total / (len(learned.labels) * max(counts[label], 1))
+        for label in learned.labels
+    )
+
+
+def _classes_of(example: Any, scheme: str) -> Sequence[str]:
+    """Returns the classes that an example shows, its tags as the task writes them."""
+    if isinstance(example, data_examples.TextExample):
+        return example.labels or ()
+    if scheme == tag_schemes.PLAIN or not example.tags:
+        return example.tags or ()
+    return tag_schemes.convert(example.tags, scheme)
+
+
+def _given_weights(text: str, labels: tuple[str, ...]) -> tuple[float, ...]:
+    """Returns the numbers of `recipe.class_weights`."""
+    given = finetuning_groups.numbers("recipe.class_weights", text)
+    if len(given) != len(labels):
+        raise errors.InputError(
+            f"recipe.class_weights has {len(given)} numbers, and there are "
+            f"{len(labels)} classes ({', '.join(labels)})"
+        )
+    if not all(0 <= x < math.inf for x in given) or not any(given):
+        raise errors.InputError(
+            f"recipe.class_weights is {text!r}: give finite numbers from 0 on, and not "
+            "0 alone"
+        )
+    return given
+
+
+def _start(
+    settings: Settings, workdir: Path, wanted: tuple[str, ...]
+) -> task_weights.Start:
+    """Reads the weights; of a run that is resumed, only what it is made of."""
+    if not checkpoint.steps(workdir / workdirs.CHECKPOINTS):
+        return task_weights.read(settings, wanted)
+    tokenizer = tokenizers.load(workdir / workdirs.TOKENIZER, require_mask=False)
+    return task_weights.Start(_recorded(workdir), tokenizer, {})
+
+
+def _recorded(workdir: Path) -> model_config.BertConfig:
+    """Returns the architecture of a run that is resumed."""
+    path = workdir / workdirs.CONFIG
+    tree = json_file.read_object(path)
+    if "recipe" not in tree:
+        raise errors.InputError(
+            f"{workdir} is the workdir of another command than finetune: name another"
+        )
+    try:
+        recorded = finetuning_configuration.parse(tree)
+    except errors.InputError as error:
+        raise errors.InputError(
+            f"{path} was written by another version or changed by hand: {error}"
+        ) from None
+    return model_config.BertConfig(**recorded.model)
+
+
+def _say_start(
+    settings: Settings, start: task_weights.Start, wanted: tuple[str, ...]
+) -> None:
+    """Says which weights are given, which are drawn and which are left behind."""
+    if not start.given:
+        commands.say("weights: all of them fresh, or those of this run's checkpoint")
+        return
+    drawn = [name for name in wanted if name not in start.given]
+    count = sum(x.size for x in places.flat(start.given).values())
+    commands.say(
+        f"weights: {', '.join(start.given)} of {settings.init_from} ({count:,} "
+        f"parameters); drawn fresh: {', '.join(drawn) or 'nothing'}; left behind: "
+        f"{', '.join(start.left) or 'nothing'}"
+    )

@@ -1,0 +1,145 @@
+"""The examples of a fine-tuning run: read, held out where asked, made into rows."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from bert_jax import commands, errors
+from bert_jax.data import labelled_rows, read_examples
+from bert_jax.finetuning import task_setup
+from bert_jax.settings import finetuning_configuration
+from bert_jax.tasks import task
+
+Settings = finetuning_configuration.FinetuningConfig
+_SEVERAL = "example_numbers"  # the column of rows that are of several examples
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Examples of one use, and their rows."""
+
+    name: str
+    examples: list[Any]
+    table: labelled_rows.Table
+
+    def part(self, name: str, is_chosen: Bool[np.ndarray, " n"]) -> "Split":
+        """Returns the rows that are chosen, with their examples, as a split."""
+        rows = np.flatnonzero(is_chosen)
+        tokens = {
+            name: [c[row] for row in rows] for name, c in self.table.tokens.items()
+        }
+        fixed = {name: column[rows] for name, column in self.table.fixed.items()}
+        owners = self.table.examples[rows]
+        kept = np.unique(owners)
+        if _SEVERAL in fixed:  # counted from 1, with 0 for none
+            kept = np.unique(fixed[_SEVERAL][fixed[_SEVERAL] > 0]) - 1
+            places = np.searchsorted(kept, fixed[_SEVERAL] - 1) + 1
+            numbers = np.where(fixed[_SEVERAL] > 0, places, 0)
+            fixed[_SEVERAL] = numbers.astype(fixed[_SEVERAL].dtype)
+        table = labelled_rows.Table(tokens, fixed, np.searchsorted(kept, owners))
+        return Split(name, [self.examples[at] for at in kept], table)
+
+
+def read(settings: Settings) -> dict[str, list[Any]]:
+    """Returns the examples of `train`, `dev` and, if there is one, `test`.
+
+    With folds, `dev` is all of `train`: the rows of a fold are cut out of it.
+
+    Raises:
+      InputError: a file is not as it should be, or too small to hold examples out.
+    """
+    data = settings.data
+    paths = {"train": data.train, "dev": data.dev, "test": data.test}
+    made = {name: _file(settings, name, path) for name, path in paths.items() if path}
+    folds = data.folds or settings.sweep.folds
+    if folds:
+        count = len({*groups_of(made["train"]).tolist()})
+        if folds > count:
+            raise errors.InputError(
+                f"{folds} folds are more than the {count} different texts of "
+                f"{data.train}: each is to have one at least"
+            )
+        return made | {"dev": made["train"]}
+    if data.dev:
+        return made
+    made["train"], made["dev"] = held_out(made["train"], data.dev_share)
+    if not made["dev"] or not made["train"]:
+        raise errors.InputError(
+            f"{data.train} is too small to hold out data.dev_share {data.dev_share:g} "
+            "of it: name a file in data.dev"
+        )
+    commands.say(
+        f"dev: {len(made['dev']):,} examples of {data.train}, by hash of content"
+    )
+    return made
+
+
+def that_name_labels(settings: Settings, files: Mapping[str, list[Any]]) -> list[Any]:
+    """Returns the examples whose labels a run knows: those of the training file.
+
+    What was held out of it is among them: a rare label may stand there alone.
+    """
+    data = settings.data
+    is_whole = data.dev or data.folds or settings.sweep.folds
+    if is_whole or data.task not in ("classification", "tagging", "srl"):
+        return files["train"]
+    return [*files["train"], *files["dev"]]
+
+
+def _file(settings: Settings, name: str, path: str) -> list[Any]:
+    """Reads one file, and says what was read."""
+    found = read_examples.read(task_setup.request(settings, path))
+    examples: list[Any] = list(found.examples)
+    if settings.data.task == "classification":
+        labels = task_setup.given_labels(settings.data.labels)
+        examples = task_setup.named(examples, labels)
+    commands.say(f"{name}: {len(examples):,} examples of {path}{counts(found.notes)}")
+    return examples
+
+
+def counts(notes: Mapping[str, int]) -> str:
+    """Returns what happened how often, in brackets, or nothing."""
+    told = [f"{what}: {count:,}" for what, count in notes.items() if count]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def held_out(examples: Sequence[Any], share: float) -> tuple[list[Any], list[Any]]:
+    """Cuts examples in two by a hash of their text, in whatever order they come.
+
+    All questions of a context, all predicates of a sentence and all pairs with the same
+    first text are on one side: what is held out has not been seen.
+    """
+    cut: dict[bool, list[Any]] = {False: [], True: []}
+    for example in examples:
+        text = _said_first(example)
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        cut[int.from_bytes(digest[:8], "big") < share * 2**64].append(example)
+    return cut[False], cut[True]
+
+
+def _said_first(example: Any) -> str:
+    """Returns the text of an example by which it belongs with others."""
+    return example.context if hasattr(example, "context") else example.text
+
+
+def groups_of(examples: Sequence[Any]) -> np.ndarray:
+    """Returns a number for each example, the same for those with the same text."""
+    number: dict[str, int] = {}
+    texts = map(_said_first, examples)
+    return np.array([number.setdefault(text, len(number)) for text in texts], np.int64)
+
+
+def table(
+    name: str, of_task: task.FineTuned, examples: Sequence[Any]
+) -> labelled_rows.Table:
+    """Returns the rows of examples, and says how many there are and what was cut."""
+    made = dataclasses.replace(of_task.table(examples), groups=groups_of(examples))
+    commands.say(
+        f"{name}: {len(made):,} rows of up to {int(made.lengths.max())} tokens, "
+        f"{int(made.lengths.sum()):,} in all{counts(made.notes)}"
+    )
+    return made

@@ -1,0 +1,283 @@
+"""The part of `predict` for fine-tuned models: examples in, answers out, in order."""
+
+import contextlib
+import dataclasses
+import re
+import sys
+from collections import Counter
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import tqdm
+from absl import flags
+
+from bert_jax import commands, errors
+from bert_jax.data import example_request, lines, raw_examples, read_examples, sources
+from bert_jax.finetuning import splits, task_setup
+from bert_jax.formats import whole_file
+from bert_jax.prediction import prediction_files, task_predictor
+
+LINES = "lines"
+_COLUMN = re.compile(r"data\.columns\.(\w+)(?: to (\w+))?")
+INPUT_FORMATS = (
+    "auto",
+    LINES,
+    *sorted({name for names in example_request.FORMATS.values() for name in names}),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is to be answered, and how.
+
+    Attributes:
+      input: a file of the task, or of plain lines; None for the arguments, or standard
+        input.
+      input_format: of that file; `lines` has one text (or pair, with a tab) a line.
+      columns: where in a table things stand, as `text=sentence`; the others are where
+        they were in training.
+      repair: mend what can be, as in training with `data.repair`.
+      output: a file, or None for standard output.
+      format: one of `prediction_files.FORMATS`.
+    """
+
+    input: str | None = None
+    input_format: str = "auto"
+    columns: tuple[str, ...] = ()
+    repair: bool = False
+    output: Path | None = None
+    format: str = "jsonl"
+    dtype: str = "float32"
+
+
+def write(folder: Path, arguments: list[str], request: Request) -> int:
+    """Answers all examples, in their order, and returns how many there were.
+
+    A file appears under its name when it is whole.
+
+    Raises:
+      InputError: an example is not as it should be; nothing is left behind.
+    """
+    _check(arguments, request)
+    model = task_predictor.load(folder, request.dtype, repair=request.repair)
+    several = bool(model.made.settings.data.multi_label)
+    prediction_files.check(request.format, model.kind, several)
+    notes: Counter[str] = Counter()
+    examples = _examples(model, arguments, request, notes)
+    # Whoever types is answered line by line.
+    is_typed = not arguments and request.input is None and sys.stdin.isatty()
+    window = 1 if is_typed else task_predictor.WINDOW
+    with tqdm.tqdm(unit=" examples", disable=request.output is None) as progress:
+        said = _counted(model.stream(examples, window, notes), progress)
+        made = prediction_files.lines(request.format, model.kind, said)
+        if request.output is None:
+            for line in made:
+                print(line, end="", flush=True)
+        else:
+            with whole_file.writing(request.output) as file:
+                for line in made:
+                    file.write(line.encode("utf-8"))
+        count = progress.n
+    if told := splits.counts(notes):
+        commands.say(f"{count:,} examples{told}")
+    return count
+
+
+def _check(arguments: list[str], request: Request) -> None:
+    """Raises InputError for an output that cannot be, or an option without a file."""
+    if request.output is not None and request.output.is_dir():
+        raise errors.InputError(f"--output is {request.output}, a folder: name a file")
+    if request.output is not None and not request.output.absolute().parent.is_dir():
+        raise errors.InputError(
+            f"--output is {request.output}, and there is no folder "
+            f"{request.output.parent}: make it"
+        )
+    if request.input is None:
+        given = {
+            "--input_format": request.input_format != "auto",
+            "--columns": bool(request.columns),
+            "--repair": request.repair,
+        }
+        for name in (name for name, is_given in given.items() if is_given):
+            raise errors.InputError(
+                f"{name} says how a file is read: name it with --input, or leave "
+                f"{name} out"
+            )
+
+
+def _counted(said: Iterator[Any], progress: Any) -> Iterator[Any]:
+    """Yields the same, and counts."""
+    for one in said:
+        progress.n += 1
+        if progress.n % 64 == 0:
+            progress.refresh()
+        yield one
+
+
+def _examples(
+    model: task_predictor.TaskPredictor,
+    arguments: list[str],
+    request: Request,
+    notes: Counter[str],
+) -> Iterator[Any]:
+    """Yields the examples of the arguments, of a file or of standard input."""
+    if arguments:
+        names = [f"argument {n}" for n in range(1, len(arguments) + 1)]
+        values = [_parts(text) for text in arguments]
+        yield from raw_examples.of_values(model.kind, values, names)
+    elif request.input is None:
+        if sys.stdin.isatty():
+            commands.say("reading texts from the keyboard, one a line")
+        yield from _of_lines(model.kind, "standard input", _decoded(sys.stdin.buffer))
+    elif request.input_format == LINES:
+        named = sources.NamedPath(request.input, Path(request.input))
+        numbered = lines.whole_lines(named, lines.Tally())
+        yield from _of_lines(model.kind, request.input, numbered)
+    else:
+        with naming_flags():
+            yield from read_examples.iterate(reading(model, request), notes)
+
+
+def _decoded(stream: Any) -> Iterator[tuple[int, str]]:
+    """Yields the lines of standard input with their numbers."""
+    for number, line in enumerate(stream, start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise errors.InputError(
+                f"standard input:{number}: byte {error.start + 1} of the line is not "
+                "UTF-8: convert the text to UTF-8"
+            ) from None
+        yield number, text.rstrip("\r\n")
+
+
+def _of_lines(
+    kind: str, name: str, numbered: Iterator[tuple[int, str]]
+) -> Iterator[Any]:
+    """Yields one example a line that is not blank; its id is the line's, from 0."""
+    is_empty = True
+    for number, text in numbered:
+        if text.strip():
+            is_empty = False
+            yield _one(kind, f"{name}:{number}", text)
+    if is_empty:
+        raise errors.InputError(
+            f"{name} has no text: give texts as arguments, in a file (--input) or "
+            "through a pipe, one a line"
+        )
+
+
+def _one(kind: str, where: str, text: str) -> Any:
+    (example,) = raw_examples.of_values(kind, [_parts(text)], [where])
+    number = where.rpartition(":")[2]
+    return dataclasses.replace(example, id=str(int(number) - 1))
+
+
+def _parts(text: str) -> Any:
+    """Returns the text, or what a tab parts."""
+    parts = text.split("\t")
+    if len(parts) == 1:
+        return text
+    return (parts[0], parts[1:]) if len(parts) > 2 else tuple(parts)
+
+
+def reading(
+    model: task_predictor.TaskPredictor, request: Request, *, needs_labels: bool = False
+) -> read_examples.Request:
+    """Returns how the file is read: as in training, but for what was given.
+
+    Where labels are not needed, none of them leaves an example out.
+    """
+    assert request.input is not None
+    asked = task_setup.request(model.made.settings, request.input)
+    asked = dataclasses.replace(asked, needs_labels=needs_labels)
+    if not needs_labels:
+        asked = dataclasses.replace(asked, skip_labels=())
+    if request.input_format != "auto":
+        asked = dataclasses.replace(asked, format=request.input_format)
+    named = columns(request.columns, asked.columns)
+    return dataclasses.replace(asked, columns=named)
+
+
+@contextlib.contextmanager
+def naming_flags() -> Generator[None, None, None]:
+    """Lets messages name the flags of a command, where readers name config keys."""
+    try:
+        yield
+    except errors.InputError as error:
+        text = str(error).replace(" (data.header=true names them)", "")
+        text = _COLUMN.sub(_as_flag, text)
+        text = re.sub(r"data\.repair(=true)?", "--repair", text)
+        raise errors.InputError(text.replace("data.format", "--input_format")) from None
+
+
+def _as_flag(key: re.Match[str]) -> str:
+    """Writes a key of the columns as the flag that sets it.
+
+    >>> _COLUMN.sub(_as_flag, "set data.columns.id to none")
+    'set --columns=id=none'
+    """
+    return f"--columns={key[1]}={key[2] or 'NAME'}"
+
+
+def columns(
+    pairs: tuple[str, ...], others: read_examples.Columns
+) -> read_examples.Columns:
+    """Returns the columns that a flag names, and the others as they are.
+
+    >>> columns(("text=sentence",), read_examples.Columns(label="2")).text
+    'sentence'
+    """
+    known = [field.name for field in dataclasses.fields(read_examples.Columns)]
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name not in known or not value:
+            raise errors.InputError(
+                f"--columns has {pair!r}: write what=column, as in "
+                f"--columns=text=sentence,label=2; what is one of {', '.join(known)}"
+            )
+        values[name] = tuple(value.split("+")) if name == "choices" else value
+    return dataclasses.replace(others, **values)
+
+
+def define_flags() -> None:
+    """Defines the flags of a file of examples and of what is said of them."""
+    flags.DEFINE_enum(
+        "format", "jsonl", tuple(prediction_files.FORMATS), "Of the answers."
+    )
+    commands.show_in_help("format")
+    define_input_flags()
+
+
+def define_input_flags() -> None:
+    """Defines how a file of examples is read."""
+    flags.DEFINE_enum(
+        "input_format",
+        "auto",
+        INPUT_FORMATS,
+        "Of the file; auto: as in training, or by its name and content.",
+    )
+    flags.DEFINE_list(
+        "columns", [], "Where things stand, as text=sentence,label=2; as in training."
+    )
+    flags.DEFINE_bool(
+        "repair", False, "Mend what can be (tags that break BIO, answers elsewhere)."
+    )
+    commands.show_in_help("input_format", "columns", "repair")
+
+
+def request_of_flags() -> Request:
+    """Returns what the flags ask for."""
+    given = flags.FLAGS
+    output = Path(given.output) if given.output else None
+    return Request(
+        given.input,
+        given.input_format,
+        tuple(given.columns),
+        given.repair,
+        output,
+        given.format,
+        given.dtype,
+    )

@@ -1,0 +1,129 @@
+"""A fine-tuned model that is ready to say something of new texts."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import PyTree
+
+from bert_jax.data import examples as data_examples
+from bert_jax.data import raw_examples
+from bert_jax.exchange import initial_weights, task_folders
+from bert_jax.finetuning import predictor as predictors
+from bert_jax.finetuning import task_setup
+from bert_jax.model import parts
+from bert_jax.scoring import scores
+from bert_jax.tasks import matching, task
+from bert_jax.training import sharding, state
+
+WINDOW = 1024  # examples that are read and predicted together
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TaskPredictor:
+    """A task's model on the devices, with what it needs to read and to answer.
+
+    Attributes:
+      made: settings, labels and tokenizer; its own copy of the weights is gone.
+      params: on the devices.
+    """
+
+    made: task_folders.TaskFolder
+    predictor: predictors.Predictor
+    params: PyTree
+
+    @property
+    def kind(self) -> str:
+        """The task, as `classification`."""
+        return self.made.settings.data.task
+
+    def predict(self, values: Iterable[Any]) -> list[task.Prediction]:
+        """Returns one prediction a value; `data.raw_examples` says what values are.
+
+        Raises:
+          InputError: a value is not what the task takes.
+        """
+        return self.of_examples(raw_examples.of_values(self.kind, values))
+
+    def of_examples(
+        self, examples: Sequence[Any], notes: Counter[str] | None = None
+    ) -> list[task.Prediction]:
+        """Returns one prediction an example, in their order, whatever their labels.
+
+        `notes` is counted up with what was done to rows, as that some were cut.
+        """
+        if not examples:
+            return []
+        each = self._each
+        bare = [data_examples.unlabelled(example) for example in examples]
+        table = each.task.table(bare)
+        if notes is not None:
+            notes.update(table.notes)
+        return each.predictions(self.params, bare, table)
+
+    @property
+    def _each(self) -> predictors.Predictor:
+        """Says of each example what does not depend on the others."""
+        of_task = self.predictor.task
+        if not isinstance(of_task, matching.Matching):
+            return self.predictor
+        unranked = dataclasses.replace(of_task, ranked=False)
+        return dataclasses.replace(self.predictor, task=unranked)
+
+    def stream(
+        self,
+        examples: Iterable[Any],
+        size: int = WINDOW,
+        notes: Counter[str] | None = None,
+    ) -> Iterator[tuple[Any, task.Prediction]]:
+        """Yields every example with its prediction; memory holds a window of `size`."""
+        window: list[Any] = []
+        for example in examples:
+            window.append(example)
+            if len(window) == size:
+                yield from zip(window, self.of_examples(window, notes), strict=True)
+                window = []
+        yield from zip(window, self.of_examples(window, notes), strict=True)
+
+    def scores(
+        self, examples: Sequence[Any], notes: Counter[str] | None = None
+    ) -> tuple[scores.Scores, list[task.Prediction]]:
+        """Scores labelled examples; `notes` as in `of_examples`."""
+        table = self.predictor.task.table(examples)
+        if notes is not None:
+            notes.update(table.notes)
+        return self.predictor.scores(self.params, examples, table)
+
+
+def load(
+    folder: Path, dtype: str = "float32", *, repair: bool = False
+) -> TaskPredictor:
+    """Loads a fine-tuned model, or the best one of a run.
+
+    Args:
+      dtype: of activations and products.
+      repair: mend labels and files where it can be, also if training did not.
+
+    Raises:
+      InputError: it is none, or damaged.
+    """
+    made = task_folders.read(folder)
+    run = dataclasses.replace(made.settings.run, dtype=dtype)
+    data = made.settings.data
+    data = dataclasses.replace(data, repair=repair or data.repair)
+    settings = dataclasses.replace(made.settings, run=run, data=data)
+    of_task = task_setup.build(settings, made.learned, made.bert, made.tokenizer)
+    mesh = sharding.make_mesh(-1, 1, 1)
+    shapes = state.abstract_params(of_task.init, mesh)
+    words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
+    padded = parts.pad_vocabulary(made.params, words.shape[0])
+    task_folders.check_shapes(padded, shapes, folder)
+    params = initial_weights.placed(padded, shapes, folder)
+    made = dataclasses.replace(made, settings=settings, params={})
+    return TaskPredictor(
+        made,
+        predictors.make(of_task, mesh, run.eval_batch_size, made.bert.max_length),
+        params,
+    )

@@ -1,0 +1,1 @@
+"""Scores as people look at them: tables, pictures, and the files of an evaluation."""

@@ -1,0 +1,176 @@
+"""Splits of a run: read and named, held out by content, folds, and what is said."""
+
+import numpy as np
+import pytest
+import tiny_tasks
+
+from bert_jax import errors
+from bert_jax.data import examples as data_examples
+from bert_jax.data import labelled_rows
+from bert_jax.finetuning import splits
+from bert_jax.settings import finetuning_configuration
+from bert_jax.tasks import regression
+
+
+@pytest.fixture
+def place(tmp_path):
+    tiny_tasks.write_vocab(tmp_path)
+    tiny_tasks.write_classes(tmp_path / "train.tsv", 50, seed=0)
+    tiny_tasks.write_classes(tmp_path / "dev.tsv", 9, seed=1)
+    return tmp_path
+
+
+def _read(place, **changes):
+    config = tiny_tasks.config(place, **changes)
+    return splits.read(finetuning_configuration.parse(config))
+
+
+def test_files_are_read_by_their_names(place, capsys):
+    made = _read(place, data__test=str(place / "dev.tsv"))
+    assert {name: len(found) for name, found in made.items()} == {
+        "train": 50,
+        "dev": 9,
+        "test": 9,
+    }
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"train: 50 examples of {place / 'train.tsv'}"
+
+
+def test_without_dev_a_share_is_held_out_that_no_order_changes(place, capsys):
+    made = _read(place, data__dev="", data__dev_share=0.3)
+    held = {x.text for x in made["dev"]}
+    assert len(made["train"]) + len(made["dev"]) == 50
+    assert 5 <= len(made["dev"]) <= 25
+    # Equal texts stay together: nothing of dev is trained on.
+    assert held.isdisjoint(x.text for x in made["train"])
+    assert "by hash of content" in capsys.readouterr().err
+    lines = (place / "train.tsv").read_text().splitlines()
+    backwards = [lines[0], *reversed(lines[1:])]
+    (place / "train.tsv").write_text("\n".join(backwards) + "\n")
+    again = _read(place, data__dev="", data__dev_share=0.3)
+    assert {x.text for x in again["dev"]} == held
+
+
+def test_the_share_is_about_what_was_asked_for():
+    made = [data_examples.TextExample(f"f:{n}", str(n), f"{n}") for n in range(4000)]
+    train, dev = splits.held_out(made, 0.1)
+    assert len(train) + len(dev) == 4000
+    assert 340 <= len(dev) <= 460
+
+
+def test_a_file_too_small_to_hold_out(place):
+    tiny_tasks.write_classes(place / "train.tsv", 4, seed=0)
+    with pytest.raises(errors.InputError, match="too small to hold out data.dev_share"):
+        _read(place, data__dev="", data__dev_share=0.01)
+
+
+def test_folds_are_cut_out_of_train(place):
+    made = _read(place, data__dev="", data__folds=5)
+    assert made["dev"] is made["train"] and len(made["train"]) == 50
+    with open(place / "train.tsv", "a", encoding="utf-8") as file:
+        file.write("the cat\tcat\nthe cat\tdog\n")
+    with pytest.raises(errors.InputError, match="52 folds are more than the 51 diff"):
+        _read(place, data__dev="", data__folds=52)
+    with pytest.raises(errors.InputError, match="52 folds are more than the 51 diff"):
+        _read(place, data__dev="", sweep__folds=52)
+    assert len(_read(place, data__dev="", sweep__folds=51)["dev"]) == 52
+
+
+def test_examples_of_a_text_are_a_group():
+    def question(context, question):
+        return data_examples.QuestionExample("f", "0", question, context)
+
+    made = [question("a", "?"), question("b", "?"), question("a", "!")]
+    assert splits.groups_of(made).tolist() == [0, 1, 0]
+    words = ((0, 1),)
+    made = [
+        data_examples.TaggedExample("f", "0", text, words, ("V",), at)
+        for text, at in (("x", 0), ("x", 0), ("y", 0))
+    ]
+    assert splits.groups_of(made).tolist() == [0, 0, 1]
+
+
+def test_numbers_become_the_names_of_a_file_of_classes(place):
+    (place / "class.txt").write_text("kitten\npuppy\n")
+    (place / "train.tsv").write_text("sentence\tlabel\na cat\t0\na dog\tpuppy\n")
+    made = _read(
+        place, data__labels=str(place / "class.txt"), data__folds=2, data__dev=""
+    )
+    assert [x.labels for x in made["train"]] == [("kitten",), ("puppy",)]
+
+
+def test_a_part_keeps_rows_with_their_examples():
+    owner = np.array([0, 0, 1, 2, 2])
+    ids = [np.ones(length, np.int32) for length in (3, 1, 4, 2, 5)]
+    table = labelled_rows.Table({"segment_ids": ids}, {"labels": owner * 10}, owner)
+    split = splits.Split("train", ["a", "b", "c"], table)
+    part = split.part("dev", owner != 1)
+    assert (part.name, part.examples) == ("dev", ["a", "c"])
+    assert part.table.examples.tolist() == [0, 0, 1, 1]
+    assert part.table.fixed["labels"].tolist() == [0, 0, 20, 20]
+    assert part.table.lengths.tolist() == [3, 1, 2, 5]
+
+
+def test_a_part_knows_which_examples_its_rows_are_of():
+    ids = [np.ones(3, np.int32)] * 3
+    numbers = np.array([[1, 2], [3, 0], [5, 4]], np.int32)  # counted from 1
+    owners = np.array([0, 2, 3])
+    table = labelled_rows.Table(
+        {"segment_ids": ids}, {"example_numbers": numbers}, owners
+    )
+    split = splits.Split("train", ["a", "b", "c", "d", "e"], table)
+    part = split.part("dev", np.array([False, True, True]))
+    assert part.examples == ["c", "d", "e"]
+    assert part.table.fixed["example_numbers"].tolist() == [[1, 0], [3, 2]]
+    assert part.table.examples.tolist() == [0, 1]
+
+
+def test_what_is_held_out_shares_no_text_with_training():
+    questions = [
+        data_examples.QuestionExample(f"f:{n}", str(n), f"{n}?", f"c{n // 4}")
+        for n in range(400)
+    ]
+    tagged = [
+        data_examples.TaggedExample(f"f:{n}", str(n), f"s{n // 3}", (), (), predicate=n)
+        for n in range(300)
+    ]
+    for examples, of in ((questions, "context"), (tagged, "text")):
+        train, dev = splits.held_out(examples, 0.2)
+        assert len(dev) > 20
+        assert {getattr(x, of) for x in dev}.isdisjoint(getattr(x, of) for x in train)
+
+
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({"data__dev": ""}, ["a", "b"]),
+        ({}, ["a"]),
+        ({"data__dev": "", "data__folds": 2}, ["a"]),
+        ({"data__dev": "", "sweep__folds": 2}, ["a"]),
+        ({"data__dev": "", "data__task": "regression"}, ["a"]),
+    ],
+)
+def test_labels_are_those_of_the_whole_training_file(place, changes, known):
+    config = tiny_tasks.config(place, **changes)
+    settings = finetuning_configuration.parse(config)
+    files = {"train": ["a"], "dev": ["b"]}
+    assert splits.that_name_labels(settings, files) == known
+
+
+class _Rows(regression.Regression):
+    """A task that makes one row an example, and cuts two of them."""
+
+    def table(self, examples):
+        ids = [np.ones(n + 2, np.int32) for n in range(len(examples))]
+        notes = {"rows cut": 2, "tokens cut off": 0}
+        order = np.arange(len(examples))
+        return labelled_rows.Table({"segment_ids": ids}, {}, order, notes)
+
+
+def test_rows_and_what_was_cut_are_said(capsys):
+    texts = [data_examples.TextExample("f", "0", text) for text in "aba"]
+    made = splits.table("dev", object.__new__(_Rows), texts)
+    assert made.groups is not None and made.groups.tolist() == [0, 1, 0]
+    assert capsys.readouterr().err == (
+        "dev: 3 rows of up to 4 tokens, 9 in all (rows cut: 2)\n"
+    )

@@ -1,0 +1,130 @@
+"""A fine-tuned model from its folder: predictions of examples, in any number."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_models
+import tiny_tasks
+
+from bert_jax import errors
+from bert_jax.data import examples, read_examples
+from bert_jax.prediction import task_predictor
+from bert_jax.settings import finetuning_checks
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place")
+    tiny_tasks.write_vocab(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classes(place):
+    folder = tiny_models.write_model(place, place / "classes", "classification")
+    return task_predictor.load(folder)
+
+
+def _texts(count):
+    words = itertools.cycle(("cat", "dog", "猫", "ran here", "那狗跑，"))
+    return [f"the {next(words)} {'sat ' * (n % 7)}" for n in range(count)]
+
+
+def test_predictions_do_not_depend_on_their_neighbours(classes):
+    texts = _texts(20)
+    together = classes.predict(texts)
+    assert [one["id"] for one in together] == [str(n) for n in range(20)]
+    for text, one in zip(texts[:6], together, strict=False):
+        (alone,) = classes.predict([text])
+        assert alone["label"] == one["label"]
+        odds = list(alone["probabilities"].values())
+        assert odds == pytest.approx(list(one["probabilities"].values()), abs=2e-6)
+
+
+def test_it_is_the_model_of_the_folder(classes):
+    """The outputs are those of the task's own functions on one row."""
+    of_task = classes.predictor.task
+    example = examples.TextExample("x", "0", "the cat sat")
+    table = of_task.table([example])
+    batch = table.batch(np.arange(1), 1, 9)
+    outputs = of_task.predict(classes.params, jax.tree.map(jnp.asarray, batch))
+    odds = np.asarray(outputs["probabilities"])[0]
+    (said,) = classes.predict(["the cat sat"])
+    assert list(said["probabilities"].values()) == pytest.approx(odds, abs=2e-6)
+
+
+def test_a_stream_is_read_one_window_ahead_at_most(classes):
+    read = []
+
+    def source():
+        for number, text in enumerate(_texts(8)):
+            read.append(number)
+            yield examples.TextExample("x", str(number), text)
+
+    stream = classes.stream(source(), 3)
+    seen = []
+    for example, said in stream:
+        assert said["id"] == example.id == str(len(seen))
+        seen.append(len(read))
+    assert seen == [3, 3, 3, 6, 6, 6, 8, 8]
+
+
+def test_nothing_is_answered_by_nothing(classes):
+    assert classes.predict([]) == []
+    assert list(classes.stream(iter([]))) == []
+
+
+@pytest.mark.parametrize("kind", tiny_models.KINDS)
+def test_labels_of_examples_change_no_prediction(place, kind):
+    folder = tiny_models.write_model(place, place / f"{kind}_again", kind)
+    model = task_predictor.load(folder)
+    path = tiny_models.write_file(place, kind)
+    multi = "|" if kind == "several" else ""
+    request = read_examples.Request(path, tiny_models.task_of(kind), multi_label=multi)
+    found = read_examples.read(request).examples
+    bare = [examples.unlabelled(example) for example in found]
+    assert bare != found
+    said = model.of_examples(found)
+    assert said == model.of_examples(bare)
+    assert len(said) == len(found)
+    if kind == "matching":  # which is the best of a window means nothing
+        assert all("rank" not in one for one in said)
+    scored, again = model.scores(found)
+    assert [one["id"] for one in again] == [one["id"] for one in said]
+    # What training may be asked to keep the best model by, but for thresholds.
+    known = finetuning_checks.METRICS[model.kind]
+    assert {name for name in scored.metrics if "threshold" not in name} <= {*known}
+
+
+def test_unknown_labels_are_for_scores_alone(classes):
+    strange = examples.TextExample("f:3", "0", "the cat", labels=("bird",))
+    (said,) = classes.of_examples([strange])
+    assert said["label"] in ("cat", "dog")
+    with pytest.raises(errors.InputError, match="f:3: the label 'bird' is none of the"):
+        classes.scores([strange])
+
+
+def test_the_dtype_and_repair_are_those_asked_for(place):
+    folder = tiny_models.write_model(place, place / "tags", "tagging")
+    plain = task_predictor.load(folder)
+    assert not plain.made.settings.data.repair
+    broken = examples.TaggedExample(
+        "f:1", "0", "the cat", ((0, 3), (4, 7)), ("B-ANIMAL", "I-DOG")
+    )
+    with pytest.raises(errors.InputError, match="break BIO"):
+        plain.scores([broken])
+    mending = task_predictor.load(folder, "bfloat16", repair=True)
+    assert mending.made.settings.run.dtype == "bfloat16"
+    with pytest.raises(errors.InputError, match="the label 'B-DOG' is none of the 3"):
+        mending.scores([broken])
+    (one,), (two,) = plain.predict(["the cat"]), mending.predict(["the cat"])
+    assert one["probabilities"] == pytest.approx(two["probabilities"], abs=0.05)
+    assert one["probabilities"] != two["probabilities"]
+
+
+def test_a_damaged_folder_is_refused(place, tmp_path):
+    with pytest.raises(errors.InputError, match="is no fine-tuned model"):
+        task_predictor.load(tmp_path)
