@@ -2,8 +2,8 @@
 
     python scripts/report_recipes.py --init_from=runs/demo --workdir=recipes
 
-Every recipe is a sweep over the seeds with the settings of --config, for --steps steps,
-scored once, at the end. Finished ones are read from --workdir and not run again. The
+Every recipe is a sweep over the seeds with the settings of --config but its own recipe,
+for --steps steps, scored once, at the end. Finished ones are read from --workdir and not run again. The
 verdict compares means: a recipe does something if it is more than the larger of the two
 deviations away from the plain run.
 """
@@ -70,6 +70,8 @@ def _config(given: argparse.Namespace, changes: dict[str, Any]) -> Any:
         "run.eval_every_steps": given.steps,
         "run.save_every_steps": given.steps,
         "sweep.seeds": given.seeds,
+        "recipe.r_drop": 0.0,
+        "recipe.average_decay": 0.0,
     }
     config.update_from_flattened_dict(common | changes)
     return config
