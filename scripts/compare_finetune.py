@@ -2,7 +2,7 @@
 
     pip install "bert_jax[tasks,torch]"
     python scripts/compare_finetune.py --model=FOLDER --zh_model=RUN --data=FOLDER \
-        --results=results.jsonl
+        --results=results.jsonl --jobs=2
     python scripts/compare_finetune.py --model=FOLDER --data=FOLDER \
         --results=results.jsonl --only=sst2,cola --sides=ours
 
@@ -12,12 +12,19 @@ ones are learnt by us from the weights in `--zh_model`, a run of `pretrain`, and
 same network from fresh weights. Data sets and recipes are those of `finetune_cases.py`.
 Dev is scored once, after the last step. A run that is in `--results` is not done again,
 unless its recipe has changed, so an interrupted command goes on where it stopped.
+`--jobs=2` does two data sets at a time, each with half of the cores: models this small
+use one core well, and two not twice as well.
 """
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import json
+import os
+import queue
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -279,6 +286,31 @@ def chosen(
     return made
 
 
+def side_by_side(cases: Sequence[Case], jobs: int) -> None:
+    """Runs this command once a case, so many at a time, each on its share of the cores.
+
+    Ends the process if one fails, with its exit code, when all have ended.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    jobs = min(jobs, len(cases), len(cores))
+    shares: queue.Queue[list[int]] = queue.Queue()
+    for number in range(jobs):
+        shares.put(cores[number::jobs])
+
+    def run(case: Case) -> int:
+        command = [sys.executable, *sys.argv, f"--only={case.name}", "--jobs=1"]
+        return subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+
+    with concurrent.futures.ThreadPoolExecutor(
+        # A thread's cores are those of the processes that it starts.
+        jobs,
+        initializer=lambda: os.sched_setaffinity(0, shares.get()),
+    ) as pool:
+        codes = list(pool.map(run, cases))
+    if any(codes):
+        sys.exit(next(code for code in codes if code))
+
+
 def _check(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
@@ -295,6 +327,9 @@ def main(argv: list[str]) -> None:
     results.parent.mkdir(parents=True, exist_ok=True)
     cache = results.absolute().with_name("compilation_cache")
     jax.config.update("jax_compilation_cache_dir", str(cache))
+    if given.jobs > 1:
+        read(results)
+        side_by_side([case for case, _ in cases], given.jobs)
     records = list(measure(cases, given.seeds, data, results))
     for columns in (ENGLISH_SIDES, CHINESE_SIDES):
         if any(record["side"] in columns for record in records):
@@ -311,4 +346,5 @@ if __name__ == "__main__":
     flags.DEFINE_list("only", [], "Data sets, with commas; all without.")
     flags.DEFINE_list("sides", [], "Of ours,torch,pretrained,fresh; all without.")
     flags.DEFINE_integer("seeds", 3, "Runs of each side.", lower_bound=1)
+    flags.DEFINE_integer("jobs", 1, "Data sets at a time.", lower_bound=1)
     commands.run(main)

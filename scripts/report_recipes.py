@@ -2,10 +2,10 @@
 
     python scripts/report_recipes.py --init_from=runs/demo --workdir=recipes
 
-Every recipe is a sweep over the seeds with the settings of --config but its own recipe,
-for --steps steps, scored once, at the end. Finished ones are read from --workdir and not run again. The
-verdict compares means: a recipe does something if it is more than the larger of the two
-deviations away from the plain run.
+Every recipe is a sweep over the seeds with the settings of --config but its recipe, for
+--steps steps, scored once, at the end. Finished ones are read from --workdir and not
+run again. The verdict compares means: a recipe does something if it is more than the
+larger of the two deviations away from the plain run.
 """
 
 import argparse

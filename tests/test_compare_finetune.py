@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -309,3 +311,27 @@ def _numbers(made):
     if isinstance(made, list):
         return [x for part in made for x in _numbers(part)]
     return [made] if isinstance(made, float) else []
+
+
+def test_cases_side_by_side_share_no_core_and_a_failure_is_the_end(monkeypatch):
+    cores = os.sched_getaffinity(0)
+    started = []
+
+    def run(command, **_):
+        started.append((command[-2:], os.sched_getaffinity(0)))
+        failed = command[-2] == "--only=cola"
+        return subprocess.CompletedProcess(command, 3 if failed else 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    cases = finetune_cases.ENGLISH[:2]
+    with pytest.raises(SystemExit) as ended:
+        compare_finetune.side_by_side(cases, 2)
+    assert ended.value.code == 3
+    assert sorted(words for words, _ in started) == [
+        ["--only=cola", "--jobs=1"],
+        ["--only=sst2", "--jobs=1"],
+    ]
+    assert all(own <= cores for _, own in started)
+    if len(cores) > 1:
+        assert all(own != cores for _, own in started)
+    assert os.sched_getaffinity(0) == cores
