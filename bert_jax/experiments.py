@@ -50,6 +50,7 @@ class Experiment:
             seed=self.settings.run.seed,
             cls_id=self.tokenizer.cls_id,
             sep_id=self.tokenizer.sep_id,
+            pack=data.pack,
         )
 
     def held_out(self) -> heldout.HeldOut:
@@ -92,7 +93,7 @@ class Experiment:
         return progress.Speed(self.settings.run.batch_size * length, cost)
 
     def num_train_steps(self, rows: int) -> int:
-        """Returns the steps of the run: as set, or from epochs of `rows` instances."""
+        """Returns the steps of the run: as set, or from epochs of so many rows."""
         run = self.settings.run
         if run.num_train_steps != -1:
             return run.num_train_steps

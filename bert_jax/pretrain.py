@@ -70,7 +70,7 @@ def _train(experiment: experiments.Experiment, workdir: Path) -> Trained:
     """Runs the loop from where the run stands to its end, and evaluates."""
     settings = experiment.settings
     rows = experiment.training_rows()
-    steps = experiment.num_train_steps(rows.num_instances)
+    steps = experiment.num_train_steps(rows.num_rows)
     transformation, schedule = experiment.optimizer(steps)
     task, mesh = experiment.task, experiment.mesh
     shapes = state.abstract(task.init, transformation, mesh)

@@ -27,16 +27,17 @@ def describe(
     """Returns what is about to be trained, on what and for how long."""
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes.params))
     run, length = settings.run, settings.data.max_seq_length
-    epochs = steps * run.batch_size / rows.num_instances
+    epochs = steps * run.batch_size / rows.num_rows
     long = rows.num_long_sentences
     devices = f"{mesh.size} x {jax.devices()[0].device_kind}"
     return (
         f"model: {bert.num_hidden_layers} layers of width {bert.hidden_size}, "
         f"{count:,} parameters (vocabulary padded)\n"
         f"plan: {steps:,} steps of {run.batch_size} rows of {length} tokens, "
-        f"{epochs:.1f} epochs of {rows.num_instances:,} rows, on {devices}, "
+        f"{epochs:.1f} epochs of {rows.num_rows:,} rows, on {devices}, "
         f"{run.dtype}\n"
-        f"rows: {long:,} sentences are longer than a row and are seen in parts"
+        f"rows: {_filled(rows)}{long:,} sentences are longer than a row and are seen "
+        "in parts"
     )
 
 
@@ -45,10 +46,20 @@ def describe_batch(
 ) -> str:
     """Returns which rows of which epoch the batch of a step holds."""
     first = step * run.batch_size
-    epoch, place = divmod(first, rows.num_instances)
+    epoch, place = divmod(first, rows.num_rows)
     return (
         f"batch_at({step}): rows {place} to {place + run.batch_size - 1} of epoch "
         f"{epoch}"
+    )
+
+
+def _filled(rows: instances.Instances) -> str:
+    """Returns how many instances are packed into rows, if they are."""
+    if rows.fill is None:
+        return ""
+    return (
+        f"{rows.num_instances:,} instances in {rows.num_rows:,} rows, at most "
+        f"{rows.num_segments} in one, {rows.fill:.1%} of the places taken; "
     )
 
 

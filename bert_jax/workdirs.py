@@ -23,6 +23,11 @@ TOKENIZER = "tokenizer"
 CHECKPOINTS = "checkpoints"
 STORE = "store"
 
+# Keys that the records of earlier runs lack, by group, with what those runs did.
+ADDED_KEYS: dict[str, dict[str, Any]] = {
+    "init": dataclasses.asdict(configuration.InitConfig()),
+    "data": {"pack": False},
+}
 # Keys that may change between a run and its resumption: they change no result, or, as
 # the mesh and the compiled loop do, only the order of sums.
 FREE_KEYS = (
@@ -169,6 +174,17 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return made
 
 
+def _with_added(tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a run, those that are newer than it among them."""
+    made = dict(tree)
+    for group, keys in ADDED_KEYS.items():
+        if group not in tree:
+            made[group] = keys
+        elif isinstance(tree[group], dict):
+            made[group] = keys | tree[group]
+    return made
+
+
 def read_settings(folder: Path) -> configuration.PretrainingConfig:
     """Reads the config.json that a run left in its workdir.
 
@@ -194,10 +210,8 @@ def read_settings(folder: Path) -> configuration.PretrainingConfig:
             f"{folder} is the workdir of a run of finetune, and not of pretrain; what "
             "it has learned is in best/, from its first evaluation on"
         )
-    # Runs of before the group existed started from nothing, or from what fitted.
-    tree = {"init": dataclasses.asdict(configuration.InitConfig())} | tree
     try:
-        return configuration.parse(tree)
+        return configuration.parse(_with_added(tree))
     except errors.InputError as error:
         raise errors.InputError(
             f"{path} was written by another version or changed by hand: {error}"

@@ -3,9 +3,10 @@
     python scripts/bench_input.py --tokens=25_000_000
 
 Writes a store of random ids into a temporary folder, makes the table of rows and then
-batches at L = 128 and 512 for each objective. `batch_at` is one thread, so its rows per
-second of CPU time are those of a core; the streams may use every core. The goal is
-100,000 rows/s at L = 128 on two cores; an H100 at 40 % utilisation wants about 6,000.
+batches at L = 128 and 512 for each objective, padded and packed. `batch_at` is one
+thread, so its rows per second of CPU time are those of a core; the streams may use
+every core. The goal is 100,000 rows/s at L = 128 on two cores; an H100 at 40 %
+utilisation wants about 6,000.
 """
 
 import argparse
@@ -40,7 +41,9 @@ def main() -> None:
         print(f"batches of {args.batch_size}, {os.cpu_count()} cores, rows per second:")
         for length in (128, 512):
             for objective in instances.OBJECTIVES:
-                measure(opened, objective, length, args.batch_size, args.seconds)
+                for pack in (False, True):
+                    rows = instances_of(opened, objective, length, pack)
+                    measure(*rows, args.batch_size, args.seconds)
 
 
 def write_store(folder: Path, tokens: int, shard_tokens: int) -> None:
@@ -74,10 +77,10 @@ def write_store(folder: Path, tokens: int, shard_tokens: int) -> None:
     (folder / manifests.NAME).write_text(manifests.to_json(manifest), encoding="utf-8")
 
 
-def measure(
-    opened: store.Store, objective: str, length: int, batch_size: int, seconds: float
-) -> None:
-    """Prints the table's time, rows per second and the peak of resident memory."""
+def instances_of(
+    opened: store.Store, objective: str, length: int, pack: bool
+) -> tuple[str, float, instances.Instances]:
+    """Returns a title, the seconds that making the table took, and the rows."""
     start = time.perf_counter()
     made = instances.Instances(
         opened,
@@ -87,8 +90,17 @@ def measure(
         seed=1,
         cls_id=1,
         sep_id=2,
+        pack=pack,
     )
-    table = time.perf_counter() - start
+    how = "padded" if made.fill is None else f"{made.fill:.2%} taken"
+    title = f"L={length:<4}{objective:<15}{how:<13}"
+    return title, time.perf_counter() - start, made
+
+
+def measure(
+    title: str, table: float, made: instances.Instances, batch_size: int, seconds: float
+) -> None:
+    """Prints the table's time, rows per second and the peak of resident memory."""
 
     def batch_at(step: int) -> instances.Batch:
         return made.batch_at(step, batch_size)
@@ -99,7 +111,7 @@ def measure(
     seek = time.perf_counter() - start
     wall, core = rate(map(batch_at, range(ahead, 2 * ahead)), batch_size, seconds)
     print(
-        f"L={length:<4}{objective:<15} table {table:5.2f} s, seek {seek * 1e3:.1f} ms, "
+        f"{title} table {table:5.2f} s, seek {seek * 1e3:.1f} ms, "
         f"batch_at {wall:8.0f} ({core:.0f} a CPU second)",
         end="",
     )

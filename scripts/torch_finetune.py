@@ -2,9 +2,10 @@
 
 Weights of the same folder, the very batches of `TrainingRows.batch_at`, AdamW with the
 same rates, moments, clipping and exemption from decay, the same dropout rates, as many
-steps. The loss is that of `transformers`, but of answers, where it counts padding as
-tokens. What it says of dev is decoded and scored by our task, so that a difference is
-the training's alone.
+steps, and of the recipes the steps against the model (FGM) and the averages. The loss
+is that of `transformers`, but of answers, where it counts padding as tokens. What it
+says of dev is decoded and scored by our task, so that a difference is the training's
+alone.
 """
 
 from collections.abc import Iterator
@@ -38,8 +39,7 @@ def predictions(
     """
     torch = _torch()
     torch.manual_seed(seed)
-    model = _model(run)
-    _train(model, run, seed, num_train_steps)
+    model = _train(_model(run), run, seed, num_train_steps)
     return run.task.decode(run.dev.examples, run.dev.table, _outputs(model, run))
 
 
@@ -92,8 +92,8 @@ def groups(model: Any, config: optimizer.OptimizerConfig) -> list[dict[str, Any]
 
 def _train(
     model: Any, run: assembly.FinetuningRun, seed: int, num_train_steps: int
-) -> None:
-    """Does the steps of a run."""
+) -> Any:
+    """Does the steps of a run, and returns the model that is scored."""
     import torch
 
     config = run.settings.optimizer
@@ -105,17 +105,55 @@ def _train(
         betas=(config.beta1, config.beta2),
         eps=config.epsilon,
     )
+    recipe = run.settings.recipe
+    averaged = _averaged(model, decay) if (decay := recipe.average_decay) else None
     model.train()
     for step in range(num_train_steps):
         for group in adamw.param_groups:
             group["lr"] = float(schedule(step))
         adamw.zero_grad(set_to_none=True)
-        loss = _loss(model, _tensors(model, inputs(rows.batch_at(step))))
-        loss.backward()
+        batch = _tensors(model, inputs(rows.batch_at(step)))
+        loss = _backward(model, batch, recipe.adversarial_epsilon)
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         adamw.step()
+        if averaged is not None:
+            averaged.update_parameters(model)
         if not np.isfinite(loss.item()):
             raise errors.NotFiniteError(f"torch: the loss of step {step} is {loss}")
+    return model if averaged is None else averaged.module
+
+
+def _averaged(model: Any, decay: float) -> Any:
+    """Returns a moving average of a model that is free of its beginning, as ours."""
+    import torch
+
+    def moved(average: Any, now: Any, count: Any) -> Any:
+        share = (1.0 - decay) / (1.0 - decay ** (float(count) + 1.0))
+        return average + share * (now - average)
+
+    return torch.optim.swa_utils.AveragedModel(model, avg_fn=moved)
+
+
+def _backward(model: Any, batch: dict[str, Any], epsilon: float) -> Any:
+    """Adds the gradients of a batch, and those at the worst point nearby; the loss.
+
+    Both passes have the same dropout.
+    """
+    import torch
+
+    with torch.random.fork_rng(enabled=epsilon > 0):
+        loss = _loss(model, dict(batch))
+        loss.backward()
+    if not epsilon:
+        return loss
+    table = model.get_input_embeddings().weight
+    before, norm = table.detach().clone(), table.grad.norm()
+    with torch.no_grad():
+        table.add_(table.grad / torch.where(norm > 0, norm, 1.0), alpha=epsilon)
+    _loss(model, dict(batch)).backward()
+    with torch.no_grad():
+        table.copy_(before)
+    return loss
 
 
 def _loss(model: Any, batch: dict[str, Any]) -> Any:

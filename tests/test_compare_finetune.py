@@ -147,10 +147,18 @@ def folder(place):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("task", sorted(HEADS))
-def test_torch_does_the_same_steps(place, folder, task):
+@pytest.mark.parametrize(
+    ("task", "recipe"),
+    [
+        *((task, {}) for task in sorted(HEADS)),
+        ("classification", {"recipe__average_decay": 0.8}),
+        ("span", {"recipe__adversarial_epsilon": 0.7}),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
+)
+def test_torch_does_the_same_steps(place, folder, task, recipe):
     start = str(folder(task))
-    run = _assembled(_settings(place, task, init_from=start, **EXACT))
+    run = _assembled(_settings(place, task, init_from=start, **EXACT, **recipe))
     ours = compare_finetune.ours(run, 7).predictions(3)
     theirs = torch_finetune.predictions(run, 3, 7)
     otherwise = torch_finetune.predictions(run, 4, 7)

@@ -246,8 +246,10 @@ def test_losses_are_those_of_one_device_on_any_mesh(corpus, tmp_path):
     np.testing.assert_allclose(losses[2, 2, 2], losses[1, 1, 1], atol=1e-5)
 
 
-@pytest.mark.parametrize("objective", ["nsp", "full_sentences"])
-def test_accumulated_steps_equal_the_large_batch(corpus, tmp_path, objective):
+@pytest.mark.parametrize(
+    ("objective", "pack"), [("nsp", True), ("full_sentences", False)]
+)
+def test_accumulated_steps_equal_the_large_batch(corpus, tmp_path, objective, pack):
     losses = []
     for parts in (1, 4):
         config = tiny_run.config(
@@ -255,6 +257,7 @@ def test_accumulated_steps_equal_the_large_batch(corpus, tmp_path, objective):
             run__accumulation_steps=parts,
             run__num_train_steps=3,
             data__objective=objective,
+            data__pack=pack,
             model__hidden_dropout_prob=0.0,
             model__attention_probs_dropout_prob=0.0,
         )
@@ -267,7 +270,7 @@ def test_accumulated_steps_equal_the_large_batch(corpus, tmp_path, objective):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"data__objective": "sop", "optimizer__name": "lamb"},
+        {"data__objective": "sop", "optimizer__name": "lamb", "data__pack": True},
         {
             "text__tokenizer": "sentencepiece-unigram",
             "text__vocab_size": 120,
@@ -281,7 +284,7 @@ def test_accumulated_steps_equal_the_large_batch(corpus, tmp_path, objective):
             "data__loader": "tfdata",
         },
     ],
-    ids=["sop-lamb", "sentencepiece-jieba-ngrams-bfloat16-tfdata"],
+    ids=["sop-lamb-packed", "sentencepiece-jieba-ngrams-bfloat16-tfdata"],
 )
 def test_other_recipes_run(corpus, tmp_path, changes):
     config = tiny_run.config(corpus, run__num_train_steps=2, **changes)

@@ -102,6 +102,16 @@ def token_rows(
     return np.concatenate([*tables, numbering.first_token[-1:]])
 
 
+def document_pieces(
+    numbering: numberings.Numbering, capacity: int
+) -> Int64[np.ndarray, " pieces_and_end"]:
+    """Returns the first token of each piece: `capacity` tokens of a document, or less.
+
+    The last piece of a document has what is left. Pieces cover every token once.
+    """
+    return _split_long(numbering.document_tokens, capacity)
+
+
 def _shard_rows(
     shard: stores.Shard, capacity: int, weights: np.ndarray
 ) -> Int64[np.ndarray, " rows"]:

@@ -1,33 +1,44 @@
 """Pretraining rows as a function of the step: sentence pairs or full sentences.
 
-Where rows begin and end is fixed by the store, the length and the seed (`chunks`), so
-every epoch has the same number of rows. What an epoch makes of them is drawn anew from
-a hash of (seed, epoch, row): their order, the split into two parts, the true or random
-next, the side that is cut (`pairs`). Nothing is kept between calls: any batch of any
-epoch is made at once, and a process makes its own rows alone.
+A row is one instance, padded, or with `pack` as many as fit (`packing`).
+
+Where instances begin and end is fixed by the store, the length and the seed
+(`chunks`), so every epoch has the same number of rows. What an epoch makes of them is
+drawn anew from a hash of (seed, epoch, instance): their order, the split into two
+parts, the true or random next, the side that is cut (`pairs`). Nothing is kept between
+calls: any batch of any epoch is made at once, and a process makes its own rows alone.
 """
 
+import functools
+
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Float64, Int64
 
 from bert_jax import errors
-from bert_jax.data import chunks, mixture, pairs, permutation
+from bert_jax.data import chunks, layout, mixture, packing, pairs, permutation
 from bert_jax.data import numbering as numberings
 from bert_jax.data import store as stores
 
 OBJECTIVES = ("nsp", "sop", "full_sentences")
 SHORTEST_ROW = 5  # [CLS] a [SEP] b [SEP]
+# A packed row holds at most one instance for so many places.
+PLACES_OF_SEGMENT = 8
+# Rows of a source that is shown in part are packed in groups of so many.
+GROUP = 64
 # Streams of the seed; the numbers are part of the format of a run.
-TARGETS, ORDER, ROWS, COPIES = range(4)
+TARGETS, ORDER, ROWS, COPIES, PLACES = range(5)
 
-Batch = dict[str, np.ndarray]
+Batch = layout.Batch
 
 
 class Instances:
     """The rows of a store for one objective and length, by their position in a run.
 
     Attributes:
-      num_instances: rows in an epoch, the same in every epoch.
+      num_instances: instances in an epoch, the same in every epoch.
+      num_rows: rows in an epoch; without `pack` as many as instances.
+      num_segments: S, the most instances in a row; 1 without `pack`.
+      fill: the share of the places of all rows that is taken; None without `pack`.
       num_long_sentences: sentences with more tokens than a row has places. Pairs show
         a window of them, another one in each epoch; full sentences go over rows.
     """
@@ -42,6 +53,7 @@ class Instances:
         seed: int,
         cls_id: int,
         sep_id: int,
+        pack: bool = False,
     ) -> None:
         """Makes the table of rows: about three seconds for a billion tokens.
 
@@ -54,6 +66,8 @@ class Instances:
             train the model on those too; full sentences do not use it.
           seed: of the run; any integer.
           cls_id, sep_id: the special tokens.
+          pack: put several instances into a row. Random next sentences are as long
+            then as the true ones, and full sentences stay within their document.
 
         Raises:
           InputError: a value is out of range, the store holds less than one row, or
@@ -64,11 +78,14 @@ class Instances:
         self._length = max_seq_length
         self._short_seq_prob = short_seq_prob
         self._cls_id, self._sep_id = cls_id, sep_id
-        self._streams = permutation.fold_in(permutation.key_of(seed), np.arange(4))
+        self._pack = pack
+        self._streams = permutation.fold_in(permutation.key_of(seed), np.arange(5))
         self._numbering = numberings.Numbering(store.shards)
         self._check_store(store)
         self._table = self._make_table(store.source_weights)
-        self._mixture = mixture.Mixture(self._row_weights(store))
+        weights = self._instance_weights(store)
+        lengths = slots(self._lengths(), weights) if pack else None
+        self._mixture = mixture.Mixture(weights, lengths)
         self.num_instances = self._mixture.total
         self.num_long_sentences = sum(
             int((np.diff(shard.sentence_offsets) > self._capacity).sum())
@@ -79,6 +96,13 @@ class Instances:
                 f"the weights {store.source_weights} of the sources of {store.folder} "
                 "leave no row in an epoch. Raise one."
             )
+        self._packing = self._make_packing() if pack else None
+        self.num_rows, self.num_segments = self.num_instances, 1
+        self.fill: float | None = None
+        if self._packing is not None:
+            self.fill = self._packing.fill
+            self.num_rows = self._packing.num_rows
+            self.num_segments = self._packing.num_segments
 
     def batch_at(
         self, step: int, batch_size: int, rows: slice | np.ndarray | None = None
@@ -92,14 +116,13 @@ class Instances:
             whichever others are made with it.
 
         Returns:
-          the arrays of DESIGN.md's table, of shape [rows, max_seq_length] or, for one
-          segment in a row, [rows, 1].
+          the arrays of DESIGN.md's table, of shape [rows, max_seq_length] or [rows, S].
         """
         positions = _positions(step, batch_size, rows)
-        epochs, places = np.divmod(positions, self.num_instances)
+        epochs, places = np.divmod(positions, self.num_rows)
         keys = permutation.fold_in(self._streams[ORDER], epochs)
-        indices = permutation.permute(places, self.num_instances, keys)
-        return self._assemble(epochs, indices, np.arange(len(indices)), len(indices))
+        numbers = permutation.permute(places, self.num_rows, keys)
+        return self._assemble(epochs, numbers, np.arange(len(numbers)), len(numbers))
 
     def batch_at_in_order(
         self, step: int, batch_size: int, rows: slice | np.ndarray | None = None
@@ -110,13 +133,13 @@ class Instances:
         once; rows beyond the last are padding that weighs nothing.
         """
         positions = _positions(step, batch_size, rows)
-        real = np.flatnonzero(positions < self.num_instances)
-        indices = positions[real]
-        return self._assemble(np.zeros_like(indices), indices, real, len(positions))
+        real = np.flatnonzero(positions < self.num_rows)
+        numbers = positions[real]
+        return self._assemble(np.zeros_like(numbers), numbers, real, len(positions))
 
     def num_batches(self, batch_size: int) -> int:
         """Returns how many batches a pass in order has, the last perhaps not full."""
-        return -(-self.num_instances // batch_size)
+        return -(-self.num_rows // batch_size)
 
     @property
     def _capacity(self) -> int:
@@ -144,6 +167,8 @@ class Instances:
     def _make_table(self, weights: tuple[float, ...]) -> Int64[np.ndarray, " n"]:
         """Returns where each row begins, and the end: sentences, or tokens."""
         if self._objective == "full_sentences":
+            if self._pack:
+                return chunks.document_pieces(self._numbering, self._capacity)
             return chunks.token_rows(self._numbering, self._capacity, weights)
         return chunks.sentence_chunks(self._numbering, self._targets)
 
@@ -154,8 +179,22 @@ class Instances:
             documents, self._capacity, self._short_seq_prob, key
         )
 
-    def _row_weights(self, store: stores.Store) -> Float64[np.ndarray, " n"]:
-        """Returns the weight of the source of each row's first document."""
+    def _lengths(self) -> Int64[np.ndarray, " n"]:
+        """Returns how many places each instance takes when instances are packed."""
+        if self._objective == "full_sentences":
+            return np.diff(self._table) + chunks.SPECIALS_OF_ROW
+        tokens = np.diff(self._numbering.tokens_before(self._table))
+        if self._objective == "nsp":  # of one sentence: as many tokens again
+            tokens = np.where(np.diff(self._table) == 1, 2 * tokens, tokens)
+        places = np.minimum(tokens, self._capacity) + chunks.SPECIALS_OF_PAIR
+        return places - (tokens == 1)  # one token has no second part
+
+    def _make_packing(self) -> packing.Packing:
+        most = max(1, self._length // PLACES_OF_SEGMENT)
+        return packing.Packing(self._mixture.counts(self._length), self._length, most)
+
+    def _instance_weights(self, store: stores.Store) -> Float64[np.ndarray, " n"]:
+        """Returns the weight of the source of each instance's first document."""
         if set(store.source_weights) == {1.0}:
             return np.broadcast_to(1.0, len(self._table) - 1)
         if self._objective == "full_sentences":
@@ -181,6 +220,15 @@ class Instances:
         if self._objective == "sop":
             return pairs.ordered_pairs(self._numbering, bounds, self._capacity, keys)
         documents = self._numbering.document_of(bounds[:, 0])
+        if self._pack:
+            return pairs.matched_pairs(
+                self._continuations,
+                self._numbering,
+                bounds,
+                documents,
+                self._capacity,
+                keys,
+            )
         return pairs.sentence_pairs(
             self._numbering,
             bounds,
@@ -190,52 +238,55 @@ class Instances:
             keys,
         )
 
+    @functools.cached_property
+    def _continuations(self) -> pairs.Continuations:
+        return pairs.Continuations(self._numbering)
+
     def _assemble(
         self,
         epochs: Int64[np.ndarray, " r"],
-        indices: Int64[np.ndarray, " r"],
+        numbers: Int64[np.ndarray, " r"],
         places: Int64[np.ndarray, " r"],
         size: int,
     ) -> Batch:
         """Makes a batch of `size` rows, those at `places` real and the others empty."""
-        numbers = self._mixture.rows_at(indices, epochs, self._streams[COPIES])
-        order = np.argsort(numbers)  # Neighbours in memory are read one after another.
-        places = places[order]
-        rows = self._rows(epochs[order], indices[order], numbers[order])
-        lengths, second = np.zeros((2, size, 1), np.int32)
-        lengths[places, 0], second[places, 0] = rows.lengths, rows.second
-        columns = np.arange(self._length, dtype=np.int32)
-        segment_ids = (columns < lengths).astype(np.int32)
-        input_ids, word_start = self._copy(rows, places, size)
-        labels, weights = np.zeros((size, 1), np.int32), np.zeros((size, 1), np.float32)
-        labels[places, 0], weights[places, 0] = rows.labels, rows.weights
-        return {
-            "input_ids": input_ids,
-            "token_type_ids": (columns >= second).astype(np.int32) * segment_ids,
-            "segment_ids": segment_ids,
-            "position_ids": columns * segment_ids,
-            "word_start": word_start,
-            "cls_positions": np.zeros((size, 1), np.int32),
-            "next_sentence_labels": labels,
-            "next_sentence_weights": weights,
-        }
-
-    def _copy(
-        self, rows: pairs.Rows, places: Int64[np.ndarray, " r"], size: int
-    ) -> tuple[Int32[np.ndarray, "b L"], Bool[np.ndarray, "b L"]]:
-        """Copies the spans out of the store and puts the special tokens around them."""
-        input_ids = np.zeros((size, self._length), np.int32)
-        word_start = np.zeros((size, self._length), bool)
-        order = np.argsort(rows.start)
-        starts, lengths = rows.start[order], rows.length[order]
-        targets = (places[rows.row] * self._length + rows.column)[order]
-        cells = numberings.ranges(targets, lengths)
-        input_ids.ravel()[cells], word_start.ravel()[cells] = self._numbering.read(
-            starts, lengths
+        column = segment = np.zeros_like(places)
+        indices = numbers
+        if self._packing is not None:
+            row, column, segment, indices = self._packing.sequences(
+                numbers, epochs, self._streams[PLACES]
+            )
+            epochs, places = epochs[row], places[row]
+        instances = self._mixture.rows_at(indices, epochs, self._streams[COPIES])
+        # Neighbours in memory are read one after another.
+        order = np.argsort(instances)
+        return layout.batch(
+            self._numbering,
+            self._rows(epochs[order], indices[order], instances[order]),
+            layout.Places(places[order], column[order], segment[order]),
+            layout.Shape(size, self._length, self.num_segments),
+            cls_id=self._cls_id,
+            sep_id=self._sep_id,
         )
-        input_ids[places, 0] = self._cls_id
-        input_ids.ravel()[targets + lengths] = self._sep_id
-        return input_ids, word_start
+
+
+def slots(
+    lengths: Int64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"]
+) -> Int64[np.ndarray, " n"]:
+    """Returns the places kept for each instance: its length, or a little more.
+
+    More where a source is shown in part: which instances are there changes with the
+    epoch, so they take turns in places for the longest of a group. Without, a length
+    that is there once would be shown always or never.
+    """
+    made = lengths.copy()
+    for weight in np.unique(weights):
+        if weight != int(weight):
+            members = np.flatnonzero(weights == weight)
+            members = members[np.argsort(-lengths[members], kind="stable")]
+            longest = np.arange(len(members)) // GROUP * GROUP
+            made[members] = lengths[members[longest]]
+    return made
 
 
 def _positions(

@@ -18,18 +18,44 @@ class Mixture:
       total: rows in an epoch.
     """
 
-    def __init__(self, weights: Float[np.ndarray, " rows"]) -> None:
-        """Groups the rows of the table by weight; 8 bytes for each unless all are 1."""
-        values, counts = np.unique(weights, return_counts=True)
-        self._plain = values.tolist() in ([], [1.0])
-        self._members = (
-            np.zeros(0, np.int64) if self._plain else np.argsort(weights, kind="stable")
-        )
+    def __init__(
+        self,
+        weights: Float[np.ndarray, " rows"],
+        lengths: Int64[np.ndarray, " rows"] | None = None,
+    ) -> None:
+        """Groups the rows of the table; 8 bytes for each unless nothing is to group.
+
+        Args:
+          weights: of each row.
+          lengths: if given, an epoch has its rows by length, the shortest first.
+        """
+        if lengths is None:
+            values, counts = np.unique(weights, return_counts=True)
+            order = (
+                None
+                if values.tolist() in ([], [1.0])
+                else np.argsort(weights, kind="stable")
+            )
+            self._sizes = np.zeros(len(values), np.int64)
+        else:
+            order = np.lexsort((weights, lengths))
+            weights, lengths = weights[order], lengths[order]
+            changes = (np.diff(lengths) != 0) | (np.diff(weights) != 0)
+            begins = np.flatnonzero(np.append(len(weights) > 0, changes))
+            counts = np.diff(np.append(begins, len(weights)))
+            values, self._sizes = weights[begins], lengths[begins]
+        self._members = order
         self._counts = counts
         self._first = np.append(0, np.cumsum(counts))
-        taken = np.rint(values * counts).astype(np.int64)
-        self._starts = np.append(0, np.cumsum(taken))
+        self._taken = np.rint(values * counts).astype(np.int64)
+        self._starts = np.append(0, np.cumsum(self._taken))
         self.total = int(self._starts[-1])
+
+    def counts(self, length: int) -> Int64[np.ndarray, " lengths"]:
+        """Returns how many rows of an epoch have each length from 0 to this one."""
+        counts = np.zeros(length + 1, np.int64)
+        np.add.at(counts, self._sizes, self._taken)
+        return counts
 
     def rows_at(
         self,
@@ -38,16 +64,15 @@ class Mixture:
         key: permutation.Integers,
     ) -> Int64[np.ndarray, " n"]:
         """Returns the row of the table at each index of an epoch, below `total`."""
-        if self._plain:
+        if self._members is None:
             return indices
         groups = np.searchsorted(self._starts[1:-1], indices, side="right")
         places = indices - self._starts[groups]
-        for group in np.unique(groups):
-            size = int(self._counts[group])
-            whole = int(np.diff(self._starts)[group]) // size * size
-            once_more = np.flatnonzero((groups == group) & (places >= whole))
-            keys = permutation.fold_in(key, epochs[once_more])
-            places[once_more] = permutation.permute(
-                places[once_more] - whole, size, permutation.fold_in(keys, group)
-            )
-        return self._members[self._first[groups] + places % self._counts[groups]]
+        sizes = self._counts[groups]
+        whole = self._taken[groups] // sizes * sizes
+        some = np.flatnonzero(places >= whole)  # rows that are there once more
+        keys = permutation.fold_in(permutation.fold_in(key, epochs[some]), groups[some])
+        places[some] = permutation.permute(
+            places[some] - whole[some], sizes[some], keys
+        )
+        return self._members[self._first[groups] + places % sizes]

@@ -8,6 +8,7 @@ any row can be made alone. The price is that in one epoch the second part of abo
 of the chunks is not read; the next epoch splits and pairs them anew.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +73,90 @@ def sentence_pairs(
         documents[chosen],
         targets[chosen] - length_a[chosen],
         draws[:, chosen],
+    )
+    lengths = np.stack([length_a, end_b - start_b])
+    starts = np.stack([start_a, start_b])
+    weights = np.ones(len(keys), np.float32)
+    return _pairs(starts, lengths, capacity, draws, random, weights)
+
+
+class Continuations:
+    """Random second parts of exactly the length that is asked for.
+
+    With them the length of a pair does not depend on whether its second part is the
+    true one, so it is known for all epochs, and says nothing of the label.
+    """
+
+    def __init__(self, numbering: numberings.Numbering) -> None:
+        """Sorts the documents by their length: 16 bytes for each."""
+        self._numbering = numbering
+        tokens = np.diff(numbering.document_tokens)
+        self._by_length = np.argsort(tokens, kind="stable")
+        self._lengths = tokens[self._by_length]
+
+    @functools.cached_property
+    def _ranks(self) -> Int64[np.ndarray, " documents"]:
+        ranks = np.empty_like(self._by_length)
+        ranks[self._by_length] = np.arange(len(ranks))
+        return ranks
+
+    def draw(
+        self,
+        documents: Int64[np.ndarray, " r"],
+        wanted: Int64[np.ndarray, " r"],
+        draws: UInt64[np.ndarray, "draws r"],
+    ) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]:
+        """Returns first token and end of runs outside of the given documents.
+
+        Each other document that is long enough is as likely, and in it each sentence
+        that so many tokens follow. The last sentence may be cut. If no other document
+        is long enough, one of the two longest gives all it has.
+        """
+        count = len(self._lengths)
+        first = np.searchsorted(self._lengths, wanted)
+        first = np.minimum(first, count - 2)
+        own = self._ranks[documents]
+        others = count - first - (own >= first)
+        rank = first + permutation.below(draws[DOCUMENT], others)
+        rank += (own >= first) & (rank >= own)
+        chosen = self._by_length[rank]
+        numbering = self._numbering
+        begin, end = (
+            numbering.document_tokens[chosen],
+            numbering.document_tokens[chosen + 1],
+        )
+        sentence = numbering.document_starts[chosen]
+        last = np.maximum(end - wanted, begin)
+        sentences = numbering.first_sentence_from(last + 1) - sentence
+        sentence = sentence + permutation.below(draws[SENTENCE], sentences)
+        start = numbering.tokens_before(sentence)
+        return start, np.minimum(start + wanted, end)
+
+
+def matched_pairs(
+    continuations: Continuations,
+    numbering: numberings.Numbering,
+    chunks: Int64[np.ndarray, "r 2"],
+    documents: Int64[np.ndarray, " r"],
+    capacity: int,
+    keys: UInt64[np.ndarray, " r"],
+) -> Rows:
+    """Makes pairs for next sentence prediction whose lengths no draw changes.
+
+    As `sentence_pairs`, but a random second part is as long as the rest of the chunk
+    that it stands for; that of a chunk of one sentence is as long as the sentence.
+    """
+    draws = permutation.fold_in(keys, np.arange(DRAWS)[:, None])
+    sentences = np.diff(chunks)[:, 0]
+    split = chunks[:, 0] + _first_sentences(sentences, draws[SPLIT])
+    borders = np.stack([chunks[:, 0], split, chunks[:, 1]])
+    start_a, start_b, end_b = numbering.tokens_before(borders)
+    length_a = start_b - start_a
+    random = (sentences == 1) | (permutation.uniform(draws[NEXT]) < 0.5)
+    wanted = np.where(sentences == 1, length_a, end_b - start_b)
+    chosen = np.flatnonzero(random)
+    start_b[chosen], end_b[chosen] = continuations.draw(
+        documents[chosen], np.minimum(wanted, capacity)[chosen], draws[:, chosen]
     )
     lengths = np.stack([length_a, end_b - start_b])
     starts = np.stack([start_a, start_b])

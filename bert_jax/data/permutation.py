@@ -7,8 +7,8 @@ Rogaway 2002). Neither keeps state, so any draw of any epoch is there at once. T
 values are part of the format of a run: they never change between versions.
 """
 
-import math
 import operator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,10 +59,10 @@ def below(bits: Integers, bound: Integers) -> np.ndarray:
     return np.asarray(np.asarray(bits, np.uint64) % bound).astype(np.int64)
 
 
-def permute(index: Integers, n: int, key: Integers) -> np.ndarray:
+def permute(index: Integers, n: Integers, key: Integers) -> np.ndarray:
     """Returns where the key's random order of range(n) has each index.
 
-    An exact bijection of [0, n) for every n below 2**62 and every key. An index that
+    An exact bijection of [0, n) for every n below 2**52 and every key. An index that
     the network sends beyond n walks on along its cycle until it is back inside; the
     domain exceeds n by less than its square root, so few do.
 
@@ -71,31 +71,48 @@ def permute(index: Integers, n: int, key: Integers) -> np.ndarray:
 
     Args:
       index: integers in [0, n), any shape.
-      n: how many there are.
+      n: how many there are; one, or one for each index.
       key: uint64; one, or one for each index.
 
     Returns:
       int64 in [0, n), of the shape of the index.
     """
-    radix = math.isqrt(n - 1) + 1 if n > 1 else 1
-    index, keys = np.broadcast_arrays(index, np.asarray(key, np.uint64))
-    keys = keys.ravel()
-    value = _feistel(index.ravel().astype(np.uint64), n, radix, keys)
-    outside = np.flatnonzero(value >= np.uint64(n))
+    index, sizes, keys = np.broadcast_arrays(index, n, np.asarray(key, np.uint64))
+    sizes = np.ascontiguousarray(sizes.ravel(), np.uint64)
+    network = _Network.of(sizes, keys.ravel())
+    value = network.apply(index.ravel().astype(np.uint64))
+    outside = np.flatnonzero(value >= sizes)
     while outside.size:
-        value[outside] = _feistel(value[outside], n, radix, keys[outside])
-        outside = outside[value[outside] >= np.uint64(n)]
+        value[outside] = network.some(outside).apply(value[outside])
+        outside = outside[value[outside] >= sizes[outside]]
     return value.astype(np.int64).reshape(index.shape)
 
 
-def _feistel(value: np.ndarray, n: int, radix: int, keys: np.ndarray) -> np.ndarray:
-    """Returns the values of [0, radix * ceil(n / radix)) after all rounds."""
-    sizes = (np.uint64(radix), np.uint64(-(-n // radix)))
-    halves = list(np.divmod(value, sizes[1]))
-    round_keys = fold_in(keys, np.arange(ROUNDS)[:, None])
-    for number in range(ROUNDS):
-        this, other = number % 2, 1 - number % 2
-        bits = mix(halves[other] ^ round_keys[number])
-        # One bit less, so that the sum cannot wrap and stays one to one.
-        halves[this] = (halves[this] + (bits >> np.uint64(1))) % sizes[this]
-    return halves[0] * sizes[1] + halves[1]
+class _Network(NamedTuple):
+    """A Feistel network over [0, r * ceil(n / r)) for each value, r = ceil(sqrt(n))."""
+
+    radices: tuple[np.ndarray, np.ndarray]
+    keys: np.ndarray
+
+    @classmethod
+    def of(cls, sizes: np.ndarray, keys: np.ndarray) -> "_Network":
+        """Returns the networks of so many values each, with a key each."""
+        root = np.ceil(np.sqrt(sizes)).astype(np.uint64)
+        root = np.maximum(root, np.uint64(1))
+        return cls((root, (sizes + root - np.uint64(1)) // root), keys)
+
+    def some(self, members: np.ndarray) -> "_Network":
+        """Returns those of some of the values."""
+        first, second = self.radices
+        return _Network((first[members], second[members]), self.keys[members])
+
+    def apply(self, value: np.ndarray) -> np.ndarray:
+        """Returns the values after all rounds."""
+        halves = list(np.divmod(value, self.radices[1]))
+        round_keys = fold_in(self.keys, np.arange(ROUNDS)[:, None])
+        for number in range(ROUNDS):
+            this, other = number % 2, 1 - number % 2
+            bits = mix(halves[other] ^ round_keys[number])
+            # One bit less, so that the sum cannot wrap and stays one to one.
+            halves[this] = (halves[this] + (bits >> np.uint64(1))) % self.radices[this]
+        return halves[0] * self.radices[1] + halves[1]

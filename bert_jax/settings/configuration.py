@@ -110,7 +110,10 @@ class DataConfig:
       workers: processes that tokenise; -1 = one a core.
       max_seq_length: L, tokens in a row.
       objective: `nsp` (BERT), `sop` (ALBERT) or `full_sentences` (RoBERTa: neither).
-      short_seq_prob: share of the rows that aim at a random shorter length.
+      short_seq_prob: share of the documents that aim at a random shorter length.
+      pack: put several instances into a row, each with attention, positions and a
+        label of its own, so that hardly a place is padding. Random next sentences are
+        as long then as the true ones; full sentences stay within their document.
       masked_lm_prob: share of the tokens to predict.
       max_predictions_per_seq: P, the most predictions in a row; -1 = the share of L.
       whole_word: mask all pieces of a word together.
@@ -126,6 +129,7 @@ class DataConfig:
     max_seq_length: int = 128
     objective: str = "nsp"
     short_seq_prob: float = 0.1
+    pack: bool = False
     masked_lm_prob: float = 0.15
     max_predictions_per_seq: int = -1
     whole_word: bool = False
