@@ -26,6 +26,7 @@ _CLASSES = {
     "tagger": "BertForTokenClassification",
     "span": "BertForQuestionAnswering",
 }
+_POOLINGS = ("cls", "mean")
 _FORBIDDEN = np.float32(-1e9)
 
 
@@ -61,6 +62,10 @@ def _model(run: assembly.FinetuningRun) -> Any:
     transformers.logging.disable_progress_bar()
     head: Any = run.task.model.head  # pyright: ignore[reportAttributeAccessIssue]
     bert = run.start.bert
+    if head.pooling not in _POOLINGS or head.recurrent_size or head.crf:
+        raise errors.InputError(
+            "transformers has no BiLSTM, no CRF, and no such pooling"
+        )
     try:
         model = getattr(transformers, _CLASSES[head.kind]).from_pretrained(
             run.settings.init_from,
@@ -74,7 +79,35 @@ def _model(run: assembly.FinetuningRun) -> Any:
         raise errors.InputError(
             f"{run.settings.init_from} is no folder of transformers: {error}"
         ) from None
-    return model.float().to("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.float().to("cuda" if torch.cuda.is_available() else "cpu")
+    return _of_means(model) if head.pooling == "mean" else model
+
+
+def _of_means(model: Any) -> Any:
+    """Returns a classifier of transformers that takes the mean of a text's tokens."""
+    import torch
+    import transformers
+
+    class OfMeans(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.device = model, model.device
+
+        def get_input_embeddings(self) -> Any:
+            return self.model.get_input_embeddings()
+
+        def forward(self, labels: Any = None, **texts: Any) -> Any:
+            tokens = self.model.bert(**texts).last_hidden_state
+            weights = texts["attention_mask"][..., None].to(tokens.dtype)
+            means = (tokens * weights).sum(1) / weights.sum(1)
+            logits = self.model.classifier(self.model.dropout(means))
+            found = transformers.modeling_outputs.SequenceClassifierOutput
+            if labels is None:
+                return found(logits=logits)
+            loss = torch.nn.functional.cross_entropy(logits, labels)
+            return found(loss=loss, logits=logits)
+
+    return OfMeans()
 
 
 def groups(model: Any, config: optimizer.OptimizerConfig) -> list[dict[str, Any]]:

@@ -151,7 +151,7 @@ def folder(place):
     ("task", "recipe"),
     [
         *((task, {}) for task in sorted(HEADS)),
-        ("classification", {"recipe__average_decay": 0.8}),
+        ("classification", {"recipe__average_decay": 0.8, "head__pooling": "mean"}),
         ("span", {"recipe__adversarial_epsilon": 0.7}),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
