@@ -2,9 +2,9 @@
 
 Weights of the same folder, the very batches of `TrainingRows.batch_at`, AdamW with the
 same rates, moments, clipping and exemption from decay, the same dropout rates, as many
-steps, and of the recipes the steps against the model (FGM) and the averages. The loss
-is that of `transformers`, but of answers, where it counts padding as tokens. What it
-says of dev is decoded and scored by our task, so that a difference is the training's
+steps, and of the recipes frozen layers, steps against the model (FGM) and averages. The
+loss is that of `transformers`, but of answers, where it counts padding as tokens. What
+it says of dev is decoded and scored by our task, so that a difference is the training's
 alone.
 """
 
@@ -84,7 +84,10 @@ def _model(run: assembly.FinetuningRun) -> Any:
 
 
 def _of_means(model: Any) -> Any:
-    """Returns a classifier of transformers that takes the mean of a text's tokens."""
+    """Returns a classifier of transformers that takes the mean of a text's tokens.
+
+    Of one output it is a regression, as in transformers.
+    """
     import torch
     import transformers
 
@@ -104,7 +107,10 @@ def _of_means(model: Any) -> Any:
             found = transformers.modeling_outputs.SequenceClassifierOutput
             if labels is None:
                 return found(logits=logits)
-            loss = torch.nn.functional.cross_entropy(logits, labels)
+            if logits.shape[-1] == 1:
+                loss = torch.nn.functional.mse_loss(logits[:, 0], labels)
+            else:
+                loss = torch.nn.functional.cross_entropy(logits, labels)
             return found(loss=loss, logits=logits)
 
     return OfMeans()
@@ -139,6 +145,7 @@ def _train(
         eps=config.epsilon,
     )
     recipe = run.settings.recipe
+    _freeze(model, recipe.frozen_layers)
     averaged = _averaged(model, decay) if (decay := recipe.average_decay) else None
     model.train()
     for step in range(num_train_steps):
@@ -154,6 +161,14 @@ def _train(
         if not np.isfinite(loss.item()):
             raise errors.NotFiniteError(f"torch: the loss of step {step} is {loss}")
     return model if averaged is None else averaged.module
+
+
+def _freeze(model: Any, layers: int) -> None:
+    """Keeps the embeddings and the first layers as they are; below 0 nothing."""
+    bert = getattr(model, "model", model).base_model
+    if layers >= 0:
+        for part in (bert.embeddings, *bert.encoder.layer[:layers]):
+            part.requires_grad_(False)
 
 
 def _averaged(model: Any, decay: float) -> Any:

@@ -152,6 +152,7 @@ def folder(place):
     [
         *((task, {}) for task in sorted(HEADS)),
         ("classification", {"recipe__average_decay": 0.8, "head__pooling": "mean"}),
+        ("regression", {"head__pooling": "mean", "recipe__frozen_layers": 0}),
         ("span", {"recipe__adversarial_epsilon": 0.7}),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
