@@ -294,3 +294,14 @@ def test_the_layout_and_the_numbers_are_those_of_parts(name):
     expected = whole.apply({"params": params}, *flat, positions, deterministic=True)
     found = run(model, params, given)["logits"]
     np.testing.assert_array_equal(found.reshape(-1), expected["logits"].reshape(-1))
+
+
+@pytest.mark.parametrize("kind", ["classifier", "tagger"])
+def test_a_fresh_head_deviates_as_the_range_says(kind):
+    bert = dataclasses.replace(BERT, hidden_size=510, num_hidden_layers=1)
+    model = task_model.TaskModel(
+        bert, encoder.Execution(), task_model.Head(kind, classes=40, pooling="mean")
+    )
+    params = nn.unbox(task_model.initialiser(model)(jax.random.key(0)))
+    kernel = params[kind]["dense"]["kernel"]
+    assert abs(float(kernel.std()) / bert.initializer_range - 1) < 0.02
