@@ -10,6 +10,7 @@ import optax
 
 from bert_jax import errors
 from bert_jax.data import instances, store, stream
+from bert_jax.data import phases as phase_rows
 from bert_jax.model import config as model_config
 from bert_jax.model import flops, heads
 from bert_jax.objectives import Masking
@@ -39,13 +40,28 @@ class Experiment:
         """The rows of a global batch that this process makes."""
         return sharding.local_rows(self.settings.run.batch_size, self.mesh)
 
-    def training_rows(self) -> instances.Instances:
-        """Makes the table of training rows."""
+    def phases(self) -> list[phase_rows.Phase]:
+        """Makes the tables of training rows: one, or a first one of shorter rows."""
+        data, run = self.settings.data, self.settings.run
+        opened = store.open_store(self.store_folder, "train")
+        made = functools.cache(functools.partial(self._rows, opened))
+        steps = run.num_train_steps
+        if steps == -1:
+            steps = self.num_train_steps(made(data.max_seq_length).num_rows)
+        return phase_rows.plan(
+            made,
+            steps,
+            data.max_seq_length,
+            data.first_seq_length,
+            data.first_steps_share,
+        )
+
+    def _rows(self, opened: store.Store, length: int) -> instances.Instances:
         data = self.settings.data
         return instances.Instances(
-            store.open_store(self.store_folder, "train"),
+            opened,
             objective=data.objective,
-            max_seq_length=data.max_seq_length,
+            max_seq_length=length,
             short_seq_prob=data.short_seq_prob,
             seed=self.settings.run.seed,
             cls_id=self.tokenizer.cls_id,
@@ -85,12 +101,16 @@ class Experiment:
         schedule = optimizer.learning_rate(config, num_train_steps)
         return optimizer.make(config, num_train_steps), schedule
 
-    def speed(self) -> progress.Speed:
+    def speed(self, of_run: list[phase_rows.Phase]) -> progress.Speed:
         """Returns the meter of tokens per second and utilisation."""
-        length = self.settings.data.max_seq_length
-        share = self.settings.data.num_predictions / length
-        cost = flops.training_flops_per_token(self.bert, length, share)
-        return progress.Speed(self.settings.run.batch_size * length, cost)
+        data, size = self.settings.data, self.settings.run.batch_size
+        share = data.num_predictions / data.max_seq_length
+        stretches = []
+        for phase in of_run:
+            cost = flops.training_flops_per_token(self.bert, phase.length, share)
+            tokens = size * phase.length
+            stretches.append(progress.Stretch(phase.last_step, tokens, cost))
+        return progress.Speed(stretches)
 
     def num_train_steps(self, rows: int) -> int:
         """Returns the steps of the run: as set, or from epochs of so many rows."""
@@ -144,6 +164,7 @@ def assemble(
     masking = Masking(
         masked_lm_prob=data.masked_lm_prob,
         max_predictions=data.num_predictions,
+        max_seq_length=data.max_seq_length,
         whole_word=data.whole_word,
         max_ngram=data.max_ngram,
         mask_id=tokenizer.mask_id,

@@ -22,6 +22,7 @@ class Masking:
     Attributes:
       masked_lm_prob: share of the tokens that are no special tokens to predict.
       max_predictions: P, the most predictions in a row.
+      max_seq_length: the L that P is for; shorter rows have fewer, in proportion.
       whole_word: choose all pieces of a word together.
       max_ngram: choose runs of 1 to this many words (or tokens).
       mask_id: id of [MASK].
@@ -33,6 +34,7 @@ class Masking:
 
     masked_lm_prob: float
     max_predictions: int
+    max_seq_length: int
     whole_word: bool
     max_ngram: int
     mask_id: int
@@ -40,6 +42,16 @@ class Masking:
     vocab_size: int
     mask_share: float = 0.8
     random_share: float = 0.1
+
+    def predictions(self, length: int) -> int:
+        """Returns the most predictions in a row of so many tokens.
+
+        >>> masking = Masking(0.15, 80, 512, False, 1, 103, (0,), 1000)
+        >>> masking.predictions(512), masking.predictions(128), masking.predictions(600)
+        (80, 20, 80)
+        """
+        share = -(-self.max_predictions * length // self.max_seq_length)
+        return min(self.max_predictions, share)
 
 
 def mask_tokens(
@@ -59,7 +71,9 @@ def mask_tokens(
     input_ids = batch["input_ids"]
     candidates = _candidates(input_ids, batch["segment_ids"], masking.special_ids)
     chosen = _choose(candidates, batch["word_start"], choose_key, masking)
-    positions, weights = _first_positions(chosen, masking.max_predictions)
+    positions, weights = _first_positions(
+        chosen, masking.predictions(input_ids.shape[1])
+    )
     replacement = _replacements(input_ids, kind_key, random_key, masking)
     return {
         **batch,
@@ -141,7 +155,8 @@ def _budget(candidates: Bool[Array, "B L"], masking: Masking) -> Int[Array, "B 1
     """Counts the tokens to choose in each row: a share, at least 1, at most P."""
     count = jnp.sum(candidates, axis=1, keepdims=True)
     share = jnp.round(count * masking.masked_lm_prob).astype(jnp.int32)
-    return jnp.minimum(jnp.clip(share, 1, masking.max_predictions), count)
+    most = masking.predictions(candidates.shape[1])
+    return jnp.minimum(jnp.clip(share, 1, most), count)
 
 
 def _group_sizes(

@@ -14,7 +14,8 @@ import jax
 from absl import flags
 
 from bert_jax import commands, experiments, prepare, report, workdirs
-from bert_jax.data import instances, stream
+from bert_jax.data import phases as phase_rows
+from bert_jax.data import stream
 from bert_jax.exchange import initial_weights
 from bert_jax.settings import configuration
 from bert_jax.tasks import heldout
@@ -69,13 +70,13 @@ def train(
 def _train(experiment: experiments.Experiment, workdir: Path) -> Trained:
     """Runs the loop from where the run stands to its end, and evaluates."""
     settings = experiment.settings
-    rows = experiment.training_rows()
-    steps = experiment.num_train_steps(rows.num_rows)
+    phases = experiment.phases()
+    steps = phases[-1].last_step
     transformation, schedule = experiment.optimizer(steps)
     task, mesh = experiment.task, experiment.mesh
     shapes = state.abstract(task.init, transformation, mesh)
     held_out = experiment.held_out()
-    commands.say(report.describe(settings, experiment.bert, rows, steps, shapes, mesh))
+    commands.say(report.describe(settings, experiment.bert, phases, shapes, mesh))
     with checkpoint.Checkpoints(
         workdir / workdirs.CHECKPOINTS, keep=settings.run.keep_checkpoints
     ) as checkpoints:
@@ -101,7 +102,7 @@ def _train(experiment: experiments.Experiment, workdir: Path) -> Trained:
             end = loop.run(
                 train_step,
                 begin,
-                _batches(experiment, rows, start_step, steps),
+                _batches(experiment, phases, start_step),
                 start_step=start_step,
                 num_train_steps=steps,
                 log_every_steps=settings.run.log_every_steps,
@@ -111,30 +112,29 @@ def _train(experiment: experiments.Experiment, workdir: Path) -> Trained:
                     step, now, {"interval": means}
                 ),
                 callbacks=[loop.Callback(settings.run.eval_every_steps, evaluation)],
-                speed=experiment.speed(),
+                speed=experiment.speed(phases),
                 interval=interval,
                 describe_batch=lambda step: report.describe_batch(
-                    rows, step, settings.run
+                    phases, step, settings.run
                 ),
             )
     return Trained(end, evaluation.metrics, workdir)
 
 
 def _batches(
-    experiment: experiments.Experiment,
-    rows: instances.Instances,
-    start_step: int,
-    num_train_steps: int,
+    experiment: experiments.Experiment, phases: list[phase_rows.Phase], start_step: int
 ) -> Iterator[Any]:
     """Makes batches ahead of the devices, this process's rows of each."""
     batch_size, local = experiment.settings.run.batch_size, experiment.local_rows
-    return stream.batches(
-        lambda step: rows.batch_at(step, batch_size, local),
-        start_step,
-        num_train_steps - start_step,
-        loader=experiment.settings.data.loader,
-        place=experiment.place,
-    )
+    for phase in phases:
+        begin = max(start_step, phase.first_step)
+        yield from stream.batches(
+            lambda step, phase=phase: phase.batch_at(step, batch_size, local),
+            begin,
+            max(0, phase.last_step - begin),
+            loader=experiment.settings.data.loader,
+            place=experiment.place,
+        )
 
 
 class _Evaluation:

@@ -1,12 +1,13 @@
 """What a pretraining run says to people: its plan, its evaluations, its end."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from bert_jax import loading, workdirs
-from bert_jax.data import instances, store
+from bert_jax.data import instances, phases, store
 from bert_jax.model import config as model_config
 from bert_jax.settings import configuration
 from bert_jax.tasks import heldout
@@ -19,37 +20,44 @@ _SAMPLE_LENGTHS = (10, 28)  # tokens of a sentence that is shown
 def describe(
     settings: configuration.PretrainingConfig,
     bert: model_config.BertConfig,
-    rows: instances.Instances,
-    steps: int,
+    of_run: Sequence[phases.Phase],
     shapes: state.TrainState,
     mesh: jax.sharding.Mesh,
 ) -> str:
     """Returns what is about to be trained, on what and for how long."""
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes.params))
-    run, length = settings.run, settings.data.max_seq_length
-    epochs = steps * run.batch_size / rows.num_rows
-    long = rows.num_long_sentences
     devices = f"{mesh.size} x {jax.devices()[0].device_kind}"
-    return (
+    lines = [
         f"model: {bert.num_hidden_layers} layers of width {bert.hidden_size}, "
-        f"{count:,} parameters (vocabulary padded)\n"
-        f"plan: {steps:,} steps of {run.batch_size} rows of {length} tokens, "
-        f"{epochs:.1f} epochs of {rows.num_rows:,} rows, on {devices}, "
-        f"{run.dtype}\n"
-        f"rows: {_filled(rows)}{long:,} sentences are longer than a row and are seen "
-        "in parts"
+        f"{count:,} parameters (vocabulary padded), {settings.run.dtype}, on {devices}",
+        *(_phase(phase, settings.run.batch_size) for phase in of_run),
+    ]
+    return "\n".join(lines)
+
+
+def _phase(phase: phases.Phase, batch_size: int) -> str:
+    """Returns how long rows of one length are seen, and what they hold."""
+    rows, steps = phase.rows, phase.last_step - phase.first_step
+    epochs = steps * batch_size / rows.num_rows
+    return (
+        f"plan: {steps:,} steps of {batch_size} rows of {phase.length} tokens, "
+        f"{epochs:.1f} epochs of {rows.num_rows:,} rows\n"
+        f"rows: {_filled(rows)}{rows.num_long_sentences:,} sentences are longer than a "
+        "row and are seen in parts"
     )
 
 
 def describe_batch(
-    rows: instances.Instances, step: int, run: configuration.RunConfig
+    of_run: list[phases.Phase], step: int, run: configuration.RunConfig
 ) -> str:
     """Returns which rows of which epoch the batch of a step holds."""
-    first = step * run.batch_size
-    epoch, place = divmod(first, rows.num_rows)
+    phase = phases.at(of_run, step)
+    first = (step - phase.first_step) * run.batch_size
+    epoch, place = divmod(first, phase.rows.num_rows)
+    of_phase = f" of rows of {phase.length} tokens" if len(of_run) > 1 else ""
     return (
         f"batch_at({step}): rows {place} to {place + run.batch_size - 1} of epoch "
-        f"{epoch}"
+        f"{epoch}{of_phase}"
     )
 
 

@@ -26,7 +26,7 @@ STORE = "store"
 # Keys that the records of earlier runs lack, by group, with what those runs did.
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "init": dataclasses.asdict(configuration.InitConfig()),
-    "data": {"pack": False},
+    "data": {"pack": False, "first_seq_length": 0, "first_steps_share": 0.9},
 }
 # Keys that may change between a run and its resumption: they change no result, or, as
 # the mesh and the compiled loop do, only the order of sums.

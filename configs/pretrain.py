@@ -3,11 +3,10 @@
     python -m bert_jax.pretrain --config=configs/pretrain.py:base \
         --config.data.corpus="tfds:wikipedia/20230601.en,text:books/*.txt" \
         --config.text.vocab=vocab.txt --workdir=runs/base
-    python -m bert_jax.pretrain --config=configs/pretrain.py:base,phase=2 \
-        --config.init_from=runs/base --config.data.store=runs/base/store \
-        --config.text.vocab=vocab.txt --workdir=runs/base-512
+    python -m bert_jax.pretrain --config=configs/pretrain.py:base,both ...
 
-Sizes: tiny, mini, small, medium, base, large. Options: `phase=2`, `lamb`.
+Sizes: tiny, mini, small, medium, base, large. Options: `both` (the two phases in one
+run), `phase=2` (the second alone, from the weights in --config.init_from), `lamb`.
 Devlin et al. 2018 (arXiv:1810.04805), appendix A.2: 1,000,000 steps of 256 rows, the
 first 90 % with 128 tokens, Adam 1e-4 with 10,000 steps of warm-up; on 4 to 16 Cloud
 TPUs, four days. With `lamb`, the large batches of You et al. 2019 (arXiv:1904.00962):
@@ -22,10 +21,11 @@ SIZES = ("tiny", "mini", "small", "medium", "base", "large")
 
 def get_config(options: str = "base"):
     size, *rest = options.split(",")
-    if size not in SIZES or set(rest) - {"phase=2", "lamb"}:
+    unknown = set(rest) - {"both", "phase=2", "lamb"}
+    if size not in SIZES or unknown or ("both" in rest and len(rest) > 1):
         raise ValueError(
             f"configs/pretrain.py:{options}: write a size of {', '.join(SIZES)}, and "
-            "after commas, if wanted, phase=2 and lamb"
+            "after commas, if wanted, both alone, or phase=2 and lamb"
         )
     config = configuration.default()
     config.model.size = size
@@ -33,10 +33,14 @@ def get_config(options: str = "base"):
     config.run.batch_size = 256
     config.run.num_train_steps = 900_000
     config.data.max_predictions_per_seq = 20
-    if "phase=2" in rest:
+    if "phase=2" in rest or "both" in rest:
         config.data.max_seq_length = 512
         config.data.max_predictions_per_seq = 80
         config.run.num_train_steps = 100_000
+    if "both" in rest:
+        config.data.first_seq_length = 128
+        config.data.first_steps_share = 0.9
+        config.run.num_train_steps = 1_000_000
     if "lamb" in rest:
         _use_lamb(config, second="phase=2" in rest)
     return config

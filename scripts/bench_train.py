@@ -128,6 +128,7 @@ def our_step(
     masking = objectives.Masking(
         masked_lm_prob=MASKED_LM_PROB,
         max_predictions=-(-length * 15 // 100),
+        max_seq_length=length,
         whole_word=False,
         max_ngram=1,
         mask_id=103,

@@ -41,6 +41,14 @@ _COMMON = {
     "run.eval_batch_size": 64,
     "optimizer.learning_rate": 1e-4,
 }
+# Of sentences. The embeddings, half of the parameters of MiniLM, stay as they are: on
+# SST-2 that scored 89.1 % where training them too scored 88.4 % (one seed).
+_SENTENCES = {
+    "head.pooling": "mean",
+    "recipe.frozen_layers": 0,
+    "recipe.average_decay": 0.99,
+    "optimizer.learning_rate": 2e-4,
+}
 _FILES = ("data.train", "data.dev", "data.labels")
 
 ENGLISH = (
@@ -48,21 +56,22 @@ ENGLISH = (
         "sst2",
         "SST-2",
         "accuracy",
-        {
+        _SENTENCES
+        | {
             "data.task": "classification",
             "data.train": "en_sentiment/train.txt",
             "data.dev": "en_sentiment/dev.txt",
             "data.format": "space",
             "data.max_seq_length": 64,
-            "run.num_train_epochs": 2.0,
-            "optimizer.learning_rate": 2e-4,
+            "run.num_train_epochs": 3.0,
         },
     ),
     Case(
         "cola",
         "CoLA",
         "matthews",
-        {
+        _SENTENCES
+        | {
             "data.task": "classification",
             "data.train": "en_acceptability/in_domain_train.tsv",
             "data.dev": "en_acceptability/in_domain_dev.tsv",
@@ -71,14 +80,15 @@ ENGLISH = (
             "data.columns.label": "2",
             "data.columns.text": "4",
             "data.max_seq_length": 48,
-            "run.num_train_epochs": 1.0,
+            "run.num_train_epochs": 2.0,
         },
     ),
     Case(
         "mrpc",
         "MRPC (a tenth held out)",
         "accuracy",
-        {
+        _SENTENCES
+        | {
             "data.task": "classification",
             "data.train": "en_pairs/msr_paraphrase_train.txt",
             "data.columns.label": "Quality",
@@ -92,7 +102,8 @@ ENGLISH = (
         "sick",
         "SICK",
         "pearson",
-        {
+        _SENTENCES
+        | {
             "data.task": "regression",
             "data.train": "en_similarity/SICK_train.txt",
             "data.dev": "en_similarity/SICK_trial.txt",

@@ -20,6 +20,7 @@ NAMES = [
     "demo_long:first",
     *(f"pretrain:{size}" for size in SIZES),
     "pretrain:base,phase=2",
+    "pretrain:base,both",
     "pretrain:large,lamb",
     "pretrain:large,phase=2,lamb",
     *(f"pretrain_zh:{size}" for size in SIZES),
@@ -68,7 +69,9 @@ def test_the_docstring_is_the_command(name):
     assert f"--config=configs/{name}.py" in _module(name).__doc__
 
 
-@pytest.mark.parametrize("name", ["pretrain:huge", "pretrain:base,phase=3"])
+@pytest.mark.parametrize(
+    "name", ["pretrain:huge", "pretrain:base,phase=3", "pretrain:base,both,lamb"]
+)
 def test_an_unknown_option_says_what_to_write(name):
     with pytest.raises(ValueError, match="write a size of tiny"):
         _config(name)

@@ -43,7 +43,7 @@ def _same(one, other):
 
 def _metrics(workdir):
     lines = (workdir / writer.METRICS).read_text().splitlines()
-    timed = ("train/tokens_per_second", "train/mfu")
+    timed = ("train/tokens_per_second", "train/mfu", "train/input_wait")
     return [{k: v for k, v in json.loads(x).items() if k not in timed} for x in lines]
 
 

@@ -13,6 +13,7 @@ from bert_jax import objectives
 PLAIN = objectives.Masking(
     masked_lm_prob=0.15,
     max_predictions=20,
+    max_seq_length=4,
     whole_word=False,
     max_ngram=1,
     mask_id=4,

@@ -68,6 +68,7 @@ def test_a_run_leaves_what_the_design_says(trained):
     assert {
         "train/mlm_accuracy",
         "train/tokens_per_second",
+        "train/input_wait",
         "train/learning_rate",
         "eval/mlm_loss",
         "eval/mlm_perplexity",
@@ -118,6 +119,34 @@ def test_a_stopped_run_resumes_bit_for_bit(trained, corpus, tmp_path, monkeypatc
     _same(resumed.state, trained.state)
     assert resumed.metrics == trained.metrics
     assert _losses(tmp_path) == _losses(trained.workdir)
+
+
+def test_a_run_of_two_lengths_resumes_bit_for_bit(
+    corpus, tmp_path, monkeypatch, capsys
+):
+    """Stopped after the second of three long steps; rows of 12 come before them."""
+    config = tiny_run.config(
+        corpus, data__first_seq_length=12, data__first_steps_share=0.5
+    )
+    config.run.eval_every_steps = 4
+    config.data.store = str(tmp_path / "store")
+    whole = pretrain.train(config, tmp_path / "whole")
+    said = capsys.readouterr().err
+    assert "plan: 3 steps of 8 rows of 12 tokens" in said
+    assert "plan: 3 steps of 8 rows of 24 tokens" in said
+
+    def stop(step, metrics):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return f"evaluation after step {step}"
+
+    monkeypatch.setattr(report, "line", stop)
+    with pytest.raises(errors.Stopped, match="SIGTERM after step 5 of 6"):
+        pretrain.train(config, tmp_path / "stopped")
+    monkeypatch.undo()
+    resumed = pretrain.train(config, tmp_path / "stopped")
+    _same(resumed.state, whole.state)
+    assert resumed.metrics == whole.metrics
+    assert _losses(tmp_path / "stopped") == _losses(tmp_path / "whole")
 
 
 def test_two_processes_in_turn_equal_one(trained, corpus, tmp_path):

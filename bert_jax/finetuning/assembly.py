@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,7 @@ class FinetuningRun:
         mean = int(np.mean(lengths))
         length = self.train.table.lengths.max()
         cost = flops.training_flops_per_token(self.start.bert, int(length), 0.0)
-        return progress.Speed(mean * members, cost)
+        return progress.Speed([progress.Stretch(sys.maxsize, mean * members, cost)])
 
 
 def assemble(settings: Settings, workdir: Path) -> FinetuningRun:

@@ -109,6 +109,9 @@ class DataConfig:
       drop_duplicates: drop documents that are exactly equal to an earlier one.
       workers: processes that tokenise; -1 = one a core.
       max_seq_length: L, tokens in a row.
+      first_seq_length: tokens in the rows of the first steps, as 128 before 512
+        (arXiv:1810.04805, appendix A.2); 0 = all rows have L.
+      first_steps_share: how many of the steps these are.
       objective: `nsp` (BERT), `sop` (ALBERT) or `full_sentences` (RoBERTa: neither).
       short_seq_prob: share of the documents that aim at a random shorter length.
       pack: put several instances into a row, each with attention, positions and a
@@ -127,6 +130,8 @@ class DataConfig:
     drop_duplicates: bool = True
     workers: int = -1
     max_seq_length: int = 128
+    first_seq_length: int = 0
+    first_steps_share: float = 0.9
     objective: str = "nsp"
     short_seq_prob: float = 0.1
     pack: bool = False
@@ -145,6 +150,13 @@ class DataConfig:
         config_checks.between("data.short_seq_prob", self.short_seq_prob, 0.0, 1.0)
         config_checks.between("data.masked_lm_prob", self.masked_lm_prob, 0.001, 0.9)
         config_checks.at_least("data.max_seq_length", self.max_seq_length, 8)
+        if self.first_seq_length:
+            config_checks.between(
+                "data.first_seq_length", self.first_seq_length, 8, self.max_seq_length
+            )
+        config_checks.between(
+            "data.first_steps_share", self.first_steps_share, 0.0, 1.0
+        )
         config_checks.at_least("data.max_ngram", self.max_ngram, 1)
         config_checks.count_or_rest("data.workers", self.workers)
         config_checks.count_or_rest(

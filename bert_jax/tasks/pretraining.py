@@ -33,6 +33,7 @@ def eval_masking(
         training,
         masked_lm_prob=EVAL_MASKED_LM_PROB,
         max_predictions=-(-max_seq_length * 15 // 100),
+        max_seq_length=max_seq_length,
         whole_word=False,
         max_ngram=1,
         mask_share=1.0,

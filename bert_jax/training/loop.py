@@ -64,7 +64,7 @@ def run(
     unread: tuple[int, dict[str, Any]] | None = None
     with signals.StopRequest() as stop, bar:
         for step in range(start_step + 1, num_train_steps + 1):
-            state, metrics = train_step(state, next(batches))
+            state, metrics = train_step(state, speed.next_of(batches))
             if unread is not None:
                 record.read(*unread, bar)
             unread = (step, metrics)
@@ -111,7 +111,7 @@ class _Record:
     def read(self, step: int, metrics: dict[str, Any], bar: progress.Progress) -> None:
         """Waits for a step; raises NotFiniteError if the device refused it."""
         metrics = jax.device_get(metrics)
-        self._speed.step_done()
+        self._speed.step_done(step)
         bar.advance()
         if not metrics.pop("finite"):
             raise self._not_finite(step, metrics)

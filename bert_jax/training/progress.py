@@ -3,8 +3,9 @@
 import datetime
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
+from typing import Any, NamedTuple
 
 import jax
 import tqdm
@@ -12,8 +13,22 @@ import tqdm
 from bert_jax.training import chips
 
 
+class Stretch(NamedTuple):
+    """Steps of a run that cost the same.
+
+    Attributes:
+      last_step: the last of them, steps being counted from 1.
+      tokens: of the global batch, a step.
+      flops_per_token: of training, by the project's formula.
+    """
+
+    last_step: int
+    tokens: int
+    flops_per_token: float
+
+
 class Speed:
-    """Measures tokens per second and MFU over whole steps.
+    """Measures tokens per second, MFU and the share of waiting, over whole steps.
 
     The time before the first step ends (compilation) and the time between `pause` and
     the next `resume` (evaluation, saving) are not counted.
@@ -21,31 +36,42 @@ class Speed:
 
     def __init__(
         self,
-        tokens_per_step: int,
-        flops_per_token: float,
+        stretches: Sequence[Stretch],
         *,
         clock: Callable[[], float] = time.perf_counter,
         peak_flops: float | None = None,
     ) -> None:
-        """Counts `tokens_per_step` of the global batch.
+        """Takes the stretches of the run in their order.
 
-        `flops_per_token` are training FLOPs by the project's formula; `peak_flops` is
-        that of all devices together, by default as far as the chip is known.
+        `peak_flops` is that of all devices together, by default as far as the chip is
+        known.
         """
-        self._tokens_per_step = tokens_per_step
-        self._flops_per_token = flops_per_token
+        self._stretches = stretches
         self._peak_flops = _peak_of_all() if peak_flops is None else peak_flops
         self._clock = clock
         self._started: float | None = None
-        self._seconds = 0.0
-        self._steps = 0
+        self._clear()
 
-    def step_done(self) -> None:
+    def _clear(self) -> None:
+        self._seconds = self._waited = self._flops = 0.0
+        self._tokens = 0
+
+    def next_of(self, batches: Iterator[Any]) -> Any:
+        """Returns the next batch; the time that it takes is waiting for the input."""
+        started = self._clock()
+        batch = next(batches)
+        if self._started is not None:
+            self._waited += self._clock() - started
+        return batch
+
+    def step_done(self, step: int) -> None:
         """Counts the step that has just ended, unless its start was not seen."""
         now = self._clock()
         if self._started is not None:
+            of_step = next(x for x in self._stretches if step <= x.last_step)
             self._seconds += now - self._started
-            self._steps += 1
+            self._tokens += of_step.tokens
+            self._flops += of_step.tokens * of_step.flops_per_token
         self._started = now
 
     def resume(self) -> None:
@@ -53,19 +79,29 @@ class Speed:
         self._started = self._clock()
 
     def read(self) -> dict[str, float]:
-        """Returns the rates since the last reading; empty if nothing was timed."""
-        if not self._steps or self._seconds <= 0:
+        """Returns the rates since the last reading; empty if nothing was timed.
+
+        `input_wait` is the share of the time in which the next batch was not there.
+        """
+        if not self._tokens or self._seconds <= 0:
             return {}
-        tokens_per_second = self._steps * self._tokens_per_step / self._seconds
-        rates = {"tokens_per_second": tokens_per_second}
+        rates = {"tokens_per_second": self._tokens / self._seconds}
+        rates["input_wait"] = self._waited / self._seconds
         if self._peak_flops:
-            rates["mfu"] = tokens_per_second * self._flops_per_token / self._peak_flops
-        self._seconds, self._steps = 0.0, 0
+            rates["mfu"] = self._flops / self._seconds / self._peak_flops
+        self._clear()
         return rates
 
-    def seconds_for(self, steps: int, tokens_per_second: float) -> float:
-        """Returns the time that so many steps take at this rate."""
-        return steps * self._tokens_per_step / tokens_per_second
+    def seconds_left(
+        self, step: int, last_step: int, tokens_per_second: float
+    ) -> float:
+        """Returns the time of the steps after `step`, at this rate."""
+        tokens, before = 0, step
+        for stretch in self._stretches:
+            end = min(stretch.last_step, last_step)
+            tokens += max(0, end - before) * stretch.tokens
+            before = max(before, end)
+        return tokens / tokens_per_second
 
 
 def _peak_of_all() -> float | None:
@@ -116,7 +152,7 @@ class Progress:
         if "tokens_per_second" not in values:
             return ""
         rate = values["tokens_per_second"]
-        seconds = round(self._speed.seconds_for(self._total - step, rate))
+        seconds = round(self._speed.seconds_left(step, self._total, rate))
         return f"  ETA {datetime.timedelta(seconds=seconds)}"
 
 
@@ -125,4 +161,6 @@ def _text(name: str, value: float) -> str:
         return f"{value:,.0f} tokens/s"
     if name == "mfu":
         return f"MFU {value:.1%}"
+    if name == "input_wait":
+        return f"input wait {value:.1%}"
     return f"{name} {value:.4g}"

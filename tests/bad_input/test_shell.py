@@ -93,7 +93,7 @@ CONFIG_FILES = [
     ("def get_config():\n    return 1 / 0\n", "c.py:2: division by zero"),
     ("def get_config(size):\n    pass\n", "needs an option: write --config="),
     (
-        "from bert_jax import configuration\ndef get_config():\n"
+        "from bert_jax.settings import configuration\ndef get_config():\n"
         "    config = configuration.default()\n    config.run.sead = 1\n",
         'c.py:4: Key "sead" does not exist',
     ),

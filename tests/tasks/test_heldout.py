@@ -11,6 +11,7 @@ from bert_jax.tasks import heldout, pretraining
 MASKING = objectives.Masking(
     masked_lm_prob=0.4,
     max_predictions=9,
+    max_seq_length=8,
     whole_word=True,
     max_ngram=3,
     mask_id=4,

@@ -15,15 +15,19 @@ class Clock:
         return self.now
 
 
-def timed(clock, speed, seconds):
+# 50 tokens of 4 FLOP a step.
+ALIKE = [progress.Stretch(1000, 50, 4.0)]
+
+
+def timed(clock, speed, seconds, step=1):
     for part in seconds:
         clock.now += part
-        speed.step_done()
+        speed.step_done(step)
 
 
 def test_compilation_and_pauses_are_not_counted():
     clock = Clock()
-    speed = progress.Speed(50, 4.0, clock=clock, peak_flops=1000.0)
+    speed = progress.Speed(ALIKE, clock=clock, peak_flops=1000.0)
     timed(clock, speed, [30.0])  # the first step, with its compilation
     assert speed.read() == {}
     timed(clock, speed, [1.0, 2.0])
@@ -31,19 +35,55 @@ def test_compilation_and_pauses_are_not_counted():
     speed.resume()
     timed(clock, speed, [2.0])
     # 3 steps of 50 tokens in 5 s; 30 tokens/s * 4 FLOP of 1000 FLOP/s.
-    assert speed.read() == pytest.approx({"tokens_per_second": 30.0, "mfu": 0.12})
+    assert speed.read() == pytest.approx(
+        {"tokens_per_second": 30.0, "input_wait": 0.0, "mfu": 0.12}
+    )
     assert speed.read() == {}
 
 
 def test_no_mfu_on_an_unknown_chip():
     clock = Clock()
-    speed = progress.Speed(50, 4.0, clock=clock)
+    speed = progress.Speed(ALIKE, clock=clock)
     timed(clock, speed, [1.0, 2.0])
-    assert speed.read() == {"tokens_per_second": 25.0}
+    assert speed.read() == {"tokens_per_second": 25.0, "input_wait": 0.0}
+
+
+def test_waiting_for_batches_is_a_share_of_the_time():
+    clock = Clock()
+    speed = progress.Speed(ALIKE, clock=clock)
+
+    def batches():
+        for batch in "abc":
+            clock.now += 1.0
+            yield batch
+
+    made = batches()
+    assert speed.next_of(made) == "a"  # before the first step ends: not counted
+    timed(clock, speed, [9.0])
+    assert speed.next_of(made) == "b"
+    timed(clock, speed, [3.0])
+    assert speed.read() == {"tokens_per_second": 12.5, "input_wait": 0.25}
+    timed(clock, speed, [1.0])
+    assert speed.read()["input_wait"] == 0.0
+
+
+def test_stretches_cost_what_they_cost():
+    clock = Clock()
+    stretches = [progress.Stretch(3, 10, 1.0), progress.Stretch(5, 40, 2.0)]
+    speed = progress.Speed(stretches, clock=clock, peak_flops=100.0)
+    for step in range(1, 6):
+        timed(clock, speed, [1.0], step)
+    # Steps 2 and 3, then 4 and 5: 20 + 80 tokens and 20 + 160 FLOP in 4 s.
+    assert speed.read() == {"tokens_per_second": 25.0, "input_wait": 0.0, "mfu": 0.45}
+    assert speed.seconds_left(0, 5, 10.0) == 11.0
+    assert speed.seconds_left(2, 5, 10.0) == 9.0
+    assert speed.seconds_left(4, 5, 10.0) == 4.0
+    assert speed.seconds_left(5, 5, 10.0) == 0.0
+    assert speed.seconds_left(1, 4, 10.0) == 6.0
 
 
 def test_lines_where_there_is_no_terminal(capsys):
-    speed = progress.Speed(50, 4.0)
+    speed = progress.Speed(ALIKE)
     with progress.Progress(0, 100, speed) as bar:
         bar.advance()
         bar.show(1, {"loss": 2.34567})
@@ -60,7 +100,7 @@ def test_lines_where_there_is_no_terminal(capsys):
 
 def test_a_bar_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with progress.Progress(3, 8, progress.Speed(50, 4.0)) as bar:
+    with progress.Progress(3, 8, progress.Speed(ALIKE)) as bar:
         bar.advance()
         bar.show(4, {"loss": 2.0})
     shown = capsys.readouterr().err
