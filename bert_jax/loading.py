@@ -158,7 +158,8 @@ def _masked_probabilities(
     model = heads.BertForPreTraining(bert, execution, sentence_pairs=False)
     used = {name: params[name] for name in ("encoder", "mlm_head")}
     places = jnp.arange(input_ids.shape[1], dtype=jnp.int32)[None]
-    mlm_logits, _ = model.apply(
+    scores: Any
+    scores, _ = model.apply(
         {"params": used},
         input_ids,
         jnp.zeros_like(input_ids),
@@ -168,7 +169,7 @@ def _masked_probabilities(
         positions,
         deterministic=True,
     )
-    return jax.nn.softmax(mlm_logits[0, 0])[: bert.vocab_size]
+    return jax.nn.softmax(scores.logits()[0, 0])[: bert.vocab_size]
 
 
 def load(

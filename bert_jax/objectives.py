@@ -7,10 +7,11 @@ as in arXiv:1909.11942 section 4.1 (length n with probability proportional to 1 
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
 MASKED = -1e9  # the logit of what cannot be chosen
 
@@ -245,6 +246,37 @@ def cross_entropy(
     picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     losses = jax.nn.logsumexp(logits, axis=-1) - picked
     return jnp.sum(jnp.where(weights > 0, losses * weights, 0.0))
+
+
+def in_parts(
+    sums: Callable[..., PyTree], parts: int, *arrays: Array
+) -> PyTree[Float[Array, ""]]:
+    """Returns `sums(*arrays)` as the sum over parts of the second axis.
+
+    What a part computes is not kept for the backward pass, which computes it again: so
+    the logits of one part are alive at a time, and never those of all.
+
+    Args:
+      sums: returns a tree of sums over what it is given; zeros must add nothing.
+      parts: how many; 1 is `sums` itself.
+      arrays: [B, P, ...], cut alike, with zeros behind where P has a remainder.
+    """
+    if parts == 1:
+        return sums(*arrays)
+    length = arrays[0].shape[1]
+    missing = -length % parts
+    cut = []
+    for x in arrays:
+        x = jnp.pad(x, ((0, 0), (0, missing), *((0, 0),) * (x.ndim - 2)))
+        x = x.reshape(x.shape[0], parts, -1, *x.shape[2:])
+        cut.append(jnp.moveaxis(x, 1, 0))
+    like = jax.eval_shape(sums, *(x[0] for x in cut))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+
+    def add(total: PyTree, part: list[Array]) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, jax.checkpoint(sums)(*part)), None
+
+    return jax.lax.scan(add, zeros, cut)[0]
 
 
 def correct(

@@ -197,3 +197,31 @@ def test_a_row_of_weight_zero_adds_nothing_even_if_it_is_not_finite():
     weights = jnp.array([1.0, 0.0])
     loss = objectives.cross_entropy(logits, jnp.array([0, 1]), weights)
     np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_logits_in_parts_give_the_loss_and_the_gradients_of_all(parts):
+    """Seven predictions a row, in parts that divide them and that do not."""
+    rng = np.random.default_rng(0)
+    rows = jnp.asarray(rng.normal(size=(4, 7, 5)), jnp.float32)
+    table = jnp.asarray(rng.normal(size=(11, 5)), jnp.float32)
+    labels = jnp.asarray(rng.integers(0, 11, (4, 7)), jnp.int32)
+    weights = jnp.asarray(np.arange(28).reshape(4, 7) % 3, jnp.float32)
+
+    def loss(rows, table, parts):
+        def sums(rows, labels, weights):
+            logits = rows @ table.T
+            hits = objectives.correct(logits, labels, weights)
+            return objectives.cross_entropy(logits, labels, weights), hits
+
+        return objectives.in_parts(sums, parts, rows, labels, weights)
+
+    gradients = jax.jit(
+        jax.value_and_grad(loss, argnums=(0, 1), has_aux=True), static_argnums=2
+    )
+    for found, expected in zip(
+        jax.tree.leaves(gradients(rows, table, parts)),
+        jax.tree.leaves(gradients(rows, table, 1)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)

@@ -4,7 +4,7 @@ In pretraining the MLM head sees only the rows that are to be predicted, and its
 is the token embedding table (tied). Logits are float32.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,28 @@ class Pooler(nn.Module):
         return encoder.ACTIVATIONS[self.config.pooler_act](dense(rows))
 
 
+class TokenScores(NamedTuple):
+    """Logits of tokens before they are computed: rows * table + bias.
+
+    They are the largest array of pretraining, so who needs a sum over them alone
+    computes them part by part (`objectives.in_parts`).
+    """
+
+    rows: Float[Array, "B P E"]
+    table: Float[Array, "V E"]
+    bias: Float[Array, " V"]
+
+    def logits(self) -> Float[Array, "B P V"]:
+        """Computes the logits, in float32."""
+        logits = jnp.einsum(
+            "BPE,VE->BPV",
+            self.rows,
+            self.table.astype(self.rows.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        return logits + jnp.broadcast_to(self.bias, logits.shape)
+
+
 class MLMHead(nn.Module):
     """Predicts tokens: dense, activation, LayerNorm, then the embedding table.
 
@@ -49,7 +71,7 @@ class MLMHead(nn.Module):
     @nn.compact
     def __call__(
         self, rows: Float[Array, "B P D"], table: Float[Array, "V E"]
-    ) -> Float[Array, "B P V"]:
+    ) -> TokenScores:
         cfg = self.config
         rows = _dense(cfg, cfg.embedding_width, "transform")(rows)
         rows = encoder.ACTIVATIONS[cfg.mlm_act](rows)
@@ -58,16 +80,9 @@ class MLMHead(nn.Module):
             initializer = encoder.normal(cfg.initializer_range, "vocab", "embed")
             table = self.param("decoder", initializer, table.shape)
         bias = self.param("bias", encoder.constant(0.0, "vocab"), table.shape[:1])
-        logits = jnp.einsum(
-            "BPE,VE->BPV",
-            rows,
-            table.astype(rows.dtype),
-            preferred_element_type=jnp.float32,
-        )
         # Rows that pad the vocabulary never win and never share probability.
         real = jnp.arange(table.shape[0]) < cfg.vocab_size
-        bias = jnp.where(real, bias, -1e9)
-        return logits + jnp.broadcast_to(bias, logits.shape)
+        return TokenScores(rows, table, jnp.where(real, bias, -1e9))
 
 
 class OutputHead(nn.Module):
@@ -113,7 +128,7 @@ def _dense(
 
 
 class BertForPreTraining(nn.Module):
-    """BERT with both heads: `mlm_logits` [B, P, V] and `nsp_logits` [B, S, 2].
+    """BERT with both heads: `mlm_scores` [B, P, V] and `nsp_logits` [B, S, 2].
 
     Without `sentence_pairs` (the RoBERTa recipe) it has no pooler and no NSP head, and
     `nsp_logits` is None.
@@ -134,7 +149,7 @@ class BertForPreTraining(nn.Module):
         cls_positions: Int[Array, "B S"],
         *,
         deterministic: bool,
-    ) -> tuple[Float[Array, "B P V"], Float[Array, "B S 2"] | None]:
+    ) -> tuple[TokenScores, Float[Array, "B S 2"] | None]:
         bert = encoder.Bert(self.config, self.execution, name="encoder")
         sequence_output = bert(
             input_ids,
@@ -145,14 +160,14 @@ class BertForPreTraining(nn.Module):
         )
         rows = take_rows(sequence_output, masked_lm_positions)
         mlm_head = MLMHead(self.config, name="mlm_head")
-        mlm_logits = mlm_head(rows, bert.word_embedding_table())
+        mlm_scores = mlm_head(rows, bert.word_embedding_table())
         if not self.sentence_pairs:
-            return mlm_logits, None
+            return mlm_scores, None
         pooled_output = Pooler(self.config, name="pooler")(
             sequence_output, cls_positions
         )
         nsp_head = OutputHead(self.config, 2, name="nsp_head")
-        return mlm_logits, nsp_head(pooled_output)
+        return mlm_scores, nsp_head(pooled_output)
 
 
 def parameter_shapes(model: nn.Module, sequence_length: int = 8) -> dict:

@@ -75,7 +75,8 @@ class Parts(nn.Module):
             outputs |= {"pooled_output": pooled[:, 0]} | self._pooled(pooled)
         if has("mlm_head"):
             table = bert.word_embedding_table()
-            outputs["mlm_logits"] = heads.MLMHead(cfg, name="mlm_head")(x, table)
+            scores = heads.MLMHead(cfg, name="mlm_head")(x, table)
+            outputs["mlm_logits"] = scores.logits()
         if has("rtd_head"):
             outputs["rtd_logits"] = heads.RTDHead(cfg, name="rtd_head")(x)
         for name, classes in (("tagger", self.num_labels), ("span", 2)):

@@ -7,6 +7,7 @@ batch size, the seed or the masking that a run trains with.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from bert_jax.model import heads
 from bert_jax.tasks import task
 
 EVAL_SEED = 0
+MOST_LOGITS = 1 << 26  # that a device computes at a time: 256 MiB
 EVAL_MASKED_LM_PROB = 0.15
 
 
@@ -100,7 +102,7 @@ class Pretraining:
     def _metrics(
         self, params: PyTree, batch: task.Batch, key: Array | None
     ) -> task.Sums:
-        logits: Any = self.model.apply(
+        outputs: Any = self.model.apply(
             {"params": params},
             batch["input_ids"],
             batch["token_type_ids"],
@@ -111,13 +113,26 @@ class Pretraining:
             deterministic=key is None,
             rngs={} if key is None else {"dropout": key},
         )
-        mlm_logits, nsp_logits = logits
+        scores, nsp_logits = outputs
         labels, weights = batch["masked_lm_ids"], batch["masked_lm_weights"]
-        metrics = _sums("mlm", mlm_logits, labels, weights)
+
+        def mlm(rows: Array, labels: Array, weights: Array) -> task.Sums:
+            return _sums("mlm", scores._replace(rows=rows).logits(), labels, weights)
+
+        parts = _parts(scores.rows.shape, self.model.config.vocab_size)
+        metrics = objectives.in_parts(mlm, parts, scores.rows, labels, weights)
         if nsp_logits is None:
             return metrics
         labels, weights = batch["next_sentence_labels"], batch["next_sentence_weights"]
         return metrics | _sums("nsp", nsp_logits, labels, weights)
+
+
+def _parts(rows: tuple[int, ...], vocab_size: int) -> int:
+    """Returns in how many parts the logits of these rows are computed."""
+    batch_size, predictions, _ = rows
+    devices = jax.sharding.get_abstract_mesh().size or 1
+    logits = batch_size * predictions * vocab_size / devices
+    return min(predictions, math.ceil(logits / MOST_LOGITS))
 
 
 def _sums(

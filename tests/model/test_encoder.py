@@ -192,13 +192,14 @@ def test_the_vocabulary_is_padded_inside_and_never_predicted(key):
     assert table.shape == (128, 36)
     inputs = {name: jnp.asarray(x) for name, x in _inputs().items()}
     positions = jnp.zeros((5, 3), jnp.int32)
-    mlm_logits, nsp_logits = model.apply(
+    mlm_scores, nsp_logits = model.apply(
         {"params": params},
         **inputs,
         masked_lm_positions=positions,
         cls_positions=positions[:, :1],
         deterministic=True,
     )
+    mlm_logits = mlm_scores.logits()
     assert mlm_logits.shape == (5, 3, 128) and nsp_logits.shape == (5, 1, 2)
     probabilities = jax.nn.softmax(mlm_logits)
     assert float(probabilities[..., 41:].max()) == 0.0

@@ -1,8 +1,10 @@
 """Evaluation masks belong to their row; the table shows what was measured."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from bert_jax import objectives
 from bert_jax.model import config, encoder, heads
@@ -88,3 +90,20 @@ def test_the_table_as_a_person_sees_it():
     assert lines[2].split() == ["bigram", "counts", "5.000", "148.4", "0.2000", "-"]
     assert lines[3].split() == ["this", "model", "4.000", "54.6", "0.2500", "0.8750"]
     assert lines[4] == "MLM accuracy is 5.00 times the unigram's."
+
+
+def test_logits_of_many_rows_are_computed_in_parts(task, monkeypatch):
+    """The metrics are those of all at once."""
+    params = nn.unbox(task.init(jax.random.key(0)))
+    batch = _rows(np.arange(13))
+    for name in ("token_type_ids", "position_ids"):
+        batch[name] = jnp.zeros_like(batch["input_ids"])
+    for name in ("cls_positions", "next_sentence_labels"):
+        batch[name] = jnp.zeros((13, 1), jnp.int32)
+    batch["next_sentence_weights"] = jnp.ones((13, 1))
+    at_once = task.evaluate(params, batch)
+    monkeypatch.setattr(pretraining, "MOST_LOGITS", 100)
+    in_parts = task.evaluate(params, batch)
+    for name, (total, weight) in at_once.items():
+        np.testing.assert_allclose(in_parts[name][0], total, rtol=1e-5)
+        assert in_parts[name][1] == weight
