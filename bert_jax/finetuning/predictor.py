@@ -47,17 +47,29 @@ class Predictor:
                 for place, row in enumerate(rows):
                     column[row] = np.asarray(values[place])
 
-        local = sharding.local_rows(self.batch_size, self.mesh)
-        sizes = self.batch_size, self.longest, self.num_lengths
-        for rows, batch in labelled_rows.in_order(table, *sizes):
+        size = self._size(len(table))
+        local = sharding.local_rows(size, self.mesh)
+        lengths = self.longest, self.num_lengths
+        for rows, batch in labelled_rows.in_order(table, size, *lengths):
             mine = {name: array[local] for name, array in batch.items()}
-            placed = sharding.place(mine, self.mesh, self.batch_size)
+            placed = sharding.place(mine, self.mesh, size)
             waiting.append((rows, self.step(params, placed)))
             if len(waiting) > _AHEAD:
                 take(*waiting.pop(0))
         for rows, outputs in waiting:
             take(rows, outputs)
         return made
+
+    def _size(self, rows: int) -> int:
+        """Returns how many rows are computed together: few, where there are few.
+
+        One of the powers of two times the parts that the mesh cuts rows into, so that
+        one text costs one row and few programs are compiled.
+        """
+        size = math.prod(self.mesh.shape[axis] for axis in ("data", "fsdp"))
+        while size < min(rows, self.batch_size):
+            size *= 2
+        return min(size, self.batch_size)
 
     def predictions(
         self, params: PyTree, examples: Sequence[Any], table: labelled_rows.Table

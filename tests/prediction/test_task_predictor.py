@@ -1,5 +1,6 @@
 """A fine-tuned model from its folder: predictions of examples, in any number."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -42,6 +43,22 @@ def test_predictions_do_not_depend_on_their_neighbours(classes):
         assert alone["label"] == one["label"]
         odds = list(alone["probabilities"].values())
         assert odds == pytest.approx(list(one["probabilities"].values()), abs=2e-6)
+
+
+@pytest.mark.parametrize(("texts", "rows"), [(1, 1), (5, 8), (9, 16)])
+def test_few_texts_are_few_rows(classes, monkeypatch, texts, rows):
+    """The batch is no larger than the next power of two, whatever it may be."""
+    seen = []
+
+    def step(params, batch):
+        seen.append(len(batch["input_ids"]))
+        return classes.predictor.step(params, batch)
+
+    spied = dataclasses.replace(classes.predictor, step=step)
+    spied = dataclasses.replace(classes, predictor=spied)
+    shards = jax.device_count()
+    assert len(spied.predict(_texts(texts))) == texts
+    assert seen == [max(rows, shards)]
 
 
 def test_it_is_the_model_of_the_folder(classes):
