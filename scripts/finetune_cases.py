@@ -41,8 +41,8 @@ _COMMON = {
     "run.eval_batch_size": 64,
     "optimizer.learning_rate": 1e-4,
 }
-# Of sentences. The embeddings, half of the parameters of MiniLM, stay as they are: on
-# SST-2 that scored 89.1 % where training them too scored 88.4 % (one seed).
+# Of sentences. The embeddings, half of the parameters of MiniLM, stay as they are: less
+# work, and no worse on SST-2 (88.3 and 89.1 % against 88.4 %).
 _SENTENCES = {
     "head.pooling": "mean",
     "recipe.frozen_layers": 0,
@@ -64,6 +64,9 @@ ENGLISH = (
             "data.format": "space",
             "data.max_seq_length": 64,
             "run.num_train_epochs": 3.0,
+            # 90.4 % where training without has 88.4 % (one seed).
+            "recipe.adversarial_epsilon": 1.0,
+            "recipe.frozen_layers": -1,
         },
     ),
     Case(
