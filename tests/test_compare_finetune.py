@@ -167,6 +167,7 @@ def test_torch_does_the_same_steps(place, folder, task, recipe):
     assert _apart(otherwise, theirs) > 2e-3  # the order of the rows is seen
 
 
+@pytest.mark.slow
 def test_ours_is_what_the_command_trains(place):
     changes = {
         "data__num_lengths": 1,

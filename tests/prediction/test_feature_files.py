@@ -199,7 +199,11 @@ class Text(str):
 
 
 @pytest.mark.parametrize(
-    ("kind", "texts", "size"), [("sentence", 4, 1 << 28), ("tokens", 999, 48 * 30)]
+    ("kind", "texts", "size"),
+    [
+        ("sentence", 4, 1 << 28),
+        pytest.param("tokens", 999, 48 * 30, marks=pytest.mark.slow),
+    ],
 )
 def test_memory_holds_one_window_of_texts(
     model, tmp_path, monkeypatch, kind, texts, size

@@ -101,9 +101,9 @@ def test_logits_of_many_rows_are_computed_in_parts(task, monkeypatch):
     for name in ("cls_positions", "next_sentence_labels"):
         batch[name] = jnp.zeros((13, 1), jnp.int32)
     batch["next_sentence_weights"] = jnp.ones((13, 1))
-    at_once = task.evaluate(params, batch)
+    at_once = jax.jit(lambda p, b: task.evaluate(p, b))(params, batch)
     monkeypatch.setattr(pretraining, "MOST_LOGITS", 100)
-    in_parts = task.evaluate(params, batch)
+    in_parts = jax.jit(lambda p, b: task.evaluate(p, b))(params, batch)
     for name, (total, weight) in at_once.items():
         np.testing.assert_allclose(in_parts[name][0], total, rtol=1e-5)
         assert in_parts[name][1] == weight

@@ -155,6 +155,7 @@ def test_members_in_turn_are_the_same(singles, devices, members, at_once):
     assert_members_are_single_runs(current, metrics, shapes, singles)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 1, 1)])
 def test_members_equal_their_runs_under_all_recipes(sizes):
     mesh = sharding.make_mesh(*sizes)
