@@ -42,18 +42,15 @@ class Experiment:
 
     def phases(self) -> list[phase_rows.Phase]:
         """Makes the tables of training rows: one, or a first one of shorter rows."""
-        data, run = self.settings.data, self.settings.run
+        data = self.settings.data
         opened = store.open_store(self.store_folder, "train")
         made = functools.cache(functools.partial(self._rows, opened))
-        steps = run.num_train_steps
-        if steps == -1:
-            steps = self.num_train_steps(made(data.max_seq_length).num_rows)
         return phase_rows.plan(
             made,
-            steps,
+            self.num_train_steps(made(data.max_seq_length).num_rows),
             data.max_seq_length,
             data.first_seq_length,
-            data.first_steps_share,
+            self.settings.first_steps,
         )
 
     def _rows(self, opened: store.Store, length: int) -> instances.Instances:
@@ -107,7 +104,8 @@ class Experiment:
         share = data.num_predictions / data.max_seq_length
         stretches = []
         for phase in of_run:
-            cost = flops.training_flops_per_token(self.bert, phase.length, share)
+            attended = phase.rows.effective_length
+            cost = flops.training_flops_per_token(self.bert, attended, share)
             tokens = size * phase.length
             stretches.append(progress.Stretch(phase.last_step, tokens, cost))
         return progress.Speed(stretches)

@@ -1,53 +1,17 @@
 """Suites: every task of a folder in the publisher's layout, one table, submissions."""
 
-import importlib.util
 import json
 import random
-from pathlib import Path
 
 import pytest
+import tiny_suites
 import tiny_tasks
 
 from bert_jax import errors, finetune, suite
 from bert_jax.data import read_examples
-from bert_jax.finetuning import task_setup
 from bert_jax.suites import suite_configuration, suite_data, suite_table
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-SMALL = {
-    "init_from": "none",
-    "model.size": "tiny",
-    "model.hidden_size": 32,
-    "model.num_hidden_layers": 1,
-    "model.num_attention_heads": 4,
-    "model.intermediate_size": 64,
-    "model.max_position_embeddings": 32,
-    "data.max_seq_length": 32,
-    "data.num_lengths": 1,
-    "mesh.data": 1,
-    "run.batch_size": 8,
-    "run.num_train_steps": 2,
-    "run.eval_every_steps": 2,
-    "run.save_every_steps": 2,
-    "optimizer.learning_rate": 1e-2,
-}
 CLASSES = ("entailment", "neutral", "contradiction")
-
-
-def _module(name):
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _config(name, place, **changes):
-    config = _module(name).get_config()
-    vocab = str(tiny_tasks.write_vocab(place))
-    keys = {key.replace("__", "."): value for key, value in changes.items()}
-    values = {**SMALL, "text.vocab": vocab, "folder": str(place), "sweep.seeds": 1}
-    config.update_from_flattened_dict({**values, **keys})
-    return config
 
 
 def _table(path, header, rows):
@@ -153,7 +117,7 @@ def glue(tmp_path_factory):
     """The workdir of a small GLUE, and its place."""
     place = tmp_path_factory.mktemp("glue")
     _write_glue(place)
-    config = _config("glue", place, tasks="cola,stsb,mnli", sweep__seeds=2)
+    config = tiny_suites.config("glue", place, tasks="cola,stsb,mnli", sweep__seeds=2)
     results = suite.run(config, place / "run")
     return results, place
 
@@ -162,7 +126,9 @@ def glue(tmp_path_factory):
 def clue(tmp_path_factory):
     place = tmp_path_factory.mktemp("clue")
     _write_clue(place)
-    results = suite.run(_config("clue", place, tasks="ocnli,wsc,c3"), place / "run")
+    results = suite.run(
+        tiny_suites.config("clue", place, tasks="ocnli,wsc,c3"), place / "run"
+    )
     return results, place
 
 
@@ -240,10 +206,10 @@ def test_finished_tasks_are_not_run_again(clue, monkeypatch, capsys):
         raise AssertionError("a finished task is trained again")
 
     monkeypatch.setattr(finetune, "train", train)
-    config = _config("clue", place, tasks="ocnli,c3", run__log_every_steps=7)
+    config = tiny_suites.config("clue", place, tasks="ocnli,c3", run__log_every_steps=7)
     assert suite.run(config, place / "run") == results
     assert "ocnli: finished before" in capsys.readouterr().err
-    config = _config("clue", place, tasks="c3", run__num_train_steps=5)
+    config = tiny_suites.config("clue", place, tasks="c3", run__num_train_steps=5)
     message = r"c3 is finished with other settings: run\.num_train_steps was 2 and is 5"
     with pytest.raises(errors.InputError, match=message):
         suite.run(config, place / "run")
@@ -270,7 +236,7 @@ def _fake(monkeypatch, stop_at=""):
 @pytest.mark.slow
 def test_a_stopped_suite_goes_on_behind_its_finished_tasks(tmp_path, monkeypatch):
     _write_glue(tmp_path)
-    config = _config("glue", tmp_path, tasks="cola,stsb,mnli")
+    config = tiny_suites.config("glue", tmp_path, tasks="cola,stsb,mnli")
     first = _fake(monkeypatch, stop_at="mnli")
     with pytest.raises(errors.Stopped):
         suite.run(config, tmp_path / "run")
@@ -284,7 +250,7 @@ def test_a_stopped_suite_goes_on_behind_its_finished_tasks(tmp_path, monkeypatch
 def test_what_is_set_for_all_counts_before_a_recipe(tmp_path, monkeypatch):
     _write_glue(tmp_path)
     trained = _fake(monkeypatch)
-    suite.run(_config("glue", tmp_path, tasks="cola"), tmp_path / "run")
+    suite.run(tiny_suites.config("glue", tmp_path, tasks="cola"), tmp_path / "run")
     tree = trained[0][1]
     assert tree["optimizer"]["learning_rate"] == 1e-2  # the recipe has 3e-5
     assert tree["data"]["labels"] == "unacceptable,acceptable"
@@ -296,7 +262,7 @@ def test_all_that_is_missing_is_said_before_anything_is_trained(tmp_path, monkey
     (tmp_path / "MNLI" / "dev_mismatched.tsv").unlink()
     trained = _fake(monkeypatch)
     with pytest.raises(errors.InputError) as caught:
-        suite.run(_config("glue", tmp_path), tmp_path / "run")
+        suite.run(tiny_suites.config("glue", tmp_path), tmp_path / "run")
     lines = str(caught.value).splitlines()
     assert lines[0] == "nothing is trained, as data is missing:"
     assert [line.split(":")[0].strip() for line in lines[1:]] == [
@@ -318,20 +284,22 @@ def test_broken_data_of_a_later_task_is_said_before_the_first_is_trained(
         r"the data of mnli cannot be used: .*dev_matched.tsv:3: the label 'perhaps'"
     )
     with pytest.raises(errors.InputError, match=message):
-        suite.run(_config("glue", tmp_path, tasks="cola,mnli"), tmp_path / "run")
+        suite.run(
+            tiny_suites.config("glue", tmp_path, tasks="cola,mnli"), tmp_path / "run"
+        )
     assert not trained
 
 
 def test_a_model_with_too_few_positions_is_refused_before_training(tmp_path):
     _write_glue(tmp_path)
-    config = _config("glue", tmp_path, tasks="cola", data__max_seq_length=33)
+    config = tiny_suites.config("glue", tmp_path, tasks="cola", data__max_seq_length=33)
     message = "cola has rows of 33 tokens, and the model 32 positions"
     with pytest.raises(errors.InputError, match=message):
         suite.run(config, tmp_path / "run")
 
 
 def test_what_tfds_does_not_have_is_to_be_downloaded(tmp_path):
-    config = _config("clue", tmp_path, tasks="tnews", folder="")
+    config = tiny_suites.config("clue", tmp_path, tasks="tnews", folder="")
     message = r"tnews: TFDS has no such data set: download https.*tnews_public\.zip"
     with pytest.raises(errors.InputError, match=message):
         suite.run(config, tmp_path / "run")
@@ -344,7 +312,7 @@ def test_data_that_tfds_cannot_have_is_named_with_the_other_way(tmp_path, monkey
         )
 
     monkeypatch.setattr(read_examples, "read", read)
-    config = _config("glue", tmp_path, tasks="rte", folder="")
+    config = tiny_suites.config("glue", tmp_path, tasks="rte", folder="")
     message = (
         r"nothing is trained, as the data of rte cannot be used: the dataset "
         r"tfds:glue/rte\[train\] cannot be had: no network\. Or name a folder of the "
@@ -361,81 +329,8 @@ def test_microsofts_own_file_of_mrpc_is_taken_where_there_is_no_other(tmp_path):
     rows = [(*row[:3], f"{row[0]} {_sentence(rng)}", row[4]) for row in rows]
     _table(tmp_path / "MRPC" / "msr_paraphrase_train.txt", head, rows)
     _table(tmp_path / "MRPC" / "msr_paraphrase_test.txt", head, rows)
-    plan = suite_configuration.parse(_config("glue", tmp_path, tasks="mrpc"))
+    plan = suite_configuration.parse(tiny_suites.config("glue", tmp_path, tasks="mrpc"))
     found = suite_data.check(plan, list(plan.tasks), tmp_path)["mrpc"]
     assert found.settings.data.train.endswith("msr_paraphrase_train.txt")
     assert found.settings.data.dev == ""
     assert list(found.tests) == ["MRPC.tsv"]
-
-
-RUNS = [
-    {"seed": seed, "learning_rate": rate, "metrics": {"dev/f1": f1, "dev/accuracy": a}}
-    for rate, seed, f1, a in [
-        (1e-5, 0, 0.9, 0.1),
-        (2e-5, 0, 0.8, 0.5),
-        (2e-5, 1, 0.9, 0.7),
-    ]
-]
-
-
-def test_the_best_rate_is_that_of_the_best_mean():
-    assert suite_table.best_rate(RUNS, "dev/f1") == RUNS[:1]
-    assert suite_table.best_rate(RUNS, "dev/accuracy") == RUNS[1:]
-
-
-def test_means_and_deviations_stand_beside_published_figures(tmp_path):
-    made = _module("glue").SUITE
-    results = {"qqp": suite_table.Result({}, RUNS[1:])}
-    lines = suite_table.text(made, results).splitlines()
-    header = "task metric mean deviation runs BERT-base BERT-large"
-    assert lines[0].split() == header.split()
-    found = {tuple(line.split()[:2]): line.split()[2:] for line in lines[1:]}
-    assert found["QQP", "f1"] == ["85.00", "7.07", "2", "71.2", "72.1"]
-    assert found["QQP", "accuracy"] == ["60.00", "14.14", "2", "-", "-"]
-    assert found["CoLA", "matthews"] == ["-", "-", "0", "52.1", "60.5"]
-    suite_table.write(tmp_path, made, results)
-    text = (tmp_path / suite_table.MARKDOWN).read_text()
-    assert "| QQP | f1 | 85.00 | 7.07 | 2 | 71.2 | 72.1 |\n" in text
-    assert "hidden test sets" in text
-
-
-def test_a_damaged_result_is_named(tmp_path):
-    (tmp_path / suite_table.RESULT).write_text("{}")
-    with pytest.raises(errors.InputError, match="is damaged: remove it"):
-        suite_table.read_result(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["glue", "clue"])
-def test_every_recipe_can_be_parsed(name, tmp_path):
-    config = _module(name).get_config()
-    config.init_from = "FOLDER"
-    plan = suite_configuration.parse(config)
-    assert plan.tasks == plan.suite.tasks and len(plan.tasks) in (9, 10)
-    assert f"--config=configs/{name}.py" in _module(name).__doc__
-    for task in plan.tasks:
-        sources = [*task.files, *([task.tfds] if task.tfds else [])]
-        for files in sources:
-            recipe = {**files.recipe, "data.train": files.train}
-            settings = plan.settings(task, recipe)
-            assert settings.sweep.seeds == 3
-            task_setup.given_labels(settings.data.labels)
-            assert f"dev/{settings.run.keep_best}" == task.scores[0].metric
-        for score in task.scores:
-            assert len(score.published) in (0, len(plan.suite.models))
-            for figure in score.published:
-                assert 0 < float(figure) < 100
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"tasks": "cola,colas"}, "tasks has 'colas': GLUE has cola, sst2"),
-        ({"folder": "nowhere"}, "folder is nowhere, and there is no such folder"),
-        ({"data__train": "a.tsv"}, "data.train is set, and every task"),
-        ({"sweep__folds": 3}, "sweep.folds is set, and the tasks of a suite"),
-        ({"run__batch_size": 0}, "run.batch_size is 0"),
-    ],
-)
-def test_what_a_suite_cannot_have_is_refused(tmp_path, changes, message):
-    with pytest.raises(errors.InputError, match=message):
-        suite.run(_config("glue", tmp_path, **changes), tmp_path / "run")

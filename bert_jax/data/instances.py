@@ -39,6 +39,7 @@ class Instances:
       num_rows: rows in an epoch; without `pack` as many as instances.
       num_segments: S, the most instances in a row; 1 without `pack`.
       fill: the share of the places of all rows that is taken; None without `pack`.
+      effective_length: tokens that a token attends to, in the mean: L without `pack`.
       num_long_sentences: sentences with more tokens than a row has places. Pairs show
         a window of them, another one in each epoch; full sentences go over rows.
     """
@@ -99,8 +100,10 @@ class Instances:
         self._packing = self._make_packing() if pack else None
         self.num_rows, self.num_segments = self.num_instances, 1
         self.fill: float | None = None
+        self.effective_length = float(max_seq_length)
         if self._packing is not None:
             self.fill = self._packing.fill
+            self.effective_length = self._packing.effective_length
             self.num_rows = self._packing.num_rows
             self.num_segments = self._packing.num_segments
 
@@ -183,9 +186,10 @@ class Instances:
         """Returns how many places each instance takes when instances are packed."""
         if self._objective == "full_sentences":
             return np.diff(self._table) + chunks.SPECIALS_OF_ROW
-        tokens = np.diff(self._numbering.tokens_before(self._table))
-        if self._objective == "nsp":  # of one sentence: as many tokens again
-            tokens = np.where(np.diff(self._table) == 1, 2 * tokens, tokens)
+        if self._objective == "nsp":
+            tokens = self._tokens_of_pairs(self._table[:-1], self._table[1:])
+        else:
+            tokens = np.diff(self._numbering.tokens_before(self._table))
         places = np.minimum(tokens, self._capacity) + chunks.SPECIALS_OF_PAIR
         return places - (tokens == 1)  # one token has no second part
 
@@ -220,27 +224,32 @@ class Instances:
         if self._objective == "sop":
             return pairs.ordered_pairs(self._numbering, bounds, self._capacity, keys)
         documents = self._numbering.document_of(bounds[:, 0])
-        if self._pack:
-            return pairs.matched_pairs(
-                self._continuations,
-                self._numbering,
-                bounds,
-                documents,
-                self._capacity,
-                keys,
-            )
+        packed, padded = self._tokens_of_pairs, self._targets
+        targets = packed(*bounds.T) if self._pack else padded(documents)
         return pairs.sentence_pairs(
             self._numbering,
             bounds,
             documents,
-            self._targets(documents),
+            targets,
             self._capacity,
             keys,
+            self._random_next,
         )
 
     @functools.cached_property
-    def _continuations(self) -> pairs.Continuations:
-        return pairs.Continuations(self._numbering)
+    def _random_next(self) -> pairs.Draw:
+        """Draws random second parts: of exact lengths where lengths must be known."""
+        if self._pack:
+            return pairs.Continuations(self._numbering).draw
+        return functools.partial(pairs.random_next, self._numbering)
+
+    def _tokens_of_pairs(
+        self, first: Int64[np.ndarray, " n"], end: Int64[np.ndarray, " n"]
+    ) -> Int64[np.ndarray, " n"]:
+        """Returns the tokens of chunks of sentences; of a lone one, twice as many."""
+        tokens = self._numbering.tokens_before(end)
+        tokens = tokens - self._numbering.tokens_before(first)
+        return np.where(end - first == 1, 2 * tokens, tokens)
 
     def _assemble(
         self,

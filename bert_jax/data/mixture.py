@@ -29,21 +29,16 @@ class Mixture:
           weights: of each row.
           lengths: if given, an epoch has its rows by length, the shortest first.
         """
+        order = None  # of the table, where nothing is to group
         if lengths is None:
-            values, counts = np.unique(weights, return_counts=True)
-            order = (
-                None
-                if values.tolist() in ([], [1.0])
-                else np.argsort(weights, kind="stable")
-            )
-            self._sizes = np.zeros(len(values), np.int64)
-        else:
+            lengths = np.broadcast_to(0, weights.shape)
+        if lengths.any() or (weights != 1.0).any():
             order = np.lexsort((weights, lengths))
             weights, lengths = weights[order], lengths[order]
-            changes = (np.diff(lengths) != 0) | (np.diff(weights) != 0)
-            begins = np.flatnonzero(np.append(len(weights) > 0, changes))
-            counts = np.diff(np.append(begins, len(weights)))
-            values, self._sizes = weights[begins], lengths[begins]
+        changes = (np.diff(lengths) != 0) | (np.diff(weights) != 0)
+        begins = np.flatnonzero(np.append(len(weights) > 0, changes))
+        counts = np.diff(np.append(begins, len(weights)))
+        values, self._sizes = weights[begins], lengths[begins]
         self._members = order
         self._counts = counts
         self._first = np.append(0, np.cumsum(counts))

@@ -41,6 +41,7 @@ class Packing:
       num_rows: rows in an epoch.
       num_segments: S, the most sequences in a row.
       fill: the share of the places of all rows that is taken.
+      effective_length: sum(l^2) / sum(l) over the sequences, what attention costs.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class Packing:
             lengths[number, : len(sizes)] = sizes
         times = np.array(list(rows.values()))
         self.fill = float(lengths.sum(1) @ times) / (length * self.num_rows)
+        sizes = np.arange(length + 1)
+        self.effective_length = float(counts @ sizes**2) / float(counts @ sizes)
         self._counts, self._lengths = counts, lengths
         self._starts = np.append(0, np.cumsum(times))
         self._columns = np.cumsum(lengths, axis=1) - lengths

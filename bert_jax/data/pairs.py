@@ -9,6 +9,7 @@ of the chunks is not read; the next epoch splits and pairs them anew.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,14 @@ class Rows:
     weights: Float32[np.ndarray, " r"]
 
 
+# (documents, wanted tokens, draws) -> first token and end of a run of sentences outside
+# of each document: `random_next` of a numbering, or `Continuations.draw`.
+Draw = Callable[
+    [Int64[np.ndarray, " n"], Int64[np.ndarray, " n"], UInt64[np.ndarray, "draws n"]],
+    tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]],
+]
+
+
 def sentence_pairs(
     numbering: numberings.Numbering,
     chunks: Int64[np.ndarray, "r 2"],
@@ -46,19 +55,21 @@ def sentence_pairs(
     targets: Int64[np.ndarray, " r"],
     capacity: int,
     keys: UInt64[np.ndarray, " r"],
+    random_next: Draw,
 ) -> Rows:
     """Makes rows for next sentence prediction; label 1 is a random second part.
 
     The first part is one or more sentences from the beginning of the chunk. The second
     is the rest of the chunk or, in half of the rows and when there is no rest, a run
-    of sentences of another document, each as likely, from any of its sentences on.
+    of sentences of another document.
 
     Args:
       chunks: first sentence and end of each row's chunk.
       documents: the document of each chunk.
-      targets: tokens that a row shall have at least.
+      targets: tokens that a pair with a random second part asks for.
       capacity: tokens that a row has at most.
       keys: one for each row.
+      random_next: draws the random second parts.
     """
     draws = permutation.fold_in(keys, np.arange(DRAWS)[:, None])
     sentences = np.diff(chunks)[:, 0]
@@ -68,11 +79,9 @@ def sentence_pairs(
     length_a = start_b - start_a
     random = (sentences == 1) | (permutation.uniform(draws[NEXT]) < 0.5)
     chosen = np.flatnonzero(random)
-    start_b[chosen], end_b[chosen] = _random_next(
-        numbering,
-        documents[chosen],
-        targets[chosen] - length_a[chosen],
-        draws[:, chosen],
+    wanted = np.minimum(targets - length_a, capacity)
+    start_b[chosen], end_b[chosen] = random_next(
+        documents[chosen], wanted[chosen], draws[:, chosen]
     )
     lengths = np.stack([length_a, end_b - start_b])
     starts = np.stack([start_a, start_b])
@@ -131,37 +140,6 @@ class Continuations:
         sentence = sentence + permutation.below(draws[SENTENCE], sentences)
         start = numbering.tokens_before(sentence)
         return start, np.minimum(start + wanted, end)
-
-
-def matched_pairs(
-    continuations: Continuations,
-    numbering: numberings.Numbering,
-    chunks: Int64[np.ndarray, "r 2"],
-    documents: Int64[np.ndarray, " r"],
-    capacity: int,
-    keys: UInt64[np.ndarray, " r"],
-) -> Rows:
-    """Makes pairs for next sentence prediction whose lengths no draw changes.
-
-    As `sentence_pairs`, but a random second part is as long as the rest of the chunk
-    that it stands for; that of a chunk of one sentence is as long as the sentence.
-    """
-    draws = permutation.fold_in(keys, np.arange(DRAWS)[:, None])
-    sentences = np.diff(chunks)[:, 0]
-    split = chunks[:, 0] + _first_sentences(sentences, draws[SPLIT])
-    borders = np.stack([chunks[:, 0], split, chunks[:, 1]])
-    start_a, start_b, end_b = numbering.tokens_before(borders)
-    length_a = start_b - start_a
-    random = (sentences == 1) | (permutation.uniform(draws[NEXT]) < 0.5)
-    wanted = np.where(sentences == 1, length_a, end_b - start_b)
-    chosen = np.flatnonzero(random)
-    start_b[chosen], end_b[chosen] = continuations.draw(
-        documents[chosen], np.minimum(wanted, capacity)[chosen], draws[:, chosen]
-    )
-    lengths = np.stack([length_a, end_b - start_b])
-    starts = np.stack([start_a, start_b])
-    weights = np.ones(len(keys), np.float32)
-    return _pairs(starts, lengths, capacity, draws, random, weights)
 
 
 def ordered_pairs(
@@ -272,13 +250,15 @@ def _first_sentences(
     return 1 + permutation.below(draws, np.maximum(count - 1, 1))
 
 
-def _random_next(
+def random_next(
     numbering: numberings.Numbering,
     documents: Int64[np.ndarray, " r"],
     wanted: Int64[np.ndarray, " r"],
     draws: UInt64[np.ndarray, "draws r"],
 ) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]:
-    """Draws a run of sentences outside of the given documents.
+    """Draws a run of sentences outside of the given documents, each as likely.
+
+    It begins with any of the sentences of its document.
 
     Args:
       wanted: tokens the run shall have at least, if its document has them; one

@@ -62,7 +62,7 @@ def below(bits: Integers, bound: Integers) -> np.ndarray:
 def permute(index: Integers, n: Integers, key: Integers) -> np.ndarray:
     """Returns where the key's random order of range(n) has each index.
 
-    An exact bijection of [0, n) for every n below 2**52 and every key. An index that
+    An exact bijection of [0, n) for every n below 2**62 and every key. An index that
     the network sends beyond n walks on along its cycle until it is back inside; the
     domain exceeds n by less than its square root, so few do.
 
@@ -97,8 +97,7 @@ class _Network(NamedTuple):
     @classmethod
     def of(cls, sizes: np.ndarray, keys: np.ndarray) -> "_Network":
         """Returns the networks of so many values each, with a key each."""
-        root = np.ceil(np.sqrt(sizes)).astype(np.uint64)
-        root = np.maximum(root, np.uint64(1))
+        root = _roots(sizes)
         return cls((root, (sizes + root - np.uint64(1)) // root), keys)
 
     def some(self, members: np.ndarray) -> "_Network":
@@ -116,3 +115,19 @@ class _Network(NamedTuple):
             # One bit less, so that the sum cannot wrap and stays one to one.
             halves[this] = (halves[this] + (bits >> np.uint64(1))) % self.radices[this]
         return halves[0] * self.radices[1] + halves[1]
+
+
+def _roots(sizes: np.ndarray) -> np.ndarray:
+    """Returns the least r with r * r >= n, and at least 1, for uint64 n below 2**62.
+
+    The float's root may be one off, as floats have 53 digits.
+
+    >>> _roots(np.array([1, 2, 4, 5, 9, 10], np.uint64)).tolist()
+    [1, 2, 2, 3, 3, 4]
+    """
+    one = np.uint64(1)
+    most = np.maximum(sizes, one) - one
+    root = np.sqrt(most).astype(np.uint64)
+    root -= (root * root > most).astype(np.uint64)
+    root += ((root + one) * (root + one) <= most).astype(np.uint64)
+    return root + one

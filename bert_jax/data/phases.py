@@ -37,16 +37,14 @@ def plan(
     num_train_steps: int,
     length: int,
     first_length: int,
-    first_share: float,
+    first_steps: int,
 ) -> list[Phase]:
     """Returns the one or two phases of a run, in their order.
 
     Args:
-      length, first_length: tokens in a row, and in one of the first steps; 0 = there is
-        no first phase.
-      first_share: how many of the steps it has.
+      length, first_length: tokens in a row, and in one of the first steps.
+      first_steps: how many these are; 0 = there is no first phase.
     """
-    first_steps = round(num_train_steps * first_share) if first_length else 0
     bounds = (first_length, 0, first_steps), (length, first_steps, num_train_steps)
     return [
         Phase(rows_of(tokens), tokens, begin, end)

@@ -35,7 +35,8 @@ def training(workdir: Path, step: int) -> Table:
     """Returns how a run was trained until a step: data, optimizer, sizes."""
     settings = workdirs.read_settings(workdir)
     run, data = settings.run, settings.data
-    tokens = step * run.batch_size * data.max_seq_length
+    first = min(step, settings.first_steps)
+    places = first * data.first_seq_length + (step - first) * data.max_seq_length
     rows = [("Training", "")]
     if settings.init_from != "none":
         rows.append(("began from", Path(settings.init_from).name))
@@ -46,10 +47,10 @@ def training(workdir: Path, step: int) -> Table:
         *_stored(workdirs.store_of(settings, workdir)),
         ("objective", _OBJECTIVES[data.objective]),
         ("masking", _masking(data)),
-        ("row length", f"{data.max_seq_length:,} tokens"),
+        ("row length", _row_length(settings)),
         ("batch", f"{run.batch_size:,} rows"),
         ("steps", f"{step:,}"),
-        ("tokens seen", f"{tokens:,}, padding included"),
+        ("tokens seen", f"{places * run.batch_size:,}, padding included"),
         ("optimizer", _optimizer(settings)),
         ("computed in", run.dtype),
         ("seed", str(run.seed)),
@@ -128,6 +129,14 @@ def _stored(folder: Path) -> Table:
         )
         for split, title in (("train", "for training"), ("heldout", "held out"))
     ]
+
+
+def _row_length(settings: configuration.PretrainingConfig) -> str:
+    """Describes how long rows are, and whether they hold several instances."""
+    data, steps = settings.data, settings.first_steps
+    first = f"{data.first_seq_length:,} in the first {steps:,} steps, " if steps else ""
+    packed = ", several instances in a row" if data.pack else ""
+    return f"{first}{data.max_seq_length:,} tokens{packed}"
 
 
 def _masking(data: configuration.DataConfig) -> str:

@@ -254,6 +254,19 @@ class PretrainingConfig:
     mesh: MeshConfig
     run: RunConfig
 
+    def __post_init__(self) -> None:
+        if self.data.first_seq_length and self.run.num_train_steps == -1:
+            raise errors.InputError(
+                "data.first_seq_length is for a share of steps: set run.num_train_steps"
+            )
+
+    @property
+    def first_steps(self) -> int:
+        """The steps whose rows have `data.first_seq_length` tokens; 0 = none."""
+        if not self.data.first_seq_length:
+            return 0
+        return round(self.run.num_train_steps * self.data.first_steps_share)
+
     def bert(self, vocab_size: int) -> model_config.BertConfig:
         """Returns the architecture for a vocabulary of this size.
 

@@ -30,8 +30,8 @@ class Stretch(NamedTuple):
 class Speed:
     """Measures tokens per second, MFU and the share of waiting, over whole steps.
 
-    The time before the first step ends (compilation) and the time between `pause` and
-    the next `resume` (evaluation, saving) are not counted.
+    The time before the first step ends (compilation) and that before a `resume`
+    (evaluation, saving) are not counted.
     """
 
     def __init__(

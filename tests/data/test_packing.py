@@ -75,6 +75,12 @@ def test_a_row_holds_no_more_sequences_than_it_may():
     assert packing.best_fit(np.append(counts, [0] * 9), 12, 2) == {(3, 3): 5}
 
 
+def test_a_token_attends_to_its_sequence_alone():
+    """Of 4 sequences of 3 and one of 6, 12 tokens see 3 and 6 see 6."""
+    counts = np.array([0, 0, 0, 4, 0, 0, 1, 0, 0, 0])
+    assert packing.Packing(counts, 9, 3).effective_length == (12 * 3 + 6 * 6) / 18
+
+
 def test_each_sequence_is_in_one_place_of_an_epoch_and_in_another_of_the_next():
     counts = np.bincount([3, 3, 3, 3, 3, 5, 5, 5, 7, 2, 2, 9], minlength=11)
     made = packing.Packing(counts, 10, 4)

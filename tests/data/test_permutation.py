@@ -1,6 +1,7 @@
 """Random numbers from counters, and orders without a table."""
 
 import collections
+import math
 
 import numpy as np
 import pytest
@@ -74,6 +75,26 @@ def test_permute_takes_one_key_for_each_index():
     mixed = permutation.permute(np.arange(13), 13, KEYS[:13])
     alone = [int(permutation.permute(i, 13, KEYS[i])) for i in range(13)]
     assert mixed.tolist() == alone
+
+
+def test_permute_takes_one_range_for_each_index():
+    sizes = np.array([1, 2, 9, 10**12, 3**38 + 2, 2**61 + 5, 9])
+    index = np.array([0, 1, 4, 10**11, 3**38, 2**61, 8])
+    mixed = permutation.permute(index, sizes, KEYS[:7])
+    alone = [
+        int(permutation.permute(i, int(n), key))
+        for i, n, key in zip(index, sizes, KEYS[:7], strict=True)
+    ]
+    assert mixed.tolist() == alone
+    assert (mixed < sizes).all()
+
+
+def test_the_digits_of_a_range_are_exact_far_beyond_floats():
+    """The radix is part of the format: a float's root is one off near squares."""
+    roots = [2**k + d for k in (1, 10, 26, 27, 29, 30) for d in (0, 3, 7)]
+    sizes = [r * r + d for r in [*roots, 2**31 - 1] for d in (-1, 0, 1)]
+    found = permutation._roots(np.array(sizes, np.uint64))
+    assert found.tolist() == [math.isqrt(n - 1) + 1 for n in sizes]
 
 
 @pytest.mark.parametrize("n, orders", [(2, 2), (3, 6), (4, 24), (5, 120)])

@@ -13,13 +13,13 @@ def rows_of(write_store):
     return lambda length: small_stores.open_instances(opened, "nsp", length)
 
 
-def test_without_a_first_length_there_is_one_phase(rows_of):
-    (only,) = phases.plan(rows_of, 100, 32, 0, 0.9)
+def test_without_first_steps_there_is_one_phase(rows_of):
+    (only,) = phases.plan(rows_of, 100, 32, 16, 0)
     assert (only.length, only.first_step, only.last_step) == (32, 0, 100)
 
 
 def test_the_first_steps_see_short_rows_and_the_others_begin_anew(rows_of):
-    first, second = made = phases.plan(rows_of, 10, 32, 16, 0.75)
+    first, second = made = phases.plan(rows_of, 10, 32, 16, 8)
     assert [(x.length, x.first_step, x.last_step) for x in made] == [
         (16, 0, 8),
         (32, 8, 10),
@@ -40,6 +40,5 @@ def test_the_first_steps_see_short_rows_and_the_others_begin_anew(rows_of):
     assert np.array_equal(part["input_ids"], second.batch_at(9, 4)["input_ids"][1:3])
 
 
-@pytest.mark.parametrize(("share", "lengths"), [(0.0, [32]), (1.0, [16])])
-def test_a_share_of_none_or_all_is_one_phase(rows_of, share, lengths):
-    assert [x.length for x in phases.plan(rows_of, 10, 32, 16, share)] == lengths
+def test_all_steps_may_be_first_ones(rows_of):
+    assert [x.length for x in phases.plan(rows_of, 10, 32, 16, 10)] == [16]

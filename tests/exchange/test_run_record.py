@@ -1,9 +1,11 @@
 """Tables of a run's own record: what is written down, and nothing else."""
 
+import json
+
 import pytest
 import small_record
 
-from bert_jax import errors
+from bert_jax import errors, workdirs
 from bert_jax.data import manifest
 from bert_jax.exchange import run_record
 
@@ -32,6 +34,34 @@ def test_training_is_told_without_the_folders_of_a_machine(workdir):
         ("computed in", "float32"),
         ("seed", "0"),
     ]
+
+
+def test_a_record_of_before_a_key_was_added_is_read_as_what_it_was(workdir):
+    told = run_record.training(workdir, 20)
+    path = workdir / "config.json"
+    tree = json.loads(path.read_text())
+    for group, keys in workdirs.ADDED_KEYS.items():
+        for key in keys:
+            del tree[group][key]
+    del tree["init"]
+    path.write_text(json.dumps(tree))
+    assert run_record.training(workdir, 20) == told
+
+
+@pytest.mark.parametrize(
+    ("step", "tokens"), [(60, "2,457,600"), (100, "5,898,240")], ids=["first", "second"]
+)
+def test_rows_of_two_lengths_and_packed_ones_are_told(workdir, step, tokens):
+    path = workdir / "config.json"
+    tree = json.loads(path.read_text())
+    tree["data"] |= {"max_seq_length": 512, "first_seq_length": 160, "pack": True}
+    tree["run"]["num_train_steps"] = 100
+    tree["data"]["first_steps_share"] = 0.8
+    path.write_text(json.dumps(tree))
+    told = dict(run_record.training(workdir, step))
+    length = "160 in the first 80 steps, 512 tokens, several instances in a row"
+    assert told["row length"] == length
+    assert told["tokens seen"] == f"{tokens}, padding included"
 
 
 def test_the_store_tells_how_much_text_there_was(workdir):

@@ -116,3 +116,22 @@ def test_rows_longer_than_the_position_table_are_refused():
     parsed = configuration.parse(_changed(data__max_seq_length=513))
     with pytest.raises(errors.InputError, match="max_position_embeddings 512"):
         parsed.bert(30522)
+
+
+@pytest.mark.parametrize(
+    ("length", "share", "steps"), [(0, 0.9, 0), (64, 0.9, 90), (64, 0.0, 0)]
+)
+def test_the_first_steps_are_a_share_of_all(length, share, steps):
+    config = configuration.default()
+    config.data.first_seq_length = length
+    config.data.first_steps_share = share
+    config.run.num_train_steps = 100
+    assert configuration.parse(config).first_steps == steps
+
+
+def test_a_share_of_the_steps_needs_their_number():
+    config = configuration.default()
+    config.data.first_seq_length = 64
+    config.run.num_train_steps, config.run.num_train_epochs = -1, 3.0
+    with pytest.raises(errors.InputError, match="set run.num_train_steps"):
+        configuration.parse(config)
