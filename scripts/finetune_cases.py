@@ -47,6 +47,7 @@ _SENTENCES = {
     "head.pooling": "mean",
     "recipe.frozen_layers": 0,
     "recipe.average_decay": 0.99,
+    "data.num_lengths": 8,
     "optimizer.learning_rate": 2e-4,
 }
 _FILES = ("data.train", "data.dev", "data.labels")
@@ -83,7 +84,7 @@ ENGLISH = (
             "data.columns.label": "2",
             "data.columns.text": "4",
             "data.max_seq_length": 48,
-            "run.num_train_epochs": 2.0,
+            "run.num_train_epochs": 1.0,
         },
     ),
     Case(
@@ -154,6 +155,7 @@ ENGLISH = (
             "data.task": "srl",
             "data.train": "en_srl/en_ewt-up-dev.conllu",
             "data.max_seq_length": 128,
+            "data.num_lengths": 8,
             "run.num_train_epochs": 1.0,
         },
     ),
