@@ -13,7 +13,7 @@ The embeddings and each layer sow their output as `hidden_state` into the collec
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -52,6 +52,8 @@ class Execution:
       unroll: layers a loop step: 1 compiles fastest, -1 unrolls all and runs fastest.
       remat: what the backward pass recomputes: `none`, `dots` (all but the products
         with weights) or `full` (everything inside a layer).
+      attention: the kernel, one of `attention.KERNELS`; `auto` takes the fastest.
+      packed: whether a row may hold several segments; True is right for every row.
       vocab_multiple: the embedding table is padded to a multiple of this, inside only.
 
     Raises:
@@ -61,11 +63,14 @@ class Execution:
     dtype: str = "float32"
     unroll: int = 1
     remat: str = "none"
+    attention: str = "auto"
+    packed: bool = True
     vocab_multiple: int = 128
 
     def __post_init__(self) -> None:
         _one_of("run.dtype", self.dtype, DTYPES)
         _one_of("run.remat", self.remat, REMAT_POLICIES)
+        _one_of("run.attention", self.attention, attention.KERNELS)
         if self.unroll < -1 or self.unroll == 0:
             raise errors.InputError(
                 f"run.unroll is {self.unroll}: use a number of layers, or -1 for all"
@@ -76,7 +81,7 @@ class Execution:
         return -(-vocab_size // self.vocab_multiple) * self.vocab_multiple
 
 
-def _one_of(name: str, value: str, known: dict[str, Any]) -> None:
+def _one_of(name: str, value: str, known: Collection[str]) -> None:
     if value not in known:
         raise errors.InputError(f"{name} is {value!r}: use one of {', '.join(known)}")
 
@@ -194,6 +199,7 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention with its output projection."""
 
     config: config.BertConfig
+    execution: Execution
 
     @nn.compact
     def __call__(
@@ -221,6 +227,8 @@ class SelfAttention(nn.Module):
             segment_ids,
             dropout_rate=rate,
             dropout_key=self.make_rng("dropout") if rate else None,
+            kernel=self.execution.attention,
+            packed=self.execution.packed,
         )
         return Projection(
             equation="BLNH,NHD->BLD",
@@ -239,6 +247,7 @@ class EncoderLayer(nn.Module):
     """
 
     config: config.BertConfig
+    execution: Execution
     deterministic: bool
 
     @nn.compact
@@ -246,7 +255,7 @@ class EncoderLayer(nn.Module):
         cfg = self.config
         widths, stddev = (cfg.hidden_size, cfg.intermediate_size), cfg.initializer_range
         drop = dropout.Dropout(cfg.hidden_dropout_prob)
-        mixed = SelfAttention(cfg, name="attention")(
+        mixed = SelfAttention(cfg, self.execution, name="attention")(
             x, segment_ids, deterministic=self.deterministic
         )
         mixed = drop(mixed, deterministic=self.deterministic)
@@ -271,6 +280,7 @@ class SharedLayers(nn.Module):
     """
 
     config: config.BertConfig
+    execution: Execution
     deterministic: bool
     layer: Callable[..., nn.Module]
     length: int
@@ -285,7 +295,7 @@ class SharedLayers(nn.Module):
             in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
             length=self.length,
             unroll=self.unroll,
-        )(self.config, self.deterministic)
+        )(self.config, self.execution, self.deterministic)
         nn.share_scope(self, self.repeated)
 
     def __call__(self, x: Float[Array, "B L D"], segment_ids: Int[Array, "B L"]):
@@ -315,7 +325,7 @@ class Bert(nn.Module):
             input_ids, token_type_ids, position_ids, deterministic=deterministic
         )
         self.sow("intermediates", "hidden_state", x)
-        stack = self._stack()(self.config, deterministic, name="layers")
+        stack = self._stack()(self.config, self.execution, deterministic, name="layers")
         sequence_output, _ = stack(x, segment_ids)
         return sequence_output
 

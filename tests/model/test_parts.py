@@ -131,7 +131,7 @@ def test_hidden_states_are_those_of_an_unrolled_loop(model_type, unroll):
     x = embeddings.apply(
         {"params": given["embeddings"]}, ids, types, positions, deterministic=True
     )
-    layer = encoder.EncoderLayer(bert, deterministic=True)
+    layer = encoder.EncoderLayer(bert, encoder.Execution(), deterministic=True)
     expected = [x]
     # ALBERT of two groups: layers 0 and 1 are the first, 2 and 3 the second.
     for number in {"bert": (0, 1, 2, 3), "albert": (0, 0, 1, 1)}[model_type]:
