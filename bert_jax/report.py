@@ -9,7 +9,7 @@ import numpy as np
 from bert_jax import loading, workdirs
 from bert_jax.data import instances, phases, store
 from bert_jax.model import config as model_config
-from bert_jax.settings import configuration
+from bert_jax.settings import configuration, run_groups
 from bert_jax.tasks import heldout
 from bert_jax.training import state, writer
 
@@ -48,7 +48,7 @@ def _phase(phase: phases.Phase, batch_size: int) -> str:
 
 
 def describe_batch(
-    of_run: list[phases.Phase], step: int, run: configuration.RunConfig
+    of_run: list[phases.Phase], step: int, run: run_groups.RunConfig
 ) -> str:
     """Returns which rows of which epoch the batch of a step holds."""
     phase = phases.at(of_run, step)

@@ -14,8 +14,7 @@ from ml_collections import config_dict
 
 from bert_jax import errors
 from bert_jax.model import config as model_config
-from bert_jax.model import encoder
-from bert_jax.settings import config_checks
+from bert_jax.settings import config_checks, run_groups
 from bert_jax.training import optimizer
 
 TOKENIZERS = ("wordpiece", "sentencepiece-unigram", "sentencepiece-bpe")
@@ -172,72 +171,6 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MeshConfig:
-    """How many devices share the batch, the parameters and the matrices (-1 = rest)."""
-
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """How long and how often.
-
-    Attributes:
-      seed: of weights, order, pairs, masks and dropout.
-      batch_size: rows a step, over all devices.
-      accumulation_steps: parts that a batch is computed in.
-      num_train_steps: steps of the run; -1 takes `num_train_epochs`.
-      num_train_epochs: passes over the instances; read if `num_train_steps` is -1.
-      log_every_steps, eval_every_steps, save_every_steps: intervals.
-      keep_checkpoints: newest checkpoints that stay.
-      dtype: of activations and products, `float32` or `bfloat16`.
-      unroll: layers a loop step; -1 unrolls all (fast to run, slow to compile).
-      remat: what the backward pass recomputes: `none`, `dots` or `full`.
-    """
-
-    seed: int = 0
-    batch_size: int = 256
-    accumulation_steps: int = 1
-    num_train_steps: int = 1000000
-    num_train_epochs: float = -1.0
-    log_every_steps: int = 100
-    eval_every_steps: int = 10000
-    save_every_steps: int = 10000
-    keep_checkpoints: int = 3
-    dtype: str = "float32"
-    unroll: int = 1
-    remat: str = "none"
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulation_steps", "keep_checkpoints"):
-            config_checks.at_least(f"run.{name}", getattr(self, name), 1)
-        self._check_intervals()
-        config_checks.between("run.seed", self.seed, 0, 2**31 - 1)
-        config_checks.count_or_rest("run.num_train_steps", self.num_train_steps)
-        if self.num_train_steps == -1 and not self.num_train_epochs > 0:
-            raise errors.InputError(
-                "run.num_train_steps is -1, so run.num_train_epochs must be above 0; "
-                f"found {self.num_train_epochs!r}"
-            )
-        if self.batch_size % self.accumulation_steps:
-            raise errors.InputError(
-                f"run.batch_size {self.batch_size} is not a multiple of "
-                f"run.accumulation_steps {self.accumulation_steps}"
-            )
-        self.execution()
-
-    def _check_intervals(self) -> None:
-        for name in ("log_every_steps", "eval_every_steps", "save_every_steps"):
-            config_checks.at_least(f"run.{name}", getattr(self, name), 1)
-
-    def execution(self) -> encoder.Execution:
-        """Returns how the model runs."""
-        return encoder.Execution(self.dtype, self.unroll, self.remat)
-
-
-@dataclasses.dataclass(frozen=True)
 class PretrainingConfig:
     """All groups of a pretraining run, typed and checked.
 
@@ -251,8 +184,8 @@ class PretrainingConfig:
     text: TextConfig
     data: DataConfig
     optimizer: optimizer.OptimizerConfig
-    mesh: MeshConfig
-    run: RunConfig
+    mesh: run_groups.MeshConfig
+    run: run_groups.RunConfig
 
     def __post_init__(self) -> None:
         if self.data.first_seq_length and self.run.num_train_steps == -1:
@@ -299,8 +232,8 @@ GROUPS = {
     "text": TextConfig,
     "data": DataConfig,
     "optimizer": optimizer.OptimizerConfig,
-    "mesh": MeshConfig,
-    "run": RunConfig,
+    "mesh": run_groups.MeshConfig,
+    "run": run_groups.RunConfig,
 }
 
 

@@ -12,6 +12,7 @@ from bert_jax.settings import (
     configuration,
     finetuning_checks,
     finetuning_groups,
+    run_groups,
 )
 
 
@@ -32,7 +33,7 @@ class FinetuningConfig:
     head: finetuning_groups.HeadConfig
     recipe: finetuning_groups.RecipeConfig
     optimizer: finetuning_groups.OptimizerConfig
-    mesh: configuration.MeshConfig
+    mesh: run_groups.MeshConfig
     run: finetuning_groups.RunConfig
     sweep: finetuning_groups.SweepConfig
 
@@ -44,7 +45,7 @@ GROUPS = {
     "head": finetuning_groups.HeadConfig,
     "recipe": finetuning_groups.RecipeConfig,
     "optimizer": finetuning_groups.OptimizerConfig,
-    "mesh": configuration.MeshConfig,
+    "mesh": run_groups.MeshConfig,
     "run": finetuning_groups.RunConfig,
     "sweep": finetuning_groups.SweepConfig,
 }

@@ -8,7 +8,7 @@ import dataclasses
 
 from bert_jax import errors
 from bert_jax.model import task_model
-from bert_jax.settings import config_checks, configuration
+from bert_jax.settings import config_checks, configuration, run_groups
 from bert_jax.training import optimizer
 
 TASKS = (
@@ -268,7 +268,7 @@ class OptimizerConfig(optimizer.OptimizerConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig(configuration.RunConfig):
+class RunConfig(run_groups.RunConfig):
     """How long and how often; intervals of -1 are an epoch.
 
     Attributes:
