@@ -14,10 +14,10 @@ from bert_jax.data import phases as phase_rows
 from bert_jax.model import config as model_config
 from bert_jax.model import flops, heads
 from bert_jax.objectives import Masking
-from bert_jax.settings import configuration
+from bert_jax.settings import configuration, run_groups
 from bert_jax.tasks import baselines, heldout, pretraining
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import loop, optimizer, progress, sharding
+from bert_jax.training import loop, optimizer, progress, sharding, state
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,14 +125,10 @@ def check(settings: configuration.PretrainingConfig) -> None:
       InputError: devices, batch, model, vocabulary, schedule or loader do not fit, or
         nothing is held out.
     """
-    data, run, text = settings.data, settings.run, settings.text
+    data, run = settings.data, settings.run
     mesh = sharding.make_mesh(**dataclasses.asdict(settings.mesh))
     sharding.check_batch_size(run.batch_size, run.accumulation_steps, mesh)
-    if text.vocab != "learn":
-        settings.bert(tokenizers.load(Path(text.vocab)).vocab_size)
-    else:  # the size that is learned may be smaller: `assemble` looks again
-        given = "vocab_size" in settings.model
-        settings.bert(settings.model["vocab_size"] if given else text.vocab_size)
+    settings.bert(expected_vocab_size(settings))
     if run.num_train_steps != -1:
         optimizer.learning_rate(settings.optimizer, run.num_train_steps)
     stream.check_loader(data.loader)
@@ -141,6 +137,17 @@ def check(settings: configuration.PretrainingConfig) -> None:
             "data.held_out_fraction is 0: training is evaluated on documents that are "
             "held out, so set it above 0, as in 0.01"
         )
+
+
+def expected_vocab_size(settings: configuration.PretrainingConfig) -> int:
+    """Returns how many pieces the vocabulary has, or will have at most.
+
+    One that is learned may become smaller: `assemble` looks again.
+    """
+    if settings.text.vocab != "learn":
+        return tokenizers.load(Path(settings.text.vocab)).vocab_size
+    given = "vocab_size" in settings.model
+    return settings.model["vocab_size"] if given else settings.text.vocab_size
 
 
 def assemble(
@@ -153,11 +160,23 @@ def assemble(
     """
     tokenizer = tokenizers.load(store_folder)
     bert = settings.bert(tokenizer.vocab_size)
-    data, run = settings.data, settings.run
+    run = settings.run
     mesh = sharding.make_mesh(**dataclasses.asdict(settings.mesh))
     sharding.check_batch_size(run.batch_size, run.accumulation_steps, mesh)
+    task = make_task(settings, bert, tokenizer.mask_id, tokenizer.special_ids)
+    return Experiment(settings, tokenizer, bert, task, store_folder, mesh)
+
+
+def make_task(
+    settings: configuration.PretrainingConfig,
+    bert: model_config.BertConfig,
+    mask_id: int,
+    special_ids: tuple[int, ...],
+) -> pretraining.Pretraining:
+    """Returns what the run of these settings learns, with the vocabulary of `bert`."""
+    data = settings.data
     model = heads.BertForPreTraining(
-        bert, run.execution(), data.objective != "full_sentences"
+        bert, settings.run.execution(), data.objective != "full_sentences"
     )
     masking = Masking(
         masked_lm_prob=data.masked_lm_prob,
@@ -165,10 +184,29 @@ def assemble(
         max_seq_length=data.max_seq_length,
         whole_word=data.whole_word,
         max_ngram=data.max_ngram,
-        mask_id=tokenizer.mask_id,
-        special_ids=tokenizer.special_ids,
-        vocab_size=tokenizer.vocab_size,
+        mask_id=mask_id,
+        special_ids=special_ids,
+        vocab_size=bert.vocab_size,
     )
     evaluation = pretraining.eval_masking(masking, data.max_seq_length)
-    task = pretraining.Pretraining(model, masking, evaluation)
-    return Experiment(settings, tokenizer, bert, task, store_folder, mesh)
+    return pretraining.Pretraining(model, masking, evaluation)
+
+
+def make_train_step(
+    run: run_groups.RunConfig,
+    task: pretraining.Pretraining,
+    shapes: state.TrainState,
+    transformation: optax.GradientTransformation,
+    schedule: optimizer.Schedule,
+) -> sharding.OnMesh:
+    """Returns the jitted step of a run, for states of these shapes."""
+    return state.make_train_step(
+        task.prepare,
+        task.weights,
+        task.losses,
+        transformation,
+        shapes,
+        seed=run.seed,
+        accumulation_steps=run.accumulation_steps,
+        schedule=schedule,
+    )

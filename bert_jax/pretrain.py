@@ -87,15 +87,8 @@ def _train(experiment: experiments.Experiment, workdir: Path) -> Trained:
         if start_step >= steps:
             commands.say(f"this run is finished: step {start_step} of {steps}")
             return Trained(begin, held_out.metrics(begin.params), workdir)
-        train_step = state.make_train_step(
-            task.prepare,
-            task.weights,
-            task.losses,
-            transformation,
-            shapes,
-            seed=settings.run.seed,
-            accumulation_steps=settings.run.accumulation_steps,
-            schedule=schedule,
+        train_step = experiments.make_train_step(
+            settings.run, task, shapes, transformation, schedule
         )
         with writer.Writer(workdir, start_step=start_step) as log:
             evaluation = _Evaluation(held_out, log)
