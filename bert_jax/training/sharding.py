@@ -15,12 +15,15 @@ import jax
 import numpy as np
 from flax import linen as nn
 from flax.linen import spmd
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from bert_jax import errors
 
 AXES = ("data", "fsdp", "tensor")
+# Of devices, or of a number of them that nobody has here.
+AnyMesh = Mesh | AbstractMesh
 BATCH_AXES = ("data", "fsdp")
 
 # Logical axis -> mesh axis. In one array the first rule that fits takes a mesh axis,
@@ -60,9 +63,38 @@ def make_mesh(
             "several processes it must use all: set one of mesh.data, mesh.fsdp, "
             "mesh.tensor to -1"
         )
+    if getattr(chosen[0], "slice_index", 0) != getattr(chosen[-1], "slice_index", 0):
+        return _over_slices(sizes, chosen)
     return jax.make_mesh(
         sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=chosen[:needed]
     )
+
+
+def _over_slices(sizes: tuple[int, ...], devices: list[Any]) -> Mesh:
+    """Returns the mesh over several TPU slices, which only the axis `data` crosses."""
+    slices = len({device.slice_index for device in devices})
+    if sizes[0] % slices or math.prod(sizes) != len(devices):
+        raise errors.InputError(
+            f"the mesh {_text(sizes)} does not fit the {slices} slices of "
+            f"{len(devices)} devices: mesh.data must be a multiple of {slices}, and "
+            "all devices must be used"
+        )
+    within = (sizes[0] // slices, *sizes[1:])
+    across = (slices, *(1 for _ in sizes[1:]))
+    grid = mesh_utils.create_hybrid_device_mesh(within, across, devices=devices)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def make_abstract_mesh(
+    data: int, fsdp: int, tensor: int, *, num_devices: int
+) -> AbstractMesh:
+    """Returns a mesh of these sizes over devices that are only counted.
+
+    States may be laid out on it (`state.abstract`), and nothing can run. Raises
+    InputError as `make_mesh` does.
+    """
+    sizes = _sizes(dict(zip(AXES, (data, fsdp, tensor), strict=True)), num_devices)
+    return AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def _all_devices() -> list[Any]:
@@ -142,7 +174,7 @@ def jit(
     return OnMesh(jax.jit(function, **options), mesh, batch_axes)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: AnyMesh) -> NamedSharding:
     """Returns the sharding of a value that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -160,7 +192,7 @@ def batch_sharding(
 def check_batch_size(
     batch_size: int,
     accumulation_steps: int,
-    mesh: Mesh,
+    mesh: AnyMesh,
     axes: tuple[str, ...] = BATCH_AXES,
 ) -> None:
     """Raises InputError unless the global batch divides over mesh and micro-batches."""
@@ -177,7 +209,7 @@ def check_batch_size(
         )
 
 
-def params_sharding(boxed: PyTree, mesh: Mesh) -> PyTree:
+def params_sharding(boxed: PyTree, mesh: AnyMesh) -> PyTree:
     """Returns the shardings of abstract parameters in linen's partitioning boxes.
 
     A leaf without a box is replicated. Raises InputError if an axis does not divide
@@ -209,7 +241,7 @@ def _check_divides(
     shape: tuple[int, ...],
     logical: tuple[str | None, ...],
     resolved: tuple[Any, ...],
-    mesh: Mesh,
+    mesh: AnyMesh,
 ) -> None:
     for size, axis, mesh_axis in zip(shape, logical, resolved, strict=False):
         if mesh_axis is not None and size % mesh.shape[mesh_axis]:

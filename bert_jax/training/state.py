@@ -44,7 +44,7 @@ class TrainState(NamedTuple):
 def abstract(
     init_fn: Callable[[Any], PyTree],
     optimizer: optax.GradientTransformation,
-    mesh: Mesh,
+    mesh: sharding.AnyMesh,
 ) -> TrainState:
     """Returns the shapes, dtypes and shardings of the state, without allocating it.
 
@@ -64,7 +64,7 @@ def abstract(
     return TrainState(step, params, opt_state)
 
 
-def abstract_params(init_fn: Callable[[Any], PyTree], mesh: Mesh) -> PyTree:
+def abstract_params(init_fn: Callable[[Any], PyTree], mesh: sharding.AnyMesh) -> PyTree:
     """Returns the shapes, dtypes and shardings of the parameters alone, unboxed."""
     boxed = jax.eval_shape(init_fn, jax.random.key(0))
     shardings = sharding.params_sharding(boxed, mesh)

@@ -1,3 +1,5 @@
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +45,25 @@ def test_bad_mesh(sizes, words):
     with pytest.raises(errors.InputError) as caught:
         sharding.make_mesh(*sizes)
     assert words in str(caught.value)
+
+
+def test_an_abstract_mesh_lays_out_states_for_devices_that_are_not_here():
+    mesh = sharding.make_abstract_mesh(-1, 8, 2, num_devices=256)
+    assert tuple(mesh.shape.values()) == (16, 8, 2)
+    boxed = jax.eval_shape(init_fn, jax.random.key(0))
+    placed = sharding.params_sharding(boxed, mesh)
+    assert {leaf.mesh for leaf in jax.tree.leaves(placed)} == {mesh}
+    with pytest.raises(errors.InputError, match="does not fit the 4 device"):
+        sharding.make_abstract_mesh(-1, 3, 1, num_devices=4)
+
+
+def test_only_the_axis_data_crosses_slices():
+    devices = [types.SimpleNamespace(slice_index=n // 4) for n in range(8)]
+    for sizes in ((1, 8, 1), (2, 2, 1), (4, 1, 1)):
+        with pytest.raises(
+            errors.InputError, match="mesh.data must be a multiple of 2"
+        ):
+            sharding.make_mesh(*sizes, devices=devices)
 
 
 @pytest.mark.parametrize(
