@@ -23,7 +23,7 @@ from flax.linen import spmd
 from jaxtyping import Array, Float, Int
 
 from bert_jax import errors
-from bert_jax.model import attention, config, dropout
+from bert_jax.model import attention, attention_choice, config, dropout
 
 # Of a parameter in a box that carries the names of its logical axes.
 Initializer = Callable[..., Any]
@@ -52,7 +52,7 @@ class Execution:
       unroll: layers a loop step: 1 compiles fastest, -1 unrolls all and runs fastest.
       remat: what the backward pass recomputes: `none`, `dots` (all but the products
         with weights) or `full` (everything inside a layer).
-      attention: the kernel, one of `attention.KERNELS`; `auto` takes the fastest.
+      attention: one of `attention_choice.KERNELS`; `auto` is the fastest that can.
       packed: whether a row may hold several segments; True is right for every row.
       vocab_multiple: the embedding table is padded to a multiple of this, inside only.
 
@@ -70,11 +70,15 @@ class Execution:
     def __post_init__(self) -> None:
         _one_of("run.dtype", self.dtype, DTYPES)
         _one_of("run.remat", self.remat, REMAT_POLICIES)
-        _one_of("run.attention", self.attention, attention.KERNELS)
+        _one_of("run.attention", self.attention, attention_choice.KERNELS)
         if self.unroll < -1 or self.unroll == 0:
             raise errors.InputError(
                 f"run.unroll is {self.unroll}: use a number of layers, or -1 for all"
             )
+
+    def kernel(self, *, initializing: bool) -> str:
+        """Returns how attention is computed; `init` has few tokens, outside a mesh."""
+        return attention_choice.XLA if initializing else self.attention
 
     def padded(self, vocab_size: int) -> int:
         """Returns the number of rows of the embedding table."""
@@ -227,7 +231,7 @@ class SelfAttention(nn.Module):
             segment_ids,
             dropout_rate=rate,
             dropout_key=self.make_rng("dropout") if rate else None,
-            kernel=self.execution.attention,
+            kernel=self.execution.kernel(initializing=self.is_initializing()),
             packed=self.execution.packed,
         )
         return Projection(

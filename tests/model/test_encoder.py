@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from bert_jax import errors
-from bert_jax.model import attention, config, dropout, encoder, heads
+from bert_jax.model import config, dropout, encoder, heads
 
 SMALL = config.BertConfig(
     vocab_size=41,
@@ -147,12 +147,6 @@ def test_bfloat16_computes_in_bfloat16_and_stays_near(params):
     assert np.abs(np.asarray(half, np.float32) - np.asarray(full)).max() < 0.15
 
 
-def test_the_mask_of_a_packed_row_as_a_picture():
-    mask = attention.attention_mask(jnp.array([[1, 1, 2, 0]], jnp.int32))[0, 0]
-    expected = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-    np.testing.assert_array_equal(mask.astype(int), expected)
-
-
 def test_every_layer_drops_other_elements(params, monkeypatch):
     seen, drop = set(), dropout.drop
 
@@ -220,7 +214,8 @@ def test_parameters_are_stacked_over_layers_and_float32():
 
 
 @pytest.mark.parametrize(
-    ("key_", "value"), [("dtype", "float16"), ("remat", "some"), ("unroll", 0)]
+    ("key_", "value"),
+    [("dtype", "float16"), ("remat", "some"), ("unroll", 0), ("attention", "flash")],
 )
 def test_a_wrong_execution_is_named(key_, value):
     with pytest.raises(errors.InputError, match=f"run.{key_}"):
