@@ -4,7 +4,8 @@
 sizes: Devlin et al. 2018 (arXiv:1810.04805), section 3, and the 24 small models of
 Turc et al. 2019 (arXiv:1908.08962), table 1. `model_type` tells BERT from the models
 that differ from it in a few places: RoBERTa (arXiv:1907.11692), ALBERT
-(arXiv:1909.11942), ELECTRA (arXiv:2003.10555) and DistilBERT (arXiv:1910.01108).
+(arXiv:1909.11942), ELECTRA (arXiv:2003.10555) and DistilBERT (arXiv:1910.01108), or
+ModernBERT (arXiv:2412.13663), whose layers are others (`model/modern.py`).
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from typing import Any
 from bert_jax import errors
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "tanh")
-MODEL_TYPES = ("bert", "roberta", "albert", "electra", "distilbert")
+MODEL_TYPES = ("bert", "roberta", "albert", "electra", "distilbert", "modernbert")
 VOCAB_SIZES = {
     "english-uncased": 30522,
     "english-cased": 28996,
@@ -44,16 +45,23 @@ class BertConfig:
     files carry and no code of the original reads, are accepted and dropped.
 
     Attributes:
-      type_vocab_size: 0 is a model without token types (DistilBERT).
+      type_vocab_size: 0 is a model without token types (DistilBERT, ModernBERT).
       model_type: one of `MODEL_TYPES`, as in Hugging Face's config.json.
       embedding_size: E, the width of the embedding tables; -1 is the hidden size.
       num_hidden_groups: groups of layers that share parameters, all of one size; -1
         gives every layer its own. ALBERT has one group.
       pad_token_id: read by RoBERTa, whose positions begin behind it.
       tie_word_embeddings: whether the MLM head decodes with the token embeddings.
+      global_attn_every_n_layers: of ModernBERT, as all that follow: the first of so
+        many layers attends to the whole sequence, the others to what is near.
+      local_attention: tokens that a layer sees that attends to what is near, half of
+        them to either side.
+      global_rope_theta, local_rope_theta: bases of the angles of rotary positions.
+      norm_bias, attention_bias, mlp_bias: whether these have biases.
 
     Raises:
-      InputError: a value has the wrong type or range, or the sizes do not fit.
+      InputError: a value has the wrong type or range, the sizes do not fit, or a key
+        is set that models of this type do not read.
     """
 
     vocab_size: int = 30522
@@ -73,6 +81,13 @@ class BertConfig:
     num_hidden_groups: int = -1
     pad_token_id: int = 0
     tie_word_embeddings: bool = True
+    global_attn_every_n_layers: int = 3
+    local_attention: int = 128
+    global_rope_theta: float = 160000.0
+    local_rope_theta: float = 10000.0
+    norm_bias: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
     directionality: dataclasses.InitVar[str] = "bidi"
     pooler_fc_size: dataclasses.InitVar[int] = 768
     pooler_num_attention_heads: dataclasses.InitVar[int] = 12
@@ -93,14 +108,17 @@ class BertConfig:
             _check(name, getattr(self, name), float, 0.0, 0.999)
         _check("initializer_range", self.initializer_range, float, 1e-6, 10.0)
         _check("layer_norm_eps", self.layer_norm_eps, float, 1e-15, 1.0)
+        for name in ("global_rope_theta", "local_rope_theta"):
+            _check(name, getattr(self, name), float, 1.0, 1e9)
         _one_of("hidden_act", self.hidden_act, ACTIVATIONS)
         _one_of("model_type", self.model_type, MODEL_TYPES)
-        if not isinstance(self.tie_word_embeddings, bool):
-            raise errors.InputError(
-                f"model.tie_word_embeddings is {self.tie_word_embeddings!r}: write "
-                "true or false"
-            )
+        for name in ("tie_word_embeddings", "norm_bias", "attention_bias", "mlp_bias"):
+            if not isinstance(getattr(self, name), bool):
+                raise errors.InputError(
+                    f"model.{name} is {getattr(self, name)!r}: write true or false"
+                )
         self._check_fit()
+        self._check_read()
 
     def _check_fit(self) -> None:
         if self.hidden_size % self.num_attention_heads:
@@ -122,6 +140,47 @@ class BertConfig:
                 f"no position: those of {self.model_type} begin at "
                 f"{self.position_offset}"
             )
+
+    def _check_read(self) -> None:
+        """Raises InputError for a key that this type of model would not read."""
+        idle = ("embedding_size", "num_hidden_groups") if self.is_modern else _MODERN
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in idle and value != field.default:
+                raise errors.InputError(
+                    f"model.{field.name} is {value!r}, and {self.model_type} does not "
+                    "read it: leave it unset"
+                )
+        if self.is_modern and self.type_vocab_size:
+            raise errors.InputError(
+                f"model.type_vocab_size is {self.type_vocab_size}, and modernbert has "
+                "no token types: set it to 0"
+            )
+        if self.is_modern and self.head_size % 2:
+            raise errors.InputError(
+                f"model.hidden_size {self.hidden_size} gives "
+                f"{self.num_attention_heads} heads an odd width, and rotary positions "
+                "turn pairs: change model.num_attention_heads"
+            )
+
+    @property
+    def is_modern(self) -> bool:
+        """Whether its layers are those of ModernBERT."""
+        return self.model_type == "modernbert"
+
+    def is_global(self, layer: int) -> bool:
+        """Whether a layer, counted from 0, attends to the whole sequence."""
+        return not self.is_modern or layer % self.global_attn_every_n_layers == 0
+
+    @property
+    def norms_have_bias(self) -> bool:
+        """Whether the norms add a bias."""
+        return self.norm_bias or not self.is_modern
+
+    @property
+    def has_position_table(self) -> bool:
+        """Whether positions are embedded, and not turned into angles."""
+        return not self.is_modern
 
     @property
     def head_size(self) -> int:
@@ -157,13 +216,13 @@ class BertConfig:
     @property
     def pooler_act(self) -> str:
         """The activation between the [CLS] row and a classifier."""
-        acts = {"electra": "gelu", "distilbert": "relu"}
+        acts = {"electra": "gelu", "distilbert": "relu", "modernbert": "gelu"}
         return acts[self.model_type] if self.model_type in acts else "tanh"
 
     @property
     def mlm_act(self) -> str:
         """The activation inside the MLM head."""
-        fixed = self.model_type in ("roberta", "electra")
+        fixed = self.model_type in ("roberta", "electra", "modernbert")
         return "gelu" if fixed else self.hidden_act
 
 
@@ -179,7 +238,19 @@ _COUNTS = {
     "embedding_size": -1,
     "num_hidden_groups": -1,
     "pad_token_id": 0,
+    "global_attn_every_n_layers": 1,
+    "local_attention": 2,
 }
+# What ModernBERT alone reads.
+_MODERN = (
+    "global_attn_every_n_layers",
+    "local_attention",
+    "global_rope_theta",
+    "local_rope_theta",
+    "norm_bias",
+    "attention_bias",
+    "mlp_bias",
+)
 
 
 def published(name: str) -> BertConfig:

@@ -105,22 +105,28 @@ def constant(value: float, *axes: str | None) -> Initializer:
 
 
 class Projection(nn.Module):
-    """A linear map `einsum(equation, x, kernel) + bias`, in the dtype of x."""
+    """A linear map `einsum(equation, x, kernel) + bias`, in the dtype of x.
+
+    Without `has_bias` it is the product alone.
+    """
 
     equation: str
     shape: tuple[int, ...]
     axes: tuple[str | None, ...]
     bias_rank: int
     stddev: float
+    has_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         kernel = self.param("kernel", normal(self.stddev, *self.axes), self.shape)
+        product = jnp.einsum(self.equation, x, kernel.astype(x.dtype))
+        if not self.has_bias:
+            return product
         bias_axes = self.axes[-self.bias_rank :]
         bias = self.param(
             "bias", constant(0.0, *bias_axes), self.shape[-self.bias_rank :]
         )
-        product = jnp.einsum(self.equation, x, kernel.astype(x.dtype))
         return product + jnp.broadcast_to(bias.astype(x.dtype), product.shape)
 
 
@@ -128,17 +134,20 @@ class LayerNorm(nn.Module):
     """Layer normalisation over D with float32 statistics (arXiv:1607.06450)."""
 
     epsilon: float
+    has_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         scale = self.param("scale", constant(1.0, "embed"), x.shape[-1:])
-        bias = self.param("bias", constant(0.0, "embed"), x.shape[-1:])
         y = x.astype(jnp.float32)
         y = y - jnp.mean(y, axis=-1, keepdims=True)
         variance = jnp.mean(jnp.square(y), axis=-1, keepdims=True)
         y = y * jax.lax.rsqrt(variance + self.epsilon)
-        scale = jnp.broadcast_to(scale, y.shape)
-        return (y * scale + jnp.broadcast_to(bias, y.shape)).astype(x.dtype)
+        y = y * jnp.broadcast_to(scale, y.shape)
+        if self.has_bias:
+            bias = self.param("bias", constant(0.0, "embed"), x.shape[-1:])
+            y = y + jnp.broadcast_to(bias, y.shape)
+        return y.astype(x.dtype)
 
 
 class Table(nn.Module):

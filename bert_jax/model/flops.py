@@ -14,6 +14,10 @@ def training_flops_per_token(
 ) -> float:
     """Returns `6 N + 12 n D L_eff + 6 (D V + D^2) m`, forward and backward.
 
+    N is `n (4 D^2 + 2 D F)`, of ModernBERT, whose GeGLU has three matrices,
+    `n (4 D^2 + 3 D F)`; there, layers that attend to what is near count for as many
+    positions as they see in the middle of a sequence, and at most for L_eff.
+
     Args:
       effective_length: L for padded rows; sum(l^2) / sum(l) over packed segments.
       predicted_share: m, the share of the positions that the MLM head must see.
@@ -23,8 +27,12 @@ def training_flops_per_token(
     0.546
     """
     layers, width = bert.num_hidden_layers, bert.hidden_size
-    weights = layers * (4 * width**2 + 2 * width * bert.intermediate_size)
-    attention = 12 * layers * width * effective_length
+    matrices = 3 if bert.is_modern else 2
+    weights = layers * (4 * width**2 + matrices * width * bert.intermediate_size)
+    near = min(effective_length, 2 * (bert.local_attention // 2) + 1)
+    far_layers = sum(bert.is_global(layer) for layer in range(layers))
+    attended = far_layers * effective_length + (layers - far_layers) * near
+    attention = 12 * width * attended
     inner = bert.embedding_width
     head = 6 * (inner * bert.vocab_size + width * inner) * predicted_share
     return 6 * weights + attention + head

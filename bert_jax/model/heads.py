@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from bert_jax.model import config, encoder
+from bert_jax.model import architectures, config, encoder
 
 
 def take_rows(
@@ -24,7 +24,7 @@ def take_rows(
 class Pooler(nn.Module):
     """Maps the [CLS] row of every packed segment through a dense layer and tanh.
 
-    ELECTRA and DistilBERT have gelu and relu in its place.
+    ELECTRA and DistilBERT have gelu and relu in its place, ModernBERT gelu and a norm.
     """
 
     config: config.BertConfig
@@ -34,8 +34,10 @@ class Pooler(nn.Module):
         self, sequence_output: Float[Array, "B L D"], cls_positions: Int[Array, "B S"]
     ) -> Float[Array, "B S D"]:
         rows = take_rows(sequence_output, cls_positions)
-        dense = _dense(self.config, self.config.hidden_size, "dense")
-        return encoder.ACTIVATIONS[self.config.pooler_act](dense(rows))
+        cfg = self.config
+        rows = _dense(cfg, cfg.hidden_size, "dense", has_bias=not cfg.is_modern)(rows)
+        rows = encoder.ACTIVATIONS[cfg.pooler_act](rows)
+        return _norm(cfg)(rows) if cfg.is_modern else rows
 
 
 class TokenScores(NamedTuple):
@@ -73,9 +75,9 @@ class MLMHead(nn.Module):
         self, rows: Float[Array, "B P D"], table: Float[Array, "V E"]
     ) -> TokenScores:
         cfg = self.config
-        rows = _dense(cfg, cfg.embedding_width, "transform")(rows)
-        rows = encoder.ACTIVATIONS[cfg.mlm_act](rows)
-        rows = encoder.LayerNorm(cfg.layer_norm_eps, name="layer_norm")(rows)
+        inner = cfg.embedding_width
+        rows = _dense(cfg, inner, "transform", has_bias=not cfg.is_modern)(rows)
+        rows = _norm(cfg)(encoder.ACTIVATIONS[cfg.mlm_act](rows))
         if not cfg.tie_word_embeddings:
             initializer = encoder.normal(cfg.initializer_range, "vocab", "embed")
             table = self.param("decoder", initializer, table.shape)
@@ -113,8 +115,16 @@ class RTDHead(nn.Module):
         return _dense(cfg, 1, "prediction")(inner)[..., 0].astype(jnp.float32)
 
 
+def _norm(cfg: config.BertConfig) -> encoder.LayerNorm:
+    return encoder.LayerNorm(cfg.layer_norm_eps, cfg.norms_have_bias, name="layer_norm")
+
+
 def _dense(
-    cfg: config.BertConfig, width: int, name: str, inputs: int = -1
+    cfg: config.BertConfig,
+    width: int,
+    name: str,
+    inputs: int = -1,
+    has_bias: bool = True,
 ) -> encoder.Projection:
     """Returns a linear map of rows of `inputs` (-1: the hidden size) to `width`."""
     return encoder.Projection(
@@ -123,6 +133,7 @@ def _dense(
         ("embed", None),
         1,
         cfg.initializer_range,
+        has_bias,
         name=name,
     )
 
@@ -150,7 +161,7 @@ class BertForPreTraining(nn.Module):
         *,
         deterministic: bool,
     ) -> tuple[TokenScores, Float[Array, "B S 2"] | None]:
-        bert = encoder.Bert(self.config, self.execution, name="encoder")
+        bert = architectures.make_encoder(self.config, self.execution, "encoder")
         sequence_output = bert(
             input_ids,
             token_type_ids,

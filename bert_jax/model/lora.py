@@ -57,7 +57,7 @@ def init(key: Array, params: PyTree, names: Sequence[str], rank: int) -> PyTree:
         node = made
         for part in path.split("/"):
             node = node.setdefault(part, {})
-        node |= _draw(own, modules[path], rank)
+        node |= _draw(own, path, modules[path], rank)
     return made
 
 
@@ -80,17 +80,20 @@ def _ends(path: str, name: str) -> bool:
     return f"/{path}".endswith(f"/{name}")
 
 
-def _draw(key: Array, module: dict[str, Any], rank: int) -> dict[str, Array]:
-    layers, inputs, outputs = _matrix(module)
+def _draw(key: Array, path: str, module: dict[str, Any], rank: int) -> dict[str, Array]:
+    layers, inputs, outputs = _matrix(path, module)
     a = jax.random.normal(key, (layers, inputs, rank)) * inputs**-0.5
     return {_A: a, _B: jnp.zeros((layers, rank, outputs))}
 
 
-def _matrix(module: dict[str, Any]) -> tuple[int, int, int]:
-    """Returns the layers, inputs and outputs of a kernel: the bias has the outputs."""
+def _matrix(path: str, module: dict[str, Any]) -> tuple[int, int, int]:
+    """Returns the layers, inputs and outputs of a kernel.
+
+    Its inputs are its first axis, those of what follows heads the first two.
+    """
     layers, *shape = module[_KERNEL].shape
-    outputs = math.prod(module["bias"].shape[1:])
-    return layers, math.prod(shape) // outputs, outputs
+    inputs = math.prod(shape[: 2 if _ends(path, "attention/output") else 1])
+    return layers, inputs, math.prod(shape) // inputs
 
 
 def merge(params: PyTree, lora: PyTree, alpha: int | float) -> PyTree:

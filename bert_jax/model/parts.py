@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, PyTree
 
-from bert_jax.model import config, encoder, heads
+from bert_jax.model import architectures, config, encoder, heads
 
 # Those of the second group read the pooled [CLS] row, those of the third every token.
 PARTS = (
@@ -60,7 +60,7 @@ class Parts(nn.Module):
         deterministic: bool,
     ) -> dict[str, Float[Array, "..."]]:
         cfg, has = self.config, self.parts.__contains__
-        bert = encoder.Bert(cfg, self.execution, name="encoder")
+        bert = architectures.make_encoder(cfg, self.execution, "encoder")
         x = bert(
             input_ids,
             token_type_ids,
@@ -108,11 +108,16 @@ def shapes(bert: config.BertConfig, parts: tuple[str, ...], num_labels: int) -> 
 def hidden_states(intermediates: PyTree) -> Float[Array, "n B L D"]:
     """Returns what the encoder has sown: the embeddings, then the output of each layer.
 
-    `intermediates` is the encoder's part of the collection of that name.
+    What an encoder does behind its layers counts as done by the last.
+
+    Args:
+      intermediates: the encoder's part of the collection of that name.
     """
-    (first,) = intermediates["hidden_state"]
+    first, *last = intermediates["hidden_state"]
     (layers,) = intermediates["layers"]["hidden_state"]
     layers = layers.reshape(-1, *first.shape)  # groups of layers lie apart
+    if last:
+        layers = jnp.concatenate([layers[:-1], last[0][None]])
     return jnp.concatenate([first[None], layers])
 
 

@@ -14,7 +14,15 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from bert_jax import errors
-from bert_jax.model import config, crf, dropout, encoder, heads, recurrent
+from bert_jax.model import (
+    architectures,
+    config,
+    crf,
+    dropout,
+    encoder,
+    heads,
+    recurrent,
+)
 
 POOLINGS = ("cls", "mean", "max", "bilstm")
 KINDS = ("classifier", "tagger", "span", "multiple_choice", "vectors")
@@ -171,7 +179,7 @@ class TaskModel(nn.Module):
     ) -> Float[Array, "B L D"]:
         places = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
         places = jnp.where(segments > 0, places, 0)
-        bert = encoder.Bert(self.config, self.execution, name="encoder")
+        bert = architectures.make_encoder(self.config, self.execution, "encoder")
         return bert(ids, types, segments, places, deterministic=deterministic)
 
     def _recurrent(

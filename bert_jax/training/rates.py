@@ -43,7 +43,8 @@ def layer_scales(
       trained_parts: if any are named, all else at the top of the tree is frozen.
 
     Returns:
-      A tree of numbers, and of arrays [n, 1, ..., 1] for stacked leaves.
+      A tree of numbers, and of arrays [n, 1, ..., 1] for stacked leaves; those that
+      have fewer rows than the others are of the top layers.
 
     Raises:
       InputError: a value is out of range, a part is unknown, or layers share their
@@ -59,8 +60,8 @@ def layer_scales(
         if trained_parts and keys[0] not in trained_parts:
             return 0.0
         if optimizer.STACKED in keys:
-            shape = (num_layers, *(1,) * (leaf.ndim - 1))
-            return rates.astype(np.float32).reshape(shape)
+            own = rates[num_layers - leaf.shape[0] :].astype(np.float32)
+            return own.reshape(-1, *(1,) * (leaf.ndim - 1))
         return lowest if keys[: len(below)] == below else 1.0
 
     return jax.tree_util.tree_map_with_path(scale, params)
@@ -91,14 +92,20 @@ def _check(
 
 
 def _check_stack(params: PyTree, num_layers: int) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        keys = optimizer.keys(path)
-        if optimizer.STACKED in keys and leaf.shape[0] != num_layers:
-            raise errors.InputError(
-                f"{num_layers} layers share the parameters of {leaf.shape[0]} here "
-                f"({'/'.join(keys)}): what differs by layer is for models whose layers "
-                "have their own"
-            )
+    """Raises InputError unless the stacked leaves with most rows have one a layer."""
+    stacked = {
+        keys: leaf.shape[0]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if optimizer.STACKED in (keys := optimizer.keys(path))
+    }
+    rows = max(stacked.values(), default=num_layers)
+    if rows != num_layers:
+        keys = next(keys for keys in stacked if stacked[keys] == rows)
+        raise errors.InputError(
+            f"{num_layers} layers share the parameters of {rows} here "
+            f"({'/'.join(keys)}): what differs by layer is for models whose layers "
+            "have their own"
+        )
 
 
 def replace_top_layers(
@@ -118,6 +125,7 @@ def replace_top_layers(
     def replaced(path: Any, leaf: Any, fresh: Any) -> Any:
         if optimizer.STACKED not in optimizer.keys(path):
             return leaf
-        return jnp.concatenate([leaf[:kept], fresh[kept:]])
+        own = kept - (num_layers - leaf.shape[0])  # it may begin above the first layer
+        return jnp.concatenate([leaf[: max(own, 0)], fresh[max(own, 0) :]])
 
     return jax.tree_util.tree_map_with_path(replaced, params, drawn)

@@ -143,3 +143,26 @@ def test_what_is_not_there_is_refused(names, rank, words):
     with pytest.raises(errors.InputError) as caught:
         lora.init(jax.random.key(0), params_of(), names, rank)
     assert words in str(caught.value)
+
+
+def test_kernels_without_biases_have_the_same_inputs_and_outputs():
+    sizes = {"vocab_size": 31, "hidden_size": 12, "num_hidden_layers": 2}
+    bert = config.BertConfig(
+        **sizes,
+        num_attention_heads=3,
+        intermediate_size=17,
+        type_vocab_size=0,
+        model_type="modernbert",
+    )
+    params = parts.shapes(bert, ("encoder",), 2)
+    wanted = {
+        "attention/query_key_value": (12, 36),
+        "attention/output": (12, 12),
+        "intermediate": (12, 34),
+        "output": (17, 12),
+    }
+    made = lora.init(jax.random.key(3), params, list(wanted), RANK)
+    for path, (inputs, outputs) in wanted.items():
+        update = at(made["encoder"]["layers"], path)
+        assert update["lora_a"].shape == (2, inputs, RANK)
+        assert update["lora_b"].shape == (2, RANK, outputs)

@@ -150,3 +150,18 @@ def test_top_layers_are_replaced_and_nothing_else():
     for count, num_layers in ((4, 3), (-1, 3), (1, 12)):
         with pytest.raises(errors.InputError):
             rates.replace_top_layers(one, two, count, num_layers=num_layers)
+
+
+def test_stacks_with_fewer_rows_are_of_the_top_layers():
+    """As a norm that the first layer lacks."""
+    layers = {"kernel": np.zeros((3, 2, 4)), "scale": np.zeros((2, 4))}
+    tree = {"layers": layers}
+    made = rates.layer_scales(tree, num_layers=3, below=(), layer_decay=0.5)
+    assert made["layers"]["kernel"].ravel().tolist() == [0.25, 0.5, 1.0]
+    assert made["layers"]["scale"].shape == (2, 1)
+    assert made["layers"]["scale"].ravel().tolist() == [0.5, 1.0]
+    ones = {"layers": {name: leaf + 1 for name, leaf in layers.items()}}
+    for count, expected in ((1, [0, 1]), (2, [1, 1]), (3, [1, 1])):
+        found = rates.replace_top_layers(tree, ones, count, num_layers=3)["layers"]
+        assert found["scale"][:, 0].tolist() == expected
+        assert found["kernel"][:, 0, 0].sum() == count
