@@ -176,7 +176,9 @@ def make_task(
     """Returns what the run of these settings learns, with the vocabulary of `bert`."""
     data = settings.data
     model = heads.BertForPreTraining(
-        bert, settings.run.execution(), data.objective != "full_sentences"
+        bert,
+        settings.run.execution(packed=data.pack),
+        data.objective != "full_sentences",
     )
     masking = Masking(
         masked_lm_prob=data.masked_lm_prob,

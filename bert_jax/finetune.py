@@ -39,6 +39,7 @@ FREE_KEYS = (
     "mesh.data",
     "mesh.fsdp",
     "mesh.tensor",
+    "run.attention",
     "run.eval_batch_size",
     "run.keep_checkpoints",
     "run.log_every_steps",

@@ -14,7 +14,7 @@ import jax
 
 from bert_jax import errors
 from bert_jax.model import config as model_config
-from bert_jax.settings import configuration
+from bert_jax.settings import config_checks, configuration
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import checkpoint
 
@@ -27,6 +27,7 @@ STORE = "store"
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "init": dataclasses.asdict(configuration.InitConfig()),
     "data": {"pack": False, "first_seq_length": 0, "first_steps_share": 0.9},
+    "run": {"attention": "xla"},
 }
 # Keys that may change between a run and its resumption: they change no result, or, as
 # the mesh and the compiled loop do, only the order of sums.
@@ -37,6 +38,7 @@ FREE_KEYS = (
     "mesh.data",
     "mesh.fsdp",
     "mesh.tensor",
+    "run.attention",
     "run.eval_every_steps",
     "run.keep_checkpoints",
     "run.log_every_steps",
@@ -174,17 +176,6 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return made
 
 
-def _with_added(tree: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a run, those that are newer than it among them."""
-    made = dict(tree)
-    for group, keys in ADDED_KEYS.items():
-        if group not in tree:
-            made[group] = keys
-        elif isinstance(tree[group], dict):
-            made[group] = keys | tree[group]
-    return made
-
-
 def read_settings(folder: Path) -> configuration.PretrainingConfig:
     """Reads the config.json that a run left in its workdir.
 
@@ -211,7 +202,7 @@ def read_settings(folder: Path) -> configuration.PretrainingConfig:
             "it has learned is in best/, from its first evaluation on"
         )
     try:
-        return configuration.parse(_with_added(tree))
+        return configuration.parse(config_checks.with_added(tree, ADDED_KEYS))
     except errors.InputError as error:
         raise errors.InputError(
             f"{path} was written by another version or changed by hand: {error}"

@@ -156,7 +156,7 @@ def read(folder: Path) -> TaskFolder:
             "another version, or is not of bert_jax"
         )
     try:
-        settings = finetuning_configuration.parse(tree["settings"])
+        settings = finetuning_configuration.parse_record(tree["settings"])
         learned = _learned(tree["learned"])
         metrics = {name: float(value) for name, value in tree["metrics"].items()}
         sums = dict(tree["files"]) if "files" in tree else {}  # of before there were

@@ -361,7 +361,7 @@ def _recorded(workdir: Path) -> model_config.BertConfig:
             f"{workdir} is the workdir of another command than finetune: name another"
         )
     try:
-        recorded = finetuning_configuration.parse(tree)
+        recorded = finetuning_configuration.parse_record(tree)
     except errors.InputError as error:
         raise errors.InputError(
             f"{path} was written by another version or changed by hand: {error}"

@@ -17,7 +17,7 @@ from bert_jax import errors
 from bert_jax.data import lines, read_examples, sources
 from bert_jax.exchange import task_folders
 from bert_jax.model import config as model_config
-from bert_jax.model import encoder, task_model
+from bert_jax.model import task_model
 from bert_jax.settings import finetuning_configuration, finetuning_groups
 from bert_jax.tasks import (
     classification,
@@ -318,8 +318,7 @@ def build(
             "positions of the model: lower it, or set model.max_position_embeddings "
             "with init.positions"
         )
-    execution = encoder.Execution(run.dtype, run.unroll, run.remat)
-    model = task_model.TaskModel(bert, execution, head(settings, learned))
+    model = task_model.TaskModel(bert, run.execution(), head(settings, learned))
     changes = recipe.Recipe(
         settings.recipe.label_smoothing,
         settings.recipe.focal_gamma,

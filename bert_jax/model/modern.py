@@ -90,7 +90,7 @@ class Attention(nn.Module):
             segment_ids,
             dropout_rate=rate,
             dropout_key=self.make_rng("dropout") if rate else None,
-            kernel=self.execution.attention,
+            kernel=self.execution.kernel(initializing=self.is_initializing()),
             packed=self.execution.packed,
             window=self.window,
         )

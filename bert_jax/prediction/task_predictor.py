@@ -110,7 +110,8 @@ def load(
       InputError: it is none, or damaged.
     """
     made = task_folders.read(folder)
-    run = dataclasses.replace(made.settings.run, dtype=dtype)
+    # The kernel was chosen for the machine of the run, which may be another.
+    run = dataclasses.replace(made.settings.run, dtype=dtype, attention="auto")
     data = made.settings.data
     data = dataclasses.replace(data, repair=repair or data.repair)
     settings = dataclasses.replace(made.settings, run=run, data=data)

@@ -56,6 +56,19 @@ def same_keys(
         raise errors.InputError(f"config key {prefix}{missing[0]} is missing")
 
 
+def with_added(
+    tree: Mapping[str, Any], added: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Returns recorded settings, with the keys that are newer than the record."""
+    made = dict(tree)
+    for group, keys in added.items():
+        if group not in tree:
+            made[group] = dict(keys)
+        elif isinstance(tree[group], Mapping):
+            made[group] = {**keys, **tree[group]}
+    return made
+
+
 def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     """Raises InputError unless the value is a known name."""
     if value not in known:

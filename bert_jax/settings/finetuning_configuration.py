@@ -51,6 +51,10 @@ GROUPS = {
 }
 
 
+# Keys that the records of earlier runs lack, by group, with what those runs did.
+ADDED_KEYS: dict[str, dict[str, Any]] = {"run": {"attention": "xla"}}
+
+
 def default() -> ml_collections.ConfigDict:
     """Returns the usual recipe of BERT as a locked ConfigDict.
 
@@ -88,6 +92,14 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> FinetuningCo
         )
     finetuning_checks.check(settings)
     return settings
+
+
+def parse_record(tree: Mapping[str, Any]) -> FinetuningConfig:
+    """Turns what a run has recorded into typed groups, as `parse` does.
+
+    Keys that are newer than the record have the values of `ADDED_KEYS`.
+    """
+    return parse(config_checks.with_added(tree, ADDED_KEYS))
 
 
 def _check_init(settings: FinetuningConfig) -> None:

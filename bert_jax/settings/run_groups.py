@@ -31,6 +31,8 @@ class RunConfig:
       dtype: of activations and products, `float32` or `bfloat16`.
       unroll: layers a loop step; -1 unrolls all (fast to run, slow to compile).
       remat: what the backward pass recomputes: `none`, `dots` or `full`.
+      attention: the kernel: `xla`, `cudnn` (NVIDIA GPUs), `splash` (TPUs), or `auto`
+        for the fastest that can; the log says which, and why.
     """
 
     seed: int = 0
@@ -45,6 +47,7 @@ class RunConfig:
     dtype: str = "float32"
     unroll: int = 1
     remat: str = "none"
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulation_steps", "keep_checkpoints"):
@@ -68,6 +71,8 @@ class RunConfig:
         for name in ("log_every_steps", "eval_every_steps", "save_every_steps"):
             config_checks.at_least(f"run.{name}", getattr(self, name), 1)
 
-    def execution(self) -> encoder.Execution:
-        """Returns how the model runs."""
-        return encoder.Execution(self.dtype, self.unroll, self.remat)
+    def execution(self, *, packed: bool = True) -> encoder.Execution:
+        """Returns how the model runs; `packed` as in `encoder.Execution`."""
+        return encoder.Execution(
+            self.dtype, self.unroll, self.remat, self.attention, packed
+        )

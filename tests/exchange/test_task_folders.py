@@ -36,6 +36,11 @@ def _change(path, change):
     path.write_text(json.dumps(tree))
 
 
+def test_a_folder_of_before_a_key_was_added_is_read(folder):
+    _change(folder / "task.json", lambda x: x["settings"]["run"].pop("attention"))
+    assert task_folders.read(folder).settings.run.attention == "xla"
+
+
 def test_what_is_written_is_read(folder):
     assert sorted(x.name for x in folder.iterdir()) == [
         "model.json",

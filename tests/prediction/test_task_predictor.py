@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +34,16 @@ def classes(place):
 def _texts(count):
     words = itertools.cycle(("cat", "dog", "猫", "ran here", "那狗跑，"))
     return [f"the {next(words)} {'sat ' * (n % 7)}" for n in range(count)]
+
+
+def test_the_kernel_of_the_run_is_not_asked_for_elsewhere(classes, place, tmp_path):
+    folder = shutil.copytree(place / "classes", tmp_path / "classes")
+    tree = json.loads((folder / "task.json").read_text())
+    tree["settings"]["run"]["attention"] = "cudnn"
+    (folder / "task.json").write_text(json.dumps(tree))
+    loaded = task_predictor.load(folder)
+    assert loaded.made.settings.run.attention == "auto"
+    assert loaded.predict(["the cat"])[0] == classes.predict(["the cat"])[0]
 
 
 def test_predictions_do_not_depend_on_their_neighbours(classes):

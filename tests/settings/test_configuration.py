@@ -72,6 +72,7 @@ WRONG = [
     ("run.dtype", "float16", "bfloat16"),
     ("run.remat", "all", "dots"),
     ("run.unroll", 0, "-1 for all"),
+    ("run.attention", "flash", "use one of auto, xla, cudnn, splash"),
     ("init_from", 3, "folder"),
 ]
 

@@ -78,6 +78,17 @@ def test_what_is_written_is_read_again():
     assert finetuning_configuration.parse(json.loads(text)) == settings
 
 
+def test_a_record_of_before_a_key_was_added_is_read_as_what_it_was():
+    tree = finetuning_configuration.to_dict(finetuning_configuration.parse(_config()))
+    for group, keys in finetuning_configuration.ADDED_KEYS.items():
+        for key in keys:
+            del tree[group][key]
+    read = finetuning_configuration.parse_record(tree)
+    assert read.run.attention == "xla"
+    with pytest.raises(errors.InputError, match="is missing"):
+        finetuning_configuration.parse(tree)
+
+
 def test_unknown_and_missing_keys_are_named():
     tree = finetuning_configuration.to_dict(finetuning_configuration.parse(_config()))
     columns = tree["data"]["columns"]
