@@ -93,7 +93,7 @@ def _check_architecture(
     """Raises InputError unless the two differ only in what is free or asked for."""
     free = {*FREE, "vocab_size"}
     longer = ours.max_position_embeddings > theirs.max_position_embeddings
-    if longer and init.positions != "same":
+    if not ours.has_position_table or (longer and init.positions != "same"):
         free.add("max_position_embeddings")
     before, after = _derived(theirs), _derived(ours)
     different = [
@@ -150,12 +150,7 @@ def read(
     flat = places.flat(theirs.params)
     _check_parts({name.split("/")[0] for name in flat}, set(shapes), init, folder)
     flat = {n: x for n, x in flat.items() if n.split("/")[0] not in init.drawn}
-    flat[_POSITIONS] = extend_positions(
-        flat[_POSITIONS],
-        bert.max_position_embeddings,
-        bert.position_offset,
-        init.positions,
-    )
+    flat = with_positions(flat, bert, init.positions)
     flat = _with_tokens(flat, found.tokenizer, tokenizer, init.new_tokens, folder)
     if not bert.tie_word_embeddings and "mlm_head/decoder" not in flat:
         flat["mlm_head/decoder"] = flat[_WORDS]
@@ -196,6 +191,27 @@ def _check_parts(
         raise errors.InputError(
             f"init.fresh names {', '.join(useless)}, which this run does not have"
         )
+
+
+def with_positions(
+    flat: dict[str, np.ndarray], bert: model_config.BertConfig, how: str
+) -> dict[str, np.ndarray]:
+    """Returns parameters with the position table of an architecture, if it has one.
+
+    Raises:
+      InputError: as `extend_positions`, or a table is asked for that is none.
+    """
+    if bert.has_position_table:
+        rows, offset = bert.max_position_embeddings, bert.position_offset
+        return flat | {
+            _POSITIONS: extend_positions(flat[_POSITIONS], rows, offset, how)
+        }
+    if how != "same":
+        raise errors.InputError(
+            f"init.positions is {how}, and {bert.model_type} has no position table: "
+            "leave it out, and set model.max_position_embeddings alone"
+        )
+    return flat
 
 
 def extend_positions(

@@ -18,8 +18,6 @@ from bert_jax.model import parts
 from bert_jax.settings import finetuning_configuration
 from bert_jax.text import tokenizer as tokenizers
 
-_POSITIONS = "encoder/embeddings/position_embeddings/embedding"
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Start:
@@ -67,12 +65,7 @@ def read(
             "out to draw the head of the task"
         )
     flat = places.flat(given)
-    flat[_POSITIONS] = initial_weights.extend_positions(
-        flat[_POSITIONS],
-        bert.max_position_embeddings,
-        bert.position_offset,
-        settings.init.positions,
-    )
+    flat = initial_weights.with_positions(flat, bert, settings.init.positions)
     left = tuple(sorted(name for name in params if name not in given))
     return Start(bert, tokenizer, places.nested(flat), left, sums)
 
@@ -118,7 +111,7 @@ def _with_keys(
     """Returns an architecture with the keys of the config that change no weight."""
     made = dataclasses.replace(bert, **settings.model)
     free = (*initial_weights.FREE, "hidden_act")
-    if settings.init.positions != "same":
+    if settings.init.positions != "same" or not bert.has_position_table:
         free = (*free, "max_position_embeddings")
     for name, value in settings.model.items():
         if name not in free and getattr(bert, name) != value:

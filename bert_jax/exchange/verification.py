@@ -48,6 +48,10 @@ _DECISIVE = (
     "hidden_act",
     "layer_norm_eps",
     "position_offset",
+    "global_attn_every_n_layers",
+    "local_attention",
+    "global_rope_theta",
+    "local_rope_theta",
 )
 _EXTRAS = {"torch": "torch", "transformers": "torch", "tensorflow": "data"}
 

@@ -118,7 +118,7 @@ def state_dict(given: weights.Weights) -> dict[str, np.ndarray]:
         # Untied models of transformers have the bias twice.
         made[f"{names.DECODER[bert.model_type]}.bias"] = flat["mlm_head/bias"]
     if of_parts <= {"encoder", "pooler"}:
-        prefix = f"{bert.model_type}."
+        prefix = f"{names.prefix(bert.model_type)}."
         made = {name.removeprefix(prefix): x for name, x in made.items()}
     return made
 
@@ -154,7 +154,8 @@ def _canonical(name: str, model_type: str) -> str:
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
     name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
     heads = ("embeddings.", "encoder.", "pooler.", "transformer.", "embeddings_project")
-    return f"{model_type}.{name}" if name.startswith(heads) else name
+    heads += ("layers.", "final_norm.")  # of ModernBERT
+    return f"{names.prefix(model_type)}.{name}" if name.startswith(heads) else name
 
 
 def _untie(
@@ -165,7 +166,8 @@ def _untie(
     Also takes the decoder's bias for the head's, of which it is a copy.
     """
     decoder = names.DECODER[bert.model_type]
-    table = f"{bert.model_type}.embeddings.word_embeddings.weight"
+    modules = names.modules(bert.model_type, frozenset({"encoder"}))
+    table = f"{modules['encoder/embeddings/word_embeddings']}.weight"
     bias = f"{names.HEADS[bert.model_type]['mlm_head']}.bias"
     arrays, notes = dict(found.arrays), []
     originals = dict(found.originals)
@@ -207,7 +209,12 @@ def _parts(
     by_class = {name: parts for parts, name in names.CLASSES[model_type].items()}
     wanted = {"encoder", *(by_class[name] if name in by_class else ())}
     outputs = [part for part in wanted if part in _OUTPUTS.values()]
-    has_classifier = any(n.startswith("classifier.") for n in found.arrays)
+    has_classifier = any(
+        n.startswith("classifier.") and not weights.matches(n, choice.ignore)
+        for n in found.arrays
+    )
+    of_class = _OUTPUTS[name] if name in _OUTPUTS else ""
+    _check_head(found.where, model_type, choice.head or of_class, choice)
     if choice.head:
         outputs = [choice.head]
     elif has_classifier and not outputs:
@@ -221,9 +228,24 @@ def _parts(
     for module, theirs in table.items():
         part = module.split("/")[0]
         rival = part in ("classifier", "tagger", "multiple_choice")
+        rival |= list(table.values()).count(theirs) > 1  # two parts call it so
         if not rival and any(n.startswith(f"{theirs}.") for n in found.arrays):
             wanted.add(part)
     return frozenset(wanted)
+
+
+def _check_head(where: str, model_type: str, part: str, choice: weights.Choice) -> None:
+    """Raises InputError for a head that is another here than in Hugging Face's class.
+
+    It may be left behind.
+    """
+    known = f"{part}/dense" in names.HEADS[model_type]
+    if part and not known and not weights.matches("classifier.weight", choice.ignore):
+        raise errors.InputError(
+            f"{where} is for a {part}, and that of {names.CLASS_PREFIX[model_type]} "
+            "has a layer more than ours. To have the encoder alone, leave the head "
+            "behind: --ignore='head.*,classifier.*'"
+        )
 
 
 def _num_labels(

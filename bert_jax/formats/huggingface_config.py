@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, json_file
-from bert_jax.formats import names, weights
+from bert_jax.formats import modernbert_config, names, weights
 from bert_jax.model import config
 
 NAME = "config.json"
@@ -51,6 +51,22 @@ _KEYS = {
         "pad_token_id": "pad_token_id",
         "tie_word_embeddings": "tie_word_embeddings",
     },
+    "modernbert": {
+        "vocab_size": "vocab_size",
+        "hidden_size": "hidden_size",
+        "num_hidden_layers": "num_hidden_layers",
+        "num_attention_heads": "num_attention_heads",
+        "intermediate_size": "intermediate_size",
+        "hidden_act": "hidden_activation",
+        "hidden_dropout_prob": "mlp_dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+        "max_position_embeddings": "max_position_embeddings",
+        "initializer_range": "initializer_range",
+        "layer_norm_eps": "norm_eps",
+        "pad_token_id": "pad_token_id",
+        "tie_word_embeddings": "tie_word_embeddings",
+        **{key: key for key in modernbert_config.SAME},
+    },
 }
 # Keys that may be absent from a file, by the defaults of transformers.
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -64,6 +80,13 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "attention_probs_dropout_prob": 0.0,
     },
     "distilbert": {"pad_token_id": 0, "type_vocab_size": 0, "layer_norm_eps": 1e-12},
+    "modernbert": {
+        "pad_token_id": 50283,
+        "type_vocab_size": 0,
+        "layer_norm_eps": 1e-5,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    },
 }
 _OPTIONAL = {
     "hidden_act": "gelu",
@@ -80,6 +103,7 @@ _HEAD_DROPOUT = {
     "electra": "classifier_dropout",
     "albert": "classifier_dropout_prob",
     "distilbert": "seq_classif_dropout",
+    "modernbert": "classifier_dropout",
 }
 # Keys whose other values make another model.
 _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
@@ -92,6 +116,9 @@ _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
     "summary_activation": ("gelu", None),
     "summary_use_proj": (True, None),
     "quantization_config": (None,),
+    "decoder_bias": (True, None),
+    "classifier_bias": (False, None),
+    "classifier_activation": ("gelu", None),
 }
 
 
@@ -128,6 +155,8 @@ def read(path: Path) -> Read:
             raise errors.InputError(
                 f"{path}: {key} is {tree[key]!r}, and only {allowed[0]!r} is supported"
             )
+    if model_type == "modernbert":
+        tree = modernbert_config.plain(tree, path)
     keys = _KEYS[model_type]
     values = {ours: tree[theirs] for ours, theirs in keys.items() if theirs in tree}
     values = {key: value for key, value in values.items() if value is not None}
@@ -145,7 +174,10 @@ def read(path: Path) -> Read:
     except errors.InputError as error:
         raise errors.InputError(f"{path}: {error}") from None
     head = weights.head_of(tree, _HEAD_DROPOUT[model_type], str(path))
-    return Read(bert, labels(tree, path), _class_name(tree, model_type, path), *head)
+    class_name = _class_name(tree, model_type, path)
+    if model_type == "modernbert":
+        modernbert_config.check_pooling(tree, class_name, path)
+    return Read(bert, labels(tree, path), class_name, *head)
 
 
 def _model_type(tree: dict[str, Any], path: Path) -> str:
@@ -233,6 +265,8 @@ def tree(
         "num_hidden_groups": bert.num_groups,
     }
     made |= {theirs: values[ours] for ours, theirs in keys.items()}
+    if bert.is_modern:
+        made |= modernbert_config.own_keys(bert)
     if class_labels:
         made["id2label"] = {str(i): name for i, name in enumerate(class_labels)}
         made["label2id"] = {name: i for i, name in enumerate(class_labels)}

@@ -1,7 +1,8 @@
 """The one table of names: our modules, and what other formats call them.
 
 A module is everything above its last name (`kernel`, `bias`, `scale`, `embedding`),
-which `leaf` translates. `{}` is the number of the layer, or of ALBERT's group.
+which `leaf` translates. `{}` is the number of the layer, or of ALBERT's group. What the
+first layer lacks (ModernBERT's first norm) begins with number 1.
 """
 
 CLASS_PREFIX = {
@@ -10,6 +11,7 @@ CLASS_PREFIX = {
     "albert": "Albert",
     "electra": "Electra",
     "distilbert": "DistilBert",
+    "modernbert": "ModernBert",
 }
 
 _EMBEDDINGS = {
@@ -52,17 +54,30 @@ _DISTILBERT = _EMBEDDINGS | {
     "encoder/layers/output": "transformer.layer.{}.ffn.lin2",
     "encoder/layers/output_layer_norm": "transformer.layer.{}.output_layer_norm",
 }
+_MODERNBERT = {
+    "encoder/embeddings/word_embeddings": "embeddings.tok_embeddings",
+    "encoder/embeddings/layer_norm": "embeddings.norm",
+    "encoder/layers/attention_layer_norm": "layers.{}.attn_norm",
+    "encoder/layers/attention/query_key_value": "layers.{}.attn.Wqkv",
+    "encoder/layers/attention/output": "layers.{}.attn.Wo",
+    "encoder/layers/mlp_layer_norm": "layers.{}.mlp_norm",
+    "encoder/layers/intermediate": "layers.{}.mlp.Wi",
+    "encoder/layers/output": "layers.{}.mlp.Wo",
+    "encoder/final_layer_norm": "final_norm",
+}
 
-# Of the encoder, below a prefix that is the model's name.
+# Of the encoder, below a prefix (`prefix`).
 ENCODER = {
     "bert": _BERT,
     "roberta": _BERT,
     "albert": _ALBERT,
     "electra": _BERT | {"encoder/embeddings/projection": "embeddings_project"},
     "distilbert": _DISTILBERT,
+    "modernbert": _MODERNBERT,
 }
 
-# Heads that every model has. A file has only one of those called `classifier`.
+# Heads that every model but ModernBERT has. A file has only one of those that are
+# called `classifier`.
 _OUTPUTS = {
     "classifier/dense": "classifier",
     "tagger/dense": "classifier",
@@ -110,6 +125,15 @@ HEADS = {
         "mlm_head/layer_norm": "vocab_layer_norm",
         "mlm_head": "vocab_projector",
     },
+    "modernbert": {
+        "mlm_head/transform": "head.dense",
+        "mlm_head/layer_norm": "head.norm",
+        "mlm_head": "decoder",
+        "pooler/dense": "head.dense",
+        "pooler/layer_norm": "head.norm",
+        "classifier/dense": "classifier",
+        "multiple_choice/dense": "classifier",
+    },
 }
 # The layer that pools for a head, where it is not the encoder's own pooler.
 POOLER = {
@@ -126,6 +150,7 @@ DECODER = {
     "albert": "predictions.decoder",
     "electra": "generator_lm_head",
     "distilbert": "vocab_projector",
+    "modernbert": "decoder",
 }
 
 # Our parts, encoder aside, and what Hugging Face's class for exactly them is called.
@@ -147,6 +172,9 @@ CLASSES = {
     "albert": _CLASSES | _POOLED | _PAIRS,
     "electra": _CLASSES | _BARE | _RTD,
     "distilbert": _CLASSES | _BARE,
+    # Its classes of tokens have a layer more than ours, between encoder and classifier.
+    "modernbert": _BARE
+    | {parts: _CLASSES[parts] for parts in _CLASSES if not parts & {"tagger", "span"}},
 }
 
 # Google's names of heads, whose kernels are [C, D] as torch has them.
@@ -157,6 +185,11 @@ TENSORFLOW1_OUTPUT = {
     "tagger/dense": "output",
     "multiple_choice/dense": "output",
 }
+
+
+def prefix(model_type: str) -> str:
+    """Returns what the names of the encoder's tensors begin with, but for a dot."""
+    return "model" if model_type == "modernbert" else model_type
 
 
 def leaf(ours: str) -> str:
@@ -175,7 +208,8 @@ def modules(model_type: str, parts: frozenset[str]) -> dict[str, str]:
     'qa_outputs'
     """
     encoder = ENCODER[model_type]
-    table = {ours: f"{model_type}.{theirs}" for ours, theirs in encoder.items()}
+    above = prefix(model_type)
+    table = {ours: f"{above}.{theirs}" for ours, theirs in encoder.items()}
     table |= HEADS[model_type]
     for (model, head), pooler in POOLER.items():
         if model == model_type and head in parts:

@@ -45,7 +45,8 @@ class Place:
         if self.is_stacked:
             done.append(f"stacked {len(self.theirs)}")
         if len(self.shape) - self.is_stacked != len(self.stored):
-            done.append("cut into heads")
+            of_heads = "attention" in self.ours
+            done.append("cut into heads" if of_heads else "cut into parts")
         return ", ".join(done) or "as it is"
 
     def join(self, tensors: list[np.ndarray]) -> Float[np.ndarray, "..."]:
@@ -108,7 +109,10 @@ def huggingface(
         theirs = f"{modules[module]}.{names.leaf(leaf)}"
         if path == "mlm_head/decoder":
             theirs = f"{names.DECODER[bert.model_type]}.weight"
-        places.append(_place(path, shape, theirs, transposed=leaf == "kernel"))
+        lacking = bert.num_groups - shape[0] if path.startswith(STACKED) else 0
+        places.append(
+            _place(path, shape, theirs, transposed=leaf == "kernel", first=lacking)
+        )
     return places
 
 
@@ -154,12 +158,16 @@ def _tensorflow1_leaf(path: str) -> str:
 
 
 def _place(
-    path: str, shape: tuple[int, ...], theirs: str, *, transposed: bool
+    path: str, shape: tuple[int, ...], theirs: str, *, transposed: bool, first: int = 0
 ) -> Place:
-    """Makes the place of a parameter from the name of its tensors."""
+    """Makes the place of a parameter from the name of its tensors.
+
+    Those of layers are numbered from `first`.
+    """
     stacked = path.startswith(STACKED)
     single = shape[1:] if stacked else shape
-    tensors = tuple(theirs.format(i) for i in range(shape[0])) if stacked else (theirs,)
+    numbers = range(first, first + shape[0]) if stacked else (0,)
+    tensors = tuple(theirs.format(number) for number in numbers)
     stored = _stored(path, single)
     stored = stored[::-1] if transposed else stored
     return Place(path, shape, tensors, stored, transposed, stacked)

@@ -10,7 +10,7 @@ import tiny_run
 from bert_jax import errors, pretrain
 from bert_jax.exchange import initial_weights, model_folders
 from bert_jax.formats import huggingface, weights
-from bert_jax.model import parts
+from bert_jax.model import config, parts
 from bert_jax.text import tokenizer as tokenizers
 
 
@@ -198,3 +198,16 @@ def test_a_vocabulary_is_not_learned_for_given_weights(corpus, exported, tmp_pat
     with pytest.raises(errors.InputError, match="text.vocab=init_from"):
         _continue(corpus, exported, tmp_path / "run", text__vocab="learn")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_of_rotary_positions_has_no_table_to_extend():
+    bert = config.BertConfig(
+        hidden_size=12,
+        num_attention_heads=2,
+        type_vocab_size=0,
+        model_type="modernbert",
+    )
+    flat = {"encoder/final_layer_norm/scale": np.ones(12)}
+    assert initial_weights.with_positions(flat, bert, "same") == flat
+    with pytest.raises(errors.InputError, match="init.positions is repeat, and modern"):
+        initial_weights.with_positions(flat, bert, "repeat")
