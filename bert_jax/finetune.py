@@ -24,6 +24,7 @@ from bert_jax import commands, errors, json_file, workdirs
 from bert_jax.data import labelled_rows
 from bert_jax.exchange import task_folders
 from bert_jax.finetuning import assembly, baselines, splits, sweeps, task_setup
+from bert_jax.model import attention_plan
 from bert_jax.prediction import task_predictor
 from bert_jax.reporting import score_report
 from bert_jax.settings import finetuning_configuration
@@ -239,11 +240,16 @@ def _plan(
     bert, settings = run.start.bert, run.settings
     count = sum(x.size for x in jax.tree.leaves(run.shapes))
     classes = f"{len(run.learned.labels)} classes, " if run.learned.labels else ""
+    together = settings.run.batch_size // settings.run.accumulation_steps
+    attention = attention_plan.describe(
+        bert, settings.run.execution(), rows.row_lengths, together, run.mesh
+    )
     return (
         f"task: {settings.data.task}, {classes}kept by "
         f"{settings.run.keep_best or 'its usual metric'}\n"
         f"model: {bert.num_hidden_layers} layers of width {bert.hidden_size}, "
         f"{count:,} parameters\n"
+        f"{attention}\n"
         f"plan: {steps:,} steps of {settings.run.batch_size} rows of up to "
         f"{max(rows.row_lengths)} tokens ({', '.join(map(str, rows.row_lengths))}), "
         f"{steps / rows.steps_per_epoch:.1f} epochs of {rows.num_rows:,} rows"

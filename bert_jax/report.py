@@ -8,6 +8,7 @@ import numpy as np
 
 from bert_jax import loading, workdirs
 from bert_jax.data import instances, phases, store
+from bert_jax.model import attention_plan
 from bert_jax.model import config as model_config
 from bert_jax.settings import configuration, run_groups
 from bert_jax.tasks import heldout
@@ -30,9 +31,27 @@ def describe(
     lines = [
         f"model: {bert.num_hidden_layers} layers of width {bert.hidden_size}, "
         f"{count:,} parameters (vocabulary padded), {settings.run.dtype}, on {devices}",
+        _attention(settings, bert, of_run, mesh),
         *(_phase(phase, settings.run.batch_size) for phase in of_run),
     ]
     return "\n".join(lines)
+
+
+def _attention(
+    settings: configuration.PretrainingConfig,
+    bert: model_config.BertConfig,
+    of_run: Sequence[phases.Phase],
+    mesh: jax.sharding.Mesh,
+) -> str:
+    """Returns which kernels compute attention; raises InputError if none can."""
+    run = settings.run
+    return attention_plan.describe(
+        bert,
+        run.execution(packed=settings.data.pack),
+        [phase.length for phase in of_run],
+        run.batch_size // run.accumulation_steps,
+        mesh,
+    )
 
 
 def _phase(phase: phases.Phase, batch_size: int) -> str:

@@ -18,6 +18,7 @@ from bert_jax.data import labelled_rows, stream
 from bert_jax.exchange import task_folders
 from bert_jax.finetuning import assembly, splits, task_setup
 from bert_jax.formats import whole_file
+from bert_jax.model import attention_plan
 from bert_jax.reporting import text_table
 from bert_jax.training import checkpoint, loop, state, sweep, writer
 
@@ -208,6 +209,9 @@ def train(run: assembly.FinetuningRun, workdir: Path) -> Sweep:
         f"sweep: {len(members)} members side by side, {steps:,} steps each:\n  "
         + "\n  ".join(member.name for member in members)
     )
+    bert, execution = run.start.bert, settings.run.execution()
+    lengths = made.rows[0].row_lengths
+    commands.say(attention_plan.kernels(bert, execution, lengths, run.mesh))
     with checkpoint.Checkpoints(
         workdir / "checkpoints", keep=settings.run.keep_checkpoints
     ) as checkpoints:

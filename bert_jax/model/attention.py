@@ -39,7 +39,7 @@ def attend(
     Raises:
       InputError: the kernel is not `auto`, and cannot run here.
     """
-    platform, capability = attention_choice.device()
+    platform, capability = attention_choice.device(jax.sharding.get_abstract_mesh())
     case = attention_choice.Case(
         platform=platform,
         capability=capability,

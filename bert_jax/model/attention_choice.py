@@ -134,12 +134,12 @@ def _is_ampere(capability: str) -> bool:
         return False
 
 
-def device() -> tuple[str, str]:
-    """Returns platform and capability of the mesh that is set, or of the first device.
+def device(mesh: jax.sharding.AbstractMesh) -> tuple[str, str]:
+    """Returns platform and capability of the devices of a mesh, or of those here.
 
     The mesh may be of devices that are not here, when a program is compiled for them.
     """
-    of_mesh = jax.sharding.get_abstract_mesh().abstract_device
+    of_mesh = mesh.abstract_device
     platform = jax.default_backend() if of_mesh is None else of_mesh.platform
     if platform != "gpu":
         return platform, ""

@@ -80,8 +80,10 @@ def test_a_forced_kernel_that_cannot_run_is_named(case, changes, forced, words, 
 
 
 def test_the_device_is_that_of_the_mesh_also_if_it_is_not_here():
-    assert attention_choice.device() == ("cpu", "")
+    here = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    assert attention_choice.device(here.abstract_mesh) == ("cpu", "")
+    counted = AbstractMesh((4,), ("data",), (AxisType.Auto,))
+    assert attention_choice.device(counted) == ("cpu", "")
     chip = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
     mesh = AbstractMesh((4,), ("data",), (AxisType.Auto,), abstract_device=chip)
-    with jax.sharding.use_abstract_mesh(mesh):
-        assert attention_choice.device() == ("tpu", "")
+    assert attention_choice.device(mesh) == ("tpu", "")
