@@ -1,6 +1,6 @@
-"""The optimizer: its checked configuration, learning rate, decay rule, AdamW and LAMB.
+"""The optimizer: its checked configuration, rate, decay, AdamW, StableAdamW and LAMB.
 
-Both optimizers correct the bias of their moments; Google's BERT optimizer did not,
+All optimizers correct the bias of their moments; Google's BERT optimizer did not,
 which matters for quoted recipes. Decay goes by the name of a parameter, never by its
 rank: stacked layers turn biases and LayerNorm vectors into matrices.
 """
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PyTree
 from bert_jax import errors
 from bert_jax.training import averages
 
-NAMES = ("adamw", "lamb")
+NAMES = ("adamw", "lamb", "stable_adamw")
 SCHEDULES = ("linear", "polynomial", "wsd", "constant")
 
 # The rule for weight decay (and for LAMB's trust ratio), by the leaf's name.
@@ -209,7 +209,8 @@ def make(
     """Returns the optimizer: clipping by the global norm, moments, decay, rate.
 
     AdamW is Loshchilov and Hutter 2019 with the decay multiplied by the rate; LAMB is
-    You et al. 2020, algorithm 2 (see `_scale_by_trust_ratio`).
+    You et al. 2020, algorithm 2 (see `_scale_by_trust_ratio`); StableAdamW is Wortsman
+    et al. 2023 (arXiv:2304.13013), algorithm 2 (see `_scale_by_surprise`).
 
     Args:
       peak: stands in for `config.learning_rate`; see `learning_rate`.
@@ -219,11 +220,13 @@ def make(
       average_decay: above 0, the state holds averages of the parameters
         (`averages.read`).
     """
-    parts = [
-        optax.clip_by_global_norm(config.max_grad_norm),
+    moments = [
         optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon),
         optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
     ]
+    if config.name == "stable_adamw":
+        moments = [_scale_by_surprise(optax.chain(*moments), config)]
+    parts = [optax.clip_by_global_norm(config.max_grad_norm), *moments]
     if config.name == "lamb":
         parts.append(_scale_by_trust_ratio())
     schedule = learning_rate(config, num_train_steps, peak=peak)
@@ -259,6 +262,40 @@ def _multiply(updates: PyTree, scales: PyTree) -> PyTree:
     return jax.tree.map(lambda update, scale: update * scale, updates, scales)
 
 
+def _scale_by_surprise(
+    adamw: optax.GradientTransformation, config: OptimizerConfig
+) -> optax.GradientTransformation:
+    """Divides each update by the RMS of gradient / sqrt(second moment), if above 1.
+
+    It is far above 1 when gradients grow faster than the second moment follows, which
+    is when AdamW steps too far (section 3.4 of the paper). Layer by layer when stacked.
+
+    Args:
+      adamw: a chain of Adam and the decay, whose sum is divided.
+    """
+
+    def update_fn(grads: PyTree, state: Any, params: PyTree = None) -> Any:
+        updates, state = adamw.update(grads, state, params)
+        seen = 1.0 - config.beta2 ** state[0].count
+
+        def divided(path: Any, update: Array, grad: Array, moment: Array) -> Array:
+            axes, stacked = _axes(path, grad)
+            square = jnp.square(grad) / jnp.maximum(moment / seen, config.epsilon**2)
+            rms = jnp.sqrt(jnp.mean(square, axis=axes, keepdims=stacked))
+            return update / jnp.broadcast_to(jnp.maximum(rms, 1.0), update.shape)
+
+        made = jax.tree_util.tree_map_with_path(divided, updates, grads, state[0].nu)
+        return made, state
+
+    return optax.GradientTransformation(adamw.init, update_fn)
+
+
+def _axes(path: tuple[Any, ...], leaf: Array) -> tuple[tuple[int, ...], bool]:
+    """Returns the axes of one tensor, and whether there is another, of the layers."""
+    stacked = STACKED in keys(path)
+    return tuple(range(1 if stacked else 0, leaf.ndim)), stacked
+
+
 def _scale_by_trust_ratio() -> optax.GradientTransformation:
     """Scales each update to the norm of its weights, layer by layer when stacked.
 
@@ -269,7 +306,7 @@ def _scale_by_trust_ratio() -> optax.GradientTransformation:
     def scale(path: tuple[Any, ...], update: Array, param: Array) -> Array:
         if not _decays(path):
             return update
-        return update * _trust_ratio(update, param, stacked=STACKED in keys(path))
+        return update * _trust_ratio(update, param, *_axes(path, param))
 
     def update_fn(updates: PyTree, state: Any, params: PyTree = None) -> Any:
         scaled = jax.tree_util.tree_map_with_path(scale, updates, params)
@@ -279,10 +316,12 @@ def _scale_by_trust_ratio() -> optax.GradientTransformation:
 
 
 def _trust_ratio(
-    update: Float[Array, "..."], param: Float[Array, "..."], *, stacked: bool
+    update: Float[Array, "..."],
+    param: Float[Array, "..."],
+    axes: tuple[int, ...],
+    stacked: bool,
 ) -> Float[Array, "..."]:
     """Returns |param| / |update|, of shape [] or, when stacked, [layers, 1, ..., 1]."""
-    axes = tuple(range(1 if stacked else 0, param.ndim))
     param_norm = jnp.sqrt(jnp.sum(jnp.square(param), axis=axes, keepdims=stacked))
     update_norm = jnp.sqrt(jnp.sum(jnp.square(update), axis=axes, keepdims=stacked))
     usable = (param_norm > 0) & (update_norm > 0)

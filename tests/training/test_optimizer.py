@@ -169,7 +169,7 @@ SHAPES = {
 
 
 def reference_steps(params, all_grads, config, rates):
-    """Clipped AdamW or LAMB, leaf by leaf, with corrected bias (float64)."""
+    """Clipped AdamW, StableAdamW or LAMB, leaf by leaf, with corrected bias."""
     params = {name: value.astype(np.float64) for name, value in params.items()}
     m = {name: np.zeros_like(value) for name, value in params.items()}
     v = {name: np.zeros_like(value) for name, value in params.items()}
@@ -190,6 +190,9 @@ def reference_steps(params, all_grads, config, rates):
                 if config.name == "lamb":
                     w, u = np.linalg.norm(params[name]), np.linalg.norm(update)
                     update = update * (w / u if w > 0 and u > 0 else 1.0)
+            if config.name == "stable_adamw":
+                ratio = g * g / np.maximum(v_hat, config.epsilon**2)
+                update = update / max(1.0, math.sqrt(ratio.mean()))
             params[name] = params[name] - rate * update
     return params
 
@@ -202,7 +205,7 @@ def stacked(flat):
     return {"embedding": jnp.asarray(flat["embedding"]), "layers": layers}
 
 
-@pytest.mark.parametrize("name", ["adamw", "lamb"])
+@pytest.mark.parametrize("name", optimizer.NAMES)
 @pytest.mark.parametrize("max_grad_norm", [0.7, 1000.0])
 def test_stacked_layers_equal_the_unrolled_reference(name, max_grad_norm):
     config = CONFIG(
@@ -234,6 +237,32 @@ def test_stacked_layers_equal_the_unrolled_reference(name, max_grad_norm):
         params,
         stacked(expected),
     )
+
+
+def test_only_what_is_surprised_steps_less_far():
+    """Gradients of one layer grow a hundredfold; the rate of the others stays."""
+    options = {"learning_rate": 0.02, "weight_decay": 0.0, "max_grad_norm": 1e6}
+    stable, plain = (
+        optimizer.make(CONFIG(name=name, schedule="constant", **options), 10)
+        for name in ("stable_adamw", "adamw")
+    )
+    rng = np.random.default_rng(3)
+    flat = {k: rng.normal(0, 1, s).astype(np.float32) for k, s in SHAPES.items()}
+    grads = {k: np.sign(x) for k, x in flat.items()}
+    later = grads | {"layers.1.kernel": 100 * grads["layers.1.kernel"]}
+    made = []
+    for transform in (stable, plain):
+        state = transform.init(stacked(flat))
+        for grad in (grads, later):
+            updates, state = transform.update(stacked(grad), state, stacked(flat))
+        made.append(updates)
+    ratio = jax.tree.map(lambda one, other: np.asarray(other / one), *made)
+    # v = (0.999 * 0.001 * 1 + 0.001 * 100^2) / (1 - 0.999^2) after two steps.
+    expected = 100 / math.sqrt((0.000999 + 10) / (1 - 0.999**2))
+    np.testing.assert_allclose(ratio["layers"]["kernel"][1], expected, rtol=1e-3)
+    assert expected > 1.4
+    for others in (ratio["layers"]["kernel"][0], ratio["layers"]["bias"]):
+        np.testing.assert_allclose(others, 1.0, rtol=1e-5)
 
 
 SCALED = {
