@@ -5,7 +5,7 @@ python -m bert_jax.convert --input=runs/demo --output=exported --to=huggingface 
 python -m bert_jax.convert --input=exported --output=google --to=tensorflow1
 
 Reads runs, exports of bert_jax, folders of Hugging Face's (BERT, RoBERTa, ALBERT, ELECTRA,
-DistilBERT; safetensors or torch files) and Google's TensorFlow 1 checkpoints. Anything that
+DistilBERT, ModernBERT; safetensors or torch files) and Google's TensorFlow 1 checkpoints. What
 is missing or left over is an error, unless it is named in --allow_missing or --ignore.
 The output folder appears when all of it is written, and verified if asked for.
 """  # noqa: E501

@@ -23,6 +23,9 @@ NAMES = [
     "pretrain:base,both",
     "pretrain:large,lamb",
     "pretrain:large,phase=2,lamb",
+    "pretrain_modern:tiny",
+    "pretrain_modern:base",
+    "pretrain_modern:large",
     *(f"pretrain_zh:{size}" for size in SIZES),
     "pretrain_zh:base,phase=2",
 ]
@@ -70,11 +73,25 @@ def test_the_docstring_is_the_command(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["pretrain:huge", "pretrain:base,phase=3", "pretrain:base,both,lamb"]
+    "name",
+    ["pretrain:huge", "pretrain:base,phase=3", "pretrain:base,both,lamb"]
+    + ["pretrain_modern:huge"],
 )
 def test_an_unknown_option_says_what_to_write(name):
     with pytest.raises(ValueError, match="write a size of tiny"):
         _config(name)
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_the_modern_recipe_has_the_published_architecture(size):
+    """That of transformers' defaults, whatever the vocabulary; 22 layers or 28."""
+    settings = configuration.parse(_config(f"pretrain_modern:{size}"))
+    bert = settings.bert(settings.text.vocab_size)
+    inside = (bert.num_hidden_layers, bert.hidden_size, bert.intermediate_size)
+    assert inside == {"base": (22, 768, 1152), "large": (28, 1024, 2624)}[size]
+    kept = ("global_attn_every_n_layers", "local_attention", "global_rope_theta")
+    assert [getattr(bert, key) for key in kept] == [3, 128, 160_000]
+    assert settings.data.num_predictions == 308  # 30 % of 1,024
 
 
 def test_chinese_configs_mask_whole_words():

@@ -4,6 +4,8 @@ The rows come from a store, the model is small; `tests/data/test_packing.py` has
 the rows themselves promise.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from flax import linen as nn
 
 from bert_jax.data import instances, shards, store
-from bert_jax.model import config, encoder, heads
+from bert_jax.model import architectures, config, encoder, heads
 
 LENGTH = 48
 SMALL = config.BertConfig(
@@ -22,6 +24,14 @@ SMALL = config.BertConfig(
     intermediate_size=64,
     max_position_embeddings=LENGTH,
     initializer_range=0.2,
+)
+# Of its layers the second and the third see eight places to either side.
+MODERN = dataclasses.replace(
+    SMALL,
+    model_type="modernbert",
+    num_hidden_layers=4,
+    type_vocab_size=0,
+    local_attention=16,
 )
 
 
@@ -49,18 +59,18 @@ def batch(tmp_path_factory):
     return found
 
 
-@pytest.fixture(scope="module")
-def outputs():
+@pytest.fixture(scope="module", params=[SMALL, MODERN], ids=["bert", "modernbert"])
+def outputs(request):
     """Returns (sequence output, pair logits) of a batch, without dropout."""
     execution = encoder.Execution()
-    model = heads.BertForPreTraining(SMALL, execution)
-    params = nn.unbox(heads.initialiser(model)(jax.random.key(0)))
+    model = heads.BertForPreTraining(request.param, execution)
+    params = nn.unbox(jax.jit(heads.initialiser(model))(jax.random.key(0)))
     names = ("input_ids", "token_type_ids", "segment_ids", "position_ids")
 
     @jax.jit
     def run(rows):
         inputs = [rows[name] for name in names]
-        sequence = encoder.Bert(SMALL, execution).apply(
+        sequence = architectures.make_encoder(request.param, execution).apply(
             {"params": params["encoder"]}, *inputs, deterministic=True
         )
         masked = jnp.zeros((len(inputs[0]), 1), jnp.int32)
