@@ -9,15 +9,15 @@ import pytest
 
 from bert_jax.model import attention_kernels
 
-ROWS, LENGTH, HEADS, SIZE = 3, 256, 2, 64
+ROWS, LENGTH, HEADS, SIZE = 3, 640, 2, 64  # five blocks of splash
 WINDOW = 21
 
 
 def _segments():
     """Padding in the first row; three and two segments in the others, none aligned."""
     segments = np.ones((ROWS, LENGTH), np.int32)
-    segments[0, 201:] = 0
-    segments[1, 61:130], segments[1, 130:] = 2, 3
+    segments[0, 501:] = 0
+    segments[1, 61:330], segments[1, 330:] = 2, 3
     segments[2, 17:] = 2
     return segments
 
