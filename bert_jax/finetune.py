@@ -20,7 +20,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from bert_jax import commands, errors, json_file, workdirs
+from bert_jax import commands, errors, workdirs
 from bert_jax.data import labelled_rows
 from bert_jax.exchange import task_folders
 from bert_jax.finetuning import assembly, baselines, splits, sweeps, task_setup
@@ -104,7 +104,7 @@ def _record(run: assembly.FinetuningRun, workdir: Path, allow_changed: bool) -> 
     full = dataclasses.replace(run.settings, model=bert)
     before = None
     if checkpoint.steps(workdir / workdirs.CHECKPOINTS):
-        before = json_file.read_object(workdir / workdirs.CONFIG)
+        before = finetuning_configuration.to_dict(assembly.recorded(workdir))
     workdirs.write_record(
         workdir,
         finetuning_configuration.to_dict(full),
@@ -240,9 +240,9 @@ def _plan(
     bert, settings = run.start.bert, run.settings
     count = sum(x.size for x in jax.tree.leaves(run.shapes))
     classes = f"{len(run.learned.labels)} classes, " if run.learned.labels else ""
-    together = settings.run.batch_size // settings.run.accumulation_steps
+    together = rows.encoded_rows // settings.run.accumulation_steps
     attention = attention_plan.describe(
-        bert, settings.run.execution(), rows.row_lengths, together, run.mesh
+        bert, settings.execution(), rows.encoded_lengths, together, run.mesh
     )
     return (
         f"task: {settings.data.task}, {classes}kept by "
@@ -250,8 +250,7 @@ def _plan(
         f"model: {bert.num_hidden_layers} layers of width {bert.hidden_size}, "
         f"{count:,} parameters\n"
         f"{attention}\n"
-        f"plan: {steps:,} steps of {settings.run.batch_size} rows of up to "
-        f"{max(rows.row_lengths)} tokens ({', '.join(map(str, rows.row_lengths))}), "
+        f"plan: {steps:,} steps of {settings.run.batch_size} rows {rows.shapes}, "
         f"{steps / rows.steps_per_epoch:.1f} epochs of {rows.num_rows:,} rows"
     )
 

@@ -62,8 +62,20 @@ def test_it_learns_and_leaves_what_the_design_says(trained):
 
 def test_a_second_start_says_that_it_is_finished(trained, place, capsys):
     again = finetune.train(tiny_tasks.config(place), trained[1])
-    assert "this run is finished: step 40 of 40" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "this run is finished: step 40 of 40" in told
+    assert "\nattention: xla (there is no fused kernel for the CPU)\nplan: " in told
     assert again == trained[0]
+
+
+def test_the_record_of_an_earlier_version_lacks_keys_and_is_read(trained, place):
+    path = trained[1] / "config.json"
+    before = json.loads(path.read_text())
+    earlier = json.loads(path.read_text())
+    del earlier["data"]["pack"], earlier["model"]["tie_word_embeddings"]
+    path.write_text(json.dumps(earlier))
+    assert finetune.train(tiny_tasks.config(place), trained[1]) == trained[0]
+    assert json.loads(path.read_text()) == before
 
 
 def test_a_stopped_run_resumes_bit_for_bit(trained, place, monkeypatch):

@@ -1,19 +1,21 @@
 """The rows of a labelled data set, and which of them make the batch of a step.
 
 `batch_at(step)` is pure: the rows of an epoch are permuted by (seed, epoch) inside
-their length buckets. The length of every batch does not depend on the seed, nor on
-which fold is left out, so that runs of several seeds and folds can share one program.
+their length buckets, or strata where they are packed. The shape of every batch does not
+depend on the seed, nor on which fold is left out, so that runs of several seeds and
+folds can share one program.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from bert_jax.data import buckets
+from bert_jax.data import buckets, shared_rows
 
 Batch = dict[str, np.ndarray]
 WEIGHTS = "weights"  # [B] float32: 1 for a row, 0 where rows only fill the batch
@@ -49,25 +51,34 @@ class Table:
         return len(self.examples)
 
     def batch(self, rows: Int[np.ndarray, " b"], size: int, length: int) -> Batch:
-        """Returns these rows as a batch of `size` rows of `length` tokens."""
+        """Returns these rows as a batch of `size` rows of `length` tokens.
+
+        A place whose row is -1, and those behind the last, hold nothing.
+        """
+        places = np.flatnonzero(rows >= 0)
         made = {
-            name: _pad(column, rows, size, length)
+            name: _pad(column, rows, places, (size, length))
             for name, column in self.tokens.items()
         }
         for name, column in self.fixed.items():
             made[name] = np.zeros((size, *column.shape[1:]), column.dtype)
-            made[name][: len(rows)] = column[rows]
-        made[WEIGHTS] = (np.arange(size) < len(rows)).astype(np.float32)
+            made[name][places] = column[rows[places]]
+        made[WEIGHTS] = np.zeros(size, np.float32)
+        made[WEIGHTS][places] = 1.0
         return made
 
 
 def _pad(
-    column: Sequence[np.ndarray], rows: Int[np.ndarray, " b"], size: int, length: int
+    column: Sequence[np.ndarray],
+    rows: Int[np.ndarray, " b"],
+    places: Int[np.ndarray, " p"],
+    shape: tuple[int, int],
 ) -> np.ndarray:
-    first = column[0]
+    first, (size, length) = column[0], shape
     made = np.zeros((size, *first.shape[:-1], length), first.dtype)
-    for place, row in enumerate(rows):
-        made[place, ..., : column[row].shape[-1]] = column[row]
+    for place in places:
+        row = column[rows[place]]
+        made[place, ..., : row.shape[-1]] = row
     return made
 
 
@@ -82,6 +93,8 @@ class TrainingRows:
       num_lengths: row lengths that batches may have; 1 pads all to the longest.
       folds: parts that the rows are cut into; 0 for none.
       fold: the part that is left out.
+      pack: whether the encoder sees several texts in a row (`shared_rows`).
+      multiple: packed rows come in multiples of this.
     """
 
     table: Table
@@ -90,15 +103,15 @@ class TrainingRows:
     num_lengths: int
     folds: int = 0
     fold: int = 0
+    pack: bool = False
+    multiple: int = 1
     _epochs: dict[int, Any] = dataclasses.field(default_factory=dict, init=False)
 
     @functools.cached_property
     def row_lengths(self) -> tuple[int, ...]:
         """The lengths of batches."""
-        longest = int(self.table.lengths.max())
-        return buckets.choose(self.table.lengths, self.num_lengths, 1 << 30) or (
-            longest,
-        )
+        count = 1 if self.pack else self.num_lengths
+        return buckets.choose(self.table.lengths, count, 1 << 30)
 
     @functools.cached_property
     def folds_of_rows(self) -> Int[np.ndarray, " n"]:
@@ -173,13 +186,57 @@ class TrainingRows:
     def batch_at(self, step: int, local: slice = slice(None)) -> Batch:
         """Returns the batch of a step, counted from 0, or the rows `local` of it.
 
-        Keys are those of the table, and `weights` [B].
+        Keys are those of the table, `weights` [B] and, with `pack`, `packed` [R, S],
+        of which `local` means the same share.
         """
         epoch, place = divmod(step, self.steps_per_epoch)
         batches, order = self._epoch(epoch)
         rows = batches[order[place]]
         batch = self.table.batch(rows, self.batch_size, self._plan[order[place]])
-        return {name: array[local] for name, array in batch.items()}
+        made = {name: array[local] for name, array in batch.items()}
+        if self.pack:
+            first, last, _ = local.indices(self.batch_size)
+            rows = self._layout.rows
+            mine = slice(
+                first * rows // self.batch_size, last * rows // self.batch_size
+            )
+            packed = self._layout.packed(batch["segment_ids"])
+            made[shared_rows.PACKED] = packed[mine]
+        return made
+
+    @property
+    def encoded_rows(self) -> int:
+        """The rows of a batch as the encoder sees them."""
+        return self._layout.rows if self.pack else self.batch_size * self._texts
+
+    @property
+    def encoded_lengths(self) -> tuple[int, ...]:
+        """The lengths that these rows may have."""
+        return (self._layout.length,) if self.pack else self.row_lengths
+
+    @property
+    def tokens_per_step(self) -> float:
+        """The tokens that the encoder computes in a step, padding too, on average."""
+        of_batches = self.encoded_lengths if self.pack else self._plan
+        return self.encoded_rows * float(np.mean(of_batches))
+
+    @property
+    def shapes(self) -> str:
+        """What of a batch is computed, in words."""
+        longest = max(self.row_lengths)
+        if not self.pack:
+            lengths = ", ".join(map(str, self.row_lengths))
+            return f"of up to {longest} tokens ({lengths})"
+        shared = self._layout
+        return (
+            f"of up to {longest} tokens, in {shared.rows} shared rows of "
+            f"{shared.length} ({shared.fill:.0%} with room for tokens)"
+        )
+
+    @property
+    def _texts(self) -> int:
+        """K, the texts of a row; 1 where rows are one text."""
+        return math.prod(self.table.tokens["segment_ids"][0].shape[:-1])
 
     def _epoch(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
         """Returns the rows of each batch of the plan, and the order of the batches."""
@@ -189,7 +246,33 @@ class TrainingRows:
             self._epochs[epoch] = self._shuffled(epoch)
         return self._epochs[epoch]
 
+    @functools.cached_property
+    def _layout(self) -> shared_rows.Layout:
+        """The places of every batch: each has room for what any fold puts there."""
+        lengths = self.table.lengths
+        room = np.zeros(self.batch_size, np.int64)
+        for fold in range(max(self.folds, 1)):
+            is_kept = self.folds_of_rows != fold if self.folds else lengths >= 0
+            kept = np.flatnonzero(is_kept)
+            parts = shared_rows.strata(lengths, kept, self.batch_size)
+            longest = [lengths[x].max(initial=0) for x in parts]
+            room = np.maximum(room, np.array(longest))
+        return shared_rows.layout(room, self._texts, self.multiple)
+
+    def _stratified(self, epoch: int) -> list[np.ndarray]:
+        """Returns the rows of each batch: one of each stratum, or none (-1)."""
+        kept = np.flatnonzero(~self.is_held_out)
+        parts = shared_rows.strata(self.table.lengths, kept, self.batch_size)
+        rng = np.random.default_rng([self.seed, epoch, 1])
+        drawn = np.full((self.batch_size, self.steps_per_epoch), -1)
+        for place, part in enumerate(parts):
+            drawn[place, : len(part)] = part
+            drawn[place] = rng.permutation(drawn[place])
+        return list(drawn.T)
+
     def _shuffled(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
+        if self.pack:
+            return self._stratified(epoch), np.arange(self.steps_per_epoch)
         kept = np.flatnonzero(~self.is_held_out)
         kept = np.random.default_rng([self.seed, epoch, 1]).permutation(kept)
         # A batch takes the shortest rows that are left, so that what the plan carries

@@ -67,7 +67,14 @@ class FinetuningRun:
         """Returns the batches of training with a seed, one fold left out."""
         run, data = self.settings.run, self.settings.data
         return labelled_rows.TrainingRows(
-            self.train.table, run.batch_size, seed, data.num_lengths, folds, fold
+            self.train.table,
+            run.batch_size,
+            seed,
+            data.num_lengths,
+            folds,
+            fold,
+            data.pack,
+            sharding.row_shards(self.mesh),
         )
 
     def num_train_steps(self, rows: labelled_rows.TrainingRows) -> int:
@@ -233,11 +240,10 @@ class FinetuningRun:
         self, rows: labelled_rows.TrainingRows, members: int = 1
     ) -> progress.Speed:
         """Returns the meter of tokens per second: padding counts, as it is computed."""
-        lengths = [rows.batch_at(step)["segment_ids"].size for step in range(8)]
-        mean = int(np.mean(lengths))
+        tokens = round(rows.tokens_per_step * members)
         length = self.train.table.lengths.max()
         cost = flops.training_flops_per_token(self.start.bert, int(length), 0.0)
-        return progress.Speed([progress.Stretch(sys.maxsize, mean * members, cost)])
+        return progress.Speed([progress.Stretch(sys.maxsize, tokens, cost)])
 
 
 def assemble(settings: Settings, workdir: Path) -> FinetuningRun:
@@ -349,11 +355,16 @@ def _start(
     if not checkpoint.steps(workdir / workdirs.CHECKPOINTS):
         return task_weights.read(settings, wanted)
     tokenizer = tokenizers.load(workdir / workdirs.TOKENIZER, require_mask=False)
-    return task_weights.Start(_recorded(workdir), tokenizer, {})
+    bert = model_config.BertConfig(**recorded(workdir).model)
+    return task_weights.Start(bert, tokenizer, {})
 
 
-def _recorded(workdir: Path) -> model_config.BertConfig:
-    """Returns the architecture of a run that is resumed."""
+def recorded(workdir: Path) -> Settings:
+    """Returns the settings of a run that is resumed, the whole architecture in them.
+
+    Raises:
+      InputError: there are none, or they are of another command.
+    """
     path = workdir / workdirs.CONFIG
     tree = json_file.read_object(path)
     if "recipe" not in tree:
@@ -361,12 +372,13 @@ def _recorded(workdir: Path) -> model_config.BertConfig:
             f"{workdir} is the workdir of another command than finetune: name another"
         )
     try:
-        recorded = finetuning_configuration.parse_record(tree)
+        settings = finetuning_configuration.parse_record(tree)
     except errors.InputError as error:
         raise errors.InputError(
             f"{path} was written by another version or changed by hand: {error}"
         ) from None
-    return model_config.BertConfig(**recorded.model)
+    complete = dataclasses.asdict(model_config.BertConfig(**settings.model))
+    return dataclasses.replace(settings, model=complete)
 
 
 def _say_start(

@@ -1,7 +1,6 @@
 """A task's model over a data set: outputs row by row, then predictions and scores."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -66,7 +65,7 @@ class Predictor:
         One of the powers of two times the parts that the mesh cuts rows into, so that
         one text costs one row and few programs are compiled.
         """
-        size = math.prod(self.mesh.shape[axis] for axis in ("data", "fsdp"))
+        size = sharding.row_shards(self.mesh)
         while size < min(rows, self.batch_size):
             size *= 2
         return min(size, self.batch_size)
@@ -100,7 +99,7 @@ def make(
       batch_size: made larger where the mesh does not divide it.
       full: makes the model's parameters of those that are trained.
     """
-    shards = math.prod(mesh.shape[axis] for axis in ("data", "fsdp"))
+    shards = sharding.row_shards(mesh)
     size = -(-batch_size // shards) * shards
 
     def predict(params: PyTree, batch: Any) -> Any:

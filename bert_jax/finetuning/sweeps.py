@@ -209,8 +209,8 @@ def train(run: assembly.FinetuningRun, workdir: Path) -> Sweep:
         f"sweep: {len(members)} members side by side, {steps:,} steps each:\n  "
         + "\n  ".join(member.name for member in members)
     )
-    bert, execution = run.start.bert, settings.run.execution()
-    lengths = made.rows[0].row_lengths
+    bert, execution = run.start.bert, settings.execution()
+    lengths = made.rows[0].encoded_lengths
     commands.say(attention_plan.kernels(bert, execution, lengths, run.mesh))
     with checkpoint.Checkpoints(
         workdir / "checkpoints", keep=settings.run.keep_checkpoints

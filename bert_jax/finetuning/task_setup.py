@@ -311,14 +311,14 @@ def build(
     Raises:
       InputError: rows are longer than the model's positions, or the head cannot be.
     """
-    data, run = settings.data, settings.run
+    data = settings.data
     if data.max_seq_length > bert.max_length:
         raise errors.InputError(
             f"data.max_seq_length {data.max_seq_length} exceeds the {bert.max_length} "
             "positions of the model: lower it, or set model.max_position_embeddings "
             "with init.positions"
         )
-    model = task_model.TaskModel(bert, run.execution(), head(settings, learned))
+    model = task_model.TaskModel(bert, settings.execution(), head(settings, learned))
     changes = recipe.Recipe(
         settings.recipe.label_smoothing,
         settings.recipe.focal_gamma,

@@ -6,6 +6,7 @@ answers and for choices. A BiLSTM over all tokens, other poolings and a CRF are 
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from bert_jax.model import (
     dropout,
     encoder,
     heads,
+    packed_texts,
     recurrent,
 )
 
@@ -137,8 +139,9 @@ class TaskModel(nn.Module):
 
     `logits` float32 (shapes under `Head`) or, of the kind `vectors`, `vectors`; with a
     CRF also its `transitions` [C, C], `starts` and `ends` [C], float32. Logits of
-    padding are numbers that mean nothing. Rows are not packed: each text begins at the
-    first position of its row.
+    padding are numbers that mean nothing. Each text begins at the first position of
+    its row; with `packed` (see `packed_texts`) the encoder alone sees rows that several
+    share, and the outputs are the same.
     """
 
     config: config.BertConfig
@@ -152,6 +155,7 @@ class TaskModel(nn.Module):
         token_type_ids: Int[Array, "B *K L"],
         segment_ids: Int[Array, "B *K L"],
         predicate_positions: Int[Array, "B Q"] | None = None,
+        packed: Int[Array, "R S"] | None = None,
         *,
         deterministic: bool,
     ) -> dict[str, Float[Array, "..."]]:
@@ -160,7 +164,7 @@ class TaskModel(nn.Module):
             raise ValueError(f"{head.kind} got input_ids of shape {input_ids.shape}")
         flat = (input_ids, token_type_ids, segment_ids)
         ids, types, segments = (x.reshape(-1, x.shape[-1]) for x in flat)
-        x = self._encode(ids, types, segments, deterministic)
+        x = self._encode(ids, types, segments, packed, deterministic)
         if head.pools:
             return self._score_texts(x, segments, texts, deterministic)
         x = self._drop(self._recurrent(x, segments)[0], deterministic)
@@ -175,12 +179,15 @@ class TaskModel(nn.Module):
         ids: Int[Array, "B L"],
         types: Int[Array, "B L"],
         segments: Int[Array, "B L"],
+        packed: Int[Array, "R S"] | None,
         deterministic: bool,
     ) -> Float[Array, "B L D"]:
-        places = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
-        places = jnp.where(segments > 0, places, 0)
         bert = architectures.make_encoder(self.config, self.execution, "encoder")
-        return bert(ids, types, segments, places, deterministic=deterministic)
+        bert = functools.partial(bert, deterministic=deterministic)
+        if packed is not None:
+            return packed_texts.encode(bert, ids, types, packed)
+        places = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+        return bert(ids, types, segments, jnp.where(segments > 0, places, 0))
 
     def _recurrent(
         self, x: Float[Array, "B L D"], segments: Int[Array, "B L"]

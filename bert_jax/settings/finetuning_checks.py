@@ -123,6 +123,12 @@ def check(settings: Any) -> None:
     _check_weights(settings)
     _check_splits(settings)
     _check_sweep(settings)
+    if settings.data.pack and settings.run.accumulation_steps > 1:
+        raise errors.InputError(
+            "data.pack lets the texts of a batch share rows, and "
+            f"run.accumulation_steps {settings.run.accumulation_steps} cuts the batch "
+            "in parts: leave one of them out"
+        )
 
 
 class _Defaults:

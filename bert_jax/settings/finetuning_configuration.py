@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from bert_jax import errors
+from bert_jax.model import encoder
 from bert_jax.settings import (
     config_checks,
     configuration,
@@ -37,6 +38,10 @@ class FinetuningConfig:
     run: finetuning_groups.RunConfig
     sweep: finetuning_groups.SweepConfig
 
+    def execution(self) -> encoder.Execution:
+        """Returns how the model runs."""
+        return self.run.execution(packed=self.data.pack)
+
 
 GROUPS = {
     "init": finetuning_groups.InitConfig,
@@ -52,7 +57,10 @@ GROUPS = {
 
 
 # Keys that the records of earlier runs lack, by group, with what those runs did.
-ADDED_KEYS: dict[str, dict[str, Any]] = {"run": {"attention": "xla"}}
+ADDED_KEYS: dict[str, dict[str, Any]] = {
+    "data": {"pack": False},
+    "run": {"attention": "xla"},
+}
 
 
 def default() -> ml_collections.ConfigDict:

@@ -111,6 +111,8 @@ class DataConfig:
       max_answer_length: tokens of the longest answer (span).
       predicates: `marked` sees one predicate a row, `joint` all of a sentence (srl).
       num_lengths: row lengths that are compiled; 1 pads every row to the longest.
+      pack: put the texts of a training batch into shared rows of one length, each with
+        attention and positions of its own, so that hardly a token is padding.
       loader: `tfdata` (extra `data`) or `thread`; the batches are the same.
     """
 
@@ -135,6 +137,7 @@ class DataConfig:
     max_answer_length: int = 30
     predicates: str = "marked"
     num_lengths: int = 4
+    pack: bool = False
     loader: str = "thread"
 
     def __post_init__(self) -> None:

@@ -189,6 +189,7 @@ def forward(
         batch["input_ids"],
         batch["token_type_ids"],
         batch["segment_ids"],
+        packed=task.packed(batch),
         deterministic=key is None,
         rngs={} if key is None else {"dropout": key},
     )

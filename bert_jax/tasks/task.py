@@ -8,13 +8,22 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
-from bert_jax.data import labelled_rows
+from bert_jax.data import labelled_rows, shared_rows
 from bert_jax.scoring import scores
 
 Batch = dict[str, Any]
 Sums = dict[str, tuple[Any, Any]]
+
+
+def packed(batch: Batch) -> Int[Array, "R S"] | None:
+    """Returns where the tokens of a batch stand in shared rows; None where it has none.
+
+    Batches of training may have it, those that are scored have not.
+    """
+    name = shared_rows.PACKED
+    return batch[name] if name in batch else None
 
 
 @runtime_checkable

@@ -113,6 +113,7 @@ class TokenTags(model_task.ModelTask):
             batch["token_type_ids"],
             batch["segment_ids"],
             batch["predicate_positions"] if self.model.head.at_predicate else None,
+            task.packed(batch),
             deterministic=key is None,
             rngs={} if key is None else {"dropout": key},
         )

@@ -7,6 +7,7 @@ this file names a mesh axis. All mesh axes are Auto: XLA propagates the sharding
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -189,6 +190,11 @@ def batch_sharding(
     return NamedSharding(mesh, PartitionSpec(*(None,) * leading_axes, axes))
 
 
+def row_shards(mesh: AnyMesh, axes: tuple[str, ...] = BATCH_AXES) -> int:
+    """Returns into how many parts the mesh cuts the rows of a batch."""
+    return math.prod(mesh.shape[axis] for axis in axes)
+
+
 def check_batch_size(
     batch_size: int,
     accumulation_steps: int,
@@ -196,7 +202,7 @@ def check_batch_size(
     axes: tuple[str, ...] = BATCH_AXES,
 ) -> None:
     """Raises InputError unless the global batch divides over mesh and micro-batches."""
-    shards = math.prod(mesh.shape[axis] for axis in axes)
+    shards = row_shards(mesh, axes)
     if accumulation_steps < 1:
         raise errors.InputError(
             f"run.accumulation_steps must be at least 1; found {accumulation_steps}"
@@ -252,6 +258,7 @@ def _check_divides(
             )
 
 
+@functools.cache
 def local_rows(batch_size: int, mesh: Mesh) -> slice:
     """Returns the rows of the global batch that this process must load.
 
@@ -275,13 +282,17 @@ def place(
 ) -> dict[str, jax.Array]:
     """Returns this process's rows as parts of global arrays, cut by rows.
 
-    `batch_size` is the global one; without it, the rows are the whole batch.
+    `batch_size` is the global one; without it, the rows are the whole batch. Arrays of
+    another number of rows are cut in the same proportion.
     """
     sharding = batch_sharding(mesh)
+    parts = 1
+    if batch_size is not None:
+        mine = local_rows(batch_size, mesh)
+        parts = batch_size // (mine.stop - mine.start)
 
     def put(rows: np.ndarray) -> jax.Array:
-        size = rows.shape[0] if batch_size is None else batch_size
-        shape = (size, *rows.shape[1:])
+        shape = (rows.shape[0] * parts, *rows.shape[1:])
         return jax.make_array_from_process_local_data(sharding, rows, shape)
 
     return {name: put(rows) for name, rows in batch.items()}
