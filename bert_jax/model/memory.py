@@ -1,0 +1,112 @@
+"""The memory that a training step needs beside its state, by formula, for one device.
+
+What XLA keeps of a layer for the backward pass, counted in compiled programs of this
+package: a formula, for devices that no program can be compiled for here and for finding
+settings worth compiling. It agrees with compiled programs to within a factor of two;
+with unrolled layers XLA keeps less than with a loop.
+"""
+
+import dataclasses
+
+from bert_jax.model import config, encoder
+
+_FLOAT32 = 4
+MOST_LOGITS_BYTES = 1 << 28  # that are computed at a time, of one device
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """What one device computes at a time.
+
+    Attributes:
+      rows: of a micro-batch, on this device.
+      length: L, tokens in a row.
+      predictions: P, predictions in a row.
+      tensor: devices that share the heads, the MLP and the vocabulary.
+      fused_attention: whether a kernel keeps the probabilities out of the memory.
+    """
+
+    rows: int | float
+    length: int
+    predictions: int
+    tensor: int = 1
+    fused_attention: bool = False
+
+    @property
+    def tokens(self) -> float:
+        """The places of all rows."""
+        return float(self.rows * self.length)
+
+
+def activation_bytes(
+    bert: config.BertConfig, execution: encoder.Execution, rows: Rows
+) -> int | float:
+    """Returns what all layers, the embeddings and the logits keep for the backward.
+
+    The layers that are recomputed (`remat`) keep their input, or the products with
+    weights, and one of them is alive at a time.
+    """
+    layers = bert.num_hidden_layers
+    whole = layer_bytes(bert, execution, rows)
+    kept = {
+        "none": whole * layers,
+        "dots": _products_bytes(bert, execution, rows) * layers + whole,
+        "full": _width(execution) * bert.hidden_size * rows.tokens * layers + whole,
+    }
+    embeddings = 4 * _FLOAT32 * bert.embedding_width * rows.tokens
+    return kept[execution.remat] + embeddings + logits_bytes(bert, rows)
+
+
+def layer_bytes(
+    bert: config.BertConfig, execution: encoder.Execution, rows: Rows
+) -> int | float:
+    """Returns what one layer keeps: per token 32 D + 6 b D + 4 b F + (4 + b) N L.
+
+    b is the width of `run.dtype`. The first term are the float32 sums, centred and
+    normalised, of the two LayerNorms; unrolled, XLA computes three quarters of them
+    and half of the MLP's arrays again. Masks of dropout are a byte an element.
+    """
+    width, b = bert.hidden_size, _width(execution)
+    is_unrolled = _is_unrolled(bert, execution)
+    norms = (8 if is_unrolled else 32) * width
+    outer = 2 * b * width + norms + (2 * width if bert.hidden_dropout_prob else 0)
+    mlp = (2 if is_unrolled else 4) * b * bert.intermediate_size
+    inner = 4 * b * width + mlp
+    inner += _attention_bytes(bert, execution, rows)
+    return rows.tokens * (outer + inner / rows.tensor)
+
+
+def _attention_bytes(
+    bert: config.BertConfig, execution: encoder.Execution, rows: Rows
+) -> int | float:
+    """Returns what attention keeps per token: probabilities, or their sums alone."""
+    heads = bert.num_attention_heads
+    if rows.fused_attention:
+        return 2 * _FLOAT32 * heads
+    b = _width(execution)
+    each = _FLOAT32 + (b if b != _FLOAT32 else 0)
+    if _is_unrolled(bert, execution):
+        each = b
+    return heads * rows.length * (each + bool(bert.attention_probs_dropout_prob))
+
+
+def logits_bytes(bert: config.BertConfig, rows: Rows) -> int | float:
+    """Returns the logits of masked tokens alive at once, and their gradient."""
+    logits = rows.rows * rows.predictions * bert.vocab_size / rows.tensor
+    return 2 * min(logits * _FLOAT32, float(MOST_LOGITS_BYTES))
+
+
+def _products_bytes(
+    bert: config.BertConfig, execution: encoder.Execution, rows: Rows
+) -> int | float:
+    """Returns a layer's input and its products with weights."""
+    inner = (3 * bert.hidden_size + bert.intermediate_size) / rows.tensor
+    return _width(execution) * rows.tokens * (3 * bert.hidden_size + inner)
+
+
+def _width(execution: encoder.Execution) -> int:
+    return encoder.DTYPES[execution.dtype].dtype.itemsize
+
+
+def _is_unrolled(bert: config.BertConfig, execution: encoder.Execution) -> bool:
+    return execution.unroll == -1 or execution.unroll >= bert.num_hidden_layers

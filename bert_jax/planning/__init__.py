@@ -1,0 +1,1 @@
+"""What a run will need and cost, from the program compiled for its devices."""

@@ -1,0 +1,222 @@
+"""The chips that a run is planned for, by a name such as `v5e:16x16` or `a100:8`.
+
+A TPU slice is its shape, and `*2` behind it are two slices joined by the network. For
+TPUs the devices can be described on any machine that has libtpu, and programs compiled
+for them; for the present machine, `here`, as well. GPUs are a count and a row of the
+table of chips.
+"""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bert_jax import errors
+from bert_jax.training import chips
+
+HERE = ("here", "cpu")
+_PATTERN = re.compile(r"([a-z0-9-]+)(?::(\d+(?:x\d+)*))?(?:\*(\d+))?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Chips of one kind.
+
+    Attributes:
+      name: as the user wrote it.
+      chip: what each can do.
+      shape: of a TPU slice; () for others.
+      num_slices: TPU slices, joined by the network.
+      num_chips: of all slices.
+      measured: whether the chip's peak and bandwidth were measured here, because the
+        table lacks it.
+    """
+
+    name: str
+    chip: chips.Chip
+    shape: tuple[int, ...]
+    num_slices: int
+    num_chips: int
+    measured: bool = False
+
+    @property
+    def compiles(self) -> bool:
+        """Whether a program for these chips can be compiled on this machine."""
+        return self.chip.is_tpu or self.name in HERE
+
+    @property
+    def linked(self) -> int:
+        """The chips that links join, without the network: of a slice, of a machine."""
+        return min(self.chip.most_linked, self.num_chips // self.num_slices)
+
+    @property
+    def platform(self) -> str:
+        """What jax calls the platform of the chips."""
+        if self.chip.is_tpu:
+            return "tpu"
+        if self.name in HERE:
+            return _here(self.name)[0].platform
+        return "gpu"
+
+
+def parse(text: str) -> Topology:
+    """Returns the chips that a name stands for; it measures those it does not know.
+
+    Raises:
+      InputError: the name is not one of a topology.
+    """
+    if text in HERE:
+        return _present(text)
+    found = _PATTERN.fullmatch(text.strip())
+    known = {chip.name: chip for chip in chips.CHIPS}
+    if found is None or found[1] not in known:
+        raise errors.InputError(f"unknown topology {text!r}: {_KNOWN}")
+    chip, slices = known[found[1]], int(found[3] or 1)
+    shape = tuple(map(int, (found[2] or "1").split("x")))
+    if chip.is_tpu:
+        _check_slice(text, chip, shape, slices)
+        return Topology(text, chip, shape, slices, slices * math.prod(shape))
+    number = math.prod(shape)
+    if len(shape) > 1 or found[3] or not 1 <= number <= 65536:
+        raise errors.InputError(
+            f"the topology {text!r} is none of GPUs: write their number, as in "
+            f"{chip.name}:8. {_KNOWN}"
+        )
+    return Topology(text, chip, (), 1, number)
+
+
+def _examples() -> str:
+    tpus = [chip for chip in chips.CHIPS if chip.is_tpu]
+    shapes = {2: "16x16", 3: "4x4x4"}
+    slices = ", ".join(f"{chip.name}:{shapes[chip.axes]}" for chip in tpus)
+    gpus = ", ".join(chip.name for chip in chips.CHIPS if not chip.is_tpu)
+    return (
+        f"known are TPU slices ({slices}; v5e:16x16*2 are two of them), GPUs ({gpus}; "
+        "a100:8 are eight of them), cpu, and here, the present machine"
+    )
+
+
+_KNOWN = _examples()
+
+
+def _check_slice(
+    text: str, chip: chips.Chip, shape: tuple[int, ...], slices: int
+) -> None:
+    if len(shape) != chip.axes or not all(shape) or not 1 <= slices <= 256:
+        sizes = "x".join(["4"] * chip.axes)
+        raise errors.InputError(
+            f"the topology {text!r} is no slice of {chip.name}: its shape has "
+            f"{chip.axes} sizes, as in {chip.name}:{sizes}, or {chip.name}:{sizes}*2 "
+            "for two slices"
+        )
+    if math.prod(shape) > chip.most_linked:
+        raise errors.InputError(
+            f"the topology {text!r} has {math.prod(shape)} chips, and a slice of "
+            f"{chip.name} at most {chip.most_linked}: join slices, as in "
+            f"{chip.name}:{'x'.join(map(str, shape))}*2 with smaller ones"
+        )
+
+
+def devices(topology: Topology) -> Sequence[Any]:
+    """Returns descriptions of the chips, for which programs can be compiled.
+
+    Raises:
+      InputError: libtpu is not installed, or refuses the shape.
+    """
+    if topology.name in HERE:
+        return _here(topology.name)
+    if importlib.util.find_spec("libtpu") is None:
+        raise errors.missing_extra("libtpu", "tpu")
+    # It is asked to describe chips of elsewhere: without this it looks for its own.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    from jax.experimental import topologies
+
+    try:
+        return topologies.get_topology_desc(
+            platform="tpu",
+            topology_name=f"{topology.chip.name}:{'x'.join(map(str, topology.shape))}",
+            **_options(topology),
+        ).devices
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise errors.InputError(
+            f"libtpu does not know the topology {topology.name!r}: {reason}"
+        ) from None
+
+
+def _options(topology: Topology) -> dict[str, Any]:
+    """Returns what libtpu must be told: one device a chip, small slices, their number.
+
+    Slices of less than a machine's 2 x 2 chips are machines of their own.
+    """
+    made: dict[str, Any] = {}
+    if topology.chip.name == "v4":
+        made["chip_config_name"] = "megacore"
+    if math.prod(topology.shape) < 4 or 1 in topology.shape[:2]:
+        made["chips_per_host_bounds"] = (*topology.shape, 1, 1)[:3]
+    if topology.num_slices > 1:
+        made["num_slices"] = topology.num_slices
+    return made
+
+
+def _here(name: str) -> Sequence[Any]:
+    try:
+        return jax.devices("cpu") if name == "cpu" else jax.devices()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise errors.InputError(
+            f"JAX finds no devices for the topology {name!r}: {reason}"
+        ) from None
+
+
+def _present(name: str) -> Topology:
+    """Returns the present machine, by the table of chips or as measured."""
+    found = _here(name)
+    chip = chips.of_kind(found[0].device_kind)
+    if chip is not None:
+        return Topology(name, chip, (), 1, len(found))
+    return Topology(name, _measured(found), (), 1, len(found), measured=True)
+
+
+def _measured(found: Sequence[Any]) -> chips.Chip:
+    """Returns a chip that the table lacks, as fast as one of these devices is now.
+
+    Several devices of one processor share what it can do.
+    """
+    size = 1024
+    one = jax.device_put(jnp.ones((size, size), jnp.float32), found[0])
+    long = jax.device_put(jnp.ones((1 << 25,), jnp.float32), found[0])
+    flops = 2 * size**3 / _seconds(lambda x: x @ x, one) / len(found)
+    bandwidth = 2 * long.nbytes / _seconds(lambda x: x + 1, long) / len(found)
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = pages / len(found)
+    return chips.Chip(
+        found[0].device_kind,
+        (found[0].device_kind,),
+        flops,
+        memory,
+        bandwidth,
+        bandwidth / 2,  # what one device sends, another reads in the same memory
+        bandwidth / 2,
+        len(found),
+        None,
+    )
+
+
+def _seconds(function: Any, argument: jax.Array) -> float:
+    """Returns the shortest of five times of a function, compiled before."""
+    jitted = jax.jit(function)
+    jitted(argument).block_until_ready()
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        jitted(argument).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return min(times)

@@ -1,0 +1,127 @@
+"""Work and traffic against counts by hand, and against XLA's own for real programs."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+import small_programs
+
+from bert_jax.planning import hlo, hlo_costs
+
+
+def _cost(*lines):
+    return hlo_costs.cost(hlo.read(small_programs.entry(*lines)))
+
+
+def test_products_in_loops_count_with_all_trips():
+    cost = hlo_costs.cost(hlo.read(small_programs.LOOP))
+    assert cost.flops == 6 * 2 * 7 * 3 * 4
+    # Each product reads 7 x 4 and 4 x 3 and writes 7 x 3; the all-reduce reads and
+    # writes 7 x 3, in the loop alone.
+    assert cost.bytes == 4 * (6 * (28 + 12 + 21) + 5 * 2 * 21)
+    assert cost.main_bytes == cost.bytes
+
+
+@pytest.mark.parametrize(
+    ("instruction", "flops"),
+    [
+        # A product [16, 128, 256] x [256, 64] as a convolution without a window.
+        (
+            "f32[16,128,64]{2,1,0} convolution(%x, %k), window={size=1}, "
+            "dim_labels=0bf_oi0->0bf",
+            2 * 16 * 128 * 256 * 64,
+        ),
+        # Batched over the first axis, which is dilated: pairs of equal index meet.
+        (
+            "f32[16,128,64]{2,1,0} convolution(%q, %v), window={size=16 stride=15 "
+            "lhs_dilate=16}, dim_labels=0bf_0io->0bf",
+            2 * 16 * 128 * 32 * 64,
+        ),
+        # Padding meets nothing: of 5 x 3 pairs, two at the edges fall away.
+        (
+            "f32[1,5,1]{2,1,0} convolution(%row, %three), window={size=3 pad=1_1}, "
+            "dim_labels=b0f_0io->b0f",
+            2 * 13,
+        ),
+    ],
+)
+def test_products_as_convolutions(instruction, flops):
+    cost = _cost(
+        "%x = f32[16,128,256]{2,1,0} parameter(0)",
+        "%k = f32[64,256,1]{2,1,0} parameter(1)",
+        "%q = f32[16,128,32]{2,1,0} parameter(2)",
+        "%v = f32[16,32,64]{2,1,0} parameter(3)",
+        "%row = f32[1,5,1]{2,1,0} parameter(4)",
+        "%three = f32[3,1,1]{2,1,0} parameter(5)",
+        f"ROOT %c = {instruction}",
+    )
+    assert cost.flops == flops
+
+
+def test_kernels_of_splash_count_their_products_and_others_are_told():
+    call = (
+        "bf16[2,3,256,64]{3,2,1,0} custom-call(%mask, %q, %q, %q), "
+        'custom_call_target="tpu_custom_call"'
+    )
+    lines = (
+        "%mask = s8[1,1,1]{2,1,0} parameter(0)",
+        "%q = bf16[2,3,256,64]{3,2,1,0} parameter(1)",
+    )
+    product = 2 * 2 * 3 * 256 * 256 * 64
+    known = _cost(*lines, f"ROOT %splash_mha_fwd_segmented_residuals.1 = {call}")
+    assert (known.flops, known.unknown_kernels) == (2 * product, 0)
+    known = _cost(*lines, f"ROOT %splash_mha_dkv_segmented_no_residuals.1 = {call}")
+    assert known.flops == 4 * product
+    other = _cost(*lines, f"ROOT %somebodys.1 = {call}")
+    assert (other.flops, other.unknown_kernels) == (0, 1)
+
+
+def test_fast_memory_is_no_traffic_of_the_main_one():
+    cost = _cost(
+        "%x = f32[100]{0} parameter(0)",
+        "%s = (f32[100]{0:S(1)}, f32[100]{0}, u32[]{:S(2)}) copy-start(%x)",
+        "%y = f32[100]{0:S(1)} copy-done(%s)",
+        "%z = f32[100]{0:S(1)} negate(%y)",
+        "ROOT %w = f32[100]{0} negate(%z)",
+    )
+    assert cost.main_bytes == 400 + 400  # fetched, and the last one written
+    assert cost.bytes == 800 + 800 + 800
+
+
+def test_a_slice_counts_as_what_it_takes():
+    cost = _cost(
+        "%x = f32[1000]{0} parameter(0)",
+        "%i = s32[] parameter(1)",
+        "%u = f32[10]{0} parameter(2)",
+        "%part = f32[10]{0} dynamic-slice(%x, %i), dynamic_slice_sizes={10}",
+        "ROOT %w = f32[1000]{0} dynamic-update-slice(%x, %u, %i)",
+    )
+    assert cost.bytes == (40 + 4 + 40) + (40 + 40)
+
+
+def _compiled(function, *arguments):
+    made = jax.jit(function).lower(*arguments).compile()
+    return hlo_costs.cost(hlo.read(made.as_text())), made.cost_analysis()
+
+
+def _layer(x, w):
+    return jnp.tanh(x @ w)
+
+
+def test_a_loop_costs_what_its_unrolled_program_costs():
+    x, w = jnp.ones((96, 128)), jnp.ones((6, 128, 128))
+
+    def run(x, w, unroll):
+        return jax.lax.scan(lambda c, v: (_layer(c, v), None), x, w, unroll=unroll)[0]
+
+    loop, _ = _compiled(lambda x, w: run(x, w, 1), x, w)
+    unrolled, account = _compiled(lambda x, w: run(x, w, 6), x, w)
+    assert loop.flops == unrolled.flops == 6 * 2 * 96 * 128 * 128
+    assert loop.flops == pytest.approx(account["flops"], rel=0.01)
+    assert loop.bytes == pytest.approx(unrolled.bytes, rel=0.35)
+
+
+def test_traffic_is_that_of_xlas_account_where_nothing_loops():
+    x, w = jnp.ones((96, 128)), jnp.ones((128, 128))
+    ours, account = _compiled(lambda x, w: jnp.sum(_layer(_layer(x, w), w)), x, w)
+    assert ours.flops == 2 * 2 * 96 * 128 * 128
+    assert ours.bytes == pytest.approx(account["bytes accessed"], rel=0.1)

@@ -1,0 +1,95 @@
+"""The very step of a run, compiled here for eight CPU devices, and for TPUs if slow."""
+
+import functools
+
+import pytest
+import small_programs
+import tiny_run
+
+from bert_jax import experiments, prepare, workdirs
+from bert_jax.exchange import initial_weights
+from bert_jax.planning import estimate, program, topology
+from bert_jax.settings import configuration
+from bert_jax.training import chips
+
+HERE = topology.Topology("cpu", chips.CHIPS[0], (), 1, 8)
+
+
+@functools.cache
+def _compiled(unroll, remat="none"):
+    settings = small_programs.settings(
+        mesh__data=-1,
+        run__batch_size=64,
+        run__unroll=unroll,
+        run__remat=remat,
+        model__num_hidden_layers=3,
+    )
+    layout = program.lay_out(settings, HERE, for_compiling=True)
+    return layout, program.compile_step(layout, 24)
+
+
+def test_a_loop_over_layers_does_the_work_of_the_unrolled_program():
+    layout, loop = _compiled(1)
+    _, unrolled = _compiled(-1)
+    assert loop.cost.flops == pytest.approx(unrolled.cost.flops, rel=0.01)
+    assert loop.unknown_loops == unrolled.unknown_loops == 0
+    # XLA's own account counts the loop's body once.
+    assert loop.reported_flops < 0.7 * unrolled.reported_flops
+    # The formula counts what is needed; the pooler and NSP are left out.
+    useful = estimate.useful_flops(layout, 24)
+    assert useful < loop.cost.flops < 1.1 * useful
+
+
+def test_the_formula_of_memory_is_that_of_the_program_within_a_factor_of_two():
+    for unroll in (1, -1):
+        layout, compiled = _compiled(unroll)
+        formula = estimate.needs(layout, 24)
+        ratio = compiled.temporary_bytes / formula.temporary_bytes
+        assert 0.5 < ratio < 2.0, (unroll, ratio)
+        state = layout.params_bytes + layout.optimizer_bytes
+        batch = 8 * 24 * 17 + 8 * 12
+        assert compiled.arguments_bytes == pytest.approx(state + batch, rel=0.001)
+
+
+def test_gradients_are_summed_over_the_devices():
+    layout, compiled = _compiled(1)
+    sums = [x for x in compiled.talk if (x.kind, x.group) == ("all-reduce", 8)]
+    # The tied table is summed twice, as the embedding and as the decoder of the head.
+    table = 4 * 256 * 32
+    whole = layout.params_bytes + table
+    assert sum(x.bytes for x in sums) == pytest.approx(whole, rel=0.001)
+
+
+def test_shapes_are_those_of_real_batches(tmp_path):
+    """What the store gives to a run has the keys, types and shapes of the plan."""
+    corpus = tiny_run.write_corpus(tmp_path / "text.txt")
+    settings = configuration.parse(tiny_run.config(corpus, mesh__data=-1))
+    store = workdirs.store_of(settings, tmp_path)
+    resolved = initial_weights.resolve(settings, tmp_path, store)
+    prepare.ensure(resolved.text, settings.data, store)
+    (phase,) = experiments.assemble(resolved, store).phases()
+    layout = program.lay_out(settings, HERE, for_compiling=True)
+    kinds = lambda batch: {n: (x.shape, x.dtype) for n, x in batch.items()}  # noqa: E731
+    assert kinds(program.batch_shapes(layout, 24)) == kinds(phase.batch_at(0, 8))
+
+
+@pytest.mark.slow
+def test_the_step_is_compiled_for_tpus_that_are_elsewhere():
+    pytest.importorskip("libtpu")
+    chips_elsewhere = topology.parse("v5e:2x2")
+    costs = {}
+    for unroll in (1, -1):
+        settings = small_programs.settings(
+            mesh__data=-1,
+            run__unroll=unroll,
+            run__dtype="bfloat16",
+            model__num_hidden_layers=3,
+        )
+        layout = program.lay_out(settings, chips_elsewhere, for_compiling=True)
+        costs[unroll] = program.compile_step(layout, 24)
+    assert costs[1].cost.flops == pytest.approx(costs[-1].cost.flops, rel=0.01)
+    useful = estimate.useful_flops(layout, 24)
+    assert useful < costs[1].cost.flops < 1.1 * useful
+    assert costs[1].unknown_loops == costs[1].cost.unknown_kernels == 0
+    assert costs[1].cost.main_bytes < costs[1].cost.bytes
+    assert {x.group for x in costs[1].talk} == {4}

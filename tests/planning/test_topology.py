@@ -1,0 +1,80 @@
+import importlib.util
+
+import pytest
+
+from bert_jax import errors
+from bert_jax.planning import topology
+
+
+@pytest.mark.parametrize(
+    ("name", "chip", "number", "linked"),
+    [
+        ("v5e:16x16", "v5e", 256, 256),
+        ("v5e:1x1", "v5e", 1, 1),
+        ("v5p:4x4x4", "v5p", 64, 64),
+        ("v5e:16x16*2", "v5e", 512, 256),
+        ("h100", "h100", 1, 1),
+        ("a100:8", "a100", 8, 8),
+        ("h200:64", "h200", 64, 8),
+        ("a100-40gb:4", "a100-40gb", 4, 4),
+    ],
+)
+def test_names_of_chips(name, chip, number, linked):
+    parsed = topology.parse(name)
+    assert (parsed.chip.name, parsed.num_chips) == (chip, number)
+    assert parsed.linked == linked
+    assert parsed.compiles == chip.startswith("v")
+    assert parsed.platform == ("tpu" if chip.startswith("v") else "gpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("v9:2x2", "unknown topology 'v9:2x2': known are TPU slices"),
+        ("", "unknown topology ''"),
+        ("v5e-16", "unknown topology"),
+        ("v5e:", "unknown topology"),
+        ("v5e", "no slice of v5e: its shape has 2 sizes, as in v5e:4x4"),
+        ("v5e:4x4x4", "has 2 sizes"),
+        ("v5p:4x4", "has 3 sizes, as in v5p:4x4x4"),
+        ("v5e:0x4", "no slice of v5e"),
+        ("v5e:4x4*0", "no slice of v5e"),
+        ("v5e:32x32", "has 1024 chips, and a slice of v5e at most 256"),
+        ("h100:2x2", "none of GPUs: write their number, as in h100:8"),
+        ("h100:0", "none of GPUs"),
+        ("h100:8*2", "none of GPUs"),
+    ],
+)
+def test_what_is_no_topology_says_which_are(name, words):
+    with pytest.raises(errors.InputError) as caught:
+        topology.parse(name)
+    assert words in str(caught.value)
+
+
+def test_the_present_machine_is_measured_where_the_table_lacks_it(monkeypatch):
+    monkeypatch.setattr(topology, "_seconds", lambda function, argument: 0.5)
+    parsed = topology.parse("here")
+    assert parsed.num_chips == 8 and parsed.measured and parsed.compiles
+    assert parsed.platform == "cpu"
+    assert parsed.chip.peak_flops == 2 * 1024**3 / 0.5 / 8
+    assert parsed.chip.memory_bandwidth == 2 * 4 * 2**25 / 0.5 / 8
+    assert parsed.chip.dollars is None
+    assert len(topology.devices(parsed)) == 8
+
+
+def test_without_libtpu_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(errors.InputError, match=r"bert_jax\[tpu\]"):
+        topology.devices(topology.parse("v5e:2x2"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("v5e:2x2", 4), ("v5e:1x1", 1), ("v4:2x2x1", 4), ("v5e:2x2*2", 8)],
+)
+def test_libtpu_describes_slices(name, number):
+    pytest.importorskip("libtpu")
+    assert len(topology.devices(topology.parse(name))) == number
+    with pytest.raises(errors.InputError, match="libtpu does not know"):
+        topology.devices(topology.parse("v5e:3x5"))
