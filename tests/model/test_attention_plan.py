@@ -1,6 +1,7 @@
 """What is said at the start of a run: the kernel, its reason, the price of dropout."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import pytest
@@ -22,7 +23,7 @@ V5E = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
 POD = AbstractMesh((4, 2, 1), AXES, (AxisType.Auto,) * 3, abstract_device=V5E)
 
 
-def _describe(bert=BERT, lengths=(128,), rows=16, mesh=POD, **execution):
+def _describe(bert=BERT, lengths=(128,), rows=16, mesh: Any = POD, **execution):
     made = encoder.Execution("bfloat16", **execution)
     return attention_plan.describe(bert, made, lengths, rows, mesh)
 
