@@ -274,17 +274,18 @@ def _scale_by_surprise(
       adamw: a chain of Adam and the decay, whose sum is divided.
     """
 
-    def update_fn(grads: PyTree, state: Any, params: PyTree = None) -> Any:
-        updates, state = adamw.update(grads, state, params)
+    def update_fn(updates: PyTree, state: Any, params: PyTree = None) -> Any:
+        grads = updates
+        steps, state = adamw.update(grads, state, params)
         seen = 1.0 - config.beta2 ** state[0].count
 
-        def divided(path: Any, update: Array, grad: Array, moment: Array) -> Array:
+        def divided(path: Any, step: Array, grad: Array, moment: Array) -> Array:
             axes, stacked = _axes(path, grad)
             square = jnp.square(grad) / jnp.maximum(moment / seen, config.epsilon**2)
             rms = jnp.sqrt(jnp.mean(square, axis=axes, keepdims=stacked))
-            return update / jnp.broadcast_to(jnp.maximum(rms, 1.0), update.shape)
+            return step / jnp.broadcast_to(jnp.maximum(rms, 1.0), step.shape)
 
-        made = jax.tree_util.tree_map_with_path(divided, updates, grads, state[0].nu)
+        made = jax.tree_util.tree_map_with_path(divided, steps, grads, state[0].nu)
         return made, state
 
     return optax.GradientTransformation(adamw.init, update_fn)
