@@ -37,6 +37,12 @@ _SLICES = ("slice", "dynamic-slice", "gather")
 _KERNELS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
 
 
+# Of a dot, or in the settings of a call of cuBLAS.
+_CONTRACTED = re.compile(
+    r'(?:lhs_contracting_dims=\{|"lhs_contracting_dimensions":\[)([\d,"]*)'
+)
+
+
 class Cost(NamedTuple):
     """What a program does on one device in one run.
 
@@ -87,9 +93,18 @@ def _flops(x: hlo.Instruction, inside: hlo.Computation) -> float | None:
         return _dot_flops(x, inside)
     if x.opcode == "convolution":
         return _convolution_flops(x, inside)
-    if x.opcode == "custom-call" and "tpu_custom_call" in x.attributes:
-        return _kernel_flops(x, inside)
+    if x.opcode == "custom-call":
+        return _call_flops(x, inside)
     return 0.0
+
+
+def _call_flops(x: hlo.Instruction, inside: hlo.Computation) -> float | None:
+    """Returns the products of a call of a kernel or of a library."""
+    if "tpu_custom_call" in x.attributes:
+        return _kernel_flops(x, inside)
+    if '"__cublas$' in x.attributes:
+        return _dot_flops(x, inside)
+    return None if '"__cudnn$' in x.attributes else 0.0
 
 
 def _kernel_flops(x: hlo.Instruction, inside: hlo.Computation) -> float | None:
@@ -104,8 +119,8 @@ def _kernel_flops(x: hlo.Instruction, inside: hlo.Computation) -> float | None:
 
 
 def _dot_flops(x: hlo.Instruction, inside: hlo.Computation) -> float:
-    found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", x.attributes)
-    axes = [int(axis) for axis in found[1].split(",") if axis] if found else []
+    found = _CONTRACTED.search(x.attributes)
+    axes = [int(axis) for axis in re.findall(r"\d+", found[1])] if found else []
     dims = inside.instructions[x.operands[0]].shapes[0].dims
     contracted = math.prod(dims[axis] for axis in axes)
     return 2.0 * math.prod(x.shapes[0].dims) * contracted

@@ -134,7 +134,7 @@ def _phase(layout: program.Layout, length: int, steps: int | None, say: Say) -> 
         compiled = program.compile_step(layout, length)
         say(f"compiled in {compiled.seconds:.0f} s")
         if not compiled.refusal:
-            needs = of_compiled(compiled, formula.useful_flops)
+            needs = of_compiled(compiled, formula)
     predicted = prediction.predict(needs, layout.topology)
     return Phase(length, steps, needs, formula, compiled, predicted)
 
@@ -151,11 +151,19 @@ def describe(layout: program.Layout, length: int) -> str:
     )
 
 
-def of_compiled(compiled: program.Compiled, useful: float) -> prediction.Needs:
-    """Returns what a compiled step needs; `useful` are the formula's FLOPs."""
+def of_compiled(
+    compiled: program.Compiled, formula: prediction.Needs
+) -> prediction.Needs:
+    """Returns what a compiled step needs.
+
+    Where it calls kernels whose work is not known, the formula's work is the least.
+    """
+    flops = compiled.cost.flops
+    if compiled.cost.unknown_kernels:
+        flops = max(flops, formula.flops)
     return prediction.Needs(
-        useful,
-        compiled.cost.flops,
+        formula.useful_flops,
+        flops,
         compiled.cost.main_bytes,
         compiled.talk,
         compiled.arguments_bytes,

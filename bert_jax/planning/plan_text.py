@@ -228,7 +228,9 @@ def _notes(plan: plan_making.Plan) -> list[str]:
     if any(x.unknown_loops for x in counted):
         made.append("some loops have trips that are not known, and count once")
     if any(x.cost.unknown_kernels for x in counted):
-        made.append("some kernels do work that is not known, and count as none")
+        made.append(
+            "kernels whose work is not known: products are at least the formula's"
+        )
     if any(x.refusal for x in plan.phases):
         made.append("what does not compile is shown by formula")
     if plan.layout.settings.data.pack:

@@ -22,6 +22,13 @@ from bert_jax import errors
 from bert_jax.training import chips
 
 HERE = ("here", "cpu")
+_SHAPES = {2: "16x16", 3: "4x4x4"}  # examples, by the axes of the torus
+# How libtpu is told to describe chips of elsewhere: it looks for none of its own, and
+# takes none, so that another process may do the same.
+_ASKED_TO_DESCRIBE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 _PATTERN = re.compile(r"([a-z0-9-]+)(?::(\d+(?:x\d+)*))?(?:\*(\d+))?")
 
 
@@ -94,8 +101,7 @@ def parse(text: str) -> Topology:
 
 def _examples() -> str:
     tpus = [chip for chip in chips.CHIPS if chip.is_tpu]
-    shapes = {2: "16x16", 3: "4x4x4"}
-    slices = ", ".join(f"{chip.name}:{shapes[chip.axes]}" for chip in tpus)
+    slices = ", ".join(f"{chip.name}:{_SHAPES[chip.axes]}" for chip in tpus)
     gpus = ", ".join(chip.name for chip in chips.CHIPS if not chip.is_tpu)
     return (
         f"known are TPU slices ({slices}; v5e:16x16*2 are two of them), GPUs ({gpus}; "
@@ -120,7 +126,7 @@ def _check_slice(
         raise errors.InputError(
             f"the topology {text!r} has {math.prod(shape)} chips, and a slice of "
             f"{chip.name} at most {chip.most_linked}: join slices, as in "
-            f"{chip.name}:{'x'.join(map(str, shape))}*2 with smaller ones"
+            f"{chip.name}:{_SHAPES[chip.axes]}*2"
         )
 
 
@@ -134,8 +140,8 @@ def devices(topology: Topology) -> Sequence[Any]:
         return _here(topology.name)
     if importlib.util.find_spec("libtpu") is None:
         raise errors.missing_extra("libtpu", "tpu")
-    # It is asked to describe chips of elsewhere: without this it looks for its own.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    for name, value in _ASKED_TO_DESCRIBE.items():
+        os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
     try:
@@ -147,7 +153,7 @@ def devices(topology: Topology) -> Sequence[Any]:
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
         raise errors.InputError(
-            f"libtpu does not know the topology {topology.name!r}: {reason}"
+            f"libtpu does not describe the topology {topology.name!r}: {reason}"
         ) from None
 
 

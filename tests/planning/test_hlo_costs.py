@@ -75,6 +75,22 @@ def test_kernels_of_splash_count_their_products_and_others_are_told():
     assert (other.flops, other.unknown_kernels) == (0, 1)
 
 
+def test_products_of_cublas_count_and_kernels_of_cudnn_are_told():
+    settings = (
+        'backend_config={"gemm_backend_config":{"dot_dimension_numbers":'
+        '{"lhs_contracting_dimensions":["0"],"rhs_contracting_dimensions":["1"]}}}'
+    )
+    cost = _cost(
+        "%a = bf16[40,7]{1,0} parameter(0)",
+        "%b = bf16[3,40]{1,0} parameter(1)",
+        "%c = (bf16[7,3]{1,0}, s8[4096]{0}) custom-call(%a, %b), "
+        f'custom_call_target="__cublas$gemm", {settings}',
+        'ROOT %d = bf16[7,3]{1,0} custom-call(%a), custom_call_target="__cudnn$fmha"',
+    )
+    assert cost.flops == 2 * 7 * 3 * 40
+    assert cost.unknown_kernels == 1
+
+
 def test_fast_memory_is_no_traffic_of_the_main_one():
     cost = _cost(
         "%x = f32[100]{0} parameter(0)",

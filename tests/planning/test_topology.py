@@ -39,7 +39,7 @@ def test_names_of_chips(name, chip, number, linked):
         ("v5p:4x4", "has 3 sizes, as in v5p:4x4x4"),
         ("v5e:0x4", "no slice of v5e"),
         ("v5e:4x4*0", "no slice of v5e"),
-        ("v5e:32x32", "has 1024 chips, and a slice of v5e at most 256"),
+        ("v5e:32x32", "a slice of v5e at most 256: join slices, as in v5e:16x16*2"),
         ("h100:2x2", "none of GPUs: write their number, as in h100:8"),
         ("h100:0", "none of GPUs"),
         ("h100:8*2", "none of GPUs"),
@@ -76,5 +76,5 @@ def test_without_libtpu_the_extra_is_named(monkeypatch):
 def test_libtpu_describes_slices(name, number):
     pytest.importorskip("libtpu")
     assert len(topology.devices(topology.parse(name))) == number
-    with pytest.raises(errors.InputError, match="libtpu does not know"):
+    with pytest.raises(errors.InputError, match="libtpu does not describe"):
         topology.devices(topology.parse("v5e:3x5"))
