@@ -108,14 +108,22 @@ def _call_flops(x: hlo.Instruction, inside: hlo.Computation) -> float | None:
 
 
 def _kernel_flops(x: hlo.Instruction, inside: hlo.Computation) -> float | None:
-    """Returns the products of an attention kernel over [B, N, L, H], all its blocks."""
+    """Returns the products of an attention kernel over [B, N, L, H].
+
+    Its first operand has the shape of the grid of blocks [.., Q, K]; local attention
+    leaves blocks of one side out. Gradients by queries that come in parts [B, K, N, L,
+    H] are computed with those by keys and values, in one more product.
+    """
     named = [products for name, products in _KERNELS.items() if name in x.name]
     shapes = [y.shapes[0].dims for y in _operands(x, inside) if y.shapes]
     heads = [dims for dims in shapes if len(dims) == 4]
-    if len(named) != 1 or not heads:
+    if len(named) != 1 or not heads or len(shapes[0]) < 2:
         return None
     batch, number, length, width = heads[0]
-    return 2.0 * named[0] * batch * number * length**2 * width
+    products = named[0] + any(len(shape.dims) == 5 for shape in x.shapes)
+    grid = shapes[0][-2:]
+    block = length / max(grid)
+    return 2.0 * products * batch * number * width * math.prod(grid) * block**2
 
 
 def _dot_flops(x: hlo.Instruction, inside: hlo.Computation) -> float:

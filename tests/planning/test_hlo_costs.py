@@ -57,22 +57,42 @@ def test_products_as_convolutions(instruction, flops):
     assert cost.flops == flops
 
 
-def test_kernels_of_splash_count_their_products_and_others_are_told():
-    call = (
-        "bf16[2,3,256,64]{3,2,1,0} custom-call(%mask, %q, %q, %q), "
-        'custom_call_target="tpu_custom_call"'
-    )
-    lines = (
-        "%mask = s8[1,1,1]{2,1,0} parameter(0)",
+@pytest.mark.parametrize(
+    ("name", "grid", "results", "blocks"),
+    [
+        ("splash_mha_fwd_segmented_residuals", "4,4", "", 2 * 16),
+        ("splash_mha_dq_segmented_no_residuals", "4,4", "", 3 * 16),
+        ("splash_mha_dkv_segmented_no_residuals", "4,4", "", 4 * 16),
+        # With the gradients by queries in the same kernel, one part a block of keys.
+        (
+            "splash_mha_dkv_no_residuals",
+            "4,4",
+            "bf16[2,4,3,256,64]{4,3,2,1,0}, ",
+            5 * 16,
+        ),
+        # Local attention takes three of four blocks.
+        ("splash_mha_fwd_segmented_residuals", "4,3", "", 2 * 12),
+        ("splash_mha_dkv_no_residuals", "3,4", "", 4 * 12),
+    ],
+)
+def test_products_of_the_kernels_of_splash(name, grid, results, blocks):
+    cost = _cost(
+        f"%mask = s8[1,{grid}]{{2,1,0}} parameter(0)",
         "%q = bf16[2,3,256,64]{3,2,1,0} parameter(1)",
+        f"ROOT %{name}.1 = ({results}bf16[2,3,256,64]{{3,2,1,0}}) "
+        'custom-call(%mask, %q, %q, %q), custom_call_target="tpu_custom_call"',
     )
-    product = 2 * 2 * 3 * 256 * 256 * 64
-    known = _cost(*lines, f"ROOT %splash_mha_fwd_segmented_residuals.1 = {call}")
-    assert (known.flops, known.unknown_kernels) == (2 * product, 0)
-    known = _cost(*lines, f"ROOT %splash_mha_dkv_segmented_no_residuals.1 = {call}")
-    assert known.flops == 4 * product
-    other = _cost(*lines, f"ROOT %somebodys.1 = {call}")
-    assert (other.flops, other.unknown_kernels) == (0, 1)
+    assert cost.flops == blocks * 2 * 2 * 3 * 64 * 64 * 64
+    assert cost.unknown_kernels == 0
+
+
+def test_a_kernel_that_is_not_known_is_told():
+    cost = _cost(
+        "%q = bf16[2,3,256,64]{3,2,1,0} parameter(1)",
+        "ROOT %somebodys.1 = bf16[2,3,256,64]{3,2,1,0} custom-call(%q), "
+        'custom_call_target="tpu_custom_call"',
+    )
+    assert (cost.flops, cost.unknown_kernels) == (0, 1)
 
 
 def test_products_of_cublas_count_and_kernels_of_cudnn_are_told():
