@@ -76,8 +76,8 @@ def _pad(
 ) -> np.ndarray:
     first, (size, length) = column[0], shape
     made = np.zeros((size, *first.shape[:-1], length), first.dtype)
-    for place in places:
-        row = column[rows[place]]
+    for place in places.tolist():
+        row = column[int(rows[place])]
         made[place, ..., : row.shape[-1]] = row
     return made
 
