@@ -13,6 +13,9 @@ from bert_jax.model import config
 
 _FAR, _NEAR = "full_attention", "sliding_attention"
 _THETAS = {_FAR: "global_rope_theta", _NEAR: "local_rope_theta"}
+# The tokenizer knows them; absent, they would be those of the published vocabulary,
+# which may lie beyond the end of another.
+_SPECIAL_IDS = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
 # The keys of both that have one name.
 SAME = (
     "global_attn_every_n_layers",
@@ -100,6 +103,7 @@ def own_keys(bert: config.BertConfig) -> dict[str, Any]:
         "classifier_pooling": "cls",
         "classifier_bias": False,
         "decoder_bias": True,
+        **dict.fromkeys(_SPECIAL_IDS),
     }
 
 

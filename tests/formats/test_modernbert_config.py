@@ -138,6 +138,11 @@ def test_what_is_written_is_what_transformers_builds_and_ours_reads(tmp_path):
     assert theirs.layer_types == [FAR, NEAR, NEAR, NEAR, FAR]
     thetas = [theirs.rope_parameters[kind]["rope_theta"] for kind in (FAR, NEAR)]
     assert (thetas, theirs.sliding_window, theirs.norm_eps) == ([300.0, 20.0], 3, 1e-6)
+    assert (theirs.cls_token_id, theirs.sep_token_id, theirs.pad_token_id) == (
+        None,
+        None,
+        0,
+    )
     theirs.save_pretrained(tmp_path / "again")
     again = huggingface_config.read(tmp_path / "again" / "config.json")
     assert again.bert == BERT
