@@ -100,6 +100,26 @@ def test_every_device_has_its_own_rows_and_heads_in_a_fused_kernel(arrays, calle
     assert seen == [((1, LENGTH, 1, SIZE), (1, LENGTH))]
 
 
+def test_members_of_a_sweep_have_rows_of_their_own_in_a_fused_kernel(arrays):
+    """As in `training.sweep`: members along `data`, their rows along the rest."""
+    seen = []
+
+    def kernel(query, key, value, segments):
+        seen.append((query.shape, segments.shape))
+        return query + key * value
+
+    def members(*stacked):
+        run = attention_kernels.over_mesh(kernel)
+        return jax.vmap(run, spmd_axis_name="data")(*stacked)
+
+    mesh = sharding.make_mesh(2, 2, 2)
+    stacked = [np.stack([x, 2 * x]) for x in arrays]
+    whole = sharding.jit(members, mesh, batch_axes=("fsdp",))(*stacked)
+    query, key, value, _ = stacked
+    np.testing.assert_allclose(whole, query + key * value, atol=1e-6)
+    assert seen == [((2, LENGTH, 1, SIZE), (2, LENGTH))]
+
+
 def test_dropout_takes_the_einsum_and_a_fused_kernel_refuses_it(arrays, called, key):
     _attend(*arrays, kernel="auto", dropout_key=key)
     assert called == ["by_einsum"]
