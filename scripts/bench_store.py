@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.build:
         text, folder = arguments.build
-        _build(arguments.vocab, text, folder, arguments.workers)
+        print(build(arguments.vocab, text, folder, arguments.workers))
         return
     if arguments.text is None:
         parser.error("--text is needed")
@@ -97,8 +97,8 @@ def _alone(vocab: Path, text: Path) -> float:
     return size / (time.perf_counter() - start)
 
 
-def _build(vocab: Path, text: Path, folder: Path, workers: int | None) -> None:
-    """Builds one store, and says how long it took without the imports."""
+def build(vocab: Path, text: Path, folder: Path, workers: int | None) -> float:
+    """Builds one store, and returns the seconds that it took."""
     loaded = tokenizer.load(vocab)
     start = time.perf_counter()
     store_build.build(
@@ -108,7 +108,7 @@ def _build(vocab: Path, text: Path, folder: Path, workers: int | None) -> None:
         options=manifest.Options(0.01, True, "none", "none"),
         workers=workers,
     )
-    print(time.perf_counter() - start)
+    return time.perf_counter() - start
 
 
 def _measure(

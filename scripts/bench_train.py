@@ -1,211 +1,265 @@
-"""Time of a pretraining step beside transformers' in torch, same work, same run.
+"""Time of a pretraining step, ours and transformers' in torch: same work, same run.
 
     pip install torch transformers
     python scripts/bench_train.py
-    python scripts/bench_train.py --cases=mini:32:128:float32,base:8:128:bfloat16
+    python scripts/bench_train.py --cases=mini:32:128 --fill=0.5 \
+        --sides=ours+packed,ours,sdpa
+    python scripts/bench_train.py --cases=base:64:512 --batches=16,32,64,128 \
+        --sides=ours+bfloat16+dropout=0,compile+bfloat16+dropout=0
 
-Both train BertForPreTraining on the same rows: 15 % of the tokens masked, NSP, dropout
-0.1, clipping, AdamW. Ours is the train step of `bert_jax.pretrain` with unrolled layers
-(masks drawn inside the step); torch's is eager mode (on CPUs here faster than
-`torch.compile`), with autocast for bfloat16. Steps are timed in turn, ours, theirs, and
-the ratio is the median over the pairs, because machines drift. Needs no TensorFlow.
+A case is size:rows:length. A side is `ours` or one of torch's `eager`, `sdpa` and
+`compile`, with options after plus signs: bfloat16, dropout=0 and, of ours, packed,
+remat=full, unroll=1, attention=xla. All train BertForPreTraining on the same rows with
+15 % of the tokens masked, NSP, clipping and AdamW; ours draws its masks inside the
+step. First both compute the loss of the same weights, which must agree. The steps of
+all sides are timed in turn, because machines drift: `ratio` is real tokens a second of
+the first side over those of this one, the median over the turns. With --batches each
+side is measured with all of them, and the last table has each at its best. MFU is by
+the formula of `bert_jax.model.flops`, and for chips whose peak is known. Needs no
+TensorFlow.
 """
 
 import argparse
+import dataclasses
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
-import numpy as np
+import jax.numpy as jnp
+import train_sides
 
-from bert_jax import objectives
-from bert_jax.model import config, encoder, heads
-from bert_jax.tasks import pretraining
-from bert_jax.training import optimizer, sharding, state
+from bert_jax import errors
+from bert_jax.model import config, flops
+from bert_jax.training import chips
 
-CASES = (
-    "mini:32:128:float32,base:8:128:float32,mini:32:128:bfloat16,base:8:128:bfloat16"
-)
-MASKED_LM_PROB = 0.15
-SPECIAL_IDS = (0, 100, 101, 102, 103)  # of the published English vocabulary
-HEADER = ("model", "rows", "L", "dtype", "ours ms", "torch ms", "tokens/s", "ratio")
+CASES = "mini:32:128,base:8:128"
+SIDES = "ours,sdpa,eager,ours+bfloat16,sdpa+bfloat16"
+HEADER = ("model", "rows", "L", "side", "ms", "tokens/s", "MFU", "ratio", "first", "MB")
+_TOLERANCE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model and its rows."""
+
+    size: str
+    rows: int
+    length: int
+
+    @property
+    def bert(self) -> config.BertConfig:
+        """The architecture; of more than 512 positions where rows are longer."""
+        found = config.published(self.size)
+        most = max(self.length, found.max_position_embeddings)
+        return dataclasses.replace(found, max_position_embeddings=most)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What was seen of a side.
+
+    Attributes:
+      seconds: of each turn, or none where it did not fit into memory.
+      ratio: of the first side's tokens a second to its own.
+    """
+
+    case: Case
+    side: str
+    seconds: tuple[float, ...]
+    ready: train_sides.Ready | None
+    ratio: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Real tokens; 0 where it did not fit."""
+        if self.ready is None:
+            return 0.0
+        return self.ready.tokens / statistics.median(self.seconds)
+
+    def row(self) -> tuple[str, ...]:
+        """Returns the cells of `HEADER`."""
+        case = self.case
+        first = (case.size, str(case.rows), str(case.length), self.side)
+        if self.ready is None:
+            return (*first, "does not fit", "", "", "", "", "")
+        temporaries = self.ready.temporaries
+        return (
+            *first,
+            f"{1000 * statistics.median(self.seconds):.1f}",
+            f"{self.tokens_per_second:,.0f}",
+            self._utilisation(),
+            f"{self.ratio:.2f}",
+            f"{self.ready.compile_seconds:.1f} s",
+            "" if temporaries is None else f"{temporaries / 1e6:,.0f}",
+        )
+
+    def _utilisation(self) -> str:
+        peak = chips.peak_flops(jax.devices()[0].device_kind)
+        if peak is None or self.ready is None:
+            return ""
+        length = self.ready.effective_length
+        share = train_sides.MASKED_LM_PROB
+        cost = flops.training_flops_per_token(self.case.bert, length, share)
+        return f"{100 * self.tokens_per_second * cost / peak:.1f} %"
 
 
 def main() -> None:
-    """Prints one row a case, and the table again at the end."""
+    """Prints one row a side as they are measured, and the tables at the end."""
+    given = _arguments()
+    cases = [_case(text) for text in given.cases.split(",")]
+    sides = given.sides.split(",")
+    try:
+        made = [train_sides.side(text) for text in sides]
+        if any(side.name != train_sides.OURS for side in made):
+            _check_losses(cases[0])
+    except errors.InputError as error:
+        sys.exit(str(error))
+    kind = jax.devices()[0].device_kind
+    print(f"{kind}, jax {jax.__version__}; {_ceiling()}", flush=True)
+    batches = [int(x) for x in given.batches.split(",")] if given.batches else []
+    cases = [
+        dataclasses.replace(case, rows=rows)
+        for case in cases
+        for rows in batches or [case.rows]
+    ]
+    found: list[Measured] = []
+    for case in cases:
+        for one in measure(case, sides, given.fill, given.turns):
+            print("  ".join(one.row()), flush=True)
+            found.append(one)
+    print(f"\n{table([one.row() for one in found])}")
+    if batches:
+        print(f"\neach at its best\n{table([x.row() for x in best(found)])}")
+    print("ratio: tokens/s of the first side over those of this one; first: seconds")
+    print("until the first step was done; MB: what the compiled step takes beside its")
+    print("arguments")
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cases", default=CASES, help="size:rows:length:dtype,...")
-    parser.add_argument("--pairs", type=int, default=7, help="timed steps of each")
-    parser.add_argument("--alone", action="store_true", help="leave torch out")
-    arguments = parser.parse_args()
-    rows = [HEADER]
-    for case in arguments.cases.split(","):
-        size, batch_size, length, dtype = case.split(":")
-        rows.append(
-            measure(
-                size,
-                int(batch_size),
-                int(length),
-                dtype,
-                arguments.pairs,
-                alone=arguments.alone,
-            )
-        )
-        print("  ".join(rows[-1]), flush=True)
-    print(f"\n{jax.devices()[0].device_kind}, jax {jax.__version__}")
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
-    for row in rows:
-        print("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)))
-    print("ratio: torch's time over ours, the median of the pairs")
+    parser.add_argument("--cases", default=CASES, help="size:rows:length,...")
+    parser.add_argument("--sides", default=SIDES, help="ours+option,sdpa,...")
+    parser.add_argument("--turns", type=int, default=7, help="timed steps of each")
+    parser.add_argument(
+        "--fill", type=float, default=1.0, help="mean length of sequences, of L"
+    )
+    parser.add_argument("--batches", default="", help="rows to try, with commas")
+    return parser.parse_args()
+
+
+def _case(text: str) -> Case:
+    size, rows, length = text.split(":")
+    return Case(size, int(rows), int(length))
+
+
+def _check_losses(case: Case) -> None:
+    """Ends the process unless both sides compute the same loss."""
+    ours, theirs = train_sides.losses(case.bert, case.length)
+    print(f"loss of the same weights: ours {ours:.6f}, torch {theirs:.6f}")
+    if abs(ours - theirs) > _TOLERANCE * abs(theirs):
+        sys.exit("the losses differ: the work is not the same")
+
+
+def _ceiling() -> str:
+    """Measures a large product of matrices, which no step can exceed."""
+    on_cpu = jax.default_backend() == "cpu"
+    width, dtype = (2048, jnp.float32) if on_cpu else (8192, jnp.bfloat16)
+    x = jnp.ones((width, width), dtype)
+    product = jax.jit(lambda x: x @ x)
+    jax.block_until_ready(product(x))
+    seconds = [timed(lambda: jax.block_until_ready(product(x))) for _ in range(5)]
+    rate = 2 * width**3 / min(seconds) / 1e12
+    name = jnp.dtype(dtype).name
+    return f"matmul {width} x {width} {name}: {rate:.2f} TFLOP/s"
 
 
 def measure(
-    size: str, batch_size: int, length: int, dtype: str, pairs: int, *, alone: bool
-) -> tuple[str, ...]:
-    """Returns the row of one case."""
-    bert = config.published(size)
-    batch = make_batch(bert, batch_size, length)
-    ours = our_step(bert, batch, dtype)
-    theirs = None if alone else torch_step(bert, batch, dtype)
-    for step in (ours, theirs):
-        if step is not None:
-            step(), step()
-    times: list[tuple[float, float]] = []
-    for _ in range(pairs):
-        times.append((timed(ours), timed(theirs) if theirs else float("nan")))
-    our_time = statistics.median(t for t, _ in times)
-    their_time = statistics.median(t for _, t in times)
-    ratio = statistics.median(theirs / ours for ours, theirs in times)
-    return (
-        size,
-        str(batch_size),
-        str(length),
-        dtype,
-        f"{1000 * our_time:.1f}",
-        f"{1000 * their_time:.1f}",
-        f"{batch_size * length / our_time:,.0f}",
-        f"{ratio:.2f}",
+    case: Case, sides: Sequence[str], fill: float, turns: int
+) -> list[Measured]:
+    """Times the steps of all sides in turn."""
+    made = {name: _ready(name, case, fill) for name in sides}
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(turns):
+        for name, one in made.items():
+            if one is not None:
+                times[name].append(timed(one.step))
+    first = made[sides[0]]
+    return [
+        Measured(
+            case,
+            name,
+            tuple(times[name]),
+            one,
+            _ratio(first, times[sides[0]], one, times[name]),
+        )
+        for name, one in made.items()
+    ]
+
+
+def _ready(name: str, case: Case, fill: float) -> train_sides.Ready | None:
+    """Returns the step of a side, or None if it does not fit into memory."""
+    side = train_sides.side(name)
+    try:
+        return train_sides.ready(side, case.bert, case.rows, case.length, fill)
+    except Exception as error:
+        said = f"{type(error).__name__} {error}"
+        if "RESOURCE_EXHAUSTED" in said or "OutOfMemory" in said:
+            return None
+        raise
+
+
+def _ratio(
+    first: train_sides.Ready | None,
+    of_first: Sequence[float],
+    one: train_sides.Ready | None,
+    of_one: Sequence[float],
+) -> float:
+    if first is None or one is None:
+        return float("nan")
+    share = first.tokens / one.tokens
+    return statistics.median(
+        share * b / a for a, b in zip(of_first, of_one, strict=True)
     )
 
 
-def timed(step: Callable[[], None]) -> float:
+def best(found: Sequence[Measured]) -> list[Measured]:
+    """Returns each side of a model and length with the batch that is fastest for it."""
+    groups: dict[tuple[str, int], dict[str, Measured]] = {}
+    for one in found:
+        group = groups.setdefault((one.case.size, one.case.length), {})
+        before = group.get(one.side)
+        if before is None or before.tokens_per_second < one.tokens_per_second:
+            group[one.side] = one
+    made = []
+    for group in groups.values():
+        first = next(iter(group.values())).tokens_per_second
+        for one in group.values():
+            speed = one.tokens_per_second
+            ratio = first / speed if speed else float("nan")
+            made.append(dataclasses.replace(one, ratio=ratio))
+    return made
+
+
+def timed(step: Callable[[], object]) -> float:
     """Returns the seconds of one step, until its results are there."""
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
 
 
-def make_batch(
-    bert: config.BertConfig, batch_size: int, length: int
-) -> dict[str, np.ndarray]:
-    """Makes rows without padding: [CLS] A [SEP] B [SEP]."""
-    rng = np.random.default_rng(0)
-    ids = rng.integers(1000, bert.vocab_size, (batch_size, length), dtype=np.int32)
-    ids[:, 0], ids[:, length // 2], ids[:, -1] = 101, 102, 102
-    columns = np.arange(length, dtype=np.int32)
-    return {
-        "input_ids": ids,
-        "token_type_ids": np.tile(
-            (columns > length // 2).astype(np.int32), (batch_size, 1)
-        ),
-        "segment_ids": np.ones_like(ids),
-        "position_ids": np.tile(columns, (batch_size, 1)),
-        "word_start": ids >= 1000,
-        "cls_positions": np.zeros((batch_size, 1), np.int32),
-        "next_sentence_labels": rng.integers(0, 2, (batch_size, 1), dtype=np.int32),
-        "next_sentence_weights": np.ones((batch_size, 1), np.float32),
-    }
-
-
-def our_step(
-    bert: config.BertConfig, batch: dict[str, np.ndarray], dtype: str
-) -> Callable[[], None]:
-    """Returns a function that runs one train step of this package."""
-    batch_size, length = batch["input_ids"].shape
-    masking = objectives.Masking(
-        masked_lm_prob=MASKED_LM_PROB,
-        max_predictions=-(-length * 15 // 100),
-        max_seq_length=length,
-        whole_word=False,
-        max_ngram=1,
-        mask_id=103,
-        special_ids=SPECIAL_IDS,
-        vocab_size=bert.vocab_size,
-    )
-    execution = encoder.Execution(dtype=dtype, unroll=-1)
-    model = heads.BertForPreTraining(bert, execution)
-    task = pretraining.Pretraining(model, masking, masking)
-    mesh = sharding.make_mesh(1, 1, 1)
-    settings = optimizer.OptimizerConfig(learning_rate=1e-4)
-    transformation = optimizer.make(settings, 1000)
-    key = jax.random.key(0)
-    shapes = state.abstract(task.init, transformation, mesh)
-    train_step = state.make_train_step(
-        task.prepare,
-        task.weights,
-        task.losses,
-        transformation,
-        shapes,
-        seed=0,
-        accumulation_steps=1,
-        schedule=optimizer.learning_rate(settings, 1000),
-    )
-    now = state.create(task.init, key, transformation, mesh)
-    placed = sharding.place(batch, mesh)
-
-    def step() -> None:
-        nonlocal now
-        now, metrics = train_step(now, placed)
-        jax.block_until_ready((now, metrics))
-
-    return step
-
-
-def torch_step(
-    bert: config.BertConfig, batch: dict[str, np.ndarray], dtype: str
-) -> Callable[[], None]:
-    """Returns a function that runs one train step of transformers' model in torch."""
-    import torch
-    import transformers
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = transformers.BertForPreTraining(
-        transformers.BertConfig(
-            vocab_size=bert.vocab_size,
-            hidden_size=bert.hidden_size,
-            num_hidden_layers=bert.num_hidden_layers,
-            num_attention_heads=bert.num_attention_heads,
-            intermediate_size=bert.intermediate_size,
-        )
-    )
-    model = model.to(device).train()
-    adamw = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01)
-    ids = torch.tensor(batch["input_ids"], device=device).long()
-    masked = torch.rand(ids.shape, device=device) < MASKED_LM_PROB
-    inputs = {
-        "input_ids": torch.where(masked, 103, ids),
-        "token_type_ids": torch.tensor(batch["token_type_ids"], device=device).long(),
-        "attention_mask": torch.ones_like(ids),
-        "labels": torch.where(masked, ids, -100),
-        "next_sentence_label": torch.tensor(
-            batch["next_sentence_labels"][:, 0], device=device
-        ).long(),
-    }
-
-    def step() -> None:
-        adamw.zero_grad(set_to_none=True)
-        half = dtype == "bfloat16"
-        with torch.autocast(device, torch.bfloat16, enabled=half):
-            loss = model(**inputs).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        adamw.step()
-        loss.item()  # waits for the device
-
-    return step
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Returns the rows below their header, in columns."""
+    every = [HEADER, *rows]
+    widths = [max(len(row[i]) for row in every) for i in range(len(HEADER))]
+    lines = [
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in every
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

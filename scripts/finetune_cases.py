@@ -239,7 +239,7 @@ CHINESE = (
             "data.task": "srl",
             "data.train": "zh_srl/zh-up-dev.conllu",
             "data.max_seq_length": 128,
-            "run.num_train_epochs": 5.0,
+            "run.num_train_epochs": 25.0,
             "optimizer.learning_rate": 1e-3,
         },
     ),
