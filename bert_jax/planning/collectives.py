@@ -18,6 +18,8 @@ KINDS = (
     "all-to-all",
     "collective-permute",
 )
+# What XLA for TPUs calls the fusion of an all-reduce with the choice of a part.
+_SCATTERED = "all-reduce-scatter"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +42,20 @@ class Collective:
 
 
 def collect(program: hlo.Program, num_devices: int) -> list[Collective]:
-    """Returns the collectives of one run of a program, those that send most first."""
+    """Returns the collectives of one run of a program, those that send most first.
+
+    One that runs beside other work is written again in every piece of work: pieces of
+    one channel are one collective.
+    """
     found: dict[tuple[str, int], Collective] = {}
-    for instruction, times in program.runs():
+    for instruction, times, inside in _once_a_channel(program):
         kind = instruction.opcode.removesuffix("-start")
         group = _group(instruction.attributes, num_devices)
-        if kind not in KINDS or group == 1:
+        if group == 1:
             continue
         size = _size(instruction, kind, group)
+        if inside.startswith(_SCATTERED):
+            kind = "reduce-scatter"
         before = found.get((kind, group), Collective(kind, group, 0, 0.0, 0.0))
         found[kind, group] = Collective(
             kind,
@@ -57,6 +65,23 @@ def collect(program: hlo.Program, num_devices: int) -> list[Collective]:
             before.sent + times * sent(kind, group, size),
         )
     return sorted(found.values(), key=lambda one: -one.sent)
+
+
+def _once_a_channel(program: hlo.Program) -> list[tuple[hlo.Instruction, int, str]]:
+    """Returns collectives, how often they run, and the computation that has them.
+
+    That is how often the rarest piece of each runs.
+    """
+    found: dict[str, tuple[hlo.Instruction, int, str]] = {}
+    for number, (instruction, times, inside) in enumerate(program.runs()):
+        kind = instruction.opcode.removesuffix("-start")
+        if kind not in KINDS:
+            continue
+        channel = re.search(r"channel_id=\d+", instruction.attributes)
+        key = f"{kind} {channel[0] if channel else number}"
+        if key not in found or times < found[key][1]:
+            found[key] = (instruction, times, inside)
+    return list(found.values())
 
 
 def sent(kind: str, group: int, size: int | float) -> float:

@@ -126,11 +126,11 @@ class Program:
     counted: dict[str, int]
     unknown_loops: int
 
-    def runs(self) -> Iterator[tuple[Instruction, int]]:
-        """Yields the instructions of all computations that run, and how often."""
+    def runs(self) -> Iterator[tuple[Instruction, int, str]]:
+        """Yields all instructions, how often they run, and in which computation."""
         for name, times in self.times.items():
             for instruction in self.computations[name].instructions.values():
-                yield instruction, times
+                yield instruction, times, name
 
 
 def read(text: str) -> Program:

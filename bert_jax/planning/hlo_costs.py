@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bert_jax.planning import hlo
+from bert_jax.planning import collectives, hlo
 
 # They move nothing: views, bundles, and what is counted where it is made or used.
 _FREE = (
@@ -247,7 +247,7 @@ def _fusion_bytes(
         int(y.text): y for y in body.instructions.values() if y.opcode == "parameter"
     }
     read = sum(
-        _read(parameters[number], operand.bytes, users)
+        _read(parameters[number], operand.bytes, users, body)
         for number, operand in enumerate(operands)
         if there(operand)
     )
@@ -263,7 +263,10 @@ def _fusion_bytes(
 
 
 def _read(
-    parameter: hlo.Instruction, size: int, users: dict[str, list[hlo.Instruction]]
+    parameter: hlo.Instruction,
+    size: int,
+    users: dict[str, list[hlo.Instruction]],
+    body: hlo.Computation,
 ) -> float:
     """Returns how many bytes of a parameter are read: of slices their parts."""
     taken = 0.0
@@ -273,16 +276,24 @@ def _read(
             taken += user.bytes
         elif user.opcode == "dynamic-update-slice" and first:
             continue  # in place: what it leaves as it is is not read
+        elif user.opcode in collectives.KINDS or _hands_on(user, body):
+            continue  # under way beside the fusion, which only hands it on
         elif user.opcode == "bitcast":
-            taken += _read(user, size, users)
+            taken += _read(user, size, users, body)
         else:
             return float(size)
     return min(float(size), taken)
 
 
+def _hands_on(user: hlo.Instruction, body: hlo.Computation) -> bool:
+    return user is body.root and user.opcode == "tuple"
+
+
 def _written(root: hlo.Instruction, body: hlo.Computation) -> float:
     if root.opcode == "bitcast":
         return _written(body.instructions[root.operands[0]], body)
+    if root.opcode == "parameter" or root.opcode in collectives.KINDS:
+        return 0.0
     if root.opcode == "dynamic-update-slice":
         return float(body.instructions[root.operands[1]].bytes)
     return float(root.bytes)

@@ -55,6 +55,36 @@ def test_groups_in_every_spelling(groups, group):
     assert one.group == group
 
 
+def test_pieces_of_one_channel_are_one_collective():
+    """A gather beside the products of a loop is written in the loop and behind it."""
+    gather = (
+        "all-gather(%{}), channel_id=7, replica_groups=[2,4]<=[8], dimensions={{0}}"
+    )
+    text = small_programs.LOOP.replace(
+        "%sum = f32[7,3]",
+        f"%beside = f32[28,3]{{1,0}} {gather.format('new')}\n  %sum = f32[7,3]",
+    ).replace(
+        "ROOT %last =",
+        f"%behind = f32[28,3]{{1,0}} {gather.format('first')}\n  ROOT %last =",
+    )
+    found = {one.kind: one for one in collectives.collect(hlo.read(text), 8)}
+    assert (found["all-gather"].count, found["all-gather"].bytes) == (1, 28 * 3 * 4)
+    assert found["all-reduce"].count == 5
+
+
+def test_an_all_reduce_of_which_a_part_is_kept_is_a_reduce_scatter():
+    body = "%all-reduce-scatter (i: f32[100]) -> f32[25] {\n"
+    body += "  %i = f32[100]{0} parameter(0)\n"
+    body += "  %sum = f32[100]{0} all-reduce(%i), replica_groups=[2,4]<=[8]\n"
+    body += "  ROOT %part = f32[25]{0} slice(%sum), slice={[0:25]}\n}\n"
+    text = small_programs.entry(
+        "%x = f32[100]{0} parameter(0)",
+        "ROOT %y = f32[25]{0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter",
+    ).replace("ENTRY", body + "\nENTRY")
+    (one,) = collectives.collect(hlo.read(text), 8)
+    assert (one.kind, one.bytes, one.sent) == ("reduce-scatter", 400, 300)
+
+
 def test_a_group_of_one_sends_nothing():
     assert not _collected(
         "%x = f32[100]{0} parameter(0)",

@@ -123,6 +123,36 @@ def test_fast_memory_is_no_traffic_of_the_main_one():
     assert cost.bytes == 800 + 800 + 800
 
 
+def test_what_is_gathered_beside_a_fusion_is_not_its_traffic():
+    text = (
+        small_programs.LOOP.replace(
+            "ROOT %dot.1 = f32[7,3]{1,0} dot(%p0, %p1)",
+            "%buffer = f32[1000]{0} parameter(2)\n"
+            "  %part = f32[250]{0} parameter(3)\n"
+            "  %gather = f32[1000]{0} all-gather(%part), channel_id=3\n"
+            "  %dot.1 = f32[7,3]{1,0} dot(%p0, %p1)",
+        )
+        .replace(
+            "rhs_contracting_dims={0}\n}",
+            "rhs_contracting_dims={0}\n"
+            "  ROOT %all = (f32[7,3]{1,0}, f32[1000]{0}, f32[1000]{0}) "
+            "tuple(%dot.1, %gather, %buffer)\n}",
+            1,
+        )
+        .replace(
+            "%new = f32[7,3]{1,0} fusion(%a, %b)",
+            "%held = f32[1000]{0} get-tuple-element(%arg), index=4\n"
+            "  %of_held = f32[250]{0} get-tuple-element(%arg), index=5\n"
+            "  %new = (f32[7,3]{1,0}, f32[1000]{0}, f32[1000]{0}) "
+            "fusion(%a, %b, %held, %of_held)",
+        )
+    )
+    # In the loop the all-reduce reads all three results of the fusion, as written here.
+    extra = 5 * 4 * 2000
+    plain = hlo_costs.cost(hlo.read(small_programs.LOOP)).bytes
+    assert hlo_costs.cost(hlo.read(text)).bytes == plain + extra
+
+
 def test_a_slice_counts_as_what_it_takes():
     cost = _cost(
         "%x = f32[1000]{0} parameter(0)",
