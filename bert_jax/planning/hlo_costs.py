@@ -9,10 +9,9 @@ as the part that it takes.
 
 import math
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
-from bert_jax.planning import collectives, hlo
+from bert_jax.planning import fusion_traffic, hlo
 
 # They move nothing: views, bundles, and what is counted where it is made or used.
 _FREE = (
@@ -29,7 +28,6 @@ _FREE = (
     "replica-id",
     "opt-barrier",
 )
-_SLICES = ("slice", "dynamic-slice", "gather")
 
 
 # Products of a [L, H] by a [H, L] or [L, L] by [L, H] matrix in a kernel of splash
@@ -195,6 +193,12 @@ def _meeting(size: int, kernel: int, out: int, window: _Window) -> int:
     return met
 
 
+def _is_buffer(x: hlo.Instruction) -> bool:
+    """Says whether a call only names memory: new, or what several slices made."""
+    targets = ('"AllocateBuffer"', '"ConcatBitcast"')
+    return x.opcode == "custom-call" and any(name in x.attributes for name in targets)
+
+
 def _operands(x: hlo.Instruction, inside: hlo.Computation) -> list[hlo.Instruction]:
     return [inside.instructions[n] for n in x.operands if n in inside.instructions]
 
@@ -207,7 +211,7 @@ def _bytes(
     only_main: bool,
 ) -> float:
     """Returns what an instruction reads and writes, of all memories or the main one."""
-    if x.opcode in _FREE or x.opcode.endswith("-done"):
+    if x.opcode in _FREE or x.opcode.endswith("-done") or _is_buffer(x):
         return 0.0
     operands = _operands(x, inside)
 
@@ -215,85 +219,19 @@ def _bytes(
         return not (only_main and y.bytes and not y.main_bytes)
 
     if x.opcode == "fusion":
-        body = program.computations[x.called[0]]
-        return _fusion_bytes(x, operands, body, there, only_main=only_main)
+        read = [fusion_traffic.read(x, n, program) for n in range(len(operands))]
+        taken = sum(size for size, y in zip(read, operands, strict=True) if there(y))
+        written = zip(fusion_traffic.written(x, program), x.shapes, strict=False)
+        put = (size for size, shape in written if not (only_main and shape.space))
+        return taken + sum(put)
     if x.opcode in ("copy-start", "slice-start"):  # (from, to, ...) or (to, from, ...)
         sides = sorted(x.shapes[:2], key=lambda shape: shape.bytes)
         moved = sides[0].bytes
         return float(moved * sum(not (only_main and shape.space) for shape in sides))
-    if x.opcode in _SLICES:
+    if x.opcode in fusion_traffic.SLICES:
         read = x.bytes * there(operands[0]) + sum(y.bytes for y in operands[1:])
         return float(read + x.bytes * there(x))
     if x.opcode == "dynamic-update-slice":
         return float(operands[1].bytes * (there(operands[1]) + there(x)))
     arrays = [shape for y in (x, *operands) for shape in y.shapes]
     return float(sum(a.main_bytes if only_main else a.bytes for a in arrays))
-
-
-def _fusion_bytes(
-    x: hlo.Instruction,
-    operands: list[hlo.Instruction],
-    body: hlo.Computation,
-    there: Callable[[hlo.Instruction], bool],
-    *,
-    only_main: bool,
-) -> float:
-    """Counts what a fusion takes of each operand, and what it writes."""
-    users: dict[str, list[hlo.Instruction]] = {}
-    for inner in body.instructions.values():
-        for name in inner.operands:
-            users.setdefault(name, []).append(inner)
-    parameters = {
-        int(y.text): y for y in body.instructions.values() if y.opcode == "parameter"
-    }
-    read = sum(
-        _read(parameters[number], operand.bytes, users, body)
-        for number, operand in enumerate(operands)
-        if there(operand)
-    )
-    roots = [body.root]
-    if body.root.opcode == "tuple":
-        roots = _operands(body.root, body)
-    written = sum(
-        _written(root, body)
-        for root, shape in zip(roots, x.shapes, strict=False)
-        if not (only_main and shape.space)
-    )
-    return read + written
-
-
-def _read(
-    parameter: hlo.Instruction,
-    size: int,
-    users: dict[str, list[hlo.Instruction]],
-    body: hlo.Computation,
-) -> float:
-    """Returns how many bytes of a parameter are read: of slices their parts."""
-    taken = 0.0
-    for user in users.get(parameter.name, []):
-        first = bool(user.operands) and user.operands[0] == parameter.name
-        if user.opcode in _SLICES and first:
-            taken += user.bytes
-        elif user.opcode == "dynamic-update-slice" and first:
-            continue  # in place: what it leaves as it is is not read
-        elif user.opcode in collectives.KINDS or _hands_on(user, body):
-            continue  # under way beside the fusion, which only hands it on
-        elif user.opcode == "bitcast":
-            taken += _read(user, size, users, body)
-        else:
-            return float(size)
-    return min(float(size), taken)
-
-
-def _hands_on(user: hlo.Instruction, body: hlo.Computation) -> bool:
-    return user is body.root and user.opcode == "tuple"
-
-
-def _written(root: hlo.Instruction, body: hlo.Computation) -> float:
-    if root.opcode == "bitcast":
-        return _written(body.instructions[root.operands[0]], body)
-    if root.opcode == "parameter" or root.opcode in collectives.KINDS:
-        return 0.0
-    if root.opcode == "dynamic-update-slice":
-        return float(body.instructions[root.operands[1]].bytes)
-    return float(root.bytes)
