@@ -220,10 +220,10 @@ def _bytes(
 
     if x.opcode == "fusion":
         read = [fusion_traffic.read(x, n, program) for n in range(len(operands))]
-        taken = sum(size for size, y in zip(read, operands, strict=True) if there(y))
+        sizes = [size for size, y in zip(read, operands, strict=True) if there(y)]
         written = zip(fusion_traffic.written(x, program), x.shapes, strict=False)
-        put = (size for size, shape in written if not (only_main and shape.space))
-        return taken + sum(put)
+        sizes += [size for size, shape in written if not (only_main and shape.space)]
+        return float(sum(sizes))
     if x.opcode in ("copy-start", "slice-start"):  # (from, to, ...) or (to, from, ...)
         sides = sorted(x.shapes[:2], key=lambda shape: shape.bytes)
         moved = sides[0].bytes

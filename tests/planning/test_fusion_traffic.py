@@ -77,3 +77,14 @@ def test_naming_memory_moves_nothing():
         "ROOT %c = f32[1000]{0} negate(%b)",
     )
     assert hlo_costs.cost(hlo.read(text)).bytes == 2 * 4000
+
+
+def test_a_fusion_within_fast_memory_moves_nothing_in_the_main_one():
+    inner = "%inner (i: f32[8]) -> f32[8] {\n  %i = f32[8]{0} parameter(0)\n"
+    inner += "  ROOT %j = f32[8]{0} negate(%i)\n}\n"
+    text = small_programs.entry(
+        "%x = f32[8]{0:S(1)} parameter(0)",
+        "ROOT %y = f32[8]{0:S(1)} fusion(%x), kind=kLoop, calls=%inner",
+    )
+    cost = hlo_costs.cost(hlo.read(text.replace("ENTRY", f"{inner}\nENTRY")))
+    assert (cost.main_bytes, cost.bytes) == (0.0, 64.0)
