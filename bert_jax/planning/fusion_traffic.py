@@ -27,7 +27,7 @@ def _read(
     """Returns how many bytes all users of an instruction need, at most its size."""
     users = [y for y in body.instructions.values() if x.name in y.operands]
     needed = sum(_needed(x, user, size, body, program) for user in users)
-    return min(float(size), needed)
+    return float(min(size, needed))
 
 
 def _needed(
@@ -48,7 +48,7 @@ def _needed(
         return _read(user, size, body, program)
     if user.opcode == "fusion":
         places = [n for n, name in enumerate(user.operands) if name == x.name]
-        return sum(read(user, number, program) for number in places)
+        return float(sum(read(user, number, program) for number in places))
     return float(size)
 
 

@@ -4,10 +4,12 @@ It needs neither the store nor the devices: a vocabulary that is still to be lea
 the size that is asked for, and the batch is shapes alone.
 """
 
+import contextlib
 import dataclasses
 import math
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +188,9 @@ def compile_step(layout: Layout, length: int, *, read: bool = True) -> Compiled:
     )
     started = time.perf_counter()
     try:
-        program = step.lower(layout.shapes, batch_shapes(layout, length)).compile()
+        is_here = layout.topology.name in topologies.HERE
+        with contextlib.nullcontext() if is_here else _unkept():
+            program = step.lower(layout.shapes, batch_shapes(layout, length)).compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -210,6 +214,21 @@ def compile_step(layout: Layout, length: int, *, read: bool = True) -> Compiled:
         seconds=seconds,
     )
     return _with_costs(made, program, layout.mesh.size) if read else made
+
+
+@contextlib.contextmanager
+def _unkept() -> Iterator[None]:
+    """Keeps a program for chips elsewhere out of JAX's cache of programs.
+
+    Without such chips JAX cannot read it back, and says so at every later attempt.
+    """
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = jax.config.values[name]
+    jax.config.update(name, float("inf"))
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def _wanted(refusal: str) -> float:
