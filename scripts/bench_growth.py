@@ -22,6 +22,7 @@ import bench_train
 import jax
 import numpy as np
 import train_sides
+import turns
 
 from bert_jax.data import instances, store
 
@@ -158,21 +159,15 @@ def instances_of(opened: store.Store, *, pack: bool = False) -> instances.Instan
     )
 
 
-def _in_turn(works: Sequence[Callable[[], object]], turns: int) -> list[float]:
+def _in_turn(works: Sequence[Callable[[], object]], count: int) -> list[float]:
     """Returns the least seconds of each, over turns in which all are done."""
-    found = [[bench_train.timed(work) for work in works] for _ in range(turns)]
+    found = [[turns.timed(work) for work in works] for _ in range(count)]
     return [min(column) for column in zip(*found, strict=True)]
 
 
 def _table(rows: Rows) -> str:
-    """Returns rows below the names of their columns."""
     cells = [[f"{value:,.4g}" for value in row.values()] for row in rows]
-    every = [list(rows[0]), *cells]
-    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in every
-    )
+    return turns.table([list(rows[0]), *cells])
 
 
 def _draw(rows: Rows, path: Path) -> None:

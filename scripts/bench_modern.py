@@ -12,9 +12,7 @@ inner width with as many parameters. Needs no TensorFlow.
 """
 
 import argparse
-import dataclasses
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,13 +20,11 @@ from typing import Any
 import jax
 import made_rows
 import ml_collections
+import train_sides
+import turns
 
-from bert_jax import objectives
-from bert_jax.model import config as model_config
-from bert_jax.model import heads
+from bert_jax import experiments
 from bert_jax.settings import config_file, configuration
-from bert_jax.tasks import pretraining
-from bert_jax.training import optimizer, sharding, state
 
 RECIPE = Path(__file__).resolve().parents[1] / "configs" / "pretrain_modern.py"
 HEADER = ("element", "turned back to", "ms", "tokens/s", "ratio", "first")
@@ -82,21 +78,6 @@ ELEMENTS: dict[str, tuple[str, Changes]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Ready:
-    """A step that can be timed.
-
-    Attributes:
-      step: does one, and returns when its results are there.
-      tokens: real ones of its batch.
-      first_seconds: until the first step was done.
-    """
-
-    step: Callable[[], None]
-    tokens: int
-    first_seconds: float
-
-
 def main() -> None:
     """Prints one row an element as they are measured, and the table last."""
     given = _arguments()
@@ -115,7 +96,7 @@ def main() -> None:
         times, ratio = in_turn(whole, without, given.turns)
         rows.append(_row(name, back, without, times, ratio))
         print("  ".join(rows[-1]), flush=True)
-    print(f"\n{_table(rows)}")
+    print(f"\n{turns.table([HEADER, *rows])}")
     print("ratio: time a real token without the element, over that with it")
 
 
@@ -142,87 +123,43 @@ def turned_back(
     return made
 
 
-def ready(config: ml_collections.ConfigDict, vocab_size: int, text: int) -> Ready:
+def ready(
+    config: ml_collections.ConfigDict, vocab_size: int, text: int
+) -> train_sides.Ready:
     """Makes model, batch and train step of a config, and does two steps.
 
     Args:
       text: tokens of one, in mean.
     """
     settings = configuration.parse(config)
-    bert = settings.bert(vocab_size)
-    task, made = _task(settings, bert), settings.optimizer
+    bert, packed = settings.bert(vocab_size), settings.data.pack
     length, rows = settings.data.max_seq_length, settings.run.batch_size
-    packed = settings.data.pack
     # Without packing, full sentences fill each row to its end.
     fill = min(1.0, text / length) if packed else 1.0
     batch = made_rows.rows(bert, rows, length, fill=fill, packed=packed)
-    mesh, steps = sharding.make_mesh(1, 1, 1), settings.run.num_train_steps
-    transformation = optimizer.make(made, steps)
-    start = time.perf_counter()
-    train_step = state.make_train_step(
-        task.prepare,
-        task.weights,
-        task.losses,
-        transformation,
-        state.abstract(task.init, transformation, mesh),
-        seed=0,
-        accumulation_steps=1,
-        schedule=optimizer.learning_rate(made, steps),
+    task = experiments.make_task(settings, bert, made_rows.MASK, made_rows.SPECIAL_IDS)
+    steps = settings.run.num_train_steps
+    return train_sides.begun(
+        lambda: train_sides.our_step(task, batch, settings.optimizer, steps), batch
     )
-    now = state.create(task.init, jax.random.key(0), transformation, mesh)
-    placed = sharding.place(batch, mesh)
-
-    def step() -> None:
-        nonlocal now
-        now, metrics = train_step(now, placed)
-        jax.block_until_ready((now, metrics))
-
-    step()
-    seconds = time.perf_counter() - start
-    step()
-    return Ready(step, int((batch["segment_ids"] > 0).sum()), seconds)
 
 
-def _task(
-    settings: configuration.PretrainingConfig, bert: model_config.BertConfig
-) -> pretraining.Pretraining:
-    data = settings.data
-    masking = objectives.Masking(
-        masked_lm_prob=data.masked_lm_prob,
-        max_predictions=data.num_predictions,
-        max_seq_length=data.max_seq_length,
-        whole_word=False,
-        max_ngram=1,
-        mask_id=made_rows.MASK,
-        special_ids=made_rows.SPECIAL_IDS,
-        vocab_size=bert.vocab_size,
-    )
-    execution = settings.run.execution(packed=data.pack)
-    pairs = data.objective != "full_sentences"
-    model = heads.BertForPreTraining(bert, execution, pairs)
-    return pretraining.Pretraining(model, masking, masking)
-
-
-def in_turn(whole: Ready, without: Ready, turns: int) -> tuple[list[float], float]:
+def in_turn(
+    whole: train_sides.Ready, without: train_sides.Ready, count: int
+) -> tuple[list[float], float]:
     """Times both in turn: the seconds of the second, and the ratio a real token."""
-    pairs = [(_timed(whole.step), _timed(without.step)) for _ in range(turns)]
+    pairs = [(turns.timed(whole.step), turns.timed(without.step)) for _ in range(count)]
     share = whole.tokens / without.tokens
     ratio = statistics.median(share * other / one for one, other in pairs)
     return [other for _, other in pairs], ratio
 
 
-def _times(one: Ready, turns: int) -> list[float]:
-    return [_timed(one.step) for _ in range(turns)]
-
-
-def _timed(step: Callable[[], None]) -> float:
-    begin = time.perf_counter()
-    step()
-    return time.perf_counter() - begin
+def _times(one: train_sides.Ready, count: int) -> list[float]:
+    return [turns.timed(one.step) for _ in range(count)]
 
 
 def _row(
-    name: str, back: str, one: Ready, seconds: list[float], ratio: float
+    name: str, back: str, one: train_sides.Ready, seconds: list[float], ratio: float
 ) -> tuple[str, ...]:
     median = statistics.median(seconds)
     return (
@@ -231,20 +168,7 @@ def _row(
         f"{1000 * median:.1f}",
         f"{one.tokens / median:,.0f}",
         f"{ratio:.2f}",
-        f"{one.first_seconds:.1f} s",
-    )
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    """Returns rows below their header, in aligned columns."""
-    cells = [HEADER, *rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(
-            x.ljust(width) if number < 2 else x.rjust(width)
-            for number, (x, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
+        f"{one.compile_seconds:.1f} s",
     )
 
 

@@ -23,12 +23,12 @@ import argparse
 import dataclasses
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import train_sides
+import turns
 
 from bert_jax import errors
 from bert_jax.model import config, flops
@@ -129,9 +129,10 @@ def main() -> None:
         for one in measure(case, sides, given.fill, given.turns):
             print("  ".join(one.row()), flush=True)
             found.append(one)
-    print(f"\n{table([one.row() for one in found])}")
+    print(f"\n{turns.table([HEADER, *(one.row() for one in found)])}")
     if batches:
-        print(f"\neach at its best\n{table([x.row() for x in best(found)])}")
+        fastest = [HEADER, *(one.row() for one in best(found))]
+        print(f"\neach at its best\n{turns.table(fastest)}")
     print("ratio: tokens/s of the first side over those of this one; first: seconds")
     print("until the first step was done; MB: what the compiled step takes beside its")
     print("arguments")
@@ -171,22 +172,22 @@ def _ceiling() -> str:
     x = jnp.ones((width, width), dtype)
     product = jax.jit(lambda x: x @ x)
     jax.block_until_ready(product(x))
-    seconds = [timed(lambda: jax.block_until_ready(product(x))) for _ in range(5)]
+    seconds = [turns.timed(lambda: jax.block_until_ready(product(x))) for _ in range(5)]
     rate = 2 * width**3 / min(seconds) / 1e12
     name = jnp.dtype(dtype).name
     return f"matmul {width} x {width} {name}: {rate:.2f} TFLOP/s"
 
 
 def measure(
-    case: Case, sides: Sequence[str], fill: float, turns: int
+    case: Case, sides: Sequence[str], fill: float, count: int
 ) -> list[Measured]:
     """Times the steps of all sides in turn."""
     made = {name: _ready(name, case, fill) for name in sides}
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(turns):
+    for _ in range(count):
         for name, one in made.items():
             if one is not None:
-                times[name].append(timed(one.step))
+                times[name].append(turns.timed(one.step))
     first = made[sides[0]]
     return [
         Measured(
@@ -242,24 +243,6 @@ def best(found: Sequence[Measured]) -> list[Measured]:
             ratio = first / speed if speed else float("nan")
             made.append(dataclasses.replace(one, ratio=ratio))
     return made
-
-
-def timed(step: Callable[[], object]) -> float:
-    """Returns the seconds of one step, until its results are there."""
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Returns the rows below their header, in columns."""
-    every = [HEADER, *rows]
-    widths = [max(len(row[i]) for row in every) for i in range(len(HEADER))]
-    lines = [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in every
-    ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

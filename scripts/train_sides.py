@@ -103,9 +103,18 @@ def ready(
         hidden_dropout_prob=made.dropout,
         attention_probs_dropout_prob=made.dropout,
     )
+    if made.name != OURS:
+        return begun(lambda: (torch_step(made, bert, batch), None), batch)
+    task = our_task(made, bert, length)
+    return begun(lambda: our_step(task, batch, _OPTIMIZER, _STEPS), batch)
+
+
+def begun(
+    build: Callable[[], tuple[Callable[[], None], int | None]], batch: made_rows.Batch
+) -> Ready:
+    """Does the two first steps of what is built: a step, and its temporaries."""
     start = time.perf_counter()
-    build = _ours if made.name == OURS else _torch
-    step, temporaries = build(made, bert, batch)
+    step, temporaries = build()
     step()
     seconds = time.perf_counter() - start
     step()
@@ -114,7 +123,9 @@ def ready(
     return Ready(step, tokens, attended, seconds, temporaries)
 
 
-def our_task(made: Side, bert: config.BertConfig, length: int):
+def our_task(
+    made: Side, bert: config.BertConfig, length: int
+) -> pretraining.Pretraining:
     """Returns the pretraining task of a side, MLM and NSP."""
     masking = objectives.Masking(
         masked_lm_prob=MASKED_LM_PROB,
@@ -133,12 +144,15 @@ def our_task(made: Side, bert: config.BertConfig, length: int):
     return pretraining.Pretraining(model, masking, masking)
 
 
-def _ours(
-    made: Side, bert: config.BertConfig, batch: made_rows.Batch
-) -> tuple[Callable[[], None], int | None]:
-    task = our_task(made, bert, batch["input_ids"].shape[1])
+def our_step(
+    task: pretraining.Pretraining,
+    batch: made_rows.Batch,
+    recipe: optimizer.OptimizerConfig,
+    steps: int,
+) -> tuple[Callable[[], None], int]:
+    """Compiles the train step of a run; returns it, and the bytes of temporaries."""
     mesh = sharding.make_mesh(1, 1, 1)
-    transformation = optimizer.make(_OPTIMIZER, _STEPS)
+    transformation = optimizer.make(recipe, steps)
     shapes = state.abstract(task.init, transformation, mesh)
     train_step = state.make_train_step(
         task.prepare,
@@ -148,7 +162,7 @@ def _ours(
         shapes,
         seed=0,
         accumulation_steps=1,
-        schedule=optimizer.learning_rate(_OPTIMIZER, _STEPS),
+        schedule=optimizer.learning_rate(recipe, steps),
     )
     now = state.create(task.init, jax.random.key(0), transformation, mesh)
     placed = sharding.place(batch, mesh)
@@ -162,9 +176,10 @@ def _ours(
     return step, compiled.memory_analysis().temp_size_in_bytes
 
 
-def _torch(
+def torch_step(
     made: Side, bert: config.BertConfig, batch: made_rows.Batch
-) -> tuple[Callable[[], None], None]:
+) -> Callable[[], None]:
+    """Returns a step of transformers' model."""
     import torch
 
     model = torch_model(made, bert).train()
@@ -186,7 +201,7 @@ def _torch(
         adamw.step()
         loss.item()  # waits for the device
 
-    return step, None
+    return step
 
 
 def torch_model(made: Side, bert: config.BertConfig) -> Any:

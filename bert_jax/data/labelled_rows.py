@@ -195,13 +195,10 @@ class TrainingRows:
         batch = self.table.batch(rows, self.batch_size, self._plan[order[place]])
         made = {name: array[local] for name, array in batch.items()}
         if self.pack:
-            first, last, _ = local.indices(self.batch_size)
-            rows = self._layout.rows
-            mine = slice(
-                first * rows // self.batch_size, last * rows // self.batch_size
-            )
             packed = self._layout.packed(batch["segment_ids"])
-            made[shared_rows.PACKED] = packed[mine]
+            first, last, _ = local.indices(self.batch_size)
+            bounds = (x * len(packed) // self.batch_size for x in (first, last))
+            made[shared_rows.PACKED] = packed[slice(*bounds)]
         return made
 
     @property

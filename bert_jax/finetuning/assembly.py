@@ -73,8 +73,8 @@ class FinetuningRun:
             data.num_lengths,
             folds,
             fold,
-            data.pack,
-            sharding.row_shards(self.mesh),
+            pack=data.pack,
+            multiple=sharding.row_shards(self.mesh),
         )
 
     def num_train_steps(self, rows: labelled_rows.TrainingRows) -> int:

@@ -65,7 +65,7 @@ _KEYS = {
         "layer_norm_eps": "norm_eps",
         "pad_token_id": "pad_token_id",
         "tie_word_embeddings": "tie_word_embeddings",
-        **{key: key for key in modernbert_config.SAME},
+        **{key: key for key in config.MODERN_KEYS},
     },
 }
 # Keys that may be absent from a file, by the defaults of transformers.

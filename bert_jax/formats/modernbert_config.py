@@ -16,16 +16,6 @@ _THETAS = {_FAR: "global_rope_theta", _NEAR: "local_rope_theta"}
 # The tokenizer knows them; absent, they would be those of the published vocabulary,
 # which may lie beyond the end of another.
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
-# The keys of both that have one name.
-SAME = (
-    "global_attn_every_n_layers",
-    "local_attention",
-    "global_rope_theta",
-    "local_rope_theta",
-    "norm_bias",
-    "attention_bias",
-    "mlp_bias",
-)
 
 
 def plain(tree: dict[str, Any], path: Path) -> dict[str, Any]:

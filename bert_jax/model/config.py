@@ -143,7 +143,8 @@ class BertConfig:
 
     def _check_read(self) -> None:
         """Raises InputError for a key that this type of model would not read."""
-        idle = ("embedding_size", "num_hidden_groups") if self.is_modern else _MODERN
+        bert_keys = "embedding_size", "num_hidden_groups"
+        idle = bert_keys if self.is_modern else MODERN_KEYS
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name in idle and value != field.default:
@@ -242,7 +243,7 @@ _COUNTS = {
     "local_attention": 2,
 }
 # What ModernBERT alone reads.
-_MODERN = (
+MODERN_KEYS = (
     "global_attn_every_n_layers",
     "local_attention",
     "global_rope_theta",

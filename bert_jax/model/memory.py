@@ -11,7 +11,7 @@ import dataclasses
 from bert_jax.model import config, encoder
 
 _FLOAT32 = 4
-MOST_LOGITS_BYTES = 1 << 28  # that are computed at a time, of one device
+MOST_LOGITS = 1 << 26  # that a device computes at a time: 256 MiB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _attention_bytes(
 def logits_bytes(bert: config.BertConfig, rows: Rows) -> int | float:
     """Returns the logits of masked tokens alive at once, and their gradient."""
     logits = rows.rows * rows.predictions * bert.vocab_size / rows.tensor
-    return 2 * min(logits * _FLOAT32, float(MOST_LOGITS_BYTES))
+    return 2 * _FLOAT32 * min(logits, float(MOST_LOGITS))
 
 
 def _products_bytes(

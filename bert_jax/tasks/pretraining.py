@@ -15,11 +15,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from bert_jax import objectives
-from bert_jax.model import heads
+from bert_jax.model import heads, memory
 from bert_jax.tasks import task
 
 EVAL_SEED = 0
-MOST_LOGITS = 1 << 26  # that a device computes at a time: 256 MiB
 EVAL_MASKED_LM_PROB = 0.15
 
 
@@ -132,7 +131,7 @@ def _parts(rows: tuple[int, ...], vocab_size: int) -> int:
     batch_size, predictions, _ = rows
     devices = jax.sharding.get_abstract_mesh().size or 1
     logits = batch_size * predictions * vocab_size / devices
-    return min(predictions, math.ceil(logits / MOST_LOGITS))
+    return min(predictions, math.ceil(logits / memory.MOST_LOGITS))
 
 
 def _sums(

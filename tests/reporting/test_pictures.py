@@ -128,7 +128,8 @@ def test_fonts_that_are_gone_or_broken_are_passed_over(fonts):
 
 @pytest.mark.parametrize("labels", [CHINESE, ("", "$", "_"), ("$\\x$", "^", "\\")])
 def test_any_names_are_drawn_without_a_warning(labels):
-    pictures.confusion(scores.Confusion(labels, COUNTS))
+    made = pictures.confusion(scores.Confusion(labels, COUNTS))
+    assert made.startswith(b"\x89PNG")
 
 
 def test_long_names_and_those_of_several_lines_are_one_short_line(drawn):
