@@ -84,7 +84,10 @@ ENGLISH = (
             "data.columns.label": "2",
             "data.columns.text": "4",
             "data.max_seq_length": 48,
-            "run.num_train_epochs": 1.0,
+            "run.num_train_epochs": 2.0,
+            # One epoch of averages with frozen embeddings leaves it at Matthews 0.
+            "recipe.average_decay": 0.0,
+            "recipe.frozen_layers": -1,
         },
     ),
     Case(
@@ -156,7 +159,9 @@ ENGLISH = (
             "data.train": "en_srl/en_ewt-up-dev.conllu",
             "data.max_seq_length": 128,
             "data.num_lengths": 8,
-            "run.num_train_epochs": 1.0,
+            "run.num_train_epochs": 2.0,
+            # 1e-4 for an epoch finds 2 % of the roles, 1e-3 none.
+            "optimizer.learning_rate": 3e-4,
         },
     ),
 )
