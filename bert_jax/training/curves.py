@@ -31,7 +31,7 @@ Series = dict[str, list[tuple[int, float]]]
 def png(lines: Sequence[dict[str, Any]]) -> bytes:
     """Returns the picture as PNG, drawn from the lines of `metrics.jsonl`."""
     series = _series(lines)
-    figure = blank(12, 7.5)
+    figure = blank(12, 8.5)
     panels = figure.subplots(2, 2, sharex=True).flat
     for axes, (title, belongs, unit) in zip(panels, _PANELS, strict=True):
         chosen = {n: points for n, points in series.items() if belongs(n)}
@@ -116,8 +116,9 @@ def _draw(axes: Axes, series: Series) -> None:
     if min(values) >= 0:
         axes.set_ylim(bottom=0, top=max(values) * 1.06 or 1.0)
     if len(series) > 1:
-        axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none",
-                    fontsize=10, labelcolor=INK)  # fmt: skip
+        # Below the axes, where it hides no line.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2,
+                    frameon=False, fontsize=9, labelcolor=INK)  # fmt: skip
 
 
 def _line(

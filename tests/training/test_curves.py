@@ -29,7 +29,16 @@ def drawn(belongs):
 
 def test_png_of_a_legible_size():
     width, height = struct.unpack(">II", curves.png(LINES)[16:24])
-    assert (width, height) == (1440, 900)
+    assert (width, height) == (1440, 1020)
+
+
+def test_the_legend_hides_no_line():
+    figure = curves.blank(6, 4)
+    axes = figure.subplots()
+    curves._draw(axes, {"train/loss": [(1, 2.0)], "train/mlm_loss": [(1, 1.0)]})
+    figure.draw_without_rendering()
+    legend = axes.get_legend()
+    assert legend.get_window_extent().y1 < axes.get_window_extent().y0
 
 
 def test_nulls_are_left_out():
