@@ -47,7 +47,12 @@ TRAIN = [
         "FILE:6: byte 1 of the line (0xc4) is not UTF-8",
     ),
     ("a.tsv", GOOD.encode("utf-16"), "classification", "FILE is UTF-16. Convert it"),
-    ("a.tsv", gzip.compress(GOOD.encode())[:-9], "classification", "FILE is a damaged"),
+    (
+        "a.tsv",
+        gzip.compress(GOOD.encode(), mtime=0)[:-9],
+        "classification",
+        "FILE is a damaged",
+    ),
     (
         "a.tsv",
         "id\tsentence\tlabel\n7\ta\tx\n8\tb\ty\n7\tc\tx\n",
