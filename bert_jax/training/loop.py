@@ -64,7 +64,8 @@ def run(
     unread: tuple[int, dict[str, Any]] | None = None
     with signals.StopRequest() as stop, bar:
         for step in range(start_step + 1, num_train_steps + 1):
-            state, metrics = train_step(state, speed.next_of(batches))
+            batch = speed.next_of(batches, running=unread)
+            state, metrics = train_step(state, batch)
             if unread is not None:
                 record.read(*unread, bar)
             unread = (step, metrics)

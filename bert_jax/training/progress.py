@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import tqdm
@@ -25,6 +25,13 @@ class Stretch(NamedTuple):
     last_step: int
     tokens: int
     flops_per_token: float
+
+
+@runtime_checkable
+class _Computed(Protocol):
+    """An array that may still be computed, as `jax.Array`."""
+
+    def is_ready(self) -> bool: ...
 
 
 class Speed:
@@ -56,11 +63,19 @@ class Speed:
         self._seconds = self._waited = self._flops = 0.0
         self._tokens = 0
 
-    def next_of(self, batches: Iterator[Any]) -> Any:
-        """Returns the next batch; the time that it takes is waiting for the input."""
+    def next_of(self, batches: Iterator[Any], running: Any = None) -> Any:
+        """Returns the next batch.
+
+        The time that it takes is waiting for the input, unless the devices still
+        compute when it is there.
+
+        Args:
+          batches: where it comes from.
+          running: what the step before returned, which may still be computed.
+        """
         started = self._clock()
         batch = next(batches)
-        if self._started is not None:
+        if self._started is not None and _is_done(running):
             self._waited += self._clock() - started
         return batch
 
@@ -81,7 +96,8 @@ class Speed:
     def read(self) -> dict[str, float]:
         """Returns the rates since the last reading; empty if nothing was timed.
 
-        `input_wait` is the share of the time in which the next batch was not there.
+        `input_wait` is the share of the time in which the devices had nothing to do
+        for want of a batch, at most.
         """
         if not self._tokens or self._seconds <= 0:
             return {}
@@ -102,6 +118,11 @@ class Speed:
             tokens += max(0, end - before) * stretch.tokens
             before = max(before, end)
         return tokens / tokens_per_second
+
+
+def _is_done(running: Any) -> bool:
+    leaves = jax.tree.leaves(running)
+    return all(x.is_ready() for x in leaves if isinstance(x, _Computed))
 
 
 def _peak_of_all() -> float | None:

@@ -1,5 +1,7 @@
 import sys
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from bert_jax.training import progress
@@ -65,6 +67,38 @@ def test_waiting_for_batches_is_a_share_of_the_time():
     assert speed.read() == {"tokens_per_second": 12.5, "input_wait": 0.25}
     timed(clock, speed, [1.0])
     assert speed.read()["input_wait"] == 0.0
+
+
+class Computed:
+    """An array on a device, which ends when it is told to."""
+
+    def __init__(self):
+        self.ended = False
+
+    def is_ready(self):
+        return self.ended
+
+
+def test_no_one_waits_for_a_batch_while_the_devices_compute():
+    clock, running = Clock(), Computed()
+    speed = progress.Speed(ALIKE, clock=clock)
+    speed.resume()
+
+    def batches():
+        while True:
+            clock.now += 1.0
+            yield "batch"
+
+    made = batches()
+    metrics = {"loss": (running, np.ones(()))}
+    speed.next_of(made, running=(1, metrics))
+    speed.step_done(1)
+    assert speed.read()["input_wait"] == 0.0
+    running.ended = True
+    speed.next_of(made, running=(1, metrics))
+    speed.step_done(2)
+    assert speed.read()["input_wait"] == 1.0
+    assert isinstance(jnp.ones(()), progress._Computed)
 
 
 def test_stretches_cost_what_they_cost():
