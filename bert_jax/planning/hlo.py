@@ -24,6 +24,7 @@ _BRANCHES = re.compile(
     r"(?:branch_computations=\{([^}]*)\}|true_computation=(\S+), "
     r"false_computation=(\S+?),)"
 )
+_ELEMENT = "get-tuple-element"
 # Computations that these instructions apply to single elements are no calls.
 _APPLY = ("reduce", "reduce-window", "scatter", "sort", "map", "select-and-scatter")
 
@@ -225,7 +226,22 @@ class _Walk:
         if len(limits) != 1:
             self.unknown.add(loop.name)
             return 1
-        return limits[0]
+        return -(-limits[0] // self._stride(loop, condition))
+
+    def _stride(self, loop: Instruction, condition: Computation) -> int:
+        """Returns what a trip adds to the count: 2 where XLA talks in both directions.
+
+        A sum that is hidden in a fusion adds 1, as that of `scan` does.
+        """
+        read = [x for x in condition.instructions.values() if x.opcode == _ELEMENT]
+        place = re.search(r"index=(\d+)", read[0].attributes) if read else None
+        body = self._computations[_loop_part(loop, "body")]
+        if place is None or int(place[1]) >= len(body.root.operands):
+            return 1
+        counted = body.instructions[body.root.operands[int(place[1])]]
+        added = [body.instructions[name] for name in counted.operands]
+        steps = [int(x.text) for x in added if x.opcode == "constant"]
+        return steps[0] if counted.opcode == "add" and len(steps) == 1 else 1
 
     def _innermost(self, compared: Instruction) -> Instruction:
         """Returns the comparison itself, which may be wrapped into a fusion."""

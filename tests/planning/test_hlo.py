@@ -17,6 +17,18 @@ def test_a_loop_runs_its_body_as_often_as_its_condition_says():
     assert program.computations["main"].root.name == "last"
 
 
+def test_a_loop_that_counts_by_twos_has_half_the_trips():
+    text = small_programs.LOOP.replace(
+        "  %a = f32[7,4]{1,0} get",
+        "  %two = s32[] constant(2)\n  %i.2 = s32[] add(%i, %two)\n"
+        "  %a = f32[7,4]{1,0} get",
+    )
+    assert "tuple(%i, %a, %b, %sum)" in text
+    by_twos = text.replace("tuple(%i, %a, %b, %sum)", "tuple(%i.2, %a, %b, %sum)")
+    assert hlo.read(text).times["body"] == 5
+    assert hlo.read(by_twos).times["body"] == 3
+
+
 def test_a_count_that_xla_states_comes_first():
     stated = small_programs.LOOP.replace(
         "body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"9"}}'
