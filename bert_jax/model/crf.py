@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from bert_jax.model import encoder
+from bert_jax.model import layers
 
 # The score of what is forbidden: finite, so that gradients are, and far below logits.
 FORBIDDEN = -1e4
@@ -44,7 +44,7 @@ class Transitions(nn.Module):
     @nn.compact
     def __call__(self) -> Scores:
         def zeros(name: str, rank: int) -> Array:
-            initializer = encoder.constant(0.0, *(None,) * rank)
+            initializer = layers.constant(0.0, *(None,) * rank)
             return self.param(name, initializer, (self.classes,) * rank)
 
         return Scores(zeros("transitions", 2), zeros("starts", 1), zeros("ends", 1))

@@ -19,8 +19,10 @@ def keep_mask(
     """Draws True with probability 1 - rate, independently for every element."""
     *rows, width = shape
     words = jax.random.bits(key, (*rows, -(-width // 2)), jnp.uint32)
-    halves = jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)
-    return halves[..., :width] >= round(rate * _STEPS)
+    least = round(rate * _STEPS)
+    # Compared before they are joined: the words are never written to memory.
+    halves = [(words & 0xFFFF) >= least, (words >> 16) >= least]
+    return jnp.concatenate(halves, axis=-1)[..., :width]
 
 
 def drop(x: Float[Array, "..."], rate: float, key: jax.Array) -> Float[Array, "..."]:

@@ -14,7 +14,6 @@ The embeddings and each layer sow their output as `hidden_state` into the collec
 import dataclasses
 import functools
 from collections.abc import Callable, Collection
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,22 +22,13 @@ from flax.linen import spmd
 from jaxtyping import Array, Float, Int
 
 from bert_jax import errors
-from bert_jax.model import attention, attention_choice, config, dropout
-
-# Of a parameter in a box that carries the names of its logical axes.
-Initializer = Callable[..., Any]
+from bert_jax.model import attention, attention_choice, config, dropout, layers
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 REMAT_POLICIES = {
     "none": None,  # keep every activation
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
-}
-ACTIVATIONS = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
-    "relu": jax.nn.relu,
-    "tanh": jnp.tanh,
 }
 
 
@@ -90,82 +80,6 @@ def _one_of(name: str, value: str, known: Collection[str]) -> None:
         raise errors.InputError(f"{name} is {value!r}: use one of {', '.join(known)}")
 
 
-def normal(stddev: float, *axes: str | None) -> Initializer:
-    """Returns an initialiser N(0, stddev) whose parameter carries logical axis names.
-
-    The normal is cut at two deviations, as in the published initialiser.
-    """
-    initializer = jax.nn.initializers.truncated_normal(stddev)
-    return nn.with_logical_partitioning(initializer, axes)
-
-
-def constant(value: float, *axes: str | None) -> Initializer:
-    """Returns a constant initialiser whose parameter carries logical axis names."""
-    return nn.with_logical_partitioning(nn.initializers.constant(value), axes)
-
-
-class Projection(nn.Module):
-    """A linear map `einsum(equation, x, kernel) + bias`, in the dtype of x.
-
-    Without `has_bias` it is the product alone.
-    """
-
-    equation: str
-    shape: tuple[int, ...]
-    axes: tuple[str | None, ...]
-    bias_rank: int
-    stddev: float
-    has_bias: bool = True
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        kernel = self.param("kernel", normal(self.stddev, *self.axes), self.shape)
-        product = jnp.einsum(self.equation, x, kernel.astype(x.dtype))
-        if not self.has_bias:
-            return product
-        bias_axes = self.axes[-self.bias_rank :]
-        bias = self.param(
-            "bias", constant(0.0, *bias_axes), self.shape[-self.bias_rank :]
-        )
-        return product + jnp.broadcast_to(bias.astype(x.dtype), product.shape)
-
-
-class LayerNorm(nn.Module):
-    """Layer normalisation over D with float32 statistics (arXiv:1607.06450)."""
-
-    epsilon: float
-    has_bias: bool = True
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        scale = self.param("scale", constant(1.0, "embed"), x.shape[-1:])
-        y = x.astype(jnp.float32)
-        y = y - jnp.mean(y, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(y), axis=-1, keepdims=True)
-        y = y * jax.lax.rsqrt(variance + self.epsilon)
-        y = y * jnp.broadcast_to(scale, y.shape)
-        if self.has_bias:
-            bias = self.param("bias", constant(0.0, "embed"), x.shape[-1:])
-            y = y + jnp.broadcast_to(bias, y.shape)
-        return y.astype(x.dtype)
-
-
-class Table(nn.Module):
-    """An embedding table; ids out of range are the host's to refuse."""
-
-    rows: int
-    width: int
-    axes: tuple[str | None, str]
-    stddev: float
-
-    def setup(self) -> None:
-        initializer = normal(self.stddev, *self.axes)
-        self.embedding = self.param("embedding", initializer, (self.rows, self.width))
-
-    def __call__(self, ids: Int[Array, "..."]) -> Float[Array, "... D"]:
-        return jnp.take(self.embedding, ids, axis=0)
-
-
 class Embeddings(nn.Module):
     """Sums token, position and token-type embeddings, then normalises and drops."""
 
@@ -174,7 +88,9 @@ class Embeddings(nn.Module):
 
     def setup(self) -> None:
         cfg, stddev = self.config, self.config.initializer_range
-        table = functools.partial(Table, width=cfg.embedding_width, stddev=stddev)
+        table = functools.partial(
+            layers.Table, width=cfg.embedding_width, stddev=stddev
+        )
         rows = self.execution.padded(cfg.vocab_size)
         self.word_embeddings = table(rows, axes=("vocab", "embed"))
         positions = cfg.max_position_embeddings
@@ -182,11 +98,11 @@ class Embeddings(nn.Module):
         if cfg.type_vocab_size:
             types = cfg.type_vocab_size
             self.token_type_embeddings = table(types, axes=(None, "embed"))
-        self.layer_norm = LayerNorm(cfg.layer_norm_eps)
+        self.layer_norm = layers.LayerNorm(cfg.layer_norm_eps)
         if cfg.projects_embeddings:
             widths = (cfg.embedding_width, cfg.hidden_size)
             axes = (None, "embed")
-            self.projection = Projection("BLE,ED->BLD", widths, axes, 1, stddev)
+            self.projection = layers.Projection("BLE,ED->BLD", widths, axes, 1, stddev)
         self.dropout = dropout.Dropout(cfg.hidden_dropout_prob)
 
     def __call__(
@@ -225,7 +141,7 @@ class SelfAttention(nn.Module):
         cfg = self.config
         inner = (cfg.num_attention_heads, cfg.head_size)
         project = functools.partial(
-            Projection,
+            layers.Projection,
             equation="BLD,DNH->BLNH",
             shape=(cfg.hidden_size, *inner),
             axes=("embed", "heads", "head_dim"),
@@ -243,7 +159,7 @@ class SelfAttention(nn.Module):
             kernel=self.execution.kernel(initializing=self.is_initializing()),
             packed=self.execution.packed,
         )
-        return Projection(
+        return layers.Projection(
             equation="BLNH,NHD->BLD",
             shape=(*inner, cfg.hidden_size),
             axes=("heads", "head_dim", "embed"),
@@ -272,16 +188,17 @@ class EncoderLayer(nn.Module):
             x, segment_ids, deterministic=self.deterministic
         )
         mixed = drop(mixed, deterministic=self.deterministic)
-        x = LayerNorm(cfg.layer_norm_eps, name="attention_layer_norm")(x + mixed)
-        inner = Projection(
+        x = layers.LayerNorm(cfg.layer_norm_eps, name="attention_layer_norm")(x + mixed)
+        inner = layers.Projection(
             "BLD,DF->BLF", widths, ("embed", "mlp"), 1, stddev, name="intermediate"
         )(x)
-        inner = ACTIVATIONS[cfg.hidden_act](inner)
-        outer = Projection(
+        # The backward pass computes its derivative anew: XLA would keep three arrays.
+        inner = jax.checkpoint(layers.ACTIVATIONS[cfg.hidden_act])(inner)
+        outer = layers.Projection(
             "BLF,FD->BLD", widths[::-1], ("mlp", "embed"), 1, stddev, name="output"
         )(inner)
         outer = drop(outer, deterministic=self.deterministic)
-        x = LayerNorm(cfg.layer_norm_eps, name="output_layer_norm")(x + outer)
+        x = layers.LayerNorm(cfg.layer_norm_eps, name="output_layer_norm")(x + outer)
         self.sow("intermediates", "hidden_state", x)
         return x, None
 
@@ -344,7 +261,7 @@ class Bert(nn.Module):
 
     def word_embedding_table(self) -> Float[Array, "V D"]:
         """Returns the token embeddings, with the rows that pad the vocabulary."""
-        return self.embeddings.word_embeddings.embedding
+        return self.embeddings.word_embeddings.whole()
 
     def _stack(self):
         layer = EncoderLayer

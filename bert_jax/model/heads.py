@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from bert_jax.model import architectures, config, encoder
+from bert_jax.model import architectures, config, encoder, layers
 
 
 def take_rows(
@@ -36,7 +36,7 @@ class Pooler(nn.Module):
         rows = take_rows(sequence_output, cls_positions)
         cfg = self.config
         rows = _dense(cfg, cfg.hidden_size, "dense", has_bias=not cfg.is_modern)(rows)
-        rows = encoder.ACTIVATIONS[cfg.pooler_act](rows)
+        rows = layers.ACTIVATIONS[cfg.pooler_act](rows)
         return _norm(cfg)(rows) if cfg.is_modern else rows
 
 
@@ -77,11 +77,11 @@ class MLMHead(nn.Module):
         cfg = self.config
         inner = cfg.embedding_width
         rows = _dense(cfg, inner, "transform", has_bias=not cfg.is_modern)(rows)
-        rows = _norm(cfg)(encoder.ACTIVATIONS[cfg.mlm_act](rows))
+        rows = _norm(cfg)(layers.ACTIVATIONS[cfg.mlm_act](rows))
         if not cfg.tie_word_embeddings:
-            initializer = encoder.normal(cfg.initializer_range, "vocab", "embed")
+            initializer = layers.normal(cfg.initializer_range, "vocab", "embed")
             table = self.param("decoder", initializer, table.shape)
-        bias = self.param("bias", encoder.constant(0.0, "vocab"), table.shape[:1])
+        bias = self.param("bias", layers.constant(0.0, "vocab"), table.shape[:1])
         # Rows that pad the vocabulary never win and never share probability.
         real = jnp.arange(table.shape[0]) < cfg.vocab_size
         return TokenScores(rows, table, jnp.where(real, bias, -1e9))
@@ -111,12 +111,12 @@ class RTDHead(nn.Module):
     def __call__(self, sequence_output: Float[Array, "B L D"]) -> Float[Array, "B L"]:
         cfg = self.config
         inner = _dense(cfg, cfg.hidden_size, "transform")(sequence_output)
-        inner = encoder.ACTIVATIONS[cfg.hidden_act](inner)
+        inner = layers.ACTIVATIONS[cfg.hidden_act](inner)
         return _dense(cfg, 1, "prediction")(inner)[..., 0].astype(jnp.float32)
 
 
-def _norm(cfg: config.BertConfig) -> encoder.LayerNorm:
-    return encoder.LayerNorm(cfg.layer_norm_eps, cfg.norms_have_bias, name="layer_norm")
+def _norm(cfg: config.BertConfig) -> layers.LayerNorm:
+    return layers.LayerNorm(cfg.layer_norm_eps, cfg.norms_have_bias, name="layer_norm")
 
 
 def _dense(
@@ -125,9 +125,9 @@ def _dense(
     name: str,
     inputs: int = -1,
     has_bias: bool = True,
-) -> encoder.Projection:
+) -> layers.Projection:
     """Returns a linear map of rows of `inputs` (-1: the hidden size) to `width`."""
-    return encoder.Projection(
+    return layers.Projection(
         "BPD,DE->BPE",
         (cfg.hidden_size if inputs == -1 else inputs, width),
         ("embed", None),

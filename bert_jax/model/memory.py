@@ -2,8 +2,7 @@
 
 What XLA keeps of a layer for the backward pass, counted in compiled programs of this
 package: a formula, for devices that no program can be compiled for here and for finding
-settings worth compiling. It agrees with compiled programs to within a factor of two;
-with unrolled layers XLA keeps less than with a loop.
+settings worth compiling. It agrees with compiled programs to within a factor of two.
 """
 
 import dataclasses
@@ -53,25 +52,21 @@ def activation_bytes(
         "dots": _products_bytes(bert, execution, rows) * layers + whole,
         "full": _width(execution) * bert.hidden_size * rows.tokens * layers + whole,
     }
-    embeddings = 4 * _FLOAT32 * bert.embedding_width * rows.tokens
+    embeddings = 2 * _FLOAT32 * bert.embedding_width * rows.tokens
     return kept[execution.remat] + embeddings + logits_bytes(bert, rows)
 
 
 def layer_bytes(
     bert: config.BertConfig, execution: encoder.Execution, rows: Rows
 ) -> int | float:
-    """Returns what one layer keeps: per token 32 D + 6 b D + 4 b F + (4 + b) N L.
+    """Returns what one layer keeps: per token 7 b D + 2 b F + (4 + b) N L.
 
-    b is the width of `run.dtype`. The first term are the float32 sums, centred and
-    normalised, of the two LayerNorms; unrolled, XLA computes three quarters of them
-    and half of the MLP's arrays again. Masks of dropout are a byte an element.
+    b is the width of `run.dtype`. LayerNorm and activation keep their input and what
+    they return (`model.layers`). Masks of dropout are a byte an element.
     """
     width, b = bert.hidden_size, _width(execution)
-    is_unrolled = _is_unrolled(bert, execution)
-    norms = (8 if is_unrolled else 32) * width
-    outer = 2 * b * width + norms + (2 * width if bert.hidden_dropout_prob else 0)
-    mlp = (2 if is_unrolled else 4) * b * bert.intermediate_size
-    inner = 4 * b * width + mlp
+    outer = 3 * b * width + (2 * width if bert.hidden_dropout_prob else 0)
+    inner = 4 * b * width + 2 * b * bert.intermediate_size
     inner += _attention_bytes(bert, execution, rows)
     return rows.tokens * (outer + inner / rows.tensor)
 

@@ -18,7 +18,7 @@ from flax import linen as nn
 from flax.linen import spmd
 from jaxtyping import Array, Float, Int, PyTree
 
-from bert_jax.model import attention, config, dropout, encoder
+from bert_jax.model import attention, config, dropout, encoder, layers
 
 # Of the parameters of a layer, what the first one lacks.
 FIRST_LACKS = "attention_layer_norm"
@@ -72,7 +72,7 @@ class Attention(nn.Module):
     ) -> Float[Array, "B L D"]:
         cfg = self.config
         inner = (cfg.num_attention_heads, cfg.head_size)
-        query_key_value = encoder.Projection(
+        query_key_value = layers.Projection(
             "BLD,DTNH->BLTNH",
             (cfg.hidden_size, 3, *inner),
             ("embed", None, "heads", "head_dim"),
@@ -94,7 +94,7 @@ class Attention(nn.Module):
             packed=self.execution.packed,
             window=self.window,
         )
-        mixed = encoder.Projection(
+        mixed = layers.Projection(
             "BLNH,NHD->BLD",
             (*inner, cfg.hidden_size),
             ("heads", "head_dim", "embed"),
@@ -124,13 +124,13 @@ class ModernLayer(nn.Module):
         self, x: Float[Array, "B L D"], segment_ids: Int[Array, "B L"], by: Rotation
     ) -> Float[Array, "B L D"]:
         cfg = self.config
-        norm = functools.partial(encoder.LayerNorm, cfg.layer_norm_eps, cfg.norm_bias)
+        norm = functools.partial(layers.LayerNorm, cfg.layer_norm_eps, cfg.norm_bias)
         window = None if cfg.is_global(self.number) else cfg.local_attention // 2
         mix = Attention(cfg, self.execution, window, name="attention")
         before = x if self.number == 0 else norm(name=FIRST_LACKS)(x)
         x = x + mix(before, segment_ids, by, deterministic=self.deterministic)
         project = functools.partial(
-            encoder.Projection, bias_rank=1, has_bias=cfg.mlp_bias
+            layers.Projection, bias_rank=1, has_bias=cfg.mlp_bias
         )
         inner = project(
             equation="BLD,DGF->BLGF",
@@ -140,7 +140,8 @@ class ModernLayer(nn.Module):
             stddev=cfg.initializer_range,
             name="intermediate",
         )(norm(name="mlp_layer_norm")(x))
-        inner = encoder.ACTIVATIONS[cfg.hidden_act](inner[:, :, 0]) * inner[:, :, 1]
+        act = jax.checkpoint(layers.ACTIVATIONS[cfg.hidden_act])
+        inner = act(inner[:, :, 0]) * inner[:, :, 1]
         drop = dropout.Dropout(cfg.hidden_dropout_prob)
         return x + project(
             equation="BLF,FD->BLD",
@@ -291,13 +292,13 @@ class ModernEmbeddings(nn.Module):
 
     def setup(self) -> None:
         cfg = self.config
-        self.word_embeddings = encoder.Table(
+        self.word_embeddings = layers.Table(
             self.execution.padded(cfg.vocab_size),
             cfg.hidden_size,
             ("vocab", "embed"),
             cfg.initializer_range,
         )
-        self.layer_norm = encoder.LayerNorm(cfg.layer_norm_eps, cfg.norm_bias)
+        self.layer_norm = layers.LayerNorm(cfg.layer_norm_eps, cfg.norm_bias)
         self.dropout = dropout.Dropout(cfg.hidden_dropout_prob)
 
     def __call__(
@@ -321,7 +322,7 @@ class ModernBert(nn.Module):
     def setup(self) -> None:
         cfg = self.config
         self.embeddings = ModernEmbeddings(cfg, self.execution)
-        self.final_layer_norm = encoder.LayerNorm(cfg.layer_norm_eps, cfg.norm_bias)
+        self.final_layer_norm = layers.LayerNorm(cfg.layer_norm_eps, cfg.norm_bias)
 
     @nn.compact
     def __call__(
@@ -336,11 +337,11 @@ class ModernBert(nn.Module):
         del token_type_ids  # it has none: the tokens alone tell two texts apart
         x = self.embeddings(input_ids, deterministic=deterministic)
         self.sow("intermediates", "hidden_state", x)
-        layers = ModernLayers(self.config, self.execution, deterministic, name="layers")
-        sequence_output = self.final_layer_norm(layers(x, segment_ids, position_ids))
+        stack = ModernLayers(self.config, self.execution, deterministic, name="layers")
+        sequence_output = self.final_layer_norm(stack(x, segment_ids, position_ids))
         self.sow("intermediates", "hidden_state", sequence_output)
         return sequence_output
 
     def word_embedding_table(self) -> Float[Array, "V D"]:
         """Returns the token embeddings, with the rows that pad the vocabulary."""
-        return self.embeddings.word_embeddings.embedding
+        return self.embeddings.word_embeddings.whole()

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from bert_jax.model import encoder
+from bert_jax.model import layers
 
 _GATES = 4
 _FORGET = 1
@@ -109,7 +109,7 @@ class _Hidden(nn.Module):
         return self.param("kernel", initializer, (self.hidden, _GATES, self.hidden))
 
 
-def _uniform(hidden: int, *axes: str | None) -> encoder.Initializer:
+def _uniform(hidden: int, *axes: str | None) -> layers.Initializer:
     """Returns an initialiser U(-1/sqrt(H), 1/sqrt(H)), torch's."""
     bound = hidden**-0.5
 

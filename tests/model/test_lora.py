@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bert_jax import errors
-from bert_jax.model import config, encoder, lora, parts
+from bert_jax.model import config, layers, lora, parts
 
 BERT = config.BertConfig(
     vocab_size=31,
@@ -96,7 +96,7 @@ def test_the_matrix_is_the_one_that_the_layer_multiplies_with(path):
         "output": ("BLF,FD->BLD", (17,), (12,)),
     }[path]
     x = jax.random.normal(jax.random.key(0), (5, 7, *inner))
-    project = encoder.Projection(equation, (*inner, *outer), (), len(outer), 0.02)
+    project = layers.Projection(equation, (*inner, *outer), (), len(outer), 0.02)
 
     def through(tree):
         layer = jax.tree.map(lambda leaf: leaf[1], at(tree["encoder"]["layers"], path))
@@ -125,9 +125,9 @@ def test_gradients_reach_both_and_the_base_is_left_alone():
 
 def test_a_name_that_ends_two_paths_is_both():
     made = lora.init(jax.random.key(3), params_of(), ["output"], RANK)
-    layers = made["encoder"]["layers"]
-    assert set(layers) == {"attention", "output"}
-    assert set(layers["attention"]) == {"output"}
+    found = made["encoder"]["layers"]
+    assert set(found) == {"attention", "output"}
+    assert set(found["attention"]) == {"output"}
 
 
 @pytest.mark.parametrize(

@@ -45,11 +45,11 @@ def test_less_than_a_row_is_none():
 
 
 def test_more_parts_of_the_batch_come_first():
-    plan = _plan(6e6)
+    plan = _plan(3e6)
     assert not plan.fits
     found = _search(plan).change()
     assert found is not None and found.change == "run.accumulation_steps=2"
-    assert found.peak_bytes == _peak(plan, found.settings) <= 6e6
+    assert found.peak_bytes == _peak(plan, found.settings) <= 3e6
 
 
 def test_a_state_that_is_too_large_is_cut():

@@ -1,0 +1,135 @@
+"""What models are built of: a linear map, LayerNorm, an embedding table, activations.
+
+Parameters carry the names of their logical axes, which `training.sharding` lays out on
+the mesh. Dimension letters are those of `model.encoder`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import spmd
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Int
+
+ACTIVATIONS = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+}
+# Of a parameter in a box that carries the names of its logical axes.
+Initializer = Callable[..., Any]
+
+_STATISTICS = "statistics"  # what checkpoints of LayerNorm keep
+
+
+def normal(stddev: float, *axes: str | None) -> Initializer:
+    """Returns an initialiser N(0, stddev) whose parameter carries logical axis names.
+
+    The normal is cut at two deviations, as in the published initialiser.
+    """
+    initializer = jax.nn.initializers.truncated_normal(stddev)
+    return nn.with_logical_partitioning(initializer, axes)
+
+
+def constant(value: float, *axes: str | None) -> Initializer:
+    """Returns a constant initialiser whose parameter carries logical axis names."""
+    return nn.with_logical_partitioning(nn.initializers.constant(value), axes)
+
+
+def joined(x: Float[Array, "..."], axes: tuple[str | None, ...]) -> Float[Array, "..."]:
+    """Returns a parameter whole along `embed`, which the mesh axis `fsdp` cuts.
+
+    Otherwise XLA passes the parts around while it multiplies, and writes the sums of
+    every turn to memory: twice the traffic of a layer of BERT-base on 16 TPU v6e.
+    """
+    kept = tuple(None if axis == "embed" else axis for axis in axes)
+    return spmd.with_logical_constraint(x, kept)
+
+
+class Projection(nn.Module):
+    """A linear map `einsum(equation, x, kernel) + bias`, in the dtype of x.
+
+    Without `has_bias` it is the product alone.
+    """
+
+    equation: str
+    shape: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    bias_rank: int
+    stddev: float
+    has_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        kernel = self.param("kernel", normal(self.stddev, *self.axes), self.shape)
+        kernel = joined(kernel.astype(x.dtype), self.axes)
+        product = jnp.einsum(self.equation, x, kernel)
+        if not self.has_bias:
+            return product
+        bias_axes = self.axes[-self.bias_rank :]
+        bias = self.param(
+            "bias", constant(0.0, *bias_axes), self.shape[-self.bias_rank :]
+        )
+        return product + jnp.broadcast_to(bias.astype(x.dtype), product.shape)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over D with float32 statistics (arXiv:1607.06450).
+
+    Its input and the statistics are all that the backward pass keeps.
+    """
+
+    epsilon: float
+    has_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        scale = self.param("scale", constant(1.0, "embed"), x.shape[-1:])
+        bias = None
+        if self.has_bias:
+            bias = self.param("bias", constant(0.0, "embed"), x.shape[-1:])
+        policy = jax.checkpoint_policies.save_only_these_names(_STATISTICS)
+        normalise = functools.partial(_normalise, epsilon=self.epsilon)
+        return jax.checkpoint(normalise, policy=policy)(x, scale, bias)
+
+
+def _normalise(
+    x: Float[Array, "... D"],
+    scale: Float[Array, " D"],
+    bias: Float[Array, " D"] | None,
+    *,
+    epsilon: float,
+) -> Float[Array, "... D"]:
+    y = x.astype(jnp.float32)
+    y = y - checkpoint_name(jnp.mean(y, axis=-1, keepdims=True), _STATISTICS)
+    variance = jnp.mean(jnp.square(y), axis=-1, keepdims=True)
+    y = y * checkpoint_name(jax.lax.rsqrt(variance + epsilon), _STATISTICS)
+    y = y * jnp.broadcast_to(scale, y.shape)
+    if bias is not None:
+        y = y + jnp.broadcast_to(bias, y.shape)
+    return y.astype(x.dtype)
+
+
+class Table(nn.Module):
+    """An embedding table; ids out of range are the host's to refuse."""
+
+    rows: int
+    width: int
+    axes: tuple[str | None, str]
+    stddev: float
+
+    def setup(self) -> None:
+        initializer = normal(self.stddev, *self.axes)
+        self.embedding = self.param("embedding", initializer, (self.rows, self.width))
+
+    def __call__(self, ids: Int[Array, "..."]) -> Float[Array, "... D"]:
+        return jnp.take(self.whole(), ids, axis=0)
+
+    def whole(self) -> Float[Array, "V D"]:
+        """Returns the table, whole along `embed` (see `joined`)."""
+        return joined(self.embedding, self.axes)
