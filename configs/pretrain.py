@@ -3,10 +3,14 @@
     python -m bert_jax.pretrain --config=configs/pretrain.py:base \
         --config.data.corpus="tfds:wikipedia/20230601.en,text:books/*.txt" \
         --config.text.vocab=vocab.txt --workdir=runs/base
-    python -m bert_jax.pretrain --config=configs/pretrain.py:base,both ...
+    python -m bert_jax.pretrain --config=configs/pretrain.py:base,both,fast ...
 
 Sizes: tiny, mini, small, medium, base, large. Options: `both` (the two phases in one
-run), `phase=2` (the second alone, from the weights in --config.init_from), `lamb`.
+run), `phase=2` (the second alone, from the weights in --config.init_from), `lamb`, and
+`fast`: no attention probability is dropped, as in MosaicBERT (arXiv:2312.17482) and
+ModernBERT, so that a fused kernel computes them where there is one, and layers are
+unrolled, which takes minutes to compile for a TPU. docs/performance.md tells what it
+gains.
 Devlin et al. 2018 (arXiv:1810.04805), appendix A.2: 1,000,000 steps of 256 rows, the
 first 90 % with 128 tokens, Adam 1e-4 with 10,000 steps of warm-up; on 4 to 16 Cloud
 TPUs, four days. With `lamb`, the large batches of You et al. 2019 (arXiv:1904.00962):
@@ -21,11 +25,15 @@ SIZES = ("tiny", "mini", "small", "medium", "base", "large")
 
 def get_config(options: str = "base"):
     size, *rest = options.split(",")
-    unknown = set(rest) - {"both", "phase=2", "lamb"}
-    if size not in SIZES or unknown or ("both" in rest and len(rest) > 1):
+    unknown = set(rest) - {"both", "phase=2", "lamb", "fast"}
+    if (
+        size not in SIZES
+        or unknown
+        or ("both" in rest and set(rest) - {"both", "fast"})
+    ):
         raise ValueError(
             f"configs/pretrain.py:{options}: write a size of {', '.join(SIZES)}, and "
-            "after commas, if wanted, both alone, or phase=2 and lamb"
+            "after commas, if wanted, fast, and both alone, or phase=2 and lamb"
         )
     config = configuration.default()
     config.model.size = size
@@ -41,6 +49,9 @@ def get_config(options: str = "base"):
         config.data.first_seq_length = 128
         config.data.first_steps_share = 0.9
         config.run.num_train_steps = 1_000_000
+    if "fast" in rest:
+        config.model.attention_probs_dropout_prob = 0.0
+        config.run.unroll = -1
     if "lamb" in rest:
         _use_lamb(config, second="phase=2" in rest)
     return config
