@@ -62,11 +62,13 @@ def layer_bytes(
     """Returns what one layer keeps: per token 7 b D + 2 b F + (4 + b) N L.
 
     b is the width of `run.dtype`. LayerNorm and activation keep their input and what
-    they return (`model.layers`). Masks of dropout are a byte an element.
+    they return (`model.layers`). Masks of dropout are a byte an element. A modern layer
+    keeps 14 b D + 5 b F: heads before and after their rotation, both halves of GeGLU.
     """
     width, b = bert.hidden_size, _width(execution)
-    outer = 3 * b * width + (2 * width if bert.hidden_dropout_prob else 0)
-    inner = 4 * b * width + 2 * b * bert.intermediate_size
+    whole, cut, mlp = (5, 9, 5) if bert.is_modern else (3, 4, 2)
+    outer = whole * b * width + (2 * width if bert.hidden_dropout_prob else 0)
+    inner = cut * b * width + mlp * b * bert.intermediate_size
     inner += _attention_bytes(bert, execution, rows)
     return rows.tokens * (outer + inner / rows.tensor)
 

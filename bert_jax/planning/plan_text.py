@@ -233,11 +233,6 @@ def _notes(plan: plan_making.Plan) -> list[str]:
         )
     if any(x.refusal for x in plan.phases):
         made.append("what does not compile is shown by formula")
-    if plan.layout.bert.is_modern and len(counted) < len(plan.phases):
-        made.append(
-            "activations by formula are those of BERT's layers: GeGLU keeps more, and "
-            "near layers without the whole of attention less"
-        )
     if plan.layout.settings.data.pack:
         made.append(
             "rows are packed: attention is counted over whole rows, which is its most"

@@ -31,16 +31,6 @@ def test_a_report_says_what_it_is_made_of_and_ends_with_the_verdict():
     assert last[1] in ("bound by: memory", "bound by: communication")
 
 
-def test_a_formula_that_is_of_other_layers_says_so():
-    modern = {
-        "model__model_type": "modernbert",
-        "model__type_vocab_size": 0,
-        "data__objective": "full_sentences",
-    }
-    assert "by formula are those of BERT's layers" in _report(_plan(**modern))
-    assert "of BERT's layers" not in _report(_plan())
-
-
 def test_both_phases_of_a_run_are_added_up():
     plan = _plan(
         data__first_seq_length=12, data__first_steps_share=0.75, run__num_train_steps=40
