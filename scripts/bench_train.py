@@ -9,14 +9,14 @@
 
 A case is size:rows:length. A side is `ours` or one of torch's `eager`, `sdpa` and
 `compile`, with options after plus signs: bfloat16, dropout=0 and, of ours, packed,
-remat=full, unroll=1, attention=xla. All train BertForPreTraining on the same rows with
-15 % of the tokens masked, NSP, clipping and AdamW; ours draws its masks inside the
-step. First both compute the loss of the same weights, which must agree. The steps of
-all sides are timed in turn, because machines drift: `ratio` is real tokens a second of
-the first side over those of this one, the median over the turns. With --batches each
-side is measured with all of them, and the last table has each at its best. MFU is by
-the formula of `bert_jax.model.flops`, and for chips whose peak is known. Needs no
-TensorFlow.
+remat=full, unroll=1, attention=xla, rbg, unsafe_rbg. All train BertForPreTraining on
+the same rows with 15 % of the tokens masked, NSP, clipping and AdamW; ours draws its
+masks inside the step. First both compute the loss of the same weights, which must
+agree. The steps of all sides are timed in turn, because machines drift: `ratio` is real
+tokens a second of the first side over those of this one, the median over the turns.
+With --batches each side is measured with all of them, and the last table has each at
+its best. MFU is by the formula of `bert_jax.model.flops`, and for chips whose peak is
+known. Needs no TensorFlow.
 """
 
 import argparse

@@ -17,6 +17,7 @@ from bert_jax.tasks import pretraining
 from bert_jax.training import optimizer, sharding, state
 
 OURS, TORCH = "ours", ("eager", "sdpa", "compile")
+RANDOM = ("threefry2x32", "rbg", "unsafe_rbg")
 MASKED_LM_PROB = 0.15
 _OPTIMIZER = optimizer.OptimizerConfig(learning_rate=1e-4)
 _STEPS = 1000
@@ -33,6 +34,8 @@ class Side:
       packed: whether the sequences share rows (ours alone).
       dropout: of hidden states and attention probabilities.
       remat, unroll, attention: of `encoder.Execution` (ours alone).
+      random: what draws the bits of dropout and masks, as `jax.random` names it (ours
+        alone); all but the default draw others on other meshes.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Side:
     remat: str = "none"
     unroll: int = -1
     attention: str = "auto"
+    random: str = RANDOM[0]
 
 
 def side(text: str) -> Side:
@@ -60,13 +64,16 @@ def side(text: str) -> Side:
             given["dtype"] = option
         elif option == "packed":
             given["packed"] = True
+        elif option in RANDOM:
+            given["random"] = option
         elif key in ("dropout", "remat", "unroll", "attention") and value:
             kind = {"dropout": float, "unroll": int}.get(key, str)
             given[key] = kind(value)
         else:
             raise errors.InputError(
                 f"{text}: {option!r} is no option; there are packed, dropout=0, "
-                f"remat=full, unroll=1, attention=xla and {', '.join(encoder.DTYPES)}"
+                f"remat=full, unroll=1, attention=xla, {', '.join(encoder.DTYPES)} and "
+                f"{', '.join(RANDOM)}"
             )
     if name != OURS and given.keys() - {"dtype", "dropout"}:
         raise errors.InputError(f"{text}: torch takes a dtype and dropout alone")
@@ -106,7 +113,8 @@ def ready(
     if made.name != OURS:
         return begun(lambda: (torch_step(made, bert, batch), None), batch)
     task = our_task(made, bert, length)
-    return begun(lambda: our_step(task, batch, _OPTIMIZER, _STEPS), batch)
+    with jax.default_prng_impl(made.random):
+        return begun(lambda: our_step(task, batch, _OPTIMIZER, _STEPS), batch)
 
 
 def begun(

@@ -43,7 +43,8 @@ def _same(one, other):
 
 def _metrics(workdir):
     lines = (workdir / writer.METRICS).read_text().splitlines()
-    timed = ("train/tokens_per_second", "train/mfu", "train/input_wait")
+    speed = ("tokens_per_second", "mfu", "input_wait", "save_wait")
+    timed = {f"train/{name}" for name in speed}
     return [{k: v for k, v in json.loads(x).items() if k not in timed} for x in lines]
 
 

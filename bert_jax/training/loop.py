@@ -79,7 +79,8 @@ def run(
                 for callback in due if last or not stopped else []:
                     ended |= callback.call(step, state) is True
                 if saving or ended:
-                    save(step, state, dict(record.interval))
+                    with speed.saving():
+                        save(step, state, dict(record.interval))
                 speed.resume()
             if ended:
                 break

@@ -1,5 +1,6 @@
 """How far and how fast: tokens per second, utilisation, a bar, the time left."""
 
+import contextlib
 import datetime
 import sys
 import time
@@ -60,7 +61,7 @@ class Speed:
         self._clear()
 
     def _clear(self) -> None:
-        self._seconds = self._waited = self._flops = 0.0
+        self._seconds = self._waited = self._saved = self._flops = 0.0
         self._tokens = 0
 
     def next_of(self, batches: Iterator[Any], running: Any = None) -> Any:
@@ -78,6 +79,13 @@ class Speed:
         if self._started is not None and _is_done(running):
             self._waited += self._clock() - started
         return batch
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Measures a save, or what of it the run has to wait for."""
+        started = self._clock()
+        yield
+        self._saved += self._clock() - started
 
     def step_done(self, step: int) -> None:
         """Counts the step that has just ended, unless its start was not seen."""
@@ -97,12 +105,15 @@ class Speed:
         """Returns the rates since the last reading; empty if nothing was timed.
 
         `input_wait` is the share of the time in which the devices had nothing to do
-        for want of a batch, at most.
+        for want of a batch, at most. `save_wait`, which is there if the state was
+        saved, is the share of the time, with saving, that this took.
         """
         if not self._tokens or self._seconds <= 0:
             return {}
         rates = {"tokens_per_second": self._tokens / self._seconds}
         rates["input_wait"] = self._waited / self._seconds
+        if self._saved:
+            rates["save_wait"] = self._saved / (self._seconds + self._saved)
         if self._peak_flops:
             rates["mfu"] = self._flops / self._seconds / self._peak_flops
         self._clear()
@@ -182,6 +193,6 @@ def _text(name: str, value: float) -> str:
         return f"{value:,.0f} tokens/s"
     if name == "mfu":
         return f"MFU {value:.1%}"
-    if name == "input_wait":
-        return f"input wait {value:.1%}"
+    if name in ("input_wait", "save_wait"):
+        return f"{name.replace('_', ' ')} {value:.1%}"
     return f"{name} {value:.4g}"

@@ -101,6 +101,19 @@ def test_no_one_waits_for_a_batch_while_the_devices_compute():
     assert isinstance(jnp.ones(()), progress._Computed)
 
 
+def test_saving_is_a_share_of_all_the_time():
+    clock = Clock()
+    speed = progress.Speed(ALIKE, clock=clock)
+    speed.resume()
+    timed(clock, speed, [3.0])
+    with speed.saving():
+        clock.now += 1.0
+    speed.resume()
+    assert speed.read()["save_wait"] == 0.25
+    timed(clock, speed, [1.0])
+    assert "save_wait" not in speed.read()
+
+
 def test_stretches_cost_what_they_cost():
     clock = Clock()
     stretches = [progress.Stretch(3, 10, 1.0), progress.Stretch(5, 40, 2.0)]
