@@ -6,9 +6,10 @@
 
 Every Chinese character is a word piece of its own, so words come from a segmenter:
 jieba here, or `--config.text.segmenter=corpus` for a corpus that has them. Sizes: tiny,
-mini, small, medium, base, large. Option: `phase=2` (512 tokens). Cui et al. 2019 train
-100,000 steps of 2,560 rows of 128 tokens, then 100,000 of 384 rows of 512 tokens, with
-LAMB; this is AdamW. Not run at full length here.
+mini, small, medium, base, large. Options: `phase=2` (512 tokens), and `fast`, which is
+that of configs/pretrain.py. Cui et al. 2019 train 100,000 steps of 2,560 rows of 128
+tokens, then 100,000 of 384 rows of 512 tokens, with LAMB; this is AdamW. Not run at
+full length here.
 """
 
 from bert_jax.settings import configuration
@@ -18,10 +19,10 @@ SIZES = ("tiny", "mini", "small", "medium", "base", "large")
 
 def get_config(options: str = "base"):
     size, *rest = options.split(",")
-    if size not in SIZES or set(rest) - {"phase=2"}:
+    if size not in SIZES or set(rest) - {"phase=2", "fast"}:
         raise ValueError(
             f"configs/pretrain_zh.py:{options}: write a size of {', '.join(SIZES)}, "
-            "and ,phase=2 after it if wanted"
+            "and after commas, if wanted, phase=2 and fast"
         )
     config = configuration.default()
     config.model.size = size
@@ -32,6 +33,9 @@ def get_config(options: str = "base"):
     config.run.dtype = "bfloat16"
     config.run.batch_size = 2_560
     config.run.num_train_steps = 100_000
+    if "fast" in rest:
+        config.model.attention_probs_dropout_prob = 0.0
+        config.run.unroll = -1
     if "phase=2" in rest:
         config.data.max_seq_length = 512
         config.data.max_predictions_per_seq = 80

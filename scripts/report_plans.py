@@ -148,9 +148,12 @@ def _pod_table(found: dict[str, Any]) -> str:
     header += ["compute ms", "move ms", "move/compute", "talk ms", "MFU", "bound by"]
     rows = [header]
     for case in pods():
-        if (x := found.get(case.name)) is None or x["refusal"]:
+        if (x := found.get(case.name)) is None:
             continue
         cells = [case.size, str(case.length), case.topology, case.axis, case.recipe]
+        if x["refusal"]:
+            rows.append([*cells, *[""] * 8, "does not fit"])
+            continue
         cells += [f"{x['peak_bytes'] / 2**30:.2f}", f"{x['flops'] / 1e12:.2f}"]
         cells += [f"{x['main_bytes'] / 1e9:.1f}", *_milliseconds(x)]
         cells.insert(-1, f"{x['memory'] / x['compute']:.2f}")

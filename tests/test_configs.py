@@ -23,11 +23,14 @@ NAMES = [
     "pretrain:base,both",
     "pretrain:large,lamb",
     "pretrain:large,phase=2,lamb",
+    "pretrain:base,both,fast",
+    "pretrain:large,phase=2,lamb,fast",
     "pretrain_modern:tiny",
     "pretrain_modern:base",
     "pretrain_modern:large",
     *(f"pretrain_zh:{size}" for size in SIZES),
     "pretrain_zh:base,phase=2",
+    "pretrain_zh:base,phase=2,fast",
 ]
 # Those of fine-tuning, which test_suite.py and the tests of fine-tuning parse.
 OTHERS = {"clue", "demo_finetune", "finetune", "glue"}
@@ -75,11 +78,19 @@ def test_the_docstring_is_the_command(name):
 @pytest.mark.parametrize(
     "name",
     ["pretrain:huge", "pretrain:base,phase=3", "pretrain:base,both,lamb"]
-    + ["pretrain_modern:huge"],
+    + ["pretrain:base,quick", "pretrain_zh:base,both", "pretrain_modern:huge"],
 )
 def test_an_unknown_option_says_what_to_write(name):
     with pytest.raises(ValueError, match="write a size of tiny"):
         _config(name)
+
+
+@pytest.mark.parametrize("recipe", ["pretrain", "pretrain_zh"])
+def test_the_fast_recipe_differs_in_two_settings(recipe):
+    plain = _config(f"{recipe}:base,phase=2")
+    plain.model.attention_probs_dropout_prob = 0.0
+    plain.run.unroll = -1
+    assert _config(f"{recipe}:base,phase=2,fast") == plain
 
 
 @pytest.mark.parametrize("size", ["base", "large"])
