@@ -70,6 +70,17 @@ def test_gradients_are_summed_over_the_devices():
     assert sum(x.bytes for x in sums) == pytest.approx(whole, rel=0.001)
 
 
+def test_fsdp_gathers_parameters_once_and_moves_no_activations():
+    settings = small_programs.settings(
+        mesh__data=1, mesh__fsdp=8, run__batch_size=64, model__num_hidden_layers=3
+    )
+    layout = program.lay_out(settings, HERE, for_compiling=True)
+    talk = program.compile_step(layout, 24).talk
+    assert {x.kind for x in talk} == {"all-reduce", "all-gather"}
+    gathered = sum(x.bytes for x in talk if x.kind == "all-gather")
+    assert 0.9 < gathered / (4 * layout.num_params) < 1.2
+
+
 def test_shapes_are_those_of_real_batches(tmp_path):
     """What the store gives to a run has the keys, types and shapes of the plan."""
     corpus = tiny_run.write_corpus(tmp_path / "text.txt")
