@@ -59,28 +59,34 @@ def batches(
         made = _from_tfdata(batch_at, steps, prefetch, _tensorflow())
     else:
         made = _from_threads(batch_at, steps, prefetch)
-    return _placed(made, place, prefetch)
+    return _placed(made, place, prefetch, num_steps)
 
 
 def _placed(
     made: Generator[Batch, None, None],
     place: Callable[[Batch], Placed],
     prefetch: int,
+    left: int,
 ) -> Generator[Placed, None, None]:
-    """Yields placed batches, with up to `prefetch` of them placed at a time."""
+    """Yields placed batches, with up to `prefetch` of them placed at a time.
+
+    What makes them is ended when all have been yielded, and not when the last one was
+    made: TensorFlow may take seconds to end, while the devices wait for batches.
+    """
     ahead: collections.deque[Placed] = collections.deque()
     end: Exception | None = None
     with contextlib.closing(made):
         while True:
-            while end is None and len(ahead) < prefetch:
+            while end is None and left and len(ahead) < prefetch:
                 try:
                     ahead.append(place(next(made)))
+                    left -= 1
                 except Exception as error:  # Waits until the good ones are out.
                     end = error
             if not ahead:
                 break
             yield ahead.popleft()
-    if end is not None and not isinstance(end, StopIteration):
+    if end is not None:
         raise end
 
 

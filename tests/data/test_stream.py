@@ -144,6 +144,23 @@ def test_closing_stops_what_runs_ahead(loader):
         next(batches)
 
 
+def test_what_makes_batches_ends_after_the_last_one_is_out(monkeypatch):
+    ended = []
+
+    def made(batch_at, steps, prefetch):
+        try:
+            yield from map(batch_at, steps)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(stream, "_from_threads", made)
+    batches = stream.batches(batch_at, 0, 3, loader="thread", place=dict)
+    assert steps_of([next(batches) for _ in range(3)]) == [0, 1, 2]
+    assert not ended
+    assert list(batches) == []
+    assert ended
+
+
 def test_bad_arguments_are_refused_before_anything_runs():
     with pytest.raises(errors.InputError, match="'grain'.*'tfdata', 'thread'"):
         stream.batches(batch_at, 0, 1, loader="grain", place=dict)
