@@ -264,16 +264,16 @@ class Bert(nn.Module):
         return self.embeddings.word_embeddings.whole()
 
     def _stack(self):
-        layer = EncoderLayer
+        layer, groups = EncoderLayer, self.config.num_groups
+        length = self.config.num_hidden_layers // groups
         if self.execution.remat != "none":
             policy = REMAT_POLICIES[self.execution.remat]
-            layer = nn.remat(layer, policy=policy, prevent_cse=False)
-        groups = self.config.num_groups
-        if groups != self.config.num_hidden_layers:
-            length = self.config.num_hidden_layers // groups
-            unroll = self._unroll(length)
+            # A loop alone keeps the compiler from undoing it.
+            looped = any(self._unroll(number) < number for number in (groups, length))
+            layer = nn.remat(layer, policy=policy, prevent_cse=not looped)
+        if length > 1:
             layer = functools.partial(
-                SharedLayers, layer=layer, length=length, unroll=unroll
+                SharedLayers, layer=layer, length=length, unroll=self._unroll(length)
             )
         return nn.scan(
             layer,

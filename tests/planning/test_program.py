@@ -61,6 +61,12 @@ def test_the_formula_of_memory_is_that_of_the_program_within_a_factor_of_two():
         assert compiled.arguments_bytes == pytest.approx(state + batch, rel=0.001)
 
 
+def test_what_is_recomputed_is_computed_again_in_a_loop_and_unrolled():
+    for unroll in (1, -1):
+        work = [_compiled(unroll, remat)[1].cost.flops for remat in ("none", "full")]
+        assert 1.2 < work[1] / work[0] < 4 / 3, unroll
+
+
 def test_gradients_are_summed_over_the_devices():
     layout, compiled = _compiled(1)
     sums = [x for x in compiled.talk if (x.kind, x.group) == ("all-reduce", 8)]
