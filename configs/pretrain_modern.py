@@ -12,12 +12,11 @@ in all in place of 1.7 trillion. Rows may be longer later, up to
 model.max_position_embeddings. The export is a `modernbert` of transformers. Not run at
 full length here.
 
-The script measures what each line does to the time of a step. On one CPU core beside
-other work (tiny, 2 rows of 256 tokens) a token takes 1.17 times as long with biases,
-1.11 with dropout 0.1, 1.07 with next sentences and 1.05 with BERT's layers; 0.87 with
-rows of 64, 0.91 with whole rows of one text and 0.93 with 15 % masked. AdamW, float32
-and far layers alone are within the noise of 0.05: on CPUs near layers compute all pairs
-of tokens, too.
+The script measures what each line does to the time of a step. On two CPU cores (tiny, 2
+rows of 256 tokens) a token takes 1.09 times as long with biases and 1.06 with dropout
+0.1; 0.82 with rows of 64, 0.85 in float32, 0.92 with 15 % masked and 0.94 with whole
+rows of one text. The rest is within the noise of 0.05: on CPUs near layers compute all
+pairs of tokens, too (docs/performance.md).
 """
 
 from bert_jax.settings import configuration

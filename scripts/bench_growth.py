@@ -180,12 +180,15 @@ def _draw(rows: Rows, path: Path) -> None:
     first, *others = rows[0]
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     along = [row[first] for row in rows]
-    for name in others:
+    for name in (x for x in others if not x.startswith("of ")):
         values = [row[name] for row in rows]
         axes.plot(along, [x / values[0] for x in values], marker="o", label=name)
     axes.set(xlabel=first, ylabel=f"times that of {first} = {along[0]:,g}")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
+    axes.set_xticks(along, [f"{x:,.0f}" for x in along])
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

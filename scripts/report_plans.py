@@ -189,14 +189,15 @@ def _draw(found: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    axes.set_xscale("log", base=2)
     for axis in ("data", "fsdp"):
         seen = [found[c.name] for c in slices() if c.axis == axis and c.name in found]
         chips = [x["chips"] for x in seen]
         rates = [x["tokens"] / _seconds(x) / 1000 for x in seen]
         axes.plot(chips, rates, marker="o", label=f"mesh.{axis}=-1")
+        axes.set_xticks(chips, [str(number) for number in chips])
     axes.set(xlabel="TPU v5e chips", ylabel="thousand tokens/s a chip, at most")
-    axes.set_xscale("log", base=2)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
