@@ -13,11 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 LARGE = f"--config={ROOT}/configs/pretrain.py:large"
 
 
-def test_the_last_two_lines_are_the_verdict(monkeypatch, capfd):
-    arguments = (LARGE, "--topology=h100:8", "--config.run.batch_size=1024")
+@pytest.mark.parametrize(("rows", "bound"), [(1024, "compute"), (64, "memory")])
+def test_the_last_two_lines_are_the_verdict(monkeypatch, capfd, rows, bound):
+    arguments = (LARGE, "--topology=h100:8", f"--config.run.batch_size={rows}")
     done = command_line.in_process(monkeypatch, capfd, "plan", *arguments)
     assert done.code == 0, done.err
-    assert done.out.splitlines()[-2:] == ["fits: yes", "bound by: memory"]
+    assert done.out.splitlines()[-2:] == ["fits: yes", f"bound by: {bound}"]
     assert "24 layers of width 1024, 336,297,858 parameters" in done.out
 
 
