@@ -4,11 +4,13 @@ Flags are defined when a command runs, not when its module is imported, so that 
 command can use the library part of another.
 """
 
+import dataclasses
 import io
 import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -18,6 +20,7 @@ from ml_collections import config_flags
 
 from bert_jax import errors
 from bert_jax.settings import config_file
+from bert_jax.training import processes
 
 _INTERRUPTED, _READER_GONE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells do
 
@@ -39,8 +42,11 @@ def run(main: Callable[[list[str]], None]) -> None:
         absl_logging.set_verbosity(absl_logging.WARNING)
         plain = logging.Formatter("%(levelname)s: %(message)s")
         absl_logging.get_absl_handler().setFormatter(plain)
+        if "coordinator" in flags.FLAGS:
+            processes.start(_processes_of_flags())
         main(argv)
         sys.stdout.flush()  # a full disk or a reader that has gone shows here
+        processes.leave()
 
     try:
         app.run(quiet, flags_parser=_parse_flags)
@@ -48,16 +54,21 @@ def run(main: Callable[[list[str]], None]) -> None:
         _fail(error)
     except KeyboardInterrupt:
         say("interrupted: nothing unfinished is kept, the same command starts again")
-        sys.exit(_INTERRUPTED)
+        processes.end(_INTERRUPTED)
     except BrokenPipeError:  # `command | head` is no error
         _forget_output()
-        sys.exit(_READER_GONE)
+        processes.end(_READER_GONE)
     except OSError as error:
         _fail(_of_system(error))
     except Exception as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) and type(error) is not MemoryError:
-            raise
-        _fail(_out_of_memory(error))
+        if "RESOURCE_EXHAUSTED" in str(error) or type(error) is MemoryError:
+            _fail(_out_of_memory(error))
+        if processes.is_of_peer(error):
+            _fail(processes.of_peer(error))
+        if processes.count() > 1:
+            traceback.print_exc()
+            _fail(errors.BertJaxError("this is a mistake of the program: see above"))
+        raise
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -102,7 +113,8 @@ def _fail(error: errors.BertJaxError) -> NoReturn:
     """Ends the process with the message and the code of an error."""
     _forget_output()
     print(f"error: {error}", file=sys.stderr)
-    sys.exit(error.exit_code)
+    processes.report_failure(error)
+    processes.end(error.exit_code)
 
 
 def _forget_output() -> None:
@@ -140,6 +152,38 @@ def define_config() -> None:
     show_in_help("config")
 
 
+def define_processes() -> None:
+    """Defines the flags of a command that several processes may run together."""
+    default = processes.Flags()
+    flags.DEFINE_string(
+        "cluster",
+        default.cluster,
+        "What tells the processes of a run of each other: "
+        f"{', '.join(processes.CLUSTERS)}. auto asks a TPU pod, Slurm, Open MPI or "
+        "JAX_COORDINATOR_ADDRESS, where there is one.",
+    )
+    flags.DEFINE_string(
+        "coordinator",
+        default.coordinator,
+        "HOST:PORT of process 0, where no cluster tells it; goes with --num_processes "
+        "and --process_id.",
+    )
+    flags.DEFINE_integer("num_processes", default.num_processes, "How many there are.")
+    flags.DEFINE_integer("process_id", default.process_id, "The number of this one.")
+    flags.DEFINE_integer(
+        "heartbeat_seconds",
+        default.heartbeat_seconds,
+        "A process that is silent for so long is lost, and the others end.",
+        lower_bound=1,
+    )
+
+
+def _processes_of_flags() -> processes.Flags:
+    names = (field.name for field in dataclasses.fields(processes.Flags))
+    given: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}
+    return processes.Flags(**given)
+
+
 def show_in_help(*names: str) -> None:
     """Lists flags that another module than the one that was started has defined."""
     for name in names:
@@ -163,5 +207,6 @@ def required(name: str, value: Any, example: str) -> Any:
 
 
 def say(message: str) -> None:
-    """Tells the user on stderr what happens now."""
-    print(message, file=sys.stderr, flush=True)
+    """Tells the user on stderr what happens now; one of several processes does."""
+    if processes.is_first():
+        print(message, file=sys.stderr, flush=True)

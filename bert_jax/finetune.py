@@ -28,7 +28,16 @@ from bert_jax.model import attention_plan
 from bert_jax.prediction import task_predictor
 from bert_jax.reporting import score_report
 from bert_jax.settings import finetuning_configuration
-from bert_jax.training import checkpoint, loop, state, writer
+from bert_jax.training import (
+    checkpoint,
+    example_log,
+    loop,
+    processes,
+    signals,
+    state,
+    writer,
+)
+from bert_jax.training import standing as standings
 
 _EXAMPLE = (
     "python -m bert_jax.finetune --config=configs/finetune.py:sst2 "
@@ -44,9 +53,12 @@ FREE_KEYS = (
     "run.eval_batch_size",
     "run.keep_checkpoints",
     "run.log_every_steps",
+    "run.log_examples",
+    "run.max_bad_steps",
     "run.remat",
     "run.save_every_steps",
     "run.unroll",
+    "run.watchdog_seconds",
 )
 
 
@@ -79,7 +91,8 @@ def train(
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
     settings = finetuning_configuration.parse(config)
-    return _run(settings, Path(workdir), allow_changed_config)
+    with signals.stopping():
+        return _run(settings, Path(workdir), allow_changed_config)
 
 
 def _run(
@@ -88,6 +101,8 @@ def _run(
     allow_changed_config: bool,
 ) -> Finetuned:
     """Does what `train` does, for settings that are parsed."""
+    tree = finetuning_configuration.to_dict(settings)
+    processes.agree(json.dumps(tree), "the config")
     run = assembly.assemble(settings, workdir)
     workdirs.prepare(workdir)
     _record(run, workdir, allow_changed_config)
@@ -126,9 +141,11 @@ def _train(run: assembly.FinetuningRun, workdir: Path) -> None:
     with checkpoint.Checkpoints(
         workdir / workdirs.CHECKPOINTS, keep=settings.run.keep_checkpoints
     ) as checkpoints:
-        begin, meta = _start(run, checkpoints, shapes, transformation)
+        begin, standing, best = _start(run, checkpoints, shapes, transformation)
         start_step = int(begin.step)
-        if start_step >= steps or meta["best"]["ended"]:
+        processes.agree(str(start_step), f"the newest checkpoint in {workdir}")
+        again = standing.callbacks_due
+        if (start_step >= steps and not again) or best["ended"]:
             commands.say(f"this run is finished: step {start_step} of {steps}")
             return
         train_step = state.make_train_step(
@@ -144,27 +161,32 @@ def _train(run: assembly.FinetuningRun, workdir: Path) -> None:
             adversarial=run.adversarial(),
         )
         dev = run.dev_of(rows)
-        with writer.Writer(workdir, start_step=start_step) as log:
-            keeper = _Keeper(run, dev, workdir, log, meta["best"])
+        save_every_steps = run.interval(settings.run.save_every_steps, rows)
+        eval_every_steps = run.interval(settings.run.eval_every_steps, rows)
+        with (
+            writer.Writer(workdir, start_step=start_step, evaluates_again=again) as log,
+            example_log.ExampleLog(
+                workdir, start_step=start_step, is_on=settings.run.log_examples
+            ) as examples,
+        ):
+            keeper = _Keeper(run, dev, workdir, log, best)
             loop.run(
                 train_step,
                 begin,
-                run.batches(rows, start_step, steps),
+                run.batches(rows, start_step, steps, examples),
                 start_step=start_step,
-                num_train_steps=steps,
-                log_every_steps=settings.run.log_every_steps,
+                limits=settings.run.limits(steps, save_every_steps),
                 log=log.write,
-                save_every_steps=run.interval(settings.run.save_every_steps, rows),
-                save=lambda step, now, means: checkpoints.save(
-                    step, now, {"interval": means, "best": keeper.record}
+                tell=log.tell,
+                save=lambda step, now, standing: checkpoints.save(
+                    step,
+                    now,
+                    {"standing": standing.to_json(), "best": keeper.record},
                 ),
-                callbacks=[
-                    loop.Callback(
-                        run.interval(settings.run.eval_every_steps, rows), keeper
-                    )
-                ],
+                callbacks=[loop.Callback(eval_every_steps, keeper)],
                 speed=run.speed(rows),
-                interval=meta["interval"],
+                standing=standing,
+                names_at=rows.names_at,
             )
 
 
@@ -173,15 +195,19 @@ def _start(
     checkpoints: checkpoint.Checkpoints,
     shapes: state.TrainState,
     transformation: Any,
-) -> tuple[state.TrainState, dict[str, Any]]:
-    """Resumes this workdir, or begins with the given weights and a fresh head."""
+) -> tuple[state.TrainState, standings.Standing, dict[str, Any]]:
+    """Resumes this workdir, or begins with the given weights and a fresh head.
+
+    Also returns what is known of the best model so far.
+    """
     resumed = checkpoints.restore_latest(shapes)
     if resumed is not None:
-        commands.say(f"resuming after step {int(resumed[0].step)}")
-        return resumed
+        begin, meta = resumed
+        commands.say(f"resuming after step {int(begin.step)}")
+        return begin, standings.from_meta(meta), meta["best"]
     params = run.parameters(shapes.params, run.settings.run.seed)
     begin = state.from_params(params, shapes, transformation)
-    return begin, {"interval": {}, "best": _NONE_YET}
+    return begin, standings.Standing(), _NONE_YET
 
 
 _NONE_YET = {"value": None, "step": 0, "without_better": 0, "ended": False}
@@ -215,7 +241,7 @@ class _Keeper:
         if better:
             self.record |= {"value": value, "step": step, "without_better": 0}
             made = self._run.folder(params, scores.metrics)
-            if jax.process_index() == 0:
+            if processes.is_first():
                 task_folders.write_best(self._workdir, step, made)
         else:
             self.record["without_better"] += 1
@@ -257,6 +283,7 @@ def _plan(
 
 def _finish(run: assembly.FinetuningRun, workdir: Path) -> Finetuned:
     """Scores the best model, writes what it predicts, and returns the metrics."""
+    processes.wait_for_all()  # the first one writes it
     folder = task_folders.best(workdir)
     if folder is None:
         raise errors.CheckpointError(
@@ -277,7 +304,7 @@ def _finish(run: assembly.FinetuningRun, workdir: Path) -> Finetuned:
                 best.params, split.examples, split.table
             )
             metrics |= {f"{split.name}/{n}": x for n, x in scores.metrics.items()}
-            if jax.process_index() == 0:
+            if processes.is_first():
                 about = {"model": str(folder), "data": split.name}
                 score_report.write(scores, workdir / "eval", split.name, about)
                 _write_predictions(workdir, split.name, predictions)
@@ -285,7 +312,7 @@ def _finish(run: assembly.FinetuningRun, workdir: Path) -> Finetuned:
     compared = baselines.compare(
         run, metrics, workdir, lambda alone, place: _run(alone, place, False).metrics
     )
-    if compared and jax.process_index() == 0:
+    if compared and processes.is_first():
         print(f"\n{compared}")
     return Finetuned(metrics, folder)
 
@@ -293,7 +320,7 @@ def _finish(run: assembly.FinetuningRun, workdir: Path) -> Finetuned:
 def _finish_sweep(made: sweeps.Sweep, workdir: Path) -> Finetuned:
     """Prints the table of a sweep, and scores its best model as that of a run."""
     best = task_folders.best(workdir)
-    if best is not None and jax.process_index() == 0:
+    if best is not None and processes.is_first():
         name = task_setup.kept_by(made.run.settings, task_folders.read(best).metrics)
         made.write(name)
         print(f"\n{made.table(name)}")
@@ -318,7 +345,7 @@ def main(argv: list[str]) -> None:
     config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
     workdir = commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE)
     made = train(config, workdir, allow_changed_config=flags.FLAGS.allow_changed_config)
-    if jax.process_index() == 0:
+    if processes.is_first():
         print(f"\nbest model   {made.folder}")
         print(f"scores       {Path(workdir) / 'eval'}")
         print(f"predictions  {Path(workdir) / 'predictions'}")
@@ -327,6 +354,7 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     commands.define_config()
+    commands.define_processes()
     flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.")
     flags.DEFINE_bool(
         "allow_changed_config",

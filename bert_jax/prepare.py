@@ -13,7 +13,7 @@ from typing import cast
 
 from absl import flags
 
-from bert_jax import commands, errors
+from bert_jax import commands, errors, faults
 from bert_jax.data import corpus, finished_folder, manifest, sources, store_build
 from bert_jax.exchange import initial_weights
 from bert_jax.settings import configuration
@@ -100,14 +100,17 @@ def _tokenizer(
     documents = corpus.training_documents(places, data.held_out_fraction)
     sentences = (sentence for document in documents for sentence in document.sentences)
     commands.say(f"learning a vocabulary of at most {text.vocab_size} pieces")
+    faults.point("vocabulary/before")
     with tempfile.TemporaryDirectory() as scratch:
-        return vocabulary.learn(
+        learned = vocabulary.learn(
             sentences,
             kind=cast(vocabulary.Kind, text.tokenizer),  # checked by TextConfig
             vocab_size=text.vocab_size,
             lowercase=text.lowercase,
             folder=Path(scratch),
         )
+    faults.point("vocabulary/learned")
+    return learned
 
 
 def describe(built: manifest.Manifest) -> str:

@@ -6,6 +6,7 @@ The same command again resumes, or says that the run is finished.
 """
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,21 @@ import jax
 from absl import flags
 
 from bert_jax import commands, experiments, prepare, report, workdirs
+from bert_jax.data import manifest, stream
 from bert_jax.data import phases as phase_rows
-from bert_jax.data import stream
 from bert_jax.exchange import initial_weights
 from bert_jax.settings import configuration
 from bert_jax.tasks import heldout
-from bert_jax.training import checkpoint, loop, state, writer
+from bert_jax.training import (
+    checkpoint,
+    example_log,
+    loop,
+    processes,
+    signals,
+    standing,
+    state,
+    writer,
+)
 
 _EXAMPLE = "python -m bert_jax.pretrain --config=configs/demo.py --workdir=runs/demo"
 
@@ -48,13 +58,24 @@ def train(
     Raises:
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
-    settings, workdir = configuration.parse(config), Path(workdir)
+    with signals.stopping():
+        return _run(configuration.parse(config), Path(workdir), allow_changed_config)
+
+
+def _run(
+    settings: configuration.PretrainingConfig, workdir: Path, allow_changed: bool
+) -> Trained:
+    """Does what `train` does, for settings that are parsed."""
+    processes.agree(json.dumps(configuration.to_dict(settings)), "the config")
     store_folder = workdirs.store_of(settings, workdir)
     resolved = initial_weights.resolve(settings, workdir, store_folder)
     experiments.check(resolved)
     workdirs.prepare(workdir)
     commands.say(f"store: {store_folder}")
-    built = prepare.ensure(resolved.text, settings.data, store_folder)
+    built = processes.first_then_all(
+        lambda: prepare.ensure(resolved.text, settings.data, store_folder)
+    )
+    processes.agree(manifest.to_json(built), f"the store {store_folder}")
     commands.say(prepare.describe(built))
     experiment = experiments.assemble(resolved, store_folder)
     workdirs.record(
@@ -62,7 +83,7 @@ def train(
         settings,
         experiment.bert,
         experiment.tokenizer,
-        allow_changed=allow_changed_config,
+        allow_changed=allow_changed,
     )
     return _train(experiment, workdir)
 
@@ -80,53 +101,67 @@ def _train(experiment: experiments.Experiment, workdir: Path) -> Trained:
     with checkpoint.Checkpoints(
         workdir / workdirs.CHECKPOINTS, keep=settings.run.keep_checkpoints
     ) as checkpoints:
-        begin, interval = _start(
+        begin, standing = _start(
             experiment, checkpoints, shapes, transformation, workdir
         )
         start_step = int(begin.step)
-        if start_step >= steps:
+        processes.agree(str(start_step), f"the newest checkpoint in {workdir}")
+        if start_step >= steps and not standing.callbacks_due:
             commands.say(f"this run is finished: step {start_step} of {steps}")
             return Trained(begin, held_out.metrics(begin.params), workdir)
         train_step = experiments.make_train_step(
             settings.run, task, shapes, transformation, schedule
         )
-        with writer.Writer(workdir, start_step=start_step) as log:
+        again = standing.callbacks_due
+        with (
+            writer.Writer(workdir, start_step=start_step, evaluates_again=again) as log,
+            example_log.ExampleLog(
+                workdir, start_step=start_step, is_on=settings.run.log_examples
+            ) as examples,
+        ):
             evaluation = _Evaluation(held_out, log)
             end = loop.run(
                 train_step,
                 begin,
-                _batches(experiment, phases, start_step),
+                _batches(experiment, phases, start_step, examples),
                 start_step=start_step,
-                num_train_steps=steps,
-                log_every_steps=settings.run.log_every_steps,
+                limits=settings.run.limits(steps),
                 log=log.write,
-                save_every_steps=settings.run.save_every_steps,
-                save=lambda step, now, means: checkpoints.save(
-                    step, now, {"interval": means}
+                tell=log.tell,
+                save=lambda step, now, standing: checkpoints.save(
+                    step, now, {"standing": standing.to_json()}
                 ),
                 callbacks=[loop.Callback(settings.run.eval_every_steps, evaluation)],
                 speed=experiment.speed(phases),
-                interval=interval,
-                describe_batch=lambda step: report.describe_batch(
-                    phases, step, settings.run
+                standing=standing,
+                names_at=lambda step: phase_rows.at(phases, step).names_at(
+                    step, settings.run.batch_size
                 ),
             )
     return Trained(end, evaluation.metrics, workdir)
 
 
 def _batches(
-    experiment: experiments.Experiment, phases: list[phase_rows.Phase], start_step: int
+    experiment: experiments.Experiment,
+    phases: list[phase_rows.Phase],
+    start_step: int,
+    examples: example_log.ExampleLog,
 ) -> Iterator[Any]:
     """Makes batches ahead of the devices, this process's rows of each."""
     batch_size, local = experiment.settings.run.batch_size, experiment.local_rows
     for phase in phases:
         begin = max(start_step, phase.first_step)
-        yield from stream.batches(
+        placed = stream.batches(
             lambda step, phase=phase: phase.batch_at(step, batch_size, local),
             begin,
             max(0, phase.last_step - begin),
             loader=experiment.settings.data.loader,
-            place=experiment.place,
+            place=examples.placing(experiment.place),
+        )
+        yield from examples.following(
+            placed,
+            begin,
+            lambda step, phase=phase: phase.names_at(step, batch_size, local),
         )
 
 
@@ -150,28 +185,30 @@ def _start(
     shapes: state.TrainState,
     transformation: Any,
     workdir: Path,
-) -> tuple[state.TrainState, dict[str, Any]]:
+) -> tuple[state.TrainState, standing.Standing]:
     """Resumes this workdir; else loads given weights; else draws fresh ones."""
     resumed = checkpoints.restore_latest(shapes)
     if resumed is not None:
         begin, meta = resumed
         commands.say(f"resuming after step {int(begin.step)}")
-        return begin, meta["interval"]
+        return begin, standing.from_meta(meta)
     settings = experiment.settings
-    if settings.init_from != "none":
-        params = initial_weights.read(
-            settings,
-            experiment.bert,
-            experiment.tokenizer,
-            shapes.params,
-            experiment.task.init,
-            workdir,
-        )
-        commands.say(f"weights: {settings.init_from}")
-        return state.from_params(params, shapes, transformation), {}
-    commands.say("weights: fresh (init_from is none)")
-    key = jax.random.key(settings.run.seed)
-    return state.create(experiment.task.init, key, transformation, experiment.mesh), {}
+    if settings.init_from == "none":
+        commands.say("weights: fresh (init_from is none)")
+        key = jax.random.key(settings.run.seed)
+        init = experiment.task.init
+        begin = state.create(init, key, transformation, experiment.mesh)
+        return begin, standing.Standing()
+    commands.say(f"weights: {settings.init_from}")
+    params = initial_weights.read(
+        settings,
+        experiment.bert,
+        experiment.tokenizer,
+        shapes.params,
+        experiment.task.init,
+        workdir,
+    )
+    return state.from_params(params, shapes, transformation), standing.Standing()
 
 
 def main(argv: list[str]) -> None:
@@ -182,12 +219,14 @@ def main(argv: list[str]) -> None:
     trained = train(
         config, workdir, allow_changed_config=flags.FLAGS.allow_changed_config
     )
-    if jax.process_index() == 0:
-        print(report.final(trained.workdir, trained.metrics))
+    text = report.final(trained.workdir, trained.metrics)  # all read the checkpoint
+    if processes.is_first():
+        print(text)
 
 
 if __name__ == "__main__":
     commands.define_config()
+    commands.define_processes()
     flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.")
     flags.DEFINE_bool(
         "allow_changed_config",

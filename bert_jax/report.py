@@ -10,7 +10,7 @@ from bert_jax import loading, workdirs
 from bert_jax.data import instances, phases, store
 from bert_jax.model import attention_plan
 from bert_jax.model import config as model_config
-from bert_jax.settings import configuration, run_groups
+from bert_jax.settings import configuration
 from bert_jax.tasks import heldout
 from bert_jax.training import state, writer
 
@@ -63,20 +63,6 @@ def _phase(phase: phases.Phase, batch_size: int) -> str:
         f"{epochs:.1f} epochs of {rows.num_rows:,} rows\n"
         f"rows: {_filled(rows)}{rows.num_long_sentences:,} sentences are longer than a "
         "row and are seen in parts"
-    )
-
-
-def describe_batch(
-    of_run: list[phases.Phase], step: int, run: run_groups.RunConfig
-) -> str:
-    """Returns which rows of which epoch the batch of a step holds."""
-    phase = phases.at(of_run, step)
-    first = (step - phase.first_step) * run.batch_size
-    epoch, place = divmod(first, phase.rows.num_rows)
-    of_phase = f" of rows of {phase.length} tokens" if len(of_run) > 1 else ""
-    return (
-        f"batch_at({step}): rows {place} to {place + run.batch_size - 1} of epoch "
-        f"{epoch}{of_phase}"
     )
 
 

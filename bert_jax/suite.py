@@ -17,7 +17,6 @@ run again.
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
 
 from bert_jax import commands, errors, finetune, json_file, workdirs
@@ -27,6 +26,7 @@ from bert_jax.formats import whole_file
 from bert_jax.prediction import prediction_files, task_predictor
 from bert_jax.settings import finetuning_configuration
 from bert_jax.suites import suite_configuration, suite_data, suite_table
+from bert_jax.training import processes
 
 _EXAMPLE = (
     "python -m bert_jax.suite --config=configs/glue.py --config.init_from=FOLDER "
@@ -60,9 +60,9 @@ def run(config: Any, workdir: str | Path) -> dict[str, suite_table.Result]:
     for number, task in enumerate(pending, start=1):
         commands.say(f"\n{task.name}, {number} of {len(pending)}")
         results[task.name] = _train(plan, located[task.name], workdir)
-        if jax.process_index() == 0:
+        if processes.is_first():
             suite_table.write(workdir, plan.suite, results)
-    if jax.process_index() == 0:
+    if processes.is_first():
         suite_table.write(workdir, plan.suite, results)
     return results
 
@@ -108,7 +108,7 @@ def _train(
     chosen = suite_table.best_rate(runs, task.scores[0].metric)
     result = suite_table.Result(plan.recipe(task), chosen)
     _submit(plan.suite, located, workdir)
-    if jax.process_index() == 0:
+    if processes.is_first():
         suite_table.write_result(folder, result)
     return result
 
@@ -133,7 +133,7 @@ def _submit(
     for output, request in located.tests.items():
         said = map(numbered, model.stream(read_examples.iterate(request)))
         lines = prediction_files.lines(form, model.kind, said)
-        if jax.process_index():  # takes part in predicting, and writes nothing
+        if not processes.is_first():  # takes part in predicting, and writes nothing
             for _ in lines:
                 pass
             continue
@@ -151,7 +151,7 @@ def main(argv: list[str]) -> None:
     config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
     workdir = Path(commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE))
     results = run(config, workdir)
-    if jax.process_index() == 0:
+    if processes.is_first():
         print(f"\n{suite_table.text(config.suite, results)}")
         print(f"\ntable        {workdir / suite_table.MARKDOWN}")
         print(f"all digits   {workdir / suite_table.JSON}")
@@ -159,5 +159,6 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     commands.define_config()
+    commands.define_processes()
     flags.DEFINE_string("workdir", None, "Folder of the suite; made if it is missing.")
     commands.run(main)

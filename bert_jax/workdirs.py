@@ -27,7 +27,12 @@ STORE = "store"
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "init": dataclasses.asdict(configuration.InitConfig()),
     "data": {"pack": False, "first_seq_length": 0, "first_steps_share": 0.9},
-    "run": {"attention": "xla"},
+    "run": {
+        "attention": "xla",
+        "log_examples": False,
+        "max_bad_steps": 0,
+        "watchdog_seconds": 600,
+    },
 }
 # Keys that may change between a run and its resumption: they change no result, or, as
 # the mesh and the compiled loop do, only the order of sums.
@@ -42,9 +47,12 @@ FREE_KEYS = (
     "run.eval_every_steps",
     "run.keep_checkpoints",
     "run.log_every_steps",
+    "run.log_examples",
+    "run.max_bad_steps",
     "run.remat",
     "run.save_every_steps",
     "run.unroll",
+    "run.watchdog_seconds",
 )
 
 

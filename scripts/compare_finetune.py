@@ -77,7 +77,7 @@ class Ours:
         batches = run.batches(run.rows(seed), 0, steps)
         for number, batch in enumerate(batches):
             now, metrics = self.step(now, batch, jnp.int32(seed))
-            if not metrics["finite"]:
+            if not metrics["finite"].all():
                 raise errors.NotFiniteError(f"step {number + 1} is not finite")
         dev = run.dev
         return self.predictor.predictions(run.scored(now), dev.examples, dev.table)

@@ -179,12 +179,16 @@ def test_ours_is_what_the_command_trains(place):
     run = _assembled(config)
     said = compare_finetune.ours(run, 11).predictions(0)
     metrics = run.task.score(run.dev.examples, said).metrics
-    assert {f"dev/{name}": x for name, x in metrics.items()} == made.metrics
+    # Two programs, as the seed of one is a constant: rounding may differ.
+    found = {f"dev/{name}": x for name, x in metrics.items()}
+    assert found == pytest.approx(made.metrics, rel=1e-4)
 
 
 def test_a_loss_that_is_not_finite_is_an_error(place):
     made = compare_finetune.ours(_assembled(_settings(place, "classification")), 2)
-    broken = dataclasses.replace(made, step=lambda now, *_: (now, {"finite": False}))
+    broken = dataclasses.replace(
+        made, step=lambda now, *_: (now, {"finite": np.array([False])})
+    )
     with pytest.raises(errors.NotFiniteError, match="step 1"):
         broken.predictions(0)
 

@@ -257,7 +257,12 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_state(
     monkeypatch.setattr(experiments.Experiment, "place", with_poison)
     with pytest.raises(errors.NotFiniteError) as caught:
         pretrain.train(tiny_run.config(corpus), tmp_path)
-    assert "step 5 (batch_at(4): rows" in str(caught.value)
+    message = str(caught.value)
+    assert "step 5 is not finite: the loss is nan" in message
+    (event,) = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
+    assert (event["step"], event["event"], event["loss"]) == (5, "not_finite", None)
+    assert len(event["examples"]) == 8
+    assert f"Its examples are {', '.join(event['examples'])}." in message
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["3"]
     assert max(_losses(tmp_path)) == 4
 

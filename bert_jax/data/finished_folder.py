@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from bert_jax import errors
+from bert_jax import errors, faults
 
 
 @contextlib.contextmanager
@@ -31,6 +31,7 @@ def building(folder: Path) -> Iterator[Path]:
                 _empty(unfinished)
                 yield unfinished
                 os.replace(unfinished, folder)
+                faults.point("store/renamed")
                 _sync(folder.parent)
             except BaseException:
                 shutil.rmtree(unfinished, ignore_errors=True)

@@ -121,11 +121,41 @@ class Instances:
         Returns:
           the arrays of DESIGN.md's table, of shape [rows, max_seq_length] or [rows, S].
         """
+        epochs, numbers = self._order(step, batch_size, rows)
+        return self._assemble(epochs, numbers, np.arange(len(numbers)), len(numbers))
+
+    def names_at(
+        self, step: int, batch_size: int, rows: slice | np.ndarray | None = None
+    ) -> list[str]:
+        """Returns what is in each row that `batch_at` makes: "EPOCH/INSTANCE".
+
+        An instance is its number in the table of the store, which the seed does not
+        change; of a packed row all are named, as "0/17+4+230".
+        """
+        epochs, numbers = self._order(step, batch_size, rows)
+        row = np.arange(len(numbers))
+        indices = numbers
+        if self._packing is not None:
+            row, _, _, indices = self._packing.sequences(
+                numbers, epochs, self._streams[PLACES]
+            )
+        made = self._mixture.rows_at(indices, epochs[row], self._streams[COPIES])
+        of_rows: list[list[str]] = [[] for _ in numbers]
+        for place, instance in zip(row.tolist(), made.tolist(), strict=True):
+            of_rows[place].append(str(instance))
+        return [
+            f"{epoch}/{'+'.join(names)}"
+            for epoch, names in zip(epochs.tolist(), of_rows, strict=True)
+        ]
+
+    def _order(
+        self, step: int, batch_size: int, rows: slice | np.ndarray | None
+    ) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]:
+        """Returns the epoch and the number of each row of a training batch."""
         positions = _positions(step, batch_size, rows)
         epochs, places = np.divmod(positions, self.num_rows)
         keys = permutation.fold_in(self._streams[ORDER], epochs)
-        numbers = permutation.permute(places, self.num_rows, keys)
-        return self._assemble(epochs, numbers, np.arange(len(numbers)), len(numbers))
+        return epochs, permutation.permute(places, self.num_rows, keys)
 
     def batch_at_in_order(
         self, step: int, batch_size: int, rows: slice | np.ndarray | None = None

@@ -201,6 +201,19 @@ class TrainingRows:
             made[shared_rows.PACKED] = packed[slice(*bounds)]
         return made
 
+    def names_at(self, step: int, local: slice = slice(None)) -> list[str]:
+        """Returns what is in each of the rows of that batch: "EPOCH/EXAMPLE".
+
+        Examples are counted from 0 in the order of the file; a row of nothing is "-".
+        """
+        epoch, place = divmod(step, self.steps_per_epoch)
+        batches, order = self._epoch(epoch)
+        rows = np.full(self.batch_size, -1)
+        taken = batches[order[place]]
+        rows[: len(taken)] = taken
+        examples = np.where(rows < 0, -1, self.table.examples[rows])[local]
+        return [f"{epoch}/{x}" if x >= 0 else "-" for x in examples.tolist()]
+
     @property
     def encoded_rows(self) -> int:
         """The rows of a batch as the encoder sees them."""

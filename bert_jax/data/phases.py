@@ -31,6 +31,12 @@ class Phase:
         """Returns the batch of a step of the run, or some of its rows."""
         return self.rows.batch_at(step - self.first_step, batch_size, rows)
 
+    def names_at(
+        self, step: int, batch_size: int, rows: slice | None = None
+    ) -> list[str]:
+        """Returns what is in the rows of that batch, as `Instances.names_at`."""
+        return self.rows.names_at(step - self.first_step, batch_size, rows)
+
 
 def plan(
     rows_of: RowsOf,

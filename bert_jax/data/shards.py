@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
+from bert_jax import faults
 from bert_jax.data import blocks, store
 from bert_jax.data import manifest as manifests
 
@@ -49,6 +50,7 @@ class SplitWriter:
         self._pending, self._tokens = [], 0
         path = self._folder / f"{self._split}-{len(self.entries):05d}.arrow"
         _write(path, _record_batch(block))
+        faults.point("store/shard")
         self.entries.append(
             manifests.ShardEntry(
                 name=path.name,

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tqdm
 
-from bert_jax import errors
+from bert_jax import errors, faults
 from bert_jax.data import corpus, duplicates, finished_folder, shards, tokenise
 from bert_jax.data import manifest as manifests
 from bert_jax.data import sources as sources_lib
@@ -114,6 +114,7 @@ def build(
     readings = [corpus.Reading(source) for source in sources]
     with finished_folder.building(folder) as unfinished:
         tokenizer.save(unfinished)
+        faults.point("store/tokenizer")
         manifest = _fill(
             unfinished,
             readings,
@@ -124,6 +125,7 @@ def build(
             shard_tokens,
         )
         shards.write_manifest(unfinished, manifest)
+        faults.point("store/manifest")
     if manifest.unknown_share > _UNKNOWN_SHARE_WARNED:
         _log.warning(
             "%.1f %% of the tokens of %s are unknown to its vocabulary.",

@@ -212,7 +212,7 @@ def _workdir(path: Path, choice: formats_weights.Choice) -> Folder:
     model = heads.BertForPreTraining(
         bert, encoder.Execution(), settings.data.objective != "full_sentences"
     )
-    one = sharding.replicated(sharding.make_mesh(1, 1, 1))
+    one = sharding.replicated(sharding.one_device())
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
         nn.unbox(heads.parameter_shapes(model)),

@@ -1,35 +1,31 @@
 """A fine-tuning run, assembled from its settings: data, task, model, optimizer."""
 
-import collections
 import dataclasses
 import functools
-import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from flax import linen as nn
 from jaxtyping import PyTree
 
 from bert_jax import commands, errors, json_file, workdirs
-from bert_jax.data import examples as data_examples
 from bert_jax.data import labelled_rows, stream
 from bert_jax.exchange import initial_weights, task_folders, task_weights
-from bert_jax.finetuning import predictor, splits, task_setup
+from bert_jax.finetuning import class_weights, predictor, splits, task_setup
 from bert_jax.formats import places
 from bert_jax.model import config as model_config
 from bert_jax.model import flops, lora, parts, task_model
-from bert_jax.settings import finetuning_configuration, finetuning_groups
-from bert_jax.tasks import matching, tag_schemes, task
+from bert_jax.settings import finetuning_configuration
+from bert_jax.tasks import matching, task
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import (
     adversarial,
     averages,
     checkpoint,
+    example_log,
     optimizer,
     progress,
     rates,
@@ -212,7 +208,7 @@ class FinetuningRun:
         self, params: PyTree, metrics: dict[str, float]
     ) -> task_folders.TaskFolder:
         """Returns a model as it is kept, from parameters on the devices."""
-        whole = jax.tree.map(np.asarray, jax.device_get(self.full(params)))
+        whole = sharding.whole(self.full(params))
         cut = parts.cut_vocabulary(whole, self.start.bert.vocab_size)
         complete = dataclasses.replace(
             self.settings, model=dataclasses.asdict(self.start.bert)
@@ -223,17 +219,24 @@ class FinetuningRun:
         )
 
     def batches(
-        self, rows: labelled_rows.TrainingRows, start_step: int, num_train_steps: int
+        self,
+        rows: labelled_rows.TrainingRows,
+        start_step: int,
+        num_train_steps: int,
+        examples: example_log.ExampleLog = example_log.OFF,
     ) -> Any:
         """Makes batches ahead of the devices, this process's rows of each."""
         size = self.settings.run.batch_size
         local = sharding.local_rows(size, self.mesh)
-        return stream.batches(
+        placed = stream.batches(
             lambda step: rows.batch_at(step, local),
             start_step,
             num_train_steps - start_step,
             loader=self.settings.data.loader,
-            place=lambda batch: sharding.place(batch, self.mesh, size),
+            place=examples.placing(lambda x: sharding.place(x, self.mesh, size)),
+        )
+        return examples.following(
+            placed, start_step, lambda step: rows.names_at(step, local)
         )
 
     def speed(
@@ -269,7 +272,7 @@ def assemble(settings: Settings, workdir: Path) -> FinetuningRun:
         learned,
         start.bert,
         start.tokenizer,
-        class_weights(settings, learned, files["train"]),
+        class_weights.of(settings, learned, files["train"]),
     )
     read = {
         name: splits.Split(name, examples, splits.table(name, made, examples))
@@ -299,53 +302,6 @@ def _check_matching(
             f"{made.objective} the other pairs of the batch are the wrong answers, so "
             "it cannot be computed in parts"
         )
-
-
-def class_weights(
-    settings: Settings, learned: task_folders.Learned, examples: Sequence[Any]
-) -> tuple[float, ...]:
-    """Returns the weights of the classes that the recipe asks for, or none.
-
-    `balanced` is as scikit-learn has it: n / (classes * examples of the class).
-    """
-    text = settings.recipe.class_weights
-    if text == "none":
-        return ()
-    if text != "balanced":
-        return _given_weights(text, learned.labels)
-    counts = collections.Counter(
-        label for x in examples for label in _classes_of(x, learned.scheme)
-    )
-    total = sum(counts[label] for label in learned.labels)
-    return tuple(
-        total / (len(learned.labels) * max(counts[label], 1))
-        for label in learned.labels
-    )
-
-
-def _classes_of(example: Any, scheme: str) -> Sequence[str]:
-    """Returns the classes that an example shows, its tags as the task writes them."""
-    if isinstance(example, data_examples.TextExample):
-        return example.labels or ()
-    if scheme == tag_schemes.PLAIN or not example.tags:
-        return example.tags or ()
-    return tag_schemes.convert(example.tags, scheme)
-
-
-def _given_weights(text: str, labels: tuple[str, ...]) -> tuple[float, ...]:
-    """Returns the numbers of `recipe.class_weights`."""
-    given = finetuning_groups.numbers("recipe.class_weights", text)
-    if len(given) != len(labels):
-        raise errors.InputError(
-            f"recipe.class_weights has {len(given)} numbers, and there are "
-            f"{len(labels)} classes ({', '.join(labels)})"
-        )
-    if not all(0 <= x < math.inf for x in given) or not any(given):
-        raise errors.InputError(
-            f"recipe.class_weights is {text!r}: give finite numbers from 0 on, and not "
-            "0 alone"
-        )
-    return given
 
 
 def _start(

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from bert_jax.data import labelled_rows
 from bert_jax.scoring import scores
 from bert_jax.tasks import task as tasks
-from bert_jax.training import sharding
+from bert_jax.training import sharding, signals
 
 _AHEAD = 2  # batches that the device computes while the host makes the next
 
@@ -50,6 +50,7 @@ class Predictor:
         local = sharding.local_rows(size, self.mesh)
         lengths = self.longest, self.num_lengths
         for rows, batch in labelled_rows.in_order(table, size, *lengths):
+            signals.check()
             mine = {name: array[local] for name, array in batch.items()}
             placed = sharding.place(mine, self.mesh, size)
             waiting.append((rows, self.step(params, placed)))

@@ -20,7 +20,8 @@ from bert_jax.finetuning import assembly, splits, task_setup
 from bert_jax.formats import whole_file
 from bert_jax.model import attention_plan
 from bert_jax.reporting import text_table
-from bert_jax.training import checkpoint, loop, state, sweep, writer
+from bert_jax.training import checkpoint, loop, processes, state, sweep, writer
+from bert_jax.training import standing as standings
 
 REPORT = "sweep.json"
 
@@ -121,8 +122,8 @@ class Sweep:
             record["metrics"][number] = self._all_metrics(params, metrics)
         if task_setup.is_better(name, value, record["value"]):
             record |= {"value": value, "step": step, "member": number}
-            if jax.process_index() == 0:
-                made = self._folder(number, params, metrics)
+            made = self._folder(number, params, metrics)  # all processes gather it
+            if processes.is_first():
                 task_folders.write_best(self._workdir, step, made)
 
     def _all_metrics(self, params: Any, dev: dict[str, float]) -> dict[str, float]:
@@ -217,17 +218,22 @@ def train(run: assembly.FinetuningRun, workdir: Path) -> Sweep:
     ) as checkpoints:
         resumed = checkpoints.restore_latest(shapes)
         if resumed is None:
-            begin, meta = _fresh(run, members, one, transformation), {"interval": {}}
+            begin = _fresh(run, members, one, transformation)
+            standing = standings.Standing()
         else:
             begin, meta = resumed
+            standing = standings.from_meta(meta)
             made.record = meta["best"]
             commands.say(f"resuming after step {int(begin.step)}")
         start_step = int(begin.step)
-        if start_step >= steps:
+        again = standing.callbacks_due
+        if start_step >= steps and not again:
             commands.say(f"this run is finished: step {start_step} of {steps}")
             return made
         step_of_all = _step(run, members, steps, one)
-        with writer.Writer(workdir, start_step=start_step) as log:
+        with writer.Writer(
+            workdir, start_step=start_step, evaluates_again=again
+        ) as log:
 
             def score(step: int, now: state.TrainState) -> None:
                 metrics = made.score(step, now, one.params)
@@ -240,18 +246,20 @@ def train(run: assembly.FinetuningRun, workdir: Path) -> Sweep:
                 begin,
                 _batches(made, start_step, steps),
                 start_step=start_step,
-                num_train_steps=steps,
-                log_every_steps=settings.run.log_every_steps,
-                log=log.write,
-                save_every_steps=run.interval(
-                    settings.run.save_every_steps, made.rows[0]
+                limits=settings.run.limits(
+                    steps, run.interval(settings.run.save_every_steps, made.rows[0])
                 ),
-                save=lambda step, now, means: checkpoints.save(
-                    step, now, {"interval": means, "best": made.record}
+                log=log.write,
+                tell=log.tell,
+                save=lambda step, now, standing: checkpoints.save(
+                    step,
+                    now,
+                    {"standing": standing.to_json(), "best": made.record},
                 ),
                 callbacks=[loop.Callback(often, score)],
                 speed=run.speed(made.rows[0], len(members)),
-                interval=meta["interval"],
+                standing=standing,
+                names_at=lambda step: _names(made, step),
             )
     return made
 
@@ -259,8 +267,7 @@ def train(run: assembly.FinetuningRun, workdir: Path) -> Sweep:
 def _as_one(states: state.TrainState, step: Any) -> state.TrainState:
     """Returns the state of all members with one count of the loop's steps.
 
-    A member whose step is not finite stays behind; its own count is kept beside its
-    optimizer state.
+    The count of each member is kept beside its optimizer state.
     """
     return state.TrainState(step, states.params, (states.opt_state, states.step))
 
@@ -314,13 +321,24 @@ def _step(
             for name, values in metrics.items()
             if isinstance(values, tuple)
         }
+        found = metrics["finite"]
         latest = {
             "learning_rate": jnp.mean(metrics["learning_rate"]),
-            "finite": jnp.any(metrics["finite"]),
+            # One member that goes on is enough; if none does, what is wrong in any.
+            "finite": found.all(axis=0) | found.all(axis=1).any(),
         }
         return _as_one(states, now.step + 1), sums | latest
 
     return step_of_all
+
+
+def _names(made: Sweep, step: int) -> list[str]:
+    """Names the examples of all members in a step: "MEMBER: EPOCH/EXAMPLE"."""
+    return [
+        f"{member.name}: {name}"
+        for member, rows in zip(made.members, made.rows, strict=True)
+        for name in rows.names_at(step)
+    ]
 
 
 def _batches(made: Sweep, start_step: int, num_train_steps: int) -> Any:

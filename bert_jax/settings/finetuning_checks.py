@@ -196,6 +196,11 @@ def _check_sweep(settings: Any) -> None:
             f"sweep.learning_rates is {sweep.learning_rates!r}, with a rate that comes "
             "twice: for several runs of a rate set sweep.seeds"
         )
+    if sweep.is_on and settings.run.log_examples:
+        raise errors.InputError(
+            "run.log_examples is of one run, and the members of a sweep see different "
+            "examples: leave it off"
+        )
     if sweep.is_on and settings.run.patience:
         raise errors.InputError(
             "run.patience ends one run, and the members of a sweep end together: "

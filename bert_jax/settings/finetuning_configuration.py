@@ -59,7 +59,12 @@ GROUPS = {
 # Keys that the records of earlier runs lack, by group, with what those runs did.
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "data": {"pack": False},
-    "run": {"attention": "xla"},
+    "run": {
+        "attention": "xla",
+        "log_examples": False,
+        "max_bad_steps": 0,
+        "watchdog_seconds": 600,
+    },
 }
 
 

@@ -5,6 +5,7 @@ import dataclasses
 from bert_jax import errors
 from bert_jax.model import encoder
 from bert_jax.settings import config_checks
+from bert_jax.training import loop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,11 @@ class RunConfig:
       remat: what the backward pass recomputes: `none`, `dots` or `full`.
       attention: the kernel: `xla`, `cudnn` (NVIDIA GPUs), `splash` (TPUs), or `auto`
         for the fastest that can; the log says which, and why.
+      log_examples: write which rows each step saw into `examples-PROCESS.jsonl`.
+      max_bad_steps: steps of the run whose loss or gradients are not finite that are
+        left out; one more ends it.
+      watchdog_seconds: a step that takes longer is reported, with what every thread
+        does; 0 = never.
     """
 
     seed: int = 0
@@ -48,10 +54,15 @@ class RunConfig:
     unroll: int = 1
     remat: str = "none"
     attention: str = "auto"
+    log_examples: bool = False
+    max_bad_steps: int = 0
+    watchdog_seconds: int = 600
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulation_steps", "keep_checkpoints"):
             config_checks.at_least(f"run.{name}", getattr(self, name), 1)
+        for name in ("max_bad_steps", "watchdog_seconds"):
+            config_checks.at_least(f"run.{name}", getattr(self, name), 0)
         self._check_intervals()
         config_checks.between("run.seed", self.seed, 0, 2**31 - 1)
         config_checks.count_or_rest("run.num_train_steps", self.num_train_steps)
@@ -70,6 +81,16 @@ class RunConfig:
     def _check_intervals(self) -> None:
         for name in ("log_every_steps", "eval_every_steps", "save_every_steps"):
             config_checks.at_least(f"run.{name}", getattr(self, name), 1)
+
+    def limits(self, num_train_steps: int, save_every_steps: int = 0) -> loop.Limits:
+        """Returns what the loop is told; 0 saves as often as is set."""
+        return loop.Limits(
+            num_train_steps=num_train_steps,
+            log_every_steps=self.log_every_steps,
+            save_every_steps=save_every_steps or self.save_every_steps,
+            max_bad_steps=self.max_bad_steps,
+            watchdog_seconds=self.watchdog_seconds,
+        )
 
     def execution(self, *, packed: bool = True) -> encoder.Execution:
         """Returns how the model runs; `packed` as in `encoder.Execution`."""

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from bert_jax import errors
+from bert_jax import errors, faults
 from bert_jax.training import state as train_state
 
 MANIFEST = "manifest.json"
@@ -101,9 +101,11 @@ class Checkpoints:
         save or the one before could not be written.
         """
         self.wait()
+        faults.point("checkpoint/before", step)
         for stale in self._manager.all_steps():
             if stale >= step:
                 self._manager.delete(stale)
+                faults.point("checkpoint/stale", step)
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             opt_state=ocp.args.StandardSave(_flat(state.opt_state)),
@@ -116,6 +118,7 @@ class Checkpoints:
             raise self._failure(error) from error
         if not started:
             raise self._failure("Orbax refused to write it")
+        faults.point("checkpoint/started", step)
         if not self._asynchronous:
             self.wait()
 
@@ -128,10 +131,13 @@ class Checkpoints:
             self._manager.check_for_errors()
         except Exception as error:
             raise self._failure(error) from error
+        faults.point("checkpoint/renamed", self._saving)
         if self._saving not in steps(self.folder):
             raise self._failure("it was not finished")
-        self._saving = None
+        faults.point("checkpoint/listed", self._saving)
+        step, self._saving = self._saving, None
         self._empty_trash()
+        faults.point("checkpoint/after", step)
 
     def close(self) -> None:
         """Waits for the last save and frees the threads; raises as `wait`."""
@@ -155,7 +161,7 @@ class Checkpoints:
         """
         if not steps(self.folder):
             return None
-        step = newest_usable(self.folder)
+        step = _agreed(lambda: newest_usable(self.folder))
         flat = _flat(shapes.opt_state)
         items = {"params": shapes.params, "opt_state": flat}
         restored, meta = _restore(self.folder / str(step), items)
@@ -173,8 +179,15 @@ class Checkpoints:
         still has its temporary name.
         """
         (folder,) = self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        faults.point("checkpoint/written", self._saving)
         sums = {name: _sha256(folder / name) for name in _listed_files(folder)}
-        (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1))
+        text = json.dumps({"sha256": sums}, indent=1)
+        with (folder / MANIFEST).open("w") as file:
+            file.write(text[: len(text) // 2])
+            file.flush()
+            faults.point("checkpoint/half_manifest", self._saving)
+            file.write(text[len(text) // 2 :])
+        faults.point("checkpoint/manifest", self._saving)
 
     def _failure(self, reason: object) -> errors.StorageError:
         return errors.StorageError(
@@ -184,8 +197,16 @@ class Checkpoints:
 
     def _empty_trash(self) -> None:
         # Orbax renames old steps, so that a kill cannot leave half of one listed.
-        if jax.process_index() == 0:
-            shutil.rmtree(self.folder / _DELETED, ignore_errors=True)
+        trash = self.folder / _DELETED
+        if jax.process_index() or not trash.is_dir():
+            return
+        faults.point("checkpoint/trash")
+        for entry in trash.rglob("*"):
+            if entry.is_file():
+                entry.unlink(missing_ok=True)
+                faults.point("checkpoint/half_trash")
+        shutil.rmtree(trash, ignore_errors=True)
+        faults.point("checkpoint/emptied")
 
 
 def restore_params(
@@ -211,21 +232,25 @@ def steps(folder: Path) -> list[int]:
 
 
 def newest_usable(folder: Path) -> int:
-    """Returns the newest step whose files are undamaged, the same on all processes.
+    """Returns the newest step whose files are undamaged.
 
     Raises CheckpointError if there is none.
     """
-    step = -1
-    if jax.process_index() == 0:
-        step = next(_usable(folder), -1)
-    if jax.process_count() > 1:
-        step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
-    if step < 0:
+    step = next(_usable(folder), None)
+    if step is None:
         raise errors.CheckpointError(
             f"no usable checkpoint in {folder} (found steps {steps(folder)}). To train "
             "from the beginning, remove this folder or choose another workdir"
         )
     return step
+
+
+def _agreed(find_step: Callable[[], int]) -> int:
+    """Returns what process 0 finds, in all processes, or raises what it raises."""
+    if jax.process_count() == 1:
+        return find_step()
+    found = find_step() if jax.process_index() == 0 else 0
+    return int(multihost_utils.broadcast_one_to_all(np.int32(found)))
 
 
 def _usable(folder: Path) -> Iterator[int]:

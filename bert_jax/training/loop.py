@@ -6,29 +6,41 @@ that nothing is saved or evaluated after a step that is not finite.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-import jax
-
-from bert_jax import errors
+from bert_jax import errors, faults
+from bert_jax.training import health, progress, record, signals, watchdog
 from bert_jax.training import metrics as sums_and_weights
-from bert_jax.training import progress, signals
+from bert_jax.training.standing import Standing
 from bert_jax.training.state import TrainState
 
-Log = Callable[[int, dict[str, float]], None]
-Save = Callable[[int, TrainState, dict[str, Any]], None]
+Save = Callable[[int, TrainState, Standing], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Callback:
     """A function of (steps done, state), called every so many steps and at the end.
 
-    If it returns True the run ends there, saved, as after its last step.
+    If it returns True the run ends there, saved, as after its last step. A long one
+    calls `signals.check` now and then; one that this ends is called again when the
+    run is resumed.
     """
 
     every_steps: int
     call: Callable[[int, TrainState], bool | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How far and how often, and what is borne on the way; as in the group `run`."""
+
+    num_train_steps: int
+    log_every_steps: int
+    save_every_steps: int
+    max_bad_steps: int = 0
+    watchdog_seconds: int = 0
 
 
 def run(
@@ -37,103 +49,149 @@ def run(
     batches: Iterator[Any],
     *,
     start_step: int,
-    num_train_steps: int,
-    log_every_steps: int,
-    log: Log,
-    save_every_steps: int,
+    limits: Limits,
+    log: record.Log,
+    tell: record.Tell,
     save: Save,
     callbacks: Sequence[Callback] = (),
     speed: progress.Speed,
-    interval: Mapping[str, Any] | None = None,
-    describe_batch: Callable[[int], str] = "batch_at({})".format,
+    standing: Standing,
+    names_at: Callable[[int], list[str]],
 ) -> TrainState:
-    """Trains from `start_step` steps done to `num_train_steps`; returns the last state.
+    """Trains from `start_step` steps done to the last step; returns the last state.
 
-    `batches` begins with the batch of step `start_step`. Steps are counted as done:
-    the first one, made of `batch_at(0)`, is step 1. `log(step, values)` gets the means
-    over the interval, as "train/..."; `save(step, state, interval)` also gets the JSON
-    object that a resumed run must pass as `interval`, for equal means. The last step
-    is always logged, saved and given to all callbacks.
+    Steps are counted as done: the first one, made of `batch_at(0)`, is step 1. The last
+    step is always logged, saved and given to all callbacks.
 
-    Raises NotFiniteError, naming step and batch, after which nothing is saved, and
-    Stopped after SIGTERM or SIGINT, when the step under way is done and saved.
+    Args:
+      batches: begins with the batch of step `start_step`.
+      log: gets (step, values), the means over the interval, as "train/...".
+      tell: gets (step, event) for a spike of the loss and a step that is not finite.
+      save: gets (step, state, standing); a resumed run must pass that `standing`.
+      names_at: names the examples in the batch of a step, counted from 0.
+
+    Raises NotFiniteError, naming step, array and examples, after which nothing is
+    saved, and Stopped after SIGTERM or SIGINT, when the step under way is done and
+    saved.
     """
-    record = _Record(log, log_every_steps, num_train_steps, speed, describe_batch)
-    record.interval = sums_and_weights.add({}, interval or {})
-    bar = progress.Progress(start_step, num_train_steps, speed)
-    unread: tuple[int, dict[str, Any]] | None = None
-    with signals.StopRequest() as stop, bar:
-        for step in range(start_step + 1, num_train_steps + 1):
-            batch = speed.next_of(batches, running=unread)
-            state, metrics = train_step(state, batch)
-            if unread is not None:
-                record.read(*unread, bar)
-            unread = (step, metrics)
-            last, stopped = step == num_train_steps, stop.requested(step)
-            ended = False
-            due = [c for c in callbacks if last or step % c.every_steps == 0]
-            saving = last or stopped or step % save_every_steps == 0
-            if due or saving:
-                record.read(*unread, bar)
-                unread = None
-                for callback in due if last or not stopped else []:
-                    ended |= callback.call(step, state) is True
-                if saving or ended:
-                    with speed.saving():
-                        save(step, state, dict(record.interval))
-                speed.resume()
-            if ended:
-                break
-            if stopped and not last:
-                raise errors.Stopped(
-                    f"stopped by {stop.name} after step {step} of {num_train_steps}, "
-                    "with everything saved: the same command resumes"
-                )
-    return state
+    with (
+        watchdog.Watchdog(limits.watchdog_seconds) as dog,
+        signals.StopRequest(dog.beat) as stop,
+        progress.Progress(start_step, limits.num_train_steps, speed) as bar,
+    ):
+        reader = record.Record(
+            standing,
+            log=log,
+            tell=tell,
+            log_every_steps=limits.log_every_steps,
+            num_train_steps=limits.num_train_steps,
+            max_bad_steps=limits.max_bad_steps,
+            speed=speed,
+            names_at=names_at,
+        )
+        parts = _Parts(train_step, batches, limits, callbacks, save, reader, speed)
+        return _Loop(parts, dog, stop, bar, state, start_step).run()
 
 
-class _Record:
-    """Reads the metrics of steps, adds them up, and logs their means when due."""
+class _Parts(NamedTuple):
+    """What a loop is made of, as `run` takes it."""
+
+    train_step: Any
+    batches: Iterator[Any]
+    limits: Limits
+    callbacks: Sequence[Callback]
+    save: Save
+    reader: record.Record
+    speed: progress.Speed
+
+
+class _Loop:
+    """The state of a loop, and what is done with it."""
 
     def __init__(
         self,
-        log: Log,
-        log_every_steps: int,
-        num_train_steps: int,
-        speed: progress.Speed,
-        describe_batch: Callable[[int], str],
+        parts: _Parts,
+        dog: watchdog.Watchdog,
+        stop: signals.StopRequest,
+        bar: progress.Progress,
+        state: TrainState,
+        start_step: int,
     ) -> None:
-        self.interval: sums_and_weights.Sums = {}
-        self._log = log
-        self._log_every_steps = log_every_steps
-        self._num_train_steps = num_train_steps
-        self._speed = speed
-        self._describe_batch = describe_batch
+        self._parts, self._dog, self._stop, self._bar = parts, dog, stop, bar
+        self._standing = parts.reader.standing
+        self._state, self._step, self._start = state, start_step, start_step
+        self._unread: tuple[int, dict[str, Any], Any] | None = None
 
-    def read(self, step: int, metrics: dict[str, Any], bar: progress.Progress) -> None:
-        """Waits for a step; raises NotFiniteError if the device refused it."""
-        metrics = jax.device_get(metrics)
-        self._speed.step_done(step)
-        bar.advance()
-        if not metrics.pop("finite"):
-            raise self._not_finite(step, metrics)
-        pairs = {name: m for name, m in metrics.items() if isinstance(m, tuple)}
-        self.interval = sums_and_weights.add(self.interval, pairs)
-        if step % self._log_every_steps == 0 or step == self._num_train_steps:
-            latest = {n: float(m) for n, m in metrics.items() if n not in pairs}
-            values = sums_and_weights.divide(self.interval)
-            values |= latest | self._speed.read()
-            self.interval = {}
-            self._log(step, {f"train/{name}": v for name, v in values.items()})
-            bar.show(step, values)
+    def run(self) -> TrainState:
+        """Trains to the end, or to where a callback or a signal ends it."""
+        limits, steps = self._parts.limits, self._parts.limits.num_train_steps
+        ended = stopping = False
+        if self._standing.callbacks_due:
+            ended = self._finish_step(saving=True)
+            stopping = self._standing.callbacks_due
+        while self._step < steps and not (ended or stopping):
+            self._one_step()
+            stopping = self._stop.requested()
+            saving = stopping or self._step % limits.save_every_steps == 0
+            if saving or self._due() or self._step == steps:
+                self._read()
+                ended = self._finish_step(saving or self._step == steps)
+                stopping |= self._standing.callbacks_due
+        if stopping and (self._step < steps or self._standing.callbacks_due):
+            raise errors.Stopped(
+                f"stopped by {self._stop.name} after step {self._step} of {steps}, "
+                "with everything saved: the same command resumes"
+            )
+        return self._state
 
-    def _not_finite(self, step: int, metrics: dict[str, Any]) -> errors.NotFiniteError:
-        return errors.NotFiniteError(
-            f"step {step} ({self._describe_batch(step - 1)}) is not finite: loss "
-            f"{metrics['loss'][0]}, gradient norm {metrics['grad_norm'][0]}. Nothing "
-            "was saved after it. Lower optimizer.learning_rate, lengthen "
-            "optimizer.warmup_steps, or look at this batch, and resume"
-        )
+    def _one_step(self) -> None:
+        """Dispatches a step, and reads the metrics of the one before."""
+        self._dog.beat(f"step {self._step + 1}")
+        faults.point("loop/step", self._step + 1)
+        running = None if self._unread is None else self._unread[1]
+        batch = self._parts.speed.next_of(self._parts.batches, running=running)
+        call = functools.partial(self._parts.train_step, self._state, batch)
+        is_first = self._step == self._start
+        self._state, metrics = self._stop.unless_asked(call) if is_first else call()
+        self._step += 1
+        self._read()
+        self._unread = (self._step, metrics, batch)
+
+    def _read(self) -> None:
+        """Reads the metrics that are not read yet; raises NotFiniteError."""
+        if self._unread is not None:
+            self._parts.reader.read(*self._unread, self._state.params, self._bar)
+            self._unread = None
+
+    def _due(self) -> list[Callback]:
+        last = self._step == self._parts.limits.num_train_steps
+        every = self._parts.callbacks
+        return [c for c in every if last or self._step % c.every_steps == 0]
+
+    def _finish_step(self, saving: bool) -> bool:
+        """Calls what is due and saves; returns whether a callback ends the run."""
+        self._dog.beat(f"what follows step {self._step}")
+        ended = self._call(self._due())
+        if saving or ended or self._standing.callbacks_due:
+            self._dog.beat(f"the save of step {self._step}")
+            with self._parts.speed.saving():
+                health.check_params(self._state.params, self._step)
+                self._parts.save(self._step, self._state, self._standing)
+        self._parts.speed.resume()
+        return ended
+
+    def _call(self, due: list[Callback]) -> bool:
+        """Calls all of them or, if the run must stop, notes that they are due still."""
+        self._standing.callbacks_due = bool(due)
+        if self._stop.name is not None:
+            return False
+        try:
+            with self._stop.interrupting():
+                ended = [callback.call(self._step, self._state) for callback in due]
+        except signals.Interrupted:
+            return False
+        self._standing.callbacks_due = False
+        return True in ended
 
 
 def evaluate(
@@ -142,5 +200,10 @@ def evaluate(
     batches: Iterable[Any],
 ) -> dict[str, float]:
     """Returns the metrics over all batches: summed in order, divided once."""
-    parts = (eval_step(params, batch) for batch in batches)
-    return sums_and_weights.divide(sums_and_weights.total(parts))
+
+    def parts() -> Iterator[dict[str, Any]]:
+        for batch in batches:
+            signals.check()
+            yield eval_step(params, batch)
+
+    return sums_and_weights.divide(sums_and_weights.total(parts()))

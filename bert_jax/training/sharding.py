@@ -86,6 +86,11 @@ def _over_slices(sizes: tuple[int, ...], devices: list[Any]) -> Mesh:
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def one_device() -> Mesh:
+    """Returns the mesh of one device of this process, for what it does on its own."""
+    return make_mesh(1, 1, 1, devices=jax.local_devices()[:1])
+
+
 def make_abstract_mesh(
     data: int, fsdp: int, tensor: int, *, num_devices: int
 ) -> AbstractMesh:
@@ -256,6 +261,17 @@ def _check_divides(
                 f"'{axis}' of size {size}: mesh.{mesh_axis} is {mesh.shape[mesh_axis]}."
                 f" Choose a mesh.{mesh_axis} that divides {size}"
             )
+
+
+def whole(tree: PyTree) -> PyTree:
+    """Returns arrays on the devices of all processes as whole numpy arrays, in each.
+
+    All processes must call it.
+    """
+    if jax.process_count() > 1:
+        everywhere = jax.tree.map(lambda x: replicated(x.sharding.mesh), tree)
+        tree = jax.jit(lambda x: x, out_shardings=everywhere)(tree)
+    return jax.tree.map(np.asarray, jax.device_get(tree))
 
 
 @functools.cache

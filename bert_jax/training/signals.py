@@ -1,33 +1,75 @@
-"""Signals that ask a run to stop: noted at once, acted upon between two steps."""
+"""Signals that ask a run to stop, heard in every phase of it.
 
+Before and after the loop there is nothing to save, so `stopping` raises at once. In the
+loop a `StopRequest` notes the signal, and the loop acts on it between two steps, or
+between two batches of an evaluation, which is done again when the run is resumed.
+"""
+
+import contextlib
+import itertools
+import os
 import signal
 import threading
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, TracebackType
 from typing import Any
 
-import jax
 from jax.experimental import multihost_utils
 
+from bert_jax import errors
+from bert_jax.training import processes
+
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
+_PATIENCE_SECONDS = 0.2
+
+
+class Interrupted(Exception):
+    """A callback of the loop was cut short by a request to stop."""
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """Raises Stopped in here when SIGTERM or SIGINT comes, in the main thread only.
+
+    Only the first does so: more of them do not disturb the cleaning up.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame  # where the signal came does not matter
+        for other in _STOPPING:
+            signal.signal(other, signal.SIG_IGN)
+        raise errors.Stopped(
+            f"stopped by {signal.Signals(number).name}, with nothing left to save: the "
+            "same command goes on"
+        )
+
+    with _handlers(dict.fromkeys(_STOPPING, stop)):
+        yield
 
 
 class StopRequest:
     """Notes SIGTERM and SIGINT while the context is open; handlers are put back after.
 
-    The second signal acts as if nothing were installed, so that an impatient Ctrl-C
-    works. In threads other than the main one nothing is caught. With several processes
-    JAX's own notice of preemption decides, because all must stop at the same step.
+    More of SIGTERM change nothing; a second SIGINT raises KeyboardInterrupt, for an
+    impatient Ctrl-C. In threads other than the main one nothing is caught. With several
+    processes JAX's own notice of preemption decides, because all must stop at the same
+    place; it hears SIGTERM, and SIGINT is passed on as that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_check: Callable[[], None] = lambda: None) -> None:
+        """Calls `on_check` whenever a callback asks whether it must stop."""
         self.name: str | None = None
-        self._previous: dict[int, Any] = {}
+        self._on_check = on_check
+        self._places = itertools.count(1)
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> "StopRequest":
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and jax.process_count() == 1:
-            for number in _STOPPING:
-                self._previous[number] = signal.signal(number, self._note)
+        if processes.count() == 1:
+            handlers = dict.fromkeys(_STOPPING, self._note)
+        else:
+            processes.hear_preemption()
+            handlers = {signal.SIGINT: _pass_on}
+        self._open.enter_context(_handlers(handlers))
         return self
 
     def __exit__(
@@ -36,23 +78,97 @@ class StopRequest:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._restore()
+        self._open.close()
 
-    def requested(self, step: int) -> bool:
-        """Returns whether the run must stop after this step, alike on all processes."""
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(
-            step
-        ):
-            self.name = "a notice of preemption"
+    def requested(self) -> bool:
+        """Returns whether the run must stop here, alike on all processes.
+
+        All processes ask at the same places, in the same order.
+        """
+        place = next(self._places)
+        if self.name is None and processes.count() > 1:
+            if multihost_utils.reached_preemption_sync_point(place):
+                self.name = "a signal"
         return self.name is not None
+
+    def unless_asked(self, call: Callable[[], Any]) -> Any:
+        """Returns what `call` does; raises Stopped if a signal comes before it is done.
+
+        For the first step, which compiles for minutes, and before which nothing is to
+        be saved. It runs in a thread, or no handler of Python would be called.
+        """
+        if processes.count() > 1:
+            return call()
+        made: list[Any] = []
+        failed: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                made.append(call())
+            except BaseException as error:
+                failed.append(error)
+
+        worker = threading.Thread(target=work, name="first step", daemon=True)
+        worker.start()
+        while worker.is_alive():
+            worker.join(_PATIENCE_SECONDS)
+            if self.name is not None and worker.is_alive():
+                processes.abandon()
+                raise errors.Stopped(
+                    f"stopped by {self.name} before the first step was done, with "
+                    "nothing to save: the same command goes on"
+                )
+        if failed:
+            raise failed[0]
+        return made[0]
+
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Lets `check` raise Interrupted in here."""
+        _checks.append(self._check)
+        try:
+            yield
+        finally:
+            _checks.remove(self._check)
+
+    def _check(self) -> None:
+        self._on_check()
+        if self.requested():
+            raise Interrupted
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame  # where the signal came does not matter
+        if number == signal.SIGINT and self.name is not None:
+            raise KeyboardInterrupt
         self.name = signal.Signals(number).name
-        self._restore()
 
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
+
+_checks: list[Callable[[], None]] = []
+
+
+def check() -> None:
+    """Says that a callback of the loop goes on; raises Interrupted if it must not.
+
+    For long callbacks, between their batches; does nothing outside of the loop.
+    """
+    for each in _checks:
+        each()
+
+
+@contextlib.contextmanager
+def _handlers(handlers: Mapping[Any, Any]) -> Iterator[None]:
+    """Installs handlers of signals in the main thread; puts the former ones back."""
+    previous: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        previous = {n: signal.signal(n, handler) for n, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
             # None stands for a handler that was not installed from Python.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._previous = {}
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -19,8 +19,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
 from bert_jax.training import adversarial as perturbation
+from bert_jax.training import health, sharding
 from bert_jax.training import optimizer as recipe
-from bert_jax.training import sharding
 
 Batch = dict[str, Any]
 Sums = dict[str, tuple[Any, Any]]
@@ -198,8 +198,8 @@ def step_function(
     The total loss is the sum over the names of sum / max(weight, 1). Micro-batch `a`
     of `A = accumulation_steps` is the rows `a::A`. The metrics are those of `losses`
     and "loss" and "grad_norm" as (sum, weight), and as values of this step
-    "learning_rate" and "finite". If the loss or the gradient norm is not finite, the
-    state comes back unchanged.
+    "learning_rate" and "finite" (`health.checks`). If one of these is not finite, only
+    the count of steps of the state is changed.
 
     Args:
       shapes: the abstract state.
@@ -224,16 +224,18 @@ def step_function(
         grads, total, metrics = gradients(state.params, batch, weights(batch), key)
         if scales is not None:
             grads = recipe.zero_frozen(grads, scales)
-        grad_norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
+        squares = jax.tree.map(lambda x: jnp.sum(jnp.square(x)), grads)
+        grad_norm = jnp.sqrt(optax.tree.sum(squares))
+        learning_rate = jnp.asarray(schedule(state.step))
+        finite = health.checks(learning_rate, total, squares, grad_norm)
         one = jnp.ones(())
         metrics |= {
             "loss": (total, one),
             "grad_norm": (grad_norm, one),
-            "learning_rate": jnp.asarray(schedule(state.step)),
+            "learning_rate": learning_rate,
             "finite": finite,
         }
-        return _update(state, grads, optimizer, finite), metrics
+        return _update(state, grads, optimizer, finite.all()), metrics
 
     return train_step
 
@@ -276,7 +278,7 @@ def _update(
     optimizer: optax.GradientTransformation,
     finite: Bool[Array, ""],
 ) -> TrainState:
-    """Returns the next state, or the same state if the step is not finite.
+    """Returns the next state; if the step is not finite, the same with one step more.
 
     A branch, not a selection: choosing between the new and the old leaves doubled the
     time of the update on CPU (4 layers of width 256: 57 ms against 33).
@@ -287,7 +289,11 @@ def _update(
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state)
 
-    return lax.cond(finite, update, lambda state, _: state, state, grads)
+    def leave_out(state: TrainState, grads: PyTree) -> TrainState:
+        del grads
+        return state._replace(step=state.step + 1)
+
+    return lax.cond(finite, update, leave_out, state, grads)
 
 
 def _gradient_function(

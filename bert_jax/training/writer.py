@@ -2,12 +2,14 @@
 
 The JSON lines are the record; the other two are made from them. A resumed run drops
 the lines after its checkpoint, so the file reads as if the run had never stopped.
+`events.jsonl` has what a person should look at: spikes, and steps that went bad.
 """
 
 import json
+import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -18,8 +20,11 @@ from bert_jax import errors
 from bert_jax.training import curves
 
 METRICS = "metrics.jsonl"
+EVENTS = "events.jsonl"
 CURVES = "curves.png"
 TENSORBOARD = "tensorboard"
+
+_log = logging.getLogger(__name__)
 
 
 class Writer:
@@ -28,27 +33,39 @@ class Writer:
     Use it as a context manager: leaving it draws the curves, after errors too.
     """
 
-    def __init__(self, workdir: Path, *, start_step: int) -> None:
+    def __init__(
+        self, workdir: Path, *, start_step: int, evaluates_again: bool = False
+    ) -> None:
         """Opens the files for a run that continues after `start_step` steps done.
 
         Lines of later steps, and one cut short by a kill, are dropped. With a start at
         0 all are. Raises StorageError if the files cannot be written.
+
+        Args:
+          evaluates_again: what follows the step `start_step` is done again, so lines
+            of it are dropped too.
         """
         self._workdir = workdir
         self._lines: TextIO | None = None
         self._events: Any = None
         if jax.process_index() == 0:
             try:
-                self._open(start_step)
+                self._open(start_step, evaluates_again)
             except OSError as error:
-                raise _failure(workdir, error) from error
+                raise failure(workdir, error) from error
 
-    def _open(self, start_step: int) -> None:
+    def _open(self, start_step: int, evaluates_again: bool) -> None:
         import tensorboardX  # takes torch along where that is installed: 3 s
 
+        def is_kept(line: dict[str, Any]) -> bool:
+            if evaluates_again and line["step"] == start_step:
+                return any(name.startswith("train/") for name in line)
+            return 0 < line["step"] <= start_step
+
         path = self._workdir / METRICS
-        kept = [line for line in read(path) if 0 < line["step"] <= start_step]
-        _replace(path, "".join(_dump(line) for line in kept).encode())
+        cut(path, is_kept)
+        if (self._workdir / EVENTS).exists():
+            cut(self._workdir / EVENTS, lambda line: line["step"] <= start_step)
         self._lines = path.open("a", encoding="utf-8")
         self._events = tensorboardX.SummaryWriter(
             str(self._workdir / TENSORBOARD), purge_step=start_step + 1
@@ -71,13 +88,28 @@ class Writer:
             return
         finite = {n: float(v) if math.isfinite(v) else None for n, v in values.items()}
         try:
-            self._lines.write(_dump({"step": step, **finite}))
+            self._lines.write(dump({"step": step, **finite}))
             self._lines.flush()
             for name, value in finite.items():
                 if value is not None:
                     self._events.add_scalar(name, value, step)
         except OSError as error:
-            raise _failure(self._workdir, error) from error
+            raise failure(self._workdir, error) from error
+
+    def tell(self, step: int, event: Mapping[str, Any]) -> None:
+        """Appends a line to `events.jsonl`, and tells it on stderr without its lists.
+
+        `event` names what happened as "event", and has JSON values.
+        """
+        if self._lines is None:
+            return
+        try:
+            with (self._workdir / EVENTS).open("a", encoding="utf-8") as file:
+                file.write(dump({"step": step, **event}))
+        except OSError as error:
+            raise failure(self._workdir, error) from error
+        said = [f"{n} {x}" for n, x in event.items() if not isinstance(x, list)]
+        _log.warning("step %d: %s (%s)", step, ", ".join(said), EVENTS)
 
     def draw(self) -> None:
         """Draws `curves.png` anew from `metrics.jsonl`."""
@@ -86,9 +118,9 @@ class Writer:
         lines = read(self._workdir / METRICS)
         if any(len(line) > 1 for line in lines):
             try:
-                _replace(self._workdir / CURVES, curves.png(lines))
+                replace(self._workdir / CURVES, curves.png(lines))
             except OSError as error:
-                raise _failure(self._workdir, error) from error
+                raise failure(self._workdir, error) from error
 
     def close(self) -> None:
         """Draws the curves and closes the files; a second call does nothing."""
@@ -120,11 +152,18 @@ def read(path: Path) -> list[dict[str, Any]]:
     return result
 
 
-def _dump(line: Mapping[str, Any]) -> str:
+def cut(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
+    """Leaves the lines that are kept in a file, at once; makes it if it is missing."""
+    kept = (line for line in read(path) if is_kept(line))
+    replace(path, "".join(map(dump, kept)).encode())
+
+
+def dump(line: Mapping[str, Any]) -> str:
+    """Returns a line of JSON."""
     return json.dumps(line, allow_nan=False) + "\n"
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes) -> None:
     """Puts the content in the place of a file at once: no reader sees a part."""
     beside = path.with_name(path.name + ".tmp")
     with beside.open("wb") as file:
@@ -134,5 +173,6 @@ def _replace(path: Path, content: bytes) -> None:
     os.replace(beside, path)
 
 
-def _failure(workdir: Path, error: OSError) -> errors.StorageError:
+def failure(workdir: Path, error: OSError) -> errors.StorageError:
+    """Returns the error for a workdir that cannot be written."""
     return errors.StorageError(f"cannot write into {workdir}: {error}")

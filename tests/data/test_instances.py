@@ -271,3 +271,19 @@ def test_weights_that_leave_no_row_are_refused(write_store):
         small_stores.open_instances(
             write_store(small_stores.DOCUMENTS, weights=(0.1,)), "nsp", 10
         )
+
+
+def test_names_say_which_instances_are_in_the_rows_of_a_batch(write_store):
+    opened = write_store(small_stores.random_documents(1, 40))
+    made = small_stores.open_instances(opened, "full_sentences", 16)
+    # An instance is a row of the pass in order, whatever epoch shows it.
+    whole = made.batch_at_in_order(0, made.num_rows)["input_ids"]
+    for step in (0, 3, 40):
+        names = made.names_at(step, 8)
+        for name, ids in zip(names, made.batch_at(step, 8)["input_ids"], strict=True):
+            epoch, _, instance = name.partition("/")
+            assert int(epoch) == (step * 8 + names.index(name)) // made.num_rows
+            assert np.array_equal(whole[int(instance)], ids)
+        assert made.names_at(step, 8, slice(2, 5)) == names[2:5]
+    other = small_stores.open_instances(opened, "full_sentences", 16, seed=1)
+    assert other.names_at(0, 8) != made.names_at(0, 8)

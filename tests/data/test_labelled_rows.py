@@ -147,3 +147,17 @@ def test_columns_of_several_axes_are_padded_on_the_last():
     assert batch["segment_ids"].shape == (3, 2, 8)
     assert batch["segment_ids"].sum() == 70 + 6
     assert batch["segment_ids"][0, :, 4:6].tolist() == [[7, 0], [7, 0]]
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_names_say_which_example_each_row_is_of(pack):
+    rows = rows_of(batch_size=5, pack=pack)
+    for step in range(2 * rows.steps_per_epoch):
+        labels, weights = (rows.batch_at(step)[x] for x in ("labels", "weights"))
+        epoch = step // rows.steps_per_epoch
+        expected = [
+            f"{epoch}/{label - 1}" if weight else "-"
+            for label, weight in zip(labels, weights, strict=True)
+        ]
+        assert rows.names_at(step) == expected
+        assert rows.names_at(step, slice(1, 4)) == expected[1:4]

@@ -232,3 +232,16 @@ def test_weights_of_sources_hold_in_packed_rows(write_store):
     assert {seen[document[0][0]] / 60 for document in documents[200:]} == {2.0}
     assert abs(np.mean(first) - 0.4) < 0.01
     assert 0.15 < min(first) and max(first) < 0.65
+
+
+@pytest.mark.parametrize("objective", ["nsp", "full_sentences"])
+def test_names_say_all_instances_of_a_packed_row(write_store, objective):
+    opened = write_store(small_stores.random_documents(3, 60))
+    made = packed(opened, objective, 48)
+    batch, names = made.batch_at(2, 6), made.names_at(2, 6)
+    counts = [len(name.partition("/")[2].split("+")) for name in names]
+    assert counts == batch["segment_ids"].max(axis=1).tolist()
+    assert max(counts) > 1
+    every = [name for step in range(made.num_rows) for name in made.names_at(step, 1)]
+    shown = [x for name in every for x in name.removeprefix("0/").split("+")]
+    assert sorted(map(int, shown)) == list(range(made.num_instances))

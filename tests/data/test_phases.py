@@ -36,6 +36,7 @@ def test_the_first_steps_see_short_rows_and_the_others_begin_anew(rows_of):
         expected = rows_of(phase.length).batch_at(place, 4)
         for name, array in expected.items():
             assert np.array_equal(found[name], array)
+    assert second.names_at(9, 4) == rows_of(32).names_at(1, 4)
     part = second.batch_at(9, 4, slice(1, 3))
     assert np.array_equal(part["input_ids"], second.batch_at(9, 4)["input_ids"][1:3])
 

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 import os
@@ -18,10 +19,13 @@ from bert_jax.training import (
     optimizer,
     progress,
     sharding,
+    signals,
+    standing,
     state,
     writer,
 )
 
+LIMITS = {field.name for field in dataclasses.fields(loop.Limits)}
 CONFIG = optimizer.OptimizerConfig(learning_rate=0.01, warmup_steps=2)
 
 
@@ -40,36 +44,40 @@ class FakeStep:
             "loss": (2.0 * step if finite else np.nan, 2.0),
             "grad_norm": (1.0, 1.0),
             "learning_rate": 0.1 / step,
-            "finite": Flag(finite, step, self.calls),
+            "finite": np.array([True, finite, True, True]),  # what is bad is the loss
         }
         return state.TrainState(np.int32(step), {}, ()), metrics
 
 
-class Flag:
-    """A value that tells when the host looks at it."""
+class NotingSpeed(progress.Speed):
+    """Tells when the metrics of a step have come."""
 
-    def __init__(self, value, step, calls):
-        self.value, self.step, self.calls = value, step, calls
+    def __init__(self, calls):
+        super().__init__([progress.Stretch(1000, 10, 1.0)])
+        self.calls = calls
 
-    def __bool__(self):
-        self.calls.append(f"read {self.step}")
-        return self.value
+    def step_done(self, step):
+        self.calls.append(f"read {step}")
+        super().step_done(step)
 
 
 def run_fake(calls, *, bad_step=None, start_step=0, batches=None, **options):
+    limits = {"num_train_steps": 4, "log_every_steps": 100, "save_every_steps": 100}
+    limits |= {name: options.pop(name) for name in set(options) & LIMITS}
     settings = {
-        "num_train_steps": 4,
-        "log_every_steps": 100,
-        "save_every_steps": 100,
         "log": lambda step, values: calls.append(f"log {step}"),
-        "save": lambda step, current, interval: calls.append(f"save {step}"),
-        "speed": progress.Speed([progress.Stretch(1000, 10, 1.0)]),
+        "tell": lambda step, event: calls.append(f"{event['event']} {step}"),
+        "save": lambda step, current, standing: calls.append(f"save {step}"),
+        "speed": NotingSpeed(calls),
+        "standing": standing.Standing(),
+        "names_at": lambda step: [f"example {step}"],
     }
     return loop.run(
         FakeStep(calls, bad_step),
         state.TrainState(np.int32(start_step), {}, ()),
         batches or itertools.count(start_step),
         start_step=start_step,
+        limits=loop.Limits(**limits),
         **(settings | options),
     )
 
@@ -136,14 +144,17 @@ def test_means_over_the_interval_and_latest_values():
 def test_a_resumed_interval_gives_the_means_of_the_uninterrupted_run():
     saved, logged = {}, {}
 
-    def save(step, current, interval):
-        saved[step] = json.loads(json.dumps(interval))
+    def save(step, current, standing):
+        saved[step] = json.loads(json.dumps(standing.to_json()))
 
     run_fake([], save=save, save_every_steps=2, log_every_steps=3)
-    assert saved[2] == {"loss": [6.0, 4.0], "grad_norm": [2.0, 2.0]}
-    assert saved[4] == {}  # the last step was logged
+    assert saved[2]["interval"] == {"loss": [6.0, 4.0], "grad_norm": [2.0, 2.0]}
+    assert saved[4]["interval"] == {}  # the last step was logged
     options = {"log": logged.__setitem__, "log_every_steps": 3, "start_step": 2}
-    run_fake([], interval=saved[2], **options)
+    run_fake([], standing=standing.from_meta({"standing": saved[2]}), **options)
+    assert logged[3]["train/loss"] == 2.0
+    earlier = standing.from_meta({"interval": saved[2]["interval"]})
+    run_fake([], standing=earlier, **options)  # as runs saved it before
     assert logged[3]["train/loss"] == 2.0
 
 
@@ -157,13 +168,11 @@ def test_nothing_to_do_when_finished():
 def test_not_finite_names_step_and_batch_and_saves_nothing_after(save_every_steps):
     calls = []
     with pytest.raises(errors.NotFiniteError) as caught:
-        run_fake(
-            calls,
-            bad_step=3,
-            save_every_steps=save_every_steps,
-            describe_batch="rows of batch {}".format,
-        )
-    assert "step 3 (rows of batch 2) is not finite: loss nan" in str(caught.value)
+        run_fake(calls, bad_step=3, save_every_steps=save_every_steps)
+    message = str(caught.value)
+    assert "step 3 is not finite: the loss is nan" in message
+    assert "Its examples are example 2." in message
+    assert "not_finite 3" in calls
     saves = [call for call in calls if call.startswith("save")]
     assert saves == (["save 1", "save 2"] if save_every_steps == 1 else [])
 
@@ -202,6 +211,66 @@ def test_a_not_finite_step_is_not_saved_by_a_signal():
     assert not [call for call in calls if call.startswith("save")]
 
 
+def test_what_a_signal_left_out_is_done_when_the_run_goes_on():
+    calls = []
+    now = standing.Standing()
+    evaluate = loop.Callback(2, lambda step, current: calls.append(f"evaluate {step}"))
+    options = {"callbacks": [evaluate], "standing": now}
+    with pytest.raises(errors.Stopped, match="after step 2 of 4"):
+        run_fake(calls, batches=batches_then_signal(signal.SIGTERM, 1), **options)
+    assert now.callbacks_due and "evaluate 2" not in calls
+    calls.clear()
+    run_fake(calls, start_step=2, **options)
+    assert calls[:3] == ["evaluate 2", "save 2", "step 3 on 2"]
+    assert calls.count("evaluate 2") == 1 and not now.callbacks_due
+
+
+def test_a_signal_in_a_callback_ends_it_and_it_is_called_again():
+    calls = []
+    now = standing.Standing()
+
+    def evaluate(step, current):
+        calls.append(f"begin {step}")
+        if calls.count(f"begin {step}") == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        signals.check()
+        calls.append(f"end {step}")
+
+    options = {"callbacks": [loop.Callback(10, evaluate)], "standing": now}
+    with pytest.raises(errors.Stopped, match="after step 4 of 4"):
+        run_fake(calls, **options)  # in what follows the last step
+    assert calls[-2:] == ["begin 4", "save 4"] and now.callbacks_due
+    run_fake(calls, start_step=4, **options)
+    assert calls[-3:] == ["begin 4", "end 4", "save 4"] and not now.callbacks_due
+
+
+def test_more_of_sigterm_changes_nothing():
+    calls = []
+
+    def batches():
+        for index in itertools.count():
+            for _ in range(3 * (index == 1)):
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield index
+
+    with pytest.raises(errors.Stopped, match="after step 2 of 4"):
+        run_fake(calls, batches=batches())
+    assert calls[-1] == "save 2"
+
+
+def test_bad_steps_are_left_out_counted_and_bounded():
+    calls, logged = [], {}
+    now = standing.Standing()
+    options = {"log": logged.__setitem__, "log_every_steps": 1, "standing": now}
+    final = run_fake(calls, bad_step=3, max_bad_steps=1, **options)
+    assert int(final.step) == 4 and calls[-1] == "save 4"
+    assert now.bad_steps == 1 and "not_finite 3" in calls
+    assert "train/bad_steps" not in logged[2] and logged[4]["train/bad_steps"] == 1
+    assert "train/loss" not in logged[3] and logged[4]["train/loss"] == 4
+    with pytest.raises(errors.NotFiniteError, match="1 such steps were left out"):
+        run_fake(calls, bad_step=3, max_bad_steps=1, standing=now)
+
+
 def test_evaluate_divides_once():
     def eval_step(params, batch):
         return {"loss": (params * batch[0], batch[1])}
@@ -229,7 +298,7 @@ def train(workdir, num_steps, stop_at=None):
     with checkpoint.Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
         current, meta = checkpoints.restore_latest(shapes) or (
             state.create(*arguments),
-            {"interval": {}},
+            {"standing": standing.Standing().to_json()},
         )
         start_step = int(current.step)
 
@@ -239,8 +308,8 @@ def train(workdir, num_steps, stop_at=None):
                     os.kill(os.getpid(), signal.SIGTERM)
                 yield sharding.place(small_model.batch_at(step), mesh)
 
-        def save(step, saved, interval):
-            checkpoints.save(step, saved, {"interval": interval})
+        def save(step, saved, now):
+            checkpoints.save(step, saved, {"standing": now.to_json()})
 
         with writer.Writer(workdir, start_step=start_step) as out:
             final = loop.run(
@@ -248,12 +317,12 @@ def train(workdir, num_steps, stop_at=None):
                 current,
                 batches(),
                 start_step=start_step,
-                num_train_steps=num_steps,
-                log_every_steps=2,
+                limits=loop.Limits(num_steps, log_every_steps=2, save_every_steps=100),
                 log=out.write,
-                save_every_steps=100,
+                tell=out.tell,
                 save=save,
-                interval=meta["interval"],
+                standing=standing.from_meta(meta),
+                names_at=lambda step: [f"batch {step}"],
                 speed=progress.Speed([progress.Stretch(1000, 112, 1.0)]),
             )
     assert train_step.jitted._cache_size() == 1

@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from bert_jax.training import signals
+from bert_jax import errors
+from bert_jax.training import processes, signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -12,12 +13,13 @@ def test_signal_is_noted_and_handlers_are_put_back(number):
     before = signal.getsignal(number)
     with signals.StopRequest() as stop:
         assert signal.getsignal(number) != before
-        assert not stop.requested(1)
+        assert not stop.requested()
         os.kill(os.getpid(), number)
-        assert stop.requested(2)
+        assert stop.requested()
         assert stop.name == number.name
-        # A second one acts as usual.
-        assert signal.getsignal(number) == before
+        os.kill(os.getpid(), signal.SIGTERM)  # changes nothing
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(number) == before
 
 
@@ -33,10 +35,54 @@ def test_a_thread_installs_nothing():
 
     def work():
         with signals.StopRequest() as stop:
-            seen.append((signal.getsignal(signal.SIGTERM), stop.requested(1)))
+            seen.append((signal.getsignal(signal.SIGTERM), stop.requested()))
 
     before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert seen == [(before, False)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_before_and_after_the_loop_a_signal_raises_at_once(number):
+    before = signal.getsignal(number)
+    cleaned = []
+    with pytest.raises(errors.Stopped, match=f"stopped by {number.name}, with nothing"):
+        with signals.stopping():
+            try:
+                os.kill(os.getpid(), number)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)  # does not disturb
+                cleaned.append(True)
+    assert cleaned == [True]
+    assert signal.getsignal(number) == before
+
+
+def test_a_first_step_that_compiles_for_long_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(processes, "_abandoned", [])
+    go_on = threading.Event()
+
+    def compile_for_long():
+        signal.raise_signal(signal.SIGTERM)  # the main thread hears of it
+        return go_on.wait(60)
+
+    with signals.StopRequest() as stop:
+        with pytest.raises(errors.Stopped, match="SIGTERM before the first step"):
+            stop.unless_asked(compile_for_long)
+    go_on.set()
+    assert processes._abandoned == [True]
+
+
+def test_the_first_step_returns_and_raises_as_it_is():
+    def fail():
+        raise KeyError("as it is")
+
+    with signals.StopRequest() as stop:
+        assert stop.unless_asked(lambda: 5) == 5
+        with pytest.raises(KeyError, match="as it is"):
+            stop.unless_asked(fail)
+
+
+def test_outside_of_the_loop_check_does_nothing():
+    signals.check()

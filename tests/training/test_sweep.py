@@ -176,9 +176,9 @@ def test_a_member_that_is_not_finite_is_left_alone(singles):
     """Member 1 meets a NaN at its third step; the others do not notice."""
     mesh = sharding.make_mesh(1, 1, 1)
     current, metrics, shapes = together(mesh, poison=(2, 1))
-    finite = np.stack([found["finite"] for found in metrics])
+    finite = np.stack([found["finite"].all(axis=1) for found in metrics])
     assert finite.sum() == STEPS * 3 - 1 and not finite[2, 1]
-    np.testing.assert_array_equal(current.step, [5, 4, 5])
+    np.testing.assert_array_equal(current.step, [5, 5, 5])
     expected, _ = single(mesh, 1, poison=(2, 1))
     found = jax.device_get(sweep.member(current, 1, shapes))
     assert_close(found, expected, rtol=0, atol=1e-6)

@@ -1,0 +1,67 @@
+"""Faults on purpose: a process ends itself at a named point, to see what survives.
+
+A leaf module that every room may import. Nothing happens unless the environment says
+so: BERT_JAX_FAULTS=POINT[=NUMBER]:SIGNAL, several with commas, as in
+`checkpoint/manifest=6:SIGKILL,loop/step=9:SIGTERM`. The number is that of the step at
+the point, or, where there is none, how often the point has been passed.
+"""
+
+import collections
+import os
+import re
+import signal
+
+VARIABLE = "BERT_JAX_FAULTS"
+# Every point that there is; what they are called says what is done, or was just done.
+POINTS = (
+    "vocabulary/before",
+    "vocabulary/learned",
+    "store/tokenizer",
+    "store/shard",
+    "store/manifest",
+    "store/renamed",
+    "loop/step",
+    "checkpoint/before",
+    "checkpoint/started",
+    "checkpoint/written",
+    "checkpoint/half_manifest",
+    "checkpoint/manifest",
+    "checkpoint/renamed",
+    "checkpoint/listed",
+    "checkpoint/after",
+    "checkpoint/stale",
+    "checkpoint/trash",
+    "checkpoint/half_trash",
+    "checkpoint/emptied",
+)
+
+
+def _parse(text: str) -> dict[tuple[str, int | None], signal.Signals]:
+    """Returns the signal by point and number.
+
+    >>> _parse("loop/step=9:SIGTERM")
+    {('loop/step', 9): <Signals.SIGTERM: 15>}
+    """
+    armed: dict[tuple[str, int | None], signal.Signals] = {}
+    for part in filter(None, text.split(",")):
+        match = re.fullmatch(r"([a-z_/]+)(?:=(\d+))?:(SIG[A-Z]+)", part)
+        if match is None or match[1] not in POINTS:
+            raise ValueError(f"{VARIABLE} has {part!r}; the points are {POINTS}")
+        number = int(match[2]) if match[2] else None
+        armed[match[1], number] = signal.Signals[match[3]]
+    return armed
+
+
+_armed = _parse(os.environ.get(VARIABLE, ""))
+_passed: collections.Counter[str] = collections.Counter()
+
+
+def point(name: str, number: int | None = None) -> None:
+    """Is a point at which a process may be told to end itself."""
+    if not _armed:
+        return
+    _passed[name] += 1
+    at = _passed[name] if number is None else number
+    for key in ((name, at), (name, None)):
+        if key in _armed:
+            os.kill(os.getpid(), _armed[key])

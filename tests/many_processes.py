@@ -1,0 +1,76 @@
+"""Several processes of one command on this machine, as hosts of a pod would run it."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+HEARTBEAT_SECONDS = 10
+
+
+def free_port() -> int:
+    """Returns a port of this machine that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start(
+    count: int,
+    devices: int,
+    command: str,
+    *arguments: object,
+    folder: Path,
+    environments: Mapping[int, Mapping[str, str]] | None = None,
+) -> list[subprocess.Popen[bytes]]:
+    """Starts `count` processes with `devices` devices each.
+
+    Standard output and error of process N go to `folder/N.out` and `folder/N.err`;
+    `environments` has what is different for some of them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    port, of_process = free_port(), environments or {}
+    words = [sys.executable, "-m", f"bert_jax.{command}", *map(str, arguments)]
+    running = []
+    for index in range(count):
+        others = [
+            f"--coordinator=127.0.0.1:{port}",
+            f"--num_processes={count}",
+            f"--process_id={index}",
+            f"--heartbeat_seconds={HEARTBEAT_SECONDS}",
+        ]
+        with (
+            (folder / f"{index}.out").open("wb") as out,
+            (folder / f"{index}.err").open("wb") as err,
+        ):
+            running.append(
+                subprocess.Popen(
+                    words + others * (count > 1),
+                    cwd=ROOT,
+                    env=os.environ | settings | dict(of_process.get(index, {})),
+                    stdout=out,
+                    stderr=err,
+                )
+            )
+    return running
+
+
+def run(*arguments: object, folder: Path, **options) -> list[int]:
+    """Runs the processes to their end; returns their exit codes."""
+    running = start(*arguments, folder=folder, **options)
+    return [process.wait(300) for process in running]
+
+
+def errors_of(folder: Path) -> str:
+    """Returns the end of what all processes said, for the message of a test."""
+    files = sorted(folder.glob("*.err"))
+    return "\n".join(f"{file.name}: {file.read_text()[-1500:]}" for file in files)
