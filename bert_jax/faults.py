@@ -21,6 +21,7 @@ POINTS = (
     "store/manifest",
     "store/renamed",
     "loop/step",
+    "loop/callback",
     "checkpoint/before",
     "checkpoint/started",
     "checkpoint/written",
@@ -54,6 +55,13 @@ def _parse(text: str) -> dict[tuple[str, int | None], signal.Signals]:
 
 _armed = _parse(os.environ.get(VARIABLE, ""))
 _passed: collections.Counter[str] = collections.Counter()
+
+
+def arm(text: str) -> None:
+    """Has the points of this text from now on, in place of the environment's."""
+    _armed.clear()
+    _armed.update(_parse(text))
+    _passed.clear()
 
 
 def point(name: str, number: int | None = None) -> None:

@@ -104,13 +104,13 @@ def _run(
     tree = finetuning_configuration.to_dict(settings)
     processes.agree(json.dumps(tree), "the config")
     run = assembly.assemble(settings, workdir)
-    workdirs.prepare(workdir)
-    _record(run, workdir, allow_changed_config)
-    if not settings.sweep.is_on:
-        _train(run, workdir)
-        return _finish(run, workdir)
-    made = sweeps.train(run, workdir)
-    return _finish_sweep(made, workdir)
+    with workdirs.held(workdir):
+        _record(run, workdir, allow_changed_config)
+        if not settings.sweep.is_on:
+            _train(run, workdir)
+            return _finish(run, workdir)
+        made = sweeps.train(run, workdir)
+        return _finish_sweep(made, workdir)
 
 
 def _record(run: assembly.FinetuningRun, workdir: Path, allow_changed: bool) -> None:
@@ -183,6 +183,7 @@ def _train(run: assembly.FinetuningRun, workdir: Path) -> None:
                     now,
                     {"standing": standing.to_json(), "best": keeper.record},
                 ),
+                check_saves=checkpoints.check,
                 callbacks=[loop.Callback(eval_every_steps, keeper)],
                 speed=run.speed(rows),
                 standing=standing,

@@ -70,22 +70,22 @@ def _run(
     store_folder = workdirs.store_of(settings, workdir)
     resolved = initial_weights.resolve(settings, workdir, store_folder)
     experiments.check(resolved)
-    workdirs.prepare(workdir)
-    commands.say(f"store: {store_folder}")
-    built = processes.first_then_all(
-        lambda: prepare.ensure(resolved.text, settings.data, store_folder)
-    )
-    processes.agree(manifest.to_json(built), f"the store {store_folder}")
-    commands.say(prepare.describe(built))
-    experiment = experiments.assemble(resolved, store_folder)
-    workdirs.record(
-        workdir,
-        settings,
-        experiment.bert,
-        experiment.tokenizer,
-        allow_changed=allow_changed,
-    )
-    return _train(experiment, workdir)
+    with workdirs.held(workdir):
+        commands.say(f"store: {store_folder}")
+        built = processes.first_then_all(
+            lambda: prepare.ensure(resolved.text, settings.data, store_folder)
+        )
+        processes.agree(manifest.to_json(built), f"the store {store_folder}")
+        commands.say(prepare.describe(built))
+        experiment = experiments.assemble(resolved, store_folder)
+        workdirs.record(
+            workdir,
+            settings,
+            experiment.bert,
+            experiment.tokenizer,
+            allow_changed=allow_changed,
+        )
+        return _train(experiment, workdir)
 
 
 def _train(experiment: experiments.Experiment, workdir: Path) -> Trained:
@@ -131,6 +131,7 @@ def _train(experiment: experiments.Experiment, workdir: Path) -> Trained:
                 save=lambda step, now, standing: checkpoints.save(
                     step, now, {"standing": standing.to_json()}
                 ),
+                check_saves=checkpoints.check,
                 callbacks=[loop.Callback(settings.run.eval_every_steps, evaluation)],
                 speed=experiment.speed(phases),
                 standing=standing,

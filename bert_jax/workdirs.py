@@ -4,9 +4,13 @@
 ones, but for those that change no result.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,9 @@ from bert_jax import errors
 from bert_jax.model import config as model_config
 from bert_jax.settings import config_checks, configuration
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import checkpoint
+from bert_jax.training import checkpoint, processes
+
+_log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer"
@@ -83,6 +89,39 @@ def prepare(workdir: Path) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+    """Makes the workdir, and keeps other runs out of it while the context is open.
+
+    Raises InputError if another process trains there. The system lets go when this
+    process ends, however it ends.
+    """
+    prepare(workdir)
+    descriptor = os.open(workdir, os.O_RDONLY)
+    try:
+        if processes.is_first():
+            _lock(descriptor, workdir)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, workdir: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise errors.InputError(
+            f"another process trains in {workdir}: wait until it ends, or name another "
+            "--workdir"
+        ) from None
+    except OSError as error:  # as on file systems of some networks
+        _log.warning(
+            "%s cannot be locked (%s): see to it that no second run is started there",
+            workdir,
+            error.strerror,
+        )
+
+
 def store_of(settings: configuration.PretrainingConfig, workdir: Path) -> Path:
     """Returns the folder of the store: as configured, or in the workdir."""
     return Path(settings.data.store) if settings.data.store else workdir / STORE
@@ -145,7 +184,7 @@ def write_record(
                 "another --workdir, or resume nevertheless with --allow_changed_config"
             )
         check_tokenizer(workdir, tokenizer)
-    if jax.process_index() == 0:
+    if processes.is_first():
         tokenizer.save(workdir / TOKENIZER)
         beside = path.with_name(path.name + ".tmp")
         text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"

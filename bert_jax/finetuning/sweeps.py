@@ -256,6 +256,7 @@ def train(run: assembly.FinetuningRun, workdir: Path) -> Sweep:
                     now,
                     {"standing": standing.to_json(), "best": made.record},
                 ),
+                check_saves=checkpoints.check,
                 callbacks=[loop.Callback(often, score)],
                 speed=run.speed(made.rows[0], len(members)),
                 standing=standing,

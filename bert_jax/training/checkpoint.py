@@ -122,6 +122,11 @@ class Checkpoints:
         if not self._asynchronous:
             self.wait()
 
+    def check(self) -> None:
+        """Raises StorageError as soon as the save under way has failed; never waits."""
+        if self._saving is not None and not self._manager.is_saving_in_progress():
+            self.wait()
+
     def wait(self) -> None:
         """Waits until the last save is on disk; raises StorageError if it failed."""
         if self._saving is None:
@@ -190,6 +195,10 @@ class Checkpoints:
         faults.point("checkpoint/manifest", self._saving)
 
     def _failure(self, reason: object) -> errors.StorageError:
+        """Returns the error of a save that failed, and makes room for another."""
+        if jax.process_index() == 0:
+            for unfinished in self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
         return errors.StorageError(
             f"the checkpoint of step {self._saving} could not be written to "
             f"{self.folder}: {reason}. Is the disk full? Older checkpoints are intact"

@@ -53,6 +53,7 @@ def run(
     log: record.Log,
     tell: record.Tell,
     save: Save,
+    check_saves: Callable[[], None] = lambda: None,
     callbacks: Sequence[Callback] = (),
     speed: progress.Speed,
     standing: Standing,
@@ -68,6 +69,7 @@ def run(
       log: gets (step, values), the means over the interval, as "train/...".
       tell: gets (step, event) for a spike of the loss and a step that is not finite.
       save: gets (step, state, standing); a resumed run must pass that `standing`.
+      check_saves: raises if the save under way has failed; called after each step.
       names_at: names the examples in the batch of a step, counted from 0.
 
     Raises NotFiniteError, naming step, array and examples, after which nothing is
@@ -89,7 +91,9 @@ def run(
             speed=speed,
             names_at=names_at,
         )
-        parts = _Parts(train_step, batches, limits, callbacks, save, reader, speed)
+        parts = _Parts(
+            train_step, batches, limits, callbacks, save, check_saves, reader, speed
+        )
         return _Loop(parts, dog, stop, bar, state, start_step).run()
 
 
@@ -101,6 +105,7 @@ class _Parts(NamedTuple):
     limits: Limits
     callbacks: Sequence[Callback]
     save: Save
+    check_saves: Callable[[], None]
     reader: record.Record
     speed: progress.Speed
 
@@ -155,6 +160,7 @@ class _Loop:
         self._state, metrics = self._stop.unless_asked(call) if is_first else call()
         self._step += 1
         self._read()
+        self._parts.check_saves()
         self._unread = (self._step, metrics, batch)
 
     def _read(self) -> None:
@@ -187,6 +193,7 @@ class _Loop:
             return False
         try:
             with self._stop.interrupting():
+                faults.point("loop/callback", self._step)
                 ended = [callback.call(self._step, self._state) for callback in due]
         except signals.Interrupted:
             return False

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +48,7 @@ class Writer:
         """
         self._workdir = workdir
         self._lines: TextIO | None = None
-        self._events: Any = None
+        self._events: _Events | None = None
         if jax.process_index() == 0:
             try:
                 self._open(start_step, evaluates_again)
@@ -55,8 +56,6 @@ class Writer:
                 raise failure(workdir, error) from error
 
     def _open(self, start_step: int, evaluates_again: bool) -> None:
-        import tensorboardX  # takes torch along where that is installed: 3 s
-
         def is_kept(line: dict[str, Any]) -> bool:
             if evaluates_again and line["step"] == start_step:
                 return any(name.startswith("train/") for name in line)
@@ -67,9 +66,7 @@ class Writer:
         if (self._workdir / EVENTS).exists():
             cut(self._workdir / EVENTS, lambda line: line["step"] <= start_step)
         self._lines = path.open("a", encoding="utf-8")
-        self._events = tensorboardX.SummaryWriter(
-            str(self._workdir / TENSORBOARD), purge_step=start_step + 1
-        )
+        self._events = _Events(self._workdir / TENSORBOARD, start_step + 1)
 
     def __enter__(self) -> "Writer":
         return self
@@ -84,7 +81,7 @@ class Writer:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one line, `step` first; a value that is not finite becomes null."""
-        if self._lines is None:
+        if self._lines is None or self._events is None:
             return
         finite = {n: float(v) if math.isfinite(v) else None for n, v in values.items()}
         try:
@@ -92,7 +89,8 @@ class Writer:
             self._lines.flush()
             for name, value in finite.items():
                 if value is not None:
-                    self._events.add_scalar(name, value, step)
+                    self._events.add(name, value, step)
+            self._events.flush()
         except OSError as error:
             raise failure(self._workdir, error) from error
 
@@ -124,11 +122,54 @@ class Writer:
 
     def close(self) -> None:
         """Draws the curves and closes the files; a second call does nothing."""
-        if self._lines is not None:
+        if self._lines is None or self._events is None:
+            return
+        try:
             self.draw()
-            self._lines.close()
             self._events.close()
-            self._lines = None
+        except OSError as error:
+            raise failure(self._workdir, error) from error
+        finally:
+            self._lines.close()
+            self._lines = self._events = None
+
+
+class _Events:
+    """Writes scalars for TensorBoard, at once.
+
+    A `SummaryWriter` hands them to a thread, which a full disk ends; the run would then
+    wait for it for ever.
+    """
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        """Opens a file; TensorBoard forgets what older ones have from a step on."""
+        # takes torch along where that is installed: 3 s
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        folder.mkdir(parents=True, exist_ok=True)
+        made: Any = event_pb2
+        self._make, self._summary = made.Event, summary
+        self._writer = event_file_writer.EventsWriter(
+            str(folder / "events"), f".{os.getpid()}"
+        )
+        start = made.SessionLog(status=made.SessionLog.START)
+        self._write(session_log=start, step=purge_step)
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Writes a value."""
+        self._write(summary=self._summary.scalar(name, value), step=step)
+
+    def flush(self) -> None:
+        """Hands all that was added to the system."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._writer.close()
+
+    def _write(self, **event: Any) -> None:
+        self._writer.write_event(self._make(wall_time=time.time(), **event))
 
 
 def read(path: Path) -> list[dict[str, Any]]:

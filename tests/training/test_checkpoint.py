@@ -295,7 +295,7 @@ def test_parameters_from_nowhere(tmp_path):
 
 # In a process of its own: Orbax's threads complain late about a save that failed.
 FULL_DISK = """
-import resource, signal, sys
+import resource, signal, sys, time
 from pathlib import Path
 import test_checkpoint
 from bert_jax import errors
@@ -306,7 +306,7 @@ test_checkpoint.save_numbers(folder, 1)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-def attempt(asynchronous=True, error=None):
+def attempt(asynchronous=True, error=None, checks=False):
     try:
         with checkpoint.Checkpoints(folder, keep=2, asynchronous=asynchronous) as c:
             # Writing beyond 100 bytes of a file fails, as on a full disk.
@@ -314,6 +314,10 @@ def attempt(asynchronous=True, error=None):
             c.save(2, test_checkpoint.numbered(2), {})
             if error is not None:
                 raise error
+            for _ in range(3000 * checks):
+                time.sleep(0.01)
+                c.check()
+            assert not checks, "a save that failed was not noticed in 30 s"
             c.wait()
     except errors.BertJaxError as caught:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
@@ -324,6 +328,7 @@ attempt()
 attempt(asynchronous=False)
 attempt(error=errors.Stopped("all saved"))
 attempt(error=errors.NotFiniteError("the first error"))
+attempt(checks=True)
 print("RESTORED", int(test_checkpoint.restore(folder)[0].step))
 """
 
@@ -335,16 +340,16 @@ def test_a_full_disk_is_a_storage_error_and_old_steps_survive(tmp_path):
     environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RE")]
-    assert len(lines) == 5, done.stderr[-2000:]
+    assert len(lines) == 6, done.stderr[-2000:]
     failed = "RESULT StorageError [1] the checkpoint of step 2 could not be written to"
     assert lines[0].startswith(failed)
     assert lines[1].startswith(failed)
     # "Everything saved" must be true, and a first error is not hidden by a second.
     assert lines[2].startswith(failed)
-    assert lines[3:] == [
-        "RESULT NotFiniteError [1] the first error",
-        "RESTORED 1",
-    ]
+    assert lines[3] == "RESULT NotFiniteError [1] the first error"
+    assert lines[4].startswith(failed)  # noticed by a step, not by the next save
+    assert lines[5] == "RESTORED 1"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1"]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

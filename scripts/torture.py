@@ -1,0 +1,99 @@
+"""Does to training runs what the world does, and looks whether they are the same runs.
+
+python scripts/torture.py --level=pr                # 20 minutes on two cores
+python scripts/torture.py --level=nightly --only=kills,resume
+
+Every trial ends with a run that is compared with one that nobody disturbed: parameters,
+optimizer state, losses and examples must be equal to the bit. Prints one table last,
+and exits with 1 if anything was missed.
+"""
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torture_damage
+import torture_disk
+import torture_kills
+import torture_nursery
+import torture_resume
+import torture_runs
+import torture_signals
+from torture_trial import Bench, Trial
+
+LEVELS = ("pr", "nightly", "release")
+KINDS: dict[str, Callable[[Bench], Iterator[Trial]]] = {
+    "kills": torture_kills.trials,
+    "resume": torture_resume.trials,
+    "controls": torture_resume.controls,
+    "damage": torture_damage.trials,
+    "disk": torture_disk.trials,
+    "signals": torture_signals.trials,
+}
+
+
+@dataclasses.dataclass
+class Row:
+    """One line of the table."""
+
+    what: str
+    tried: int = 0
+    survived: int = 0
+    seconds: float = 0.0
+    worst: str = ""
+
+    def add(self, trial: Trial, seconds: float) -> None:
+        """Counts a trial; the worst is the first that failed, or the slowest."""
+        self.tried += 1
+        self.survived += not trial.problem
+        if trial.problem and not self.worst.startswith("!"):
+            self.worst = f"! {trial.name}: {trial.problem}"
+        elif not self.worst.startswith("!") and seconds > self.seconds:
+            self.worst = f"{trial.name}: {seconds:.0f} s"
+        self.seconds = max(self.seconds, seconds)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--level", choices=LEVELS, default="pr")
+    parser.add_argument("--only", default="", help=f"of {','.join(KINDS)}, with commas")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    given = parser.parse_args()
+    wanted = [x for x in given.only.split(",") if x] or list(KINDS)
+    if unknown := set(wanted) - set(KINDS):
+        parser.error(f"--only has {', '.join(sorted(unknown))}, none of {list(KINDS)}")
+    rows: dict[str, Row] = {}
+    with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
+        folder = Path(scratch)
+        place = torture_runs.make_place(folder / "place")
+        with torture_nursery.Nursery(folder) as nursery:
+            bench = Bench(folder, place, nursery, LEVELS.index(given.level), given.seed)
+            for kind in wanted:
+                _run(kind, bench, rows)
+    _print(given.level, rows)
+    return int(any(row.survived < row.tried for row in rows.values()))
+
+
+def _run(kind: str, bench: Bench, rows: dict[str, Row]) -> None:
+    """Runs the trials of a kind, telling each as it ends."""
+    began = time.monotonic()
+    for trial in KINDS[kind](bench):
+        now = time.monotonic()
+        rows.setdefault(trial.what, Row(trial.what)).add(trial, now - began)
+        said = trial.problem or "survived"
+        print(f"{trial.what}: {trial.name}: {said} ({now - began:.1f} s)", flush=True)
+        began = time.monotonic()
+
+
+def _print(level: str, rows: dict[str, Row]) -> None:
+    print(f"\n| what (level {level}) | tried | survived | worst |\n|---|---|---|---|")
+    for row in rows.values():
+        print(f"| {row.what} | {row.tried} | {row.survived} | {row.worst} |")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""Kill -9, at named points and at random moments. A library of torture.py."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torture_runs
+from torture_trial import Bench, Trial, last_line
+
+# Of the second save: the first is whole then, and the third begins to delete.
+SAVES = (
+    "checkpoint/before=8",
+    "checkpoint/started=8",
+    "checkpoint/written=8",
+    "checkpoint/half_manifest=8",
+    "checkpoint/manifest=8",
+    "checkpoint/renamed=8",
+    "checkpoint/listed=8",
+    "checkpoint/after=8",
+)
+FIRST_SAVE = ("checkpoint/written=4", "checkpoint/half_manifest=4")
+DELETIONS = (
+    "checkpoint/trash=1",
+    "checkpoint/half_trash=1",
+    "checkpoint/half_trash=3",
+    "checkpoint/emptied=1",
+)
+STORE = (
+    "vocabulary/before",
+    "vocabulary/learned",
+    "store/tokenizer",
+    "store/shard=1",
+    "store/shard=2",
+    "store/manifest",
+    "store/renamed",
+)
+
+
+def trials(bench: Bench) -> Iterator[Trial]:
+    """Yields what became of runs that were killed."""
+    for what, points in (
+        ("kill -9 inside a save", (*FIRST_SAVE, *SAVES)),
+        ("kill -9 inside a deletion", DELETIONS),
+    ):
+        for point in points:
+            yield Trial(what, point, _at_point(bench, point))
+    for point in STORE:
+        what = "kill -9 inside vocabulary and store"
+        yield Trial(what, point, _building(bench, point))
+    yield from _at_random(bench, bench.choose(15, 100, 300))
+
+
+def _at_point(bench: Bench, point: str) -> str:
+    workdir = bench.workdir(f"kill-{point}")
+    child = bench.train(workdir, faults=f"{point}:SIGKILL")
+    if (code := child.wait()) != -signal.SIGKILL:
+        return f"was not killed: exit code {code}, {last_line(child.said)}"
+    return bench.goes_on(workdir)
+
+
+def _building(bench: Bench, point: str) -> str:
+    """Kills a run that builds its own store, and lets it go on."""
+    workdir = bench.workdir(f"kill-{point}")
+    arguments = bench.place.arguments(workdir)
+    child = bench.nursery.start("pretrain", *arguments, faults=f"{point}:SIGKILL")
+    if (code := child.wait()) != -signal.SIGKILL:
+        return f"was not killed: exit code {code}, {last_line(child.said)}"
+    code = bench.nursery.run("pretrain", *arguments)
+    if code != 0:
+        return f"exit code {code} when it went on"
+    if differs := torture_runs.trace(workdir).difference(bench.undisturbed):
+        return f"other {differs} than the undisturbed run"
+    names = sorted(path.name for path in bench.store.iterdir())
+    return _differing(bench.store, workdir / "store", names)
+
+
+def _differing(one: Path, other: Path, names: list[str]) -> str:
+    if sorted(path.name for path in other.iterdir()) != names:
+        return "another list of files in the store"
+    bad = [n for n in names if (one / n).read_bytes() != (other / n).read_bytes()]
+    return f"other bytes in {', '.join(bad)}" if bad else ""
+
+
+def _at_random(bench: Bench, count: int) -> Iterator[Trial]:
+    """Kills one run after the other at moments of its whole length, several times."""
+    began = time.monotonic()
+    bench.trace_of("timed")
+    whole = time.monotonic() - began
+    rng = bench.random("kills")
+    what = "kill -9 at a random moment"
+    workdir, kills = bench.workdir("kill-random"), 0
+    for number in range(count):
+        moment = rng.uniform(0.3, 1.0) * whole
+        child = bench.train(workdir)
+        time.sleep(moment)
+        os.kill(child.pid, signal.SIGKILL)
+        code = child.wait()
+        kills += code == -signal.SIGKILL
+        problem = "" if code in (0, -signal.SIGKILL) else f"exit code {code}"
+        # Every third time it may come to its end; in between it is killed again.
+        if number % 3 == 2 or number == count - 1:
+            problem = problem or bench.goes_on(workdir)
+            workdir = bench.workdir("kill-random")
+        yield Trial(what, f"after {moment:.1f} of {whole:.1f} s", problem)
+    if kills < count // 2:
+        yield Trial(what, "enough of them", f"only {kills} of {count} hit a live run")

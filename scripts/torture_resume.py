@@ -1,0 +1,137 @@
+"""Runs stopped after awkward steps, and resumes that are wrong on purpose.
+
+A library of torture.py.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torture_runs
+from torture_trial import Bench, Trial, last_line
+
+# 116 rows an epoch, 8 a step: the first epoch ends in step 15, the second in step 29.
+FIRST_STEPS = range(1, 15)
+AROUND_AN_EPOCH = (14, 15, 16)
+RECIPES: dict[str, dict[str, Any]] = {
+    "nsp": {},
+    "nsp, accumulation 2": {"run__accumulation_steps": 2},
+    "nsp, accumulation 4": {"run__accumulation_steps": 4},
+    "nsp, packed": {"data__pack": True},
+    "sop": {"data__objective": "sop"},
+    "sop, packed, accumulation 2": {
+        "data__objective": "sop",
+        "data__pack": True,
+        "run__accumulation_steps": 2,
+    },
+    "full sentences": {"data__objective": "full_sentences"},
+    "full sentences, packed": {
+        "data__objective": "full_sentences",
+        "data__pack": True,
+    },
+}
+
+# What a resume may forget; each must be seen. They change a run that goes on alone.
+_RESTORE = """
+import jax
+from bert_jax.training import checkpoint
+restore = checkpoint.Checkpoints.restore_latest
+def forgetful(self, shapes):
+    state, meta = restore(self, shapes)
+    def forget(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        return jax.numpy.zeros_like(leaf) if {condition} else leaf
+    opt_state = jax.tree_util.tree_map_with_path(forget, state.opt_state)
+    places = jax.tree.map(lambda x: x.sharding, shapes.opt_state)
+    return state._replace(opt_state=jax.device_put(opt_state, places)), meta
+checkpoint.Checkpoints.restore_latest = forgetful
+"""
+CONTROLS = {
+    "the optimizer state": _RESTORE.format(condition="'count' not in name"),
+    "the step of the schedule": _RESTORE.format(condition="'count' in name"),
+    "the random numbers": """
+import dataclasses
+from bert_jax import experiments
+make = experiments.make_train_step
+def other(run, *rest):
+    return make(dataclasses.replace(run, seed=run.seed + 1), *rest)
+experiments.make_train_step = other
+""",
+    "the position in the data": """
+from bert_jax.data import phases
+batch_at = phases.Phase.batch_at
+phases.Phase.batch_at = lambda self, step, *rest: batch_at(self, step + 1, *rest)
+""",
+}
+
+
+def trials(bench: Bench) -> Iterator[Trial]:
+    """Yields what became of runs that were stopped after a step and went on."""
+    for recipe, changes in RECIPES.items():
+        whole = bench.trace_of(f"whole-{recipe}", **changes)
+        some = AROUND_AN_EPOCH if recipe == "nsp" else AROUND_AN_EPOCH[1:2]
+        few = {*(FIRST_STEPS if recipe == "nsp" else (1,)), *some}
+        every = {*FIRST_STEPS, *AROUND_AN_EPOCH}
+        for step in sorted(every if bench.level else few):
+            problem = _stopped(bench, step, whole, changes)
+            yield Trial(
+                "stopped after a step and resumed", f"{recipe}, {step}", problem
+            )
+    yield Trial("awkward ends", "a finished run resumed", _finished(bench))
+    yield Trial("awkward ends", "a second run in one workdir", _second(bench))
+
+
+def _stopped(
+    bench: Bench, step: int, whole: torture_runs.Trace, changes: dict[str, Any]
+) -> str:
+    workdir = bench.workdir(f"stopped-{step}")
+    child = bench.train(workdir, faults=f"loop/step={step}:SIGTERM", **changes)
+    if (code := child.wait()) != 75:
+        return f"exit code {code} when it was stopped: {last_line(child.said)}"
+    return bench.goes_on(workdir, whole, **changes)
+
+
+def _finished(bench: Bench) -> str:
+    workdir = bench.workdir("finished")
+    if code := bench.train(workdir).wait():
+        return f"exit code {code}"
+    before = torture_runs.trace(workdir)
+    child = bench.train(workdir)
+    if code := child.wait():
+        return f"exit code {code} of the second start"
+    if "this run is finished" not in child.said.read_text():
+        return "it does not say that it is finished"
+    return torture_runs.trace(workdir).difference(before)
+
+
+def _second(bench: Bench) -> str:
+    """Starts a run where another one is under way; the first must not notice."""
+    workdir = bench.workdir("second")
+    first = bench.train(workdir, faults="loop/step=9:SIGSTOP")
+    while "step 7/" not in first.said.read_text():
+        time.sleep(0.05)
+    second = bench.train(workdir)
+    code, said = second.wait(), last_line(second.said)
+    os.kill(first.pid, signal.SIGCONT)
+    if ended := first.wait():
+        return f"the first one ended with {ended}"
+    if code != 2 or "another process" not in said:
+        return f"the second one was not refused: exit code {code}, {said}"
+    return torture_runs.trace(workdir).difference(bench.undisturbed)
+
+
+def controls(bench: Bench) -> Iterator[Trial]:
+    """Yields whether a resume that forgets something is seen to be another run."""
+    for forgotten, patch in CONTROLS.items():
+        workdir = bench.workdir("control")
+        bench.train(workdir, faults="loop/step=11:SIGTERM").wait()
+        arguments = bench.place.arguments(workdir, data__store=bench.store)
+        child = bench.nursery.start("pretrain", *arguments, patch=patch)
+        if code := child.wait():
+            problem = f"exit code {code}: {last_line(child.said)}"
+        else:
+            differs = torture_runs.trace(workdir).difference(bench.undisturbed)
+            problem = "" if differs else "nobody noticed"
+        yield Trial("negative control: resumed without", forgotten, problem)

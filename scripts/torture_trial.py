@@ -1,0 +1,103 @@
+"""What all kinds of trials share. A library of torture.py."""
+
+import dataclasses
+import functools
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torture_nursery
+import torture_runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What was done to a run, and what was wrong after it; empty if nothing was."""
+
+    what: str
+    name: str
+    problem: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Where trials are made.
+
+    Attributes:
+      level: 0 for `pr`, 1 for `nightly`, 2 for `release`.
+      seed: of random moments and places.
+    """
+
+    folder: Path
+    place: torture_runs.Place
+    nursery: torture_nursery.Nursery
+    level: int
+    seed: int
+
+    def choose(self, pr: int, nightly: int, release: int) -> int:
+        """Returns the number of this level."""
+        return (pr, nightly, release)[self.level]
+
+    def random(self, kind: str) -> random.Random:
+        """Returns the random numbers of a kind of trials."""
+        return random.Random(f"{self.seed} {kind}")
+
+    def workdir(self, name: str) -> Path:
+        """Returns a folder that is not there yet."""
+        path = self.folder / name.replace("/", "-").replace(" ", "-")
+        shutil.rmtree(path, ignore_errors=True)
+        return path
+
+    @functools.cached_property
+    def store(self) -> Path:
+        """The store of the corpus, which most runs share."""
+        path = self.folder / "store"
+        code = self.nursery.run("prepare", self.place.config, f"--store={path}")
+        assert code == 0, code
+        return path
+
+    @functools.cached_property
+    def undisturbed(self) -> torture_runs.Trace:
+        """The run with which others are compared."""
+        return self.trace_of("undisturbed")
+
+    def trace_of(self, name: str, **changes: Any) -> torture_runs.Trace:
+        """Trains without any disturbance; returns what the run was."""
+        workdir = self.workdir(name)
+        child = self.train(workdir, **changes)
+        assert child.wait() == 0, child.said.read_text()[-2000:]
+        return torture_runs.trace(workdir)
+
+    def train(
+        self, workdir: Path, faults: str = "", **changes: Any
+    ) -> torture_nursery.Child:
+        """Starts, or resumes, the training in a workdir."""
+        settings = {"data__store": self.store, **changes}
+        arguments = self.place.arguments(workdir, **settings)
+        return self.nursery.start("pretrain", *arguments, faults=faults)
+
+    def goes_on(
+        self,
+        workdir: Path,
+        expected: torture_runs.Trace | None = None,
+        **changes: Any,
+    ) -> str:
+        """Resumes a run to its end; returns what differs from the undisturbed one."""
+        child = self.train(workdir, **changes)
+        code = child.wait()
+        if code != 0:
+            return f"exit code {code} when it went on: {last_line(child.said)}"
+        found = torture_runs.trace(workdir)
+        if differs := found.difference(expected or self.undisturbed):
+            return f"other {differs} than the undisturbed run"
+        if left := torture_runs.leftovers(workdir):
+            return f"left behind: {', '.join(left[:3])}"
+        shutil.rmtree(workdir)
+        return ""
+
+
+def last_line(said: Path) -> str:
+    """Returns the last line that a command said."""
+    lines = said.read_text(errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "nothing was said"
