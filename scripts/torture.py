@@ -1,5 +1,6 @@
 """Does to training runs what the world does, and looks whether they are the same runs.
 
+python scripts/torture.py --level=ci                # one of each kind, two minutes
 python scripts/torture.py --level=pr                # 20 minutes on two cores
 python scripts/torture.py --level=nightly --only=kills,resume
 
@@ -25,7 +26,7 @@ import torture_runs
 import torture_signals
 from torture_trial import Bench, Trial
 
-LEVELS = ("pr", "nightly", "release")
+LEVELS = ("ci", "pr", "nightly", "release")
 KINDS: dict[str, Callable[[Bench], Iterator[Trial]]] = {
     "kills": torture_kills.trials,
     "resume": torture_resume.trials,

@@ -45,15 +45,15 @@ def trials(bench: Bench) -> Iterator[Trial]:
     assert bench.train(workdir).wait() == 0
     step = workdir / "checkpoints" / str(torture_runs.STEPS)
     rng = bench.random("damage")
-    flips = bench.choose(200, 400, 2000)
+    flips = bench.choose(20, 200, 400, 2000)
     for name, problem in _harmed(step, rng, flips, _reads_checkpoint(step)):
         yield Trial("damage to a checkpoint", name, problem)
     store = bench.folder / "harmed-store"
     shutil.copytree(bench.store, store)
     for name, problem in _harmed(store, rng, flips, _reads_store(store)):
         yield Trial("damage to a store", name, problem)
-    for number, (name, harm) in enumerate(HARMS.items()):
-        yield Trial("damage, and the run goes on", name, _goes_on(bench, harm, number))
+    for name, harm in bench.some(HARMS.items()):
+        yield Trial("damage, and the run goes on", name, _goes_on(bench, harm))
 
 
 def _harmed(
@@ -126,7 +126,7 @@ def _reads_store(folder: Path) -> Callable[[], str]:
     return read
 
 
-def _goes_on(bench: Bench, harm: Callable[[Path], None], number: int) -> str:
+def _goes_on(bench: Bench, harm: Callable[[Path], None]) -> str:
     """Harms the newest checkpoint of a run that was stopped; it goes on without."""
     workdir = bench.workdir("harmed")
     bench.train(workdir, faults="loop/step=11:SIGTERM").wait()

@@ -42,12 +42,12 @@ def trials(bench: Bench) -> Iterator[Trial]:
         print("disk: left out, as this machine may not mount a tmpfs", flush=True)
         return
     need = _need(bench)
-    for share in (0.05, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 0.97):
+    for share in bench.some((0.05, 0.15, 0.3, 0.45, 0.7, 0.8, 0.9, 0.97, 0.6)):
         size = int(need * share)
         problem = _full(bench, disk, size, need)
         yield Trial("a full disk", f"{size} of {need} KiB", problem)
     yield Trial("a read-only disk", "from the beginning", _refused(bench, disk, ""))
-    for point in ("loop/step=6", "loop/step=10"):
+    for point in bench.some(("loop/step=6", "loop/step=10")):
         yield Trial("a disk that fills up", point, _refused(bench, disk, point))
 
 

@@ -69,12 +69,12 @@ phases.Phase.batch_at = lambda self, step, *rest: batch_at(self, step + 1, *rest
 
 def trials(bench: Bench) -> Iterator[Trial]:
     """Yields what became of runs that were stopped after a step and went on."""
-    for recipe, changes in RECIPES.items():
+    for recipe, changes in bench.some(RECIPES.items()):
         whole = bench.trace_of(f"whole-{recipe}", **changes)
         some = AROUND_AN_EPOCH if recipe == "nsp" else AROUND_AN_EPOCH[1:2]
         few = {*(FIRST_STEPS if recipe == "nsp" else (1,)), *some}
         every = {*FIRST_STEPS, *AROUND_AN_EPOCH}
-        for step in sorted(every if bench.level else few):
+        for step in bench.some(sorted(every if bench.level > 1 else few)):
             problem = _stopped(bench, step, whole, changes)
             yield Trial(
                 "stopped after a step and resumed", f"{recipe}, {step}", problem
@@ -124,7 +124,7 @@ def _second(bench: Bench) -> str:
 
 def controls(bench: Bench) -> Iterator[Trial]:
     """Yields whether a resume that forgets something is seen to be another run."""
-    for forgotten, patch in CONTROLS.items():
+    for forgotten, patch in bench.some(CONTROLS.items()):
         workdir = bench.workdir("control")
         bench.train(workdir, faults="loop/step=11:SIGTERM").wait()
         arguments = bench.place.arguments(workdir, data__store=bench.store)

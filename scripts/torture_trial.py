@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import random
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class Bench:
     """Where trials are made.
 
     Attributes:
-      level: 0 for `pr`, 1 for `nightly`, 2 for `release`.
+      level: 0 for `ci`, 1 for `pr`, 2 for `nightly`, 3 for `release`.
       seed: of random moments and places.
     """
 
@@ -35,9 +36,14 @@ class Bench:
     level: int
     seed: int
 
-    def choose(self, pr: int, nightly: int, release: int) -> int:
+    def choose(self, ci: int, pr: int, nightly: int, release: int) -> int:
         """Returns the number of this level."""
-        return (pr, nightly, release)[self.level]
+        return (ci, pr, nightly, release)[self.level]
+
+    def some(self, trials: Iterable[Any], ci: int = 1) -> list[Any]:
+        """Returns all trials, or at the level `ci` the last few."""
+        made = list(trials)
+        return made if self.level else made[-ci:]
 
     def random(self, kind: str) -> random.Random:
         """Returns the random numbers of a kind of trials."""
