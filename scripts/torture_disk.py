@@ -103,7 +103,7 @@ def _refused(bench: Bench, disk: Path, point: str) -> str:
             child = bench.train(workdir)
         else:
             child = bench.train(workdir, faults=f"{point}:SIGSTOP")
-            _wait_until_held(child.pid)
+            child.wait_until_held()
             subprocess.run(["sync"], check=True)
             _freeze(disk)
             subprocess.run(["kill", "-CONT", str(child.pid)], check=True)
@@ -113,11 +113,6 @@ def _refused(bench: Bench, disk: Path, point: str) -> str:
             return f"exit code {code}: {last_line(child.said)}"
         _thaw(disk)
         return bench.goes_on(workdir)
-
-
-def _wait_until_held(pid: int) -> None:
-    while "State:\tT" not in Path(f"/proc/{pid}/status").read_text():
-        pass
 
 
 def _freeze(disk: Path) -> None:

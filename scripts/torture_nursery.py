@@ -9,6 +9,7 @@ import os
 import runpy
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ class Child:
     def __init__(self, nursery: "Nursery", pid: int, said: Path) -> None:
         self.pid, self.said = pid, said
         self._nursery = nursery
+
+    def wait_until_held(self) -> None:
+        """Waits until a SIGSTOP holds it."""
+        status = Path(f"/proc/{self.pid}/status")
+        while "State:\tT" not in status.read_text():
+            time.sleep(0.05)
 
     def wait(self) -> int:
         """Returns its exit code, or the negative number of the signal."""

@@ -5,7 +5,6 @@ A library of torture.py.
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -110,8 +109,7 @@ def _second(bench: Bench) -> str:
     """Starts a run where another one is under way; the first must not notice."""
     workdir = bench.workdir("second")
     first = bench.train(workdir, faults="loop/step=9:SIGSTOP")
-    while "step 7/" not in first.said.read_text():
-        time.sleep(0.05)
+    first.wait_until_held()
     second = bench.train(workdir)
     code, said = second.wait(), last_line(second.said)
     os.kill(first.pid, signal.SIGCONT)

@@ -93,9 +93,8 @@ CASES = [
 @pytest.mark.parametrize(
     ("count", "devices", "axis", "copies"),
     [
-        case if case in (CASES[0], CASES[4]) else pytest.param(*case, marks=slow)
-        for slow in [pytest.mark.slow]
-        for case in CASES
+        CASES[0],
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES[1:]),
     ],
 )
 def test_several_processes_are_one(place, alone, count, devices, axis, copies):
@@ -204,7 +203,10 @@ def test_an_error_of_one_is_told_by_all(place):
     assert not (place / "x").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+)
 def test_a_signal_to_one_of_two_stops_both_and_the_run_goes_on(place, number):
     """How far it comes differs; that it goes on from there does not."""
     name = f"signal-{number.name}"

@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "torture.py"
 
 
+@pytest.mark.slow
 def test_a_run_survives_one_of_each_kind():
     command = [sys.executable, str(SCRIPT), "--level=ci"]
     done = subprocess.run(command, capture_output=True, text=True)
