@@ -13,6 +13,9 @@ from bert_jax import faults
 
 STEPS = 12
 
+# Each starts two to four processes: minutes, where two cores are busy.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
