@@ -184,6 +184,7 @@ def write_record(
                 "another --workdir, or resume nevertheless with --allow_changed_config"
             )
         check_tokenizer(workdir, tokenizer)
+    processes.wait_for_all()  # all have read what the first one writes anew
     if processes.is_first():
         tokenizer.save(workdir / TOKENIZER)
         beside = path.with_name(path.name + ".tmp")
