@@ -34,6 +34,11 @@ POINTS = (
     "checkpoint/trash",
     "checkpoint/half_trash",
     "checkpoint/emptied",
+    "workdir/file",
+    "workdir/half_folder",
+    "workdir/before_manifest",
+    "workdir/folder",
+    "workdir/half_deleted",
 )
 
 

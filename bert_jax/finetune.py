@@ -92,7 +92,7 @@ def train(
     """
     settings = finetuning_configuration.parse(config)
     with signals.stopping():
-        return _run(settings, Path(workdir), allow_changed_config)
+        return _run(settings, workdirs.here(workdir), allow_changed_config)
 
 
 def _run(

@@ -28,6 +28,7 @@ from bert_jax.training import (
     signals,
     standing,
     state,
+    working_copy,
     writer,
 )
 
@@ -36,7 +37,13 @@ _EXAMPLE = "python -m bert_jax.pretrain --config=configs/demo.py --workdir=runs/
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What `train` returns: the last state, the last metrics, and where all lies."""
+    """What `train` returns.
+
+    Attributes:
+      state: the last one.
+      metrics: of the last evaluation.
+      workdir: the folder of the run; of a URL, its working copy on this machine.
+    """
 
     state: state.TrainState
     metrics: dict[str, float]
@@ -52,28 +59,33 @@ def train(
 
     Args:
       config: a ConfigDict or a plain tree, as `configuration.default` makes.
-      workdir: folder of the run, made if it is not there.
+      workdir: folder of the run, made if it is not there; or a URL, as
+        gs://bucket/runs/zh, of which a working copy is kept in $TMPDIR.
       allow_changed_config: resume even if the config changes the result.
 
     Raises:
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
     with signals.stopping():
-        return _run(configuration.parse(config), Path(workdir), allow_changed_config)
+        copy = working_copy.WorkingCopy(workdir)
+        return _run(configuration.parse(config), copy, allow_changed_config)
 
 
 def _run(
-    settings: configuration.PretrainingConfig, workdir: Path, allow_changed: bool
+    settings: configuration.PretrainingConfig,
+    copy: working_copy.WorkingCopy,
+    allow_changed: bool,
 ) -> Trained:
     """Does what `train` does, for settings that are parsed."""
     processes.agree(json.dumps(configuration.to_dict(settings)), "the config")
+    workdir = copy.folder
     store_folder = workdirs.store_of(settings, workdir)
-    resolved = initial_weights.resolve(settings, workdir, store_folder)
-    experiments.check(resolved)
-    with workdirs.held(workdir):
+    with workdirs.held(workdir), copy.fetched():
+        resolved = initial_weights.resolve(settings, workdir, store_folder)
+        experiments.check(resolved)
         commands.say(f"store: {store_folder}")
         built = processes.first_then_all(
-            lambda: prepare.ensure(resolved.text, settings.data, store_folder)
+            lambda: _store(resolved.text, settings.data, store_folder, copy)
         )
         processes.agree(manifest.to_json(built), f"the store {store_folder}")
         commands.say(prepare.describe(built))
@@ -85,12 +97,29 @@ def _run(
             experiment.tokenizer,
             allow_changed=allow_changed,
         )
-        return _train(experiment, workdir)
+        return _train(experiment, copy)
 
 
-def _train(experiment: experiments.Experiment, workdir: Path) -> Trained:
+def _store(
+    text: configuration.TextConfig,
+    data: configuration.DataConfig,
+    folder: Path,
+    copy: working_copy.WorkingCopy,
+) -> manifest.Manifest:
+    """Builds or opens the store, which an object store has if it is the run's own."""
+    if data.store:
+        return prepare.ensure(text, data, folder)
+    copy.fetch_folder(workdirs.STORE)
+    built = prepare.ensure(text, data, folder)
+    copy.push_folder(folder, workdirs.STORE)
+    return built
+
+
+def _train(
+    experiment: experiments.Experiment, copy: working_copy.WorkingCopy
+) -> Trained:
     """Runs the loop from where the run stands to its end, and evaluates."""
-    settings = experiment.settings
+    settings, workdir = experiment.settings, copy.folder
     phases = experiment.phases()
     steps = phases[-1].last_step
     transformation, schedule = experiment.optimizer(steps)
@@ -99,20 +128,18 @@ def _train(experiment: experiments.Experiment, workdir: Path) -> Trained:
     held_out = experiment.held_out()
     commands.say(report.describe(settings, experiment.bert, phases, shapes, mesh))
     with checkpoint.Checkpoints(
-        workdir / workdirs.CHECKPOINTS, keep=settings.run.keep_checkpoints
+        workdir / workdirs.CHECKPOINTS, keep=settings.run.keep_checkpoints, copy=copy
     ) as checkpoints:
-        begin, standing = _start(
-            experiment, checkpoints, shapes, transformation, workdir
-        )
+        begin, stood = _start(experiment, checkpoints, shapes, transformation, workdir)
         start_step = int(begin.step)
         processes.agree(str(start_step), f"the newest checkpoint in {workdir}")
-        if start_step >= steps and not standing.callbacks_due:
+        if start_step >= steps and not stood.callbacks_due:
             commands.say(f"this run is finished: step {start_step} of {steps}")
             return Trained(begin, held_out.metrics(begin.params), workdir)
         train_step = experiments.make_train_step(
             settings.run, task, shapes, transformation, schedule
         )
-        again = standing.callbacks_due
+        again = stood.callbacks_due
         with (
             writer.Writer(workdir, start_step=start_step, evaluates_again=again) as log,
             example_log.ExampleLog(
@@ -120,6 +147,11 @@ def _train(experiment: experiments.Experiment, workdir: Path) -> Trained:
             ) as examples,
         ):
             evaluation = _Evaluation(held_out, log)
+
+            def save(step: int, now: state.TrainState, at: standing.Standing) -> None:
+                copy.push()  # the lines of a step are there before it is
+                checkpoints.save(step, now, {"standing": at.to_json()})
+
             end = loop.run(
                 train_step,
                 begin,
@@ -128,13 +160,11 @@ def _train(experiment: experiments.Experiment, workdir: Path) -> Trained:
                 limits=settings.run.limits(steps),
                 log=log.write,
                 tell=log.tell,
-                save=lambda step, now, standing: checkpoints.save(
-                    step, now, {"standing": standing.to_json()}
-                ),
+                save=save,
                 check_saves=checkpoints.check,
                 callbacks=[loop.Callback(settings.run.eval_every_steps, evaluation)],
                 speed=experiment.speed(phases),
-                standing=standing,
+                standing=stood,
                 names_at=lambda step: phase_rows.at(phases, step).names_at(
                     step, settings.run.batch_size
                 ),
@@ -228,7 +258,12 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     commands.define_config()
     commands.define_processes()
-    flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.")
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder of the run, made if it is not there; or a URL as gs://bucket/runs/zh "
+        "or s3://..., of which each process keeps a working copy in $TMPDIR.",
+    )
     flags.DEFINE_bool(
         "allow_changed_config",
         False,

@@ -49,7 +49,7 @@ def run(config: Any, workdir: str | Path) -> dict[str, suite_table.Result]:
       InputError: data of a task is missing or broken; nothing has been trained then.
       CheckpointError, NotFiniteError, StorageError, Stopped: as `finetune.train`.
     """
-    plan, workdir = suite_configuration.parse(config), Path(workdir)
+    plan, workdir = suite_configuration.parse(config), workdirs.here(workdir)
     workdirs.prepare(workdir)
     results = _finished(plan, workdir)
     pending = [task for task in plan.tasks if task.name not in results]

@@ -62,6 +62,19 @@ FREE_KEYS = (
 )
 
 
+def here(workdir: str | Path) -> Path:
+    """Returns the folder of a run that cannot work in an object store.
+
+    Raises InputError for a URL.
+    """
+    if "://" in str(workdir):
+        raise errors.InputError(
+            f"--workdir is {workdir}: pretraining alone writes into an object store. "
+            "Name a folder, and copy it when the run is finished"
+        )
+    return Path(workdir)
+
+
 def prepare(workdir: Path) -> None:
     """Makes the workdir, and keeps compiled programs in it unless told otherwise."""
     try:
@@ -93,9 +106,11 @@ def prepare(workdir: Path) -> None:
 def held(workdir: Path) -> Iterator[None]:
     """Makes the workdir, and keeps other runs out of it while the context is open.
 
-    Raises InputError if another process trains there. The system lets go when this
-    process ends, however it ends.
+    A folder that was not there and in which nothing was put is removed again. Raises
+    InputError if another process trains there. The system lets go when this process
+    ends, however it ends.
     """
+    is_new = not workdir.exists()
     prepare(workdir)
     descriptor = os.open(workdir, os.O_RDONLY)
     try:
@@ -104,6 +119,9 @@ def held(workdir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+        if is_new:
+            with contextlib.suppress(OSError):  # as where it is not empty any more
+                workdir.rmdir()
 
 
 def _lock(descriptor: int, workdir: Path) -> None:

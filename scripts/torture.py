@@ -21,6 +21,7 @@ import torture_damage
 import torture_disk
 import torture_kills
 import torture_nursery
+import torture_remote
 import torture_resume
 import torture_runs
 import torture_signals
@@ -29,6 +30,7 @@ from torture_trial import Bench, Trial
 LEVELS = ("ci", "pr", "nightly", "release")
 KINDS: dict[str, Callable[[Bench], Iterator[Trial]]] = {
     "kills": torture_kills.trials,
+    "remote": torture_remote.trials,
     "resume": torture_resume.trials,
     "controls": torture_resume.controls,
     "damage": torture_damage.trials,

@@ -54,7 +54,7 @@ class Place:
         """The flag that names the config."""
         return f"--config={self.folder / 'small.py'}"
 
-    def arguments(self, workdir: Path, **changes: Any) -> list[str]:
+    def arguments(self, workdir: Path | str, **changes: Any) -> list[str]:
         """Returns the flags of a run; `run__seed=3` sets `run.seed`."""
         more = [f"--config.{k.replace('__', '.')}={v}" for k, v in changes.items()]
         return [self.config, f"--workdir={workdir}", *more]

@@ -24,6 +24,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from bert_jax import errors, faults
+from bert_jax.training import processes, working_copy
 from bert_jax.training import state as train_state
 
 MANIFEST = "manifest.json"
@@ -42,8 +43,18 @@ class Checkpoints:
     Only one may be open for a folder; readers use `restore_params`.
     """
 
-    def __init__(self, folder: Path, *, keep: int, asynchronous: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        asynchronous: bool = True,
+        copy: working_copy.WorkingCopy | None = None,
+    ) -> None:
         """Opens or makes the folder.
+
+        With the `copy` of a workdir in an object store, in which `folder` lies, steps
+        are uploaded before they count, and deleted there too.
 
         Raises InputError if `keep` is less than 1, StorageError if it fails.
         """
@@ -52,6 +63,7 @@ class Checkpoints:
             raise errors.InputError(message)
         self.folder = folder.resolve()
         self._asynchronous = asynchronous
+        self._copy = copy if copy is not None and copy.is_remote else None
         self._saving: int | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -63,6 +75,7 @@ class Checkpoints:
     def _open(self, keep: int) -> ocp.CheckpointManager:
         preservation = ocp.checkpoint_managers.LatestN(keep)
         options = ocp.CheckpointManagerOptions(
+            create=False,
             preservation_policy=preservation,
             todelete_subdir=_DELETED,
             cleanup_tmp_directories=True,
@@ -70,9 +83,19 @@ class Checkpoints:
             async_options=ocp.options.AsyncOptions(
                 post_finalization_callback=self._write_manifest
             ),
+            multiprocessing_options=self._writing_processes(),
         )
         return ocp.CheckpointManager(
             self.folder, item_names=(*_ARRAYS, "meta"), options=options
+        )
+
+    def _writing_processes(self) -> ocp.options.MultiprocessingOptions:
+        """Returns who writes: all into one folder, or each into a copy of its own."""
+        if self._copy is None:
+            return ocp.options.MultiprocessingOptions()
+        own = jax.process_index()
+        return ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"{own}"
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -102,13 +125,15 @@ class Checkpoints:
         """
         self.wait()
         faults.point("checkpoint/before", step)
-        for stale in self._manager.all_steps():
-            if stale >= step:
-                self._manager.delete(stale)
-                faults.point("checkpoint/stale", step)
+        trees = {"params": state.params, "opt_state": _flat(state.opt_state)}
+        if self._copy is not None:  # process 0 writes what is on all of them
+            processes.wait_for_all()  # each has uploaded its logs
+            trees = jax.tree.map(_whole, trees)
+            if jax.process_index():
+                return
+        self._delete_stale(step)
         items = ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params),
-            opt_state=ocp.args.StandardSave(_flat(state.opt_state)),
+            **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()},
             meta=ocp.args.JsonSave(meta),
         )
         self._saving = step
@@ -121,6 +146,15 @@ class Checkpoints:
         faults.point("checkpoint/started", step)
         if not self._asynchronous:
             self.wait()
+
+    def _delete_stale(self, step: int) -> None:
+        """Deletes the steps from `step` on."""
+        for stale in self._manager.all_steps():
+            if stale >= step:
+                if self._copy is not None:
+                    self._copy.delete_folder(f"{self.folder.name}/{stale}")
+                self._manager.delete(stale)
+                faults.point("checkpoint/stale", step)
 
     def check(self) -> None:
         """Raises StorageError as soon as the save under way has failed; never waits."""
@@ -142,6 +176,9 @@ class Checkpoints:
         faults.point("checkpoint/listed", self._saving)
         step, self._saving = self._saving, None
         self._empty_trash()
+        if self._copy is not None:
+            kept = map(str, steps(self.folder))
+            self._copy.keep_only(self.folder.name, kept)
         faults.point("checkpoint/after", step)
 
     def close(self) -> None:
@@ -193,6 +230,8 @@ class Checkpoints:
             faults.point("checkpoint/half_manifest", self._saving)
             file.write(text[len(text) // 2 :])
         faults.point("checkpoint/manifest", self._saving)
+        if self._copy is not None:
+            self._copy.push_folder(folder, f"{self.folder.name}/{self._saving}")
 
     def _failure(self, reason: object) -> errors.StorageError:
         """Returns the error of a save that failed, and makes room for another."""
@@ -290,6 +329,13 @@ def damage(step_folder: Path) -> str | None:
         if _sha256(path) != expected:
             return f"{name} has another sha256 than when it was written"
     return None
+
+
+def _whole(array: Any) -> Any:
+    """Returns an array that other processes have parts of as a whole; all call it."""
+    if array.is_fully_addressable:
+        return array
+    return multihost_utils.process_allgather(array, tiled=True)
 
 
 def _sha256(path: Path) -> str:

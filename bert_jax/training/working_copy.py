@@ -1,0 +1,262 @@
+"""A workdir in an object store, and its working copy on this machine.
+
+Runs read, append and rename files, which stores like gs:// and s3:// cannot do. So a
+run works in a folder here, and its files are uploaded whole: a checkpoint when it is
+finished, the logs before it. A folder with a manifest is there when its manifest is,
+which is uploaded last and deleted first. The store is what counts: a run that begins
+makes its copy anew from it. Where the workdir is a plain folder nothing is done.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bert_jax import errors, faults
+from bert_jax.training import processes
+
+MANIFEST = "manifest.json"  # of a store and of a checkpoint
+_HERE_ONLY = ("checkpoints", "compilation_cache", "store")  # or uploaded when finished
+
+_log = logging.getLogger(__name__)
+
+
+class WorkingCopy:
+    """The folder in which a run works, and the place that it is named by.
+
+    Attributes:
+      name: what the user calls it: a path, or a URL as gs://bucket/runs/zh.
+      folder: where its files are on this machine. For a URL it lies in the folder for
+        temporary files ($TMPDIR), is found again by the name, and is each process's.
+    """
+
+    def __init__(self, name: str | Path) -> None:
+        """Names the folder; reads and makes nothing.
+
+        Raises InputError for a URL that no installed package can open.
+        """
+        self.name = str(name)
+        self.is_remote = "://" in self.name
+        self.folder = Path(name)
+        if self.is_remote:
+            self.name = self.name.rstrip("/")
+            self._system, self._root = _open(self.name)
+            self.folder = _scratch(self.name)
+            self._known: dict[str, tuple[int, int]] = {}
+
+    @contextlib.contextmanager
+    def fetched(self) -> Iterator[None]:
+        """Fetches all, and uploads what has changed at the end, after errors too.
+
+        Raises StorageError.
+        """
+        self.fetch()
+        try:
+            yield
+        except BaseException:
+            try:
+                self.push()
+            except errors.StorageError as second:  # the first error is the one to raise
+                _log.error("%s", second)
+            raise
+        self.push()
+        processes.wait_for_all()
+        if not processes.is_first():  # process 0 alone has saved
+            self.fetch()
+
+    def fetch(self) -> None:
+        """Makes the working copy equal to the store, which may be empty.
+
+        Unfinished checkpoints and corpus stores are left out. Raises StorageError.
+        """
+        if not self.is_remote:
+            return
+        names = self._names()
+        self._forget(names)
+        for name in names:
+            if not (self.folder / name).exists():
+                self._get(name)
+        self._known = _stamps(self.folder)
+
+    def fetch_folder(self, name: str) -> None:
+        """Gets a finished folder, if it is in the store and not here.
+
+        Raises StorageError.
+        """
+        if self.is_remote and not (self.folder / name / MANIFEST).exists():
+            for file in self._names(name):
+                self._get(file)
+
+    def push(self) -> None:
+        """Uploads the files that this process has changed since; deletes what it has.
+
+        Not the checkpoints and corpus stores: `push_folder` does. Raises StorageError.
+        """
+        if not self.is_remote:
+            return
+        now = _stamps(self.folder)
+        for name in sorted(now):
+            if self._known.get(name) != now[name]:
+                self._put(self.folder / name, name)
+                faults.point("workdir/file")
+        for name in sorted(self._known.keys() - now.keys()):
+            self._do("delete", name, self._system.rm_file, self._at(name))
+        self._known = now
+
+    def push_folder(self, folder: Path, name: str) -> None:
+        """Uploads a finished folder under a name, its manifest last.
+
+        `folder` may still have another name here. One of this name that is in the store
+        already, with the same manifest, is left there. Raises StorageError.
+        """
+        if not self.is_remote:
+            return
+        manifest = (folder / MANIFEST).read_bytes()
+        if self._manifest(name) == manifest:
+            return
+        self.delete_folder(name)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        for path in files:
+            inner = path.relative_to(folder).as_posix()
+            if inner != MANIFEST:
+                self._put(path, f"{name}/{inner}")
+                faults.point("workdir/half_folder")
+        faults.point("workdir/before_manifest")
+        self._put(folder / MANIFEST, f"{name}/{MANIFEST}")
+        faults.point("workdir/folder")
+
+    def keep_only(self, parent: str, kept: Iterable[str]) -> None:
+        """Deletes the folders below `parent` that are not kept. Raises StorageError."""
+        if not self.is_remote:
+            return
+        there = {name.split("/")[1] for name in self._listed(parent)}
+        for name in sorted(there - set(kept)):
+            self.delete_folder(f"{parent}/{name}")
+
+    def delete_folder(self, name: str) -> None:
+        """Deletes a folder in the store, its manifest first. Raises StorageError."""
+        files = self._listed(name)
+        for file in sorted(files, key=lambda file: file != f"{name}/{MANIFEST}"):
+            self._do("delete", file, self._system.rm_file, self._at(file))
+            faults.point("workdir/half_deleted")
+
+    def _forget(self, names: list[str]) -> None:
+        """Empties the working copy, but for what need not be fetched again."""
+        same = "store/" + MANIFEST in names and self._manifest("store") == _content(
+            self.folder / "store" / MANIFEST
+        )
+        kept = {"compilation_cache", "store"} if same else {"compilation_cache"}
+        for path in self.folder.iterdir():
+            if path.name not in kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _names(self, parent: str = "") -> list[str]:
+        """Returns what is worth fetching: all but parts of unfinished folders."""
+        listed = self._listed(parent)
+        whole = {name.rpartition("/")[0] for name in listed if name.endswith(MANIFEST)}
+        return [n for n in listed if _folder_of(n) is None or _folder_of(n) in whole]
+
+    def _listed(self, parent: str = "") -> list[str]:
+        """Returns the names of all files below a folder, as they are below the root."""
+        root = self._at(parent) if parent else self._root
+        found = self._do("list", parent, self._system.find, root)
+        inside = [path for path in found if path.startswith(f"{root}/")]
+        names = sorted(path[len(self._root) + 1 :] for path in inside)
+        for name in names:
+            if ".." in name.split("/") or name.startswith("/"):
+                raise errors.StorageError(
+                    f"{self.name} has an object with the name {name!r}, which would "
+                    "lie outside of a folder: remove it"
+                )
+        return names
+
+    def _manifest(self, name: str) -> bytes | None:
+        """Returns the manifest of a folder in the store, or None."""
+        path = f"{name}/{MANIFEST}"
+        if path not in self._listed(name):
+            return None
+        return self._do("read", path, self._system.cat_file, self._at(path))
+
+    def _get(self, name: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".tmp")
+        self._do("read", name, self._system.get_file, self._at(name), str(part))
+        os.replace(part, path)
+
+    def _put(self, path: Path, name: str) -> None:
+        self._do("write", name, self._system.put_file, str(path), self._at(name))
+
+    def _at(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _do(self, what: str, name: str, call: Any, *arguments: str) -> Any:
+        """Calls the file system; whatever it raises is a StorageError."""
+        try:
+            return call(*arguments)
+        except Exception as error:  # each store has its own kinds
+            raise errors.StorageError(
+                f"cannot {what} {self.name}{'/' if name else ''}{name}: "
+                f"{str(error) or type(error).__name__}. Check the name, the network "
+                "and that this machine may read and write there"
+            ) from error
+
+
+def _open(url: str) -> tuple[Any, str]:
+    """Returns the file system of a URL, which keeps no listings, and the path in it."""
+    import fsspec
+
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if url.split("://")[0] in ("file", "local"):
+        options = {"auto_mkdir": True}
+    try:
+        system, root = fsspec.core.url_to_fs(url, **options)
+    except ImportError as error:
+        raise errors.InputError(
+            f"{url} cannot be opened: {error}. For gs:// and s3:// install "
+            '"bert_jax[cloud]"'
+        ) from None
+    except ValueError as error:
+        raise errors.InputError(f"--workdir is {url}: {error}") from None
+    return system, root.rstrip("/")
+
+
+def _scratch(url: str) -> Path:
+    """Returns the folder for the copy of this process."""
+    digest = hashlib.sha256(url.encode()).hexdigest()[:12]
+    user = os.getuid()
+    parent = Path(tempfile.gettempdir()) / f"bert_jax-{user}"
+    return parent / f"{url.rpartition('/')[2]}-{digest}-{processes.index()}"
+
+
+def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """Returns the size and the time of each file that `push` uploads."""
+    found = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        is_ours = name.split("/")[0] not in _HERE_ONLY and not name.startswith(".")
+        if is_ours and not name.endswith(".tmp") and path.is_file():
+            stat = path.stat()
+            found[name] = (stat.st_size, stat.st_mtime_ns)
+    return found
+
+
+def _folder_of(name: str) -> str | None:
+    """Returns the folder with a manifest to which a file belongs.
+
+    >>> _folder_of("checkpoints/12/params/d/0"), _folder_of("metrics.jsonl")
+    ('checkpoints/12', None)
+    """
+    parts = name.split("/")
+    if parts[0] == "checkpoints" and len(parts) > 2:
+        return "/".join(parts[:2])
+    return "store" if parts[0] == "store" else None
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
