@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-HEARTBEAT_SECONDS = 10
+# Long enough for two busy cores; a test that loses a process has a shorter one.
+HEARTBEAT_SECONDS = 100
 
 
 def free_port() -> int:
@@ -25,6 +26,7 @@ def start(
     *arguments: object,
     folder: Path,
     environments: Mapping[int, Mapping[str, str]] | None = None,
+    heartbeat_seconds: int = HEARTBEAT_SECONDS,
 ) -> list[subprocess.Popen[bytes]]:
     """Starts `count` processes with `devices` devices each.
 
@@ -46,7 +48,7 @@ def start(
             f"--coordinator=127.0.0.1:{port}",
             f"--num_processes={count}",
             f"--process_id={index}",
-            f"--heartbeat_seconds={HEARTBEAT_SECONDS}",
+            f"--heartbeat_seconds={heartbeat_seconds}",
         ]
         with (
             (folder / f"{index}.out").open("wb") as out,

@@ -14,7 +14,7 @@ from bert_jax import faults
 STEPS = 12
 
 # Each starts two to four processes: minutes, where two cores are busy.
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ CASES = [
     ("count", "devices", "axis", "copies"),
     [
         CASES[0],
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES[1:]),
+        *(pytest.param(*case, marks=slow) for case in CASES[1:]),
     ],
 )
 def test_several_processes_are_one(place, alone, count, devices, axis, copies):
@@ -116,6 +116,7 @@ def test_several_processes_are_one(place, alone, count, devices, axis, copies):
     assert [line for line in other if not line.startswith("[Gloo]")] == []
 
 
+@slow
 def test_a_run_moves_between_meshes_and_process_counts(place, alone):
     """Two processes of two devices, one of two, then two of one, over fsdp."""
     name = "elastic"
@@ -133,6 +134,7 @@ def test_a_run_moves_between_meshes_and_process_counts(place, alone):
             *more,
             folder=place / f"{name}-said",
             environments={index: {faults.VARIABLE: fault} for index in range(count)},
+            heartbeat_seconds=10,
         )
         said = many_processes.errors_of(place / f"{name}-said")
         if killed:
@@ -162,6 +164,7 @@ def test_a_process_that_is_lost_ends_the_others_and_the_run_goes_on(place, alone
         *arguments,
         folder=said,
         environments={1: {faults.VARIABLE: "loop/step=5:SIGKILL"}},
+        heartbeat_seconds=10,
     )
     codes = [process.wait(120) for process in running]
     assert codes[1] == -signal.SIGKILL
@@ -176,6 +179,33 @@ def test_a_process_that_is_lost_ends_the_others_and_the_run_goes_on(place, alone
     assert_same_rows(examples(place / "lost"), examples(alone))
 
 
+@slow
+def test_a_pair_whose_workdir_is_in_an_object_store(place, alone, tmp_path):
+    """Each process has a copy of its own, on the machine of its own it might be on."""
+    store, said = place / "bucket" / "run", place / "remote-said"
+    arguments = (f"--config={place / 'tiny.py'}", f"--workdir=file://{store}")
+    mesh = ("--config.mesh.data=1", "--config.mesh.fsdp=-1")
+    for number, fault in enumerate(("loop/step=8:SIGKILL", "")):
+        scratch = tmp_path / str(number)  # another machine
+        scratch.mkdir()
+        changed = {"TMPDIR": str(scratch), faults.VARIABLE: fault}
+        codes = many_processes.run(
+            2,
+            2,
+            "pretrain",
+            *arguments,
+            *mesh,
+            folder=said,
+            environments={0: changed, 1: changed},
+            heartbeat_seconds=100 if fault == "" else 10,
+        )
+        went_on = codes == [0, 0]
+        assert went_on == (fault == ""), many_processes.errors_of(said)
+    assert losses(store) == pytest.approx(losses(alone), abs=1e-5)
+    assert_same_rows(examples(store), examples(alone))
+
+
+@slow
 def test_an_error_of_one_is_told_by_all(place):
     """The processes were given different configs."""
     said = place / "differ-said"
@@ -206,10 +236,8 @@ def test_an_error_of_one_is_told_by_all(place):
     assert not (place / "x").exists()
 
 
-@pytest.mark.parametrize(
-    "number",
-    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
-)
+@slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_one_of_two_stops_both_and_the_run_goes_on(place, number):
     """How far it comes differs; that it goes on from there does not."""
     name = f"signal-{number.name}"
@@ -227,6 +255,7 @@ def test_a_signal_to_one_of_two_stops_both_and_the_run_goes_on(place, number):
     assert sorted(losses(place / name)) == list(range(1, saved + 1))
 
 
+@slow
 def test_flags_that_do_not_belong_together(place):
     for flags, words in [
         (["--coordinator=1.2.3.4:5"], "belong together"),

@@ -1,0 +1,150 @@
+"""A run that is stopped and resumed is the uninterrupted one, to the bit."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import small_model
+
+from bert_jax import errors
+from bert_jax.training import (
+    checkpoint,
+    loop,
+    optimizer,
+    progress,
+    sharding,
+    standing,
+    state,
+    writer,
+)
+
+CONFIG = optimizer.OptimizerConfig(learning_rate=0.01, warmup_steps=2)
+
+
+def train(workdir, num_steps, stop_at=None):
+    """Trains the small model in a workdir as a command would, resuming it."""
+    transform = optimizer.make(CONFIG, 100)
+    mesh = sharding.make_mesh(1, 1, 1)
+    arguments = (small_model.init_fn, jax.random.key(0), transform, mesh)
+    shapes = state.abstract(small_model.init_fn, transform, mesh)
+    train_step = state.make_train_step(
+        small_model.prepare,
+        small_model.weights,
+        small_model.losses(0.2),
+        transform,
+        shapes,
+        seed=1,
+        accumulation_steps=2,
+        schedule=optimizer.learning_rate(CONFIG, 100),
+    )
+    with checkpoint.Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
+        current, meta = checkpoints.restore_latest(shapes) or (
+            state.create(*arguments),
+            {"standing": standing.Standing().to_json()},
+        )
+        start_step = int(current.step)
+
+        def batches():
+            for step in itertools.count(start_step):
+                if step == stop_at:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield sharding.place(small_model.batch_at(step), mesh)
+
+        def save(step, saved, now):
+            checkpoints.save(step, saved, {"standing": now.to_json()})
+
+        with writer.Writer(workdir, start_step=start_step) as out:
+            final = loop.run(
+                train_step,
+                current,
+                batches(),
+                start_step=start_step,
+                limits=loop.Limits(num_steps, log_every_steps=2, save_every_steps=100),
+                log=out.write,
+                tell=out.tell,
+                save=save,
+                standing=standing.from_meta(meta),
+                names_at=lambda step: [f"batch {step}"],
+                speed=progress.Speed([progress.Stretch(1000, 112, 1.0)]),
+            )
+    assert train_step.jitted._cache_size() == 1
+    return final
+
+
+def run_process(workdir, stop_at):
+    """Trains 6 steps in another process, on one pinned core."""
+    program = (
+        "import os, sys, pathlib; os.sched_setaffinity(0, {int(sys.argv[3])})\n"
+        "import test_resume\n"
+        "stop_at = int(sys.argv[2])\n"
+        "test_resume.train(pathlib.Path(sys.argv[1]), 6, stop_at)"
+    )
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parents[1])])
+    core = str(min(os.sched_getaffinity(0)))
+    settings = {
+        "PYTHONPATH": path,
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            program,
+            str(workdir),
+            str(stop_at),
+            core,
+        ],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+    )
+
+
+def logged_losses(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [(line["step"], line["train/loss"]) for line in map(json.loads, lines)]
+
+
+def final_arrays(workdir):
+    mesh = sharding.make_mesh(1, 1, 1)
+    transform = optimizer.make(CONFIG, 100)
+    shapes = state.abstract(small_model.init_fn, transform, mesh)
+    with checkpoint.Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
+        return checkpoints.restore_latest(shapes)[0]
+
+
+def test_two_processes_in_turn_equal_one_to_the_bit(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    done = run_process(whole, -1)
+    assert done.returncode == 0, done.stderr[-3000:]
+    stopped = run_process(parts, 2)
+    assert "Stopped: stopped by SIGTERM after step 3 of 6" in stopped.stderr
+    assert checkpoint.steps(parts / "checkpoints") == [3]
+    resumed = run_process(parts, -1)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    expected, found = final_arrays(whole), final_arrays(parts)
+    assert int(expected.step) == int(found.step) == 6
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert logged_losses(parts) == logged_losses(whole)
+    assert [step for step, _ in logged_losses(whole)] == [2, 4, 6]
+
+
+def test_the_small_run_of_that_test_in_this_process(tmp_path):
+    with pytest.raises(errors.Stopped):
+        train(tmp_path, 4, stop_at=1)
+    assert checkpoint.steps(tmp_path / "checkpoints") == [2]
+    assert int(train(tmp_path, 4).step) == 4
+    assert (tmp_path / "curves.png").exists()
