@@ -176,6 +176,7 @@ def define_processes() -> None:
         "A process that is silent for so long is lost, and the others end.",
         lower_bound=1,
     )
+    show_in_help(*(field.name for field in dataclasses.fields(default)))
 
 
 def _processes_of_flags() -> processes.Flags:

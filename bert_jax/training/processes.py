@@ -76,7 +76,6 @@ def start(flags: Flags) -> None:
     _check(flags)
     if not flags.coordinator and not _in_cluster(flags.cluster):
         return
-    named = flags.cluster not in ("auto", "none")
     # Until `hear_preemption` SIGTERM ends a process as it does where there is one.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -84,7 +83,8 @@ def start(flags: Flags) -> None:
             coordinator_address=flags.coordinator or None,
             num_processes=_given(flags.num_processes),
             process_id=_given(flags.process_id),
-            cluster_detection_method=flags.cluster if named else None,
+            local_device_ids=_local_devices(flags.cluster),
+            cluster_detection_method=_detection(flags),
             heartbeat_timeout_seconds=flags.heartbeat_seconds,
         )
     except ValueError as error:  # of a cluster that is there, and says too little
@@ -103,6 +103,30 @@ def start(flags: Flags) -> None:
         # JAX aborts when another process does not answer any more.
         ctypes.CDLL(None).signal(signal.SIGABRT, _on_abort)
         threading.Thread(None, _listen, "other processes", daemon=True).start()
+
+
+def _detection(flags: Flags) -> str | None:
+    """Returns where JAX asks for what the flags leave open; None lets it choose."""
+    if flags.coordinator and "KUBERNETES_SERVICE_HOST" in os.environ:
+        return "deactivate"  # it would want the package kubernetes, and learn nothing
+    return flags.cluster if flags.cluster not in ("auto", "none") else None
+
+
+def _local_devices(cluster: str) -> list[int] | None:
+    """Returns all GPUs of the node where Slurm has started one process on each.
+
+    JAX would take one a process; None leaves the choice to it.
+    """
+    environment = os.environ
+    if cluster not in ("auto", "slurm") or "JAX_LOCAL_DEVICE_IDS" in environment:
+        return None
+    if cluster == "auto" and "OMPI_MCA_orte_hnp_uri" in environment:
+        return None  # Slurm has started the launchers of Open MPI
+    tasks = environment.get("SLURM_STEP_TASKS_PER_NODE", "")  # as in 1 or 1(x4)
+    gpus = environment.get("SLURM_GPUS_ON_NODE", "")
+    if tasks.partition("(")[0] != "1" or "," in tasks or not gpus.isdigit():
+        return None
+    return list(range(int(gpus)))
 
 
 def _given(number: int) -> int | None:
