@@ -18,7 +18,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY bert_jax bert_jax
 # hadolint ignore=DL3013
-RUN pip install --no-cache-dir ".[${EXTRA}]"
+RUN pip install --no-cache-dir ".${EXTRA:+[$EXTRA]}"
 WORKDIR /home/bert
 COPY configs configs
 USER 1000:1000

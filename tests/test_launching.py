@@ -233,6 +233,19 @@ def test_the_image_is_nobody_s_root_and_takes_the_extras_that_it_names(jobset):
     assert {"cuda12", "cuda13", "tpu", "data"} <= extras.keys()
 
 
+@pytest.mark.parametrize(
+    ("extra", "wanted"),
+    [("", "."), ("cuda13", ".[cuda13]"), ("data,tpu", ".[data,tpu]")],
+)
+def test_the_image_is_installed_for_the_chips_that_are_asked_for(fake, extra, wanted):
+    (line,) = re.findall("^RUN (pip .*)$", DOCKERFILE.read_text(), re.M)
+    script = fake.home / "run.sh"
+    script.write_text(line)
+    fake.put("pip", 'record pip "$@"')
+    assert fake.run(script, EXTRA=extra).returncode == 0
+    assert fake.calls("pip") == [["install", "--no-cache-dir", wanted]]
+
+
 def test_every_flag_and_every_key_is_a_real_one(monkeypatch, capfd):
     """Those of the page and of the launch files, as the commands' own help has them."""
     help_of = {}
