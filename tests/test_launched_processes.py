@@ -16,7 +16,13 @@ pytestmark = pytest.mark.slow
 
 STEPS = 600  # all hear of a signal after a second or two
 SCRIPTS = command_line.ROOT / "scripts"
-CPU = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+CPU = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_NUM_CPU_DEVICES": "1",
+    "JAX_COMPILATION_CACHE_DIR": str(command_line.ROOT / ".pytest_cache" / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
+SECONDS = 600  # a run takes twenty where no core is busy
 # Starts the processes of a step as srun does, and ends with their highest exit code.
 # The second gets FAULTS.
 SRUN = """
@@ -24,7 +30,7 @@ while [[ $1 == --* ]]; do shift; done
 export SLURM_STEP_NODELIST=localhost SLURM_STEP_TASKS_PER_NODE=2
 for id in 0 1; do
   export SLURM_PROCID=$id SLURM_LOCALID=$id
-  timeout --signal=KILL 290 "$@" >"$SAID/$id.out" 2>"$SAID/$id.err" &
+  timeout --signal=KILL 590 "$@" >"$SAID/$id.out" 2>"$SAID/$id.err" &
   export BERT_JAX_FAULTS=$FAULTS
 done
 worst=0
@@ -92,7 +98,7 @@ def slurm(tmp_path):
 
     def run(*arguments, **more):
         given = variables | more
-        done = fake.run(SCRIPTS / "slurm.sbatch", *arguments, seconds=300, **given)
+        done = fake.run(SCRIPTS / "slurm.sbatch", *arguments, seconds=SECONDS, **given)
         return done.returncode, fake.calls("scontrol"), many_processes.errors_of(said)
 
     return run
@@ -145,7 +151,7 @@ def test_the_arguments_of_the_jobset_start_two_processes(place, alone):
             environments={0: pod_environment},
         )
     try:
-        codes = [process.wait(300) for process in running]
+        codes = [process.wait(SECONDS) for process in running]
     finally:
         for process in running:
             process.kill()
