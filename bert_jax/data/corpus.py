@@ -7,7 +7,7 @@ held out is decided by a hash of its sentences, so the split survives more data.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -52,8 +52,13 @@ class Reading:
     `files` is complete when `records()` is exhausted.
     """
 
-    def __init__(self, source: sources.Source) -> None:
-        """Finds the files; raises InputError when the source is not there."""
+    def __init__(
+        self, source: sources.Source, only: sources.NamedPath | None = None
+    ) -> None:
+        """Finds the files, or takes the one given, to which the pass then keeps.
+
+        Raises InputError when the source is not there.
+        """
         self.source = source
         self._tally = lines.Tally()
         self._dataset: tfds_source.Dataset | None = None
@@ -62,7 +67,7 @@ class Reading:
             self._dataset = tfds_source.open_dataset(source)
             self.total_bytes = self._dataset.entry.bytes
         else:
-            self._paths = _find_files(source)
+            self._paths = _find_files(source) if only is None else [only]
             self.total_bytes = sum(file.path.stat().st_size for file in self._paths)
 
     @property
@@ -105,6 +110,24 @@ class Reading:
                 f"{file.path} has only blank lines. Remove it or take it out of "
                 "data.corpus."
             )
+
+
+def parts(source: sources.Source) -> list[sources.NamedPath | None]:
+    """Returns what passes of their own may read of a source: files, or None for all."""
+    return [None] if source.kind == "tfds" else [*_find_files(source)]
+
+
+def runs(records: Iterable[Record], characters: int) -> Iterator[tuple[Record, ...]]:
+    """Yields records together until they have so many characters; no run is empty."""
+    run, size = [], 0
+    for record in records:
+        run.append(record)
+        size += len(record.text)
+        if size >= characters:
+            yield tuple(run)
+            run, size = [], 0
+    if run:
+        yield tuple(run)
 
 
 def _find_files(source: sources.Source) -> list[sources.NamedPath]:

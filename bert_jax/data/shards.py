@@ -19,25 +19,53 @@ from bert_jax.data import manifest as manifests
 SHARD_TOKENS = 1 << 23
 
 
+class Cutter:
+    """Says where the shards of one split end, among documents that come in order."""
+
+    def __init__(self, shard_tokens: int) -> None:
+        self._shard_tokens, self._tokens = shard_tokens, 0
+
+    def ends(self, document_tokens: Int64[np.ndarray, " documents"]) -> list[int]:
+        """Returns after how many of the next documents a shard ends, every time.
+
+        A shard ends with the document that fills it:
+
+        >>> cutter = Cutter(10)
+        >>> cutter.ends(np.array([4, 7, 25, 3]))
+        [2, 3]
+        >>> cutter.ends(np.array([6, 1, 5]))
+        [2]
+        """
+        if not len(document_tokens):
+            return []
+        upto = np.cumsum(document_tokens) + self._tokens
+        found, done = [], 0
+        while (at := int(np.searchsorted(upto, done + self._shard_tokens))) < len(upto):
+            found.append(at + 1)
+            done = int(upto[at])
+        self._tokens = int(upto[-1]) - done
+        return found
+
+
 class SplitWriter:
     """Writes the shards of one split; holds at most one shard in memory."""
 
     def __init__(self, folder: Path, split: str, shard_tokens: int) -> None:
         self.entries: list[manifests.ShardEntry] = []
-        self._folder, self._split, self._shard_tokens = folder, split, shard_tokens
+        self._folder, self._split = folder, split
+        self._cutter = Cutter(shard_tokens)
         self._pending: list[blocks.Block] = []
-        self._tokens = 0
 
     def append(self, block: blocks.Block) -> None:
         """Adds documents; a shard ends with the document that fills it."""
-        while len(block.document_lengths):
-            ends = np.cumsum(block.document_tokens()) + self._tokens
-            count = int(np.searchsorted(ends, self._shard_tokens)) + 1
-            head, block = block.cut(count)
+        done = 0
+        for end in self._cutter.ends(block.document_tokens()):
+            head, block = block.cut(end - done)
             self._pending.append(head)
-            self._tokens += len(head.tokens)
-            if self._tokens >= self._shard_tokens:
-                self._flush()
+            self._flush()
+            done = end
+        if len(block.document_lengths):
+            self._pending.append(block)
 
     def close(self) -> list[manifests.ShardEntry]:
         """Writes what is left and returns the entries of all shards."""
@@ -47,21 +75,27 @@ class SplitWriter:
 
     def _flush(self) -> None:
         block = blocks.concatenate(self._pending)
-        self._pending, self._tokens = [], 0
-        path = self._folder / f"{self._split}-{len(self.entries):05d}.arrow"
-        _write(path, _record_batch(block))
-        faults.point("store/shard")
-        self.entries.append(
-            manifests.ShardEntry(
-                name=path.name,
-                split=self._split,
-                documents=len(block.document_lengths),
-                sentences=len(block.sentence_lengths),
-                tokens=len(block.tokens),
-                bytes=path.stat().st_size,
-                sha256=store.file_sha256(path),
-            )
-        )
+        self._pending = []
+        index = len(self.entries)
+        self.entries.append(write_shard(self._folder, self._split, index, block))
+
+
+def write_shard(
+    folder: Path, split: str, index: int, block: blocks.Block
+) -> manifests.ShardEntry:
+    """Writes the shard of a split that has this index, and returns its entry."""
+    path = folder / f"{split}-{index:05d}.arrow"
+    _write(path, _record_batch(block))
+    faults.point("store/shard")
+    return manifests.ShardEntry(
+        name=path.name,
+        split=split,
+        documents=len(block.document_lengths),
+        sentences=len(block.sentence_lengths),
+        tokens=len(block.tokens),
+        bytes=path.stat().st_size,
+        sha256=store.file_sha256(path),
+    )
 
 
 def _record_batch(block: blocks.Block) -> pa.RecordBatch:

@@ -30,6 +30,8 @@ from bert_jax.text import words
 
 # Bounds the memory of a worker: `tokenizers` needs some hundred bytes a token.
 _BATCH_CHARACTERS = 1 << 18
+# What `Tokenised` counts, by the names of the manifest.
+COUNTED = ("empty_documents", "empty_sentences", "documents_without_words")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,15 @@ import small_corpus
 from small_corpus import NONE
 
 from bert_jax import errors
-from bert_jax.data import corpus, manifest, shards, sources, store, store_build
+from bert_jax.data import (
+    corpus,
+    local_engine,
+    manifest,
+    shards,
+    sources,
+    store,
+    store_build,
+)
 
 SPLIT = manifest.Options(0.2, True, "none", "none")
 
@@ -71,7 +79,7 @@ def test_the_store_holds_its_tokenizer(tmp_path, tokenizer):
 def test_built_again_by_any_number_of_workers_it_is_byte_identical(
     tmp_path, tokenizer, monkeypatch
 ):
-    monkeypatch.setattr(store_build, "_CHUNK_CHARACTERS", 500)
+    monkeypatch.setattr(local_engine, "_CHUNK_CHARACTERS", 500)
     mixed = small_corpus.write_mixed(tmp_path / "text")
     built = build(tmp_path / "1", mixed, tokenizer, SPLIT, 1, shard_tokens=900)
     expected = small_corpus.bytes_of(tmp_path / "1")
@@ -80,7 +88,7 @@ def test_built_again_by_any_number_of_workers_it_is_byte_identical(
         folder = tmp_path / str(workers)
         build(folder, mixed, tokenizer, SPLIT, workers, shard_tokens=900)
         assert small_corpus.bytes_of(folder) == expected
-    monkeypatch.setattr(store_build, "_CHUNK_CHARACTERS", 7000)
+    monkeypatch.setattr(local_engine, "_CHUNK_CHARACTERS", 7000)
     build(tmp_path / "other chunks", mixed, tokenizer, SPLIT, 1, shard_tokens=900)
     assert small_corpus.bytes_of(tmp_path / "other chunks") == expected
 
@@ -209,9 +217,9 @@ BUILD = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
-from bert_jax.data import manifest, sources, store_build
+from bert_jax.data import local_engine, manifest, sources, store_build
 from bert_jax.text import tokenizer
-store_build._CHUNK_CHARACTERS = 2000
+local_engine._CHUNK_CHARACTERS = 2000
 store_build.build(
     Path(sys.argv[1]) / "s",
     sources=sources.parse_sources(sys.argv[1] + "/c.txt"),
