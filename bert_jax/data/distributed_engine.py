@@ -1,0 +1,105 @@
+"""A store filled by many machines that share a disk, byte for byte that of one.
+
+What runs here is small: names of chunks, lengths of documents as they stream by, and
+what is in which shard. The work is in `distributed_steps`, and a `Runner` spreads it.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from bert_jax import errors, faults
+from bert_jax.data import distributed_steps, filling, reports, scratch
+from bert_jax.data import manifest as manifests
+
+
+class Runner(Protocol):
+    """Spreads the steps over workers; each call ends when all of its work is done."""
+
+    def tokenise(self, steps: distributed_steps.Steps) -> None:
+        """Runs the steps from sources to blocks and repeats, and notes the report."""
+        ...
+
+    def write(self, steps: distributed_steps.Steps, count: int) -> None:
+        """Writes so many shards, each of which is planned."""
+        ...
+
+
+def fill(job: filling.Job, *, runner: Runner) -> filling.Filled:
+    """Fills a store in three passes: tokenise, plan the shards, write them.
+
+    Raises InputError for the first bad record of the corpus, and StorageError when the
+    runner failed or workers do not see what others wrote.
+    """
+    with scratch.beside(job.folder) as place:
+        steps = distributed_steps.Steps(
+            scratch=place,
+            sources=tuple(reading.source for reading in job.readings),
+            settings=job.settings,
+            options=job.options,
+            unk_id=job.unk_id,
+        )
+        runner.tokenise(steps)
+        faults.point("beam/tokenised")
+        report = steps.report()
+        count = _plan(steps, report, job.shard_tokens)
+        faults.point("beam/planned")
+        if count:
+            runner.write(steps, count)
+        faults.point("beam/written")
+        return _filled(job, steps, report, count)
+
+
+def _plan(
+    steps: distributed_steps.Steps, report: reports.Report, shard_tokens: int
+) -> int:
+    """Writes what each shard holds, and returns how many there are."""
+    count, documents = 0, 0
+    for split in filling.splits(steps.options):
+        names = distributed_steps.chunk_names(report)
+        for index, spans in enumerate(steps.plan(split, names, shard_tokens)):
+            planned = {"split": split, "index": index, "spans": spans}
+            steps.scratch.write_json(f"plan/{count}", planned)
+            documents += sum(span.last - span.first for span in spans)
+            count += 1
+    read = sum(part.documents for part in report.parts)
+    dropped = report.dropped.empty_documents + report.dropped.duplicate_documents
+    if documents != read - dropped:
+        raise errors.StorageError(
+            f"the workers report {read - dropped} documents, and {documents} are on "
+            f"the disk at {steps.scratch.folder}. Put the store on a disk that all "
+            "workers share under one name, and start again."
+        )
+    return count
+
+
+def _filled(
+    job: filling.Job,
+    steps: distributed_steps.Steps,
+    report: reports.Report,
+    count: int,
+) -> filling.Filled:
+    """Moves the shards to their place and returns what the manifest says."""
+    entries, unknown = [], 0
+    for number in range(count):
+        written = steps.scratch.read_json(f"shards/{number}.json")
+        entries.append(manifests.ShardEntry(**written["entry"]))
+        unknown += written["unknown_tokens"]
+        name = entries[-1].name
+        os.replace(steps.scratch.folder / "shards" / name, job.folder / name)
+    dropped = reports.merge(
+        [report, reports.Report(dropped=manifests.Dropped(unknown_tokens=unknown))]
+    ).dropped
+    sources = tuple(_source_entries(job, report.parts))
+    return filling.Filled(sources=sources, dropped=dropped, shards=tuple(entries))
+
+
+def _source_entries(
+    job: filling.Job, parts: Sequence[reports.PartRead]
+) -> Iterator[manifests.SourceEntry]:
+    """Yields what the manifest says of every source."""
+    for index, reading in enumerate(job.readings):
+        own = [part for part in parts if part.name.startswith(f"{index:05d}-")]
+        files = tuple(part.file for part in own)
+        documents = sum(part.documents for part in own)
+        yield filling.source_entry(reading, files, documents)

@@ -1,0 +1,251 @@
+"""The steps of a distributed build as plain functions: what runs in which worker.
+
+1. `parts`, `chunks`: sources become files, and files chunks of records.
+2. `tokenise`: a chunk becomes a block for each split; its hashes go by their first
+   bits to 256 places, where `repeats` finds, in the order of the corpus, those that
+   came before, and `note_repeats` writes them beside their block.
+3. `plan`, where the build was started: lengths of documents become bounds of shards.
+4. `write`: a shard is gathered from its blocks and written.
+
+Between steps go names, counts and hashes; tokens stay on the disk (`scratch`). A name
+sorts as its chunk comes in the corpus. Nothing here knows who runs the steps.
+"""
+
+import dataclasses
+import functools
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64, UInt64
+
+from bert_jax import errors
+from bert_jax.data import (
+    blocks,
+    corpus,
+    duplicates,
+    filling,
+    reports,
+    scratch,
+    shards,
+    sources,
+    tokenise,
+)
+from bert_jax.data import manifest as manifests
+
+# Larger than on one machine: every chunk costs files, and workers have whole files.
+_CHUNK_CHARACTERS = 1 << 22
+_BUCKET_BITS = np.uint64(64 - 8)
+_BLOCK = tuple(field.name for field in dataclasses.fields(blocks.Block))
+_DOCUMENT_TOKENS = "document_tokens"
+
+
+class Part(NamedTuple):
+    """What one worker reads: a file of a source, or all of it."""
+
+    source: int
+    number: int
+    file: sources.NamedPath | None
+
+    @property
+    def name(self) -> str:
+        """What the names of its chunks begin with."""
+        return f"{self.source:05d}-{self.number:08d}"
+
+
+class NamedChunk(NamedTuple):
+    """Records that are tokenised together, and the name of what comes of them."""
+
+    name: str
+    chunk: tokenise.Chunk
+
+
+class Hashes(NamedTuple):
+    """The contents of some documents of a block, and their places in it."""
+
+    block: str
+    places: Int64[np.ndarray, " documents"]
+    content: UInt64[np.ndarray, " documents"]
+
+
+class Span(NamedTuple):
+    """Documents [first, last) of those that are left of a block."""
+
+    block: str
+    has_repeats: bool
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What every worker knows."""
+
+    scratch: scratch.Scratch
+    sources: tuple[sources.Source, ...]
+    settings: tokenise.Settings
+    options: manifests.Options
+    unk_id: int
+
+    def parts(self, source: int) -> Iterator[Part | reports.Report]:
+        """Yields the parts of a source, or why it cannot be read."""
+        try:
+            found = corpus.parts(self.sources[source])
+        except errors.InputError as error:
+            seen = f"the worker on {socket.gethostname()} finds that {error} Workers "
+            remedy = "must see the corpus under the name that it has here."
+            again = errors.InputError(seen + remedy)
+            yield reports.Report(failure=reports.failure(f"{source:05d}", again))
+            return
+        for number, file in enumerate(found):
+            yield Part(source, number, file)
+
+    def chunks(self, part: Part) -> Iterator[NamedChunk | reports.Report]:
+        """Yields the chunks of a part, and what was read or why it could not be."""
+        reading, count, documents = None, 0, 0
+        try:
+            reading = corpus.Reading(self.sources[part.source], part.file)
+            for records in corpus.runs(reading.records(), _CHUNK_CHARACTERS):
+                chunk = tokenise.Chunk(part.source, records)
+                yield NamedChunk(_chunk_name(part.name, count), chunk)
+                count += 1
+                documents += len(records)
+        except errors.InputError as error:
+            failed = reports.failure(_chunk_name(part.name, count), error)
+            yield reports.Report(failure=failed)
+            return
+        read = reports.PartRead(part.name, count, documents, reading.files[0])
+        yield reports.Report(parts=(read,))
+
+    def tokenise(
+        self, named: NamedChunk
+    ) -> Iterator[tuple[int, Hashes] | reports.Report]:
+        """Writes the blocks of a chunk; yields hashes by bucket, and the counts."""
+        self.scratch.check()
+        try:
+            result = _worker(self.settings).tokenise(named.chunk)
+        except errors.InputError as error:
+            yield reports.Report(failure=reports.failure(named.name, error))
+            return
+        fraction = self.options.held_out_fraction
+        for split, (block, content) in filling.sort(result, fraction).items():
+            name = f"{split}-{named.name}"
+            self._write_block(name, block)
+            if self.options.drop_duplicates:
+                yield from _in_buckets(name, content)
+        counts = {name: getattr(result, name) for name in tokenise.COUNTED}
+        yield reports.Report(dropped=manifests.Dropped(**counts))
+
+    def note_repeats(
+        self, block: str, found: Iterable[Int64[np.ndarray, " n"]]
+    ) -> reports.Report:
+        """Writes which documents of a block came before, and returns their count."""
+        places = np.sort(np.concatenate(list(found)))
+        self.scratch.write_arrays(f"repeats/{block}", places=places)
+        return reports.Report(
+            dropped=manifests.Dropped(duplicate_documents=len(places))
+        )
+
+    def note_report(self, report: reports.Report) -> None:
+        """Writes the report of all steps so far."""
+        self.scratch.write_json("report", reports.to_json(report))
+
+    def report(self) -> reports.Report:
+        """Returns the report that was written; raises the failure that is in it."""
+        report = reports.from_json(self.scratch.read_json("report"))
+        reports.raise_failure(report)
+        return report
+
+    def plan(
+        self, split: str, names: Iterable[str], shard_tokens: int
+    ) -> Iterator[list[Span]]:
+        """Yields what every shard of a split holds; names are those of all chunks."""
+        cutter = shards.Cutter(filling.shard_tokens(split, shard_tokens))
+        repeats = set(os.listdir(self.scratch.folder / "repeats"))
+        spans: list[Span] = []
+        for name in (f"{split}-{name}" for name in names):
+            (tokens,) = self.scratch.read_arrays(f"blocks/{name}", _DOCUMENT_TOKENS)
+            has_repeats = name in repeats
+            kept = tokens[self._kept(name, has_repeats, len(tokens))]
+            first = 0
+            for last in cutter.ends(kept):
+                yield [*spans, Span(name, has_repeats, first, last)]
+                spans, first = [], last
+            if first < len(kept):
+                spans.append(Span(name, has_repeats, first, len(kept)))
+        if spans:
+            yield spans
+
+    def write(self, number: int) -> None:
+        """Writes the shard that has this number in the plan, and what it holds."""
+        self.scratch.check()
+        planned = self.scratch.read_json(f"plan/{number}")
+        spans = (Span(*span) for span in planned["spans"])
+        block = blocks.concatenate([self._gather(span) for span in spans])
+        with self.scratch.appearing_folder("shards") as folder:
+            split, index = planned["split"], planned["index"]
+            entry = shards.write_shard(folder, split, index, block)
+        unknown = filling.unknown_tokens(block, self.unk_id)
+        written = {"entry": dataclasses.asdict(entry), "unknown_tokens": unknown}
+        self.scratch.write_json(f"shards/{number}.json", written)
+
+    def _write_block(self, name: str, block: blocks.Block) -> None:
+        arrays = {key: getattr(block, key) for key in _BLOCK}
+        arrays[_DOCUMENT_TOKENS] = block.document_tokens()
+        self.scratch.write_arrays(f"blocks/{name}", **arrays)
+
+    def _gather(self, span: Span) -> blocks.Block:
+        """Returns the documents of a span."""
+        name = f"blocks/{span.block}"
+        block = blocks.Block(*self.scratch.read_arrays(name, *_BLOCK))
+        count = len(block.document_lengths)
+        kept = block.select(self._kept(span.block, span.has_repeats, count))
+        return kept.cut(span.last)[0].cut(span.first)[1]
+
+    def _kept(self, block: str, has_repeats: bool, count: int) -> np.ndarray:
+        """Returns which of the documents of a block did not come before."""
+        kept = np.ones(count, bool)
+        if has_repeats:
+            (places,) = self.scratch.read_arrays(f"repeats/{block}", "places")
+            kept[places] = False
+        return kept
+
+
+def chunk_names(report: reports.Report) -> Iterator[str]:
+    """Yields the names of all chunks in the order of the corpus."""
+    for part in report.parts:
+        for number in range(part.chunks):
+            yield _chunk_name(part.name, number)
+
+
+def repeats(found: Iterable[Hashes]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields by block the places of documents that came before, of one bucket."""
+    seen = duplicates.Seen()
+    for block, places, content in sorted(found, key=lambda hashes: hashes.block):
+        again = places[~seen.add(content)]
+        if len(again):
+            yield block, again
+
+
+def _chunk_name(part: str, number: int) -> str:
+    return f"{part}-{number:08d}"
+
+
+def _in_buckets(
+    block: str, content: UInt64[np.ndarray, " documents"]
+) -> Iterator[tuple[int, Hashes]]:
+    """Yields hashes by their first bits."""
+    bucket = content >> _BUCKET_BITS
+    for number in np.unique(bucket):
+        (places,) = np.nonzero(bucket == number)
+        yield int(number), Hashes(block, places, content[places])
+
+
+@functools.lru_cache(maxsize=1)
+def _worker(settings: tokenise.Settings) -> tokenise.Worker:
+    """Returns the tokeniser of this process, which many workers share a machine with."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    return tokenise.Worker(settings)

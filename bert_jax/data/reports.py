@@ -1,0 +1,86 @@
+"""What the workers of a distributed build say, gathered into one report in any order."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+from bert_jax import errors
+from bert_jax.data import manifest as manifests
+
+
+class PartRead(NamedTuple):
+    """A part of a source that was read to its end; names sort as parts come."""
+
+    name: str
+    chunks: int
+    documents: int
+    file: manifests.FileEntry
+
+
+class Failure(NamedTuple):
+    """What was wrong with the corpus, and the name of the chunk where it was."""
+
+    place: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Parts in the order of the corpus, counts, and the first failure."""
+
+    parts: tuple[PartRead, ...] = ()
+    dropped: manifests.Dropped = manifests.Dropped()
+    failure: Failure | None = None
+
+
+def failure(place: str, error: errors.BertJaxError) -> Failure:
+    """Returns what is reported of an error."""
+    return Failure(place, type(error).__name__, str(error))
+
+
+def merge(several: Iterable[Report]) -> Report:
+    """Returns the report of all, whatever their order.
+
+    >>> b, a = Failure("b", "InputError", "2"), Failure("a", "InputError", "1")
+    >>> merge([Report(failure=b), Report(failure=a), Report()]).failure.message
+    '1'
+    """
+    found = list(several)
+    counts = {
+        field.name: sum(getattr(report.dropped, field.name) for report in found)
+        for field in fields(manifests.Dropped)
+    }
+    return Report(
+        parts=tuple(sorted(part for report in found for part in report.parts)),
+        dropped=manifests.Dropped(**counts),
+        failure=min((r.failure for r in found if r.failure), default=None),
+    )
+
+
+def raise_failure(report: Report) -> None:
+    """Raises what went wrong first in the order of the corpus, if anything did."""
+    if report.failure is not None:
+        raise getattr(errors, report.failure.kind)(report.failure.message)
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Returns the report as a value of JSON."""
+    parts = [[*part[:3], asdict(part.file)] for part in report.parts]
+    return {
+        "parts": parts,
+        "dropped": asdict(report.dropped),
+        "failure": report.failure,
+    }
+
+
+def from_json(value: dict[str, Any]) -> Report:
+    """Returns the report that `to_json` was given."""
+    return Report(
+        parts=tuple(
+            PartRead(*part, file=manifests.FileEntry(**file))
+            for *part, file in value["parts"]
+        ),
+        dropped=manifests.Dropped(**value["dropped"]),
+        failure=value["failure"] and Failure(*value["failure"]),
+    )
