@@ -5,8 +5,20 @@ python -m bert_jax.prepare --config=configs/pretrain_zh.py:base --store=stores/z
 Reads the groups `text` and `data` of a pretraining config. Training with
 `--config.data.store=stores/zh` then starts at once; without a store, training calls
 the same code.
+
+A corpus that outgrows one machine is prepared by Apache Beam, byte for byte the same:
+
+python -m bert_jax.prepare --config=... --store=/shared/zh --engine=beam \\
+  --runner=DataflowRunner -- --project=mine --region=europe-west4 --num_workers=64
+
+Options of the runner stand behind `--`, as Beam spells them. It takes the extra `beam`,
+in an environment of its own, here and where the workers are. Corpus and store must be
+on a disk that all workers share under one name; an object store will not do, unless it
+is mounted. What workers leave for each other is beside the store until it is finished.
+Give a vocabulary (config.text.vocab): one is learned on this machine alone.
 """
 
+import functools
 import tempfile
 from pathlib import Path
 from typing import cast
@@ -14,7 +26,16 @@ from typing import cast
 from absl import flags
 
 from bert_jax import commands, errors, faults
-from bert_jax.data import corpus, finished_folder, manifest, sources, store_build
+from bert_jax.data import (
+    beam_runner,
+    corpus,
+    distributed_engine,
+    filling,
+    finished_folder,
+    manifest,
+    sources,
+    store_build,
+)
 from bert_jax.exchange import initial_weights
 from bert_jax.settings import configuration
 from bert_jax.text import tokenizer as tokenizers
@@ -24,12 +45,15 @@ _EXAMPLE = "python -m bert_jax.prepare --config=configs/demo.py --store=stores/d
 
 
 def ensure(
-    text: configuration.TextConfig, data: configuration.DataConfig, folder: Path
+    text: configuration.TextConfig,
+    data: configuration.DataConfig,
+    folder: Path,
+    engine: filling.Engine | None = None,
 ) -> manifest.Manifest:
     """Builds the store of a corpus, or checks that the one that is there fits.
 
     With an empty `data.corpus` a store that is there is taken as it is: its text may be
-    gone, or on another machine.
+    gone, or on another machine. `engine` does the work instead of this machine.
 
     Raises:
       InputError: the corpus or an option is bad, or the store that is there was built
@@ -64,6 +88,7 @@ def ensure(
         tokenizer=_tokenizer(text, data, places, folder),
         options=options,
         workers=None if data.workers == -1 else data.workers,
+        engine=engine,
     )
 
 
@@ -136,17 +161,44 @@ def describe(built: manifest.Manifest) -> str:
     return "\n".join(lines)
 
 
+def _engine(argv: list[str]) -> filling.Engine | None:
+    """Returns the engine of the flags; None for this machine."""
+    if flags.FLAGS.engine == "beam":
+        arguments = [f"--runner={flags.FLAGS.runner or 'DirectRunner'}", *argv[1:]]
+        runner = beam_runner.runner(arguments)
+        return functools.partial(distributed_engine.fill, runner=runner)
+    commands.no_arguments(argv)
+    if flags.FLAGS.runner is not None:
+        raise errors.InputError("--runner is for --engine=beam: give both, or none")
+    return None
+
+
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    commands.no_arguments(argv)
+    engine = _engine(argv)
     config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
     folder = Path(commands.required("store", flags.FLAGS.store, _EXAMPLE))
     settings = initial_weights.resolve(configuration.parse(config), None, folder)
-    print(describe(ensure(settings.text, settings.data, folder)))
+    print(describe(ensure(settings.text, settings.data, folder, engine)))
     print(f"store: {folder}")
 
 
 if __name__ == "__main__":
     commands.define_config()
     flags.DEFINE_string("store", None, "Folder of the store to build.")
+    flags.DEFINE_enum(
+        "engine",
+        "local",
+        ["local", "beam"],
+        "What tokenises: this machine, or the workers of Apache Beam, which must share "
+        "the disk of the corpus and of the store; the store is the same.",
+    )
+    flags.DEFINE_string(
+        "runner",
+        None,
+        "What runs Apache Beam: DirectRunner (this machine), DataflowRunner, "
+        "FlinkRunner, SparkRunner ... Its own options stand behind `--`, as in "
+        "--engine=beam --runner=DirectRunner -- --direct_num_workers=2 "
+        "--direct_running_mode=multi_processing.",
+    )
     commands.run(main)

@@ -105,6 +105,7 @@ COMMANDS = {
 }
 # Heavy or optional: imported inside the function that needs them, if at all.
 LAZY = {
+    "apache_beam",
     "jieba",
     "sklearn",
     "tensorflow",

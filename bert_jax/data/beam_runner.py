@@ -6,6 +6,7 @@ that they have here. Apache Beam is imported inside.
 """
 
 import contextlib
+import importlib
 import io
 import logging
 import re
@@ -22,7 +23,7 @@ _PORTABLE = ("PortableRunner", "FlinkRunner", "SparkRunner")
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs the steps by the options of a pipeline; `name` is that of Beam's runner."""
+    """Runs the steps by a pipeline's options; `name` is that of Beam's runner."""
 
     name: str
     options: Any
@@ -35,14 +36,12 @@ class Runner:
         """Writes so many shards, each of which is planned."""
         self._run(lambda pipeline: _write(pipeline, steps, count))
 
-    def _run(self, build: Callable[[Any], None]) -> None:
+    def _run(self, build: Callable[[Any], Any]) -> None:
         """Builds a pipeline, runs it and waits for its end.
 
         Raises StorageError when it fails.
         """
-        import apache_beam as beam
-
-        pipeline = beam.Pipeline(options=self.options)
+        pipeline = _import_beam().Pipeline(options=self.options)
         build(pipeline)
         try:
             with _quiet():
@@ -56,43 +55,58 @@ class Runner:
             )
 
 
-def runner(name: str, arguments: Sequence[str]) -> Runner:
-    """Returns the runner of a name with options of its own, as `--key=value`.
+def runner(arguments: Sequence[str]) -> Runner:
+    """Returns the runner that arguments like `--runner=NAME --key=value` ask for.
 
-    Raises InputError when Apache Beam is not installed or an option is unknown.
+    Raises InputError when Apache Beam is not installed or refuses an argument.
     """
-    pipeline_options = _import_options()
+    parse = _import_beam().options.pipeline_options.PipelineOptions
     try:
         with _complaint() as complaint:
-            options = pipeline_options.PipelineOptions([f"--runner={name}", *arguments])
+            options = parse(list(arguments))
             known = options.get_all_options()
             every = options.get_all_options(retain_unknown_options=True)
     except SystemExit:
         text = complaint.getvalue().strip().rpartition("error: ")[2]
-        raise errors.InputError(
-            f"Apache Beam refuses an option: {text}. What stands behind `--` goes to it"
-        ) from None
+        raise _refused(text) from None
+    name = known["runner"] or "DirectRunner"
     unknown = [f"--{key}" for key in every.keys() - known.keys()]
     unknown += [word for word in arguments if not word.startswith("-")]
     if unknown and name not in _PORTABLE:
-        raise errors.InputError(
-            f"Apache Beam's {name} has no option {min(unknown)}. What stands behind "
-            "`--` goes to it, written --name=value"
-        )
+        raise _refused(f"{name} has no option {min(unknown)}")
+    _check(options)
     return Runner(name, options)
 
 
-def _import_options() -> Any:
-    """Imports the module of Beam's options."""
+def _check(options: Any) -> None:
+    """Raises InputError for a runner that is not there or lacks an option."""
     try:
-        from apache_beam.options import pipeline_options
+        with _quiet():
+            _import_beam().Pipeline(options=options)
+    except Exception as error:  # A runner looks at its options as it likes.
+        raise _refused(" ".join(str(error).split())) from None
+
+
+def _refused(reason: str) -> errors.InputError:
+    """Returns the error for options that Apache Beam does not take."""
+    return errors.InputError(
+        f"Apache Beam refuses its options: {reason.rstrip('.')}. They are --runner and "
+        "what stands behind `--`, written --name=value."
+    )
+
+
+def _import_beam() -> Any:
+    """Imports Apache Beam, which pins what is installed beside it."""
+    try:
+        with _quiet():
+            importlib.import_module("apache_beam.options.pipeline_options")
+            return importlib.import_module("apache_beam")
     except ImportError as error:
         missing = errors.missing_extra("apache_beam", "beam")
         raise errors.InputError(
-            f"{missing} in an environment of its own: its pins on protobuf and pyarrow "
-            f"clash with those of other extras ({error})."
+            f"{missing}, in an environment of its own: its pins on protobuf and "
+            f"pyarrow clash with other extras ({error})."
         ) from None
-    return pipeline_options
 
 
 @contextlib.contextmanager
@@ -102,9 +116,9 @@ def _complaint() -> Iterator[io.StringIO]:
         yield printed
 
 
-def _tokenise(pipeline: Any, steps: distributed_steps.Steps) -> None:
-    """Adds the steps from sources to blocks, repeats and the report."""
-    import apache_beam as beam
+def _tokenise(pipeline: Any, steps: distributed_steps.Steps) -> Any:
+    """Adds the steps from sources to blocks and repeats; returns the report's."""
+    beam = _import_beam()
 
     def only(label: str, kind: Any) -> Any:
         plain = get_origin(kind) or kind
@@ -137,7 +151,7 @@ def _tokenise(pipeline: Any, steps: distributed_steps.Steps) -> None:
         pcollection | only(f"reports {label}", reports.Report)
         for label, pcollection in enumerate((found, read, tokenised, noted))
     ]
-    (
+    return (
         several
         | beam.Flatten()
         | beam.CombineGlobally(reports.merge)
@@ -145,11 +159,11 @@ def _tokenise(pipeline: Any, steps: distributed_steps.Steps) -> None:
     )
 
 
-def _write(pipeline: Any, steps: distributed_steps.Steps, count: int) -> None:
-    """Adds the writing of shards."""
-    import apache_beam as beam
+def _write(pipeline: Any, steps: distributed_steps.Steps, count: int) -> Any:
+    """Adds the writing of shards, and returns it."""
+    beam = _import_beam()
 
-    (
+    return (
         pipeline
         | beam.Create(range(count))
         | beam.Reshuffle()
@@ -171,13 +185,11 @@ def _finish(pipeline: Any) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps Beam from logging tracebacks of what is raised as one message."""
-    logger = logging.getLogger("apache_beam")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    logging.disable(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.disable(logging.NOTSET)
 
 
 def _cause(error: Exception, name: str) -> errors.BertJaxError:

@@ -4,12 +4,14 @@ What runs here is small: names of chunks, lengths of documents as they stream by
 what is in which shard. The work is in `distributed_steps`, and a `Runner` spreads it.
 """
 
+import dataclasses
+import glob
 import os
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from bert_jax import errors, faults
-from bert_jax.data import distributed_steps, filling, reports, scratch
+from bert_jax.data import distributed_steps, filling, reports, scratch, sources
 from bert_jax.data import manifest as manifests
 
 
@@ -31,11 +33,11 @@ def fill(job: filling.Job, *, runner: Runner) -> filling.Filled:
     Raises InputError for the first bad record of the corpus, and StorageError when the
     runner failed or workers do not see what others wrote.
     """
-    with scratch.beside(job.folder) as place:
+    with scratch.beside(job.folder.absolute()) as place:
         steps = distributed_steps.Steps(
             scratch=place,
-            sources=tuple(reading.source for reading in job.readings),
-            settings=job.settings,
+            sources=tuple(_absolute(reading.source) for reading in job.readings),
+            settings=dataclasses.replace(job.settings, tokenizer=job.folder.absolute()),
             options=job.options,
             unk_id=job.unk_id,
         )
@@ -48,6 +50,14 @@ def fill(job: filling.Job, *, runner: Runner) -> filling.Filled:
             runner.write(steps, count)
         faults.point("beam/written")
         return _filled(job, steps, report, count)
+
+
+def _absolute(source: sources.Source) -> sources.Source:
+    """Returns the source as workers find it, whatever folder they work in."""
+    here = os.getcwd()
+    if source.kind not in sources.FILE_KINDS or glob.has_magic(here):
+        return source
+    return dataclasses.replace(source, where=os.path.join(here, source.where))
 
 
 def _plan(
@@ -90,8 +100,11 @@ def _filled(
     dropped = reports.merge(
         [report, reports.Report(dropped=manifests.Dropped(unknown_tokens=unknown))]
     ).dropped
-    sources = tuple(_source_entries(job, report.parts))
-    return filling.Filled(sources=sources, dropped=dropped, shards=tuple(entries))
+    return filling.Filled(
+        sources=tuple(_source_entries(job, report.parts)),
+        dropped=dropped,
+        shards=tuple(entries),
+    )
 
 
 def _source_entries(

@@ -246,6 +246,6 @@ def _in_buckets(
 
 @functools.lru_cache(maxsize=1)
 def _worker(settings: tokenise.Settings) -> tokenise.Worker:
-    """Returns the tokeniser of this process, which many workers share a machine with."""
+    """Returns the tokeniser of this process; others share its machine."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return tokenise.Worker(settings)

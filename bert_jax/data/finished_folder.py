@@ -8,6 +8,7 @@ at work it holds a lock on it.
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,12 @@ def building(folder: Path) -> Iterator[Path]:
 
 def check(folder: Path) -> None:
     """Raises InputError when building would overwrite something or cannot begin."""
+    if folder.parts and re.fullmatch(r"[a-z][a-z0-9]+:", folder.parts[0]):
+        raise errors.InputError(
+            f"{folder.parts[0]}//{'/'.join(folder.parts[1:])} is in an object store, "
+            "where a store cannot be built. Choose a folder on a disk, which may be a "
+            "mounted one, and copy what is finished."
+        )
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists():

@@ -1,4 +1,4 @@
-"""What the workers of a distributed build say, gathered into one report in any order."""
+"""What the workers of a distributed build say, gathered in any order."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields

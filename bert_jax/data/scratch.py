@@ -40,7 +40,7 @@ class Scratch:
     def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Writes arrays by name."""
         with self._appearing(name) as file:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
     def read_arrays(self, name: str, *keys: str) -> list[np.ndarray]:
         """Reads some of the arrays; raises StorageError if they are not there."""
