@@ -8,13 +8,14 @@ import dataclasses
 import glob
 import os
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from bert_jax import errors, faults
 from bert_jax.data import distributed_steps, filling, reports, scratch, sources
 from bert_jax.data import manifest as manifests
 
 
+@runtime_checkable
 class Runner(Protocol):
     """Spreads the steps over workers; each call ends when all of its work is done."""
 

@@ -139,9 +139,7 @@ class Steps:
         counts = {name: getattr(result, name) for name in tokenise.COUNTED}
         yield reports.Report(dropped=manifests.Dropped(**counts))
 
-    def note_repeats(
-        self, block: str, found: Iterable[Int64[np.ndarray, " n"]]
-    ) -> reports.Report:
+    def note_repeats(self, block: str, found: Iterable[np.ndarray]) -> reports.Report:
         """Writes which documents of a block came before, and returns their count."""
         places = np.sort(np.concatenate(list(found)))
         self.scratch.write_arrays(f"repeats/{block}", places=places)

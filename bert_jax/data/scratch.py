@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import socket
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Scratch:
         try:
             with np.load(self.folder / name, allow_pickle=False) as arrays:
                 return [arrays[key] for key in keys]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise _unreadable(self.folder / name, error) from None
 
     def write_json(self, name: str, value: Any) -> None:

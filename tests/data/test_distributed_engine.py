@@ -1,0 +1,197 @@
+"""A store filled by many workers is, byte for byte, that of one machine."""
+
+import errno
+import functools
+import json
+import os
+
+import mixed_corpus
+import pytest
+import scrambled_runner
+import small_corpus
+
+from bert_jax import errors
+from bert_jax.data import (
+    distributed_engine,
+    distributed_steps,
+    manifest,
+    sources,
+    store_build,
+)
+
+SPLIT = manifest.Options(0.2, True, "none", "none")
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    return small_corpus.small_tokenizer(tmp_path / "v")
+
+
+@pytest.fixture
+def tiny_chunks(monkeypatch):
+    monkeypatch.setattr(distributed_steps, "_CHUNK_CHARACTERS", 500)
+
+
+def build(folder, several, tokenizer, options=SPLIT, *, runner=None, tokens=900):
+    """Builds a store by a runner, or on this machine."""
+    engine = runner and functools.partial(distributed_engine.fill, runner=runner)
+    store_build.build(
+        folder,
+        sources=several,
+        tokenizer=tokenizer,
+        options=options,
+        workers=1,
+        progress=False,
+        engine=engine,
+        shard_tokens=tokens,
+    )
+    return small_corpus.bytes_of(folder)
+
+
+@pytest.mark.parametrize(
+    "options, seeds",
+    [
+        (SPLIT, (0, 1)),
+        (manifest.Options(0.2, False, "none", "none"), (2,)),
+        (manifest.Options(0.0, True, "none", "none"), (3,)),
+    ],
+)
+def test_every_file_is_that_of_one_machine(
+    tmp_path, tokenizer, tiny_chunks, options, seeds
+):
+    several = mixed_corpus.write(tmp_path / "text")
+    expected = build(tmp_path / "local", several, tokenizer, options)
+    written = json.loads(expected[manifest.NAME])
+    for seed in seeds:
+        runner = scrambled_runner.Runner(seed)
+        folder = tmp_path / str(seed)
+        assert build(folder, several, tokenizer, options, runner=runner) == expected
+    # What makes the test hard: many files, many chunks, many shards, many repeats.
+    assert [len(source["files"]) for source in written["sources"]] == [2, 1, 1, 1]
+    repeats = written["dropped"]["duplicate_documents"]
+    assert repeats > 150 or not options.drop_duplicates
+    assert written["dropped"]["empty_documents"] == 2
+    shards = [shard["split"] for shard in written["shards"]]
+    assert shards.count("train") > 5
+    assert shards.count("heldout") > 2 or not options.held_out_fraction
+
+
+def test_the_size_of_chunks_changes_nothing(tmp_path, tokenizer, monkeypatch):
+    several = mixed_corpus.write(tmp_path / "text")
+    expected = build(tmp_path / "local", several, tokenizer)
+    for characters in (200, 1 << 22):
+        monkeypatch.setattr(distributed_steps, "_CHUNK_CHARACTERS", characters)
+        runner = scrambled_runner.Runner()
+        folder = tmp_path / str(characters)
+        assert build(folder, several, tokenizer, runner=runner) == expected
+
+
+def test_sources_are_found_from_another_folder(tmp_path, tokenizer, monkeypatch):
+    mixed_corpus.write(tmp_path / "text")
+    monkeypatch.chdir(tmp_path)
+    several = sources.parse_sources(
+        ["text/text/*.txt*", "text/text", "text/text/a.txt"]
+    )
+    expected = build(tmp_path / "local", several, tokenizer)
+
+    class Elsewhere(scrambled_runner.Runner):
+        def tokenise(self, steps):
+            with monkeypatch.context() as there:
+                there.chdir("/")
+                super().tokenise(steps)
+
+    made = build(tmp_path / "made", several, tokenizer, runner=Elsewhere())
+    assert made == expected
+
+
+def left(tmp_path):
+    return sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_the_first_bad_record_is_the_error_and_nothing_stays(
+    tmp_path, tokenizer, tiny_chunks
+):
+    lines = ['{"text": "ab"}\n'] * 400
+    for number in (150, 320):
+        lines[number - 1] = "{\n"
+    (tmp_path / "c.jsonl").write_text("".join(lines))
+    (tmp_path / "d.txt").write_bytes(b"a\n\xff\n")
+    several = sources.parse_sources([f"{tmp_path}/c.jsonl", f"{tmp_path}/d.txt"])
+    for seed in (1, 2):
+        runner = scrambled_runner.Runner(seed)
+        with pytest.raises(errors.InputError, match=r"c\.jsonl:150: no JSON"):
+            build(tmp_path / "s", several, tokenizer, runner=runner)
+    assert left(tmp_path) == ["c.jsonl", "d.txt", "v"]
+    with pytest.raises(errors.InputError, match=r"d\.txt:2: byte 1 of the line"):
+        build(tmp_path / "s", several[1:], tokenizer, runner=runner)
+    assert left(tmp_path) == ["c.jsonl", "d.txt", "v"]
+
+
+def test_a_corpus_without_a_token_is_refused(tmp_path, tokenizer):
+    (tmp_path / "c.txt").write_text("\u200b\n")
+    several = sources.parse_sources(f"{tmp_path}/c.txt")
+    with pytest.raises(errors.InputError, match="no text that gives a token"):
+        build(tmp_path / "s", several, tokenizer, runner=scrambled_runner.Runner())
+    assert left(tmp_path) == ["c.txt", "v"]
+
+
+def test_workers_that_do_not_see_the_corpus_are_named(tmp_path, tokenizer):
+    several = mixed_corpus.write(tmp_path / "text")
+
+    class Blind(scrambled_runner.Runner):
+        def tokenise(self, steps):
+            (tmp_path / "text" / "text").rename(tmp_path / "away")
+            super().tokenise(steps)
+
+    with pytest.raises(errors.InputError, match="the worker on .* finds that .*exist"):
+        build(tmp_path / "s", several, tokenizer, runner=Blind())
+
+
+@pytest.mark.parametrize("lost", ["blocks", "repeats", "shards"])
+def test_files_of_workers_that_are_not_there_are_a_storage_error(
+    tmp_path, tokenizer, tiny_chunks, lost
+):
+    """As where every worker has a disk of its own."""
+    several = mixed_corpus.write(tmp_path / "text")
+
+    class Losing(scrambled_runner.Runner):
+        def _lose(self, steps):
+            sorted((steps.scratch.folder / lost).iterdir())[0].unlink()
+
+        def tokenise(self, steps):
+            super().tokenise(steps)
+            if lost != "shards":
+                self._lose(steps)
+
+        def write(self, steps, count):
+            super().write(steps, count)
+            self._lose(steps)
+
+    with pytest.raises(errors.StorageError, match="all workers share under one name"):
+        build(tmp_path / "s", several, tokenizer, runner=Losing())
+    assert left(tmp_path) == ["text", "v"]
+
+
+def test_a_scratch_that_a_worker_does_not_see_is_named(tmp_path, tokenizer):
+    several = mixed_corpus.write(tmp_path / "text")
+
+    class Blind(scrambled_runner.Runner):
+        def tokenise(self, steps):
+            steps.scratch.folder.rename(tmp_path / "away")
+            super().tokenise(steps)
+
+    with pytest.raises(errors.StorageError, match="the worker on .* does not see"):
+        build(tmp_path / "s", several, tokenizer, runner=Blind())
+
+
+def test_a_full_disk_is_a_storage_error_and_leaves_nothing(
+    tmp_path, tokenizer, monkeypatch
+):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    several = mixed_corpus.write(tmp_path / "text")
+    monkeypatch.setattr("bert_jax.data.scratch.np.savez", full)
+    with pytest.raises(errors.StorageError, match="No space left on device"):
+        build(tmp_path / "s", several, tokenizer, runner=scrambled_runner.Runner())
+    assert left(tmp_path) == ["text", "v"]
