@@ -14,6 +14,9 @@ from bert_jax import errors, faults
 from bert_jax.data import distributed_steps, filling, reports, scratch, sources
 from bert_jax.data import manifest as manifests
 
+# More than on one machine, where a chunk costs no files.
+_CHUNK_CHARACTERS = 1 << 22
+
 
 @runtime_checkable
 class Runner(Protocol):
@@ -41,6 +44,7 @@ def fill(job: filling.Job, *, runner: Runner) -> filling.Filled:
             settings=dataclasses.replace(job.settings, tokenizer=job.folder.absolute()),
             options=job.options,
             unk_id=job.unk_id,
+            chunk_characters=_CHUNK_CHARACTERS,
         )
         runner.tokenise(steps)
         faults.point("beam/tokenised")

@@ -36,8 +36,6 @@ from bert_jax.data import (
 )
 from bert_jax.data import manifest as manifests
 
-# Larger than on one machine: every chunk costs files, and workers have whole files.
-_CHUNK_CHARACTERS = 1 << 22
 _BUCKET_BITS = np.uint64(64 - 8)
 _BLOCK = tuple(field.name for field in dataclasses.fields(blocks.Block))
 _DOCUMENT_TOKENS = "document_tokens"
@@ -89,6 +87,7 @@ class Steps:
     settings: tokenise.Settings
     options: manifests.Options
     unk_id: int
+    chunk_characters: int
 
     def parts(self, source: int) -> Iterator[Part | reports.Report]:
         """Yields the parts of a source, or why it cannot be read."""
@@ -108,7 +107,7 @@ class Steps:
         reading, count, documents = None, 0, 0
         try:
             reading = corpus.Reading(self.sources[part.source], part.file)
-            for records in corpus.runs(reading.records(), _CHUNK_CHARACTERS):
+            for records in corpus.runs(reading.records(), self.chunk_characters):
                 chunk = tokenise.Chunk(part.source, records)
                 yield NamedChunk(_chunk_name(part.name, count), chunk)
                 count += 1

@@ -13,7 +13,6 @@ import small_corpus
 from bert_jax import errors
 from bert_jax.data import (
     distributed_engine,
-    distributed_steps,
     manifest,
     sources,
     store_build,
@@ -29,7 +28,7 @@ def tokenizer(tmp_path):
 
 @pytest.fixture
 def tiny_chunks(monkeypatch):
-    monkeypatch.setattr(distributed_steps, "_CHUNK_CHARACTERS", 500)
+    monkeypatch.setattr(distributed_engine, "_CHUNK_CHARACTERS", 500)
 
 
 def build(folder, several, tokenizer, options=SPLIT, *, runner=None, tokens=900):
@@ -80,7 +79,7 @@ def test_the_size_of_chunks_changes_nothing(tmp_path, tokenizer, monkeypatch):
     several = mixed_corpus.write(tmp_path / "text")
     expected = build(tmp_path / "local", several, tokenizer)
     for characters in (200, 1 << 22):
-        monkeypatch.setattr(distributed_steps, "_CHUNK_CHARACTERS", characters)
+        monkeypatch.setattr(distributed_engine, "_CHUNK_CHARACTERS", characters)
         runner = scrambled_runner.Runner()
         folder = tmp_path / str(characters)
         assert build(folder, several, tokenizer, runner=runner) == expected
