@@ -9,7 +9,7 @@ import jax
 import optax
 
 from bert_jax import errors
-from bert_jax.data import instances, store, stream
+from bert_jax.data import instances, manifest, store, stream
 from bert_jax.data import phases as phase_rows
 from bert_jax.model import config as model_config
 from bert_jax.model import flops, heads
@@ -159,6 +159,11 @@ def assemble(
       InputError: the vocabulary, the model, the batch and the mesh do not fit.
     """
     tokenizer = tokenizers.load(store_folder)
+    if manifest.read(store_folder).tokenizer != tokenizer.fingerprint:
+        raise errors.InputError(
+            f"the store {store_folder} holds another tokenizer than the one that its "
+            "documents were cut with: it was changed. Delete it and build it again"
+        )
     bert = settings.bert(tokenizer.vocab_size)
     run = settings.run
     mesh = sharding.make_mesh(**dataclasses.asdict(settings.mesh))

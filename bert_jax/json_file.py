@@ -1,6 +1,7 @@
 """JSON objects that other people wrote; a leaf module that every room may import."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,26 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def parse_object(content: bytes, where: str) -> dict[str, Any]:
     """Returns the JSON object that bytes spell; raises InputError as `read_object`."""
+    tree = parse(content, where)
+    if not isinstance(tree, dict):
+        raise errors.InputError(f"{where} is not a JSON object")
+    return tree
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+
+def parse(content: bytes, where: str) -> Any:
+    """Returns the JSON value that bytes spell; raises InputError as `read_object`."""
+    try:
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=unique(where))
+    except (ValueError, RecursionError) as error:
+        raise errors.InputError(
+            f"{where} is not JSON ({error}): is the file whole?"
+        ) from None
+
+
+def unique(where: str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    """Returns what makes an object of pairs, for `json.loads`; a key twice is refused."""
+
+    def made_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made: dict[str, Any] = {}
         for key, value in pairs:
             if key in made:
@@ -38,12 +57,4 @@ def parse_object(content: bytes, where: str) -> dict[str, Any]:
             made[key] = value
         return made
 
-    try:
-        tree = json.loads(content.decode("utf-8-sig"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise errors.InputError(
-            f"{where} is not JSON ({error}): is the file whole?"
-        ) from None
-    if not isinstance(tree, dict):
-        raise errors.InputError(f"{where} is not a JSON object")
-    return tree
+    return made_of

@@ -26,11 +26,13 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import tqdm
 from absl import flags
 
 from bert_jax import commands, errors, loading
+from bert_jax.data import lines, sources
 from bert_jax.exchange import task_folders
 from bert_jax.prediction import answers, feature_files
 
@@ -48,29 +50,33 @@ def numbered_texts(arguments: list[str], path: str | None) -> Iterator[tuple[str
         for number, text in enumerate(arguments, start=1):
             yield f"argument {number}", text
     elif path is not None:
-        try:
-            with Path(path).open("rb") as file:
-                yield from _numbered_lines(path, file)
-        except OSError as error:
-            raise errors.InputError(
-                f"cannot read --input {path}: {error.strerror}"
-            ) from None
+        named = sources.NamedPath(path, Path(path))
+        yield from _numbered(path, lines.lines(named, lines.Tally()))
     else:
         if sys.stdin.isatty():
             commands.say("reading texts from the keyboard, one a line")
-        yield from _numbered_lines("standard input", sys.stdin.buffer)
+        yield from _numbered("standard input", _decoded(sys.stdin.buffer))
 
 
-def _numbered_lines(name: str, lines) -> Iterator[tuple[str, str]]:
-    number_of_texts = 0
-    for number, line in enumerate(lines, start=1):
+def _decoded(stream: BinaryIO) -> Iterator[tuple[int, str]]:
+    """Yields the lines of standard input with their numbers."""
+    for number, line in enumerate(stream, start=1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
             raise errors.InputError(
-                f"{name}:{number}: byte {error.start + 1} of the line is not UTF-8: "
-                "convert the text to UTF-8"
+                f"standard input:{number}: byte {error.start + 1} of the line is not "
+                "UTF-8: convert the text to UTF-8"
             ) from None
+        yield number, text
+
+
+def _numbered(
+    name: str, numbered: Iterator[tuple[int, str]]
+) -> Iterator[tuple[str, str]]:
+    """Yields the texts that are not blank; raises InputError where there is none."""
+    number_of_texts = 0
+    for number, text in numbered:
         if text:
             number_of_texts += 1
             yield f"{name}:{number}", text

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from bert_jax import errors
+from bert_jax import errors, json_file
 from bert_jax.model import config as model_config
 from bert_jax.settings import config_checks, configuration
 from bert_jax.text import tokenizer as tokenizers
@@ -254,10 +254,7 @@ def read_settings(folder: Path) -> configuration.PretrainingConfig:
             f"{folder} is not the workdir of a run: it has no {CONFIG}. Name the "
             "folder that was given to --workdir"
         )
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise errors.InputError(f"{path} is not JSON: {error}") from None
+    tree = json_file.parse(path.read_bytes(), str(path))
     if not isinstance(tree, dict) or "run" not in tree:
         raise errors.InputError(
             f"{path} is not the record of a run of bert_jax: it has no group 'run'"

@@ -145,7 +145,7 @@ WRONG = [
     (("--layers=1", "a"), b"", "--layers is for --features=tokens"),
     (("--features=median", "a"), b"", "--features=median"),
     (("--dtype=float16", "a"), b"", "--dtype=float16"),
-    (("--input=nope.txt",), b"", "cannot read --input nope.txt"),
+    (("--input=nope.txt",), b"", "nope.txt cannot be read"),
     ((), b"", "standard input has no text"),
     ((), b" \n", "standard input has no text"),
     ((), b"a\nb\nc\xff\n", "standard input:3: byte 2 of the line is not UTF-8"),

@@ -5,11 +5,10 @@
 The answer is the text of one of the choices; a test file has none.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bert_jax import errors
+from bert_jax import errors, json_file
 from bert_jax.data import lines, sources, table_records
 
 
@@ -38,13 +37,8 @@ def documents(file: sources.NamedPath) -> list[Any]:
     """Returns the documents of a file; raises InputError if it is no JSON list."""
     with lines.open_bytes(file, lines.Tally()) as opened:
         content = opened.read()
-    text = lines.decode(content, file.path, 1)
-    try:
-        found = json.loads(text.removeprefix("\ufeff"))
-    except (ValueError, RecursionError) as error:
-        raise errors.InputError(
-            f"{file.path} is not JSON ({error}): is the file whole?"
-        ) from None
+    lines.decode(content, file.path, 1)
+    found = json_file.parse(content, str(file.path))
     if not isinstance(found, list):
         raise _malformed(str(file.path))
     return found
@@ -57,8 +51,13 @@ def _cells(question: Any, where: str) -> dict[str, Any]:
     choices: Any = question["choice"] if "choice" in question else None
     if not _are_texts(choices):
         raise _malformed(where)
+    twice = next((each for each in choices if choices.count(each) > 1), None)
+    if twice is not None:
+        raise errors.InputError(
+            f"{where}: the choice {twice!r} comes twice. Mend the record."
+        )
     answer = question["answer"] if "answer" in question else None
-    if answer and answer not in choices:
+    if answer not in ("", None) and answer not in choices:
         raise errors.InputError(
             f"{where}: the answer {answer!r} is none of the choices "
             f"({', '.join(choices)}). Mend the record."

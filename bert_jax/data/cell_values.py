@@ -53,6 +53,10 @@ def label(value: Any, where: str) -> str | None:
             f"{where}: the label is {_shown(value)}. Set data.multi_label where an "
             "example has several labels, or name another column as data.columns.label."
         )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise errors.InputError(
+            f"{where}: the label is {value}, and no name. Mend or remove the record."
+        )
     spelled = value if isinstance(value, str) else json.dumps(value)
     check_unicode(spelled, where)
     return spelled.strip() or None

@@ -25,13 +25,17 @@ _MOST_LOOKED_AT = 500
 
 @dataclasses.dataclass
 class Sentence:
-    """The words of a sentence, as rows of columns, and what the comments say."""
+    """The words of a sentence, as rows of columns, and what the comments say.
+
+    `ranges` are lines of several words, as (line, number of the last word).
+    """
 
     path: str
     name: str = ""
     text: str = ""
     rows: list[list[str]] = dataclasses.field(default_factory=list)
     lines: list[int] = dataclasses.field(default_factory=list)
+    ranges: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
     @property
     def where(self) -> str:
@@ -70,14 +74,25 @@ def _sentences(file: sources.NamedPath, notes: Counter[str]) -> Iterator[Sentenc
     for at, line in lines.whole_lines(file, lines.Tally()):
         if not line.strip():
             if sentence.rows:
-                yield sentence
+                yield _whole(sentence)
             sentence = Sentence(str(file.path))
         elif line.startswith("#"):
             _comment(line, sentence)
         else:
             _add_row(line, at, sentence, notes)
     if sentence.rows:
-        yield sentence
+        yield _whole(sentence)
+
+
+def _whole(sentence: Sentence) -> Sentence:
+    """Returns a sentence that has all words of its ranges, or raises InputError."""
+    for at, last in sentence.ranges:
+        if last > len(sentence.rows):
+            raise errors.InputError(
+                f"{sentence.path}:{at}: the range ends with word {last}, and the "
+                f"sentence has {len(sentence.rows)}. Mend the line."
+            )
+    return sentence
 
 
 def _comment(line: str, sentence: Sentence) -> None:
@@ -92,6 +107,7 @@ def _add_row(line: str, at: int, sentence: Sentence, notes: Counter[str]) -> Non
     """Adds the word of a line to its sentence."""
     where, row = f"{sentence.path}:{at}", line.split("\t")
     if re.fullmatch(r"\d+[-.]\d+", row[0]):
+        _add_range(row[0], at, sentence)
         notes[NO_WORDS] += 1
         return
     if row[0] != str(len(sentence.rows) + 1):
@@ -108,6 +124,19 @@ def _add_row(line: str, at: int, sentence: Sentence, notes: Counter[str]) -> Non
         )
     sentence.rows.append(row)
     sentence.lines.append(at)
+
+
+def _add_range(numbers: str, at: int, sentence: Sentence) -> None:
+    """Notes a line of several words (3-4), which stands before the first of them."""
+    first, is_range, last = (part[:9] for part in numbers.partition("-"))
+    if not is_range:
+        return
+    if not len(sentence.rows) < int(first) < int(last):
+        raise errors.InputError(
+            f"{sentence.path}:{at}: the range {numbers[:20]} is none of words that come. CoNLL-U has "
+            "it before its words, the smaller number first: mend the line."
+        )
+    sentence.ranges.append((at, int(last)))
 
 
 def _columns(sentence: Sentence, request: example_request.Request) -> tuple[int, int]:

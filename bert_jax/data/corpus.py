@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from bert_jax import errors
+from bert_jax import errors, json_file
 from bert_jax.data import (
     lines,
     packages,
@@ -196,7 +196,8 @@ def _parse_json(record: Record) -> list[str]:
     The field is a text, whose lines are paragraphs, or a list of sentences.
     """
     try:
-        value = json.loads(record.text)
+        hook = json_file.unique(record.where)
+        value = json.loads(record.text, object_pairs_hook=hook)
     except (ValueError, RecursionError) as error:
         raise errors.InputError(
             f"{record.where}: no JSON ({error}). Mend or remove the line."

@@ -23,6 +23,18 @@ from bert_jax.data import sources
 # takes; a longer one is a file without line ends or blank lines.
 MAX_BYTES = 8 << 20
 _BUFFER_BYTES = 1 << 20
+# What files that are not read begin with; the mark of UTF-16 begins that of UTF-32.
+_OTHER_CODES = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+_OTHER_ARCHIVES = {
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\3\4": "zip",
+}
 
 
 class Tally:
@@ -69,15 +81,21 @@ def open_raw(file: sources.NamedPath, tally: Tally) -> Iterator[io.BufferedReade
             entry = (file.name, digesting.bytes, digesting.sha256.hexdigest())
             tally.files.append(manifests.FileEntry(*entry))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise errors.InputError(
-            f"{file.path} is a damaged or cut archive ({error}). Copy it again, or "
-            "check it with gzip -t."
-        ) from None
+        raise _damaged(file.path, error) from None
     except OSError as error:
+        if error.errno is None:  # of bz2, which has no kind of its own
+            raise _damaged(file.path, error) from None
         raise errors.InputError(
             f"{file.path} cannot be read ({error.strerror or error}). "
             "Check the file and its permissions."
         ) from None
+
+
+def _damaged(path: Path, error: Exception) -> errors.InputError:
+    return errors.InputError(
+        f"{path} is a damaged or cut archive ({error}). Copy it again, or check it "
+        "with gzip -t."
+    )
 
 
 @contextmanager
@@ -98,16 +116,25 @@ def _decompress(file: io.BufferedReader) -> io.BufferedReader:
 
 
 def _skip_mark(file: io.BufferedReader, path: Path) -> io.BufferedReader:
-    """Drops a UTF-8 byte order mark and refuses empty files and those of UTF-16."""
-    head = file.peek(3)[:3]
+    """Drops a UTF-8 byte order mark, and refuses what is empty or is no such text."""
+    head = file.peek(8)[:8]
+    if head.startswith(b"\xef\xbb\xbf"):
+        file.read(3)
+        head = file.peek(8)[:8]
     if not head:
         raise errors.InputError(f"{path} is empty. Remove it, or name another file.")
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise errors.InputError(
-            f"{path} is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path} > new.txt"
-        )
-    if head == b"\xef\xbb\xbf":
-        file.read(3)
+    for start, code in _OTHER_CODES.items():
+        if head.startswith(start):
+            raise errors.InputError(
+                f"{path} is {code}. Convert it: iconv -f {code} -t UTF-8 {path} > "
+                "new.txt"
+            )
+    for start, name in _OTHER_ARCHIVES.items():
+        if head.startswith(start):
+            raise errors.InputError(
+                f"{path} is compressed with {name}. Decompress it, or compress it with "
+                "gzip or bzip2, which are read as they are."
+            )
     return file
 
 

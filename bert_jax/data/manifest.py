@@ -6,6 +6,8 @@ the same bytes whenever the same text is tokenised in the same way.
 
 import dataclasses
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +122,7 @@ def read(folder: Path) -> Manifest:
             f"{folder} is not a store: it has no {NAME}. Build it with "
             "python -m bert_jax.prepare."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise errors.InputError(
             f"{path} cannot be read ({error}). Delete {folder} and build it again."
         ) from None
@@ -137,16 +139,14 @@ def _parse(data: Any, path: Path) -> Manifest:
             f"Delete {path.parent} and build it again."
         )
     try:
-        return Manifest(
-            format_version=version,
-            tokenizer=data["tokenizer"],
-            vocab_size=data["vocab_size"],
-            options=Options(**data["options"]),
-            sources=tuple(_source(entry) for entry in data["sources"]),
-            dropped=Dropped(**data["dropped"]),
-            shards=tuple(ShardEntry(**entry) for entry in data["shards"]),
-        )
-    except (KeyError, TypeError) as error:
+        parts = {
+            "options": _made(Options, data["options"]),
+            "sources": tuple(map(_source, data["sources"])),
+            "dropped": _made(Dropped, data["dropped"]),
+            "shards": tuple(map(_shard, data["shards"])),
+        }
+        return _made(Manifest, data | parts)
+    except (KeyError, TypeError, ValueError) as error:
         raise errors.InputError(
             f"{path} is damaged ({error}). Delete {path.parent} and build it again."
         ) from None
@@ -154,5 +154,29 @@ def _parse(data: Any, path: Path) -> Manifest:
 
 def _source(entry: dict[str, Any]) -> SourceEntry:
     """Turns the JSON value of one source into its type."""
-    files = tuple(FileEntry(**file) for file in entry["files"])
-    return SourceEntry(**{**entry, "files": files})
+    files = tuple(_made(FileEntry, file) for file in entry["files"])
+    return _made(SourceEntry, {**entry, "files": files})
+
+
+def _shard(entry: dict[str, Any]) -> ShardEntry:
+    """Turns the JSON value of one shard into its type."""
+    made = _made(ShardEntry, entry)
+    if made.split not in SPLITS or re.fullmatch(r"[\w-]+\.arrow", made.name) is None:
+        raise ValueError(f"no shard has the name {made.name!r} in {made.split!r}")
+    return made
+
+
+def _made(kind: type, values: Mapping[str, Any]) -> Any:
+    """Returns a part of a manifest; raises TypeError for a value of another type."""
+    accepted = {int: int, str: str, bool: bool, float: (int, float)}
+    for field in dataclasses.fields(kind):
+        # Parts are looked at on their own; what may be left out has a default.
+        if field.type not in accepted or field.name not in values:
+            continue
+        value = values[field.name]
+        is_truth = isinstance(value, bool) and field.type is not bool
+        if is_truth or not isinstance(value, accepted[field.type]):
+            raise TypeError(f"{field.name} is {value!r}")
+        if field.type is int and value < 0:
+            raise ValueError(f"{field.name} is {value}")
+    return kind(**values)

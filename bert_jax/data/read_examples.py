@@ -170,6 +170,11 @@ def _format(request: Request) -> str:
         raise errors.InputError(
             f"{request.path} does not exist. Check the path of the data."
         )
+    elif not Path(request.path).is_file() and not Path(request.path).is_dir():
+        raise errors.InputError(
+            f"{request.path} is no regular file, and is read twice: write the data to "
+            "one."
+        )
     elif request.format != "auto":
         return request.format
     else:

@@ -124,6 +124,10 @@ def find_files(source: Source) -> list[NamedPath]:
         return [NamedPath(root.name, root)]
     if root.is_dir():
         return _files_of_folder(source, root)
+    if root.exists():
+        raise errors.InputError(
+            f"{root} is no regular file, and a corpus is read twice: write it to one."
+        )
     if not glob.has_magic(source.where):
         raise errors.InputError(
             f"the corpus file {root} does not exist. Check data.corpus."

@@ -69,7 +69,8 @@ def _of_tokens(
     tokens = cells["tokens"]
     given = (request.columns.tag,) if request.columns.tag else _TAGS
     tags = next((cells[each] for each in given if each in cells), None)
-    if not tokens or not all(isinstance(each, str) and each for each in tokens):
+    are_texts = isinstance(tokens, list) and all(isinstance(x, str) for x in tokens)
+    if not (are_texts and tokens and all(map(str.strip, tokens))):
         raise errors.InputError(
             f"{where}: 'tokens' are no list of texts, or one is empty. Mend the record."
         )
@@ -77,6 +78,10 @@ def _of_tokens(
         raise errors.InputError(
             f"{where}: there are no tags in {', '.join(given)}, only "
             f"{', '.join(map(repr, cells))}. Name them: data.columns.tag."
+        )
+    if not isinstance(tags, list | None):
+        raise errors.InputError(
+            f"{where}: the tags are no list, but {str(tags)[:60]!r}. Mend the record."
         )
     if tags is not None and len(tags) != len(tokens):
         raise errors.InputError(

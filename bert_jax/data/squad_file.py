@@ -57,19 +57,20 @@ def of_records(
     notes: Counter[str],
 ) -> Iterator[examples.QuestionExample]:
     """Yields the questions of flat records: JSON lines, or a data set of TFDS."""
-    for number, (where, cells) in enumerate(records):
+    for number, record in enumerate(records):
+        where, cells = record.where, record.cells
         key = next((key for key in _IDS if key in cells), None)
         name = str(number)
         if key is not None:
             name = cell_values.label(cells[key], where) or name
         context = cell_values.text(_first(cells, _CONTEXTS, where), "context", where)
-        title = cells["title"] if "title" in cells else ""
+        title = _title(cells, where)
         yield _question(cells, context, title, name, where, request, notes)
 
 
 def _paragraphs(
     file: sources.NamedPath,
-) -> Iterator[tuple[str, str, str, list[Any]]]:
+) -> Iterator[tuple[str, str, Any, list[Any]]]:
     """Yields the paragraphs of a document: where, title, context, questions."""
     with lines.open_bytes(file, lines.Tally()) as opened:
         content = opened.read()
@@ -82,7 +83,7 @@ def _paragraphs(
         where = f"{file.path}: data[{i}]"
         if not isinstance(article, dict):
             raise _malformed(where, "is no object")
-        title = article["title"] if "title" in article else ""
+        title = _title(article, where)
         if "paragraphs" not in article:
             yield _paragraph(article, title, where)
             continue
@@ -94,9 +95,17 @@ def _paragraphs(
             yield _paragraph(paragraph, title, at)
 
 
+def _title(article: Mapping[str, Any], where: str) -> str:
+    title = article["title"] if "title" in article else None
+    if not isinstance(title, str | None):
+        raise _malformed(where, "has a title that is no text")
+    cell_values.check_unicode(title or "", where)
+    return title or ""
+
+
 def _paragraph(
     paragraph: Mapping[str, Any], title: str, where: str
-) -> tuple[str, str, str, list[Any]]:
+) -> tuple[str, str, Any, list[Any]]:
     questions = _listed(_first(paragraph, ("qas",), where), f"{where}.qas")
     return where, title, _first(paragraph, _CONTEXTS, where), questions
 
@@ -116,7 +125,7 @@ def _question(
         notes[EMPTY] += 1
     else:
         cell_values.text(text, "question", where)
-    is_impossible = "is_impossible" in question and bool(question["is_impossible"])
+    is_impossible = _is_impossible(question, where)
     answers = _answers(question, context, where, request, notes)
     if is_impossible and answers:
         if not request.repair:
@@ -133,8 +142,20 @@ def _question(
             'answers, or "is_impossible": true, or remove it.'
         )
     return examples.QuestionExample(
-        where, name, text, context, answers, is_impossible, is_labelled, str(title)
+        where, name, text, context, answers, is_impossible, is_labelled, title
     )
+
+
+def _is_impossible(question: Mapping[str, Any], where: str) -> bool:
+    """Says whether a question is said to have no answer."""
+    if "is_impossible" not in question:
+        return False
+    said = question["is_impossible"]
+    if said not in (True, False, None):  # also 1 and 0, and the truths of numpy
+        raise _malformed(
+            where, f"has {said!r} for is_impossible, and neither true nor false"
+        )
+    return bool(said)
 
 
 def _answers(

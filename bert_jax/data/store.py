@@ -107,6 +107,9 @@ def open_store(folder: Path, split: str = "train", *, verify: bool = True) -> St
     if verify:
         _verify(folder, entries)
     shards = tuple(_map_shard(folder, entry) for entry in entries)
+    for shard, entry in zip(shards, entries, strict=True):
+        if reason := _problem(shard, entry, manifest, looks_at_tokens=verify):
+            raise _damaged(folder / shard.name, reason)
     return Store(folder=folder, split=split, manifest=manifest, shards=shards)
 
 
@@ -134,20 +137,58 @@ def _map_shard(folder: Path, entry: manifests.ShardEntry) -> Shard:
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
         sentences, starts, sources = (batch.column(i) for i in range(3))
-        bits = starts.values.values.buffers()[1]
-        shard = Shard(
+        if not sentences.values.offsets.equals(starts.values.offsets):
+            raise _damaged(path, "it has not one mark of words for each token")
+        tokens, bits = sentences.values.values, starts.values.values
+        if tokens.type not in (pa.uint16(), pa.uint32()) or bits.type != pa.bool_():
+            what = f"its ids are of the type {tokens.type}, its marks of {bits.type}"
+            raise _damaged(path, what)
+        return Shard(
             name=entry.name,
-            tokens=sentences.values.values.to_numpy(),
+            tokens=tokens.to_numpy(),
             sentence_offsets=sentences.values.offsets.to_numpy(),
             document_offsets=sentences.offsets.to_numpy(),
             sources=sources.to_numpy(),
-            word_start_bits=np.frombuffer(bits, np.uint8),
+            word_start_bits=np.frombuffer(bits.buffers()[1], np.uint8),
         )
-    except (OSError, pa.ArrowException, AttributeError, IndexError) as error:
+    except (
+        OSError,
+        pa.ArrowException,
+        AttributeError,
+        IndexError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise _damaged(path, str(error)) from None
-    if shard.num_documents != entry.documents or shard.num_tokens != entry.tokens:
-        raise _damaged(path, "it holds other counts than the manifest")
-    return shard
+
+
+def _problem(
+    shard: Shard,
+    entry: manifests.ShardEntry,
+    manifest: manifests.Manifest,
+    *,
+    looks_at_tokens: bool,
+) -> str | None:
+    """Says what is wrong with the content of a shard; ids are read at memory's speed."""
+    counts = (shard.num_documents, shard.num_sentences, shard.num_tokens)
+    if counts != (entry.documents, entry.sentences, entry.tokens):
+        return "it holds other counts than the manifest"
+    if not all(counts):
+        return "it holds nothing"
+    for offsets, end in (
+        (shard.sentence_offsets, shard.num_tokens),
+        (shard.document_offsets, shard.num_sentences),
+    ):
+        if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) <= 0).any():
+            return "its documents and sentences do not follow one another"
+    if len(shard.sources) != counts[0] or 8 * len(shard.word_start_bits) < counts[2]:
+        return "it has not one source a document, or one mark of words a token"
+    if shard.sources.max() >= len(manifest.sources):
+        return f"it has source {shard.sources.max()} of {len(manifest.sources)}"
+    if looks_at_tokens and shard.tokens.max() >= manifest.vocab_size:
+        pieces = f"the vocabulary has {manifest.vocab_size} pieces"
+        return f"it has the id {shard.tokens.max()}, and {pieces}"
+    return None
 
 
 def _damaged(path: Path, reason: str) -> errors.StorageError:

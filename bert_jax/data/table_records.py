@@ -22,10 +22,14 @@ class Record(NamedTuple):
     """A record as it was read: where it is, and its cells by the name of the column.
 
     Where there is no header, columns are named by their number from "1".
+
+    Attributes:
+      header: where the names stand, if that is not where the record is.
     """
 
     where: str
     cells: dict[str, Any]
+    header: str = ""
 
 
 def tsv(
@@ -102,8 +106,10 @@ def _named(
         return
     number, first = opening
     if column_names.is_header(first, request):
-        names = _unique_names(first, f"{file.path}:{number}")
+        header = f"{file.path}:{number}"
+        names = _unique_names(first, header)
     else:
+        header = ""
         names = [str(place) for place in range(1, len(first) + 1)]
         rows = itertools.chain([opening], rows)
     for at, cells in rows:
@@ -117,7 +123,8 @@ def _named(
                 "its texts, or mend or remove the line, or set data.repair, which "
                 "leaves such lines out."
             )
-        yield Record(f"{file.path}:{at}", dict(zip(names, cells, strict=True)))
+        named = dict(zip(names, cells, strict=True))
+        yield Record(f"{file.path}:{at}", named, header)
 
 
 def _unique_names(cells: list[str], where: str) -> list[str]:

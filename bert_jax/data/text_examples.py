@@ -78,7 +78,8 @@ def _with_columns(
     for number, record in enumerate(records):
         names = tuple(record.cells)
         if names not in known:
-            known[names] = column_names.choose(names, request, record.where)
+            where = record.header or record.where
+            known[names] = column_names.choose(names, request, where)
         yield record, known[names], number
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,7 +79,9 @@ def best(workdir: Path) -> Path | None:
     folder = workdir / BEST
     if not folder.is_dir():
         return None
-    steps = [entry for entry in folder.iterdir() if entry.name.isdigit()]
+    steps = [
+        x for x in folder.iterdir() if x.is_dir() and re.fullmatch("[0-9]+", x.name)
+    ]
     return max(steps, key=lambda entry: int(entry.name), default=None)
 
 
@@ -181,6 +184,11 @@ def read(folder: Path) -> TaskFolder:
         )
     params = places.nested({name: x.astype(np.float32) for name, x in raw.items()})
     tokenizer = tokenizers.load(folder, require_mask=False)
+    if tokenizer.vocab_size > bert.vocab_size:
+        raise errors.InputError(
+            f"{folder}: the vocabulary has {tokenizer.vocab_size} pieces, and the table "
+            f"of embeddings {bert.vocab_size} rows. Copy the whole folder again"
+        )
     made = TaskFolder(settings, learned, bert, params, tokenizer, metrics)
     if _named(made) and labels != learned.labels:
         raise errors.InputError(
@@ -198,6 +206,8 @@ def _learned(values: Mapping[str, Any]) -> Learned:
         is_number = type(value) in (int, float) and math.isfinite(value)
         if not is_number and (name, value) != ("threshold", None):
             raise ValueError(f"learned has {value!r} for a number")
+    if not isinstance(values["labels"], list):
+        raise ValueError(f"learned has {values['labels']!r} for labels")
     for value in (*values["labels"], values["scheme"]):
         if not isinstance(value, str):
             raise ValueError(f"learned has {value!r} for a name")

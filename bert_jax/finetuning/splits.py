@@ -12,7 +12,7 @@ from bert_jax import commands, errors
 from bert_jax.data import labelled_rows, read_examples
 from bert_jax.finetuning import task_setup
 from bert_jax.settings import finetuning_configuration
-from bert_jax.tasks import task
+from bert_jax.tasks import id_ranges, task
 
 Settings = finetuning_configuration.FinetuningConfig
 _SEVERAL = "example_numbers"  # the column of rows that are of several examples
@@ -137,7 +137,8 @@ def table(
     name: str, of_task: task.FineTuned, examples: Sequence[Any]
 ) -> labelled_rows.Table:
     """Returns the rows of examples, and says how many there are and what was cut."""
-    made = dataclasses.replace(of_task.table(examples), groups=groups_of(examples))
+    made = id_ranges.checked(of_task, examples, of_task.table(examples))
+    made = dataclasses.replace(made, groups=groups_of(examples))
     commands.say(
         f"{name}: {len(made):,} rows of up to {int(made.lengths.max())} tokens, "
         f"{int(made.lengths.sum()):,} in all{counts(made.notes)}"

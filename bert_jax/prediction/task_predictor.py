@@ -15,7 +15,7 @@ from bert_jax.finetuning import predictor as predictors
 from bert_jax.finetuning import task_setup
 from bert_jax.model import parts
 from bert_jax.scoring import scores
-from bert_jax.tasks import matching, task
+from bert_jax.tasks import id_ranges, matching, task
 from bert_jax.training import sharding, state
 
 WINDOW = 1024  # examples that are read and predicted together
@@ -58,7 +58,7 @@ class TaskPredictor:
             return []
         each = self._each
         bare = [data_examples.unlabelled(example) for example in examples]
-        table = each.task.table(bare)
+        table = id_ranges.checked(each.task, bare, each.task.table(bare))
         if notes is not None:
             notes.update(table.notes)
         return each.predictions(self.params, bare, table)
@@ -91,7 +91,8 @@ class TaskPredictor:
         self, examples: Sequence[Any], notes: Counter[str] | None = None
     ) -> tuple[scores.Scores, list[task.Prediction]]:
         """Scores labelled examples; `notes` as in `of_examples`."""
-        table = self.predictor.task.table(examples)
+        of_task = self.predictor.task
+        table = id_ranges.checked(of_task, examples, of_task.table(examples))
         if notes is not None:
             notes.update(table.notes)
         return self.predictor.scores(self.params, examples, table)

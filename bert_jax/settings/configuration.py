@@ -224,6 +224,12 @@ class PretrainingConfig:
                 f"{bert.max_length} positions of the model: raise "
                 f"model.max_position_embeddings {bert.max_position_embeddings}"
             )
+        if bert.type_vocab_size == 1 and self.data.objective != "full_sentences":
+            raise errors.InputError(
+                f"model.type_vocab_size is 1, and the rows of data.objective "
+                f"{self.data.objective} have two token types: set it to 2, or "
+                "data.objective to full_sentences"
+            )
         return bert
 
 
@@ -299,7 +305,7 @@ def model_keys(model: Any) -> tuple[str, dict[str, Any]]:
     size = given.pop("size")
     if not isinstance(size, str):
         raise errors.InputError(f"model.size is {size!r}: give a name, as in base")
-    model_config.BertConfig(**given)
+    model_config.from_json(given)
     return size, given
 
 

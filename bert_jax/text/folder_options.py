@@ -5,6 +5,7 @@ and `Tokenizer.save` write them. Keys that do not change ids are not looked at.
 """
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -150,9 +151,9 @@ def _decoder(tree: Any, path: Path) -> list[pipelines.Tree]:
     """Reads `added_tokens_decoder`: id -> token."""
     made = []
     for key, token in tree.items() if isinstance(tree, dict) else [("", tree)]:
-        if not key.isdecimal() or not isinstance(token, dict):
+        if not re.fullmatch("[0-9]{1,9}", key) or not isinstance(token, dict):
             raise errors.InputError(
-                f"{path}: added_tokens_decoder holds {key!r}: {token!r}. Write"
+                f"{path}: added_tokens_decoder holds {key[:20]!r}: {token!r}. Write"
                 ' {"id": {"content": a string}}.'
             )
         content = _content(token, f"added_tokens_decoder {key}", path)

@@ -18,6 +18,11 @@ def read_bytes(path: Path) -> bytes:
       InputError: it is missing, a directory, not readable or empty.
     """
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise errors.InputError(
+                f"{path} is no regular file, and is read more than once. Write the"
+                " vocabulary to one."
+            )
         content = path.read_bytes()
     except FileNotFoundError:
         raise errors.InputError(
@@ -25,7 +30,7 @@ def read_bytes(path: Path) -> bytes:
         ) from None
     except OSError as error:
         raise errors.InputError(f"{path} cannot be read: {error.strerror}.") from None
-    if not content.strip():
+    if not content.removeprefix(b"\xef\xbb\xbf").strip():
         raise errors.InputError(f"{path} is empty. Give a vocabulary with pieces.")
     return content
 
@@ -54,6 +59,10 @@ def decode_utf8(content: bytes, path: Path) -> str:
     Raises:
       InputError: with the line and the byte that are not UTF-8.
     """
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise errors.InputError(
+            f"{path} is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path} > new.txt"
+        )
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -78,6 +87,11 @@ def check(tokens: list[str], where: str) -> None:
             raise errors.InputError(
                 f"{where}:{line}: the line {what}. Write one piece a line, without"
                 " spaces, for its place is its id."
+            )
+        if "\0" in token:
+            raise errors.InputError(
+                f"{where}:{line}: the piece {token!r} has a NUL byte. Save the"
+                " vocabulary as UTF-8."
             )
         if token in first_line:
             raise errors.InputError(

@@ -10,6 +10,7 @@ are compared with it before they are used.
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -276,7 +277,8 @@ def steps(folder: Path) -> list[int]:
     """Returns the finished steps in a folder of checkpoints, damaged or not, sorted."""
     if not folder.is_dir():
         return []
-    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+    names = (entry.name for entry in folder.iterdir() if entry.is_dir())
+    return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]*", name))
 
 
 def newest_usable(folder: Path) -> int:
@@ -320,13 +322,19 @@ def damage(step_folder: Path) -> str | None:
         sums = json.loads((step_folder / MANIFEST).read_bytes())["sha256"]
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f"{MANIFEST} is not readable"
+    if not isinstance(sums, dict) or not sums:
+        return f"{MANIFEST} names no files"
     for name, expected in sums.items():
         path = step_folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if _sha256(path) != expected:
+        try:
+            digest = _sha256(path)
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        if digest != expected:
             return f"{name} has another sha256 than when it was written"
     return None
 

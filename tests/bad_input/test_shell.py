@@ -141,8 +141,8 @@ PREDICTIONS = [
     ([], b"\n \n", "standard input has no text"),
     ([], b"\xef\xbb\xbfa [MASK]\r\nno\n", "standard input:2: the text has no [MASK]"),
     ([], b"a [MASK]\nb\xff\n", "standard input:2: byte 2 of the line is not UTF-8"),
-    (["--input=nope.txt"], b"", "cannot read --input nope.txt: No such file"),
-    (["--input=."], b"", "cannot read --input .: Is a directory"),
+    (["--input=nope.txt"], b"", "nope.txt cannot be read (No such file"),
+    (["--input=."], b"", ". cannot be read (Is a directory)"),
 ]
 
 

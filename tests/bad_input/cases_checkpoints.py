@@ -1,0 +1,456 @@
+"""Bad checkpoints: Google's, the Orbax folders of a run, and the models of tasks."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import forged
+import numpy as np
+from bad_files import Case, Content, case, change, replace
+
+from bert_jax.formats import tensorflow1_file, untrusted
+
+_GOOGLE = "convert --input={here}/google --output={here}/out --to=bert_jax"
+
+
+def _google(name: str, files: dict[str, Content], says: str, more: str = "") -> Case:
+    below = {f"google/{path}": content for path, content in files.items()}
+    return case("TF1 checkpoint", name, f"{_GOOGLE} {more}", says, below, base="google")
+
+
+def _index(name: str, content: Content, says: str = "is damaged") -> Case:
+    words = f"{{here}}/google/bert_model.ckpt.index is refused: {says}"
+    return _google(name, {"bert_model.ckpt.index": content}, words)
+
+
+def _data(name: str, content: Content, says: str) -> Case:
+    words = f"{{here}}/google/bert_model.ckpt{says}"
+    return _google(name, {_DATA: content}, words)
+
+
+def _variables(
+    edit: Callable[[dict[str, np.ndarray]], object],
+) -> Callable[[Path], None]:
+    """Returns what changes the variables of the checkpoint that an index is of."""
+
+    def changed(path: Path) -> None:
+        prefix = path.with_suffix("")
+        arrays = dict(tensorflow1_file.read_tensorflow1(prefix).arrays)
+        edit(arrays)
+        tensorflow1_file.write_tensorflow1(prefix, arrays)
+
+    return changed
+
+
+def _config(name: str, content: Content, says: str) -> Case:
+    words = f"{{here}}/google/bert_config.json{says}"
+    return _google(f"config: {name}", {"bert_config.json": content}, words)
+
+
+_DATA = "bert_model.ckpt.data-00000-of-00001"
+_POOLER = "bert/pooler/dense/bias"
+TENSORFLOW1 = [
+    _index("index: empty", b"", "it is empty"),
+    _index(
+        "index: a text", b"the cat sat on a mat\n" * 9, "it is damaged (its last byt"
+    ),
+    _index(
+        "index: cut", change(lambda content: content[:-7]), "it is damaged (its last"
+    ),
+    _index("index: half", change(lambda x: x[: len(x) // 2]), "it is damaged"),
+    _index("index: its foot alone", change(lambda x: x[-48:]), "it is damaged"),
+    _index(
+        "index: zeros before its foot",
+        change(lambda x: bytes(len(x) - 48) + x[-48:]),
+        "it",
+    ),
+    _index("index: 20 MB", bytes(20 << 20), "it is too long for an index"),
+    _google(
+        "index: gone",
+        {"bert_model.ckpt.index": None},
+        "{here}/google is refused: a folder with one checkpoint is expected, and it has n",
+    ),
+    _google(
+        "two checkpoints",
+        {"other.ckpt.index": b"x"},
+        "{here}/google is refused: a folder with one checkpoint is expected",
+    ),
+    _data("data: gone", None, ".data-00000-of-00001 is refused: it does not exist"),
+    _data("data: empty", b"", ".data-00000-of-00001 is refused: it is empty"),
+    _data("data: cut", change(lambda x: x[:-9]), ".index is refused: tensor"),
+    _data(
+        "data: half", change(lambda x: x[: len(x) // 2]), ".index is refused: tensor"
+    ),
+    _data(
+        "data: a flipped bit",
+        change(lambda x: x[:900] + bytes([x[900] ^ 1]) + x[901:]),
+        " is refused: it is damaged (",
+    ),
+    _google(
+        "data: NaN",
+        {"bert_model.ckpt.index": lambda path: _nan(path)},
+        f"{{here}}/google/bert_model.ckpt is refused: tensor '{_POOLER}' holds 12 NaN",
+    ),
+    _google(
+        "a variable missing",
+        {"bert_model.ckpt.index": _variables(lambda arrays: arrays.pop(_POOLER))},
+        "pooler",
+    ),
+    _google(
+        "a variable left over",
+        {
+            "bert_model.ckpt.index": _variables(
+                lambda x: x.update(more=np.ones(2, "f4"))
+            )
+        },
+        "--ignore=more",
+    ),
+    _google(
+        "a variable of another name",
+        {
+            "bert_model.ckpt.index": _variables(
+                lambda x: x.update({"bert/pooler/dense/offset": x.pop(_POOLER)})
+            )
+        },
+        "pooler",
+    ),
+    _google(
+        "a variable of another shape",
+        {
+            "bert_model.ckpt.index": _variables(
+                lambda arrays: arrays.update({_POOLER: np.ones(13, np.float32)})
+            )
+        },
+        "shape",
+    ),
+    _google("no config", {"bert_config.json": None}, "{here}/google holds no model"),
+    _config("cut", change(lambda content: content[:-9]), " is not JSON"),
+    _config("a list", b"[]", " is not a JSON object"),
+    _config(
+        "a key less", forged.manifest(lambda t: t.pop("hidden_size")), " has no hidde"
+    ),
+    _config(
+        "a text for a number",
+        forged.manifest(lambda tree: tree.update(num_hidden_layers="2")),
+        ": model.num_hidden_layers is '2'",
+    ),
+    _config(
+        "a negative size",
+        forged.manifest(lambda tree: tree.update(intermediate_size=-17)),
+        ": model.intermediate_size is -17",
+    ),
+    _config(
+        "of ALBERT",
+        forged.manifest(lambda t: t.update(embedding_size=4)),
+        " is of no BERT",
+    ),
+    _google(
+        "config: another width than the variables",
+        {"bert_config.json": replace('"hidden_size": 12', '"hidden_size": 24')},
+        "shape",
+    ),
+    _google(
+        "a vocabulary of more pieces than rows",
+        {"vocab.txt": change(lambda content: content + b"more\n")},
+        "{here}/google: the vocabulary has 38 pieces, and the table of embeddings 37",
+    ),
+]
+
+
+def _nan(path: Path) -> None:
+    """Writes NaN, which our own writer refuses."""
+    check = untrusted.check_array
+    try:
+        untrusted.check_array = lambda *_: None  # pyright: ignore
+        _variables(lambda x: x.update({_POOLER: np.full(12, np.nan, np.float32)}))(path)
+    finally:
+        untrusted.check_array = check
+
+
+_COMMANDS = {
+    "evaluate": "evaluate --workdir={here}/run",
+    "predict": "predict --model={here}/run cat[MASK]",
+    "convert": "convert --input={here}/run --output={here}/out --to=huggingface",
+    "pretrain": "pretrain --config={good}/text/tiny.py --workdir={here}/run",
+    "finetune": "finetune --config={good}/tasks/given.py --workdir={here}/w "
+    "--config.init_from={here}/run",
+}
+
+
+def _both(edit: Content) -> dict[str, Content]:
+    """What is done to a file of the manifest of both steps."""
+    return {f"run/checkpoints/{step}/manifest.json": edit for step in (3, 6)}
+
+
+def _every(edit: Callable[[Path], object]) -> dict[str, Content]:
+    """What is done to the folder of both steps."""
+    return {f"run/checkpoints/{step}": edit for step in (3, 6)}
+
+
+def _some_file(path: Path) -> Path:
+    """Returns the largest file of the parameters."""
+    files = (x for x in (path / "params").rglob("*") if x.is_file())
+    return max(files, key=lambda x: (x.stat().st_size, x.name))
+
+
+def _of_file(edit: Callable[[bytes], bytes]) -> dict[str, Content]:
+    return _every(lambda path: change(edit)(_some_file(path)))
+
+
+_NO_STEP = "no usable checkpoint in {here}/run/checkpoints (found steps [3, 6])"
+
+
+def _orbax(name: str, command: str, files: dict[str, Content], says: str = "") -> Case:
+    words = says or _NO_STEP
+    return case(
+        "Orbax", name, _COMMANDS[command], words, files, base="text/run", code=3
+    )
+
+
+def _without_params(path: Path) -> None:
+    for file in sorted((path / "params").rglob("*"), reverse=True):
+        file.unlink() if file.is_file() else file.rmdir()
+
+
+_REMOVED = _every(lambda path: (path / "manifest.json").unlink())
+ORBAX = [
+    *(_orbax(f"{x}: no manifest in any step", x, _REMOVED) for x in _COMMANDS),
+    _orbax("a manifest that is empty", "evaluate", _both(b"")),
+    _orbax("a manifest that is cut", "evaluate", _both(change(lambda x: x[:-40]))),
+    _orbax("a manifest that is a list", "evaluate", _both(b"[]")),
+    _orbax("a manifest without sums", "evaluate", _both(b"{}")),
+    _orbax("a manifest whose sums are a list", "evaluate", _both(b'{"sha256": []}')),
+    _orbax("a manifest whose sums are null", "evaluate", _both(b'{"sha256": null}')),
+    _orbax("a manifest that names no file", "evaluate", _both(b'{"sha256": {}}')),
+    _orbax("a manifest of deep nesting", "evaluate", _both(b"[" * 100000)),
+    _orbax("a manifest that is no UTF-8", "evaluate", _both(b'{"\xff": 1}')),
+    _orbax(
+        "a manifest with other sums",
+        "predict",
+        _both(
+            forged.manifest(lambda t: t.update(sha256=dict.fromkeys(t["sha256"], "0")))
+        ),
+    ),
+    _orbax(
+        "a manifest that is a folder",
+        "evaluate",
+        _both(lambda path: (path.unlink(), path.mkdir())),
+    ),
+    _orbax(
+        "a file of parameters: gone",
+        "evaluate",
+        _every(lambda p: _some_file(p).unlink()),
+    ),
+    _orbax("a file of parameters: empty", "predict", _of_file(lambda content: b"")),
+    _orbax(
+        "a file of parameters: half", "convert", _of_file(lambda x: x[: len(x) // 2])
+    ),
+    _orbax(
+        "a file of parameters: zeros", "pretrain", _of_file(lambda x: bytes(len(x)))
+    ),
+    _orbax(
+        "a file of parameters: a flipped bit",
+        "finetune",
+        _of_file(lambda x: x[:9] + bytes([x[9] ^ 4]) + x[10:]),
+    ),
+    _orbax("half deleted: no parameters", "evaluate", _every(_without_params)),
+    _orbax(
+        "half deleted: no parameters, of pretrain", "pretrain", _every(_without_params)
+    ),
+    _orbax(
+        "steps that are files",
+        "evaluate",
+        {
+            "run/checkpoints/3": None,
+            "run/checkpoints/6": None,
+            "run/checkpoints/9": b"x",
+        },
+        "no usable checkpoint in {here}/run/checkpoints (found steps [])",
+    ),
+    _orbax(
+        "a step whose number is no ASCII",
+        "evaluate",
+        {
+            "run/checkpoints/3": None,
+            "run/checkpoints/6": None,
+            "run/checkpoints/\u00b2": lambda path: path.mkdir(),
+        },
+        "no usable checkpoint in {here}/run/checkpoints (found steps [])",
+    ),
+    _orbax(
+        "no step",
+        "evaluate",
+        {"run/checkpoints/3": None, "run/checkpoints/6": None},
+        "no usable checkpoint in {here}/run/checkpoints (found steps [])",
+    ),
+    _orbax(
+        "of another model",
+        "evaluate",
+        {
+            "run/config.json": replace(
+                '"intermediate_size": 64', '"intermediate_size": 65'
+            )
+        },
+        "the checkpoint {here}/run/checkpoints/6/params",
+    ),
+]
+
+
+def _record(name: str, edit: Content, says: str, command: str = "evaluate") -> Case:
+    words = f"{{here}}/run/config.json{says}"
+    files = {"run/config.json": edit}
+    return case("config.json", name, _COMMANDS[command], words, files, base="text/run")
+
+
+def _update(**changes: Any) -> Callable[[Path], object]:
+    return forged.manifest(lambda tree: tree.update(changes))
+
+
+_CHANGED = " was written by another version or changed by hand: "
+RECORDS = [
+    _record("empty", b"", " is not JSON"),
+    _record("cut", change(lambda content: content[:-9]), " is not JSON", "predict"),
+    _record("no UTF-8", b'{"run": "\xff"}', " is not JSON"),
+    _record("deep nesting", b"[" * 100000, " is not JSON"),
+    _record(
+        "a key twice", change(lambda x: b'{"run": 1, ' + x[1:]), " has the key 'run' "
+    ),
+    _record("a list", b"[]", " is not the record of a run"),
+    _record("null", b"null", " is not the record of a run", "predict"),
+    _record(
+        "a group that is a number", _update(run=3), f"{_CHANGED}run is 3: expected a g"
+    ),
+    _record(
+        "a group less", forged.manifest(lambda t: t.pop("text")), f"{_CHANGED}config k"
+    ),
+    _record(
+        "a size that is a number", _update(model={"size": 3}), f"{_CHANGED}model.size"
+    ),
+    _record(
+        "an unknown key",
+        _update(model={"size": "tiny", "depth": 3}),
+        f"{_CHANGED}unknown config key model.depth",
+        "predict",
+    ),
+    _record(
+        "a text for a number",
+        _update(mesh={"data": "all", "fsdp": 1, "tensor": 1}),
+        f"{_CHANGED}mesh.data is 'all': expected int",
+    ),
+    _record(
+        "NaN for a rate",
+        forged.manifest(lambda t: t["optimizer"].update(learning_rate=float("nan"))),
+        f"{_CHANGED}optimizer.learning_rate must be",
+    ),
+    _record(
+        "a number of layers that is a fraction",
+        forged.manifest(lambda t: t["model"].update(num_hidden_layers=2.5)),
+        f"{_CHANGED}model.num_hidden_layers is 2.5",
+        "convert",
+    ),
+    _record("of pretrain: cut", change(lambda x: x[:-9]), " is not JSON", "pretrain"),
+    case(
+        "config.json",
+        "a folder without it",
+        _COMMANDS["evaluate"],
+        "{here}/run is not the workdir of a run: it has no config.json",
+        {"run/config.json": None},
+        base="text/run",
+    ),
+]
+
+
+def _task(name: str, file: str, edit: Content, says: str, command: str = "") -> Case:
+    commands = {
+        "": "predict --model={here}/run cat",
+        "evaluate": "evaluate --workdir={here}/run",
+        "convert": "convert --input={here}/run --output={here}/out --to=huggingface",
+    }
+    words = f"{{here}}/run/best/3/{file}{says}"
+    files = {f"run/best/3/{file}": edit}
+    return case("task model", name, commands[command], words, files, base="tasks/run")
+
+
+def _learned(**changes: Any) -> Callable[[Path], object]:
+    return forged.manifest(lambda tree: tree["learned"].update(changes))
+
+
+_OTHER = " is not the file that was written"
+_BROKEN = " is damaged or was changed by hand: "
+TASKS = [
+    _task("task.json: empty", "task.json", b"", " is not JSON"),
+    _task(
+        "task.json: half", "task.json", change(lambda x: x[: len(x) // 2]), " is not J"
+    ),
+    _task(
+        "task.json: half",
+        "task.json",
+        change(lambda x: x[:99]),
+        " is not J",
+        "evaluate",
+    ),
+    _task("task.json: a list", "task.json", b"[]", " is not a JSON object"),
+    _task("task.json: nothing in it", "task.json", b"{}", " is not of the format"),
+    _task("task.json: no labels", "task.json", _learned(labels=None), _BROKEN),
+    _task(
+        "task.json: labels of numbers", "task.json", _learned(labels=[1, 2]), _BROKEN
+    ),
+    _task(
+        "task.json: labels that are a text",
+        "task.json",
+        _learned(labels="cat"),
+        _BROKEN,
+    ),
+    _task("task.json: a deviation of 0", "task.json", _learned(deviation=0), _BROKEN),
+    _task("task.json: NaN", "task.json", _learned(mean=float("nan")), _BROKEN),
+    _task("task.json: an unknown key", "task.json", _learned(colour="red"), _BROKEN),
+    _task(
+        "task.json: metrics that are a list",
+        "task.json",
+        forged.manifest(lambda tree: tree.update(metrics=[])),
+        _BROKEN,
+    ),
+    _task(
+        "task.json: sums that are a text",
+        "task.json",
+        forged.manifest(lambda tree: tree.update(files="x")),
+        _BROKEN,
+    ),
+    _task(
+        "task.json: a setting that is a text",
+        "task.json",
+        forged.manifest(lambda tree: tree["settings"]["run"].update(seed="x")),
+        _BROKEN,
+        "evaluate",
+    ),
+    _task("model.json: half", "model.json", change(lambda x: x[: len(x) // 2]), _OTHER),
+    _task(
+        "parameters: cut", "parameters.safetensors", change(lambda x: x[:-9]), _OTHER
+    ),
+    _task(
+        "parameters: cut",
+        "parameters.safetensors",
+        change(lambda x: x[:-9]),
+        " is refused: its tensors need",
+        "convert",
+    ),
+    _task("vocabulary: half", "vocab.txt", change(lambda x: x[: len(x) // 2]), _OTHER),
+    _task("vocabulary: gone", "vocab.txt", None, " is missing", "evaluate"),
+    case(
+        "task model",
+        "task.json: labels in another order",
+        "predict --model={here}/run cat",
+        "one was changed. Copy the whole folder again",
+        {"run/best/3/task.json": _learned(labels=["dog", "cat"])},
+        base="tasks/run",
+    ),
+    case(
+        "task model",
+        "a best model that is a file",
+        "predict --model={here}/run --task=answer cat",
+        "{here}/run is no fine-tuned model",
+        {"run/best/3": None, "run/best/4": b"x"},
+        base="tasks/run",
+    ),
+]
+CASES = TENSORFLOW1 + ORBAX + RECORDS + TASKS

@@ -1,0 +1,255 @@
+"""Bad stores of a corpus: damaged shards and manifests, and content that cannot be."""
+
+from collections.abc import Callable
+from typing import Any
+
+import forged
+import numpy as np
+from bad_files import Case, Content, case, change, replace
+
+_TRAIN = "store/train-00000.arrow"
+_HELDOUT = "store/heldout-00000.arrow"
+_MANIFEST = "store/manifest.json"
+_PREPARE = (
+    "prepare --config={good}/text/tiny.py --store={here}/store --config.data.corpus="
+)
+_PRETRAIN = (
+    "pretrain --config={good}/text/tiny.py --workdir={here}/run "
+    "--config.data.corpus="
+)
+
+
+def _evaluated(name: str, file: str, content: Content, says: str, code: int) -> Case:
+    """The store in the workdir of a run."""
+    command = "evaluate --workdir={here}/run"
+    files = {f"run/{file}": content}
+    words = f"{{here}}/run/{file}{says}"
+    return case("store", name, command, words, files, base="text/run", code=code)
+
+
+def _shard(name: str, content: Content, says: str = " is damaged: ") -> Case:
+    return _evaluated(name, _HELDOUT, content, says, 5)
+
+
+def _forged(name: str, edit: Callable[[forged.Columns], object], says: str) -> Case:
+    """A shard whose sum is that of the manifest."""
+    return _shard(f"forged: {name}", forged.shard(edit), f" is damaged: {says}")
+
+
+def _manifest(name: str, content: Content, says: str) -> Case:
+    return _evaluated(name, _MANIFEST, content, says, 2)
+
+
+def _tree(name: str, edit: Callable[[dict[str, Any]], object], says: str) -> Case:
+    return _manifest(name, forged.manifest(edit), says)
+
+
+def _first_shard(**keys) -> Callable[[dict[str, Any]], object]:
+    return lambda tree: tree["shards"][0].update(keys)
+
+
+def _set(key: str, place: Any, value: Any) -> Callable[[forged.Columns], object]:
+    def edit(made: forged.Columns) -> None:
+        made[key][place] = value
+
+    return edit
+
+
+def _fewer_marks(made: forged.Columns) -> None:
+    """Takes the mark of the last token away."""
+    made["word_start"] = made["word_start"][:-1]
+    made["word_offsets"] = made["sentence_offsets"].copy()
+    made["word_offsets"][-1] -= 1
+
+
+def _as(key: str, dtype: type) -> Callable[[forged.Columns], object]:
+    return lambda made: made.update({key: made[key].astype(dtype)})
+
+
+_TOKENS = "it has the id {0}, and the vocabulary has 126 pieces"
+CASES = [
+    _shard("a flipped bit", change(lambda x: x[:900] + bytes([x[900] ^ 1]) + x[901:])),
+    _shard("empty", b""),
+    _shard("half", change(lambda content: content[: len(content) // 2])),
+    _shard("zeros", change(lambda content: bytes(len(content)))),
+    _shard("a byte more", change(lambda content: content + b"\0")),
+    _shard("a text", b"the cat sat\n"),
+    _shard("gone", None),
+    _shard("a folder", lambda path: (path.unlink(), path.mkdir())),
+    _forged("an id too large", _set("tokens", 3, 126), _TOKENS.format(126)),
+    _forged("the largest id", _set("tokens", -1, 65535), _TOKENS.format(65535)),
+    _forged("negative ids", _as("tokens", np.int32), "its ids are of the type int32"),
+    _forged("fractions", _as("tokens", np.float32), "its ids are of the type float,"),
+    _forged(
+        "a mark less than tokens", _fewer_marks, "it has not one mark of words for"
+    ),
+    _forged("a source too many", _set("sources", 0, 1), "it has source 1 of 1"),
+    _forged(
+        "sentences in no order",
+        _set("sentence_offsets", 2, 10_000),
+        "its documents and sentences do not follow",
+    ),
+    _forged(
+        "documents in no order",
+        _set("document_offsets", 1, 0),
+        "its documents and sentences do not follow",
+    ),
+    _forged(
+        "fewer tokens than the manifest",
+        _set("sentence_offsets", -1, 1),
+        "it holds other counts than the manifest",
+    ),
+    _manifest("manifest: empty", b"", " cannot be read"),
+    _manifest("manifest: cut", change(lambda x: x[:-30]), " cannot be read"),
+    _manifest("manifest: an open brace", b"{", " cannot be read"),
+    _manifest("manifest: no UTF-8", b'{"a": "\xff"}', " cannot be read"),
+    _manifest("manifest: deep nesting", b"[" * 100000, " cannot be read"),
+    _manifest("manifest: nothing in it", b"{}", " has format None; this version reads"),
+    _manifest("manifest: a list", b"[]", " has format None; this version reads 1"),
+    _manifest("manifest: null", b"null", " has format None; this version reads 1"),
+    _manifest("manifest: a number alone", b'{"format_version": 1}', " is damaged ("),
+    _tree(
+        "manifest: of another version",
+        lambda tree: tree.update(format_version=2),
+        " has format 2; this version reads 1. Delete",
+    ),
+    _tree(
+        "manifest: no shards", lambda tree: tree.pop("shards"), " is damaged ('shards')"
+    ),
+    _tree(
+        "manifest: an unknown key of a shard",
+        _first_shard(colour="red"),
+        " is damaged (",
+    ),
+    _tree(
+        "manifest: a count that is a text",
+        _first_shard(tokens="many"),
+        " is damaged (tokens is 'many')",
+    ),
+    _tree(
+        "manifest: a negative count",
+        _first_shard(documents=-4),
+        " is damaged (documents is -4)",
+    ),
+    _tree(
+        "manifest: a path outside",
+        _first_shard(name="../../secret.arrow"),
+        " is damaged (no shard has the name '../../secret.arrow'",
+    ),
+    _tree(
+        "manifest: an unknown split",
+        _first_shard(split="test"),
+        " is damaged (no shard",
+    ),
+    _tree(
+        "manifest: a size of the vocabulary that is a text",
+        lambda tree: tree.update(vocab_size="150"),
+        " is damaged (vocab_size is '150')",
+    ),
+    _tree(
+        "manifest: a weight that is null",
+        lambda tree: tree["sources"][0].update(weight=None),
+        " is damaged (weight is None)",
+    ),
+    _tree(
+        "manifest: an option that is a text",
+        lambda tree: tree["options"].update(drop_duplicates="yes"),
+        " is damaged (drop_duplicates is 'yes')",
+    ),
+    case(
+        "store",
+        "manifest: a document more than there is",
+        "evaluate --workdir={here}/run",
+        "{here}/run/store/heldout-00000.arrow is damaged: it holds other counts",
+        {
+            f"run/{_MANIFEST}": forged.manifest(
+                lambda tree: [x.update(documents=99) for x in tree["shards"]]
+            )
+        },
+        base="text/run",
+        code=5,
+    ),
+    case(
+        "store",
+        "manifest: a smaller vocabulary than the tokenizer",
+        "evaluate --workdir={here}/run",
+        " is damaged: it has the id",
+        {f"run/{_MANIFEST}": replace('"vocab_size": 126', '"vocab_size": 20')},
+        base="text/run",
+        code=5,
+    ),
+    case(
+        "store",
+        "no manifest",
+        "evaluate --workdir={here}/run",
+        "the store {here}/run/store of this run is not there",
+        {f"run/{_MANIFEST}": None},
+        base="text/run",
+    ),
+    case(
+        "store",
+        "another tokenizer than it was cut with",
+        "evaluate --workdir={here}/run",
+        "the store {here}/run/store holds another tokenizer than the one that its",
+        {"run/store/vocab.txt": replace("##a\n", "##aa\n")},
+        base="text/run",
+    ),
+    case(
+        "store",
+        "another tokenizer than the run's",
+        "evaluate --workdir={here}/run",
+        "the store has another tokenizer than the run, which keeps its own in {here}",
+        {"run/tokenizer/vocab.txt": replace("##a\n", "##aa\n")},
+        base="text/run",
+    ),
+    case(
+        "store",
+        "of prepare: another segmenter",
+        f"{_PREPARE} --config.text.segmenter=jieba",
+        "{here}/store was built from something else: segmenter was 'none' and is 'jieba'",
+        {},
+        base="text/store",
+    ),
+    case(
+        "store",
+        "of prepare: a corpus with other text",
+        f"{_PREPARE}{{here}}/text.txt",
+        "{here}/store was built from something else: other text in text.txt",
+        {"text.txt": "the cat sat\n\nthe dog ran\n"},
+        base="text/store",
+    ),
+    case(
+        "store",
+        "of prepare: a manifest that is cut",
+        _PREPARE,
+        "{here}/store/manifest.json cannot be read",
+        {_MANIFEST: change(lambda content: content[:-30])},
+        base="text/store",
+    ),
+    case(
+        "store",
+        "of pretrain: a flipped bit",
+        _PRETRAIN,
+        "{here}/run/store/train-00000.arrow is damaged: its sha256",
+        {f"run/{_TRAIN}": change(lambda x: x[:900] + bytes([x[900] ^ 1]) + x[901:])},
+        base="text/run",
+        code=5,
+    ),
+    case(
+        "store",
+        "of pretrain: forged, an id too large",
+        _PRETRAIN,
+        "{here}/run/store/train-00000.arrow is damaged: it has the id 126, and",
+        {f"run/{_TRAIN}": forged.shard(_set("tokens", 3, 126))},
+        base="text/run",
+        code=5,
+    ),
+    case(
+        "store",
+        "a vocabulary in it that is cut",
+        "evaluate --workdir={here}/run",
+        "{here}/run/store/vocab.txt",
+        {"run/store/vocab.txt": b"[PAD]\n\n[CLS]\n"},
+        base="text/run",
+    ),
+]

@@ -1,0 +1,455 @@
+"""Bad labelled files with a structure: SQuAD, CoNLL, CoNLL-U, C3, marked stretches."""
+
+import json
+from typing import Any
+
+from bad_files import Case, Content, case, fifo
+
+_TRAIN = (
+    "finetune --config={good}/tasks/tiny.py --workdir={here}/run "
+    "--config.data.train={here}/%s --config.data.dev={here}/%s --config.data.task=%s"
+)
+
+
+def _of(
+    kind: str, file: str, task: str, name: str, content: Content, says: str
+) -> Case:
+    words = f"{{here}}/{file}{says}"
+    return case(kind, name, _TRAIN % (file, file, task), words, {file: content})
+
+
+def _squad(name: str, content: Any, says: str) -> Case:
+    """A document, or its text."""
+    written = content if isinstance(content, str | bytes) else json.dumps(content)
+    return _of("SQuAD", "a.json", "span", name, written, says)
+
+
+def _question(**changes) -> dict[str, Any]:
+    """A document of one question; a change of None takes a key away."""
+    answers = [{"text": "cat", "answer_start": 4}]
+    question = {"id": "q1", "question": "a cat ?", "answers": answers} | changes
+    kept = {key: value for key, value in question.items() if value is not None}
+    return _document([kept])
+
+
+def _document(questions: Any, context: Any = "the cat sat") -> dict[str, Any]:
+    paragraph = {"context": context, "qas": questions}
+    return {"data": [{"paragraphs": [paragraph]}]}
+
+
+def _answer(text: Any, start: Any) -> dict[str, Any]:
+    return _question(answers=[{"text": text, "answer_start": start}])
+
+
+_AT = ": data[0].paragraphs[0]"
+_Q1 = f"{_AT}.qas[0] (question q1)"
+_TWICE = _document([_question()["data"][0]["paragraphs"][0]["qas"][0]] * 2)
+SQUAD = [
+    _squad(
+        "an answer elsewhere", _answer("cat", 1), f"{_Q1}: the answer 'cat' does not"
+    ),
+    _squad(
+        "an answer behind the end", _answer("cat", 99), f"{_Q1}: the answer 'cat' d"
+    ),
+    _squad(
+        "an answer over the end", _answer("sat there", 8), f"{_Q1}: the answer 'sat"
+    ),
+    _squad(
+        "an answer before the start", _answer("cat", -1), f"{_Q1}: the answer 'cat'"
+    ),
+    _squad(
+        "an answer of another text", _answer("dog", 4), f"{_Q1}: the answer 'dog' do"
+    ),
+    _squad("an empty answer", _answer("", 4), f"{_Q1}: the answer '' does not stand"),
+    _squad(
+        "an answer without a place", _answer("cat", None), f"{_Q1}: the answer 'cat'"
+    ),
+    _squad(
+        "a place that is a text", _answer("cat", "4"), f"{_Q1} has the answer_start"
+    ),
+    _squad(
+        "a place that is a fraction", _answer("cat", 4.0), f"{_Q1} has the answer_st"
+    ),
+    _squad("a place that is true", _answer("cat", True), f"{_Q1} has the answer_start"),
+    _squad(
+        "an answer that is a number", _answer(4, 4), f"{_Q1} has an answer that is n"
+    ),
+    _squad(
+        "an answer that is null", _question(answers=[None]), f"{_Q1} has an answer t"
+    ),
+    _squad(
+        "answers that are a text", _question(answers="cat"), f"{_Q1}: answers is no"
+    ),
+    _squad(
+        "more answers than places",
+        _question(answers={"text": ["cat", "the"], "answer_start": [4]}),
+        f"{_Q1} has not as many answers as places",
+    ),
+    _squad("no answer", _question(answers=[]), f"{_Q1} has no answer, and is not said"),
+    _squad("no answers", _question(answers=None), f"{_Q1} has no answer, and is not"),
+    _squad(
+        "impossible, and answered",
+        _question(is_impossible=True),
+        f"{_Q1} is said to be impossible, and has answers",
+    ),
+    _squad(
+        "impossible is a text",
+        _question(is_impossible="false"),
+        f"{_Q1} has 'false' for is_impossible, and neither true nor false",
+    ),
+    _squad(
+        "no question", _question(question=None), f"{_Q1} has no 'question' or 'quer"
+    ),
+    _squad(
+        "an empty question", _question(question=" "), f"{_Q1}: the text in 'question"
+    ),
+    _squad(
+        "a question that is a list", _question(question=[1]), f"{_Q1}: 'question' is"
+    ),
+    _squad("no id", _question(id=None), f"{_AT}.qas[0] has no 'id' or 'query_id'"),
+    _squad("an empty id", _question(id=""), f"{_AT}.qas[0] has an empty id"),
+    _squad("an id that is a list", _question(id=[]), f"{_AT}.qas[0]: the label is []"),
+    _squad(
+        "an id twice", _TWICE, f"{_AT}.qas[1] (question q1): the id 'q1' came befor"
+    ),
+    _squad("a question that is a text", _document(["?"]), f"{_AT}.qas[0] is no object"),
+    _squad("questions that are an object", _document({}), f"{_AT}.qas is no list"),
+    _squad(
+        "an empty context", _document([], ""), f"{_AT}: the text in 'context' is emp"
+    ),
+    _squad("a context that is null", _document([], None), f"{_AT}: 'context' is null"),
+    _squad(
+        "no context", {"data": [{"paragraphs": [{"qas": []}]}]}, f"{_AT} has no 'con"
+    ),
+    _squad(
+        "a title that is a list", {"data": [{"title": [], "paragraphs": []}]}, ": dat"
+    ),
+    _squad(
+        "paragraphs that are a number", {"data": [{"paragraphs": 3}]}, ": data[0].pa"
+    ),
+    _squad(
+        "a paragraph that is null", {"data": [{"paragraphs": [None]}]}, f"{_AT} is no"
+    ),
+    _squad("an article that is a text", {"data": ["x"]}, ": data[0] is no object"),
+    _squad("data that is an object", {"data": {}}, ": data is no list"),
+    _squad("no data", '{"version":\n"1.1"}', " has no 'data'"),
+    _squad("no example", {"data": []}, " has no example"),
+    _squad("cut", json.dumps(_question())[:-9], " is not JSON"),
+    _squad("two documents", json.dumps(_question()) * 2, " is not JSON"),
+    _squad("a key twice", '{"data": [], "data": []}', " has the key 'data' twice"),
+    _squad("no UTF-8", b'{"data": [\n"\xff"]}', ":2: byte 2 of the line (0xff) is not"),
+    _squad(
+        "half of a surrogate pair", _document([], "a \ud800"), f"{_AT}: character 2"
+    ),
+    _squad(
+        "half of a pair in a question",
+        _question(question="\udc00 ?"),
+        f"{_Q1}: character 0 of '\\udc00 ?'... is half of a surrogate pair",
+    ),
+    _squad("empty", "", " is empty"),
+    case(
+        "SQuAD",
+        "lines: an answer elsewhere",
+        _TRAIN % ("a.jsonl", "a.jsonl", "span"),
+        "{here}/a.jsonl:2: the answer 'dog' does not stand at its answer_start 0",
+        {
+            "a.jsonl": '{"question": "?", "context": "a cat", "answers": {"text": '
+            '["a"], "answer_start": [0]}}\n{"question": "?", "context": "a cat", '
+            '"answers": {"text": ["dog"], "answer_start": [0]}}\n'
+        },
+    ),
+    case(
+        "SQuAD",
+        "evaluated, an answer elsewhere",
+        "evaluate --workdir={here}/span --data={here}/a.json",
+        f"{{here}}/a.json{_Q1}: the answer 'cat' does not stand at its answer_start 1",
+        {"a.json": json.dumps(_answer("cat", 1))},
+        base="tasks/models/span",
+    ),
+    case(
+        "SQuAD",
+        "predicted, no context",
+        "predict --model={good}/tasks/models/span --input={here}/a.json "
+        "--output={here}/answers.json --format=squad",
+        f"{{here}}/a.json{_AT} has no 'context'",
+        {"a.json": '{"data": [{"paragraphs": [{"qas": []}]}]}'},
+    ),
+]
+
+
+def _conll(name: str, content: Content, says: str) -> Case:
+    return _of("CoNLL", "a.conll", "tagging", name, content, says)
+
+
+_TAGS = "the O\ncat B-A\n\na O\ndog B-A\n\n"
+CONLL = [
+    _conll("a column less", "the O\ncat\n\n", ":2 has 1 column, and line 1 has 2"),
+    _conll("a column more", f"{_TAGS}a x O\n", ":7 has 3 columns, and line 1 has 2"),
+    _conll(
+        "one column", "the\ncat\n", ":1 has 1 column, and the tag is to be in the sa"
+    ),
+    _conll(
+        "I behind another B", "the O\ncat B-A\ndog I-B\n", ":1: the tags of token 3 ("
+    ),
+    _conll(
+        "I behind O", f"{_TAGS}the O\ncat I-A\n", ":7: the tags of token 2 ('cat') of"
+    ),
+    _conll(
+        "a sentence begins with I", f"{_TAGS}cat I-A\n", ":7: the tags of token 1 ("
+    ),
+    _conll("a tab that ends in no tag", "the\tO\ncat\t\n", ":2: the tag is empty"),
+    _conll(
+        "a tab that begins with no token", "the\tO\n\tO\n", ":2: the token is empty"
+    ),
+    _conll("tabs, then spaces", "the\tO\ncat O\n", ":2 has 1 column, and line 1 has 2"),
+    _conll(
+        "no UTF-8", _TAGS.encode() + b"\xff O\n", ":7: byte 1 of the line (0xff) is"
+    ),
+    _conll("a NUL byte", f"{_TAGS}\0 O\n", ":7: byte 1 of the line (0x00) is a NUL"),
+    _conll("empty", "", " is empty"),
+    _conll("blank lines", "\n\n", " has no example"),
+    _conll("documents' marks alone", "-DOCSTART- -X- O O\n\n", " has no example"),
+    _conll("UTF-16", _TAGS.encode("utf-16"), " is UTF-16"),
+    _conll("a pipe", fifo, " is no regular file"),
+    case(
+        "CoNLL",
+        "evaluated, a tag that is unknown",
+        "evaluate --workdir={here}/tagging --data={here}/a.conll",
+        "{here}/a.conll:1: the label 'B-CITY' is none of the",
+        {"a.conll": "the O\ncat B-CITY\n"},
+        base="tasks/models/tagging",
+    ),
+    case(
+        "CoNLL",
+        "predicted, a column less",
+        "predict --model={good}/tasks/models/tagging --input={here}/a.conll "
+        "--format=conll --output={here}/out.conll",
+        "{here}/a.conll:5 has 1 column, and line 1 has 2",
+        {"a.conll": "the O\ncat B-ANIMAL\n\na O\ncat\n"},
+    ),
+]
+
+
+def _row(number: object, word: str, *more: str) -> str:
+    return "\t".join([str(number), word, "_", "NOUN", *["_"] * 6, *more]) + "\n"
+
+
+def _conllu(name: str, content: Content, says: str, task: str = "tagging") -> Case:
+    return _of("CoNLL-U", "a.conllu", task, name, content, says)
+
+
+_GOOD = _row(1, "the") + _row(2, "cat") + "\n"
+CONLLU = [
+    _conllu(
+        "a number twice", _GOOD + _row(1, "a") * 2, ":5: the word's number is '1' a"
+    ),
+    _conllu(
+        "a number left out", _GOOD + _row(1, "a") + _row(3, "b"), ":5: the word's nu"
+    ),
+    _conllu("a first number of 0", _row(0, "a"), ":1: the word's number is '0' and"),
+    _conllu(
+        "no number", _GOOD + _row("x", "a"), ":4: the word's number is 'x' and should"
+    ),
+    _conllu("a range turned about", _row("2-1", "ab") + _GOOD, ":1: the range 2-1"),
+    _conllu(
+        "a range behind its words",
+        _row(1, "the") + _row(2, "cat") + _row("1-2", "x"),
+        ":3: the range 1-2",
+    ),
+    _conllu("a range over the end", _row("1-3", "ab") + _GOOD, ":1: the range ends"),
+    _conllu(
+        "a range of words", _row("a-b", "ab") + _GOOD, ":1: the word's number is 'a"
+    ),
+    _conllu("spaces for tabs", _GOOD.replace("\t", " "), ":1: the word's number is"),
+    _conllu(
+        "a column less", _GOOD + _row(1, "a") + "2\tb\t_\n", ":5 has 3 columns, and"
+    ),
+    _conllu("three columns", "1\tcat\t_\n", ":1: there is no column '4'"),
+    _conllu("an empty word", _GOOD + _row(1, " "), ":4: the word is empty"),
+    _conllu(
+        "no tag", _GOOD + _row(1, "a").replace("NOUN", "_"), ":4: the tag is missing"
+    ),
+    _conllu("comments alone", "# text = a\n\n", " has no example"),
+    _conllu("no UTF-8", _GOOD.encode() + b"# \xff\n", ":4: byte 3 of the line (0xff)"),
+    _conllu("no column of senses", _GOOD, ":1: there is no column '11' for", "srl"),
+    _conllu(
+        "a predicate without its roles",
+        _row(1, "the", "_", "A0")
+        + _row(2, "ran", "run.01", "_")
+        + "\n"
+        # Two predicates, and one column.
+        + _row(1, "sat", "sit.01", "_")
+        + _row(2, "ran", "run.01", "_"),
+        ":4: the sentence has 2 predicates in column 11, and 1 columns of roles",
+        "srl",
+    ),
+    _conllu(
+        "roles without a predicate to them",
+        _row(1, "the", "_", "A0", "A1") + _row(2, "ran", "run.01", "_", "_"),
+        ":1: the sentence has 1 predicates in column 11, and 2 columns of roles",
+        "srl",
+    ),
+    _conllu(
+        "an id twice",
+        ("# sent_id = s1\n" + _GOOD) * 2,
+        ":6: the id 's1' came before, at {here}/a.conllu:2",
+    ),
+]
+
+
+def _c3(name: str, content: Any, says: str) -> Case:
+    written = content if isinstance(content, str | bytes) else json.dumps(content)
+    command = (
+        _TRAIN % ("a.json", "a.json", "multiple_choice") + " --config.data.format=c3"
+    )
+    return case("C3", name, command, f"{{here}}/a.json{says}", {"a.json": written})
+
+
+def _asked(**changes) -> list[Any]:
+    question = {"question": "?", "choice": ["a", "b"], "answer": "a"} | changes
+    return [[["a cat"], [question], "7"]]
+
+
+C3 = [
+    _c3("an object", {}, " has not the shape of C3"),
+    _c3("a document that is a text", ["x"], ": [0] has not the shape of C3"),
+    _c3("a document of one part", [[["a"]]], ": [0] has not the shape of C3"),
+    _c3("a paragraph that is a number", [[[3], []]], ": [0] has not the shape of C3"),
+    _c3("no choice", _asked(choice=None), ": [0], question 0 has not the shape of C3"),
+    _c3("one choice", _asked(choice=["a"]), ": [0], question 0: 'choices' has no list"),
+    _c3("an empty choice", _asked(choice=["a", ""]), ": [0], question 0: the text in"),
+    _c3(
+        "an answer of no choice",
+        _asked(answer="c"),
+        ": [0], question 0: the answer 'c'",
+    ),
+    _c3(
+        "an answer that is a number",
+        _asked(answer=1),
+        ": [0], question 0: the answer 1",
+    ),
+    _c3(
+        "a choice twice", _asked(choice=["a", "a"]), ": [0], question 0: the choice 'a'"
+    ),
+    _c3("no answer", _asked(answer=None), ": [0], question 0: the label is missing"),
+    _c3("a question that is null", [[["a"], [None], "7"]], ": [0], question 0 has not"),
+    _c3(
+        "a question that is a list",
+        _asked(question=[1]),
+        ": [0], question 0: 'question'",
+    ),
+    _c3(
+        "no paragraph",
+        [[[], *_asked()[0][1:]]],
+        ": [0], question 0: the text in 'conte",
+    ),
+    _c3("an id twice", _asked() * 2, ": [1], question 0: the id '7-0' came before"),
+    _c3("a key twice", '[[["a"], [{"question": "", "question": ""}]]]', " has the key"),
+    _c3("cut", json.dumps(_asked())[:-5], " is not JSON"),
+    _c3("no UTF-8", b'["\xff"]', ":1: byte 3 of the line (0xff) is not UTF-8"),
+    _c3("no document", "[]", " has no example"),
+    _c3("empty", "", " is empty"),
+]
+
+
+def _spans(name: str, record: Any, says: str) -> Case:
+    written = record if isinstance(record, str) else json.dumps(record) + "\n"
+    return _of("spans", "a.jsonl", "tagging", name, written, f":1{says}")
+
+
+def _marked(*stretches: Any) -> dict[str, Any]:
+    return {"text": "a cat sat", "entities": list(stretches)}
+
+
+SPANS = [
+    _spans("an end before its start", _marked([5, 2, "A"]), ": the entity 'A' is char"),
+    _spans(
+        "an empty stretch", _marked([2, 2, "A"]), ": the entity 'A' is characters 2"
+    ),
+    _spans(
+        "a stretch over the end", _marked([6, 10, "A"]), ": the entity 'A' is chara"
+    ),
+    _spans(
+        "a negative start", _marked([-3, 2, "A"]), ": the entity 'A' is characters -3"
+    ),
+    _spans(
+        "an overlap", _marked([0, 3, "A"], [2, 5, "B"]), ": the entity 'B' at charac"
+    ),
+    _spans("no type", _marked([0, 1, ""]), ": the entity '' is characters 0 to 1"),
+    _spans(
+        "places that are texts", _marked(["0", "1", "A"]), ": \"['0', '1', 'A']\" is no"
+    ),
+    _spans(
+        "places that are fractions", _marked([0.0, 1.0, "A"]), ": \"[0.0, 1.0, 'A']\""
+    ),
+    _spans("places that are truths", _marked([False, True, "A"]), ': "[False, True, '),
+    _spans("two parts", _marked([0, 1]), ": '[0, 1]' is no entity"),
+    _spans(
+        "an object without an end", _marked({"start": 0, "type": "A"}), ": \"{'start'"
+    ),
+    _spans(
+        "entities that are a text", {"text": "a", "entities": "A"}, ": 'A' is no ent"
+    ),
+    _spans(
+        "no entities", {"text": "a cat"}, ": the label is missing; there is none of"
+    ),
+    _spans("no text", {"entities": []}, ": there is no 'text', only 'entities'"),
+    _spans(
+        "an empty text", {"text": " ", "entities": []}, ": the text in 'text' is emp"
+    ),
+    _spans(
+        "a surface that is not there",
+        {"text": "a cat", "label": {"A": {"dog": [[2, 4]]}}},
+        ": characters 2 to 4 are 'cat' and not 'dog'",
+    ),
+    _spans(
+        "a surface over the end",
+        {"text": "a cat", "label": {"A": {"cat": [[2, 9]]}}},
+        ": the entity 'A' is characters 2 to 10 of a text of 5",
+    ),
+    _spans(
+        "a surface with one place",
+        {"text": "a cat", "label": {"A": {"cat": [2]}}},
+        ": '2' is no entity",
+    ),
+    _spans(
+        "surfaces that are a list", {"text": "a", "label": {"A": []}}, ": '[]' is no"
+    ),
+    _spans(
+        "tokens that are a text", {"tokens": "ab", "tags": ["O", "O"]}, ": 'tokens'"
+    ),
+    _spans(
+        "tokens that are a number", {"tokens": 3, "tags": ["O"]}, ": 'tokens' are no"
+    ),
+    _spans(
+        "tokens that are an object", {"tokens": {"a": 1}, "tags": ["O"]}, ": 'tokens'"
+    ),
+    _spans(
+        "a token that is empty", {"tokens": ["a", ""], "tags": ["O"] * 2}, ": 'token"
+    ),
+    _spans(
+        "a token that is a number", {"tokens": ["a", 3], "tags": ["O"] * 2}, ": 'tok"
+    ),
+    _spans("no token", {"tokens": [], "tags": []}, ": 'tokens' are no list of texts"),
+    _spans(
+        "tags that are a text", {"tokens": ["a"], "tags": "O"}, ": the tags are no l"
+    ),
+    _spans(
+        "tags that are a number", {"tokens": ["a"], "tags": 1}, ": the tags are no li"
+    ),
+    _spans(
+        "a tag less", {"tokens": ["a", "b"], "tags": ["O"]}, " has 2 tokens and 1 tag"
+    ),
+    _spans("a tag that is null", {"tokens": ["a"], "tags": [None]}, ": a tag is empty"),
+    _spans(
+        "a tag that is a list", {"tokens": ["a"], "tags": [[]]}, ": the label is []"
+    ),
+    _spans("no tags", {"tokens": ["a"]}, ": there are no tags in tags, ner_tags"),
+    _spans(
+        "a broken tag", {"tokens": ["a"], "tags": ["I-A"]}, ": the tags of token 1 ("
+    ),
+    _spans("no JSON", '{"text": "a", ', " is not JSON"),
+    _spans("a list", "[]\n", " is not a JSON object"),
+    _spans("a key twice", '{"text": "a", "text": "b"}', " has the key 'text' twice"),
+]
+CASES = SQUAD + CONLL + CONLLU + C3 + SPANS

@@ -1,0 +1,284 @@
+"""Bad vocabularies: vocab.txt, tokenizer.json and its company, SentencePiece models."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import small_place
+from bad_files import Case, Content, case, change, dangling, fifo
+
+_PRETRAIN = "pretrain --config={good}/text/tiny.py --workdir={here}/run "
+_PIECES = small_place.PIECES
+
+
+def _lines(*pieces: str) -> bytes:
+    return "".join(f"{piece}\n" for piece in pieces).encode()
+
+
+def _vocab(name: str, content: Content | Sequence[str], says: str) -> Case:
+    """A vocab.txt, or its pieces."""
+    made = _lines(*content) if isinstance(content, list) else content
+    command = f"{_PRETRAIN}--config.text.vocab={{here}}/v.txt"
+    return case("vocab.txt", name, command, f"{{here}}/v.txt{says}", {"v.txt": made})
+
+
+VOCAB = [
+    _vocab("not there", lambda path: None, " does not exist"),
+    _vocab("a link to nothing", dangling, " does not exist"),
+    _vocab("empty", b"", " is empty"),
+    _vocab("a byte order mark alone", b"\xef\xbb\xbf", " is empty"),
+    _vocab("blank lines", b"\n\n \n", " is empty"),
+    _vocab(
+        "a piece twice", [*_PIECES, "a"], ": lines 6 and 38 hold the same piece 'a'"
+    ),
+    _vocab(
+        "a piece twice but for blanks", [*_PIECES, " a"], ": lines 6 and 38 hold the"
+    ),
+    _vocab("no [MASK]", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"], " has no [MASK]"),
+    _vocab(
+        "no [UNK]", [x for x in _PIECES if x != "[UNK]"], " has no [UNK] among its 36"
+    ),
+    _vocab("no [CLS], no [PAD]", _PIECES[3:] + ["[UNK]"], " has no [PAD], [CLS] among"),
+    _vocab("a blank line", ["a", "", "b"], ":2: the line is blank"),
+    _vocab("a first blank line", ["", *_PIECES], ":1: the line is blank"),
+    _vocab("two pieces a line", [*_PIECES, "b c"], ":38: the line is 'b c'"),
+    _vocab(
+        "pieces and counts", [f"{x}\t7" for x in _PIECES], ":1: the line is '[PAD]\\t7"
+    ),
+    _vocab("no UTF-8", b"a\n\xff\n", ":2: byte 2 (0xff) is not UTF-8"),
+    _vocab("UTF-16", "a\nb\n".encode("utf-16"), " is UTF-16"),
+    _vocab("NUL bytes", b"a\nb\0\n", ":2: the piece 'b\\x00' has a NUL"),
+    _vocab(
+        "a folder of nothing", lambda path: path.mkdir(), " holds neither vocab.txt"
+    ),
+    _vocab("a pipe", fifo, " is no regular file"),
+    _vocab("gzip", b"\x1f\x8b\x08\0\0\0\0\0", ":1: byte 1 (0x8b) is not UTF-8"),
+    *(
+        case(
+            "vocab.txt",
+            f"a table of {size} rows",
+            f"{_PRETRAIN}--config.text.vocab={{good}}/text/vocab.txt "
+            f"--config.model.vocab_size={size}",
+            f"vocab_size is {size}, but the vocabulary has 37 pieces",
+            {},
+        )
+        for size in (36, 38)
+    ),
+    case(
+        "vocab.txt",
+        "of fine-tuning, a piece twice",
+        "finetune --config={good}/tasks/tiny.py --workdir={here}/run "
+        "--config.text.vocab={here}/v.txt",
+        "{here}/v.txt: lines 6 and 38 hold the same piece 'a'",
+        {"v.txt": _lines(*_PIECES, "a")},
+    ),
+    case(
+        "vocab.txt",
+        "of prepare, a blank line",
+        "prepare --config={good}/text/tiny.py --store={here}/s "
+        "--config.text.vocab={here}/v.txt",
+        "{here}/v.txt:3: the line is blank",
+        {"v.txt": b"a\nb\n\nc\n"},
+    ),
+]
+
+
+def _json(name: str, edit: Content, says: str, file: str = "tokenizer.json") -> Case:
+    command = f"{_PRETRAIN}--config.text.vocab={{here}}/json"
+    words = f"{{here}}/json/{file}{says}"
+    files = {f"json/{file}": edit}
+    return case("tokenizer.json", name, command, words, files, base="json")
+
+
+def _tree(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    """Returns what changes the JSON object in a file."""
+
+    def edited(content: bytes) -> bytes:
+        tree = json.loads(content)
+        edit(tree)
+        return json.dumps(tree).encode()
+
+    return change(edited)
+
+
+def _without_mask(tree: dict[str, Any]) -> None:
+    """Takes the last piece's place away, and [MASK]."""
+    ids = tree["model"]["vocab"]
+    last = max(ids, key=ids.__getitem__)
+    ids[last] = ids.pop("[MASK]")
+    tree["added_tokens"] = [x for x in tree["added_tokens"] if x["content"] in ids]
+
+
+def _in_model(**keys) -> Callable[[Path], object]:
+    return _tree(lambda tree: tree["model"].update(keys))
+
+
+def _in_vocab(**ids) -> Callable[[Path], object]:
+    return _tree(lambda tree: tree["model"]["vocab"].update(ids))
+
+
+def _processor(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    return _tree(lambda tree: edit(tree["post_processor"]))
+
+
+_OPTIONS = "tokenizer_config.json"
+TOKENIZER_JSON = [
+    _json("empty", b"", " is not JSON"),
+    _json("cut", change(lambda content: content[:-40]), " is not JSON"),
+    _json("a list", b"[]", " is not a JSON object"),
+    _json("no UTF-8", b'{"a": "\xff"}', " is not JSON"),
+    _json(
+        "nothing in it", b"{}", " is no tokenizer.json: it has no model with a vocab"
+    ),
+    _json(
+        "a model that is a list", _tree(lambda t: t.update(model=[])), " is no token"
+    ),
+    _json("no piece", _in_model(vocab={}), " is no tokenizer.json: it has no model"),
+    _json("an id that is a text", _in_vocab(a="6"), ": the id of the piece 'a' is '6'"),
+    _json("a negative id", _in_vocab(a=-1), ": the id of the piece 'a' is -1"),
+    _json("an id that is true", _in_vocab(a=True), ": the id of the piece 'a' is True"),
+    _json(
+        "an id of 2**40", _in_vocab(a=2**40), ": the id of the piece 'a' is 10995116"
+    ),
+    _json("an id twice", _in_vocab(more=6), " has two pieces with id 6, near"),
+    _json(
+        "an id left out", _in_vocab(more=38), " has no piece with id 37, near 'more'"
+    ),
+    _json(
+        "a key twice", change(lambda x: b'{"model": {}, ' + x[1:]), " has the key 'mod"
+    ),
+    _json(
+        "another kind of model", _in_model(type="Magic"), " is no tokenizer.json that"
+    ),
+    _json(
+        "added tokens that are a text",
+        _tree(lambda tree: tree.update(added_tokens="x")),
+        ": among added_tokens is 'x'",
+    ),
+    _json(
+        "an added token of another id",
+        _tree(lambda tree: tree["added_tokens"][0].update(id=9)),
+        ": the piece '[PAD]' has the id 0 in the vocabulary and 9 among the added",
+    ),
+    _json(
+        "rows with an id beyond the pieces",
+        _processor(lambda tree: tree["special_tokens"]["[CLS]"].update(ids=[37])),
+        ": its post_processor adds the id 37, and there are 37 pieces",
+    ),
+    _json(
+        "rows with a negative id",
+        _processor(lambda tree: tree["special_tokens"]["[CLS]"].update(ids=[-1])),
+        ": its post_processor cannot be read",
+    ),
+    _json(
+        "rows of an unknown kind",
+        _processor(lambda tree: tree.update(type="Magic")),
+        ": its post_processor cannot be read",
+    ),
+    _json(
+        "rows without a template",
+        _processor(lambda tree: tree.pop("single")),
+        ": its post_processor cannot be read",
+    ),
+    _json(
+        "no [MASK]",
+        _tree(_without_mask),
+        " has no [MASK] among its 36 pieces",
+    ),
+    _json("options that are a list", b"[]", " is not a JSON object", _OPTIONS),
+    _json("options that are cut", b'{"do_lower', " is not JSON", _OPTIONS),
+    _json(
+        "an option that is a text",
+        b'{"do_lower_case": "yes"}',
+        ": do_lower_case is 'yes'",
+        _OPTIONS,
+    ),
+    _json(
+        "a special piece that is a number",
+        b'{"cls_token": 5}',
+        ": cls_token is 5. Write a string",
+        _OPTIONS,
+    ),
+    _json(
+        "an added token under no number",
+        b'{"added_tokens_decoder": {"x": {"content": "x"}}}',
+        ": added_tokens_decoder holds 'x'",
+        _OPTIONS,
+    ),
+    _json(
+        "an added token under a huge number",
+        b'{"added_tokens_decoder": {"%s": {"content": "x"}}}' % (b"9" * 5000),
+        ": added_tokens_decoder holds '999",
+        _OPTIONS,
+    ),
+    _json(
+        "a special piece that is not there",
+        b'{"cls_token": "<here>"}',
+        "",
+        _OPTIONS,
+    ),
+    case(
+        "tokenizer.json",
+        "a vocab.txt of other pieces beside it",
+        f"{_PRETRAIN}--config.text.vocab={{here}}/json",
+        "{here}/json/vocab.txt (38 pieces) and {here}/json/tokenizer.json (37) hold diff",
+        {"json/vocab.txt": _lines(*_PIECES, "more")},
+        base="json",
+    ),
+    case(
+        "tokenizer.json",
+        "merges of other pieces",
+        f"{_PRETRAIN}--config.text.vocab={{here}}/v",
+        "{here}/v/merges.txt:2: 'a c' does not join two pieces of vocab.json",
+        {
+            "v/vocab.json": json.dumps({x: i for i, x in enumerate(_PIECES)}),
+            "v/merges.txt": "#version: 0.2\na c\n",
+        },
+    ),
+]
+
+
+def _model(name: str, content: Content, says: str, base: str = "") -> Case:
+    file = base or "v.model"
+    command = f"{_PRETRAIN}--config.text.vocab={{here}}/{file}"
+    words = f"{{here}}/{file}{says}"
+    files = {file: content}
+    return case("SentencePiece", name, command, words, files, base=base)
+
+
+_NONE = " is not a SentencePiece model"
+SENTENCEPIECE = [
+    _model("empty", b"", " is empty"),
+    _model("a text", _lines(*_PIECES), _NONE),
+    _model("NUL bytes", bytes(4096), _NONE),
+    _model("JSON", b"{}", _NONE),
+    _model("gzip", b"\x1f\x8b\x08\0\0\0\0\0\0\3\3\0\0\0\0\0", _NONE),
+    _model("two bytes of it", change(lambda x: x[:2]), _NONE, "spm.model"),
+    _model("half", change(lambda x: x[: len(x) // 2]), _NONE, "spm.model"),
+    _model("cut in its last byte", change(lambda x: x[:-1]), _NONE, "spm.model"),
+    _model(
+        "a first byte more", change(lambda content: b"\0" + content), _NONE, "spm.model"
+    ),
+    _model(
+        "[MASK] is a piece as any", lambda path: None, ": [MASK] (id", "plain.model"
+    ),
+    _model("a folder", lambda path: path.mkdir(), " holds neither vocab.txt"),
+    _model("a pipe", fifo, " is no regular file"),
+    _model("not there", lambda path: None, " does not exist"),
+    case(
+        "SentencePiece",
+        "a vocab.txt beside it",
+        f"{_PRETRAIN}--config.text.vocab={{here}}/v",
+        "{here}/v holds both vocab.txt and spiece.model",
+        {"v/vocab.txt": _lines(*_PIECES), "v/spiece.model": b"x"},
+    ),
+    case(
+        "SentencePiece",
+        "a table of other rows",
+        f"{_PRETRAIN}--config.text.vocab={{good}}/spm.model --config.model.vocab_size=36",
+        "vocab_size is 36, but the vocabulary has",
+        {},
+    ),
+]
+CASES = VOCAB + TOKENIZER_JSON + SENTENCEPIECE

@@ -1,0 +1,351 @@
+"""Bad files of weights: safetensors and Google's checkpoints, and folders of models."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import forged
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+from bad_files import Case, Content, case, change, dangling, fifo, replace
+
+from bert_jax.formats import tensors
+
+_CONVERT = "convert --input={here}/%s --output={here}/out --to=%s"
+_FILE = "published/model.safetensors"
+_CONFIG = "published/config.json"
+
+
+def _case(
+    name: str, files: dict[str, Content], says: str, command: str = "", **others
+) -> Case:
+    """A folder of Hugging Face's."""
+    command = command or _CONVERT % ("published", "bert_jax")
+    others = {"base": "published"} | others
+    return case("safetensors", name, command, says, files, **others)
+
+
+def _file(name: str, content: Content, says: str) -> Case:
+    return _case(name, {_FILE: content}, "{here}/published/model.safetensors" + says)
+
+
+def _header(**entries: Any) -> bytes:
+    """A file of this header and 16 bytes of tensors."""
+    text = json.dumps(entries).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(16)
+
+
+def _entry(begin: int, end: int, dtype: str = "F32", **more: Any) -> dict[str, Any]:
+    shape = [(end - begin) // 4]
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]} | more
+
+
+def _arrays(edit: Callable[[dict[str, np.ndarray]], object]) -> Callable[[Path], None]:
+    """Returns what changes the tensors of a file."""
+
+    def changed(path: Path) -> None:
+        arrays = dict(tensors.read(path).arrays)
+        edit(arrays)
+        safetensors.numpy.save_file(arrays, path)  # which takes what ours refuses
+
+    return changed
+
+
+def _filled(name: str, value: float) -> Callable[[dict[str, np.ndarray]], object]:
+    return lambda arrays: arrays.update({name: np.full_like(arrays[name], value)})
+
+
+_BIAS, _WORDS = "bert.pooler.dense.bias", "bert.embeddings.word_embeddings.weight"
+_LENGTH = " is refused: its header should have"
+SAFETENSORS = [
+    _file("empty", b"", " is refused: it is empty"),
+    _file("seven bytes", b"1234567", _LENGTH),
+    _file("a text", b"the cat sat on a mat\n" * 9, _LENGTH),
+    _file("a pickle", b"\x80\x04\x95" + bytes(30), _LENGTH),
+    _file("a zip, as torch writes", b"PK\3\4" + bytes(60), _LENGTH),
+    _file(
+        "a pointer of Git LFS", b"version https://git-lfs.github.com/spec/v1\n", " is"
+    ),
+    _file(
+        "a header of 2**60 bytes", change(lambda x: bytes(7) + b"\x10" + x[8:]), _LENGTH
+    ),
+    _file("a header longer than the file", change(lambda x: x[:200]), _LENGTH),
+    _file("cut", change(lambda content: content[:-7]), " is refused: its tensors need"),
+    _file("a byte more", change(lambda x: x + b"\0"), " is refused: its tensors need"),
+    _file(
+        "a header that is no JSON", (9).to_bytes(8, "little") + b"{nonsense", " is not"
+    ),
+    _file(
+        "a header that is a list", (2).to_bytes(8, "little") + b"[]", " is not a JSON"
+    ),
+    _file("no tensors", _header(), " is refused: it holds no tensors"),
+    _file(
+        "a tensor twice",
+        (26).to_bytes(8, "little") + b'{"a": {"b": 1}, "a": null}',
+        " has the key 'a' twice",
+    ),
+    _file(
+        "tensors that overlap",
+        _header(a=_entry(0, 12), b=_entry(8, 16)),
+        " is refused: tensor 'b' begins at 8, not at 12",
+    ),
+    _file(
+        "a hole between tensors",
+        _header(a=_entry(0, 4), b=_entry(8, 16)),
+        " is refused: tensor 'b' begins at 8, not at 4",
+    ),
+    _file(
+        "a tensor that ends before it begins",
+        _header(a=_entry(8, 4)),
+        " is refused: tensor 'a' has",
+    ),
+    _file(
+        "a tensor beyond the end",
+        _header(a=_entry(0, 4000)),
+        " is refused: its tensors need 4,000 bytes and it has 16",
+    ),
+    _file(
+        "an unknown dtype", _header(a=_entry(0, 16, "F99")), " is refused: tensor 'a'"
+    ),
+    _file(
+        "eight-bit floats", _header(a=_entry(0, 16, "F8_E4M3")), " is refused: tensor"
+    ),
+    _file(
+        "a shape of other bytes",
+        _header(a=_entry(0, 16, shape=[3])),
+        " is refused: tensor 'a' has 16 bytes, which is not what its shape",
+    ),
+    _file(
+        "a negative shape",
+        _header(a=_entry(0, 16, shape=[-2, -2])),
+        " is refused: tensor 'a' has no dtype, shape and offsets of whole numbers",
+    ),
+    _file(
+        "a shape of texts",
+        _header(a=_entry(0, 16, shape=["4"])),
+        " is refused: tensor 'a' has no dtype",
+    ),
+    _file(
+        "metadata that are numbers", _header(__metadata__={"a": 1}), " is refused: its"
+    ),
+    _file(
+        "an entry that is null", _header(a=None), " is refused: tensor 'a' has no dtyp"
+    ),
+    _case(
+        "gone",
+        {_FILE: None},
+        "{here}/published holds no model",
+    ),
+    _file(
+        "NaN", _arrays(_filled(_BIAS, np.nan)), f" is refused: tensor '{_BIAS}' holds"
+    ),
+    _file(
+        "infinity", _arrays(_filled(_WORDS, np.inf)), f" is refused: tensor '{_WORDS}'"
+    ),
+    _case(
+        "whole numbers for weights",
+        {_FILE: _arrays(lambda a: a.update({_BIAS: np.ones(12, np.int32)}))},
+        _BIAS,
+    ),
+    _case(
+        "a tensor missing",
+        {_FILE: _arrays(lambda arrays: arrays.pop("classifier.bias"))},
+        "--allow_missing=classifier",
+    ),
+    _case(
+        "a tensor left over",
+        {_FILE: _arrays(lambda a: a.update(more=np.ones(2, np.float32)))},
+        "--ignore=more",
+    ),
+    _case(
+        "a tensor with its axes changed",
+        {_FILE: _arrays(lambda a: a.update({_WORDS: a[_WORDS].T.copy()}))},
+        _WORDS,
+    ),
+    _case(
+        "a tensor in bfloat16 that is NaN",
+        {
+            _FILE: _arrays(
+                lambda a: a.update({_BIAS: np.full(12, np.nan, ml_dtypes.bfloat16)})
+            )
+        },
+        _BIAS,
+    ),
+    _case("no config", {_CONFIG: None}, "{here}/published/config.json"),
+    _case("config: empty", {_CONFIG: b""}, "{here}/published/config.json is not JSON"),
+    _case(
+        "config: a list", {_CONFIG: b"[]"}, "{here}/published/config.json is not a JSO"
+    ),
+    _case(
+        "config: a key twice",
+        {_CONFIG: change(lambda x: b'{"vocab_size": 5, ' + x[1:])},
+        "{here}/published/config.json has the key 'vocab_size' twice",
+    ),
+    _case(
+        "config: another width",
+        {_CONFIG: forged.manifest(lambda tree: tree.update(hidden_size=15))},
+        "shape",
+    ),
+    _case(
+        "config: a width of 0",
+        {_CONFIG: forged.manifest(lambda tree: tree.update(hidden_size=0))},
+        "{here}/published/config.json: model.hidden_size is 0",
+    ),
+    _case(
+        "config: a width that is a text",
+        {_CONFIG: forged.manifest(lambda tree: tree.update(hidden_size="12"))},
+        "{here}/published/config.json: model.hidden_size is '12'",
+    ),
+    _case(
+        "config: heads that do not divide",
+        {_CONFIG: forged.manifest(lambda tree: tree.update(num_attention_heads=5))},
+        "{here}/published/config.json: model.hidden_size 12 is not a multiple",
+    ),
+    _case(
+        "config: NaN for a rate",
+        {
+            _CONFIG: forged.manifest(
+                lambda t: t.update(hidden_dropout_prob=float("nan"))
+            )
+        },
+        "{here}/published/config.json: model.hidden_dropout_prob is nan",
+    ),
+    _case(
+        "config: another model",
+        {_CONFIG: forged.manifest(lambda tree: tree.update(model_type="gpt2"))},
+        "model_type is 'gpt2'",
+    ),
+    _case(
+        "config: fewer labels",
+        {_CONFIG: forged.manifest(lambda tree: tree.update(id2label={"0": "x"}))},
+        "id2label",
+    ),
+    _case(
+        "config: labels under no number",
+        {_CONFIG: forged.manifest(lambda tree: tree.update(id2label={"x": "y"}))},
+        "id2label",
+    ),
+    _case(
+        "a vocabulary of more pieces than rows",
+        {"published/vocab.txt": change(lambda content: content + b"more\n")},
+        "{here}/published: the vocabulary has 38 pieces, and the table",
+    ),
+    _case(
+        "a vocabulary of fewer pieces than rows",
+        {"published/vocab.txt": change(lambda x: x.rpartition(b"##u")[0])},
+        "--ignore=vocab_rows",
+    ),
+    _case(
+        "no vocabulary", {"published/vocab.txt": None}, "{here}/published has no token"
+    ),
+    _case(
+        "an index with a path outside",
+        {
+            _FILE: None,
+            f"{_FILE}.index.json": '{"weight_map": {"x": "../../secret.safetensors"}}',
+        },
+        "'../../secret.safetensors', which is not the name of a",
+    ),
+    _case(
+        "an index of a file that is not there",
+        {_FILE: None, f"{_FILE}.index.json": '{"weight_map": {"x": "a.safetensors"}}'},
+        "{here}/published/a.safetensors is refused: it does not exist",
+    ),
+    _case(
+        "an index without names",
+        {_FILE: None, f"{_FILE}.index.json": '{"weight_map": {}}'},
+        "{here}/published/model.safetensors.index.json is refused: it has no 'weight_map'",
+    ),
+    _case(
+        "an index of other tensors than the file's",
+        {
+            "published/a.safetensors": lambda p: shutil.move(
+                p.parent / "model.safetensors", p
+            ),
+            f"{_FILE}.index.json": '{"weight_map": {"x": "a.safetensors"}}',
+        },
+        "{here}/published/a.safetensors is refused: it lacks a tensor",
+    ),
+    _case(
+        "a link to nothing",
+        {"m.safetensors": dangling},
+        "m.safetensors does not exist",
+        _CONVERT % ("m.safetensors", "bert_jax"),
+    ),
+    _case(
+        "a pipe",
+        {"m.safetensors": fifo},
+        "m.safetensors",
+        _CONVERT % ("m.safetensors", "bert_jax"),
+    ),
+    _case(
+        "of predict: NaN",
+        {_FILE: _arrays(_filled(_BIAS, np.nan))},
+        f"{{here}}/published/model.safetensors is refused: tensor '{_BIAS}' holds 12 NaN",
+        "predict --model={here}/published --task=features --output={here}/v.npy a",
+    ),
+    _case(
+        "of predict: cut",
+        {_FILE: change(lambda content: content[:-7])},
+        "{here}/published/model.safetensors is refused",
+        "predict --model={here}/published --task=features --output={here}/v.npy a",
+    ),
+    _case(
+        "of finetune: cut",
+        {_FILE: change(lambda content: content[:-7])},
+        "{here}/published/model.safetensors is refused",
+        "finetune --config={good}/tasks/given.py --workdir={here}/run "
+        "--config.init_from={here}/published",
+    ),
+    _case(
+        "our own: cut",
+        {"export/parameters.safetensors": change(lambda content: content[:-7])},
+        "{here}/export/parameters.safetensors is refused: its tensors need",
+        _CONVERT % ("export", "huggingface"),
+        base="export",
+    ),
+    _case(
+        "our own: another version",
+        {"export/model.json": replace("bert_jax 1", "bert_jax 9")},
+        "{here}/export/model.json is not of the format 'bert_jax 1'",
+        _CONVERT % ("export", "huggingface"),
+        base="export",
+    ),
+    *(
+        _case(
+            f"our own: {name}",
+            {"export/model.json": forged.manifest(edit)},
+            f"{{here}}/export/model.json{says}",
+            _CONVERT % ("export", "huggingface"),
+            base="export",
+        )
+        for name, edit, says in (
+            (
+                "labels that are a text",
+                lambda t: t.update(labels="abc"),
+                ": labels must",
+            ),
+            ("no architecture", lambda t: t.pop("model"), " has no group 'model'"),
+            (
+                "an unknown part",
+                lambda t: t.update(parts=["tail"]),
+                ": parts must be a l",
+            ),
+            (
+                "a part that is a list",
+                lambda t: t.update(parts=[[]]),
+                ": parts must be a",
+            ),
+            ("an unknown key", lambda t: t["model"].update(depth=3), ": "),
+            (
+                "a text for a number",
+                lambda t: t["model"].update(hidden_size="12"),
+                ": mo",
+            ),
+        )
+    ),
+]
+CASES = SAFETENSORS

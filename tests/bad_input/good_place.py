@@ -1,0 +1,145 @@
+"""A folder of good files of every format, which the cases of bad ones copy and harm."""
+
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import sentencepiece
+import small_place
+import small_weights
+import tiny_models
+import tiny_run
+import tiny_tasks
+
+from bert_jax import experiments, prepare, workdirs
+from bert_jax.formats import huggingface, native, tensorflow1
+from bert_jax.settings import configuration
+from bert_jax.text import huggingface_folder
+from bert_jax.text import tokenizer as tokenizers
+from bert_jax.training import checkpoint, state
+
+MODELS = ("classification", "tagging", "span", "matching", "multiple_choice")
+_CONTROL = "[PAD],[CLS],[SEP],[MASK]"
+
+
+def make(place: Path) -> Path:
+    """Fills an empty folder.
+
+    `text/` has a corpus, its store, a vocabulary and the workdir of a run; `tasks/` has
+    labelled files and a model of each task; `published/`, `export/` and `google/` have
+    one model as Hugging Face, this package and Google write it; `json/` a tokenizer.
+    """
+    _write_text(place / "text")
+    _write_tasks(place / "tasks")
+    _write_models(place)
+    _write_sentencepiece(place)
+    _write_json(place / "json")
+    return place
+
+
+def write_config(path: Path, module: str, call: str) -> None:
+    """Writes a config file that asks a module of the tests."""
+    tests = str(Path(tiny_run.__file__).parent)
+    path.write_text(
+        f"import sys\nsys.path.insert(0, {tests!r})\nfrom pathlib import Path\n"
+        f"import {module}\ndef get_config():\n    return {call}\n"
+    )
+
+
+def _write_text(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    corpus = tiny_run.write_corpus(folder / "text.txt")
+    (folder / "vocab.txt").write_text("\n".join(small_place.PIECES) + "\n")
+    write_config(folder / "tiny.py", "tiny_run", f"tiny_run.config({str(corpus)!r})")
+    settings = configuration.parse(tiny_run.config(corpus))
+    prepare.ensure(settings.text, settings.data, folder / "store")
+    _write_run(folder / "run", folder / "store", settings)
+
+
+def _write_run(
+    folder: Path, store: Path, settings: configuration.PretrainingConfig
+) -> None:
+    """Writes a workdir with checkpoints of steps 3 and 6 that nobody trained."""
+    shutil.copytree(store, folder / "store")
+    experiment = experiments.assemble(settings, store)
+    workdirs.record(
+        folder, settings, experiment.bert, experiment.tokenizer, allow_changed=False
+    )
+    transformation, _ = experiment.optimizer(6)
+    shapes = state.abstract(experiment.task.init, transformation, experiment.mesh)
+    made = jax.tree.map(
+        lambda x: jax.device_put(np.full(x.shape, 0.01, x.dtype), x.sharding), shapes
+    )
+    meta = {"standing": {"callbacks_due": False}}
+    path = folder / workdirs.CHECKPOINTS
+    with checkpoint.Checkpoints(path, keep=2, asynchronous=False) as checkpoints:
+        for step in (3, 6):
+            checkpoints.save(step, made, meta)
+
+
+def _write_tasks(folder: Path) -> None:
+    folder.mkdir()
+    tiny_tasks.write_vocab(folder)
+    tiny_tasks.write_classes(folder / "train.tsv", 20, seed=0)
+    tiny_tasks.write_classes(folder / "dev.tsv", 10, seed=1)
+    call = f"tiny_tasks.config(Path({str(folder)!r}))"
+    write_config(folder / "tiny.py", "tiny_tasks", call)
+    given = "from bert_jax.settings import finetuning_configuration\n"
+    given += "def get_config():\n    config = finetuning_configuration.default()\n"
+    given += "    config.mesh.data, config.data.max_seq_length = 1, 8\n"
+    files = f"{str(folder / 'train.tsv')!r}, {str(folder / 'dev.tsv')!r}"
+    given += f"    config.data.train, config.data.dev = {files}\n    return config\n"
+    (folder / "given.py").write_text(given)
+    (folder / "models").mkdir()
+    for kind in MODELS:
+        tiny_models.write_model(folder, folder / "models" / kind, kind)
+    best = folder / "run" / "best" / "3"
+    best.parent.mkdir(parents=True)
+    shutil.copytree(folder / "models" / "classification", best)
+
+
+def _write_models(place: Path) -> None:
+    """Writes one classifier as three formats have it, each with its vocabulary."""
+    pieces = tuple(small_place.PIECES)
+    tokenizer = tokenizers.Tokenizer("wordpiece", pieces, True, True)
+    labels = ("a", "b", "c")
+    made = small_weights.weights_of(
+        "pooler", "classifier", labels=labels, vocab_size=len(pieces)
+    )
+    for name in ("published", "export", "google"):
+        (place / name).mkdir()
+        tokenizer.save(place / name)
+    huggingface.write(place / "published", made, dtype="float32")
+    native.write(place / "export", made, dtype="float32")
+    heads = ("pooler", "mlm_head", "nsp_head")
+    pretrained = small_weights.weights_of(*heads, vocab_size=len(pieces))
+    tensorflow1.write(place / "google", pretrained)
+
+
+def _write_sentencepiece(place: Path) -> None:
+    """Writes `spm.model`, and `plain.model` in which [MASK] is a piece as any other."""
+    lines = (place / "text" / "text.txt").read_text().splitlines()
+    for name, control in (("spm", _CONTROL), ("plain", "[PAD],[CLS],[SEP]")):
+        with (place / f"{name}.model").open("wb") as file:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(lines),
+                model_writer=file,
+                vocab_size=80,
+                character_coverage=1.0,
+                control_symbols=control,
+                user_defined_symbols="" if name == "spm" else "[MASK]",
+                unk_piece="[UNK]",
+                hard_vocab_limit=False,
+                bos_id=-1,
+                eos_id=-1,
+                minloglevel=2,
+            )
+
+
+def _write_json(folder: Path) -> None:
+    """Writes the tokenizer.json of BERT's tokenizer."""
+    pieces = tuple(small_place.PIECES)
+    tokenizer = tokenizers.Tokenizer("wordpiece", pieces, True, True)
+    huggingface_folder.save(tokenizer, folder, 24)
+    (folder / "vocab.txt").unlink()
