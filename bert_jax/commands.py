@@ -202,7 +202,7 @@ def no_arguments(argv: list[str]) -> None:
 
 def required(name: str, value: Any, example: str) -> Any:
     """Returns the value of a flag, or raises InputError with an example if not set."""
-    if not value:
+    if value is None or value == "":
         raise errors.InputError(f"--{name} is missing, as in: {example}")
     return value
 

@@ -159,7 +159,9 @@ def assemble(
       InputError: the vocabulary, the model, the batch and the mesh do not fit.
     """
     tokenizer = tokenizers.load(store_folder)
-    if manifest.read(store_folder).tokenizer != tokenizer.fingerprint:
+    built = manifest.read(store_folder)
+    cut_with = built.tokenizer, built.vocab_size
+    if cut_with != (tokenizer.fingerprint, tokenizer.vocab_size):
         raise errors.InputError(
             f"the store {store_folder} holds another tokenizer than the one that its "
             "documents were cut with: it was changed. Delete it and build it again"

@@ -45,7 +45,7 @@ def parse(content: bytes, where: str) -> Any:
 
 
 def unique(where: str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
-    """Returns what makes an object of pairs, for `json.loads`; a key twice is refused."""
+    """Returns what makes objects for `json.loads`, and refuses a key that comes twice."""
 
     def made_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made: dict[str, Any] = {}

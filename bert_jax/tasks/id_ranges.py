@@ -1,4 +1,4 @@
-"""The ids of rows, held against the tables and classes that they are to be looked up in.
+"""The ids of rows, held against the tables and classes that they are looked up in.
 
 On a device an id beyond a table is no error: it gives NaN, or silently another row. So
 rows are looked at on the host, once, when they are made.
@@ -53,7 +53,7 @@ def _limits(of_task: task.FineTuned, table: labelled_rows.Table) -> dict[str, in
 
 
 def _columns(table: labelled_rows.Table, name: str) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields a column of whole numbers in parts [rows, ...], each with its first row."""
+    """Yields a column of whole numbers in parts [rows, ...], with their first rows."""
     if name == "row lengths":
         yield 0, table.lengths
     elif name in table.fixed and table.fixed[name].dtype.kind in "iu":
@@ -85,6 +85,7 @@ def _check(
     most = np.broadcast_to(limit, values.shape)[place] - 1
     example = examples[int(table.examples[first + place[0]])]
     raise errors.InputError(
-        f"{example.where}: {name} has {values[place]}, and the model takes 0 to {most}. "
-        "Its vocabulary, its labels or its sizes (model.*) do not belong to the task"
+        f"{example.where}: {name} has {values[place]}, and the model takes 0 to "
+        f"{most}. Its vocabulary, its labels or its sizes (model.*) do not belong to "
+        "the task"
     )

@@ -148,10 +148,10 @@ def contents(folder: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _limited() -> Iterator[None]:
-    """Raises TimeoutError in what takes too long."""
+    """Raises RuntimeError in what takes too long."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"the command took more than {_SECONDS} seconds")
+        raise RuntimeError(f"the command took more than {_SECONDS} seconds")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(_SECONDS)

@@ -14,8 +14,7 @@ _PREPARE = (
     "prepare --config={good}/text/tiny.py --store={here}/store --config.data.corpus="
 )
 _PRETRAIN = (
-    "pretrain --config={good}/text/tiny.py --workdir={here}/run "
-    "--config.data.corpus="
+    "pretrain --config={good}/text/tiny.py --workdir={here}/run --config.data.corpus="
 )
 
 
@@ -206,7 +205,7 @@ CASES = [
         "store",
         "of prepare: another segmenter",
         f"{_PREPARE} --config.text.segmenter=jieba",
-        "{here}/store was built from something else: segmenter was 'none' and is 'jieba'",
+        "{here}/store was built from something else: segmenter was 'none' and",
         {},
         base="text/store",
     ),

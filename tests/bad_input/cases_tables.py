@@ -115,7 +115,7 @@ TSV = [
     _table(
         "a column beyond the last",
         _GOOD,
-        ":1: there is no column '7' for data.columns.label; columns are numbered 1 to 2",
+        ":1: there is no column '7' for data.columns.label; columns are num",
         more="--config.data.columns.label=7",
     ),
     _table(

@@ -1,4 +1,4 @@
-"""Bad texts: corpora of lines and of JSON lines, vocabularies' corpora, texts to ask."""
+"""Bad texts: corpora of lines and of JSON lines, and texts to be asked about."""
 
 import bz2
 import gzip

@@ -222,7 +222,7 @@ TOKENIZER_JSON = [
         "tokenizer.json",
         "a vocab.txt of other pieces beside it",
         f"{_PRETRAIN}--config.text.vocab={{here}}/json",
-        "{here}/json/vocab.txt (38 pieces) and {here}/json/tokenizer.json (37) hold diff",
+        "{here}/json/vocab.txt (38 pieces) and {here}/json/tokenizer.json (37) hold",
         {"json/vocab.txt": _lines(*_PIECES, "more")},
         base="json",
     ),
@@ -276,7 +276,8 @@ SENTENCEPIECE = [
     case(
         "SentencePiece",
         "a table of other rows",
-        f"{_PRETRAIN}--config.text.vocab={{good}}/spm.model --config.model.vocab_size=36",
+        f"{_PRETRAIN}--config.text.vocab={{good}}/spm.model "
+        "--config.model.vocab_size=36",
         "vocab_size is 36, but the vocabulary has",
         {},
     ),

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import bad_files
 import command_line
+import good_place
 import pytest
 import small_place
 import tiny_run
@@ -46,6 +48,15 @@ def tasks(tmp_path_factory):
         f"def get_config():\n    return tiny_tasks.config(Path({str(folder)!r}))\n"
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory):
+    """Good files of every format; whatever the cases do, they stay as they are."""
+    place = good_place.make(tmp_path_factory.mktemp("good"))
+    before = bad_files.contents(place)
+    yield place
+    assert bad_files.contents(place) == before
 
 
 @pytest.fixture

