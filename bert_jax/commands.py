@@ -22,6 +22,7 @@ from bert_jax import errors
 from bert_jax.settings import config_file
 from bert_jax.training import processes
 
+_LONGEST_MESSAGE = 4000  # with the missing data of a suite in it
 _INTERRUPTED, _READER_GONE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells do
 
 # What Python says of a value of the wrong type, and what a user understands.
@@ -112,7 +113,10 @@ def _out_of_memory(error: Exception) -> errors.InputError:
 def _fail(error: errors.BertJaxError) -> NoReturn:
     """Ends the process with the message and the code of an error."""
     _forget_output()
-    print(f"error: {error}", file=sys.stderr)
+    text = str(error)
+    if len(text) > _LONGEST_MESSAGE:  # it quotes a file; the remedy comes last
+        text = f"{text[:1000]} [...] {text[-1000:]}"
+    print(f"error: {text}", file=sys.stderr)
     processes.report_failure(error)
     processes.end(error.exit_code)
 

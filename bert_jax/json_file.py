@@ -1,29 +1,43 @@
-"""JSON objects that other people wrote; a leaf module that every room may import."""
+"""JSON that other people wrote; a leaf module that every room may import."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors
+from bert_jax import bounded_file, errors
+
+# The tokenizer.json of 256,000 pieces has 34 MB.
+MAX_BYTES = 1 << 26
+# What is nested deeper ends the program where it is walked or shown.
+MAX_DEPTH = 100
+
+_SHOWN = 80
+_Hook = Callable[[list[tuple[str, Any]]], Any]
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """Returns the JSON object in a file.
 
     Raises:
-      InputError: the file is missing, not UTF-8, no JSON or no object, or an object in
-        it has a key twice.
+      InputError: the file is missing, not UTF-8, no JSON or no object, too long or too
+        deep, or an object in it has a key twice.
+    """
+    return parse_object(read_bytes(path), str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns the content of a file of JSON.
+
+    Raises:
+      InputError: it is missing, no regular file, cannot be read, or is too long.
     """
     try:
-        content = path.read_bytes()
+        return bounded_file.read(path, MAX_BYTES)
     except FileNotFoundError:
         raise errors.InputError(
             f"{path} does not exist: give the folder that holds it"
         ) from None
-    except OSError as error:
-        raise errors.InputError(f"{path} cannot be read: {error.strerror}") from None
-    return parse_object(content, str(path))
 
 
 def parse_object(content: bytes, where: str) -> dict[str, Any]:
@@ -37,24 +51,60 @@ def parse_object(content: bytes, where: str) -> dict[str, Any]:
 def parse(content: bytes, where: str) -> Any:
     """Returns the JSON value that bytes spell; raises InputError as `read_object`."""
     try:
-        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=unique(where))
-    except (ValueError, RecursionError) as error:
+        return loads(content, unique(where))
+    except ValueError as error:
         raise errors.InputError(
             f"{where} is not JSON ({error}): is the file whole?"
         ) from None
 
 
-def unique(where: str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
-    """Returns what makes objects for `json.loads`, and refuses a key that comes twice."""
+def unique(where: str) -> _Hook:
+    """Returns a hook for `loads` that refuses objects with a key twice."""
 
     def made_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made: dict[str, Any] = {}
         for key, value in pairs:
             if key in made:
                 raise errors.InputError(
-                    f"{where} has the key {key!r} twice: remove one of them"
+                    f"{where} has the key {key[:_SHOWN]!r} twice: remove one of them"
                 )
             made[key] = value
         return made
 
     return made_of
+
+
+def loads(text: str | bytes, hook: _Hook | None = None) -> Any:
+    """Returns what JSON in UTF-8 spells; whatever is wrong is a ValueError.
+
+    Args:
+      hook: makes the objects of their pairs.
+
+    >>> loads("[" * 200 + "]" * 200)
+    Traceback (most recent call last):
+    ValueError: it is nested more than 100 deep
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8-sig")
+    try:
+        tree = json.loads(text, object_pairs_hook=hook)
+    except RecursionError:
+        raise _too_deep() from None
+    level = _containers([tree])
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return tree
+        level = [x for node in level for x in _containers(_children(node))]
+    raise _too_deep()
+
+
+def _containers(values: Any) -> list[Any]:
+    return [value for value in values if isinstance(value, dict | list)]
+
+
+def _children(node: Any) -> Any:
+    return node.values() if isinstance(node, dict) else node
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"it is nested more than {MAX_DEPTH} deep")

@@ -254,7 +254,7 @@ def read_settings(folder: Path) -> configuration.PretrainingConfig:
             f"{folder} is not the workdir of a run: it has no {CONFIG}. Name the "
             "folder that was given to --workdir"
         )
-    tree = json_file.parse(path.read_bytes(), str(path))
+    tree = json_file.parse(json_file.read_bytes(path), str(path))
     if not isinstance(tree, dict) or "run" not in tree:
         raise errors.InputError(
             f"{path} is not the record of a run of bert_jax: it has no group 'run'"

@@ -87,7 +87,7 @@ def _write_tensorflow1(folder: Path) -> None:
 # Damage to any file.
 
 
-def _pick(rng: random.Random, folder: Path, pattern: str = "*") -> Path:
+def pick(rng: random.Random, folder: Path, pattern: str = "*") -> Path:
     """Draws a file; a link or a pipe that came before could keep this process."""
     paths = sorted(path for path in folder.glob(pattern) if _is_plain(path))
     return rng.choice(paths) if paths else folder / "one.safetensors"
@@ -97,14 +97,14 @@ def _is_plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _content(path: Path) -> bytes:
+def content_of(path: Path) -> bytes:
     return path.read_bytes() if _is_plain(path) else b""
 
 
 def flip(rng: random.Random, folder: Path) -> None:
     """Flips bits, most of them where headers are."""
-    path = _pick(rng, folder)
-    content = bytearray(_content(path))
+    path = pick(rng, folder)
+    content = bytearray(content_of(path))
     end = rng.choice([8, 64, 600, len(content)])
     for _ in range(rng.choice([1, 1, 1, 3, 9])):
         if content:
@@ -117,8 +117,8 @@ def flip(rng: random.Random, folder: Path) -> None:
 
 def cut(rng: random.Random, folder: Path) -> None:
     """Shortens, lengthens, empties or doubles a file, or takes a piece out of it."""
-    path = _pick(rng, folder)
-    content = _content(path)
+    path = pick(rng, folder)
+    content = content_of(path)
     a, b = sorted(rng.randrange(len(content) + 1) for _ in range(2))
     junk = rng.randbytes(rng.choice([1, 4, 8, 100]))
     made = [content[:a], content[:a] + content[b:], content + junk, b"", content * 2]
@@ -127,8 +127,8 @@ def cut(rng: random.Random, folder: Path) -> None:
 
 def replace(rng: random.Random, folder: Path) -> None:
     """Puts a folder, a link, nothing or another file in the place of a file."""
-    path = _pick(rng, folder)
-    other = _content(_pick(rng, folder))
+    path = pick(rng, folder)
+    other = content_of(pick(rng, folder))
     path.unlink(missing_ok=True)
     match rng.randrange(6):
         case 0:
@@ -164,7 +164,7 @@ def edit(rng: random.Random, tree: Any) -> Any:
     return tree
 
 
-def _spelt(rng: random.Random, tree: Any) -> bytes:
+def spelt(rng: random.Random, tree: Any) -> bytes:
     """Spells JSON, now and then with a key twice or with numbers that it has not."""
     text = json.dumps(tree)
     match rng.randrange(8):
@@ -178,14 +178,14 @@ def _spelt(rng: random.Random, tree: Any) -> bytes:
 
 def edit_header(rng: random.Random, folder: Path) -> None:
     """Changes the header of a safetensors file, with the right length or a lie."""
-    path = _pick(rng, folder, "*.safetensors")
-    content = _content(path)
+    path = pick(rng, folder, "*.safetensors")
+    content = content_of(path)
     length = int.from_bytes(content[:8], "little")
     try:
         tree = json.loads(content[8 : 8 + length])
     except (ValueError, RecursionError):
         return
-    text = _spelt(rng, edit(rng, tree))
+    text = spelt(rng, edit(rng, tree))
     lies = [0, 1, 2**31, 2**63, 2**64 - 1, len(content), 10**8, len(text) + 1]
     told = rng.choice(lies) if rng.random() < 0.2 else len(text)
     path.write_bytes(told.to_bytes(8, "little") + text + content[8 + length :])
@@ -195,13 +195,13 @@ def edit_index(rng: random.Random, folder: Path) -> None:
     """Changes the index of a checkpoint in shards."""
     for path in folder.glob("*.index.json"):
         try:
-            tree = json.loads(_content(path))
+            tree = json.loads(content_of(path))
         except (ValueError, RecursionError):
             return
         if isinstance(tree, dict) and isinstance(tree.get("weight_map"), dict):
             part = edit(rng, tree["weight_map"])
             tree = {**tree, "weight_map": part}
-        path.write_bytes(_spelt(rng, tree if rng.random() < 0.8 else edit(rng, tree)))
+        path.write_bytes(spelt(rng, tree if rng.random() < 0.8 else edit(rng, tree)))
 
 
 # Damage to pickles.
@@ -242,7 +242,7 @@ def _other_pickle(rng: random.Random, content: bytes) -> bytes:
 def edit_legacy(rng: random.Random, folder: Path) -> None:
     """Changes bytes of a pickle that is no archive."""
     path = folder / "pytorch_model.bin"
-    if content := _content(path):
+    if content := content_of(path):
         path.write_bytes(_other_pickle(rng, content))
 
 
@@ -261,8 +261,8 @@ def edit_entries(rng: random.Random, folder: Path) -> None:
         dims = [rng.choice(numbers) for _ in range(rng.choice([0, 1, 2, 3, 300]))]
         fields = {n: rng.choice(numbers) for n in rng.sample([1, 3, 4, 5], k=2)}
         made = b"".join(varint(n << 3) + varint(value) for n, value in fields.items())
-        shape = b"".join(_field(2, b"\x08" + varint(n)) for n in dims)
-        junk = rng.choice([b"", rng.randbytes(3), _field(7, b""), _field(2, shape)])
+        shape = b"".join(field(2, b"\x08" + varint(n)) for n in dims)
+        junk = rng.choice([b"", rng.randbytes(3), field(7, b""), field(2, shape)])
         entries[name] = rng.choice([entries[name], b""]) + made + junk
     if rng.random() < 0.1:
         entries = {name[:-1]: value for name, value in entries.items()}
@@ -310,7 +310,7 @@ def varint(number: int) -> bytes:
     return made + bytes([number])
 
 
-def _field(number: int, content: bytes) -> bytes:
+def field(number: int, content: bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 

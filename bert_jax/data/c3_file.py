@@ -35,8 +35,7 @@ def records(file: sources.NamedPath) -> Iterator[table_records.Record]:
 
 def documents(file: sources.NamedPath) -> list[Any]:
     """Returns the documents of a file; raises InputError if it is no JSON list."""
-    with lines.open_bytes(file, lines.Tally()) as opened:
-        content = opened.read()
+    content = lines.document(file)
     lines.decode(content, file.path, 1)
     found = json_file.parse(content, str(file.path))
     if not isinstance(found, list):

@@ -6,7 +6,6 @@ held out is decided by a hash of its sentences, so the split survives more data.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -196,9 +195,8 @@ def _parse_json(record: Record) -> list[str]:
     The field is a text, whose lines are paragraphs, or a list of sentences.
     """
     try:
-        hook = json_file.unique(record.where)
-        value = json.loads(record.text, object_pairs_hook=hook)
-    except (ValueError, RecursionError) as error:
+        value = json_file.loads(record.text, json_file.unique(record.where))
+    except ValueError as error:
         raise errors.InputError(
             f"{record.where}: no JSON ({error}). Mend or remove the line."
         ) from None

@@ -22,6 +22,18 @@ from bert_jax.data import sources
 # No sentence and hardly a document is as long, and it bounds the memory that one
 # takes; a longer one is a file without line ends or blank lines.
 MAX_BYTES = 8 << 20
+# A document of JSON is held in memory as a whole, in several forms.
+MAX_DOCUMENT = 512 << 20
+# No text is packed as well as this; what is, was made to fill a memory or a disk.
+_MOST_TIMES = 200
+_FREE_BYTES = 64 << 20
+_PACKED = {
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "rar",
+}
 _BUFFER_BYTES = 1 << 20
 # What files that are not read begin with; the mark of UTF-16 begins that of UTF-32.
 _OTHER_CODES = {
@@ -102,17 +114,48 @@ def _damaged(path: Path, error: Exception) -> errors.InputError:
 def open_bytes(file: sources.NamedPath, tally: Tally) -> Iterator[io.BufferedReader]:
     """Opens a file like `open_raw`, decompressed and without byte order mark."""
     with open_raw(file, tally) as raw:
-        yield _skip_mark(_decompress(raw), file.path)
+        yield _skip_mark(_decompress(raw, file.path, tally), file.path)
 
 
-def _decompress(file: io.BufferedReader) -> io.BufferedReader:
+def _decompress(file: io.BufferedReader, path: Path, tally: Tally) -> io.BufferedReader:
     """Wraps a file in its decompressor when its first bytes ask for one."""
-    head = file.peek(3)[:3]
+    before = tally.bytes_read
+    head = file.peek(5)[:5]
     if head[:2] == b"\x1f\x8b":
-        return io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=file)))
-    if head == b"BZh":
-        return io.BufferedReader(cast(Any, bz2.BZ2File(file)))
-    return file
+        opened: Any = gzip.GzipFile(fileobj=file)
+    elif head[:3] == b"BZh":
+        opened = bz2.BZ2File(file)
+    else:
+        for mark, name in _PACKED.items():
+            if head.startswith(mark):
+                raise errors.InputError(
+                    f"{path} is packed by {name}, which is not read here: unpack it, "
+                    "or pack it with gzip or bzip2."
+                )
+        return file
+    return io.BufferedReader(cast(Any, _Unpacked(opened, path, tally, before)))
+
+
+class _Unpacked(io.RawIOBase):
+    """A decompressor that stops where the file turns out to be a bomb."""
+
+    def __init__(self, file: Any, path: Path, tally: Tally, before: int) -> None:
+        self._file, self._path, self._tally = file, path, tally
+        self._before, self._made = before, 0  # bytes read, and given
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        count = self._file.readinto(buffer)
+        self._made += count
+        packed = self._tally.bytes_read - self._before
+        if self._made > _FREE_BYTES + _MOST_TIMES * packed:
+            raise errors.InputError(
+                f"{self._path} unpacks to more than {_MOST_TIMES} times its size, as "
+                "no text does. If it is one, unpack it yourself."
+            )
+        return count
 
 
 def _skip_mark(file: io.BufferedReader, path: Path) -> io.BufferedReader:
@@ -136,6 +179,22 @@ def _skip_mark(file: io.BufferedReader, path: Path) -> io.BufferedReader:
                 "gzip or bzip2, which are read as they are."
             )
     return file
+
+
+def document(file: sources.NamedPath) -> bytes:
+    """Returns the whole of a file, decompressed.
+
+    Raises:
+      InputError: as `open_bytes`, or it is too long to be held in memory.
+    """
+    with open_bytes(file, Tally()) as opened:
+        content = opened.read(MAX_DOCUMENT + 1)
+        if len(content) > MAX_DOCUMENT:
+            raise errors.InputError(
+                f"{file.path} is longer than {MAX_DOCUMENT >> 20} MiB, and such a file "
+                "is held in memory. Write its records as JSON lines, which stream."
+            )
+    return content
 
 
 def lines(file: sources.NamedPath, tally: Tally) -> Iterator[tuple[int, str]]:

@@ -7,16 +7,17 @@ the same bytes whenever the same text is tokenised in the same way.
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors
+from bert_jax import bounded_file, errors, json_file
 
 NAME = "manifest.json"
 FORMAT_VERSION = 1
 SPLITS = ("train", "heldout")
+_MAX_BYTES = 1 << 28  # of the files of a corpus there may be a million
+_SHARD = re.compile(r"[\w-][\w.-]*", re.ASCII)  # a name in the folder
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,13 @@ def read(folder: Path) -> Manifest:
     """
     path = folder / NAME
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json_file.loads(bounded_file.read(path, _MAX_BYTES))
     except FileNotFoundError:
         raise errors.InputError(
             f"{folder} is not a store: it has no {NAME}. Build it with "
             "python -m bert_jax.prepare."
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (errors.InputError, ValueError) as error:
         raise errors.InputError(
             f"{path} cannot be read ({error}). Delete {folder} and build it again."
         ) from None
@@ -139,13 +140,15 @@ def _parse(data: Any, path: Path) -> Manifest:
             f"Delete {path.parent} and build it again."
         )
     try:
-        parts = {
-            "options": _made(Options, data["options"]),
-            "sources": tuple(map(_source, data["sources"])),
-            "dropped": _made(Dropped, data["dropped"]),
-            "shards": tuple(map(_shard, data["shards"])),
-        }
-        return _made(Manifest, data | parts)
+        return Manifest(
+            format_version=version,
+            tokenizer=_typed(str, data["tokenizer"]),
+            vocab_size=_typed(int, data["vocab_size"]),
+            options=_made(Options, data["options"]),
+            sources=tuple(_source(entry) for entry in data["sources"]),
+            dropped=_made(Dropped, data["dropped"]),
+            shards=tuple(_shard(entry) for entry in data["shards"]),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise errors.InputError(
             f"{path} is damaged ({error}). Delete {path.parent} and build it again."
@@ -159,24 +162,27 @@ def _source(entry: dict[str, Any]) -> SourceEntry:
 
 
 def _shard(entry: dict[str, Any]) -> ShardEntry:
-    """Turns the JSON value of one shard into its type."""
+    """Turns the JSON value of one shard into its type; its file is in the folder."""
     made = _made(ShardEntry, entry)
-    if made.split not in SPLITS or re.fullmatch(r"[\w-]+\.arrow", made.name) is None:
-        raise ValueError(f"no shard has the name {made.name!r} in {made.split!r}")
+    if not _SHARD.fullmatch(made.name) or made.split not in SPLITS:
+        raise ValueError(f"a shard is called {made.name[:80]!r}")
     return made
 
 
-def _made(kind: type, values: Mapping[str, Any]) -> Any:
-    """Returns a part of a manifest; raises TypeError for a value of another type."""
-    accepted = {int: int, str: str, bool: bool, float: (int, float)}
+def _made(kind: Any, values: dict[str, Any]) -> Any:
+    """Builds a type of JSON values; raises TypeError for one of another type."""
+    made = kind(**values)
     for field in dataclasses.fields(kind):
-        # Parts are looked at on their own; what may be left out has a default.
-        if field.type not in accepted or field.name not in values:
-            continue
-        value = values[field.name]
-        is_truth = isinstance(value, bool) and field.type is not bool
-        if is_truth or not isinstance(value, accepted[field.type]):
-            raise TypeError(f"{field.name} is {value!r}")
-        if field.type is int and value < 0:
-            raise ValueError(f"{field.name} is {value}")
-    return kind(**values)
+        if field.name != "files":
+            _typed(field.type, getattr(made, field.name))
+    return made
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """Returns a value of a type; a number is a count, or finite and positive."""
+    is_whole = kind is float and type(value) is int
+    if type(value) is not kind and not is_whole:
+        raise TypeError(f"{str(value)[:80]!r} is no {kind.__name__}")
+    if kind in (int, float) and not 0 <= value < 2**63:
+        raise ValueError(f"{value} is no count")
+    return value

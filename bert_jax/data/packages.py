@@ -128,13 +128,14 @@ def wikipedia_articles(
             for _, element in ElementTree.iterparse(opened):
                 name = element.tag.rpartition("}")[2]
                 if name == "page":
-                    if page.get("ns") == "0" and "redirect" not in page:
+                    is_article = page.get("ns") == "0" and "redirect" not in page
+                    if is_article and {"title", "text"} <= page.keys():
                         yield page["title"], page["text"]
                     page = {}
                     element.clear()
                 elif name in ("title", "ns", "redirect", "text"):
                     page[name] = element.text or ""
-        except ElementTree.ParseError as error:
+        except (ElementTree.ParseError, ValueError, LookupError) as error:
             raise errors.InputError(
                 f"{file.path} is damaged ({error}). Install its package again."
             ) from None

@@ -10,12 +10,12 @@ Whatever is wrong with a file is an InputError that names the line and the remed
 """
 
 import dataclasses
-import json
+import os
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from bert_jax import errors
+from bert_jax import errors, json_file
 from bert_jax.data import (
     c3_file,
     conll,
@@ -166,7 +166,7 @@ def _format(request: Request) -> str:
     prefix, colon, _ = str(request.path).partition(":")
     if colon and prefix in _PREFIXES:
         kind = prefix
-    elif not Path(request.path).exists():
+    elif not os.path.exists(request.path):
         raise errors.InputError(
             f"{request.path} does not exist. Check the path of the data."
         )
@@ -215,8 +215,8 @@ def _format_of_content(request: Request) -> str:
 def _is_record(line: str) -> bool:
     """Says whether a line is an object of its own, and not a document of SQuAD's."""
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
+        value = json_file.loads(line)
+    except ValueError:
         return False
     return isinstance(value, dict) and "data" not in value
 

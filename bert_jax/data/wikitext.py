@@ -26,6 +26,7 @@ _NO_TEXT = re.compile(
 _EMPHASIS = re.compile(r"'{2,}")
 _SWITCH = re.compile(r"__[A-Z]+__")
 _EMPTY_BRACKETS = re.compile(r"\s*\([\s,;:]*\)")
+_NO_CHARACTER = re.compile(r"&#[0-9]{8,};?")  # html refuses thousands of digits
 _HEADING = re.compile(r"^(=+)\s*(.*?)\s*\1\s*$")
 _LIST_MARK = re.compile(r"^[*#:;]+\s*")
 _LEFT_OVER = ("|", "!", "{", "}")
@@ -56,6 +57,7 @@ def plain_paragraphs(text: str) -> str:
     text = _until_stable(_LINK, _link_text, text)
     text = _WEB_LINK.sub(r"\1", text)
     text = _SWITCH.sub("", _EMPHASIS.sub("", _TAG.sub("", text)))
+    text = _NO_CHARACTER.sub("", text)
     text = _EMPTY_BRACKETS.sub("", html.unescape(text).replace("\xa0", " "))
     return "\n".join(_body_lines(text))
 

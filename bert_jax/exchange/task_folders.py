@@ -162,12 +162,13 @@ def read(folder: Path) -> TaskFolder:
         settings = finetuning_configuration.parse_record(tree["settings"])
         learned = _learned(tree["learned"])
         metrics = {name: float(value) for name, value in tree["metrics"].items()}
-        sums = dict(tree["files"]) if "files" in tree else {}  # of before there were
+        sums = _names(tree["files"]) if "files" in tree else {}  # of before there were
     except (
         KeyError,
         TypeError,
         ValueError,
         AttributeError,
+        OverflowError,
         errors.InputError,
     ) as error:
         raise errors.InputError(
@@ -214,6 +215,14 @@ def _learned(values: Mapping[str, Any]) -> Learned:
     if values["deviation"] <= 0 or not isinstance(values["impossible"], bool):
         raise ValueError("learned has a value that cannot be")
     return Learned(**{**values, "labels": tuple(values["labels"])})
+
+
+def _names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the sums of files; raises ValueError for a name outside the folder."""
+    for name in values.keys():
+        if name != Path(name).name or "\0" in name:
+            raise ValueError(f"{name[:80]!r} is no file of the folder")
+    return dict(values)
 
 
 def _check_sums(folder: Path, sums: Mapping[str, str]) -> None:

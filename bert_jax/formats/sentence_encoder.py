@@ -112,9 +112,9 @@ def write(folder: Path, pooling: Pooling, width: int) -> None:
 def _modules(path: Path) -> list[tuple[str, str]]:
     """Returns the kinds of the modules and their folders, in order."""
     try:
-        modules = json.loads(path.read_bytes())
+        modules = json_file.loads(json_file.read_bytes(path))
         return [(str(m["type"]).rpartition(".")[2], str(m["path"])) for m in modules]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise errors.InputError(
             f"{path} is not the list of a sentence encoder's modules "
             f"({type(error).__name__}: {error}): is the file whole?"

@@ -54,7 +54,7 @@ def _value(key: str, text: str, before: Any) -> Any:
         return text
     try:
         value = ast.literal_eval(text.capitalize() if text.isalpha() else text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = text
     wanted = (int, float) if isinstance(before, float) else (type(before),)
     is_flag = isinstance(value, bool) and bool not in wanted

@@ -29,7 +29,9 @@ _ASKED_TO_DESCRIBE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-_PATTERN = re.compile(r"([a-z0-9-]+)(?::(\d+(?:x\d+)*))?(?:\*(\d+))?")
+_PATTERN = re.compile(
+    r"([a-z0-9-]+)(?::(\d{1,6}(?:x\d{1,6})*))?(?:\*(\d{1,6}))?", re.ASCII
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ SPECIAL_TOKENS = "special_tokens_map.json"
 MODEL = "config.json"
 ADDED_TOKENS = "added_tokens.json"
 
+_ID = re.compile(r"[0-9]{1,10}")
 _FLAGS = (
     "do_lower_case",
     "strip_accents",
@@ -151,9 +152,9 @@ def _decoder(tree: Any, path: Path) -> list[pipelines.Tree]:
     """Reads `added_tokens_decoder`: id -> token."""
     made = []
     for key, token in tree.items() if isinstance(tree, dict) else [("", tree)]:
-        if not re.fullmatch("[0-9]{1,9}", key) or not isinstance(token, dict):
+        if not _ID.fullmatch(key) or not isinstance(token, dict):
             raise errors.InputError(
-                f"{path}: added_tokens_decoder holds {key[:20]!r}: {token!r}. Write"
+                f"{path}: added_tokens_decoder holds {key[:80]!r}: {token!r}. Write"
                 ' {"id": {"content": a string}}.'
             )
         content = _content(token, f"added_tokens_decoder {key}", path)

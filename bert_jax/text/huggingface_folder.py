@@ -92,10 +92,15 @@ def _class(tree: dict[str, Any], kind: tokenizer.Kind) -> dict[str, Any]:
         return {"tokenizer_class": _ANY_CLASS}
     return {
         "tokenizer_class": "RobertaTokenizer",
-        "add_prefix_space": tree["pre_tokenizer"]["add_prefix_space"],
-        "trim_offsets": tree["post_processor"]["trim_offsets"],
+        "add_prefix_space": _is_set(tree["pre_tokenizer"], "add_prefix_space"),
+        "trim_offsets": _is_set(tree["post_processor"], "trim_offsets"),
         "model_input_names": ["input_ids", "attention_mask"],
     }
+
+
+def _is_set(part: dict[str, Any], name: str) -> bool:
+    """Returns a flag of byte-level parts; true where it is left out."""
+    return part[name] is True if name in part else True
 
 
 def _is_byte_level(tree: dict[str, Any]) -> bool:

@@ -251,7 +251,8 @@ def rows_of(tree: dict[str, Any], where: str, vocab_size: int) -> rows.Rows | No
 
 def continues(tree: dict[str, Any], tokens: tuple[str, ...]) -> list[bool]:
     """Says of each piece whether it continues a word, by the mark of its model."""
-    model = json.dumps([tree["pre_tokenizer"], tree["decoder"]])
+    parts = [tree[name] for name in ("pre_tokenizer", "decoder") if name in tree]
+    model = json.dumps(parts)
     if "continuing_subword_prefix" in tree["model"] and "merges" not in tree["model"]:
         return [len(t) > 2 and t.startswith("##") for t in tokens]
     mark = BYTE_MARK if '"ByteLevel"' in model else spiece.WORD_MARK

@@ -5,7 +5,7 @@ Whatever is wrong with such a file is said with its line, before a model sees an
 
 from pathlib import Path
 
-from bert_jax import errors
+from bert_jax import bounded_file, errors, json_file
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIALS = (PAD, UNK, CLS, SEP, MASK)
@@ -15,21 +15,14 @@ def read_bytes(path: Path) -> bytes:
     """Returns the content of a file that is there and not empty.
 
     Raises:
-      InputError: it is missing, a directory, not readable or empty.
+      InputError: it is missing, a directory, not readable, empty or too long.
     """
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise errors.InputError(
-                f"{path} is no regular file, and is read more than once. Write the"
-                " vocabulary to one."
-            )
-        content = path.read_bytes()
+        content = bounded_file.read(path, json_file.MAX_BYTES)
     except FileNotFoundError:
         raise errors.InputError(
             f"{path} does not exist. Give the path of a vocabulary."
         ) from None
-    except OSError as error:
-        raise errors.InputError(f"{path} cannot be read: {error.strerror}.") from None
     if not content.removeprefix(b"\xef\xbb\xbf").strip():
         raise errors.InputError(f"{path} is empty. Give a vocabulary with pieces.")
     return content

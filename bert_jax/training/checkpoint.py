@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from bert_jax import errors, faults
+from bert_jax import errors, faults, json_file
 from bert_jax.training import processes, working_copy
 from bert_jax.training import state as train_state
 
@@ -32,6 +32,7 @@ MANIFEST = "manifest.json"
 _DELETED = "deleted"
 _ARRAYS = ("params", "opt_state")
 # Orbax writes these after the manifest: times, and the mark of the rename.
+_STEP = re.compile(r"0|[1-9][0-9]{0,17}")
 _UNLISTED = (MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt")
 
 _log = logging.getLogger(__name__)
@@ -278,7 +279,7 @@ def steps(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     names = (entry.name for entry in folder.iterdir() if entry.is_dir())
-    return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]*", name))
+    return sorted(int(name) for name in names if _STEP.fullmatch(name))
 
 
 def newest_usable(folder: Path) -> int:
@@ -318,14 +319,15 @@ def _usable(folder: Path) -> Iterator[int]:
 
 def damage(step_folder: Path) -> str | None:
     """Returns what is wrong with the files of a finished step, or None."""
-    try:
-        sums = json.loads((step_folder / MANIFEST).read_bytes())["sha256"]
-    except FileNotFoundError:
+    if not (step_folder / MANIFEST).is_file():
         return f"{MANIFEST} is missing"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    try:
+        sums = json_file.loads((step_folder / MANIFEST).read_bytes())["sha256"]
+        inside = all(_is_inside(name) for name in sums.keys())
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is not readable"
-    if not isinstance(sums, dict) or not sums:
-        return f"{MANIFEST} names no files"
+    if not sums or not inside:
+        return f"{MANIFEST} names no files, or such outside the checkpoint"
     for name, expected in sums.items():
         path = step_folder / name
         if not path.is_file():
@@ -344,6 +346,11 @@ def _whole(array: Any) -> Any:
     if array.is_fully_addressable:
         return array
     return multihost_utils.process_allgather(array, tiled=True)
+
+
+def _is_inside(name: str) -> bool:
+    """Says whether a name in a manifest is that of a file below its folder."""
+    return not (Path(name).is_absolute() or ".." in Path(name).parts)
 
 
 def _sha256(path: Path) -> str:

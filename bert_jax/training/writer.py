@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import jax
 
-from bert_jax import errors
+from bert_jax import errors, json_file
 from bert_jax.training import curves
 
 METRICS = "metrics.jsonl"
@@ -183,14 +183,21 @@ def read(path: Path) -> list[dict[str, Any]]:
     result = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            result.append(json.loads(line))
-            _ = result[-1]["step"] + 0
-        except (ValueError, KeyError, TypeError) as error:
+            result.append(_of_step(json_file.loads(line)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise errors.InputError(
                 f"{path}:{number} is not a JSON object with a step: move the file away "
                 "or mend the line"
             ) from error
     return result
+
+
+def _of_step(line: Any) -> dict[str, Any]:
+    """Returns a line as it is; raises ValueError unless it could have been written."""
+    numbers = [x for x in line.values() if isinstance(x, int | float)]
+    if type(line["step"]) is not int or not all(abs(x) < 1e300 for x in numbers):
+        raise ValueError("its step is no count, or a number is not finite")
+    return line
 
 
 def cut(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:

@@ -1,0 +1,35 @@
+"""Files that are read as a whole: regular ones, and no longer than they may be.
+
+A leaf module. A link to a device would never end, and a pipe keeps its reader waiting.
+"""
+
+import stat
+from pathlib import Path
+
+from bert_jax import errors
+
+
+def read(path: Path, most: int) -> bytes:
+    """Returns the content of a file of at most so many bytes.
+
+    Raises:
+      FileNotFoundError: there is none.
+      InputError: it is no regular file, cannot be read, or is longer.
+    """
+    try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise errors.InputError(f"{path} cannot be read: it is no regular file")
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise errors.InputError(f"{path} cannot be read: {reason}") from None
+    if len(content) > most:
+        raise errors.InputError(
+            f"{path} is longer than the {most >> 20} MiB that such a file may have: "
+            "is it the right one?"
+        )
+    return content
