@@ -3,10 +3,11 @@
 python scripts/torture.py --level=ci                # one of each kind, two minutes
 python scripts/torture.py --level=pr                # 20 minutes on two cores
 python scripts/torture.py --level=nightly --only=kills,resume
+python scripts/torture.py --level=release --only=soak --picture=docs/soak.png
 
 Every trial ends with a run that is compared with one that nobody disturbed: parameters,
-optimizer state, losses and examples must be equal to the bit. Prints one table last,
-and exits with 1 if anything was missed.
+optimizer state, losses and examples must be equal to the bit; a soak, with what a run
+may hold. Prints one table last, and exits with 1 if anything was missed.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import torture_remote
 import torture_resume
 import torture_runs
 import torture_signals
+import torture_soak
 from torture_trial import Bench, Trial
 
 LEVELS = ("ci", "pr", "nightly", "release")
@@ -36,6 +38,7 @@ KINDS: dict[str, Callable[[Bench], Iterator[Trial]]] = {
     "damage": torture_damage.trials,
     "disk": torture_disk.trials,
     "signals": torture_signals.trials,
+    "soak": torture_soak.trials,
 }
 
 
@@ -65,6 +68,7 @@ def main() -> int:
     parser.add_argument("--level", choices=LEVELS, default="pr")
     parser.add_argument("--only", default="", help=f"of {','.join(KINDS)}, with commas")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("--picture", type=Path, help="draw the soak into this file")
     given = parser.parse_args()
     wanted = [x for x in given.only.split(",") if x] or list(KINDS)
     if unknown := set(wanted) - set(KINDS):
@@ -74,7 +78,8 @@ def main() -> int:
         folder = Path(scratch)
         place = torture_runs.make_place(folder / "place")
         with torture_nursery.Nursery(folder) as nursery:
-            bench = Bench(folder, place, nursery, LEVELS.index(given.level), given.seed)
+            level = LEVELS.index(given.level)
+            bench = Bench(folder, place, nursery, level, given.seed, given.picture)
             for kind in wanted:
                 _run(kind, bench, rows)
     _print(given.level, rows)

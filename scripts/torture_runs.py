@@ -60,27 +60,33 @@ class Place:
         return [self.config, f"--workdir={workdir}", *more]
 
 
-def make_place(folder: Path, settings: Mapping[str, Any] = SETTINGS) -> Place:
-    """Writes a corpus of 60 documents in two languages, and a config."""
+def make_place(
+    folder: Path, settings: Mapping[str, Any] = SETTINGS, documents: int = 60
+) -> Place:
+    """Writes a corpus in two languages, and a config."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
     lines = []
-    for number in range(60):
+    for number in range(documents):
         chosen = rng.choices(SENTENCES, k=rng.randint(3, 9))
         lines += [f"number {number} begins here", *chosen, ""]
     corpus = folder / "corpus.txt"
     corpus.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "small.py").write_text(
-        "from bert_jax.settings import configuration\n\n\n"
+    values = {"model.size": "tiny", "data.corpus": str(corpus), **settings}
+    write_config(folder / "small.py", "configuration", values)
+    return Place(folder)
+
+
+def write_config(path: Path, module: str, values: Mapping[str, Any]) -> None:
+    """Writes a config that changes the defaults of a module of `bert_jax.settings`."""
+    path.write_text(
+        f"from bert_jax.settings import {module}\n\n\n"
         "def get_config():\n"
-        "    config = configuration.default()\n"
-        "    config.model.size = 'tiny'\n"
-        f"    config.data.corpus = {str(corpus)!r}\n"
-        f"    config.update_from_flattened_dict({dict(settings)!r})\n"
+        f"    config = {module}.default()\n"
+        f"    config.update_from_flattened_dict({dict(values)!r})\n"
         "    return config\n",
         encoding="utf-8",
     )
-    return Place(folder)
 
 
 @dataclasses.dataclass(frozen=True)

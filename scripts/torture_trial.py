@@ -28,6 +28,7 @@ class Bench:
     Attributes:
       level: 0 for `ci`, 1 for `pr`, 2 for `nightly`, 3 for `release`.
       seed: of random moments and places.
+      picture: where that of the soak is drawn; None = nowhere.
     """
 
     folder: Path
@@ -35,6 +36,7 @@ class Bench:
     nursery: torture_nursery.Nursery
     level: int
     seed: int
+    picture: Path | None = None
 
     def choose(self, ci: int, pr: int, nightly: int, release: int) -> int:
         """Returns the number of this level."""

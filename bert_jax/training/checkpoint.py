@@ -27,6 +27,7 @@ from jaxtyping import PyTree
 from bert_jax import errors, faults, json_file
 from bert_jax.training import processes, working_copy
 from bert_jax.training import state as train_state
+from bert_jax.training import tensorstore_leaks
 
 MANIFEST = "manifest.json"
 _DELETED = "deleted"
@@ -67,6 +68,7 @@ class Checkpoints:
         self._asynchronous = asynchronous
         self._copy = copy if copy is not None and copy.is_remote else None
         self._saving: int | None = None
+        tensorstore_leaks.mend()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = self._open(keep)

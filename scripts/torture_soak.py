@@ -1,0 +1,199 @@
+"""Long runs that save often: memory, handles and disk stay what they are.
+
+A library of torture.py.
+"""
+
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torture_growth
+import torture_nursery
+import torture_picture
+import torture_runs
+from torture_trial import Bench, Trial, last_line
+
+from bert_jax.training import checkpoint
+
+KEEP = 3
+EPOCHS = 10
+SETTINGS = torture_runs.SETTINGS | {
+    "data.held_out_fraction": 0.1,
+    "run.batch_size": 4,
+    "run.log_every_steps": 10,
+    "run.keep_checkpoints": KEEP,
+}
+# What a run holds on to, or leaves lying about, when it leaks on purpose: 4 MB per
+# 1,000 steps, a handle and a thread every 100, every checkpoint, a folder a save, and
+# lines of the log that grow with the steps.
+LEAKS = """
+import threading
+from bert_jax.training import checkpoint, record, writer
+held, opened, read = [], checkpoint.Checkpoints.__init__, record.Record.read
+save, write = checkpoint.Checkpoints.save, writer.Writer.write
+def leaking_read(self, step, *rest):
+    held.append(b"x" * 2048 + bytes(2048))
+    if step % 100 == 0:
+        held.append(open("/dev/null"))
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    return read(self, step, *rest)
+def leaking_init(self, folder, *, keep, **rest):
+    opened(self, folder, keep=1000, **rest)
+def leaking_save(self, step, *rest):
+    save(self, step, *rest)
+    (self.folder / f"left-{step}").mkdir()
+    (self.folder.parent / f"left-{step}.txt").touch()
+def leaking_write(self, step, values):
+    write(self, step, values)
+    with (self._workdir / "left.jsonl").open("a") as file:
+        file.write(" " * 5 * step)
+record.Record.read, writer.Writer.write = leaking_read, leaking_write
+checkpoint.Checkpoints.__init__ = leaking_init
+checkpoint.Checkpoints.save = leaking_save
+"""
+SEEN = (
+    "memory",
+    "handles",
+    "threads",
+    "files",
+    "there were",
+    "folders",
+    "took",
+    "logs",
+)
+_WORDS = ("the", "a", "sat", "ran", "home", "fast", "here", "there", "today")
+
+
+def trials(bench: Bench) -> Iterator[Trial]:
+    """Yields whether long runs grew, and whether a run that leaks is seen to."""
+    steps = bench.choose(200, 2000, 20000, 20000)
+    saves = bench.choose(10, 60, 1000, 1000)
+    place = _place(bench, steps)
+    every = {"save": steps // saves, "eval": steps // EPOCHS}
+    done = f"pretraining, {steps:,} steps, {saves:,} saves"
+    workdir, child = _pretrain(bench, place, steps, every)
+    found, problem = _watched(bench, child, workdir, steps, bench.picture)
+    if not problem and (epochs := _epochs(workdir)) < EPOCHS:
+        problem = f"{epochs} epochs and no more"
+    yield Trial("a soak", f"{done}: {found}", problem)
+    shutil.rmtree(workdir, ignore_errors=True)
+    steps = bench.choose(50, 500, 5000, 5000)
+    workdir, child = _finetune(bench, steps)
+    found, problem = _watched(bench, child, workdir, steps)
+    yield Trial(
+        "a soak", f"fine-tuning, {steps:,} steps, {EPOCHS} epochs: {found}", problem
+    )
+    shutil.rmtree(workdir, ignore_errors=True)
+    yield _control(bench, place)
+
+
+def _control(bench: Bench, place: torture_runs.Place) -> Trial:
+    steps = bench.choose(200, 2000, 2000, 2000)
+    every = {"save": steps // 20, "eval": steps // EPOCHS}
+    workdir, child = _pretrain(bench, place, steps, every, patch=LEAKS)
+    _, problem = _watched(bench, child, workdir, steps)
+    wanted = SEEN[1:] if _is_short(bench) else SEEN
+    unseen = [word for word in wanted if word not in problem]
+    problem = f"nobody noticed: {', '.join(unseen)} ({problem})" if unseen else ""
+    shutil.rmtree(workdir, ignore_errors=True)
+    return Trial("negative control: a run that leaks", f"{steps:,} steps", problem)
+
+
+def _is_short(bench: Bench) -> bool:
+    """Whether runs end while memory pools are still filled, so that it says nothing."""
+    return bench.level == 0
+
+
+def _place(bench: Bench, steps: int) -> torture_runs.Place:
+    """Writes a corpus of which so many steps are ten epochs and a little more."""
+    return torture_runs.make_place(bench.folder / "soak", SETTINGS, steps // 6)
+
+
+def _pretrain(
+    bench: Bench,
+    place: torture_runs.Place,
+    steps: int,
+    every: dict[str, int],
+    patch: str = "",
+) -> tuple[Path, torture_nursery.Child]:
+    workdir = bench.workdir("soak-pretrain")
+    flags = place.arguments(
+        workdir,
+        run__num_train_steps=steps,
+        run__save_every_steps=every["save"],
+        run__eval_every_steps=every["eval"],
+    )
+    return workdir, bench.nursery.start("pretrain", *flags, patch=patch)
+
+
+def _finetune(bench: Bench, steps: int) -> tuple[Path, torture_nursery.Child]:
+    """Starts a run that evaluates and saves after each of ten epochs."""
+    folder, workdir = bench.folder / "soak-task", bench.workdir("soak-finetune")
+    folder.mkdir()
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "dog", *_WORDS]
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    _write_examples(folder / "train.tsv", 8 * steps // EPOCHS)
+    _write_examples(folder / "dev.tsv", 100)
+    same = {n: x for n, x in SETTINGS.items() if n.startswith("model.")}
+    values: dict[str, Any] = same | {
+        "init_from": "none",
+        "model.size": "tiny",
+        "text.vocab": str(folder / "vocab.txt"),
+        "data.train": str(folder / "train.tsv"),
+        "data.dev": str(folder / "dev.tsv"),
+        "data.max_seq_length": 24,
+        "data.num_lengths": 2,
+        "data.loader": "thread",
+        "run.batch_size": 8,
+        "run.num_train_epochs": float(EPOCHS),
+        "run.log_every_steps": 10,
+        "run.keep_checkpoints": KEEP,
+        "run.log_examples": True,
+    }
+    torture_runs.write_config(folder / "task.py", "finetuning_configuration", values)
+    flags = f"--config={folder / 'task.py'}", f"--workdir={workdir}"
+    return workdir, bench.nursery.start("finetune", *flags)
+
+
+def _write_examples(path: Path, count: int) -> None:
+    """Writes sentences of the class of the animal that is in them, three in ten not."""
+    rng = random.Random(path.name)
+    lines = ["sentence\tlabel"]
+    for _ in range(count):
+        animal = rng.choice(("cat", "dog"))
+        said = animal if rng.random() < 0.7 else rng.choice(("cat", "dog"))
+        lines.append(f"{' '.join(rng.choices(_WORDS, k=6))} {said}\t{animal}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _watched(
+    bench: Bench,
+    child: torture_nursery.Child,
+    workdir: Path,
+    steps: int,
+    picture: Path | None = None,
+) -> tuple[str, str]:
+    """Watches a run to its end; returns what was found, and what is wrong with it."""
+    seconds = bench.choose(1, 5, 10, 10) / 20
+    samples = list(torture_growth.watch(child.pid, workdir, seconds))
+    if code := child.wait():
+        return "", f"exit code {code}: {last_line(child.said)}"
+    if left := torture_runs.leftovers(workdir):
+        return "", f"left behind: {', '.join(left[:3])}"
+    grown = torture_growth.measure(samples, steps)
+    if picture is not None:
+        torture_picture.draw(samples, grown, picture)
+    folder = workdir / "checkpoints"
+    last = folder / str(max(checkpoint.steps(folder)))
+    found = torture_growth.problems(grown, KEEP, torture_growth.size(last))
+    if _is_short(bench):
+        found = [problem for problem in found if not problem.startswith("memory")]
+    return str(grown), "; ".join(found)
+
+
+def _epochs(workdir: Path) -> int:
+    """Returns how many epochs the last example comes after."""
+    last = (workdir / "examples-0.jsonl").read_text().splitlines()[-1]
+    return int(last.split('"examples": ["')[1].split("/")[0])
