@@ -6,12 +6,12 @@ model with 30 arrays and its moments 85 KB a save, 4 MB every 1,000 steps where 
 20th is saved. Both questions are answered here without asking again.
 """
 
+import contextlib
 import copy
 import functools
 from typing import Any
 
 import tensorstore
-from orbax.checkpoint._src.serialization import tensorstore_utils
 
 _MOST_KNOWN = 16  # folders of a save, and of the one before
 
@@ -22,9 +22,12 @@ def mend() -> None:
     if not hasattr(spec.to_json, "known"):
         spec.to_json = _remembering(spec.to_json)
     # How many bytes there were before and after a save, for a line of Orbax's log that
-    # is left out where it is 0.
-    if hasattr(tensorstore_utils, "get_tensorstore_raw_bytes"):
-        tensorstore_utils.get_tensorstore_raw_bytes = lambda *_: 0
+    # is left out where it is 0. The module is Orbax's own and may go elsewhere.
+    with contextlib.suppress(ImportError):
+        from orbax.checkpoint._src.serialization import tensorstore_utils
+
+        if hasattr(tensorstore_utils, "get_tensorstore_raw_bytes"):
+            tensorstore_utils.get_tensorstore_raw_bytes = lambda *_: 0
 
 
 def _remembering(to_json: Any) -> Any:
