@@ -13,7 +13,6 @@ import random
 import shutil
 import tempfile
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any

@@ -25,9 +25,8 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from bert_jax import errors, faults, json_file
-from bert_jax.training import processes, working_copy
+from bert_jax.training import processes, tensorstore_leaks, working_copy
 from bert_jax.training import state as train_state
-from bert_jax.training import tensorstore_leaks
 
 MANIFEST = "manifest.json"
 _DELETED = "deleted"
