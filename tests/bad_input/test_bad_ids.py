@@ -1,5 +1,7 @@
 """Ids that are in no table: refused on the host, by the commands and by each check."""
 
+import json
+
 import bad_files
 import forged
 import numpy as np
@@ -149,10 +151,7 @@ CASES = [
             f"an entity from {start} to {end} of 5 characters",
             "evaluate --workdir={here}/tagging --data={here}/a.jsonl",
             f"{{here}}/a.jsonl:1: the entity 'A' is characters {start} to {end} of a",
-            {
-                "a.jsonl": '{"text": "a cat", "entities": [[%d, %d, "A"]]}'
-                % (start, end)
-            },
+            {"a.jsonl": json.dumps({"text": "a cat", "entities": [[start, end, "A"]]})},
             base="tasks/models/tagging",
         )
         for start, end in ((4, 2), (2, 6), (-1, 2))
@@ -188,17 +187,17 @@ def _set(table, name, row, place, value):
 @pytest.mark.parametrize(
     ("kind", "name", "value", "most"),
     [
-        ("classification", "input_ids", 31, 30),
-        ("classification", "input_ids", -1, 30),
+        ("classification", "input_ids", 30, 29),
+        ("classification", "input_ids", -1, 29),
         ("classification", "token_type_ids", 2, 1),
         ("classification", "labels", 2, 1),
         ("classification", "labels", -1, 1),
-        ("tagging", "labels", 3, 1),
+        ("tagging", "labels", 3, 2),
         ("tagging", "token_positions", 7, 4),
         ("multiple_choice", "labels", 3, 2),
-        ("span", "start_positions", 50, 17),
-        ("span", "end_positions", -1, 17),
-        ("matching", "input_ids", 31, 30),
+        ("span", "start_positions", 16, 15),
+        ("span", "end_positions", -1, 15),
+        ("matching", "input_ids", 30, 29),
     ],
 )
 def test_a_row_with_an_id_that_is_in_no_table(good, kind, name, value, most):

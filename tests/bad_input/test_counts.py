@@ -1,0 +1,73 @@
+"""Where records may be left out, all that were read are used or counted."""
+
+import json
+
+import bad_files
+import pytest
+from bad_files import case
+
+from bert_jax.data import manifest, read_examples, squad_file, table_records
+from bert_jax.data import text_examples as texts
+
+_GOOD = "a cat\tcat\na dog\tdog\nthe cat\tcat\nthe dog\tdog\n"
+_TSV = f"sentence\tlabel\n{_GOOD}ragged\na\tb\tc\n\tcat\n"
+_CSV = 'text,label\na cat,x\n"a, dog",y\nragged\n" ",x\n'
+_JSON = '{"text": "a", "label": "x"}\n' * 3 + '{"text": "", "label": "x"}\n'
+_JSON += '{"text": null, "label": "x"}\n'
+
+
+def _squad() -> str:
+    """Questions whose answer is there, elsewhere and nowhere."""
+    qas = [
+        {"id": f"q{n}", "question": "?", "answers": [{"text": t, "answer_start": at}]}
+        for n, (t, at) in enumerate((("cat", 4), ("cat", 0), ("dog", 4)))
+    ]
+    return json.dumps({"data": [{"paragraphs": [{"context": "the cat", "qas": qas}]}]})
+
+
+READ = [
+    ("a.tsv", _TSV, "classification", 7, 4, {table_records.RAGGED: 2, texts.EMPTY: 1}),
+    ("a.csv", _CSV, "classification", 4, 2, {table_records.RAGGED: 1, texts.EMPTY: 1}),
+    ("a.jsonl", _JSON, "classification", 5, 3, {texts.EMPTY: 2}),
+    ("a.json", _squad(), "span", 3, 2, {read_examples.UNANSWERED: 1}),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "task", "count", "used", "left_out"), READ)
+def test_records_are_used_or_counted(tmp_path, name, text, task, count, used, left_out):
+    (tmp_path / name).write_text(text)
+    request = read_examples.Request(tmp_path / name, task, repair=True)
+    found = read_examples.read(request)
+    others = (squad_file.MOVED, squad_file.DROPPED)  # answers, and no records
+    records = {name: n for name, n in found.notes.items() if name not in others}
+    assert (len(found.examples), records) == (used, left_out)
+    assert count == used + sum(left_out.values())
+
+
+def test_a_command_says_how_many(good, tmp_path, shell):
+    flags = "evaluate --workdir={here}/run --data={here}/a.tsv --repair"
+    one = case("", "", flags, "", {"a.tsv": _TSV}, base="tasks/run")
+    bad_files.prepare(one, good, tmp_path)
+    done = shell(*(x.replace("{here}", str(tmp_path)) for x in one.command))
+    assert done.code == 0, done.err
+    told = f"4 examples of {tmp_path / 'a.tsv'} ({table_records.RAGGED}: 2, "
+    assert f"{told}{texts.EMPTY}: 1" in done.err
+
+
+def test_documents_are_stored_or_counted(good, tmp_path, shell):
+    sentences = ["a cat sat", "a dog ran", "a cat sat", "", "rain falls", "\n"]
+    lines = [json.dumps({"text": text}) for text in sentences]
+    (tmp_path / "c.jsonl").write_text("\n".join(lines))
+    done = shell(
+        "prepare",
+        f"--config={good / 'text' / 'tiny.py'}",
+        f"--store={tmp_path / 's'}",
+        f"--config.data.corpus={tmp_path / 'c.jsonl'}",
+        f"--config.text.vocab={good / 'text' / 'vocab.txt'}",
+    )
+    assert done.code == 0, done.err
+    built = manifest.read(tmp_path / "s")
+    dropped = built.dropped
+    assert (dropped.duplicate_documents, dropped.empty_documents) == (1, 2)
+    assert built.sources[0].documents == 6 == built.total("documents") + 3
+    assert "dropped: 1 duplicate and 2 empty documents" in done.out
