@@ -17,11 +17,13 @@ def read(path: Path, most: int) -> bytes:
       InputError: it is no regular file, cannot be read, or is longer.
     """
     try:
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise errors.InputError(f"{path} cannot be read: it is no regular file")
+        status = path.stat()
+        mode, size = status.st_mode, min(status.st_size, most)
+        if not stat.S_ISREG(mode):
+            what = "Is a directory" if stat.S_ISDIR(mode) else "it is no regular file"
+            raise errors.InputError(f"{path} cannot be read: {what}")
         with path.open("rb") as file:
-            content = file.read(most + 1)
+            content = file.read(size + 1)  # memory is taken for as much as is asked for
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

@@ -162,7 +162,7 @@ def _mesh(path: Path) -> None:
     tree = configuration.to_dict(configuration.parse(configuration.default()))
     tree["mesh"] = dict(zip(("data", "fsdp", "tensor"), values, strict=False))
     made = configuration.parse(tree).mesh
-    sharding.make_abstract_mesh((made.data, made.fsdp, made.tensor), 8)
+    sharding.make_abstract_mesh(made.data, made.fsdp, made.tensor, num_devices=8)
 
 
 def _variant(path: Path) -> None:

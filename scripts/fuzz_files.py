@@ -28,6 +28,7 @@ from typing import Any
 
 import caged
 import checkpoint_damage as damage
+import model_damage
 import numpy as np
 import vocabulary_damage
 
@@ -35,7 +36,7 @@ from bert_jax import errors
 from bert_jax.formats import tensorflow1_file, tensors
 from bert_jax.text import huggingface_folder, tokenizer
 
-KINDS = damage.KINDS | vocabulary_damage.KINDS
+KINDS = damage.KINDS | vocabulary_damage.KINDS | model_damage.KINDS
 _MADE_BY = {"torch": "torch", "tensorflow1": "tensorflow"}
 _EVENTS = {"os.system", "os.exec", "os.fork", "os.posix_spawn", "subprocess.Popen"}
 _EVENTS |= {"os.remove", "os.rename", "os.mkdir", "os.link", "os.symlink"}
@@ -132,6 +133,7 @@ class _Place:
 
     def _outcome(self, folder: Path) -> str:
         read = _checkpoint if self.kind in damage.KINDS else _vocabulary
+        read = model_damage.read if self.kind in model_damage.KINDS else read
         return heard(functools.partial(read, folder))
 
 
@@ -141,7 +143,7 @@ def heard(read: Any) -> str:
     try:
         with warnings.catch_warnings(action="error"):
             outcome = read()
-    except errors.InputError as error:
+    except (errors.InputError, errors.StorageError) as error:
         outcome = "refused" if "\n" not in str(error) else f"! message: {error}"
     finally:
         seen = WATCH[1:]

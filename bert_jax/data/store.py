@@ -9,6 +9,7 @@ A store is a folder: `manifest.json`, the tokenizer's files, and for each split
 
 import hashlib
 import stat
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,11 @@ from jaxtyping import Bool, Int, Integer, UInt, UInt8, UInt16
 
 from bert_jax import errors
 from bert_jax.data import manifest as manifests
+
+
+_COLUMNS = ("sentences", "word_start", "source")
+_TOKENS = [pa.list_(pa.list_(kind())) for kind in (pa.uint16, pa.uint32)]
+_TYPES = [pa.list_(pa.list_(pa.bool_())), pa.uint16()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,31 +153,19 @@ def _map_shard(folder: Path, entry: manifests.ShardEntry) -> Shard:
     """Maps one Arrow file and takes its flat arrays out."""
     path = folder / entry.name
     try:
-        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        batch = _batch(path)
         sentences, starts, sources = (batch.column(i) for i in range(3))
-        if not sentences.values.offsets.equals(starts.values.offsets):
-            raise _damaged(path, "it has not one mark of words for each token")
-        tokens, bits = sentences.values.values, starts.values.values
-        if tokens.type not in (pa.uint16(), pa.uint32()) or bits.type != pa.bool_():
-            what = f"its ids are of the type {tokens.type}, its marks of {bits.type}"
-            raise _damaged(path, what)
+        bits = starts.values.values.buffers()[1]
         return Shard(
             name=entry.name,
-            tokens=tokens.to_numpy(),
+            tokens=sentences.values.values.to_numpy(),
             sentence_offsets=sentences.values.offsets.to_numpy(),
             document_offsets=sentences.offsets.to_numpy(),
             sources=sources.to_numpy(),
-            word_start_bits=np.frombuffer(bits.buffers()[1], np.uint8),
+            word_start_bits=np.frombuffer(bits, np.uint8),
         )
-    except (
-        OSError,
-        pa.ArrowException,
-        AttributeError,
-        IndexError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise _damaged(path, str(error)) from None
+    except (OSError, EOFError, pa.ArrowException, ValueError, struct.error) as error:
+        raise _damaged(path, " ".join(str(error).split())[:200]) from None
 
 
 def _problem(
@@ -201,6 +195,62 @@ def _problem(
         pieces = f"the vocabulary has {manifest.vocab_size} pieces"
         return f"it has the id {shard.tokens.max()}, and {pieces}"
     return None
+
+
+def _batch(path: Path) -> pa.RecordBatch:
+    """Returns the one batch of an Arrow file, in the file, as the store has it.
+
+    Whatever is in the file is looked at: numpy would believe offsets and lengths.
+    Raises ValueError, or what Arrow raises.
+    """
+    file = pa.memory_map(str(path))
+    file.seek(len(b"ARROW1\0\0"))
+    schema = pa.ipc.read_schema(file)
+    names, types = (tuple(schema.names), schema.types)
+    if names != _COLUMNS or types[1:] != _TYPES or types[0] not in _TOKENS:
+        found = ", ".join(f"{x.name} of {x.type}" for x in schema)
+        raise ValueError(f"it has other columns than a store: {found}")
+    message = pa.ipc.read_message(file)
+    if _is_packed(message.metadata.to_pybytes()):
+        raise ValueError("it is compressed, as no shard is")
+    batch = pa.ipc.read_record_batch(message, schema)
+    batch.validate(full=True)
+    sentences, starts, _ = batch.columns
+    for column in (sentences, starts):
+        if any(part.null_count for part in (column, column.values)):
+            raise ValueError("it has empty places")
+        if column.values.values.null_count or column.offsets[0].as_py():
+            raise ValueError("it has empty places")
+    if not (
+        sentences.offsets.equals(starts.offsets)
+        and sentences.values.offsets.equals(starts.values.offsets)
+        and sentences.offsets[-1].as_py() == len(sentences.values)
+        and sentences.values.offsets[-1].as_py() == len(sentences.values.values)
+        and len(starts.values.values) == len(sentences.values.values)
+    ):
+        raise ValueError("it has not one mark of words for each token")
+    return batch
+
+
+def _is_packed(message: bytes) -> bool:
+    """Says whether the buffers of a message of Arrow's are compressed.
+
+    A message is a flatbuffer, whose field 2 is a RecordBatch, whose field 3 says so.
+    """
+
+    def field(table: int, number: int) -> int:
+        fields = table - struct.unpack_from("<i", message, table)[0]
+        (size,) = struct.unpack_from("<H", message, fields)
+        place = 4 + 2 * number
+        if place >= size:
+            return 0
+        (offset,) = struct.unpack_from("<H", message, fields + place)
+        return table + offset if offset else 0
+
+    (root,) = struct.unpack_from("<I", message)
+    header = field(root, 2)
+    header += struct.unpack_from("<I", message, header)[0]
+    return field(header, 3) != 0
 
 
 def _damaged(path: Path, reason: str) -> errors.StorageError:

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -220,7 +221,7 @@ def _learned(values: Mapping[str, Any]) -> Learned:
 def _names(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the sums of files; raises ValueError for a name outside the folder."""
     for name in values.keys():
-        if name != Path(name).name or "\0" in name:
+        if name != Path(name).name or not name.isprintable():
             raise ValueError(f"{name[:80]!r} is no file of the folder")
     return dict(values)
 
@@ -229,7 +230,7 @@ def _check_sums(folder: Path, sums: Mapping[str, str]) -> None:
     """Raises InputError for a file that is not the one that was written."""
     for name, wanted in sums.items():
         path = folder / name
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise errors.InputError(f"{path} is missing: copy the whole folder again")
         if _sum(path) != wanted:
             raise errors.InputError(

@@ -33,7 +33,8 @@ CODES = {
     "U64": "uint64",
     "U8": "uint8",
 }
-MAX_HEADER = 100_000_000  # the library's own bound
+# 100,000 tensors; the library takes 100 MB, which as JSON may need 3 GB of memory.
+MAX_HEADER = 1 << 24
 _MAX_RANK = 32  # numpy has 64
 _METADATA = "__metadata__"
 

@@ -81,7 +81,9 @@ def read(folder: Path) -> Pooling:
             f"{path} names {len(poolings)} modules of the kind Pooling, and one is "
             "supported. Remove the file to use the encoder alone"
         )
-    if Path(poolings[0]).is_absolute() or ".." in Path(poolings[0]).parts:
+    place = Path(poolings[0])
+    is_inside = not place.is_absolute() and ".." not in place.parts
+    if not is_inside or not poolings[0].isprintable():
         raise errors.InputError(f"{path}: {poolings[0]!r} is no folder of the model's")
     mode = _mode(folder / poolings[0] / POOLING)
     return Pooling(mode, "Normalize" in kinds, _longest(folder), True)

@@ -6,6 +6,7 @@ few bytes can ask for a tensor of any size.
 """
 
 import re
+import tarfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -33,6 +34,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise errors.missing_extra("torch", "torch") from None
     size = untrusted.size_of(path)
     _check_zip(path, size)
+    if _is_tar(path):  # torch would make a folder to unpack it into
+        raise untrusted.refusal(path, "it is a tar archive")
     try:
         with warnings.catch_warnings(action="ignore"):  # of older and damaged pickles
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -61,6 +64,14 @@ def _check_zip(path: Path, size: int) -> None:
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if packed or sum(member.file_size for member in members) > size:
         raise untrusted.refusal(path, "its archive unpacks to more than the file")
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        tarfile.open(path, "r:").close()
+    except (tarfile.TarError, ValueError, OSError, EOFError):
+        return False
+    return True
 
 
 def _unreadable(path: Path, error: Exception) -> errors.InputError:

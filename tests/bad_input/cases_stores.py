@@ -77,8 +77,8 @@ CASES = [
     _shard("a folder", lambda path: (path.unlink(), path.mkdir())),
     _forged("an id too large", _set("tokens", 3, 126), _TOKENS.format(126)),
     _forged("the largest id", _set("tokens", -1, 65535), _TOKENS.format(65535)),
-    _forged("negative ids", _as("tokens", np.int32), "its ids are of the type int32"),
-    _forged("fractions", _as("tokens", np.float32), "its ids are of the type float,"),
+    _forged("negative ids", _as("tokens", np.int32), "of list<item: list<item: int32"),
+    _forged("fractions", _as("tokens", np.float32), "of list<item: list<item: float"),
     _forged(
         "a mark less than tokens", _fewer_marks, "it has not one mark of words for"
     ),

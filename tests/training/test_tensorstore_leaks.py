@@ -33,7 +33,8 @@ def test_saves_leave_no_objects_behind(tmp_path):
 
         before = save(range(1, 6))
         # An array, of which there are 40, leaves 10 objects behind if it is not mended.
-        each = (save(range(6, 16)) - before) / 10; print("EACH", each)
+        each = (save(range(6, 16)) - before) / 10
+        print("EACH", each)
         assert each < 100
 
 
