@@ -33,6 +33,7 @@ from bert_jax.training import (
     example_log,
     loop,
     processes,
+    saved_steps,
     signals,
     state,
     writer,
@@ -118,7 +119,7 @@ def _record(run: assembly.FinetuningRun, workdir: Path, allow_changed: bool) -> 
     bert = dataclasses.asdict(run.start.bert)
     full = dataclasses.replace(run.settings, model=bert)
     before = None
-    if checkpoint.steps(workdir / workdirs.CHECKPOINTS):
+    if saved_steps.steps(workdir / workdirs.CHECKPOINTS):
         before = finetuning_configuration.to_dict(assembly.recorded(workdir))
     workdirs.write_record(
         workdir,

@@ -20,7 +20,7 @@ from bert_jax import errors, json_file
 from bert_jax.model import config as model_config
 from bert_jax.settings import config_checks, configuration
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import checkpoint, processes
+from bert_jax.training import processes, saved_steps
 
 _log = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ def record(
     full = dataclasses.replace(settings, model=dataclasses.asdict(bert))
     path, tree = workdir / CONFIG, configuration.to_dict(full)
     before = None
-    if path.exists() and checkpoint.steps(workdir / CHECKPOINTS):
+    if path.exists() and saved_steps.steps(workdir / CHECKPOINTS):
         earlier = read_settings(workdir)
         complete = model_config.BertConfig(**earlier.model)  # keys may have been added
         before = configuration.to_dict(

@@ -23,7 +23,7 @@ from bert_jax import json_file
 from bert_jax.data import corpus, manifest, read_examples, sources, store
 from bert_jax.formats import safetensors_file, tensorflow1_index, tensors
 from bert_jax.text import tokenizer, vocabulary_file
-from bert_jax.training import checkpoint, writer
+from bert_jax.training import saved_steps, writer
 
 _MIB = 1 << 20
 _ZEROS = b"\0" * _MIB
@@ -189,7 +189,7 @@ _JSON_READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "object": ("x.json", lambda place: json_file.read_object(place / "x.json")),
     "tokenizer.json": ("tokenizer.json", tokenizer.load),
     "manifest": (manifest.NAME, manifest.read),
-    "manifest of a checkpoint": (checkpoint.MANIFEST, checkpoint.damage),
+    "manifest of a checkpoint": (saved_steps.MANIFEST, saved_steps.damage),
     "metrics": ("m.jsonl", lambda place: writer.read(place / "m.jsonl")),
     "header": ("model.safetensors", tensors.read),
     "line": ("bomb", _reading("classification", "jsonl")),

@@ -27,7 +27,7 @@ from bert_jax.exchange import task_folders
 from bert_jax.formats import sentence_encoder, tensors
 from bert_jax.prediction import answers
 from bert_jax.text import tokenizer
-from bert_jax.training import checkpoint
+from bert_jax.training import saved_steps
 
 _UP = "../outside/"
 _NAMES = ("/etc/passwd", "/dev/zero", "a\0b", "x" * 5000, "..", ".", "", "~/x", "a/b")
@@ -119,7 +119,7 @@ def _manifests() -> Iterator[Case]:
 
 def _damage_of(folder: Path) -> str:
     """Says "refused" for a step that is damaged."""
-    return "refused" if checkpoint.damage(folder) else "was taken"
+    return "refused" if saved_steps.damage(folder) else "was taken"
 
 
 def _digest(folder: Path) -> str:

@@ -39,7 +39,7 @@ from bert_jax.planning import comparison, topology
 from bert_jax.settings import configuration, finetuning_configuration
 from bert_jax.suites import suite_table
 from bert_jax.text import tokenizer
-from bert_jax.training import checkpoint, example_log, sharding, writer
+from bert_jax.training import example_log, saved_steps, sharding, writer
 
 _MOST = 300  # examples of a file that are looked at
 Parse = Callable[[Path], Any]
@@ -189,7 +189,7 @@ def _named(name: str, read: Callable[[Path], Any]) -> Parse:
 
 
 def _step(folder: Path) -> None:
-    told = checkpoint.damage(folder)
+    told = saved_steps.damage(folder)
     assert told is None or "\n" not in told
 
 
@@ -352,7 +352,7 @@ def _others(keys: tuple[str, ...]) -> dict[str, Target]:
         ),
         "manifest of a checkpoint": Target(
             "c",
-            _named(checkpoint.MANIFEST, _step),
+            _named(saved_steps.MANIFEST, _step),
             _json("sha256", "../../secret", "params/x"),
             ('{"sha256": {"params/x": "00", "/etc/passwd": "00"}}',),
         ),

@@ -11,7 +11,7 @@ from torture_trial import Bench, Trial, last_line
 from bert_jax import errors
 from bert_jax.data import store as stores
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import checkpoint
+from bert_jax.training import saved_steps
 
 
 def _delete(path: Path) -> None:
@@ -88,7 +88,7 @@ def _reads_checkpoint(step: Path) -> Callable[[], str]:
     whole = restored()
 
     def read() -> str:
-        if checkpoint.damage(step) is not None:
+        if saved_steps.damage(step) is not None:
             return ""
         try:
             return "" if restored() == whole else "read with other numbers"

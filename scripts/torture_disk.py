@@ -12,7 +12,7 @@ from pathlib import Path
 import torture_runs
 from torture_trial import Bench, Trial, last_line
 
-from bert_jax.training import checkpoint
+from bert_jax.training import saved_steps
 
 
 @contextlib.contextmanager
@@ -80,10 +80,10 @@ def _after_full(workdir: Path, said: Path) -> str:
     text = said.read_text(errors="replace")
     if text.count("error: ") != 1 or "Traceback" in text.split("error: ")[-1]:
         return f"not one clear message: {last_line(said)}"
-    steps = checkpoint.steps(workdir / "checkpoints")
+    steps = saved_steps.steps(workdir / "checkpoints")
     lines = (workdir / "metrics.jsonl").read_text() if steps else ""
     if steps and not any(
-        checkpoint.damage(workdir / "checkpoints" / str(x)) is None for x in steps
+        saved_steps.damage(workdir / "checkpoints" / str(x)) is None for x in steps
     ):
         return "no good checkpoint was kept"
     late = lines.count("train/loss") - max(steps, default=0)

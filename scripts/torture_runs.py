@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 
-from bert_jax.training import checkpoint
+from bert_jax.training import saved_steps
 
 STEPS = 24
 SENTENCES = (
@@ -126,8 +126,8 @@ def trace(workdir: Path) -> Trace:
 
 def _digest(folder: Path) -> str:
     """Returns the digest of all arrays of the newest checkpoint, which is undamaged."""
-    step = max(checkpoint.steps(folder))
-    if reason := checkpoint.damage(folder / str(step)):
+    step = max(saved_steps.steps(folder))
+    if reason := saved_steps.damage(folder / str(step)):
         return f"damaged: {reason}"
     return digest_of(folder / str(step))
 

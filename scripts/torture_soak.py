@@ -15,7 +15,7 @@ import torture_picture
 import torture_runs
 from torture_trial import Bench, Trial, last_line
 
-from bert_jax.training import checkpoint
+from bert_jax.training import saved_steps
 
 KEEP = 3
 EPOCHS = 10
@@ -186,7 +186,7 @@ def _watched(
     if picture is not None:
         torture_picture.draw(samples, grown, picture)
     folder = workdir / "checkpoints"
-    last = folder / str(max(checkpoint.steps(folder)))
+    last = folder / str(max(saved_steps.steps(folder)))
     found = torture_growth.problems(grown, KEEP, torture_growth.size(last))
     if _is_short(bench):
         found = [problem for problem in found if not problem.startswith("memory")]

@@ -13,7 +13,7 @@ import pytest
 import tiny_run
 
 from bert_jax import errors, faults, finetune, pretrain, suite
-from bert_jax.training import checkpoint, working_copy
+from bert_jax.training import saved_steps, working_copy
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_a_stopped_run_goes_on_on_another_machine(place, plain, monkeypatch):
 
     assert trace(resumed.workdir) == trace(plain.workdir)
     jax.tree.map(np.testing.assert_array_equal, resumed.state, plain.state)
-    assert checkpoint.steps(plain.workdir / "checkpoints") == [4, 6]
+    assert saved_steps.steps(plain.workdir / "checkpoints") == [4, 6]
     there = {path[len(root) + 1 :] for path in system.find(root)}
     steps = {name.split("/")[1] for name in there if name.startswith("checkpoints/")}
     assert steps == {"4", "6"}

@@ -21,7 +21,6 @@ from jaxtyping import Bool, Int, Integer, UInt, UInt8, UInt16
 from bert_jax import errors
 from bert_jax.data import manifest as manifests
 
-
 _COLUMNS = ("sentences", "word_start", "source")
 _TOKENS = [pa.list_(pa.list_(kind())) for kind in (pa.uint16, pa.uint32)]
 _TYPES = [pa.list_(pa.list_(pa.bool_())), pa.uint16()]

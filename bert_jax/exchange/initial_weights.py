@@ -22,7 +22,7 @@ from bert_jax.model import config as model_config
 from bert_jax.model import parts
 from bert_jax.settings import configuration
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import checkpoint, sharding
+from bert_jax.training import saved_steps, sharding
 
 GIVEN = configuration.GIVEN
 # What may differ between the folder and the run: it is no part of the weights.
@@ -48,7 +48,7 @@ def resolve(
     Raises:
       InputError: the folder holds no model, or it is another than the config says.
     """
-    resuming = workdir is not None and checkpoint.steps(workdir / workdirs.CHECKPOINTS)
+    resuming = workdir is not None and saved_steps.steps(workdir / workdirs.CHECKPOINTS)
     folder = workdir if resuming else Path(settings.init_from)
     if settings.init_from != "none" and not resuming:
         _check(settings, Path(settings.init_from), store)

@@ -28,7 +28,7 @@ from bert_jax.formats import (
 from bert_jax.formats import weights as formats_weights
 from bert_jax.model import config, encoder, heads, parts
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import checkpoint, sharding
+from bert_jax.training import checkpoint, saved_steps, sharding
 
 _TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "spiece.model", "vocab.json")
 KINDS = ("workdir", "bert_jax", "huggingface", "tensorflow1")
@@ -218,7 +218,7 @@ def _workdir(path: Path, choice: formats_weights.Choice) -> Folder:
         nn.unbox(heads.parameter_shapes(model)),
     )
     checkpoints = path / workdirs.CHECKPOINTS
-    step = checkpoint.newest_usable(checkpoints)
+    step = saved_steps.newest_usable(checkpoints)
     params, _ = checkpoint.restore_params(checkpoints, shapes, step)
     cut = parts.cut_vocabulary(jax.tree.map(np.asarray, params), bert.vocab_size)
     flat = places.flat(cut)
@@ -243,6 +243,6 @@ def _workdir(path: Path, choice: formats_weights.Choice) -> Folder:
 
 def _sums(step_folder: Path) -> dict[str, str]:
     """Returns the sha256 of every file of a checkpoint, which its manifest has."""
-    manifest = json.loads((step_folder / checkpoint.MANIFEST).read_bytes())
+    manifest = json.loads((step_folder / saved_steps.MANIFEST).read_bytes())
     made: dict[str, Any] = manifest["sha256"]
     return made

@@ -24,11 +24,11 @@ from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import (
     adversarial,
     averages,
-    checkpoint,
     example_log,
     optimizer,
     progress,
     rates,
+    saved_steps,
     sharding,
     state,
 )
@@ -308,7 +308,7 @@ def _start(
     settings: Settings, workdir: Path, wanted: tuple[str, ...]
 ) -> task_weights.Start:
     """Reads the weights; of a run that is resumed, only what it is made of."""
-    if not checkpoint.steps(workdir / workdirs.CHECKPOINTS):
+    if not saved_steps.steps(workdir / workdirs.CHECKPOINTS):
         return task_weights.read(settings, wanted)
     tokenizer = tokenizers.load(workdir / workdirs.TOKENIZER, require_mask=False)
     bert = model_config.BertConfig(**recorded(workdir).model)

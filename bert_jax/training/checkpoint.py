@@ -2,18 +2,13 @@
 
 Orbax writes them (parameters, optimizer state and a JSON object as three items, so
 that parameters restore alone), in the background, into a temporary folder that is
-renamed when done. Orbax does not notice flipped bits, so a manifest of sha256 sums
-goes into the folder before the rename: a listed step always has one, and its files
-are compared with it before they are used.
+renamed when done. Before the rename it gets a manifest of sha256 sums, with which its
+files are compared before they are used (`saved_steps`).
 """
 
-import hashlib
-import json
 import logging
-import os
-import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,16 +20,12 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from bert_jax import errors, faults, json_file
-from bert_jax.training import processes, tensorstore_leaks, working_copy
+from bert_jax import errors, faults
+from bert_jax.training import processes, saved_steps, tensorstore_leaks, working_copy
 from bert_jax.training import state as train_state
 
-MANIFEST = "manifest.json"
 _DELETED = "deleted"
 _ARRAYS = ("params", "opt_state")
-# Orbax writes these after the manifest: times, and the mark of the rename.
-_STEP = re.compile(r"0|[1-9][0-9]{0,17}")
-_UNLISTED = (MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt")
 
 _log = logging.getLogger(__name__)
 
@@ -175,13 +166,13 @@ class Checkpoints:
         except Exception as error:
             raise self._failure(error) from error
         faults.point("checkpoint/renamed", self._saving)
-        if self._saving not in steps(self.folder):
+        if self._saving not in saved_steps.steps(self.folder):
             raise self._failure("it was not finished")
         faults.point("checkpoint/listed", self._saving)
         step, self._saving = self._saving, None
         self._empty_trash()
         if self._copy is not None:
-            kept = map(str, steps(self.folder))
+            kept = map(str, saved_steps.steps(self.folder))
             self._copy.keep_only(self.folder.name, kept)
         faults.point("checkpoint/after", step)
 
@@ -205,9 +196,9 @@ class Checkpoints:
         saved with. Warns of each damaged step that it passes over. Raises
         CheckpointError if all are damaged, or the state is that of another model.
         """
-        if not steps(self.folder):
+        if not saved_steps.steps(self.folder):
             return None
-        step = _agreed(lambda: newest_usable(self.folder))
+        step = _agreed(lambda: saved_steps.newest_usable(self.folder))
         flat = _flat(shapes.opt_state)
         items = {"params": shapes.params, "opt_state": flat}
         restored, meta = _restore(self.folder / str(step), items)
@@ -226,14 +217,8 @@ class Checkpoints:
         """
         (folder,) = self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
         faults.point("checkpoint/written", self._saving)
-        sums = {name: _sha256(folder / name) for name in _listed_files(folder)}
-        text = json.dumps({"sha256": sums}, indent=1)
-        with (folder / MANIFEST).open("w") as file:
-            file.write(text[: len(text) // 2])
-            file.flush()
-            faults.point("checkpoint/half_manifest", self._saving)
-            file.write(text[len(text) // 2 :])
-        faults.point("checkpoint/manifest", self._saving)
+        assert self._saving is not None
+        saved_steps.write_manifest(folder, self._saving)
         if self._copy is not None:
             self._copy.push_folder(folder, f"{self.folder.name}/{self._saving}")
 
@@ -266,36 +251,15 @@ def restore_params(
 ) -> tuple[PyTree, dict[str, Any]]:
     """Returns the parameters alone of the newest undamaged step, and its `meta`.
 
-    `shapes` are abstract parameters with shardings; `step` is what `newest_usable`
-    returned, if it was asked. Changes nothing in the folder, so it may read beside a
-    run. Raises CheckpointError if there is no usable step.
+    `shapes` are abstract parameters with shardings; `step` is what
+    `saved_steps.newest_usable` returned, if it was asked. Changes nothing in the
+    folder, so it may read beside a run. Raises CheckpointError if there is no usable
+    step.
     """
     folder = folder.resolve()
-    step = newest_usable(folder) if step is None else step
+    step = saved_steps.newest_usable(folder) if step is None else step
     restored, meta = _restore(folder / str(step), {"params": shapes})
     return restored["params"], meta
-
-
-def steps(folder: Path) -> list[int]:
-    """Returns the finished steps in a folder of checkpoints, damaged or not, sorted."""
-    if not folder.is_dir():
-        return []
-    names = (entry.name for entry in folder.iterdir() if entry.is_dir())
-    return sorted(int(name) for name in names if _STEP.fullmatch(name))
-
-
-def newest_usable(folder: Path) -> int:
-    """Returns the newest step whose files are undamaged.
-
-    Raises CheckpointError if there is none.
-    """
-    step = next(_usable(folder), None)
-    if step is None:
-        raise errors.CheckpointError(
-            f"no usable checkpoint in {folder} (found steps {steps(folder)}). To train "
-            "from the beginning, remove this folder or choose another workdir"
-        )
-    return step
 
 
 def _agreed(find_step: Callable[[], int]) -> int:
@@ -306,64 +270,11 @@ def _agreed(find_step: Callable[[], int]) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(found)))
 
 
-def _usable(folder: Path) -> Iterator[int]:
-    for step in reversed(steps(folder)):
-        reason = damage(folder / str(step))
-        if reason is None:
-            yield step
-        else:
-            _log.warning(
-                "checkpoint %s is damaged (%s): falling back to the step before",
-                folder / str(step),
-                reason,
-            )
-
-
-def damage(step_folder: Path) -> str | None:
-    """Returns what is wrong with the files of a finished step, or None."""
-    if not (step_folder / MANIFEST).is_file():
-        return f"{MANIFEST} is missing"
-    try:
-        sums = json_file.loads((step_folder / MANIFEST).read_bytes())["sha256"]
-        inside = all(_is_inside(name) for name in sums.keys())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{MANIFEST} is not readable"
-    if not sums or not inside:
-        return f"{MANIFEST} names no files, or such outside the checkpoint"
-    for name, expected in sums.items():
-        path = step_folder / name
-        if not os.path.isfile(path):  # which takes a name that is too long for none
-            return f"{name[:80]} is missing"
-        try:
-            digest = _sha256(path)
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
-        if digest != expected:
-            return f"{name} has another sha256 than when it was written"
-    return None
-
-
 def _whole(array: Any) -> Any:
     """Returns an array that other processes have parts of as a whole; all call it."""
     if array.is_fully_addressable:
         return array
     return multihost_utils.process_allgather(array, tiled=True)
-
-
-def _is_inside(name: str) -> bool:
-    """Says whether a name in a manifest is that of a file below its folder."""
-    return not (Path(name).is_absolute() or ".." in Path(name).parts)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _listed_files(step_folder: Path) -> list[str]:
-    files = (path for path in step_folder.rglob("*") if path.is_file())
-    names = (path.relative_to(step_folder).as_posix() for path in files)
-    return sorted(name for name in names if name not in _UNLISTED)
 
 
 def _flat(opt_state: PyTree) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from bert_jax import errors, loading, pretrain
 from bert_jax.exchange import model_folders
 from bert_jax.formats import huggingface, native, sentence_encoder, tensorflow1, weights
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import checkpoint
+from bert_jax.training import saved_steps
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz")
 TOKENIZER = tokenizers.Tokenizer("wordpiece", PIECES, True, True)
@@ -241,7 +241,7 @@ def test_a_run_without_checkpoints_is_a_run(run, tmp_path):
     assert model_folders.kind_of(tmp_path) == "workdir"
     with pytest.raises(errors.CheckpointError, match="no usable checkpoint"):
         model_folders.read(tmp_path)
-    assert checkpoint.steps(tmp_path / "checkpoints") == []
+    assert saved_steps.steps(tmp_path / "checkpoints") == []
 
 
 def test_a_run_goes_through_our_own_format_bit_for_bit(run, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import small_model
 
 from bert_jax import errors
-from bert_jax.training import checkpoint, optimizer, sharding, state
+from bert_jax.training import checkpoint, optimizer, saved_steps, sharding, state
 
 OPTIMIZER = optimizer.make(optimizer.OptimizerConfig(learning_rate=0.01), 100)
 
@@ -96,7 +96,7 @@ def test_a_state_moves_between_meshes(tmp_path):
 
 def test_only_the_newest_are_kept_and_the_trash_is_emptied(tmp_path):
     save_numbers(tmp_path, 1, 2, 3, 4, keep=2)
-    assert checkpoint.steps(tmp_path) == [3, 4]
+    assert saved_steps.steps(tmp_path) == [3, 4]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
 
 
@@ -116,7 +116,7 @@ def test_every_file_is_in_the_manifest_of_a_listed_step(tmp_path):
     unlisted = {"manifest.json", "_CHECKPOINT_METADATA", "commit_success.txt"}
     assert files - set(listed) == unlisted
     assert set(listed) <= files
-    assert checkpoint.damage(tmp_path / "5") is None
+    assert saved_steps.damage(tmp_path / "5") is None
 
 
 def remove_manifest(step_folder):
@@ -192,9 +192,9 @@ def test_every_flipped_bit_is_noticed(three_steps, tmp_path):
         flipped = bytearray(content)
         flipped[position] ^= 1 << position % 8
         (folder / path).write_bytes(flipped)
-        assert checkpoint.damage(folder / "3") is not None
+        assert saved_steps.damage(folder / "3") is not None
     (folder / path).write_bytes(content)
-    assert checkpoint.damage(folder / "3") is None
+    assert saved_steps.damage(folder / "3") is None
 
 
 def test_all_damaged_is_an_error_and_never_fresh_weights(tmp_path, caplog):
@@ -217,7 +217,7 @@ def test_saving_after_a_fall_back_replaces_the_damaged_steps(tmp_path, caplog):
         restored = checkpoints.restore_latest(shapes_on())
         assert restored is not None and int(restored[0].step) == 10
         checkpoints.save(15, numbered(15), {})
-    assert checkpoint.steps(tmp_path) == [10, 15]
+    assert saved_steps.steps(tmp_path) == [10, 15]
     assert float(restore(tmp_path)[0].params["embedding"][0, 0]) == 15
     assert caplog.records
 
@@ -322,7 +322,7 @@ def attempt(asynchronous=True, error=None, checks=False):
     except errors.BertJaxError as caught:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         message = str(caught).splitlines()[0]
-        print("RESULT", type(caught).__name__, checkpoint.steps(folder), message)
+        print("RESULT", type(caught).__name__, saved_steps.steps(folder), message)
 
 attempt()
 attempt(asynchronous=False)
