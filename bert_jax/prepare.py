@@ -211,8 +211,9 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "runner",
         None,
-        "What runs Apache Beam: DirectRunner (this machine), DataflowRunner, "
-        "FlinkRunner, SparkRunner ... Its own options stand behind `--`, as in "
+        "What runs Apache Beam: DirectRunner (this machine, to try it: it keeps the "
+        "text in memory), DataflowRunner, FlinkRunner, SparkRunner ... Its own options "
+        "stand behind `--`, as in "
         "--engine=beam --runner=DirectRunner -- --direct_num_workers=2 "
         "--direct_running_mode=multi_processing.",
     )
