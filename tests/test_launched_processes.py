@@ -23,7 +23,7 @@ CPU = {
     "JAX_COMPILATION_CACHE_DIR": str(command_line.ROOT / ".pytest_cache" / "jax"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
 }
-SECONDS = 600  # a run takes twenty where no core is busy
+SECONDS = 1800  # a run takes twenty where no core is busy
 # Starts the processes of a step as srun does, and ends with their highest exit code.
 # The second gets FAULTS.
 SRUN = """
@@ -31,7 +31,7 @@ while [[ $1 == --* ]]; do shift; done
 export SLURM_STEP_NODELIST=localhost SLURM_STEP_TASKS_PER_NODE=2
 for id in 0 1; do
   export SLURM_PROCID=$id SLURM_LOCALID=$id
-  timeout --signal=KILL 590 "$@" >"$SAID/$id.out" 2>"$SAID/$id.err" &
+  timeout --signal=KILL 1790 "$@" >"$SAID/$id.out" 2>"$SAID/$id.err" &
   export BERT_JAX_FAULTS=$FAULTS
 done
 worst=0
