@@ -113,7 +113,7 @@ def test_an_empty_or_unknown_split_is_refused(tmp_path):
         ("{", "cannot be read"),
         ("[]", "has format None"),
         ('{"format_version": 2}', "has format 2"),
-        ('{"format_version": 1}', "is damaged.*tokenizer"),
+        ('{"format_version": 1}', "is damaged.*options"),
     ],
 )
 def test_a_bad_manifest_is_refused(tmp_path, text, message):

@@ -50,7 +50,7 @@ def test_pieces_of_other_white_space_keep_their_ids(tmp_path: Path):
         (SPECIALS + "a\t12\n", r"vocab.txt:6: the line is 'a\\t12'"),
         (SPECIALS + "two words\n", r"vocab.txt:6: .*one piece a line"),
         (b"[PAD]\n[UNK]\nab\xffc\n", r"vocab.txt:3: byte 14 \(0xff\) is not UTF-8"),
-        (SPECIALS.encode("utf-16"), r"vocab.txt:1: byte 0 \(0xff\) is not UTF-8"),
+        (SPECIALS.encode("utf-16"), "vocab.txt is UTF-16. Convert it"),
     ],
 )
 def test_bad_files_are_refused(tmp_path: Path, content: bytes | str, message: str):
