@@ -60,6 +60,8 @@ def ensure(
         otherwise (the message says which of tokenizer, corpus and options differ).
       StorageError: the disk failed.
     """
+    if not (folder / manifest.NAME).exists():
+        finished_folder.check(folder)  # before hours of work
     places = check(text, data, folder)
     options = manifest.Options(
         held_out_fraction=data.held_out_fraction,
@@ -88,13 +90,11 @@ def check(
     """Returns the sources of a corpus, None where a store is taken as it is.
 
     Changes nothing. Raises InputError for what can be known before hours of work: a
-    source is not there, an extra is missing, the folder is in use.
+    source is not there, or an extra is missing.
     """
     for name in (text.segmenter, text.segmenter_fallback):
         words.check_segmenter(name)
     there = (folder / manifest.NAME).exists()
-    if not there:
-        finished_folder.check(folder)
     places = sources.parse_sources(_parts(data.corpus)) if data.corpus else None
     if places is None and not there:
         raise errors.InputError(

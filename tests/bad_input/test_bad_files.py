@@ -43,7 +43,7 @@ def _sampled(cases):
         yield pytest.param(one, marks=marks, id=str(one))
 
 
-@pytest.mark.parametrize("one", _sampled(CASES))
+@pytest.mark.parametrize("one", list(_sampled(CASES)))
 def test_a_bad_file(one, good, tmp_path, shell, record_property):
     record_property("kind", one.kind)
     record_property("name", one.name)
