@@ -71,6 +71,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=int, default=2000, help="of damaged files")
+    parser.add_argument("--every", type=int, default=1, help="of names and bombs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help=f"of {','.join(ATTACKS)}")
     given = parser.parse_args()
@@ -79,7 +80,7 @@ def main() -> int:
         parser.error(f"--only has {', '.join(sorted(unknown))}, none of {[*ATTACKS]}")
     rows = []
     for attack in wanted:
-        for row in ATTACKS[attack](given.count, given.seed):
+        for row in ATTACKS[attack](given):
             rows.append(row)
             print(f"{row} ({time.strftime('%X')})", flush=True)
             for miss in row.missed[:10]:
@@ -100,25 +101,23 @@ def _cases(title: str, cases: Any, warm: Callable[[], Any]) -> Iterator[Row]:
     yield row
 
 
-def _names(count: int, seed: int) -> Iterator[Row]:
-    del count, seed  # all of them, always
+def _names(given: argparse.Namespace) -> Iterator[Row]:
     for title, cases in (
         ("names that lead out of a folder", attack_names.names()),
         ("programs in pickles", attack_names.pickles()),
         ("archives with hostile paths", attack_names.archives()),
     ):
-        yield from _cases(title, list(cases), _warm)
+        yield from _cases(title, list(cases)[:: given.every], _warm)
 
 
-def _bombs(count: int, seed: int) -> Iterator[Row]:
-    del count, seed
+def _bombs(given: argparse.Namespace) -> Iterator[Row]:
     for title, cases in (
         ("giant lengths and headers", attack_bombs.headers()),
         ("text that unpacks to 500 MiB", attack_bombs.packed()),
         ("JSON: depth, digits, collisions", attack_bombs.trees()),
         ("long lines and files", attack_bombs.long()),
     ):
-        yield from _cases(title, list(cases), _warm)
+        yield from _cases(title, list(cases)[:: given.every], _warm)
 
 
 def _warm() -> None:
@@ -133,23 +132,23 @@ def _warm() -> None:
         import torch  # noqa: F401
 
 
-def _files(count: int, seed: int) -> Iterator[Row]:
+def _files(given: argparse.Namespace) -> Iterator[Row]:
     for kind, share in _SHARES.items():
-        number = max(1, int(count * share / 100))
+        number = max(1, int(given.count * share / 100))
         if fuzz_files.installed(kind):
-            made = fuzz_files.run(kind, number, seed)
+            made = fuzz_files.run(kind, number, given.seed)
             title = f"damaged: {kind}"
             yield Row(title, number, made.failures, made.seconds, made.mib)
 
 
-def _texts(count: int, seed: int) -> Iterator[Row]:
+def _texts(given: argparse.Namespace) -> Iterator[Row]:
     """Yields a line for each parser; hypothesis counts what it tries by itself."""
-    number = max(5, int(count * _TEXTS))
+    number = max(5, int(given.count * _TEXTS))
     for name, target in attack_texts.targets().items():
         row = Row(f"parser: {name}")
 
         def attack(target: attack_texts.Target) -> str:
-            problem = attack_texts.attack(target, number, seed)
+            problem = attack_texts.attack(target, number, given.seed)
             return f"! {problem}" if problem else ""
 
         caged.SECONDS, before = 600, caged.SECONDS  # of all files together
@@ -160,7 +159,7 @@ def _texts(count: int, seed: int) -> Iterator[Row]:
         yield row
 
 
-ATTACKS: dict[str, Callable[[int, int], Iterator[Row]]] = {
+ATTACKS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "names": _names,
     "bombs": _bombs,
     "files": _files,

@@ -1,4 +1,4 @@
-"""Names that lead out of a folder, programs in pickles, archives. A library of attack.py.
+"""Names that lead out of a folder, pickles, archives. A library of attack.py.
 
 Beside the folder lies `outside`, with files that would be taken if they were reached:
 whoever reads one has failed, and so has whoever writes there.
@@ -157,7 +157,13 @@ def _modules(folder: Path, name: str) -> None:
 def _options() -> Iterator[Case]:
     """Yields files that name others, which nobody reads."""
     outside = f"{_UP}secret"
-    keys = ("vocab_file", "tokenizer_file", "sp_model_kwargs", "auto_map", "merges_file")
+    keys = (
+        "vocab_file",
+        "tokenizer_file",
+        "sp_model_kwargs",
+        "auto_map",
+        "merges_file",
+    )
     tree = {key: outside for key in keys} | {"name_or_path": outside}
 
     def prepare(folder: Path) -> None:
@@ -214,7 +220,9 @@ def pickles() -> Iterator[Case]:
     for protocol in (0, 2, 4):
         for name in ("plain", "zip", "in an npy"):
 
-            def prepare(folder: Path, protocol: int = protocol, how: str = name) -> None:
+            def prepare(
+                folder: Path, protocol: int = protocol, how: str = name
+            ) -> None:
                 harm = _Runs(folder.parent / "outside" / "executed")
                 content = pickle.dumps({"a.weight": harm}, protocol=protocol)
                 path = folder / "pytorch_model.bin"

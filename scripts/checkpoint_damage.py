@@ -1,4 +1,4 @@
-"""Small checkpoints of every kind, and the damage that fuzz_checkpoints.py does.
+"""Small checkpoints of every kind, and the damage that fuzz_files.py does.
 
 A mutation changes files in a folder by what a generator draws: bytes of any file, or
 the JSON, the pickle or the index inside one, with lengths and checksums right again.

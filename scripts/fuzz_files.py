@@ -1,4 +1,4 @@
-"""Damages small checkpoints and vocabularies at random; looks what readers make of them.
+"""Damages small checkpoints and vocabularies at random, and has them read.
 
     python scripts/fuzz_files.py --count=1000 --seed=0
 

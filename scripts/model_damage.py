@@ -167,7 +167,9 @@ def _numbers(rng: random.Random, folder: Path) -> None:
             size = rng.choice([4, 8])
             at = rng.randrange(0, len(content) - 8) & -4
             number = rng.choice([0, 1, 40, 2**20, 2**31 - 1, 2**31, 2**62, 2**63])
-            content[at : at + size] = (number % 2 ** (8 * size)).to_bytes(size, "little")
+            content[at : at + size] = (number % 2 ** (8 * size)).to_bytes(
+                size, "little"
+            )
     path.write_bytes(content)
 
 

@@ -46,7 +46,9 @@ def _write_json(folder: Path) -> None:
     made = tokenizers.Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=names)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=names, show_progress=False
+    )
     made.train_from_iterator(_TEXTS, trainer)
     made.decoder = decoders.ByteLevel()
     made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
@@ -195,7 +197,10 @@ def giant_length(rng: random.Random, folder: Path) -> None:
 _ANY: list[Mutation] = [damage.flip, damage.flip, damage.cut, damage.replace]
 KINDS: dict[str, tuple[Callable[[Path], None], list[Mutation]]] = {
     "vocab.txt": (_write_wordpiece, [*_ANY, *[edit_lines] * 5]),
-    "vocab.txt and JSON": (_write_wordpiece_json, [*_ANY, edit_lines, *[edit_json] * 5]),
+    "vocab.txt and JSON": (
+        _write_wordpiece_json,
+        [*_ANY, edit_lines, *[edit_json] * 5],
+    ),
     "tokenizer.json": (_write_json, [*_ANY, *[edit_json] * 6]),
     "SentencePiece unigram": (
         _write_unigram,

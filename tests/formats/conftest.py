@@ -1,4 +1,4 @@
-"""What the tests of checkpoint files share: the damage that the fuzzer does."""
+"""What the tests of checkpoint files share: the damage that fuzz_files.py does."""
 
 import runpy
 from pathlib import Path
@@ -6,13 +6,10 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "fuzz_checkpoints.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "checkpoint_damage.py"
 
 
 @pytest.fixture(scope="session")
 def fuzzer() -> dict[str, Any]:
-    """The names of scripts/fuzz_checkpoints.py and of the damage that it does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPT.parent)  # as Python does that runs the script
-        names = runpy.run_path(str(SCRIPT))
-    return vars(names["damage"]) | names
+    """The names of scripts/checkpoint_damage.py."""
+    return runpy.run_path(str(SCRIPT))
