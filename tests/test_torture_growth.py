@@ -55,7 +55,7 @@ def test_the_warm_up_may_grow():
     [
         ("memory", lambda s: 700 + 0.0011 * s, "memory grows by 1.10 MB per 1,000"),
         ("handles", lambda s: 12 + s // 500, "handles grow from 12 to 13"),
-        ("threads", lambda s: 29 + s // 500, "threads grow from 29 to 30"),
+        ("threads", lambda s: 29 + s // 100, "threads grow from 31 to 35"),
         ("files", lambda s: 25 + s // 500, "files grow from 25 to 26"),
         ("checkpoints", lambda s: 3 + s // 500, "there were 5 checkpoints"),
         ("unfinished", lambda s: s // 250, "there were 4 unfinished"),

@@ -215,17 +215,22 @@ class Checkpoints:
         All of the step's files are then written, by all processes, and the folder
         still has its temporary name.
         """
-        (folder,) = self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        (folder,) = self._unfinished()
         faults.point("checkpoint/written", self._saving)
         assert self._saving is not None
         saved_steps.write_manifest(folder, self._saving)
         if self._copy is not None:
             self._copy.push_folder(folder, f"{self.folder.name}/{self._saving}")
 
+    def _unfinished(self) -> list[Path]:
+        """Returns the temporary folders of the step being saved."""
+        begin = f"{self._saving}.orbax-checkpoint-tmp"
+        return [x for x in self.folder.iterdir() if x.name.startswith(begin)]
+
     def _failure(self, reason: object) -> errors.StorageError:
         """Returns the error of a save that failed, and makes room for another."""
         if jax.process_index() == 0:
-            for unfinished in self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+            for unfinished in self._unfinished():
                 shutil.rmtree(unfinished, ignore_errors=True)
         return errors.StorageError(
             f"the checkpoint of step {self._saving} could not be written to "

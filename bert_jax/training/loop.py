@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from bert_jax import errors, faults
-from bert_jax.training import health, progress, record, signals, watchdog
+from bert_jax.training import (
+    health,
+    host_memory,
+    progress,
+    record,
+    signals,
+    watchdog,
+)
 from bert_jax.training import metrics as sums_and_weights
 from bert_jax.training.standing import Standing
 from bert_jax.training.state import TrainState
@@ -158,6 +165,8 @@ class _Loop:
         call = functools.partial(self._parts.train_step, self._state, batch)
         is_first = self._step == self._start
         self._state, metrics = self._stop.unless_asked(call) if is_first else call()
+        if is_first:
+            host_memory.give_back()
         self._step += 1
         self._read()
         self._parts.check_saves()
@@ -183,6 +192,7 @@ class _Loop:
             with self._parts.speed.saving():
                 health.check_params(self._state.params, self._step)
                 self._parts.save(self._step, self._state, self._standing)
+        host_memory.give_back()
         self._parts.speed.resume()
         return ended
 

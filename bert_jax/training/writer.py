@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import jax
 
 from bert_jax import errors, json_file
-from bert_jax.training import curves
+from bert_jax.training import curves, host_memory
 
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
@@ -116,7 +116,8 @@ class Writer:
         lines = read(self._workdir / METRICS)
         if any(len(line) > 1 for line in lines):
             try:
-                replace(self._workdir / CURVES, curves.png(lines))
+                with host_memory.freeing_circles():
+                    replace(self._workdir / CURVES, curves.png(lines))
             except OSError as error:
                 raise failure(self._workdir, error) from error
 

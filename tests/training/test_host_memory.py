@@ -1,0 +1,70 @@
+"""What is freed goes back at once, and old objects are left alone."""
+
+import gc
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import RendererAgg
+
+from bert_jax.training import host_memory, writer
+
+
+class Circle:
+    """Refers to itself."""
+
+    def __init__(self):
+        self.self = self
+
+
+def test_circles_made_within_are_freed_and_others_are_not():
+    gc.collect()
+    gc.disable()
+    try:
+        before = weakref.ref(Circle())
+        gc.collect(0)
+        assert before() is None
+        old = Circle()
+        gc.collect(0)  # now it is an old one
+        seen = weakref.ref(old)
+        del old
+        with host_memory.freeing_circles():
+            within = weakref.ref(Circle())
+        assert within() is None and seen() is not None
+        assert not gc.isenabled()  # as it was
+    finally:
+        gc.enable()
+
+
+def test_the_collector_goes_on_after_an_error():
+    with pytest.raises(ValueError, match="wrong"), host_memory.freeing_circles():
+        assert not gc.isenabled()
+        raise ValueError("wrong")
+    assert gc.isenabled()
+
+
+def test_drawing_the_curves_leaves_no_pixels_behind(tmp_path):
+    with writer.Writer(tmp_path, start_step=0) as log:
+        log.write(1, {"train/loss": 2.0})
+        log.draw()
+        gc.collect()
+        log.draw()
+        assert not [x for x in gc.get_objects() if type(x) is RendererAgg]
+
+
+def _resident():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (x for x in lines if x.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says it")
+def test_what_is_freed_goes_back_to_the_system():
+    # 200 MB in pieces that the C library keeps, as every second one stays in use.
+    pieces = [np.ones(12_500) for _ in range(2000)]
+    kept, before = pieces[::2], _resident()
+    del pieces
+    host_memory.give_back()
+    assert before - _resident() > 50
+    assert len(kept) == 1000 and kept[0].sum() == 12_500
