@@ -5,7 +5,7 @@
         --config.text.vocab=vocab.txt --workdir=runs/base
     python -m bert_jax.pretrain --config=configs/pretrain.py:base,both,fast ...
 
-Sizes: tiny, mini, small, medium, base, large. Options: `both` (the two phases in one
+Sizes: tiny, mini, small, medium, base, large, xlarge. Options: `both` (two phases in a
 run), `phase=2` (the second alone, from the weights in --config.init_from), `lamb`, and
 `fast`: no attention probability is dropped, as in MosaicBERT (arXiv:2312.17482) and
 ModernBERT, so that a fused kernel computes them where there is one, and layers are
@@ -14,13 +14,16 @@ gains.
 Devlin et al. 2018 (arXiv:1810.04805), appendix A.2: 1,000,000 steps of 256 rows, the
 first 90 % with 128 tokens, Adam 1e-4 with 10,000 steps of warm-up; on 4 to 16 Cloud
 TPUs, four days. With `lamb`, the large batches of You et al. 2019 (arXiv:1904.00962):
-65,536 rows, then 32,768, in 76 minutes on 1,024 TPU v3 chips. Not run at full length
-here.
+65,536 rows, then 32,768, in 76 minutes on 1,024 TPU v3 chips. `xlarge` has the 1.3 B
+parameters of Shoeybi et al. 2019 (arXiv:1909.08053, table 4) and their batch of 1,024
+rows; the state of the optimizer is cut over all devices. They put LayerNorm before each
+half of a layer, because large models with BERT's order became unstable (section 5.3);
+configs/pretrain_modern.py:xlarge does, too. Not run at full length here.
 """
 
 from bert_jax.settings import configuration
 
-SIZES = ("tiny", "mini", "small", "medium", "base", "large")
+SIZES = ("tiny", "mini", "small", "medium", "base", "large", "xlarge")
 
 
 def get_config(options: str = "base"):
@@ -52,6 +55,9 @@ def get_config(options: str = "base"):
     if "fast" in rest:
         config.model.attention_probs_dropout_prob = 0.0
         config.run.unroll = -1
+    if size == "xlarge":
+        config.mesh.data, config.mesh.fsdp = 1, -1
+        config.run.batch_size = 1_024
     if "lamb" in rest:
         _use_lamb(config, second="phase=2" in rest)
     return config

@@ -19,6 +19,7 @@ NAMES = [
     "demo_en",
     "demo_long:first",
     *(f"pretrain:{size}" for size in SIZES),
+    "pretrain:xlarge",
     "pretrain:base,phase=2",
     "pretrain:base,both",
     "pretrain:large,lamb",
@@ -28,6 +29,7 @@ NAMES = [
     "pretrain_modern:tiny",
     "pretrain_modern:base",
     "pretrain_modern:large",
+    "pretrain_modern:xlarge",
     *(f"pretrain_zh:{size}" for size in SIZES),
     "pretrain_zh:base,phase=2",
     "pretrain_zh:base,phase=2,fast",
@@ -103,6 +105,19 @@ def test_the_modern_recipe_has_the_published_architecture(size):
     kept = ("global_attn_every_n_layers", "local_attention", "global_rope_theta")
     assert [getattr(bert, key) for key in kept] == [3, 128, 160_000]
     assert settings.data.num_predictions == 308  # 30 % of 1,024
+
+
+@pytest.mark.parametrize("recipe", ["pretrain", "pretrain_modern"])
+def test_xlarge_has_13_hundred_million_parameters_cut_over_all_devices(recipe):
+    config = _config(f"{recipe}:xlarge")
+    assert (config.mesh.data, config.mesh.fsdp, config.mesh.tensor) == (1, -1, 1)
+    settings = configuration.parse(config)
+    bert = settings.bert(settings.text.vocab_size)
+    inside = (bert.num_hidden_layers, bert.hidden_size, bert.num_attention_heads)
+    assert inside == (24, 2048, 32)
+    model = heads.BertForPreTraining(bert, settings.run.execution())
+    shapes = jax.tree.leaves(nn.unbox(heads.parameter_shapes(model)))
+    assert 1.25e9 < sum(int(np.prod(x.shape)) for x in shapes) < 1.35e9
 
 
 def test_chinese_configs_mask_whole_words():

@@ -32,6 +32,7 @@ SIZES = {
     "medium": (8, 512),
     "base": (12, 768),
     "large": (24, 1024),
+    "xlarge": (24, 2048),  # Megatron-LM's 1.3 B (arXiv:1909.08053), with BERT's layers
 }
 GRID_LAYERS = (2, 4, 6, 8, 10, 12)
 GRID_WIDTHS = (128, 256, 512, 768)
@@ -258,8 +259,8 @@ def published(name: str) -> BertConfig:
     """Returns a released architecture by its size and, optionally, its language.
 
     Args:
-      name: `tiny|mini|small|medium|base|large` or `L<layers>_H<width>` of the grid of
-        24 small models, optionally followed by `-` and a key of `VOCAB_SIZES`.
+      name: `tiny|mini|small|medium|base|large|xlarge` or `L<layers>_H<width>` of the
+        grid of 24 small models, optionally followed by `-` and a key of `VOCAB_SIZES`.
 
     Raises:
       InputError: the name is not one of these.

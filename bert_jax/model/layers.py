@@ -67,8 +67,7 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         kernel = self.param("kernel", normal(self.stddev, *self.axes), self.shape)
-        kernel = joined(kernel.astype(x.dtype), self.axes)
-        product = jnp.einsum(self.equation, x, kernel)
+        product = self._product(x, kernel)
         if not self.has_bias:
             return product
         bias_axes = self.axes[-self.bias_rank :]
@@ -76,6 +75,21 @@ class Projection(nn.Module):
             "bias", constant(0.0, *bias_axes), self.shape[-self.bias_rank :]
         )
         return product + jnp.broadcast_to(bias.astype(x.dtype), product.shape)
+
+    def _product(
+        self, x: Float[Array, "..."], kernel: Float[Array, "..."]
+    ) -> Float[Array, "..."]:
+        """Multiplies by the kernel, which is joined again for the backward pass.
+
+        A loop over layers would keep all of them whole: 2.4 GiB of 1.3 B parameters.
+        """
+
+        def multiply(x: Array, kernel: Array) -> Array:
+            whole = joined(kernel.astype(x.dtype), self.axes)
+            return jnp.einsum(self.equation, x, whole)
+
+        # Without a loop XLA may join a kernel once, and keep it if there is room.
+        return jax.checkpoint(multiply, prevent_cse=False)(x, kernel)
 
 
 class LayerNorm(nn.Module):

@@ -98,16 +98,15 @@ def sent(kind: str, group: int, size: int | float) -> float:
 
 def _size(x: hlo.Instruction, kind: str, group: int) -> float:
     """Returns the bytes of the array that the whole group holds or makes."""
-    shapes = x.shapes
-    if x.opcode.endswith("-start") and kind != "all-reduce":
-        shapes = _results(shapes)
-    size = sum(shape.bytes for shape in shapes)
+    size = sum(shape.bytes for shape in results(x))
     return float(size * group if kind in ("reduce-scatter", "all-to-all") else size)
 
 
-def _results(shapes: tuple[hlo.Array, ...]) -> tuple[hlo.Array, ...]:
-    """Returns the results of a collective that is started: (operands, results, ...)."""
-    arrays = [shape for shape in shapes if shape.dims or shape.dtype[0] not in "us"]
+def results(x: hlo.Instruction) -> tuple[hlo.Array, ...]:
+    """Returns what a collective makes; one that is started has its operands, too."""
+    if not x.opcode.endswith("-start") or x.opcode.startswith("all-reduce"):
+        return x.shapes
+    arrays = [shape for shape in x.shapes if shape.dims or shape.dtype[0] not in "us"]
     return tuple(arrays[len(arrays) // 2 :])
 
 

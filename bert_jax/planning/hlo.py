@@ -117,12 +117,14 @@ class Program:
     """A compiled program of one device.
 
     Attributes:
+      entry: the computation that is run.
       times: how often each computation runs, trips of loops multiplied.
       counted: how often `cost_analysis` counts it: every loop has one trip.
       unknown_loops: loops whose trips the text does not tell; they count once.
     """
 
     computations: dict[str, Computation]
+    entry: str
     times: dict[str, int]
     counted: dict[str, int]
     unknown_loops: int
@@ -152,7 +154,7 @@ def read(text: str) -> Program:
         raise ValueError("the text has no entry computation")
     walk = _Walk(computations)
     walk.run(entry, 1, 1)
-    return Program(computations, walk.times, walk.counted, len(walk.unknown))
+    return Program(computations, entry, walk.times, walk.counted, len(walk.unknown))
 
 
 def _instruction(line: str) -> Instruction | None:
@@ -206,7 +208,7 @@ class _Walk:
         for instruction in self._computations[name].instructions.values():
             if instruction.opcode == "while":
                 trips = self._trips(instruction)
-                self.run(_loop_part(instruction, "body"), times * trips, counted)
+                self.run(loop_part(instruction, "body"), times * trips, counted)
             for called in (*instruction.called, *instruction.branches):
                 self.run(called, times, counted)
 
@@ -214,7 +216,7 @@ class _Walk:
         """Returns the trips of a loop that counts from 0, as those of `scan` do."""
         if known := _TRIPS.search(loop.attributes):
             return int(known[1])
-        condition = self._computations[_loop_part(loop, "condition")]
+        condition = self._computations[loop_part(loop, "condition")]
         compared = condition.root
         limits = [
             int(x.text)
@@ -235,7 +237,7 @@ class _Walk:
         """
         read = [x for x in condition.instructions.values() if x.opcode == _ELEMENT]
         place = re.search(r"index=(\d+)", read[0].attributes) if read else None
-        body = self._computations[_loop_part(loop, "body")]
+        body = self._computations[loop_part(loop, "body")]
         if place is None or int(place[1]) >= len(body.root.operands):
             return 1
         counted = body.instructions[body.root.operands[int(place[1])]]
@@ -250,7 +252,8 @@ class _Walk:
         return compared
 
 
-def _loop_part(loop: Instruction, part: str) -> str:
+def loop_part(loop: Instruction, part: str) -> str:
+    """Returns the name of the computation that is the body, or the condition."""
     found = re.search(rf"\b{part}=%?([\w.\-]+)", loop.attributes)
     assert found is not None, loop.attributes
     return found[1]

@@ -76,7 +76,7 @@ def test_gradients_are_summed_over_the_devices():
     assert sum(x.bytes for x in sums) == pytest.approx(whole, rel=0.001)
 
 
-def test_fsdp_gathers_parameters_once_and_moves_no_activations():
+def test_fsdp_gathers_parameters_once_a_pass_and_moves_no_activations():
     settings = small_programs.settings(
         mesh__data=1, mesh__fsdp=8, run__batch_size=64, model__num_hidden_layers=3
     )
@@ -84,7 +84,9 @@ def test_fsdp_gathers_parameters_once_and_moves_no_activations():
     talk = program.compile_step(layout, 24).talk
     assert {x.kind for x in talk} == {"all-reduce", "all-gather"}
     gathered = sum(x.bytes for x in talk if x.kind == "all-gather")
-    assert 0.9 < gathered / (4 * layout.num_params) < 1.2
+    # The kernels in the loop are needed again on the way back, and not kept.
+    again = 3 * (4 * 32 * 32 + 2 * 32 * 64)
+    assert 0.9 < gathered / (4 * (layout.num_params + again)) < 1.2
 
 
 def test_shapes_are_those_of_real_batches(tmp_path):
