@@ -100,7 +100,8 @@ def slurm(tmp_path):
     def run(*arguments, **more):
         given = variables | more
         done = fake.run(SCRIPTS / "slurm.sbatch", *arguments, seconds=SECONDS, **given)
-        return done.returncode, fake.calls("scontrol"), many_processes.errors_of(said)
+        texts = [path.read_text() for path in sorted(said.glob("*.err"))]
+        return done.returncode, fake.calls("scontrol"), "\n".join(texts)
 
     return run
 
