@@ -4,6 +4,9 @@ import errno
 import functools
 import json
 import os
+import signal
+import subprocess
+import sys
 
 import mixed_corpus
 import pytest
@@ -194,3 +197,39 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing(
     with pytest.raises(errors.StorageError, match="No space left on device"):
         build(tmp_path / "s", several, tokenizer, runner=scrambled_runner.Runner())
     assert left(tmp_path) == ["text", "v"]
+
+
+BUILD = """
+import functools, sys
+from pathlib import Path
+import scrambled_runner
+from bert_jax.data import distributed_engine, manifest, sources, store_build
+from bert_jax.text import tokenizer
+place, runner = Path(sys.argv[1]), scrambled_runner.Runner()
+store_build.build(
+    place / "s",
+    sources=sources.parse_sources(str(place / "text" / "text")),
+    tokenizer=tokenizer.load(place / "v"),
+    options=manifest.Options(0.2, True, "none", "none"),
+    engine=functools.partial(distributed_engine.fill, runner=runner),
+    shard_tokens=900,
+)
+"""
+
+
+@pytest.mark.parametrize("point", ["tokenised", "planned", "written"])
+def test_a_build_killed_between_its_passes_leaves_no_store(tmp_path, tokenizer, point):
+    mixed_corpus.write(tmp_path / "text")
+    environment = os.environ | {
+        "BERT_JAX_FAULTS": f"beam/{point}:SIGKILL",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    program = [sys.executable, "-c", BUILD, str(tmp_path)]
+    assert subprocess.run(program, env=environment).returncode == -signal.SIGKILL
+    assert left(tmp_path) == [".s.building", "text", "v"]
+    assert not (tmp_path / ".s.building" / manifest.NAME).exists()
+    several = sources.parse_sources(f"{tmp_path}/text/text")
+    expected = build(tmp_path / "local", several, tokenizer)
+    runner = scrambled_runner.Runner()
+    assert build(tmp_path / "s", several, tokenizer, runner=runner) == expected
+    assert left(tmp_path) == ["local", "s", "text", "v"]
