@@ -142,8 +142,8 @@ def _parse(data: Any, path: Path) -> Manifest:
     try:
         return Manifest(
             format_version=version,
-            tokenizer=_typed(str, data["tokenizer"]),
-            vocab_size=_typed(int, data["vocab_size"]),
+            tokenizer=_typed("tokenizer", str, data["tokenizer"]),
+            vocab_size=_typed("vocab_size", int, data["vocab_size"]),
             options=_made(Options, data["options"]),
             sources=tuple(_source(entry) for entry in data["sources"]),
             dropped=_made(Dropped, data["dropped"]),
@@ -165,7 +165,7 @@ def _shard(entry: dict[str, Any]) -> ShardEntry:
     """Turns the JSON value of one shard into its type; its file is in the folder."""
     made = _made(ShardEntry, entry)
     if not _SHARD.fullmatch(made.name) or made.split not in SPLITS:
-        raise ValueError(f"a shard is called {made.name[:80]!r}")
+        raise ValueError(f"no shard has the name {made.name[:80]!r} in {made.split!r}")
     return made
 
 
@@ -174,15 +174,15 @@ def _made(kind: Any, values: dict[str, Any]) -> Any:
     made = kind(**values)
     for field in dataclasses.fields(kind):
         if field.name != "files":
-            _typed(field.type, getattr(made, field.name))
+            _typed(field.name, field.type, getattr(made, field.name))
     return made
 
 
-def _typed(kind: Any, value: Any) -> Any:
+def _typed(name: str, kind: Any, value: Any) -> Any:
     """Returns a value of a type; a number is a count, or finite and positive."""
     is_whole = kind is float and type(value) is int
     if type(value) is not kind and not is_whole:
-        raise TypeError(f"{str(value)[:80]!r} is no {kind.__name__}")
+        raise TypeError(f"{name} is {repr(value)[:80]}")
     if kind in (int, float) and not 0 <= value < 2**63:
-        raise ValueError(f"{value} is no count")
+        raise ValueError(f"{name} is {value}")
     return value
