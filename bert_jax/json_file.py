@@ -91,7 +91,7 @@ def loads(text: str | bytes, hook: _Hook | None = None) -> Any:
     except RecursionError:
         raise _too_deep() from None
     level = _containers([tree])
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_DEPTH + 1):
         if not level:
             return tree
         level = [x for node in level for x in _containers(_children(node))]

@@ -7,6 +7,7 @@ is what is compared. Nothing is looked for outside the folder.
 import contextlib
 import dataclasses
 import inspect
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,12 @@ _RENAMED = {
     "prediction_logits": "mlm_logits",
     "logits": "logits",
 }
+_PROGRAMS = (
+    "auto_map",
+    "attn_implementation",
+    "_attn_implementation",
+    "custom_pipelines",
+)
 # Classes that call `logits` what has a name of its own here.
 _LOGITS = {
     "ForMaskedLM": "mlm_logits",
@@ -91,11 +98,13 @@ def _load(
     """Returns the model in float32, and which tensors were missing or left over."""
     tree = json_file.read_object(huggingface.config_file(folder))
     classes = tree["architectures"] if "architectures" in tree else None
-    name = classes[0] if classes else ""
-    if not hasattr(transformers, name):
+    name = classes[0] if isinstance(classes, list) and classes else ""
+    if not _is_of_model(name, given) or not hasattr(transformers, name):
         name = _class_for(given)
     of_class = getattr(transformers, name)
-    in_float32 = tree | {"dtype": "float32", "torch_dtype": "float32"}
+    # What names a program of elsewhere is left out.
+    kept = {key: x for key, x in tree.items() if key not in _PROGRAMS}
+    in_float32 = kept | {"dtype": "float32", "torch_dtype": "float32"}
     model, info = of_class.from_pretrained(
         str(folder),
         config=of_class.config_class.from_dict(in_float32),
@@ -103,6 +112,12 @@ def _load(
         output_loading_info=True,
     )
     return model.eval(), info
+
+
+def _is_of_model(name: Any, given: weights.Weights) -> bool:
+    """Says whether a name is that of a class of this model type, and nothing else."""
+    prefix = names.CLASS_PREFIX[given.config.model_type]
+    return isinstance(name, str) and re.fullmatch(rf"{prefix}\w*", name) is not None
 
 
 def _class_for(given: weights.Weights) -> str:

@@ -104,7 +104,7 @@ class BertConfig:
                 "the only known value is 'bidi'"
             )
         for name, lowest in _COUNTS.items():
-            _check(name, getattr(self, name), int, lowest, 2**31)
+            _check(name, getattr(self, name), int, lowest, 2**31 - 1)
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             _check(name, getattr(self, name), float, 0.0, 0.999)
         _check("initializer_range", self.initializer_range, float, 1e-6, 10.0)

@@ -1,0 +1,189 @@
+"""What files of elsewhere may not do: be too long, too deep, or lead elsewhere."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import tarfile
+
+import pyarrow as pa
+import pytest
+
+from bert_jax import bounded_file, errors, json_file
+from bert_jax.data import c3_file, lines, packages, shards, sources, store
+from bert_jax.data import sentences as sentence_rules
+from bert_jax.exchange import task_folders
+from bert_jax.formats import safetensors_file, sentence_encoder, torch_file
+from bert_jax.model import config
+from bert_jax.planning import comparison, topology
+from bert_jax.training import checkpoint, writer
+
+
+def named(path):
+    return sources.NamedPath(path.name, path)
+
+
+def refused(call, *words, kind=errors.InputError):
+    with pytest.raises(kind) as caught:
+        call()
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_file_is_regular_and_not_too_long(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    assert bounded_file.read(tmp_path / "a", 5) == b"12345"
+    refused(lambda: bounded_file.read(tmp_path / "a", 4), "is longer than")
+    os.mkfifo(tmp_path / "pipe")
+    refused(lambda: bounded_file.read(tmp_path / "pipe", 5), "no regular file")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    refused(lambda: bounded_file.read(tmp_path / "zero", 5), "no regular file")
+    refused(lambda: bounded_file.read(tmp_path / "a\0b", 5), "null byte")
+
+
+def test_json_is_not_deep():
+    assert json_file.loads("[" * 100 + "]" * 100)
+    for text in ("[" * 102 + "]" * 102, '{"a":' * 900 + "1" + "}" * 900, "[" * 99999):
+        with pytest.raises(ValueError, match="nested more than 100 deep"):
+            json_file.loads(text)
+
+
+def test_text_that_unpacks_to_more_than_text_does(tmp_path):
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(b"a b\n" * (25 << 20), 9))
+
+    def read():
+        return sum(1 for _ in lines.lines(named(path), lines.Tally()))
+
+    refused(read, "unpacks to more than 200 times")
+
+
+def test_text_that_is_packed_otherwise(tmp_path):
+    path = tmp_path / "a.txt"
+    for head, name in ((b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")):
+        path.write_bytes(head + bytes(9))
+        refused(
+            lambda: list(lines.lines(named(path), lines.Tally())), f"packed by {name}"
+        )
+
+
+def test_a_document_that_memory_should_not_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "MAX_DOCUMENT", 1 << 20)
+    path = tmp_path / "a.json"
+    path.write_bytes(b"[" + b" " * (1 << 20) + b"]")
+    refused(lambda: c3_file.documents(named(path)), "is longer than 1 MiB")
+
+
+def test_a_header_is_short(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes((1 << 25).to_bytes(8, "little") + b" " * (1 << 25))
+    refused(lambda: safetensors_file.read(path), "can have 16,777,216")
+
+
+def test_a_tar_does_not_reach_torch(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch, "load", None)
+    path = tmp_path / "pytorch_model.bin"
+    with tarfile.open(path, "w") as made:
+        made.addfile(tarfile.TarInfo("storages"), io.BytesIO())
+    refused(lambda: torch_file.read(path), "it is a tar archive")
+
+
+@pytest.fixture
+def small_store(tmp_path):
+    shards.write_ids(tmp_path / "s", [[[5, 6], [7]], [[8] * 9]], vocab_size=9)
+    return tmp_path / "s"
+
+
+def change(folder, **changes):
+    """Changes the entry of the shard, and puts its sum and size right."""
+    tree = json.loads((folder / "manifest.json").read_text())
+    content = (folder / "train-00000.arrow").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    tree["shards"][0] |= {"sha256": digest, "bytes": len(content), **changes}
+    (folder / "manifest.json").write_text(json.dumps(tree))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": "../x"}, {"name": "/etc/passwd"}, {"split": "x"}, {"tokens": 1.5}],
+)
+def test_a_manifest_names_files_of_its_folder(small_store, changes):
+    change(small_store, **changes)
+    refused(lambda: store.open_store(small_store), "is damaged")
+
+
+def test_a_shard_whose_offsets_lead_out_of_it(small_store):
+    path = small_store / "train-00000.arrow"
+    content = path.read_bytes()
+    offsets = b"".join(x.to_bytes(4, "little") for x in (0, 2, 3, 12))
+    assert content.count(offsets) == 2
+    path.write_bytes(content.replace(offsets, offsets[:8] + b"\xff\xff\xff\x7f" * 2))
+    change(small_store)
+    refused(lambda: store.open_store(small_store), "damaged", kind=errors.StorageError)
+
+
+def test_a_shard_that_is_compressed(small_store):
+    path = small_store / "train-00000.arrow"
+    batch = pa.ipc.open_file(path).get_batch(0)
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_file(path, batch.schema, options=options) as made:
+        made.write_batch(batch)
+    change(small_store)
+    refused(
+        lambda: store.open_store(small_store), "compressed", kind=errors.StorageError
+    )
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "x" * 5000])
+def test_a_checkpoint_names_files_of_its_folder(tmp_path, name):
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "c" / "4").mkdir(parents=True)
+    digest = hashlib.sha256(b"x").hexdigest()
+    text = json.dumps({"sha256": {name: digest}})
+    (tmp_path / "c" / "4" / "manifest.json").write_text(text)
+    assert checkpoint.damage(tmp_path / "c" / "4")
+
+
+def test_folders_that_are_no_steps(tmp_path):
+    for name in ("4", "²", "٣", "007", "9" * 30):
+        (tmp_path / name).mkdir()
+    assert checkpoint.steps(tmp_path) == [4]
+    (tmp_path / "best" / "²").mkdir(parents=True)
+    assert task_folders.best(tmp_path) is None
+
+
+def test_modules_of_a_sentence_encoder_lie_in_its_folder(tmp_path):
+    for place in ("../x", "/etc", "a\0b"):
+        modules = [{"type": "a.Pooling", "path": place}]
+        (tmp_path / "modules.json").write_text(json.dumps(modules))
+        refused(lambda: sentence_encoder.read(tmp_path), "is no folder of the model's")
+
+
+@pytest.mark.parametrize("line", ['{"step": 1e400}', '{"step": 1, "x": NaN}', "[1]"])
+def test_metrics_that_nobody_wrote(tmp_path, line):
+    (tmp_path / "m").write_text(f"{line}\n")
+    refused(lambda: writer.read(tmp_path / "m"), "m:1 is not a JSON object")
+
+
+def test_a_dump_of_wikipedia_without_a_title(tmp_path):
+    page = "<page><ns>0</ns><revision><text>a</text></revision></page>"
+    (tmp_path / "x.xml").write_text(f"<mediawiki>{page}</mediawiki>")
+    file = named(tmp_path / "x.xml")
+    assert list(packages.wikipedia_articles(file, lines.Tally())) == []
+    (tmp_path / "x.xml").write_text('<?xml version="1.0" encoding="utf-7"?><a/>')
+    refused(lambda: list(packages.wikipedia_articles(file, lines.Tally())), "damaged")
+
+
+def test_numbers_of_thousands_of_digits():
+    refused(lambda: topology.parse(f"a100:{'9' * 5000}"), "unknown topology")
+    refused(lambda: config.BertConfig(pad_token_id=2**31), "2147483647")
+    tree = {"run": {"seed": 1}}
+    refused(lambda: comparison.changed(tree, "cpu", f"run.seed={'(' * 9999}"), "int")
+
+
+def test_brackets_are_looked_for_near_by():
+    inside = "他说（好的。）然后走了。"
+    assert sentence_rules.split_sentences(inside) == [inside]
+    far = "他（" + "好" * 3000 + "。）走了。"
+    assert sentence_rules.split_sentences(far) == [far[:-3], "走了。"]
