@@ -27,13 +27,6 @@ MAX_DOCUMENT = 512 << 20
 # No text is packed as well as this; what is, was made to fill a memory or a disk.
 _MOST_TIMES = 200
 _FREE_BYTES = 64 << 20
-_PACKED = {
-    b"\xfd7zXZ": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK\x03\x04": "zip",
-    b"7z\xbc\xaf": "7z",
-    b"Rar!": "rar",
-}
 _BUFFER_BYTES = 1 << 20
 # What files that are not read begin with; the mark of UTF-16 begins that of UTF-32.
 _OTHER_CODES = {
@@ -43,9 +36,11 @@ _OTHER_CODES = {
     b"\xfe\xff": "UTF-16",
 }
 _OTHER_ARCHIVES = {
-    b"\xfd7zXZ\0": "xz",
+    b"\xfd7zXZ": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK\3\4": "zip",
+    b"PK\x03\x04": "zip",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "rar",
 }
 
 
@@ -126,12 +121,6 @@ def _decompress(file: io.BufferedReader, path: Path, tally: Tally) -> io.Buffere
     elif head[:3] == b"BZh":
         opened = bz2.BZ2File(file)
     else:
-        for mark, name in _PACKED.items():
-            if head.startswith(mark):
-                raise errors.InputError(
-                    f"{path} is packed by {name}, which is not read here: unpack it, "
-                    "or pack it with gzip or bzip2."
-                )
         return file
     return io.BufferedReader(cast(Any, _Unpacked(opened, path, tally, before)))
 

@@ -52,7 +52,7 @@ VOCAB = [
     _vocab(
         "a folder of nothing", lambda path: path.mkdir(), " holds neither vocab.txt"
     ),
-    _vocab("a pipe", fifo, " is no regular file"),
+    _vocab("a pipe", fifo, " cannot be read: it is no regular file"),
     _vocab("gzip", b"\x1f\x8b\x08\0\0\0\0\0", ":1: byte 1 (0x8b) is not UTF-8"),
     *(
         case(
@@ -264,7 +264,7 @@ SENTENCEPIECE = [
         "[MASK] is a piece as any", lambda path: None, ": [MASK] (id", "plain.model"
     ),
     _model("a folder", lambda path: path.mkdir(), " holds neither vocab.txt"),
-    _model("a pipe", fifo, " is no regular file"),
+    _model("a pipe", fifo, " cannot be read: it is no regular file"),
     _model("not there", lambda path: None, " does not exist"),
     case(
         "SentencePiece",
