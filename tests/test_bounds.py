@@ -63,7 +63,8 @@ def test_text_that_is_packed_otherwise(tmp_path):
     for head, name in ((b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")):
         path.write_bytes(head + bytes(9))
         refused(
-            lambda: list(lines.lines(named(path), lines.Tally())), f"compressed with {name}"
+            lambda: list(lines.lines(named(path), lines.Tally())),
+            f"compressed with {name}",
         )
 
 
