@@ -55,7 +55,7 @@ def test_the_warm_up_may_grow():
     [
         ("memory", lambda s: 700 + 0.0011 * s, "memory grows by 1.10 MB per 1,000"),
         ("handles", lambda s: 12 + s // 500, "handles grow from 12 to 13"),
-        ("threads", lambda s: 29 + s // 100, "threads grow from 31 to 35"),
+        ("threads", lambda s: 29 + s // 50, "threads grow from 33 to 41"),
         ("files", lambda s: 25 + s // 500, "files grow from 25 to 26"),
         ("checkpoints", lambda s: 3 + s // 500, "there were 5 checkpoints"),
         ("unfinished", lambda s: s // 250, "there were 4 unfinished"),
@@ -86,10 +86,10 @@ def test_a_process_is_watched_to_its_end(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path)
     samples = list(torture_growth.watch(child.pid, tmp_path, 0.05))
     child.wait()
-    last = samples[-1]
-    assert (last.step, last.checkpoints, last.unfinished) == (20, 1, 2)
-    assert (last.saved, last.logged, last.files) == (1000, 23, 2)
-    assert last.handles == 8 and last.threads == 1 and 2 < last.memory < 100
+    first = samples[0]  # at the last one it may be closing them
+    assert (first.step, first.checkpoints, first.unfinished) == (20, 1, 2)
+    assert (first.saved, first.logged, first.files) == (1000, 23, 2)
+    assert first.handles == 8 and first.threads == 1 and 2 < first.memory < 100
 
 
 def test_a_picture(tmp_path):
