@@ -9,7 +9,7 @@ from bert_jax.data import examples as data_examples
 from bert_jax.data import labelled_rows
 from bert_jax.finetuning import splits
 from bert_jax.settings import finetuning_configuration
-from bert_jax.tasks import regression
+from bert_jax.tasks import id_ranges, regression
 
 
 @pytest.fixture
@@ -167,7 +167,8 @@ class _Rows(regression.Regression):
         return labelled_rows.Table({"segment_ids": ids}, {}, order, notes)
 
 
-def test_rows_and_what_was_cut_are_said(capsys):
+def test_rows_and_what_was_cut_are_said(capsys, monkeypatch):
+    monkeypatch.setattr(id_ranges, "checked", lambda of_task, examples, table: table)
     texts = [data_examples.TextExample("f", "0", text) for text in "aba"]
     made = splits.table("dev", object.__new__(_Rows), texts)
     assert made.groups is not None and made.groups.tolist() == [0, 1, 0]
