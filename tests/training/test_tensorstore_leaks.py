@@ -32,10 +32,9 @@ def test_saves_leave_no_objects_behind(tmp_path):
             return _blocks()
 
         before = save(range(1, 6))
-        # An array, of which there are 40, leaves 10 objects behind if it is not mended.
+        # 753 if it is not mended; what is left fills memories that have an end.
         each = (save(range(6, 16)) - before) / 10
-        print("EACH", each)
-        assert each < 100
+        assert each < 200
 
 
 def test_a_spec_says_what_it_says_unmended():
