@@ -1,4 +1,4 @@
-"""Keeps saves from adding to the memory of a run.
+"""Keeps saves from adding much to the memory of a run.
 
 tensorstore (0.1.76 to 0.1.86, at least) never frees the strings of the JSON that it
 hands to Python. Orbax 0.12 asks for some with every array and with every save: of a
