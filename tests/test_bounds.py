@@ -50,12 +50,18 @@ def test_json_is_not_deep():
 
 def test_text_that_unpacks_to_more_than_text_does(tmp_path):
     path = tmp_path / "bomb.gz"
-    path.write_bytes(gzip.compress(b"a b\n" * (25 << 20), 9))
+    path.write_bytes(gzip.compress(b"a b\n" * (8 << 20), 9))
 
     def read():
         return sum(1 for _ in lines.lines(named(path), lines.Tally()))
 
-    refused(read, "unpacks to more than 200 times")
+    refused(read, "unpacks to more than 100 times")
+
+
+def test_a_file_of_nothing_but_line_ends(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\n" * 1_000_001)
+    refused(lambda: list(lines.lines(named(path), lines.Tally())), "a.txt:1000001:")
 
 
 def test_text_that_is_packed_otherwise(tmp_path):

@@ -25,8 +25,9 @@ MAX_BYTES = 8 << 20
 # A document of JSON is held in memory as a whole, in several forms.
 MAX_DOCUMENT = 512 << 20
 # No text is packed as well as this; what is, was made to fill a memory or a disk.
-_MOST_TIMES = 200
-_FREE_BYTES = 64 << 20
+_MOST_BLANK = 1_000_000  # in a row; reading on would take minutes
+_MOST_TIMES = 100
+_FREE_BYTES = 16 << 20
 _BUFFER_BYTES = 1 << 20
 # What files that are not read begin with; the mark of UTF-16 begins that of UTF-32.
 _OTHER_CODES = {
@@ -230,11 +231,17 @@ def blocks(
 def _raw_lines(file: sources.NamedPath, tally: Tally) -> Iterator[tuple[int, bytes]]:
     """Yields numbered lines as bytes; a line that is too long is an error."""
     with open_bytes(file, tally) as opened:
-        number = 0
+        number = blanks = 0
         while line := opened.readline(MAX_BYTES + 1):
             number += 1
             if len(line) > MAX_BYTES:
                 raise _too_long(file.path, number, "line", 1)
+            blanks = blanks + 1 if line == b"\n" else 0
+            if blanks > _MOST_BLANK:
+                raise errors.InputError(
+                    f"{file.path}:{number}: {_MOST_BLANK:,} lines before this one are "
+                    "empty. Remove them."
+                )
             yield number, line
 
 
