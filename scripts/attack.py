@@ -155,7 +155,7 @@ def _texts(given: argparse.Namespace) -> Iterator[Row]:
         for _, outcome in caged.outcomes(attack, [target]):
             row.add(name, outcome)
         caged.SECONDS = before
-        row.tried = int(number * target.share)
+        row.tried = max(1, int(number * target.share))
         yield row
 
 

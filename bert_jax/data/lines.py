@@ -24,8 +24,8 @@ from bert_jax.data import sources
 MAX_BYTES = 8 << 20
 # A document of JSON is held in memory as a whole, in several forms.
 MAX_DOCUMENT = 512 << 20
+_MOST_BLANK = 1_000_000  # lines in a row; reading on would take minutes
 # No text is packed as well as this; what is, was made to fill a memory or a disk.
-_MOST_BLANK = 1_000_000  # in a row; reading on would take minutes
 _MOST_TIMES = 100
 _FREE_BYTES = 16 << 20
 _BUFFER_BYTES = 1 << 20
