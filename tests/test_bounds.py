@@ -17,7 +17,7 @@ from bert_jax.exchange import task_folders
 from bert_jax.formats import safetensors_file, sentence_encoder, torch_file
 from bert_jax.model import config
 from bert_jax.planning import comparison, topology
-from bert_jax.training import checkpoint, writer
+from bert_jax.training import saved_steps, writer
 
 
 def named(path):
@@ -50,7 +50,7 @@ def test_json_is_not_deep():
 
 def test_text_that_unpacks_to_more_than_text_does(tmp_path):
     path = tmp_path / "bomb.gz"
-    path.write_bytes(gzip.compress(b"a b\n" * (8 << 20), 9))
+    path.write_bytes(gzip.compress((b"a b " * 250 + b"\n") * 32000, 9))
 
     def read():
         return sum(1 for _ in lines.lines(named(path), lines.Tally()))
@@ -149,13 +149,13 @@ def test_a_checkpoint_names_files_of_its_folder(tmp_path, name):
     digest = hashlib.sha256(b"x").hexdigest()
     text = json.dumps({"sha256": {name: digest}})
     (tmp_path / "c" / "4" / "manifest.json").write_text(text)
-    assert checkpoint.damage(tmp_path / "c" / "4")
+    assert saved_steps.damage(tmp_path / "c" / "4")
 
 
 def test_folders_that_are_no_steps(tmp_path):
     for name in ("4", "²", "٣", "007", "9" * 30):
         (tmp_path / name).mkdir()
-    assert checkpoint.steps(tmp_path) == [4]
+    assert saved_steps.steps(tmp_path) == [4]
     (tmp_path / "best" / "²").mkdir(parents=True)
     assert task_folders.best(tmp_path) is None
 

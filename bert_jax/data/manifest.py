@@ -142,9 +142,9 @@ def _parse(data: Any, path: Path) -> Manifest:
     try:
         return Manifest(
             format_version=version,
+            options=_made(Options, data["options"]),
             tokenizer=_typed("tokenizer", str, data["tokenizer"]),
             vocab_size=_typed("vocab_size", int, data["vocab_size"]),
-            options=_made(Options, data["options"]),
             sources=tuple(_source(entry) for entry in data["sources"]),
             dropped=_made(Dropped, data["dropped"]),
             shards=tuple(_shard(entry) for entry in data["shards"]),

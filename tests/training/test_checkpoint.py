@@ -299,7 +299,7 @@ import resource, signal, sys, time
 from pathlib import Path
 import test_checkpoint
 from bert_jax import errors
-from bert_jax.training import checkpoint
+from bert_jax.training import checkpoint, saved_steps
 
 folder = Path(sys.argv[1])
 test_checkpoint.save_numbers(folder, 1)
