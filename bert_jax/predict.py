@@ -24,9 +24,8 @@ object a text.
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import tqdm
 from absl import flags
@@ -58,7 +57,7 @@ def numbered_texts(arguments: list[str], path: str | None) -> Iterator[tuple[str
         yield from _numbered("standard input", _decoded(sys.stdin.buffer))
 
 
-def _decoded(stream: BinaryIO) -> Iterator[tuple[int, str]]:
+def _decoded(stream: Iterable[bytes]) -> Iterator[tuple[int, str]]:
     """Yields the lines of standard input with their numbers."""
     for number, line in enumerate(stream, start=1):
         try:
