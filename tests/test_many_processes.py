@@ -154,6 +154,7 @@ def wait_for(path, words, seconds=120):
         time.sleep(0.1)
 
 
+@slow
 def test_a_process_that_is_lost_ends_the_others_and_the_run_goes_on(place, alone):
     said = place / "lost-said"
     arguments = (f"--config={place / 'tiny.py'}", f"--workdir={place / 'lost'}")
