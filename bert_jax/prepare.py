@@ -60,9 +60,7 @@ def ensure(
         otherwise (the message says which of tokenizer, corpus and options differ).
       StorageError: the disk failed.
     """
-    if not (folder / manifest.NAME).exists():
-        finished_folder.check(folder)  # before hours of work
-    places = check(text, data, folder)
+    places = _check(text, data, folder)
     options = manifest.Options(
         held_out_fraction=data.held_out_fraction,
         drop_duplicates=data.drop_duplicates,
@@ -84,17 +82,19 @@ def ensure(
     )
 
 
-def check(
+def _check(
     text: configuration.TextConfig, data: configuration.DataConfig, folder: Path
 ) -> tuple[sources.Source, ...] | None:
     """Returns the sources of a corpus, None where a store is taken as it is.
 
     Changes nothing. Raises InputError for what can be known before hours of work: a
-    source is not there, or an extra is missing.
+    source is not there, an extra is missing, or the folder cannot be made.
     """
+    there = (folder / manifest.NAME).exists()
+    if not there:
+        finished_folder.check(folder)
     for name in (text.segmenter, text.segmenter_fallback):
         words.check_segmenter(name)
-    there = (folder / manifest.NAME).exists()
     places = sources.parse_sources(_parts(data.corpus)) if data.corpus else None
     if places is None and not there:
         raise errors.InputError(

@@ -1,6 +1,7 @@
-"""The fixture that the tests of rows share."""
+"""The fixtures that the tests of rows and of stores share."""
 
 import pytest
+import small_corpus
 
 from bert_jax.data import shards, store
 
@@ -15,3 +16,9 @@ def write_store(tmp_path):
         return store.open_store(folder)
 
     return written
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    """A tokenizer of single characters, whose vocabulary is in the folder `v`."""
+    return small_corpus.small_tokenizer(tmp_path / "v")

@@ -4,11 +4,29 @@ import bz2
 import gzip
 import json
 import random
+import sys
 
 from bert_jax.data import sources
 
 ENGLISH = "abc bad cab dab fad jab hag big dig fig egg ".split()
 CHINESE = ["北京大学", "新年好", "的人", "好人", "学生", "生的好", "大的北京"]
+
+_BUILD = """
+import functools, sys
+from pathlib import Path
+from bert_jax.data import distributed_engine, manifest, sources, store_build
+from bert_jax.text import tokenizer
+place = Path(sys.argv[1])
+distributed_engine._CHUNK_CHARACTERS = 500
+store_build.build(
+    place / "s",
+    sources=sources.parse_sources(str(place / "text" / "text")),
+    tokenizer=tokenizer.load(place / "v"),
+    options=manifest.Options(0.2, True, "none", "none"),
+    engine=functools.partial(distributed_engine.fill, runner=runner),
+    shard_tokens=900,
+)
+"""
 
 
 def write(folder, seed=5):
@@ -33,6 +51,14 @@ def write(folder, seed=5):
         f"{folder}/text/a.txt",
     ]
     return sources.parse_sources(names)
+
+
+def builder(folder, runner):
+    """Returns a command that builds the store `s` beside the corpus and vocabulary.
+
+    It is a process, to be killed; `runner` is the Python that makes the runner.
+    """
+    return [sys.executable, "-c", f"{runner}\n{_BUILD}", str(folder)]
 
 
 def _document(draw):

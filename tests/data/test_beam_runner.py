@@ -56,11 +56,6 @@ def build(folder, several, tokenizer, *arguments):
     return small_corpus.bytes_of(folder)
 
 
-@pytest.fixture
-def tokenizer(tmp_path):
-    return small_corpus.small_tokenizer(tmp_path / "v")
-
-
 @with_beam
 @beam_warns
 @pytest.mark.slow
@@ -143,26 +138,6 @@ def test_without_beam_the_extra_and_its_environment_are_named(monkeypatch):
     assert "pins on protobuf and pyarrow clash" in message
 
 
-BUILD = """
-import functools, sys
-from pathlib import Path
-from bert_jax.data import beam_runner, distributed_engine
-from bert_jax.data import manifest, sources, store_build
-from bert_jax.text import tokenizer
-place = Path(sys.argv[1])
-distributed_engine._CHUNK_CHARACTERS = 500
-runner = beam_runner.runner(["--runner=DirectRunner", *sys.argv[2:]])
-store_build.build(
-    place / "s",
-    sources=sources.parse_sources(str(place / "text" / "text")),
-    tokenizer=tokenizer.load(place / "v"),
-    options=manifest.Options(0.2, True, "none", "none"),
-    engine=functools.partial(distributed_engine.fill, runner=runner),
-    shard_tokens=900,
-)
-"""
-
-
 @with_beam
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), TWO])
@@ -172,7 +147,9 @@ def test_a_killed_build_leaves_no_store_and_the_next_one_is_whole(
 ):
     mixed_corpus.write(tmp_path / "text")
     several = sources.parse_sources(f"{tmp_path}/text/text")
-    program = [sys.executable, "-c", BUILD, str(tmp_path), *workers]
+    runner = f"""from bert_jax.data import beam_runner
+runner = beam_runner.runner({[DIRECT, *workers]})"""
+    program = mixed_corpus.builder(tmp_path, runner)
     process = subprocess.Popen(program, stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob(f".s.building/scratch-*/{seen}")):
         assert process.poll() is None

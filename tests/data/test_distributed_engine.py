@@ -25,11 +25,6 @@ SPLIT = manifest.Options(0.2, True, "none", "none")
 
 
 @pytest.fixture
-def tokenizer(tmp_path):
-    return small_corpus.small_tokenizer(tmp_path / "v")
-
-
-@pytest.fixture
 def tiny_chunks(monkeypatch):
     monkeypatch.setattr(distributed_engine, "_CHUNK_CHARACTERS", 500)
 
@@ -199,24 +194,6 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing(
     assert left(tmp_path) == ["text", "v"]
 
 
-BUILD = """
-import functools, sys
-from pathlib import Path
-import scrambled_runner
-from bert_jax.data import distributed_engine, manifest, sources, store_build
-from bert_jax.text import tokenizer
-place, runner = Path(sys.argv[1]), scrambled_runner.Runner()
-store_build.build(
-    place / "s",
-    sources=sources.parse_sources(str(place / "text" / "text")),
-    tokenizer=tokenizer.load(place / "v"),
-    options=manifest.Options(0.2, True, "none", "none"),
-    engine=functools.partial(distributed_engine.fill, runner=runner),
-    shard_tokens=900,
-)
-"""
-
-
 @pytest.mark.parametrize("point", ["tokenised", "planned", "written"])
 def test_a_build_killed_between_its_passes_leaves_no_store(tmp_path, tokenizer, point):
     mixed_corpus.write(tmp_path / "text")
@@ -224,7 +201,8 @@ def test_a_build_killed_between_its_passes_leaves_no_store(tmp_path, tokenizer, 
         "BERT_JAX_FAULTS": f"beam/{point}:SIGKILL",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
-    program = [sys.executable, "-c", BUILD, str(tmp_path)]
+    runner = "import scrambled_runner; runner = scrambled_runner.Runner()"
+    program = mixed_corpus.builder(tmp_path, runner)
     assert subprocess.run(program, env=environment).returncode == -signal.SIGKILL
     assert left(tmp_path) == [".s.building", "text", "v"]
     assert not (tmp_path / ".s.building" / manifest.NAME).exists()

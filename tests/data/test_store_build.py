@@ -29,11 +29,6 @@ from bert_jax.data import (
 SPLIT = manifest.Options(0.2, True, "none", "none")
 
 
-@pytest.fixture
-def tokenizer(tmp_path):
-    return small_corpus.small_tokenizer(tmp_path / "v")
-
-
 def build(folder, where, tokenizer, options=NONE, workers=1, **more):
     several = sources.parse_sources(where) if isinstance(where, str) else where
     return store_build.build(
