@@ -156,6 +156,17 @@ def define_config() -> None:
     show_in_help("config")
 
 
+def define_workdir() -> None:
+    """Defines `--workdir` of a command that trains."""
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder of the run, made if it is not there; or a URL as gs://bucket/runs/zh "
+        "or s3://..., of which each process keeps a working copy in $TMPDIR.",
+    )
+    show_in_help("workdir")
+
+
 def define_processes() -> None:
     """Defines the flags of a command that several processes may run together."""
     default = processes.Flags()

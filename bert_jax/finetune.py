@@ -36,6 +36,7 @@ from bert_jax.training import (
     saved_steps,
     signals,
     state,
+    working_copy,
     writer,
 )
 from bert_jax.training import standing as standings
@@ -69,7 +70,7 @@ class Finetuned:
 
     Attributes:
       metrics: of the best model, as `dev/accuracy` and `test/accuracy`.
-      folder: of the best model.
+      folder: of the best model; for a URL, in its working copy on this machine.
     """
 
     metrics: dict[str, float]
@@ -85,7 +86,8 @@ def train(
 
     Args:
       config: a ConfigDict or a plain tree, as `finetuning_configuration.default` makes.
-      workdir: folder of the run, made if it is not there.
+      workdir: folder of the run, made if it is not there; or a URL, as
+        gs://bucket/runs/sst2, of which a working copy is kept in $TMPDIR.
       allow_changed_config: resume even if the config changes the result.
 
     Raises:
@@ -93,24 +95,28 @@ def train(
     """
     settings = finetuning_configuration.parse(config)
     with signals.stopping():
-        return _run(settings, workdirs.here(workdir), allow_changed_config)
+        copy = working_copy.WorkingCopy(workdir)
+        return _run(settings, copy, allow_changed_config)
 
 
 def _run(
     settings: finetuning_configuration.FinetuningConfig,
-    workdir: Path,
+    copy: working_copy.WorkingCopy,
     allow_changed_config: bool,
 ) -> Finetuned:
     """Does what `train` does, for settings that are parsed."""
     tree = finetuning_configuration.to_dict(settings)
     processes.agree(json.dumps(tree), "the config")
-    run = assembly.assemble(settings, workdir)
-    with workdirs.held(workdir):
+    workdir = copy.folder
+    with workdirs.held(workdir), copy.fetched():
+        run = assembly.assemble(settings, workdir)
         _record(run, workdir, allow_changed_config)
         if not settings.sweep.is_on:
-            _train(run, workdir)
+            _train(run, copy)
+            copy.share()
             return _finish(run, workdir)
-        made = sweeps.train(run, workdir)
+        made = sweeps.train(run, copy)
+        copy.share()
         return _finish_sweep(made, workdir)
 
 
@@ -131,16 +137,16 @@ def _record(run: assembly.FinetuningRun, workdir: Path, allow_changed: bool) -> 
     )
 
 
-def _train(run: assembly.FinetuningRun, workdir: Path) -> None:
+def _train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> None:
     """Runs the loop from where the run stands to its end."""
-    settings, data = run.settings, run.settings.data
+    settings, data, workdir = run.settings, run.settings.data, copy.folder
     rows = run.rows(settings.run.seed, data.folds, data.fold)
     steps = run.num_train_steps(rows)
     transformation, schedule = run.optimizer(steps)
     shapes = state.abstract(run.init, transformation, run.mesh)
     commands.say(_plan(run, rows, steps))
     with checkpoint.Checkpoints(
-        workdir / workdirs.CHECKPOINTS, keep=settings.run.keep_checkpoints
+        workdir / workdirs.CHECKPOINTS, keep=settings.run.keep_checkpoints, copy=copy
     ) as checkpoints:
         begin, standing, best = _start(run, checkpoints, shapes, transformation)
         start_step = int(begin.step)
@@ -171,6 +177,12 @@ def _train(run: assembly.FinetuningRun, workdir: Path) -> None:
             ) as examples,
         ):
             keeper = _Keeper(run, dev, workdir, log, best)
+
+            def save(step: int, now: state.TrainState, at: standings.Standing) -> None:
+                copy.push()  # the lines of a step are there before it is
+                meta = {"standing": at.to_json(), "best": keeper.record}
+                checkpoints.save(step, now, meta)
+
             loop.run(
                 train_step,
                 begin,
@@ -179,11 +191,7 @@ def _train(run: assembly.FinetuningRun, workdir: Path) -> None:
                 limits=settings.run.limits(steps, save_every_steps),
                 log=log.write,
                 tell=log.tell,
-                save=lambda step, now, standing: checkpoints.save(
-                    step,
-                    now,
-                    {"standing": standing.to_json(), "best": keeper.record},
-                ),
+                save=save,
                 check_saves=checkpoints.check,
                 callbacks=[loop.Callback(eval_every_steps, keeper)],
                 speed=run.speed(rows),
@@ -285,7 +293,6 @@ def _plan(
 
 def _finish(run: assembly.FinetuningRun, workdir: Path) -> Finetuned:
     """Scores the best model, writes what it predicts, and returns the metrics."""
-    processes.wait_for_all()  # the first one writes it
     folder = task_folders.best(workdir)
     if folder is None:
         raise errors.CheckpointError(
@@ -312,7 +319,12 @@ def _finish(run: assembly.FinetuningRun, workdir: Path) -> Finetuned:
                 _write_predictions(workdir, split.name, predictions)
                 print(f"\n{split.name}:\n{score_report.text(scores)}")
     compared = baselines.compare(
-        run, metrics, workdir, lambda alone, place: _run(alone, place, False).metrics
+        run,
+        metrics,
+        workdir,
+        lambda alone, place: (
+            _run(alone, working_copy.WorkingCopy(place), False).metrics
+        ),
     )
     if compared and processes.is_first():
         print(f"\n{compared}")
@@ -349,15 +361,16 @@ def main(argv: list[str]) -> None:
     made = train(config, workdir, allow_changed_config=flags.FLAGS.allow_changed_config)
     if processes.is_first():
         print(f"\nbest model   {made.folder}")
-        print(f"scores       {Path(workdir) / 'eval'}")
-        print(f"predictions  {Path(workdir) / 'predictions'}")
-        print(f"next         python -m bert_jax.predict --model={workdir} 'a text'")
+        place = made.folder.parents[1]  # of a URL, the working copy
+        print(f"scores       {place / 'eval'}")
+        print(f"predictions  {place / 'predictions'}")
+        print(f"next         python -m bert_jax.predict --model={place} 'a text'")
 
 
 if __name__ == "__main__":
     commands.define_config()
     commands.define_processes()
-    flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there.")
+    commands.define_workdir()
     flags.DEFINE_bool(
         "allow_changed_config",
         False,

@@ -258,12 +258,7 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     commands.define_config()
     commands.define_processes()
-    flags.DEFINE_string(
-        "workdir",
-        None,
-        "Folder of the run, made if it is not there; or a URL as gs://bucket/runs/zh "
-        "or s3://..., of which each process keeps a working copy in $TMPDIR.",
-    )
+    commands.define_workdir()
     flags.DEFINE_bool(
         "allow_changed_config",
         False,

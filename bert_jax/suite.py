@@ -49,7 +49,7 @@ def run(config: Any, workdir: str | Path) -> dict[str, suite_table.Result]:
       InputError: data of a task is missing or broken; nothing has been trained then.
       CheckpointError, NotFiniteError, StorageError, Stopped: as `finetune.train`.
     """
-    plan, workdir = suite_configuration.parse(config), workdirs.here(workdir)
+    plan, workdir = suite_configuration.parse(config), _folder(workdir)
     workdirs.prepare(workdir)
     results = _finished(plan, workdir)
     pending = [task for task in plan.tasks if task.name not in results]
@@ -65,6 +65,16 @@ def run(config: Any, workdir: str | Path) -> dict[str, suite_table.Result]:
     if processes.is_first():
         suite_table.write(workdir, plan.suite, results)
     return results
+
+
+def _folder(workdir: str | Path) -> Path:
+    """Returns the folder of a suite; raises InputError for a URL."""
+    if "://" in str(workdir):
+        raise errors.InputError(
+            f"--workdir is {workdir}: a suite writes into a folder alone, unlike "
+            "pretrain and finetune. Name one, and copy it when all is finished"
+        )
+    return Path(workdir)
 
 
 def _finished(

@@ -62,19 +62,6 @@ FREE_KEYS = (
 )
 
 
-def here(workdir: str | Path) -> Path:
-    """Returns the folder of a run that cannot work in an object store.
-
-    Raises InputError for a URL.
-    """
-    if "://" in str(workdir):
-        raise errors.InputError(
-            f"--workdir is {workdir}: pretraining alone writes into an object store. "
-            "Name a folder, and copy it when the run is finished"
-        )
-    return Path(workdir)
-
-
 def prepare(workdir: Path) -> None:
     """Makes the workdir, and keeps compiled programs in it unless told otherwise."""
     try:

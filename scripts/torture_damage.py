@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def trials(bench: Bench) -> Iterator[Trial]:
         yield Trial("damage to a store", name, problem)
     for name, harm in bench.some(HARMS.items()):
         yield Trial("damage, and the run goes on", name, _goes_on(bench, harm))
+    if bench.level:
+        what, name = "damage, and the run goes on", "killed when it is deleted"
+        yield Trial(what, name, _killed_over_it(bench))
 
 
 def _harmed(
@@ -126,13 +130,29 @@ def _reads_store(folder: Path) -> Callable[[], str]:
     return read
 
 
-def _goes_on(bench: Bench, harm: Callable[[Path], None]) -> str:
-    """Harms the newest checkpoint of a run that was stopped; it goes on without."""
+def _stopped_and_harmed(bench: Bench, harm: Callable[[Path], None]) -> Path:
+    """Returns the workdir of a run that was stopped at step 11, which is damaged."""
     workdir = bench.workdir("harmed")
     bench.train(workdir, faults="loop/step=11:SIGTERM").wait()
     step = workdir / "checkpoints" / "11"
     files = sorted((path for path in step.rglob("*") if path.is_file()), key=str)
     harm(max(files, key=lambda path: path.stat().st_size))
+    return workdir
+
+
+def _killed_over_it(bench: Bench) -> str:
+    """Kills a run when it has deleted the damaged step, before it saves another."""
+    workdir = _stopped_and_harmed(bench, _zero)
+    point = "checkpoint/stale=10:SIGKILL"
+    child = bench.train(workdir, faults=point, run__save_every_steps=2)
+    if (code := child.wait()) != -signal.SIGKILL:
+        return f"was not killed: exit code {code}, {last_line(child.said)}"
+    return bench.goes_on(workdir)
+
+
+def _goes_on(bench: Bench, harm: Callable[[Path], None]) -> str:
+    """Harms the newest checkpoint of a run that was stopped; it goes on without."""
+    workdir = _stopped_and_harmed(bench, harm)
     child = bench.train(workdir, faults="loop/step=13:SIGTERM")
     code, said = child.wait(), child.said.read_text()
     if code != 75 or "is damaged" not in said or "resuming after step 8" not in said:

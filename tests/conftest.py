@@ -1,11 +1,22 @@
 """Strict settings for every test, and the fixtures that several files share."""
 
+import importlib.metadata
 import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Most of the time would go into machine code that runs once: a quarter of it is enough
+# to make slower code of the same programs. Other versions may not know the flags, and
+# XLA ends a process that is given one of those.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    hurry = (
+        "--xla_backend_optimization_level=0 "
+        "--xla_llvm_disable_expensive_passes=true "
+        "--xla_cpu_use_fusion_emitters=false"
+    )
+    os.environ.setdefault("XLA_FLAGS", hurry)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -267,10 +267,10 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_state(
     assert max(_losses(tmp_path)) == 4
 
 
-def test_losses_are_those_of_one_device_on_any_mesh(corpus, tmp_path):
-    """Five steps with dropout on; the batch of 8 is cut over 8 devices."""
+def test_losses_are_those_of_one_device_on_a_mesh_of_every_axis(corpus, tmp_path):
+    """Five steps with dropout on; rows, parameters and heads are cut over 8 devices."""
     losses = {}
-    for data, fsdp, tensor in ((1, 1, 1), (8, 1, 1), (2, 2, 2)):
+    for data, fsdp, tensor in ((1, 1, 1), (2, 2, 2)):
         mesh = {"mesh__data": data, "mesh__fsdp": fsdp, "mesh__tensor": tensor}
         config = tiny_run.config(corpus, run__num_train_steps=5, **mesh)
         config.data.store = str(tmp_path / "store")
@@ -278,7 +278,6 @@ def test_losses_are_those_of_one_device_on_any_mesh(corpus, tmp_path):
         pretrain.train(config, workdir)
         losses[data, fsdp, tensor] = list(_losses(workdir).values())
     assert len(losses[1, 1, 1]) == 5
-    np.testing.assert_allclose(losses[8, 1, 1], losses[1, 1, 1], atol=1e-5)
     np.testing.assert_allclose(losses[2, 2, 2], losses[1, 1, 1], atol=1e-5)
 
 

@@ -11,8 +11,10 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+import tiny_tasks
 
 from bert_jax import errors, faults, finetune, pretrain, suite
+from bert_jax.exchange import task_folders
 from bert_jax.training import saved_steps, working_copy
 
 
@@ -32,10 +34,14 @@ def config(place, **changes):
 
 def trace(folder):
     """Returns what each step was: its examples, and its metrics but for the speed."""
+    return steps_of(folder), (folder / "examples-0.jsonl").read_text()
+
+
+def steps_of(folder):
+    """Returns the lines of metrics.jsonl, but for the speed."""
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    clock = ("tokens_per_second", "input_wait", "save_wait")
-    kept = [{k: v for k, v in x.items() if not k.endswith(clock)} for x in lines]
-    return kept, (folder / "examples-0.jsonl").read_text()
+    clock = ("tokens_per_second", "mfu", "input_wait", "save_wait")
+    return [{k: v for k, v in x.items() if not k.endswith(clock)} for x in lines]
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +95,62 @@ def test_a_checkpoint_that_cannot_be_uploaded_ends_the_run(place, monkeypatch):
     assert "checkpoints/4/manifest.json" not in there
 
 
-@pytest.mark.parametrize("run", [finetune.train, suite.run])
-def test_other_commands_want_a_folder(run, monkeypatch):
-    parsed = "bert_jax.settings.finetuning_configuration.parse"
-    monkeypatch.setattr(parsed, lambda config: config)
-    monkeypatch.setattr(
-        "bert_jax.suites.suite_configuration.parse", lambda config: config
+@pytest.fixture(scope="module")
+def classes(place):
+    """Labelled files, and a run of a folder that learned them."""
+    tiny_tasks.write_vocab(place)
+    tiny_tasks.write_classes(place / "train.tsv", 64, seed=0)
+    tiny_tasks.write_classes(place / "dev.tsv", 30, seed=1)
+    return finetune.train(tiny_tasks.config(place), place / "classes")
+
+
+def test_stopped_fine_tuning_goes_on_on_another_machine(place, classes, monkeypatch):
+    monkeypatch.setattr(working_copy.tempfile, "gettempdir", lambda: str(place))
+    url = f"memory://{place.name}/runs/classes"
+    system, root = fsspec.core.url_to_fs(url)
+    faults.arm("loop/step=25:SIGTERM")
+    try:
+        with pytest.raises(errors.Stopped):
+            finetune.train(tiny_tasks.config(place), url)
+    finally:
+        faults.arm("")
+    folder = working_copy.WorkingCopy(url).folder
+    stopped_at = task_folders.best(folder).name
+    before = {path.name for path in (folder / "best" / stopped_at).iterdir()}
+    shutil.rmtree(folder)
+
+    resumed = finetune.train(tiny_tasks.config(place), url)
+
+    workdir = place / "classes"
+    assert resumed.metrics == classes.metrics
+    assert steps_of(folder) == steps_of(workdir)
+    kept = task_folders.read(resumed.folder).params
+    jax.tree.map(
+        np.testing.assert_array_equal, kept, task_folders.read(classes.folder).params
     )
-    with pytest.raises(errors.InputError, match="pretraining alone writes into an obj"):
-        run({}, "gs://bucket/run")
+    there = {path[len(root) + 1 :] for path in system.find(root)}
+    best = {name for name in there if name.startswith("best/")}
+    assert best == {f"best/{classes.folder.name}/{name}" for name in before}
+    for name in ("eval/dev.json", "predictions/dev.jsonl", "metrics.jsonl"):
+        assert system.cat_file(f"{root}/{name}") == (folder / name).read_bytes()
+    lines = (workdir / "predictions" / "dev.jsonl").read_bytes()
+    assert system.cat_file(f"{root}/predictions/dev.jsonl") == lines
+
+
+def test_a_sweep_is_the_same_from_its_store(place, classes, monkeypatch):
+    monkeypatch.setattr(working_copy.tempfile, "gettempdir", lambda: str(place))
+    url = f"memory://{place.name}/runs/sweep"
+    config = tiny_tasks.config(place, sweep__seeds=2, run__num_train_steps=20)
+    made = finetune.train(config, url)
+    folder = working_copy.WorkingCopy(url).folder
+    report = (folder / "sweep.json").read_bytes()
+    shutil.rmtree(folder)
+    assert finetune.train(config, url).metrics == made.metrics
+    assert (folder / "sweep.json").read_bytes() == report
+
+
+def test_a_suite_wants_a_folder(monkeypatch):
+    parsed = "bert_jax.suites.suite_configuration.parse"
+    monkeypatch.setattr(parsed, lambda config: config)
+    with pytest.raises(errors.InputError, match="a suite writes into a folder alone"):
+        suite.run({}, "gs://bucket/run")

@@ -20,7 +20,15 @@ from bert_jax.finetuning import assembly, splits, task_setup
 from bert_jax.formats import whole_file
 from bert_jax.model import attention_plan
 from bert_jax.reporting import text_table
-from bert_jax.training import checkpoint, loop, processes, state, sweep, writer
+from bert_jax.training import (
+    checkpoint,
+    loop,
+    processes,
+    state,
+    sweep,
+    working_copy,
+    writer,
+)
 from bert_jax.training import standing as standings
 
 REPORT = "sweep.json"
@@ -197,9 +205,9 @@ def _deviation(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
-def train(run: assembly.FinetuningRun, workdir: Path) -> Sweep:
+def train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> Sweep:
     """Trains all members side by side, or resumes them."""
-    settings = run.settings
+    settings, workdir = run.settings, copy.folder
     members = members_of(run)
     made = Sweep(run, members, workdir)
     steps = run.num_train_steps(made.rows[0])
@@ -214,7 +222,7 @@ def train(run: assembly.FinetuningRun, workdir: Path) -> Sweep:
     lengths = made.rows[0].encoded_lengths
     commands.say(attention_plan.kernels(bert, execution, lengths, run.mesh))
     with checkpoint.Checkpoints(
-        workdir / "checkpoints", keep=settings.run.keep_checkpoints
+        workdir / "checkpoints", keep=settings.run.keep_checkpoints, copy=copy
     ) as checkpoints:
         resumed = checkpoints.restore_latest(shapes)
         if resumed is None:
@@ -240,6 +248,11 @@ def train(run: assembly.FinetuningRun, workdir: Path) -> Sweep:
                 log.write(step, {f"eval/{name}": x for name, x in metrics.items()})
                 log.draw()
 
+            def save(step: int, now: state.TrainState, at: standings.Standing) -> None:
+                copy.push()
+                meta = {"standing": at.to_json(), "best": made.record}
+                checkpoints.save(step, now, meta)
+
             often = run.interval(settings.run.eval_every_steps, made.rows[0])
             loop.run(
                 step_of_all,
@@ -251,11 +264,7 @@ def train(run: assembly.FinetuningRun, workdir: Path) -> Sweep:
                 ),
                 log=log.write,
                 tell=log.tell,
-                save=lambda step, now, standing: checkpoints.save(
-                    step,
-                    now,
-                    {"standing": standing.to_json(), "best": made.record},
-                ),
+                save=save,
                 check_saves=checkpoints.check,
                 callbacks=[loop.Callback(often, score)],
                 speed=run.speed(made.rows[0], len(members)),

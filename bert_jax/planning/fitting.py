@@ -50,19 +50,24 @@ class Search:
             self._correct(self._phase.compiled, self._phase.by_formula)
 
     def largest_batch(self) -> Found | None:
-        """Returns the most rows a chip that fit, or None if not even one does."""
+        """Returns the most rows a chip that fit, or None if not even one does.
+
+        A program that fits may show, as one that does not, that the formula was wrong:
+        then there is another try.
+        """
         settings = self._layout.settings
         unit = settings.run.accumulation_steps * self._layout.row_parts
-        most = _MOST_ROWS
+        best, least, most = None, 0, _MOST_ROWS
         for _ in range(_TRIES):
             rows = _largest(lambda n: self._estimated(_rows(settings, n * unit)), most)
-            if rows is None:
-                return None
+            if rows is None or rows <= least * 9 // 8:
+                break
             found = self._confirmed(_rows(settings, rows * unit))
             if found is not None:
-                return found
-            most = rows * 15 // 16
-        return None
+                best, least = found, rows
+            else:
+                most = rows * 15 // 16
+        return best
 
     def change(self) -> Found | None:
         """Returns one change of one setting by which the run fits, or None.

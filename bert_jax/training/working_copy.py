@@ -21,7 +21,9 @@ from bert_jax import errors, faults
 from bert_jax.training import processes
 
 MANIFEST = "manifest.json"  # of a store and of a checkpoint
-_HERE_ONLY = ("checkpoints", "compilation_cache", "store")  # or uploaded when finished
+_TASK = "task.json"  # of a best model, which is as good as a manifest
+# Uploaded when finished, or never: caches, and a baseline that is trained anew.
+_HERE_ONLY = ("checkpoints", "compilation_cache", "fresh", "store")
 
 _log = logging.getLogger(__name__)
 
@@ -64,9 +66,16 @@ class WorkingCopy:
             except errors.StorageError as second:  # the first error is the one to raise
                 _log.error("%s", second)
             raise
+        self.share()
+
+    def share(self) -> None:
+        """Uploads, and gives all processes what process 0 alone has saved.
+
+        Raises StorageError.
+        """
         self.push()
         processes.wait_for_all()
-        if not processes.is_first():  # process 0 alone has saved
+        if not processes.is_first():
             self.fetch()
 
     def fetch(self) -> None:
@@ -100,11 +109,12 @@ class WorkingCopy:
         if not self.is_remote:
             return
         now = _stamps(self.folder)
-        for name in sorted(now):
+        for name in sorted(now, key=_last_if_marks):
             if self._known.get(name) != now[name]:
                 self._put(self.folder / name, name)
                 faults.point("workdir/file")
-        for name in sorted(self._known.keys() - now.keys()):
+        gone = self._known.keys() - now.keys()
+        for name in sorted(gone, key=_last_if_marks, reverse=True):
             self._do("delete", name, self._system.rm_file, self._at(name))
         self._known = now
 
@@ -158,7 +168,10 @@ class WorkingCopy:
     def _names(self, parent: str = "") -> list[str]:
         """Returns what is worth fetching: all but parts of unfinished folders."""
         listed = self._listed(parent)
-        whole = {name.rpartition("/")[0] for name in listed if name.endswith(MANIFEST)}
+        marks = [
+            name for name in listed if name.endswith(("/" + MANIFEST, "/" + _TASK))
+        ]
+        whole = {name.rpartition("/")[0] for name in marks}
         return [n for n in listed if _folder_of(n) is None or _folder_of(n) in whole]
 
     def _listed(self, parent: str = "") -> list[str]:
@@ -247,15 +260,20 @@ def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def _folder_of(name: str) -> str | None:
-    """Returns the folder with a manifest to which a file belongs.
+    """Returns the folder to which a file belongs that is there when its manifest is.
 
     >>> _folder_of("checkpoints/12/params/d/0"), _folder_of("metrics.jsonl")
     ('checkpoints/12', None)
     """
     parts = name.split("/")
-    if parts[0] == "checkpoints" and len(parts) > 2:
+    if parts[0] in ("best", "checkpoints") and len(parts) > 2:
         return "/".join(parts[:2])
     return "store" if parts[0] == "store" else None
+
+
+def _last_if_marks(name: str) -> tuple[bool, str]:
+    """Orders files so that what marks a folder as whole comes after the others."""
+    return name.endswith(f"/{_TASK}"), name
 
 
 def _content(path: Path) -> bytes | None:

@@ -70,7 +70,7 @@ def test_each_member_equals_its_own_run(swept, place, tmp_path):
     every, one = _last(place, swept, **SWEEP)
     scores = _scores(swept)
     assert set(scores) == {(s, r, -1) for s in (0, 1) for r in (5e-3, 2e-3)}
-    for number, (seed, rate) in enumerate([(0, 5e-3), (1, 5e-3), (0, 2e-3), (1, 2e-3)]):
+    for number, (seed, rate) in [(0, (0, 5e-3)), (3, (1, 2e-3))]:
         changes = {"run__seed": seed, "optimizer__learning_rate": rate}
         workdir = tmp_path / f"{number}"
         assert _single(place, workdir, **changes) == scores[seed, rate, -1]

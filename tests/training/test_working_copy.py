@@ -3,6 +3,8 @@
 fsspec's file system in memory stands for gs:// and s3://.
 """
 
+import shutil
+
 import fsspec
 import pytest
 
@@ -152,6 +154,26 @@ def test_a_manifest_is_uploaded_last_and_deleted_first(copy, there, monkeypatch)
         "checkpoints/4/zeta",
     ]
     assert there.names() == set()
+
+
+def test_a_best_model_is_there_when_its_task_is(copy, there, monkeypatch):
+    there.write("best/4/model.json")
+    there.write("best/4/task.json")
+    there.write("best/8/model.json", b"of a killed upload")
+    copy.fetch()
+    assert sorted(p.name for p in (copy.folder / "best").iterdir()) == ["4"]
+    calls = recorded(copy, monkeypatch)
+    shutil.rmtree(copy.folder / "best" / "4")
+    write(copy.folder, best__8__vocab="v", best__8__model="m")
+    (copy.folder / "best" / "8" / "task.json").write_text("{}")
+    copy.push()
+    assert calls == [
+        ("put_file", "best/8/model"),
+        ("put_file", "best/8/vocab"),
+        ("put_file", "best/8/task.json"),
+        ("rm_file", "best/4/task.json"),
+        ("rm_file", "best/4/model.json"),
+    ]
 
 
 def test_names_that_begin_alike_are_other_folders(copy, there):
