@@ -282,7 +282,11 @@ def test_losses_are_those_of_one_device_on_a_mesh_of_every_axis(corpus, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("objective", "pack"), [("nsp", True), ("full_sentences", False)]
+    ("objective", "pack"),
+    [
+        ("nsp", True),
+        pytest.param("full_sentences", False, marks=pytest.mark.slow),
+    ],
 )
 def test_accumulated_steps_equal_the_large_batch(corpus, tmp_path, objective, pack):
     losses = []

@@ -137,6 +137,7 @@ def test_stopped_fine_tuning_goes_on_on_another_machine(place, classes, monkeypa
     assert system.cat_file(f"{root}/predictions/dev.jsonl") == lines
 
 
+@pytest.mark.slow
 def test_a_sweep_is_the_same_from_its_store(place, classes, monkeypatch):
     monkeypatch.setattr(working_copy.tempfile, "gettempdir", lambda: str(place))
     url = f"memory://{place.name}/runs/sweep"

@@ -76,11 +76,14 @@ def test_each_member_equals_its_own_run(swept, place, tmp_path):
         assert _single(place, workdir, **changes) == scores[seed, rate, -1]
         alone, _ = _last(place, workdir, **STEPS | changes)
         member = sweep.member(every, number, one)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-6),
-            member,
-            alone,
-        )
+        jax.tree_util.tree_map_with_path(_assert_close, member, alone)
+
+
+def _assert_close(path, one, other):
+    """Adam makes steps of what is mere rounding: the key's bias has no gradient."""
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    atol = 1e-5 if name.endswith("key/bias") else 2e-6
+    np.testing.assert_allclose(one, other, rtol=0, atol=atol, err_msg=name)
 
 
 @pytest.mark.slow
