@@ -68,4 +68,5 @@ def _names(folder: Path) -> set[str]:
     """Returns the files of a run, without those that are not uploaded."""
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     ours = (x for x in files if x.parts[0] != "compilation_cache")
-    return {str(x) for x in ours if x.name != "commit_success.txt"}
+    of_stores = ("commit_success.txt", ".owner.json")
+    return {str(x) for x in ours if x.name not in of_stores}

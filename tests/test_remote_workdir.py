@@ -95,6 +95,25 @@ def test_a_checkpoint_that_cannot_be_uploaded_ends_the_run(place, monkeypatch):
     assert "checkpoints/4/manifest.json" not in there
 
 
+def test_a_run_that_another_took_over_ends(place, monkeypatch):
+    monkeypatch.setattr(working_copy.tempfile, "gettempdir", lambda: str(place))
+    url = f"memory://{place.name}/runs/two"
+    system, root = fsspec.core.url_to_fs(url)
+    real = type(system).put_file
+
+    def put_file(self, source, target, **options):
+        real(self, source, target, **options)
+        if target.endswith("checkpoints/2/manifest.json"):
+            system.pipe_file(f"{root}/.owner.json", b"another")
+
+    monkeypatch.setattr(type(system), "put_file", put_file)
+    with pytest.raises(errors.InputError, match=r"another run .* \(another\): "):
+        pretrain.train(config(place), url)
+    there = {path[len(root) + 1 :] for path in system.find(root)}
+    assert "checkpoints/2/manifest.json" in there
+    assert not any(name.startswith("checkpoints/4/") for name in there)
+
+
 @pytest.fixture(scope="module")
 def classes(place):
     """Labelled files, and a run of a folder that learned them."""

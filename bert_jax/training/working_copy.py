@@ -4,15 +4,21 @@ Runs read, append and rename files, which stores like gs:// and s3:// cannot do.
 run works in a folder here, and its files are uploaded whole: a checkpoint when it is
 finished, the logs before it. A folder with a manifest is there when its manifest is,
 which is uploaded last and deleted first. The store is what counts: a run that begins
-makes its copy anew from it. Where the workdir is a plain folder nothing is done.
+makes its copy anew from it. The run that uploaded first since it began owns the store
+from then on: stores have no locks, so of two runs the later one goes on, as it must
+where the machine of the first is lost, and the first one ends before its next upload.
+Where the workdir is a plain folder nothing is done.
 """
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import shutil
+import socket
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +28,7 @@ from bert_jax.training import processes
 
 MANIFEST = "manifest.json"  # of a store and of a checkpoint
 _TASK = "task.json"  # of a best model, which is as good as a manifest
+_OWNER = ".owner.json"  # who uploads; lies in the store alone
 # Uploaded when finished, or never: caches, and a baseline that is trained anew.
 _HERE_ONLY = ("checkpoints", "compilation_cache", "fresh", "store")
 
@@ -50,6 +57,7 @@ class WorkingCopy:
             self._system, self._root = _open(self.name)
             self.folder = _scratch(self.name)
             self._known: dict[str, tuple[int, int]] = {}
+            self._mark: bytes | None = None  # what is in _OWNER while we are
 
     @contextlib.contextmanager
     def fetched(self) -> Iterator[None]:
@@ -63,7 +71,7 @@ class WorkingCopy:
         except BaseException:
             try:
                 self.push()
-            except errors.StorageError as second:  # the first error is the one to raise
+            except errors.BertJaxError as second:  # the first error is the one to raise
                 _log.error("%s", second)
             raise
         self.share()
@@ -104,16 +112,19 @@ class WorkingCopy:
     def push(self) -> None:
         """Uploads the files that this process has changed since; deletes what it has.
 
-        Not the checkpoints and corpus stores: `push_folder` does. Raises StorageError.
+        Not the checkpoints and corpus stores: `push_folder` does. Raises StorageError,
+        and InputError if another run has begun to upload there.
         """
         if not self.is_remote:
             return
         now = _stamps(self.folder)
-        for name in sorted(now, key=_last_if_marks):
-            if self._known.get(name) != now[name]:
-                self._put(self.folder / name, name)
-                faults.point("workdir/file")
+        changed = [name for name in now if self._known.get(name) != now[name]]
         gone = self._known.keys() - now.keys()
+        if changed or gone:
+            self._own()
+        for name in sorted(changed, key=_last_if_marks):
+            self._put(self.folder / name, name)
+            faults.point("workdir/file")
         for name in sorted(gone, key=_last_if_marks, reverse=True):
             self._do("delete", name, self._system.rm_file, self._at(name))
         self._known = now
@@ -122,13 +133,14 @@ class WorkingCopy:
         """Uploads a finished folder under a name, its manifest last.
 
         `folder` may still have another name here. One of this name that is in the store
-        already, with the same manifest, is left there. Raises StorageError.
+        already, with the same manifest, is left there. Raises as `push`.
         """
         if not self.is_remote:
             return
         manifest = (folder / MANIFEST).read_bytes()
         if self._manifest(name) == manifest:
             return
+        self._own()
         self.delete_folder(name)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         for path in files:
@@ -141,7 +153,7 @@ class WorkingCopy:
         faults.point("workdir/folder")
 
     def keep_only(self, parent: str, kept: Iterable[str]) -> None:
-        """Deletes the folders below `parent` that are not kept. Raises StorageError."""
+        """Deletes the folders below `parent` that are not kept. Raises as `push`."""
         if not self.is_remote:
             return
         there = {name.split("/")[1] for name in self._listed(parent)}
@@ -149,11 +161,33 @@ class WorkingCopy:
             self.delete_folder(f"{parent}/{name}")
 
     def delete_folder(self, name: str) -> None:
-        """Deletes a folder in the store, its manifest first. Raises StorageError."""
+        """Deletes a folder in the store, its manifest first. Raises as `push`."""
         files = self._listed(name)
+        if files:
+            self._own()
         for file in sorted(files, key=lambda file: file != f"{name}/{MANIFEST}"):
             self._do("delete", file, self._system.rm_file, self._at(file))
             faults.point("workdir/half_deleted")
+
+    def _own(self) -> None:
+        """Becomes the run that uploads; raises InputError if another did since."""
+        if not processes.is_first():
+            return
+        path = self._at(_OWNER)
+        if self._mark is None:
+            host, process = socket.gethostname(), os.getpid()
+            who = {"host": host, "process": process, "id": uuid.uuid4().hex}
+            mark = json.dumps(who).encode()
+            self._do("write", _OWNER, self._system.pipe_file, path, mark)
+            self._mark = mark
+            return
+        found = self._do("read", _OWNER, self._system.cat_file, path)
+        if found != self._mark:
+            who = found[:300].decode(errors="replace")
+            raise errors.InputError(
+                f"another run has begun to upload to {self.name} ({who}): this one "
+                "ends and uploads nothing more. Let one run at a time go on there"
+            )
 
     def _forget(self, names: list[str]) -> None:
         """Empties the working copy, but for what need not be fetched again."""
@@ -172,7 +206,8 @@ class WorkingCopy:
             name for name in listed if name.endswith(("/" + MANIFEST, "/" + _TASK))
         ]
         whole = {name.rpartition("/")[0] for name in marks}
-        return [n for n in listed if _folder_of(n) is None or _folder_of(n) in whole]
+        alone = {name for name in listed if _folder_of(name) is None} - {_OWNER}
+        return [name for name in listed if name in alone or _folder_of(name) in whole]
 
     def _listed(self, parent: str = "") -> list[str]:
         """Returns the names of all files below a folder, as they are below the root."""
@@ -208,7 +243,7 @@ class WorkingCopy:
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _do(self, what: str, name: str, call: Any, *arguments: str) -> Any:
+    def _do(self, what: str, name: str, call: Any, *arguments: str | bytes) -> Any:
         """Calls the file system; whatever it raises is a StorageError."""
         try:
             return call(*arguments)

@@ -32,7 +32,8 @@ def there(url):
             return system.cat_file(f"{root}/{name}")
 
         def names(self):
-            return {path[len(root) + 1 :] for path in system.find(root)}
+            found = {path[len(root) + 1 :] for path in system.find(root)}
+            return found - {".owner.json"}
 
     return There()
 
@@ -199,6 +200,47 @@ def test_the_first_error_is_the_one_that_is_raised(copy, monkeypatch, caplog):
         write(copy.folder, events="it failed")
         raise KeyError
     assert "cannot write" in caplog.text
+
+
+def test_of_two_runs_the_later_one_goes_on(url, copy, there):
+    copy.fetch()
+    write(copy.folder, metrics="1")
+    copy.push()
+    later = working_copy.WorkingCopy(url)  # as on another machine
+    later.folder = copy.folder.parent / "elsewhere"
+    later.folder.mkdir()
+    later.fetch()
+    write(copy.folder, metrics="1, 2")
+    copy.push()  # the later one has uploaded nothing yet
+    write(later.folder, metrics="1, 3")
+    later.push()
+    there.write("checkpoints/4/manifest.json")
+    write(copy.folder, metrics="1, 2, 4", store__train="x")
+    (copy.folder / "store" / "manifest.json").write_text("{}")
+    for upload in (
+        copy.push,
+        lambda: copy.push_folder(copy.folder / "store", "store"),
+        lambda: copy.keep_only("checkpoints", []),
+    ):
+        with pytest.raises(errors.InputError, match='another run .*"host".* one run'):
+            upload()
+    assert there.names() == {"metrics", "checkpoints/4/manifest.json"}
+    assert there.read("metrics") == b"1, 3"
+    write(later.folder, metrics="1, 3, 5")
+    later.push()
+    assert there.read("metrics") == b"1, 3, 5"
+    assert [path.name for path in later.folder.iterdir()] == ["metrics"]
+
+
+def test_a_run_that_changes_nothing_takes_nothing_over(url, copy, there):
+    write(copy.folder, metrics="1")
+    copy.push()
+    looks = working_copy.WorkingCopy(url)
+    with pytest.raises(KeyError), looks.fetched():
+        raise KeyError
+    write(copy.folder, metrics="1, 2")
+    copy.push()
+    assert there.read("metrics") == b"1, 2"
 
 
 def test_a_name_outside_of_the_folder_is_refused(copy, monkeypatch):
