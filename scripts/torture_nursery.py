@@ -93,7 +93,9 @@ class Nursery:
 
 def _serve() -> None:
     """Answers requests until standard input ends."""
-    import orbax.checkpoint  # noqa: F401  imported here for all that are forked
+    # Imported here for all that are forked: tensorboardX takes torch along.
+    import orbax.checkpoint  # noqa: F401
+    import tensorboardX  # noqa: F401
 
     from bert_jax import evaluate, pretrain  # noqa: F401
 
