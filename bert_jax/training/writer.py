@@ -24,6 +24,7 @@ METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 CURVES = "curves.png"
 TENSORBOARD = "tensorboard"
+DRAW_SECONDS = 30  # between two pictures of a run under way: each takes one
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ class Writer:
         self._workdir = workdir
         self._lines: TextIO | None = None
         self._events: _Events | None = None
+        self._drawn_at = -math.inf
+        self._is_drawn = False  # a run that was killed may have left an older one
         if jax.process_index() == 0:
             try:
                 self._open(start_step, evaluates_again)
@@ -83,6 +86,7 @@ class Writer:
         """Appends one line, `step` first; a value that is not finite becomes null."""
         if self._lines is None or self._events is None:
             return
+        self._is_drawn = False
         finite = {n: float(v) if math.isfinite(v) else None for n, v in values.items()}
         try:
             self._lines.write(dump({"step": step, **finite}))
@@ -110,9 +114,12 @@ class Writer:
         _log.warning("step %d: %s (%s)", step, ", ".join(said), EVENTS)
 
     def draw(self) -> None:
-        """Draws `curves.png` anew from `metrics.jsonl`."""
-        if self._lines is None:
-            return
+        """Draws `curves.png` anew from `metrics.jsonl`, unless that was just done."""
+        if self._lines is not None:
+            if time.monotonic() - self._drawn_at >= DRAW_SECONDS:
+                self._draw()
+
+    def _draw(self) -> None:
         lines = read(self._workdir / METRICS)
         if any(len(line) > 1 for line in lines):
             try:
@@ -120,13 +127,15 @@ class Writer:
                     replace(self._workdir / CURVES, curves.png(lines))
             except OSError as error:
                 raise failure(self._workdir, error) from error
+        self._drawn_at, self._is_drawn = time.monotonic(), True
 
     def close(self) -> None:
         """Draws the curves and closes the files; a second call does nothing."""
         if self._lines is None or self._events is None:
             return
         try:
-            self.draw()
+            if not self._is_drawn:
+                self._draw()
             self._events.close()
         except OSError as error:
             raise failure(self._workdir, error) from error

@@ -44,7 +44,8 @@ def test_the_collector_goes_on_after_an_error():
     assert gc.isenabled()
 
 
-def test_drawing_the_curves_leaves_no_pixels_behind(tmp_path):
+def test_drawing_the_curves_leaves_no_pixels_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "DRAW_SECONDS", 0)
     with writer.Writer(tmp_path, start_step=0) as log:
         log.write(1, {"train/loss": 2.0})
         log.draw()

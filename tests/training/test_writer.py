@@ -92,6 +92,42 @@ def test_curves_are_drawn_at_the_end_and_whole(tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
 
 
+@pytest.fixture
+def pictures(monkeypatch):
+    """Returns a list that grows by the number of lines of each picture drawn."""
+    drawn = []
+
+    def png(lines):
+        drawn.append(len(lines))
+        return b"a picture"
+
+    monkeypatch.setattr(writer.curves, "png", png)
+    return drawn
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1e9, [1, 4]), (0, [1, 2, 3, 4])])
+def test_curves_are_drawn_now_and_then_and_at_the_end(
+    tmp_path, monkeypatch, pictures, seconds, expected
+):
+    monkeypatch.setattr(writer, "DRAW_SECONDS", seconds)
+    with writer.Writer(tmp_path, start_step=0) as out:
+        for step in (1, 2, 3):
+            out.write(step, {"eval/loss": 1.0})
+            out.draw()
+        out.write(4, {"train/loss": 1.0})
+    assert pictures == expected
+
+
+def test_what_is_drawn_already_is_not_drawn_at_the_end(tmp_path, pictures):
+    with writer.Writer(tmp_path, start_step=0) as out:
+        out.write(1, {"eval/loss": 1.0})
+        out.draw()
+    assert pictures == [1]
+    with writer.Writer(tmp_path, start_step=1):  # killed before it had drawn, perhaps
+        pass
+    assert pictures == [1, 1]
+
+
 def test_a_run_without_a_line_has_no_curves(tmp_path):
     writer.Writer(tmp_path, start_step=0).close()
     assert not (tmp_path / "curves.png").exists()
