@@ -19,7 +19,9 @@ import numpy as np
 WARM_UP = 0.2  # of the steps: programs are compiled, pools are filled
 HALF = WARM_UP + (1 - WARM_UP) / 2
 POOLS = 4  # threads: pools of them start one only when all others are busy
-MEGABYTES = 1.0  # per 1,000 steps, less than which memory may grow
+MEGABYTES = 1.0  # per 1,000 steps, less than which memory may grow in a long run
+LONG = 5000  # steps
+POOLED = 16.0  # MB in all, which a shorter one may still put into pools
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,16 +118,26 @@ def measure(samples: Sequence[Sample], steps: int) -> Growth:
     )
 
 
-def problems(grown: Growth, keep: int, checkpoint: int) -> list[str]:
+def allowed(steps: int) -> float:
+    """Returns by how many MB per 1,000 steps the memory of a run may not grow.
+
+    >>> allowed(20_000), allowed(2_000)
+    (1.0, 10.0)
+    """
+    return MEGABYTES if steps >= LONG else 1000 * POOLED / ((1 - WARM_UP) * steps)
+
+
+def problems(grown: Growth, steps: int, keep: int, checkpoint: int) -> list[str]:
     """Returns what grew, or was more than it may be; empty if nothing was.
 
     Args:
+      steps: of the run.
       keep: checkpoints that the run keeps; one more may wait for its deletion, while
         another is written.
       checkpoint: bytes of one.
     """
     found = []
-    if grown.memory >= MEGABYTES:
+    if grown.memory >= allowed(steps):
         found.append(f"memory grows by {grown.memory:.2f} MB per 1,000 steps")
     for name, more in (("handles", 0), ("threads", POOLS), ("files", 0)):
         first, second = getattr(grown, name)

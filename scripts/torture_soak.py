@@ -25,7 +25,7 @@ SETTINGS = torture_runs.SETTINGS | {
     "run.log_every_steps": 10,
     "run.keep_checkpoints": KEEP,
 }
-# What a run holds on to, or leaves lying about, when it leaks on purpose: 4 MB per
+# What a run holds on to, or leaves lying about, when it leaks on purpose: 40 MB per
 # 1,000 steps, a handle and a thread every 100, every checkpoint, a folder a save, and
 # lines of the log that grow with the steps.
 LEAKS = """
@@ -34,7 +34,7 @@ from bert_jax.training import checkpoint, record, writer
 held, opened, read = [], checkpoint.Checkpoints.__init__, record.Record.read
 save, write = checkpoint.Checkpoints.save, writer.Writer.write
 def leaking_read(self, step, *rest):
-    held.append(b"x" * 2048 + bytes(2048))
+    held.append(b"x" * 40_000)
     if step % 100 == 0:
         held.append(open("/dev/null"))
         threading.Thread(target=threading.Event().wait, daemon=True).start()
@@ -79,7 +79,7 @@ def trials(bench: Bench) -> Iterator[Trial]:
         problem = f"{epochs} epochs and no more"
     yield Trial("a soak", f"{done}: {found}", problem)
     shutil.rmtree(workdir, ignore_errors=True)
-    steps = bench.choose(50, 500, 5000, 5000)
+    steps = bench.choose(50, 500, 10000, 10000)
     workdir, child = _finetune(bench, steps)
     found, problem = _watched(bench, child, workdir, steps)
     yield Trial(
@@ -187,7 +187,7 @@ def _watched(
         torture_picture.draw(samples, grown, picture)
     folder = workdir / "checkpoints"
     last = folder / str(max(saved_steps.steps(folder)))
-    found = torture_growth.problems(grown, KEEP, torture_growth.size(last))
+    found = torture_growth.problems(grown, steps, KEEP, torture_growth.size(last))
     if _is_short(bench):
         found = [problem for problem in found if not problem.startswith("memory")]
     return str(grown), "; ".join(found)

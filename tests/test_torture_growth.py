@@ -28,14 +28,15 @@ def sampled(**at_step):
     return samples
 
 
-def found(**at_step):
+def found(steps=torture_growth.LONG, **at_step):
+    """Judges the run as one of so many steps."""
     grown = torture_growth.measure(sampled(**at_step), 1000)
-    return torture_growth.problems(grown, 3, 1_000_000)
+    return torture_growth.problems(grown, steps, 3, 1_000_000)
 
 
 def test_a_calm_run_has_no_problems_and_says_what_it_held():
     grown = torture_growth.measure(sampled(), 1000)
-    assert torture_growth.problems(grown, 3, 1_000_000) == []
+    assert torture_growth.problems(grown, 1000, 3, 1_000_000) == []
     assert grown.memory == pytest.approx(0, abs=1e-9)
     assert grown.handles == (12, 12) and grown.logged == pytest.approx((250, 250))
 
@@ -70,6 +71,12 @@ def test_growth_is_seen(name, of, said):
 
 def test_memory_may_grow_by_less_than_a_megabyte():
     assert found(memory=lambda step: 700 + 0.0009 * step) == []
+
+
+def test_short_runs_may_fill_pools_and_no_more():
+    assert found(steps=1000, memory=lambda step: 700 + 0.0199 * step) == []
+    (problem,) = found(steps=1000, memory=lambda step: 700 + 0.0201 * step)
+    assert problem.startswith("memory grows by 20.10 MB per 1,000")
 
 
 def test_a_process_is_watched_to_its_end(tmp_path):
