@@ -26,7 +26,7 @@ SETTINGS = torture_runs.SETTINGS | {
     "run.keep_checkpoints": KEEP,
 }
 # What a run holds on to, or leaves lying about, when it leaks on purpose: 40 MB per
-# 1,000 steps, a handle and a thread every 100, every checkpoint, a folder a save, and
+# 1,000 steps, a handle and a thread every 10, every checkpoint, a folder a save, and
 # lines of the log that grow with the steps.
 LEAKS = """
 import threading
@@ -35,7 +35,7 @@ held, opened, read = [], checkpoint.Checkpoints.__init__, record.Record.read
 save, write = checkpoint.Checkpoints.save, writer.Writer.write
 def leaking_read(self, step, *rest):
     held.append(b"x" * 40_000)
-    if step % 100 == 0:
+    if step % 10 == 0:
         held.append(open("/dev/null"))
         threading.Thread(target=threading.Event().wait, daemon=True).start()
     return read(self, step, *rest)

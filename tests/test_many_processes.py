@@ -84,26 +84,26 @@ def assert_same_rows(found, expected, copies=1):
 
 # Processes, devices of each, mesh, and how many processes load the same rows.
 CASES = [
-    (2, 2, "data", 1),
-    (2, 2, "fsdp", 1),
-    (2, 2, "tensor", 2),
-    (4, 2, "data", 1),
-    (4, 2, "fsdp", 1),
-    (4, 2, "tensor", 4),
+    (2, 2, "data=4", 1),
+    (2, 2, "fsdp=4", 1),
+    (2, 2, "tensor=4", 2),
+    (4, 2, "data=8", 1),
+    (4, 2, "fsdp=8", 1),
+    (4, 2, "fsdp=2,tensor=4", 2),  # it has four heads to cut
 ]
 
 
 @pytest.mark.parametrize(
-    ("count", "devices", "axis", "copies"),
+    ("count", "devices", "mesh", "copies"),
     [
         CASES[0],
         *(pytest.param(*case, marks=slow) for case in CASES[1:]),
     ],
 )
-def test_several_processes_are_one(place, alone, count, devices, axis, copies):
-    name = f"{count}-{axis}"
-    mesh = {"data": 1} | {axis: -1}
-    more = [f"--config.mesh.{a}={size}" for a, size in mesh.items()]
+def test_several_processes_are_one(place, alone, count, devices, mesh, copies):
+    name = f"{count}-{mesh}"
+    sizes = mesh.split(",") if "data" in mesh else ["data=1", *mesh.split(",")]
+    more = [f"--config.mesh.{size}" for size in sizes]
     codes = train(place, name, count, devices, *more)
     assert codes == [0] * count, many_processes.errors_of(place / f"{name}-said")
     found, expected = losses(place / name), losses(alone)
