@@ -48,7 +48,7 @@ def leaking_save(self, step, *rest):
 def leaking_write(self, step, values):
     write(self, step, values)
     with (self._workdir / "left.jsonl").open("a") as file:
-        file.write(" " * 5 * step)
+        file.write(" " * 50 * step)
 record.Record.read, writer.Writer.write = leaking_read, leaking_write
 checkpoint.Checkpoints.__init__ = leaking_init
 checkpoint.Checkpoints.save = leaking_save
@@ -68,7 +68,7 @@ _WORDS = ("the", "a", "sat", "ran", "home", "fast", "here", "there", "today")
 
 def trials(bench: Bench) -> Iterator[Trial]:
     """Yields whether long runs grew, and whether a run that leaks is seen to."""
-    steps = bench.choose(200, 2000, 20000, 20000)
+    steps = bench.choose(400, 2000, 20000, 20000)
     saves = bench.choose(10, 60, 1000, 1000)
     place = _place(bench, steps)
     every = {"save": steps // saves, "eval": steps // EPOCHS}
@@ -79,7 +79,7 @@ def trials(bench: Bench) -> Iterator[Trial]:
         problem = f"{epochs} epochs and no more"
     yield Trial("a soak", f"{done}: {found}", problem)
     shutil.rmtree(workdir, ignore_errors=True)
-    steps = bench.choose(50, 500, 10000, 10000)
+    steps = bench.choose(300, 500, 10000, 10000)
     workdir, child = _finetune(bench, steps)
     found, problem = _watched(bench, child, workdir, steps)
     yield Trial(
@@ -90,7 +90,7 @@ def trials(bench: Bench) -> Iterator[Trial]:
 
 
 def _control(bench: Bench, place: torture_runs.Place) -> Trial:
-    steps = bench.choose(200, 2000, 2000, 2000)
+    steps = bench.choose(500, 2000, 2000, 2000)
     every = {"save": steps // 20, "eval": steps // EPOCHS}
     workdir, child = _pretrain(bench, place, steps, every, patch=LEAKS)
     _, problem = _watched(bench, child, workdir, steps)
@@ -108,7 +108,7 @@ def _is_short(bench: Bench) -> bool:
 
 def _place(bench: Bench, steps: int) -> torture_runs.Place:
     """Writes a corpus of which so many steps are ten epochs and a little more."""
-    return torture_runs.make_place(bench.folder / "soak", SETTINGS, steps // 6)
+    return torture_runs.make_place(bench.folder / "soak", SETTINGS, steps // 7)
 
 
 def _pretrain(
