@@ -178,13 +178,16 @@ LONGER = {"run__num_train_steps": 120, "run__eval_every_steps": 40}
 @pytest.mark.parametrize(
     "changes",
     [
-        {
-            "head__pooling": "mean",
-            "recipe__r_drop": 1.0,
-            "recipe__label_smoothing": 0.1,
-            "data__dev": "",
-            "data__dev_share": 0.3,
-        },
+        pytest.param(
+            {
+                "head__pooling": "mean",
+                "recipe__r_drop": 1.0,
+                "recipe__label_smoothing": 0.1,
+                "data__dev": "",
+                "data__dev_share": 0.3,
+            },
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             {
                 "head__pooling": "bilstm",

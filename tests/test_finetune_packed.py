@@ -31,6 +31,7 @@ def test_it_learns(place):
     assert made.metrics["dev/accuracy"] == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
 def test_a_mesh_of_eight_learns_the_same(place):
     found = []

@@ -207,7 +207,10 @@ def test_stray_quotes_and_a_byte_order_mark_are_no_harm(shared_data):
 @pytest.mark.parametrize(
     "name, options, count, notes, types",
     [
-        ("en_ner/train.txt", {}, 14_041, {"-DOCSTART- lines": 946}, 4),
+        pytest.param(
+            *("en_ner/train.txt", {}, 14_041, {"-DOCSTART- lines": 946}, 4),
+            marks=pytest.mark.slow,
+        ),
         ("en_ner/valid.txt", {}, 3_250, {"-DOCSTART- lines": 216}, 4),
         ("zh_ner/weiboNER_2nd_conll.train", {"strip_digit": True}, 1_350, {}, 8),
         ("zh_ner/weiboNER_2nd_conll.dev", {"strip_digit": True}, 270, {}, 8),

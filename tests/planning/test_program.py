@@ -36,6 +36,7 @@ def _compiled(unroll, remat="none", modern=False):
     return layout, program.compile_step(layout, 24)
 
 
+@pytest.mark.slow
 def test_a_loop_over_layers_does_the_work_of_the_unrolled_program():
     layout, loop = _compiled(1)
     _, unrolled = _compiled(-1)
@@ -69,7 +70,8 @@ def test_the_formula_of_memory_is_that_of_the_program_within_a_factor_of_two(
         assert compiled.arguments_bytes == pytest.approx(state + batch, rel=0.001)
 
 
-@pytest.mark.parametrize("unroll", [1, pytest.param(-1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("unroll", [1, -1])
 def test_what_is_recomputed_is_computed_again(unroll):
     work = [_compiled(unroll, remat)[1].cost.flops for remat in ("none", "full")]
     assert 1.2 < work[1] / work[0] < 4 / 3

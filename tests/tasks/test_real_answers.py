@@ -44,7 +44,11 @@ def answers_back(table, questions):
     ("name", "vocabulary", "answers", "moved", "exceptions"),
     [
         # Two digits of numbers, which are one token.
-        ("zh_qa/drcd_dev.json", "chinese", 7048, 0, {("8", "80"): 1, ("8", "81"): 1}),
+        pytest.param(
+            *("zh_qa/drcd_dev.json", "chinese", 7048, 0),
+            {("8", "80"): 1, ("8", "81"): 1},
+            marks=pytest.mark.slow,
+        ),
         # A combining mark that is stripped is of no token; 3 answers are longer than
         # the context that a row of 384 holds, or lie across its windows.
         ("zh_qa/cmrc2018_trial.json", "chinese", 999, 5, {(" יִרְמְיָהוּ", "יִרְמְיָהו"): 1}),

@@ -51,7 +51,10 @@ def entities_of(example):
             *("en_ner/train.txt", "uncased", 14041, 23499, 0), marks=pytest.mark.slow
         ),
         ("en_ner/valid.txt", "uncased", 3250, 5942, 0),
-        ("zh_ner/weiboNER_2nd_conll.train", "chinese", 1350, 1895, 10),
+        pytest.param(
+            *("zh_ner/weiboNER_2nd_conll.train", "chinese", 1350, 1895, 10),
+            marks=pytest.mark.slow,
+        ),
         ("zh_ner/weiboNER_2nd_conll.dev", "chinese", 270, 389, 0),
     ],
 )
