@@ -86,7 +86,8 @@ def watch(pid: int, workdir: Path, seconds: float) -> Iterator[Sample]:
     """Yields what a run holds, every so many seconds from its first step to its end."""
     while (status := _status(pid)) is not None:
         if step := _last_step(workdir / "metrics.jsonl"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            gone = (FileNotFoundError, ProcessLookupError, PermissionError)
+            with contextlib.suppress(*gone):
                 yield _sample(pid, workdir, step, status)
         time.sleep(seconds)
 
@@ -173,11 +174,20 @@ def _logged(samples: Sequence[Sample], steps: int) -> tuple[float, float]:
 def _status(pid: int) -> dict[str, str] | None:
     """Returns what the system says of a process; None if it has ended."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return alive(Path(f"/proc/{pid}/status").read_text())
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def alive(said: str) -> dict[str, str] | None:
+    """Returns the fields of a status file; None if it is of a process that is ending.
+
+    Its memory is gone first, while its state may still be "running".
+    """
+    lines = said.splitlines()
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    return None if status["State"].startswith(("Z", "X")) else status
+    is_ending = status["State"].startswith(("Z", "X")) or "VmRSS" not in status
+    return None if is_ending else status
 
 
 def _last_step(path: Path) -> int:

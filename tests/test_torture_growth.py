@@ -79,6 +79,18 @@ def test_short_runs_may_fill_pools_and_no_more():
     assert problem.startswith("memory grows by 20.10 MB per 1,000")
 
 
+@pytest.mark.parametrize(
+    ("said", "is_alive"),
+    [
+        ("State:\tR (running)\nVmRSS:\t  5 kB\n", True),
+        ("State:\tR (running)\nThreads:\t1\n", False),
+        ("State:\tZ (zombie)\nVmRSS:\t  5 kB\n", False),
+    ],
+)
+def test_a_process_without_memory_is_ending(said, is_alive):
+    assert (torture_growth.alive(said) is not None) == is_alive
+
+
 def test_a_process_is_watched_to_its_end(tmp_path):
     program = (
         "import os, time\n"
