@@ -1,7 +1,7 @@
 """Does to training runs what the world does, and looks whether they are the same runs.
 
 python scripts/torture.py --level=ci                # one of each kind, minutes
-python scripts/torture.py --level=pr                # half an hour of two idle cores
+python scripts/torture.py --level=pr                # 20 minutes of two idle cores
 python scripts/torture.py --level=nightly --only=kills,resume
 python scripts/torture.py --level=release --only=soak --picture=docs/soak.png
 
@@ -11,11 +11,14 @@ may hold. Prints one table last, and exits with 1 if anything was missed.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import queue
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torture_damage
@@ -30,15 +33,16 @@ import torture_soak
 from torture_trial import Bench, Trial
 
 LEVELS = ("ci", "pr", "nightly", "release")
+# The longest first, so that all who take from here end together.
 KINDS: dict[str, Callable[[Bench], Iterator[Trial]]] = {
+    "resume": torture_resume.trials,
+    "signals": torture_signals.trials,
     "kills": torture_kills.trials,
     "remote": torture_remote.trials,
-    "resume": torture_resume.trials,
-    "controls": torture_resume.controls,
-    "damage": torture_damage.trials,
-    "disk": torture_disk.trials,
-    "signals": torture_signals.trials,
     "soak": torture_soak.trials,
+    "disk": torture_disk.trials,
+    "damage": torture_damage.trials,
+    "controls": torture_resume.controls,
 }
 
 
@@ -68,26 +72,47 @@ def main() -> int:
     parser.add_argument("--level", choices=LEVELS, default="pr")
     parser.add_argument("--only", default="", help=f"of {','.join(KINDS)}, with commas")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="kinds at a time, a core each (2)"
+    )
     parser.add_argument("--picture", type=Path, help="draw the soak into this file")
     given = parser.parse_args()
     wanted = [x for x in given.only.split(",") if x] or list(KINDS)
     if unknown := set(wanted) - set(KINDS):
         parser.error(f"--only has {', '.join(sorted(unknown))}, none of {list(KINDS)}")
-    rows: dict[str, Row] = {}
-    with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
-        folder = Path(scratch)
-        place = torture_runs.make_place(folder / "place")
-        with torture_nursery.Nursery(folder) as nursery:
-            level = LEVELS.index(given.level)
-            bench = Bench(folder, place, nursery, level, given.seed, given.picture)
-            for kind in wanted:
-                _run(kind, bench, rows)
+    if given.jobs < 1:
+        parser.error(f"--jobs is {given.jobs}, and must be 1 or more")
+    rows = _run_all(wanted, given)
     _print(given.level, rows)
-    return int(any(row.survived < row.tried for row in rows.values()))
+    return int(any(row.survived < row.tried for row in rows))
 
 
-def _run(kind: str, bench: Bench, rows: dict[str, Row]) -> None:
+def _run_all(wanted: Sequence[str], given: argparse.Namespace) -> list[Row]:
+    """Runs kinds of trials, several at a time, each on a bench of its own."""
+    with contextlib.ExitStack() as stack:
+        benches: queue.SimpleQueue[Bench] = queue.SimpleQueue()
+        for _ in range(min(given.jobs, len(wanted))):
+            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="torture-"))
+            folder = Path(name)
+            nursery = stack.enter_context(torture_nursery.Nursery(folder))
+            place = torture_runs.make_place(folder / "place")
+            level = LEVELS.index(given.level)
+            benches.put(Bench(folder, place, nursery, level, given.seed, given.picture))
+
+        def run(kind: str) -> list[Row]:
+            bench = benches.get()
+            try:
+                return _run(kind, bench)
+            finally:
+                benches.put(bench)
+
+        with ThreadPoolExecutor(given.jobs) as pool:
+            return [row for rows in pool.map(run, wanted) for row in rows]
+
+
+def _run(kind: str, bench: Bench) -> list[Row]:
     """Runs the trials of a kind, telling each as it ends."""
+    rows: dict[str, Row] = {}
     began = time.monotonic()
     for trial in KINDS[kind](bench):
         now = time.monotonic()
@@ -95,11 +120,12 @@ def _run(kind: str, bench: Bench, rows: dict[str, Row]) -> None:
         said = trial.problem or "survived"
         print(f"{trial.what}: {trial.name}: {said} ({now - began:.1f} s)", flush=True)
         began = time.monotonic()
+    return list(rows.values())
 
 
-def _print(level: str, rows: dict[str, Row]) -> None:
+def _print(level: str, rows: Sequence[Row]) -> None:
     print(f"\n| what (level {level}) | tried | survived | worst |\n|---|---|---|---|")
-    for row in rows.values():
+    for row in rows:
         print(f"| {row.what} | {row.tried} | {row.survived} | {row.worst} |")
 
 
