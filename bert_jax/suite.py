@@ -9,9 +9,9 @@ key of a fine-tuning run holds for all of them, as in --config.sweep.seeds=5 or
 
 Each task has its own folder in the workdir, a workdir of `finetune`. suite.json and
 suite.md have the table: mean and deviation over the seeds, the published figures beside
-them. predictions/ has a file for each test file that is there, as the benchmark's server
-takes it. The same command again goes on where it was stopped; finished tasks are not
-run again.
+them; results/ has what the runs of each finished task found. predictions/ has a file for
+each test file that is there, as the benchmark's server takes it. The same command again
+goes on where it was stopped; finished tasks are not run again.
 """  # noqa: E501
 
 from pathlib import Path
@@ -26,7 +26,7 @@ from bert_jax.formats import whole_file
 from bert_jax.prediction import prediction_files, task_predictor
 from bert_jax.settings import finetuning_configuration
 from bert_jax.suites import suite_configuration, suite_data, suite_table
-from bert_jax.training import processes
+from bert_jax.training import processes, working_copy
 
 _EXAMPLE = (
     "python -m bert_jax.suite --config=configs/glue.py --config.init_from=FOLDER "
@@ -40,7 +40,8 @@ def run(config: Any, workdir: str | Path) -> dict[str, suite_table.Result]:
 
     Args:
       config: as `suite_configuration.default` makes it.
-      workdir: folder of the suite, made if it is not there.
+      workdir: folder of the suite, made if it is not there; or a URL, as
+        gs://bucket/runs/glue, of which working copies are kept in $TMPDIR.
 
     Returns:
       The results of all tasks of the suite that are finished, by name.
@@ -49,41 +50,42 @@ def run(config: Any, workdir: str | Path) -> dict[str, suite_table.Result]:
       InputError: data of a task is missing or broken; nothing has been trained then.
       CheckpointError, NotFiniteError, StorageError, Stopped: as `finetune.train`.
     """
-    plan, workdir = suite_configuration.parse(config), _folder(workdir)
-    workdirs.prepare(workdir)
-    results = _finished(plan, workdir)
+    plan = suite_configuration.parse(config)
+    parts = [task.name for task in plan.suite.tasks]
+    copy = working_copy.WorkingCopy(workdir, parts=parts)
+    workdirs.prepare(copy.folder)
+    with copy.fetched():
+        return _run(plan, copy)
+
+
+def _run(
+    plan: suite_configuration.Plan, copy: working_copy.WorkingCopy
+) -> dict[str, suite_table.Result]:
+    results = _finished(plan, copy)
     pending = [task for task in plan.tasks if task.name not in results]
     for task in plan.tasks:
         if task not in pending:
             commands.say(f"{task.name}: finished before")
-    located = suite_data.check(plan, pending, workdir)
+    located = suite_data.check(plan, pending, copy.common / "data")
     for number, task in enumerate(pending, start=1):
         commands.say(f"\n{task.name}, {number} of {len(pending)}")
-        results[task.name] = _train(plan, located[task.name], workdir)
+        results[task.name] = _train(plan, located[task.name], copy)
         if processes.is_first():
-            suite_table.write(workdir, plan.suite, results)
+            suite_table.write(copy.folder, plan.suite, results)
+        copy.push()
     if processes.is_first():
-        suite_table.write(workdir, plan.suite, results)
+        suite_table.write(copy.folder, plan.suite, results)
     return results
 
 
-def _folder(workdir: str | Path) -> Path:
-    """Returns the folder of a suite; raises InputError for a URL."""
-    if "://" in str(workdir):
-        raise errors.InputError(
-            f"--workdir is {workdir}: a suite writes into a folder alone, unlike "
-            "pretrain and finetune. Name one, and copy it when all is finished"
-        )
-    return Path(workdir)
-
-
 def _finished(
-    plan: suite_configuration.Plan, workdir: Path
+    plan: suite_configuration.Plan, copy: working_copy.WorkingCopy
 ) -> dict[str, suite_table.Result]:
     """Returns the results that are there; those of tasks to be run must be as asked."""
     results = {}
     for task in plan.suite.tasks:
-        result = suite_table.read_result(workdir / task.name)
+        path = suite_table.result_path(copy.folder, task.name)
+        result = suite_table.read_result(path)
         if result is None:
             continue
         results[task.name] = result
@@ -91,20 +93,24 @@ def _finished(
             result.recipe, plan.recipe(task), finetune.FREE_KEYS
         )
         if changed and task in plan.tasks:
+            there = path.relative_to(copy.folder)
             raise errors.InputError(
-                f"{workdir / task.name} is finished with other settings: "
-                f"{'; '.join(changed)}. Use another --workdir, or remove that folder"
+                f"{task.name} is finished in {copy.name} with other settings: "
+                f"{'; '.join(changed)}. Use another --workdir, or remove {task.name} "
+                f"and {there} there"
             )
     return results
 
 
 def _train(
-    plan: suite_configuration.Plan, located: suite_data.Located, workdir: Path
+    plan: suite_configuration.Plan,
+    located: suite_data.Located,
+    copy: working_copy.WorkingCopy,
 ) -> suite_table.Result:
     """Trains the runs of a task, writes its submissions, and what was found."""
     task, settings = located.task, located.settings
-    folder = workdir / task.name
-    made = finetune.train(finetuning_configuration.to_dict(settings), folder)
+    name = f"{copy.name}/{task.name}"
+    made = finetune.train(finetuning_configuration.to_dict(settings), name)
     runs = [
         {
             "seed": settings.run.seed,
@@ -112,25 +118,31 @@ def _train(
             "metrics": made.metrics,
         }
     ]
+    folder = working_copy.WorkingCopy(name).folder
     if settings.sweep.is_on:
         members = json_file.read_object(folder / sweeps.REPORT)["members"]
         runs = [{name: member[name] for name in runs[0]} for member in members]
     chosen = suite_table.best_rate(runs, task.scores[0].metric)
     result = suite_table.Result(plan.recipe(task), chosen)
-    _submit(plan.suite, located, workdir)
+    _submit(plan.suite, located, folder, copy.folder / PREDICTIONS)
     if processes.is_first():
-        suite_table.write_result(folder, result)
+        suite_table.write_result(
+            suite_table.result_path(copy.folder, task.name), result
+        )
     return result
 
 
 def _submit(
-    suite: suite_configuration.Suite, located: suite_data.Located, workdir: Path
+    suite: suite_configuration.Suite,
+    located: suite_data.Located,
+    trained: Path,
+    predictions: Path,
 ) -> None:
-    """Writes the submissions of a task, by its best model."""
+    """Writes the submissions of a task, by the best model of its workdir."""
     if not located.tests:
         return
     task = located.task
-    model = task_predictor.load(workdir / task.name, located.settings.run.dtype)
+    model = task_predictor.load(trained, located.settings.run.dtype)
     labels = list(model.made.learned.labels)
     form = "squad" if model.kind == "span" else suite.format
 
@@ -147,8 +159,8 @@ def _submit(
             for _ in lines:
                 pass
             continue
-        path = workdir / PREDICTIONS / output
-        path.parent.mkdir(exist_ok=True)
+        path = predictions / output
+        predictions.mkdir(exist_ok=True)
         with whole_file.writing(path) as file:
             for line in lines:
                 file.write(line.encode("utf-8"))
@@ -159,16 +171,21 @@ def main(argv: list[str]) -> None:
     """Runs the command."""
     commands.no_arguments(argv)
     config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
-    workdir = Path(commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE))
+    workdir = commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE)
     results = run(config, workdir)
     if processes.is_first():
         print(f"\n{suite_table.text(config.suite, results)}")
-        print(f"\ntable        {workdir / suite_table.MARKDOWN}")
-        print(f"all digits   {workdir / suite_table.JSON}")
+        print(f"\ntable        {workdir.rstrip('/')}/{suite_table.MARKDOWN}")
+        print(f"all digits   {workdir.rstrip('/')}/{suite_table.JSON}")
 
 
 if __name__ == "__main__":
     commands.define_config()
     commands.define_processes()
-    flags.DEFINE_string("workdir", None, "Folder of the suite; made if it is missing.")
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder of the suite, made if it is not there; or a URL as gs://bucket/glue or "
+        "s3://..., of which each process keeps working copies in $TMPDIR.",
+    )
     commands.run(main)

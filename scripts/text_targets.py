@@ -244,7 +244,7 @@ def _others(keys: tuple[str, ...]) -> dict[str, Target]:
         ),
         "results of a suite": Target(
             "r",
-            parsers.named("result.json", suite_table.read_result),
+            suite_table.read_result,
             _json("recipe", "runs", "metrics"),
             ('{"recipe": {}, "runs": []}',),
         ),

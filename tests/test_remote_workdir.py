@@ -11,10 +11,12 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+import tiny_suites
 import tiny_tasks
 
 from bert_jax import errors, faults, finetune, pretrain, suite
 from bert_jax.exchange import task_folders
+from bert_jax.suites import suite_table
 from bert_jax.training import saved_steps, working_copy
 
 
@@ -169,8 +171,42 @@ def test_a_sweep_is_the_same_from_its_store(place, classes, monkeypatch):
     assert (folder / "sweep.json").read_bytes() == report
 
 
-def test_a_suite_wants_a_folder(monkeypatch):
-    parsed = "bert_jax.suites.suite_configuration.parse"
-    monkeypatch.setattr(parsed, lambda config: config)
-    with pytest.raises(errors.InputError, match="a suite writes into a folder alone"):
-        suite.run({}, "gs://bucket/run")
+@pytest.mark.slow  # a minute and a half
+def test_a_stopped_suite_goes_on_on_another_machine(tmp_path, monkeypatch, capsys):
+    tiny_suites.write_clue(tmp_path)
+    changes = {"tasks": "ocnli,c3", "run__num_train_steps": 3}
+    config = tiny_suites.config("clue", tmp_path, **changes)
+    suite.run(config, tmp_path / "plain")
+    url = f"memory://{tmp_path.name}/runs/clue"
+    system, root = fsspec.core.url_to_fs(url)
+    monkeypatch.setattr(working_copy.tempfile, "tempdir", str(tmp_path / "scratch"))
+    write = suite_table.write
+
+    def write_and_arm(*arguments):
+        write(*arguments)
+        faults.arm("loop/step=2:SIGTERM")
+
+    with monkeypatch.context() as first:
+        first.setattr(suite_table, "write", write_and_arm)
+        try:
+            with pytest.raises(errors.Stopped):
+                suite.run(config, url)
+        finally:
+            faults.arm("")
+    there = {path[len(root) + 1 :] for path in system.find(root)}
+    assert {"suite.json", "results/ocnli.json", "ocnli/config.json"} <= there
+    assert "c3/checkpoints/2/manifest.json" in there
+    assert "results/c3.json" not in there
+    shutil.rmtree(tmp_path / "scratch")
+    capsys.readouterr()
+
+    suite.run(config, url)
+
+    assert "ocnli: finished before" in capsys.readouterr().err
+    plain = tmp_path / "plain"
+    for name in ("suite.json", "suite.md", "results/c3.json"):
+        assert system.cat_file(f"{root}/{name}") == (plain / name).read_bytes()
+    made = {path.name: path.read_bytes() for path in (plain / "predictions").iterdir()}
+    assert len(made) == 2
+    for name, content in made.items():
+        assert system.cat_file(f"{root}/predictions/{name}") == content

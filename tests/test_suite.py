@@ -2,121 +2,21 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 import tiny_suites
-import tiny_tasks
 
 from bert_jax import errors, finetune, suite
 from bert_jax.data import read_examples
 from bert_jax.suites import suite_configuration, suite_data, suite_table
-
-CLASSES = ("entailment", "neutral", "contradiction")
-
-
-def _table(path, header, rows):
-    path.parent.mkdir(exist_ok=True)
-    lines = [header, *rows] if header else rows
-    path.write_text("".join("\t".join(map(str, x)) + "\n" for x in lines))
-
-
-def _json(path, records, as_list=False):
-    path.parent.mkdir(exist_ok=True)
-    lines = [json.dumps(record, ensure_ascii=False) for record in records]
-    text = json.dumps(records, ensure_ascii=False) if as_list else "\n".join(lines)
-    path.write_text(text, encoding="utf-8")
-
-
-def _sentence(rng):
-    return " ".join(rng.choices(tiny_tasks.WORDS, k=4))
-
-
-def _write_glue(place):
-    """Writes CoLA, STS-B and MNLI as GLUE's archives have them."""
-    rng = random.Random(0)
-    for split, count in (("train", 24), ("dev", 10)):
-        rows = [
-            ("gj04", n % 2, "*" if n % 3 else "", _sentence(rng)) for n in range(count)
-        ]
-        _table(place / "CoLA" / f"{split}.tsv", None, rows)
-        head = "index genre filename year old_index source1 source2 sentence1 sentence2"
-        rows = [
-            (n, "g", "f", 2012, n, "none", "none", _sentence(rng), _sentence(rng), s)
-            for n, s in enumerate(rng.choices((0.0, 1.8, 3.25, 5.0), k=count))
-        ]
-        _table(place / "STS-B" / f"{split}.tsv", [*head.split(), "score"], rows)
-    _table(
-        place / "CoLA" / "test.tsv", ["index", "sentence"], [(0, "a cat"), (1, "sat")]
-    )
-    rows = [(n, "g", "f", 2012, n, "none", "none", "a cat", "sat") for n in range(3)]
-    _table(place / "STS-B" / "test.tsv", head.split(), rows)
-    _write_mnli(place, rng)
-
-
-def _write_mnli(place, rng):
-    head = (
-        "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse "
-        "sentence1_parse sentence2_parse sentence1 sentence2"
-    ).split()
-
-    def rows(count, labels):
-        return [
-            (n, n, f"{n}e", "fiction", *["( )"] * 4, _sentence(rng), _sentence(rng))
-            + tuple([CLASSES[n % 3]] * labels)
-            for n in range(count)
-        ]
-
-    folder = place / "MNLI"
-    _table(folder / "train.tsv", [*head, "label1", "gold_label"], rows(24, 2))
-    for name, count in (("matched", 9), ("mismatched", 12)):
-        labels = [f"label{n}" for n in range(1, 6)]
-        _table(
-            folder / f"dev_{name}.tsv", [*head, *labels, "gold_label"], rows(count, 6)
-        )
-    _table(folder / "test_matched.tsv", head, rows(4, 0))
-
-
-def _write_clue(place):
-    """Writes OCNLI, CLUEWSC2020 and C3 as CLUE's archives have them."""
-    pairs = [
-        {"sentence1": "那猫跑", "sentence2": "那狗坐", "label": label, "id": 7}
-        for label in (*CLASSES, "-") * 4
-    ]
-    folder = place / "ocnli_public"
-    _json(folder / "train.50k.json", pairs)
-    _json(folder / "dev.json", pairs[:7])
-    asked = [{"sentence1": "那猫", "sentence2": "狗", "id": n} for n in (11, 12)]
-    _json(folder / "test.json", asked)
-    target = {
-        "span1_text": "猫",
-        "span1_index": 1,
-        "span2_text": "那",
-        "span2_index": 3,
-    }
-    spans = [
-        {"target": target, "idx": n, "label": label, "text": "那猫坐那跑"}
-        for n, label in enumerate(("true", "false") * 8)
-    ]
-    _json(place / "wsc" / "train.json", spans)
-    _json(place / "wsc" / "dev.json", spans[:6])
-    _json(place / "wsc" / "test1.1.json", [{**x, "label": ""} for x in spans[:2]])
-    _json(place / "wsc" / "test1.0.json", [{**x, "label": ""} for x in spans[:3]])
-    for kind, count in (("d", 5), ("m", 3)):
-        ask = {"question": "那?", "choice": ["猫", "狗", "跑"], "answer": "狗"}
-        documents = [
-            [["那狗", "跑"], [ask, {**ask, "choice": ["狗", "好"]}], "1"]
-        ] * count
-        for split in ("train", "dev"):
-            _json(place / "c3" / f"{kind}-{split}.json", documents, as_list=True)
-    ask = {"question": "那?", "choice": ["猫", "狗"], "answer": "", "id": 33}
-    _json(place / "c3" / "test1.1.json", [[["那狗"], [ask], "1"]], as_list=True)
 
 
 @pytest.fixture(scope="module")
 def glue(tmp_path_factory):
     """The workdir of a small GLUE, and its place."""
     place = tmp_path_factory.mktemp("glue")
-    _write_glue(place)
+    tiny_suites.write_glue(place)
     config = tiny_suites.config("glue", place, tasks="cola,stsb,mnli", sweep__seeds=2)
     results = suite.run(config, place / "run")
     return results, place
@@ -125,7 +25,7 @@ def glue(tmp_path_factory):
 @pytest.fixture(scope="module")
 def clue(tmp_path_factory):
     place = tmp_path_factory.mktemp("clue")
-    _write_clue(place)
+    tiny_suites.write_clue(place)
     results = suite.run(
         tiny_suites.config("clue", place, tasks="ocnli,wsc,c3"), place / "run"
     )
@@ -170,7 +70,7 @@ def test_submissions_are_as_the_glue_server_takes_them(glue):
     assert [line[0] for line in said["STS-B.tsv"]] == ["index", "0", "1", "2"]
     assert all(0 <= float(line[1]) <= 6 for line in said["STS-B.tsv"][1:])
     assert {line[1] for line in said["CoLA.tsv"][1:]} <= {"0", "1"}
-    assert {line[1] for line in said["MNLI-m.tsv"][1:]} <= set(CLASSES)
+    assert {line[1] for line in said["MNLI-m.tsv"][1:]} <= set(tiny_suites.CLASSES)
     assert len(said["MNLI-m.tsv"]) == 5
 
 
@@ -189,7 +89,9 @@ def test_submissions_are_as_the_clue_server_takes_them(clue):
         "c311_predict.json",
     }
     assert [line["id"] for line in said["ocnli_50k_predict.json"]] == [11, 12]
-    assert {line["label"] for line in said["ocnli_50k_predict.json"]} <= set(CLASSES)
+    assert {line["label"] for line in said["ocnli_50k_predict.json"]} <= set(
+        tiny_suites.CLASSES
+    )
     assert [line["id"] for line in said["cluewsc10_predict.json"]] == [0, 1, 2]
     assert {x["label"] for x in said["cluewsc11_predict.json"]} <= {"true", "false"}
     assert [line["id"] for line in said["c311_predict.json"]] == [33]
@@ -220,6 +122,7 @@ def _fake(monkeypatch, stop_at=""):
     trained = []
 
     def train(tree, folder):
+        folder = Path(folder)
         if folder.name == stop_at:
             raise errors.Stopped("here")
         trained.append((folder.name, tree))
@@ -235,7 +138,7 @@ def _fake(monkeypatch, stop_at=""):
 
 @pytest.mark.slow
 def test_a_stopped_suite_goes_on_behind_its_finished_tasks(tmp_path, monkeypatch):
-    _write_glue(tmp_path)
+    tiny_suites.write_glue(tmp_path)
     config = tiny_suites.config("glue", tmp_path, tasks="cola,stsb,mnli")
     first = _fake(monkeypatch, stop_at="mnli")
     with pytest.raises(errors.Stopped):
@@ -248,7 +151,7 @@ def test_a_stopped_suite_goes_on_behind_its_finished_tasks(tmp_path, monkeypatch
 
 
 def test_what_is_set_for_all_counts_before_a_recipe(tmp_path, monkeypatch):
-    _write_glue(tmp_path)
+    tiny_suites.write_glue(tmp_path)
     trained = _fake(monkeypatch)
     suite.run(tiny_suites.config("glue", tmp_path, tasks="cola"), tmp_path / "run")
     tree = trained[0][1]
@@ -258,7 +161,7 @@ def test_what_is_set_for_all_counts_before_a_recipe(tmp_path, monkeypatch):
 
 
 def test_all_that_is_missing_is_said_before_anything_is_trained(tmp_path, monkeypatch):
-    _write_glue(tmp_path)
+    tiny_suites.write_glue(tmp_path)
     (tmp_path / "MNLI" / "dev_mismatched.tsv").unlink()
     trained = _fake(monkeypatch)
     with pytest.raises(errors.InputError) as caught:
@@ -276,7 +179,7 @@ def test_all_that_is_missing_is_said_before_anything_is_trained(tmp_path, monkey
 def test_broken_data_of_a_later_task_is_said_before_the_first_is_trained(
     tmp_path, monkeypatch
 ):
-    _write_glue(tmp_path)
+    tiny_suites.write_glue(tmp_path)
     path = tmp_path / "MNLI" / "dev_matched.tsv"
     path.write_text(path.read_text().replace("neutral", "perhaps"))
     trained = _fake(monkeypatch)
@@ -291,7 +194,7 @@ def test_broken_data_of_a_later_task_is_said_before_the_first_is_trained(
 
 
 def test_a_model_with_too_few_positions_is_refused_before_training(tmp_path):
-    _write_glue(tmp_path)
+    tiny_suites.write_glue(tmp_path)
     config = tiny_suites.config("glue", tmp_path, tasks="cola", data__max_seq_length=33)
     message = "cola has rows of 33 tokens, and the model 32 positions"
     with pytest.raises(errors.InputError, match=message):
@@ -326,9 +229,9 @@ def test_microsofts_own_file_of_mrpc_is_taken_where_there_is_no_other(tmp_path):
     head = "Quality #1_ID #2_ID #1_String #2_String".split()
     head = [name.replace("_", " ") for name in head]
     rows = [(n % 2, n, n, "the cat sat", "a dog ran") for n in range(60)]
-    rows = [(*row[:3], f"{row[0]} {_sentence(rng)}", row[4]) for row in rows]
-    _table(tmp_path / "MRPC" / "msr_paraphrase_train.txt", head, rows)
-    _table(tmp_path / "MRPC" / "msr_paraphrase_test.txt", head, rows)
+    rows = [(*row[:3], f"{row[0]} {tiny_suites.sentence(rng)}", row[4]) for row in rows]
+    tiny_suites.table(tmp_path / "MRPC" / "msr_paraphrase_train.txt", head, rows)
+    tiny_suites.table(tmp_path / "MRPC" / "msr_paraphrase_test.txt", head, rows)
     plan = suite_configuration.parse(tiny_suites.config("glue", tmp_path, tasks="mrpc"))
     found = suite_data.check(plan, list(plan.tasks), tmp_path)["mrpc"]
     assert found.settings.data.train.endswith("msr_paraphrase_train.txt")

@@ -32,9 +32,11 @@ class Located:
 
 
 def check(
-    plan: suite_configuration.Plan, tasks: list[Task], workdir: Path
+    plan: suite_configuration.Plan, tasks: list[Task], joined: Path
 ) -> dict[str, Located]:
     """Returns the tasks by name, after reading all of their data.
+
+    Where the publisher has several files for one, the one is written into `joined`.
 
     Raises:
       InputError: data is missing, which is said of all tasks at once, or broken, or the
@@ -43,7 +45,7 @@ def check(
     found, missing = {}, []
     for task in tasks:
         try:
-            found[task.name] = _locate(plan, task, workdir)
+            found[task.name] = _locate(plan, task, joined)
         except errors.InputError as error:
             missing.append(f"{task.name}: {error}")
     if missing:
@@ -56,14 +58,14 @@ def check(
     return found
 
 
-def _locate(plan: suite_configuration.Plan, task: Task, workdir: Path) -> Located:
+def _locate(plan: suite_configuration.Plan, task: Task, joined: Path) -> Located:
     """Finds the files of a task; raises InputError that says what to download."""
     if plan.folder is None:
         return _of_tfds(plan, task)
     for name in task.folders:
         for files in task.files:
             if (plan.folder / name / files.names[0]).is_file():
-                return _of_folder(plan, task, plan.folder / name, files, workdir)
+                return _of_folder(plan, task, plan.folder / name, files, joined)
     places = " or ".join(str(plan.folder / name) for name in task.folders[:2])
     names = " or ".join(files.names[0] for files in task.files)
     raise errors.InputError(
@@ -76,7 +78,7 @@ def _of_folder(
     task: Task,
     folder: Path,
     files: suite_configuration.Files,
-    workdir: Path,
+    joined: Path,
 ) -> Located:
     lacking = [name for name in files.names if not (folder / name).is_file()]
     if lacking:
@@ -86,7 +88,7 @@ def _of_folder(
         )
     named = {"train": files.train, "dev": files.dev, "test": files.test}
     paths = {
-        f"data.{split}": str(_joined(folder, name, workdir / "data" / task.name))
+        f"data.{split}": str(_joined(folder, name, joined / task.name))
         for split, name in named.items()
         if name
     }

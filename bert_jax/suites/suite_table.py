@@ -14,7 +14,7 @@ from bert_jax.reporting import text_table
 from bert_jax.suites import suite_configuration
 
 JSON, MARKDOWN = "suite.json", "suite.md"
-RESULT = "result.json"  # of one task, in its folder
+RESULTS = "results"  # a file of each task that is finished
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +48,23 @@ def best_rate(runs: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
     )
 
 
-def write_result(folder: Path, result: Result) -> None:
-    """Writes what the runs of a task found into its folder."""
-    _write(folder / RESULT, json.dumps(dataclasses.asdict(result), indent=2) + "\n")
+def result_path(workdir: Path, task: str) -> Path:
+    """Returns where the result of a task is, when it is finished."""
+    return workdir / RESULTS / f"{task}.json"
 
 
-def read_result(folder: Path) -> Result | None:
+def write_result(path: Path, result: Result) -> None:
+    """Writes what the runs of a task found."""
+    path.parent.mkdir(exist_ok=True)
+    _write(path, json.dumps(dataclasses.asdict(result), indent=2) + "\n")
+
+
+def read_result(path: Path) -> Result | None:
     """Reads what the runs of a task found, or None if they are not finished.
 
     Raises:
       InputError: the file is damaged.
     """
-    path = folder / RESULT
     if not path.exists():
         return None
     tree = json_file.read_object(path)

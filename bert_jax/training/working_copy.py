@@ -42,22 +42,28 @@ class WorkingCopy:
       name: what the user calls it: a path, or a URL as gs://bucket/runs/zh.
       folder: where its files are on this machine. For a URL it lies in the folder for
         temporary files ($TMPDIR), is found again by the name, and is each process's.
+      common: a folder for what is neither fetched nor uploaded, the same in all
+        processes of a machine.
     """
 
-    def __init__(self, name: str | Path) -> None:
+    def __init__(self, name: str | Path, *, parts: Iterable[str] = ()) -> None:
         """Names the folder; reads and makes nothing.
 
-        Raises InputError for a URL that no installed package can open.
+        `parts` names folders in it that are workdirs of their own: they are neither
+        fetched nor uploaded. Raises InputError for a URL that no installed package can
+        open.
         """
         self.name = str(name)
         self.is_remote = "://" in self.name
-        self.folder = Path(name)
+        self.folder = self.common = Path(name)
         if self.is_remote:
             self.name = self.name.rstrip("/")
             self._system, self._root = _open(self.name)
-            self.folder = _scratch(self.name)
+            self.common = _scratch(self.name)
+            self.folder = self.common / str(processes.index())
             self._known: dict[str, tuple[int, int]] = {}
             self._mark: bytes | None = None  # what is in _OWNER while we are
+            self._parts = frozenset(parts)
 
     @contextlib.contextmanager
     def fetched(self) -> Iterator[None]:
@@ -98,7 +104,7 @@ class WorkingCopy:
         for name in names:
             if not (self.folder / name).exists():
                 self._get(name)
-        self._known = _stamps(self.folder)
+        self._known = self._stamps()
 
     def fetch_folder(self, name: str) -> None:
         """Gets a finished folder, if it is in the store and not here.
@@ -117,7 +123,7 @@ class WorkingCopy:
         """
         if not self.is_remote:
             return
-        now = _stamps(self.folder)
+        now = self._stamps()
         changed = [name for name in now if self._known.get(name) != now[name]]
         gone = self._known.keys() - now.keys()
         if changed or gone:
@@ -189,6 +195,19 @@ class WorkingCopy:
                 "ends and uploads nothing more. Let one run at a time go on there"
             )
 
+    def _stamps(self) -> dict[str, tuple[int, int]]:
+        """Returns the size and the time of each file that `push` uploads."""
+        found = {}
+        for path in self.folder.rglob("*"):
+            name = path.relative_to(self.folder).as_posix()
+            top = name.split("/")[0]
+            if top in _HERE_ONLY or top in self._parts or top.startswith("."):
+                continue
+            if not name.endswith(".tmp") and path.is_file():
+                stat = path.stat()
+                found[name] = (stat.st_size, stat.st_mtime_ns)
+        return found
+
     def _forget(self, names: list[str]) -> None:
         """Empties the working copy, but for what need not be fetched again."""
         same = "store/" + MANIFEST in names and self._manifest("store") == _content(
@@ -201,7 +220,11 @@ class WorkingCopy:
 
     def _names(self, parent: str = "") -> list[str]:
         """Returns what is worth fetching: all but parts of unfinished folders."""
-        listed = self._listed(parent)
+        listed = [
+            name
+            for name in self._listed(parent)
+            if name.split("/")[0] not in self._parts
+        ]
         marks = [
             name for name in listed if name.endswith(("/" + MANIFEST, "/" + _TASK))
         ]
@@ -275,23 +298,11 @@ def _open(url: str) -> tuple[Any, str]:
 
 
 def _scratch(url: str) -> Path:
-    """Returns the folder for the copy of this process."""
+    """Returns the folder for what belongs to a URL on this machine."""
     digest = hashlib.sha256(url.encode()).hexdigest()[:12]
     user = os.getuid()
     parent = Path(tempfile.gettempdir()) / f"bert_jax-{user}"
-    return parent / f"{url.rpartition('/')[2]}-{digest}-{processes.index()}"
-
-
-def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
-    """Returns the size and the time of each file that `push` uploads."""
-    found = {}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        is_ours = name.split("/")[0] not in _HERE_ONLY and not name.startswith(".")
-        if is_ours and not name.endswith(".tmp") and path.is_file():
-            stat = path.stat()
-            found[name] = (stat.st_size, stat.st_mtime_ns)
-    return found
+    return parent / f"{url.rpartition('/')[2]}-{digest}"
 
 
 def _folder_of(name: str) -> str | None:

@@ -38,6 +38,10 @@ def test_means_and_deviations_stand_beside_published_figures(tmp_path):
 
 
 def test_a_damaged_result_is_named(tmp_path):
-    (tmp_path / suite_table.RESULT).write_text("{}")
+    path = suite_table.result_path(tmp_path, "qqp")
+    assert suite_table.read_result(path) is None
+    suite_table.write_result(path, suite_table.Result({}, RUNS))
+    assert suite_table.read_result(path).runs == RUNS
+    path.write_text("{}")
     with pytest.raises(errors.InputError, match="is damaged: remove it"):
-        suite_table.read_result(tmp_path)
+        suite_table.read_result(path)

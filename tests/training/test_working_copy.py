@@ -53,6 +53,19 @@ def write(folder, **contents):
         path.write_text(content)
 
 
+def test_parts_are_left_to_their_own_copies(url, there):
+    there.write("suite.json")
+    there.write("cola/config.json")
+    copy = working_copy.WorkingCopy(url, parts=["cola"])
+    copy.folder.mkdir(parents=True)
+    copy.fetch()
+    assert [path.name for path in copy.folder.iterdir()] == ["suite.json"]
+    write(copy.folder, results__cola="1", cola__best__model="2")
+    write(copy.common, data__cola="joined")
+    copy.push()
+    assert there.names() == {"suite.json", "cola/config.json", "results/cola"}
+
+
 def recorded(copy, monkeypatch):
     """Returns a list that grows by each object that is written or deleted."""
     calls = []
