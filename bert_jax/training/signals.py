@@ -52,24 +52,24 @@ class StopRequest:
 
     More of SIGTERM change nothing; a second SIGINT raises KeyboardInterrupt, for an
     impatient Ctrl-C. In threads other than the main one nothing is caught. With several
-    processes JAX's own notice of preemption decides, because all must stop at the same
-    place; it hears SIGTERM, and SIGINT is passed on as that.
+    processes `stopping` goes on to hear both until the first step is done, as the one
+    that ends tells the others, and nothing of theirs is new. From then on JAX's own
+    notice of preemption decides, because all must stop at the same place; it hears
+    SIGTERM, and SIGINT is passed on as that.
     """
 
     def __init__(self, on_check: Callable[[], None] = lambda: None) -> None:
         """Calls `on_check` whenever a callback asks whether it must stop."""
         self.name: str | None = None
         self._on_check = on_check
+        self._is_shared = False  # whether JAX hears the signals of all processes
         self._places = itertools.count(1)
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> "StopRequest":
         if processes.count() == 1:
             handlers = dict.fromkeys(_STOPPING, self._note)
-        else:
-            processes.hear_preemption()
-            handlers = {signal.SIGINT: _pass_on}
-        self._open.enter_context(_handlers(handlers))
+            self._open.enter_context(_handlers(handlers))
         return self
 
     def __exit__(
@@ -86,7 +86,7 @@ class StopRequest:
         All processes ask at the same places, in the same order.
         """
         place = next(self._places)
-        if self.name is None and processes.count() > 1:
+        if self.name is None and self._is_shared:
             if multihost_utils.reached_preemption_sync_point(place):
                 self.name = "a signal"
         return self.name is not None
@@ -97,8 +97,6 @@ class StopRequest:
         For the first step, which compiles for minutes, and before which nothing is to
         be saved. It runs in a thread, or no handler of Python would be called.
         """
-        if processes.count() > 1:
-            return call()
         made: list[Any] = []
         failed: list[BaseException] = []
 
@@ -120,7 +118,15 @@ class StopRequest:
                 )
         if failed:
             raise failed[0]
+        if processes.count() > 1:
+            self._share()
         return made[0]
+
+    def _share(self) -> None:
+        """Has all processes stop at the same place from here on."""
+        processes.hear_preemption()
+        self._open.enter_context(_handlers({signal.SIGINT: _pass_on}))
+        self._is_shared = True
 
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
