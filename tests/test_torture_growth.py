@@ -100,7 +100,7 @@ def test_a_process_is_watched_to_its_end(tmp_path):
         "open('curves.png', 'wb').write(bytes(77))\n"
         "held = [open(os.devnull) for _ in range(5)]\n"
         "open('metrics.jsonl', 'w').write('{\"step\": 20}\\n{\"step\": 3')\n"
-        "time.sleep(1)\n"
+        "time.sleep(3)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path)
     samples = list(torture_growth.watch(child.pid, tmp_path, 0.05))
