@@ -155,18 +155,7 @@ def _train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> None:
         if (start_step >= steps and not again) or best["ended"]:
             commands.say(f"this run is finished: step {start_step} of {steps}")
             return
-        train_step = state.make_train_step(
-            run.task.prepare,
-            run.task.weights,
-            run.losses,
-            transformation,
-            shapes,
-            seed=settings.run.seed,
-            accumulation_steps=settings.run.accumulation_steps,
-            schedule=schedule,
-            scales=run.scales,
-            adversarial=run.adversarial(),
-        )
+        train_step = run.train_step(transformation, shapes, schedule)
         dev = run.dev_of(rows)
         save_every_steps = run.interval(settings.run.save_every_steps, rows)
         eval_every_steps = run.interval(settings.run.eval_every_steps, rows)

@@ -160,8 +160,11 @@ def problems(grown: Growth, steps: int, keep: int, checkpoint: int) -> list[str]
 
 
 def size(folder: Path) -> int:
-    """Returns the bytes of all files in a folder."""
-    return sum(bytes_ for _, bytes_ in _files(folder))
+    """Returns the bytes of all files in a folder.
+
+    Each counts once, though it may be renamed while this looks.
+    """
+    return sum({found.st_ino: found.st_size for _, found in _files(folder)}.values())
 
 
 def _logged(samples: Sequence[Sample], steps: int) -> tuple[float, float]:
@@ -214,7 +217,7 @@ def _sample(pid: int, workdir: Path, step: int, status: dict[str, str]) -> Sampl
         checkpoints=sum(map(str.isdigit, names)),
         unfinished=len(others),
         saved=size(saved),
-        logged=sum(bytes_ for path, bytes_ in outside if _is_log(path)),
+        logged=sum(found.st_size for path, found in outside if _is_log(path)),
         files=len(outside),
     )
 
@@ -223,11 +226,11 @@ def _is_log(path: str) -> bool:
     return path.endswith(".jsonl") or "/tensorboard/" in path
 
 
-def _files(folder: Path, leaving_out: str = "") -> Iterator[tuple[str, int]]:
-    """Yields files with their bytes; some may go away while it looks."""
+def _files(folder: Path, leaving_out: str = "") -> Iterator[tuple[str, os.stat_result]]:
+    """Yields files with what the system says of them; some may go away meanwhile."""
     for parent, folders, names in os.walk(folder):
         if leaving_out in folders:
             folders.remove(leaving_out)
         for path in itertools.starmap(os.path.join, ((parent, x) for x in names)):
             with contextlib.suppress(OSError):
-                yield path, os.lstat(path).st_size
+                yield path, os.lstat(path)

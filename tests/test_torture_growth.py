@@ -1,6 +1,7 @@
 """What the soak calls growth, on runs that are made up."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,22 @@ def test_a_process_is_watched_to_its_end(tmp_path):
     assert (first.step, first.checkpoints, first.unfinished) == (20, 1, 2)
     assert (first.saved, first.logged, first.files) == (1000, 23, 2)
     assert first.handles == 8 and first.threads == 1 and 2 < first.memory < 100
+
+
+def test_a_file_that_is_renamed_counts_once(tmp_path, monkeypatch):
+    (tmp_path / "20").mkdir()
+    (tmp_path / "20" / "array").write_bytes(bytes(1000))
+    (tmp_path / "deleted").mkdir()
+    walk = os.walk
+
+    def renaming(folder):
+        for found in walk(folder):
+            yield found
+            if found[0].endswith("20"):
+                os.rename(found[0], tmp_path / "deleted" / "20")
+
+    monkeypatch.setattr(os, "walk", renaming)
+    assert torture_growth.size(tmp_path) == 1000
 
 
 def test_a_picture(tmp_path):

@@ -139,6 +139,26 @@ class FinetuningRun:
             trained_parts=heads if recipe.lora_rank else (),
         )
 
+    def train_step(
+        self,
+        transformation: optax.GradientTransformation,
+        shapes: state.TrainState,
+        schedule: optimizer.Schedule,
+    ) -> Any:
+        """Returns the jitted step of this run, from what `optimizer` made."""
+        return state.make_train_step(
+            self.task.prepare,
+            self.task.weights,
+            self.losses,
+            transformation,
+            shapes,
+            seed=self.settings.run.seed,
+            accumulation_steps=self.settings.run.accumulation_steps,
+            schedule=schedule,
+            scales=self.scales,
+            adversarial=self.adversarial(),
+        )
+
     def optimizer(
         self, num_train_steps: int, peak: Any = None
     ) -> tuple[optax.GradientTransformation, optimizer.Schedule]:

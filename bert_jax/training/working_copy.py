@@ -198,14 +198,14 @@ class WorkingCopy:
     def _stamps(self) -> dict[str, tuple[int, int]]:
         """Returns the size and the time of each file that `push` uploads."""
         found = {}
-        for path in self.folder.rglob("*"):
-            name = path.relative_to(self.folder).as_posix()
-            top = name.split("/")[0]
-            if top in _HERE_ONLY or top in self._parts or top.startswith("."):
+        for top in self.folder.iterdir():
+            # A save under way renames folders in one that is left out.
+            if top.name in (*_HERE_ONLY, *self._parts) or top.name.startswith("."):
                 continue
-            if not name.endswith(".tmp") and path.is_file():
-                stat = path.stat()
-                found[name] = (stat.st_size, stat.st_mtime_ns)
+            for path in (top, *top.rglob("*")):
+                if path.suffix != ".tmp" and path.is_file():
+                    stat, name = path.stat(), path.relative_to(self.folder).as_posix()
+                    found[name] = (stat.st_size, stat.st_mtime_ns)
         return found
 
     def _forget(self, names: list[str]) -> None:

@@ -3,6 +3,7 @@
 fsspec's file system in memory stands for gs:// and s3://.
 """
 
+import os
 import shutil
 
 import fsspec
@@ -51,6 +52,20 @@ def write(folder, **contents):
         path = folder / name.replace("__", "/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
+
+
+def test_a_push_does_not_look_where_a_save_renames_folders(copy, there, monkeypatch):
+    write(copy.folder, checkpoints__4__array="1", tensorboard__events="2")
+    look = os.scandir
+
+    def renaming(path="."):
+        if "checkpoints" in str(path):
+            raise FileNotFoundError(path)
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", renaming)
+    copy.push()
+    assert there.names() == {"tensorboard/events"}
 
 
 def test_parts_are_left_to_their_own_copies(url, there):
