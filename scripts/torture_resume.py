@@ -3,6 +3,7 @@
 A library of torture.py.
 """
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -14,23 +15,38 @@ from torture_trial import Bench, Trial, last_line
 # 116 rows an epoch, 8 a step: the first epoch ends in step 15, the second in step 29.
 FIRST_STEPS = range(1, 15)
 AROUND_AN_EPOCH = (14, 15, 16)
-RECIPES: dict[str, dict[str, Any]] = {
-    "nsp": {},
-    "nsp, accumulation 2": {"run__accumulation_steps": 2},
-    "nsp, accumulation 4": {"run__accumulation_steps": 4},
-    "nsp, packed": {"data__pack": True},
-    "sop": {"data__objective": "sop"},
-    "sop, packed, accumulation 2": {
-        "data__objective": "sop",
-        "data__pack": True,
-        "run__accumulation_steps": 2,
-    },
-    "full sentences": {"data__objective": "full_sentences"},
-    "full sentences, packed": {
-        "data__objective": "full_sentences",
-        "data__pack": True,
-    },
-}
+OBJECTIVES = ("nsp", "sop", "full_sentences")
+
+
+def _recipes() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields every objective, packed or not, with accumulation of 1, 2 and 4."""
+    for objective, is_packed, accumulation in itertools.product(
+        OBJECTIVES, (False, True), (1, 2, 4)
+    ):
+        words = [objective.replace("_", " "), *["packed"] * is_packed]
+        words += [f"accumulation {accumulation}"] * (accumulation > 1)
+        yield (
+            ", ".join(words),
+            {
+                "data__objective": objective,
+                "data__pack": is_packed,
+                "run__accumulation_steps": accumulation,
+            },
+        )
+
+
+RECIPES = dict(_recipes())
+# What the levels below nightly have time for: each value of each once or more.
+FEW = (
+    "nsp",
+    "nsp, accumulation 2",
+    "nsp, accumulation 4",
+    "nsp, packed",
+    "sop",
+    "sop, packed, accumulation 2",
+    "full sentences",
+    "full sentences, packed",
+)
 
 # What a resume may forget; each must be seen. They change a run that goes on alone.
 _RESTORE = """
@@ -68,7 +84,9 @@ phases.Phase.batch_at = lambda self, step, *rest: batch_at(self, step + 1, *rest
 
 def trials(bench: Bench) -> Iterator[Trial]:
     """Yields what became of runs that were stopped after a step and went on."""
-    for recipe, changes in bench.some(RECIPES.items()):
+    recipes = RECIPES if bench.level > 1 else FEW
+    for recipe in bench.some(recipes):
+        changes = RECIPES[recipe]
         whole = bench.trace_of(f"whole-{recipe}", **changes)
         some = AROUND_AN_EPOCH if recipe == "nsp" else AROUND_AN_EPOCH[1:2]
         few = {*(FIRST_STEPS if recipe == "nsp" else (1,)), *some}
