@@ -109,8 +109,8 @@ def _train(
 ) -> suite_table.Result:
     """Trains the runs of a task, writes its submissions, and what was found."""
     task, settings = located.task, located.settings
-    name = f"{copy.name}/{task.name}"
-    made = finetune.train(finetuning_configuration.to_dict(settings), name)
+    place = f"{copy.name}/{task.name}"
+    made = finetune.train(finetuning_configuration.to_dict(settings), place)
     runs = [
         {
             "seed": settings.run.seed,
@@ -118,7 +118,7 @@ def _train(
             "metrics": made.metrics,
         }
     ]
-    folder = working_copy.WorkingCopy(name).folder
+    folder = working_copy.WorkingCopy(place).folder
     if settings.sweep.is_on:
         members = json_file.read_object(folder / sweeps.REPORT)["members"]
         runs = [{name: member[name] for name in runs[0]} for member in members]

@@ -1,8 +1,9 @@
 """Time of an epoch of fine-tuning: texts padded, in buckets of length, and packed.
 
+    pip install torch transformers
     python scripts/bench_finetune.py
     python scripts/bench_finetune.py --size=base --rows=8 --texts=96 --fill=0.3
-    python scripts/bench_finetune.py --sides=packed,buckets,torch
+    python scripts/bench_finetune.py --sides=packed,buckets   # no torch
 
 `padded` has one row length (data.num_lengths=1), `buckets` as many as `finetune` takes
 by itself, `packed` rows that texts share (data.pack). `torch` is the classifier of
@@ -17,6 +18,7 @@ import argparse
 import dataclasses
 import functools
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +30,7 @@ import numpy as np
 import torch_finetune
 import turns
 
+from bert_jax import errors
 from bert_jax.data import labelled_rows
 from bert_jax.finetuning import assembly
 from bert_jax.settings import finetuning_configuration
@@ -70,7 +73,10 @@ def main() -> None:
         parser.error(f"--sides has {', '.join(sorted(unknown))}, none of {[*SIDES]}")
     with tempfile.TemporaryDirectory() as folder:
         values = _settings(Path(folder), given)
-        sides = [_side(name, values | SIDES[name], Path(folder)) for name in names]
+        try:
+            sides = [_side(name, values | SIDES[name], Path(folder)) for name in names]
+        except errors.InputError as error:
+            sys.exit(str(error))
         for side in sides:  # compiles
             side.epoch()
         seconds = [
@@ -98,7 +104,8 @@ def _lines(sides: list[Side], seconds: np.ndarray, texts: int) -> list[list[str]
 def _settings(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Writes texts of two classes, and returns the settings that train on them."""
     pieces = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "dog", *WORDS)
-    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
+    vocabulary = "".join(f"{piece}\n" for piece in pieces)
+    (folder / "vocab.txt").write_text(vocabulary, encoding="utf-8")
     rng = np.random.default_rng(0)
     lengths = made_rows.sequence_lengths(rng, given.length, given.fill)
     lines = ["sentence\tlabel"]
@@ -148,7 +155,7 @@ def _ours(run: assembly.FinetuningRun, batches: list[Any]) -> Callable[[], objec
 
 
 def _torch(run: assembly.FinetuningRun, batches: list[Any]) -> Callable[[], object]:
-    import torch
+    torch = torch_finetune.import_torch()
     import transformers
 
     ours = run.start.bert

@@ -38,13 +38,14 @@ def predictions(
     Raises:
       InputError: torch or transformers is not installed, or the folder is not theirs.
     """
-    torch = _torch()
+    torch = import_torch()
     torch.manual_seed(seed)
     model = _train(_model(run), run, seed, num_train_steps)
     return run.task.decode(run.dev.examples, run.dev.table, _outputs(model, run))
 
 
-def _torch() -> Any:
+def import_torch() -> Any:
+    """Returns torch; raises InputError if it or transformers is not installed."""
     try:
         import torch
         import transformers  # noqa: F401

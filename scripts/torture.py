@@ -13,6 +13,7 @@ may hold. Prints one table last, and exits with 1 if anything was missed.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import queue
 import sys
 import tempfile
@@ -33,16 +34,23 @@ import torture_soak
 from torture_trial import Bench, Trial
 
 LEVELS = ("ci", "pr", "nightly", "release")
+Part = Callable[[Bench], Iterator[Trial]]
 # The longest first, so that all who take from here end together.
-KINDS: dict[str, Callable[[Bench], Iterator[Trial]]] = {
-    "resume": torture_resume.trials,
-    "signals": torture_signals.trials,
-    "kills": torture_kills.trials,
-    "remote": torture_remote.trials,
-    "soak": torture_soak.trials,
-    "disk": torture_disk.trials,
-    "damage": torture_damage.trials,
-    "controls": torture_resume.controls,
+KINDS: dict[str, Sequence[Part]] = {
+    "resume": [
+        *(
+            functools.partial(torture_resume.trials, objective=objective)
+            for objective in torture_resume.OBJECTIVES
+        ),
+        torture_resume.ends,
+    ],
+    "kills": [torture_kills.trials],
+    "signals": [torture_signals.trials],
+    "remote": [torture_remote.trials],
+    "soak": [torture_soak.trials],
+    "disk": [torture_disk.trials],
+    "damage": [torture_damage.trials],
+    "controls": [torture_resume.controls],
 }
 
 
@@ -73,7 +81,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help=f"of {','.join(KINDS)}, with commas")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     parser.add_argument(
-        "--jobs", type=int, default=2, help="kinds at a time, a core each (2)"
+        "--jobs", type=int, default=2, help="parts at a time, a core each (2)"
     )
     parser.add_argument("--picture", type=Path, help="draw the soak into this file")
     given = parser.parse_args()
@@ -82,16 +90,19 @@ def main() -> int:
         parser.error(f"--only has {', '.join(sorted(unknown))}, none of {list(KINDS)}")
     if given.jobs < 1:
         parser.error(f"--jobs is {given.jobs}, and must be 1 or more")
+    began = time.monotonic()
     rows = _run_all(wanted, given)
     _print(given.level, rows)
+    print(f"\n{(time.monotonic() - began) / 60:.1f} minutes, {given.jobs} at a time")
     return int(any(row.survived < row.tried for row in rows))
 
 
 def _run_all(wanted: Sequence[str], given: argparse.Namespace) -> list[Row]:
-    """Runs kinds of trials, several at a time, each on a bench of its own."""
+    """Runs parts of kinds, several at a time, each on a bench of its own."""
+    parts = [part for kind in wanted for part in KINDS[kind]]
     with contextlib.ExitStack() as stack:
         benches: queue.SimpleQueue[Bench] = queue.SimpleQueue()
-        for _ in range(min(given.jobs, len(wanted))):
+        for _ in range(min(given.jobs, len(parts))):
             name = stack.enter_context(tempfile.TemporaryDirectory(prefix="torture-"))
             folder = Path(name)
             nursery = stack.enter_context(torture_nursery.Nursery(folder))
@@ -99,28 +110,32 @@ def _run_all(wanted: Sequence[str], given: argparse.Namespace) -> list[Row]:
             level = LEVELS.index(given.level)
             benches.put(Bench(folder, place, nursery, level, given.seed, given.picture))
 
-        def run(kind: str) -> list[Row]:
+        def run(part: Part) -> list[tuple[Trial, float]]:
             bench = benches.get()
             try:
-                return _run(kind, bench)
+                return _run(part, bench)
             finally:
                 benches.put(bench)
 
+        rows: dict[str, Row] = {}
         with ThreadPoolExecutor(given.jobs) as pool:
-            return [row for rows in pool.map(run, wanted) for row in rows]
+            for tried in pool.map(run, parts):
+                for trial, seconds in tried:
+                    rows.setdefault(trial.what, Row(trial.what)).add(trial, seconds)
+        return list(rows.values())
 
 
-def _run(kind: str, bench: Bench) -> list[Row]:
-    """Runs the trials of a kind, telling each as it ends."""
-    rows: dict[str, Row] = {}
+def _run(part: Part, bench: Bench) -> list[tuple[Trial, float]]:
+    """Returns the trials of a part and their seconds, telling each as it ends."""
+    tried = []
     began = time.monotonic()
-    for trial in KINDS[kind](bench):
-        now = time.monotonic()
-        rows.setdefault(trial.what, Row(trial.what)).add(trial, now - began)
+    for trial in part(bench):
+        seconds = time.monotonic() - began
+        tried.append((trial, seconds))
         said = trial.problem or "survived"
-        print(f"{trial.what}: {trial.name}: {said} ({now - began:.1f} s)", flush=True)
+        print(f"{trial.what}: {trial.name}: {said} ({seconds:.1f} s)", flush=True)
         began = time.monotonic()
-    return list(rows.values())
+    return tried
 
 
 def _print(level: str, rows: Sequence[Row]) -> None:
