@@ -34,6 +34,7 @@ POINTS = (
     "checkpoint/listed",
     "checkpoint/after",
     "checkpoint/stale",
+    "checkpoint/late_meta",
     "checkpoint/trash",
     "checkpoint/half_trash",
     "checkpoint/emptied",

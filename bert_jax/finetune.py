@@ -168,7 +168,9 @@ def _train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> None:
             keeper = _Keeper(run, dev, workdir, log, best)
 
             def save(step: int, now: state.TrainState, at: standings.Standing) -> None:
-                copy.push()  # the lines of a step are there before it is
+                log.sync()  # the lines of a step are there before it is
+                examples.sync()
+                copy.push()
                 meta = {"standing": at.to_json(), "best": keeper.record}
                 checkpoints.save(step, now, meta)
 

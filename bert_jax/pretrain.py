@@ -149,7 +149,9 @@ def _train(
             evaluation = _Evaluation(held_out, log)
 
             def save(step: int, now: state.TrainState, at: standing.Standing) -> None:
-                copy.push()  # the lines of a step are there before it is
+                log.sync()  # the lines of a step are there before it is
+                examples.sync()
+                copy.push()
                 checkpoints.save(step, now, {"standing": at.to_json()})
 
             end = loop.run(

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from bert_jax import errors, json_file
+from bert_jax import durable, errors, json_file
 from bert_jax.model import config as model_config
 from bert_jax.settings import config_checks, configuration
 from bert_jax.text import tokenizer as tokenizers
@@ -191,11 +191,12 @@ def write_record(
         check_tokenizer(workdir, tokenizer)
     processes.wait_for_all()  # all have read what the first one writes anew
     if processes.is_first():
-        tokenizer.save(workdir / TOKENIZER)
-        beside = path.with_name(path.name + ".tmp")
+        if before is None:
+            tokenizer.save(workdir / TOKENIZER)
+            durable.sync_tree(workdir / TOKENIZER)
         text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
+        durable.replace(path, text.encode())
+        durable.sync(workdir)
 
 
 def check_tokenizer(workdir: Path, tokenizer: tokenizers.Tokenizer) -> None:

@@ -26,11 +26,13 @@ import torture_damage
 import torture_disk
 import torture_kills
 import torture_nursery
+import torture_power
 import torture_remote
 import torture_resume
 import torture_runs
 import torture_signals
 import torture_soak
+import torture_tests
 from torture_trial import Bench, Trial
 
 LEVELS = ("ci", "pr", "nightly", "release")
@@ -49,8 +51,14 @@ KINDS: dict[str, Sequence[Part]] = {
     "remote": [torture_remote.trials],
     "soak": [torture_soak.trials],
     "disk": [torture_disk.trials],
+    "power": [torture_power.trials],
     "damage": [torture_damage.trials],
     "controls": [torture_resume.controls],
+    "attack": [torture_tests.attacks],
+    "tests": [
+        functools.partial(torture_tests.trials, what=what)
+        for what in torture_tests.TESTS
+    ],
 }
 
 

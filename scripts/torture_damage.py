@@ -153,8 +153,10 @@ def _killed_over_it(bench: Bench) -> str:
 def _goes_on(bench: Bench, harm: Callable[[Path], None]) -> str:
     """Harms the newest checkpoint of a run that was stopped; it goes on without."""
     workdir = _stopped_and_harmed(bench, harm)
-    child = bench.train(workdir, faults="loop/step=13:SIGTERM")
+    child = bench.train(workdir, faults="loop/step=12:SIGTERM")
     code, said = child.wait(), child.said.read_text()
     if code != 75 or "is damaged" not in said or "resuming after step 8" not in said:
         return f"exit code {code}: {last_line(child.said)}"
+    if (steps := saved_steps.steps(workdir / "checkpoints")) != [8, 12]:
+        return f"steps 8 and 12 are good, and {steps} were kept"
     return bench.goes_on(workdir)

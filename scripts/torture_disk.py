@@ -4,11 +4,14 @@ Needs the right to mount a tmpfs; without it these trials say so and are left ou
 """
 
 import contextlib
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import torture_nursery
 import torture_runs
 from torture_trial import Bench, Trial, last_line
 
@@ -42,13 +45,18 @@ def trials(bench: Bench) -> Iterator[Trial]:
         print("disk: left out, as this machine may not mount a tmpfs", flush=True)
         return
     need = _need(bench)
+    codes = []
     for share in bench.some((0.05, 0.15, 0.3, 0.45, 0.7, 0.8, 0.9, 0.97, 0.6)):
         size = int(need * share)
-        problem = _full(bench, disk, size, need)
-        yield Trial("a full disk", f"{size} of {need} KiB", problem)
-    yield Trial("a read-only disk", "from the beginning", _refused(bench, disk, ""))
+        code, problem = _full(bench, disk, size, need)
+        codes.append(code)
+        yield Trial("a full disk", f"{size} of {need} KiB, exit {code}", problem)
+    if codes.count(5) < len(codes) - 2:
+        yield Trial("a full disk", "exit codes", f"too few were full: {codes}")
+    for name in ("from the beginning", "when it goes on"):
+        yield Trial("a read-only disk", name, _read_only(bench, disk, name))
     for point in bench.some(("loop/step=6", "loop/step=10")):
-        yield Trial("a disk that fills up", point, _refused(bench, disk, point))
+        yield Trial("a disk that fills up", point, _filled(bench, disk, point))
 
 
 def _need(bench: Bench) -> int:
@@ -62,17 +70,18 @@ def _need(bench: Bench) -> int:
     return blocks + 2 * sum(-(-path.stat().st_size // 4096) * 4 for path in saved)
 
 
-def _full(bench: Bench, disk: Path, size: int, need: int) -> str:
+def _full(bench: Bench, disk: Path, size: int, need: int) -> tuple[int, str]:
+    """Returns how a run ended on a disk of this size, and what was wrong then."""
     with _disk(disk, size):
         workdir = disk / "run"
         child = bench.train(workdir)
         code = child.wait()
         if code not in (0, 5):
-            return f"exit code {code}: {last_line(child.said)}"
+            return code, f"exit code {code}: {last_line(child.said)}"
         if code == 5 and (problem := _after_full(workdir, child.said)):
-            return problem
+            return code, problem
         _remount(disk, f"size={3 * need}k")
-        return bench.goes_on(workdir)
+        return code, bench.goes_on(workdir)
 
 
 def _after_full(workdir: Path, said: Path) -> str:
@@ -94,32 +103,38 @@ def _after_full(workdir: Path, said: Path) -> str:
     return f"{len(left)} temporary folders" if len(left) > 1 else ""
 
 
-def _refused(bench: Bench, disk: Path, point: str) -> str:
-    """Has the disk refuse writes: read-only at once, or full while a step is held."""
+def _read_only(bench: Bench, disk: Path, name: str) -> str:
+    """Has a disk refuse all writes, before a run begins or before it goes on."""
     with _disk(disk, 64 * 1024):
         workdir = disk / "run"
-        if not point:
-            _remount(disk, "ro")
-            child = bench.train(workdir)
-        else:
-            child = bench.train(workdir, faults=f"{point}:SIGSTOP")
-            child.wait_until_held()
-            subprocess.run(["sync"], check=True)
-            _freeze(disk)
-            subprocess.run(["kill", "-CONT", str(child.pid)], check=True)
-        code = child.wait()
-        text = child.said.read_text(errors="replace")
-        if code not in (2, 5) or text.count("error: ") != 1:
-            return f"exit code {code}: {last_line(child.said)}"
-        _thaw(disk)
-        return bench.goes_on(workdir)
+        if name == "when it goes on":
+            child = bench.train(workdir, faults="loop/step=10:SIGTERM")
+            if (code := child.wait()) != 75:
+                return f"exit code {code}: {last_line(child.said)}"
+        _remount(disk, "ro")
+        problem = _says_so(bench.train(workdir))
+        _remount(disk, "rw")
+        return problem or bench.goes_on(workdir)
 
 
-def _freeze(disk: Path) -> None:
-    """Leaves a disk no room; read-only it cannot be made while files are open."""
-    used = shutil.disk_usage(disk).used // 1024
-    _remount(disk, f"size={used + 4}k")
+def _filled(bench: Bench, disk: Path, point: str) -> str:
+    """Leaves a disk no room while a step is held."""
+    with _disk(disk, 64 * 1024):
+        workdir = disk / "run"
+        child = bench.train(workdir, faults=f"{point}:SIGSTOP")
+        child.wait_until_held()
+        subprocess.run(["sync"], check=True)
+        used = shutil.disk_usage(disk).used // 1024
+        _remount(disk, f"size={used + 4}k")
+        os.kill(child.pid, signal.SIGCONT)
+        problem = _says_so(child)
+        _remount(disk, "size=65536k")
+        return problem or bench.goes_on(workdir)
 
 
-def _thaw(disk: Path) -> None:
-    _remount(disk, "rw,size=65536k")
+def _says_so(child: torture_nursery.Child) -> str:
+    """Returns what is wrong with the end of a run that could not write."""
+    code = child.wait()
+    if code != 5 or child.said.read_text(errors="replace").count("error: ") != 1:
+        return f"exit code {code}: {last_line(child.said)}"
+    return ""

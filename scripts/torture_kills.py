@@ -9,6 +9,8 @@ from pathlib import Path
 import torture_runs
 from torture_trial import Bench, Trial, last_line
 
+from bert_jax.training import saved_steps
+
 # Of the second save: the first is whole then, and the third begins to delete.
 SAVES = (
     "checkpoint/before=8",
@@ -46,6 +48,8 @@ def trials(bench: Bench) -> Iterator[Trial]:
     ):
         for point in bench.some(points):
             yield Trial(what, point, _at_point(bench, point))
+    late = "checkpoint/late_meta=8, keep 1"
+    yield Trial("kill -9 inside a save", late, _second_save_of_a_step(bench))
     for point in bench.some(STORE):
         what = "kill -9 inside vocabulary and store"
         yield Trial(what, point, _building(bench, point))
@@ -67,9 +71,14 @@ def _building(bench: Bench, point: str) -> str:
     child = bench.nursery.start("pretrain", *arguments, faults=f"{point}:SIGKILL")
     if (code := child.wait()) != -signal.SIGKILL:
         return f"was not killed: exit code {code}, {last_line(child.said)}"
-    code = bench.nursery.run("pretrain", *arguments)
-    if code != 0:
-        return f"exit code {code} when it went on"
+    return built(bench, workdir)
+
+
+def built(bench: Bench, workdir: Path) -> str:
+    """Resumes a run that builds its own store; returns what differs at its end."""
+    child = bench.nursery.start("pretrain", *bench.place.arguments(workdir))
+    if code := child.wait():
+        return f"exit code {code} when it went on: {last_line(child.said)}"
     if differs := torture_runs.trace(workdir).difference(bench.undisturbed):
         return f"other {differs} than the undisturbed run"
     names = sorted(path.name for path in bench.store.iterdir())
@@ -83,26 +92,45 @@ def _differing(one: Path, other: Path, names: list[str]) -> str:
     return f"other bytes in {', '.join(bad)}" if bad else ""
 
 
+def _second_save_of_a_step(bench: Bench) -> str:
+    """Kills a run that evaluates late, at its only checkpoint, and saves that."""
+    workdir, changes = bench.workdir("kill-late"), {"run__keep_checkpoints": 1}
+    for faults, expected in (
+        ("loop/callback=8:SIGTERM", 75),
+        ("checkpoint/late_meta=8:SIGKILL", -signal.SIGKILL),
+    ):
+        child = bench.train(workdir, faults=faults, **changes)
+        if (code := child.wait()) != expected:
+            return f"{faults}: exit code {code}, {last_line(child.said)}"
+        if saved_steps.steps(workdir / "checkpoints") != [8]:
+            return f"{faults}: the checkpoint of step 8 is gone"
+    return bench.goes_on(workdir, **changes)
+
+
 def _at_random(bench: Bench, count: int) -> Iterator[Trial]:
-    """Kills one run after the other at moments of its whole length, several times."""
+    """Kills one run after the other at moments of its whole length, so many times."""
     began = time.monotonic()
     bench.trace_of("timed")
     whole = time.monotonic() - began
     rng = bench.random("kills")
     what = "kill -9 at a random moment"
     workdir, kills = bench.workdir("kill-random"), 0
-    for number in range(count):
-        moment = rng.uniform(0.3, 1.0) * whole
+    for _ in range(3 * count):
+        moment = rng.uniform(0.0, 1.0) * whole
         child = bench.train(workdir)
         time.sleep(moment)
         os.kill(child.pid, signal.SIGKILL)
         code = child.wait()
-        kills += code == -signal.SIGKILL
-        problem = "" if code in (0, -signal.SIGKILL) else f"exit code {code}"
+        if code == 0:  # it was faster this time: no kill, no trial
+            workdir = bench.workdir("kill-random")
+            continue
+        kills += 1
+        problem = "" if code == -signal.SIGKILL else f"exit code {code}"
         # Every third time it may come to its end; in between it is killed again.
-        if number % 3 == 2 or number == count - 1:
+        if kills % 3 == 0 or kills == count:
             problem = problem or bench.goes_on(workdir)
             workdir = bench.workdir("kill-random")
         yield Trial(what, f"after {moment:.1f} of {whole:.1f} s", problem)
-    if kills < count // 2 and bench.level:
-        yield Trial(what, "enough of them", f"only {kills} of {count} hit a live run")
+        if kills == count:
+            return
+    yield Trial(what, "enough of them", f"only {kills} of {count} hit a live run")

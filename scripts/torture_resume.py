@@ -147,7 +147,8 @@ def controls(bench: Bench) -> Iterator[Trial]:
     """Yields whether a resume that forgets something is seen to be another run."""
     for forgotten, patch in bench.some(CONTROLS.items()):
         workdir = bench.workdir("control")
-        bench.train(workdir, faults="loop/step=11:SIGTERM").wait()
+        stopped = bench.train(workdir, faults="loop/step=11:SIGTERM").wait()
+        assert stopped == 75, stopped
         arguments = bench.place.arguments(workdir, data__store=bench.store)
         child = bench.nursery.start("pretrain", *arguments, patch=patch)
         if code := child.wait():

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from bert_jax import errors, faults
+from bert_jax import durable, errors, faults
 
 
 @contextlib.contextmanager
@@ -31,9 +31,10 @@ def building(folder: Path) -> Iterator[Path]:
             try:
                 _empty(unfinished)
                 yield unfinished
+                durable.sync_tree(unfinished)
                 os.replace(unfinished, folder)
                 faults.point("store/renamed")
-                _sync(folder.parent)
+                durable.sync(folder.parent)
             except BaseException:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
@@ -98,12 +99,3 @@ def _empty(unfinished: Path) -> None:
     """Removes what a build that was killed has left."""
     for path in unfinished.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _sync(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -249,6 +249,7 @@ def train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> Sweep:
                 log.draw()
 
             def save(step: int, now: state.TrainState, at: standings.Standing) -> None:
+                log.sync()
                 copy.push()
                 meta = {"standing": at.to_json(), "best": made.record}
                 checkpoints.save(step, now, meta)

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from bert_jax import errors, faults
+from bert_jax import durable, errors, faults
 from bert_jax.training import processes, saved_steps, tensorstore_leaks, working_copy
 from bert_jax.training import state as train_state
 
@@ -59,6 +59,7 @@ class Checkpoints:
         self._asynchronous = asynchronous
         self._copy = copy if copy is not None and copy.is_remote else None
         self._saving: int | None = None
+        self._newest: int | None = None  # that was restored or saved
         tensorstore_leaks.mend()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -114,12 +115,16 @@ class Checkpoints:
     ) -> None:
         """Starts to save the state after `step` steps; returns once it is copied.
 
-        `meta` is any JSON object. Steps from `step` on are of a run that was left
-        behind (they were found damaged) and are deleted. Raises StorageError if this
-        save or the one before could not be written.
+        `meta` is any JSON object. Steps after the one that was restored are of a run
+        that was left behind (they were found damaged) and are deleted. The state of the
+        step that was restored is there already: its `meta` alone is written then.
+        Raises StorageError if this save or the one before could not be written.
         """
         self.wait()
         faults.point("checkpoint/before", step)
+        if step == self._newest:
+            self._save_meta(step, meta)
+            return
         trees = {"params": state.params, "opt_state": _flat(state.opt_state)}
         if self._copy is not None:  # process 0 writes what is on all of them
             processes.wait_for_all()  # each has uploaded its logs
@@ -127,6 +132,7 @@ class Checkpoints:
             if jax.process_index():
                 return
         self._delete_stale(step)
+        self._newest = step
         items = ocp.args.Composite(
             **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()},
             meta=ocp.args.JsonSave(meta),
@@ -143,13 +149,28 @@ class Checkpoints:
             self.wait()
 
     def _delete_stale(self, step: int) -> None:
-        """Deletes the steps from `step` on."""
+        """Deletes the steps that a run left behind which goes on to `step`."""
+        newest = step - 1 if self._newest is None else self._newest
         for stale in self._manager.all_steps():
-            if stale >= step:
+            if stale > newest:
                 if self._copy is not None:
                     self._copy.delete_folder(f"{self.folder.name}/{stale}")
                 self._manager.delete(stale)
                 faults.point("checkpoint/stale", step)
+
+    def _save_meta(self, step: int, meta: dict[str, Any]) -> None:
+        """Writes the `meta` that a finished step has now beside what it had."""
+        if jax.process_index():
+            return
+        try:
+            saved_steps.write_late_meta(self.folder / str(step), meta)
+        except OSError as error:
+            self._saving = step
+            raise self._failure(error) from error
+        if self._copy is not None:
+            name = f"{self.folder.name}/{step}/{saved_steps.LATE_META}"
+            self._copy.push_file(name)
+        faults.point("checkpoint/late_meta", step)
 
     def check(self) -> None:
         """Raises StorageError as soon as the save under way has failed; never waits."""
@@ -163,6 +184,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
+            durable.sync(self.folder)
         except Exception as error:
             raise self._failure(error) from error
         faults.point("checkpoint/renamed", self._saving)
@@ -196,9 +218,9 @@ class Checkpoints:
         saved with. Warns of each damaged step that it passes over. Raises
         CheckpointError if all are damaged, or the state is that of another model.
         """
-        if not saved_steps.steps(self.folder):
+        step = self._newest_usable()
+        if step is None:
             return None
-        step = _agreed(lambda: saved_steps.newest_usable(self.folder))
         flat = _flat(shapes.opt_state)
         items = {"params": shapes.params, "opt_state": flat}
         restored, meta = _restore(self.folder / str(step), items)
@@ -206,8 +228,20 @@ class Checkpoints:
             jax.tree.structure(shapes.opt_state),
             [restored["opt_state"][name] for name in flat],
         )
+        self._newest = step
         count = jax.device_put(jnp.int32(step), shapes.step.sharding)
         return train_state.TrainState(count, restored["params"], opt_state), meta
+
+    def _newest_usable(self) -> int | None:
+        """Returns the newest undamaged step; None if there is no step at all."""
+
+        def find() -> int:
+            found = saved_steps.steps(self.folder)
+            return saved_steps.newest_usable(self.folder) if found else -1
+
+        # Copies of an object store are each process's own, and so is their damage.
+        step = _agreed(find) if self._copy is None else find()
+        return None if step < 0 else step
 
     def _write_manifest(self) -> None:
         """Writes the manifest of the step being saved; the writing thread calls this.
@@ -312,7 +346,8 @@ def _restore(
             if not any(differs.values()):
                 args = ocp.args.Composite(**wanted, meta=ocp.args.JsonRestore())
                 restored = reader.restore(step_folder, args=args)
-                return {name: restored[name] for name in items}, restored["meta"]
+                meta = saved_steps.late_meta(step_folder) or restored["meta"]
+                return {name: restored[name] for name in items}, meta
         except Exception as error:
             message = f"cannot read the checkpoint {step_folder}: {error}"
             raise errors.CheckpointError(message) from error

@@ -13,6 +13,7 @@ from typing import Any, TextIO, TypeVar
 
 import numpy as np
 
+from bert_jax import durable
 from bert_jax.training import processes, writer
 
 Batch = dict[str, np.ndarray]
@@ -31,10 +32,12 @@ class ExampleLog:
         self._lines: TextIO | None = None
         if not is_on:
             return
-        path = workdir / f"examples-{processes.index()}.jsonl"
+        self._path = path = workdir / f"examples-{processes.index()}.jsonl"
         try:
             for old in _files_to_cut(workdir, path):
                 writer.cut(old, lambda line: line["step"] <= start_step)
+            if processes.is_first():  # others may have come later
+                writer.warn_of_a_gap(path, start_step)
             self._lines = path.open("a", encoding="utf-8")
         except OSError as error:
             raise writer.failure(workdir, error) from error
@@ -50,6 +53,15 @@ class ExampleLog:
     ) -> None:
         if self._lines is not None:
             self._lines.close()
+
+    def sync(self) -> None:
+        """Waits until all lines are on the disk; raises StorageError."""
+        if self._lines is None:
+            return
+        try:
+            durable.sync(self._path)
+        except OSError as error:
+            raise writer.failure(self._workdir, error) from error
 
     def placing(self, place: Callable[[Batch], Placed]) -> Callable[[Batch], Any]:
         """Returns `place` with the checksums of the rows beside what it returns."""

@@ -11,12 +11,15 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from bert_jax import errors, faults, json_file
+from bert_jax import durable, errors, faults, json_file
 
 MANIFEST = "manifest.json"
+# What became known of a step after it was saved; it has a sum of its own.
+LATE_META = "late_meta.json"
 # Orbax writes these after the manifest: times, and the mark of the rename.
-_UNLISTED = (MANIFEST, "_CHECKPOINT_METADATA", "commit_success.txt")
+_UNLISTED = (MANIFEST, LATE_META, "_CHECKPOINT_METADATA", "commit_success.txt")
 _STEP = re.compile(r"0|[1-9][0-9]{0,17}")
 
 _log = logging.getLogger(__name__)
@@ -82,7 +85,10 @@ def damage(step_folder: Path) -> str | None:
 
 
 def write_manifest(step_folder: Path, step: int) -> None:
-    """Writes the manifest of a step whose other files are all written."""
+    """Writes the manifest of a step whose other files are all written.
+
+    Waits until all of them are on the disk, since the folder gets its name then.
+    """
     sums = {name: _sha256(step_folder / name) for name in _listed_files(step_folder)}
     text = json.dumps({"sha256": sums}, indent=1)
     with (step_folder / MANIFEST).open("w") as file:
@@ -90,7 +96,35 @@ def write_manifest(step_folder: Path, step: int) -> None:
         file.flush()
         faults.point("checkpoint/half_manifest", step)
         file.write(text[len(text) // 2 :])
+    durable.sync_tree(step_folder)
     faults.point("checkpoint/manifest", step)
+
+
+def write_late_meta(step_folder: Path, meta: dict[str, Any]) -> None:
+    """Writes the `meta` of a finished step that takes the place of the saved one.
+
+    The step itself is not touched: without this file it is what it was. Raises OSError.
+    """
+    text = json.dumps(meta)
+    content = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "meta": text}
+    durable.replace(step_folder / LATE_META, json.dumps(content).encode())
+    durable.sync(step_folder)
+
+
+def late_meta(step_folder: Path) -> dict[str, Any] | None:
+    """Returns what `write_late_meta` wrote; None, with a warning, if it is damaged."""
+    path = step_folder / LATE_META
+    if not path.exists():
+        return None
+    try:
+        content = json_file.loads(path.read_bytes())
+        text = content["meta"]
+        if hashlib.sha256(text.encode()).hexdigest() == content["sha256"]:
+            return json_file.loads(text)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.debug("%s: %s", path, error)
+    _log.warning("%s is damaged: what was saved with the step is used", path)
+    return None
 
 
 def _is_inside(name: str) -> bool:

@@ -158,6 +158,12 @@ class WorkingCopy:
         self._put(folder / MANIFEST, f"{name}/{MANIFEST}")
         faults.point("workdir/folder")
 
+    def push_file(self, name: str) -> None:
+        """Uploads a file that came into a finished folder later. Raises as `push`."""
+        if self.is_remote:
+            self._own()
+            self._put(self.folder / name, name)
+
     def keep_only(self, parent: str, kept: Iterable[str]) -> None:
         """Deletes the folders below `parent` that are not kept. Raises as `push`."""
         if not self.is_remote:

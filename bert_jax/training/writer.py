@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import jax
 
-from bert_jax import errors, json_file
+from bert_jax import durable, errors, json_file
 from bert_jax.training import curves, host_memory
 
 METRICS = "metrics.jsonl"
@@ -65,6 +65,8 @@ class Writer:
             return 0 < line["step"] <= start_step
 
         path = self._workdir / METRICS
+        if start_step and not path.exists():
+            _log.warning("%s is missing: the steps before are not in it now", path)
         cut(path, is_kept)
         if (self._workdir / EVENTS).exists():
             cut(self._workdir / EVENTS, lambda line: line["step"] <= start_step)
@@ -113,6 +115,20 @@ class Writer:
         said = [f"{n} {x}" for n, x in event.items() if not isinstance(x, list)]
         _log.warning("step %d: %s (%s)", step, ", ".join(said), EVENTS)
 
+    def sync(self) -> None:
+        """Waits until all lines are on the disk, where those of a saved step must be.
+
+        Raises StorageError.
+        """
+        if self._lines is None:
+            return
+        try:
+            for name in (METRICS, EVENTS):
+                if (self._workdir / name).exists():
+                    durable.sync(self._workdir / name)
+        except OSError as error:
+            raise failure(self._workdir, error) from error
+
     def draw(self) -> None:
         """Draws `curves.png` anew from `metrics.jsonl`, unless that was just done."""
         if self._lines is not None:
@@ -124,7 +140,7 @@ class Writer:
         if any(len(line) > 1 for line in lines):
             try:
                 with host_memory.freeing_circles():
-                    replace(self._workdir / CURVES, curves.png(lines))
+                    durable.replace(self._workdir / CURVES, curves.png(lines))
             except OSError as error:
                 raise failure(self._workdir, error) from error
         self._drawn_at, self._is_drawn = time.monotonic(), True
@@ -213,22 +229,26 @@ def _of_step(line: Any) -> dict[str, Any]:
 def cut(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
     """Leaves the lines that are kept in a file, at once; makes it if it is missing."""
     kept = (line for line in read(path) if is_kept(line))
-    replace(path, "".join(map(dump, kept)).encode())
+    durable.replace(path, "".join(map(dump, kept)).encode())
+
+
+def warn_of_a_gap(path: Path, start_step: int) -> None:
+    """Warns where a file with a line for every step ends before a step."""
+    lines = read(path)
+    last = lines[-1]["step"] if lines else 0
+    if last < start_step:
+        _log.warning(
+            "%s ends with step %d, and the run goes on after step %d: what was between "
+            "is not in it",
+            path,
+            last,
+            start_step,
+        )
 
 
 def dump(line: Mapping[str, Any]) -> str:
     """Returns a line of JSON."""
     return json.dumps(line, allow_nan=False) + "\n"
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Puts the content in the place of a file at once: no reader sees a part."""
-    beside = path.with_name(path.name + ".tmp")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
 
 
 def failure(workdir: Path, error: OSError) -> errors.StorageError:

@@ -46,6 +46,16 @@ def test_a_resumed_run_writes_what_the_uninterrupted_one_did(tmp_path):
     assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_steps_that_are_lost_are_told(tmp_path, caplog):
+    run(tmp_path, 0, 4)
+    run(tmp_path, 4, 5)
+    assert not caplog.records
+    kept = (tmp_path / "examples-0.jsonl").read_text().splitlines(keepends=True)[:3]
+    (tmp_path / "examples-0.jsonl").write_text("".join(kept))
+    run(tmp_path, 5, 6)
+    assert "ends with step 3, and the run goes on after step 5" in caplog.text
+
+
 def test_files_of_processes_that_are_gone_are_cut_too(tmp_path):
     run(tmp_path, 0, 4)
     other = tmp_path / "examples-1.jsonl"

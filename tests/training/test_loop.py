@@ -267,3 +267,16 @@ def test_evaluate_divides_once():
 
     found = loop.evaluate(eval_step, 2.0, iter([(1.0, 1), (5.0, 2), (6.0, 3)]))
     assert found == {"loss": 4.0}  # (2 + 10 + 12) / (1 + 2 + 3)
+
+
+def test_a_save_that_failed_ends_the_run_at_the_next_step_and_not_at_the_next_save():
+    calls = []
+
+    def check():
+        if "step 3 on 2" in calls:
+            raise errors.StorageError("the save of step 2 failed")
+
+    with pytest.raises(errors.StorageError, match="step 2 failed"):
+        run_fake(calls, num_train_steps=100, save_every_steps=2, check_saves=check)
+    assert [call for call in calls if call.startswith("step")][-1] == "step 3 on 2"
+    assert "save 4" not in calls

@@ -32,6 +32,14 @@ def test_values_that_are_not_finite_become_null(tmp_path):
     }
 
 
+def test_a_file_that_is_gone_is_told(tmp_path, caplog):
+    writer.Writer(tmp_path, start_step=0).close()
+    assert not caplog.records
+    (tmp_path / "metrics.jsonl").unlink()
+    writer.Writer(tmp_path, start_step=3).close()
+    assert "metrics.jsonl is missing" in caplog.text
+
+
 def write_five(workdir):
     with writer.Writer(workdir, start_step=0) as out:
         for step in range(1, 6):

@@ -1,0 +1,55 @@
+"""The faults that have tests or a script of their own, as trials of torture.py.
+
+Below the level `nightly` they run as they do by default: a sample of each.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from torture_trial import Bench, Trial
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = {
+    "several processes": ["tests/test_many_processes.py"],
+    "numbers gone bad": ["tests/training/test_bad_numbers.py"],
+    "a hung step": ["tests/training/test_watchdog.py"],
+    "bad files and ids": ["tests/bad_input"],
+}
+
+
+def trials(bench: Bench, what: str) -> Iterator[Trial]:
+    """Yields each test of a kind; one that was skipped is none."""
+    report = bench.workdir(what).with_suffix(".xml")
+    marks = "" if bench.level > 1 else "not slow"
+    options = ["-q", "--numprocesses=0", "-m", marks, f"--junitxml={report}"]
+    done = _run("-m", "pytest", *options, *TESTS[what])
+    if not report.exists():
+        yield Trial(what, "pytest", done.stdout.strip()[-300:] + done.stderr[-300:])
+        return
+    for case in ElementTree.parse(report).iter("testcase"):
+        if case.find("skipped") is None:
+            bad = [*case.iter("failure"), *case.iter("error")]
+            problem = bad[0].get("message", "failed")[:300] if bad else ""
+            yield Trial(what, case.get("name", "?"), problem)
+
+
+def attacks(bench: Bench) -> Iterator[Trial]:
+    """Yields each line of the table of attack.py."""
+    count = bench.choose(100, 500, 20_000, 20_000)
+    every = bench.choose(20, 4, 1, 1)
+    done = _run("scripts/attack.py", f"--count={count}", f"--every={every}")
+    _, _, table = done.stdout.rpartition("|---|---|---|---|\n")
+    for line in table.splitlines():
+        what, tried, survived, worst = map(str.strip, line.strip("| ").split("|"))
+        problem = "" if tried == survived else f"{survived} of {tried}: {done.stdout}"
+        yield Trial("an attack, of its kind", f"{what} ({tried}; {worst})", problem)
+    if done.returncode:
+        yield Trial("an attack, of its kind", "exit code", done.stdout[-300:])
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    command: Sequence[str] = (sys.executable, *words)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
