@@ -1,4 +1,4 @@
-"""What a disk allows a process: to be alone in a folder.
+"""What a disk allows a process: to write in a folder, and to be alone in it.
 
 The lock is on a file that is open for writing, which NFS shares between machines; that
 on a folder would be this machine's alone. It goes with its process, however that ends.
@@ -17,6 +17,21 @@ from bert_jax import errors
 _GONE = (errno.ENOENT, errno.ESTALE)  # ESTALE: another machine has removed it
 
 _log = logging.getLogger(__name__)
+
+
+def check_writable(folder: Path, refused: str) -> None:
+    """Raises InputError with the words `refused` if the mode of a folder forbids it.
+
+    Raises StorageError if its disk is read-only, which no mode can change.
+    """
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise errors.StorageError(
+            f"{folder} is on a disk that is read-only, as the system makes one that "
+            "fails. Have it mounted for writing, or choose a place on another disk, "
+            "and start again."
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise errors.InputError(refused)
 
 
 @contextlib.contextmanager

@@ -76,10 +76,10 @@ def prepare(workdir: Path) -> None:
         raise errors.StorageError(
             f"cannot make the workdir {workdir}: {error.strerror}"
         ) from None
-    if not os.access(workdir, os.W_OK):
-        raise errors.InputError(
-            f"the workdir {workdir} is not writable: choose another or change its mode"
-        )
+    disk.check_writable(
+        workdir,
+        f"the workdir {workdir} is not writable: choose another or change its mode",
+    )
     chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore
     if chosen is None:
         cache = workdir.absolute() / "compilation_cache"

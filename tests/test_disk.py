@@ -1,4 +1,4 @@
-"""A file that one process holds, and who else may not."""
+"""A file that one process holds, and disks that cannot be written."""
 
 import errno
 import fcntl
@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -122,3 +123,32 @@ def test_a_disk_without_locks_is_a_warning(lock, monkeypatch, caplog):
         pass
     expected = f"{lock.parent} cannot be locked (No locks available): see to it that no"
     assert caplog.text.count(expected) == 1
+
+
+def test_what_the_mode_forbids_is_not_what_a_read_only_disk_is(tmp_path, monkeypatch):
+    disk.check_writable(tmp_path, "no")
+    monkeypatch.setattr(os, "access", lambda *arguments: False)
+    with pytest.raises(errors.InputError, match="^no$"):
+        disk.check_writable(tmp_path, "no")
+    flags = os.ST_RDONLY | os.ST_NOSUID
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=flags))
+    with pytest.raises(errors.StorageError, match="is read-only.*mounted for writing"):
+        disk.check_writable(tmp_path, "no")
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A disk that was mounted read-only."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,ro", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this machine may not mount a tmpfs")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_disk_that_is_mounted_read_only(read_only):
+    with pytest.raises(errors.StorageError, match="is read-only"):
+        disk.check_writable(read_only, "no")
+    with pytest.raises(OSError, match="Read-only file system"):
+        with disk.held(read_only / ".lock", "in use"):
+            pass

@@ -65,11 +65,11 @@ def check(folder: Path) -> None:
         raise errors.InputError(
             f"{folder} cannot be made: {above} is a file. Choose another place."
         )
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise errors.InputError(
-            f"{folder} cannot be made: {above} is not writable. Choose another place, "
-            "or change its mode."
-        )
+    disk.check_writable(
+        above,
+        f"{folder} cannot be made: {above} is not writable. Choose another place, or "
+        "change its mode.",
+    )
 
 
 def _make_empty(unfinished: Path) -> None:

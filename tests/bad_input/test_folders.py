@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import small_place
@@ -56,6 +57,20 @@ def test_a_place_that_is_not_writable(
     done = small_place.pretrain(shell, place, tmp_path, f"--{argument}")
     assert done.code == 2
     assert words in done.message
+    assert small_place.files(tmp_path) == {}
+
+
+@pytest.mark.parametrize("argument", ["workdir=PLACE", "config.data.store=PLACE/s"])
+def test_a_disk_that_is_read_only(shell, place, tmp_path, monkeypatch, argument):
+    (tmp_path / "locked").mkdir()
+    real, read_only = os.statvfs, SimpleNamespace(f_flag=os.ST_RDONLY)
+    monkeypatch.setattr(
+        os, "statvfs", lambda p: read_only if Path(p).name == "locked" else real(p)
+    )
+    argument = argument.replace("PLACE", str(tmp_path / "locked"))
+    done = small_place.pretrain(shell, place, tmp_path, f"--{argument}")
+    assert done.code == 5
+    assert "locked is on a disk that is read-only" in done.message
     assert small_place.files(tmp_path) == {}
 
 
