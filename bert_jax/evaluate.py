@@ -41,6 +41,7 @@ def evaluate(workdir: str | Path) -> dict[str, float]:
     Raises:
       InputError: the folder is no workdir, or its store is gone.
       CheckpointError: it has no usable checkpoint.
+      StorageError: a shard of the store is damaged, of held-out or of training text.
     """
     workdir = Path(workdir)
     settings = workdirs.read_settings(workdir)

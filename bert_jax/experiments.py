@@ -43,8 +43,7 @@ class Experiment:
     def phases(self) -> list[phase_rows.Phase]:
         """Makes the tables of training rows: one, or a first one of shorter rows."""
         data = self.settings.data
-        opened = store.open_store(self.store_folder, "train")
-        made = functools.cache(functools.partial(self._rows, opened))
+        made = functools.cache(functools.partial(self._rows, self._train))
         return phase_rows.plan(
             made,
             self.num_train_steps(made(data.max_seq_length).num_rows),
@@ -52,6 +51,11 @@ class Experiment:
             data.first_seq_length,
             self.settings.first_steps,
         )
+
+    @functools.cached_property
+    def _train(self) -> store.Store:
+        """The training documents, whose sums are looked at once."""
+        return store.open_store(self.store_folder, "train")
 
     def _rows(self, opened: store.Store, length: int) -> instances.Instances:
         data = self.settings.data
@@ -75,7 +79,6 @@ class Experiment:
             data.max_seq_length,
             self.tokenizer,
         )
-        train = store.open_store(self.store_folder, "train", verify=False)
         eval_step = sharding.jit(
             self.task.evaluate, self.mesh, out_shardings=sharding.replicated(self.mesh)
         )
@@ -83,7 +86,7 @@ class Experiment:
         return heldout.HeldOut(
             self.task,
             rows,
-            baselines.count(train, self.tokenizer.vocab_size, special_ids),
+            baselines.count(self._train, self.tokenizer.vocab_size, special_ids),
             batch_size=self.settings.run.batch_size,
             local_rows=self.local_rows,
             evaluate=functools.partial(loop.evaluate, eval_step),

@@ -108,7 +108,7 @@ def _run(
     tree = finetuning_configuration.to_dict(settings)
     processes.agree(json.dumps(tree), "the config")
     workdir = copy.folder
-    with workdirs.held(workdir), copy.fetched():
+    with workdirs.held(copy), copy.fetched():
         run = assembly.assemble(settings, workdir)
         _record(run, workdir, allow_changed_config)
         if not settings.sweep.is_on:

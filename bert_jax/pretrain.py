@@ -80,7 +80,7 @@ def _run(
     processes.agree(json.dumps(configuration.to_dict(settings)), "the config")
     workdir = copy.folder
     store_folder = workdirs.store_of(settings, workdir)
-    with workdirs.held(workdir), copy.fetched():
+    with workdirs.held(copy), copy.fetched():
         resolved = initial_weights.resolve(settings, workdir, store_folder)
         experiments.check(resolved)
         commands.say(f"store: {store_folder}")

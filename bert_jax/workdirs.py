@@ -6,28 +6,24 @@ ones, but for those that change no result.
 
 import contextlib
 import dataclasses
-import fcntl
 import json
-import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from bert_jax import durable, errors, json_file
+from bert_jax import disk, durable, errors, json_file
 from bert_jax.model import config as model_config
 from bert_jax.settings import config_checks, configuration
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import processes, saved_steps
-
-_log = logging.getLogger(__name__)
+from bert_jax.training import processes, saved_steps, working_copy
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer"
 CHECKPOINTS = "checkpoints"
 STORE = "store"
+LOCK = ".lock"  # of the run that is at work
 
 # Keys that the records of earlier runs lack, by group, with what those runs did.
 ADDED_KEYS: dict[str, dict[str, Any]] = {
@@ -79,10 +75,10 @@ def prepare(workdir: Path) -> None:
         raise errors.StorageError(
             f"cannot make the workdir {workdir}: {error.strerror}"
         ) from None
-    if not os.access(workdir, os.W_OK):
-        raise errors.InputError(
-            f"the workdir {workdir} is not writable: choose another or change its mode"
-        )
+    disk.check_writable(
+        workdir,
+        f"the workdir {workdir} is not writable: choose another or change its mode",
+    )
     chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore
     if chosen is None:
         cache = workdir.absolute() / "compilation_cache"
@@ -90,41 +86,31 @@ def prepare(workdir: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(workdir: Path) -> Iterator[None]:
+def held(copy: working_copy.WorkingCopy) -> Iterator[None]:
     """Makes the workdir, and keeps other runs out of it while the context is open.
 
     A folder that was not there and in which nothing was put is removed again. Raises
-    InputError if another process trains there. The system lets go when this process
-    ends, however it ends.
+    InputError if another process trains there.
     """
+    workdir = copy.folder
     is_new = not workdir.exists()
     prepare(workdir)
-    descriptor = os.open(workdir, os.O_RDONLY)
     try:
-        if processes.is_first():
-            _lock(descriptor, workdir)
-        yield
+        with _alone(copy) if processes.is_first() else contextlib.nullcontext():
+            yield
     finally:
-        os.close(descriptor)
         if is_new:
             with contextlib.suppress(OSError):  # as where it is not empty any more
                 workdir.rmdir()
 
 
-def _lock(descriptor: int, workdir: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise errors.InputError(
-            f"another process trains in {workdir}: wait until it ends, or name another "
-            "--workdir"
-        ) from None
-    except OSError as error:  # as on file systems of some networks
-        _log.warning(
-            "%s cannot be locked (%s): see to it that no second run is started there",
-            workdir,
-            error.strerror,
-        )
+def _alone(copy: working_copy.WorkingCopy) -> contextlib.AbstractContextManager[None]:
+    """Holds a workdir by a file that no fetching removes."""
+    return disk.held(
+        copy.common / LOCK,
+        f"another process trains in {copy.name}: wait until it ends, or name another "
+        "--workdir",
+    )
 
 
 def store_of(settings: configuration.PretrainingConfig, workdir: Path) -> Path:

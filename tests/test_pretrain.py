@@ -13,6 +13,7 @@ import pytest
 import tiny_run
 
 from bert_jax import errors, evaluate, experiments, loading, pretrain, report
+from bert_jax.data import store
 from bert_jax.model import parts as model_parts
 from bert_jax.settings import configuration
 from bert_jax.text import tokenizer as tokenizers
@@ -333,5 +334,17 @@ def test_other_recipes_run(corpus, tmp_path, changes):
 
 def test_epochs_instead_of_steps(trained, corpus):
     config = tiny_run.config(corpus, run__num_train_steps=-1, run__num_train_epochs=2.5)
-    settings, store = configuration.parse(config), trained.workdir / "store"
-    assert experiments.assemble(settings, store).num_train_steps(rows=80) == 25
+    settings, folder = configuration.parse(config), trained.workdir / "store"
+    assert experiments.assemble(settings, folder).num_train_steps(rows=80) == 25
+
+
+def test_the_sum_of_a_shard_is_looked_at_once_in_a_run(trained, corpus, monkeypatch):
+    settings = configuration.parse(tiny_run.config(corpus))
+    experiment = experiments.assemble(settings, trained.workdir / "store")
+    seen, file_sha256 = [], store.file_sha256
+    monkeypatch.setattr(
+        store, "file_sha256", lambda path: seen.append(path.name) or file_sha256(path)
+    )
+    experiment.phases()
+    experiment.held_out()
+    assert sorted(seen) == ["heldout-00000.arrow", "train-00000.arrow"]

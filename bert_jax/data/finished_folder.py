@@ -1,43 +1,45 @@
 """A folder that is there when it is finished, and not before.
 
-It grows beside its place under another name and is renamed at the end. A process that
-is killed leaves a folder of that other name, which the next one empties; while one is
-at work it holds a lock on it.
+It grows beside its place under another name and is renamed at the end. While a process
+is at work it holds a lock, a file beside that folder. One that is killed leaves both,
+and the next one empties the folder.
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from bert_jax import durable, errors, faults
+from bert_jax import disk, durable, errors, faults
 
 
 @contextlib.contextmanager
 def building(folder: Path) -> Iterator[Path]:
-    """Gives an empty, locked folder that becomes `folder` when nothing is raised.
+    """Gives an empty folder that becomes `folder` when nothing is raised.
 
     Raises InputError when `folder` is in use or is being built by another process, and
     StorageError for what the disk refuses, within the context too.
     """
     check(folder)
     unfinished = folder.parent / f".{folder.name}.building"
+    lock = folder.parent / f".{folder.name}.building.lock"
+    in_use = f"another process is building {folder}. Wait until it is done."
     try:
-        unfinished.mkdir(parents=True, exist_ok=True)
-        with _locked(unfinished, folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with disk.held(lock, in_use):
+            check(folder)  # before the lock was taken another one may have ended
             try:
-                _empty(unfinished)
+                _make_empty(unfinished)
                 yield unfinished
                 durable.sync_tree(unfinished)
                 os.replace(unfinished, folder)
-                faults.point("store/renamed")
-                durable.sync(folder.parent)
             except BaseException:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
+        faults.point("store/renamed")
+        durable.sync(folder.parent)
     except OSError as error:
         raise errors.StorageError(
             f"{folder} cannot be written ({error.strerror or error}). "
@@ -64,38 +66,15 @@ def check(folder: Path) -> None:
         raise errors.InputError(
             f"{folder} cannot be made: {above} is a file. Choose another place."
         )
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise errors.InputError(
-            f"{folder} cannot be made: {above} is not writable. Choose another place, "
-            "or change its mode."
-        )
+    disk.check_writable(
+        above,
+        f"{folder} cannot be made: {above} is not writable. Choose another place, or "
+        "change its mode.",
+    )
 
 
-@contextlib.contextmanager
-def _locked(unfinished: Path, folder: Path) -> Iterator[None]:
-    """Holds a folder for this process; the system lets go when the process ends."""
-    descriptor = os.open(unfinished, os.O_RDONLY)
-    try:
-        if not _is_free(descriptor, unfinished):
-            raise errors.InputError(
-                f"another process is building {folder}. Wait until it is done."
-            )
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _is_free(descriptor: int, unfinished: Path) -> bool:
-    """Takes the lock if nobody has it and the folder still has its name."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Between mkdir and the lock another build may have finished and renamed it.
-        return os.path.samestat(os.fstat(descriptor), os.stat(unfinished))
-    except (BlockingIOError, FileNotFoundError):
-        return False
-
-
-def _empty(unfinished: Path) -> None:
-    """Removes what a build that was killed has left."""
+def _make_empty(unfinished: Path) -> None:
+    """Makes a folder, without what a build that was killed has left there."""
+    unfinished.mkdir(exist_ok=True)
     for path in unfinished.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()

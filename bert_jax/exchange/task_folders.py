@@ -96,8 +96,10 @@ def write_best(workdir: Path, step: int, made: TaskFolder) -> None:
     shutil.rmtree(target, ignore_errors=True)
     write(target, made)
     for entry in target.parent.iterdir():
-        if entry != target:
+        if entry != target and entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
+        elif entry != target:  # the lock of a process that was killed
+            entry.unlink()
 
 
 def write(folder: Path, made: TaskFolder) -> None:

@@ -1,4 +1,4 @@
-"""Ids that are in no table: refused on the host, by the commands and by each check."""
+"""Ids in no table, or not as written: refused on the host, by commands and checks."""
 
 import json
 
@@ -19,12 +19,31 @@ _RUN = "evaluate --workdir={here}/run"
 _PRETRAIN = "pretrain --config={good}/text/tiny.py --workdir={here}/run"
 _FINETUNE = "finetune --config={good}/tasks/tiny.py --workdir={here}/run "
 _SHARD, _MANIFEST = "run/store/heldout-00000.arrow", "run/store/manifest.json"
+_TRAIN = "run/store/train-00000.arrow"
 
 
 def _store(name, edit, says, **more):
     others = {"base": "text/run", "code": 5} | more
     words = f"{{here}}/{_SHARD} is damaged: {says}"
     return case("store", name, _RUN, words, {_SHARD: forged.shard(edit)}, **others)
+
+
+def _of_training(name, content, says):
+    """Text that `evaluate` reads for the baselines alone."""
+    words = f"{{here}}/{_TRAIN} is damaged: {says}"
+    return case("store", name, _RUN, words, {_TRAIN: content}, base="text/run", code=5)
+
+
+def _flipped(bit):
+    """Returns what flips a bit of the first token of a shard."""
+
+    def flip(path):
+        content = bytearray(path.read_bytes())
+        first = content.index(forged.columns(path)["tokens"].tobytes())
+        content[first + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+
+    return flip
 
 
 def _fewer_marks(made):
@@ -54,6 +73,17 @@ CASES = [
         "a source that is not there",
         lambda made: made["sources"].__setitem__(0, 1),
         "it has source 1 of 1",
+    ),
+    _of_training(
+        "a training token that is another piece", _flipped(0), "its sha256 is not the"
+    ),
+    _of_training(
+        "a training token that is no piece", _flipped(15), "its sha256 is not the one"
+    ),
+    _of_training(
+        "a training token that is no piece, with its sum",
+        forged.shard(lambda made: made["tokens"].__setitem__(3, 126)),
+        "it has the id 126, and the vocabulary has 126 pieces",
     ),
     case(
         "store",

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import small_place
@@ -13,7 +14,7 @@ from bert_jax import workdirs
 from bert_jax.data import shards
 from bert_jax.settings import configuration
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import checkpoint
+from bert_jax.training import checkpoint, working_copy
 
 PLACES = [
     ("workdir=FILE", "file is a file or lies below one"),
@@ -57,6 +58,29 @@ def test_a_place_that_is_not_writable(
     assert done.code == 2
     assert words in done.message
     assert small_place.files(tmp_path) == {}
+
+
+@pytest.mark.parametrize("argument", ["workdir=PLACE", "config.data.store=PLACE/s"])
+def test_a_disk_that_is_read_only(shell, place, tmp_path, monkeypatch, argument):
+    (tmp_path / "locked").mkdir()
+    real, read_only = os.statvfs, SimpleNamespace(f_flag=os.ST_RDONLY)
+    monkeypatch.setattr(
+        os, "statvfs", lambda p: read_only if Path(p).name == "locked" else real(p)
+    )
+    argument = argument.replace("PLACE", str(tmp_path / "locked"))
+    done = small_place.pretrain(shell, place, tmp_path, f"--{argument}")
+    assert done.code == 5
+    assert "locked is on a disk that is read-only" in done.message
+    assert small_place.files(tmp_path) == {}
+
+
+def test_a_workdir_in_which_another_run_is_at_work(shell, place, tmp_path):
+    with workdirs.held(working_copy.WorkingCopy(tmp_path / "run")):
+        before = small_place.files(tmp_path)
+        done = small_place.pretrain(shell, place, tmp_path)
+        assert done.code == 2
+        assert "another process trains in" in done.message
+        assert small_place.files(tmp_path) == before
 
 
 def test_a_system_that_refuses_the_workdir(shell, place, tmp_path, monkeypatch):

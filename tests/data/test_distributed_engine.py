@@ -204,7 +204,7 @@ def test_a_build_killed_between_its_passes_leaves_no_store(tmp_path, tokenizer, 
     runner = "import scrambled_runner; runner = scrambled_runner.Runner()"
     program = mixed_corpus.builder(tmp_path, runner)
     assert subprocess.run(program, env=environment).returncode == -signal.SIGKILL
-    assert left(tmp_path) == [".s.building", "text", "v"]
+    assert left(tmp_path) == [".s.building", ".s.building.lock", "text", "v"]
     assert not (tmp_path / ".s.building" / manifest.NAME).exists()
     several = sources.parse_sources(f"{tmp_path}/text/text")
     expected = build(tmp_path / "local", several, tokenizer)

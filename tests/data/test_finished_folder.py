@@ -1,12 +1,12 @@
 """A folder that is there when it is finished, and not before."""
 
+import contextlib
 import errno
-import fcntl
 import os
 
 import pytest
 
-from bert_jax import errors
+from bert_jax import disk, errors
 from bert_jax.data import finished_folder
 
 
@@ -40,22 +40,41 @@ def test_what_a_killed_process_left_is_emptied(tmp_path):
     left = tmp_path / ".store.building"
     (left / "inner").mkdir(parents=True)
     (left / "train-00000.arrow").write_text("half")
+    (tmp_path / ".store.building.lock").touch()
     with finished_folder.building(tmp_path / "store") as unfinished:
         assert list(unfinished.iterdir()) == []
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_a_folder_that_another_process_builds_is_left_alone(tmp_path):
-    other = tmp_path / ".store.building"
-    other.mkdir()
-    (other / "a").write_text("a")
-    descriptor = os.open(other, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with pytest.raises(errors.InputError, match="another process is building"):
+    with finished_folder.building(tmp_path / "store") as other:
+        (other / "a").write_text("a")
+        with pytest.raises(errors.InputError, match="another process is building"):
+            with finished_folder.building(tmp_path / "store"):
+                pass
+        assert (other / "a").exists() and not (tmp_path / "store").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["a"]
+
+
+def test_a_build_that_ends_before_ours_begins_is_kept(tmp_path, monkeypatch):
+    """Another process finishes between our look at the place and our lock."""
+    held = disk.held
+
+    @contextlib.contextmanager
+    def late(path, in_use):
+        monkeypatch.undo()
+        with finished_folder.building(tmp_path / "store") as other:
+            (other / "a").write_text("a")
+        with held(path, in_use):
+            yield
+
+    monkeypatch.setattr(disk, "held", late)
+    with pytest.raises(errors.InputError, match="store exists already"):
         with finished_folder.building(tmp_path / "store"):
             pass
-    os.close(descriptor)
-    assert (other / "a").exists() and not (tmp_path / "store").exists()
+    assert (tmp_path / "store" / "a").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_an_existing_file_or_full_folder_is_refused(tmp_path):

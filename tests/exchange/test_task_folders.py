@@ -78,7 +78,8 @@ def test_scores_and_thresholds_come_back(folder, tmp_path):
 
 def test_a_run_has_its_best_model_alone(folder, tmp_path):
     made, run = task_folders.read(folder), tmp_path / "run"
-    run.mkdir()
+    (run / "best" / ".4.building").mkdir(parents=True)  # as a killed process leaves it
+    (run / "best" / ".4.building.lock").touch()
     assert task_folders.best(run) is None and not task_folders.is_task(run)
     for step in (7, 12, 9):
         one = dataclasses.replace(made, metrics={"accuracy": step / 100})
