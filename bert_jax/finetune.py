@@ -187,7 +187,7 @@ def _train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> None:
                 callbacks=[loop.Callback(eval_every_steps, keeper)],
                 speed=run.speed(rows),
                 standing=standing,
-                names_at=rows.names_at,
+                names_at={standings.ALONE: rows.names_at},
             )
 
 
@@ -327,9 +327,9 @@ def _finish_sweep(made: sweeps.Sweep, workdir: Path) -> Finetuned:
     best = task_folders.best(workdir)
     if best is not None and processes.is_first():
         name = task_setup.kept_by(made.run.settings, task_folders.read(best).metrics)
-        made.write(name)
-        print(f"\n{made.table(name)}")
-        print(f"best: {made.members[made.record['member']].name}")
+        report = made.report(name)
+        report.write(workdir)
+        print(f"\n{report.text()}")
     dev = made.dev(made.record["member"])
     return _finish(dataclasses.replace(made.run, dev=dev), workdir)
 

@@ -167,9 +167,11 @@ def _train(
                 callbacks=[loop.Callback(settings.run.eval_every_steps, evaluation)],
                 speed=experiment.speed(phases),
                 standing=stood,
-                names_at=lambda step: phase_rows.at(phases, step).names_at(
-                    step, settings.run.batch_size
-                ),
+                names_at={
+                    standing.ALONE: lambda step: phase_rows.at(phases, step).names_at(
+                        step, settings.run.batch_size
+                    )
+                },
             )
     return Trained(end, evaluation.metrics, workdir)
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from absl import flags
 
-from bert_jax import commands, errors, finetune, json_file, workdirs
+from bert_jax import commands, errors, finetune, workdirs
 from bert_jax.data import read_examples
-from bert_jax.finetuning import sweeps
+from bert_jax.finetuning import sweep_report
 from bert_jax.formats import whole_file
 from bert_jax.prediction import prediction_files, task_predictor
 from bert_jax.settings import finetuning_configuration
@@ -120,7 +120,7 @@ def _train(
     ]
     folder = working_copy.WorkingCopy(place).folder
     if settings.sweep.is_on:
-        members = json_file.read_object(folder / sweeps.REPORT)["members"]
+        members = sweep_report.read_ended(folder)
         runs = [{name: member[name] for name in runs[0]} for member in members]
     chosen = suite_table.best_rate(runs, task.scores[0].metric)
     result = suite_table.Result(plan.recipe(task), chosen)

@@ -5,7 +5,6 @@ Every member is the run that `finetune` would make of it alone; see `training.sw
 
 import dataclasses
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import commands
+from bert_jax import commands, errors
 from bert_jax.data import labelled_rows, stream
 from bert_jax.exchange import task_folders
-from bert_jax.finetuning import assembly, splits, task_setup
-from bert_jax.formats import whole_file
+from bert_jax.finetuning import assembly, splits, sweep_report, task_setup
 from bert_jax.model import attention_plan
-from bert_jax.reporting import text_table
 from bert_jax.training import (
+    bad_steps,
     checkpoint,
     loop,
     processes,
@@ -31,29 +29,8 @@ from bert_jax.training import (
 )
 from bert_jax.training import standing as standings
 
-REPORT = "sweep.json"
 
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """One of the runs.
-
-    Attributes:
-      fold: the part of the training examples that it is scored on; -1 = none.
-    """
-
-    seed: int
-    learning_rate: float
-    fold: int
-
-    @property
-    def name(self) -> str:
-        """What sets it apart, as `seed 3, rate 5e-05, fold 1`."""
-        fold = "" if self.fold < 0 else f", fold {self.fold}"
-        return f"seed {self.seed}, rate {self.learning_rate:g}{fold}"
-
-
-def members_of(run: assembly.FinetuningRun) -> list[Member]:
+def members_of(run: assembly.FinetuningRun) -> list[sweep_report.Member]:
     """Returns the runs that the config asks for."""
     settings = run.settings
     asked = settings.sweep
@@ -61,7 +38,7 @@ def members_of(run: assembly.FinetuningRun) -> list[Member]:
     rates = asked.rates or (settings.optimizer.learning_rate,)
     folds = range(asked.folds) if asked.folds else (-1,)
     return [
-        Member(seed, rate, fold)
+        sweep_report.Member(seed, rate, fold)
         for rate, fold, seed in itertools.product(rates, folds, seeds)
     ]
 
@@ -70,7 +47,10 @@ class Sweep:
     """The members of a sweep: their rows, their splits and their scores."""
 
     def __init__(
-        self, run: assembly.FinetuningRun, members: list[Member], workdir: Path
+        self,
+        run: assembly.FinetuningRun,
+        members: list[sweep_report.Member],
+        workdir: Path,
     ) -> None:
         self.run, self.members, self._workdir = run, members, workdir
         folds = run.settings.sweep.folds
@@ -82,14 +62,19 @@ class Sweep:
             "best": [None] * len(members),
             "metrics": [{}] * len(members),
         }
+        self.standing = standings.Standing()
         self._predictor = run.predictor()
 
     def dev(self, member: int) -> splits.Split:
         """Returns what a member is scored on."""
         return self.run.dev_of(self.rows[member])
 
-    def score(self, step: int, states: state.TrainState, one: Any) -> dict[str, float]:
-        """Scores every member, and keeps the model of the best so far.
+    def score(
+        self, step: int, states: state.TrainState, one: Any, tell: bad_steps.Tell
+    ) -> dict[str, float]:
+        """Scores the members that did not diverge, and keeps the model of the best.
+
+        Who says what is not finite has diverged. Raises NotFiniteError if all have.
 
         Args:
           states: of all members.
@@ -98,19 +83,15 @@ class Sweep:
         Returns:
           The mean of each metric, and `deviation` of the one that counts.
         """
-        every: list[dict[str, float]] = []
         stacked = self.run.scored(states)
-        for number in range(len(self.members)):
-            params = sweep.member(stacked, number, one)
-            dev = self.dev(number)
-            made, _ = self._predictor.scores(params, dev.examples, dev.table)
-            every.append(made.metrics)
-            self._keep(number, step, params, made.metrics)
+        scored = self._scored(step, stacked, one, tell)
+        self._keep(step, scored, stacked, one)
+        every = list(scored.values())
         name = task_setup.kept_by(self.run.settings, every[0])
         values = np.array([metrics[name] for metrics in every])
         commands.say(
             f"dev after step {step}: {name} {values.mean():.4f} +- "
-            f"{_deviation(values):.4f} over {len(values)} members, best "
+            f"{sweep_report.deviation(values):.4f} over {len(values)} members, best "
             f"{self.record['value']:.4f}"
         )
         means = {
@@ -118,19 +99,56 @@ class Sweep:
             for other in every[0]
             if all(other in metrics for metrics in every)
         }
-        return means | {"deviation": _deviation(values)}
+        return means | {"deviation": sweep_report.deviation(values)}
+
+    def _scored(
+        self, step: int, stacked: Any, one: Any, tell: bad_steps.Tell
+    ) -> dict[int, dict[str, float]]:
+        """Returns the metrics of who did not diverge, by number."""
+        made: dict[int, dict[str, float]] = {}
+        reason = ""
+        for number, member in enumerate(self.members):
+            if member.name in self.standing.diverged:
+                continue
+            try:
+                made[number] = self._scores(number, sweep.member(stacked, number, one))
+            except errors.NotFiniteError as error:
+                reason = str(error)
+                self.standing.diverged[member.name] = step
+                event = {"event": "diverged", "member": member.name, "reason": reason}
+                tell(step, event)
+        if not made:
+            raise errors.NotFiniteError(
+                f"no member of the sweep is left after step {step}: {reason}"
+            )
+        return made
+
+    def _scores(self, number: int, params: Any) -> dict[str, float]:
+        """Scores a member, and notes its best."""
+        dev, record = self.dev(number), self.record
+        made, _ = self._predictor.scores(params, dev.examples, dev.table)
+        name = task_setup.kept_by(self.run.settings, made.metrics)
+        value = made.metrics[name]
+        if task_setup.is_better(name, value, record["best"][number]):
+            record["metrics"][number] = self._all_metrics(params, made.metrics)
+            record["best"][number] = value
+        return made.metrics
 
     def _keep(
-        self, number: int, step: int, params: Any, metrics: dict[str, float]
+        self, step: int, scored: dict[int, dict[str, float]], stacked: Any, one: Any
     ) -> None:
-        name = task_setup.kept_by(self.run.settings, metrics)
-        value, record = metrics[name], self.record
-        if task_setup.is_better(name, value, record["best"][number]):
-            record["best"][number] = value
-            record["metrics"][number] = self._all_metrics(params, metrics)
-        if task_setup.is_better(name, value, record["value"]):
-            record |= {"value": value, "step": step, "member": number}
-            made = self._folder(number, params, metrics)  # all processes gather it
+        """Keeps the best model so far, never that of a member that diverged."""
+        record, best = self.record, None
+        if self.members[record["member"]].name in self.standing.diverged:
+            record["value"] = None
+        for number, metrics in scored.items():
+            name = task_setup.kept_by(self.run.settings, metrics)
+            if task_setup.is_better(name, metrics[name], record["value"]):
+                record |= {"value": metrics[name], "step": step, "member": number}
+                best = number
+        if best is not None:
+            params = sweep.member(stacked, best, one)
+            made = self._folder(best, params, scored[best])  # all processes gather it
             if processes.is_first():
                 task_folders.write_best(self._workdir, step, made)
 
@@ -163,46 +181,9 @@ class Sweep:
         )
         return dataclasses.replace(made, settings=own)
 
-    def table(self, name: str) -> str:
-        """Returns mean, deviation and best of each learning rate."""
-        rows = [["learning rate", "runs", f"mean {name}", "deviation", "best", "worst"]]
-        for rate in dict.fromkeys(m.learning_rate for m in self.members):
-            values = np.array(
-                [
-                    value
-                    for member, value in zip(
-                        self.members, self.record["best"], strict=True
-                    )
-                    if member.learning_rate == rate
-                ]
-            )
-            ends = values.min(), values.max()
-            worst, best = ends[::-1] if name in task_setup.LOWER_IS_BETTER else ends
-            numbers = (values.mean(), _deviation(values), best, worst)
-            rows.append([f"{rate:g}", str(len(values)), *(f"{x:.4f}" for x in numbers)])
-        return text_table.table(rows)
-
-    def write(self, name: str) -> None:
-        """Writes sweep.json: every member with its best score, and all its metrics."""
-        record = self.record
-        scored = zip(self.members, record["best"], record["metrics"], strict=True)
-        tree = {
-            "metric": name,
-            "best": self.members[self.record["member"]].name,
-            "step": self.record["step"],
-            "members": [
-                dataclasses.asdict(member) | {name: value, "metrics": metrics}
-                for member, value, metrics in scored
-            ],
-        }
-        text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
-        with whole_file.writing(self._workdir / REPORT) as file:
-            file.write(text.encode())
-
-
-def _deviation(values: np.ndarray) -> float:
-    """Returns the standard deviation of a sample; 0 of one value."""
-    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    def report(self, name: str) -> sweep_report.Report:
+        """Returns what is said of the members, by the metric that counts."""
+        return sweep_report.Report(name, self.members, self.record, self.standing)
 
 
 def train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> Sweep:
@@ -227,11 +208,11 @@ def train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> Sweep:
         resumed = checkpoints.restore_latest(shapes)
         if resumed is None:
             begin = _fresh(run, members, one, transformation)
-            standing = standings.Standing()
+            standing = made.standing
         else:
             begin, meta = resumed
             standing = standings.from_meta(meta)
-            made.record = meta["best"]
+            made.record, made.standing = meta["best"], standing
             commands.say(f"resuming after step {int(begin.step)}")
         start_step = int(begin.step)
         again = standing.callbacks_due
@@ -244,7 +225,7 @@ def train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> Sweep:
         ) as log:
 
             def score(step: int, now: state.TrainState) -> None:
-                metrics = made.score(step, now, one.params)
+                metrics = made.score(step, now, one.params, log.tell)
                 log.write(step, {f"eval/{name}": x for name, x in metrics.items()})
                 log.draw()
 
@@ -270,7 +251,10 @@ def train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> Sweep:
                 callbacks=[loop.Callback(often, score)],
                 speed=run.speed(made.rows[0], len(members)),
                 standing=standing,
-                names_at=lambda step: _names(made, step),
+                names_at={
+                    member.name: rows.names_at
+                    for member, rows in zip(members, made.rows, strict=True)
+                },
             )
     return made
 
@@ -285,7 +269,7 @@ def _as_one(states: state.TrainState, step: Any) -> state.TrainState:
 
 def _fresh(
     run: assembly.FinetuningRun,
-    members: list[Member],
+    members: list[sweep_report.Member],
     one: state.TrainState,
     transformation: Any,
 ) -> state.TrainState:
@@ -304,7 +288,7 @@ def _fresh(
 
 def _step(
     run: assembly.FinetuningRun,
-    members: list[Member],
+    members: list[sweep_report.Member],
     steps: int,
     one: state.TrainState,
 ) -> Any:
@@ -327,29 +311,9 @@ def _step(
         opt_state, counts = now.opt_state
         states = state.TrainState(counts, now.params, opt_state)
         states, metrics = every(states, batches)
-        sums = {
-            name: tuple(jnp.sum(x) for x in values)
-            for name, values in metrics.items()
-            if isinstance(values, tuple)
-        }
-        found = metrics["finite"]
-        latest = {
-            "learning_rate": jnp.mean(metrics["learning_rate"]),
-            # One member that goes on is enough; if none does, what is wrong in any.
-            "finite": found.all(axis=0) | found.all(axis=1).any(),
-        }
-        return _as_one(states, now.step + 1), sums | latest
+        return _as_one(states, now.step + 1), metrics
 
     return step_of_all
-
-
-def _names(made: Sweep, step: int) -> list[str]:
-    """Names the examples of all members in a step: "MEMBER: EPOCH/EXAMPLE"."""
-    return [
-        f"{member.name}: {name}"
-        for member, rows in zip(made.members, made.rows, strict=True)
-        for name in rows.names_at(step)
-    ]
 
 
 def _batches(made: Sweep, start_step: int, num_train_steps: int) -> Any:

@@ -321,6 +321,8 @@ class SweepConfig:
       seeds: how many, from `run.seed` on.
       learning_rates: with commas; empty takes that of the optimizer.
       folds: parts that the training examples are cut into; each is left out once.
+
+    A member with more than `run.max_bad_steps` bad steps is out, and the others go on.
     """
 
     seeds: int = 1

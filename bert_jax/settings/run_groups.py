@@ -36,7 +36,7 @@ class RunConfig:
         for the fastest that can; the log says which, and why.
       log_examples: write which rows each step saw into `examples-PROCESS.jsonl`.
       max_bad_steps: steps of the run whose loss or gradients are not finite that are
-        left out; one more ends it.
+        left out, of a sweep in each member; one more ends it.
       watchdog_seconds: a step that takes longer is reported, with what every thread
         does; 0 = never.
     """

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
-from bert_jax import errors
-
 # The checks of a step, in the order of `checks`: these, each gradient, and their norm.
 LEARNING_RATE, LOSS = 0, 1
 
@@ -30,6 +28,7 @@ def first_bad(
     metrics: Mapping[str, Any],
     batch: PyTree,
     params: PyTree,
+    at: tuple[int, ...] = (),
 ) -> str:
     """Returns the first array that is not finite, in the order in which they are used.
 
@@ -40,12 +39,14 @@ def first_bad(
       found: the `checks` of the step.
       metrics: of the step; (sum, weight) pairs and single values.
       batch, params: what the step was computed from.
+      at: the index of the run in the arrays of these two; (3,) for the fourth member
+        of a sweep.
     """
     if not found[LEARNING_RATE]:
         return f"the learning rate is {float(metrics['learning_rate'])}"
-    if name := _first(batch):
+    if name := first(batch, at):
         return f"the array {name} of the batch has values that are not finite"
-    if name := _first(params):
+    if name := first(params, at):
         return f"the parameter {name} has values that are not finite"
     parts = {n: m[0] for n, m in metrics.items() if isinstance(m, tuple)}
     for name, value in parts.items():
@@ -61,35 +62,25 @@ def first_bad(
     return f"the gradient of {bad} has values that are not finite"
 
 
-def check_params(params: PyTree, step: int) -> None:
-    """Raises NotFiniteError for parameters that must not be saved.
+def first(tree: PyTree, at: tuple[int, ...] = ()) -> str | None:
+    """Returns the name of the first array of floats with a value that is not finite.
 
-    All processes must call it.
+    All processes must call it. `at` is as in `first_bad`.
     """
-    if name := _first(params):
-        raise errors.NotFiniteError(
-            f"after step {step} the parameter {name} has values that are not finite: "
-            "the state was not saved. Lower optimizer.learning_rate and resume from "
-            "the checkpoint before"
-        )
-
-
-def _first(tree: PyTree) -> str | None:
-    """Returns the name of the first array of floats with a value that is not finite."""
     floats = [
         (_name(path), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
         if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
     ]
-    good = jax.device_get(_all_finite([leaf for _, leaf in floats]))
+    good = jax.device_get(_all_finite([leaf for _, leaf in floats], at))
     return next(
         (name for (name, _), fine in zip(floats, good, strict=True) if not fine), None
     )
 
 
 @jax.jit
-def _all_finite(leaves: list[Array]) -> list[Bool[Array, ""]]:
-    return [jnp.isfinite(leaf).all() for leaf in leaves]
+def _all_finite(leaves: list[Array], at: tuple[Any, ...]) -> list[Bool[Array, ""]]:
+    return [jnp.isfinite(leaf[at]).all() for leaf in leaves]
 
 
 def _name(path: Any) -> str:

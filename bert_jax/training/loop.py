@@ -7,12 +7,12 @@ that nothing is saved or evaluated after a step that is not finite.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bert_jax import errors, faults
 from bert_jax.training import (
-    health,
+    bad_steps,
     host_memory,
     progress,
     record,
@@ -58,13 +58,13 @@ def run(
     start_step: int,
     limits: Limits,
     log: record.Log,
-    tell: record.Tell,
+    tell: bad_steps.Tell,
     save: Save,
     check_saves: Callable[[], None] = lambda: None,
     callbacks: Sequence[Callback] = (),
     speed: progress.Speed,
     standing: Standing,
-    names_at: Callable[[int], list[str]],
+    names_at: Mapping[str, bad_steps.NamesAt],
 ) -> TrainState:
     """Trains from `start_step` steps done to the last step; returns the last state.
 
@@ -77,29 +77,33 @@ def run(
       tell: gets (step, event) for a spike of the loss and a step that is not finite.
       save: gets (step, state, standing); a resumed run must pass that `standing`.
       check_saves: raises if the save under way has failed; called after each step.
-      names_at: names the examples in the batch of a step, counted from 0.
+      names_at: names the examples in the batch of a step, counted from 0: by member,
+        or under `standing.ALONE`.
 
-    Raises NotFiniteError, naming step, array and examples, after which nothing is
-    saved, and Stopped after SIGTERM or SIGINT, when the step under way is done and
-    saved.
+    Raises NotFiniteError, naming step, array and examples, if no member goes on, after
+    which nothing is saved, and Stopped after SIGTERM or SIGINT, when the step under way
+    is done and saved.
     """
     with (
         watchdog.Watchdog(limits.watchdog_seconds) as dog,
         signals.StopRequest(dog.beat) as stop,
         progress.Progress(start_step, limits.num_train_steps, speed) as bar,
     ):
+        every = bad_steps.Members(
+            names_at, standing=standing, tell=tell, max_bad_steps=limits.max_bad_steps
+        )
         reader = record.Record(
             standing,
+            every=every,
             log=log,
             tell=tell,
             log_every_steps=limits.log_every_steps,
             num_train_steps=limits.num_train_steps,
-            max_bad_steps=limits.max_bad_steps,
             speed=speed,
-            names_at=names_at,
         )
+        saving = save, check_saves
         parts = _Parts(
-            train_step, batches, limits, callbacks, save, check_saves, reader, speed
+            train_step, batches, limits, callbacks, *saving, every, reader, speed
         )
         return _Loop(parts, dog, stop, bar, state, start_step).run()
 
@@ -113,6 +117,7 @@ class _Parts(NamedTuple):
     callbacks: Sequence[Callback]
     save: Save
     check_saves: Callable[[], None]
+    every: bad_steps.Members
     reader: record.Record
     speed: progress.Speed
 
@@ -190,7 +195,7 @@ class _Loop:
         if saving or ended or self._standing.callbacks_due:
             self._dog.beat(f"the save of step {self._step}")
             with self._parts.speed.saving():
-                health.check_params(self._state.params, self._step)
+                self._parts.every.check_params(self._step, self._state.params)
                 self._parts.save(self._step, self._state, self._standing)
         host_memory.give_back()
         self._parts.speed.resume()

@@ -1,6 +1,5 @@
 """Sweeps: members are their own single runs, folds are left out, the best is kept."""
 
-import dataclasses
 import json
 
 import jax
@@ -10,9 +9,9 @@ import tiny_tasks
 
 from bert_jax import errors, finetune
 from bert_jax.exchange import task_folders
-from bert_jax.finetuning import assembly, sweeps
+from bert_jax.finetuning import assembly, sweep_report, sweeps
 from bert_jax.settings import finetuning_configuration
-from bert_jax.training import checkpoint, sweep
+from bert_jax.training import checkpoint, standing, sweep
 
 STEPS = {"run__num_train_steps": 10, "run__eval_every_steps": 5}
 # Dropout is on: members have their own.
@@ -35,7 +34,7 @@ def swept(place):
 
 
 def _scores(workdir):
-    tree = json.loads((workdir / sweeps.REPORT).read_text())
+    tree = json.loads((workdir / sweep_report.FILE).read_text())
     return {
         (m["seed"], m["learning_rate"], m["fold"]): m["accuracy"]
         for m in tree["members"]
@@ -104,7 +103,7 @@ def test_a_member_of_a_fold_equals_the_run_that_leaves_it_out(place, tmp_path):
 
 
 def test_every_member_has_all_metrics_of_its_best_evaluation(swept):
-    members = json.loads((swept / sweeps.REPORT).read_text())["members"]
+    members = json.loads((swept / sweep_report.FILE).read_text())["members"]
     assert [m["metrics"]["dev/accuracy"] for m in members] == [
         m["accuracy"] for m in members
     ]
@@ -138,16 +137,128 @@ def test_a_stopped_sweep_resumes(swept, place, tmp_path, monkeypatch):
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
 
 
-def test_the_table_has_mean_deviation_and_best_of_each_rate(place):
-    settings = finetuning_configuration.parse(tiny_tasks.config(place, **SWEEP))
+def _poison(monkeypatch, steps):
+    """Puts NaN into the batches of members, as {member: steps counted from 1}."""
+
+    def init(self, *arguments):
+        begin(self, *arguments)
+        for number, bad in steps.items():
+            rows = self.rows[number]
+            object.__setattr__(rows, "batch_at", _bad(rows.batch_at, bad))
+
+    begin = sweeps.Sweep.__init__
+    monkeypatch.setattr(sweeps.Sweep, "__init__", init)
+
+
+def _bad(clean, steps):
+    def batch_at(step):
+        batch = clean(step)
+        if step + 1 in steps:
+            batch["weights"] = np.full_like(batch["weights"], np.nan)
+        return batch
+
+    return batch_at
+
+
+def _events(workdir):
+    found = map(json.loads, (workdir / "events.jsonl").read_text().splitlines())
+    return [(e["step"], e["event"], e["member"]) for e in found]
+
+
+def test_a_member_that_diverges_is_out_and_the_others_go_on(
+    swept, place, tmp_path, monkeypatch, capsys
+):
+    """Member 0 is best at step 5 and bad from step 7 on."""
+
+    def scores(self, number, params):
+        made = score(self, number, params)
+        return made | ({"accuracy": 1.5} if number == 0 else {})
+
+    score = sweeps.Sweep._scores
+    monkeypatch.setattr(sweeps.Sweep, "_scores", scores)
+    _poison(monkeypatch, {0: range(7, 11), 3: [2]})
+    config = tiny_tasks.config(place, **SWEEP, run__max_bad_steps=1)
+    made = finetune.train(config, tmp_path)
+    assert _events(tmp_path) == [
+        (2, "not_finite", "seed 1, rate 0.002"),
+        (7, "not_finite", "seed 0, rate 0.005"),
+        (8, "not_finite", "seed 0, rate 0.005"),
+        (8, "diverged", "seed 0, rate 0.005"),
+    ]
+    event = json.loads((tmp_path / "events.jsonl").read_text().splitlines()[0])
+    assert event["reason"].startswith("the array weights of the batch has")
+    assert len(event["examples"]) == 8
+    tree = json.loads((tmp_path / sweep_report.FILE).read_text())
+    assert [(m["bad_steps"], m["diverged"]) for m in tree["members"]] == [
+        *((2, 8), (0, None), (0, None), (1, None))
+    ]
+    assert tree["best"] != "seed 0, rate 0.005" and tree["step"] == 10
+    best = task_folders.read(tmp_path).settings
+    assert (best.run.seed, best.optimizer.learning_rate) != (0, 5e-3)
+    assert made.metrics["dev/accuracy"] <= 1
+    assert "diverged: seed 0, rate 0.005, at step 8 (2 bad" in capsys.readouterr().out
+    untouched = [(1, 5e-3, -1), (0, 2e-3, -1)]
+    assert all(_scores(tmp_path)[m] == _scores(swept)[m] for m in untouched)
+    lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    losses = [x["train/loss"] for x in lines if "train/loss" in x]
+    assert len(losses) == 2 and None not in losses
+
+
+def test_a_sweep_without_a_member_left_ends(place, tmp_path, monkeypatch):
+    _poison(monkeypatch, {0: [3, 4], 1: range(7, 11)})
+    config = tiny_tasks.config(place, **STEPS, sweep__seeds=2, run__save_every_steps=5)
+    with pytest.raises(errors.NotFiniteError, match="step 7 of seed 1, rate 0.005"):
+        finetune.train(config, tmp_path)
+    assert [step for step, *_ in _events(tmp_path)] == [3, 3, 7, 7]
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["5"]
+
+
+def test_who_says_what_is_not_finite_is_out(place, tmp_path, monkeypatch):
+    def scores(self, number, params):
+        if number == 0:
+            raise errors.NotFiniteError("what it says is nan")
+        return score(self, number, params)
+
+    score = sweeps.Sweep._scores
+    monkeypatch.setattr(sweeps.Sweep, "_scores", scores)
+    config = tiny_tasks.config(place, **STEPS, sweep__seeds=2)
+    finetune.train(config, tmp_path)
+    assert _events(tmp_path) == [(5, "diverged", "seed 0, rate 0.005")]
+    members = json.loads((tmp_path / sweep_report.FILE).read_text())["members"]
+    assert [m["diverged"] for m in members] == [5, None]
     made = object.__new__(sweeps.Sweep)
-    members = [sweeps.Member(s, r, -1) for r in (5e-3, 2e-3) for s in (0, 1)]
-    made.members, made.record = members, {"best": [0.5, 0.9, 0.8, 0.8]}
-    table = made.table("accuracy").splitlines()
-    assert table[0].split()[-4:] == ["accuracy", "deviation", "best", "worst"]
-    assert table[1].split() == ["0.005", "2", "0.7000", "0.2828", "0.9000", "0.5000"]
-    assert table[2].split() == ["0.002", "2", "0.8000", "0.0000", "0.8000", "0.8000"]
-    assert dataclasses.asdict(settings.sweep)["seeds"] == 2
+    made.members, made.standing = [sweep_report.Member(0, 0.1, -1)], standing.Standing()
+    monkeypatch.setattr(sweep, "member", lambda *arguments: None)
+    with pytest.raises(errors.NotFiniteError, match="left after step 5: what it says"):
+        made._scored(5, None, None, lambda step, event: None)
+
+
+@pytest.mark.slow
+def test_bad_steps_before_a_stop_are_counted_after_it(place, tmp_path, monkeypatch):
+    """The count is saved at step 5; the second one is at step 7. Member 2 was out."""
+
+    def stop(self, step, *rest):
+        if step == 10:
+            raise errors.Stopped("here")
+        return score(self, step, *rest)
+
+    _poison(monkeypatch, {1: [3, 7], 2: [1, 2]})
+    changes = SWEEP | {"run__save_every_steps": 5, "run__max_bad_steps": 1}
+    config = tiny_tasks.config(place, **changes)
+    finetune.train(config, tmp_path / "whole")
+    score = sweeps.Sweep.score
+    monkeypatch.setattr(sweeps.Sweep, "score", stop)
+    with pytest.raises(errors.Stopped):
+        finetune.train(config, tmp_path / "run")
+    monkeypatch.setattr(sweeps.Sweep, "score", score)
+    finetune.train(config, tmp_path / "run")
+    for name in ("events.jsonl", sweep_report.FILE):
+        one, other = (tmp_path / x / name for x in ("run", "whole"))
+        assert one.read_bytes() == other.read_bytes()
+    assert [x for x in _events(tmp_path / "run") if x[1] == "diverged"] == [
+        (2, "diverged", "seed 0, rate 0.002"),
+        (7, "diverged", "seed 1, rate 0.005"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def run(saved, told, max_bad_steps=0, save_every_steps=1, **changes):
         save=save,
         speed=progress.Speed([progress.Stretch(1000, 112, 1.0)]),
         standing=standing.Standing(),
-        names_at=lambda step: [f"{step}/{row}" for row in range(16)],
+        names_at={standing.ALONE: lambda step: [f"{step}/{row}" for row in range(16)]},
     )
 
 

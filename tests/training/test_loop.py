@@ -60,7 +60,7 @@ def run_fake(calls, *, bad_step=None, start_step=0, batches=None, **options):
         "save": lambda step, current, standing: calls.append(f"save {step}"),
         "speed": NotingSpeed(calls),
         "standing": standing.Standing(),
-        "names_at": lambda step: [f"example {step}"],
+        "names_at": {standing.ALONE: lambda step: [f"example {step}"]},
     }
     return loop.run(
         FakeStep(calls, bad_step),
@@ -254,7 +254,7 @@ def test_bad_steps_are_left_out_counted_and_bounded():
     options = {"log": logged.__setitem__, "log_every_steps": 1, "standing": now}
     final = run_fake(calls, bad_step=3, max_bad_steps=1, **options)
     assert int(final.step) == 4 and calls[-1] == "save 4"
-    assert now.bad_steps == 1 and "not_finite 3" in calls
+    assert now.bad_steps == {standing.ALONE: 1} and "not_finite 3" in calls
     assert "train/bad_steps" not in logged[2] and logged[4]["train/bad_steps"] == 1
     assert "train/loss" not in logged[3] and logged[4]["train/loss"] == 4
     with pytest.raises(errors.NotFiniteError, match="1 such steps were left out"):

@@ -72,7 +72,7 @@ def train(workdir, num_steps, stop_at=None):
                 tell=out.tell,
                 save=save,
                 standing=standing.from_meta(meta),
-                names_at=lambda step: [f"batch {step}"],
+                names_at={standing.ALONE: lambda step: [f"batch {step}"]},
                 speed=progress.Speed([progress.Stretch(1000, 112, 1.0)]),
             )
     assert train_step.jitted._cache_size() == 1

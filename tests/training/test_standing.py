@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from bert_jax.training import standing
 
@@ -23,6 +24,20 @@ def test_a_lower_loss_is_none():
     noise = np.random.default_rng(1).normal(0, 0.1, 200)
     noise[150] = -9.0
     assert spikes(5 + noise) == []
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_loss_that_is_not_finite_is_no_spike_and_not_learnt(bad):
+    noise = np.random.default_rng(3).normal(0, 0.1, 200)
+    losses = 5 + noise
+    losses[150] += 4.0
+    assert spikes(np.insert(losses, 100, bad)) == [151]
+
+
+def test_earlier_checkpoints_have_one_count_of_bad_steps():
+    saved = {"interval": {}, "bad_steps": 2, "callbacks_due": False, "seen": 7}
+    assert standing.from_meta({"standing": saved}).bad_steps == {standing.ALONE: 2}
+    assert standing.from_meta({"standing": saved | {"bad_steps": 0}}).bad_steps == {}
 
 
 def test_what_is_saved_goes_on_as_if_never_stopped():
