@@ -36,6 +36,7 @@ _KINDS = (
 )
 _FAILED = "bert_jax/failed"
 _WAIT_MS = 7 * 24 * 3600 * 1000  # a corpus may take days; a lost peer ends the wait
+_PATIENCE_SECONDS = 0.2  # between two looks at a thread that waits
 
 # All processes meet in the same order, so the count makes a name one meeting's.
 _meetings = itertools.count()
@@ -222,14 +223,15 @@ def first_then_all(make: Callable[[], Made]) -> Made:
 
 
 def wait_for_all() -> None:
-    """Waits until all processes have come here.
+    """Waits until all processes have come here; hears signals meanwhile.
 
     Raises the error with which another process has ended instead.
     """
     if count() == 1:
         return
+    place = f"bert_jax/{next(_meetings)}"
     try:
-        _client().wait_at_barrier(f"bert_jax/{next(_meetings)}", _WAIT_MS)
+        apart(lambda: _client().wait_at_barrier(place, _WAIT_MS))
     except jax.errors.JaxRuntimeError as error:
         raise of_peer(error) from None
 
@@ -323,12 +325,38 @@ def leave() -> None:
         end(0)
 
 
-_abandoned: list[bool] = []
+_abandoned: list[bool] = []  # threads left behind, for which the end must not wait
 
 
-def abandon() -> None:
-    """Notes that a thread is left behind for which the end must not wait."""
-    _abandoned.append(True)
+def apart(call: Callable[[], Made], look: Callable[[], None] = lambda: None) -> Made:
+    """Returns what `call` does, in a thread, while this one hears signals.
+
+    For what waits or compiles for long: Python calls no handler before it is done.
+    `look` is called every moment. What it raises, or a handler, is raised at once, and
+    the thread is left behind.
+    """
+    made: list[Made] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            made.append(call())
+        except BaseException as error:
+            failed.append(error)
+
+    worker = threading.Thread(target=work, name="apart", daemon=True)
+    try:
+        worker.start()
+        while worker.is_alive():
+            worker.join(_PATIENCE_SECONDS)
+            if worker.is_alive():
+                look()
+    except BaseException:
+        _abandoned.append(True)
+        raise
+    if failed:
+        raise failed[0]
+    return made[0]
 
 
 def end(code: int) -> NoReturn:
