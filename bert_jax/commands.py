@@ -116,9 +116,9 @@ def _fail(error: errors.BertJaxError) -> NoReturn:
     text = str(error)
     if len(text) > _LONGEST_MESSAGE:  # it quotes a file; the remedy comes last
         text = f"{text[:1000]} [...] {text[-1000:]}"
-    print(f"error: {text}", file=sys.stderr)
+    code = processes.last_words(text, error.exit_code)
     processes.report_failure(error)
-    processes.end(error.exit_code)
+    processes.end(code)
 
 
 def _forget_output() -> None:

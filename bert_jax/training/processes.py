@@ -45,6 +45,8 @@ _meetings = itertools.count()
 _GRACE_SECONDS = 3.0
 # What another process told when it failed.
 _told: list[str] = []
+# What this one has said of its end, by whichever thread, and with which exit code.
+_said: list[tuple[str, int]] = []
 
 _log = logging.getLogger(__name__)
 Made = TypeVar("Made")
@@ -229,6 +231,8 @@ def wait_for_all() -> None:
     """
     if count() == 1:
         return
+    if _told:
+        raise of_peer(None)
     place = f"bert_jax/{next(_meetings)}"
     try:
         apart(lambda: _client().wait_at_barrier(place, _WAIT_MS))
@@ -294,8 +298,20 @@ def _on_abort(number: int) -> None:
 
 
 def _end_with(error: errors.BertJaxError) -> None:
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    end(error.exit_code)
+    end(last_words(str(error), error.exit_code))
+
+
+def last_words(text: str, code: int) -> int:
+    """Says why this process ends; returns its exit code.
+
+    Once, where there are several: the loss of another is seen by more than one thread.
+    """
+    words = (text, code)
+    _said.append(words)
+    first = _said[0] if count() > 1 else words
+    if first is words:
+        print(f"error: {text}", file=sys.stderr, flush=True)
+    return first[1]
 
 
 def is_of_peer(error: BaseException) -> bool:

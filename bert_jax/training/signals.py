@@ -53,6 +53,9 @@ def stopping() -> Iterator[None]:
             yield
         except Heard as heard:
             raise errors.Stopped(str(heard)) from None
+        except errors.Stopped:  # of a loop, in all processes
+            processes.wait_for_all()  # one may save or upload for longer
+            raise
 
 
 class StopRequest:
