@@ -3,10 +3,12 @@
 Prints what it measures: `pytest -m slow -n 0 -s tests/test_interrupted_processes.py`.
 """
 
+import contextlib
 import errno
 import json
 import os
 import signal
+import socket
 import time
 
 import many_processes
@@ -143,6 +145,35 @@ def wait_until_heard(said):
 
 
 SIGTERM, SIGINT = signal.SIGTERM, signal.SIGINT
+
+
+@slow
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_signal_while_one_waits_for_the_other_to_be_started(start, index):
+    port = many_processes.free_port()
+    flags = f"--coordinator=127.0.0.1:{port}", "--num_processes=2"
+
+    def is_there():
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", port)) == 0
+
+    with contextlib.ExitStack() as stack:
+        if index == 1:  # whose process 0 never answers
+            server = stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            server.settimeout(120)
+        running, said = start(
+            f"alone-{index}", *flags, f"--process_id={index}", count=1
+        )
+        if index == 1:
+            stack.enter_context(server.accept()[0])
+        else:
+            wait_until(is_there, lambda: many_processes.errors_of(said))
+        running[0].send_signal(SIGTERM)
+        since = time.monotonic()
+        assert ended(running) == [75], many_processes.errors_of(said)
+    print(f"alone-{index}: {time.monotonic() - since:.1f} s from the signal to the end")
+    message = "stopped by SIGTERM, with nothing left to save: the same command goes on"
+    assert errors_said(said) == [[message]]
 
 
 @pytest.mark.parametrize("index", [1, pytest.param(0, marks=slow)])

@@ -47,6 +47,7 @@ _GRACE_SECONDS = 3.0
 _told: list[str] = []
 # What this one has said of its end, by whichever thread, and with which exit code.
 _said: list[tuple[str, int]] = []
+_met: list[bool] = []  # whether they have found each other
 
 _log = logging.getLogger(__name__)
 Made = TypeVar("Made")
@@ -79,16 +80,18 @@ def start(flags: Flags) -> None:
     _check(flags)
     if not flags.coordinator and not _in_cluster(flags.cluster):
         return
-    # Until `hear_preemption` SIGTERM ends a process as it does where there is one.
+    # Until `hear_preemption` SIGTERM is heard as it is where there is one process.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(
-            coordinator_address=flags.coordinator or None,
-            num_processes=_given(flags.num_processes),
-            process_id=_given(flags.process_id),
-            local_device_ids=_local_devices(flags.cluster),
-            cluster_detection_method=_detection(flags),
-            heartbeat_timeout_seconds=flags.heartbeat_seconds,
+        apart(
+            lambda: jax.distributed.initialize(
+                coordinator_address=flags.coordinator or None,
+                num_processes=_given(flags.num_processes),
+                process_id=_given(flags.process_id),
+                local_device_ids=_local_devices(flags.cluster),
+                cluster_detection_method=_detection(flags),
+                heartbeat_timeout_seconds=flags.heartbeat_seconds,
+            )
         )
     except ValueError as error:  # of a cluster that is there, and says too little
         raise errors.InputError(
@@ -102,6 +105,7 @@ def start(flags: Flags) -> None:
             f"{str(error).splitlines()[0]}. Check --coordinator, that all "
             "processes were started, and that the network lets them through"
         ) from None
+    _met.append(True)
     if count() > 1:
         # JAX aborts when another process does not answer any more.
         ctypes.CDLL(None).signal(signal.SIGABRT, _on_abort)
@@ -259,7 +263,7 @@ def agree(value: str, what: str) -> None:
 
 def report_failure(error: errors.BertJaxError) -> None:
     """Tells the other processes why this one ends; they end too, in a moment."""
-    if count() == 1:
+    if count() == 1 or not _met:
         return
     told = {"process": index(), "kind": type(error).__name__, "message": str(error)}
     try:
