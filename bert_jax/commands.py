@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from bert_jax import errors
 from bert_jax.settings import config_file
-from bert_jax.training import processes
+from bert_jax.training import processes, signals
 
 _LONGEST_MESSAGE = 4000  # with the missing data of a suite in it
 _INTERRUPTED, _READER_GONE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells do
@@ -44,7 +44,8 @@ def run(main: Callable[[list[str]], None]) -> None:
         plain = logging.Formatter("%(levelname)s: %(message)s")
         absl_logging.get_absl_handler().setFormatter(plain)
         if "coordinator" in flags.FLAGS:
-            processes.start(_processes_of_flags())
+            with signals.stopping():
+                processes.start(_processes_of_flags())
         main(argv)
         sys.stdout.flush()  # a full disk or a reader that has gone shows here
         processes.leave()
@@ -116,9 +117,9 @@ def _fail(error: errors.BertJaxError) -> NoReturn:
     text = str(error)
     if len(text) > _LONGEST_MESSAGE:  # it quotes a file; the remedy comes last
         text = f"{text[:1000]} [...] {text[-1000:]}"
-    print(f"error: {text}", file=sys.stderr)
+    code = processes.last_words(text, error.exit_code)
     processes.report_failure(error)
-    processes.end(error.exit_code)
+    processes.end(code)
 
 
 def _forget_output() -> None:

@@ -1,5 +1,6 @@
 """Several processes of one command on this machine, as hosts of a pod would run it."""
 
+import json
 import os
 import socket
 import subprocess
@@ -76,3 +77,19 @@ def errors_of(folder: Path) -> str:
     """Returns the end of what all processes said, for the message of a test."""
     files = sorted(folder.glob("*.err"))
     return "\n".join(f"{file.name}: {file.read_text()[-1500:]}" for file in files)
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    """Returns the loss by step."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {x["step"]: x["train/loss"] for x in lines if "train/loss" in x}
+
+
+def examples(workdir: Path) -> dict[int, list[list[tuple[str, int]]]]:
+    """Returns by step (name, checksum) of every row, for each process that made it."""
+    rows: dict[int, list[list[tuple[str, int]]]] = {}
+    for path in sorted(workdir.glob("examples-*.jsonl")):
+        for line in map(json.loads, path.read_text().splitlines()):
+            pairs = list(zip(line["examples"], line["crc32"], strict=True))
+            rows.setdefault(line["step"], []).append(pairs)
+    return rows

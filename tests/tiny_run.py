@@ -22,6 +22,17 @@ def write_corpus(path: Path, documents: int = 60, seed: int = 0) -> Path:
     return path
 
 
+def write_file(folder: Path, **changes) -> Path:
+    """Writes a corpus, and `tiny.py` that has the config; returns the folder."""
+    corpus = write_corpus(folder / "text.txt")
+    (folder / "tiny.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import tiny_run\n"
+        f"def get_config():\n    return tiny_run.config({str(corpus)!r}, **{changes})\n"
+    )
+    return folder
+
+
 def config(corpus: Path, **changes) -> ml_collections.ConfigDict:
     """Returns a complete config; `run__seed=3` changes `run.seed`."""
     made = configuration.default()

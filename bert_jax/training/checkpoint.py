@@ -21,7 +21,13 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from bert_jax import durable, errors, faults
-from bert_jax.training import processes, saved_steps, tensorstore_leaks, working_copy
+from bert_jax.training import (
+    processes,
+    saved_steps,
+    signals,
+    tensorstore_leaks,
+    working_copy,
+)
 from bert_jax.training import state as train_state
 
 _DELETED = "deleted"
@@ -81,9 +87,7 @@ class Checkpoints:
             ),
             multiprocessing_options=self._writing_processes(),
         )
-        return ocp.CheckpointManager(
-            self.folder, item_names=(*_ARRAYS, "meta"), options=options
-        )
+        return _Manager(self.folder, item_names=(*_ARRAYS, "meta"), options=options)
 
     def _writing_processes(self) -> ocp.options.MultiprocessingOptions:
         """Returns who writes: all into one folder, or each into a copy of its own."""
@@ -106,7 +110,7 @@ class Checkpoints:
         try:
             self.close()
         except errors.StorageError as second:
-            if error is None or isinstance(error, errors.Stopped):
+            if error is None or isinstance(error, (errors.Stopped, signals.Heard)):
                 raise
             _log.error("%s", second)  # the first error is the one to raise
 
@@ -285,6 +289,18 @@ class Checkpoints:
         faults.point("checkpoint/emptied")
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which does not ask JAX for preemption: `signals` alone does.
+
+    Its steps among the places of ours would have all agree to stop at a place that has
+    passed, or that is far away.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        del step
+        return False
+
+
 def restore_params(
     folder: Path, shapes: PyTree, step: int | None = None
 ) -> tuple[PyTree, dict[str, Any]]:
@@ -306,6 +322,7 @@ def _agreed(find_step: Callable[[], int]) -> int:
     if jax.process_count() == 1:
         return find_step()
     found = find_step() if jax.process_index() == 0 else 0
+    processes.wait_for_all()  # hears signals while process 0 reads all files
     return int(multihost_utils.broadcast_one_to_all(np.int32(found)))
 
 

@@ -36,6 +36,7 @@ _KINDS = (
 )
 _FAILED = "bert_jax/failed"
 _WAIT_MS = 7 * 24 * 3600 * 1000  # a corpus may take days; a lost peer ends the wait
+_PATIENCE_SECONDS = 0.2  # between two looks at a thread that waits
 
 # All processes meet in the same order, so the count makes a name one meeting's.
 _meetings = itertools.count()
@@ -44,6 +45,9 @@ _meetings = itertools.count()
 _GRACE_SECONDS = 3.0
 # What another process told when it failed.
 _told: list[str] = []
+# What this one has said of its end, by whichever thread, and with which exit code.
+_said: list[tuple[str, int]] = []
+_met: list[bool] = []  # whether they have found each other
 
 _log = logging.getLogger(__name__)
 Made = TypeVar("Made")
@@ -76,16 +80,18 @@ def start(flags: Flags) -> None:
     _check(flags)
     if not flags.coordinator and not _in_cluster(flags.cluster):
         return
-    # Until `hear_preemption` SIGTERM ends a process as it does where there is one.
+    # Until `hear_preemption` SIGTERM is heard as it is where there is one process.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(
-            coordinator_address=flags.coordinator or None,
-            num_processes=_given(flags.num_processes),
-            process_id=_given(flags.process_id),
-            local_device_ids=_local_devices(flags.cluster),
-            cluster_detection_method=_detection(flags),
-            heartbeat_timeout_seconds=flags.heartbeat_seconds,
+        apart(
+            lambda: jax.distributed.initialize(
+                coordinator_address=flags.coordinator or None,
+                num_processes=_given(flags.num_processes),
+                process_id=_given(flags.process_id),
+                local_device_ids=_local_devices(flags.cluster),
+                cluster_detection_method=_detection(flags),
+                heartbeat_timeout_seconds=flags.heartbeat_seconds,
+            )
         )
     except ValueError as error:  # of a cluster that is there, and says too little
         raise errors.InputError(
@@ -99,6 +105,7 @@ def start(flags: Flags) -> None:
             f"{str(error).splitlines()[0]}. Check --coordinator, that all "
             "processes were started, and that the network lets them through"
         ) from None
+    _met.append(True)
     if count() > 1:
         # JAX aborts when another process does not answer any more.
         ctypes.CDLL(None).signal(signal.SIGABRT, _on_abort)
@@ -222,14 +229,17 @@ def first_then_all(make: Callable[[], Made]) -> Made:
 
 
 def wait_for_all() -> None:
-    """Waits until all processes have come here.
+    """Waits until all processes have come here; hears signals meanwhile.
 
     Raises the error with which another process has ended instead.
     """
     if count() == 1:
         return
+    if _told:
+        raise of_peer(None)
+    place = f"bert_jax/{next(_meetings)}"
     try:
-        _client().wait_at_barrier(f"bert_jax/{next(_meetings)}", _WAIT_MS)
+        apart(lambda: _client().wait_at_barrier(place, _WAIT_MS))
     except jax.errors.JaxRuntimeError as error:
         raise of_peer(error) from None
 
@@ -253,7 +263,7 @@ def agree(value: str, what: str) -> None:
 
 def report_failure(error: errors.BertJaxError) -> None:
     """Tells the other processes why this one ends; they end too, in a moment."""
-    if count() == 1:
+    if count() == 1 or not _met:
         return
     told = {"process": index(), "kind": type(error).__name__, "message": str(error)}
     try:
@@ -292,8 +302,20 @@ def _on_abort(number: int) -> None:
 
 
 def _end_with(error: errors.BertJaxError) -> None:
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    end(error.exit_code)
+    end(last_words(str(error), error.exit_code))
+
+
+def last_words(text: str, code: int) -> int:
+    """Says why this process ends; returns its exit code.
+
+    Once, where there are several: the loss of another is seen by more than one thread.
+    """
+    words = (text, code)
+    _said.append(words)
+    first = _said[0] if count() > 1 else words
+    if first is words:
+        print(f"error: {text}", file=sys.stderr, flush=True)
+    return first[1]
 
 
 def is_of_peer(error: BaseException) -> bool:
@@ -323,12 +345,38 @@ def leave() -> None:
         end(0)
 
 
-_abandoned: list[bool] = []
+_abandoned: list[bool] = []  # threads left behind, for which the end must not wait
 
 
-def abandon() -> None:
-    """Notes that a thread is left behind for which the end must not wait."""
-    _abandoned.append(True)
+def apart(call: Callable[[], Made], look: Callable[[], None] = lambda: None) -> Made:
+    """Returns what `call` does, in a thread, while this one hears signals.
+
+    For what waits or compiles for long: Python calls no handler before it is done.
+    `look` is called every moment. What it raises, or a handler, is raised at once, and
+    the thread is left behind.
+    """
+    made: list[Made] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            made.append(call())
+        except BaseException as error:
+            failed.append(error)
+
+    worker = threading.Thread(target=work, name="apart", daemon=True)
+    try:
+        worker.start()
+        while worker.is_alive():
+            worker.join(_PATIENCE_SECONDS)
+            if worker.is_alive():
+                look()
+    except BaseException:
+        _abandoned.append(True)
+        raise
+    if failed:
+        raise failed[0]
+    return made[0]
 
 
 def end(code: int) -> NoReturn:

@@ -20,16 +20,21 @@ from bert_jax import errors
 from bert_jax.training import processes
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
-_PATIENCE_SECONDS = 0.2
+# JAX names one for all to stop at: a second loop must not count from the beginning.
+_places = itertools.count(1)
 
 
 class Interrupted(Exception):
     """A callback of the loop was cut short by a request to stop."""
 
 
+class Heard(BaseException):
+    """A signal came within `stopping`: no `except Exception` takes it for its own."""
+
+
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
-    """Raises Stopped in here when SIGTERM or SIGINT comes, in the main thread only.
+    """Raises Stopped out of here when SIGTERM or SIGINT comes, in the main thread only.
 
     Only the first does so: more of them do not disturb the cleaning up.
     """
@@ -38,13 +43,19 @@ def stopping() -> Iterator[None]:
         del frame  # where the signal came does not matter
         for other in _STOPPING:
             signal.signal(other, signal.SIG_IGN)
-        raise errors.Stopped(
+        raise Heard(
             f"stopped by {signal.Signals(number).name}, with nothing left to save: the "
             "same command goes on"
         )
 
     with _handlers(dict.fromkeys(_STOPPING, stop)):
-        yield
+        try:
+            yield
+        except Heard as heard:
+            raise errors.Stopped(str(heard)) from None
+        except errors.Stopped:  # of a loop, in all processes
+            processes.wait_for_all()  # one may save or upload for longer
+            raise
 
 
 class StopRequest:
@@ -63,7 +74,6 @@ class StopRequest:
         self.name: str | None = None
         self._on_check = on_check
         self._is_shared = False  # whether JAX hears the signals of all processes
-        self._places = itertools.count(1)
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> "StopRequest":
@@ -85,7 +95,7 @@ class StopRequest:
 
         All processes ask at the same places, in the same order.
         """
-        place = next(self._places)
+        place = next(_places)
         if self.name is None and self._is_shared:
             if multihost_utils.reached_preemption_sync_point(place):
                 self.name = "a signal"
@@ -95,32 +105,20 @@ class StopRequest:
         """Returns what `call` does; raises Stopped if a signal comes before it is done.
 
         For the first step, which compiles for minutes, and before which nothing is to
-        be saved. It runs in a thread, or no handler of Python would be called.
+        be saved.
         """
-        made: list[Any] = []
-        failed: list[BaseException] = []
 
-        def work() -> None:
-            try:
-                made.append(call())
-            except BaseException as error:
-                failed.append(error)
-
-        worker = threading.Thread(target=work, name="first step", daemon=True)
-        worker.start()
-        while worker.is_alive():
-            worker.join(_PATIENCE_SECONDS)
-            if self.name is not None and worker.is_alive():
-                processes.abandon()
+        def look() -> None:
+            if self.name is not None:
                 raise errors.Stopped(
                     f"stopped by {self.name} before the first step was done, with "
                     "nothing to save: the same command goes on"
                 )
-        if failed:
-            raise failed[0]
+
+        made = processes.apart(call, look)
         if processes.count() > 1:
             self._share()
-        return made[0]
+        return made
 
     def _share(self) -> None:
         """Has all processes stop at the same place from here on."""

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import small_model
+from jax.experimental import multihost_utils
 
 from bert_jax import errors
 from bert_jax.training import checkpoint, optimizer, saved_steps, sharding, state
@@ -363,3 +364,12 @@ def test_a_file_in_the_place_of_the_folder_is_refused_at_once(tmp_path):
     with pytest.raises(errors.StorageError, match="cannot open .*checkpoints"):
         checkpoint.Checkpoints(tmp_path / "checkpoints", keep=1)
     assert (tmp_path / "checkpoints").read_text() == "mine"
+
+
+def test_a_save_does_not_ask_whether_to_stop(tmp_path, monkeypatch):
+    """Its steps are not the places at which all processes ask."""
+    asked = []
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", asked.append)
+    save_numbers(tmp_path, 1, 2)
+    assert saved_steps.steps(tmp_path) == [1, 2]
+    assert not asked

@@ -3,6 +3,7 @@ import signal
 import threading
 
 import pytest
+from jax.experimental import multihost_utils
 
 from bert_jax import errors
 from bert_jax.training import processes, signals
@@ -57,6 +58,42 @@ def test_before_and_after_the_loop_a_signal_raises_at_once(number):
                 cleaned.append(True)
     assert cleaned == [True]
     assert signal.getsignal(number) == before
+
+
+def test_a_signal_is_not_taken_for_what_fails():
+    with pytest.raises(errors.Stopped, match="stopped by SIGTERM"):
+        with signals.stopping():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except Exception as error:
+                raise errors.StorageError("the disk is full") from error
+
+
+def test_what_waits_is_left_behind_when_a_signal_comes(monkeypatch):
+    monkeypatch.setattr(processes, "_abandoned", [])
+    go_on = threading.Event()
+
+    def wait():
+        signal.raise_signal(signal.SIGTERM)  # the main thread hears of it
+        return go_on.wait(60)
+
+    with pytest.raises(errors.Stopped), signals.stopping():
+        processes.apart(wait)
+    assert not go_on.is_set()
+    go_on.set()
+    assert processes._abandoned == [True]
+
+
+def test_two_loops_never_ask_at_the_same_place(monkeypatch):
+    asked = []
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", asked.append)
+    for _ in range(2):
+        with signals.StopRequest() as stop:
+            monkeypatch.setattr(stop, "_is_shared", True)
+            assert not stop.requested()
+            assert not stop.requested()
+    first = asked[0]
+    assert asked == [first, first + 1, first + 2, first + 3]
 
 
 def test_a_first_step_that_compiles_for_long_is_not_waited_for(monkeypatch):
