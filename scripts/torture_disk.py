@@ -46,7 +46,7 @@ def trials(bench: Bench) -> Iterator[Trial]:
         return
     need = _need(bench)
     codes = []
-    for share in bench.some((0.05, 0.15, 0.3, 0.45, 0.7, 0.8, 0.9, 0.97, 0.6)):
+    for share in bench.some((0.05, 0.15, 0.3, 0.4, 0.5, 0.7, 0.8, 0.97, 0.6)):
         size = int(need * share)
         code, problem = _full(bench, disk, size, need)
         codes.append(code)
