@@ -13,7 +13,10 @@ from torture_trial import Bench, Trial
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
-    "several processes": ["tests/test_many_processes.py"],
+    "several processes": [
+        "tests/test_many_processes.py",
+        "tests/test_interrupted_processes.py",
+    ],
     "numbers gone bad": ["tests/training/test_bad_numbers.py"],
     "a hung step": ["tests/training/test_watchdog.py"],
     "bad files and ids": ["tests/bad_input"],
