@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torture_damage
 import torture_disk
+import torture_finetune
 import torture_kills
 import torture_nursery
 import torture_power
@@ -46,7 +47,7 @@ KINDS: dict[str, Sequence[Part]] = {
         ),
         torture_resume.ends,
     ],
-    "kills": [torture_kills.trials],
+    "kills": [torture_kills.trials, torture_finetune.trials],
     "signals": [torture_signals.trials],
     "remote": [torture_remote.trials],
     "soak": [torture_soak.trials],

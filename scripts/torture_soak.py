@@ -3,12 +3,11 @@
 A library of torture.py.
 """
 
-import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import torture_finetune
 import torture_growth
 import torture_nursery
 import torture_picture
@@ -63,7 +62,6 @@ SEEN = (
     "took",
     "logs",
 )
-_WORDS = ("the", "a", "sat", "ran", "home", "fast", "here", "there", "today")
 
 
 def trials(bench: Bench) -> Iterator[Trial]:
@@ -130,42 +128,16 @@ def _pretrain(
 
 def _finetune(bench: Bench, steps: int) -> tuple[Path, torture_nursery.Child]:
     """Starts a run that evaluates and saves after each of ten epochs."""
-    folder, workdir = bench.folder / "soak-task", bench.workdir("soak-finetune")
-    folder.mkdir()
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "dog", *_WORDS]
-    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
-    _write_examples(folder / "train.tsv", 8 * steps // EPOCHS)
-    _write_examples(folder / "dev.tsv", 100)
-    same = {n: x for n, x in SETTINGS.items() if n.startswith("model.")}
-    values: dict[str, Any] = same | {
-        "init_from": "none",
-        "model.size": "tiny",
-        "text.vocab": str(folder / "vocab.txt"),
-        "data.train": str(folder / "train.tsv"),
-        "data.dev": str(folder / "dev.tsv"),
-        "data.max_seq_length": 24,
-        "data.num_lengths": 2,
-        "data.loader": "thread",
-        "run.batch_size": 8,
+    workdir = bench.workdir("soak-finetune")
+    values = {
         "run.num_train_epochs": float(EPOCHS),
         "run.log_every_steps": 10,
         "run.keep_checkpoints": KEEP,
-        "run.log_examples": True,
     }
-    torture_runs.write_config(folder / "task.py", "finetuning_configuration", values)
-    flags = f"--config={folder / 'task.py'}", f"--workdir={workdir}"
-    return workdir, bench.nursery.start("finetune", *flags)
-
-
-def _write_examples(path: Path, count: int) -> None:
-    """Writes sentences of the class of the animal that is in them, three in ten not."""
-    rng = random.Random(path.name)
-    lines = ["sentence\tlabel"]
-    for _ in range(count):
-        animal = rng.choice(("cat", "dog"))
-        said = animal if rng.random() < 0.7 else rng.choice(("cat", "dog"))
-        lines.append(f"{' '.join(rng.choices(_WORDS, k=6))} {said}\t{animal}")
-    path.write_text("\n".join(lines) + "\n")
+    flag = torture_finetune.config(
+        bench.folder / "soak-task", 8 * steps // EPOCHS, values
+    )
+    return workdir, bench.nursery.start("finetune", flag, f"--workdir={workdir}")
 
 
 def _watched(
