@@ -28,6 +28,7 @@ def trials(bench: Bench, what: str) -> Iterator[Trial]:
     report = bench.workdir(what).with_suffix(".xml")
     marks = "" if bench.level > 1 else "not slow"
     options = ["-q", "--numprocesses=0", "-m", marks, f"--junitxml={report}"]
+    options += ["-o", "junit_family=xunit1"]  # which has properties of a test
     done = _run("-m", "pytest", *options, *TESTS[what])
     if not report.exists():
         yield Trial(what, "pytest", done.stdout.strip()[-300:] + done.stderr[-300:])
