@@ -1,7 +1,7 @@
 """Does to training runs what the world does, and looks whether they are the same runs.
 
 python scripts/torture.py --level=ci                # one of each kind, minutes
-python scripts/torture.py --level=pr                # 20 to 25 minutes of two cores
+python scripts/torture.py --level=pr                # some 25 minutes of two cores
 python scripts/torture.py --level=nightly --only=kills,resume
 python scripts/torture.py --level=release --only=soak --picture=docs/soak.png
 
