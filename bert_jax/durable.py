@@ -32,8 +32,12 @@ def sync_tree(folder: Path) -> None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Puts the content in the place of a file at once: no reader sees a part."""
+    """Puts the content in the place of a file at once, and waits until it is there.
+
+    No reader sees a part. Raises OSError.
+    """
     beside = path.with_name(path.name + ".tmp")
     beside.write_bytes(content)
     sync(beside)
     os.replace(beside, path)
+    sync(path.parent)

@@ -15,7 +15,6 @@ that of the file, or --name.
 
 import dataclasses
 import json
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -26,6 +25,7 @@ from bert_jax import commands, errors, experiments, workdirs
 from bert_jax.data import manifest, read_examples
 from bert_jax.exchange import task_folders
 from bert_jax.finetuning import splits, task_setup
+from bert_jax.formats import whole_file
 from bert_jax.prediction import answers, task_predictor
 from bert_jax.reporting import score_report
 from bert_jax.scoring import scores
@@ -125,9 +125,8 @@ def main(argv: list[str]) -> None:
     metrics = evaluate(workdir)
     path = workdir / "eval" / "heldout.json"
     path.parent.mkdir(exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
-    os.replace(beside, path)
+    with whole_file.writing(path) as file:
+        file.write(json.dumps(metrics, indent=2, sort_keys=True).encode() + b"\n")
     print(heldout.table(metrics))
     print(f"all digits: {path}")
 

@@ -25,6 +25,7 @@ POINTS = (
     "beam/written",
     "loop/step",
     "loop/callback",
+    "finetune/scores",
     "checkpoint/before",
     "checkpoint/started",
     "checkpoint/written",

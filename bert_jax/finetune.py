@@ -20,10 +20,11 @@ from typing import Any
 import jax
 from absl import flags
 
-from bert_jax import commands, errors, workdirs
+from bert_jax import commands, errors, faults, workdirs
 from bert_jax.data import labelled_rows
 from bert_jax.exchange import task_folders
 from bert_jax.finetuning import assembly, baselines, splits, sweeps, task_setup
+from bert_jax.formats import whole_file
 from bert_jax.model import attention_plan
 from bert_jax.prediction import task_predictor
 from bert_jax.reporting import score_report
@@ -290,6 +291,7 @@ def _finish(run: assembly.FinetuningRun, workdir: Path) -> Finetuned:
             f"{workdir} has no best model, though its run is finished: it was removed. "
             "Train again in another workdir"
         )
+    faults.point("finetune/scores")
     best = task_predictor.load(folder, run.settings.run.dtype)
     predictor = dataclasses.replace(
         best.predictor, num_lengths=run.settings.data.num_lengths
@@ -339,9 +341,8 @@ def _write_predictions(workdir: Path, name: str, predictions: list[Any]) -> None
     path = workdir / "predictions" / f"{name}.jsonl"
     path.parent.mkdir(exist_ok=True)
     lines = (json.dumps(made, ensure_ascii=False) for made in predictions)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    beside.replace(path)
+    with whole_file.writing(path) as file:
+        file.writelines(f"{line}\n".encode() for line in lines)
 
 
 def main(argv: list[str]) -> None:

@@ -182,7 +182,6 @@ def write_record(
             durable.sync_tree(workdir / TOKENIZER)
         text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
         durable.replace(path, text.encode())
-        durable.sync(workdir)
 
 
 def check_tokenizer(workdir: Path, tokenizer: tokenizers.Tokenizer) -> None:

@@ -23,6 +23,7 @@ POINTS = (
     "loop/callback=16:SIGTERM",
     "checkpoint/renamed=16:SIGKILL",
     "checkpoint/half_trash=2:SIGKILL",
+    "finetune/scores:SIGTERM",
 )
 
 

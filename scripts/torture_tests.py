@@ -5,7 +5,7 @@ Below the level `nightly` they run as they do by default: a sample of each.
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -45,15 +45,17 @@ def attacks(bench: Bench) -> Iterator[Trial]:
     count = bench.choose(100, 500, 20_000, 20_000)
     every = bench.choose(20, 4, 1, 1)
     done = _run("scripts/attack.py", f"--count={count}", f"--every={every}")
-    _, _, table = done.stdout.rpartition("|---|---|---|---|\n")
+    _, _, table = done.stdout.partition("|---|---|---|---|\n")
     for line in table.splitlines():
         what, tried, survived, worst = map(str.strip, line.strip("| ").split("|"))
-        problem = "" if tried == survived else f"{survived} of {tried}: {done.stdout}"
+        problem = "" if tried == survived else f"survived {survived} of {tried}"
         yield Trial("an attack, of its kind", f"{what} ({tried}; {worst})", problem)
-    if done.returncode:
-        yield Trial("an attack, of its kind", "exit code", done.stdout[-300:])
+    if done.returncode or not table:
+        said = (done.stdout + done.stderr).strip()[-300:]
+        problem = f"exit code {done.returncode}: {said}"
+        yield Trial("an attack, of its kind", "attack.py", problem)
 
 
 def _run(*words: str) -> subprocess.CompletedProcess[str]:
-    command: Sequence[str] = (sys.executable, *words)
+    command = [sys.executable, *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from bert_jax import errors
+from bert_jax import durable, errors
 
 
 @contextlib.contextmanager
@@ -20,9 +20,9 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         try:
             with beside.open("wb") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+            durable.sync(beside)
             os.replace(beside, path)
+            durable.sync(path.parent)
         except BaseException:
             beside.unlink(missing_ok=True)
             raise

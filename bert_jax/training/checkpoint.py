@@ -166,11 +166,14 @@ class Checkpoints:
         """Writes the `meta` that a finished step has now beside what it had."""
         if jax.process_index():
             return
+        step_folder = self.folder / str(step)
         try:
-            saved_steps.write_late_meta(self.folder / str(step), meta)
+            saved_steps.write_late_meta(step_folder, meta)
         except OSError as error:
-            self._saving = step
-            raise self._failure(error) from error
+            raise errors.StorageError(
+                f"cannot write {saved_steps.LATE_META} into {step_folder}: {error}. "
+                "Is the disk full? The checkpoint itself is intact"
+            ) from error
         if self._copy is not None:
             name = f"{self.folder.name}/{step}/{saved_steps.LATE_META}"
             self._copy.push_file(name)
@@ -363,7 +366,8 @@ def _restore(
             if not any(differs.values()):
                 args = ocp.args.Composite(**wanted, meta=ocp.args.JsonRestore())
                 restored = reader.restore(step_folder, args=args)
-                meta = saved_steps.late_meta(step_folder) or restored["meta"]
+                late = saved_steps.late_meta(step_folder)
+                meta = restored["meta"] if late is None else late
                 return {name: restored[name] for name in items}, meta
         except Exception as error:
             message = f"cannot read the checkpoint {step_folder}: {error}"

@@ -108,7 +108,6 @@ def write_late_meta(step_folder: Path, meta: dict[str, Any]) -> None:
     text = json.dumps(meta)
     content = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "meta": text}
     durable.replace(step_folder / LATE_META, json.dumps(content).encode())
-    durable.sync(step_folder)
 
 
 def late_meta(step_folder: Path) -> dict[str, Any] | None:

@@ -39,7 +39,9 @@ def test_a_full_disk_leaves_the_step_as_it_was(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(durable, "replace", full)
-    with pytest.raises(errors.StorageError, match="step 8 could not be written"):
+    with pytest.raises(
+        errors.StorageError, match=r"cannot write late_meta.json into .*/8: "
+    ):
         resume_and_save(tmp_path, 8)
     monkeypatch.undo()
     assert saved_steps.steps(tmp_path) == [4, 8]
