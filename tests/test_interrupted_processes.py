@@ -14,6 +14,7 @@ import time
 import many_processes
 import pytest
 import tiny_run
+import tiny_suites
 
 from bert_jax import faults
 
@@ -51,9 +52,18 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def start(place):
-    """Starts processes in a folder of a name; what is left of them ends at the end."""
-    running = []
+def running():
+    """Gets what tests start: what is left of it ends with them."""
+    processes = []
+    yield processes
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def start(place, running):
+    """Starts processes in a folder of a name."""
 
     def begin(name, *more, url="", count=2, devices=1, **options):
         said, workdir = place / f"{name}-said", url or place / name
@@ -64,9 +74,7 @@ def start(place):
         running.extend(begun)
         return begun, said
 
-    yield begin
-    for process in running:
-        process.kill()
+    return begin
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +265,64 @@ def test_a_signal_to_one_of_two_stops_both_and_the_run_goes_on(
     message = f"stopped by a signal after step {saved} of {STEPS}, with everything "
     assert errors_said(said) == [[f"{message}saved: the same command resumes"]] * 2
     assert_goes_on(start, name, undisturbed)
+
+
+@pytest.fixture
+def suite(place, running):
+    """Starts a pair on a suite of two tasks, of which process 1 is held at a point."""
+    tiny_suites.write_glue(place)
+    config = tiny_suites.SMALL | {
+        "folder": place,
+        "text.vocab": tiny_suites.tiny_tasks.write_vocab(place),
+        "tasks": "cola,stsb",
+        "sweep.seeds": 1,
+        "run.num_train_steps": 12,
+        "run.save_every_steps": 99,
+        "mesh.data": -1,
+    }
+
+    def begin(name, environments=None):
+        said = place / f"{name}-said"
+        words = ["--config=configs/glue.py", f"--workdir={place / name}"]
+        words += [f"--config.{key}={value}" for key, value in config.items()]
+        begun = many_processes.start(
+            2, 1, "suite", *words, folder=said, environments=environments
+        )
+        running.extend(begun)
+        return begun, said
+
+    return begin
+
+
+@slow
+def test_a_signal_in_the_second_task_of_a_suite_saves_it(place, suite):
+    pipe = place / "suite-step-pipe"
+    running, said = suite("suite-step", hold(pipe, 1, "loop/step=9"))
+    os.close(held(pipe, said))
+    first = place / "suite-step" / "results" / "cola.json"
+    wait_until(first.exists, lambda: many_processes.errors_of(said))
+    opened = held(pipe, said)
+    running[1].send_signal(SIGTERM)
+    wait_until_heard(said)
+    os.close(opened)
+    assert ended(running) == [75, 75], many_processes.errors_of(said)
+    (saved,) = (place / "suite-step" / "stsb" / "checkpoints").glob("[0-9]*")
+    message = f"stopped by a signal after step {saved.name} of 12, with everything "
+    assert errors_said(said) == [[f"{message}saved: the same command resumes"]] * 2
+
+
+@slow
+def test_a_signal_while_two_score_what_they_fine_tuned(place, suite):
+    pipe = place / "suite-scores-pipe"
+    running, said = suite("suite-scores", hold(pipe, 1, "finetune/scores"))
+    held(pipe, said)
+    running[1].send_signal(SIGTERM)
+    assert ended(running) == [75, 75], many_processes.errors_of(said)
+    message = "stopped by SIGTERM, with nothing left to save: the same command goes on"
+    expected = [[f"process 1 of this run ended: {message}"], [message]]
+    assert errors_said(said) == expected
+    running, said = suite("suite-scores")
+    assert ended(running, 300) == [0, 0], many_processes.errors_of(said)
 
 
 @slow

@@ -121,9 +121,14 @@ class StopRequest:
         return made
 
     def _share(self) -> None:
-        """Has all processes stop at the same place from here on."""
+        """Has all processes stop at the same place from here on.
+
+        Until the end of the loop: `stopping` hears both again then.
+        """
+        after = signal.getsignal(signal.SIGTERM)
+        handlers = {signal.SIGINT: _pass_on, signal.SIGTERM: after}
+        self._open.enter_context(_handlers(handlers))
         processes.hear_preemption()
-        self._open.enter_context(_handlers({signal.SIGINT: _pass_on}))
         self._is_shared = True
 
     @contextlib.contextmanager
