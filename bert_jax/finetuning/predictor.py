@@ -1,6 +1,7 @@
 """A task's model over a data set: outputs row by row, then predictions and scores."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,10 +51,10 @@ class Predictor:
         local = sharding.local_rows(size, self.mesh)
         lengths = self.longest, self.num_lengths
         for rows, batch in labelled_rows.in_order(table, size, *lengths):
-            signals.check()
             mine = {name: array[local] for name, array in batch.items()}
             placed = sharding.place(mine, self.mesh, size)
-            waiting.append((rows, self.step(params, placed)))
+            call = functools.partial(self.step, params, placed)
+            waiting.append((rows, signals.unless_asked(call)))
             if len(waiting) > _AHEAD:
                 take(*waiting.pop(0))
         for rows, outputs in waiting:

@@ -31,8 +31,8 @@ class Callback:
     """A function of (steps done, state), called every so many steps and at the end.
 
     If it returns True the run ends there, saved, as after its last step. A long one
-    calls `signals.check` now and then; one that this ends is called again when the
-    run is resumed.
+    does its parts in `signals.unless_asked`; one that this ends is called again when
+    the run is resumed.
     """
 
     every_steps: int
@@ -225,7 +225,6 @@ def evaluate(
 
     def parts() -> Iterator[dict[str, Any]]:
         for batch in batches:
-            signals.check()
-            yield eval_step(params, batch)
+            yield signals.unless_asked(functools.partial(eval_step, params, batch))
 
     return sums_and_weights.divide(sums_and_weights.total(parts()))

@@ -12,13 +12,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from jax.experimental import multihost_utils
 
 from bert_jax import errors
 from bert_jax.training import processes
 
+Made = TypeVar("Made")
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 # JAX names one for all to stop at: a second loop must not count from the beginning.
 _places = itertools.count(1)
@@ -133,14 +134,15 @@ class StopRequest:
 
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Lets `check` raise Interrupted in here."""
-        _checks.append(self._check)
+        """Lets `unless_asked` of this module raise Interrupted in here."""
+        _interrupting.append(self)
         try:
             yield
         finally:
-            _checks.remove(self._check)
+            _interrupting.remove(self)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Says that the run moves; raises Interrupted if it must stop."""
         self._on_check()
         if self.requested():
             raise Interrupted
@@ -152,16 +154,24 @@ class StopRequest:
         self.name = signal.Signals(number).name
 
 
-_checks: list[Callable[[], None]] = []
+_interrupting: list[StopRequest] = []
 
 
-def check() -> None:
-    """Says that a callback of the loop goes on; raises Interrupted if it must not.
+def unless_asked(call: Callable[[], Made]) -> Made:
+    """Returns what `call` does, a part of a long callback of the loop.
 
-    For long callbacks, between their batches; does nothing outside of the loop.
+    Says that the run moves, and raises Interrupted if it must stop. A call that
+    compiles for minutes is left behind when a signal comes meanwhile, but in the loop
+    of several processes; so it must not donate what it is given.
     """
-    for each in _checks:
-        each()
+
+    def look() -> None:
+        if any(request.name is not None for request in _interrupting):
+            raise Interrupted
+
+    for request in _interrupting:
+        request.check()
+    return processes.apart(call, look)
 
 
 @contextlib.contextmanager

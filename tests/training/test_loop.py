@@ -3,6 +3,7 @@ import itertools
 import json
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from bert_jax import errors
 from bert_jax.training import (
     loop,
+    processes,
     progress,
     signals,
     standing,
@@ -223,7 +225,7 @@ def test_a_signal_in_a_callback_ends_it_and_it_is_called_again():
         calls.append(f"begin {step}")
         if calls.count(f"begin {step}") == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        signals.check()
+        signals.unless_asked(lambda: None)
         calls.append(f"end {step}")
 
     options = {"callbacks": [loop.Callback(10, evaluate)], "standing": now}
@@ -232,6 +234,22 @@ def test_a_signal_in_a_callback_ends_it_and_it_is_called_again():
     assert calls[-2:] == ["begin 4", "save 4"] and now.callbacks_due
     run_fake(calls, start_step=4, **options)
     assert calls[-3:] == ["begin 4", "end 4", "save 4"] and not now.callbacks_due
+
+
+def test_an_evaluation_that_compiles_for_long_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(processes, "_abandoned", [])
+    calls, now, go_on = [], standing.Standing(), threading.Event()
+
+    def compile_for_long():
+        signal.raise_signal(signal.SIGTERM)  # the main thread hears of it
+        return go_on.wait(60)
+
+    evaluate = loop.Callback(2, lambda *_: signals.unless_asked(compile_for_long))
+    with pytest.raises(errors.Stopped, match="after step 2 of 4"):
+        run_fake(calls, callbacks=[evaluate], standing=now)
+    assert calls[-1] == "save 2" and now.callbacks_due
+    assert not go_on.is_set() and processes._abandoned == [True]
+    go_on.set()
 
 
 def test_more_of_sigterm_changes_nothing():

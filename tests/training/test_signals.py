@@ -69,7 +69,8 @@ def test_a_signal_is_not_taken_for_what_fails():
                 raise errors.StorageError("the disk is full") from error
 
 
-def test_what_waits_is_left_behind_when_a_signal_comes(monkeypatch):
+@pytest.mark.parametrize("do", [processes.apart, signals.unless_asked])
+def test_what_waits_is_left_behind_when_a_signal_comes(monkeypatch, do):
     monkeypatch.setattr(processes, "_abandoned", [])
     go_on = threading.Event()
 
@@ -78,7 +79,7 @@ def test_what_waits_is_left_behind_when_a_signal_comes(monkeypatch):
         return go_on.wait(60)
 
     with pytest.raises(errors.Stopped), signals.stopping():
-        processes.apart(wait)
+        do(wait)
     assert not go_on.is_set()
     go_on.set()
     assert processes._abandoned == [True]
@@ -121,5 +122,5 @@ def test_the_first_step_returns_and_raises_as_it_is():
             stop.unless_asked(fail)
 
 
-def test_outside_of_the_loop_check_does_nothing():
-    signals.check()
+def test_outside_of_the_loop_a_call_is_what_it_is():
+    assert signals.unless_asked(lambda: 5) == 5
