@@ -90,10 +90,15 @@ def ended(running, seconds=100):
     return [process.wait(seconds) for process in running]
 
 
-def record(workdir):
-    """Returns all that a run has written of its steps, but how fast they were."""
+def metrics_of(workdir):
+    """Returns what a run has logged, but how fast it was."""
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    metrics = [{n: x for n, x in line.items() if n not in OF_SPEED} for line in lines]
+    return [{n: x for n, x in line.items() if n not in OF_SPEED} for line in lines]
+
+
+def record(workdir):
+    """Returns all that a run has written of its steps."""
+    metrics = metrics_of(workdir)
     assert [x["step"] for x in metrics if "train/loss" in x] == [*range(1, STEPS + 1)]
     logs = sorted(workdir.glob("examples-*.jsonl"))
     return metrics, {log.name: log.read_text() for log in logs}
@@ -293,6 +298,17 @@ def suite(place, running):
     return begin
 
 
+def assert_suites_go_on(suite, *names):
+    """The pairs, started again, come to the same end."""
+    for name in names:
+        running, said = suite(name)
+        assert ended(running, 300) == [0, 0], many_processes.errors_of(said)
+    for task in "cola", "stsb":
+        one, *others = (metrics_of(said.parent / name / task) for name in names)
+        assert others == [one] * len(others)
+        assert [line["step"] for line in one] == [2, 4, 6, 8, 10, 12, 12]
+
+
 @slow
 def test_a_signal_in_the_second_task_of_a_suite_saves_it(place, suite):
     pipe = place / "suite-step-pipe"
@@ -308,6 +324,7 @@ def test_a_signal_in_the_second_task_of_a_suite_saves_it(place, suite):
     (saved,) = (place / "suite-step" / "stsb" / "checkpoints").glob("[0-9]*")
     message = f"stopped by a signal after step {saved.name} of 12, with everything "
     assert errors_said(said) == [[f"{message}saved: the same command resumes"]] * 2
+    assert_suites_go_on(suite, "suite-step", "suite")
 
 
 @slow
@@ -320,8 +337,7 @@ def test_a_signal_while_two_score_what_they_fine_tuned(place, suite):
     message = "stopped by SIGTERM, with nothing left to save: the same command goes on"
     expected = [[f"process 1 of this run ended: {message}"], [message]]
     assert errors_said(said) == expected
-    running, said = suite("suite-scores")
-    assert ended(running, 300) == [0, 0], many_processes.errors_of(said)
+    assert_suites_go_on(suite, "suite-scores")
 
 
 @slow
