@@ -5,9 +5,12 @@ A name may reach the disk before what is in the file: so whatever is renamed, or
 as there, must be waited for before.
 """
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def sync(path: Path) -> None:
@@ -31,13 +34,25 @@ def sync_tree(folder: Path) -> None:
     sync(folder)
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Puts the content in the place of a file at once, and waits until it is there.
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file beside `path` that takes its name when all of it is on the disk.
 
-    No reader sees a part. Raises OSError.
+    No reader sees a part, and what is interrupted leaves nothing. Raises OSError.
     """
     beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(content)
-    sync(beside)
-    os.replace(beside, path)
-    sync(path.parent)
+    try:
+        with beside.open("wb") as file:
+            yield file
+        sync(beside)
+        os.replace(beside, path)
+        sync(path.parent)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Puts the content in the place of a file, as `writing` does."""
+    with writing(path) as file:
+        file.write(content)

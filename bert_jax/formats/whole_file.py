@@ -1,7 +1,6 @@
 """Files that are there when they are whole, and not before."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -11,21 +10,13 @@ from bert_jax import durable, errors
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file beside `path` that takes its name when all of it is on the disk.
+    """Opens a file that is there when all of it is on the disk: `durable.writing`.
 
     Raises StorageError for what the disk refuses, within the context too.
     """
-    beside = path.with_name(path.name + ".tmp")
     try:
-        try:
-            with beside.open("wb") as file:
-                yield file
-            durable.sync(beside)
-            os.replace(beside, path)
-            durable.sync(path.parent)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        with durable.writing(path) as file:
+            yield file
     except OSError as error:
         raise refused(path, str(error.strerror or error)) from None
 
