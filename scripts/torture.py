@@ -139,7 +139,9 @@ def _run(part: Part, bench: Bench) -> list[tuple[Trial, float]]:
     tried = []
     began = time.monotonic()
     for trial in part(bench):
-        seconds = time.monotonic() - began
+        seconds = trial.seconds
+        if seconds is None:
+            seconds = time.monotonic() - began
         tried.append((trial, seconds))
         said = trial.problem or "survived"
         print(f"{trial.what}: {trial.name}: {said} ({seconds:.1f} s)", flush=True)

@@ -37,7 +37,8 @@ def trials(bench: Bench, what: str) -> Iterator[Trial]:
         if case.find("skipped") is None:
             bad = [*case.iter("failure"), *case.iter("error")]
             problem = bad[0].get("message", "failed")[:300] if bad else ""
-            yield Trial(what, case.get("name", "?"), problem)
+            seconds = float(case.get("time", 0))
+            yield Trial(what, case.get("name", "?"), problem, seconds)
 
 
 def attacks(bench: Bench) -> Iterator[Trial]:

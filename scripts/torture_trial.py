@@ -14,11 +14,15 @@ import torture_runs
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What was done to a run, and what was wrong after it; empty if nothing was."""
+    """What was done to a run, and what was wrong after it; empty if nothing was.
+
+    Takes the seconds since the trial before it, if it does not say its own.
+    """
 
     what: str
     name: str
     problem: str
+    seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

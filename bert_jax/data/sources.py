@@ -121,11 +121,12 @@ def find_files(source: Source) -> list[NamedPath]:
     or a pattern. Raises InputError when nothing is there.
     """
     root = Path(source.where)
-    if os.path.isfile(root):  # which takes a name that is too long for none
+    # Of these functions, not of Path's, a name that is too long is that of no file.
+    if os.path.isfile(root):
         return [NamedPath(root.name, root)]
     if os.path.isdir(root):
         return _files_of_folder(source, root)
-    if root.exists():
+    if os.path.exists(root):
         raise errors.InputError(
             f"{root} is no regular file, and a corpus is read twice: write it to one."
         )

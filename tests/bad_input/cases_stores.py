@@ -1,5 +1,6 @@
 """Bad stores of a corpus: damaged shards and manifests, and content that cannot be."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,11 @@ def _tree(name: str, edit: Callable[[dict[str, Any]], object], says: str) -> Cas
     return _manifest(name, forged.manifest(edit), says)
 
 
+def _typed(name: str, edit: Callable[[dict[str, Any]], object], says: str) -> Case:
+    """A value of another type than its key has."""
+    return dataclasses.replace(_tree(name, edit, says), alone=True)
+
+
 def _first_shard(**keys) -> Callable[[dict[str, Any]], object]:
     return lambda tree: tree["shards"][0].update(keys)
 
@@ -61,10 +67,16 @@ def _fewer_marks(made: forged.Columns) -> None:
     made["word_offsets"][-1] -= 1
 
 
+def _a_token_less(made: forged.Columns) -> None:
+    """Leaves the last token out of the last sentence."""
+    made["sentence_offsets"][-1] -= 1
+
+
 def _as(key: str, dtype: type) -> Callable[[forged.Columns], object]:
     return lambda made: made.update({key: made[key].astype(dtype)})
 
 
+_COLUMNS = "it has other columns than a store: sentences of list<item: list<item: {}>>"
 _TOKENS = "it has the id {0}, and the vocabulary has 126 pieces"
 CASES = [
     _shard("a flipped bit", change(lambda x: x[:900] + bytes([x[900] ^ 1]) + x[901:])),
@@ -77,8 +89,8 @@ CASES = [
     _shard("a folder", lambda path: (path.unlink(), path.mkdir())),
     _forged("an id too large", _set("tokens", 3, 126), _TOKENS.format(126)),
     _forged("the largest id", _set("tokens", -1, 65535), _TOKENS.format(65535)),
-    _forged("negative ids", _as("tokens", np.int32), "of list<item: list<item: int32"),
-    _forged("fractions", _as("tokens", np.float32), "of list<item: list<item: float"),
+    _forged("negative ids", _as("tokens", np.int32), _COLUMNS.format("int32")),
+    _forged("fractions", _as("tokens", np.float32), _COLUMNS.format("float")),
     _forged(
         "a mark less than tokens", _fewer_marks, "it has not one mark of words for"
     ),
@@ -86,7 +98,7 @@ CASES = [
     _forged(
         "sentences in no order",
         _set("sentence_offsets", 2, 10_000),
-        "its documents and sentences do not follow",
+        "In column 0: Invalid: List child array invalid",
     ),
     _forged(
         "documents in no order",
@@ -95,7 +107,7 @@ CASES = [
     ),
     _forged(
         "fewer tokens than the manifest",
-        _set("sentence_offsets", -1, 1),
+        _a_token_less,
         "it holds other counts than the manifest",
     ),
     _manifest("manifest: empty", b"", " cannot be read"),
@@ -120,7 +132,7 @@ CASES = [
         _first_shard(colour="red"),
         " is damaged (",
     ),
-    _tree(
+    _typed(
         "manifest: a count that is a text",
         _first_shard(tokens="many"),
         " is damaged (tokens is 'many')",
@@ -145,12 +157,12 @@ CASES = [
         lambda tree: tree.update(vocab_size="150"),
         " is damaged (vocab_size is '150')",
     ),
-    _tree(
+    _typed(
         "manifest: a weight that is null",
         lambda tree: tree["sources"][0].update(weight=None),
         " is damaged (weight is None)",
     ),
-    _tree(
+    _typed(
         "manifest: an option that is a text",
         lambda tree: tree["options"].update(drop_duplicates="yes"),
         " is damaged (drop_duplicates is 'yes')",

@@ -99,6 +99,8 @@ def test_one_file_is_named_without_its_folder(tmp_path):
         ("missing.txt", r"missing\.txt does not exist"),
         ("*.txt", r"no file matches the corpus pattern .*\*\.txt"),
         ("", r"has no \.txt or \.txt\.gz file.*write a pattern"),
+        ("x" * 300, r"xxx does not exist"),
+        ("[" * 300, r"no file matches the corpus pattern .*\[\[\["),
     ],
 )
 def test_nothing_there_is_an_input_error(tmp_path, where, message):
