@@ -14,6 +14,7 @@ from bert_jax.settings import configuration
 
 ROOT = command_line.ROOT
 TPU_VM, SLURM = ROOT / "scripts" / "tpu_vm.sh", ROOT / "scripts" / "slurm.sbatch"
+TPU_HOST = ROOT / "scripts" / "tpu_host.sh"
 JOBSET, DOCKERFILE = ROOT / "scripts" / "jobset.yaml", ROOT / "Dockerfile"
 PAGE = ROOT / "docs" / "pods.md"
 ON_ALL = ["--worker=all", "--zone=us-west4-a"]
@@ -24,7 +25,7 @@ def fake(tmp_path):
     return launching.Fake(tmp_path)
 
 
-@pytest.mark.parametrize("path", [TPU_VM, SLURM], ids=lambda x: x.name)
+@pytest.mark.parametrize("path", [TPU_VM, TPU_HOST, SLURM], ids=lambda x: x.name)
 def test_the_shell_can_read_it(path):
     subprocess.run(["bash", "-n", path], check=True)
     assert os.access(TPU_VM, os.X_OK)
@@ -87,9 +88,10 @@ def test_the_last_commit_is_installed_on_all_hosts(fake):
     (fake.home / "bert_jax" / "of_an_older_commit").touch()
     done = fake.run(TPU_VM, "install", "pod", NFS="10.0.0.2:/share", EXTRAS="tpu,zh")
     assert done.returncode == 0, done.stderr
-    copied, installed = fake.calls("gcloud")
+    copied, *told = fake.calls("gcloud")
     assert copied[3] == "scp" and copied[-3:] == ["pod:bert_jax.tar.gz", *ON_ALL]
-    assert installed[3:5] == ["ssh", "pod"] and "--worker=all" in installed
+    for call in told:
+        assert call[3:5] == ["ssh", "pod"] and "--worker=all" in call
     assert (fake.home / "bert_jax" / "pyproject.toml").exists()
     assert not (fake.home / "bert_jax" / "of_an_older_commit").exists()
     mount = ["mount", "-t", "nfs", "10.0.0.2:/share", "/shared"]
@@ -101,13 +103,19 @@ def test_the_last_commit_is_installed_on_all_hosts(fake):
     assert install[-4:] == ["--python", python, "-e", ".[tpu,zh]"]
 
 
+def installed(fake):
+    """Puts there what `install` copies to a host, without its needs."""
+    (fake.home / "bert_jax" / "scripts").mkdir(parents=True)
+    (fake.home / "bert_jax" / "scripts" / TPU_HOST.name).symlink_to(TPU_HOST)
+
+
 def test_no_disk_is_mounted_unless_it_is_named(fake):
-    fake.put("gcloud", 'record gcloud "$@"')
-    fake.link("git")
-    fake.run(TPU_VM, "install", "pod")
-    *_, shell = fake.calls("gcloud")[1]
-    assert "[ -n '' ] &&" in fake.calls("gcloud")[1][-2]
-    assert shell == "--zone=us-west4-a"
+    installed(fake)
+    for name in ("sudo", "python3"):
+        fake.put(name, f'record {name} "$@"')
+    done = fake.run(TPU_HOST, "install", "data,tpu", "")
+    assert done.returncode == 0, done.stderr
+    assert not fake.calls("sudo") and len(fake.calls("python3")) == 3
 
 
 def test_a_run_is_started_watched_and_stopped_on_all_hosts(fake):
@@ -115,7 +123,7 @@ def test_a_run_is_started_watched_and_stopped_on_all_hosts(fake):
     fake.put("gcloud", launching.GCLOUD)
     for name in ("cat", "nohup", "sleep", "tail", "bash"):
         fake.link(name)
-    (fake.home / "bert_jax").mkdir()
+    installed(fake)
     fake.put("python", launching.TRAINS, folder=fake.home / "env" / "bin")
     words = [
         "--config=configs/pretrain.py:base",
