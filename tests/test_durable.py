@@ -46,6 +46,15 @@ def test_a_store_and_what_a_run_is_are_there_before_its_first_checkpoint(synced)
     assert ".store.building/vocab.txt" in synced
 
 
+def test_a_file_is_waited_for_before_it_gets_its_name_and_the_name_after(
+    tmp_path, monkeypatch
+):
+    seen, path = [], tmp_path / "a"
+    monkeypatch.setattr(durable, "sync", lambda x: seen.append((x, path.exists())))
+    durable.replace(path, b"new")
+    assert seen == [(tmp_path / "a.tmp", False), (tmp_path, True)]
+
+
 def test_a_file_system_that_cannot_wait_for_names(tmp_path, monkeypatch):
     def refuse(descriptor):
         raise OSError(errno.EINVAL, "Invalid argument")

@@ -4,7 +4,6 @@ Prints what it measures: `pytest -m slow -n 0 -s tests/test_interrupted_processe
 """
 
 import contextlib
-import errno
 import json
 import os
 import signal
@@ -15,6 +14,15 @@ import many_processes
 import pytest
 import tiny_run
 import tiny_suites
+from held_processes import (
+    HOLDING,
+    ended,
+    errors_said,
+    held,
+    hold,
+    wait_until,
+    wait_until_heard,
+)
 
 from bert_jax import faults
 
@@ -24,14 +32,6 @@ OF_SPEED = ("train/tokens_per_second", "train/input_wait", "train/save_wait")
 
 # Each case starts a pair twice: minutes, where two cores are busy.
 slow = pytest.mark.slow
-
-# SIGHUP holds a process where it is, in Python, until a pipe is closed: its other
-# threads go on, as those by which processes hear of each other.
-HOLDING = """
-import os, signal
-signal.signal(signal.SIGHUP, lambda *_: open(os.environ["PIPE"]).read())
-"""
-HEARD = "Preemption sync counter is set"  # JAX, of a signal that all have heard of
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +86,6 @@ def undisturbed(place):
     return workdir
 
 
-def ended(running, seconds=100):
-    return [process.wait(seconds) for process in running]
-
-
 def metrics_of(workdir):
     """Returns what a run has logged, but how fast it was."""
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
@@ -109,51 +105,6 @@ def assert_goes_on(start, name, undisturbed):
     running, said = start(name)
     assert ended(running, 300) == [0, 0], many_processes.errors_of(said)
     assert record(undisturbed.parent / name) == record(undisturbed)
-
-
-def errors_said(folder):
-    """Returns the lines of errors of each process, without the word."""
-    lines = [file.read_text().splitlines() for file in sorted(folder.glob("*.err"))]
-    return [[x[7:] for x in of if x.startswith("error: ")] for of in lines]
-
-
-def wait_until(seen, what, seconds=120):
-    until = time.monotonic() + seconds
-    while not seen():
-        assert time.monotonic() < until, what()
-        time.sleep(0.05)
-
-
-def hold(pipe, index, point):
-    """Returns the environments of a pair of which one will be held at a point."""
-    os.mkfifo(pipe)
-    path = f"{pipe.parent / 'holding'}:{many_processes.ROOT}"
-    held = {"PYTHONPATH": path, "PIPE": str(pipe), faults.VARIABLE: f"{point}:SIGHUP"}
-    talking = {"TF_CPP_MIN_LOG_LEVEL": "0"}  # JAX tells what it has heard
-    return {index: talking | held, 1 - index: talking}
-
-
-def held(pipe, said):
-    """Waits until a process is held; returns what must be closed to let it go."""
-    opened = []
-
-    def is_held():
-        try:
-            opened.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-        except OSError as error:
-            assert error.errno == errno.ENXIO, error  # nobody reads it
-        return opened
-
-    wait_until(is_held, lambda: many_processes.errors_of(said))
-    return opened[0]
-
-
-def wait_until_heard(said):
-    """Waits until both processes have heard of a signal and agree where to stop."""
-    wait_until(
-        lambda: all(HEARD in file.read_text() for file in said.glob("*.err")),
-        lambda: many_processes.errors_of(said),
-    )
 
 
 SIGTERM, SIGINT = signal.SIGTERM, signal.SIGINT

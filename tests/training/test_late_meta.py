@@ -32,6 +32,12 @@ def test_a_step_that_was_restored_gets_another_meta_and_is_not_written_again(tmp
     assert saved_steps.damage(tmp_path / "8") is None
 
 
+def test_an_empty_meta_counts(tmp_path):
+    made.save_numbers(tmp_path, 8)
+    saved_steps.write_late_meta(tmp_path / "8", {})
+    assert made.restore(tmp_path)[1] == {}
+
+
 def test_a_full_disk_leaves_the_step_as_it_was(tmp_path, monkeypatch):
     made.save_numbers(tmp_path, 4, 8)
 
