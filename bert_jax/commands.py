@@ -18,7 +18,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from bert_jax import errors
+from bert_jax import console, errors
 from bert_jax.settings import config_file
 from bert_jax.training import process_flags, processes, signals
 
@@ -224,6 +224,6 @@ def required(name: str, value: Any, example: str) -> Any:
 
 
 def say(message: str) -> None:
-    """Tells the user on stderr what happens now; one of several processes does."""
+    """Tells the user what happens now; of several processes the first does."""
     if processes.is_first():
-        print(message, file=sys.stderr, flush=True)
+        console.print_message(message)

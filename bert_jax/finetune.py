@@ -186,6 +186,7 @@ def _train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> None:
                 save=save,
                 check_saves=checkpoints.check,
                 callbacks=[loop.Callback(eval_every_steps, keeper)],
+                programs=run.programs(train_step, rows, start_step, steps),
                 speed=run.speed(rows),
                 standing=standing,
                 names_at={standings.ALONE: rows.names_at},

@@ -6,6 +6,7 @@ The same command again resumes, or says that the run is finished.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from bert_jax.training import (
     example_log,
     loop,
     processes,
+    sharding,
     signals,
     standing,
     state,
@@ -165,6 +167,7 @@ def _train(
                 save=save,
                 check_saves=checkpoints.check,
                 callbacks=[loop.Callback(settings.run.eval_every_steps, evaluation)],
+                programs=_programs(experiment, phases, start_step, train_step),
                 speed=experiment.speed(phases),
                 standing=stood,
                 names_at={
@@ -198,6 +201,28 @@ def _batches(
             begin,
             lambda step, phase=phase: phase.names_at(step, batch_size, local),
         )
+
+
+def _programs(
+    experiment: experiments.Experiment,
+    phases: list[phase_rows.Phase],
+    start_step: int,
+    train_step: sharding.OnMesh,
+) -> list[loop.Program]:
+    """Returns the programs of the steps to come: one for each length of rows."""
+    batch_size, local = experiment.settings.run.batch_size, experiment.local_rows
+
+    def compile_for(phase: phase_rows.Phase, state: Any) -> None:
+        batch = phase.batch_at(phase.first_step, batch_size, local)
+        train_step.compile(state, experiment.place(batch))
+
+    return [
+        loop.Program(
+            f"rows of {phase.length} tokens", functools.partial(compile_for, phase)
+        )
+        for phase in phases
+        if start_step < phase.last_step
+    ]
 
 
 class _Evaluation:

@@ -201,6 +201,20 @@ class TrainingRows:
             made[shared_rows.PACKED] = packed[slice(*bounds)]
         return made
 
+    def steps_by_length(self, start_step: int, num_train_steps: int) -> dict[int, int]:
+        """Returns the lengths of the batches to come, each with one of its steps.
+
+        The longest comes first. After `start_step` steps done, a run of
+        `num_train_steps` has batches of no other length.
+        """
+        last = min(num_train_steps, start_step + 2 * self.steps_per_epoch)
+        found: dict[int, int] = {}
+        for step in range(start_step, last):
+            epoch, position = divmod(step, self.steps_per_epoch)
+            length = self._plan[self._epoch(epoch)[1][position]]
+            found.setdefault(length, step)
+        return dict(sorted(found.items(), reverse=True))
+
     def names_at(self, step: int, local: slice = slice(None)) -> list[str]:
         """Returns what is in each of the rows of that batch: "EPOCH/EXAMPLE".
 

@@ -25,6 +25,7 @@ from bert_jax.training import (
     adversarial,
     averages,
     example_log,
+    loop,
     optimizer,
     progress,
     rates,
@@ -258,6 +259,26 @@ class FinetuningRun:
         return examples.following(
             placed, start_step, lambda step: rows.names_at(step, local)
         )
+
+    def programs(
+        self,
+        train_step: sharding.OnMesh,
+        rows: labelled_rows.TrainingRows,
+        start_step: int,
+        num_train_steps: int,
+    ) -> list[loop.Program]:
+        """Returns the programs of the steps to come, one for each length of rows."""
+        size = self.settings.run.batch_size
+        local = sharding.local_rows(size, self.mesh)
+
+        def compile_for(step: int, state: Any) -> None:
+            batch = sharding.place(rows.batch_at(step, local), self.mesh, size)
+            train_step.compile(state, batch)
+
+        return [
+            loop.Program(f"rows of {length} tokens", functools.partial(compile_for, at))
+            for length, at in rows.steps_by_length(start_step, num_train_steps).items()
+        ]
 
     def speed(
         self, rows: labelled_rows.TrainingRows, members: int = 1

@@ -4,6 +4,7 @@ Every member is the run that `finetune` would make of it alone; see `training.sw
 """
 
 import dataclasses
+import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from bert_jax.training import (
     checkpoint,
     loop,
     processes,
+    sharding,
     state,
     sweep,
     working_copy,
@@ -249,6 +251,7 @@ def train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> Sweep:
                 save=save,
                 check_saves=checkpoints.check,
                 callbacks=[loop.Callback(often, score)],
+                programs=_programs(made, step_of_all, start_step, steps),
                 speed=run.speed(made.rows[0], len(members)),
                 standing=standing,
                 names_at={
@@ -291,7 +294,7 @@ def _step(
     members: list[sweep_report.Member],
     steps: int,
     one: state.TrainState,
-) -> Any:
+) -> "_StepOfAll":
     """Returns the step of all members, as the loop takes it."""
     every = sweep.make_sweep_step(
         run.task.prepare,
@@ -307,32 +310,63 @@ def _step(
         adversarial=run.adversarial(),
     )
 
-    def step_of_all(now: state.TrainState, batches: Any) -> Any:
-        opt_state, counts = now.opt_state
-        states = state.TrainState(counts, now.params, opt_state)
-        states, metrics = every(states, batches)
+    return _StepOfAll(every)
+
+
+@dataclasses.dataclass(frozen=True)
+class _StepOfAll:
+    """The step of all members, on a state with one count of the loop's steps."""
+
+    every: sharding.OnMesh
+
+    def __call__(self, now: state.TrainState, batches: Any) -> Any:
+        states, metrics = self.every(self._states(now), batches)
         return _as_one(states, now.step + 1), metrics
 
-    return step_of_all
+    def compile(self, now: state.TrainState, batches: Any) -> None:
+        """Compiles the program for batches of these shapes."""
+        self.every.compile(self._states(now), batches)
+
+    @staticmethod
+    def _states(now: state.TrainState) -> state.TrainState:
+        opt_state, counts = now.opt_state
+        return state.TrainState(counts, now.params, opt_state)
+
+
+def _batch_at(made: Sweep, step: int) -> labelled_rows.Batch:
+    """Returns the batches of all members at a step, stacked: arrays [M, B, ...]."""
+    every = [rows.batch_at(step) for rows in made.rows]
+    return {name: np.stack([batch[name] for batch in every]) for name in every[0]}
+
+
+def _place(made: Sweep, batch: labelled_rows.Batch) -> Any:
+    """Puts stacked batches onto the devices, each member's where it is trained."""
+    count = len(made.members)
+    of_members = [{name: x[at] for name, x in batch.items()} for at in range(count)]
+    return sweep.place(of_members, made.run.mesh)
 
 
 def _batches(made: Sweep, start_step: int, num_train_steps: int) -> Any:
     """Makes the batches of all members ahead of the devices."""
-    run = made.run
-
-    def batch_at(step: int) -> labelled_rows.Batch:
-        every = [rows.batch_at(step) for rows in made.rows]
-        return {name: np.stack([batch[name] for batch in every]) for name in every[0]}
-
-    def place(batch: labelled_rows.Batch) -> Any:
-        count = len(made.members)
-        apart = [{name: x[at] for name, x in batch.items()} for at in range(count)]
-        return sweep.place(apart, run.mesh)
-
     return stream.batches(
-        batch_at,
+        functools.partial(_batch_at, made),
         start_step,
         num_train_steps - start_step,
-        loader=run.settings.data.loader,
-        place=place,
+        loader=made.run.settings.data.loader,
+        place=functools.partial(_place, made),
     )
+
+
+def _programs(
+    made: Sweep, step_of_all: _StepOfAll, start_step: int, num_train_steps: int
+) -> list[loop.Program]:
+    """Returns the programs of the steps to come, one for each length of rows."""
+
+    def compile_for(step: int, now: state.TrainState) -> None:
+        step_of_all.compile(now, _place(made, _batch_at(made, step)))
+
+    lengths = made.rows[0].steps_by_length(start_step, num_train_steps)
+    return [
+        loop.Program(f"rows of {length} tokens", functools.partial(compile_for, step))
+        for length, step in lengths.items()
+    ]

@@ -10,7 +10,9 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bert_jax import errors, faults
+import jax
+
+from bert_jax import console, errors, faults
 from bert_jax.training import (
     bad_steps,
     host_memory,
@@ -39,6 +41,18 @@ class Callback:
     call: Callable[[int, TrainState], bool | None]
 
 
+class Program(NamedTuple):
+    """A program that the steps of a run need, compiled before the first of them.
+
+    Attributes:
+      name: what it is for, as "rows of 128 tokens".
+      compile: compiles it for the state of the run, which it leaves as it is.
+    """
+
+    name: str
+    compile: Callable[[TrainState], None]
+
+
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """How far and how often, and what is borne on the way; as in the group `run`."""
@@ -62,6 +76,7 @@ def run(
     save: Save,
     check_saves: Callable[[], None] = lambda: None,
     callbacks: Sequence[Callback] = (),
+    programs: Sequence[Program] = (),
     speed: progress.Speed,
     standing: Standing,
     names_at: Mapping[str, bad_steps.NamesAt],
@@ -77,6 +92,7 @@ def run(
       tell: gets (step, event) for a spike of the loss and a step that is not finite.
       save: gets (step, state, standing); a resumed run must pass that `standing`.
       check_saves: raises if the save under way has failed; called after each step.
+      programs: are compiled before the first step, so that no step waits for them.
       names_at: names the examples in the batch of a step, counted from 0: by member,
         or under `standing.ALONE`.
 
@@ -87,8 +103,9 @@ def run(
     with (
         watchdog.Watchdog(limits.watchdog_seconds) as dog,
         signals.StopRequest(dog.beat) as stop,
-        progress.Progress(start_step, limits.num_train_steps, speed) as bar,
     ):
+        if start_step < limits.num_train_steps:
+            _compile(programs, state, dog, stop)
         every = bad_steps.Members(
             names_at, standing=standing, tell=tell, max_bad_steps=limits.max_bad_steps
         )
@@ -105,7 +122,29 @@ def run(
         parts = _Parts(
             train_step, batches, limits, callbacks, *saving, every, reader, speed
         )
-        return _Loop(parts, dog, stop, bar, state, start_step).run()
+        with progress.Progress(start_step, limits.num_train_steps, speed) as bar:
+            return _Loop(parts, dog, stop, bar, state, start_step).run()
+
+
+def _compile(
+    programs: Sequence[Program],
+    state: TrainState,
+    dog: watchdog.Watchdog,
+    stop: signals.StopRequest,
+) -> None:
+    """Compiles the programs of a run, and shows how many there are and which."""
+    title = "compiling the train step"
+    with console.Bar(
+        len(programs),
+        "programs",
+        title,
+        is_shown=bool(programs) and jax.process_index() == 0,
+    ) as bar:
+        for program in programs:
+            dog.beat(f"{title} for {program.name}")
+            bar.note(program.name)
+            stop.unless_asked(functools.partial(program.compile, state))
+            bar.update()
 
 
 class _Parts(NamedTuple):
@@ -171,6 +210,7 @@ class _Loop:
         is_first = self._step == self._start
         self._state, metrics = self._stop.unless_asked(call) if is_first else call()
         if is_first:
+            self._stop.share()
             host_memory.give_back()
         self._step += 1
         self._read()

@@ -2,15 +2,14 @@
 
 import contextlib
 import datetime
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-import tqdm
 
+from bert_jax import console
 from bert_jax.training import chips
 
 
@@ -142,17 +141,20 @@ def _peak_of_all() -> float | None:
 
 
 class Progress:
-    """Shows a bar on a terminal, and elsewhere a line at each logged step (stderr)."""
+    """Shows a bar, and in a log a line at each logged step; see `console.Bar`."""
 
     def __init__(self, start_step: int, num_train_steps: int, speed: Speed) -> None:
         self._total = num_train_steps
         self._speed = speed
-        self._bar: tqdm.tqdm | None = None
-        self._shown = jax.process_index() == 0
-        if self._shown and sys.stderr.isatty():
-            self._bar = tqdm.tqdm(
-                total=num_train_steps, initial=start_step, unit="step", smoothing=0.05
-            )
+        self._bar = console.Bar(
+            num_train_steps,
+            "steps",
+            "training",
+            initial=start_step,
+            smoothing=0.05,
+            is_kept=True,
+            is_shown=jax.process_index() == 0,
+        )
 
     def __enter__(self) -> "Progress":
         return self
@@ -163,22 +165,17 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.__exit__(kind, error, traceback)
 
     def advance(self) -> None:
         """Counts one step more."""
-        if self._bar is not None:
-            self._bar.update()
+        self._bar.update()
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
         """Shows the values logged at a step, and the time left."""
         text = "  ".join(_text(name, value) for name, value in values.items())
-        if self._bar is not None:
-            self._bar.set_postfix_str(text)
-        elif self._shown:
-            left = self._left(step, values)
-            print(f"step {step}/{self._total}  {text}{left}", file=sys.stderr)
+        self._bar.note(text)
+        self._bar.log(f"step {step}/{self._total}  {text}{self._left(step, values)}")
 
     def _left(self, step: int, values: Mapping[str, float]) -> str:
         if "tokens_per_second" not in values:

@@ -141,20 +141,43 @@ def _text(sizes: tuple[int, ...]) -> str:
     return " x ".join(f"{a}={s}" for a, s in zip(AXES, sizes, strict=True))
 
 
+Shapes = tuple[tuple[int, ...], ...]
+
+
+def _shapes(tree: PyTree) -> Shapes:
+    return tuple(x.shape for x in jax.tree.leaves(tree))
+
+
 @dataclasses.dataclass(frozen=True)
 class OnMesh:
     """A jitted function that is traced and run under its mesh and the rules.
 
-    The rows of activations are cut along `batch_axes`.
+    Attributes:
+      batch_axes: along which the rows of activations are cut.
+      programs: those compiled ahead, by the shapes of the last argument.
     """
 
     jitted: Any
     mesh: Mesh
     batch_axes: tuple[str, ...] = BATCH_AXES
+    programs: dict[Shapes, Any] = dataclasses.field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def __call__(self, *args: Any) -> Any:
         with jax.set_mesh(self.mesh), nn.logical_axis_rules(self._rules):
+            shapes = _shapes(args[-1]) if self.programs else None
+            if shapes in self.programs:
+                return self.programs[shapes](*args)
             return self.jitted(*args)
+
+    def compile(self, *args: Any) -> None:
+        """Compiles the program for these arguments, which later calls then run.
+
+        The arguments are not computed with, nor donated. The last one, the batch, tells
+        programs apart by the shapes of its arrays.
+        """
+        self.programs[_shapes(args[-1])] = self.lower(*args).compile()
 
     def lower(self, *args: Any) -> Any:
         """Returns the lowered program for these arguments or their shapes."""

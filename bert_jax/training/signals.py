@@ -105,8 +105,8 @@ class StopRequest:
     def unless_asked(self, call: Callable[[], Any]) -> Any:
         """Returns what `call` does; raises Stopped if a signal comes before it is done.
 
-        For the first step, which compiles for minutes, and before which nothing is to
-        be saved.
+        For what compiles for minutes before the first step is done, until when nothing
+        is to be saved.
         """
 
         def look() -> None:
@@ -116,16 +116,15 @@ class StopRequest:
                     "nothing to save: the same command goes on"
                 )
 
-        made = processes.apart(call, look)
-        if processes.count() > 1:
-            self._share()
-        return made
+        return processes.apart(call, look)
 
-    def _share(self) -> None:
-        """Has all processes stop at the same place from here on.
+    def share(self) -> None:
+        """Has all processes stop at the same step from here on, if there are several.
 
         Until the end of the loop: `stopping` hears both again then.
         """
+        if processes.count() == 1:
+            return
         after = signal.getsignal(signal.SIGTERM)
         handlers = {signal.SIGINT: _pass_on, signal.SIGTERM: after}
         self._open.enter_context(_handlers(handlers))

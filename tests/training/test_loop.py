@@ -298,3 +298,32 @@ def test_a_save_that_failed_ends_the_run_at_the_next_step_and_not_at_the_next_sa
         run_fake(calls, num_train_steps=100, save_every_steps=2, check_saves=check)
     assert [call for call in calls if call.startswith("step")][-1] == "step 3 on 2"
     assert "save 4" not in calls
+
+
+def test_programs_are_compiled_once_before_the_first_step(capfd):
+    calls = []
+    programs = [
+        loop.Program(
+            f"rows of {n} tokens", lambda now, n=n: calls.append((n, now.step))
+        )
+        for n in (64, 32)
+    ]
+    run_fake(calls, programs=programs, num_train_steps=3, start_step=2)
+    assert calls[:3] == [(64, 2), (32, 2), "step 3 on 2"]
+    calls.clear()
+    run_fake(calls, programs=programs, num_train_steps=3, start_step=3)  # finished
+    assert (64, 3) not in calls
+
+
+def test_a_signal_ends_the_compilation_of_the_first_of_many_programs():
+    calls = []
+
+    def compile_for_long(now):
+        calls.append(len(calls))
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(0.5)
+
+    programs = [loop.Program("rows", compile_for_long)] * 3
+    with pytest.raises(errors.Stopped):
+        run_fake(calls, programs=programs)
+    assert calls == [0]

@@ -152,3 +152,20 @@ def test_a_function_on_the_mesh_sees_mesh_and_rules():
     result = sharding.jit(constrain, mesh)(np.ones((16, 6), np.float32))
     assert result.sharding.spec == PartitionSpec(("data", "fsdp"))
     assert jax.sharding.get_mesh().empty
+
+
+def test_a_program_that_is_compiled_ahead_is_the_one_that_runs():
+    mesh = sharding.make_mesh(2, 1, 1)
+    traced = []
+
+    def double(scale, batch):
+        traced.append(batch["x"].shape)
+        return scale * batch["x"]
+
+    step = sharding.jit(double, mesh)
+    rows = {n: sharding.place({"x": np.ones((n, 3), np.float32)}, mesh) for n in (2, 4)}
+    step.compile(2.0, rows[4])
+    np.testing.assert_array_equal(step(2.0, rows[4]), np.full((4, 3), 2.0))
+    assert traced == [(4, 3)]
+    np.testing.assert_array_equal(step(3.0, rows[2]), np.full((2, 3), 3.0))
+    assert traced == [(4, 3), (2, 3)]

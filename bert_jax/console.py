@@ -1,0 +1,183 @@
+"""What a user sees while work is under way: messages, and bars with the time left.
+
+On a terminal a bar moves on standard error. A notebook shows bars as widgets and
+messages as plain output, where standard error would be a red block. In a log or a pipe,
+where a bar is unreadable, a line is printed after `FIRST_SECONDS` and then every
+`LOG_SECONDS`.
+"""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+from tqdm import std
+
+FIRST_SECONDS, LOG_SECONDS = 5.0, 30.0
+_COUNTED = "{desc}: {n_fmt} of {total_fmt}{unit} ({percentage:.0f}%), {elapsed}, ETA "
+_LINES = {  # by what is known
+    "total": _COUNTED + "{remaining}",
+    "count": "{desc}: {n_fmt}{unit}, {elapsed}, {rate_noinv_fmt}",
+    "nothing": "{desc}: {elapsed}",
+}
+
+
+def in_notebook() -> bool:
+    """Returns whether this code runs in the kernel of a notebook."""
+    if "IPython" not in sys.modules:
+        return False
+    shell: Any = sys.modules["IPython"].get_ipython()
+    return hasattr(shell, "kernel")
+
+
+def stream() -> Any:
+    """Returns where messages and bars go: standard error; in notebooks, output."""
+    return sys.stdout if in_notebook() else sys.stderr
+
+
+def is_interactive() -> bool:
+    """Returns whether a bar can move there: on a terminal, or in a notebook."""
+    return in_notebook() or sys.stderr.isatty()
+
+
+def print_message(text: str) -> None:
+    """Prints a message for the user at once, above the bar that is shown."""
+    with std.tqdm.external_write_mode(file=stream()):
+        print(text, file=stream(), flush=True)
+
+
+class Bar:
+    """A count of what is done of `total`, with the time taken and the time left.
+
+    Use it as a context manager. Between two updates the time goes on to be shown, so
+    that one long part, as the compilation of a program, does not look like a hang.
+    """
+
+    def __init__(
+        self,
+        total: int | None,
+        unit: str,
+        title: str,
+        *,
+        initial: int = 0,
+        smoothing: float = 0.3,
+        is_scaled: bool = False,
+        is_kept: bool = False,
+        is_shown: bool = True,
+    ) -> None:
+        """Shows the bar.
+
+        Args:
+          total: of units; None where it is not known.
+          unit: what is counted, in the plural; "" shows the time alone.
+          title: what is being done, as "evaluating".
+          initial: units that were done before.
+          smoothing: of the rate; 0 is the mean over all, 1 the latest alone.
+          is_scaled: whether counts are shown as 1.2M.
+          is_kept: whether a full bar stays on the terminal.
+          is_shown: whether anything is shown; only one of several processes does.
+        """
+        self.n = initial
+        self._is_shown, self._note, self._ended = is_shown, "", threading.Event()
+        self._initial, self._started = initial, time.monotonic()
+        self._due, self._lock = self._started + FIRST_SECONDS, threading.Lock()
+        known = "nothing" if not unit else "count" if total is None else "total"
+        self._meter: dict[str, Any] = {
+            "total": total,
+            "prefix": title,
+            "unit": f" {unit}",
+            "unit_scale": is_scaled,
+            "bar_format": _LINES[known],
+        }
+        self._bar: Any = None
+        if is_shown and is_interactive():
+            self._bar = _bar_class()(
+                total=total,
+                desc=title,
+                unit=f" {unit}",
+                unit_scale=is_scaled,
+                initial=initial,
+                smoothing=smoothing,
+                leave=is_kept,
+                bar_format=None if unit else _LINES[known],
+                file=stream(),
+            )
+        if is_shown:
+            threading.Thread(None, self._tick, "progress bar", daemon=True).start()
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        with self._lock:
+            if self._bar is not None:
+                self._bar.close()
+
+    def update(self, count: int = 1) -> None:
+        """Counts so many units more."""
+        with self._lock:
+            self.n += count
+            if self._bar is not None:
+                self._bar.update(count)
+        self._print_if_due()
+
+    def note(self, text: str) -> None:
+        """Shows a text after the count, as what is done now."""
+        with self._lock:
+            self._note = text
+            if self._bar is not None:
+                self._bar.set_postfix_str(text)
+
+    def log(self, line: str) -> None:
+        """Prints a line in a log, in place of the next of its own; no bar shows it."""
+        with self._lock:
+            if self._bar is None and self._is_shown:
+                self._due = time.monotonic() + LOG_SECONDS
+                print(line, file=stream(), flush=True)
+
+    def _tick(self) -> None:
+        while not self._ended.wait(1.0):
+            with self._lock:
+                if self._bar is not None and not self._ended.is_set():
+                    self._bar.refresh()
+            self._print_if_due()
+
+    def _print_if_due(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            is_due = now >= self._due and not self._ended.is_set()
+            if self._bar is None and self._is_shown and is_due:
+                self._due = now + LOG_SECONDS
+                note = f"; {self._note}" if self._note else ""
+                print(f"{self._line(now)}{note}", file=stream(), flush=True)
+
+    def _line(self, now: float) -> str:
+        elapsed = now - self._started
+        return std.tqdm.format_meter(
+            self.n, elapsed=elapsed, initial=self._initial, **self._meter
+        )
+
+
+def _bar_class() -> Any:
+    """Returns tqdm's bar: widgets in a notebook that has them, else text."""
+    if not in_notebook():
+        return std.tqdm
+    from tqdm import auto
+
+    return auto.tqdm
+
+
+@contextlib.contextmanager
+def working(title: str) -> Iterator[None]:
+    """Shows what is being done and for how long, where no count can be given."""
+    with Bar(None, "", title):
+        yield

@@ -1,0 +1,92 @@
+"""Bars on terminals, widgets and plain output in notebooks, lines in logs."""
+
+import sys
+import time
+import types
+
+import pytest
+
+from bert_jax import console
+
+
+@pytest.fixture
+def is_terminal(monkeypatch):
+    monkeypatch.setattr(console, "is_interactive", lambda: True)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(console, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(console, "LOG_SECONDS", 0.0)
+
+
+def test_a_log_gets_a_line_an_update_when_one_is_due(impatient, capsys):
+    with console.Bar(8, "programs", "compiling", initial=2) as bar:
+        bar.note("rows of 64 tokens")
+        bar.update(2)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines() == [
+        "compiling: 4 of 8 programs (50%), 00:00, ETA 00:00; rows of 64 tokens"
+    ]
+
+
+def test_a_log_gets_lines_while_one_part_takes_long(impatient, capsys):
+    with console.working("loading"):
+        time.sleep(1.3)
+    assert capsys.readouterr().err.splitlines() == ["loading: 00:01"]
+
+
+def test_a_short_task_leaves_no_line_in_a_log(capsys):
+    with console.Bar(3, "texts", "predicting") as bar:
+        bar.update(3)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_line_of_the_caller_takes_the_place_of_the_next(monkeypatch, capsys):
+    monkeypatch.setattr(console, "FIRST_SECONDS", 0.0)
+    with console.Bar(None, "texts", "predicting") as bar:
+        bar.log("step 7")
+        bar.update(3)
+    assert capsys.readouterr().err.splitlines() == ["step 7"]
+
+
+def test_a_terminal_shows_a_bar_and_no_lines(is_terminal, impatient, capsys):
+    with console.Bar(8, "texts", "predicting", is_kept=True) as bar:
+        bar.note("rows of 64 tokens")
+        bar.log("not on a terminal")
+        bar.update(8)
+    shown = capsys.readouterr().err
+    assert "predicting: 100%" in shown and "8/8" in shown
+    assert "rows of 64 tokens" in shown and "not on" not in shown
+
+
+def test_a_bar_that_is_not_shown_is_silent(is_terminal, impatient, capsys):
+    with console.Bar(2, "texts", "predicting", is_shown=False) as bar:
+        bar.update()
+        bar.log("step 7")
+    assert bar.n == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_messages_and_bars_of_a_notebook_are_plain_output(monkeypatch, capsys):
+    shell = types.SimpleNamespace(kernel=object(), config={})
+    fake = types.SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", fake)
+    monkeypatch.setattr(console, "_bar_class", lambda: console.std.tqdm)
+    console.print_message("resuming after step 3")
+    with console.Bar(8, "texts", "predicting", is_kept=True) as bar:
+        bar.update(8)
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert shown.out.startswith("resuming after step 3\n") and "8/8" in shown.out
+
+
+def test_a_shell_without_a_kernel_is_no_notebook(monkeypatch):
+    fake = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython", fake)
+    assert not console.in_notebook()
+    monkeypatch.setitem(
+        sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None)
+    )
+    assert not console.in_notebook()
