@@ -121,6 +121,7 @@ COMMANDS = {
 LAZY = {
     "apache_beam",
     "jieba",
+    "sentencepiece",
     "sklearn",
     "tensorflow",
     "tensorflow_datasets",

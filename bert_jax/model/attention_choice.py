@@ -7,6 +7,7 @@ that is forced and cannot run is an error.
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -140,7 +141,15 @@ def device(mesh: jax.sharding.AbstractMesh) -> tuple[str, str]:
     The mesh may be of devices that are not here, when a program is compiled for them.
     """
     of_mesh = mesh.abstract_device
-    platform = jax.default_backend() if of_mesh is None else of_mesh.platform
+    platform = jax.default_backend() if of_mesh is None else _platform(of_mesh)
     if platform != "gpu":
         return platform, ""
     return platform, str(getattr(jax.local_devices()[0], "compute_capability", ""))
+
+
+def _platform(device: Any) -> str:
+    """Returns the platform of an abstract device, which JAX names since 0.10.1."""
+    if hasattr(device, "platform"):
+        return device.platform
+    kind = device.device_kind
+    return "cpu" if kind == "cpu" else "tpu" if kind.startswith("TPU") else "gpu"

@@ -7,9 +7,7 @@ builds for BertTokenizer, RobertaTokenizer and AlbertTokenizer.
 import base64
 from typing import Any
 
-from sentencepiece import sentencepiece_model_pb2
-
-from bert_jax.text import special_pieces, spiece
+from bert_jax.text import sentencepiece_messages, special_pieces, spiece
 from bert_jax.text import wordpiece as wordpiece_rules
 
 Tree = dict[str, Any]
@@ -112,13 +110,13 @@ def sentencepiece(
     quotes: bool,
 ) -> Tree:
     """Returns the pipeline of a SentencePiece model; `quotes` as ALBERT writes them."""
-    proto = sentencepiece_model_pb2.ModelProto.FromString(content)  # pyright: ignore
+    proto = sentencepiece_messages.model(content)
     names = [piece.piece for piece in proto.pieces]
     ids = {name: index for index, name in reversed(list(enumerate(names)))}
     scheme = "always" if proto.normalizer_spec.add_dummy_prefix else "never"
     space = {"type": "Metaspace", "replacement": spiece.WORD_MARK}
     space |= {"prepend_scheme": scheme, "split": True}
-    if proto.trainer_spec.model_type == proto.trainer_spec.BPE:
+    if proto.trainer_spec.model_type == sentencepiece_messages.BPE:
         model = _bpe(proto, ids)
     else:
         model = {
@@ -166,7 +164,7 @@ def _bpe(proto: Any, ids: dict[str, int]) -> Tree:
     """Returns the model of SentencePiece's BPE: pairs in the order of their scores."""
     merges = []
     for piece in proto.pieces:
-        if piece.type != piece.NORMAL:
+        if piece.type != sentencepiece_messages.NORMAL:
             continue
         name = piece.piece
         for cut in range(1, len(name)):
@@ -174,10 +172,11 @@ def _bpe(proto: Any, ids: dict[str, int]) -> Tree:
             if pair[0] in ids and pair[1] in ids:
                 merges.append((-piece.score, ids[pair[0]], ids[pair[1]], pair))
     merges.sort()
+    unknown = sentencepiece_messages.UNKNOWN
     return {
         "type": "BPE",
         "dropout": None,
-        "unk_token": next(p.piece for p in proto.pieces if p.type == p.UNKNOWN),
+        "unk_token": next(p.piece for p in proto.pieces if p.type == unknown),
         "continuing_subword_prefix": None,
         "end_of_word_suffix": None,
         "fuse_unk": True,

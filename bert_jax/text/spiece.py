@@ -7,14 +7,18 @@ The special pieces must be control symbols of the model, so that text which spel
 import re
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import sentencepiece
 from jaxtyping import Int64, UInt32
-from sentencepiece import sentencepiece_pb2
 
 from bert_jax import errors
-from bert_jax.text import special_pieces, vocabulary_file, wordpiece
+from bert_jax.text import (
+    sentencepiece_messages,
+    special_pieces,
+    vocabulary_file,
+    wordpiece,
+)
 
 WORD_MARK = "\u2581"  # the lower one eighth block that stands for a space
 
@@ -38,7 +42,7 @@ class SentencePiece:
         self._strip_accents = strip_accents
         self._albert = albert
         self._model = model
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self._processor = _load(model)
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Returns the ids of each sentence."""
@@ -69,9 +73,7 @@ class SentencePiece:
 
         A part that follows a mask without a space gets no word mark at its head.
         """
-        inner = sentencepiece.SentencePieceProcessor(
-            model_proto=self._model + _NO_PREFIX
-        )
+        inner = _load(self._model + _NO_PREFIX)
         rows = []
         for index, part in enumerate(parts):
             glued = index > 0 and not part[:1].isspace()
@@ -117,7 +119,7 @@ def _offsets(
     proto: bytes, clean: str, sources: list[int] | None
 ) -> tuple[list[int], wordpiece.Offsets]:
     """Reads one encoding; its bytes become characters of the sentence."""
-    message = sentencepiece_pb2.SentencePieceText.FromString(proto)  # pyright: ignore
+    message = sentencepiece_messages.text(proto)
     ids = [piece.id for piece in message.pieces]
     bounds = [(piece.begin, piece.end) for piece in message.pieces]
     if clean.isascii() and sources is None:
@@ -148,14 +150,21 @@ def read(path: Path) -> bytes:
 
 def pieces(model: bytes) -> tuple[str, ...]:
     """Returns the pieces of a model in the order of their ids."""
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    processor = _load(model)
     return tuple(processor.id_to_piece(i) for i in range(processor.vocab_size()))
 
 
-def _processor(model: bytes, where: str) -> sentencepiece.SentencePieceProcessor:
+def _load(model: bytes) -> Any:
+    """Returns sentencepiece's processor, which most tokenizers do not need."""
+    import sentencepiece
+
+    return sentencepiece.SentencePieceProcessor(model_proto=model)
+
+
+def _processor(model: bytes, where: str) -> Any:
     """Loads a model, or says that it is none."""
     try:
-        processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        processor = _load(model)
         # Reads every piece: one may not be UTF-8.
         if [processor.id_to_piece(index) for index in range(processor.vocab_size())]:
             return processor

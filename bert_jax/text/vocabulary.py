@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-import sentencepiece
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
@@ -195,6 +194,8 @@ def _learn_sentencepiece(
     texts: Iterable[str], kind: str, vocab_size: int, lowercase: bool, sentences: int
 ) -> bytes:
     """Returns the bytes of a model whose control symbols are BERT's."""
+    import sentencepiece
+
     writer = io.BytesIO()
     failures: list[BaseException] = []
     pad, unk, cls, sep, mask = vocabulary_file.SPECIALS

@@ -1,10 +1,12 @@
 """Which kernel is taken where: a table of cases, and what each obstacle says."""
 
 import dataclasses
+from typing import Any, NamedTuple
 
+import described_chips
 import jax
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType
+from jax.sharding import AbstractMesh, AxisType
 
 from bert_jax import errors
 from bert_jax.model import attention_choice
@@ -84,6 +86,20 @@ def test_the_device_is_that_of_the_mesh_also_if_it_is_not_here():
     assert attention_choice.device(here.abstract_mesh) == ("cpu", "")
     counted = AbstractMesh((4,), ("data",), (AxisType.Auto,))
     assert attention_choice.device(counted) == ("cpu", "")
-    chip = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
-    mesh = AbstractMesh((4,), ("data",), (AxisType.Auto,), abstract_device=chip)
-    assert attention_choice.device(mesh) == ("tpu", "")
+
+
+class Old(NamedTuple):
+    """A device as JAX before 0.10.1 describes it."""
+
+    device_kind: str
+    num_cores: int | None
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_a_described_chip_has_its_platform_in_every_version(platform):
+    chip: Any = getattr(described_chips, platform)()
+    for described in (chip, Old(chip.device_kind, chip.num_cores)):
+        mesh = AbstractMesh(
+            (4,), ("data",), (AxisType.Auto,), abstract_device=described
+        )
+        assert attention_choice.device(mesh) == (platform, "")

@@ -3,9 +3,10 @@
 import dataclasses
 from typing import Any
 
+import described_chips
 import jax
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType
+from jax.sharding import AbstractMesh, AxisType
 
 from bert_jax import errors
 from bert_jax.model import attention_plan, config, encoder
@@ -19,7 +20,7 @@ BERT = config.BertConfig(
     attention_probs_dropout_prob=0.0,
 )
 AXES = ("data", "fsdp", "tensor")
-V5E = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
+V5E = described_chips.tpu()
 POD = AbstractMesh((4, 2, 1), AXES, (AxisType.Auto,) * 3, abstract_device=V5E)
 
 

@@ -18,11 +18,13 @@ def train(**options: object) -> bytes:
     writer = io.BytesIO()
     names = {"pad_piece": "[PAD]", "unk_piece": "[UNK]", "control_symbols": ["[MASK]"]}
     ours = {"bos_piece": "[CLS]", "eos_piece": "[SEP]", "pad_id": 0, "unk_id": 1}
+    size = {"model_type": "char", "vocab_size": 99, "hard_vocab_limit": False}
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXTS),
         model_writer=writer,
-        **{"model_type": "char", "vocab_size": 99, "hard_vocab_limit": False},
-        **(names | ours | {"bos_id": 2, "eos_id": 3, "minloglevel": 2} | options),
+        **(
+            size | names | ours | {"bos_id": 2, "eos_id": 3, "minloglevel": 2} | options
+        ),
     )
     return writer.getvalue()
 
