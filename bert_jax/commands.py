@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from bert_jax import console, errors
 from bert_jax.settings import config_file
-from bert_jax.training import process_flags, processes, signals
+from bert_jax.training import process_flags, processes, signals, tpus
 
 _LONGEST_MESSAGE = 4000  # with the missing data of a suite in it
 _INTERRUPTED, _READER_GONE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells do
@@ -46,6 +46,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         if "coordinator" in flags.FLAGS:
             with signals.stopping():
                 processes.start(_processes_of_flags())
+        tpus.leave_out(report=processes.is_first())
         main(argv)
         sys.stdout.flush()  # a full disk or a reader that has gone shows here
         processes.leave()

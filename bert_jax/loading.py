@@ -23,6 +23,7 @@ from bert_jax.model import config as model_config
 from bert_jax.model import encoder, heads, parts
 from bert_jax.prediction import features, task_predictor
 from bert_jax.text import tokenizer as tokenizers
+from bert_jax.training import tpus
 
 Guesses = list[tuple[str, float]]
 
@@ -190,6 +191,7 @@ def load(
       InputError: the folder holds no model, or one that is not whole.
       CheckpointError: a run has no usable checkpoint.
     """
+    tpus.leave_out()
     execution = encoder.Execution(dtype)
     if task_folders.is_task(Path(folder)):
         return _of_task(task_predictor.load(Path(folder), dtype), execution)

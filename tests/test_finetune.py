@@ -10,7 +10,9 @@ import tiny_tasks
 import bert_jax
 from bert_jax import errors, evaluate, finetune
 from bert_jax.exchange import task_folders
+from bert_jax.finetuning import assembly
 from bert_jax.prediction import answers
+from bert_jax.settings import finetuning_configuration
 from bert_jax.training import writer
 
 
@@ -102,6 +104,26 @@ def test_a_config_that_changes_the_result_is_refused(trained, place):
     config = tiny_tasks.config(place, optimizer__learning_rate=1e-3)
     with pytest.raises(errors.InputError, match=r"learning_rate was 0\.005"):
         finetune.train(config, trained[1])
+
+
+def test_a_warm_up_is_compared_with_the_steps_of_the_run(place, tmp_path):
+    def assemble(steps, **changes):
+        config = tiny_tasks.config(
+            place,
+            run__num_train_steps=-1,
+            run__num_train_epochs=2.0,  # 64 examples in batches of 8: 16 steps
+            optimizer__warmup_steps=steps,
+            **changes,
+        )
+        settings = finetuning_configuration.parse(config)
+        return assembly.assemble(settings, tmp_path)
+
+    _, rate = assemble(16).optimizer(16)
+    assert float(rate(8)) == pytest.approx(2.5e-3)
+    with pytest.raises(errors.InputError, match=r"num_train_steps \(16\); found 17"):
+        assemble(17)
+    with pytest.raises(errors.InputError, match=r"num_train_steps \(8\); found 16"):
+        assemble(16, sweep__folds=2, data__dev="")
 
 
 def test_python_and_evaluate_say_what_training_said(trained, place):

@@ -163,8 +163,13 @@ class FinetuningRun:
     def optimizer(
         self, num_train_steps: int, peak: Any = None
     ) -> tuple[optax.GradientTransformation, optimizer.Schedule]:
-        """Returns the optimizer and its learning rate by step."""
-        config = self.settings.optimizer.resolved(num_train_steps)
+        """Returns the optimizer and its learning rate by step.
+
+        Args:
+          peak: of the rate, which may be traced; None takes the highest of the config.
+        """
+        highest = max(self.settings.learning_rates)
+        config = self.settings.optimizer.resolved(num_train_steps, highest)
         made = optimizer.make(
             config,
             num_train_steps,
@@ -175,8 +180,10 @@ class FinetuningRun:
         return made, optimizer.learning_rate(config, num_train_steps, peak=peak)
 
     def check_recipe(self) -> None:
-        """Raises InputError for a recipe that the model cannot have."""
-        self.optimizer(1)
+        """Raises InputError for a recipe that the model or the run cannot have."""
+        folds = self.settings.data.folds or self.settings.sweep.folds
+        rows = self.rows(self.settings.run.seed, folds, self.settings.data.fold)
+        self.optimizer(self.num_train_steps(rows))
         drawn = {*self.shapes} - {*self.start.given} if self.start.given else {}
         if self.settings.recipe.lora_rank and "pooler" in drawn:
             raise errors.InputError(

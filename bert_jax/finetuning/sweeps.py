@@ -37,7 +37,7 @@ def members_of(run: assembly.FinetuningRun) -> list[sweep_report.Member]:
     settings = run.settings
     asked = settings.sweep
     seeds = range(settings.run.seed, settings.run.seed + asked.seeds)
-    rates = asked.rates or (settings.optimizer.learning_rate,)
+    rates = settings.learning_rates
     folds = range(asked.folds) if asked.folds else (-1,)
     return [
         sweep_report.Member(seed, rate, fold)

@@ -186,6 +186,8 @@ def _check_splits(settings: Any) -> None:
 def _check_sweep(settings: Any) -> None:
     """Looks at the members of a sweep."""
     sweep, rates = settings.sweep, settings.sweep.rates
+    name = f"{'sweep' if rates else 'optimizer'}.learning_rate{'s'[: bool(rates)]}"
+    settings.optimizer.check_end(min(settings.learning_rates), name)
     if rates and not sweep.is_on:
         raise errors.InputError(
             f"sweep.learning_rates has one rate, {rates[0]:g}: name several, or set "

@@ -38,6 +38,11 @@ class FinetuningConfig:
     run: finetuning_groups.RunConfig
     sweep: finetuning_groups.SweepConfig
 
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """The peaks of the rate: of each sweep member, or of the one run."""
+        return self.sweep.rates or (self.optimizer.learning_rate,)
+
     def execution(self) -> encoder.Execution:
         """Returns how the model runs."""
         return self.run.execution(packed=self.data.pack)

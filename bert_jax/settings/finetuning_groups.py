@@ -261,11 +261,28 @@ class OptimizerConfig(optimizer.OptimizerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         config_checks.between("optimizer.warmup_fraction", self.warmup_fraction, 0, 1)
+        parts = self.warmup_fraction + self.decay_fraction
+        if self.schedule == "wsd" and not self.warmup_steps and parts > 1:
+            raise errors.InputError(
+                f"optimizer.warmup_fraction {self.warmup_fraction:g} and "
+                f"optimizer.decay_fraction {self.decay_fraction:g} are more than the "
+                "whole run: lower one of them"
+            )
 
-    def resolved(self, num_train_steps: int) -> optimizer.OptimizerConfig:
-        """Returns the optimizer of a run of so many steps."""
+    def _check_end(self) -> None:
+        """Leaves it to `FinetuningConfig`: a sweep has other rates than this one."""
+
+    def resolved(
+        self, num_train_steps: int, learning_rate: float | None = None
+    ) -> optimizer.OptimizerConfig:
+        """Returns the optimizer of a run of N steps, perhaps with another peak rate."""
         values = dataclasses.asdict(self)
+        if learning_rate is not None:
+            values["learning_rate"] = learning_rate
         share = round(values.pop("warmup_fraction") * num_train_steps)
+        if self.schedule == "wsd":  # both shares may have been rounded up
+            decay = optimizer.wsd_decay_steps(self, num_train_steps)
+            share = min(share, num_train_steps - decay)
         values["warmup_steps"] = values["warmup_steps"] or share
         return optimizer.OptimizerConfig(**values)
 

@@ -13,8 +13,10 @@ from bert_jax.formats import whole_file
 from bert_jax.settings import finetuning_configuration
 from bert_jax.suites import suite_configuration
 from bert_jax.tasks import classification
+from bert_jax.training import optimizer
 
 Task = suite_configuration.Task
+_ONE_ROW = ("classification", "regression", "matching", "multiple_choice")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +147,8 @@ def _read(plan: suite_configuration.Plan, located: Located) -> None:
     settings = located.settings
     try:
         made = splits.read(settings)
-        learned = task_setup.learn(settings, made["train"])
+        learned = task_setup.learn(settings, splits.that_name_labels(settings, made))
+        _check_steps(settings, len(made["train"]))
         if settings.data.task == "classification":
             for name in sorted(set(made) - {"train"}):
                 _check_labels(made[name], learned.labels)
@@ -161,6 +164,24 @@ def _read(plan: suite_configuration.Plan, located: Located) -> None:
             f"nothing is trained, as the data of {located.task.name} cannot be used: "
             f"{told}"
         ) from None
+
+
+def _check_steps(
+    settings: finetuning_configuration.FinetuningConfig, num_examples: int
+) -> None:
+    """Raises InputError for a warm-up that does not fit into the steps of the run.
+
+    Only for tasks with one row an example: others have more rows than examples.
+    """
+    if settings.data.task not in _ONE_ROW:
+        return
+    run = settings.run
+    steps = run.num_train_steps
+    if steps == -1:
+        an_epoch = -(-num_examples // run.batch_size)
+        steps = max(1, round(run.num_train_epochs * an_epoch))
+    config = settings.optimizer.resolved(steps, max(settings.learning_rates))
+    optimizer.learning_rate(config, steps)
 
 
 def _check_labels(examples: list[Any], labels: tuple[str, ...]) -> None:

@@ -62,12 +62,16 @@ class OptimizerConfig:
         for field, (accepts, words) in _RANGES.items():
             value = _number(field, getattr(self, field), accepts, words)
             object.__setattr__(self, field, value)
-        if self.end_learning_rate > self.learning_rate:
-            raise _wrong(
-                "end_learning_rate",
-                self.end_learning_rate,
-                f"at most optimizer.learning_rate ({self.learning_rate:g})",
-            )
+        self._check_end()
+
+    def _check_end(self) -> None:
+        self.check_end(self.learning_rate, "optimizer.learning_rate")
+
+    def check_end(self, peak: float, name: str) -> None:
+        """Raises InputError for a peak of the rate, of a key `name`, below its end."""
+        if self.end_learning_rate > peak:
+            allowed = f"at most {name} ({peak:g})"
+            raise _wrong("end_learning_rate", self.end_learning_rate, allowed)
 
 
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -142,7 +146,7 @@ def _check_steps(config: OptimizerConfig, num_train_steps: int) -> None:
     if config.warmup_steps > num_train_steps:
         allowed = f"at most run.num_train_steps ({num_train_steps})"
         raise _wrong("warmup_steps", config.warmup_steps, allowed)
-    decay_steps = _wsd_decay_steps(config, num_train_steps)
+    decay_steps = wsd_decay_steps(config, num_train_steps)
     if config.schedule == "wsd" and config.warmup_steps + decay_steps > num_train_steps:
         allowed = (
             f"at most {num_train_steps - decay_steps}, because the last {decay_steps} "
@@ -151,7 +155,8 @@ def _check_steps(config: OptimizerConfig, num_train_steps: int) -> None:
         raise _wrong("warmup_steps", config.warmup_steps, allowed)
 
 
-def _wsd_decay_steps(config: OptimizerConfig, num_train_steps: int) -> int:
+def wsd_decay_steps(config: OptimizerConfig, num_train_steps: int) -> int:
+    """Returns the steps at the end of a run in which the schedule "wsd" decays."""
     return max(1, round(config.decay_fraction * num_train_steps))
 
 
@@ -163,7 +168,7 @@ def _decay_schedule(
         return optax.constant_schedule(peak)
     decay_steps = num_train_steps
     if config.schedule == "wsd":
-        decay_steps = _wsd_decay_steps(config, num_train_steps)
+        decay_steps = wsd_decay_steps(config, num_train_steps)
     return optax.polynomial_schedule(
         init_value=peak,
         end_value=config.end_learning_rate,

@@ -1,11 +1,11 @@
 """How the processes of a run are to find each other, as the command line says it."""
 
 import dataclasses
-import glob
 import os
 from typing import Any
 
 from bert_jax import errors
+from bert_jax.training import tpus
 
 CLUSTERS = ("auto", "none", "slurm", "ompi", "k8s", "mpi4py")
 
@@ -95,7 +95,7 @@ def _on_tpu_pod() -> bool:
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
     if hosts:  # GKE tells all hosts, a single one too
         return "," in hosts
-    return bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
+    return tpus.are_on_bus()
 
 
 def _detection(flags: Flags) -> str | None:

@@ -21,6 +21,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from jaxtyping import PyTree
 
 from bert_jax import errors
+from bert_jax.training import processes, tpus
 
 AXES = ("data", "fsdp", "tensor")
 # Of devices, or of a number of them that nobody has here.
@@ -105,6 +106,7 @@ def make_abstract_mesh(
 
 def _all_devices() -> list[Any]:
     """Returns all devices; raises InputError when JAX cannot start its platform."""
+    tpus.leave_out(report=processes.is_first())
     try:
         return jax.devices()
     except (RuntimeError, AssertionError) as error:

@@ -9,6 +9,7 @@ import tiny_tasks
 
 from bert_jax import errors
 from bert_jax.settings import finetuning_configuration, finetuning_groups
+from bert_jax.training import optimizer
 
 
 def _config(**changes):
@@ -131,3 +132,35 @@ def test_numbers_are_parted_by_commas():
 )
 def test_a_sweep_is_on_with_two_members(sweep, is_on):
     assert finetuning_groups.SweepConfig(**sweep).is_on is is_on
+
+
+def test_the_end_of_the_rate_is_compared_with_the_rates_of_the_sweep():
+    config = finetuning_configuration.default()
+    config.update_from_flattened_dict(
+        {
+            "init_from": "folder",
+            "data.train": "train.tsv",
+            "optimizer.learning_rate": 3e-5,
+            "optimizer.end_learning_rate": 1e-4,
+            "sweep.learning_rates": "1e-3,2e-3",
+        }
+    )
+    settings = finetuning_configuration.parse(config)
+    assert settings.learning_rates == (1e-3, 2e-3)
+    assert settings.optimizer.resolved(10, 2e-3).learning_rate == 2e-3
+    config.sweep.learning_rates = "1e-3,5e-5"
+    with pytest.raises(errors.InputError, match=r"sweep\.learning_rates \(5e-05\)"):
+        finetuning_configuration.parse(config)
+    config.sweep.learning_rates = ""
+    with pytest.raises(errors.InputError, match=r"optimizer\.learning_rate \(3e-05\)"):
+        finetuning_configuration.parse(config)
+
+
+def test_shares_of_warm_up_and_decay_fit_into_any_number_of_steps():
+    group = finetuning_groups.OptimizerConfig(
+        learning_rate=1e-3, schedule="wsd", warmup_fraction=0.5, decay_fraction=0.5
+    )
+    for steps in range(1, 12):
+        optimizer.learning_rate(group.resolved(steps), steps)
+    with pytest.raises(errors.InputError, match=r"warmup_fraction 0\.6 and"):
+        dataclasses.replace(group, warmup_fraction=0.6)

@@ -1,0 +1,63 @@
+"""libtpu that is installed on a machine without TPUs: one line, and no error of its."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bert_jax.training import tpus
+
+PACKAGE = Path(tpus.__file__).resolve().parents[2]
+LIBRARY = """
+import os
+os.environ["TPU_LIBRARY_PATH"] = __file__  # as libtpu 0.0.42 does
+def get_library_path():
+    return __file__
+"""
+SCRIPT = """
+import jax
+from bert_jax.training import sharding
+for _ in range(2):
+    print(sharding.make_mesh(-1, 1, 1).devices.flat[0].platform)
+print(jax.config.jax_platforms)
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs a script beside an installed libtpu; returns its output and its errors."""
+    if tpus.are_on_bus() or tpus._is_in_pci():
+        pytest.skip("this machine has TPUs")
+    (tmp_path / "libtpu").mkdir()
+    (tmp_path / "libtpu" / "__init__.py").write_text(LIBRARY)
+
+    def run(script, **environment):
+        kept = {n: x for n, x in os.environ.items() if n != "JAX_PLATFORMS"}
+        kept |= {"PYTHONPATH": f"{PACKAGE}:{tmp_path}", **environment}
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=kept,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        return done.stdout, done.stderr
+
+    return run
+
+
+def test_a_machine_without_tpus_says_so_once(run):
+    out, err = run(SCRIPT)
+    assert out == "cpu\ncpu\ncpu\n"
+    assert err.startswith("there is no TPU on this machine: libtpu")
+    assert len(err.splitlines()) == 1
+
+
+def test_what_the_environment_asks_for_is_left_to_jax(run):
+    out, err = run(SCRIPT, JAX_PLATFORMS="cpu")
+    assert out == "cpu\ncpu\ncpu\n" and not err
+    out, err = run(SCRIPT, TPU_NAME="somewhere")
+    assert out == "cpu\ncpu\nNone\n" and "no TPU" not in err
