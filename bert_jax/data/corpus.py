@@ -1,4 +1,4 @@
-"""Raw documents from text, JSON lines, TFDS or an installed package.
+"""Raw documents from text, JSON lines, Parquet, TFDS or an installed package.
 
 Reading is cut in two: `Reading` streams records, which costs little, and `parse`
 makes a document of a record, which may run in another process. Whether a document is
@@ -6,6 +6,7 @@ held out is decided by a hash of its sentences, so the split survives more data.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -14,6 +15,7 @@ from bert_jax import errors, json_file
 from bert_jax.data import (
     lines,
     packages,
+    parquet_file,
     sentences,
     sources,
     tfds_source,
@@ -88,6 +90,21 @@ class Reading:
             yield from self._records_of_file(file)
 
     def _records_of_file(self, file: sources.NamedPath) -> Iterator[Record]:
+        if self.source.kind == "parquet":
+            yield from self._records_of_rows(file)
+        else:
+            yield from self._records_of_lines(file)
+
+    def _records_of_rows(self, file: sources.NamedPath) -> Iterator[Record]:
+        """Yields the rows of a table as objects of JSON with the field of the text."""
+        field = self.source.field
+        for number, row in parquet_file.rows(file.path, [field]):
+            where = f"{file.path} row {number}"
+            yield Record("json", json.dumps(row, ensure_ascii=False), where, field)
+        with lines.open_raw(file, self._tally):
+            pass  # for its digest
+
+    def _records_of_lines(self, file: sources.NamedPath) -> Iterator[Record]:
         style, field = _style(self.source, file), self.source.field
         numbered: Iterator[tuple[int | str, str]]
         if style == "lines":

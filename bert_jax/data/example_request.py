@@ -11,15 +11,15 @@ from pathlib import Path
 from bert_jax import errors
 
 TEXT_TASKS = ("classification", "regression", "matching")
-_TABLES = ("tsv", "csv", "jsonl", "tfds")
+_TABLES = ("tsv", "csv", "jsonl", "parquet", "tfds")
 # Task -> the formats that its examples are read from.
 FORMATS = {
     **dict.fromkeys(TEXT_TASKS, (*_TABLES, "space")),
     "classification": (*_TABLES, "space", "package"),
     "multiple_choice": (*_TABLES, "c3"),
-    "tagging": ("conll", "conllu", "spans", "tfds"),
+    "tagging": ("conll", "conllu", "spans", "parquet", "tfds"),
     "srl": ("conllu",),
-    "span": ("squad", "jsonl", "tfds"),
+    "span": ("squad", "jsonl", "parquet", "tfds"),
 }
 TASKS = tuple(FORMATS)
 NONE = "none"  # the column that is not there, whatever the names say

@@ -24,6 +24,7 @@ from bert_jax.data import (
     examples,
     lines,
     package_examples,
+    parquet_file,
     sources,
     span_lines,
     squad_file,
@@ -44,6 +45,7 @@ _SUFFIXES = {
     ".csv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".parquet": "parquet",
     ".conllu": "conllu",
     ".conll": "conll",
     ".bio": "conll",
@@ -146,6 +148,8 @@ def _records(
         return tfds_examples.records(str(request.path))
     if kind == "tsv":
         return table_records.tsv(file, request, notes)
+    if kind == "parquet":
+        return table_records.parquet(file)
     if kind == "csv":
         return table_records.comma_separated(file, request, notes)
     if kind == "space":
@@ -201,7 +205,10 @@ def _format_of_name(request: Request) -> str | None:
 
 def _format_of_content(request: Request) -> str:
     """Returns the format that the first line speaks for, or "" where none."""
-    head = _head(_file(request)).decode("utf-8", "replace").lstrip()
+    content = _head(_file(request))
+    if content.startswith(parquet_file.MAGIC):
+        return "parquet"
+    head = content.decode("utf-8", "replace").lstrip()
     first = head.partition("\n")[0]
     if first.startswith(("{", "[")):
         if request.task == "span":

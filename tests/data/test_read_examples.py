@@ -68,7 +68,7 @@ def test_formats_are_told_by_name_or_content(tmp_path, name, task, content, pack
             "a,b\n",
             "seems to be csv: for tagging .* conll, conllu, sp",
         ),
-        ("a.tsv", "span", "a\tb\n", "seems to be tsv: for span .*squad, jsonl, tfds"),
+        ("a.tsv", "span", "a\tb\n", "seems to be tsv: for span .*squad, jsonl, .*tfds"),
         ("a.txt", "multiple_choice", "x", "does not show its format"),
     ],
 )
