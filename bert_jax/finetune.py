@@ -14,6 +14,8 @@ side; bert_jax/settings/finetuning_groups.py explains every key.
 
 import dataclasses
 import json
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from bert_jax.formats import whole_file
 from bert_jax.model import attention_plan
 from bert_jax.prediction import task_predictor
 from bert_jax.reporting import score_report
-from bert_jax.settings import finetuning_configuration
+from bert_jax.settings import finetuning_configuration, finetuning_groups
 from bert_jax.training import (
     checkpoint,
     example_log,
@@ -46,6 +48,8 @@ _EXAMPLE = (
     "python -m bert_jax.finetune --config=configs/finetune.py:sst2 "
     "--config.init_from=FOLDER --workdir=runs/sst2"
 )
+_OF_ONE_TEXT = ("classification", "regression", "tagging")
+_EXAMPLE_LENGTH = 40  # characters of a text that is shown as an example
 # Of a resumed run these may differ: they change no result, or the order of sums alone.
 FREE_KEYS = (
     "data.loader",
@@ -72,10 +76,12 @@ class Finetuned:
     Attributes:
       metrics: of the best model, as `dev/accuracy` and `test/accuracy`.
       folder: of the best model; for a URL, in its working copy on this machine.
+      example: arguments with which `predict` answers an example like those of `dev`.
     """
 
     metrics: dict[str, float]
     folder: Path
+    example: str = ""
 
 
 def train(
@@ -270,12 +276,14 @@ def _plan(
     count = sum(x.size for x in jax.tree.leaves(run.shapes))
     classes = f"{len(run.learned.labels)} classes, " if run.learned.labels else ""
     together = rows.encoded_rows // settings.run.accumulation_steps
+    metric = settings.run.keep_best or task_setup.usual_metric(
+        settings, run.learned, run.dev_of(rows).examples
+    )
     attention = attention_plan.describe(
         bert, settings.execution(), rows.encoded_lengths, together, run.mesh
     )
     return (
-        f"task: {settings.data.task}, {classes}kept by "
-        f"{settings.run.keep_best or 'its usual metric'}\n"
+        f"task: {settings.data.task}, {classes}the best model is kept by {metric}\n"
         f"model: {bert.num_hidden_layers} layers of width {bert.hidden_size}, "
         f"{count:,} parameters\n"
         f"{attention}\n"
@@ -322,7 +330,18 @@ def _finish(run: assembly.FinetuningRun, workdir: Path) -> Finetuned:
     )
     if compared and processes.is_first():
         print(f"\n{compared}")
-    return Finetuned(metrics, folder)
+    return Finetuned(metrics, folder, _example(data, dev.examples))
+
+
+def _example(data: finetuning_groups.DataConfig, dev: Sequence[Any]) -> str:
+    """Returns arguments of `predict`: a text of `dev`; of other tasks, a file."""
+    first = dev[0]
+    is_one_text = (
+        data.task in _OF_ONE_TEXT and getattr(first, "text_pair", None) is None
+    )
+    if is_one_text:
+        return shlex.quote(first.text.strip()[:_EXAMPLE_LENGTH].lstrip("-"))
+    return f"--input={shlex.quote(data.dev or data.train)} --output=answers.jsonl"
 
 
 def _finish_sweep(made: sweeps.Sweep, workdir: Path) -> Finetuned:
@@ -357,7 +376,8 @@ def main(argv: list[str]) -> None:
         place = made.folder.parents[1]  # of a URL, the working copy
         print(f"scores       {place / 'eval'}")
         print(f"predictions  {place / 'predictions'}")
-        print(f"next         python -m bert_jax.predict --model={place} 'a text'")
+        command = f"python -m bert_jax.predict --model={shlex.quote(str(place))}"
+        print(f"next         {command} {made.example}")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,17 @@ class Model:
     execution: encoder.Execution = encoder.Execution()
     task: task_predictor.TaskPredictor | None = None
 
+    def __repr__(self) -> str:
+        """Returns what kind of model it is and how large, without its arrays."""
+        count = sum(int(x.size) for x in jax.tree.leaves(self.params))
+        does = self.task.kind if self.task else "encoder"
+        classes = f", {len(self.labels)} labels" if self.labels else ""
+        return (
+            f"Model({does}{classes}, {self.bert.model_type}, "
+            f"{self.bert.num_hidden_layers} layers of width {self.bert.hidden_size}, "
+            f"{count:,} parameters, up to {self.max_seq_length} tokens)"
+        )
+
     def predict(self, values: Iterable[Any]) -> list[dict[str, Any]]:
         """Returns what a fine-tuned model says of each text, as a dict.
 

@@ -27,10 +27,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import tqdm
 from absl import flags
 
-from bert_jax import commands, errors, loading
+from bert_jax import commands, console, errors, loading
 from bert_jax.data import lines, sources
 from bert_jax.exchange import task_folders
 from bert_jax.prediction import answers, feature_files
@@ -112,7 +111,7 @@ def _write_features(
         flags.FLAGS.features, _layers(flags.FLAGS.layers), flags.FLAGS.normalize
     )
     request.check(model)
-    with tqdm.tqdm(total=total, unit=" texts") as progress:
+    with console.Bar(total, "texts", "encoding", is_kept=True) as progress:
         only_texts = (text for _, text in texts)
         count = feature_files.write(
             model, only_texts, request, output, done=progress.update

@@ -34,6 +34,10 @@ from bert_jax.training import (
     writer,
 )
 
+_ON_ACCURACY = (  # asked by everybody who sees the log
+    "mlm_accuracy is higher in training than in evaluations: training leaves 10 % of "
+    "the tokens to predict unchanged, evaluations replace all of them by [MASK]"
+)
 _EXAMPLE = "python -m bert_jax.pretrain --config=configs/demo.py --workdir=runs/demo"
 
 
@@ -50,6 +54,15 @@ class Trained:
     state: state.TrainState
     metrics: dict[str, float]
     workdir: Path
+
+    def __repr__(self) -> str:
+        """Returns the step and the metrics, without the arrays of the state."""
+        count = sum(int(x.size) for x in jax.tree.leaves(self.state.params))
+        shown = {name: round(value, 4) for name, value in self.metrics.items()}
+        return (
+            f"Trained(workdir={str(self.workdir)!r}, step={int(self.state.step)}, "
+            f"parameters={count:,}, metrics={shown})"
+        )
 
 
 def train(
@@ -156,6 +169,7 @@ def _train(
                 copy.push()
                 checkpoints.save(step, now, {"standing": at.to_json()})
 
+            commands.say(_ON_ACCURACY)
             end = loop.run(
                 train_step,
                 begin,
@@ -254,7 +268,7 @@ def _start(
         return begin, standing.from_meta(meta)
     settings = experiment.settings
     if settings.init_from == "none":
-        commands.say("weights: fresh (init_from is none)")
+        commands.say("weights: randomly initialized (init_from is none)")
         key = jax.random.key(settings.run.seed)
         init = experiment.task.init
         begin = state.create(init, key, transformation, experiment.mesh)

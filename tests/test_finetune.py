@@ -154,12 +154,12 @@ def test_training_goes_on_from_a_fine_tuned_model(trained, place, capsys):
     config.init.head = "given"
     made = finetune.train(config, place / "more")
     err = capsys.readouterr().err
-    assert "drawn fresh: nothing; left behind: nothing" in err
+    assert "randomly initialized: nothing; ignored: nothing" in err
     assert made.metrics["dev/accuracy"] == 1.0
     config.init.head = "fresh"
     finetune.train(config, place / "fresh")
     err = capsys.readouterr().err
-    assert "drawn fresh: classifier; left behind: classifier" in err
+    assert "randomly initialized: classifier; ignored: classifier" in err
 
 
 def test_a_run_without_progress_ends_early(place, capsys):

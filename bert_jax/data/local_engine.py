@@ -7,11 +7,9 @@ bytes for every document when duplicates are dropped.
 import contextlib
 import dataclasses
 import os
-import sys
 from collections.abc import Iterator, Sequence
 
-import tqdm
-
+from bert_jax import console
 from bert_jax.data import corpus, duplicates, filling, shards, tokenise
 from bert_jax.data import manifest as manifests
 
@@ -53,20 +51,20 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _bar(readings: Sequence[corpus.Reading], progress: bool) -> tqdm.tqdm:
+def _bar(readings: Sequence[corpus.Reading], progress: bool) -> console.Bar:
     """Returns a bar of the bytes of the sources."""
-    return tqdm.tqdm(
-        total=sum(reading.total_bytes for reading in readings),
-        unit="B",
-        unit_scale=True,
-        desc="tokenise",
-        disable=not progress,
-        mininterval=0.1 if sys.stderr.isatty() else 10.0,  # a log is no terminal
+    return console.Bar(
+        sum(reading.total_bytes for reading in readings),
+        "bytes",
+        "tokenizing",
+        is_scaled=True,
+        is_kept=True,
+        is_shown=progress,
     )
 
 
 def _chunks(
-    readings: Sequence[corpus.Reading], counts: list[int], bar: tqdm.tqdm
+    readings: Sequence[corpus.Reading], counts: list[int], bar: console.Bar
 ) -> Iterator[tokenise.Chunk]:
     """Yields the records of every source in chunks; counts them and moves the bar."""
     done = 0

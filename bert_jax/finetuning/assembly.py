@@ -326,7 +326,8 @@ def assemble(settings: Settings, workdir: Path) -> FinetuningRun:
         name: splits.Split(name, examples, splits.table(name, made, examples))
         for name, examples in files.items()
     }
-    _say_start(settings, start, task_model.parts(head))
+    is_resumed = bool(saved_steps.steps(workdir / workdirs.CHECKPOINTS))
+    _say_start(settings, start, task_model.parts(head), is_resumed)
     if isinstance(made, matching.Matching):
         _check_matching(made, settings, files)
     test = read["test"] if "test" in read else None
@@ -386,16 +387,21 @@ def recorded(workdir: Path) -> Settings:
 
 
 def _say_start(
-    settings: Settings, start: task_weights.Start, wanted: tuple[str, ...]
+    settings: Settings,
+    start: task_weights.Start,
+    wanted: tuple[str, ...],
+    is_resumed: bool,
 ) -> None:
-    """Says which weights are given, which are drawn and which are left behind."""
+    """Reports which weights are given, initialized and ignored; of a new run only."""
+    if is_resumed:
+        return
     if not start.given:
-        commands.say("weights: all of them fresh, or those of this run's checkpoint")
+        commands.say("weights: all randomly initialized (init_from is none)")
         return
     drawn = [name for name in wanted if name not in start.given]
     count = sum(x.size for x in places.flat(start.given).values())
     commands.say(
         f"weights: {', '.join(start.given)} of {settings.init_from} ({count:,} "
-        f"parameters); drawn fresh: {', '.join(drawn) or 'nothing'}; left behind: "
-        f"{', '.join(start.left) or 'nothing'}"
+        f"parameters); randomly initialized: {', '.join(drawn) or 'nothing'}; "
+        f"ignored: {', '.join(start.left) or 'nothing'}"
     )

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from bert_jax import console
 from bert_jax.data import labelled_rows
 from bert_jax.scoring import scores
 from bert_jax.tasks import task as tasks
@@ -36,8 +37,13 @@ class Predictor:
     longest: int
     num_lengths: int = 0
 
-    def outputs(self, params: PyTree, table: labelled_rows.Table) -> tasks.Outputs:
-        """Returns the outputs of every row, in the order of the table."""
+    def outputs(
+        self, params: PyTree, table: labelled_rows.Table, title: str = ""
+    ) -> tasks.Outputs:
+        """Returns the outputs of every row, in the order of the table.
+
+        With a title, as "evaluating", a bar shows how far it is.
+        """
         made: dict[str, list[Any]] = {}
         waiting: list[tuple[np.ndarray, Any]] = []
 
@@ -50,13 +56,17 @@ class Predictor:
         size = self._size(len(table))
         local = sharding.local_rows(size, self.mesh)
         lengths = self.longest, self.num_lengths
-        for rows, batch in labelled_rows.in_order(table, size, *lengths):
-            mine = {name: array[local] for name, array in batch.items()}
-            placed = sharding.place(mine, self.mesh, size)
-            call = functools.partial(self.step, params, placed)
-            waiting.append((rows, signals.unless_asked(call)))
-            if len(waiting) > _AHEAD:
-                take(*waiting.pop(0))
+        is_shown = bool(title) and jax.process_index() == 0
+        with console.Bar(len(table), "rows", title, is_shown=is_shown) as bar:
+            for rows, batch in labelled_rows.in_order(table, size, *lengths):
+                bar.note(f"rows of {batch['segment_ids'].shape[-1]} tokens")
+                mine = {name: array[local] for name, array in batch.items()}
+                placed = sharding.place(mine, self.mesh, size)
+                call = functools.partial(self.step, params, placed)
+                waiting.append((rows, signals.unless_asked(call)))
+                if len(waiting) > _AHEAD:
+                    take(*waiting.pop(0))
+                bar.update(len(rows))
         for rows, outputs in waiting:
             take(rows, outputs)
         return made
@@ -73,16 +83,20 @@ class Predictor:
         return min(size, self.batch_size)
 
     def predictions(
-        self, params: PyTree, examples: Sequence[Any], table: labelled_rows.Table
+        self,
+        params: PyTree,
+        examples: Sequence[Any],
+        table: labelled_rows.Table,
+        title: str = "",
     ) -> list[tasks.Prediction]:
-        """Returns one prediction an example, in their order."""
-        return self.task.decode(examples, table, self.outputs(params, table))
+        """Returns one prediction an example, in order; `title` as in `outputs`."""
+        return self.task.decode(examples, table, self.outputs(params, table, title))
 
     def scores(
         self, params: PyTree, examples: Sequence[Any], table: labelled_rows.Table
     ) -> tuple[scores.Scores, list[tasks.Prediction]]:
         """Returns the scores of labelled examples, and what was predicted."""
-        made = self.predictions(params, examples, table)
+        made = self.predictions(params, examples, table, "evaluating")
         return self.task.score(examples, made), made
 
 

@@ -64,6 +64,25 @@ def kept_by(settings: Settings, metrics: Mapping[str, float]) -> str:
     return name or next(x for x in _USUAL[settings.data.task] if x in metrics)
 
 
+def usual_metric(
+    settings: Settings, learned: task_folders.Learned, dev: Sequence[Any]
+) -> str:
+    """Returns the metric by which the best model is kept if the config names none.
+
+    Args:
+      learned: its tags are spans of entities, or not.
+      dev: examples; their labels or scores decide what matching is measured by.
+    """
+    task, (name, *others) = settings.data.task, _USUAL[settings.data.task]
+    if task == "matching":
+        has_score, has_label = dev[0].score is not None, bool(dev[0].labels)
+        return name if has_score else others[0] if has_label else others[1]
+    is_other = settings.data.multi_label if task == "classification" else False
+    if task == "tagging":
+        is_other = not learned.scheme
+    return others[0] if is_other else name
+
+
 def is_better(name: str, value: float, best: float | None) -> bool:
     """Says whether a value of a metric is better than the best so far, if there is."""
     if best is None:

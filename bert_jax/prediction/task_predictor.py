@@ -34,6 +34,11 @@ class TaskPredictor:
     predictor: predictors.Predictor
     params: PyTree
 
+    def __repr__(self) -> str:
+        """Returns the task and its labels, without the arrays of the model."""
+        labels = self.made.learned.labels
+        return f"TaskPredictor({self.kind}, {len(labels)} labels)"
+
     @property
     def kind(self) -> str:
         """The task, as `classification`."""

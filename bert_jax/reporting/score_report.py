@@ -18,6 +18,7 @@ from bert_jax.scoring import calibration, scores
 
 _MOST_CONFUSED = 12  # classes: a wider matrix does not fit into a terminal
 _LINE = 100  # columns of a text that is shown
+_HEADING = 12  # columns of a class at the head of the confusion matrix
 _ERROR_COLUMNS = ("badness", "where", "expected", "found", "text")
 
 
@@ -34,29 +35,39 @@ def text(scored: scores.Scores, most_errors: int = 10) -> str:
 
 
 def _metrics(scored: scores.Scores) -> str:
-    rows = [[text_table.visible(n), _number(x)] for n, x in scored.metrics.items()]
+    """Returns a line a metric, without those that repeat the accuracy.
+
+    Where every example has one class and gets one, its averages over single decisions
+    (micro) are the accuracy by definition.
+    """
+    shown = scored.metrics
+    if "accuracy" in shown:
+        shown = {n: x for n, x in shown.items() if not n.startswith("micro_")}
+    rows = [[text_table.visible(n), _number(x)] for n, x in shown.items()]
     return text_table.table([["metric", "value"], *rows])
 
 
 def _classes(scored: scores.Scores) -> str:
-    """Returns a line a class; its number is the one of the picture and of the model."""
+    """Returns a line a class."""
     names = list(dict.fromkeys(name for row in scored.classes for name in row))
     rows = [
-        [str(number), *(_cell(row[name]) if name in row else "-" for name in names)]
-        for number, row in enumerate(scored.classes)
+        [_cell(row[name]) if name in row else "-" for name in names]
+        for row in scored.classes
     ]
-    return text_table.table([["no.", *names], *rows], left=(1,))
+    return text_table.table([names, *rows])
 
 
 def _confusion(confusion: scores.Confusion) -> str:
-    """Returns the matrix; its columns are the classes by number."""
-    count = len(confusion.labels)
-    head = ["no.", "true \\ predicted", *map(str, range(count))]
-    rows = [
-        [str(number), _cell(label), *(f"{x:,}" for x in confusion.counts[number])]
-        for number, label in enumerate(confusion.labels)
+    """Returns the matrix: a line for each true class, a column for each predicted."""
+    heads = [
+        text_table.shorten(text_table.visible(label), _HEADING)
+        for label in confusion.labels
     ]
-    return text_table.table([head, *rows], left=(1,))
+    rows = [
+        [_cell(label), *(f"{x:,}" for x in counts)]
+        for label, counts in zip(confusion.labels, confusion.counts, strict=True)
+    ]
+    return text_table.table([["true \\ predicted", *heads], *rows])
 
 
 def _errors(wrong: tuple[scores.Error, ...]) -> str:
@@ -64,7 +75,7 @@ def _errors(wrong: tuple[scores.Error, ...]) -> str:
     for place, error in enumerate(wrong, start=1):
         expected, found = _cell(error.expected), _cell(error.found)
         lines += [
-            f"{place:>3}. {error.badness:.4f}  {expected} taken for {found}  "
+            f"{place:>3}. {error.badness:.4f}  {expected}, predicted as {found}  "
             f"({text_table.visible(error.where)})",
             f"     {text_table.shorten(text_table.visible(error.text), _LINE)}",
         ]

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from bert_jax import console
 from bert_jax.data import instances as pair_rows
 from bert_jax.data import store
 from bert_jax.tasks import baselines, pretraining
@@ -75,8 +76,11 @@ class HeldOut:
 
     def metrics(self, params: PyTree) -> dict[str, float]:
         """Returns `eval/*` of the model and of the baselines, each a mean."""
-        batches = map(self._place, self._batches(self._local))
-        means = self._evaluate(params, batches)
+        count = self._rows.num_batches(self._batch_size)
+        is_shown = jax.process_index() == 0
+        with console.Bar(count, "batches", "evaluating", is_shown=is_shown) as bar:
+            placed = map(self._place, self._batches(self._local))
+            means = self._evaluate(params, _counted(placed, bar))
         means["mlm_perplexity"] = math.exp(min(means["mlm_loss"], 700.0))
         return {f"eval/{n}": x for n, x in (means | self.baseline_metrics).items()}
 
@@ -104,6 +108,13 @@ class HeldOut:
         if pairs.sum():
             sums["nsp_majority_accuracy"] += [pairs.max(), pairs.sum()]
         return {name: float(total / weight) for name, (total, weight) in sums.items()}
+
+
+def _counted(batches: Iterator[Any], bar: console.Bar) -> Iterator[Any]:
+    """Yields the same, and counts each as done when the next one is asked for."""
+    for batch in batches:
+        yield batch
+        bar.update()
 
 
 def table(metrics: dict[str, float]) -> str:

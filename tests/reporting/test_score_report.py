@@ -31,18 +31,18 @@ def test_the_text_as_a_person_sees_it():
         "steps         1,234",
         "auc       undefined",
         "",
-        "no.  class        f1  examples",
-        "  0  体育     0.5000     1,500",
-        "  1  finance  1.0000         2",
+        "class        f1  examples",
+        "体育     0.5000     1,500",
+        "finance  1.0000         2",
         "",
-        "no.  true \\ predicted      0    1",
-        "  0  体育              1,300  200",
-        "  1  finance               0    2",
+        "true \\ predicted   体育  finance",
+        "体育              1,300      200",
+        "finance               0        2",
         "",
         "the worst errors",
-        "  1. 0.9753  体育 taken for finance  (dev.tsv:7)",
+        "  1. 0.9753  体育, predicted as finance  (dev.tsv:7)",
         "     a\\ttab\\nand 体育",
-        "  2. 0.2500  finance taken for 体育  (dev.tsv:9)",
+        "  2. 0.2500  finance, predicted as 体育  (dev.tsv:9)",
         "     lone \\ud800",
     ]
 
@@ -68,7 +68,19 @@ def test_a_wide_confusion_is_for_the_picture_alone():
 def test_classes_may_have_columns_of_their_own():
     rows = ({"class": "PER", "f1": 0.5}, {"class": "core", "roles": 3})
     lines = score_report.text(scores.Scores({}, rows)).split("\n")
-    assert lines[-2:] == ["  0  PER    0.5000      -", "  1  core        -      3"]
+    assert lines[-2:] == ["PER    0.5000      -", "core        -      3"]
+
+
+def test_accuracy_is_shown_once_and_the_averages_of_several_labels_all():
+    micro = {"micro_precision": 0.5, "micro_f1": 0.5}
+    one = scores.Scores({"accuracy": 0.5, "macro_f1": 0.4} | micro)
+    assert score_report.text(one).split("\n") == [
+        "metric     value",
+        "accuracy  0.5000",
+        "macro_f1  0.4000",
+    ]
+    several = score_report.text(scores.Scores({"subset_accuracy": 0.5} | micro))
+    assert "micro_precision  0.5000" in several
 
 
 def test_files(tmp_path):
