@@ -17,9 +17,9 @@ from typing import Any
 from tqdm import std
 
 FIRST_SECONDS, LOG_SECONDS = 5.0, 30.0
-_COUNTED = "{desc}: {n_fmt} of {total_fmt}{unit} ({percentage:.0f}%), {elapsed}, ETA "
+_DONE = "{desc}: {n_fmt} of {total_fmt}{unit} ({percentage:.0f}%), "
 _LINES = {  # by what is known
-    "total": _COUNTED + "{remaining}",
+    "total": _DONE + "{elapsed}, ETA {remaining}, {rate_noinv_fmt}",
     "count": "{desc}: {n_fmt}{unit}, {elapsed}, {rate_noinv_fmt}",
     "nothing": "{desc}: {elapsed}",
 }
@@ -77,11 +77,13 @@ class Bar:
           initial: units that were done before.
           smoothing: of the rate; 0 is the mean over all, 1 the latest alone.
           is_scaled: whether counts are shown as 1.2M.
-          is_kept: whether a full bar stays on the terminal.
+          is_kept: whether the count stays: the bar on a terminal, a last line in a log
+            that had none by `log`.
           is_shown: whether anything is shown; only one of several processes does.
         """
         self.n = initial
         self._is_shown, self._note, self._ended = is_shown, "", threading.Event()
+        self._ends_in_a_line = is_kept and is_shown
         self._initial, self._started = initial, time.monotonic()
         self._due, self._lock = self._started + FIRST_SECONDS, threading.Lock()
         known = "nothing" if not unit else "count" if total is None else "total"
@@ -121,6 +123,8 @@ class Bar:
         with self._lock:
             if self._bar is not None:
                 self._bar.close()
+            elif self._ends_in_a_line and error is None:
+                print(self._line(time.monotonic()), file=stream(), flush=True)
 
     def update(self, count: int = 1) -> None:
         """Counts so many units more."""
@@ -142,6 +146,7 @@ class Bar:
         with self._lock:
             if self._bar is None and self._is_shown:
                 self._due = time.monotonic() + LOG_SECONDS
+                self._ends_in_a_line = False
                 print(line, file=stream(), flush=True)
 
     def _tick(self) -> None:

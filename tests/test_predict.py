@@ -101,7 +101,7 @@ def test_the_vectors_of_a_file_are_those_of_encode(features, models, tmp_path, m
     done = features(model, "x.npy", f"--input={tmp_path / 'lines.txt'}")
     assert (done.code, done.out) == (0, "")
     assert f"4 texts: {tmp_path / 'out' / 'x.npy'}" in done.err
-    assert "4/4" in done.err and "texts/s" in done.err  # the progress
+    assert "4 of 4 texts (100%)" in done.err and "texts/s" in done.err  # the progress
     assert left(tmp_path) == ["x.npy"]
     found = np.load(tmp_path / "out" / "x.npy")
     loaded = loading.load(models[model])

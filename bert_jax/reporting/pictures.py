@@ -1,9 +1,15 @@
 """Pictures of scores as PNG: the confusion of classes, and how calibrated a model is.
 
-Names of classes are drawn where an installed font has all their characters. Where none
-has, as with Chinese on many servers, classes are drawn by number, and the numbers stand
-beside the names in the table of classes.
+Names of classes are drawn with an installed font that has all their characters, or
+with one of `_FONT_PACKAGES`. Where there is none, as for Chinese on many servers,
+classes are drawn by their number, in the order of the table, and a warning says how to
+get a font.
 """
+
+import functools
+import importlib.util
+import logging
+from pathlib import Path
 
 from matplotlib import font_manager
 from matplotlib.axes import Axes
@@ -12,10 +18,15 @@ from bert_jax.reporting import text_table
 from bert_jax.scoring import calibration, scores
 from bert_jax.training import curves
 
-_NUMBERED = "classes by their number in the table"
+_NUMBERED = "classes by number, in the order of the table"
+# Packages that bring fonts with Chinese characters, which nothing registers.
+_FONT_PACKAGES = ("zhplot", "mplfonts", "matplotlib_fontja")
+_FONT_ENDINGS = (".ttf", ".otf", ".ttc")
 _MOST_COUNTS = 30  # classes: in smaller cells no number can be read
 _NAME_COLUMNS = 24
 _GREY = "#6b7280"
+
+_log = logging.getLogger(__name__)
 
 
 def confusion(counted: scores.Confusion) -> bytes:
@@ -56,6 +67,7 @@ def _name_classes(axes: Axes, labels: tuple[str, ...], cell: float) -> None:
     names = [_name(label) for label in labels]
     font = font_with("".join(names))
     if font is None:
+        _warn_of_numbers(", ".join(names))
         names = [str(number) for number in range(len(labels))]
         axes.set_title(_NUMBERED, loc="right", fontsize=10, color=_GREY)
     places = range(len(names))
@@ -80,8 +92,52 @@ def font_with(characters: str) -> font_manager.FontProperties | None:
     """Returns an installed font that has all the characters, or None.
 
     matplotlib's own comes first, then upright and regular ones. Fonts that draw boxes
-    for whatever is asked of them do not count.
+    for whatever is asked of them do not count. If no font that matplotlib has listed
+    fits, those that were installed since, and those of `_FONT_PACKAGES`, are added.
     """
+    font = _listed_font(characters)
+    return _listed_font(characters) if font is None and _add_fonts() else font
+
+
+@functools.cache
+def _add_fonts() -> bool:
+    """Lists the fonts that matplotlib's own list lacks; it is made once and then kept.
+
+    Returns whether there are any.
+    """
+    listed = {entry.fname for entry in font_manager.fontManager.ttflist}
+    new = {*font_manager.findSystemFonts(), *_fonts_of_packages()} - listed
+    for path in sorted(new):
+        try:
+            font_manager.fontManager.addfont(path)
+        except (OSError, RuntimeError, ValueError) as error:
+            _log.debug("%s is not a font that matplotlib reads: %s", path, error)
+    return bool(new)
+
+
+def _fonts_of_packages() -> list[str]:
+    """Returns the font files of the packages that are installed; imports none."""
+    found: list[str] = []
+    for name in _FONT_PACKAGES:
+        spec = importlib.util.find_spec(name)
+        for folder in spec.submodule_search_locations or () if spec else ():
+            files = Path(folder).rglob("*")
+            found += [str(x) for x in files if x.suffix.lower() in _FONT_ENDINGS]
+    return found
+
+
+def _warn_of_numbers(names: str) -> None:
+    """Warns that no font draws the names of classes, and says how to get one."""
+    _log.warning(
+        "no font has all the characters of the labels (%s), so pictures show classes "
+        'by number. Install one: pip install "bert_jax[zh]" for Chinese, or apt-get '
+        "install fonts-noto",
+        text_table.shorten(names, 2 * _NAME_COLUMNS),
+    )
+
+
+def _listed_font(characters: str) -> font_manager.FontProperties | None:
+    """Returns a font of matplotlib's list that has all the characters, or None."""
     needed = set(map(ord, characters)) - {ord(" ")}
     for entry in sorted(font_manager.fontManager.ttflist, key=_preference):
         if not entry.name.startswith("Last Resort") and _has(entry.fname, needed):

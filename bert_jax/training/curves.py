@@ -5,7 +5,8 @@ panel a series belongs to, its first part whether it is of training or evaluatio
 """
 
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib import ticker
@@ -25,19 +26,22 @@ _PANELS = (
 COLORS = ("#2563eb", "#dc2626", "#059669", "#9333ea", "#d97706", "#475569")
 INK, FAINT = "#1f2937", "#e5e7eb"
 
+_FEW = 40  # points, up to which each is drawn as well as the line that joins them
+
 Series = dict[str, list[tuple[int, float]]]
 
 
 def png(lines: Sequence[dict[str, Any]]) -> bytes:
     """Returns the picture as PNG, drawn from the lines of `metrics.jsonl`."""
     series = _series(lines)
+    colors = _colors(series)
     figure = blank(12, 8.5)
     panels = figure.subplots(2, 2, sharex=True).flat
     for axes, (title, belongs, unit) in zip(panels, _PANELS, strict=True):
         chosen = {n: points for n, points in series.items() if belongs(n)}
         style(axes, title, unit)
         _label(axes, unit)
-        _draw(axes, chosen)
+        _draw(axes, chosen, colors)
     return encode(figure)
 
 
@@ -68,6 +72,25 @@ def _series(lines: Sequence[dict[str, Any]]) -> Series:
 
 def _metric(name: str) -> str:
     return name.rsplit("/", 1)[-1]
+
+
+def _subject(name: str) -> str:
+    """Returns what a series is about, whichever way it is measured.
+
+    >>> _subject("train/mlm_loss"), _subject("eval/mlm_accuracy"), _subject("eval/loss")
+    ('mlm', 'mlm', '')
+    """
+    return re.sub(r"_?(loss|accuracy)\Z", "", _metric(name))
+
+
+def _colors(series: Series) -> dict[str, str]:
+    """Returns a color for each subject of losses and scores, the same in both panels.
+
+    The other panels have one series each, in the first color.
+    """
+    shared = [name for name in series if any(x[1](name) for x in _PANELS[:2])]
+    subjects = sorted({_subject(name) for name in shared})
+    return {subject: COLORS[at % len(COLORS)] for at, subject in enumerate(subjects)}
 
 
 def style(axes: Axes, title: str, unit: str) -> None:
@@ -101,15 +124,14 @@ def _scientific(rate: float) -> str:
     return f"{rate:.1e}".replace("e-0", "e-").replace("e+00", "") if rate else "0"
 
 
-def _draw(axes: Axes, series: Series) -> None:
-    """Draws the series: one colour a metric, training thin, evaluation with dots."""
+def _draw(axes: Axes, series: Series, colors: Mapping[str, str]) -> None:
+    """Draws the series: one color a subject, training thin, evaluation with dots."""
     if not series:
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center",
                   va="center", color="#9ca3af", fontsize=11)  # fmt: skip
         return
-    metrics = sorted({_metric(name) for name in series})
     for name, points in sorted(series.items(), key=lambda item: _metric(item[0])):
-        color = COLORS[metrics.index(_metric(name)) % len(COLORS)]
+        color = colors.get(_subject(name), COLORS[0])
         alone = sum(_metric(other) == _metric(name) for other in series) == 1
         _line(axes, name, points, color, alone=alone)
     values = [value for points in series.values() for _, value in points]
@@ -126,7 +148,8 @@ def _line(
 ) -> None:
     steps, values = zip(*points, strict=True)
     if not name.startswith("eval/"):
-        style = {"linewidth": 1.2, "alpha": 0.75, "marker": "." * (len(points) == 1)}
+        marker = "." if len(points) <= _FEW else ""
+        style = {"linewidth": 1.2, "alpha": 0.75, "marker": marker}
         axes.plot(steps, values, color=color, label=name, **style)
     elif alone and len(set(values)) == 1:
         # A baseline: the same at every evaluation, and nothing that is trained.

@@ -272,7 +272,7 @@ def test_the_bar_reaches_the_bytes_of_the_corpus(tmp_path, tokenizer, capfd):
         options=NONE,
         workers=1,
     )
-    assert "100%" in capfd.readouterr().err
+    assert "(100%)" in capfd.readouterr().err
 
 
 @pytest.fixture

@@ -68,8 +68,16 @@ def test_without_a_font_classes_are_numbers_and_nothing_warns(drawn, monkeypatch
     pictures.confusion(scores.Confusion(CHINESE, COUNTS))
     assert names_of(drawn[0]) == ["0", "1", "2"]
     assert drawn[0].axes[0].get_title(loc="right") == (
-        "classes by their number in the table"
+        "classes by number, in the order of the table"
     )
+
+
+def test_a_missing_font_is_reported_with_a_way_to_get_one(monkeypatch, caplog):
+    monkeypatch.setattr(pictures, "font_with", lambda characters: None)
+    pictures.confusion(scores.Confusion(CHINESE, COUNTS))
+    (record,) = caplog.records
+    assert "财经, 体育, 娱乐" in record.getMessage()
+    assert "bert_jax[zh]" in record.getMessage()
 
 
 @pytest.fixture
@@ -88,6 +96,7 @@ def fonts(monkeypatch, tmp_path):
                 )
             )
         monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
+        monkeypatch.setattr(pictures, "_add_fonts", lambda: False)
         return tmp_path
 
     return install
@@ -117,6 +126,37 @@ def test_the_font_of_last_resort_has_only_boxes(fonts):
     assert pictures.font_with("体育") is None
     folder = fonts(Honest=last)  # it does claim to have every character
     assert pictures.font_with("体育").get_file() == str(folder / "Honest.ttf")
+
+
+def test_a_font_installed_since_the_list_was_made_is_added(fonts, monkeypatch):
+    add = pictures._add_fonts.__wrapped__
+    folder = fonts(AAA="cmr10.ttf")
+    other = folder / "new" / "Sound.ttf"
+    other.parent.mkdir()
+    shutil.copy(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), other)
+    (other.parent / "Broken.ttf").write_bytes(b"not a font")
+    monkeypatch.setattr(
+        font_manager, "findSystemFonts", lambda: list(map(str, other.parent.iterdir()))
+    )
+    monkeypatch.setattr(pictures, "_add_fonts", add)
+    assert pictures.font_with("ω").get_file() == str(other)
+
+
+def test_a_font_of_a_package_is_found_without_importing_it(
+    fonts, monkeypatch, tmp_path
+):
+    add = pictures._add_fonts.__wrapped__
+    fonts(AAA="cmr10.ttf")
+    package = tmp_path / "site" / "zhplot"
+    (package / "fonts").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise AssertionError('imported')")
+    font = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
+    shutil.copy(font, package / "fonts" / "Package.ttf")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [])
+    monkeypatch.setattr(pictures, "_add_fonts", add)
+    found = pictures.font_with("ω")
+    assert found.get_file() == str(package / "fonts" / "Package.ttf")
 
 
 def test_fonts_that_are_gone_or_broken_are_passed_over(fonts):

@@ -16,7 +16,7 @@ def drawn(belongs):
     """The lines of one panel: label -> (xs, ys, dashed)."""
     axes = Figure().subplots()
     series = curves._series(LINES)
-    curves._draw(axes, {n: points for n, points in series.items() if belongs(n)})
+    curves._draw(axes, {n: p for n, p in series.items() if belongs(n)}, {})
     return {
         line.get_label(): (
             list(line.get_xdata()),
@@ -35,7 +35,7 @@ def test_png_of_a_legible_size():
 def test_the_legend_hides_no_line():
     figure = curves.blank(6, 4)
     axes = figure.subplots()
-    curves._draw(axes, {"train/loss": [(1, 2.0)], "train/mlm_loss": [(1, 1.0)]})
+    curves._draw(axes, {"train/loss": [(1, 2.0)], "train/mlm_loss": [(1, 1.0)]}, {})
     figure.draw_without_rendering()
     legend = axes.get_legend()
     assert legend.get_window_extent().y1 < axes.get_window_extent().y0
@@ -70,13 +70,36 @@ def test_every_series_has_its_panel():
 def test_training_and_evaluation_of_a_metric_share_a_color():
     axes = Figure().subplots()
     series = curves._series(LINES)
-    curves._draw(axes, {n: p for n, p in series.items() if "mlm_accuracy" in n})
+    curves._draw(axes, {n: p for n, p in series.items() if "mlm_accuracy" in n}, {})
     assert len({line.get_color() for line in axes.lines}) == 1
+
+
+def test_a_color_has_the_same_meaning_in_both_panels():
+    colors = curves._colors(
+        {
+            f"{split}/{name}": [(1, 0.5)]
+            for split in ("train", "eval")
+            for name in ("loss", "mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy")
+        }
+    )
+    assert sorted(colors) == ["", "mlm", "nsp"]
+    assert len(set(colors.values())) == 3
+    axes = Figure().subplots()
+    curves._draw(axes, {"train/nsp_accuracy": [(1, 0.5), (2, 0.6)]}, colors)
+    assert axes.lines[0].get_color() == colors["nsp"]
+
+
+def test_short_runs_are_points_joined_by_lines_and_long_ones_lines():
+    axes = Figure().subplots()
+    for count in (2, curves._FEW, curves._FEW + 1):
+        curves._draw(axes, {"train/loss": [(x, 1.0) for x in range(count)]}, {})
+    assert [line.get_marker() for line in axes.lines] == [".", ".", ""]
+    assert {line.get_linestyle() for line in axes.lines} == {"-"}
 
 
 def test_nothing_recorded_is_said():
     axes = Figure().subplots()
-    curves._draw(axes, {})
+    curves._draw(axes, {}, {})
     assert [text.get_text() for text in axes.texts] == ["not recorded"]
 
 
