@@ -190,7 +190,7 @@ def test_heavy_imports_are_lazy_and_flags_stop_at_the_door(path):
 
 def test_no_file_is_two_rooms_and_no_name_says_nothing():
     for path in _modules():
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 700, path
         assert path.stem not in {"utils", "helpers", "common", "misc"}, path
 
 
