@@ -38,6 +38,8 @@ class Options:
       tokenizer_class: as given.
       named: role ("cls", ...) -> spelling of the special piece; null names none.
       added: entries of `added_tokens` as tokenizer.json writes them, by id.
+      special: tokens that are named special without an id, with their flags; one that
+        the vocabulary has is an added token too, as in `transformers`.
     """
 
     path: Path
@@ -46,6 +48,25 @@ class Options:
     tokenizer_class: str
     named: dict[str, str]
     added: list[pipelines.Tree]
+    special: list[pipelines.Tree] = dataclasses.field(default_factory=list)
+
+    def added_to(
+        self, ids: dict[str, int], known: list[pipelines.Tree]
+    ) -> list[pipelines.Tree]:
+        """Returns all added tokens of a folder, by id.
+
+        Args:
+          ids: of the vocabulary's tokens.
+          known: those that its tokenizer.json names, which goes first.
+        """
+        made = {token["content"]: token for token in known}
+        for token in self.added:
+            made.setdefault(token["content"], token)
+        for token in self.special:
+            if token["content"] in ids:
+                entry = token | {"id": ids[token["content"]]}
+                made.setdefault(token["content"], entry)
+        return sorted(made.values(), key=lambda token: token["id"])
 
 
 def read(folder: Path) -> Options:
@@ -70,7 +91,8 @@ def read(folder: Path) -> Options:
         _rules(config, path),
         _class(config, folder),
         named,
-        _added(config, folder),
+        _added(config, special, folder),
+        [*_all_special(special | config).values()],
     )
 
 
@@ -132,19 +154,22 @@ def _content(value: Any, key: str, path: Path) -> str:
     return spelling
 
 
-def _added(config: dict[str, Any], folder: Path) -> list[pipelines.Tree]:
+def _added(
+    config: dict[str, Any], special_map: dict[str, Any], folder: Path
+) -> list[pipelines.Tree]:
     """Returns added tokens: those of the newer key, or else of the older file."""
     if "added_tokens_decoder" in config:
         return _decoder(config["added_tokens_decoder"], folder / CONFIG)
     path = folder / ADDED_TOKENS
-    special = _all_special(config) | _all_special(_object(folder / SPECIAL_TOKENS))
+    special = _all_special(special_map | config)
     made = []
     for content, index in _object(path).items():
         if not isinstance(index, int) or isinstance(index, bool) or index < 0:
             raise errors.InputError(
                 f"{path}: the id of {content!r} is {index!r}. Write a whole number."
             )
-        made.append(pipelines.added(content, index, special=content in special))
+        entry = special.get(content) or pipelines.added(content, index, special=False)
+        made.append(entry | {"id": index})
     return sorted(made, key=lambda token: token["id"])
 
 
@@ -158,18 +183,39 @@ def _decoder(tree: Any, path: Path) -> list[pipelines.Tree]:
                 ' {"id": {"content": a string}}.'
             )
         content = _content(token, f"added_tokens_decoder {key}", path)
-        entry = pipelines.added(content, int(key), special=token.get("special") is True)
-        flags = ("single_word", "lstrip", "rstrip", "normalized")
-        made.append(entry | {name: token[name] for name in flags if name in token})
+        made.append(
+            _entry(token, content, int(key), token.get("special") is True, path)
+        )
     return sorted(made, key=lambda token: token["id"])
 
 
-def _all_special(tree: dict[str, Any]) -> set[str]:
-    """Returns every spelling that a file calls special."""
+def _entry(
+    token: dict[str, Any], content: str, index: int, special: bool, path: Path
+) -> pipelines.Tree:
+    """Returns one added token with the flags that its object gives."""
+    entry = pipelines.added(content, index, special=special)
+    for name in ("single_word", "lstrip", "rstrip", "normalized"):
+        value = token.get(name, entry[name])
+        if not isinstance(value, bool):
+            raise errors.InputError(
+                f"{path}: {name} of the token {content!r} is {value!r}. Write true or"
+                " false."
+            )
+        entry[name] = value
+    return entry
+
+
+def _all_special(tree: dict[str, Any]) -> dict[str, pipelines.Tree]:
+    """Returns every spelling that a file calls special, as an entry with the id 0."""
     values = [value for key, value in tree.items() if key.endswith("_token")]
     for key in ("additional_special_tokens", "extra_special_tokens"):
-        values += tree[key] if isinstance(tree.get(key), list) else []
-    contents = [
-        v["content"] if isinstance(v, dict) and "content" in v else v for v in values
-    ]
-    return {content for content in contents if isinstance(content, str)}
+        listed = tree.get(key)
+        listed = [*listed.values()] if isinstance(listed, dict) else listed
+        values += listed if isinstance(listed, list) else []
+    made = {}
+    for value in values:
+        token = {"content": value} if isinstance(value, str) else value
+        content = token.get("content") if isinstance(token, dict) else None
+        if isinstance(content, str) and content:
+            made[content] = _entry(token, content, 0, True, Path(SPECIAL_TOKENS))
+    return made

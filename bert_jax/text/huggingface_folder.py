@@ -74,6 +74,11 @@ def pipeline(it: tokenizer.Tokenizer) -> dict[str, Any]:
             it.specials,
             lowercase=it.lowercase,
             strip_accents=it.strip_accents,
+            more=[
+                pipelines.added(token.content, it.id_of(token.content), special=True)
+                | vars(token)
+                for token in it.added
+            ],
         )
     return pipelines.sentencepiece(
         it.content,

@@ -108,8 +108,12 @@ def sentencepiece(
     lowercase: bool,
     strip_accents: bool,
     quotes: bool,
+    more: list[Tree] | None = None,
 ) -> Tree:
-    """Returns the pipeline of a SentencePiece model; `quotes` as ALBERT writes them."""
+    """Returns the pipeline of a SentencePiece model; `quotes` as ALBERT writes them.
+
+    `more` are further added tokens.
+    """
     proto = sentencepiece_messages.model(content)
     names = [piece.piece for piece in proto.pieces]
     ids = {name: index for index, name in reversed(list(enumerate(names)))}
@@ -128,7 +132,7 @@ def sentencepiece(
     steps = _normalizers(proto, lowercase, strip_accents, quotes)
     return _tree(
         model,
-        added=_added_specials(specials, ids, None),
+        added=_added_specials(specials, _with_added(ids, more), more),
         normalizer={"type": "Sequence", "normalizers": steps},
         pre_tokenizer=space,
         post_processor=_template(specials, ids),

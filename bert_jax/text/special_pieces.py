@@ -1,4 +1,4 @@
-"""The five special pieces, whatever a vocabulary calls them.
+"""The five special pieces, whatever a vocabulary calls them, and added tokens.
 
 BERT spells them [PAD] [UNK] [CLS] [SEP] [MASK], RoBERTa <pad> <unk> <s> </s> <mask>,
 ALBERT mixes both; Hugging Face's tokenizer_config.json may name any other.
@@ -34,8 +34,37 @@ class Specials:
         return {role: name for role, name in vars(self).items() if name is not None}
 
 
+@dataclasses.dataclass(frozen=True)
+class Added:
+    """A special token that text may spell, as `[E1]`, and how it is matched there.
+
+    Attributes:
+      content: its spelling, which is one of the vocabulary's.
+      single_word: whether it must not touch letters or digits.
+      lstrip, rstrip: whether it takes the blanks before and after it.
+      normalized: whether it is searched for in the normalized text.
+    """
+
+    content: str
+    single_word: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    normalized: bool = False
+
+
 BERT = Specials(*(spellings[0] for spellings in SPELLINGS.values()))
 ALBERT = dataclasses.replace(BERT, pad="<pad>", unk="<unk>")
+
+
+def spellings(specials: Specials) -> set[str]:
+    """Returns what no text is read as: the pieces, and usual names of an absent one.
+
+    >>> sorted(spellings(dataclasses.replace(BERT, mask=None)))
+    ['<mask>', '[CLS]', '[MASK]', '[PAD]', '[SEP]', '[UNK]']
+    """
+    present = specials.present()
+    absent = (names for role, names in SPELLINGS.items() if role not in present)
+    return set(present.values()).union(*absent)
 
 
 def find(

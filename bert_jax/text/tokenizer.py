@@ -1,7 +1,8 @@
 """One Tokenizer over WordPiece, SentencePiece and all others: characters in, ids out.
 
-Raw text never becomes a special piece: "[MASK]" in a corpus is three words, as in
-google-research/bert. Only `encode_text`, for a user's own text, reads it as the mask.
+Raw text never becomes one of the five special pieces: "[MASK]" in a corpus is three
+words, as in google-research/bert. Only `encode_text`, for a user's own text, reads it
+as the mask. Other special tokens of a folder, such as [E1], are found in all text.
 """
 
 import dataclasses
@@ -53,6 +54,8 @@ class Tokenizer:
       rules: whose rules hold where Google's code and Hugging Face's differ: for
         WordPiece see `wordpiece`; for SentencePiece, "huggingface" is ALBERT's.
       specials: how the special pieces are spelt.
+      added: of WordPiece, further special tokens that text may spell; other kinds have
+        them in `model`.
     """
 
     kind: Kind
@@ -62,6 +65,7 @@ class Tokenizer:
     model: bytes = dataclasses.field(default=b"", repr=False)
     rules: wordpiece.Rules = "google"
     specials: special_pieces.Specials = special_pieces.BERT
+    added: tuple[special_pieces.Added, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what is built from the fields."""
@@ -158,11 +162,17 @@ class Tokenizer:
         config: dict[str, Any] = {
             "do_lower_case": self.lowercase,
             "strip_accents": self.strip_accents,
-            "tokenize_chinese_chars": self.kind == "wordpiece",
             "rules": self.rules,
         }
+        if self.kind != "tokenizer_json":  # whose file says it
+            config["tokenize_chinese_chars"] = self.kind == "wordpiece"
         if self.kind == "wordpiece":
             config["tokenizer_class"] = "BertTokenizer"
+        if self.added:
+            config["added_tokens_decoder"] = {
+                str(self._ids[token.content]): vars(token) | {"special": True}
+                for token in self.added
+            }
         return config
 
     @property
@@ -233,6 +243,8 @@ class Tokenizer:
             options.append(self.rules)
         if self.specials not in (special_pieces.BERT, special_pieces.ALBERT):
             options.append(self.specials.present())
+        if self.added:
+            options.append([vars(token) for token in self.added])
         head = json.dumps(options).encode() + b"\n"
         return hashlib.sha256(head + self.content).hexdigest()
 
@@ -282,6 +294,7 @@ class Tokenizer:
             lowercase=self.lowercase,
             strip_accents=self.strip_accents,
             rules=self.rules,
+            added=self.added,
         )
 
     @functools.cached_property

@@ -1,9 +1,9 @@
 """Any other tokenizer that Hugging Face's tokenizer.json describes.
 
 RoBERTa's byte-level BPE, ALBERT's Unigram, WordPiece with other rules than BERT's: the
-Rust code of `tokenizers` does what the file says, but for one thing. The special
+Rust code of `tokenizers` does what the file says, but for one thing. The five special
 pieces get other names inside, which no text can spell, so that raw text that spells
-"<mask>" is never read as the mask.
+"<mask>" is never read as the mask. Other added tokens are found, special or not.
 """
 
 import json
@@ -33,7 +33,7 @@ class TokenizerJson:
     def __init__(self, content: bytes, specials: special_pieces.Specials) -> None:
         """Builds the Rust tokenizer from bytes that `canonical` has made."""
         tree = json.loads(content)
-        hidden = _special_names(tree) | set(specials.present().values())
+        hidden = special_pieces.spellings(specials)
         self._rust = _build(_hide(tree, hidden), "tokenizer.json")
         self._whole = _build(tree, "tokenizer.json")
         self._mask = specials.mask

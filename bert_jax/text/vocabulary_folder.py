@@ -48,6 +48,7 @@ class Found(NamedTuple):
     model: bytes
     rules: wordpiece.Rules
     specials: special_pieces.Specials
+    added: tuple[special_pieces.Added, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,19 +188,20 @@ def _wordpiece(
         normalizer.get("handle_chinese_chars"),
         True,
     )
-    added = options.added
-    if tree is not None:
-        added = tokenizer_json.added_tokens(tree, str(path))
     ids = {token: index for index, token in enumerate(tokens)}
+    known = [] if tree is None else tokenizer_json.added_tokens(tree, str(path))
+    added = options.added_to(ids, known)
     whole = tokenizer_json.with_added(ids, added, str(path))
     specials = _specials(whole, path, options, asked)
     made = None if tree is None else tokenizer_json.rows_of(tree, str(path), len(whole))
     if made not in (None, rows.bert(whole[specials.cls], whole[specials.sep])):
         return _described(tree or {}, path, options, asked)
+    further = _without_roles(added, specials)
     if chinese and all(token.get("special") is True for token in added):
         tokens = tokenizer_json.in_order(whole, str(path))
         whose = asked.rules or options.rules or "huggingface"
-        return Found("wordpiece", tokens, lowered, stripped, b"", whose, specials)
+        more = tuple(map(_matched, further))
+        return Found("wordpiece", tokens, lowered, stripped, b"", whose, specials, more)
     built = pipelines.wordpiece(
         tokens,
         specials,
@@ -232,15 +234,31 @@ def _sentencepiece(path: Path, options: folder_options.Options, asked: Asked) ->
             f"{path}: strip_accents is for WordPiece and ALBERT. Another SentencePiece"
             " model normalises by its own rule: leave it unset."
         )
-    specials = _specials(spiece.first_ids(tokens), path, options, asked)
+    ids = spiece.first_ids(tokens)
+    specials = _specials(ids, path, options, asked)
     spiece.check(content, specials, str(path))
+    added = _without_roles(options.added_to(ids, []), specials)
+    if added:  # which the library of SentencePiece does not know
+        built = pipelines.sentencepiece(
+            content,
+            specials,
+            lowercase=lowered,
+            strip_accents=stripped,
+            quotes=albert,
+            more=added,
+        )
+        kept = dataclasses.replace(
+            asked, lowercase=None, strip_accents=None, rules=None
+        )
+        return _described(built, path, options, kept)
     return Found("sentencepiece", tokens, lowered, stripped, content, rules, specials)
 
 
 def _described(
     tree: dict[str, Any], path: Path, options: folder_options.Options, asked: Asked
 ) -> Found:
-    """Returns the tokenizer that a tokenizer.json describes."""
+    """Returns the tokenizer that a tokenizer.json describes, and its options add to."""
+    tree = _with_options(tree, path, options, asked)
     tokens = tokenizer_json.pieces(tree, str(path))
     lowered, stripped = tokenizer_json.lowers(tree)
     for name, wanted, there in (
@@ -259,6 +277,38 @@ def _described(
     content = tokenizer_json.canonical(tree)
     rules: wordpiece.Rules = "huggingface"
     return Found("tokenizer_json", tokens, lowered, stripped, content, rules, specials)
+
+
+def _with_options(
+    tree: dict[str, Any], path: Path, options: folder_options.Options, asked: Asked
+) -> dict[str, Any]:
+    """Adds the tokens that only the options name to a tokenizer.json."""
+    known = tokenizer_json.added_tokens(tree, str(path))
+    ids = tokenizer_json.model_ids(tree, str(path))
+    ids = tokenizer_json.with_added(ids, known, str(path))
+    every = options.added_to(ids, known)
+    whole = tokenizer_json.with_added(ids, every, str(path))
+    specials = _specials(whole, path, options, asked)
+    there = {token["content"] for token in known}
+    lacking = [t for t in _without_roles(every, specials) if t["content"] not in there]
+    if not lacking:
+        return tree
+    made = sorted([*known, *lacking], key=lambda token: token["id"])
+    return {**tree, "added_tokens": made}
+
+
+def _without_roles(
+    added: list[pipelines.Tree], specials: special_pieces.Specials
+) -> list[pipelines.Tree]:
+    """Returns the added tokens that are not special pieces, which no text spells."""
+    roles = special_pieces.spellings(specials)
+    return [token for token in added if token["content"] not in roles]
+
+
+def _matched(token: pipelines.Tree) -> special_pieces.Added:
+    """Returns how a special token is found, by its entry of `added_tokens`."""
+    names = [field.name for field in dataclasses.fields(special_pieces.Added)]
+    return special_pieces.Added(**{x: token[x] for x in names if x in token})
 
 
 def _specials(

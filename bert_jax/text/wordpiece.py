@@ -56,8 +56,9 @@ class WordPiece:
         lowercase: bool,
         strip_accents: bool,
         rules: Rules = "google",
+        added: tuple[special_pieces.Added, ...] = (),
     ) -> None:
-        """Builds the Rust tokenizer; it knows no special piece in raw text."""
+        """Builds the Rust tokenizer; in raw text it finds `added`, no special piece."""
         published = rules == "google"
         longest = MAX_CHARACTERS_PER_WORD
         if not published:
@@ -78,6 +79,9 @@ class WordPiece:
         )
         self._rust.normalizer = normalizer(lowercase, strip_accents)
         self._rust.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        self._rust.add_special_tokens(
+            [tokenizers.AddedToken(**vars(token), special=True) for token in added]
+        )
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Returns the ids of each sentence."""
