@@ -1,6 +1,6 @@
 """Carries a model from any format to any other, and says what came from where.
 
-python -m bert_jax.convert --input=bert-base-chinese --output=mine --to=bert_jax --verify
+python -m bert_jax.convert --input=hf:google-bert/bert-base-chinese --output=mine --to=bert_jax --verify
 python -m bert_jax.convert --input=runs/demo --output=exported --to=huggingface --verify
 python -m bert_jax.convert --input=exported --output=google --to=tensorflow1
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from bert_jax import commands, errors
+from bert_jax import commands, errors, hub
 from bert_jax.data import finished_folder
 from bert_jax.exchange import model_card, model_folders, verification
 from bert_jax.formats import (
@@ -62,8 +62,10 @@ class Request:
             raise errors.InputError("--pooling is for --to=huggingface")
 
 
-def convert(source: Path, output: Path, request: Request) -> weights.Report:
+def convert(source: str | Path, output: Path, request: Request) -> weights.Report:
     """Converts a model folder, and returns the report of what was read.
+
+    A name of the hub is written down with its commit, wherever the source is named.
 
     The folder `output` must not exist; it has a README.md and conversion.json.
 
@@ -73,13 +75,22 @@ def convert(source: Path, output: Path, request: Request) -> weights.Report:
       StorageError: the disk refuses it.
     """
     finished_folder.check(output)
+    name = hub.pinned(str(source))
+    source = hub.folder(name, with_card=True)
     found = model_folders.read(source, request.choice)
+    if hub.is_name(name):
+        origin = f"{found.report.source}, {name}"
+        report = dataclasses.replace(found.report, source=origin)
+        found = dataclasses.replace(found, report=report)
     if request.to == "tensorflow1":
         tensorflow1.refuse_others(found.weights.config, found.weights.parts)
     with finished_folder.building(output) as folder:
         _write(folder, found, request)
         model_card.write(folder, found, source, request.to)
-        record = found.report.record() | {"input": source.name, "to": request.to}
+        record = found.report.record() | {
+            "input": name if hub.is_name(name) else source.name,
+            "to": request.to,
+        }
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         (folder / RECORD).write_text(text, encoding="utf-8")
         print(load_report(found))
@@ -180,7 +191,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 def main(argv: list[str]) -> None:
     """Runs the command."""
     commands.no_arguments(argv)
-    source = Path(commands.required("input", flags.FLAGS.input, _EXAMPLE))
+    source = commands.required("input", flags.FLAGS.input, _EXAMPLE)
     output = Path(commands.required("output", flags.FLAGS.output, _EXAMPLE))
     request = Request(
         commands.required("to", flags.FLAGS.to, _EXAMPLE),
@@ -198,7 +209,11 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("input", None, "Folder (or file of weights) to read.")
+    flags.DEFINE_string(
+        "input",
+        None,
+        "Folder (or file of weights) to read; or hf:owner/name.",
+    )
     flags.DEFINE_string("output", None, "Folder to write; must not exist.")
     flags.DEFINE_enum("to", None, FORMATS, "Format to write.")
     flags.DEFINE_enum("dtype", "float32", ("float32", "bfloat16"), "Of the file.")

@@ -24,7 +24,7 @@ from absl import flags
 
 from bert_jax import commands, errors, faults, workdirs
 from bert_jax.data import labelled_rows
-from bert_jax.exchange import task_folders
+from bert_jax.exchange import pinned_names, task_folders
 from bert_jax.finetuning import assembly, baselines, splits, sweeps, task_setup
 from bert_jax.formats import whole_file
 from bert_jax.model import attention_plan
@@ -116,6 +116,9 @@ def _run(
     processes.agree(json.dumps(tree), "the config")
     workdir = copy.folder
     with workdirs.held(copy), copy.fetched():
+        settings = pinned_names.pinned(settings, workdir)
+        tree = finetuning_configuration.to_dict(settings)
+        processes.agree(json.dumps(tree), "names of the hub")
         run = assembly.assemble(settings, workdir)
         _record(run, workdir, allow_changed_config)
         if not settings.sweep.is_on:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
-from bert_jax import errors
+from bert_jax import errors, hub
 from bert_jax.data import buckets
 from bert_jax.exchange import model_folders, task_folders
 from bert_jax.formats import sentence_encoder, weights
@@ -194,20 +194,26 @@ def load(
     """Loads a model folder of any kind: a run, an export, Hugging Face's or Google's.
 
     Args:
+      folder: its path, or the name of a model on the Hugging Face hub:
+        `hf:owner/name` or `hf:owner/name@revision`, which is fetched into the hub's
+        cache (extra `hub`).
       dtype: of activations and products: `float32` or `bfloat16`.
       allow_missing: parts or tensors that may be missing, by name or pattern.
       ignore: parts or tensors to leave out.
 
     Raises:
-      InputError: the folder holds no model, or one that is not whole.
+      InputError: the folder holds no model, or one that is not whole; the hub does not
+        have it, or refuses it.
       CheckpointError: a run has no usable checkpoint.
+      StorageError: the hub does not answer, or the disk failed.
     """
     tpus.leave_out()
     execution = encoder.Execution(dtype)
-    if task_folders.is_task(Path(folder)):
-        return _of_task(task_predictor.load(Path(folder), dtype), execution)
+    folder = hub.folder(folder)
+    if task_folders.is_task(folder):
+        return _of_task(task_predictor.load(folder, dtype), execution)
     choice = weights.Choice(tuple(allow_missing), tuple(ignore))
-    found = model_folders.read(Path(folder), choice)
+    found = model_folders.read(folder, choice)
     if found.tokenizer is None:
         raise errors.InputError(f"{folder} has no tokenizer: put its vocab.txt there")
     bert = found.weights.config

@@ -3,10 +3,11 @@
 python -m bert_jax.predict --model=runs/demo_finetune "这家酒店很好" "房间太小"
 python -m bert_jax.predict --model=runs/ner --input=test.conll --format=conll --output=tagged.conll
 python -m bert_jax.predict --model=runs/demo "今天天气很[MASK]。"
-python -m bert_jax.predict --model=bert-base --task=features --input=lines.txt --output=vectors.npy
+python -m bert_jax.predict --model=hf:google-bert/bert-base-uncased --task=features --input=lines.txt --output=vectors.npy
 
-`--model` is a run, an export, a folder of Hugging Face's or Google's checkpoint. Texts
-come from the arguments, or from --input, or else from standard input.
+`--model` is a run, an export, a folder of Hugging Face's or Google's checkpoint, or
+hf:owner/name of the Hugging Face hub. Texts come from the arguments, or from --input, or
+else from standard input.
 
 A fine-tuned model answers as its task does (--task=answer): a pair is written
 "text<TAB>text", a question "question<TAB>context". --input is a file of the task, labels
@@ -29,7 +30,7 @@ from pathlib import Path
 
 from absl import flags
 
-from bert_jax import commands, console, errors, loading
+from bert_jax import commands, console, errors, hub, loading
 from bert_jax.data import lines, sources
 from bert_jax.exchange import task_folders
 from bert_jax.prediction import answers, feature_files
@@ -146,9 +147,10 @@ def _count_lines(path: str | None) -> int | None:
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    folder = Path(commands.required("model", flags.FLAGS.model, _EXAMPLE))
+    name = commands.required("model", flags.FLAGS.model, _EXAMPLE)
     if flags.FLAGS.top < 1:
         raise errors.InputError(f"--top is {flags.FLAGS.top}: give at least 1")
+    folder = hub.folder(name)
     task = flags.FLAGS.task
     if task == "auto":
         task = "answer" if task_folders.is_task(folder) else "fill_mask"
@@ -187,7 +189,9 @@ def _refuse_flags_of_other_tasks(task: str) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model", None, "Folder of the model: a run, an export, ...")
+    flags.DEFINE_string(
+        "model", None, "Folder of the model: a run, an export; or hf:owner/name."
+    )
     flags.DEFINE_enum(
         "task", "auto", TASKS, "What the model says; auto: answer if it is fine-tuned."
     )

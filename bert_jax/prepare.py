@@ -36,7 +36,7 @@ from bert_jax.data import (
     sources,
     store_build,
 )
-from bert_jax.exchange import initial_weights
+from bert_jax.exchange import initial_weights, pinned_names
 from bert_jax.settings import configuration
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.text import vocabulary, words
@@ -193,7 +193,8 @@ def main(argv: list[str]) -> None:
     engine = _engine(argv)
     config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
     folder = Path(commands.required("store", flags.FLAGS.store, _EXAMPLE))
-    settings = initial_weights.resolve(configuration.parse(config), None, folder)
+    settings = pinned_names.pinned(configuration.parse(config))
+    settings = initial_weights.resolve(settings, None, folder)
     print(describe(ensure(settings.text, settings.data, folder, engine)))
     print(f"store: {folder}")
 

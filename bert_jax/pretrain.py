@@ -18,7 +18,7 @@ from absl import flags
 from bert_jax import commands, experiments, prepare, report, workdirs
 from bert_jax.data import manifest, stream
 from bert_jax.data import phases as phase_rows
-from bert_jax.exchange import initial_weights
+from bert_jax.exchange import initial_weights, pinned_names
 from bert_jax.settings import configuration
 from bert_jax.tasks import heldout
 from bert_jax.training import (
@@ -96,6 +96,8 @@ def _run(
     workdir = copy.folder
     store_folder = workdirs.store_of(settings, workdir)
     with workdirs.held(copy), copy.fetched():
+        settings = pinned_names.pinned(settings, workdir)
+        processes.agree(json.dumps(configuration.to_dict(settings)), "names of the hub")
         resolved = initial_weights.resolve(settings, workdir, store_folder)
         experiments.check(resolved)
         commands.say(f"store: {store_folder}")

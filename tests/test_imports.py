@@ -20,6 +20,9 @@ ALLOWED = {
     "disk": set(),
     "durable": set(),
     "errors": set(),
+    "hub": set(),
+    "hub_failures": set(),
+    "hub_files": set(),
     "faults": set(),
     "json_file": set(),
     "quiet_tensorflow": set(),
@@ -99,6 +102,9 @@ LEAVES = {
     "durable",
     "errors",
     "faults",
+    "hub",
+    "hub_failures",
+    "hub_files",
     "json_file",
     "quiet_tensorflow",
 }
@@ -120,6 +126,7 @@ COMMANDS = {
 # Heavy or optional: imported inside the function that needs them, if at all.
 LAZY = {
     "apache_beam",
+    "huggingface_hub",
     "jieba",
     "sentencepiece",
     "sklearn",
@@ -127,6 +134,7 @@ LAZY = {
     "tensorflow_datasets",
     "torch",
     "transformers",
+    "yaml",
 }
 # Flags and ConfigDicts stop here; `predict` shares its flags with `prediction`.
 NOT_IN_LIBRARY = {"absl", "ml_collections"}

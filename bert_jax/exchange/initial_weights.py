@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, PyTree
 
-from bert_jax import errors, workdirs
+from bert_jax import errors, hub, workdirs
 from bert_jax.data import manifest
 from bert_jax.exchange import model_folders
 from bert_jax.formats import places, weights
@@ -49,9 +49,9 @@ def resolve(
       InputError: the folder holds no model, or it is another than the config says.
     """
     resuming = workdir is not None and saved_steps.steps(workdir / workdirs.CHECKPOINTS)
-    folder = workdir if resuming else Path(settings.init_from)
+    folder = workdir if resuming else hub.folder(settings.init_from)
     if settings.init_from != "none" and not resuming:
-        _check(settings, Path(settings.init_from), store)
+        _check(settings, hub.folder(settings.init_from), store)
     assert folder is not None
     if settings.size == GIVEN:
         given = dataclasses.asdict(model_folders.architecture(folder))
@@ -141,7 +141,7 @@ def read(
     Raises:
       InputError: the folder lacks what the run needs, or brings what it does not.
     """
-    init, folder = settings.init, Path(settings.init_from)
+    init, folder = settings.init, hub.folder(settings.init_from)
     choice = weights.Choice(ignore=init.ignored)
     found = model_folders.read(folder, choice)
     theirs = found.weights

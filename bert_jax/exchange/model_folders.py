@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from bert_jax import errors, workdirs
+from bert_jax import errors, hub, workdirs
 from bert_jax.exchange import task_folders
 from bert_jax.formats import (
     huggingface,
@@ -61,9 +61,9 @@ def kind_of(path: Path) -> str:
     Raises:
       InputError: it is missing, or of no known kind.
     """
+    path = _of_run(path)
     if not path.is_dir():
         return _kind_of_file(path)
-    path = _of_run(path)
     if (path / native.CONFIG).is_file():
         return "bert_jax"
     if tensors.has_weights(path):
@@ -81,7 +81,8 @@ def kind_of(path: Path) -> str:
 
 
 def _of_run(path: Path) -> Path:
-    """Returns the best model of a fine-tuning run, or the path as it is."""
+    """Returns the folder of a name of the hub, the best model of a run, or the path."""
+    path = hub.folder(path)
     return task_folders.best(path) or path
 
 
@@ -95,9 +96,11 @@ def _kind_of_file(path: Path) -> str:
         return "bert_jax"
     if path.is_file() and path.suffix in (".safetensors", ".bin", ".json"):
         return "huggingface"
-    what = "is no file of weights" if path.exists() else "does not exist"
+    if not path.exists():
+        raise errors.InputError(f"{path} does not exist: {hub.missing(path)}")
     raise errors.InputError(
-        f"{path} {what}: give the folder of a model, or a file of weights"
+        f"{path} is no file of weights: give the folder of a model, or a file of "
+        "weights"
     )
 
 

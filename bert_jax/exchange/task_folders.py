@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import PyTree
 
-from bert_jax import errors, json_file
+from bert_jax import errors, hub, json_file
 from bert_jax.data import finished_folder
 from bert_jax.formats import native, places, tensors, weights
 from bert_jax.model import config as model_config
@@ -149,10 +149,12 @@ def read(folder: Path) -> TaskFolder:
     Raises:
       InputError: it is none, or it is damaged.
     """
+    if not folder.exists():
+        raise errors.InputError(f"{folder} does not exist: {hub.missing(folder)}")
     if not is_task(folder):
-        what = "is no fine-tuned model" if folder.exists() else "does not exist"
         raise errors.InputError(
-            f"{folder} {what}: name the folder of a run of python -m bert_jax.finetune"
+            f"{folder} is no fine-tuned model: name the folder of a run of python -m "
+            "bert_jax.finetune"
         )
     folder = best(folder) or folder
     tree = json_file.read_object(folder / TASK)

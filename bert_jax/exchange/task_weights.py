@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 from jaxtyping import PyTree
 
-from bert_jax import errors
+from bert_jax import errors, hub
 from bert_jax.exchange import initial_weights, model_folders, task_folders
 from bert_jax.formats import places, weights
 from bert_jax.model import config as model_config
@@ -51,7 +51,7 @@ def read(
     """
     if settings.init_from == "none":
         return _fresh(settings)
-    folder = Path(settings.init_from)
+    folder = hub.folder(settings.init_from)
     ignore = [x.strip() for x in settings.init.ignore.split(",") if x.strip()]
     params, found, tokenizer, sums = _read(folder, tuple(ignore))
     bert = _with_keys(found, settings)
@@ -82,7 +82,7 @@ def given_head(
     """
     if settings.init.head != "given":
         return None
-    folder = task_folders.best(workdir) or Path(settings.init_from)
+    folder = task_folders.best(workdir) or hub.folder(settings.init_from)
     if task_folders.is_task(folder):
         return dataclasses.replace(task_folders.read(folder).learned, threshold=None)
     return task_folders.Learned(labels=model_folders.labels(folder))
@@ -124,13 +124,13 @@ def _with_keys(
 
 def _fresh(settings: finetuning_configuration.FinetuningConfig) -> Start:
     """Returns architecture and tokenizer alone."""
-    vocab = Path(settings.text.vocab)
+    vocab = hub.folder(settings.text.vocab, vocabulary_only=True)
     if vocab.is_dir():
         vocab = _tokenizer_folder(vocab)
     tokenizer = tokenizers.load(vocab, require_mask=False)
     given = dict(settings.model)
-    if Path(settings.size).is_dir():
-        size = dataclasses.asdict(_architecture(Path(settings.size)))
+    if hub.is_name(settings.size) or Path(settings.size).is_dir():
+        size = dataclasses.asdict(_architecture(hub.folder(settings.size)))
     else:
         size = dataclasses.asdict(model_config.published(settings.size))
     if given.get("vocab_size") not in (None, tokenizer.vocab_size):

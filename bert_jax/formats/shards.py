@@ -66,15 +66,20 @@ def _inside(index: Path, name: str, shard: object) -> Path:
 def _is_own(file: Path) -> bool:
     """Says whether a file is where its name is, links followed.
 
-    The cache of the Hugging Face hub keeps `snapshots/<revision>/<name>` as links to
-    `blobs/<digest>` beside `snapshots`: those, and no others, may leave the folder.
+    The cache of the Hugging Face hub keeps `snapshots/<revision>/<path>` as links to
+    `blobs/<digest>` beside `snapshots`, which may be links to `blobs/<xx>/<digest>`
+    that all repositories of the cache share: no other links may leave the folder.
     """
     folder, target = file.parent.resolve(), file.resolve()
     if target.parent == folder:
         return True
-    if folder.parent.name != "snapshots":
+    above = [x for x in folder.parents if x.name == "snapshots"]
+    if not above:
         return False
-    return target.parent == folder.parent.parent / "blobs"
+    repo = above[0].parent
+    return repo / "blobs" == target.parent or repo.parent / "blobs" == (
+        target.parent.parent
+    )
 
 
 def check_names(shard: Path, found: Collection[str], expected: set[str]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64, UInt32
 
-from bert_jax import errors
+from bert_jax import errors, hub
 from bert_jax.text import (
     characters,
     folder_options,
@@ -320,7 +320,7 @@ def load(
 
     Args:
       path: vocab.txt, *.model, tokenizer.json, vocab.json (with merges.txt beside
-        it), or a folder with one.
+        it), a folder with one, or a name of the hub, as hf:owner/name.
       lowercase: whether to lower text.
       strip_accents: whether to remove accents.
       rules: whose rules hold where they differ; "huggingface" by default, so that a
@@ -332,6 +332,7 @@ def load(
       InputError: there is no vocabulary, it cannot be used, or files beside each
         other contradict each other.
     """
+    path = hub.folder(path, vocabulary_only=True)
     asked = vocabulary_folder.Asked(lowercase, strip_accents, rules, require_mask)
     return Tokenizer(*vocabulary_folder.read(path, asked))
 

@@ -5,7 +5,7 @@ Whatever is wrong with such a file is said with its line, before a model sees an
 
 from pathlib import Path
 
-from bert_jax import bounded_file, errors, json_file
+from bert_jax import bounded_file, errors, hub, json_file
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIALS = (PAD, UNK, CLS, SEP, MASK)
@@ -20,9 +20,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         content = bounded_file.read(path, json_file.MAX_BYTES)
     except FileNotFoundError:
-        raise errors.InputError(
-            f"{path} does not exist. Give the path of a vocabulary."
-        ) from None
+        raise errors.InputError(f"{path} does not exist: {hub.missing(path)}") from None
     if not content.removeprefix(b"\xef\xbb\xbf").strip():
         raise errors.InputError(f"{path} is empty. Give a vocabulary with pieces.")
     return content
