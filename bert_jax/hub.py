@@ -101,21 +101,18 @@ def not_a_name(text: str, kind: Kind) -> errors.InputError:
     )
 
 
-def missing(path: str | Path) -> str:
-    """Returns how to name a model that is not at a path: as a path, or on the hub.
+def suggestion(path: str | Path) -> str:
+    """Returns how a model that is not at a path is named on the hub, for a message.
 
-    >>> print(missing("bert-base-chinese"))
-    give a path that is there, or hf:bert-base-chinese to fetch it from the Hugging Face hub
-    """  # noqa: E501
+    >>> suggestion("bert-base-chinese")
+    'hf:bert-base-chinese to fetch it from the Hugging Face hub'
+    """
     text = str(path)
     found = _URL.search(text)
     if found is None and Path(text).suffix not in _FILES:
         found = _MODEL.fullmatch(f"{PREFIX}{text}")
     name = found["name"] if found is not None else "owner/name"
-    return (
-        f"give a path that is there, or {PREFIX}{name} to fetch it from the Hugging "
-        "Face hub"
-    )
+    return f"{PREFIX}{name} to fetch it from the Hugging Face hub"
 
 
 def pinned(text: str, recorded: object = None) -> str:

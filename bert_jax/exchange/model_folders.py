@@ -96,12 +96,12 @@ def _kind_of_file(path: Path) -> str:
         return "bert_jax"
     if path.is_file() and path.suffix in (".safetensors", ".bin", ".json"):
         return "huggingface"
+    wanted = "give the folder of a model, or a file of weights"
     if not path.exists():
-        raise errors.InputError(f"{path} does not exist: {hub.missing(path)}")
-    raise errors.InputError(
-        f"{path} is no file of weights: give the folder of a model, or a file of "
-        "weights"
-    )
+        raise errors.InputError(
+            f"{path} does not exist: {wanted}, or {hub.suggestion(path)}"
+        )
+    raise errors.InputError(f"{path} is no file of weights: {wanted}")
 
 
 def read(

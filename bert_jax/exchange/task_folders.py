@@ -149,13 +149,13 @@ def read(folder: Path) -> TaskFolder:
     Raises:
       InputError: it is none, or it is damaged.
     """
+    wanted = "name the folder of a run of python -m bert_jax.finetune"
     if not folder.exists():
-        raise errors.InputError(f"{folder} does not exist: {hub.missing(folder)}")
-    if not is_task(folder):
         raise errors.InputError(
-            f"{folder} is no fine-tuned model: name the folder of a run of python -m "
-            "bert_jax.finetune"
+            f"{folder} does not exist: {wanted}, or {hub.suggestion(folder)}"
         )
+    if not is_task(folder):
+        raise errors.InputError(f"{folder} is no fine-tuned model: {wanted}")
     folder = best(folder) or folder
     tree = json_file.read_object(folder / TASK)
     if "format" not in tree or tree["format"] != FORMAT:

@@ -20,7 +20,10 @@ def read_bytes(path: Path) -> bytes:
     try:
         content = bounded_file.read(path, json_file.MAX_BYTES)
     except FileNotFoundError:
-        raise errors.InputError(f"{path} does not exist: {hub.missing(path)}") from None
+        raise errors.InputError(
+            f"{path} does not exist. Give the path of a vocabulary, or "
+            f"{hub.suggestion(path)}"
+        ) from None
     if not content.removeprefix(b"\xef\xbb\xbf").strip():
         raise errors.InputError(f"{path} is empty. Give a vocabulary with pieces.")
     return content
