@@ -22,7 +22,7 @@ def read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise errors.InputError(
             f"{path} does not exist. Give the path of a vocabulary, or "
-            f"{hub.suggestion(path)}"
+            f"{hub.suggestion(path)}."
         ) from None
     if not content.removeprefix(b"\xef\xbb\xbf").strip():
         raise errors.InputError(f"{path} is empty. Give a vocabulary with pieces.")
