@@ -10,7 +10,9 @@ A fine-tuned model, a run or the folder of one, is scored on --data, a file that
 --input_format and --columns describe where it is not as in training; without it, on the
 dev file of its run. Writes eval/NAME.json with every number, NAME_confusion.png,
 NAME_reliability.png and NAME_errors.tsv, a hundred errors, the worst first; NAME is
-that of the file, or --name.
+that of the file, or --name. Labels that the model has not seen count as errors and are
+listed; --label_map=FILE gives them the names that the model has, one pair a line
+(`person<TAB>PER`) or as a JSON object.
 """
 
 import dataclasses
@@ -18,13 +20,14 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from bert_jax import commands, errors, experiments, workdirs
 from bert_jax.data import manifest, read_examples
 from bert_jax.exchange import task_folders
-from bert_jax.finetuning import splits, task_setup
+from bert_jax.finetuning import splits, task_setup, unseen_labels
 from bert_jax.formats import whole_file
 from bert_jax.prediction import answers, task_predictor
 from bert_jax.reporting import score_report
@@ -59,7 +62,10 @@ def evaluate(workdir: str | Path) -> dict[str, float]:
 
 
 def evaluate_task(
-    folder: Path, request: answers.Request, name: str = ""
+    folder: Path,
+    request: answers.Request,
+    name: str = "",
+    label_map: Path | None = None,
 ) -> tuple[scores.Scores, Path]:
     """Scores a fine-tuned model on a file, and writes what was found into eval/.
 
@@ -67,12 +73,13 @@ def evaluate_task(
       folder: a run, or a folder of a fine-tuned model.
       request: its `input` is the file; None takes the dev file of the run.
       name: of the written files; empty takes that of the file.
+      label_map: file of other names for the labels; see `unseen_labels.read_map`.
 
     Returns:
       The scores, and the JSON file that has them.
 
     Raises:
-      InputError: the file is not as it should be, or has labels the model lacks.
+      InputError: the file is not as it should be, or has no label of the model.
     """
     if name and not re.fullmatch(r"\w[\w.-]*", name):
         raise errors.InputError(
@@ -91,17 +98,36 @@ def evaluate_task(
     with answers.naming_flags():
         asked = answers.reading(model, request, needs_labels=True)
         found = read_examples.read(asked)
-    examples = found.examples
+    examples = _renamed(model, found.examples, label_map)
     if model.kind == "classification":
         examples = task_setup.named(examples, model.made.learned.labels)
     notes = Counter(found.notes)
     scored, _ = model.scores(examples, notes)
+    if scored.unseen:
+        commands.say(
+            f"{unseen_labels.describe(scored.unseen)}. --label_map=FILE renames labels"
+        )
     told = splits.counts(notes)
     commands.say(f"{len(examples):,} examples of {path}{told}")
     name = name or re.sub(r"\W+", "_", Path(path).stem).strip("_") or "data"
     about = {"model": str(folder), "data": path, "examples": len(examples)}
+    if label_map is not None:
+        about["label_map"] = str(label_map)
     score_report.write(scored, folder / "eval", name, about)
     return scored, folder / "eval" / f"{name}.json"
+
+
+def _renamed(
+    model: task_predictor.TaskPredictor, examples: list[Any], label_map: Path | None
+) -> list[Any]:
+    """Returns examples with the names of a label map, and says which it lacks."""
+    if label_map is None:
+        return examples
+    names = unseen_labels.read_map(label_map)
+    made, unused = unseen_labels.renamed(model.predictor.task, examples, names)
+    if unused:
+        commands.say(f"{label_map}: no example has {', '.join(unused)}")
+    return made
 
 
 def main(argv: list[str]) -> None:
@@ -113,11 +139,12 @@ def main(argv: list[str]) -> None:
         request = answers.Request(
             given.data, given.input_format, tuple(given.columns), given.repair
         )
-        scored, path = evaluate_task(workdir, request, given.name)
+        label_map = Path(given.label_map) if given.label_map else None
+        scored, path = evaluate_task(workdir, request, given.name, label_map)
         print(score_report.text(scored))
         print(f"\nall digits, pictures, errors: {path.with_suffix('')}*")
         return
-    for name in ("data", "name", "input_format", "columns", "repair"):
+    for name in ("data", "name", "label_map", "input_format", "columns", "repair"):
         if flags.FLAGS[name].present and workdir.is_dir():
             raise errors.InputError(
                 f"--{name} is for fine-tuned models, and {workdir} is none"
@@ -135,5 +162,11 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of the run or model to evaluate.")
     flags.DEFINE_string("data", None, "File of labelled examples of the model's task.")
     flags.DEFINE_string("name", "", "Of the files in eval/; that of the data if empty.")
+    flags.DEFINE_string(
+        "label_map",
+        "",
+        "File that renames labels of the data: a label, a tab and the model's name a "
+        "line, or a JSON object.",
+    )
     answers.define_input_flags()
     commands.run(main)

@@ -140,6 +140,22 @@ def test_python_and_evaluate_say_what_training_said(trained, place):
     assert model.encode(["the cat"]).shape == (1, 32)
 
 
+def test_dev_and_test_may_have_labels_that_training_has_not(place, tmp_path, capsys):
+    head = (place / "dev.tsv").read_text()
+    (tmp_path / "dev.tsv").write_text(f"{head}the cat\tbird\n")
+    (tmp_path / "test.tsv").write_text(f"{head}a dog\tfish\na dog\tfish\n")
+    paths = {f"data__{name}": str(tmp_path / f"{name}.tsv") for name in ("dev", "test")}
+    config = tiny_tasks.config(place, run__num_train_steps=10, **paths)
+    made = finetune.train(config, tmp_path / "run")
+    err = capsys.readouterr().err
+    assert "dev: labels that the model has not seen count as errors: bird (1)" in err
+    assert "test: labels that the model has not seen count as errors: fish (2)" in err
+    scores = json.loads((tmp_path / "run" / "eval" / "test.json").read_text())
+    assert scores["unseen_labels"] == {"fish": 2}
+    assert scores["confusion"]["counts"][2][2] == 0
+    assert made.metrics["dev/accuracy"] <= 30 / 31
+
+
 def test_training_goes_on_from_a_fine_tuned_model(trained, place, capsys):
     config = tiny_tasks.config(
         place, run__num_train_steps=1, optimizer__learning_rate=1e-9

@@ -329,7 +329,7 @@ def assemble(settings: Settings, workdir: Path) -> FinetuningRun:
     is_resumed = bool(saved_steps.steps(workdir / workdirs.CHECKPOINTS))
     _say_start(settings, start, task_model.parts(head), is_resumed)
     if isinstance(made, matching.Matching):
-        _check_matching(made, settings, files)
+        made.check(files["train"], files["dev"])
     test = read["test"] if "test" in read else None
     assembled = FinetuningRun(
         settings, start, learned, made, mesh, read["train"], read["dev"], test
@@ -337,20 +337,6 @@ def assemble(settings: Settings, workdir: Path) -> FinetuningRun:
     assembled.check_recipe()
     assembled.check_head()
     return assembled
-
-
-def _check_matching(
-    made: matching.Matching, settings: Settings, files: dict[str, list[Any]]
-) -> None:
-    """Raises InputError for data or batches that the objective cannot learn from."""
-    made.check(files["train"], files["dev"])
-    steps = settings.run.accumulation_steps
-    if made.needs_whole_batch and steps > 1:
-        raise errors.InputError(
-            f"run.accumulation_steps is {steps}: with head.objective "
-            f"{made.objective} the other pairs of the batch are the wrong answers, so "
-            "it cannot be computed in parts"
-        )
 
 
 def _start(

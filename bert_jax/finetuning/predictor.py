@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 
 from bert_jax import console
 from bert_jax.data import labelled_rows
+from bert_jax.finetuning import unseen_labels
 from bert_jax.scoring import scores
 from bert_jax.tasks import task as tasks
 from bert_jax.training import sharding, signals
@@ -97,7 +98,9 @@ class Predictor:
     ) -> tuple[scores.Scores, list[tasks.Prediction]]:
         """Returns the scores of labelled examples, and what was predicted."""
         made = self.predictions(params, examples, table, "evaluating")
-        return self.task.score(examples, made), made
+        scored = self.task.score(examples, made)
+        unseen = unseen_labels.count(self.task, examples)
+        return dataclasses.replace(scored, unseen=unseen), made
 
 
 def make(

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 
 from bert_jax import commands, errors
 from bert_jax.data import labelled_rows, read_examples
-from bert_jax.finetuning import task_setup
+from bert_jax.finetuning import task_setup, unseen_labels
 from bert_jax.settings import finetuning_configuration
 from bert_jax.tasks import id_ranges, task
 
@@ -136,7 +136,16 @@ def groups_of(examples: Sequence[Any]) -> np.ndarray:
 def table(
     name: str, of_task: task.FineTuned, examples: Sequence[Any]
 ) -> labelled_rows.Table:
-    """Returns the rows of examples, and says how many there are and what was cut."""
+    """Returns the rows of examples, and says how many there are and what was cut.
+
+    Only training needs to know all labels: where examples are scored, those that the
+    model has not seen count as errors.
+    """
+    if name != "train":
+        unseen = unseen_labels.count(of_task, examples)
+        if unseen:
+            commands.say(f"{name}: {unseen_labels.describe(unseen)}")
+        examples = unseen_labels.known_part(of_task, examples)
     made = id_ranges.checked(of_task, examples, of_task.table(examples))
     made = dataclasses.replace(made, groups=groups_of(examples))
     commands.say(

@@ -12,7 +12,7 @@ from bert_jax.data import examples as data_examples
 from bert_jax.data import raw_examples
 from bert_jax.exchange import initial_weights, task_folders
 from bert_jax.finetuning import predictor as predictors
-from bert_jax.finetuning import task_setup
+from bert_jax.finetuning import task_setup, unseen_labels
 from bert_jax.model import parts
 from bert_jax.scoring import scores
 from bert_jax.tasks import id_ranges, matching, task
@@ -95,9 +95,16 @@ class TaskPredictor:
     def scores(
         self, examples: Sequence[Any], notes: Counter[str] | None = None
     ) -> tuple[scores.Scores, list[task.Prediction]]:
-        """Scores labelled examples; `notes` as in `of_examples`."""
+        """Scores labelled examples; `notes` as in `of_examples`.
+
+        Labels that the model has not seen count as errors.
+
+        Raises:
+          InputError: the model has seen none of the labels.
+        """
         of_task = self.predictor.task
-        table = id_ranges.checked(of_task, examples, of_task.table(examples))
+        known = unseen_labels.known_part(of_task, examples)
+        table = id_ranges.checked(of_task, known, of_task.table(known))
         if notes is not None:
             notes.update(table.notes)
         return self.predictor.scores(self.params, examples, table)

@@ -25,6 +25,8 @@ _ERROR_COLUMNS = ("badness", "where", "expected", "found", "text")
 def text(scored: scores.Scores, most_errors: int = 10) -> str:
     """Returns the metrics, the classes, the confusion and the worst errors."""
     blocks = [_metrics(scored)]
+    if scored.unseen:
+        blocks.append(_unseen(scored.unseen))
     if scored.classes:
         blocks.append(_classes(scored))
     if scored.confusion and len(scored.confusion.labels) <= _MOST_CONFUSED:
@@ -45,6 +47,13 @@ def _metrics(scored: scores.Scores) -> str:
         shown = {n: x for n, x in shown.items() if not n.startswith("micro_")}
     rows = [[text_table.visible(n), _number(x)] for n, x in shown.items()]
     return text_table.table([["metric", "value"], *rows])
+
+
+def _unseen(counts: Mapping[str, int]) -> str:
+    """Returns the labels that the model has not seen, a line each."""
+    rows = [[_cell(label), f"{count:,}"] for label, count in counts.items()]
+    head = ["labels that the model has not seen (errors)", "times"]
+    return text_table.table([head, *rows])
 
 
 def _classes(scored: scores.Scores) -> str:
@@ -105,8 +114,9 @@ def write(
     """Writes the files of an evaluation, and returns those that it has.
 
     `NAME.json` is an object with `about`, `metrics`, `classes`, `confusion` (labels and
-    counts[true][predicted]), `calibration` (the bins, or null), and `errors`. A metric
-    that is not finite is null.
+    counts[true][predicted]), `calibration` (the bins, or null), `unseen_labels` (label
+    that the model has not seen -> how often it is true), and `errors`. A metric that is
+    not finite is null.
 
     Args:
       folder: made where it is not there.
@@ -151,6 +161,7 @@ def _json(scored: scores.Scores, about: Mapping[str, Any]) -> bytes:
             "counts": scored.confusion.counts.tolist(),
         },
         "calibration": scored.certainty and _calibration(scored.certainty),
+        "unseen_labels": dict(scored.unseen),
         "errors": [vars(error) for error in scored.errors],
     }
     content = json.dumps(_finite(tree), indent=2, ensure_ascii=False, allow_nan=False)

@@ -24,10 +24,12 @@ def single_label(
     *,
     where: Sequence[str],
     texts: Sequence[str],
+    unseen: int = 0,
 ) -> scores.Scores:
     """Returns the scores where every example has one class: the likeliest is taken.
 
-    The metrics are `accuracy`; `precision`, `recall`, `f1` as `macro_...` and
+    The last `unseen` of the labels are unknown to the model, their probabilities 0. The
+    metrics are `accuracy`; `precision`, `recall`, `f1` as `macro_...` and
     `micro_...`; `matthews`; `ece` and `brier`. Of two classes also `precision`,
     `recall` and `f1` of the second, and `auc` where both occur. The badness of an
     error is the probability of the wrong class less that of the right one.
@@ -46,10 +48,10 @@ def single_label(
     metrics = {"accuracy": float(hits.mean())} | _means(is_true, is_found)
     metrics["matthews"] = _matthews(truths, found)
     classes = _classes(labels, is_true, is_found)
-    if len(labels) == 2:
+    if len(labels) - unseen == 2:
         metrics |= {name: classes[1][name] for name in ("precision", "recall", "f1")}
-        if 0 < truths.sum() < len(truths):
-            auc = sklearn.roc_auc_score(truths, probabilities[:, 1])
+        if 0 < is_true[:, 1].sum() < len(truths):
+            auc = sklearn.roc_auc_score(is_true[:, 1], probabilities[:, 1])
             metrics["auc"] = float(auc)
     metrics["ece"] = calibration.bins(sure).expected_error
     metrics["brier"] = calibration.brier(probabilities, is_true)
@@ -82,11 +84,12 @@ def multi_label(
     where: Sequence[str],
     texts: Sequence[str],
     threshold: float = 0.5,
+    unseen: int = 0,
 ) -> scores.Scores:
     """Returns the scores where an example has any number of classes (multi-label).
 
-    `truths` are 0 and 1. Classes whose probability is above `threshold` are taken. The
-    metrics are
+    `truths` are 0 and 1. Classes whose probability is above `threshold` are taken; the
+    last `unseen` are unknown to the model, and never are. The metrics are
     `subset_accuracy` (all classes of an example right), `precision`, `recall` and `f1`
     as `macro_...` and `micro_...`, and `ece` and the certainty over all decisions,
     each sure of itself by the probability of what was decided. The badness of an error
@@ -99,6 +102,7 @@ def multi_label(
     """
     items.check(where, probabilities)
     is_true, found = truths > 0, probabilities > threshold
+    found[:, len(labels) - unseen :] = False
     hits = found == is_true
     sure = np.where(found, probabilities, 1 - probabilities)
     certainty = scores.Certainty(sure.ravel(), hits.ravel())

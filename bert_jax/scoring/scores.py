@@ -1,6 +1,7 @@
 """What scoring returns, whatever the task: numbers, tables and what pictures need."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class Scores:
       classes: one row a class for people and JSON, as {"class": ..., "f1": ...}.
       confusion, certainty: None where the task has none.
       errors: wrong predictions, the worst first; all or a hundred at most.
+      unseen: label that the model has not seen -> how often it is true.
     """
 
     metrics: dict[str, float]
@@ -49,3 +51,4 @@ class Scores:
     confusion: Confusion | None = None
     certainty: Certainty | None = None
     errors: tuple[Error, ...] = ()
+    unseen: Mapping[str, int] = dataclasses.field(default_factory=dict)

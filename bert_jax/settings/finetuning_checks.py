@@ -156,6 +156,13 @@ def _check_weights(settings: Any) -> None:
             f"head.temperature is {head.temperature:g}, which is for head.objective "
             "in_batch and simcse, and it is cosine: leave it out"
         )
+    steps = settings.run.accumulation_steps
+    if settings.data.task == "matching" and head.objective != "cosine" and steps > 1:
+        raise errors.InputError(
+            f"run.accumulation_steps is {steps}: with head.objective {head.objective} "
+            "the other pairs of the batch are the wrong answers, so it cannot be "
+            "computed in parts"
+        )
     if not recipe.lora_rank and recipe.lora_alpha != _Defaults.recipe.lora_alpha:
         raise errors.InputError(
             f"recipe.lora_alpha is {recipe.lora_alpha:g}, and recipe.lora_rank is 0: "

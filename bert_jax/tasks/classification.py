@@ -60,9 +60,30 @@ class Classification(model_task.ModelTask):
             encoded.notes,
         )
 
-    def _targets(self, examples: Sequence[data_examples.TextExample]) -> np.ndarray:
-        index = {label: at for at, label in enumerate(self.labels)}
-        hot = np.zeros((len(examples), len(self.labels)), np.float32)
+    def unseen(self, example: data_examples.TextExample) -> Sequence[str]:
+        """Returns the labels of an example that the model cannot predict."""
+        return [x for x in example.labels or () if x not in self.labels]
+
+    def without_unseen(
+        self, example: data_examples.TextExample
+    ) -> data_examples.TextExample:
+        """Returns an example with the labels alone that the model has."""
+        known = [x for x in example.labels or () if x in self.labels]
+        return dataclasses.replace(example, labels=tuple(known) or None)
+
+    def is_beyond(self, example: data_examples.TextExample) -> bool:
+        """Returns whether an example has labels, and the model knows none of them."""
+        return bool(example.labels) and not set(example.labels) & set(self.labels)
+
+    def _targets(
+        self,
+        examples: Sequence[data_examples.TextExample],
+        labels: tuple[str, ...] | None = None,
+    ) -> np.ndarray:
+        """Returns the classes among `labels`, those of the model by default."""
+        labels = self.labels if labels is None else labels
+        index = {label: at for at, label in enumerate(labels)}
+        hot = np.zeros((len(examples), len(labels)), np.float32)
         for row, example in enumerate(examples):
             for label in example.labels or ():
                 if label not in index:
@@ -168,13 +189,21 @@ class Classification(model_task.ModelTask):
         examples: Sequence[data_examples.TextExample],
         predictions: Sequence[task.Prediction],
     ) -> scores.Scores:
-        """Compares predictions with labels; see `scoring.classes`."""
-        odds = [list(made["probabilities"].values()) for made in predictions]
+        """Compares predictions with labels; see `scoring.classes`.
+
+        Labels that the model has not seen are classes of probability 0.
+        """
+        unseen = sorted({label for x in examples for label in self.unseen(x)})
+        labels = (*self.labels, *unseen)
+        odds = np.zeros((len(examples), len(labels)), np.float64)
+        for row, made in enumerate(predictions):
+            odds[row, : len(self.labels)] = list(made["probabilities"].values())
         score = classes.multi_label if self.multi_label else classes.single_label
         return score(
-            self._targets(examples),
-            np.array(odds, np.float64),
-            self.labels,
+            self._targets(examples, labels),
+            odds,
+            labels,
+            unseen=len(unseen),
             where=[example.where for example in examples],
             texts=[readable(example) for example in examples],
         )
@@ -210,10 +239,15 @@ def readable(example: data_examples.TextExample) -> str:
     )
 
 
-def unknown_label(where: str, label: str, labels: tuple[str, ...]) -> errors.InputError:
+def unknown_label(
+    where: str,
+    label: str,
+    labels: tuple[str, ...],
+    remedy: str = "correct it, or train with it",
+) -> errors.InputError:
     """Returns the error for a label that the model does not have."""
     known = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
     return errors.InputError(
         f"{where}: the label {label!r} is none of the {len(labels)} of the model "
-        f"({known}): correct it, or train with it"
+        f"({known}): {remedy}"
     )

@@ -74,6 +74,15 @@ def is_span_tag(tag: str) -> bool:
     return _SPAN_TAG.fullmatch(tag) is not None
 
 
+def kind_of(tag: str, scheme: str) -> str:
+    """Returns the type of the span that a tag is of; a plain tag is its own.
+
+    >>> kind_of("B-LOC", "BIO"), kind_of("O", "BIO"), kind_of("NOUN", "plain")
+    ('LOC', 'O', 'NOUN')
+    """
+    return tag if scheme == PLAIN or tag == OUTSIDE else entities.split(tag)[1]
+
+
 def breaks(tags: Sequence[str], scheme: str) -> list[int]:
     """Returns the places whose tag may not follow the one before.
 

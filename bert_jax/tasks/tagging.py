@@ -5,6 +5,8 @@ piece of each token. A sentence longer than a row becomes windows that overlap b
 each of its tokens is tagged in the one where it sees most context.
 """
 
+import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,6 +72,46 @@ class Tagging(token_tags.TokenTags):
                 weights = token_rows.filled(np.ones(len(chosen), np.int32), length)
                 rows.tokens["token_weights"].append(weights.astype(np.float32))
         return rows.table()
+
+    def unseen(self, example: data_examples.TaggedExample) -> Sequence[str]:
+        """Returns the types of entities, or the tags, that the model cannot predict.
+
+        Each as often as it occurs.
+        """
+        tags = example.tags or ()
+        if self.scheme == tag_schemes.PLAIN:
+            return [tag for tag in tags if tag not in self._known]
+        if not all(map(tag_schemes.is_span_tag, tags)):
+            return ()  # they are of another scheme, which `table` says
+        spans = entities.spans_of(tags)
+        return [kind for kind, _, _ in spans if kind not in self._known]
+
+    def without_unseen(
+        self, example: data_examples.TaggedExample
+    ) -> data_examples.TaggedExample:
+        """Returns an example whose unseen tags are those of a token outside."""
+        if example.tags is None or not self.unseen(example):
+            return example
+        tags = list(example.tags)
+        if self.scheme == tag_schemes.PLAIN:
+            fill = self.labels[0]  # O, where there is one
+            tags = [tag if tag in self._known else fill for tag in tags]
+        else:
+            for kind, start, end in entities.spans_of(example.tags):
+                if kind not in self._known:
+                    tags[start:end] = [tag_schemes.OUTSIDE] * (end - start)
+        return dataclasses.replace(example, tags=tuple(tags))
+
+    def is_beyond(self, example: data_examples.TaggedExample) -> bool:
+        """Returns whether an example has tags, and the model knows none of them."""
+        known = self._known | {tag_schemes.OUTSIDE}
+        kinds = [tag_schemes.kind_of(x, self.scheme) for x in example.tags or ()]
+        return bool(self.unseen(example)) and not known.intersection(kinds)
+
+    @functools.cached_property
+    def _known(self) -> frozenset[str]:
+        """The types of the entities that the model knows, or its plain tags."""
+        return frozenset(tag_schemes.kind_of(x, self.scheme) for x in self.labels)
 
     def _gold(self, examples: Examples) -> tuple[list[list[str] | None], int]:
         """Returns the tags of each example in the task's scheme, and how many broke.

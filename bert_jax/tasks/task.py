@@ -70,6 +70,18 @@ class FineTuned(Task, Protocol):
         """
         ...
 
+    def unseen(self, example: Any) -> Sequence[str]:
+        """Returns the labels of an example that the model cannot predict."""
+        ...
+
+    def without_unseen(self, example: Any) -> Any:
+        """Returns an example that `table` takes: without the labels in `unseen`."""
+        ...
+
+    def is_beyond(self, example: Any) -> bool:
+        """Returns whether an example has labels, and the model knows none of them."""
+        ...
+
     def predict(self, params: PyTree, batch: Batch) -> dict[str, Float[Array, "B ..."]]:
         """Computes the outputs of rows, without dropout; traced."""
         ...
@@ -86,5 +98,8 @@ class FineTuned(Task, Protocol):
     def score(
         self, examples: Sequence[Any], predictions: Sequence[Prediction]
     ) -> scores.Scores:
-        """Compares predictions with the labels of the examples."""
+        """Compares predictions with the labels of the examples.
+
+        Labels that the model has not seen count as errors.
+        """
         ...

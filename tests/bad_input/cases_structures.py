@@ -215,8 +215,8 @@ CONLL = [
         "CoNLL",
         "evaluated, a tag that is unknown",
         "evaluate --workdir={here}/tagging --data={here}/a.conll",
-        "{here}/a.conll:1: the label 'B-CITY' is none of the",
-        {"a.conll": "the O\ncat B-CITY\n"},
+        "{here}/a.conll:1: the label 'CITY' is none of the",
+        {"a.conll": "the I-CITY\ncat B-CITY\n"},
         base="tasks/models/tagging",
     ),
     case(

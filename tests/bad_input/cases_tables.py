@@ -163,10 +163,10 @@ TSV = [
     ),
     case(
         "TSV",
-        "a label of dev that train has not",
+        "labels of dev that train has not",
         f"{_FINETUNE}--config.data.dev={{here}}/d.tsv",
-        "{here}/d.tsv:3: the label 'bird' is none of the 2 of the",
-        {"d.tsv": f"{_HEAD}a\tcat\nb\tbird\n"},
+        "{here}/d.tsv:2: the label 'bird' is none of the 2 of the",
+        {"d.tsv": f"{_HEAD}a\tbird\nb\tbird\n"},
     ),
     case(
         "TSV",
