@@ -31,8 +31,7 @@ def describe(counts: Mapping[str, int]) -> str:
     rest = len(counts) - len(shown)
     more = f", and {rest:,} others" if rest else ""
     return (
-        "labels that the model has not seen count as errors: "
-        f"{', '.join(shown)}{more}"
+        f"labels that the model has not seen count as errors: {', '.join(shown)}{more}"
     )
 
 
