@@ -17,10 +17,10 @@ RUN apt-get update \
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY bert_jax bert_jax
+COPY configs configs
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir ".${EXTRA:+[$EXTRA]}"
 WORKDIR /home/bert
-COPY configs configs
 USER 1000:1000
 ENV PYTHONUNBUFFERED=1
 ENTRYPOINT ["tini", "--", "python", "-m"]

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bert_jax.loading import load as load
 
-__all__ = ["load"]
+__all__ = ["__version__", "load"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
@@ -15,3 +16,8 @@ def __getattr__(name: str) -> Any:
 
         return loading.load
     raise AttributeError(f"module 'bert_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Returns the names of the module, `load` among them before it is imported."""
+    return sorted({*globals(), *__all__})

@@ -12,13 +12,14 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from bert_jax import console, errors
+from bert_jax import command_help, console, errors
 from bert_jax.settings import config_file
 from bert_jax.training import process_flags, processes, signals, tpus
 
@@ -76,9 +77,12 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags; what a user can get wrong ends with exit code 2."""
+    if command_help.is_wanted(argv[1:]):
+        print(command_help.text(Path(argv[0]).stem))
+        sys.exit(0)
     try:
         return flags.FLAGS(argv)
-    except SystemExit:  # --help, which absl takes for a failure
+    except SystemExit:  # --helpfull, which absl takes for a failure
         sys.exit(0)
     except flags.Error as error:
         text = str(error).strip().split("\n")[0]
@@ -136,6 +140,7 @@ class _ConfigParser(flags.ArgumentParser):
 
     def parse(self, argument: str) -> Any:
         """Returns the locked config; raises InputError for the file or a key."""
+        config_file.check_command(argument, Path(sys.argv[0]).stem)
         config = config_file.load(argument)
         for word in sys.argv[1:]:
             changed = re.match(r"--?(?:no)?config\.([^=]*)", word)
@@ -149,8 +154,8 @@ def define_config() -> None:
     config_flags.DEFINE_config_file(
         "config",
         None,
-        "File of the experiment, as in configs/demo.py or configs/pretrain.py:base. "
-        "Any of its keys can be changed: --config.run.num_train_steps=60.",
+        "The experiment: a recipe, as demo or pretrain:base, or a file of your own, as "
+        "my.py. Any of its keys can be changed: --config.run.num_train_steps=60.",
         lock_config=True,
     )
     flag = flags.FLAGS["config"]

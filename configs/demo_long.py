@@ -17,12 +17,12 @@ from pathlib import Path
 
 from bert_jax.settings import config_file
 
-PHASES = ("first", "second")
+OPTIONS = ("first", "second")
 
 
 def get_config(phase: str):
-    if phase not in PHASES:
-        raise ValueError(f"configs/demo_long.py:{phase}: write {' or '.join(PHASES)}")
+    if phase not in OPTIONS:
+        raise ValueError(f"configs/demo_long.py:{phase}: write {' or '.join(OPTIONS)}")
     config = config_file.load(str(Path(__file__).with_name("demo.py")))
     config.run.num_train_steps = 50_000
     config.run.eval_every_steps = 2_000

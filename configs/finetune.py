@@ -31,7 +31,7 @@ _ANSWERS = {
 }
 _ROLES = {"data.task": "srl", "optimizer.learning_rate": 5e-5}
 
-RECIPES = {
+OPTIONS = {
     # Any files.
     "classification": _CLASSES,
     "pair": _PAIRS,
@@ -143,10 +143,10 @@ RECIPES = {
 
 
 def get_config(name: str):
-    if name not in RECIPES:
+    if name not in OPTIONS:
         raise ValueError(
-            f"configs/finetune.py:{name}: write one of {', '.join(sorted(RECIPES))}"
+            f"configs/finetune.py:{name}: write one of {', '.join(sorted(OPTIONS))}"
         )
     config = finetuning_configuration.default()
-    config.update_from_flattened_dict(RECIPES[name])
+    config.update_from_flattened_dict(OPTIONS[name])
     return config

@@ -23,19 +23,19 @@ configs/pretrain_modern.py:xlarge does, too. Not run at full length here.
 
 from bert_jax.settings import configuration
 
-SIZES = ("tiny", "mini", "small", "medium", "base", "large", "xlarge")
+OPTIONS = ("tiny", "mini", "small", "medium", "base", "large", "xlarge")
 
 
 def get_config(options: str = "base"):
     size, *rest = options.split(",")
     unknown = set(rest) - {"both", "phase=2", "lamb", "fast"}
     if (
-        size not in SIZES
+        size not in OPTIONS
         or unknown
         or ("both" in rest and set(rest) - {"both", "fast"})
     ):
         raise ValueError(
-            f"configs/pretrain.py:{options}: write a size of {', '.join(SIZES)}, and "
+            f"configs/pretrain.py:{options}: write a size of {', '.join(OPTIONS)}, and "
             "after commas, if wanted, fast, and both alone, or phase=2 and lamb"
         )
     config = configuration.default()

@@ -22,7 +22,7 @@ pairs of tokens, too (docs/performance.md).
 from bert_jax.settings import configuration
 
 # Layers, width, heads, width of the GeGLU: deeper and narrower than BERT's.
-SIZES = {
+OPTIONS = {
     "tiny": (4, 128, 2, 192),
     "base": (22, 768, 12, 1152),
     "large": (28, 1024, 16, 2624),
@@ -31,12 +31,12 @@ SIZES = {
 
 
 def get_config(size: str = "base"):
-    if size not in SIZES:
+    if size not in OPTIONS:
         raise ValueError(
-            f"configs/pretrain_modern.py:{size}: write a size of {', '.join(SIZES)}"
+            f"configs/pretrain_modern.py:{size}: write a size of {', '.join(OPTIONS)}"
         )
     config = configuration.default()
-    layers, width, heads, inner = SIZES[size]
+    layers, width, heads, inner = OPTIONS[size]
     config.model.num_hidden_layers = layers
     config.model.hidden_size = width
     config.model.num_attention_heads = heads

@@ -14,14 +14,14 @@ full length here.
 
 from bert_jax.settings import configuration
 
-SIZES = ("tiny", "mini", "small", "medium", "base", "large")
+OPTIONS = ("tiny", "mini", "small", "medium", "base", "large")
 
 
 def get_config(options: str = "base"):
     size, *rest = options.split(",")
-    if size not in SIZES or set(rest) - {"phase=2", "fast"}:
+    if size not in OPTIONS or set(rest) - {"phase=2", "fast"}:
         raise ValueError(
-            f"configs/pretrain_zh.py:{options}: write a size of {', '.join(SIZES)}, "
+            f"configs/pretrain_zh.py:{options}: write a size of {', '.join(OPTIONS)}, "
             "and after commas, if wanted, phase=2 and fast"
         )
     config = configuration.default()

@@ -109,6 +109,9 @@ LEAVES = {
     "quiet_tensorflow",
 }
 COMMANDS = {
+    "__main__",
+    "cli",
+    "command_help",
     "commands",
     "convert",
     "evaluate",

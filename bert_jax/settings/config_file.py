@@ -1,7 +1,7 @@
 """Config files: Python with a function `get_config`, which may take one option.
 
-`configs/pretrain.py:base` is the file, and "base" the option. Whatever such a file
-does wrong is said in one line that names the file and the line.
+`configs/pretrain.py:base` is the file, and "base" the option; `pretrain:base` is the
+same. Whatever such a file does wrong is said in one line that names file and line.
 """
 
 import difflib
@@ -17,22 +17,23 @@ from typing import Any
 import ml_collections
 
 from bert_jax import errors
+from bert_jax.settings import recipes
 
 
 def load(argument: str) -> ml_collections.ConfigDict:
-    """Returns what `get_config` of `file.py` or `file.py:option` makes.
+    """Returns the config of `file.py`, `file.py:option`, or a recipe's `name:option`.
 
     Raises:
       InputError: there is no such file, it fails, or it makes no ConfigDict.
     """
-    path, *options = argument.split(":", 1)
-    if not Path(path).is_file():
-        raise errors.InputError(
-            f"there is no config file {path}: name one, as in --config=configs/demo.py"
-        )
+    name, *options = argument.split(":", 1)
+    file = recipes.find(name)
+    if file is None:
+        raise errors.InputError(f"there is no config file {name}. {recipes.hint(name)}")
+    path = str(file)
     try:
         get_config = _function(path)
-        _check_options(path, get_config, options)
+        _check_options(name, get_config, options, recipes.read(file).options)
         config = get_config(*options)
     except errors.BertJaxError:
         raise
@@ -45,6 +46,21 @@ def load(argument: str) -> ml_collections.ConfigDict:
             "begin with config = configuration.default(), end with return config"
         )
     return config
+
+
+def check_command(argument: str, command: str) -> None:
+    """Raises InputError if `argument` names a shipped recipe of another command."""
+    name = argument.partition(":")[0]
+    file = recipes.find(name)
+    if file is None or file.parent.resolve() != recipes.folder():
+        return
+    commands = recipes.read(file).commands
+    wanted = recipes.of_command(command)
+    if commands and wanted and file.stem not in {recipe.name for recipe in wanted}:
+        raise errors.InputError(
+            f"--config={name} is a recipe of {commands[0]}; those of {command} are "
+            f"{', '.join(recipe.name for recipe in wanted)}"
+        )
 
 
 def check_key(config: ml_collections.ConfigDict, key: str) -> None:
@@ -85,16 +101,20 @@ def _function(path: str) -> Callable[..., object]:
 
 
 def _check_options(
-    path: str, get_config: Callable[..., object], options: list[str]
+    name: str,
+    get_config: Callable[..., object],
+    options: list[str],
+    known: tuple[str, ...],
 ) -> None:
     """Raises InputError if `get_config` takes no option, or must have one."""
     try:
         inspect.signature(get_config).bind(*options)
     except TypeError:
         problem = f"takes no option {options[0]!r}" if options else "needs an option"
-        remedy = "" if options else ":OPTION"
+        which = "" if options else ":OPTION"
+        listed = f", one of {', '.join(known)}" if known and not options else ""
         raise errors.InputError(
-            f"the config file {path} {problem}: write --config={path}{remedy}"
+            f"the config file {name} {problem}: write --config={name}{which}{listed}"
         ) from None
 
 

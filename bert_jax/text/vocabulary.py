@@ -222,7 +222,7 @@ def _learn_sentencepiece(
             eos_piece=sep,
             minloglevel=2,
         )
-    except RuntimeError as error:
+    except (RuntimeError, SystemError) as error:  # the latter in version 0.2.0
         if failures:
             raise failures[0] from None
         raise errors.InputError(_explain(str(error), vocab_size)) from None

@@ -1,0 +1,79 @@
+"""Train your own BERT from raw text, fine-tune it, and carry it anywhere.
+
+bert_jax COMMAND --help             the flags and recipes of a command
+bert_jax pretrain --config=demo --workdir=runs/demo
+
+`python -m bert_jax.COMMAND` is the same, and `python -m bert_jax COMMAND`, too.
+"""
+
+import ast
+import difflib
+import importlib.util
+import runpy
+import sys
+from pathlib import Path
+
+import bert_jax
+from bert_jax import command_help
+from bert_jax.settings import recipes
+
+COMMANDS = (
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "predict",
+    "convert",
+    "prepare",
+    "plan",
+    "suite",
+)
+
+
+def main() -> None:
+    """Runs `bert_jax COMMAND ...`, as `python -m bert_jax.COMMAND ...` does."""
+    command, *arguments = sys.argv[1:] or [""]
+    if command in COMMANDS:
+        sys.argv = [f"bert_jax {command}", *arguments]
+        runpy.run_module(f"bert_jax.{command}", run_name="__main__", alter_sys=True)
+    elif command in command_help.WORDS:
+        print(_help())
+    elif command == "--version":
+        print(f"bert_jax {bert_jax.__version__}")
+    else:
+        sys.exit(_refuse(command))
+
+
+def _help() -> str:
+    """Returns the commands and the recipes, with a line of each."""
+    known = [(recipe.name, recipe.summary) for recipe in recipes.shipped()]
+    return "\n\n".join(
+        [
+            (__doc__ or "").strip(),
+            "commands:\n" + command_help.table((x, _summary(x)) for x in COMMANDS),
+            "recipes, as in --config=demo:\n" + command_help.table(known),
+            f"They are in {recipes.folder()}",
+        ]
+    )
+
+
+def _summary(command: str) -> str:
+    """Returns the first line of a command's docstring; it is not imported."""
+    spec = importlib.util.find_spec(f"bert_jax.{command}")
+    assert spec is not None and spec.origin is not None
+    source = Path(spec.origin).read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+def _refuse(command: str) -> int:
+    """Reports a command that is missing or unknown; returns the exit code."""
+    near = difflib.get_close_matches(command, COMMANDS, n=1)
+    meant = f" Did you mean {near[0]}?" if near else ""
+    wrong = f"unknown command {command!r}.{meant}"
+    if not command:
+        wrong = "a command is missing."
+    print(
+        f"error: {wrong} Write bert_jax COMMAND, one of {', '.join(COMMANDS)}; "
+        "--help explains them",
+        file=sys.stderr,
+    )
+    return 2
