@@ -10,7 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Most of the time would go into machine code that runs once: a quarter of it is enough
 # to make slower code of the same programs. Other versions may not know the flags, and
 # XLA ends a process that is given one of those.
-if importlib.metadata.version("jaxlib").startswith("0.10."):
+if importlib.metadata.version("jaxlib").startswith(("0.7.2", "0.10.")):
     hurry = (
         "--xla_backend_optimization_level=0 "
         "--xla_llvm_disable_expensive_passes=true "

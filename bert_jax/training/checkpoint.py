@@ -6,6 +6,7 @@ renamed when done. Before the rename it gets a manifest of sha256 sums, with whi
 files are compared before they are used (`saved_steps`).
 """
 
+import dataclasses
 import logging
 import shutil
 from collections.abc import Callable
@@ -32,6 +33,9 @@ from bert_jax.training import state as train_state
 
 _DELETED = "deleted"
 _ARRAYS = ("params", "opt_state")
+# What steps say of themselves is not read at the start; 0.11.30 always reads it.
+_OPTIONS = {field.name for field in dataclasses.fields(ocp.CheckpointManagerOptions)}
+_LIGHT: dict[str, Any] = dict.fromkeys(_OPTIONS & {"lightweight_initialize"}, True)
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +85,7 @@ class Checkpoints:
             preservation_policy=preservation,
             todelete_subdir=_DELETED,
             cleanup_tmp_directories=True,
-            lightweight_initialize=True,
+            **_LIGHT,
             async_options=ocp.options.AsyncOptions(
                 post_finalization_callback=self._write_manifest
             ),
