@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHORT = {
     "pretrain": [
         "--config.data.corpus=text.txt",
+        "--config.data.held_out_fraction=0.1",
         "--config.text.segmenter=jieba",
         "--config.text.segmenter_fallback=none",
         "--config.text.vocab_size=200",
