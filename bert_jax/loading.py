@@ -23,7 +23,7 @@ from bert_jax.model import config as model_config
 from bert_jax.model import encoder, heads, parts
 from bert_jax.prediction import features, task_predictor
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import tpus
+from bert_jax.training import gpus, tpus
 
 Guesses = list[tuple[str, float]]
 
@@ -208,6 +208,7 @@ def load(
       StorageError: the hub does not answer, or the disk failed.
     """
     tpus.leave_out()
+    gpus.warn_if_unused()
     execution = encoder.Execution(dtype)
     folder = hub.folder(folder)
     if task_folders.is_task(folder):

@@ -21,7 +21,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from jaxtyping import PyTree
 
 from bert_jax import errors
-from bert_jax.training import processes, tpus
+from bert_jax.training import gpus, processes, tpus
 
 AXES = ("data", "fsdp", "tensor")
 # Of devices, or of a number of them that nobody has here.
@@ -108,7 +108,9 @@ def _all_devices() -> list[Any]:
     """Returns all devices; raises InputError when JAX cannot start its platform."""
     tpus.leave_out(report=processes.is_first())
     try:
-        return jax.devices()
+        devices = jax.devices()
+        gpus.warn_if_unused(report=processes.is_first())
+        return devices
     except (RuntimeError, AssertionError) as error:
         reason = (str(error).splitlines() or ["no platform that is installed"])[0]
         raise errors.InputError(

@@ -20,6 +20,7 @@ _SAY_SO = ("JAX_FORCE_TPU_INIT", "TPU_NAME", "TPU_WORKER_HOSTNAMES")
 
 _log = logging.getLogger(__name__)
 _reported: list[bool] = []
+chosen: list[str] = []  # platforms that `leave_out` has set, which nobody asked for
 
 
 def are_on_bus() -> bool:
@@ -46,7 +47,8 @@ def leave_out(*, report: bool = True) -> None:
     if plugins - gpus:
         return
     has_gpu = bool(gpus) and bool(glob.glob("/dev/nvidia*") or glob.glob("/dev/dxg"))
-    jax.config.update("jax_platforms", "cuda,cpu" if has_gpu else "cpu")
+    chosen.append("cuda,cpu" if has_gpu else "cpu")
+    jax.config.update("jax_platforms", chosen[-1])
     if report and not _reported:
         _reported.append(True)
         _log.warning(

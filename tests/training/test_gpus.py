@@ -1,0 +1,91 @@
+"""A GPU that JAX leaves unused is reported with the reason and the fix."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from bert_jax.training import gpus
+
+PACKAGE = Path(gpus.__file__).resolve().parents[2]
+SCRIPT = """
+import logging
+logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)  # JAX's own warning
+from bert_jax.training import sharding
+for _ in range(2):
+    print(sharding.make_mesh(-1, 1, 1).devices.flat[0].platform)
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs a script beside an nvidia-smi; returns its output and its errors."""
+    if gpus._sign() is not None or jax.default_backend() != "cpu":
+        pytest.skip("this machine has a GPU")
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text(
+        "#!/bin/sh\necho '| Driver Version: 580.1    CUDA Version: 13.0 |'\n"
+    )
+    smi.chmod(0o755)
+
+    def run(script=SCRIPT, **environment):
+        kept = {n: x for n, x in os.environ.items() if n != "JAX_PLATFORMS"}
+        kept |= {"PATH": f"{smi.parent}:{kept['PATH']}", **environment}
+        kept["PYTHONPATH"] = f"{PACKAGE}:{tmp_path}"
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=kept,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        return done.stdout, done.stderr
+
+    return run
+
+
+def test_a_missing_plugin_is_named_once_with_the_fix(run):
+    out, err = run()
+    assert out == "cpu\ncpu\n"
+    assert err.count("JAX computes on the CPU") == 1
+    assert "nvidia-smi): JAX has no CUDA plugin" in err
+    version = importlib.metadata.version("jaxlib")
+    assert f'pip install "jax[cuda13]=={version}"' in err
+
+
+def test_a_plugin_of_another_version_is_named(run, tmp_path):
+    info = tmp_path / "jax_cuda12_plugin-0.4.1.dist-info"
+    info.mkdir()
+    about = "Metadata-Version: 2.1\nName: jax-cuda12-plugin\nVersion: 0.4.1\n"
+    (info / "METADATA").write_text(about)
+    version = importlib.metadata.version("jaxlib")
+    err = run()[1]
+    assert f"jax-cuda12-plugin 0.4.1 cannot be used with jaxlib {version}" in err
+    assert f'pip install "jax[cuda12]=={version}"' in err
+
+
+@pytest.mark.parametrize("wish", ["JAX_PLATFORMS=cpu", "CUDA_VISIBLE_DEVICES="])
+def test_a_cpu_that_was_asked_for_is_no_news(run, wish):
+    name, _, value = wish.partition("=")
+    assert run(**{name: value}) == ("cpu\ncpu\n", "")
+
+
+def test_a_plugin_that_fits_and_does_not_start_gives_its_reason():
+    plugins = {"jax-cuda12-plugin": "0.7.2.post1", "jax-cuda12-pjrt": "0.7.2"}
+    why, fix = gpus.explain(plugins, "0.7.2", None, lambda: "the driver is too old")
+    assert why == "CUDA did not start: the driver is too old"
+    assert "driver 525" in fix
+
+
+@pytest.mark.parametrize(
+    ("driver", "extra"), [(12, "cuda12"), (13, "cuda13"), (None, "cuda12")]
+)
+def test_the_plugin_is_that_of_the_driver(driver, extra):
+    fix = gpus.explain({}, "0.10.2", driver, None)[1]
+    assert f'"jax[{extra}]==0.10.2"' in fix
