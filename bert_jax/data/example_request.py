@@ -78,6 +78,8 @@ class Request:
         that are not where they are said to be, ids that come twice, entities that
         overlap, questions that are empty. Where labels are needed, lines of a table
         without all of its columns and texts that are empty are left out.
+      is_scored: whether the examples are scored, and not learned from: then it does not
+        matter where in its context an answer is, or that it is not there.
       needs_labels: whether an example without a label is an error. In matching it is
         none, but `read` wants all of them with a label or a score, or none.
     """
@@ -92,6 +94,7 @@ class Request:
     strip_digit: bool = False
     repair: bool = False
     needs_labels: bool = True
+    is_scored: bool = False
 
     @property
     def leaves_out(self) -> bool:

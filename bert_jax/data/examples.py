@@ -72,6 +72,8 @@ class QuestionExample:
         where it is to be predicted.
       impossible: whether the context has no answer.
       labelled: whether the file says what the answer is, or that there is none.
+      gold: where not all answers are in the context word for word, the text of every
+        one: scores are taken with all of them.
     """
 
     where: str
@@ -82,6 +84,7 @@ class QuestionExample:
     impossible: bool = False
     labelled: bool = True
     title: str = ""
+    gold: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +109,12 @@ Example = TextExample | TaggedExample | QuestionExample | ChoiceExample
 _UNLABELLED = {
     TextExample: {"labels": None, "score": None},
     TaggedExample: {"tags": None},
-    QuestionExample: {"answers": (), "impossible": False, "labelled": False},
+    QuestionExample: {
+        "answers": (),
+        "gold": (),
+        "impossible": False,
+        "labelled": False,
+    },
     ChoiceExample: {"label": None},
 }
 

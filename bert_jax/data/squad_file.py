@@ -5,6 +5,8 @@ Publishers differ in small things: `id` or `query_id`, `question` or `query_text
 themselves, answers without the place they start at.
 """
 
+import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -22,6 +24,7 @@ from bert_jax.data import (
 MOVED = "answers moved to where their text is"
 DROPPED = "answers left out that are not in their context"
 CONTRADICTED = "answers left out of questions said to have none"
+ELSEWHERE = "answers scored that are not in their context word for word"
 EMPTY = "questions that are empty"
 
 _IDS = ("id", "query_id", "qid")
@@ -35,8 +38,8 @@ def read(
     """Yields the questions of a JSON document, which is held in memory as a whole.
 
     Raises:
-      InputError: the document has another shape; an answer does not stand where it
-        says (unless `request.repair`), or a context or question is empty.
+      InputError: the document has another shape; an answer that is learned from is not
+        where it says (unless `request.repair`), or a context or question is empty.
     """
     for where, title, context, questions in _paragraphs(file):
         cell_values.text(context, "context", where)
@@ -125,23 +128,36 @@ def _question(
     else:
         cell_values.text(text, "question", where)
     is_impossible = _is_impossible(question, where)
-    answers = _answers(question, context, where, request, notes)
-    if is_impossible and answers:
+    found = _texts_and_starts(question, where)
+    gold = tuple(text for text, _ in found)
+    answers = _answers(found, context, where, request, notes)
+    if request.is_scored:  # answers count, whatever else is said, as officially
+        is_impossible = is_impossible and not gold
+    if is_impossible and gold:
         if not request.repair:
             raise errors.InputError(
                 f"{where} is said to be impossible, and has answers. Remove one of the "
                 "two, or set data.repair, which leaves the answers out."
             )
-        notes[CONTRADICTED] += len(answers)
-        answers = ()
-    is_labelled = bool(answers) or (is_impossible and "answers" in question)
+        notes[CONTRADICTED] += len(gold)
+        answers, gold = (), ()
+    is_labelled = bool(gold if request.is_scored else answers)
+    is_labelled = is_labelled or (is_impossible and "answers" in question)
     if request.needs_labels and not is_labelled and not request.repair:
         raise errors.InputError(
             f"{where} has no answer, and is not said to be impossible. Give it "
             'answers, or "is_impossible": true, or remove it.'
         )
     return examples.QuestionExample(
-        where, name, text, context, answers, is_impossible, is_labelled, title
+        where,
+        name,
+        text,
+        context,
+        answers,
+        is_impossible,
+        is_labelled,
+        title,
+        () if gold == tuple(answer.text for answer in answers) else gold,
     )
 
 
@@ -158,29 +174,38 @@ def _is_impossible(question: Mapping[str, Any], where: str) -> bool:
 
 
 def _answers(
-    question: Mapping[str, Any],
+    given: list[tuple[str, int | None]],
     context: str,
     where: str,
     request: example_request.Request,
     notes: Counter[str],
 ) -> tuple[examples.Answer, ...]:
-    """Returns the answers that stand in the context."""
-    if "answers" not in question or question["answers"] is None:
-        return ()
+    """Returns the answers that are in the context."""
+    is_learned = request.needs_labels and not request.is_scored
     made = []
-    for text, start in _texts_and_starts(question["answers"], where):
+    for text, start in given:
         found = _place(text, start, context)
-        if found is None or found != start:
+        if is_learned and (found is None or found != start):
             if not request.repair:
                 raise _misplaced(text, start, found, context, where)
             notes[DROPPED if found is None else MOVED] += 1
+        elif request.is_scored and found is None:
+            notes[ELSEWHERE] += 1
         if found is not None:
             made.append(examples.Answer(text, found))
     return tuple(made)
 
 
-def _texts_and_starts(answers: Any, where: str) -> list[tuple[str, int | None]]:
-    """Returns what answers say of themselves; -1 is no place, as None is."""
+def _texts_and_starts(
+    question: Mapping[str, Any], where: str
+) -> list[tuple[str, int | None]]:
+    """Returns the answers of a question and their starts; -1 is no start, as None is.
+
+    A number is the text that JSON writes for it.
+    """
+    answers = question["answers"] if "answers" in question else None
+    if answers is None:
+        return []
     if isinstance(answers, dict):  # columns, as TFDS and others have them
         texts = _listed(_first(answers, ("text",), where), f"{where}: answers.text")
         starts = _listed(
@@ -194,17 +219,25 @@ def _texts_and_starts(answers: Any, where: str) -> list[tuple[str, int | None]]:
         ]
     made = []
     for answer in _listed(answers, f"{where}: answers"):
-        if isinstance(answer, str):
+        if not isinstance(answer, dict):
             answer = {"text": answer}
-        if not isinstance(answer, dict) or not isinstance(
-            _first(answer, ("text",), where), str
-        ):
-            raise _malformed(where, "has an answer that is no text")
+        text = _text_of(_first(answer, ("text",), where), where)
         start = answer["answer_start"] if "answer_start" in answer else None
         if start is not None and type(start) is not int:
             raise _malformed(where, f"has the answer_start {start!r}, and no number")
-        made.append((answer["text"], start))
+        made.append((text, start))
     return made
+
+
+def _text_of(answer: Any, where: str) -> str:
+    """Returns the text of an answer, which may be written as a number."""
+    is_number = isinstance(answer, int | float) and not isinstance(answer, bool)
+    if is_number and math.isfinite(answer):
+        return json.dumps(answer)
+    if not isinstance(answer, str):
+        raise _malformed(where, "has an answer that is no text")
+    cell_values.check_unicode(answer, where)
+    return answer
 
 
 def _place(text: str, start: int | None, context: str) -> int | None:

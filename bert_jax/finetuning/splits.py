@@ -92,7 +92,8 @@ def that_name_labels(settings: Settings, files: Mapping[str, list[Any]]) -> list
 
 def _file(settings: Settings, name: str, path: str) -> list[Any]:
     """Reads one file, and says what was read."""
-    found = read_examples.read(task_setup.request(settings, path))
+    asked = task_setup.request(settings, path, is_scored=name != "train")
+    found = read_examples.read(asked)
     examples: list[Any] = list(found.examples)
     if settings.data.task == "classification":
         labels = task_setup.given_labels(settings.data.labels)

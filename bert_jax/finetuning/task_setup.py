@@ -104,8 +104,10 @@ def tuned(
     return dataclasses.replace(learned, threshold=metrics[name])
 
 
-def request(settings: Settings, path: str) -> read_examples.Request:
-    """Returns how a file of the run's task is read."""
+def request(
+    settings: Settings, path: str, *, is_scored: bool = False
+) -> read_examples.Request:
+    """Returns how a file of the run's task is read, to learn from it or to score."""
     data = settings.data
     return read_examples.Request(
         path=path,
@@ -117,6 +119,7 @@ def request(settings: Settings, path: str) -> read_examples.Request:
         skip_labels=_names(data.skip_labels),
         repair=data.repair,
         strip_digit=data.strip_digit,
+        is_scored=is_scored,
     )
 
 

@@ -190,7 +190,9 @@ def reading(
     Where labels are not needed, none of them leaves an example out.
     """
     assert request.input is not None
-    asked = task_setup.request(model.made.settings, request.input)
+    asked = task_setup.request(
+        model.made.settings, request.input, is_scored=needs_labels
+    )
     asked = dataclasses.replace(asked, needs_labels=needs_labels)
     if not needs_labels:
         asked = dataclasses.replace(asked, skip_labels=())

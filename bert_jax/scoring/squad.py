@@ -1,7 +1,8 @@
 """Answers against those of annotators, by the published rules of two languages.
 
 English: SQuAD (arXiv:1606.05250 section 6.1, arXiv:1806.03822 for questions without an
-answer): case, punctuation and articles do not count; F1 over the words in common.
+answer): case, punctuation and articles do not count; F1 over the words in common. The
+scripts of 1.1 and 2.0 differ in answers that are nothing but punctuation or articles.
 Chinese: CMRC 2018 (arXiv:1810.07366 section 4, used for DRCD too): every Chinese
 character is a word; F1 over the longest run of words in common. Shares in [0, 1]; the
 published scripts print them times 100.
@@ -20,6 +21,7 @@ from jaxtyping import Float
 from bert_jax import errors
 
 LANGUAGES = ("auto", "english", "chinese")
+ENGLISH_1 = "english 1.1"  # by the script of SQuAD 1.1; `english` is that of 2.0
 
 _CHINESE = re.compile("[\u4e00-\u9fa5]")
 _CHINESE_SHARE = 0.3  # of the characters of the answers
@@ -96,13 +98,21 @@ def evaluate(questions: Sequence[Judged], language: str = "auto") -> Result:
         )
     if language == "auto":
         language = language_of([text for one in questions for text in one.answers])
+    if language == "english" and not _is_version2(questions):
+        language = ENGLISH_1
     exact = np.array([exact_match(q.answers, q.found, language) for q in questions])
     overlap = np.array([f1(q.answers, q.found, language) for q in questions])
     metrics = _means(questions, exact, overlap)
+    language = "english" if language == ENGLISH_1 else language
     if all(question.margin is not None for question in questions):
         metrics |= _best("exact_match", exact_match, questions, language)
         metrics |= _best("f1", f1, questions, language)
     return Result(metrics, exact, overlap, language)
+
+
+def _is_version2(questions: Sequence[Judged]) -> bool:
+    """Returns whether questions may have no answer, as in SQuAD 2.0."""
+    return any(not one.answers or one.margin is not None for one in questions)
 
 
 def language_of(answers: Sequence[str]) -> str:
@@ -124,7 +134,7 @@ def exact_match(answers: Sequence[str], found: str, language: str) -> float:
     >>> exact_match(["《梵語》"], "梵語。", "chinese")
     1.0
     """
-    normal = _normal if language == "english" else _normal_chinese
+    normal = _normal_chinese if language == "chinese" else _normal
     wanted = _wanted(answers, language)
     return float(normal(found) in {normal(answer) for answer in wanted})
 
@@ -139,7 +149,9 @@ def f1(answers: Sequence[str], found: str, language: str) -> float:
     """
     if not answers and language == "chinese":
         return float(not found)
-    score = _word_f1 if language == "english" else _run_f1
+    score = _run_f1 if language == "chinese" else _word_f1
+    if language == ENGLISH_1 and not _normal(found):
+        return 0.0  # nothing is in common, not even with an empty answer
     return max(score(answer, found) for answer in _wanted(answers, language))
 
 

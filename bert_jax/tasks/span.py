@@ -283,7 +283,7 @@ def _judged(
         )
     null = made["null_score"]
     return squad.Judged(
-        tuple(answer.text for answer in example.answers),
+        example.gold or tuple(answer.text for answer in example.answers),
         made["answer"],
         made["n_best"][0]["text"],
         None if null is None else null - made["score"],

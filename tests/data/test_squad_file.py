@@ -162,11 +162,11 @@ def test_questions_without_answers_can_be_streamed(tmp_path):
             r"paragraphs\[0\]: the text in 'context' is",
         ),
         (
-            document({"id": 1, "question": "?", "answers": [{"text": 1}]}),
+            document({"id": 1, "question": "?", "answers": [{"text": True}]}),
             "has an answer that is no text",
         ),
         (
-            document({"id": 1, "question": "?", "answers": [1]}),
+            document({"id": 1, "question": "?", "answers": [True]}),
             "has an answer that is no text",
         ),
         (document({"id": 1, "question": "?", "answers": "猫"}), "answers is no list"),
