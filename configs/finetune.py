@@ -125,6 +125,7 @@ OPTIONS = {
         "data.train": "train.json",
         "data.dev": "dev.json",
         "data.format": "spans",
+        "data.repair": True,  # entities of its training split overlap
     },
     "cmrc2018": {
         **_ANSWERS,

@@ -5,6 +5,7 @@ last]]}}}), as a list of objects ({"text", "entities": [{"start", "end", "type"}
 as a list of lists ({"text", "label": [[start, end, type]]}).
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -22,6 +23,8 @@ Stretch = tuple[int, int, str]  # characters [start, end), type
 
 _STRETCHES = ("entities", "spans", "label", "labels")
 _TAGS = ("tags", "ner_tags", "labels", "pos_tags")
+MOVED = "entities moved to where their text is"
+DROPPED = "entities left out that are not in their text"
 OVERLAPPING = "entities left out that overlap a longer one"
 CUT = "entities that begin or end inside a word"
 
@@ -53,7 +56,7 @@ def read(
                 "Name the text: data.columns.text."
             )
         text = cell_values.text(cells[column], column, where)
-        found = _stretches(cells, text, request, where)
+        found = _stretches(cells, text, request, where, notes)
         if found is not None:
             found = _apart(found, request, where, notes)
         yield _of_stretches(text, found, spelled, where, notes)
@@ -105,6 +108,7 @@ def _stretches(
     text: str,
     request: example_request.Request,
     where: str,
+    notes: Counter[str],
 ) -> list[Stretch] | None:
     """Returns the stretches of a record, or None where it has none."""
     given = (request.columns.label,) if request.columns.label else _STRETCHES
@@ -118,7 +122,7 @@ def _stretches(
             )
         return None
     if isinstance(value, dict):
-        found = list(_of_surfaces(value, text, where))
+        found = list(_of_surfaces(value, text, request, where, notes))
     elif isinstance(value, list):
         found = [_of_item(item, where) for item in value]
     else:
@@ -132,7 +136,13 @@ def _stretches(
     return found
 
 
-def _of_surfaces(types: Mapping[str, Any], text: str, where: str) -> Iterator[Stretch]:
+def _of_surfaces(
+    types: Mapping[str, Any],
+    text: str,
+    request: example_request.Request,
+    where: str,
+    notes: Counter[str],
+) -> Iterator[Stretch]:
     """Yields the stretches of CLUENER's shape, whose ends are the last characters."""
     for kind, surfaces in types.items():
         if not isinstance(surfaces, dict):
@@ -141,12 +151,29 @@ def _of_surfaces(types: Mapping[str, Any], text: str, where: str) -> Iterator[St
             for place in places if isinstance(places, list) else [places]:
                 start, last, _ = _of_item([*_list(place, where), kind], where)
                 if text[max(start, 0) : last + 1] != surface:
+                    if request.repair:
+                        yield from _moved(surface, start, kind, text, notes)
+                        continue
                     raise errors.InputError(
                         f"{where}: characters {start} to {last} are "
                         f"{text[max(start, 0) : last + 1]!r} and not {surface!r}. Mend "
-                        "or remove the entity (its last number is its last character)."
+                        "or remove the entity (its last number is its last character), "
+                        "or set data.repair, which moves it to where its text is."
                     )
                 yield start, last + 1, kind
+
+
+def _moved(
+    surface: str, start: int, kind: str, text: str, notes: Counter[str]
+) -> Iterator[Stretch]:
+    """Yields the stretch where its text is, nearest to its start, if it is anywhere."""
+    starts = [x.start() for x in re.finditer(re.escape(surface), text)]
+    if not surface.strip() or not starts:
+        notes[DROPPED] += 1
+        return
+    notes[MOVED] += 1
+    nearest = min(starts, key=lambda at: abs(at - start))
+    yield nearest, nearest + len(surface), kind
 
 
 def _list(value: Any, where: str) -> list[Any]:
@@ -185,9 +212,15 @@ def _apart(
     where: str,
     notes: Counter[str],
 ) -> list[Stretch]:
-    """Returns stretches that do not overlap, in order; of two, the longer is kept."""
+    """Returns stretches that do not overlap, in order.
+
+    Of two the longer is kept, of two equally long ones that come first, then the first
+    of the record.
+    """
     kept: list[Stretch] = []
-    for start, end, kind in sorted(set(found), key=lambda s: (s[0] - s[1], s[0])):
+    for start, end, kind in sorted(
+        dict.fromkeys(found), key=lambda s: (s[0] - s[1], s[0])
+    ):
         if all(end <= other[0] or other[1] <= start for other in kept):
             kept.append((start, end, kind))
             continue

@@ -5,6 +5,9 @@ import json
 import pytest
 from example_files import columns, iterate, read, refused, write
 
+from bert_jax.data import span_lines
+from bert_jax.scoring import entities
+
 TEXT = "浙商银行的叶老桂 says OK."
 CLUENER = {"company": {"浙商银行": [[0, 3]]}, "name": {"叶老桂": [[5, 7]]}}
 ENTITIES = [
@@ -126,3 +129,47 @@ def test_texts_without_entities_can_be_streamed(tmp_path):
 )
 def test_malformed_records_are_named(tmp_path, record, message):
     refused(message, file_of(tmp_path, record), "tagging")
+
+
+def test_what_cluener_has_in_its_training_split(tmp_path):
+    """Overlaps, one text at several places and of two types, wrong places, no label."""
+    lines = [
+        {
+            "text": "浙商银行企业信贷部叶老桂在浙商银行",
+            "label": {
+                "company": {"浙商银行": [[0, 3], [13, 16]]},
+                "organization": {"浙商银行企业信贷部": [[0, 8]]},
+                "name": {"叶老桂": [[9, 11]], "叶老": [[9, 10]]},
+                "position": {"叶老桂": [[9, 11]]},
+            },
+        },
+        {
+            "text": "他去了北京",
+            "label": {"address": {"北京": [[4, 5]], "上海": [[0, 1]]}},
+        },
+        {"text": "没有实体", "label": {}},
+    ]
+    path = tmp_path / "train.json"
+    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    path.write_text(text, encoding="utf-8")
+    refused(r"train\.json:1: the entity .* overlaps", path, "tagging", format="spans")
+    made = read(path, "tagging", format="spans", repair=True)
+    spans = [
+        [(kind, one.text[one.tokens[a][0] : one.tokens[b - 1][1]]) for kind, a, b in x]
+        for one in made.examples
+        for x in [entities.spans_of(one.tags)]
+    ]
+    assert spans[0] == [
+        ("organization", "浙商银行企业信贷部"),
+        ("name", "叶老桂"),
+        ("company", "浙商银行"),
+    ]
+    assert spans[1:] == [[("address", "北京")], []]
+    assert made.notes == {
+        span_lines.OVERLAPPING: 3,
+        span_lines.MOVED: 1,
+        span_lines.DROPPED: 1,
+    }
+    cut = lines[1] | {"label": {"address": {"上海": [[0, 1]]}}}
+    path.write_text(json.dumps(cut, ensure_ascii=False), encoding="utf-8")
+    refused(r"are '他去' and not '上海'.*data\.repair", path, "tagging", format="spans")
