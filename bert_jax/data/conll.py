@@ -1,18 +1,26 @@
 """Tagged sentences in columns: one token a line, blank lines between sentences.
 
+Files of one sentence a line are recognized by their first lines: `text<TAB>tags`, where
+the text is cut at its spaces (or into characters, where it has none), and
+`word/TAG word/TAG`.
+
 Columns are parted by tabs if the first token's line has one, else by spaces. Lines of
 `-DOCSTART-` (CoNLL-2003) and comments (`# id 7`, `# text = ...`) are no tokens.
 """
 
 import dataclasses
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from bert_jax import errors
 from bert_jax.data import example_request, examples, joined_tokens, lines, sources
 
 DOCUMENT_MARK = "-DOCSTART-"
+_LOOKED_AT = 50  # lines that decide whether a file has one sentence a line
+Cut = Callable[[str], list[tuple[str, str]] | None]
 # "# O" is the token "#"; a comment has a key, and stands before its sentence.
 _COMMENT = re.compile(r"#\s?(?:(?:sent_)?id\b(?:\s*=)?\s*(?P<id>\S+)|[\w.-]+\s?[=:]\s)")
 
@@ -39,14 +47,21 @@ def read(
     Raises:
       InputError: a line has other columns than the first, or an empty token or tag.
     """
+    numbered = lines.whole_lines(file, lines.Tally())
+    opening = list(itertools.islice(numbered, _LOOKED_AT))
+    split = _sentence_layout([line for _, line in opening], request)
+    numbered = itertools.chain(opening, numbered)
+    if split is not None:
+        yield from _of_lines(numbered, split, file.path, notes)
+        return
     layout: _Layout | None = None
-    rows: list[tuple[str, str | None]] = []
-    first, name, number = 0, "", 0
-    for at, line in lines.whole_lines(file, lines.Tally()):
+    rows: list[tuple[int, str, str | None]] = []
+    name, number = "", 0
+    for at, line in numbered:
         where = f"{file.path}:{at}"
         if not line.strip():
             if rows:
-                yield _example(rows, f"{file.path}:{first}", name or str(number))
+                yield _example(rows, file.path, name or str(number))
                 rows, name, number = [], "", number + 1
         elif line.startswith(DOCUMENT_MARK):
             notes[f"{DOCUMENT_MARK} lines"] += 1
@@ -54,10 +69,69 @@ def read(
             name = comment["id"] or name
         else:
             layout = layout or _layout(line, at, request, where)
-            first = first if rows else at
-            rows.append(_token(_cells(line, layout.separator), layout, request, where))
+            cells = _cells(line, layout.separator)
+            rows.append((at, *_token(cells, layout, request, where)))
     if rows:
-        yield _example(rows, f"{file.path}:{first}", name or str(number))
+        yield _example(rows, file.path, name or str(number))
+
+
+def _sentence_layout(
+    opening: list[str], request: example_request.Request
+) -> Cut | None:
+    """Returns how lines that are sentences are cut, or None where lines are tokens.
+
+    The first lines decide: all have as many tags as tokens, and one of them several.
+    """
+    if request.columns.token or request.columns.tag or request.strip_digit:
+        return None
+    filled = [x for x in opening if x.strip() and not x.startswith(DOCUMENT_MARK)]
+    filled = [x for x in filled if not _COMMENT.match(x)]
+    for cut in (_text_and_tags, _words_with_tags):
+        found = [cut(line) for line in filled]
+        if all(x is not None for x in found) and any(len(x or ()) > 1 for x in found):
+            return cut
+    return None
+
+
+def _text_and_tags(line: str) -> list[tuple[str, str]] | None:
+    """Returns the tokens and tags of `text<TAB>tags`, or None if a line is not that."""
+    text, tab, tags = line.strip().partition("\t")
+    tokens, labels = text.split(), tags.split()
+    if len(tokens) == 1 and len(labels) > 1:
+        tokens = list(text)
+    if not tab or "\t" in tags or len(tokens) != len(labels):
+        return None
+    return list(zip(tokens, labels, strict=True))
+
+
+def _words_with_tags(line: str) -> list[tuple[str, str]] | None:
+    """Returns the tokens and tags of `word/TAG word/TAG`, or None."""
+    cells = [cell.rpartition("/") for cell in line.split()]
+    if not all(token and tag for token, _, tag in cells):
+        return None
+    return [(token, tag) for token, _, tag in cells]
+
+
+def _of_lines(
+    numbered: Iterator[tuple[int, str]], cut: Cut, path: Path, notes: Counter[str]
+) -> Iterator[examples.TaggedExample]:
+    """Yields a sentence a line."""
+    number, name = 0, ""
+    for at, line in numbered:
+        if line.startswith(DOCUMENT_MARK):
+            notes[f"{DOCUMENT_MARK} lines"] += 1
+        elif comment := _COMMENT.match(line):
+            name = comment["id"] or name
+        elif line.strip():
+            found = cut(line)
+            if found is None:
+                form = "text<TAB>tags" if cut is _text_and_tags else "word/TAG word/TAG"
+                raise errors.InputError(
+                    f"{path}:{at}: the line is not of the form {form}, as the first "
+                    "lines of the file are, with a tag for each token. Correct it."
+                )
+            yield _example([(at, *pair) for pair in found], path, name or str(number))
+            number, name = number + 1, ""
 
 
 def _cells(line: str, separator: str) -> list[str]:
@@ -119,8 +193,10 @@ def _without_digit(token: str, where: str) -> str:
 
 
 def _example(
-    rows: list[tuple[str, str | None]], where: str, name: str
+    rows: Sequence[tuple[int, str, str | None]], path: Path, name: str
 ) -> examples.TaggedExample:
-    text, spans = joined_tokens.join([token for token, _ in rows])
-    tags = tuple(tag for _, tag in rows if tag is not None)
-    return examples.TaggedExample(where, name, text, spans, tags or None)
+    text, spans = joined_tokens.join([token for _, token, _ in rows])
+    tags = tuple(tag for _, _, tag in rows if tag is not None)
+    at = [line for line, _, _ in rows]
+    where = f"{path}:{at[0]}"
+    return examples.TaggedExample(where, name, text, spans, tags or None, lines=at)

@@ -65,7 +65,9 @@ def read(
         tags = tuple(row[tag].strip() for row in sentence.rows)
         tags = _checked(tags, sentence, request)
         name = sentence.name or str(number)
-        yield examples.TaggedExample(sentence.where, name, text, spans, tags)
+        yield examples.TaggedExample(
+            sentence.where, name, text, spans, tags, lines=sentence.lines
+        )
 
 
 def _sentences(file: sources.NamedPath, notes: Counter[str]) -> Iterator[Sentence]:

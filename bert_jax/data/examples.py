@@ -5,6 +5,7 @@ with it later can still be named. Offsets count characters of the text as it is.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 Span = tuple[int, int]  # characters [start, end)
 
@@ -44,6 +45,7 @@ class TaggedExample:
       tags: one a token, or None where they are to be predicted.
       predicate: index of the token whose roles the tags are, or None.
       sense: of that predicate, as `come.03`, or empty.
+      lines: of the file, one a token; empty where a record is not one token a line.
     """
 
     where: str
@@ -53,6 +55,17 @@ class TaggedExample:
     tags: tuple[str, ...] | None = None
     predicate: int | None = None
     sense: str = ""
+    lines: Sequence[int] = dataclasses.field(default=(), repr=False, compare=False)
+
+    def where_of(self, token: int) -> str:
+        """Returns `file:line` of a token, or of the sentence where that is all."""
+        path, colon, _ = self.where.rpartition(":")
+        return f"{path}{colon}{self.lines[token]}" if self.lines else self.where
+
+    def named(self, token: int) -> str:
+        """Returns the number and the text of a token, for messages."""
+        start, end = self.tokens[token]
+        return f"token {token + 1} ({self.text[start:end]!r})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from bert_jax.formats import places
 from bert_jax.model import config as model_config
 from bert_jax.model import flops, lora, parts, task_model
 from bert_jax.settings import finetuning_configuration
-from bert_jax.tasks import matching, task
+from bert_jax.tasks import matching, tagging, task
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import (
     adversarial,
@@ -311,6 +311,8 @@ def assemble(settings: Settings, workdir: Path) -> FinetuningRun:
     given = task_weights.given_head(settings, workdir)
     naming = splits.that_name_labels(settings, files)
     learned = task_setup.learn(settings, naming, given)
+    if settings.data.task == "tagging" and given is None:
+        commands.say(tagging.scheme_text(naming))
     if given is not None and settings.data.task == "classification":
         files = {n: task_setup.named(x, learned.labels) for n, x in files.items()}
     head = task_setup.head(settings, learned)

@@ -3,6 +3,7 @@
 BIO    B-PER I-PER I-PER O     also called IOB2
 IOB1   I-PER I-PER I-PER O     B- only parts two spans of one type that touch
 BIOES  B-PER I-PER E-PER S-LOC
+BILOU  B-PER I-PER L-PER U-LOC
 BMES   B-PER M-PER E-PER S-LOC, or without types and O, as in word segmentation
 plain  NOUN VERB ...           tags that make no spans
 """
@@ -16,12 +17,18 @@ from jaxtyping import Bool
 from bert_jax.scoring import entities
 
 PLAIN = "plain"
-SCHEMES = ("BIO", "IOB1", "BIOES", "BMES", PLAIN)
+SCHEMES = ("BIO", "IOB1", "BIOES", "BILOU", "BMES", PLAIN)
 OUTSIDE = "O"
 
-_SPAN_TAG = re.compile(r"O|[BIMES](-.+)?", re.DOTALL)
+_SPAN_TAG = re.compile(r"O|[BIMESLU](-.+)?", re.DOTALL)
+# Spellings that are meant as tags of spans: 0, o, B_PER, b-per, B- and PER-B.
+_ZERO = re.compile(r"[0oО〇]")
+_MISSPELLED = re.compile(
+    r"(?P<letter>[BIMESLUbimeslu])(?:\s*[-_:./–—]\s*)(?P<type>.*)", re.DOTALL
+)
+_TYPE_FIRST = re.compile(r"(?P<type>.+)[-_](?P<letter>[BIMESLU])", re.DOTALL)
 # First, middle and last token of a span, and a span of one token.
-_LETTERS = {"BIO": "BIIB", "BIOES": "BIES", "BMES": "BMES"}
+_LETTERS = {"BIO": "BIIB", "BIOES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
 
 
 def detect(sentences: Iterable[Sequence[str]]) -> str:
@@ -66,11 +73,13 @@ def of_labels(labels: Sequence[str]) -> str:
     letters = {label[0] for label in labels}
     if "M" in letters:
         return "BMES"
+    if letters & {"L", "U"}:
+        return "BILOU"
     return "BIOES" if letters & {"E", "S"} else "BIO"
 
 
 def is_span_tag(tag: str) -> bool:
-    """Whether a tag can stand in a scheme that has spans."""
+    """Whether a tag belongs to a scheme that has spans."""
     return _SPAN_TAG.fullmatch(tag) is not None
 
 
@@ -81,6 +90,72 @@ def kind_of(tag: str, scheme: str) -> str:
     ('LOC', 'O', 'NOUN')
     """
     return tag if scheme == PLAIN or tag == OUTSIDE else entities.split(tag)[1]
+
+
+def problem_of(tags: Iterable[str]) -> tuple[str, str] | None:
+    """Returns the tag that does not fit with the others, and why; or None.
+
+    Where more than half of the distinct tags are tags of spans with a type, every other
+    one is a mistake; where fewer are, only one that is a misspelling of such a tag.
+    Letters of two schemes, as E- of BIOES and L- of BILOU, do not go together.
+
+    >>> problem_of(["O", "B-PER", "I-PER", "0"])
+    ('0', 'outside of spans is the letter O')
+    >>> problem_of(["NOUN", "VERB"])
+    """
+    known = dict.fromkeys(tags)
+    blank = next((tag for tag in known if not tag or re.search(r"\s", tag)), None)
+    if blank is not None:
+        return blank, "a tag has no blanks; one token a line has one tag"
+    others = [tag for tag in known if not is_span_tag(tag)]
+    typed = sum(is_span_tag(tag) and tag[1:2] == "-" for tag in known)
+    if not others:
+        return _mixed(known) if typed else None
+    slips = [tag for tag in others if _correction(tag)]
+    zeros = [tag for tag in others if _ZERO.fullmatch(tag)]
+    is_spans = 2 * typed > len({*known} - {OUTSIDE})
+    if is_spans or (
+        slips and len(slips) == len(others) and (typed or _is_scheme(known))
+    ):
+        wrong = next((tag for tag in others if not _correction(tag)), others[0])
+        wrong = (zeros or slips or [wrong])[0] if typed else wrong
+        return wrong, _correction(wrong) or "most tags are of spans, as B-PER, I-PER, O"
+    return None
+
+
+def _is_scheme(tags: Iterable[str]) -> bool:
+    """Whether tags without a correct one of a span are all meant as tags of spans."""
+    outside = [tag for tag in tags if tag == OUTSIDE or _ZERO.fullmatch(tag)]
+    found = [_MISSPELLED.fullmatch(tag) or _TYPE_FIRST.fullmatch(tag) for tag in tags]
+    letters = {match["letter"].upper() for match in found if match}
+    return bool(outside) and "B" in letters | ({"B"} if "I" in letters else set())
+
+
+def _correction(tag: str) -> str:
+    """Returns what a misspelled tag of a span should be, or "" for any other."""
+    if _ZERO.fullmatch(tag):
+        return "outside of spans is the letter O"
+    if match := _MISSPELLED.fullmatch(tag):
+        letter, kind = match["letter"].upper(), match["type"].strip()
+        return (
+            f"write {letter}-{kind}" if kind else "the type after the letter is missing"
+        )
+    if match := _TYPE_FIRST.fullmatch(tag):
+        return f"write {match['letter']}-{match['type']}"
+    return ""
+
+
+def _mixed(tags: Iterable[str]) -> tuple[str, str] | None:
+    """Returns a tag whose letter is not in the scheme of the other letters."""
+    tags = list(tags)
+    scheme = of_labels(tags)
+    letters = {"BIO": "BIO", "BIOES": "BIOES", "BILOU": "BILOU", "BMES": "BMESO"}
+    wrong = [tag for tag in tags if tag[0] not in letters[scheme]]
+    # I- for M- is a habit of some, with E- and S-.
+    wrong = [tag for tag in wrong if not (scheme == "BMES" and tag[0] == "I")]
+    if not wrong:
+        return None
+    return wrong[0], f"{scheme} has the letters {', '.join(letters[scheme])} only"
 
 
 def breaks(tags: Sequence[str], scheme: str) -> list[int]:
@@ -120,7 +195,7 @@ def _may(one: str | None, two: str | None, scheme: str) -> bool:
         return after != "B" or (before in "BI" and same)
     if scheme == "BIO":
         return after != "I" or (before in "BI" and same)
-    inside, goes_on = before in "BIM", after in "IME"
+    inside, goes_on = before in "BIM", after in "IMEL"
     return inside == goes_on and (same or not inside)
 
 

@@ -305,7 +305,22 @@ def learn(examples: Examples) -> tuple[tuple[str, ...], str]:
     IOB1 becomes BIO; other schemes stay what they are. Roles have O among them.
 
     Raises:
-      InputError: no example has tags.
+      InputError: no example has tags, or they are not tags of one kind.
+    """
+    scheme = detect(examples)
+    tags = [x.tags for x in examples if x.tags]
+    if any(x.predicate is not None for x in examples):
+        tags.append((tag_schemes.OUTSIDE,))
+    scheme = "BIO" if scheme == "IOB1" else scheme
+    return tag_schemes.labels_of(tags, scheme), scheme
+
+
+def detect(examples: Examples) -> str:
+    """Returns the scheme of the tags of examples, one of `tag_schemes.SCHEMES`.
+
+    Raises:
+      InputError: no example has tags; all have the same; a tag has blanks, or most are
+        tags of spans and one is not; the column of the tags is that of the tokens.
     """
     tags = [x.tags for x in examples if x.tags]
     if not tags:
@@ -314,31 +329,95 @@ def learn(examples: Examples) -> tuple[tuple[str, ...], str]:
             f"{where}there are no tags to learn from: give a file that has them, and "
             "the column they stand in as data.columns.tag"
         )
-    scheme = tag_schemes.detect(tags)
-    scheme = "BIO" if scheme == "IOB1" else scheme
-    if any(x.predicate is not None for x in examples):
-        tags.append((tag_schemes.OUTSIDE,))
-    return tag_schemes.labels_of(tags, scheme), scheme
+    if all(x.predicate is None for x in examples):
+        _check_kind(examples)
+    return tag_schemes.detect(tags)
+
+
+def scheme_text(examples: Examples) -> str:
+    """Returns one line on the scheme of the tags of examples, for people.
+
+    >>> scheme_text([])  # doctest: +SKIP
+    'tags: IOB1, learned as BIO; 4 types: LOC, MISC, ORG, PER'
+    """
+    labels, learned = learn(examples)
+    found = detect(examples)
+    if found == tag_schemes.PLAIN:
+        return f"tags: plain, one a token; {len(labels)} tags: {_listed(labels)}"
+    spans = {tag for tag in labels if tag != tag_schemes.OUTSIDE}
+    types = sorted({entities.split(tag)[1] for tag in spans})
+    as_other = f", learned as {learned}" if found != learned else ""
+    if types == [entities.UNTYPED]:
+        return f"tags: {found}{as_other}; spans without types"
+    plural = "s"[: len(types) != 1]
+    return f"tags: {found}{as_other}; {len(types)} type{plural}: {_listed(types)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:12])
+    return shown if len(names) <= 12 else f"{shown}, ..."
+
+
+# Tags by which two columns are seen to be swapped: more different ones than tokens.
+_SWAPPED_TIMES, _SWAPPED_LEAST = 2, 20
+
+
+def _check_kind(examples: Examples) -> None:
+    """Raises InputError unless all tags of examples can be of one scheme."""
+    labelled = [x for x in examples if x.tags]
+    known = dict.fromkeys(tag for x in labelled for tag in x.tags or ())
+    tokens = {x.text[start:end] for x in labelled for start, end in x.tokens}
+    are_tags = tag_schemes.problem_of(tokens) is None and any(
+        tag_schemes.is_span_tag(token) and token[1:2] == "-" for token in tokens
+    )
+    has_more = len(known) > max(_SWAPPED_TIMES * len(tokens), _SWAPPED_LEAST)
+    if has_more or (are_tags and all(map(tag_schemes.is_span_tag, tokens))):
+        raise errors.InputError(
+            f"{labelled[0].where_of(0)}: the tag of {labelled[0].named(0)} is "
+            f"{_tags(labelled[0])[0]!r}, so the columns of tokens and tags seem to be "
+            "swapped: set data.columns.token and data.columns.tag to their numbers"
+        )
+    problem = tag_schemes.problem_of(known)
+    if problem is not None:
+        tag, why = problem
+        example = next(x for x in labelled if tag in _tags(x))
+        place = _tags(example).index(tag)
+        raise errors.InputError(
+            f"{example.where_of(place)}: {example.named(place)} of the sentence has "
+            f"the tag {tag!r}: {why}. Correct it, or set data.columns.tag if this is "
+            "not the column of the tags"
+        )
+    if len(known) == 1:
+        (tag,) = known
+        raise errors.InputError(
+            f"{labelled[0].where}: all {sum(map(len, map(_tags, labelled))):,} tokens "
+            f"have the tag {tag!r}, so there is nothing to learn: is data.columns.tag "
+            "the right column?"
+        )
+
+
+def _tags(example: data_examples.TaggedExample) -> tuple[str, ...]:
+    return example.tags or ()
 
 
 def _check(example: data_examples.TaggedExample, scheme: str, repair: bool) -> int:
     """Returns how many tags break the scheme; raises InputError if none may."""
     tags = example.tags or ()
-    strange = [tag for tag in tags if not tag_schemes.is_span_tag(tag)]
-    if strange:
-        raise errors.InputError(
-            f"{example.where}: the tag {strange[0]!r} is of no scheme with spans, such "
-            "as B-PER, I-PER, O, which the model was trained with: give tags of one"
-        )
+    for place, tag in enumerate(tags):
+        if not tag_schemes.is_span_tag(tag):
+            raise errors.InputError(
+                f"{example.where_of(place)}: the tag {tag!r} is of no scheme with "
+                "spans, such as B-PER, I-PER, O, which the model was trained with: "
+                f"correct that of {example.named(place)} of the sentence"
+            )
     broken = tag_schemes.first_break(tags, scheme)
     if broken is None:
         return 0
     if not repair:
         place, why = broken
-        start, end = example.tokens[place]
         raise errors.InputError(
-            f"{example.where}: the tags of token {place + 1} "
-            f"({example.text[start:end]!r}) of the sentence break {scheme}: {why}. "
+            f"{example.where_of(place)}: the tags of {example.named(place)} of the "
+            f"sentence break {scheme}: {why}. "
             "Correct it, or set data.repair=true to begin an entity there"
         )
     return len(tag_schemes.breaks(tags, scheme))

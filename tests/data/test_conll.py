@@ -103,3 +103,29 @@ def test_columns_have_no_names(tmp_path):
     refused(
         "no column '3' for data.columns.tag", path, "tagging", columns=columns(tag="3")
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("Anna met Bob\tB-PER O B-PER\nHi\tO\n", "Anna met Bob"),
+        ("我爱北京\tO O B-LOC I-LOC\n\n好\tO\n", "我爱北京"),
+        ("Anna/B-PER met/O 1/2/O\nHi/O\n", "Anna met 1/2"),
+        ("# id 7\n我/O 爱/O\n好/O\n", "我爱"),
+    ],
+)
+def test_a_sentence_a_line(tmp_path, content, text):
+    first, second = read(write(tmp_path, content, "a.txt"), "tagging").examples
+    assert first.text == text
+    assert len(first.tags) == len(first.tokens) > 1
+    assert second.tags == ("O",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["Anna met\tB-PER O\nBob left it\tB-PER O\n", "a/X b/Y\nc d/Y\n"],
+)
+def test_a_line_without_a_tag_for_each_token(tmp_path, content):
+    filler = content.splitlines()[0] + "\n"
+    path = write(tmp_path, filler * 60 + content, "a.txt")
+    refused(r"a\.txt:62:", path, "tagging")

@@ -21,6 +21,8 @@ from bert_jax.tasks import tag_schemes
         ("IOB1", ["I-PER I-LOC O"]),
         ("BIOES", ["B-PER E-PER O", "S-LOC"]),
         ("BIOES", ["B E S"]),
+        ("BILOU", ["B-PER I-PER L-PER O U-LOC"]),
+        ("BILOU", ["U-LOC O"]),
         ("BMES", ["B M E S"]),
         ("BMES", ["B-PER M-PER E-PER O"]),
         ("plain", ["NOUN VERB", "PUNCT"]),
@@ -33,6 +35,35 @@ from bert_jax.tasks import tag_schemes
 )
 def test_detect(scheme, sentences):
     assert tag_schemes.detect([tags.split() for tags in sentences]) == scheme
+
+
+@pytest.mark.parametrize(
+    ("tags", "wrong"),
+    [
+        ("O B-PER I-PER 0", "0"),
+        ("O B-PER 0", "0"),
+        ("0 B-PER I-PER", "0"),
+        ("O B-PER I-PER o", "o"),
+        ("O B-PER I-PER B_PER", "B_PER"),
+        ("O B-PER B_LOC", "B_LOC"),
+        ("O B-PER I-PER B-", "B-"),
+        ("O B-PER I-PER b-per", "b-per"),
+        ("O B-PER I-PER London", "London"),
+        ("O B-PER E-PER L-LOC", "E-PER"),
+        ("O B_PER I_PER", "B_PER"),
+        ("O PER-B PER-I", "PER-B"),
+        ("O B-PER I-PER PER-B", "PER-B"),
+        ("NOUN VERB", None),
+        ("O ARG0 ARG1 V", None),
+        ("NOUN B-PER VERB ADJ", None),
+        ("O S E B M", None),
+        ("B-地名 M-地名 E-地名 S-地名 O", None),
+        ("B-PER M-PER O 人", "人"),
+    ],
+)
+def test_a_tag_that_does_not_fit_with_the_others(tags, wrong):
+    found = tag_schemes.problem_of(tags.split())
+    assert (found and found[0]) == wrong
 
 
 @pytest.mark.parametrize(
@@ -50,6 +81,8 @@ def test_detect(scheme, sentences):
         ("O B-A", "BIOES", (1, "B-A at the end")),
         ("S-A E-A", "BIOES", (1, "E-A after S-A")),
         ("B-A E-B", "BIOES", (1, "E-B after B-A")),
+        ("B-A I-A L-A U-A O", "BILOU", None),
+        ("B-A L-A I-A", "BILOU", (2, "I-A after L-A")),
         ("B M E S S B E", "BMES", None),
         ("B S", "BMES", (1, "S after B")),
         ("B B E", "BMES", (1, "B after B")),

@@ -1,6 +1,7 @@
 """Tagging: rows, predictions back in characters, scores, learning."""
 
 import dataclasses
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -300,3 +301,37 @@ def test_eight_sentences_are_learnt_by_heart(head):
     assert task.score(SENTENCES, found).metrics["entity_f1"] == 1.0
     spans = [entities.spans_of(x.tags) for x in SENTENCES]
     assert [len(made["entities"]) for made in found] == [len(x) for x in spans]
+
+
+@pytest.mark.parametrize(
+    ("text", "tags", "place"),
+    [
+        ("Anna saw Bob Rome", "B-PER 0 B-PER B-LOC", "f.txt:21: token 2 ('saw')"),
+        ("Anna saw Bob Rome", "B-PER O Bob B-LOC", "f.txt:22: token 3 ('Bob')"),
+        ("B-PER O O B-LOC", "Anna saw it Rome", "columns"),
+        ("Anna saw Bob Rome", "O O O O", "all 4 tokens have the tag 'O'"),
+    ],
+)
+def test_tags_that_are_of_no_one_scheme_are_refused(text, tags, place):
+    wrong = example(text, tags, lines=range(20, 24))
+    with pytest.raises(errors.InputError, match=re.escape(place)):
+        tagging.learn([wrong])
+
+
+def test_a_tag_with_a_blank_is_refused():
+    wrong = example("Anna saw", "N V")
+    wrong = dataclasses.replace(wrong, tags=("N", "V N"))
+    with pytest.raises(errors.InputError, match="token 2"):
+        tagging.learn([wrong])
+
+
+def test_the_scheme_is_named():
+    iob1 = [example("Anna Bob saw Rome", "I-PER I-PER O I-LOC")]
+    assert tagging.scheme_text(iob1) == (
+        "tags: IOB1, learned as BIO; 2 types: LOC, PER"
+    )
+    bilou = [example("Anna Bob saw Rome", "B-PER L-PER O U-LOC")]
+    assert tagging.scheme_text(bilou) == "tags: BILOU; 2 types: LOC, PER"
+    assert tagging.scheme_text([example("Anna met", "N V")]) == (
+        "tags: plain, one a token; 2 tags: N, V"
+    )
