@@ -1,5 +1,6 @@
 """Train your own BERT from raw text, fine-tune it, and carry it anywhere, in JAX."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -7,6 +8,12 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "load"]
 __version__ = "0.1.0"
+
+
+if sys.argv[:1] == ["-m"]:  # python -m bert_jax.COMMAND, which Python looks for now
+    from bert_jax import interrupts
+
+    interrupts.own()
 
 
 def __getattr__(name: str) -> Any:

@@ -19,12 +19,12 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from bert_jax import command_help, console, errors
+from bert_jax import command_help, console, errors, interrupts
 from bert_jax.settings import config_file
-from bert_jax.training import process_flags, processes, signals, tpus
+from bert_jax.training import process_flags, processes, tpus
 
 _LONGEST_MESSAGE = 4000  # with the missing data of a suite in it
-_INTERRUPTED, _READER_GONE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as shells do
+_READER_GONE = 141  # 128 + SIGPIPE, as shells do
 
 # What Python says of a value of the wrong type, and what a user understands.
 _PLAIN = (
@@ -45,20 +45,23 @@ def run(main: Callable[[list[str]], None]) -> None:
         plain = logging.Formatter("%(levelname)s: %(message)s")
         absl_logging.get_absl_handler().setFormatter(plain)
         if "coordinator" in flags.FLAGS:
-            with signals.stopping():
-                processes.start(_processes_of_flags())
+            processes.start(_processes_of_flags())
         tpus.leave_out(report=processes.is_first())
         main(argv)
         sys.stdout.flush()  # a full disk or a reader that has gone shows here
         processes.leave()
 
+    interrupts.begin()
     try:
-        app.run(quiet, flags_parser=_parse_flags)
+        with interrupts.listening():
+            app.run(quiet, flags_parser=_parse_flags)
+    except interrupts.Heard as heard:
+        _fail(errors.Stopped(interrupts.stopped_text(str(heard))))
     except errors.BertJaxError as error:
         _fail(error)
     except KeyboardInterrupt:
         say("interrupted: nothing unfinished is kept, the same command starts again")
-        processes.end(_INTERRUPTED)
+        processes.end(interrupts.INTERRUPTED)
     except BrokenPipeError:  # `command | head` is no error
         _forget_output()
         processes.end(_READER_GONE)
@@ -72,6 +75,9 @@ def run(main: Callable[[list[str]], None]) -> None:
         if processes.count() > 1:
             traceback.print_exc()
             _fail(errors.BertJaxError("this is a mistake of the program: see above"))
+        if interrupts.is_owned():  # else the interpreter's end may crash
+            traceback.print_exc()
+            interrupts.end(1)
         raise
 
 
@@ -230,6 +236,10 @@ def required(name: str, value: Any, example: str) -> Any:
 
 
 def say(message: str) -> None:
-    """Tells the user what happens now; of several processes the first does."""
+    """Tells the user what happens now; of several processes the first does.
+
+    Raises `interrupts.Heard` if a signal asks to stop, as what is next is long.
+    """
+    interrupts.check()
     if processes.is_first():
         console.print_message(message)

@@ -6,6 +6,7 @@ renamed when done. Before the rename it gets a manifest of sha256 sums, with whi
 files are compared before they are used (`saved_steps`).
 """
 
+import contextlib
 import dataclasses
 import logging
 import shutil
@@ -21,11 +22,10 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from bert_jax import durable, errors, faults
+from bert_jax import durable, errors, faults, interrupts
 from bert_jax.training import (
     processes,
     saved_steps,
-    signals,
     tensorstore_leaks,
     working_copy,
 )
@@ -69,6 +69,7 @@ class Checkpoints:
         self._asynchronous = asynchronous
         self._copy = copy if copy is not None and copy.is_remote else None
         self._saving: int | None = None
+        self._unsaved = contextlib.ExitStack()  # open while a save is under way
         self._newest: int | None = None  # that was restored or saved
         tensorstore_leaks.mend()
         try:
@@ -114,7 +115,7 @@ class Checkpoints:
         try:
             self.close()
         except errors.StorageError as second:
-            if error is None or isinstance(error, (errors.Stopped, signals.Heard)):
+            if error is None or isinstance(error, (errors.Stopped, interrupts.Heard)):
                 raise
             _log.error("%s", second)  # the first error is the one to raise
 
@@ -146,6 +147,7 @@ class Checkpoints:
             meta=ocp.args.JsonSave(meta),
         )
         self._saving = step
+        self._unsaved.enter_context(interrupts.unsaved())
         try:
             started = self._manager.save(step, args=items, force=True)
         except Exception as error:
@@ -207,6 +209,7 @@ class Checkpoints:
         if self._copy is not None:
             kept = map(str, saved_steps.steps(self.folder))
             self._copy.keep_only(self.folder.name, kept)
+        self._unsaved.close()
         faults.point("checkpoint/after", step)
 
     def close(self) -> None:
@@ -219,6 +222,7 @@ class Checkpoints:
                 self._manager.close()
             except Exception as error:  # reported by `wait` already
                 _log.debug("closing %s: %s", self.folder, error)
+            self._unsaved.close()
 
     def restore_latest(
         self, shapes: train_state.TrainState

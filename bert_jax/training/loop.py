@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from bert_jax import console, errors, faults
+from bert_jax import console, errors, faults, interrupts
 from bert_jax.training import (
     bad_steps,
     host_memory,
@@ -194,6 +194,7 @@ class _Loop:
                 ended = self._finish_step(saving or self._step == steps)
                 stopping |= self._standing.callbacks_due
         if stopping and (self._step < steps or self._standing.callbacks_due):
+            interrupts.answer()
             raise errors.Stopped(
                 f"stopped by {self._stop.name} after step {self._step} of {steps}, "
                 "with everything saved: the same command resumes"

@@ -10,7 +10,6 @@ import ctypes
 import itertools
 import json
 import logging
-import os
 import signal
 import sys
 import threading
@@ -21,7 +20,7 @@ from typing import Any, NoReturn, TypeVar
 import jax
 from jax._src import distributed  # the keys and barriers have no public name
 
-from bert_jax import errors
+from bert_jax import errors, interrupts
 from bert_jax.training import process_flags
 
 # Errors that one process passes on to the others, by name.
@@ -34,7 +33,6 @@ _KINDS = (
 )
 _FAILED = "bert_jax/failed"
 _WAIT_MS = 7 * 24 * 3600 * 1000  # a corpus may take days; a lost peer ends the wait
-_PATIENCE_SECONDS = 0.2  # between two looks at a thread that waits
 
 # All processes meet in the same order, so the count makes a name one meeting's.
 _meetings = itertools.count()
@@ -65,7 +63,7 @@ def start(flags: process_flags.Flags) -> None:
     # Until `hear_preemption` SIGTERM is heard as it is where there is one process.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        apart(lambda: jax.distributed.initialize(**arguments))
+        interrupts.apart(lambda: jax.distributed.initialize(**arguments), waits=True)
     except ValueError as error:  # of a cluster that is there, and says too little
         raise errors.InputError(
             f"the processes of this run cannot find each other: {error} Name the first "
@@ -82,6 +80,7 @@ def start(flags: process_flags.Flags) -> None:
     if count() > 1:
         # JAX aborts when another process does not answer any more.
         ctypes.CDLL(None).signal(signal.SIGABRT, _on_abort)
+        interrupts.call_before_end(_report_signal)
         threading.Thread(None, _listen, "other processes", daemon=True).start()
 
 
@@ -140,7 +139,7 @@ def wait_for_all() -> None:
         raise of_peer(None)
     place = f"bert_jax/{next(_meetings)}"
     try:
-        apart(lambda: _client().wait_at_barrier(place, _WAIT_MS))
+        interrupts.apart(lambda: _client().wait_at_barrier(place, _WAIT_MS), waits=True)
     except jax.errors.JaxRuntimeError as error:
         raise of_peer(error) from None
 
@@ -173,6 +172,14 @@ def report_failure(error: errors.BertJaxError) -> None:
         _log.debug("not told to the others: %s", failure)
     if is_first():  # who keeps the key; the others must have read it
         time.sleep(_GRACE_SECONDS / 2)
+
+
+def _report_signal(text: str, code: int) -> None:
+    """Tells the other processes that a signal ends this one at once."""
+    if code == errors.Stopped.exit_code:
+        report_failure(errors.Stopped(text))
+    else:
+        report_failure(errors.StorageError(text))
 
 
 def _listen() -> None:
@@ -239,45 +246,11 @@ def of_peer(reason: object) -> errors.BertJaxError:
     return kind(f"process {told['process']} of this run ended: {told['message']}")
 
 
-def leave() -> None:
-    """Ends this process when all have come here; returns where it is the only one."""
+def leave() -> NoReturn:
+    """Ends this process with exit code 0, when all have come here."""
     if count() > 1:
         jax.distributed.shutdown()
-        end(0)
-
-
-_abandoned: list[bool] = []  # threads left behind, for which the end must not wait
-
-
-def apart(call: Callable[[], Made], look: Callable[[], None] = lambda: None) -> Made:
-    """Returns what `call` does, in a thread, while this one hears signals.
-
-    For what waits or compiles for long: Python calls no handler before it is done.
-    `look` is called every moment. What it raises, or a handler, is raised at once, and
-    the thread is left behind.
-    """
-    made: list[Made] = []
-    failed: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            made.append(call())
-        except BaseException as error:
-            failed.append(error)
-
-    worker = threading.Thread(target=work, name="apart", daemon=True)
-    try:
-        worker.start()
-        while worker.is_alive():
-            worker.join(_PATIENCE_SECONDS)
-            if worker.is_alive():
-                look()
-    except BaseException:
-        _abandoned.append(True)
-        raise
-    if failed:
-        raise failed[0]
-    return made[0]
+    end(0)
 
 
 def end(code: int) -> NoReturn:
@@ -285,14 +258,9 @@ def end(code: int) -> NoReturn:
 
     The usual end would wait for the others, who may wait for this one.
     """
-    if count() == 1 and not _abandoned:
-        sys.exit(code)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            pass
-    os._exit(code)
+    if count() > 1:
+        interrupts.end_at_once(code)
+    interrupts.end(code)
 
 
 def _client() -> Any:

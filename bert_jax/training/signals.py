@@ -1,26 +1,24 @@
-"""Signals that ask a run to stop, heard in every phase of it.
+"""How a run stops when a signal asks it to, in every phase of it.
 
-Before and after the loop there is nothing to save, so `stopping` raises at once. In the
-loop a `StopRequest` notes the signal, and the loop acts on it between two steps, or
-between two batches of an evaluation, which is done again when the run is resumed.
+Before and after the loop there is nothing to save, and `interrupts.check` ends the run.
+In the loop a `StopRequest` decides: the loop acts on it between two steps, or between
+two batches of an evaluation, which is done again when the run is resumed.
 """
 
 import contextlib
 import itertools
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 from jax.experimental import multihost_utils
 
-from bert_jax import errors
+from bert_jax import errors, interrupts
 from bert_jax.training import processes
 
-Made = TypeVar("Made")
-_STOPPING = (signal.SIGTERM, signal.SIGINT)
+Result = TypeVar("Result")
 # JAX names one for all to stop at: a second loop must not count from the beginning.
 _places = itertools.count(1)
 
@@ -29,58 +27,52 @@ class Interrupted(Exception):
     """A callback of the loop was cut short by a request to stop."""
 
 
-class Heard(BaseException):
-    """A signal came within `stopping`: no `except Exception` takes it for its own."""
-
-
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
-    """Raises Stopped out of here when SIGTERM or SIGINT comes, in the main thread only.
+    """Raises Stopped out of here after SIGTERM or SIGINT, in the main thread only.
 
-    Only the first does so: more of them do not disturb the cleaning up.
+    Where the work calls `interrupts.check`; at the end at the latest, unless the
+    process goes on to end itself, as that of a command does.
     """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del frame  # where the signal came does not matter
-        for other in _STOPPING:
-            signal.signal(other, signal.SIG_IGN)
-        raise Heard(
-            f"stopped by {signal.Signals(number).name}, with nothing left to save: the "
-            "same command goes on"
-        )
-
-    with _handlers(dict.fromkeys(_STOPPING, stop)):
+    with interrupts.listening():
         try:
             yield
-        except Heard as heard:
-            raise errors.Stopped(str(heard)) from None
+        except interrupts.Heard as heard:
+            text = interrupts.stopped_text(str(heard))
+            raise errors.Stopped(text) from None
         except errors.Stopped:  # of a loop, in all processes
-            processes.wait_for_all()  # one may save or upload for longer
+            with interrupts.unsaved():  # one may save or upload for longer
+                processes.wait_for_all()
             raise
+        name = interrupts.requested()
+        if name is not None and interrupts.is_outermost():
+            raise errors.Stopped(
+                f"stopped by {name} when all was done: the same command finds it"
+            )
 
 
 class StopRequest:
-    """Notes SIGTERM and SIGINT while the context is open; handlers are put back after.
+    """Whether a loop must stop, while the context is open.
 
-    More of SIGTERM change nothing; a second SIGINT raises KeyboardInterrupt, for an
-    impatient Ctrl-C. In threads other than the main one nothing is caught. With several
-    processes `stopping` goes on to hear both until the first step is done, as the one
-    that ends tells the others, and nothing of theirs is new. From then on JAX's own
-    notice of preemption decides, because all must stop at the same place; it hears
-    SIGTERM, and SIGINT is passed on as that.
+    More of SIGTERM change nothing; a second SIGINT is an impatient Ctrl-C, which ends
+    the process or raises KeyboardInterrupt. In threads other than the main one nothing
+    is noted. With several processes `stopping` goes on to act on both until the first
+    step is done, as the one that ends tells the others, and nothing of theirs is new.
+    From then on JAX's own notice of preemption decides, because all must stop at the
+    same place; it hears SIGTERM, and SIGINT is passed on as that.
     """
 
     def __init__(self, on_check: Callable[[], None] = lambda: None) -> None:
         """Calls `on_check` whenever a callback asks whether it must stop."""
-        self.name: str | None = None
         self._on_check = on_check
+        self._is_agreed = False  # whether all processes stop here
         self._is_shared = False  # whether JAX hears the signals of all processes
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> "StopRequest":
         if processes.count() == 1:
-            handlers = dict.fromkeys(_STOPPING, self._note)
-            self._open.enter_context(_handlers(handlers))
+            self._open.enter_context(interrupts.listening())
+            self._open.enter_context(interrupts.unsaved())
         return self
 
     def __exit__(
@@ -91,15 +83,25 @@ class StopRequest:
     ) -> None:
         self._open.close()
 
+    @property
+    def name(self) -> str | None:
+        """Of the signal for which the run must stop, as far as is known; or None.
+
+        Raises KeyboardInterrupt after a second Ctrl-C.
+        """
+        if processes.count() == 1:
+            return interrupts.requested()
+        return "a signal" if self._is_agreed else None
+
     def requested(self) -> bool:
         """Returns whether the run must stop here, alike on all processes.
 
         All processes ask at the same places, in the same order.
         """
         place = next(_places)
-        if self.name is None and self._is_shared:
-            if multihost_utils.reached_preemption_sync_point(place):
-                self.name = "a signal"
+        if self._is_shared and not self._is_agreed:
+            agreed = multihost_utils.reached_preemption_sync_point(place)
+            self._is_agreed = bool(agreed)
         return self.name is not None
 
     def unless_asked(self, call: Callable[[], Any]) -> Any:
@@ -111,32 +113,40 @@ class StopRequest:
 
         def look() -> None:
             if self.name is not None:
+                interrupts.answer()
                 raise errors.Stopped(
                     f"stopped by {self.name} before the first step was done, with "
                     "nothing to save: the same command goes on"
                 )
+            interrupts.check()  # with several processes
 
-        return processes.apart(call, look)
+        return interrupts.apart(call, look)
 
     def share(self) -> None:
         """Has all processes stop at the same step from here on, if there are several.
 
-        Until the end of the loop: `stopping` hears both again then.
+        Until the end of the loop: `stopping` acts on both again then.
         """
         if processes.count() == 1:
             return
-        after = signal.getsignal(signal.SIGTERM)
-        handlers = {signal.SIGINT: _pass_on, signal.SIGTERM: after}
-        self._open.enter_context(_handlers(handlers))
+        self._open.enter_context(interrupts.unsaved())
+        self._open.enter_context(_passing_on())
         processes.hear_preemption()
         self._is_shared = True
+        if interrupts.requested() is not None:  # since the last look
+            os.kill(os.getpid(), signal.SIGTERM)
 
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Lets `unless_asked` of this module raise Interrupted in here."""
+        """Lets `unless_asked` of this module raise Interrupted in here.
+
+        And in one process `interrupts.check` too; several must do so at the same place.
+        """
+        kind = Interrupted if processes.count() == 1 else None
         _interrupting.append(self)
         try:
-            yield
+            with interrupts.raising(kind):
+                yield
         finally:
             _interrupting.remove(self)
 
@@ -146,47 +156,33 @@ class StopRequest:
         if self.requested():
             raise Interrupted
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        del frame  # where the signal came does not matter
-        if number == signal.SIGINT and self.name is not None:
-            raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
-
 
 _interrupting: list[StopRequest] = []
 
 
-def unless_asked(call: Callable[[], Made]) -> Made:
-    """Returns what `call` does, a part of a long callback of the loop.
+def unless_asked(call: Callable[[], Result]) -> Result:
+    """Returns what `call` does, a part of a long callback of the loop or of a command.
 
-    Says that the run moves, and raises Interrupted if it must stop. A call that
-    compiles for minutes is left behind when a signal comes meanwhile, but in the loop
-    of several processes; so it must not donate what it is given.
+    In a callback it says that the run moves, and raises Interrupted if it must stop;
+    elsewhere it does what `interrupts.check` does. A call that compiles for minutes is
+    abandoned when a signal comes meanwhile, but in the loop of several processes; so it
+    must not donate what it is given.
     """
-
-    def look() -> None:
-        if any(request.name is not None for request in _interrupting):
-            raise Interrupted
-
     for request in _interrupting:
         request.check()
-    return processes.apart(call, look)
+    return interrupts.apart(call)
 
 
-@contextlib.contextmanager
-def _handlers(handlers: Mapping[Any, Any]) -> Iterator[None]:
-    """Installs handlers of signals in the main thread; puts the former ones back."""
-    previous: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        previous = {n: signal.signal(n, handler) for n, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            # None stands for a handler that was not installed from Python.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+def _passing_on() -> contextlib.AbstractContextManager[None]:
+    """Passes SIGINT on as SIGTERM while the context is open."""
+    passed: list[bool] = []
 
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if passed and not interrupts.is_owned():  # else the process is ended
+            raise KeyboardInterrupt
+        passed.append(True)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-def _pass_on(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    os.kill(os.getpid(), signal.SIGTERM)
+    after = signal.getsignal(signal.SIGTERM)  # JAX puts its own there
+    return interrupts.handlers({signal.SIGINT: pass_on, signal.SIGTERM: after})
