@@ -1,12 +1,16 @@
 """Files that are read as a whole: regular ones, and no longer than they may be.
 
-A leaf module. A link to a device would never end, and a pipe keeps its reader waiting.
+And the sha256 of files of any length. A leaf module. A link to a device would never
+end, and a pipe keeps its reader waiting.
 """
 
+import hashlib
 import stat
 from pathlib import Path
 
-from bert_jax import errors
+from bert_jax import errors, interrupts
+
+_CHUNK_BYTES = 1 << 22
 
 
 def read(path: Path, most: int) -> bytes:
@@ -35,3 +39,16 @@ def read(path: Path, most: int) -> bytes:
             "is it the right one?"
         )
     return content
+
+
+def sha256(path: Path) -> str:
+    """Returns the sha256 of a file in hexadecimal, about a second per gigabyte.
+
+    Raises OSError, and what `interrupts.check` does.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            interrupts.check()
+            digest.update(chunk)
+    return digest.hexdigest()

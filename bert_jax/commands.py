@@ -236,10 +236,6 @@ def required(name: str, value: Any, example: str) -> Any:
 
 
 def say(message: str) -> None:
-    """Tells the user what happens now; of several processes the first does.
-
-    Raises `interrupts.Heard` if a signal asks to stop, as what is next is long.
-    """
-    interrupts.check()
+    """Tells the user what happens now; of several processes the first does."""
     if processes.is_first():
         console.print_message(message)

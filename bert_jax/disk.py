@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bert_jax import errors
+from bert_jax import errors, interrupts
 
 _GONE = (errno.ENOENT, errno.ESTALE)  # ESTALE: another machine has removed it
 
@@ -43,7 +43,8 @@ def held(path: Path, in_use: str) -> Iterator[None]:
     """
     descriptor = _taken(path, in_use)
     try:
-        yield
+        with interrupts.unfinished(path):
+            yield
     finally:
         with contextlib.suppress(OSError):  # a disk that fails has been told of before
             path.unlink()  # while it is held: who opened it before looks again

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from bert_jax import interrupts
+
 
 def sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
@@ -42,7 +44,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     """
     beside = path.with_name(path.name + ".tmp")
     try:
-        with beside.open("wb") as file:
+        with interrupts.unfinished(beside), beside.open("wb") as file:
             yield file
         sync(beside)
         os.replace(beside, path)

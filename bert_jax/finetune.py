@@ -217,7 +217,9 @@ def _start(
         begin, meta = resumed
         commands.say(f"resuming after step {int(begin.step)}")
         return begin, standings.from_meta(meta), meta["best"]
-    params = run.parameters(shapes.params, run.settings.run.seed)
+    params = signals.unless_asked(
+        lambda: run.parameters(shapes.params, run.settings.run.seed)
+    )
     begin = state.from_params(params, shapes, transformation)
     return begin, standings.Standing(), _NONE_YET
 

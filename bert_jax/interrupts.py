@@ -15,14 +15,17 @@ A leaf module without dependencies, so that it can be imported before everything
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import select
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
@@ -33,14 +36,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 _LOOK_SECONDS = 0.1  # between two looks at a thread, or at what the main thread does
-_PATIENCE_SECONDS = 3.0  # for the main thread to come to a `check`
+# For the main thread to come to a `check`: a third of it if nothing is `unfinished`.
+_PATIENCE_SECONDS = 3.0
 _CLEANUP_SECONDS = 20.0  # for it to end after `check` has raised
 # Two of SIGINT within this time are one Ctrl-C: `timeout` and some launchers send it
 # to the process and to its group.
 _SAME_PRESS_SECONDS = 0.1
 _FLUSH_SECONDS = 1.0  # a reader of our output may have stopped reading
-
-_log = logging.getLogger(__name__)
 
 
 class Heard(BaseException):
@@ -76,6 +78,8 @@ _patience = 0.0  # of an owned process while it imports: nothing is there to cle
 # open has an entry of its own, as they need not close in the order of a stack.
 _raised: list[tuple[type[BaseException] | None, object]] = []
 _unsaved: list[bool] = []  # one entry for each `unsaved` that is open
+_unfinished: list[tuple[Path, ...]] = []
+_ending = threading.Event()  # set when the watching thread ends the process
 # What the watching thread calls with the message and code before it ends the process.
 _farewells: list[Callable[[str, int], None]] = []
 
@@ -182,6 +186,19 @@ def unsaved() -> Iterator[None]:
         _unsaved.pop()
 
 
+@contextlib.contextmanager
+def unfinished(*paths: Path) -> Iterator[None]:
+    """Names files and folders that are of no use if the process ends in the context.
+
+    Ended for the main thread, which would remove them, an owned process removes them.
+    """
+    _unfinished.append(paths)
+    try:
+        yield
+    finally:
+        _unfinished.remove(paths)
+
+
 def apart(
     call: Callable[[], Result],
     look: Callable[[], None] = check,
@@ -275,6 +292,8 @@ def end(code: int) -> NoReturn:
 def end_at_once(code: int) -> NoReturn:
     """Ends the process without the shutdown of the interpreter; flushes its streams."""
     _flush()
+    if _ending.is_set():
+        time.sleep(_CLEANUP_SECONDS)  # the watching thread ends it, with its own code
     os._exit(code)
 
 
@@ -300,6 +319,10 @@ def _end_for_main(code: int, text: str) -> NoReturn:
     saying = threading.Thread(target=say, daemon=True)
     saying.start()
     saying.join(_FLUSH_SECONDS)
+    _ending.set()
+    for path in itertools.chain(*_unfinished):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     os._exit(code)
 
 
@@ -352,7 +375,9 @@ def _see(number: int) -> None:
 def _has_waited_long() -> bool:
     """Returns whether the main thread had its time to end the process itself."""
     waited = time.monotonic() - _noted.waiting_since
-    return waited >= (_CLEANUP_SECONDS if _noted.is_answered else _patience)
+    if _noted.is_answered:
+        return waited >= _CLEANUP_SECONDS
+    return waited >= (_patience if _unfinished else _patience / 3)
 
 
 def stopped_text(name: str) -> str:

@@ -25,7 +25,7 @@ from typing import cast
 
 from absl import flags
 
-from bert_jax import commands, errors, faults
+from bert_jax import commands, errors, faults, interrupts
 from bert_jax.data import (
     beam_runner,
     corpus,
@@ -141,14 +141,19 @@ def _tokenizer(
     sentences = (sentence for document in documents for sentence in document.sentences)
     commands.say(f"learning a vocabulary of at most {text.vocab_size} pieces")
     faults.point("vocabulary/before")
-    with tempfile.TemporaryDirectory() as scratch:
-        learned = vocabulary.learn(
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        interrupts.unfinished(Path(scratch)),
+    ):
+        learn = functools.partial(
+            vocabulary.learn,
             sentences,
             kind=cast(vocabulary.Kind, text.tokenizer),  # checked by TextConfig
             vocab_size=text.vocab_size,
             lowercase=text.lowercase,
             folder=Path(scratch),
         )
+        learned = interrupts.apart(learn)
     faults.point("vocabulary/learned")
     return learned
 

@@ -273,7 +273,9 @@ def _start(
         commands.say("weights: randomly initialized (init_from is none)")
         key = jax.random.key(settings.run.seed)
         init = experiment.task.init
-        begin = state.create(init, key, transformation, experiment.mesh)
+        begin = signals.unless_asked(
+            lambda: state.create(init, key, transformation, experiment.mesh)
+        )
         return begin, standing.Standing()
     commands.say(f"weights: {settings.init_from}")
     params = initial_weights.read(

@@ -26,7 +26,7 @@ from bert_jax.formats import whole_file
 from bert_jax.prediction import prediction_files, task_predictor
 from bert_jax.settings import finetuning_configuration
 from bert_jax.suites import suite_configuration, suite_data, suite_table
-from bert_jax.training import processes, working_copy
+from bert_jax.training import processes, signals, working_copy
 
 _EXAMPLE = (
     "python -m bert_jax.suite --config=configs/glue.py --config.init_from=FOLDER "
@@ -52,10 +52,11 @@ def run(config: Any, workdir: str | Path) -> dict[str, suite_table.Result]:
     """
     plan = suite_configuration.parse(config)
     parts = [task.name for task in plan.suite.tasks]
-    copy = working_copy.WorkingCopy(workdir, parts=parts)
-    workdirs.prepare(copy.folder)
-    with copy.fetched():
-        return _run(plan, copy)
+    with signals.stopping():
+        copy = working_copy.WorkingCopy(workdir, parts=parts)
+        workdirs.prepare(copy.folder)
+        with copy.fetched():
+            return _run(plan, copy)
 
 
 def _run(

@@ -24,6 +24,7 @@ ALLOWED = {
     "hub_failures": set(),
     "hub_files": set(),
     "faults": set(),
+    "interrupts": set(),
     "json_file": set(),
     "quiet_tensorflow": set(),
     "training": set(),
@@ -105,6 +106,7 @@ LEAVES = {
     "hub",
     "hub_failures",
     "hub_files",
+    "interrupts",
     "json_file",
     "quiet_tensorflow",
 }

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_origin
 
-from bert_jax import errors
+from bert_jax import errors, interrupts
 from bert_jax.data import distributed_steps, reports
 
 # Their job servers know options that Beam in Python does not, and ask for them.
@@ -173,10 +173,10 @@ def _write(pipeline: Any, steps: distributed_steps.Steps, count: int) -> Any:
 
 def _finish(pipeline: Any) -> str:
     """Runs a pipeline to its end and returns its state; a Ctrl-C ends it too."""
-    result = pipeline.run()
+    result = interrupts.apart(pipeline.run)
     try:
-        return result.wait_until_finish()
-    except KeyboardInterrupt:
+        return interrupts.apart(result.wait_until_finish, waits=True)
+    except (KeyboardInterrupt, interrupts.Heard):
         with contextlib.suppress(Exception):
             result.cancel()
         raise

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from bert_jax import errors, json_file
+from bert_jax import errors, interrupts, json_file
 from bert_jax.data import (
     lines,
     packages,
@@ -140,6 +140,7 @@ def runs(records: Iterable[Record], characters: int) -> Iterator[tuple[Record, .
         run.append(record)
         size += len(record.text)
         if size >= characters:
+            interrupts.check()
             yield tuple(run)
             run, size = [], 0
     if run:

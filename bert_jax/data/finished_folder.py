@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from bert_jax import disk, durable, errors, faults
+from bert_jax import disk, durable, errors, faults, interrupts
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def building(folder: Path) -> Iterator[Path]:
     in_use = f"another process is building {folder}. Wait until it is done."
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with disk.held(lock, in_use):
+        with disk.held(lock, in_use), interrupts.unfinished(unfinished):
             check(folder)  # before the lock was taken another one may have ended
             try:
                 _make_empty(unfinished)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from bert_jax import errors
+from bert_jax import errors, interrupts
 from bert_jax.data import manifest as manifests
 from bert_jax.data import sources
 
@@ -65,6 +65,7 @@ class _Digesting(io.RawIOBase):
         return True
 
     def readinto(self, buffer) -> int:
+        interrupts.check()
         count = self._file.readinto(buffer)
         self.sha256.update(memoryview(buffer)[:count])
         self.bytes += count

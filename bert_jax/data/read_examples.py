@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from bert_jax import errors, json_file
+from bert_jax import errors, interrupts, json_file
 from bert_jax.data import (
     c3_file,
     conll,
@@ -111,6 +111,7 @@ def iterate(
         made = _unique(made, request, notes)
     is_empty = True
     for example in made:
+        interrupts.check()
         is_empty = False
         yield example
     if is_empty:
@@ -257,6 +258,7 @@ def _unique(
     first: dict[str, str] = {}
     times: Counter[str] = Counter()
     for example in made:
+        interrupts.check()
         if example.id not in first:
             first[example.id] = example.where
             yield example

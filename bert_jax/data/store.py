@@ -7,7 +7,6 @@ A store is a folder: `manifest.json`, the tokenizer's files, and for each split
 `store_build` writes it.
 """
 
-import hashlib
 import stat
 import struct
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int, Integer, UInt, UInt8, UInt16
 
-from bert_jax import errors
+from bert_jax import bounded_file, errors
 from bert_jax.data import manifest as manifests
 
 _COLUMNS = ("sentences", "word_start", "source")
@@ -121,8 +120,7 @@ def open_store(folder: Path, split: str = "train", *, verify: bool = True) -> St
 
 def file_sha256(path: Path) -> str:
     """Returns the sha256 of a file in hexadecimal, about a second per gigabyte."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return bounded_file.sha256(path)
 
 
 def _verify(folder: Path, entries: Sequence[manifests.ShardEntry]) -> None:

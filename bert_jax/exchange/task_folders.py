@@ -6,7 +6,6 @@ sha256 of all other files. A run keeps its best model in `best/<step>/`.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import PyTree
 
-from bert_jax import errors, hub, json_file
+from bert_jax import bounded_file, errors, hub, json_file
 from bert_jax.data import finished_folder
 from bert_jax.formats import native, places, tensors, weights
 from bert_jax.model import config as model_config
@@ -125,7 +124,9 @@ def write(folder: Path, made: TaskFolder) -> None:
     with finished_folder.building(folder) as unfinished:
         native.write(unfinished, given, dtype="float32")
         made.tokenizer.save(unfinished)
-        tree["files"] = {x.name: _sum(x) for x in sorted(unfinished.iterdir())}
+        tree["files"] = {
+            x.name: bounded_file.sha256(x) for x in sorted(unfinished.iterdir())
+        }
         text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
         (unfinished / TASK).write_text(text, encoding="utf-8")
 
@@ -236,16 +237,11 @@ def _check_sums(folder: Path, sums: Mapping[str, str]) -> None:
         path = folder / name
         if not os.path.isfile(path):
             raise errors.InputError(f"{path} is missing: copy the whole folder again")
-        if _sum(path) != wanted:
+        if bounded_file.sha256(path) != wanted:
             raise errors.InputError(
                 f"{path} is not the file that was written with the model (by its "
                 "sha256): it was damaged or changed. Copy the whole folder again"
             )
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def on_scale(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax import commands, errors
+from bert_jax import commands, errors, interrupts
 from bert_jax.finetuning import assembly
 from bert_jax.formats import whole_file
 from bert_jax.reporting import text_table
@@ -112,7 +112,8 @@ def tfidf(run: assembly.FinetuningRun) -> dict[str, float]:
         ),
         svm.LinearSVC(random_state=0),
     )
-    model.fit(texts, [x.labels[0] for x in run.train.examples])
+    labels = [x.labels[0] for x in run.train.examples]
+    interrupts.apart(lambda: model.fit(texts, labels))
     made: dict[str, float] = {}
     for split in (run.dev, run.test):
         if split is not None:

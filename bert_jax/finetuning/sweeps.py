@@ -24,6 +24,7 @@ from bert_jax.training import (
     loop,
     processes,
     sharding,
+    signals,
     state,
     sweep,
     working_copy,
@@ -209,7 +210,9 @@ def train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> Sweep:
     ) as checkpoints:
         resumed = checkpoints.restore_latest(shapes)
         if resumed is None:
-            begin = _fresh(run, members, one, transformation)
+            begin = signals.unless_asked(
+                lambda: _fresh(run, members, one, transformation)
+            )
             standing = made.standing
         else:
             begin, meta = resumed

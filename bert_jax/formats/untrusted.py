@@ -5,14 +5,13 @@ The readers compare all of that with the file itself, and ask here for what they
 Names from a file are quoted and cut, so that they cannot fill or steer a terminal.
 """
 
-import hashlib
 import stat
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
-from bert_jax import errors
+from bert_jax import bounded_file, errors
 
 # Eight-bit floats and packed integers are missing: they need scales that stand
 # elsewhere, and whoever read them as weights would have random ones.
@@ -79,8 +78,7 @@ def size_of(path: Path) -> int:
 def sha256(path: Path) -> str:
     """Returns the sha256 of a file in hexadecimal, about a second per gigabyte."""
     size_of(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return bounded_file.sha256(path)
 
 
 def check_array(path: Path, name: str, array: np.ndarray) -> None:

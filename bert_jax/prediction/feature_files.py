@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import Float
 
-from bert_jax import errors, loading
+from bert_jax import errors, interrupts, loading
 from bert_jax.prediction import features
 
 KINDS = ("sentence", *features.POOLINGS, "tokens")
@@ -89,7 +89,8 @@ def write(
     request.check(model)
     check_output(output)
     count = 0
-    with _writer(output, request, model) as writer:
+    writer = _writer(output, request, model)
+    with interrupts.unfinished(*map(_beside, writer.outputs)), writer:
         for window, rows in _windows(model, texts, request):
             writer.add(window, rows, _vectors(model, rows, request), model)
             count += len(window)
@@ -147,13 +148,15 @@ class _JsonLines:
     """One object a text: `text` and `vector`, or `tokens` and `layers`."""
 
     def __init__(self, output: Path, request: Request) -> None:
-        self._output, self._request = output, request
+        self.outputs, self._request = [output], request
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "_JsonLines":
         self._file: IO[str] = self._stack.enter_context(
             # A lone surrogate is written as JSON's own escape.
-            _beside(self._output).open("w", encoding="utf-8", errors="backslashreplace")
+            _beside(self.outputs[0]).open(
+                "w", encoding="utf-8", errors="backslashreplace"
+            )
         )
         return self
 
@@ -183,7 +186,7 @@ class _JsonLines:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _finish([self._output], error, self._stack.close)
+        _finish(self.outputs, error, self._stack.close)
 
 
 class _Arrays:
@@ -201,6 +204,7 @@ class _Arrays:
                 offsets: np.zeros(1, np.int64),
                 output: np.zeros((0, len(request.layers), width), np.float32),
             }
+        self.outputs = list(self._first)
 
     def __enter__(self) -> "_Arrays":
         self._growing = [
@@ -238,7 +242,7 @@ class _Arrays:
             for growing in self._growing:
                 growing.close()
 
-        _finish(list(self._first), error, close)
+        _finish(self.outputs, error, close)
 
 
 class _Growing:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from bert_jax import errors
+from bert_jax import errors, interrupts
 from bert_jax.data import buckets
 from bert_jax.model import config, encoder, parts
 from bert_jax.text import tokenizer as tokenizers
@@ -72,6 +72,7 @@ def batches(rows: Rows, longest: int) -> Iterator[Batch]:
     tokens = TOKENS_PER_BATCH if is_cpu else TOKENS_PER_BATCH * _ACCELERATOR
     start = 0
     while start < len(rows):
+        interrupts.check()
         length = buckets.bucket(len(rows[order[start]]), longest)
         count = max(1, tokens // length)
         indices = order[start : start + count]

@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
+from bert_jax import interrupts
 from bert_jax.data import store
 
 MAX_TOKENS = 20_000_000  # counted from the start of the store; bounds time and memory
@@ -36,6 +37,7 @@ def count(train: store.Store, vocab_size: int, special_ids: tuple[int, ...]) -> 
     keys, left = np.zeros(0, np.int64), MAX_TOKENS
     counts = np.zeros(0, np.int64)
     for shard in train.shards:
+        interrupts.check()
         tokens = np.asarray(shard.tokens[:left]).astype(np.int64)
         left -= len(tokens)
         unigram += np.bincount(tokens, minlength=vocab_size)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bert_jax import errors
+from bert_jax import errors, interrupts
 from bert_jax.text import tokenizer as tokenizers
 
 # What of a row that is too long goes: tokens from the end of the longer text, of the
@@ -77,6 +77,7 @@ def encode(
     rows = Encoded([], [], [], 0, 0)
     cut = lost = 0
     for at, text in enumerate(texts):
+        interrupts.check()
         a, b = first[at], second.get(at)
         _check(text, a, b)
         more = len(tokenizer.build(a, b)[0]) - max_seq_length

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from bert_jax import console
+from bert_jax import console, interrupts
 from bert_jax.data import instances as pair_rows
 from bert_jax.data import store
 from bert_jax.tasks import baselines, pretraining
@@ -86,6 +86,7 @@ class HeldOut:
 
     def _batches(self, rows: slice) -> Iterator[Batch]:
         for step in range(self._rows.num_batches(self._batch_size)):
+            interrupts.check()
             first = step * self._batch_size
             numbers = np.arange(first, first + self._batch_size, dtype=np.int32)
             batch = self._rows.batch_at_in_order(step, self._batch_size, rows)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax import durable, errors, faults, json_file
+from bert_jax import bounded_file, durable, errors, faults, json_file
 
 MANIFEST = "manifest.json"
 # What became known of a step after it was saved; it has a sum of its own.
@@ -76,7 +76,7 @@ def damage(step_folder: Path) -> str | None:
         if not os.path.isfile(path):  # which takes a name that is too long for none
             return f"{name[:80]} is missing"
         try:
-            digest = _sha256(path)
+            digest = bounded_file.sha256(path)
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
         if digest != expected:
@@ -89,7 +89,10 @@ def write_manifest(step_folder: Path, step: int) -> None:
 
     Waits until all of them are on the disk, since the folder gets its name then.
     """
-    sums = {name: _sha256(step_folder / name) for name in _listed_files(step_folder)}
+    sums = {
+        name: bounded_file.sha256(step_folder / name)
+        for name in _listed_files(step_folder)
+    }
     text = json.dumps({"sha256": sums}, indent=1)
     with (step_folder / MANIFEST).open("w") as file:
         file.write(text[: len(text) // 2])
@@ -129,11 +132,6 @@ def late_meta(step_folder: Path) -> dict[str, Any] | None:
 def _is_inside(name: str) -> bool:
     """Says whether a name in a manifest is that of a file below its folder."""
     return not (Path(name).is_absolute() or ".." in Path(name).parts)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _listed_files(step_folder: Path) -> list[str]:

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, faults
+from bert_jax import errors, faults, interrupts
 from bert_jax.training import processes
 
 MANIFEST = "manifest.json"  # of a store and of a checkpoint
@@ -76,7 +76,8 @@ class WorkingCopy:
             yield
         except BaseException:
             try:
-                self.push()
+                with interrupts.unsaved():
+                    self.push()
             except errors.BertJaxError as second:  # the first error is the one to raise
                 _log.error("%s", second)
             raise
