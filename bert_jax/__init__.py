@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load"]
 __version__ = "0.1.0"
 
-
-if sys.argv[:1] == ["-m"]:  # python -m bert_jax.COMMAND, which Python looks for now
+# `python -m bert_jax.COMMAND`, which Python is looking for now, or `bert_jax COMMAND`.
+if sys.argv and (sys.argv[0] == "-m" or sys.argv[0].rpartition("/")[2] == "bert_jax"):
     from bert_jax import interrupts
 
     interrupts.own()
