@@ -1,7 +1,8 @@
 """JSON that other people wrote; a leaf module that every room may import."""
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ MAX_BYTES = 1 << 26
 MAX_DEPTH = 100
 
 _SHOWN = 80
+_SPACE = re.compile(r"[ \t\r\n]*")
 _Hook = Callable[[list[tuple[str, Any]]], Any]
 
 
@@ -90,10 +92,72 @@ def loads(text: str | bytes, hook: _Hook | None = None) -> Any:
         tree = json.loads(text, object_pairs_hook=hook)
     except RecursionError:
         raise _too_deep() from None
+    _check_depth(tree)
+    return tree
+
+
+def values(text: str, path: str) -> Iterator[tuple[int, Any]]:
+    """Yields the items of a JSON array, or values that follow each other, with lines.
+
+    The lines, from 1, are those that the values begin in.
+
+    Raises:
+      InputError: the text is not JSON from some line on, is too deep, or has a key
+        twice.
+
+    >>> list(values('[1,\\n {"a": 2}]', "f")), list(values('{"a":\\n1}\\n{}', "f"))
+    ([(1, 1), (2, {'a': 2})], [(1, {'a': 1}), (3, {})])
+    """
+    at = _past_space(text, 0)
+    is_array = text.startswith("[", at)
+    at = _past_space(text, at + 1) if is_array else at
+    line, counted = 1, 0
+    while at < len(text) and not (is_array and text[at] == "]"):
+        line, counted = line + text.count("\n", counted, at), at
+        where = f"{path}:{line}"
+        try:
+            decoder = json.JSONDecoder(object_pairs_hook=unique(where))
+            value, at = decoder.raw_decode(text, at)
+            _check_depth(value)
+        except RecursionError:
+            raise errors.InputError(f"{where} is not JSON ({_too_deep()})") from None
+        except ValueError as error:
+            raise errors.InputError(
+                f"{where} is not JSON ({error}): is the file whole?"
+            ) from None
+        yield line, value
+        at = _past_space(text, at)
+        if is_array:
+            at = _after_item(text, at, path)
+    if is_array and text[at + 1 :].strip():
+        raise errors.InputError(f"{path} goes on after its array: remove the rest")
+
+
+def _past_space(text: str, at: int) -> int:
+    """Returns the position of the next character that is not JSON's white space."""
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _after_item(text: str, at: int, path: str) -> int:
+    """Returns where the next item of an array begins, or its closing bracket is."""
+    if text.startswith("]", at):
+        return at
+    if not text.startswith(",", at):
+        line = 1 + text.count("\n", 0, at)
+        raise errors.InputError(
+            f"{path}:{line} is not JSON (expected , or ] after an item): is the file "
+            "whole?"
+        )
+    return _past_space(text, at + 1)
+
+
+def _check_depth(tree: Any) -> None:
+    """Raises ValueError for what is nested too deep."""
     level = _containers([tree])
     for _ in range(MAX_DEPTH + 1):
         if not level:
-            return tree
+            return
         level = [x for node in level for x in _containers(_children(node))]
     raise _too_deep()
 

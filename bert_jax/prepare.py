@@ -103,7 +103,8 @@ def _check(
         )
     if not there:
         for place in places or ():
-            corpus.Reading(place)
+            for line in corpus.Reading(place).findings():
+                commands.say(line)
     return places
 
 

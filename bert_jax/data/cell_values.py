@@ -4,8 +4,11 @@ A label keeps the spelling of the file: numbers and truth values of JSON are spe
 JSON does.
 """
 
+import ast
 import json
 import math
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bert_jax import errors
@@ -45,13 +48,25 @@ def check_unicode(value: str, where: str) -> None:
 
 
 def label(value: Any, where: str) -> str | None:
-    """Returns a label without white space around it, or None where there is none."""
+    """Returns a label without white space around it, or None where there is none.
+
+    A list of one label, also one that is spelled as a text, is that label.
+    """
+    several = as_list(value, where)
+    if several is not None:
+        if len(several) == 1 and not isinstance(several[0], list | dict):
+            return label(several[0], where)
+        raise errors.InputError(
+            f"{where}: the label is the list {_shown(value)}. Set "
+            "data.multi_label=true where an example may have several labels, or name "
+            "another column as data.columns.label."
+        )
     if value is None:
         return None
-    if isinstance(value, list | dict):
+    if isinstance(value, dict):
         raise errors.InputError(
-            f"{where}: the label is {_shown(value)}. Set data.multi_label where an "
-            "example has several labels, or name another column as data.columns.label."
+            f"{where}: the label is {_shown(value)}, which is no name. Name another "
+            "column as data.columns.label."
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise errors.InputError(
@@ -62,19 +77,83 @@ def label(value: Any, where: str) -> str | None:
     return spelled.strip() or None
 
 
+def as_list(value: Any, where: str) -> list[Any] | None:
+    """Returns the list that a cell is or spells, as pandas writes it; else None.
+
+    It is JSON, or what Python or NumPy print of a list, tuple, set or array.
+
+    Raises:
+      InputError: a text in brackets has commas, and is no such list.
+
+    >>> as_list("['a', 'b']", ""), as_list("[0 1 1]", ""), as_list("[sic]", "")
+    (['a', 'b'], [0, 1, 1], None)
+    """
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
+    if len(text) > _LONGEST_LIST or _BRACKETED.fullmatch(text) is None:
+        return None
+    is_quoted = "'" in text or '"' in text
+    spaced = (_SPACED_TEXTS if is_quoted else _SPACED_NUMBERS).sub(", ", text)
+    for spelled in (spaced, text):
+        try:
+            found = ast.literal_eval(_JSON_NAMES.sub(_as_python, spelled))
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(found, list | tuple | set):
+            return sorted(found, key=str) if isinstance(found, set) else list(found)
+    if text[0] == "[" and "," in text:
+        raise errors.InputError(
+            f"{where}: {_shown(value)} looks like a list of labels, and is not spelled "
+            'as one. Put quotes around each: ["a", "b"].'
+        )
+    return None
+
+
+_LONGEST_LIST = 1 << 16
+_BRACKETED = re.compile(r"\[.*\]|[{(](?=.*['\"]).*[})]", re.DOTALL)
+# White space between the items of an array of NumPy.
+_SPACED_TEXTS = re.compile(r"(?<=['\"])\s+(?=['\"])")
+_SPACED_NUMBERS = re.compile(r"(?<=[\d.])\s+(?=[-\d.])")
+_JSON_NAMES = re.compile(r"\b(?:null|true|false)\b(?=\s*[,\]])")
+
+
+def _as_python(name: re.Match[str]) -> str:
+    return {"null": "None", "true": "True", "false": "False"}[name[0]]
+
+
 def labels(value: Any, separator: str, where: str) -> tuple[str, ...] | None:
     """Returns the labels of a cell, or None where it has none.
 
-    With a separator, a cell has several: a text is cut by it, a list is one of labels;
-    an empty one is an example that no label is true of.
+    An empty list or text is an example that no label is true of.
+
+    Args:
+      value: a label, a list of labels, or a text that spells a list or has labels
+        with a separator between them.
+      separator: between the labels of a text; `LISTS` where only lists have several,
+        and "" where there is one label only.
+
+    Raises:
+      InputError: a label is empty or comes twice, or a text seems to have several
+        labels and no separator is given.
     """
     if not separator or value is None:
         single = label(value, where)
         return None if single is None else (single,)
-    parts = value
-    if isinstance(value, str):
-        parts = value.split(separator) if value.strip() else []
-    found = [label(p, where) for p in (parts if isinstance(parts, list) else [parts])]
+    parts = as_list(value, where)
+    if parts is None and isinstance(value, str):
+        parts = _cut(value, separator, where) if value.strip() else []
+    parts = [value] if parts is None else parts
+    if is_indicator(parts) and len(set(parts)) < len(parts):
+        parts = [place for place, flag in enumerate(parts) if flag]
+    if any(isinstance(each, list | dict) for each in parts):
+        raise errors.InputError(
+            f"{where}: the labels {_shown(value)} have a list among them, and no name. "
+            "Mend the record."
+        )
+    found = [label(each, where) for each in parts]
     several = tuple(each for each in found if each is not None)
     if len(several) < len(found) or len(set(several)) < len(several):
         raise errors.InputError(
@@ -82,6 +161,66 @@ def labels(value: Any, separator: str, where: str) -> tuple[str, ...] | None:
             "Mend the record."
         )
     return several
+
+
+def _cut(value: str, separator: str, where: str) -> list[str]:
+    """Returns the labels of a text, as the separator cuts it."""
+    if separator.lower() != LISTS:
+        return value.split(separator)
+    marks = [mark for mark in _SEPARATORS if mark in value]
+    if marks:
+        raise errors.InputError(
+            f"{where}: the labels {_shown(value)} are no list, and data.multi_label is "
+            f"true. Name what separates them, as in data.multi_label={marks[0]!r}."
+        )
+    return [value]
+
+
+LISTS = "true"  # of data.multi_label: the labels of an example are a list
+_SEPARATORS = ("|", ",", ";")
+
+
+def is_indicator(value: Any) -> bool:
+    """Says whether a value is a list of 0 and 1, two or more.
+
+    >>> is_indicator([0, 1, 1]), is_indicator([1, 2]), is_indicator([1])
+    (True, False, False)
+    """
+    return (
+        isinstance(value, list)
+        and len(value) > 1
+        and all(isinstance(x, int | float) and x in (0, 1) for x in value)
+    )
+
+
+def flags(cells: Mapping[str, Any], columns: Sequence[str], where: str) -> Any:
+    """Returns the columns that are true of a record with one column a label.
+
+    None where a column is empty or -1, as in a test set whose labels are kept.
+
+    Raises:
+      InputError: a cell is neither 0 nor 1, true nor false.
+    """
+    found = []
+    for name in columns:
+        spelled = str(cells[name]).strip().lower()
+        if cells[name] is None or spelled in ("", "-1", "-1.0"):
+            return None
+        if spelled not in _FLAGS:
+            raise errors.InputError(
+                f"{where}: the column {name!r} is {_shown(cells[name])}, and as one of "
+                "several columns of labels it must be 0 or 1. Mend the record, or name "
+                "other columns as data.columns.label."
+            )
+        if _FLAGS[spelled]:
+            found.append(name)
+    return tuple(found)
+
+
+_FLAGS: dict[str, bool] = {
+    **dict.fromkeys(("1", "1.0", "true", "yes"), True),
+    **dict.fromkeys(("0", "0.0", "false", "no"), False),
+}
 
 
 def score(value: Any, where: str) -> float | None:

@@ -25,7 +25,8 @@ _PAIRS = (
     ("keyword", "abst"),
     ("query", "title"),
 )
-_TEXTS = ("text", "sentence", "content", "review", "comment", "headline", "title")
+_TEXTS = ("text", "sentence", "content", "review", "comment", "comment_text")
+_TEXTS = (*_TEXTS, "headline", "title")
 _LABELS = ("label", "labels", "gold_label", "quality", "is_duplicate")
 _LABELS = (*_LABELS, "entailment_judgment", "class", "category", "answer", "label_desc")
 _SCORES = ("score", "similarity", "similarity_score", "relatedness_score")
@@ -47,7 +48,10 @@ _KNOWN = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """The names of the columns that an example is made of; None for those not there."""
+    """The names of the columns that an example is made of; None for those not there.
+
+    `flags` are the columns of a record with one column a label; `label` is None then.
+    """
 
     id: str | None
     text: str
@@ -55,6 +59,7 @@ class Chosen:
     label: str | None
     score: str | None
     choices: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 def is_header(cells: Sequence[str], request: example_request.Request) -> bool:
@@ -68,7 +73,8 @@ def is_header(cells: Sequence[str], request: example_request.Request) -> bool:
         return request.header == "true"
     columns = request.columns
     given = {columns.id, columns.text, columns.text_pair, columns.label, columns.score}
-    given = {name for name in given | {*columns.choices} if not _is_number(name)}
+    given |= {*columns.choices, *_several(columns.label, request)}
+    given = {name for name in given if not _is_number(name)}
     given -= {example_request.NONE}
     if given and request.needs_labels:
         return True
@@ -91,6 +97,7 @@ def choose(
     usual = {name.lower(): name for name in reversed(names)}
     given = request.columns
     text, pair = _texts(names, usual, request, where)
+    flags = _flags(names, request, where)
     choices = tuple(_given(c, "choices", names, where) or "" for c in given.choices)
     if request.task == "multiple_choice" and not choices:
         choices = _usual_choices(usual, names, where)
@@ -98,9 +105,10 @@ def choose(
         id=_given_or_usual(given.id, "id", names, usual, _IDS, where),
         text=text,
         text_pair=pair,
-        label=_label(names, usual, request, where),
+        label=None if flags else _label(names, usual, request, where),
         score=_score(names, usual, request, where),
         choices=choices,
+        flags=flags,
     )
 
 
@@ -112,9 +120,12 @@ def _given(name: str, what: str, names: Sequence[str], where: str) -> str | None
         return None
     if _is_number(name):
         return names[example_request.column_number(name, len(names), what, where)]
+    more = ""
+    if what == "label" and "," in name:
+        more = ". For one column a label set data.multi_label=true"
     raise errors.InputError(
         f"{where}: there is no column {name!r} for data.columns.{what}, only "
-        f"{_listed(names)}"
+        f"{_listed(names)}{more}"
     )
 
 
@@ -187,8 +198,31 @@ def _label(
         return None  # scores say more, as in SICK; name the label to have both
     found = _given_or_usual(name, "label", names, usual, _LABELS, where)
     if found is None and request.needs_labels and request.task != "matching":
-        raise _no_label(names, "label", where)
+        more = ""
+        if request.multi_label:
+            more = " If there is one column a label, name them all, with commas."
+        raise _no_label(names, "label", where, more)
     return found
+
+
+def _several(label: str, request: example_request.Request) -> tuple[str, ...]:
+    """Returns the columns of labels, where several are given with commas or plus."""
+    if not request.multi_label or not re.search(r"[,+]", label):
+        return ()
+    return tuple(name.strip() for name in re.split(r"[,+]", label) if name.strip())
+
+
+def _flags(
+    names: Sequence[str], request: example_request.Request, where: str
+) -> tuple[str, ...]:
+    """Returns the columns of a table with one column a label, if they are given."""
+    given = request.columns.label
+    several = () if given in names else _several(given, request)
+    if several and not request.needs_labels:
+        if not all(_is_there(name, names) for name in several):
+            return ()
+    found = (_given(name, "label", names, where) for name in several)
+    return tuple(name for name in found if name is not None)
 
 
 def _score(
@@ -220,10 +254,12 @@ def _is_there(name: str, names: Sequence[str]) -> bool:
     return number != 0 and -len(names) <= number <= len(names)
 
 
-def _no_label(names: Sequence[str], what: str, where: str) -> errors.InputError:
+def _no_label(
+    names: Sequence[str], what: str, where: str, more: str = ""
+) -> errors.InputError:
     return errors.InputError(
         f"{where}: which column has the {what} cannot be told from {_listed(names)}. "
-        f"Name it: data.columns.{what}."
+        f"Name it: data.columns.{what}.{more}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Raw documents from text, JSON lines, Parquet, TFDS or an installed package.
+"""Raw documents from text, JSON, tables, TFDS or an installed package.
 
 Reading is cut in two: `Reading` streams records, which costs little, and `parse`
 makes a document of a record, which may run in another process. Whether a document is
@@ -7,17 +7,22 @@ held out is decided by a hash of its sentences, so the split survives more data.
 
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from bert_jax import errors, interrupts, json_file
 from bert_jax.data import (
+    example_request,
+    file_content,
     lines,
     packages,
     parquet_file,
     sentences,
     sources,
+    table_records,
     tfds_source,
     wikitext,
 )
@@ -89,23 +94,33 @@ class Reading:
         for file in self._paths:
             yield from self._records_of_file(file)
 
+    def findings(self) -> list[str]:
+        """Returns what was found in files whose kind was not named, in words.
+
+        Raises InputError for a file that holds no text that can be read.
+        """
+        found: dict[str, list[sources.NamedPath]] = {}
+        for file in self._paths if not self.source.is_named else ():
+            found.setdefault(kind_of(self.source, file), []).append(file)
+        return [
+            f"{_listed(files)}: read as {_SHOWN[kind]}{self._of_field(kind)}"
+            for kind, files in found.items()
+            if kind in _SHOWN
+        ]
+
+    def _of_field(self, kind: str) -> str:
+        if kind == "wikiextractor":
+            return ""
+        return f", its text in {self.source.field or _FIELD!r}"
+
     def _records_of_file(self, file: sources.NamedPath) -> Iterator[Record]:
-        if self.source.kind == "parquet":
-            yield from self._records_of_rows(file)
-        else:
-            yield from self._records_of_lines(file)
-
-    def _records_of_rows(self, file: sources.NamedPath) -> Iterator[Record]:
-        """Yields the rows of a table as objects of JSON with the field of the text."""
-        field = self.source.field
-        for number, row in parquet_file.rows(file.path, [field]):
-            where = f"{file.path} row {number}"
-            yield Record("json", json.dumps(row, ensure_ascii=False), where, field)
-        with lines.open_raw(file, self._tally):
-            pass  # for its digest
-
-    def _records_of_lines(self, file: sources.NamedPath) -> Iterator[Record]:
-        style, field = _style(self.source, file), self.source.field
+        kind, field = kind_of(self.source, file), self.source.field or _FIELD
+        if kind in ("parquet", "csv", "xlsx", "json"):
+            yield from _records_of_rows(file, kind, field)
+            with lines.open_raw(file, self._tally):
+                pass  # for its digest
+            return
+        style = _style(self.source, file, kind)
         numbered: Iterator[tuple[int | str, str]]
         if style == "lines":
             numbered = lines.blocks(file, self._tally, blank_lines=1)
@@ -115,6 +130,8 @@ class Reading:
             numbered = packages.articles_of_news(file, self._tally)
         elif style == "wikitext":
             numbered = packages.wikipedia_articles(file, self._tally)
+        elif kind == "wikiextractor":
+            numbered = wikitext.extracted_articles(lines.lines(file, self._tally))
         else:
             numbered = lines.lines(file, self._tally)
         is_blank = True
@@ -126,6 +143,87 @@ class Reading:
                 f"{file.path} has only blank lines. Remove it or take it out of "
                 "data.corpus."
             )
+
+
+_FIELD = "text"  # the usual name of the field of JSON, or the column, with the text
+# What is reported of a file whose kind was not named.
+_SHOWN = {
+    "jsonl": "JSON lines",
+    "json": "JSON",
+    "csv": "a table (CSV or TSV)",
+    "parquet": "Parquet",
+    "xlsx": "an Excel workbook",
+    "wikiextractor": "WikiExtractor's articles",
+}
+
+
+def kind_of(source: sources.Source, file: sources.NamedPath) -> str:
+    """Returns the kind of a file: as it was named, or what the content is.
+
+    It is one of `sources.FILE_KINDS`, or `json` for JSON that is not in lines.
+
+    Raises InputError for a page of HTML, or what is not text, if no kind was named.
+    """
+    kind = source.kind
+    if kind == "package" or (source.is_named and kind != "jsonl"):
+        return kind
+    found = file_content.kind(file)
+    if source.is_named:
+        return "json" if found == "json" else kind
+    if found == "html":
+        raise errors.InputError(
+            f"{file.path} is an HTML page. If it is a failed download, fetch the file "
+            "again; if its text is wanted, take the tags out, or name its kind "
+            f"(text:{file.path}) and set text.clean=html."
+        )
+    return kind if found == "text" else found
+
+
+def _listed(files: Sequence[sources.NamedPath]) -> str:
+    more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+    return f"{files[0].path}{more}"
+
+
+def _records_of_rows(
+    file: sources.NamedPath, kind: str, field: str
+) -> Iterator[Record]:
+    """Yields the rows of a table as objects of JSON with the field of the text."""
+    for where, cells in _rows(file, kind, field):
+        names = [*cells]
+        if re.fullmatch(r"-?\d{1,6}", field) and field not in cells:
+            name = names[
+                example_request.column_number(field, len(names), "text", where)
+            ]
+            cells = {field: cells[name]}
+        if field not in cells:
+            raise errors.InputError(
+                f"{where}: no column {field!r}, only {sorted(names)[:9]}. Name the "
+                f"column of the text in the source, as in {file.path}#body."
+            )
+        row = json.dumps({field: cells[field]}, ensure_ascii=False)
+        yield Record("json", row, where, field)
+
+
+def _rows(
+    file: sources.NamedPath, kind: str, field: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields where each row of a table is, and its cells."""
+    if kind == "parquet":
+        for number, cells in parquet_file.rows(file.path, [field]):
+            yield f"{file.path} row {number}", cells
+        return
+    columns = example_request.Columns(text=field)
+    asked = example_request.Request(
+        file.path, "classification", columns=columns, needs_labels=False
+    )
+    if kind == "json":
+        records = table_records.json_objects(file)
+    elif kind == "csv":
+        records = table_records.comma_separated(file, asked, Counter())
+    else:
+        records = table_records.workbook(file, asked, Counter())
+    for record in records:
+        yield record.where, record.cells
 
 
 def parts(source: sources.Source) -> list[sources.NamedPath | None]:
@@ -154,14 +252,21 @@ def _find_files(source: sources.Source) -> list[sources.NamedPath]:
     return sources.find_files(source)
 
 
-def _style(source: sources.Source, file: sources.NamedPath) -> Style:
+def _style(source: sources.Source, file: sources.NamedPath, kind: str) -> Style:
     """Returns how the records of a file are to be read."""
     if source.kind != "package":
-        styles: dict[str, Style] = {"text": "lines", "jsonl": "json"}
-        return styles.get(source.kind, "paragraphs")
+        return _STYLES[kind]
     if source.where == "gensim":
         return "wikitext"
     return "tagged" if file.name.startswith("tag/") else "prose"
+
+
+_STYLES: dict[str, Style] = {
+    "text": "lines",
+    "paragraphs": "paragraphs",
+    "jsonl": "json",
+    "wikiextractor": "prose",
+}
 
 
 def file_entries(

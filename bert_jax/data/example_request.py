@@ -11,13 +11,13 @@ from pathlib import Path
 from bert_jax import errors
 
 TEXT_TASKS = ("classification", "regression", "matching")
-_TABLES = ("tsv", "csv", "jsonl", "parquet", "tfds")
+_TABLES = ("tsv", "csv", "jsonl", "parquet", "xlsx", "tfds")
 # Task -> the formats that its examples are read from.
 FORMATS = {
     **dict.fromkeys(TEXT_TASKS, (*_TABLES, "space")),
     "classification": (*_TABLES, "space", "package"),
     "multiple_choice": (*_TABLES, "c3"),
-    "tagging": ("conll", "conllu", "spans", "parquet", "tfds"),
+    "tagging": ("conll", "conllu", "spans", "csv", "parquet", "tfds"),
     "srl": ("conllu",),
     "span": ("squad", "jsonl", "parquet", "tfds"),
 }
@@ -38,7 +38,8 @@ class Columns:
       text: the first text; the context of a multiple choice.
       text_pair: the second text; of a multiple choice, what every choice begins with.
       label: of classification, matching and multiple choice; of matching it is guessed
-        only where there is no score.
+        only where there is no score. With `multi_label` it may name one column a
+        label, with commas or +, whose cells are 0 and 1.
       score: the number of a regression, or of matching.
       choices: one column a choice, or one list of them.
       token: of CoNLL and CoNLL-U; guessed: 1 and 2.
@@ -68,8 +69,9 @@ class Request:
       format: one of `FORMATS[task]`, or `auto`: told by the name, then the content.
       header: whether the first line of a table has the names: `true`, `false`, `auto`.
       columns: where the parts stand.
-      multi_label: what parts the labels of a table's cell, as "|"; in JSON lines they
-        are a list, and this must only not be empty. "" for one label.
+      multi_label: the separator of the labels of a cell, as "|"; "true" where they are
+        lists, also as a text, or `columns.label` names several columns. "" for one
+        label.
       skip_labels: examples with these labels are left out and counted, as "-" in
         natural language inference, where the annotators did not agree.
       strip_digit: tokens of CoNLL end in one digit more, which is taken off (Weibo

@@ -1,23 +1,25 @@
 """Text files, line by line, with everything that can be wrong with them named.
 
 Files may be compressed with gzip or bzip2 (told by their first bytes), may begin with
-a UTF-8 byte order mark and may end lines with CRLF; all three are taken away. Anything
-else that is not plain UTF-8 text is an InputError with file, line and byte.
+a byte order mark, may be UTF-16, and may end lines with CRLF or CR; all of that is
+undone. Anything else that is not plain UTF-8 text is an InputError with file, line and
+byte, and the likely encoding.
 """
 
 import bz2
 import gzip
 import hashlib
 import io
+import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from bert_jax import errors, interrupts
 from bert_jax.data import manifest as manifests
-from bert_jax.data import sources
+from bert_jax.data import sources, text_encodings
 
 # No sentence and hardly a document is as long, and it bounds the memory that one
 # takes; a longer one is a file without line ends or blank lines.
@@ -29,20 +31,34 @@ _MOST_BLANK = 1_000_000  # lines in a row; reading on would take minutes
 _MOST_TIMES = 100
 _FREE_BYTES = 16 << 20
 _BUFFER_BYTES = 1 << 20
-# What files that are not read begin with; the mark of UTF-16 begins that of UTF-32.
-_OTHER_CODES = {
-    b"\xff\xfe\0\0": "UTF-32",
-    b"\0\0\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
+# Signatures of files that are not text, with what they are and what to do.
+_NO_TEXT = {
+    b"\xfd7zXZ": ("compressed with xz", "Decompress it, or use gzip or bzip2."),
+    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "Decompress it, or use gzip."),
+    b"7z\xbc\xaf": ("compressed with 7z", "Decompress it, or use gzip or bzip2."),
+    b"Rar!": ("compressed with rar", "Decompress it, or use gzip or bzip2."),
+    b"PAR1": ("Parquet, and not text", "Leave its format to be detected."),
+    b"ARROW1": ("an Arrow (Feather) file", "Write it as Parquet, which is read."),
+    b"ORC": ("an ORC file", "Write it as Parquet, which is read."),
+    b"Obj\x01": ("an Avro file", "Write it as Parquet or JSON lines."),
+    b"SQLite format 3\0": ("a database of SQLite", "Export the table as CSV."),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": (
+        "an Office file from before 2007 (.xls, .doc)",
+        "Save it as .xlsx or CSV, which are read.",
+    ),
+    b"%PDF-": ("a PDF", "Extract its text first, as with pdftotext."),
+    b"{\\rtf": ("rich text (RTF)", "Save it as plain text in UTF-8."),
+    b"\x93NUMPY": ("an array of NumPy", "Write its texts as JSON lines."),
+    b"\x89HDF": ("an HDF5 file", "Write its texts as Parquet or JSON lines."),
+    b"version https://git-lfs.github.com/spec/": (
+        "a pointer of Git LFS, not the file itself",
+        "Fetch it with git lfs pull, or download it from its page.",
+    ),
 }
-_OTHER_ARCHIVES = {
-    b"\xfd7zXZ": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK\x03\x04": "zip",
-    b"7z\xbc\xaf": "7z",
-    b"Rar!": "rar",
-}
+_PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
+_ZIP = b"PK\x03\x04"
+_SIGNATURE_BYTES = 64
+_SAMPLE_BYTES = 1 << 16
 
 
 class Tally:
@@ -109,9 +125,19 @@ def _damaged(path: Path, error: Exception) -> errors.InputError:
 
 @contextmanager
 def open_bytes(file: sources.NamedPath, tally: Tally) -> Iterator[io.BufferedReader]:
-    """Opens a file like `open_raw`, decompressed and without byte order mark."""
+    """Opens a file like `open_raw`, decompressed and as UTF-8 without its mark.
+
+    Raises InputError for what is not text, such as a PDF or a pointer of Git LFS.
+    """
     with open_raw(file, tally) as raw:
-        yield _skip_mark(_decompress(raw, file.path, tally), file.path)
+        opened = _decompress(raw, file.path, tally)
+        _refuse_no_text(opened.peek(_SIGNATURE_BYTES)[:_SIGNATURE_BYTES], file.path)
+        text = text_encodings.as_utf8(opened, file.path)
+        if not text.peek(1):
+            raise errors.InputError(
+                f"{file.path} is empty. Remove it, or name another file."
+            )
+        yield text
 
 
 def _decompress(file: io.BufferedReader, path: Path, tally: Tally) -> io.BufferedReader:
@@ -141,35 +167,62 @@ class _Unpacked(io.RawIOBase):
         count = self._file.readinto(buffer)
         self._made += count
         packed = self._tally.bytes_read - self._before
-        if self._made > _FREE_BYTES + _MOST_TIMES * packed:
-            raise errors.InputError(
-                f"{self._path} unpacks to more than {_MOST_TIMES} times its size, as "
-                "no text does. If it is one, unpack it yourself."
-            )
+        check_unpacked(self._path, self._made, packed)
         return count
 
 
-def _skip_mark(file: io.BufferedReader, path: Path) -> io.BufferedReader:
-    """Drops a UTF-8 byte order mark, and refuses what is empty or is no such text."""
-    head = file.peek(8)[:8]
-    if head.startswith(b"\xef\xbb\xbf"):
-        file.read(3)
-        head = file.peek(8)[:8]
+def check_unpacked(path: Path, size: int, packed: int) -> None:
+    """Raises InputError where `packed` bytes of a file unpack to `size`, far more."""
+    if size > _FREE_BYTES + _MOST_TIMES * packed:
+        raise errors.InputError(
+            f"{path} unpacks to more than {_MOST_TIMES} times its size, as no text "
+            "does. If it is one, unpack it yourself."
+        )
+
+
+def _refuse_no_text(head: bytes, path: Path) -> None:
+    """Raises InputError for an empty file, or one whose format is not text."""
     if not head:
         raise errors.InputError(f"{path} is empty. Remove it, or name another file.")
-    for start, code in _OTHER_CODES.items():
-        if head.startswith(start):
-            raise errors.InputError(
-                f"{path} is {code}. Convert it: iconv -f {code} -t UTF-8 {path} > "
-                "new.txt"
-            )
-    for start, name in _OTHER_ARCHIVES.items():
-        if head.startswith(start):
-            raise errors.InputError(
-                f"{path} is compressed with {name}. Decompress it, or compress it with "
-                "gzip or bzip2, which are read as they are."
-            )
-    return file
+    found = next((x for start, x in _NO_TEXT.items() if head.startswith(start)), None)
+    if head.startswith(_PICKLES):
+        found = ("a pickle, which could run code", "Write its texts as JSON lines.")
+    if head.startswith(_ZIP):
+        found = _in_zip(path)
+    if found is not None:
+        raise errors.InputError(f"{path} is {found[0]}. {found[1]}")
+
+
+def _in_zip(path: Path) -> tuple[str, str]:
+    """Returns what a zip archive is, and what to do."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        names = set()
+    if "xl/workbook.xml" in names:
+        return "an Excel workbook, not text", "Leave its format to be detected."
+    if "word/document.xml" in names:
+        return "a Word document", "Save it as plain text in UTF-8."
+    if "content.xml" in names:
+        return "an OpenDocument file", "Save it as .xlsx, CSV or plain text."
+    return "compressed with zip", "Decompress it, or use gzip or bzip2."
+
+
+def head(file: sources.NamedPath, size: int = _SAMPLE_BYTES) -> bytes:
+    """Returns the first bytes of a file, decompressed and as UTF-8.
+
+    Raises InputError as `open_bytes`.
+    """
+
+    def reading() -> Generator[bytes, None, None]:
+        with open_bytes(file, Tally()) as opened:
+            yield opened.read(size)
+
+    opened = reading()
+    content = next(opened)
+    opened.close()  # or else leaving it would read the file to its end
+    return content
 
 
 def document(file: sources.NamedPath) -> bytes:
@@ -251,21 +304,26 @@ def decode(data: bytes, path: Path, first_line: int) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _bad_byte(data, error.start, path, first_line, "is not UTF-8") from None
+        sample = data[:_SAMPLE_BYTES] + head(sources.NamedPath(path.name, path))
+        remedy = text_encodings.remedy(sample, path)
+        problem = "is not UTF-8"
+        raise _bad_byte(data, error.start, path, first_line, problem, remedy) from None
     if "\0" in text:
-        raise _bad_byte(data, data.index(0), path, first_line, "is a NUL byte")
+        remedy = "Remove the line, or check that the file is text."
+        at = data.index(0)
+        raise _bad_byte(data, at, path, first_line, "is a NUL byte", remedy)
     return text.replace("\r\n", "\n") if "\r" in text else text
 
 
 def _bad_byte(
-    data: bytes, at: int, path: Path, first_line: int, problem: str
+    data: bytes, at: int, path: Path, first_line: int, problem: str, remedy: str
 ) -> errors.InputError:
     """Returns the error that names a byte by line and column, both from 1."""
     line = first_line + data.count(b"\n", 0, at)
     column = at - data.rfind(b"\n", 0, at)
     return errors.InputError(
         f"{path}:{line}: byte {column} of the line (0x{data[at]:02x}) {problem}. "
-        "Convert the file to UTF-8 (iconv -f ENCODING -t UTF-8), or remove the line."
+        f"{remedy}"
     )
 
 

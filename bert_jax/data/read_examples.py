@@ -11,20 +11,22 @@ Whatever is wrong with a file is an InputError that names the line and the remed
 
 import dataclasses
 import os
+import re
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from bert_jax import errors, interrupts, json_file
 from bert_jax.data import (
+    annotation_exports,
     c3_file,
     conll,
     conllu,
     example_request,
     examples,
+    file_content,
     lines,
     package_examples,
-    parquet_file,
     sources,
     span_lines,
     squad_file,
@@ -46,6 +48,7 @@ _SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
+    ".xlsx": "xlsx",
     ".conllu": "conllu",
     ".conll": "conll",
     ".bio": "conll",
@@ -55,7 +58,6 @@ _SUFFIXES = {
 }
 # What a format of tables is to a task that has no tables.
 _OTHERWISE = {("tagging", "jsonl"): "spans", ("tagging", "tsv"): "conll"}
-_HEAD_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +134,8 @@ def _examples(request: Request, notes: Counter[str]) -> Iterator[examples.Exampl
     if kind == "squad":
         return squad_file.read(file, request, notes)
     records = _records(kind, file, request, notes)
+    if request.task in (*example_request.TEXT_TASKS, "tagging"):
+        records = annotation_exports.plain(records, request.task, notes)
     if request.task == "tagging":
         return span_lines.read(records, request, notes)
     if request.task == "span":
@@ -157,7 +161,9 @@ def _records(
         return table_records.label_and_text(file)
     if kind == "c3":
         return c3_file.records(file)
-    return table_records.json_lines(file)
+    if kind == "xlsx":
+        return table_records.workbook(file, request, notes)
+    return table_records.json_objects(file)
 
 
 def _file(request: Request) -> sources.NamedPath:
@@ -183,7 +189,7 @@ def _format(request: Request) -> str:
     elif request.format != "auto":
         return request.format
     else:
-        kind = _format_of_name(request) or _format_of_content(request)
+        kind = _format_of_file(request)
     if kind not in allowed:
         told = f"seems to be {kind}" if kind else "does not show its format"
         raise errors.InputError(
@@ -191,6 +197,34 @@ def _format(request: Request) -> str:
             f"{', '.join(allowed)}"
         )
     return kind
+
+
+def _format_of_file(request: Request) -> str:
+    """Returns the format of a file by its content and name, or "" where none shows."""
+    kind = file_content.binary_kind(Path(request.path))
+    if kind:
+        return kind
+    head = lines.head(_file(request), file_content.HEAD_BYTES).decode(
+        "utf-8", "replace"
+    )
+    kind = file_content.text_kind(head.encode())
+    if kind == "html":
+        raise errors.InputError(
+            f"{request.path} is an HTML page, as a download that failed leaves one. "
+            "Download the file itself, and look into it."
+        )
+    is_named = re.search(
+        r"\.(json|jsonl|ndjson)(\.gz|\.bz2)?$", str(request.path).lower()
+    )
+    if kind in ("jsonl", "json") or (is_named and head.lstrip()[:1] in ("{", "[")):
+        return _format_of_json(head.lstrip(), request)
+    named = _format_of_name(request)
+    if named is None and request.task in ("tagging", "srl"):
+        return "conllu" if _is_conllu(head) else "conll"
+    if named is None and kind == "csv" and "\t" not in head.partition("\n")[0]:
+        named = "csv"
+    named = named or ("tsv" if "\t" in head.partition("\n")[0] else "")
+    return "csv" if named == "tsv" and file_content.is_quoted(head) else named
 
 
 def _format_of_name(request: Request) -> str | None:
@@ -204,20 +238,16 @@ def _format_of_name(request: Request) -> str | None:
     return _OTHERWISE[pair] if pair in _OTHERWISE else kind
 
 
-def _format_of_content(request: Request) -> str:
-    """Returns the format that the first line speaks for, or "" where none."""
-    content = _head(_file(request))
-    if content.startswith(parquet_file.MAGIC):
-        return "parquet"
-    head = content.decode("utf-8", "replace").lstrip()
-    first = head.partition("\n")[0]
-    if first.startswith(("{", "[")):
-        if request.task == "span":
-            return "jsonl" if _is_record(first) else "squad"
-        return "spans" if request.task == "tagging" else "jsonl"
-    if request.task in ("tagging", "srl"):
-        return "conllu" if _is_conllu(head) else "conll"
-    return "tsv" if "\t" in first else ""
+def _format_of_json(head: str, request: Request) -> str:
+    """Returns the format of JSON by the task."""
+    if request.task == "tagging":
+        return "spans"
+    if request.task == "multiple_choice" and re.match(r"\[\s*\[", head):
+        return "c3"
+    if request.task == "span" and not _is_record(head.partition("\n")[0]):
+        is_squad = any(f'"{name}"' in head for name in ("data", "paragraphs", "qas"))
+        return "squad" if is_squad else "jsonl"
+    return "jsonl"
 
 
 def _is_record(line: str) -> bool:
@@ -236,19 +266,6 @@ def _is_conllu(head: str) -> bool:
             cells = line.split("\t")
             return len(cells) >= 8 and cells[0].partition("-")[0] == "1"
     return False
-
-
-def _head(file: sources.NamedPath) -> bytes:
-    """Returns the first bytes of a file, decompressed."""
-
-    def reading() -> Generator[bytes, None, None]:
-        with lines.open_bytes(file, lines.Tally()) as opened:
-            yield opened.read(_HEAD_BYTES)
-
-    opened = reading()
-    head = next(opened)
-    opened.close()  # or else leaving it would read the file to its end
-    return head
 
 
 def _unique(

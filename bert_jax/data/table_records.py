@@ -1,11 +1,13 @@
-"""Records of tables: TSV, CSV, JSON lines, Parquet, and lines of a label and a text.
+"""Records of tables: TSV, CSV, JSON, Parquet, Excel, and lines of a label and a text.
 
 TSV has no quoting: a quote is a character as any other. CSV has, so its texts may have
-line ends inside. Everything streams; a record knows the line that it begins in.
+line ends inside; its columns are separated by commas, semicolons, tabs or bars. All but
+JSON arrays and workbooks stream; a record knows the line that it begins in.
 """
 
 import csv
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -14,13 +16,18 @@ from bert_jax import errors, json_file
 from bert_jax.data import (
     column_names,
     example_request,
+    file_content,
     lines,
     parquet_file,
     sources,
+    workbook_file,
 )
 
 Rows = Iterator[tuple[int, list[str]]]
 
+QUOTED = "rows whose cells are quoted, separated by {}"
+_EXCEL_SEPARATOR = re.compile(r"sep=[,;|\t]", re.I)
+_SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars"}
 RAGGED = "lines left out that have not all columns"
 
 
@@ -50,9 +57,23 @@ def comma_separated(
 ) -> Iterator[Record]:
     """Yields the records of a CSV file, whose quoted cells may have line ends inside.
 
-    Raises InputError for quotes that are not closed, or stand inside a cell.
+    Commas may be semicolons, tabs or bars; the first rows show it, or a line `sep=;`,
+    which Excel writes. Raises InputError for quotes that are not closed, or are inside
+    a cell.
     """
-    return _named(_csv_rows(file), file, request, notes)
+    separator = file_content.separator(_first_lines(file))
+    records = _named(_csv_rows(file, separator), file, request, notes)
+    for record in records:
+        if separator in _SEPARATORS:
+            notes[QUOTED.format(_SEPARATORS[separator])] += 1
+        yield record
+
+
+def workbook(
+    file: sources.NamedPath, request: example_request.Request, notes: Counter[str]
+) -> Iterator[Record]:
+    """Yields the records of an Excel workbook."""
+    return _named(workbook_file.rows(file.path), file, request, notes)
 
 
 def label_and_text(file: sources.NamedPath) -> Iterator[Record]:
@@ -60,6 +81,48 @@ def label_and_text(file: sources.NamedPath) -> Iterator[Record]:
     for number, line in _filled_lines(file):
         label, _, text = line.partition(" ")
         yield Record(f"{file.path}:{number}", {"label": label, "text": text})
+
+
+def json_objects(file: sources.NamedPath) -> Iterator[Record]:
+    """Yields the objects of JSON lines, of an array, or over several lines each.
+
+    A single object may hold them: as its only list, or as the columns that pandas
+    writes ({column: {row: value}}).
+    """
+    is_document = file_content.is_document(lines.head(file, file_content.HEAD_BYTES))
+    return _of_document(file) if is_document else json_lines(file)
+
+
+def _of_document(file: sources.NamedPath) -> Iterator[Record]:
+    """Yields the objects of a document that is held in memory as a whole."""
+    text = lines.decode(lines.document(file), file.path, 1)
+    found = [*json_file.values(text, str(file.path))]
+    if len(found) == 1 and isinstance(found[0][1], dict):
+        found = [(found[0][0], value) for value in _inside(found[0][1])]
+    for line, value in found:
+        if not isinstance(value, dict):
+            raise errors.InputError(
+                f"{file.path}:{line} is not a JSON object. Write each record as one, "
+                'as in {"text": "...", "label": "..."}.'
+            )
+        yield Record(f"{file.path}:{line}", value)
+
+
+def _inside(document: dict[str, Any]) -> list[Any]:
+    """Returns the objects that a single object holds, or itself."""
+    values = list(document.values())
+    lists = [x for x in values if isinstance(x, list) and x and isinstance(x[0], dict)]
+    if len(values) == 1 and lists:
+        return lists[0]
+    columns = [x for x in values if isinstance(x, dict)]
+    if len(columns) == len(values) > 0 and all(
+        x.keys() == columns[0].keys() for x in columns
+    ):
+        return [
+            {name: column[row] for name, column in document.items()}
+            for row in columns[0]
+        ]
+    return [document]
 
 
 def json_lines(file: sources.NamedPath) -> Iterator[Record]:
@@ -87,15 +150,24 @@ def _split_lines(file: sources.NamedPath, separator: str) -> Rows:
         yield number, line.split(separator)
 
 
-def _csv_rows(file: sources.NamedPath) -> Rows:
+def _first_lines(file: sources.NamedPath) -> str:
+    """Returns the first lines of a file, without a line `sep=;` of Excel."""
+    text = lines.head(file, file_content.HEAD_BYTES).decode("utf-8", "replace")
+    first, _, rest = text.partition("\n")
+    return rest if _EXCEL_SEPARATOR.fullmatch(first.strip()) else text
+
+
+def _csv_rows(file: sources.NamedPath, separator: str) -> Rows:
     """Yields the rows of a CSV file with the line that each begins in."""
     csv.field_size_limit(lines.MAX_BYTES)
     whole = lines.whole_lines(file, lines.Tally())
-    reader = csv.reader((f"{line}\n" for _, line in whole), strict=True)
+    ended = (f"{line}\n" for _, line in whole)
+    reader = csv.reader(ended, delimiter=separator, strict=True)
     first = 1
     try:
         for row in reader:
-            if row:
+            is_excels = first == 1 and _EXCEL_SEPARATOR.fullmatch(separator.join(row))
+            if row and not is_excels:
                 yield first, row
             first = reader.line_num + 1
     except csv.Error as error:
@@ -119,6 +191,9 @@ def _named(
     number, first = opening
     if column_names.is_header(first, request):
         header = f"{file.path}:{number}"
+        following = [*itertools.islice(rows, 2)]
+        rows = itertools.chain(following, rows)
+        first = [""] * _have_row_names(first, following) + first
         names = _unique_names(first, header)
     else:
         header = ""
@@ -137,6 +212,12 @@ def _named(
             )
         named = dict(zip(names, cells, strict=True))
         yield Record(f"{file.path}:{at}", named, header)
+
+
+def _have_row_names(header: list[str], rows: list[tuple[int, list[str]]]) -> bool:
+    """Says whether rows open with their number, which R leaves out of the header."""
+    expected = [(str(number), len(header) + 1) for number in range(1, len(rows) + 1)]
+    return bool(rows) and [(cells[0], len(cells)) for _, cells in rows] == expected
 
 
 def _unique_names(cells: list[str], where: str) -> list[str]:

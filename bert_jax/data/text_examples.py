@@ -28,7 +28,10 @@ def text_examples(
     Counts those that are left out for their label, or as their text is empty. Where a
     record has the spans of CLUEWSC2020, they are marked in its text.
     """
-    for record, chosen, number in _with_columns(records, request):
+    columns = _with_columns(records, request)
+    if request.multi_label and request.needs_labels:
+        columns = _without_indicators(columns)
+    for record, chosen, number in columns:
         where, cells = record.where, record.cells
         if request.leaves_out and _is_blank(cells, chosen):
             notes[EMPTY] += 1
@@ -83,6 +86,44 @@ def _with_columns(
         yield record, known[names], number
 
 
+def _without_indicators(
+    columns: Iterator[tuple[table_records.Record, column_names.Chosen, int]],
+) -> Iterator[tuple[table_records.Record, column_names.Chosen, int]]:
+    """Yields records whose labels are lists of the numbers of classes.
+
+    Where every list of a file has the same length and only 0 and 1 in it, a 1 means
+    that the class at its position is true, as in [0, 1, 1] for the classes 1 and 2.
+    Only a file whose first list is such one is held in memory for it.
+    """
+    first = next(columns, None)
+    if first is None:
+        return
+    length = _indicator_length(first)
+    if not length:
+        yield first
+        yield from columns
+        return
+    rows = [first, *columns]
+    are_all = all(_indicator_length(row) == length for row in rows)
+    for record, chosen, number in rows:
+        if are_all and chosen.label is not None:
+            given = cell_values.as_list(record.cells[chosen.label], record.where)
+            classes = [place for place, flag in enumerate(given or ()) if flag]
+            record = record._replace(cells={**record.cells, chosen.label: classes})
+        yield record, chosen, number
+
+
+def _indicator_length(
+    row: tuple[table_records.Record, column_names.Chosen, int],
+) -> int:
+    """Returns the length of the list of 0 and 1 that the label is; 0 for others."""
+    record, chosen, _ = row
+    if chosen.label is None:
+        return 0
+    found = cell_values.as_list(record.cells[chosen.label], record.where)
+    return len(found) if found is not None and cell_values.is_indicator(found) else 0
+
+
 def _cell(cells: Mapping[str, Any], column: str | None) -> Any:
     return None if column is None else cells[column]
 
@@ -125,6 +166,8 @@ def _labels(
     request: example_request.Request,
     where: str,
 ) -> tuple[str, ...] | None:
+    if chosen.flags:
+        return cell_values.flags(cells, chosen.flags, where)
     if chosen.label is None:
         return None
     return cell_values.labels(cells[chosen.label], request.multi_label, where)

@@ -6,6 +6,7 @@ emphasis leave their text. What is nested is resolved from the inside.
 
 import html
 import re
+from collections.abc import Iterable, Iterator
 
 _COMMENT = re.compile(r"<!--.*?-->", re.S)
 _DROPPED_ELEMENT = re.compile(
@@ -99,3 +100,31 @@ def _body_lines(text: str) -> list[str]:
         if line and not dropped_level and not line.startswith(_LEFT_OVER):
             lines.append(line)
     return lines
+
+
+_OPENING = re.compile(r"<doc\b[^<>]*>")
+_TITLE = re.compile(r'\btitle="([^"]*)"')
+
+
+def extracted_articles(
+    numbered: Iterable[tuple[int, str]],
+) -> Iterator[tuple[int, str]]:
+    """Yields the articles of lines that WikiExtractor has written, without titles.
+
+    An article is what is between `<doc id=... title=...>` and `</doc>`; its number is
+    that of the opening line. Articles without text are left out.
+    """
+    first, title, article = 0, "", list[str]()
+    for number, line in numbered:
+        if _OPENING.match(line):
+            found = _TITLE.search(line)
+            title = html.unescape(found[1]) if found else ""
+            first, article = number, []
+        elif line.startswith("</doc>"):
+            if article:
+                yield first, "\n".join(article)
+            first, article = number, []
+        elif article or line != title:
+            article.append(line)
+    if article:
+        yield first, "\n".join(article)

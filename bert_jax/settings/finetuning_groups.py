@@ -95,7 +95,9 @@ class DataConfig:
       columns: where in them things stand.
       labels: the classes, with commas, or a file with one a line; empty takes those of
         the training file, sorted. Where the data has numbers, they count the classes.
-      multi_label: the separator of several labels of a text; empty = one label.
+      multi_label: the separator of several labels of a text, as `|`; `true` where
+        they are lists, or `columns.label` names one column a label, with commas (cells
+        of 0 and 1); empty = one label.
       skip_labels: labels, with commas, whose examples are left out and counted, as `-`
         in natural language inference.
       repair: mend tags that break BIO and answers that stand elsewhere, leave lines of
@@ -143,6 +145,12 @@ class DataConfig:
     def __post_init__(self) -> None:
         config_checks.one_of("data.task", self.task, TASKS)
         config_checks.one_of("data.header", self.header, HEADERS)
+        if self.multi_label.lower() in ("false", "none", "1", "yes", "list", "lists"):
+            raise errors.InputError(
+                f"data.multi_label is {self.multi_label!r}: write true where labels "
+                "are lists or columns, the separator of several labels, as in '|', or "
+                "leave it empty for one label"
+            )
         config_checks.one_of("data.truncation", self.truncation, TRUNCATIONS)
         config_checks.one_of("data.predicates", self.predicates, PREDICATES)
         config_checks.one_of("data.loader", self.loader, configuration.LOADERS)

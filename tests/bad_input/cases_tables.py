@@ -81,7 +81,7 @@ TSV = [
         ":6: byte 1 of the line (0xc4) is not UTF-8",
     ),
     _table("Latin-1", f"{_GOOD}caf\xe9\tcat\n".encode("latin-1"), ":6: byte 4 of the"),
-    _table("UTF-16", _GOOD.encode("utf-16"), " is UTF-16. Convert it"),
+    _table("UTF-16", _GOOD.encode("utf-16")[:-1], " opens like UTF-16"),
     _table("a NUL byte", f"{_GOOD}a\0b\tcat\n", ":6: byte 2 of the line (0x00) is a"),
     _table(
         "cut gzip", gzip.compress(_GOOD.encode(), mtime=0)[:-9], " is a damaged or cut"

@@ -67,12 +67,17 @@ def test_several_labels_are_cut_at_the_separator_or_listed(value, several):
 @pytest.mark.parametrize(
     "value, separator, message",
     [
-        (["a"], "", r"f:1: the label is \[\"a\"\]. Set data.multi_label"),
+        (["a", "b"], "", r"f:1: .* list \[\"a\", \"b\"\]. Set data.multi_label=true"),
+        ("['a', 'b']", "", "f:1: .*Set data.multi_label=true"),
+        ("[a, b]", "", "f:1: .*looks like a list"),
+        ("[a, b]", "|", "f:1: .*looks like a list"),
+        ("a|b", "true", "no list, and data.multi_label is true.*multi_label=.\\|"),
+        ("a, b", "true", "no list, and data.multi_label is true"),
         ({"a": 1}, "", "the label is .*data.columns.label"),
         ("a||b", "|", "have an empty one, or one twice"),
         (["a", "a"], "|", "have an empty one, or one twice"),
         (["a", None], "|", "have an empty one, or one twice"),
-        ([["a"]], "|", "the label is"),
+        ([["a"]], "|", "a list among them"),
     ],
 )
 def test_labels_that_are_none_are_named(value, separator, message):
@@ -101,3 +106,34 @@ def test_scores_are_numbers(value, number):
 def test_a_score_that_is_no_finite_number_is_named(value):
     with pytest.raises(BAD, match="f:9: the score is .*, and no finite number"):
         cell_values.score(value, "f:9")
+
+
+@pytest.mark.parametrize(
+    "value, several",
+    [
+        ("['a', 'b c']", ("a", "b c")),
+        ('["a","b"]', ("a", "b")),
+        ("['a' 'b']", ("a", "b")),
+        ("('a', 'b')", ("a", "b")),
+        ("{'b', 'a'}", ("a", "b")),
+        ("[]", ()),
+        ("[2, 7]", ("2", "7")),
+        ("[0, 1, 1]", ("1", "2")),
+        ("[0 1 1]", ("1", "2")),
+        ("[0. 1. 1.]", ("1", "2")),
+        ([1, 0, 1], ("0", "2")),
+        ("single", ("single",)),
+        ("[sic]", ("[sic]",)),
+    ],
+)
+@pytest.mark.parametrize("separator", ["true", "True", "#"])
+def test_lists_of_labels_may_be_spelled_as_text(value, several, separator):
+    assert cell_values.labels(value, separator, "f:1") == several
+
+
+@pytest.mark.parametrize(
+    "value, single",
+    [(["a"], "a"), ("['a']", "a"), ('["a"]', "a"), ([3], "3"), ("(0, 10)", "(0, 10)")],
+)
+def test_a_list_of_one_label_is_that_label(value, single):
+    assert cell_values.labels(value, "", "f:1") == (single,)

@@ -62,12 +62,6 @@ def test_formats_are_told_by_name_or_content(tmp_path, name, task, content, pack
             CONLL,
             "seems to be conll: for srl set data.format to .*conllu",
         ),
-        (
-            "a.csv",
-            "tagging",
-            "a,b\n",
-            "seems to be csv: for tagging .* conll, conllu, sp",
-        ),
         ("a.tsv", "span", "a\tb\n", "seems to be tsv: for span .*squad, jsonl, .*tfds"),
         ("a.txt", "multiple_choice", "x", "does not show its format"),
     ],

@@ -122,7 +122,7 @@ def test_json_lines_that_are_no_objects_are_named(tmp_path, line, message):
             r"c\.tsv:3: byte 2 .*iconv",
         ),
         ("文\t一\n".encode("gbk"), r"c\.tsv:1: byte 1 of the line .* is not UTF-8"),
-        ("text\tlabel\n".encode("utf-16"), r"c\.tsv is UTF-16\. Convert it"),
+        ("text\tlabel\n".encode("utf-16")[:-1], r"c\.tsv opens like UTF-16-LE"),
         ("", r"c\.tsv is empty\. Remove it, or name another"),
         ("\n\n", r"c\.tsv has no example"),
         ("text\tlabel\n", r"c\.tsv has no example"),

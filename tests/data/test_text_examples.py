@@ -187,3 +187,35 @@ def test_choices_are_a_list_and_their_label_a_letter(tmp_path):
 def test_bad_choices_are_named(tmp_path, changed, message):
     record = {"context": "x", "choices": ["a", "b"], "label": 0} | changed
     refused(message, json_lines(tmp_path, record), "multiple_choice")
+
+
+def test_one_column_a_label(tmp_path):
+    rows = ["id,comment_text,toxic,threat,insult", "a1,x,0,1,1", "a2,y,0,0,0"]
+    path = write(tmp_path, "\n".join(rows), "c.csv")
+    for label in ("toxic,threat,insult", "toxic+threat+insult", "3,4,-1"):
+        found = read(path, multi_label="true", columns=columns(label=label)).examples
+        assert [(x.id, x.labels) for x in found] == [
+            ("a1", ("threat", "insult")),
+            ("a2", ()),
+        ]
+    named = columns(label="toxic,threat")
+    refused("0 or 1", write(tmp_path, "comment_text,toxic,threat\nx,0,2\n", "c.csv"),
+            multi_label="true", columns=named)  # fmt: skip
+    refused("no column 'toxic,threat'.*multi_label=true", path, columns=named)
+    refused("name them all, with commas", path, multi_label="true")
+    bare = write(tmp_path, "comment_text\nx\n", "d.csv")
+    assert iterate(bare, multi_label="true", columns=named)[0].labels is None
+    kept = write(tmp_path, "comment_text,toxic,threat\nx,-1,-1\n", "e.csv")
+    refused("e.csv:2: the label is missing", kept, multi_label="true", columns=named)
+
+
+@pytest.mark.parametrize("spelled", ['"[{}]"', '"[ {} ]"'])
+def test_lists_of_0_and_1_are_flags_where_all_lists_are(tmp_path, spelled):
+    def labels(*lists):
+        rows = [f"x,{spelled.format(', '.join(map(str, each)))}" for each in lists]
+        path = write(tmp_path, "\n".join(["text,label", *rows]), "c.csv")
+        return [x.labels for x in read(path, multi_label="true").examples]
+
+    assert labels([0, 1], [1, 0], [0, 0]) == [("1",), ("0",), ()]
+    assert labels([0, 1], [2], []) == [("0", "1"), ("2",), ()]
+    assert labels([0, 1], [1, 2]) == [("0", "1"), ("1", "2")]

@@ -1,0 +1,214 @@
+"""What a file holds, told by its first bytes, whatever its name is.
+
+Downloads are often not what their name says: a page that asks for a login, a pointer of
+Git LFS, JSON lines called `.txt`. Text is recognized as JSON lines, JSON (an array, or
+objects over several lines), a table of commas, semicolons or tabs, the output of
+WikiExtractor, or HTML; binary formats by their signature.
+"""
+
+import csv
+import json
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bert_jax import errors
+from bert_jax.data import lines, sources
+
+HEAD_BYTES = 1 << 17
+_DELIMITERS = (",", "\t", ";", "|")
+_ROWS = 20  # of a table that are looked at
+_PAGE = re.compile(
+    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+)?html\b", re.I
+)
+_DOCUMENT = re.compile(r"\s*<doc\b[^<>]*\bid=[^<>]*>")
+_ARRAY = re.compile(r'\[\s*[\[{"]')
+
+
+def kind(file: sources.NamedPath) -> str:
+    """Returns what a file holds.
+
+    One of `parquet`, `xlsx`, `jsonl`, `json`, `csv`, `wikiextractor`, `html`, or `text`
+    for anything else.
+
+    Raises:
+      InputError: the file cannot be read, or is in another binary format.
+    """
+    return binary_kind(file.path) or text_kind(lines.head(file, HEAD_BYTES))
+
+
+def binary_kind(path: Path) -> str:
+    """Returns `parquet`, `xlsx` or "" by the signature of a file."""
+    try:
+        with open(path, "rb") as file:
+            first = file.read(4)
+        if first == b"PAR1":
+            return "parquet"
+        if first == b"PK\x03\x04" and _is_workbook(path):
+            return "xlsx"
+    except OSError as error:
+        raise errors.InputError(
+            f"{path} cannot be read ({error.strerror or error}). Check the file and "
+            "its permissions."
+        ) from None
+    return ""
+
+
+def _is_workbook(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "xl/workbook.xml" in archive.namelist()
+    except (zipfile.BadZipFile, ValueError):
+        return False
+
+
+def text_kind(content: bytes) -> str:
+    """Returns what the first bytes of a text are, one of the kinds of `kind`.
+
+    >>> text_kind(b'{"text": "a"}'), text_kind(b'[{"text": "a"}]'), text_kind(b"a b")
+    ('jsonl', 'json', 'text')
+    """
+    text = content.decode("utf-8", "replace").lstrip("\ufeff")
+    if _PAGE.match(text):
+        return "html"
+    if _DOCUMENT.match(text):
+        return "wikiextractor"
+    stripped = text.lstrip()
+    if stripped.startswith("{"):
+        return _kind_of_objects(stripped)
+    if _ARRAY.match(stripped) and _opens_json(stripped):
+        return "json"
+    return "csv" if delimiter(text) else "text"
+
+
+def _kind_of_objects(text: str) -> str:
+    """Returns `jsonl` if the first line is an object, `json` if more lines are."""
+    first = text.partition("\n")[0]
+    try:
+        return "jsonl" if isinstance(json.loads(first), dict) else "text"
+    except (ValueError, RecursionError):
+        return "json" if _opens_json(text) else "text"
+
+
+def is_document(content: bytes) -> bool:
+    """Says whether JSON is an array, or has objects over several lines."""
+    text = content.decode("utf-8", "replace").lstrip()
+    if text.startswith("["):
+        return True
+    first = text.partition("\n")[0].rstrip()
+    return text.startswith("{") and not first.endswith("}")
+
+
+def _opens_json(text: str) -> bool:
+    """Says whether a text opens with a value of JSON, as far as it can be seen."""
+    try:
+        json.JSONDecoder().raw_decode(text)
+    except json.JSONDecodeError as error:
+        # The head of a long file ends inside its value.
+        is_inside = error.msg.startswith("Unterminated") or error.pos > len(text) // 2
+        return len(text) >= HEAD_BYTES // 4 and is_inside
+    except RecursionError:
+        return False
+    return True
+
+
+def delimiter(text: str) -> str:
+    """Returns what separates the columns of a table with quotes, or "" for no table.
+
+    It gives the first rows the same number of cells, two or more, and the first row
+    has the name of a column of text.
+
+    >>> delimiter("label;text\\n1;a, b\\n0;c\\n"), delimiter("Li, his text\\nis\\n")
+    (';', '')
+    """
+    for separator in _DELIMITERS:
+        rows = first_rows(text, separator)
+        if _are_even(rows) and _names_text(rows[0]):
+            return separator
+    return ""
+
+
+def separator(text: str) -> str:
+    """Returns what separates the columns of a file that is such a table.
+
+    >>> separator("1;a, b\\n0;c\\n"), separator("text\\n"), separator("a,b\\nc\\n")
+    (';', ',', ',')
+    """
+    even = (each for each in _DELIMITERS if _are_even(first_rows(text, each)))
+    return delimiter(text) or next(even, ",")
+
+
+def _are_even(rows: list[list[str]]) -> bool:
+    """Says whether rows have the same number of cells, two or more.
+
+    The header may have one less: R writes none above the names of rows.
+    """
+    if not rows:
+        return False
+    widths = {len(row) for row in rows[1:]} or {len(rows[0])}
+    width = min(widths)
+    return len(widths) == 1 and width > 1 and width - len(rows[0]) in (0, 1)
+
+
+def first_rows(text: str, separator: str, most: int = _ROWS) -> list[list[str]]:
+    """Returns the first rows of a table with quotes; [] where a quote is misplaced."""
+    is_cut = len(text) >= HEAD_BYTES // 4
+    whole = (text[: text.rfind("\n")] if is_cut else text).split("\n")
+    rows: list[list[str]] = []
+    ended = (f"{line}\n" for line in whole)
+    reader = csv.reader(ended, delimiter=separator, strict=True)
+    try:
+        for row in reader:
+            if row:
+                rows.append(row)
+            if len(rows) == most:
+                break
+    except csv.Error:
+        ends_inside = is_cut and reader.line_num >= len(whole)
+        return rows if ends_inside else []
+    return rows
+
+
+def is_quoted(text: str) -> bool:
+    """Says whether a table of tabs has quotes around cells, as pandas, R and Excel do.
+
+    Every cell that opens with a quote must close with one, all rows have the same
+    columns then, and something shows that the quotes are not the text's own: a quote
+    that is doubled, a cell with a tab or a line end, quotes around every cell that is
+    no number, or around each of several cells that have a comma.
+    """
+    rows = first_rows(text, "\t", 1 << 30)
+    if not _are_even(rows):
+        return False
+    plain = [line.rstrip("\r").split("\t") for line in text.split("\n") if line.strip()]
+    cells = [cell for line in plain[: len(rows)] for cell in line if cell]
+    quoted = [cell for cell in cells if cell.startswith('"')]
+    if not quoted:
+        return False
+    if [len(line) for line in plain[: len(rows)]] != [len(row) for row in rows]:
+        return True
+    if any('""' in cell[1:-1] for cell in quoted):
+        return True
+    if all(cell in quoted or _is_number(cell) for cell in cells):
+        return True
+    with_comma = [cell for cell in cells if "," in cell]
+    return len(with_comma) > 1 and all(cell.startswith('"') for cell in with_comma)
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"[-+]?[\d.,]+(?:[eE][-+]?\d+)?|NA|NaN", cell) is not None
+
+
+_TEXT_NAMES = frozenset(
+    "text sentence sentence1 content review comment title body question premise "
+    "context text_a document article tweet message utterance".split()
+)
+
+
+def _names_text(cells: Sequence[str]) -> bool:
+    """Says whether a row has short names, one of them usual for a column of text."""
+    names = [cell.strip().lower() for cell in cells]
+    return any(name in _TEXT_NAMES for name in names) and all(
+        len(name) <= 40 for name in names
+    )
