@@ -108,7 +108,7 @@ def _opens_json(text: str) -> bool:
         # The head of a long file ends inside its value.
         is_inside = error.msg.startswith("Unterminated") or error.pos > len(text) // 2
         return len(text) >= HEAD_BYTES // 4 and is_inside
-    except RecursionError:
+    except (RecursionError, ValueError):  # ValueError: a number of 5,000 digits
         return False
     return True
 

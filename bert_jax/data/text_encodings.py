@@ -43,12 +43,17 @@ def of_head(head: bytes) -> tuple[str, int]:
     for mark, encoding in _MARKS.items():
         if head.startswith(mark):
             return encoding, len(mark)
-    low, high = head[::2], head[1::2]
-    if high and high.count(0) > 0.3 * len(high) and not low.count(0):
+    if _are_zero(head[1::2], head[::2]):
         return "utf-16-le", 0
-    if high and low.count(0) > 0.3 * len(low) and not high.count(0):
+    if _are_zero(head[::2], head[1::2]):
         return "utf-16-be", 0
     return "utf-8", 0
+
+
+def _are_zero(some: bytes, others: bytes) -> bool:
+    """Says whether many bytes are zero, of a short text all, and no other ones are."""
+    least = 0.3 * len(some) if len(some) > 8 else len(some)
+    return bool(some) and some.count(0) >= least and not others.count(0)
 
 
 def as_utf8(file: io.BufferedReader, path: Path) -> io.BufferedReader:

@@ -167,7 +167,7 @@ SPANS = [
         ": the tags of token 2 (",
     ),
     _spans("no JSON", '{"text": "a", ', " is not JSON"),
-    _spans("a list", "[]\n", " is not a JSON object"),
+    _spans("a list", "[3]\n", " is not a JSON object"),
     _spans("a key twice", '{"text": "a", "text": "b"}', " has the key 'text' twice"),
 ]
 CASES = C3 + SPANS

@@ -138,7 +138,12 @@ TEXT = [
     _asked("texts to answer: a NUL byte", "answer", b"a\n\0\n", ":2: byte 1 of the"),
     _asked("texts to embed: empty", "features", b"", " is empty"),
     _asked("texts to embed: no UTF-8", "features", b"a\nb\xff\n", ":2: byte 2 of the"),
-    _asked("texts to embed: UTF-16", "features", "a".encode("utf-16")[:-1], " opens like UTF-16"),
+    _asked(
+        "texts to embed: UTF-16",
+        "features",
+        "a".encode("utf-16")[:-1],
+        " opens like UTF-16",
+    ),
     _asked("texts to embed: a NUL byte", "features", b"a\nb\0c\n", ":2: byte 2 of the"),
     _asked(
         "texts to embed: a folder", "features", lambda path: path.mkdir(), " cannot"
@@ -151,7 +156,7 @@ JSON_LINES = [
     _jsonl("no JSON", _GOOD + b'{"text"\n', ":2: no JSON"),
     _jsonl("cut", _GOOD + b'{"text": "a c', ":2: no JSON"),
     _jsonl("single quotes", b"{'text': 'a'}\n", ":1: no JSON"),
-    _jsonl("two objects a line", _GOOD.strip() * 2, ":1: no JSON"),
+    _jsonl("two objects a line", _GOOD.strip() * 2, ":1 is not JSON"),
     _jsonl("a comma at the end", b'{"text": "a"},\n', ":1: no JSON"),
     _jsonl("NaN for the text", b'{"text": NaN}\n', ":1: the field 'text' is neither"),
     _jsonl("null", _GOOD * 2 + b"null\n", ":3: no field 'text', only NoneType"),
@@ -184,6 +189,6 @@ JSON_LINES = [
         "the corpus has no text that gives a token",
         {"c.jsonl": b'{"text": ""}\n{"text": []}\n'},
     ),
-    _jsonl("pretty-printed", b'{\n"text": "a"\n}\n', ":1: no JSON"),
+    _jsonl("pretty-printed", b'{\n"text" "a"\n}\n', ":1: no JSON"),
 ]
 CASES = TEXT + JSON_LINES
