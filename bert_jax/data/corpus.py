@@ -165,10 +165,10 @@ def kind_of(source: sources.Source, file: sources.NamedPath) -> str:
     Raises InputError for a page of HTML, or what is not text, if no kind was named.
     """
     kind = source.kind
-    if kind == "package" or (source.is_named and kind != "jsonl"):
+    if kind == "package" or (source.is_named and kind not in ("jsonl", "hf")):
         return kind
     found = file_content.kind(file)
-    if source.is_named:
+    if source.is_named and kind == "jsonl":
         return "json" if found == "json" else kind
     if found == "html":
         raise errors.InputError(
