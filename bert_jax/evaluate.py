@@ -25,7 +25,7 @@ from typing import Any
 from absl import flags
 
 from bert_jax import commands, errors, experiments, workdirs
-from bert_jax.data import manifest, read_examples
+from bert_jax.data import manifest, memory_examples, read_examples
 from bert_jax.exchange import task_folders
 from bert_jax.finetuning import splits, task_setup, unseen_labels
 from bert_jax.formats import whole_file
@@ -89,7 +89,7 @@ def evaluate_task(
     model = task_predictor.load(folder, request.dtype, repair=request.repair)
     data = model.made.settings.data
     path = request.input or data.dev
-    if not path:
+    if not path or path.startswith(memory_examples.PREFIX):
         raise errors.InputError(
             f"{folder} was trained without a dev file: name a file, as in "
             "--data=test.tsv"

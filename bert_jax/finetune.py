@@ -15,7 +15,7 @@ side; bert_jax/settings/finetuning_groups.py explains every key.
 import dataclasses
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,11 @@ class Finetuned:
 
 
 def train(
-    config: Any, workdir: str | Path, *, allow_changed_config: bool = False
+    config: Any,
+    workdir: str | Path,
+    *,
+    data: Mapping[str, Any] | None = None,
+    allow_changed_config: bool = False,
 ) -> Finetuned:
     """Trains, or resumes, and scores the best model.
 
@@ -95,21 +99,26 @@ def train(
       config: a ConfigDict or a plain tree, as `finetuning_configuration.default` makes.
       workdir: folder of the run, made if it is not there; or a URL, as
         gs://bucket/runs/sst2, of which a working copy is kept in $TMPDIR.
+      data: examples from Python in place of files, as {"train": [(text, label), ...],
+        "dev": ..., "test": ...}; `data.memory_examples` has the forms of all tasks. The
+        record of the run has their sha256, and a resumed run must be given the same.
       allow_changed_config: resume even if the config changes the result.
 
     Raises:
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
-    settings = finetuning_configuration.parse(config)
+    settings = finetuning_configuration.parse(config, given=tuple(data or ()))
     with signals.stopping():
         copy = working_copy.WorkingCopy(workdir)
-        return _run(settings, copy, allow_changed_config)
+        settings, given = splits.from_python(settings, data or {})
+        return _run(settings, copy, allow_changed_config, given)
 
 
 def _run(
     settings: finetuning_configuration.FinetuningConfig,
     copy: working_copy.WorkingCopy,
     allow_changed_config: bool,
+    given: splits.Given | None = None,
 ) -> Finetuned:
     """Does what `train` does, for settings that are parsed."""
     tree = finetuning_configuration.to_dict(settings)
@@ -119,15 +128,15 @@ def _run(
         settings = pinned_names.pinned(settings, workdir)
         tree = finetuning_configuration.to_dict(settings)
         processes.agree(json.dumps(tree), "names of the hub")
-        run = assembly.assemble(settings, workdir)
+        run = assembly.assemble(settings, workdir, given)
         _record(run, workdir, allow_changed_config)
         if not settings.sweep.is_on:
             _train(run, copy)
             copy.share()
-            return _finish(run, workdir)
+            return _finish(run, workdir, given)
         made = sweeps.train(run, copy)
         copy.share()
-        return _finish_sweep(made, workdir)
+        return _finish_sweep(made, workdir, given)
 
 
 def _record(run: assembly.FinetuningRun, workdir: Path, allow_changed: bool) -> None:
@@ -297,7 +306,9 @@ def _plan(
     )
 
 
-def _finish(run: assembly.FinetuningRun, workdir: Path) -> Finetuned:
+def _finish(
+    run: assembly.FinetuningRun, workdir: Path, given: splits.Given | None
+) -> Finetuned:
     """Scores the best model, writes what it predicts, and returns the metrics."""
     folder = task_folders.best(workdir)
     if folder is None:
@@ -330,7 +341,7 @@ def _finish(run: assembly.FinetuningRun, workdir: Path) -> Finetuned:
         metrics,
         workdir,
         lambda alone, place: (
-            _run(alone, working_copy.WorkingCopy(place), False).metrics
+            _run(alone, working_copy.WorkingCopy(place), False, given).metrics
         ),
     )
     if compared and processes.is_first():
@@ -349,7 +360,9 @@ def _example(data: finetuning_groups.DataConfig, dev: Sequence[Any]) -> str:
     return f"--input={shlex.quote(data.dev or data.train)} --output=answers.jsonl"
 
 
-def _finish_sweep(made: sweeps.Sweep, workdir: Path) -> Finetuned:
+def _finish_sweep(
+    made: sweeps.Sweep, workdir: Path, given: splits.Given | None
+) -> Finetuned:
     """Prints the table of a sweep, and scores its best model as that of a run."""
     best = task_folders.best(workdir)
     if best is not None and processes.is_first():
@@ -358,7 +371,7 @@ def _finish_sweep(made: sweeps.Sweep, workdir: Path) -> Finetuned:
         report.write(workdir)
         print(f"\n{report.text()}")
     dev = made.dev(made.record["member"])
-    return _finish(dataclasses.replace(made.run, dev=dev), workdir)
+    return _finish(dataclasses.replace(made.run, dev=dev), workdir, given)
 
 
 def _write_predictions(workdir: Path, name: str, predictions: list[Any]) -> None:

@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bert_jax import errors, interrupts, json_file
 from bert_jax.data import (
@@ -26,6 +27,7 @@ from bert_jax.data import (
     examples,
     file_content,
     lines,
+    memory_examples,
     package_examples,
     sources,
     span_lines,
@@ -83,7 +85,29 @@ def read(request: Request) -> Examples:
         twice, or there is no example; the message names file, line and remedy.
     """
     notes: Counter[str] = Counter()
-    found = list(_unique(_examples(request, notes), request, notes))
+    return _whole(_examples(request, notes), request, notes)
+
+
+def of_python(values: Any, request: Request) -> Examples:
+    """Returns the examples that Python hands over; see `data.memory_examples`.
+
+    Raises:
+      InputError: as `read`; the message names the position of the example.
+    """
+    notes: Counter[str] = Counter()
+    records, request = memory_examples.records(values, request)
+    if request.task == "srl":
+        made = memory_examples.roles(records)
+    else:
+        made = _of_records(iter(records), request, notes)
+    return _whole(made, request, notes)
+
+
+def _whole(
+    made: Iterator[examples.Example], request: Request, notes: Counter[str]
+) -> Examples:
+    """Returns all examples, checked where one depends on the others."""
+    found = list(_unique(made, request, notes))
     if request.task == "span" and request.needs_labels:
         answered = [e for e in found if not _is_unanswered(e)]
         if len(answered) < len(found):
@@ -133,7 +157,13 @@ def _examples(request: Request, notes: Counter[str]) -> Iterator[examples.Exampl
         return conllu.read(file, request, notes)
     if kind == "squad":
         return squad_file.read(file, request, notes)
-    records = _records(kind, file, request, notes)
+    return _of_records(_records(kind, file, request, notes), request, notes)
+
+
+def _of_records(
+    records: Iterator[table_records.Record], request: Request, notes: Counter[str]
+) -> Iterator[examples.Example]:
+    """Yields the examples that are in records, by the task."""
     if request.task in (*example_request.TEXT_TASKS, "tagging"):
         records = annotation_exports.plain(records, request.task, notes)
     if request.task == "tagging":

@@ -297,8 +297,13 @@ class FinetuningRun:
         return progress.Speed([progress.Stretch(sys.maxsize, tokens, cost)])
 
 
-def assemble(settings: Settings, workdir: Path) -> FinetuningRun:
+def assemble(
+    settings: Settings, workdir: Path, in_memory: splits.Given | None = None
+) -> FinetuningRun:
     """Reads the data and the weights of a run, and says what was read.
+
+    Args:
+      in_memory: the splits that Python hands over; see `splits.from_python`.
 
     Raises:
       InputError: something does not fit; nothing has been written then.
@@ -307,7 +312,7 @@ def assemble(settings: Settings, workdir: Path) -> FinetuningRun:
     run = settings.run
     sharding.check_batch_size(run.batch_size, run.accumulation_steps, mesh)
     stream.check_loader(settings.data.loader)
-    files = splits.read(settings)
+    files = splits.read(settings, in_memory)
     given = task_weights.given_head(settings, workdir)
     naming = splits.that_name_labels(settings, files)
     learned = task_setup.learn(settings, naming, given)

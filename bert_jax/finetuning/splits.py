@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from bert_jax import commands, errors
-from bert_jax.data import labelled_rows, read_examples
+from bert_jax.data import labelled_rows, memory_examples, read_examples
 from bert_jax.finetuning import task_setup, unseen_labels
 from bert_jax.settings import finetuning_configuration
 from bert_jax.tasks import id_ranges, task
@@ -44,17 +44,50 @@ class Split:
         return Split(name, [self.examples[at] for at in kept], table)
 
 
-def read(settings: Settings) -> dict[str, list[Any]]:
+Given = Mapping[str, read_examples.Examples]  # split -> examples from Python
+
+
+def from_python(
+    settings: Settings, values: Mapping[str, Any]
+) -> tuple[Settings, Given]:
+    """Returns examples from Python, and settings that have their sha256 as paths.
+
+    Args:
+      values: split (`train`, `dev`, `test`) -> values; see `data.memory_examples`.
+
+    Raises:
+      InputError: an example does not have the form that the task takes.
+    """
+    made, paths = {}, {}
+    for name, given in values.items():
+        asked = task_setup.request(settings, name, is_scored=name != "train")
+        found = read_examples.of_python(given, asked)
+        made[name] = found
+        sha256 = memory_examples.digest(found.examples, found.notes)
+        paths[name] = f"{memory_examples.PREFIX}{sha256}"
+    data = dataclasses.replace(settings.data, **paths)
+    return dataclasses.replace(settings, data=data), made
+
+
+def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]:
     """Returns the examples of `train`, `dev` and, if there is one, `test`.
 
     With folds, `dev` is all of `train`: the rows of a fold are cut out of it.
+
+    Args:
+      given: the splits that are not in files.
 
     Raises:
       InputError: a file is not as it should be, or too small to hold examples out.
     """
     data = settings.data
     paths = {"train": data.train, "dev": data.dev, "test": data.test}
-    made = {name: _file(settings, name, path) for name, path in paths.items() if path}
+    given = given or {}
+    made = {
+        name: _file(settings, name, path, given[name] if name in given else None)
+        for name, path in paths.items()
+        if path
+    }
     folds = data.folds or settings.sweep.folds
     if folds:
         count = len({*groups_of(made["train"]).tolist()})
@@ -90,10 +123,19 @@ def that_name_labels(settings: Settings, files: Mapping[str, list[Any]]) -> list
     return [*files["train"], *files["dev"]]
 
 
-def _file(settings: Settings, name: str, path: str) -> list[Any]:
-    """Reads one file, and says what was read."""
-    asked = task_setup.request(settings, path, is_scored=name != "train")
-    found = read_examples.read(asked)
+def _file(
+    settings: Settings, name: str, path: str, given: read_examples.Examples | None
+) -> list[Any]:
+    """Reads one file unless its examples are given, and says what was read."""
+    if given is None and path.startswith(memory_examples.PREFIX):
+        raise errors.InputError(
+            f"data.{name} was given from Python: give it again, as in "
+            f'finetune.train(config, workdir, data={{"{name}": examples}})'
+        )
+    found = given
+    if found is None:
+        asked = task_setup.request(settings, path, is_scored=name != "train")
+        found = read_examples.read(asked)
     examples: list[Any] = list(found.examples)
     if settings.data.task == "classification":
         labels = task_setup.given_labels(settings.data.labels)

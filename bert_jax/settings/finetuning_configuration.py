@@ -1,7 +1,7 @@
 """The configuration of a fine-tuning run, beside that of pretraining."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -61,6 +61,9 @@ GROUPS = {
 }
 
 
+SPLITS = ("train", "dev", "test")
+GIVEN = "python:"  # what stands for the file of examples that Python hands over
+
 # Keys that the records of earlier runs lack, by group, with what those runs did.
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "data": {"pack": False},
@@ -88,20 +91,27 @@ def default() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(tree).lock()
 
 
-def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> FinetuningConfig:
+def parse(
+    config: ml_collections.ConfigDict | Mapping[str, Any],
+    given: Sequence[str] = (),
+) -> FinetuningConfig:
     """Turns a configuration into typed groups.
+
+    Args:
+      given: the splits whose examples come from Python and not from files.
 
     Raises:
       InputError: a key is unknown or missing, a value has a wrong type or range, or
         does nothing.
     """
     tree = configuration.plain(config, GROUPS)
-    size, given = configuration.model_keys(tree["model"])
+    tree["data"] = _with_splits(tree["data"], given)
+    size, keys = configuration.model_keys(tree["model"])
     groups = {
         name: config_checks.typed(name, kind, tree[name])
         for name, kind in GROUPS.items()
     }
-    settings = FinetuningConfig(tree["init_from"], size, given, **groups)
+    settings = FinetuningConfig(tree["init_from"], size, keys, **groups)
     _check_init(settings)
     if not settings.data.train:
         raise errors.InputError(
@@ -110,6 +120,21 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> FinetuningCo
         )
     finetuning_checks.check(settings)
     return settings
+
+
+def _with_splits(data: Any, given: Sequence[str]) -> Any:
+    """Returns the group `data`, with a name for each split that is not a file."""
+    for name in given:
+        if name not in SPLITS:
+            raise errors.InputError(
+                f"data has {name!r}: give examples of {', '.join(SPLITS)}"
+            )
+        if isinstance(data, Mapping) and data.get(name):
+            raise errors.InputError(
+                f"data.{name} is {data[name]!r}, and its examples are given from "
+                "Python too: leave one of them out"
+            )
+    return {**data, **{name: GIVEN for name in given}} if given else data
 
 
 def parse_record(tree: Mapping[str, Any]) -> FinetuningConfig:
