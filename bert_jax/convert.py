@@ -21,6 +21,7 @@ from bert_jax.data import finished_folder
 from bert_jax.exchange import model_card, model_folders, verification
 from bert_jax.formats import (
     huggingface,
+    names,
     native,
     sentence_encoder,
     tensorflow1,
@@ -82,6 +83,9 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
         origin = f"{found.report.source}, {name}"
         report = dataclasses.replace(found.report, source=origin)
         found = dataclasses.replace(found, report=report)
+    original = found
+    if request.to == "huggingface":
+        found = _as_encoder(found, request)
     if request.to == "tensorflow1":
         tensorflow1.refuse_others(found.weights.config, found.weights.parts)
     with finished_folder.building(output) as folder:
@@ -95,7 +99,7 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
         (folder / RECORD).write_text(text, encoding="utf-8")
         print(load_report(found))
         if request.verify:
-            _verify(found, source, found.kind, request.choice)
+            _verify(original, source, found.kind, request.choice)
             _verify(found, folder, request.to, request.choice)
     return found.report
 
@@ -103,39 +107,50 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
 def _write(folder: Path, found: model_folders.Folder, request: Request) -> None:
     """Writes weights, config and tokenizer."""
     given, tokenizer = found.weights, found.tokenizer
+    width = given.config.hidden_size
     if request.to == "huggingface":
-        huggingface.write(folder, given, dtype=request.dtype)
-        pooling = _pooling(found, request)
-        if pooling.is_sentence_encoder:
-            sentence_encoder.write(folder, pooling, given.config.hidden_size)
+        is_encoder = found.pooling.is_sentence_encoder
+        huggingface.write(
+            folder, given, dtype=request.dtype, needs_pooler=not is_encoder
+        )
+        if is_encoder:
+            has_pooler = names.pooler(given.config.model_type) <= {*given.parts}
+            sentence_encoder.write(folder, found.pooling, width, has_pooler=has_pooler)
         if tokenizer is not None:
             huggingface_folder.save(tokenizer, folder, found.max_seq_length)
-            if tokenizer.cleaning:
-                commands.say(
-                    f"the model cleans its texts ({tokenizer.cleaning}); transformers "
-                    "cannot: clean them before, as the card says"
-                )
         return
     if request.to == "tensorflow1":
         tensorflow1.write(folder, given)
     else:
         native.write(folder, given, dtype=request.dtype)
         if found.pooling.is_sentence_encoder:
-            sentence_encoder.write(folder, found.pooling, given.config.hidden_size)
+            sentence_encoder.write(folder, found.pooling, width)
     if tokenizer is not None:
-        tokenizer.save(folder)
+        tokenizer.save(folder, found.max_seq_length)
 
 
-def _pooling(found: model_folders.Folder, request: Request) -> sentence_encoder.Pooling:
-    """Returns how the written model pools, if it is a sentence encoder."""
-    if not request.pooling:
-        return found.pooling
-    return dataclasses.replace(
-        found.pooling,
-        mode=request.pooling,
-        max_seq_length=found.max_seq_length,
-        is_sentence_encoder=True,
-    )
+def _as_encoder(found: model_folders.Folder, request: Request) -> model_folders.Folder:
+    """Returns a model as the sentence encoder that is to be written, if it is one."""
+    pooling = found.pooling
+    if request.pooling:
+        kept = pooling.modes == (request.pooling,)
+        pooling = dataclasses.replace(
+            pooling,
+            mode=request.pooling,
+            more=(),
+            # What was trained on one way of pooling is for no other.
+            modules=pooling.modules if kept else (),
+            max_seq_length=found.max_seq_length,
+            is_sentence_encoder=True,
+        )
+    given, report = found.weights, found.report
+    is_encoder = pooling.is_sentence_encoder and {*given.parts} == {"encoder", "pooler"}
+    if is_encoder and not names.pooler(given.config.model_type):
+        # Its class has none; what a sentence vector needs of it is a module.
+        params = {"encoder": given.params["encoder"]}
+        given = dataclasses.replace(given, params=params)
+        report = dataclasses.replace(report, dropped=(*report.dropped, "pooler"))
+    return dataclasses.replace(found, weights=given, report=report, pooling=pooling)
 
 
 def _verify(

@@ -22,6 +22,7 @@ from bert_jax.formats import sentence_encoder, weights
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder, heads, parts
 from bert_jax.prediction import features, task_predictor
+from bert_jax.tasks import matching
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import gpus, tpus
 
@@ -37,7 +38,8 @@ class Model:
       bert: its architecture.
       params: its parameters, on the device; the vocabulary is padded.
       max_seq_length: the longest row it is made for, in tokens.
-      pooling: how token vectors become a sentence vector.
+      pooling: how token vectors become a sentence vector; of a bi-encoder whose vectors
+        come from a BiLSTM, its task knows it alone.
       labels: the names of the classes of a classifier or tagger.
       execution: how it runs.
       task: of a fine-tuned model, what answers.
@@ -80,25 +82,84 @@ class Model:
         return self.task.predict(values)
 
     def encode(
-        self, texts: Sequence[str], normalize: bool = False
-    ) -> Float[np.ndarray, "n D"]:
-        """Returns one vector a text, float32, as this sentence encoder pools them.
+        self,
+        texts: Sequence[str],
+        normalize: bool = False,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+    ) -> Float[np.ndarray, "n W"]:
+        """Returns one vector a text, float32, as this sentence encoder makes them.
 
-        Without word of its own a model takes the mean over all tokens. Texts are cut at
-        `max_seq_length` tokens.
+        A bi-encoder gives the vectors that it was trained for, a folder of
+        sentence-transformers those of that library, and any other model the mean over
+        all tokens. Texts are cut at `max_seq_length` tokens.
 
         Args:
           normalize: scale every vector to length 1, so that products are cosines; only
             on request, even of a model that sentence-transformers would scale.
+          prompt_name: the prompt of the model to write before every text; without it
+            the model's default prompt, if it has one.
+          prompt: a text to write there instead; "" for none.
+
+        Raises:
+          InputError: `texts` is no list of strings, or there is no such prompt.
+        """
+        chosen = self.pooling.prompt(prompt_name, prompt)
+        vectors = self.sentence_vectors(self.rows(texts, chosen), prompt=chosen)
+        return features.normalized(vectors) if normalize else vectors
+
+    def rows(self, texts: Sequence[str], prompt: str = "") -> features.Rows:
+        """Returns the ids of each text as the encoder sees it, after this prompt.
 
         Raises:
           InputError: `texts` is no list of strings.
         """
-        rows = features.rows_of(self.tokenizer, texts, self.max_seq_length)
-        vectors = features.sentence_vectors(
-            self.bert, self.params, rows, self.pooling.mode, self.execution
+        truncation = "" if self._encoder is None else self._encoder.truncation
+        return features.rows_of(
+            self.tokenizer,
+            texts,
+            self.max_seq_length,
+            prompt=prompt,
+            truncation=truncation,
         )
-        return features.normalized(vectors) if normalize else vectors
+
+    def sentence_vectors(
+        self, rows: features.Rows, kind: str = "sentence", prompt: str = ""
+    ) -> Float[np.ndarray, "n W"]:
+        """Returns one vector for each of `rows`, float32.
+
+        Args:
+          kind: `sentence` for those of `encode`, or one of `features.POOLINGS`.
+          prompt: that the rows begin with.
+        """
+        if kind == "sentence" and self._encoder is not None:
+            return features.trained_vectors(self._encoder.model, self.params, rows)
+        skipped = 0
+        if not self.pooling.include_prompt:
+            skipped = features.prompt_length(
+                self.tokenizer, prompt, self.max_seq_length
+            )
+        modes = self.pooling.modes if kind == "sentence" else (kind,)
+        vectors = features.sentence_vectors(
+            self.bert, self.params, rows, modes, self.execution, skipped=skipped
+        )
+        for module in self.pooling.modules if kind == "sentence" else ():
+            vectors = module(vectors)
+        return vectors
+
+    @property
+    def vector_size(self) -> int:
+        """W, how many numbers a vector of `encode` has."""
+        if self._encoder is not None:
+            return features.trained_size(self._encoder.model)
+        return self.pooling.width(self.bert.hidden_size)
+
+    @property
+    def _encoder(self) -> matching.Matching | None:
+        """The task of a bi-encoder; None of any other model."""
+        of_task = None if self.task is None else self.task.predictor.task
+        return of_task if isinstance(of_task, matching.Matching) else None
 
     def fill_mask(self, text: str, top: int = 5) -> list[Guesses]:
         """Returns, for every [MASK] in the text, the likeliest pieces and their odds.
@@ -239,8 +300,9 @@ def _of_task(made: task_predictor.TaskPredictor, execution: encoder.Execution) -
         folder.tokenizer,
         folder.bert,
         made.params,
-        folder.bert.max_length,
-        labels=folder.learned.labels,
+        folder.settings.data.max_seq_length,
+        made.pooling,
+        folder.learned.labels,
         execution=execution,
         task=made,
     )

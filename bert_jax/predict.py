@@ -109,7 +109,11 @@ def _write_features(
 ) -> None:
     """Writes the vectors of all texts."""
     request = feature_files.Request(
-        flags.FLAGS.features, _layers(flags.FLAGS.layers), flags.FLAGS.normalize
+        flags.FLAGS.features,
+        _layers(flags.FLAGS.layers),
+        flags.FLAGS.normalize,
+        flags.FLAGS.prompt_name,
+        flags.FLAGS.prompt,
     )
     request.check(model)
     with console.Bar(total, "texts", "encoding", is_kept=True) as progress:
@@ -177,7 +181,7 @@ def main(argv: list[str]) -> None:
 _FLAGS = {
     "answer": {"output", "format", "input_format", "columns", "repair"},
     "fill_mask": {"top"},
-    "features": {"output", "features", "layers", "normalize"},
+    "features": {"output", "features", "layers", "normalize", "prompt", "prompt_name"},
 }
 
 
@@ -212,4 +216,15 @@ if __name__ == "__main__":
         "layers", ["-1"], "Layers of token vectors: 0 = embeddings, -1 = the last."
     )
     flags.DEFINE_bool("normalize", False, "Scale sentence vectors to length 1.")
+    # A notebook may run the command twice in one process.
+    flags.DEFINE_string(
+        "prompt_name",
+        None,
+        "Prompt of a sentence encoder, written before every text; by default the one "
+        "that the model names.",
+        allow_override=True,
+    )
+    flags.DEFINE_string(
+        "prompt", None, 'Text written there instead; "" for none.', allow_override=True
+    )
     commands.run(main)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from bert_jax.exchange import model_folders, run_record
 from bert_jax.formats import huggingface_config, names, sentence_encoder, weights
-from bert_jax.text import cleaning
 
 NAME = "README.md"
 
@@ -78,27 +77,12 @@ def text(found: model_folders.Folder, source: Path, to: str) -> str:
         f"{kind} with {given.num_parameters:,} parameters: {', '.join(parts)}. "
         f"In {_FORMATS[to]}, written by `bert_jax`.",
         *_use(found, to),
-        *_cleaning(found, to),
         *_origin(found, folder),
         "## Architecture",
         _table(_architecture(found)),
         *_labels(given),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def _cleaning(found: model_folders.Folder, to: str) -> list[str]:
-    """Returns what a user must do to texts that the model was trained on cleaned."""
-    if found.tokenizer is None or not found.tokenizer.cleaning:
-        return []
-    given = found.tokenizer.cleaning
-    made = f"Texts were cleaned before training ({given}), see `{cleaning.NAME}`."
-    if to == "bert_jax":
-        return [f"{made} `bert_jax` does the same."]
-    return [
-        f"{made} **Only `bert_jax` does the same by itself:** with other tools apply "
-        "`bert_jax.text.cleaning.read(folder)` to every text first."
-    ]
 
 
 def _front_matter(found: model_folders.Folder, folder: Path, to: str) -> str:
@@ -172,9 +156,19 @@ def _use(found: model_folders.Folder, to: str) -> list[str]:
     if found.tokenizer is None:
         return []
     made = ["## Use", "With `bert_jax`:", _code(_bert_jax(found))]
-    if to == "huggingface":
-        made += ["With `transformers`:", _code(_transformers(found.weights))]
-    return made
+    if to != "huggingface":
+        return made
+    if found.pooling.is_sentence_encoder:
+        return [*made, "With `sentence-transformers`:", _code(_SENTENCE_TRANSFORMERS)]
+    return [*made, "With `transformers`:", _code(_transformers(found.weights))]
+
+
+_SENTENCE_TRANSFORMERS = [
+    "from sentence_transformers import SentenceTransformer",
+    "",
+    f'model = SentenceTransformer("{_FOLDER}")',
+    'vectors = model.encode(["One text.", "Another text."])',
+]
 
 
 def _bert_jax(found: model_folders.Folder) -> list[str]:
@@ -264,8 +258,12 @@ def _architecture(found: model_folders.Folder) -> run_record.Table:
         rows.append(("tokenizer", f"{_TOKENIZERS[found.tokenizer.kind]}, {case}"))
     rows.append(("longest row", f"{found.max_seq_length:,} tokens"))
     if pooling.is_sentence_encoder:
-        length = ", scaled to length 1" if pooling.normalize else ""
-        rows.append(("sentence vectors", f"{pooling.mode} of the tokens{length}"))
+        steps = [f"{' and '.join(pooling.modes)} of the tokens"]
+        steps += [type(module).__name__ for module in pooling.modules]
+        steps += ["scaled to length 1"] * pooling.normalize
+        rows.append(("sentence vectors", ", ".join(steps)))
+        if pooling.default_prompt is not None:
+            rows.append(("prompt before every text", repr(pooling.prompt())))
     return rows
 
 

@@ -27,6 +27,7 @@ from bert_jax.formats import (
 )
 from bert_jax.formats import weights as formats_weights
 from bert_jax.model import config, encoder, heads, parts
+from bert_jax.text import folder_options
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import checkpoint, saved_steps, sharding
 
@@ -44,7 +45,7 @@ class Folder:
       tokenizer: None if the folder has none.
       report: what came from where.
       max_seq_length: the longest row that the model is made for.
-      pooling: how its token vectors become a sentence vector: mean, cls or max.
+      pooling: how its token vectors become a sentence vector.
     """
 
     kind: str
@@ -61,7 +62,7 @@ def kind_of(path: Path) -> str:
     Raises:
       InputError: it is missing, or of no known kind.
     """
-    path = _of_run(path)
+    path = weights_at(path)
     if not path.is_dir():
         return _kind_of_file(path)
     if (path / native.CONFIG).is_file():
@@ -84,6 +85,18 @@ def _of_run(path: Path) -> Path:
     """Returns the folder of a name of the hub, the best model of a run, or the path."""
     path = hub.folder(path)
     return task_folders.best(path) or path
+
+
+def weights_at(path: Path) -> Path:
+    """Returns where the weights of a model are: its path, or a folder in it.
+
+    That is the best model of a run, and the encoder of sentence-transformers.
+
+    Raises:
+      InputError: modules.json is damaged.
+    """
+    path = _of_run(path)
+    return sentence_encoder.transformer_folder(path) if path.is_dir() else path
 
 
 def _kind_of_file(path: Path) -> str:
@@ -116,7 +129,8 @@ def read(
       InputError: something is missing, left over, damaged or does not fit.
       CheckpointError: a workdir has no usable checkpoint.
     """
-    choice, path = choice or formats_weights.Choice(), _of_run(path)
+    choice, root = choice or formats_weights.Choice(), _of_run(path)
+    path = weights_at(root)
     kind = kind_of(path)
     folder = path if path.is_dir() else path.parent
     if kind == "workdir":
@@ -129,11 +143,36 @@ def read(
     given, report = readers[kind](path, choice)
     given, report = task_folders.on_scale(folder, given, report)
     tokenizer = _tokenizer(folder, given, choice) if needs_tokenizer else None
-    pooling = sentence_encoder.read(folder)
-    longest = given.config.max_length
-    if pooling.max_seq_length:
-        longest = min(longest, pooling.max_seq_length)
+    root = root if root.is_dir() else folder
+    pooling, longest = _pooling(root, folder, given)
     return Folder(kind, given, tokenizer, report, longest, pooling)
+
+
+def _pooling(
+    root: Path, folder: Path, given: formats_weights.Weights
+) -> tuple[sentence_encoder.Pooling, int]:
+    """Returns how a model pools its tokens, and its longest row.
+
+    Args:
+      root: the folder of the model.
+      folder: that of its weights and tokenizer.
+    """
+    longest = given.config.max_length
+    if (root / task_folders.TASK).is_file():
+        settings = task_folders.settings_of(root)
+        made = task_folders.pooling(settings, given.config, given.params)
+        stated = settings.data.max_seq_length
+        made = made or sentence_encoder.Pooling()
+    else:
+        made = sentence_encoder.read(root)
+        stated = made.max_seq_length or folder_options.max_length(folder)
+        if made.is_sentence_encoder:
+            made = dataclasses.replace(made, max_seq_length=stated)
+    try:
+        made.width(given.config.hidden_size)
+    except errors.InputError as error:
+        raise errors.InputError(f"{root}: {error}") from None
+    return made, min(longest, stated or longest)
 
 
 def architecture(path: Path) -> config.BertConfig:
@@ -142,7 +181,7 @@ def architecture(path: Path) -> config.BertConfig:
     Raises:
       InputError: as `read`.
     """
-    path = _of_run(path)
+    path = weights_at(path)
     kind = kind_of(path)
     folder = path if path.is_dir() else path.parent
     if kind == "workdir":
@@ -160,7 +199,7 @@ def labels(path: Path) -> tuple[str, ...]:
     Raises:
       InputError: as `read`.
     """
-    path = _of_run(path)
+    path = weights_at(path)
     kind = kind_of(path)
     folder = path if path.is_dir() else path.parent
     if kind == "bert_jax":
@@ -174,7 +213,7 @@ def labels(path: Path) -> tuple[str, ...]:
 
 def tokenizer_folder(path: Path) -> Path:
     """Returns where a model folder keeps its tokenizer."""
-    path = _of_run(path)
+    path = weights_at(path)
     folder = path if path.is_dir() else path.parent
     return folder / workdirs.TOKENIZER if kind_of(path) == "workdir" else folder
 

@@ -20,7 +20,14 @@ from jaxtyping import PyTree
 
 from bert_jax import bounded_file, errors, hub, json_file
 from bert_jax.data import finished_folder
-from bert_jax.formats import native, places, tensors, weights
+from bert_jax.formats import (
+    native,
+    places,
+    sentence_encoder,
+    sentence_modules,
+    tensors,
+    weights,
+)
 from bert_jax.model import config as model_config
 from bert_jax.settings import finetuning_configuration
 from bert_jax.text import tokenizer as tokenizers
@@ -158,12 +165,7 @@ def read(folder: Path) -> TaskFolder:
     if not is_task(folder):
         raise errors.InputError(f"{folder} is no fine-tuned model: {wanted}")
     folder = best(folder) or folder
-    tree = json_file.read_object(folder / TASK)
-    if "format" not in tree or tree["format"] != FORMAT:
-        raise errors.InputError(
-            f"{folder / TASK} is not of the format {FORMAT!r}: it was written by "
-            "another version, or is not of bert_jax"
-        )
+    tree = _record(folder)
     try:
         settings = finetuning_configuration.parse_record(tree["settings"])
         learned = _learned(tree["learned"])
@@ -204,6 +206,78 @@ def read(folder: Path) -> TaskFolder:
             "folder again"
         )
     return made
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """Returns what task.json says, unchecked but for its format."""
+    tree = json_file.read_object(folder / TASK)
+    if "format" not in tree or tree["format"] != FORMAT:
+        raise errors.InputError(
+            f"{folder / TASK} is not of the format {FORMAT!r}: it was written by "
+            "another version, or is not of bert_jax"
+        )
+    return tree
+
+
+def settings_of(folder: Path) -> finetuning_configuration.FinetuningConfig:
+    """Returns the settings of a fine-tuned model, without reading its weights.
+
+    Raises:
+      InputError: task.json is damaged.
+    """
+    tree = _record(folder)
+    try:
+        return finetuning_configuration.parse_record(tree["settings"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise errors.InputError(
+            f"{folder / TASK} is damaged or was changed by hand: {error}"
+        ) from None
+
+
+def pooling(
+    settings: finetuning_configuration.FinetuningConfig,
+    bert: model_config.BertConfig,
+    params: PyTree,
+) -> sentence_encoder.Pooling | None:
+    """Returns the vectors of a bi-encoder as sentence-transformers would make them.
+
+    Its `cls` is the state of the [CLS] token, ours what the pooler makes of that.
+    Returns None for another task, and with a BiLSTM, for which it has no module.
+
+    Args:
+      params: its parameters.
+    """
+    head = settings.head
+    if settings.data.task != "matching" or head.recurrent_size:
+        return None
+    modules: tuple[sentence_modules.Module, ...] = ()
+    if head.pooling == "cls":
+        modules = _pooler(bert, params["pooler"])
+    return sentence_encoder.Pooling(
+        head.pooling,
+        max_seq_length=settings.data.max_seq_length,
+        is_sentence_encoder=True,
+        modules=modules,
+        similarity="cosine",
+    )
+
+
+_ACTIVATIONS = {"tanh": "Tanh", "gelu": "GELU", "relu": "ReLU"}
+
+
+def _pooler(
+    bert: model_config.BertConfig, params: PyTree
+) -> tuple[sentence_modules.Module, ...]:
+    """Returns the modules that compute what `heads.Pooler` does."""
+    dense = params["dense"]
+    bias = dense["bias"] if "bias" in dense else None
+    activation = _ACTIVATIONS[bert.pooler_act]
+    made = sentence_modules.Dense(dense["kernel"], bias, activation)
+    if "layer_norm" not in params:
+        return (made,)
+    norm = params["layer_norm"]
+    shift = norm["bias"] if "bias" in norm else np.zeros_like(norm["scale"])
+    return made, sentence_modules.LayerNorm(norm["scale"], shift, bert.layer_norm_eps)
 
 
 def _learned(values: Mapping[str, Any]) -> Learned:

@@ -249,6 +249,7 @@ def _reference(
 ) -> huggingface_reference.Reference:
     """Runs the other side."""
     arrays = seen.input_ids, seen.token_type_ids, seen.mask
+    other = model_folders.weights_at(other)
     if kind == "huggingface":
         return huggingface_reference.outputs(other, found.weights, *arrays)
     if kind == "tensorflow1":

@@ -63,6 +63,8 @@ def read(
     of_class = names.CLASS_PREFIX[model_type] + (described.class_name or ", no class")
     source = f"Hugging Face, {of_class}"
     notes += [f"{name}: a buffer, not a parameter" for name in buffers]
+    if described.class_name == "Model" and names.pooler(model_type) - {*nested}:
+        notes.append("no pooler: no head of this class reads it")
     return made, dataclasses.replace(
         report, source=source, files=raw.files, notes=tuple(notes)
     )
@@ -81,12 +83,14 @@ def write(
     *,
     dtype: str,
     metadata: Mapping[str, str] | None = None,
+    needs_pooler: bool = True,
 ) -> None:
     """Writes model.safetensors and config.json into a folder that is there.
 
     Args:
       dtype: `float32` or `bfloat16`, of the file.
       metadata: texts for the header of the file.
+      needs_pooler: whether an encoder alone is refused where its class has a pooler.
 
     Raises:
       InputError: no class of Hugging Face has exactly these parts.
@@ -97,7 +101,13 @@ def write(
         # Without names transformers would build a head of two classes.
         labels = tuple(f"LABEL_{number}" for number in range(given.num_labels))
     tree = huggingface_config.tree(
-        given.config, of_parts, labels, dtype, given.problem_type, given.head_dropout
+        given.config,
+        of_parts,
+        labels,
+        dtype,
+        given.problem_type,
+        given.head_dropout,
+        needs_pooler=needs_pooler,
     )
     arrays = state_dict(given)
     made = {name: x.astype(tensors.DTYPES[dtype]) for name, x in arrays.items()}
@@ -223,6 +233,9 @@ def _parts(
             "kind: name it, --head=classifier, tagger or multiple_choice"
         )
     wanted |= set(outputs)
+    pooler = names.HEADS[model_type].get("pooler/dense", "")
+    if name == "Model" and not any(n.startswith(f"{pooler}.") for n in found.arrays):
+        wanted -= names.pooler(model_type)  # which no head of the class reads
     pooled = names.modules(model_type, frozenset(outputs) | {"pooler"})
     table = names.HEADS[model_type] | {k: v for k, v in pooled.items()}
     for module, theirs in table.items():

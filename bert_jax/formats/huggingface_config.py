@@ -246,16 +246,24 @@ def tree(
     dtype: str,
     problem_type: str = "",
     head_dropout: float | None = None,
+    *,
+    needs_pooler: bool = True,
 ) -> dict[str, Any]:
     """Returns the content of the config.json for a model of these parts.
+
+    Args:
+      needs_pooler: False for an encoder that is of the class `Model` without the pooler
+        that the class has, as no reader of it uses that.
 
     Raises:
       InputError: no class of Hugging Face has exactly these parts.
     """
     keys = _KEYS[bert.model_type]
     prefix = names.CLASS_PREFIX[bert.model_type]
+    is_bare = of_parts == {"encoder"} and not needs_pooler
+    with_pooler = of_parts | names.pooler(bert.model_type) if is_bare else of_parts
     made: dict[str, Any] = {
-        "architectures": [prefix + class_of(bert.model_type, of_parts)],
+        "architectures": [prefix + class_of(bert.model_type, with_pooler)],
         "model_type": bert.model_type,
         "dtype": dtype,
         "torch_dtype": dtype,

@@ -187,6 +187,11 @@ TENSORFLOW1_OUTPUT = {
 }
 
 
+def pooler(model_type: str) -> frozenset[str]:
+    """Returns what the class `Model` has beside the encoder: a pooler, or nothing."""
+    return next(p for p, name in CLASSES[model_type].items() if name == "Model")
+
+
 def prefix(model_type: str) -> str:
     """Returns what the names of the encoder's tensors begin with, but for a dot."""
     return "model" if model_type == "modernbert" else model_type

@@ -32,11 +32,14 @@ class Request:
       kind: `sentence` (as the model pools), `mean`, `cls`, `max`, `pooled`, `tokens`.
       layers: of `tokens`: from 0 (embeddings), or from the end.
       normalize: scale sentence vectors to length 1.
+      prompt_name, prompt: what is written before every text, as in `Model.encode`.
     """
 
     kind: str = "sentence"
     layers: tuple[int, ...] = (-1,)
     normalize: bool = False
+    prompt_name: str | None = None
+    prompt: str | None = None
 
     def check(self, model: loading.Model) -> None:
         """Raises InputError unless the model can give what is wanted."""
@@ -53,6 +56,11 @@ class Request:
                 "--layers is for --features=tokens; sentence vectors are of the last"
             )
         features.check_layers(self.layers, model.bert)
+        self.prompt_of(model)
+
+    def prompt_of(self, model: loading.Model) -> str:
+        """Returns what is written before every text."""
+        return model.pooling.prompt(self.prompt_name, self.prompt)
 
 
 def check_output(output: Path) -> None:
@@ -113,14 +121,14 @@ def _windows(
         size = len(text.encode("utf-8", "surrogatepass")) + 2
         tokens += min(size, model.max_seq_length)
         if len(window) == _WINDOW_TEXTS or tokens > most_tokens:
-            yield window, _rows(model, window)
+            yield window, _rows(model, window, request)
             window, tokens = [], 0
     if window:
-        yield window, _rows(model, window)
+        yield window, _rows(model, window, request)
 
 
-def _rows(model: loading.Model, texts: list[str]) -> features.Rows:
-    return features.rows_of(model.tokenizer, texts, model.max_seq_length)
+def _rows(model: loading.Model, texts: list[str], request: Request) -> features.Rows:
+    return model.rows(texts, request.prompt_of(model))
 
 
 def _vectors(model: loading.Model, rows: features.Rows, request: Request) -> list[Any]:
@@ -129,10 +137,7 @@ def _vectors(model: loading.Model, rows: features.Rows, request: Request) -> lis
         return features.token_vectors(
             model.bert, model.params, rows, request.layers, model.execution
         )
-    pooling = model.pooling.mode if request.kind == "sentence" else request.kind
-    made = features.sentence_vectors(
-        model.bert, model.params, rows, pooling, model.execution
-    )
+    made = model.sentence_vectors(rows, request.kind, request.prompt_of(model))
     return list(features.normalized(made) if request.normalize else made)
 
 
@@ -141,7 +146,9 @@ def _writer(
 ) -> "_JsonLines | _Arrays":
     if output.suffix == ".jsonl":
         return _JsonLines(output, request)
-    return _Arrays(output, request, model.bert.hidden_size)
+    is_own = request.kind == "sentence"
+    width = model.vector_size if is_own else model.bert.hidden_size
+    return _Arrays(output, request, width)
 
 
 class _JsonLines:

@@ -7,7 +7,7 @@ end.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from bert_jax import errors, interrupts
 from bert_jax.data import buckets
-from bert_jax.model import config, encoder, parts
+from bert_jax.model import config, encoder, parts, task_model
+from bert_jax.tasks import encoding
 from bert_jax.text import tokenizer as tokenizers
 
 POOLINGS = ("mean", "cls", "max", "pooled")
@@ -45,9 +46,18 @@ class Batch:
 
 
 def rows_of(
-    tokenizer: tokenizers.Tokenizer, texts: Sequence[str], max_seq_length: int
+    tokenizer: tokenizers.Tokenizer,
+    texts: Sequence[str],
+    max_seq_length: int,
+    *,
+    prompt: str = "",
+    truncation: str = "",
 ) -> Rows:
     """Returns [CLS] text [SEP] of each text, cut to `max_seq_length` tokens.
+
+    Args:
+      prompt: written before every text.
+      truncation: `head_tail` cuts the middle out of a text; all others its end.
 
     Raises:
       InputError: it is given one string, or something that is no string, or a row has
@@ -62,7 +72,24 @@ def rows_of(
             f"rows of {max_seq_length} tokens have no room for text between the "
             "special pieces: use a model of longer rows"
         )
-    return [tokenizer.build(ids[:room])[0] for ids in tokenizer.encode(texts)]
+    encoded = tokenizer.encode([prompt + text for text in texts])
+    if truncation == "head_tail":
+        return [tokenizer.build(encoding.head_tail(x, room))[0] for x in encoded]
+    return [tokenizer.build(ids[:room])[0] for ids in encoded]
+
+
+def prompt_length(
+    tokenizer: tokenizers.Tokenizer, prompt: str, max_seq_length: int
+) -> int:
+    """Returns how many tokens of a row come before the text, [CLS] among them.
+
+    As sentence-transformers counts them: those of a row of the prompt alone, without
+    the special token at its end; 0 where there is no prompt.
+    """
+    if not prompt:
+        return 0
+    (row,) = rows_of(tokenizer, [prompt], max_seq_length)
+    return len(row) - (row[-1] in tokenizer.special_ids)
 
 
 def batches(rows: Rows, longest: int) -> Iterator[Batch]:
@@ -90,21 +117,45 @@ def sentence_vectors(
     bert: config.BertConfig,
     params: PyTree,
     rows: Rows,
-    pooling: str,
+    pooling: str | tuple[str, ...],
     execution: encoder.Execution,
-) -> Float[np.ndarray, "n D"]:
-    """Returns one vector a row, float32.
+    *,
+    skipped: int = 0,
+) -> Float[np.ndarray, "n W"]:
+    """Returns one vector a row, float32; W is D for each way of pooling.
 
     Args:
-      pooling: `mean` over the tokens, the `cls` token, `max` of each dimension, or
-        `pooled`, what the pooler makes of the [CLS] token.
+      pooling: `mean` over the tokens, the `cls` token, `max` of each dimension, what
+        else `sentence_encoder.Pooling` names, or `pooled`, what the pooler makes of the
+        [CLS] token; or several of them, whose vectors are joined.
+      skipped: tokens at the head of each row that are not pooled.
     """
-    width = bert.hidden_size
+    call = functools.partial(_pooled, bert, execution, pooling, params, skipped=skipped)
+    size = bert.hidden_size * (1 if isinstance(pooling, str) else len(pooling))
+    return _gathered(rows, bert.max_length, size, call)
+
+
+def trained_vectors(
+    model: task_model.TaskModel, params: PyTree, rows: Rows
+) -> Float[np.ndarray, "n W"]:
+    """Returns the vectors of rows by a model with a head of kind `vectors`, float32."""
+    call = functools.partial(_trained, model, params)
+    return _gathered(rows, model.config.max_length, trained_size(model), call)
+
+
+def trained_size(model: task_model.TaskModel) -> int:
+    """Returns W, the size of `trained_vectors`."""
+    return 2 * model.head.recurrent_size or model.config.hidden_size
+
+
+def _gathered(
+    rows: Rows, longest: int, width: int, call: Callable[[Any, Any], Any]
+) -> Float[np.ndarray, "n W"]:
+    """Returns what a function of ids and lengths makes of all rows, in their order."""
     vectors = np.empty((len(rows), width), np.float32)
     waiting: list[tuple[np.ndarray, Any]] = []
-    for batch in batches(rows, bert.max_length):
-        made = _pooled(bert, execution, pooling, params, batch.input_ids, batch.lengths)
-        waiting.append((batch.indices, made))
+    for batch in batches(rows, longest):
+        waiting.append((batch.indices, call(batch.input_ids, batch.lengths)))
         if len(waiting) > 2:  # the device works while the host makes the next batch
             indices, made = waiting.pop(0)
             vectors[indices] = np.asarray(made)[: len(indices)]
@@ -180,25 +231,61 @@ def _run(
 def _pooled(
     bert: config.BertConfig,
     execution: encoder.Execution,
-    pooling: str,
+    pooling: str | tuple[str, ...],
     params: PyTree,
     input_ids: Int[Any, "B L"],
     lengths: Int[Any, " B"],
-) -> Float[Array, "B D"]:
+    skipped: int | Int[Any, ""] = 0,
+) -> Float[Array, "B W"]:
     """Computes one vector a row."""
+    modes = (pooling,) if isinstance(pooling, str) else pooling
     outputs = _run(bert, execution, params, input_ids, lengths)
-    if pooling == "pooled":
+    return jnp.concatenate([_pool(outputs, m, skipped, lengths) for m in modes], axis=1)
+
+
+def _pool(
+    outputs: dict[str, Array],
+    mode: str,
+    skipped: int | Int[Any, ""],
+    lengths: Int[Any, " B"],
+) -> Float[Array, "B D"]:
+    """Computes one vector a row, without the first `skipped` of its tokens."""
+    if mode == "pooled":
         return outputs["pooled_output"].astype(jnp.float32)
     states = outputs["sequence_output"].astype(jnp.float32)
-    if pooling == "cls":
-        return states[:, 0]
     places = jnp.arange(states.shape[1], dtype=jnp.int32)[None]
-    real = (places < lengths[:, None])[..., None]
-    if pooling == "max":
+    real = ((places >= skipped) & (places < lengths[:, None]))[..., None]
+    if mode in ("cls", "lasttoken"):
+        first = jnp.where(lengths > skipped, skipped, 0)
+        at = first if mode == "cls" else jnp.maximum(lengths - 1, 0)
+        return jnp.take_along_axis(states, at[:, None, None], axis=1)[:, 0]
+    if mode == "max":
         highest = jnp.max(jnp.where(real, states, -jnp.inf), axis=1)
-        return jnp.where(lengths[:, None] > 0, highest, 0.0)
-    counts = jnp.maximum(lengths, 1)[:, None].astype(jnp.float32)
-    return jnp.sum(jnp.where(real, states, 0.0), axis=1) / counts
+        return jnp.where(jnp.any(real, axis=1), highest, 0.0)
+    weights = jnp.where(real, 1.0, 0.0)
+    if mode == "weightedmean":
+        weights = weights * (places[..., None] + 1)
+    counts = jnp.maximum(jnp.sum(weights, axis=1), 1.0)
+    if mode == "mean_sqrt_len_tokens":
+        counts = jnp.sqrt(counts)
+    return jnp.sum(jnp.where(real, states, 0.0) * weights, axis=1) / counts
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _trained(
+    model: task_model.TaskModel,
+    params: PyTree,
+    input_ids: Int[Any, "B L"],
+    lengths: Int[Any, " B"],
+) -> Float[Array, "B W"]:
+    """Computes the vector of each row as the head of a bi-encoder does."""
+    places = jnp.arange(input_ids.shape[1], dtype=jnp.int32)[None]
+    segments = (places < lengths[:, None]).astype(jnp.int32)[:, None]
+    ids = input_ids[:, None]  # one text a row
+    made: Any = model.apply(
+        {"params": params}, ids, jnp.zeros_like(ids), segments, deterministic=True
+    )
+    return made["vectors"][:, 0]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

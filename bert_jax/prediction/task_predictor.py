@@ -13,6 +13,7 @@ from bert_jax.data import raw_examples
 from bert_jax.exchange import initial_weights, task_folders
 from bert_jax.finetuning import predictor as predictors
 from bert_jax.finetuning import task_setup, unseen_labels
+from bert_jax.formats import sentence_encoder
 from bert_jax.model import parts
 from bert_jax.scoring import scores
 from bert_jax.tasks import id_ranges, matching, task
@@ -28,11 +29,13 @@ class TaskPredictor:
     Attributes:
       made: settings, labels and tokenizer; its own copy of the weights is gone.
       params: on the devices.
+      pooling: of a bi-encoder, what its vectors are, if other libraries have that too.
     """
 
     made: task_folders.TaskFolder
     predictor: predictors.Predictor
     params: PyTree
+    pooling: sentence_encoder.Pooling = sentence_encoder.Pooling()
 
     def __repr__(self) -> str:
         """Returns the task and its labels, without the arrays of the model."""
@@ -135,9 +138,11 @@ def load(
     padded = parts.pad_vocabulary(made.params, words.shape[0])
     task_folders.check_shapes(padded, shapes, folder)
     params = initial_weights.placed(padded, shapes, folder)
+    pooling = task_folders.pooling(settings, made.bert, made.params)
     made = dataclasses.replace(made, settings=settings, params={})
     return TaskPredictor(
         made,
         predictors.make(of_task, mesh, run.eval_batch_size, made.bert.max_length),
         params,
+        pooling or sentence_encoder.Pooling(),
     )

@@ -117,9 +117,7 @@ def _cut(
             f"with data.truncation ({', '.join(TRUNCATIONS[:-1])})"
         )
     if b is None and truncation == "head_tail":
-        room = len(a) - more
-        head = room // 4
-        return a[:head] + a[len(a) - (room - head) :], None
+        return head_tail(a, len(a) - more), None
     if b is None:
         kept, other = _room(text, a, more, max_seq_length), None
         return a[:kept], other
@@ -131,6 +129,18 @@ def _cut(
     if min(keep_a, keep_b) < 1:
         _room(text, min(a, b, key=len), more, max_seq_length)
     return a[:keep_a], b[:keep_b]
+
+
+def head_tail(ids: list[int], room: int) -> list[int]:
+    """Returns `room` of the ids: a quarter from the head, the rest from the tail.
+
+    >>> head_tail([1, 2, 3, 4, 5, 6], 4)
+    [1, 4, 5, 6]
+    """
+    if len(ids) <= room:
+        return ids
+    head = room // 4
+    return ids[:head] + ids[len(ids) - (room - head) :]
 
 
 def _room(text: Text, ids: list[int], more: int, max_seq_length: int) -> int:

@@ -17,6 +17,9 @@ SPECIAL_TOKENS = "special_tokens_map.json"
 MODEL = "config.json"
 ADDED_TOKENS = "added_tokens.json"
 
+_SENTENCE_ENCODER = "sentence_*_config.json"  # sentence-transformers: by the model
+_NO_LIMIT = 1e20  # longer rows are what `transformers` calls very large
+
 _ID = re.compile(r"[0-9]{1,10}")
 _FLAGS = (
     "do_lower_case",
@@ -94,6 +97,39 @@ def read(folder: Path) -> Options:
         _added(config, special, folder),
         [*_all_special(special | config).values()],
     )
+
+
+def max_length(folder: Path) -> int:
+    """Returns the longest row by a tokenizer_config.json; 0 where it says none.
+
+    `transformers` writes 1e30 for a tokenizer that has no limit.
+
+    Raises:
+      InputError: it is no count of tokens.
+    """
+    config = _object(folder / CONFIG)
+    value = config.get("model_max_length", config.get("max_len"))
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is None or (is_number and value > _NO_LIMIT):
+        return 0
+    if not is_number or value != int(value) or value < 3:
+        raise errors.InputError(
+            f"{folder / CONFIG}: model_max_length is {value!r}. Write a count of tokens"
+            " above 2, or null."
+        )
+    return int(value)
+
+
+def lowers_first(folder: Path) -> bool:
+    """Says whether sentence-transformers lowers the text before this tokenizer.
+
+    Raises:
+      InputError: its file is broken.
+    """
+    for path in sorted(folder.glob(_SENTENCE_ENCODER)):
+        if _flag(json_file.read_object(path), "do_lower_case", path):
+            return True
+    return False
 
 
 def _object(path: Path) -> dict[str, Any]:

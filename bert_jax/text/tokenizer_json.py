@@ -271,6 +271,13 @@ def lowers(tree: dict[str, Any]) -> tuple[bool, bool]:
     return lowered, stripped
 
 
+def lowered(tree: dict[str, Any]) -> bytes:
+    """Returns the bytes of a tokenizer.json that lowers text before all else."""
+    steps = [{"type": "Lowercase"}, *_steps(tree.get("normalizer"))]
+    sequence = {"type": "Sequence", "normalizers": steps}
+    return canonical({**tree, "normalizer": sequence})
+
+
 def _steps(tree: Any) -> list[dict[str, Any]]:
     """Returns the normalizers of a sequence, or the only one."""
     if not isinstance(tree, dict):

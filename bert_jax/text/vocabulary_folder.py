@@ -14,6 +14,7 @@ A folder often holds the same vocabulary twice. Of its files the first here is r
 What nobody asks for is taken from tokenizer_config.json, then from tokenizer.json,
 then from the pieces. There tokenizer_config.json may contradict tokenizer.json, as
 `transformers` allows; other pipelines than BERT's are as tokenizer.json says alone.
+Where a sentence encoder says do_lower_case, text is lowered before all that.
 """
 
 import dataclasses
@@ -68,6 +69,17 @@ def read(path: Path, asked: Asked) -> Found:
       InputError: there is none, it is broken, or two files contradict each other.
     """
     folder = path if path.is_dir() else path.parent
+    found = _read(path, folder, asked)
+    if found.lowercase or not folder_options.lowers_first(folder):
+        return found
+    # Accents stay as they are: only BERT's own lower case strips them.
+    model = found.model
+    if found.kind == "tokenizer_json":
+        model = tokenizer_json.lowered(json_file.parse_object(model, str(path)))
+    return found._replace(lowercase=True, model=model)
+
+
+def _read(path: Path, folder: Path, asked: Asked) -> Found:
     name, tree = _choose(path) if path.is_dir() else (path.name, None)
     path = folder / name
     options = folder_options.read(folder)

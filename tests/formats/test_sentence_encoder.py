@@ -98,8 +98,14 @@ def test_older_versions_name_the_longest_row_by_the_model(write, model):
 
 
 DENSE = module(2, "Dense", "2_Dense")
+CNN = module(3, "CNN", "3_CNN")
+OWN = MODULES[0] | {"type": "custom_st.Transformer"}
 WRONG = [
-    ({"modules": [*MODULES, DENSE]}, "modules.json: the module Dense is not supported"),
+    ({"modules": [*MODULES, DENSE]}, "config.json does not exist"),
+    ({"modules": [*MODULES, CNN]}, "modules.json: the module CNN is not supported"),
+    ({"modules": [MODULES[0], CNN, MODULES[1]]}, "the module CNN is not supported"),
+    ({"modules": [*MODULES[:1], DENSE, MODULES[1]]}, "are to be the first two"),
+    ({"modules": [OWN, MODULES[1]]}, "the module custom_st.Transformer is not"),
     ({"modules": "{"}, "modules.json is not the list of"),
     ({"modules": {}}, "names 0 modules of the kind Pooling"),
     ({"modules": {"0": MODULES[0]}}, "modules.json is not the list of"),
@@ -112,15 +118,14 @@ WRONG = [
     ({"pooling": None}, "config.json does not exist"),
     ({"pooling": "[]"}, "config.json is not a JSON object"),
     ({"pooling": {}}, "config.json: no pooling is set"),
+    ({"pooling": {"pooling_mode": "median"}}, "pooling_mode 'median' is set"),
+    ({"pooling": {"pooling_mode": ["mean", 3]}}, "pooling_mode ['mean', 3] is set"),
+    ({"pooling": POOLING | {"include_prompt": 1}}, "include_prompt is 1: write true"),
+    ({"transformer": {"transformer_task": "fill-mask"}}, "transformer_task is 'fill-"),
     (
-        {"pooling": POOLING | {"pooling_mode_cls_token": True}},
-        "mean, cls is set; exactly one of pooling_mode_mean_tokens",
+        {"transformer": {"modality_config": {"text": {"method": "get_text_features"}}}},
+        "the text of modality_config is",
     ),
-    (
-        {"pooling": POOLING | {"pooling_mode_mean_sqrt_len_tokens": True}},
-        "mean, pooling_mode_mean_sqrt_len_tokens is set",
-    ),
-    ({"pooling": {"pooling_mode_lasttoken": True}}, "pooling_mode_lasttoken is set"),
     ({"transformer": {"max_seq_length": 2}}, "max_seq_length is 2: write a count"),
     ({"transformer": {"max_seq_length": True}}, "max_seq_length is True"),
     ({"transformer": {"max_seq_length": "128"}}, "max_seq_length is '128'"),
@@ -166,3 +171,60 @@ def test_an_unknown_longest_row_stays_unknown(tmp_path):
 def test_an_unknown_way_of_pooling_is_named():
     with pytest.raises(errors.InputError, match="'median': use one of mean, cls, max"):
         sentence_encoder.Pooling("median")
+
+
+NEW = {"embedding_dimension": 384, "pooling_mode": "max", "include_prompt": False}
+
+
+def test_the_layout_of_version_5_4(write):
+    folder = write(pooling=NEW, transformer={"transformer_task": "feature-extraction"})
+    expected = sentence_encoder.Pooling("max", True, 0, True, include_prompt=False)
+    assert sentence_encoder.read(folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("pooling", "modes"),
+    [
+        ({"pooling_mode": ["mean", "cls"]}, ("mean", "cls")),
+        ({"pooling_mode": ["lasttoken"]}, ("lasttoken",)),
+        # The older layout joins them in its own order.
+        (POOLING | {"pooling_mode_cls_token": True}, ("cls", "mean")),
+        (POOLING | {"pooling_mode_lasttoken": True}, ("mean", "lasttoken")),
+    ],
+)
+def test_several_ways_of_pooling(write, pooling, modes, tmp_path):
+    found = sentence_encoder.read(write(pooling=pooling))
+    assert found.modes == modes
+    (tmp_path / "again").mkdir()
+    sentence_encoder.write(tmp_path / "again", found, 384)
+    assert sentence_encoder.read(tmp_path / "again") == found
+
+
+def test_prompts(write):
+    folder = write()
+    path = folder / "config_sentence_transformers.json"
+    tree = {
+        "prompts": {"query": "q: ", "document": None},
+        "default_prompt_name": "query",
+    }
+    path.write_text(json.dumps(tree))
+    found = sentence_encoder.read(folder)
+    assert found.prompts == {"query": "q: ", "document": ""}
+    assert (found.prompt(), found.prompt("document"), found.prompt(text="x")) == (
+        *("q: ", "", "x"),
+    )
+    for wrong in (
+        {"prompts": ["a"]},
+        {"prompts": {"a": 3}},
+        {"default_prompt_name": "x"},
+    ):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(errors.InputError, match="prompt"):
+            sentence_encoder.read(folder)
+
+
+def test_a_cross_encoder_is_no_sentence_encoder(write):
+    folder = write(MODULES[:1])
+    path = folder / "config_sentence_transformers.json"
+    path.write_text('{"model_type": "CrossEncoder"}')
+    assert sentence_encoder.read(folder) == sentence_encoder.Pooling()
