@@ -118,6 +118,11 @@ def _write(folder: Path, found: model_folders.Folder, request: Request) -> None:
             sentence_encoder.write(folder, found.pooling, width, has_pooler=has_pooler)
         if tokenizer is not None:
             huggingface_folder.save(tokenizer, folder, found.max_seq_length)
+            if tokenizer.cleaning:
+                commands.say(
+                    f"the model cleans its texts ({tokenizer.cleaning}); transformers "
+                    "cannot: clean them before, as the card says"
+                )
         return
     if request.to == "tensorflow1":
         tensorflow1.write(folder, given)

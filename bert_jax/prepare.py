@@ -18,6 +18,7 @@ is mounted. What workers leave for each other is beside the store until it is fi
 Give a vocabulary (config.text.vocab): one is learned on this machine alone.
 """
 
+import dataclasses
 import functools
 import tempfile
 from pathlib import Path
@@ -38,8 +39,8 @@ from bert_jax.data import (
 )
 from bert_jax.exchange import initial_weights, pinned_names
 from bert_jax.settings import configuration
+from bert_jax.text import cleaning, vocabulary, words
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.text import vocabulary, words
 
 _EXAMPLE = "python -m bert_jax.prepare --config=configs/demo.py --store=stores/demo"
 
@@ -125,8 +126,23 @@ def _given_tokenizer(
 ) -> tokenizers.Tokenizer:
     """Loads the given vocabulary, or that of the store."""
     if text.vocab == "learn":
-        return tokenizers.load(folder)
-    return tokenizers.load(Path(text.vocab), lowercase=text.lowercase)
+        return _cleaning(tokenizers.load(folder), text)
+    given = tokenizers.load(Path(text.vocab), lowercase=text.lowercase)
+    return _cleaning(given, text)
+
+
+def _cleaning(
+    given: tokenizers.Tokenizer, text: configuration.TextConfig
+) -> tokenizers.Tokenizer:
+    """Returns a tokenizer with the cleaning that the config asks for."""
+    asked = cleaning.of_settings(text.clean, text.stop_words, given.cleaning)
+    if asked and text.segmenter == "corpus":
+        raise errors.InputError(
+            f"text.segmenter is corpus, whose words come with the text, and {asked} "
+            "would change the text: leave out text.clean and text.stop_words, or set "
+            "text.segmenter to jieba or none"
+        )
+    return dataclasses.replace(given, cleaning=asked)
 
 
 def _tokenizer(
@@ -138,7 +154,8 @@ def _tokenizer(
     """Loads the given vocabulary, or the store's own, or learns one."""
     if text.vocab != "learn" or (folder / manifest.NAME).exists():
         return _given_tokenizer(text, folder)
-    documents = corpus.training_documents(places, data.held_out_fraction)
+    asked = cleaning.of_settings(text.clean, text.stop_words)
+    documents = corpus.training_documents(places, data.held_out_fraction, asked or None)
     sentences = (sentence for document in documents for sentence in document.sentences)
     commands.say(f"learning a vocabulary of at most {text.vocab_size} pieces")
     faults.point("vocabulary/before")
@@ -156,7 +173,7 @@ def _tokenizer(
         )
         learned = interrupts.apart(learn)
     faults.point("vocabulary/learned")
-    return learned
+    return _cleaning(learned, text)
 
 
 def describe(built: manifest.Manifest) -> str:

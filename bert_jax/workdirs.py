@@ -28,6 +28,7 @@ LOCK = ".lock"  # of the run that is at work
 # Keys that the records of earlier runs lack, by group, with what those runs did.
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "init": dataclasses.asdict(configuration.InitConfig()),
+    "text": {"clean": "", "stop_words": ""},
     "data": {"pack": False, "first_seq_length": 0, "first_steps_share": 0.9},
     "run": {
         "attention": "xla",

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -289,15 +289,21 @@ def file_entries(
             yield manifests.FileEntry(file.name, file.path.stat().st_size, "")
 
 
-def parse(record: Record) -> Document:
-    """Makes a document of a record; raises InputError naming its place."""
+def parse(record: Record, clean: Callable[[str], str] | None = None) -> Document:
+    """Makes a document of a record; raises InputError naming its place.
+
+    `clean` is applied to its text before that is cut into sentences; words that come
+    with the text cannot be cleaned.
+    """
     words = None
+    if clean is not None and record.style != "json":
+        record = record._replace(text=clean(record.text))
     if record.style == "lines":
         split = [line.strip() for line in record.text.split("\n")]
     elif record.style == "paragraphs":
         split = _split_all(sentences.split_paragraphs(record.text))
     elif record.style == "json":
-        split = _parse_json(record)
+        split = _parse_json(record, clean)
     elif record.style == "tagged":
         split, words = _parse_tagged(record.text)
     elif record.style == "wikitext":
@@ -312,7 +318,7 @@ def _split_all(paragraphs: Sequence[str]) -> list[str]:
     return [s for text in paragraphs for s in sentences.split_sentences(text)]
 
 
-def _parse_json(record: Record) -> list[str]:
+def _parse_json(record: Record, clean: Callable[[str], str] | None = None) -> list[str]:
     """Returns the sentences of a JSON line.
 
     The field is a text, whose lines are paragraphs, or a list of sentences.
@@ -331,9 +337,10 @@ def _parse_json(record: Record) -> list[str]:
         )
     text = value[record.field]
     if isinstance(text, str):
-        return _split_all(text.split("\n"))
+        return _split_all((clean(text) if clean else text).split("\n"))
     if isinstance(text, list) and all(isinstance(item, str) for item in text):
-        return [" ".join(item.split()) for item in text]
+        cleaned = map(clean, text) if clean else text
+        return [" ".join(item.split()) for item in cleaned]
     raise errors.InputError(
         f"{record.where}: the field {record.field!r} is neither a text nor a list of "
         f"texts. Mend or remove the line."
@@ -360,20 +367,24 @@ def _parse_tagged(text: str) -> tuple[list[str], tuple[tuple[str, ...], ...]]:
     return split, tuple(words)
 
 
-def documents(source: sources.Source) -> Iterator[Document]:
+def documents(
+    source: sources.Source, clean: Callable[[str], str] | None = None
+) -> Iterator[Document]:
     """Yields the documents of a source, streaming; some may have no sentence."""
-    return map(parse, Reading(source).records())
+    return (parse(record, clean) for record in Reading(source).records())
 
 
 def training_documents(
-    several: Sequence[sources.Source], held_out_fraction: float
+    several: Sequence[sources.Source],
+    held_out_fraction: float,
+    clean: Callable[[str], str] | None = None,
 ) -> Iterator[Document]:
     """Yields the documents of several sources that are not held out.
 
     What a vocabulary may be learned from. Each comes once, whatever its weight.
     """
     for source in several:
-        for document in documents(source):
+        for document in documents(source, clean):
             if not is_held_out(content_hash(document), held_out_fraction):
                 yield document
 

@@ -6,6 +6,7 @@ alone. Results come back in the order of the chunks, whatever the number of work
 """
 
 import collections
+import dataclasses
 import os
 import pickle
 import queue
@@ -25,8 +26,8 @@ from jaxtyping import UInt64
 
 from bert_jax import errors
 from bert_jax.data import blocks, corpus
+from bert_jax.text import cleaning, words
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.text import words
 
 # Bounds the memory of a worker: `tokenizers` needs some hundred bytes a token.
 _BATCH_CHARACTERS = 1 << 18
@@ -66,7 +67,11 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         """Loads the tokenizer and the segmenter; raises InputError."""
-        self._tokenizer = tokenizers.load(settings.tokenizer)
+        given = tokenizers.load(settings.tokenizer)
+        given.cleaning.check()
+        self._clean = given.cleaning or None
+        # Documents are cleaned before they are cut into sentences and words.
+        self._tokenizer = dataclasses.replace(given, cleaning=cleaning.NONE)
         self._from_corpus = settings.segmenter == "corpus"
         name = settings.fallback if self._from_corpus else settings.segmenter
         self._segmenter = words.segmenter(name)
@@ -74,7 +79,7 @@ class Worker:
 
     def tokenise(self, chunk: Chunk) -> Tokenised:
         """Returns the ids of a chunk; raises InputError naming a record's place."""
-        documents = [corpus.parse(record) for record in chunk.records]
+        documents = [corpus.parse(r, self._clean) for r in chunk.records]
         parts = [self._encode(batch) for batch in _batches(documents)]
         tokens, lengths, starts = (np.concatenate(p) for p in zip(*parts, strict=True))
         counts = np.array([len(d.sentences) for d in documents], np.int64)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bert_jax.exchange import model_folders, run_record
 from bert_jax.formats import huggingface_config, names, sentence_encoder, weights
+from bert_jax.text import cleaning
 
 NAME = "README.md"
 
@@ -77,12 +78,27 @@ def text(found: model_folders.Folder, source: Path, to: str) -> str:
         f"{kind} with {given.num_parameters:,} parameters: {', '.join(parts)}. "
         f"In {_FORMATS[to]}, written by `bert_jax`.",
         *_use(found, to),
+        *_cleaning(found, to),
         *_origin(found, folder),
         "## Architecture",
         _table(_architecture(found)),
         *_labels(given),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _cleaning(found: model_folders.Folder, to: str) -> list[str]:
+    """Returns what a user must do to texts that the model was trained on cleaned."""
+    if found.tokenizer is None or not found.tokenizer.cleaning:
+        return []
+    given = found.tokenizer.cleaning
+    made = f"Texts were cleaned before training ({given}), see `{cleaning.NAME}`."
+    if to == "bert_jax":
+        return [f"{made} `bert_jax` does the same."]
+    return [
+        f"{made} **Only `bert_jax` does the same by itself:** with other tools apply "
+        "`bert_jax.text.cleaning.read(folder)` to every text first."
+    ]
 
 
 def _front_matter(found: model_folders.Folder, folder: Path, to: str) -> str:

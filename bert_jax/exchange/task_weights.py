@@ -16,6 +16,7 @@ from bert_jax.formats import places, weights
 from bert_jax.model import config as model_config
 from bert_jax.model import parts
 from bert_jax.settings import finetuning_configuration
+from bert_jax.text import cleaning
 from bert_jax.text import tokenizer as tokenizers
 
 
@@ -49,6 +50,16 @@ def read(
     Raises:
       InputError: the folder holds no model that fits, or a key of the config cannot be.
     """
+    start = _start(settings, wanted)
+    text = settings.text
+    asked = cleaning.of_settings(text.clean, text.stop_words, start.tokenizer.cleaning)
+    tokenizer = dataclasses.replace(start.tokenizer, cleaning=asked)
+    return dataclasses.replace(start, tokenizer=tokenizer)
+
+
+def _start(
+    settings: finetuning_configuration.FinetuningConfig, wanted: tuple[str, ...]
+) -> Start:
     if settings.init_from == "none":
         return _fresh(settings)
     folder = hub.folder(settings.init_from)

@@ -23,9 +23,21 @@ FALLBACKS = ("none", "jieba")
 OBJECTIVES = ("nsp", "sop", "full_sentences")
 LOADERS = ("tfdata", "thread")
 POSITIONS = ("same", "repeat", "interpolate")
+# As in `text.cleaning.STEPS`, which this group does not import.
+CLEANING = ("html", "urls", "control", "width", "simplified")
 NEW_TOKENS = ("none", "mean_of_pieces")
 GIVEN = "init_from"  # of model.size and text.vocab: what the folder of init_from has
 MODEL_KEYS = tuple(field.name for field in dataclasses.fields(model_config.BertConfig))
+
+
+def cleaning_steps(clean: str) -> tuple[str, ...]:
+    """Returns the steps in `text.clean`; raises InputError for an unknown one."""
+    given = tuple(name.strip() for name in clean.split(",") if name.strip())
+    if given == ("none",):
+        return ()
+    for name in given:
+        config_checks.one_of("text.clean", name, CLEANING)
+    return given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +53,11 @@ class TextConfig:
       segmenter: where words begin in Chinese: `jieba`, `corpus` (words that come with
         the corpus) or `none` (every character is a word).
       segmenter_fallback: `jieba` or `none`, for documents whose corpus has no words.
+      clean: what is removed or respelled before text becomes tokens, with commas:
+        `html`, `urls`, `control` (characters), `width` (full-width forms), `simplified`
+        (traditional Chinese, extra `opencc`); empty takes that of the vocabulary's
+        folder, `none` nothing. It is kept with the model.
+      stop_words: a file with one word a line; these are removed. BERT rarely gains.
     """
 
     tokenizer: str = "wordpiece"
@@ -49,6 +66,8 @@ class TextConfig:
     lowercase: bool = True
     segmenter: str = "none"
     segmenter_fallback: str = "none"
+    clean: str = ""
+    stop_words: str = ""
 
     def __post_init__(self) -> None:
         config_checks.one_of("text.tokenizer", self.tokenizer, TOKENIZERS)
@@ -57,6 +76,7 @@ class TextConfig:
             "text.segmenter_fallback", self.segmenter_fallback, FALLBACKS
         )
         config_checks.at_least("text.vocab_size", self.vocab_size, 6)
+        cleaning_steps(self.clean)
 
 
 @dataclasses.dataclass(frozen=True)

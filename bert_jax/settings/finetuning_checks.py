@@ -7,7 +7,7 @@ import functools
 from typing import Any
 
 from bert_jax import errors
-from bert_jax.settings import finetuning_groups
+from bert_jax.settings import configuration, finetuning_groups
 
 _TEXTS = ("classification", "regression", "matching")
 _TABLES = (*_TEXTS, "multiple_choice")
@@ -115,6 +115,7 @@ def check(settings: Any) -> None:
                 f"{key} is {value!r}, which is for {', '.join(tasks)}, and data.task "
                 f"is {task}: leave it out"
             )
+    _check_cleaning(settings)
     name = settings.run.keep_best
     if name and name not in METRICS[task]:
         raise errors.InputError(
@@ -128,6 +129,18 @@ def check(settings: Any) -> None:
             "data.pack lets the texts of a batch share rows, and "
             f"run.accumulation_steps {settings.run.accumulation_steps} cuts the batch "
             "in parts: leave one of them out"
+        )
+
+
+def _check_cleaning(settings: Any) -> None:
+    """Raises InputError for a cleaning where the positions of characters count."""
+    text, task = settings.text, settings.data.task
+    cleans = text.clean if configuration.cleaning_steps(text.clean) else text.stop_words
+    if cleans and task not in _TABLES:
+        raise errors.InputError(
+            f"text.clean and text.stop_words move the characters of a text, and for "
+            f"{task} their positions are the labels: clean the files themselves, "
+            "labels included, and leave both out"
         )
 
 

@@ -56,9 +56,19 @@ class TextConfig:
     Attributes:
       vocab: a vocabulary or the folder of a model that has one; `init_from` takes that
         of the weights.
+      clean: what is removed or respelled before text becomes tokens, with commas:
+        `html`, `urls`, `control` (characters), `width` (full-width forms), `simplified`
+        (traditional Chinese, extra `opencc`); empty takes that of the vocabulary's
+        folder, `none` nothing. It is kept with the model.
+      stop_words: a file with one word a line; these are removed. BERT rarely gains.
     """
 
     vocab: str = configuration.GIVEN
+    clean: str = ""
+    stop_words: str = ""
+
+    def __post_init__(self) -> None:
+        configuration.cleaning_steps(self.clean)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,6 +58,7 @@ def save(it: tokenizer.Tokenizer, folder: Path, max_length: int) -> None:
     }
     for name, content in files.items():
         (folder / name).write_bytes(tokenizer_json.dump(content, indent=2) + b"\n")
+    it.cleaning.save(folder)  # for us; `transformers` does not read it
     if it.kind != "tokenizer_json":
         (folder / tokenizer.FILES[it.kind]).write_bytes(it.content)
     elif _is_byte_level(tree):

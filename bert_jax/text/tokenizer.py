@@ -28,6 +28,7 @@ from bert_jax.text import (
     vocabulary_folder,
     wordpiece,
 )
+from bert_jax.text import cleaning as cleaning_lib
 
 Kind = vocabulary_folder.Kind
 
@@ -56,6 +57,7 @@ class Tokenizer:
       specials: how the special pieces are spelt.
       added: of WordPiece, further special tokens that text may spell; other kinds have
         them in `model`.
+      cleaning: what is done to a text before it is cut.
     """
 
     kind: Kind
@@ -66,6 +68,7 @@ class Tokenizer:
     rules: wordpiece.Rules = "google"
     specials: special_pieces.Specials = special_pieces.BERT
     added: tuple[special_pieces.Added, ...] = ()
+    cleaning: cleaning_lib.Cleaning = cleaning_lib.NONE
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what is built from the fields."""
@@ -74,18 +77,28 @@ class Tokenizer:
 
     def encode(self, sentences: list[str]) -> list[list[int]]:
         """Returns the ids of each sentence: nothing added, nothing cut."""
-        return self._backend.encode(sentences)
+        return self._backend.encode(self._cleaned(sentences))
 
     def encode_flat(
         self, sentences: list[str]
     ) -> tuple[UInt32[np.ndarray, " n"], Int64[np.ndarray, " s"]]:
         """Returns the ids of all sentences in a row, and each one's length."""
-        return self._backend.encode_flat(sentences)
+        return self._backend.encode_flat(self._cleaned(sentences))
 
     def encode_with_offsets(
         self, sentences: list[str]
     ) -> list[tuple[list[int], wordpiece.Offsets]]:
-        """Returns ids, and the characters [start, end) that each comes from."""
+        """Returns ids, and the characters [start, end) that each comes from.
+
+        Raises:
+          InputError: the text would be cleaned, which moves its characters.
+        """
+        if self.cleaning:
+            raise errors.InputError(
+                f"the tokenizer cleans its texts ({self.cleaning}), which moves their "
+                "characters, and here their positions count. Set text.clean=none "
+                "where the text is clean, or take a model without cleaning."
+            )
         return self._backend.encode_with_offsets(sentences)
 
     def encode_text(self, text: str) -> list[int]:
@@ -100,7 +113,11 @@ class Tokenizer:
         parts = re.split("|".join(map(re.escape, sorted(names))), text)
         if len(parts) == 1:
             return self.encode(parts)[0]
-        return self._backend.encode_masked(parts, self.mask_id)
+        return self._backend.encode_masked(self._cleaned(parts), self.mask_id)
+
+    def _cleaned(self, texts: list[str]) -> list[str]:
+        """Returns texts as they are cut."""
+        return [self.cleaning(text) for text in texts] if self.cleaning else texts
 
     def build(
         self, ids_a: list[int], ids_b: list[int] | None = None
@@ -161,6 +178,7 @@ class Tokenizer:
             config |= {f"{role}_token": name for role, name in names}
         text = json.dumps(config, indent=2, sort_keys=True) + "\n"
         (folder / folder_options.CONFIG).write_text(text, encoding="utf-8")
+        self.cleaning.save(folder)
 
     def options(self) -> dict[str, Any]:
         """Returns what tokenizer_config.json says of how text is cut."""
@@ -250,6 +268,8 @@ class Tokenizer:
             options.append(self.specials.present())
         if self.added:
             options.append([vars(token) for token in self.added])
+        if self.cleaning:
+            options.append(self.cleaning.tree())
         head = json.dumps(options).encode() + b"\n"
         return hashlib.sha256(head + self.content).hexdigest()
 
@@ -339,7 +359,9 @@ def load(
     """
     path = hub.folder(path, vocabulary_only=True)
     asked = vocabulary_folder.Asked(lowercase, strip_accents, rules, require_mask)
-    return Tokenizer(*vocabulary_folder.read(path, asked))
+    found = vocabulary_folder.read(path, asked)
+    cleaning = cleaning_lib.read(path if path.is_dir() else path.parent)
+    return Tokenizer(*found, cleaning=cleaning)
 
 
 _NO_SPACE = re.compile(

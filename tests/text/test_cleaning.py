@@ -1,0 +1,112 @@
+"""What is cleaned off texts, and that a model's tokenizer does it everywhere."""
+
+import dataclasses
+import importlib.util
+
+import pytest
+
+from bert_jax import errors
+from bert_jax.settings import configuration
+from bert_jax.text import cleaning, huggingface_folder, tokenizer
+
+PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat sat a b c 1 ! 好".split()
+
+
+def cleaned(steps, text):
+    return cleaning.Cleaning(cleaning.steps_of(steps))(text)
+
+
+@pytest.mark.parametrize(
+    "steps, text, expected",
+    [
+        ("html", "<p>a <b>b</b>old</p>c &lt;b&gt;", "\na bold\nc <b>"),
+        ("html", "a<br/>b<!-- x\n -->c<script>var x;</script>d", "a\nb c d"),
+        ("html", "a < b > c <name> x<y", "a < b > c <name> x<y"),
+        ("urls", "见https://a.cn/b?c=1。好", "见 。好"),
+        ("urls", "see www.a.org, or (http://b.de/c).", "see  , or ( )."),
+        ("control", "a\u200bb\x07c\td\ufeff\u00ade\n", "abc\tde\n"),
+        ("width", "ＡＢ１２，！\u3000x ｶﾞ 好", "AB12,! x ガ 好"),
+        ("none", "<b>Ａ</b>", "<b>Ａ</b>"),
+        ("width,html", "<b>Ａ</b>", "A"),
+    ],
+)
+def test_steps(steps, text, expected):
+    assert cleaned(steps, text) == expected
+
+
+def test_traditional_becomes_simplified():
+    if importlib.util.find_spec("opencc") is None:
+        with pytest.raises(errors.InputError, match=r"bert_jax\[opencc\]"):
+            cleaning.of_settings("simplified", "")
+    else:
+        assert cleaned("simplified", "漢語 a") == "汉语 a"
+
+
+def test_stop_words(tmp_path):
+    path = tmp_path / "stop.txt"
+    path.write_text("\ufeffThe\n\nit's\n", encoding="utf-8")
+    made = cleaning.of_settings("", str(path))
+    assert made("The cat, THE theme; it's").split() == ["cat,", "theme;"]
+    pytest.importorskip("jieba")
+    path.write_text("的\nthe\n", encoding="utf-8")
+    made = cleaning.of_settings("", str(path))
+    assert (
+        made("我的目的地是the北京") == "我目的地是北京" or made("我的目的") == "我目的"
+    )
+
+
+@pytest.mark.parametrize(
+    "clean, stop_words, message",
+    [
+        ("htlm", "", "text.clean has 'htlm': use html, urls, control"),
+        ("", "missing.txt", "missing.txt, which does not exist"),
+    ],
+)
+def test_what_cannot_be_is_named(clean, stop_words, message):
+    with pytest.raises(errors.InputError, match=message):
+        cleaning.of_settings(clean, stop_words)
+
+
+@pytest.fixture
+def made(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_text("".join(f"{x}\n" for x in PIECES), encoding="utf-8")
+    given = tokenizer.load(path)
+    return dataclasses.replace(
+        given, cleaning=cleaning.Cleaning(("html", "width"), ("the",))
+    )
+
+
+def test_a_tokenizer_cleans_and_keeps_it_in_its_folder(tmp_path, made):
+    bare = dataclasses.replace(made, cleaning=cleaning.NONE)
+    dirty, clean = "<p>The cat ｓａｔ！</p>", "cat sat!"
+    assert made.encode([dirty]) == bare.encode([clean])
+    assert made.encode_flat([dirty])[0].tolist() == bare.encode([clean])[0]
+    assert made.encode_text("<i>[MASK]</i> ｓａｔ") == bare.encode_text("[MASK] sat")
+    assert made.fingerprint != bare.fingerprint
+    with pytest.raises(errors.InputError, match="text.clean=none"):
+        made.encode_with_offsets([dirty])
+    made.save(tmp_path / "ours")
+    huggingface_folder.save(made, tmp_path / "theirs", 16)
+    for name in ("ours", "theirs"):
+        read = tokenizer.load(tmp_path / name)
+        assert read.cleaning == made.cleaning
+    assert tokenizer.load(tmp_path / "ours").fingerprint == made.fingerprint
+    bare.save(tmp_path / "bare")
+    assert not (tmp_path / "bare" / cleaning.NAME).exists()
+
+
+def test_the_cleaning_of_a_folder_holds_unless_another_is_set(made):
+    assert cleaning.of_settings("", "", made.cleaning) == made.cleaning
+    assert not cleaning.of_settings("none", "", made.cleaning)
+    assert cleaning.of_settings("urls", "", made.cleaning).steps == ("urls",)
+
+
+def test_the_configuration_knows_the_steps():
+    assert configuration.CLEANING == cleaning.STEPS
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    (tmp_path / cleaning.NAME).write_text('{"clean": "html"}')
+    with pytest.raises(errors.InputError, match="text_cleaning.json is damaged"):
+        cleaning.read(tmp_path)
