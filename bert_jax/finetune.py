@@ -140,18 +140,23 @@ def _run(
 
 
 def _record(run: assembly.FinetuningRun, workdir: Path, allow_changed: bool) -> None:
-    """Writes config.json and the tokenizer of the run."""
+    """Writes the settings, the data and the tokenizer of the run."""
     bert = dataclasses.asdict(run.start.bert)
     full = dataclasses.replace(run.settings, model=bert)
     before = None
     if saved_steps.steps(workdir / workdirs.CHECKPOINTS):
         before = finetuning_configuration.to_dict(assembly.recorded(workdir))
+    read = {"train": run.train, "dev": run.dev, "test": run.test}
+    examples = {name: x.examples for name, x in read.items() if x is not None}
     workdirs.write_record(
         workdir,
         finetuning_configuration.to_dict(full),
         before,
         run.start.tokenizer,
         FREE_KEYS,
+        data=workdirs.Data(
+            splits.data_files(run.settings, examples), list(run.learned.labels)
+        ),
         allow_changed=allow_changed,
     )
 

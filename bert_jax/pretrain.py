@@ -112,6 +112,7 @@ def _run(
             settings,
             experiment.bert,
             experiment.tokenizer,
+            data=workdirs.data_of_store(built, store_folder),
             allow_changed=allow_changed,
         )
         return _train(experiment, copy)

@@ -90,13 +90,17 @@ def _finished(
         if result is None:
             continue
         results[task.name] = result
+        if task not in plan.tasks:
+            continue
         changed = workdirs.changed_keys(
             result.recipe, plan.recipe(task), finetune.FREE_KEYS
         )
-        if changed and task in plan.tasks:
+        data = workdirs.Data(suite_data.files(plan, task, copy.common / "data"), [])
+        changed += data.changes_since(workdirs.Data(result.data, []))
+        if changed:
             there = path.relative_to(copy.folder)
             raise errors.InputError(
-                f"{task.name} is finished in {copy.name} with other settings: "
+                f"{task.name} is finished in {copy.name} with other settings or data: "
                 f"{'; '.join(changed)}. Use another --workdir, or remove {task.name} "
                 f"and {there} there"
             )
@@ -124,7 +128,8 @@ def _train(
         members = sweep_report.read_ended(folder)
         runs = [{name: member[name] for name in runs[0]} for member in members]
     chosen = suite_table.best_rate(runs, task.scores[0].metric)
-    result = suite_table.Result(plan.recipe(task), chosen)
+    data = workdirs.read_data(folder)
+    result = suite_table.Result(plan.recipe(task), chosen, data.files if data else {})
     _submit(plan.suite, located, folder, copy.folder / PREDICTIONS)
     if processes.is_first():
         suite_table.write_result(

@@ -6,6 +6,7 @@ ones, but for those that change no result.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import jax
 
 from bert_jax import disk, durable, errors, json_file
+from bert_jax.data import manifest
 from bert_jax.model import config as model_config
 from bert_jax.settings import config_checks, configuration
 from bert_jax.text import tokenizer as tokenizers
@@ -23,6 +25,7 @@ CONFIG = "config.json"
 TOKENIZER = "tokenizer"
 CHECKPOINTS = "checkpoints"
 STORE = "store"
+DATA = "data.json"  # what the data of the run was: `Data`
 LOCK = ".lock"  # of the run that is at work
 
 # Keys that the records of earlier runs lack, by group, with what those runs did.
@@ -57,6 +60,38 @@ FREE_KEYS = (
     "run.unroll",
     "run.watchdog_seconds",
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The data of a run: a resumed one must have the same.
+
+    Attributes:
+      files: by the config key that names it: `path`, and the `sha256` of the content.
+      classes: in the order of the outputs; empty where there are none.
+    """
+
+    files: dict[str, dict[str, str]]
+    classes: list[str]
+
+    def changes_since(self, earlier: "Data") -> list[str]:
+        """Names the files with other content, and classes that are others."""
+        changed = [
+            f"{key} ({file['path']}) has other content than when the run began (its "
+            f"sha256 was {earlier.files[key]['sha256'][:12]} and is "
+            f"{file['sha256'][:12]})"
+            for key, file in self.files.items()
+            if key in earlier.files and earlier.files[key]["sha256"] != file["sha256"]
+        ]
+        if self.classes != earlier.classes:
+            changed.append(
+                f"the classes were {', '.join(earlier.classes)} and are "
+                f"{', '.join(self.classes)}"
+            )
+        return changed
+
+
+NO_DATA = Data({}, [])
 
 
 def prepare(workdir: Path) -> None:
@@ -119,19 +154,27 @@ def store_of(settings: configuration.PretrainingConfig, workdir: Path) -> Path:
     return Path(settings.data.store) if settings.data.store else workdir / STORE
 
 
+def data_of_store(built: manifest.Manifest, folder: Path) -> Data:
+    """Returns what identifies the text of a store: the sha256 of its shards."""
+    shards = sorted(f"{entry.name} {entry.sha256}\n" for entry in built.shards)
+    digest = hashlib.sha256("".join(shards).encode()).hexdigest()
+    return Data({"the store": {"path": str(folder), "sha256": digest}}, [])
+
+
 def record(
     workdir: Path,
     settings: configuration.PretrainingConfig,
     bert: model_config.BertConfig,
     tokenizer: tokenizers.Tokenizer,
     *,
+    data: Data = NO_DATA,
     allow_changed: bool,
 ) -> None:
     """Writes config.json and the tokenizer of a run that starts or is resumed.
 
     Raises:
-      InputError: the run in this folder has settings with another result, and
-        `allow_changed` is not set.
+      InputError: the run in this folder has settings with another result or other
+        data, and `allow_changed` is not set.
     """
     full = dataclasses.replace(settings, model=dataclasses.asdict(bert))
     path, tree = workdir / CONFIG, configuration.to_dict(full)
@@ -145,7 +188,13 @@ def record(
         if not settings.data.corpus:  # the text is gone, the store is as it was
             tree["data"]["corpus"] = before["data"]["corpus"]
     write_record(
-        workdir, tree, before, tokenizer, FREE_KEYS, allow_changed=allow_changed
+        workdir,
+        tree,
+        before,
+        tokenizer,
+        FREE_KEYS,
+        data=data,
+        allow_changed=allow_changed,
     )
 
 
@@ -156,16 +205,17 @@ def write_record(
     tokenizer: tokenizers.Tokenizer,
     free_keys: tuple[str, ...],
     *,
+    data: Data,
     allow_changed: bool,
 ) -> None:
-    """Writes the complete settings and the tokenizer of a run.
+    """Writes the complete settings, the data and the tokenizer of a run.
 
     Args:
       before: the settings of the run that is resumed, or None.
       free_keys: those that may differ.
 
     Raises:
-      InputError: others differ, and `allow_changed` is not set.
+      InputError: others differ or the data does, and `allow_changed` is not set.
     """
     path = workdir / CONFIG
     if before is not None:
@@ -175,14 +225,51 @@ def write_record(
                 f"{path} is of a run with other settings: {'; '.join(changed)}. Use "
                 "another --workdir, or resume nevertheless with --allow_changed_config"
             )
+        if not allow_changed:
+            check_data(workdir, data)
         check_tokenizer(workdir, tokenizer)
     processes.wait_for_all()  # all have read what the first one writes anew
     if processes.is_first():
         if before is None:
             tokenizer.save(workdir / TOKENIZER)
             durable.sync_tree(workdir / TOKENIZER)
-        text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
-        durable.replace(path, text.encode())
+        for path, content in (
+            (workdir / DATA, dataclasses.asdict(data)),
+            (workdir / CONFIG, tree),
+        ):
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            durable.replace(path, text.encode("utf-8", "backslashreplace"))
+
+
+def read_data(workdir: Path) -> Data | None:
+    """Returns the record of a run's data; None for a run of an earlier version.
+
+    Raises InputError if it is damaged.
+    """
+    path = workdir / DATA
+    if not path.is_file():
+        return None
+    tree = json_file.read_object(path)
+    if set(tree) != {"files", "classes"}:
+        raise errors.InputError(
+            f"{path} is damaged: remove it to resume without comparing the data"
+        )
+    return Data(**tree)
+
+
+def check_data(workdir: Path, data: Data) -> None:
+    """Raises InputError if a run was trained on other data.
+
+    Runs of earlier versions have no record of theirs, and are not compared.
+    """
+    earlier = read_data(workdir)
+    changed = data.changes_since(earlier) if earlier is not None else []
+    if changed:
+        raise errors.InputError(
+            f"the data is not that of the run in {workdir}: {'; '.join(changed)}. Put "
+            "the former content back, use another --workdir to train on the new data, "
+            "or resume nevertheless with --allow_changed_config"
+        )
 
 
 def check_tokenizer(workdir: Path, tokenizer: tokenizers.Tokenizer) -> None:

@@ -116,6 +116,7 @@ def _serve() -> None:
 def _become(words: Sequence[str], faults: str, patch: str, said: str) -> None:
     """Turns this process into a command; never returns."""
     from bert_jax import faults as points
+    from bert_jax import interrupts
 
     target = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -123,6 +124,7 @@ def _become(words: Sequence[str], faults: str, patch: str, said: str) -> None:
     os.setpgid(0, 0)  # a signal to the group of torture.py is not for this one
     points.arm(faults)
     sys.argv = list(words)
+    interrupts.own()
     code: Any = 1
     try:
         exec(patch, {})

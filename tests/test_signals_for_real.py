@@ -283,3 +283,45 @@ def test_a_signal_at_any_moment(trained, tmp_path, tmp_path_factory, name, numbe
         codes.append(code)
     print(f"{name} ({seconds:.1f} s), {number.name}: {codes.count(75)} of {codes}")
     assert codes.count(75) >= MOMENTS // 2
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
+def test_a_signal_while_a_step_compiles(place, tmp_path, number):
+    """The sample of all this that is always run; the other one is of the imports."""
+    command = COMMANDS["finetune" if number == signal.SIGINT else "pretrain"]
+    arguments = command.arguments(place, tmp_path)
+    process = _start(command.module, arguments, place, is_cached=False)
+    assert process.stdout is not None
+    said = ""
+    while "plan: " not in said:
+        line = process.stdout.readline()
+        assert line, said
+        said += line
+    time.sleep(0.5)
+    process.send_signal(number)
+    more, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 75, said + more
+    assert f"error: stopped by {number.name}" in more
+    assert "Fatal" not in more and "Traceback" not in more
+    assert not left(tmp_path)
+
+
+def _catches(process, number):
+    """Returns whether a process has a handler of a signal, as Linux tells."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = next(x for x in status.splitlines() if x.startswith("SigCgt:"))
+    return int(caught.split()[1], 16) >> (number - 1) & 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_a_signal_while_modules_are_imported(place, tmp_path):
+    command = COMMANDS["pretrain"]
+    arguments = command.arguments(place, tmp_path)
+    process = _start(command.module, arguments, place, is_cached=True)
+    while not _catches(process, signal.SIGTERM):  # some milliseconds
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 75, said
+    assert said.startswith("error: stopped by SIGTERM") and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -3,12 +3,13 @@
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
-from bert_jax import commands, errors
+from bert_jax import bounded_file, commands, errors
 from bert_jax.data import labelled_rows, memory_examples, read_examples
 from bert_jax.finetuning import task_setup, unseen_labels
 from bert_jax.settings import finetuning_configuration
@@ -109,6 +110,40 @@ def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]
         f"dev: {len(made['dev']):,} examples of {data.train}, by hash of content"
     )
     return made
+
+
+def data_files(
+    settings: Settings, examples: Mapping[str, Sequence[Any]]
+) -> dict[str, dict[str, str]]:
+    """Returns path and sha256 of each file of a run, by its config key.
+
+    Args:
+      examples: of each use: what is no file here is identified by them.
+    """
+    data = settings.data
+    paths = {"train": data.train, "dev": data.dev, "test": data.test}
+    return {
+        f"data.{name}": {
+            "path": str(path),
+            "sha256": _sha256(path, examples[name] if name in examples else ()),
+        }
+        for name, path in paths.items()
+        if path
+    }
+
+
+def _sha256(path: str, examples: Sequence[Any]) -> str:
+    """Returns the sha256 of a file or folder, or else of what was read."""
+    if Path(path).is_file():
+        return bounded_file.sha256(Path(path))
+    digest = hashlib.sha256()
+    for file in sorted(x for x in Path(path).rglob("*") if x.is_file()):
+        name = file.relative_to(path).as_posix()
+        digest.update(f"{name} {bounded_file.sha256(file)}\n".encode())
+    if not Path(path).exists():
+        for example in examples:
+            digest.update(repr(example).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def that_name_labels(settings: Settings, files: Mapping[str, list[Any]]) -> list[Any]:

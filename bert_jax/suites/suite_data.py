@@ -60,6 +60,22 @@ def check(
     return found
 
 
+def files(
+    plan: suite_configuration.Plan, task: Task, joined: Path
+) -> dict[str, dict[str, str]]:
+    """Returns path and sha256 of the files of a task, as far as they are still there.
+
+    By config key, as `splits.data_files`.
+    """
+    try:
+        settings = _locate(plan, task, joined).settings
+    except errors.InputError:
+        return {}
+    if plan.folder is None:  # of TFDS, whose versions have names
+        return {}
+    return splits.data_files(settings, {})
+
+
 def _locate(plan: suite_configuration.Plan, task: Task, joined: Path) -> Located:
     """Finds the files of a task; raises InputError that says what to download."""
     if plan.folder is None:

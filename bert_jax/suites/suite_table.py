@@ -24,10 +24,13 @@ class Result:
     Attributes:
       recipe: what was asked for, as {"group.key": value}.
       runs: one a seed, {"seed", "learning_rate", "metrics": {"dev/accuracy": ...}}.
+      data: path and sha256 of each file that they were trained and scored on; empty
+        in results of earlier versions.
     """
 
     recipe: dict[str, Any]
     runs: list[dict[str, Any]]
+    data: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
 
     def values(self, metric: str) -> np.ndarray:
         """Returns a metric of every run, [runs]."""
@@ -68,7 +71,7 @@ def read_result(path: Path) -> Result | None:
     if not path.exists():
         return None
     tree = json_file.read_object(path)
-    if set(tree) != {"recipe", "runs"}:
+    if set(tree) - {"data"} != {"recipe", "runs"}:
         raise errors.InputError(f"{path} is damaged: remove it to run the task again")
     return Result(**tree)
 
