@@ -24,7 +24,7 @@ from typing import Any
 
 from absl import flags
 
-from bert_jax import commands, errors, experiments, workdirs
+from bert_jax import commands, errors, experiments, hub, workdirs
 from bert_jax.data import manifest, memory_examples, read_examples
 from bert_jax.exchange import task_folders
 from bert_jax.finetuning import splits, task_setup, unseen_labels
@@ -109,7 +109,7 @@ def evaluate_task(
         )
     told = splits.counts(notes)
     commands.say(f"{len(examples):,} examples of {path}{told}")
-    name = name or re.sub(r"\W+", "_", Path(path).stem).strip("_") or "data"
+    name = name or re.sub(r"\W+", "_", _stem(path)).strip("_") or "data"
     about = {"model": str(folder), "data": path, "examples": len(examples)}
     if label_map is not None:
         about["label_map"] = str(label_map)
@@ -128,6 +128,13 @@ def _renamed(
     if unused:
         commands.say(f"{label_map}: no example has {', '.join(unused)}")
     return made
+
+
+def _stem(path: str) -> str:
+    """Returns what the files of scores are named after; a commit is not in it."""
+    if hub.is_name(path):
+        return re.sub("@[0-9a-f]{40}", "", path.removeprefix(hub.PREFIX))
+    return Path(path).stem
 
 
 def main(argv: list[str]) -> None:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from bert_jax import errors, interrupts, json_file
+from bert_jax import errors, hub, interrupts, json_file
 from bert_jax.data import (
     example_request,
     file_content,
+    hub_dataset,
     lines,
     packages,
     parquet_file,
@@ -164,8 +165,10 @@ def kind_of(source: sources.Source, file: sources.NamedPath) -> str:
 
     Raises InputError for a page of HTML, or what is not text, if no kind was named.
     """
-    kind = source.kind
-    if kind == "package" or (source.is_named and kind not in ("jsonl", "hf")):
+    kind = hub_dataset.kind_of(file) if source.kind == "hf" else source.kind
+    if source.kind == "hf" and kind != "jsonl":
+        return kind
+    if kind == "package" or (source.is_named and kind != "jsonl"):
         return kind
     found = file_content.kind(file)
     if source.is_named and kind == "jsonl":
@@ -249,6 +252,8 @@ def _find_files(source: sources.Source) -> list[sources.NamedPath]:
     """Lists the files of a source that is made of files."""
     if source.kind == "package":
         return packages.find_files(source)
+    if source.kind == "hf":
+        return [*hub_dataset.find(hub.PREFIX + source.where).files]
     return sources.find_files(source)
 
 

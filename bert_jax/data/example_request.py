@@ -63,8 +63,8 @@ class Request:
     """A file, and how it is to be read.
 
     Attributes:
-      path: a file, also compressed by gzip or bzip2, or `tfds:name[split]`, or
-        `package:name[split]`.
+      path: a file, also compressed by gzip or bzip2, or `tfds:name[split]`,
+        `hf:owner/name[split]`, or `package:name[split]`.
       task: one of `TASKS`.
       format: one of `FORMATS[task]`, or `auto`: told by the name, then the content.
       header: whether the first line of a table has the names: `true`, `false`, `auto`.

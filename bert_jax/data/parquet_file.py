@@ -6,6 +6,7 @@ publisher keeps, becomes None.
 """
 
 import decimal
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def rows(
             for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns) or None):
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, _named(row, features, f"{path} row {number}")
+                    yield number, named(row, features, f"{path} row {number}")
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise errors.InputError(
@@ -77,26 +78,42 @@ def _features(metadata: Mapping[bytes, bytes] | None, path: Path) -> Any:
     return tree
 
 
-def _named(value: Any, feature: Any, where: str) -> Any:
-    """Returns a value as JSON has it, with the numbers of classes as their names."""
+def named(value: Any, feature: Any, where: str) -> Any:
+    """Returns a value as JSON has it, with the numbers of classes as their names.
+
+    Args:
+      feature: what `datasets` says of it: `names` of a class, `feature` of the parts of
+        a list, or features by the names of the parts; {} where nothing is known.
+
+    Raises:
+      InputError: a number is of no class, or bytes are not UTF-8.
+    """
     if isinstance(value, dict):
         inner = feature["feature"] if _has(feature, "feature") else feature
         return {
-            name: _named(part, inner[name] if _has(inner, name) else {}, where)
+            name: named(part, inner[name] if _has(inner, name) else {}, where)
             for name, part in value.items()
         }
     if isinstance(value, list):
         inner: Any = feature
         inner = inner[0] if isinstance(inner, list) and inner else inner
         inner = inner["feature"] if _has(inner, "feature") else inner
-        return [_named(part, inner, where) for part in value]
-    if type(value) is int and _has(feature, "names"):
-        return _class_name(value, feature["names"], where)
+        return [named(part, inner, where) for part in value]
+    if _has(feature, "names") and _is_number(value, feature["names"]):
+        return _class_name(int(value), feature["names"], where)
     if isinstance(value, bytes):
         return _decoded(value, where)
     if value is None or isinstance(value, str | int | float):
         return value
     return float(value) if isinstance(value, decimal.Decimal) else str(value)
+
+
+def _is_number(value: Any, names: Any) -> bool:
+    """Returns whether a value is the number of a class; in a CSV file it is text."""
+    if isinstance(value, str):
+        is_digits = re.fullmatch(r"-?\d{1,6}", value) is not None
+        return is_digits and isinstance(names, list) and value not in names
+    return type(value) is int
 
 
 def _has(feature: Any, key: str) -> bool:

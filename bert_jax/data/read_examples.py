@@ -10,6 +10,7 @@ Whatever is wrong with a file is an InputError that names the line and the remed
 """
 
 import dataclasses
+import itertools
 import os
 import re
 from collections import Counter
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, interrupts, json_file
+from bert_jax import errors, hub, interrupts, json_file
 from bert_jax.data import (
     annotation_exports,
     c3_file,
@@ -26,6 +27,7 @@ from bert_jax.data import (
     example_request,
     examples,
     file_content,
+    hub_dataset,
     lines,
     memory_examples,
     package_examples,
@@ -85,6 +87,7 @@ def read(request: Request) -> Examples:
         twice, or there is no example; the message names file, line and remedy.
     """
     notes: Counter[str] = Counter()
+    request = _with_commit(request)
     return _whole(_examples(request, notes), request, notes)
 
 
@@ -131,6 +134,7 @@ def iterate(
     Raises InputError as `read` does.
     """
     notes = Counter() if notes is None else notes
+    request = _with_commit(request)
     request = dataclasses.replace(request, needs_labels=False, format=_format(request))
     made = _examples(request, notes)
     if request.format == "squad":
@@ -144,8 +148,18 @@ def iterate(
         raise _no_examples(request)
 
 
+def _with_commit(request: Request) -> Request:
+    """Returns a request in which a name of the hub stands for one commit."""
+    name = hub_dataset.pinned(str(request.path))
+    return dataclasses.replace(
+        request, path=name if hub.is_name(name) else request.path
+    )
+
+
 def _examples(request: Request, notes: Counter[str]) -> Iterator[examples.Example]:
-    """Yields the examples of a file by its format and the task."""
+    """Yields the examples of a file, or of a split, by its format and the task."""
+    if hub.is_name(request.path):
+        return _examples_of_split(request, notes)
     kind, file = _format(request), _file(request)
     if kind == "package":
         made, found = package_examples.read(str(request.path))
@@ -160,10 +174,29 @@ def _examples(request: Request, notes: Counter[str]) -> Iterator[examples.Exampl
     return _of_records(_records(kind, file, request, notes), request, notes)
 
 
+def _examples_of_split(
+    request: Request, notes: Counter[str]
+) -> Iterator[examples.Example]:
+    """Yields the examples of a split of the hub: of all its files, as of one."""
+    split = hub_dataset.find(str(request.path))
+    kind, header = _format(request), request.header
+    request = dataclasses.replace(
+        request, format=kind, header="true" if header == "auto" else header
+    )
+    files = [dataclasses.replace(request, path=file.path) for file in split.files]
+    if kind in ("conll", "conllu", "squad"):
+        yield from itertools.chain.from_iterable(_examples(x, notes) for x in files)
+        return
+    records = itertools.chain.from_iterable(
+        _records(kind, _file(each), each, notes) for each in files
+    )
+    yield from _of_records(hub_dataset.named(records, split), request, notes)
+
+
 def _of_records(
     records: Iterator[table_records.Record], request: Request, notes: Counter[str]
 ) -> Iterator[examples.Example]:
-    """Yields the examples that are in records, by the task."""
+    """Yields the examples of the records of a table by the task."""
     if request.task in (*example_request.TEXT_TASKS, "tagging"):
         records = annotation_exports.plain(records, request.task, notes)
     if request.task == "tagging":
@@ -203,6 +236,9 @@ def _file(request: Request) -> sources.NamedPath:
 
 def _format(request: Request) -> str:
     """Returns the format of a file: as it is given, or told by name and content."""
+    if hub.is_name(request.path):
+        first = hub_dataset.find(str(request.path)).files[0].path
+        return _format(dataclasses.replace(request, path=first))
     allowed = example_request.FORMATS[request.task]
     prefix, colon, _ = str(request.path).partition(":")
     if colon and prefix in _PREFIXES:

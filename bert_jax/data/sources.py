@@ -120,7 +120,7 @@ def _split_kind(text: str) -> tuple[str, str, bool]:
     """Takes "kind:" off the front, or derives the kind from the suffix."""
     prefix, colon, rest = text.partition(":")
     if colon and prefix in KINDS:
-        return prefix, rest, True
+        return prefix, rest, prefix != "hf"
     if re.fullmatch(r"[A-Za-z_]{2,}", prefix) and colon and not os.path.exists(text):
         raise errors.InputError(
             f"the corpus source {text!r} has the unknown kind {prefix!r}. "
