@@ -101,6 +101,15 @@ def not_a_name(text: str, kind: Kind) -> errors.InputError:
     )
 
 
+def refuse_as_lines(path: str) -> None:
+    """Raises InputError for a name of the hub where a file of lines is read."""
+    if is_name(path):
+        raise errors.InputError(
+            f"{path}: datasets of the hub are read as examples of the task of a "
+            "fine-tuned model; here a file with one text a line is wanted"
+        )
+
+
 def suggestion(path: str | Path) -> str:
     """Returns how a model that is not at a path is named on the hub, for a message.
 

@@ -49,6 +49,7 @@ def numbered_texts(arguments: list[str], path: str | None) -> Iterator[tuple[str
         for number, text in enumerate(arguments, start=1):
             yield f"argument {number}", text
     elif path is not None:
+        hub.refuse_as_lines(path)
         named = sources.NamedPath(path, Path(path))
         yield from _numbered(path, lines.lines(named, lines.Tally()))
     else:

@@ -279,6 +279,10 @@ def test_predict_fills_masks_by_name(served, folder, monkeypatch, capfd):
     )
     assert done.code == 0
     assert len(json.loads(done.out)["guesses"][0]) == 2
+    done = command_line.in_process(
+        monkeypatch, capfd, "predict", f"--model={NAME}", "--input=hf:owner/data[test]"
+    )
+    assert done.code == 2 and "one text a line" in done.message
     served.status = {"/api/": 503}
     done = command_line.in_process(
         monkeypatch, capfd, "predict", f"--model={NAME}", "the [MASK] sat"

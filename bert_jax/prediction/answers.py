@@ -12,7 +12,7 @@ from typing import Any
 import tqdm
 from absl import flags
 
-from bert_jax import commands, errors
+from bert_jax import commands, errors, hub
 from bert_jax.data import example_request, lines, raw_examples, read_examples, sources
 from bert_jax.finetuning import splits, task_setup
 from bert_jax.formats import whole_file
@@ -131,6 +131,7 @@ def _examples(
             commands.say("reading texts from the keyboard, one a line")
         yield from _of_lines(model.kind, "standard input", _decoded(sys.stdin.buffer))
     elif request.input_format == LINES:
+        hub.refuse_as_lines(request.input)
         named = sources.NamedPath(request.input, Path(request.input))
         numbered = lines.whole_lines(named, lines.Tally())
         yield from _of_lines(model.kind, request.input, numbered)
