@@ -9,6 +9,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+# Of sentence-transformers: older versions name it by the model.
+_SENTENCE_ENCODERS = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_albert_config.json",
+)
 # Of a folder of a model, the small files that some reader opens; the tests compare
 # this list with what the readers do open.
 VOCABULARY = (
@@ -21,6 +28,8 @@ VOCABULARY = (
     "spiece.model",
     "vocab.json",
     "merges.txt",
+    "text_cleaning.json",
+    *_SENTENCE_ENCODERS,  # lower text
 )
 SMALL = (
     *VOCABULARY,
@@ -28,7 +37,6 @@ SMALL = (
     "task.json",
     "bert_config.json",
     "modules.json",
-    "sentence_bert_config.json",
     "config_sentence_transformers.json",
 )
 # In the order in which one is preferred; of the last, all files of the checkpoint.
