@@ -29,7 +29,6 @@ VOCABULARY = (
     "spiece.model",
     "vocab.json",
     "merges.txt",
-    "text_cleaning.json",
     *_SENTENCE_ENCODERS,  # lower text
 )
 SMALL = (
