@@ -23,6 +23,7 @@ VOCABULARY = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "text_cleaning.json",
     "vocab.txt",
     "tokenizer.json",
     "spiece.model",
