@@ -62,6 +62,8 @@ def read(
     )
     of_class = names.CLASS_PREFIX[model_type] + (described.class_name or ", no class")
     source = f"Hugging Face, {of_class}"
+    if labels:
+        notes += described.notes
     notes += [f"{name}: a buffer, not a parameter" for name in buffers]
     if described.class_name == "Model" and names.pooler(model_type) - {*nested}:
         notes.append("no pooler: no head of this class reads it")
@@ -279,7 +281,8 @@ def _num_labels(
             if described.labels and len(described.labels) != count:
                 raise errors.InputError(
                     f"{found.where}: {found.originals[bias]} has {count} classes, and "
-                    f"id2label of config.json names {len(described.labels)}"
+                    "id2label and num_labels of config.json give "
+                    f"{len(described.labels)}: correct them"
                 )
             return count
     return len(described.labels) or 2

@@ -105,6 +105,7 @@ _HEAD_DROPOUT = {
     "distilbert": "seq_classif_dropout",
     "modernbert": "classifier_dropout",
 }
+_MOST_LABELS = 1 << 20  # a name is made for each
 # Keys whose other values make another model.
 _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
     "position_embedding_type": ("absolute", None),
@@ -128,10 +129,12 @@ class Read:
 
     Attributes:
       bert: the architecture.
-      labels: the names of the classes, or none if the file has no id2label.
+      labels: the names of the classes; none if the file has neither id2label nor
+        num_labels.
       class_name: the class of the weights without the model's name, as in
         `ForMaskedLM`; empty if the file does not say.
       problem_type, head_dropout: of a classifier; see `weights.Weights`.
+      notes: what a user should know of how the file was understood.
     """
 
     bert: config.BertConfig
@@ -139,6 +142,7 @@ class Read:
     class_name: str
     problem_type: str = ""
     head_dropout: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read(path: Path) -> Read:
@@ -177,7 +181,7 @@ def read(path: Path) -> Read:
     class_name = _class_name(tree, model_type, path)
     if model_type == "modernbert":
         modernbert_config.check_pooling(tree, class_name, path)
-    return Read(bert, labels(tree, path), class_name, *head)
+    return Read(bert, labels(tree, path), class_name, *head, _notes(tree))
 
 
 def _model_type(tree: dict[str, Any], path: Path) -> str:
@@ -216,12 +220,19 @@ def _class_name(tree: dict[str, Any], model_type: str, path: Path) -> str:
 
 
 def labels(tree: dict[str, Any], path: Path) -> tuple[str, ...]:
-    """Returns the class names of `id2label` by their numbers; none if it is absent.
+    """Returns the class names of `id2label` by their numbers.
+
+    As in transformers, `num_labels` decides how many classes there are: beside an
+    `id2label` of another length, or without one, they are LABEL_0, LABEL_1 and so on.
+    None if the file has neither.
 
     Raises:
-      InputError: the numbers are not 0 to C - 1, or a name is no text.
+      InputError: the numbers are not 0 to C - 1, a name is no text, or `num_labels` is
+        no number of classes.
     """
-    table = tree["id2label"] if "id2label" in tree else None
+    table, count = tree.get("id2label"), _count(tree, path)
+    if count is not None and (table is None or _differs(table, count)):
+        return tuple(f"LABEL_{number}" for number in range(count))
     if table is None:
         return ()
     if not isinstance(table, dict) or not all(
@@ -237,6 +248,33 @@ def labels(tree: dict[str, Any], path: Path) -> tuple[str, ...]:
             f"0 to {len(table) - 1}"
         )
     return tuple(table[number] for number in wanted)
+
+
+def _count(tree: dict[str, Any], path: Path) -> int | None:
+    """Returns `num_labels`, or None if the file does not say it."""
+    count = tree.get("num_labels")
+    if count is None or (type(count) is int and 0 <= count <= _MOST_LABELS):
+        return count
+    raise errors.InputError(
+        f"{path}: num_labels is {count!r}: write how many classes there are, at most "
+        f"{_MOST_LABELS}"
+    )
+
+
+def _differs(table: Any, count: int) -> bool:
+    """Says whether an `id2label` is an object of another length than `num_labels`."""
+    return isinstance(table, dict) and len(table) != count
+
+
+def _notes(tree: dict[str, Any]) -> tuple[str, ...]:
+    """Returns what a reader of the file should know about how it was understood."""
+    table, count = tree.get("id2label"), tree.get("num_labels")
+    if table is None or count is None or not _differs(table, count):
+        return ()
+    return (
+        f"num_labels is {count} and id2label has {len(table)} names: the classes are "
+        "named LABEL_0 and so on, as in transformers",
+    )
 
 
 def tree(

@@ -69,8 +69,8 @@ def read(
         num_labels = raw.arrays["output_bias"].size
         if labels and len(labels) != num_labels and "multiple_choice" not in wanted:
             raise errors.InputError(
-                f"{folder}: output_bias has {num_labels} classes, and id2label of "
-                f"{CONFIG} names {len(labels)}"
+                f"{folder}: output_bias has {num_labels} classes, and id2label or "
+                f"num_labels of {CONFIG} gives {len(labels)}: correct them"
             )
     params, report = weights.assemble(
         found,

@@ -247,6 +247,19 @@ def test_names_of_more_classes_than_there_are_are_refused(tmp_path):
         huggingface.read(_write(tmp_path, made, id2label=names))
 
 
+@pytest.mark.parametrize("names", [{"0": "a", "1": "b"}, "DELETED"])
+def test_num_labels_decides_how_many_classes_there_are(tmp_path, names):
+    made = small_weights.weights_of("pooler", "classifier", labels=("a", "b", "c"))
+    folder = _write(tmp_path, made, id2label=names, num_labels=3)
+    read, report = huggingface.read(folder)
+    assert read.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert any("num_labels is 3" in note for note in report.notes) == (
+        names != "DELETED"
+    )
+    with pytest.raises(errors.InputError, match="has 3 classes, and id2label"):
+        huggingface.read(_write(tmp_path, made, num_labels=4))
+
+
 def test_parts_without_a_class_of_hugging_faces_are_refused(tmp_path):
     made = small_weights.weights_of("pooler", "mlm_head")
     with pytest.raises(errors.InputError, match="BertForMaskedLM, add --ignore=pooler"):

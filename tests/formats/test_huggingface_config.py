@@ -145,6 +145,8 @@ WRONG = [
     ({"id2label": ["a"]}, "id2label must be an object"),
     ({"id2label": {"0": "a", "2": "b"}}, "should be 0 to 1"),
     ({"id2label": {"0": 3}}, "id2label must be an object"),
+    ({"num_labels": "3"}, "num_labels is '3'"),
+    ({"num_labels": 10**12}, "num_labels is 1000000000000"),
 ]
 
 
