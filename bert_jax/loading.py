@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int, PyTree
 
 from bert_jax import errors, hub
-from bert_jax.data import buckets
+from bert_jax.data import buckets, raw_examples
 from bert_jax.exchange import model_folders, task_folders
 from bert_jax.formats import sentence_encoder, weights
 from bert_jax.model import config as model_config
@@ -103,7 +103,7 @@ class Model:
           prompt: a text to write there instead; "" for none.
 
         Raises:
-          InputError: `texts` is no list of strings, or there is no such prompt.
+          InputError: `texts` is no list of str, or there is no such prompt.
         """
         chosen = self.pooling.prompt(prompt_name, prompt)
         vectors = self.sentence_vectors(self.rows(texts, chosen), prompt=chosen)
@@ -113,7 +113,7 @@ class Model:
         """Returns the ids of each text as the encoder sees it, after this prompt.
 
         Raises:
-          InputError: `texts` is no list of strings.
+          InputError: `texts` is no list of str.
         """
         truncation = "" if self._encoder is None else self._encoder.truncation
         return features.rows_of(
@@ -161,18 +161,38 @@ class Model:
         of_task = None if self.task is None else self.task.predictor.task
         return of_task if isinstance(of_task, matching.Matching) else None
 
-    def fill_mask(self, text: str, top: int = 5) -> list[Guesses]:
-        """Returns, for every [MASK] in the text, the likeliest pieces and their odds.
+    @overload
+    def fill_mask(self, text: str, top: int = 5) -> list[Guesses]: ...
+
+    @overload
+    def fill_mask(self, text: Iterable[str], top: int = 5) -> list[list[Guesses]]: ...
+
+    def fill_mask(
+        self, text: str | Iterable[str], top: int = 5
+    ) -> list[Guesses] | list[list[Guesses]]:
+        """Returns the likeliest pieces and their probabilities for every [MASK].
+
+        In a text that is longer than a row, each mask sees as much as fits around it.
+
+        Args:
+          text: a text, or a list of texts, which gives a list of one result a text.
+          top: how many pieces a mask.
 
         Raises:
-          InputError: the text has no [MASK], or the model no MLM head.
-
-        Of a text that is longer than a row, each mask sees as much as fits around it.
+          InputError: a text has no [MASK] or is no str, or the model no MLM head.
         """
-        return self.fill_ids(self.tokenizer.encode_text(text), top)
+        if isinstance(text, str):
+            return self.fill_ids(self.tokenizer.encode_text(text), top)
+        encoded = [self.tokenizer.encode_text(x) for x in raw_examples.texts_of(text)]
+        return [
+            self.fill_ids(ids, top, where=f"texts[{at}]")
+            for at, ids in enumerate(encoded)
+        ]
 
-    def fill_ids(self, ids: list[int], top: int = 5) -> list[Guesses]:
-        """Does `fill_mask` for ids without [CLS] and [SEP]."""
+    def fill_ids(
+        self, ids: list[int], top: int = 5, *, where: str = "the text"
+    ) -> list[Guesses]:
+        """Does `fill_mask` for ids without [CLS] and [SEP], from `where`."""
         if "mlm_head" not in self.params:
             raise errors.InputError(
                 f"this model cannot fill masks: it has {', '.join(self.params)}, and "
@@ -181,7 +201,7 @@ class Model:
         masks = [at for at, token in enumerate(ids) if token == self.tokenizer.mask_id]
         if not masks:
             raise errors.InputError(
-                "the text has no [MASK]: write one where a token is to be guessed, as "
+                f"{where} has no [MASK]: write one where a token is to be guessed, as "
                 "in: The capital of France is [MASK]."
             )
         probabilities = [self._probabilities(*self._window(ids, at)) for at in masks]

@@ -1,5 +1,6 @@
 """Filling masks: windows around them, guesses that are words, texts one a line."""
 
+import inspect
 import io
 
 import jax
@@ -65,6 +66,24 @@ def test_a_long_text_is_seen_through_a_window_around_the_mask(
 def test_a_text_without_a_mask_is_refused(model):
     with pytest.raises(errors.InputError, match=r"no \[MASK\]"):
         model.fill_mask("a b c")
+
+
+def test_a_list_of_texts_has_one_result_a_text(model):
+    texts = ["a b [MASK] d", "[MASK] b [MASK]"]
+    assert model.fill_mask(texts, top=2) == [model.fill_mask(x, top=2) for x in texts]
+    assert model.fill_mask([]) == []
+    with pytest.raises(errors.InputError, match=r"texts\[1\] has no \[MASK\]"):
+        model.fill_mask(["[MASK]", "a"])
+
+
+@pytest.mark.parametrize("wrong", [None, float("nan"), 3, b"[MASK]"])
+def test_what_is_no_text_is_named_with_its_position(model, wrong):
+    fill_mask = inspect.unwrap(loading.Model.fill_mask)  # without the types of tests
+    with pytest.raises(errors.InputError) as raised:
+        fill_mask(model, ["[MASK]", wrong])
+    assert str(raised.value) == f"texts[1] is {wrong!r}: give a str"
+    with pytest.raises(errors.InputError, match="^texts is .*: give a list of texts"):
+        fill_mask(model, wrong)
 
 
 def test_texts_come_from_arguments_or_a_file_with_their_place(tmp_path):

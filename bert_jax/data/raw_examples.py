@@ -10,7 +10,8 @@ or a dict with those names and perhaps an `id`, as in a line of JSON.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bert_jax import errors
@@ -33,6 +34,41 @@ _CJK = rf"[{characters.CJK_AND_MARKS}]"  # with the space that is as wide as the
 _TOKEN = re.compile(rf"(?!\s){_CJK}|(?:(?!{_CJK})\w)+|[^\w\s]")
 
 
+def texts_of(values: Any, name: str = "texts") -> list[str]:
+    """Returns the texts of any iterable, as a list.
+
+    Args:
+      values: what is to be a list of texts.
+      name: of `values`, for messages.
+
+    Raises:
+      InputError: it is one text or no iterable, or has something that is no text.
+    """
+    found = values_of(values, name)
+    for at, text in enumerate(found):
+        if not isinstance(text, str):
+            raise _no_text(f"{name}[{at}]", text)
+    return found
+
+
+def values_of(values: Any, name: str = "values") -> list[Any]:
+    """Returns the values of any iterable but a text or a dict, as a list.
+
+    Raises:
+      InputError: it is a text, a dict or no iterable; `name` is what messages call it.
+    """
+    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__iter__"):
+        raise errors.InputError(
+            f"{name} is {reprlib.repr(values)}: give a list of texts, as in "
+            '["one", "another"]'
+        )
+    return list(values)
+
+
+def _no_text(where: str, value: Any) -> errors.InputError:
+    return errors.InputError(f"{where} is {reprlib.repr(value)}: give a str")
+
+
 def of_values(
     task: str, values: Iterable[Any], names: Sequence[str] | None = None
 ) -> list[examples.Example]:
@@ -46,11 +82,9 @@ def of_values(
     Raises:
       InputError: a value is not what the task takes; the message says what is.
     """
-    if isinstance(values, str | bytes):
-        raise errors.InputError('give a list of texts, as in ["one", "another"]')
     return [
-        _example(task, value, names[at] if names else f"value {at + 1}", str(at))
-        for at, value in enumerate(values)
+        _example(task, value, names[at] if names else f"values[{at}]", str(at))
+        for at, value in enumerate(values_of(values))
     ]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from bert_jax import errors, interrupts
-from bert_jax.data import buckets
+from bert_jax.data import buckets, raw_examples
 from bert_jax.model import config, encoder, parts, task_model
 from bert_jax.tasks import encoding
 from bert_jax.text import tokenizer as tokenizers
@@ -63,9 +63,7 @@ def rows_of(
       InputError: it is given one string, or something that is no string, or a row has
         no room for a token of a text.
     """
-    texts = texts if isinstance(texts, str) else list(texts)
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise errors.InputError('give a list of texts, as in ["one", "another"]')
+    texts = raw_examples.texts_of(texts)
     room = max_seq_length - len(tokenizer.build([])[0])
     if room < 1:
         raise errors.InputError(

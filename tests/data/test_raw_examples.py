@@ -20,13 +20,13 @@ def one(task, value):
     + [({"text_pair": "sat", "text": "a cat"}, "sat")],
 )
 def test_texts_and_pairs(task, value, pair):
-    expected = examples.TextExample("value 1", "0", "a cat", pair)
+    expected = examples.TextExample("values[0]", "0", "a cat", pair)
     assert one(task, value) == expected
 
 
 def test_matching_needs_both_texts():
     made = one("matching", ("a cat", "sat"))
-    assert made == examples.TextExample("value 1", "0", "a cat", "sat")
+    assert made == examples.TextExample("values[0]", "0", "a cat", "sat")
 
 
 def test_values_are_numbered_and_know_where_they_are_from():
@@ -43,7 +43,7 @@ def test_values_are_numbered_and_know_where_they_are_from():
 def test_questions_have_no_answer_to_learn():
     made = one("span", ("who ?", "the cat sat"))
     assert made == examples.QuestionExample(
-        "value 1", "0", "who ?", "the cat sat", labelled=False
+        "values[0]", "0", "who ?", "the cat sat", labelled=False
     )
     assert one("span", {"context": "the cat sat", "question": "who ?"}) == made
 
@@ -51,7 +51,7 @@ def test_questions_have_no_answer_to_learn():
 def test_choices_are_a_list():
     made = one("multiple_choice", ("a cat", ["sat", "ran", "flew"]))
     assert made == examples.ChoiceExample(
-        "value 1", "0", "a cat", ("sat", "ran", "flew")
+        "values[0]", "0", "a cat", ("sat", "ran", "flew")
     )
 
 

@@ -115,11 +115,21 @@ def test_rows_begin_and_end_with_special_pieces_and_are_cut(model):
         features.rows_of(TOKENIZER, ["a"], 2)
 
 
-@pytest.mark.parametrize("wrong", ["a b", ["a", None], [b"a"], [["a"]]])
-def test_only_lists_of_strings_are_taken(model, wrong):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("a b", "texts is 'a b': give a list of texts"),
+        (None, "texts is None: give a list of texts"),
+        (["a", None], "texts[1] is None: give a str"),
+        ([b"a"], "texts[0] is b'a': give a str"),
+        ([["a"]], "texts[0] is ['a']: give a str"),
+    ],
+)
+def test_only_lists_of_strings_are_taken(wrong, message):
     rows_of_anything = inspect.unwrap(features.rows_of)  # without the types of tests
-    with pytest.raises(errors.InputError, match="give a list of texts"):
+    with pytest.raises(errors.InputError) as raised:
         rows_of_anything(TOKENIZER, wrong, 21)
+    assert str(raised.value).startswith(message)
 
 
 def test_texts_may_come_from_a_generator():
