@@ -18,7 +18,12 @@ from absl import flags
 
 from bert_jax import commands, errors, hub
 from bert_jax.data import finished_folder
-from bert_jax.exchange import model_card, model_folders, verification
+from bert_jax.exchange import (
+    model_card,
+    model_folders,
+    task_folders,
+    verification,
+)
 from bert_jax.formats import (
     huggingface,
     names,
@@ -90,6 +95,8 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
         tensorflow1.refuse_others(found.weights.config, found.weights.parts)
     with finished_folder.building(output) as folder:
         _write(folder, found, request)
+        if request.to != "tensorflow1" and keeps_head(found):
+            task_folders.write_exported(folder, source)
         model_card.write(folder, found, source, request.to)
         record = found.report.record() | {
             "input": name if hub.is_name(name) else source.name,
@@ -102,6 +109,11 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
             _verify(original, source, found.kind, request.choice)
             _verify(found, folder, request.to, request.choice)
     return found.report
+
+
+def keeps_head(found: model_folders.Folder) -> bool:
+    """Returns whether the head of the model was read, and not ignored."""
+    return any(head in found.weights.params for head in huggingface.HEADS)
 
 
 def _write(folder: Path, found: model_folders.Folder, request: Request) -> None:

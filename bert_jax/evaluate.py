@@ -26,10 +26,9 @@ from absl import flags
 
 from bert_jax import commands, errors, experiments, hub, workdirs
 from bert_jax.data import manifest, memory_examples, read_examples
-from bert_jax.exchange import task_folders
 from bert_jax.finetuning import splits, task_setup, unseen_labels
 from bert_jax.formats import whole_file
-from bert_jax.prediction import answers, task_predictor
+from bert_jax.prediction import answering_folders, answers, task_predictor
 from bert_jax.reporting import score_report
 from bert_jax.scoring import scores
 from bert_jax.tasks import heldout
@@ -141,7 +140,7 @@ def main(argv: list[str]) -> None:
     """Runs the command."""
     commands.no_arguments(argv)
     workdir = Path(commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE))
-    if task_folders.is_task(workdir):
+    if answering_folders.can_answer(workdir):
         given = flags.FLAGS
         request = answers.Request(
             given.data, given.input_format, tuple(given.columns), given.repair

@@ -17,11 +17,11 @@ from jaxtyping import Float, Int, PyTree
 
 from bert_jax import errors, hub
 from bert_jax.data import buckets, raw_examples
-from bert_jax.exchange import model_folders, task_folders
+from bert_jax.exchange import model_folders
 from bert_jax.formats import sentence_encoder, weights
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder, heads, parts
-from bert_jax.prediction import features, task_predictor
+from bert_jax.prediction import answering_folders, features, task_predictor
 from bert_jax.tasks import matching
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import gpus, tpus
@@ -292,7 +292,7 @@ def load(
     gpus.warn_if_unused()
     execution = encoder.Execution(dtype)
     folder = hub.folder(folder)
-    if task_folders.is_task(folder):
+    if answering_folders.can_answer(folder):
         return _of_task(task_predictor.load(folder, dtype), execution)
     choice = weights.Choice(tuple(allow_missing), tuple(ignore))
     found = model_folders.read(folder, choice)

@@ -32,8 +32,7 @@ from absl import flags
 
 from bert_jax import commands, console, errors, hub, loading
 from bert_jax.data import lines, sources
-from bert_jax.exchange import task_folders
-from bert_jax.prediction import answers, feature_files
+from bert_jax.prediction import answering_folders, answers, feature_files
 
 TASKS = ("auto", "answer", "fill_mask", "features")
 _EXAMPLE = 'python -m bert_jax.predict --model=runs/demo "今天天气很[MASK]。"'
@@ -158,7 +157,7 @@ def main(argv: list[str]) -> None:
     folder = hub.folder(name)
     task = flags.FLAGS.task
     if task == "auto":
-        task = "answer" if task_folders.is_task(folder) else "fill_mask"
+        task = "answer" if answering_folders.can_answer(folder) else "fill_mask"
     _refuse_flags_of_other_tasks(task)
     if argv[1:] and flags.FLAGS.input:
         raise errors.InputError(

@@ -80,6 +80,7 @@ ALLOWED = {
         "loading",
         "model",
         "scoring",
+        "settings",
         "tasks",
         "text",
         "training",

@@ -21,6 +21,7 @@ from jaxtyping import PyTree
 from bert_jax import bounded_file, errors, hub, json_file
 from bert_jax.data import finished_folder
 from bert_jax.formats import (
+    huggingface,
     native,
     places,
     sentence_encoder,
@@ -122,20 +123,44 @@ def write(folder: Path, made: TaskFolder) -> None:
         _problem_type(made.settings) if "classifier" in made.params else "",
         made.settings.head.dropout if made.settings.data.task != "matching" else None,
     )
+    with finished_folder.building(folder) as unfinished:
+        native.write(unfinished, given, dtype="float32")
+        made.tokenizer.save(unfinished)
+        _write_record(unfinished, made, _sums(unfinished))
+
+
+def write_exported(folder: Path, source: Path) -> None:
+    """Writes the record of a fine-tuned model beside its weights in another format.
+
+    Does nothing unless `source` is a fine-tuned model. The weights in `folder` give
+    scores on their own scale (`on_scale`). The names of classes in a config.json may be
+    changed by hand, so the files of other libraries have no checksums.
+    """
+    if not is_task(source):
+        return
+    made = read(source)
+    exported = dataclasses.replace(made.learned, mean=0.0, deviation=1.0)
+    is_ours = (folder / native.CONFIG).is_file()
+    made = dataclasses.replace(made, learned=exported)
+    _write_record(folder, made, _sums(folder) if is_ours else {})
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """Returns the sha256 of every file of a folder."""
+    files = (x for x in sorted(folder.iterdir()) if x.is_file())
+    return {x.name: bounded_file.sha256(x) for x in files}
+
+
+def _write_record(folder: Path, made: TaskFolder, sums: Mapping[str, str]) -> None:
     tree: dict[str, Any] = {
         "format": FORMAT,
         "settings": finetuning_configuration.to_dict(made.settings),
         "learned": dataclasses.asdict(made.learned),
         "metrics": made.metrics,
+        "files": dict(sums),
     }
-    with finished_folder.building(folder) as unfinished:
-        native.write(unfinished, given, dtype="float32")
-        made.tokenizer.save(unfinished)
-        tree["files"] = {
-            x.name: bounded_file.sha256(x) for x in sorted(unfinished.iterdir())
-        }
-        text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
-        (unfinished / TASK).write_text(text, encoding="utf-8")
+    text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+    (folder / TASK).write_text(text, encoding="utf-8")
 
 
 def _named(made: TaskFolder) -> bool:
@@ -183,6 +208,9 @@ def read(folder: Path) -> TaskFolder:
             f"{folder / TASK} is damaged or was changed by hand: {error}"
         ) from None
     _check_sums(folder, sums)
+    is_ours = (folder / native.CONFIG).is_file()
+    if not is_ours and huggingface.config_file(folder).is_file():
+        return _read_exported(folder, settings, learned, metrics)
     bert, labels, parts = native.read_config(folder)
     raw = tensors.read(folder / native.PARAMETERS).arrays
     lacking = set(parts) - {name.split("/")[0] for name in raw}
@@ -278,6 +306,30 @@ def _pooler(
     norm = params["layer_norm"]
     shift = norm["bias"] if "bias" in norm else np.zeros_like(norm["scale"])
     return made, sentence_modules.LayerNorm(norm["scale"], shift, bert.layer_norm_eps)
+
+
+def _read_exported(
+    folder: Path,
+    settings: finetuning_configuration.FinetuningConfig,
+    learned: Learned,
+    metrics: dict[str, float],
+) -> TaskFolder:
+    """Reads a fine-tuned model that was exported to Hugging Face's format.
+
+    The names of its classes are those of config.json, which may have been changed.
+    """
+    given, _ = huggingface.read(folder)
+    tokenizer = tokenizers.load(folder, require_mask=False)
+    made = TaskFolder(settings, learned, given.config, given.params, tokenizer, metrics)
+    if not (_named(made) and given.labels):
+        return made
+    if len(given.labels) != len(learned.labels):
+        raise errors.InputError(
+            f"{folder}: {TASK} names {len(learned.labels)} classes, and config.json "
+            f"{len(given.labels)}: copy the whole folder again"
+        )
+    learned = dataclasses.replace(learned, labels=given.labels)
+    return dataclasses.replace(made, learned=learned)
 
 
 def _learned(values: Mapping[str, Any]) -> Learned:

@@ -16,12 +16,13 @@ from bert_jax import errors
 from bert_jax.formats import huggingface_config, names, places, tensors, weights
 from bert_jax.model import config
 
-_OUTPUTS = {
+_HEAD_OF_CLASS = {
     "ForSequenceClassification": "classifier",
     "ForTokenClassification": "tagger",
     "ForMultipleChoice": "multiple_choice",
     "ForQuestionAnswering": "span",
 }
+HEADS = tuple(_HEAD_OF_CLASS.values())
 _DROPPED = {"classifier", "tagger", "multiple_choice"}  # have a dropout of their own
 # Integers that old versions saved, and that a model makes by itself.
 _BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
@@ -70,6 +71,15 @@ def read(
     return made, dataclasses.replace(
         report, source=source, files=raw.files, notes=tuple(notes)
     )
+
+
+def head_of(class_name: str) -> str:
+    """Returns the part that is the head of a class, or "" if it has none of a task.
+
+    >>> head_of("ForTokenClassification"), head_of("ForMaskedLM")
+    ('tagger', '')
+    """
+    return _HEAD_OF_CLASS[class_name] if class_name in _HEAD_OF_CLASS else ""
 
 
 def config_file(folder: Path) -> Path:
@@ -220,13 +230,12 @@ def _parts(
     model_type, name = described.bert.model_type, described.class_name
     by_class = {name: parts for parts, name in names.CLASSES[model_type].items()}
     wanted = {"encoder", *(by_class[name] if name in by_class else ())}
-    outputs = [part for part in wanted if part in _OUTPUTS.values()]
+    outputs = [part for part in wanted if part in _HEAD_OF_CLASS.values()]
     has_classifier = any(
         n.startswith("classifier.") and not weights.matches(n, choice.ignore)
         for n in found.arrays
     )
-    of_class = _OUTPUTS[name] if name in _OUTPUTS else ""
-    _check_head(found.where, model_type, choice.head or of_class, choice)
+    _check_head(found.where, model_type, choice.head or head_of(name), choice)
     if choice.head:
         outputs = [choice.head]
     elif has_classifier and not outputs:

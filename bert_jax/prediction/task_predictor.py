@@ -15,6 +15,7 @@ from bert_jax.finetuning import predictor as predictors
 from bert_jax.finetuning import task_setup, unseen_labels
 from bert_jax.formats import sentence_encoder
 from bert_jax.model import parts
+from bert_jax.prediction import answering_folders
 from bert_jax.scoring import scores
 from bert_jax.tasks import id_ranges, matching, task
 from bert_jax.training import sharding, state
@@ -125,7 +126,7 @@ def load(
     Raises:
       InputError: it is none, or damaged.
     """
-    made = task_folders.read(folder)
+    made = answering_folders.read(folder)
     # The kernel was chosen for the machine of the run, which may be another.
     run = dataclasses.replace(made.settings.run, dtype=dtype, attention="auto")
     data = made.settings.data

@@ -141,6 +141,7 @@ def test_a_file_may_number_the_classes_of_a_given_head(place, tmp_path):
 def test_a_given_head_of_other_classes_is_refused(place, tmp_path):
     tree = json.loads((place / "hf" / "config.json").read_text())
     shutil.copytree(place / "hf", tmp_path / "hf")
+    (tmp_path / "hf" / "task.json").unlink()  # as a folder of another library
     path = tmp_path / "hf" / "config.json"
 
     def refused(words, **changes):
