@@ -65,6 +65,19 @@ class Model:
             f"{count:,} parameters, up to {self.max_seq_length} tokens)"
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what is pickled; arrays that the task has too, only once."""
+        kept = dict(vars(self))
+        if self.task is not None and self.params is self.task.params:
+            del kept["params"]
+        return kept
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        """Takes the arrays of the task where they are the model's."""
+        vars(self).update(kept)
+        if self.task is not None:
+            vars(self).setdefault("params", self.task.params)
+
     def predict(self, values: Iterable[Any]) -> list[dict[str, Any]]:
         """Returns what a fine-tuned model says of each text, as a dict.
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from jaxtyping import PyTree
 
 from bert_jax.data import examples as data_examples
@@ -42,6 +44,14 @@ class TaskPredictor:
         """Returns the task and its labels, without the arrays of the model."""
         labels = self.made.learned.labels
         return f"TaskPredictor({self.kind}, {len(labels)} labels)"
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Pickles the arrays and the task; the program is compiled again when read.
+
+        As after `load`, the copy is on all devices of the machine that reads it.
+        """
+        params = jax.tree.map(np.asarray, self.params)
+        return _on_devices, (self.made, self.predictor.task, params, self.pooling)
 
     @property
     def kind(self) -> str:
@@ -133,17 +143,38 @@ def load(
     data = dataclasses.replace(data, repair=repair or data.repair)
     settings = dataclasses.replace(made.settings, run=run, data=data)
     of_task = task_setup.build(settings, made.learned, made.bert, made.tokenizer)
+    pooling = task_folders.pooling(settings, made.bert, made.params)
+    loaded = dataclasses.replace(made, settings=settings, params={})
+    return _on_devices(
+        loaded, of_task, made.params, pooling or sentence_encoder.Pooling(), folder
+    )
+
+
+def _on_devices(
+    made: task_folders.TaskFolder,
+    of_task: task.FineTuned,
+    params: PyTree,
+    pooling: sentence_encoder.Pooling,
+    source: Path = Path("the pickled model"),
+) -> TaskPredictor:
+    """Returns a model whose parameters are copied to all devices of this machine.
+
+    Args:
+      params: on the host; the vocabulary may be padded.
+      source: where they come from, for messages.
+
+    Raises:
+      InputError: the parameters are not those of the task.
+    """
     mesh = sharding.make_mesh(-1, 1, 1)
     shapes = state.abstract_params(of_task.init, mesh)
     words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
-    padded = parts.pad_vocabulary(made.params, words.shape[0])
-    task_folders.check_shapes(padded, shapes, folder)
-    params = initial_weights.placed(padded, shapes, folder)
-    pooling = task_folders.pooling(settings, made.bert, made.params)
-    made = dataclasses.replace(made, settings=settings, params={})
+    padded = parts.pad_vocabulary(params, words.shape[0])
+    task_folders.check_shapes(padded, shapes, source)
+    size, longest = made.settings.run.eval_batch_size, made.bert.max_length
     return TaskPredictor(
         made,
-        predictors.make(of_task, mesh, run.eval_batch_size, made.bert.max_length),
-        params,
-        pooling or sentence_encoder.Pooling(),
+        predictors.make(of_task, mesh, size, longest),
+        initial_weights.placed(padded, shapes, source),
+        pooling,
     )

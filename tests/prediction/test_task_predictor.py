@@ -1,8 +1,10 @@
 """A fine-tuned model from its folder: predictions of examples, in any number."""
 
+import copy
 import dataclasses
 import itertools
 import json
+import pickle
 import shutil
 
 import jax
@@ -12,7 +14,7 @@ import pytest
 import tiny_models
 import tiny_tasks
 
-from bert_jax import errors
+from bert_jax import errors, loading
 from bert_jax.data import examples, read_examples
 from bert_jax.prediction import task_predictor
 from bert_jax.settings import finetuning_checks
@@ -151,6 +153,25 @@ def test_the_dtype_and_repair_are_those_asked_for(place):
     (one,), (two,) = plain.predict(["the cat"]), mending.predict(["the cat"])
     assert one["probabilities"] == pytest.approx(two["probabilities"], abs=0.05)
     assert one["probabilities"] != two["probabilities"]
+
+
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda x: pickle.loads(pickle.dumps(x))}
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("kind", ["classification", "matching"])
+def test_a_copy_of_a_loaded_model_predicts_the_same(place, kind, how):
+    folder = place / f"copied_{kind}"
+    if not folder.exists():
+        tiny_models.write_model(place, folder, kind)
+    model = loading.load(folder)
+    copied = COPIES[how](model)
+    values = ["the cat", "猫"] if kind == "classification" else [("the cat", "猫")]
+    assert copied.predict(values) == model.predict(values)
+    assert copied.params is copied.task.params
+    one, other = jax.tree.leaves(copied.params), jax.tree.leaves(model.params)
+    for ours, theirs in zip(one, other, strict=True):
+        assert ours is not theirs and ours.sharding == theirs.sharding
 
 
 def test_a_damaged_folder_is_refused(place, tmp_path):
