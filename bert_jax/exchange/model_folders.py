@@ -74,6 +74,8 @@ def kind_of(path: Path) -> str:
     begun = all((path / x).exists() for x in (workdirs.TOKENIZER, workdirs.CONFIG))
     if begun or (path / workdirs.CHECKPOINTS).is_dir():
         return "workdir"
+    if refused := tensors.other_weights(path):
+        raise refused
     raise errors.InputError(
         f"{path} holds no model: expected checkpoints/ of a run, {native.PARAMETERS}, "
         f"{' or '.join(tensors.WEIGHTS)}, or {tensorflow1.CONFIG} with a checkpoint of "
@@ -107,6 +109,9 @@ def _kind_of_file(path: Path) -> str:
         return "tensorflow1"
     if path.is_file() and path.name in (native.PARAMETERS, native.CONFIG):
         return "bert_jax"
+    refused = tensors.other_format(path) if path.is_file() else None
+    if refused:
+        raise refused
     if path.is_file() and path.suffix in (".safetensors", ".bin", ".json"):
         return "huggingface"
     wanted = "give the folder of a model, or a file of weights"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bert_jax import errors
 from bert_jax.formats import safetensors_file, shards, torch_file, untrusted
 
 SINGLE = "model.safetensors"
@@ -25,6 +26,29 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin" + shards.SUFFIX,
 )
+_SOURCE = "Give the folder of the model that it was exported from"
+_TRANSFORMERS = (
+    "Convert it with transformers before version 5: "
+    "AutoModel.from_pretrained(folder, {}=True).save_pretrained(new_folder), with the "
+    "class of the model for AutoModel"
+)
+_STATE = (
+    "Save the model's state_dict() as pytorch_model.bin or model.safetensors, with its "
+    "config.json and tokenizer"
+)
+# Formats that are not read, by how their names end: what they are, what to do instead.
+OTHERS: dict[str, tuple[str, str]] = {
+    ".h5": ("TensorFlow 2 or Keras weights", _TRANSFORMERS.format("from_tf")),
+    ".msgpack": ("Flax weights", _TRANSFORMERS.format("from_flax")),
+    ".onnx": ("an ONNX export", _SOURCE),
+    ".xml": ("an OpenVINO export", _SOURCE),
+    ".gguf": ("a GGUF file of llama.cpp", _SOURCE),
+    ".tflite": ("a TensorFlow Lite export", _SOURCE),
+    ".keras": ("a Keras model", _SOURCE),
+    ".pt": ("a PyTorch file of unknown content", _STATE),
+    ".pth": ("a PyTorch file of unknown content", _STATE),
+    ".ckpt": ("a checkpoint of PyTorch Lightning or of another program", _STATE),
+}
 # Tells `transformers` that the layout is PyTorch's; it asks for it.
 _LAYOUT = {"format": "pt"}
 
@@ -40,6 +64,41 @@ class Tensors:
 def has_weights(folder: Path) -> bool:
     """Says whether `read` would find something to read in a folder."""
     return any(os.path.lexists(folder / name) for name in WEIGHTS)
+
+
+def other_format(file: Path) -> errors.InputError | None:
+    """Returns the refusal of a file in a known format that is not read, or None.
+
+    It names the format and what to do. The weights of OpenVINO are a .bin file, as
+    those of PyTorch are, beside an .xml file of the same name.
+    """
+    suffix = file.suffix.lower()
+    if suffix == ".bin" and file.with_suffix(".xml").is_file():
+        suffix = ".xml"
+    if suffix not in OTHERS:
+        return None
+    what, remedy = OTHERS[suffix]
+    return untrusted.refusal(file, f"it is {what}, which is not read", remedy)
+
+
+def other_weights(folder: Path) -> errors.InputError | None:
+    """Returns the refusal of a folder whose weights are in a format that is not read.
+
+    Of several such files the first by name in the order of `OTHERS` is named; they may
+    be in the folder or, as optimum puts them, in onnx/ or openvino/.
+    """
+    files = [
+        file
+        for place in (folder, folder / "onnx", folder / "openvino")
+        if place.is_dir()
+        for file in sorted(place.iterdir())
+        if file.is_file()
+    ]
+    for suffix in OTHERS:
+        for file in files:
+            if file.suffix.lower() == suffix:
+                return other_format(file)
+    return None
 
 
 def read(path: Path) -> Tensors:
@@ -68,6 +127,8 @@ def _weights_of(folder: Path) -> Path:
     for name in WEIGHTS:
         if os.path.lexists(folder / name):
             return folder / name
+    if refused := other_weights(folder):
+        raise refused
     raise untrusted.refusal(
         folder, f"it has none of {', '.join(WEIGHTS)}", "Give the folder of the weights"
     )
@@ -75,6 +136,8 @@ def _weights_of(folder: Path) -> Path:
 
 def _read(file: Path) -> dict[str, np.ndarray]:
     """Reads one file by the end of its name."""
+    if refused := other_format(file):
+        raise refused
     match file.suffix:
         case ".safetensors":
             return safetensors_file.read(file)

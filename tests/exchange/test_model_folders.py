@@ -121,6 +121,34 @@ def test_what_is_no_model_is_refused(folder, tmp_path, name, words):
         assert words in str(caught.value)
 
 
+OTHERS = [
+    ("model.onnx", "an ONNX export", "exported from"),
+    ("onnx/model.onnx", "an ONNX export", "exported from"),
+    ("tf_model.h5", "TensorFlow 2 or Keras weights", "from_tf=True"),
+    ("flax_model.msgpack", "Flax weights", "from_flax=True"),
+    ("model.Q4.GGUF", "a GGUF file", "exported from"),
+    ("model.pt", "a PyTorch file", "state_dict()"),
+    ("model.pth", "a PyTorch file", "state_dict()"),
+    ("last.ckpt", "PyTorch Lightning", "state_dict()"),
+    ("openvino_model.xml", "an OpenVINO export", "exported from"),
+    ("openvino_model.bin", "an OpenVINO export", "exported from"),
+]
+
+
+@pytest.mark.parametrize(("name", "what", "remedy"), OTHERS)
+def test_weights_in_another_format_are_refused_by_name(tmp_path, name, what, remedy):
+    (tmp_path / "config.json").write_text("{}")
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"x")
+    if file.suffix == ".bin":
+        file.with_suffix(".xml").touch()
+    for given in (tmp_path, file):
+        with pytest.raises(errors.InputError) as caught:
+            model_folders.read(given)
+        assert what in str(caught.value) and remedy in str(caught.value)
+
+
 def test_a_config_without_its_checkpoint_is_refused(tmp_path, folders):
     shutil.copy(folders["tensorflow1"] / "bert_config.json", tmp_path)
     assert model_folders.kind_of(tmp_path) == "tensorflow1"
