@@ -38,11 +38,13 @@ TASKS = ("auto", "answer", "fill_mask", "features")
 _EXAMPLE = 'python -m bert_jax.predict --model=runs/demo "今天天气很[MASK]。"'
 
 
-def numbered_texts(arguments: list[str], path: str | None) -> Iterator[tuple[str, str]]:
+def numbered_texts(
+    arguments: list[str], path: str | None, keeps_blank: bool = False
+) -> Iterator[tuple[str, str]]:
     """Yields (where it comes from, text) for the texts of a command.
 
-    Blank lines are passed over. Raises InputError for a file that is missing, without
-    text or not UTF-8, naming the line.
+    Blank lines are passed over unless it `keeps_blank`, as empty texts. Raises
+    InputError for a file that is missing, without text or not UTF-8, naming the line.
     """
     if arguments:
         for number, text in enumerate(arguments, start=1):
@@ -50,11 +52,13 @@ def numbered_texts(arguments: list[str], path: str | None) -> Iterator[tuple[str
     elif path is not None:
         hub.refuse_as_lines(path)
         named = sources.NamedPath(path, Path(path))
-        yield from _numbered(path, lines.lines(named, lines.Tally()))
+        numbered = lines.whole_lines(named, lines.Tally())
+        stripped = ((number, line.strip()) for number, line in numbered)
+        yield from _numbered(path, stripped, keeps_blank)
     else:
         if sys.stdin.isatty():
             commands.say("reading texts from the keyboard, one a line")
-        yield from _numbered("standard input", _decoded(sys.stdin.buffer))
+        yield from _numbered("standard input", _decoded(sys.stdin.buffer), keeps_blank)
 
 
 def _decoded(stream: Iterable[bytes]) -> Iterator[tuple[int, str]]:
@@ -71,15 +75,21 @@ def _decoded(stream: Iterable[bytes]) -> Iterator[tuple[int, str]]:
 
 
 def _numbered(
-    name: str, numbered: Iterator[tuple[int, str]]
+    name: str, numbered: Iterator[tuple[int, str]], keeps_blank: bool
 ) -> Iterator[tuple[str, str]]:
-    """Yields the texts that are not blank; raises InputError where there is none."""
-    number_of_texts = 0
+    """Yields texts; raises InputError where all are blank."""
+    held: list[int] = []  # blank lines before the first text
+    has_text = False
     for number, text in numbered:
-        if text:
-            number_of_texts += 1
+        has_text = has_text or bool(text)
+        if not has_text and keeps_blank:
+            held.append(number)
+        elif text or keeps_blank:
+            for earlier in held:
+                yield f"{name}:{earlier}", ""
+            held.clear()
             yield f"{name}:{number}", text
-    if not number_of_texts:
+    if not has_text:
         raise errors.InputError(
             f"{name} has no text: give texts as arguments, in a file (--input) or "
             "through a pipe, one a line"
@@ -141,12 +151,12 @@ def _layers(given: list[str]) -> tuple[int, ...]:
         ) from None
 
 
-def _count_lines(path: str | None) -> int | None:
-    """Returns the lines of a file that are not blank, for the ETA; None of a pipe."""
+def _count_lines(path: str | None, keeps_blank: bool) -> int | None:
+    """Returns the texts of a file, for the ETA; None of a pipe."""
     if path is None or not Path(path).is_file():
         return None
     with Path(path).open("rb") as file:
-        return sum(1 for line in file if line.strip())
+        return sum(1 for line in file if keeps_blank or line.strip())
 
 
 def main(argv: list[str]) -> None:
@@ -169,11 +179,14 @@ def main(argv: list[str]) -> None:
         return
     output = _output() if task == "features" else None  # before the model is loaded
     model = loading.load(folder, dtype=flags.FLAGS.dtype)
-    texts = numbered_texts(argv[1:], flags.FLAGS.input)
+    keeps_blank = task == "features" and not flags.FLAGS.repair
+    texts = numbered_texts(argv[1:], flags.FLAGS.input, keeps_blank)
     if output is None:
         _fill_masks(model, texts)
     else:
-        total = len(argv) - 1 if argv[1:] else _count_lines(flags.FLAGS.input)
+        total = (
+            len(argv) - 1 if argv[1:] else _count_lines(flags.FLAGS.input, keeps_blank)
+        )
         _write_features(model, texts, total, output)
 
 
@@ -181,7 +194,15 @@ def main(argv: list[str]) -> None:
 _FLAGS = {
     "answer": {"output", "format", "input_format", "columns", "repair"},
     "fill_mask": {"top"},
-    "features": {"output", "features", "layers", "normalize", "prompt", "prompt_name"},
+    "features": {
+        "output",
+        "features",
+        "layers",
+        "normalize",
+        "prompt",
+        "prompt_name",
+        "repair",
+    },
 }
 
 

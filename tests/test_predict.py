@@ -92,7 +92,7 @@ def left(tmp_path):
 
 
 LINES = "a b c\n\n  北 \r\n" + "d " * 40 + "\ne\n"
-TEXTS = ["a b c", "北", ("d " * 40).strip(), "e"]
+TEXTS = ["a b c", "", "北", ("d " * 40).strip(), "e"]
 
 
 @pytest.mark.parametrize("model", ["bert", "roberta", "distilbert", "ours"])
@@ -100,13 +100,13 @@ def test_the_vectors_of_a_file_are_those_of_encode(features, models, tmp_path, m
     (tmp_path / "lines.txt").write_text("\ufeff" + LINES, encoding="utf-8")
     done = features(model, "x.npy", f"--input={tmp_path / 'lines.txt'}")
     assert (done.code, done.out) == (0, "")
-    assert f"4 texts: {tmp_path / 'out' / 'x.npy'}" in done.err
-    assert "4 of 4 texts (100%)" in done.err and "texts/s" in done.err  # the progress
+    assert f"5 texts: {tmp_path / 'out' / 'x.npy'}" in done.err
+    assert "5 of 5 texts (100%)" in done.err and "texts/s" in done.err  # the progress
     assert left(tmp_path) == ["x.npy"]
     found = np.load(tmp_path / "out" / "x.npy")
     loaded = loading.load(models[model])
     np.testing.assert_array_equal(found, loaded.encode(TEXTS))
-    assert np.abs(found[0] - found[3]).max() > 0.01
+    assert np.abs(found[0] - found[4]).max() > 0.01
     assert loaded.max_seq_length == 9
 
 

@@ -12,23 +12,54 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bert_jax import errors
+from bert_jax.text import characters
+
+EMPTY = "examples left out that have an empty text"
+UNLABELED = "examples left out that have no label"
+BROKEN = "examples left out that are broken"
 
 
-def text(value: Any, column: str, where: str) -> str:
+class BrokenRecord(errors.InputError):
+    """A record that cannot be an example; the rest of its file may be read.
+
+    Attributes:
+      kind: under which such records are counted where they are left out.
+    """
+
+    def __init__(self, message: str, kind: str = BROKEN) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def is_invisible(value: str) -> bool:
+    """Whether a text has no character that a tokenizer keeps, as U+200B alone.
+
+    >>> is_invisible(" \\u200b\\ufeff"), is_invisible("a")
+    (True, False)
+    """
+    return not value.strip() or not characters.dropped_pattern().sub("", value[:4096])
+
+
+def text(value: Any, column: str, where: str, *, may_be_empty: bool = False) -> str:
     """Returns the text of a cell as it is; a list of texts is joined by spaces.
 
-    Raises InputError for one that is blank, no text, or no Unicode.
+    Raises BrokenRecord for one that is invisible (unless it `may_be_empty`, where one
+    that is missing is empty too), no text, or no Unicode.
     """
+    if value is None and may_be_empty:
+        return ""
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = " ".join(value)
     if not isinstance(value, str):
-        raise errors.InputError(
+        raise BrokenRecord(
             f"{where}: {column!r} is {_shown(value)}, and no text. Mend or remove the "
             "record, or name another column as data.columns.text."
         )
-    if not value.strip():
-        raise errors.InputError(
-            f"{where}: the text in {column!r} is empty. Fill it, or remove the record."
+    if is_invisible(value) and not may_be_empty:
+        raise BrokenRecord(
+            f"{where}: the text in {column!r} is empty. Fill it, or remove the record, "
+            "or set data.repair, which leaves such records out.",
+            EMPTY,
         )
     check_unicode(value, where)
     return value
@@ -41,7 +72,7 @@ def check_unicode(value: str, where: str) -> None:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise errors.InputError(
+        raise BrokenRecord(
             f"{where}: character {error.start} of {value[:20]!a}... is half of a "
             "surrogate pair, and no character. Mend or remove the record."
         ) from None
@@ -64,12 +95,12 @@ def label(value: Any, where: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, dict):
-        raise errors.InputError(
+        raise BrokenRecord(
             f"{where}: the label is {_shown(value)}, which is no name. Name another "
             "column as data.columns.label."
         )
     if isinstance(value, float) and not math.isfinite(value):
-        raise errors.InputError(
+        raise BrokenRecord(
             f"{where}: the label is {value}, and no name. Mend or remove the record."
         )
     spelled = value if isinstance(value, str) else json.dumps(value)
@@ -156,7 +187,7 @@ def labels(value: Any, separator: str, where: str) -> tuple[str, ...] | None:
     found = [label(each, where) for each in parts]
     several = tuple(each for each in found if each is not None)
     if len(several) < len(found) or len(set(several)) < len(several):
-        raise errors.InputError(
+        raise BrokenRecord(
             f"{where}: the labels {_shown(value)} have an empty one, or one twice. "
             "Mend the record."
         )
@@ -238,7 +269,7 @@ def score(value: Any, where: str) -> float | None:
         except (ValueError, OverflowError):
             pass
     if not math.isfinite(number):
-        raise errors.InputError(
+        raise BrokenRecord(
             f"{where}: the score is {_shown(value)}, and no finite number. Mend or "
             "remove the record, or name another column as data.columns.score."
         )

@@ -82,6 +82,8 @@ class Request:
         without all of its columns and texts that are empty are left out.
       is_scored: whether the examples are scored, and not learned from: then it does not
         matter where in its context an answer is, or that it is not there.
+      skips: leaves broken records out and counts them also where labels are not
+        needed; otherwise each record is to be answered, a text that is empty too.
       needs_labels: whether an example without a label is an error. In matching it is
         none, but `read` wants all of them with a label or a score, or none.
     """
@@ -96,12 +98,18 @@ class Request:
     strip_digit: bool = False
     repair: bool = False
     needs_labels: bool = True
+    skips: bool = False
     is_scored: bool = False
 
     @property
     def leaves_out(self) -> bool:
         """Whether broken records are left out: never where each is to be answered."""
-        return self.repair and self.needs_labels
+        return self.skips or (self.repair and self.needs_labels)
+
+    @property
+    def takes_empty(self) -> bool:
+        """Whether a text may be empty, since every record is to be answered."""
+        return not self.needs_labels and not self.skips
 
     def __post_init__(self) -> None:
         """Raises InputError for a task, format or header of another name."""

@@ -123,7 +123,7 @@ def _fields(task: str, value: Any, where: str) -> dict[str, Any]:
         raise _wrong(task, where)
     for name in names:
         for text in _texts(value[name]) if name in value else ():
-            if not text.strip():
+            if name == "predicate" and not text.strip():
                 raise errors.InputError(f"{where}: {name} is empty: give a text")
             cell_values.check_unicode(text, where)
     return value

@@ -204,7 +204,7 @@ def _of_records(
     if request.task == "span":
         return squad_file.of_records(records, request, notes)
     if request.task == "multiple_choice":
-        return text_examples.choice_examples(records, request)
+        return text_examples.choice_examples(records, request, notes)
     return text_examples.text_examples(records, request, notes)
 
 

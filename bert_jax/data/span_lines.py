@@ -45,23 +45,38 @@ def read(
         them overlap.
     """
     for number, record in enumerate(records):
-        where, cells = record.where, record.cells
-        name = cells["id"] if "id" in cells else number
-        spelled = cell_values.label(name, where) or str(number)
-        if "tokens" in cells:
-            yield _of_tokens(cells, spelled, request, where)
-            continue
-        column = request.columns.text or "text"
-        if column not in cells:
-            raise errors.InputError(
-                f"{where}: there is no {column!r}, only {', '.join(map(repr, cells))}. "
-                "Name the text: data.columns.text."
-            )
-        text = cell_values.text(cells[column], column, where)
-        found = _stretches(cells, text, request, where, notes)
-        if found is not None:
-            found = _apart(found, request, where, notes)
-        yield _of_stretches(text, found, spelled, where, notes)
+        try:
+            yield _of_record(record, number, request, notes)
+        except cell_values.BrokenRecord as error:
+            if not request.leaves_out:
+                raise
+            notes[error.kind] += 1
+
+
+def _of_record(
+    record: table_records.Record,
+    number: int,
+    request: example_request.Request,
+    notes: Counter[str],
+) -> examples.TaggedExample:
+    """Returns the sentence of a record."""
+    where, cells = record.where, record.cells
+    name = cells["id"] if "id" in cells else number
+    spelled = cell_values.label(name, where) or str(number)
+    if "tokens" in cells:
+        return _of_tokens(cells, spelled, request, where)
+    column = request.columns.text or "text"
+    if column not in cells:
+        raise errors.InputError(
+            f"{where}: there is no {column!r}, only {', '.join(map(repr, cells))}. "
+            "Name the text: data.columns.text."
+        )
+    is_open = request.takes_empty
+    text = cell_values.text(cells[column], column, where, may_be_empty=is_open)
+    found = _stretches(cells, text, request, where, notes)
+    if found is not None:
+        found = _apart(found, request, where, notes)
+    return _of_stretches(text, found, spelled, where, notes)
 
 
 def _of_tokens(
@@ -76,7 +91,7 @@ def _of_tokens(
     tags = next((cells[each] for each in given if each in cells), None)
     are_texts = isinstance(tokens, list) and all(isinstance(x, str) for x in tokens)
     if not (are_texts and tokens and all(map(str.strip, tokens))):
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{where}: 'tokens' are no list of texts, or one is empty. Mend the record."
         )
     if tags is None and request.needs_labels:
@@ -85,11 +100,11 @@ def _of_tokens(
             f"{', '.join(map(repr, cells))}. Name them: data.columns.tag."
         )
     if not isinstance(tags, list | None):
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{where}: the tags are no list, but {str(tags)[:60]!r}. Mend the record."
         )
     if tags is not None and len(tags) != len(tokens):
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{where} has {len(tokens)} tokens and {len(tags)} tags. Mend the record."
         )
     text, spans = joined_tokens.join(tokens)
@@ -101,7 +116,7 @@ def _of_tokens(
 def _tag(value: Any, where: str) -> str:
     spelled = cell_values.label(value, where)
     if spelled is None:
-        raise errors.InputError(f"{where}: a tag is empty. Mend the record.")
+        raise cell_values.BrokenRecord(f"{where}: a tag is empty. Mend the record.")
     return spelled
 
 
@@ -118,9 +133,10 @@ def _stretches(
     value = None if column is None else cells[column]
     if value is None:
         if request.needs_labels:
-            raise errors.InputError(
+            raise cell_values.BrokenRecord(
                 f"{where}: the label is missing; there is none of {', '.join(given)}. "
-                "Add it, name it (data.columns.label), or remove the record."
+                "Add it, name it (data.columns.label), or remove the record.",
+                cell_values.UNLABELED,
             )
         return None
     if isinstance(value, dict):

@@ -200,6 +200,8 @@ def _named(
         names = [str(place) for place in range(1, len(first) + 1)]
         rows = itertools.chain([opening], rows)
     for at, cells in rows:
+        if request.leaves_out and not any(cells[len(names) :]):
+            cells = cells[: len(names)]  # separators at the end of the line
         if len(cells) != len(names):
             if request.leaves_out:
                 notes[RAGGED] += 1

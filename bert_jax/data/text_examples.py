@@ -15,8 +15,6 @@ from bert_jax.data import (
     table_records,
 )
 
-EMPTY = "examples left out that have an empty text"
-
 
 def text_examples(
     records: Iterable[table_records.Record],
@@ -32,45 +30,81 @@ def text_examples(
     if request.multi_label and request.needs_labels:
         columns = _without_indicators(columns)
     for record, chosen, number in columns:
-        where, cells = record.where, record.cells
-        if request.leaves_out and _is_blank(cells, chosen):
-            notes[EMPTY] += 1
+        try:
+            made = _text_example(record, chosen, number, request)
+        except cell_values.BrokenRecord as error:
+            leave_out(error, request, notes)
             continue
-        made = examples.TextExample(
-            where=where,
-            id=_id(cells, chosen, number, where),
-            text=_marked(_text(cells, chosen.text, where), cells, where),
-            text_pair=None
-            if not chosen.text_pair
-            else _text(cells, chosen.text_pair, where),
-            labels=_labels(cells, chosen, request, where),
-            score=_score(cells, chosen, where),
-        )
         if made.labels and set(made.labels) & set(request.skip_labels):
             notes["examples left out for their label"] += 1
             continue
-        _check_labelled(
-            made.labels is not None or made.score is not None, request, where
-        )
         yield made
 
 
+def leave_out(
+    error: cell_values.BrokenRecord,
+    request: example_request.Request,
+    notes: Counter[str],
+) -> None:
+    """Counts a broken record that is left out, or raises its error."""
+    if not request.leaves_out:
+        raise error
+    notes[error.kind] += 1
+
+
+def _text_example(
+    record: table_records.Record,
+    chosen: column_names.Chosen,
+    number: int,
+    request: example_request.Request,
+) -> examples.TextExample:
+    where, cells = record.where, record.cells
+    text = _text(cells, chosen.text, request, where)
+    pair = None
+    if chosen.text_pair:
+        pair = _text(cells, chosen.text_pair, request, where)
+    made = examples.TextExample(
+        where=where,
+        id=_id(cells, chosen, number, where),
+        text=_marked(text, cells, where),
+        text_pair=pair,
+        labels=_labels(cells, chosen, request, where),
+        score=_score(cells, chosen, where),
+    )
+    _check_labelled(made.labels is not None or made.score is not None, request, where)
+    return made
+
+
 def choice_examples(
-    records: Iterable[table_records.Record], request: example_request.Request
+    records: Iterable[table_records.Record],
+    request: example_request.Request,
+    notes: Counter[str],
 ) -> Iterator[examples.ChoiceExample]:
     """Yields an example a record: a context and its choices."""
     for record, chosen, number in _with_columns(records, request):
-        where, cells = record.where, record.cells
-        choices = _choices(cells, chosen, where)
-        label = cell_values.label(_cell(cells, chosen.label), where)
-        _check_labelled(label is not None, request, where)
-        yield examples.ChoiceExample(
-            where=where,
-            id=_id(cells, chosen, number, where),
-            context=_text(cells, chosen.text, where),
-            choices=choices,
-            label=_place(label, len(choices), where),
-        )
+        try:
+            yield _choice_example(record, chosen, number, request)
+        except cell_values.BrokenRecord as error:
+            leave_out(error, request, notes)
+
+
+def _choice_example(
+    record: table_records.Record,
+    chosen: column_names.Chosen,
+    number: int,
+    request: example_request.Request,
+) -> examples.ChoiceExample:
+    where, cells = record.where, record.cells
+    choices = _choices(cells, chosen, request, where)
+    label = cell_values.label(_cell(cells, chosen.label), where)
+    _check_labelled(label is not None, request, where)
+    return examples.ChoiceExample(
+        where=where,
+        id=_id(cells, chosen, number, where),
+        context=_text(cells, chosen.text, request, where),
+        choices=choices,
+        label=_place(label, len(choices), where),
+    )
 
 
 def _with_columns(
@@ -128,14 +162,16 @@ def _cell(cells: Mapping[str, Any], column: str | None) -> Any:
     return None if column is None else cells[column]
 
 
-def _text(cells: Mapping[str, Any], column: str, where: str) -> str:
-    return cell_values.text(cells[column], column, where)
-
-
-def _is_blank(cells: Mapping[str, Any], chosen: column_names.Chosen) -> bool:
-    """Says whether one of the texts is blank, or not there at all."""
-    given = [cells[column] for column in (chosen.text, chosen.text_pair) if column]
-    return any(x is None or (isinstance(x, str) and not x.strip()) for x in given)
+def _text(
+    cells: Mapping[str, Any],
+    column: str,
+    request: example_request.Request,
+    where: str,
+) -> str:
+    if cells[column] is None and request.leaves_out:
+        return cell_values.text("", column, where)
+    may_be_empty = request.takes_empty
+    return cell_values.text(cells[column], column, where, may_be_empty=may_be_empty)
 
 
 def _marked(text: str, cells: Mapping[str, Any], where: str) -> str:
@@ -184,30 +220,36 @@ def _check_labelled(
 ) -> None:
     if request.needs_labels and not is_labelled and request.task != "matching":
         what = "score" if request.task == "regression" else "label"
-        raise errors.InputError(
-            f"{where}: the {what} is missing. Fill it, or remove the record."
+        raise cell_values.BrokenRecord(
+            f"{where}: the {what} is missing. Fill it, or remove the record, or set "
+            "data.repair, which leaves such records out.",
+            cell_values.UNLABELED,
         )
 
 
 def _choices(
-    cells: Mapping[str, Any], chosen: column_names.Chosen, where: str
+    cells: Mapping[str, Any],
+    chosen: column_names.Chosen,
+    request: example_request.Request,
+    where: str,
 ) -> tuple[str, ...]:
     """Returns the choices, each behind the text that all of them begin with."""
     name, *others = chosen.choices
     if others:
-        texts = [_text(cells, column, where) for column in chosen.choices]
+        texts = [_text(cells, column, request, where) for column in chosen.choices]
     elif isinstance(cells[name], list):
-        texts = [cell_values.text(each, name, where) for each in cells[name]]
+        one = {"may_be_empty": request.takes_empty}
+        texts = [cell_values.text(each, name, where, **one) for each in cells[name]]
     else:
         texts = []
     if len(texts) < 2:
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{where}: {name!r} has no list of two or more choices. Mend or remove the "
             "record, or name the columns: data.columns.choices."
         )
     if chosen.text_pair is None:
         return tuple(texts)
-    begin = _text(cells, chosen.text_pair, where)
+    begin = _text(cells, chosen.text_pair, request, where)
     return tuple(joined_tokens.join([begin, text])[0] for text in texts)
 
 
@@ -221,7 +263,7 @@ def _place(label: str | None, count: int, where: str) -> int | None:
     elif len(label) == 1 and label.isascii() and label.isalpha():
         place = ord(label.upper()) - ord("A")
     if not 0 <= place < count:
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{where}: the label {label!r} is none of the {count} choices: they are 0 "
             f"to {count - 1}, or A to {chr(ord('A') + count - 1)}. Mend or remove the "
             "record."

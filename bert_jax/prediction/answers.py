@@ -13,7 +13,14 @@ import tqdm
 from absl import flags
 
 from bert_jax import commands, errors, hub
-from bert_jax.data import example_request, lines, raw_examples, read_examples, sources
+from bert_jax.data import (
+    cell_values,
+    example_request,
+    lines,
+    raw_examples,
+    read_examples,
+    sources,
+)
 from bert_jax.finetuning import splits, task_setup
 from bert_jax.formats import whole_file
 from bert_jax.prediction import prediction_files, task_predictor
@@ -134,7 +141,8 @@ def _examples(
         hub.refuse_as_lines(request.input)
         named = sources.NamedPath(request.input, Path(request.input))
         numbered = lines.whole_lines(named, lines.Tally())
-        yield from _of_lines(model.kind, request.input, numbered)
+        skipped = notes if request.repair else None
+        yield from _of_lines(model.kind, request.input, numbered, skipped)
     else:
         with naming_flags():
             yield from read_examples.iterate(reading(model, request), notes)
@@ -154,23 +162,42 @@ def _decoded(stream: Any) -> Iterator[tuple[int, str]]:
 
 
 def _of_lines(
-    kind: str, name: str, numbered: Iterator[tuple[int, str]]
+    kind: str,
+    name: str,
+    numbered: Iterator[tuple[int, str]],
+    notes: Counter[str] | None = None,
 ) -> Iterator[Any]:
-    """Yields one example a line that is not blank; its id is the line's, from 0."""
-    is_empty = True
+    """Yields one example a line, blank ones too; its id is the line's, from 0.
+
+    With `notes`, lines without a visible character are skipped and counted there.
+    """
+    held: list[int] | None = []  # blank lines before the first that has a text
     for number, text in numbered:
-        if text.strip():
-            is_empty = False
-            yield _one(kind, f"{name}:{number}", text)
-    if is_empty:
+        where, is_blank = f"{name}:{number}", cell_values.is_invisible(text)
+        if is_blank and notes is not None:
+            notes[cell_values.EMPTY] += 1
+        elif is_blank and held is not None:
+            held.append(number)
+        else:
+            for earlier in held or ():
+                yield _one(kind, f"{name}:{earlier}", _blank(kind))
+            held = None
+            yield _one(kind, where, _blank(kind) if is_blank else _parts(text))
+    if held is not None:
         raise errors.InputError(
             f"{name} has no text: give texts as arguments, in a file (--input) or "
             "through a pipe, one a line"
         )
 
 
-def _one(kind: str, where: str, text: str) -> Any:
-    (example,) = raw_examples.of_values(kind, [_parts(text)], [where])
+def _blank(kind: str) -> Any:
+    """Returns the value of a line without text."""
+    values = {"span": ("", ""), "multiple_choice": ("", ("", "")), "matching": ("", "")}
+    return values[kind] if kind in values else ""
+
+
+def _one(kind: str, where: str, value: Any) -> Any:
+    (example,) = raw_examples.of_values(kind, [value], [where])
     number = where.rpartition(":")[2]
     return dataclasses.replace(example, id=str(int(number) - 1))
 
@@ -194,7 +221,8 @@ def reading(
     asked = task_setup.request(
         model.made.settings, request.input, is_scored=needs_labels
     )
-    asked = dataclasses.replace(asked, needs_labels=needs_labels)
+    skips = request.repair and not needs_labels
+    asked = dataclasses.replace(asked, needs_labels=needs_labels, skips=skips)
     if not needs_labels:
         asked = dataclasses.replace(asked, skip_labels=())
     if request.input_format != "auto":

@@ -13,6 +13,7 @@ from bert_jax.text import tokenizer as tokenizers
 # a quarter of the head stays and the rest from the tail); or the example is refused.
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "head_tail", "refuse")
 TRUNCATED = "rows cut"
+EMPTY = "texts without a token"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Encoded:
     Attributes:
       num_cut: rows that lost tokens.
       num_lost: tokens that all of them lost.
+      num_empty: rows with a text that has no token.
     """
 
     input_ids: list[np.ndarray]
@@ -38,6 +40,7 @@ class Encoded:
     segment_ids: list[np.ndarray]
     num_cut: int
     num_lost: int
+    num_empty: int
 
     @property
     def columns(self) -> dict[str, list[np.ndarray]]:
@@ -51,7 +54,8 @@ class Encoded:
     @property
     def notes(self) -> dict[str, int]:
         """What a user must know."""
-        return {TRUNCATED: self.num_cut, "tokens cut off": self.num_lost}
+        notes = {TRUNCATED: self.num_cut, "tokens cut off": self.num_lost}
+        return notes | ({EMPTY: self.num_empty} if self.num_empty else {})
 
 
 def encode(
@@ -63,7 +67,7 @@ def encode(
     """Returns one row a text or pair, of at most `max_seq_length` tokens.
 
     Raises:
-      InputError: a text has no token, or is too long and `truncation` is `refuse`.
+      InputError: a text is too long and `truncation` is `refuse`.
     """
     first = tokenizer.encode([text.text for text in texts])
     paired = [at for at, text in enumerate(texts) if text.pair is not None]
@@ -74,12 +78,12 @@ def encode(
             strict=True,
         )
     )
-    rows = Encoded([], [], [], 0, 0)
-    cut = lost = 0
+    rows = Encoded([], [], [], 0, 0, 0)
+    cut = lost = empty = 0
     for at, text in enumerate(texts):
         interrupts.check()
         a, b = first[at], second.get(at)
-        _check(text, a, b)
+        empty += not a or b == []
         more = len(tokenizer.build(a, b)[0]) - max_seq_length
         if more > 0:
             a, b = _cut(text, a, b, more, truncation, max_seq_length)
@@ -88,17 +92,7 @@ def encode(
         rows.input_ids.append(np.array(ids, np.int32))
         rows.token_type_ids.append(np.array(types, np.int32))
         rows.segment_ids.append(np.ones(len(ids), np.int32))
-    return dataclasses.replace(rows, num_cut=cut, num_lost=lost)
-
-
-def _check(text: Text, a: list[int], b: list[int] | None) -> None:
-    if a and (b is None or b):
-        return
-    which = text.text if not a else text.pair
-    raise errors.InputError(
-        f"{text.where}: the text {which!r} has no token of the vocabulary: remove the "
-        "example"
-    )
+    return dataclasses.replace(rows, num_cut=cut, num_lost=lost, num_empty=empty)
 
 
 def _cut(

@@ -7,6 +7,7 @@ under another dropout (SimCSE, arXiv:2104.08821, section 3).
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -144,7 +145,8 @@ class Matching(model_task.ModelTask):
                 _stacked(row, other[place[at]] if at in place else row)
                 for at, row in enumerate(first)
             ]
-        notes = {name: both.notes[name] + second.notes[name] for name in both.notes}
+        notes = Counter(both.notes)
+        notes.update(second.notes)
         order = np.arange(len(examples))
         return labelled_rows.Table(tokens, self._fixed(examples), order, notes)
 

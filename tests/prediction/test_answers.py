@@ -81,9 +81,24 @@ def test_a_file_of_the_task_is_read_as_in_training(predict, tmp_path):
 def test_ids_of_lines_are_their_numbers(predict):
     made = _said(predict("tagging", stdin="\n  the cat\n\n那狗\n"))
     assert [(one["id"], one["text"]) for one in made] == [
+        ("0", ""),
         ("1", "  the cat"),
+        ("2", ""),
         ("3", "那狗"),
     ]
+
+
+@pytest.mark.parametrize("task", ["classification", "regression", "tagging"])
+def test_an_empty_text_has_an_answer_unless_it_is_skipped(predict, tmp_path, task):
+    records = [{"text": text} for text in ("the cat", "", "\u200b", "a dog")]
+    content = "".join(json.dumps(record) + "\n" for record in records)
+    (tmp_path / "x.jsonl").write_text(content, encoding="utf-8")
+    for options, expected in (((), "0123"), (("--repair",), "03")):
+        done = predict(task, f"--input={tmp_path}/x.jsonl", *options)
+        assert done.code == 0
+        made = [json.loads(line) for line in done.out.splitlines()]
+        assert "".join(one["id"] for one in made) == expected
+    assert "empty text: 2" in done.err
 
 
 def test_entities_have_the_characters_of_the_original_text(predict, tmp_path):
