@@ -19,7 +19,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from bert_jax import command_help, console, errors, interrupts
+from bert_jax import command_help, console, errors, home_folder, interrupts
 from bert_jax.settings import config_file
 from bert_jax.training import process_flags, processes, tpus
 
@@ -87,7 +87,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         print(command_help.text(Path(argv[0]).stem))
         sys.exit(0)
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
     except SystemExit:  # --helpfull, which absl takes for a failure
         sys.exit(0)
     except flags.Error as error:
@@ -95,6 +95,11 @@ def _parse_flags(argv: list[str]) -> list[str]:
         for python, plain in _PLAIN:
             text = text.replace(python, plain)
         raise errors.InputError(f"{text} (--help lists the options)") from None
+    for name in home_folder.FLAGS:
+        value = flags.FLAGS[name].value if name in flags.FLAGS else None
+        if isinstance(value, str):
+            flags.FLAGS[name].value = home_folder.expanded(value)
+    return rest
 
 
 def _of_system(error: OSError) -> errors.BertJaxError:

@@ -24,7 +24,7 @@ from typing import Any
 
 from absl import flags
 
-from bert_jax import commands, errors, experiments, hub, workdirs
+from bert_jax import commands, errors, experiments, home_folder, hub, workdirs
 from bert_jax.data import manifest, memory_examples, read_examples
 from bert_jax.finetuning import splits, task_setup, unseen_labels
 from bert_jax.formats import whole_file
@@ -45,7 +45,7 @@ def evaluate(workdir: str | Path) -> dict[str, float]:
       CheckpointError: it has no usable checkpoint.
       StorageError: a shard of the store is damaged, of held-out or of training text.
     """
-    workdir = Path(workdir)
+    workdir = home_folder.path(workdir)
     settings = workdirs.read_settings(workdir)
     folder = workdirs.store_of(settings, workdir)
     if not (folder / manifest.NAME).exists():
@@ -85,9 +85,10 @@ def evaluate_task(
             f"--name is {name!r}, and names files in {folder / 'eval'}: write letters, "
             "digits, points, - and _"
         )
+    folder = home_folder.path(folder)
     model = task_predictor.load(folder, request.dtype, repair=request.repair)
     data = model.made.settings.data
-    path = request.input or data.dev
+    path = home_folder.expanded(request.input or data.dev)
     if not path or path.startswith(memory_examples.PREFIX):
         raise errors.InputError(
             f"{folder} was trained without a dev file: name a file, as in "

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
-from bert_jax import errors, hub_failures, hub_files
+from bert_jax import errors, home_folder, hub_failures, hub_files
 
 PREFIX = "hf:"
 CARD = "README.md"
@@ -170,7 +170,7 @@ def folder(
 ) -> Path:
     """Returns the folder of a model: that of a name in the cache, fetched if need be.
 
-    Other paths are returned as they are.
+    Of other paths `~` is expanded.
 
     Args:
       vocabulary_only: fetch no weights.
@@ -182,7 +182,7 @@ def folder(
       StorageError: the network or the disk failed.
     """
     if not is_name(path):
-        return Path(path)
+        return home_folder.path(path)
     repo = parse(path)
     there = listing(repo)
     wanted = hub_files.VOCABULARY if vocabulary_only else hub_files.SMALL

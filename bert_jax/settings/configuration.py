@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from bert_jax import errors
+from bert_jax import errors, home_folder
 from bert_jax.model import config as model_config
 from bert_jax.settings import config_checks, run_groups
 from bert_jax.training import optimizer
@@ -309,7 +309,7 @@ def plain(
     config_checks.same_keys("", tree, ("init_from", "model", *groups))
     if not isinstance(tree["init_from"], str):
         raise errors.InputError(f"init_from is {tree['init_from']!r}: give a folder")
-    return tree
+    return home_folder.in_config(tree)
 
 
 def model_keys(model: Any) -> tuple[str, dict[str, Any]]:

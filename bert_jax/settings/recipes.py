@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from bert_jax import home_folder
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NAME = re.compile(r"(?:configs/)?(\w+)(?:\.py)?")
 _COMMAND = re.compile(r"python -m bert_jax\.(\w+) --config=configs/(\w+)\.py")
@@ -47,8 +49,9 @@ def find(name: str) -> Path | None:
     A file of that name comes first, then configs/NAME.py of the working directory, then
     the recipe that ships with the package.
     """
-    if Path(name).is_file():
-        return Path(name)
+    file = home_folder.path(name)
+    if file.is_file():
+        return file
     match = _NAME.fullmatch(os.path.normpath(name)) if name else None
     if match is None:
         return None

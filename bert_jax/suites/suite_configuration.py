@@ -12,7 +12,7 @@ from typing import Any
 
 import ml_collections
 
-from bert_jax import errors, workdirs
+from bert_jax import errors, home_folder, workdirs
 from bert_jax.settings import config_checks, finetuning_configuration
 
 Recipe = Mapping[str, Any]  # what differs from the default, as {"group.key": value}
@@ -191,7 +191,7 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
     config_checks.same_keys("", now, tuple(before))
     changes = {key: value for key, value in now.items() if value != before[key]}
     _check_changes(changes)
-    folder = Path(own["folder"]) if own["folder"] else None
+    folder = home_folder.path(own["folder"]) if own["folder"] else None
     if folder is not None and not folder.is_dir():
         raise errors.InputError(f"folder is {folder}, and there is no such folder")
     plan = Plan(suite, _chosen(suite, own["tasks"]), folder, changes)

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, faults, interrupts
+from bert_jax import errors, faults, home_folder, interrupts
 from bert_jax.training import processes
 
 MANIFEST = "manifest.json"  # of a store and of a checkpoint
@@ -53,9 +53,9 @@ class WorkingCopy:
         fetched nor uploaded. Raises InputError for a URL that no installed package can
         open.
         """
-        self.name = str(name)
+        self.name = home_folder.expanded(str(name))
         self.is_remote = "://" in self.name
-        self.folder = self.common = Path(name)
+        self.folder = self.common = Path(self.name)
         if self.is_remote:
             self.name = self.name.rstrip("/")
             self._system, self._root = _open(self.name)

@@ -1,0 +1,67 @@
+"""`~` is the home folder in the flags, the keys and the arguments that are paths."""
+
+import sys
+
+import pytest
+from absl import flags
+
+from bert_jax import commands, evaluate, home_folder, hub
+from bert_jax.settings import (
+    config_file,
+    configuration,
+    finetuning_configuration,
+)
+from bert_jax.training import working_copy
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Makes a folder the home of the tests."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_flags(home, monkeypatch):
+    own = flags.FlagValues()
+    for name in (*home_folder.FLAGS, "name"):
+        flags.DEFINE_string(name, None, "", flag_values=own)
+    monkeypatch.setattr(flags, "FLAGS", own)
+    monkeypatch.setattr(sys, "argv", ["predict"])
+    words = [f"--{name}=~/x" for name in (*home_folder.FLAGS[1:], "name")]
+    commands._parse_flags(["predict", *words])
+    assert own.workdir is None and own.name == "~/x"
+    assert {own[name].value for name in home_folder.FLAGS[1:]} == {f"{home}/x"}
+
+
+def test_keys_of_configurations(home):
+    tree = configuration.default().to_dict()
+    tree["text"] |= {"vocab": "~/v.txt", "stop_words": "~/s.txt"}
+    tree["data"] |= {"store": "~/st", "corpus": "~/a.txt@2,text:~/b~/c.txt, ~/d"}
+    settings = configuration.parse(tree)
+    assert (settings.text.vocab, settings.text.stop_words) == (
+        f"{home}/v.txt",
+        f"{home}/s.txt",
+    )
+    assert settings.data.store == f"{home}/st"
+    assert settings.data.corpus == f"{home}/a.txt@2,text:{home}/b~/c.txt, {home}/d"
+    assert tree["data"]["store"] == "~/st"
+
+    tree = finetuning_configuration.default().to_dict()
+    tree["init_from"] = "~/model"
+    tree["data"] |= {name: f"~/{name}" for name in ("train", "dev", "test", "labels")}
+    made = finetuning_configuration.parse(tree)
+    assert made.init_from == f"{home}/model"
+    for name in ("train", "dev", "test", "labels"):
+        assert getattr(made.data, name) == f"{home}/{name}"
+
+
+def test_arguments_and_config_files(home):
+    assert hub.folder("~/model") == home / "model"
+    assert working_copy.WorkingCopy("~/run").folder == home / "run"
+    with pytest.raises(Exception, match=str(home)):
+        evaluate.evaluate("~/run")
+    (home / "my.py").write_text(
+        "from bert_jax.settings import configuration\n"
+        "def get_config():\n    return configuration.default()\n"
+    )
+    assert config_file.load("~/my.py").init_from == "none"
