@@ -73,6 +73,7 @@ def single_label(
         scores.Confusion(labels, np.asarray(counts)),
         sure,
         wrong,
+        positive=labels[1] if len(labels) - unseen == 2 else "",
     )
 
 

@@ -44,6 +44,7 @@ class Scores:
       confusion, certainty: None where the task has none.
       errors: wrong predictions, the worst first; all or a hundred at most.
       unseen: label that the model has not seen -> how often it is true.
+      positive: of two classes, the one that `precision`, `recall` and `f1` are of.
     """
 
     metrics: dict[str, float]
@@ -52,3 +53,4 @@ class Scores:
     certainty: Certainty | None = None
     errors: tuple[Error, ...] = ()
     unseen: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    positive: str = ""

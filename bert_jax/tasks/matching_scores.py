@@ -114,6 +114,7 @@ def score(
         metrics,
         confusion=confusions[0] if confusions else None,
         errors=found[0].errors,
+        positive="".join(part.positive for part in found),
     )
 
 
@@ -177,7 +178,10 @@ def _by_labels(
     counts = np.zeros((2, 2), int)
     np.add.at(counts, (true.astype(int), found.astype(int)), 1)
     return scores.Scores(
-        metrics, confusion=scores.Confusion(names, counts), errors=wrong
+        metrics,
+        confusion=scores.Confusion(names, counts),
+        errors=wrong,
+        positive=names[1],
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from bert_jax import errors
 from bert_jax.reporting import score_report
-from bert_jax.scoring import scores
+from bert_jax.scoring import classes, scores
 
 SCORED = scores.Scores(
     {"accuracy": 0.87654321, "steps": 1234, "auc": float("nan")},
@@ -81,6 +81,22 @@ def test_accuracy_is_shown_once_and_the_averages_of_several_labels_all():
     ]
     several = score_report.text(scores.Scores({"subset_accuracy": 0.5} | micro))
     assert "micro_precision  0.5000" in several
+
+
+def test_f1_of_two_classes_names_its_class_and_the_file_keeps_its_keys(tmp_path):
+    made = classes.single_label(
+        np.array([0, 1, 1]),
+        np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]),
+        ("negative", "positive"),
+        where=["a", "b", "c"],
+        texts=["x", "y", "z"],
+    )
+    lines = score_report.text(made).split("\n")
+    assert [x.split("  ")[0] for x in lines if '"positive"' in x] == [
+        f'{name} (of "positive")' for name in ("precision", "recall", "f1")
+    ]
+    score_report.write(made, tmp_path, "dev", {})
+    assert "f1" in json.loads((tmp_path / "dev.json").read_text())["metrics"]
 
 
 def test_files(tmp_path):
