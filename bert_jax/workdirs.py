@@ -233,10 +233,11 @@ def write_record(
         if before is None:
             tokenizer.save(workdir / TOKENIZER)
             durable.sync_tree(workdir / TOKENIZER)
-        for path, content in (
-            (workdir / DATA, dataclasses.asdict(data)),
-            (workdir / CONFIG, tree),
-        ):
+        records = {workdir / CONFIG: tree}
+        is_compared = before is not None and not allow_changed
+        if not (is_compared and (workdir / DATA).is_file()):  # else it is the same
+            records = {workdir / DATA: dataclasses.asdict(data), **records}
+        for path, content in records.items():
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             durable.replace(path, text.encode("utf-8", "backslashreplace"))
 

@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 EXCEPTIONS = {
     # A config file is a program of the user's own, as ml_collections has it.
     "bert_jax/settings/config_file.py": ["exec_module"],
+    # Starts the commands of its own list, as `python -m` does.
+    "bert_jax/cli.py": ["runpy"],
     # Of a name that stands there: pyright would want Apache Beam to be installed.
     "bert_jax/data/beam_runner.py": ["importlib.import_module"],
     # Between a process and its own children, through pipes that only they hold.

@@ -164,17 +164,6 @@ CASES = [
         {"a.jsonl": '{"context": "a", "choices": ["b", "c"], "label": 2}\n'},
         base="tasks/models/multiple_choice",
     ),
-    case(
-        "place",
-        "an answer behind the end of its context",
-        "evaluate --workdir={here}/span --data={here}/a.jsonl",
-        "{here}/a.jsonl:1: the answer 'cat' does not stand at its answer_start 99",
-        {
-            "a.jsonl": '{"question": "?", "context": "a cat", "answers": '
-            '{"text": ["cat"], "answer_start": [99]}}\n'
-        },
-        base="tasks/models/span",
-    ),
     *(
         case(
             "place",

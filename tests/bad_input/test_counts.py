@@ -6,8 +6,13 @@ import bad_files
 import pytest
 from bad_files import case
 
-from bert_jax.data import manifest, read_examples, squad_file, table_records
-from bert_jax.data import text_examples as texts
+from bert_jax.data import (
+    cell_values,
+    manifest,
+    read_examples,
+    squad_file,
+    table_records,
+)
 
 _GOOD = "a cat\tcat\na dog\tdog\nthe cat\tcat\nthe dog\tdog\n"
 _TSV = f"sentence\tlabel\n{_GOOD}ragged\na\tb\tc\n\tcat\n"
@@ -26,9 +31,23 @@ def _squad() -> str:
 
 
 READ = [
-    ("a.tsv", _TSV, "classification", 7, 4, {table_records.RAGGED: 2, texts.EMPTY: 1}),
-    ("a.csv", _CSV, "classification", 4, 2, {table_records.RAGGED: 1, texts.EMPTY: 1}),
-    ("a.jsonl", _JSON, "classification", 5, 3, {texts.EMPTY: 2}),
+    (
+        "a.tsv",
+        _TSV,
+        "classification",
+        7,
+        4,
+        {table_records.RAGGED: 2, cell_values.EMPTY: 1},
+    ),
+    (
+        "a.csv",
+        _CSV,
+        "classification",
+        4,
+        2,
+        {table_records.RAGGED: 1, cell_values.EMPTY: 1},
+    ),
+    ("a.jsonl", _JSON, "classification", 5, 3, {cell_values.EMPTY: 2}),
     ("a.json", _squad(), "span", 3, 2, {read_examples.UNANSWERED: 1}),
 ]
 
@@ -51,7 +70,7 @@ def test_a_command_says_how_many(good, tmp_path, shell):
     done = shell(*(x.replace("{here}", str(tmp_path)) for x in one.command))
     assert done.code == 0, done.err
     told = f"4 examples of {tmp_path / 'a.tsv'} ({table_records.RAGGED}: 2, "
-    assert f"{told}{texts.EMPTY}: 1" in done.err
+    assert f"{told}{cell_values.EMPTY}: 1" in done.err
 
 
 def test_documents_are_stored_or_counted(good, tmp_path, shell):

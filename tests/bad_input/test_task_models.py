@@ -28,9 +28,7 @@ PREDICT = [
     ("run", [], b"", "standard input has no text: give texts as arguments"),
     ("run", [], b"\n \n", "standard input has no text"),
     ("run", [], b"the cat\nb\xff\n", "standard input:2: byte 2 of the line is not UT"),
-    ("run", [""], b"", "argument 1: text is empty"),
     ("run", ["a\tb\tc"], b"", "argument 1: classification takes text and text_pair"),
-    ("run", ["a", "b\t"], b"", "argument 2: text_pair is empty"),
     ("run", ["a", "--input=x.tsv"], b"", "given as arguments ('a') and in --input"),
     ("run", ["--input=nope.tsv"], b"", "nope.tsv does not exist"),
     ("run", ["--input=nope", "--input_format=lines"], b"", "nope cannot be read (No"),
@@ -90,7 +88,8 @@ def test_broken_tags_and_answers_are_mended_on_request(shell, models, tmp_path):
         run = tmp_path / name.replace(".", "_")
         shutil.copytree(folder, run)
         flags = (f"--workdir={run}", f"--data={tmp_path / name}")
-        assert shell("evaluate", *flags).code == (0 if name == "a.conll" else 2)
+        # An answer that is elsewhere is scored all the same, as officially.
+        assert shell("evaluate", *flags).code == (2 if name == "b.conll" else 0)
         done = shell("evaluate", *flags, "--repair")
         assert done.code == 0, done.err
         scores = json.loads((run / "eval" / f"{name[0]}.json").read_text())
