@@ -184,7 +184,7 @@ CONLL = [
         "I behind another B", "the O\ncat B-A\ndog I-B\n", ":3: the tags of token 3 ("
     ),
     _conll(
-        "I behind O", f"{_TAGS}the O\ncat I-A\n", ":7: the tags of token 2 ('cat') of"
+        "I behind O", f"{_TAGS}the O\ncat I-A\n", ":8: the tags of token 2 ('cat') of"
     ),
     _conll(
         "a sentence begins with I", f"{_TAGS}cat I-A\n", ":7: the tags of token 1 ("
