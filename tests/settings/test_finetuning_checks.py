@@ -113,7 +113,7 @@ def _recipes():
     return module
 
 
-@pytest.mark.parametrize("name", sorted(_recipes().RECIPES))
+@pytest.mark.parametrize("name", sorted(_recipes().OPTIONS))
 def test_recipes_set_nothing_that_their_task_does_not_read(name):
     config = _recipes().get_config(name)
     config.init_from, config.data.train = "folder", config.data.train or "train.tsv"
