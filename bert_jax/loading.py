@@ -81,8 +81,9 @@ class Model:
     def predict(self, values: Iterable[Any]) -> list[dict[str, Any]]:
         """Returns what a fine-tuned model says of each text, as a dict.
 
-        A value is a text; of other tasks a pair, or (question, context), (context,
-        choices), (text, predicate): see `data.raw_examples`.
+        A value is a text, for tagging also a list of tokens; of other tasks a pair, or
+        (question, context), (context, choices), (text, predicate): see
+        `data.raw_examples`.
 
         Raises:
           InputError: the model was not fine-tuned, or a value is not what it takes.

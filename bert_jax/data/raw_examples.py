@@ -1,12 +1,14 @@
 """Examples of what a person types or a program hands over: texts, pairs, questions.
 
     text                                     classification, regression, tagging
+    [token, token, ...]                      tagging: one tag a token, in order
     (text, text_pair)                        classification, regression, matching
     (question, context)                      span
     (context, [choice, choice, ...])         multiple_choice
     (text, predicate)                        srl: a word, or its characters [a, b)
 
-or a dict with those names and perhaps an `id`, as in a line of JSON.
+or a dict with those names and perhaps an `id`, as in a line of JSON; a list of tokens
+is `tokens` there.
 """
 
 import re
@@ -15,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bert_jax import errors
-from bert_jax.data import cell_values, example_request, examples
+from bert_jax.data import cell_values, example_request, examples, joined_tokens
 from bert_jax.text import characters
 
 # What a value of two parts holds, by task.
@@ -28,6 +30,8 @@ _PARTS = {
     "span": ("question", "context"),
     "multiple_choice": ("context", "choices"),
 }
+_NOT_ONLY_TEXTS = ("id", "predicate", "choices")
+_SEVERAL = ("choices", "tokens")  # parts that are lists of texts
 # Tasks of one text or two.
 _PAIR_OR_NOT = ("classification", "regression")
 _CJK = rf"[{characters.CJK_AND_MARKS}]"  # with the space that is as wide as they are
@@ -89,6 +93,7 @@ def of_values(
 
 
 def _example(task: str, value: Any, where: str, number: str) -> examples.Example:
+    value, spans = _joined(value, where) if task == "tagging" else (value, None)
     fields = _fields(task, value, where)
     made = str(fields["id"]) if "id" in fields else number
     if task in example_request.TEXT_TASKS:
@@ -100,13 +105,37 @@ def _example(task: str, value: Any, where: str, number: str) -> examples.Example
     if task == "multiple_choice":
         choices = tuple(fields["choices"])
         return examples.ChoiceExample(where, made, fields["context"], choices)
-    tokens = token_spans(fields["text"])
+    tokens = token_spans(fields["text"]) if spans is None else spans
     predicate = None
     if task == "srl":
         predicate = _predicate(fields["text"], tokens, fields["predicate"], where)
     return examples.TaggedExample(
         where, made, fields["text"], tuple(tokens), None, predicate
     )
+
+
+def _joined(value: Any, where: str) -> tuple[Any, list[examples.Span] | None]:
+    """Joins a value that is a list of tokens into a text, as a CoNLL file is read.
+
+    Returns the value with the text, and where each token is in it; of any other value
+    the value and None.
+    """
+    if isinstance(value, list):
+        value = {"tokens": value}
+    if not isinstance(value, dict) or "tokens" not in value or "text" in value:
+        return value, None
+    tokens = value["tokens"]
+    if not isinstance(tokens, tuple | list):
+        raise errors.InputError(
+            f"{where}: tokens is {reprlib.repr(tokens)}: give a list of str"
+        )
+    _check_texts("tokens", tokens, where)
+    for at, token in enumerate(tokens):
+        if not token.strip():
+            raise errors.InputError(f"{where}: tokens[{at}] is empty: leave it out")
+    text, spans = joined_tokens.join(tokens)
+    others = {name: part for name, part in value.items() if name != "tokens"}
+    return {"text": text, **others}, list(spans)
 
 
 def _fields(task: str, value: Any, where: str) -> dict[str, Any]:
@@ -116,10 +145,19 @@ def _fields(task: str, value: Any, where: str) -> dict[str, Any]:
         value = (value,)
     if isinstance(value, tuple | list) and len(value) <= len(names):
         value = dict(zip(names, value, strict=False))
+    if not isinstance(value, tuple | list | dict):
+        is_text = len(names) == 1 or task in _PAIR_OR_NOT
+        if is_text:
+            raise _no_text(where, value)
+        raise _wrong(task, f"{where} is {reprlib.repr(value)}")
     if not isinstance(value, dict) or set(value) - {*names, "id"}:
         raise _wrong(task, where)
     needed = names[:1] if task in _PAIR_OR_NOT else names
-    if not {*needed} <= {*value} or not all(_fits(name, value[name]) for name in value):
+    if not {*needed} <= {*value}:
+        raise _wrong(task, where)
+    for name in value:
+        _check_texts(name, value[name], where)
+    if not all(_fits(name, value[name]) for name in value):
         raise _wrong(task, where)
     for name in names:
         for text in _texts(value[name]) if name in value else ():
@@ -127,6 +165,19 @@ def _fields(task: str, value: Any, where: str) -> dict[str, Any]:
                 raise errors.InputError(f"{where}: {name} is empty: give a text")
             cell_values.check_unicode(text, where)
     return value
+
+
+def _check_texts(name: str, part: Any, where: str) -> None:
+    """Raises InputError for a part, or one of its choices or tokens, that is no text.
+
+    An `id` may be a number, and a predicate the positions of its characters.
+    """
+    if name in _SEVERAL and isinstance(part, tuple | list):
+        for at, text in enumerate(part):
+            if not isinstance(text, str):
+                raise _no_text(f"{where}: {name}[{at}]", text)
+    elif not isinstance(part, str) and name not in _NOT_ONLY_TEXTS:
+        raise _no_text(f"{where}: {name}", part)
 
 
 def _texts(part: Any) -> list[str]:

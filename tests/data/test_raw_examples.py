@@ -1,10 +1,12 @@
 """What a person or a program hands over: texts, pairs, questions, choices."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from bert_jax import errors
-from bert_jax.data import examples, raw_examples
+from bert_jax.data import example_request, examples, joined_tokens, raw_examples
 
 
 def one(task, value):
@@ -86,13 +88,23 @@ def test_a_predicate_of_chinese_stands_on_its_first_character():
 
 WRONG = [
     ("classification", ("a", "b", "c"), "takes text and text_pair (text_pair may be"),
-    ("classification", 3, "give (text, text_pair) or"),
-    ("classification", None, "takes text"),
-    ("classification", b"a", "takes text"),
+    ("classification", 3, "f:7 is 3: give a str"),
+    ("regression", None, "f:7 is None: give a str"),
+    ("classification", b"a", "f:7 is b'a': give a str"),
+    ("tagging", float("nan"), "f:7 is nan: give a str"),
+    ("matching", None, "f:7 is None: matching takes text and text_pair: give (text"),
+    ("matching", ("a", None), "f:7: text_pair is None: give a str"),
+    ("span", (3, "a"), "f:7: question is 3: give a str"),
+    ("span", None, "f:7 is None: span takes question and context"),
+    ("multiple_choice", ("a", ["b", None]), "f:7: choices[1] is None: give a str"),
+    ("srl", (None, "ran"), "f:7: text is None: give a str"),
+    ("tagging", ["a", None], "f:7: tokens[1] is None: give a str"),
+    ("tagging", ["a", " "], "f:7: tokens[1] is empty: leave it out"),
+    ("tagging", {"tokens": "a"}, "f:7: tokens is 'a': give a list of str"),
     ("classification", {"txt": "a"}, '{"text": ..., "text_pair": ...}'),
     ("classification", {"text_pair": "a"}, "takes text"),
     ("classification", {"text": "a", "txt": "b"}, "takes text"),
-    ("classification", ("a", None), "takes text"),
+    ("classification", ("a", None), "text_pair is None: give a str"),
     ("classification", {"text": "a", "id": 1.5}, "takes text"),
     ("matching", "a", "matching takes text and text_pair: give (text, text_pair)"),
     ("tagging", "a \ud800 cat", "character 2 of 'a \\ud800 cat'... is half of a"),
@@ -102,7 +114,7 @@ WRONG = [
     ("multiple_choice", "a cat", "takes context and choices, a list of two texts or"),
     ("multiple_choice", ("a cat", "sat"), "a list of two texts or more"),
     ("multiple_choice", ("a cat", ["sat"]), "a list of two texts or more"),
-    ("multiple_choice", ("a cat", ["sat", 1]), "a list of two texts or more"),
+    ("multiple_choice", ("a cat", ["sat", 1]), "choices[1] is 1: give a str"),
     ("srl", "the cat ran", "srl takes text and predicate"),
     ("srl", ("the cat ran", 2), "srl takes text and predicate"),
     ("srl", ("the cat ran", ["ran", "x"]), "srl takes text and predicate"),
@@ -118,11 +130,31 @@ WRONG = [
 def test_what_a_task_does_not_take_is_said(task, value, words):
     with pytest.raises(errors.InputError) as raised:
         raw_examples.of_values(task, ["the cat", value][-1:], ["f:7"])
-    assert str(raised.value).startswith("f:7: ")
+    assert str(raised.value).startswith(("f:7: ", "f:7 is "))
     assert words in str(raised.value)
 
 
-@pytest.mark.parametrize("values", ["a cat", b"a cat"])
+@pytest.mark.parametrize("task", example_request.TASKS)
+def test_what_is_no_text_is_named_with_its_position(task):
+    for wrong in (None, float("nan"), 3, b"a"):
+        with pytest.raises(errors.InputError) as raised:
+            raw_examples.of_values(task, [wrong])
+        assert str(raised.value).startswith(f"values[0] is {wrong!r}: ")
+
+
+@pytest.mark.parametrize(
+    "tokens", [["John", "lives", "here"], ["New York", "don't"], ["他", "在", "IBM"]]
+)
+def test_a_list_of_tokens_is_tagged_token_by_token(tokens):
+    made = one("tagging", tokens)
+    assert [made.text[a:b] for a, b in made.tokens] == tokens
+    assert (made.text, made.tokens) == joined_tokens.join(tokens)
+    assert one("tagging", {"tokens": tokens, "id": 7}) == dataclasses.replace(
+        made, id="7"
+    )
+
+
+@pytest.mark.parametrize("values", ["a cat", b"a cat", {"text": "a cat"}])
 def test_a_text_alone_is_no_list(values):
     with pytest.raises(errors.InputError, match='give a list of texts, as in \\["one"'):
         raw_examples.of_values("classification", values)

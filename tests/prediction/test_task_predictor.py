@@ -177,3 +177,13 @@ def test_a_copy_of_a_loaded_model_predicts_the_same(place, kind, how):
 def test_a_damaged_folder_is_refused(place, tmp_path):
     with pytest.raises(errors.InputError, match="is no fine-tuned model"):
         task_predictor.load(tmp_path)
+
+
+def test_a_list_of_tokens_has_one_tag_a_token(place):
+    tagger = task_predictor.load(
+        tiny_models.write_model(place, place / "tagger", "tagging")
+    )
+    tokens = ["the", "don't", "cat", "the"]
+    listed, running = tagger.predict([tokens, "the cat"])
+    assert len(listed["tags"]) == len(tokens)
+    assert len(running["tags"]) == 2
