@@ -176,7 +176,7 @@ def _check_texts(name: str, part: Any, where: str) -> None:
         for at, text in enumerate(part):
             if not isinstance(text, str):
                 raise _no_text(f"{where}: {name}[{at}]", text)
-    elif not isinstance(part, str) and name not in _NOT_ONLY_TEXTS:
+    elif name not in _NOT_ONLY_TEXTS and not isinstance(part, str | tuple | list):
         raise _no_text(f"{where}: {name}", part)
 
 
