@@ -12,7 +12,7 @@ from small_questions import VOCABULARY
 from bert_jax import errors
 from bert_jax.data import examples as data_examples
 from bert_jax.model import task_model
-from bert_jax.tasks import multiple_choice, recipe
+from bert_jax.tasks import encoding, multiple_choice, recipe
 
 
 def example(context, *choices, label=None, number=0):
@@ -176,5 +176,9 @@ def test_what_cannot_be_scored_or_be_a_row_is_named():
         task().table([example("Eve", "is", number=5)])
     with pytest.raises(errors.InputError, match="small.csv:6: the label 2 is none of"):
         task().table([example("Eve", "is", "was", label=2, number=6)])
-    with pytest.raises(errors.InputError, match="small.csv:7: the text ' ' has no tok"):
-        task().table([example("Eve", "is", " ", number=7)])
+
+
+def test_a_choice_without_a_token_is_a_row_and_counted():
+    made = task().table([example("Eve", "is", " ", number=7)])
+    assert made.notes[encoding.EMPTY] == 1
+    assert len(made) == 1

@@ -83,7 +83,7 @@ def test_tags_of_weibo_that_break_their_scheme_are_named(shared_data):
     task = task_of(tagging.Tagging, examples, words_of(shared_data, "chinese"))
     with pytest.raises(errors.InputError) as caught:
         task.table(examples)
-    assert f"{name}:1259: the tags of token 8 ('小')" in str(caught.value)
+    assert f"{name}:1266: the tags of token 8 ('小')" in str(caught.value)
     assert "I-PER.NOM after I-PER.NAM" in str(caught.value)
 
 

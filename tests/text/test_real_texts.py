@@ -34,10 +34,8 @@ def texts(folder: Path) -> dict[str, None]:
             continue
         lines = path.read_bytes().decode("utf-8").split("\n")
         found |= dict.fromkeys(lines)
-        if path.suffix == ".json":
-            found |= dict.fromkeys(_strings(json.loads("\n".join(lines))))
-        if path.suffix == ".jsonl":
-            trees = (json.loads(line) for line in lines if line)
+        if path.suffix in (".json", ".jsonl"):
+            trees = _values("\n".join(lines).strip())
             found |= dict.fromkeys(s for tree in trees for s in _strings(tree))
         if "weibo" in path.name:  # a character, a digit, a tab, a tag
             groups = itertools.groupby(lines, key=bool)
@@ -46,6 +44,15 @@ def texts(folder: Path) -> dict[str, None]:
             )
             found |= dict.fromkeys(joined)
     return found
+
+
+def _values(text: str) -> Iterator[object]:
+    """Yields the JSON values of a text, one a line or printed over several."""
+    decoder = json.JSONDecoder()
+    while text:
+        value, end = decoder.raw_decode(text)
+        yield value
+        text = text[end:].lstrip()
 
 
 @functools.cache
