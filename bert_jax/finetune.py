@@ -26,8 +26,8 @@ from bert_jax import commands, errors, faults, workdirs
 from bert_jax.data import labelled_rows
 from bert_jax.exchange import pinned_names, task_folders
 from bert_jax.finetuning import assembly, baselines, splits, sweeps, task_setup
-from bert_jax.formats import whole_file
-from bert_jax.model import attention_plan
+from bert_jax.formats import huggingface_config, whole_file
+from bert_jax.model import attention_plan, task_model
 from bert_jax.prediction import task_predictor
 from bert_jax.reporting import score_report
 from bert_jax.settings import finetuning_configuration, finetuning_groups
@@ -130,6 +130,7 @@ def _run(
         processes.agree(json.dumps(tree), "names of the hub")
         run = assembly.assemble(settings, workdir, given)
         _record(run, workdir, allow_changed_config)
+        check_exports(settings, run.learned, run.start.bert.model_type)
         if not settings.sweep.is_on:
             _train(run, copy)
             copy.share()
@@ -137,6 +138,31 @@ def _run(
         made = sweeps.train(run, copy)
         copy.share()
         return _finish_sweep(made, workdir, given)
+
+
+def check_exports(
+    settings: finetuning_configuration.FinetuningConfig,
+    learned: task_folders.Learned,
+    model_type: str,
+) -> None:
+    """Reports a head that no class of transformers has, before it is trained.
+
+    A bi-encoder has none there, and is exported for sentence-transformers.
+    """
+    if settings.data.task == "matching":
+        return
+    parts = task_model.parts(task_setup.head(settings, learned))
+    try:
+        huggingface_config.class_of(model_type, frozenset(parts))
+    except errors.InputError:
+        heads = ",".join(sorted({*parts} - {"encoder", "pooler"}))
+        commands.say(
+            f"note: transformers has no class with the parts {', '.join(parts)}. "
+            "bert_jax loads this model, predicts with it and scores it; convert "
+            "exports its encoder alone to Hugging Face "
+            f"(--ignore={heads}). For a whole export set head.pooling=cls, "
+            "head.recurrent_size=0 and head.crf=false"
+        )
 
 
 def _record(run: assembly.FinetuningRun, workdir: Path, allow_changed: bool) -> None:

@@ -20,6 +20,7 @@ Give a vocabulary (config.text.vocab): one is learned on this machine alone.
 
 import dataclasses
 import functools
+import logging
 import tempfile
 from pathlib import Path
 from typing import cast
@@ -176,6 +177,11 @@ def _tokenizer(
     return _cleaning(learned, text)
 
 
+UNUSUAL = 0.05  # a share of [UNK] above which something is wrong
+
+_log = logging.getLogger(__name__)
+
+
 def describe(built: manifest.Manifest) -> str:
     """Returns what a store holds, in a few lines for people."""
     lines = [f"vocabulary: {built.vocab_size:,} pieces"]
@@ -199,6 +205,24 @@ def describe(built: manifest.Manifest) -> str:
     return "\n".join(lines)
 
 
+def check_text(built: manifest.Manifest, objective: str) -> None:
+    """Warns of text that a model learns little from, with the usual cause."""
+    if built.unknown_share > UNUSUAL:
+        _log.warning(
+            "%.1f %% of the tokens are [UNK]: is the vocabulary of another language or "
+            "of lowercase text (text.lowercase)?",
+            100 * built.unknown_share,
+        )
+    documents, sentences = built.total("documents"), built.total("sentences")
+    if objective in ("nsp", "sop") and sentences == documents:
+        _log.warning(
+            "every document has one sentence, so that %s cannot learn which sentences "
+            "follow each other: write one sentence a line and a blank line between "
+            "documents, or set data.objective=full_sentences",
+            objective.upper(),
+        )
+
+
 def _engine(argv: list[str]) -> filling.Engine | None:
     """Returns the engine of the flags; None for this machine."""
     if flags.FLAGS.engine == "beam":
@@ -218,7 +242,9 @@ def main(argv: list[str]) -> None:
     folder = Path(commands.required("store", flags.FLAGS.store, _EXAMPLE))
     settings = pinned_names.pinned(configuration.parse(config))
     settings = initial_weights.resolve(settings, None, folder)
-    print(describe(ensure(settings.text, settings.data, folder, engine)))
+    built = ensure(settings.text, settings.data, folder, engine)
+    print(describe(built))
+    check_text(built, settings.data.objective)
     print(f"store: {folder}")
 
 

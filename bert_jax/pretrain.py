@@ -106,6 +106,8 @@ def _run(
         )
         processes.agree(manifest.to_json(built), f"the store {store_folder}")
         commands.say(prepare.describe(built))
+        if processes.is_first():
+            prepare.check_text(built, resolved.data.objective)
         experiment = experiments.assemble(resolved, store_folder)
         workdirs.record(
             workdir,

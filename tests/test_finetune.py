@@ -261,3 +261,21 @@ def test_every_recipe_trains_and_its_model_is_read_back(place, tmp_path, changes
     assert made.metrics["dev/accuracy"] >= 0.8
     (said,) = bert_jax.load(tmp_path / "run").predict(["the cat sat"])
     assert said["label"] == "cat"
+
+
+@pytest.mark.parametrize(
+    ("changes", "ignored"),
+    [
+        ({}, None),
+        ({"head__pooling": "mean"}, "classifier"),
+        ({"data__task": "tagging"}, None),
+        ({"data__task": "tagging", "head__crf": True}, "crf,tagger"),
+        ({"data__task": "matching", "head__pooling": "mean"}, None),
+    ],
+)
+def test_a_head_that_cannot_be_exported_is_reported(place, capsys, changes, ignored):
+    settings = finetuning_configuration.parse(tiny_tasks.config(place, **changes))
+    learned = task_folders.Learned(("O", "B-A", "I-A"), scheme="BIO")
+    finetune.check_exports(settings, learned, "bert")
+    shown = capsys.readouterr().err
+    assert (f"--ignore={ignored})" in shown) if ignored else shown == ""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import re
 import sys
 from collections import Counter
@@ -9,10 +10,9 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-import tqdm
 from absl import flags
 
-from bert_jax import commands, errors, hub
+from bert_jax import commands, console, errors, hub
 from bert_jax.data import (
     cell_values,
     example_request,
@@ -71,11 +71,21 @@ def write(folder: Path, arguments: list[str], request: Request) -> int:
     several = bool(model.made.settings.data.multi_label)
     prediction_files.check(request.format, model.kind, several)
     notes: Counter[str] = Counter()
+    # What can be read twice is counted first, which finds its errors at once, too.
+    total = None
+    if request.output is not None and _is_file(request.input):
+        total = sum(1 for _ in _examples(model, arguments, request, Counter()))
     examples = _examples(model, arguments, request, notes)
     # Whoever types is answered line by line.
     is_typed = not arguments and request.input is None and sys.stdin.isatty()
     window = 1 if is_typed else task_predictor.WINDOW
-    with tqdm.tqdm(unit=" examples", disable=request.output is None) as progress:
+    with console.Bar(
+        total,
+        "examples",
+        "predicting",
+        is_kept=True,
+        is_shown=request.output is not None,
+    ) as progress:
         said = _counted(model.stream(examples, window, notes), progress)
         made = prediction_files.lines(request.format, model.kind, said)
         if request.output is None:
@@ -113,13 +123,16 @@ def _check(arguments: list[str], request: Request) -> None:
             )
 
 
-def _counted(said: Iterator[Any], progress: Any) -> Iterator[Any]:
+def _is_file(path: str | None) -> bool:
+    """Returns whether an input is a file on the disk, not a pipe or a name."""
+    return path is not None and os.path.isfile(path)
+
+
+def _counted(said: Iterator[Any], progress: console.Bar) -> Iterator[Any]:
     """Yields the same, and counts."""
     for one in said:
-        progress.n += 1
-        if progress.n % 64 == 0:
-            progress.refresh()
         yield one
+        progress.update()
 
 
 def _examples(

@@ -1,5 +1,7 @@
 """Splits of a run: read and named, held out by content, folds, and what is said."""
 
+import types
+
 import numpy as np
 import pytest
 import tiny_tasks
@@ -158,20 +160,28 @@ def test_labels_are_those_of_the_whole_training_file(place, changes, known):
 
 
 class _Rows(regression.Regression):
-    """A task that makes one row an example, and cuts two of them."""
+    """A task that makes one row an example, cuts two, and does not know one token."""
+
+    tokenizer = types.SimpleNamespace(unk_id=1)
 
     def table(self, examples):
-        ids = [np.ones(n + 2, np.int32) for n in range(len(examples))]
+        segments = [np.ones(n + 2, np.int32) for n in range(len(examples))]
+        ids = [np.arange(2, n + 4, dtype=np.int32) for n in range(len(examples))]
+        ids[0][1] = self.tokenizer.unk_id
         notes = {"rows cut": 2, "tokens cut off": 0}
         order = np.arange(len(examples))
-        return labelled_rows.Table({"segment_ids": ids}, {}, order, notes)
+        tokens = {"segment_ids": segments, "input_ids": ids}
+        return labelled_rows.Table(tokens, {}, order, notes)
 
 
-def test_rows_and_what_was_cut_are_said(capsys, monkeypatch):
+def test_rows_and_what_was_cut_are_said(capsys, caplog, monkeypatch):
     monkeypatch.setattr(id_ranges, "checked", lambda of_task, examples, table: table)
     texts = [data_examples.TextExample("f", "0", text) for text in "aba"]
     made = splits.table("dev", object.__new__(_Rows), texts)
     assert made.groups is not None and made.groups.tolist() == [0, 1, 0]
-    assert capsys.readouterr().err == (
-        "dev: 3 rows of up to 4 tokens, 9 in all (rows cut: 2)\n"
+    assert capsys.readouterr().err.endswith(
+        "dev: 3 rows of up to 4 tokens, 9 in all, 11.1% [UNK] (rows cut: 2)\n"
     )
+    unknown, cut = (record.getMessage() for record in caplog.records)
+    assert unknown.startswith("dev: 11.1 % of the tokens are [UNK]")
+    assert cut.startswith("dev: 66.7 % of the rows are cut") and "max_seq_length" in cut
