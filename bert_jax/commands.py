@@ -121,10 +121,13 @@ def _of_system(error: OSError) -> errors.BertJaxError:
 def _out_of_memory(error: Exception) -> errors.InputError:
     """Returns the error for a batch or a model that the memory cannot hold."""
     text = f": {str(error).strip().splitlines()[0]}" if str(error).strip() else ""
-    return errors.InputError(
-        f"the memory is not enough{text}. Lower run.batch_size, raise "
-        "run.accumulation_steps, set run.remat=full, or shard with mesh.fsdp"
-    )
+    advice = "Use a machine with more, or a smaller model"
+    if "config" in flags.FLAGS:  # of the commands that train
+        advice = (
+            "Lower run.batch_size, raise run.accumulation_steps, set run.remat=full, "
+            "or shard with mesh.fsdp"
+        )
+    return errors.InputError(f"the memory is not enough{text}. {advice}")
 
 
 def _fail(error: errors.BertJaxError) -> NoReturn:

@@ -6,23 +6,20 @@ where a bar is unreadable, a line is printed after `FIRST_SECONDS` and then ever
 `LOG_SECONDS`.
 """
 
-import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
 from tqdm import std
 
 FIRST_SECONDS, LOG_SECONDS = 5.0, 30.0
-_DONE = "{desc}: {n_fmt} of {total_fmt}{unit} ({percentage:.0f}%), "
-_LINES = {  # by what is known
-    "total": _DONE + "{elapsed}, ETA {remaining}, {rate_noinv_fmt}",
-    "count": "{desc}: {n_fmt}{unit}, {elapsed}, {rate_noinv_fmt}",
-    "nothing": "{desc}: {elapsed}",
-}
+_COUNT = "{desc}: {n_fmt}{unit}, {elapsed}, {rate_noinv_fmt}"
+_OF_TOTAL = (
+    "{desc}: {n_fmt} of {total_fmt}{unit} ({percentage:.0f}%), {elapsed}, "
+    "ETA {remaining}, {rate_noinv_fmt}"
+)
 
 
 def in_notebook() -> bool:
@@ -72,7 +69,7 @@ class Bar:
 
         Args:
           total: of units; None where it is not known.
-          unit: what is counted, in the plural; "" shows the time alone.
+          unit: what is counted, in the plural.
           title: what is being done, as "evaluating".
           initial: units that were done before.
           smoothing: of the rate; 0 is the mean over all, 1 the latest alone.
@@ -86,13 +83,12 @@ class Bar:
         self._ends_in_a_line = is_kept and is_shown
         self._initial, self._started = initial, time.monotonic()
         self._due, self._lock = self._started + FIRST_SECONDS, threading.Lock()
-        known = "nothing" if not unit else "count" if total is None else "total"
         self._meter: dict[str, Any] = {
             "total": total,
             "prefix": title,
             "unit": f" {unit}",
             "unit_scale": is_scaled,
-            "bar_format": _LINES[known],
+            "bar_format": _COUNT if total is None else _OF_TOTAL,
         }
         self._bar: Any = None
         if is_shown and is_interactive():
@@ -104,7 +100,6 @@ class Bar:
                 initial=initial,
                 smoothing=smoothing,
                 leave=is_kept,
-                bar_format=None if unit else _LINES[known],
                 file=stream(),
             )
         if is_shown:
@@ -179,10 +174,3 @@ def _bar_class() -> Any:
     from tqdm import auto
 
     return auto.tqdm
-
-
-@contextlib.contextmanager
-def working(title: str) -> Iterator[None]:
-    """Shows what is being done and for how long, where no count can be given."""
-    with Bar(None, "", title):
-        yield

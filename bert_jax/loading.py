@@ -306,9 +306,10 @@ def load(
     gpus.warn_if_unused()
     execution = encoder.Execution(dtype)
     folder = hub.folder(folder)
-    if answering_folders.can_answer(folder):
-        return _of_task(task_predictor.load(folder, dtype), execution)
     choice = weights.Choice(tuple(allow_missing), tuple(ignore))
+    # What is left out by name may be the head: then it is the rest that is asked for.
+    if choice == weights.Choice() and answering_folders.can_answer(folder):
+        return _of_task(task_predictor.load(folder, dtype), execution)
     found = model_folders.read(folder, choice)
     if found.tokenizer is None:
         raise errors.InputError(f"{folder} has no tokenizer: put its vocab.txt there")

@@ -32,9 +32,10 @@ def test_a_log_gets_a_line_an_update_when_one_is_due(impatient, capsys):
 
 
 def test_a_log_gets_lines_while_one_part_takes_long(impatient, capsys):
-    with console.working("loading"):
+    with console.Bar(4, "programs", "compiling"):
         time.sleep(1.3)
-    assert capsys.readouterr().err.splitlines() == ["loading: 00:01"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("compiling: 0 of 4 programs (0%), 00:01, ETA ?")
 
 
 def test_a_short_task_leaves_no_line_in_a_log(capsys):

@@ -232,7 +232,8 @@ def _tokenizer(
             return None
         raise errors.InputError(
             f"{folder} has no tokenizer (vocab.txt, tokenizer.json or spiece.model): "
-            "put it there, or go on without it: --allow_missing=tokenizer"
+            "put it there, or convert the weights without it: "
+            f"{formats_weights.CONVERT} --allow_missing=tokenizer"
         )
     # Some sentence encoders have no mask; what needs one says so.
     tokenizer = tokenizers.load(folder, require_mask=False)
@@ -241,12 +242,13 @@ def _tokenizer(
         fits = tokenizer.vocab_size < rows
         if fits and formats_weights.matches("vocab_rows", choice.ignore):
             return tokenizer
-        remedy = "give the vocabulary that belongs to these weights"
+        advice = "give the vocabulary that belongs to these weights"
         if fits:
-            remedy += ", or if the table is padded: --ignore=vocab_rows"
+            command = f"{formats_weights.CONVERT} --ignore=vocab_rows"
+            advice += f", or if the table is padded, cut it: {command}"
         raise errors.InputError(
             f"{folder}: the vocabulary has {tokenizer.vocab_size} pieces, and the "
-            f"table of embeddings {rows} rows: {remedy}"
+            f"table of embeddings {rows} rows: {advice}"
         )
     return tokenizer
 

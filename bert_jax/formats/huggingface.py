@@ -241,7 +241,8 @@ def _parts(
     elif has_classifier and not outputs:
         raise errors.InputError(
             f"{found.where} has a classifier, and its config.json does not say of what "
-            "kind: name it, --head=classifier, tagger or multiple_choice"
+            "kind: write a folder that does with "
+            f"{weights.CONVERT} --head=classifier, tagger or multiple_choice"
         )
     wanted |= set(outputs)
     pooler = names.HEADS[model_type].get("pooler/dense", "")
@@ -267,8 +268,8 @@ def _check_head(where: str, model_type: str, part: str, choice: weights.Choice) 
     if part and not known and not weights.matches("classifier.weight", choice.ignore):
         raise errors.InputError(
             f"{where} is for a {part}, and that of {names.CLASS_PREFIX[model_type]} "
-            "has a layer more than ours. To have the encoder alone, leave the head "
-            "behind: --ignore='head.*,classifier.*'"
+            "has a layer more than ours. To have only the encoder, "
+            f"{weights.CONVERT} --ignore='head.*,classifier.*'"
         )
 
 

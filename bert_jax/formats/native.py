@@ -75,8 +75,8 @@ def _refuse_task_parts(
         heads = {*own, *named} - {"encoder", "pooler"}
         raise errors.InputError(
             f"{folder} has a head ({', '.join(left)}) that only a task of bert_jax "
-            "computes: finetune, evaluate and predict read it; to have the encoder "
-            f"alone, leave the head behind with --ignore={','.join(sorted(heads))}"
+            "computes: finetune, evaluate and predict read it; to have only the "
+            f"encoder, {weights.CONVERT} --ignore={','.join(sorted(heads))}"
         )
 
 

@@ -23,6 +23,8 @@ SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
 PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
+# The command with the flags of a `Choice`; all others read the folder that it writes.
+CONVERT = "python -m bert_jax.convert"
 _LISTED = 6  # names that a message shows before it counts the others
 
 
@@ -251,8 +253,8 @@ def _missing(
         remedy = "The encoder cannot do without any tensor: is this the right file?"
         if not any(p.ours.startswith("encoder/") for p in lacking):
             remedy = (
-                f"To go on without {', '.join(dropped)}, name it: "
-                f"--allow_missing={','.join(dropped)}"
+                f"To go on without {', '.join(dropped)}, write a folder that has none: "
+                f"{CONVERT} --allow_missing={','.join(dropped)}"
             )
         raise errors.InputError(
             f"{found.where} lacks {len(refused)} tensors: {shortened(refused)}. "
@@ -328,8 +330,8 @@ def _left_over(
     if refused:
         raise errors.InputError(
             f"{found.where} holds {len(refused)} tensors that no part of the model "
-            f"takes: {shortened(refused)}. To leave them out, name them, as in "
-            f"--ignore={refused[0]} or --ignore='PATTERN*'"
+            f"takes: {shortened(refused)}. To leave them out, write a folder "
+            f"without them: {CONVERT} --ignore={refused[0]}, or --ignore='PATTERN*'"
         )
     return tuple(found.originals[name] for name in rest)
 

@@ -62,8 +62,8 @@ def read(path: Path) -> task_folders.TaskFolder:
         raise errors.InputError(
             f"{path} has no {head}, though its config names one: copy the whole folder"
         )
-    kept = {name: given.params[name] for name in ("encoder", "pooler", head)
-            if name in given.params}  # fmt: skip
+    wanted = ("encoder", "pooler", head)
+    kept = {name: x for name, x in given.params.items() if name in wanted}
     assert found.tokenizer is not None
     return task_folders.TaskFolder(
         _settings(path, found, head),
@@ -98,7 +98,7 @@ def _task(path: Path, given: weights.Weights, head: str) -> str:
     One output without a problem type is a number, as for transformers.
     """
     if head != "classifier":
-        return {"tagger": "tagging"}.get(head, head)
+        return "tagging" if head == "tagger" else head
     is_number = given.problem_type == weights.REGRESSION
     if is_number and given.num_labels > 1:
         raise errors.InputError(

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import command_line
 import numpy as np
 import pytest
 import tiny_models
@@ -10,6 +11,7 @@ import tiny_tasks
 
 import bert_jax
 from bert_jax import convert, errors, evaluate
+from bert_jax.formats import tensors
 from bert_jax.prediction import answering_folders, answers, task_predictor
 
 KINDS = (
@@ -177,3 +179,40 @@ def test_the_answers_are_those_of_the_pipelines(foreign, kind):
         else:
             best = logits.argmax(-1)[1:-1]
             assert found["tags"] == [model.config.id2label[int(x)] for x in best]
+
+
+def test_a_head_that_is_ignored_leaves_the_encoder(foreign):
+    folder = foreign("classification")
+    model = bert_jax.load(folder, ignore=("classifier",))
+    assert model.task is None and "classifier" not in model.params
+    assert model.encode(["a cat sat"]).shape == (1, 32)
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_advice_names_the_command_that_has_the_flag(
+    foreign, monkeypatch, capfd, command
+):
+    folder = foreign("classification")
+    path = folder / "model.safetensors"
+    arrays = tensors.read(path).arrays | {"adapter.x": np.ones(2, np.float32)}
+    tensors.write_safetensors(path, arrays, {"format": "pt"})
+    flag = {"predict": "--model", "evaluate": "--workdir"}[command]
+    words = ["a cat"] if command == "predict" else ["--data=a.tsv"]
+    done = command_line.in_process(
+        monkeypatch, capfd, command, f"{flag}={folder}", *words
+    )
+    assert done.code == 2
+    assert "python -m bert_jax.convert --ignore=adapter.x" in done.err
+
+
+def test_a_command_without_a_config_names_none_of_its_keys(foreign, monkeypatch, capfd):
+    def fail(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(task_predictor, "load", fail)
+    folder = foreign("classification")
+    done = command_line.in_process(
+        monkeypatch, capfd, "predict", f"--model={folder}", "a cat"
+    )
+    assert done.code == 2
+    assert "memory is not enough" in done.err and "run." not in done.err
