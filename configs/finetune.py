@@ -14,7 +14,7 @@ names are not the usual ones.
 
 Rates and epochs are those of Devlin et al. 2018 (arXiv:1810.04805, appendix A.3): 2e-5
 to 5e-5, 16 or 32 rows, 2 to 4 epochs. Small models want more: see the table in
-README.md and `scripts/compare_finetune.py`, which made it.
+README.md and `scripts/compare/finetune.py`, which made it.
 """
 
 from bert_jax.settings import finetuning_configuration

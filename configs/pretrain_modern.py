@@ -4,7 +4,7 @@
         --config.data.corpus="tfds:wikipedia/20230601.en,text:books/*.txt" \
         --config.text.vocab=vocab.txt --workdir=runs/modern
     python -m bert_jax.convert --input=runs/modern --output=exported --to=huggingface
-    python scripts/bench_modern.py
+    python scripts/bench/modern.py
 
 Sizes: tiny, base, large, and xlarge, which nobody published, of 1.3 B parameters.
 Warner et al. 2024 (arXiv:2412.13663), section 2, but with a batch of a million tokens

@@ -1,4 +1,4 @@
-"""What is waited for before it counts as there; scripts/torture.py cuts the power."""
+"""What must be on disk before it counts; inject_faults.py --only=power tests it."""
 
 import errno
 import os

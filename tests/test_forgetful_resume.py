@@ -1,4 +1,4 @@
-"""A resume that forgets something must be seen: the controls of scripts/torture.py."""
+"""A resume that forgets something must be seen: the controls of inject_faults.py."""
 
 import shutil
 import sys
@@ -13,9 +13,9 @@ from bert_jax import experiments, pretrain
 from bert_jax.data import phases
 from bert_jax.training import checkpoint
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts" / "reliability"
 sys.path.insert(0, str(SCRIPTS))
-import torture_resume  # noqa: E402
+import resume_lib  # noqa: E402
 
 sys.path.remove(str(SCRIPTS))
 
@@ -47,7 +47,7 @@ def test_one_that_forgets_nothing_is_the_same_run(whole, config, tmp_path):
     assert is_same(resumed.state, whole.state)
 
 
-@pytest.mark.parametrize("forgotten", torture_resume.CONTROLS)
+@pytest.mark.parametrize("forgotten", resume_lib.CONTROLS)
 def test_one_that_forgets_something_is_not(
     whole, config, tmp_path, monkeypatch, forgotten
 ):
@@ -57,6 +57,6 @@ def test_one_that_forgets_something_is_not(
         (phases.Phase, "batch_at"),
     ):
         monkeypatch.setattr(place, name, getattr(place, name))  # put back afterwards
-    exec(torture_resume.CONTROLS[forgotten], {})
+    exec(resume_lib.CONTROLS[forgotten], {})
     resumed = resumed_from_step_2(whole, config, tmp_path / "run")
     assert not is_same(resumed.state, whole.state)

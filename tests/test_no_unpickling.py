@@ -17,9 +17,9 @@ EXCEPTIONS = {
     # Between a process and its own children, through pipes that only they hold.
     "bert_jax/data/tokenise.py": ["pickle"],
     # Makes pickles that run a program, to see that nobody runs it.
-    "scripts/attack_names.py": ["allow_pickle=", "pickle"],
-    # Starts commands in forks; the patch is of torture_resume.py's own table.
-    "scripts/torture_nursery.py": ["exec", "runpy"],
+    "scripts/reliability/names_lib.py": ["allow_pickle=", "pickle"],
+    # Starts commands in forks; the patch is of resume_lib.py's own table.
+    "scripts/reliability/fork_server_lib.py": ["exec", "runpy"],
 }
 FILES = sorted(
     path

@@ -23,7 +23,7 @@ from bert_jax.text import tokenizer as tokenizers
 
 POOLINGS = ("mean", "cls", "max", "pooled")
 # On a CPU, where larger batches are no faster and pad more: of the 2,000 texts of
-# scripts/bench_encode.py 19 % beside the tokens, 23 % with 4,096 and 37 % with 8,192.
+# scripts/bench/encode.py 19 % beside the tokens, 23 % with 4,096 and 37 % with 8,192.
 TOKENS_PER_BATCH = 2048
 _ACCELERATOR = 16  # times as many
 

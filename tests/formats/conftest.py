@@ -6,10 +6,15 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "checkpoint_damage.py"
+SCRIPT = (
+    Path(__file__).resolve().parents[2]
+    / "scripts"
+    / "reliability"
+    / "damaged_checkpoints_lib.py"
+)
 
 
 @pytest.fixture(scope="session")
 def fuzzer() -> dict[str, Any]:
-    """The names of scripts/checkpoint_damage.py."""
+    """The names of scripts/reliability/damaged_checkpoints_lib.py."""
     return runpy.run_path(str(SCRIPT))

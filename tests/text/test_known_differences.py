@@ -1,6 +1,6 @@
 """Where Google's rules, Hugging Face's and a plain reading differ, and nowhere else.
 
-The reading of the rules and the lists are those of scripts/fuzz_tokenizer.py.
+The reading of the rules and the lists are those of scripts/compare/wordpiece.py.
 """
 
 import importlib.util
@@ -25,8 +25,8 @@ PIECES = (
 
 
 def _script() -> ModuleType:
-    """Imports scripts/fuzz_tokenizer.py, which is in no package."""
-    path = ROOT / "scripts" / "fuzz_tokenizer.py"
+    """Imports scripts/compare/wordpiece.py, which is in no package."""
+    path = ROOT / "scripts" / "compare" / "wordpiece.py"
     spec = importlib.util.spec_from_file_location("fuzz_tokenizer", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,0 +1,112 @@
+"""What meshes save: the state and the peak of one device, from compiled train steps.
+
+    python scripts/bench/sharding.py --sizes=base,large
+
+Runs anywhere, on eight devices that the CPU stands in for: the very step of
+configs/pretrain.py is compiled for each mesh, which takes half a minute to a few, and
+read. Shares are of the whole state; `of 1/n` is by how much a share exceeds that of the
+devices that the state is cut over (fsdp times tensor). `moments` is what the step sends
+of the optimizer state: norms of LAMB at most, if nothing is wrong. With --topology, as
+in v5e:4x4, the step is compiled for those chips in place of CPUs (extra `tpu`).
+"""
+
+import argparse
+import os
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+
+import timing_lib  # noqa: E402
+
+from bert_jax.planning import program, shares, topology  # noqa: E402
+from bert_jax.settings import config_file, configuration  # noqa: E402
+
+# (data, fsdp, tensor); -1 = the rest of the devices.
+MESHES = (
+    (-1, 1, 1),
+    (-1, 2, 1),
+    (-1, 4, 1),
+    (-1, 8, 1),
+    (-1, 1, 2),
+    (-1, 1, 4),
+    (-1, 2, 2),
+    (-1, 4, 2),
+)
+HEADER = ("", "mesh", "params MiB", "of 1/n", "optimizer MiB", "of 1/n", "peak MiB")
+KINDS = ("all-gather", "reduce-scatter", "all-reduce")
+
+
+def main() -> None:
+    """Compiles the steps and prints the table, row by row and then as a whole."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", default="base,large", help="of configs/pretrain.py")
+    parser.add_argument("--optimizer", default="adamw", help="adamw, lamb, ...")
+    parser.add_argument("--topology", default="cpu", help="as of bert_jax.plan")
+    parser.add_argument("--rows", type=int, default=64, help="of 128 tokens, in all")
+    given = parser.parse_args()
+    rows = [[*HEADER, *(f"{kind}: number, MB" for kind in KINDS), "moments"]]
+    for size in given.sizes.split(","):
+        for mesh in MESHES:
+            rows.append(_row(size, mesh, given))
+            print(" | ".join(rows[-1]), flush=True)
+    print(f"\n{timing_lib.table(rows)}")
+
+
+def _row(size: str, mesh: tuple[int, int, int], given: argparse.Namespace) -> list[str]:
+    layout = program.lay_out(
+        _settings(size, mesh, given), topology.parse(given.topology), for_compiling=True
+    )
+    options = program.TO_READ if given.topology in topology.HERE else None
+    seen = shares.measure(layout.shapes, program.build(layout, 128, options))
+    sizes = " x ".join(f"{n} {k}" for k, n in layout.mesh.shape.items() if n > 1)
+    return [
+        size,
+        sizes,
+        _mebibytes(seen.params_bytes),
+        f"+{seen.params_share - 1 / seen.parts:.2%}",
+        _mebibytes(seen.optimizer_bytes),
+        f"+{seen.optimizer_share - 1 / seen.parts:.2%}",
+        _mebibytes(seen.peak_bytes),
+        *(_talk(seen, kind) for kind in KINDS),
+        _moments(seen),
+    ]
+
+
+def _settings(
+    size: str, mesh: tuple[int, int, int], given: argparse.Namespace
+) -> configuration.PretrainingConfig:
+    config = config_file.load(f"configs/pretrain.py:{size}")
+    config.mesh.update(dict(zip(("data", "fsdp", "tensor"), mesh, strict=True)))
+    config.run.batch_size = given.rows
+    config.optimizer.name = given.optimizer
+    if given.topology in topology.HERE:  # CPUs would send bfloat16 as float32
+        config.run.dtype = "float32"
+    return configuration.parse(config)
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.1f}"
+
+
+def _talk(seen: shares.Shares, kind: str) -> str:
+    found = [one for one in seen.talk if one.kind == kind]
+    if not found:
+        return "0"
+    count, size = sum(x.count for x in found), sum(x.bytes for x in found)
+    return f"{count}, {size / 1e6:,.0f}"
+
+
+def _moments(seen: shares.Shares) -> str:
+    """Returns the kinds of what is sent of moments, and the largest array."""
+    if not seen.moments:
+        return "none"
+    kinds: dict[str, Any] = {one.kind: None for one in seen.moments}
+    most = max(one.array.bytes for one in seen.moments)
+    return f"{', '.join(sorted(kinds))} of {most} bytes at most"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Small folders of models and stores, and damage to them. A library of fuzz.py.
+
+What has a sum of its bytes beside it is damaged with the sum put right: so does who
+means harm.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import damaged_checkpoints_lib as damage
+import damaged_vocabularies_lib
+import numpy as np
+
+from bert_jax.data import shards, store
+from bert_jax.exchange import model_folders, task_folders
+from bert_jax.formats import (
+    huggingface,
+    native,
+    places,
+    sentence_encoder,
+    weights,
+)
+from bert_jax.model import config
+from bert_jax.settings import finetuning_configuration
+from bert_jax.text import huggingface_folder, tokenizer
+
+_LABELS = ("cat", "dog")
+
+
+def _weights(rows: int) -> weights.Weights:
+    """Returns a classifier of one layer."""
+    bert = config.BertConfig(
+        vocab_size=rows,
+        hidden_size=4,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=5,
+        max_position_embeddings=9,
+    )
+    shapes = places.shapes(bert, frozenset({"encoder", "pooler", "classifier"}), 2)
+    flat = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    return weights.Weights(bert, places.nested(flat), _LABELS)
+
+
+def _tokenizer(folder: Path) -> tokenizer.Tokenizer:
+    folder.mkdir(exist_ok=True)
+    damaged_vocabularies_lib.KINDS["vocab.txt"][0](folder)
+    return tokenizer.load(folder)
+
+
+def _write_huggingface(folder: Path) -> None:
+    made = _tokenizer(folder)
+    huggingface.write(folder, _weights(made.vocab_size), dtype="float32")
+    huggingface_folder.save(made, folder, 9)
+    sentence_encoder.write(folder, sentence_encoder.Pooling(), 4)
+
+
+def _write_native(folder: Path) -> None:
+    made = _tokenizer(folder)
+    native.write(folder, _weights(made.vocab_size), dtype="float32")
+
+
+def _write_task(folder: Path) -> None:
+    made = _tokenizer(folder / "vocabulary")
+    of_vocabulary = _weights(made.vocab_size)
+    tree = finetuning_configuration.default()
+    tree.init_from = "runs/demo"
+    tree.data.task, tree.data.train = "classification", "train.tsv"
+    written = task_folders.TaskFolder(
+        finetuning_configuration.parse(tree),
+        task_folders.Learned(labels=_LABELS),
+        of_vocabulary.config,
+        of_vocabulary.params,
+        made,
+        {"accuracy": 0.5},
+    )
+    task_folders.write(folder / "model", written)
+    for path in (folder / "vocabulary").iterdir():
+        path.unlink()
+    (folder / "vocabulary").rmdir()
+    for path in (folder / "model").iterdir():
+        path.rename(folder / path.name)
+    (folder / "model").rmdir()
+
+
+def _write_store(folder: Path) -> None:
+    documents = [[[5, 6, 7], [8]], [[9, 10], [11], [5, 6]], [[7] * 40]]
+    shards.write_ids(folder / "store", documents, vocab_size=20)
+    for path in (folder / "store").iterdir():
+        path.rename(folder / path.name)
+    (folder / "store").rmdir()
+
+
+# What reads them, for fuzz_files.py.
+
+
+def read(folder: Path) -> str:
+    """Reads a folder of any kind; says "read" where it is what it says."""
+    if (folder / "manifest.json").exists():
+        return _read_store(folder)
+    if (folder / task_folders.TASK).exists():
+        task_folders.read(folder)
+        return "read"
+    found = model_folders.read(folder)
+    model_folders.architecture(folder)
+    return "read" if found.weights.params else "! nothing"
+
+
+def _read_store(folder: Path) -> str:
+    found = store.open_store(folder)
+    for shard in found.shards:
+        sentences, documents = shard.sentence_offsets, shard.document_offsets
+        for offsets, end in ((sentences, len(shard.tokens)), (documents, None)):
+            end = shard.num_sentences if end is None else end
+            if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
+                return f"! offsets {offsets} of {end}"
+        if len(shard.sources) != shard.num_documents:
+            return "! sources of other documents"
+        int(shard.tokens.astype(np.int64).sum())  # every byte of them is there
+        shard.word_start(np.arange(shard.num_tokens))
+    return "read" if found.num_tokens else "! nothing"
+
+
+# Damage.
+
+
+def right_sums(rng: random.Random, folder: Path) -> None:
+    """Damages a file, then puts the sums and sizes beside it right."""
+    rng.choice([damage.flip, damage.flip, _numbers, damage.cut])(rng, folder)
+    put_right(folder)
+
+
+def put_right(folder: Path) -> None:
+    """Puts the sums and sizes that are kept beside files right."""
+    for name, change in ((task_folders.TASK, _sums), ("manifest.json", _shards)):
+        try:
+            tree = json.loads(damage.content_of(folder / name))
+            change(folder, tree)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+        (folder / name).write_text(json.dumps(tree), encoding="utf-8")
+
+
+def _sums(folder: Path, tree: Any) -> None:
+    for name in tree["files"]:
+        content = damage.content_of(folder / name)
+        tree["files"][name] = hashlib.sha256(content).hexdigest()
+
+
+def _shards(folder: Path, tree: Any) -> None:
+    for entry in tree["shards"]:
+        content = damage.content_of(folder / entry["name"])
+        entry["sha256"] = hashlib.sha256(content).hexdigest()
+        entry["bytes"] = len(content)
+
+
+def _numbers(rng: random.Random, folder: Path) -> None:
+    """Puts a number of four or eight bytes where another may stand."""
+    path = damage.pick(rng, folder, "*.arrow")
+    content = bytearray(damage.content_of(path))
+    for _ in range(rng.choice([1, 2, 8])):
+        if len(content) > 16:
+            size = rng.choice([4, 8])
+            at = rng.randrange(0, len(content) - 8) & -4
+            number = rng.choice([0, 1, 40, 2**20, 2**31 - 1, 2**31, 2**62, 2**63])
+            content[at : at + size] = (number % 2 ** (8 * size)).to_bytes(
+                size, "little"
+            )
+    path.write_bytes(content)
+
+
+_JSON = damaged_vocabularies_lib.edit_json
+_ANY: list[damage.Mutation] = [damage.flip, damage.cut, damage.replace, *[_JSON] * 5]
+KINDS: dict[str, tuple[Callable[[Path], None], list[damage.Mutation]]] = {
+    "Hugging Face folder": (_write_huggingface, [*_ANY, damage.edit_header]),
+    "exported folder": (_write_native, [*_ANY, damage.edit_header]),
+    "task folder": (_write_task, [*_ANY, *[right_sums] * 4]),
+    "store": (_write_store, [*_ANY, *[right_sums] * 16]),
+}

@@ -1,0 +1,161 @@
+"""Injects faults into training runs, and checks that the results are the same.
+
+    F=scripts/reliability/inject_faults.py
+    python $F --level=ci                 # one fault of each kind, minutes
+    python $F --level=pr                 # some 25 minutes on two cores
+    python $F --level=nightly --only=kills,resume
+    python $F --level=release --only=soak --picture=docs/soak.png
+
+Every trial ends with a run that is compared with one that nobody disturbed: parameters,
+optimizer state, losses and examples must be equal to the bit; a soak, with what a run
+may hold. Prints one table last, and exits with 1 if anything was missed.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import queue
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import damage_lib
+import disk_lib
+import finetune_lib
+import fork_server_lib
+import kills_lib
+import power_lib
+import remote_lib
+import resume_lib
+import runs_lib
+import signals_lib
+import soak_lib
+import tests_lib
+from trial_lib import Bench, Trial
+
+LEVELS = ("ci", "pr", "nightly", "release")
+Part = Callable[[Bench], Iterator[Trial]]
+# The longest first, so that all who take from here end together.
+KINDS: dict[str, Sequence[Part]] = {
+    "resume": [
+        *(
+            functools.partial(resume_lib.trials, objective=objective)
+            for objective in resume_lib.OBJECTIVES
+        ),
+        resume_lib.ends,
+    ],
+    "kills": [kills_lib.trials, finetune_lib.trials],
+    "signals": [signals_lib.trials],
+    "remote": [remote_lib.trials],
+    "soak": [soak_lib.trials],
+    "disk": [disk_lib.trials],
+    "power": [power_lib.trials],
+    "damage": [damage_lib.trials],
+    "controls": [resume_lib.controls],
+    "fuzz": [tests_lib.fuzz],
+    "tests": [
+        functools.partial(tests_lib.trials, what=what) for what in tests_lib.TESTS
+    ],
+}
+
+
+@dataclasses.dataclass
+class Row:
+    """One line of the table."""
+
+    what: str
+    tried: int = 0
+    survived: int = 0
+    seconds: float = 0.0
+    worst: str = ""
+
+    def add(self, trial: Trial, seconds: float) -> None:
+        """Counts a trial; the worst is the first that failed, or the slowest."""
+        self.tried += 1
+        self.survived += not trial.problem
+        if trial.problem and not self.worst.startswith("!"):
+            self.worst = f"! {trial.name}: {trial.problem}"
+        elif not self.worst.startswith("!") and seconds > self.seconds:
+            self.worst = f"{trial.name}: {seconds:.0f} s"
+        self.seconds = max(self.seconds, seconds)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--level", choices=LEVELS, default="pr")
+    parser.add_argument("--only", default="", help=f"of {','.join(KINDS)}, with commas")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="parts at a time, a core each (2)"
+    )
+    parser.add_argument("--picture", type=Path, help="draw the soak into this file")
+    given = parser.parse_args()
+    wanted = [x for x in given.only.split(",") if x] or list(KINDS)
+    if unknown := set(wanted) - set(KINDS):
+        parser.error(f"--only has {', '.join(sorted(unknown))}, none of {list(KINDS)}")
+    if given.jobs < 1:
+        parser.error(f"--jobs is {given.jobs}, and must be 1 or more")
+    began = time.monotonic()
+    rows = _run_all(wanted, given)
+    _print(given.level, rows)
+    print(f"\n{(time.monotonic() - began) / 60:.1f} minutes, {given.jobs} at a time")
+    return int(any(row.survived < row.tried for row in rows))
+
+
+def _run_all(wanted: Sequence[str], given: argparse.Namespace) -> list[Row]:
+    """Runs parts of kinds, several at a time, each on a bench of its own."""
+    parts = [part for kind in wanted for part in KINDS[kind]]
+    with contextlib.ExitStack() as stack:
+        benches: queue.SimpleQueue[Bench] = queue.SimpleQueue()
+        for _ in range(min(given.jobs, len(parts))):
+            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-"))
+            folder = Path(name)
+            fork_server = stack.enter_context(fork_server_lib.ForkServer(folder))
+            place = runs_lib.make_place(folder / "place")
+            level = LEVELS.index(given.level)
+            benches.put(
+                Bench(folder, place, fork_server, level, given.seed, given.picture)
+            )
+
+        def run(part: Part) -> list[tuple[Trial, float]]:
+            bench = benches.get()
+            try:
+                return _run(part, bench)
+            finally:
+                benches.put(bench)
+
+        rows: dict[str, Row] = {}
+        with ThreadPoolExecutor(given.jobs) as pool:
+            for tried in pool.map(run, parts):
+                for trial, seconds in tried:
+                    rows.setdefault(trial.what, Row(trial.what)).add(trial, seconds)
+        return list(rows.values())
+
+
+def _run(part: Part, bench: Bench) -> list[tuple[Trial, float]]:
+    """Returns the trials of a part and their seconds, telling each as it ends."""
+    tried = []
+    began = time.monotonic()
+    for trial in part(bench):
+        seconds = trial.seconds
+        if seconds is None:
+            seconds = time.monotonic() - began
+        tried.append((trial, seconds))
+        said = trial.problem or "survived"
+        print(f"{trial.what}: {trial.name}: {said} ({seconds:.1f} s)", flush=True)
+        began = time.monotonic()
+    return tried
+
+
+def _print(level: str, rows: Sequence[Row]) -> None:
+    print(f"\n| what (level {level}) | tried | survived | worst |\n|---|---|---|---|")
+    for row in rows:
+        print(f"| {row.what} | {row.tried} | {row.survived} | {row.worst} |")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""What calls each parser of text on a file. A library of parsers_lib.py."""
+
+import dataclasses
+import functools
+import itertools
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from bert_jax import errors, json_file
+from bert_jax.data import (
+    corpus,
+    example_request,
+    lines,
+    packages,
+    raw_examples,
+    read_examples,
+    sources,
+    wikitext,
+)
+from bert_jax.exchange import task_folders
+from bert_jax.planning import comparison, topology
+from bert_jax.settings import configuration, finetuning_configuration
+from bert_jax.training import example_log, saved_steps, sharding, writer
+
+_MOST = 300  # examples of a file that are looked at
+Parse = Callable[[Path], Any]
+
+
+def every_way(path: Path, task: str, kind: str, **options: Any) -> None:
+    """Reads a file in every way that the commands do."""
+    request = read_examples.Request(path, task, kind, **options)
+    refusing(lambda: read_examples.read(request))
+    auto = dataclasses.replace(request, format="auto", repair=True)
+    refusing(lambda: read_examples.read(auto))
+    exhaust(read_examples.iterate(dataclasses.replace(request, repair=True)))
+
+
+def exhaust(values: Iterable[Any]) -> None:
+    for _ in itertools.islice(values, _MOST):
+        pass
+
+
+def refusing(call: Callable[[], Any]) -> Any:
+    """Calls; an InputError is an answer, if it has one line."""
+    try:
+        return call()
+    except (errors.InputError, errors.StorageError) as error:
+        if "\n" in str(error) or not str(error):
+            raise AssertionError(f"a message of several lines: {error}") from None
+    return None
+
+
+def documents(path: Path, kind: str) -> None:
+    source = sources.Source(kind, str(path), "text" if kind == "jsonl" else "")
+    for document in itertools.islice(corpus.documents(source), _MOST):
+        assert corpus.content_hash(document) < 2**64
+
+
+def package(path: Path) -> None:
+    file = sources.NamedPath(path.name, path)
+    refusing(lambda: exhaust(packages.articles_of_news(file, lines.Tally())))
+    for title, text in packages.wikipedia_articles(file, lines.Tally()):
+        corpus.parse(corpus.Record("wikitext", text, title, ""))
+
+
+def markup(path: Path) -> None:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    wikitext.plain_paragraphs(text)
+    corpus.parse(corpus.Record("tagged", text, "f:1", ""))
+
+
+def typed(path: Path) -> str:
+    """Returns a text as it may stand in a shell: in one line, without NUL."""
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    return " ".join(text.splitlines()).replace("\0", "")
+
+
+def source_of(path: Path) -> None:
+    text = typed(path)
+    source = sources.parse_source(text)
+    if source.kind in sources.FILE_KINDS and "*" not in text:
+        sources.find_files(source)
+    elif source.kind == "package":
+        packages.find_files(source)
+
+
+def columns(path: Path) -> None:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    name = text.split("\n")[0]
+    example_request.column_number(name, 5, "tag", "f:1")
+    table = path.with_name("table.tsv")
+    table.write_text("text\tlabel\na\tb\n", encoding="utf-8")
+    columns = read_examples.Columns(text=name, label=text[:9])
+    every_way(table, "classification", "tsv", columns=columns)
+
+
+def metrics(path: Path) -> None:
+    for name in (writer.METRICS, "examples-0.jsonl"):
+        shutil.copy(path, path.with_name(name))
+    writer.cut(path.with_name(writer.METRICS), lambda line: line["step"] < 3)
+    example_log.ExampleLog(path.parent, start_step=3, is_on=True).__exit__(*[None] * 3)
+
+
+def curves(path: Path) -> None:
+    shutil.copy(path, path.with_name(writer.METRICS))
+    with writer.Writer(path.parent, start_step=3) as opened:
+        opened.write(3, {"train/loss": 1.0})
+
+
+def mesh(path: Path) -> None:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        values = json_file.loads(text)
+    except ValueError:
+        values = text
+    values = values if isinstance(values, list) else [values, 1, 1]
+    tree = configuration.to_dict(configuration.parse(configuration.default()))
+    tree["mesh"] = dict(zip(("data", "fsdp", "tensor"), values, strict=False))
+    made = configuration.parse(tree).mesh
+    sharding.make_abstract_mesh(made.data, made.fsdp, made.tensor, num_devices=8)
+
+
+def variant(path: Path) -> None:
+    text = typed(path)
+    tree = configuration.to_dict(configuration.parse(configuration.default()))
+    comparison.changed(tree, "a100:8", text)
+
+
+def chips(path: Path) -> None:
+    text = typed(path)
+    if text not in topology.HERE:
+        topology.parse(text)
+
+
+def named(name: str, read: Callable[[Path], Any]) -> Parse:
+    """Returns what puts a file under its name into a folder, and reads the folder."""
+
+    def parse(path: Path) -> None:
+        (path.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, path.parent / name)
+        read(path.parent)
+
+    return parse
+
+
+def step(folder: Path) -> None:
+    told = saved_steps.damage(folder)
+    assert told is None or "\n" not in told
+
+
+def task(folder: Path) -> None:
+    from bert_jax.formats import native
+
+    native.read_config(folder)
+    task_folders.read(folder)
+
+
+def values(path: Path) -> None:
+    try:
+        value = json_file.loads(path.read_bytes())
+    except ValueError:
+        return
+    for task in read_examples.example_request.TASKS:
+        refusing(functools.partial(raw_examples.of_values, task, [value]))
+
+
+def record(folder: Path) -> None:
+    finetuning_configuration.parse_record(json_file.read_object(folder / "x.json"))

@@ -1,0 +1,159 @@
+"""Runs stopped after awkward steps, and resumes that are wrong on purpose.
+
+A library of inject_faults.py.
+"""
+
+import itertools
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import runs_lib
+from trial_lib import Bench, Trial, last_line
+
+# The first 14, and those around the end of an epoch: 100 to 123 rows by the recipe, 8 a
+# step, so that the first one ends in step 13, 14, 15 or 16.
+STEPS = range(1, 18)
+# What the levels below nightly have time for, but with one recipe.
+FEW_STEPS = (1, 15)
+OBJECTIVES = ("nsp", "sop", "full_sentences")
+
+
+def _recipes() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields every objective, packed or not, with accumulation of 1, 2 and 4."""
+    for objective, is_packed, accumulation in itertools.product(
+        OBJECTIVES, (False, True), (1, 2, 4)
+    ):
+        words = [objective.replace("_", " "), *["packed"] * is_packed]
+        words += [f"accumulation {accumulation}"] * (accumulation > 1)
+        yield (
+            ", ".join(words),
+            {
+                "data__objective": objective,
+                "data__pack": is_packed,
+                "run__accumulation_steps": accumulation,
+            },
+        )
+
+
+RECIPES = dict(_recipes())
+# What the levels below nightly have time for: each value of each once or more.
+FEW = (
+    "nsp",
+    "nsp, accumulation 2",
+    "nsp, accumulation 4",
+    "nsp, packed",
+    "sop",
+    "sop, packed, accumulation 2",
+    "full sentences",
+    "full sentences, packed",
+)
+
+# What a resume may forget; each must be seen. They change a run that goes on alone.
+_RESTORE = """
+import jax
+from bert_jax.training import checkpoint
+restore = checkpoint.Checkpoints.restore_latest
+def forgetful(self, shapes):
+    state, meta = restore(self, shapes)
+    def forget(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        return jax.numpy.zeros_like(leaf) if {condition} else leaf
+    opt_state = jax.tree_util.tree_map_with_path(forget, state.opt_state)
+    places = jax.tree.map(lambda x: x.sharding, shapes.opt_state)
+    return state._replace(opt_state=jax.device_put(opt_state, places)), meta
+checkpoint.Checkpoints.restore_latest = forgetful
+"""
+CONTROLS = {
+    "the optimizer state": _RESTORE.format(condition="'count' not in name"),
+    "the step of the schedule": _RESTORE.format(condition="'count' in name"),
+    "the random numbers": """
+import dataclasses
+from bert_jax import experiments
+make = experiments.make_train_step
+def other(run, *rest):
+    return make(dataclasses.replace(run, seed=run.seed + 1), *rest)
+experiments.make_train_step = other
+""",
+    "the position in the data": """
+from bert_jax.data import phases
+batch_at = phases.Phase.batch_at
+phases.Phase.batch_at = lambda self, step, *rest: batch_at(self, step + 1, *rest)
+""",
+}
+
+
+def trials(bench: Bench, objective: str) -> Iterator[Trial]:
+    """Yields what became of runs that were stopped after a step and went on."""
+    recipes = RECIPES if bench.level > 1 else FEW
+    of_objective = [x for x in recipes if RECIPES[x]["data__objective"] == objective]
+    for recipe in bench.some(of_objective):
+        changes = RECIPES[recipe]
+        whole = bench.trace_of(f"whole-{recipe}", **changes)
+        is_all = bench.level > 1 or recipe == "nsp"
+        for step in bench.some(STEPS if is_all else FEW_STEPS):
+            problem = _stopped(bench, step, whole, changes)
+            yield Trial(
+                "stopped after a step and resumed", f"{recipe}, {step}", problem
+            )
+
+
+def ends(bench: Bench) -> Iterator[Trial]:
+    """Yields what a run does that has nothing left to do, or must not begin."""
+    yield Trial("awkward ends", "a finished run resumed", _finished(bench))
+    yield Trial("awkward ends", "a second run in one workdir", _second(bench))
+
+
+def _stopped(
+    bench: Bench, step: int, whole: runs_lib.Trace, changes: dict[str, Any]
+) -> str:
+    workdir = bench.workdir(f"stopped-{step}")
+    child = bench.train(workdir, faults=f"loop/step={step}:SIGTERM", **changes)
+    if (code := child.wait()) != 75:
+        return f"exit code {code} when it was stopped: {last_line(child.said)}"
+    return bench.goes_on(workdir, whole, **changes)
+
+
+def _finished(bench: Bench) -> str:
+    workdir = bench.workdir("finished")
+    if code := bench.train(workdir).wait():
+        return f"exit code {code}"
+    before = runs_lib.trace(workdir)
+    child = bench.train(workdir)
+    if code := child.wait():
+        return f"exit code {code} of the second start"
+    if "this run is finished" not in child.said.read_text():
+        return "it does not say that it is finished"
+    return runs_lib.trace(workdir).difference(before)
+
+
+def _second(bench: Bench) -> str:
+    """Starts a run where another one is under way; the first must not notice."""
+    workdir = bench.workdir("second")
+    first = bench.train(workdir, faults="loop/step=9:SIGSTOP")
+    first.wait_until_held()
+    second = bench.train(workdir)
+    code, said = second.wait(), last_line(second.said)
+    os.kill(first.pid, signal.SIGCONT)
+    if ended := first.wait():
+        return f"the first one ended with {ended}"
+    if code != 2 or "another process" not in said:
+        return f"the second one was not refused: exit code {code}, {said}"
+    return runs_lib.trace(workdir).difference(bench.undisturbed)
+
+
+def controls(bench: Bench) -> Iterator[Trial]:
+    """Yields whether a resume that forgets something is seen to be another run."""
+    for forgotten, patch in bench.some(CONTROLS.items()):
+        workdir = bench.workdir("control")
+        stopped = bench.train(workdir, faults="loop/step=11:SIGTERM").wait()
+        assert stopped == 75, stopped
+        arguments = bench.place.arguments(workdir, data__store=bench.store)
+        child = bench.fork_server.start("pretrain", *arguments, patch=patch)
+        if code := child.wait():
+            problem = f"exit code {code}: {last_line(child.said)}"
+        else:
+            differs = runs_lib.trace(workdir).difference(bench.undisturbed)
+            problem = "" if differs else "nobody noticed"
+        yield Trial("negative control: resumed without", forgotten, problem)

@@ -1,0 +1,159 @@
+"""A small run, and whether another one equals it to the bit.
+
+A library of inject_faults.py.
+"""
+
+import dataclasses
+import hashlib
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from bert_jax.training import saved_steps
+
+STEPS = 24
+SENTENCES = (
+    "the cat sat on a mat",
+    "dogs run fast",
+    "rain falls all day in spring",
+    "北京大学在海淀区。",
+    "今天天气很好，我们去公园。",
+    "他喜欢读书和写字。",
+)
+SETTINGS: dict[str, Any] = {
+    "model.hidden_size": 32,
+    "model.num_attention_heads": 4,
+    "model.intermediate_size": 64,
+    "model.max_position_embeddings": 24,
+    "text.vocab_size": 150,
+    "data.held_out_fraction": 0.2,
+    "data.max_seq_length": 24,
+    "data.workers": 1,
+    "data.loader": "thread",
+    "optimizer.warmup_steps": 2,
+    "run.batch_size": 8,
+    "run.num_train_steps": STEPS,
+    "run.log_every_steps": 1,
+    "run.eval_every_steps": 8,
+    "run.save_every_steps": 4,
+    "run.keep_checkpoints": 2,
+    "run.log_examples": True,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A folder with a corpus, and the config that trains on it."""
+
+    folder: Path
+
+    @property
+    def config(self) -> str:
+        """The flag that names the config."""
+        return f"--config={self.folder / 'small.py'}"
+
+    def arguments(self, workdir: Path | str, **changes: Any) -> list[str]:
+        """Returns the flags of a run; `run__seed=3` sets `run.seed`."""
+        more = [f"--config.{k.replace('__', '.')}={v}" for k, v in changes.items()]
+        return [self.config, f"--workdir={workdir}", *more]
+
+
+def make_place(
+    folder: Path, settings: Mapping[str, Any] = SETTINGS, documents: int = 60
+) -> Place:
+    """Writes a corpus in two languages, and a config."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(0)
+    lines = []
+    for number in range(documents):
+        chosen = rng.choices(SENTENCES, k=rng.randint(3, 9))
+        lines += [f"number {number} begins here", *chosen, ""]
+    corpus = folder / "corpus.txt"
+    corpus.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    values = {"model.size": "tiny", "data.corpus": str(corpus), **settings}
+    write_config(folder / "small.py", "configuration", values)
+    return Place(folder)
+
+
+def write_config(path: Path, module: str, values: Mapping[str, Any]) -> None:
+    """Writes a config that changes the defaults of a module of `bert_jax.settings`."""
+    path.write_text(
+        f"from bert_jax.settings import {module}\n\n\n"
+        "def get_config():\n"
+        f"    config = {module}.default()\n"
+        f"    config.update_from_flattened_dict({dict(values)!r})\n"
+        "    return config\n",
+        encoding="utf-8",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """What a run was: equal traces are the same run to the bit.
+
+    Attributes:
+      arrays: the digest of parameters and optimizer state of the last step.
+      losses: every line of the metrics, without what depends on the clock.
+      examples: every line of the examples.
+    """
+
+    arrays: str
+    losses: tuple[str, ...]
+    examples: tuple[str, ...]
+
+    def difference(self, other: "Trace") -> str:
+        """Returns the names of what differs; empty if nothing does."""
+        names = (field.name for field in dataclasses.fields(self))
+        return ", ".join(n for n in names if getattr(self, n) != getattr(other, n))
+
+
+_OF_THE_CLOCK = ("tokens_per_second", "input_wait", "save_wait", "mfu")
+
+
+def trace(workdir: Path) -> Trace:
+    """Reads what a finished run left."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    kept = (
+        {k: x for k, x in line.items() if not k.endswith(_OF_THE_CLOCK)}
+        for line in lines
+    )
+    losses = tuple(json.dumps(line) for line in kept if len(line) > 1)
+    examples = (workdir / "examples-0.jsonl").read_text().splitlines()
+    return Trace(_digest(workdir / "checkpoints"), losses, tuple(examples))
+
+
+def _digest(folder: Path) -> str:
+    """Returns the digest of all arrays of the newest checkpoint, which is undamaged."""
+    step = max(saved_steps.steps(folder))
+    if reason := saved_steps.damage(folder / str(step)):
+        return f"damaged: {reason}"
+    return digest_of(folder / str(step))
+
+
+def digest_of(step: Path) -> str:
+    """Returns the digest of all arrays of a checkpoint, as Orbax reads them."""
+    made = hashlib.sha256(step.name.encode())
+    for item in ("params", "opt_state"):
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+            tree = reader.restore(step / item)
+        for array in _leaves(tree):
+            made.update(np.ascontiguousarray(array).tobytes())
+    return made.hexdigest()
+
+
+def _leaves(tree: Any) -> list[np.ndarray]:
+    if isinstance(tree, Mapping):
+        return [leaf for name in sorted(tree) for leaf in _leaves(tree[name])]
+    return [np.asarray(tree)]
+
+
+def leftovers(workdir: Path) -> list[str]:
+    """Returns what a run that ended should not have left behind."""
+    bad = [*workdir.rglob("*.tmp"), *workdir.rglob("*orbax-checkpoint-tmp*")]
+    bad += [*workdir.glob(".*.building"), *workdir.glob("checkpoints/deleted/*")]
+    return [str(path.relative_to(workdir)) for path in bad]

@@ -1,0 +1,169 @@
+"""Long runs that save often: memory, handles and disk stay what they are.
+
+A library of inject_faults.py.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import finetune_lib
+import fork_server_lib
+import growth_lib
+import picture_lib
+import runs_lib
+from trial_lib import Bench, Trial, last_line
+
+from bert_jax.training import saved_steps
+
+KEEP = 3
+EPOCHS = 10
+SETTINGS = runs_lib.SETTINGS | {
+    "data.held_out_fraction": 0.1,
+    "run.batch_size": 4,
+    "run.log_every_steps": 10,
+    "run.keep_checkpoints": KEEP,
+}
+# What a run holds on to, or leaves lying about, when it leaks on purpose: 40 MB per
+# 1,000 steps, a handle and a thread every 10, every checkpoint, a folder a save, and
+# lines of the log that grow with the steps.
+LEAKS = """
+import threading
+from bert_jax.training import checkpoint, record, writer
+held, opened, read = [], checkpoint.Checkpoints.__init__, record.Record.read
+save, write = checkpoint.Checkpoints.save, writer.Writer.write
+def leaking_read(self, step, *rest):
+    held.append(b"x" * 40_000)
+    if step % 10 == 0:
+        held.append(open("/dev/null"))
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    return read(self, step, *rest)
+def leaking_init(self, folder, *, keep, **rest):
+    opened(self, folder, keep=1000, **rest)
+def leaking_save(self, step, *rest):
+    save(self, step, *rest)
+    (self.folder / f"left-{step}").mkdir()
+    (self.folder.parent / f"left-{step}.txt").touch()
+def leaking_write(self, step, values):
+    write(self, step, values)
+    with (self._workdir / "left.jsonl").open("a") as file:
+        file.write(" " * 50 * step)
+record.Record.read, writer.Writer.write = leaking_read, leaking_write
+checkpoint.Checkpoints.__init__ = leaking_init
+checkpoint.Checkpoints.save = leaking_save
+"""
+SEEN = (
+    "memory",
+    "handles",
+    "threads",
+    "files",
+    "there were",
+    "folders",
+    "took",
+    "logs",
+)
+
+
+def trials(bench: Bench) -> Iterator[Trial]:
+    """Yields whether long runs grew, and whether a run that leaks is seen to."""
+    steps = bench.choose(400, 2000, 20000, 20000)
+    saves = bench.choose(10, 60, 1000, 1000)
+    place = _place(bench, steps)
+    every = {"save": steps // saves, "eval": steps // EPOCHS}
+    done = f"pretraining, {steps:,} steps, {saves:,} saves"
+    workdir, child = _pretrain(bench, place, steps, every)
+    found, problem = _watched(bench, child, workdir, steps, bench.picture)
+    if not problem and (epochs := _epochs(workdir)) < EPOCHS:
+        problem = f"{epochs} epochs and no more"
+    yield Trial("a soak", f"{done}: {found}", problem)
+    shutil.rmtree(workdir, ignore_errors=True)
+    steps = bench.choose(300, 500, 10000, 10000)
+    workdir, child = _finetune(bench, steps)
+    found, problem = _watched(bench, child, workdir, steps)
+    yield Trial(
+        "a soak", f"fine-tuning, {steps:,} steps, {EPOCHS} epochs: {found}", problem
+    )
+    shutil.rmtree(workdir, ignore_errors=True)
+    yield _control(bench, place)
+
+
+def _control(bench: Bench, place: runs_lib.Place) -> Trial:
+    steps = bench.choose(500, 2000, 2000, 2000)
+    every = {"save": steps // 20, "eval": steps // EPOCHS}
+    workdir, child = _pretrain(bench, place, steps, every, patch=LEAKS)
+    _, problem = _watched(bench, child, workdir, steps)
+    wanted = SEEN[1:] if _is_short(bench) else SEEN
+    unseen = [word for word in wanted if word not in problem]
+    problem = f"nobody noticed: {', '.join(unseen)} ({problem})" if unseen else ""
+    shutil.rmtree(workdir, ignore_errors=True)
+    return Trial("negative control: a run that leaks", f"{steps:,} steps", problem)
+
+
+def _is_short(bench: Bench) -> bool:
+    """Whether runs end while memory pools are still filled, so that it says nothing."""
+    return bench.level == 0
+
+
+def _place(bench: Bench, steps: int) -> runs_lib.Place:
+    """Writes a corpus of which so many steps are ten epochs and a little more."""
+    return runs_lib.make_place(bench.folder / "soak", SETTINGS, steps // 7)
+
+
+def _pretrain(
+    bench: Bench,
+    place: runs_lib.Place,
+    steps: int,
+    every: dict[str, int],
+    patch: str = "",
+) -> tuple[Path, fork_server_lib.Child]:
+    workdir = bench.workdir("soak-pretrain")
+    flags = place.arguments(
+        workdir,
+        run__num_train_steps=steps,
+        run__save_every_steps=every["save"],
+        run__eval_every_steps=every["eval"],
+    )
+    return workdir, bench.fork_server.start("pretrain", *flags, patch=patch)
+
+
+def _finetune(bench: Bench, steps: int) -> tuple[Path, fork_server_lib.Child]:
+    """Starts a run that evaluates and saves after each of ten epochs."""
+    workdir = bench.workdir("soak-finetune")
+    values = {
+        "run.num_train_epochs": float(EPOCHS),
+        "run.log_every_steps": 10,
+        "run.keep_checkpoints": KEEP,
+    }
+    flag = finetune_lib.config(bench.folder / "soak-task", 8 * steps // EPOCHS, values)
+    return workdir, bench.fork_server.start("finetune", flag, f"--workdir={workdir}")
+
+
+def _watched(
+    bench: Bench,
+    child: fork_server_lib.Child,
+    workdir: Path,
+    steps: int,
+    picture: Path | None = None,
+) -> tuple[str, str]:
+    """Watches a run to its end; returns what was found, and what is wrong with it."""
+    seconds = bench.choose(1, 5, 10, 10) / 20
+    samples = list(growth_lib.watch(child.pid, workdir, seconds))
+    if code := child.wait():
+        return "", f"exit code {code}: {last_line(child.said)}"
+    if left := runs_lib.leftovers(workdir):
+        return "", f"left behind: {', '.join(left[:3])}"
+    grown = growth_lib.measure(samples, steps)
+    if picture is not None:
+        picture_lib.draw(samples, grown, picture)
+    folder = workdir / "checkpoints"
+    last = folder / str(max(saved_steps.steps(folder)))
+    found = growth_lib.problems(grown, steps, KEEP, growth_lib.size(last))
+    if _is_short(bench):
+        found = [problem for problem in found if not problem.startswith("memory")]
+    return str(grown), "; ".join(found)
+
+
+def _epochs(workdir: Path) -> int:
+    """Returns how many epochs the last example comes after."""
+    last = (workdir / "examples-0.jsonl").read_text().splitlines()[-1]
+    return int(last.split('"examples": ["')[1].split("/")[0])
