@@ -7,12 +7,12 @@ A pretrained model is scored on the held-out documents of its store. The masks a
 fixed, so the numbers are those that training wrote at this step, to the last digit.
 
 A fine-tuned model, a run or the folder of one, is scored on --data, a file that
---input_format and --columns describe where it is not as in training; without it, on the
-dev file of its run. Writes eval/NAME.json with every number, NAME_confusion.png,
-NAME_reliability.png and NAME_errors.tsv, a hundred errors, the worst first; NAME is
-that of the file, or --name. Labels that the model has not seen count as errors and are
-listed; --label_map=FILE gives them the names that the model has, one pair a line
-(`person<TAB>PER`) or as a JSON object.
+--input_format, --header and --columns describe where it is not as in training; without
+it, on the dev file of its run. Writes eval/NAME.json with every number,
+NAME_confusion.png, NAME_reliability.png and NAME_errors.tsv, a hundred errors, the
+worst first; NAME is that of the file, or --name. Labels that the model has not seen
+count as errors and are listed; --label_map=FILE gives them the names that the model
+has, one pair a line (`person<TAB>PER`) or as a JSON object.
 """
 
 import dataclasses
@@ -35,6 +35,8 @@ from bert_jax.tasks import heldout
 from bert_jax.training import checkpoint, state
 
 _EXAMPLE = "python -m bert_jax.evaluate --workdir=runs/demo"
+_OF_FINE_TUNED = ("data", "name", "label_map", "input_format", "header", "columns")
+_OF_FINE_TUNED = (*_OF_FINE_TUNED, "repair")
 
 
 def evaluate(workdir: str | Path) -> dict[str, float]:
@@ -97,6 +99,7 @@ def evaluate_task(
     request = dataclasses.replace(request, input=path)
     with answers.naming_flags():
         asked = answers.reading(model, request, needs_labels=True)
+        answers.report_first_line(request, asked)
         found = read_examples.read(asked)
     examples = _renamed(model, found.examples, label_map)
     if model.kind == "classification":
@@ -144,14 +147,18 @@ def main(argv: list[str]) -> None:
     if answering_folders.can_answer(workdir):
         given = flags.FLAGS
         request = answers.Request(
-            given.data, given.input_format, tuple(given.columns), given.repair
+            given.data,
+            given.input_format,
+            given.header,
+            tuple(given.columns),
+            given.repair,
         )
         label_map = Path(given.label_map) if given.label_map else None
         scored, path = evaluate_task(workdir, request, given.name, label_map)
         print(score_report.text(scored))
         print(f"\nall digits, pictures, errors: {path.with_suffix('')}*")
         return
-    for name in ("data", "name", "label_map", "input_format", "columns", "repair"):
+    for name in _OF_FINE_TUNED:
         if flags.FLAGS[name].present and workdir.is_dir():
             raise errors.InputError(
                 f"--{name} is for fine-tuned models, and {workdir} is none"

@@ -11,8 +11,8 @@ else from standard input.
 
 A fine-tuned model answers as its task does (--task=answer): a pair is written
 "text<TAB>text", a question "question<TAB>context". --input is a file of the task, labels
-or not (TSV, CSV, JSON lines, CoNLL, SQuAD, ...; see --input_format and --columns), or plain
-lines (--input_format=lines); files larger than memory are streamed, in order. --format
+or not (TSV, CSV, JSON lines, CoNLL, SQuAD, ...; see --input_format, --header and --columns),
+or plain lines (--input_format=lines); files larger than memory are streamed, in order. --format
 says how answers are written: jsonl, tsv, conll, glue, clue or squad.
 
 --task=fill_mask prints one JSON object a text: `text`, and `guesses`, a list for each [MASK].
@@ -192,7 +192,7 @@ def main(argv: list[str]) -> None:
 
 # Of the flags that not every task has, those of each.
 _FLAGS = {
-    "answer": {"output", "format", "input_format", "columns", "repair"},
+    "answer": {"output", "format", "input_format", "header", "columns", "repair"},
     "fill_mask": {"top"},
     "features": {
         "output",

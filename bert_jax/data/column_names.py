@@ -1,7 +1,9 @@
 """Which column is which: named by the user, or guessed from publishers' usual names.
 
-The usual names are those of GLUE, CLUE, SICK, SNLI, SWAG, HellaSwag, RACE and C-Eval.
-They are compared without regard to case; the first that is there is taken.
+The usual names are those of GLUE, CLUE, SICK, SNLI, SWAG, HellaSwag, RACE and C-Eval,
+of popular tables on Kaggle, and what Chinese tables call the same columns. They are
+compared without case, surrounding blanks and byte-order marks; the first in the list
+that a table has is taken.
 """
 
 import dataclasses
@@ -11,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from bert_jax import errors
 from bert_jax.data import example_request
 
-_IDS = ("id", "index", "idx", "guid", "pair_id", "pairid")
+_IDS = ("id", "index", "idx", "guid", "pair_id", "pairid", "编号", "序号", "索引")
 _PAIRS = (
     ("sentence1", "sentence2"),
     ("question1", "question2"),
@@ -24,26 +26,42 @@ _PAIRS = (
     ("#1 string", "#2 string"),
     ("keyword", "abst"),
     ("query", "title"),
+    ("句子1", "句子2"),
+    ("句子一", "句子二"),
+    ("文本1", "文本2"),
+    ("文本一", "文本二"),
+    ("问题1", "问题2"),
+    ("前提", "假设"),
+    ("问题", "句子"),
 )
 _TEXTS = ("text", "sentence", "content", "review", "comment", "comment_text")
 _TEXTS = (*_TEXTS, "headline", "title")
+_OTHER_TEXTS = ("tweet", "body", "message", "utterance", "document", "文本", "句子")
+_OTHER_TEXTS = (*_OTHER_TEXTS, "内容", "文本内容", "评论", "评论内容", "正文", "标题")
+_OTHER_TEXTS = (*_OTHER_TEXTS, "文章")
 _LABELS = ("label", "labels", "gold_label", "quality", "is_duplicate")
 _LABELS = (*_LABELS, "entailment_judgment", "class", "category", "answer", "label_desc")
+_LABELS = (*_LABELS, "sentiment", "intent", "标签", "类别", "分类")
+_LABELS = (*_LABELS, "情感", "情感倾向", "意图", "答案")
 _SCORES = ("score", "similarity", "similarity_score", "relatedness_score")
+_SCORES = (*_SCORES, "相似度", "得分", "分数", "评分")
 _CONTEXTS = (
     ("sent1", "sent2"),
     ("ctx_a", "ctx_b"),
     ("article", "question"),
     ("context", "question"),
+    ("文章", "问题"),
+    ("上下文", "问题"),
 )
 _SINGLE_CONTEXTS = ("startphrase", "context", "ctx", "premise", "question", "text")
-_CHOICE_LISTS = ("choices", "endings", "options")
-_NUMBERED_CHOICE = re.compile(r"(?:ending|choice|option)_?\d{1,2}")
-_KNOWN = frozenset(
-    name
-    for names in (*_PAIRS, *_CONTEXTS, _TEXTS, _LABELS, _SCORES, _SINGLE_CONTEXTS)
-    for name in names
-)
+_SINGLE_CONTEXTS = (*_SINGLE_CONTEXTS, "上下文", "问题", "文本")
+_CHOICE_LISTS = ("choices", "endings", "options", "选项")
+_NUMBERED_CHOICE = re.compile(r"(?:ending|choice|option|选项)_?\d{1,2}")
+TEXT_NAMES = frozenset((*_TEXTS, *_OTHER_TEXTS, *_SINGLE_CONTEXTS)) | {
+    first for first, _ in (*_PAIRS, *_CONTEXTS)
+}
+_KNOWN = TEXT_NAMES.union(*_PAIRS, *_CONTEXTS, _IDS, _LABELS, _SCORES, _CHOICE_LISTS)
+_NUMBER = re.compile(r"\s*[-+]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][-+]?\d+)?\s*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,24 +80,82 @@ class Chosen:
     flags: tuple[str, ...] = ()
 
 
-def is_header(cells: Sequence[str], request: example_request.Request) -> bool:
+def name_of(cell: str) -> str:
+    """Returns the name that a cell of a header has, without blanks and marks around."""
+    return cell.strip().strip("\ufeff\u200b").strip()
+
+
+def usual_names(cells: Sequence[str]) -> tuple[str, ...]:
+    """Returns the usual names among cells, each once, as they are written there.
+
+    >>> usual_names([" Text", "note", "LABEL", "text"])
+    ('Text', 'LABEL')
+    """
+    found: dict[str, str] = {}
+    for name in map(name_of, cells):
+        if name.lower() in _KNOWN or _NUMBERED_CHOICE.fullmatch(name.lower()):
+            found.setdefault(name.lower(), name)
+    return tuple(found.values())
+
+
+def is_header(
+    cells: Sequence[str],
+    request: example_request.Request,
+    following: Sequence[Sequence[str]] = (),
+) -> bool:
     """Says whether the first line of a table has the names of its columns.
 
-    If the request leaves it open: a usual name is among the cells, or one that the
-    request gives; where labels are needed, a given name alone says that there is a
-    header (if it is another, the error lists its names).
+    If the request leaves it open, two usual names are needed, or one that the request
+    gives; where labels are needed, a given name is enough (if the line does not have
+    it, the error lists its names). With a single usual name the rows show it: see
+    `_is_above_numbers` and `have_row_names`.
+
+    Args:
+      cells: of the first line.
+      request: its header and columns, by name or number.
+      following: cells of some of the next rows.
     """
     if request.header != "auto":
         return request.header == "true"
+    given = _given_names(request)
+    if given and (request.needs_labels or given & {name_of(cell) for cell in cells}):
+        return True
+    count = len(usual_names(cells))
+    if count == 1:
+        has_row_names = have_row_names(cells, following)
+        return has_row_names or _is_above_numbers(cells, following)
+    return count > 1
+
+
+def _given_names(request: example_request.Request) -> set[str]:
+    """Returns the columns that a request gives by name."""
     columns = request.columns
     given = {columns.id, columns.text, columns.text_pair, columns.label, columns.score}
     given |= {*columns.choices, *_several(columns.label, request)}
-    given = {name for name in given if not _is_number(name)}
-    given -= {example_request.NONE}
-    if given and request.needs_labels:
-        return True
-    stripped = [cell.strip() for cell in cells]
-    return any(cell in given or cell.lower() in _KNOWN for cell in stripped)
+    return {name for name in given if not _is_number(name)} - {example_request.NONE}
+
+
+def have_row_names(cells: Sequence[str], following: Sequence[Sequence[str]]) -> bool:
+    """Says whether rows begin with their number, which R leaves out of the header."""
+    expected = [(str(n), len(cells) + 1) for n in range(1, len(following) + 1)]
+    return bool(following) and [(row[0], len(row)) for row in following] == expected
+
+
+def _is_above_numbers(cells: Sequence[str], following: Sequence[Sequence[str]]) -> bool:
+    """Says whether a word is above a column of numbers, so is the column's name.
+
+    The first column may have an empty name, as the index of pandas has.
+    """
+    are_even = all(len(row) == len(cells) for row in following)
+    if len(cells) < 2 or not following or not are_even:
+        return False
+    for at, cell in enumerate(cells):
+        is_index = at == 0 and not name_of(cell)
+        is_word = bool(name_of(cell)) and not _NUMBER.fullmatch(cell)
+        are_numbers = all(_NUMBER.fullmatch(row[at]) for row in following)
+        if (is_word or is_index) and are_numbers:
+            return True
+    return False
 
 
 def _is_number(name: str) -> bool:
@@ -94,7 +170,7 @@ def choose(
     Raises InputError for a given column that is not among `names`, and for a text, or a
     label if examples need one, that cannot be told.
     """
-    usual = {name.lower(): name for name in reversed(names)}
+    usual = {name_of(name).lower(): name for name in reversed(names)}
     given = request.columns
     text, pair = _texts(names, usual, request, where)
     flags = _flags(names, request, where)
@@ -179,7 +255,7 @@ def _usual_texts(
 
 def _singles() -> tuple[str, ...]:
     """Returns the usual names of a text that is alone: also those that open a pair."""
-    return (*_TEXTS, *(first for first, _ in _PAIRS))
+    return (*_TEXTS, *(first for first, _ in _PAIRS), *_OTHER_TEXTS)
 
 
 def _label(
@@ -239,7 +315,7 @@ def _score(
     name = given.score or (given.label if is_regression else "")
     if name and not request.needs_labels and not _is_there(name, names):
         return None
-    wanted = (*_SCORES, *_LABELS[:3]) if is_regression else _SCORES
+    wanted = (*_SCORES, *_LABELS[:3], "标签") if is_regression else _SCORES
     found = _given_or_usual(name, "score", names, usual, wanted, where)
     if found is None and request.needs_labels and is_regression:
         raise _no_label(names, "score", where)

@@ -216,8 +216,10 @@ def _rows(
             yield f"{file.path} row {number}", cells
         return
     columns = example_request.Columns(text=field)
+    # A column that is named is in a header, or the error lists the names there are.
+    header = "auto" if re.fullmatch(r"-?\d{1,6}", field) else "true"
     asked = example_request.Request(
-        file.path, "classification", columns=columns, needs_labels=False
+        file.path, "classification", header=header, columns=columns, needs_labels=False
     )
     if kind == "json":
         records = table_records.json_objects(file)

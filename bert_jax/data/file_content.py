@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bert_jax import errors
-from bert_jax.data import lines, sources
+from bert_jax.data import column_names, lines, sources
 
 HEAD_BYTES = 1 << 17
 _DELIMITERS = (",", "\t", ";", "|")
@@ -200,15 +200,9 @@ def _is_number(cell: str) -> bool:
     return re.fullmatch(r"[-+]?[\d.,]+(?:[eE][-+]?\d+)?|NA|NaN", cell) is not None
 
 
-_TEXT_NAMES = frozenset(
-    "text sentence sentence1 content review comment title body question premise "
-    "context text_a document article tweet message utterance".split()
-)
-
-
 def _names_text(cells: Sequence[str]) -> bool:
     """Says whether a row has short names, one of them usual for a column of text."""
-    names = [cell.strip().lower() for cell in cells]
-    return any(name in _TEXT_NAMES for name in names) and all(
+    names = [column_names.name_of(cell).lower() for cell in cells]
+    return any(name in column_names.TEXT_NAMES for name in names) and all(
         len(name) <= 40 for name in names
     )

@@ -123,6 +123,33 @@ def _whole(
     return Examples(found, dict(notes))
 
 
+def format_of(request: Request) -> str:
+    """Returns the format that a file is read as, one of those of its task.
+
+    Raises InputError as `read` does, where the file does not show its format.
+    """
+    return _format(request)
+
+
+def first_line(request: Request) -> table_records.FirstLine | None:
+    """Returns what the first line of a table is taken as; None of other formats.
+
+    Of a split of the hub it is that of the first file.
+
+    Raises InputError as `read` does.
+    """
+    kind = _format(request)
+    if kind not in table_records.WITH_HEADERS:
+        return None
+    if not hub.is_name(request.path):
+        return table_records.first_line(kind, _file(request), request)
+    asked = _of_the_hub(request)
+    file = hub_dataset.find(str(request.path)).files[0]
+    found = table_records.first_line(kind, file, asked)
+    is_given = request.header != "auto"
+    return found and dataclasses.replace(found, is_given=is_given)
+
+
 def iterate(
     request: Request, notes: Counter[str] | None = None
 ) -> Iterator[examples.Example]:
@@ -179,10 +206,8 @@ def _examples_of_split(
 ) -> Iterator[examples.Example]:
     """Yields the examples of a split of the hub: of all its files, as of one."""
     split = hub_dataset.find(str(request.path))
-    kind, header = _format(request), request.header
-    request = dataclasses.replace(
-        request, format=kind, header="true" if header == "auto" else header
-    )
+    request = _of_the_hub(request)
+    kind = request.format
     files = [dataclasses.replace(request, path=file.path) for file in split.files]
     if kind in ("conll", "conllu", "squad"):
         yield from itertools.chain.from_iterable(_examples(x, notes) for x in files)
@@ -191,6 +216,12 @@ def _examples_of_split(
         _records(kind, _file(each), each, notes) for each in files
     )
     yield from _of_records(hub_dataset.named(records, split), request, notes)
+
+
+def _of_the_hub(request: Request) -> Request:
+    """Returns a request with its format; tables of the hub begin with a header."""
+    header = "true" if request.header == "auto" else request.header
+    return dataclasses.replace(request, format=_format(request), header=header)
 
 
 def _of_records(

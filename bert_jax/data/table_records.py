@@ -6,6 +6,7 @@ JSON arrays and workbooks stream; a record knows the line that it begins in.
 """
 
 import csv
+import dataclasses
 import itertools
 import re
 from collections import Counter
@@ -29,6 +30,8 @@ QUOTED = "rows whose cells are quoted, separated by {}"
 _EXCEL_SEPARATOR = re.compile(r"sep=[,;|\t]", re.I)
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars"}
 RAGGED = "lines left out that have not all columns"
+WITH_HEADERS = ("tsv", "csv", "xlsx")  # formats whose first line may be a header
+_PEEKED = 20  # rows that show whether a single usual name is a header's
 
 
 class Record(NamedTuple):
@@ -45,11 +48,50 @@ class Record(NamedTuple):
     header: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class FirstLine:
+    """What the first line of a table was taken as.
+
+    Attributes:
+      number: of the line, from 1; blank lines are not records.
+      usual: the usual names of columns among its cells.
+      is_given: whether the request has it, and nothing was assumed.
+    """
+
+    number: int
+    cells: tuple[str, ...]
+    is_header: bool
+    usual: tuple[str, ...]
+    is_given: bool
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it may well be the other: one usual name among its cells."""
+        return not self.is_given and not self.is_header and len(self.usual) == 1
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether it has the names of a header, and is an example as it was given."""
+        return self.is_given and not self.is_header and len(self.usual) > 1
+
+
+def first_line(
+    kind: str, file: sources.NamedPath, request: example_request.Request
+) -> FirstLine | None:
+    """Returns what the first line of a table is taken as; None of an empty file.
+
+    Args:
+      kind: one of `WITH_HEADERS`.
+    """
+    opened = _opened(_rows(kind, file), request)
+    return opened and opened[0]
+
+
 def tsv(
     file: sources.NamedPath, request: example_request.Request, notes: Counter[str]
 ) -> Iterator[Record]:
     """Yields the records of a file of columns that are parted by tabs."""
-    return _named(_split_lines(file, "\t"), file, request, notes)
+    return _named(_rows("tsv", file), file, request, notes)
 
 
 def comma_separated(
@@ -62,7 +104,7 @@ def comma_separated(
     a cell.
     """
     separator = file_content.separator(_first_lines(file))
-    records = _named(_csv_rows(file, separator), file, request, notes)
+    records = _named(_rows("csv", file), file, request, notes)
     for record in records:
         if separator in _SEPARATORS:
             notes[QUOTED.format(_SEPARATORS[separator])] += 1
@@ -73,7 +115,7 @@ def workbook(
     file: sources.NamedPath, request: example_request.Request, notes: Counter[str]
 ) -> Iterator[Record]:
     """Yields the records of an Excel workbook."""
-    return _named(workbook_file.rows(file.path), file, request, notes)
+    return _named(_rows("xlsx", file), file, request, notes)
 
 
 def label_and_text(file: sources.NamedPath) -> Iterator[Record]:
@@ -138,6 +180,15 @@ def parquet(file: sources.NamedPath) -> Iterator[Record]:
         yield Record(f"{file.path} row {number}", cells)
 
 
+def _rows(kind: str, file: sources.NamedPath) -> Rows:
+    """Yields the cells of a table with the line that each row begins in."""
+    if kind == "tsv":
+        return _split_lines(file, "\t")
+    if kind == "xlsx":
+        return workbook_file.rows(file.path)
+    return _csv_rows(file, file_content.separator(_first_lines(file)))
+
+
 def _filled_lines(file: sources.NamedPath) -> Iterator[tuple[int, str]]:
     """Yields the lines that are not blank; one of tabs alone has cells, so is not."""
     for number, line in lines.whole_lines(file, lines.Tally()):
@@ -185,20 +236,21 @@ def _named(
     notes: Counter[str],
 ) -> Iterator[Record]:
     """Gives the cells of rows their names, by the header or by their numbers."""
-    opening = next(rows, None)
-    if opening is None:
+    opened = _opened(rows, request)
+    if opened is None:
         return
-    number, first = opening
-    if column_names.is_header(first, request):
+    opening, following = opened
+    number, first = opening.number, [*opening.cells]
+    rows = itertools.chain(following, rows)
+    if opening.is_header:
         header = f"{file.path}:{number}"
-        following = [*itertools.islice(rows, 2)]
-        rows = itertools.chain(following, rows)
-        first = [""] * _have_row_names(first, following) + first
+        next_cells = [cells for _, cells in following[:2]]
+        first = [""] * column_names.have_row_names(first, next_cells) + first
         names = _unique_names(first, header)
     else:
         header = ""
         names = [str(place) for place in range(1, len(first) + 1)]
-        rows = itertools.chain([opening], rows)
+        rows = itertools.chain([(number, first)], rows)
     for at, cells in rows:
         if request.leaves_out and not any(cells[len(names) :]):
             cells = cells[: len(names)]  # separators at the end of the line
@@ -216,20 +268,33 @@ def _named(
         yield Record(f"{file.path}:{at}", named, header)
 
 
-def _have_row_names(header: list[str], rows: list[tuple[int, list[str]]]) -> bool:
-    """Says whether rows open with their number, which R leaves out of the header."""
-    expected = [(str(number), len(header) + 1) for number in range(1, len(rows) + 1)]
-    return bool(rows) and [(cells[0], len(cells)) for _, cells in rows] == expected
+def _opened(
+    rows: Rows, request: example_request.Request
+) -> tuple[FirstLine, list[tuple[int, list[str]]]] | None:
+    """Returns what the first row is taken as, and the rows that were read to see it."""
+    opening = next(rows, None)
+    if opening is None:
+        return None
+    number, first = opening
+    usual = column_names.usual_names(first)
+    following = [*itertools.islice(rows, _PEEKED if len(usual) == 1 else 2)]
+    is_header = column_names.is_header(
+        first, request, [cells for _, cells in following]
+    )
+    is_given = request.header != "auto"
+    return FirstLine(number, tuple(first), is_header, usual, is_given), following
 
 
 def _unique_names(cells: list[str], where: str) -> list[str]:
     """Returns the names of a header; a column without one is named by its number."""
-    names = [cell.strip() or str(place) for place, cell in enumerate(cells, 1)]
+    names = [
+        column_names.name_of(cell) or str(place) for place, cell in enumerate(cells, 1)
+    ]
     for name in names:
         if names.count(name) > 1:
             raise errors.InputError(
                 f"{where}: two columns have the name {name!r}. Rename one of them, or "
-                "remove the header and set data.header to false."
+                "remove the header and set data.header=false."
             )
     return names
 

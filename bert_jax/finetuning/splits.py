@@ -11,7 +11,13 @@ import numpy as np
 from jaxtyping import Bool
 
 from bert_jax import bounded_file, commands, errors
-from bert_jax.data import labelled_rows, memory_examples, read_examples
+from bert_jax.data import (
+    column_names,
+    labelled_rows,
+    memory_examples,
+    read_examples,
+    table_records,
+)
 from bert_jax.finetuning import task_setup, unseen_labels
 from bert_jax.settings import finetuning_configuration
 from bert_jax.tasks import encoding, id_ranges, task
@@ -92,6 +98,8 @@ def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]
         for name, path in paths.items()
         if path
     }
+    files = {name: path for name, path in paths.items() if name not in given}
+    _check_headers(settings, files)
     folds = data.folds or settings.sweep.folds
     if folds:
         count = len({*groups_of(made["train"]).tolist()})
@@ -179,7 +187,75 @@ def _file(
         labels = task_setup.given_labels(settings.data.labels)
         examples = task_setup.named(examples, labels)
     commands.say(f"{name}: {len(examples):,} examples of {path}{counts(found.notes)}")
+    if given is None:
+        report_first_line(task_setup.request(settings, path, is_scored=name != "train"))
     return examples
+
+
+def report_first_line(
+    request: read_examples.Request,
+    setting: str = "data.header",
+    *,
+    is_inherited: bool = False,
+) -> None:
+    """Reports whether the first line of a table was taken as a header.
+
+    A warning where it may well be the other. Formats without headers, and what the user
+    has set, are not reported.
+
+    Args:
+      setting: the option of the user that changes it; "" where there is none.
+      is_inherited: whether `request.header` is that of the training.
+
+    Raises:
+      InputError: the file cannot be read.
+    """
+    found = read_examples.first_line(request)
+    if found is None:
+        return
+    told = f"{request.path}: {_taken_as(found, setting)}"
+    told += " as in training" * (is_inherited and found.is_given)
+    if found.is_doubtful or found.contradicts:
+        _log.warning("%s", told)
+    elif is_inherited or not found.is_given:
+        commands.say(told)
+
+
+def _taken_as(found: table_records.FirstLine, setting: str) -> str:
+    """Describes what a first line was taken as, why, and how to change it."""
+    if found.is_header:
+        names = ", ".join(column_names.name_of(cell) or "''" for cell in found.cells)
+        told = f"first line taken as a header: {_short(names)}"
+        change = "false if it is an example"
+    else:
+        told = f"first line {_short(chr(9).join(found.cells))!r} taken as an example"
+        change = "true if it is a header"
+    if found.is_doubtful:
+        told += f", as only {found.usual[0]!r} is a usual name of a column"
+    if found.contradicts:
+        told += f", but {' and '.join(found.usual[:3])} are usual names of columns"
+    return f"{told} ({setting}={change})" if setting else told
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _check_headers(settings: Settings, files: Mapping[str, str]) -> None:
+    """Warns if the first line is a header in some files of a run, and not in others."""
+    found: dict[bool, str] = {}
+    for name, path in files.items():
+        asked = task_setup.request(settings, path, is_scored=name != "train")
+        first = read_examples.first_line(asked) if path else None
+        if first is not None:
+            found.setdefault(first.is_header, f"data.{name}")
+    if len(found) > 1:
+        _log.warning(
+            "the first line of %s was taken as a header, that of %s as an example: let "
+            "all files begin alike, and set data.header",
+            found[True],
+            found[False],
+        )
 
 
 def counts(notes: Mapping[str, int]) -> str:

@@ -20,10 +20,12 @@ from bert_jax.data import (
     raw_examples,
     read_examples,
     sources,
+    table_records,
 )
 from bert_jax.finetuning import splits, task_setup
 from bert_jax.formats import whole_file
 from bert_jax.prediction import prediction_files, task_predictor
+from bert_jax.settings import finetuning_groups
 
 LINES = "lines"
 _COLUMN = re.compile(r"data\.columns\.(\w+)(?: to (\w+))?")
@@ -42,6 +44,8 @@ class Request:
       input: a file of the task, or of plain lines; None for the arguments, or standard
         input.
       input_format: of that file; `lines` has one text (or pair, with a tab) a line.
+      header: whether the first line of a table has the names of its columns: `true`,
+        `false`, or `auto`, which looks; None is as in training.
       columns: where in a table things stand, as `text=sentence`; the others are where
         they were in training.
       repair: mend what can be, as in training with `data.repair`.
@@ -51,6 +55,7 @@ class Request:
 
     input: str | None = None
     input_format: str = "auto"
+    header: str | None = None
     columns: tuple[str, ...] = ()
     repair: bool = False
     output: Path | None = None
@@ -70,6 +75,9 @@ def write(folder: Path, arguments: list[str], request: Request) -> int:
     model = task_predictor.load(folder, request.dtype, repair=request.repair)
     several = bool(model.made.settings.data.multi_label)
     prediction_files.check(request.format, model.kind, several)
+    if request.input is not None and request.input_format != LINES:
+        with naming_flags():
+            report_first_line(request, reading(model, request))
     notes: Counter[str] = Counter()
     # What can be read twice is counted first, which finds its errors at once, too.
     total = None
@@ -113,6 +121,7 @@ def _check(arguments: list[str], request: Request) -> None:
     if request.input is None:
         given = {
             "--input_format": request.input_format != "auto",
+            "--header": request.header is not None,
             "--columns": bool(request.columns),
             "--repair": request.repair,
         }
@@ -121,6 +130,16 @@ def _check(arguments: list[str], request: Request) -> None:
                 f"{name} says how a file is read: name it with --input, or leave "
                 f"{name} out"
             )
+    if request.input_format == LINES and request.header is not None:
+        raise _no_header(request, LINES)
+
+
+def _no_header(request: Request, kind: str) -> errors.InputError:
+    return errors.InputError(
+        f"--header={request.header} does nothing with {request.input}, which is read "
+        f"as {kind}: only {', '.join(table_records.WITH_HEADERS)} have a header. Leave "
+        "--header out, or set --input_format."
+    )
 
 
 def _is_file(path: str | None) -> bool:
@@ -235,13 +254,32 @@ def reading(
         model.made.settings, request.input, is_scored=needs_labels
     )
     skips = request.repair and not needs_labels
-    asked = dataclasses.replace(asked, needs_labels=needs_labels, skips=skips)
+    header = request.header or asked.header
+    asked = dataclasses.replace(
+        asked, needs_labels=needs_labels, skips=skips, header=header
+    )
     if not needs_labels:
         asked = dataclasses.replace(asked, skip_labels=())
     if request.input_format != "auto":
         asked = dataclasses.replace(asked, format=request.input_format)
     named = columns(request.columns, asked.columns)
-    return dataclasses.replace(asked, columns=named)
+    asked = dataclasses.replace(asked, columns=named)
+    if request.header is not None:
+        kind = read_examples.format_of(asked)
+        if kind not in table_records.WITH_HEADERS:
+            raise _no_header(request, kind)
+    return asked
+
+
+def report_first_line(request: Request, asked: read_examples.Request) -> None:
+    """Reports what the first line of a file was taken as, unless the user said it.
+
+    Args:
+      asked: how the file is read, of `reading`.
+    """
+    if request.header in (None, "auto"):
+        is_inherited = request.header is None
+        splits.report_first_line(asked, "--header", is_inherited=is_inherited)
 
 
 @contextlib.contextmanager
@@ -250,8 +288,8 @@ def naming_flags() -> Generator[None, None, None]:
     try:
         yield
     except errors.InputError as error:
-        text = str(error).replace(" (data.header=true names them)", "")
-        text = _COLUMN.sub(_as_flag, text)
+        text = _COLUMN.sub(_as_flag, str(error))
+        text = text.replace("data.header", "--header")
         text = re.sub(r"data\.repair(=true)?", "--repair", text)
         raise errors.InputError(text.replace("data.format", "--input_format")) from None
 
@@ -303,13 +341,21 @@ def define_input_flags() -> None:
         INPUT_FORMATS,
         "Of the file; auto: as in training, or by its name and content.",
     )
+    flags.DEFINE_enum(
+        "header",
+        None,
+        finetuning_groups.HEADERS,
+        "Whether the first line of a table (TSV, CSV, .xlsx) has the names of its "
+        "columns; auto: if two are usual names, or one that is given. Default: as in "
+        "training.",
+    )
     flags.DEFINE_list(
         "columns", [], "Where things stand, as text=sentence,label=2; as in training."
     )
     flags.DEFINE_bool(
         "repair", False, "Mend what can be (tags that break BIO, answers elsewhere)."
     )
-    commands.show_in_help("input_format", "columns", "repair")
+    commands.show_in_help("input_format", "header", "columns", "repair")
 
 
 def request_of_flags() -> Request:
@@ -319,6 +365,7 @@ def request_of_flags() -> Request:
     return Request(
         given.input,
         given.input_format,
+        given.header,
         tuple(given.columns),
         given.repair,
         output,

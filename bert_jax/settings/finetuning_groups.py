@@ -101,7 +101,9 @@ class DataConfig:
         of the training examples is held out.
       format: of the files: `tsv`, `csv`, `jsonl`, `space` (label, then the text),
         `conll`, `conllu`, `spans`, `squad`; `auto` looks at them.
-      header: whether tables begin with the names of their columns; `auto` looks.
+      header: whether tables begin with the names of their columns: `true`, `false`, or
+        `auto`: if two are usual names, one is in `columns`, or a single usual name is
+        in a line of words above numbers. What was assumed is reported.
       columns: where in them things stand.
       labels: the classes, with commas, or a file with one a line; empty takes those of
         the training file, sorted. Where the data has numbers, they count the classes.

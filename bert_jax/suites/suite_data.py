@@ -169,6 +169,7 @@ def _read(plan: suite_configuration.Plan, located: Located) -> None:
             for name in sorted(set(made) - {"train"}):
                 _check_labels(made[name], learned.labels)
         for request in located.tests.values():
+            splits.report_first_line(request, setting="")
             for _ in read_examples.iterate(request):
                 pass
     except errors.InputError as error:

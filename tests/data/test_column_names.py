@@ -199,6 +199,18 @@ def test_columns_that_are_not_there_are_errors_that_list_those_that_are(
         ("phrase kind", {"text": "kind"}, {"needs_labels": False}, True),
         ("phrase kind", {}, {"header": "true"}, True),
         ("sentence label", {}, {"header": "false"}, False),
+        ("text note", {}, {}, False),
+        ("note label", {"text": "1", "label": "2"}, {}, False),
+        ("text text", {}, {}, False),
+        ("text", {}, {}, False),
+        ("文本", {}, {}, False),
+        ("内容 标签", {}, {}, True),
+        ("\ufeff文本 \u200b类别", {}, {}, True),
+        ("编号 评论内容", {}, {}, True),
+        ("问题 答案", {}, {}, True),
+        ("index sentence", {}, {"needs_labels": False}, True),
+        ("id prompt 选项1", {}, {}, True),
+        ("text", {"text": "text"}, {"needs_labels": False}, True),
     ],
 )
 def test_a_header_is_known_by_its_names_or_by_those_that_are_given(
@@ -206,4 +218,28 @@ def test_a_header_is_known_by_its_names_or_by_those_that_are_given(
 ):
     columns = example_request.Columns(**given)
     request = example_request.Request("f", "classification", columns=columns, **options)
-    assert column_names.is_header(line.split(), request) is expected
+    assert column_names.is_header(line.split(" "), request) is expected
+
+
+@pytest.mark.parametrize(
+    ("line", "rows", "expected"),
+    [
+        ("comment_text,toxic", ["a,0", "b,1"], True),
+        ("tweet,insult", ["a,0.5", "b,-1"], True),
+        ("label,phrase", ["1,a", "0,b"], True),
+        (",text", ["0,a", "1,b"], True),
+        ("text", ["1,a", "2,b"], True),  # the numbers of R's rows
+        ("text,phrase", ["a,b", "c,d"], False),
+        ("text,1", ["a,0", "b,1"], False),
+        ("text,spam", ["a,ham", "b,3"], False),
+        ("text,", ["a,3", "b,4"], False),
+        ("text", ["1", "2"], False),
+        ("text,toxic", ["a,0", "b"], False),
+        ("text,toxic", [], False),
+        ("phrase,toxic", ["a,0", "b,1"], False),  # no usual name
+    ],
+)
+def test_a_header_with_one_usual_name_is_above_numbers(line, rows, expected):
+    request = example_request.Request("f", "classification")
+    following = [row.split(",") for row in rows]
+    assert column_names.is_header(line.split(","), request, following) is expected

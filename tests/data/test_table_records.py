@@ -57,6 +57,52 @@ def test_a_header_is_known_by_the_columns_that_are_named(tmp_path):
     assert records(table_records.tsv, path, named) == [("2", {"wort": "a", "art": "b"})]
 
 
+TABLES = {
+    "one column": (["text", "好", "b"], 3),
+    "one column of a usual Chinese name": (["文本", "好", "b"], 3),
+    "two usual names": (["text|label", "a|x", "b|y"], 2),
+    "two usual names in Chinese": (["评论|情感", "好|正", "坏|负"], 2),
+    "one usual name": (["text|note", "a|x", "b|y"], 3),
+    "no name": (["好|1", "坏|0"], 2),
+    "an index of pandas": (["|text", "0|a", "1|b"], 2),
+    "a first text that is a usual word": (["label|1", "a|0", "b|1"], 3),
+    "an index of GLUE": (["index|sentence", "0|a", "1|b"], 2),
+    "many columns": (["a|b|c|d|e", "1|2|3|4|5"], 2),
+    "many columns with usual names": (["id|title|x|y|z", "1|2|3|4|5"], 1),
+}
+
+
+@pytest.mark.parametrize("kind", ["tsv", "csv", "quoted", "semicolon", "blank", "xlsx"])
+@pytest.mark.parametrize("name", TABLES)
+def test_the_header_is_not_a_record_and_all_other_lines_are(tmp_path, kind, name):
+    lines, count = TABLES[name]
+    rows = [line.split("|") for line in lines]
+    path = tmp_path / f"t.{'tsv' if kind in ('tsv', 'blank') else 'csv'}"
+    if kind == "xlsx":
+        path = tmp_path / "t.xlsx"
+        openpyxl = pytest.importorskip("openpyxl")
+        book = openpyxl.Workbook()
+        for row in rows:
+            book.active.append(row)
+        book.save(path)
+    else:
+        between = {"tsv": "\t", "blank": "\t", "semicolon": ";"}.get(kind, ",")
+        quote = '"' if kind == "quoted" else ""
+        made = [between.join(f"{quote}{x}{quote}" for x in row) for row in rows]
+        ends = "\n\n" if kind == "blank" else "\r\n"
+        path.write_text("\ufeff" + ends.join(made) + "\n", encoding="utf-8")
+    request = classification(path, needs_labels=False)
+    reader = {"tsv": table_records.tsv, "xlsx": table_records.workbook}.get(
+        path.suffix[1:], table_records.comma_separated
+    )
+    found = records(reader, path, request)
+    assert len(found) == count
+    width = len(rows[0])
+    has_header = count < len(rows)
+    numbers = [str(number) for number in range(1, width + 1)]
+    assert has_header or list(found[0][1]) == numbers
+
+
 def test_a_column_of_the_header_without_a_name_has_its_number(tmp_path):
     path = write(tmp_path, "\ttext\n0\ta\n")
     assert records(table_records.tsv, path, classification(path)) == [

@@ -185,3 +185,44 @@ def test_rows_and_what_was_cut_are_said(capsys, caplog, monkeypatch):
     unknown, cut = (record.getMessage() for record in caplog.records)
     assert unknown.startswith("dev: 11.1 % of the tokens are [UNK]")
     assert cut.startswith("dev: 66.7 % of the rows are cut") and "max_seq_length" in cut
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "level", "told"),
+    [
+        (
+            "text\tlabel\n",
+            "text\tlabel\n",
+            "",
+            "header: text, label (data.header=false",
+        ),
+        ("", "", "", "taken as an example (data.header=true"),
+        ("text\tnote\n", "", "WARNING", "as only 'text' is a usual name"),
+        ("文本\t标签\n", "", "WARNING", "data.dev as an example"),
+    ],
+)
+def test_what_first_lines_are_taken_as_is_reported(
+    tmp_path, capsys, caplog, train, dev, level, told
+):
+    tiny_tasks.write_vocab(tmp_path)
+    for name, header in (("train", train), ("dev", dev)):
+        rows = f"{header}the cat\ta\nthe dog\tb\n"
+        (tmp_path / f"{name}.tsv").write_text(rows, encoding="utf-8")
+    columns = {"data__columns__text": "1", "data__columns__label": "2"}
+    made = _read(tmp_path, **columns)
+    counted = 2 + (train == "text\tnote\n")
+    assert {name: len(x) for name, x in made.items()} == {"train": counted, "dev": 2}
+    said = capsys.readouterr().err
+    assert told in (caplog.text if level else said)
+    assert {x.levelname for x in caplog.records} == {level} - {""}
+    count = len(caplog.records) + said.count("first line ")
+    assert count == 2 + (train == "文本\t标签\n")
+
+
+def test_a_first_line_that_the_config_describes_is_not_reported(place, capsys, caplog):
+    _read(place, data__header="true")
+    assert "first line" not in capsys.readouterr().err + caplog.text
+    _read(
+        place, data__header="false", data__columns__text="1", data__columns__label="2"
+    )
+    assert "are usual names of columns (data.header=true" in caplog.text

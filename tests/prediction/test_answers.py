@@ -44,7 +44,8 @@ def predict(monkeypatch, capfd, models):
 
 
 def _said(done):
-    assert (done.code, done.err) == (0, ""), done.err
+    reported = [x for x in done.err.splitlines() if "first line " not in x]
+    assert (done.code, reported) == (0, []), done.err
     return [json.loads(line) for line in done.out.splitlines()]
 
 
@@ -226,7 +227,8 @@ def test_whoever_types_is_answered_line_by_line(models, monkeypatch, capfd):
         (
             "f:1: no column 'x' for data.columns.text, only 'a' (data.header=true "
             "names them)",
-            "f:1: no column 'x' for --columns=text=NAME, only 'a'",
+            "f:1: no column 'x' for --columns=text=NAME, only 'a' (--header=true names "
+            "them)",
         ),
         ("set data.columns.id to none where", "set --columns=id=none where"),
         ("set data.repair=true to", "set --repair to"),
@@ -238,6 +240,51 @@ def test_messages_name_the_flags_of_the_command(message, expected):
         with answers.naming_flags():
             raise errors.InputError(message)
     assert str(raised.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "first", "count"),
+    [
+        ("text\nthe cat\n", (), "text", 2),
+        ("text\nthe cat\n", ("--header=true",), "the cat", 1),
+        ("好\n猫\n", (), "好", 2),
+        ("text\tlabel\nthe cat\tcat\n", (), "the cat", 1),
+        ("text\tlabel\nthe cat\tcat\n", ("--header=false",), "text", 2),
+    ],
+)
+def test_a_header_is_no_answer_and_every_other_line_is_one(
+    predict, tmp_path, caplog, content, options, first, count
+):
+    path = tmp_path / "x.tsv"
+    path.write_text(content, encoding="utf-8")
+    columns = "--columns=text=1"
+    done = predict("classification", f"--input={path}", columns, *options)
+    made = [json.loads(line) for line in done.out.splitlines()]
+    assert (done.code, made[0]["text"], len(made)) == (0, first, count)
+    assert ("x.tsv: first line" in done.err + caplog.text) is (not options)
+    is_warning = first == "text" and not options
+    assert [x.levelname for x in caplog.records] == ["WARNING"] * is_warning
+
+
+@pytest.mark.parametrize("value", ["auto", "true", "false"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("the cat",),
+        ("--input=x.jsonl",),
+        ("--input=x.tsv", "--input_format=lines"),
+        ("--input=x.tsv", "--task=features"),
+    ],
+)
+def test_a_header_is_refused_where_there_is_none(
+    predict, tmp_path, monkeypatch, arguments, value
+):
+    (tmp_path / "x.jsonl").write_text('{"text": "the cat"}\n')
+    (tmp_path / "x.tsv").write_text("text\tlabel\nthe cat\tcat\n")
+    monkeypatch.chdir(tmp_path)
+    done = predict("classification", *arguments, f"--header={value}")
+    assert (done.code, done.out) == (2, "")
+    assert "--header" in done.message
 
 
 def test_columns_that_are_not_named_are_those_of_training():
