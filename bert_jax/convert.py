@@ -113,7 +113,7 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
 
 def keeps_head(found: model_folders.Folder) -> bool:
     """Returns whether the head of the model was read, and not ignored."""
-    return any(head in found.weights.params for head in huggingface.HEADS)
+    return huggingface.head_among(found.weights.parts) != ""
 
 
 def _write(folder: Path, found: model_folders.Folder, request: Request) -> None:

@@ -151,7 +151,11 @@ def check_exports(
     """
     if settings.data.task == "matching":
         return
-    parts = task_model.parts(task_setup.head(settings, learned))
+    head = task_setup.head(settings, learned)
+    parts = task_model.parts(head)
+    needs_transform = model_type == "modernbert" and not head.pools
+    keys = "head.pooling=cls, " if head.pools else ""
+    keys += f"head.transform={str(needs_transform).lower()}, "
     try:
         huggingface_config.class_of(model_type, frozenset(parts))
     except errors.InputError:
@@ -160,7 +164,7 @@ def check_exports(
             f"note: transformers has no class with the parts {', '.join(parts)}. "
             "bert_jax loads this model, predicts with it and scores it; convert "
             "exports its encoder alone to Hugging Face "
-            f"(--ignore={heads}). For a whole export set head.pooling=cls, "
+            f"(--ignore={heads}). For a whole export set {keys}"
             "head.recurrent_size=0 and head.crf=false"
         )
 

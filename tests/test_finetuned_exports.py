@@ -200,6 +200,51 @@ def test_heads_that_no_other_library_has_are_refused(
     assert (found.problem_type, found.head_dropout) == ("", None)
 
 
+MODERN = {
+    "model__model_type": "modernbert",
+    "model__type_vocab_size": 0,
+    "head__transform": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_class", "changes"),
+    [
+        ("tagging", "ModernBertForTokenClassification", {}),
+        (
+            "regression",
+            "ModernBertForSequenceClassification",
+            {"head__pooling": "mean"},
+        ),
+    ],
+)
+def test_a_layer_before_the_head_is_exported_and_trained_on(
+    place, tmp_path, kind, of_class, changes
+):
+    run, folder = tmp_path / "run", tmp_path / "hf"
+    tiny_models.write_model(place, run / "best" / "5", kind, **MODERN | changes)
+    convert.convert(run, folder, TO_HUGGINGFACE)
+    tree = json.loads((folder / "config.json").read_text())
+    assert tree["architectures"] == [f"ModernBertFor{of_class}"]
+    (folder / "task.json").unlink()
+    found = _examples(place, kind)
+    key = {"tagging": "probabilities", "regression": "score"}[kind]
+    made = [task_predictor.load(x).of_examples(found) for x in (run, folder)]
+    for ours, theirs in zip(*made, strict=True):
+        np.testing.assert_allclose(ours[key], theirs[key], rtol=0, atol=1e-5)
+    config = finetuning_configuration.default()
+    config.init_from, config.init.head = str(folder), "given"
+    config.data.task, config.data.train = kind, str(tiny_models.write_file(place, kind))
+    config.head.pooling = "mean" if changes else "cls"
+    head = "tagger" if kind == "tagging" else "classifier"
+    with pytest.raises(errors.InputError, match="set head.transform=true"):
+        task_weights.read(finetuning_configuration.parse(config), ("encoder", head))
+    config.head.transform = True
+    settings = finetuning_configuration.parse(config)
+    start = task_weights.read(settings, ("encoder", "head_transform", head))
+    assert sorted(start.given) == sorted(["encoder", "head_transform", head])
+
+
 def test_its_head_can_be_trained_on(exported, place):
     _, folder = exported("classification")
     path = tiny_models.write_file(place, "classification")

@@ -26,6 +26,7 @@ _PIPELINES = {
 _PARTS = {
     "encoder": "encoder",
     "pooler": "pooler",
+    "head_transform": "layer before the head",
     "nsp_head": "head for pairs of sentences",
     "classifier": "classifier of texts",
     "multiple_choice": "multiple-choice head",

@@ -67,6 +67,11 @@ def _start(
     params, found, tokenizer, sums = _read(folder, tuple(ignore))
     bert = _with_keys(found, settings)
     heads = settings.init.head == "given"
+    if heads and parts.TRANSFORM in {*params} - {*wanted}:
+        raise errors.InputError(
+            f"the head of {folder} follows a layer ({parts.TRANSFORM}), and init.head "
+            "is given: set head.transform=true, with head.pooling=mean for texts"
+        )
     kept = {"encoder", "pooler"} | ({*wanted} if heads else set())
     given = {name: params[name] for name in params if name in kept & {*wanted}}
     lacking = sorted({*wanted} - {*given} - {"pooler"}) if heads else []

@@ -318,6 +318,7 @@ def head(settings: Settings, learned: task_folders.Learned) -> task_model.Head:
         given.crf,
         kind == "srl" and settings.data.predicates == "joint",
         given.dropout,
+        given.transform,
     )
 
 

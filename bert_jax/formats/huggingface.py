@@ -7,7 +7,7 @@ prefix, `gamma` and `beta`, a decoder that is a copy of the token embeddings.
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,9 @@ _HEAD_OF_CLASS = {
     "ForTokenClassification": "tagger",
     "ForMultipleChoice": "multiple_choice",
     "ForQuestionAnswering": "span",
+    "ForNextSentencePrediction": "nsp_head",
 }
+_CLASS_OF_HEAD = {head: name for name, head in _HEAD_OF_CLASS.items()}
 HEADS = tuple(_HEAD_OF_CLASS.values())
 _DROPPED = {"classifier", "tagger", "multiple_choice"}  # have a dropout of their own
 # Integers that old versions saved, and that a model makes by itself.
@@ -80,6 +82,19 @@ def head_of(class_name: str) -> str:
     ('tagger', '')
     """
     return _HEAD_OF_CLASS[class_name] if class_name in _HEAD_OF_CLASS else ""
+
+
+def head_among(parts: Collection[str]) -> str:
+    """Returns the part that is the head of a task, or "" if these have none.
+
+    Next to a head for masked tokens, one for next sentences is of pretraining.
+
+    >>> head_among(("encoder", "pooler", "nsp_head", "mlm_head"))
+    ''
+    """
+    found = [x for x in parts if x in HEADS]
+    is_pretrained = "mlm_head" in parts and found == ["nsp_head"]
+    return found[0] if found and not is_pretrained else ""
 
 
 def config_file(folder: Path) -> Path:
@@ -228,14 +243,15 @@ def _parts(
 ) -> frozenset[str]:
     """Returns the parts that the file says it has, or that have tensors in it."""
     model_type, name = described.bert.model_type, described.class_name
-    by_class = {name: parts for parts, name in names.CLASSES[model_type].items()}
-    wanted = {"encoder", *(by_class[name] if name in by_class else ())}
+    wanted = {"encoder"}
+    head_class = _CLASS_OF_HEAD[choice.head] if choice.head else ""
+    for of_class in (name, head_class):
+        wanted |= names.parts_of(model_type, of_class, pools_mean=described.pools_mean)
     outputs = [part for part in wanted if part in _HEAD_OF_CLASS.values()]
     has_classifier = any(
         n.startswith("classifier.") and not weights.matches(n, choice.ignore)
         for n in found.arrays
     )
-    _check_head(found.where, model_type, choice.head or head_of(name), choice)
     if choice.head:
         outputs = [choice.head]
     elif has_classifier and not outputs:
@@ -257,20 +273,6 @@ def _parts(
         if not rival and any(n.startswith(f"{theirs}.") for n in found.arrays):
             wanted.add(part)
     return frozenset(wanted)
-
-
-def _check_head(where: str, model_type: str, part: str, choice: weights.Choice) -> None:
-    """Raises InputError for a head that is another here than in Hugging Face's class.
-
-    It may be left behind.
-    """
-    known = f"{part}/dense" in names.HEADS[model_type]
-    if part and not known and not weights.matches("classifier.weight", choice.ignore):
-        raise errors.InputError(
-            f"{where} is for a {part}, and that of {names.CLASS_PREFIX[model_type]} "
-            "has a layer more than ours. To have only the encoder, "
-            f"{weights.CONVERT} --ignore='head.*,classifier.*'"
-        )
 
 
 def _num_labels(

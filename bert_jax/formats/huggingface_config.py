@@ -135,6 +135,7 @@ class Read:
         `ForMaskedLM`; empty if the file does not say.
       problem_type, head_dropout: of a classifier; see `weights.Weights`.
       notes: what a user should know of how the file was understood.
+      pools_mean: whether a classifier reads the mean of the tokens, and not [CLS].
     """
 
     bert: config.BertConfig
@@ -143,6 +144,7 @@ class Read:
     problem_type: str = ""
     head_dropout: float | None = None
     notes: tuple[str, ...] = ()
+    pools_mean: bool = False
 
 
 def read(path: Path) -> Read:
@@ -179,9 +181,9 @@ def read(path: Path) -> Read:
         raise errors.InputError(f"{path}: {error}") from None
     head = weights.head_of(tree, _HEAD_DROPOUT[model_type], str(path))
     class_name = _class_name(tree, model_type, path)
-    if model_type == "modernbert":
-        modernbert_config.check_pooling(tree, class_name, path)
-    return Read(bert, labels(tree, path), class_name, *head, _notes(tree))
+    is_modern = model_type == "modernbert"
+    pools_mean = is_modern and modernbert_config.pools_mean(tree, path)
+    return Read(bert, labels(tree, path), class_name, *head, _notes(tree), pools_mean)
 
 
 def _model_type(tree: dict[str, Any], path: Path) -> str:
@@ -312,7 +314,7 @@ def tree(
     }
     made |= {theirs: values[ours] for ours, theirs in keys.items()}
     if bert.is_modern:
-        made |= modernbert_config.own_keys(bert)
+        made |= modernbert_config.own_keys(bert, of_parts)
     if class_labels:
         made["id2label"] = {str(i): name for i, name in enumerate(class_labels)}
         made["label2id"] = {name: i for i, name in enumerate(class_labels)}

@@ -5,12 +5,14 @@ of the angles (`rope_parameters`); older ones have the keys that `BertConfig` ha
 newer versions still read, and which are written here.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from bert_jax import errors
 from bert_jax.model import config
 
+_POOLINGS = ("cls", "mean")
 _FAR, _NEAR = "full_attention", "sliding_attention"
 _THETAS = {_FAR: "global_rope_theta", _NEAR: "local_rope_theta"}
 # The tokenizer knows them; absent, they would be those of the published vocabulary,
@@ -86,22 +88,27 @@ def _thetas(found: Any, path: Path) -> dict[str, Any]:
     return made
 
 
-def own_keys(bert: config.BertConfig) -> dict[str, Any]:
+def own_keys(bert: config.BertConfig, of_parts: Collection[str]) -> dict[str, Any]:
     """Returns what config.json has beside the keys that are `BertConfig`'s."""
     return {
         "embedding_dropout": bert.hidden_dropout_prob,
-        "classifier_pooling": "cls",
+        "classifier_pooling": "mean" if "head_transform" in of_parts else "cls",
         "classifier_bias": False,
         "decoder_bias": True,
         **dict.fromkeys(_SPECIAL_IDS),
     }
 
 
-def check_pooling(tree: dict[str, Any], class_name: str, path: Path) -> None:
-    """Raises InputError for a classifier on another row than that of [CLS]."""
-    reads = class_name in ("ForSequenceClassification", "ForMultipleChoice")
+def pools_mean(tree: dict[str, Any], path: Path) -> bool:
+    """Returns whether a classifier reads the mean of the tokens, and not [CLS].
+
+    Raises:
+      InputError: `classifier_pooling` is neither.
+    """
     pooling = tree["classifier_pooling"] if "classifier_pooling" in tree else "cls"
-    if reads and pooling != "cls":
+    if pooling not in _POOLINGS:
         raise errors.InputError(
-            f"{path}: classifier_pooling is {pooling!r}, and only 'cls' is supported"
+            f"{path}: classifier_pooling is {pooling!r}; supported are "
+            f"{' and '.join(_POOLINGS)}"
         )
+    return pooling == "mean"

@@ -76,8 +76,8 @@ ENCODER = {
     "modernbert": _MODERNBERT,
 }
 
-# Heads that every model but ModernBERT has. A file has only one of those that are
-# called `classifier`.
+# Heads that every model but ModernBERT names alike. A file has only one of those that
+# are called `classifier`.
 _OUTPUTS = {
     "classifier/dense": "classifier",
     "tagger/dense": "classifier",
@@ -131,8 +131,12 @@ HEADS = {
         "mlm_head": "decoder",
         "pooler/dense": "head.dense",
         "pooler/layer_norm": "head.norm",
+        "head_transform/dense": "head.dense",
+        "head_transform/layer_norm": "head.norm",
         "classifier/dense": "classifier",
+        "tagger/dense": "classifier",
         "multiple_choice/dense": "classifier",
+        "span/dense": "classifier",
     },
 }
 # The layer that pools for a head, where it is not the encoder's own pooler.
@@ -161,6 +165,8 @@ _CLASSES: dict[frozenset[str], str] = {
     frozenset({"span"}): "ForQuestionAnswering",
     frozenset({"pooler", "multiple_choice"}): "ForMultipleChoice",
 }
+_HEADS = {parts: name for parts, name in _CLASSES.items() if "mlm_head" not in parts}
+_OF_TOKENS = frozenset({"tagger", "span"})
 _POOLED = {frozenset({"pooler"}): "Model"}
 _BARE = {frozenset[str](): "Model"}
 _PAIRS = {frozenset({"pooler", "mlm_head", "nsp_head"}): "ForPreTraining"}
@@ -172,9 +178,9 @@ CLASSES = {
     "albert": _CLASSES | _POOLED | _PAIRS,
     "electra": _CLASSES | _BARE | _RTD,
     "distilbert": _CLASSES | _BARE,
-    # Its classes of tokens have a layer more than ours, between encoder and classifier.
     "modernbert": _BARE
-    | {parts: _CLASSES[parts] for parts in _CLASSES if not parts & {"tagger", "span"}},
+    | {parts: name for parts, name in _CLASSES.items() if not parts & _OF_TOKENS}
+    | {parts - {"pooler"} | {"head_transform"}: name for parts, name in _HEADS.items()},
 }
 
 # Google's names of heads, whose kernels are [C, D] as torch has them.
@@ -190,6 +196,22 @@ TENSORFLOW1_OUTPUT = {
 def pooler(model_type: str) -> frozenset[str]:
     """Returns what the class `Model` has beside the encoder: a pooler, or nothing."""
     return next(p for p, name in CLASSES[model_type].items() if name == "Model")
+
+
+def parts_of(
+    model_type: str, class_name: str, *, pools_mean: bool = False
+) -> frozenset[str]:
+    """Returns the parts, without the encoder, of a class; none of an unknown one.
+
+    Args:
+      pools_mean: whether a classifier reads the mean of the tokens, not [CLS].
+
+    >>> sorted(parts_of("modernbert", "ForSequenceClassification", pools_mean=True))
+    ['classifier', 'head_transform']
+    """
+    found = [x for x, name in CLASSES[model_type].items() if name == class_name]
+    of_mean = [x for x in found if "head_transform" in x]
+    return next(iter((of_mean if pools_mean else []) + found), frozenset())
 
 
 def prefix(model_type: str) -> str:

@@ -68,7 +68,8 @@ def _refuse_task_parts(
 ) -> None:
     """Raises InputError for parts that only a task's model has, unless ignored."""
     own = [name for name in named if name in model_parts.TASK_PARTS]
-    if "pooler" not in named:  # it reads the mean of the tokens, say, and not [CLS]
+    if not {"pooler", model_parts.TRANSFORM} & {*named}:
+        # It reads the tokens themselves by a linear map, as a mean or a maximum.
         own += [name for name in ("classifier", "multiple_choice") if name in named]
     left = [name for name in own if not weights.matches(name, choice.ignore)]
     if left:

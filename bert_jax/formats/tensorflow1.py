@@ -19,6 +19,7 @@ from bert_jax.formats import (
     weights,
 )
 from bert_jax.model import config
+from bert_jax.model import parts as model_parts
 
 CONFIG, CHECKPOINT = "bert_config.json", "bert_model.ckpt"
 
@@ -119,10 +120,13 @@ def refuse_others(bert: config.BertConfig, of_parts: tuple[str, ...]) -> None:
         reasons.append("its decoder is always tied to the token embeddings")
     if "rtd_head" in of_parts:
         reasons.append("it has no head for replaced tokens")
+    if model_parts.TRANSFORM in of_parts:
+        reasons.append("it has no layer before a head but the pooler")
     if reasons:
+        other = "bert_jax" if model_parts.TRANSFORM in of_parts else "huggingface"
         raise errors.InputError(
             f"Google's format cannot hold this model: {'; '.join(reasons)}. Use "
-            "--to=huggingface"
+            f"--to={other}"
         )
 
 

@@ -266,7 +266,7 @@ def _missing(
 def _with_dependents(dropped: set[str], wanted: frozenset[str]) -> frozenset[str]:
     """Adds the parts that cannot be computed without those that are dropped."""
     rest = wanted - dropped
-    while lost := [n for n in rest if set(model_parts.missing_parts((n,))) & dropped]:
+    while lost := [n for n in rest if model_parts.needed_by(n, wanted) & dropped]:
         dropped, rest = dropped | set(lost), rest - set(lost)
     return frozenset(dropped)
 

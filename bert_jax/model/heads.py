@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from bert_jax.model import architectures, config, encoder, layers
 
@@ -33,11 +33,38 @@ class Pooler(nn.Module):
     def __call__(
         self, sequence_output: Float[Array, "B L D"], cls_positions: Int[Array, "B S"]
     ) -> Float[Array, "B S D"]:
-        rows = take_rows(sequence_output, cls_positions)
-        cfg = self.config
-        rows = _dense(cfg, cfg.hidden_size, "dense", has_bias=not cfg.is_modern)(rows)
-        rows = layers.ACTIVATIONS[cfg.pooler_act](rows)
-        return _norm(cfg)(rows) if cfg.is_modern else rows
+        return _transformed(self.config, take_rows(sequence_output, cls_positions))
+
+
+class HeadTransform(nn.Module):
+    """Maps what a head reads, each token or a mean, through the layers of `Pooler`.
+
+    ModernBERT has them before every head (arXiv:2412.13663; its `PredictionHead`).
+    """
+
+    config: config.BertConfig
+
+    @nn.compact
+    def __call__(self, rows: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
+        return _transformed(self.config, rows)
+
+
+def _transformed(
+    cfg: config.BertConfig, rows: Float[Array, "B P D"]
+) -> Float[Array, "B P D"]:
+    """Returns rows after a dense layer and its activation, and ModernBERT's norm."""
+    rows = _dense(cfg, cfg.hidden_size, "dense", has_bias=not cfg.is_modern)(rows)
+    rows = layers.ACTIVATIONS[cfg.pooler_act](rows)
+    return _norm(cfg)(rows) if cfg.is_modern else rows
+
+
+def mean_of_tokens(
+    x: Float[Array, "B L D"], is_token: Bool[Array, "B L"]
+) -> Float[Array, "B D"]:
+    """Returns the mean over the tokens, added up in float32; 0 if there are none."""
+    kept = jnp.where(is_token[..., None], x.astype(jnp.float32), 0.0)
+    count = jnp.maximum(jnp.sum(is_token, axis=1, keepdims=True), 1)
+    return (jnp.sum(kept, axis=1) / count).astype(x.dtype)
 
 
 class TokenScores(NamedTuple):

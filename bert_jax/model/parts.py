@@ -4,6 +4,7 @@ The top level of a parameter tree names its parts. `Parts` computes what all of 
 say about each token or row: for checkpoints of others, features and predictions.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -14,10 +15,12 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from bert_jax.model import architectures, config, encoder, heads
 
-# Those of the second group read the pooled [CLS] row, those of the third every token.
+# `head_transform` is before the heads that read tokens, or the mean of them. The heads
+# that follow it in this list read one vector a text, the last two every token.
 PARTS = (
     "encoder",
     "pooler",
+    "head_transform",
     "nsp_head",
     "classifier",
     "multiple_choice",
@@ -28,7 +31,10 @@ PARTS = (
 )
 # Of fine-tuned models alone (`task_model`); no other format has a place for them.
 TASK_PARTS = ("recurrent", "at_predicate", "crf")
+TRANSFORM = "head_transform"
 _NEED_POOLER = ("nsp_head", "classifier", "multiple_choice")
+_OF_TEXTS = ("classifier", "multiple_choice")
+_OF_TOKENS = ("tagger", "span")
 
 
 class Parts(nn.Module):
@@ -37,7 +43,9 @@ class Parts(nn.Module):
     `sequence_output` [B, L, D] and, by part: `pooled_output` [B, D] (pooler),
     `nsp_logits` [B, 2], `logits` [B, C] (classifier) or [B, 1] (multiple_choice, one
     choice a row) or [B, L, C] (tagger) or [B, L, 2] (span: start, end), `mlm_logits`
-    [B, L, V] over the table's rows, `rtd_logits` [B, L]. Rows are not packed.
+    [B, L, V] over the table's rows, `rtd_logits` [B, L]. Rows are not packed. With
+    `head_transform` a classifier or a multiple_choice reads the mean of the tokens, not
+    the pooler, and a tagger or span the transformed tokens.
 
     Attributes:
       parts: names of `PARTS`, the encoder among them.
@@ -72,13 +80,22 @@ class Parts(nn.Module):
         if has("pooler"):
             first = jnp.zeros((x.shape[0], 1), jnp.int32)
             pooled = heads.Pooler(cfg, name="pooler")(x, first)
-            outputs |= {"pooled_output": pooled[:, 0]} | self._pooled(pooled)
+            outputs["pooled_output"] = pooled[:, 0]
+            if not has(TRANSFORM):
+                outputs |= self._pooled(pooled)
         if has("mlm_head"):
             table = bert.word_embedding_table()
             scores = heads.MLMHead(cfg, name="mlm_head")(x, table)
             outputs["mlm_logits"] = scores.logits()
         if has("rtd_head"):
             outputs["rtd_logits"] = heads.RTDHead(cfg, name="rtd_head")(x)
+        if has(TRANSFORM):
+            transform = heads.HeadTransform(cfg, name=TRANSFORM)
+            if not any(map(has, _OF_TEXTS)):
+                x = transform(x)
+            else:
+                mean = heads.mean_of_tokens(x, segment_ids > 0)
+                outputs |= self._pooled(transform(mean[:, None]))
         for name, classes in (("tagger", self.num_labels), ("span", 2)):
             if has(name):
                 outputs["logits"] = heads.OutputHead(cfg, classes, name=name)(x)
@@ -123,8 +140,19 @@ def hidden_states(intermediates: PyTree) -> Float[Array, "n B L D"]:
 
 def missing_parts(parts: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the parts that others of these need and that are not among them."""
-    needed = {"encoder"} | {"pooler" for name in parts if name in _NEED_POOLER}
+    needed = {"encoder"}.union(*(needed_by(name, parts) for name in parts))
     return tuple(sorted(needed - set(parts)))
+
+
+def needed_by(name: str, parts: Collection[str]) -> frozenset[str]:
+    """Returns what a part cannot be computed without in a model of these parts.
+
+    >>> sorted(needed_by("classifier", ("encoder", "pooler", "classifier")))
+    ['encoder', 'pooler']
+    """
+    if TRANSFORM in parts and name in (*_OF_TEXTS, *_OF_TOKENS):
+        return frozenset({"encoder", TRANSFORM})
+    return frozenset({"encoder"} | ({"pooler"} if name in _NEED_POOLER else set()))
 
 
 def pad_vocabulary(params: PyTree, rows: int) -> PyTree:

@@ -25,6 +25,7 @@ from bert_jax.model import (
     packed_texts,
     recurrent,
 )
+from bert_jax.model import parts as model_parts
 
 POOLINGS = ("cls", "mean", "max", "bilstm")
 KINDS = ("classifier", "tagger", "span", "multiple_choice", "vectors")
@@ -50,6 +51,8 @@ class Head:
       at_predicate: whether a tagger also sees the token at `predicate_positions`
         [B, Q], and gives logits [B, Q, L, C] (all predicates of a row in one pass).
       dropout: before the linear map.
+      transform: whether a dense layer, its activation and ModernBERT's norm are before
+        the dropout, over each token, or over the mean of them.
 
     Raises:
       InputError: a value is unknown, or two do not go together.
@@ -62,6 +65,7 @@ class Head:
     crf: bool = False
     at_predicate: bool = False
     dropout: float = 0.1
+    transform: bool = False
 
     def __post_init__(self) -> None:
         _one_of("kind", self.kind, KINDS)
@@ -78,6 +82,7 @@ class Head:
                     f"head.{name} is for taggers: a head of kind {self.kind} has none"
                 )
         self._check_recurrent()
+        self._check_transform()
 
     def _check_recurrent(self) -> None:
         if self.recurrent_size < 0:
@@ -96,6 +101,26 @@ class Head:
             raise errors.InputError(
                 f"head.recurrent_size is {self.recurrent_size} and head.pooling 'cls', "
                 "which does not read the BiLSTM: pool by bilstm, mean or max"
+            )
+
+    def _check_transform(self) -> None:
+        if not self.transform:
+            return
+        if self.kind == "vectors":
+            raise errors.InputError(
+                "head.transform is true, and matching compares vectors of the encoder: "
+                "leave it false"
+            )
+        if self.recurrent_size:
+            raise errors.InputError(
+                "head.transform reads the encoder, and head.recurrent_size is "
+                f"{self.recurrent_size}: set one of them"
+            )
+        if self.pools and self.pooling != "mean":
+            raise errors.InputError(
+                f"head.transform is true and head.pooling {self.pooling!r}: a head on "
+                "[CLS] has these layers already, as its pooler. Set head.pooling=mean, "
+                "or leave head.transform false"
             )
 
     @property
@@ -127,6 +152,7 @@ def parts(head: Head) -> tuple[str, ...]:
     has = {
         "pooler": head.pools and head.pooling == "cls",
         "recurrent": head.recurrent_size > 0,
+        model_parts.TRANSFORM: head.transform,
         "at_predicate": head.at_predicate,
         head.kind: head.kind != "vectors",
         "crf": head.crf,
@@ -167,7 +193,8 @@ class TaskModel(nn.Module):
         x = self._encode(ids, types, segments, packed, deterministic)
         if head.pools:
             return self._score_texts(x, segments, texts, deterministic)
-        x = self._drop(self._recurrent(x, segments)[0], deterministic)
+        x = self._recurrent(x, segments)[0]
+        x = self._drop(self._transform(x), deterministic)
         if head.at_predicate:
             if predicate_positions is None:
                 raise ValueError("a head with at_predicate needs predicate_positions")
@@ -197,6 +224,11 @@ class TaskModel(nn.Module):
         if not size:
             return x, None
         return recurrent.BiLSTM(size, name="recurrent")(x, segments)
+
+    def _transform(self, rows: Float[Array, "B P W"]) -> Float[Array, "B P W"]:
+        if not self.head.transform:
+            return rows
+        return heads.HeadTransform(self.config, name=model_parts.TRANSFORM)(rows)
 
     def _drop(self, x: Float[Array, "..."], deterministic: bool) -> Array:
         # A name of its own, so that its keys do not depend on the other parts.
@@ -233,7 +265,10 @@ class TaskModel(nn.Module):
         if pooling == "bilstm":
             assert last is not None  # `Head` has checked it
             return last
-        return (_mean if pooling == "mean" else _max)(x, segments > 0)
+        if pooling == "max":
+            return _max(x, segments > 0)
+        mean = heads.mean_of_tokens(x, segments > 0)
+        return self._transform(mean[:, None])[:, 0]
 
     def _score_tokens(self, x: Float[Array, "..."]) -> dict[str, Float[Array, "..."]]:
         head = self.head
@@ -277,13 +312,6 @@ class AtPredicate(nn.Module):
         at = predicate(heads.take_rows(x, positions))
         joined = token(x)[:, None] + at[:, :, None]
         return jax.nn.gelu(joined, approximate=False).astype(x.dtype)
-
-
-def _mean(x: Float[Array, "N L D"], is_token: Array) -> Float[Array, "N D"]:
-    """Returns the mean over the tokens, added up in float32; 0 if there are none."""
-    kept = jnp.where(is_token[..., None], x.astype(jnp.float32), 0.0)
-    count = jnp.maximum(jnp.sum(is_token, axis=1, keepdims=True), 1)
-    return (jnp.sum(kept, axis=1) / count).astype(x.dtype)
 
 
 def _max(x: Float[Array, "N L D"], is_token: Array) -> Float[Array, "N D"]:

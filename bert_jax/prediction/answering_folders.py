@@ -12,11 +12,13 @@ from typing import Any
 from bert_jax import errors
 from bert_jax.exchange import model_folders, task_folders
 from bert_jax.formats import huggingface, huggingface_config, native, weights
+from bert_jax.model import parts
 from bert_jax.settings import finetuning_configuration
 from bert_jax.tasks import tag_schemes
 
 # As the question-answering pipeline of transformers cuts contexts, in tokens.
 _SPAN_LENGTH, _DOC_STRIDE = 384, 128
+_NEXT_SENTENCE = "nsp_head"  # answers as a classifier of pairs with two classes
 _SEPARATOR = "|"  # of several labels in a cell of a file that is evaluated
 
 
@@ -42,8 +44,7 @@ def head_of(path: Path) -> str:
         described = huggingface_config.read(huggingface.config_file(folder))
         return huggingface.head_of(described.class_name)
     if kind == "bert_jax":
-        _, _, parts = native.read_config(folder)
-        return next((part for part in parts if part in huggingface.HEADS), "")
+        return huggingface.head_among(native.read_config(folder)[2])
     return ""
 
 
@@ -62,8 +63,10 @@ def read(path: Path) -> task_folders.TaskFolder:
         raise errors.InputError(
             f"{path} has no {head}, though its config names one: copy the whole folder"
         )
-    wanted = ("encoder", "pooler", head)
-    kept = {name: x for name, x in given.params.items() if name in wanted}
+    needed = {head, *parts.needed_by(head, given.parts)}
+    kept = {name: x for name, x in given.params.items() if name in needed}
+    if head == _NEXT_SENTENCE:
+        kept["classifier"] = kept.pop(head)
     assert found.tokenizer is not None
     return task_folders.TaskFolder(
         _settings(path, found, head),
@@ -83,6 +86,10 @@ def _settings(
     config.init_from = config.data.train = str(path)
     config.data.task = _task(path, found.weights, head)
     config.data.max_seq_length = found.max_seq_length
+    if parts.TRANSFORM in parts.needed_by(head, found.weights.parts):
+        config.head.transform = True
+        if head in ("classifier", "multiple_choice"):
+            config.head.pooling = "mean"
     if found.weights.problem_type == weights.MULTI_LABEL:
         config.data.multi_label = _SEPARATOR
     if head == "span":
@@ -97,6 +104,8 @@ def _task(path: Path, given: weights.Weights, head: str) -> str:
 
     One output without a problem type is a number, as for transformers.
     """
+    if head == _NEXT_SENTENCE:
+        return "classification"
     if head != "classifier":
         return "tagging" if head == "tagger" else head
     is_number = given.problem_type == weights.REGRESSION
@@ -113,7 +122,7 @@ def _task(path: Path, given: weights.Weights, head: str) -> str:
 def _learned(given: weights.Weights, head: str) -> task_folders.Learned:
     """Returns the classes of a head, by their names or numbers."""
     values: dict[str, Any] = {}
-    if head in ("classifier", "tagger"):
+    if head in ("classifier", "tagger", _NEXT_SENTENCE):
         count = given.num_labels
         numbered = tuple(f"LABEL_{number}" for number in range(count))
         values["labels"] = given.labels or numbered

@@ -37,6 +37,7 @@ _READ_BY = {
     "head.pooling": _TABLES,
     "head.crf": _TAGS,
     "head.dropout": ("regression", *_CLASSES),
+    "head.transform": ("regression", *_CLASSES),
     "head.objective": ("matching",),
     "head.temperature": ("matching",),
     "recipe.class_weights": ("classification", *_TAGS),

@@ -68,6 +68,7 @@ GIVEN = "python:"  # what stands for the file of examples that Python hands over
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "text": {"clean": "", "stop_words": ""},
     "data": {"pack": False},
+    "head": {"transform": False},
     "run": {
         "attention": "xla",
         "log_examples": False,

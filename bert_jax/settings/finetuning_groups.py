@@ -198,6 +198,9 @@ class HeadConfig:
       recurrent_size: width of each direction of a BiLSTM over the tokens; 0 = none.
       crf: score whole sequences of tags (tagging, srl).
       dropout: before the last linear map.
+      transform: a dense layer, its activation and ModernBERT's norm before the dropout,
+        over each token (tagging, srl, span) or over the mean (pooling `mean`), as
+        ModernBERT's classes in transformers have it.
       objective: of matching: `cosine` (to a score), `in_batch` (the other pairs of the
         batch are wrong ones) or `simcse` (raw texts).
       temperature: that divides similarities in `in_batch` and `simcse`.
@@ -207,6 +210,7 @@ class HeadConfig:
     recurrent_size: int = 0
     crf: bool = False
     dropout: float = 0.1
+    transform: bool = False
     objective: str = "cosine"
     temperature: float = 0.05
 

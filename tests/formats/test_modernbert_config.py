@@ -116,10 +116,7 @@ SCALED = {"rope_type": "yarn", "rope_theta": 1.0, "factor": 2.0}
         ({"classifier_activation": "relu"}, "classifier_activation is 'relu'"),
         ({"hidden_activation": "swish"}, "hidden_act is 'swish'"),
         ({"norm_bias": 1}, "model.norm_bias is 1: expected bool"),
-        (
-            {"architectures": ["ModernBertForSequenceClassification"]},
-            "classifier_pooling is 'mean', and only 'cls'",
-        ),
+        ({"classifier_pooling": "max"}, "classifier_pooling is 'max'; supported are"),
     ],
     ids=str,
 )
@@ -162,14 +159,37 @@ def _folder(folder: Path, of_class: str) -> Path:
     return folder
 
 
-def test_a_head_of_tokens_is_refused_and_may_be_left_behind(tmp_path):
-    folder = _folder(tmp_path, "ModernBertForTokenClassification")
-    with pytest.raises(errors.InputError, match="is for a tagger, and that of ModernB"):
-        huggingface.read(folder)
-    choice = weights.Choice(ignore=("head.*", "classifier.*"))
-    read, report = huggingface.read(folder, choice)
-    assert read.parts == ("encoder",)
-    assert len(report.ignored) == 4
+@pytest.mark.parametrize(
+    ("of_class", "head"),
+    [("TokenClassification", "tagger"), ("QuestionAnswering", "span")],
+)
+def test_a_head_of_tokens_has_the_layer_too_and_may_be_ignored(
+    tmp_path, of_class, head
+):
+    folder = _folder(tmp_path, f"ModernBertFor{of_class}")
+    read, report = huggingface.read(folder)
+    assert read.parts == ("encoder", "head_transform", head)
+    rows = {row.ours: row.theirs for row in report.rows}
+    assert rows["head_transform/dense/kernel"] == "head.dense.weight"
+    assert rows[f"{head}/dense/bias"] == "classifier.bias"
+    for ignored in (("head_transform", head), ("head_transform",)):
+        read, report = huggingface.read(folder, weights.Choice(ignore=ignored))
+        assert read.parts == ("encoder",)
+
+
+def test_a_classifier_of_the_mean_reads_no_pooler(tmp_path):
+    folder = _folder(tmp_path, "ModernBertForSequenceClassification")
+    path = folder / "config.json"
+    tree = json.loads(path.read_text())
+    assert tree["classifier_pooling"] == "cls"
+    path.write_text(json.dumps(tree | {"classifier_pooling": "mean"}))
+    read, _ = huggingface.read(folder)
+    assert read.parts == ("encoder", "head_transform", "classifier")
+    (tmp_path / "again").mkdir()
+    huggingface.write(tmp_path / "again", read, dtype="float32")
+    again = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert again["classifier_pooling"] == "mean"
+    assert again["architectures"] == ["ModernBertForSequenceClassification"]
 
 
 def test_a_classifier_has_the_layer_that_the_mlm_head_would_have(tmp_path):

@@ -53,13 +53,7 @@ OUTPUTS = (
     "ForQuestionAnswering",
     "ForMultipleChoice",
 )
-OF_TOKENS = ("ForTokenClassification", "ForQuestionAnswering")
-CASES = [
-    (model, head)
-    for model in OWN
-    for head in ("Model", *OUTPUTS)
-    if not (model == "ModernBert" and head in OF_TOKENS)
-]
+CASES = [(model, head) for model in OWN for head in ("Model", *OUTPUTS)]
 CASES += [
     ("Bert", "ForPreTraining"),
     ("Bert", "ForNextSentencePrediction"),

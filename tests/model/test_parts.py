@@ -79,6 +79,9 @@ OUTPUTS = {
     ("encoder", "rtd_head"): {"rtd_logits": (5, 7)},
     ("encoder", "tagger"): {"logits": (5, 7, 3)},
     ("encoder", "span"): {"logits": (5, 7, 2)},
+    ("encoder", "head_transform", "classifier"): {"logits": (5, 3)},
+    ("encoder", "head_transform", "multiple_choice"): {"logits": (5, 1)},
+    ("encoder", "head_transform", "tagger"): {"logits": (5, 7, 3)},
 }
 
 
@@ -110,6 +113,8 @@ def test_the_table_has_every_part_once():
         (("encoder", "nsp_head"), ("pooler",)),
         (("multiple_choice",), ("encoder", "pooler")),
         (("encoder", "pooler", "classifier"), ()),
+        (("encoder", "head_transform", "classifier"), ()),
+        (("encoder", "head_transform", "nsp_head"), ("pooler",)),
         ((), ("encoder",)),
     ],
 )

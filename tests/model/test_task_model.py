@@ -260,6 +260,12 @@ def _decays(shapes):
         ({"kind": "classifier", "pooling": "bilstm"}, "head.recurrent_size is 0"),
         ({"kind": "vectors", "recurrent_size": 4}, "does not read the BiLSTM"),
         ({"kind": "tagger", "recurrent_size": -4}, "head.recurrent_size is -4"),
+        ({"kind": "vectors", "transform": True}, "matching compares vectors"),
+        ({"kind": "classifier", "transform": True}, "Set head.pooling=mean"),
+        (
+            {"kind": "tagger", "transform": True, "recurrent_size": 4},
+            "head.recurrent_size is 4: set one of them",
+        ),
     ],
 )
 def test_heads_that_cannot_be_are_refused(keys, words):
