@@ -32,6 +32,7 @@ from bert_jax.prediction import answering_folders, answers, task_predictor
 from bert_jax.reporting import score_report
 from bert_jax.scoring import scores
 from bert_jax.tasks import heldout
+from bert_jax.text import coverage as coverages
 from bert_jax.training import checkpoint, state
 
 _EXAMPLE = "python -m bert_jax.evaluate --workdir=runs/demo"
@@ -104,14 +105,17 @@ def evaluate_task(
     examples = _renamed(model, found.examples, label_map)
     if model.kind == "classification":
         examples = task_setup.named(examples, model.made.learned.labels)
-    notes = Counter(found.notes)
-    scored, _ = model.scores(examples, notes)
+    notes, coverage = Counter(found.notes), coverages.Coverage()
+    scored, _ = model.scores(examples, notes, coverage)
     if scored.unseen:
         commands.say(
             f"{unseen_labels.describe(scored.unseen)}. --label_map=FILE renames labels"
         )
-    told = splits.counts(notes)
-    commands.say(f"{len(examples):,} examples of {path}{told}")
+    commands.say(
+        f"{len(examples):,} examples of {path}{splits.counts(notes)}: "
+        f"{coverage.describe()}"
+    )
+    model.warn(coverage, path)
     name = name or re.sub(r"\W+", "_", _stem(path)).strip("_") or "data"
     about = {"model": str(folder), "data": path, "examples": len(examples)}
     if label_map is not None:

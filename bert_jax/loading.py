@@ -23,6 +23,7 @@ from bert_jax.model import config as model_config
 from bert_jax.model import encoder, heads, parts
 from bert_jax.prediction import answering_folders, features, task_predictor
 from bert_jax.tasks import matching
+from bert_jax.text import coverage as coverages
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import gpus, tpus
 
@@ -120,11 +121,26 @@ class Model:
           InputError: `texts` is no list of str, or there is no such prompt.
         """
         chosen = self.pooling.prompt(prompt_name, prompt)
-        vectors = self.sentence_vectors(self.rows(texts, chosen), prompt=chosen)
+        coverage = coverages.Coverage()
+        rows = self.rows(texts, chosen, coverage)
+        self.warn(coverage, "encode")
+        vectors = self.sentence_vectors(rows, prompt=chosen)
         return features.normalized(vectors) if normalize else vectors
 
-    def rows(self, texts: Sequence[str], prompt: str = "") -> features.Rows:
+    def warn(self, coverage: coverages.Coverage, name: str) -> None:
+        """Logs a warning if many tokens of texts are [UNK] or many of them are cut."""
+        advice = coverages.fixed_rows(self.max_seq_length)
+        coverage.warn(self.tokenizer, name, advice)
+
+    def rows(
+        self,
+        texts: Sequence[str],
+        prompt: str = "",
+        coverage: coverages.Coverage | None = None,
+    ) -> features.Rows:
         """Returns the ids of each text as the encoder sees it, after this prompt.
+
+        The tokens of the texts are counted in `coverage`.
 
         Raises:
           InputError: `texts` is no list of str.
@@ -136,6 +152,7 @@ class Model:
             self.max_seq_length,
             prompt=prompt,
             truncation=truncation,
+            coverage=coverage,
         )
 
     def sentence_vectors(
@@ -195,13 +212,29 @@ class Model:
         Raises:
           InputError: a text has no [MASK] or is no str, or the model no MLM head.
         """
+        coverage = coverages.Coverage()
+        texts = [text] if isinstance(text, str) else raw_examples.texts_of(text)
+        encoded = [self.ids(each, coverage) for each in texts]
+        self.warn(coverage, "fill_mask")
         if isinstance(text, str):
-            return self.fill_ids(self.tokenizer.encode_text(text), top)
-        encoded = [self.tokenizer.encode_text(x) for x in raw_examples.texts_of(text)]
+            return self.fill_ids(encoded[0], top)
         return [
             self.fill_ids(ids, top, where=f"texts[{at}]")
             for at, ids in enumerate(encoded)
         ]
+
+    def ids(self, text: str, coverage: coverages.Coverage) -> list[int]:
+        """Returns the ids of a text for `fill_ids`, and counts them in `coverage`.
+
+        Raises:
+          InputError: the text has a mask and the vocabulary has none.
+        """
+        ids = self.tokenizer.encode_text(text)
+        of_text = [token for token in ids if token != self.tokenizer.mask_id]
+        coverage.add([text], [of_text], self.tokenizer.unk_id)
+        coverage.texts += 1
+        coverage.cut += len(ids) > self.max_seq_length - 2
+        return ids
 
     def fill_ids(
         self, ids: list[int], top: int = 5, *, where: str = "the text"

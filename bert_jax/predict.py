@@ -33,6 +33,7 @@ from absl import flags
 from bert_jax import commands, console, errors, hub, loading
 from bert_jax.data import lines, sources
 from bert_jax.prediction import answering_folders, answers, feature_files
+from bert_jax.text import coverage as coverages
 
 TASKS = ("auto", "answer", "fill_mask", "features")
 _EXAMPLE = 'python -m bert_jax.predict --model=runs/demo "今天天气很[MASK]。"'
@@ -98,9 +99,10 @@ def _numbered(
 
 def _fill_masks(model: loading.Model, texts: Iterator[tuple[str, str]]) -> None:
     """Prints the guesses for each text."""
+    coverage = coverages.Coverage()
     for where, text in texts:
         try:
-            filled = model.fill_mask(text, top=flags.FLAGS.top)
+            filled = model.fill_ids(model.ids(text, coverage), flags.FLAGS.top)
         except errors.InputError as error:
             raise errors.InputError(f"{where}: {error}") from None
         guesses = [
@@ -109,6 +111,7 @@ def _fill_masks(model: loading.Model, texts: Iterator[tuple[str, str]]) -> None:
         ]
         line = {"text": text, "guesses": guesses}
         print(json.dumps(line, ensure_ascii=False), flush=True)
+    _report(model, coverage)
 
 
 def _write_features(
@@ -126,12 +129,22 @@ def _write_features(
         flags.FLAGS.prompt,
     )
     request.check(model)
+    coverage = coverages.Coverage()
     with console.Bar(total, "texts", "encoding", is_kept=True) as progress:
         only_texts = (text for _, text in texts)
-        count = feature_files.write(
-            model, only_texts, request, output, done=progress.update
+        feature_files.write(
+            model, only_texts, request, output, progress.update, coverage
         )
-    commands.say(f"{count:,} texts: {output}")
+    _report(model, coverage, f": {output}")
+
+
+def _report(
+    model: loading.Model, coverage: coverages.Coverage, written: str = ""
+) -> None:
+    """Reports how many texts there were, and how much of them the model knows."""
+    if written or coverage:
+        commands.say(f"{coverage.texts:,} texts{written} ({coverage.describe()})")
+    model.warn(coverage, flags.FLAGS.input or "the texts")
 
 
 def _output() -> Path:

@@ -18,10 +18,13 @@ is mounted. What workers leave for each other is beside the store until it is fi
 Give a vocabulary (config.text.vocab): one is learned on this machine alone.
 """
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -40,7 +43,7 @@ from bert_jax.data import (
 )
 from bert_jax.exchange import initial_weights, pinned_names
 from bert_jax.settings import configuration
-from bert_jax.text import cleaning, vocabulary, words
+from bert_jax.text import cleaning, coverage, vocabulary, words
 from bert_jax.text import tokenizer as tokenizers
 
 _EXAMPLE = "python -m bert_jax.prepare --config=configs/demo.py --store=stores/demo"
@@ -97,7 +100,7 @@ def _check(
         finished_folder.check(folder)
     for name in (text.segmenter, text.segmenter_fallback):
         words.check_segmenter(name)
-    places = sources.parse_sources(_parts(data.corpus)) if data.corpus else None
+    places = places_of(data.corpus) or None
     if places is None and not there:
         raise errors.InputError(
             f"data.corpus is empty and {folder} is no store: name files or other "
@@ -110,8 +113,13 @@ def _check(
     return places
 
 
-def _parts(corpus: str) -> list[str]:
-    return [part.strip() for part in corpus.split(",") if part.strip()]
+def places_of(corpus: str) -> tuple[sources.Source, ...]:
+    """Returns the sources that data.corpus lists with commas.
+
+    Raises InputError for one that cannot be read as a source.
+    """
+    parts = [part.strip() for part in corpus.split(",") if part.strip()]
+    return sources.parse_sources(parts) if corpus else ()
 
 
 def _vocabulary(text: configuration.TextConfig) -> str:
@@ -177,7 +185,7 @@ def _tokenizer(
     return _cleaning(learned, text)
 
 
-UNUSUAL = 0.05  # a share of [UNK] above which something is wrong
+_SAMPLE_SENTENCES = 2000
 
 _log = logging.getLogger(__name__)
 
@@ -205,14 +213,21 @@ def describe(built: manifest.Manifest) -> str:
     return "\n".join(lines)
 
 
-def check_text(built: manifest.Manifest, objective: str) -> None:
-    """Warns of text that a model learns little from, with the usual cause."""
-    if built.unknown_share > UNUSUAL:
-        _log.warning(
-            "%.1f %% of the tokens are [UNK]: is the vocabulary of another language or "
-            "of lowercase text (text.lowercase)?",
-            100 * built.unknown_share,
-        )
+def check_text(
+    built: manifest.Manifest,
+    objective: str,
+    folder: Path | None = None,
+    places: Sequence[sources.Source] = (),
+) -> None:
+    """Warns of text that a model learns little from, with the usual cause.
+
+    Args:
+      folder: the store, whose tokenizer and first texts show the cause of many [UNK].
+      places: where the texts of the store are.
+    """
+    if built.unknown_share > coverage.UNUSUAL:
+        found = (None, []) if folder is None else _unknown_texts(folder, places)
+        _log.warning("%s", coverage.unknown_warning(built.unknown_share, *found))
     documents, sentences = built.total("documents"), built.total("sentences")
     if objective in ("nsp", "sop") and sentences == documents:
         _log.warning(
@@ -221,6 +236,19 @@ def check_text(built: manifest.Manifest, objective: str) -> None:
             "documents, or set data.objective=full_sentences",
             objective.upper(),
         )
+
+
+def _unknown_texts(
+    folder: Path, places: Sequence[sources.Source]
+) -> tuple[tokenizers.Tokenizer, list[str]]:
+    """Returns the tokenizer of a store, and sentences of its corpus with an [UNK]."""
+    tokenizer, counted = tokenizers.load(folder), coverage.Coverage()
+    with contextlib.suppress(errors.BertJaxError):  # the text may be gone
+        documents = itertools.chain.from_iterable(map(corpus.documents, places))
+        sentences = itertools.chain.from_iterable(x.sentences for x in documents)
+        texts = [*itertools.islice(sentences, _SAMPLE_SENTENCES)]
+        counted.add(texts, tokenizer.encode(texts), tokenizer.unk_id)
+    return tokenizer, counted.sample
 
 
 def _engine(argv: list[str]) -> filling.Engine | None:
@@ -244,7 +272,7 @@ def main(argv: list[str]) -> None:
     settings = initial_weights.resolve(settings, None, folder)
     built = ensure(settings.text, settings.data, folder, engine)
     print(describe(built))
-    check_text(built, settings.data.objective)
+    check_text(built, settings.data.objective, folder, places_of(settings.data.corpus))
     print(f"store: {folder}")
 
 

@@ -107,7 +107,8 @@ def _run(
         processes.agree(manifest.to_json(built), f"the store {store_folder}")
         commands.say(prepare.describe(built))
         if processes.is_first():
-            prepare.check_text(built, resolved.data.objective)
+            places = prepare.places_of(settings.data.corpus)
+            prepare.check_text(built, resolved.data.objective, store_folder, places)
         experiment = experiments.assemble(resolved, store_folder)
         workdirs.record(
             workdir,

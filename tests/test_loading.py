@@ -100,3 +100,16 @@ def test_texts_come_from_standard_input_last(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\n")))
     found = list(predict.numbered_texts([], None))
     assert found == [("standard input:1", "a"), ("standard input:2", "b")]
+
+
+def test_unknown_tokens_and_cut_texts_are_warned_of_once_a_call(model, caplog):
+    model.fill_mask(["x [MASK]", "y [MASK]", "a [MASK]"])
+    model.encode(["a b c", "d " * 30])
+    messages = [record.getMessage() for record in caplog.records]
+    assert [text.split(" of ")[0] for text in messages] == [
+        "fill_mask: 66.7 %",
+        "encode: 50.0 %",
+    ]
+    caplog.clear()
+    model.encode(["a b c"])
+    assert caplog.records == []

@@ -5,6 +5,7 @@ import types
 import pytest
 
 from bert_jax import prepare
+from bert_jax.settings import configuration
 
 
 def _store(unknown, documents, sentences):
@@ -32,3 +33,21 @@ def test_unknown_tokens_and_documents_of_one_sentence(
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == len(words)
     assert all(word in text for word, text in zip(words, messages, strict=True))
+
+
+def test_the_cause_of_unknown_tokens_is_found_in_the_corpus(tmp_path, caplog):
+    vocab = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat sat".split()
+    (tmp_path / "vocab.txt").write_text("".join(f"{x}\n" for x in vocab))
+    (tmp_path / "text.txt").write_text("那猫坐下了\n它跑了\n\nthe cat sat\n", "utf-8")
+    text = configuration.TextConfig(vocab=str(tmp_path / "vocab.txt"))
+    data = configuration.DataConfig(corpus=str(tmp_path / "text.txt"), workers=1)
+    built = prepare.ensure(text, data, tmp_path / "store")
+    places = prepare.places_of(data.corpus)
+    prepare.check_text(built, "nsp", tmp_path / "store", places)
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith("72.7 % of the tokens are [UNK]: the vocabulary does not")
+    assert "this script (Chinese)" in message
+    caplog.clear()
+    (tmp_path / "text.txt").unlink()
+    prepare.check_text(built, "nsp", tmp_path / "store", places)
+    assert "do_lower_case" in caplog.records[0].getMessage()

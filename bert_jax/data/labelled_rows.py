@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from bert_jax.data import buckets, shared_rows
+from bert_jax.text import coverage as coverages
 
 Batch = dict[str, np.ndarray]
 WEIGHTS = "weights"  # [B] float32: 1 for a row, 0 where rows only fill the batch
@@ -33,6 +34,7 @@ class Table:
       groups: a number for each example, the same for those that are never parted by
         folds, as all questions of a context; None where each is on its own.
       notes: how often something was done that a user must know of, by what it is.
+      coverage: how many tokens of the texts are [UNK], and how many texts are cut.
     """
 
     tokens: dict[str, list[np.ndarray]]
@@ -40,6 +42,7 @@ class Table:
     examples: Int[np.ndarray, " n"]
     notes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     groups: Int[np.ndarray, " m"] | None = None
+    coverage: coverages.Coverage = dataclasses.field(default_factory=coverages.Coverage)
 
     @functools.cached_property
     def lengths(self) -> Int[np.ndarray, " n"]:

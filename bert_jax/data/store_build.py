@@ -6,7 +6,6 @@ and whether a store that is there is what would be built.
 
 import dataclasses
 import functools
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,10 +15,6 @@ from bert_jax.data import manifest as manifests
 from bert_jax.data import sources as sources_lib
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.text import words
-
-_UNKNOWN_SHARE_WARNED = 0.05
-
-_log = logging.getLogger(__name__)
 
 
 def ensure(
@@ -120,12 +115,6 @@ def build(
         manifest = _manifest(engine(job), tokenizer, options)
         shards.write_manifest(unfinished, manifest)
         faults.point("store/manifest")
-    if manifest.unknown_share > _UNKNOWN_SHARE_WARNED:
-        _log.warning(
-            "%.1f %% of the tokens of %s are unknown to its vocabulary.",
-            100 * manifest.unknown_share,
-            folder,
-        )
     return manifest
 
 

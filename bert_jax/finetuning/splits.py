@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,9 @@ from bert_jax.data import (
 )
 from bert_jax.finetuning import task_setup, unseen_labels
 from bert_jax.settings import finetuning_configuration
-from bert_jax.tasks import encoding, id_ranges, task
+from bert_jax.tasks import id_ranges, span, task
 
 Settings = finetuning_configuration.FinetuningConfig
-_log = logging.getLogger(__name__)
-UNUSUAL = 0.05  # a share of [UNK], or of rows that are cut, that a user must know of
 _SEVERAL = "example_numbers"  # the column of rows that are of several examples
 
 
@@ -290,34 +287,6 @@ def groups_of(examples: Sequence[Any]) -> np.ndarray:
     return np.array([number.setdefault(text, len(number)) for text in texts], np.int64)
 
 
-def unknown_share(made: labelled_rows.Table, unk_id: int) -> float:
-    """Returns the share of the tokens that are [UNK], from 0 to 1."""
-    rows = made.tokens["input_ids"]
-    unknown = sum(int((row == unk_id).sum()) for row in rows)
-    return unknown / max(1, sum(row.size for row in rows))
-
-
-def check_text(name: str, made: labelled_rows.Table, unk_id: int) -> None:
-    """Warns if many tokens are [UNK] or many rows are cut, with the usual cause."""
-    share = unknown_share(made, unk_id)
-    if share > UNUSUAL:
-        _log.warning(
-            "%s: %.1f %% of the tokens are [UNK]: is the model of another language, or "
-            "its do_lower_case that of another vocabulary?",
-            name,
-            100 * share,
-        )
-    cut = made.notes[encoding.TRUNCATED] if encoding.TRUNCATED in made.notes else 0
-    if cut > UNUSUAL * len(made):
-        _log.warning(
-            "%s: %.1f %% of the rows are cut: raise data.max_seq_length (%d here), or "
-            "choose what is kept with data.truncation",
-            name,
-            100 * cut / len(made),
-            int(made.lengths.max()),
-        )
-
-
 def table(
     name: str, of_task: task.FineTuned, examples: Sequence[Any]
 ) -> labelled_rows.Table:
@@ -334,10 +303,20 @@ def table(
     made = id_ranges.checked(of_task, examples, of_task.table(examples))
     made = dataclasses.replace(made, groups=groups_of(examples))
     tokenizer: Any = of_task.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
-    check_text(name, made, tokenizer.unk_id)
+    made.coverage.warn(tokenizer, name, _advice(of_task, made))
     commands.say(
         f"{name}: {len(made):,} rows of up to {int(made.lengths.max())} tokens, "
         f"{int(made.lengths.sum()):,} in all, "
-        f"{unknown_share(made, tokenizer.unk_id):.1%} [UNK]{counts(made.notes)}"
+        f"{made.coverage.describe()}{counts(made.notes)}"
     )
     return made
+
+
+def _advice(of_task: task.FineTuned, made: labelled_rows.Table) -> str:
+    """Returns what to do where many texts are cut."""
+    if isinstance(of_task, span.Span):
+        return f"of questions {of_task.max_query_length} tokens are kept; shorten them"
+    return (
+        f"raise data.max_seq_length ({int(made.lengths.max())} here), or choose what "
+        "is kept with data.truncation"
+    )

@@ -26,6 +26,7 @@ from bert_jax.finetuning import splits, task_setup
 from bert_jax.formats import whole_file
 from bert_jax.prediction import prediction_files, task_predictor
 from bert_jax.settings import finetuning_groups
+from bert_jax.text import coverage as coverages
 
 LINES = "lines"
 _COLUMN = re.compile(r"data\.columns\.(\w+)(?: to (\w+))?")
@@ -79,6 +80,7 @@ def write(folder: Path, arguments: list[str], request: Request) -> int:
         with naming_flags():
             report_first_line(request, reading(model, request))
     notes: Counter[str] = Counter()
+    coverage = coverages.Coverage()
     # What can be read twice is counted first, which finds its errors at once, too.
     total = None
     if request.output is not None and _is_file(request.input):
@@ -94,7 +96,7 @@ def write(folder: Path, arguments: list[str], request: Request) -> int:
         is_kept=True,
         is_shown=request.output is not None,
     ) as progress:
-        said = _counted(model.stream(examples, window, notes), progress)
+        said = _counted(model.stream(examples, window, notes, coverage), progress)
         made = prediction_files.lines(request.format, model.kind, said)
         if request.output is None:
             for line in made:
@@ -104,8 +106,11 @@ def write(folder: Path, arguments: list[str], request: Request) -> int:
                 for line in made:
                     file.write(line.encode("utf-8"))
         count = progress.n
-    if told := splits.counts(notes):
-        commands.say(f"{count:,} examples{told}")
+    told = splits.counts(notes)
+    # Answers on a terminal are not followed by a line that says that all is well.
+    if request.output is not None or coverage or told:
+        commands.say(f"{count:,} examples{told}: {coverage.describe()}")
+    model.warn(coverage, request.input or "the texts")
     return count
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from bert_jax import errors, interrupts, loading
 from bert_jax.prediction import features
+from bert_jax.text import coverage as coverages
 
 KINDS = ("sentence", *features.POOLINGS, "tokens")
 _WINDOW_TEXTS = 2048
@@ -81,10 +82,12 @@ def write(
     request: Request,
     output: Path,
     done: Callable[[int], object] = lambda count: None,
+    coverage: coverages.Coverage | None = None,
 ) -> int:
     """Writes the vectors of all texts, in their order, and returns how many there were.
 
-    Calls `done` with the number of texts of each window that is written.
+    Calls `done` with the number of texts of each window that is written, and counts
+    the tokens of the texts in `coverage`.
 
     Of `x.npy`, sentence vectors are [n, D] float32. Token vectors are [T, K, D] over
     all tokens, of K layers; beside them `x.input_ids.npy` [T] and `x.offsets.npy`
@@ -99,7 +102,7 @@ def write(
     count = 0
     writer = _writer(output, request, model)
     with interrupts.unfinished(*map(_beside, writer.outputs)), writer:
-        for window, rows in _windows(model, texts, request):
+        for window, rows in _windows(model, texts, request, coverage):
             writer.add(window, rows, _vectors(model, rows, request), model)
             count += len(window)
             done(len(window))
@@ -108,9 +111,13 @@ def write(
 
 
 def _windows(
-    model: loading.Model, texts: Iterable[str], request: Request
+    model: loading.Model,
+    texts: Iterable[str],
+    request: Request,
+    coverage: coverages.Coverage | None,
 ) -> Iterator[tuple[list[str], features.Rows]]:
     """Yields texts and their rows, as many as memory should hold together."""
+    prompt = request.prompt_of(model)
     width = 4 * model.bert.hidden_size * len(request.layers)
     most_tokens = _WINDOW_BYTES // width if request.kind == "tokens" else 1 << 62
     window: list[str] = []
@@ -121,14 +128,10 @@ def _windows(
         size = len(text.encode("utf-8", "surrogatepass")) + 2
         tokens += min(size, model.max_seq_length)
         if len(window) == _WINDOW_TEXTS or tokens > most_tokens:
-            yield window, _rows(model, window, request)
+            yield window, model.rows(window, prompt, coverage)
             window, tokens = [], 0
     if window:
-        yield window, _rows(model, window, request)
-
-
-def _rows(model: loading.Model, texts: list[str], request: Request) -> features.Rows:
-    return model.rows(texts, request.prompt_of(model))
+        yield window, model.rows(window, prompt, coverage)
 
 
 def _vectors(model: loading.Model, rows: features.Rows, request: Request) -> list[Any]:

@@ -19,6 +19,7 @@ from bert_jax import errors, interrupts
 from bert_jax.data import buckets, raw_examples
 from bert_jax.model import config, encoder, parts, task_model
 from bert_jax.tasks import encoding
+from bert_jax.text import coverage as coverages
 from bert_jax.text import tokenizer as tokenizers
 
 POOLINGS = ("mean", "cls", "max", "pooled")
@@ -52,12 +53,14 @@ def rows_of(
     *,
     prompt: str = "",
     truncation: str = "",
+    coverage: coverages.Coverage | None = None,
 ) -> Rows:
     """Returns [CLS] text [SEP] of each text, cut to `max_seq_length` tokens.
 
     Args:
       prompt: written before every text.
       truncation: `head_tail` cuts the middle out of a text; all others its end.
+      coverage: counted up with the tokens of the texts.
 
     Raises:
       InputError: it is given one string, or something that is no string, or a row has
@@ -70,7 +73,12 @@ def rows_of(
             f"rows of {max_seq_length} tokens have no room for text between the "
             "special pieces: use a model of longer rows"
         )
-    encoded = tokenizer.encode([prompt + text for text in texts])
+    texts = [prompt + text for text in texts]
+    encoded = tokenizer.encode(texts)
+    if coverage is not None:
+        coverage.add(texts, encoded, tokenizer.unk_id)
+        coverage.texts += len(texts)
+        coverage.cut += sum(len(ids) > room for ids in encoded)
     if truncation == "head_tail":
         return [tokenizer.build(encoding.head_tail(x, room))[0] for x in encoded]
     return [tokenizer.build(ids[:room])[0] for ids in encoded]

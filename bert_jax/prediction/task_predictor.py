@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from bert_jax.data import examples as data_examples
-from bert_jax.data import raw_examples
+from bert_jax.data import labelled_rows, raw_examples
 from bert_jax.exchange import initial_weights, task_folders
 from bert_jax.finetuning import predictor as predictors
 from bert_jax.finetuning import task_setup, unseen_labels
@@ -20,6 +20,7 @@ from bert_jax.model import parts
 from bert_jax.prediction import answering_folders
 from bert_jax.scoring import scores
 from bert_jax.tasks import id_ranges, matching, task
+from bert_jax.text import coverage as coverages
 from bert_jax.training import sharding, state
 
 WINDOW = 1024  # examples that are read and predicted together
@@ -61,25 +62,40 @@ class TaskPredictor:
     def predict(self, values: Iterable[Any]) -> list[task.Prediction]:
         """Returns one prediction a value; `data.raw_examples` says what values are.
 
+        Logs a warning if many tokens are [UNK] or many texts are cut.
+
         Raises:
           InputError: a value is not what the task takes.
         """
-        return self.of_examples(raw_examples.of_values(self.kind, values))
+        coverage = coverages.Coverage()
+        examples = raw_examples.of_values(self.kind, values)
+        made = self.of_examples(examples, coverage=coverage)
+        self.warn(coverage, "predict")
+        return made
+
+    def warn(self, coverage: coverages.Coverage, name: str) -> None:
+        """Logs a warning if many tokens of texts are [UNK] or many of them are cut."""
+        length = self.made.settings.data.max_seq_length
+        coverage.warn(self.made.tokenizer, name, coverages.fixed_rows(length))
 
     def of_examples(
-        self, examples: Sequence[Any], notes: Counter[str] | None = None
+        self,
+        examples: Sequence[Any],
+        notes: Counter[str] | None = None,
+        coverage: coverages.Coverage | None = None,
     ) -> list[task.Prediction]:
         """Returns one prediction an example, in their order, whatever their labels.
 
-        `notes` is counted up with what was done to rows, as that some were cut.
+        Args:
+          notes: counted up with what was done to rows, as that some were cut.
+          coverage: counted up with the tokens of the texts.
         """
         if not examples:
             return []
         each = self._each
         bare = [data_examples.unlabelled(example) for example in examples]
         table = id_ranges.checked(each.task, bare, each.task.table(bare))
-        if notes is not None:
-            notes.update(table.notes)
+        _count(table, notes, coverage)
         return each.predictions(self.params, bare, table)
 
     @property
@@ -96,20 +112,29 @@ class TaskPredictor:
         examples: Iterable[Any],
         size: int = WINDOW,
         notes: Counter[str] | None = None,
+        coverage: coverages.Coverage | None = None,
     ) -> Iterator[tuple[Any, task.Prediction]]:
-        """Yields every example with its prediction; memory holds a window of `size`."""
+        """Yields every example with its prediction; memory holds a window of `size`.
+
+        `notes` and `coverage` as in `of_examples`.
+        """
         window: list[Any] = []
         for example in examples:
             window.append(example)
             if len(window) == size:
-                yield from zip(window, self.of_examples(window, notes), strict=True)
+                said = self.of_examples(window, notes, coverage)
+                yield from zip(window, said, strict=True)
                 window = []
-        yield from zip(window, self.of_examples(window, notes), strict=True)
+        said = self.of_examples(window, notes, coverage)
+        yield from zip(window, said, strict=True)
 
     def scores(
-        self, examples: Sequence[Any], notes: Counter[str] | None = None
+        self,
+        examples: Sequence[Any],
+        notes: Counter[str] | None = None,
+        coverage: coverages.Coverage | None = None,
     ) -> tuple[scores.Scores, list[task.Prediction]]:
-        """Scores labelled examples; `notes` as in `of_examples`.
+        """Scores labelled examples; `notes` and `coverage` as in `of_examples`.
 
         Labels that the model has not seen count as errors.
 
@@ -119,9 +144,20 @@ class TaskPredictor:
         of_task = self.predictor.task
         known = unseen_labels.known_part(of_task, examples)
         table = id_ranges.checked(of_task, known, of_task.table(known))
-        if notes is not None:
-            notes.update(table.notes)
+        _count(table, notes, coverage)
         return self.predictor.scores(self.params, examples, table)
+
+
+def _count(
+    table: labelled_rows.Table,
+    notes: Counter[str] | None,
+    coverage: coverages.Coverage | None,
+) -> None:
+    """Adds what a table counted."""
+    if notes is not None:
+        notes.update(table.notes)
+    if coverage is not None:
+        coverage.update(table.coverage)
 
 
 def load(

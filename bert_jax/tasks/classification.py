@@ -58,6 +58,7 @@ class Classification(model_task.ModelTask):
             {"labels": self._targets(examples)},
             np.arange(len(examples)),
             encoded.notes,
+            coverage=encoded.coverage,
         )
 
     def unseen(self, example: data_examples.TextExample) -> Sequence[str]:

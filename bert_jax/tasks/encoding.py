@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bert_jax import errors, interrupts
+from bert_jax.text import coverage as coverages
 from bert_jax.text import tokenizer as tokenizers
 
 # What of a row that is too long goes: tokens from the end of the longer text, of the
@@ -33,6 +34,7 @@ class Encoded:
       num_cut: rows that lost tokens.
       num_lost: tokens that all of them lost.
       num_empty: rows with a text that has no token.
+      coverage: of the texts, each row one of them.
     """
 
     input_ids: list[np.ndarray]
@@ -41,6 +43,7 @@ class Encoded:
     num_cut: int
     num_lost: int
     num_empty: int
+    coverage: coverages.Coverage = dataclasses.field(default_factory=coverages.Coverage)
 
     @property
     def columns(self) -> dict[str, list[np.ndarray]]:
@@ -69,16 +72,12 @@ def encode(
     Raises:
       InputError: a text is too long and `truncation` is `refuse`.
     """
-    first = tokenizer.encode([text.text for text in texts])
+    found = coverages.Coverage(texts=len(texts))
+    first = _ids(tokenizer, [text.text for text in texts], found)
     paired = [at for at, text in enumerate(texts) if text.pair is not None]
-    second = dict(
-        zip(
-            paired,
-            tokenizer.encode([texts[at].pair or "" for at in paired]),
-            strict=True,
-        )
-    )
-    rows = Encoded([], [], [], 0, 0, 0)
+    pairs = _ids(tokenizer, [texts[at].pair or "" for at in paired], found)
+    second = dict(zip(paired, pairs, strict=True))
+    rows = Encoded([], [], [], 0, 0, 0, found)
     cut = lost = empty = 0
     for at, text in enumerate(texts):
         interrupts.check()
@@ -92,7 +91,17 @@ def encode(
         rows.input_ids.append(np.array(ids, np.int32))
         rows.token_type_ids.append(np.array(types, np.int32))
         rows.segment_ids.append(np.ones(len(ids), np.int32))
+    found.cut = cut
     return dataclasses.replace(rows, num_cut=cut, num_lost=lost, num_empty=empty)
+
+
+def _ids(
+    tokenizer: tokenizers.Tokenizer, texts: list[str], found: coverages.Coverage
+) -> list[list[int]]:
+    """Returns the ids of texts, which are counted."""
+    ids = tokenizer.encode(texts)
+    found.add(texts, ids, tokenizer.unk_id)
+    return ids
 
 
 def _cut(

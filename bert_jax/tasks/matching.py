@@ -147,8 +147,11 @@ class Matching(model_task.ModelTask):
             ]
         notes = Counter(both.notes)
         notes.update(second.notes)
+        both.coverage.update(second.coverage)
         order = np.arange(len(examples))
-        return labelled_rows.Table(tokens, self._fixed(examples), order, notes)
+        return labelled_rows.Table(
+            tokens, self._fixed(examples), order, notes, coverage=both.coverage
+        )
 
     def _encode(self, texts: list[encoding.Text]) -> encoding.Encoded:
         return encoding.encode(

@@ -76,7 +76,9 @@ class MultipleChoice(model_task.ModelTask):
             "label_weights": np.array([x is not None for x in given], np.float32),
         }
         rows = np.arange(len(examples))
-        return labelled_rows.Table(tokens, fixed, rows, encoded.notes)
+        return labelled_rows.Table(
+            tokens, fixed, rows, encoded.notes, coverage=encoded.coverage
+        )
 
     def weights(self, batch: task.Batch) -> dict[str, Float[Array, ""]]:
         """Returns the number of examples with a label."""

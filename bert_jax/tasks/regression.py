@@ -54,6 +54,7 @@ class Regression(model_task.ModelTask):
             {"scores": scaled.astype(np.float32)},
             np.arange(len(examples)),
             encoded.notes,
+            coverage=encoded.coverage,
         )
 
     def weights(self, batch: task.Batch) -> dict[str, Float[Array, ""]]:

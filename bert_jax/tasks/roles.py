@@ -89,6 +89,7 @@ class Roles(tagging.Tagging):
                 )
         golds, rows.notes[tagging.MENDED] = self._gold(examples)
         sentences = rows.encode(examples)
+        rows.coverage.texts = 0  # here each row is one: its predicates decide what fits
         for numbers, first in self._shares(examples, sentences, rows.capacity):
             sentence = sentences[first]
             heads = [_head(sentence.aligned, examples[at]) for at in numbers]
@@ -97,6 +98,8 @@ class Roles(tagging.Tagging):
             pieces = sentence.aligned.pieces
             chosen = np.flatnonzero((pieces >= window[0]) & (pieces < window[1]))
             moved, length = rows.add(first, sentence, window, chosen)
+            rows.coverage.texts += 1
+            rows.coverage.cut += len(chosen) < len(pieces)
             rows.notes[FAR] += (len(pieces) - len(chosen)) * len(numbers)
             labels = [
                 self._kept(

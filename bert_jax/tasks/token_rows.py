@@ -11,6 +11,7 @@ from bert_jax import errors
 from bert_jax.data import examples as data_examples
 from bert_jax.data import labelled_rows
 from bert_jax.tasks import token_alignment
+from bert_jax.text import coverage as coverages
 from bert_jax.text import tokenizer as tokenizers
 
 # Notes of a table.
@@ -53,6 +54,7 @@ class Rows:
     notes: dict[str, int] = dataclasses.field(
         default_factory=lambda: {COVERED: 0, DROPPED: 0}
     )
+    coverage: coverages.Coverage = dataclasses.field(default_factory=coverages.Coverage)
 
     def __post_init__(self) -> None:
         ids, _ = self.tokenizer.build([-1])
@@ -67,7 +69,10 @@ class Rows:
     def encode(self, examples: Sequence[data_examples.TaggedExample]) -> list[Sentence]:
         """Cuts each sentence into pieces, the same one once, and counts what is odd."""
         whole = dict.fromkeys((x.text, x.tokens) for x in examples)
-        made = self.tokenizer.encode_with_offsets([text for text, _ in whole])
+        texts = [text for text, _ in whole]
+        made = self.tokenizer.encode_with_offsets(texts)
+        self.coverage.texts += len(texts)
+        self.coverage.add(texts, (ids for ids, _ in made), self.tokenizer.unk_id)
         found = {}
         for (text, tokens), (ids, offsets) in zip(whole, made, strict=True):
             aligned = token_alignment.align(text, tokens, offsets)
@@ -115,7 +120,9 @@ class Rows:
         """Returns all rows."""
         fixed = {name: np.array(x, np.int32) for name, x in self.fixed.items()}
         numbers = np.array(self.examples, np.int64)
-        return labelled_rows.Table(dict(self.tokens), fixed, numbers, self.notes)
+        return labelled_rows.Table(
+            dict(self.tokens), fixed, numbers, self.notes, coverage=self.coverage
+        )
 
 
 def filled(values: Int[np.ndarray, "*Q t"], length: int) -> Int[np.ndarray, "*Q l"]:

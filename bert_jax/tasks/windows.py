@@ -15,6 +15,7 @@ from jaxtyping import Int
 from bert_jax import errors
 from bert_jax.data import examples as data_examples
 from bert_jax.data import labelled_rows
+from bert_jax.text import coverage as coverages
 from bert_jax.text import tokenizer as tokenizers
 
 QUESTIONS_CUT = "questions cut"
@@ -79,9 +80,14 @@ class Windows:
         Raises:
           InputError: a context has no token, or rows are too short for it.
         """
-        questions = self.tokenizer.encode([example.question for example in examples])
+        texts = [example.question for example in examples]
+        questions = self.tokenizer.encode(texts)
         contexts = pieces_of(self.tokenizer, [example.context for example in examples])
         rows = _Rows()
+        rows.coverage.texts = len(texts)
+        rows.coverage.add(texts, questions, self.tokenizer.unk_id)
+        ids = (context.ids for context in contexts.values())
+        rows.coverage.add(contexts, ids, self.tokenizer.unk_id)
         for at, example in enumerate(examples):
             context = contexts[example.context]
             _check(example, context)
@@ -89,6 +95,7 @@ class Windows:
             rows.notes[EMPTY] += not question
             rows.notes[QUESTIONS_CUT] += len(question) < len(questions[at])
             self._add(rows, at, example, question, context)
+        rows.coverage.cut = rows.notes[QUESTIONS_CUT]
         return rows.table()
 
     def _add(
@@ -138,6 +145,7 @@ class _Rows:
         self.labels: list[tuple[int, int, float]] = []
         kinds = (*_OF_QUESTIONS, *_OF_ANSWERS)
         self.notes: dict[str, int] = dict.fromkeys(kinds, 0)
+        self.coverage = coverages.Coverage()
 
     def add_tokens(
         self,
@@ -166,7 +174,9 @@ class _Rows:
             "label_weights": labels[:, 2].astype(np.float32),
         }
         examples = np.array(self.examples, np.int64)
-        return labelled_rows.Table(self.tokens, fixed, examples, self.notes)
+        return labelled_rows.Table(
+            self.tokens, fixed, examples, self.notes, coverage=self.coverage
+        )
 
 
 def pieces_of(

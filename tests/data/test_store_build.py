@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -140,16 +139,6 @@ def test_words_of_the_corpus_are_in_the_store(tmp_path, tokenizer):
     build(tmp_path / "s", where, tokenizer, options, 2)
     (shard,) = store.open_store(tmp_path / "s").shards
     assert shard.word_start(np.arange(5)).astype(int).tolist() == [1, 0, 0, 0, 1]
-
-
-def test_many_unknown_tokens_are_warned_of(tmp_path, tokenizer, caplog):
-    where = text_file(tmp_path, "x y z a\n")
-    with caplog.at_level(logging.WARNING):
-        build(tmp_path / "s", where, tokenizer)
-    assert "75.0 % of the tokens" in caplog.text
-    caplog.clear()
-    build(tmp_path / "t", text_file(tmp_path, "a\n" * 99 + "x\n"), tokenizer)
-    assert caplog.text == ""
 
 
 def test_a_corpus_without_a_token_is_refused_and_leaves_nothing(tmp_path, tokenizer):

@@ -1,7 +1,5 @@
 """Splits of a run: read and named, held out by content, folds, and what is said."""
 
-import types
-
 import numpy as np
 import pytest
 import tiny_tasks
@@ -12,6 +10,8 @@ from bert_jax.data import labelled_rows
 from bert_jax.finetuning import splits
 from bert_jax.settings import finetuning_configuration
 from bert_jax.tasks import id_ranges, regression
+from bert_jax.text import coverage
+from bert_jax.text import tokenizer as tokenizers
 
 
 @pytest.fixture
@@ -162,7 +162,9 @@ def test_labels_are_those_of_the_whole_training_file(place, changes, known):
 class _Rows(regression.Regression):
     """A task that makes one row an example, cuts two, and does not know one token."""
 
-    tokenizer = types.SimpleNamespace(unk_id=1)
+    tokenizer = tokenizers.Tokenizer(
+        "wordpiece", ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), True, True
+    )
 
     def table(self, examples):
         segments = [np.ones(n + 2, np.int32) for n in range(len(examples))]
@@ -171,7 +173,8 @@ class _Rows(regression.Regression):
         notes = {"rows cut": 2, "tokens cut off": 0}
         order = np.arange(len(examples))
         tokens = {"segment_ids": segments, "input_ids": ids}
-        return labelled_rows.Table(tokens, {}, order, notes)
+        counted = coverage.Coverage(texts=3, cut=2, tokens=9, unknown=1)
+        return labelled_rows.Table(tokens, {}, order, notes, coverage=counted)
 
 
 def test_rows_and_what_was_cut_are_said(capsys, caplog, monkeypatch):
@@ -180,11 +183,13 @@ def test_rows_and_what_was_cut_are_said(capsys, caplog, monkeypatch):
     made = splits.table("dev", object.__new__(_Rows), texts)
     assert made.groups is not None and made.groups.tolist() == [0, 1, 0]
     assert capsys.readouterr().err.endswith(
-        "dev: 3 rows of up to 4 tokens, 9 in all, 11.1% [UNK] (rows cut: 2)\n"
+        "3 rows of up to 4 tokens, 9 in all, 11.1% [UNK], 66.7% cut (rows cut: 2)\n"
     )
     unknown, cut = (record.getMessage() for record in caplog.records)
     assert unknown.startswith("dev: 11.1 % of the tokens are [UNK]")
-    assert cut.startswith("dev: 66.7 % of the rows are cut") and "max_seq_length" in cut
+    assert (
+        cut.startswith("dev: 66.7 % of the texts are cut") and "max_seq_length" in cut
+    )
 
 
 @pytest.mark.parametrize(
