@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from bert_jax.settings import finetuning_configuration
 from bert_jax.tasks import id_ranges, span, task
 
 Settings = finetuning_configuration.FinetuningConfig
+_log = logging.getLogger(__name__)
 _SEVERAL = "example_numbers"  # the column of rows that are of several examples
 
 
