@@ -153,9 +153,9 @@ def main(argv: list[str]) -> None:
         request = answers.Request(
             given.data,
             given.input_format,
-            given.header,
             tuple(given.columns),
             given.repair,
+            header=given.header,
         )
         label_map = Path(given.label_map) if given.label_map else None
         scored, path = evaluate_task(workdir, request, given.name, label_map)

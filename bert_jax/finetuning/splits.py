@@ -97,8 +97,8 @@ def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]
         for name, path in paths.items()
         if path
     }
-    files = {name: path for name, path in paths.items() if name not in given}
-    _check_headers(settings, files)
+    files = {name: path for name, path in paths.items() if path and name not in given}
+    _report_first_lines(settings, files)
     folds = data.folds or settings.sweep.folds
     if folds:
         count = len({*groups_of(made["train"]).tolist()})
@@ -186,8 +186,6 @@ def _file(
         labels = task_setup.given_labels(settings.data.labels)
         examples = task_setup.named(examples, labels)
     commands.say(f"{name}: {len(examples):,} examples of {path}{counts(found.notes)}")
-    if given is None:
-        report_first_line(task_setup.request(settings, path, is_scored=name != "train"))
     return examples
 
 
@@ -196,8 +194,8 @@ def report_first_line(
     setting: str = "data.header",
     *,
     is_inherited: bool = False,
-) -> None:
-    """Reports whether the first line of a table was taken as a header.
+) -> table_records.FirstLine | None:
+    """Reports whether the first line of a table was taken as a header, and returns it.
 
     A warning where it may well be the other. Formats without headers, and what the user
     has set, are not reported.
@@ -211,13 +209,14 @@ def report_first_line(
     """
     found = read_examples.first_line(request)
     if found is None:
-        return
+        return None
     told = f"{request.path}: {_taken_as(found, setting)}"
     told += " as in training" * (is_inherited and found.is_given)
     if found.is_doubtful or found.contradicts:
         _log.warning("%s", told)
     elif is_inherited or not found.is_given:
         commands.say(told)
+    return found
 
 
 def _taken_as(found: table_records.FirstLine, setting: str) -> str:
@@ -240,12 +239,12 @@ def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _check_headers(settings: Settings, files: Mapping[str, str]) -> None:
-    """Warns if the first line is a header in some files of a run, and not in others."""
+def _report_first_lines(settings: Settings, files: Mapping[str, str]) -> None:
+    """Reports the first lines of a run's files; warns if only some are headers."""
     found: dict[bool, str] = {}
     for name, path in files.items():
         asked = task_setup.request(settings, path, is_scored=name != "train")
-        first = read_examples.first_line(asked) if path else None
+        first = report_first_line(asked)
         if first is not None:
             found.setdefault(first.is_header, f"data.{name}")
     if len(found) > 1:

@@ -113,7 +113,7 @@ def request(
         path=path,
         task=data.task,
         format=data.format,
-        header=data.header,
+        header=data.header.lower(),
         columns=_columns(data.columns),
         multi_label=data.multi_label,
         skip_labels=_names(data.skip_labels),

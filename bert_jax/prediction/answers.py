@@ -45,23 +45,23 @@ class Request:
       input: a file of the task, or of plain lines; None for the arguments, or standard
         input.
       input_format: of that file; `lines` has one text (or pair, with a tab) a line.
-      header: whether the first line of a table has the names of its columns: `true`,
-        `false`, or `auto`, which looks; None is as in training.
       columns: where in a table things stand, as `text=sentence`; the others are where
         they were in training.
       repair: mend what can be, as in training with `data.repair`.
       output: a file, or None for standard output.
       format: one of `prediction_files.FORMATS`.
+      header: whether the first line of a table has the names of its columns: `true`,
+        `false`, or `auto`, which looks; None is as in training.
     """
 
     input: str | None = None
     input_format: str = "auto"
-    header: str | None = None
     columns: tuple[str, ...] = ()
     repair: bool = False
     output: Path | None = None
     format: str = "jsonl"
     dtype: str = "float32"
+    header: str | None = None
 
 
 def write(folder: Path, arguments: list[str], request: Request) -> int:
@@ -353,6 +353,7 @@ def define_input_flags() -> None:
         "Whether the first line of a table (TSV, CSV, .xlsx) has the names of its "
         "columns; auto: if two are usual names, or one that is given. Default: as in "
         "training.",
+        case_sensitive=False,
     )
     flags.DEFINE_list(
         "columns", [], "Where things stand, as text=sentence,label=2; as in training."
@@ -370,10 +371,10 @@ def request_of_flags() -> Request:
     return Request(
         given.input,
         given.input_format,
-        given.header,
         tuple(given.columns),
         given.repair,
         output,
         given.format,
         given.dtype,
+        given.header,
     )

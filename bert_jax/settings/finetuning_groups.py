@@ -156,7 +156,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         config_checks.one_of("data.task", self.task, TASKS)
-        config_checks.one_of("data.header", self.header, HEADERS)
+        config_checks.one_of("data.header", self.header.lower(), HEADERS)
         if self.multi_label.lower() in ("false", "none", "1", "yes", "list", "lists"):
             raise errors.InputError(
                 f"data.multi_label is {self.multi_label!r}: write true where labels "

@@ -225,7 +225,7 @@ def test_what_first_lines_are_taken_as_is_reported(
 
 
 def test_a_first_line_that_the_config_describes_is_not_reported(place, capsys, caplog):
-    _read(place, data__header="true")
+    _read(place, data__header="True")
     assert "first line" not in capsys.readouterr().err + caplog.text
     _read(
         place, data__header="false", data__columns__text="1", data__columns__label="2"

@@ -250,7 +250,7 @@ def test_messages_name_the_flags_of_the_command(message, expected):
     ("content", "options", "first", "count"),
     [
         ("text\nthe cat\n", (), "text", 2),
-        ("text\nthe cat\n", ("--header=true",), "the cat", 1),
+        ("text\nthe cat\n", ("--header=True",), "the cat", 1),
         ("好\n猫\n", (), "好", 2),
         ("text\tlabel\nthe cat\tcat\n", (), "the cat", 1),
         ("text\tlabel\nthe cat\tcat\n", ("--header=false",), "text", 2),
