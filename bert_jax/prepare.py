@@ -31,10 +31,9 @@ from typing import cast
 from absl import flags
 
 from bert_jax import commands, errors, faults, interrupts
+from bert_jax.contrib.beam import beam_runner, distributed_engine
 from bert_jax.data import (
-    beam_runner,
     corpus,
-    distributed_engine,
     filling,
     finished_folder,
     manifest,

@@ -34,6 +34,7 @@ ALLOWED = {
     "text": set(),
     "objectives": set(),
     "data": {"text"},
+    "contrib": {"data", "text"},
     "scoring": set(),
     "tasks": {"model", "data", "objectives", "scoring", "text"},
     "reporting": {"formats", "scoring", "training"},

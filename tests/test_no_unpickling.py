@@ -13,7 +13,7 @@ EXCEPTIONS = {
     # Starts the commands of its own list, as `python -m` does.
     "bert_jax/cli.py": ["runpy"],
     # Of a name that stands there: pyright would want Apache Beam to be installed.
-    "bert_jax/data/beam_runner.py": ["importlib.import_module"],
+    "bert_jax/contrib/beam/beam_runner.py": ["importlib.import_module"],
     # Between a process and its own children, through pipes that only they hold.
     "bert_jax/data/tokenise.py": ["pickle"],
     # Makes pickles that run a program, to see that nobody runs it.

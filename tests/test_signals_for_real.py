@@ -155,7 +155,7 @@ def place(tmp_path_factory):
     tiny_tasks.write_classes(folder / "train.tsv", count=200)
     tiny_tasks.write_classes(folder / "dev.tsv", seed=1)
     (folder / "tasks.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'tests' / 'support')!r})\n"
         "import pathlib\nimport tiny_tasks\n"
         "def get_config():\n"
         f"    return tiny_tasks.config(pathlib.Path({str(folder)!r}))\n"

@@ -337,7 +337,8 @@ print("RESTORED", int(test_checkpoint.restore(folder)[0].step))
 def test_a_full_disk_is_a_storage_error_and_old_steps_survive(tmp_path):
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
     here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parents[1])])
+    folders = here, here.parent / "support", here.parents[1]
+    path = os.pathsep.join(map(str, folders))
     environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RE")]

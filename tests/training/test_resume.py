@@ -88,7 +88,8 @@ def run_process(workdir, stop_at):
         "test_resume.train(pathlib.Path(sys.argv[1]), 6, stop_at)"
     )
     here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parents[1])])
+    folders = here, here.parent / "support", here.parents[1]
+    path = os.pathsep.join(map(str, folders))
     core = str(min(os.sched_getaffinity(0)))
     settings = {
         "PYTHONPATH": path,

@@ -7,7 +7,7 @@ and what goes from worker to worker is pickled.
 import pickle
 import random
 
-from bert_jax.data import distributed_steps, reports
+from bert_jax.contrib.beam import distributed_steps, reports
 
 
 class Runner:

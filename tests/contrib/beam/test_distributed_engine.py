@@ -14,12 +14,8 @@ import scrambled_runner
 import small_corpus
 
 from bert_jax import errors
-from bert_jax.data import (
-    distributed_engine,
-    manifest,
-    sources,
-    store_build,
-)
+from bert_jax.contrib.beam import distributed_engine
+from bert_jax.data import manifest, sources, store_build
 
 SPLIT = manifest.Options(0.2, True, "none", "none")
 
@@ -188,7 +184,7 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     several = mixed_corpus.write(tmp_path / "text")
-    monkeypatch.setattr("bert_jax.data.scratch.np.savez", full)
+    monkeypatch.setattr("bert_jax.contrib.beam.scratch.np.savez", full)
     with pytest.raises(errors.StorageError, match="No space left on device"):
         build(tmp_path / "s", several, tokenizer, runner=scrambled_runner.Runner())
     assert left(tmp_path) == ["text", "v"]

@@ -14,7 +14,8 @@ CHINESE = ["北京大学", "新年好", "的人", "好人", "学生", "生的好
 _BUILD = """
 import functools, sys
 from pathlib import Path
-from bert_jax.data import distributed_engine, manifest, sources, store_build
+from bert_jax.contrib.beam import distributed_engine
+from bert_jax.data import manifest, sources, store_build
 from bert_jax.text import tokenizer
 place = Path(sys.argv[1])
 distributed_engine._CHUNK_CHARACTERS = 500

@@ -17,13 +17,8 @@ import pytest
 import small_corpus
 
 from bert_jax import errors
-from bert_jax.data import (
-    beam_runner,
-    distributed_engine,
-    manifest,
-    sources,
-    store_build,
-)
+from bert_jax.contrib.beam import beam_runner, distributed_engine
+from bert_jax.data import manifest, sources, store_build
 
 SPLIT = manifest.Options(0.2, True, "none", "none")
 DIRECT = "--runner=DirectRunner"
@@ -147,7 +142,7 @@ def test_a_killed_build_leaves_no_store_and_the_next_one_is_whole(
 ):
     mixed_corpus.write(tmp_path / "text")
     several = sources.parse_sources(f"{tmp_path}/text/text")
-    runner = f"""from bert_jax.data import beam_runner
+    runner = f"""from bert_jax.contrib.beam import beam_runner
 runner = beam_runner.runner({[DIRECT, *workers]})"""
     program = mixed_corpus.builder(tmp_path, runner)
     process = subprocess.Popen(program, stderr=subprocess.DEVNULL)

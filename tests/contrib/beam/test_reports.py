@@ -6,7 +6,8 @@ import json
 import pytest
 
 from bert_jax import errors
-from bert_jax.data import manifest, reports
+from bert_jax.contrib.beam import reports
+from bert_jax.data import manifest
 
 FILES = [manifest.FileEntry(f"{name}.txt", 7, "ab") for name in "xyz"]
 PARTS = [

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # Long enough for two busy cores; a test that loses a process has a shorter one.
 HEARTBEAT_SECONDS = 100
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OWN_FLAGS = (
     r"(config(\..*)?|workdir|allow_changed_config|store|model|input|top|task|output|"
     r"features|layers|normalize|prompt|prompt_name|dtype|to|verify|allow_missing|ignore|head|pooling|format|"

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from bert_jax import errors, faults
-from bert_jax.data import distributed_steps, filling, reports, scratch, sources
+from bert_jax.contrib.beam import distributed_steps, reports, scratch
+from bert_jax.data import filling, sources
 from bert_jax.data import manifest as manifests
 
 # More than on one machine, where a chunk costs no files.

@@ -8,7 +8,7 @@ from pathlib import Path
 import tiny_tasks
 
 CLASSES = ("entailment", "neutral", "contradiction")
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SMALL = {
     "init_from": "none",
     "model.size": "tiny",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, get_origin
 
 from bert_jax import errors, interrupts
-from bert_jax.data import distributed_steps, reports
+from bert_jax.contrib.beam import distributed_steps, reports
 
 # Their job servers know options that Beam in Python does not, and ask for them.
 _PORTABLE = ("PortableRunner", "FlinkRunner", "SparkRunner")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bert_jax import errors
-from bert_jax.data import scratch
+from bert_jax.contrib.beam import scratch
 
 
 @pytest.fixture

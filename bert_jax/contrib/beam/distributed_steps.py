@@ -23,17 +23,8 @@ import numpy as np
 from jaxtyping import Int64, UInt64
 
 from bert_jax import errors
-from bert_jax.data import (
-    blocks,
-    corpus,
-    duplicates,
-    filling,
-    reports,
-    scratch,
-    shards,
-    sources,
-    tokenise,
-)
+from bert_jax.contrib.beam import reports, scratch
+from bert_jax.data import blocks, corpus, duplicates, filling, shards, sources, tokenise
 from bert_jax.data import manifest as manifests
 
 _BUCKET_BITS = np.uint64(64 - 8)

@@ -1,0 +1,1 @@
+"""Stores built by many machines at once, with Apache Beam (extra `beam`)."""
