@@ -2,17 +2,20 @@
 
 python -m bert_jax.evaluate --workdir=runs/demo
 python -m bert_jax.evaluate --workdir=runs/sst2 --data=test.tsv
+python -m bert_jax.evaluate --workdir=hf:owner/name --data=test.tsv --output=scores
 
 A pretrained model is scored on the held-out documents of its store. The masks are
 fixed, so the numbers are those that training wrote at this step, to the last digit.
 
-A fine-tuned model, a run or the folder of one, is scored on --data, a file that
---input_format, --header and --columns describe where it is not as in training; without
-it, on the dev file of its run. Writes eval/NAME.json with every number,
-NAME_confusion.png, NAME_reliability.png and NAME_errors.tsv, a hundred errors, the
-worst first; NAME is that of the file, or --name. Labels that the model has not seen
-count as errors and are listed; --label_map=FILE gives them the names that the model
-has, one pair a line (`person<TAB>PER`) or as a JSON object.
+A fine-tuned model, a run, a folder of Hugging Face's or hf:owner/name of its hub, is
+scored on --data, a file that --input_format, --header and --columns describe where it
+is not as in training; without it, on the dev file of its run. Writes eval/NAME.json of
+the workdir with every number, NAME_confusion.png, NAME_reliability.png and
+NAME_errors.tsv, a hundred errors, the worst first; NAME is that of the file, or --name.
+--output names another folder. Nothing is written into the cache of the hub: without
+--output the scores of a model there are only printed. Labels that the model has not
+seen count as errors and are listed; --label_map=FILE gives them the names that the
+model has, one pair a line (`person<TAB>PER`) or as a JSON object.
 """
 
 import dataclasses
@@ -27,7 +30,7 @@ from absl import flags
 from bert_jax import commands, errors, experiments, home_folder, hub, workdirs
 from bert_jax.data import manifest, memory_examples, read_examples
 from bert_jax.finetuning import splits, task_setup, unseen_labels
-from bert_jax.formats import whole_file
+from bert_jax.formats import tensors, whole_file
 from bert_jax.prediction import answering_folders, answers, task_predictor
 from bert_jax.reporting import score_report
 from bert_jax.scoring import scores
@@ -68,33 +71,33 @@ def evaluate_task(
     request: answers.Request,
     name: str = "",
     label_map: Path | None = None,
-) -> tuple[scores.Scores, Path]:
-    """Scores a fine-tuned model on a file, and writes what was found into eval/.
+    output: Path | None = None,
+) -> tuple[scores.Scores, Path | None]:
+    """Scores a fine-tuned model on a file, and writes what was found into a folder.
 
     Args:
-      folder: a run, or a folder of a fine-tuned model.
+      folder: a run, a folder of a fine-tuned model, or its name on the hub.
       request: its `input` is the file; None takes the dev file of the run.
       name: of the written files; empty takes that of the file.
       label_map: file of other names for the labels; see `unseen_labels.read_map`.
+      output: the folder of the written files; None is `eval` in `folder`, and nothing
+        is written where that is in the cache of the hub.
 
     Returns:
-      The scores, and the JSON file that has them.
+      The scores, and the JSON file that has them, or None if nothing is written.
 
     Raises:
       InputError: the file is not as it should be, or has no label of the model.
     """
-    if name and not re.fullmatch(r"\w[\w.-]*", name):
-        raise errors.InputError(
-            f"--name is {name!r}, and names files in {folder / 'eval'}: write letters, "
-            "digits, points, - and _"
-        )
-    folder = home_folder.path(folder)
+    given = hub.pinned(str(folder))
+    folder = hub.folder(given)
+    output = _output(folder, output, name)
     model = task_predictor.load(folder, request.dtype, repair=request.repair)
     data = model.made.settings.data
     path = home_folder.expanded(request.input or data.dev)
     if not path or path.startswith(memory_examples.PREFIX):
         raise errors.InputError(
-            f"{folder} was trained without a dev file: name a file, as in "
+            f"{given} was trained without a dev file: name a file, as in "
             "--data=test.tsv"
         )
     request = dataclasses.replace(request, input=path)
@@ -117,11 +120,36 @@ def evaluate_task(
     )
     model.warn(coverage, path)
     name = name or re.sub(r"\W+", "_", _stem(path)).strip("_") or "data"
-    about = {"model": str(folder), "data": path, "examples": len(examples)}
+    if output is None:
+        return scored, None
+    about = {"model": str(given), "data": path, "examples": len(examples)}
     if label_map is not None:
         about["label_map"] = str(label_map)
-    score_report.write(scored, folder / "eval", name, about)
-    return scored, folder / "eval" / f"{name}.json"
+    score_report.write(scored, output, name, about)
+    return scored, output / f"{name}.json"
+
+
+def _output(folder: Path, output: Path | None, name: str) -> Path | None:
+    """Returns the folder of the written files, or None if there are none.
+
+    Raises:
+      InputError: `output` is a file, or `name` cannot name files.
+    """
+    if output is not None and output.exists() and not output.is_dir():
+        raise errors.InputError(f"--output is {output}, a file: name a folder")
+    if output is None and not hub.is_cached(folder):
+        output = folder / "eval"
+    if name and output is None:
+        raise errors.InputError(
+            f"--name is {name!r}, and nothing is written into the cache of the hub: "
+            "add --output=FOLDER"
+        )
+    if name and not re.fullmatch(r"\w[\w.-]*", name):
+        raise errors.InputError(
+            f"--name is {name!r}, and names files in {output}: write letters, digits, "
+            "points, - and _"
+        )
+    return output
 
 
 def _renamed(
@@ -147,9 +175,11 @@ def _stem(path: str) -> str:
 def main(argv: list[str]) -> None:
     """Runs the command."""
     commands.no_arguments(argv)
-    workdir = Path(commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE))
+    given = flags.FLAGS
+    name = hub.pinned(commands.required("workdir", given.workdir, _EXAMPLE))
+    workdir = hub.folder(name)
+    output = Path(given.output) if given.output else None
     if answering_folders.can_answer(workdir):
-        given = flags.FLAGS
         request = answers.Request(
             given.data,
             given.input_format,
@@ -158,18 +188,27 @@ def main(argv: list[str]) -> None:
             header=given.header,
         )
         label_map = Path(given.label_map) if given.label_map else None
-        scored, path = evaluate_task(workdir, request, given.name, label_map)
+        scored, path = evaluate_task(Path(name), request, given.name, label_map, output)
         print(score_report.text(scored))
-        print(f"\nall digits, pictures, errors: {path.with_suffix('')}*")
+        if path is None:
+            print("\nno files were written: --output=FOLDER writes all digits")
+        else:
+            print(f"\nall digits, pictures, errors: {path.with_suffix('')}*")
         return
-    for name in _OF_FINE_TUNED:
-        if flags.FLAGS[name].present and workdir.is_dir():
+    for flag in _OF_FINE_TUNED:
+        if given[flag].present and workdir.is_dir():
             raise errors.InputError(
-                f"--{name} is for fine-tuned models, and {workdir} is none"
+                f"--{flag} is for fine-tuned models, and {name} is none"
             )
+    if workdir.is_dir() and tensors.has_weights(workdir):
+        raise errors.InputError(
+            f"{name} has no head of a task, and is not a run of pretraining: evaluate "
+            "scores fine-tuned models, and runs on their held-out documents"
+        )
+    output = output or workdir / "eval"
     metrics = evaluate(workdir)
-    path = workdir / "eval" / "heldout.json"
-    path.parent.mkdir(exist_ok=True)
+    path = output / "heldout.json"
+    output.mkdir(parents=True, exist_ok=True)
     with whole_file.writing(path) as file:
         file.write(json.dumps(metrics, indent=2, sort_keys=True).encode() + b"\n")
     print(heldout.table(metrics))
@@ -177,9 +216,14 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Folder of the run or model to evaluate.")
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run or model to evaluate, or hf:owner/name."
+    )
     flags.DEFINE_string("data", None, "File of labelled examples of the model's task.")
-    flags.DEFINE_string("name", "", "Of the files in eval/; that of the data if empty.")
+    flags.DEFINE_string("name", "", "Of the written files; of the data if empty.")
+    flags.DEFINE_string(
+        "output", "", "Folder of the written files; eval/ in the workdir if empty."
+    )
     flags.DEFINE_string(
         "label_map",
         "",

@@ -81,6 +81,16 @@ def is_name(text: str | Path) -> bool:
     return str(text).startswith(PREFIX)
 
 
+def is_cached(folder: Path) -> bool:
+    """Returns whether a folder is a commit in a cache of the hub.
+
+    >>> is_cached(Path("hub/models--owner--tiny/snapshots") / ("0" * 40))
+    True
+    """
+    is_commit = COMMIT.fullmatch(folder.name) is not None
+    return is_commit and folder.parent.name == "snapshots"
+
+
 def parse(text: str | Path) -> Repo:
     """Reads the name of a model; raises InputError for anything else.
 

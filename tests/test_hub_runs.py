@@ -2,6 +2,7 @@
 
 import json
 
+import command_line
 import hub_models
 import pytest
 import tiny_run
@@ -62,7 +63,42 @@ def test_a_fine_tuning_run_keeps_its_commits_and_makes_no_request_for_a_branch(
     scored, path = evaluate.evaluate_task(
         tmp_path / "run", answers.Request("hf:owner/test[test]")
     )
-    assert scored.metrics and path.name == "owner_test_test.json"
+    assert scored.metrics and path and path.name == "owner_test_test.json"
+
+
+def test_evaluate_scores_a_model_of_the_hub_and_writes_nothing_into_its_cache(
+    served, tmp_path, monkeypatch, capfd
+):
+    labels = ("cat", "dog")
+    folder = hub_models.write_model(
+        tmp_path / "m", "pooler", "classifier", labels=labels
+    )
+    commit = served.put_folder(REPO, folder)
+    data = tiny_tasks.write_classes(tmp_path / "test.tsv", 16)
+
+    def run(*arguments):
+        words = (f"--workdir={NAME}", f"--data={data}", *arguments)
+        return command_line.in_process(monkeypatch, capfd, "evaluate", *words)
+
+    done = run()
+    assert done.code == 0 and "accuracy" in done.out and "--output=" in done.out
+    assert run("--name=mine").code == 2
+    snapshot = hub.parse(NAME).cache / "snapshots" / commit
+    cached = {x.name for x in snapshot.iterdir()}
+    assert cached == {x.name for x in folder.iterdir()} - {"README.md"}
+    output = tmp_path / "scores" / "deep"
+    done = run(f"--output={output}", "--name=mine")
+    assert done.code == 0 and str(output) in done.out
+    tree = json.loads((output / "mine.json").read_text())
+    assert tree["about"]["model"] == f"{NAME}@{commit}"
+    local, path = evaluate.evaluate_task(folder, answers.Request(str(data)))
+    assert tree["metrics"] == local.metrics
+    assert path == folder / "eval" / "test.json"
+    assert run(f"--output={data}").code == 2
+    served.put_folder(REPO, hub_models.write_model(tmp_path / "masks"))
+    hub._LISTED.clear()
+    done = command_line.in_process(monkeypatch, capfd, "evaluate", f"--workdir={NAME}")
+    assert done.code == 2 and f"{NAME}@" in done.err and "no head" in done.err
 
 
 @pytest.mark.slow
