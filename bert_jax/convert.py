@@ -239,6 +239,7 @@ def main(argv: list[str]) -> None:
             tuple(flags.FLAGS.allow_missing),
             tuple(flags.FLAGS.ignore),
             flags.FLAGS.head,
+            flags.FLAGS.model_type,
         ),
     )
     convert(source, output, request)
@@ -271,6 +272,11 @@ if __name__ == "__main__":
     )
     flags.DEFINE_string(
         "head", "", "What a classifier is, if no config says: classifier, tagger, ..."
+    )
+    flags.DEFINE_string(
+        "model_type",
+        "",
+        "What a Hugging Face folder is, whatever its config.json says: bert, ...",
     )
     flags.DEFINE_string(
         "pooling", "", "Write a sentence encoder that pools by mean, cls or max."

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from bert_jax import errors, hub, workdirs
+from bert_jax import errors, hub, json_file, workdirs
 from bert_jax.exchange import task_folders
 from bert_jax.formats import (
     huggingface,
@@ -195,7 +195,7 @@ def architecture(path: Path) -> config.BertConfig:
         return native.read_config(folder)[0]
     if kind == "tensorflow1":
         return tensorflow1.read_config(folder)[0]
-    return huggingface_config.read(huggingface.config_file(folder)).bert
+    return huggingface.describe(path).bert
 
 
 def labels(path: Path) -> tuple[str, ...]:
@@ -212,7 +212,8 @@ def labels(path: Path) -> tuple[str, ...]:
     if kind == "tensorflow1":
         return tensorflow1.read_config(folder)[1]
     if kind == "huggingface":
-        return huggingface_config.read(huggingface.config_file(folder)).labels
+        file = huggingface.config_file(folder)
+        return huggingface_config.labels(json_file.read_object(file), file)
     return ()  # pretraining has no classes
 
 

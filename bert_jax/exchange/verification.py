@@ -179,7 +179,7 @@ def verify(
         reason = errors.missing_extra(absent[0], _EXTRAS[absent[0]])
         text = f"no outputs were compared: {reason}"
         return dataclasses.replace(done, other=text)
-    return _with_outputs(done, mine, found, other, kind)
+    return _with_outputs(done, mine, found, other, kind, choice)
 
 
 def _with_outputs(
@@ -188,12 +188,13 @@ def _with_outputs(
     found: model_folders.Folder,
     other: Path,
     kind: str,
+    choice: weights.Choice | None,
 ) -> Verification:
     """Runs both sides and adds the layers to what was verified already."""
     seen = verification_rows.rows(mine)
     ours = outputs(mine.weights, seen)
     try:
-        theirs = _reference(found, other, kind, seen)
+        theirs = _reference(found, other, kind, seen, choice)
     except Exception as error:  # of any kind: what a library makes of a wrong folder
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         problem = f"the library of this format cannot run it ({reason})"
@@ -245,13 +246,19 @@ def outputs(
 
 
 def _reference(
-    found: model_folders.Folder, other: Path, kind: str, seen: verification_rows.Rows
+    found: model_folders.Folder,
+    other: Path,
+    kind: str,
+    seen: verification_rows.Rows,
+    choice: weights.Choice | None,
 ) -> huggingface_reference.Reference:
     """Runs the other side."""
     arrays = seen.input_ids, seen.token_type_ids, seen.mask
     other = model_folders.weights_at(other)
     if kind == "huggingface":
-        return huggingface_reference.outputs(other, found.weights, *arrays)
+        return huggingface_reference.outputs(
+            other, found.weights, *arrays, choice
+        )
     if kind == "tensorflow1":
         tf = quiet_tensorflow.load()
         of_tokens = "tagger" in found.weights.parts

@@ -1,10 +1,12 @@
 """Folders of Hugging Face's: weights and config.json, in and out.
 
-Old and new spellings are brought to the names of the table: with or without the model's
-prefix, `gamma` and `beta`, a decoder that is a copy of the token embeddings.
+Old and new spellings are brought to the names of the table: below any prefix, with
+`gamma` and `beta`, a decoder that is a copy of the token embeddings. A wrong label is
+found by the tensors (`recognition`).
 """
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Collection, Mapping
@@ -12,8 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_jax import errors
-from bert_jax.formats import huggingface_config, names, places, tensors, weights
+from bert_jax import console, errors, json_file
+from bert_jax.formats import (
+    huggingface_config,
+    names,
+    places,
+    recognition,
+    tensors,
+    weights,
+)
 from bert_jax.model import config
 
 _HEAD_OF_CLASS = {
@@ -39,12 +48,15 @@ def read(
       InputError: as `weights.assemble`, or the files are not whole and safe.
     """
     choice = choice or weights.Choice()
-    folder = path if path.is_dir() else path.parent
-    described = huggingface_config.read(config_file(folder))
     raw = tensors.read(path)
+    recognized = _recognized(path, _shapes(raw.arrays), choice)
+    described = huggingface_config.read(_config_of(path), recognized.model_type)
+    if recognized.note:
+        _say(recognized.note)
     bert, model_type = described.bert, described.bert.model_type
     buffers = [name for name in raw.arrays if _BUFFER.search(name)]
-    found = _found(raw.arrays, model_type, str(path), frozenset(buffers))
+    copies = _copies(raw.arrays, recognized, path)
+    found = _found(raw.arrays, recognized, str(path), frozenset({*buffers, *copies}))
     found, bert, notes = _untie(found, bert)
     wanted = _parts(found, described, choice)
     num_labels = _num_labels(found, described, wanted)
@@ -68,6 +80,8 @@ def read(
     if labels:
         notes += described.notes
     notes += [f"{name}: a buffer, not a parameter" for name in buffers]
+    notes += [f"{x}*: a copy of {recognized.prefix}*" for x in recognized.copies]
+    notes += [recognized.note] * bool(recognized.note)
     if described.class_name == "Model" and names.pooler(model_type) - {*nested}:
         notes.append("no pooler: no head of this class reads it")
     return made, dataclasses.replace(
@@ -160,8 +174,93 @@ def state_dict(given: weights.Weights) -> dict[str, np.ndarray]:
     return made
 
 
+def describe(
+    path: Path, choice: weights.Choice | None = None
+) -> huggingface_config.Read:
+    """Returns what a folder, or a file of weights, is, by config and tensor names.
+
+    Weights that cannot be read leave the config's word: their reader refuses them.
+
+    Raises:
+      InputError: it is no supported model.
+    """
+    try:
+        shapes = tensors.shapes(path)
+    except errors.InputError:
+        return huggingface_config.read(_config_of(path))
+    recognized = _recognized(path, shapes, choice or weights.Choice())
+    return huggingface_config.read(_config_of(path), recognized.model_type)
+
+
+def renamed(path: Path, choice: weights.Choice) -> dict[str, np.ndarray] | None:
+    """Returns the tensors of a folder by Hugging Face's own names.
+
+    Returns None where `transformers` reads the folder as it is.
+
+    Raises:
+      InputError: as `read`.
+    """
+    shapes = tensors.shapes(path)
+    recognized = _recognized(path, shapes, choice)
+    stated = huggingface_config.stated_type(json_file.read_object(_config_of(path)))
+    if recognition.is_plain(recognized, stated):
+        return None
+    arrays = tensors.read(path).arrays
+    left_out = frozenset(_copies(arrays, recognized, path))
+    return dict(_found(arrays, recognized, str(path), left_out).arrays)
+
+
+def _config_of(path: Path) -> Path:
+    return config_file(path if path.is_dir() else path.parent)
+
+
+def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
+
+
+def _recognized(
+    path: Path, shapes: recognition.Shapes, choice: weights.Choice
+) -> recognition.Recognized:
+    """Returns what the tensors of a folder, or of a file in it, are."""
+    file = _config_of(path)
+    tree = json_file.read_object(file)
+    stated = huggingface_config.stated_type(tree)
+    return recognition.recognize(shapes, tree, stated, file.parent, choice)
+
+
+@functools.cache
+def _say(note: str) -> None:
+    """Prints a line about a folder, once."""
+    console.print_message(note)
+
+
+def _copies(
+    arrays: Mapping[str, np.ndarray], recognized: recognition.Recognized, path: Path
+) -> list[str]:
+    """Returns the tensors of encoders that are copies of the first.
+
+    Raises:
+      InputError: another encoder has other numbers.
+    """
+    copies, differing = [], []
+    for prefix in recognized.copies:
+        inside = [name for name in arrays if name.startswith(prefix)]
+        first = [recognized.prefix + x.removeprefix(prefix) for x in inside]
+        if any(
+            a not in arrays or not np.array_equal(arrays[a], arrays[b])
+            for a, b in zip(first, inside, strict=True)
+        ):
+            differing.append(prefix)
+        copies += inside
+    recognition.check_copies(recognized, differing, path)
+    return copies
+
+
 def _found(
-    arrays: Mapping[str, np.ndarray], model_type: str, where: str, left_out: frozenset
+    arrays: Mapping[str, np.ndarray],
+    recognized: recognition.Recognized,
+    where: str,
+    left_out: frozenset[str],
 ) -> weights.Found:
     """Returns the tensors of a file under the names of the table.
 
@@ -171,7 +270,7 @@ def _found(
     made: dict[str, np.ndarray] = {}
     originals: dict[str, str] = {}
     for name in sorted(set(arrays) - left_out):
-        canonical = _canonical(name, model_type)
+        canonical = recognized.canonical(name)
         if canonical in originals:
             raise errors.InputError(
                 f"{where} holds both {originals[canonical]} and {name}, which are the "
@@ -179,20 +278,6 @@ def _found(
             )
         made[canonical], originals[canonical] = arrays[name], name
     return weights.Found(made, originals, where)
-
-
-def _canonical(name: str, model_type: str) -> str:
-    """Returns the table's name for a tensor.
-
-    >>> _canonical("embeddings.LayerNorm.gamma", "bert")
-    'bert.embeddings.LayerNorm.weight'
-    """
-    name = name.removeprefix("module.")  # as torch's DataParallel saves it
-    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
-    name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
-    heads = ("embeddings.", "encoder.", "pooler.", "transformer.", "embeddings_project")
-    heads += ("layers.", "final_norm.")  # of ModernBERT
-    return f"{names.prefix(model_type)}.{name}" if name.startswith(heads) else name
 
 
 def _untie(

@@ -5,6 +5,7 @@ the dozens of other keys are left alone.
 """
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,9 @@ _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
     "decoder_bias": (True, None),
     "classifier_bias": (False, None),
+    "attention_type": ("original_full", None),  # of BigBird, whose names are BERT's
+    "rescale_embeddings": (False, None),
+    "use_task_id": (False, None),  # of ERNIE
     "classifier_activation": ("gelu", None),
 }
 
@@ -147,15 +151,18 @@ class Read:
     pools_mean: bool = False
 
 
-def read(path: Path) -> Read:
+def read(path: Path, model_type: str = "") -> Read:
     """Reads a config.json.
+
+    Args:
+      model_type: what the model is, whatever the file calls it; "" for what it says.
 
     Raises:
       InputError: it is missing or no JSON, of another kind of model, or a value does
         not fit.
     """
     tree = json_file.read_object(path)
-    model_type = _model_type(tree, path)
+    model_type = model_type or _model_type(tree, path)
     for key, allowed in _REQUIRED_VALUES.items():
         if key in tree and tree[key] not in allowed:
             raise errors.InputError(
@@ -180,7 +187,7 @@ def read(path: Path) -> Read:
     except errors.InputError as error:
         raise errors.InputError(f"{path}: {error}") from None
     head = weights.head_of(tree, _HEAD_DROPOUT[model_type], str(path))
-    class_name = _class_name(tree, model_type, path)
+    class_name = class_name_of(tree, path)
     is_modern = model_type == "modernbert"
     pools_mean = is_modern and modernbert_config.pools_mean(tree, path)
     return Read(bert, labels(tree, path), class_name, *head, _notes(tree), pools_mean)
@@ -188,37 +195,56 @@ def read(path: Path) -> Read:
 
 def _model_type(tree: dict[str, Any], path: Path) -> str:
     """Returns the kind of model; files before 2020 say it by their class alone."""
-    found = tree["model_type"] if "model_type" in tree else _guessed(tree)
-    if not isinstance(found, str) or found not in names.CLASSES:
+    found = stated_type(tree) or "bert"
+    if found not in names.CLASSES:
         raise errors.InputError(
-            f"{path}: model_type is {found!r}; supported are "
+            f"{path}: model_type is {tree.get('model_type', found)!r}; supported are "
             f"{', '.join(names.CLASSES)}. Give a model of one of these kinds"
         )
     return found
 
 
-def _guessed(tree: dict[str, Any]) -> str:
-    classes = tree["architectures"] if "architectures" in tree else None
-    first = str(classes[0]) if isinstance(classes, list) and classes else "Bert"
+def stated_type(tree: dict[str, Any]) -> str:
+    """Returns the model type that a config.json states, in small letters.
+
+    Without the key it is that of the class, or the class; "" if there is none either.
+
+    >>> stated_type({"model_type": "BERT"})
+    'bert'
+    >>> stated_type({"architectures": ["RobertaForMaskedLM"]})
+    'roberta'
+    """
+    found = tree.get("model_type")
+    if found is not None:
+        return str(found).strip().lower()
+    classes = tree.get("architectures")
+    first = str(classes[0]) if isinstance(classes, list) and classes else ""
     for model_type, prefix in names.CLASS_PREFIX.items():
         if first.startswith(prefix):
             return model_type
     return first
 
 
-def _class_name(tree: dict[str, Any], model_type: str, path: Path) -> str:
-    """Returns the class of the weights without the model's name."""
+def class_name_of(tree: dict[str, Any], path: Path) -> str:
+    """Returns the class of the weights without the name of a model.
+
+    Raises:
+      InputError: `architectures` is no list of names.
+    """
     classes = tree["architectures"] if "architectures" in tree else None
     if not classes:
         return ""
-    prefix = names.CLASS_PREFIX[model_type]
     if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
         raise errors.InputError(
-            f'{path}: architectures is {classes!r}: write a list, as ["{prefix}Model"]'
+            f'{path}: architectures is {classes!r}: write a list, as ["BertModel"]'
         )
-    # Sentence encoders of XLM-R's family and BERT's old language model keep their own.
-    name = classes[0].removeprefix(prefix)
-    return "ForMaskedLM" if name == "LMHeadModel" else name
+    # Classes of other libraries keep their own names.
+    known = {name for of in names.CLASSES.values() for name in of.values()}
+    match = re.fullmatch(r"\w*?((?:For|LMHead)[A-Z]\w*|Model)", classes[0])
+    name = match[1] if match else classes[0]
+    if name == "LMHeadModel":
+        return "ForMaskedLM"
+    return name if name in known else classes[0]
 
 
 def labels(tree: dict[str, Any], path: Path) -> tuple[str, ...]:

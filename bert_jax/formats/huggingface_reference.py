@@ -62,11 +62,15 @@ def outputs(
     input_ids: Int[np.ndarray, "B L"],
     token_type_ids: Int[np.ndarray, "B L"],
     mask: Bool[np.ndarray, "B L"],
+    choice: weights.Choice | None = None,
 ) -> Reference:
     """Runs the model of a folder, or of a file's folder, in float32.
 
+    Tensors below a prefix that `transformers` does not look for are renamed.
+
     Args:
       given: what was read from it; its parts decide if config.json names no class.
+      choice: that of the reader.
 
     Raises:
       ImportError: torch or transformers is not installed.
@@ -78,7 +82,9 @@ def outputs(
     folder = path if path.is_dir() else path.parent
     arrays = {"input_ids": input_ids, "attention_mask": mask}
     with _quiet(transformers), torch.no_grad():
-        model, info = _load(transformers, folder, given)
+        renamed = huggingface.renamed(path, choice or weights.Choice())
+        state = renamed and {key: torch.tensor(x) for key, x in renamed.items()}
+        model, info = _load(transformers, folder, given, state)
         name = type(model).__name__
         if "token_type_ids" in inspect.signature(model.forward).parameters:
             arrays["token_type_ids"] = token_type_ids
@@ -93,7 +99,10 @@ def outputs(
 
 
 def _load(
-    transformers: Any, folder: Path, given: weights.Weights
+    transformers: Any,
+    folder: Path,
+    given: weights.Weights,
+    state: dict[str, Any] | None,
 ) -> tuple[Any, dict[str, Any]]:
     """Returns the model in float32, and which tensors were missing or left over."""
     tree = json_file.read_object(huggingface.config_file(folder))
@@ -104,9 +113,14 @@ def _load(
     of_class = getattr(transformers, name)
     # What names a program of elsewhere is left out.
     kept = {key: x for key, x in tree.items() if key not in _PROGRAMS}
-    in_float32 = kept | {"dtype": "float32", "torch_dtype": "float32"}
+    in_float32 = kept | {
+        "model_type": given.config.model_type,
+        "dtype": "float32",
+        "torch_dtype": "float32",
+    }
     model, info = of_class.from_pretrained(
-        str(folder),
+        None if state else str(folder),
+        state_dict=state,
         config=of_class.config_class.from_dict(in_float32),
         local_files_only=True,
         output_loading_info=True,

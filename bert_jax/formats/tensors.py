@@ -122,6 +122,27 @@ def read(path: Path) -> Tensors:
     return Tensors({name: arrays[name] for name in sorted(arrays)}, files)
 
 
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the tensors of a folder or file by their names.
+
+    Of safetensors only the headers are read.
+
+    Raises InputError as `read`.
+    """
+    file = _weights_of(path) if path.is_dir() else path
+    files = [file]
+    if file.name.endswith(shards.SUFFIX):
+        files = sorted(shards.read_index(file))
+    made: dict[str, tuple[int, ...]] = {}
+    for one in files:
+        if one.suffix == ".safetensors":
+            header = safetensors_file.read_header(one)
+            made |= {name: shape for name, (_, shape) in header.items()}
+        else:
+            made |= {name: array.shape for name, array in _read(one).items()}
+    return made
+
+
 def _weights_of(folder: Path) -> Path:
     """Returns the file of weights, or the index, that a folder is read from."""
     for name in WEIGHTS:

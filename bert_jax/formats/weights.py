@@ -78,17 +78,25 @@ class Choice:
       ignore: parts to leave out, or tensors that are left over.
       head: what `classifier` tensors belong to, where no config says it: `classifier`,
         `tagger` or `multiple_choice`.
+      model_type: what a model is, whatever its config says, as `bert`; "" to trust the
+        config and the tensors.
     """
 
     allow_missing: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     head: str = ""
+    model_type: str = ""
 
     def __post_init__(self) -> None:
         known = ("", "classifier", "tagger", "multiple_choice")
         if self.head not in known:
             raise errors.InputError(
                 f"the head {self.head!r} is unknown: use one of {', '.join(known[1:])}"
+            )
+        if self.model_type not in ("", *config.MODEL_TYPES):
+            raise errors.InputError(
+                f"the model type {self.model_type!r} is unknown: use one of "
+                f"{', '.join(config.MODEL_TYPES)}"
             )
         if "encoder" in self.ignore:
             raise errors.InputError("the encoder is the model: it cannot be ignored")

@@ -9,7 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors
+from bert_jax import errors, json_file
 from bert_jax.exchange import model_folders, task_folders
 from bert_jax.formats import huggingface, huggingface_config, native, weights
 from bert_jax.model import parts
@@ -41,8 +41,9 @@ def head_of(path: Path) -> str:
     kind = model_folders.kind_of(path)
     folder = path if path.is_dir() else path.parent
     if kind == "huggingface":
-        described = huggingface_config.read(huggingface.config_file(folder))
-        return huggingface.head_of(described.class_name)
+        file = huggingface.config_file(folder)
+        name = huggingface_config.class_name_of(json_file.read_object(file), file)
+        return huggingface.head_of(name)
     if kind == "bert_jax":
         return huggingface.head_among(native.read_config(folder)[2])
     return ""
