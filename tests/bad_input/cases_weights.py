@@ -215,8 +215,8 @@ SAFETENSORS = [
     ),
     _case(
         "config: another model",
-        {_CONFIG: forged.manifest(lambda tree: tree.update(model_type="gpt2"))},
-        "model_type is 'gpt2'",
+        {_CONFIG: forged.manifest(lambda t: t.update(attention_type="block_sparse"))},
+        "attention_type is 'block_sparse'",
     ),
     _case(
         "config: fewer labels",
