@@ -256,9 +256,7 @@ def _reference(
     arrays = seen.input_ids, seen.token_type_ids, seen.mask
     other = model_folders.weights_at(other)
     if kind == "huggingface":
-        return huggingface_reference.outputs(
-            other, found.weights, *arrays, choice
-        )
+        return huggingface_reference.outputs(other, found.weights, *arrays, choice)
     if kind == "tensorflow1":
         tf = quiet_tensorflow.load()
         of_tokens = "tagger" in found.weights.parts
