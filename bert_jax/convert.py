@@ -25,6 +25,7 @@ from bert_jax.exchange import (
     verification,
 )
 from bert_jax.formats import (
+    activations,
     huggingface,
     names,
     native,
@@ -47,6 +48,8 @@ class Request:
       to: one of `FORMATS`.
       dtype: of the file: `float32` or `bfloat16` (not of TensorFlow 1).
       pooling: makes a sentence encoder that pools so; empty keeps what the input is.
+      hidden_act: the activation, by its name in transformers; empty keeps that of the
+        input.
       verify: compare the outputs of both sides before the folder appears.
       choice: what may be missing or left over.
     """
@@ -54,6 +57,7 @@ class Request:
     to: str
     dtype: str = "float32"
     pooling: str = ""
+    hidden_act: str = ""
     verify: bool = False
     choice: weights.Choice = weights.Choice()
 
@@ -66,6 +70,8 @@ class Request:
             raise errors.InputError("Google's format is float32: leave out --dtype")
         if self.to != "huggingface" and self.pooling:
             raise errors.InputError("--pooling is for --to=huggingface")
+        if self.hidden_act:
+            activations.ours(self.hidden_act)
 
 
 def convert(source: str | Path, output: Path, request: Request) -> weights.Report:
@@ -89,6 +95,8 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
         report = dataclasses.replace(found.report, source=origin)
         found = dataclasses.replace(found, report=report)
     original = found
+    if request.hidden_act:
+        found = _with_activation(found, activations.ours(request.hidden_act))
     if request.to == "huggingface":
         found = _as_encoder(found, request)
     if request.to == "tensorflow1":
@@ -144,6 +152,20 @@ def _write(folder: Path, found: model_folders.Folder, request: Request) -> None:
             sentence_encoder.write(folder, found.pooling, width)
     if tokenizer is not None:
         tokenizer.save(folder, found.max_seq_length)
+
+
+def _with_activation(found: model_folders.Folder, name: str) -> model_folders.Folder:
+    """Returns a model that computes another activation with the same parameters."""
+    given, before = found.weights, found.weights.config.hidden_act
+    if name == before:
+        return found
+    bert = dataclasses.replace(given.config, hidden_act=name)
+    notes = (*found.report.notes, f"hidden_act: {name}, as asked, instead of {before}")
+    return dataclasses.replace(
+        found,
+        weights=dataclasses.replace(given, config=bert),
+        report=dataclasses.replace(found.report, notes=notes),
+    )
 
 
 def _as_encoder(found: model_folders.Folder, request: Request) -> model_folders.Folder:
@@ -234,6 +256,7 @@ def main(argv: list[str]) -> None:
         commands.required("to", flags.FLAGS.to, _EXAMPLE),
         flags.FLAGS.dtype,
         flags.FLAGS.pooling,
+        flags.FLAGS.hidden_act,
         flags.FLAGS.verify,
         weights.Choice(
             tuple(flags.FLAGS.allow_missing),
@@ -272,6 +295,11 @@ if __name__ == "__main__":
     )
     flags.DEFINE_string(
         "head", "", "What a classifier is, if no config says: classifier, tagger, ..."
+    )
+    flags.DEFINE_string(
+        "hidden_act",
+        "",
+        "Activation to write: gelu (by erf), gelu_new (by tanh, as Google's code).",
     )
     flags.DEFINE_string(
         "model_type",

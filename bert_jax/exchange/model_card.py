@@ -10,7 +10,13 @@ import re
 from pathlib import Path
 
 from bert_jax.exchange import model_folders, run_record
-from bert_jax.formats import huggingface_config, names, sentence_encoder, weights
+from bert_jax.formats import (
+    activations,
+    huggingface_config,
+    names,
+    sentence_encoder,
+    weights,
+)
 from bert_jax.text import cleaning
 
 NAME = "README.md"
@@ -80,6 +86,7 @@ def text(found: model_folders.Folder, source: Path, to: str) -> str:
         f"In {_FORMATS[to]}, written by `bert_jax`.",
         *_use(found, to),
         *_cleaning(found, to),
+        *_activation(found, to),
         *_origin(found, folder),
         "## Architecture",
         _table(_architecture(found)),
@@ -100,6 +107,12 @@ def _cleaning(found: model_folders.Folder, to: str) -> list[str]:
         f"{made} **Only `bert_jax` does the same by itself:** with other tools apply "
         "`bert_jax.text.cleaning.read(folder)` to every text first."
     ]
+
+
+def _activation(found: model_folders.Folder, to: str) -> list[str]:
+    """Returns which programs compute the activation in another way."""
+    note = activations.gelu_note(found.weights.config, (found.kind, to))
+    return ["## Activation", f"{note[0].upper()}{note[1:]}."] if note else []
 
 
 def _front_matter(found: model_folders.Folder, folder: Path, to: str) -> str:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 from bert_jax import errors, quiet_tensorflow
 from bert_jax.exchange import model_folders, verification_rows
 from bert_jax.formats import (
+    activations,
     huggingface_reference,
     places,
     tensorflow1_reference,
@@ -171,7 +172,10 @@ def verify(
     found = model_folders.read(other, choice, needs_tokenizer=False)
     parameters, is_rounded, problems = _compare_parameters(mine.weights, found)
     problems += _other_problems(mine.weights, found.weights)
-    done = Verification("", parameters, problems=problems)
+    kinds = mine.kind, kind
+    note = activations.gelu_note(mine.weights.config, kinds, keras_hub=False)
+    notes = (note,) if note else ()
+    done = Verification("", parameters, problems=problems, notes=notes)
     if is_rounded:
         done = dataclasses.replace(done, bound=ROUNDED_BOUND)
     absent = [m for m in _NEEDS[kind] if importlib.util.find_spec(m) is None]
@@ -205,7 +209,7 @@ def _with_outputs(
         )
     both = [name for name in ours if name in theirs.values]
     one_sided = sorted(ours.keys() ^ theirs.values.keys())
-    notes = list(theirs.notes)
+    notes = [*done.notes, *theirs.notes]
     if one_sided:
         notes.append(f"only one side returns {', '.join(one_sided)}")
     count, length = seen.input_ids.shape

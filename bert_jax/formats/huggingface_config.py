@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, json_file
-from bert_jax.formats import modernbert_config, names, weights
+from bert_jax.formats import activations, modernbert_config, names, weights
 from bert_jax.model import config
 
 NAME = "config.json"
 
-_ACTIVATIONS = {"gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_new"}
 # The keys of Google's bert_config.json.
 BERT_KEYS = (
     "vocab_size",
@@ -180,8 +179,8 @@ def read(path: Path, model_type: str = "") -> Read:
             f"{path} has no {', '.join(lacking)}: give the config.json of the model"
         )
     act = values["hidden_act"]
-    known = isinstance(act, str) and act in _ACTIVATIONS
-    values["hidden_act"] = _ACTIVATIONS[act] if known else act
+    known = isinstance(act, str) and act in activations.NAMES
+    values["hidden_act"] = activations.NAMES[act] if known else act
     try:
         bert = config.from_json(values | {"model_type": model_type})
     except errors.InputError as error:
