@@ -29,7 +29,8 @@ from bert_jax.finetuning import assembly, baselines, splits, sweeps, task_setup
 from bert_jax.formats import huggingface_config, whole_file
 from bert_jax.model import attention_plan, task_model
 from bert_jax.prediction import task_predictor
-from bert_jax.reporting import score_report
+from bert_jax.reporting import score_report, text_table
+from bert_jax.scoring import scores as scores_lib
 from bert_jax.settings import finetuning_configuration, finetuning_groups
 from bert_jax.training import (
     checkpoint,
@@ -295,7 +296,7 @@ class _Keeper:
         self._log.write(step, {f"eval/{n}": x for n, x in scores.metrics.items()})
         self._log.draw()
         better = task_setup.is_better(name, value, self.record["value"])
-        commands.say(_line(step, name, scores.metrics, better))
+        commands.say(_line(step, name, scores, better))
         if better:
             self.record |= {"value": value, "step": step, "without_better": 0}
             made = self._run.folder(params, scores.metrics)
@@ -306,14 +307,20 @@ class _Keeper:
         patience = self._run.settings.run.patience
         self.record["ended"] = 0 < patience <= self.record["without_better"]
         if self.record["ended"]:
-            commands.say(f"no better {name} in {patience} evaluations: the run ends")
+            shown = task_setup.shown_metric(
+                self._run.settings, self._run.learned.labels, name
+            )
+            commands.say(f"no better {shown} in {patience} evaluations: the run ends")
         return self.record["ended"]
 
 
-def _line(step: int, name: str, metrics: dict[str, float], better: bool) -> str:
+def _line(step: int, name: str, scored: scores_lib.Scores, better: bool) -> str:
     """Returns an evaluation in one line, the metric that counts first."""
+    metrics, positive = scored.metrics, text_table.visible(scored.positive)
     others = [other for other in metrics if other != name][:4]
-    shown = [f"{n} {metrics[n]:.4f}" for n in (name, *others)]
+    shown = [
+        f"{scores_lib.named(n, positive)} {metrics[n]:.4f}" for n in (name, *others)
+    ]
     return f"dev after step {step}: {'  '.join(shown)}{'  (best)' if better else ''}"
 
 
@@ -328,6 +335,7 @@ def _plan(
     metric = settings.run.keep_best or task_setup.usual_metric(
         settings, run.learned, run.dev_of(rows).examples
     )
+    metric = task_setup.shown_metric(settings, run.learned.labels, metric)
     attention = attention_plan.describe(
         bert, settings.execution(), rows.encoded_lengths, together, run.mesh
     )

@@ -21,7 +21,7 @@ from absl import flags
 
 from bert_jax import commands, errors, finetune, workdirs
 from bert_jax.data import read_examples
-from bert_jax.finetuning import sweep_report
+from bert_jax.finetuning import sweep_report, task_setup
 from bert_jax.formats import whole_file
 from bert_jax.prediction import prediction_files, task_predictor
 from bert_jax.settings import finetuning_configuration
@@ -128,8 +128,12 @@ def _train(
         members = sweep_report.read_ended(folder)
         runs = [{name: member[name] for name in runs[0]} for member in members]
     chosen = suite_table.best_rate(runs, task.scores[0].metric)
-    data = workdirs.read_data(folder)
-    result = suite_table.Result(plan.recipe(task), chosen, data.files if data else {})
+    data = workdirs.read_data(folder) or workdirs.NO_DATA
+    shown = {
+        score.metric: task_setup.shown_metric(settings, data.classes, score.metric)
+        for score in task.scores
+    }
+    result = suite_table.Result(plan.recipe(task), chosen, data.files, shown)
     _submit(plan.suite, located, folder, copy.folder / PREDICTIONS)
     if processes.is_first():
         suite_table.write_result(

@@ -45,12 +45,14 @@ class Report:
       record: "best" and "metrics" of each member, None and {} of one that was never
         scored, and the "member" and the "step" of the model that is kept.
       standing: who had bad steps, and who diverged.
+      shown: the metric as people read it; empty for its own name.
     """
 
     metric: str
     members: Sequence[Member]
     record: Mapping[str, Any]
     standing: standings.Standing
+    shown: str = ""
 
     def text(self) -> str:
         """Returns the table, who diverged, and who is best."""
@@ -64,7 +66,7 @@ class Report:
 
     def table(self) -> str:
         """Returns mean, deviation and best of each rate, without who diverged."""
-        title = ["learning rate", "runs", f"mean {self.metric}"]
+        title = ["learning rate", "runs", f"mean {self.shown or self.metric}"]
         rows = [[*title, "deviation", "best", "worst"]]
         for rate in dict.fromkeys(m.learning_rate for m in self.members):
             values = [

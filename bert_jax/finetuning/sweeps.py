@@ -93,7 +93,7 @@ class Sweep:
         name = task_setup.kept_by(self.run.settings, every[0])
         values = np.array([metrics[name] for metrics in every])
         commands.say(
-            f"dev after step {step}: {name} {values.mean():.4f} +- "
+            f"dev after step {step}: {self._shown(name)} {values.mean():.4f} +- "
             f"{sweep_report.deviation(values):.4f} over {len(values)} members, best "
             f"{self.record['value']:.4f}"
         )
@@ -186,7 +186,14 @@ class Sweep:
 
     def report(self, name: str) -> sweep_report.Report:
         """Returns what is said of the members, by the metric that counts."""
-        return sweep_report.Report(name, self.members, self.record, self.standing)
+        return sweep_report.Report(
+            name, self.members, self.record, self.standing, self._shown(name)
+        )
+
+    def _shown(self, name: str) -> str:
+        """Returns a metric as people read it."""
+        labels = self.run.learned.labels
+        return task_setup.shown_metric(self.run.settings, labels, name)
 
 
 def train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> Sweep:

@@ -18,6 +18,8 @@ from bert_jax.data import lines, read_examples, sources
 from bert_jax.exchange import task_folders
 from bert_jax.model import config as model_config
 from bert_jax.model import task_model
+from bert_jax.reporting import text_table
+from bert_jax.scoring import scores
 from bert_jax.settings import finetuning_configuration, finetuning_groups
 from bert_jax.tasks import (
     classification,
@@ -62,6 +64,20 @@ def kept_by(settings: Settings, metrics: Mapping[str, float]) -> str:
             f"{', '.join(sorted(metrics))}"
         )
     return name or next(x for x in _USUAL[settings.data.task] if x in metrics)
+
+
+def shown_metric(settings: Settings, labels: Sequence[str], metric: str) -> str:
+    """Returns a metric as people read it: of two classes, with the one it is of.
+
+    Args:
+      labels: of the model.
+    """
+    positive, task = "", settings.data.task
+    if task == "matching":
+        positive = labels[-1] if labels else ""
+    elif task == "classification" and not settings.data.multi_label:
+        positive = labels[1] if len(labels) == 2 else ""
+    return scores.named(metric, text_table.visible(positive))
 
 
 def usual_metric(

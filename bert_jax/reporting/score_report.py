@@ -45,15 +45,12 @@ def _metrics(scored: scores.Scores) -> str:
     shown = scored.metrics
     if "accuracy" in shown:
         shown = {n: x for n, x in shown.items() if not n.startswith("micro_")}
-    rows = [[_name(n, scored.positive), _number(x)] for n, x in shown.items()]
+    positive = _cell(scored.positive)
+    rows = [
+        [text_table.visible(scores.named(n, positive)), _number(x)]
+        for n, x in shown.items()
+    ]
     return text_table.table([["metric", "value"], *rows])
-
-
-def _name(metric: str, positive: str) -> str:
-    """Returns the name of a metric, with the class that it is of, if it is of one."""
-    if positive and metric in ("precision", "recall", "f1"):
-        return f'{metric} (of "{_cell(positive)}")'
-    return text_table.visible(metric)
 
 
 def _unseen(counts: Mapping[str, int]) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+_OF_ONE_CLASS = ("precision", "recall", "f1")
+
 
 @dataclasses.dataclass(frozen=True)
 class Confusion:
@@ -54,3 +56,17 @@ class Scores:
     errors: tuple[Error, ...] = ()
     unseen: Mapping[str, int] = dataclasses.field(default_factory=dict)
     positive: str = ""
+
+
+def named(metric: str, positive: str) -> str:
+    """Returns a metric with the class that it is of, if it is of one, for people.
+
+    Args:
+      metric: as `f1` or `dev/f1`.
+      positive: of two classes, the one that counts; "" for none.
+
+    >>> named("dev/f1", "spam"), named("macro_f1", "spam"), named("f1", "")
+    ('dev/f1 (of "spam")', 'macro_f1', 'f1')
+    """
+    is_of_one = bool(positive) and metric.split("/")[-1] in _OF_ONE_CLASS
+    return f'{metric} (of "{positive}")' if is_of_one else metric

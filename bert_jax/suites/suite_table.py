@@ -26,11 +26,13 @@ class Result:
       runs: one a seed, {"seed", "learning_rate", "metrics": {"dev/accuracy": ...}}.
       data: path and sha256 of each file that they were trained and scored on; empty
         in results of earlier versions.
+      shown: metric -> how people read it, where that differs, as `dev/f1 (of "1")`.
     """
 
     recipe: dict[str, Any]
     runs: list[dict[str, Any]]
     data: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    shown: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def values(self, metric: str) -> np.ndarray:
         """Returns a metric of every run, [runs]."""
@@ -71,7 +73,7 @@ def read_result(path: Path) -> Result | None:
     if not path.exists():
         return None
     tree = json_file.read_object(path)
-    if set(tree) - {"data"} != {"recipe", "runs"}:
+    if set(tree) - {"data", "shown"} != {"recipe", "runs"}:
         raise errors.InputError(f"{path} is damaged: remove it to run the task again")
     return Result(**tree)
 
@@ -86,6 +88,7 @@ def rows(suite: suite_configuration.Suite, results: Results) -> list[dict[str, A
             "title": score.title,
             "task": task.name,
             "metric": score.metric.partition("/")[2],
+            "shown": _shown(results, task, score).partition("/")[2],
             **_numbers(results, task, score),
             "published": {
                 model: figure
@@ -96,6 +99,14 @@ def rows(suite: suite_configuration.Suite, results: Results) -> list[dict[str, A
         for task in suite.tasks
         for score in task.scores
     ]
+
+
+def _shown(
+    results: Results, task: suite_configuration.Task, score: suite_configuration.Score
+) -> str:
+    """Returns a metric as people read it, once its task has a result."""
+    shown = results[task.name].shown if task.name in results else {}
+    return shown[score.metric] if score.metric in shown else score.metric
 
 
 def _numbers(
@@ -119,7 +130,7 @@ def cells(
         *(
             [
                 row["title"],
-                row["metric"],
+                row["shown"],
                 _per_cent(row["mean"]),
                 _per_cent(row["deviation"]),
                 str(len(row["values"])),
@@ -158,6 +169,7 @@ def write(workdir: Path, suite: suite_configuration.Suite, results: Results) -> 
     _write(workdir / JSON, json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
     header, *lines = cells(suite, made)
     marks = ["---", "---", *["---:"] * (len(header) - 2)]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     table = "\n".join(f"| {' | '.join(line)} |" for line in (header, marks, *lines))
     _write(workdir / MARKDOWN, f"# {suite.title}\n\n{table}\n\n{_note(suite)}\n")
 

@@ -1,5 +1,6 @@
 """The table and sweep.json, by members whose scores one can add up."""
 
+import dataclasses
 import json
 
 from bert_jax.finetuning import sweep_report
@@ -24,6 +25,8 @@ def test_the_table_has_mean_deviation_and_best_of_each_rate():
     assert table[1] == ["0.005", "2", "0.7000", "0.2828", "0.9000", "0.5000"]
     assert table[2] == ["0.002", "2", "0.8000", "0.0000", "0.8000", "0.8000"]
     assert cells(report("rmse"))[1][-2:] == ["0.5000", "0.9000"]
+    shown = dataclasses.replace(report("f1"), shown='f1 (of "b")')
+    assert shown.table().splitlines()[0].split()[3:7] == ["mean", "f1", "(of", '"b")']
     assert report().text().splitlines()[3:] == ["best: seed 0, rate 0.002"]
 
 

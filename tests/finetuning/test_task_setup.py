@@ -7,11 +7,12 @@ import pytest
 import tiny_models
 import tiny_tasks
 
-from bert_jax import errors
+from bert_jax import errors, finetune
 from bert_jax.data import examples as data_examples
 from bert_jax.exchange import task_folders
 from bert_jax.finetuning import assembly, task_setup
 from bert_jax.model import task_model
+from bert_jax.scoring import scores
 from bert_jax.settings import finetuning_configuration
 from bert_jax.tasks import classification, matching, regression, roles, span
 
@@ -257,3 +258,26 @@ def test_thresholds_are_kept_where_a_task_decides_by_one():
     assert task_setup.tuned("span", learned, metrics).threshold == -1.0
     assert task_setup.tuned("span", learned, {"f1": 0.5}) == learned
     assert task_setup.tuned("classification", learned, metrics) == learned
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels", "metric", "shown"),
+    [
+        ({}, ("neg", "pos"), "dev/f1", 'dev/f1 (of "pos")'),
+        ({}, ("neg", "pos"), "accuracy", "accuracy"),
+        ({}, ("neg", "pos", "mixed"), "f1", "f1"),
+        ({"data__multi_label": ","}, ("neg", "pos"), "f1", "f1"),
+        ({"task": "matching"}, ("no", "same"), "recall", 'recall (of "same")'),
+        ({"task": "span"}, (), "f1", "f1"),
+    ],
+)
+def test_the_f1_of_two_classes_names_its_class(changes, labels, metric, shown):
+    settings = settings_of(**changes)
+    assert task_setup.shown_metric(settings, labels, metric) == shown
+
+
+def test_the_log_of_an_evaluation_names_the_class_of_f1():
+    made = scores.Scores({"accuracy": 0.5, "f1": 0.25}, positive="pos")
+    assert finetune._line(3, "f1", made, better=True) == (
+        'dev after step 3: f1 (of "pos") 0.2500  accuracy 0.5000  (best)'
+    )

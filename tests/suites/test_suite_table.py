@@ -1,5 +1,7 @@
 """The table of a suite: the best rate, means, deviations, figures beside them."""
 
+import json
+
 import pytest
 import tiny_suites
 
@@ -35,6 +37,19 @@ def test_means_and_deviations_stand_beside_published_figures(tmp_path):
     text = (tmp_path / suite_table.MARKDOWN).read_text()
     assert "| QQP | f1 | 85.00 | 7.07 | 2 | 71.2 | 72.1 |\n" in text
     assert "hidden test sets" in text
+
+
+def test_the_f1_of_two_classes_names_its_class(tmp_path):
+    made = tiny_suites.module("glue").SUITE
+    shown = {"dev/f1": 'dev/f1 (of "a|b")'}
+    path = suite_table.result_path(tmp_path, "qqp")
+    suite_table.write_result(path, suite_table.Result({}, RUNS, {}, shown))
+    results = {"qqp": suite_table.read_result(path)}
+    assert ' f1 (of "a|b") ' in suite_table.text(made, results)
+    suite_table.write(tmp_path, made, results)
+    assert '| QQP | f1 (of "a\\|b") | ' in (tmp_path / suite_table.MARKDOWN).read_text()
+    rows = json.loads((tmp_path / suite_table.JSON).read_text())["rows"]
+    assert [x["metric"] for x in rows if x["task"] == "qqp"] == ["f1", "accuracy"]
 
 
 def test_a_damaged_result_is_named(tmp_path):
