@@ -21,14 +21,13 @@ model has, one pair a line (`person<TAB>PER`) or as a JSON object.
 import dataclasses
 import json
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from bert_jax import commands, errors, experiments, home_folder, hub, workdirs
-from bert_jax.data import manifest, memory_examples, read_examples
+from bert_jax.data import left_out, manifest, memory_examples, read_examples
 from bert_jax.finetuning import splits, task_setup, unseen_labels
 from bert_jax.formats import tensors, whole_file
 from bert_jax.prediction import answering_folders, answers, task_predictor
@@ -108,7 +107,7 @@ def evaluate_task(
     examples = _renamed(model, found.examples, label_map)
     if model.kind == "classification":
         examples = task_setup.named(examples, model.made.learned.labels)
-    notes, coverage = Counter(found.notes), coverages.Coverage()
+    notes, coverage = left_out.Notes(found.notes), coverages.Coverage()
     scored, _ = model.scores(examples, notes, coverage)
     if scored.unseen:
         commands.say(

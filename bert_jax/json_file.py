@@ -42,7 +42,7 @@ def read_bytes(path: Path) -> bytes:
         ) from None
 
 
-def parse_object(content: bytes, where: str) -> dict[str, Any]:
+def parse_object(content: str | bytes, where: str) -> dict[str, Any]:
     """Returns the JSON object that bytes spell; raises InputError as `read_object`."""
     tree = parse(content, where)
     if not isinstance(tree, dict):
@@ -50,7 +50,7 @@ def parse_object(content: bytes, where: str) -> dict[str, Any]:
     return tree
 
 
-def parse(content: bytes, where: str) -> Any:
+def parse(content: str | bytes, where: str) -> Any:
     """Returns the JSON value that bytes spell; raises InputError as `read_object`."""
     try:
         return loads(content, unique(where))

@@ -25,13 +25,15 @@ object a text.
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
 
 from bert_jax import commands, console, errors, hub, loading
-from bert_jax.data import lines, sources
+from bert_jax.data import left_out, lines, sources
+from bert_jax.finetuning import splits
 from bert_jax.prediction import answering_folders, answers, feature_files
 from bert_jax.text import coverage as coverages
 
@@ -40,12 +42,24 @@ _EXAMPLE = 'python -m bert_jax.predict --model=runs/demo "今天天气很[MASK]�
 
 
 def numbered_texts(
-    arguments: list[str], path: str | None, keeps_blank: bool = False
+    arguments: list[str],
+    path: str | None,
+    keeps_blank: bool = False,
+    faults: lines.Faults = lines.Faults.REFUSE,
+    notes: Counter[str] | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Yields (where it comes from, text) for the texts of a command.
 
-    Blank lines are passed over unless it `keeps_blank`, as empty texts. Raises
-    InputError for a file that is missing, without text or not UTF-8, naming the line.
+    Blank lines are passed over unless it `keeps_blank`, as empty texts.
+
+    Args:
+      faults: what is done with bytes that are no text; those that are kept are counted
+        in `notes`, and their lines left out.
+      notes: also counts lines without a visible character.
+
+    Raises:
+      InputError: the file is missing, without text or not UTF-8; the message names the
+        line.
     """
     if arguments:
         for number, text in enumerate(arguments, start=1):
@@ -53,35 +67,32 @@ def numbered_texts(
     elif path is not None:
         hub.refuse_as_lines(path)
         named = sources.NamedPath(path, Path(path))
-        numbered = lines.whole_lines(named, lines.Tally())
-        stripped = ((number, line.strip()) for number, line in numbered)
-        yield from _numbered(path, stripped, keeps_blank)
+        numbered = lines.whole_lines(named, lines.Tally(), faults)
+        with answers.naming_flags():
+            yield from _numbered(path, numbered, keeps_blank, notes)
     else:
         if sys.stdin.isatty():
             commands.say("reading texts from the keyboard, one a line")
-        yield from _numbered("standard input", _decoded(sys.stdin.buffer), keeps_blank)
-
-
-def _decoded(stream: Iterable[bytes]) -> Iterator[tuple[int, str]]:
-    """Yields the lines of standard input with their numbers."""
-    for number, line in enumerate(stream, start=1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise errors.InputError(
-                f"standard input:{number}: byte {error.start + 1} of the line is not "
-                "UTF-8: convert the text to UTF-8"
-            ) from None
-        yield number, text
+        numbered = lines.of_stream(sys.stdin.buffer, answers.STANDARD_INPUT, faults)
+        with answers.naming_flags():
+            yield from _numbered(answers.STANDARD_INPUT, numbered, keeps_blank, notes)
 
 
 def _numbered(
-    name: str, numbered: Iterator[tuple[int, str]], keeps_blank: bool
+    name: str,
+    numbered: Iterator[tuple[int, str]],
+    keeps_blank: bool,
+    notes: Counter[str] | None,
 ) -> Iterator[tuple[str, str]]:
     """Yields texts; raises InputError where all are blank."""
     held: list[int] = []  # blank lines before the first text
     has_text = False
-    for number, text in numbered:
+    for number, line in numbered:
+        text, where = line.strip(), f"{name}:{number}"
+        broken = None if notes is None else left_out.of_line(text, where)
+        if broken and notes is not None:
+            left_out.count(broken, where, notes)
+            continue
         has_text = has_text or bool(text)
         if not has_text and keeps_blank:
             held.append(number)
@@ -89,7 +100,7 @@ def _numbered(
             for earlier in held:
                 yield f"{name}:{earlier}", ""
             held.clear()
-            yield f"{name}:{number}", text
+            yield where, text
     if not has_text:
         raise errors.InputError(
             f"{name} has no text: give texts as arguments, in a file (--input) or "
@@ -119,6 +130,7 @@ def _write_features(
     texts: Iterator[tuple[str, str]],
     total: int | None,
     output: Path,
+    notes: Counter[str],
 ) -> None:
     """Writes the vectors of all texts."""
     request = feature_files.Request(
@@ -135,15 +147,19 @@ def _write_features(
         feature_files.write(
             model, only_texts, request, output, progress.update, coverage
         )
-    _report(model, coverage, f": {output}")
+    _report(model, coverage, f": {output}", splits.counts(notes))
 
 
 def _report(
-    model: loading.Model, coverage: coverages.Coverage, written: str = ""
+    model: loading.Model,
+    coverage: coverages.Coverage,
+    written: str = "",
+    counted: str = "",
 ) -> None:
     """Reports how many texts there were, and how much of them the model knows."""
     if written or coverage:
-        commands.say(f"{coverage.texts:,} texts{written} ({coverage.describe()})")
+        described = f"({coverage.describe()})"
+        commands.say(f"{coverage.texts:,} texts{written} {described}{counted}")
     model.warn(coverage, flags.FLAGS.input or "the texts")
 
 
@@ -192,15 +208,23 @@ def main(argv: list[str]) -> None:
         return
     output = _output() if task == "features" else None  # before the model is loaded
     model = loading.load(folder, dtype=flags.FLAGS.dtype)
-    keeps_blank = task == "features" and not flags.FLAGS.repair
-    texts = numbered_texts(argv[1:], flags.FLAGS.input, keeps_blank)
     if output is None:
-        _fill_masks(model, texts)
+        _fill_masks(model, numbered_texts(argv[1:], flags.FLAGS.input))
     else:
+        notes, is_repaired = left_out.Notes(), flags.FLAGS.repair
+        keeps_blank = not is_repaired
+        faults = lines.Faults.KEEP if is_repaired else lines.Faults.OFFER
+        texts = numbered_texts(
+            argv[1:],
+            flags.FLAGS.input,
+            keeps_blank,
+            faults,
+            notes if is_repaired else None,
+        )
         total = (
             len(argv) - 1 if argv[1:] else _count_lines(flags.FLAGS.input, keeps_blank)
         )
-        _write_features(model, texts, total, output)
+        _write_features(model, texts, total, output, notes)
 
 
 # Of the flags that not every task has, those of each.

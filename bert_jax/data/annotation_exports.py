@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from bert_jax import errors
-from bert_jax.data import table_records
+from bert_jax.data import cell_values, table_records
 
 OTHERS = "annotations left out after the first of their text"
 SKIPPED = "tasks left out that nobody has annotated"
@@ -30,21 +30,36 @@ def plain(
     `entities` for tagging, `label` for tasks of texts, `score` for numbers; every
     other record stays as it is.
 
+    A region without start, end or label, or that is not its text, is a fault of its
+    record.
+
     Raises:
-      InputError: a region has no start, end or label, or names them by number only.
+      InputError: labels are numbers, and the export does not name them.
     """
     for record in records:
-        cells = record.cells
-        if _is_task(cells):
-            made = _of_task(cells, task, record.where, notes)
-            if made is None:
-                notes[SKIPPED] += 1
-                continue
-            yield record._replace(cells=made)
-        elif _is_old_doccano(cells):
-            yield record._replace(cells=_of_doccano(cells, task, record.where))
+        if record.fault:
+            yield record
+            continue
+        try:
+            made = _plain(record.cells, task, record.where, notes)
+        except cell_values.BrokenRecord as error:
+            yield record._replace(fault=error)
+            continue
+        if made is None:
+            notes[SKIPPED] += 1
         else:
-            yield record._replace(cells=_of_cells(cells, task, record.where))
+            yield record._replace(cells=made)
+
+
+def _plain(
+    cells: dict[str, Any], task: str, where: str, notes: Counter[str]
+) -> dict[str, Any] | None:
+    """Returns the usual cells of a record; None for a task without annotation."""
+    if _is_task(cells):
+        return _of_task(cells, task, where, notes)
+    if _is_old_doccano(cells):
+        return _of_doccano(cells, task, where)
+    return _of_cells(cells, task, where)
 
 
 def _is_task(cells: Mapping[str, Any]) -> bool:
@@ -131,7 +146,7 @@ def _region(value: Mapping[str, Any], text: str, where: str) -> dict[str, Any]:
             start, end = len(before), len(before) + len(surface)
         else:
             there = text[max(start, 0) : end]
-            raise errors.InputError(
+            raise cell_values.BrokenRecord(
                 f"{where}: characters {start} to {end} are {there[:40]!r}, and the "
                 f"region says {surface[:40]!r}. Export the text as it was annotated."
             )
@@ -193,7 +208,7 @@ def _are_regions(value: Any) -> bool:
     )
 
 
-def _malformed(where: str, what: str) -> errors.InputError:
-    return errors.InputError(
+def _malformed(where: str, what: str) -> cell_values.BrokenRecord:
+    return cell_values.BrokenRecord(
         f"{where} {what}. Export it again as JSON or JSON-MIN of Label Studio."
     )

@@ -8,38 +8,44 @@ The answer is the text of one of the choices; a test file has none.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bert_jax import errors, json_file
-from bert_jax.data import lines, sources, table_records
+from bert_jax import json_file
+from bert_jax.data import cell_values, left_out, lines, sources, table_records
 
 
-def records(file: sources.NamedPath) -> Iterator[table_records.Record]:
+def records(
+    file: sources.NamedPath, faults: lines.Faults = lines.Faults.REFUSE
+) -> Iterator[table_records.Record]:
     """Yields a record a question: `context`, `question`, `choices`, `label`, `id`.
 
     Raises:
       InputError: the file has another shape, or an answer is none of the choices.
     """
-    for number, document in enumerate(documents(file)):
+    for number, document in enumerate(documents(file, faults)):
         where = f"{file.path}: [{number}]"
-        if not isinstance(document, list) or len(document) < 2:
-            raise _malformed(where)
-        paragraphs, questions = document[:2]
+        is_whole = isinstance(document, list) and len(document) > 1
+        paragraphs, questions = document[:2] if is_whole else ([], None)
         if not _are_texts(paragraphs) or not isinstance(questions, list):
-            raise _malformed(where)
+            yield table_records.Record(where, {}, fault=_malformed(where))
+            continue
         name = str(document[2]) if len(document) > 2 else str(number)
         for place, question in enumerate(questions):
             at = f"{where}, question {place}"
-            cells = _cells(question, at)
             own = {"id": f"{name}-{place}", "context": "\n".join(paragraphs)}
-            yield table_records.Record(at, own | cells)
+            try:
+                yield table_records.Record(at, own | _cells(question, at))
+            except cell_values.BrokenRecord as error:
+                yield table_records.Record(at, own, fault=error)
 
 
-def documents(file: sources.NamedPath) -> list[Any]:
+def documents(
+    file: sources.NamedPath, faults: lines.Faults = lines.Faults.REFUSE
+) -> list[Any]:
     """Returns the documents of a file; raises InputError if it is no JSON list."""
-    content = lines.document(file)
-    lines.decode(content, file.path, 1)
-    found = json_file.parse(content, str(file.path))
-    if not isinstance(found, list):
-        raise _malformed(str(file.path))
+    content = lines.decode(lines.document(file), file.path, 1, faults)
+    with left_out.in_one_document(file.path):
+        found = json_file.parse(content, str(file.path))
+        if not isinstance(found, list):
+            raise _malformed(str(file.path))
     return found
 
 
@@ -52,12 +58,12 @@ def _cells(question: Any, where: str) -> dict[str, Any]:
         raise _malformed(where)
     twice = next((each for each in choices if choices.count(each) > 1), None)
     if twice is not None:
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{where}: the choice {twice!r} comes twice. Mend the record."
         )
     answer = question["answer"] if "answer" in question else None
     if answer not in ("", None) and answer not in choices:
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{where}: the answer {answer!r} is none of the choices "
             f"({', '.join(choices)}). Mend the record."
         )
@@ -70,8 +76,8 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
-def _malformed(where: str) -> errors.InputError:
-    return errors.InputError(
+def _malformed(where: str) -> cell_values.BrokenRecord:
+    return cell_values.BrokenRecord(
         f"{where} has not the shape of C3: a list of documents, each a list of its "
         "paragraphs, its questions (question, choice, answer) and its id."
     )

@@ -17,6 +17,8 @@ from bert_jax.text import characters
 EMPTY = "examples left out that have an empty text"
 UNLABELED = "examples left out that have no label"
 BROKEN = "examples left out that are broken"
+NOT_UTF8 = "examples left out that have bytes that are not UTF-8"
+NUL = "examples left out that have NUL characters"
 
 
 class BrokenRecord(errors.InputError):
@@ -72,10 +74,21 @@ def check_unicode(value: str, where: str) -> None:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BrokenRecord(
-            f"{where}: character {error.start} of {value[:20]!a}... is half of a "
-            "surrogate pair, and no character. Mend or remove the record."
-        ) from None
+        # Readers that leave records out keep NUL and such bytes as these surrogates.
+        char = value[error.start]
+        kind = NUL if char == "\udc00" else BROKEN
+        problem = (
+            f"character {error.start} of {value[:20]!a}... is half of a surrogate "
+            "pair, and no character"
+        )
+        if "\udc80" <= char <= "\udcff":
+            kind = NOT_UTF8
+            byte = len(value[: error.start].encode("utf-8", "surrogateescape"))
+            problem = (
+                f"byte {byte} of a binary value is not UTF-8 "
+                f"(0x{ord(char) - 0xDC00:02x}), or half of a surrogate pair"
+            )
+        raise BrokenRecord(f"{where}: {problem}. Mend or remove the record.", kind)
 
 
 def label(value: Any, where: str) -> str | None:
@@ -87,7 +100,7 @@ def label(value: Any, where: str) -> str | None:
     if several is not None:
         if len(several) == 1 and not isinstance(several[0], list | dict):
             return label(several[0], where)
-        raise errors.InputError(
+        raise BrokenRecord(
             f"{where}: the label is the list {_shown(value)}. Set "
             "data.multi_label=true where an example may have several labels, or name "
             "another column as data.columns.label."
@@ -136,7 +149,7 @@ def as_list(value: Any, where: str) -> list[Any] | None:
         if isinstance(found, list | tuple | set):
             return sorted(found, key=str) if isinstance(found, set) else list(found)
     if text[0] == "[" and "," in text:
-        raise errors.InputError(
+        raise BrokenRecord(
             f"{where}: {_shown(value)} looks like a list of labels, and is not spelled "
             'as one. Put quotes around each: ["a", "b"].'
         )
@@ -180,7 +193,7 @@ def labels(value: Any, separator: str, where: str) -> tuple[str, ...] | None:
     if is_indicator(parts) and len(set(parts)) < len(parts):
         parts = [place for place, flag in enumerate(parts) if flag]
     if any(isinstance(each, list | dict) for each in parts):
-        raise errors.InputError(
+        raise BrokenRecord(
             f"{where}: the labels {_shown(value)} have a list among them, and no name. "
             "Mend the record."
         )
@@ -200,7 +213,7 @@ def _cut(value: str, separator: str, where: str) -> list[str]:
         return value.split(separator)
     marks = [mark for mark in _SEPARATORS if mark in value]
     if marks:
-        raise errors.InputError(
+        raise BrokenRecord(
             f"{where}: the labels {_shown(value)} are no list, and data.multi_label is "
             f"true. Name what separates them, as in data.multi_label={marks[0]!r}."
         )
@@ -238,7 +251,7 @@ def flags(cells: Mapping[str, Any], columns: Sequence[str], where: str) -> Any:
         if cells[name] is None or spelled in ("", "-1", "-1.0"):
             return None
         if spelled not in _FLAGS:
-            raise errors.InputError(
+            raise BrokenRecord(
                 f"{where}: the column {name!r} is {_shown(cells[name])}, and as one of "
                 "several columns of labels it must be 0 or 1. Mend the record, or name "
                 "other columns as data.columns.label."

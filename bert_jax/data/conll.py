@@ -16,7 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bert_jax import errors
-from bert_jax.data import example_request, examples, joined_tokens, lines, sources
+from bert_jax.data import (
+    cell_values,
+    example_request,
+    examples,
+    joined_tokens,
+    left_out,
+    lines,
+    sources,
+)
 
 DOCUMENT_MARK = "-DOCSTART-"
 _LOOKED_AT = 50  # lines that decide whether a file has one sentence a line
@@ -41,38 +49,54 @@ def read(
 ) -> Iterator[examples.TaggedExample]:
     """Yields the sentences of a file, each with its tags.
 
-    Counts in `notes` the lines of DOCSTART. Without labels asked for, a file of one
-    column has none.
+    Counts in `notes` the lines of DOCSTART, and sentences that are left out for one of
+    their lines. Without labels asked for, a file of one column has none.
 
     Raises:
       InputError: a line has other columns than the first, or an empty token or tag.
     """
-    numbered = lines.whole_lines(file, lines.Tally())
+    numbered = lines.whole_lines(file, lines.Tally(), request.faults)
     opening = list(itertools.islice(numbered, _LOOKED_AT))
     split = _sentence_layout([line for _, line in opening], request)
     numbered = itertools.chain(opening, numbered)
     if split is not None:
-        yield from _of_lines(numbered, split, file.path, notes)
+        yield from _of_lines(numbered, split, file.path, request, notes)
         return
     layout: _Layout | None = None
-    rows: list[tuple[int, str, str | None]] = []
-    name, number = "", 0
+    for number, (name, sentence) in enumerate(_sentences(numbered, notes)):
+        try:
+            rows = []
+            for at, line in sentence:
+                where = f"{file.path}:{at}"
+                if fault := lines.fault(line, where):
+                    raise fault
+                layout = layout or _layout(line, at, request, where)
+                cells = _cells(line, layout, request)
+                rows.append((at, *_token(cells, layout, request, where)))
+        except cell_values.BrokenRecord as error:
+            left_out.leave_out(error, where, request, notes)
+            continue
+        yield _example(rows, file.path, name or str(number))
+
+
+def _sentences(
+    numbered: Iterator[tuple[int, str]], notes: Counter[str]
+) -> Iterator[tuple[str, list[tuple[int, str]]]]:
+    """Yields the id of each sentence, or "", and its lines with their numbers."""
+    name, rows = "", []
     for at, line in numbered:
-        where = f"{file.path}:{at}"
         if not line.strip():
             if rows:
-                yield _example(rows, file.path, name or str(number))
-                rows, name, number = [], "", number + 1
+                yield name, rows
+                name, rows = "", []
         elif line.startswith(DOCUMENT_MARK):
             notes[f"{DOCUMENT_MARK} lines"] += 1
         elif not rows and (comment := _COMMENT.match(line)):
             name = comment["id"] or name
         else:
-            layout = layout or _layout(line, at, request, where)
-            cells = _cells(line, layout.separator)
-            rows.append((at, *_token(cells, layout, request, where)))
+            rows.append((at, line))
     if rows:
-        yield _example(rows, file.path, name or str(number))
+        yield name, rows
 
 
 def _sentence_layout(
@@ -85,7 +109,7 @@ def _sentence_layout(
     if request.columns.token or request.columns.tag or request.strip_digit:
         return None
     filled = [x for x in opening if x.strip() and not x.startswith(DOCUMENT_MARK)]
-    filled = [x for x in filled if not _COMMENT.match(x)]
+    filled = [x for x in filled if not _COMMENT.match(x) and not lines.fault(x, "")]
     for cut in (_text_and_tags, _words_with_tags):
         found = [cut(line) for line in filled]
         if all(x is not None for x in found) and any(len(x or ()) > 1 for x in found):
@@ -113,7 +137,11 @@ def _words_with_tags(line: str) -> list[tuple[str, str]] | None:
 
 
 def _of_lines(
-    numbered: Iterator[tuple[int, str]], cut: Cut, path: Path, notes: Counter[str]
+    numbered: Iterator[tuple[int, str]],
+    cut: Cut,
+    path: Path,
+    request: example_request.Request,
+    notes: Counter[str],
 ) -> Iterator[examples.TaggedExample]:
     """Yields a sentence a line."""
     number, name = 0, ""
@@ -123,18 +151,31 @@ def _of_lines(
         elif comment := _COMMENT.match(line):
             name = comment["id"] or name
         elif line.strip():
-            found = cut(line)
-            if found is None:
+            where = f"{path}:{at}"
+            spelled, number, name = name or str(number), number + 1, ""
+            found, fault = cut(line), lines.fault(line, where)
+            if found is None and fault is None:
                 form = "text<TAB>tags" if cut is _text_and_tags else "word/TAG word/TAG"
-                raise errors.InputError(
-                    f"{path}:{at}: the line is not of the form {form}, as the first "
+                fault = cell_values.BrokenRecord(
+                    f"{where}: the line is not of the form {form}, as the first "
                     "lines of the file are, with a tag for each token. Correct it."
                 )
-            yield _example([(at, *pair) for pair in found], path, name or str(number))
-            number, name = number + 1, ""
+            if fault or found is None:
+                assert fault is not None
+                left_out.leave_out(fault, where, request, notes)
+                continue
+            yield _example([(at, *pair) for pair in found], path, spelled)
 
 
-def _cells(line: str, separator: str) -> list[str]:
+def _cells(line: str, layout: _Layout, request: example_request.Request) -> list[str]:
+    """Cuts a line into its columns, without separators at its end if it is repaired."""
+    cells = _split(line, layout.separator)
+    if request.leaves_out and not any(map(str.strip, cells[layout.count :])):
+        cells = cells[: layout.count]
+    return cells
+
+
+def _split(line: str, separator: str) -> list[str]:
     """Cuts a line; several spaces are one, and only they: others may be a token."""
     cells = line.split(separator)
     return [cell for cell in cells if cell] if separator == " " else cells
@@ -144,8 +185,10 @@ def _layout(
     line: str, at: int, request: example_request.Request, where: str
 ) -> _Layout:
     """Returns how the columns stand, from the first token's line."""
+    if request.leaves_out:
+        line = line.rstrip()
     separator = "\t" if "\t" in line else " "
-    count = len(_cells(line, separator))
+    count = len(_split(line, separator))
     columns = request.columns
     token = example_request.column_number(columns.token or "1", count, "token", where)
     tag = None
@@ -168,7 +211,7 @@ def _token(
 ) -> tuple[str, str | None]:
     """Returns the token and the tag of a line."""
     if len(cells) != layout.count:
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{where} has {len(cells)} column{'s'[: len(cells) != 1]}, and line "
             f"{layout.line} has {layout.count}. Every token needs the same, and blank "
             "lines stand between sentences: mend the line."
@@ -176,7 +219,7 @@ def _token(
     token = cells[layout.token]
     tag = None if layout.tag is None else cells[layout.tag].strip()
     if not token or tag == "":
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{where}: the {'tag' if token else 'token'} is empty. Mend the line."
         )
     return (_without_digit(token, where) if request.strip_digit else token), tag
@@ -185,7 +228,7 @@ def _token(
 def _without_digit(token: str, where: str) -> str:
     """Takes the digit off the end of a token."""
     if len(token) < 2 or token[-1] not in "0123456789":
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{where}: the token {token!r} does not end in one digit more. Mend the "
             "line, or set data.strip_digit to false."
         )

@@ -13,7 +13,15 @@ from collections import Counter
 from collections.abc import Iterator
 
 from bert_jax import errors
-from bert_jax.data import example_request, examples, joined_tokens, lines, sources
+from bert_jax.data import (
+    cell_values,
+    example_request,
+    examples,
+    joined_tokens,
+    left_out,
+    lines,
+    sources,
+)
 
 NO_PREDICATE = "sentences without a predicate"
 NOT_ITS_WORDS = "sentences whose text is not that of their words"
@@ -27,7 +35,8 @@ _MOST_LOOKED_AT = 500
 class Sentence:
     """The words of a sentence, as rows of columns, and what the comments say.
 
-    `ranges` are lines of several words, as (line, number of the last word).
+    `ranges` are lines of several words, as (line, number of the last word); `fault` is
+    why it cannot be an example.
     """
 
     path: str
@@ -36,6 +45,7 @@ class Sentence:
     rows: list[list[str]] = dataclasses.field(default_factory=list)
     lines: list[int] = dataclasses.field(default_factory=list)
     ranges: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    fault: cell_values.BrokenRecord | None = None
 
     @property
     def where(self) -> str:
@@ -55,42 +65,70 @@ def read(
       InputError: a sentence is ragged, its words are not numbered from 1, or there are
         not as many columns of roles as predicates.
     """
-    sentences = _sentences(file, notes)
+    sentences = _sentences(file, request, notes)
     if request.task == "srl":
         yield from _role_examples(sentences, request, notes)
         return
     for number, sentence in enumerate(sentences):
-        token, tag = _columns(sentence, request)
-        text, spans = _text(sentence, token, notes)
-        tags = tuple(row[tag].strip() for row in sentence.rows)
-        tags = _checked(tags, sentence, request)
-        name = sentence.name or str(number)
-        yield examples.TaggedExample(
-            sentence.where, name, text, spans, tags, lines=sentence.lines
-        )
+        try:
+            made = _tagged(sentence, number, request, notes)
+        except cell_values.BrokenRecord as error:
+            left_out.leave_out(error, sentence.where, request, notes)
+            continue
+        yield made
 
 
-def _sentences(file: sources.NamedPath, notes: Counter[str]) -> Iterator[Sentence]:
-    """Yields the sentences of a file that have words."""
+def _tagged(
+    sentence: Sentence,
+    number: int,
+    request: example_request.Request,
+    notes: Counter[str],
+) -> examples.TaggedExample:
+    """Returns the example of a sentence."""
+    if sentence.fault:
+        raise sentence.fault
+    token, tag = _columns(sentence, request)
+    text, spans = _text(sentence, token, notes)
+    tags = tuple(row[tag].strip() for row in sentence.rows)
+    tags = _checked(tags, sentence, request)
+    name = sentence.name or str(number)
+    return examples.TaggedExample(
+        sentence.where, name, text, spans, tags, lines=sentence.lines
+    )
+
+
+def _sentences(
+    file: sources.NamedPath, request: example_request.Request, notes: Counter[str]
+) -> Iterator[Sentence]:
+    """Yields the sentences of a file that have words, with their first fault."""
     sentence = Sentence(str(file.path))
-    for at, line in lines.whole_lines(file, lines.Tally()):
+    for at, line in lines.whole_lines(file, lines.Tally(), request.faults):
         if not line.strip():
-            if sentence.rows:
+            if sentence.lines:
                 yield _whole(sentence)
             sentence = Sentence(str(file.path))
+            continue
+        fault = lines.fault(line, f"{file.path}:{at}")
+        if fault or sentence.fault:
+            sentence.lines.append(at)
+            sentence.fault = sentence.fault or fault
         elif line.startswith("#"):
             _comment(line, sentence)
         else:
-            _add_row(line, at, sentence, notes)
-    if sentence.rows:
+            try:
+                _add_row(line, at, sentence, request, notes)
+            except cell_values.BrokenRecord as error:
+                sentence.lines.append(at)
+                sentence.fault = error
+    if sentence.lines:
         yield _whole(sentence)
 
 
 def _whole(sentence: Sentence) -> Sentence:
-    """Returns a sentence that has all words of its ranges, or raises InputError."""
+    """Returns a sentence; words of its ranges that are missing are its fault."""
     for at, last in sentence.ranges:
-        if last > len(sentence.rows):
-            raise errors.InputError(
+        if last > len(sentence.rows) and not sentence.fault:
+            sentence.fault = cell_values.BrokenRecord(
                 f"{sentence.path}:{at}: the range ends with word {last}, and the "
                 f"sentence has {len(sentence.rows)}. Mend the line."
             )
@@ -105,22 +143,34 @@ def _comment(line: str, sentence: Sentence) -> None:
             sentence.name = match[2]
 
 
-def _add_row(line: str, at: int, sentence: Sentence, notes: Counter[str]) -> None:
+def _add_row(
+    line: str,
+    at: int,
+    sentence: Sentence,
+    request: example_request.Request,
+    notes: Counter[str],
+) -> None:
     """Adds the word of a line to its sentence."""
     where, row = f"{sentence.path}:{at}", line.split("\t")
+    if request.leaves_out:
+        count = len(sentence.rows[0]) if sentence.rows else len(row)
+        if not sentence.rows and request.task == "tagging":
+            count = min(count, _SENSES)
+        if not any(map(str.strip, row[count:])):
+            row = row[:count]  # separators at the end of the line
     if re.fullmatch(r"\d+[-.]\d+", row[0]):
         _add_range(row[0], at, sentence)
         notes[NO_WORDS] += 1
         return
     if row[0] != str(len(sentence.rows) + 1):
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{where}: the word's number is {row[0][:20]!r} and should be "
             f"{len(sentence.rows) + 1}. CoNLL-U numbers the words of a sentence from "
             "1, parts columns by tabs and sentences by blank lines: mend the line, or "
             "set data.format if it is none."
         )
     if sentence.rows and len(row) != len(sentence.rows[0]):
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{where} has {len(row)} columns, and line {sentence.lines[0]} of the same "
             f"sentence has {len(sentence.rows[0])}. Mend the line."
         )
@@ -134,7 +184,7 @@ def _add_range(numbers: str, at: int, sentence: Sentence) -> None:
     if not is_range:
         return
     if not len(sentence.rows) < int(first) < int(last):
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{sentence.path}:{at}: the range {numbers[:20]} is none of words that "
             "come. CoNLL-U has it before its words, the smaller number first: mend the "
             "line."
@@ -157,7 +207,7 @@ def _text(
     words = [row[token] for row in sentence.rows]
     for word, line in zip(words, sentence.lines, strict=True):
         if not word.strip():
-            raise errors.InputError(
+            raise cell_values.BrokenRecord(
                 f"{sentence.path}:{line}: the word is empty. Mend the line."
             )
     if sentence.text:
@@ -175,7 +225,7 @@ def _checked(
     for tag, line in zip(tags, sentence.lines, strict=True):
         if tag in ("", "_"):
             if request.needs_labels:
-                raise errors.InputError(
+                raise cell_values.BrokenRecord(
                     f"{sentence.path}:{line}: the tag is missing. Fill it, or set "
                     "data.columns.tag to the column that has it."
                 )
@@ -192,25 +242,45 @@ def _role_examples(
     looked_at = list(itertools.islice(sentences, _MOST_LOOKED_AT))
     flags = _flag_column(looked_at)
     for number, sentence in enumerate(itertools.chain(looked_at, sentences)):
-        senses = _sense_column(sentence, flags, request)
-        predicates = [i for i, row in enumerate(sentence.rows) if _filled(row[senses])]
-        if not predicates:
-            notes[NO_PREDICATE] += 1
+        try:
+            made = _with_roles(sentence, number, flags, request, notes)
+        except cell_values.BrokenRecord as error:
+            left_out.leave_out(error, sentence.where, request, notes)
             continue
-        roles = _roles(sentence, senses, predicates, request)
-        token, _ = _columns(sentence, request)
-        text, spans = _text(sentence, token, notes)
-        name = sentence.name or str(number)
-        for place, predicate in enumerate(predicates):
-            yield examples.TaggedExample(
-                where=sentence.where,
-                id=f"{name}.{place}",
-                text=text,
-                tokens=spans,
-                tags=roles[place] if roles else None,
-                predicate=predicate,
-                sense=sentence.rows[predicate][senses].strip(),
-            )
+        yield from made
+
+
+def _with_roles(
+    sentence: Sentence,
+    number: int,
+    flags: int | None,
+    request: example_request.Request,
+    notes: Counter[str],
+) -> list[examples.TaggedExample]:
+    """Returns the examples of a sentence, one a predicate."""
+    if sentence.fault:
+        raise sentence.fault
+    senses = _sense_column(sentence, flags, request)
+    predicates = [i for i, row in enumerate(sentence.rows) if _filled(row[senses])]
+    if not predicates:
+        notes[NO_PREDICATE] += 1
+        return []
+    roles = _roles(sentence, senses, predicates, request)
+    token, _ = _columns(sentence, request)
+    text, spans = _text(sentence, token, notes)
+    name = sentence.name or str(number)
+    return [
+        examples.TaggedExample(
+            where=sentence.where,
+            id=f"{name}.{place}",
+            text=text,
+            tokens=spans,
+            tags=roles[place] if roles else None,
+            predicate=predicate,
+            sense=sentence.rows[predicate][senses].strip(),
+        )
+        for place, predicate in enumerate(predicates)
+    ]
 
 
 def _filled(cell: str) -> bool:
@@ -260,7 +330,7 @@ def _roles(
     if not columns and not request.needs_labels:
         return []
     if len(columns) < len(predicates) or any(map(_filled, itertools.chain(*spare))):
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{sentence.where}: the sentence has {len(predicates)} predicates in "
             f"column {senses + 1}, and {len(columns)} columns of roles behind it. Mend "
             "the sentence, or set data.columns.predicate to the column of the senses."

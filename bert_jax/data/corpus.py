@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from bert_jax import errors, hub, interrupts, json_file
 from bert_jax.data import (
+    cell_values,
     example_request,
     file_content,
     hub_dataset,
@@ -203,6 +204,8 @@ def _records_of_rows(
                 f"{where}: no column {field!r}, only {sorted(names)[:9]}. Name the "
                 f"column of the text in the source, as in {file.path}#body."
             )
+        if isinstance(cells[field], str):
+            cell_values.check_unicode(cells[field], where)
         row = json.dumps({field: cells[field]}, ensure_ascii=False)
         yield Record("json", row, where, field)
 
@@ -226,8 +229,10 @@ def _rows(
     elif kind == "csv":
         records = table_records.comma_separated(file, asked, Counter())
     else:
-        records = table_records.workbook(file, asked, Counter())
+        records = table_records.workbook(file, asked)
     for record in records:
+        if record.fault:
+            raise record.fault
         yield record.where, record.cells
 
 

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from bert_jax import errors
+from bert_jax.data import lines
 
 TEXT_TASKS = ("classification", "regression", "matching")
 _TABLES = ("tsv", "csv", "jsonl", "parquet", "xlsx", "tfds")
@@ -105,6 +106,11 @@ class Request:
     def leaves_out(self) -> bool:
         """Whether broken records are left out: never where each is to be answered."""
         return self.skips or (self.repair and self.needs_labels)
+
+    @property
+    def faults(self) -> lines.Faults:
+        """What is done with NUL characters and bytes that are not UTF-8."""
+        return lines.Faults.KEEP if self.leaves_out else lines.Faults.OFFER
 
     @property
     def takes_empty(self) -> bool:

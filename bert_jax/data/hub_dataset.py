@@ -108,7 +108,7 @@ def named(
 ) -> Iterator[table_records.Record]:
     """Yields records with the numbers of classes as their names."""
     for record in records:
-        if not split.features:
+        if not split.features or record.fault:
             yield record
             continue
         cells = {

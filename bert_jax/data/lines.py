@@ -7,19 +7,22 @@ byte, and the likely encoding.
 """
 
 import bz2
+import codecs
+import enum
 import gzip
 import hashlib
 import io
+import re
 import zipfile
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from bert_jax import errors, interrupts
+from bert_jax.data import cell_values, sources, text_encodings
 from bert_jax.data import manifest as manifests
-from bert_jax.data import sources, text_encodings
 
 # No sentence and hardly a document is as long, and it bounds the memory that one
 # takes; a longer one is a file without line ends or blank lines.
@@ -59,6 +62,22 @@ _PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 _ZIP = b"PK\x03\x04"
 _SIGNATURE_BYTES = 64
 _SAMPLE_BYTES = 1 << 16
+
+
+class Faults(enum.Enum):
+    """What decoding does with NUL characters and bytes that are not UTF-8.
+
+    `KEEP` decodes them to lone surrogates, so that the record with them can be found
+    and left out: NUL to U+DC00, a byte to U+DC00 plus its value.
+    """
+
+    REFUSE = "an InputError"
+    OFFER = "an InputError that names data.repair"
+    KEEP = "kept"
+
+
+_NUL = "\udc00"
+_KEPT = re.compile("[\udc00\udc80-\udcff]")
 
 
 class Tally:
@@ -248,10 +267,22 @@ def lines(file: sources.NamedPath, tally: Tally) -> Iterator[tuple[int, str]]:
             yield number, decode(line, file.path, number).strip()
 
 
-def whole_lines(file: sources.NamedPath, tally: Tally) -> Iterator[tuple[int, str]]:
+def whole_lines(
+    file: sources.NamedPath, tally: Tally, faults: Faults = Faults.REFUSE
+) -> Iterator[tuple[int, str]]:
     """Yields every line as it is, blank ones too, without its end; numbers from 1."""
     for number, line in _raw_lines(file, tally):
-        yield number, decode(line, file.path, number).removesuffix("\n")
+        yield number, decode(line, file.path, number, faults).removesuffix("\n")
+
+
+def of_stream(
+    stream: Iterable[bytes], name: str, faults: Faults = Faults.REFUSE
+) -> Iterator[tuple[int, str]]:
+    """Yields the lines of standard input, as `whole_lines` those of a file."""
+    for number, line in enumerate(stream, start=1):
+        data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        text = decode(data, Path(name), number, faults, is_file=False)
+        yield number, text.rstrip("\r\n")
 
 
 def blocks(
@@ -299,31 +330,77 @@ def _raw_lines(file: sources.NamedPath, tally: Tally) -> Iterator[tuple[int, byt
             yield number, line
 
 
-def decode(data: bytes, path: Path, first_line: int) -> str:
-    """Decodes lines of UTF-8, or says which byte of which line is wrong."""
+def decode(
+    data: bytes,
+    path: Path,
+    first_line: int,
+    faults: Faults = Faults.REFUSE,
+    *,
+    is_file: bool = True,
+) -> str:
+    """Decodes lines of UTF-8.
+
+    Raises:
+      InputError: a byte is not UTF-8 or is NUL, unless `faults` keeps them; the message
+        names it by line and column.
+    """
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8", "surrogateescape" if _keeps(faults) else "strict")
     except UnicodeDecodeError as error:
-        sample = data[:_SAMPLE_BYTES] + head(sources.NamedPath(path.name, path))
-        remedy = text_encodings.remedy(sample, path)
-        problem = "is not UTF-8"
-        raise _bad_byte(data, error.start, path, first_line, problem, remedy) from None
-    if "\0" in text:
-        remedy = "Remove the line, or check that the file is text."
-        at = data.index(0)
-        raise _bad_byte(data, at, path, first_line, "is a NUL byte", remedy)
+        problem, advice = "is not UTF-8", "Convert the text to UTF-8"
+        if is_file:
+            problem = f"(0x{data[error.start]:02x}) {problem}"
+            advice = _advice_on_bytes(data, path)
+        at, advice = error.start, advice + _OFFERS[faults]
+        raise _bad_byte(data, at, path, first_line, problem, advice) from None
+    if "\0" in text and not _keeps(faults):
+        advice = "Remove it, or check that the file is text" + _OFFERS[faults]
+        at, problem = data.index(0), "(0x00) is a NUL byte"
+        raise _bad_byte(data, at, path, first_line, problem, advice)
+    text = text.replace("\0", _NUL)
     return text.replace("\r\n", "\n") if "\r" in text else text
 
 
+_OFFERS = {
+    Faults.REFUSE: ".",
+    Faults.OFFER: ". Or set data.repair, which leaves out the records with such bytes.",
+}
+
+
+def _keeps(faults: Faults) -> bool:
+    return faults is Faults.KEEP
+
+
+def _advice_on_bytes(data: bytes, path: Path) -> str:
+    """Returns what to do about a file with these bytes."""
+    sample = data[:_SAMPLE_BYTES] + head(sources.NamedPath(path.name, path))
+    return text_encodings.remedy(sample, path)
+
+
+def encoding_advice(path: Path) -> str:
+    """Returns what to do about a file that is not UTF-8: its likely encoding."""
+    return _advice_on_bytes(b"", path)
+
+
+def fault(text: str, where: str) -> cell_values.BrokenRecord | None:
+    """Returns what is wrong with a text that `Faults.KEEP` decoded, if anything."""
+    found = _KEPT.search(text)
+    if found is None:
+        return None
+    byte = ord(found[0]) - ord(_NUL)
+    problem = f"byte 0x{byte:02x}, which is not UTF-8" if byte else "a NUL character"
+    kind = cell_values.NOT_UTF8 if byte else cell_values.NUL
+    return cell_values.BrokenRecord(f"{where} has {problem}.", kind)
+
+
 def _bad_byte(
-    data: bytes, at: int, path: Path, first_line: int, problem: str, remedy: str
+    data: bytes, at: int, path: Path, first_line: int, problem: str, advice: str
 ) -> errors.InputError:
     """Returns the error that names a byte by line and column, both from 1."""
     line = first_line + data.count(b"\n", 0, at)
     column = at - data.rfind(b"\n", 0, at)
     return errors.InputError(
-        f"{path}:{line}: byte {column} of the line (0x{data[at]:02x}) {problem}. "
-        f"{remedy}"
+        f"{path}:{line}: byte {column} of the line {problem}. {advice}"
     )
 
 

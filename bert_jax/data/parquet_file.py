@@ -23,14 +23,14 @@ def rows(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields the rows of a file, numbered from 1, as values of JSON by column.
 
-    Memory holds a batch of 1,024 rows of the columns that are asked for.
+    Memory holds a batch of 1,024 rows of the columns that are asked for. Bytes that are
+    not UTF-8 become lone surrogates, which `cell_values.check_unicode` finds.
 
     Args:
       columns: the columns to read; all of them if empty.
 
     Raises:
-      InputError: the file is not Parquet or damaged, a column is missing, or a value
-        is binary and not UTF-8.
+      InputError: the file is not Parquet or damaged, or a column is missing.
     """
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -48,7 +48,7 @@ def rows(
             features = _features(schema.metadata, path)
             number = 0
             for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns) or None):
-                for row in batch.to_pylist():
+                for row in _values(batch):
                     number += 1
                     yield number, named(row, features, f"{path} row {number}")
     except (pa.ArrowException, OSError) as error:
@@ -57,6 +57,32 @@ def rows(
             f"{path} is no Parquet file that can be read ({reason}). Copy or download "
             "it again."
         ) from None
+
+
+def _values(batch: Any) -> list[dict[str, Any]]:
+    """Returns the rows of a batch; texts are bytes where one of them is not UTF-8."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        import pyarrow as pa
+
+        columns = [column.cast(_as_bytes(column.type)) for column in batch.columns]
+        return pa.RecordBatch.from_arrays(columns, batch.schema.names).to_pylist()
+
+
+def _as_bytes(kind: Any) -> Any:
+    """Returns a type of pyarrow with bytes instead of texts."""
+    import pyarrow as pa
+
+    if pa.types.is_string(kind):
+        return pa.binary()
+    if pa.types.is_large_string(kind):
+        return pa.large_binary()
+    if pa.types.is_list(kind):
+        return pa.list_(_as_bytes(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _as_bytes(field.type)) for field in kind])
+    return kind
 
 
 def _check_names(names: Sequence[str], path: Path) -> None:
@@ -86,7 +112,7 @@ def named(value: Any, feature: Any, where: str) -> Any:
         a list, or features by the names of the parts; {} where nothing is known.
 
     Raises:
-      InputError: a number is of no class, or bytes are not UTF-8.
+      InputError: a number is of no class.
     """
     if isinstance(value, dict):
         inner = feature["feature"] if _has(feature, "feature") else feature
@@ -102,7 +128,7 @@ def named(value: Any, feature: Any, where: str) -> Any:
     if _has(feature, "names") and _is_number(value, feature["names"]):
         return _class_name(int(value), feature["names"], where)
     if isinstance(value, bytes):
-        return _decoded(value, where)
+        return value.decode("utf-8", "surrogateescape")
     if value is None or isinstance(value, str | int | float):
         return value
     return float(value) if isinstance(value, decimal.Decimal) else str(value)
@@ -132,13 +158,3 @@ def _class_name(number: int, names: Any, where: str) -> Any:
             "Correct the row, or the names in the schema."
         )
     return names[number]
-
-
-def _decoded(value: bytes, where: str) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise errors.InputError(
-            f"{where}: byte {error.start} of a binary value is not UTF-8. Name columns "
-            "of text."
-        ) from None

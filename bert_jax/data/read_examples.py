@@ -28,6 +28,7 @@ from bert_jax.data import (
     examples,
     file_content,
     hub_dataset,
+    left_out,
     lines,
     memory_examples,
     package_examples,
@@ -86,7 +87,7 @@ def read(request: Request) -> Examples:
       InputError: the file is not as its format has it, a label is missing, an id comes
         twice, or there is no example; the message names file, line and remedy.
     """
-    notes: Counter[str] = Counter()
+    notes = left_out.Notes()
     request = _with_commit(request)
     return _whole(_examples(request, notes), request, notes)
 
@@ -97,7 +98,7 @@ def of_python(values: Any, request: Request) -> Examples:
     Raises:
       InputError: as `read`; the message names the position of the example.
     """
-    notes: Counter[str] = Counter()
+    notes = left_out.Notes()
     records, request = memory_examples.records(values, request)
     if request.task == "srl":
         made = memory_examples.roles(records)
@@ -107,7 +108,7 @@ def of_python(values: Any, request: Request) -> Examples:
 
 
 def _whole(
-    made: Iterator[examples.Example], request: Request, notes: Counter[str]
+    made: Iterator[examples.Example], request: Request, notes: left_out.Notes
 ) -> Examples:
     """Returns all examples, checked where one depends on the others."""
     found = list(_unique(made, request, notes))
@@ -119,8 +120,8 @@ def _whole(
     if request.task == "matching":
         _check_half_labelled(found)
     if not found:
-        raise _no_examples(request)
-    return Examples(found, dict(notes))
+        raise _no_examples(request, notes)
+    return Examples(found, notes)
 
 
 def format_of(request: Request) -> str:
@@ -160,7 +161,7 @@ def iterate(
 
     Raises InputError as `read` does.
     """
-    notes = Counter() if notes is None else notes
+    notes = left_out.Notes() if notes is None else notes
     request = _with_commit(request)
     request = dataclasses.replace(request, needs_labels=False, format=_format(request))
     made = _examples(request, notes)
@@ -172,7 +173,7 @@ def iterate(
         is_empty = False
         yield example
     if is_empty:
-        raise _no_examples(request)
+        raise _no_examples(request, notes)
 
 
 def _with_commit(request: Request) -> Request:
@@ -246,18 +247,18 @@ def _records(
     if kind == "tfds":
         return tfds_examples.records(str(request.path))
     if kind == "tsv":
-        return table_records.tsv(file, request, notes)
+        return table_records.tsv(file, request)
     if kind == "parquet":
         return table_records.parquet(file)
     if kind == "csv":
         return table_records.comma_separated(file, request, notes)
     if kind == "space":
-        return table_records.label_and_text(file)
+        return table_records.label_and_text(file, request.faults)
     if kind == "c3":
-        return c3_file.records(file)
+        return c3_file.records(file, request.faults)
     if kind == "xlsx":
-        return table_records.workbook(file, request, notes)
-    return table_records.json_objects(file)
+        return table_records.workbook(file, request)
+    return table_records.json_objects(file, request.faults)
 
 
 def _file(request: Request) -> sources.NamedPath:
@@ -410,7 +411,9 @@ def _check_half_labelled(found: list[examples.Example]) -> None:
             )
 
 
-def _no_examples(request: Request) -> errors.InputError:
+def _no_examples(request: Request, notes: Counter[str]) -> errors.InputError:
+    if described := left_out.describe_all(str(request.path), notes):
+        return errors.InputError(f"{request.path} has no example: {described}")
     return errors.InputError(
         f"{request.path} has no example. Check the file, and data.format."
     )

@@ -16,6 +16,7 @@ from bert_jax.data import (
     example_request,
     examples,
     joined_tokens,
+    left_out,
     table_records,
 )
 
@@ -46,11 +47,13 @@ def read(
     """
     for number, record in enumerate(records):
         try:
-            yield _of_record(record, number, request, notes)
+            if record.fault:
+                raise record.fault
+            made = _of_record(record, number, request, notes)
         except cell_values.BrokenRecord as error:
-            if not request.leaves_out:
-                raise
-            notes[error.kind] += 1
+            left_out.leave_out(error, record.where, request, notes)
+            continue
+        yield made
 
 
 def _of_record(
@@ -67,7 +70,7 @@ def _of_record(
         return _of_tokens(cells, spelled, request, where)
     column = request.columns.text or "text"
     if column not in cells:
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{where}: there is no {column!r}, only {', '.join(map(repr, cells))}. "
             "Name the text: data.columns.text."
         )
@@ -95,7 +98,7 @@ def _of_tokens(
             f"{where}: 'tokens' are no list of texts, or one is empty. Mend the record."
         )
     if tags is None and request.needs_labels:
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{where}: there are no tags in {', '.join(given)}, only "
             f"{', '.join(map(repr, cells))}. Name them: data.columns.tag."
         )
@@ -147,7 +150,7 @@ def _stretches(
         raise _malformed(value, where)
     for start, end, kind in found:
         if not (0 <= start < end <= len(text) and kind):
-            raise errors.InputError(
+            raise cell_values.BrokenRecord(
                 f"{where}: the entity {kind!r} is characters {start} to {end} of a "
                 f"text of {len(text)}. Mend or remove it."
             )
@@ -217,8 +220,8 @@ def _of_item(item: Any, where: str) -> Stretch:
     return item[0], item[1], item[2]
 
 
-def _malformed(value: Any, where: str) -> errors.InputError:
-    return errors.InputError(
+def _malformed(value: Any, where: str) -> cell_values.BrokenRecord:
+    return cell_values.BrokenRecord(
         f"{where}: {str(value)[:60]!r} is no entity. Write {{type: {{surface: [[first, "
         'last]]}}, or [{"start": 0, "end": 2, "type": "name"}].'
     )

@@ -16,6 +16,7 @@ from bert_jax.data import (
     cell_values,
     example_request,
     examples,
+    left_out,
     lines,
     sources,
     table_records,
@@ -41,17 +42,40 @@ def read(
       InputError: the document has another shape; an answer that is learned from is not
         where it says (unless `request.repair`), or a context or question is empty.
     """
-    for where, title, context, questions in _paragraphs(file):
-        cell_values.text(context, "context", where)
+    for where, title, context, questions in _paragraphs(file, request, notes):
+        try:
+            may_be_empty = request.takes_empty
+            cell_values.text(context, "context", where, may_be_empty=may_be_empty)
+        except cell_values.BrokenRecord as error:
+            for _ in questions or [None]:
+                left_out.leave_out(error, where, request, notes)
+            continue
         for place, question in enumerate(questions):
             at = f"{where}.qas[{place}]"
-            if not isinstance(question, dict):
-                raise _malformed(at, "is no object")
-            name = cell_values.label(_first(question, _IDS, at), at)
-            if name is None:
-                raise _malformed(at, "has an empty id")
-            at = f"{at} (question {name})"
-            yield _question(question, context, title, name, at, request, notes)
+            try:
+                made = _listed_question(question, context, title, at, request, notes)
+            except cell_values.BrokenRecord as error:
+                left_out.leave_out(error, at, request, notes)
+                continue
+            yield made
+
+
+def _listed_question(
+    question: Any,
+    context: Any,
+    title: str,
+    where: str,
+    request: example_request.Request,
+    notes: Counter[str],
+) -> examples.QuestionExample:
+    """Returns the example of a question of a document."""
+    if not isinstance(question, dict):
+        raise _malformed(where, "is no object")
+    name = cell_values.label(_first(question, _IDS, where), where)
+    if name is None:
+        raise _malformed(where, "has an empty id")
+    where = f"{where} (question {name})"
+    return _question(question, context, title, name, where, request, notes)
 
 
 def of_records(
@@ -61,40 +85,70 @@ def of_records(
 ) -> Iterator[examples.QuestionExample]:
     """Yields the questions of flat records: JSON lines, or a data set of TFDS."""
     for number, record in enumerate(records):
-        where, cells = record.where, record.cells
-        key = next((key for key in _IDS if key in cells), None)
-        name = str(number)
-        if key is not None:
-            name = cell_values.label(cells[key], where) or name
-        context = cell_values.text(_first(cells, _CONTEXTS, where), "context", where)
-        title = _title(cells, where)
-        yield _question(cells, context, title, name, where, request, notes)
+        try:
+            made = _of_record(record, str(number), request, notes)
+        except cell_values.BrokenRecord as error:
+            left_out.leave_out(error, record.where, request, notes)
+            continue
+        yield made
+
+
+def _of_record(
+    record: table_records.Record,
+    number: str,
+    request: example_request.Request,
+    notes: Counter[str],
+) -> examples.QuestionExample:
+    """Returns the example of a flat record; its number where it has no id."""
+    if record.fault:
+        raise record.fault
+    where, cells = record.where, record.cells
+    key = next((key for key in _IDS if key in cells), None)
+    name = number
+    if key is not None:
+        name = cell_values.label(cells[key], where) or name
+    context = _first(cells, _CONTEXTS, where)
+    title = _title(cells, where)
+    return _question(cells, context, title, name, where, request, notes)
 
 
 def _paragraphs(
-    file: sources.NamedPath,
+    file: sources.NamedPath, request: example_request.Request, notes: Counter[str]
 ) -> Iterator[tuple[str, str, Any, list[Any]]]:
     """Yields the paragraphs of a document: where, title, context, questions."""
-    content = lines.document(file)
-    lines.decode(content, file.path, 1)
-    if content.lstrip().startswith(b"["):  # CMRC's own shape: a list of contexts
-        content = b'{"data": ' + content + b"}"
-    document = json_file.parse_object(content, str(file.path))
-    articles = _first(document, ("data",), str(file.path))
-    for i, article in enumerate(_listed(articles, f"{file.path}: data")):
+    content = lines.decode(lines.document(file), file.path, 1, request.faults)
+    if content.lstrip().startswith("["):  # CMRC's own shape: a list of contexts
+        content = f'{{"data": {content}}}'
+    with left_out.in_one_document(file.path):
+        document = json_file.parse_object(content, str(file.path))
+        articles = _first(document, ("data",), str(file.path))
+        articles = _listed(articles, f"{file.path}: data")
+    for i, article in enumerate(articles):
         where = f"{file.path}: data[{i}]"
-        if not isinstance(article, dict):
-            raise _malformed(where, "is no object")
-        title = _title(article, where)
-        if "paragraphs" not in article:
-            yield _paragraph(article, title, where)
+        try:
+            parts = _paragraphs_of(article, where)
+        except cell_values.BrokenRecord as error:
+            left_out.leave_out(error, where, request, notes)
             continue
-        listed = _listed(article["paragraphs"], f"{where}.paragraphs")
-        for j, paragraph in enumerate(listed):
-            at = f"{where}.paragraphs[{j}]"
-            if not isinstance(paragraph, dict):
-                raise _malformed(at, "is no object")
-            yield _paragraph(paragraph, title, at)
+        for at, title, paragraph in parts:
+            try:
+                made = _paragraph(paragraph, title, at)
+            except cell_values.BrokenRecord as error:
+                left_out.leave_out(error, at, request, notes)
+                continue
+            yield made
+
+
+def _paragraphs_of(article: Any, where: str) -> list[tuple[str, str, Any]]:
+    """Returns the paragraphs of an article: where, title, paragraph."""
+    if not isinstance(article, dict):
+        raise _malformed(where, "is no object")
+    title = _title(article, where)
+    if "paragraphs" not in article:
+        return [(where, title, article)]
+    where = f"{where}.paragraphs"
+    listed = enumerate(_listed(article["paragraphs"], where))
+    return [(f"{where}[{place}]", title, paragraph) for place, paragraph in listed]
 
 
 def _title(article: Mapping[str, Any], where: str) -> str:
@@ -106,15 +160,17 @@ def _title(article: Mapping[str, Any], where: str) -> str:
 
 
 def _paragraph(
-    paragraph: Mapping[str, Any], title: str, where: str
+    paragraph: Any, title: str, where: str
 ) -> tuple[str, str, Any, list[Any]]:
+    if not isinstance(paragraph, dict):
+        raise _malformed(where, "is no object")
     questions = _listed(_first(paragraph, ("qas",), where), f"{where}.qas")
     return where, title, _first(paragraph, _CONTEXTS, where), questions
 
 
 def _question(
     question: Mapping[str, Any],
-    context: str,
+    context: Any,
     title: str,
     name: str,
     where: str,
@@ -122,11 +178,13 @@ def _question(
     notes: Counter[str],
 ) -> examples.QuestionExample:
     """Returns the example of a question."""
+    is_open = request.takes_empty
+    context = cell_values.text(context, "context", where, may_be_empty=is_open)
     text = _first(question, _QUESTIONS, where)
     if request.repair and isinstance(text, str) and not text.strip():
         notes[EMPTY] += 1
     else:
-        cell_values.text(text, "question", where)
+        text = cell_values.text(text, "question", where, may_be_empty=is_open)
     is_impossible = _is_impossible(question, where)
     found = _texts_and_starts(question, where)
     gold = tuple(text for text, _ in found)
@@ -282,8 +340,8 @@ def _listed(value: Any, where: str) -> list[Any]:
     return value
 
 
-def _malformed(where: str, what: str) -> errors.InputError:
-    return errors.InputError(
+def _malformed(where: str, what: str) -> cell_values.BrokenRecord:
+    return cell_values.BrokenRecord(
         f"{where} {what}. Give it the shape of SQuAD: data[].paragraphs[] of context "
         "and qas[] of id, question and answers[] of text and answer_start."
     )

@@ -8,6 +8,7 @@ JSON arrays and workbooks stream; a record knows the line that it begins in.
 import csv
 import dataclasses
 import itertools
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ from typing import Any, NamedTuple
 
 from bert_jax import errors, json_file
 from bert_jax.data import (
+    cell_values,
     column_names,
     example_request,
     file_content,
+    left_out,
     lines,
     parquet_file,
     sources,
@@ -40,12 +43,14 @@ class Record(NamedTuple):
     Where there is no header, columns are named by their number from "1".
 
     Attributes:
-      header: where the names stand, if that is not where the record is.
+      header: where the names are, if that is not where the record is.
+      fault: why it cannot be an example; its cells may be missing then.
     """
 
     where: str
     cells: dict[str, Any]
     header: str = ""
+    fault: cell_values.BrokenRecord | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,15 +88,13 @@ def first_line(
     Args:
       kind: one of `WITH_HEADERS`.
     """
-    opened = _opened(_rows(kind, file), request)
+    opened = _opened(_rows(kind, file, request.faults), request)
     return opened and opened[0]
 
 
-def tsv(
-    file: sources.NamedPath, request: example_request.Request, notes: Counter[str]
-) -> Iterator[Record]:
+def tsv(file: sources.NamedPath, request: example_request.Request) -> Iterator[Record]:
     """Yields the records of a file of columns that are parted by tabs."""
-    return _named(_rows("tsv", file), file, request, notes)
+    return _named(_rows("tsv", file, request.faults), file, request)
 
 
 def comma_separated(
@@ -104,7 +107,7 @@ def comma_separated(
     a cell.
     """
     separator = file_content.separator(_first_lines(file))
-    records = _named(_rows("csv", file), file, request, notes)
+    records = _named(_rows("csv", file, request.faults), file, request)
     for record in records:
         if separator in _SEPARATORS:
             notes[QUOTED.format(_SEPARATORS[separator])] += 1
@@ -112,42 +115,57 @@ def comma_separated(
 
 
 def workbook(
-    file: sources.NamedPath, request: example_request.Request, notes: Counter[str]
+    file: sources.NamedPath, request: example_request.Request
 ) -> Iterator[Record]:
     """Yields the records of an Excel workbook."""
-    return _named(_rows("xlsx", file), file, request, notes)
+    return _named(_rows("xlsx", file, request.faults), file, request)
 
 
-def label_and_text(file: sources.NamedPath) -> Iterator[Record]:
+def label_and_text(
+    file: sources.NamedPath, faults: lines.Faults = lines.Faults.REFUSE
+) -> Iterator[Record]:
     """Yields the records of lines that are a label, one space, and the text."""
-    for number, line in _filled_lines(file):
+    for number, line in _filled_lines(file, faults):
         label, _, text = line.partition(" ")
-        yield Record(f"{file.path}:{number}", {"label": label, "text": text})
+        where = f"{file.path}:{number}"
+        cells = {"label": label, "text": text}
+        yield Record(where, cells, fault=lines.fault(line, where))
 
 
-def json_objects(file: sources.NamedPath) -> Iterator[Record]:
+def json_objects(
+    file: sources.NamedPath, faults: lines.Faults = lines.Faults.REFUSE
+) -> Iterator[Record]:
     """Yields the objects of JSON lines, of an array, or over several lines each.
 
     A single object may hold them: as its only list, or as the columns that pandas
     writes ({column: {row: value}}).
     """
     is_document = file_content.is_document(lines.head(file, file_content.HEAD_BYTES))
-    return _of_document(file) if is_document else json_lines(file)
+    return _of_document(file, faults) if is_document else json_lines(file, faults)
 
 
-def _of_document(file: sources.NamedPath) -> Iterator[Record]:
+def _of_document(file: sources.NamedPath, faults: lines.Faults) -> Iterator[Record]:
     """Yields the objects of a document that is held in memory as a whole."""
-    text = lines.decode(lines.document(file), file.path, 1)
-    found = [*json_file.values(text, str(file.path))]
+    text = lines.decode(lines.document(file), file.path, 1, faults)
+    with left_out.in_one_document(file.path):
+        found = [*json_file.values(text, str(file.path))]
+    is_faulty = lines.fault(text, "") is not None
     if len(found) == 1 and isinstance(found[0][1], dict):
         found = [(found[0][0], value) for value in _inside(found[0][1])]
     for line, value in found:
-        if not isinstance(value, dict):
-            raise errors.InputError(
-                f"{file.path}:{line} is not a JSON object. Write each record as one, "
-                'as in {"text": "...", "label": "..."}.'
-            )
-        yield Record(f"{file.path}:{line}", value)
+        where = f"{file.path}:{line}"
+        if isinstance(value, dict):
+            spelled = json.dumps(value, ensure_ascii=False) if is_faulty else ""
+            yield Record(where, value, fault=lines.fault(spelled, where))
+        else:
+            yield Record(where, {}, fault=_no_object(where))
+
+
+def _no_object(where: str) -> cell_values.BrokenRecord:
+    return cell_values.BrokenRecord(
+        f"{where} is not a JSON object. Write each record as one, as in "
+        '{"text": "...", "label": "..."}.'
+    )
 
 
 def _inside(document: dict[str, Any]) -> list[Any]:
@@ -167,11 +185,19 @@ def _inside(document: dict[str, Any]) -> list[Any]:
     return [document]
 
 
-def json_lines(file: sources.NamedPath) -> Iterator[Record]:
+def json_lines(
+    file: sources.NamedPath, faults: lines.Faults = lines.Faults.REFUSE
+) -> Iterator[Record]:
     """Yields the records of a file of one JSON object a line."""
-    for number, line in _filled_lines(file):
+    for number, line in _filled_lines(file, faults):
         where = f"{file.path}:{number}"
-        yield Record(where, json_file.parse_object(line.encode(), where))
+        fault = lines.fault(line, where)
+        cells: dict[str, Any] = {}
+        try:
+            cells = {} if fault else json_file.parse_object(line, where)
+        except errors.InputError as error:
+            fault = cell_values.BrokenRecord(f"{error}.")
+        yield Record(where, cells, fault=fault)
 
 
 def parquet(file: sources.NamedPath) -> Iterator[Record]:
@@ -180,24 +206,26 @@ def parquet(file: sources.NamedPath) -> Iterator[Record]:
         yield Record(f"{file.path} row {number}", cells)
 
 
-def _rows(kind: str, file: sources.NamedPath) -> Rows:
+def _rows(kind: str, file: sources.NamedPath, faults: lines.Faults) -> Rows:
     """Yields the cells of a table with the line that each row begins in."""
     if kind == "tsv":
-        return _split_lines(file, "\t")
+        return _split_lines(file, "\t", faults)
     if kind == "xlsx":
         return workbook_file.rows(file.path)
-    return _csv_rows(file, file_content.separator(_first_lines(file)))
+    return _csv_rows(file, file_content.separator(_first_lines(file)), faults)
 
 
-def _filled_lines(file: sources.NamedPath) -> Iterator[tuple[int, str]]:
+def _filled_lines(
+    file: sources.NamedPath, faults: lines.Faults
+) -> Iterator[tuple[int, str]]:
     """Yields the lines that are not blank; one of tabs alone has cells, so is not."""
-    for number, line in lines.whole_lines(file, lines.Tally()):
+    for number, line in lines.whole_lines(file, lines.Tally(), faults):
         if line.strip() or "\t" in line:
             yield number, line
 
 
-def _split_lines(file: sources.NamedPath, separator: str) -> Rows:
-    for number, line in _filled_lines(file):
+def _split_lines(file: sources.NamedPath, separator: str, faults: lines.Faults) -> Rows:
+    for number, line in _filled_lines(file, faults):
         yield number, line.split(separator)
 
 
@@ -208,10 +236,10 @@ def _first_lines(file: sources.NamedPath) -> str:
     return rest if _EXCEL_SEPARATOR.fullmatch(first.strip()) else text
 
 
-def _csv_rows(file: sources.NamedPath, separator: str) -> Rows:
+def _csv_rows(file: sources.NamedPath, separator: str, faults: lines.Faults) -> Rows:
     """Yields the rows of a CSV file with the line that each begins in."""
     csv.field_size_limit(lines.MAX_BYTES)
-    whole = lines.whole_lines(file, lines.Tally())
+    whole = lines.whole_lines(file, lines.Tally(), faults)
     ended = (f"{line}\n" for _, line in whole)
     reader = csv.reader(ended, delimiter=separator, strict=True)
     first = 1
@@ -225,7 +253,8 @@ def _csv_rows(file: sources.NamedPath, separator: str) -> Rows:
         raise errors.InputError(
             f"{file.path}:{first}: the row that begins here is no CSV ({error}). "
             "Close its quotes and double those inside a cell, or set data.format to "
-            "tsv if tabs part its columns."
+            "tsv if tabs part its columns. Where a row ends is then unknown, so that "
+            "data.repair cannot leave it out."
         ) from None
 
 
@@ -233,7 +262,6 @@ def _named(
     rows: Rows,
     file: sources.NamedPath,
     request: example_request.Request,
-    notes: Counter[str],
 ) -> Iterator[Record]:
     """Gives the cells of rows their names, by the header or by their numbers."""
     opened = _opened(rows, request)
@@ -244,6 +272,11 @@ def _named(
     rows = itertools.chain(following, rows)
     if opening.is_header:
         header = f"{file.path}:{number}"
+        if fault := lines.fault("".join(first), header):
+            raise errors.InputError(
+                f"{fault} It is in the names of the columns, which data.repair cannot "
+                "leave out: correct the line."
+            )
         next_cells = [cells for _, cells in following[:2]]
         first = [""] * column_names.have_row_names(first, next_cells) + first
         names = _unique_names(first, header)
@@ -252,20 +285,36 @@ def _named(
         names = [str(place) for place in range(1, len(first) + 1)]
         rows = itertools.chain([(number, first)], rows)
     for at, cells in rows:
-        if request.leaves_out and not any(cells[len(names) :]):
+        if request.leaves_out and not any(map(str.strip, cells[len(names) :])):
             cells = cells[: len(names)]  # separators at the end of the line
-        if len(cells) != len(names):
-            if request.leaves_out:
-                notes[RAGGED] += 1
-                continue
-            raise errors.InputError(
-                f"{file.path}:{at} has {_columns(len(cells))}, and line {number} has "
-                f"{len(names)}. Every line needs the same: take the separator out of "
-                "its texts, or mend or remove the line, or set data.repair, which "
-                "leaves such lines out."
-            )
-        named = dict(zip(names, cells, strict=True))
-        yield Record(f"{file.path}:{at}", named, header)
+        where = f"{file.path}:{at}"
+        fault = lines.fault("".join(cells), where)
+        if not fault and len(cells) != len(names):
+            fault = _ragged(where, len(cells), number, len(names))
+        named = {} if fault else dict(zip(names, cells, strict=True))
+        yield Record(where, named, header, fault)
+
+
+def _without_separators(
+    first: list[str], rows: list[tuple[int, list[str]]]
+) -> list[str]:
+    """Returns the first row without empty cells at its end that a next row lacks."""
+    least = min((len(cells) for _, cells in rows), default=len(first))
+    while len(first) > max(1, least) and not first[-1].strip():
+        first = first[:-1]
+    return first
+
+
+def _ragged(
+    where: str, count: int, number: int, expected: int
+) -> cell_values.BrokenRecord:
+    """Returns the error of a row that does not have the columns of line `number`."""
+    return cell_values.BrokenRecord(
+        f"{where} has {_columns(count)}, and line {number} has {expected}. Every line "
+        "needs the same: take the separator out of its texts, or correct or remove the "
+        "line, or set data.repair, which leaves such lines out.",
+        RAGGED,
+    )
 
 
 def _opened(
@@ -278,6 +327,8 @@ def _opened(
     number, first = opening
     usual = column_names.usual_names(first)
     following = [*itertools.islice(rows, _PEEKED if len(usual) == 1 else 2)]
+    if request.leaves_out:
+        first = _without_separators(first, following)
     is_header = column_names.is_header(
         first, request, [cells for _, cells in following]
     )

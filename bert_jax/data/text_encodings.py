@@ -129,13 +129,12 @@ def remedy(sample: bytes, path: Path) -> str:
     name = None if others > bad else _guess(sample)
     if name is None:
         return (
-            "Convert the file to UTF-8 (iconv -f ENCODING -t UTF-8), or remove the "
-            "line."
+            "Convert the file to UTF-8 (iconv -f ENCODING -t UTF-8), or remove the line"
         )
     shown, iconv = _GUESSED[name]
     return (
         f"The file looks like {shown}: convert it with iconv -f {iconv} -t UTF-8 "
-        f"{path} > new.txt, and check a few lines."
+        f"{path} > new.txt, and check a few lines"
     )
 
 

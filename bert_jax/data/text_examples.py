@@ -11,6 +11,7 @@ from bert_jax.data import (
     example_request,
     examples,
     joined_tokens,
+    left_out,
     marked_spans,
     table_records,
 )
@@ -31,25 +32,16 @@ def text_examples(
         columns = _without_indicators(columns)
     for record, chosen, number in columns:
         try:
+            if record.fault:
+                raise record.fault
             made = _text_example(record, chosen, number, request)
         except cell_values.BrokenRecord as error:
-            leave_out(error, request, notes)
+            left_out.leave_out(error, record.where, request, notes)
             continue
         if made.labels and set(made.labels) & set(request.skip_labels):
             notes["examples left out for their label"] += 1
             continue
         yield made
-
-
-def leave_out(
-    error: cell_values.BrokenRecord,
-    request: example_request.Request,
-    notes: Counter[str],
-) -> None:
-    """Counts a broken record that is left out, or raises its error."""
-    if not request.leaves_out:
-        raise error
-    notes[error.kind] += 1
 
 
 def _text_example(
@@ -83,9 +75,13 @@ def choice_examples(
     """Yields an example a record: a context and its choices."""
     for record, chosen, number in _with_columns(records, request):
         try:
-            yield _choice_example(record, chosen, number, request)
+            if record.fault:
+                raise record.fault
+            made = _choice_example(record, chosen, number, request)
         except cell_values.BrokenRecord as error:
-            leave_out(error, request, notes)
+            left_out.leave_out(error, record.where, request, notes)
+            continue
+        yield made
 
 
 def _choice_example(
@@ -110,14 +106,26 @@ def _choice_example(
 def _with_columns(
     records: Iterable[table_records.Record], request: example_request.Request
 ) -> Iterator[tuple[table_records.Record, column_names.Chosen, int]]:
-    """Yields records with their columns and number; JSON lines may differ in them."""
+    """Yields records with their columns and number; JSON lines may differ in them.
+
+    After one record that has them, another without them is a broken record.
+    """
     known: dict[tuple[str, ...], column_names.Chosen] = {}
     for number, record in enumerate(records):
         names = tuple(record.cells)
-        if names not in known:
+        if not record.fault and names not in known:
             where = record.header or record.where
-            known[names] = column_names.choose(names, request, where)
-        yield record, known[names], number
+            try:
+                known[names] = column_names.choose(names, request, where)
+            except errors.InputError as error:
+                if not known:
+                    raise
+                record = record._replace(fault=cell_values.BrokenRecord(str(error)))
+        chosen = _NO_COLUMNS if record.fault else known[names]
+        yield record, chosen, number
+
+
+_NO_COLUMNS = column_names.Chosen(None, "", None, None, None)  # of a broken record
 
 
 def _without_indicators(
@@ -189,7 +197,7 @@ def _id(
         return str(number)
     found = cell_values.label(cells[chosen.id], where)
     if found is None:
-        raise errors.InputError(
+        raise cell_values.BrokenRecord(
             f"{where}: the id in {chosen.id!r} is empty. Fill it, or set "
             "data.columns.id to none: then examples are numbered."
         )

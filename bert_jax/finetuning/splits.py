@@ -14,6 +14,7 @@ from bert_jax import bounded_file, commands, errors
 from bert_jax.data import (
     column_names,
     labelled_rows,
+    left_out,
     memory_examples,
     read_examples,
     table_records,
@@ -257,9 +258,14 @@ def _report_first_lines(settings: Settings, files: Mapping[str, str]) -> None:
 
 
 def counts(notes: Mapping[str, int]) -> str:
-    """Returns what happened how often, in brackets, or nothing."""
-    told = [f"{what}: {count:,}" for what, count in notes.items() if count]
-    return f" ({', '.join(told)})" if told else ""
+    """Returns what happened how often and where first, in brackets, or nothing."""
+    first = notes.first if isinstance(notes, left_out.Notes) else {}
+    told = [
+        f"{what}: {count:,}" + (f", first at {first[what][0]}" if what in first else "")
+        for what, count in notes.items()
+        if count
+    ]
+    return f" ({'; '.join(told) if first else ', '.join(told)})" if told else ""
 
 
 def held_out(examples: Sequence[Any], share: float) -> tuple[list[Any], list[Any]]:

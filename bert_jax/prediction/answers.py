@@ -16,6 +16,7 @@ from bert_jax import commands, console, errors, hub
 from bert_jax.data import (
     cell_values,
     example_request,
+    left_out,
     lines,
     raw_examples,
     read_examples,
@@ -29,6 +30,7 @@ from bert_jax.settings import finetuning_groups
 from bert_jax.text import coverage as coverages
 
 LINES = "lines"
+STANDARD_INPUT = "standard input"
 _COLUMN = re.compile(r"data\.columns\.(\w+)(?: to (\w+))?")
 INPUT_FORMATS = (
     "auto",
@@ -79,12 +81,11 @@ def write(folder: Path, arguments: list[str], request: Request) -> int:
     if request.input is not None and request.input_format != LINES:
         with naming_flags():
             report_first_line(request, reading(model, request))
-    notes: Counter[str] = Counter()
-    coverage = coverages.Coverage()
+    notes, coverage = left_out.Notes(), coverages.Coverage()
     # What can be read twice is counted first, which finds its errors at once, too.
     total = None
     if request.output is not None and _is_file(request.input):
-        total = sum(1 for _ in _examples(model, arguments, request, Counter()))
+        total = sum(1 for _ in _examples(model, arguments, request, left_out.Notes()))
     examples = _examples(model, arguments, request, notes)
     # Whoever types is answered line by line.
     is_typed = not arguments and request.input is None and sys.stdin.isatty()
@@ -173,29 +174,19 @@ def _examples(
     elif request.input is None:
         if sys.stdin.isatty():
             commands.say("reading texts from the keyboard, one a line")
-        yield from _of_lines(model.kind, "standard input", _decoded(sys.stdin.buffer))
+        numbered = lines.of_stream(sys.stdin.buffer, STANDARD_INPUT)
+        yield from _of_lines(model.kind, STANDARD_INPUT, numbered)
     elif request.input_format == LINES:
         hub.refuse_as_lines(request.input)
         named = sources.NamedPath(request.input, Path(request.input))
-        numbered = lines.whole_lines(named, lines.Tally())
+        faults = lines.Faults.KEEP if request.repair else lines.Faults.OFFER
+        numbered = lines.whole_lines(named, lines.Tally(), faults)
         skipped = notes if request.repair else None
-        yield from _of_lines(model.kind, request.input, numbered, skipped)
+        with naming_flags():
+            yield from _of_lines(model.kind, request.input, numbered, skipped)
     else:
         with naming_flags():
             yield from read_examples.iterate(reading(model, request), notes)
-
-
-def _decoded(stream: Any) -> Iterator[tuple[int, str]]:
-    """Yields the lines of standard input with their numbers."""
-    for number, line in enumerate(stream, start=1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise errors.InputError(
-                f"standard input:{number}: byte {error.start + 1} of the line is not "
-                "UTF-8: convert the text to UTF-8"
-            ) from None
-        yield number, text.rstrip("\r\n")
 
 
 def _of_lines(
@@ -206,13 +197,15 @@ def _of_lines(
 ) -> Iterator[Any]:
     """Yields one example a line, blank ones too; its id is the line's, from 0.
 
-    With `notes`, lines without a visible character are skipped and counted there.
+    With `notes`, lines without a visible character, or with bytes that are no text,
+    are skipped and counted there.
     """
     held: list[int] | None = []  # blank lines before the first that has a text
     for number, text in numbered:
         where, is_blank = f"{name}:{number}", cell_values.is_invisible(text)
-        if is_blank and notes is not None:
-            notes[cell_values.EMPTY] += 1
+        broken = None if notes is None else left_out.of_line(text, where)
+        if broken and notes is not None:
+            left_out.count(broken, where, notes)
         elif is_blank and held is not None:
             held.append(number)
         else:

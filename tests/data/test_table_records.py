@@ -13,7 +13,7 @@ from bert_jax.data import example_request, sources, table_records
 
 def records(read, path, *request):
     file = sources.NamedPath(path.name, path)
-    notes = (collections.Counter(),) if request else ()
+    notes = (collections.Counter(),) if read is table_records.comma_separated else ()
     made = read(file, *request, *notes)
     return [(r.where.rpartition(":")[2], r.cells) for r in made]
 
