@@ -88,7 +88,8 @@ def check_unicode(value: str, where: str) -> None:
                 f"byte {byte} of a binary value is not UTF-8 "
                 f"(0x{ord(char) - 0xDC00:02x}), or half of a surrogate pair"
             )
-        raise BrokenRecord(f"{where}: {problem}. Mend or remove the record.", kind)
+        message = f"{where}: {problem}. Mend or remove the record."
+        raise BrokenRecord(message, kind) from None
 
 
 def label(value: Any, where: str) -> str | None:

@@ -27,6 +27,7 @@ from bert_jax.data import (
 )
 
 DOCUMENT_MARK = "-DOCSTART-"
+_MISFITS = 0.2  # of the lines that decide
 _LOOKED_AT = 50  # lines that decide whether a file has one sentence a line
 Cut = Callable[[str], list[tuple[str, str]] | None]
 # "# O" is the token "#"; a comment has a key, and stands before its sentence.
@@ -104,7 +105,8 @@ def _sentence_layout(
 ) -> Cut | None:
     """Returns how lines that are sentences are cut, or None where lines are tokens.
 
-    The first lines decide: all have as many tags as tokens, and one of them several.
+    The first lines decide: all have as many tags as tokens, and one of them several; or
+    half of them several, and few do not fit, which then are errors.
     """
     if request.columns.token or request.columns.tag or request.strip_digit:
         return None
@@ -112,7 +114,10 @@ def _sentence_layout(
     filled = [x for x in filled if not _COMMENT.match(x) and not lines.fault(x, "")]
     for cut in (_text_and_tags, _words_with_tags):
         found = [cut(line) for line in filled]
-        if all(x is not None for x in found) and any(len(x or ()) > 1 for x in found):
+        several = sum(len(x or ()) > 1 for x in found)
+        if all(x is not None for x in found) and several:
+            return cut
+        if found.count(None) <= _MISFITS * len(found) and 2 * several >= len(found) > 0:
             return cut
     return None
 

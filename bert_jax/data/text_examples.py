@@ -108,7 +108,7 @@ def _with_columns(
 ) -> Iterator[tuple[table_records.Record, column_names.Chosen, int]]:
     """Yields records with their columns and number; JSON lines may differ in them.
 
-    After one record that has them, another without them is a broken record.
+    What a record lacks of the columns of the first one is missing in it, as null is.
     """
     known: dict[tuple[str, ...], column_names.Chosen] = {}
     for number, record in enumerate(records):
@@ -117,12 +117,23 @@ def _with_columns(
             where = record.header or record.where
             try:
                 known[names] = column_names.choose(names, request, where)
-            except errors.InputError as error:
+            except errors.InputError:
                 if not known:
                     raise
-                record = record._replace(fault=cell_values.BrokenRecord(str(error)))
+                record = _with_first_columns(record, next(iter(known.values())))
+                names = next(iter(known))
         chosen = _NO_COLUMNS if record.fault else known[names]
         yield record, chosen, number
+
+
+def _with_first_columns(
+    record: table_records.Record, first: column_names.Chosen
+) -> table_records.Record:
+    """Returns a record with None in the columns of the first that it lacks."""
+    names = [first.id, first.text, first.text_pair, first.label, first.score]
+    names += [*first.choices, *first.flags]
+    cells = dict.fromkeys(name for name in names if name is not None)
+    return record._replace(cells={**cells, **record.cells})
 
 
 _NO_COLUMNS = column_names.Chosen(None, "", None, None, None)  # of a broken record
