@@ -104,10 +104,14 @@ def evaluate_task(
         asked = answers.reading(model, request, needs_labels=True)
         answers.report_first_line(request, asked)
         found = read_examples.read(asked)
-    examples = _renamed(model, found.examples, label_map)
+    notes = left_out.Notes(found.notes)
+    examples = found.examples
+    if request.repair:
+        examples = splits.without_misfits(model.kind, examples, notes)
+    examples = _renamed(model, examples, label_map)
     if model.kind == "classification":
         examples = task_setup.named(examples, model.made.learned.labels)
-    notes, coverage = left_out.Notes(found.notes), coverages.Coverage()
+    coverage = coverages.Coverage()
     scored, _ = model.scores(examples, notes, coverage)
     if scored.unseen:
         commands.say(

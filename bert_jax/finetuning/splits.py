@@ -12,6 +12,7 @@ from jaxtyping import Bool
 
 from bert_jax import bounded_file, commands, errors
 from bert_jax.data import (
+    cell_values,
     column_names,
     labelled_rows,
     left_out,
@@ -21,10 +22,11 @@ from bert_jax.data import (
 )
 from bert_jax.finetuning import task_setup, unseen_labels
 from bert_jax.settings import finetuning_configuration
-from bert_jax.tasks import id_ranges, span, task
+from bert_jax.tasks import id_ranges, span, tagging, task
 
 Settings = finetuning_configuration.FinetuningConfig
 _log = logging.getLogger(__name__)
+UNKNOWN = "examples left out with a label that is none of the classes"
 _SEVERAL = "example_numbers"  # the column of rows that are of several examples
 
 
@@ -183,11 +185,34 @@ def _file(
         asked = task_setup.request(settings, path, is_scored=name != "train")
         found = read_examples.read(asked)
     examples: list[Any] = list(found.examples)
+    notes = left_out.Notes(found.notes)
+    labels = task_setup.given_labels(settings.data.labels)
     if settings.data.task == "classification":
-        labels = task_setup.given_labels(settings.data.labels)
         examples = task_setup.named(examples, labels)
-    commands.say(f"{name}: {len(examples):,} examples of {path}{counts(found.notes)}")
+    if settings.data.repair:
+        examples = without_misfits(settings.data.task, examples, notes)
+    if settings.data.repair and name == "train":
+        broken = task_setup.without_class(settings.data.task, examples, labels)
+        examples = _without(examples, broken, notes)
+    commands.say(f"{name}: {len(examples):,} examples of {path}{counts(notes)}")
     return examples
+
+
+def without_misfits(kind: str, examples: list[Any], notes: left_out.Notes) -> list[Any]:
+    """Returns examples without the few whose tags are of no scheme with the others."""
+    broken = tagging.misfits(examples) if kind == "tagging" else {}
+    return _without(examples, broken, notes)
+
+
+def _without(
+    examples: list[Any], broken: Mapping[int, str], notes: left_out.Notes
+) -> list[Any]:
+    """Leaves out and counts examples; `broken` has the label that is in their way."""
+    for at, label in broken.items():
+        where = examples[at].where
+        error = cell_values.BrokenRecord(f"{where}: the label {label!r}.", UNKNOWN)
+        left_out.count(error, where, notes)
+    return [example for at, example in enumerate(examples) if at not in broken]
 
 
 def report_first_line(

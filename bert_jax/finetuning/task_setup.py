@@ -224,7 +224,13 @@ def _classes(settings: Settings, examples: Sequence[Any]) -> tuple[str, ...]:
     if given:
         unknown = [label for label in counts if label not in given]
         if unknown:
-            raise classification.unknown_label(first[unknown[0]], unknown[0], given)
+            raise classification.unknown_label(
+                first[unknown[0]],
+                unknown[0],
+                given,
+                "correct it, add it to data.labels, or set data.repair, which leaves "
+                "such examples out",
+            )
         return given
     if len(counts) < 2:
         raise errors.InputError(
@@ -234,10 +240,34 @@ def _classes(settings: Settings, examples: Sequence[Any]) -> tuple[str, ...]:
     once = sorted(label for label, count in counts.items() if count == 1)
     if once:
         raise errors.InputError(
-            f"{first[once[0]]}: the class {once[0]!r} is seen once: correct it, or "
-            "name all classes that are meant in data.labels"
+            f"{first[once[0]]}: the class {once[0]!r} is seen once: correct it, name "
+            "all classes that are meant in data.labels, or set data.repair, which "
+            "leaves such examples out"
         )
     return tuple(sorted(counts, key=_by_number))
+
+
+def without_class(
+    kind: str, examples: Sequence[Any], given: tuple[str, ...]
+) -> dict[int, str]:
+    """Returns the label that is no class, by the position of its example.
+
+    Args:
+      given: the classes; without them those of a classification are the labels that
+        more than one example has.
+    """
+    known = set(given)
+    if kind == "classification" and not known:
+        counts = collections.Counter(x for one in examples for x in one.labels or ())
+        known = {label for label, count in counts.items() if count > 1}
+    if kind not in ("classification", "matching") or not known:
+        return {}
+    found = {}
+    for at, example in enumerate(examples):
+        others = [label for label in example.labels or () if label not in known]
+        if others:
+            found[at] = others[0]
+    return found
 
 
 def _by_number(label: str) -> tuple[bool, float, str]:

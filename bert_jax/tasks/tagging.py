@@ -358,6 +358,23 @@ def _listed(names: Sequence[str]) -> str:
     return shown if len(names) <= 12 else f"{shown}, ..."
 
 
+def misfits(examples: Examples) -> dict[int, str]:
+    """Returns the tag that does not fit with the others, by position of its sentence.
+
+    Where more than a fifth of the sentences have one, the tags are of another kind, and
+    none is a misfit.
+    """
+    left = {at: set(x.tags) for at, x in enumerate(examples) if x.tags}
+    most, found = len(left) // 5, {}
+    while problem := tag_schemes.problem_of(sorted(set().union(*left.values()))):
+        tag, _ = problem
+        found |= {at: tag for at, tags in left.items() if tag in tags}
+        left = {at: tags for at, tags in left.items() if tag not in tags}
+        if len(found) > most:
+            return {}
+    return found
+
+
 # Tags by which two columns are seen to be swapped: more different ones than tokens.
 _SWAPPED_TIMES, _SWAPPED_LEAST = 2, 20
 
@@ -385,7 +402,8 @@ def _check_kind(examples: Examples) -> None:
         raise errors.InputError(
             f"{example.where_of(place)}: {example.named(place)} of the sentence has "
             f"the tag {tag!r}: {why}. Correct it, or set data.columns.tag if this is "
-            "not the column of the tags"
+            "not the column of the tags, or data.repair, which leaves a few such "
+            "sentences out"
         )
     if len(known) == 1:
         (tag,) = known

@@ -367,7 +367,7 @@ def test_where_a_row_of_csv_ends_cannot_be_guessed(tmp_path):
 
 
 def test_names_of_columns_cannot_be_left_out(tmp_path):
-    path = write(tmp_path, b"text\tlabel\xff\na\tx\nb\ty\n")
+    path = write(tmp_path, b"text\tlabel\tnote\xff\na\tx\tn\nb\ty\tn\n")
     request = read_examples.Request(path, "classification", repair=True)
     with pytest.raises(errors.InputError, match="c.tsv:1 .*names of the columns"):
         _left(request)

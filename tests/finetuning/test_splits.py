@@ -7,7 +7,7 @@ import tiny_tasks
 from bert_jax import errors
 from bert_jax.data import examples as data_examples
 from bert_jax.data import labelled_rows
-from bert_jax.finetuning import splits
+from bert_jax.finetuning import splits, task_setup
 from bert_jax.settings import finetuning_configuration
 from bert_jax.tasks import id_ranges, regression
 from bert_jax.text import coverage
@@ -231,3 +231,30 @@ def test_a_first_line_that_the_config_describes_is_not_reported(place, capsys, c
         place, data__header="false", data__columns__text="1", data__columns__label="2"
     )
     assert "are usual names of columns (data.header=true" in caplog.text
+
+
+@pytest.mark.parametrize("labels", ["cat,dog", ""])
+def test_repair_leaves_out_a_label_that_is_no_class(place, capsys, labels):
+    path = place / "train.tsv"
+    path.write_text(path.read_text() + "the cat\tcta\n", encoding="utf-8")
+    settings = finetuning_configuration.parse(
+        tiny_tasks.config(place, data__labels=labels)
+    )
+    with pytest.raises(errors.InputError, match=r"train.tsv:52: .*'cta'.*data\.repair"):
+        task_setup.learn(settings, splits.read(settings)["train"])
+    made = _read(place, data__labels=labels, data__repair=True)["train"]
+    assert len(made) == 50 and {x.labels for x in made} == {("cat",), ("dog",)}
+    said = capsys.readouterr().err
+    assert f"{splits.UNKNOWN}: 1, first at {path}:52" in said
+
+
+def test_repair_leaves_out_a_sentence_with_a_tag_of_no_scheme(place, capsys):
+    path = place / "train.conll"
+    path.write_text("the O\ncat B-X\nsat O\n\n" * 9 + "a 0\ndog B-X\n\n")
+    given = {"data__task": "tagging", "data__train": str(path), "data__dev": str(path)}
+    settings = finetuning_configuration.parse(tiny_tasks.config(place, **given))
+    with pytest.raises(errors.InputError, match=r"train.conll:37: .*'0'.*data\.repair"):
+        task_setup.learn(settings, splits.read(settings)["train"])
+    made = _read(place, data__repair=True, **given)
+    assert [len(made[name]) for name in ("train", "dev")] == [9, 9]
+    assert f"{splits.UNKNOWN}: 1, first at {path}:37" in capsys.readouterr().err
