@@ -30,6 +30,7 @@ from bert_jax.formats import (
     names,
     native,
     sentence_encoder,
+    separate_heads,
     tensorflow1,
     weights,
 )
@@ -50,6 +51,8 @@ class Request:
       pooling: makes a sentence encoder that pools so; empty keeps what the input is.
       hidden_act: the activation, by its name in transformers; empty keeps that of the
         input.
+      separate_head: puts a head that no class of transformers has into a file of its
+        own, next to the encoder.
       verify: compare the outputs of both sides before the folder appears.
       choice: what may be missing or left over.
     """
@@ -58,6 +61,7 @@ class Request:
     dtype: str = "float32"
     pooling: str = ""
     hidden_act: str = ""
+    separate_head: bool = False
     verify: bool = False
     choice: weights.Choice = weights.Choice()
 
@@ -70,6 +74,8 @@ class Request:
             raise errors.InputError("Google's format is float32: leave out --dtype")
         if self.to != "huggingface" and self.pooling:
             raise errors.InputError("--pooling is for --to=huggingface")
+        if self.to != "huggingface" and self.separate_head:
+            raise errors.InputError("--separate_head is for --to=huggingface")
         if self.hidden_act:
             activations.ours(self.hidden_act)
 
@@ -89,7 +95,13 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
     finished_folder.check(output)
     name = hub.pinned(str(source))
     source = hub.folder(name, with_card=True)
-    found = model_folders.read(source, request.choice)
+    head = task_folders.separate_head(source) if request.separate_head else None
+    choice = request.choice
+    if head is None:
+        found = model_folders.read(source, choice)
+    else:
+        found = _without_head(source, head, choice)
+        choice = dataclasses.replace(choice, ignore=(*choice.ignore, head.part))
     if hub.is_name(name):
         origin = f"{found.report.source}, {name}"
         report = dataclasses.replace(found.report, source=origin)
@@ -102,10 +114,10 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
     if request.to == "tensorflow1":
         tensorflow1.refuse_others(found.weights.config, found.weights.parts)
     with finished_folder.building(output) as folder:
-        _write(folder, found, request)
-        if request.to != "tensorflow1" and keeps_head(found):
+        _write(folder, found, request, head)
+        if request.to != "tensorflow1" and (head or keeps_head(found)):
             task_folders.write_exported(folder, source)
-        model_card.write(folder, found, source, request.to)
+        model_card.write(folder, found, source, request.to, head)
         record = found.report.record() | {
             "input": name if hub.is_name(name) else source.name,
             "to": request.to,
@@ -114,8 +126,8 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
         (folder / RECORD).write_text(text, encoding="utf-8")
         print(load_report(found))
         if request.verify:
-            _verify(original, source, found.kind, request.choice)
-            _verify(found, folder, request.to, request.choice)
+            _verify(original, source, found.kind, choice)
+            _verify(found, folder, request.to, choice)
     return found.report
 
 
@@ -124,14 +136,40 @@ def keeps_head(found: model_folders.Folder) -> bool:
     return huggingface.head_among(found.weights.parts) != ""
 
 
-def _write(folder: Path, found: model_folders.Folder, request: Request) -> None:
+def _without_head(
+    source: Path, head: separate_heads.Head, choice: weights.Choice
+) -> model_folders.Folder:
+    """Reads a model whose head is written to a file of its own."""
+    ignore = (*choice.ignore, head.part)
+    found = model_folders.read(source, dataclasses.replace(choice, ignore=ignore))
+    note = f"{head.part}: in {separate_heads.FILE}"
+    report = dataclasses.replace(
+        found.report,
+        dropped=tuple(x for x in found.report.dropped if x != head.part),
+        notes=(*found.report.notes, note),
+    )
+    return dataclasses.replace(found, report=report)
+
+
+def _write(
+    folder: Path,
+    found: model_folders.Folder,
+    request: Request,
+    head: separate_heads.Head | None,
+) -> None:
     """Writes weights, config and tokenizer."""
     given, tokenizer = found.weights, found.tokenizer
     width = given.config.hidden_size
     if request.to == "huggingface":
         is_encoder = found.pooling.is_sentence_encoder
+        if head is not None:
+            separate_heads.write(folder, head)
+            given = dataclasses.replace(given, labels=head.labels)
         huggingface.write(
-            folder, given, dtype=request.dtype, needs_pooler=not is_encoder
+            folder,
+            given,
+            dtype=request.dtype,
+            needs_pooler=not is_encoder and head is None,
         )
         if is_encoder:
             has_pooler = names.pooler(given.config.model_type) <= {*given.parts}
@@ -257,6 +295,7 @@ def main(argv: list[str]) -> None:
         flags.FLAGS.dtype,
         flags.FLAGS.pooling,
         flags.FLAGS.hidden_act,
+        flags.FLAGS.separate_head,
         flags.FLAGS.verify,
         weights.Choice(
             tuple(flags.FLAGS.allow_missing),
@@ -300,6 +339,11 @@ if __name__ == "__main__":
         "hidden_act",
         "",
         "Activation to write: gelu (by erf), gelu_new (by tanh, as Google's code).",
+    )
+    flags.DEFINE_bool(
+        "separate_head",
+        False,
+        "Write a head that no class of transformers has to classifier.safetensors.",
     )
     flags.DEFINE_string(
         "model_type",

@@ -26,7 +26,7 @@ from bert_jax import commands, errors, faults, workdirs
 from bert_jax.data import labelled_rows
 from bert_jax.exchange import pinned_names, task_folders
 from bert_jax.finetuning import assembly, baselines, splits, sweeps, task_setup
-from bert_jax.formats import huggingface_config, whole_file
+from bert_jax.formats import huggingface_config, separate_heads, whole_file
 from bert_jax.model import attention_plan, task_model
 from bert_jax.prediction import task_predictor
 from bert_jax.reporting import score_report, text_table
@@ -161,11 +161,19 @@ def check_exports(
         huggingface_config.class_of(model_type, frozenset(parts))
     except errors.InputError:
         heads = ",".join(sorted({*parts} - {"encoder", "pooler"}))
+        way = "No file for transformers holds this head"
+        if {*parts} == {"encoder", "tagger", "crf"}:
+            way = "--ignore=crf keeps the scores of tokens, without the CRF over them"
+        if separate_heads.can_separate(parts):
+            way = (
+                "--separate_head writes the head to classifier.safetensors, with lines "
+                "for transformers in README.md"
+            )
         commands.say(
             f"note: transformers has no class with the parts {', '.join(parts)}. "
             "bert_jax loads this model, predicts with it and scores it; convert "
             "exports its encoder alone to Hugging Face "
-            f"(--ignore={heads}). For a whole export set {keys}"
+            f"(--ignore={heads}). {way}. For a whole export set {keys}"
             "head.recurrent_size=0 and head.crf=false"
         )
 

@@ -279,3 +279,4 @@ def test_a_head_that_cannot_be_exported_is_reported(place, capsys, changes, igno
     finetune.check_exports(settings, learned, "bert")
     shown = capsys.readouterr().err
     assert (f"--ignore={ignored})" in shown) if ignored else shown == ""
+    assert ("--separate_head" in shown) == (ignored == "classifier")

@@ -15,6 +15,7 @@ from bert_jax.formats import (
     huggingface_config,
     names,
     sentence_encoder,
+    separate_heads,
     weights,
 )
 from bert_jax.text import cleaning
@@ -56,21 +57,36 @@ _CARRIED = ("language", "license")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
-def write(folder: Path, found: model_folders.Folder, source: Path, to: str) -> None:
+def write(
+    folder: Path,
+    found: model_folders.Folder,
+    source: Path,
+    to: str,
+    head: separate_heads.Head | None = None,
+) -> None:
     """Writes README.md into the folder that a model was converted into.
 
     The folder is complete otherwise: how sentences are pooled is read from it.
+
+    Args:
+      head: that is in a file of its own.
     """
     pooling = sentence_encoder.read(folder)
-    made = text(dataclasses.replace(found, pooling=pooling), source, to)
+    made = text(dataclasses.replace(found, pooling=pooling), source, to, head)
     (folder / NAME).write_text(made, encoding="utf-8")
 
 
-def text(found: model_folders.Folder, source: Path, to: str) -> str:
+def text(
+    found: model_folders.Folder,
+    source: Path,
+    to: str,
+    head: separate_heads.Head | None = None,
+) -> str:
     """Returns the card of a model that was read from `source`.
 
     Args:
       to: the format it is written in: `huggingface`, `tensorflow1` or `bert_jax`.
+      head: that is in a file of its own.
 
     Raises:
       InputError: `source` is a run whose record is damaged.
@@ -80,17 +96,18 @@ def text(found: model_folders.Folder, source: Path, to: str) -> str:
     parts = [_PARTS[name] for name in given.parts]
     kind = names.CLASS_PREFIX[given.config.model_type]
     sections = [
-        _front_matter(found, folder, to),
+        _front_matter(found, folder, to, head),
         f"# {folder.resolve().name}",
         f"{kind} with {given.num_parameters:,} parameters: {', '.join(parts)}. "
+        f"{_separate(head)}"
         f"In {_FORMATS[to]}, written by `bert_jax`.",
-        *_use(found, to),
+        *_use(found, to, head),
         *_cleaning(found, to),
         *_activation(found, to),
         *_origin(found, folder),
         "## Architecture",
         _table(_architecture(found)),
-        *_labels(given),
+        *_labels(head.labels if head else given.labels),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -115,7 +132,22 @@ def _activation(found: model_folders.Folder, to: str) -> list[str]:
     return ["## Activation", f"{note[0].upper()}{note[1:]}."] if note else []
 
 
-def _front_matter(found: model_folders.Folder, folder: Path, to: str) -> str:
+def _separate(head: separate_heads.Head | None) -> str:
+    """Returns a sentence about a head in a file of its own."""
+    if head is None:
+        return ""
+    return (
+        f"The {_PARTS[head.part]}, on the {head.pooling} of the tokens, is in "
+        f"`{separate_heads.FILE}`. "
+    )
+
+
+def _front_matter(
+    found: model_folders.Folder,
+    folder: Path,
+    to: str,
+    head: separate_heads.Head | None,
+) -> str:
     """Returns the block of YAML that Hugging Face's hub reads."""
     fields = _carried(folder / NAME)
     step = _step(found)
@@ -128,7 +160,7 @@ def _front_matter(found: model_folders.Folder, folder: Path, to: str) -> str:
     model_type = found.weights.config.model_type
     fields |= {
         "library_name": (library,),
-        "pipeline_tag": (_pipeline(found),),
+        "pipeline_tag": (_PIPELINES[head.part] if head else _pipeline(found),),
         "tags": tuple(dict.fromkeys(["bert", model_type, "jax"])),
     }
     lines = []
@@ -181,10 +213,27 @@ def _pipeline(found: model_folders.Folder) -> str:
     return "sentence-similarity" if is_sentence_encoder else "feature-extraction"
 
 
-def _use(found: model_folders.Folder, to: str) -> list[str]:
+def _use(
+    found: model_folders.Folder, to: str, head: separate_heads.Head | None
+) -> list[str]:
     """Returns the lines of Python that use the model, where there are such."""
     if found.tokenizer is None:
         return []
+    if head is not None:
+        has_pooler = bool(names.pooler(found.weights.config.model_type))
+        lines = separate_heads.torch_lines(head, _FOLDER, has_pooler=has_pooler)
+        texts = '["One text.", "Another text."]'
+        if head.part == "multiple_choice":
+            texts = '[("A question?", ["One answer.", "Another."])]'
+        ours = ["from bert_jax import load", "", f'model = load("{_FOLDER}")']
+        ours.append(f"answers = model.predict({texts})")
+        return [
+            "## Use",
+            "With `bert_jax`:",
+            _code(ours),
+            "With `transformers`:",
+            _code(lines),
+        ]
     made = ["## Use", "With `bert_jax`:", _code(_bert_jax(found))]
     if to != "huggingface":
         return made
@@ -297,11 +346,11 @@ def _architecture(found: model_folders.Folder) -> run_record.Table:
     return rows
 
 
-def _labels(given: weights.Weights) -> list[str]:
+def _labels(labels: tuple[str, ...]) -> list[str]:
     """Returns the names of the classes."""
-    if not given.labels:
+    if not labels:
         return []
-    rows = [(str(number), name) for number, name in enumerate(given.labels)]
+    rows = [(str(number), name) for number, name in enumerate(labels)]
     return ["## Labels", _table([("Number", "Label"), *rows])]
 
 

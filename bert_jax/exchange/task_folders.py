@@ -26,6 +26,7 @@ from bert_jax.formats import (
     places,
     sentence_encoder,
     sentence_modules,
+    separate_heads,
     tensors,
     weights,
 )
@@ -290,6 +291,35 @@ def pooling(
     )
 
 
+def separate_head(source: Path) -> separate_heads.Head:
+    """Returns the head of a fine-tuned model as a linear map of pooled texts.
+
+    That of a regression gives scores on their own scale (`on_scale`).
+
+    Raises:
+      InputError: the folder is no fine-tuned model, or its head is another.
+    """
+    made = read(source)
+    if not separate_heads.can_separate(made.params):
+        raise errors.InputError(
+            "--separate_head is for a linear classifier, regression or multiple choice "
+            f"on the mean or the maximum of the tokens, and {source} has the parts "
+            f"{', '.join(made.params)}: leave the flag out"
+        )
+    part = next(part for part in separate_heads.PARTS if part in made.params)
+    dense, learned = made.params[part]["dense"], made.learned
+    scale, shift = np.float32(learned.deviation), np.float32(learned.mean)
+    return separate_heads.Head(
+        part,
+        made.settings.head.pooling,
+        np.ascontiguousarray(dense["kernel"].T) * scale,
+        dense["bias"] * scale + shift,
+        learned.labels if _named(made) else (),
+        _problem_type(made.settings),
+        made.settings.data.max_seq_length,
+    )
+
+
 _ACTIVATIONS = {"tanh": "Tanh", "gelu": "GELU", "relu": "ReLU"}
 
 
@@ -320,7 +350,8 @@ def _read_exported(
     """
     given, _ = huggingface.read(folder)
     tokenizer = tokenizers.load(folder, require_mask=False)
-    made = TaskFolder(settings, learned, given.config, given.params, tokenizer, metrics)
+    params = given.params | separate_heads.read(folder)
+    made = TaskFolder(settings, learned, given.config, params, tokenizer, metrics)
     if not (_named(made) and given.labels):
         return made
     if len(given.labels) != len(learned.labels):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, json_file
-from bert_jax.formats import places, tensors, weights
+from bert_jax.formats import places, separate_heads, tensors, weights
 from bert_jax.model import config
 from bert_jax.model import parts as model_parts
 
@@ -74,9 +74,16 @@ def _refuse_task_parts(
     left = [name for name in own if not weights.matches(name, choice.ignore)]
     if left:
         heads = {*own, *named} - {"encoder", "pooler"}
+        way = ""
+        if separate_heads.can_separate(named):
+            way = (
+                f"; for transformers, {weights.CONVERT} --to=huggingface "
+                f"--separate_head writes it to {separate_heads.FILE}, with the lines "
+                "that compute it in README.md"
+            )
         raise errors.InputError(
             f"{folder} has a head ({', '.join(left)}) that only a task of bert_jax "
-            "computes: finetune, evaluate and predict read it; to have only the "
+            f"computes: finetune, evaluate and predict read it{way}; to have only the "
             f"encoder, {weights.CONVERT} --ignore={','.join(sorted(heads))}"
         )
 
