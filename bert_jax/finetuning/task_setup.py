@@ -439,6 +439,7 @@ def _span(
     return span.Span(
         **common,
         doc_stride=data.doc_stride,
+        doc_overlap=data.doc_overlap,
         max_answer_length=data.max_answer_length,
         version2=learned.impossible,
         null_threshold=learned.threshold or 0.0,

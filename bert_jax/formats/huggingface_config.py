@@ -251,30 +251,30 @@ def labels(tree: dict[str, Any], path: Path) -> tuple[str, ...]:
 
     As in transformers, `num_labels` decides how many classes there are: beside an
     `id2label` of another length, or without one, they are LABEL_0, LABEL_1 and so on.
-    None if the file has neither.
+    None if the file has neither. Names that are whole numbers become text.
 
     Raises:
-      InputError: the numbers are not 0 to C - 1, a name is no text, or `num_labels` is
-        no number of classes.
+      InputError: the numbers are not 0 to C - 1, a name is not a text, or `num_labels`
+        is no number of classes.
     """
     table, count = tree.get("id2label"), _count(tree, path)
     if count is not None and (table is None or _differs(table, count)):
         return tuple(f"LABEL_{number}" for number in range(count))
     if table is None:
         return ()
-    if not isinstance(table, dict) or not all(
-        isinstance(name, str) for name in table.values()
-    ):
+    names_of = table.values() if isinstance(table, dict) else (None,)
+    if not all(isinstance(name, str) or type(name) is int for name in names_of):
         raise errors.InputError(
-            f'{path}: id2label must be an object, as {{"0": "negative"}}'
+            f'{path}: id2label must be an object of names, as {{"0": "negative"}}'
         )
-    wanted = [str(number) for number in range(len(table))]
-    if sorted(table) != sorted(wanted):
+    numbers = {int(key): key for key in table if re.fullmatch("[0-9]{1,9}", key)}
+    wanted = range(len(table))
+    if sorted(numbers) != [*wanted]:
         raise errors.InputError(
             f"{path}: the numbers of id2label are {sorted(table)[:8]}, and should be "
-            f"0 to {len(table) - 1}"
+            f"0 to {len(table) - 1}: number the classes by the rows of the head"
         )
-    return tuple(table[number] for number in wanted)
+    return tuple(str(table[numbers[number]]) for number in wanted)
 
 
 def _count(tree: dict[str, Any], path: Path) -> int | None:

@@ -17,7 +17,7 @@ from bert_jax.settings import finetuning_configuration
 from bert_jax.tasks import tag_schemes
 
 # As the question-answering pipeline of transformers cuts contexts, in tokens.
-_SPAN_LENGTH, _DOC_STRIDE = 384, 128
+_SPAN_LENGTH, _DOC_OVERLAP = 384, 128
 _NEXT_SENTENCE = "nsp_head"  # answers as a classifier of pairs with two classes
 _SEPARATOR = "|"  # of several labels in a cell of a file that is evaluated
 
@@ -71,7 +71,7 @@ def read(path: Path) -> task_folders.TaskFolder:
     assert found.tokenizer is not None
     return task_folders.TaskFolder(
         _settings(path, found, head),
-        _learned(given, head),
+        _learned(path, given, head),
         given.config,
         kept,
         found.tokenizer,
@@ -95,7 +95,7 @@ def _settings(
         config.data.multi_label = _SEPARATOR
     if head == "span":
         config.data.max_seq_length = min(found.max_seq_length, _SPAN_LENGTH)
-        config.data.doc_stride = min(_DOC_STRIDE, config.data.max_seq_length // 2)
+        config.data.doc_overlap = min(_DOC_OVERLAP, config.data.max_seq_length // 2)
     settings = finetuning_configuration.parse(config)
     return dataclasses.replace(settings, model=dataclasses.asdict(found.weights.config))
 
@@ -120,13 +120,25 @@ def _task(path: Path, given: weights.Weights, head: str) -> str:
     return "classification"
 
 
-def _learned(given: weights.Weights, head: str) -> task_folders.Learned:
+def _check_names(path: Path, labels: tuple[str, ...]) -> None:
+    """Raises InputError where two classes have one name, and so one probability."""
+    for number, name in enumerate(labels):
+        if labels.index(name) < number:
+            raise errors.InputError(
+                f"{path}: id2label names the classes {labels.index(name)} and {number} "
+                f"both {name!r}: give each a name of its own in config.json"
+            )
+
+
+def _learned(path: Path, given: weights.Weights, head: str) -> task_folders.Learned:
     """Returns the classes of a head, by their names or numbers."""
     values: dict[str, Any] = {}
     if head in ("classifier", "tagger", _NEXT_SENTENCE):
         count = given.num_labels
         numbered = tuple(f"LABEL_{number}" for number in range(count))
         values["labels"] = given.labels or numbered
+        if head != "tagger":
+            _check_names(path, values["labels"])
     if head == "tagger":
         values["scheme"] = tag_schemes.of_labels(values["labels"])
     return task_folders.Learned(**values)

@@ -32,6 +32,7 @@ _READ_BY = {
     "data.strip_digit": ("tagging",),
     "data.truncation": _TABLES,
     "data.doc_stride": ("span",),
+    "data.doc_overlap": ("span",),
     "data.max_answer_length": ("span",),
     "data.predicates": ("srl",),
     "head.pooling": _TABLES,

@@ -67,7 +67,7 @@ GIVEN = "python:"  # what stands for the file of examples that Python hands over
 # Keys that the records of earlier runs lack, by group, with what those runs did.
 ADDED_KEYS: dict[str, dict[str, Any]] = {
     "text": {"clean": "", "stop_words": ""},
-    "data": {"pack": False},
+    "data": {"pack": False, "doc_overlap": 0},
     "head": {"transform": False},
     "run": {
         "attention": "xla",

@@ -122,6 +122,8 @@ class DataConfig:
       truncation: what of a longer row goes: `longest_first`, `only_first`,
         `only_second`, `head_tail`, or `refuse`.
       doc_stride: tokens that windows over a long context advance (span).
+      doc_overlap: tokens that two windows share, as `stride` of Hugging Face's
+        tokenizers (span); 0 leaves it to `doc_stride`.
       max_answer_length: tokens of the longest answer (span).
       predicates: `marked` sees one predicate a row, `joint` all of a sentence (srl).
       num_lengths: row lengths that are compiled; 1 pads every row to the longest.
@@ -148,6 +150,7 @@ class DataConfig:
     max_seq_length: int = 128
     truncation: str = "longest_first"
     doc_stride: int = 128
+    doc_overlap: int = 0
     max_answer_length: int = 30
     predicates: str = "marked"
     num_lengths: int = 4
@@ -174,6 +177,11 @@ class DataConfig:
                 f"data.fold is {self.fold} and data.folds {self.folds}: folds are 2 or "
                 "more, and are numbered from 0"
             )
+        if self.doc_overlap and self.doc_stride != type(self).doc_stride:
+            raise errors.InputError(
+                f"data.doc_overlap is {self.doc_overlap} and data.doc_stride "
+                f"{self.doc_stride}: both say where a window begins; set one of them"
+            )
         if self.folds and self.dev:
             raise errors.InputError(
                 "data.folds scores on a part of data.train: leave data.dev empty"
@@ -183,6 +191,7 @@ class DataConfig:
 _LEAST = {
     "max_seq_length": 8,
     "doc_stride": 1,
+    "doc_overlap": 0,
     "max_answer_length": 1,
     "num_lengths": 1,
     "folds": 0,

@@ -34,6 +34,7 @@ class Span(model_task.ModelTask):
       model: with a head of kind `span`.
       max_seq_length: the most tokens in a row.
       doc_stride: tokens by which one window begins behind the other.
+      doc_overlap: tokens that two windows share; 0 leaves it to `doc_stride`.
       max_query_length: tokens of a question that are kept.
       max_answer_length: tokens of the longest answer that is given.
       n_best: how many answers a prediction lists.
@@ -47,6 +48,7 @@ class Span(model_task.ModelTask):
     tokenizer: tokenizers.Tokenizer
     max_seq_length: int
     doc_stride: int = 128
+    doc_overlap: int = 0
     max_query_length: int = 64
     max_answer_length: int = 30
     n_best: int = 20
@@ -69,6 +71,7 @@ class Span(model_task.ModelTask):
             self.doc_stride,
             self.max_query_length,
             self.max_answer_length,
+            self.doc_overlap,
         )
         return made.table(examples)
 

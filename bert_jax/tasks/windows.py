@@ -1,9 +1,10 @@
 """Questions and their contexts as rows: a long context is cut into windows.
 
 As in google-research/bert, `run_squad.py`: a row is [CLS] question [SEP] window [SEP],
-and the next window begins `doc_stride` tokens further on (Hugging Face's `stride` is
-what two windows share instead). A window that does not hold the whole answer is
-labelled with [CLS], position 0, as are all those of a question without an answer.
+and the next window begins `doc_stride` tokens further on, or with `doc_overlap` so that
+the two share that many tokens (`stride` of Hugging Face's tokenizers). A window that
+does not hold the whole answer is labelled with [CLS], position 0, as are all those of a
+question without an answer.
 """
 
 import dataclasses
@@ -59,6 +60,7 @@ class Windows:
       max_query_length: tokens of a question that are kept.
       max_answer_length: tokens of the longest answer that is ever given; longer ones
         are counted.
+      doc_overlap: tokens that two windows share; 0 leaves it to `doc_stride`.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -66,6 +68,7 @@ class Windows:
     doc_stride: int
     max_query_length: int
     max_answer_length: int
+    doc_overlap: int = 0
 
     def table(
         self, examples: Sequence[data_examples.QuestionExample]
@@ -119,7 +122,7 @@ class Windows:
         if answer:
             rows.notes[TOO_LONG] += answer[1] - answer[0] >= self.max_answer_length
         held = False
-        cuts = cut(len(context.ids), room, self.doc_stride)
+        cuts = cut(len(context.ids), room, self._step(room))
         for first, last in cuts:
             ids, types = self.tokenizer.build(question, context.ids[first:last])
             label = (0, 0, weight)
@@ -132,6 +135,16 @@ class Windows:
             rows.add_tokens(ids, types, place, context, first, last)
         rows.notes[SEVERAL] += len(cuts) > 1
         rows.notes[IN_NO_WINDOW] += answer is not None and not held
+
+    def _step(self, room: int) -> int:
+        """Returns by how many tokens a window of `room` tokens begins after another.
+
+        Where a question leaves no more room than windows should share, they share half.
+        """
+        if not self.doc_overlap:
+            return self.doc_stride
+        shared = self.doc_overlap if self.doc_overlap < room else room // 2
+        return room - shared
 
 
 class _Rows:

@@ -144,10 +144,28 @@ WRONG = [
     ({"architectures": "BertModel"}, "architectures is"),
     ({"id2label": ["a"]}, "id2label must be an object"),
     ({"id2label": {"0": "a", "2": "b"}}, "should be 0 to 1"),
-    ({"id2label": {"0": 3}}, "id2label must be an object"),
+    ({"id2label": {"0": None}}, "id2label must be an object"),
+    ({"id2label": {"first": "a"}}, "should be 0 to 0"),
+    ({"id2label": {"0": "a", "00": "b"}}, "should be 0 to 1"),
     ({"num_labels": "3"}, "num_labels is '3'"),
     ({"num_labels": 10**12}, "num_labels is 1000000000000"),
 ]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"2": "c", "0": "a", "1": "b"},
+        {"00": "a", "02": "c", "01": "b"},
+    ],
+)
+def test_names_of_classes_are_in_the_order_of_their_numbers(tmp_path, table):
+    assert _read(tmp_path, BERT | {"id2label": table}).labels == ("a", "b", "c")
+
+
+def test_names_that_are_numbers_become_text(tmp_path):
+    found = _read(tmp_path, BERT | {"id2label": {"0": 1, "1": 0}})
+    assert found.labels == ("1", "0")
 
 
 @pytest.mark.parametrize(("change", "words"), WRONG, ids=[str(x) for x, _ in WRONG])

@@ -110,6 +110,12 @@ def test_labels_are_those_of_id2label_or_numbered(foreign):
     assert found["label"] in ("LABEL_0", "LABEL_1")
 
 
+def test_classes_with_one_name_are_refused(foreign):
+    folder = foreign("classification", id2label={"0": "喵", "1": "喵"})
+    with pytest.raises(errors.InputError, match="the classes 0 and 1 both '喵'"):
+        bert_jax.load(folder)
+
+
 def test_one_output_without_a_problem_type_is_a_number(foreign):
     folder = foreign("regression", problem_type=None)
     (found,) = bert_jax.load(folder).predict([("a cat sat", "a dog sat")])

@@ -29,6 +29,8 @@ UNREAD = [
     ("data__strip_digit", True, "srl", "is for tagging"),
     ("data__truncation", "head_tail", "span", "is for classification"),
     ("data__doc_stride", 64, "tagging", "is for span"),
+    ("data__doc_overlap", 8, "tagging", "is for span"),
+    ("head__transform", True, "matching", "is for regression"),
     ("data__max_answer_length", 9, "classification", "is for span"),
     ("data__predicates", "joint", "tagging", "is for srl"),
     ("data__header", "true", "tagging", "is for classification"),

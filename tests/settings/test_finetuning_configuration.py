@@ -58,6 +58,10 @@ def test_given_weights_bring_both(changes):
         ({"data__folds": 2}, "leave data.dev empty"),
         ({"data__dev_share": 0.9}, "between 0.01 and 0.5"),
         ({"head__pooling": "bilstm"}, "set head.recurrent_size"),
+        (
+            {"data__task": "span", "data__doc_overlap": 9, "data__doc_stride": 64},
+            "data.doc_overlap is 9 and data.doc_stride 64",
+        ),
         ({"head__dropout": 1.0}, "between 0.0 and 0.9"),
         ({"recipe__layer_decay": 0.0}, "between 0.1 and 1.0"),
         ({"recipe__frozen_layers": -2}, "at least -1"),

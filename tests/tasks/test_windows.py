@@ -49,6 +49,19 @@ def test_a_short_context_is_one_row():
     assert all(column[0].dtype == np.int32 for column in table.tokens.values())
 
 
+@pytest.mark.parametrize(
+    ("overlap", "firsts"),
+    [(2, (0, 5, 10)), (6, range(11)), (7, (0, 4, 8, 12)), (30, (0, 4, 8, 12))],
+)
+def test_windows_share_the_overlap_or_half_where_there_is_no_room(overlap, firsts):
+    # 17 tokens of context, in windows of 14 - 7.
+    made = windows.Windows(VOCABULARY, 14, 5, 64, 30, overlap)
+    table = made.table([example(CONTEXT, "Where is Bob?", "old Rome")])
+    context = VOCABULARY.encode([CONTEXT])[0]
+    found = [list(ids[6:-1]) for ids in table.tokens["input_ids"]]
+    assert found == [context[first : first + 7] for first in firsts]
+
+
 def test_characters_are_those_of_the_context_and_equal_outside():
     table = made([example(CONTEXT, "Where is Bob?", "old Rome")])
     starts, ends = (table.tokens[f"char_{x}s"][0] for x in ("start", "end"))
