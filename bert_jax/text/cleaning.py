@@ -78,7 +78,12 @@ def _with_usual_width(text: str) -> str:
 
 
 def _simplified(text: str) -> str:
-    return _converter()(text)
+    """Converts traditional Chinese by phrases; OpenCC refuses lone surrogates."""
+    convert = _converter()
+    return _NOT_SURROGATES.sub(lambda run: convert(run[0]), text)
+
+
+_NOT_SURROGATES = re.compile("[^\ud800-\udfff]+")
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """What is cleaned off texts, and that a model's tokenizer does it everywhere."""
 
 import dataclasses
-import importlib.util
+import sys
 
 import pytest
 
@@ -34,12 +34,40 @@ def test_steps(steps, text, expected):
     assert cleaned(steps, text) == expected
 
 
-def test_traditional_becomes_simplified():
-    if importlib.util.find_spec("opencc") is None:
-        with pytest.raises(errors.InputError, match=r"bert_jax\[opencc\]"):
-            cleaning.of_settings("simplified", "")
-    else:
-        assert cleaned("simplified", "漢語 a") == "汉语 a"
+def test_the_extra_of_traditional_chinese_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opencc", None)
+    cleaning._converter.cache_clear()
+    with pytest.raises(errors.InputError, match=r"bert_jax\[opencc\]"):
+        cleaning.of_settings("simplified", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("漢語 a\r\n語", "汉语 a\r\n语"),
+        ("頭髮與發展", "头发与发展"),  # two characters become the same one
+        ("乾淨的乾隆，皇后在後面", "干净的乾隆，皇后在后面"),  # phrases decide
+        ("头发", "头发"),
+        ("漢\ud800語\0", "汉\ud800语\0"),
+        ("", ""),
+    ],
+)
+def test_traditional_becomes_simplified(text, expected):
+    pytest.importorskip("opencc")
+    assert cleaned("simplified", text) == expected
+
+
+def test_traditional_and_simplified_texts_have_the_same_tokens(tmp_path):
+    pytest.importorskip("opencc")
+    pieces = [*PIECES[:5], *"头发展汉语"]
+    (tmp_path / "vocab.txt").write_text("".join(f"{x}\n" for x in pieces), "utf-8")
+    bare = tokenizer.load(tmp_path / "vocab.txt")
+    steps = cleaning.of_settings("simplified", "")
+    made = dataclasses.replace(bare, cleaning=steps)
+    made.save(tmp_path / "kept")
+    read = tokenizer.load(tmp_path / "kept")
+    assert read.encode(["頭髮發展漢語"]) == [[5, 6, 6, 7, 8, 9]]
+    assert bare.encode(["頭髮發展漢語"]) == [[1, 1, 1, 7, 1, 1]]
 
 
 def test_stop_words(tmp_path):
