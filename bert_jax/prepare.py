@@ -37,6 +37,7 @@ from bert_jax.data import (
     filling,
     finished_folder,
     manifest,
+    memory_documents,
     sources,
     store_build,
 )
@@ -53,18 +54,20 @@ def ensure(
     data: configuration.DataConfig,
     folder: Path,
     engine: filling.Engine | None = None,
+    given: tuple[sources.Source, ...] = (),
 ) -> manifest.Manifest:
     """Builds the store of a corpus, or checks that the one that is there fits.
 
     With an empty `data.corpus` a store that is there is taken as it is: its text may be
-    gone, or on another machine. `engine` does the work instead of this machine.
+    gone, or on another machine. `engine` does the work instead of this machine. `given`
+    are sources in place of `data.corpus`, as `memory_documents.written` makes them.
 
     Raises:
       InputError: the corpus or an option is bad, or the store that is there was built
         otherwise (the message says which of tokenizer, corpus and options differ).
       StorageError: the disk failed.
     """
-    places = _check(text, data, folder)
+    places = _check(text, data, folder, given)
     options = manifest.Options(
         held_out_fraction=data.held_out_fraction,
         drop_duplicates=data.drop_duplicates,
@@ -87,7 +90,10 @@ def ensure(
 
 
 def _check(
-    text: configuration.TextConfig, data: configuration.DataConfig, folder: Path
+    text: configuration.TextConfig,
+    data: configuration.DataConfig,
+    folder: Path,
+    given: tuple[sources.Source, ...] = (),
 ) -> tuple[sources.Source, ...] | None:
     """Returns the sources of a corpus, None where a store is taken as it is.
 
@@ -99,7 +105,7 @@ def _check(
         finished_folder.check(folder)
     for name in (text.segmenter, text.segmenter_fallback):
         words.check_segmenter(name)
-    places = places_of(data.corpus) or None
+    places = given or places_of(data.corpus) or None
     if places is None and not there:
         raise errors.InputError(
             f"data.corpus is empty and {folder} is no store: name files or other "
@@ -117,6 +123,11 @@ def places_of(corpus: str) -> tuple[sources.Source, ...]:
 
     Raises InputError for one that cannot be read as a source.
     """
+    if corpus.startswith(memory_documents.PREFIX):
+        raise errors.InputError(
+            "data.corpus was given from Python: give it again, as in "
+            'pretrain.train(config, workdir, data={"train": documents})'
+        )
     parts = [part.strip() for part in corpus.split(",") if part.strip()]
     return sources.parse_sources(parts) if corpus else ()
 

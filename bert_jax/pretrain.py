@@ -8,7 +8,7 @@ The same command again resumes, or says that the run is finished.
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import jax
 from absl import flags
 
 from bert_jax import commands, experiments, prepare, report, workdirs
-from bert_jax.data import manifest, stream
+from bert_jax.data import manifest, memory_documents, sources, stream
 from bert_jax.data import phases as phase_rows
 from bert_jax.exchange import initial_weights, pinned_names
 from bert_jax.settings import configuration
@@ -66,7 +66,11 @@ class Trained:
 
 
 def train(
-    config: Any, workdir: str | Path, *, allow_changed_config: bool = False
+    config: Any,
+    workdir: str | Path,
+    *,
+    data: Mapping[str, Any] | None = None,
+    allow_changed_config: bool = False,
 ) -> Trained:
     """Trains, or resumes, and returns the final state and metrics.
 
@@ -76,20 +80,31 @@ def train(
       config: a ConfigDict or a plain tree, as `configuration.default` makes.
       workdir: folder of the run, made if it is not there; or a URL, as
         gs://bucket/runs/zh, of which a working copy is kept in $TMPDIR.
+      data: documents from Python in place of `config.data.corpus`, as {"train":
+        documents, "dev": documents}; a document is a text or a list of sentences, and
+        `dev` the held-out ones (see `data.memory_documents`). The record of the run has
+        their sha256, and a resumed run must be given the same.
       allow_changed_config: resume even if the config changes the result.
 
     Raises:
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
+    settings = configuration.parse(config)
     with signals.stopping():
         copy = working_copy.WorkingCopy(workdir)
-        return _run(configuration.parse(config), copy, allow_changed_config)
+        if data is None:
+            return _run(settings, copy, allow_changed_config)
+        with memory_documents.written(data) as given:
+            own = dataclasses.replace(settings.data, corpus=given.corpus)
+            settings = dataclasses.replace(settings, data=own)
+            return _run(settings, copy, allow_changed_config, given)
 
 
 def _run(
     settings: configuration.PretrainingConfig,
     copy: working_copy.WorkingCopy,
     allow_changed: bool,
+    given: memory_documents.Documents = memory_documents.NONE,
 ) -> Trained:
     """Does what `train` does, for settings that are parsed."""
     processes.agree(json.dumps(configuration.to_dict(settings)), "the config")
@@ -102,12 +117,14 @@ def _run(
         experiments.check(resolved)
         commands.say(f"store: {store_folder}")
         built = processes.first_then_all(
-            lambda: _store(resolved.text, settings.data, store_folder, copy)
+            lambda: _store(
+                resolved.text, settings.data, store_folder, copy, given.places
+            )
         )
         processes.agree(manifest.to_json(built), f"the store {store_folder}")
         commands.say(prepare.describe(built))
         if processes.is_first():
-            places = prepare.places_of(settings.data.corpus)
+            places = given.places or prepare.places_of(settings.data.corpus)
             prepare.check_text(built, resolved.data.objective, store_folder, places)
         experiment = experiments.assemble(resolved, store_folder)
         workdirs.record(
@@ -115,7 +132,7 @@ def _run(
             settings,
             experiment.bert,
             experiment.tokenizer,
-            data=workdirs.data_of_store(built, store_folder),
+            data=workdirs.data_of_store(built, store_folder, given.files),
             allow_changed=allow_changed,
         )
         return _train(experiment, copy)
@@ -126,12 +143,13 @@ def _store(
     data: configuration.DataConfig,
     folder: Path,
     copy: working_copy.WorkingCopy,
+    given: tuple[sources.Source, ...],
 ) -> manifest.Manifest:
     """Builds or opens the store, which an object store has if it is the run's own."""
     if data.store:
-        return prepare.ensure(text, data, folder)
+        return prepare.ensure(text, data, folder, given=given)
     copy.fetch_folder(workdirs.STORE)
-    built = prepare.ensure(text, data, folder)
+    built = prepare.ensure(text, data, folder, given=given)
     copy.push_folder(folder, workdirs.STORE)
     return built
 

@@ -8,7 +8,8 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -154,11 +155,18 @@ def store_of(settings: configuration.PretrainingConfig, workdir: Path) -> Path:
     return Path(settings.data.store) if settings.data.store else workdir / STORE
 
 
-def data_of_store(built: manifest.Manifest, folder: Path) -> Data:
-    """Returns what identifies the text of a store: the sha256 of its shards."""
+def data_of_store(
+    built: manifest.Manifest,
+    folder: Path,
+    given: Mapping[str, dict[str, str]] = types.MappingProxyType({}),
+) -> Data:
+    """Returns what identifies the text of a store: the sha256 of its shards.
+
+    `given` are the records of documents from Python.
+    """
     shards = sorted(f"{entry.name} {entry.sha256}\n" for entry in built.shards)
     digest = hashlib.sha256("".join(shards).encode()).hexdigest()
-    return Data({"the store": {"path": str(folder), "sha256": digest}}, [])
+    return Data({"the store": {"path": str(folder), "sha256": digest}, **given}, [])
 
 
 def record(

@@ -396,8 +396,11 @@ def training_documents(
     What a vocabulary may be learned from. Each comes once, whatever its weight.
     """
     for source in several:
+        if source.split == "heldout":
+            continue
+        fraction = 0.0 if source.split else held_out_fraction
         for document in documents(source, clean):
-            if not is_held_out(content_hash(document), held_out_fraction):
+            if not is_held_out(content_hash(document), fraction):
                 yield document
 
 

@@ -5,7 +5,7 @@ into splits and drops repeats here, and writes shards (`shards`). Engines differ
 where that happens, never in what comes out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -62,9 +62,16 @@ class Documents(NamedTuple):
     content: UInt64[np.ndarray, " documents"]
 
 
-def sort(result: tokenise.Tokenised, held_out_fraction: float) -> dict[str, Documents]:
-    """Returns the documents of a chunk by split; where all is one split, that alone."""
+def sort(
+    result: tokenise.Tokenised, held_out_fraction: float, split: str = ""
+) -> dict[str, Documents]:
+    """Returns the documents of a chunk by split; where all is one split, that alone.
+
+    `split` is that of the source of the chunk, "" where a hash decides.
+    """
     block, content = result.block, result.content
+    if split:
+        return {split: Documents(block, content)}
     if held_out_fraction == 0:
         return {"train": Documents(block, content)}
     held_out = content < np.uint64(corpus.held_out_below(held_out_fraction))
@@ -74,9 +81,13 @@ def sort(result: tokenise.Tokenised, held_out_fraction: float) -> dict[str, Docu
     }
 
 
-def splits(options: manifests.Options) -> tuple[str, ...]:
+def splits(
+    options: manifests.Options, readings: Iterable[corpus.Reading] = ()
+) -> tuple[str, ...]:
     """Returns the splits that `sort` gives."""
-    return manifests.SPLITS if options.held_out_fraction else ("train",)
+    is_fixed = any(reading.source.split == "heldout" for reading in readings)
+    is_held_out = options.held_out_fraction or is_fixed
+    return manifests.SPLITS if is_held_out else ("train",)
 
 
 def shard_tokens(split: str, train: int) -> int:
@@ -99,5 +110,5 @@ def source_entry(
     """Returns what the manifest says of a source that was read to its end."""
     source = reading.source
     return manifests.SourceEntry(
-        source.kind, source.field, source.weight, files, documents
+        source.recorded_kind, source.field, source.weight, files, documents
     )

@@ -85,7 +85,7 @@ class _Filling:
             split: shards.SplitWriter(
                 job.folder, split, filling.shard_tokens(split, job.shard_tokens)
             )
-            for split in filling.splits(job.options)
+            for split in filling.splits(job.options, job.readings)
         }
         self._job = job
         self._seen = duplicates.Seen() if job.options.drop_duplicates else None
@@ -94,7 +94,8 @@ class _Filling:
     def add(self, result: tokenise.Tokenised) -> None:
         """Appends the documents of a chunk to their splits."""
         fraction = self._job.options.held_out_fraction
-        for split, (block, content) in filling.sort(result, fraction).items():
+        sorted_out = filling.sort(result, fraction, self._split_of(result))
+        for split, (block, content) in sorted_out.items():
             if self._seen is not None:
                 kept = self._seen.add(content)
                 block = block.select(kept)
@@ -104,6 +105,11 @@ class _Filling:
             self.dropped["unknown_tokens"] += unknown
         for name in tokenise.COUNTED:
             self.dropped[name] += getattr(result, name)
+
+    def _split_of(self, result: tokenise.Tokenised) -> str:
+        """Returns the split of the source of a chunk, "" where a hash decides."""
+        found = result.block.sources[:1].tolist()
+        return self._job.readings[found[0]].source.split if found else ""
 
     def close(self) -> list[manifests.ShardEntry]:
         """Writes the last shards and returns the entries of all."""

@@ -48,7 +48,8 @@ class Source:
 
     `field` is the key or column of the text in JSON lines, Parquet and TFDS records
     ("" elsewhere, or the part of a package); `weight` says how often its documents
-    count; `is_named` whether the kind was written down, and not concluded.
+    count; `is_named` whether the kind was written down, and not concluded; `split` the
+    split of a store that all its documents are in ("" where a hash decides).
     """
 
     kind: str
@@ -56,6 +57,12 @@ class Source:
     field: str = ""
     weight: float = 1.0
     is_named: bool = dataclasses.field(default=False, repr=False, compare=False)
+    split: str = dataclasses.field(default="", repr=False)
+
+    @property
+    def recorded_kind(self) -> str:
+        """The kind as a manifest has it, with the split if it is fixed."""
+        return f"{self.kind}:{self.split}" if self.split else self.kind
 
 
 @dataclasses.dataclass(frozen=True)

@@ -191,8 +191,9 @@ def _source_differences(
     for entry, source in zip(then, now, strict=True):
         name = f"{source.kind}:{source.where}"
         for key in ("kind", "field", "weight"):
-            if getattr(entry, key) != getattr(source, key):
-                old, new = getattr(entry, key), getattr(source, key)
+            old = getattr(entry, key)
+            new = source.recorded_kind if key == "kind" else getattr(source, key)
+            if old != new:
                 found.append(f"{key} of {name} was {old!r} and is {new!r}")
         if not found:
             found += _file_differences(entry.files, source)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import json_file, workdirs
-from bert_jax.data import manifest, sources
+from bert_jax.data import manifest, memory_documents, sources
 from bert_jax.settings import configuration
 from bert_jax.training import writer
 
@@ -95,7 +95,11 @@ def _scores(line: dict[str, Any], group: str) -> dict[str, str]:
 def _sources(settings: configuration.PretrainingConfig) -> list[sources.Source]:
     """Returns the sources of the corpus; none if only a store was given."""
     named = (part.strip() for part in settings.data.corpus.split(","))
-    return [sources.parse_source(part) for part in named if part]
+    return [
+        sources.parse_source(part)
+        for part in named
+        if part and not part.startswith(memory_documents.PREFIX)
+    ]
 
 
 def _named(source: sources.Source) -> str:
