@@ -17,6 +17,30 @@ class InputError(BertJaxError):
     exit_code = 2
 
 
+class SettingError(InputError):
+    """An example that does not go with a setting of its task.
+
+    Training can change the setting; whoever uses the trained model has no such setting.
+
+    Attributes:
+      problem: what is wrong, and where.
+      advice: how to fix it in training.
+      later: how to fix it with a trained model; "" takes training it again.
+    """
+
+    def __init__(self, problem: str, advice: str, later: str = "") -> None:
+        super().__init__(f"{problem}: {advice}")
+        self.problem, self.advice, self.later = problem, advice, later
+
+    def of_trained_model(self) -> InputError:
+        """Returns the error for whoever uses the trained model."""
+        later = self.later or (
+            "the model was trained with this setting. Change the example, or train "
+            f"again with python -m bert_jax.finetune: {self.advice}"
+        )
+        return InputError(f"{self.problem}: {later}")
+
+
 class CheckpointError(BertJaxError):
     """No usable checkpoint (exit code 3)."""
 

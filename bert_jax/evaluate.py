@@ -112,7 +112,8 @@ def evaluate_task(
     if model.kind == "classification":
         examples = task_setup.named(examples, model.made.learned.labels)
     coverage = coverages.Coverage()
-    scored, _ = model.scores(examples, notes, coverage)
+    with answers.naming_flags():
+        scored, _ = model.scores(examples, notes, coverage)
     if scored.unseen:
         commands.say(
             f"{unseen_labels.describe(scored.unseen)}. --label_map=FILE renames labels"

@@ -5,11 +5,12 @@ makes a document of a record, which may run in another process. Whether a docume
 held out is decided by a hash of its sentences, so the split survives more data.
 """
 
+import contextlib
 import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -192,6 +193,12 @@ def _records_of_rows(
     file: sources.NamedPath, kind: str, field: str
 ) -> Iterator[Record]:
     """Yields the rows of a table as objects of JSON with the field of the text."""
+    with _naming_no_settings():
+        yield from _named_rows(file, kind, field)
+
+
+def _named_rows(file: sources.NamedPath, kind: str, field: str) -> Iterator[Record]:
+    """Yields the rows of a table; errors are those of the readers of examples."""
     for where, cells in _rows(file, kind, field):
         names = [*cells]
         if re.fullmatch(r"-?\d{1,6}", field) and field not in cells:
@@ -208,6 +215,28 @@ def _records_of_rows(
             cell_values.check_unicode(cells[field], where)
         row = json.dumps({field: cells[field]}, ensure_ascii=False)
         yield Record("json", row, where, field)
+
+
+# Advice of the readers of examples, as that of a corpus, which has other settings.
+_ADVICE = {
+    ", or set data.format to tsv if tabs part its columns. Where a row ends is then "
+    "unknown, so that data.repair cannot leave it out": "",
+    " Or set data.repair, which leaves out the records with such bytes.": "",
+    "remove the header and set data.header=false": "name the kind of the file, as text",
+    "which data.repair cannot repair: ": "which is read as a whole: ",
+}
+
+
+@contextlib.contextmanager
+def _naming_no_settings() -> Generator[None, None, None]:
+    """Lets messages name no settings of examples, which a corpus does not have."""
+    try:
+        yield
+    except errors.InputError as error:
+        text = str(error)
+        for advice, other in _ADVICE.items():
+            text = text.replace(advice, other)
+        raise errors.InputError(text) from None
 
 
 def _rows(

@@ -312,7 +312,7 @@ def _ragged(
     return cell_values.BrokenRecord(
         f"{where} has {_columns(count)}, and line {number} has {expected}. Every line "
         "needs the same: take the separator out of its texts, or correct or remove the "
-        "line, or set data.repair, which leaves such lines out.",
+        "line.",
         RAGGED,
     )
 

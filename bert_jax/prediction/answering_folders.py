@@ -113,7 +113,7 @@ def _task(path: Path, given: weights.Weights, head: str) -> str:
     if is_number and given.num_labels > 1:
         raise errors.InputError(
             f"{path} is a regression of {given.num_labels} numbers a text, and one is "
-            "supported: use --task=features for its vectors"
+            "supported. For its vectors: python -m bert_jax.predict --task=features"
         )
     if given.num_labels == 1 and given.problem_type != weights.MULTI_LABEL:
         return "regression"

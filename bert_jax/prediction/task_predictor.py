@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from bert_jax import errors
 from bert_jax.data import examples as data_examples
 from bert_jax.data import labelled_rows, raw_examples
 from bert_jax.exchange import initial_weights, task_folders
@@ -94,7 +95,7 @@ class TaskPredictor:
             return []
         each = self._each
         bare = [data_examples.unlabelled(example) for example in examples]
-        table = id_ranges.checked(each.task, bare, each.task.table(bare))
+        table = _table(each.task, bare)
         _count(table, notes, coverage)
         return each.predictions(self.params, bare, table)
 
@@ -143,9 +144,17 @@ class TaskPredictor:
         """
         of_task = self.predictor.task
         known = unseen_labels.known_part(of_task, examples)
-        table = id_ranges.checked(of_task, known, of_task.table(known))
+        table = _table(of_task, known)
         _count(table, notes, coverage)
         return self.predictor.scores(self.params, examples, table)
+
+
+def _table(of_task: Any, examples: Sequence[Any]) -> labelled_rows.Table:
+    """Returns the rows of examples; errors do not advise on settings of training."""
+    try:
+        return id_ranges.checked(of_task, examples, of_task.table(examples))
+    except errors.SettingError as error:
+        raise error.of_trained_model() from None
 
 
 def _count(

@@ -114,10 +114,11 @@ def _cut(
 ) -> tuple[list[int], list[int] | None]:
     """Takes `more` tokens from a text or a pair."""
     if truncation == "refuse":
-        raise errors.InputError(
+        raise errors.SettingError(
             f"{text.where}: {more + max_seq_length} tokens do not fit into rows of "
-            f"{max_seq_length}: raise data.max_seq_length, or choose how rows are cut "
-            f"with data.truncation ({', '.join(TRUNCATIONS[:-1])})"
+            f"{max_seq_length}",
+            "raise data.max_seq_length, or choose how rows are cut with "
+            f"data.truncation ({', '.join(TRUNCATIONS[:-1])})",
         )
     if b is None and truncation == "head_tail":
         return head_tail(a, len(a) - more), None
@@ -150,9 +151,10 @@ def _room(text: Text, ids: list[int], more: int, max_seq_length: int) -> int:
     """Returns how many of the tokens stay; raises InputError if none does."""
     if len(ids) > more:
         return len(ids) - more
-    raise errors.InputError(
+    raise errors.SettingError(
         f"{text.where}: rows of {max_seq_length} tokens leave no room for a text that "
-        "is to be cut: raise data.max_seq_length, or choose another data.truncation"
+        "is to be cut",
+        "raise data.max_seq_length, or choose another data.truncation",
     )
 
 

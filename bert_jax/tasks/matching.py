@@ -295,10 +295,12 @@ class Matching(model_task.ModelTask):
 def _second(example: data_examples.TextExample) -> str:
     """Returns the second text; raises InputError where there is none."""
     if example.text_pair is None:
-        raise errors.InputError(
-            f"{example.where}: there is no second text to compare with: name its "
-            "column in data.columns.text_pair; only head.objective=simcse learns from "
-            "single texts, and it too is scored on pairs"
+        raise errors.SettingError(
+            f"{example.where}: there is no second text to compare with",
+            "name its column in data.columns.text_pair; only head.objective=simcse "
+            "learns from single texts, and it too is scored on pairs",
+            "give a pair of texts; of a file, name the column of the second "
+            "(python -m bert_jax.predict and evaluate: --columns=text_pair=NAME)",
         )
     return example.text_pair
 

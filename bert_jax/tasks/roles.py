@@ -83,9 +83,10 @@ class Roles(tagging.Tagging):
         rows.notes |= dict.fromkeys((tagging.MENDED, FAR, LOST, UNSEEN), 0)
         for example in examples:
             if example.predicate is None:
-                raise errors.InputError(
-                    f"{example.where}: the sentence has no predicate to find roles of: "
-                    "mark it, or use data.task=tagging"
+                raise errors.SettingError(
+                    f"{example.where}: the sentence has no predicate to find roles of",
+                    "mark it, or use data.task=tagging",
+                    "mark it",
                 )
         golds, rows.notes[tagging.MENDED] = self._gold(examples)
         sentences = rows.encode(examples)

@@ -112,10 +112,10 @@ class Windows:
         """Adds the rows of one example."""
         room = self.max_seq_length - len(self.tokenizer.build(question, [])[0])
         if room < 1:
-            raise errors.InputError(
+            raise errors.SettingError(
                 f"{example.where}: rows of {self.max_seq_length} tokens leave no room "
-                f"for the context behind a question of {len(question)}: raise "
-                "data.max_seq_length"
+                f"for the context behind a question of {len(question)}",
+                "raise data.max_seq_length",
             )
         place = self.tokenizer.build(question, [-1])[0].index(-1)
         answer, weight = _label(example, context, rows.notes)

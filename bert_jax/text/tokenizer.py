@@ -94,10 +94,11 @@ class Tokenizer:
           InputError: the text would be cleaned, which moves its characters.
         """
         if self.cleaning:
-            raise errors.InputError(
+            raise errors.SettingError(
                 f"the tokenizer cleans its texts ({self.cleaning}), which moves their "
-                "characters, and here their positions count. Set text.clean=none "
-                "where the text is clean, or take a model without cleaning."
+                "characters, and here their positions count",
+                "set text.clean=none where the text is clean, or take a model without "
+                "cleaning",
             )
         return self._backend.encode_with_offsets(sentences)
 

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import importlib.util
 import json
+import re
 
 import pytest
 
@@ -167,3 +168,26 @@ def test_half_are_held_out_and_the_same_when_text_is_added(tmp_path):
 def test_nothing_or_almost_all_can_be_held_out():
     assert not corpus.is_held_out(0, 0.0)
     assert corpus.is_held_out(2**63 - 1, 0.5) and not corpus.is_held_out(2**63, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where"),
+    [
+        ("ragged.csv", "text,n\na,1\nb,2\nc\nd,3\n", 4),
+        ("quotes.csv", 'text,n\n"a,1\nb,2\n', 2),
+        ("bytes.csv", b"text,n\na,1\nb\xff,2\n", 3),
+        ("nul.txt", b"a\n\0b\n", 2),
+        ("cut.json", '[{"text": "a"}, {"te', 1),
+        ("bytes.json", b'[{"text": "a"},\n{"text": "\xff"}]', 2),
+    ],
+)
+def test_a_broken_corpus_is_named_without_settings_of_examples(
+    tmp_path, name, content, where
+):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(errors.InputError) as raised:
+        list(corpus.documents(sources.parse_source(str(path))))
+    message = str(raised.value)
+    assert message.startswith(f"{path}:{where}")
+    assert not re.search(r"data\.(repair|format|header|columns)", message)

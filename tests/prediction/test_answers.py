@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 
 import command_line
@@ -319,3 +320,28 @@ def test_unknown_tokens_are_reported_outside_the_answers(predict, tmp_path, capl
     output = tmp_path / "out.jsonl"
     done = predict("tagging", "the cat sat", f"--output={output}")
     assert done.code == 0 and "1 examples: 0.0% [UNK], 0.0% cut" in done.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "text"),
+    [
+        ("classification", {"data__truncation": "refuse"}, "the cat " * 40),
+        ("span", {}, "cat " * 40 + "?\tthe cat"),
+        ("matching", {"head__pooling": "mean"}, '{"text": "a cat"}'),
+    ],
+)
+def test_a_trained_model_is_not_told_to_change_its_training(
+    monkeypatch, capfd, models, tmp_path, kind, changes, text
+):
+    """Commands that only use a model name a command or flag that can help."""
+    place = models("classification").parent
+    tiny_models.write_model(place, tmp_path / "m", kind, **changes)
+    (tmp_path / "x.jsonl").write_text(text)
+    given = f"--input={tmp_path}/x.jsonl" if text.startswith("{") else text
+    done = command_line.in_process(
+        monkeypatch, capfd, "predict", f"--model={tmp_path}/m", given
+    )
+    assert (done.code, done.out) == (2, "")
+    told = done.message.partition("python -m bert_jax.")
+    assert not re.search(r"\b(data|text|head)\.[a-z]", told[0])
+    assert told[2].startswith(("finetune", "predict"))

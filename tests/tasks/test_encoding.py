@@ -65,3 +65,11 @@ def test_a_text_without_tokens_has_a_row_and_is_counted():
     made = encoding.encode(TOKENIZER, texts, 8)
     assert [len(ids) for ids in made.input_ids] == [2, 4]
     assert made.notes[encoding.EMPTY] == 2
+
+
+def test_a_trained_model_has_no_setting_to_raise():
+    with pytest.raises(errors.SettingError) as raised:
+        row("abcdefg", truncation="refuse")
+    assert "or choose how rows are cut with data.truncation" in str(raised.value)
+    later = str(raised.value.of_trained_model())
+    assert "or train again with python -m bert_jax.finetune" in later
