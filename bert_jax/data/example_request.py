@@ -79,8 +79,8 @@ class Request:
         NER, where it is the place of the character in its word).
       repair: mends what can be, and counts it, where it otherwise is an error: answers
         that are not where they are said to be, ids that come twice, entities that
-        overlap, questions that are empty. Where labels are needed, lines of a table
-        without all of its columns and texts that are empty are left out.
+        overlap, questions that are empty. Where labels are needed, broken records are
+        left out: see `left_out`.
       is_scored: whether the examples are scored, and not learned from: then it does not
         matter where in its context an answer is, or that it is not there.
       skips: leaves broken records out and counts them also where labels are not

@@ -352,7 +352,10 @@ def define_input_flags() -> None:
         "columns", [], "Where things stand, as text=sentence,label=2; as in training."
     )
     flags.DEFINE_bool(
-        "repair", False, "Mend what can be (tags that break BIO, answers elsewhere)."
+        "repair",
+        False,
+        "Leave out and count broken records (no text, bytes that are not UTF-8); fix "
+        "tags that break BIO.",
     )
     commands.show_in_help("input_format", "header", "columns", "repair")
 

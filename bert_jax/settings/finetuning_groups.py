@@ -112,8 +112,9 @@ class DataConfig:
         of 0 and 1); empty = one label.
       skip_labels: labels, with commas, whose examples are left out and counted, as `-`
         in natural language inference.
-      repair: mend tags that break BIO and answers that stand elsewhere, leave lines of
-        tables out that lack columns or have no text, and count them.
+      repair: fix tags that break BIO and answers that are elsewhere, leave out records
+        that are broken (no text, label or column that is needed, a label that is no
+        class, bytes that are not UTF-8, NUL characters), and count them.
       strip_digit: take the digit away that follows each token (as in Weibo NER).
       dev_share: share of the training examples, by hash of content, that is held out
         where there is no `dev`.
