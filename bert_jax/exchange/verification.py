@@ -94,6 +94,7 @@ class Verification:
       bound: what a layer may differ by, `BOUND` or `ROUNDED_BOUND`.
       problems: what is wrong apart from the layers.
       notes: what to know that is not wrong.
+      activation: which programs compute it in another form; "" for none.
     """
 
     other: str
@@ -102,6 +103,7 @@ class Verification:
     bound: float = BOUND
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    activation: str = ""
 
     @property
     def passed(self) -> bool:
@@ -132,7 +134,8 @@ class Verification:
             for x in self.layers:
                 cells = f"{x.largest:>15.4f}{x.absolute:>15.1e}{x.relative:>15.1e}"
                 lines.append(x.name.ljust(width) + cells)
-        lines += [f"note: {note}" for note in self.notes]
+        notes = (*self.notes, self.activation) if self.activation else self.notes
+        lines += [f"note: {note}" for note in notes]
         lines += [f"problem: {problem}" for problem in self.problems]
         return "\n".join([*lines, self._verdict()])
 
@@ -173,9 +176,8 @@ def verify(
     parameters, is_rounded, problems = _compare_parameters(mine.weights, found)
     problems += _other_problems(mine.weights, found.weights)
     kinds = mine.kind, kind
-    note = activations.gelu_note(mine.weights.config, kinds, keras_hub=False)
-    notes = (note,) if note else ()
-    done = Verification("", parameters, problems=problems, notes=notes)
+    gelu = activations.gelu_note(mine.weights.config, kinds, keras_hub=False)
+    done = Verification("", parameters, problems=problems, activation=gelu)
     if is_rounded:
         done = dataclasses.replace(done, bound=ROUNDED_BOUND)
     absent = [m for m in _NEEDS[kind] if importlib.util.find_spec(m) is None]
@@ -209,7 +211,7 @@ def _with_outputs(
         )
     both = [name for name in ours if name in theirs.values]
     one_sided = sorted(ours.keys() ^ theirs.values.keys())
-    notes = [*done.notes, *theirs.notes]
+    notes = list(theirs.notes)
     if one_sided:
         notes.append(f"only one side returns {', '.join(one_sided)}")
     count, length = seen.input_ids.shape
@@ -330,7 +332,7 @@ def _other_problems(mine: weights.Weights, other: weights.Weights) -> tuple[str,
         ours, theirs = getattr(mine.config, name), getattr(other.config, name)
         if ours != theirs:
             problems.append(f"{name} is {ours} on one side and {theirs} on the other")
-    if mine.labels != other.labels:
+    if mine.class_names != other.class_names:
         problems.append(f"the labels are {mine.labels} and {other.labels}")
     wrong = [
         path for path, x in places.flat(mine.params).items() if not np.isfinite(x).all()

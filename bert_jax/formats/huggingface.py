@@ -137,10 +137,7 @@ def write(
       InputError: no class of Hugging Face has exactly these parts.
     """
     of_parts = frozenset(given.parts)
-    labels = given.labels
-    if not labels and of_parts & {"classifier", "tagger"}:
-        # Without names transformers would build a head of two classes.
-        labels = tuple(f"LABEL_{number}" for number in range(given.num_labels))
+    labels = given.class_names  # without names transformers builds two classes
     tree = huggingface_config.tree(
         given.config,
         of_parts,

@@ -63,6 +63,13 @@ class Weights:
         return 2
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The labels, by number where a classifier or tagger has none."""
+        if self.labels or not {"classifier", "tagger"} & set(self.params):
+            return self.labels
+        return tuple(f"LABEL_{number}" for number in range(self.num_labels))
+
+    @property
     def num_parameters(self) -> int:
         """How many numbers there are."""
         return sum(x.size for x in places.flat(self.params).values())
