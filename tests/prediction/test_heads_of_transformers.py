@@ -24,7 +24,6 @@ CASES += [("Bert", "ForNextSentencePrediction")]
 SAMPLE = [
     ("ModernBert", "ForTokenClassification"),
     ("ModernBert mean", "ForSequenceClassification"),
-    ("Roberta", "ForSequenceClassification"),
 ]
 
 
