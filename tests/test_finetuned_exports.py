@@ -210,11 +210,10 @@ MODERN = {
 @pytest.mark.parametrize(
     ("kind", "of_class", "changes"),
     [
-        ("tagging", "ModernBertForTokenClassification", {}),
-        (
-            "regression",
-            "ModernBertForSequenceClassification",
-            {"head__pooling": "mean"},
+        ("tagging", "TokenClassification", {}),
+        pytest.param(
+            *("regression", "SequenceClassification", {"head__pooling": "mean"}),
+            marks=pytest.mark.slow,
         ),
     ],
 )
