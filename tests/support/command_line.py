@@ -67,3 +67,21 @@ def for_real(command: str, *arguments: object, **options) -> Done:
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     done = subprocess.run(words, cwd=ROOT, env=os.environ, text=True, **streams)
     return Done(done.returncode, done.stdout or "", done.stderr or "")
+
+
+def script(code: str, folder: Path, **environment: str) -> tuple[str, str]:
+    """Runs a script that finds packages in a folder first; returns output and errors.
+
+    JAX chooses the platform, unless the environment sets it.
+    """
+    kept = {name: x for name, x in os.environ.items() if name != "JAX_PLATFORMS"}
+    kept |= {"PYTHONPATH": f"{ROOT}:{folder}", **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=kept,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout, done.stderr

@@ -2,16 +2,13 @@
 
 import importlib.metadata
 import os
-import subprocess
-import sys
-from pathlib import Path
 
+import command_line
 import jax
 import pytest
 
 from bert_jax.training import gpus
 
-PACKAGE = Path(gpus.__file__).resolve().parents[2]
 SCRIPT = """
 import logging
 logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)  # JAX's own warning
@@ -33,19 +30,9 @@ def run(tmp_path):
     )
     smi.chmod(0o755)
 
-    def run(script=SCRIPT, **environment):
-        kept = {n: x for n, x in os.environ.items() if n != "JAX_PLATFORMS"}
-        kept |= {"PATH": f"{smi.parent}:{kept['PATH']}", **environment}
-        kept["PYTHONPATH"] = f"{PACKAGE}:{tmp_path}"
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            env=kept,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        )
-        return done.stdout, done.stderr
+    def run(code=SCRIPT, **environment):
+        path = f"{smi.parent}:{os.environ['PATH']}"
+        return command_line.script(code, tmp_path, **{"PATH": path, **environment})
 
     return run
 

@@ -1,15 +1,10 @@
 """libtpu that is installed on a machine without TPUs: one line, and no error of its."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
+import command_line
 import pytest
 
 from bert_jax.training import tpus
 
-PACKAGE = Path(tpus.__file__).resolve().parents[2]
 LIBRARY = """
 import os
 os.environ["TPU_LIBRARY_PATH"] = __file__  # as libtpu 0.0.42 does
@@ -33,18 +28,8 @@ def run(tmp_path):
     (tmp_path / "libtpu").mkdir()
     (tmp_path / "libtpu" / "__init__.py").write_text(LIBRARY)
 
-    def run(script, **environment):
-        kept = {n: x for n, x in os.environ.items() if n != "JAX_PLATFORMS"}
-        kept |= {"PYTHONPATH": f"{PACKAGE}:{tmp_path}", **environment}
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            env=kept,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        )
-        return done.stdout, done.stderr
+    def run(code, **environment):
+        return command_line.script(code, tmp_path, **environment)
 
     return run
 
