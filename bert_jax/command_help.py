@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from absl import flags
 
 from bert_jax.settings import recipes
-from bert_jax.training import process_flags
+from bert_jax.training import processes
 
 WORDS = ("-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?")
 _WIDTH = 80
@@ -31,7 +31,7 @@ def is_wanted(arguments: Iterable[str]) -> bool:
 
 def text(command: str) -> str:
     """Returns the help of a command whose flags are defined and not parsed."""
-    shared = [field.name for field in dataclasses.fields(process_flags.Flags)]
+    shared = [field.name for field in dataclasses.fields(processes.Flags)]
     keys = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
     own = [name for name in flags.FLAGS if name in keys and name not in shared]
     of_processes = [name for name in shared if name in keys]

@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 from bert_jax import command_help, console, errors, home_folder, interrupts
 from bert_jax.settings import config_file
-from bert_jax.training import process_flags, processes, tpus
+from bert_jax.training import processes, tpus
 
 _LONGEST_MESSAGE = 4000  # with the missing data of a suite in it
 _READER_GONE = 141  # 128 + SIGPIPE, as shells do
@@ -190,12 +190,12 @@ def define_workdir() -> None:
 
 def define_processes() -> None:
     """Defines the flags of a command that several processes may run together."""
-    default = process_flags.Flags()
+    default = processes.Flags()
     flags.DEFINE_string(
         "cluster",
         default.cluster,
         "What tells the processes of a run of each other: "
-        f"{', '.join(process_flags.CLUSTERS)}. auto asks a TPU pod, Slurm, Open MPI or "
+        f"{', '.join(processes.CLUSTERS)}. auto asks a TPU pod, Slurm, Open MPI or "
         "JAX_COORDINATOR_ADDRESS, where there is one.",
     )
     flags.DEFINE_string(
@@ -215,10 +215,10 @@ def define_processes() -> None:
     show_in_help(*(field.name for field in dataclasses.fields(default)))
 
 
-def _processes_of_flags() -> process_flags.Flags:
-    names = (field.name for field in dataclasses.fields(process_flags.Flags))
+def _processes_of_flags() -> processes.Flags:
+    names = (field.name for field in dataclasses.fields(processes.Flags))
     given: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}
-    return process_flags.Flags(**given)
+    return processes.Flags(**given)
 
 
 def show_in_help(*names: str) -> None:

@@ -17,7 +17,7 @@ from bert_jax.objectives import Masking
 from bert_jax.settings import configuration, run_groups
 from bert_jax.tasks import baselines, heldout, pretraining
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import loop, optimizer, progress, sharding, state
+from bert_jax.training import loop, optimizer, sharding, state
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ class Experiment:
         schedule = optimizer.learning_rate(config, num_train_steps)
         return optimizer.make(config, num_train_steps), schedule
 
-    def speed(self, of_run: list[phase_rows.Phase]) -> progress.Speed:
+    def speed(self, of_run: list[phase_rows.Phase]) -> loop.Speed:
         """Returns the meter of tokens per second and utilisation."""
         data, size = self.settings.data, self.settings.run.batch_size
         share = data.num_predictions / data.max_seq_length
@@ -110,8 +110,8 @@ class Experiment:
             attended = phase.rows.effective_length
             cost = flops.training_flops_per_token(self.bert, attended, share)
             tokens = size * phase.length
-            stretches.append(progress.Stretch(phase.last_step, tokens, cost))
-        return progress.Speed(stretches)
+            stretches.append(loop.Stretch(phase.last_step, tokens, cost))
+        return loop.Speed(stretches)
 
     def num_train_steps(self, rows: int) -> int:
         """Returns the steps of the run: as set, or from epochs of so many rows."""

@@ -34,7 +34,7 @@ from bert_jax.scoring import scores as scores_lib
 from bert_jax.settings import finetuning_configuration, finetuning_groups
 from bert_jax.training import (
     checkpoint,
-    example_log,
+    guards,
     loop,
     processes,
     saved_steps,
@@ -43,7 +43,6 @@ from bert_jax.training import (
     working_copy,
     writer,
 )
-from bert_jax.training import standing as standings
 
 _EXAMPLE = (
     "python -m bert_jax.finetune --config=configs/finetune.py:sst2 "
@@ -224,13 +223,13 @@ def _train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> None:
         eval_every_steps = run.interval(settings.run.eval_every_steps, rows)
         with (
             writer.Writer(workdir, start_step=start_step, evaluates_again=again) as log,
-            example_log.ExampleLog(
+            writer.ExampleLog(
                 workdir, start_step=start_step, is_on=settings.run.log_examples
             ) as examples,
         ):
             keeper = _Keeper(run, dev, workdir, log, best)
 
-            def save(step: int, now: state.TrainState, at: standings.Standing) -> None:
+            def save(step: int, now: state.TrainState, at: guards.Standing) -> None:
                 log.sync()  # the lines of a step are there before it is
                 examples.sync()
                 copy.push()
@@ -251,7 +250,7 @@ def _train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> None:
                 programs=run.programs(train_step, rows, start_step, steps),
                 speed=run.speed(rows),
                 standing=standing,
-                names_at={standings.ALONE: rows.names_at},
+                names_at={guards.ALONE: rows.names_at},
             )
 
 
@@ -260,7 +259,7 @@ def _start(
     checkpoints: checkpoint.Checkpoints,
     shapes: state.TrainState,
     transformation: Any,
-) -> tuple[state.TrainState, standings.Standing, dict[str, Any]]:
+) -> tuple[state.TrainState, guards.Standing, dict[str, Any]]:
     """Resumes this workdir, or begins with the given weights and a fresh head.
 
     Also returns what is known of the best model so far.
@@ -269,12 +268,12 @@ def _start(
     if resumed is not None:
         begin, meta = resumed
         commands.say(f"resuming after step {int(begin.step)}")
-        return begin, standings.from_meta(meta), meta["best"]
+        return begin, guards.from_meta(meta), meta["best"]
     params = signals.unless_asked(
         lambda: run.parameters(shapes.params, run.settings.run.seed)
     )
     begin = state.from_params(params, shapes, transformation)
-    return begin, standings.Standing(), _NONE_YET
+    return begin, guards.Standing(), _NONE_YET
 
 
 _NONE_YET = {"value": None, "step": 0, "without_better": 0, "ended": False}

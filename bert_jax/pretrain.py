@@ -23,12 +23,11 @@ from bert_jax.settings import configuration
 from bert_jax.tasks import heldout
 from bert_jax.training import (
     checkpoint,
-    example_log,
+    guards,
     loop,
     processes,
     sharding,
     signals,
-    standing,
     state,
     working_copy,
     writer,
@@ -181,13 +180,13 @@ def _train(
         again = stood.callbacks_due
         with (
             writer.Writer(workdir, start_step=start_step, evaluates_again=again) as log,
-            example_log.ExampleLog(
+            writer.ExampleLog(
                 workdir, start_step=start_step, is_on=settings.run.log_examples
             ) as examples,
         ):
             evaluation = _Evaluation(held_out, log)
 
-            def save(step: int, now: state.TrainState, at: standing.Standing) -> None:
+            def save(step: int, now: state.TrainState, at: guards.Standing) -> None:
                 log.sync()  # the lines of a step are there before it is
                 examples.sync()
                 copy.push()
@@ -209,7 +208,7 @@ def _train(
                 speed=experiment.speed(phases),
                 standing=stood,
                 names_at={
-                    standing.ALONE: lambda step: phase_rows.at(phases, step).names_at(
+                    guards.ALONE: lambda step: phase_rows.at(phases, step).names_at(
                         step, settings.run.batch_size
                     )
                 },
@@ -221,7 +220,7 @@ def _batches(
     experiment: experiments.Experiment,
     phases: list[phase_rows.Phase],
     start_step: int,
-    examples: example_log.ExampleLog,
+    examples: writer.ExampleLog,
 ) -> Iterator[Any]:
     """Makes batches ahead of the devices, this process's rows of each."""
     batch_size, local = experiment.settings.run.batch_size, experiment.local_rows
@@ -283,13 +282,13 @@ def _start(
     shapes: state.TrainState,
     transformation: Any,
     workdir: Path,
-) -> tuple[state.TrainState, standing.Standing]:
+) -> tuple[state.TrainState, guards.Standing]:
     """Resumes this workdir; else loads given weights; else draws fresh ones."""
     resumed = checkpoints.restore_latest(shapes)
     if resumed is not None:
         begin, meta = resumed
         commands.say(f"resuming after step {int(begin.step)}")
-        return begin, standing.from_meta(meta)
+        return begin, guards.from_meta(meta)
     settings = experiment.settings
     if settings.init_from == "none":
         commands.say("weights: randomly initialized (init_from is none)")
@@ -298,7 +297,7 @@ def _start(
         begin = signals.unless_asked(
             lambda: state.create(init, key, transformation, experiment.mesh)
         )
-        return begin, standing.Standing()
+        return begin, guards.Standing()
     commands.say(f"weights: {settings.init_from}")
     params = initial_weights.read(
         settings,
@@ -308,7 +307,7 @@ def _start(
         experiment.task.init,
         workdir,
     )
-    return state.from_params(params, shapes, transformation), standing.Standing()
+    return state.from_params(params, shapes, transformation), guards.Standing()
 
 
 def main(argv: list[str]) -> None:

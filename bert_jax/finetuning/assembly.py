@@ -21,18 +21,7 @@ from bert_jax.model import flops, lora, parts, task_model
 from bert_jax.settings import finetuning_configuration
 from bert_jax.tasks import matching, tagging, task
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import (
-    adversarial,
-    averages,
-    example_log,
-    loop,
-    optimizer,
-    progress,
-    rates,
-    saved_steps,
-    sharding,
-    state,
-)
+from bert_jax.training import loop, optimizer, saved_steps, sharding, state, writer
 
 Settings = finetuning_configuration.FinetuningConfig
 LORA = "lora"
@@ -120,7 +109,7 @@ class FinetuningRun:
             return params
         drawn = initial_weights.drawn(seed, shapes, self.init, frozenset(shapes))
         layers = self.start.bert.num_hidden_layers
-        return rates.replace_top_layers(params, drawn, count, num_layers=layers)
+        return optimizer.replace_top_layers(params, drawn, count, num_layers=layers)
 
     @functools.cached_property
     def scales(self) -> PyTree | None:
@@ -130,7 +119,7 @@ class FinetuningRun:
         if recipe.layer_decay == 1.0 and recipe.frozen_layers < 0:
             if not recipe.lora_rank:
                 return None
-        return rates.layer_scales(
+        return optimizer.layer_scales(
             self.shapes,
             num_layers=self.start.bert.num_hidden_layers,
             below=("encoder", "embeddings"),
@@ -194,7 +183,7 @@ class FinetuningRun:
         if count:
             layers = self.start.bert.num_hidden_layers
             replace = functools.partial(
-                rates.replace_top_layers, count=count, num_layers=layers
+                optimizer.replace_top_layers, count=count, num_layers=layers
             )
             jax.eval_shape(replace, self.shapes, self.shapes)
 
@@ -211,14 +200,14 @@ class FinetuningRun:
                     "its classes in data.labels, or leave init.head out"
                 )
 
-    def adversarial(self) -> adversarial.Adversarial | None:
+    def adversarial(self) -> state.Adversarial | None:
         """Returns the step against the model that the recipe asks for."""
         epsilon = self.settings.recipe.adversarial_epsilon
-        return adversarial.Adversarial(_EMBEDDING, epsilon) if epsilon else None
+        return state.Adversarial(_EMBEDDING, epsilon) if epsilon else None
 
     def scored(self, now: state.TrainState) -> PyTree:
         """Returns the parameters that are scored and kept: the average, if there is."""
-        averaged = averages.read(now.opt_state)
+        averaged = optimizer.read_average(now.opt_state)
         return now.params if averaged is None else averaged
 
     def predictor(self) -> predictor.Predictor:
@@ -251,7 +240,7 @@ class FinetuningRun:
         rows: labelled_rows.TrainingRows,
         start_step: int,
         num_train_steps: int,
-        examples: example_log.ExampleLog = example_log.OFF,
+        examples: writer.ExampleLog = writer.OFF,
     ) -> Any:
         """Makes batches ahead of the devices, this process's rows of each."""
         size = self.settings.run.batch_size
@@ -287,14 +276,12 @@ class FinetuningRun:
             for length, at in rows.steps_by_length(start_step, num_train_steps).items()
         ]
 
-    def speed(
-        self, rows: labelled_rows.TrainingRows, members: int = 1
-    ) -> progress.Speed:
+    def speed(self, rows: labelled_rows.TrainingRows, members: int = 1) -> loop.Speed:
         """Returns the meter of tokens per second: padding counts, as it is computed."""
         tokens = round(rows.tokens_per_step * members)
         length = self.train.table.lengths.max()
         cost = flops.training_flops_per_token(self.start.bert, int(length), 0.0)
-        return progress.Speed([progress.Stretch(sys.maxsize, tokens, cost)])
+        return loop.Speed([loop.Stretch(sys.maxsize, tokens, cost)])
 
 
 def assemble(

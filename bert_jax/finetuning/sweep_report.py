@@ -12,7 +12,7 @@ from bert_jax import json_file
 from bert_jax.finetuning import task_setup
 from bert_jax.formats import whole_file
 from bert_jax.reporting import text_table
-from bert_jax.training import standing as standings
+from bert_jax.training import guards
 
 FILE = "sweep.json"
 
@@ -51,7 +51,7 @@ class Report:
     metric: str
     members: Sequence[Member]
     record: Mapping[str, Any]
-    standing: standings.Standing
+    standing: guards.Standing
     shown: str = ""
 
     def text(self) -> str:

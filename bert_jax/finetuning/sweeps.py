@@ -19,8 +19,8 @@ from bert_jax.exchange import task_folders
 from bert_jax.finetuning import assembly, splits, sweep_report, task_setup
 from bert_jax.model import attention_plan
 from bert_jax.training import (
-    bad_steps,
     checkpoint,
+    guards,
     loop,
     processes,
     sharding,
@@ -30,7 +30,6 @@ from bert_jax.training import (
     working_copy,
     writer,
 )
-from bert_jax.training import standing as standings
 
 
 def members_of(run: assembly.FinetuningRun) -> list[sweep_report.Member]:
@@ -65,7 +64,7 @@ class Sweep:
             "best": [None] * len(members),
             "metrics": [{}] * len(members),
         }
-        self.standing = standings.Standing()
+        self.standing = guards.Standing()
         self._predictor = run.predictor()
 
     def dev(self, member: int) -> splits.Split:
@@ -73,7 +72,7 @@ class Sweep:
         return self.run.dev_of(self.rows[member])
 
     def score(
-        self, step: int, states: state.TrainState, one: Any, tell: bad_steps.Tell
+        self, step: int, states: state.TrainState, one: Any, tell: guards.Tell
     ) -> dict[str, float]:
         """Scores the members that did not diverge, and keeps the model of the best.
 
@@ -105,7 +104,7 @@ class Sweep:
         return means | {"deviation": sweep_report.deviation(values)}
 
     def _scored(
-        self, step: int, stacked: Any, one: Any, tell: bad_steps.Tell
+        self, step: int, stacked: Any, one: Any, tell: guards.Tell
     ) -> dict[int, dict[str, float]]:
         """Returns the metrics of who did not diverge, by number."""
         made: dict[int, dict[str, float]] = {}
@@ -223,7 +222,7 @@ def train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> Sweep:
             standing = made.standing
         else:
             begin, meta = resumed
-            standing = standings.from_meta(meta)
+            standing = guards.from_meta(meta)
             made.record, made.standing = meta["best"], standing
             commands.say(f"resuming after step {int(begin.step)}")
         start_step = int(begin.step)
@@ -241,7 +240,7 @@ def train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> Sweep:
                 log.write(step, {f"eval/{name}": x for name, x in metrics.items()})
                 log.draw()
 
-            def save(step: int, now: state.TrainState, at: standings.Standing) -> None:
+            def save(step: int, now: state.TrainState, at: guards.Standing) -> None:
                 log.sync()
                 copy.push()
                 meta = {"standing": at.to_json(), "best": made.record}

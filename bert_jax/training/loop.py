@@ -2,28 +2,280 @@
 
 The device never waits for the host between steps. It does at steps where a callback
 is due or the state is saved: then the metrics of that very step are read first, so
-that nothing is saved or evaluated after a step that is not finite.
+that nothing is saved or evaluated after a step that is not finite. `Record` reads those
+metrics; `Speed` and `Progress` report tokens per second, utilization and the time left.
 """
 
+import contextlib
 import dataclasses
+import datetime
 import functools
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import numpy as np
+from jaxtyping import PyTree
 
 from bert_jax import console, errors, faults, interrupts
-from bert_jax.training import (
-    bad_steps,
-    host_memory,
-    progress,
-    record,
-    signals,
-    watchdog,
-)
+from bert_jax.training import chips, guards, signals
 from bert_jax.training import metrics as sums_and_weights
-from bert_jax.training.standing import Standing
+from bert_jax.training.guards import Standing
 from bert_jax.training.state import TrainState
+
+
+class Stretch(NamedTuple):
+    """Steps of a run that cost the same.
+
+    Attributes:
+      last_step: the last of them, steps being counted from 1.
+      tokens: of the global batch, a step.
+      flops_per_token: of training, by the project's formula.
+    """
+
+    last_step: int
+    tokens: int
+    flops_per_token: float
+
+
+@runtime_checkable
+class _Computed(Protocol):
+    """An array that may still be computed, as `jax.Array`."""
+
+    def is_ready(self) -> bool: ...
+
+
+class Speed:
+    """Measures tokens per second, MFU and the share of waiting, over whole steps.
+
+    The time before the first step ends (compilation) and that before a `resume`
+    (evaluation, saving) are not counted.
+    """
+
+    def __init__(
+        self,
+        stretches: Sequence[Stretch],
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        peak_flops: float | None = None,
+    ) -> None:
+        """Takes the stretches of the run in their order.
+
+        `peak_flops` is that of all devices together, by default as far as the chip is
+        known.
+        """
+        self._stretches = stretches
+        self._peak_flops = _peak_of_all() if peak_flops is None else peak_flops
+        self._clock = clock
+        self._started: float | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._seconds = self._waited = self._saved = self._flops = 0.0
+        self._tokens = 0
+
+    def next_of(self, batches: Iterator[Any], running: Any = None) -> Any:
+        """Returns the next batch.
+
+        The time that it takes is waiting for the input, unless the devices still
+        compute when it is there.
+
+        Args:
+          batches: where it comes from.
+          running: what the step before returned, which may still be computed.
+        """
+        started = self._clock()
+        batch = next(batches)
+        if self._started is not None and _is_done(running):
+            self._waited += self._clock() - started
+        return batch
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Measures a save, or what of it the run has to wait for."""
+        started = self._clock()
+        yield
+        self._saved += self._clock() - started
+
+    def step_done(self, step: int) -> None:
+        """Counts the step that has just ended, unless its start was not seen."""
+        now = self._clock()
+        if self._started is not None:
+            of_step = next(x for x in self._stretches if step <= x.last_step)
+            self._seconds += now - self._started
+            self._tokens += of_step.tokens
+            self._flops += of_step.tokens * of_step.flops_per_token
+        self._started = now
+
+    def resume(self) -> None:
+        """Starts the clock for the step that begins now."""
+        self._started = self._clock()
+
+    def read(self) -> dict[str, float]:
+        """Returns the rates since the last reading; empty if nothing was timed.
+
+        `input_wait` is the share of the time in which the devices had nothing to do
+        for want of a batch, at most. `save_wait`, which is there if the state was
+        saved, is the share of the time, with saving, that this took.
+        """
+        if not self._tokens or self._seconds <= 0:
+            return {}
+        rates = {"tokens_per_second": self._tokens / self._seconds}
+        rates["input_wait"] = self._waited / self._seconds
+        if self._saved:
+            rates["save_wait"] = self._saved / (self._seconds + self._saved)
+        if self._peak_flops:
+            rates["mfu"] = self._flops / self._seconds / self._peak_flops
+        self._clear()
+        return rates
+
+    def seconds_left(
+        self, step: int, last_step: int, tokens_per_second: float
+    ) -> float:
+        """Returns the time of the steps after `step`, at this rate."""
+        tokens, before = 0, step
+        for stretch in self._stretches:
+            end = min(stretch.last_step, last_step)
+            tokens += max(0, end - before) * stretch.tokens
+            before = max(before, end)
+        return tokens / tokens_per_second
+
+
+def _is_done(running: Any) -> bool:
+    leaves = jax.tree.leaves(running)
+    return all(x.is_ready() for x in leaves if isinstance(x, _Computed))
+
+
+def _peak_of_all() -> float | None:
+    peak = chips.peak_flops(jax.devices()[0].device_kind)
+    return None if peak is None else peak * jax.device_count()
+
+
+class Progress:
+    """Shows a bar, and in a log a line at each logged step; see `console.Bar`."""
+
+    def __init__(self, start_step: int, num_train_steps: int, speed: Speed) -> None:
+        self._total = num_train_steps
+        self._speed = speed
+        self._bar = console.Bar(
+            num_train_steps,
+            "steps",
+            "training",
+            initial=start_step,
+            smoothing=0.05,
+            is_kept=True,
+            is_shown=jax.process_index() == 0,
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.__exit__(kind, error, traceback)
+
+    def advance(self) -> None:
+        """Counts one step more."""
+        self._bar.update()
+
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows the values logged at a step, and the time left."""
+        text = "  ".join(_text(name, value) for name, value in values.items())
+        self._bar.note(text)
+        self._bar.log(f"step {step}/{self._total}  {text}{self._left(step, values)}")
+
+    def _left(self, step: int, values: Mapping[str, float]) -> str:
+        if "tokens_per_second" not in values:
+            return ""
+        rate = values["tokens_per_second"]
+        seconds = round(self._speed.seconds_left(step, self._total, rate))
+        return f"  ETA {datetime.timedelta(seconds=seconds)}"
+
+
+def _text(name: str, value: float) -> str:
+    if name == "tokens_per_second":
+        return f"{value:,.0f} tokens/s"
+    if name == "mfu":
+        return f"MFU {value:.1%}"
+    if name in ("input_wait", "save_wait"):
+        return f"{name.replace('_', ' ')} {value:.1%}"
+    return f"{name} {value:.4g}"
+
+
+Log = Callable[[int, dict[str, float]], None]
+
+
+class Record:
+    """Reads the metrics of steps, adds them up, and logs their means when due."""
+
+    def __init__(
+        self,
+        standing: Standing,
+        *,
+        every: guards.Members,
+        log: Log,
+        tell: guards.Tell,
+        log_every_steps: int,
+        num_train_steps: int,
+        speed: Speed,
+    ) -> None:
+        """Goes on from `standing`, and changes it, as `every` does; see `loop.run`."""
+        self.standing, self._every = standing, every
+        self._log, self._tell = log, tell
+        self._log_every_steps = log_every_steps
+        self._num_train_steps = num_train_steps
+        self._speed = speed
+
+    def read(
+        self,
+        step: int,
+        metrics: dict[str, Any],
+        batch: PyTree,
+        params: PyTree,
+        bar: Progress,
+    ) -> None:
+        """Waits for a step, made of `batch`.
+
+        Raises NotFiniteError if no member goes on. `params` may be those of a later
+        step.
+        """
+        metrics = jax.device_get(metrics)
+        self._speed.step_done(step)
+        bar.advance()
+        self._count(step, self._every.good(step, metrics, batch, params))
+        if step % self._log_every_steps == 0 or step == self._num_train_steps:
+            values = sums_and_weights.divide(self.standing.interval)
+            values |= _latest(metrics) | self._speed.read()
+            if self.standing.bad_steps:
+                values["bad_steps"] = float(sum(self.standing.bad_steps.values()))
+            self.standing.interval = {}
+            self._log(step, {f"train/{name}": v for name, v in values.items()})
+            bar.show(step, values)
+
+    def _count(self, step: int, sums: sums_and_weights.Sums) -> None:
+        """Adds a step to the interval, unless none did it, and looks at its loss."""
+        if not sums:
+            return
+        standing = self.standing
+        standing.interval = sums_and_weights.add(standing.interval, sums)
+        usual = standing.mean
+        loss = sums["loss"][0] / sums["loss"][1]
+        if standing.is_spike(loss):
+            event = {"event": "spike", "loss": loss, "usual_loss": usual}
+            self._tell(step, {**event, "examples": self._every.examples(step - 1)})
+
+
+def _latest(metrics: dict[str, Any]) -> dict[str, float]:
+    """Returns the values of the step itself; of a sweep, the means over its members."""
+    single = {n: m for n, m in metrics.items() if not isinstance(m, tuple)}
+    return {n: float(np.mean(m)) for n, m in single.items() if n != "finite"}
+
 
 Save = Callable[[int, TrainState, Standing], None]
 
@@ -71,15 +323,15 @@ def run(
     *,
     start_step: int,
     limits: Limits,
-    log: record.Log,
-    tell: bad_steps.Tell,
+    log: Log,
+    tell: guards.Tell,
     save: Save,
     check_saves: Callable[[], None] = lambda: None,
     callbacks: Sequence[Callback] = (),
     programs: Sequence[Program] = (),
-    speed: progress.Speed,
+    speed: Speed,
     standing: Standing,
-    names_at: Mapping[str, bad_steps.NamesAt],
+    names_at: Mapping[str, guards.NamesAt],
 ) -> TrainState:
     """Trains from `start_step` steps done to the last step; returns the last state.
 
@@ -101,15 +353,15 @@ def run(
     is done and saved.
     """
     with (
-        watchdog.Watchdog(limits.watchdog_seconds) as dog,
+        guards.Watchdog(limits.watchdog_seconds) as dog,
         signals.StopRequest(dog.beat) as stop,
     ):
         if start_step < limits.num_train_steps:
             _compile(programs, state, dog, stop)
-        every = bad_steps.Members(
+        every = guards.Members(
             names_at, standing=standing, tell=tell, max_bad_steps=limits.max_bad_steps
         )
-        reader = record.Record(
+        reader = Record(
             standing,
             every=every,
             log=log,
@@ -122,14 +374,14 @@ def run(
         parts = _Parts(
             train_step, batches, limits, callbacks, *saving, every, reader, speed
         )
-        with progress.Progress(start_step, limits.num_train_steps, speed) as bar:
+        with Progress(start_step, limits.num_train_steps, speed) as bar:
             return _Loop(parts, dog, stop, bar, state, start_step).run()
 
 
 def _compile(
     programs: Sequence[Program],
     state: TrainState,
-    dog: watchdog.Watchdog,
+    dog: guards.Watchdog,
     stop: signals.StopRequest,
 ) -> None:
     """Compiles the programs of a run, and shows how many there are and which."""
@@ -156,9 +408,9 @@ class _Parts(NamedTuple):
     callbacks: Sequence[Callback]
     save: Save
     check_saves: Callable[[], None]
-    every: bad_steps.Members
-    reader: record.Record
-    speed: progress.Speed
+    every: guards.Members
+    reader: Record
+    speed: Speed
 
 
 class _Loop:
@@ -167,9 +419,9 @@ class _Loop:
     def __init__(
         self,
         parts: _Parts,
-        dog: watchdog.Watchdog,
+        dog: guards.Watchdog,
         stop: signals.StopRequest,
-        bar: progress.Progress,
+        bar: Progress,
         state: TrainState,
         start_step: int,
     ) -> None:
@@ -212,7 +464,7 @@ class _Loop:
         self._state, metrics = self._stop.unless_asked(call) if is_first else call()
         if is_first:
             self._stop.share()
-            host_memory.give_back()
+            guards.give_back_memory()
         self._step += 1
         self._read()
         self._parts.check_saves()
@@ -238,7 +490,7 @@ class _Loop:
             with self._parts.speed.saving():
                 self._parts.every.check_params(self._step, self._state.params)
                 self._parts.save(self._step, self._state, self._standing)
-        host_memory.give_back()
+        guards.give_back_memory()
         self._parts.speed.resume()
         return ended
 

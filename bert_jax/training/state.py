@@ -4,13 +4,20 @@ A state is born sharded: no device ever holds more than its part. A step is a pu
 function of (state, batch, seed): its key is `fold_in(key(seed), step)`. Losses and
 metrics are (sum, weight) pairs; weights are taken over the whole batch before it is
 cut into micro-batches, so accumulated gradients are those of the large batch.
+
+`Adversarial` adds a second gradient to that of a step (Goodfellow et al. 2015; Miyato
+et al. 2017): that of the same loss, with the same dropout, at an embedding table moved
+by epsilon along the first gradient, g / |g|. The table itself is not changed.
+`finite_checks` and `first_bad` find which array of a step is not finite.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax import lax
@@ -18,9 +25,141 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.training import adversarial as perturbation
-from bert_jax.training import health, sharding
+from bert_jax.training import optimizer, sharding
 from bert_jax.training import optimizer as recipe
+
+# gradients(params, batch, weights, key) -> (grads, loss, metrics).
+Gradients = Callable[..., tuple[PyTree, Any, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversarial:
+    """What is perturbed, and how far.
+
+    Attributes:
+      path: keys that lead to the leaf, an embedding table.
+      epsilon: the length of the step, above 0.
+
+    Raises:
+      InputError: epsilon is not above 0.
+    """
+
+    path: tuple[str, ...]
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        if not self.epsilon > 0.0:
+            raise errors.InputError(
+                f"the length of an adversarial step is {self.epsilon}: it must be above"
+                " 0"
+            )
+
+    def added(self, gradients: Gradients) -> Gradients:
+        """Returns gradients at both points, added; loss and metrics are the clean."""
+
+        def both(params: PyTree, batch: Any, weights: Any, key: Any) -> Any:
+            clean, total, metrics = gradients(params, batch, weights, key)
+            perturbed, _, _ = gradients(self.move(params, clean), batch, weights, key)
+            return jax.tree.map(jnp.add, clean, perturbed), total, metrics
+
+        return both
+
+    def move(self, params: PyTree, grads: PyTree) -> PyTree:
+        """Returns the parameters with the one leaf moved; not if its gradient is 0.
+
+        Raises ValueError if there is no such leaf.
+        """
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        if self.path not in [optimizer.keys(path) for path, _ in leaves]:
+            raise ValueError(f"there is no parameter {'/'.join(self.path)}")
+
+        def moved(path: Any, param: Any, grad: Any) -> Any:
+            if optimizer.keys(path) != self.path:
+                return param
+            norm = jnp.sqrt(jnp.sum(jnp.square(grad)))
+            return param + self.epsilon * grad / jnp.where(norm > 0, norm, 1.0)
+
+        return jax.tree_util.tree_map_with_path(moved, params, grads)
+
+
+# The checks of a step, in the order of `checks`: these, each gradient, and their norm.
+LEARNING_RATE, LOSS = 0, 1
+
+
+def finite_checks(
+    learning_rate: Any, loss: Any, squares: PyTree, grad_norm: Any
+) -> Bool[Array, " checks"]:
+    """Returns whether rate, loss, gradients and norm are finite; traced in the step.
+
+    `squares` has the sum of squares of every gradient.
+    """
+    values = [learning_rate, loss, *jax.tree.leaves(squares), grad_norm]
+    return jnp.stack([jnp.isfinite(x) for x in values])
+
+
+def first_bad(
+    found: Bool[np.ndarray, " checks"],
+    metrics: Mapping[str, Any],
+    batch: PyTree,
+    params: PyTree,
+    at: tuple[int, ...] = (),
+) -> str:
+    """Returns the first array that is not finite, in the order in which they are used.
+
+    The learning rate, the arrays of the batch, the parameters, the losses, the
+    gradients. All processes must call it.
+
+    Args:
+      found: the `checks` of the step.
+      metrics: of the step; (sum, weight) pairs and single values.
+      batch, params: what the step was computed from.
+      at: the index of the run in the arrays of these two; (3,) for the fourth member
+        of a sweep.
+    """
+    if not found[LEARNING_RATE]:
+        return f"the learning rate is {float(metrics['learning_rate'])}"
+    if name := first_not_finite(batch, at):
+        return f"the array {name} of the batch has values that are not finite"
+    if name := first_not_finite(params, at):
+        return f"the parameter {name} has values that are not finite"
+    parts = {n: m[0] for n, m in metrics.items() if isinstance(m, tuple)}
+    for name, value in parts.items():
+        if name.endswith("loss") and name != "loss" and not np.isfinite(value):
+            return f"{name} is {float(value)}"
+    if not found[LOSS]:
+        return f"the loss is {float(parts['loss'])}"
+    gradients = found[LOSS + 1 : -1]
+    if gradients.all():
+        return f"the gradient norm is {float(parts['grad_norm'])}"
+    names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    bad = names[int(np.argmin(gradients))]
+    return f"the gradient of {bad} has values that are not finite"
+
+
+def first_not_finite(tree: PyTree, at: tuple[int, ...] = ()) -> str | None:
+    """Returns the name of the first array of floats with a value that is not finite.
+
+    All processes must call it. `at` is as in `first_bad`.
+    """
+    floats = [
+        (_name(path), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
+    ]
+    good = jax.device_get(_all_finite([leaf for _, leaf in floats], at))
+    return next(
+        (name for (name, _), fine in zip(floats, good, strict=True) if not fine), None
+    )
+
+
+@jax.jit
+def _all_finite(leaves: list[Array], at: tuple[Any, ...]) -> list[Bool[Array, ""]]:
+    return [jnp.isfinite(leaf[at]).all() for leaf in leaves]
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
 
 Batch = dict[str, Any]
 Sums = dict[str, tuple[Any, Any]]
@@ -156,7 +295,7 @@ def make_train_step(
     accumulation_steps: int,
     schedule: Callable[[Any], Any],
     scales: PyTree | None = None,
-    adversarial: perturbation.Adversarial | None = None,
+    adversarial: Adversarial | None = None,
 ) -> sharding.OnMesh:
     """Returns `train_step(state, batch) -> (state, metrics)`: jitted, state donated.
 
@@ -190,7 +329,7 @@ def step_function(
     accumulation_steps: int,
     schedule: Callable[[Any], Any],
     scales: PyTree | None = None,
-    adversarial: perturbation.Adversarial | None = None,
+    adversarial: Adversarial | None = None,
     batch_axes: tuple[str, ...] = sharding.BATCH_AXES,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """Returns `train_step(state, batch) -> (state, metrics)`, to be traced.
@@ -227,7 +366,7 @@ def step_function(
         squares = jax.tree.map(lambda x: jnp.sum(jnp.square(x)), grads)
         grad_norm = jnp.sqrt(optax.tree.sum(squares))
         learning_rate = jnp.asarray(schedule(state.step))
-        finite = health.checks(learning_rate, total, squares, grad_norm)
+        finite = finite_checks(learning_rate, total, squares, grad_norm)
         one = jnp.ones(())
         metrics |= {
             "loss": (total, one),
@@ -249,7 +388,7 @@ class _Cut(NamedTuple):
 
 
 def _without_frozen(
-    losses: Losses, scales: PyTree, adversarial: perturbation.Adversarial | None
+    losses: Losses, scales: PyTree, adversarial: Adversarial | None
 ) -> Losses:
     """Returns the losses without derivatives by parameters whose scale is 0.
 
@@ -316,8 +455,8 @@ def _gradient_function(
             part = one(params, micro_batch, totals, jax.random.fold_in(key, index))
             return jax.tree.map(jnp.add, sums, part), None
 
-        first = jax.tree.map(lambda x: x[0], micro_batches)
-        like = jax.eval_shape(one, params, first, totals, key)
+        first_not_finite = jax.tree.map(lambda x: x[0], micro_batches)
+        like = jax.eval_shape(one, params, first_not_finite, totals, key)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
         indices = jnp.arange(accumulation_steps)
         return lax.scan(add, zeros, (indices, micro_batches))[0]

@@ -20,7 +20,6 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from bert_jax.training import adversarial as perturbation
 from bert_jax.training import sharding, state
 
 _MEMBERS_AXIS = "data"
@@ -113,7 +112,7 @@ def make_sweep_step(
     accumulation_steps: int,
     at_once: int = 0,
     scales: PyTree | None = None,
-    adversarial: perturbation.Adversarial | None = None,
+    adversarial: state.Adversarial | None = None,
 ) -> sharding.OnMesh:
     """Returns `sweep_step(states, batches) -> (states, metrics)`: jitted, donating.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import finetune
-from bert_jax.finetuning import sweeps
+from bert_jax.finetuning import sweep_report
 from bert_jax.settings import config_file
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -47,7 +47,7 @@ def main() -> None:
     given = parser.parse_args()
     found = {}
     for number, (name, changes) in enumerate(RECIPES.items()):
-        report = given.workdir / f"{number:02d}" / sweeps.REPORT
+        report = given.workdir / f"{number:02d}" / sweep_report.FILE
         if not report.is_file():
             finetune.train(_config(given, changes), report.parent)
         tree = json.loads(report.read_text())

@@ -22,7 +22,7 @@ from bert_jax.data import (
 from bert_jax.exchange import task_folders
 from bert_jax.planning import comparison, topology
 from bert_jax.settings import configuration, finetuning_configuration
-from bert_jax.training import example_log, saved_steps, sharding, writer
+from bert_jax.training import saved_steps, sharding, writer
 
 _MOST = 300  # examples of a file that are looked at
 Parse = Callable[[Path], Any]
@@ -100,7 +100,7 @@ def metrics(path: Path) -> None:
     for name in (writer.METRICS, "examples-0.jsonl"):
         shutil.copy(path, path.with_name(name))
     writer.cut(path.with_name(writer.METRICS), lambda line: line["step"] < 3)
-    example_log.ExampleLog(path.parent, start_step=3, is_on=True).__exit__(*[None] * 3)
+    writer.ExampleLog(path.parent, start_step=3, is_on=True).__exit__(*[None] * 3)
 
 
 def curves(path: Path) -> None:

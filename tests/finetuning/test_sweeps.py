@@ -11,7 +11,7 @@ from bert_jax import errors, finetune
 from bert_jax.exchange import task_folders
 from bert_jax.finetuning import assembly, sweep_report, sweeps
 from bert_jax.settings import finetuning_configuration
-from bert_jax.training import checkpoint, standing, sweep
+from bert_jax.training import checkpoint, guards, sweep
 
 STEPS = {"run__num_train_steps": 10, "run__eval_every_steps": 5}
 # Dropout is on: members have their own.
@@ -227,7 +227,7 @@ def test_who_says_what_is_not_finite_is_out(place, tmp_path, monkeypatch):
     members = json.loads((tmp_path / sweep_report.FILE).read_text())["members"]
     assert [m["diverged"] for m in members] == [5, None]
     made = object.__new__(sweeps.Sweep)
-    made.members, made.standing = [sweep_report.Member(0, 0.1, -1)], standing.Standing()
+    made.members, made.standing = [sweep_report.Member(0, 0.1, -1)], guards.Standing()
     monkeypatch.setattr(sweep, "member", lambda *arguments: None)
     with pytest.raises(errors.NotFiniteError, match="left after step 5: what it says"):
         made._scored(5, None, None, lambda step, event: None)

@@ -8,11 +8,11 @@ import pytest
 import small_model
 
 from bert_jax import errors
-from bert_jax.training import adversarial, optimizer, sharding, state
+from bert_jax.training import optimizer, sharding, state
 
 CONFIG = optimizer.OptimizerConfig(learning_rate=0.01, max_grad_norm=1e9)
 SCHEDULE = optimizer.learning_rate(CONFIG, 20)
-MOVED = adversarial.Adversarial(("embedding",), 0.7)
+MOVED = state.Adversarial(("embedding",), 0.7)
 
 
 def scales_of(params):
@@ -114,4 +114,4 @@ def test_what_is_not_there_and_no_length_are_refused():
         MOVED.move(params, params)
     for epsilon in (0.0, -1.0, float("nan")):
         with pytest.raises(errors.InputError, match="must be above 0"):
-            adversarial.Adversarial(("embedding",), epsilon)
+            state.Adversarial(("embedding",), epsilon)

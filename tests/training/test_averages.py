@@ -7,7 +7,7 @@ import pytest
 import small_model
 
 from bert_jax import errors
-from bert_jax.training import averages, checkpoint, optimizer, sharding, state
+from bert_jax.training import checkpoint, optimizer, sharding, state
 
 CONFIG = optimizer.OptimizerConfig(learning_rate=0.01)
 DECAY = 0.8
@@ -34,11 +34,16 @@ def run():
     shapes = state.abstract(small_model.init_fn, OPTIMIZER, mesh)
     step = make_step(mesh, shapes)
     current = state.create(small_model.init_fn, jax.random.key(0), OPTIMIZER, mesh)
-    seen = [jax.device_get((current.params, averages.read(current.opt_state)))]
+
+    def kept(current):
+        average = optimizer.read_average(current.opt_state)
+        return jax.device_get((current.params, average))
+
+    seen = [kept(current)]
     for number in range(4):
         batch = sharding.place(small_model.batch_at(number), mesh)
         current, _ = step(current, batch)
-        seen.append(jax.device_get((current.params, averages.read(current.opt_state))))
+        seen.append(kept(current))
     return shapes, step, current, seen
 
 
@@ -69,7 +74,7 @@ def test_the_average_is_the_weighted_mean_of_the_parameters_after_each_step(run)
 def test_averages_lie_where_the_parameters_lie(run):
     shapes, _, current, _ = run
     for tree in (shapes, current):
-        average = averages.read(tree.opt_state)
+        average = optimizer.read_average(tree.opt_state)
         assert average is not None
         jax.tree.map(
             lambda x, y: (
@@ -86,7 +91,7 @@ def test_averages_survive_a_checkpoint(run, tmp_path):
         saved.save(4, current, {})
         found, _ = saved.restore_latest(shapes)
     assert_close(found, current, rtol=0, atol=0)
-    assert averages.read(found.opt_state) is not None
+    assert optimizer.read_average(found.opt_state) is not None
 
 
 def test_they_change_no_update_and_what_stays_stays():
@@ -102,7 +107,7 @@ def test_they_change_no_update_and_what_stays_stays():
         states = first, second
         assert_close(same, plain, rtol=0, atol=0)
         params = jax.tree.map(jnp.add, params, same)
-    average = averages.read(states[1])
+    average = optimizer.read_average(states[1])
     assert average is not None
     np.testing.assert_array_equal(average["bias"], params["bias"])
     assert (average["kernel"] > params["kernel"]).all()
@@ -110,10 +115,10 @@ def test_they_change_no_update_and_what_stays_stays():
 
 def test_a_state_without_averages_has_none():
     params = {"kernel": jnp.ones((2, 3))}
-    assert averages.read(optimizer.make(CONFIG, 20).init(params)) is None
+    assert optimizer.read_average(optimizer.make(CONFIG, 20).init(params)) is None
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, 0.0, float("nan")])
 def test_a_decay_that_averages_nothing_is_refused(decay):
     with pytest.raises(errors.InputError, match="above 0 and below 1"):
-        averages.keep(decay)
+        optimizer.keep_average(decay)

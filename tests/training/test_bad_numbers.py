@@ -7,7 +7,7 @@ import pytest
 import small_model
 
 from bert_jax import errors
-from bert_jax.training import loop, optimizer, progress, sharding, standing, state
+from bert_jax.training import guards, loop, optimizer, sharding, state
 
 BAD_STEP = 3  # counted from 1
 
@@ -122,9 +122,9 @@ def run(saved, told, max_bad_steps=0, save_every_steps=1, **changes):
         log=lambda step, values: None,
         tell=lambda step, event: told.append((step, event)),
         save=save,
-        speed=progress.Speed([progress.Stretch(1000, 112, 1.0)]),
-        standing=standing.Standing(),
-        names_at={standing.ALONE: lambda step: [f"{step}/{row}" for row in range(16)]},
+        speed=loop.Speed([loop.Stretch(1000, 112, 1.0)]),
+        standing=guards.Standing(),
+        names_at={guards.ALONE: lambda step: [f"{step}/{row}" for row in range(16)]},
     )
 
 

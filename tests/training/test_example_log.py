@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bert_jax import errors
-from bert_jax.training import example_log, processes
+from bert_jax.training import processes, writer
 
 
 def batch_at(step):
@@ -14,9 +14,7 @@ def batch_at(step):
 
 
 def run(workdir, start_step, end_step, is_on=True):
-    with example_log.ExampleLog(
-        workdir, start_step=start_step, is_on=is_on
-    ) as examples:
+    with writer.ExampleLog(workdir, start_step=start_step, is_on=is_on) as examples:
         place = examples.placing(lambda batch: len(batch["input_ids"]))
         placed = map(place, map(batch_at, range(start_step, end_step)))
         names = lambda step: [f"0/{4 * step + row}" for row in range(4)]  # noqa: E731
@@ -66,9 +64,9 @@ def test_files_of_processes_that_are_gone_are_cut_too(tmp_path):
 
 def test_other_content_has_another_checksum():
     batch = batch_at(0)
-    before = example_log.checksums(batch)
+    before = writer.checksums(batch)
     batch["segment_ids"][2, 5] = 0
-    after = example_log.checksums(batch)
+    after = writer.checksums(batch)
     assert [a == b for a, b in zip(before, after, strict=True)] == [
         True,
         True,

@@ -9,13 +9,7 @@ import numpy as np
 import pytest
 
 from bert_jax import errors
-from bert_jax.training import (
-    loop,
-    progress,
-    signals,
-    standing,
-    state,
-)
+from bert_jax.training import guards, loop, signals, state
 
 LIMITS = {field.name for field in dataclasses.fields(loop.Limits)}
 
@@ -40,11 +34,11 @@ class FakeStep:
         return state.TrainState(np.int32(step), {}, ()), metrics
 
 
-class NotingSpeed(progress.Speed):
+class NotingSpeed(loop.Speed):
     """Tells when the metrics of a step have come."""
 
     def __init__(self, calls):
-        super().__init__([progress.Stretch(1000, 10, 1.0)])
+        super().__init__([loop.Stretch(1000, 10, 1.0)])
         self.calls = calls
 
     def step_done(self, step):
@@ -60,8 +54,8 @@ def run_fake(calls, *, bad_step=None, start_step=0, batches=None, **options):
         "tell": lambda step, event: calls.append(f"{event['event']} {step}"),
         "save": lambda step, current, standing: calls.append(f"save {step}"),
         "speed": NotingSpeed(calls),
-        "standing": standing.Standing(),
-        "names_at": {standing.ALONE: lambda step: [f"example {step}"]},
+        "standing": guards.Standing(),
+        "names_at": {guards.ALONE: lambda step: [f"example {step}"]},
     }
     return loop.run(
         FakeStep(calls, bad_step),
@@ -142,9 +136,9 @@ def test_a_resumed_interval_gives_the_means_of_the_uninterrupted_run():
     assert saved[2]["interval"] == {"loss": [6.0, 4.0], "grad_norm": [2.0, 2.0]}
     assert saved[4]["interval"] == {}  # the last step was logged
     options = {"log": logged.__setitem__, "log_every_steps": 3, "start_step": 2}
-    run_fake([], standing=standing.from_meta({"standing": saved[2]}), **options)
+    run_fake([], standing=guards.from_meta({"standing": saved[2]}), **options)
     assert logged[3]["train/loss"] == 2.0
-    earlier = standing.from_meta({"interval": saved[2]["interval"]})
+    earlier = guards.from_meta({"interval": saved[2]["interval"]})
     run_fake([], standing=earlier, **options)  # as runs saved it before
     assert logged[3]["train/loss"] == 2.0
 
@@ -204,7 +198,7 @@ def test_a_not_finite_step_is_not_saved_by_a_signal():
 
 def test_what_a_signal_left_out_is_done_when_the_run_goes_on():
     calls = []
-    now = standing.Standing()
+    now = guards.Standing()
     evaluate = loop.Callback(2, lambda step, current: calls.append(f"evaluate {step}"))
     options = {"callbacks": [evaluate], "standing": now}
     with pytest.raises(errors.Stopped, match="after step 2 of 4"):
@@ -218,7 +212,7 @@ def test_what_a_signal_left_out_is_done_when_the_run_goes_on():
 
 def test_a_signal_in_a_callback_ends_it_and_it_is_called_again():
     calls = []
-    now = standing.Standing()
+    now = guards.Standing()
 
     def evaluate(step, current):
         calls.append(f"begin {step}")
@@ -236,7 +230,7 @@ def test_a_signal_in_a_callback_ends_it_and_it_is_called_again():
 
 
 def test_an_evaluation_that_compiles_for_long_is_not_waited_for():
-    calls, now, go_on = [], standing.Standing(), threading.Event()
+    calls, now, go_on = [], guards.Standing(), threading.Event()
 
     def compile_for_long():
         signal.raise_signal(signal.SIGTERM)  # the main thread hears of it
@@ -266,11 +260,11 @@ def test_more_of_sigterm_changes_nothing():
 
 def test_bad_steps_are_left_out_counted_and_bounded():
     calls, logged = [], {}
-    now = standing.Standing()
+    now = guards.Standing()
     options = {"log": logged.__setitem__, "log_every_steps": 1, "standing": now}
     final = run_fake(calls, bad_step=3, max_bad_steps=1, **options)
     assert int(final.step) == 4 and calls[-1] == "save 4"
-    assert now.bad_steps == {standing.ALONE: 1} and "not_finite 3" in calls
+    assert now.bad_steps == {guards.ALONE: 1} and "not_finite 3" in calls
     assert "train/bad_steps" not in logged[2] and logged[4]["train/bad_steps"] == 1
     assert "train/loss" not in logged[3] and logged[4]["train/loss"] == 4
     with pytest.raises(errors.NotFiniteError, match="1 such steps were left out"):

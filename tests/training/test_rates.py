@@ -7,7 +7,7 @@ import pytest
 import small_model
 
 from bert_jax import errors
-from bert_jax.training import optimizer, rates, sharding, state
+from bert_jax.training import optimizer, sharding, state
 
 PARAMS = {
     "encoder": {
@@ -25,7 +25,7 @@ BELOW = ("encoder", "embeddings")
 
 def scales(**options):
     """Returns (of the embeddings, of the layers, of the pooler, of the classifier)."""
-    made = rates.layer_scales(PARAMS, num_layers=3, below=BELOW, **options)
+    made = optimizer.layer_scales(PARAMS, num_layers=3, below=BELOW, **options)
     below = jax.tree.leaves(made["encoder"]["embeddings"])
     assert len(below) == 3 and len(set(below)) == 1
     mlp = made["encoder"]["layers"]["mlp"]
@@ -55,7 +55,7 @@ def test_scales(options, expected):
 
 
 def test_of_trained_parts_all_else_is_frozen():
-    made = rates.layer_scales(
+    made = optimizer.layer_scales(
         PARAMS, num_layers=3, below=BELOW, trained_parts=("classifier",)
     )
     assert jax.tree.leaves(made) == [1.0, *[0.0] * 6]
@@ -77,7 +77,7 @@ def test_of_trained_parts_all_else_is_frozen():
 )
 def test_what_cannot_be_is_refused(options, words):
     with pytest.raises(errors.InputError) as caught:
-        rates.layer_scales(PARAMS, **{"num_layers": 3, "below": BELOW} | options)
+        optimizer.layer_scales(PARAMS, **{"num_layers": 3, "below": BELOW} | options)
     assert words in str(caught.value)
 
 
@@ -87,7 +87,9 @@ def train(steps, **options):
     config = optimizer.OptimizerConfig(learning_rate=0.01)
     plain = optimizer.make(config, 20)
     params = state.abstract(small_model.init_fn, plain, mesh).params
-    given = rates.layer_scales(params, num_layers=3, below=("embedding",), **options)
+    given = optimizer.layer_scales(
+        params, num_layers=3, below=("embedding",), **options
+    )
     optim = optimizer.make(config, 20, scales=given)
     step = state.make_train_step(
         small_model.prepare,
@@ -136,7 +138,7 @@ def test_top_layers_are_replaced_and_nothing_else():
         jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), PARAMS)
         for _ in range(2)
     )
-    found = rates.replace_top_layers(one, two, 2, num_layers=3)
+    found = optimizer.replace_top_layers(one, two, 2, num_layers=3)
     for name in ("kernel", "bias"):
         old, new, made = (
             t["encoder"]["layers"]["mlp"][name] for t in (one, two, found)
@@ -145,23 +147,23 @@ def test_top_layers_are_replaced_and_nothing_else():
         np.testing.assert_array_equal(made[1:], new[1:])
     for part in ("pooler", "classifier"):
         jax.tree.map(np.testing.assert_array_equal, found[part], one[part])
-    same = rates.replace_top_layers(one, two, 0, num_layers=3)
+    same = optimizer.replace_top_layers(one, two, 0, num_layers=3)
     jax.tree.map(np.testing.assert_array_equal, same, one)
     for count, num_layers in ((4, 3), (-1, 3), (1, 12)):
         with pytest.raises(errors.InputError):
-            rates.replace_top_layers(one, two, count, num_layers=num_layers)
+            optimizer.replace_top_layers(one, two, count, num_layers=num_layers)
 
 
 def test_stacks_with_fewer_rows_are_of_the_top_layers():
     """As a norm that the first layer lacks."""
     layers = {"kernel": np.zeros((3, 2, 4)), "scale": np.zeros((2, 4))}
     tree = {"layers": layers}
-    made = rates.layer_scales(tree, num_layers=3, below=(), layer_decay=0.5)
+    made = optimizer.layer_scales(tree, num_layers=3, below=(), layer_decay=0.5)
     assert made["layers"]["kernel"].ravel().tolist() == [0.25, 0.5, 1.0]
     assert made["layers"]["scale"].shape == (2, 1)
     assert made["layers"]["scale"].ravel().tolist() == [0.5, 1.0]
     ones = {"layers": {name: leaf + 1 for name, leaf in layers.items()}}
     for count, expected in ((1, [0, 1]), (2, [1, 1]), (3, [1, 1])):
-        found = rates.replace_top_layers(tree, ones, count, num_layers=3)["layers"]
+        found = optimizer.replace_top_layers(tree, ones, count, num_layers=3)["layers"]
         assert found["scale"][:, 0].tolist() == expected
         assert found["kernel"][:, 0, 0].sum() == count

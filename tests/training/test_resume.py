@@ -16,12 +16,11 @@ import small_model
 from bert_jax import errors
 from bert_jax.training import (
     checkpoint,
+    guards,
     loop,
     optimizer,
-    progress,
     saved_steps,
     sharding,
-    standing,
     state,
     writer,
 )
@@ -48,7 +47,7 @@ def train(workdir, num_steps, stop_at=None):
     with checkpoint.Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
         current, meta = checkpoints.restore_latest(shapes) or (
             state.create(*arguments),
-            {"standing": standing.Standing().to_json()},
+            {"standing": guards.Standing().to_json()},
         )
         start_step = int(current.step)
 
@@ -71,9 +70,9 @@ def train(workdir, num_steps, stop_at=None):
                 log=out.write,
                 tell=out.tell,
                 save=save,
-                standing=standing.from_meta(meta),
-                names_at={standing.ALONE: lambda step: [f"batch {step}"]},
-                speed=progress.Speed([progress.Stretch(1000, 112, 1.0)]),
+                standing=guards.from_meta(meta),
+                names_at={guards.ALONE: lambda step: [f"batch {step}"]},
+                speed=loop.Speed([loop.Stretch(1000, 112, 1.0)]),
             )
     assert train_step.jitted._cache_size() == 1
     return final

@@ -5,15 +5,7 @@ import numpy as np
 import pytest
 import small_model
 
-from bert_jax.training import (
-    adversarial,
-    averages,
-    optimizer,
-    rates,
-    sharding,
-    state,
-    sweep,
-)
+from bert_jax.training import optimizer, sharding, state, sweep
 
 SEEDS, PEAKS, STEPS = (5, 9, 5), (0.01, 0.01, 0.003), 5
 CONFIG = optimizer.OptimizerConfig(learning_rate=0.5, warmup_steps=2)
@@ -30,7 +22,7 @@ def recipe(peak, scales=None):
 
 def scales_of(mesh):
     params = state.abstract(small_model.init_fn, recipe(1.0)[0], mesh).params
-    return rates.layer_scales(
+    return optimizer.layer_scales(
         params, num_layers=3, below=BELOW, layer_decay=0.5, frozen_layers=1
     )
 
@@ -161,14 +153,14 @@ def test_members_equal_their_runs_under_all_recipes(sizes):
     mesh = sharding.make_mesh(*sizes)
     options = {
         "accumulation_steps": 2,
-        "adversarial": adversarial.Adversarial(BELOW, 0.5),
+        "adversarial": state.Adversarial(BELOW, 0.5),
         "scales": scales_of(mesh),
     }
     alone = sharding.make_mesh(1, 1, 1)
     singles = [single(alone, member, **options) for member in range(3)]
     current, metrics, shapes = together(mesh, **options)
     assert_members_are_single_runs(current, metrics, shapes, singles)
-    found = averages.read(current.opt_state)
+    found = optimizer.read_average(current.opt_state)
     assert found is not None and found["embedding"].shape == (3, 26, 8)
 
 

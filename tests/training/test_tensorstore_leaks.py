@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import pytest
 import tensorstore
 
-from bert_jax.training import checkpoint, state, tensorstore_leaks
+from bert_jax.training import checkpoint, state
 
 
 @pytest.fixture(scope="module", autouse=True)
 def mended():
-    tensorstore_leaks.mend()
+    checkpoint.stop_leaks()
 
 
 def _blocks():
@@ -55,7 +55,7 @@ def test_what_was_asked_last_is_remembered_and_no_more():
         path = f"/folder/{number}/"
         spec = tensorstore.KvStore.Spec({"driver": "file", "path": path})
         assert spec.to_json()["path"] == path
-    tensorstore_leaks.mend()  # a second time
+    checkpoint.stop_leaks()  # a second time
     known = tensorstore.KvStore.Spec.to_json.known
     assert 0 < len(known) <= 16
 
@@ -65,5 +65,5 @@ def test_metrics_are_empty_for_orbax_alone():
     assert collect("/tensorstore/")
     names = {"__name__": "orbax.checkpoint.any", "collect": collect}
     assert eval("collect('/tensorstore/')", names) == []
-    tensorstore_leaks.mend()  # a second time
+    checkpoint.stop_leaks()  # a second time
     assert tensorstore.experimental_collect_matching_metrics is collect
