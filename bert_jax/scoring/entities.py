@@ -54,7 +54,7 @@ def split(tag: str) -> tuple[str, str]:
 
 
 def spans_of(tags: Sequence[str]) -> list[Span]:
-    """Returns the spans of a sentence tagged in BIO, IOB1, BIOES, BILOU or BMES.
+    """Returns the spans of a sentence tagged in any scheme that has spans.
 
     >>> spans_of(["B-PER", "I-PER", "O", "I-LOC", "I-ORG", "B-ORG"])
     [('PER', 0, 2), ('LOC', 3, 4), ('ORG', 4, 5), ('ORG', 5, 6)]
@@ -63,7 +63,7 @@ def spans_of(tags: Sequence[str]) -> list[Span]:
     start, before, type_before = 0, "O", UNTYPED
     for place, tag in enumerate((*tags, "O")):
         letter, kind = split(tag)
-        parted = letter in "BSUO" or before in "ESLUO" or kind != type_before
+        parted = letter in "BSUWO" or before in "ESLUWO" or kind != type_before
         if parted and before != "O":
             spans.append((type_before, start, place))
         if parted:

@@ -5,6 +5,7 @@ IOB1   I-PER I-PER I-PER O     B- only parts two spans of one type that touch
 BIOES  B-PER I-PER E-PER S-LOC
 BILOU  B-PER I-PER L-PER U-LOC
 BMES   B-PER M-PER E-PER S-LOC, or without types and O, as in word segmentation
+BMEWO  B-PER M-PER E-PER W-LOC
 plain  NOUN VERB ...           tags that make no spans
 """
 
@@ -17,18 +18,24 @@ from jaxtyping import Bool
 from bert_jax.scoring import entities
 
 PLAIN = "plain"
-SCHEMES = ("BIO", "IOB1", "BIOES", "BILOU", "BMES", PLAIN)
+SCHEMES = ("BIO", "IOB1", "BIOES", "BILOU", "BMES", "BMEWO", PLAIN)
 OUTSIDE = "O"
 
-_SPAN_TAG = re.compile(r"O|[BIMESLU](-.+)?", re.DOTALL)
+_SPAN_TAG = re.compile(r"O|[BIMESLU](-.+)?|W-.+", re.DOTALL)
 # Spellings that are meant as tags of spans: 0, o, B_PER, b-per, B- and PER-B.
 _ZERO = re.compile(r"[0oО〇]")
 _MISSPELLED = re.compile(
-    r"(?P<letter>[BIMESLUbimeslu])(?:\s*[-_:./–—]\s*)(?P<type>.*)", re.DOTALL
+    r"(?P<letter>[BIMESLUWbimesluw])(?:\s*[-_:./–—]\s*)(?P<type>.*)", re.DOTALL
 )
-_TYPE_FIRST = re.compile(r"(?P<type>.+)[-_](?P<letter>[BIMESLU])", re.DOTALL)
+_TYPE_FIRST = re.compile(r"(?P<type>.+)[-_](?P<letter>[BIMESLUW])", re.DOTALL)
 # First, middle and last token of a span, and a span of one token.
-_LETTERS = {"BIO": "BIIB", "BIOES": "BIES", "BILOU": "BILU", "BMES": "BMES"}
+_LETTERS = {
+    "BIO": "BIIB",
+    "BIOES": "BIES",
+    "BILOU": "BILU",
+    "BMES": "BMES",
+    "BMEWO": "BMEW",
+}
 
 
 def detect(sentences: Iterable[Sequence[str]]) -> str:
@@ -71,6 +78,8 @@ def of_labels(labels: Sequence[str]) -> str:
     if set(labels) <= {OUTSIDE} or not all(map(is_span_tag, labels)):
         return PLAIN
     letters = {label[0] for label in labels}
+    if "W" in letters:
+        return "BMEWO"
     if "M" in letters:
         return "BMES"
     if letters & {"L", "U"}:
@@ -110,7 +119,7 @@ def problem_of(tags: Iterable[str]) -> tuple[str, str] | None:
     others = [tag for tag in known if not is_span_tag(tag)]
     typed = sum(is_span_tag(tag) and tag[1:2] == "-" for tag in known)
     if not others:
-        return _mixed(known) if typed else None
+        return _untyped(known) or _mixed(known) if typed else None
     slips = [tag for tag in others if _correction(tag)]
     zeros = [tag for tag in others if _ZERO.fullmatch(tag)]
     is_spans = 2 * typed > len({*known} - {OUTSIDE})
@@ -121,6 +130,29 @@ def problem_of(tags: Iterable[str]) -> tuple[str, str] | None:
         wrong = (zeros or slips or [wrong])[0] if typed else wrong
         return wrong, _correction(wrong) or "most tags are of spans, as B-PER, I-PER, O"
     return None
+
+
+def odd_letters(sentences: Sequence[Sequence[str]]) -> dict[int, str]:
+    """Returns the tags with a letter that the scheme of most sentences lacks.
+
+    The keys are positions of sentences. One E-PER in a file of BIO would make it BIOES, which every other sentence breaks.
+
+    >>> odd_letters([["B-PER", "I-PER"]] * 9 + [["E-PER"]])
+    {9: 'E-PER'}
+    """
+    scheme = of_labels(sorted({tag for tags in sentences for tag in tags}))
+    if scheme in ("BIO", PLAIN):
+        return {}
+    odd = {
+        at: next(tag for tag in tags if tag[0] not in "BIO")
+        for at, tags in enumerate(sentences)
+        if any(tag[0] not in "BIO" for tag in tags)
+    }
+    rest = [tags for at, tags in enumerate(sentences) if at not in odd]
+    fits = detect(rest) in ("BIO", "IOB1") and any(
+        breaks(tags, scheme) for tags in rest
+    )
+    return odd if fits and 5 * len(odd) <= len(sentences) else {}
 
 
 def _is_scheme(tags: Iterable[str]) -> bool:
@@ -145,11 +177,17 @@ def _correction(tag: str) -> str:
     return ""
 
 
+def _untyped(tags: Iterable[str]) -> tuple[str, str] | None:
+    """Returns a tag of spans that lacks the type which others have, as B, or None."""
+    bare = next((tag for tag in tags if tag != OUTSIDE and len(tag) == 1), None)
+    return None if bare is None else (bare, "the type after the letter is missing")
+
+
 def _mixed(tags: Iterable[str]) -> tuple[str, str] | None:
     """Returns a tag whose letter is not in the scheme of the other letters."""
     tags = list(tags)
     scheme = of_labels(tags)
-    letters = {"BIO": "BIO", "BIOES": "BIOES", "BILOU": "BILOU", "BMES": "BMESO"}
+    letters = {scheme: scheme for scheme in _LETTERS} | {"BMES": "BMESO"}
     wrong = [tag for tag in tags if tag[0] not in letters[scheme]]
     # I- for M- is a habit of some, with E- and S-.
     wrong = [tag for tag in wrong if not (scheme == "BMES" and tag[0] == "I")]

@@ -372,7 +372,9 @@ def misfits(examples: Examples) -> dict[int, str]:
         left = {at: tags for at, tags in left.items() if tag not in tags}
         if len(found) > most:
             return {}
-    return found
+    sentences = {at: _tags(examples[at]) for at in left}
+    odd = tag_schemes.odd_letters(list(sentences.values()))
+    return found | {list(sentences)[row]: tag for row, tag in odd.items()}
 
 
 # Tags by which two columns are seen to be swapped: more different ones than tokens.
@@ -395,6 +397,8 @@ def _check_kind(examples: Examples) -> None:
             "swapped: set data.columns.token and data.columns.tag to their numbers"
         )
     problem = tag_schemes.problem_of(known)
+    if problem is None and (odd := tag_schemes.odd_letters([*map(_tags, labelled)])):
+        problem = next(iter(odd.values())), "most sentences are BIO: B, I and O only"
     if problem is not None:
         tag, why = problem
         example = next(x for x in labelled if tag in _tags(x))

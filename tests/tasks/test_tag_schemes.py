@@ -59,11 +59,25 @@ def test_detect(scheme, sentences):
         ("O S E B M", None),
         ("B-地名 M-地名 E-地名 S-地名 O", None),
         ("B-PER M-PER O 人", "人"),
+        ("O B-PER I-PER B", "B"),
+        ("B-人名 I-人名 I O", "I"),
+        ("B-人名 M-人名 E-人名 W-地名 O", None),
+        ("B-PER I-PER W_LOC O", "W_LOC"),
     ],
 )
 def test_a_tag_that_does_not_fit_with_the_others(tags, wrong):
     found = tag_schemes.problem_of(tags.split())
     assert (found and found[0]) == wrong
+
+
+@pytest.mark.parametrize("letter", "ESLUMW")
+def test_one_letter_of_another_scheme_among_many_sentences(letter):
+    most = [["B-人名", "I-人名", "O"]] * 5
+    slip = ["O", f"{letter}-地名"]
+    assert tag_schemes.odd_letters([*most[:3], slip, *most]) == {3: f"{letter}-地名"}
+    assert tag_schemes.odd_letters([*most[:2], slip, slip]) == {}
+    bioes = ["B-人名", "E-人名", "S-地名"]
+    assert tag_schemes.odd_letters([bioes] * 2 + [["O"]] * 20) == {}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +99,8 @@ def test_a_tag_that_does_not_fit_with_the_others(tags, wrong):
         ("B-A L-A I-A", "BILOU", (2, "I-A after L-A")),
         ("B M E S S B E", "BMES", None),
         ("B S", "BMES", (1, "S after B")),
+        ("B-A M-A E-A W-A O", "BMEWO", None),
+        ("B-A W-A", "BMEWO", (1, "W-A after B-A")),
         ("B B E", "BMES", (1, "B after B")),
         ("X O Y", "plain", None),
         ("", "BIO", None),
@@ -104,6 +120,8 @@ def test_first_break(tags, scheme, found):
         ("B I I B B I", "BMES", "B M E S B E"),
         ("O I-A I-B", "BIO", "O B-A B-B"),  # mended
         ("B-A O", "BIOES", "S-A O"),
+        ("B-A M-A E-A W-A W-A O", "BIO", "B-A I-A I-A B-A B-A O"),
+        ("B-A I-A B-B O", "BMEWO", "B-A E-A W-B O"),
     ],
 )
 def test_convert(tags, scheme, converted):
