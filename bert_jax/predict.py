@@ -24,6 +24,7 @@ object a text.
 """  # noqa: E501
 
 import json
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -32,10 +33,12 @@ from pathlib import Path
 from absl import flags
 
 from bert_jax import commands, console, errors, hub, loading
-from bert_jax.data import left_out, lines, sources
+from bert_jax.data import file_content, left_out, lines, sources
 from bert_jax.finetuning import splits
 from bert_jax.prediction import answering_folders, answers, feature_files
 from bert_jax.text import coverage as coverages
+
+logger = logging.getLogger(__name__)
 
 TASKS = ("auto", "answer", "fill_mask", "features")
 _EXAMPLE = 'python -m bert_jax.predict --model=runs/demo "今天天气很[MASK]。"'
@@ -66,6 +69,7 @@ def numbered_texts(
             yield f"argument {number}", text
     elif path is not None:
         hub.refuse_as_lines(path)
+        _refuse_records(Path(path))
         named = sources.NamedPath(path, Path(path))
         numbered = lines.whole_lines(named, lines.Tally(), faults)
         with answers.naming_flags():
@@ -76,6 +80,35 @@ def numbered_texts(
         numbered = lines.of_stream(sys.stdin.buffer, answers.STANDARD_INPUT, faults)
         with answers.naming_flags():
             yield from _numbered(answers.STANDARD_INPUT, numbered, keeps_blank, notes)
+
+
+# Files whose lines are not texts, and what they are.
+_RECORDS = {
+    "parquet": "a Parquet table",
+    "xlsx": "an Excel workbook",
+    "jsonl": "JSON lines",
+    "json": "JSON",
+    "html": "an HTML page",
+}
+
+
+def _refuse_records(path: Path) -> None:
+    """Raises InputError for records of which these tasks would read the source."""
+    if not path.is_file():
+        return  # a pipe cannot be read twice
+    kind = file_content.kind(sources.NamedPath(str(path), path))
+    if kind in _RECORDS:
+        raise errors.InputError(
+            f"{path} is {_RECORDS[kind]}, and this task reads plain lines, one text a "
+            "line. Write its texts to such a file (the answers of a fine-tuned model, "
+            "--task=answer, are for tables too)"
+        )
+    if kind == "csv":
+        logger.warning(
+            "%s looks like a table, and this task reads each of its lines as one text, "
+            "the header and labels too",
+            path,
+        )
 
 
 def _numbered(

@@ -146,6 +146,8 @@ WRONG = [
     (("--features=median", "a"), b"", "--features=median"),
     (("--dtype=float16", "a"), b"", "--dtype=float16"),
     (("--input=nope.txt",), b"", "nope.txt cannot be read"),
+    (("--input=x.jsonl",), b"", "x.jsonl is JSON lines"),
+    (("--input=x.html",), b"", "x.html is an HTML page"),
     ((), b"", "standard input has no text"),
     ((), b" \n", "standard input has no text"),
     ((), b"a\nb\nc\xff\n", "standard input:3: byte 2 of the line is not UTF-8"),
@@ -153,7 +155,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "stdin", "words"), WRONG)
-def test_what_can_be_wrong_leaves_no_file(features, tmp_path, arguments, stdin, words):
+def test_what_can_be_wrong_leaves_no_file(
+    features, tmp_path, monkeypatch, arguments, stdin, words
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    (tmp_path / "x.html").write_text("<html><body>a</body></html>\n")
     done = features("bert", "x.npy", *arguments, stdin=stdin)
     assert (done.code, done.out) == (2, "")
     assert words in done.message

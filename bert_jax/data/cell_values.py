@@ -292,6 +292,8 @@ def score(value: Any, where: str) -> float | None:
 
 def _shown(value: Any) -> str:
     """Writes the beginning of a value for a message."""
-    written = value if isinstance(value, float) else json.dumps(value, default=str)
+    written = value
+    if not isinstance(value, float):
+        written = json.dumps(value, default=str, ensure_ascii=False)
     short = str(written)
     return short if len(short) <= 60 else f"{short[:57]}..."

@@ -38,13 +38,14 @@ _TEXTS = ("text", "sentence", "content", "review", "comment", "comment_text")
 _TEXTS = (*_TEXTS, "headline", "title")
 _OTHER_TEXTS = ("tweet", "body", "message", "utterance", "document", "文本", "句子")
 _OTHER_TEXTS = (*_OTHER_TEXTS, "内容", "文本内容", "评论", "评论内容", "正文", "标题")
-_OTHER_TEXTS = (*_OTHER_TEXTS, "文章")
+_OTHER_TEXTS = (*_OTHER_TEXTS, "文章", "內容", "內文", "評論", "留言", "標題")
 _LABELS = ("label", "labels", "gold_label", "quality", "is_duplicate")
 _LABELS = (*_LABELS, "entailment_judgment", "class", "category", "answer", "label_desc")
 _LABELS = (*_LABELS, "sentiment", "intent", "标签", "类别", "分类")
 _LABELS = (*_LABELS, "情感", "情感倾向", "意图", "答案")
+_LABELS = (*_LABELS, "標籤", "標簽", "類別", "分類", "情感傾向", "意圖")
 _SCORES = ("score", "similarity", "similarity_score", "relatedness_score")
-_SCORES = (*_SCORES, "相似度", "得分", "分数", "评分")
+_SCORES = (*_SCORES, "相似度", "得分", "分数", "评分", "分數", "評分")
 _CONTEXTS = (
     ("sent1", "sent2"),
     ("ctx_a", "ctx_b"),
@@ -234,7 +235,7 @@ def _texts(
     if text is None:
         raise errors.InputError(
             f"{where}: which column has the text cannot be told from {_listed(names)}. "
-            "Name it: data.columns.text (and data.columns.text_pair)."
+            f"{_how_to_name(names, 'text')} (and data.columns.text_pair)."
         )
     return text, pair or None
 
@@ -315,7 +316,7 @@ def _score(
     name = given.score or (given.label if is_regression else "")
     if name and not request.needs_labels and not _is_there(name, names):
         return None
-    wanted = (*_SCORES, *_LABELS[:3], "标签") if is_regression else _SCORES
+    wanted = (*_SCORES, *_LABELS[:3], "标签", "標籤") if is_regression else _SCORES
     found = _given_or_usual(name, "score", names, usual, wanted, where)
     if found is None and request.needs_labels and is_regression:
         raise _no_label(names, "score", where)
@@ -335,7 +336,7 @@ def _no_label(
 ) -> errors.InputError:
     return errors.InputError(
         f"{where}: which column has the {what} cannot be told from {_listed(names)}. "
-        f"Name it: data.columns.{what}.{more}"
+        f"{_how_to_name(names, what)}.{more}"
     )
 
 
@@ -362,8 +363,19 @@ def _number_in(name: str) -> int:
     return int(re.sub(r"\D", "", name))
 
 
+def _are_numbers(names: Sequence[str]) -> bool:
+    """Says whether columns have no names but their numbers."""
+    return list(names) == [str(place) for place in range(1, len(names) + 1)]
+
+
+def _how_to_name(names: Sequence[str], what: str) -> str:
+    if _are_numbers(names):
+        return f"Set its number, as in data.columns.{what}=1"
+    return f"Name it: data.columns.{what}"
+
+
 def _listed(names: Sequence[str]) -> str:
     """Writes the names of columns for a message."""
-    if list(names) == [str(place) for place in range(1, len(names) + 1)]:
+    if _are_numbers(names):
         return f"columns 1 to {len(names)} without names (data.header=true names them)"
     return ", ".join(map(repr, names))

@@ -86,18 +86,31 @@ def _kind_of_objects(text: str) -> str:
     """Returns `jsonl` if the first line is an object, `json` if more lines are."""
     first = text.partition("\n")[0]
     try:
-        return "jsonl" if isinstance(json.loads(first), dict) else "text"
+        kind = "json" if is_document(text.encode()) else "jsonl"
+        return kind if isinstance(json.loads(first), dict) else "text"
     except (ValueError, RecursionError):
         return "json" if _opens_json(text) else "text"
 
 
 def is_document(content: bytes) -> bool:
-    """Says whether JSON is an array, or has objects over several lines."""
+    """Says whether JSON is an array, or has objects over several lines.
+
+    So has a single line whose values are all lists of objects, or objects: pandas
+    writes a whole table as one.
+
+    >>> is_document(b'{"text": {"0": "a"}}'), is_document(b'{"text": "a"}')
+    (True, False)
+    """
     text = content.decode("utf-8", "replace").lstrip()
     if text.startswith("["):
         return True
-    first = text.partition("\n")[0].rstrip()
-    return text.startswith("{") and not first.endswith("}")
+    first, _, rest = text.partition("\n")
+    if text.startswith("{") and not first.rstrip().endswith("}"):
+        return True
+    return (
+        not rest.strip()
+        and re.match(r'\{\s*"[^"]*"\s*:\s*(\[\s*)?\{', first) is not None
+    )
 
 
 def _opens_json(text: str) -> bool:
@@ -153,6 +166,8 @@ def _are_even(rows: list[list[str]]) -> bool:
 
 def first_rows(text: str, separator: str, most: int = _ROWS) -> list[list[str]]:
     """Returns the first rows of a table with quotes; [] where a quote is misplaced."""
+    if has_escaped_quotes(text):
+        text = with_doubled_quotes(text, separator)
     is_cut = len(text) >= HEAD_BYTES // 4
     whole = (text[: text.rfind("\n")] if is_cut else text).split("\n")
     rows: list[list[str]] = []
@@ -170,13 +185,34 @@ def first_rows(text: str, separator: str, most: int = _ROWS) -> list[list[str]]:
     return rows
 
 
+def has_escaped_quotes(text: str) -> bool:
+    r"""Says whether a table writes a quote inside a cell as \", as R does.
+
+    Its first line is then quoted as a whole, and no quote in it is doubled.
+    """
+    first = text.partition("\n")[0].rstrip()
+    is_quoted = first.startswith('"') and first.endswith('"') and '""' not in first
+    return is_quoted and r"\"" in text
+
+
+def with_doubled_quotes(text: str, separator: str) -> str:
+    r"""Doubles the quotes that have a backslash before them, unless they end a cell.
+
+    >>> print(with_doubled_quotes(r'"1";"a \"b\", c"', ";"))
+    "1";"a ""b"", c"
+    """
+    ends = rf"(?!{re.escape(separator)}|[\r\n]|$)"
+    return re.sub(rf'\\"{ends}', '""', text)
+
+
 def is_quoted(text: str) -> bool:
     """Says whether a table of tabs has quotes around cells, as pandas, R and Excel do.
 
     Every cell that opens with a quote must close with one, all rows have the same
     columns then, and something shows that the quotes are not the text's own: a quote
     that is doubled, a cell with a tab or a line end, quotes around every cell that is
-    no number, or around each of several cells that have a comma.
+    no number, or around each of several cells that have a comma. So does a quote of R's
+    with a backslash before it.
     """
     rows = first_rows(text, "\t", 1 << 30)
     if not _are_even(rows):
@@ -188,7 +224,7 @@ def is_quoted(text: str) -> bool:
         return False
     if [len(line) for line in plain[: len(rows)]] != [len(row) for row in rows]:
         return True
-    if any('""' in cell[1:-1] for cell in quoted):
+    if has_escaped_quotes(text) or any('""' in cell[1:-1] for cell in quoted):
         return True
     if all(cell in quoted or _is_number(cell) for cell in cells):
         return True

@@ -290,6 +290,8 @@ def _format(request: Request) -> str:
         kind = _format_of_file(request)
     if kind not in allowed:
         told = f"seems to be {kind}" if kind else "does not show its format"
+        if not request.needs_labels and request.task in example_request.TEXT_TASKS:
+            allowed = ("lines (a text a line)", *allowed)  # of predict
         raise errors.InputError(
             f"{request.path} {told}: for {request.task} set data.format to one of "
             f"{', '.join(allowed)}"

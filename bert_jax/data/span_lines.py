@@ -72,7 +72,9 @@ def _of_record(
     if column not in cells:
         raise cell_values.BrokenRecord(
             f"{where}: there is no {column!r}, only {', '.join(map(repr, cells))}. "
-            "Name the text: data.columns.text."
+            "Name the text: data.columns.text. Sentences with a token a row are read "
+            "as lines of a token, a tab and its tag, a blank line after each sentence "
+            "(data.format=conll)."
         )
     is_open = request.takes_empty
     text = cell_values.text(cells[column], column, where, may_be_empty=is_open)

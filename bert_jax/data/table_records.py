@@ -212,7 +212,7 @@ def _rows(kind: str, file: sources.NamedPath, faults: lines.Faults) -> Rows:
         return _split_lines(file, "\t", faults)
     if kind == "xlsx":
         return workbook_file.rows(file.path)
-    return _csv_rows(file, file_content.separator(_first_lines(file)), faults)
+    return _csv_rows(file, _first_lines(file), faults)
 
 
 def _filled_lines(
@@ -236,11 +236,14 @@ def _first_lines(file: sources.NamedPath) -> str:
     return rest if _EXCEL_SEPARATOR.fullmatch(first.strip()) else text
 
 
-def _csv_rows(file: sources.NamedPath, separator: str, faults: lines.Faults) -> Rows:
-    """Yields the rows of a CSV file with the line that each begins in."""
+def _csv_rows(file: sources.NamedPath, opening: str, faults: lines.Faults) -> Rows:
+    """Yields the rows of a CSV file, which opens so, with the line each begins in."""
+    separator = file_content.separator(opening)
     csv.field_size_limit(lines.MAX_BYTES)
     whole = lines.whole_lines(file, lines.Tally(), faults)
     ended = (f"{line}\n" for _, line in whole)
+    if file_content.has_escaped_quotes(opening):
+        ended = (file_content.with_doubled_quotes(x, separator) for x in ended)
     reader = csv.reader(ended, delimiter=separator, strict=True)
     first = 1
     try:

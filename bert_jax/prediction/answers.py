@@ -31,7 +31,7 @@ from bert_jax.text import coverage as coverages
 
 LINES = "lines"
 STANDARD_INPUT = "standard input"
-_COLUMN = re.compile(r"data\.columns\.(\w+)(?: to (\w+))?")
+_COLUMN = re.compile(r"data\.columns\.(\w+)(?:(?: to |=)(\w+))?")
 INPUT_FORMATS = (
     "auto",
     LINES,

@@ -135,7 +135,8 @@ def problem_of(tags: Iterable[str]) -> tuple[str, str] | None:
 def odd_letters(sentences: Sequence[Sequence[str]]) -> dict[int, str]:
     """Returns the tags with a letter that the scheme of most sentences lacks.
 
-    The keys are positions of sentences. One E-PER in a file of BIO would make it BIOES, which every other sentence breaks.
+    The keys are positions of sentences. One E-PER in a file of BIO would make it
+    BIOES, which every other sentence breaks.
 
     >>> odd_letters([["B-PER", "I-PER"]] * 9 + [["E-PER"]])
     {9: 'E-PER'}

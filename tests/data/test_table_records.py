@@ -5,7 +5,7 @@ import collections
 import gzip
 
 import pytest
-from example_files import iterate, read, refused, write
+from example_files import columns, iterate, read, refused, write
 
 from bert_jax import errors
 from bert_jax.data import example_request, sources, table_records
@@ -38,6 +38,17 @@ def test_columns_without_a_header_are_numbered(tmp_path):
         ("1", {"1": "好", "2": "1"}),
         ("2", {"1": "坏", "2": "0"}),
     ]
+
+
+def test_a_column_without_a_name_is_named_by_its_number(tmp_path):
+    path = write(tmp_path, "好\t1\n坏\t0\n")
+    refused(r"data\.columns\.text=1", path)
+    refused(r"data\.columns\.label=1", path, columns=columns(text="1"))
+
+
+def test_a_header_of_traditional_chinese(tmp_path):
+    path = write(tmp_path, "內容\t標籤\n好\t正面\n")
+    assert [(x.text, x.labels) for x in read(path).examples] == [("好", ("正面",))]
 
 
 def test_a_header_is_given_or_not_whatever_it_says(tmp_path):
