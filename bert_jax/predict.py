@@ -89,6 +89,7 @@ _RECORDS = {
     "jsonl": "JSON lines",
     "json": "JSON",
     "html": "an HTML page",
+    "xml": "XML",
 }
 
 

@@ -122,6 +122,28 @@ def _sentence_layout(
     return None
 
 
+# The last column of a token's line; words of sentences are rarely so.
+_TAG = re.compile(r"[^a-z\s]+|\w{1,3}|[BIMESLUW][-_].+")
+_SENTENCE = re.compile(r"\S+[。！？.!?]|.*[\u3400-\u9fff]{5}.*")
+
+
+def are_sentences(opening: list[str], request: example_request.Request) -> bool:
+    """Says whether most lines are a text each without tags, and not a token."""
+    if _sentence_layout(opening, request) is not None:
+        return False
+    filled = [x.split() for x in opening if x.strip()]
+    if any("\t" in x for x in opening) or not filled:
+        return False
+    texts = [
+        (len(cells[-1]) > 1 and not _TAG.fullmatch(cells[-1]))
+        or len(cells) != len(filled[0])
+        if len(cells) > 1
+        else _SENTENCE.fullmatch(cells[0]) is not None
+        for cells in filled
+    ]
+    return 2 * sum(texts) > len(texts)
+
+
 def _text_and_tags(line: str) -> list[tuple[str, str]] | None:
     """Returns the tokens and tags of `text<TAB>tags`, or None if a line is not that."""
     text, tab, tags = line.strip().partition("\t")

@@ -165,7 +165,7 @@ def kind_of(source: sources.Source, file: sources.NamedPath) -> str:
 
     It is one of `sources.FILE_KINDS`, or `json` for JSON that is not in lines.
 
-    Raises InputError for a page of HTML, or what is not text, if no kind was named.
+    Raises InputError for HTML, XML, or what is not text, if no kind was named.
     """
     kind = hub_dataset.kind_of(file) if source.kind == "hf" else source.kind
     if source.kind == "hf" and kind != "jsonl":
@@ -180,6 +180,11 @@ def kind_of(source: sources.Source, file: sources.NamedPath) -> str:
             f"{file.path} is an HTML page. If it is a failed download, fetch the file "
             "again; if its text is wanted, take the tags out, or name its kind "
             f"(text:{file.path}) and set text.clean=html."
+        )
+    if found == "xml":
+        raise errors.InputError(
+            f"{file.path} is XML. Take its text out, of a dump of Wikipedia with "
+            f"WikiExtractor, or name its kind (text:{file.path}) to keep the tags."
         )
     return kind if found == "text" else found
 

@@ -22,6 +22,7 @@ _ROWS = 20  # of a table that are looked at
 _PAGE = re.compile(
     r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+)?html\b", re.I
 )
+_XML = re.compile(r"\s*<(?:\?xml\s|mediawiki\b)", re.I)
 _DOCUMENT = re.compile(r"\s*<doc\b[^<>]*\bid=[^<>]*>")
 _ARRAY = re.compile(r'\[\s*[\[{"]')
 
@@ -29,8 +30,8 @@ _ARRAY = re.compile(r'\[\s*[\[{"]')
 def kind(file: sources.NamedPath) -> str:
     """Returns what a file holds.
 
-    One of `parquet`, `xlsx`, `jsonl`, `json`, `csv`, `wikiextractor`, `html`, or `text`
-    for anything else.
+    One of `parquet`, `xlsx`, `jsonl`, `json`, `csv`, `wikiextractor`, `html`, `xml`, or
+    `text` for anything else.
 
     Raises:
       InputError: the file cannot be read, or is in another binary format.
@@ -72,6 +73,8 @@ def text_kind(content: bytes) -> str:
     text = content.decode("utf-8", "replace").lstrip("\ufeff")
     if _PAGE.match(text):
         return "html"
+    if _XML.match(text):
+        return "xml"
     if _DOCUMENT.match(text):
         return "wikiextractor"
     stripped = text.lstrip()

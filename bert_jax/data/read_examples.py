@@ -313,12 +313,22 @@ def _format_of_file(request: Request) -> str:
             f"{request.path} is an HTML page, as a download that failed leaves one. "
             "Download the file itself, and look into it."
         )
+    if kind == "xml":
+        raise errors.InputError(
+            f"{request.path} is XML. Write its examples to a table or to JSON lines."
+        )
     is_named = re.search(
         r"\.(json|jsonl|ndjson)(\.gz|\.bz2)?$", str(request.path).lower()
     )
     if kind in ("jsonl", "json") or (is_named and head.lstrip()[:1] in ("{", "[")):
         return _format_of_json(head.lstrip(), request)
     named = _format_of_name(request)
+    if named is None and request.task == "tagging" and not request.needs_labels:
+        if conll.are_sentences(head.split("\n")[:50], request):
+            raise errors.InputError(
+                f"{request.path} looks like one text a line, not one token: set "
+                "data.format=lines for texts, or data.format=conll for tokens"
+            )
     if named is None and request.task in ("tagging", "srl"):
         return "conllu" if _is_conllu(head) else "conll"
     if named is None and kind == "csv" and "\t" not in head.partition("\n")[0]:

@@ -95,7 +95,8 @@ def _of_tokens(
     given = (request.columns.tag,) if request.columns.tag else _TAGS
     tags = next((cells[each] for each in given if each in cells), None)
     are_texts = isinstance(tokens, list) and all(isinstance(x, str) for x in tokens)
-    if not (are_texts and tokens and all(map(str.strip, tokens))):
+    is_full = bool(tokens) or request.takes_empty
+    if not (are_texts and is_full and all(map(str.strip, tokens))):
         raise cell_values.BrokenRecord(
             f"{where}: 'tokens' are no list of texts, or one is empty. Mend the record."
         )
@@ -114,7 +115,7 @@ def _of_tokens(
         )
     text, spans = joined_tokens.join(tokens)
     cell_values.check_unicode(text, where)
-    spelled = None if tags is None else tuple(_tag(each, where) for each in tags)
+    spelled = tuple(_tag(each, where) for each in tags) if tags else None
     return examples.TaggedExample(where, name, text, spans, spelled)
 
 

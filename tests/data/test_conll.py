@@ -3,6 +3,7 @@
 import pytest
 from example_files import columns, iterate, read, refused, write
 
+from bert_jax import errors
 from bert_jax.data import examples
 
 CONLL_2003 = """\
@@ -129,3 +130,37 @@ def test_a_line_without_a_tag_for_each_token(tmp_path, content):
     filler = content.splitlines()[0] + "\n"
     path = write(tmp_path, filler * 60 + content, "a.txt")
     refused(r"a\.txt:62:", path, "tagging")
+
+
+@pytest.mark.parametrize(
+    ("content", "are"),
+    [
+        ("Anna lives in Paris\nBob works for Acme\n", True),
+        ("Anna lives in Paris.\n\n王小明 在 北京\n", True),
+        ("今天天气很好\n王小明住在北京\n", True),
+        ("好。\n快跑！\n", True),
+        ("Anna NNP B-PER\nlives VBZ O\n\nParis NNP B-LOC\n", False),
+        ("北京 ns\n很 d\n好 a\n", False),
+        ("She\nsings\n.\n", False),
+        ("她\n在\n北京\n。\n", False),
+        ("Anna/B-PER lives/O\nParis/B-LOC\n", False),
+        ("Anna lives\tB-PER O\nin Paris\tO B-LOC\n", False),
+    ],
+)
+def test_plain_sentences_are_not_answered_as_tokens(tmp_path, content, are):
+    path = write(tmp_path, content, "new.txt")
+    if are:
+        with pytest.raises(errors.InputError, match="data.format=lines"):
+            iterate(path, "tagging", needs_labels=False)
+    else:
+        assert all(x.tokens for x in iterate(path, "tagging", needs_labels=False))
+
+
+def test_a_list_of_no_tokens_is_answered(tmp_path):
+    path = write(tmp_path, '{"tokens": []}\n{"tokens": ["好"]}\n', "a.jsonl")
+    found = iterate(path, "tagging", needs_labels=False)
+    assert [(x.id, x.text, x.tags) for x in found] == [
+        ("0", "", None),
+        ("1", "好", None),
+    ]
+    refused("a.jsonl:1: 'tokens'", path, "tagging")

@@ -166,6 +166,8 @@ BINARY = {
     "pickle": (b"\x80\x04\x95", "a pickle"),
     "SQLite": (b"SQLite format 3\0", "Export the table as CSV"),
     "HTML": (b"\n<!DOCTYPE html>\n<html><body>a</body></html>", "an HTML page"),
+    "XML": (b'<?xml version="1.0"?>\n<a>b</a>\n', "is XML"),
+    "a dump of Wikipedia": (b"<mediawiki xml:lang='zh'>\n<page>", "is XML"),
     "HTML 2": (b'<html lang="en">\na\tb\n', "an HTML page"),
 }
 
