@@ -60,6 +60,21 @@ def test_a_run_of_an_earlier_version_is_not_compared(tuned):
     assert sorted(record["files"]) == ["data.dev", "data.test", "data.train"]
 
 
+def test_stop_words_are_a_file_of_the_run(tmp_path):
+    tiny_tasks.write_vocab(tmp_path)
+    words = tmp_path / "words.txt"
+    words.write_text("the\n快\n", encoding="utf-8")
+    config = tiny_tasks.config(tmp_path, text__stop_words=str(words))
+    settings = finetuning_configuration.parse(config)
+    files = splits.data_files(settings, {})
+    before = workdirs.Data(files, ["cat", "dog"])
+    assert files["text.stop_words"]["path"] == str(words)
+    words.write_text("the\n", encoding="utf-8")
+    after = workdirs.Data(splits.data_files(settings, {}), ["cat", "dog"])
+    (changed,) = after.changes_since(before)
+    assert changed.startswith("text.stop_words")
+
+
 def test_classes_in_another_order_are_other_classes():
     one = workdirs.Data({}, ["cat", "dog"])
     assert one.changes_since(one) == []

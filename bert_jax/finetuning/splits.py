@@ -134,13 +134,14 @@ def data_files(
       examples: of each use: what is no file here is identified by them.
     """
     data = settings.data
-    paths = {"train": data.train, "dev": data.dev, "test": data.test}
+    paths = {"data.train": data.train, "data.dev": data.dev, "data.test": data.test}
+    paths |= {"text.stop_words": settings.text.stop_words}
     return {
-        f"data.{name}": {
+        key: {
             "path": str(path),
-            "sha256": _sha256(path, examples[name] if name in examples else ()),
+            "sha256": _sha256(path, examples.get(key.removeprefix("data."), ())),
         }
-        for name, path in paths.items()
+        for key, path in paths.items()
         if path
     }
 
