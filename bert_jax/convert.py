@@ -275,7 +275,7 @@ def load_report(found: model_folders.Folder) -> str:
         ("missing, allowed", report.missing),
         ("parts left out", report.dropped),
         ("left over, ignored", report.ignored),
-        ("no parameters", report.notes),
+        ("notes", report.notes),
     ):
         lines.append(f"{name}: {', '.join(listed) or 'none'}")
     return "\n".join(lines)

@@ -325,10 +325,10 @@ def _parts(
 ) -> frozenset[str]:
     """Returns the parts that the file says it has, or that have tensors in it."""
     model_type, name = described.bert.model_type, described.class_name
-    wanted = {"encoder"}
-    head_class = _CLASS_OF_HEAD[choice.head] if choice.head else ""
-    for of_class in (name, head_class):
-        wanted |= names.parts_of(model_type, of_class, pools_mean=described.pools_mean)
+    if choice.head and head_of(name) != choice.head:
+        name = _CLASS_OF_HEAD[choice.head]  # the user knows better than config.json
+    of_class = names.parts_of(model_type, name, pools_mean=described.pools_mean)
+    wanted = {"encoder", *of_class}
     outputs = [part for part in wanted if part in _HEAD_OF_CLASS.values()]
     has_classifier = any(
         n.startswith("classifier.") and not weights.matches(n, choice.ignore)
@@ -347,6 +347,8 @@ def _parts(
     if name == "Model" and not any(n.startswith(f"{pooler}.") for n in found.arrays):
         wanted -= names.pooler(model_type)  # which no head of the class reads
     pooled = names.modules(model_type, frozenset(outputs) | {"pooler"})
+    if has_classifier and not (choice.head or choice.allow_missing):
+        _refuse_head_without_pooler(found, frozenset(wanted), pooled)
     table = names.HEADS[model_type] | {k: v for k, v in pooled.items()}
     for module, theirs in table.items():
         part = module.split("/")[0]
@@ -355,6 +357,22 @@ def _parts(
         if not rival and any(n.startswith(f"{theirs}.") for n in found.arrays):
             wanted.add(part)
     return frozenset(wanted)
+
+
+def _refuse_head_without_pooler(
+    found: weights.Found, wanted: frozenset[str], modules: Mapping[str, str]
+) -> None:
+    """Raises InputError for a classifier whose pooler is absent: is it of tokens?"""
+    heads = sorted(wanted & {"classifier", "multiple_choice"})
+    if not heads or not {"pooler", "pooler/dense"} <= {*wanted, *modules}:
+        return
+    if not any(n.startswith(f"{modules['pooler/dense']}.") for n in found.arrays):
+        raise errors.InputError(
+            f"{found.where}: config.json says {heads[0]}, which reads a pooler, and "
+            f"{modules['pooler/dense']}.* is not there. If the classifier is one of "
+            f"tokens, write a folder that says so: {weights.CONVERT} --head=tagger. "
+            f"To leave out the classifier too: --allow_missing=pooler"
+        )
 
 
 def _num_labels(

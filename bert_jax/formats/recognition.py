@@ -10,7 +10,7 @@ gives wrong outputs without any error.
 
 import dataclasses
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +285,7 @@ def _kind(
         hard = [x for x in facts if x.strength != "name"]
         others = [x for x in kinds if x != asked and not _against(hard, x)]
         if others and len(_against(hard, asked)) > 1:
-            raise _contradiction(facts, f"--model_type={asked}", folder)
+            raise _contradiction(facts, f"--model_type={asked}", others, folder)
         return asked
     if stated in kinds and _is_kept(facts, stated):
         return stated
@@ -293,7 +293,7 @@ def _kind(
     if stated and "roberta" in fitting and len(fitting) > 1:
         fitting = []
     if not fitting:
-        raise _contradiction(facts, f"the label {stated or '(none)'}", folder)
+        raise _contradiction(facts, f"the label {stated or '(none)'}", kinds, folder)
     return fitting[0]
 
 
@@ -319,15 +319,18 @@ def _against(facts: list[_Fact], kind: str) -> list[_Fact]:
     return [x for x in facts if kind not in x.kinds]
 
 
-def _contradiction(facts: list[_Fact], claim: str, folder: Path) -> errors.InputError:
-    """Returns the refusal of tensors that may be of several model types."""
+def _contradiction(
+    facts: list[_Fact], claim: str, kinds: Sequence[str], folder: Path
+) -> errors.InputError:
+    """Returns the refusal of tensors that may be of several model types: `kinds`."""
+    others = f" (or {', '.join(kinds[1:])})" if kinds[1:] else ""
     seen = [f"{x.text} ({' or '.join(sorted(x.kinds))})" for x in facts]
     return errors.InputError(
         f"{folder}: the tensors do not agree with {claim}: "
         f"{'; '.join(seen) or 'no name or size shows whose they are'}. RoBERTa counts "
         "positions from 2, so a wrong choice gives wrong outputs: correct model_type "
         "and pad_token_id in config.json, or write a folder that is right with "
-        f"{weights.CONVERT} --model_type=bert (or roberta, electra)"
+        f"{weights.CONVERT} --model_type={kinds[0]}{others}"
     )
 
 

@@ -264,18 +264,28 @@ def _missing(
         )
         refused += [] if allowed else absent
     if refused:
-        dropped = sorted({p.ours.split("/")[0] for p in lacking} - {"encoder"})
         remedy = "The encoder cannot do without any tensor: is this the right file?"
         if not any(p.ours.startswith("encoder/") for p in lacking):
-            remedy = (
-                f"To go on without {', '.join(dropped)}, write a folder that has none: "
-                f"{CONVERT} --allow_missing={','.join(dropped)}"
+            remedy = _without(
+                frozenset(p.ours.split("/")[0] for p in lacking),
+                frozenset(p.ours.split("/")[0] for p in every),
             )
         raise errors.InputError(
             f"{found.where} lacks {len(refused)} tensors: {shortened(refused)}. "
             f"{remedy}"
         )
     return lacking
+
+
+def _without(absent: frozenset[str], wanted: frozenset[str]) -> str:
+    """Returns what to do about parts that lack tensors, and what is lost by it."""
+    lost = _with_dependents({*absent}, wanted) - absent
+    also = f" and {', '.join(sorted(lost))}, which needs it" if lost else ""
+    listed = sorted(absent)
+    return (
+        f"To go on without {', '.join(listed)}{also}, write a folder that has none: "
+        f"{CONVERT} --allow_missing={','.join(listed)}"
+    )
 
 
 def _with_dependents(dropped: set[str], wanted: frozenset[str]) -> frozenset[str]:

@@ -32,6 +32,7 @@ from bert_jax.text import coverage as coverages
 LINES = "lines"
 STANDARD_INPUT = "standard input"
 _COLUMN = re.compile(r"data\.columns\.(\w+)(?:(?: to |=)(\w+))?")
+_PARTS = re.compile(r"give \(([\w, ]+)\) or \{[^}]*\}")  # of raw_examples
 INPUT_FORMATS = (
     "auto",
     LINES,
@@ -170,12 +171,14 @@ def _examples(
     if arguments:
         names = [f"argument {n}" for n in range(1, len(arguments) + 1)]
         values = [_parts(text) for text in arguments]
-        yield from raw_examples.of_values(model.kind, values, names)
+        with naming_flags():
+            yield from raw_examples.of_values(model.kind, values, names)
     elif request.input is None:
         if sys.stdin.isatty():
             commands.say("reading texts from the keyboard, one a line")
         numbered = lines.of_stream(sys.stdin.buffer, STANDARD_INPUT)
-        yield from _of_lines(model.kind, STANDARD_INPUT, numbered)
+        with naming_flags():
+            yield from _of_lines(model.kind, STANDARD_INPUT, numbered)
     elif request.input_format == LINES:
         hub.refuse_as_lines(request.input)
         named = sources.NamedPath(request.input, Path(request.input))
@@ -289,6 +292,7 @@ def naming_flags() -> Generator[None, None, None]:
         text = _COLUMN.sub(_as_flag, str(error))
         text = text.replace("data.header", "--header")
         text = re.sub(r"data\.repair(=true)?", "--repair", text)
+        text = _PARTS.sub(_as_line, text)
         raise errors.InputError(text.replace("data.format", "--input_format")) from None
 
 
@@ -299,6 +303,18 @@ def _as_flag(key: re.Match[str]) -> str:
     'set --columns=id=none'
     """
     return f"--columns={key[1]}={key[2] or 'NAME'}"
+
+
+def _as_line(forms: re.Match[str]) -> str:
+    """Writes the forms of a value in Python as a line of text.
+
+    >>> _PARTS.sub(_as_line, 'give (context, choices) or {"context": ...}')
+    'separate them by tabs, as in "context<TAB>choice<TAB>choice"'
+    """
+    names = forms[1].replace("choices", "choice, choice").split(", ")
+    if len(names) == 1:
+        return "write it without a tab"
+    return f'separate them by tabs, as in "{"<TAB>".join(names)}"'
 
 
 def columns(

@@ -240,6 +240,23 @@ def test_the_kind_of_a_classifier_must_be_known(tmp_path):
         weights.Choice(head="regressor")
 
 
+def test_the_head_that_is_asked_for_counts_more_than_the_class(tmp_path):
+    made = small_weights.weights_of("tagger", labels=("O", "B-PER", "I-PER"))
+    _write(tmp_path, made, architectures=["BertForSequenceClassification"])
+    with pytest.raises(errors.InputError, match="--head=tagger"):
+        huggingface.read(tmp_path)
+    read, _ = huggingface.read(tmp_path, weights.Choice(head="tagger"))
+    assert small_weights.same(read, made)
+
+
+def test_what_is_lost_with_a_part_is_named(given, tmp_path):
+    def without(state):
+        return {k: v for k, v in state.items() if k != "bert.pooler.dense.bias"}
+
+    with pytest.raises(errors.InputError, match="without pooler and nsp_head"):
+        huggingface.read(_write(tmp_path, given, without))
+
+
 def test_names_of_more_classes_than_there_are_are_refused(tmp_path):
     made = small_weights.weights_of("pooler", "classifier", labels=("a", "b", "c"))
     names = {"0": "a", "1": "b"}

@@ -111,8 +111,9 @@ def test_roberta_is_never_read_as_bert(tmp_path, label):
     read, _ = huggingface.read(folder)
     assert small_weights.same(read, given)
     assert read.config.position_offset == 2
-    with pytest.raises(errors.InputError, match="pad_token_id is 1"):
+    with pytest.raises(errors.InputError, match="pad_token_id is 1") as caught:
         huggingface.read(folder, weights.Choice(model_type="bert"))
+    assert str(caught.value).endswith("--model_type=roberta")  # not what was asked
 
 
 def test_an_attribute_called_bert_may_hold_a_roberta(tmp_path):

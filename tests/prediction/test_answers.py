@@ -121,6 +121,20 @@ def test_entities_have_the_characters_of_the_original_text(predict, tmp_path):
             assert span == entity["text"] and span.strip() == span
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "form"),
+    [
+        ("span", "the cat", '"question<TAB>context"'),
+        ("multiple_choice", "the cat", '"context<TAB>choice<TAB>choice"'),
+        ("tagging", "the\tcat", "without a tab"),
+    ],
+)
+def test_what_a_line_must_be_is_said_for_the_shell(predict, kind, text, form):
+    for done in (predict(kind, text), predict(kind, stdin=f"{text}\n")):
+        assert done.code == 2
+        assert form in done.err and "{" not in done.err
+
+
 def test_a_tab_parts_pairs_questions_choices_and_predicates(predict):
     (pair,) = _said(predict("regression", "a cat\tthe dog"))
     assert (pair["text"], pair["text_pair"]) == ("a cat", "the dog")
