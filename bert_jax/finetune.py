@@ -107,10 +107,16 @@ def train(
     Raises:
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
-    settings = finetuning_configuration.parse(config, given=tuple(data or ()))
+    data = {} if data is None else data
+    if not isinstance(data, Mapping):
+        raise errors.InputError(
+            f"data is {type(data).__name__}: give the examples of each split, as in "
+            '{"train": [...], "dev": [...]}'
+        )
+    settings = finetuning_configuration.parse(config, given=tuple(data))
     with signals.stopping():
         copy = working_copy.WorkingCopy(workdir)
-        settings, given = splits.from_python(settings, data or {})
+        settings, given = splits.from_python(settings, data)
         return _run(settings, copy, allow_changed_config, given)
 
 

@@ -173,6 +173,20 @@ def test_what_is_wrong_is_named_by_its_position(place, kind, values, words):
         _read(place, kind, values)
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (TEXTS, "^data is list: give the examples of each split"),
+        ({"train": []}, "^train has no example: give one"),
+        ({"train": TEXTS[:1] * 2}, r"^data\['train'\] has 1 class \(cat\)"),
+    ],
+)
+def test_examples_are_named_by_their_split(place, tmp_path, data, words):
+    with pytest.raises(errors.InputError, match=words):
+        finetune.train(_config(place), tmp_path / "run", data=data)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_split_is_a_file_or_from_python(place):
     config = _config(place, data__train="train.tsv")
     with pytest.raises(errors.InputError, match=r"data\.train is 'train\.tsv', and"):

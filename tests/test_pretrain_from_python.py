@@ -97,6 +97,7 @@ def test_dev_is_held_out_and_nothing_of_train_is(tmp_path):
         ({"dev": ["a"]}, r"^data has 'dev': give documents as"),
         ({"train": ["a"], "test": ["b"]}, r"^data has 'train', 'test': give"),
         ({}, "^data has nothing: "),
+        ([["a"], "b"], "^data is list: give documents as"),
     ],
 )
 def test_what_is_no_document_is_named_by_its_position(tmp_path, data, message):

@@ -71,6 +71,11 @@ def written(data: Mapping[str, Any]) -> Iterator[Documents]:
       InputError: a split is unknown or missing, or a value is not a document.
       StorageError: the temporary folder is full.
     """
+    if not isinstance(data, Mapping):
+        raise errors.InputError(
+            f"data is {type(data).__name__}: give documents as "
+            '{"train": [...]}, or {"train": [...], "dev": [...]}'
+        )
     unknown = [name for name in data if name not in _SPLITS]
     if unknown or "train" not in data:
         raise errors.InputError(

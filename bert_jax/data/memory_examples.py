@@ -253,6 +253,15 @@ def _list(cells: Mapping[str, Any], names: Sequence[str], where: str) -> list[An
     )
 
 
+def source(split: str, path: str) -> str:
+    """Returns what messages call the examples of a split: their file, or a value.
+
+    >>> source("dev", "dev.tsv"), source("dev", "python:3c1d")
+    ('dev.tsv', "data['dev']")
+    """
+    return f"data[{split!r}]" if path.startswith(PREFIX) else path
+
+
 def digest(found: Sequence[examples.Example], notes: Mapping[str, int]) -> str:
     """Returns the sha256 of the content of examples, wherever they are from."""
     made = hashlib.sha256(json.dumps(Counter(notes), sort_keys=True).encode())

@@ -100,6 +100,8 @@ def of_python(values: Any, request: Request) -> Examples:
     """
     notes = left_out.Notes()
     records, request = memory_examples.records(values, request)
+    if not records:
+        raise errors.InputError(f"{request.path} has no example: give one or more")
     if request.task == "srl":
         made = memory_examples.roles(records)
     else:

@@ -93,6 +93,7 @@ def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]
       InputError: a file is not as it should be, or too small to hold examples out.
     """
     data = settings.data
+    source = memory_examples.source("train", data.train)
     paths = {"train": data.train, "dev": data.dev, "test": data.test}
     given = given or {}
     made = {
@@ -108,7 +109,7 @@ def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]
         if folds > count:
             raise errors.InputError(
                 f"{folds} folds are more than the {count} different texts of "
-                f"{data.train}: each is to have one at least"
+                f"{source}: each is to have one at least"
             )
         return made | {"dev": made["train"]}
     if data.dev:
@@ -116,11 +117,11 @@ def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]
     made["train"], made["dev"] = held_out(made["train"], data.dev_share)
     if not made["dev"] or not made["train"]:
         raise errors.InputError(
-            f"{data.train} is too small to hold out data.dev_share {data.dev_share:g} "
-            "of it: name a file in data.dev"
+            f"{source} is too small to hold out data.dev_share {data.dev_share:g} "
+            "of it: give dev examples (data.dev names their file)"
         )
     commands.say(
-        f"dev: {len(made['dev']):,} examples of {data.train}, by hash of content"
+        f"dev: {len(made['dev']):,} examples of {source}, by hash of content"
     )
     return made
 
@@ -195,7 +196,8 @@ def _file(
     if settings.data.repair and name == "train":
         broken = task_setup.without_class(settings.data.task, examples, labels)
         examples = _without(examples, broken, notes)
-    commands.say(f"{name}: {len(examples):,} examples of {path}{counts(notes)}")
+    source = memory_examples.source(name, path)
+    commands.say(f"{name}: {len(examples):,} examples of {source}{counts(notes)}")
     return examples
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax import errors
-from bert_jax.data import lines, read_examples, sources
+from bert_jax.data import lines, memory_examples, read_examples, sources
 from bert_jax.exchange import task_folders
 from bert_jax.model import config as model_config
 from bert_jax.model import task_model
@@ -233,8 +233,9 @@ def _classes(settings: Settings, examples: Sequence[Any]) -> tuple[str, ...]:
             )
         return given
     if len(counts) < 2:
+        source = memory_examples.source("train", settings.data.train)
         raise errors.InputError(
-            f"{settings.data.train} has {len(counts)} class ({', '.join(counts)}): "
+            f"{source} has {len(counts)} class ({', '.join(counts)}): "
             "classification needs two or more; is data.columns.label the right column?"
         )
     once = sorted(label for label, count in counts.items() if count == 1)
