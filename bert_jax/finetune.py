@@ -23,7 +23,7 @@ import jax
 from absl import flags
 
 from bert_jax import commands, errors, faults, workdirs
-from bert_jax.data import labelled_rows
+from bert_jax.data import labelled_rows, memory_examples
 from bert_jax.exchange import pinned_names, task_folders
 from bert_jax.finetuning import assembly, baselines, splits, sweeps, task_setup
 from bert_jax.formats import huggingface_config, separate_heads, whole_file
@@ -107,12 +107,7 @@ def train(
     Raises:
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
-    data = {} if data is None else data
-    if not isinstance(data, Mapping):
-        raise errors.InputError(
-            f"data is {type(data).__name__}: give the examples of each split, as in "
-            '{"train": [...], "dev": [...]}'
-        )
+    data = {} if data is None else memory_examples.by_split(data)
     settings = finetuning_configuration.parse(config, given=tuple(data))
     with signals.stopping():
         copy = working_copy.WorkingCopy(workdir)

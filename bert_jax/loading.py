@@ -243,8 +243,11 @@ class Model:
         if "mlm_head" not in self.params:
             raise errors.InputError(
                 f"this model cannot fill masks: it has {', '.join(self.params)}, and "
-                "no mlm_head. Load one that was pretrained on masked tokens"
+                "no mlm_head. Load one that was pretrained on masked tokens, or take "
+                "vectors: encode, or predict with --task=features"
             )
+        if top < 1:
+            raise errors.InputError(f"top is {top}: give at least 1")
         masks = [at for at, token in enumerate(ids) if token == self.tokenizer.mask_id]
         if not masks:
             raise errors.InputError(

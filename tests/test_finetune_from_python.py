@@ -8,7 +8,7 @@ import tiny_tasks
 
 import bert_jax
 from bert_jax import errors, finetune
-from bert_jax.data import read_examples
+from bert_jax.data import memory_examples, read_examples
 from bert_jax.finetuning import splits
 from bert_jax.settings import finetuning_configuration
 
@@ -176,15 +176,23 @@ def test_what_is_wrong_is_named_by_its_position(place, kind, values, words):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (TEXTS, "^data is list: give the examples of each split"),
         ({"train": []}, "^train has no example: give one"),
-        ({"train": TEXTS[:1] * 2}, r"^data\['train'\] has 1 class \(cat\)"),
+        ({"train": TEXTS[:1] * 2}, r"^data\['train'\] is too small to hold out"),
+        (
+            {"train": TEXTS[:1] * 2, "dev": TEXTS},
+            r"^data\['train'\] has 1 class \(cat\)",
+        ),
     ],
 )
 def test_examples_are_named_by_their_split(place, tmp_path, data, words):
     with pytest.raises(errors.InputError, match=words):
         finetune.train(_config(place), tmp_path / "run", data=data)
     assert not (tmp_path / "run").exists()
+
+
+def test_examples_without_a_split_are_refused():
+    with pytest.raises(errors.InputError, match="^data is list: give the examples of"):
+        memory_examples.by_split(TEXTS)
 
 
 def test_a_split_is_a_file_or_from_python(place):

@@ -66,6 +66,8 @@ def test_a_long_text_is_seen_through_a_window_around_the_mask(
 def test_a_text_without_a_mask_is_refused(model):
     with pytest.raises(errors.InputError, match=r"no \[MASK\]"):
         model.fill_mask("a b c")
+    with pytest.raises(errors.InputError, match="^top is 0"):
+        model.fill_mask("a [MASK]", top=0)
 
 
 def test_a_list_of_texts_has_one_result_a_text(model):

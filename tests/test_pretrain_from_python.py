@@ -84,6 +84,14 @@ def test_dev_is_held_out_and_nothing_of_train_is(tmp_path):
             _ensure(tmp_path / "both", given=given.places)
 
 
+def test_documents_without_a_split_are_refused():
+    with (
+        pytest.raises(errors.InputError, match="^data is list: give documents as"),
+        memory_documents.written([["a"], "b"]),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -96,8 +104,9 @@ def test_dev_is_held_out_and_nothing_of_train_is(tmp_path):
         ({"train": {"text": ["a"]}}, r"^data\['train'\] is dict: give the column"),
         ({"dev": ["a"]}, r"^data has 'dev': give documents as"),
         ({"train": ["a"], "test": ["b"]}, r"^data has 'train', 'test': give"),
+        ({"train": []}, r"^data\['train'\] has no document"),
+        ({"train": ["a"], "dev": iter(())}, r"^data\['dev'\] has no document"),
         ({}, "^data has nothing: "),
-        ([["a"], "b"], "^data is list: give documents as"),
     ],
 )
 def test_what_is_no_document_is_named_by_its_position(tmp_path, data, message):

@@ -60,7 +60,7 @@ NONE = Documents((), {})
 
 
 @contextlib.contextmanager
-def written(data: Mapping[str, Any]) -> Iterator[Documents]:
+def written(data: Any) -> Iterator[Documents]:
     """Writes documents to files that are there while the context is open.
 
     Args:
@@ -111,6 +111,8 @@ def _write(path: Path, values: Any, name: str) -> str:
             line = _line(_document(value, f"{name}[{at}]"))
             digest.update(line)
             _put(file, line, path)
+        if not file.tell():
+            raise errors.InputError(f"data[{name!r}] has no document: give one or more")
     return digest.hexdigest()
 
 

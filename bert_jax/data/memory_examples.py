@@ -253,6 +253,16 @@ def _list(cells: Mapping[str, Any], names: Sequence[str], where: str) -> list[An
     )
 
 
+def by_split(data: Any) -> Mapping[str, Any]:
+    """Returns the examples of the splits; raises InputError for examples of none."""
+    if not isinstance(data, Mapping):
+        raise errors.InputError(
+            f"data is {type(data).__name__}: give the examples of each split, as in "
+            '{"train": [...], "dev": [...]}'
+        )
+    return data
+
+
 def source(split: str, path: str) -> str:
     """Returns what messages call the examples of a split: their file, or a value.
 

@@ -120,9 +120,7 @@ def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]
             f"{source} is too small to hold out data.dev_share {data.dev_share:g} "
             "of it: give dev examples (data.dev names their file)"
         )
-    commands.say(
-        f"dev: {len(made['dev']):,} examples of {source}, by hash of content"
-    )
+    commands.say(f"dev: {len(made['dev']):,} examples of {source}, by hash of content")
     return made
 
 
