@@ -292,6 +292,9 @@ def naming_flags() -> Generator[None, None, None]:
         text = _COLUMN.sub(_as_flag, str(error))
         text = text.replace("data.header", "--header")
         text = re.sub(r"data\.repair(=true)?", "--repair", text)
+        # A setting of training, for which these commands have no flag.
+        for word, other in (("Set", "Train with"), ("set", "train with")):
+            text = text.replace(f"{word} data.multi_label", f"{other} data.multi_label")
         text = _PARTS.sub(_as_line, text)
         raise errors.InputError(text.replace("data.format", "--input_format")) from None
 

@@ -250,6 +250,8 @@ def test_whoever_types_is_answered_line_by_line(models, monkeypatch, capfd):
             "them)",
         ),
         ("set data.columns.id to none where", "set --columns=id=none where"),
+        ("Set data.multi_label=true", "Train with data.multi_label=true"),
+        ("so set data.multi_label=true", "so train with data.multi_label=true"),
         ("as in data.columns.text=1 (or", "as in --columns=text=1 (or"),
         ("set data.repair=true to", "set --repair to"),
         ("set data.format to one of tsv", "set --input_format to one of tsv"),
