@@ -129,6 +129,8 @@ _SENTENCE = re.compile(r"\S+[。！？.!?]|.*[\u3400-\u9fff]{5}.*")
 
 def are_sentences(opening: list[str], request: example_request.Request) -> bool:
     """Says whether most lines are a text each without tags, and not a token."""
+    if request.columns.token or request.columns.tag:
+        return False
     if _sentence_layout(opening, request) is not None:
         return False
     filled = [x.split() for x in opening if x.strip()]
