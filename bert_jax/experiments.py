@@ -12,7 +12,7 @@ from bert_jax import errors
 from bert_jax.data import instances, manifest, store, stream
 from bert_jax.data import phases as phase_rows
 from bert_jax.model import config as model_config
-from bert_jax.model import flops, heads
+from bert_jax.model import costs, heads
 from bert_jax.objectives import Masking
 from bert_jax.settings import configuration, run_groups
 from bert_jax.tasks import baselines, heldout, pretraining
@@ -108,7 +108,7 @@ class Experiment:
         stretches = []
         for phase in of_run:
             attended = phase.rows.effective_length
-            cost = flops.training_flops_per_token(self.bert, attended, share)
+            cost = costs.training_flops_per_token(self.bert, attended, share)
             tokens = size * phase.length
             stretches.append(loop.Stretch(phase.last_step, tokens, cost))
         return loop.Speed(stretches)

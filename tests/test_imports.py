@@ -217,7 +217,7 @@ def test_model_training_and_objectives_import_without_tensorflow_and_flags():
         "for name in ('tensorflow', 'ml_collections', 'pyarrow'):\n"
         "    sys.modules[name] = None\n"
         "import bert_jax, bert_jax.objectives\n"
-        "from bert_jax.model import encoder, heads, flops\n"
+        "from bert_jax.model import costs, encoder, heads\n"
         "from bert_jax.training import loop, checkpoint, state, writer\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True)

@@ -17,7 +17,7 @@ from bert_jax.exchange import initial_weights, task_folders, task_weights
 from bert_jax.finetuning import class_weights, predictor, splits, task_setup
 from bert_jax.formats import places
 from bert_jax.model import config as model_config
-from bert_jax.model import flops, lora, parts, task_model
+from bert_jax.model import costs, lora, parts, task_model
 from bert_jax.settings import finetuning_configuration
 from bert_jax.tasks import matching, tagging, task
 from bert_jax.text import tokenizer as tokenizers
@@ -280,7 +280,7 @@ class FinetuningRun:
         """Returns the meter of tokens per second: padding counts, as it is computed."""
         tokens = round(rows.tokens_per_step * members)
         length = self.train.table.lengths.max()
-        cost = flops.training_flops_per_token(self.start.bert, int(length), 0.0)
+        cost = costs.training_flops_per_token(self.start.bert, int(length), 0.0)
         return loop.Speed([loop.Stretch(sys.maxsize, tokens, cost)])
 
 

@@ -11,7 +11,20 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from bert_jax.model import architectures, config, encoder, layers
+from bert_jax.model import config, encoder, layers, modern
+
+
+def make_encoder(
+    bert: config.BertConfig, execution: encoder.Execution, name: str | None = None
+) -> encoder.Bert | modern.ModernBert:
+    """Returns the encoder of an architecture, not yet bound to parameters.
+
+    All encoders are called alike, so that heads need not know which one they have.
+    BERT and its variants are `encoder.Bert`; ModernBERT shares no control flow with
+    them.
+    """
+    kind = modern.ModernBert if bert.is_modern else encoder.Bert
+    return kind(bert, execution, name=name)
 
 
 def take_rows(
@@ -188,7 +201,7 @@ class BertForPreTraining(nn.Module):
         *,
         deterministic: bool,
     ) -> tuple[TokenScores, Float[Array, "B S 2"] | None]:
-        bert = architectures.make_encoder(self.config, self.execution, "encoder")
+        bert = make_encoder(self.config, self.execution, "encoder")
         sequence_output = bert(
             input_ids,
             token_type_ids,

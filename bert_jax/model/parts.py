@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, PyTree
 
-from bert_jax.model import architectures, config, encoder, heads
+from bert_jax.model import config, encoder, heads
 
 # `head_transform` is before the heads that read tokens, or the mean of them. The heads
 # that follow it in this list read one vector a text, the last two every token.
@@ -68,7 +68,7 @@ class Parts(nn.Module):
         deterministic: bool,
     ) -> dict[str, Float[Array, "..."]]:
         cfg, has = self.config, self.parts.__contains__
-        bert = architectures.make_encoder(cfg, self.execution, "encoder")
+        bert = heads.make_encoder(cfg, self.execution, "encoder")
         x = bert(
             input_ids,
             token_type_ids,

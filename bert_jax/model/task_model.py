@@ -7,6 +7,7 @@ answers and for choices. A BiLSTM over all tokens, other poolings and a CRF are 
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,17 +16,47 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from bert_jax import errors
-from bert_jax.model import (
-    architectures,
-    config,
-    crf,
-    dropout,
-    encoder,
-    heads,
-    packed_texts,
-    recurrent,
-)
+from bert_jax.model import config, crf, dropout, encoder, heads, recurrent
 from bert_jax.model import parts as model_parts
+
+Encode = Callable[..., Float[Array, "R S D"]]
+
+
+def encode_packed(
+    encoder: Encode,
+    input_ids: Int[Array, "B L"],
+    token_type_ids: Int[Array, "B L"],
+    packed: Int[Array, "R S"],
+) -> Float[Array, "B L D"]:
+    """Returns the states of texts that are packed into shared rows for the encoder.
+
+    The encoder sees R rows of S tokens, in which each text is a segment with positions
+    of its own, so that hardly a token is padding; heads, losses and metrics see [B, L].
+    States of padding have no meaning.
+
+    Args:
+      encoder: (input_ids, token_type_ids, segment_ids, position_ids) -> [R, S, D].
+      packed: the token of the B * L at each position, from 1; 0 = none.
+    """
+    texts, length = input_ids.shape
+    token = packed - 1
+    is_token = token >= 0
+
+    def shared(x: Int[Array, "..."]) -> Int[Array, "R S"]:
+        return jnp.where(is_token, x, 0)
+
+    states = encoder(
+        shared(input_ids.reshape(-1)[token]),
+        shared(token_type_ids.reshape(-1)[token]),
+        shared(token // length + 1),
+        shared(token % length),
+    )
+    # The position of each token; those without one are out of range and dropped.
+    target = jnp.where(is_token, token, texts * length).reshape(-1)
+    place = jnp.zeros(texts * length, jnp.int32)
+    place = place.at[target].set(jnp.arange(packed.size, dtype=jnp.int32), mode="drop")
+    return states.reshape(-1, states.shape[-1])[place].reshape(texts, length, -1)
+
 
 POOLINGS = ("cls", "mean", "max", "bilstm")
 KINDS = ("classifier", "tagger", "span", "multiple_choice", "vectors")
@@ -209,10 +240,10 @@ class TaskModel(nn.Module):
         packed: Int[Array, "R S"] | None,
         deterministic: bool,
     ) -> Float[Array, "B L D"]:
-        bert = architectures.make_encoder(self.config, self.execution, "encoder")
+        bert = heads.make_encoder(self.config, self.execution, "encoder")
         bert = functools.partial(bert, deterministic=deterministic)
         if packed is not None:
-            return packed_texts.encode(bert, ids, types, packed)
+            return encode_packed(bert, ids, types, packed)
         places = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
         return bert(ids, types, segments, jnp.where(segments > 0, places, 0))
 

@@ -1,6 +1,6 @@
 """What a step needs, by formula: for chips that no program can be compiled for here."""
 
-from bert_jax.model import attention_choice, flops, memory
+from bert_jax.model import attention_choice, costs
 from bert_jax.planning import collectives, program
 from bert_jax.planning.prediction import Needs
 
@@ -17,7 +17,7 @@ def needs(layout: program.Layout, length: int) -> Needs:
     settings, bert = layout.settings, layout.bert
     micro = settings.run.accumulation_steps
     execution, rows = settings.run.execution(), _rows(layout, length)
-    kept = memory.activation_bytes(bert, execution, rows)
+    kept = costs.activation_bytes(bert, execution, rows)
     params = layout.params_bytes
     weights = 2 * params  # read in bfloat16 by the forward and the backward pass
     traffic = _UPDATE * params + micro * (weights + params + _PASSES * kept)
@@ -33,10 +33,10 @@ def needs(layout: program.Layout, length: int) -> Needs:
 
 
 def useful_flops(layout: program.Layout, length: int) -> float:
-    """Returns the share of one chip in the FLOPs of a step, by `model.flops`."""
+    """Returns the share of one chip in the FLOPs of a step, by `model.costs`."""
     masking = layout.task.masking
     share = masking.predictions(length) / length
-    cost = flops.training_flops_per_token(layout.bert, length, share)
+    cost = costs.training_flops_per_token(layout.bert, length, share)
     return cost * layout.settings.run.batch_size * length / layout.chips
 
 
@@ -58,8 +58,8 @@ def attention(layout: program.Layout, length: int) -> attention_choice.Choice:
     return attention_choice.choose(case, settings.run.attention)
 
 
-def _rows(layout: program.Layout, length: int) -> memory.Rows:
-    return memory.Rows(
+def _rows(layout: program.Layout, length: int) -> costs.Rows:
+    return costs.Rows(
         layout.rows_a_chip,
         length,
         layout.task.masking.predictions(length),

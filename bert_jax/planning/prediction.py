@@ -18,7 +18,7 @@ class Needs:
     """What one chip does in one step.
 
     Attributes:
-      useful_flops: by the formula of `model.flops`.
+      useful_flops: by the formula of `model.costs`.
       flops: of all products, what is computed again among them.
       main_bytes: read from and written to the main memory.
       talk: what the chips send each other.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from bert_jax import objectives
-from bert_jax.model import heads, memory
+from bert_jax.model import costs, heads
 from bert_jax.tasks import task
 
 EVAL_SEED = 0
@@ -131,7 +131,7 @@ def _parts(rows: tuple[int, ...], vocab_size: int) -> int:
     batch_size, predictions, _ = rows
     devices = jax.sharding.get_abstract_mesh().size or 1
     logits = batch_size * predictions * vocab_size / devices
-    return min(predictions, math.ceil(logits / memory.MOST_LOGITS))
+    return min(predictions, math.ceil(logits / costs.MOST_LOGITS))
 
 
 def _sums(

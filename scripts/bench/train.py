@@ -15,7 +15,7 @@ masks inside the step. First both compute the loss of the same weights, which mu
 agree. The steps of all sides are timed in turn, because machines drift: `ratio` is real
 tokens a second of the first side over those of this one, the median over the turns.
 With --batches each side is measured with all of them, and the last table has each at
-its best. MFU is by the formula of `bert_jax.model.flops`, and for chips whose peak is
+its best. MFU is by the formula of `bert_jax.model.costs`, and for chips whose peak is
 known. Needs no TensorFlow.
 """
 
@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import timing_lib
 
 from bert_jax import errors
-from bert_jax.model import config, flops
+from bert_jax.model import config, costs
 from bert_jax.training import chips
 
 CASES = "mini:32:128,base:8:128"
@@ -101,7 +101,7 @@ class Measured:
             return ""
         length = self.ready.effective_length
         share = contenders_lib.MASKED_LM_PROB
-        cost = flops.training_flops_per_token(self.case.bert, length, share)
+        cost = costs.training_flops_per_token(self.case.bert, length, share)
         return f"{100 * self.tokens_per_second * cost / peak:.1f} %"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bert_jax.model import config, flops
+from bert_jax.model import config, costs
 
 
 @pytest.mark.parametrize(
@@ -10,7 +10,7 @@ from bert_jax.model import config, flops
 )
 def test_base_costs_what_the_design_says(length, predictions, gigaflops):
     base, share = config.published("base"), predictions / length
-    cost = flops.training_flops_per_token(base, length, share)
+    cost = costs.training_flops_per_token(base, length, share)
     assert round(cost / 1e9, 3) == gigaflops
 
 
@@ -23,4 +23,4 @@ def test_every_term_by_hand():
         intermediate_size=5,
     )
     # 6 * 2 * (4 * 36 + 2 * 30) + 12 * 2 * 6 * 7 + 6 * (66 + 36) * 0.5
-    assert flops.training_flops_per_token(bert, 7, 0.5) == 2448 + 1008 + 306
+    assert costs.training_flops_per_token(bert, 7, 0.5) == 2448 + 1008 + 306

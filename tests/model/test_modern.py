@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from bert_jax import errors
-from bert_jax.model import config, dropout, encoder, flops, heads, modern, parts
+from bert_jax.model import config, costs, dropout, encoder, heads, modern, parts
 
 # Global: layers 0, 2 and 4. Behind the first, two groups of two and one layer more.
 SIZES = {
@@ -330,9 +330,9 @@ def test_the_cost_of_every_term_by_hand():
     # 6 * 6 * (4 * 36^2 + 3 * 36 * 50), attention of three layers over 7 positions and
     # of three over 5 (two to either side), 6 * (36 * 41 + 36^2) * 0.5.
     terms = 36 * (5184 + 5400), 12 * 36 * (3 * 7 + 3 * 5), 3 * (1476 + 1296)
-    assert flops.training_flops_per_token(SMALL, 7, 0.5) == sum(terms)
+    assert costs.training_flops_per_token(SMALL, 7, 0.5) == sum(terms)
     # Rows shorter than the window cost as much near as far.
-    assert flops.training_flops_per_token(SMALL, 4, 0.0) == terms[0] + 12 * 36 * 24
+    assert costs.training_flops_per_token(SMALL, 4, 0.0) == terms[0] + 12 * 36 * 24
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from bert_jax import objectives
-from bert_jax.model import config, encoder, heads, memory
+from bert_jax.model import config, costs, encoder, heads
 from bert_jax.tasks import heldout, pretraining
 
 MASKING = objectives.Masking(
@@ -102,7 +102,7 @@ def test_logits_of_many_rows_are_computed_in_parts(task, monkeypatch):
         batch[name] = jnp.zeros((13, 1), jnp.int32)
     batch["next_sentence_weights"] = jnp.ones((13, 1))
     at_once = jax.jit(lambda p, b: task.evaluate(p, b))(params, batch)
-    monkeypatch.setattr(memory, "MOST_LOGITS", 100)
+    monkeypatch.setattr(costs, "MOST_LOGITS", 100)
     in_parts = jax.jit(lambda p, b: task.evaluate(p, b))(params, batch)
     for name, (total, weight) in at_once.items():
         np.testing.assert_allclose(in_parts[name][0], total, rtol=1e-5)

@@ -13,7 +13,7 @@ import pytest
 from flax import linen as nn
 
 from bert_jax.data import instances, shards, store
-from bert_jax.model import architectures, config, encoder, heads
+from bert_jax.model import config, encoder, heads
 
 LENGTH = 48
 SMALL = config.BertConfig(
@@ -70,7 +70,7 @@ def outputs(request):
     @jax.jit
     def run(rows):
         inputs = [rows[name] for name in names]
-        sequence = architectures.make_encoder(request.param, execution).apply(
+        sequence = heads.make_encoder(request.param, execution).apply(
             {"params": params["encoder"]}, *inputs, deterministic=True
         )
         masked = jnp.zeros((len(inputs[0]), 1), jnp.int32)
