@@ -83,11 +83,7 @@ def check_unicode(value: str, where: str) -> None:
         )
         if "\udc80" <= char <= "\udcff":
             kind = NOT_UTF8
-            byte = len(value[: error.start].encode("utf-8", "surrogateescape"))
-            problem = (
-                f"byte {byte} of a binary value is not UTF-8 "
-                f"(0x{ord(char) - 0xDC00:02x}), or half of a surrogate pair"
-            )
+            problem += f", or 0x{ord(char) - 0xDC00:02x} in a value that is not UTF-8"
         message = f"{where}: {problem}. Mend or remove the record."
         raise BrokenRecord(message, kind) from None
 

@@ -57,7 +57,7 @@ _HEADS = {
     "sequence_summary.": frozenset({"electra"}),
     "classifier.out_proj.": frozenset({"roberta", "electra"}),
 }
-_BYTE_LEVEL = ("vocab.json", "merges.txt", "sentencepiece.bpe.model")
+_BYTE_LEVEL = ("vocab.json", "merges.txt")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -233,7 +233,7 @@ class Members:
 def listed(names: list[str]) -> str:
     """Returns the first few names.
 
-    >>> told([f"0/{number}" for number in range(10)])
+    >>> listed([f"0/{number}" for number in range(10)])
     '0/0, 0/1, 0/2, 0/3, 0/4, 0/5, 0/6, 0/7 and 2 more (events.jsonl has all)'
     """
     rest = len(names) - _NAMES_TOLD
