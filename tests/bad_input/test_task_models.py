@@ -100,7 +100,7 @@ EVALUATE = [
     ("run", ["--data=nope.tsv"], "nope.tsv does not exist"),
     ("run", ["--data=PLACE"], "cannot be read (Is a directory)"),
     ("run", ["--data=PLACE/bird.tsv"], "bird.tsv:2: the label 'bird' is none of the 2"),
-    ("run", ["--data=PLACE/bare.tsv"], "Name it: --columns=label=NAME"),
+    ("run", ["--data=PLACE/bare.tsv"], "Set its number, as in --columns=label=1"),
     ("run", ["--data=PLACE/a.tsv", "--name=../x"], "--name is '../x'"),
     ("run", ["--data=PLACE/a.tsv", "--columns=label=x"], "no column 'x' for --columns"),
     (

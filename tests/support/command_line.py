@@ -15,7 +15,8 @@ from absl import flags
 ROOT = Path(__file__).resolve().parents[2]
 OWN_FLAGS = (
     r"(config(\..*)?|workdir|allow_changed_config|store|model|input|top|task|output|"
-    r"features|layers|normalize|prompt|prompt_name|dtype|to|verify|allow_missing|ignore|head|pooling|format|"
+    r"features|layers|normalize|prompt|prompt_name|dtype|to|verify|allow_missing|ignore|"
+    r"head|hidden_act|separate_head|model_type|pooling|format|"
     r"input_format|columns|repair|header|label_map|data|name|topology|compare|confirm|"
     r"cluster|coordinator|num_processes|process_id|heartbeat_seconds|engine|runner)\Z"
 )
