@@ -38,8 +38,10 @@ from bert_jax.text import coverage as coverages
 from bert_jax.training import checkpoint, state
 
 _EXAMPLE = "python -m bert_jax.evaluate --workdir=runs/demo"
-_OF_FINE_TUNED = ("data", "name", "label_map", "input_format", "header", "columns")
-_OF_FINE_TUNED = (*_OF_FINE_TUNED, "repair")
+_OF_FINE_TUNED = (
+    *("data", "name", "label_map", "input_format", "header", "columns"),
+    "repair",
+)
 
 
 def evaluate(workdir: str | Path) -> dict[str, float]:

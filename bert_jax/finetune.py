@@ -163,11 +163,14 @@ def check_exports(
         heads = ",".join(sorted({*parts} - {"encoder", "pooler"}))
         way = "No file for transformers holds this head"
         if {*parts} == {"encoder", "tagger", "crf"}:
-            way = "--ignore=crf keeps the scores of tokens, without the CRF over them"
+            way = (
+                "convert --ignore=crf keeps the scores of tokens, without the CRF over "
+                "them"
+            )
         if separate_heads.can_separate(parts):
             way = (
-                "--separate_head writes the head to classifier.safetensors, with lines "
-                "for transformers in README.md"
+                "convert --separate_head writes the head to "
+                "classifier.safetensors, with lines for transformers in README.md"
             )
         commands.say(
             f"note: transformers has no class with the parts {', '.join(parts)}. "

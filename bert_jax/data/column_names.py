@@ -34,18 +34,26 @@ _PAIRS = (
     ("前提", "假设"),
     ("问题", "句子"),
 )
-_TEXTS = ("text", "sentence", "content", "review", "comment", "comment_text")
-_TEXTS = (*_TEXTS, "headline", "title")
-_OTHER_TEXTS = ("tweet", "body", "message", "utterance", "document", "文本", "句子")
-_OTHER_TEXTS = (*_OTHER_TEXTS, "内容", "文本内容", "评论", "评论内容", "正文", "标题")
-_OTHER_TEXTS = (*_OTHER_TEXTS, "文章", "內容", "內文", "評論", "留言", "標題")
-_LABELS = ("label", "labels", "gold_label", "quality", "is_duplicate")
-_LABELS = (*_LABELS, "entailment_judgment", "class", "category", "answer", "label_desc")
-_LABELS = (*_LABELS, "sentiment", "intent", "标签", "类别", "分类")
-_LABELS = (*_LABELS, "情感", "情感倾向", "意图", "答案")
-_LABELS = (*_LABELS, "標籤", "標簽", "類別", "分類", "情感傾向", "意圖")
-_SCORES = ("score", "similarity", "similarity_score", "relatedness_score")
-_SCORES = (*_SCORES, "相似度", "得分", "分数", "评分", "分數", "評分")
+_TEXTS = (
+    *("text", "sentence", "content", "review", "comment", "comment_text"),
+    *("headline", "title"),
+)
+_OTHER_TEXTS = (
+    *("tweet", "body", "message", "utterance", "document"),
+    *("文本", "句子", "内容", "文本内容", "评论", "评论内容", "正文", "标题", "文章"),
+    *("內容", "內文", "評論", "留言", "標題"),
+)
+_LABELS = (
+    *("label", "labels", "gold_label", "quality", "is_duplicate"),
+    *("entailment_judgment", "class", "category", "answer", "label_desc"),
+    *("sentiment", "intent"),
+    *("标签", "类别", "分类", "情感", "情感倾向", "意图", "答案"),
+    *("標籤", "標簽", "類別", "分類", "情感傾向", "意圖"),
+)
+_SCORES = (
+    *("score", "similarity", "similarity_score", "relatedness_score"),
+    *("相似度", "得分", "分数", "评分", "分數", "評分"),
+)
 _CONTEXTS = (
     ("sent1", "sent2"),
     ("ctx_a", "ctx_b"),
@@ -54,8 +62,10 @@ _CONTEXTS = (
     ("文章", "问题"),
     ("上下文", "问题"),
 )
-_SINGLE_CONTEXTS = ("startphrase", "context", "ctx", "premise", "question", "text")
-_SINGLE_CONTEXTS = (*_SINGLE_CONTEXTS, "上下文", "问题", "文本")
+_SINGLE_CONTEXTS = (
+    *("startphrase", "context", "ctx", "premise", "question", "text"),
+    *("上下文", "问题", "文本"),
+)
 _CHOICE_LISTS = ("choices", "endings", "options", "选项")
 _NUMBERED_CHOICE = re.compile(r"(?:ending|choice|option|选项)_?\d{1,2}")
 TEXT_NAMES = frozenset((*_TEXTS, *_OTHER_TEXTS, *_SINGLE_CONTEXTS)) | {

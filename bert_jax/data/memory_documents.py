@@ -23,9 +23,7 @@ import numpy as np
 from bert_jax import errors, interrupts
 from bert_jax.data import sources
 
-PREFIX = (
-    "python:"  # what data.corpus of such documents begins with; their sha256 follows
-)
+PREFIX = "python:"  # of data.corpus; the sha256 of the documents follows
 _SPLITS = {"train": "train", "dev": "heldout"}  # of data -> of the store
 
 

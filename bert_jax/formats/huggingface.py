@@ -371,7 +371,7 @@ def _refuse_head_without_pooler(
             f"{found.where}: config.json says {heads[0]}, which reads a pooler, and "
             f"{modules['pooler/dense']}.* is not there. If the classifier is one of "
             f"tokens, write a folder that says so: {weights.CONVERT} --head=tagger. "
-            f"To leave out the classifier too: --allow_missing=pooler"
+            f"To leave out the classifier too: {weights.CONVERT} --allow_missing=pooler"
         )
 
 
