@@ -1,7 +1,6 @@
 """Where records may be left out, all that were read are used or counted."""
 
 import json
-import re
 
 import bad_files
 import pytest
@@ -70,9 +69,9 @@ def test_a_command_says_how_many(good, tmp_path, shell):
     bad_files.prepare(one, good, tmp_path)
     done = shell(*(x.replace("{here}", str(tmp_path)) for x in one.command))
     assert done.code == 0, done.err
-    file = re.escape(str(tmp_path / "a.tsv"))
-    told = rf"4 examples of {file} \({table_records.RAGGED}: 2, first at {file}:\d+; "
-    assert re.search(rf"{told}{cell_values.EMPTY}: 1, first at {file}:\d+\)", done.err)
+    file = tmp_path / "a.tsv"
+    told = f"4 examples of {file} ({table_records.RAGGED}: 2, first at {file}:6; "
+    assert f"{told}{cell_values.EMPTY}: 1, first at {file}:8)" in done.err
 
 
 def test_documents_are_stored_or_counted(good, tmp_path, shell):
