@@ -1,10 +1,10 @@
-"""Tells what a pretraining run will need and cost, before it runs, on any chips.
+"""Estimates the memory, time and cost of a pretraining run before it starts.
 
 python -m bert_jax.plan --config=configs/pretrain.py:large --topology=v5e:16x16
 
-Nothing of the topology needs to be here: for TPUs the very train step is compiled on
-this machine (extra `tpu`), for GPUs formulas and a table of chips stand in. The last
-two lines are `fits: yes` or `no`, and `bound by: compute`, `memory` or `communication`.
+The chips need not be present: for TPUs the run's own train step is compiled on this
+machine (extra `tpu`), for GPUs formulas and a table of chips are used. The last two
+lines are `fits: yes` or `no`, and `bound by: compute`, `memory` or `communication`.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import jax
 from absl import flags
 
 from bert_jax import commands
-from bert_jax.planning import comparison, fitting, plan_making, plan_text
+from bert_jax.planning import costs, report, search
 from bert_jax.planning import topology as topologies
 from bert_jax.settings import configuration
 
@@ -23,21 +23,19 @@ _EXAMPLE = (
 )
 
 
-def plan(
-    config: Any, topology: str, *, say: plan_making.Say = commands.say
-) -> plan_making.Plan:
+def plan(config: Any, topology: str, *, log: costs.Log = commands.say) -> costs.RunPlan:
     """Returns the plan of a run.
 
     Args:
-      config: a ConfigDict or a plain tree, as `configuration.default` makes.
+      config: a ConfigDict or nested dict, as `configuration.default` returns.
       topology: chips, as in `v5e:16x16`, `a100:8`, `cpu` or `here`.
-      say: takes what happens now.
+      log: receives progress messages.
 
     Raises:
-      InputError: settings or topology are wrong, or libtpu is missing.
+      InputError: invalid settings or topology, or libtpu is missing.
     """
     chips = topologies.parse(topology)
-    return plan_making.make(configuration.parse(config), chips, say)
+    return costs.plan(configuration.parse(config), chips, log)
 
 
 def text(
@@ -46,30 +44,34 @@ def text(
     variants: Sequence[str] = (),
     *,
     confirm: bool = True,
-    say: plan_making.Say = commands.say,
+    log: costs.Log = commands.say,
 ) -> str:
-    """Returns the plan as text, or with variants the table of all.
+    """Returns the plan as text, or with variants a table of all.
 
     Args:
-      variants: each as `planning.comparison` reads it.
+      config: a ConfigDict or nested dict.
+      topology: chips.
+      variants: each as `planning.search.variant` reads it.
       confirm: compile what the search for settings that fit finds.
+      log: receives progress messages.
+
+    Raises:
+      InputError: invalid settings, topology or variant, or libtpu is missing.
     """
-    trees = [
-        comparison.changed(_tree(config), topology, variant) for variant in variants
-    ]
-    for tree, chips in trees:  # all are wrong before one has taken minutes
+    trees = [search.variant(_tree(config), topology, text) for text in variants]
+    for tree, chips in trees:  # report any error before one has taken minutes
         configuration.parse(tree)
         topologies.parse(chips)
-    made = plan(config, topology, say=say)
+    first = plan(config, topology, log=log)
     if variants:
-        rows = [(f"{topology} (as given)", made)]
+        rows = [(f"{topology} (as given)", first)]
         for variant, (tree, chips) in zip(variants, trees, strict=True):
-            say(f"variant {variant}")
-            rows.append((variant, plan(tree, chips, say=say)))
-        return f"{plan_text.comparison(rows)}\n\n{plan_text.verdict(made)}"
-    search = fitting.Search(made, say, confirm=confirm)
-    change = None if made.fits else search.change()
-    return plan_text.report(made, search.largest_batch(), change)
+            log(f"variant {variant}")
+            rows.append((variant, plan(tree, chips, log=log)))
+        return f"{report.comparison(rows)}\n\n{report.verdict(first)}"
+    settings_search = search.SettingsSearch(first, log, confirm=confirm)
+    change = None if first.fits else settings_search.change()
+    return report.report(first, settings_search.largest_batch(), change)
 
 
 def _tree(config: Any) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def main(argv: list[str]) -> None:
     commands.no_arguments(argv)
     config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
     topology = commands.required("topology", flags.FLAGS.topology, _EXAMPLE)
-    if topology != "here":  # chips elsewhere: do not take those of this machine
+    if topology != "here":  # remote chips: do not claim those of this machine
         jax.config.update("jax_platforms", "cpu")
     variants = flags.FLAGS.compare
     print(text(config, topology, variants, confirm=flags.FLAGS.confirm))
@@ -93,19 +95,19 @@ if __name__ == "__main__":
         "topology",
         "here",
         "Chips of the run: a TPU slice such as v5e:16x16 or v5p:4x4x4 (v5e:16x16*2 for "
-        "two of them), GPUs such as h100 or a100:8, cpu, or here, the present machine.",
+        "two slices), GPUs such as h100 or a100:8, cpu, or here (this machine).",
     )
     flags.DEFINE_list(
         "compare",
         [],
-        "Variants to tabulate beside the plan, separated by commas. Each is a "
+        "Variants to compare with the plan, separated by commas. Each is a "
         "topology, changed settings, or both, separated by semicolons: "
         "--compare='v5e:8x8,mesh.fsdp=16;run.remat=dots,v5p:4x4x4;mesh.fsdp=4'.",
     )
     flags.DEFINE_bool(
         "confirm",
         True,
-        "Compile what the search for the largest batch, and for settings that fit, has "
-        "found by formula, which takes minutes.",
+        "Compile what the search for the largest batch, and for settings that fit, "
+        "finds by formula. This takes minutes.",
     )
     commands.run(main)

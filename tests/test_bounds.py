@@ -16,7 +16,7 @@ from bert_jax.data import sentences as sentence_rules
 from bert_jax.exchange import task_folders
 from bert_jax.formats import safetensors_file, sentence_encoder, torch_file
 from bert_jax.model import config
-from bert_jax.planning import comparison, topology
+from bert_jax.planning import search, topology
 from bert_jax.training import saved_steps, writer
 
 
@@ -186,7 +186,7 @@ def test_numbers_of_thousands_of_digits():
     refused(lambda: topology.parse(f"a100:{'9' * 5000}"), "unknown topology")
     refused(lambda: config.BertConfig(pad_token_id=2**31), "2147483647")
     tree = {"run": {"seed": 1}}
-    refused(lambda: comparison.changed(tree, "cpu", f"run.seed={'(' * 9999}"), "int")
+    refused(lambda: search.variant(tree, "cpu", f"run.seed={'(' * 9999}"), "int")
 
 
 def test_brackets_are_looked_for_near_by():

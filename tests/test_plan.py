@@ -1,4 +1,4 @@
-"""The command: its last two lines, its errors, and variants side by side."""
+"""The command `plan`: its last two lines, its errors, and comparisons."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_the_last_two_lines_are_the_verdict(monkeypatch, capfd, rows, bound):
     assert "24 layers of width 1024, 336,297,858 parameters" in done.out
 
 
-def test_what_does_not_fit_is_told_with_a_remedy(monkeypatch, capfd):
+def test_if_a_run_does_not_fit_a_change_is_suggested(monkeypatch, capfd):
     arguments = (LARGE, "--topology=a100-40gb", "--config.run.batch_size=1024")
     done = command_line.in_process(monkeypatch, capfd, "plan", *arguments)
     assert done.code == 0, done.err
@@ -46,19 +46,19 @@ def test_variants_side_by_side(monkeypatch, capfd):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "part"),
     [
-        ((LARGE, "--topology=v9:4x4"), "unknown topology 'v9:4x4': known are TPU"),
-        ((LARGE, "--topology=h100", "--compare=run.sead=1"), "Did you mean run.seed?"),
-        ((LARGE, "--topology=h100", "--compare=v9:2x2"), "unknown topology 'v9:2x2'"),
-        (("--topology=h100",), "--config is missing"),
-        ((LARGE, "--topology=h100:7"), "run.batch_size must be a multiple of 7"),
+        ((LARGE, "--topology=v9:4x4"), "'v9:4x4'"),
+        ((LARGE, "--topology=h100", "--compare=run.sead=1"), "run.seed?"),
+        ((LARGE, "--topology=h100", "--compare=v9:2x2"), "'v9:2x2'"),
+        (("--topology=h100",), "--config"),
+        ((LARGE, "--topology=h100:7"), "run.batch_size"),
     ],
 )
-def test_mistakes_are_one_message(monkeypatch, capfd, arguments, words):
+def test_errors_are_one_message(monkeypatch, capfd, arguments, part):
     done = command_line.in_process(monkeypatch, capfd, "plan", *arguments)
     assert done.code == 2
-    assert words in done.message
+    assert part in done.message
 
 
 def test_without_libtpu_the_extra_is_named(monkeypatch, capfd):
@@ -69,15 +69,15 @@ def test_without_libtpu_the_extra_is_named(monkeypatch, capfd):
     assert 'pip install "bert_jax[tpu]"' in done.message
 
 
-def test_the_present_machine_is_compiled_for(monkeypatch):
-    """From Python, with the step of a small run, and every program announced."""
+def test_a_step_is_compiled_for_this_machine(monkeypatch):
+    """From Python, with the step of a small run; each compilation is logged."""
     tree = tiny_run.config(
         Path("unread"), model__num_hidden_layers=1, mesh__data=8
     ).to_dict()
     monkeypatch.setattr(topology, "_seconds", lambda function, argument: 0.5)
-    said = []
-    text = plan.text(tree, "here", confirm=False, say=said.append)
-    assert said[0].startswith("compiling the step for here: 1 layers of width 32")
-    assert "the train step, compiled for these chips" in text
-    assert "float32, measured now: the table of chips lacks it" in text
+    logged = []
+    text = plan.text(tree, "here", confirm=False, log=logged.append)
+    assert logged[0].startswith("compiling")
+    assert "here: 1 layers of width 32" in logged[0]
+    assert "float32, measured now" in text
     assert text.splitlines()[-2:] == ["fits: yes", "bound by: memory"]

@@ -1,9 +1,8 @@
 """The chips that a run is planned for, by a name such as `v5e:16x16` or `a100:8`.
 
-A TPU slice is its shape, and `*2` behind it are two slices joined by the network. For
-TPUs the devices can be described on any machine that has libtpu, and programs compiled
-for them; for the present machine, `here`, as well. GPUs are a count and a row of the
-table of chips.
+A TPU slice is named by its shape; a suffix `*2` means two slices joined by the network.
+With libtpu, any machine can describe the devices of a TPU slice and compile programs
+for them. `here` is this machine. GPUs are a count and a row of the chip table.
 """
 
 import dataclasses
@@ -23,9 +22,9 @@ from bert_jax.training import chips
 
 HERE = ("here", "cpu")
 _SHAPES = {2: "16x16", 3: "4x4x4"}  # examples, by the axes of the torus
-# How libtpu is told to describe chips of elsewhere: it looks for none of its own, and
-# takes none, so that another process may do the same.
-_ASKED_TO_DESCRIBE = {
+# With these libtpu describes remote chips: it does not look for local ones or
+# lock them, so several processes may do this at once.
+_DESCRIBE_ONLY = {
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
@@ -40,12 +39,12 @@ class Topology:
 
     Attributes:
       name: as the user wrote it.
-      chip: what each can do.
-      shape: of a TPU slice; () for others.
-      num_slices: TPU slices, joined by the network.
-      num_chips: of all slices.
-      measured: whether the chip's peak and bandwidth were measured here, because the
-        table lacks it.
+      chip: the specification of one chip.
+      shape: the shape of a TPU slice; () for others.
+      num_slices: the number of TPU slices, which the network joins.
+      num_chips: the number of chips in all slices.
+      measured: whether peak and bandwidth were measured here because the chip table
+        has no such chip.
     """
 
     name: str
@@ -62,12 +61,12 @@ class Topology:
 
     @property
     def linked(self) -> int:
-        """The chips that links join, without the network: of a slice, of a machine."""
+        """The chips that fast links join: those of one slice or one GPU machine."""
         return min(self.chip.most_linked, self.num_chips // self.num_slices)
 
     @property
     def platform(self) -> str:
-        """What jax calls the platform of the chips."""
+        """JAX's name of the platform."""
         if self.chip.is_tpu:
             return "tpu"
         if self.name in HERE:
@@ -76,13 +75,13 @@ class Topology:
 
 
 def parse(text: str) -> Topology:
-    """Returns the chips that a name stands for; it measures those it does not know.
+    """Returns the chips with this name; measures local ones not in the chip table.
 
     Raises:
-      InputError: the name is not one of a topology.
+      InputError: the name is not a topology.
     """
     if text in HERE:
-        return _present(text)
+        return _local(text)
     found = _PATTERN.fullmatch(text.strip())
     known = {chip.name: chip for chip in chips.CHIPS}
     if found is None or found[1] not in known:
@@ -95,8 +94,8 @@ def parse(text: str) -> Topology:
     number = math.prod(shape)
     if len(shape) > 1 or found[3] or not 1 <= number <= 65536:
         raise errors.InputError(
-            f"the topology {text!r} is none of GPUs: write their number, as in "
-            f"{chip.name}:8. {_KNOWN}"
+            f"topology {text!r}: GPUs are given by their number, as in {chip.name}:8; "
+            f"{_KNOWN}"
         )
     return Topology(text, chip, (), 1, number)
 
@@ -106,8 +105,8 @@ def _examples() -> str:
     slices = ", ".join(f"{chip.name}:{_SHAPES[chip.axes]}" for chip in tpus)
     gpus = ", ".join(chip.name for chip in chips.CHIPS if not chip.is_tpu)
     return (
-        f"known are TPU slices ({slices}; v5e:16x16*2 are two of them), GPUs ({gpus}; "
-        "a100:8 are eight of them), cpu, and here, the present machine"
+        f"expected a TPU slice ({slices}; v5e:16x16*2 for two slices), GPUs ({gpus}; "
+        "a100:8 for eight), cpu, or here (this machine)"
     )
 
 
@@ -120,14 +119,14 @@ def _check_slice(
     if len(shape) != chip.axes or not all(shape) or not 1 <= slices <= 256:
         sizes = "x".join(["4"] * chip.axes)
         raise errors.InputError(
-            f"the topology {text!r} is no slice of {chip.name}: its shape has "
+            f"topology {text!r} is not a slice of {chip.name}: its shape must have "
             f"{chip.axes} sizes, as in {chip.name}:{sizes}, or {chip.name}:{sizes}*2 "
             "for two slices"
         )
     if math.prod(shape) > chip.most_linked:
         raise errors.InputError(
-            f"the topology {text!r} has {math.prod(shape)} chips, and a slice of "
-            f"{chip.name} at most {chip.most_linked}: join slices, as in "
+            f"topology {text!r} has {math.prod(shape)} chips, but a slice of "
+            f"{chip.name} has at most {chip.most_linked}: join slices, as in "
             f"{chip.name}:{_SHAPES[chip.axes]}*2"
         )
 
@@ -142,7 +141,7 @@ def devices(topology: Topology) -> Sequence[Any]:
         return _here(topology.name)
     if importlib.util.find_spec("libtpu") is None:
         raise errors.missing_extra("libtpu", "tpu")
-    for name, value in _ASKED_TO_DESCRIBE.items():
+    for name, value in _DESCRIBE_ONLY.items():
         os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
@@ -155,23 +154,23 @@ def devices(topology: Topology) -> Sequence[Any]:
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
         raise errors.InputError(
-            f"libtpu does not describe the topology {topology.name!r}: {reason}"
+            f"libtpu rejects topology {topology.name!r}: {reason}"
         ) from None
 
 
 def _options(topology: Topology) -> dict[str, Any]:
-    """Returns what libtpu must be told: one device a chip, small slices, their number.
+    """Returns libtpu's options: one device per chip, host bounds, number of slices.
 
-    Slices of less than a machine's 2 x 2 chips are machines of their own.
+    Slices with fewer chips than the 2 x 2 of a machine are their own machines.
     """
-    made: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if topology.chip.name == "v4":
-        made["chip_config_name"] = "megacore"
+        options["chip_config_name"] = "megacore"
     if math.prod(topology.shape) < 4 or 1 in topology.shape[:2]:
-        made["chips_per_host_bounds"] = (*topology.shape, 1, 1)[:3]
+        options["chips_per_host_bounds"] = (*topology.shape, 1, 1)[:3]
     if topology.num_slices > 1:
-        made["num_slices"] = topology.num_slices
-    return made
+        options["num_slices"] = topology.num_slices
+    return options
 
 
 def _here(name: str) -> Sequence[Any]:
@@ -180,12 +179,12 @@ def _here(name: str) -> Sequence[Any]:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise errors.InputError(
-            f"JAX finds no devices for the topology {name!r}: {reason}"
+            f"JAX found no devices for topology {name!r}: {reason}"
         ) from None
 
 
-def _present(name: str) -> Topology:
-    """Returns the present machine, by the table of chips or as measured."""
+def _local(name: str) -> Topology:
+    """Returns this machine, from the chip table or measured."""
     found = _here(name)
     chip = chips.of_kind(found[0].device_kind)
     if chip is not None:
@@ -194,15 +193,15 @@ def _present(name: str) -> Topology:
 
 
 def _measured(found: Sequence[Any]) -> chips.Chip:
-    """Returns a chip that the table lacks, as fast as one of these devices is now.
+    """Returns a chip with the measured speed of one of these devices.
 
-    Several devices of one processor share what it can do.
+    Several devices of one processor share its speed and memory.
     """
     size = 1024
-    one = jax.device_put(jnp.ones((size, size), jnp.float32), found[0])
-    long = jax.device_put(jnp.ones((1 << 25,), jnp.float32), found[0])
-    flops = 2 * size**3 / _seconds(lambda x: x @ x, one) / len(found)
-    bandwidth = 2 * long.nbytes / _seconds(lambda x: x + 1, long) / len(found)
+    matrix = jax.device_put(jnp.ones((size, size), jnp.float32), found[0])
+    vector = jax.device_put(jnp.ones((1 << 25,), jnp.float32), found[0])
+    flops = 2 * size**3 / _seconds(lambda x: x @ x, matrix) / len(found)
+    bandwidth = 2 * vector.nbytes / _seconds(lambda x: x + 1, vector) / len(found)
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     memory = pages / len(found)
     return chips.Chip(
@@ -211,7 +210,7 @@ def _measured(found: Sequence[Any]) -> chips.Chip:
         flops,
         memory,
         bandwidth,
-        bandwidth / 2,  # what one device sends, another reads in the same memory
+        bandwidth / 2,  # one device writes and another reads in the same memory
         bandwidth / 2,
         len(found),
         None,
@@ -219,7 +218,7 @@ def _measured(found: Sequence[Any]) -> chips.Chip:
 
 
 def _seconds(function: Any, argument: jax.Array) -> float:
-    """Returns the shortest of five times of a function, compiled before."""
+    """Returns the shortest of five run times of a jitted function, after warm-up."""
     jitted = jax.jit(function)
     jitted(argument).block_until_ready()
     times = []

@@ -1,15 +1,15 @@
-"""What BERT is bound by on TPU pods, and how far it scales: from compiled steps.
+"""What bounds BERT on TPU pods, and how it scales: from compiled train steps.
 
     pip install "bert_jax[tpu]"
     python scripts/bench/plans.py --results=plans.jsonl --out=plans
 
-Nothing runs on a TPU: every step is compiled for it on this machine, which takes one to
-ten minutes, and what it computes, moves and sends is read from the program
-(`bert_jax.plan`). The first table has base and large in rows of 128 and 512 tokens on
-three pods, as published and with the option `fast` of configs/pretrain.py; the second
-has base on 1 to 256 chips with as many rows a chip, copied (data) and cut (fsdp). Cases
-that --results holds are not compiled again, so several processes with different --only
-may share it.
+Nothing runs on a TPU: each step is compiled for it on this machine, which takes one to
+ten minutes, and its FLOPs, traffic and communication are read from the program
+(`bert_jax.plan`). The first table has base and large with 128 and 512 tokens on three
+pods, as published and with the option `fast` of configs/pretrain.py; the second has
+base on 1 to 256 chips with a constant batch per chip, replicated (data) and sharded
+(fsdp). Cases already in --results are not compiled again, so several processes with
+different --only may share it.
 """
 
 import argparse
@@ -24,10 +24,10 @@ import jax
 import timing_lib
 
 from bert_jax import plan
-from bert_jax.planning import plan_making, topology
+from bert_jax.planning import costs, topology
 from bert_jax.settings import config_file
 
-ROWS = {128: 64, 512: 16}  # a chip, at a time
+ROWS = {128: 64, 512: 16}  # per chip and micro-batch
 POD_CASES = [
     (size, length, topology, recipe)
     for topology in ("v5e:16x16", "v5p:4x4x4", "v6e:16x16")
@@ -44,8 +44,8 @@ class Case:
 
     Attributes:
       recipe: `published` or `fast`, the option of configs/pretrain.py.
-      axis: of the mesh, over which all chips lie.
-      unroll: of `run`; None as the recipe says.
+      axis: the mesh axis that all chips are on.
+      unroll: `run.unroll`; None for that of the recipe.
     """
 
     size: str
@@ -57,13 +57,13 @@ class Case:
 
     @property
     def name(self) -> str:
-        """All of it, to be known by."""
+        """All fields as one key."""
         loop = "" if self.unroll is None else f" unroll={self.unroll}"
         return (
             f"{self.size} {self.length} {self.topology} {self.recipe} {self.axis}{loop}"
         )
 
-    def plan(self) -> plan_making.Plan:
+    def plan(self) -> costs.RunPlan:
         """Compiles the step."""
         options = [self.size]
         options += ["phase=2"] * (self.length == 512)
@@ -78,7 +78,7 @@ class Case:
 
 
 def pods() -> list[Case]:
-    """Returns the cases of the first table; on v6e the state is cut, not copied."""
+    """Returns the cases of the first table; on v6e the state is sharded."""
     return [
         Case(*case, "fsdp" if case[2].startswith("v6e") else "data")
         for case in POD_CASES
@@ -86,7 +86,7 @@ def pods() -> list[Case]:
 
 
 def slices() -> list[Case]:
-    """Returns the cases of the second table; in a loop, which compiles faster."""
+    """Returns the cases of the second table, in a loop, which compiles faster."""
     return [
         Case("base", 128, f"v5e:{shape}", "fast", axis, 1)
         for axis in ("data", "fsdp")
@@ -95,13 +95,15 @@ def slices() -> list[Case]:
 
 
 def main() -> None:
-    """Compiles what is missing, prints the tables and draws the second."""
+    """Compiles missing cases, prints the tables and plots the second."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--results", type=Path, required=True, help="JSON lines")
-    parser.add_argument("--out", type=Path, help="folder of the picture")
-    parser.add_argument("--only", default="", help="compile names that this finds")
+    parser.add_argument("--out", type=Path, help="folder of the plot")
+    parser.add_argument(
+        "--only", default="", help="compile only cases that match this regex"
+    )
     given = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     for case in (*pods(), *slices()):
@@ -125,27 +127,28 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _record(case: Case) -> dict[str, Any]:
     started = time.perf_counter()
-    made = case.plan()
-    phase = made.longest
+    run_plan = case.plan()
+    phase = run_plan.longest
     return {
         "name": case.name,
         "jax": jax.__version__,
         "seconds": time.perf_counter() - started,
         "refusal": phase.refusal,
-        "fits": made.fits,
-        "bound": phase.prediction.bound,
-        "flops": phase.needs.flops,
-        "main_bytes": phase.needs.main_bytes,
-        "peak_bytes": phase.needs.peak_bytes,
-        "chips": made.layout.chips,
+        "fits": run_plan.fits,
+        "bound": phase.time.bound,
+        "flops": phase.cost.flops,
+        "main_bytes": phase.cost.main_bytes,
+        "peak_bytes": phase.cost.peak_bytes,
+        "chips": run_plan.layout.chips,
         "tokens": ROWS[case.length] * case.length,
-        **dataclasses.asdict(phase.prediction),
+        **dataclasses.asdict(phase.time),
     }
 
 
 def _pod_table(found: dict[str, Any]) -> str:
     header = ["", "L", "chips", "mesh", "recipe", "GiB", "TFLOP", "GB moved"]
-    header += ["compute ms", "move ms", "move/compute", "talk ms", "MFU", "bound by"]
+    header += ["compute ms", "memory ms", "memory/compute", "comm. ms", "MFU"]
+    header.append("bound by")
     rows = [header]
     for case in pods():
         if (x := found.get(case.name)) is None:
@@ -157,7 +160,7 @@ def _pod_table(found: dict[str, Any]) -> str:
         cells += [f"{x['peak_bytes'] / 2**30:.2f}", f"{x['flops'] / 1e12:.2f}"]
         cells += [f"{x['main_bytes'] / 1e9:.1f}", *_milliseconds(x)]
         cells.insert(-1, f"{x['memory'] / x['compute']:.2f}")
-        rows.append([*cells, f"{x['utilisation']:.1%}", x["bound"]])
+        rows.append([*cells, f"{x['utilization']:.1%}", x["bound"]])
     return timing_lib.table(rows)
 
 
@@ -167,8 +170,8 @@ def _milliseconds(record: dict[str, Any]) -> list[str]:
 
 
 def _slice_table(found: dict[str, Any]) -> str:
-    header = ["chips", "mesh", "GiB", "compute ms", "move ms", "talk ms"]
-    rows = [[*header, "tokens/s a chip", "bound by"]]
+    header = ["chips", "mesh", "GiB", "compute ms", "memory ms", "comm. ms"]
+    rows = [[*header, "tokens/s per chip", "bound by"]]
     for case in slices():
         if x := found.get(case.name):
             cells = [str(x["chips"]), case.axis, f"{x['peak_bytes'] / 2**30:.2f}"]
@@ -182,7 +185,7 @@ def _seconds(record: dict[str, Any]) -> float:
 
 
 def _draw(found: dict[str, Any], path: Path) -> None:
-    """Draws the tokens a second of a chip over the chips."""
+    """Plots tokens per second and chip over the number of chips."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -196,7 +199,7 @@ def _draw(found: dict[str, Any], path: Path) -> None:
         rates = [x["tokens"] / _seconds(x) / 1000 for x in seen]
         axes.plot(chips, rates, marker="o", label=f"mesh.{axis}=-1")
         axes.set_xticks(chips, [str(number) for number in chips])
-    axes.set(xlabel="TPU v5e chips", ylabel="thousand tokens/s a chip, at most")
+    axes.set(xlabel="TPU v5e chips", ylabel="thousand tokens/s per chip, upper bound")
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.grid(alpha=0.3)
     axes.legend()

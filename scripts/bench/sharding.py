@@ -1,13 +1,13 @@
-"""What meshes save: the state and the peak of one device, from compiled train steps.
+"""What sharding saves: state and peak memory per device, from compiled train steps.
 
     python scripts/bench/sharding.py --sizes=base,large
 
-Runs anywhere, on eight devices that the CPU stands in for: the very step of
-configs/pretrain.py is compiled for each mesh, which takes half a minute to a few, and
-read. Shares are of the whole state; `of 1/n` is by how much a share exceeds that of the
-devices that the state is cut over (fsdp times tensor). `moments` is what the step sends
-of the optimizer state: norms of LAMB at most, if nothing is wrong. With --topology, as
-in v5e:4x4, the step is compiled for those chips in place of CPUs (extra `tpu`).
+Runs anywhere, on eight simulated CPU devices: the train step of configs/pretrain.py is
+compiled for each mesh, which takes half a minute to a few, and read. `+` is how far the
+fraction of the state on one device exceeds 1/n, where n is the number of devices that
+the state is sharded over (fsdp times tensor). `moments` is what the step sends of the
+optimizer state: at most the norms of LAMB, if all is well. With --topology, as in
+v5e:4x4, the step is compiled for those chips instead of CPUs (extra `tpu`).
 """
 
 import argparse
@@ -17,12 +17,13 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 
+import sharding_lib  # noqa: E402
 import timing_lib  # noqa: E402
 
-from bert_jax.planning import program, shares, topology  # noqa: E402
+from bert_jax.planning import program, topology  # noqa: E402
 from bert_jax.settings import config_file, configuration  # noqa: E402
 
-# (data, fsdp, tensor); -1 = the rest of the devices.
+# (data, fsdp, tensor); -1 means all remaining devices.
 MESHES = (
     (-1, 1, 1),
     (-1, 2, 1),
@@ -33,19 +34,21 @@ MESHES = (
     (-1, 2, 2),
     (-1, 4, 2),
 )
-HEADER = ("", "mesh", "params MiB", "of 1/n", "optimizer MiB", "of 1/n", "peak MiB")
+HEADER = ("", "mesh", "params MiB", "+", "optimizer MiB", "+", "peak MiB")
 KINDS = ("all-gather", "reduce-scatter", "all-reduce")
 
 
 def main() -> None:
-    """Compiles the steps and prints the table, row by row and then as a whole."""
+    """Compiles the steps and prints the table, row by row and then aligned."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", default="base,large", help="of configs/pretrain.py")
     parser.add_argument("--optimizer", default="adamw", help="adamw, lamb, ...")
-    parser.add_argument("--topology", default="cpu", help="as of bert_jax.plan")
-    parser.add_argument("--rows", type=int, default=64, help="of 128 tokens, in all")
+    parser.add_argument("--topology", default="cpu", help="as for bert_jax.plan")
+    parser.add_argument(
+        "--rows", type=int, default=64, help="sequences of 128 tokens, in total"
+    )
     given = parser.parse_args()
     rows = [[*HEADER, *(f"{kind}: number, MB" for kind in KINDS), "moments"]]
     for size in given.sizes.split(","):
@@ -59,18 +62,18 @@ def _row(size: str, mesh: tuple[int, int, int], given: argparse.Namespace) -> li
     layout = program.lay_out(
         _settings(size, mesh, given), topology.parse(given.topology), for_compiling=True
     )
-    options = program.TO_READ if given.topology in topology.HERE else None
-    seen = shares.measure(layout.shapes, program.build(layout, 128, options))
+    options = program.FAST_COMPILE if given.topology in topology.HERE else None
+    seen = sharding_lib.measure(layout.shapes, program.build(layout, 128, options))
     sizes = " x ".join(f"{n} {k}" for k, n in layout.mesh.shape.items() if n > 1)
     return [
         size,
         sizes,
         _mebibytes(seen.params_bytes),
-        f"+{seen.params_share - 1 / seen.parts:.2%}",
+        f"+{seen.params_fraction - 1 / seen.parts:.2%}",
         _mebibytes(seen.optimizer_bytes),
-        f"+{seen.optimizer_share - 1 / seen.parts:.2%}",
+        f"+{seen.optimizer_fraction - 1 / seen.parts:.2%}",
         _mebibytes(seen.peak_bytes),
-        *(_talk(seen, kind) for kind in KINDS),
+        *(_sent(seen, kind) for kind in KINDS),
         _moments(seen),
     ]
 
@@ -82,7 +85,7 @@ def _settings(
     config.mesh.update(dict(zip(("data", "fsdp", "tensor"), mesh, strict=True)))
     config.run.batch_size = given.rows
     config.optimizer.name = given.optimizer
-    if given.topology in topology.HERE:  # CPUs would send bfloat16 as float32
+    if given.topology in topology.HERE:  # CPU programs send bfloat16 as float32
         config.run.dtype = "float32"
     return configuration.parse(config)
 
@@ -91,16 +94,16 @@ def _mebibytes(size: int) -> str:
     return f"{size / 2**20:,.1f}"
 
 
-def _talk(seen: shares.Shares, kind: str) -> str:
-    found = [one for one in seen.talk if one.kind == kind]
+def _sent(seen: sharding_lib.ShardingReport, kind: str) -> str:
+    found = [one for one in seen.collectives if one.kind == kind]
     if not found:
         return "0"
     count, size = sum(x.count for x in found), sum(x.bytes for x in found)
     return f"{count}, {size / 1e6:,.0f}"
 
 
-def _moments(seen: shares.Shares) -> str:
-    """Returns the kinds of what is sent of moments, and the largest array."""
+def _moments(seen: sharding_lib.ShardingReport) -> str:
+    """Returns the kinds of collectives on moments, and the largest array sent."""
     if not seen.moments:
         return "none"
     kinds: dict[str, Any] = {one.kind: None for one in seen.moments}

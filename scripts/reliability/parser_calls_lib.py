@@ -20,7 +20,7 @@ from bert_jax.data import (
     wikitext,
 )
 from bert_jax.exchange import task_folders
-from bert_jax.planning import comparison, topology
+from bert_jax.planning import search, topology
 from bert_jax.settings import configuration, finetuning_configuration
 from bert_jax.training import saved_steps, sharding, writer
 
@@ -125,7 +125,7 @@ def mesh(path: Path) -> None:
 def variant(path: Path) -> None:
     text = typed(path)
     tree = configuration.to_dict(configuration.parse(configuration.default()))
-    comparison.changed(tree, "a100:8", text)
+    search.variant(tree, "a100:8", text)
 
 
 def chips(path: Path) -> None:

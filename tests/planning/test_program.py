@@ -1,4 +1,4 @@
-"""The very step of a run, compiled here for eight CPU devices, and for TPUs if slow."""
+"""A run's own train step, compiled for CPU devices, and for TPUs in slow tests."""
 
 import functools
 
@@ -8,7 +8,7 @@ import tiny_run
 
 from bert_jax import experiments, prepare, workdirs
 from bert_jax.exchange import initial_weights
-from bert_jax.planning import estimate, program, topology
+from bert_jax.planning import costs, program, topology
 from bert_jax.settings import configuration
 from bert_jax.training import chips
 
@@ -37,15 +37,15 @@ def _compiled(unroll, remat="none", modern=False):
 
 
 @pytest.mark.slow
-def test_a_loop_over_layers_does_the_work_of_the_unrolled_program():
+def test_a_loop_over_layers_has_the_flops_of_the_unrolled_program():
     layout, loop = _compiled(1)
     _, unrolled = _compiled(-1)
     assert loop.cost.flops == pytest.approx(unrolled.cost.flops, rel=0.01)
     assert loop.unknown_loops == unrolled.unknown_loops == 0
-    # XLA's own account counts the loop's body once.
-    assert loop.reported_flops < 0.7 * unrolled.reported_flops
-    # The formula counts what is needed; the pooler and NSP are left out.
-    useful = estimate.useful_flops(layout, 24)
+    # XLA's own analysis counts the body of the loop once.
+    assert loop.xla_flops < 0.7 * unrolled.xla_flops
+    # The formula leaves out the pooler and NSP.
+    useful = costs.useful_flops(layout, 24)
     assert useful < loop.cost.flops < 1.1 * useful
 
 
@@ -58,13 +58,13 @@ def test_a_loop_over_layers_does_the_work_of_the_unrolled_program():
         pytest.param(-1, True, marks=pytest.mark.slow),
     ],
 )
-def test_the_formula_of_memory_is_that_of_the_program_within_a_factor_of_two(
+def test_memory_by_formula_is_that_of_the_program_within_a_factor_of_two(
     unroll, modern
 ):
     layout, compiled = _compiled(unroll, modern=modern)
-    formula = estimate.needs(layout, 24)
+    formula = costs.by_formula(layout, 24)
     assert 0.5 < compiled.temporary_bytes / formula.temporary_bytes < 2.0
-    if not modern:  # its step leaves out what it has no use for, as token types
+    if not modern:  # its step leaves out unused arguments such as token types
         state = layout.params_bytes + layout.optimizer_bytes
         batch = 8 * 24 * 17 + 8 * 12
         assert compiled.arguments_bytes == pytest.approx(state + batch, rel=0.001)
@@ -72,35 +72,35 @@ def test_the_formula_of_memory_is_that_of_the_program_within_a_factor_of_two(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("unroll", [1, -1])
-def test_what_is_recomputed_is_computed_again(unroll):
+def test_recomputation_is_counted(unroll):
     work = [_compiled(unroll, remat)[1].cost.flops for remat in ("none", "full")]
     assert 1.2 < work[1] / work[0] < 4 / 3
 
 
 def test_gradients_are_summed_over_the_devices():
     layout, compiled = _compiled(1)
-    sums = [x for x in compiled.talk if (x.kind, x.group) == ("all-reduce", 8)]
-    # The tied table is summed twice, as the embedding and as the decoder of the head.
+    sums = [x for x in compiled.collectives if (x.kind, x.group) == ("all-reduce", 8)]
+    # The tied embedding is summed twice: as embedding and as decoder of the head.
     table = 4 * 256 * 32
     whole = layout.params_bytes + table
     assert sum(x.bytes for x in sums) == pytest.approx(whole, rel=0.001)
 
 
-def test_fsdp_gathers_parameters_once_a_pass_and_moves_no_activations():
+def test_fsdp_gathers_parameters_once_per_pass_and_no_activations():
     settings = small_programs.settings(
         mesh__data=1, mesh__fsdp=8, run__batch_size=64, model__num_hidden_layers=3
     )
     layout = program.lay_out(settings, HERE, for_compiling=True)
-    talk = program.compile_step(layout, 24).talk
-    assert {x.kind for x in talk} == {"all-reduce", "all-gather"}
-    gathered = sum(x.bytes for x in talk if x.kind == "all-gather")
-    # The kernels in the loop are needed again on the way back, and not kept.
+    every = program.compile_step(layout, 24).collectives
+    assert {x.kind for x in every} == {"all-reduce", "all-gather"}
+    gathered = sum(x.bytes for x in every if x.kind == "all-gather")
+    # The kernels in the loop are gathered again by the backward pass.
     again = 3 * (4 * 32 * 32 + 2 * 32 * 64)
     assert 0.9 < gathered / (4 * (layout.num_params + again)) < 1.2
 
 
 def test_shapes_are_those_of_real_batches(tmp_path):
-    """What the store gives to a run has the keys, types and shapes of the plan."""
+    """Batches from a store have the keys, types and shapes of the plan."""
     corpus = tiny_run.write_corpus(tmp_path / "text.txt")
     settings = configuration.parse(tiny_run.config(corpus, mesh__data=-1))
     store = workdirs.store_of(settings, tmp_path)
@@ -113,10 +113,10 @@ def test_shapes_are_those_of_real_batches(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_step_is_compiled_for_tpus_that_are_elsewhere():
+def test_the_step_is_compiled_for_remote_tpus():
     pytest.importorskip("libtpu")
-    chips_elsewhere = topology.parse("v5e:2x2")
-    costs = {}
+    remote_chips = topology.parse("v5e:2x2")
+    steps = {}
     for unroll in (1, -1):
         settings = small_programs.settings(
             mesh__data=-1,
@@ -124,11 +124,11 @@ def test_the_step_is_compiled_for_tpus_that_are_elsewhere():
             run__dtype="bfloat16",
             model__num_hidden_layers=3,
         )
-        layout = program.lay_out(settings, chips_elsewhere, for_compiling=True)
-        costs[unroll] = program.compile_step(layout, 24)
-    assert costs[1].cost.flops == pytest.approx(costs[-1].cost.flops, rel=0.01)
-    useful = estimate.useful_flops(layout, 24)
-    assert useful < costs[1].cost.flops < 1.1 * useful
-    assert costs[1].unknown_loops == costs[1].cost.unknown_kernels == 0
-    assert costs[1].cost.main_bytes < costs[1].cost.bytes
-    assert {x.group for x in costs[1].talk} == {4}
+        layout = program.lay_out(settings, remote_chips, for_compiling=True)
+        steps[unroll] = program.compile_step(layout, 24)
+    assert steps[1].cost.flops == pytest.approx(steps[-1].cost.flops, rel=0.01)
+    useful = costs.useful_flops(layout, 24)
+    assert useful < steps[1].cost.flops < 1.1 * useful
+    assert steps[1].unknown_loops == steps[1].cost.unknown_kernels == 0
+    assert steps[1].cost.main_bytes < steps[1].cost.bytes
+    assert {x.group for x in steps[1].collectives} == {4}
