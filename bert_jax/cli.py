@@ -15,7 +15,7 @@ from pathlib import Path
 
 import bert_jax
 from bert_jax import command_help
-from bert_jax.settings import recipes
+from bert_jax.config import recipes
 
 COMMANDS = (
     "pretrain",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from absl import flags
 
-from bert_jax.settings import recipes
+from bert_jax.config import recipes
 from bert_jax.training import processes
 
 WORDS = ("-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?")

@@ -20,7 +20,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from bert_jax import command_help, console, errors, home_folder, interrupts
-from bert_jax.settings import config_file
+from bert_jax.config import config_file
 from bert_jax.training import processes, tpus
 
 _LONGEST_MESSAGE = 4000  # with the missing data of a suite in it

@@ -16,22 +16,19 @@ from pathlib import Path
 
 from absl import flags
 
-from bert_jax import commands, errors, hub
-from bert_jax.data import finished_folder
-from bert_jax.exchange import (
-    model_card,
-    model_folders,
-    task_folders,
-    verification,
-)
-from bert_jax.formats import (
+from bert_jax import commands, errors, files, hub
+from bert_jax.checkpoints import (
     activations,
     huggingface,
+    model_card,
+    model_folders,
     names,
     native,
     sentence_encoder,
     separate_heads,
+    task_folders,
     tensorflow1,
+    verification,
     weights,
 )
 from bert_jax.text import huggingface_folder
@@ -92,7 +89,7 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
         the two sides differ. Nothing is left behind.
       StorageError: the disk refuses it.
     """
-    finished_folder.check(output)
+    files.check_can_build(output)
     name = hub.pinned(str(source))
     source = hub.folder(name, with_card=True)
     head = task_folders.separate_head(source) if request.separate_head else None
@@ -113,7 +110,7 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
         found = _as_encoder(found, request)
     if request.to == "tensorflow1":
         tensorflow1.refuse_others(found.weights.config, found.weights.parts)
-    with finished_folder.building(output) as folder:
+    with files.building_folder(output) as folder:
         _write(folder, found, request, head)
         if request.to != "tensorflow1" and (head or keeps_head(found)):
             task_folders.write_exported(folder, source)

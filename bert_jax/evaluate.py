@@ -26,13 +26,13 @@ from typing import Any
 
 from absl import flags
 
-from bert_jax import commands, errors, experiments, home_folder, hub, workdirs
-from bert_jax.data import left_out, manifest, memory_examples, read_examples
-from bert_jax.finetuning import splits, task_setup, unseen_labels
-from bert_jax.formats import tensors, whole_file
-from bert_jax.prediction import answering_folders, answers, task_predictor
-from bert_jax.reporting import score_report
-from bert_jax.scoring import scores
+from bert_jax import commands, errors, files, home_folder, hub
+from bert_jax.checkpoints import tensors, workdirs
+from bert_jax.data.corpus import left_out, manifest
+from bert_jax.data.labeled import memory_examples, read_examples
+from bert_jax.inference import answering_folders, answers, task_predictor
+from bert_jax.metrics import score_report, scores
+from bert_jax.runs import experiments, splits, task_setup, unseen_labels
 from bert_jax.tasks import heldout
 from bert_jax.text import coverage as coverages
 from bert_jax.training import checkpoint, state
@@ -215,7 +215,7 @@ def main(argv: list[str]) -> None:
     metrics = evaluate(workdir)
     path = output / "heldout.json"
     output.mkdir(parents=True, exist_ok=True)
-    with whole_file.writing(path) as file:
+    with files.writing(path) as file:
         file.write(json.dumps(metrics, indent=2, sort_keys=True).encode() + b"\n")
     print(heldout.table(metrics))
     print(f"all digits: {path}")

@@ -9,7 +9,7 @@ python -m bert_jax.finetune --config=configs/finetune.py:classification --config
 FOLDER is a run of `pretrain` or anything that `convert` reads. The same command again
 resumes, or says that the run is finished. The best model is kept in best/, its scores
 in eval/, what it predicts in predictions/. `--config.sweep.seeds=5` trains five side by
-side; bert_jax/settings/finetuning_groups.py explains every key.
+side; bert_jax/config/finetuning_groups.py explains every key.
 """  # noqa: E501
 
 import dataclasses
@@ -22,16 +22,21 @@ from typing import Any
 import jax
 from absl import flags
 
-from bert_jax import commands, errors, faults, workdirs
-from bert_jax.data import labelled_rows, memory_examples
-from bert_jax.exchange import pinned_names, task_folders
-from bert_jax.finetuning import assembly, baselines, splits, sweeps, task_setup
-from bert_jax.formats import huggingface_config, separate_heads, whole_file
+from bert_jax import commands, errors, faults, files
+from bert_jax.checkpoints import (
+    huggingface_config,
+    pinned_names,
+    separate_heads,
+    task_folders,
+    workdirs,
+)
+from bert_jax.config import finetuning_configuration, finetuning_groups
+from bert_jax.data.labeled import labelled_rows, memory_examples
+from bert_jax.inference import task_predictor
+from bert_jax.metrics import score_report, text_table
+from bert_jax.metrics import scores as scores_lib
 from bert_jax.model import attention_plan, task_model
-from bert_jax.prediction import task_predictor
-from bert_jax.reporting import score_report, text_table
-from bert_jax.scoring import scores as scores_lib
-from bert_jax.settings import finetuning_configuration, finetuning_groups
+from bert_jax.runs import assembly, baselines, splits, sweeps, task_setup
 from bert_jax.training import (
     checkpoint,
     guards,
@@ -433,7 +438,7 @@ def _write_predictions(workdir: Path, name: str, predictions: list[Any]) -> None
     path = workdir / "predictions" / f"{name}.jsonl"
     path.parent.mkdir(exist_ok=True)
     lines = (json.dumps(made, ensure_ascii=False) for made in predictions)
-    with whole_file.writing(path) as file:
+    with files.writing(path) as file:
         file.writelines(f"{line}\n".encode() for line in lines)
 
 

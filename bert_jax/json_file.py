@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax import bounded_file, errors
+from bert_jax import errors, files
 
 # The tokenizer.json of 256,000 pieces has 34 MB.
 MAX_BYTES = 1 << 26
@@ -35,7 +35,7 @@ def read_bytes(path: Path) -> bytes:
       InputError: it is missing, no regular file, cannot be read, or is too long.
     """
     try:
-        return bounded_file.read(path, MAX_BYTES)
+        return files.read(path, MAX_BYTES)
     except FileNotFoundError:
         raise errors.InputError(
             f"{path} does not exist: give the folder that holds it"

@@ -32,10 +32,11 @@ from pathlib import Path
 
 from absl import flags
 
-from bert_jax import commands, console, errors, hub, loading
-from bert_jax.data import file_content, left_out, lines, sources
-from bert_jax.finetuning import splits
-from bert_jax.prediction import answering_folders, answers, feature_files
+from bert_jax import commands, console, errors, hub
+from bert_jax.data import file_content, lines
+from bert_jax.data.corpus import left_out, sources
+from bert_jax.inference import answering_folders, answers, feature_files, loading
+from bert_jax.runs import splits
 from bert_jax.text import coverage as coverages
 
 logger = logging.getLogger(__name__)

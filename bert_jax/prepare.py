@@ -30,19 +30,18 @@ from typing import cast
 
 from absl import flags
 
-from bert_jax import commands, errors, faults, interrupts
+from bert_jax import commands, errors, faults, files, interrupts
+from bert_jax.checkpoints import initial_weights, pinned_names
+from bert_jax.config import configuration
 from bert_jax.contrib.beam import beam_runner, distributed_engine
-from bert_jax.data import (
-    corpus,
+from bert_jax.data.corpus import (
     filling,
-    finished_folder,
     manifest,
     memory_documents,
+    readers,
     sources,
     store_build,
 )
-from bert_jax.exchange import initial_weights, pinned_names
-from bert_jax.settings import configuration
 from bert_jax.text import cleaning, coverage, vocabulary, words
 from bert_jax.text import tokenizer as tokenizers
 
@@ -102,7 +101,7 @@ def _check(
     """
     there = (folder / manifest.NAME).exists()
     if not there:
-        finished_folder.check(folder)
+        files.check_can_build(folder)
     for name in (text.segmenter, text.segmenter_fallback):
         words.check_segmenter(name)
     places = given or places_of(data.corpus) or None
@@ -113,7 +112,7 @@ def _check(
         )
     if not there:
         for place in places or ():
-            for line in corpus.Reading(place).findings():
+            for line in readers.Reading(place).findings():
                 commands.say(line)
     return places
 
@@ -174,7 +173,9 @@ def _tokenizer(
     if text.vocab != "learn" or (folder / manifest.NAME).exists():
         return _given_tokenizer(text, folder)
     asked = cleaning.of_settings(text.clean, text.stop_words)
-    documents = corpus.training_documents(places, data.held_out_fraction, asked or None)
+    documents = readers.training_documents(
+        places, data.held_out_fraction, asked or None
+    )
     sentences = (sentence for document in documents for sentence in document.sentences)
     commands.say(f"learning a vocabulary of at most {text.vocab_size} pieces")
     faults.point("vocabulary/before")
@@ -254,7 +255,7 @@ def _unknown_texts(
     """Returns the tokenizer of a store, and sentences of its corpus with an [UNK]."""
     tokenizer, counted = tokenizers.load(folder), coverage.Coverage()
     with contextlib.suppress(errors.BertJaxError):  # the text may be gone
-        documents = itertools.chain.from_iterable(map(corpus.documents, places))
+        documents = itertools.chain.from_iterable(map(readers.documents, places))
         sentences = itertools.chain.from_iterable(x.sentences for x in documents)
         texts = [*itertools.islice(sentences, _SAMPLE_SENTENCES)]
         counted.add(texts, tokenizer.encode(texts), tokenizer.unk_id)

@@ -15,11 +15,13 @@ from typing import Any
 import jax
 from absl import flags
 
-from bert_jax import commands, experiments, prepare, report, workdirs
-from bert_jax.data import manifest, memory_documents, sources, stream
-from bert_jax.data import phases as phase_rows
-from bert_jax.exchange import initial_weights, pinned_names
-from bert_jax.settings import configuration
+from bert_jax import commands, prepare, report
+from bert_jax.checkpoints import initial_weights, pinned_names, workdirs
+from bert_jax.config import configuration
+from bert_jax.data import stream
+from bert_jax.data.corpus import manifest, memory_documents, sources
+from bert_jax.data.pretraining import phases as phase_rows
+from bert_jax.runs import experiments
 from bert_jax.tasks import heldout
 from bert_jax.training import (
     checkpoint,

@@ -6,11 +6,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bert_jax import loading, workdirs
-from bert_jax.data import instances, phases, store
+from bert_jax.checkpoints import workdirs
+from bert_jax.config import configuration
+from bert_jax.data.corpus import store
+from bert_jax.data.pretraining import instances, phases
+from bert_jax.inference import loading
 from bert_jax.model import attention_plan
 from bert_jax.model import config as model_config
-from bert_jax.settings import configuration
 from bert_jax.tasks import heldout
 from bert_jax.training import state, writer
 

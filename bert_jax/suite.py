@@ -19,13 +19,18 @@ from typing import Any
 
 from absl import flags
 
-from bert_jax import commands, errors, finetune, workdirs
-from bert_jax.data import read_examples
-from bert_jax.finetuning import sweep_report, task_setup
-from bert_jax.formats import whole_file
-from bert_jax.prediction import prediction_files, task_predictor
-from bert_jax.settings import finetuning_configuration
-from bert_jax.suites import suite_configuration, suite_data, suite_table
+from bert_jax import commands, errors, files, finetune
+from bert_jax.checkpoints import workdirs
+from bert_jax.config import finetuning_configuration
+from bert_jax.data.labeled import read_examples
+from bert_jax.inference import prediction_files, task_predictor
+from bert_jax.runs import (
+    suite_configuration,
+    suite_data,
+    suite_table,
+    sweep_report,
+    task_setup,
+)
 from bert_jax.training import processes, signals, working_copy
 
 _EXAMPLE = (
@@ -95,7 +100,9 @@ def _finished(
         changed = workdirs.changed_keys(
             result.recipe, plan.recipe(task), finetune.FREE_KEYS
         )
-        data = workdirs.Data(suite_data.files(plan, task, copy.common / "data"), [])
+        data = workdirs.Data(
+            suite_data.file_digests(plan, task, copy.common / "data"), []
+        )
         changed += data.changes_since(workdirs.Data(result.data, []))
         if changed:
             there = path.relative_to(copy.folder)
@@ -171,7 +178,7 @@ def _submit(
             continue
         path = predictions / output
         predictions.mkdir(exist_ok=True)
-        with whole_file.writing(path) as file:
+        with files.writing(path) as file:
             for line in lines:
                 file.write(line.encode("utf-8"))
         commands.say(f"answers for the server: {path}")

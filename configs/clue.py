@@ -13,7 +13,7 @@ Rates, epochs and row lengths are those of CLUE's own scripts for BERT
 (github.com/CLUEbenchmark/CLUE, baselines/models_pytorch).
 """
 
-from bert_jax.suites import suite_configuration as suites
+from bert_jax.runs import suite_configuration as suites
 
 _FIGURES = (
     "Published: BERT-base on the hidden test sets, from the README of "

@@ -16,7 +16,7 @@ They were tried together, not one by one. With `--config.run.num_train_steps=500
 hour at the speed of two idle cores, the accuracy is 28.4 %.
 """
 
-from bert_jax.settings import configuration
+from bert_jax.config import configuration
 
 
 def get_config():

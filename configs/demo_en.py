@@ -10,7 +10,7 @@ The settings are those of `configs/demo.py`, which explains them; words are mask
 whole, by the `##` of their pieces.
 """
 
-from bert_jax.settings import configuration
+from bert_jax.config import configuration
 
 
 def get_config():

@@ -9,7 +9,7 @@ At the end it trains the same network without pretraining, and fits TF-IDF + Lin
 on the same examples.
 """
 
-from bert_jax.settings import finetuning_configuration
+from bert_jax.config import finetuning_configuration
 
 
 def get_config():

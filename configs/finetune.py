@@ -17,7 +17,7 @@ to 5e-5, 16 or 32 rows, 2 to 4 epochs. Small models want more: see the table in
 README.md and `scripts/compare/finetune.py`, which made it.
 """
 
-from bert_jax.settings import finetuning_configuration
+from bert_jax.config import finetuning_configuration
 
 # Name -> what differs from the default, as `group.key`.
 _CLASSES = {"data.task": "classification"}

@@ -12,7 +12,7 @@ They took the best of four rates for each task; so does
 `--config.sweep.learning_rates=2e-5,3e-5,4e-5,5e-5`.
 """
 
-from bert_jax.suites import suite_configuration as suites
+from bert_jax.runs import suite_configuration as suites
 
 _FIGURES = (
     "Published: BERT's own scores on the hidden test sets, from the GLUE server "

@@ -21,7 +21,7 @@ half of a layer, because large models with BERT's order became unstable (section
 configs/pretrain_modern.py:xlarge does, too. Not run at full length here.
 """
 
-from bert_jax.settings import configuration
+from bert_jax.config import configuration
 
 OPTIONS = ("tiny", "mini", "small", "medium", "base", "large", "xlarge")
 

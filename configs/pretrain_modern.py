@@ -19,7 +19,7 @@ rows of one text. The rest is within the noise of 0.05: on CPUs near layers comp
 pairs of tokens, too (docs/performance.md).
 """
 
-from bert_jax.settings import configuration
+from bert_jax.config import configuration
 
 # Layers, width, heads, width of the GeGLU: deeper and narrower than BERT's.
 OPTIONS = {

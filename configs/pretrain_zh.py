@@ -12,7 +12,7 @@ tokens, then 100,000 of 384 rows of 512 tokens, with LAMB; this is AdamW. Not ru
 full length here.
 """
 
-from bert_jax.settings import configuration
+from bert_jax.config import configuration
 
 OPTIONS = ("tiny", "mini", "small", "medium", "base", "large")
 

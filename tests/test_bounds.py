@@ -10,11 +10,17 @@ import tarfile
 import pyarrow as pa
 import pytest
 
-from bert_jax import bounded_file, errors, json_file
-from bert_jax.data import c3_file, lines, packages, shards, sources, store
-from bert_jax.data import sentences as sentence_rules
-from bert_jax.exchange import task_folders
-from bert_jax.formats import safetensors_file, sentence_encoder, torch_file
+from bert_jax import errors, files, json_file
+from bert_jax.checkpoints import (
+    safetensors_file,
+    sentence_encoder,
+    task_folders,
+    torch_file,
+)
+from bert_jax.data import lines
+from bert_jax.data.corpus import packages, shards, sources, store
+from bert_jax.data.corpus import sentences as sentence_rules
+from bert_jax.data.labeled import c3_file
 from bert_jax.model import config
 from bert_jax.planning import search, topology
 from bert_jax.training import saved_steps, writer
@@ -32,13 +38,13 @@ def refused(call, *words, kind=errors.InputError):
 
 def test_a_file_is_regular_and_not_too_long(tmp_path):
     (tmp_path / "a").write_bytes(b"12345")
-    assert bounded_file.read(tmp_path / "a", 5) == b"12345"
-    refused(lambda: bounded_file.read(tmp_path / "a", 4), "is longer than")
+    assert files.read(tmp_path / "a", 5) == b"12345"
+    refused(lambda: files.read(tmp_path / "a", 4), "is longer than")
     os.mkfifo(tmp_path / "pipe")
-    refused(lambda: bounded_file.read(tmp_path / "pipe", 5), "no regular file")
+    refused(lambda: files.read(tmp_path / "pipe", 5), "no regular file")
     (tmp_path / "zero").symlink_to("/dev/zero")
-    refused(lambda: bounded_file.read(tmp_path / "zero", 5), "no regular file")
-    refused(lambda: bounded_file.read(tmp_path / "a\0b", 5), "null byte")
+    refused(lambda: files.read(tmp_path / "zero", 5), "no regular file")
+    refused(lambda: files.read(tmp_path / "a\0b", 5), "null byte")
 
 
 def test_json_is_not_deep():

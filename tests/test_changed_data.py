@@ -8,10 +8,11 @@ import tiny_run
 import tiny_suites
 import tiny_tasks
 
-from bert_jax import errors, finetune, pretrain, suite, workdirs
-from bert_jax.data import manifest
-from bert_jax.finetuning import splits
-from bert_jax.settings import finetuning_configuration
+from bert_jax import errors, finetune, pretrain, suite
+from bert_jax.checkpoints import workdirs
+from bert_jax.config import finetuning_configuration
+from bert_jax.data.corpus import manifest
+from bert_jax.runs import splits
 
 SHORT = {"run__num_train_steps": 2, "run__eval_every_steps": 2}
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from bert_jax.config import configuration
 from bert_jax.model import heads
-from bert_jax.settings import configuration
 from bert_jax.training import optimizer
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -9,8 +9,14 @@ import tiny_run
 
 import bert_jax
 from bert_jax import convert, errors, pretrain
-from bert_jax.exchange import model_folders, verification
-from bert_jax.formats import huggingface, places, sentence_encoder, weights
+from bert_jax.checkpoints import (
+    huggingface,
+    model_folders,
+    places,
+    sentence_encoder,
+    verification,
+    weights,
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import tiny_tasks
 
 import bert_jax
 from bert_jax import errors, evaluate, finetune
-from bert_jax.exchange import task_folders
-from bert_jax.finetuning import assembly
-from bert_jax.prediction import answers
-from bert_jax.settings import finetuning_configuration
+from bert_jax.checkpoints import task_folders
+from bert_jax.config import finetuning_configuration
+from bert_jax.inference import answers
+from bert_jax.runs import assembly
 from bert_jax.training import writer
 
 

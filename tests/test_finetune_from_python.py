@@ -8,9 +8,9 @@ import tiny_tasks
 
 import bert_jax
 from bert_jax import errors, finetune
-from bert_jax.data import memory_examples, read_examples
-from bert_jax.finetuning import splits
-from bert_jax.settings import finetuning_configuration
+from bert_jax.config import finetuning_configuration
+from bert_jax.data.labeled import memory_examples, read_examples
+from bert_jax.runs import splits
 
 TEXTS = [
     ("the cat sat", "cat"),

@@ -8,7 +8,7 @@ import pytest
 import tiny_tasks
 
 from bert_jax import errors, finetune
-from bert_jax.settings import finetuning_configuration
+from bert_jax.config import finetuning_configuration
 from bert_jax.training import writer
 
 

@@ -8,12 +8,11 @@ import tiny_models
 import tiny_tasks
 
 from bert_jax import convert, errors
-from bert_jax.data import examples as data_examples
-from bert_jax.data import read_examples
-from bert_jax.exchange import model_folders, task_weights
-from bert_jax.formats import weights
-from bert_jax.prediction import task_predictor
-from bert_jax.settings import finetuning_configuration
+from bert_jax.checkpoints import model_folders, task_weights, weights
+from bert_jax.config import finetuning_configuration
+from bert_jax.data.labeled import examples as data_examples
+from bert_jax.data.labeled import read_examples
+from bert_jax.inference import task_predictor
 
 TO_HUGGINGFACE = convert.Request("huggingface")
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tiny_run
 
-from bert_jax import experiments, pretrain
-from bert_jax.data import phases
+from bert_jax import pretrain
+from bert_jax.data.pretraining import phases
+from bert_jax.runs import experiments
 from bert_jax.training import checkpoint
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts" / "reliability"

@@ -11,10 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import loading
-from bert_jax.exchange import model_folders
+from bert_jax.checkpoints import model_folders
+from bert_jax.inference import features, loading
 from bert_jax.model import encoder, parts
-from bert_jax.prediction import features
 
 
 def _folder(package: str, inside: str) -> Path:

@@ -6,11 +6,7 @@ import pytest
 from absl import flags
 
 from bert_jax import commands, evaluate, home_folder, hub
-from bert_jax.settings import (
-    config_file,
-    configuration,
-    finetuning_configuration,
-)
+from bert_jax.config import config_file, configuration, finetuning_configuration
 from bert_jax.training import working_copy
 
 
@@ -61,7 +57,7 @@ def test_arguments_and_config_files(home):
     with pytest.raises(Exception, match=str(home)):
         evaluate.evaluate("~/run")
     (home / "my.py").write_text(
-        "from bert_jax.settings import configuration\n"
+        "from bert_jax.config import configuration\n"
         "def get_config():\n    return configuration.default()\n"
     )
     assert config_file.load("~/my.py").init_from == "none"

@@ -13,7 +13,7 @@ import small_weights
 
 import bert_jax
 from bert_jax import convert, errors, hub
-from bert_jax.formats import huggingface, shards, tensors
+from bert_jax.checkpoints import huggingface, shards, tensors
 from bert_jax.text import tokenizer as tokenizers
 
 NAME, REPO = hub_models.NAME, hub_models.REPO

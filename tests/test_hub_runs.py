@@ -9,8 +9,8 @@ import tiny_run
 import tiny_tasks
 
 from bert_jax import errors, evaluate, finetune, hub, pretrain
-from bert_jax.prediction import answers
-from bert_jax.settings import configuration
+from bert_jax.config import configuration
+from bert_jax.inference import answers
 
 NAME, REPO = hub_models.NAME, hub_models.REPO
 DATA = "datasets/owner/data"

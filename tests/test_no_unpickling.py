@@ -9,13 +9,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # File -> what it has, and why it may.
 EXCEPTIONS = {
     # A config file is a program of the user's own, as ml_collections has it.
-    "bert_jax/settings/config_file.py": ["exec_module"],
+    "bert_jax/config/config_file.py": ["exec_module"],
     # Starts the commands of its own list, as `python -m` does.
     "bert_jax/cli.py": ["runpy"],
     # Of a name that stands there: pyright would want Apache Beam to be installed.
     "bert_jax/contrib/beam/beam_runner.py": ["importlib.import_module"],
     # Between a process and its own children, through pipes that only they hold.
-    "bert_jax/data/tokenise.py": ["pickle"],
+    "bert_jax/data/corpus/tokenize.py": ["pickle"],
     # Makes pickles that run a program, to see that nobody runs it.
     "scripts/reliability/names_lib.py": ["allow_pickle=", "pickle"],
     # Starts commands in forks; the patch is of resume_lib.py's own table.

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import small_weights
 
-from bert_jax import loading
-from bert_jax.formats import huggingface, native, weights
+from bert_jax.checkpoints import huggingface, native, weights
+from bert_jax.inference import loading
 from bert_jax.text import tokenizer as tokenizers
 
 BERT_PIECES = (

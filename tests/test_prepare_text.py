@@ -5,7 +5,7 @@ import types
 import pytest
 
 from bert_jax import prepare
-from bert_jax.settings import configuration
+from bert_jax.config import configuration
 
 
 def _store(unknown, documents, sentences):

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import tiny_run
 
-from bert_jax import errors, evaluate, experiments, loading, pretrain, report
-from bert_jax.data import store
+from bert_jax import errors, evaluate, pretrain, report
+from bert_jax.config import configuration
+from bert_jax.data.corpus import store
+from bert_jax.inference import loading
 from bert_jax.model import parts as model_parts
-from bert_jax.settings import configuration
+from bert_jax.runs import experiments
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import state
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tiny_run
 
-from bert_jax import errors, prepare, pretrain, workdirs
-from bert_jax.data import manifest, memory_documents, store
-from bert_jax.exchange import run_record
-from bert_jax.settings import configuration
+from bert_jax import errors, prepare, pretrain
+from bert_jax.checkpoints import run_record, workdirs
+from bert_jax.config import configuration
+from bert_jax.data.corpus import manifest, memory_documents, store
 
 TEXTS = [
     f"document {number} is here. The cat sat. 今天天气很好，我们去公园。他喜欢读书。"

@@ -13,8 +13,8 @@ import tiny_tasks
 
 import bert_jax
 from bert_jax import convert, errors, finetune, pretrain, report
-from bert_jax.exchange import model_folders, verification
-from bert_jax.settings import config_file
+from bert_jax.checkpoints import model_folders, verification
+from bert_jax.config import config_file
 
 RECIPE = Path(__file__).resolve().parents[1] / "configs" / "pretrain_modern.py"
 SMALL = {

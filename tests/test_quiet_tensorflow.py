@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from bert_jax import errors, quiet_tensorflow
+from bert_jax import errors
+from bert_jax.data import quiet_tensorflow
 
 
 def test_it_starts_without_a_word():

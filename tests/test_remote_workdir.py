@@ -15,7 +15,7 @@ import tiny_suites
 import tiny_tasks
 
 from bert_jax import errors, faults, finetune, pretrain, suite
-from bert_jax.exchange import task_folders
+from bert_jax.checkpoints import task_folders
 from bert_jax.training import saved_steps, working_copy
 
 

@@ -11,8 +11,8 @@ import tiny_tasks
 
 import bert_jax
 from bert_jax import convert, errors
-from bert_jax.exchange import model_folders
-from bert_jax.prediction import feature_files
+from bert_jax.checkpoints import model_folders
+from bert_jax.inference import feature_files
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, ":", "猫", "狗"]
@@ -117,7 +117,7 @@ def older(folder: Path) -> None:
     path.write_text(json.dumps(tree))
 
 
-def compare(theirs, folder: Path, **options) -> bert_jax.loading.Model:
+def compare(theirs, folder: Path, **options) -> bert_jax.inference.loading.Model:
     """Compares the vectors of both libraries, and returns our model."""
     ours = bert_jax.load(folder)
     found = ours.encode(TEXTS, ours.pooling.normalize, **options)

@@ -10,8 +10,8 @@ import tiny_tasks
 
 import bert_jax
 from bert_jax import convert, errors
-from bert_jax.formats import weights
-from bert_jax.prediction import task_predictor
+from bert_jax.checkpoints import weights
+from bert_jax.inference import task_predictor
 
 SEPARATE = convert.Request("huggingface", separate_head=True, verify=True)
 QUESTION = ("a cat", ["sat here", "ran"])

@@ -8,8 +8,8 @@ import pytest
 import tiny_suites
 
 from bert_jax import errors, finetune, suite
-from bert_jax.data import read_examples
-from bert_jax.suites import suite_configuration, suite_data, suite_table
+from bert_jax.data.labeled import read_examples
+from bert_jax.runs import suite_configuration, suite_data, suite_table
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""From files to batches: corpora, stores, instances and streams."""
+"""From files to batches, in three rooms: `corpus`, `pretraining` and `labeled`."""

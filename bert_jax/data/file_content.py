@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bert_jax import errors
-from bert_jax.data import column_names, lines, sources
+from bert_jax.data import lines
+from bert_jax.data.corpus import sources
+from bert_jax.data.labeled import column_names
 
 HEAD_BYTES = 1 << 17
 _DELIMITERS = (",", "\t", ";", "|")

@@ -12,8 +12,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from bert_jax import bounded_file, errors, hub
-from bert_jax.data import parquet_file, sources, table_records
+from bert_jax import errors, files, hub
+from bert_jax.data import parquet_file
+from bert_jax.data.corpus import sources
+from bert_jax.data.labeled import table_records
 
 _PART = r"[A-Za-z0-9][\w.-]*"
 _NAME = re.compile(
@@ -154,7 +156,7 @@ def _front_matter(name: Name, there: hub.Listing) -> Mapping[str, Any]:
     if hub.CARD not in there.files:
         return {}
     path = hub.fetch(name.repo, there.commit, [hub.CARD]) / hub.CARD
-    text = bounded_file.read(path, _MAX_CARD).decode("utf-8", "replace")
+    text = files.read(path, _MAX_CARD).decode("utf-8", "replace")
     match = re.match(r"---[ \t]*\r?\n(.*?)^---[ \t]*$", text, re.DOTALL | re.MULTILINE)
     if match is None:
         return {}

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from bert_jax import errors, interrupts
-from bert_jax.data import cell_values, sources, text_encodings
-from bert_jax.data import manifest as manifests
+from bert_jax.data import text_encodings
+from bert_jax.data.corpus import manifest as manifests
+from bert_jax.data.corpus import sources
+from bert_jax.data.labeled import cell_values
 
 # No sentence and hardly a document is as long, and it bounds the memory that one
 # takes; a longer one is a file without line ends or blank lines.

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bert_jax import errors, quiet_tensorflow
+from bert_jax import errors
+from bert_jax.data import quiet_tensorflow
 
 LOADERS = ("tfdata", "thread")
 Batch = dict[str, np.ndarray]

@@ -18,12 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from bert_jax import errors, experiments
-from bert_jax.data import instances
+from bert_jax import errors
+from bert_jax.config import configuration
+from bert_jax.data.pretraining import instances
 from bert_jax.model import config as model_config
 from bert_jax.planning import hlo
 from bert_jax.planning import topology as topologies
-from bert_jax.settings import configuration
+from bert_jax.runs import experiments
 from bert_jax.tasks import pretraining
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import optimizer, sharding, state

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
 from bert_jax import interrupts
-from bert_jax.data import store
+from bert_jax.data.corpus import store
 
 MAX_TOKENS = 20_000_000  # counted from the start of the store; bounds time and memory
 PRIOR = 10.0  # unigram counts mixed into every row of the bigram

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import PyTree
 
 from bert_jax import console, interrupts
-from bert_jax.data import instances as pair_rows
-from bert_jax.data import store
+from bert_jax.data.corpus import store
+from bert_jax.data.pretraining import instances as pair_rows
 from bert_jax.tasks import baselines, pretraining
 from bert_jax.text import tokenizer as tokenizers
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax import errors
-from bert_jax.data import labelled_rows
+from bert_jax.data.labeled import labelled_rows
 from bert_jax.tasks import model_task, task
 
 _ROWS = 4096  # looked at together: a few megabytes

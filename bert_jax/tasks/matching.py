@@ -17,10 +17,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.data import examples as data_examples
-from bert_jax.data import labelled_rows
+from bert_jax.data.labeled import examples as data_examples
+from bert_jax.data.labeled import labelled_rows
+from bert_jax.metrics import scores
 from bert_jax.model import task_model
-from bert_jax.scoring import scores
 from bert_jax.tasks import classification, encoding, matching_scores, model_task, task
 from bert_jax.text import tokenizer as tokenizers
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bert_jax import errors
-from bert_jax.scoring import classes, items, numbers, ranking, scores
+from bert_jax.metrics import classes, items, numbers, ranking, scores
 
 RECALLS = (1, 5, 10)
 _BLOCK = 512  # questions whose similarities to all candidates are held at once

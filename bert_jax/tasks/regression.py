@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from bert_jax.data import examples as data_examples
-from bert_jax.data import labelled_rows
+from bert_jax.data.labeled import examples as data_examples
+from bert_jax.data.labeled import labelled_rows
+from bert_jax.metrics import numbers, scores
 from bert_jax.model import task_model
-from bert_jax.scoring import numbers, scores
 from bert_jax.tasks import classification, encoding, model_task, task
 from bert_jax.tasks import recipe as recipes
 from bert_jax.text import tokenizer as tokenizers

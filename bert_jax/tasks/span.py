@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors, objectives
-from bert_jax.data import examples as data_examples
-from bert_jax.data import labelled_rows
+from bert_jax.data.labeled import examples as data_examples
+from bert_jax.data.labeled import labelled_rows
+from bert_jax.metrics import items, scores, squad
 from bert_jax.model import task_model
-from bert_jax.scoring import items, scores, squad
 from bert_jax.tasks import classification, model_task, task, windows
 from bert_jax.tasks import recipe as recipes
 from bert_jax.text import tokenizer as tokenizers

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Bool
 
-from bert_jax.scoring import entities
+from bert_jax.metrics import entities
 
 PLAIN = "plain"
 SCHEMES = ("BIO", "IOB1", "BIOES", "BILOU", "BMES", "BMEWO", PLAIN)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from bert_jax import errors
-from bert_jax.data import examples as data_examples
-from bert_jax.data import labelled_rows
-from bert_jax.scoring import calibration, entities, items, scores
-from bert_jax.scoring import tags as tag_scores
+from bert_jax.data.labeled import examples as data_examples
+from bert_jax.data.labeled import labelled_rows
+from bert_jax.metrics import calibration, entities, items, scores
+from bert_jax.metrics import tags as tag_scores
 from bert_jax.tasks import (
     classification,
     tag_schemes,

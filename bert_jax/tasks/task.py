@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from bert_jax.data import labelled_rows, shared_rows
-from bert_jax.scoring import scores
+from bert_jax.data.labeled import labelled_rows, shared_rows
+from bert_jax.metrics import scores
 
 Batch = dict[str, Any]
 Sums = dict[str, tuple[Any, Any]]

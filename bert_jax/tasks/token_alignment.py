@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from bert_jax.data import examples
-from bert_jax.scoring import entities
+from bert_jax.data.labeled import examples
+from bert_jax.metrics import entities
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

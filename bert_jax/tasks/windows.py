@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Int
 
 from bert_jax import errors
-from bert_jax.data import examples as data_examples
-from bert_jax.data import labelled_rows
+from bert_jax.data.labeled import examples as data_examples
+from bert_jax.data.labeled import labelled_rows
 from bert_jax.text import coverage as coverages
 from bert_jax.text import tokenizer as tokenizers
 

@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
-from bert_jax import bounded_file, errors, json_file
+from bert_jax import errors, files, json_file
 
 NAME = "text_cleaning.json"
 NONE_NAME = "none"  # of text.clean: no step, whatever the vocabulary's folder has
@@ -235,7 +235,7 @@ def of_settings(clean: str, stop_words: str, inherited: Cleaning = NONE) -> Clea
 def _words_of(path: Path) -> tuple[str, ...]:
     """Returns the words of a file, one a line, in lower case."""
     try:
-        content = bounded_file.read(path, _MAX_BYTES)
+        content = files.read(path, _MAX_BYTES)
     except FileNotFoundError:
         raise errors.InputError(
             f"text.stop_words is {path}, which does not exist. Name a file with one "

@@ -5,7 +5,7 @@ Whatever is wrong with such a file is said with its line, before a model sees an
 
 from pathlib import Path
 
-from bert_jax import bounded_file, errors, hub, json_file
+from bert_jax import errors, files, hub, json_file
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIALS = (PAD, UNK, CLS, SEP, MASK)
@@ -18,7 +18,7 @@ def read_bytes(path: Path) -> bytes:
       InputError: it is missing, a directory, not readable, empty or too long.
     """
     try:
-        content = bounded_file.read(path, json_file.MAX_BYTES)
+        content = files.read(path, json_file.MAX_BYTES)
     except FileNotFoundError:
         raise errors.InputError(
             f"{path} does not exist. Give the path of a vocabulary, or "

@@ -34,7 +34,7 @@ import tensorstore
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from bert_jax import durable, errors, faults, interrupts
+from bert_jax import errors, faults, files, interrupts
 from bert_jax.training import processes, saved_steps, working_copy
 from bert_jax.training import state as train_state
 
@@ -257,7 +257,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
-            durable.sync(self.folder)
+            files.sync(self.folder)
         except Exception as error:
             raise self._failure(error) from error
         faults.point("checkpoint/renamed", self._saving)

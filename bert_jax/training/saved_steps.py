@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax import bounded_file, durable, errors, faults, json_file
+from bert_jax import errors, faults, files, json_file
 
 MANIFEST = "manifest.json"
 # What became known of a step after it was saved; it has a sum of its own.
@@ -76,7 +76,7 @@ def damage(step_folder: Path) -> str | None:
         if not os.path.isfile(path):  # which takes a name that is too long for none
             return f"{name[:80]} is missing"
         try:
-            digest = bounded_file.sha256(path)
+            digest = files.sha256(path)
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
         if digest != expected:
@@ -90,8 +90,7 @@ def write_manifest(step_folder: Path, step: int) -> None:
     Waits until all of them are on the disk, since the folder gets its name then.
     """
     sums = {
-        name: bounded_file.sha256(step_folder / name)
-        for name in _listed_files(step_folder)
+        name: files.sha256(step_folder / name) for name in _listed_files(step_folder)
     }
     text = json.dumps({"sha256": sums}, indent=1)
     with (step_folder / MANIFEST).open("w") as file:
@@ -99,7 +98,7 @@ def write_manifest(step_folder: Path, step: int) -> None:
         file.flush()
         faults.point("checkpoint/half_manifest", step)
         file.write(text[len(text) // 2 :])
-    durable.sync_tree(step_folder)
+    files.sync_tree(step_folder)
     faults.point("checkpoint/manifest", step)
 
 
@@ -110,7 +109,7 @@ def write_late_meta(step_folder: Path, meta: dict[str, Any]) -> None:
     """
     text = json.dumps(meta)
     content = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "meta": text}
-    durable.replace(step_folder / LATE_META, json.dumps(content).encode())
+    files.replace(step_folder / LATE_META, json.dumps(content).encode())
 
 
 def late_meta(step_folder: Path) -> dict[str, Any] | None:

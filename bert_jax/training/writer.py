@@ -22,7 +22,7 @@ from typing import Any, TextIO, TypeVar
 import jax
 import numpy as np
 
-from bert_jax import durable, errors, json_file
+from bert_jax import errors, files, json_file
 from bert_jax.training import curves, guards, processes, writer
 
 METRICS = "metrics.jsonl"
@@ -130,7 +130,7 @@ class Writer:
         try:
             for name in (METRICS, EVENTS):
                 if (self._workdir / name).exists():
-                    durable.sync(self._workdir / name)
+                    files.sync(self._workdir / name)
         except OSError as error:
             raise failure(self._workdir, error) from error
 
@@ -145,7 +145,7 @@ class Writer:
         if any(len(line) > 1 for line in lines):
             try:
                 with guards.freeing_cycles():
-                    durable.replace(self._workdir / CURVES, curves.png(lines))
+                    files.replace(self._workdir / CURVES, curves.png(lines))
             except OSError as error:
                 raise failure(self._workdir, error) from error
         self._drawn_at, self._is_drawn = time.monotonic(), True
@@ -234,7 +234,7 @@ def _of_step(line: Any) -> dict[str, Any]:
 def cut(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
     """Leaves the lines that are kept in a file, at once; makes it if it is missing."""
     kept = (line for line in read(path) if is_kept(line))
-    durable.replace(path, "".join(map(dump, kept)).encode())
+    files.replace(path, "".join(map(dump, kept)).encode())
 
 
 def warn_of_a_gap(path: Path, start_step: int) -> None:
@@ -304,7 +304,7 @@ class ExampleLog:
         if self._lines is None:
             return
         try:
-            durable.sync(self._path)
+            files.sync(self._path)
         except OSError as error:
             raise writer.failure(self._workdir, error) from error
 

@@ -11,7 +11,7 @@ import synthetic_batches_lib
 from flax import linen as nn
 
 from bert_jax import errors, objectives
-from bert_jax.formats import huggingface, weights
+from bert_jax.checkpoints import huggingface, weights
 from bert_jax.model import config, encoder, heads, parts
 from bert_jax.tasks import pretraining
 from bert_jax.training import optimizer, sharding, state

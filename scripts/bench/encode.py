@@ -28,7 +28,7 @@ import jax
 import numpy as np
 
 import bert_jax
-from bert_jax import loading
+from bert_jax.inference import loading
 
 Encode = Callable[[list[str]], np.ndarray]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")

@@ -30,9 +30,9 @@ import synthetic_batches_lib
 import timing_lib
 
 from bert_jax import errors
-from bert_jax.data import labelled_rows
-from bert_jax.finetuning import assembly
-from bert_jax.settings import finetuning_configuration
+from bert_jax.config import finetuning_configuration
+from bert_jax.data.labeled import labelled_rows
+from bert_jax.runs import assembly
 from bert_jax.training import sharding, state
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "compare"))

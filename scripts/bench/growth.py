@@ -24,8 +24,8 @@ import store
 import timing_lib
 import train
 
-from bert_jax.data import instances
-from bert_jax.data import store as stores
+from bert_jax.data.corpus import store as stores
+from bert_jax.data.pretraining import instances
 
 LENGTHS = (64, 128, 256, 512, 1024)
 LAYERS = (2, 4, 8, 12, 24)

@@ -19,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_jax.data import blocks, instances, shards, store, stream
-from bert_jax.data import manifest as manifests
+from bert_jax.data import stream
+from bert_jax.data.corpus import blocks, shards, store
+from bert_jax.data.corpus import manifest as manifests
+from bert_jax.data.pretraining import instances
 
 VOCAB_SIZE = 30_522
 

@@ -23,8 +23,8 @@ import ml_collections
 import synthetic_batches_lib
 import timing_lib
 
-from bert_jax import experiments
-from bert_jax.settings import config_file, configuration
+from bert_jax.config import config_file, configuration
+from bert_jax.runs import experiments
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "pretrain_modern.py"
 HEADER = ("element", "turned back to", "ms", "tokens/s", "ratio", "first")

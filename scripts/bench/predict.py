@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 import bert_jax
-from bert_jax import loading
+from bert_jax.inference import loading
 
 SHORT = 12  # words of a text of about 16 tokens
 LONGEST = 250

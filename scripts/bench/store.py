@@ -19,7 +19,7 @@ from pathlib import Path
 
 import tokenizers
 
-from bert_jax.data import manifest, sources, store_build
+from bert_jax.data.corpus import manifest, sources, store_build
 from bert_jax.text import tokenizer
 
 _DOCUMENT_BYTES = 3000

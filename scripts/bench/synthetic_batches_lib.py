@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bert_jax.data import packing, permutation
+from bert_jax.data.pretraining import packing, permutation
 from bert_jax.model import config
 
 Batch = dict[str, np.ndarray]

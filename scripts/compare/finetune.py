@@ -37,8 +37,8 @@ import torch_finetune_lib
 from absl import flags
 
 from bert_jax import commands, errors
-from bert_jax.finetuning import assembly, splits
-from bert_jax.finetuning import predictor as predictors
+from bert_jax.runs import assembly, splits
+from bert_jax.runs import predictor as predictors
 from bert_jax.tasks import task
 from bert_jax.training import sharding, state
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from bert_jax.settings import finetuning_configuration
+from bert_jax.config import finetuning_configuration
 
 
 @dataclasses.dataclass(frozen=True)

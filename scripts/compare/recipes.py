@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import finetune
-from bert_jax.finetuning import sweep_report
-from bert_jax.settings import config_file
+from bert_jax.config import config_file
+from bert_jax.runs import sweep_report
 
 RECIPES: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from bert_jax import errors
-from bert_jax.data import labelled_rows
-from bert_jax.finetuning import assembly
+from bert_jax.data.labeled import labelled_rows
+from bert_jax.runs import assembly
 from bert_jax.tasks import task
 from bert_jax.training import optimizer
 

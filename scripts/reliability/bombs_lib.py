@@ -19,8 +19,9 @@ import fuzz_files
 import pyarrow as pa
 
 from bert_jax import json_file
-from bert_jax.data import corpus, manifest, read_examples, sources, store
-from bert_jax.formats import safetensors_file, tensorflow1_index, tensors
+from bert_jax.checkpoints import safetensors_file, tensorflow1_index, tensors
+from bert_jax.data.corpus import manifest, readers, sources, store
+from bert_jax.data.labeled import read_examples
 from bert_jax.text import tokenizer, vocabulary_file
 from bert_jax.training import saved_steps, writer
 
@@ -142,7 +143,7 @@ def packed() -> Iterator[Case]:
 
 def _read_corpus(place: Path) -> None:
     source = sources.Source("text", str(place / "bomb"))
-    for _ in corpus.documents(source):
+    for _ in readers.documents(source):
         pass
 
 
@@ -211,7 +212,7 @@ def long() -> Iterator[Case]:
 
         def read(place: Path) -> None:
             source = sources.Source("paragraphs", str(place / "bomb"))
-            for _ in corpus.documents(source):
+            for _ in readers.documents(source):
                 pass
 
         text = content.decode("utf-8", "ignore").encode()

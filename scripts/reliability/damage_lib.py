@@ -13,7 +13,7 @@ import runs_lib
 from trial_lib import Bench, Trial, last_line
 
 from bert_jax import errors
-from bert_jax.data import store as stores
+from bert_jax.data.corpus import store as stores
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import saved_steps
 

@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from bert_jax import errors
-from bert_jax.formats import tensorflow1_file, tensorflow1_index, tensors
+from bert_jax.checkpoints import tensorflow1_file, tensorflow1_index, tensors
 
 CHECKPOINT = "bert_model.ckpt"
 

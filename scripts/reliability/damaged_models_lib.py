@@ -15,17 +15,18 @@ import damaged_checkpoints_lib as damage
 import damaged_vocabularies_lib
 import numpy as np
 
-from bert_jax.data import shards, store
-from bert_jax.exchange import model_folders, task_folders
-from bert_jax.formats import (
+from bert_jax.checkpoints import (
     huggingface,
+    model_folders,
     native,
     places,
     sentence_encoder,
+    task_folders,
     weights,
 )
+from bert_jax.config import finetuning_configuration
+from bert_jax.data.corpus import shards, store
 from bert_jax.model import config
-from bert_jax.settings import finetuning_configuration
 from bert_jax.text import huggingface_folder, tokenizer
 
 _LABELS = ("cat", "dog")

@@ -33,7 +33,7 @@ import numpy as np
 import sandbox_lib
 
 from bert_jax import errors
-from bert_jax.formats import tensorflow1_file, tensors
+from bert_jax.checkpoints import tensorflow1_file, tensors
 from bert_jax.text import huggingface_folder, tokenizer
 
 KINDS = damage.KINDS | damaged_vocabularies_lib.KINDS | damaged_models_lib.KINDS

@@ -22,10 +22,11 @@ import fuzz_files
 import numpy as np
 
 from bert_jax import evaluate
-from bert_jax.data import lines, read_examples, sources, store
-from bert_jax.exchange import task_folders
-from bert_jax.formats import sentence_encoder, tensors
-from bert_jax.prediction import answers
+from bert_jax.checkpoints import sentence_encoder, task_folders, tensors
+from bert_jax.data import lines
+from bert_jax.data.corpus import sources, store
+from bert_jax.data.labeled import read_examples
+from bert_jax.inference import answers
 from bert_jax.text import tokenizer
 from bert_jax.training import saved_steps
 

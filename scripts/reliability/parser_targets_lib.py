@@ -9,13 +9,9 @@ import json
 
 import parser_calls_lib as parsers
 
-from bert_jax.data import (
-    manifest,
-    sources,
-)
-from bert_jax.exchange import task_folders
-from bert_jax.formats import sentence_encoder
-from bert_jax.suites import suite_table
+from bert_jax.checkpoints import sentence_encoder, task_folders
+from bert_jax.data.corpus import manifest, sources
+from bert_jax.runs import suite_table
 from bert_jax.text import tokenizer
 from bert_jax.training import saved_steps
 

@@ -70,7 +70,7 @@ CONTROLS = {
     "the step of the schedule": _RESTORE.format(condition="'count' in name"),
     "the random numbers": """
 import dataclasses
-from bert_jax import experiments
+from bert_jax.runs import experiments
 make = experiments.make_train_step
 def other(run, *rest):
     return make(dataclasses.replace(run, seed=run.seed + 1), *rest)

@@ -81,9 +81,9 @@ def make_place(
 
 
 def write_config(path: Path, module: str, values: Mapping[str, Any]) -> None:
-    """Writes a config that changes the defaults of a module of `bert_jax.settings`."""
+    """Writes a config that changes the defaults of a module of `bert_jax.config`."""
     path.write_text(
-        f"from bert_jax.settings import {module}\n\n\n"
+        f"from bert_jax.config import {module}\n\n\n"
         "def get_config():\n"
         f"    config = {module}.default()\n"
         f"    config.update_from_flattened_dict({dict(values)!r})\n"

@@ -18,7 +18,7 @@ def _file(name: str, content: Content, says: str, command: str = "pretrain") -> 
 
 _AT = "{here}/c.py:"
 _DEFAULT = (
-    "from bert_jax.settings import configuration\ndef get_config():\n"
+    "from bert_jax.config import configuration\ndef get_config():\n"
     "    config = configuration.default()\n"
 )
 _DICT = (

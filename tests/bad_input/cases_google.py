@@ -7,7 +7,7 @@ import forged
 import numpy as np
 from bad_files import Case, Content, case, change, replace
 
-from bert_jax.formats import tensorflow1_file, untrusted
+from bert_jax.checkpoints import tensorflow1_file, untrusted
 
 _GOOGLE = "convert --input={here}/google --output={here}/out --to=bert_jax"
 

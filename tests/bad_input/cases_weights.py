@@ -12,7 +12,7 @@ import numpy as np
 import safetensors.numpy
 from bad_files import Case, Content, case, change, dangling, fifo, replace
 
-from bert_jax.formats import tensors
+from bert_jax.checkpoints import tensors
 
 _CONVERT = "convert --input={here}/%s --output={here}/out --to=%s"
 _FILE = "published/model.safetensors"

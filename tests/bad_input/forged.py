@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bert_jax.data import store
+from bert_jax.data.corpus import store
 
 Columns = dict[str, np.ndarray]
 

@@ -12,9 +12,10 @@ import tiny_models
 import tiny_run
 import tiny_tasks
 
-from bert_jax import experiments, prepare, workdirs
-from bert_jax.formats import huggingface, native, tensorflow1
-from bert_jax.settings import configuration
+from bert_jax import prepare
+from bert_jax.checkpoints import huggingface, native, tensorflow1, workdirs
+from bert_jax.config import configuration
+from bert_jax.runs import experiments
 from bert_jax.text import huggingface_folder
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import checkpoint, state
@@ -85,7 +86,7 @@ def _write_tasks(folder: Path) -> None:
     tiny_tasks.write_classes(folder / "dev.tsv", 10, seed=1)
     call = f"tiny_tasks.config(Path({str(folder)!r}))"
     write_config(folder / "tiny.py", "tiny_tasks", call)
-    given = "from bert_jax.settings import finetuning_configuration\n"
+    given = "from bert_jax.config import finetuning_configuration\n"
     given += "def get_config():\n    config = finetuning_configuration.default()\n"
     given += "    config.mesh.data, config.data.max_seq_length = 1, 8\n"
     files = f"{str(folder / 'train.tsv')!r}, {str(folder / 'dev.tsv')!r}"

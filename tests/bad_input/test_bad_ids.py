@@ -10,9 +10,10 @@ import tiny_models
 from bad_files import case
 
 from bert_jax import errors
-from bert_jax.data import labelled_rows, manifest, read_examples
-from bert_jax.exchange import task_folders
-from bert_jax.finetuning import splits, task_setup
+from bert_jax.checkpoints import task_folders
+from bert_jax.data.corpus import manifest
+from bert_jax.data.labeled import labelled_rows, read_examples
+from bert_jax.runs import splits, task_setup
 from bert_jax.tasks import id_ranges
 
 _RUN = "evaluate --workdir={here}/run"

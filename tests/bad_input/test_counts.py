@@ -6,13 +6,8 @@ import bad_files
 import pytest
 from bad_files import case
 
-from bert_jax.data import (
-    cell_values,
-    manifest,
-    read_examples,
-    squad_file,
-    table_records,
-)
+from bert_jax.data.corpus import manifest
+from bert_jax.data.labeled import cell_values, read_examples, squad_file, table_records
 
 _GOOD = "a cat\tcat\na dog\tdog\nthe cat\tcat\nthe dog\tdog\n"
 _TSV = f"sentence\tlabel\n{_GOOD}ragged\na\tb\tc\n\tcat\n"

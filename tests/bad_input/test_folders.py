@@ -10,9 +10,9 @@ import pytest
 import small_place
 import tiny_run
 
-from bert_jax import workdirs
-from bert_jax.data import shards
-from bert_jax.settings import configuration
+from bert_jax.checkpoints import workdirs
+from bert_jax.config import configuration
+from bert_jax.data.corpus import shards
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import checkpoint, working_copy
 

@@ -8,7 +8,7 @@ import safetensors.numpy
 import small_place
 import small_weights
 
-from bert_jax.formats import huggingface, tensors
+from bert_jax.checkpoints import huggingface, tensors
 from bert_jax.text import tokenizer as tokenizers
 
 

@@ -9,7 +9,7 @@ import pytest
 import small_place
 
 from bert_jax import errors
-from bert_jax.data import local_engine
+from bert_jax.data.corpus import local_engine
 from bert_jax.text import vocabulary
 
 
@@ -119,7 +119,7 @@ def test_output_that_cannot_be_written(place, store, monkeypatch):
 # A suite that a shell runs in the background is started with SIGINT ignored.
 INTERRUPT = (
     "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "from bert_jax.settings import configuration\n"
+    "from bert_jax.config import configuration\n"
     "from bert_jax.text import vocabulary\n"
     "vocabulary.learn = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)\n"
     "def get_config():\n    config = configuration.default()\n"

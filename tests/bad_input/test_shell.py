@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bert_jax import loading
+from bert_jax.inference import loading
 from bert_jax.model import config as model_config
 from bert_jax.text import tokenizer as tokenizers
 

@@ -3,7 +3,7 @@
 import pytest
 import small_corpus
 
-from bert_jax.data import shards, store
+from bert_jax.data.corpus import shards, store
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 from example_files import columns, iterate, read, refused, write
 
 from bert_jax import errors
-from bert_jax.data import corpus, file_content, lines, sources
+from bert_jax.data import file_content, lines
+from bert_jax.data.corpus import readers, sources
 
 ROWS = [("a, b", "x"), ('he said "no"', "y"), ("c\td\ne", "x")]
 PACKS = [bytes, gzip.compress, bz2.compress]
@@ -22,7 +23,7 @@ def texts(path, **options):
 
 
 def documents(source):
-    return [list(x.sentences) for x in corpus.documents(sources.parse_source(source))]
+    return [list(x.sentences) for x in readers.documents(sources.parse_source(source))]
 
 
 @pytest.mark.parametrize("pack", PACKS)
@@ -181,7 +182,7 @@ def test_what_is_no_text_is_named(tmp_path, kind, name):
     with pytest.raises(errors.InputError, match=message):
         documents(str(path))
     with pytest.raises(errors.InputError, match=message):
-        corpus.Reading(sources.parse_source(str(path))).findings()
+        readers.Reading(sources.parse_source(str(path))).findings()
 
 
 def test_documents_of_word_are_named(tmp_path):
@@ -210,7 +211,7 @@ def test_what_wikiextractor_writes(tmp_path):
     for name, pack in (("wiki_00", bytes), ("wiki_01.bz2", bz2.compress)):
         path = write(tmp_path, pack(plain.encode()), name)
         assert documents(str(path)) == [["One.", "Two.", "Three."], ["四。"]]
-    reading = corpus.Reading(sources.parse_source(f"{tmp_path}/wiki_*"))
+    reading = readers.Reading(sources.parse_source(f"{tmp_path}/wiki_*"))
     (said,) = reading.findings()
     assert said == f"{tmp_path}/wiki_00 and 1 more: read as WikiExtractor's articles"
 
@@ -218,17 +219,17 @@ def test_what_wikiextractor_writes(tmp_path):
 def test_what_was_found_is_reported(tmp_path):
     path = write(tmp_path, '{"id": 1, "text": "a"}\n{"text": "b"}\n', "wiki_00")
     assert documents(str(path)) == [["a"], ["b"]]
-    (said,) = corpus.Reading(sources.parse_source(str(path))).findings()
+    (said,) = readers.Reading(sources.parse_source(str(path))).findings()
     assert said == f"{path}: read as JSON lines, its text in 'text'"
     assert documents(f"text:{path}") == [['{"id": 1, "text": "a"}', '{"text": "b"}']]
     plain = write(tmp_path, "{a} and\n[b]\n", "a.txt")
-    assert corpus.Reading(sources.parse_source(str(plain))).findings() == []
+    assert readers.Reading(sources.parse_source(str(plain))).findings() == []
     assert documents(str(plain)) == [["{a} and", "[b]"]]
 
 
 def test_a_corpus_keeps_the_digest_of_every_kind(tmp_path):
     path = write(tmp_path, JSON["indented array"], "a.json")
-    reading = corpus.Reading(sources.parse_source(str(path)))
+    reading = readers.Reading(sources.parse_source(str(path)))
     list(reading.records())
     tally = lines.Tally()
     with lines.open_raw(sources.NamedPath("a.json", path), tally):

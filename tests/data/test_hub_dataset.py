@@ -9,7 +9,9 @@ import pyarrow.parquet as parquet
 import pytest
 
 from bert_jax import errors
-from bert_jax.data import corpus, hub_dataset, read_examples, sources
+from bert_jax.data import hub_dataset
+from bert_jax.data.corpus import readers, sources
+from bert_jax.data.labeled import read_examples
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import hub_models  # noqa: E402
@@ -208,14 +210,14 @@ def test_corpora_are_streamed_from_every_kind_of_file(served, tmp_path):
         served.put(f"datasets/owner/{kind}", files)
         source = sources.parse_source(f"hf:owner/{kind}[train]#sentence@2")
         assert (source.field, source.weight) == ("sentence", 2.0)
-        made = [x.sentences for x in corpus.documents(source)]
+        made = [x.sentences for x in readers.documents(source)]
         assert made == [("One.", "Two."), ("three.",)], kind
     served.put("datasets/owner/t", {"train.txt": "One.\nTwo.\n\nthree.\n"})
-    made = corpus.documents(sources.parse_source("hf:owner/t"))
+    made = readers.documents(sources.parse_source("hf:owner/t"))
     assert [x.sentences for x in made] == [("One.", "Two."), ("three.",)]
 
 
 def test_a_field_that_is_not_there_lists_the_fields(served, tmp_path):
     served.put(REPO, {"train.parquet": _parquet(tmp_path, "a")})
     with pytest.raises(errors.InputError, match="'sentence'"):
-        list(corpus.documents(sources.parse_source(f"{NAME}[train]")))
+        list(readers.documents(sources.parse_source(f"{NAME}[train]")))

@@ -8,7 +8,8 @@ import os
 import pytest
 
 from bert_jax import errors
-from bert_jax.data import lines, sources
+from bert_jax.data import lines
+from bert_jax.data.corpus import sources
 
 
 def file_of(tmp_path, data, name="c.txt"):

@@ -8,7 +8,8 @@ from example_files import columns, iterate, read, refused
 from pyarrow import parquet
 
 from bert_jax import errors
-from bert_jax.data import corpus, lines, parquet_file, sources
+from bert_jax.data import lines, parquet_file
+from bert_jax.data.corpus import readers, sources
 
 
 def write(path, table, features=None):
@@ -84,8 +85,8 @@ def test_questions_have_the_columns_of_datasets(tmp_path):
 def test_a_corpus_reads_one_column(tmp_path):
     table = pa.table({"body": ["他来了。走了！", "a\nb."], "x": [1, 2]})
     path = write(tmp_path / "a.parquet", table)
-    reading = corpus.Reading(sources.parse_source(f"{path}#body"))
-    found = [corpus.parse(record) for record in reading.records()]
+    reading = readers.Reading(sources.parse_source(f"{path}#body"))
+    found = [readers.parse(record) for record in reading.records()]
     assert [x.sentences for x in found] == [("他来了。", "走了！"), ("a", "b.")]
     assert [x.where for x in found] == [f"{path} row 1", f"{path} row 2"]
     (entry,) = reading.files
@@ -107,7 +108,7 @@ def test_what_is_wrong_is_named(tmp_path):
     refused("a.parquet row 1: character 0 of ", path)
     refused("in a value that is not UTF-8", path)
     with pytest.raises(errors.InputError, match="no column 'body', only 'text', 'lab"):
-        list(corpus.documents(sources.parse_source(f"{path}#body")))
+        list(readers.documents(sources.parse_source(f"{path}#body")))
     write(path, pa.table([["a"], ["b"]], names=["text", "text"]))
     refused("two columns with the name 'text'", path)
     write(path, pa.table({"text": ["a"], "label": [2]}), {"label": {"names": ["x"]}})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_task_model import BERT, each_head, model_of, params_of
 
-from bert_jax.data import shared_rows
+from bert_jax.data.labeled import shared_rows
 
 # Tokens of each text: 6 rows of one text, or 2 rows of three.
 LENGTHS = np.array([7, 3, 5, 1, 4, 2])

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from bert_jax import workdirs
+from bert_jax.checkpoints import workdirs
+from bert_jax.config import config_file, configuration
 from bert_jax.model import encoder, heads
-from bert_jax.settings import config_file, configuration
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "bench"
 sys.path.insert(0, str(SCRIPTS))

@@ -13,8 +13,8 @@ import pytest
 import tiny_tasks
 
 from bert_jax import errors, finetune
-from bert_jax.finetuning import assembly
-from bert_jax.settings import finetuning_configuration
+from bert_jax.config import finetuning_configuration
+from bert_jax.runs import assembly
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "compare"
 sys.path.insert(0, str(SCRIPTS))

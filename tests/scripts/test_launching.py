@@ -10,7 +10,7 @@ import launching
 import pytest
 import yaml
 
-from bert_jax.settings import configuration
+from bert_jax.config import configuration
 
 ROOT = command_line.ROOT
 LAUNCH = ROOT / "scripts" / "launch"

@@ -3,7 +3,7 @@
 import pytest
 
 from bert_jax import errors
-from bert_jax.data import read_examples
+from bert_jax.data.labeled import read_examples
 
 
 def write(tmp_path, content, name="c.tsv"):

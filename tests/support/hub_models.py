@@ -8,7 +8,7 @@ import pytest
 import small_weights
 import tiny_tasks
 
-from bert_jax.formats import huggingface
+from bert_jax.checkpoints import huggingface
 from bert_jax.text import huggingface_folder
 from bert_jax.text import tokenizer as tokenizers
 

@@ -2,7 +2,7 @@
 
 import json
 
-from bert_jax.data import manifest, sources, store
+from bert_jax.data.corpus import manifest, sources, store
 from bert_jax.text import tokenizer
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij.。"]

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from bert_jax.data import examples, labelled_rows
+from bert_jax.data.labeled import examples, labelled_rows
 from bert_jax.model import config, encoder, task_model
 from bert_jax.tasks import matching
 from bert_jax.text import tokenizer

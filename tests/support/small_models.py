@@ -6,7 +6,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from bert_jax.data import labelled_rows
+from bert_jax.data.labeled import labelled_rows
 from bert_jax.model import config, encoder, task_model
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import tiny_run
 
+from bert_jax.config import configuration
 from bert_jax.planning import topology
-from bert_jax.settings import configuration
 from bert_jax.training import chips
 
 # A loop of five trips around a product, after one product outside.

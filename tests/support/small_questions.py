@@ -1,6 +1,6 @@
 """A small vocabulary and questions of two languages that it spells."""
 
-from bert_jax.data import examples
+from bert_jax.data.labeled import examples
 from bert_jax.text import tokenizer
 
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

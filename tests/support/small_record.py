@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from bert_jax.settings import configuration
+from bert_jax.config import configuration
 
 
 def write(folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bert_jax.data import instances
+from bert_jax.data.pretraining import instances
 
 CLS, SEP = 1, 2
 # The tens digit is the document, the last digit the place in it.

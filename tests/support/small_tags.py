@@ -6,7 +6,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from bert_jax.data import examples, joined_tokens
+from bert_jax.data.labeled import examples, joined_tokens
 from bert_jax.model import config, encoder, task_model
 from bert_jax.tasks import roles, tagging
 from bert_jax.text import tokenizer

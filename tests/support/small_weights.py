@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bert_jax.formats import places, weights
+from bert_jax.checkpoints import places, weights
 from bert_jax.model import config
 
 

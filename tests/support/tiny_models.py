@@ -8,9 +8,9 @@ import numpy as np
 import tiny_tasks
 from flax import linen as nn
 
-from bert_jax.exchange import task_folders
-from bert_jax.finetuning import assembly
-from bert_jax.settings import finetuning_configuration
+from bert_jax.checkpoints import task_folders
+from bert_jax.config import finetuning_configuration
+from bert_jax.runs import assembly
 
 _CLASSES = "sentence\tlabel\na cat sat\tcat\n猫坐\tcat\nthe dog ran\tdog\n那狗跑\tdog\n"
 _SEVERAL = "sentence\tlabel\na cat sat\tcat\nthe cat, a dog\tcat|dog\n那狗跑\tdog\n"

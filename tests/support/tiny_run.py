@@ -5,7 +5,7 @@ from pathlib import Path
 
 import ml_collections
 
-from bert_jax.settings import configuration
+from bert_jax.config import configuration
 
 ENGLISH = ("the cat sat on a mat", "dogs run fast", "rain falls all day in spring")
 CHINESE = ("北京大学在海淀区。", "今天天气很好，我们去公园。", "他喜欢读书和写字。")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import ml_collections
 
-from bert_jax.settings import finetuning_configuration
+from bert_jax.config import finetuning_configuration
 
 WORDS = ("the", "a", "cat", "dog", "sat", "ran", "home", "fast", "here", "there")
 CHARACTERS = "猫狗跑坐家快这那很好坏"

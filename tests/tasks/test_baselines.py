@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bert_jax.data import shards, store
+from bert_jax.data.corpus import shards, store
 from bert_jax.tasks import baselines
 
 # Two documents over the ids 5..8; 1 is [UNK]. Pairs: 5-6 three times, 6-5 twice, 6-7

@@ -7,7 +7,7 @@ import pytest
 from small_matching import TOKENIZER, outputs_of, pair, params_of, task_of, trained
 
 from bert_jax import errors
-from bert_jax.data import examples, labelled_rows
+from bert_jax.data.labeled import examples, labelled_rows
 from bert_jax.tasks import matching
 from bert_jax.training import sharding
 

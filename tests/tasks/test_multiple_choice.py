@@ -10,7 +10,7 @@ import small_models
 from small_questions import VOCABULARY
 
 from bert_jax import errors
-from bert_jax.data import examples as data_examples
+from bert_jax.data.labeled import examples as data_examples
 from bert_jax.model import task_model
 from bert_jax.tasks import encoding, multiple_choice, recipe
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from bert_jax.data import instances, shards, store
+from bert_jax.data.corpus import shards, store
+from bert_jax.data.pretraining import instances
 from bert_jax.model import config, encoder, heads
 
 LENGTH = 48

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bert_jax.data import read_examples, squad_file
+from bert_jax.data.labeled import read_examples, squad_file
 from bert_jax.tasks import windows
 from bert_jax.text import tokenizer
 

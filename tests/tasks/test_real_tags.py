@@ -7,8 +7,8 @@ import pytest
 from small_tags import gold_outputs, model
 
 from bert_jax import errors
-from bert_jax.data import read_examples
-from bert_jax.scoring import entities
+from bert_jax.data.labeled import read_examples
+from bert_jax.metrics import entities
 from bert_jax.tasks import roles, tagging, token_rows
 from bert_jax.text import tokenizer
 

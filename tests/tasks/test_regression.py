@@ -9,7 +9,7 @@ import pytest
 import small_models
 from small_questions import VOCABULARY
 
-from bert_jax.data import examples as data_examples
+from bert_jax.data.labeled import examples as data_examples
 from bert_jax.model import task_model
 from bert_jax.tasks import classification, regression, task
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from bert_jax.scoring import entities
+from bert_jax.metrics import entities
 from bert_jax.tasks import tag_schemes
 
 

@@ -22,7 +22,7 @@ from small_tags import (
 )
 
 from bert_jax import errors
-from bert_jax.scoring import entities
+from bert_jax.metrics import entities
 from bert_jax.tasks import tag_schemes, tagging, token_rows
 
 

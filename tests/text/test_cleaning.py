@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from bert_jax import errors
-from bert_jax.settings import configuration
+from bert_jax.config import configuration
 from bert_jax.text import cleaning, huggingface_folder, tokenizer
 
 PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat sat a b c 1 ! 好".split()

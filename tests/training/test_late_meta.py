@@ -6,7 +6,7 @@ import logging
 import pytest
 import test_checkpoint as made
 
-from bert_jax import durable, errors
+from bert_jax import errors, files
 from bert_jax.training import checkpoint, saved_steps
 
 
@@ -44,7 +44,7 @@ def test_a_full_disk_leaves_the_step_as_it_was(tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(durable, "replace", full)
+    monkeypatch.setattr(files, "replace", full)
     with pytest.raises(
         errors.StorageError, match=r"cannot write late_meta.json into .*/8: "
     ):

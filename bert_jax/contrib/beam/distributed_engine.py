@@ -12,8 +12,8 @@ from typing import Protocol, runtime_checkable
 
 from bert_jax import errors, faults
 from bert_jax.contrib.beam import distributed_steps, reports, scratch
-from bert_jax.data import filling, sources
-from bert_jax.data import manifest as manifests
+from bert_jax.data.corpus import filling, sources
+from bert_jax.data.corpus import manifest as manifests
 
 # More than on one machine, where a chunk costs no files.
 _CHUNK_CHARACTERS = 1 << 22

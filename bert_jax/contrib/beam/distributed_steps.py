@@ -24,8 +24,16 @@ from jaxtyping import Int64, UInt64
 
 from bert_jax import errors
 from bert_jax.contrib.beam import reports, scratch
-from bert_jax.data import blocks, corpus, duplicates, filling, shards, sources, tokenise
-from bert_jax.data import manifest as manifests
+from bert_jax.data.corpus import (
+    blocks,
+    duplicates,
+    filling,
+    readers,
+    shards,
+    sources,
+    tokenize,
+)
+from bert_jax.data.corpus import manifest as manifests
 
 _BUCKET_BITS = np.uint64(64 - 8)
 _BLOCK = tuple(field.name for field in dataclasses.fields(blocks.Block))
@@ -49,7 +57,7 @@ class NamedChunk(NamedTuple):
     """Records that are tokenised together, and the name of what comes of them."""
 
     name: str
-    chunk: tokenise.Chunk
+    chunk: tokenize.Chunk
 
 
 class Hashes(NamedTuple):
@@ -75,7 +83,7 @@ class Steps:
 
     scratch: scratch.Scratch
     sources: tuple[sources.Source, ...]
-    settings: tokenise.Settings
+    settings: tokenize.Settings
     options: manifests.Options
     unk_id: int
     chunk_characters: int
@@ -83,7 +91,7 @@ class Steps:
     def parts(self, source: int) -> Iterator[Part | reports.Report]:
         """Yields the parts of a source, or why it cannot be read."""
         try:
-            found = corpus.parts(self.sources[source])
+            found = readers.parts(self.sources[source])
         except errors.InputError as error:
             seen = f"the worker on {socket.gethostname()} finds that {error} Workers "
             remedy = "must see the corpus under the name that it has here."
@@ -97,9 +105,9 @@ class Steps:
         """Yields the chunks of a part, and what was read or why it could not be."""
         reading, count, documents = None, 0, 0
         try:
-            reading = corpus.Reading(self.sources[part.source], part.file)
-            for records in corpus.runs(reading.records(), self.chunk_characters):
-                chunk = tokenise.Chunk(part.source, records)
+            reading = readers.Reading(self.sources[part.source], part.file)
+            for records in readers.runs(reading.records(), self.chunk_characters):
+                chunk = tokenize.Chunk(part.source, records)
                 yield NamedChunk(_chunk_name(part.name, count), chunk)
                 count += 1
                 documents += len(records)
@@ -126,7 +134,7 @@ class Steps:
             self._write_block(name, block)
             if self.options.drop_duplicates:
                 yield from _in_buckets(name, content)
-        counts = {name: getattr(result, name) for name in tokenise.COUNTED}
+        counts = {name: getattr(result, name) for name in tokenize.COUNTED}
         yield reports.Report(dropped=manifests.Dropped(**counts))
 
     def note_repeats(self, block: str, found: Iterable[np.ndarray]) -> reports.Report:
@@ -233,7 +241,7 @@ def _in_buckets(
 
 
 @functools.lru_cache(maxsize=1)
-def _worker(settings: tokenise.Settings) -> tokenise.Worker:
+def _worker(settings: tokenize.Settings) -> tokenize.Worker:
     """Returns the tokeniser of this process; others share its machine."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    return tokenise.Worker(settings)
+    return tokenize.Worker(settings)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 from bert_jax import errors
-from bert_jax.data import manifest as manifests
+from bert_jax.data.corpus import manifest as manifests
 
 
 class PartRead(NamedTuple):

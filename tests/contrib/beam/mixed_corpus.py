@@ -6,7 +6,7 @@ import json
 import random
 import sys
 
-from bert_jax.data import sources
+from bert_jax.data.corpus import sources
 
 ENGLISH = "abc bad cab dab fad jab hag big dig fig egg ".split()
 CHINESE = ["北京大学", "新年好", "的人", "好人", "学生", "生的好", "大的北京"]

@@ -18,7 +18,7 @@ import small_corpus
 
 from bert_jax import errors
 from bert_jax.contrib.beam import beam_runner, distributed_engine
-from bert_jax.data import manifest, sources, store_build
+from bert_jax.data.corpus import manifest, sources, store_build
 
 SPLIT = manifest.Options(0.2, True, "none", "none")
 DIRECT = "--runner=DirectRunner"

@@ -7,7 +7,7 @@ import pytest
 
 from bert_jax import errors
 from bert_jax.contrib.beam import reports
-from bert_jax.data import manifest
+from bert_jax.data.corpus import manifest
 
 FILES = [manifest.FileEntry(f"{name}.txt", 7, "ab") for name in "xyz"]
 PARTS = [

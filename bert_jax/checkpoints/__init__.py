@@ -1,0 +1,1 @@
+"""Model folders of every format: opened, converted, verified, described."""

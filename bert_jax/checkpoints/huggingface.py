@@ -1,0 +1,400 @@
+"""Folders of Hugging Face's: weights and config.json, in and out.
+
+Old and new spellings are brought to the names of the table: below any prefix, with
+`gamma` and `beta`, a decoder that is a copy of the token embeddings. A wrong label is
+found by the tensors (`recognition`).
+"""
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from bert_jax import console, errors, json_file
+from bert_jax.checkpoints import (
+    huggingface_config,
+    names,
+    places,
+    recognition,
+    tensors,
+    weights,
+)
+from bert_jax.model import config
+
+_HEAD_OF_CLASS = {
+    "ForSequenceClassification": "classifier",
+    "ForTokenClassification": "tagger",
+    "ForMultipleChoice": "multiple_choice",
+    "ForQuestionAnswering": "span",
+    "ForNextSentencePrediction": "nsp_head",
+}
+_CLASS_OF_HEAD = {head: name for name, head in _HEAD_OF_CLASS.items()}
+HEADS = tuple(_HEAD_OF_CLASS.values())
+_DROPPED = {"classifier", "tagger", "multiple_choice"}  # have a dropout of their own
+# Integers that old versions saved, and that a model makes by itself.
+_BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
+
+
+def read(
+    path: Path, choice: weights.Choice | None = None
+) -> tuple[weights.Weights, weights.Report]:
+    """Reads a folder, or one file of weights beside its config.json.
+
+    Raises:
+      InputError: as `weights.assemble`, or the files are not whole and safe.
+    """
+    choice = choice or weights.Choice()
+    raw = tensors.read(path)
+    recognized = _recognized(path, _shapes(raw.arrays), choice)
+    described = huggingface_config.read(_config_of(path), recognized.model_type)
+    if recognized.note:
+        _say(recognized.note)
+    bert, model_type = described.bert, described.bert.model_type
+    buffers = [name for name in raw.arrays if _BUFFER.search(name)]
+    copies = _copies(raw.arrays, recognized, path)
+    found = _found(raw.arrays, recognized, str(path), frozenset({*buffers, *copies}))
+    found, bert, notes = _untie(found, bert)
+    wanted = _parts(found, described, choice)
+    num_labels = _num_labels(found, described, wanted)
+    params, report = weights.assemble(
+        found,
+        lambda of_parts: places.huggingface(bert, of_parts, num_labels),
+        wanted,
+        choice,
+    )
+    nested = places.nested(params)
+    labels = described.labels if {"classifier", "tagger"} & set(nested) else ()
+    made = weights.Weights(
+        bert,
+        nested,
+        labels,
+        described.problem_type if "classifier" in nested else "",
+        described.head_dropout if _DROPPED & set(nested) else None,
+    )
+    of_class = names.CLASS_PREFIX[model_type] + (described.class_name or ", no class")
+    source = f"Hugging Face, {of_class}"
+    if labels:
+        notes += described.notes
+    notes += [f"{name}: a buffer, not a parameter" for name in buffers]
+    notes += [f"{x}*: a copy of {recognized.prefix}*" for x in recognized.copies]
+    notes += [recognized.note] * bool(recognized.note)
+    if described.class_name == "Model" and names.pooler(model_type) - {*nested}:
+        notes.append("no pooler: no head of this class reads it")
+    return made, dataclasses.replace(
+        report, source=source, files=raw.files, notes=tuple(notes)
+    )
+
+
+def head_of(class_name: str) -> str:
+    """Returns the part that is the head of a class, or "" if it has none of a task.
+
+    >>> head_of("ForTokenClassification"), head_of("ForMaskedLM")
+    ('tagger', '')
+    """
+    return _HEAD_OF_CLASS[class_name] if class_name in _HEAD_OF_CLASS else ""
+
+
+def head_among(parts: Collection[str]) -> str:
+    """Returns the part that is the head of a task, or "" if these have none.
+
+    Next to a head for masked tokens, one for next sentences is of pretraining.
+
+    >>> head_among(("encoder", "pooler", "nsp_head", "mlm_head"))
+    ''
+    """
+    found = [x for x in parts if x in HEADS]
+    is_pretrained = "mlm_head" in parts and found == ["nsp_head"]
+    return found[0] if found and not is_pretrained else ""
+
+
+def config_file(folder: Path) -> Path:
+    """Returns the config of a folder, which older ones call bert_config.json."""
+    older = folder / "bert_config.json"
+    path = folder / huggingface_config.NAME
+    return older if older.is_file() and not path.is_file() else path
+
+
+def write(
+    folder: Path,
+    given: weights.Weights,
+    *,
+    dtype: str,
+    metadata: Mapping[str, str] | None = None,
+    needs_pooler: bool = True,
+) -> None:
+    """Writes model.safetensors and config.json into a folder that is there.
+
+    Args:
+      dtype: `float32` or `bfloat16`, of the file.
+      metadata: texts for the header of the file.
+      needs_pooler: whether an encoder alone is refused where its class has a pooler.
+
+    Raises:
+      InputError: no class of Hugging Face has exactly these parts.
+    """
+    of_parts = frozenset(given.parts)
+    labels = given.class_names  # without names transformers builds two classes
+    tree = huggingface_config.tree(
+        given.config,
+        of_parts,
+        labels,
+        dtype,
+        given.problem_type,
+        given.head_dropout,
+        needs_pooler=needs_pooler,
+    )
+    arrays = state_dict(given)
+    made = {name: x.astype(tensors.DTYPES[dtype]) for name, x in arrays.items()}
+    path = folder / "model.safetensors"
+    tensors.write_safetensors(path, made, {"format": "pt", **(metadata or {})})
+    text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    (folder / huggingface_config.NAME).write_text(text, encoding="utf-8")
+
+
+def state_dict(given: weights.Weights) -> dict[str, np.ndarray]:
+    """Returns float32 arrays under the names of Hugging Face's class for the parts."""
+    bert, of_parts = given.config, frozenset(given.parts)
+    flat = places.flat(given.params)
+    made: dict[str, np.ndarray] = {}
+    for place in places.huggingface(bert, of_parts, given.num_labels):
+        made |= place.split(flat[place.ours])
+    if "mlm_head" in of_parts and not bert.tie_word_embeddings:
+        # Untied models of transformers have the bias twice.
+        made[f"{names.DECODER[bert.model_type]}.bias"] = flat["mlm_head/bias"]
+    if of_parts <= {"encoder", "pooler"}:
+        prefix = f"{names.prefix(bert.model_type)}."
+        made = {name.removeprefix(prefix): x for name, x in made.items()}
+    return made
+
+
+def describe(
+    path: Path, choice: weights.Choice | None = None
+) -> huggingface_config.Read:
+    """Returns what a folder, or a file of weights, is, by config and tensor names.
+
+    Weights that cannot be read leave the config's word: their reader refuses them.
+
+    Raises:
+      InputError: it is no supported model.
+    """
+    try:
+        shapes = tensors.shapes(path)
+    except errors.InputError:
+        return huggingface_config.read(_config_of(path))
+    recognized = _recognized(path, shapes, choice or weights.Choice())
+    return huggingface_config.read(_config_of(path), recognized.model_type)
+
+
+def renamed(path: Path, choice: weights.Choice) -> dict[str, np.ndarray] | None:
+    """Returns the tensors of a folder by Hugging Face's own names.
+
+    Returns None where `transformers` reads the folder as it is.
+
+    Raises:
+      InputError: as `read`.
+    """
+    shapes = tensors.shapes(path)
+    recognized = _recognized(path, shapes, choice)
+    stated = huggingface_config.stated_type(json_file.read_object(_config_of(path)))
+    if recognition.is_plain(recognized, stated):
+        return None
+    arrays = tensors.read(path).arrays
+    left_out = frozenset(_copies(arrays, recognized, path))
+    return dict(_found(arrays, recognized, str(path), left_out).arrays)
+
+
+def _config_of(path: Path) -> Path:
+    return config_file(path if path.is_dir() else path.parent)
+
+
+def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
+
+
+def _recognized(
+    path: Path, shapes: recognition.Shapes, choice: weights.Choice
+) -> recognition.Recognized:
+    """Returns what the tensors of a folder, or of a file in it, are."""
+    file = _config_of(path)
+    tree = json_file.read_object(file)
+    stated = huggingface_config.stated_type(tree)
+    return recognition.recognize(shapes, tree, stated, file.parent, choice)
+
+
+@functools.cache
+def _say(note: str) -> None:
+    """Prints a line about a folder, once."""
+    console.print_message(note)
+
+
+def _copies(
+    arrays: Mapping[str, np.ndarray], recognized: recognition.Recognized, path: Path
+) -> list[str]:
+    """Returns the tensors of encoders that are copies of the first.
+
+    Raises:
+      InputError: another encoder has other numbers.
+    """
+    copies, differing = [], []
+    for prefix in recognized.copies:
+        inside = [name for name in arrays if name.startswith(prefix)]
+        first = [recognized.prefix + x.removeprefix(prefix) for x in inside]
+        if any(
+            a not in arrays or not np.array_equal(arrays[a], arrays[b])
+            for a, b in zip(first, inside, strict=True)
+        ):
+            differing.append(prefix)
+        copies += inside
+    recognition.check_copies(recognized, differing, path)
+    return copies
+
+
+def _found(
+    arrays: Mapping[str, np.ndarray],
+    recognized: recognition.Recognized,
+    where: str,
+    left_out: frozenset[str],
+) -> weights.Found:
+    """Returns the tensors of a file under the names of the table.
+
+    Raises:
+      InputError: two tensors of the file have the same meaning.
+    """
+    made: dict[str, np.ndarray] = {}
+    originals: dict[str, str] = {}
+    for name in sorted(set(arrays) - left_out):
+        canonical = recognized.canonical(name)
+        if canonical in originals:
+            raise errors.InputError(
+                f"{where} holds both {originals[canonical]} and {name}, which are the "
+                "same parameter: remove one"
+            )
+        made[canonical], originals[canonical] = arrays[name], name
+    return weights.Found(made, originals, where)
+
+
+def _untie(
+    found: weights.Found, bert: config.BertConfig
+) -> tuple[weights.Found, config.BertConfig, list[str]]:
+    """Drops a decoder that copies the token embeddings; notes one that does not.
+
+    Also takes the decoder's bias for the head's, of which it is a copy.
+    """
+    decoder = names.DECODER[bert.model_type]
+    modules = names.modules(bert.model_type, frozenset({"encoder"}))
+    table = f"{modules['encoder/embeddings/word_embeddings']}.weight"
+    bias = f"{names.HEADS[bert.model_type]['mlm_head']}.bias"
+    arrays, notes = dict(found.arrays), []
+    originals = dict(found.originals)
+    copy = f"{decoder}.bias"
+    if copy in arrays and copy != bias:
+        if bias not in arrays:
+            arrays[bias], originals[bias] = arrays[copy], originals[copy]
+        elif not np.array_equal(arrays[bias], arrays[copy]):
+            raise errors.InputError(
+                f"{found.where}: {originals[bias]} and {originals[copy]} should be "
+                "copies and differ: the file is damaged or not of this kind of model"
+            )
+        notes.append(f"{originals[copy]}: a copy of {bias}")
+        del arrays[copy]
+    own = f"{decoder}.weight"
+    if own in arrays and table in arrays and np.array_equal(arrays[own], arrays[table]):
+        if bert.tie_word_embeddings:
+            notes.append(f"{originals[own]}: a copy of {originals[table]}")
+            del arrays[own]
+    elif own in arrays and bert.tie_word_embeddings:
+        notes.append(
+            f"{originals[own]}: differs from {originals[table]}, so the decoder is not "
+            "tied, whatever the config says"
+            if table in arrays
+            else f"{originals[own]}: the decoder"
+        )
+        bert = dataclasses.replace(bert, tie_word_embeddings=False)
+    elif own not in arrays and bias not in arrays:
+        # Nothing to decode with: what the config says of it has no meaning.
+        bert = dataclasses.replace(bert, tie_word_embeddings=True)
+    return weights.Found(arrays, originals, found.where), bert, notes
+
+
+def _parts(
+    found: weights.Found, described: huggingface_config.Read, choice: weights.Choice
+) -> frozenset[str]:
+    """Returns the parts that the file says it has, or that have tensors in it."""
+    model_type, name = described.bert.model_type, described.class_name
+    if choice.head and head_of(name) != choice.head:
+        name = _CLASS_OF_HEAD[choice.head]  # the user knows better than config.json
+    of_class = names.parts_of(model_type, name, pools_mean=described.pools_mean)
+    wanted = {"encoder", *of_class}
+    outputs = [part for part in wanted if part in _HEAD_OF_CLASS.values()]
+    has_classifier = any(
+        n.startswith("classifier.") and not weights.matches(n, choice.ignore)
+        for n in found.arrays
+    )
+    if choice.head:
+        outputs = [choice.head]
+    elif has_classifier and not outputs:
+        raise errors.InputError(
+            f"{found.where} has a classifier, and its config.json does not say of what "
+            "kind: write a folder that does with "
+            f"{weights.CONVERT} --head=classifier, tagger or multiple_choice"
+        )
+    wanted |= set(outputs)
+    pooler = names.HEADS[model_type].get("pooler/dense", "")
+    if name == "Model" and not any(n.startswith(f"{pooler}.") for n in found.arrays):
+        wanted -= names.pooler(model_type)  # which no head of the class reads
+    pooled = names.modules(model_type, frozenset(outputs) | {"pooler"})
+    if has_classifier and not (choice.head or choice.allow_missing):
+        _refuse_head_without_pooler(found, frozenset(wanted), pooled)
+    table = names.HEADS[model_type] | {k: v for k, v in pooled.items()}
+    for module, theirs in table.items():
+        part = module.split("/")[0]
+        rival = part in ("classifier", "tagger", "multiple_choice")
+        rival |= list(table.values()).count(theirs) > 1  # two parts call it so
+        if not rival and any(n.startswith(f"{theirs}.") for n in found.arrays):
+            wanted.add(part)
+    return frozenset(wanted)
+
+
+def _refuse_head_without_pooler(
+    found: weights.Found, wanted: frozenset[str], modules: Mapping[str, str]
+) -> None:
+    """Raises InputError for a classifier whose pooler is absent: is it of tokens?"""
+    heads = sorted(wanted & {"classifier", "multiple_choice"})
+    if not heads or not {"pooler", "pooler/dense"} <= {*wanted, *modules}:
+        return
+    if not any(n.startswith(f"{modules['pooler/dense']}.") for n in found.arrays):
+        raise errors.InputError(
+            f"{found.where}: config.json says {heads[0]}, which reads a pooler, and "
+            f"{modules['pooler/dense']}.* is not there. If the classifier is one of "
+            f"tokens, write a folder that says so: {weights.CONVERT} --head=tagger. "
+            f"To leave out the classifier too: {weights.CONVERT} --allow_missing=pooler"
+        )
+
+
+def _num_labels(
+    found: weights.Found, described: huggingface_config.Read, wanted: frozenset[str]
+) -> int:
+    """Returns the number of classes of a classifier or tagger.
+
+    Raises:
+      InputError: the names of the classes are more or fewer.
+    """
+    for part in ("classifier", "tagger"):
+        if part not in wanted:
+            continue
+        module = names.HEADS[described.bert.model_type][f"{part}/dense"]
+        bias = f"{module}.bias"
+        if bias in found.arrays and found.arrays[bias].ndim == 1:
+            count = found.arrays[bias].shape[0]
+            if described.labels and len(described.labels) != count:
+                raise errors.InputError(
+                    f"{found.where}: {found.originals[bias]} has {count} classes, and "
+                    "id2label and num_labels of config.json give "
+                    f"{len(described.labels)}: correct them"
+                )
+            return count
+    return len(described.labels) or 2

@@ -1,0 +1,373 @@
+"""config.json of Hugging Face: read into a BertConfig and label names, and written.
+
+Whatever would make the model compute something else than ours is refused by name;
+the dozens of other keys are left alone.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+from bert_jax import errors, json_file
+from bert_jax.checkpoints import activations, modernbert_config, names, weights
+from bert_jax.model import config
+
+NAME = "config.json"
+
+# The keys of Google's bert_config.json.
+BERT_KEYS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "initializer_range",
+)
+_SHARED = (*BERT_KEYS, "layer_norm_eps", "pad_token_id", "tie_word_embeddings")
+
+# Ours -> theirs, by model.
+_KEYS = {
+    "bert": {key: key for key in _SHARED},
+    "roberta": {key: key for key in _SHARED},
+    "electra": {key: key for key in (*_SHARED, "embedding_size")},
+    "albert": {key: key for key in (*_SHARED, "embedding_size", "num_hidden_groups")},
+    "distilbert": {
+        "vocab_size": "vocab_size",
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+        "hidden_dropout_prob": "dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+        "max_position_embeddings": "max_position_embeddings",
+        "initializer_range": "initializer_range",
+        "pad_token_id": "pad_token_id",
+        "tie_word_embeddings": "tie_word_embeddings",
+    },
+    "modernbert": {
+        "vocab_size": "vocab_size",
+        "hidden_size": "hidden_size",
+        "num_hidden_layers": "num_hidden_layers",
+        "num_attention_heads": "num_attention_heads",
+        "intermediate_size": "intermediate_size",
+        "hidden_act": "hidden_activation",
+        "hidden_dropout_prob": "mlp_dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+        "max_position_embeddings": "max_position_embeddings",
+        "initializer_range": "initializer_range",
+        "layer_norm_eps": "norm_eps",
+        "pad_token_id": "pad_token_id",
+        "tie_word_embeddings": "tie_word_embeddings",
+        **{key: key for key in config.MODERN_KEYS},
+    },
+}
+# Keys that may be absent from a file, by the defaults of transformers.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "bert": {"pad_token_id": 0},
+    "roberta": {"pad_token_id": 1},
+    "electra": {"pad_token_id": 0},
+    "albert": {
+        "pad_token_id": 0,
+        "num_hidden_groups": 1,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    },
+    "distilbert": {"pad_token_id": 0, "type_vocab_size": 0, "layer_norm_eps": 1e-12},
+    "modernbert": {
+        "pad_token_id": 50283,
+        "type_vocab_size": 0,
+        "layer_norm_eps": 1e-5,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    },
+}
+_OPTIONAL = {
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+    "tie_word_embeddings": True,
+}
+# What is dropped before the last linear map.
+_HEAD_DROPOUT = {
+    "bert": "classifier_dropout",
+    "roberta": "classifier_dropout",
+    "electra": "classifier_dropout",
+    "albert": "classifier_dropout_prob",
+    "distilbert": "seq_classif_dropout",
+    "modernbert": "classifier_dropout",
+}
+_MOST_LABELS = 1 << 20  # a name is made for each
+# Keys whose other values make another model.
+_REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
+    "position_embedding_type": ("absolute", None),
+    "is_decoder": (False, None),
+    "add_cross_attention": (False, None),
+    "pruned_heads": ({}, None),
+    "inner_group_num": (1, None),
+    "summary_type": ("first", None),
+    "summary_activation": ("gelu", None),
+    "summary_use_proj": (True, None),
+    "quantization_config": (None,),
+    "decoder_bias": (True, None),
+    "classifier_bias": (False, None),
+    "attention_type": ("original_full", None),  # of BigBird, whose names are BERT's
+    "rescale_embeddings": (False, None),
+    "use_task_id": (False, None),  # of ERNIE
+    "classifier_activation": ("gelu", None),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Read:
+    """What a config.json says.
+
+    Attributes:
+      bert: the architecture.
+      labels: the names of the classes; none if the file has neither id2label nor
+        num_labels.
+      class_name: the class of the weights without the model's name, as in
+        `ForMaskedLM`; empty if the file does not say.
+      problem_type, head_dropout: of a classifier; see `weights.Weights`.
+      notes: what a user should know of how the file was understood.
+      pools_mean: whether a classifier reads the mean of the tokens, and not [CLS].
+    """
+
+    bert: config.BertConfig
+    labels: tuple[str, ...]
+    class_name: str
+    problem_type: str = ""
+    head_dropout: float | None = None
+    notes: tuple[str, ...] = ()
+    pools_mean: bool = False
+
+
+def read(path: Path, model_type: str = "") -> Read:
+    """Reads a config.json.
+
+    Args:
+      model_type: what the model is, whatever the file calls it; "" for what it says.
+
+    Raises:
+      InputError: it is missing or no JSON, of another kind of model, or a value does
+        not fit.
+    """
+    tree = json_file.read_object(path)
+    model_type = model_type or _model_type(tree, path)
+    for key, allowed in _REQUIRED_VALUES.items():
+        if key in tree and tree[key] not in allowed:
+            raise errors.InputError(
+                f"{path}: {key} is {tree[key]!r}, and only {allowed[0]!r} is supported"
+            )
+    if model_type == "modernbert":
+        tree = modernbert_config.plain(tree, path)
+    keys = _KEYS[model_type]
+    values = {ours: tree[theirs] for ours, theirs in keys.items() if theirs in tree}
+    values = {key: value for key, value in values.items() if value is not None}
+    values = _OPTIONAL | _DEFAULTS[model_type] | values
+    lacking = [keys[key] for key in _SHARED if key in keys and key not in values]
+    if lacking:
+        raise errors.InputError(
+            f"{path} has no {', '.join(lacking)}: give the config.json of the model"
+        )
+    act = values["hidden_act"]
+    known = isinstance(act, str) and act in activations.NAMES
+    values["hidden_act"] = activations.NAMES[act] if known else act
+    try:
+        bert = config.from_json(values | {"model_type": model_type})
+    except errors.InputError as error:
+        raise errors.InputError(f"{path}: {error}") from None
+    head = weights.head_of(tree, _HEAD_DROPOUT[model_type], str(path))
+    class_name = class_name_of(tree, path)
+    is_modern = model_type == "modernbert"
+    pools_mean = is_modern and modernbert_config.pools_mean(tree, path)
+    return Read(bert, labels(tree, path), class_name, *head, _notes(tree), pools_mean)
+
+
+def _model_type(tree: dict[str, Any], path: Path) -> str:
+    """Returns the kind of model; files before 2020 say it by their class alone."""
+    found = stated_type(tree) or "bert"
+    if found not in names.CLASSES:
+        raise errors.InputError(
+            f"{path}: model_type is {tree.get('model_type', found)!r}; supported are "
+            f"{', '.join(names.CLASSES)}. Give a model of one of these kinds"
+        )
+    return found
+
+
+def stated_type(tree: dict[str, Any]) -> str:
+    """Returns the model type that a config.json states, in small letters.
+
+    Without the key it is that of the class, or the class; "" if there is none either.
+
+    >>> stated_type({"model_type": "BERT"})
+    'bert'
+    >>> stated_type({"architectures": ["RobertaForMaskedLM"]})
+    'roberta'
+    """
+    found = tree.get("model_type")
+    if found is not None:
+        return str(found).strip().lower()
+    classes = tree.get("architectures")
+    first = str(classes[0]) if isinstance(classes, list) and classes else ""
+    for model_type, prefix in names.CLASS_PREFIX.items():
+        if first.startswith(prefix):
+            return model_type
+    return first
+
+
+def class_name_of(tree: dict[str, Any], path: Path) -> str:
+    """Returns the class of the weights without the name of a model.
+
+    Raises:
+      InputError: `architectures` is no list of names.
+    """
+    classes = tree["architectures"] if "architectures" in tree else None
+    if not classes:
+        return ""
+    if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
+        raise errors.InputError(
+            f'{path}: architectures is {classes!r}: write a list, as ["BertModel"]'
+        )
+    # Classes of other libraries keep their own names.
+    known = {name for of in names.CLASSES.values() for name in of.values()}
+    match = re.fullmatch(r"\w*?((?:For|LMHead)[A-Z]\w*|Model)", classes[0])
+    name = match[1] if match else classes[0]
+    if name == "LMHeadModel":
+        return "ForMaskedLM"
+    return name if name in known else classes[0]
+
+
+def labels(tree: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """Returns the class names of `id2label` by their numbers.
+
+    As in transformers, `num_labels` decides how many classes there are: beside an
+    `id2label` of another length, or without one, they are LABEL_0, LABEL_1 and so on.
+    None if the file has neither. Names that are whole numbers become text.
+
+    Raises:
+      InputError: the numbers are not 0 to C - 1, a name is not a text, or `num_labels`
+        is no number of classes.
+    """
+    table, count = tree.get("id2label"), _count(tree, path)
+    if count is not None and (table is None or _differs(table, count)):
+        return tuple(f"LABEL_{number}" for number in range(count))
+    if table is None:
+        return ()
+    names_of = table.values() if isinstance(table, dict) else (None,)
+    if not all(isinstance(name, str) or type(name) is int for name in names_of):
+        raise errors.InputError(
+            f'{path}: id2label must be an object of names, as {{"0": "negative"}}'
+        )
+    numbers = {int(key): key for key in table if re.fullmatch("[0-9]{1,9}", key)}
+    wanted = range(len(table))
+    if sorted(numbers) != [*wanted]:
+        raise errors.InputError(
+            f"{path}: the numbers of id2label are {sorted(table)[:8]}, and should be "
+            f"0 to {len(table) - 1}: number the classes by the rows of the head"
+        )
+    return tuple(str(table[numbers[number]]) for number in wanted)
+
+
+def _count(tree: dict[str, Any], path: Path) -> int | None:
+    """Returns `num_labels`, or None if the file does not say it."""
+    count = tree.get("num_labels")
+    if count is None or (type(count) is int and 0 <= count <= _MOST_LABELS):
+        return count
+    raise errors.InputError(
+        f"{path}: num_labels is {count!r}: write how many classes there are, at most "
+        f"{_MOST_LABELS}"
+    )
+
+
+def _differs(table: Any, count: int) -> bool:
+    """Says whether an `id2label` is an object of another length than `num_labels`."""
+    return isinstance(table, dict) and len(table) != count
+
+
+def _notes(tree: dict[str, Any]) -> tuple[str, ...]:
+    """Returns what a reader of the file should know about how it was understood."""
+    table, count = tree.get("id2label"), tree.get("num_labels")
+    if table is None or count is None or not _differs(table, count):
+        return ()
+    return (
+        f"num_labels is {count} and id2label has {len(table)} names: the classes are "
+        "named LABEL_0 and so on, as in transformers",
+    )
+
+
+def tree(
+    bert: config.BertConfig,
+    of_parts: frozenset[str],
+    class_labels: tuple[str, ...],
+    dtype: str,
+    problem_type: str = "",
+    head_dropout: float | None = None,
+    *,
+    needs_pooler: bool = True,
+) -> dict[str, Any]:
+    """Returns the content of the config.json for a model of these parts.
+
+    Args:
+      needs_pooler: False for an encoder that is of the class `Model` without the pooler
+        that the class has, as no reader of it uses that.
+
+    Raises:
+      InputError: no class of Hugging Face has exactly these parts.
+    """
+    keys = _KEYS[bert.model_type]
+    prefix = names.CLASS_PREFIX[bert.model_type]
+    is_bare = of_parts == {"encoder"} and not needs_pooler
+    with_pooler = of_parts | names.pooler(bert.model_type) if is_bare else of_parts
+    made: dict[str, Any] = {
+        "architectures": [prefix + class_of(bert.model_type, with_pooler)],
+        "model_type": bert.model_type,
+        "dtype": dtype,
+        "torch_dtype": dtype,
+    }
+    values = dataclasses.asdict(bert) | {
+        "embedding_size": bert.embedding_width,
+        "num_hidden_groups": bert.num_groups,
+    }
+    made |= {theirs: values[ours] for ours, theirs in keys.items()}
+    if bert.is_modern:
+        made |= modernbert_config.own_keys(bert, of_parts)
+    if class_labels:
+        made["id2label"] = {str(i): name for i, name in enumerate(class_labels)}
+        made["label2id"] = {name: i for i, name in enumerate(class_labels)}
+    if problem_type:
+        made["problem_type"] = problem_type
+    if head_dropout is not None:
+        made[_HEAD_DROPOUT[bert.model_type]] = head_dropout
+    return made
+
+
+def class_of(model_type: str, of_parts: frozenset[str]) -> str:
+    """Returns Hugging Face's class for exactly these parts, without the model's name.
+
+    Raises:
+      InputError: there is none; the message says which parts to leave out.
+    """
+    classes, heads = names.CLASSES[model_type], of_parts - {"encoder"}
+    if heads in classes:
+        return classes[heads]
+    prefix = names.CLASS_PREFIX[model_type]
+    inside = [parts for parts in classes if parts <= heads]
+    remedy = "Name another format"
+    if inside:
+        # Of two as large, the one with a head rather than the pooler alone.
+        best = max(inside, key=lambda parts: (len(parts), "pooler" not in parts))
+        left_out = ",".join(sorted(heads - best))
+        remedy = f"For {prefix}{classes[best]}, add --ignore={left_out}"
+    raise errors.InputError(
+        f"Hugging Face has no class of {prefix} with exactly the parts "
+        f"{', '.join(sorted(of_parts))}. {remedy}"
+    )

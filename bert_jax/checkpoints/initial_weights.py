@@ -1,0 +1,329 @@
+"""The weights that a run starts from (`init_from`): any model folder, fitted if asked.
+
+Nothing is drawn, cut or left out unless the group `init` of the config names it.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Float, PyTree
+
+from bert_jax import errors, hub
+from bert_jax.checkpoints import model_folders, places, weights, workdirs
+from bert_jax.config import configuration
+from bert_jax.data.corpus import manifest
+from bert_jax.model import config as model_config
+from bert_jax.model import parts
+from bert_jax.text import tokenizer as tokenizers
+from bert_jax.training import saved_steps, sharding
+
+GIVEN = configuration.GIVEN
+# What may differ between the folder and the run: it is no part of the weights.
+FREE = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "initializer_range",
+    "tie_word_embeddings",
+)
+
+
+def resolve(
+    settings: configuration.PretrainingConfig, workdir: Path | None, store: Path
+) -> configuration.PretrainingConfig:
+    """Replaces `model.size` and `text.vocab`, where they say `init_from`.
+
+    A run that has checkpoints is asked first: the folder may be gone by then.
+
+    Args:
+      workdir: of the run, or None where only a store is built.
+      store: the folder of its store, which may have a tokenizer already.
+
+    Raises:
+      InputError: the folder holds no model, or it is another than the config says.
+    """
+    resuming = workdir is not None and saved_steps.steps(workdir / workdirs.CHECKPOINTS)
+    folder = workdir if resuming else hub.folder(settings.init_from)
+    if settings.init_from != "none" and not resuming:
+        _check(settings, hub.folder(settings.init_from), store)
+    assert folder is not None
+    if settings.size == GIVEN:
+        given = dataclasses.asdict(model_folders.architecture(folder))
+        del given["vocab_size"]  # that of the vocabulary, which may have grown
+        settings = dataclasses.replace(settings, model=given | settings.model)
+    if settings.text.vocab == GIVEN:
+        vocab = model_folders.tokenizer_folder(folder)
+        lowercase = tokenizers.load(vocab).lowercase
+        text = dataclasses.replace(settings.text, vocab=str(vocab), lowercase=lowercase)
+        settings = dataclasses.replace(settings, text=text)
+    return settings
+
+
+def _check(
+    settings: configuration.PretrainingConfig, folder: Path, store: Path
+) -> None:
+    """Raises InputError if the run cannot start here, before hours of work."""
+    theirs = model_folders.architecture(folder)
+    if settings.text.vocab == "learn" and not (store / manifest.NAME).exists():
+        raise errors.InputError(
+            f"init_from is {folder}, and text.vocab is learn: a vocabulary that is "
+            "learned now has other tokens than these weights. Set "
+            "--config.text.vocab=init_from, or the path of a vocabulary"
+        )
+    if settings.size != GIVEN:
+        size = dataclasses.asdict(model_config.published(settings.size))
+        ours = model_config.BertConfig(**size | settings.model)
+    else:
+        ours = dataclasses.replace(theirs, **settings.model)
+    _check_architecture(ours, theirs, settings.init, folder)
+
+
+def _check_architecture(
+    ours: model_config.BertConfig,
+    theirs: model_config.BertConfig,
+    init: configuration.InitConfig,
+    folder: Path,
+) -> None:
+    """Raises InputError unless the two differ only in what is free or asked for."""
+    free = {*FREE, "vocab_size"}
+    longer = ours.max_position_embeddings > theirs.max_position_embeddings
+    if not ours.has_position_table or (longer and init.positions != "same"):
+        free.add("max_position_embeddings")
+    before, after = _derived(theirs), _derived(ours)
+    different = [
+        f"model.{name} is {after[name]!r} here and {before[name]!r} there"
+        for name in before
+        if name not in free and before[name] != after[name]
+    ]
+    if different:
+        remedy = "Set --config.model.size=init_from to take the architecture from there"
+        if longer and len(different) == 1:
+            remedy = "To extend its positions: --config.init.positions=repeat"
+        raise errors.InputError(
+            f"the weights of {folder} are of another architecture: "
+            f"{'; '.join(different)}. {remedy}"
+        )
+
+
+def _derived(bert: model_config.BertConfig) -> dict[str, Any]:
+    """Returns the keys of an architecture, with what -1 stands for."""
+    made = dataclasses.asdict(bert)
+    return made | {
+        "embedding_size": bert.embedding_width,
+        "num_hidden_groups": bert.num_groups,
+    }
+
+
+def read(
+    settings: configuration.PretrainingConfig,
+    bert: model_config.BertConfig,
+    tokenizer: tokenizers.Tokenizer,
+    shapes: PyTree,
+    draw: Callable[[jax.Array], PyTree],
+    workdir: Path,
+) -> PyTree:
+    """Returns the parameters that a run starts with, and records what was read.
+
+    Writes `init.json` with the load report and the sha256 of the files.
+
+    Args:
+      bert: the architecture of the run.
+      tokenizer: of the run.
+      shapes: abstract parameters of the run, with shardings.
+      draw: makes fresh parameters from a key, for the parts in `init.fresh`.
+
+    Raises:
+      InputError: the folder lacks what the run needs, or brings what it does not.
+    """
+    init, folder = settings.init, hub.folder(settings.init_from)
+    choice = weights.Choice(ignore=init.ignored)
+    found = model_folders.read(folder, choice)
+    theirs = found.weights
+    assert found.tokenizer is not None
+    _check_architecture(bert, theirs.config, init, folder)
+    flat = places.flat(theirs.params)
+    _check_parts({name.split("/")[0] for name in flat}, set(shapes), init, folder)
+    flat = {n: x for n, x in flat.items() if n.split("/")[0] not in init.drawn}
+    flat = with_positions(flat, bert, init.positions)
+    flat = _with_tokens(flat, found.tokenizer, tokenizer, init.new_tokens, folder)
+    if not bert.tie_word_embeddings and "mlm_head/decoder" not in flat:
+        flat["mlm_head/decoder"] = flat[_WORDS]
+    params = places.nested(flat)
+    rows = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"].shape[0]
+    params = placed(parts.pad_vocabulary(params, rows), shapes, folder)
+    if init.drawn:
+        params |= drawn(settings.run.seed, shapes, draw, init.drawn)
+    if jax.process_index() == 0:
+        record = found.report.record() | {"drawn": sorted(init.drawn)}
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        (workdir / "init.json").write_text(text, encoding="utf-8")
+    return params
+
+
+_POSITIONS = "encoder/embeddings/position_embeddings/embedding"
+_WORDS = "encoder/embeddings/word_embeddings/embedding"
+
+
+def _check_parts(
+    there: set[str], wanted: set[str], init: configuration.InitConfig, folder: Path
+) -> None:
+    """Raises InputError unless the folder has the parts of the run, and no others."""
+    lacking = sorted(wanted - there - init.drawn)
+    if lacking:
+        raise errors.InputError(
+            f"{folder} has no {', '.join(lacking)}, which this run trains. To draw "
+            f"them fresh: --config.init.fresh={','.join(lacking)}"
+        )
+    more = sorted(there - wanted)
+    if more:
+        raise errors.InputError(
+            f"{folder} has {', '.join(more)}, which this run does not train. To leave "
+            f"them behind: --config.init.ignore={','.join(more)}"
+        )
+    useless = sorted(init.drawn - wanted)
+    if useless:
+        raise errors.InputError(
+            f"init.fresh names {', '.join(useless)}, which this run does not have"
+        )
+
+
+def with_positions(
+    flat: dict[str, np.ndarray], bert: model_config.BertConfig, how: str
+) -> dict[str, np.ndarray]:
+    """Returns parameters with the position table of an architecture, if it has one.
+
+    Raises:
+      InputError: as `extend_positions`, or a table is asked for that is none.
+    """
+    if bert.has_position_table:
+        rows, offset = bert.max_position_embeddings, bert.position_offset
+        return flat | {
+            _POSITIONS: extend_positions(flat[_POSITIONS], rows, offset, how)
+        }
+    if how != "same":
+        raise errors.InputError(
+            f"init.positions is {how}, and {bert.model_type} has no position table: "
+            "leave it out, and set model.max_position_embeddings alone"
+        )
+    return flat
+
+
+def extend_positions(
+    table: Float[np.ndarray, "P E"], rows: int, offset: int, how: str
+) -> Float[np.ndarray, "Q E"]:
+    """Returns a position table of `rows` rows.
+
+    Args:
+      offset: rows at the head that stand for no position, and stay as they are.
+      how: `same` (no change is allowed), `repeat` the table from its beginning, or
+        `interpolate` linearly, the first and the last row staying the ends.
+
+    Raises:
+      InputError: `how` is same and the sizes differ, or the table would shrink.
+    """
+    if table.shape[0] == rows:
+        return table
+    if how == "same" or rows < table.shape[0]:
+        raise errors.InputError(
+            f"the position table has {table.shape[0]} rows and the run wants {rows}: "
+            "a longer one is made by --config.init.positions=repeat or interpolate, a "
+            "shorter one never"
+        )
+    head, body = table[:offset], table[offset:]
+    wanted = rows - offset
+    if how == "repeat":
+        body = body[np.arange(wanted) % len(body)]
+    else:
+        points = np.linspace(0, len(body) - 1, wanted)
+        low = np.minimum(points.astype(int), max(len(body) - 2, 0))
+        share = (points - low)[:, None].astype(np.float32)
+        high = np.minimum(low + 1, len(body) - 1)
+        body = body[low] * (1 - share) + body[high] * share
+    return np.concatenate([head, body]).astype(np.float32)
+
+
+def _with_tokens(
+    flat: dict[str, np.ndarray],
+    old: tokenizers.Tokenizer,
+    new: tokenizers.Tokenizer,
+    how: str,
+    folder: Path,
+) -> dict[str, np.ndarray]:
+    """Returns parameters for a vocabulary: rows of old tokens, means of pieces."""
+    if old.tokens == new.tokens:
+        return flat
+    added = [token for token in new.tokens if token not in set(old.tokens)]
+    if how == "none":
+        raise errors.InputError(
+            f"the vocabulary of the run is not that of {folder}: {len(added)} of its "
+            f"{new.vocab_size} pieces are new. Set --config.text.vocab=init_from, or "
+            "to start new pieces at the mean of their old ones: "
+            "--config.init.new_tokens=mean_of_pieces"
+        )
+    sources = piece_sources(old, new)
+    grown = dict(flat)
+    for name in parts.PER_TOKEN:
+        if name in flat:
+            table = flat[name]
+            rows = [table[ids].mean(axis=0, dtype=np.float32) for ids in sources]
+            grown[name] = np.stack(rows).astype(np.float32)
+    return grown
+
+
+def piece_sources(
+    old: tokenizers.Tokenizer, new: tokenizers.Tokenizer
+) -> list[list[int]]:
+    """Returns, for each new piece, the old ids whose mean it starts from.
+
+    A piece of both vocabularies has its own old id alone. A new one has what the old
+    tokenizer makes of its characters, without the mark of a continuation.
+    """
+    ids = {token: index for index, token in enumerate(old.tokens)}
+    words = [token.removeprefix("##").replace("\u2581", " ") for token in new.tokens]
+    spelled = old.encode(words)
+    return [
+        [ids[token]] if token in ids else pieces or [old.unk_id]
+        for token, pieces in zip(new.tokens, spelled, strict=True)
+    ]
+
+
+def placed(params: PyTree, shapes: PyTree, folder: Path) -> PyTree:
+    """Puts parameters onto the mesh as `shapes` says, part by part."""
+
+    def put(path: Any, array: np.ndarray, shape: jax.ShapeDtypeStruct) -> jax.Array:
+        if array.shape != shape.shape:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise errors.InputError(
+                f"{name} of {folder} has the shape {list(array.shape)}, and the run "
+                f"wants {list(shape.shape)}"
+            )
+        assert shape.sharding is not None
+        whole = array.astype(shape.dtype)
+        return jax.make_array_from_callback(
+            shape.shape, shape.sharding, lambda index: whole[index]
+        )
+
+    wanted = {name: shapes[name] for name in params}
+    return jax.tree_util.tree_map_with_path(put, params, wanted)
+
+
+def drawn(
+    seed: int,
+    shapes: PyTree,
+    draw: Callable[[jax.Array], PyTree],
+    names: frozenset[str],
+) -> dict[str, PyTree]:
+    """Draws parts from the seed of a run, as a fresh run would."""
+    places_ = jax.tree.map(lambda x: x.sharding, {n: shapes[n] for n in sorted(names)})
+
+    def some(key: jax.Array) -> PyTree:
+        made = nn.unbox(draw(key))
+        return {name: made[name] for name in sorted(names)}
+
+    mesh = next(iter(jax.tree.leaves(places_))).mesh
+    return sharding.jit(some, mesh, out_shardings=places_)(jax.random.key(seed))

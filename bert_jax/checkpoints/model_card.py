@@ -1,0 +1,365 @@
+"""The README.md of a model folder: what the model is, from the record it came with.
+
+Facts that no file states are left out: a licence or a language that nobody wrote down
+has no line. The same record gives the same bytes.
+"""
+
+import dataclasses
+import itertools
+import re
+from pathlib import Path
+
+from bert_jax.checkpoints import (
+    activations,
+    huggingface_config,
+    model_folders,
+    names,
+    run_record,
+    sentence_encoder,
+    separate_heads,
+    weights,
+)
+from bert_jax.text import cleaning
+
+NAME = "README.md"
+
+# The first of these parts that a model has decides what it is for.
+_PIPELINES = {
+    "span": "question-answering",
+    "tagger": "token-classification",
+    "classifier": "text-classification",
+    "multiple_choice": "multiple-choice",
+    "mlm_head": "fill-mask",
+}
+_PARTS = {
+    "encoder": "encoder",
+    "pooler": "pooler",
+    "head_transform": "layer before the head",
+    "nsp_head": "head for pairs of sentences",
+    "classifier": "classifier of texts",
+    "multiple_choice": "multiple-choice head",
+    "mlm_head": "head for masked tokens",
+    "rtd_head": "head for replaced tokens",
+    "tagger": "classifier of tokens",
+    "span": "head for answers in a text",
+}
+_FORMATS = {
+    "huggingface": "Hugging Face's format",
+    "tensorflow1": "Google's TensorFlow 1 format",
+    "bert_jax": "the format of bert_jax",
+}
+_TOKENIZERS = {
+    "wordpiece": "WordPiece",
+    "sentencepiece": "SentencePiece",
+    "tokenizer_json": "as tokenizer.json says",
+}
+_FOLDER = "path/to/this/folder"
+_CARRIED = ("language", "license")
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+def write(
+    folder: Path,
+    found: model_folders.Folder,
+    source: Path,
+    to: str,
+    head: separate_heads.Head | None = None,
+) -> None:
+    """Writes README.md into the folder that a model was converted into.
+
+    The folder is complete otherwise: how sentences are pooled is read from it.
+
+    Args:
+      head: that is in a file of its own.
+    """
+    pooling = sentence_encoder.read(folder)
+    made = text(dataclasses.replace(found, pooling=pooling), source, to, head)
+    (folder / NAME).write_text(made, encoding="utf-8")
+
+
+def text(
+    found: model_folders.Folder,
+    source: Path,
+    to: str,
+    head: separate_heads.Head | None = None,
+) -> str:
+    """Returns the card of a model that was read from `source`.
+
+    Args:
+      to: the format it is written in: `huggingface`, `tensorflow1` or `bert_jax`.
+      head: that is in a file of its own.
+
+    Raises:
+      InputError: `source` is a run whose record is damaged.
+    """
+    folder = source if source.is_dir() else source.parent
+    given = found.weights
+    parts = [_PARTS[name] for name in given.parts]
+    kind = names.CLASS_PREFIX[given.config.model_type]
+    sections = [
+        _front_matter(found, folder, to, head),
+        f"# {folder.resolve().name}",
+        f"{kind} with {given.num_parameters:,} parameters: {', '.join(parts)}. "
+        f"{_separate(head)}"
+        f"In {_FORMATS[to]}, written by `bert_jax`.",
+        *_use(found, to, head),
+        *_cleaning(found, to),
+        *_activation(found, to),
+        *_origin(found, folder),
+        "## Architecture",
+        _table(_architecture(found)),
+        *_labels(head.labels if head else given.labels),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _cleaning(found: model_folders.Folder, to: str) -> list[str]:
+    """Returns what a user must do to texts that the model was trained on cleaned."""
+    if found.tokenizer is None or not found.tokenizer.cleaning:
+        return []
+    given = found.tokenizer.cleaning
+    made = f"Texts were cleaned before training ({given}), see `{cleaning.NAME}`."
+    if to == "bert_jax":
+        return [f"{made} `bert_jax` does the same."]
+    return [
+        f"{made} **Only `bert_jax` does the same by itself:** with other tools apply "
+        "`bert_jax.text.cleaning.read(folder)` to every text first."
+    ]
+
+
+def _activation(found: model_folders.Folder, to: str) -> list[str]:
+    """Returns which programs compute the activation in another way."""
+    note = activations.gelu_note(found.weights.config, (found.kind, to))
+    return ["## Activation", f"{note[0].upper()}{note[1:]}."] if note else []
+
+
+def _separate(head: separate_heads.Head | None) -> str:
+    """Returns a sentence about a head in a file of its own."""
+    if head is None:
+        return ""
+    return (
+        f"The {_PARTS[head.part]}, on the {head.pooling} of the tokens, is in "
+        f"`{separate_heads.FILE}`. "
+    )
+
+
+def _front_matter(
+    found: model_folders.Folder,
+    folder: Path,
+    to: str,
+    head: separate_heads.Head | None,
+) -> str:
+    """Returns the block of YAML that Hugging Face's hub reads."""
+    fields = _carried(folder / NAME)
+    step = _step(found)
+    if step is not None:
+        languages = run_record.languages(folder)
+        fields = {"language": languages} if languages else {}
+    library = "transformers" if to == "huggingface" else "bert_jax"
+    if found.pooling.is_sentence_encoder and to == "huggingface":
+        library = "sentence-transformers"
+    model_type = found.weights.config.model_type
+    fields |= {
+        "library_name": (library,),
+        "pipeline_tag": (_PIPELINES[head.part] if head else _pipeline(found),),
+        "tags": tuple(dict.fromkeys(["bert", model_type, "jax"])),
+    }
+    lines = []
+    for key, values in fields.items():
+        if len(values) == 1 and key != "tags":
+            lines.append(f"{key}: {_scalar(values[0])}")
+        else:
+            lines += [f"{key}:", *(f"- {_scalar(value)}" for value in values)]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _scalar(value: str) -> str:
+    """Writes a value; `no` is Norwegian, and false to YAML."""
+    return f'"{value}"' if value == "no" else value
+
+
+def _carried(card: Path) -> dict[str, tuple[str, ...]]:
+    """Returns the language and the licence that the card of the source states.
+
+    Plain values and lists of them; whatever else YAML can say is passed over.
+    """
+    if not card.is_file():
+        return {}
+    content = card.read_bytes().decode("utf-8", "replace")
+    first, *lines = content.splitlines() or [""]
+    if first != "---" or "---" not in lines:
+        return {}
+    lines = lines[: lines.index("---")]
+    made = {}
+    for number, line in enumerate(lines):
+        key, _, value = line.partition(":")
+        below = itertools.takewhile(_is_item, lines[number + 1 :])
+        listed = [value] if value.strip() else [x.strip()[1:] for x in below]
+        values = tuple(x.strip().strip("\"'") for x in listed)
+        if key in _CARRIED and values and all(map(_PLAIN.fullmatch, values)):
+            made[key] = values
+    return made
+
+
+def _is_item(line: str) -> bool:
+    return line.strip().startswith("- ")
+
+
+def _pipeline(found: model_folders.Folder) -> str:
+    """Returns Hugging Face's name for what the model is for."""
+    for part, name in _PIPELINES.items():
+        if part in found.weights.params:
+            return name
+    is_sentence_encoder = found.pooling.is_sentence_encoder
+    return "sentence-similarity" if is_sentence_encoder else "feature-extraction"
+
+
+def _use(
+    found: model_folders.Folder, to: str, head: separate_heads.Head | None
+) -> list[str]:
+    """Returns the lines of Python that use the model, where there are such."""
+    if found.tokenizer is None:
+        return []
+    if head is not None:
+        has_pooler = bool(names.pooler(found.weights.config.model_type))
+        lines = separate_heads.torch_lines(head, _FOLDER, has_pooler=has_pooler)
+        texts = '["One text.", "Another text."]'
+        if head.part == "multiple_choice":
+            texts = '[("A question?", ["One answer.", "Another."])]'
+        ours = ["from bert_jax import load", "", f'model = load("{_FOLDER}")']
+        ours.append(f"answers = model.predict({texts})")
+        return [
+            "## Use",
+            "With `bert_jax`:",
+            _code(ours),
+            "With `transformers`:",
+            _code(lines),
+        ]
+    made = ["## Use", "With `bert_jax`:", _code(_bert_jax(found))]
+    if to != "huggingface":
+        return made
+    if found.pooling.is_sentence_encoder:
+        return [*made, "With `sentence-transformers`:", _code(_SENTENCE_TRANSFORMERS)]
+    return [*made, "With `transformers`:", _code(_transformers(found.weights))]
+
+
+_SENTENCE_TRANSFORMERS = [
+    "from sentence_transformers import SentenceTransformer",
+    "",
+    f'model = SentenceTransformer("{_FOLDER}")',
+    'vectors = model.encode(["One text.", "Another text."])',
+]
+
+
+def _bert_jax(found: model_folders.Folder) -> list[str]:
+    lines = [
+        "from bert_jax import load",
+        "",
+        f'model = load("{_FOLDER}")',
+        'vectors = model.encode(["One text.", "Another text."])',
+    ]
+    has_mask = found.tokenizer is not None and found.tokenizer.specials.mask
+    if "mlm_head" in found.weights.params and has_mask:
+        lines.append('guesses = model.fill_mask("One word is [MASK].")')
+    return lines
+
+
+def _transformers(given: weights.Weights) -> list[str]:
+    of_parts = frozenset(given.parts)
+    of_class = huggingface_config.class_of(given.config.model_type, of_parts)
+    auto = "AutoModel" + of_class.removeprefix("Model")
+    texts, call = '"One text."', "model(**rows)"
+    if of_class in ("ForQuestionAnswering", "ForNextSentencePrediction"):
+        texts = '"One text.", "Another text."'
+    if of_class == "ForMultipleChoice":
+        texts = '["A question?", "A question?"], ["One answer.", "Another."]'
+        texts += ", padding=True"
+        call = "model(**{name: x[None] for name, x in rows.items()})"
+    return [
+        f"from transformers import {auto}, AutoTokenizer",
+        "",
+        f'tokenizer = AutoTokenizer.from_pretrained("{_FOLDER}")',
+        f'model = {auto}.from_pretrained("{_FOLDER}")',
+        f'rows = tokenizer({texts}, return_tensors="pt")',
+        f"outputs = {call}",
+    ]
+
+
+def _code(lines: list[str]) -> str:
+    return "\n".join(["```python", *lines, "```"])
+
+
+def _origin(found: model_folders.Folder, folder: Path) -> list[str]:
+    """Returns how the model was trained, or what it was converted from."""
+    step, report = _step(found), found.report
+    if step is not None:
+        tables = [run_record.training(folder, step), run_record.scores(folder, step)]
+        return ["## Training", *(_table(rows) for rows in tables if rows)]
+    made = ["## Origin", f"Converted from: {report.source}."]
+    if report.files:
+        made.append(_table([("File", "sha256"), *sorted(report.files.items())]))
+    for what, listed in (
+        ("Missing there", report.missing),
+        ("Parts left out", report.dropped),
+        ("Left out", report.ignored),
+    ):
+        if listed:
+            made.append(f"{what}: {weights.shortened(list(listed))}.")
+    return made
+
+
+def _step(found: model_folders.Folder) -> int | None:
+    """Returns the step of the run that a model is of; None if it is of none."""
+    match = re.fullmatch(r"run of bert_jax, step (\d+)", found.report.source)
+    return int(match[1]) if match else None
+
+
+def _architecture(found: model_folders.Folder) -> run_record.Table:
+    """Returns the sizes of a model, and its tokenizer."""
+    bert, pooling = found.weights.config, found.pooling
+    rows = [
+        ("Architecture", ""),
+        ("parameters", f"{found.weights.num_parameters:,}"),
+        ("layers", f"{bert.num_hidden_layers:,}"),
+        ("width", f"{bert.hidden_size:,}"),
+        ("attention heads", f"{bert.num_attention_heads:,}"),
+        ("feed-forward width", f"{bert.intermediate_size:,}"),
+        ("activation", bert.hidden_act),
+        ("positions", f"{bert.max_length:,}"),
+        ("token types", f"{bert.type_vocab_size:,}"),
+        ("vocabulary", f"{bert.vocab_size:,} pieces"),
+    ]
+    if bert.embedding_width != bert.hidden_size:
+        rows.append(("embedding width", f"{bert.embedding_width:,}"))
+    if bert.num_groups != bert.num_hidden_layers:
+        rows.append(("layers with parameters of their own", f"{bert.num_groups:,}"))
+    if found.tokenizer is not None:
+        case = "lower-cased" if found.tokenizer.lowercase else "case kept"
+        rows.append(("tokenizer", f"{_TOKENIZERS[found.tokenizer.kind]}, {case}"))
+    rows.append(("longest row", f"{found.max_seq_length:,} tokens"))
+    if pooling.is_sentence_encoder:
+        steps = [f"{' and '.join(pooling.modes)} of the tokens"]
+        steps += [type(module).__name__ for module in pooling.modules]
+        steps += ["scaled to length 1"] * pooling.normalize
+        rows.append(("sentence vectors", ", ".join(steps)))
+        if pooling.default_prompt is not None:
+            rows.append(("prompt before every text", repr(pooling.prompt())))
+    return rows
+
+
+def _labels(labels: tuple[str, ...]) -> list[str]:
+    """Returns the names of the classes."""
+    if not labels:
+        return []
+    rows = [(str(number), name) for number, name in enumerate(labels)]
+    return ["## Labels", _table([("Number", "Label"), *rows])]
+
+
+def _table(rows: run_record.Table) -> str:
+    """Returns a table of Markdown; the first row is its head."""
+    lines = []
+    for row in rows:
+        cells = (re.sub(r"\s+", " ", x).replace("|", r"\|") for x in row)
+        lines.append(f"| {' | '.join(cells)} |")
+    lines.insert(1, "|" + " --- |" * len(rows[0]))
+    return "\n".join(lines)

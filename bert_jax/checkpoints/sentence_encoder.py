@@ -1,0 +1,339 @@
+"""The files that sentence-transformers puts beside a model: what its vectors are.
+
+Reimers and Gurevych 2019 (arXiv:1908.10084), section 3. Versions 2 to 6 write two
+layouts, which are both read; what is written here is read by versions 3 to 6.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from bert_jax import errors, json_file
+from bert_jax.checkpoints import sentence_modules
+
+MODULES = "modules.json"
+MODEL = "config_sentence_transformers.json"
+TRANSFORMER = "sentence_bert_config.json"
+_TRANSFORMERS = "sentence_*_config.json"  # older versions name it by the model
+POOLING_FOLDER, POOLING = "1_Pooling", "config.json"
+
+MODES = ("mean", "cls", "max")  # the usual ones
+_KEYS = {  # of the older layout, which joins vectors in this order
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+ALL_MODES = (*MODES, *(mode for mode in _KEYS if mode not in MODES))
+_KINDS = ("Transformer", "Pooling", *sentence_modules.KINDS)
+_LIBRARY = "sentence_transformers."
+_PACKAGE = "sentence_transformers.models"
+_STATES = {"method": "forward", "method_output_name": "last_hidden_state"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooling:
+    """How the tokens of a text become its vector.
+
+    Attributes:
+      mode: `mean` over the tokens, the `cls` token, the `max` of each dimension, the
+        sum over the root of the length (`mean_sqrt_len_tokens`), the mean weighted by
+        the positions (`weightedmean`) or the `lasttoken`.
+      normalize: whether vectors are scaled to length 1 in the end.
+      max_seq_length: the longest row; 0 where the model does not say.
+      is_sentence_encoder: whether the folder says so.
+      more: further modes, whose vectors are appended.
+      include_prompt: whether the tokens of a prompt are pooled too.
+      modules: what is done to the pooled vector, before any scaling in the end.
+      prompts: by name, what may be written before a text.
+      default_prompt: the name of the one that always is; None for none.
+      similarity: what their library compares vectors by, as `cosine`; may be "".
+    """
+
+    mode: str = "mean"
+    normalize: bool = False
+    max_seq_length: int = 0
+    is_sentence_encoder: bool = False
+    more: tuple[str, ...] = ()
+    include_prompt: bool = True
+    modules: tuple[sentence_modules.Module, ...] = ()
+    prompts: dict[str, str] = dataclasses.field(default_factory=dict)
+    default_prompt: str | None = None
+    similarity: str = ""
+
+    def __post_init__(self) -> None:
+        for mode in self.modes:
+            if mode not in ALL_MODES:
+                raise errors.InputError(
+                    f"pooling is {mode!r}: use one of {', '.join(ALL_MODES)}"
+                )
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """All modes, in the order in which their vectors are joined."""
+        return (self.mode, *self.more)
+
+    def width(self, hidden_size: int) -> int:
+        """Returns the size of the vectors.
+
+        Raises:
+          InputError: a module is for vectors of another size.
+        """
+        size = len(self.modes) * hidden_size
+        for module in self.modules:
+            size = module.width(size)
+        return size
+
+    def prompt(self, name: str | None = None, text: str | None = None) -> str:
+        """Returns what is written before a text: this text, or a prompt by its name.
+
+        Raises:
+          InputError: both are given, or the model has no prompt of this name.
+        """
+        if name is not None and text is not None:
+            raise errors.InputError(
+                f"both the prompt {text!r} and the name {name!r} of one are given: "
+                "give one of them"
+            )
+        if text is not None:
+            return text
+        name = self.default_prompt if name is None else name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            raise errors.InputError(
+                f"the model has no prompt {name!r}; it has "
+                f"{', '.join(map(repr, self.prompts)) or 'none'}"
+            )
+        return self.prompts[name]
+
+
+def transformer_folder(folder: Path) -> Path:
+    """Returns where the encoder of a folder is: mostly there, or in `0_Transformer`.
+
+    Raises:
+      InputError: modules.json is damaged, or names a folder outside.
+    """
+    path = folder / MODULES
+    if not path.is_file():
+        return folder
+    places = [place for kind, place in _modules(path) if kind == "Transformer"]
+    return folder / places[0] if places else folder
+
+
+def read(folder: Path) -> Pooling:
+    """Reads the files of a sentence encoder; the defaults where there are none.
+
+    Raises:
+      InputError: a file is damaged, or asks for a module that is not supported.
+    """
+    path = folder / MODULES
+    if not path.is_file():
+        return Pooling()
+    config = _optional(folder / MODEL)
+    if config.get("model_type") == "CrossEncoder":
+        return Pooling()  # a classifier of pairs
+    modules = _modules(path)
+    _check_order(path, [kind for kind, _ in modules])
+    places = dict(modules[:2])
+    _check_transformer(folder / places["Transformer"])
+    modes, include_prompt = _modes(folder / places["Pooling"] / POOLING)
+    read_modules = (sentence_modules.read(k, folder / at) for k, at in modules[2:])
+    after = tuple(module for module in read_modules if module is not None)
+    scales = bool(after) and after[-1] == sentence_modules.Normalize()
+    prompts, default = _prompts(config, folder / MODEL)
+    return Pooling(
+        modes[0],
+        scales,
+        _longest(folder / places["Transformer"]),
+        True,
+        modes[1:],
+        include_prompt,
+        after[:-1] if scales else after,
+        prompts,
+        default,
+        str(config.get("similarity_fn_name") or ""),
+    )
+
+
+def write(
+    folder: Path, pooling: Pooling, width: int, *, has_pooler: bool = True
+) -> None:
+    """Writes the files of a sentence encoder into the folder of a model.
+
+    Args:
+      width: D, the size of the token vectors.
+      has_pooler: whether the model has the pooler that its class in `transformers`
+        builds; it is not built where nothing is read into it.
+    """
+    (folder / POOLING_FOLDER).mkdir()
+    _write(folder / POOLING_FOLDER / POOLING, _pooling_config(pooling, width))
+    longest = {"max_seq_length": pooling.max_seq_length or None}
+    options = {} if has_pooler else {"model_args": {"add_pooling_layer": False}}
+    _write(folder / TRANSFORMER, {**longest, "do_lower_case": False, **options})
+    places = [("Transformer", ""), ("Pooling", POOLING_FOLDER)]
+    after = (*pooling.modules, *[sentence_modules.Normalize()] * pooling.normalize)
+    for number, module in enumerate(after, start=2):
+        kind = type(module).__name__
+        places.append((kind, f"{number}_{kind}"))
+        sentence_modules.write(folder / places[-1][1], module)
+    modules = [
+        {"idx": i, "name": str(i), "path": place, "type": f"{_PACKAGE}.{kind}"}
+        for i, (kind, place) in enumerate(places)
+    ]
+    _write(folder / MODULES, modules)
+    if pooling.prompts or pooling.similarity:
+        config = {
+            "prompts": pooling.prompts,
+            "default_prompt_name": pooling.default_prompt,
+            "similarity_fn_name": pooling.similarity or None,
+        }
+        _write(folder / MODEL, config)
+
+
+def _pooling_config(pooling: Pooling, width: int) -> dict[str, Any]:
+    """Returns the config of a Pooling, in the older layout where that can say it."""
+    prompt = {} if pooling.include_prompt else {"include_prompt": False}
+    if [*pooling.modes] == [mode for mode in _KEYS if mode in pooling.modes]:
+        modes = {key: mode in pooling.modes for mode, key in _KEYS.items()}
+        return {"word_embedding_dimension": width, **modes, **prompt}
+    return {"embedding_dimension": width, "pooling_mode": [*pooling.modes], **prompt}
+
+
+def _modules(path: Path) -> list[tuple[str, str]]:
+    """Returns the kinds of the modules and their folders, in order."""
+    try:
+        modules = json_file.loads(json_file.read_bytes(path))
+        found = [(str(m["type"]), str(m["path"])) for m in modules]
+    except (ValueError, TypeError, KeyError) as error:
+        raise errors.InputError(
+            f"{path} is not the list of a sentence encoder's modules "
+            f"({type(error).__name__}: {error}): is the file whole?"
+        ) from None
+    for _, place in found:
+        inside = not Path(place).is_absolute() and ".." not in Path(place).parts
+        if not inside or (place and not place.isprintable()):
+            raise errors.InputError(f"{path}: {place!r} is no folder of the model's")
+    # A program that comes with the model keeps its whole name: it is not known here.
+    return [
+        (name.rpartition(".")[2] if name.startswith(_LIBRARY) else name, place)
+        for name, place in found
+    ]
+
+
+def _check_order(path: Path, kinds: list[str]) -> None:
+    """Raises InputError unless they are an encoder, a pooling and what follows."""
+    unknown = [kind for kind in kinds if kind not in _KINDS]
+    if unknown:
+        raise errors.InputError(
+            f"{path}: the module {unknown[0]} is not supported; known are "
+            f"{', '.join(_KINDS)}. Remove the file to use the encoder alone"
+        )
+    if kinds.count("Pooling") != 1:
+        raise errors.InputError(
+            f"{path} names {kinds.count('Pooling')} modules of the kind Pooling, and "
+            "one is supported. Remove the file to use the encoder alone"
+        )
+    if kinds[:2] != ["Transformer", "Pooling"] or "Transformer" in kinds[2:]:
+        raise errors.InputError(
+            f"{path} names the modules {', '.join(kinds)} in this order, and "
+            "Transformer and Pooling are to be the first two. Remove the file to use "
+            "the encoder alone"
+        )
+
+
+def _modes(path: Path) -> tuple[tuple[str, ...], bool]:
+    """Returns the modes of a Pooling, and whether it counts the tokens of a prompt."""
+    tree = json_file.read_object(path)
+    given = tree.get("pooling_mode")
+    if given is None:
+        given = [mode for mode, key in _KEYS.items() if tree.get(key) is True]
+    modes = [given] if isinstance(given, str) else given
+    known = isinstance(modes, list) and all(mode in ALL_MODES for mode in modes)
+    if not known or not modes:
+        shown = f"pooling_mode {given!r}" if given else "no pooling"
+        raise errors.InputError(
+            f"{path}: {shown} is set; supported are {', '.join(ALL_MODES)}, or a list "
+            "of them"
+        )
+    include = tree.get("include_prompt", True)
+    if not isinstance(include, bool):
+        raise errors.InputError(
+            f"{path}: include_prompt is {include!r}: write true or false"
+        )
+    return tuple(modes), include
+
+
+def _check_transformer(folder: Path) -> None:
+    """Raises InputError where the encoder gives something else than its last states."""
+    path, tree = _transformer(folder)
+    task = tree.get("transformer_task")
+    if task not in (None, "feature-extraction"):
+        raise errors.InputError(
+            f"{path}: transformer_task is {task!r}, and only 'feature-extraction' is "
+            "supported"
+        )
+    modalities = tree.get("modality_config") or {}
+    text = modalities.get("text") if isinstance(modalities, dict) else modalities
+    states = _STATES if text is None else text
+    if not isinstance(states, dict) or not _STATES.items() <= states.items():
+        raise errors.InputError(
+            f"{path}: the text of modality_config is {text!r}, and only the last "
+            f"hidden state is supported: {json.dumps(_STATES)}"
+        )
+
+
+def _transformer(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Returns the config of an encoder and its path; an empty one if there is none."""
+    path = next(iter(sorted(folder.glob(_TRANSFORMERS))), folder / TRANSFORMER)
+    return path, _optional(path)
+
+
+def _longest(folder: Path) -> int:
+    """Returns the longest row that a sentence encoder reads, or 0."""
+    path, tree = _transformer(folder)
+    longest = tree.get("max_seq_length")
+    for key in ("tokenizer_args", "processor_kwargs"):  # which go before
+        options = tree.get(key)
+        if isinstance(options, dict):
+            longest = options.get("model_max_length", longest)
+    if longest is None:
+        return 0
+    if type(longest) is not int or longest < 3:
+        raise errors.InputError(
+            f"{path}: max_seq_length is {longest!r}: write a count above 2"
+        )
+    return longest
+
+
+def _prompts(config: dict[str, Any], path: Path) -> tuple[dict[str, str], str | None]:
+    """Returns the prompts by name, and the name of the default one."""
+    given = config.get("prompts") or {}
+    if isinstance(given, dict):  # newer versions write null for a usual name
+        given = {name: "" if text is None else text for name, text in given.items()}
+    if not isinstance(given, dict) or not all(
+        isinstance(text, str) for text in given.values()
+    ):
+        raise errors.InputError(
+            f'{path}: prompts must be texts by name, as in {{"query": "query: "}}'
+        )
+    default = config.get("default_prompt_name")
+    if default is not None and default not in given:
+        raise errors.InputError(
+            f"{path}: default_prompt_name is {default!r}, and prompts has "
+            f"{', '.join(map(repr, given)) or 'none'}"
+        )
+    return given, default
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    """Reads a JSON object; an empty one where the file is not there."""
+    return json_file.read_object(path) if path.is_file() else {}
+
+
+def _write(path: Path, tree: Any) -> None:
+    text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,203 @@
+"""Google's checkpoints of TensorFlow 1: bert_model.ckpt with bert_config.json.
+
+The names are those of google-research/bert, `modeling.py`, `run_pretraining.py`,
+`run_classifier.py` and `run_squad.py`. Taggers and multiple choice take the names of
+the classifier; keys of bert_config.json that Google's code passes over say which it is.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from bert_jax import errors, json_file
+from bert_jax.checkpoints import (
+    huggingface_config,
+    names,
+    places,
+    tensorflow1_file,
+    weights,
+)
+from bert_jax.model import config
+from bert_jax.model import parts as model_parts
+
+CONFIG, CHECKPOINT = "bert_config.json", "bert_model.ckpt"
+
+# What optimizers keep beside each parameter, and counters of training.
+_SLOTS = (
+    "adam_m",
+    "adam_v",
+    "Adam",
+    "Adam_1",
+    "LAMB",
+    "LAMB_1",
+    "ExponentialMovingAverage",
+)
+_COUNTERS = (
+    "global_step",
+    "beta1_power",
+    "beta2_power",
+    "good_steps",
+    "bad_steps",
+    "loss_scale",
+    "current_loss_scale",
+)
+_TENSORS = {
+    "pooler": "bert/pooler/dense/kernel",
+    "mlm_head": "cls/predictions/output_bias",
+    "nsp_head": "cls/seq_relationship/output_weights",
+    "span": "cls/squad/output_weights",
+}
+_KEYS = tuple(huggingface_config.BERT_KEYS)
+
+
+def read(
+    path: Path, choice: weights.Choice | None = None
+) -> tuple[weights.Weights, weights.Report]:
+    """Reads the one checkpoint of a folder, or that of a prefix, and bert_config.json.
+
+    Raises:
+      InputError: as `weights.assemble`, or the files are not whole.
+    """
+    choice = choice or weights.Choice()
+    folder = path if path.is_dir() else path.parent
+    bert, labels, tree = read_config(folder)
+    raw = tensorflow1_file.read_tensorflow1(path, wanted=_is_parameter)
+    found = weights.Found(raw.arrays, {n: n for n in raw.arrays}, str(folder))
+    wanted = _parts(found, tree, choice)
+    num_labels = len(labels) or 2
+    if "output_bias" in raw.arrays:
+        num_labels = raw.arrays["output_bias"].size
+        if labels and len(labels) != num_labels and "multiple_choice" not in wanted:
+            raise errors.InputError(
+                f"{folder}: output_bias has {num_labels} classes, and id2label or "
+                f"num_labels of {CONFIG} gives {len(labels)}: correct them"
+            )
+    params, report = weights.assemble(
+        found,
+        lambda of_parts: places.tensorflow1(bert, of_parts, num_labels),
+        wanted,
+        choice,
+    )
+    nested = places.nested(params)
+    labels = labels if {"classifier", "tagger"} & set(nested) else ()
+    made = weights.Weights(bert, nested, labels)
+    report = dataclasses.replace(report, source="Google, TensorFlow 1", files=raw.files)
+    return made, report
+
+
+def write(folder: Path, given: weights.Weights) -> None:
+    """Writes bert_model.ckpt and bert_config.json into a folder that is there, float32.
+
+    Raises:
+      InputError: the model is not BERT itself, or has parts without a name of Google's.
+    """
+    refuse_others(given.config, given.parts)
+    of_parts = frozenset(given.parts)
+    flat = places.flat(given.params)
+    arrays = {}
+    for place in places.tensorflow1(given.config, of_parts, given.num_labels):
+        arrays |= place.split(flat[place.ours])
+    tensorflow1_file.write_tensorflow1(folder / CHECKPOINT, arrays)
+    tree = {key: getattr(given.config, key) for key in _KEYS}
+    if given.config.layer_norm_eps != 1e-12:
+        tree["layer_norm_eps"] = given.config.layer_norm_eps
+    try:
+        name = huggingface_config.class_of("bert", of_parts)
+        tree["architectures"] = [names.CLASS_PREFIX["bert"] + name]
+    except errors.InputError:
+        pass  # Google's files may have any parts
+    if given.labels:
+        tree["id2label"] = {str(i): name for i, name in enumerate(given.labels)}
+    text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+
+
+def refuse_others(bert: config.BertConfig, of_parts: tuple[str, ...]) -> None:
+    """Raises InputError unless Google's code could hold such a model."""
+    reasons = _reasons(bert)
+    if not bert.tie_word_embeddings and "mlm_head" in of_parts:
+        reasons.append("its decoder is always tied to the token embeddings")
+    if "rtd_head" in of_parts:
+        reasons.append("it has no head for replaced tokens")
+    if model_parts.TRANSFORM in of_parts:
+        reasons.append("it has no layer before a head but the pooler")
+    if reasons:
+        other = "bert_jax" if model_parts.TRANSFORM in of_parts else "huggingface"
+        raise errors.InputError(
+            f"Google's format cannot hold this model: {'; '.join(reasons)}. Use "
+            f"--to={other}"
+        )
+
+
+def _reasons(bert: config.BertConfig) -> list[str]:
+    """Says why an encoder is none of the format's."""
+    reasons = []
+    if bert.model_type != "bert":
+        reasons.append(f"it holds BERT alone, and this is {bert.model_type}")
+    elif bert.projects_embeddings:
+        reasons.append("its embeddings are as wide as its layers")
+    if bert.num_groups != bert.num_hidden_layers:
+        reasons.append("its layers share no parameters")
+    return reasons
+
+
+def read_config(
+    folder: Path,
+) -> tuple[config.BertConfig, tuple[str, ...], dict[str, Any]]:
+    """Reads the architecture, the labels and all keys of bert_config.json.
+
+    Raises:
+      InputError: it is missing, lacks a key, or a value does not fit.
+    """
+    path = folder / CONFIG
+    tree = json_file.read_object(path)
+    labels = huggingface_config.labels(tree, path)
+    lacking = [key for key in _KEYS if key not in tree]
+    if lacking:
+        raise errors.InputError(
+            f"{path} has no {', '.join(lacking)}: give the file of the model"
+        )
+    known = {field.name for field in dataclasses.fields(config.BertConfig)}
+    try:
+        bert = config.from_json({k: v for k, v in tree.items() if k in known})
+    except errors.InputError as error:
+        raise errors.InputError(f"{path}: {error}") from None
+    if reasons := _reasons(bert):
+        raise errors.InputError(
+            f"{path} is of no BERT of Google's: {'; '.join(reasons)}. Give the "
+            "model's folder of Hugging Face's"
+        )
+    return bert, labels, tree
+
+
+def _is_parameter(name: str) -> bool:
+    """Says whether a tensor is no slot of an optimizer and no counter."""
+    last = name.rpartition("/")[2]
+    return last not in _SLOTS and last not in _COUNTERS
+
+
+def _parts(
+    found: weights.Found, tree: dict[str, Any], choice: weights.Choice
+) -> frozenset[str]:
+    """Returns the parts that have tensors; of output_weights the config says whose."""
+    wanted = {"encoder"} | {p for p, name in _TENSORS.items() if name in found.arrays}
+    if "output_weights" not in found.arrays:
+        return frozenset(wanted)
+    classes = tree["architectures"] if "architectures" in tree else []
+    if not isinstance(classes, list):
+        raise errors.InputError(
+            f"{found.where}: architectures of {CONFIG} is {classes!r}: write a list of "
+            "names, or leave it out"
+        )
+    named = [part for part, name in _OUTPUT_CLASSES.items() if name in classes]
+    # Google's own code writes these names for classifiers alone.
+    wanted.add(choice.head or (named[0] if named else "classifier"))
+    return frozenset(wanted)
+
+
+_OUTPUT_CLASSES = {
+    "classifier": "BertForSequenceClassification",
+    "tagger": "BertForTokenClassification",
+    "multiple_choice": "BertForMultipleChoice",
+}

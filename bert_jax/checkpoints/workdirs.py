@@ -1,0 +1,342 @@
+"""The folder of a run: what lies where in it, and whether it may be resumed.
+
+`config.json` is the complete record of the settings; a run is resumed with the same
+ones, but for those that change no result.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bert_jax import errors, files, json_file
+from bert_jax.config import config_checks, configuration
+from bert_jax.data.corpus import manifest
+from bert_jax.model import config as model_config
+from bert_jax.text import tokenizer as tokenizers
+from bert_jax.training import processes, saved_steps, working_copy
+
+CONFIG = "config.json"
+TOKENIZER = "tokenizer"
+CHECKPOINTS = "checkpoints"
+STORE = "store"
+DATA = "data.json"  # what the data of the run was: `Data`
+LOCK = ".lock"  # of the run that is at work
+
+# Keys that the records of earlier runs lack, by group, with what those runs did.
+ADDED_KEYS: dict[str, dict[str, Any]] = {
+    "init": dataclasses.asdict(configuration.InitConfig()),
+    "text": {"clean": "", "stop_words": ""},
+    "data": {"pack": False, "first_seq_length": 0, "first_steps_share": 0.9},
+    "run": {
+        "attention": "xla",
+        "log_examples": False,
+        "max_bad_steps": 0,
+        "watchdog_seconds": 600,
+    },
+}
+# Keys that may change between a run and its resumption: they change no result, or, as
+# the mesh and the compiled loop do, only the order of sums.
+FREE_KEYS = (
+    "data.loader",
+    "data.store",
+    "data.workers",
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.tensor",
+    "run.attention",
+    "run.eval_every_steps",
+    "run.keep_checkpoints",
+    "run.log_every_steps",
+    "run.log_examples",
+    "run.max_bad_steps",
+    "run.remat",
+    "run.save_every_steps",
+    "run.unroll",
+    "run.watchdog_seconds",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The data of a run: a resumed one must have the same.
+
+    Attributes:
+      files: by the config key that names it: `path`, and the `sha256` of the content.
+      classes: in the order of the outputs; empty where there are none.
+    """
+
+    files: dict[str, dict[str, str]]
+    classes: list[str]
+
+    def changes_since(self, earlier: "Data") -> list[str]:
+        """Names the files with other content, and classes that are others."""
+        changed = [
+            f"{key} ({file['path']}) has other content than when the run began (its "
+            f"sha256 was {earlier.files[key]['sha256'][:12]} and is "
+            f"{file['sha256'][:12]})"
+            for key, file in self.files.items()
+            if key in earlier.files and earlier.files[key]["sha256"] != file["sha256"]
+        ]
+        if self.classes != earlier.classes:
+            changed.append(
+                f"the classes were {', '.join(earlier.classes)} and are "
+                f"{', '.join(self.classes)}"
+            )
+        return changed
+
+
+NO_DATA = Data({}, [])
+
+
+def prepare(workdir: Path) -> None:
+    """Makes the workdir, and keeps compiled programs in it unless told otherwise."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise errors.InputError(
+            f"the workdir {workdir} is a file or lies below one: name a folder"
+        ) from None
+    except PermissionError as error:
+        raise errors.InputError(
+            f"cannot make the workdir {workdir}: {error.strerror}. Choose another, or "
+            "change the mode of the folder above"
+        ) from None
+    except OSError as error:
+        raise errors.StorageError(
+            f"cannot make the workdir {workdir}: {error.strerror}"
+        ) from None
+    files.check_writable(
+        workdir,
+        f"the workdir {workdir} is not writable: choose another or change its mode",
+    )
+    chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore
+    if chosen is None:
+        cache = workdir.absolute() / "compilation_cache"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+@contextlib.contextmanager
+def held(copy: working_copy.WorkingCopy) -> Iterator[None]:
+    """Makes the workdir, and keeps other runs out of it while the context is open.
+
+    A folder that was not there and in which nothing was put is removed again. Raises
+    InputError if another process trains there.
+    """
+    workdir = copy.folder
+    is_new = not workdir.exists()
+    prepare(workdir)
+    try:
+        with _alone(copy) if processes.is_first() else contextlib.nullcontext():
+            yield
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # as where it is not empty any more
+                workdir.rmdir()
+
+
+def _alone(copy: working_copy.WorkingCopy) -> contextlib.AbstractContextManager[None]:
+    """Holds a workdir by a file that no fetching removes."""
+    return files.locked(
+        copy.common / LOCK,
+        f"another process trains in {copy.name}: wait until it ends, or name another "
+        "--workdir",
+    )
+
+
+def store_of(settings: configuration.PretrainingConfig, workdir: Path) -> Path:
+    """Returns the folder of the store: as configured, or in the workdir."""
+    return Path(settings.data.store) if settings.data.store else workdir / STORE
+
+
+def data_of_store(
+    built: manifest.Manifest,
+    folder: Path,
+    given: Mapping[str, dict[str, str]] = types.MappingProxyType({}),
+) -> Data:
+    """Returns what identifies the text of a store: the sha256 of its shards.
+
+    `given` are the records of documents from Python.
+    """
+    shards = sorted(f"{entry.name} {entry.sha256}\n" for entry in built.shards)
+    digest = hashlib.sha256("".join(shards).encode()).hexdigest()
+    return Data({"the store": {"path": str(folder), "sha256": digest}, **given}, [])
+
+
+def record(
+    workdir: Path,
+    settings: configuration.PretrainingConfig,
+    bert: model_config.BertConfig,
+    tokenizer: tokenizers.Tokenizer,
+    *,
+    data: Data = NO_DATA,
+    allow_changed: bool,
+) -> None:
+    """Writes config.json and the tokenizer of a run that starts or is resumed.
+
+    Raises:
+      InputError: the run in this folder has settings with another result or other
+        data, and `allow_changed` is not set.
+    """
+    full = dataclasses.replace(settings, model=dataclasses.asdict(bert))
+    path, tree = workdir / CONFIG, configuration.to_dict(full)
+    before = None
+    if path.exists() and saved_steps.steps(workdir / CHECKPOINTS):
+        earlier = read_settings(workdir)
+        complete = model_config.BertConfig(**earlier.model)  # keys may have been added
+        before = configuration.to_dict(
+            dataclasses.replace(earlier, model=dataclasses.asdict(complete))
+        )
+        if not settings.data.corpus:  # the text is gone, the store is as it was
+            tree["data"]["corpus"] = before["data"]["corpus"]
+    write_record(
+        workdir,
+        tree,
+        before,
+        tokenizer,
+        FREE_KEYS,
+        data=data,
+        allow_changed=allow_changed,
+    )
+
+
+def write_record(
+    workdir: Path,
+    tree: dict[str, Any],
+    before: dict[str, Any] | None,
+    tokenizer: tokenizers.Tokenizer,
+    free_keys: tuple[str, ...],
+    *,
+    data: Data,
+    allow_changed: bool,
+) -> None:
+    """Writes the complete settings, the data and the tokenizer of a run.
+
+    Args:
+      before: the settings of the run that is resumed, or None.
+      free_keys: those that may differ.
+
+    Raises:
+      InputError: others differ or the data does, and `allow_changed` is not set.
+    """
+    path = workdir / CONFIG
+    if before is not None:
+        changed = changed_keys(before, tree, free_keys)
+        if changed and not allow_changed:
+            raise errors.InputError(
+                f"{path} is of a run with other settings: {'; '.join(changed)}. Use "
+                "another --workdir, or resume nevertheless with --allow_changed_config"
+            )
+        if not allow_changed:
+            check_data(workdir, data)
+        check_tokenizer(workdir, tokenizer)
+    processes.wait_for_all()  # all have read what the first one writes anew
+    if processes.is_first():
+        if before is None:
+            tokenizer.save(workdir / TOKENIZER)
+            files.sync_tree(workdir / TOKENIZER)
+        records = {workdir / CONFIG: tree}
+        is_compared = before is not None and not allow_changed
+        if not (is_compared and (workdir / DATA).is_file()):  # else it is the same
+            records = {workdir / DATA: dataclasses.asdict(data), **records}
+        for path, content in records.items():
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            files.replace(path, text.encode("utf-8", "backslashreplace"))
+
+
+def read_data(workdir: Path) -> Data | None:
+    """Returns the record of a run's data; None for a run of an earlier version.
+
+    Raises InputError if it is damaged.
+    """
+    path = workdir / DATA
+    if not path.is_file():
+        return None
+    tree = json_file.read_object(path)
+    if set(tree) != {"files", "classes"}:
+        raise errors.InputError(
+            f"{path} is damaged: remove it to resume without comparing the data"
+        )
+    return Data(**tree)
+
+
+def check_data(workdir: Path, data: Data) -> None:
+    """Raises InputError if a run was trained on other data.
+
+    Runs of earlier versions have no record of theirs, and are not compared.
+    """
+    earlier = read_data(workdir)
+    changed = data.changes_since(earlier) if earlier is not None else []
+    if changed:
+        raise errors.InputError(
+            f"the data is not that of the run in {workdir}: {'; '.join(changed)}. Put "
+            "the former content back, use another --workdir to train on the new data, "
+            "or resume nevertheless with --allow_changed_config"
+        )
+
+
+def check_tokenizer(workdir: Path, tokenizer: tokenizers.Tokenizer) -> None:
+    """Raises InputError unless a store's tokenizer is the one of the run."""
+    path = workdir / TOKENIZER
+    if tokenizers.load(path).fingerprint != tokenizer.fingerprint:
+        raise errors.InputError(
+            f"the store has another tokenizer than the run, which keeps its own in "
+            f"{path}: name the store that the run was trained on (data.store)"
+        )
+
+
+def changed_keys(
+    old: dict[str, Any], new: dict[str, Any], free_keys: tuple[str, ...]
+) -> list[str]:
+    """Names the keys that differ and change the result, with both values."""
+    before, after = flat(old), flat(new)
+    return [
+        f"{key} was {before.get(key)!r} and is {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key not in free_keys
+    ]
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the leaves of a tree of settings, as {"group.key": value}."""
+    made = {}
+    for name, value in tree.items():
+        inner = flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
+        made |= {f"{prefix}{name}": value} if inner is None else inner
+    return made
+
+
+def read_settings(folder: Path) -> configuration.PretrainingConfig:
+    """Reads the config.json that a run left in its workdir.
+
+    Raises:
+      InputError: there is none, or it is not of a run of this package.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise errors.InputError(
+            f"{folder} is not the workdir of a run: it has no {CONFIG}. Name the "
+            "folder that was given to --workdir"
+        )
+    tree = json_file.parse(json_file.read_bytes(path), str(path))
+    if not isinstance(tree, dict) or "run" not in tree:
+        raise errors.InputError(
+            f"{path} is not the record of a run of bert_jax: it has no group 'run'"
+        )
+    if "recipe" in tree:
+        raise errors.InputError(
+            f"{folder} is the workdir of a run of finetune, and not of pretrain; what "
+            "it has learned is in best/, from its first evaluation on"
+        )
+    try:
+        return configuration.parse(config_checks.with_added(tree, ADDED_KEYS))
+    except errors.InputError as error:
+        raise errors.InputError(
+            f"{path} was written by another version or changed by hand: {error}"
+        ) from None

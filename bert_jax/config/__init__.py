@@ -1,0 +1,1 @@
+"""The configuration of a run: its groups, their checks, and the files it comes from."""

@@ -1,0 +1,138 @@
+"""Config files: Python with a function `get_config`, which may take one option.
+
+`configs/pretrain.py:base` is the file, and "base" the option; `pretrain:base` is the
+same. Whatever such a file does wrong is said in one line that names file and line.
+"""
+
+import difflib
+import importlib.machinery
+import importlib.util
+import inspect
+import re
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from bert_jax import errors
+from bert_jax.config import recipes
+
+
+def load(argument: str) -> ml_collections.ConfigDict:
+    """Returns the config of `file.py`, `file.py:option`, or a recipe's `name:option`.
+
+    Raises:
+      InputError: there is no such file, it fails, or it makes no ConfigDict.
+    """
+    name, *options = argument.split(":", 1)
+    file = recipes.find(name)
+    if file is None:
+        raise errors.InputError(f"there is no config file {name}. {recipes.hint(name)}")
+    path = str(file)
+    try:
+        get_config = _function(path)
+        _check_options(name, get_config, options, recipes.read(file).options)
+        config = get_config(*options)
+    except errors.BertJaxError:
+        raise
+    # A config file may raise whatever it likes, sys.exit among it.
+    except (Exception, SystemExit) as error:
+        raise errors.InputError(_message(path, error)) from None
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise errors.InputError(
+            f"{path}: get_config returns {type(config).__name__}, not a ConfigDict: "
+            "begin with config = configuration.default(), end with return config"
+        )
+    return config
+
+
+def check_command(argument: str, command: str) -> None:
+    """Raises InputError if `argument` names a shipped recipe of another command."""
+    name = argument.partition(":")[0]
+    file = recipes.find(name)
+    if file is None or file.parent.resolve() != recipes.folder():
+        return
+    commands = recipes.read(file).commands
+    wanted = recipes.of_command(command)
+    if commands and wanted and file.stem not in {recipe.name for recipe in wanted}:
+        raise errors.InputError(
+            f"--config={name} is a recipe of {commands[0]}; those of {command} are "
+            f"{', '.join(recipe.name for recipe in wanted)}"
+        )
+
+
+def check_key(config: ml_collections.ConfigDict, key: str) -> None:
+    """Raises InputError, with the nearest name, unless `key` is a leaf of the config.
+
+    >>> config = ml_collections.ConfigDict({"run": {"seed": 0}})
+    >>> check_key(config, "run.sead")
+    Traceback (most recent call last):
+    bert_jax.errors.InputError: unknown config key run.sead. Did you mean run.seed?
+    """
+    node: Any = config
+    names = key.split(".")
+    for depth, name in enumerate(names):
+        known = list(node.keys()) if isinstance(node, ml_collections.ConfigDict) else []
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = ".".join([*names[:depth], *near])
+            meant = f" Did you mean {hint}?" if near else ""
+            raise errors.InputError(f"unknown config key {key}.{meant}")
+        node = node[name]
+    if isinstance(node, ml_collections.ConfigDict):
+        raise errors.InputError(
+            f"the config key {key} is a group: set its keys one by one, as in "
+            f"--config.{key}.{next(iter(node.keys()))}=..."
+        )
+
+
+def _function(path: str) -> Callable[..., object]:
+    """Runs a config file and returns its `get_config`."""
+    loader = importlib.machinery.SourceFileLoader("config_file", path)
+    spec = importlib.util.spec_from_loader("config_file", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    if not callable(getattr(module, "get_config", None)):
+        raise errors.InputError(f"{path} is no config: it has no function get_config")
+    return module.get_config
+
+
+def _check_options(
+    name: str,
+    get_config: Callable[..., object],
+    options: list[str],
+    known: tuple[str, ...],
+) -> None:
+    """Raises InputError if `get_config` takes no option, or must have one."""
+    try:
+        inspect.signature(get_config).bind(*options)
+    except TypeError:
+        problem = f"takes no option {options[0]!r}" if options else "needs an option"
+        which = "" if options else ":OPTION"
+        listed = f", one of {', '.join(known)}" if known and not options else ""
+        raise errors.InputError(
+            f"the config file {name} {problem}: write --config={name}{which}{listed}"
+        ) from None
+
+
+def _message(path: str, error: Exception | SystemExit) -> str:
+    """Returns one line on what a config file did, with the file's own line."""
+    if isinstance(error, SyntaxError) and error.filename is None:
+        return f"{path} is no text of Python: {error.msg}"
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {error.msg}"
+    # Of an unknown key ml_collections lists all others, and it quotes what it says.
+    text = re.sub(r' Other fields present: "{.*}"', "", str(error))
+    text = re.sub(r"\A'(.*)'\Z", r"\1", text.replace("\\n", " "), flags=re.DOTALL)
+    text = " ".join(text.split())
+    if isinstance(error, SystemExit):
+        text = "it ends the process"
+    text = text or type(error).__name__
+    if text.startswith(path):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename) == Path(path)]
+    return f"{path}:{lines[-1]}: {text}" if lines else f"{path}: {text}"

@@ -1,0 +1,188 @@
+"""What a store says about itself: the tokenizer, the sources, the options, the shards.
+
+`manifest.json` is written last, holds no time and no absolute path, and is therefore
+the same bytes whenever the same text is tokenised in the same way.
+"""
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert_jax import errors, files, json_file
+
+NAME = "manifest.json"
+FORMAT_VERSION = 1
+SPLITS = ("train", "heldout")
+_MAX_BYTES = 1 << 28  # of the files of a corpus there may be a million
+_SHARD = re.compile(r"[\w-][\w.-]*", re.ASCII)  # a name in the folder
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file that was read: its name below the source's folder, size and digest."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """One source of the corpus and what was found in it, before any was dropped."""
+
+    kind: str
+    field: str
+    weight: float
+    files: tuple[FileEntry, ...]
+    documents: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """The choices that change what a store contains.
+
+    `vocabulary` says how the vocabulary was learned; "given" if it was not learned.
+    """
+
+    held_out_fraction: float
+    drop_duplicates: bool
+    segmenter: str
+    segmenter_fallback: str
+    vocabulary: str = "given"
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What was read and not stored, and what the tokenizer did not know."""
+
+    duplicate_documents: int = 0
+    empty_documents: int = 0
+    empty_sentences: int = 0
+    documents_without_words: int = 0
+    unknown_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One Arrow file of the store."""
+
+    name: str
+    split: str
+    documents: int
+    sentences: int
+    tokens: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything `manifest.json` holds."""
+
+    format_version: int
+    tokenizer: str
+    vocab_size: int
+    options: Options
+    sources: tuple[SourceEntry, ...]
+    dropped: Dropped
+    shards: tuple[ShardEntry, ...]
+
+    def of_split(self, split: str) -> tuple[ShardEntry, ...]:
+        """Returns the shards of one split, in order."""
+        return tuple(entry for entry in self.shards if entry.split == split)
+
+    def total(self, quantity: str, split: str | None = None) -> int:
+        """Returns how many "documents", "sentences", "tokens" or "bytes" there are."""
+        shards = self.shards if split is None else self.of_split(split)
+        return sum(getattr(entry, quantity) for entry in shards)
+
+    @property
+    def unknown_share(self) -> float:
+        """The share of stored tokens that the tokenizer could only call unknown."""
+        return self.dropped.unknown_tokens / max(1, self.total("tokens"))
+
+
+def to_json(manifest: Manifest) -> str:
+    """Returns the text of `manifest.json`."""
+    return json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False) + "\n"
+
+
+def read(folder: Path) -> Manifest:
+    """Reads a store's manifest.
+
+    Raises InputError when the folder is no finished store or of another format.
+    """
+    path = folder / NAME
+    try:
+        data = json_file.loads(files.read(path, _MAX_BYTES))
+    except FileNotFoundError:
+        raise errors.InputError(
+            f"{folder} is not a store: it has no {NAME}. Build it with "
+            "python -m bert_jax.prepare."
+        ) from None
+    except (errors.InputError, ValueError) as error:
+        raise errors.InputError(
+            f"{path} cannot be read ({error}). Delete {folder} and build it again."
+        ) from None
+    return _parse(data, path)
+
+
+def _parse(data: Any, path: Path) -> Manifest:
+    """Turns the JSON value of a manifest into its type."""
+    known = isinstance(data, dict) and "format_version" in data
+    version = data["format_version"] if known else None
+    if version != FORMAT_VERSION:
+        raise errors.InputError(
+            f"{path} has format {version}; this version reads {FORMAT_VERSION}. "
+            f"Delete {path.parent} and build it again."
+        )
+    try:
+        return Manifest(
+            format_version=version,
+            options=_made(Options, data["options"]),
+            tokenizer=_typed("tokenizer", str, data["tokenizer"]),
+            vocab_size=_typed("vocab_size", int, data["vocab_size"]),
+            sources=tuple(_source(entry) for entry in data["sources"]),
+            dropped=_made(Dropped, data["dropped"]),
+            shards=tuple(_shard(entry) for entry in data["shards"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise errors.InputError(
+            f"{path} is damaged ({error}). Delete {path.parent} and build it again."
+        ) from None
+
+
+def _source(entry: dict[str, Any]) -> SourceEntry:
+    """Turns the JSON value of one source into its type."""
+    files = tuple(_made(FileEntry, file) for file in entry["files"])
+    return _made(SourceEntry, {**entry, "files": files})
+
+
+def _shard(entry: dict[str, Any]) -> ShardEntry:
+    """Turns the JSON value of one shard into its type; its file is in the folder."""
+    made = _made(ShardEntry, entry)
+    if not _SHARD.fullmatch(made.name) or made.split not in SPLITS:
+        raise ValueError(f"no shard has the name {made.name[:80]!r} in {made.split!r}")
+    return made
+
+
+def _made(kind: Any, values: dict[str, Any]) -> Any:
+    """Builds a type of JSON values; raises TypeError for one of another type."""
+    made = kind(**values)
+    for field in dataclasses.fields(kind):
+        if field.name != "files":
+            _typed(field.name, field.type, getattr(made, field.name))
+    return made
+
+
+def _typed(name: str, kind: Any, value: Any) -> Any:
+    """Returns a value of a type; a number is a count, or finite and positive."""
+    is_whole = kind is float and type(value) is int
+    if type(value) is not kind and not is_whole:
+        raise TypeError(f"{name} is {repr(value)[:80]}")
+    if kind in (int, float) and not 0 <= value < 2**63:
+        raise ValueError(f"{name} is {value}")
+    return value

@@ -1,0 +1,443 @@
+"""Raw documents from text, JSON, tables, TFDS or an installed package.
+
+Reading is cut in two: `Reading` streams records, which costs little, and `parse`
+makes a document of a record, which may run in another process. Whether a document is
+held out is decided by a hash of its sentences, so the split survives more data.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from bert_jax import errors, hub, interrupts, json_file
+from bert_jax.data import file_content, hub_dataset, lines, parquet_file
+from bert_jax.data.corpus import manifest as manifests
+from bert_jax.data.corpus import packages, sentences, sources, tfds_source, wikitext
+from bert_jax.data.labeled import cell_values, example_request, table_records
+
+Style = Literal["lines", "paragraphs", "json", "prose", "tagged", "wikitext"]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document as sentences, with their words where the corpus has them.
+
+    `words[i]` join to `sentences[i]`; `where` is the place it begins, "file.txt:123".
+    """
+
+    sentences: tuple[str, ...]
+    words: tuple[tuple[str, ...], ...] | None
+    where: str
+
+
+class Record(NamedTuple):
+    """A document as it was read: raw text, and how to read it."""
+
+    style: Style
+    text: str
+    where: str
+    field: str
+
+
+class Reading:
+    """One pass over a source: records, the bytes read so far, what was read.
+
+    `files` is complete when `records()` is exhausted.
+    """
+
+    def __init__(
+        self, source: sources.Source, only: sources.NamedPath | None = None
+    ) -> None:
+        """Finds the files, or takes the one given, to which the pass then keeps.
+
+        Raises InputError when the source is not there.
+        """
+        self.source = source
+        self._tally = lines.Tally()
+        self._dataset: tfds_source.Dataset | None = None
+        self._paths: list[sources.NamedPath] = []
+        if source.kind == "tfds":
+            self._dataset = tfds_source.open_dataset(source)
+            self.total_bytes = self._dataset.entry.bytes
+        else:
+            self._paths = _find_files(source) if only is None else [only]
+            self.total_bytes = sum(file.path.stat().st_size for file in self._paths)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read so far, of `total_bytes`."""
+        return self._tally.bytes_read
+
+    @property
+    def files(self) -> tuple[manifests.FileEntry, ...]:
+        """Names, sizes and digests of the files read to their end."""
+        return tuple(self._tally.files)
+
+    def records(self) -> Iterator[Record]:
+        """Yields every record of the source, in order."""
+        if self._dataset is not None:
+            for where, text in self._dataset.texts(self._tally):
+                yield Record("prose", text, where, "")
+        for file in self._paths:
+            yield from self._records_of_file(file)
+
+    def findings(self) -> list[str]:
+        """Returns what was found in files whose kind was not named, in words.
+
+        Raises InputError for a file that holds no text that can be read.
+        """
+        found: dict[str, list[sources.NamedPath]] = {}
+        for file in self._paths if not self.source.is_named else ():
+            found.setdefault(kind_of(self.source, file), []).append(file)
+        return [
+            f"{_listed(files)}: read as {_SHOWN[kind]}{self._of_field(kind)}"
+            for kind, files in found.items()
+            if kind in _SHOWN
+        ]
+
+    def _of_field(self, kind: str) -> str:
+        if kind == "wikiextractor":
+            return ""
+        return f", its text in {self.source.field or _FIELD!r}"
+
+    def _records_of_file(self, file: sources.NamedPath) -> Iterator[Record]:
+        kind, field = kind_of(self.source, file), self.source.field or _FIELD
+        if kind in ("parquet", "csv", "xlsx", "json"):
+            yield from _records_of_rows(file, kind, field)
+            with lines.open_raw(file, self._tally):
+                pass  # for its digest
+            return
+        style = _style(self.source, file, kind)
+        numbered: Iterator[tuple[int | str, str]]
+        if style == "lines":
+            numbered = lines.blocks(file, self._tally, blank_lines=1)
+        elif style == "paragraphs":
+            numbered = lines.blocks(file, self._tally, blank_lines=2)
+        elif style == "tagged":
+            numbered = packages.articles_of_news(file, self._tally)
+        elif style == "wikitext":
+            numbered = packages.wikipedia_articles(file, self._tally)
+        elif kind == "wikiextractor":
+            numbered = wikitext.extracted_articles(lines.lines(file, self._tally))
+        else:
+            numbered = lines.lines(file, self._tally)
+        is_blank = True
+        for line, text in numbered:
+            is_blank = False
+            yield Record(style, text, f"{file.path}:{line}", field)
+        if is_blank:
+            raise errors.InputError(
+                f"{file.path} has only blank lines. Remove it or take it out of "
+                "data.corpus."
+            )
+
+
+_FIELD = "text"  # the usual name of the field of JSON, or the column, with the text
+# What is reported of a file whose kind was not named.
+_SHOWN = {
+    "jsonl": "JSON lines",
+    "json": "JSON",
+    "csv": "a table (CSV or TSV)",
+    "parquet": "Parquet",
+    "xlsx": "an Excel workbook",
+    "wikiextractor": "WikiExtractor's articles",
+}
+
+
+def kind_of(source: sources.Source, file: sources.NamedPath) -> str:
+    """Returns the kind of a file: as it was named, or what the content is.
+
+    It is one of `sources.FILE_KINDS`, or `json` for JSON that is not in lines.
+
+    Raises InputError for HTML, XML, or what is not text, if no kind was named.
+    """
+    kind = hub_dataset.kind_of(file) if source.kind == "hf" else source.kind
+    if source.kind == "hf" and kind != "jsonl":
+        return kind
+    if kind == "package" or (source.is_named and kind != "jsonl"):
+        return kind
+    found = file_content.kind(file)
+    if source.is_named and kind == "jsonl":
+        return "json" if found == "json" else kind
+    if found == "html":
+        raise errors.InputError(
+            f"{file.path} is an HTML page. If it is a failed download, fetch the file "
+            "again; if its text is wanted, take the tags out, or name its kind "
+            f"(text:{file.path}) and set text.clean=html."
+        )
+    if found == "xml":
+        raise errors.InputError(
+            f"{file.path} is XML. Take its text out, of a dump of Wikipedia with "
+            f"WikiExtractor, or name its kind (text:{file.path}) to keep the tags."
+        )
+    return kind if found == "text" else found
+
+
+def _listed(files: Sequence[sources.NamedPath]) -> str:
+    more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+    return f"{files[0].path}{more}"
+
+
+def _records_of_rows(
+    file: sources.NamedPath, kind: str, field: str
+) -> Iterator[Record]:
+    """Yields the rows of a table as objects of JSON with the field of the text."""
+    with _naming_no_settings():
+        yield from _named_rows(file, kind, field)
+
+
+def _named_rows(file: sources.NamedPath, kind: str, field: str) -> Iterator[Record]:
+    """Yields the rows of a table; errors are those of the readers of examples."""
+    for where, cells in _rows(file, kind, field):
+        names = [*cells]
+        if re.fullmatch(r"-?\d{1,6}", field) and field not in cells:
+            name = names[
+                example_request.column_number(field, len(names), "text", where)
+            ]
+            cells = {field: cells[name]}
+        if field not in cells:
+            raise errors.InputError(
+                f"{where}: no column {field!r}, only {sorted(names)[:9]}. Name the "
+                f"column of the text in the source, as in {file.path}#body."
+            )
+        if isinstance(cells[field], str):
+            cell_values.check_unicode(cells[field], where)
+        row = json.dumps({field: cells[field]}, ensure_ascii=False)
+        yield Record("json", row, where, field)
+
+
+# Advice of the readers of examples, as that of a corpus, which has other settings.
+_ADVICE = {
+    ", or set data.format to tsv if tabs part its columns. Where a row ends is then "
+    "unknown, so that data.repair cannot leave it out": "",
+    " Or set data.repair, which leaves out the records with such bytes.": "",
+    "remove the header and set data.header=false": "name the kind of the file, as text",
+    "which data.repair cannot repair: ": "which is read as a whole: ",
+}
+
+
+@contextlib.contextmanager
+def _naming_no_settings() -> Generator[None, None, None]:
+    """Lets messages name no settings of examples, which a corpus does not have."""
+    try:
+        yield
+    except errors.InputError as error:
+        text = str(error)
+        for advice, other in _ADVICE.items():
+            text = text.replace(advice, other)
+        raise errors.InputError(text) from None
+
+
+def _rows(
+    file: sources.NamedPath, kind: str, field: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields where each row of a table is, and its cells."""
+    if kind == "parquet":
+        for number, cells in parquet_file.rows(file.path, [field]):
+            yield f"{file.path} row {number}", cells
+        return
+    columns = example_request.Columns(text=field)
+    # A column that is named is in a header, or the error lists the names there are.
+    header = "auto" if re.fullmatch(r"-?\d{1,6}", field) else "true"
+    asked = example_request.Request(
+        file.path, "classification", header=header, columns=columns, needs_labels=False
+    )
+    if kind == "json":
+        records = table_records.json_objects(file)
+    elif kind == "csv":
+        records = table_records.comma_separated(file, asked, Counter())
+    else:
+        records = table_records.workbook(file, asked)
+    for record in records:
+        if record.fault:
+            raise record.fault
+        yield record.where, record.cells
+
+
+def parts(source: sources.Source) -> list[sources.NamedPath | None]:
+    """Returns what passes of their own may read of a source: files, or None for all."""
+    return [None] if source.kind == "tfds" else [*_find_files(source)]
+
+
+def runs(records: Iterable[Record], characters: int) -> Iterator[tuple[Record, ...]]:
+    """Yields records together until they have so many characters; no run is empty."""
+    run, size = [], 0
+    for record in records:
+        run.append(record)
+        size += len(record.text)
+        if size >= characters:
+            interrupts.check()
+            yield tuple(run)
+            run, size = [], 0
+    if run:
+        yield tuple(run)
+
+
+def _find_files(source: sources.Source) -> list[sources.NamedPath]:
+    """Lists the files of a source that is made of files."""
+    if source.kind == "package":
+        return packages.find_files(source)
+    if source.kind == "hf":
+        return [*hub_dataset.find(hub.PREFIX + source.where).files]
+    return sources.find_files(source)
+
+
+def _style(source: sources.Source, file: sources.NamedPath, kind: str) -> Style:
+    """Returns how the records of a file are to be read."""
+    if source.kind != "package":
+        return _STYLES[kind]
+    if source.where == "gensim":
+        return "wikitext"
+    return "tagged" if file.name.startswith("tag/") else "prose"
+
+
+_STYLES: dict[str, Style] = {
+    "text": "lines",
+    "paragraphs": "paragraphs",
+    "jsonl": "json",
+    "wikiextractor": "prose",
+}
+
+
+def file_entries(
+    source: sources.Source, *, digests: bool = True
+) -> Iterator[manifests.FileEntry]:
+    """Yields the files of a source as a manifest names them, without parsing them.
+
+    Digests cost about a second per gigabyte; without them sha256 is "".
+    """
+    if source.kind == "tfds":
+        yield tfds_source.open_dataset(source).entry
+        return
+    for file in _find_files(source):
+        tally = lines.Tally()
+        if digests:
+            with lines.open_raw(file, tally):
+                pass
+            yield tally.files[0]
+        else:
+            yield manifests.FileEntry(file.name, file.path.stat().st_size, "")
+
+
+def parse(record: Record, clean: Callable[[str], str] | None = None) -> Document:
+    """Makes a document of a record; raises InputError naming its place.
+
+    `clean` is applied to its text before that is cut into sentences; words that come
+    with the text cannot be cleaned.
+    """
+    words = None
+    if clean is not None and record.style != "json":
+        record = record._replace(text=clean(record.text))
+    if record.style == "lines":
+        split = [line.strip() for line in record.text.split("\n")]
+    elif record.style == "paragraphs":
+        split = _split_all(sentences.split_paragraphs(record.text))
+    elif record.style == "json":
+        split = _parse_json(record, clean)
+    elif record.style == "tagged":
+        split, words = _parse_tagged(record.text)
+    elif record.style == "wikitext":
+        split = _split_all(wikitext.plain_paragraphs(record.text).split("\n"))
+    else:
+        split = _split_all(record.text.split("\n"))
+    return Document(tuple(filter(None, split)), words, record.where)
+
+
+def _split_all(paragraphs: Sequence[str]) -> list[str]:
+    """Returns the sentences of several paragraphs."""
+    return [s for text in paragraphs for s in sentences.split_sentences(text)]
+
+
+def _parse_json(record: Record, clean: Callable[[str], str] | None = None) -> list[str]:
+    """Returns the sentences of a JSON line.
+
+    The field is a text, whose lines are paragraphs, or a list of sentences.
+    """
+    try:
+        value = json_file.loads(record.text, json_file.unique(record.where))
+    except ValueError as error:
+        raise errors.InputError(
+            f"{record.where}: no JSON ({error}). Mend or remove the line."
+        ) from None
+    if not isinstance(value, dict) or record.field not in value:
+        found = sorted(value)[:9] if isinstance(value, dict) else type(value).__name__
+        raise errors.InputError(
+            f"{record.where}: no field {record.field!r}, only {found}. Name the field "
+            "of the text in the source, as in jsonl:corpus.jsonl#body."
+        )
+    text = value[record.field]
+    if isinstance(text, str):
+        return _split_all((clean(text) if clean else text).split("\n"))
+    if isinstance(text, list) and all(isinstance(item, str) for item in text):
+        cleaned = map(clean, text) if clean else text
+        return [" ".join(item.split()) for item in cleaned]
+    raise errors.InputError(
+        f"{record.where}: the field {record.field!r} is neither a text nor a list of "
+        f"texts. Mend or remove the line."
+    )
+
+
+def _parse_tagged(text: str) -> tuple[list[str], tuple[tuple[str, ...], ...]]:
+    """Returns sentences and their words of "word/tag word/tag" lines."""
+    split, words = [], []
+    for line in text.split("\n"):
+        tagged = [word for word, _ in packages.tagged_words(line) if word]
+        joined = "".join(tagged)
+        ends = [end for _, end in sentences.sentence_spans(joined)]
+        sentence, length = [], 0
+        for word in tagged:
+            sentence.append(word)
+            length += len(word)
+            # A cut inside a word waits for the end of the word.
+            if ends and length >= ends[0]:
+                words.append(tuple(sentence))
+                split.append("".join(sentence))
+                sentence = []
+                ends = [end for end in ends if end > length]
+    return split, tuple(words)
+
+
+def documents(
+    source: sources.Source, clean: Callable[[str], str] | None = None
+) -> Iterator[Document]:
+    """Yields the documents of a source, streaming; some may have no sentence."""
+    return (parse(record, clean) for record in Reading(source).records())
+
+
+def training_documents(
+    several: Sequence[sources.Source],
+    held_out_fraction: float,
+    clean: Callable[[str], str] | None = None,
+) -> Iterator[Document]:
+    """Yields the documents of several sources that are not held out.
+
+    What a vocabulary may be learned from. Each comes once, whatever its weight.
+    """
+    for source in several:
+        if source.split == "heldout":
+            continue
+        fraction = 0.0 if source.split else held_out_fraction
+        for document in documents(source, clean):
+            if not is_held_out(content_hash(document), fraction):
+                yield document
+
+
+def content_hash(document: Document) -> int:
+    """Returns 64 bits of BLAKE2b over the sentences, which name the content."""
+    text = "\n".join(document.sentences).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def is_held_out(content: int, fraction: float) -> bool:
+    """Says whether a document with this content hash is held out of training."""
+    return content < held_out_below(fraction)
+
+
+def held_out_below(fraction: float) -> int:
+    """Returns the content hash below which documents are held out."""
+    return int(fraction * 2**64)

@@ -1,0 +1,1 @@
+"""Labeled files to examples, and examples to `batch_at(step)`."""

@@ -1,0 +1,430 @@
+"""Labelled examples of any file that the tasks are given: the one way in.
+
+    request = read_examples.Request("dev.tsv", task="classification")
+    found = read_examples.read(request)         # all of them, with labels
+    found.examples, found.notes                 # a list, and what was counted
+    for example in read_examples.iterate(request):  # streams; labels where there are
+        ...
+
+Whatever is wrong with a file is an InputError that names the line and the remedy.
+"""
+
+import dataclasses
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bert_jax import errors, hub, interrupts, json_file
+from bert_jax.data import file_content, hub_dataset, lines
+from bert_jax.data.corpus import left_out, sources
+from bert_jax.data.labeled import (
+    annotation_exports,
+    c3_file,
+    conll,
+    conllu,
+    example_request,
+    examples,
+    memory_examples,
+    package_examples,
+    span_lines,
+    squad_file,
+    table_records,
+    text_examples,
+    tfds_examples,
+)
+
+# What callers make a request of, under the name of the room they ask.
+Request = example_request.Request
+Columns = example_request.Columns
+
+UNANSWERED = "questions left out that are left without an answer"
+RENAMED = "ids that came again and got a number"
+_PREFIXES = ("tfds", "package")  # of what is no file, and a format of that name
+_SUFFIXES = {
+    ".tsv": "tsv",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".xlsx": "xlsx",
+    ".conllu": "conllu",
+    ".conll": "conll",
+    ".bio": "conll",
+    ".bioes": "conll",
+    ".iob": "conll",
+    ".iob2": "conll",
+}
+# What a format of tables is to a task that has no tables.
+_OTHERWISE = {("tagging", "jsonl"): "spans", ("tagging", "tsv"): "conll"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """The examples of a file, in its order.
+
+    Attributes:
+      examples: of the type of their task.
+      notes: how often something was left out or mended, by what it is.
+    """
+
+    examples: list[examples.Example]
+    notes: dict[str, int]
+
+
+def read(request: Request) -> Examples:
+    """Reads the examples of a file, all with labels.
+
+    Matching needs none: there all examples have a label or a score, or none has.
+
+    Raises:
+      InputError: the file is not as its format has it, a label is missing, an id comes
+        twice, or there is no example; the message names file, line and remedy.
+    """
+    notes = left_out.Notes()
+    request = _with_commit(request)
+    return _whole(_examples(request, notes), request, notes)
+
+
+def of_python(values: Any, request: Request) -> Examples:
+    """Returns the examples that Python hands over; see `data.memory_examples`.
+
+    Raises:
+      InputError: as `read`; the message names the position of the example.
+    """
+    notes = left_out.Notes()
+    records, request = memory_examples.records(values, request)
+    if not records:
+        raise errors.InputError(f"{request.path} has no example: give one or more")
+    if request.task == "srl":
+        made = memory_examples.roles(records)
+    else:
+        made = _of_records(iter(records), request, notes)
+    return _whole(made, request, notes)
+
+
+def _whole(
+    made: Iterator[examples.Example], request: Request, notes: left_out.Notes
+) -> Examples:
+    """Returns all examples, checked where one depends on the others."""
+    found = list(_unique(made, request, notes))
+    if request.task == "span" and request.needs_labels:
+        answered = [e for e in found if not _is_unanswered(e)]
+        if len(answered) < len(found):
+            notes[UNANSWERED] += len(found) - len(answered)
+        found = answered
+    if request.task == "matching":
+        _check_half_labelled(found)
+    if not found:
+        raise _no_examples(request, notes)
+    return Examples(found, notes)
+
+
+def format_of(request: Request) -> str:
+    """Returns the format that a file is read as, one of those of its task.
+
+    Raises InputError as `read` does, where the file does not show its format.
+    """
+    return _format(request)
+
+
+def first_line(request: Request) -> table_records.FirstLine | None:
+    """Returns what the first line of a table is taken as; None of other formats.
+
+    Of a split of the hub it is that of the first file.
+
+    Raises InputError as `read` does.
+    """
+    kind = _format(request)
+    if kind not in table_records.WITH_HEADERS:
+        return None
+    if not hub.is_name(request.path):
+        return table_records.first_line(kind, _file(request), request)
+    asked = _of_the_hub(request)
+    file = hub_dataset.find(str(request.path)).files[0]
+    found = table_records.first_line(kind, file, asked)
+    is_given = request.header != "auto"
+    return found and dataclasses.replace(found, is_given=is_given)
+
+
+def iterate(
+    request: Request, notes: Counter[str] | None = None
+) -> Iterator[examples.Example]:
+    """Yields the examples of a file in its order, without holding it in memory.
+
+    Labels may be missing, and so may their columns. Only a document of SQuAD's shape is
+    held as a whole; only there ids are looked at. `notes` is counted up on the way.
+
+    Raises InputError as `read` does.
+    """
+    notes = left_out.Notes() if notes is None else notes
+    request = _with_commit(request)
+    request = dataclasses.replace(request, needs_labels=False, format=_format(request))
+    made = _examples(request, notes)
+    if request.format == "squad":
+        made = _unique(made, request, notes)
+    is_empty = True
+    for example in made:
+        interrupts.check()
+        is_empty = False
+        yield example
+    if is_empty:
+        raise _no_examples(request, notes)
+
+
+def _with_commit(request: Request) -> Request:
+    """Returns a request in which a name of the hub stands for one commit."""
+    name = hub_dataset.pinned(str(request.path))
+    return dataclasses.replace(
+        request, path=name if hub.is_name(name) else request.path
+    )
+
+
+def _examples(request: Request, notes: Counter[str]) -> Iterator[examples.Example]:
+    """Yields the examples of a file, or of a split, by its format and the task."""
+    if hub.is_name(request.path):
+        return _examples_of_split(request, notes)
+    kind, file = _format(request), _file(request)
+    if kind == "package":
+        made, found = package_examples.read(str(request.path))
+        notes.update(found)
+        return iter(made)
+    if kind == "conll":
+        return conll.read(file, request, notes)
+    if kind == "conllu":
+        return conllu.read(file, request, notes)
+    if kind == "squad":
+        return squad_file.read(file, request, notes)
+    return _of_records(_records(kind, file, request, notes), request, notes)
+
+
+def _examples_of_split(
+    request: Request, notes: Counter[str]
+) -> Iterator[examples.Example]:
+    """Yields the examples of a split of the hub: of all its files, as of one."""
+    split = hub_dataset.find(str(request.path))
+    request = _of_the_hub(request)
+    kind = request.format
+    files = [dataclasses.replace(request, path=file.path) for file in split.files]
+    if kind in ("conll", "conllu", "squad"):
+        yield from itertools.chain.from_iterable(_examples(x, notes) for x in files)
+        return
+    records = itertools.chain.from_iterable(
+        _records(kind, _file(each), each, notes) for each in files
+    )
+    yield from _of_records(hub_dataset.named(records, split), request, notes)
+
+
+def _of_the_hub(request: Request) -> Request:
+    """Returns a request with its format; tables of the hub begin with a header."""
+    header = "true" if request.header == "auto" else request.header
+    return dataclasses.replace(request, format=_format(request), header=header)
+
+
+def _of_records(
+    records: Iterator[table_records.Record], request: Request, notes: Counter[str]
+) -> Iterator[examples.Example]:
+    """Yields the examples of the records of a table by the task."""
+    if request.task in (*example_request.TEXT_TASKS, "tagging"):
+        records = annotation_exports.plain(records, request.task, notes)
+    if request.task == "tagging":
+        return span_lines.read(records, request, notes)
+    if request.task == "span":
+        return squad_file.of_records(records, request, notes)
+    if request.task == "multiple_choice":
+        return text_examples.choice_examples(records, request, notes)
+    return text_examples.text_examples(records, request, notes)
+
+
+def _records(
+    kind: str, file: sources.NamedPath, request: Request, notes: Counter[str]
+) -> Iterator[table_records.Record]:
+    """Yields the records of a table of any format."""
+    if kind == "tfds":
+        return tfds_examples.records(str(request.path))
+    if kind == "tsv":
+        return table_records.tsv(file, request)
+    if kind == "parquet":
+        return table_records.parquet(file)
+    if kind == "csv":
+        return table_records.comma_separated(file, request, notes)
+    if kind == "space":
+        return table_records.label_and_text(file, request.faults)
+    if kind == "c3":
+        return c3_file.records(file, request.faults)
+    if kind == "xlsx":
+        return table_records.workbook(file, request)
+    return table_records.json_objects(file, request.faults)
+
+
+def _file(request: Request) -> sources.NamedPath:
+    path = Path(request.path)
+    return sources.NamedPath(path.name, path)
+
+
+def _format(request: Request) -> str:
+    """Returns the format of a file: as it is given, or told by name and content."""
+    if hub.is_name(request.path):
+        first = hub_dataset.find(str(request.path)).files[0].path
+        return _format(dataclasses.replace(request, path=first))
+    allowed = example_request.FORMATS[request.task]
+    prefix, colon, _ = str(request.path).partition(":")
+    if colon and prefix in _PREFIXES:
+        kind = prefix
+    elif not os.path.exists(request.path):
+        raise errors.InputError(
+            f"{request.path} does not exist. Check the path of the data."
+        )
+    elif not Path(request.path).is_file() and not Path(request.path).is_dir():
+        raise errors.InputError(
+            f"{request.path} is no regular file, and is read twice: write the data to "
+            "one."
+        )
+    elif request.format != "auto":
+        return request.format
+    else:
+        kind = _format_of_file(request)
+    if kind not in allowed:
+        told = f"seems to be {kind}" if kind else "does not show its format"
+        if not request.needs_labels and request.task in example_request.TEXT_TASKS:
+            allowed = ("lines (a text a line)", *allowed)  # of predict
+        raise errors.InputError(
+            f"{request.path} {told}: for {request.task} set data.format to one of "
+            f"{', '.join(allowed)}"
+        )
+    return kind
+
+
+def _format_of_file(request: Request) -> str:
+    """Returns the format of a file by its content and name, or "" where none shows."""
+    kind = file_content.binary_kind(Path(request.path))
+    if kind:
+        return kind
+    head = lines.head(_file(request), file_content.HEAD_BYTES).decode(
+        "utf-8", "replace"
+    )
+    kind = file_content.text_kind(head.encode())
+    if kind == "html":
+        raise errors.InputError(
+            f"{request.path} is an HTML page, as a download that failed leaves one. "
+            "Download the file itself, and look into it."
+        )
+    if kind == "xml":
+        raise errors.InputError(
+            f"{request.path} is XML. Write its examples to a table or to JSON lines."
+        )
+    is_named = re.search(
+        r"\.(json|jsonl|ndjson)(\.gz|\.bz2)?$", str(request.path).lower()
+    )
+    if kind in ("jsonl", "json") or (is_named and head.lstrip()[:1] in ("{", "[")):
+        return _format_of_json(head.lstrip(), request)
+    named = _format_of_name(request)
+    if named is None and request.task == "tagging" and not request.needs_labels:
+        if conll.are_sentences(head.split("\n")[:50], request):
+            raise errors.InputError(
+                f"{request.path} looks like one text a line, not one token: set "
+                "data.format=lines for texts, or data.format=conll for tokens"
+            )
+    if named is None and request.task in ("tagging", "srl"):
+        return "conllu" if _is_conllu(head) else "conll"
+    if named is None and kind == "csv" and "\t" not in head.partition("\n")[0]:
+        named = "csv"
+    named = named or ("tsv" if "\t" in head.partition("\n")[0] else "")
+    return "csv" if named == "tsv" and file_content.is_quoted(head) else named
+
+
+def _format_of_name(request: Request) -> str | None:
+    name = Path(request.path).name.lower()
+    name = name.removesuffix(".gz").removesuffix(".bz2")
+    suffix = Path(name).suffix
+    if suffix not in _SUFFIXES:
+        return None
+    kind = _SUFFIXES[suffix]
+    pair = (request.task, kind)
+    return _OTHERWISE[pair] if pair in _OTHERWISE else kind
+
+
+def _format_of_json(head: str, request: Request) -> str:
+    """Returns the format of JSON by the task."""
+    if request.task == "tagging":
+        return "spans"
+    if request.task == "multiple_choice" and re.match(r"\[\s*\[", head):
+        return "c3"
+    if request.task == "span" and not _is_record(head.partition("\n")[0]):
+        is_squad = any(f'"{name}"' in head for name in ("data", "paragraphs", "qas"))
+        return "squad" if is_squad else "jsonl"
+    return "jsonl"
+
+
+def _is_record(line: str) -> bool:
+    """Says whether a line is an object of its own, and not a document of SQuAD's."""
+    try:
+        value = json_file.loads(line)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and "data" not in value
+
+
+def _is_conllu(head: str) -> bool:
+    """Says whether the first line that is no comment has CoNLL-U's columns."""
+    for line in head.split("\n"):
+        if line.strip() and not line.startswith("#"):
+            cells = line.split("\t")
+            return len(cells) >= 8 and cells[0].partition("-")[0] == "1"
+    return False
+
+
+def _unique(
+    made: Iterator[examples.Example], request: Request, notes: Counter[str]
+) -> Iterator[examples.Example]:
+    """Yields examples, and refuses an id that comes twice, or numbers it on request."""
+    first: dict[str, str] = {}
+    times: Counter[str] = Counter()
+    for example in made:
+        interrupts.check()
+        if example.id not in first:
+            first[example.id] = example.where
+            yield example
+            continue
+        if not request.repair:
+            raise errors.InputError(
+                f"{example.where}: the id {example.id!r} came before, at "
+                f"{first[example.id]}. Remove one of them, set data.repair (the second "
+                f"becomes {example.id}#2), or set data.columns.id to none where "
+                "examples may be numbered."
+            )
+        notes[RENAMED] += 1
+        name = example.id
+        while name in first:
+            times[example.id] += 1
+            name = f"{example.id}#{times[example.id] + 1}"
+        first[name] = example.where
+        yield dataclasses.replace(example, id=name)
+
+
+def _is_unanswered(example: examples.Example) -> bool:
+    return isinstance(example, examples.QuestionExample) and not example.labelled
+
+
+def _check_half_labelled(found: list[examples.Example]) -> None:
+    """Raises InputError where some of the examples of matching have a label."""
+    for name in ("labels", "score"):
+        has = [getattr(example, name) is not None for example in found]
+        if any(has) and not all(has):
+            without = found[has.index(False)]
+            raise errors.InputError(
+                f"{without.where}: the {name.removesuffix('s')} is missing, and "
+                f"{sum(has):,} of {len(has):,} examples have one. Fill it, or remove "
+                "the record, or name no such column."
+            )
+
+
+def _no_examples(request: Request, notes: Counter[str]) -> errors.InputError:
+    if described := left_out.describe_all(str(request.path), notes):
+        return errors.InputError(f"{request.path} has no example: {described}")
+    return errors.InputError(
+        f"{request.path} has no example. Check the file, and data.format."
+    )

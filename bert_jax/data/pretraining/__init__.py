@@ -1,0 +1,1 @@
+"""A store to `batch_at(step)`: pairs, packing, and the order of the data."""

@@ -1,0 +1,360 @@
+"""Pretraining rows as a function of the step: sentence pairs or full sentences.
+
+A row is one instance, padded, or with `pack` as many as fit (`packing`).
+
+Where instances begin and end is fixed by the store, the length and the seed
+(`chunks`), so every epoch has the same number of rows. What an epoch makes of them is
+drawn anew from a hash of (seed, epoch, instance): their order, the split into two
+parts, the true or random next, the side that is cut (`pairs`). Nothing is kept between
+calls: any batch of any epoch is made at once, and a process makes its own rows alone.
+"""
+
+import functools
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from bert_jax import errors
+from bert_jax.data.corpus import store as stores
+from bert_jax.data.pretraining import (
+    chunks,
+    layout,
+    mixture,
+    packing,
+    pairs,
+    permutation,
+)
+from bert_jax.data.pretraining import numbering as numberings
+
+OBJECTIVES = ("nsp", "sop", "full_sentences")
+SHORTEST_ROW = 5  # [CLS] a [SEP] b [SEP]
+# A packed row holds at most one instance for so many places.
+PLACES_OF_SEGMENT = 8
+# Rows of a source that is shown in part are packed in groups of so many.
+GROUP = 64
+# Streams of the seed; the numbers are part of the format of a run.
+TARGETS, ORDER, ROWS, COPIES, PLACES = range(5)
+
+Batch = layout.Batch
+
+
+class Instances:
+    """The rows of a store for one objective and length, by their position in a run.
+
+    Attributes:
+      num_instances: instances in an epoch, the same in every epoch.
+      num_rows: rows in an epoch; without `pack` as many as instances.
+      num_segments: S, the most instances in a row; 1 without `pack`.
+      fill: the share of the places of all rows that is taken; None without `pack`.
+      effective_length: tokens that a token attends to, in the mean: L without `pack`.
+      num_long_sentences: sentences with more tokens than a row has places. Pairs show
+        a window of them, another one in each epoch; full sentences go over rows.
+    """
+
+    def __init__(
+        self,
+        store: stores.Store,
+        *,
+        objective: str,
+        max_seq_length: int,
+        short_seq_prob: float,
+        seed: int,
+        cls_id: int,
+        sep_id: int,
+        pack: bool = False,
+    ) -> None:
+        """Makes the table of rows: about three seconds for a billion tokens.
+
+        Args:
+          objective: "nsp", true or random next sentences (label 1 = random); "sop",
+            two parts in their order or swapped (label 1 = swapped); "full_sentences",
+            as many sentences as fit, over the ends of documents, without a label.
+          max_seq_length: tokens in a row, special ones included.
+          short_seq_prob: the share of documents whose pairs have a shorter length, to
+            train the model on those too; full sentences do not use it.
+          seed: of the run; any integer.
+          cls_id, sep_id: the special tokens.
+          pack: put several instances into a row. Random next sentences are as long
+            then as the true ones, and full sentences stay within their document.
+
+        Raises:
+          InputError: a value is out of range, the store holds less than one row, or
+            only one document where a random next sentence needs another.
+        """
+        _check(objective, max_seq_length, short_seq_prob)
+        self._objective = objective
+        self._length = max_seq_length
+        self._short_seq_prob = short_seq_prob
+        self._cls_id, self._sep_id = cls_id, sep_id
+        self._pack = pack
+        self._streams = permutation.fold_in(permutation.key_of(seed), np.arange(5))
+        self._numbering = numberings.Numbering(store.shards)
+        self._check_store(store)
+        self._table = self._make_table(store.source_weights)
+        weights = self._instance_weights(store)
+        lengths = slots(self._lengths(), weights) if pack else None
+        self._mixture = mixture.Mixture(weights, lengths)
+        self.num_instances = self._mixture.total
+        self.num_long_sentences = sum(
+            int((np.diff(shard.sentence_offsets) > self._capacity).sum())
+            for shard in store.shards
+        )
+        if not self.num_instances:
+            raise errors.InputError(
+                f"the weights {store.source_weights} of the sources of {store.folder} "
+                "leave no row in an epoch. Raise one."
+            )
+        self._packing = self._make_packing() if pack else None
+        self.num_rows, self.num_segments = self.num_instances, 1
+        self.fill: float | None = None
+        self.effective_length = float(max_seq_length)
+        if self._packing is not None:
+            self.fill = self._packing.fill
+            self.effective_length = self._packing.effective_length
+            self.num_rows = self._packing.num_rows
+            self.num_segments = self._packing.num_segments
+
+    def batch_at(
+        self, step: int, batch_size: int, rows: slice | np.ndarray | None = None
+    ) -> Batch:
+        """Returns a training batch, or some of its rows, in an order of each epoch's.
+
+        Args:
+          step: from 0.
+          batch_size: rows in the global batch.
+          rows: which of them to make, all when left out; row r is the same row
+            whichever others are made with it.
+
+        Returns:
+          the arrays of DESIGN.md's table, of shape [rows, max_seq_length] or [rows, S].
+        """
+        epochs, numbers = self._order(step, batch_size, rows)
+        return self._assemble(epochs, numbers, np.arange(len(numbers)), len(numbers))
+
+    def names_at(
+        self, step: int, batch_size: int, rows: slice | np.ndarray | None = None
+    ) -> list[str]:
+        """Returns what is in each row that `batch_at` makes: "EPOCH/INSTANCE".
+
+        An instance is its number in the table of the store, which the seed does not
+        change; of a packed row all are named, as "0/17+4+230".
+        """
+        epochs, numbers = self._order(step, batch_size, rows)
+        row = np.arange(len(numbers))
+        indices = numbers
+        if self._packing is not None:
+            row, _, _, indices = self._packing.sequences(
+                numbers, epochs, self._streams[PLACES]
+            )
+        made = self._mixture.rows_at(indices, epochs[row], self._streams[COPIES])
+        of_rows: list[list[str]] = [[] for _ in numbers]
+        for place, instance in zip(row.tolist(), made.tolist(), strict=True):
+            of_rows[place].append(str(instance))
+        return [
+            f"{epoch}/{'+'.join(names)}"
+            for epoch, names in zip(epochs.tolist(), of_rows, strict=True)
+        ]
+
+    def _order(
+        self, step: int, batch_size: int, rows: slice | np.ndarray | None
+    ) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]:
+        """Returns the epoch and the number of each row of a training batch."""
+        positions = _positions(step, batch_size, rows)
+        epochs, places = np.divmod(positions, self.num_rows)
+        keys = permutation.fold_in(self._streams[ORDER], epochs)
+        return epochs, permutation.permute(places, self.num_rows, keys)
+
+    def batch_at_in_order(
+        self, step: int, batch_size: int, rows: slice | np.ndarray | None = None
+    ) -> Batch:
+        """Returns a batch of the one pass over epoch 0 in the order of the store.
+
+        For evaluation: the batches of the steps below `num_batches` hold every row
+        once; rows beyond the last are padding that weighs nothing.
+        """
+        positions = _positions(step, batch_size, rows)
+        real = np.flatnonzero(positions < self.num_rows)
+        numbers = positions[real]
+        return self._assemble(np.zeros_like(numbers), numbers, real, len(positions))
+
+    def num_batches(self, batch_size: int) -> int:
+        """Returns how many batches a pass in order has, the last perhaps not full."""
+        return -(-self.num_rows // batch_size)
+
+    @property
+    def _capacity(self) -> int:
+        """The places of a row that are left for tokens."""
+        if self._objective == "full_sentences":
+            return self._length - chunks.SPECIALS_OF_ROW
+        return self._length - chunks.SPECIALS_OF_PAIR
+
+    def _check_store(self, store: stores.Store) -> None:
+        """Raises InputError when no row or no random next sentence can be made."""
+        where = f"the {store.split} split of the store {store.folder}"
+        tokens, documents = self._numbering.num_tokens, self._numbering.num_documents
+        if tokens < self._capacity:
+            raise errors.InputError(
+                f"{where} has {tokens} tokens, fewer than one row of "
+                f"{self._length}. Add text or shorten data.max_seq_length."
+            )
+        if self._objective == "nsp" and documents < 2:
+            raise errors.InputError(
+                f"{where} has one document, and next sentence prediction draws false "
+                "sentences from another. Set data.objective to 'sop' or "
+                "'full_sentences', or separate the corpus into documents."
+            )
+
+    def _make_table(self, weights: tuple[float, ...]) -> Int64[np.ndarray, " n"]:
+        """Returns where each row begins, and the end: sentences, or tokens."""
+        if self._objective == "full_sentences":
+            if self._pack:
+                return chunks.document_pieces(self._numbering, self._capacity)
+            return chunks.token_rows(self._numbering, self._capacity, weights)
+        return chunks.sentence_chunks(self._numbering, self._targets)
+
+    def _targets(self, documents: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """Returns how many tokens fill a chunk of each document."""
+        key = self._streams[TARGETS]
+        return chunks.target_lengths(
+            documents, self._capacity, self._short_seq_prob, key
+        )
+
+    def _lengths(self) -> Int64[np.ndarray, " n"]:
+        """Returns how many places each instance takes when instances are packed."""
+        if self._objective == "full_sentences":
+            return np.diff(self._table) + chunks.SPECIALS_OF_ROW
+        if self._objective == "nsp":
+            tokens = self._tokens_of_pairs(self._table[:-1], self._table[1:])
+        else:
+            tokens = np.diff(self._numbering.tokens_before(self._table))
+        places = np.minimum(tokens, self._capacity) + chunks.SPECIALS_OF_PAIR
+        return places - (tokens == 1)  # one token has no second part
+
+    def _make_packing(self) -> packing.Packing:
+        most = max(1, self._length // PLACES_OF_SEGMENT)
+        return packing.Packing(self._mixture.counts(self._length), self._length, most)
+
+    def _instance_weights(self, store: stores.Store) -> Float64[np.ndarray, " n"]:
+        """Returns the weight of the source of each instance's first document."""
+        if set(store.source_weights) == {1.0}:
+            return np.broadcast_to(1.0, len(self._table) - 1)
+        if self._objective == "full_sentences":
+            starts = self._numbering.document_tokens
+        else:
+            starts = self._numbering.document_starts
+        documents = np.searchsorted(starts, self._table[:-1], side="right") - 1
+        sources = np.concatenate([shard.sources for shard in store.shards])
+        return np.array(store.source_weights)[sources[documents]]
+
+    def _rows(
+        self,
+        epochs: Int64[np.ndarray, " r"],
+        indices: Int64[np.ndarray, " r"],
+        numbers: Int64[np.ndarray, " r"],
+    ) -> pairs.Rows:
+        """Returns what rows of the table become at these indices of their epochs."""
+        keys = permutation.fold_in(self._streams[ROWS], epochs)
+        keys = permutation.fold_in(keys, indices)
+        bounds = np.stack([self._table[numbers], self._table[numbers + 1]], axis=1)
+        if self._objective == "full_sentences":
+            return pairs.full_sentences(self._numbering.document_tokens, bounds)
+        if self._objective == "sop":
+            return pairs.ordered_pairs(self._numbering, bounds, self._capacity, keys)
+        documents = self._numbering.document_of(bounds[:, 0])
+        packed, padded = self._tokens_of_pairs, self._targets
+        targets = packed(*bounds.T) if self._pack else padded(documents)
+        return pairs.sentence_pairs(
+            self._numbering,
+            bounds,
+            documents,
+            targets,
+            self._capacity,
+            keys,
+            self._random_next,
+        )
+
+    @functools.cached_property
+    def _random_next(self) -> pairs.Draw:
+        """Draws random second parts: of exact lengths where lengths must be known."""
+        if self._pack:
+            return pairs.Continuations(self._numbering).draw
+        return functools.partial(pairs.random_next, self._numbering)
+
+    def _tokens_of_pairs(
+        self, first: Int64[np.ndarray, " n"], end: Int64[np.ndarray, " n"]
+    ) -> Int64[np.ndarray, " n"]:
+        """Returns the tokens of chunks of sentences; of a lone one, twice as many."""
+        tokens = self._numbering.tokens_before(end)
+        tokens = tokens - self._numbering.tokens_before(first)
+        return np.where(end - first == 1, 2 * tokens, tokens)
+
+    def _assemble(
+        self,
+        epochs: Int64[np.ndarray, " r"],
+        numbers: Int64[np.ndarray, " r"],
+        places: Int64[np.ndarray, " r"],
+        size: int,
+    ) -> Batch:
+        """Makes a batch of `size` rows, those at `places` real and the others empty."""
+        column = segment = np.zeros_like(places)
+        indices = numbers
+        if self._packing is not None:
+            row, column, segment, indices = self._packing.sequences(
+                numbers, epochs, self._streams[PLACES]
+            )
+            epochs, places = epochs[row], places[row]
+        instances = self._mixture.rows_at(indices, epochs, self._streams[COPIES])
+        # Neighbours in memory are read one after another.
+        order = np.argsort(instances)
+        return layout.batch(
+            self._numbering,
+            self._rows(epochs[order], indices[order], instances[order]),
+            layout.Places(places[order], column[order], segment[order]),
+            layout.Shape(size, self._length, self.num_segments),
+            cls_id=self._cls_id,
+            sep_id=self._sep_id,
+        )
+
+
+def slots(
+    lengths: Int64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"]
+) -> Int64[np.ndarray, " n"]:
+    """Returns the places kept for each instance: its length, or a little more.
+
+    More where a source is shown in part: which instances are there changes with the
+    epoch, so they take turns in places for the longest of a group. Without, a length
+    that is there once would be shown always or never.
+    """
+    made = lengths.copy()
+    for weight in np.unique(weights):
+        if weight != int(weight):
+            members = np.flatnonzero(weights == weight)
+            members = members[np.argsort(-lengths[members], kind="stable")]
+            longest = np.arange(len(members)) // GROUP * GROUP
+            made[members] = lengths[members[longest]]
+    return made
+
+
+def _positions(
+    step: int, batch_size: int, rows: slice | np.ndarray | None
+) -> Int64[np.ndarray, " r"]:
+    """Returns the positions of rows of a global batch in the whole run."""
+    places = np.arange(batch_size)
+    return step * batch_size + (places if rows is None else places[rows])
+
+
+def _check(objective: str, max_seq_length: int, short_seq_prob: float) -> None:
+    """Raises InputError when an argument is not in its range."""
+    if objective not in OBJECTIVES:
+        raise errors.InputError(
+            f"data.objective is {objective!r}; it must be one of {OBJECTIVES}."
+        )
+    if max_seq_length < SHORTEST_ROW:
+        raise errors.InputError(
+            f"data.max_seq_length is {max_seq_length}; a row with two parts needs "
+            f"at least {SHORTEST_ROW} tokens."
+        )
+    if not 0 <= short_seq_prob <= 1:  # False for nan too.
+        raise errors.InputError(
+            f"data.short_seq_prob is {short_seq_prob}; it must lie in [0, 1]."
+        )

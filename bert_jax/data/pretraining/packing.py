@@ -1,0 +1,147 @@
+"""Several sequences a row: which lengths go together, found once for all epochs.
+
+Best fit decreasing over the histogram of lengths (Krell et al. 2021, arXiv:2107.02027,
+section 3): what matters is how many sequences there are of each length, so the work
+does not grow with the corpus. A combination of lengths is kept with the number of rows
+that have it. Which sequence of a length stands in which of its places is drawn anew in
+every epoch, by index arithmetic, so any row of any epoch is there at once.
+"""
+
+import collections
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+
+from bert_jax.data.pretraining import permutation
+
+Counts = dict[tuple[int, ...], int]
+
+
+class Sequences(NamedTuple):
+    """The sequences of some rows, in their order.
+
+    Attributes:
+      row: which of the rows asked for holds each.
+      column: where in the row it begins.
+      segment: its number in the row, from 0.
+      index: which of all sequences, sorted by length, it is.
+    """
+
+    row: Int64[np.ndarray, " n"]
+    column: Int64[np.ndarray, " n"]
+    segment: Int64[np.ndarray, " n"]
+    index: Int64[np.ndarray, " n"]
+
+
+class Packing:
+    """The rows of an epoch as combinations of lengths.
+
+    Attributes:
+      num_rows: rows in an epoch.
+      num_segments: S, the most sequences in a row.
+      fill: the share of the places of all rows that is taken.
+      effective_length: sum(l^2) / sum(l) over the sequences, what attention costs.
+    """
+
+    def __init__(
+        self, counts: Int64[np.ndarray, " lengths"], length: int, most_segments: int
+    ) -> None:
+        """Packs sequences into rows.
+
+        Args:
+          counts: how many sequences there are of each length from 0 to `length`; of
+            length 0 there are none.
+          length: L, the places of a row.
+          most_segments: the most sequences that a row may hold.
+        """
+        rows = best_fit(counts, length, most_segments)
+        self.num_rows = sum(rows.values())
+        self.num_segments = max(map(len, rows))
+        lengths = np.zeros((len(rows), self.num_segments), np.int64)
+        for number, sizes in enumerate(rows):
+            lengths[number, : len(sizes)] = sizes
+        times = np.array(list(rows.values()))
+        self.fill = float(lengths.sum(1) @ times) / (length * self.num_rows)
+        sizes = np.arange(length + 1)
+        self.effective_length = float(counts @ sizes**2) / float(counts @ sizes)
+        self._counts, self._lengths = counts, lengths
+        self._starts = np.append(0, np.cumsum(times))
+        self._columns = np.cumsum(lengths, axis=1) - lengths
+        self._first_index = np.cumsum(counts) - counts
+        self._first_place = _places_before(lengths, times)
+
+    def sequences(
+        self,
+        rows: Int64[np.ndarray, " r"],
+        epochs: Int64[np.ndarray, " r"],
+        key: permutation.Integers,
+    ) -> Sequences:
+        """Returns what some rows hold, each in its epoch."""
+        kind = np.searchsorted(self._starts, rows, side="right") - 1
+        row, segment = np.nonzero(self._lengths[kind])
+        kind, nth = kind[row], (rows - self._starts[kind])[row]
+        size = self._lengths[kind, segment]
+        keys = permutation.fold_in(permutation.fold_in(key, epochs[row]), size)
+        place = self._first_place[kind, segment] + nth
+        chosen = permutation.permute(place, self._counts[size], keys)
+        return Sequences(
+            row, self._columns[kind, segment], segment, self._first_index[size] + chosen
+        )
+
+
+def best_fit(
+    counts: Int64[np.ndarray, " lengths"], length: int, most_segments: int
+) -> Counts:
+    """Returns combinations of lengths, and how many rows have each.
+
+    The longest sequences first, each into the row that it leaves least room in.
+
+    >>> best_fit(np.array([0, 0, 3, 1, 1, 0, 2]), 6, 3)
+    {(6,): 2, (4, 2): 1, (3, 2): 1, (2,): 1}
+    """
+    done: collections.Counter[tuple[int, ...]] = collections.Counter()
+    # Rows that have room, by how much of it.
+    open_rows = [collections.Counter[tuple[int, ...]]() for _ in range(length + 1)]
+
+    def put(sizes: tuple[int, ...], rows: int) -> None:
+        room = length - sum(sizes)
+        is_full = not room or len(sizes) == most_segments
+        (done if is_full else open_rows[room])[sizes] += rows
+
+    for size in range(length, 0, -1):
+        left, room = int(counts[size]), size
+        while left and room < length:
+            if not open_rows[room]:
+                room += 1
+                continue
+            sizes, rows = open_rows[room].popitem()
+            taken = min(rows, left)
+            left -= taken
+            if rows > taken:
+                put(sizes, rows - taken)
+            put((*sizes, size), taken)
+            if room - size >= size:  # that row has the least room now
+                room -= size
+        each = min(length // size, most_segments)
+        rows, rest = divmod(left, each)
+        for sizes, number in (((size,) * each, rows), ((size,) * rest, 1)):
+            if sizes and number:
+                put(sizes, number)
+    for rows_with_room in open_rows:
+        done += rows_with_room
+    return dict(done)
+
+
+def _places_before(
+    lengths: Int64[np.ndarray, "k s"], times: Int64[np.ndarray, " k"]
+) -> Int64[np.ndarray, "k s"]:
+    """Returns how many places of its length lie before the first of each kind's."""
+    flat = lengths.ravel()
+    order = np.argsort(flat, kind="stable")
+    each = np.repeat(times, lengths.shape[1])[order]
+    before = np.cumsum(each) - each
+    starts = np.searchsorted(flat[order], flat[order])
+    made = np.empty_like(flat)
+    made[order] = before - before[starts]
+    return made.reshape(lengths.shape)

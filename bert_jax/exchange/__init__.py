@@ -1,1 +1,0 @@
-"""Models in and out: folders of any kind, starting from one, verifying, describing."""

@@ -1,0 +1,1 @@
+"""A trained model at work: `bert_jax.load`, vectors, predictions and their files."""

@@ -1,0 +1,393 @@
+"""The part of `predict` for fine-tuned models: examples in, answers out, in order."""
+
+import contextlib
+import dataclasses
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from bert_jax import commands, console, errors, files, hub
+from bert_jax.config import finetuning_groups
+from bert_jax.data import lines
+from bert_jax.data.corpus import left_out, sources
+from bert_jax.data.labeled import (
+    cell_values,
+    example_request,
+    raw_examples,
+    read_examples,
+    table_records,
+)
+from bert_jax.inference import prediction_files, task_predictor
+from bert_jax.runs import splits, task_setup
+from bert_jax.text import coverage as coverages
+
+LINES = "lines"
+STANDARD_INPUT = "standard input"
+_COLUMN = re.compile(r"data\.columns\.(\w+)(?:(?: to |=)(\w+))?")
+_PARTS = re.compile(r"give \(([\w, ]+)\) or \{[^}]*\}")  # of raw_examples
+INPUT_FORMATS = (
+    "auto",
+    LINES,
+    *sorted({name for names in example_request.FORMATS.values() for name in names}),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is to be answered, and how.
+
+    Attributes:
+      input: a file of the task, or of plain lines; None for the arguments, or standard
+        input.
+      input_format: of that file; `lines` has one text (or pair, with a tab) a line.
+      columns: where in a table things stand, as `text=sentence`; the others are where
+        they were in training.
+      repair: mend what can be, as in training with `data.repair`.
+      output: a file, or None for standard output.
+      format: one of `prediction_files.FORMATS`.
+      header: whether the first line of a table has the names of its columns: `true`,
+        `false`, or `auto`, which looks; None is as in training.
+    """
+
+    input: str | None = None
+    input_format: str = "auto"
+    columns: tuple[str, ...] = ()
+    repair: bool = False
+    output: Path | None = None
+    format: str = "jsonl"
+    dtype: str = "float32"
+    header: str | None = None
+
+
+def write(folder: Path, arguments: list[str], request: Request) -> int:
+    """Answers all examples, in their order, and returns how many there were.
+
+    A file appears under its name when it is whole.
+
+    Raises:
+      InputError: an example is not as it should be; nothing is left behind.
+    """
+    _check(arguments, request)
+    model = task_predictor.load(folder, request.dtype, repair=request.repair)
+    several = bool(model.made.settings.data.multi_label)
+    prediction_files.check(request.format, model.kind, several)
+    if request.input is not None and request.input_format != LINES:
+        with naming_flags():
+            report_first_line(request, reading(model, request))
+    notes, coverage = left_out.Notes(), coverages.Coverage()
+    # What can be read twice is counted first, which finds its errors at once, too.
+    total = None
+    if request.output is not None and _is_file(request.input):
+        total = sum(1 for _ in _examples(model, arguments, request, left_out.Notes()))
+    examples = _examples(model, arguments, request, notes)
+    # Whoever types is answered line by line.
+    is_typed = not arguments and request.input is None and sys.stdin.isatty()
+    window = 1 if is_typed else task_predictor.WINDOW
+    with console.Bar(
+        total,
+        "examples",
+        "predicting",
+        is_kept=True,
+        is_shown=request.output is not None,
+    ) as progress:
+        said = _counted(model.stream(examples, window, notes, coverage), progress)
+        made = prediction_files.lines(request.format, model.kind, said)
+        if request.output is None:
+            for line in made:
+                print(line, end="", flush=True)
+        else:
+            with files.writing(request.output) as file:
+                for line in made:
+                    file.write(line.encode("utf-8"))
+        count = progress.n
+    told = splits.counts(notes)
+    # Answers on a terminal are not followed by a line that says that all is well.
+    if request.output is not None or coverage or told:
+        commands.say(f"{count:,} examples{told}: {coverage.describe()}")
+    model.warn(coverage, request.input or "the texts")
+    return count
+
+
+def _check(arguments: list[str], request: Request) -> None:
+    """Raises InputError for an output that cannot be, or an option without a file."""
+    if request.output is not None and request.output.is_dir():
+        raise errors.InputError(f"--output is {request.output}, a folder: name a file")
+    if request.output is not None and not request.output.absolute().parent.is_dir():
+        raise errors.InputError(
+            f"--output is {request.output}, and there is no folder "
+            f"{request.output.parent}: make it"
+        )
+    if request.input is None:
+        given = {
+            "--input_format": request.input_format != "auto",
+            "--header": request.header is not None,
+            "--columns": bool(request.columns),
+            "--repair": request.repair,
+        }
+        for name in (name for name, is_given in given.items() if is_given):
+            raise errors.InputError(
+                f"{name} says how a file is read: name it with --input, or leave "
+                f"{name} out"
+            )
+    if request.input_format == LINES and request.header is not None:
+        raise _no_header(request, LINES)
+
+
+def _no_header(request: Request, kind: str) -> errors.InputError:
+    return errors.InputError(
+        f"--header={request.header} does nothing with {request.input}, which is read "
+        f"as {kind}: only {', '.join(table_records.WITH_HEADERS)} have a header. Leave "
+        "--header out, or set --input_format."
+    )
+
+
+def _is_file(path: str | None) -> bool:
+    """Returns whether an input is a file on the disk, not a pipe or a name."""
+    return path is not None and os.path.isfile(path)
+
+
+def _counted(said: Iterator[Any], progress: console.Bar) -> Iterator[Any]:
+    """Yields the same, and counts."""
+    for one in said:
+        yield one
+        progress.update()
+
+
+def _examples(
+    model: task_predictor.TaskPredictor,
+    arguments: list[str],
+    request: Request,
+    notes: Counter[str],
+) -> Iterator[Any]:
+    """Yields the examples of the arguments, of a file or of standard input."""
+    if arguments:
+        names = [f"argument {n}" for n in range(1, len(arguments) + 1)]
+        values = [_parts(text) for text in arguments]
+        with naming_flags():
+            yield from raw_examples.of_values(model.kind, values, names)
+    elif request.input is None:
+        if sys.stdin.isatty():
+            commands.say("reading texts from the keyboard, one a line")
+        numbered = lines.of_stream(sys.stdin.buffer, STANDARD_INPUT)
+        with naming_flags():
+            yield from _of_lines(model.kind, STANDARD_INPUT, numbered)
+    elif request.input_format == LINES:
+        hub.refuse_as_lines(request.input)
+        named = sources.NamedPath(request.input, Path(request.input))
+        faults = lines.Faults.KEEP if request.repair else lines.Faults.OFFER
+        numbered = lines.whole_lines(named, lines.Tally(), faults)
+        skipped = notes if request.repair else None
+        with naming_flags():
+            yield from _of_lines(model.kind, request.input, numbered, skipped)
+    else:
+        with naming_flags():
+            yield from read_examples.iterate(reading(model, request), notes)
+
+
+def _of_lines(
+    kind: str,
+    name: str,
+    numbered: Iterator[tuple[int, str]],
+    notes: Counter[str] | None = None,
+) -> Iterator[Any]:
+    """Yields one example a line, blank ones too; its id is the line's, from 0.
+
+    With `notes`, lines without a visible character, or with bytes that are no text,
+    are skipped and counted there.
+    """
+    held: list[int] | None = []  # blank lines before the first that has a text
+    for number, text in numbered:
+        where, is_blank = f"{name}:{number}", cell_values.is_invisible(text)
+        broken = None if notes is None else left_out.of_line(text, where)
+        if broken and notes is not None:
+            left_out.count(broken, where, notes)
+        elif is_blank and held is not None:
+            held.append(number)
+        else:
+            for earlier in held or ():
+                yield _one(kind, f"{name}:{earlier}", _blank(kind))
+            held = None
+            yield _one(kind, where, _blank(kind) if is_blank else _parts(text))
+    if held is not None:
+        raise errors.InputError(
+            f"{name} has no text: give texts as arguments, in a file (--input) or "
+            "through a pipe, one a line"
+        )
+
+
+def _blank(kind: str) -> Any:
+    """Returns the value of a line without text."""
+    values = {"span": ("", ""), "multiple_choice": ("", ("", "")), "matching": ("", "")}
+    return values[kind] if kind in values else ""
+
+
+def _one(kind: str, where: str, value: Any) -> Any:
+    (example,) = raw_examples.of_values(kind, [value], [where])
+    number = where.rpartition(":")[2]
+    return dataclasses.replace(example, id=str(int(number) - 1))
+
+
+def _parts(text: str) -> Any:
+    """Returns the text, or what a tab parts."""
+    parts = text.split("\t")
+    if len(parts) == 1:
+        return text
+    return (parts[0], parts[1:]) if len(parts) > 2 else tuple(parts)
+
+
+def reading(
+    model: task_predictor.TaskPredictor, request: Request, *, needs_labels: bool = False
+) -> read_examples.Request:
+    """Returns how the file is read: as in training, but for what was given.
+
+    Where labels are not needed, none of them leaves an example out.
+    """
+    assert request.input is not None
+    asked = task_setup.request(
+        model.made.settings, request.input, is_scored=needs_labels
+    )
+    skips = request.repair and not needs_labels
+    header = request.header or asked.header
+    asked = dataclasses.replace(
+        asked, needs_labels=needs_labels, skips=skips, header=header
+    )
+    if not needs_labels:
+        asked = dataclasses.replace(asked, skip_labels=())
+    if request.input_format != "auto":
+        asked = dataclasses.replace(asked, format=request.input_format)
+    named = columns(request.columns, asked.columns)
+    asked = dataclasses.replace(asked, columns=named)
+    if request.header is not None:
+        kind = read_examples.format_of(asked)
+        if kind not in table_records.WITH_HEADERS:
+            raise _no_header(request, kind)
+    return asked
+
+
+def report_first_line(request: Request, asked: read_examples.Request) -> None:
+    """Reports what the first line of a file was taken as, unless the user said it.
+
+    Args:
+      asked: how the file is read, of `reading`.
+    """
+    if request.header in (None, "auto"):
+        is_inherited = request.header is None
+        splits.report_first_line(asked, "--header", is_inherited=is_inherited)
+
+
+@contextlib.contextmanager
+def naming_flags() -> Generator[None, None, None]:
+    """Lets messages name the flags of a command, where readers name config keys."""
+    try:
+        yield
+    except errors.InputError as error:
+        text = _COLUMN.sub(_as_flag, str(error))
+        text = text.replace("data.header", "--header")
+        text = re.sub(r"data\.repair(=true)?", "--repair", text)
+        # A setting of training, for which these commands have no flag.
+        for word, other in (("Set", "Train with"), ("set", "train with")):
+            text = text.replace(f"{word} data.multi_label", f"{other} data.multi_label")
+        text = _PARTS.sub(_as_line, text)
+        raise errors.InputError(text.replace("data.format", "--input_format")) from None
+
+
+def _as_flag(key: re.Match[str]) -> str:
+    """Writes a key of the columns as the flag that sets it.
+
+    >>> _COLUMN.sub(_as_flag, "set data.columns.id to none")
+    'set --columns=id=none'
+    """
+    return f"--columns={key[1]}={key[2] or 'NAME'}"
+
+
+def _as_line(forms: re.Match[str]) -> str:
+    """Writes the forms of a value in Python as a line of text.
+
+    >>> _PARTS.sub(_as_line, 'give (context, choices) or {"context": ...}')
+    'separate them by tabs, as in "context<TAB>choice<TAB>choice"'
+    """
+    names = forms[1].replace("choices", "choice, choice").split(", ")
+    if len(names) == 1:
+        return "write it without a tab"
+    return f'separate them by tabs, as in "{"<TAB>".join(names)}"'
+
+
+def columns(
+    pairs: tuple[str, ...], others: read_examples.Columns
+) -> read_examples.Columns:
+    """Returns the columns that a flag names, and the others as they are.
+
+    >>> columns(("text=sentence",), read_examples.Columns(label="2")).text
+    'sentence'
+    """
+    known = [field.name for field in dataclasses.fields(read_examples.Columns)]
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name not in known or not value:
+            raise errors.InputError(
+                f"--columns has {pair!r}: write what=column, as in "
+                f"--columns=text=sentence,label=2; what is one of {', '.join(known)}"
+            )
+        values[name] = tuple(value.split("+")) if name == "choices" else value
+    return dataclasses.replace(others, **values)
+
+
+def define_flags() -> None:
+    """Defines the flags of a file of examples and of what is said of them."""
+    flags.DEFINE_enum(
+        "format", "jsonl", tuple(prediction_files.FORMATS), "Of the answers."
+    )
+    commands.show_in_help("format")
+    define_input_flags()
+
+
+def define_input_flags() -> None:
+    """Defines how a file of examples is read."""
+    flags.DEFINE_enum(
+        "input_format",
+        "auto",
+        INPUT_FORMATS,
+        "Of the file; auto: as in training, or by its name and content.",
+    )
+    flags.DEFINE_enum(
+        "header",
+        None,
+        finetuning_groups.HEADERS,
+        "Whether the first line of a table (TSV, CSV, .xlsx) has the names of its "
+        "columns; auto: if two are usual names, or one that is given. Default: as in "
+        "training.",
+        case_sensitive=False,
+    )
+    flags.DEFINE_list(
+        "columns", [], "Where things stand, as text=sentence,label=2; as in training."
+    )
+    flags.DEFINE_bool(
+        "repair",
+        False,
+        "Leave out and count broken records (no text, bytes that are not UTF-8); fix "
+        "tags that break BIO.",
+    )
+    commands.show_in_help("input_format", "header", "columns", "repair")
+
+
+def request_of_flags() -> Request:
+    """Returns what the flags ask for."""
+    given = flags.FLAGS
+    output = Path(given.output) if given.output else None
+    return Request(
+        given.input,
+        given.input_format,
+        tuple(given.columns),
+        given.repair,
+        output,
+        given.format,
+        given.dtype,
+        given.header,
+    )

@@ -1,0 +1,309 @@
+"""Vectors of a file of texts, written as they come: numpy arrays or JSON lines.
+
+Memory holds one window of texts, whatever the length of the file. Files appear under
+their names when they are whole.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from bert_jax import errors, interrupts
+from bert_jax.inference import features, loading
+from bert_jax.text import coverage as coverages
+
+KINDS = ("sentence", *features.POOLINGS, "tokens")
+_WINDOW_TEXTS = 2048
+_WINDOW_BYTES = 1 << 28  # of token vectors
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Which vectors are wanted.
+
+    Attributes:
+      kind: `sentence` (as the model pools), `mean`, `cls`, `max`, `pooled`, `tokens`.
+      layers: of `tokens`: from 0 (embeddings), or from the end.
+      normalize: scale sentence vectors to length 1.
+      prompt_name, prompt: what is written before every text, as in `Model.encode`.
+    """
+
+    kind: str = "sentence"
+    layers: tuple[int, ...] = (-1,)
+    normalize: bool = False
+    prompt_name: str | None = None
+    prompt: str | None = None
+
+    def check(self, model: loading.Model) -> None:
+        """Raises InputError unless the model can give what is wanted."""
+        if self.kind not in KINDS:
+            raise errors.InputError(
+                f"--features is {self.kind!r}: use one of {', '.join(KINDS)}"
+            )
+        if self.kind == "pooled" and "pooler" not in model.params:
+            raise errors.InputError("this model has no pooler: use --features=mean")
+        if self.kind == "tokens" and self.normalize:
+            raise errors.InputError("--normalize is for sentence vectors, not tokens")
+        if self.kind != "tokens" and self.layers != (-1,):
+            raise errors.InputError(
+                "--layers is for --features=tokens; sentence vectors are of the last"
+            )
+        features.check_layers(self.layers, model.bert)
+        self.prompt_of(model)
+
+    def prompt_of(self, model: loading.Model) -> str:
+        """Returns what is written before every text."""
+        return model.pooling.prompt(self.prompt_name, self.prompt)
+
+
+def check_output(output: Path) -> None:
+    """Raises InputError unless a file of one of the two formats can have this name."""
+    if output.suffix not in (".npy", ".jsonl"):
+        raise errors.InputError(f"--output is {output}: end it with .npy or .jsonl")
+    if output.is_dir():
+        raise errors.InputError(f"--output is {output}, a folder: name a file")
+    if not output.parent.is_dir():
+        raise errors.InputError(
+            f"--output is {output}, and there is no folder {output.parent}: make it"
+        )
+
+
+def write(
+    model: loading.Model,
+    texts: Iterable[str],
+    request: Request,
+    output: Path,
+    done: Callable[[int], object] = lambda count: None,
+    coverage: coverages.Coverage | None = None,
+) -> int:
+    """Writes the vectors of all texts, in their order, and returns how many there were.
+
+    Calls `done` with the number of texts of each window that is written, and counts
+    the tokens of the texts in `coverage`.
+
+    Of `x.npy`, sentence vectors are [n, D] float32. Token vectors are [T, K, D] over
+    all tokens, of K layers; beside them `x.input_ids.npy` [T] and `x.offsets.npy`
+    [n + 1] say which token it is and where each text begins. `x.jsonl` has one object a
+    text.
+
+    Raises:
+      InputError: the model cannot give them, or no such file can have this name.
+    """
+    request.check(model)
+    check_output(output)
+    count = 0
+    writer = _writer(output, request, model)
+    with interrupts.unfinished(*map(_beside, writer.outputs)), writer:
+        for window, rows in _windows(model, texts, request, coverage):
+            writer.add(window, rows, _vectors(model, rows, request), model)
+            count += len(window)
+            done(len(window))
+            del window, rows  # before the next ones are made
+    return count
+
+
+def _windows(
+    model: loading.Model,
+    texts: Iterable[str],
+    request: Request,
+    coverage: coverages.Coverage | None,
+) -> Iterator[tuple[list[str], features.Rows]]:
+    """Yields texts and their rows, as many as memory should hold together."""
+    prompt = request.prompt_of(model)
+    width = 4 * model.bert.hidden_size * len(request.layers)
+    most_tokens = _WINDOW_BYTES // width if request.kind == "tokens" else 1 << 62
+    window: list[str] = []
+    tokens = 0
+    for text in texts:
+        window.append(text)
+        # A text has about a token a byte at most, and rows are cut.
+        size = len(text.encode("utf-8", "surrogatepass")) + 2
+        tokens += min(size, model.max_seq_length)
+        if len(window) == _WINDOW_TEXTS or tokens > most_tokens:
+            yield window, model.rows(window, prompt, coverage)
+            window, tokens = [], 0
+    if window:
+        yield window, model.rows(window, prompt, coverage)
+
+
+def _vectors(model: loading.Model, rows: features.Rows, request: Request) -> list[Any]:
+    """Returns one array a row."""
+    if request.kind == "tokens":
+        return features.token_vectors(
+            model.bert, model.params, rows, request.layers, model.execution
+        )
+    made = model.sentence_vectors(rows, request.kind, request.prompt_of(model))
+    return list(features.normalized(made) if request.normalize else made)
+
+
+def _writer(
+    output: Path, request: Request, model: loading.Model
+) -> "_JsonLines | _Arrays":
+    if output.suffix == ".jsonl":
+        return _JsonLines(output, request)
+    is_own = request.kind == "sentence"
+    width = model.vector_size if is_own else model.bert.hidden_size
+    return _Arrays(output, request, width)
+
+
+class _JsonLines:
+    """One object a text: `text` and `vector`, or `tokens` and `layers`."""
+
+    def __init__(self, output: Path, request: Request) -> None:
+        self.outputs, self._request = [output], request
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "_JsonLines":
+        self._file: IO[str] = self._stack.enter_context(
+            # A lone surrogate is written as JSON's own escape.
+            _beside(self.outputs[0]).open(
+                "w", encoding="utf-8", errors="backslashreplace"
+            )
+        )
+        return self
+
+    def add(
+        self,
+        texts: list[str],
+        rows: features.Rows,
+        vectors: list[Any],
+        model: loading.Model,
+    ) -> None:
+        """Writes a window."""
+        for text, row, vector in zip(texts, rows, vectors, strict=True):
+            line: dict[str, Any] = {"text": text}
+            if self._request.kind == "tokens":
+                line["tokens"] = [model.tokenizer.tokens[i] for i in row]
+                line["layers"] = {
+                    str(layer): _numbers(vector[:, place])
+                    for place, layer in enumerate(self._request.layers)
+                }
+            else:
+                line["vector"] = _numbers(vector)
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _finish(self.outputs, error, self._stack.close)
+
+
+class _Arrays:
+    """A numpy array that grows, with the token ids and offsets of token vectors."""
+
+    def __init__(self, output: Path, request: Request, width: int) -> None:
+        self._request = request
+        self._first: dict[Path, np.ndarray] = {output: np.zeros((0, width), np.float32)}
+        if request.kind == "tokens":
+            ids, offsets = (
+                output.with_suffix(f".{x}.npy") for x in ("input_ids", "offsets")
+            )
+            self._first = {
+                ids: np.zeros(0, np.int32),
+                offsets: np.zeros(1, np.int64),
+                output: np.zeros((0, len(request.layers), width), np.float32),
+            }
+        self.outputs = list(self._first)
+
+    def __enter__(self) -> "_Arrays":
+        self._growing = [
+            _Growing(_beside(name), first) for name, first in self._first.items()
+        ]
+        self._total = 0
+        return self
+
+    def add(
+        self,
+        texts: list[str],
+        rows: features.Rows,
+        vectors: list[Any],
+        model: loading.Model,
+    ) -> None:
+        """Writes a window."""
+        del texts, model  # arrays hold vectors alone
+        if self._request.kind != "tokens":
+            self._growing[0].append(np.stack(vectors))
+            return
+        ids, offsets, states = self._growing
+        ids.append(np.concatenate(rows).astype(np.int32))
+        ends = self._total + np.cumsum([len(row) for row in rows], dtype=np.int64)
+        offsets.append(ends)
+        states.append(np.concatenate(vectors))
+        self._total = int(ends[-1])
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        def close() -> None:
+            for growing in self._growing:
+                growing.close()
+
+        _finish(self.outputs, error, close)
+
+
+class _Growing:
+    """A .npy file whose first axis grows; its header leaves room for the count."""
+
+    def __init__(self, path: Path, first: np.ndarray) -> None:
+        self._file = path.open("wb")
+        self._shape, self._dtype = (0, *first.shape[1:]), first.dtype
+        self._header()
+        self.append(first)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Adds rows at the end."""
+        assert (self._shape[1:], self._dtype) == (rows.shape[1:], rows.dtype)
+        self._file.write(np.ascontiguousarray(rows).tobytes())
+        self._shape = (self._shape[0] + len(rows), *rows.shape[1:])
+
+    def close(self) -> None:
+        """Writes the final count."""
+        with self._file:
+            self._file.seek(0)
+            self._header()
+
+    def _header(self) -> None:
+        described = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": self._shape,
+        }
+        np.lib.format.write_array_header_1_0(self._file, described)
+
+
+def _beside(output: Path) -> Path:
+    return output.with_name(f".{output.name}.part")
+
+
+def _finish(
+    outputs: list[Path], error: BaseException | None, close: Callable[[], None]
+) -> None:
+    """Closes files and gives them their names, or removes those of a failure."""
+    try:
+        close()
+        for output in outputs if error is None else []:
+            os.replace(_beside(output), output)
+    finally:
+        for output in outputs:
+            _beside(output).unlink(missing_ok=True)
+
+
+def _numbers(vector: Float[np.ndarray, "..."]) -> list[Any]:
+    """Returns nested lists of numbers that float32 reads back exactly."""
+    if vector.ndim > 1:
+        return [_numbers(row) for row in vector]
+    return [float(str(x)) for x in vector]

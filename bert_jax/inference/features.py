@@ -1,0 +1,311 @@
+"""Vectors of texts: rows of like length go through the encoder together.
+
+Rows are sorted by length and cut into batches of a fixed number of tokens, so that
+little is padded and few shapes are compiled. Texts longer than a row are cut at its
+end.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from bert_jax import errors, interrupts
+from bert_jax.data.labeled import buckets, raw_examples
+from bert_jax.model import config, encoder, parts, task_model
+from bert_jax.tasks import encoding
+from bert_jax.text import coverage as coverages
+from bert_jax.text import tokenizer as tokenizers
+
+POOLINGS = ("mean", "cls", "max", "pooled")
+# On a CPU, where larger batches are no faster and pad more: of the 2,000 texts of
+# scripts/bench/encode.py 19 % beside the tokens, 23 % with 4,096 and 37 % with 8,192.
+TOKENS_PER_BATCH = 2048
+_ACCELERATOR = 16  # times as many
+
+Rows = list[list[int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Rows that are computed together.
+
+    Attributes:
+      indices: of the rows among all rows.
+      input_ids: [B, L] int32, filled with 0.
+      lengths: [B] int32, the tokens of each row; 0 where rows only fill the batch.
+    """
+
+    indices: np.ndarray
+    input_ids: np.ndarray
+    lengths: np.ndarray
+
+
+def rows_of(
+    tokenizer: tokenizers.Tokenizer,
+    texts: Sequence[str],
+    max_seq_length: int,
+    *,
+    prompt: str = "",
+    truncation: str = "",
+    coverage: coverages.Coverage | None = None,
+) -> Rows:
+    """Returns [CLS] text [SEP] of each text, cut to `max_seq_length` tokens.
+
+    Args:
+      prompt: written before every text.
+      truncation: `head_tail` cuts the middle out of a text; all others its end.
+      coverage: counted up with the tokens of the texts.
+
+    Raises:
+      InputError: it is given one string, or something that is no string, or a row has
+        no room for a token of a text.
+    """
+    texts = raw_examples.texts_of(texts)
+    room = max_seq_length - len(tokenizer.build([])[0])
+    if room < 1:
+        raise errors.InputError(
+            f"rows of {max_seq_length} tokens have no room for text between the "
+            "special pieces: use a model of longer rows"
+        )
+    texts = [prompt + text for text in texts]
+    encoded = tokenizer.encode(texts)
+    if coverage is not None:
+        coverage.add(texts, encoded, tokenizer.unk_id)
+        coverage.texts += len(texts)
+        coverage.cut += sum(len(ids) > room for ids in encoded)
+    if truncation == "head_tail":
+        return [tokenizer.build(encoding.head_tail(x, room))[0] for x in encoded]
+    return [tokenizer.build(ids[:room])[0] for ids in encoded]
+
+
+def prompt_length(
+    tokenizer: tokenizers.Tokenizer, prompt: str, max_seq_length: int
+) -> int:
+    """Returns how many tokens of a row come before the text, [CLS] among them.
+
+    As sentence-transformers counts them: those of a row of the prompt alone, without
+    the special token at its end; 0 where there is no prompt.
+    """
+    if not prompt:
+        return 0
+    (row,) = rows_of(tokenizer, [prompt], max_seq_length)
+    return len(row) - (row[-1] in tokenizer.special_ids)
+
+
+def batches(rows: Rows, longest: int) -> Iterator[Batch]:
+    """Yields all rows, the longest first, in batches of a fixed number of tokens."""
+    order = np.argsort([-len(row) for row in rows], kind="stable")
+    is_cpu = jax.default_backend() == "cpu"
+    tokens = TOKENS_PER_BATCH if is_cpu else TOKENS_PER_BATCH * _ACCELERATOR
+    start = 0
+    while start < len(rows):
+        interrupts.check()
+        length = buckets.bucket(len(rows[order[start]]), longest)
+        count = max(1, tokens // length)
+        indices = order[start : start + count]
+        start += len(indices)
+        size = min(count, 1 << (len(indices) - 1).bit_length())
+        ids = np.zeros((size, length), np.int32)
+        lengths = np.zeros(size, np.int32)
+        for place, index in enumerate(indices):
+            lengths[place] = len(rows[index])
+            ids[place, : lengths[place]] = rows[index]
+        yield Batch(indices, ids, lengths)
+
+
+def sentence_vectors(
+    bert: config.BertConfig,
+    params: PyTree,
+    rows: Rows,
+    pooling: str | tuple[str, ...],
+    execution: encoder.Execution,
+    *,
+    skipped: int = 0,
+) -> Float[np.ndarray, "n W"]:
+    """Returns one vector a row, float32; W is D for each way of pooling.
+
+    Args:
+      pooling: `mean` over the tokens, the `cls` token, `max` of each dimension, what
+        else `sentence_encoder.Pooling` names, or `pooled`, what the pooler makes of the
+        [CLS] token; or several of them, whose vectors are joined.
+      skipped: tokens at the head of each row that are not pooled.
+    """
+    call = functools.partial(_pooled, bert, execution, pooling, params, skipped=skipped)
+    size = bert.hidden_size * (1 if isinstance(pooling, str) else len(pooling))
+    return _gathered(rows, bert.max_length, size, call)
+
+
+def trained_vectors(
+    model: task_model.TaskModel, params: PyTree, rows: Rows
+) -> Float[np.ndarray, "n W"]:
+    """Returns the vectors of rows by a model with a head of kind `vectors`, float32."""
+    call = functools.partial(_trained, model, params)
+    return _gathered(rows, model.config.max_length, trained_size(model), call)
+
+
+def trained_size(model: task_model.TaskModel) -> int:
+    """Returns W, the size of `trained_vectors`."""
+    return 2 * model.head.recurrent_size or model.config.hidden_size
+
+
+def _gathered(
+    rows: Rows, longest: int, width: int, call: Callable[[Any, Any], Any]
+) -> Float[np.ndarray, "n W"]:
+    """Returns what a function of ids and lengths makes of all rows, in their order."""
+    vectors = np.empty((len(rows), width), np.float32)
+    waiting: list[tuple[np.ndarray, Any]] = []
+    for batch in batches(rows, longest):
+        waiting.append((batch.indices, call(batch.input_ids, batch.lengths)))
+        if len(waiting) > 2:  # the device works while the host makes the next batch
+            indices, made = waiting.pop(0)
+            vectors[indices] = np.asarray(made)[: len(indices)]
+    for indices, made in waiting:
+        vectors[indices] = np.asarray(made)[: len(indices)]
+    return vectors
+
+
+def token_vectors(
+    bert: config.BertConfig,
+    params: PyTree,
+    rows: Rows,
+    layers: tuple[int, ...],
+    execution: encoder.Execution,
+) -> list[Float[np.ndarray, "L K D"]]:
+    """Returns the vectors of every token of every row, float32, after these layers.
+
+    Args:
+      layers: numbers from 0 (embeddings) to n, or from the end (-1 is the last).
+    """
+    vectors: list[Any] = [None] * len(rows)
+    for batch in batches(rows, bert.max_length):
+        made = np.asarray(
+            _states(bert, execution, layers, params, batch.input_ids, batch.lengths)
+        )
+        for place, index in enumerate(batch.indices):
+            vectors[index] = made[place, : batch.lengths[place]].copy()
+    return vectors
+
+
+def check_layers(layers: tuple[int, ...], bert: config.BertConfig) -> None:
+    """Raises InputError unless the model has all these layers."""
+    most = bert.num_hidden_layers
+    wrong = [layer for layer in layers if not -most - 1 <= layer <= most]
+    if wrong or not layers:
+        raise errors.InputError(
+            f"the layer {wrong[0] if wrong else None} is none of the model's: 0 is the "
+            f"embeddings, 1 to {most} are its layers, and -1 is the last"
+        )
+
+
+def normalized(vectors: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
+    """Returns vectors of length 1 in the same directions."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, 1e-12)
+
+
+def _run(
+    bert: config.BertConfig,
+    execution: encoder.Execution,
+    params: PyTree,
+    input_ids: Int[Array, "B L"],
+    lengths: Int[Array, " B"],
+    **options: Any,
+) -> Any:
+    """Runs the encoder, with the pooler if there is one, on rows of these lengths."""
+    names = tuple(name for name in ("encoder", "pooler") if name in params)
+    model = parts.Parts(bert, execution, names)
+    positions = jnp.arange(input_ids.shape[1], dtype=jnp.int32)[None]
+    segments = (positions < lengths[:, None]).astype(jnp.int32)
+    return model.apply(
+        {"params": {name: params[name] for name in names}},
+        input_ids,
+        jnp.zeros_like(input_ids),
+        segments,
+        positions * segments,
+        deterministic=True,
+        **options,
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _pooled(
+    bert: config.BertConfig,
+    execution: encoder.Execution,
+    pooling: str | tuple[str, ...],
+    params: PyTree,
+    input_ids: Int[Any, "B L"],
+    lengths: Int[Any, " B"],
+    skipped: int | Int[Any, ""] = 0,
+) -> Float[Array, "B W"]:
+    """Computes one vector a row."""
+    modes = (pooling,) if isinstance(pooling, str) else pooling
+    outputs = _run(bert, execution, params, input_ids, lengths)
+    return jnp.concatenate([_pool(outputs, m, skipped, lengths) for m in modes], axis=1)
+
+
+def _pool(
+    outputs: dict[str, Array],
+    mode: str,
+    skipped: int | Int[Any, ""],
+    lengths: Int[Any, " B"],
+) -> Float[Array, "B D"]:
+    """Computes one vector a row, without the first `skipped` of its tokens."""
+    if mode == "pooled":
+        return outputs["pooled_output"].astype(jnp.float32)
+    states = outputs["sequence_output"].astype(jnp.float32)
+    places = jnp.arange(states.shape[1], dtype=jnp.int32)[None]
+    real = ((places >= skipped) & (places < lengths[:, None]))[..., None]
+    if mode in ("cls", "lasttoken"):
+        first = jnp.where(lengths > skipped, skipped, 0)
+        at = first if mode == "cls" else jnp.maximum(lengths - 1, 0)
+        return jnp.take_along_axis(states, at[:, None, None], axis=1)[:, 0]
+    if mode == "max":
+        highest = jnp.max(jnp.where(real, states, -jnp.inf), axis=1)
+        return jnp.where(jnp.any(real, axis=1), highest, 0.0)
+    weights = jnp.where(real, 1.0, 0.0)
+    if mode == "weightedmean":
+        weights = weights * (places[..., None] + 1)
+    counts = jnp.maximum(jnp.sum(weights, axis=1), 1.0)
+    if mode == "mean_sqrt_len_tokens":
+        counts = jnp.sqrt(counts)
+    return jnp.sum(jnp.where(real, states, 0.0) * weights, axis=1) / counts
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _trained(
+    model: task_model.TaskModel,
+    params: PyTree,
+    input_ids: Int[Any, "B L"],
+    lengths: Int[Any, " B"],
+) -> Float[Array, "B W"]:
+    """Computes the vector of each row as the head of a bi-encoder does."""
+    places = jnp.arange(input_ids.shape[1], dtype=jnp.int32)[None]
+    segments = (places < lengths[:, None]).astype(jnp.int32)[:, None]
+    ids = input_ids[:, None]  # one text a row
+    made: Any = model.apply(
+        {"params": params}, ids, jnp.zeros_like(ids), segments, deterministic=True
+    )
+    return made["vectors"][:, 0]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _states(
+    bert: config.BertConfig,
+    execution: encoder.Execution,
+    layers: tuple[int, ...],
+    params: PyTree,
+    input_ids: Int[Any, "B L"],
+    lengths: Int[Any, " B"],
+) -> Float[Array, "B L K D"]:
+    """Computes the states of all tokens after the chosen layers."""
+    _, kept = _run(
+        bert, execution, params, input_ids, lengths, mutable=["intermediates"]
+    )
+    states = parts.hidden_states(kept["intermediates"]["encoder"])
+    return jnp.stack([states[i] for i in layers], axis=2).astype(jnp.float32)

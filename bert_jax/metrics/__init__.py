@@ -1,0 +1,1 @@
+"""Predictions compared with labels, and the tables and plots of it."""

@@ -1,0 +1,203 @@
+"""What scores say to people, and the files of an evaluation.
+
+`NAME.json` has every number with all its digits, `NAME_confusion.png` and
+`NAME_reliability.png` are pictures of them, `NAME_errors.tsv` lists the worst errors.
+Each is there when it is whole, and gone when a later evaluation has no such thing.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bert_jax import errors, files
+from bert_jax.metrics import calibration, pictures, scores, text_table
+
+_MOST_CONFUSED = 12  # classes: a wider matrix does not fit into a terminal
+_LINE = 100  # columns of a text that is shown
+_HEADING = 12  # columns of a class at the head of the confusion matrix
+_ERROR_COLUMNS = ("badness", "where", "expected", "found", "text")
+
+
+def text(scored: scores.Scores, most_errors: int = 10) -> str:
+    """Returns the metrics, the classes, the confusion and the worst errors."""
+    blocks = [_metrics(scored)]
+    if scored.unseen:
+        blocks.append(_unseen(scored.unseen))
+    if scored.classes:
+        blocks.append(_classes(scored))
+    if scored.confusion and len(scored.confusion.labels) <= _MOST_CONFUSED:
+        blocks.append(_confusion(scored.confusion))
+    if scored.errors and most_errors:
+        blocks.append(_errors(scored.errors[:most_errors]))
+    return "\n\n".join(blocks)
+
+
+def _metrics(scored: scores.Scores) -> str:
+    """Returns a line a metric, without those that repeat the accuracy.
+
+    Where every example has one class and gets one, its averages over single decisions
+    (micro) are the accuracy by definition.
+    """
+    shown = scored.metrics
+    if "accuracy" in shown:
+        shown = {n: x for n, x in shown.items() if not n.startswith("micro_")}
+    positive = _cell(scored.positive)
+    rows = [
+        [text_table.visible(scores.named(n, positive)), _number(x)]
+        for n, x in shown.items()
+    ]
+    return text_table.table([["metric", "value"], *rows])
+
+
+def _unseen(counts: Mapping[str, int]) -> str:
+    """Returns the labels that the model has not seen, a line each."""
+    rows = [[_cell(label), f"{count:,}"] for label, count in counts.items()]
+    head = ["labels that the model has not seen (errors)", "times"]
+    return text_table.table([head, *rows])
+
+
+def _classes(scored: scores.Scores) -> str:
+    """Returns a line a class."""
+    names = list(dict.fromkeys(name for row in scored.classes for name in row))
+    rows = [
+        [_cell(row[name]) if name in row else "-" for name in names]
+        for row in scored.classes
+    ]
+    return text_table.table([names, *rows])
+
+
+def _confusion(confusion: scores.Confusion) -> str:
+    """Returns the matrix: a line for each true class, a column for each predicted."""
+    heads = [
+        text_table.shorten(text_table.visible(label), _HEADING)
+        for label in confusion.labels
+    ]
+    rows = [
+        [_cell(label), *(f"{x:,}" for x in counts)]
+        for label, counts in zip(confusion.labels, confusion.counts, strict=True)
+    ]
+    return text_table.table([["true \\ predicted", *heads], *rows])
+
+
+def _errors(wrong: tuple[scores.Error, ...]) -> str:
+    lines = ["the worst errors"]
+    for place, error in enumerate(wrong, start=1):
+        expected, found = _cell(error.expected), _cell(error.found)
+        lines += [
+            f"{place:>3}. {error.badness:.4f}  {expected}, predicted as {found}  "
+            f"({text_table.visible(error.where)})",
+            f"     {text_table.shorten(text_table.visible(error.text), _LINE)}",
+        ]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return text_table.shorten(text_table.visible(value), _LINE // 2)
+    return _number(value)
+
+
+def _number(value: float | int) -> str:
+    """Returns a share with four digits behind the point, a count with none.
+
+    >>> _number(0.87654), _number(12345), _number(float("nan"))
+    ('0.8765', '12,345', 'undefined')
+    """
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if math.isfinite(value) else "undefined"
+
+
+def write(
+    scored: scores.Scores, folder: Path, name: str, about: Mapping[str, Any]
+) -> list[Path]:
+    """Writes the files of an evaluation, and returns those that it has.
+
+    `NAME.json` is an object with `about`, `metrics`, `classes`, `confusion` (labels and
+    counts[true][predicted]), `calibration` (the bins, or null), `unseen_labels` (label
+    that the model has not seen -> how often it is true), and `errors`. A metric that is
+    not finite is null.
+
+    Args:
+      folder: made where it is not there.
+      name: of the files, as `dev`.
+      about: what was scored with what; a JSON object.
+
+    Raises:
+      StorageError: the disk refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.StorageError(
+            f"cannot make the folder {folder}: {error.strerror}"
+        ) from None
+    contents = {
+        ".json": _json(scored, about),
+        "_confusion.png": scored.confusion and pictures.confusion(scored.confusion),
+        "_reliability.png": scored.certainty and pictures.reliability(scored.certainty),
+        "_errors.tsv": _tsv(scored.errors) if scored.errors else None,
+    }
+    written = []
+    for ending, content in contents.items():
+        path = folder / f"{name}{ending}"
+        if content is None:
+            files.remove(path)
+            continue
+        with files.writing(path) as file:
+            file.write(content)
+        written.append(path)
+    return written
+
+
+def _json(scored: scores.Scores, about: Mapping[str, Any]) -> bytes:
+    tree = {
+        "about": dict(about),
+        "metrics": scored.metrics,
+        "classes": scored.classes,
+        "confusion": scored.confusion
+        and {
+            "labels": scored.confusion.labels,
+            "counts": scored.confusion.counts.tolist(),
+        },
+        "calibration": scored.certainty and _calibration(scored.certainty),
+        "unseen_labels": dict(scored.unseen),
+        "errors": [vars(error) for error in scored.errors],
+    }
+    content = json.dumps(_finite(tree), indent=2, ensure_ascii=False, allow_nan=False)
+    # A surrogate without a partner is written as JSON's own escape.
+    return f"{content}\n".encode("utf-8", "backslashreplace")
+
+
+def _calibration(certainty: scores.Certainty) -> list[dict[str, Any]]:
+    bins = calibration.bins(certainty)
+    columns = (bins.edges[:-1], bins.edges[1:], bins.counts, bins.confidences)
+    names = ("above", "up_to", "count", "confidence", "accuracy")
+    rows = zip(
+        *(column.tolist() for column in (*columns, bins.accuracies)), strict=True
+    )
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _finite(tree: Any) -> Any:
+    """Returns the tree with None for every number that JSON cannot spell."""
+    if isinstance(tree, Mapping):
+        return {name: _finite(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    if isinstance(tree, float) and not math.isfinite(tree):
+        return None
+    return tree
+
+
+def _tsv(wrong: tuple[scores.Error, ...]) -> bytes:
+    r"""Returns one line an error, the worst first; within a text a tab is \t."""
+    lines = ["\t".join(_ERROR_COLUMNS)]
+    for error in wrong:
+        texts = (error.where, error.expected, error.found, error.text)
+        lines.append(
+            "\t".join([f"{error.badness:.6f}", *map(text_table.visible, texts)])
+        )
+    return "".join(f"{line}\n" for line in lines).encode()

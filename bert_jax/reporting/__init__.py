@@ -1,1 +1,0 @@
-"""Scores as people look at them: tables, pictures, and the files of an evaluation."""

@@ -1,0 +1,355 @@
+"""The examples of a fine-tuning run: read, held out where asked, made into rows."""
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from bert_jax import commands, errors
+from bert_jax import files
+from bert_jax.data.labeled import cell_values
+from bert_jax.data.labeled import column_names
+from bert_jax.data.labeled import labelled_rows
+from bert_jax.data.corpus import left_out
+from bert_jax.data.labeled import memory_examples
+from bert_jax.data.labeled import read_examples
+from bert_jax.data.labeled import table_records
+from bert_jax.runs import task_setup
+from bert_jax.runs import unseen_labels
+from bert_jax.config import finetuning_configuration
+from bert_jax.tasks import id_ranges, span, tagging, task
+
+Settings = finetuning_configuration.FinetuningConfig
+_log = logging.getLogger(__name__)
+UNKNOWN = "examples left out with a label that is none of the classes"
+_SEVERAL = "example_numbers"  # the column of rows that are of several examples
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Examples of one use, and their rows."""
+
+    name: str
+    examples: list[Any]
+    table: labelled_rows.Table
+
+    def part(self, name: str, is_chosen: Bool[np.ndarray, " n"]) -> "Split":
+        """Returns the rows that are chosen, with their examples, as a split."""
+        rows = np.flatnonzero(is_chosen)
+        tokens = {
+            name: [c[row] for row in rows] for name, c in self.table.tokens.items()
+        }
+        fixed = {name: column[rows] for name, column in self.table.fixed.items()}
+        owners = self.table.examples[rows]
+        kept = np.unique(owners)
+        if _SEVERAL in fixed:  # counted from 1, with 0 for none
+            kept = np.unique(fixed[_SEVERAL][fixed[_SEVERAL] > 0]) - 1
+            places = np.searchsorted(kept, fixed[_SEVERAL] - 1) + 1
+            numbers = np.where(fixed[_SEVERAL] > 0, places, 0)
+            fixed[_SEVERAL] = numbers.astype(fixed[_SEVERAL].dtype)
+        table = labelled_rows.Table(tokens, fixed, np.searchsorted(kept, owners))
+        return Split(name, [self.examples[at] for at in kept], table)
+
+
+Given = Mapping[str, read_examples.Examples]  # split -> examples from Python
+
+
+def from_python(
+    settings: Settings, values: Mapping[str, Any]
+) -> tuple[Settings, Given]:
+    """Returns examples from Python, and settings that have their sha256 as paths.
+
+    Args:
+      values: split (`train`, `dev`, `test`) -> values; see `data.memory_examples`.
+
+    Raises:
+      InputError: an example does not have the form that the task takes.
+    """
+    made, paths = {}, {}
+    for name, given in values.items():
+        asked = task_setup.request(settings, name, is_scored=name != "train")
+        found = read_examples.of_python(given, asked)
+        made[name] = found
+        sha256 = memory_examples.digest(found.examples, found.notes)
+        paths[name] = f"{memory_examples.PREFIX}{sha256}"
+    data = dataclasses.replace(settings.data, **paths)
+    return dataclasses.replace(settings, data=data), made
+
+
+def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]:
+    """Returns the examples of `train`, `dev` and, if there is one, `test`.
+
+    With folds, `dev` is all of `train`: the rows of a fold are cut out of it.
+
+    Args:
+      given: the splits that are not in files.
+
+    Raises:
+      InputError: a file is not as it should be, or too small to hold examples out.
+    """
+    data = settings.data
+    source = memory_examples.source("train", data.train)
+    paths = {"train": data.train, "dev": data.dev, "test": data.test}
+    given = given or {}
+    made = {
+        name: _file(settings, name, path, given[name] if name in given else None)
+        for name, path in paths.items()
+        if path
+    }
+    files = {name: path for name, path in paths.items() if path and name not in given}
+    _report_first_lines(settings, files)
+    folds = data.folds or settings.sweep.folds
+    if folds:
+        count = len({*groups_of(made["train"]).tolist()})
+        if folds > count:
+            raise errors.InputError(
+                f"{folds} folds are more than the {count} different texts of "
+                f"{source}: each is to have one at least"
+            )
+        return made | {"dev": made["train"]}
+    if data.dev:
+        return made
+    made["train"], made["dev"] = held_out(made["train"], data.dev_share)
+    if not made["dev"] or not made["train"]:
+        raise errors.InputError(
+            f"{source} is too small to hold out data.dev_share {data.dev_share:g} "
+            "of it: give dev examples (data.dev names their file)"
+        )
+    commands.say(f"dev: {len(made['dev']):,} examples of {source}, by hash of content")
+    return made
+
+
+def data_files(
+    settings: Settings, examples: Mapping[str, Sequence[Any]]
+) -> dict[str, dict[str, str]]:
+    """Returns path and sha256 of each file of a run, by its config key.
+
+    Args:
+      examples: of each use: what is no file here is identified by them.
+    """
+    data = settings.data
+    paths = {"data.train": data.train, "data.dev": data.dev, "data.test": data.test}
+    paths |= {"text.stop_words": settings.text.stop_words}
+    return {
+        key: {
+            "path": str(path),
+            "sha256": _sha256(path, examples.get(key.removeprefix("data."), ())),
+        }
+        for key, path in paths.items()
+        if path
+    }
+
+
+def _sha256(path: str, examples: Sequence[Any]) -> str:
+    """Returns the sha256 of a file or folder, or else of what was read."""
+    if Path(path).is_file():
+        return files.sha256(Path(path))
+    digest = hashlib.sha256()
+    for file in sorted(x for x in Path(path).rglob("*") if x.is_file()):
+        name = file.relative_to(path).as_posix()
+        digest.update(f"{name} {files.sha256(file)}\n".encode())
+    if not Path(path).exists():
+        for example in examples:
+            digest.update(repr(example).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def that_name_labels(settings: Settings, files: Mapping[str, list[Any]]) -> list[Any]:
+    """Returns the examples whose labels a run knows: those of the training file.
+
+    What was held out of it is among them: a rare label may stand there alone.
+    """
+    data = settings.data
+    is_whole = data.dev or data.folds or settings.sweep.folds
+    if is_whole or data.task not in ("classification", "tagging", "srl"):
+        return files["train"]
+    return [*files["train"], *files["dev"]]
+
+
+def _file(
+    settings: Settings, name: str, path: str, given: read_examples.Examples | None
+) -> list[Any]:
+    """Reads one file unless its examples are given, and says what was read."""
+    if given is None and path.startswith(memory_examples.PREFIX):
+        raise errors.InputError(
+            f"data.{name} was given from Python: give it again, as in "
+            f'finetune.train(config, workdir, data={{"{name}": examples}})'
+        )
+    found = given
+    if found is None:
+        asked = task_setup.request(settings, path, is_scored=name != "train")
+        found = read_examples.read(asked)
+    examples: list[Any] = list(found.examples)
+    notes = left_out.Notes(found.notes)
+    labels = task_setup.given_labels(settings.data.labels)
+    if settings.data.task == "classification":
+        examples = task_setup.named(examples, labels)
+    if settings.data.repair:
+        examples = without_misfits(settings.data.task, examples, notes)
+    if settings.data.repair and name == "train":
+        broken = task_setup.without_class(settings.data.task, examples, labels)
+        examples = _without(examples, broken, notes)
+    source = memory_examples.source(name, path)
+    commands.say(f"{name}: {len(examples):,} examples of {source}{counts(notes)}")
+    return examples
+
+
+def without_misfits(kind: str, examples: list[Any], notes: left_out.Notes) -> list[Any]:
+    """Returns examples without the few whose tags are of no scheme with the others."""
+    broken = tagging.misfits(examples) if kind == "tagging" else {}
+    return _without(examples, broken, notes)
+
+
+def _without(
+    examples: list[Any], broken: Mapping[int, str], notes: left_out.Notes
+) -> list[Any]:
+    """Leaves out and counts examples; `broken` has the label that is in their way."""
+    for at, label in broken.items():
+        where = examples[at].where
+        error = cell_values.BrokenRecord(f"{where}: the label {label!r}.", UNKNOWN)
+        left_out.count(error, where, notes)
+    return [example for at, example in enumerate(examples) if at not in broken]
+
+
+def report_first_line(
+    request: read_examples.Request,
+    setting: str = "data.header",
+    *,
+    is_inherited: bool = False,
+) -> table_records.FirstLine | None:
+    """Reports whether the first line of a table was taken as a header, and returns it.
+
+    A warning where it may well be the other. Formats without headers, and what the user
+    has set, are not reported.
+
+    Args:
+      setting: the option of the user that changes it; "" where there is none.
+      is_inherited: whether `request.header` is that of the training.
+
+    Raises:
+      InputError: the file cannot be read.
+    """
+    found = read_examples.first_line(request)
+    if found is None:
+        return None
+    told = f"{request.path}: {_taken_as(found, setting)}"
+    told += " as in training" * (is_inherited and found.is_given)
+    if found.is_doubtful or found.contradicts:
+        _log.warning("%s", told)
+    elif is_inherited or not found.is_given:
+        commands.say(told)
+    return found
+
+
+def _taken_as(found: table_records.FirstLine, setting: str) -> str:
+    """Describes what a first line was taken as, why, and how to change it."""
+    if found.is_header:
+        names = ", ".join(column_names.name_of(cell) or "''" for cell in found.cells)
+        told = f"first line taken as a header: {_short(names)}"
+        change = "false if it is an example"
+    else:
+        told = f"first line {_short(chr(9).join(found.cells))!r} taken as an example"
+        change = "true if it is a header"
+    if found.is_doubtful:
+        told += f", as only {found.usual[0]!r} is a usual name of a column"
+    if found.contradicts:
+        told += f", but {' and '.join(found.usual[:3])} are usual names of columns"
+    return f"{told} ({setting}={change})" if setting else told
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _report_first_lines(settings: Settings, files: Mapping[str, str]) -> None:
+    """Reports the first lines of a run's files; warns if only some are headers."""
+    found: dict[bool, str] = {}
+    for name, path in files.items():
+        asked = task_setup.request(settings, path, is_scored=name != "train")
+        first = report_first_line(asked)
+        if first is not None:
+            found.setdefault(first.is_header, f"data.{name}")
+    if len(found) > 1:
+        _log.warning(
+            "the first line of %s was taken as a header, that of %s as an example: let "
+            "all files begin alike, and set data.header",
+            found[True],
+            found[False],
+        )
+
+
+def counts(notes: Mapping[str, int]) -> str:
+    """Returns what happened how often and where first, in brackets, or nothing."""
+    first = notes.first if isinstance(notes, left_out.Notes) else {}
+    told = [
+        f"{what}: {count:,}" + (f", first at {first[what][0]}" if what in first else "")
+        for what, count in notes.items()
+        if count
+    ]
+    return f" ({'; '.join(told) if first else ', '.join(told)})" if told else ""
+
+
+def held_out(examples: Sequence[Any], share: float) -> tuple[list[Any], list[Any]]:
+    """Cuts examples in two by a hash of their text, in whatever order they come.
+
+    All questions of a context, all predicates of a sentence and all pairs with the same
+    first text are on one side: what is held out has not been seen.
+    """
+    cut: dict[bool, list[Any]] = {False: [], True: []}
+    for example in examples:
+        text = _said_first(example)
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        cut[int.from_bytes(digest[:8], "big") < share * 2**64].append(example)
+    return cut[False], cut[True]
+
+
+def _said_first(example: Any) -> str:
+    """Returns the text of an example by which it belongs with others."""
+    return example.context if hasattr(example, "context") else example.text
+
+
+def groups_of(examples: Sequence[Any]) -> np.ndarray:
+    """Returns a number for each example, the same for those with the same text."""
+    number: dict[str, int] = {}
+    texts = map(_said_first, examples)
+    return np.array([number.setdefault(text, len(number)) for text in texts], np.int64)
+
+
+def table(
+    name: str, of_task: task.FineTuned, examples: Sequence[Any]
+) -> labelled_rows.Table:
+    """Returns the rows of examples, and says how many there are and what was cut.
+
+    Only training needs to know all labels: where examples are scored, those that the
+    model has not seen count as errors.
+    """
+    if name != "train":
+        unseen = unseen_labels.count(of_task, examples)
+        if unseen:
+            commands.say(f"{name}: {unseen_labels.describe(unseen)}")
+        examples = unseen_labels.known_part(of_task, examples)
+    made = id_ranges.checked(of_task, examples, of_task.table(examples))
+    made = dataclasses.replace(made, groups=groups_of(examples))
+    tokenizer: Any = of_task.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+    made.coverage.warn(tokenizer, name, _advice(of_task, made))
+    commands.say(
+        f"{name}: {len(made):,} rows of up to {int(made.lengths.max())} tokens, "
+        f"{int(made.lengths.sum()):,} in all, "
+        f"{made.coverage.describe()}{counts(made.notes)}"
+    )
+    return made
+
+
+def _advice(of_task: task.FineTuned, made: labelled_rows.Table) -> str:
+    """Returns what to do where many texts are cut."""
+    if isinstance(of_task, span.Span):
+        return f"of questions {of_task.max_query_length} tokens are kept; shorten them"
+    return (
+        f"raise data.max_seq_length ({int(made.lengths.max())} here), or choose what "
+        "is kept with data.truncation"
+    )

@@ -1,1 +1,0 @@
-"""Predictions against labels: metrics in numpy and the field's libraries."""

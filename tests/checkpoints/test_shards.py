@@ -1,0 +1,199 @@
+"""The index of a checkpoint in several files, and the names in it."""
+
+import json
+import os
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from bert_jax import errors
+from bert_jax.checkpoints import safetensors_file, shards, tensors
+
+FIRST, SECOND, THIRD = (f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3))
+
+
+def small_arrays() -> dict[str, np.ndarray]:
+    """Of 20, 74, 12 and 8 bytes."""
+    return {
+        "c": np.arange(3, dtype=np.float32),
+        "a": np.arange(5, dtype=np.float32),
+        "b": np.arange(37).astype(ml_dtypes.bfloat16),
+        "d": np.array([7]),
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with three shards: a | b | c, d."""
+    path = tmp_path / "model"
+    path.mkdir()
+    arrays = small_arrays()
+    tensors.write_safetensors(path / tensors.SINGLE, arrays, max_shard_bytes=50)
+    return path
+
+
+def edit(folder, change) -> None:
+    """Changes the index by a function."""
+    path = folder / "model.safetensors.index.json"
+    tree = json.loads(path.read_bytes())
+    change(tree["weight_map"])
+    path.write_text(json.dumps(tree))
+
+
+def test_the_index_is_as_transformers_has_it(folder):
+    index = json.loads((folder / "model.safetensors.index.json").read_bytes())
+    assert index == {
+        "metadata": {"total_size": 114},
+        "weight_map": {"a": FIRST, "b": SECOND, "c": THIRD, "d": THIRD},
+    }
+    assert sorted(os.listdir(folder)) == [
+        *(FIRST, SECOND, THIRD, "model.safetensors.index.json"),
+    ]
+
+
+def test_shards_are_read_as_they_were_with_all_digests(folder):
+    found = tensors.read(folder)
+    assert list(found.arrays) == ["a", "b", "c", "d"]
+    for name, array in small_arrays().items():
+        assert found.arrays[name].tobytes() == array.tobytes()
+        assert found.arrays[name].dtype == array.dtype
+    assert sorted(found.files) == sorted(os.listdir(folder))
+    again = tensors.read(folder / "model.safetensors.index.json")
+    assert again.files == found.files
+
+
+def test_the_same_arrays_have_the_same_bytes(folder, tmp_path):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    turned = dict(reversed(small_arrays().items()))
+    tensors.write_safetensors(folder / tensors.SINGLE, turned, max_shard_bytes=50)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_single_file_that_would_win_is_not_left_beside_shards(folder):
+    path = folder / tensors.SINGLE
+    tensors.write_safetensors(path, small_arrays(), max_shard_bytes=114)
+    assert path.exists()
+    with pytest.raises(errors.InputError, match="readers would prefer it"):
+        tensors.write_safetensors(path, small_arrays(), max_shard_bytes=113)
+
+
+def test_a_crash_leaves_no_index_to_mixed_shards(folder, monkeypatch):
+    monkeypatch.setattr(safetensors_file, "write", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tensors.write_safetensors(
+            folder / tensors.SINGLE, small_arrays(), max_shard_bytes=50
+        )
+    assert not tensors.has_weights(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../up.safetensors", "/tmp/up.safetensors", "a\\..\\up.safetensors", ""),
+        *("sub/up.safetensors", "./" + FIRST, "C:up.safetensors", "..", "."),
+        *("up.safetensors\0", "\0.safetensors", "\x1b[2J.safetensors", "up.bin"),
+        *("\ud800.safetensors", 7, None, [FIRST], {}),
+    ],
+)
+def test_names_that_are_not_of_files_beside_the_index(folder, name):
+    (folder.parent / "up.safetensors").write_bytes((folder / FIRST).read_bytes())
+    (folder / "sub").mkdir()
+    (folder / "sub/up.safetensors").write_bytes((folder / FIRST).read_bytes())
+    edit(folder, lambda weight_map: weight_map.update(a=name))
+    with pytest.raises(errors.InputError, match="puts tensor 'a' in .*not the name of"):
+        tensors.read(folder)
+
+
+def test_a_link_may_not_leave_the_folder(folder, tmp_path):
+    outside = tmp_path / "outside.safetensors"
+    (folder / FIRST).rename(outside)
+    (folder / FIRST).symlink_to(outside)
+    with pytest.raises(
+        errors.InputError, match=f"{FIRST} is refused: it is a link tha"
+    ):
+        tensors.read(folder)
+    outside.rename(folder / "inside.safetensors")
+    (folder / FIRST).unlink()
+    (folder / FIRST).symlink_to("inside.safetensors")
+    assert tensors.read(folder).arrays["a"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_links_of_the_hub_cache_are_followed(folder, tmp_path):
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "f00d"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    for path in folder.iterdir():
+        path.rename(blobs / path.name[5:])
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name[5:]}")
+    assert len(tensors.read(snapshot).arrays) == 4
+    other = tmp_path / "others" / "f00d"
+    (tmp_path / "others").mkdir()
+    snapshot.rename(other)
+    with pytest.raises(errors.InputError, match="a link that leaves its folder"):
+        tensors.read(other)
+    other.rename(snapshot)
+    (blobs / FIRST[5:]).rename(tmp_path / "other")
+    (snapshot / FIRST).unlink()
+    (snapshot / FIRST).symlink_to("../../other")
+    with pytest.raises(errors.InputError, match="a link that leaves its folder"):
+        tensors.read(snapshot)
+
+
+def test_an_index_and_its_shards_agree(folder):
+    content = (folder / SECOND).read_bytes()
+    (folder / SECOND).write_bytes((folder / FIRST).read_bytes())
+    with pytest.raises(
+        errors.InputError, match=f"{SECOND} .* it lacks a tensor .*: 'b'"
+    ):
+        tensors.read(folder)
+    (folder / SECOND).write_bytes(content)
+    edit(folder, lambda weight_map: weight_map.pop("d"))
+    with pytest.raises(errors.InputError, match=f"{THIRD} is .* does not put .*: 'd'"):
+        tensors.read(folder)
+
+
+def test_a_tensor_in_two_shards_is_refused(folder):
+    twice = {"b": np.ones(5, np.float32), "a": np.ones(5, np.float32)}
+    safetensors_file.write(folder / SECOND, twice, {})
+    with pytest.raises(errors.InputError, match=f"{SECOND} is .* does not put .*: 'a'"):
+        tensors.read(folder)
+
+
+def test_a_shard_that_is_missing_or_damaged(folder):
+    content = (folder / THIRD).read_bytes()
+    (folder / THIRD).write_bytes(content[:-1])
+    with pytest.raises(errors.InputError, match=f"{THIRD} is .* and it has 19"):
+        tensors.read(folder)
+    (folder / THIRD).unlink()
+    with pytest.raises(
+        errors.InputError, match=f"{THIRD} is refused: it does not exist"
+    ):
+        tensors.read(folder)
+    (folder / THIRD).mkdir()
+    with pytest.raises(errors.InputError, match=f"{THIRD} is refused: it is a folder"):
+        tensors.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"weight_map": {"a": "x", "a": "x"}}', "has the key 'a' twice"),
+        ('{"weight_map": {}}', "no 'weight_map' with tensors"),
+        ('{"weight_map": ["a"]}', "no 'weight_map' with tensors"),
+        ("{}", "no 'weight_map' with tensors"),
+        ("[]", "is not a JSON object"),
+        ('{"weight_map": {', "is not JSON"),
+        ("", "it is empty"),
+    ],
+)
+def test_an_index_that_is_none(folder, text, message):
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(errors.InputError, match=message):
+        tensors.read(folder)
+
+
+def test_an_index_is_not_read_without_end(folder, monkeypatch):
+    monkeypatch.setattr(safetensors_file, "MAX_HEADER", 100)
+    with pytest.raises(errors.InputError, match="too long for an index"):
+        shards.read_index(folder / "model.safetensors.index.json")

@@ -1,0 +1,122 @@
+"""What a run would not read is refused; every recipe of configs/ is read."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import tiny_tasks
+
+from bert_jax import errors
+from bert_jax.config import finetuning_checks, finetuning_configuration
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def _parse(**changes):
+    return finetuning_configuration.parse(tiny_tasks.config(Path("p"), **changes))
+
+
+UNREAD = [
+    ("head__objective", "simcse", "classification", "is for matching"),
+    ("head__temperature", 0.1, "tagging", "is for matching"),
+    ("head__pooling", "mean", "tagging", "regression, matching, multiple_choice"),
+    ("head__pooling", "mean", "span", "data.task is span"),
+    ("head__crf", True, "classification", "is for tagging, srl"),
+    ("head__dropout", 0.5, "matching", "is for regression"),
+    ("data__labels", "a,b", "tagging", "is for classification, matching"),
+    ("data__multi_label", "|", "matching", "is for classification"),
+    ("data__skip_labels", "-", "regression", "is for classification, matching"),
+    ("data__strip_digit", True, "srl", "is for tagging"),
+    ("data__truncation", "head_tail", "span", "is for classification"),
+    ("data__doc_stride", 64, "tagging", "is for span"),
+    ("data__doc_overlap", 8, "tagging", "is for span"),
+    ("head__transform", True, "matching", "is for regression"),
+    ("data__max_answer_length", 9, "classification", "is for span"),
+    ("data__predicates", "joint", "tagging", "is for srl"),
+    ("data__header", "true", "tagging", "is for classification"),
+    ("data__columns.tag", "2", "classification", "is for tagging, srl"),
+    ("data__columns.score", "x", "classification", "is for regression, matching"),
+    ("data__columns.choices", "a,b", "regression", "is for multiple_choice"),
+    ("data__columns.text", "x", "span", "data.task is span"),
+    ("recipe__class_weights", "balanced", "span", "is for classification, tagging"),
+    ("recipe__class_weights", "1,2", "regression", "data.task is regression"),
+    ("recipe__label_smoothing", 0.1, "regression", "is for classification"),
+    ("recipe__focal_gamma", 2.0, "matching", "data.task is matching"),
+    ("recipe__r_drop", 1.0, "matching", "data.task is matching"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "task", "words"), UNREAD)
+def test_what_a_task_does_not_read_is_refused(name, value, task, words):
+    with pytest.raises(errors.InputError) as raised:
+        _parse(**{name: value, "data__task": task})
+    key = name.replace("__", ".")
+    assert str(raised.value).startswith(f"{key} is {value!r}, which is for ")
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"init__head": "given"}, "init asks for weights to start from, and init_from"),
+        ({"data__task": "matching", "head__temperature": 1.0}, "and it is cosine"),
+        ({"recipe__lora_alpha": 8.0}, "recipe.lora_rank is 0"),
+        ({"recipe__lora_rank": 2, "recipe__reinit_layers": 1}, "set one of them"),
+        ({"sweep__folds": 2}, "sweep.folds scores on parts of data.train"),
+        ({"data__dev_share": 0.2}, "data.dev_share is 0.2, and data.dev names a file"),
+        (
+            {"data__dev_share": 0.2, "data__dev": "", "data__folds": 2},
+            "and folds are left out",
+        ),
+        ({"sweep__learning_rates": "1e-3"}, "has one rate, 0.001"),
+        ({"sweep__learning_rates": "1e-3,0.001"}, "a rate that comes twice"),
+        ({"sweep__seeds": 2, "run__patience": 1}, "run.patience ends one run"),
+        (
+            {"sweep__seeds": 2, "data__folds": 2, "data__dev": ""},
+            "data.folds is of one run",
+        ),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(changes, words):
+    with pytest.raises(errors.InputError, match=words):
+        _parse(**changes)
+
+
+def test_what_is_read_is_not_refused():
+    _parse(sweep__seeds=2, sweep__learning_rates="1e-3")
+    _parse(data__task="matching", head__objective="in_batch", head__temperature=0.1)
+    _parse(recipe__lora_rank=2, recipe__lora_alpha=8.0, recipe__layer_decay=0.9)
+    _parse(data__dev="", data__dev_share=0.3)
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [("classification", "f2"), ("regression", "accuracy"), ("tagging", "f1")]
+    + [("span", "best_f1_threshold"), ("matching", "threshold")],
+)
+def test_the_metric_to_keep_by_is_one_of_the_task(task, name):
+    with pytest.raises(errors.InputError) as raised:
+        _parse(data__task=task, run__keep_best=name)
+    listed = ", ".join(finetuning_checks.METRICS[task])
+    assert str(raised.value) == f"run.keep_best is {name!r}: {task} has {listed}"
+    _parse(data__task=task, run__keep_best=finetuning_checks.METRICS[task][-1])
+
+
+def test_every_key_is_one_of_the_groups():
+    settings = _parse()
+    for key in finetuning_checks._READ_BY:
+        finetuning_checks._value(settings, key)
+
+
+def _recipes():
+    spec = importlib.util.spec_from_file_location("recipes", CONFIGS / "finetune.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", sorted(_recipes().OPTIONS))
+def test_recipes_set_nothing_that_their_task_does_not_read(name):
+    config = _recipes().get_config(name)
+    config.init_from, config.data.train = "folder", config.data.train or "train.tsv"
+    finetuning_configuration.parse(config)

@@ -1,0 +1,170 @@
+"""The configuration of fine-tuning: read, refused, written and read again."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import tiny_tasks
+
+from bert_jax import errors
+from bert_jax.config import finetuning_configuration, finetuning_groups
+from bert_jax.training import optimizer
+
+
+def _config(**changes):
+    return tiny_tasks.config(Path("p"), **changes)
+
+
+def test_the_default_names_what_must_be_set():
+    config = finetuning_configuration.default()
+    with pytest.raises(errors.InputError, match="init_from is empty: name the folder"):
+        finetuning_configuration.parse(config)
+    config.init_from = "runs/demo"
+    with pytest.raises(errors.InputError, match="data.train is empty: name a file"):
+        finetuning_configuration.parse(config)
+    config.data.train = "train.tsv"
+    settings = finetuning_configuration.parse(config)
+    assert settings.size == settings.text.vocab == "init_from"
+    assert (settings.model, settings.run.num_train_epochs) == ({}, 3.0)
+    assert settings.optimizer.learning_rate == 3e-5
+
+
+def test_fresh_weights_need_an_architecture_and_a_vocabulary():
+    for changes in ({"model__size": "init_from"}, {"text__vocab": "init_from"}):
+        with pytest.raises(errors.InputError, match="init_from is none: say which"):
+            finetuning_configuration.parse(_config(**changes))
+    settings = finetuning_configuration.parse(_config())
+    assert (settings.size, settings.model["hidden_size"]) == ("tiny", 32)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"model__size": "init_from"}, {"text__vocab": "init_from"}]
+)
+def test_given_weights_bring_both(changes):
+    config = _config(init_from="folder", **changes)
+    with pytest.raises(errors.InputError, match="come with it, so leave model.size"):
+        finetuning_configuration.parse(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data__task": "clasification"}, "use one of classification, regression"),
+        ({"data__header": "maybe"}, "data.header is 'maybe': use one of auto"),
+        ({"data__truncation": "cut"}, "longest_first, only_first"),
+        ({"data__folds": 1, "data__dev": ""}, "folds are 2 or more"),
+        ({"data__fold": 1}, "data.fold is 1 and data.folds 0"),
+        ({"data__folds": 2}, "leave data.dev empty"),
+        ({"data__dev_share": 0.9}, "between 0.01 and 0.5"),
+        ({"head__pooling": "bilstm"}, "set head.recurrent_size"),
+        (
+            {"data__task": "span", "data__doc_overlap": 9, "data__doc_stride": 64},
+            "data.doc_overlap is 9 and data.doc_stride 64",
+        ),
+        ({"head__dropout": 1.0}, "between 0.0 and 0.9"),
+        ({"recipe__layer_decay": 0.0}, "between 0.1 and 1.0"),
+        ({"recipe__frozen_layers": -2}, "at least -1"),
+        ({"optimizer__warmup_fraction": 1.5}, "between 0 and 1"),
+        ({"run__eval_every_steps": 0}, "use at least 1, or -1"),
+        ({"run__eval_batch_size": 0}, "at least 1"),
+        ({"run__num_train_steps": -1, "run__num_train_epochs": 0.0}, "above 0"),
+        ({"sweep__learning_rates": "1e-3,2"}, "between 1e-09 and 1.0"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(changes, words):
+    with pytest.raises(errors.InputError, match=words):
+        finetuning_configuration.parse(_config(**changes))
+
+
+def test_what_is_written_is_read_again():
+    settings = finetuning_configuration.parse(_config(data__labels="a,b"))
+    text = json.dumps(finetuning_configuration.to_dict(settings))
+    assert finetuning_configuration.parse(json.loads(text)) == settings
+
+
+def test_a_record_of_before_a_key_was_added_is_read_as_what_it_was():
+    tree = finetuning_configuration.to_dict(finetuning_configuration.parse(_config()))
+    for group, keys in finetuning_configuration.ADDED_KEYS.items():
+        for key in keys:
+            del tree[group][key]
+    read = finetuning_configuration.parse_record(tree)
+    assert read.run.attention == "xla"
+    with pytest.raises(errors.InputError, match="is missing"):
+        finetuning_configuration.parse(tree)
+
+
+def test_unknown_and_missing_keys_are_named():
+    tree = finetuning_configuration.to_dict(finetuning_configuration.parse(_config()))
+    columns = tree["data"]["columns"]
+    tree["data"]["columns"] = columns | {"txt": "x"}
+    with pytest.raises(
+        errors.InputError, match=r"columns\.txt\. Did you mean .*text\?"
+    ):
+        finetuning_configuration.parse(tree)
+    tree["data"]["columns"] = {n: x for n, x in columns.items() if n != "label"}
+    with pytest.raises(errors.InputError, match=r"data\.columns\.label is missing"):
+        finetuning_configuration.parse(tree)
+
+
+@pytest.mark.parametrize(
+    ("given", "fraction", "expected"), [(0, 0.1, 7), (0, 0.0, 0), (5, 0.1, 5)]
+)
+def test_the_warm_up_is_a_share_of_the_steps_unless_it_is_set(
+    given, fraction, expected
+):
+    group = finetuning_groups.OptimizerConfig(
+        learning_rate=1e-3, warmup_steps=given, warmup_fraction=fraction
+    )
+    made = group.resolved(73)
+    assert made.warmup_steps == expected
+    assert not hasattr(made, "warmup_fraction")
+    assert dataclasses.replace(made, warmup_steps=given).learning_rate == 1e-3
+
+
+def test_numbers_are_parted_by_commas():
+    assert finetuning_groups.numbers("x", " 1, 2.5,,3e-5 ") == (1.0, 2.5, 3e-5)
+    assert finetuning_groups.numbers("x", "") == ()
+    with pytest.raises(errors.InputError, match="x is '1;2': give numbers"):
+        finetuning_groups.numbers("x", "1;2")
+
+
+@pytest.mark.parametrize(
+    ("sweep", "is_on"),
+    [({}, False), ({"seeds": 2}, True), ({"folds": 2}, True)]
+    + [({"learning_rates": "1e-3"}, False), ({"learning_rates": "1e-3,1e-4"}, True)],
+)
+def test_a_sweep_is_on_with_two_members(sweep, is_on):
+    assert finetuning_groups.SweepConfig(**sweep).is_on is is_on
+
+
+def test_the_end_of_the_rate_is_compared_with_the_rates_of_the_sweep():
+    config = finetuning_configuration.default()
+    config.update_from_flattened_dict(
+        {
+            "init_from": "folder",
+            "data.train": "train.tsv",
+            "optimizer.learning_rate": 3e-5,
+            "optimizer.end_learning_rate": 1e-4,
+            "sweep.learning_rates": "1e-3,2e-3",
+        }
+    )
+    settings = finetuning_configuration.parse(config)
+    assert settings.learning_rates == (1e-3, 2e-3)
+    assert settings.optimizer.resolved(10, 2e-3).learning_rate == 2e-3
+    config.sweep.learning_rates = "1e-3,5e-5"
+    with pytest.raises(errors.InputError, match=r"sweep\.learning_rates \(5e-05\)"):
+        finetuning_configuration.parse(config)
+    config.sweep.learning_rates = ""
+    with pytest.raises(errors.InputError, match=r"optimizer\.learning_rate \(3e-05\)"):
+        finetuning_configuration.parse(config)
+
+
+def test_shares_of_warm_up_and_decay_fit_into_any_number_of_steps():
+    group = finetuning_groups.OptimizerConfig(
+        learning_rate=1e-3, schedule="wsd", warmup_fraction=0.5, decay_fraction=0.5
+    )
+    for steps in range(1, 12):
+        optimizer.learning_rate(group.resolved(steps), steps)
+    with pytest.raises(errors.InputError, match=r"warmup_fraction 0\.6 and"):
+        dataclasses.replace(group, warmup_fraction=0.6)

@@ -1,0 +1,139 @@
+"""Spans and their scores, beside seqeval and beside numbers counted by hand."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from bert_jax.metrics import entities
+
+
+@pytest.mark.parametrize(
+    ("tags", "spans"),
+    [
+        ("", []),
+        ("O O", []),
+        ("B-A", [("A", 0, 1)]),
+        ("B-A I-A O B-A", [("A", 0, 2), ("A", 3, 4)]),
+        ("B-A B-A I-A", [("A", 0, 1), ("A", 1, 3)]),
+        ("O I-A I-A", [("A", 1, 3)]),
+        ("B-A I-B", [("A", 0, 1), ("B", 1, 2)]),
+        ("B-A I-A E-A S-A B-B E-B", [("A", 0, 3), ("A", 3, 4), ("B", 4, 6)]),
+        ("E-A E-A S-B I-B", [("A", 0, 1), ("A", 1, 2), ("B", 2, 3), ("B", 3, 4)]),
+        ("B M E S B E", [("_", 0, 3), ("_", 3, 4), ("_", 4, 6)]),
+        ("B I B", [("_", 0, 2), ("_", 2, 3)]),
+        ("B-PER.NAM I-PER.NAM", [("PER.NAM", 0, 2)]),
+        ("B-C-ARG1 I-C-ARG1", [("C-ARG1", 0, 2)]),
+    ],
+)
+def test_spans_of(tags, spans):
+    assert entities.spans_of(tags.split()) == spans
+
+
+# Three types, two of which share letters with the marks of a tag; no M, which seqeval
+# does not know.
+_TAGS = ("O", *(f"{letter}-{kind}" for letter in "BIES" for kind in ("B", "O-I", "P")))
+
+
+def _random(rng: np.random.Generator, tags: tuple[str, ...]) -> list[list[str]]:
+    lengths = rng.integers(1, 9, 131)
+    return [[str(rng.choice(tags)) for _ in range(length)] for length in lengths]
+
+
+@pytest.mark.parametrize("tags", [_TAGS, ("O", "B", "I"), ("B", "I", "E", "S")])
+def test_spans_are_those_of_seqeval(tags):
+    """Random tags, most of which break every scheme."""
+    labeling = pytest.importorskip("seqeval.metrics.sequence_labeling")
+    for sentence in _random(np.random.default_rng(5), tags):
+        found = labeling.get_entities(sentence)
+        ours = [
+            (kind, start, end - 1) for kind, start, end in entities.spans_of(sentence)
+        ]
+        assert ours == found, sentence
+
+
+@pytest.mark.parametrize("average", ["micro", "macro", "weighted"])
+def test_scores_are_those_of_seqeval(average):
+    labeling = pytest.importorskip("seqeval.metrics.sequence_labeling")
+    rng = np.random.default_rng(6)
+    true = _random(rng, _TAGS)
+    # Near to the truth, so that no score is 0.
+    predicted = [
+        [tag if rng.random() < 0.8 else str(rng.choice(_TAGS)) for tag in sentence]
+        for sentence in true
+    ]
+    report = _report(true, predicted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = labeling.precision_recall_fscore_support(
+            true, predicted, average=average
+        )
+        each = labeling.precision_recall_fscore_support(true, predicted, average=None)
+    ours = getattr(report, average)
+    np.testing.assert_allclose(
+        [ours.precision, ours.recall, ours.f1, ours.support], found, rtol=1e-12
+    )
+    types = [[s.precision, s.recall, s.f1, s.support] for s in report.types.values()]
+    np.testing.assert_allclose(np.array(types).T, np.array(each), rtol=1e-12)
+    assert min(types)[2] > 0.2
+    accuracy = labeling.accuracy_score(true, predicted)
+    assert entities.token_accuracy(true, predicted) == pytest.approx(accuracy, 1e-12)
+
+
+def _report(true, predicted):
+    return entities.score(
+        [entities.spans_of(tags) for tags in true],
+        [entities.spans_of(tags) for tags in predicted],
+    )
+
+
+def test_counted_by_hand():
+    """PER: 1 of 2 found, 1 of 2 right; LOC: 1 of 1, 1 of 2; ORG: predicted alone."""
+    true = [[("PER", 0, 2), ("LOC", 3, 4)], [("PER", 0, 1)]]
+    predicted = [[("PER", 0, 2), ("LOC", 3, 4), ("LOC", 5, 6)], [("ORG", 0, 1)]]
+    predicted[1].append(("PER", 0, 2))
+    report = entities.score(true, predicted)
+    assert list(report.types) == ["LOC", "ORG", "PER"]
+    assert report.types["LOC"] == entities.Score(0.5, 1.0, 2 / 3, 1)
+    assert report.types["ORG"] == entities.Score(0.0, 0.0, 0.0, 0)
+    assert report.types["PER"] == entities.Score(0.5, 0.5, 0.5, 2)
+    assert report.micro.f1 == pytest.approx(0.5)
+    assert (report.micro.precision, report.micro.recall) == (2 / 5, 2 / 3)
+    assert report.macro.f1 == pytest.approx((2 / 3 + 0 + 1 / 2) / 3)
+    assert report.weighted.f1 == pytest.approx((2 / 3 + 2 * 1 / 2) / 3)
+    assert report.weighted.support == report.macro.support == 3
+
+
+def test_frozen_numbers_of_seqeval():
+    """What seqeval 1.2.2 says of two sentences."""
+    true = [["O", "O", "B-MISC", "I-MISC", "B-MISC", "O", "O"], ["B-PER", "I-PER", "O"]]
+    predicted = [true[0][:5] + ["I-MISC", "O"], true[1]]
+    report = _report(true, predicted)
+    assert report.micro.f1 == pytest.approx(0.6666666666666666)
+    assert report.macro.f1 == pytest.approx(0.75)
+    assert report.weighted.f1 == pytest.approx(0.6666666666666666)
+    assert [one.f1 for one in report.types.values()] == [0.5, 1.0]
+    assert entities.token_accuracy(true, predicted) == 0.9
+
+
+def test_nothing_divides_to_nought():
+    nothing = entities.Score(0.0, 0.0, 0.0, 0)
+    empty = entities.score([[], []], [[], []])
+    assert empty == entities.Report({}, nothing, nothing, nothing)
+    assert entities.token_accuracy([[]], [[]]) == 0.0
+    missed = entities.score([[("A", 0, 1)]], [[]])
+    assert missed.micro == entities.Score(0.0, 0.0, 0.0, 1)
+    extra = entities.score([[]], [[("A", 0, 1)]])
+    assert extra.weighted == nothing
+
+
+def test_the_same_span_in_another_sentence_is_not_found():
+    report = entities.score([[("A", 0, 1)], []], [[], [("A", 0, 1)]])
+    assert report.micro.f1 == 0.0
+
+
+def test_sentences_and_tags_of_other_number_are_refused():
+    with pytest.raises(ValueError):
+        entities.token_accuracy([["O"]], [["O", "O"]])
+    with pytest.raises(ValueError):
+        entities.token_accuracy([["O"], ["O"]], [["O"]])
