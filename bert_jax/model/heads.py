@@ -84,7 +84,7 @@ class TokenScores(NamedTuple):
     """Logits of tokens before they are computed: rows * table + bias.
 
     They are the largest array of pretraining, so who needs a sum over them alone
-    computes them part by part (`objectives.in_parts`).
+    computes them part by part (`losses.in_parts`).
     """
 
     rows: Float[Array, "B P E"]

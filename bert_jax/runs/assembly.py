@@ -12,20 +12,19 @@ from flax import linen as nn
 from jaxtyping import PyTree
 
 from bert_jax import commands, errors, json_file
-from bert_jax.checkpoints import workdirs
+from bert_jax.checkpoints import (
+    initial_weights,
+    places,
+    task_folders,
+    task_weights,
+    workdirs,
+)
+from bert_jax.config import finetuning_configuration
 from bert_jax.data import stream
 from bert_jax.data.labeled import labelled_rows
-from bert_jax.checkpoints import initial_weights
-from bert_jax.checkpoints import task_folders
-from bert_jax.checkpoints import task_weights
-from bert_jax.runs import class_weights
-from bert_jax.runs import predictor
-from bert_jax.runs import splits
-from bert_jax.runs import task_setup
-from bert_jax.checkpoints import places
 from bert_jax.model import config as model_config
 from bert_jax.model import costs, lora, parts, task_model
-from bert_jax.config import finetuning_configuration
+from bert_jax.runs import class_weights, predictor, splits, task_setup
 from bert_jax.tasks import matching, tagging, task
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import loop, optimizer, saved_steps, sharding, state, writer

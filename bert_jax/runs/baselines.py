@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax import commands, errors, interrupts
-from bert_jax.runs import assembly
-from bert_jax import files
-from bert_jax.metrics import text_table
+from bert_jax import commands, errors, files, interrupts
 from bert_jax.config import finetuning_groups
+from bert_jax.metrics import text_table
+from bert_jax.runs import assembly
 from bert_jax.tasks import classification
 from bert_jax.text import characters
 

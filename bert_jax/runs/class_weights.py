@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from bert_jax import errors
-from bert_jax.data.labeled import examples as data_examples
 from bert_jax.checkpoints import task_folders
-from bert_jax.config import finetuning_configuration
-from bert_jax.config import finetuning_groups
+from bert_jax.config import finetuning_configuration, finetuning_groups
+from bert_jax.data.labeled import examples as data_examples
 from bert_jax.tasks import tag_schemes
 
 Settings = finetuning_configuration.FinetuningConfig

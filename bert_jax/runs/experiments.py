@@ -9,17 +9,15 @@ import jax
 import optax
 
 from bert_jax import errors
+from bert_jax.config import configuration, run_groups
 from bert_jax.data import stream
+from bert_jax.data.corpus import manifest, store
 from bert_jax.data.pretraining import instances
-from bert_jax.data.corpus import manifest
-from bert_jax.data.corpus import store
 from bert_jax.data.pretraining import phases as phase_rows
 from bert_jax.model import config as model_config
 from bert_jax.model import costs, heads
-from bert_jax.objectives import Masking
-from bert_jax.config import configuration
-from bert_jax.config import run_groups
 from bert_jax.tasks import baselines, heldout, pretraining
+from bert_jax.tasks.masking import Masking
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import loop, optimizer, sharding, state
 

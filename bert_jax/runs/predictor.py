@@ -11,8 +11,8 @@ from jaxtyping import PyTree
 
 from bert_jax import console
 from bert_jax.data.labeled import labelled_rows
-from bert_jax.runs import unseen_labels
 from bert_jax.metrics import scores
+from bert_jax.runs import unseen_labels
 from bert_jax.tasks import task as tasks
 from bert_jax.training import sharding, signals
 

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from bert_jax import commands, errors
-from bert_jax import files
-from bert_jax.data.labeled import cell_values
-from bert_jax.data.labeled import column_names
-from bert_jax.data.labeled import labelled_rows
-from bert_jax.data.corpus import left_out
-from bert_jax.data.labeled import memory_examples
-from bert_jax.data.labeled import read_examples
-from bert_jax.data.labeled import table_records
-from bert_jax.runs import task_setup
-from bert_jax.runs import unseen_labels
+from bert_jax import commands, errors, files
 from bert_jax.config import finetuning_configuration
+from bert_jax.data.corpus import left_out
+from bert_jax.data.labeled import (
+    cell_values,
+    column_names,
+    labelled_rows,
+    memory_examples,
+    read_examples,
+    table_records,
+)
+from bert_jax.runs import task_setup, unseen_labels
 from bert_jax.tasks import id_ranges, span, tagging, task
 
 Settings = finetuning_configuration.FinetuningConfig

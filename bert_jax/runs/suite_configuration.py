@@ -14,8 +14,7 @@ import ml_collections
 
 from bert_jax import errors, home_folder
 from bert_jax.checkpoints import workdirs
-from bert_jax.config import config_checks
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import config_checks, finetuning_configuration
 
 Recipe = Mapping[str, Any]  # what differs from the default, as {"group.key": value}
 

@@ -5,16 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors
-from bert_jax.data.labeled import c3_file
-from bert_jax.data.labeled import read_examples
-from bert_jax.data.corpus import sources
+from bert_jax import errors, files
 from bert_jax.checkpoints import task_weights
-from bert_jax.runs import splits
-from bert_jax.runs import task_setup
-from bert_jax import files
 from bert_jax.config import finetuning_configuration
-from bert_jax.runs import suite_configuration
+from bert_jax.data.corpus import sources
+from bert_jax.data.labeled import c3_file, read_examples
+from bert_jax.runs import splits, suite_configuration, task_setup
 from bert_jax.tasks import classification
 from bert_jax.training import optimizer
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax import errors, json_file
-from bert_jax import files
+from bert_jax import errors, files, json_file
 from bert_jax.metrics import text_table
 from bert_jax.runs import suite_configuration
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax import json_file
-from bert_jax.runs import task_setup
-from bert_jax import files
+from bert_jax import files, json_file
 from bert_jax.metrics import text_table
+from bert_jax.runs import task_setup
 from bert_jax.training import guards
 
 FILE = "sweep.json"

@@ -14,14 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax import commands, errors
+from bert_jax.checkpoints import task_folders
 from bert_jax.data import stream
 from bert_jax.data.labeled import labelled_rows
-from bert_jax.checkpoints import task_folders
-from bert_jax.runs import assembly
-from bert_jax.runs import splits
-from bert_jax.runs import sweep_report
-from bert_jax.runs import task_setup
 from bert_jax.model import attention_plan
+from bert_jax.runs import assembly, splits, sweep_report, task_setup
 from bert_jax.training import (
     checkpoint,
     guards,

@@ -14,17 +14,14 @@ from typing import Any
 import numpy as np
 
 from bert_jax import errors
-from bert_jax.data import lines
-from bert_jax.data.labeled import memory_examples
-from bert_jax.data.labeled import read_examples
-from bert_jax.data.corpus import sources
 from bert_jax.checkpoints import task_folders
+from bert_jax.config import finetuning_configuration, finetuning_groups
+from bert_jax.data import lines
+from bert_jax.data.corpus import sources
+from bert_jax.data.labeled import memory_examples, read_examples
+from bert_jax.metrics import scores, text_table
 from bert_jax.model import config as model_config
 from bert_jax.model import task_model
-from bert_jax.metrics import text_table
-from bert_jax.metrics import scores
-from bert_jax.config import finetuning_configuration
-from bert_jax.config import finetuning_groups
 from bert_jax.tasks import (
     classification,
     matching,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, json_file
-from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data import lines
 from bert_jax.data.corpus import sources
+from bert_jax.data.labeled import examples as data_examples
 from bert_jax.tasks import classification, tag_schemes, task
 
 _MOST_SHOWN = 20

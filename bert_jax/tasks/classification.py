@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from bert_jax import errors, objectives
+from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import classes, scores
 from bert_jax.model import task_model
-from bert_jax.tasks import encoding, model_task, task
+from bert_jax.tasks import encoding, losses, model_task, task
 from bert_jax.tasks import recipe as recipes
 from bert_jax.text import tokenizer as tokenizers
 
@@ -112,7 +112,7 @@ class Classification(model_task.ModelTask):
 
         def divergence(one: recipes.Outputs, two: recipes.Outputs) -> Float[Array, ""]:
             both = self._choices(one["logits"]), self._choices(two["logits"])
-            apart = objectives.symmetric_kl(*both)
+            apart = losses.symmetric_kl(*both)
             return jnp.sum(jnp.sum(apart, axis=-1) * weights)
 
         total, outputs = recipes.loss(
@@ -142,10 +142,10 @@ class Classification(model_task.ModelTask):
         weights = self.recipe.class_weights
         of_classes = jnp.array(weights, jnp.float32) if weights else None
         if not self.multi_label:
-            return objectives.class_losses(
+            return losses.class_losses(
                 logits, batch["labels"], class_weights=of_classes, **options
             )
-        each = objectives.binary_losses(
+        each = losses.binary_losses(
             logits, batch["labels"], positive_weights=of_classes, **options
         )
         return jnp.mean(each, axis=-1)

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from bert_jax import errors, objectives
+from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import items, scores
 from bert_jax.model import task_model
-from bert_jax.tasks import classification, encoding, model_task, task
+from bert_jax.tasks import classification, encoding, losses, model_task, task
 from bert_jax.tasks import recipe as recipes
 from bert_jax.text import tokenizer as tokenizers
 
@@ -92,7 +92,7 @@ class MultipleChoice(model_task.ModelTask):
 
         def divergence(one: recipes.Outputs, two: recipes.Outputs) -> Float[Array, ""]:
             both = _logits(one, batch), _logits(two, batch)
-            return jnp.sum(objectives.symmetric_kl(*both) * weights)
+            return jnp.sum(losses.symmetric_kl(*both) * weights)
 
         total, outputs = recipes.loss(
             self.recipe.r_drop,
@@ -101,13 +101,13 @@ class MultipleChoice(model_task.ModelTask):
             divergence,
             key,
         )
-        hits = objectives.correct(_logits(outputs, batch), batch["labels"], weights)
+        hits = losses.correct(_logits(outputs, batch), batch["labels"], weights)
         return {"choice": total}, {"accuracy": (hits, jnp.sum(weights))}
 
     def _row_losses(
         self, outputs: recipes.Outputs, batch: task.Batch
     ) -> Float[Array, " B"]:
-        return objectives.class_losses(
+        return losses.class_losses(
             outputs["logits"],
             batch["labels"],
             smoothing=self.recipe.label_smoothing,
@@ -207,4 +207,4 @@ def _weights(batch: dict[str, Any]) -> Float[Array, " B"]:
 def _logits(outputs: recipes.Outputs, batch: task.Batch) -> Float[Array, "B K"]:
     """Returns the scores of the choices that there are."""
     allowed: Bool[Array, "B K"] = batch["choices"]
-    return objectives.masked(outputs["logits"], allowed)
+    return losses.masked(outputs["logits"], allowed)

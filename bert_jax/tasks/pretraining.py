@@ -14,17 +14,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from bert_jax import objectives
 from bert_jax.model import costs, heads
-from bert_jax.tasks import task
+from bert_jax.tasks import losses, task
+from bert_jax.tasks.masking import Masking, mask_tokens
 
 EVAL_SEED = 0
 EVAL_MASKED_LM_PROB = 0.15
 
 
-def eval_masking(
-    training: objectives.Masking, max_seq_length: int
-) -> objectives.Masking:
+def eval_masking(training: Masking, max_seq_length: int) -> Masking:
     """Returns the masks of every evaluation: 15 % of the tokens, all as [MASK].
 
     Nothing is left as it was: at a kept token the answer stands in the input, which
@@ -53,8 +51,8 @@ class Pretraining:
     """
 
     model: heads.BertForPreTraining
-    masking: objectives.Masking
-    eval_masking: objectives.Masking
+    masking: Masking
+    eval_masking: Masking
 
     def init(self, key: Array) -> PyTree:
         """Draws fresh parameters, boxed with the names of their logical axes."""
@@ -62,7 +60,7 @@ class Pretraining:
 
     def prepare(self, batch: task.Batch, key: Array) -> task.Batch:
         """Draws the masks of a training batch."""
-        return objectives.mask_tokens(batch, key, self.masking)
+        return mask_tokens(batch, key, self.masking)
 
     def prepare_eval(self, batch: task.Batch) -> task.Batch:
         """Draws the masks of held-out rows, each by its number in `instances`."""
@@ -71,7 +69,7 @@ class Pretraining:
         def mask(row: task.Batch, instance: Int[Array, ""]) -> task.Batch:
             row = jax.tree.map(lambda x: x[None], row)
             key = jax.random.fold_in(base, instance)
-            masked = objectives.mask_tokens(row, key, self.eval_masking)
+            masked = mask_tokens(row, key, self.eval_masking)
             return jax.tree.map(lambda x: x[0], masked)
 
         return jax.vmap(mask)(batch, batch["instances"])
@@ -119,7 +117,7 @@ class Pretraining:
             return _sums("mlm", scores._replace(rows=rows).logits(), labels, weights)
 
         parts = _parts(scores.rows.shape, self.model.config.vocab_size)
-        metrics = objectives.in_parts(mlm, parts, scores.rows, labels, weights)
+        metrics = losses.in_parts(mlm, parts, scores.rows, labels, weights)
         if nsp_logits is None:
             return metrics
         labels, weights = batch["next_sentence_labels"], batch["next_sentence_weights"]
@@ -141,6 +139,6 @@ def _sums(
     weights: Float[Array, "..."],
 ) -> task.Sums:
     weight = jnp.sum(weights)
-    loss = objectives.cross_entropy(logits, labels, weights)
-    hits = objectives.correct(logits, labels, weights)
+    loss = losses.cross_entropy(logits, labels, weights)
+    hits = losses.correct(logits, labels, weights)
     return {f"{name}_loss": (loss, weight), f"{name}_accuracy": (hits, weight)}

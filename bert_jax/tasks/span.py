@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from bert_jax import errors, objectives
+from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import items, scores, squad
 from bert_jax.model import task_model
-from bert_jax.tasks import classification, model_task, task, windows
+from bert_jax.tasks import classification, losses, model_task, task, windows
 from bert_jax.tasks import recipe as recipes
 from bert_jax.text import tokenizer as tokenizers
 
@@ -87,7 +87,7 @@ class Span(model_task.ModelTask):
 
         def divergence(one: recipes.Outputs, two: recipes.Outputs) -> Float[Array, ""]:
             pairs = zip(_ends(one, batch), _ends(two, batch), strict=True)
-            apart: Any = sum(objectives.symmetric_kl(*pair) for pair in pairs)
+            apart: Any = sum(losses.symmetric_kl(*pair) for pair in pairs)
             return jnp.sum(0.5 * apart * weights)
 
         total, outputs = recipes.loss(
@@ -105,7 +105,7 @@ class Span(model_task.ModelTask):
     ) -> Float[Array, " B"]:
         """Returns the mean of both ends' losses."""
         start, end = (
-            objectives.class_losses(
+            losses.class_losses(
                 logits,
                 labels,
                 smoothing=self.recipe.label_smoothing,
@@ -126,8 +126,8 @@ class Span(model_task.ModelTask):
             allowed |= jnp.arange(allowed.shape[1])[None, :] == 0
         start, end = _ends(outputs, batch)
         return {
-            "start": objectives.masked(start, allowed),
-            "end": objectives.masked(end, allowed),
+            "start": losses.masked(start, allowed),
+            "end": losses.masked(end, allowed),
         }
 
     def decode(
@@ -306,7 +306,7 @@ def _ends(
 ) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
     """Returns the logits of the first and of the last token, without padding."""
     logits, is_token = outputs["logits"], batch["segment_ids"] > 0
-    start, end = (objectives.masked(logits[..., at], is_token) for at in (0, 1))
+    start, end = (losses.masked(logits[..., at], is_token) for at in (0, 1))
     return start, end
 
 

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from bert_jax import errors, objectives
+from bert_jax import errors
 from bert_jax.model import crf, task_model
-from bert_jax.tasks import model_task, tag_schemes, task
+from bert_jax.tasks import losses, model_task, tag_schemes, task
 from bert_jax.tasks import recipe as recipes
 from bert_jax.text import tokenizer as tokenizers
 
@@ -73,7 +73,7 @@ class TokenTags(model_task.ModelTask):
         weights = batch["token_weights"]
 
         def divergence(one: recipes.Outputs, two: recipes.Outputs) -> Float[Array, ""]:
-            apart = objectives.symmetric_kl(one["logits"], two["logits"])
+            apart = losses.symmetric_kl(one["logits"], two["logits"])
             return jnp.sum(apart * weights)
 
         total, outputs = recipes.loss(
@@ -83,7 +83,7 @@ class TokenTags(model_task.ModelTask):
             divergence,
             key,
         )
-        hits = objectives.correct(outputs["logits"], batch["labels"], weights)
+        hits = losses.correct(outputs["logits"], batch["labels"], weights)
         return {"tag": total}, {"accuracy": (hits, jnp.sum(weights))}
 
     def predict(self, params: PyTree, batch: task.Batch) -> dict[str, Array]:
@@ -130,14 +130,14 @@ class TokenTags(model_task.ModelTask):
             labels = labels.reshape(mask.shape)
             found = crf.negative_log_likelihood(logits, labels, mask, scores)
             return jnp.sum(found)
-        losses = objectives.class_losses(
+        token_losses = losses.class_losses(
             outputs["logits"],
             labels,
             smoothing=self.recipe.label_smoothing,
             focal_gamma=self.recipe.focal_gamma,
             class_weights=self._class_weights() if self.recipe.class_weights else None,
         )
-        return jnp.sum(losses * weights)
+        return jnp.sum(token_losses * weights)
 
     def _class_weights(self) -> Float[Array, " C"]:
         return jnp.array(self.recipe.class_weights, jnp.float32)

@@ -10,10 +10,11 @@ import numpy as np
 import synthetic_batches_lib
 from flax import linen as nn
 
-from bert_jax import errors, objectives
+from bert_jax import errors
 from bert_jax.checkpoints import huggingface, weights
 from bert_jax.model import config, encoder, heads, parts
 from bert_jax.tasks import pretraining
+from bert_jax.tasks.masking import Masking
 from bert_jax.training import optimizer, sharding, state
 
 OURS, TORCH = "ours", ("eager", "sdpa", "compile")
@@ -138,7 +139,7 @@ def our_task(
     made: Side, bert: config.BertConfig, length: int
 ) -> pretraining.Pretraining:
     """Returns the pretraining task of a side, MLM and NSP."""
-    masking = objectives.Masking(
+    masking = Masking(
         masked_lm_prob=MASKED_LM_PROB,
         max_predictions=-(-length * 15 // 100),
         max_seq_length=length,

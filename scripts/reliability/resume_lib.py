@@ -77,7 +77,7 @@ def other(run, *rest):
 experiments.make_train_step = other
 """,
     "the position in the data": """
-from bert_jax.data import phases
+from bert_jax.data.pretraining import phases
 batch_at = phases.Phase.batch_at
 phases.Phase.batch_at = lambda self, step, *rest: batch_at(self, step + 1, *rest)
 """,

@@ -192,7 +192,8 @@ def test_gpus_held_by_tensorflow_are_an_error_with_a_way_out(monkeypatch):
 def test_data_imports_without_tensorflow():
     code = (
         "import sys; sys.modules['tensorflow'] = None\n"
-        "from bert_jax.data import instances, stream\n"
+        "from bert_jax.data import stream\n"
+        "from bert_jax.data.pretraining import instances\n"
         "made = stream.batches(lambda step: {}, 0, 2, loader='thread', place=id)\n"
         "assert len(list(made)) == 2"
     )

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from bert_jax import objectives
 from bert_jax.model import config, costs, encoder, heads
 from bert_jax.tasks import heldout, pretraining
+from bert_jax.tasks.masking import Masking
 
-MASKING = objectives.Masking(
+MASKING = Masking(
     masked_lm_prob=0.4,
     max_predictions=9,
     max_seq_length=8,

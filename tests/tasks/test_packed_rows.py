@@ -1,6 +1,6 @@
 """A packed row computes what its sequences compute alone, and no sequence sees another.
 
-The rows come from a store, the model is small; `tests/data/test_packing.py` has what
+The rows come from a store, the model is small; `tests/data/pretraining/test_packing.py` has what
 the rows themselves promise.
 """
 

@@ -199,7 +199,7 @@ Child = subprocess.Popen[bytes]
 @contextmanager
 def _children(settings: Settings, count: int) -> Iterator[queue.SimpleQueue[Child]]:
     """Starts children, and ends them when the context is left."""
-    code = "from bert_jax.data import tokenise; tokenise.serve()"
+    code = "from bert_jax.data.corpus import tokenize; tokenize.serve()"
     # A group of its own: Ctrl-C is for the parent, which ends its children.
     paths = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
     environment = {

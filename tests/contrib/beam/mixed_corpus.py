@@ -15,7 +15,7 @@ _BUILD = """
 import functools, sys
 from pathlib import Path
 from bert_jax.contrib.beam import distributed_engine
-from bert_jax.data import manifest, sources, store_build
+from bert_jax.data.corpus import manifest, sources, store_build
 from bert_jax.text import tokenizer
 place = Path(sys.argv[1])
 distributed_engine._CHUNK_CHARACTERS = 500

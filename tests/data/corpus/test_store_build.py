@@ -201,7 +201,7 @@ BUILD = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
-from bert_jax.data import local_engine, manifest, sources, store_build
+from bert_jax.data.corpus import local_engine, manifest, sources, store_build
 from bert_jax.text import tokenizer
 local_engine._CHUNK_CHARACTERS = 2000
 store_build.build(

@@ -177,10 +177,10 @@ def test_a_killed_child_is_a_storage_error(vocabulary):
 ENDLESS = """
 import itertools, sys
 from pathlib import Path
-from bert_jax.data import corpus, tokenise
-chunk = tokenise.Chunk(0, (corpus.Record("lines", "ab", "f:1", ""),))
-settings = tokenise.Settings(Path(sys.argv[1]), "none", "none")
-for i, _ in enumerate(tokenise.tokenise_all(itertools.repeat(chunk), settings, 2)):
+from bert_jax.data.corpus import readers, tokenize
+chunk = tokenize.Chunk(0, (readers.Record("lines", "ab", "f:1", ""),))
+settings = tokenize.Settings(Path(sys.argv[1]), "none", "none")
+for i, _ in enumerate(tokenize.tokenise_all(itertools.repeat(chunk), settings, 2)):
     if i == 9:
         print("running", flush=True)
 """

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax import objectives
+from bert_jax.tasks import losses
 
 CLASSES = 5
 OPTIONS = [
@@ -33,7 +33,7 @@ def options_of(names, weights, key="class_weights"):
 @pytest.mark.parametrize("names", OPTIONS, ids=str)
 def test_class_losses_are_the_sum_over_classes(names):
     logits, labels, weights = drawn((3, 7, CLASSES))
-    found = objectives.class_losses(
+    found = losses.class_losses(
         jnp.asarray(logits), jnp.asarray(labels), **options_of(names, weights)
     )
     assert found.shape == (3, 7) and found.dtype == jnp.float32
@@ -59,7 +59,7 @@ def test_class_losses_are_torchs():
                 reduction="none",
                 label_smoothing=smoothing,
             )
-            found = objectives.class_losses(
+            found = losses.class_losses(
                 jnp.asarray(logits),
                 jnp.asarray(labels),
                 smoothing=smoothing,
@@ -72,8 +72,8 @@ def test_plain_losses_add_up_to_the_cross_entropy():
     logits, labels, _ = drawn()
     logits, labels = jnp.asarray(logits), jnp.asarray(labels).at[3].set(-100)
     weights = jnp.ones(13).at[3].set(0.0)
-    found = jnp.sum(objectives.class_losses(logits, labels) * weights)
-    expected = objectives.cross_entropy(logits, labels, weights)
+    found = jnp.sum(losses.class_losses(logits, labels) * weights)
+    expected = losses.cross_entropy(logits, labels, weights)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -82,9 +82,7 @@ def test_binary_losses_are_the_sum_over_yes_and_no(names):
     logits, _, weights = drawn()
     labels = np.random.default_rng(5).integers(0, 2, (13, CLASSES)).astype(bool)
     options = options_of(names, weights, "positive_weights")
-    found = objectives.binary_losses(
-        jnp.asarray(logits), jnp.asarray(labels), **options
-    )
+    found = losses.binary_losses(jnp.asarray(logits), jnp.asarray(labels), **options)
     assert found.shape == labels.shape and found.dtype == jnp.float32
     yes = 1 / (1 + np.exp(-logits.astype(np.float64)))
     smoothing = names["smoothing"] if "smoothing" in names else 0.0
@@ -106,7 +104,7 @@ def test_binary_losses_are_torchs():
         pos_weight=torch.tensor(weights),
         reduction="none",
     )
-    found = objectives.binary_losses(
+    found = losses.binary_losses(
         jnp.asarray(logits), jnp.asarray(labels), positive_weights=jnp.asarray(weights)
     )
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
@@ -118,11 +116,11 @@ def test_sure_and_right_or_wrong_has_finite_losses_and_gradients(gamma):
     labels = jnp.array([0, 0])
 
     def one(x):
-        return jnp.sum(objectives.class_losses(x, labels, focal_gamma=gamma))
+        return jnp.sum(losses.class_losses(x, labels, focal_gamma=gamma))
 
     def two(x):
         yes = jnp.array([[1, 0], [1, 0]])
-        return jnp.sum(objectives.binary_losses(x, yes, focal_gamma=gamma))
+        return jnp.sum(losses.binary_losses(x, yes, focal_gamma=gamma))
 
     assert one(logits) == 400.0 and two(logits) == 400.0
     for loss in (one, two):
@@ -139,11 +137,11 @@ def test_symmetric_kl_is_the_mean_of_both():
         for x in (p_logits, q_logits)
     )
     expected = (p * np.log(p / q)).sum(-1) / 2 + (q * np.log(q / p)).sum(-1) / 2
-    found = objectives.symmetric_kl(jnp.asarray(p_logits), jnp.asarray(q_logits))
+    found = losses.symmetric_kl(jnp.asarray(p_logits), jnp.asarray(q_logits))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
-    same = objectives.symmetric_kl(jnp.asarray(p_logits), jnp.asarray(p_logits + 4))
+    same = losses.symmetric_kl(jnp.asarray(p_logits), jnp.asarray(p_logits + 4))
     np.testing.assert_allclose(same, np.zeros((3, 7)), atol=1e-5)
-    half = objectives.symmetric_kl(
+    half = losses.symmetric_kl(
         jnp.asarray(p_logits, jnp.bfloat16), jnp.asarray(q_logits, jnp.bfloat16)
     )
     assert half.dtype == jnp.float32
@@ -157,7 +155,7 @@ def test_classes_that_are_not_there_change_nothing(names):
     allowed = np.arange(CLASSES + 2)[None, :] >= np.full((13, 1), 2)
 
     def total(x, **options):
-        return jnp.sum(objectives.class_losses(x, **options, **names))
+        return jnp.sum(losses.class_losses(x, **options, **names))
 
     grads = jax.grad(total)(
         jnp.asarray(wide), labels=jnp.asarray(labels + 2), allowed=jnp.asarray(allowed)
@@ -165,13 +163,11 @@ def test_classes_that_are_not_there_change_nothing(names):
     alone = jax.grad(total)(jnp.asarray(logits), labels=jnp.asarray(labels))
     np.testing.assert_allclose(grads[:, 2:], alone, rtol=1e-5, atol=1e-6)
     assert not np.any(grads[:, :2])
-    found = objectives.class_losses(
+    found = losses.class_losses(
         jnp.asarray(wide),
         jnp.asarray(labels + 2),
         allowed=jnp.asarray(allowed),
         **names,
     )
-    expected = objectives.class_losses(
-        jnp.asarray(logits), jnp.asarray(labels), **names
-    )
+    expected = losses.class_losses(jnp.asarray(logits), jnp.asarray(labels), **names)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

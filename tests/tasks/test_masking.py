@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax import objectives
+from bert_jax.tasks import losses
+from bert_jax.tasks.masking import Masking, mask_tokens
 
 # Ids 0..4 are special, as learned vocabularies have it: 2 = [CLS], 3 = [SEP], 4 = mask.
-PLAIN = objectives.Masking(
+PLAIN = Masking(
     masked_lm_prob=0.15,
     max_predictions=20,
     max_seq_length=4,
@@ -40,7 +41,7 @@ def _batch(rows=64, length=101, used=90, seed=0):
 
 @pytest.fixture(scope="module")
 def mask():
-    return jax.jit(objectives.mask_tokens, static_argnums=2)
+    return jax.jit(mask_tokens, static_argnums=2)
 
 
 def _chosen(out, batch):
@@ -152,7 +153,7 @@ def test_ngrams_have_lengths_in_proportion_to_1_over_n(mask):
     masking = dataclasses.replace(
         PLAIN, max_ngram=3, max_predictions=1, masked_lm_prob=0.01
     )
-    groups = objectives._groups(
+    groups = masking_module._groups(
         jnp.asarray(batch["input_ids"] > 4),
         jnp.asarray(batch["word_start"]),
         jax.random.key(2),
@@ -187,15 +188,15 @@ def test_short_and_empty_rows(mask, key):
 def test_cross_entropy_and_hits_by_hand():
     logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]]))
     labels, weights = jnp.array([0, 2, -100]), jnp.array([1.0, 2.0, 0.0])
-    loss = objectives.cross_entropy(logits, labels, weights)
+    loss = losses.cross_entropy(logits, labels, weights)
     np.testing.assert_allclose(loss, np.log(2) + 2 * np.log(10), rtol=1e-6)
-    assert objectives.correct(logits, labels, weights) == 1.0
+    assert losses.correct(logits, labels, weights) == 1.0
 
 
 def test_a_row_of_weight_zero_adds_nothing_even_if_it_is_not_finite():
     logits = jnp.array([[0.0, 0.0], [jnp.nan, jnp.inf]])
     weights = jnp.array([1.0, 0.0])
-    loss = objectives.cross_entropy(logits, jnp.array([0, 1]), weights)
+    loss = losses.cross_entropy(logits, jnp.array([0, 1]), weights)
     np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)
 
 
@@ -211,10 +212,10 @@ def test_logits_in_parts_give_the_loss_and_the_gradients_of_all(parts):
     def loss(rows, table, parts):
         def sums(rows, labels, weights):
             logits = rows @ table.T
-            hits = objectives.correct(logits, labels, weights)
-            return objectives.cross_entropy(logits, labels, weights), hits
+            hits = losses.correct(logits, labels, weights)
+            return losses.cross_entropy(logits, labels, weights), hits
 
-        return objectives.in_parts(sums, parts, rows, labels, weights)
+        return losses.in_parts(sums, parts, rows, labels, weights)
 
     gradients = jax.jit(
         jax.value_and_grad(loss, argnums=(0, 1), has_aux=True), static_argnums=2

@@ -1,0 +1,1 @@
+"""A run from its configuration: pretraining, fine-tuning, sweeps, suites."""
