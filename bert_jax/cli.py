@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import bert_jax
-from bert_jax import command_help
+from bert_jax import commands
 from bert_jax.config import recipes
 
 COMMANDS = (
@@ -35,7 +35,7 @@ def main() -> None:
     if command in COMMANDS:
         sys.argv = [f"bert_jax {command}", *arguments]
         runpy.run_module(f"bert_jax.{command}", run_name="__main__", alter_sys=True)
-    elif command in command_help.WORDS:
+    elif command in commands.WORDS:
         print(_help())
     elif command == "--version":
         print(f"bert_jax {bert_jax.__version__}")
@@ -49,8 +49,8 @@ def _help() -> str:
     return "\n\n".join(
         [
             (__doc__ or "").strip(),
-            "commands:\n" + command_help.table((x, _summary(x)) for x in COMMANDS),
-            "recipes, as in --config=demo:\n" + command_help.table(known),
+            "commands:\n" + commands.help_table((x, _summary(x)) for x in COMMANDS),
+            "recipes, as in --config=demo:\n" + commands.help_table(known),
             f"They are in {recipes.folder()}",
         ]
     )

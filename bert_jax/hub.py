@@ -4,7 +4,10 @@
 
 `huggingface_hub` sends every request: it resumes, retries, locks its cache, and knows
 tokens. What is here chooses the files that are read, so that nothing else is fetched,
-and turns what can go wrong into one message.
+and turns what can go wrong into one message: it sends its requests through `requests`
+(0.x), httpx (1.x) or httpx2 (2.x) and lets errors of the layers below through, so they
+are recognized by their status, or by the module of their class. Other frameworks'
+weights, ONNX files, pictures and logs are never fetched.
 
 A run pins what it names: `hf:name` becomes `hf:name@<commit>` in its record, and the
 resumed run reads that commit, whatever the hub has by then (`pinned`).
@@ -12,14 +15,241 @@ resumed run reads that commit, whatever the hub has by then (`pinned`).
 
 import contextlib
 import dataclasses
+import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from bert_jax import errors, home_folder, hub_failures, hub_files
+from bert_jax import errors, home_folder
+
+# Of sentence-transformers: older versions name it by the model.
+_SENTENCE_ENCODERS = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_albert_config.json",
+)
+# Of a folder of a model, the small files that some reader opens; the tests compare
+# this list with what the readers do open.
+VOCABULARY = (
+    "config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "text_cleaning.json",
+    "vocab.txt",
+    "tokenizer.json",
+    "spiece.model",
+    "vocab.json",
+    "merges.txt",
+    *_SENTENCE_ENCODERS,  # lower text
+)
+SMALL = (
+    *VOCABULARY,
+    "model.json",
+    "task.json",
+    "bert_config.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+)
+# In the order in which one is preferred; of the last, all files of the checkpoint.
+_WEIGHTS = (
+    "parameters.safetensors",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_TENSORFLOW1 = re.compile(r".*\.ckpt(-\d+)?\.(index|data-\d{5}-of-\d{5})")
+_MODULE = re.compile(r"\d+_\w+")  # of sentence-transformers, as 0_Transformer
+
+
+def is_inside(name: str) -> bool:
+    """Returns whether the name of a file stays below the folder of its repository."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and ".." not in parts
+
+
+def small_files(names: Iterable[str], wanted: tuple[str, ...]) -> list[str]:
+    """Returns the small files that are read: of the root, and of the modules.
+
+    >>> small_files(["config.json", "1_Pooling/config.json", "onnx/config.json"], SMALL)
+    ['config.json', '1_Pooling/config.json']
+    """
+    return [
+        name
+        for name in names
+        if _base(name) in wanted and (_folder(name) == "" or _is_module(name))
+    ]
+
+
+def weight_files(names: Iterable[str]) -> list[str]:
+    """Returns the files of weights that are read, in each folder the first kind.
+
+    >>> weight_files(["model.safetensors", "model.onnx", "2_Dense/model.safetensors"])
+    ['model.safetensors', '2_Dense/model.safetensors']
+    """
+    folders: dict[str, set[str]] = {}
+    for name in names:
+        if _folder(name) == "" or _is_module(name):
+            folders.setdefault(_folder(name), set()).add(name)
+    chosen = []
+    for _, there in sorted(folders.items()):
+        by_base = {_base(name): name for name in there}
+        first = next((by_base[x] for x in _WEIGHTS if x in by_base), None)
+        if first is not None:
+            chosen.append(first)
+        elif "bert_config.json" in by_base:
+            chosen += sorted(x for x in there if _TENSORFLOW1.fullmatch(_base(x)))
+    return chosen
+
+
+def shard_files(home: Path, index: str, names: tuple[str, ...]) -> list[str]:
+    """Returns the files that an index names and the repository has.
+
+    Args:
+      home: the folder of the repository, with the index in it.
+
+    What the index names else is refused where it is read.
+    """
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        named = set(json.loads((home / index).read_bytes())["weight_map"].values())
+        return [x for x in names if _folder(x) == _folder(index) and _base(x) in named]
+    return []
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _is_module(name: str) -> bool:
+    return _MODULE.fullmatch(_folder(name)) is not None
+
+
+class CutFile(errors.StorageError):
+    """A file ended before its end: the library goes on where it was, asked again."""
+
+
+@contextlib.contextmanager
+def asking(what: str, host: str, page: str, hint: str = "") -> Iterator[None]:
+    """Turns what a request can raise into one error of ours.
+
+    Args:
+      what: the repository, or the file of it, that is asked for.
+      host: URL of the hub.
+      page: URL of the page of the repository.
+      hint: what else helps where the hub does not answer.
+
+    Raises:
+      InputError: the hub refuses (401, 403, 404).
+      StorageError: it cannot answer now (429, 5xx), nothing came whole, or the disk
+        failed.
+    """
+    try:
+        yield
+    except errors.BertJaxError:  # a signal that stops the run
+        raise
+    except Exception as error:
+        raised = _of_answer(error, what, host, page, hint)
+        raised = raised or _of_disk(error, what) or _of_network(error, what, host, hint)
+        if raised is None:
+            raise
+        raise raised from None
+
+
+def _of_answer(
+    error: Exception, what: str, host: str, page: str, hint: str
+) -> errors.BertJaxError | None:
+    """Returns the error for an answer of the hub that is a refusal."""
+    refusals = [x for x in _chain(error) if getattr(x, "response", None) is not None]
+    if not refusals:
+        return None
+    response: Any = getattr(refusals[0], "response")  # noqa: B009
+    status, code = response.status_code, response.headers.get("X-Error-Code", "")
+    answered = f"{host} answered {status}"
+    log_in = "log in (hf auth login) or set HF_TOKEN"
+    if code == "GatedRepo" or status == 403:
+        return errors.InputError(
+            f"{what} may not be read ({answered}): accept its conditions on {page}, "
+            f"then {log_in} to a token of that account"
+        )
+    if code == "RevisionNotFound":
+        return errors.InputError(
+            f"{what}: there is no such revision ({answered}): see {page}/commits/main"
+        )
+    if status in (401, 404):
+        return errors.InputError(
+            f"{what} is not on the Hugging Face hub, or is private ({answered}): check "
+            f"the spelling of owner and name on {page}; if it is private, {log_in}"
+        )
+    if status == 429:
+        return errors.StorageError(
+            f"{what}: {answered}, too many requests: wait some minutes and start "
+            f"again, or {log_in}, which allows more"
+        )
+    if status >= 500:
+        return errors.StorageError(
+            f"{what}: {answered}: the hub is out of order. Start again later, or set "
+            f"HF_ENDPOINT to a mirror.{hint}"
+        )
+    return errors.StorageError(f"{what}: {answered}. Check HF_ENDPOINT.{hint}")
+
+
+def _of_disk(error: Exception, what: str) -> errors.StorageError | None:
+    """Returns the error for a cache that cannot be written."""
+    for found in _chain(error):
+        if isinstance(found, OSError) and found.errno and found.filename:
+            return errors.StorageError(
+                f"{what}: {found.filename}: {found.strerror}. HF_HOME or HF_HUB_CACHE "
+                "sets where the cache is"
+            )
+    return None
+
+
+_CUT = ("IncompleteRead", "ChunkedEncodingError", "RemoteProtocolError")
+_NETWORK = re.compile(r"(requests|urllib3|httpx\d?|httpcore\d?|h11|hf_xet|ssl)\b")
+
+
+def _of_network(
+    error: Exception, what: str, host: str, hint: str
+) -> errors.StorageError | None:
+    """Returns the error for a request that had no whole answer."""
+    chain = [*_chain(error)]
+    if not any(
+        isinstance(x, OSError) or _NETWORK.match(type(x).__module__) for x in chain
+    ):
+        return None
+    reason = next((_line(x) for x in reversed(chain) if _line(x)), "no answer")
+    is_cut = any(type(x).__name__ in _CUT or "onsistency" in str(x) for x in chain)
+    return (CutFile if is_cut else errors.StorageError)(
+        f"{what} could not be fetched from {host} ({reason}). Check the network and "
+        "start again: files that are whole are kept. HF_ENDPOINT sets a mirror."
+        f"{hint}"
+    )
+
+
+def _line(error: BaseException) -> str:
+    """Returns the first line of what an error says, cut."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:160]}" if lines else ""
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and what it was raised from."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = found.__cause__ or found.__context__
+
 
 PREFIX = "hf:"
 CARD = "README.md"
@@ -195,9 +425,9 @@ def folder(
         return home_folder.path(path)
     repo = parse(path)
     there = listing(repo)
-    wanted = hub_files.VOCABULARY if vocabulary_only else hub_files.SMALL
-    small = hub_files.small(there.files, wanted)
-    weights = [] if vocabulary_only else hub_files.weights(there.files)
+    wanted = VOCABULARY if vocabulary_only else SMALL
+    small = small_files(there.files, wanted)
+    weights = [] if vocabulary_only else weight_files(there.files)
     if not (small if vocabulary_only else weights):
         what = "vocabulary" if vocabulary_only else "weights that can be read"
         raise errors.InputError(
@@ -209,7 +439,7 @@ def folder(
     home = fetch(repo, there.commit, [*small, *card, *weights])
     for name in weights:
         if name.endswith(".index.json"):
-            fetch(repo, there.commit, hub_files.shards(home, name, there.files))
+            fetch(repo, there.commit, shard_files(home, name, there.files))
     keep_ref(repo, there.commit)
     return home
 
@@ -232,7 +462,7 @@ def fetch(repo: Repo, commit: str, names: Iterable[str]) -> Path:
             try:
                 _download(repo, commit, name)
                 break
-            except hub_failures.CutFile:
+            except CutFile:
                 if attempt == _ATTEMPTS:
                     raise
     return home
@@ -278,7 +508,7 @@ def listing(repo: Repo) -> Listing:
             f"{repo}: the answer of {_host()} has no commit: check HF_ENDPOINT"
         )
     names = sorted(x.rfilename for x in found.siblings or ())
-    made = Listing(found.sha, tuple(filter(hub_files.is_inside, names)))
+    made = Listing(found.sha, tuple(filter(is_inside, names)))
     at = dataclasses.replace(repo, revision=found.sha)
     _LISTED[_host(), at] = made
     _BRANCHES.setdefault(at, set()).add(repo.revision)
@@ -400,4 +630,4 @@ def _asking(repo: Repo, file: str = "") -> AbstractContextManager[None]:
         hint = " HF_HUB_OFFLINE=1 uses what the cache has of it"
     host = _host()
     page = f"{host}/{'datasets/' if repo.kind == 'dataset' else ''}{repo.name}"
-    return hub_failures.asking(f"{repo}{file}", host, page, hint)
+    return asking(f"{repo}{file}", host, page, hint)

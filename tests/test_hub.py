@@ -304,7 +304,7 @@ def test_every_small_file_that_a_reader_opens_is_fetched(served, folder, monkeyp
 
     monkeypatch.setattr(Path, "is_file", is_file)
     bert_jax.load(folder)
-    known = {*hub.hub_files.SMALL, *tensors.WEIGHTS, "parameters.safetensors"}
+    known = {*hub.SMALL, *tensors.WEIGHTS, "parameters.safetensors"}
     assert opened and opened <= known
 
 
@@ -312,4 +312,4 @@ def test_what_is_fetched_is_what_huggingface_writes(tmp_path):
     given = small_weights.weights_of("pooler", "classifier", labels=("a", "b"))
     huggingface.write(tmp_path, given, dtype="float32")
     written = {x.name for x in tmp_path.iterdir()}
-    assert written <= {*hub.hub_files.SMALL, *tensors.WEIGHTS}
+    assert written <= {*hub.SMALL, *tensors.WEIGHTS}

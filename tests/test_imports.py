@@ -18,8 +18,6 @@ LEAVES = {
     "files",
     "home_folder",
     "hub",
-    "hub_failures",
-    "hub_files",
     "interrupts",
     "json_file",
 }
@@ -75,7 +73,6 @@ ALLOWED = {
 COMMANDS = {
     "__main__",
     "cli",
-    "command_help",
     "commands",
     "convert",
     "evaluate",

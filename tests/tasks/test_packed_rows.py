@@ -1,7 +1,7 @@
 """A packed row computes what its sequences compute alone, and no sequence sees another.
 
-The rows come from a store, the model is small; `tests/data/pretraining/test_packing.py` has what
-the rows themselves promise.
+The rows come from a store, the model is small; what the rows themselves promise is in
+`tests/data/pretraining/test_packing.py`.
 """
 
 import dataclasses
