@@ -121,7 +121,7 @@ def test_a_disk_without_locks_is_a_warning(lock, monkeypatch, caplog):
     monkeypatch.setattr(fcntl, "flock", none)
     with files.locked(lock, "in use"):
         pass
-    expected = f"{lock.parent} cannot be locked (No locks available): see to it that no"
+    expected = f"{lock.parent} cannot be locked (No locks available)"
     assert caplog.text.count(expected) == 1
 
 
@@ -132,7 +132,7 @@ def test_what_the_mode_forbids_is_not_what_a_read_only_disk_is(tmp_path, monkeyp
         files.check_writable(tmp_path, "no")
     flags = os.ST_RDONLY | os.ST_NOSUID
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=flags))
-    with pytest.raises(errors.StorageError, match="is read-only.*mounted for writing"):
+    with pytest.raises(errors.StorageError, match="read-only"):
         files.check_writable(tmp_path, "no")
 
 
@@ -147,7 +147,7 @@ def read_only(tmp_path):
 
 
 def test_a_disk_that_is_mounted_read_only(read_only):
-    with pytest.raises(errors.StorageError, match="is read-only"):
+    with pytest.raises(errors.StorageError, match="read-only"):
         files.check_writable(read_only, "no")
     with pytest.raises(OSError, match="Read-only file system"):
         with files.locked(read_only / ".lock", "in use"):
