@@ -14,9 +14,9 @@ import jax
 from absl import flags
 
 from bert_jax import commands
+from bert_jax.config import configuration
 from bert_jax.planning import costs, report, search
 from bert_jax.planning import topology as topologies
-from bert_jax.settings import configuration
 
 _EXAMPLE = (
     "python -m bert_jax.plan --config=configs/pretrain.py:large --topology=v5e:16x16"

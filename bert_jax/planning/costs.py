@@ -10,11 +10,11 @@ only a run can tell.
 import dataclasses
 from collections.abc import Callable
 
+from bert_jax.config import configuration
 from bert_jax.model import attention_choice
 from bert_jax.model import costs as model_costs
 from bert_jax.planning import hlo, program
 from bert_jax.planning import topology as topologies
-from bert_jax.settings import configuration
 
 Log = Callable[[str], None]
 

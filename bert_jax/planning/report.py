@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from bert_jax.metrics import text_table
 from bert_jax.planning import costs, hlo, search
-from bert_jax.reporting import text_table
 from bert_jax.training import chips
 
 _GIB = 2.0**30

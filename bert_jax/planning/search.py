@@ -11,9 +11,10 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from bert_jax import errors, workdirs
+from bert_jax import errors
+from bert_jax.checkpoints import workdirs
+from bert_jax.config import configuration
 from bert_jax.planning import costs, program
-from bert_jax.settings import configuration
 
 _TRIES = 3  # programs compiled for one answer
 _MAX_ROWS = 1 << 20

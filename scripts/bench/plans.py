@@ -24,8 +24,8 @@ import jax
 import timing_lib
 
 from bert_jax import plan
+from bert_jax.config import config_file
 from bert_jax.planning import costs, topology
-from bert_jax.settings import config_file
 
 ROWS = {128: 64, 512: 16}  # per chip and micro-batch
 POD_CASES = [

@@ -20,8 +20,8 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 import sharding_lib  # noqa: E402
 import timing_lib  # noqa: E402
 
+from bert_jax.config import config_file, configuration
 from bert_jax.planning import program, topology  # noqa: E402
-from bert_jax.settings import config_file, configuration  # noqa: E402
 
 # (data, fsdp, tensor); -1 means all remaining devices.
 MESHES = (

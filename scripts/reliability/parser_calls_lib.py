@@ -9,19 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, json_file
-from bert_jax.data import (
-    corpus,
-    example_request,
-    lines,
-    packages,
-    raw_examples,
-    read_examples,
-    sources,
-    wikitext,
-)
-from bert_jax.exchange import task_folders
+from bert_jax.checkpoints import task_folders
+from bert_jax.config import configuration, finetuning_configuration
+from bert_jax.data import lines
+from bert_jax.data.corpus import packages, readers, sources, wikitext
+from bert_jax.data.labeled import example_request, raw_examples, read_examples
 from bert_jax.planning import search, topology
-from bert_jax.settings import configuration, finetuning_configuration
 from bert_jax.training import saved_steps, sharding, writer
 
 _MOST = 300  # examples of a file that are looked at
@@ -54,21 +47,21 @@ def refusing(call: Callable[[], Any]) -> Any:
 
 def documents(path: Path, kind: str) -> None:
     source = sources.Source(kind, str(path), "text" if kind == "jsonl" else "")
-    for document in itertools.islice(corpus.documents(source), _MOST):
-        assert corpus.content_hash(document) < 2**64
+    for document in itertools.islice(readers.documents(source), _MOST):
+        assert readers.content_hash(document) < 2**64
 
 
 def package(path: Path) -> None:
     file = sources.NamedPath(path.name, path)
     refusing(lambda: exhaust(packages.articles_of_news(file, lines.Tally())))
     for title, text in packages.wikipedia_articles(file, lines.Tally()):
-        corpus.parse(corpus.Record("wikitext", text, title, ""))
+        readers.parse(readers.Record("wikitext", text, title, ""))
 
 
 def markup(path: Path) -> None:
     text = path.read_text(encoding="utf-8", errors="replace")
     wikitext.plain_paragraphs(text)
-    corpus.parse(corpus.Record("tagged", text, "f:1", ""))
+    readers.parse(readers.Record("tagged", text, "f:1", ""))
 
 
 def typed(path: Path) -> str:
@@ -151,7 +144,7 @@ def step(folder: Path) -> None:
 
 
 def task(folder: Path) -> None:
-    from bert_jax.formats import native
+    from bert_jax.checkpoints import native
 
     native.read_config(folder)
     task_folders.read(folder)

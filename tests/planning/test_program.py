@@ -6,10 +6,11 @@ import pytest
 import small_programs
 import tiny_run
 
-from bert_jax import experiments, prepare, workdirs
-from bert_jax.exchange import initial_weights
+from bert_jax import prepare
+from bert_jax.checkpoints import initial_weights, workdirs
+from bert_jax.config import configuration
 from bert_jax.planning import costs, program, topology
-from bert_jax.settings import configuration
+from bert_jax.runs import experiments
 from bert_jax.training import chips
 
 HERE = topology.Topology("cpu", chips.CHIPS[0], (), 1, 8)
