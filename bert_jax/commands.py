@@ -1,4 +1,4 @@
-"""What every command shares: flags, exit codes instead of tracebacks, a word on stderr.
+"""Shared by all commands: flags, exit codes instead of tracebacks, progress messages.
 
 Flags are defined when a command runs, not when its module is imported, so that one
 command can use the library part of another.
@@ -107,11 +107,11 @@ def _recipes(known: list[recipes.Recipe]) -> str:
 _LONGEST_MESSAGE = 4000  # with the missing data of a suite in it
 _READER_GONE = 141  # 128 + SIGPIPE, as shells do
 
-# What Python says of a value of the wrong type, and what a user understands.
+# Python's message for a value of the wrong type, and one that users understand.
 _PLAIN = (
-    ("invalid literal for int() with base 10:", "a whole number is wanted, not"),
-    ("could not convert string to float:", "a number is wanted, not"),
-    ("('Non-boolean argument to boolean flag', ", "true or false is wanted, not ("),
+    ("invalid literal for int() with base 10:", "expected an integer, not"),
+    ("could not convert string to float:", "expected a number, not"),
+    ("('Non-boolean argument to boolean flag', ", "expected true or false, not ("),
 )
 
 
@@ -141,9 +141,9 @@ def run(main: Callable[[list[str]], None]) -> None:
     except errors.BertJaxError as error:
         _fail(error)
     except KeyboardInterrupt:
-        say("interrupted: nothing unfinished is kept, the same command starts again")
+        say("interrupted: no unfinished file is kept; run the same command again")
         processes.end(interrupts.INTERRUPTED)
-    except BrokenPipeError:  # `command | head` is no error
+    except BrokenPipeError:  # `command | head` is not an error
         _forget_output()
         processes.end(_READER_GONE)
     except OSError as error:
@@ -215,7 +215,7 @@ def _fail(error: errors.BertJaxError) -> NoReturn:
     """Ends the process with the message and the code of an error."""
     _forget_output()
     text = str(error)
-    if len(text) > _LONGEST_MESSAGE:  # it quotes a file; the remedy comes last
+    if len(text) > _LONGEST_MESSAGE:  # it quotes a file; the fix comes last
         text = f"{text[:1000]} [...] {text[-1000:]}"
     code = processes.last_words(text, error.exit_code)
     processes.report_failure(error)
@@ -263,7 +263,7 @@ def define_workdir() -> None:
     flags.DEFINE_string(
         "workdir",
         None,
-        "Folder of the run, made if it is not there; or a URL as gs://bucket/runs/zh "
+        "Folder of the run, created if missing; or a URL as gs://bucket/runs/zh "
         "or s3://..., of which each process keeps a working copy in $TMPDIR.",
     )
     show_in_help("workdir")
@@ -275,14 +275,14 @@ def define_processes() -> None:
     flags.DEFINE_string(
         "cluster",
         default.cluster,
-        "What tells the processes of a run of each other: "
+        "How the processes of a run find each other: "
         f"{', '.join(processes.CLUSTERS)}. auto asks a TPU pod, Slurm, Open MPI or "
         "JAX_COORDINATOR_ADDRESS, where there is one.",
     )
     flags.DEFINE_string(
         "coordinator",
         default.coordinator,
-        "HOST:PORT of process 0, where no cluster tells it; goes with --num_processes "
+        "HOST:PORT of process 0, if no cluster provides it; requires --num_processes "
         "and --process_id.",
     )
     flags.DEFINE_integer("num_processes", default.num_processes, "How many there are.")
@@ -325,6 +325,6 @@ def required(name: str, value: Any, example: str) -> Any:
 
 
 def say(message: str) -> None:
-    """Tells the user what happens now; of several processes the first does."""
+    """Prints a progress message for the user, in the first process only."""
     if processes.is_first():
         console.print_message(message)

@@ -49,7 +49,7 @@ def print_message(text: str) -> None:
 class Bar:
     """A count of what is done of `total`, with the time taken and the time left.
 
-    Use it as a context manager. Between two updates the time goes on to be shown, so
+    Use it as a context manager. The elapsed time is updated between two counts, so
     that one long part, as the compilation of a program, does not look like a hang.
     """
 
@@ -72,7 +72,7 @@ class Bar:
           unit: what is counted, in the plural.
           title: what is being done, as "evaluating".
           initial: units that were done before.
-          smoothing: of the rate; 0 is the mean over all, 1 the latest alone.
+          smoothing: of the rate; 0 is the mean over all, 1 only the latest.
           is_scaled: whether counts are shown as 1.2M.
           is_kept: whether the count stays: the bar on a terminal, a last line in a log
             that had none by `log`.
@@ -137,7 +137,7 @@ class Bar:
                 self._bar.set_postfix_str(text)
 
     def log(self, line: str) -> None:
-        """Prints a line in a log, in place of the next of its own; no bar shows it."""
+        """Prints a line in a log instead of the next own line; bars do not show it."""
         with self._lock:
             if self._bar is None and self._is_shown:
                 self._due = time.monotonic() + LOG_SECONDS

@@ -1,7 +1,7 @@
 """What can go wrong, as exceptions that carry the exit code of the command.
 
 A leaf module that every room may import: an error that a user can cause is one
-message that says what is wrong, where (file, line or record) and what to do.
+message: what is wrong, where (file, line or record) and what to do.
 """
 
 

@@ -1,6 +1,6 @@
 """Faults on purpose: a process ends itself at a named point, to see what survives.
 
-A leaf module that every room may import. Nothing happens unless the environment says
+A leaf module that every room may import. Nothing happens unless the environment asks
 so: BERT_JAX_FAULTS=POINT[=NUMBER]:SIGNAL, several with commas, as in
 `checkpoint/manifest=6:SIGKILL,loop/step=9:SIGTERM`. The number is that of the step at
 the point, or, where there is none, how often the point has been passed.
@@ -12,7 +12,7 @@ import re
 import signal
 
 VARIABLE = "BERT_JAX_FAULTS"
-# Every point that there is; what they are called says what is done, or was just done.
+# All fault points. A name is the operation that starts, or has just finished, there.
 POINTS = (
     "vocabulary/before",
     "vocabulary/learned",
@@ -68,14 +68,14 @@ _passed: collections.Counter[str] = collections.Counter()
 
 
 def arm(text: str) -> None:
-    """Has the points of this text from now on, in place of the environment's."""
+    """Uses the points of this text from now on, instead of the environment's."""
     _armed.clear()
     _armed.update(_parse(text))
     _passed.clear()
 
 
 def point(name: str, number: int | None = None) -> None:
-    """Is a point at which a process may be told to end itself."""
+    """Kills or pauses the process here if the fault plan asks for it."""
     if not _armed:
         return
     _passed[name] += 1

@@ -23,7 +23,7 @@ _IN_SOURCES = re.compile(r"(?:(?<=^)|(?<=[,:\s]))~[^/,@#\s]*(?=/)")
 
 
 def expanded(path: str) -> str:
-    """Returns a path with the home folder in place of its `~` or `~user`.
+    """Returns a path with its `~` or `~user` replaced by the home folder.
 
     Names as `hf:owner/name`, URLs and paths of unknown users are returned as they are.
     """
@@ -37,17 +37,19 @@ def path(given: str | Path) -> Path:
 
 def in_config(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a configuration as a tree whose paths are expanded; changes nothing."""
-    made = {"init_from": _value(tree["init_from"])} if "init_from" in tree else {}
+    expanded_tree = (
+        {"init_from": _value(tree["init_from"])} if "init_from" in tree else {}
+    )
     for group, keys in _KEYS.items():
         values = tree.get(group)
         if isinstance(values, Mapping):
             paths = {key: _value(values[key]) for key in keys if key in values}
-            made[group] = {**values, **paths}
-    data = made.get("data", {})
+            expanded_tree[group] = {**values, **paths}
+    data = expanded_tree.get("data", {})
     if isinstance(data.get("corpus"), str):
         corpus = data["corpus"]
         data["corpus"] = _IN_SOURCES.sub(lambda found: expanded(found[0]), corpus)
-    return {**tree, **made}
+    return {**tree, **expanded_tree}
 
 
 def _value(value: Any) -> Any:

@@ -134,7 +134,7 @@ def _is_module(name: str) -> bool:
 
 
 class CutFile(errors.StorageError):
-    """A file ended before its end: the library goes on where it was, asked again."""
+    """A download was cut short: the library resumes it when called again."""
 
 
 @contextlib.contextmanager
@@ -182,7 +182,7 @@ def _of_answer(
         )
     if code == "RevisionNotFound":
         return errors.InputError(
-            f"{what}: there is no such revision ({answered}): see {page}/commits/main"
+            f"{what}: no revision of this name ({answered}): see {page}/commits/main"
         )
     if status in (401, 404):
         return errors.InputError(
@@ -236,7 +236,7 @@ def _of_network(
 
 
 def _line(error: BaseException) -> str:
-    """Returns the first line of what an error says, cut."""
+    """Returns the first line of an error's message, truncated."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else ""
 
@@ -334,7 +334,7 @@ def parse(text: str | Path) -> Repo:
 
 
 def not_a_name(text: str, kind: Kind) -> errors.InputError:
-    """Returns the error for a text that is no name of the hub."""
+    """Returns the error for a text that is not a name on the hub."""
     return errors.InputError(
         f"{text!r} is not the name of a {kind} on the Hugging Face hub: write "
         f"{_EXAMPLES[kind]}"
@@ -365,7 +365,7 @@ def suggestion(path: str | Path) -> str:
 
 
 def pinned(text: str, recorded: object = None) -> str:
-    """Returns a name with the commit that it stands for; other texts as they are.
+    """Returns a name pinned to its commit; other texts unchanged.
 
     Args:
       recorded: what the run that is resumed has under the same key. Its commit is
@@ -373,7 +373,7 @@ def pinned(text: str, recorded: object = None) -> str:
         or for that one.
 
     Raises:
-      InputError: there is no such model or revision.
+      InputError: the model or the revision does not exist.
       StorageError: the network failed.
     """
     if not is_name(text):
@@ -417,7 +417,7 @@ def folder(
       with_card: fetch README.md too, which has language and license.
 
     Raises:
-      InputError: there is no such model or revision, it may not be read, it has no
+      InputError: the model or the revision does not exist, access is denied, it has no
         file that we read, or huggingface_hub is not installed.
       StorageError: the network or the disk failed.
     """
@@ -435,7 +435,7 @@ def folder(
             f"{_few(there.files)}.{_offline_hint()}"
         )
     card = [CARD] if with_card and CARD in there.files else []
-    # Weights come last: where they are whole, so is all that says how to read them.
+    # Weights come last: if they are complete, so is everything needed to read them.
     home = fetch(repo, there.commit, [*small, *card, *weights])
     for name in weights:
         if name.endswith(".index.json"):
@@ -508,11 +508,11 @@ def listing(repo: Repo) -> Listing:
             f"{repo}: the answer of {_host()} has no commit: check HF_ENDPOINT"
         )
     names = sorted(x.rfilename for x in found.siblings or ())
-    made = Listing(found.sha, tuple(filter(is_inside, names)))
+    listed = Listing(found.sha, tuple(filter(is_inside, names)))
     at = dataclasses.replace(repo, revision=found.sha)
-    _LISTED[_host(), at] = made
+    _LISTED[_host(), at] = listed
     _BRANCHES.setdefault(at, set()).add(repo.revision)
-    return made
+    return listed
 
 
 _LISTED: dict[tuple[str, Repo], Listing] = {}  # of commits
@@ -538,7 +538,7 @@ def _cached_listing(repo: Repo) -> Listing:
 
 
 def _only_commit(repo: Repo) -> str:
-    """Returns the commit that a shortened one stands for, if the cache has just one."""
+    """Returns the commit of an abbreviation, if the cache has exactly one such."""
     snapshots = repo.cache / "snapshots"
     if len(repo.revision) < 7 or not snapshots.is_dir():
         return ""

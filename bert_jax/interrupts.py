@@ -150,7 +150,7 @@ def handlers(installed: Mapping[signal.Signals, Any]) -> Iterator[None]:
         yield
     finally:
         for number, handler in previous.items():
-            # None stands for a handler that was not installed from Python.
+            # None is a handler that was not installed from Python.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
@@ -307,7 +307,7 @@ def _flush() -> None:
 def _end_for_main(code: int, text: str) -> NoReturn:
     """Ends an owned process for the main thread, which may hold its streams."""
 
-    def say() -> None:
+    def report() -> None:
         with contextlib.suppress(Exception):
             bar = "\n" if sys.stderr.isatty() else ""  # which has not ended its line
             print(f"{bar}error: {text}", file=sys.stderr)
@@ -316,9 +316,9 @@ def _end_for_main(code: int, text: str) -> NoReturn:
     for farewell in _farewells:
         with contextlib.suppress(Exception):  # the process ends in any case
             farewell(text, code)
-    saying = threading.Thread(target=say, daemon=True)
-    saying.start()
-    saying.join(_FLUSH_SECONDS)
+    reporting = threading.Thread(target=report, daemon=True)
+    reporting.start()
+    reporting.join(_FLUSH_SECONDS)
     _ending.set()
     for path in itertools.chain(*_unfinished):
         with contextlib.suppress(OSError):
@@ -381,5 +381,5 @@ def _has_waited_long() -> bool:
 
 
 def stopped_text(name: str) -> str:
-    """Returns what is said of a signal that came when there was nothing to save."""
-    return f"stopped by {name}, with nothing left to save: the same command goes on"
+    """Returns the message for a signal that came when there was nothing to save."""
+    return f"stopped by {name}, with nothing left to save: the same command resumes"

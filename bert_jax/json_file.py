@@ -1,4 +1,4 @@
-"""JSON that other people wrote; a leaf module that every room may import."""
+"""JSON from third parties. Every room may import this module."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from bert_jax import errors, files
 
 # The tokenizer.json of 256,000 pieces has 34 MB.
 MAX_BYTES = 1 << 26
-# What is nested deeper ends the program where it is walked or shown.
+# Deeper nesting would exhaust the stack where it is walked or printed.
 MAX_DEPTH = 100
 
 _SHOWN = 80
@@ -22,8 +22,8 @@ def read_object(path: Path) -> dict[str, Any]:
     """Returns the JSON object in a file.
 
     Raises:
-      InputError: the file is missing, not UTF-8, no JSON or no object, too long or too
-        deep, or an object in it has a key twice.
+      InputError: the file is missing, not UTF-8, not JSON or not an object, too long or
+        nested too deeply, or an object in it has a duplicate key.
     """
     return parse_object(read_bytes(path), str(path))
 
@@ -32,7 +32,7 @@ def read_bytes(path: Path) -> bytes:
     """Returns the content of a file of JSON.
 
     Raises:
-      InputError: it is missing, no regular file, cannot be read, or is too long.
+      InputError: it is missing, not a regular file, not readable, or too long.
     """
     try:
         return files.read(path, MAX_BYTES)
@@ -43,7 +43,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_object(content: str | bytes, where: str) -> dict[str, Any]:
-    """Returns the JSON object that bytes spell; raises InputError as `read_object`."""
+    """Parses a JSON object; raises InputError as `read_object`."""
     tree = parse(content, where)
     if not isinstance(tree, dict):
         raise errors.InputError(f"{where} is not a JSON object")
@@ -51,36 +51,36 @@ def parse_object(content: str | bytes, where: str) -> dict[str, Any]:
 
 
 def parse(content: str | bytes, where: str) -> Any:
-    """Returns the JSON value that bytes spell; raises InputError as `read_object`."""
+    """Parses a JSON value; raises InputError as `read_object`."""
     try:
         return loads(content, unique(where))
     except ValueError as error:
         raise errors.InputError(
-            f"{where} is not JSON ({error}): is the file whole?"
+            f"{where} is not JSON ({error}): is the file complete?"
         ) from None
 
 
 def unique(where: str) -> _Hook:
-    """Returns a hook for `loads` that refuses objects with a key twice."""
+    """Returns a hook for `loads` that rejects objects with duplicate keys."""
 
-    def made_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made: dict[str, Any] = {}
+    def as_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        tree: dict[str, Any] = {}
         for key, value in pairs:
-            if key in made:
+            if key in tree:
                 raise errors.InputError(
                     f"{where} has the key {key[:_SHOWN]!r} twice: remove one of them"
                 )
-            made[key] = value
-        return made
+            tree[key] = value
+        return tree
 
-    return made_of
+    return as_dict
 
 
 def loads(text: str | bytes, hook: _Hook | None = None) -> Any:
-    """Returns what JSON in UTF-8 spells; whatever is wrong is a ValueError.
+    """Parses JSON in UTF-8; every problem is a ValueError.
 
     Args:
-      hook: makes the objects of their pairs.
+      hook: builds an object from its pairs.
 
     >>> loads("[" * 200 + "]" * 200)
     Traceback (most recent call last):
@@ -97,13 +97,13 @@ def loads(text: str | bytes, hook: _Hook | None = None) -> Any:
 
 
 def values(text: str, path: str) -> Iterator[tuple[int, Any]]:
-    """Yields the items of a JSON array, or values that follow each other, with lines.
+    """Yields the items of a JSON array, or of concatenated values, with their lines.
 
-    The lines, from 1, are those that the values begin in.
+    Lines count from 1 and are those in which a value begins.
 
     Raises:
-      InputError: the text is not JSON from some line on, is too deep, or has a key
-        twice.
+      InputError: the text is not JSON, is nested too deeply, or has a duplicate
+        key.
 
     >>> list(values('[1,\\n {"a": 2}]', "f")), list(values('{"a":\\n1}\\n{}', "f"))
     ([(1, 1), (2, {'a': 2})], [(1, {'a': 1}), (3, {})])
@@ -123,14 +123,14 @@ def values(text: str, path: str) -> Iterator[tuple[int, Any]]:
             raise errors.InputError(f"{where} is not JSON ({_too_deep()})") from None
         except ValueError as error:
             raise errors.InputError(
-                f"{where} is not JSON ({error}): is the file whole?"
+                f"{where} is not JSON ({error}): is the file complete?"
             ) from None
         yield line, value
         at = _past_space(text, at)
         if is_array:
             at = _after_item(text, at, path)
     if is_array and text[at + 1 :].strip():
-        raise errors.InputError(f"{path} goes on after its array: remove the rest")
+        raise errors.InputError(f"{path} has text after its array: remove it")
 
 
 def _past_space(text: str, at: int) -> int:

@@ -24,7 +24,7 @@ from held_processes import (
     wait_until_heard,
 )
 
-from bert_jax import faults
+from bert_jax import faults, interrupts
 
 STEPS = 60
 HEARTBEAT_SECONDS = 10
@@ -135,7 +135,7 @@ def test_a_signal_while_one_waits_for_the_other_to_be_started(start, index):
         since = time.monotonic()
         assert ended(running) == [75], many_processes.errors_of(said)
     print(f"alone-{index}: {time.monotonic() - since:.1f} s from the signal to the end")
-    message = "stopped by SIGTERM, with nothing left to save: the same command goes on"
+    message = interrupts.stopped_text("SIGTERM")
     assert errors_said(said) == [[message]]
 
 
@@ -156,7 +156,7 @@ def test_a_signal_while_process_0_makes_what_the_other_waits_for(place, start, i
     )
     os.close(opened)
     assert codes == [75, 75], many_processes.errors_of(said)
-    message = "stopped by SIGTERM, with nothing left to save: the same command goes on"
+    message = interrupts.stopped_text("SIGTERM")
     expected = [[f"process {index} of this run ended: {message}"]] * 2
     expected[index] = [message]
     assert errors_said(said) == expected
@@ -177,7 +177,7 @@ def test_a_signal_while_two_compile_ends_both_at_once(place, start):
     codes = ended(running)
     print(f"compile: {time.monotonic() - since:.1f} s from the signal to the end")
     assert codes == [75, 75], many_processes.errors_of(said)
-    message = "stopped by SIGTERM, with nothing left to save: the same command goes on"
+    message = interrupts.stopped_text("SIGTERM")
     expected = [[f"process 1 of this run ended: {message}"], [message]]
     assert errors_said(said) == expected
     assert not list((place / "compile" / "checkpoints").iterdir())
@@ -285,7 +285,7 @@ def test_a_signal_while_two_score_what_they_fine_tuned(place, suite):
     held(pipe, said)
     running[1].send_signal(SIGTERM)
     assert ended(running) == [75, 75], many_processes.errors_of(said)
-    message = "stopped by SIGTERM, with nothing left to save: the same command goes on"
+    message = interrupts.stopped_text("SIGTERM")
     expected = [[f"process 1 of this run ended: {message}"], [message]]
     assert errors_said(said) == expected
     assert_suites_go_on(suite, "suite-scores")
