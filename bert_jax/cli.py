@@ -15,7 +15,7 @@ from pathlib import Path
 
 import bert_jax
 from bert_jax import commands
-from bert_jax.config import recipes
+from bert_jax.config import file as config_file
 
 COMMANDS = (
     "pretrain",
@@ -45,13 +45,13 @@ def main() -> None:
 
 def _help() -> str:
     """Returns the commands and the recipes, with a line of each."""
-    known = [(recipe.name, recipe.summary) for recipe in recipes.shipped()]
+    known = [(recipe.name, recipe.summary) for recipe in config_file.shipped()]
     return "\n\n".join(
         [
             (__doc__ or "").strip(),
             "commands:\n" + commands.help_table((x, _summary(x)) for x in COMMANDS),
             "recipes, as in --config=demo:\n" + commands.help_table(known),
-            f"They are in {recipes.folder()}",
+            f"They are in {config_file.folder()}",
         ]
     )
 

@@ -21,7 +21,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from bert_jax import console, errors, home_folder, interrupts
-from bert_jax.config import config_file, recipes
+from bert_jax.config import file as config_file
 from bert_jax.training import processes, tpus
 
 WORDS = ("-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?")
@@ -53,7 +53,7 @@ def help_text(command: str) -> str:
     if of_processes:
         parts.append(_flags("flags of a run with several processes", of_processes))
     if "config" in keys:
-        parts.append(_recipes(recipes.of_command(command)))
+        parts.append(_recipes(config_file.of_command(command)))
     parts.append("--helpfull lists the flags of the libraries, too.")
     return "\n\n".join(parts)
 
@@ -89,7 +89,7 @@ def _flag(flag: flags.Flag) -> str:
     return f"  --{name}:\n{rest}"
 
 
-def _recipes(known: list[recipes.Recipe]) -> str:
+def _recipes(known: list[config_file.Recipe]) -> str:
     """Returns the recipes, with what each does and where they are."""
     rows = []
     for recipe in known:
@@ -98,7 +98,7 @@ def _recipes(known: list[recipes.Recipe]) -> str:
         rows.append((name, recipe.summary + options))
     about = (
         "Each is a file; copy one to change more than flags can. They are in "
-        f"{recipes.folder()}"
+        f"{config_file.folder()}"
     )
     title = "recipes, as in --config=" + (known[0].name if known else "FILE") + ":"
     return f"{title}\n{help_table(rows)}\n\n{textwrap.fill(about, _WIDTH)}"

@@ -9,7 +9,7 @@ python -m bert_jax.finetune --config=configs/finetune.py:classification --config
 FOLDER is a run of `pretrain` or anything that `convert` reads. The same command again
 resumes, or says that the run is finished. The best model is kept in best/, its scores
 in eval/, what it predicts in predictions/. `--config.sweep.seeds=5` trains five side by
-side; bert_jax/config/finetuning_groups.py explains every key.
+side; bert_jax/config/finetuning.py explains every key.
 """  # noqa: E501
 
 import dataclasses
@@ -30,7 +30,7 @@ from bert_jax.checkpoints import (
     task_folders,
     workdirs,
 )
-from bert_jax.config import finetuning_configuration, finetuning_groups
+from bert_jax.config import finetuning
 from bert_jax.data.labeled import labelled_rows, memory_examples
 from bert_jax.inference import task_predictor
 from bert_jax.metrics import score_report, text_table
@@ -101,7 +101,7 @@ def train(
     Never ends the process: a signal raises `errors.Stopped`, with everything saved.
 
     Args:
-      config: a ConfigDict or a plain tree, as `finetuning_configuration.default` makes.
+      config: a ConfigDict or a plain tree, as `finetuning.default` makes.
       workdir: folder of the run, made if it is not there; or a URL, as
         gs://bucket/runs/sst2, of which a working copy is kept in $TMPDIR.
       data: examples from Python in place of files, as {"train": [(text, label), ...],
@@ -113,7 +113,7 @@ def train(
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
     data = {} if data is None else memory_examples.by_split(data)
-    settings = finetuning_configuration.parse(config, given=tuple(data))
+    settings = finetuning.parse(config, given=tuple(data))
     with signals.stopping():
         copy = working_copy.WorkingCopy(workdir)
         settings, given = splits.from_python(settings, data)
@@ -121,18 +121,18 @@ def train(
 
 
 def _run(
-    settings: finetuning_configuration.FinetuningConfig,
+    settings: finetuning.FinetuningConfig,
     copy: working_copy.WorkingCopy,
     allow_changed_config: bool,
     given: splits.Given | None = None,
 ) -> Finetuned:
     """Does what `train` does, for settings that are parsed."""
-    tree = finetuning_configuration.to_dict(settings)
+    tree = finetuning.to_dict(settings)
     processes.agree(json.dumps(tree), "the config")
     workdir = copy.folder
     with workdirs.held(copy), copy.fetched():
         settings = pinned_names.pinned(settings, workdir)
-        tree = finetuning_configuration.to_dict(settings)
+        tree = finetuning.to_dict(settings)
         processes.agree(json.dumps(tree), "names of the hub")
         run = assembly.assemble(settings, workdir, given)
         _record(run, workdir, allow_changed_config)
@@ -147,7 +147,7 @@ def _run(
 
 
 def check_exports(
-    settings: finetuning_configuration.FinetuningConfig,
+    settings: finetuning.FinetuningConfig,
     learned: task_folders.Learned,
     model_type: str,
 ) -> None:
@@ -192,12 +192,12 @@ def _record(run: assembly.FinetuningRun, workdir: Path, allow_changed: bool) -> 
     full = dataclasses.replace(run.settings, model=bert)
     before = None
     if saved_steps.steps(workdir / workdirs.CHECKPOINTS):
-        before = finetuning_configuration.to_dict(assembly.recorded(workdir))
+        before = finetuning.to_dict(assembly.recorded(workdir))
     read = {"train": run.train, "dev": run.dev, "test": run.test}
     examples = {name: x.examples for name, x in read.items() if x is not None}
     workdirs.write_record(
         workdir,
-        finetuning_configuration.to_dict(full),
+        finetuning.to_dict(full),
         before,
         run.start.tokenizer,
         FREE_KEYS,
@@ -408,7 +408,7 @@ def _finish(
     return Finetuned(metrics, folder, _example(data, dev.examples))
 
 
-def _example(data: finetuning_groups.DataConfig, dev: Sequence[Any]) -> str:
+def _example(data: finetuning.FinetuningDataConfig, dev: Sequence[Any]) -> str:
     """Returns arguments of `predict`: a text of `dev`; of other tasks, a file."""
     first = dev[0]
     is_one_text = (

@@ -14,7 +14,7 @@ import jax
 from absl import flags
 
 from bert_jax import commands
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.planning import costs, report, search
 from bert_jax.planning import topology as topologies
 
@@ -27,7 +27,7 @@ def plan(config: Any, topology: str, *, log: costs.Log = commands.say) -> costs.
     """Returns the plan of a run.
 
     Args:
-      config: a ConfigDict or nested dict, as `configuration.default` returns.
+      config: a ConfigDict or nested dict, as `pretraining.default` returns.
       topology: chips, as in `v5e:16x16`, `a100:8`, `cpu` or `here`.
       log: receives progress messages.
 
@@ -35,7 +35,7 @@ def plan(config: Any, topology: str, *, log: costs.Log = commands.say) -> costs.
       InputError: invalid settings or topology, or libtpu is missing.
     """
     chips = topologies.parse(topology)
-    return costs.plan(configuration.parse(config), chips, log)
+    return costs.plan(pretraining.parse(config), chips, log)
 
 
 def text(
@@ -60,7 +60,7 @@ def text(
     """
     trees = [search.variant(_tree(config), topology, text) for text in variants]
     for tree, chips in trees:  # report any error before one has taken minutes
-        configuration.parse(tree)
+        pretraining.parse(tree)
         topologies.parse(chips)
     first = plan(config, topology, log=log)
     if variants:

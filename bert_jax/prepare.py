@@ -32,7 +32,7 @@ from absl import flags
 
 from bert_jax import commands, errors, faults, files, interrupts
 from bert_jax.checkpoints import initial_weights, pinned_names
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.contrib.beam import beam_runner, distributed_engine
 from bert_jax.data.corpus import (
     filling,
@@ -49,8 +49,8 @@ _EXAMPLE = "python -m bert_jax.prepare --config=configs/demo.py --store=stores/d
 
 
 def ensure(
-    text: configuration.TextConfig,
-    data: configuration.DataConfig,
+    text: pretraining.PretrainingTextConfig,
+    data: pretraining.PretrainingDataConfig,
     folder: Path,
     engine: filling.Engine | None = None,
     given: tuple[sources.Source, ...] = (),
@@ -89,8 +89,8 @@ def ensure(
 
 
 def _check(
-    text: configuration.TextConfig,
-    data: configuration.DataConfig,
+    text: pretraining.PretrainingTextConfig,
+    data: pretraining.PretrainingDataConfig,
     folder: Path,
     given: tuple[sources.Source, ...] = (),
 ) -> tuple[sources.Source, ...] | None:
@@ -131,7 +131,7 @@ def places_of(corpus: str) -> tuple[sources.Source, ...]:
     return sources.parse_sources(parts) if corpus else ()
 
 
-def _vocabulary(text: configuration.TextConfig) -> str:
+def _vocabulary(text: pretraining.PretrainingTextConfig) -> str:
     """Describes how the vocabulary comes about, for the manifest of the store."""
     if text.vocab != "learn":
         return "given"
@@ -140,7 +140,7 @@ def _vocabulary(text: configuration.TextConfig) -> str:
 
 
 def _given_tokenizer(
-    text: configuration.TextConfig, folder: Path
+    text: pretraining.PretrainingTextConfig, folder: Path
 ) -> tokenizers.Tokenizer:
     """Loads the given vocabulary, or that of the store."""
     if text.vocab == "learn":
@@ -150,7 +150,7 @@ def _given_tokenizer(
 
 
 def _cleaning(
-    given: tokenizers.Tokenizer, text: configuration.TextConfig
+    given: tokenizers.Tokenizer, text: pretraining.PretrainingTextConfig
 ) -> tokenizers.Tokenizer:
     """Returns a tokenizer with the cleaning that the config asks for."""
     asked = cleaning.of_settings(text.clean, text.stop_words, given.cleaning)
@@ -164,8 +164,8 @@ def _cleaning(
 
 
 def _tokenizer(
-    text: configuration.TextConfig,
-    data: configuration.DataConfig,
+    text: pretraining.PretrainingTextConfig,
+    data: pretraining.PretrainingDataConfig,
     places: tuple[sources.Source, ...],
     folder: Path,
 ) -> tokenizers.Tokenizer:
@@ -279,7 +279,7 @@ def main(argv: list[str]) -> None:
     engine = _engine(argv)
     config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
     folder = Path(commands.required("store", flags.FLAGS.store, _EXAMPLE))
-    settings = pinned_names.pinned(configuration.parse(config))
+    settings = pinned_names.pinned(pretraining.parse(config))
     settings = initial_weights.resolve(settings, None, folder)
     built = ensure(settings.text, settings.data, folder, engine)
     print(describe(built))

@@ -17,7 +17,7 @@ from absl import flags
 
 from bert_jax import commands, prepare, report
 from bert_jax.checkpoints import initial_weights, pinned_names, workdirs
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.data import stream
 from bert_jax.data.corpus import manifest, memory_documents, sources
 from bert_jax.data.pretraining import phases as phase_rows
@@ -78,7 +78,7 @@ def train(
     Never ends the process: a signal raises `errors.Stopped`, with everything saved.
 
     Args:
-      config: a ConfigDict or a plain tree, as `configuration.default` makes.
+      config: a ConfigDict or a plain tree, as `pretraining.default` makes.
       workdir: folder of the run, made if it is not there; or a URL, as
         gs://bucket/runs/zh, of which a working copy is kept in $TMPDIR.
       data: documents from Python in place of `config.data.corpus`, as {"train":
@@ -90,7 +90,7 @@ def train(
     Raises:
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
-    settings = configuration.parse(config)
+    settings = pretraining.parse(config)
     with signals.stopping():
         copy = working_copy.WorkingCopy(workdir)
         if data is None:
@@ -102,18 +102,18 @@ def train(
 
 
 def _run(
-    settings: configuration.PretrainingConfig,
+    settings: pretraining.PretrainingConfig,
     copy: working_copy.WorkingCopy,
     allow_changed: bool,
     given: memory_documents.Documents = memory_documents.NONE,
 ) -> Trained:
     """Does what `train` does, for settings that are parsed."""
-    processes.agree(json.dumps(configuration.to_dict(settings)), "the config")
+    processes.agree(json.dumps(pretraining.to_dict(settings)), "the config")
     workdir = copy.folder
     store_folder = workdirs.store_of(settings, workdir)
     with workdirs.held(copy), copy.fetched():
         settings = pinned_names.pinned(settings, workdir)
-        processes.agree(json.dumps(configuration.to_dict(settings)), "names of the hub")
+        processes.agree(json.dumps(pretraining.to_dict(settings)), "names of the hub")
         resolved = initial_weights.resolve(settings, workdir, store_folder)
         experiments.check(resolved)
         commands.say(f"store: {store_folder}")
@@ -140,8 +140,8 @@ def _run(
 
 
 def _store(
-    text: configuration.TextConfig,
-    data: configuration.DataConfig,
+    text: pretraining.PretrainingTextConfig,
+    data: pretraining.PretrainingDataConfig,
     folder: Path,
     copy: working_copy.WorkingCopy,
     given: tuple[sources.Source, ...],

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from bert_jax.checkpoints import workdirs
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.data.corpus import store
 from bert_jax.data.pretraining import instances, phases
 from bert_jax.inference import loading
@@ -21,7 +21,7 @@ _SAMPLE_LENGTHS = (10, 28)  # tokens of a sentence that is shown
 
 
 def describe(
-    settings: configuration.PretrainingConfig,
+    settings: pretraining.PretrainingConfig,
     bert: model_config.BertConfig,
     of_run: Sequence[phases.Phase],
     shapes: state.TrainState,
@@ -40,7 +40,7 @@ def describe(
 
 
 def _attention(
-    settings: configuration.PretrainingConfig,
+    settings: pretraining.PretrainingConfig,
     bert: model_config.BertConfig,
     of_run: Sequence[phases.Phase],
     mesh: jax.sharding.Mesh,

@@ -21,7 +21,7 @@ from absl import flags
 
 from bert_jax import commands, errors, files, finetune
 from bert_jax.checkpoints import workdirs
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.data.labeled import read_examples
 from bert_jax.inference import prediction_files, task_predictor
 from bert_jax.runs import (
@@ -122,7 +122,7 @@ def _train(
     """Trains the runs of a task, writes its submissions, and what was found."""
     task, settings = located.task, located.settings
     place = f"{copy.name}/{task.name}"
-    made = finetune.train(finetuning_configuration.to_dict(settings), place)
+    made = finetune.train(finetuning.to_dict(settings), place)
     runs = [
         {
             "seed": settings.run.seed,

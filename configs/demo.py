@@ -16,11 +16,11 @@ They were tried together, not one by one. With `--config.run.num_train_steps=500
 hour at the speed of two idle cores, the accuracy is 28.4 %.
 """
 
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 
 
 def get_config():
-    config = configuration.default()
+    config = pretraining.default()
     config.model.size = "tiny"
     config.model.num_attention_heads = 4
     config.model.initializer_range = 0.05

@@ -10,11 +10,11 @@ The settings are those of `configs/demo.py`, which explains them; words are mask
 whole, by the `##` of their pieces.
 """
 
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 
 
 def get_config():
-    config = configuration.default()
+    config = pretraining.default()
     config.model.size = "tiny"
     config.model.num_attention_heads = 4
     config.model.initializer_range = 0.05

@@ -9,11 +9,11 @@ At the end it trains the same network without pretraining, and fits TF-IDF + Lin
 on the same examples.
 """
 
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 
 
 def get_config():
-    config = finetuning_configuration.default()
+    config = finetuning.default()
     config.init_from = "runs/demo"
     config.model.hidden_dropout_prob = 0.1  # the demo was pretrained without
     config.model.attention_probs_dropout_prob = 0.1

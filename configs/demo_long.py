@@ -15,7 +15,7 @@ settings that are not named here.
 
 from pathlib import Path
 
-from bert_jax.config import config_file
+from bert_jax.config import file as config_file
 
 OPTIONS = ("first", "second")
 

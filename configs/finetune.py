@@ -17,7 +17,7 @@ to 5e-5, 16 or 32 rows, 2 to 4 epochs. Small models want more: see the table in
 README.md and `scripts/compare/finetune.py`, which made it.
 """
 
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 
 # Name -> what differs from the default, as `group.key`.
 _CLASSES = {"data.task": "classification"}
@@ -148,6 +148,6 @@ def get_config(name: str):
         raise ValueError(
             f"configs/finetune.py:{name}: write one of {', '.join(sorted(OPTIONS))}"
         )
-    config = finetuning_configuration.default()
+    config = finetuning.default()
     config.update_from_flattened_dict(OPTIONS[name])
     return config

@@ -21,7 +21,7 @@ half of a layer, because large models with BERT's order became unstable (section
 configs/pretrain_modern.py:xlarge does, too. Not run at full length here.
 """
 
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 
 OPTIONS = ("tiny", "mini", "small", "medium", "base", "large", "xlarge")
 
@@ -38,7 +38,7 @@ def get_config(options: str = "base"):
             f"configs/pretrain.py:{options}: write a size of {', '.join(OPTIONS)}, and "
             "after commas, if wanted, fast, and both alone, or phase=2 and lamb"
         )
-    config = configuration.default()
+    config = pretraining.default()
     config.model.size = size
     config.run.dtype = "bfloat16"  # float32 parameters, losses and statistics
     config.run.batch_size = 256

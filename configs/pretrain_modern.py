@@ -19,7 +19,7 @@ rows of one text. The rest is within the noise of 0.05: on CPUs near layers comp
 pairs of tokens, too (docs/performance.md).
 """
 
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 
 # Layers, width, heads, width of the GeGLU: deeper and narrower than BERT's.
 OPTIONS = {
@@ -35,7 +35,7 @@ def get_config(size: str = "base"):
         raise ValueError(
             f"configs/pretrain_modern.py:{size}: write a size of {', '.join(OPTIONS)}"
         )
-    config = configuration.default()
+    config = pretraining.default()
     layers, width, heads, inner = OPTIONS[size]
     config.model.num_hidden_layers = layers
     config.model.hidden_size = width

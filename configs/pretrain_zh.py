@@ -12,7 +12,7 @@ tokens, then 100,000 of 384 rows of 512 tokens, with LAMB; this is AdamW. Not ru
 full length here.
 """
 
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 
 OPTIONS = ("tiny", "mini", "small", "medium", "base", "large")
 
@@ -24,7 +24,7 @@ def get_config(options: str = "base"):
             f"configs/pretrain_zh.py:{options}: write a size of {', '.join(OPTIONS)}, "
             "and after commas, if wanted, phase=2 and fast"
         )
-    config = configuration.default()
+    config = pretraining.default()
     config.model.size = size
     config.text.vocab_size = 21_128
     config.text.segmenter = "jieba"

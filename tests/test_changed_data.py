@@ -10,7 +10,7 @@ import tiny_tasks
 
 from bert_jax import errors, finetune, pretrain, suite
 from bert_jax.checkpoints import workdirs
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.data.corpus import manifest
 from bert_jax.runs import splits
 
@@ -66,7 +66,7 @@ def test_stop_words_are_a_file_of_the_run(tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("the\n快\n", encoding="utf-8")
     config = tiny_tasks.config(tmp_path, text__stop_words=str(words))
-    settings = finetuning_configuration.parse(config)
+    settings = finetuning.parse(config)
     files = splits.data_files(settings, {})
     before = workdirs.Data(files, ["cat", "dog"])
     assert files["text.stop_words"]["path"] == str(words)
@@ -84,7 +84,7 @@ def test_classes_in_another_order_are_other_classes():
 
 
 def test_what_is_no_file_is_known_by_its_examples(tmp_path):
-    settings = finetuning_configuration.parse(tiny_tasks.config(tmp_path))
+    settings = finetuning.parse(tiny_tasks.config(tmp_path))
     data = dataclasses.replace(settings.data, train="package:x[train]", dev="")
     settings = dataclasses.replace(settings, data=data)
     first, same, other = (
@@ -121,7 +121,7 @@ def test_a_store_of_other_text_is_noticed(tmp_path):
 
 
 def _groups(config):
-    settings = pretrain.configuration.parse(config)
+    settings = pretrain.pretraining.parse(config)
     return settings.text, settings.data
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.model import heads
 from bert_jax.training import optimizer
 
@@ -57,7 +57,7 @@ def test_no_config_is_missing_here():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_config_builds(name):
-    settings = configuration.parse(_config(name))
+    settings = pretraining.parse(_config(name))
     bert = settings.bert(settings.text.vocab_size)
     model = heads.BertForPreTraining(
         bert, settings.run.execution(), settings.data.objective != "full_sentences"
@@ -98,7 +98,7 @@ def test_the_fast_recipe_differs_in_two_settings(recipe):
 @pytest.mark.parametrize("size", ["base", "large"])
 def test_the_modern_recipe_has_the_published_architecture(size):
     """That of transformers' defaults, whatever the vocabulary; 22 layers or 28."""
-    settings = configuration.parse(_config(f"pretrain_modern:{size}"))
+    settings = pretraining.parse(_config(f"pretrain_modern:{size}"))
     bert = settings.bert(settings.text.vocab_size)
     inside = (bert.num_hidden_layers, bert.hidden_size, bert.intermediate_size)
     assert inside == {"base": (22, 768, 1152), "large": (28, 1024, 2624)}[size]
@@ -111,7 +111,7 @@ def test_the_modern_recipe_has_the_published_architecture(size):
 def test_xlarge_has_13_hundred_million_parameters_cut_over_all_devices(recipe):
     config = _config(f"{recipe}:xlarge")
     assert (config.mesh.data, config.mesh.fsdp, config.mesh.tensor) == (1, -1, 1)
-    settings = configuration.parse(config)
+    settings = pretraining.parse(config)
     bert = settings.bert(settings.text.vocab_size)
     inside = (bert.num_hidden_layers, bert.hidden_size, bert.num_attention_heads)
     assert inside == (24, 2048, 32)
@@ -130,8 +130,8 @@ def test_chinese_configs_mask_whole_words():
 def test_the_second_phase_of_the_long_demo_takes_what_the_first_has():
     config = _config("demo_long:second")
     config.init_from = "runs/demo_long_first"
-    settings = configuration.parse(config)
-    assert settings.size == settings.text.vocab == configuration.GIVEN
-    first = configuration.parse(_config("demo_long:first"))
+    settings = pretraining.parse(config)
+    assert settings.size == settings.text.vocab == pretraining.FROM_INIT
+    first = pretraining.parse(_config("demo_long:first"))
     assert settings.data.max_seq_length == 4 * first.data.max_seq_length
     assert settings.run.batch_size * 4 == first.run.batch_size

@@ -10,7 +10,7 @@ import tiny_tasks
 import bert_jax
 from bert_jax import errors, evaluate, finetune
 from bert_jax.checkpoints import task_folders
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.inference import answers
 from bert_jax.runs import assembly
 from bert_jax.training import writer
@@ -115,7 +115,7 @@ def test_a_warm_up_is_compared_with_the_steps_of_the_run(place, tmp_path):
             optimizer__warmup_steps=steps,
             **changes,
         )
-        settings = finetuning_configuration.parse(config)
+        settings = finetuning.parse(config)
         return assembly.assemble(settings, tmp_path)
 
     _, rate = assemble(16).optimizer(16)
@@ -274,7 +274,7 @@ def test_every_recipe_trains_and_its_model_is_read_back(place, tmp_path, changes
     ],
 )
 def test_a_head_that_cannot_be_exported_is_reported(place, capsys, changes, ignored):
-    settings = finetuning_configuration.parse(tiny_tasks.config(place, **changes))
+    settings = finetuning.parse(tiny_tasks.config(place, **changes))
     learned = task_folders.Learned(("O", "B-A", "I-A"), scheme="BIO")
     finetune.check_exports(settings, learned, "bert")
     shown = capsys.readouterr().err

@@ -8,7 +8,7 @@ import tiny_tasks
 
 import bert_jax
 from bert_jax import errors, finetune
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.data.labeled import memory_examples, read_examples
 from bert_jax.runs import splits
 
@@ -70,7 +70,7 @@ def _config(place, kind="classification", **changes):
 
 
 def _read(place, kind, values):
-    settings = finetuning_configuration.parse(_config(place, kind), given=("train",))
+    settings = finetuning.parse(_config(place, kind), given=("train",))
     settings, given = splits.from_python(settings, {"train": values})
     return settings, given["train"].examples
 
@@ -198,9 +198,9 @@ def test_examples_without_a_split_are_refused():
 def test_a_split_is_a_file_or_from_python(place):
     config = _config(place, data__train="train.tsv")
     with pytest.raises(errors.InputError, match=r"data\.train is 'train\.tsv', and"):
-        finetuning_configuration.parse(config, given=("train",))
+        finetuning.parse(config, given=("train",))
     with pytest.raises(errors.InputError, match="data has 'valid': give examples of"):
-        finetuning_configuration.parse(_config(place), given=("valid",))
+        finetuning.parse(_config(place), given=("valid",))
 
 
 def test_a_run_learns_stops_and_resumes_bit_for_bit(place, tmp_path, monkeypatch):
@@ -237,6 +237,6 @@ def test_a_run_learns_stops_and_resumes_bit_for_bit(place, tmp_path, monkeypatch
     ]
     assert weights[0] == weights[1]
     assert bert_jax.load(made.folder).predict(["the cat"])[0]["label"] in ("cat", "dog")
-    settings = finetuning_configuration.parse(record)
+    settings = finetuning.parse(record)
     with pytest.raises(errors.InputError, match="was given from Python: give it again"):
         splits.read(settings)

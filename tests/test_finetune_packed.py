@@ -8,7 +8,7 @@ import pytest
 import tiny_tasks
 
 from bert_jax import errors, finetune
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.training import writer
 
 
@@ -53,4 +53,4 @@ def test_a_mesh_of_eight_learns_the_same(place):
 def test_parts_of_a_batch_cannot_share_rows(place):
     config = tiny_tasks.config(place, data__pack=True, run__accumulation_steps=2)
     with pytest.raises(errors.InputError, match=r"data\.pack.*run\.accumulation"):
-        finetuning_configuration.parse(config)
+        finetuning.parse(config)

@@ -9,7 +9,7 @@ import tiny_tasks
 
 from bert_jax import convert, errors
 from bert_jax.checkpoints import model_folders, task_weights, weights
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import read_examples
 from bert_jax.inference import task_predictor
@@ -230,15 +230,15 @@ def test_a_layer_before_the_head_is_exported_and_trained_on(
     made = [task_predictor.load(x).of_examples(found) for x in (run, folder)]
     for ours, theirs in zip(*made, strict=True):
         np.testing.assert_allclose(ours[key], theirs[key], rtol=0, atol=1e-5)
-    config = finetuning_configuration.default()
+    config = finetuning.default()
     config.init_from, config.init.head = str(folder), "given"
     config.data.task, config.data.train = kind, str(tiny_models.write_file(place, kind))
     config.head.pooling = "mean" if changes else "cls"
     head = "tagger" if kind == "tagging" else "classifier"
     with pytest.raises(errors.InputError, match="set head.transform=true"):
-        task_weights.read(finetuning_configuration.parse(config), ("encoder", head))
+        task_weights.read(finetuning.parse(config), ("encoder", head))
     config.head.transform = True
-    settings = finetuning_configuration.parse(config)
+    settings = finetuning.parse(config)
     start = task_weights.read(settings, ("encoder", "head_transform", head))
     assert sorted(start.given) == sorted(["encoder", "head_transform", head])
 
@@ -246,9 +246,9 @@ def test_a_layer_before_the_head_is_exported_and_trained_on(
 def test_its_head_can_be_trained_on(exported, place):
     _, folder = exported("classification")
     path = tiny_models.write_file(place, "classification")
-    config = finetuning_configuration.default()
+    config = finetuning.default()
     config.init_from, config.init.head = str(folder), "given"
     config.data.train = config.data.dev = str(path)
-    settings = finetuning_configuration.parse(config)
+    settings = finetuning.parse(config)
     start = task_weights.read(settings, ("encoder", "pooler", "classifier"))
     assert sorted(start.given) == ["classifier", "encoder", "pooler"]

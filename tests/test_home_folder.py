@@ -6,7 +6,8 @@ import pytest
 from absl import flags
 
 from bert_jax import commands, evaluate, home_folder, hub
-from bert_jax.config import config_file, configuration, finetuning_configuration
+from bert_jax.config import file as config_file
+from bert_jax.config import finetuning, pretraining
 from bert_jax.training import working_copy
 
 
@@ -30,10 +31,10 @@ def test_flags(home, monkeypatch):
 
 
 def test_keys_of_configurations(home):
-    tree = configuration.default().to_dict()
+    tree = pretraining.default().to_dict()
     tree["text"] |= {"vocab": "~/v.txt", "stop_words": "~/s.txt"}
     tree["data"] |= {"store": "~/st", "corpus": "~/a.txt@2,text:~/b~/c.txt, ~/d"}
-    settings = configuration.parse(tree)
+    settings = pretraining.parse(tree)
     assert (settings.text.vocab, settings.text.stop_words) == (
         f"{home}/v.txt",
         f"{home}/s.txt",
@@ -42,10 +43,10 @@ def test_keys_of_configurations(home):
     assert settings.data.corpus == f"{home}/a.txt@2,text:{home}/b~/c.txt, {home}/d"
     assert tree["data"]["store"] == "~/st"
 
-    tree = finetuning_configuration.default().to_dict()
+    tree = finetuning.default().to_dict()
     tree["init_from"] = "~/model"
     tree["data"] |= {name: f"~/{name}" for name in ("train", "dev", "test", "labels")}
-    made = finetuning_configuration.parse(tree)
+    made = finetuning.parse(tree)
     assert made.init_from == f"{home}/model"
     for name in ("train", "dev", "test", "labels"):
         assert getattr(made.data, name) == f"{home}/{name}"
@@ -57,7 +58,7 @@ def test_arguments_and_config_files(home):
     with pytest.raises(Exception, match=str(home)):
         evaluate.evaluate("~/run")
     (home / "my.py").write_text(
-        "from bert_jax.config import configuration\n"
-        "def get_config():\n    return configuration.default()\n"
+        "from bert_jax.config import pretraining\n"
+        "def get_config():\n    return pretraining.default()\n"
     )
     assert config_file.load("~/my.py").init_from == "none"

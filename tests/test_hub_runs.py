@@ -9,7 +9,7 @@ import tiny_run
 import tiny_tasks
 
 from bert_jax import errors, evaluate, finetune, hub, pretrain
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.inference import answers
 
 NAME, REPO = hub_models.NAME, hub_models.REPO
@@ -37,8 +37,8 @@ def test_a_fine_tuning_run_keeps_its_commits_and_makes_no_request_for_a_branch(
     data = served.put(DATA, {"train.jsonl": rows, "dev.jsonl": rows})
     config = tiny_tasks.config(tmp_path, run__num_train_steps=2, data__max_seq_length=8)
     config.init_from = NAME
-    config.model = configuration.model_group(configuration.GIVEN)
-    config.text.vocab = configuration.GIVEN
+    config.model = pretraining.model_group(pretraining.FROM_INIT)
+    config.text.vocab = pretraining.FROM_INIT
     config.data.train = "hf:owner/data[train]"
     config.data.dev = "hf:owner/data[validation]"
     made = finetune.train(config, tmp_path / "run")

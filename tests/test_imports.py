@@ -15,6 +15,7 @@ LEAVES = {
     "console",
     "errors",
     "faults",
+    "fields",
     "files",
     "home_folder",
     "hub",

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # File -> what it has, and why it may.
 EXCEPTIONS = {
     # A config file is a program of the user's own, as ml_collections has it.
-    "bert_jax/config/config_file.py": ["exec_module"],
+    "bert_jax/config/file.py": ["exec_module"],
     # Starts the commands of its own list, as `python -m` does.
     "bert_jax/cli.py": ["runpy"],
     # Of a name that stands there: pyright would want Apache Beam to be installed.

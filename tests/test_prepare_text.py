@@ -5,7 +5,7 @@ import types
 import pytest
 
 from bert_jax import prepare
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 
 
 def _store(unknown, documents, sentences):
@@ -39,8 +39,10 @@ def test_the_cause_of_unknown_tokens_is_found_in_the_corpus(tmp_path, caplog):
     vocab = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat sat".split()
     (tmp_path / "vocab.txt").write_text("".join(f"{x}\n" for x in vocab))
     (tmp_path / "text.txt").write_text("那猫坐下了\n它跑了\n\nthe cat sat\n", "utf-8")
-    text = configuration.TextConfig(vocab=str(tmp_path / "vocab.txt"))
-    data = configuration.DataConfig(corpus=str(tmp_path / "text.txt"), workers=1)
+    text = pretraining.PretrainingTextConfig(vocab=str(tmp_path / "vocab.txt"))
+    data = pretraining.PretrainingDataConfig(
+        corpus=str(tmp_path / "text.txt"), workers=1
+    )
     built = prepare.ensure(text, data, tmp_path / "store")
     places = prepare.places_of(data.corpus)
     prepare.check_text(built, "nsp", tmp_path / "store", places)

@@ -13,7 +13,7 @@ import pytest
 import tiny_run
 
 from bert_jax import errors, evaluate, pretrain, report
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.data.corpus import store
 from bert_jax.inference import loading
 from bert_jax.model import parts as model_parts
@@ -337,12 +337,12 @@ def test_other_recipes_run(corpus, tmp_path, changes):
 
 def test_epochs_instead_of_steps(trained, corpus):
     config = tiny_run.config(corpus, run__num_train_steps=-1, run__num_train_epochs=2.5)
-    settings, folder = configuration.parse(config), trained.workdir / "store"
+    settings, folder = pretraining.parse(config), trained.workdir / "store"
     assert experiments.assemble(settings, folder).num_train_steps(rows=80) == 25
 
 
 def test_the_sum_of_a_shard_is_looked_at_once_in_a_run(trained, corpus, monkeypatch):
-    settings = configuration.parse(tiny_run.config(corpus))
+    settings = pretraining.parse(tiny_run.config(corpus))
     experiment = experiments.assemble(settings, trained.workdir / "store")
     seen, file_sha256 = [], store.file_sha256
     monkeypatch.setattr(

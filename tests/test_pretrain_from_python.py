@@ -8,7 +8,7 @@ import tiny_run
 
 from bert_jax import errors, prepare, pretrain
 from bert_jax.checkpoints import run_record, workdirs
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest, memory_documents, store
 
 TEXTS = [
@@ -19,8 +19,8 @@ SENTENCES = [[f"list {n} is here", "它跑了。", " the  cat\tsat "] for n in r
 
 
 def _ensure(folder, corpus="", given=(), fraction=0.2):
-    text = configuration.TextConfig(vocab_size=120)
-    data = configuration.DataConfig(
+    text = pretraining.PretrainingTextConfig(vocab_size=120)
+    data = pretraining.PretrainingDataConfig(
         corpus=str(corpus), held_out_fraction=fraction, workers=1
     )
     return prepare.ensure(text, data, folder, given=given)

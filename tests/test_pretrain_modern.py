@@ -14,7 +14,7 @@ import tiny_tasks
 import bert_jax
 from bert_jax import convert, errors, finetune, pretrain, report
 from bert_jax.checkpoints import model_folders, verification
-from bert_jax.config import config_file
+from bert_jax.config import file as config_file
 
 RECIPE = Path(__file__).resolve().parents[1] / "configs" / "pretrain_modern.py"
 SMALL = {

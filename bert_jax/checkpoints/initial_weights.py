@@ -16,14 +16,14 @@ from jaxtyping import Float, PyTree
 
 from bert_jax import errors, hub
 from bert_jax.checkpoints import model_folders, places, weights, workdirs
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest
 from bert_jax.model import config as model_config
 from bert_jax.model import parts
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import saved_steps, sharding
 
-GIVEN = configuration.GIVEN
+GIVEN = pretraining.FROM_INIT
 # What may differ between the folder and the run: it is no part of the weights.
 FREE = (
     "hidden_dropout_prob",
@@ -34,8 +34,8 @@ FREE = (
 
 
 def resolve(
-    settings: configuration.PretrainingConfig, workdir: Path | None, store: Path
-) -> configuration.PretrainingConfig:
+    settings: pretraining.PretrainingConfig, workdir: Path | None, store: Path
+) -> pretraining.PretrainingConfig:
     """Replaces `model.size` and `text.vocab`, where they say `init_from`.
 
     A run that has checkpoints is asked first: the folder may be gone by then.
@@ -64,9 +64,7 @@ def resolve(
     return settings
 
 
-def _check(
-    settings: configuration.PretrainingConfig, folder: Path, store: Path
-) -> None:
+def _check(settings: pretraining.PretrainingConfig, folder: Path, store: Path) -> None:
     """Raises InputError if the run cannot start here, before hours of work."""
     theirs = model_folders.architecture(folder)
     if settings.text.vocab == "learn" and not (store / manifest.NAME).exists():
@@ -86,7 +84,7 @@ def _check(
 def _check_architecture(
     ours: model_config.BertConfig,
     theirs: model_config.BertConfig,
-    init: configuration.InitConfig,
+    init: pretraining.PretrainingInitConfig,
     folder: Path,
 ) -> None:
     """Raises InputError unless the two differ only in what is free or asked for."""
@@ -120,7 +118,7 @@ def _derived(bert: model_config.BertConfig) -> dict[str, Any]:
 
 
 def read(
-    settings: configuration.PretrainingConfig,
+    settings: pretraining.PretrainingConfig,
     bert: model_config.BertConfig,
     tokenizer: tokenizers.Tokenizer,
     shapes: PyTree,
@@ -170,7 +168,10 @@ _WORDS = "encoder/embeddings/word_embeddings/embedding"
 
 
 def _check_parts(
-    there: set[str], wanted: set[str], init: configuration.InitConfig, folder: Path
+    there: set[str],
+    wanted: set[str],
+    init: pretraining.PretrainingInitConfig,
+    folder: Path,
 ) -> None:
     """Raises InputError unless the folder has the parts of the run, and no others."""
     lacking = sorted(wanted - there - init.drawn)

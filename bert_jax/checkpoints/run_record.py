@@ -10,7 +10,7 @@ from typing import Any
 
 from bert_jax import json_file
 from bert_jax.checkpoints import workdirs
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest, memory_documents, sources
 from bert_jax.training import writer
 
@@ -93,7 +93,7 @@ def _scores(line: dict[str, Any], group: str) -> dict[str, str]:
     }
 
 
-def _sources(settings: configuration.PretrainingConfig) -> list[sources.Source]:
+def _sources(settings: pretraining.PretrainingConfig) -> list[sources.Source]:
     """Returns the sources of the corpus; none if only a store was given."""
     named = (part.strip() for part in settings.data.corpus.split(","))
     return [
@@ -136,7 +136,7 @@ def _stored(folder: Path) -> Table:
     ]
 
 
-def _row_length(settings: configuration.PretrainingConfig) -> str:
+def _row_length(settings: pretraining.PretrainingConfig) -> str:
     """Describes how long rows are, and whether they hold several instances."""
     data, steps = settings.data, settings.first_steps
     first = f"{data.first_seq_length:,} in the first {steps:,} steps, " if steps else ""
@@ -144,14 +144,14 @@ def _row_length(settings: configuration.PretrainingConfig) -> str:
     return f"{first}{data.max_seq_length:,} tokens{packed}"
 
 
-def _masking(data: configuration.DataConfig) -> str:
+def _masking(data: pretraining.PretrainingDataConfig) -> str:
     """Describes which tokens are masked."""
     units = "whole words" if data.whole_word else "single tokens"
     runs = f" in runs of 1 to {data.max_ngram}" if data.max_ngram > 1 else ""
     return f"{data.masked_lm_prob:.0%} of the tokens, as {units}{runs}"
 
 
-def _optimizer(settings: configuration.PretrainingConfig) -> str:
+def _optimizer(settings: pretraining.PretrainingConfig) -> str:
     """Describes the optimizer."""
     it = settings.optimizer
     return (

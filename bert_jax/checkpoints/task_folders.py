@@ -29,7 +29,7 @@ from bert_jax.checkpoints import (
     tensors,
     weights,
 )
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.model import config as model_config
 from bert_jax.text import tokenizer as tokenizers
 
@@ -69,7 +69,7 @@ class TaskFolder:
       metrics: of the dev data, when it was kept.
     """
 
-    settings: finetuning_configuration.FinetuningConfig
+    settings: finetuning.FinetuningConfig
     learned: Learned
     bert: model_config.BertConfig
     params: PyTree
@@ -154,7 +154,7 @@ def _sums(folder: Path) -> dict[str, str]:
 def _write_record(folder: Path, made: TaskFolder, sums: Mapping[str, str]) -> None:
     tree: dict[str, Any] = {
         "format": FORMAT,
-        "settings": finetuning_configuration.to_dict(made.settings),
+        "settings": finetuning.to_dict(made.settings),
         "learned": dataclasses.asdict(made.learned),
         "metrics": made.metrics,
         "files": dict(sums),
@@ -169,7 +169,7 @@ def _named(made: TaskFolder) -> bool:
     return bool(made.learned.labels and parts)
 
 
-def _problem_type(settings: finetuning_configuration.FinetuningConfig) -> str:
+def _problem_type(settings: finetuning.FinetuningConfig) -> str:
     """Returns what the outputs of a classifier mean, as Hugging Face names it."""
     if settings.data.task == "regression":
         return weights.REGRESSION
@@ -192,7 +192,7 @@ def read(folder: Path) -> TaskFolder:
     folder = best(folder) or folder
     tree = _record(folder)
     try:
-        settings = finetuning_configuration.parse_record(tree["settings"])
+        settings = finetuning.parse_record(tree["settings"])
         learned = _learned(tree["learned"])
         metrics = {name: float(value) for name, value in tree["metrics"].items()}
         sums = _names(tree["files"]) if "files" in tree else {}  # of before there were
@@ -247,7 +247,7 @@ def _record(folder: Path) -> dict[str, Any]:
     return tree
 
 
-def settings_of(folder: Path) -> finetuning_configuration.FinetuningConfig:
+def settings_of(folder: Path) -> finetuning.FinetuningConfig:
     """Returns the settings of a fine-tuned model, without reading its weights.
 
     Raises:
@@ -255,7 +255,7 @@ def settings_of(folder: Path) -> finetuning_configuration.FinetuningConfig:
     """
     tree = _record(folder)
     try:
-        return finetuning_configuration.parse_record(tree["settings"])
+        return finetuning.parse_record(tree["settings"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise errors.InputError(
             f"{folder / TASK} is damaged or was changed by hand: {error}"
@@ -263,7 +263,7 @@ def settings_of(folder: Path) -> finetuning_configuration.FinetuningConfig:
 
 
 def pooling(
-    settings: finetuning_configuration.FinetuningConfig,
+    settings: finetuning.FinetuningConfig,
     bert: model_config.BertConfig,
     params: PyTree,
 ) -> sentence_encoder.Pooling | None:
@@ -339,7 +339,7 @@ def _pooler(
 
 def _read_exported(
     folder: Path,
-    settings: finetuning_configuration.FinetuningConfig,
+    settings: finetuning.FinetuningConfig,
     learned: Learned,
     metrics: dict[str, float],
 ) -> TaskFolder:

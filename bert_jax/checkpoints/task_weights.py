@@ -18,7 +18,7 @@ from bert_jax.checkpoints import (
     task_folders,
     weights,
 )
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.model import config as model_config
 from bert_jax.model import parts
 from bert_jax.text import cleaning
@@ -44,9 +44,7 @@ class Start:
     sums: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def read(
-    settings: finetuning_configuration.FinetuningConfig, wanted: tuple[str, ...]
-) -> Start:
+def read(settings: finetuning.FinetuningConfig, wanted: tuple[str, ...]) -> Start:
     """Reads what a run starts from.
 
     Args:
@@ -62,9 +60,7 @@ def read(
     return dataclasses.replace(start, tokenizer=tokenizer)
 
 
-def _start(
-    settings: finetuning_configuration.FinetuningConfig, wanted: tuple[str, ...]
-) -> Start:
+def _start(settings: finetuning.FinetuningConfig, wanted: tuple[str, ...]) -> Start:
     if settings.init_from == "none":
         return _fresh(settings)
     folder = hub.folder(settings.init_from)
@@ -92,7 +88,7 @@ def _start(
 
 
 def given_head(
-    settings: finetuning_configuration.FinetuningConfig, workdir: Path
+    settings: finetuning.FinetuningConfig, workdir: Path
 ) -> task_folders.Learned | None:
     """Returns what a head that is given has learned, or None if it is drawn fresh.
 
@@ -127,7 +123,7 @@ def _read(
 
 
 def _with_keys(
-    bert: model_config.BertConfig, settings: finetuning_configuration.FinetuningConfig
+    bert: model_config.BertConfig, settings: finetuning.FinetuningConfig
 ) -> model_config.BertConfig:
     """Returns an architecture with the keys of the config that change no weight."""
     made = dataclasses.replace(bert, **settings.model)
@@ -143,7 +139,7 @@ def _with_keys(
     return made
 
 
-def _fresh(settings: finetuning_configuration.FinetuningConfig) -> Start:
+def _fresh(settings: finetuning.FinetuningConfig) -> Start:
     """Returns architecture and tokenizer alone."""
     vocab = hub.folder(settings.text.vocab, vocabulary_only=True)
     if vocab.is_dir():

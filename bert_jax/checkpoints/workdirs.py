@@ -15,8 +15,8 @@ from typing import Any
 
 import jax
 
-from bert_jax import errors, files, json_file
-from bert_jax.config import config_checks, configuration
+from bert_jax import errors, fields, files, json_file
+from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest
 from bert_jax.model import config as model_config
 from bert_jax.text import tokenizer as tokenizers
@@ -31,7 +31,7 @@ LOCK = ".lock"  # of the run that is at work
 
 # Keys that the records of earlier runs lack, by group, with what those runs did.
 ADDED_KEYS: dict[str, dict[str, Any]] = {
-    "init": dataclasses.asdict(configuration.InitConfig()),
+    "init": dataclasses.asdict(pretraining.PretrainingInitConfig()),
     "text": {"clean": "", "stop_words": ""},
     "data": {"pack": False, "first_seq_length": 0, "first_steps_share": 0.9},
     "run": {
@@ -150,7 +150,7 @@ def _alone(copy: working_copy.WorkingCopy) -> contextlib.AbstractContextManager[
     )
 
 
-def store_of(settings: configuration.PretrainingConfig, workdir: Path) -> Path:
+def store_of(settings: pretraining.PretrainingConfig, workdir: Path) -> Path:
     """Returns the folder of the store: as configured, or in the workdir."""
     return Path(settings.data.store) if settings.data.store else workdir / STORE
 
@@ -171,7 +171,7 @@ def data_of_store(
 
 def record(
     workdir: Path,
-    settings: configuration.PretrainingConfig,
+    settings: pretraining.PretrainingConfig,
     bert: model_config.BertConfig,
     tokenizer: tokenizers.Tokenizer,
     *,
@@ -185,12 +185,12 @@ def record(
         data, and `allow_changed` is not set.
     """
     full = dataclasses.replace(settings, model=dataclasses.asdict(bert))
-    path, tree = workdir / CONFIG, configuration.to_dict(full)
+    path, tree = workdir / CONFIG, pretraining.to_dict(full)
     before = None
     if path.exists() and saved_steps.steps(workdir / CHECKPOINTS):
         earlier = read_settings(workdir)
         complete = model_config.BertConfig(**earlier.model)  # keys may have been added
-        before = configuration.to_dict(
+        before = pretraining.to_dict(
             dataclasses.replace(earlier, model=dataclasses.asdict(complete))
         )
         if not settings.data.corpus:  # the text is gone, the store is as it was
@@ -312,7 +312,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return made
 
 
-def read_settings(folder: Path) -> configuration.PretrainingConfig:
+def read_settings(folder: Path) -> pretraining.PretrainingConfig:
     """Reads the config.json that a run left in its workdir.
 
     Raises:
@@ -335,7 +335,7 @@ def read_settings(folder: Path) -> configuration.PretrainingConfig:
             "it has learned is in best/, from its first evaluation on"
         )
     try:
-        return configuration.parse(config_checks.with_added(tree, ADDED_KEYS))
+        return pretraining.parse(fields.with_added(tree, ADDED_KEYS))
     except errors.InputError as error:
         raise errors.InputError(
             f"{path} was written by another version or changed by hand: {error}"

@@ -7,7 +7,7 @@ import functools
 from typing import Any
 
 from bert_jax import errors
-from bert_jax.config import configuration, finetuning_groups
+from bert_jax.config import pretraining
 
 _TEXTS = ("classification", "regression", "matching")
 _TABLES = (*_TEXTS, "multiple_choice")
@@ -107,12 +107,12 @@ def check(settings: Any) -> None:
     """Raises InputError for an option that its run does not read.
 
     Args:
-      settings: a `finetuning_configuration.FinetuningConfig`.
+      settings: a `finetuning.FinetuningConfig`.
     """
     task = settings.data.task
     for key, tasks in _READ_BY.items():
         value = _value(settings, key)
-        if task not in tasks and value != _value(_Defaults, key):
+        if task not in tasks and value != _default(settings, key):
             raise errors.InputError(
                 f"{key} is {value!r}, which is for {', '.join(tasks)}, and data.task "
                 f"is {task}: leave it out"
@@ -137,7 +137,7 @@ def check(settings: Any) -> None:
 def _check_cleaning(settings: Any) -> None:
     """Raises InputError for a cleaning where the positions of characters count."""
     text, task = settings.text, settings.data.task
-    cleans = text.clean if configuration.cleaning_steps(text.clean) else text.stop_words
+    cleans = text.clean if pretraining.cleaning_steps(text.clean) else text.stop_words
     if cleans and task not in _TABLES:
         raise errors.InputError(
             f"text.clean and text.stop_words move the characters of a text, and for "
@@ -146,16 +146,13 @@ def _check_cleaning(settings: Any) -> None:
         )
 
 
-class _Defaults:
-    """The groups as they are when nothing is set."""
-
-    data = finetuning_groups.DataConfig()
-    head = finetuning_groups.HeadConfig()
-    recipe = finetuning_groups.RecipeConfig()
-
-
 def _value(groups: Any, key: str) -> Any:
     return functools.reduce(getattr, key.split("."), groups)
+
+
+def _default(settings: Any, key: str) -> Any:
+    group, _, name = key.partition(".")
+    return _value(type(getattr(settings, group))(), name)
 
 
 def _check_weights(settings: Any) -> None:
@@ -166,7 +163,9 @@ def _check_weights(settings: Any) -> None:
             "init asks for weights to start from, and init_from is none: set "
             "--config.init_from=FOLDER"
         )
-    if head.objective == "cosine" and head.temperature != _Defaults.head.temperature:
+    if head.objective == "cosine" and head.temperature != _default(
+        settings, "head.temperature"
+    ):
         raise errors.InputError(
             f"head.temperature is {head.temperature:g}, which is for head.objective "
             "in_batch and simcse, and it is cosine: leave it out"
@@ -178,7 +177,9 @@ def _check_weights(settings: Any) -> None:
             "the other pairs of the batch are the wrong answers, so it cannot be "
             "computed in parts"
         )
-    if not recipe.lora_rank and recipe.lora_alpha != _Defaults.recipe.lora_alpha:
+    if not recipe.lora_rank and recipe.lora_alpha != _default(
+        settings, "recipe.lora_alpha"
+    ):
         raise errors.InputError(
             f"recipe.lora_alpha is {recipe.lora_alpha:g}, and recipe.lora_rank is 0: "
             "set the rank, as in 8, or leave both out"
@@ -198,7 +199,7 @@ def _check_splits(settings: Any) -> None:
         raise errors.InputError(
             "sweep.folds scores on parts of data.train: leave data.dev empty"
         )
-    if (data.dev or folds) and data.dev_share != _Defaults.data.dev_share:
+    if (data.dev or folds) and data.dev_share != _default(settings, "data.dev_share"):
         there = "folds are left out" if folds else "data.dev names a file"
         raise errors.InputError(
             f"data.dev_share is {data.dev_share:g}, and {there}: leave it out"

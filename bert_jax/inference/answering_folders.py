@@ -18,7 +18,7 @@ from bert_jax.checkpoints import (
     task_folders,
     weights,
 )
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.model import parts
 from bert_jax.tasks import tag_schemes
 
@@ -87,9 +87,9 @@ def read(path: Path) -> task_folders.TaskFolder:
 
 def _settings(
     path: Path, found: model_folders.Folder, head: str
-) -> finetuning_configuration.FinetuningConfig:
+) -> finetuning.FinetuningConfig:
     """Returns the settings of a run that would have trained this model."""
-    config: Any = finetuning_configuration.default().unlock()
+    config: Any = finetuning.default().unlock()
     config.init_from = config.data.train = str(path)
     config.data.task = _task(path, found.weights, head)
     config.data.max_seq_length = found.max_seq_length
@@ -102,7 +102,7 @@ def _settings(
     if head == "span":
         config.data.max_seq_length = min(found.max_seq_length, _SPAN_LENGTH)
         config.data.doc_overlap = min(_DOC_OVERLAP, config.data.max_seq_length // 2)
-    settings = finetuning_configuration.parse(config)
+    settings = finetuning.parse(config)
     return dataclasses.replace(settings, model=dataclasses.asdict(found.weights.config))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags
 
 from bert_jax import commands, console, errors, files, hub
-from bert_jax.config import finetuning_groups
+from bert_jax.config import finetuning
 from bert_jax.data import lines
 from bert_jax.data.corpus import left_out, sources
 from bert_jax.data.labeled import (
@@ -359,7 +359,7 @@ def define_input_flags() -> None:
     flags.DEFINE_enum(
         "header",
         None,
-        finetuning_groups.HEADERS,
+        finetuning.HEADERS,
         "Whether the first line of a table (TSV, CSV, .xlsx) has the names of its "
         "columns; auto: if two are usual names, or one that is given. Default: as in "
         "training.",

@@ -10,7 +10,7 @@ only a run can tell.
 import dataclasses
 from collections.abc import Callable
 
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.model import attention_choice
 from bert_jax.model import costs as model_costs
 from bert_jax.planning import hlo, program
@@ -303,7 +303,7 @@ def _total(each: list[tuple[int | None, int | float]]) -> int | float | None:
 
 
 def plan(
-    settings: configuration.PretrainingConfig, topology: topologies.Topology, log: Log
+    settings: pretraining.PretrainingConfig, topology: topologies.Topology, log: Log
 ) -> RunPlan:
     """Returns the plan of a run; compiles its steps if programs can be compiled here.
 
@@ -318,7 +318,7 @@ def plan(
 
 
 def _lengths(
-    settings: configuration.PretrainingConfig,
+    settings: pretraining.PretrainingConfig,
 ) -> list[tuple[int, int | None]]:
     """Returns each sequence length, and how many steps have it."""
     data, steps = settings.data, settings.run.num_train_steps

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from bert_jax import errors
-from bert_jax.config import configuration
+from bert_jax.config.pretraining import PretrainingConfig
 from bert_jax.data.pretraining import instances
 from bert_jax.model import config as model_config
 from bert_jax.planning import hlo
@@ -51,7 +51,7 @@ class RunLayout:
       shapes: the train state as shapes with shardings.
     """
 
-    settings: configuration.PretrainingConfig
+    settings: PretrainingConfig
     bert: model_config.BertConfig
     topology: topologies.Topology
     task: pretraining.Pretraining
@@ -105,7 +105,7 @@ def _bytes_per_chip(tree: PyTree) -> float:
 
 
 def lay_out(
-    settings: configuration.PretrainingConfig,
+    settings: PretrainingConfig,
     topology: topologies.Topology,
     *,
     for_compiling: bool,
@@ -131,7 +131,7 @@ def lay_out(
 
 
 def _special_ids(
-    settings: configuration.PretrainingConfig,
+    settings: PretrainingConfig,
 ) -> tuple[int, tuple[int, ...]]:
     """Returns the id of [MASK], and those of all special tokens."""
     if settings.text.vocab == "learn":
@@ -140,7 +140,7 @@ def _special_ids(
     return tokenizer.mask_id, tokenizer.special_ids
 
 
-def _optimizer(settings: configuration.PretrainingConfig) -> Any:
+def _optimizer(settings: PretrainingConfig) -> Any:
     config, steps = settings.optimizer, settings.run.num_train_steps
     if steps == -1:
         steps = _MANY_STEPS + config.warmup_steps

@@ -13,7 +13,7 @@ from typing import Any
 
 from bert_jax import errors
 from bert_jax.checkpoints import workdirs
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.planning import costs, program
 
 _TRIES = 3  # programs compiled for one answer
@@ -33,7 +33,7 @@ class FittingSettings:
     """
 
     change: str
-    settings: configuration.PretrainingConfig
+    settings: pretraining.PretrainingConfig
     peak_bytes: float
     compiled: bool
 
@@ -94,7 +94,7 @@ class SettingsSearch:
         if needed:
             self._ratio = max(needed / formula.temporary_bytes, 0.1)
 
-    def _changes(self) -> Iterator[tuple[str, configuration.PretrainingConfig]]:
+    def _changes(self) -> Iterator[tuple[str, pretraining.PretrainingConfig]]:
         settings = self._layout.settings
         run, chips = settings.run, self._layout.chips
         for parts in (2, 4, 8, 16, 32, 64):
@@ -115,7 +115,7 @@ class SettingsSearch:
 
     def _smaller_batches(
         self,
-    ) -> Iterator[tuple[str, configuration.PretrainingConfig]]:
+    ) -> Iterator[tuple[str, pretraining.PretrainingConfig]]:
         settings = self._layout.settings
         unit = settings.run.accumulation_steps * self._layout.batch_shards
         rows = self._most_rows(unit, settings.run.batch_size // unit)
@@ -131,7 +131,7 @@ class SettingsSearch:
             lambda n: self._estimated(_with_batch(settings, n * unit)), most
         )
 
-    def _estimated(self, settings: configuration.PretrainingConfig) -> float | None:
+    def _estimated(self, settings: pretraining.PretrainingConfig) -> float | None:
         """Returns the peak by the corrected formula, or None if it does not fit."""
         try:
             layout = self._laid_out(settings)
@@ -141,7 +141,7 @@ class SettingsSearch:
         peak = cost.arguments_bytes + self._ratio * cost.temporary_bytes
         return peak if peak <= self._room else None
 
-    def _laid_out(self, settings: configuration.PretrainingConfig) -> program.RunLayout:
+    def _laid_out(self, settings: pretraining.PretrainingConfig) -> program.RunLayout:
         """Returns a layout for formulas; the state depends only on the mesh."""
         if settings.mesh == self._layout.settings.mesh:
             return dataclasses.replace(self._layout, settings=settings)
@@ -149,7 +149,7 @@ class SettingsSearch:
         return program.lay_out(settings, topology, for_compiling=False)
 
     def _confirmed(
-        self, settings: configuration.PretrainingConfig, change: str = ""
+        self, settings: pretraining.PretrainingConfig, change: str = ""
     ) -> FittingSettings | None:
         """Returns settings that fit by formula, unless compiling shows otherwise."""
         change = change or f"run.batch_size={settings.run.batch_size}"
@@ -174,8 +174,8 @@ class SettingsSearch:
 
 
 def _with_batch(
-    settings: configuration.PretrainingConfig, batch_size: int
-) -> configuration.PretrainingConfig:
+    settings: pretraining.PretrainingConfig, batch_size: int
+) -> pretraining.PretrainingConfig:
     run = dataclasses.replace(settings.run, batch_size=batch_size)
     return dataclasses.replace(settings, run=run)
 
@@ -206,7 +206,7 @@ def variant(
     `run.remat=dots`, or `v5e:8x8;mesh.fsdp=16;run.batch_size=1024`.
 
     Args:
-      tree: all settings, as `configuration.parse` takes them.
+      tree: all settings, as `pretraining.parse` takes them.
       topology: the topology if the variant has none.
       text: the variant.
 

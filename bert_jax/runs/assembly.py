@@ -19,7 +19,7 @@ from bert_jax.checkpoints import (
     task_weights,
     workdirs,
 )
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.data import stream
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.model import config as model_config
@@ -29,7 +29,7 @@ from bert_jax.tasks import matching, tagging, task
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import loop, optimizer, saved_steps, sharding, state, writer
 
-Settings = finetuning_configuration.FinetuningConfig
+Settings = finetuning.FinetuningConfig
 LORA = "lora"
 _ADAPTED = ("query", "value")  # as in arXiv:2106.09685, section 5.1
 _EMBEDDING = ("encoder", "embeddings", "word_embeddings", "embedding")
@@ -363,7 +363,7 @@ def recorded(workdir: Path) -> Settings:
             f"{workdir} is the workdir of another command than finetune: name another"
         )
     try:
-        settings = finetuning_configuration.parse_record(tree)
+        settings = finetuning.parse_record(tree)
     except errors.InputError as error:
         raise errors.InputError(
             f"{path} was written by another version or changed by hand: {error}"

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from bert_jax import commands, errors, files, interrupts
-from bert_jax.config import finetuning_groups
+from bert_jax.config import finetuning
 from bert_jax.metrics import text_table
 from bert_jax.runs import assembly
 from bert_jax.tasks import classification
 from bert_jax.text import characters
 
-NAMES = finetuning_groups.BASELINES
+NAMES = finetuning.BASELINES
 TITLES = {
     "tfidf": "TF-IDF + LinearSVC",
     "fresh": "the same network, fresh",
@@ -83,7 +83,7 @@ def _fresh(
         settings,
         init_from="none",
         size=settings.init_from,
-        text=finetuning_groups.TextConfig(settings.init_from),
+        text=finetuning.FinetuningTextConfig(settings.init_from),
         run=dataclasses.replace(settings.run, baselines=""),
     )
     return train(alone, workdir / "fresh")

@@ -9,7 +9,7 @@ import jax
 import optax
 
 from bert_jax import errors
-from bert_jax.config import configuration, run_groups
+from bert_jax.config.pretraining import PretrainingConfig, RunConfig
 from bert_jax.data import stream
 from bert_jax.data.corpus import manifest, store
 from bert_jax.data.pretraining import instances
@@ -26,7 +26,7 @@ from bert_jax.training import loop, optimizer, sharding, state
 class Experiment:
     """The parts of a run, made from its settings and its store alone."""
 
-    settings: configuration.PretrainingConfig
+    settings: PretrainingConfig
     tokenizer: tokenizers.Tokenizer
     bert: model_config.BertConfig
     task: pretraining.Pretraining
@@ -123,7 +123,7 @@ class Experiment:
         return max(1, round(run.num_train_epochs * rows / run.batch_size))
 
 
-def check(settings: configuration.PretrainingConfig) -> None:
+def check(settings: PretrainingConfig) -> None:
     """Checks what can be known without a store, which may take hours to build.
 
     Raises:
@@ -144,7 +144,7 @@ def check(settings: configuration.PretrainingConfig) -> None:
         )
 
 
-def expected_vocab_size(settings: configuration.PretrainingConfig) -> int:
+def expected_vocab_size(settings: PretrainingConfig) -> int:
     """Returns how many pieces the vocabulary has, or will have at most.
 
     One that is learned may become smaller: `assemble` looks again.
@@ -155,9 +155,7 @@ def expected_vocab_size(settings: configuration.PretrainingConfig) -> int:
     return settings.model["vocab_size"] if given else settings.text.vocab_size
 
 
-def assemble(
-    settings: configuration.PretrainingConfig, store_folder: Path
-) -> Experiment:
+def assemble(settings: PretrainingConfig, store_folder: Path) -> Experiment:
     """Makes the parts of a run for a store that is there.
 
     Raises:
@@ -180,7 +178,7 @@ def assemble(
 
 
 def make_task(
-    settings: configuration.PretrainingConfig,
+    settings: PretrainingConfig,
     bert: model_config.BertConfig,
     mask_id: int,
     special_ids: tuple[int, ...],
@@ -207,7 +205,7 @@ def make_task(
 
 
 def make_train_step(
-    run: run_groups.RunConfig,
+    run: RunConfig,
     task: pretraining.Pretraining,
     shapes: state.TrainState,
     transformation: optax.GradientTransformation,

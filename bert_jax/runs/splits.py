@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from bert_jax import commands, errors, files
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.data.corpus import left_out
 from bert_jax.data.labeled import (
     cell_values,
@@ -24,7 +24,7 @@ from bert_jax.data.labeled import (
 from bert_jax.runs import task_setup, unseen_labels
 from bert_jax.tasks import id_ranges, span, tagging, task
 
-Settings = finetuning_configuration.FinetuningConfig
+Settings = finetuning.FinetuningConfig
 _log = logging.getLogger(__name__)
 UNKNOWN = "examples left out with a label that is none of the classes"
 _SEVERAL = "example_numbers"  # the column of rows that are of several examples

@@ -12,9 +12,9 @@ from typing import Any
 
 import ml_collections
 
-from bert_jax import errors, home_folder
+from bert_jax import errors, fields, home_folder
 from bert_jax.checkpoints import workdirs
-from bert_jax.config import config_checks, finetuning_configuration
+from bert_jax.config import finetuning
 
 Recipe = Mapping[str, Any]  # what differs from the default, as {"group.key": value}
 
@@ -139,17 +139,15 @@ class Plan:
         best = {"run.keep_best": metric}
         return {**best, **task.recipe, **(files or {}), **self.changes}
 
-    def settings(
-        self, task: Task, files: Recipe
-    ) -> finetuning_configuration.FinetuningConfig:
+    def settings(self, task: Task, files: Recipe) -> finetuning.FinetuningConfig:
         """Returns the configuration of a task's runs.
 
         Raises:
           InputError: a value cannot be.
         """
-        config = finetuning_configuration.default()
+        config = finetuning.default()
         config.update_from_flattened_dict(self.recipe(task, files))
-        return finetuning_configuration.parse(config)
+        return finetuning.parse(config)
 
 
 # Keys that every task has its own value of.
@@ -164,7 +162,7 @@ def default(suite: Suite) -> ml_collections.ConfigDict:
     The keys beside those of a fine-tuning run are `folder`, of the publisher's files
     (empty takes TFDS), and `tasks`, names with commas (empty takes all).
     """
-    config = finetuning_configuration.default()
+    config = finetuning.default()
     with config.unlocked():
         config.suite, config.folder, config.tasks = suite, "", ""
     return config.lock()
@@ -179,8 +177,8 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
     """
     is_config_dict = isinstance(config, ml_collections.ConfigDict)
     tree: dict[str, Any] = config.to_dict() if is_config_dict else dict(config)
-    usual = finetuning_configuration.default().to_dict()
-    config_checks.same_keys("", tree, (*_OWN, *usual))
+    usual = finetuning.default().to_dict()
+    fields.same_keys("", tree, (*_OWN, *usual))
     suite = tree["suite"]
     if not isinstance(suite, Suite):
         raise errors.InputError("suite is no Suite: begin with configs/glue.py")
@@ -189,7 +187,7 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
             raise errors.InputError(f"{name} is {tree[name]!r}: give a text")
     own = {name: tree.pop(name) for name in _OWN}
     before, now = workdirs.flat(usual), workdirs.flat(tree)
-    config_checks.same_keys("", now, tuple(before))
+    fields.same_keys("", now, tuple(before))
     changes = {key: value for key, value in now.items() if value != before[key]}
     _check_changes(changes)
     folder = home_folder.path(own["folder"]) if own["folder"] else None

@@ -7,7 +7,7 @@ from typing import Any
 
 from bert_jax import errors, files
 from bert_jax.checkpoints import task_weights
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.data.corpus import sources
 from bert_jax.data.labeled import c3_file, read_examples
 from bert_jax.runs import splits, suite_configuration, task_setup
@@ -28,7 +28,7 @@ class Located:
     """
 
     task: Task
-    settings: finetuning_configuration.FinetuningConfig
+    settings: finetuning.FinetuningConfig
     tests: dict[str, read_examples.Request]
 
 
@@ -131,9 +131,7 @@ def _of_tfds(plan: suite_configuration.Plan, task: Task) -> Located:
     return Located(task, settings, tests)
 
 
-def _asked(
-    settings: finetuning_configuration.FinetuningConfig, path: str
-) -> read_examples.Request:
+def _asked(settings: finetuning.FinetuningConfig, path: str) -> read_examples.Request:
     """Returns how a file without labels is read; its columns have usual names."""
     asked = task_setup.request(settings, path)
     return dataclasses.replace(
@@ -182,9 +180,7 @@ def _read(plan: suite_configuration.Plan, located: Located) -> None:
         ) from None
 
 
-def _check_steps(
-    settings: finetuning_configuration.FinetuningConfig, num_examples: int
-) -> None:
+def _check_steps(settings: finetuning.FinetuningConfig, num_examples: int) -> None:
     """Raises InputError for a warm-up that does not fit into the steps of the run.
 
     Only for tasks with one row an example: others have more rows than examples.

@@ -15,7 +15,7 @@ import numpy as np
 
 from bert_jax import errors
 from bert_jax.checkpoints import task_folders
-from bert_jax.config import finetuning_configuration, finetuning_groups
+from bert_jax.config import finetuning
 from bert_jax.data import lines
 from bert_jax.data.corpus import sources
 from bert_jax.data.labeled import memory_examples, read_examples
@@ -36,7 +36,7 @@ from bert_jax.tasks import (
 )
 from bert_jax.text import tokenizer as tokenizers
 
-Settings = finetuning_configuration.FinetuningConfig
+Settings = finetuning.FinetuningConfig
 
 # The metrics by which the best model is kept, unless the config names one: the first
 # that the scores have.
@@ -140,7 +140,7 @@ def request(
     )
 
 
-def _columns(given: finetuning_groups.ColumnsConfig) -> read_examples.Columns:
+def _columns(given: finetuning.ColumnsConfig) -> read_examples.Columns:
     values: dict[str, Any] = dataclasses.asdict(given)
     values["choices"] = _names(given.choices)
     return read_examples.Columns(**values)

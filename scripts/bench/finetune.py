@@ -30,7 +30,7 @@ import synthetic_batches_lib
 import timing_lib
 
 from bert_jax import errors
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.runs import assembly
 from bert_jax.training import sharding, state
@@ -131,9 +131,9 @@ def _settings(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _side(name: str, values: dict[str, Any], folder: Path) -> Side:
-    made = finetuning_configuration.default()
+    made = finetuning.default()
     made.update_from_flattened_dict(values)
-    run = assembly.assemble(finetuning_configuration.parse(made), folder)
+    run = assembly.assemble(finetuning.parse(made), folder)
     rows = run.rows(0)
     batches = [rows.batch_at(step) for step in range(rows.steps_per_epoch)]
     train = _torch(run, batches) if name == "torch" else _ours(run, batches)

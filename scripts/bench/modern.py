@@ -23,7 +23,8 @@ import ml_collections
 import synthetic_batches_lib
 import timing_lib
 
-from bert_jax.config import config_file, configuration
+from bert_jax.config import file as config_file
+from bert_jax.config import pretraining
 from bert_jax.runs import experiments
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "pretrain_modern.py"
@@ -131,7 +132,7 @@ def ready(
     Args:
       text: tokens of one, in mean.
     """
-    settings = configuration.parse(config)
+    settings = pretraining.parse(config)
     bert, packed = settings.bert(vocab_size), settings.data.pack
     length, rows = settings.data.max_seq_length, settings.run.batch_size
     # Without packing, full sentences fill each row to its end.

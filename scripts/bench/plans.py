@@ -24,7 +24,7 @@ import jax
 import timing_lib
 
 from bert_jax import plan
-from bert_jax.config import config_file
+from bert_jax.config import file as config_file
 from bert_jax.planning import costs, topology
 
 ROWS = {128: 64, 512: 16}  # per chip and micro-batch

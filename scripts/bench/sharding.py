@@ -20,7 +20,8 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 import sharding_lib  # noqa: E402
 import timing_lib  # noqa: E402
 
-from bert_jax.config import config_file, configuration
+from bert_jax.config import file as config_file
+from bert_jax.config import pretraining
 from bert_jax.planning import program, topology  # noqa: E402
 
 # (data, fsdp, tensor); -1 means all remaining devices.
@@ -80,14 +81,14 @@ def _row(size: str, mesh: tuple[int, int, int], given: argparse.Namespace) -> li
 
 def _settings(
     size: str, mesh: tuple[int, int, int], given: argparse.Namespace
-) -> configuration.PretrainingConfig:
+) -> pretraining.PretrainingConfig:
     config = config_file.load(f"configs/pretrain.py:{size}")
     config.mesh.update(dict(zip(("data", "fsdp", "tensor"), mesh, strict=True)))
     config.run.batch_size = given.rows
     config.optimizer.name = given.optimizer
     if given.topology in topology.HERE:  # CPU programs send bfloat16 as float32
         config.run.dtype = "float32"
-    return configuration.parse(config)
+    return pretraining.parse(config)
 
 
 def _mebibytes(size: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,17 +257,17 @@ CHINESE = (
 
 def settings(
     case: Case, data: Path, start: dict[str, Any]
-) -> finetuning_configuration.FinetuningConfig:
+) -> finetuning.FinetuningConfig:
     """Returns the configuration of a case.
 
     Args:
       data: the folder of the files.
       start: the keys that say which weights a run begins with.
     """
-    config: ml_collections.ConfigDict = finetuning_configuration.default()
+    config: ml_collections.ConfigDict = finetuning.default()
     values = {
         name: str(data / value) if name in _FILES else value
         for name, value in {**_COMMON, **case.values, **start}.items()
     }
     config.update_from_flattened_dict(values)
-    return finetuning_configuration.parse(config)
+    return finetuning.parse(config)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import finetune
-from bert_jax.config import config_file
+from bert_jax.config import file as config_file
 from bert_jax.runs import sweep_report
 
 RECIPES: dict[str, dict[str, Any]] = {

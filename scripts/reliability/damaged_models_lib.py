@@ -24,7 +24,7 @@ from bert_jax.checkpoints import (
     task_folders,
     weights,
 )
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.data.corpus import shards, store
 from bert_jax.model import config
 from bert_jax.text import huggingface_folder, tokenizer
@@ -68,11 +68,11 @@ def _write_native(folder: Path) -> None:
 def _write_task(folder: Path) -> None:
     made = _tokenizer(folder / "vocabulary")
     of_vocabulary = _weights(made.vocab_size)
-    tree = finetuning_configuration.default()
+    tree = finetuning.default()
     tree.init_from = "runs/demo"
     tree.data.task, tree.data.train = "classification", "train.tsv"
     written = task_folders.TaskFolder(
-        finetuning_configuration.parse(tree),
+        finetuning.parse(tree),
         task_folders.Learned(labels=_LABELS),
         of_vocabulary.config,
         of_vocabulary.params,

@@ -54,7 +54,7 @@ def config(folder: Path, examples: int, values: dict[str, Any]) -> str:
         "run.log_examples": True,
     }
     path = folder / "task.py"
-    runs_lib.write_config(path, "finetuning_configuration", settings | values)
+    runs_lib.write_config(path, "finetuning", settings | values)
     return f"--config={path}"
 
 

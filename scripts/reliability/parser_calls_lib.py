@@ -10,7 +10,7 @@ from typing import Any
 
 from bert_jax import errors, json_file
 from bert_jax.checkpoints import task_folders
-from bert_jax.config import configuration, finetuning_configuration
+from bert_jax.config import finetuning, pretraining
 from bert_jax.data import lines
 from bert_jax.data.corpus import packages, readers, sources, wikitext
 from bert_jax.data.labeled import example_request, raw_examples, read_examples
@@ -109,15 +109,15 @@ def mesh(path: Path) -> None:
     except ValueError:
         values = text
     values = values if isinstance(values, list) else [values, 1, 1]
-    tree = configuration.to_dict(configuration.parse(configuration.default()))
+    tree = pretraining.to_dict(pretraining.parse(pretraining.default()))
     tree["mesh"] = dict(zip(("data", "fsdp", "tensor"), values, strict=False))
-    made = configuration.parse(tree).mesh
+    made = pretraining.parse(tree).mesh
     sharding.make_abstract_mesh(made.data, made.fsdp, made.tensor, num_devices=8)
 
 
 def variant(path: Path) -> None:
     text = typed(path)
-    tree = configuration.to_dict(configuration.parse(configuration.default()))
+    tree = pretraining.to_dict(pretraining.parse(pretraining.default()))
     search.variant(tree, "a100:8", text)
 
 
@@ -160,4 +160,4 @@ def values(path: Path) -> None:
 
 
 def record(folder: Path) -> None:
-    finetuning_configuration.parse_record(json_file.read_object(folder / "x.json"))
+    finetuning.parse_record(json_file.read_object(folder / "x.json"))

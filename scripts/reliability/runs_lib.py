@@ -76,7 +76,7 @@ def make_place(
     corpus = folder / "corpus.txt"
     corpus.write_text("\n".join(lines) + "\n", encoding="utf-8")
     values = {"model.size": "tiny", "data.corpus": str(corpus), **settings}
-    write_config(folder / "small.py", "configuration", values)
+    write_config(folder / "small.py", "pretraining", values)
     return Place(folder)
 
 

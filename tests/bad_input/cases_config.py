@@ -18,8 +18,8 @@ def _file(name: str, content: Content, says: str, command: str = "pretrain") -> 
 
 _AT = "{here}/c.py:"
 _DEFAULT = (
-    "from bert_jax.config import configuration\ndef get_config():\n"
-    "    config = configuration.default()\n"
+    "from bert_jax.config import pretraining\ndef get_config():\n"
+    "    config = pretraining.default()\n"
 )
 _DICT = (
     "import ml_collections\ndef get_config():\n    return ml_collections.ConfigDict("

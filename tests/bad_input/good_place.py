@@ -14,7 +14,7 @@ import tiny_tasks
 
 from bert_jax import prepare
 from bert_jax.checkpoints import huggingface, native, tensorflow1, workdirs
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.runs import experiments
 from bert_jax.text import huggingface_folder
 from bert_jax.text import tokenizer as tokenizers
@@ -53,13 +53,13 @@ def _write_text(folder: Path) -> None:
     corpus = tiny_run.write_corpus(folder / "text.txt")
     (folder / "vocab.txt").write_text("\n".join(small_place.PIECES) + "\n")
     write_config(folder / "tiny.py", "tiny_run", f"tiny_run.config({str(corpus)!r})")
-    settings = configuration.parse(tiny_run.config(corpus))
+    settings = pretraining.parse(tiny_run.config(corpus))
     prepare.ensure(settings.text, settings.data, folder / "store")
     _write_run(folder / "run", folder / "store", settings)
 
 
 def _write_run(
-    folder: Path, store: Path, settings: configuration.PretrainingConfig
+    folder: Path, store: Path, settings: pretraining.PretrainingConfig
 ) -> None:
     """Writes a workdir with checkpoints of steps 3 and 6 that nobody trained."""
     shutil.copytree(store, folder / "store")
@@ -86,8 +86,8 @@ def _write_tasks(folder: Path) -> None:
     tiny_tasks.write_classes(folder / "dev.tsv", 10, seed=1)
     call = f"tiny_tasks.config(Path({str(folder)!r}))"
     write_config(folder / "tiny.py", "tiny_tasks", call)
-    given = "from bert_jax.config import finetuning_configuration\n"
-    given += "def get_config():\n    config = finetuning_configuration.default()\n"
+    given = "from bert_jax.config import finetuning\n"
+    given += "def get_config():\n    config = finetuning.default()\n"
     given += "    config.mesh.data, config.data.max_seq_length = 1, 8\n"
     files = f"{str(folder / 'train.tsv')!r}, {str(folder / 'dev.tsv')!r}"
     given += f"    config.data.train, config.data.dev = {files}\n    return config\n"

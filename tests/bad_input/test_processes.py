@@ -119,10 +119,10 @@ def test_output_that_cannot_be_written(place, store, monkeypatch):
 # A suite that a shell runs in the background is started with SIGINT ignored.
 INTERRUPT = (
     "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "from bert_jax.config import configuration\n"
+    "from bert_jax.config import pretraining\n"
     "from bert_jax.text import vocabulary\n"
     "vocabulary.learn = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)\n"
-    "def get_config():\n    config = configuration.default()\n"
+    "def get_config():\n    config = pretraining.default()\n"
     "    config.data.corpus = {corpus!r}\n    return config\n"
 )
 

@@ -31,9 +31,9 @@ def given(finetune, tmp_path):
 
     def run(folder, *changes):
         (tmp_path / "given.py").write_text(
-            "from bert_jax.config import finetuning_configuration\n"
+            "from bert_jax.config import finetuning\n"
             "def get_config():\n"
-            "    config = finetuning_configuration.default()\n"
+            "    config = finetuning.default()\n"
             "    config.mesh.data, config.data.max_seq_length = 1, 24\n"
             "    return config\n"
         )

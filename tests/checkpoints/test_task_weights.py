@@ -13,7 +13,7 @@ import tiny_tasks
 
 from bert_jax import convert, errors
 from bert_jax.checkpoints import huggingface, native, task_folders, task_weights
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.model import config as model_config
 from bert_jax.runs import assembly
 from bert_jax.text import tokenizer as tokenizers
@@ -35,7 +35,7 @@ def place(tmp_path_factory):
 
 def settings_of(place, folder, **changes):
     """Settings of a run that starts from a folder."""
-    config = finetuning_configuration.default()
+    config = finetuning.default()
     values = {
         "init_from": str(folder),
         "data.train": str(place / "train.tsv"),
@@ -45,7 +45,7 @@ def settings_of(place, folder, **changes):
     }
     changed = {name.replace("__", "."): value for name, value in changes.items()}
     config.update_from_flattened_dict(values | changed)
-    return finetuning_configuration.parse(config)
+    return finetuning.parse(config)
 
 
 def same(one, other):

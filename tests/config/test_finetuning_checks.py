@@ -7,13 +7,13 @@ import pytest
 import tiny_tasks
 
 from bert_jax import errors
-from bert_jax.config import finetuning_checks, finetuning_configuration
+from bert_jax.config import finetuning, finetuning_checks
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def _parse(**changes):
-    return finetuning_configuration.parse(tiny_tasks.config(Path("p"), **changes))
+    return finetuning.parse(tiny_tasks.config(Path("p"), **changes))
 
 
 UNREAD = [
@@ -119,4 +119,4 @@ def _recipes():
 def test_recipes_set_nothing_that_their_task_does_not_read(name):
     config = _recipes().get_config(name)
     config.init_from, config.data.train = "folder", config.data.train or "train.tsv"
-    finetuning_configuration.parse(config)
+    finetuning.parse(config)

@@ -8,7 +8,7 @@ import tiny_run
 
 from bert_jax import prepare
 from bert_jax.checkpoints import initial_weights, workdirs
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.planning import costs, program, topology
 from bert_jax.runs import experiments
 from bert_jax.training import chips
@@ -103,7 +103,7 @@ def test_fsdp_gathers_parameters_once_per_pass_and_no_activations():
 def test_shapes_are_those_of_real_batches(tmp_path):
     """Batches from a store have the keys, types and shapes of the plan."""
     corpus = tiny_run.write_corpus(tmp_path / "text.txt")
-    settings = configuration.parse(tiny_run.config(corpus, mesh__data=-1))
+    settings = pretraining.parse(tiny_run.config(corpus, mesh__data=-1))
     store = workdirs.store_of(settings, tmp_path)
     resolved = initial_weights.resolve(settings, tmp_path, store)
     prepare.ensure(resolved.text, settings.data, store)

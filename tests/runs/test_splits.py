@@ -5,7 +5,7 @@ import pytest
 import tiny_tasks
 
 from bert_jax import errors
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.runs import splits, task_setup
@@ -24,7 +24,7 @@ def place(tmp_path):
 
 def _read(place, **changes):
     config = tiny_tasks.config(place, **changes)
-    return splits.read(finetuning_configuration.parse(config))
+    return splits.read(finetuning.parse(config))
 
 
 def test_files_are_read_by_their_names(place, capsys):
@@ -154,7 +154,7 @@ def test_what_is_held_out_shares_no_text_with_training():
 )
 def test_labels_are_those_of_the_whole_training_file(place, changes, known):
     config = tiny_tasks.config(place, **changes)
-    settings = finetuning_configuration.parse(config)
+    settings = finetuning.parse(config)
     files = {"train": ["a"], "dev": ["b"]}
     assert splits.that_name_labels(settings, files) == known
 
@@ -240,9 +240,7 @@ def test_a_first_line_that_the_config_describes_is_not_reported(place, capsys, c
 def test_repair_leaves_out_a_label_that_is_no_class(place, capsys, labels):
     path = place / "train.tsv"
     path.write_text(path.read_text() + "the cat\tcta\n", encoding="utf-8")
-    settings = finetuning_configuration.parse(
-        tiny_tasks.config(place, data__labels=labels)
-    )
+    settings = finetuning.parse(tiny_tasks.config(place, data__labels=labels))
     with pytest.raises(errors.InputError, match=r"train.tsv:52: .*'cta'.*data\.repair"):
         task_setup.learn(settings, splits.read(settings)["train"])
     made = _read(place, data__labels=labels, data__repair=True)["train"]
@@ -255,7 +253,7 @@ def test_repair_leaves_out_a_sentence_with_a_tag_of_no_scheme(place, capsys):
     path = place / "train.conll"
     path.write_text("the O\ncat B-X\nsat O\n\n" * 9 + "a 0\ndog B-X\n\n")
     given = {"data__task": "tagging", "data__train": str(path), "data__dev": str(path)}
-    settings = finetuning_configuration.parse(tiny_tasks.config(place, **given))
+    settings = finetuning.parse(tiny_tasks.config(place, **given))
     with pytest.raises(errors.InputError, match=r"train.conll:37: .*'0'.*data\.repair"):
         task_setup.learn(settings, splits.read(settings)["train"])
     made = _read(place, data__repair=True, **given)

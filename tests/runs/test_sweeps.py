@@ -9,7 +9,7 @@ import tiny_tasks
 
 from bert_jax import errors, finetune
 from bert_jax.checkpoints import task_folders
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.runs import assembly, sweep_report, sweeps
 from bert_jax.training import checkpoint, guards, sweep
 
@@ -52,7 +52,7 @@ def _single(place, workdir, **changes):
 
 def _last(place, workdir, **changes):
     """Returns the parameters in the last checkpoint of a run or a sweep."""
-    settings = finetuning_configuration.parse(tiny_tasks.config(place, **changes))
+    settings = finetuning.parse(tiny_tasks.config(place, **changes))
     run = assembly.assemble(settings, workdir)
     shapes = run.shapes
     if settings.sweep.is_on:

@@ -9,7 +9,7 @@ import tiny_tasks
 
 from bert_jax import errors, finetune
 from bert_jax.checkpoints import task_folders
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import scores
 from bert_jax.model import task_model
@@ -19,7 +19,7 @@ from bert_jax.tasks import classification, matching, regression, roles, span
 
 def settings_of(task="classification", **changes):
     config = tiny_tasks.config(Path("p"), data__task=task, **changes)
-    return finetuning_configuration.parse(config)
+    return finetuning.parse(config)
 
 
 def texts(*labels):
@@ -186,9 +186,7 @@ def test_what_was_learned_is_in_the_task(tmp_path):
         path = str(tiny_models.write_file(tmp_path, kind))
         changes |= {"data__task": kind, "data__train": path, "data__dev": path}
         config = tiny_tasks.config(tmp_path, **changes)
-        run = assembly.assemble(
-            finetuning_configuration.parse(config), tmp_path / "run"
-        )
+        run = assembly.assemble(finetuning.parse(config), tmp_path / "run")
         bert, tokenizer = run.start.bert, run.start.tokenizer
         learned = learned or run.learned
         return task_setup.build(run.settings, learned, bert, tokenizer, (1.0, 3.0))

@@ -8,7 +8,8 @@ import pytest
 from flax import linen as nn
 
 from bert_jax.checkpoints import workdirs
-from bert_jax.config import config_file, configuration
+from bert_jax.config import file as config_file
+from bert_jax.config import pretraining
 from bert_jax.model import encoder, heads
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "bench"
@@ -21,12 +22,12 @@ sys.path.remove(str(SCRIPTS))
 def _settings(changes=None):
     recipe = config_file.load(f"{bench_modern.RECIPE}:tiny")
     made = recipe if changes is None else bench_modern.turned_back(recipe, changes)
-    return configuration.parse(made)
+    return pretraining.parse(made)
 
 
 def _flat(settings):
     bert = settings.bert(8192)
-    tree = configuration.to_dict(settings) | {"model": vars(bert)}
+    tree = pretraining.to_dict(settings) | {"model": vars(bert)}
     return workdirs.flat(tree)
 
 

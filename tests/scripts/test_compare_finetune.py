@@ -13,7 +13,7 @@ import pytest
 import tiny_tasks
 
 from bert_jax import errors, finetune
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 from bert_jax.runs import assembly
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "compare"
@@ -114,7 +114,7 @@ def _settings(place, task, **changes):
 
 
 def _assembled(config):
-    settings = finetuning_configuration.parse(config)
+    settings = finetuning.parse(config)
     return assembly.assemble(settings, Path())
 
 

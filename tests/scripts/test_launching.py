@@ -10,7 +10,7 @@ import launching
 import pytest
 import yaml
 
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 
 ROOT = command_line.ROOT
 LAUNCH = ROOT / "scripts" / "launch"
@@ -269,7 +269,7 @@ def test_every_flag_and_every_key_is_a_real_one(monkeypatch, capfd):
         assert re.search(rf"^  --(\[no\])?{name}:", help_of[command], re.M), word
         if key and command != "finetune":
             group, field = key.split(".")
-            assert field in configuration.default()[group], word
+            assert field in pretraining.default()[group], word
     assert {"pretrain", "plan", "prepare"} <= help_of.keys()
 
 

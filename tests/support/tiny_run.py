@@ -5,7 +5,7 @@ from pathlib import Path
 
 import ml_collections
 
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 
 ENGLISH = ("the cat sat on a mat", "dogs run fast", "rain falls all day in spring")
 CHINESE = ("北京大学在海淀区。", "今天天气很好，我们去公园。", "他喜欢读书和写字。")
@@ -35,7 +35,7 @@ def write_file(folder: Path, **changes) -> Path:
 
 def config(corpus: Path, **changes) -> ml_collections.ConfigDict:
     """Returns a complete config; `run__seed=3` changes `run.seed`."""
-    made = configuration.default()
+    made = pretraining.default()
     made.data.corpus = str(corpus)
     made.model.size = "tiny"
     values = {

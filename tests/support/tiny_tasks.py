@@ -5,7 +5,7 @@ from pathlib import Path
 
 import ml_collections
 
-from bert_jax.config import finetuning_configuration
+from bert_jax.config import finetuning
 
 WORDS = ("the", "a", "cat", "dog", "sat", "ran", "home", "fast", "here", "there")
 CHARACTERS = "猫狗跑坐家快这那很好坏"
@@ -36,7 +36,7 @@ def write_classes(path: Path, count: int = 64, seed: int = 0) -> Path:
 
 def config(folder: Path, **changes) -> ml_collections.ConfigDict:
     """Returns a config of fresh weights on the classes; `run__seed=3` sets a key."""
-    made = finetuning_configuration.default()
+    made = finetuning.default()
     values = {
         "init_from": "none",
         "model.size": "tiny",

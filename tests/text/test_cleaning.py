@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from bert_jax import errors
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.text import cleaning, huggingface_folder, tokenizer
 
 PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat sat a b c 1 ! 好".split()
@@ -131,7 +131,7 @@ def test_the_cleaning_of_a_folder_holds_unless_another_is_set(made):
 
 
 def test_the_configuration_knows_the_steps():
-    assert configuration.CLEANING == cleaning.STEPS
+    assert pretraining.CLEANING == cleaning.STEPS
 
 
 def test_a_damaged_record_is_named(tmp_path):

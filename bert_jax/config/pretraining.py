@@ -12,10 +12,102 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from bert_jax import errors, home_folder
-from bert_jax.config import config_checks, run_groups
+from bert_jax import errors, fields, home_folder
 from bert_jax.model import config as model_config
-from bert_jax.training import optimizer
+from bert_jax.model import encoder
+from bert_jax.training import loop, optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How many devices share the batch, the parameters and the matrices (-1 = rest)."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """How long and how often.
+
+    Attributes:
+      seed: of weights, order, pairs, masks and dropout.
+      batch_size: rows a step, over all devices.
+      accumulation_steps: parts that a batch is computed in.
+      num_train_steps: steps of the run; -1 takes `num_train_epochs`.
+      num_train_epochs: passes over the instances; read if `num_train_steps` is -1.
+      log_every_steps, eval_every_steps, save_every_steps: intervals.
+      keep_checkpoints: newest checkpoints that stay.
+      dtype: of activations and products, `float32` or `bfloat16`.
+      unroll: layers a loop step; -1 unrolls all (fast to run, slow to compile).
+      remat: what the backward pass recomputes: `none`, `dots` or `full`.
+      attention: the kernel: `xla`, `cudnn` (NVIDIA GPUs), `splash` (TPUs), or `auto`
+        for the fastest that can; the log says which, and why.
+      log_examples: write which rows each step saw into `examples-PROCESS.jsonl`.
+      max_bad_steps: steps of the run whose loss or gradients are not finite that are
+        left out, of a sweep in each member; one more ends it.
+      watchdog_seconds: a step that takes longer is reported, with what every thread
+        does; 0 = never.
+    """
+
+    seed: int = 0
+    batch_size: int = 256
+    accumulation_steps: int = 1
+    num_train_steps: int = 1000000
+    num_train_epochs: float = -1.0
+    log_every_steps: int = 100
+    eval_every_steps: int = 10000
+    save_every_steps: int = 10000
+    keep_checkpoints: int = 3
+    dtype: str = "float32"
+    unroll: int = 1
+    remat: str = "none"
+    attention: str = "auto"
+    log_examples: bool = False
+    max_bad_steps: int = 0
+    watchdog_seconds: int = 600
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulation_steps", "keep_checkpoints"):
+            fields.at_least(f"run.{name}", getattr(self, name), 1)
+        for name in ("max_bad_steps", "watchdog_seconds"):
+            fields.at_least(f"run.{name}", getattr(self, name), 0)
+        self._check_intervals()
+        fields.between("run.seed", self.seed, 0, 2**31 - 1)
+        fields.count_or_rest("run.num_train_steps", self.num_train_steps)
+        if self.num_train_steps == -1 and not self.num_train_epochs > 0:
+            raise errors.InputError(
+                "run.num_train_steps is -1, so run.num_train_epochs must be above 0; "
+                f"found {self.num_train_epochs!r}"
+            )
+        if self.batch_size % self.accumulation_steps:
+            raise errors.InputError(
+                f"run.batch_size {self.batch_size} is not a multiple of "
+                f"run.accumulation_steps {self.accumulation_steps}"
+            )
+        self.execution()
+
+    def _check_intervals(self) -> None:
+        for name in ("log_every_steps", "eval_every_steps", "save_every_steps"):
+            fields.at_least(f"run.{name}", getattr(self, name), 1)
+
+    def limits(self, num_train_steps: int, save_every_steps: int = 0) -> loop.Limits:
+        """Returns what the loop is told; 0 saves as often as is set."""
+        return loop.Limits(
+            num_train_steps=num_train_steps,
+            log_every_steps=self.log_every_steps,
+            save_every_steps=save_every_steps or self.save_every_steps,
+            max_bad_steps=self.max_bad_steps,
+            watchdog_seconds=self.watchdog_seconds,
+        )
+
+    def execution(self, *, packed: bool = True) -> encoder.Execution:
+        """Returns how the model runs; `packed` as in `encoder.Execution`."""
+        return encoder.Execution(
+            self.dtype, self.unroll, self.remat, self.attention, packed
+        )
+
 
 TOKENIZERS = ("wordpiece", "sentencepiece-unigram", "sentencepiece-bpe")
 SEGMENTERS = ("none", "jieba", "corpus")
@@ -26,7 +118,9 @@ POSITIONS = ("same", "repeat", "interpolate")
 # As in `text.cleaning.STEPS`, which this group does not import.
 CLEANING = ("html", "urls", "control", "width", "simplified")
 NEW_TOKENS = ("none", "mean_of_pieces")
-GIVEN = "init_from"  # of model.size and text.vocab: what the folder of init_from has
+FROM_INIT = (
+    "init_from"  # of model.size and text.vocab: what the folder of init_from has
+)
 MODEL_KEYS = tuple(field.name for field in dataclasses.fields(model_config.BertConfig))
 
 
@@ -36,12 +130,12 @@ def cleaning_steps(clean: str) -> tuple[str, ...]:
     if given == ("none",):
         return ()
     for name in given:
-        config_checks.one_of("text.clean", name, CLEANING)
+        fields.one_of("text.clean", name, CLEANING)
     return given
 
 
 @dataclasses.dataclass(frozen=True)
-class TextConfig:
+class PretrainingTextConfig:
     """How characters become ids.
 
     Attributes:
@@ -70,17 +164,15 @@ class TextConfig:
     stop_words: str = ""
 
     def __post_init__(self) -> None:
-        config_checks.one_of("text.tokenizer", self.tokenizer, TOKENIZERS)
-        config_checks.one_of("text.segmenter", self.segmenter, SEGMENTERS)
-        config_checks.one_of(
-            "text.segmenter_fallback", self.segmenter_fallback, FALLBACKS
-        )
-        config_checks.at_least("text.vocab_size", self.vocab_size, 6)
+        fields.one_of("text.tokenizer", self.tokenizer, TOKENIZERS)
+        fields.one_of("text.segmenter", self.segmenter, SEGMENTERS)
+        fields.one_of("text.segmenter_fallback", self.segmenter_fallback, FALLBACKS)
+        fields.at_least("text.vocab_size", self.vocab_size, 6)
         cleaning_steps(self.clean)
 
 
 @dataclasses.dataclass(frozen=True)
-class InitConfig:
+class PretrainingInitConfig:
     """How the weights of `init_from` are fitted to the run; by default not at all.
 
     Attributes:
@@ -99,10 +191,10 @@ class InitConfig:
     new_tokens: str = "none"
 
     def __post_init__(self) -> None:
-        config_checks.one_of("init.positions", self.positions, POSITIONS)
-        config_checks.one_of("init.new_tokens", self.new_tokens, NEW_TOKENS)
+        fields.one_of("init.positions", self.positions, POSITIONS)
+        fields.one_of("init.new_tokens", self.new_tokens, NEW_TOKENS)
         for part in self.drawn:
-            config_checks.one_of("init.fresh", part, ("pooler", "mlm_head", "nsp_head"))
+            fields.one_of("init.fresh", part, ("pooler", "mlm_head", "nsp_head"))
 
     @property
     def drawn(self) -> frozenset[str]:
@@ -116,7 +208,7 @@ class InitConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class PretrainingDataConfig:
     """Which corpus, and how it becomes rows.
 
     Attributes:
@@ -161,24 +253,20 @@ class DataConfig:
     loader: str = "tfdata"
 
     def __post_init__(self) -> None:
-        config_checks.one_of("data.objective", self.objective, OBJECTIVES)
-        config_checks.one_of("data.loader", self.loader, LOADERS)
-        config_checks.between(
-            "data.held_out_fraction", self.held_out_fraction, 0.0, 0.5
-        )
-        config_checks.between("data.short_seq_prob", self.short_seq_prob, 0.0, 1.0)
-        config_checks.between("data.masked_lm_prob", self.masked_lm_prob, 0.001, 0.9)
-        config_checks.at_least("data.max_seq_length", self.max_seq_length, 8)
+        fields.one_of("data.objective", self.objective, OBJECTIVES)
+        fields.one_of("data.loader", self.loader, LOADERS)
+        fields.between("data.held_out_fraction", self.held_out_fraction, 0.0, 0.5)
+        fields.between("data.short_seq_prob", self.short_seq_prob, 0.0, 1.0)
+        fields.between("data.masked_lm_prob", self.masked_lm_prob, 0.001, 0.9)
+        fields.at_least("data.max_seq_length", self.max_seq_length, 8)
         if self.first_seq_length:
-            config_checks.between(
+            fields.between(
                 "data.first_seq_length", self.first_seq_length, 8, self.max_seq_length
             )
-        config_checks.between(
-            "data.first_steps_share", self.first_steps_share, 0.0, 1.0
-        )
-        config_checks.at_least("data.max_ngram", self.max_ngram, 1)
-        config_checks.count_or_rest("data.workers", self.workers)
-        config_checks.count_or_rest(
+        fields.between("data.first_steps_share", self.first_steps_share, 0.0, 1.0)
+        fields.at_least("data.max_ngram", self.max_ngram, 1)
+        fields.count_or_rest("data.workers", self.workers)
+        fields.count_or_rest(
             "data.max_predictions_per_seq", self.max_predictions_per_seq
         )
 
@@ -200,12 +288,12 @@ class PretrainingConfig:
     init_from: str
     size: str
     model: dict[str, Any]
-    init: InitConfig
-    text: TextConfig
-    data: DataConfig
+    init: PretrainingInitConfig
+    text: PretrainingTextConfig
+    data: PretrainingDataConfig
     optimizer: optimizer.OptimizerConfig
-    mesh: run_groups.MeshConfig
-    run: run_groups.RunConfig
+    mesh: MeshConfig
+    run: RunConfig
 
     def __post_init__(self) -> None:
         if self.data.first_seq_length and self.run.num_train_steps == -1:
@@ -235,7 +323,7 @@ class PretrainingConfig:
                 "belongs to the model (text.vocab)"
             )
         size = {}
-        if self.size != GIVEN:
+        if self.size != FROM_INIT:
             size = dataclasses.asdict(model_config.published(self.size))
         bert = model_config.BertConfig(**{**size, **given, "vocab_size": vocab_size})
         if self.data.max_seq_length > bert.max_length:
@@ -254,12 +342,12 @@ class PretrainingConfig:
 
 
 GROUPS = {
-    "init": InitConfig,
-    "text": TextConfig,
-    "data": DataConfig,
+    "init": PretrainingInitConfig,
+    "text": PretrainingTextConfig,
+    "data": PretrainingDataConfig,
     "optimizer": optimizer.OptimizerConfig,
-    "mesh": run_groups.MeshConfig,
-    "run": run_groups.RunConfig,
+    "mesh": MeshConfig,
+    "run": RunConfig,
 }
 
 
@@ -285,11 +373,10 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> PretrainingC
     """
     tree = plain(config, GROUPS)
     size, given = model_keys(tree["model"])
-    if size != GIVEN:
+    if size != FROM_INIT:
         model_config.published(size)
     groups = {
-        name: config_checks.typed(name, kind, tree[name])
-        for name, kind in GROUPS.items()
+        name: fields.typed(name, kind, tree[name]) for name, kind in GROUPS.items()
     }
     if tree["init_from"] == "none":
         _check_no_folder(size, groups)
@@ -306,7 +393,7 @@ def plain(
     """
     is_config_dict = isinstance(config, ml_collections.ConfigDict)
     tree = config.to_dict() if is_config_dict else dict(config)
-    config_checks.same_keys("", tree, ("init_from", "model", *groups))
+    fields.same_keys("", tree, ("init_from", "model", *groups))
     if not isinstance(tree["init_from"], str):
         raise errors.InputError(f"init_from is {tree['init_from']!r}: give a folder")
     return home_folder.in_config(tree)
@@ -320,7 +407,7 @@ def model_keys(model: Any) -> tuple[str, dict[str, Any]]:
     """
     if not isinstance(model, Mapping):
         raise errors.InputError(f"model is {model!r}: expected a group")
-    config_checks.same_keys("model.", model, ("size", *MODEL_KEYS), optional=MODEL_KEYS)
+    fields.same_keys("model.", model, ("size", *MODEL_KEYS), optional=MODEL_KEYS)
     given = {name: value for name, value in model.items() if value is not None}
     size = given.pop("size")
     if not isinstance(size, str):
@@ -340,9 +427,9 @@ def model_group(size: str) -> dict[str, Any]:
 def _check_no_folder(size: str, groups: dict[str, Any]) -> None:
     """Raises InputError if something should come from `init_from`, which is none."""
     asking = {
-        "model.size": size == GIVEN,
-        "text.vocab": groups["text"].vocab == GIVEN,
-        "init": groups["init"] != InitConfig(),
+        "model.size": size == FROM_INIT,
+        "text.vocab": groups["text"].vocab == FROM_INIT,
+        "init": groups["init"] != PretrainingInitConfig(),
     }
     names = [name for name, asks in asking.items() if asks]
     if names:

@@ -1,14 +1,14 @@
-"""The groups of a fine-tuning run's configuration, one frozen dataclass each.
-
-The task and its files in `data`, what sits on the encoder in `head`, what changes the
-training in `recipe`, and how many members are trained side by side in `sweep`.
-"""
+"""The configuration of a fine-tuning run, beside that of pretraining."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from bert_jax import errors
-from bert_jax.config import config_checks, configuration, run_groups
-from bert_jax.model import task_model
+import ml_collections
+
+from bert_jax import errors, fields
+from bert_jax.config import finetuning_checks, pretraining
+from bert_jax.model import encoder, task_model
 from bert_jax.training import optimizer
 
 TASKS = (
@@ -23,13 +23,13 @@ TASKS = (
 HEADERS = ("auto", "true", "false")
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "head_tail", "refuse")
 PREDICATES = ("marked", "joint")
-OBJECTIVES = ("cosine", "in_batch", "simcse")
+MATCHING_OBJECTIVES = ("cosine", "in_batch", "simcse")
 HEADS = ("fresh", "given")
 BASELINES = ("tfidf", "fresh")
 
 
 @dataclasses.dataclass(frozen=True)
-class InitConfig:
+class FinetuningInitConfig:
     """How the weights of `init_from` are fitted to the task.
 
     Attributes:
@@ -45,12 +45,12 @@ class InitConfig:
     positions: str = "same"
 
     def __post_init__(self) -> None:
-        config_checks.one_of("init.head", self.head, HEADS)
-        config_checks.one_of("init.positions", self.positions, configuration.POSITIONS)
+        fields.one_of("init.head", self.head, HEADS)
+        fields.one_of("init.positions", self.positions, pretraining.POSITIONS)
 
 
 @dataclasses.dataclass(frozen=True)
-class TextConfig:
+class FinetuningTextConfig:
     """The tokenizer of a run without given weights.
 
     Attributes:
@@ -63,12 +63,12 @@ class TextConfig:
       stop_words: a file with one word a line; these are removed. BERT rarely gains.
     """
 
-    vocab: str = configuration.GIVEN
+    vocab: str = pretraining.FROM_INIT
     clean: str = ""
     stop_words: str = ""
 
     def __post_init__(self) -> None:
-        configuration.cleaning_steps(self.clean)
+        pretraining.cleaning_steps(self.clean)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ class ColumnsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class FinetuningDataConfig:
     """The task, its files and how they become rows.
 
     Attributes:
@@ -159,20 +159,20 @@ class DataConfig:
     loader: str = "thread"
 
     def __post_init__(self) -> None:
-        config_checks.one_of("data.task", self.task, TASKS)
-        config_checks.one_of("data.header", self.header.lower(), HEADERS)
+        fields.one_of("data.task", self.task, TASKS)
+        fields.one_of("data.header", self.header.lower(), HEADERS)
         if self.multi_label.lower() in ("false", "none", "1", "yes", "list", "lists"):
             raise errors.InputError(
                 f"data.multi_label is {self.multi_label!r}: write true where labels "
                 "are lists or columns, the separator of several labels, as in '|', or "
                 "leave it empty for one label"
             )
-        config_checks.one_of("data.truncation", self.truncation, TRUNCATIONS)
-        config_checks.one_of("data.predicates", self.predicates, PREDICATES)
-        config_checks.one_of("data.loader", self.loader, configuration.LOADERS)
-        config_checks.between("data.dev_share", self.dev_share, 0.01, 0.5)
+        fields.one_of("data.truncation", self.truncation, TRUNCATIONS)
+        fields.one_of("data.predicates", self.predicates, PREDICATES)
+        fields.one_of("data.loader", self.loader, pretraining.LOADERS)
+        fields.between("data.dev_share", self.dev_share, 0.01, 0.5)
         for name, low in _LEAST.items():
-            config_checks.at_least(f"data.{name}", getattr(self, name), low)
+            fields.at_least(f"data.{name}", getattr(self, name), low)
         if self.folds == 1 or not 0 <= self.fold < max(self.folds, 1):
             raise errors.InputError(
                 f"data.fold is {self.fold} and data.folds {self.folds}: folds are 2 or "
@@ -225,11 +225,11 @@ class HeadConfig:
     temperature: float = 0.05
 
     def __post_init__(self) -> None:
-        config_checks.one_of("head.pooling", self.pooling, task_model.POOLINGS)
-        config_checks.one_of("head.objective", self.objective, OBJECTIVES)
-        config_checks.at_least("head.recurrent_size", self.recurrent_size, 0)
-        config_checks.between("head.dropout", self.dropout, 0.0, 0.9)
-        config_checks.between("head.temperature", self.temperature, 0.001, 100.0)
+        fields.one_of("head.pooling", self.pooling, task_model.POOLINGS)
+        fields.one_of("head.objective", self.objective, MATCHING_OBJECTIVES)
+        fields.at_least("head.recurrent_size", self.recurrent_size, 0)
+        fields.between("head.dropout", self.dropout, 0.0, 0.9)
+        fields.between("head.temperature", self.temperature, 0.001, 100.0)
         if self.pooling == "bilstm" and not self.recurrent_size:
             raise errors.InputError(
                 "head.pooling is bilstm: set head.recurrent_size, as in 128"
@@ -268,22 +268,22 @@ class RecipeConfig:
     lora_alpha: float = 16.0
 
     def __post_init__(self) -> None:
-        config_checks.between("recipe.layer_decay", self.layer_decay, 0.1, 1.0)
-        config_checks.at_least("recipe.frozen_layers", self.frozen_layers, -1)
-        config_checks.at_least("recipe.reinit_layers", self.reinit_layers, 0)
-        config_checks.between("recipe.label_smoothing", self.label_smoothing, 0.0, 0.9)
-        config_checks.between("recipe.focal_gamma", self.focal_gamma, 0.0, 10.0)
-        config_checks.between("recipe.r_drop", self.r_drop, 0.0, 100.0)
-        config_checks.between("recipe.average_decay", self.average_decay, 0.0, 0.99999)
-        config_checks.between(
+        fields.between("recipe.layer_decay", self.layer_decay, 0.1, 1.0)
+        fields.at_least("recipe.frozen_layers", self.frozen_layers, -1)
+        fields.at_least("recipe.reinit_layers", self.reinit_layers, 0)
+        fields.between("recipe.label_smoothing", self.label_smoothing, 0.0, 0.9)
+        fields.between("recipe.focal_gamma", self.focal_gamma, 0.0, 10.0)
+        fields.between("recipe.r_drop", self.r_drop, 0.0, 100.0)
+        fields.between("recipe.average_decay", self.average_decay, 0.0, 0.99999)
+        fields.between(
             "recipe.adversarial_epsilon", self.adversarial_epsilon, 0.0, 100.0
         )
-        config_checks.at_least("recipe.lora_rank", self.lora_rank, 0)
-        config_checks.between("recipe.lora_alpha", self.lora_alpha, 0.001, 1000.0)
+        fields.at_least("recipe.lora_rank", self.lora_rank, 0)
+        fields.between("recipe.lora_alpha", self.lora_alpha, 0.001, 1000.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerConfig(optimizer.OptimizerConfig):
+class FinetuningOptimizerConfig(optimizer.OptimizerConfig):
     """The optimizer, whose warm-up may be a share of the steps.
 
     Attributes:
@@ -294,7 +294,7 @@ class OptimizerConfig(optimizer.OptimizerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        config_checks.between("optimizer.warmup_fraction", self.warmup_fraction, 0, 1)
+        fields.between("optimizer.warmup_fraction", self.warmup_fraction, 0, 1)
         parts = self.warmup_fraction + self.decay_fraction
         if self.schedule == "wsd" and not self.warmup_steps and parts > 1:
             raise errors.InputError(
@@ -322,7 +322,7 @@ class OptimizerConfig(optimizer.OptimizerConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig(run_groups.RunConfig):
+class FinetuningRunConfig(pretraining.RunConfig):
     """How long and how often; intervals of -1 are an epoch.
 
     Attributes:
@@ -348,10 +348,10 @@ class RunConfig(run_groups.RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        config_checks.at_least("run.patience", self.patience, 0)
-        config_checks.at_least("run.eval_batch_size", self.eval_batch_size, 1)
+        fields.at_least("run.patience", self.patience, 0)
+        fields.at_least("run.eval_batch_size", self.eval_batch_size, 1)
         for name in self.baseline_names:
-            config_checks.one_of("run.baselines", name, BASELINES)
+            fields.one_of("run.baselines", name, BASELINES)
 
     @property
     def baseline_names(self) -> tuple[str, ...]:
@@ -359,9 +359,9 @@ class RunConfig(run_groups.RunConfig):
         return tuple(x.strip() for x in self.baselines.split(",") if x.strip())
 
     def _check_intervals(self) -> None:
-        config_checks.at_least("run.log_every_steps", self.log_every_steps, 1)
-        config_checks.count_or_rest("run.eval_every_steps", self.eval_every_steps)
-        config_checks.count_or_rest("run.save_every_steps", self.save_every_steps)
+        fields.at_least("run.log_every_steps", self.log_every_steps, 1)
+        fields.count_or_rest("run.eval_every_steps", self.eval_every_steps)
+        fields.count_or_rest("run.save_every_steps", self.save_every_steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -381,12 +381,12 @@ class SweepConfig:
     folds: int = 0
 
     def __post_init__(self) -> None:
-        config_checks.at_least("sweep.seeds", self.seeds, 1)
-        config_checks.at_least("sweep.folds", self.folds, 0)
+        fields.at_least("sweep.seeds", self.seeds, 1)
+        fields.at_least("sweep.folds", self.folds, 0)
         if self.folds == 1:
             raise errors.InputError("sweep.folds is 1: folds are 2 or more, or 0")
         for rate in self.rates:
-            config_checks.between("sweep.learning_rates", rate, 1e-9, 1.0)
+            fields.between("sweep.learning_rates", rate, 1e-9, 1.0)
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -412,3 +412,161 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
         raise errors.InputError(
             f"{name} is {text!r}: give numbers with commas, as in 1,0.5"
         ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuningConfig:
+    """All groups of a fine-tuning run, typed and checked.
+
+    `size` is `init_from`, a published size, or a folder whose architecture is taken;
+    `model` holds the keys of bert_config.json that are set by name.
+    """
+
+    init_from: str
+    size: str
+    model: dict[str, Any]
+    init: FinetuningInitConfig
+    text: FinetuningTextConfig
+    data: FinetuningDataConfig
+    head: HeadConfig
+    recipe: RecipeConfig
+    optimizer: FinetuningOptimizerConfig
+    mesh: pretraining.MeshConfig
+    run: FinetuningRunConfig
+    sweep: SweepConfig
+
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """The peaks of the rate: of each sweep member, or of the one run."""
+        return self.sweep.rates or (self.optimizer.learning_rate,)
+
+    def execution(self) -> encoder.Execution:
+        """Returns how the model runs."""
+        return self.run.execution(packed=self.data.pack)
+
+
+GROUPS = {
+    "init": FinetuningInitConfig,
+    "text": FinetuningTextConfig,
+    "data": FinetuningDataConfig,
+    "head": HeadConfig,
+    "recipe": RecipeConfig,
+    "optimizer": FinetuningOptimizerConfig,
+    "mesh": pretraining.MeshConfig,
+    "run": FinetuningRunConfig,
+    "sweep": SweepConfig,
+}
+
+
+SPLITS = ("train", "dev", "test")
+FROM_PYTHON = "python:"  # what stands for the file of examples that Python hands over
+
+# Keys that the records of earlier runs lack, by group, with what those runs did.
+ADDED_KEYS: dict[str, dict[str, Any]] = {
+    "text": {"clean": "", "stop_words": ""},
+    "data": {"pack": False, "doc_overlap": 0},
+    "head": {"transform": False},
+    "run": {
+        "attention": "xla",
+        "log_examples": False,
+        "max_bad_steps": 0,
+        "watchdog_seconds": 600,
+    },
+}
+
+
+def default() -> ml_collections.ConfigDict:
+    """Returns the usual recipe of BERT as a locked ConfigDict.
+
+    `init_from` and `data.train` are empty and must be set.
+    """
+    rate = FinetuningOptimizerConfig(learning_rate=3e-5)
+    groups = {name: group() for name, group in GROUPS.items() if name != "optimizer"}
+    tree = {"init_from": "", "model": pretraining.model_group(pretraining.FROM_INIT)}
+    tree |= {
+        name: dataclasses.asdict(group)
+        for name, group in (groups | {"optimizer": rate}).items()
+    }
+    return ml_collections.ConfigDict(tree).lock()
+
+
+def parse(
+    config: ml_collections.ConfigDict | Mapping[str, Any],
+    given: Sequence[str] = (),
+) -> FinetuningConfig:
+    """Turns a configuration into typed groups.
+
+    Args:
+      given: the splits whose examples come from Python and not from files.
+
+    Raises:
+      InputError: a key is unknown or missing, a value has a wrong type or range, or
+        does nothing.
+    """
+    tree = pretraining.plain(config, GROUPS)
+    tree["data"] = _with_splits(tree["data"], given)
+    size, keys = pretraining.model_keys(tree["model"])
+    groups = {
+        name: fields.typed(name, kind, tree[name]) for name, kind in GROUPS.items()
+    }
+    settings = FinetuningConfig(tree["init_from"], size, keys, **groups)
+    _check_init(settings)
+    if not settings.data.train:
+        raise errors.InputError(
+            "data.train is empty: name a file of labelled examples, as in "
+            "--config.data.train=train.tsv"
+        )
+    finetuning_checks.check(settings)
+    return settings
+
+
+def _with_splits(data: Any, given: Sequence[str]) -> Any:
+    """Returns the group `data`, with a name for each split that is not a file."""
+    for name in given:
+        if name not in SPLITS:
+            raise errors.InputError(
+                f"data has {name!r}: give examples of {', '.join(SPLITS)}"
+            )
+        if isinstance(data, Mapping) and data.get(name):
+            raise errors.InputError(
+                f"data.{name} is {data[name]!r}, and its examples are given from "
+                "Python too: leave one of them out"
+            )
+    return {**data, **{name: FROM_PYTHON for name in given}} if given else data
+
+
+def parse_record(tree: Mapping[str, Any]) -> FinetuningConfig:
+    """Turns what a run has recorded into typed groups, as `parse` does.
+
+    Keys that are newer than the record have the values of `ADDED_KEYS`.
+    """
+    return parse(fields.with_added(tree, ADDED_KEYS))
+
+
+def _check_init(settings: FinetuningConfig) -> None:
+    """Raises InputError unless it is clear where the weights come from."""
+    if not settings.init_from:
+        raise errors.InputError(
+            "init_from is empty: name the folder of a model that was pretrained, as in "
+            "--config.init_from=runs/demo, or --config.init_from=none for fresh weights"
+        )
+    given = pretraining.FROM_INIT
+    if settings.init_from == "none":
+        if given in (settings.size, settings.text.vocab):
+            raise errors.InputError(
+                "init_from is none: say which architecture and vocabulary, as in "
+                "--config.model.size=tiny --config.text.vocab=vocab.txt; both may also "
+                "be the folder of a model"
+            )
+    elif settings.text.vocab != given or settings.size != given:
+        raise errors.InputError(
+            f"init_from is {settings.init_from}: its architecture and vocabulary come "
+            "with it, so leave model.size and text.vocab at init_from"
+        )
+
+
+def to_dict(config: FinetuningConfig) -> dict[str, Any]:
+    """Returns the groups as a plain tree that `parse` reads back."""
+    model = {"size": config.size, **config.model}
+    tree: dict[str, Any] = {"init_from": config.init_from, "model": model}
+    return tree | {name: dataclasses.asdict(getattr(config, name)) for name in GROUPS}

@@ -4,12 +4,12 @@ import ml_collections
 import pytest
 
 from bert_jax import errors
-from bert_jax.config import configuration
+from bert_jax.config import pretraining
 from bert_jax.model import config as model_config
 
 
 def _changed(**keys):
-    config = configuration.default()
+    config = pretraining.default()
     with config.unlocked():
         for key, value in keys.items():
             config.update_from_flattened_dict({key.replace("__", "."): value})
@@ -17,7 +17,7 @@ def _changed(**keys):
 
 
 def test_the_defaults_are_the_published_recipe():
-    parsed = configuration.parse(configuration.default())
+    parsed = pretraining.parse(pretraining.default())
     assert parsed.bert(30522) == model_config.published("base")
     assert parsed.optimizer.learning_rate == 1e-4
     assert parsed.run.batch_size == 256
@@ -25,14 +25,14 @@ def test_the_defaults_are_the_published_recipe():
 
 
 def test_parse_reads_back_what_to_dict_writes():
-    parsed = configuration.parse(_changed(model__hidden_size=36, run__seed=7))
+    parsed = pretraining.parse(_changed(model__hidden_size=36, run__seed=7))
     assert parsed.model == {"hidden_size": 36}
-    assert configuration.parse(configuration.to_dict(parsed)) == parsed
+    assert pretraining.parse(pretraining.to_dict(parsed)) == parsed
 
 
 def test_model_keys_override_the_size_and_the_vocabulary_gives_its_own():
     changes = {"model__size": "tiny", "model__num_attention_heads": 8}
-    bert = configuration.parse(_changed(**changes)).bert(77)
+    bert = pretraining.parse(_changed(**changes)).bert(77)
     assert (bert.hidden_size, bert.num_attention_heads) == (128, 8)
     assert bert.vocab_size == 77
 
@@ -79,42 +79,42 @@ WRONG = [
 
 @pytest.mark.parametrize(("key", "value", "words"), WRONG)
 def test_a_wrong_value_is_named_with_its_remedy(key, value, words):
-    tree = configuration.default().to_dict()
+    tree = pretraining.default().to_dict()
     group, _, name = key.rpartition(".")
     (tree[group] if group else tree)[name] = value
     with pytest.raises(errors.InputError, match=words) as caught:
-        configuration.parse(tree)
+        pretraining.parse(tree)
     assert key in str(caught.value) or name in str(caught.value)
 
 
 def test_a_misspelt_key_is_refused_with_the_nearest_one():
-    tree = configuration.default().to_dict()
+    tree = pretraining.default().to_dict()
     tree["run"]["num_train_step"] = 3
     with pytest.raises(errors.InputError, match="Did you mean run.num_train_steps"):
-        configuration.parse(tree)
+        pretraining.parse(tree)
 
 
 def test_a_missing_key_is_named():
-    tree = configuration.default().to_dict()
+    tree = pretraining.default().to_dict()
     del tree["data"]["objective"]
     with pytest.raises(errors.InputError, match="data.objective is missing"):
-        configuration.parse(tree)
+        pretraining.parse(tree)
 
 
 def test_the_default_is_locked():
     with pytest.raises(AttributeError):
-        configuration.default().run.num_train_stepz = 3
-    assert isinstance(configuration.default(), ml_collections.ConfigDict)
+        pretraining.default().run.num_train_stepz = 3
+    assert isinstance(pretraining.default(), ml_collections.ConfigDict)
 
 
 def test_a_vocabulary_of_another_size_than_the_model_is_refused():
-    parsed = configuration.parse(_changed(model__vocab_size=30522))
+    parsed = pretraining.parse(_changed(model__vocab_size=30522))
     with pytest.raises(errors.InputError, match="has 21128 pieces"):
         parsed.bert(21128)
 
 
 def test_rows_longer_than_the_position_table_are_refused():
-    parsed = configuration.parse(_changed(data__max_seq_length=513))
+    parsed = pretraining.parse(_changed(data__max_seq_length=513))
     with pytest.raises(errors.InputError, match="max_position_embeddings 512"):
         parsed.bert(30522)
 
@@ -123,16 +123,16 @@ def test_rows_longer_than_the_position_table_are_refused():
     ("length", "share", "steps"), [(0, 0.9, 0), (64, 0.9, 90), (64, 0.0, 0)]
 )
 def test_the_first_steps_are_a_share_of_all(length, share, steps):
-    config = configuration.default()
+    config = pretraining.default()
     config.data.first_seq_length = length
     config.data.first_steps_share = share
     config.run.num_train_steps = 100
-    assert configuration.parse(config).first_steps == steps
+    assert pretraining.parse(config).first_steps == steps
 
 
 def test_a_share_of_the_steps_needs_their_number():
-    config = configuration.default()
+    config = pretraining.default()
     config.data.first_seq_length = 64
     config.run.num_train_steps, config.run.num_train_epochs = -1, 3.0
     with pytest.raises(errors.InputError, match="set run.num_train_steps"):
-        configuration.parse(config)
+        pretraining.parse(config)

@@ -8,7 +8,7 @@ import pytest
 import tiny_tasks
 
 from bert_jax import errors
-from bert_jax.config import finetuning_configuration, finetuning_groups
+from bert_jax.config import finetuning
 from bert_jax.training import optimizer
 
 
@@ -17,14 +17,14 @@ def _config(**changes):
 
 
 def test_the_default_names_what_must_be_set():
-    config = finetuning_configuration.default()
+    config = finetuning.default()
     with pytest.raises(errors.InputError, match="init_from is empty: name the folder"):
-        finetuning_configuration.parse(config)
+        finetuning.parse(config)
     config.init_from = "runs/demo"
     with pytest.raises(errors.InputError, match="data.train is empty: name a file"):
-        finetuning_configuration.parse(config)
+        finetuning.parse(config)
     config.data.train = "train.tsv"
-    settings = finetuning_configuration.parse(config)
+    settings = finetuning.parse(config)
     assert settings.size == settings.text.vocab == "init_from"
     assert (settings.model, settings.run.num_train_epochs) == ({}, 3.0)
     assert settings.optimizer.learning_rate == 3e-5
@@ -33,8 +33,8 @@ def test_the_default_names_what_must_be_set():
 def test_fresh_weights_need_an_architecture_and_a_vocabulary():
     for changes in ({"model__size": "init_from"}, {"text__vocab": "init_from"}):
         with pytest.raises(errors.InputError, match="init_from is none: say which"):
-            finetuning_configuration.parse(_config(**changes))
-    settings = finetuning_configuration.parse(_config())
+            finetuning.parse(_config(**changes))
+    settings = finetuning.parse(_config())
     assert (settings.size, settings.model["hidden_size"]) == ("tiny", 32)
 
 
@@ -44,7 +44,7 @@ def test_fresh_weights_need_an_architecture_and_a_vocabulary():
 def test_given_weights_bring_both(changes):
     config = _config(init_from="folder", **changes)
     with pytest.raises(errors.InputError, match="come with it, so leave model.size"):
-        finetuning_configuration.parse(config)
+        finetuning.parse(config)
 
 
 @pytest.mark.parametrize(
@@ -74,37 +74,37 @@ def test_given_weights_bring_both(changes):
 )
 def test_values_out_of_range_are_refused_by_name(changes, words):
     with pytest.raises(errors.InputError, match=words):
-        finetuning_configuration.parse(_config(**changes))
+        finetuning.parse(_config(**changes))
 
 
 def test_what_is_written_is_read_again():
-    settings = finetuning_configuration.parse(_config(data__labels="a,b"))
-    text = json.dumps(finetuning_configuration.to_dict(settings))
-    assert finetuning_configuration.parse(json.loads(text)) == settings
+    settings = finetuning.parse(_config(data__labels="a,b"))
+    text = json.dumps(finetuning.to_dict(settings))
+    assert finetuning.parse(json.loads(text)) == settings
 
 
 def test_a_record_of_before_a_key_was_added_is_read_as_what_it_was():
-    tree = finetuning_configuration.to_dict(finetuning_configuration.parse(_config()))
-    for group, keys in finetuning_configuration.ADDED_KEYS.items():
+    tree = finetuning.to_dict(finetuning.parse(_config()))
+    for group, keys in finetuning.ADDED_KEYS.items():
         for key in keys:
             del tree[group][key]
-    read = finetuning_configuration.parse_record(tree)
+    read = finetuning.parse_record(tree)
     assert read.run.attention == "xla"
     with pytest.raises(errors.InputError, match="is missing"):
-        finetuning_configuration.parse(tree)
+        finetuning.parse(tree)
 
 
 def test_unknown_and_missing_keys_are_named():
-    tree = finetuning_configuration.to_dict(finetuning_configuration.parse(_config()))
+    tree = finetuning.to_dict(finetuning.parse(_config()))
     columns = tree["data"]["columns"]
     tree["data"]["columns"] = columns | {"txt": "x"}
     with pytest.raises(
         errors.InputError, match=r"columns\.txt\. Did you mean .*text\?"
     ):
-        finetuning_configuration.parse(tree)
+        finetuning.parse(tree)
     tree["data"]["columns"] = {n: x for n, x in columns.items() if n != "label"}
     with pytest.raises(errors.InputError, match=r"data\.columns\.label is missing"):
-        finetuning_configuration.parse(tree)
+        finetuning.parse(tree)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_unknown_and_missing_keys_are_named():
 def test_the_warm_up_is_a_share_of_the_steps_unless_it_is_set(
     given, fraction, expected
 ):
-    group = finetuning_groups.OptimizerConfig(
+    group = finetuning.FinetuningOptimizerConfig(
         learning_rate=1e-3, warmup_steps=given, warmup_fraction=fraction
     )
     made = group.resolved(73)
@@ -123,10 +123,10 @@ def test_the_warm_up_is_a_share_of_the_steps_unless_it_is_set(
 
 
 def test_numbers_are_parted_by_commas():
-    assert finetuning_groups.numbers("x", " 1, 2.5,,3e-5 ") == (1.0, 2.5, 3e-5)
-    assert finetuning_groups.numbers("x", "") == ()
+    assert finetuning.numbers("x", " 1, 2.5,,3e-5 ") == (1.0, 2.5, 3e-5)
+    assert finetuning.numbers("x", "") == ()
     with pytest.raises(errors.InputError, match="x is '1;2': give numbers"):
-        finetuning_groups.numbers("x", "1;2")
+        finetuning.numbers("x", "1;2")
 
 
 @pytest.mark.parametrize(
@@ -135,11 +135,11 @@ def test_numbers_are_parted_by_commas():
     + [({"learning_rates": "1e-3"}, False), ({"learning_rates": "1e-3,1e-4"}, True)],
 )
 def test_a_sweep_is_on_with_two_members(sweep, is_on):
-    assert finetuning_groups.SweepConfig(**sweep).is_on is is_on
+    assert finetuning.SweepConfig(**sweep).is_on is is_on
 
 
 def test_the_end_of_the_rate_is_compared_with_the_rates_of_the_sweep():
-    config = finetuning_configuration.default()
+    config = finetuning.default()
     config.update_from_flattened_dict(
         {
             "init_from": "folder",
@@ -149,19 +149,19 @@ def test_the_end_of_the_rate_is_compared_with_the_rates_of_the_sweep():
             "sweep.learning_rates": "1e-3,2e-3",
         }
     )
-    settings = finetuning_configuration.parse(config)
+    settings = finetuning.parse(config)
     assert settings.learning_rates == (1e-3, 2e-3)
     assert settings.optimizer.resolved(10, 2e-3).learning_rate == 2e-3
     config.sweep.learning_rates = "1e-3,5e-5"
     with pytest.raises(errors.InputError, match=r"sweep\.learning_rates \(5e-05\)"):
-        finetuning_configuration.parse(config)
+        finetuning.parse(config)
     config.sweep.learning_rates = ""
     with pytest.raises(errors.InputError, match=r"optimizer\.learning_rate \(3e-05\)"):
-        finetuning_configuration.parse(config)
+        finetuning.parse(config)
 
 
 def test_shares_of_warm_up_and_decay_fit_into_any_number_of_steps():
-    group = finetuning_groups.OptimizerConfig(
+    group = finetuning.FinetuningOptimizerConfig(
         learning_rate=1e-3, schedule="wsd", warmup_fraction=0.5, decay_fraction=0.5
     )
     for steps in range(1, 12):
