@@ -31,7 +31,7 @@ from bert_jax.checkpoints import tensors, workdirs
 from bert_jax.data.corpus import left_out, manifest
 from bert_jax.data.labeled import memory_examples, read_examples
 from bert_jax.inference import answering_folders, answers, task_predictor
-from bert_jax.metrics import score_report, scores
+from bert_jax.metrics import report, scores
 from bert_jax.runs import experiments, splits, task_setup, unseen_labels
 from bert_jax.tasks import heldout
 from bert_jax.text import coverage as coverages
@@ -131,7 +131,7 @@ def evaluate_task(
     about = {"model": str(given), "data": path, "examples": len(examples)}
     if label_map is not None:
         about["label_map"] = str(label_map)
-    score_report.write(scored, output, name, about)
+    report.write(scored, output, name, about)
     return scored, output / f"{name}.json"
 
 
@@ -195,7 +195,7 @@ def main(argv: list[str]) -> None:
         )
         label_map = Path(given.label_map) if given.label_map else None
         scored, path = evaluate_task(Path(name), request, given.name, label_map, output)
-        print(score_report.text(scored))
+        print(report.text(scored))
         if path is None:
             print("\nno files were written: --output=FOLDER writes all digits")
         else:

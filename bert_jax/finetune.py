@@ -33,7 +33,7 @@ from bert_jax.checkpoints import (
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import labelled_rows, memory_examples
 from bert_jax.inference import task_predictor
-from bert_jax.metrics import score_report, text_table
+from bert_jax.metrics import report, text_table
 from bert_jax.metrics import scores as scores_lib
 from bert_jax.model import attention_plan, task_model
 from bert_jax.runs import assembly, baselines, splits, sweeps, task_setup
@@ -392,9 +392,9 @@ def _finish(
             metrics |= {f"{split.name}/{n}": x for n, x in scores.metrics.items()}
             if processes.is_first():
                 about = {"model": str(folder), "data": split.name}
-                score_report.write(scores, workdir / "eval", split.name, about)
+                report.write(scores, workdir / "eval", split.name, about)
                 _write_predictions(workdir, split.name, predictions)
-                print(f"\n{split.name}:\n{score_report.text(scores)}")
+                print(f"\n{split.name}:\n{report.text(scores)}")
     compared = baselines.compare(
         run,
         metrics,

@@ -1,1 +1,1 @@
-"""Predictions compared with labels, and the tables and plots of it."""
+"""Predictions against labels: metrics, and the reports and plots that show them."""

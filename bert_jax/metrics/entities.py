@@ -1,24 +1,28 @@
-"""Entities as spans of tagged tokens, and how many of them were found.
+"""Entities as spans of tagged tokens: precision, recall and F1, tables and errors.
 
-A span is what conlleval.pl (CoNLL-2000) takes for one, as seqeval does by default: tags
-that break their scheme are read leniently, so that every I-X is part of some span.
+Spans are those of conlleval.pl (CoNLL-2000), and of seqeval by default: tags that break
+their scheme are read leniently, so that each I-X is part of some span.
 """
 
 import dataclasses
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
-Span = tuple[str, int, int]  # type, first token, one behind the last
-UNTYPED = "_"  # the type of tags that have none, as in word segmentation
+from bert_jax.metrics import scores
+
+Span = tuple[str, int, int]  # type, first token, index after the last token
+Item = tuple[Hashable, ...]  # its type first, then its position
+UNTYPED = "_"  # the type of tags without one, as in word segmentation
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
-    """How many were found; shares are in [0, 1], and 0 where nothing divides.
+class EntityScore:
+    """Precision, recall and F1 in [0, 1]; 0 if a divisor is 0.
 
     Attributes:
-      support: how many there truly are.
+      support: the number of true items.
     """
 
     precision: float
@@ -28,19 +32,33 @@ class Score:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-    """The scores of each type, in the order of their names, and their averages.
+class EntityReport:
+    """The scores of each type, sorted by name, and their averages.
 
     Attributes:
-      micro: over all spans whatever their type.
-      macro: the plain mean over the types that are true or predicted.
+      types: the scores by type.
+      micro: over all spans, whatever their type.
+      macro: the unweighted mean over the types that are true or predicted.
       weighted: the mean over the same types, weighted by their support.
     """
 
-    types: dict[str, Score]
-    micro: Score
-    macro: Score
-    weighted: Score
+    types: dict[str, EntityScore]
+    micro: EntityScore
+    macro: EntityScore
+    weighted: EntityScore
+
+    def classes(self) -> tuple[dict[str, Any], ...]:
+        """Returns one row per type; `examples` is the number of true items."""
+        return tuple(
+            {
+                "class": name,
+                "precision": one.precision,
+                "recall": one.recall,
+                "f1": one.f1,
+                "examples": one.support,
+            }
+            for name, one in self.types.items()
+        )
 
 
 def split(tag: str) -> tuple[str, str]:
@@ -60,37 +78,36 @@ def spans_of(tags: Sequence[str]) -> list[Span]:
     [('PER', 0, 2), ('LOC', 3, 4), ('ORG', 4, 5), ('ORG', 5, 6)]
     """
     spans: list[Span] = []
-    start, before, type_before = 0, "O", UNTYPED
-    for place, tag in enumerate((*tags, "O")):
+    start, previous, previous_type = 0, "O", UNTYPED
+    for index, tag in enumerate((*tags, "O")):
         letter, kind = split(tag)
-        parted = letter in "BSUWO" or before in "ESLUWO" or kind != type_before
-        if parted and before != "O":
-            spans.append((type_before, start, place))
-        if parted:
-            start = place
-        before, type_before = letter, kind
+        boundary = letter in "BSUWO" or previous in "ESLUWO" or kind != previous_type
+        if boundary and previous != "O":
+            spans.append((previous_type, start, index))
+        if boundary:
+            start = index
+        previous, previous_type = letter, kind
     return spans
 
 
 def score(
-    true: Sequence[Collection[tuple[Hashable, ...]]],
-    predicted: Sequence[Collection[tuple[Hashable, ...]]],
-) -> Report:
-    """Compares what is true of each sentence with what is predicted.
+    true: Sequence[Collection[Item]], predicted: Sequence[Collection[Item]]
+) -> EntityReport:
+    """Compares the true items of each sentence with the predicted ones.
 
-    An item is a tuple that begins with its type, such as a `Span`; it is found if the
-    same tuple is predicted of the same sentence.
+    An item is a tuple that begins with its type, such as a `Span`; it is correct if the
+    same tuple is predicted for the same sentence.
     """
-    wanted = {(at, *item) for at, items in enumerate(true) for item in items}
+    expected = {(at, *item) for at, items in enumerate(true) for item in items}
     found = {(at, *item) for at, items in enumerate(predicted) for item in items}
-    types = sorted({str(item[1]) for item in wanted | found})
-    place = {kind: at for at, kind in enumerate(types)}
+    types = sorted({str(item[1]) for item in expected | found})
+    index = {kind: at for at, kind in enumerate(types)}
     counts = np.zeros((3, len(types)), np.int64)
-    for row, items in enumerate((wanted & found, found, wanted)):
+    for row, items in enumerate((expected & found, found, expected)):
         for item in items:
-            counts[row, place[str(item[1])]] += 1
+            counts[row, index[str(item[1])]] += 1
     by_type = [_score(*map(int, column)) for column in counts.T]
-    return Report(
+    return EntityReport(
         dict(zip(types, by_type, strict=True)),
         _score(*map(int, counts.sum(axis=1))),
         _mean(by_type, [1] * len(types)),
@@ -101,31 +118,99 @@ def score(
 def token_accuracy(
     true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
 ) -> float:
-    """Returns the share of tokens whose tag is right; 0 where there is no token."""
+    """Returns the fraction of tokens with the right tag; 0 without tokens."""
     hits = [
         tag == other
         for tags, others in zip(true, predicted, strict=True)
         for tag, other in zip(tags, others, strict=True)
     ]
-    return _share(sum(hits), len(hits))
+    return _ratio(sum(hits), len(hits))
 
 
-def _score(hits: int, found: int, wanted: int) -> Score:
-    precision, recall = _share(hits, found), _share(hits, wanted)
-    f1 = _share(2 * precision * recall, precision + recall)
-    return Score(precision, recall, f1, wanted)
+def _score(hits: int, predicted: int, true: int) -> EntityScore:
+    precision, recall = _ratio(hits, predicted), _ratio(hits, true)
+    f1 = _ratio(2 * precision * recall, precision + recall)
+    return EntityScore(precision, recall, f1, true)
 
 
-def _share(part: int | float, whole: int | float) -> float:
+def _ratio(part: int | float, whole: int | float) -> float:
     return part / whole if whole else 0.0
 
 
-def _mean(every: Sequence[Score], weights: Sequence[int]) -> Score:
+def _mean(every: Sequence[EntityScore], weights: Sequence[int]) -> EntityScore:
     total = sum(weights)
 
     def mean(name: str) -> float:
         values = [getattr(one, name) for one in every]
-        return _share(sum(v * w for v, w in zip(values, weights, strict=True)), total)
+        return _ratio(sum(v * w for v, w in zip(values, weights, strict=True)), total)
 
     support = sum(one.support for one in every)
-    return Score(mean("precision"), mean("recall"), mean("f1"), support)
+    return EntityScore(mean("precision"), mean("recall"), mean("f1"), support)
+
+
+def numbered(tags: Sequence[str]) -> list[tuple[str, int]]:
+    """Returns each tag with its index, as items for `score`."""
+    return [(tag, index) for index, tag in enumerate(tags)]
+
+
+def confusion(
+    labels: tuple[str, ...],
+    true: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+) -> scores.Confusion:
+    """Counts how often each tag was predicted as each; true ones may be new."""
+    seen = {tag for tags in (*true, *predicted) for tag in tags}
+    names = (*labels, *sorted(seen - set(labels)))
+    index = {name: at for at, name in enumerate(names)}
+    counts = np.zeros((len(names), len(names)), np.int64)
+    for tags, others in zip(true, predicted, strict=True):
+        for tag, other in zip(tags, others, strict=True):
+            counts[index[tag], index[other]] += 1
+    return scores.Confusion(names, counts)
+
+
+def confidences(
+    true: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+    probabilities: Sequence[Sequence[float | None]],
+) -> scores.Confidences:
+    """Returns the probability of each predicted tag, and whether it was right.
+
+    Tokens without a probability were not seen by the model.
+    """
+    values, hits = [], []
+    for tags, others, row in zip(true, predicted, probabilities, strict=True):
+        for tag, other, x in zip(tags, others, row, strict=True):
+            if x is not None:
+                values.append(x)
+                hits.append(tag == other)
+    return scores.Confidences(np.array(values, np.float64), np.array(hits, bool))
+
+
+def mistakes(
+    where: Sequence[str],
+    texts: Sequence[str],
+    true: Sequence[Collection[Item]],
+    predicted: Sequence[Collection[Item]],
+    describe: Callable[[int, Item], str],
+) -> tuple[scores.PredictionError, ...]:
+    """Returns the sentences with errors; the severity is the number of errors.
+
+    An error lists the items that are only true, and those that are only predicted, each
+    as `describe(index of the sentence, item)`.
+    """
+    missed = [_only(one, other) for one, other in zip(true, predicted, strict=True)]
+    extra = [_only(one, other) for one, other in zip(predicted, true, strict=True)]
+    both = zip(missed, extra, strict=True)
+    severity = {at: float(len(a) + len(b)) for at, (a, b) in enumerate(both) if a or b}
+
+    def listed(every: Sequence[list[Item]]) -> Callable[[int], str]:
+        return lambda at: "; ".join(describe(at, x) for x in every[at]) or "nothing"
+
+    return scores.worst(severity, where, texts, listed(missed), listed(extra))
+
+
+def _only(one: Collection[Item], other: Collection[Item]) -> list[Item]:
+    """Returns the items that are not in the other collection."""
+    there = set(other)
+    return [item for item in one if item not in there]

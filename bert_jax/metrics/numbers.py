@@ -1,18 +1,19 @@
 """Predicted numbers against true ones: Pearson, Spearman, RMSE, MAE.
 
-Where one side is constant a correlation is undefined, and 0 here: such predictions
-order nothing. No score is ever nan.
+If either side is constant, a correlation is undefined, and 0 here: constant predictions
+rank nothing. No score is ever NaN.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from bert_jax import errors
-from bert_jax.metrics import items, scores
+from bert_jax.metrics import scores
 
-_CONSTANT = 1e-13  # of the mean: a smaller deviation is float64's rounding
+_CONSTANT = 1e-13  # of the mean: smaller deviations are rounding of float64
 
 
 def score(
@@ -22,20 +23,20 @@ def score(
     where: Sequence[str],
     texts: Sequence[str],
 ) -> scores.Scores:
-    """Returns `pearson`, `spearman`, `rmse`, `mae`, and the predictions furthest off.
+    """Returns `pearson`, `spearman`, `rmse`, `mae`, and the largest errors.
 
-    The badness of an error is the distance from the truth.
+    The severity of an error is its absolute value.
 
     Raises:
       InputError: there is no example, or scikit-learn is not installed.
       NotFiniteError: a prediction is not finite.
     """
-    items.check(where, predictions)
+    scores.check(where, predictions)
     truths, predictions = truths.astype(float), predictions.astype(float)
-    off = np.abs(predictions - truths)
-    badness = {at: float(off[at]) for at in np.flatnonzero(off).tolist()}
-    wrong = items.worst(
-        badness,
+    distance = np.abs(predictions - truths)
+    severity = {at: float(distance[at]) for at in np.flatnonzero(distance).tolist()}
+    wrong = scores.worst(
+        severity,
         where,
         texts,
         lambda at: f"{truths[at]:.4g}",
@@ -44,43 +45,42 @@ def score(
     metrics = {
         "pearson": pearson(truths, predictions),
         "spearman": spearman(truths, predictions),
-        "rmse": float(np.sqrt(np.mean(off**2))),
-        "mae": float(np.mean(off)),
+        "rmse": float(np.sqrt(np.mean(distance**2))),
+        "mae": float(np.mean(distance)),
     }
     return scores.Scores(metrics, errors=wrong)
 
 
 def pearson(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
-    """Returns the linear correlation in [-1, 1]; 0 where one side is constant.
+    """Returns the linear correlation in [-1, 1]; 0 if either side is constant.
+
+    Raises InputError if scikit-learn, which requires scipy, is not installed.
 
     >>> pearson(np.array([1.0, 2.0, 3.0]), np.array([5.0, 5.0, 5.0]))
     0.0
     """
-    one, other = _deviations(a), _deviations(b)
-    if not one.any() or not other.any():
+    if _is_constant(a) or _is_constant(b):
         return 0.0
-    one, other = one / np.linalg.norm(one), other / np.linalg.norm(other)
-    return float(np.clip(one @ other, -1.0, 1.0))
+    return float(_stats().pearsonr(a.astype(float), b.astype(float)).statistic)
 
 
 def spearman(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
-    """Returns the correlation of the ranks; numbers that tie share their mean rank.
+    """Returns the correlation of the ranks; equal numbers share their mean rank.
 
-    Raises:
-      InputError: scikit-learn, which brings scipy, is not installed.
+    Raises InputError if scikit-learn, which requires scipy, is not installed.
     """
+    rankdata = _stats().rankdata
+    return pearson(np.asarray(rankdata(a)), np.asarray(rankdata(b)))
+
+
+def _is_constant(x: Float[np.ndarray, " n"]) -> bool:
+    mean = x.astype(float).mean()
+    return bool(np.abs(x - mean).max() <= _CONSTANT * abs(mean))
+
+
+def _stats() -> Any:
     try:
         from scipy import stats
     except ImportError:
         raise errors.missing_extra("scikit-learn", "tasks") from None
-    return pearson(np.asarray(stats.rankdata(a)), np.asarray(stats.rankdata(b)))
-
-
-def _deviations(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Returns the deviations from the mean, at most 1; zeros for a constant."""
-    x = x.astype(float)
-    away = x - x.mean()
-    most = np.abs(away).max()
-    if most <= _CONSTANT * abs(x.mean()):
-        return np.zeros_like(x)
-    return away / most
+    return stats

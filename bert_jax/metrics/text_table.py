@@ -1,8 +1,8 @@
-"""Text for a terminal: columns that stay aligned in any script, nothing invisible.
+"""Text for terminals: tables aligned in any script, without control characters.
 
-A Chinese character is as wide as two Latin ones (Unicode Standard Annex 11), a
+A Chinese character is as wide as two Latin ones (Unicode Standard Annex 11), and a
 combining mark has no width. Control characters, which could move the cursor or change
-colours, and surrogates without a partner are spelt out.
+colors, and unpaired surrogates are escaped.
 """
 
 import unicodedata
@@ -14,7 +14,7 @@ _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
 def visible(text: str) -> str:
-    r"""Returns the text with control characters as in a Python string.
+    r"""Returns the text with control characters escaped as in a Python string.
 
     >>> print(visible("two\nlines, \x1b[31mred"))
     two\nlines, \x1b[31mred
@@ -32,7 +32,7 @@ def _visible(character: str) -> str:
 
 
 def width(text: str) -> int:
-    """Returns how many columns of a terminal the text takes.
+    """Returns the width of the text in terminal columns.
 
     >>> width("abc"), width("体育 A"), width("e\u0301")
     (3, 6, 1)
@@ -47,7 +47,7 @@ def _width(character: str) -> int:
 
 
 def shorten(text: str, columns: int) -> str:
-    """Returns the text, or its beginning and "…", in at most so many columns.
+    """Returns the text, truncated with "…" if it is wider than `columns`.
 
     >>> shorten("a long text", 7), shorten("这家酒店很好", 8), shorten("short", 5)
     ('a long…', '这家酒…', 'short')
@@ -65,9 +65,9 @@ def shorten(text: str, columns: int) -> str:
 def table(
     rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), gap: int = 2
 ) -> str:
-    """Returns rows of cells as aligned lines; columns `left` begin at their left edge.
+    """Returns rows of cells as lines; the columns `left` are left-aligned.
 
-    Cells of the others, numbers, end at their right edge. The first row is the header.
+    Other columns, of numbers, are right-aligned. The first row is the header.
 
     >>> print(table([["class", "f1"], ["体育", "0.91"], ["finance", "0.8"]]))
     class      f1
@@ -79,7 +79,7 @@ def table(
     for row in rows:
         cells = []
         for at, cell in enumerate(row):
-            fill = " " * (widths[at] - width(cell))
-            cells.append(cell + fill if at in left else fill + cell)
+            padding = " " * (widths[at] - width(cell))
+            cells.append(cell + padding if at in left else padding + cell)
         lines.append((" " * gap).join(cells).rstrip())
     return "\n".join(lines)

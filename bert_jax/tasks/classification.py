@@ -190,7 +190,7 @@ class Classification(model_task.ModelTask):
         examples: Sequence[data_examples.TextExample],
         predictions: Sequence[task.Prediction],
     ) -> scores.Scores:
-        """Compares predictions with labels; see `scoring.classes`.
+        """Compares predictions with labels; see `metrics.classes`.
 
         Labels that the model has not seen are classes of probability 0.
         """

@@ -19,9 +19,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
-from bert_jax.metrics import scores
+from bert_jax.metrics import ranking, scores
 from bert_jax.model import task_model
-from bert_jax.tasks import classification, encoding, matching_scores, model_task, task
+from bert_jax.tasks import classification, encoding, model_task, task
 from bert_jax.text import tokenizer as tokenizers
 
 OBJECTIVES = ("cosine", "in_batch", "simcse")
@@ -247,12 +247,12 @@ class Matching(model_task.ModelTask):
         """
         for example in examples:
             _second(example)
-        vectors = matching_scores.normalised(np.stack(outputs["vectors"]))
+        vectors = ranking.normalized(np.stack(outputs["vectors"]))
         cosines = np.sum(vectors[:, 0] * vectors[:, 1], axis=-1)
         ranks: dict[int, int] = {}
         if self.ranked:
             fixed = table.fixed
-            ranks = matching_scores.ranks(vectors, fixed[TEXTS], fixed[POSITIVE] > 0)
+            ranks = ranking.ranks(vectors, fixed[TEXTS], fixed[POSITIVE] > 0)
         made = []
         for at, example in enumerate(examples):
             # As float32 is spelt: no digits that it does not have.
@@ -275,11 +275,11 @@ class Matching(model_task.ModelTask):
     ) -> scores.Scores:
         """Compares similarities with scores, labels and other texts.
 
-        See `matching_scores.score`.
+        See `metrics.ranking.score`.
         """
         similarities = np.array([made["similarity"] for made in predictions])
-        return matching_scores.score(
-            matching_scores.Pairs(
+        return ranking.score(
+            ranking.Pairs(
                 tuple(x.where for x in examples),
                 tuple((x.text, _second(x)) for x in examples),
                 tuple(x.score for x in examples),

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
-from bert_jax.metrics import items, scores
+from bert_jax.metrics import scores
 from bert_jax.model import task_model
 from bert_jax.tasks import classification, encoding, losses, model_task, task
 from bert_jax.tasks import recipe as recipes
@@ -155,19 +155,19 @@ class MultipleChoice(model_task.ModelTask):
         """
         where = [example.where for example in examples]
         sure = np.array([max(made["probabilities"]) for made in predictions])
-        items.check(where, sure)
+        scores.check(where, sure)
         labels, found = _labels(examples), [made["label"] for made in predictions]
         hits = np.array(labels) == np.array(found)
-        worst = items.worst(
+        worst = scores.worst(
             {int(at): float(sure[at]) for at in np.flatnonzero(~hits)},
             where,
             [example.context for example in examples],
             lambda at: examples[at].choices[labels[at]],
             lambda at: predictions[at]["choice"],
         )
-        certainty = scores.Certainty(sure, hits.astype(np.float64))
+        confidences = scores.Confidences(sure, hits.astype(np.float64))
         metrics = {"accuracy": float(hits.mean())}
-        return scores.Scores(metrics, certainty=certainty, errors=worst)
+        return scores.Scores(metrics, confidences=confidences, errors=worst)
 
 
 def _check(example: data_examples.ChoiceExample) -> None:

@@ -103,7 +103,7 @@ class Regression(model_task.ModelTask):
         examples: Sequence[data_examples.TextExample],
         predictions: Sequence[task.Prediction],
     ) -> scores.Scores:
-        """Compares predictions with scores; see `scoring.numbers`."""
+        """Compares predictions with scores; see `metrics.numbers`."""
         return numbers.score(
             np.array([example.score for example in examples], np.float64),
             np.array([made["score"] for made in predictions], np.float64),

@@ -16,8 +16,7 @@ import numpy as np
 from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
-from bert_jax.metrics import calibration, entities, scores
-from bert_jax.metrics import tags as tag_scores
+from bert_jax.metrics import entities, scores
 from bert_jax.tasks import (
     tag_schemes,
     tagging,
@@ -239,7 +238,7 @@ class Roles(tagging.Tagging):
         ARG5, A0 to A5) and `adjunct_f1` (ARGM-, AM-); `role_macro_f1`,
         `token_accuracy` and `ece`. The predicate itself (V, C-V) counts as no role;
         roles that go on (C-) or refer (R-) are classes of their own, neither core nor
-        adjunct. The badness of a predicate is the number of its mistakes.
+        adjunct. The severity of a predicate is the number of its errors.
 
         Raises:
           InputError: there is no example, or one without tags.
@@ -251,7 +250,7 @@ class Roles(tagging.Tagging):
         given = [self._items(tags) for tags in found]
         report = entities.score(wanted, given)
         odds = [made["probabilities"] for made in predictions]
-        sure = tag_scores.certainty(true, found, odds)
+        sure = entities.confidences(true, found, odds)
         metrics = {
             "role_precision": report.micro.precision,
             "role_recall": report.micro.recall,
@@ -260,16 +259,16 @@ class Roles(tagging.Tagging):
             "adjunct_f1": _f1_of(_ADJUNCT, wanted, given),
             "role_macro_f1": report.macro.f1,
             "token_accuracy": entities.token_accuracy(true, found),
-            "ece": calibration.bins(sure).expected_error,
+            "ece": scores.calibration(sure).expected_error,
         }
-        mistakes = tag_scores.mistakes(
+        mistakes = entities.mistakes(
             [x.where for x in examples],
             [_with_predicate(x) for x in examples],
             wanted,
             given,
             lambda at, item: tagging.say(examples[at], *item),
         )
-        classes = tag_scores.classes(report)
+        classes = report.classes()
         return scores.Scores(metrics, classes, None, sure, mistakes)
 
 

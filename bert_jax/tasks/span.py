@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
-from bert_jax.metrics import items, scores, squad
+from bert_jax.metrics import scores, spans
 from bert_jax.model import task_model
 from bert_jax.tasks import classification, losses, model_task, task, windows
 from bert_jax.tasks import recipe as recipes
@@ -41,7 +41,7 @@ class Span(model_task.ModelTask):
       version2: whether a question may have no answer.
       null_threshold: none is given where its score is more than this above that of the
         best answer; `score` finds the best one.
-      language: by whose rules answers are compared; see `scoring.squad`.
+      language: the language whose rules compare answers; see `metrics.spans`.
     """
 
     model: task_model.TaskModel
@@ -170,7 +170,7 @@ class Span(model_task.ModelTask):
         starts, ends = (table.tokens[f"char_{x}s"][row] for x in ("start", "end"))
         start, end = start[: len(starts)], end[: len(starts)]
         if not (np.isfinite(start).all() and np.isfinite(end).all()):
-            items.check([example.where], np.array([np.nan]))
+            scores.check([example.where], np.array([np.nan]))
         best = best_spans(
             start, end, starts < ends, self.max_answer_length, self.n_best
         )
@@ -213,25 +213,25 @@ class Span(model_task.ModelTask):
         examples: Sequence[data_examples.QuestionExample],
         predictions: Sequence[task.Prediction],
     ) -> scores.Scores:
-        """Compares answers by the published rules; metrics as in `squad.Result`.
+        """Compares answers by the published rules; metrics as in `spans.AnswerScores`.
 
         Raises:
           InputError: there is no example, or one is not labelled.
         """
         judged = [_judged(*pair) for pair in zip(examples, predictions, strict=True)]
-        result = squad.evaluate(judged, self.language)
+        result = spans.evaluate(judged, self.language)
         confidences = np.array([made["probability"] for made in predictions])
-        badness = confidences * (1.0 - result.f1)
+        severity = confidences * (1.0 - result.f1)
         wrong = np.flatnonzero(result.exact_match == 0)
-        worst = items.worst(
-            {int(at): float(badness[at]) for at in wrong},
+        worst = scores.worst(
+            {int(at): float(severity[at]) for at in wrong},
             [example.where for example in examples],
             [example.question for example in examples],
             lambda at: " / ".join(dict.fromkeys(judged[at].answers)) or NO_ANSWER,
-            lambda at: judged[at].found or NO_ANSWER,
+            lambda at: judged[at].predicted or NO_ANSWER,
         )
-        certainty = scores.Certainty(confidences, result.exact_match)
-        return scores.Scores(result.metrics, certainty=certainty, errors=worst)
+        sure = scores.Confidences(confidences, result.exact_match)
+        return scores.Scores(result.metrics, confidences=sure, errors=worst)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,14 +278,14 @@ def best_spans(
 
 def _judged(
     example: data_examples.QuestionExample, made: task.Prediction
-) -> squad.Judged:
+) -> spans.AnsweredQuestion:
     if not example.labelled:
         raise errors.InputError(
             f"{example.where}: the file does not say what the answer is: give one with "
             "answers to score"
         )
     null = made["null_score"]
-    return squad.Judged(
+    return spans.AnsweredQuestion(
         example.gold or tuple(answer.text for answer in example.answers),
         made["answer"],
         made["n_best"][0]["text"],

@@ -15,8 +15,7 @@ import numpy as np
 from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
-from bert_jax.metrics import calibration, entities, items, scores
-from bert_jax.metrics import tags as tag_scores
+from bert_jax.metrics import entities, scores
 from bert_jax.tasks import (
     classification,
     tag_schemes,
@@ -241,13 +240,13 @@ class Tagging(token_tags.TokenTags):
     def score(
         self, examples: Examples, predictions: Sequence[task.Prediction]
     ) -> scores.Scores:
-        """Compares tags; see `scoring.entities`.
+        """Compares tags; see `metrics.entities`.
 
         Of schemes with spans the metrics are `entity_precision`, `entity_recall`,
         `entity_f1`, `entity_macro_f1`, `entity_weighted_f1` and `token_accuracy`, with
         a class a type (without types, spans are words); of plain tags
         `token_accuracy` and `macro_f1`, with a class a tag. Both have `ece`, over
-        tokens. The badness of a sentence is the number of its mistakes.
+        tokens. The severity of a sentence is the number of its errors.
 
         Raises:
           InputError: there is no example, or one without tags.
@@ -256,26 +255,26 @@ class Tagging(token_tags.TokenTags):
         true = self._truths(examples, predictions)
         found: list[list[str]] = [made["tags"] for made in predictions]
         has_spans = self.scheme != tag_schemes.PLAIN
-        units = entities.spans_of if has_spans else tag_scores.numbered
+        units = entities.spans_of if has_spans else entities.numbered
         wanted, given = [units(tags) for tags in true], [units(tags) for tags in found]
         report = entities.score(wanted, given)
         odds = [made["probabilities"] for made in predictions]
-        sure = tag_scores.certainty(true, found, odds)
+        sure = entities.confidences(true, found, odds)
         accuracy = entities.token_accuracy(true, found)
         metrics = {"token_accuracy": accuracy, "macro_f1": report.macro.f1}
         if has_spans:
             metrics = _entity_metrics(report) | {"token_accuracy": accuracy}
-        metrics["ece"] = calibration.bins(sure).expected_error
+        metrics["ece"] = scores.calibration(sure).expected_error
 
-        def said(at: int, item: tag_scores.Item) -> str:
+        def said(at: int, item: entities.Item) -> str:
             return say(examples[at], *item)
 
         return scores.Scores(
             metrics,
-            tag_scores.classes(report),
-            None if has_spans else tag_scores.confusion(self.labels, true, found),
+            report.classes(),
+            None if has_spans else entities.confusion(self.labels, true, found),
             sure,
-            tag_scores.mistakes(
+            entities.mistakes(
                 [x.where for x in examples],
                 [x.text for x in examples],
                 wanted,
@@ -288,7 +287,7 @@ class Tagging(token_tags.TokenTags):
         self, examples: Examples, predictions: Sequence[task.Prediction]
     ) -> list[list[str]]:
         odds = [[x or 0.0 for x in made["probabilities"]] for made in predictions]
-        items.check([x.where for x in examples], np.array([sum(x) for x in odds]))
+        scores.check([x.where for x in examples], np.array([sum(x) for x in odds]))
         gold, _ = self._gold(examples)
         true = [tags for tags in gold if tags is not None]
         if len(true) < len(examples):
@@ -445,7 +444,7 @@ def _check(example: data_examples.TaggedExample, scheme: str, repair: bool) -> i
     return len(tag_schemes.breaks(tags, scheme))
 
 
-def _entity_metrics(report: entities.Report) -> dict[str, float]:
+def _entity_metrics(report: entities.EntityReport) -> dict[str, float]:
     micro = report.micro
     return {
         "entity_precision": micro.precision,

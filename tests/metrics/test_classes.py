@@ -90,9 +90,9 @@ def test_confusion_has_true_rows_and_predicted_columns(scored):
     )
 
 
-def test_certainty(scored):
-    np.testing.assert_allclose(scored.certainty.confidences, np.full(7, 0.7))
-    assert scored.certainty.hits.tolist() == [
+def test_confidences(scored):
+    np.testing.assert_allclose(scored.confidences.values, np.full(7, 0.7))
+    assert scored.confidences.hits.tolist() == [
         True,
         True,
         False,
@@ -110,13 +110,13 @@ def test_the_worst_error_is_the_surest_of_the_wrong():
     scored = classes.single_label(
         np.array([0, 0, 2, 1]), probabilities, ("a", "b", "c"), **places(4)
     )
-    assert [(e.where, e.text, e.expected, e.found) for e in scored.errors] == [
+    assert [(e.where, e.text, e.expected, e.predicted) for e in scored.errors] == [
         ("dev.tsv:3", "text 1", "a", "b"),
         ("dev.tsv:2", "text 0", "a", "b"),
         ("dev.tsv:5", "text 3", "b", "c"),
     ]
-    badness = [e.badness for e in scored.errors]
-    assert badness == pytest.approx([0.85, 0.2, 0.1])
+    severity = [e.severity for e in scored.errors]
+    assert severity == pytest.approx([0.85, 0.2, 0.1])
 
 
 def test_two_classes_have_an_auc_and_scores_of_the_second():
@@ -176,19 +176,19 @@ def test_several_classes_an_example():
     )
     assert [row["examples"] for row in scored.classes] == [2, 0, 2, 0]
     assert scored.confusion is None
-    assert [(e.expected, e.found, e.badness) for e in scored.errors] == [
+    assert [(e.expected, e.predicted, e.severity) for e in scored.errors] == [
         ("c", "a", pytest.approx(0.8)),
         ("a", "b", pytest.approx(0.4)),
     ]
-    assert scored.certainty.confidences.shape == (16,)
-    assert scored.certainty.hits.sum() == 12
+    assert scored.confidences.values.shape == (16,)
+    assert scored.confidences.hits.sum() == 12
     assert scored.metrics["ece"] > 0
 
 
-def test_no_label_at_all_is_spelt_out():
+def test_no_label_at_all_is_spelled_out():
     truths, found = np.array([[0, 0]]), np.array([[0.9, 0.6]])
     scored = classes.multi_label(truths, found, ("x", "y"), **places(1))
-    assert (scored.errors[0].expected, scored.errors[0].found) == ("(none)", "x, y")
+    assert (scored.errors[0].expected, scored.errors[0].predicted) == ("(none)", "x, y")
     empty = classes.multi_label(truths, 1 - found, ("x", "y"), **places(1))
     assert empty.metrics["subset_accuracy"] == 1.0
     assert empty.metrics["micro_f1"] == empty.metrics["macro_f1"] == 0.0

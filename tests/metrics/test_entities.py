@@ -94,9 +94,9 @@ def test_counted_by_hand():
     predicted[1].append(("PER", 0, 2))
     report = entities.score(true, predicted)
     assert list(report.types) == ["LOC", "ORG", "PER"]
-    assert report.types["LOC"] == entities.Score(0.5, 1.0, 2 / 3, 1)
-    assert report.types["ORG"] == entities.Score(0.0, 0.0, 0.0, 0)
-    assert report.types["PER"] == entities.Score(0.5, 0.5, 0.5, 2)
+    assert report.types["LOC"] == entities.EntityScore(0.5, 1.0, 2 / 3, 1)
+    assert report.types["ORG"] == entities.EntityScore(0.0, 0.0, 0.0, 0)
+    assert report.types["PER"] == entities.EntityScore(0.5, 0.5, 0.5, 2)
     assert report.micro.f1 == pytest.approx(0.5)
     assert (report.micro.precision, report.micro.recall) == (2 / 5, 2 / 3)
     assert report.macro.f1 == pytest.approx((2 / 3 + 0 + 1 / 2) / 3)
@@ -117,12 +117,12 @@ def test_frozen_numbers_of_seqeval():
 
 
 def test_nothing_divides_to_nought():
-    nothing = entities.Score(0.0, 0.0, 0.0, 0)
+    nothing = entities.EntityScore(0.0, 0.0, 0.0, 0)
     empty = entities.score([[], []], [[], []])
-    assert empty == entities.Report({}, nothing, nothing, nothing)
+    assert empty == entities.EntityReport({}, nothing, nothing, nothing)
     assert entities.token_accuracy([[]], [[]]) == 0.0
     missed = entities.score([[("A", 0, 1)]], [[]])
-    assert missed.micro == entities.Score(0.0, 0.0, 0.0, 1)
+    assert missed.micro == entities.EntityScore(0.0, 0.0, 0.0, 1)
     extra = entities.score([[]], [[("A", 0, 1)]])
     assert extra.weighted == nothing
 
@@ -137,3 +137,50 @@ def test_sentences_and_tags_of_other_number_are_refused():
         entities.token_accuracy([["O"]], [["O", "O"]])
     with pytest.raises(ValueError):
         entities.token_accuracy([["O"], ["O"]], [["O"]])
+
+
+TRUE = [["N", "V", "N"], ["V"]]
+FOUND = [["N", "N", "V"], ["V"]]
+
+
+def test_a_row_for_each_type():
+    report = entities.score([[("B", 0), ("A", 1)]], [[("B", 0), ("B", 1)]])
+    assert report.classes() == (
+        {"class": "A", "precision": 0.0, "recall": 0.0, "f1": 0.0, "examples": 1},
+        {"class": "B", "precision": 0.5, "recall": 1.0, "f1": 2 / 3, "examples": 1},
+    )
+
+
+def test_confusion_counts_true_by_predicted_and_takes_new_tags():
+    made = entities.confusion(("V", "N"), TRUE, FOUND)
+    assert made.labels == ("V", "N")
+    np.testing.assert_array_equal(made.counts, [[1, 1], [1, 1]])
+    new = entities.confusion(("V",), [["X", "A"]], [["V", "V"]])
+    assert new.labels == ("V", "A", "X")
+    np.testing.assert_array_equal(new.counts, [[0, 0, 0], [1, 0, 0], [1, 0, 0]])
+
+
+def test_confidences_leaves_out_what_was_not_seen():
+    made = entities.confidences(TRUE, FOUND, [[0.9, None, 0.4], [0.7]])
+    assert made.values.tolist() == [0.9, 0.4, 0.7]
+    assert made.hits.tolist() == [True, False, True]
+
+
+def test_mistakes_are_sorted_by_their_number_and_said():
+    wanted = [entities.numbered(x) for x in TRUE]
+    found = [entities.numbered(x) for x in FOUND]
+    wanted.append([("A", 0)])
+    found.append([])
+    made = entities.mistakes(
+        ["f:1", "f:2", "f:3"],
+        ["a b c", "d", "e"],
+        wanted,
+        found,
+        lambda at, item: f"{at}.{item[1]}={item[0]}",
+    )
+    assert [(x.severity, x.where, x.text) for x in made] == [
+        (4.0, "f:1", "a b c"),
+        (1.0, "f:3", "e"),
+    ]
+    assert (made[0].expected, made[0].predicted) == ("0.1=V; 0.2=N", "0.1=N; 0.2=V")
+    assert (made[1].expected, made[1].predicted) == ("2.0=A", "nothing")

@@ -27,7 +27,7 @@ def test_by_hand():
         "mae": pytest.approx(1.0),
     }
     assert [
-        (e.where, e.text, e.badness, e.expected, e.found) for e in scored.errors
+        (e.where, e.text, e.severity, e.expected, e.predicted) for e in scored.errors
     ] == [
         ("f:3", "f:0", 2.0, "4", "6"),
         ("f:1", "f:2", 1.0, "2", "3"),
@@ -52,7 +52,7 @@ def test_equal_to_scipy():
 def test_huge_and_tiny_numbers_do_not_overflow():
     a = np.array([1.0, 2.0, 4.0])
     assert numbers.pearson(1e200 * a, 1e-200 * a) == pytest.approx(1.0)
-    assert numbers.pearson(a, -a) == -1.0
+    assert numbers.pearson(a, -a) == pytest.approx(-1.0)
 
 
 @pytest.mark.parametrize(

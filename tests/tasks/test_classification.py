@@ -236,6 +236,10 @@ def test_scores_name_the_worst_example():
     scores = it.score(EXAMPLES, found)
     assert scores.metrics["accuracy"] == 0.4
     worst = scores.errors[0]
-    assert (worst.where, worst.expected, worst.found) == ("small.tsv:2", "dog", "cat")
+    assert (worst.where, worst.expected, worst.predicted) == (
+        "small.tsv:2",
+        "dog",
+        "cat",
+    )
     texts = [error.text for error in scores.errors]
     assert "Ada lives in Paris ||| in ( 18 )" in texts

@@ -327,7 +327,7 @@ def test_the_threshold_is_tuned_unless_it_is_given():
     assert given.metrics["accuracy"] == pytest.approx(2 / 3)
     assert given.metrics["threshold"] == 0.5
     (error,) = given.errors
-    assert (error.expected, error.found, error.where) == ("1", "0", "dev.tsv:1")
+    assert (error.expected, error.predicted, error.where) == ("1", "0", "dev.tsv:1")
     assert error.text == "the cat sat ||| the red cat"
 
 

@@ -154,10 +154,10 @@ def test_scores_and_the_surest_error_first():
         ],
     )
     assert made.metrics == {"accuracy": 1 / 3}
-    assert made.certainty is not None
-    assert made.certainty.confidences.tolist() == [0.7, 0.6, 0.8]
-    assert made.certainty.hits.tolist() == [0, 1, 0]
-    assert [(x.text, x.expected, x.found) for x in made.errors] == [
+    assert made.confidences is not None
+    assert made.confidences.values.tolist() == [0.7, 0.6, 0.8]
+    assert made.confidences.hits.tolist() == [0, 1, 0]
+    assert [(x.text, x.expected, x.predicted) for x in made.errors] == [
         ("小明喜欢", "猫", "，"),
         ("Ada lives in", "Paris", "the old dog"),
     ]

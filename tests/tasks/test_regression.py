@@ -112,6 +112,6 @@ def test_scores_by_hand_name_the_worst_example():
     assert scores.metrics["rmse"] == pytest.approx((5 / 4) ** 0.5)
     assert scores.metrics["mae"] == pytest.approx(0.75)
     worst = scores.errors[0]
-    assert (worst.where, worst.badness) == ("small.tsv:4", 2.0)
-    assert (worst.expected, worst.found) == ("5", "3")
+    assert (worst.where, worst.severity) == ("small.tsv:4", 2.0)
+    assert (worst.expected, worst.predicted) == ("5", "3")
     assert worst.text == "Ada lives in Paris"

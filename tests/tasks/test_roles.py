@@ -225,8 +225,8 @@ def test_scores_by_hand():
     assert rows["C-ARG1"] == 1.0 and rows["ARG1"] == pytest.approx(2 / 3)
     assert set(rows) == {"ARG0", "ARG1", "ARGM-LOC", "C-ARG1"}
     (error,) = scores.errors
-    assert error.text == "in Rome Bob met Anna Bob [met]" and error.badness == 3.0
-    assert error.expected == "in/ARGM-LOC; Bob/ARG0" and error.found == "in/ARG1"
+    assert error.text == "in Rome Bob met Anna Bob [met]" and error.severity == 3.0
+    assert error.expected == "in/ARGM-LOC; Bob/ARG0" and error.predicted == "in/ARG1"
 
 
 def test_what_is_learnt_of_examples():

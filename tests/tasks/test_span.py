@@ -272,10 +272,10 @@ def test_scores_are_squads_and_errors_the_surest_first():
     assert made.metrics["no_answer_f1"] == 0.0
     assert made.metrics["best_f1"] == pytest.approx((1 + 2 / 3 + 1) / 4)
     assert made.metrics["best_f1_threshold"] == -1.0
-    assert made.certainty is not None
-    assert made.certainty.hits.tolist() == [1, 0, 0, 0]
-    assert made.certainty.confidences.tolist() == [0.7, 0.5, 0.9, 0.6]
-    assert [(x.where, x.expected, x.found) for x in made.errors] == [
+    assert made.confidences is not None
+    assert made.confidences.hits.tolist() == [1, 0, 0, 0]
+    assert made.confidences.values.tolist() == [0.7, 0.5, 0.9, 0.6]
+    assert [(x.where, x.expected, x.predicted) for x in made.errors] == [
         ("small.json:3", "(no answer)", "red"),
         ("small.json:1", "Bob", "(no answer)"),
         ("small.json:2", "red cat", "cat"),

@@ -106,7 +106,7 @@ def test_characters_of_one_piece_go_on_with_its_entity():
     # What the model has not seen is wrong, and says nothing of how sure it is.
     scores = task.score([one], [made])
     assert scores.metrics["token_accuracy"] == 0.9
-    assert scores.certainty.hits.tolist() == [True] * 9
+    assert scores.confidences.hits.tolist() == [True] * 9
 
 
 def test_a_dropped_token_inside_an_entity_is_of_it():
@@ -240,10 +240,10 @@ def test_scores_by_hand():
     assert [row["class"] for row in scores.classes] == ["LOC", "PER"]
     assert scores.classes[1]["f1"] == 0.5 and scores.classes[1]["examples"] == 2
     (error,) = scores.errors
-    assert (error.badness, error.where) == (2.0, "f.txt:7")
-    assert (error.expected, error.found) == ("Bobby/PER", "met/PER")
-    assert scores.certainty.hits.tolist() == [True, False, False, True, True, True]
-    assert scores.certainty.confidences[1] == 0.5
+    assert (error.severity, error.where) == (2.0, "f.txt:7")
+    assert (error.expected, error.predicted) == ("Bobby/PER", "met/PER")
+    assert scores.confidences.hits.tolist() == [True, False, False, True, True, True]
+    assert scores.confidences.values[1] == 0.5
     # |4/6 - mean| within bins: five tokens at 0.75 (4 right), one at 0.5 (wrong).
     assert scores.metrics["ece"] == pytest.approx((5 * 0.05 + 0.5) / 6)
 

@@ -1,9 +1,8 @@
-"""Pictures of scores as PNG: the confusion of classes, and how calibrated a model is.
+"""Plots of scores as PNG: the confusion matrix and the reliability diagram.
 
-Names of classes are drawn with an installed font that has all their characters, or
-with one of `_FONT_PACKAGES`. Where there is none, as for Chinese on many servers,
-classes are drawn by their number, in the order of the table, and a warning says how to
-get a font.
+Class names need an installed font with all their characters, or one of
+`_FONT_PACKAGES`. Without one, as for Chinese on many servers, classes are shown by
+number, in the order of the table, and a warning explains how to install a font.
 """
 
 import functools
@@ -14,14 +13,14 @@ from pathlib import Path
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 
-from bert_jax.metrics import calibration, scores, text_table
+from bert_jax.metrics import scores, text_table
 from bert_jax.training import curves
 
 _NUMBERED = "classes by number, in the order of the table"
-# Packages that bring fonts with Chinese characters, which nothing registers.
+# Packages with fonts that have Chinese characters; nothing registers these fonts.
 _FONT_PACKAGES = ("zhplot", "mplfonts", "matplotlib_fontja")
 _FONT_ENDINGS = (".ttf", ".otf", ".ttc")
-_MOST_COUNTS = 30  # classes: in smaller cells no number can be read
+_MAX_COUNTS = 30  # classes: numbers in smaller cells are illegible
 _NAME_COLUMNS = 24
 _GREY = "#6b7280"
 
@@ -29,15 +28,15 @@ _log = logging.getLogger(__name__)
 
 
 def confusion(counted: scores.Confusion) -> bytes:
-    """Returns the counts of [true, predicted], coloured by the share of each row."""
+    """Returns the confusion matrix, colored by the fraction of each row."""
     count = len(counted.labels)
     side = min(max(4.5, 2.2 + 0.55 * count), 16.0)
-    cell = (side - 2.2) / count  # inches, about
+    cell = (side - 2.2) / count  # inches, approximately
     figure = curves.blank(side + 0.8, side)
     axes = figure.subplots()
     totals = counted.counts.sum(axis=1, keepdims=True)
-    shares = counted.counts / totals.clip(min=1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+    fractions = counted.counts / totals.clip(min=1)
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, aspect="equal")
     title = {"fontsize": 13, "fontweight": "bold", "color": curves.INK}
     axes.set_title("Confusion", loc="left", **title)
     axes.set_ylabel("true", fontsize=10, color=_GREY)
@@ -45,42 +44,42 @@ def confusion(counted: scores.Confusion) -> bytes:
     axes.tick_params(colors=curves.INK, length=0)
     axes.spines[:].set_visible(False)
     _name_classes(axes, counted.labels, cell)
-    if count <= _MOST_COUNTS:
+    if count <= _MAX_COUNTS:
         size = max(5.0, min(11.0, 15 * cell))
         for (row, column), number in _cells(counted):
-            color = "white" if shares[row, column] > 0.55 else curves.INK
+            color = "white" if fractions[row, column] > 0.55 else curves.INK
             axes.text(column, row, f"{number:,}", ha="center", va="center",
                       color=color, fontsize=size)  # fmt: skip
     return curves.encode(figure)
 
 
 def _cells(counted: scores.Confusion) -> list[tuple[tuple[int, int], int]]:
-    """Returns the cells that are not 0, and what they count."""
+    """Returns the nonzero cells, and their counts."""
     rows, columns = counted.counts.nonzero()
-    places = zip(rows.tolist(), columns.tolist(), strict=True)
-    return [(place, int(counted.counts[place])) for place in places]
+    cells = zip(rows.tolist(), columns.tolist(), strict=True)
+    return [(cell, int(counted.counts[cell])) for cell in cells]
 
 
 def _name_classes(axes: Axes, labels: tuple[str, ...], cell: float) -> None:
-    """Writes names at both axes, or numbers and that they are numbers."""
+    """Labels both axes with names, or with numbers and a note about them."""
     names = [_name(label) for label in labels]
     font = font_with("".join(names))
     if font is None:
         _warn_of_numbers(", ".join(names))
         names = [str(number) for number in range(len(labels))]
         axes.set_title(_NUMBERED, loc="right", fontsize=10, color=_GREY)
-    places = range(len(names))
-    size = 10 if len(names) <= _MOST_COUNTS else max(3.0, 300 / len(names))
+    ticks = range(len(names))
+    size = 10 if len(names) <= _MAX_COUNTS else max(3.0, 300 / len(names))
     widest = 0.09 * max(map(text_table.width, names))
     slant = 0 if widest <= cell else 45
-    axes.set_xticks(places, names, rotation=slant, rotation_mode="anchor")
-    axes.set_yticks(places, names)
+    axes.set_xticks(ticks, names, rotation=slant, rotation_mode="anchor")
+    axes.set_yticks(ticks, names)
     for text in axes.get_xticklabels():
         text.set_horizontalalignment("right" if slant else "center")
     for text in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
         text.set_fontproperties(font)
         text.set_fontsize(size)
-        text.set_parse_math(False)  # a class may be called $x$
+        text.set_parse_math(False)  # a class may be named $x$
 
 
 def _name(label: str) -> str:
@@ -90,9 +89,9 @@ def _name(label: str) -> str:
 def font_with(characters: str) -> font_manager.FontProperties | None:
     """Returns an installed font that has all the characters, or None.
 
-    matplotlib's own comes first, then upright and regular ones. Fonts that draw boxes
-    for whatever is asked of them do not count. If no font that matplotlib has listed
-    fits, those that were installed since, and those of `_FONT_PACKAGES`, are added.
+    matplotlib's own comes first, then upright and regular ones. Fonts that have a box
+    for each character do not count. If none of the fonts known to matplotlib fits,
+    those installed since, and those of `_FONT_PACKAGES`, are added.
     """
     font = _listed_font(characters)
     return _listed_font(characters) if font is None and _add_fonts() else font
@@ -100,7 +99,7 @@ def font_with(characters: str) -> font_manager.FontProperties | None:
 
 @functools.cache
 def _add_fonts() -> bool:
-    """Lists the fonts that matplotlib's own list lacks; it is made once and then kept.
+    """Adds the fonts missing from matplotlib's list, which is created once and kept.
 
     Returns whether there are any.
     """
@@ -110,12 +109,12 @@ def _add_fonts() -> bool:
         try:
             font_manager.fontManager.addfont(path)
         except (OSError, RuntimeError, ValueError) as error:
-            _log.debug("%s is not a font that matplotlib reads: %s", path, error)
+            _log.debug("%s is not a font that matplotlib can read: %s", path, error)
     return bool(new)
 
 
 def _fonts_of_packages() -> list[str]:
-    """Returns the font files of the packages that are installed; imports none."""
+    """Returns the font files of installed packages, without importing these."""
     found: list[str] = []
     for name in _FONT_PACKAGES:
         spec = importlib.util.find_spec(name)
@@ -126,9 +125,9 @@ def _fonts_of_packages() -> list[str]:
 
 
 def _warn_of_numbers(names: str) -> None:
-    """Warns that no font draws the names of classes, and says how to get one."""
+    """Warns that no font has the characters of the class names."""
     _log.warning(
-        "no font has all the characters of the labels (%s), so pictures show classes "
+        "no font has all the characters of the labels (%s), so plots show classes "
         'by number. Install one: pip install "bert_jax[zh]" for Chinese, or apt-get '
         "install fonts-noto",
         text_table.shorten(names, 2 * _NAME_COLUMNS),
@@ -136,7 +135,7 @@ def _warn_of_numbers(names: str) -> None:
 
 
 def _listed_font(characters: str) -> font_manager.FontProperties | None:
-    """Returns a font of matplotlib's list that has all the characters, or None."""
+    """Returns a font in matplotlib's list with all the characters, or None."""
     needed = set(map(ord, characters)) - {ord(" ")}
     for entry in sorted(font_manager.fontManager.ttflist, key=_preference):
         if not entry.name.startswith("Last Resort") and _has(entry.fname, needed):
@@ -155,24 +154,24 @@ def _preference(entry: font_manager.FontEntry) -> tuple[bool, bool, bool, str, s
 
 
 def _has(path: str, needed: set[int]) -> bool:
-    """Says whether a font can draw these code points at any size."""
+    """Reports whether a font has these code points at any size."""
     try:
         font = font_manager.get_font(path)
-    except (OSError, RuntimeError):  # moved since it was listed, or not readable
+    except (OSError, RuntimeError):  # moved since it was listed, or unreadable
         return False
     return bool(font.scalable) and needed <= font.get_charmap().keys()
 
 
-def reliability(certainty: scores.Certainty) -> bytes:
-    """Returns accuracy by confidence in 15 bins, and how many examples each holds."""
-    bins = calibration.bins(certainty)
+def reliability(confidences: scores.Confidences) -> bytes:
+    """Returns accuracy by confidence in 15 bins, and the number of examples in each."""
+    bins = scores.calibration(confidences)
     figure = curves.blank(6.5, 7.5)
     upper, lower = figure.subplots(
         2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]}
     )
     curves.style(upper, "Reliability", f"ECE {bins.expected_error:.4f}")
     curves.style(lower, "Examples", "in each bin")
-    _draw_accuracies(upper, bins)
+    _plot_accuracies(upper, bins)
     lower.bar(bins.edges[:-1], bins.counts, 1 / len(bins.counts), align="edge",
               color=curves.COLORS[0], edgecolor="white")  # fmt: skip
     lower.set_xlabel("confidence", fontsize=10, color=_GREY)
@@ -180,18 +179,18 @@ def reliability(certainty: scores.Certainty) -> bytes:
     return curves.encode(figure)
 
 
-def _draw_accuracies(axes: Axes, bins: calibration.Bins) -> None:
-    """Draws the accuracy of each bin, and its gap to the confidence."""
-    some = bins.counts > 0
-    left, width = bins.edges[:-1][some], 1 / len(bins.counts)
-    right, sure = bins.accuracies[some], bins.confidences[some]
-    axes.bar(left, right, width, align="edge", color=curves.COLORS[0],
+def _plot_accuracies(axes: Axes, bins: scores.CalibrationBins) -> None:
+    """Plots the accuracy of each bin, and its gap to the confidence."""
+    filled = bins.counts > 0
+    left, width = bins.edges[:-1][filled], 1 / len(bins.counts)
+    accuracy, confidence = bins.accuracies[filled], bins.confidences[filled]
+    axes.bar(left, accuracy, width, align="edge", color=curves.COLORS[0],
              edgecolor="white", label="accuracy")  # fmt: skip
-    axes.bar(left, sure - right, width, bottom=right, align="edge", alpha=0.25,
-             color=curves.COLORS[1], hatch="//", edgecolor=curves.COLORS[1],
+    axes.bar(left, confidence - accuracy, width, bottom=accuracy, align="edge",
+             alpha=0.25, color=curves.COLORS[1], hatch="//", edgecolor=curves.COLORS[1],
              label="gap to the confidence")  # fmt: skip
     axes.plot([0, 1], [0, 1], color=_GREY, lw=1.3, ls=(0, (4, 3)),
-              label="as right as it is sure")  # fmt: skip
+              label="perfectly calibrated")  # fmt: skip
     axes.set_ylim(0, 1)
     axes.set_ylabel("accuracy", fontsize=10, color=_GREY)
     axes.legend(loc="upper left", frameon=True, framealpha=0.85, edgecolor="none",

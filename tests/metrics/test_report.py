@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bert_jax import errors
-from bert_jax.metrics import classes, score_report, scores
+from bert_jax.metrics import classes, report, scores
 
 SCORED = scores.Scores(
     {"accuracy": 0.87654321, "steps": 1234, "auc": float("nan")},
@@ -15,16 +15,18 @@ SCORED = scores.Scores(
         {"class": "finance", "f1": 1.0, "examples": 2},
     ),
     scores.Confusion(("体育", "finance"), np.array([[1300, 200], [0, 2]])),
-    scores.Certainty(np.array([0.9, 0.6]), np.array([True, False])),
+    scores.Confidences(np.array([0.9, 0.6]), np.array([True, False])),
     (
-        scores.Error(0.97531, "dev.tsv:7", "a\ttab\nand 体育", "体育", "finance"),
-        scores.Error(0.25, "dev.tsv:9", "lone \ud800", "finance", "体育"),
+        scores.PredictionError(
+            0.97531, "dev.tsv:7", "a\ttab\nand 体育", "体育", "finance"
+        ),
+        scores.PredictionError(0.25, "dev.tsv:9", "lone \ud800", "finance", "体育"),
     ),
 )
 
 
 def test_the_text_as_a_person_sees_it():
-    assert score_report.text(SCORED).split("\n") == [
+    assert report.text(SCORED).split("\n") == [
         "metric        value",
         "accuracy     0.8765",
         "steps         1,234",
@@ -47,13 +49,15 @@ def test_the_text_as_a_person_sees_it():
 
 
 def test_as_many_errors_as_asked_for_and_long_texts_shortened():
-    wrong = tuple(scores.Error(1.0, "f:1", "很" * 99, "a", "b") for _ in range(5))
+    wrong = tuple(
+        scores.PredictionError(1.0, "f:1", "很" * 99, "a", "b") for _ in range(5)
+    )
     scored = scores.Scores({"f1": 0.5}, errors=wrong)
-    lines = score_report.text(scored, most_errors=2).split("\n")
+    lines = report.text(scored, max_errors=2).split("\n")
     assert [line for line in lines if line.endswith("…")] == [
         "     " + "很" * 49 + "…"
     ] * 2
-    assert "errors" not in score_report.text(scored, most_errors=0)
+    assert "errors" not in report.text(scored, max_errors=0)
 
 
 def test_a_wide_confusion_is_for_the_picture_alone():
@@ -61,24 +65,24 @@ def test_a_wide_confusion_is_for_the_picture_alone():
     scored = scores.Scores(
         {}, confusion=scores.Confusion(labels, np.eye(13, dtype=int))
     )
-    assert "predicted" not in score_report.text(scored)
+    assert "predicted" not in report.text(scored)
 
 
 def test_classes_may_have_columns_of_their_own():
     rows = ({"class": "PER", "f1": 0.5}, {"class": "core", "roles": 3})
-    lines = score_report.text(scores.Scores({}, rows)).split("\n")
+    lines = report.text(scores.Scores({}, rows)).split("\n")
     assert lines[-2:] == ["PER    0.5000      -", "core        -      3"]
 
 
 def test_accuracy_is_shown_once_and_the_averages_of_several_labels_all():
     micro = {"micro_precision": 0.5, "micro_f1": 0.5}
     one = scores.Scores({"accuracy": 0.5, "macro_f1": 0.4} | micro)
-    assert score_report.text(one).split("\n") == [
+    assert report.text(one).split("\n") == [
         "metric     value",
         "accuracy  0.5000",
         "macro_f1  0.4000",
     ]
-    several = score_report.text(scores.Scores({"subset_accuracy": 0.5} | micro))
+    several = report.text(scores.Scores({"subset_accuracy": 0.5} | micro))
     assert "micro_precision  0.5000" in several
 
 
@@ -90,18 +94,18 @@ def test_f1_of_two_classes_names_its_class_and_the_file_keeps_its_keys(tmp_path)
         where=["a", "b", "c"],
         texts=["x", "y", "z"],
     )
-    lines = score_report.text(made).split("\n")
+    lines = report.text(made).split("\n")
     assert [x.split("  ")[0] for x in lines if '"positive"' in x] == [
         f'{name} (of "positive")' for name in ("precision", "recall", "f1")
     ]
-    score_report.write(made, tmp_path, "dev", {})
+    report.write(made, tmp_path, "dev", {})
     assert "f1" in json.loads((tmp_path / "dev.json").read_text())["metrics"]
 
 
 def test_files(tmp_path):
     folder = tmp_path / "deep" / "eval"
     about = {"data": "dev.tsv", "examples": 2}
-    written = score_report.write(SCORED, folder, "dev", about)
+    written = report.write(SCORED, folder, "dev", about)
     assert [path.name for path in written] == [
         "dev.json",
         "dev_confusion.png",
@@ -132,7 +136,7 @@ def test_files(tmp_path):
 
 
 def test_every_error_is_one_line_of_the_table(tmp_path):
-    score_report.write(SCORED, tmp_path, "dev", {})
+    report.write(SCORED, tmp_path, "dev", {})
     assert (tmp_path / "dev_errors.tsv").read_text(encoding="utf-8") == (
         "badness\twhere\texpected\tfound\ttext\n"
         "0.975310\tdev.tsv:7\t体育\tfinance\ta\\ttab\\nand 体育\n"
@@ -141,9 +145,9 @@ def test_every_error_is_one_line_of_the_table(tmp_path):
 
 
 def test_files_of_an_earlier_evaluation_do_not_stay_beside_new_ones(tmp_path):
-    score_report.write(SCORED, tmp_path, "dev", {})
+    report.write(SCORED, tmp_path, "dev", {})
     (tmp_path / "test_confusion.png").write_bytes(b"another's")
-    written = score_report.write(scores.Scores({"f1": 1.0}), tmp_path, "dev", {})
+    written = report.write(scores.Scores({"f1": 1.0}), tmp_path, "dev", {})
     assert [path.name for path in written] == ["dev.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "dev.json",
@@ -156,4 +160,4 @@ def test_files_of_an_earlier_evaluation_do_not_stay_beside_new_ones(tmp_path):
 def test_a_disk_that_refuses_is_said(tmp_path):
     (tmp_path / "eval").write_text("a file")
     with pytest.raises(errors.StorageError, match="eval"):
-        score_report.write(SCORED, tmp_path / "eval", "dev", {})
+        report.write(SCORED, tmp_path / "eval", "dev", {})

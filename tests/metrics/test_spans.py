@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bert_jax import errors
-from bert_jax.metrics import squad
+from bert_jax.metrics import spans
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "squad_predictions.json"
 
@@ -24,7 +24,7 @@ def golden():
 
 def _english(questions, threshold=0.0):
     return [
-        squad.Judged(
+        spans.AnsweredQuestion(
             tuple(q["answers"]),
             "" if q["margin"] > threshold else q["best"],
             q["best"],
@@ -35,7 +35,7 @@ def _english(questions, threshold=0.0):
 
 
 def test_english_scores_are_those_of_the_published_script(golden):
-    made = squad.evaluate(_english(golden["english"]["questions"]))
+    made = spans.evaluate(_english(golden["english"]["questions"]))
     assert made.language == "english"
     published = golden["english"]["metrics"]
     assert made.metrics.keys() == published.keys()
@@ -46,8 +46,11 @@ def test_english_scores_are_those_of_the_published_script(golden):
 
 def test_chinese_scores_are_those_of_the_published_script(golden):
     questions = golden["chinese"]["questions"]
-    judged = [squad.Judged((*q["answers"],), q["found"], q["found"]) for q in questions]
-    made = squad.evaluate(judged)
+    judged = [
+        spans.AnsweredQuestion((*q["answers"],), q["found"], q["found"])
+        for q in questions
+    ]
+    made = spans.evaluate(judged)
     assert made.language == "chinese"
     assert made.exact_match.tolist() == [q["exact_match"] for q in questions]
     np.testing.assert_allclose(made.f1, [q["f1"] for q in questions], atol=1e-12)
@@ -58,46 +61,49 @@ def test_chinese_scores_are_those_of_the_published_script(golden):
 
 def test_the_best_threshold_gives_the_best_score_when_it_is_applied(golden):
     questions = golden["english"]["questions"]
-    best = squad.evaluate(_english(questions)).metrics
+    best = spans.evaluate(_english(questions)).metrics
     every = [-99.0, *(q["margin"] for q in questions)]
     for name in ("exact_match", "f1"):
         tried = [
-            squad.evaluate(_english(questions, threshold)).metrics[name]
+            spans.evaluate(_english(questions, threshold)).metrics[name]
             for threshold in every
         ]
         assert best[f"best_{name}"] == pytest.approx(max(tried))
         applied = _english(questions, best[f"best_{name}_threshold"])
-        assert squad.evaluate(applied).metrics[name] == pytest.approx(max(tried))
+        assert spans.evaluate(applied).metrics[name] == pytest.approx(max(tried))
 
 
 def test_questions_of_equal_margin_are_answered_together():
     """The published script would stop between them, at 1.0, which none gives."""
     judged = [
-        squad.Judged(("blue",), "", "blue", -2.0),
-        squad.Judged(("red",), "", "red", 1.0),
-        squad.Judged((), "", "green", 1.0),
-        squad.Judged((), "", "black", 1.0),
+        spans.AnsweredQuestion(("blue",), "", "blue", -2.0),
+        spans.AnsweredQuestion(("red",), "", "red", 1.0),
+        spans.AnsweredQuestion((), "", "green", 1.0),
+        spans.AnsweredQuestion((), "", "black", 1.0),
     ]
-    metrics = squad.evaluate(judged).metrics
+    metrics = spans.evaluate(judged).metrics
     assert metrics["best_exact_match"] == 0.75
     assert metrics["best_exact_match_threshold"] == -2.0
     tied = [judged[1], judged[2]]
-    metrics = squad.evaluate(tied).metrics
+    metrics = spans.evaluate(tied).metrics
     assert metrics["best_f1"] == 0.5
     assert metrics["best_f1_threshold"] < 1.0
 
 
 def test_no_answer_at_all_may_be_best():
-    judged = [squad.Judged((), "blue", "blue", -3.0)] * 2
-    metrics = squad.evaluate(judged).metrics
+    judged = [spans.AnsweredQuestion((), "blue", "blue", -3.0)] * 2
+    metrics = spans.evaluate(judged).metrics
     assert metrics["f1"] == 0.0 and metrics["no_answer_f1"] == 0.0
     assert "has_answer_f1" not in metrics
     assert metrics["best_f1"] == 1.0 and metrics["best_f1_threshold"] < -3.0
 
 
 def test_without_margins_there_is_no_threshold_and_without_empty_ones_no_parts():
-    judged = [squad.Judged(("blue",), "blue", "blue"), squad.Judged(("a b",), "b", "b")]
-    metrics = squad.evaluate(judged).metrics
+    judged = [
+        spans.AnsweredQuestion(("blue",), "blue", "blue"),
+        spans.AnsweredQuestion(("a b",), "b", "b"),
+    ]
+    metrics = spans.evaluate(judged).metrics
     assert metrics == {"exact_match": 1.0, "f1": 1.0}
 
 
@@ -116,8 +122,8 @@ def test_without_margins_there_is_no_threshold_and_without_empty_ones_no_parts()
     ],
 )
 def test_english_by_hand(answers, found, exact, f1):
-    assert squad.exact_match(answers, found, "english") == exact
-    assert squad.f1(answers, found, "english") == pytest.approx(f1)
+    assert spans.exact_match(answers, found, "english") == exact
+    assert spans.f1(answers, found, "english") == pytest.approx(f1)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +142,8 @@ def test_english_by_hand(answers, found, exact, f1):
     ],
 )
 def test_chinese_by_hand(answers, found, exact, f1):
-    assert squad.exact_match(answers, found, "chinese") == exact
-    assert squad.f1(answers, found, "chinese") == pytest.approx(f1)
+    assert spans.exact_match(answers, found, "chinese") == exact
+    assert spans.f1(answers, found, "chinese") == pytest.approx(f1)
 
 
 @pytest.mark.parametrize(
@@ -155,23 +161,23 @@ def test_chinese_by_hand(answers, found, exact, f1):
     ],
 )
 def test_words_beside_chinese(text, words):
-    assert squad.segments(text) == words
+    assert spans.segments(text) == words
 
 
 def test_the_language_can_be_given_and_only_those_there_are():
-    judged = [squad.Judged(("甲乙 丙",), "甲乙", "甲乙")]
-    assert squad.evaluate(judged).metrics["f1"] == pytest.approx(4 / 5)
-    assert squad.evaluate(judged, "english").metrics["f1"] == pytest.approx(2 / 3)
-    with pytest.raises(errors.InputError, match="'french': use one of"):
-        squad.evaluate(judged, "french")
-    with pytest.raises(errors.InputError, match="no question to score"):
-        squad.evaluate([])
+    judged = [spans.AnsweredQuestion(("甲乙 丙",), "甲乙", "甲乙")]
+    assert spans.evaluate(judged).metrics["f1"] == pytest.approx(4 / 5)
+    assert spans.evaluate(judged, "english").metrics["f1"] == pytest.approx(2 / 3)
+    with pytest.raises(errors.InputError, match="'french'"):
+        spans.evaluate(judged, "french")
+    with pytest.raises(errors.InputError):
+        spans.evaluate([])
 
 
 def test_answers_in_the_publishers_files_are_told_apart(shared_data):
     def language(name):
         tree = json.loads((shared_data / name).read_text(encoding="utf-8"))
-        return squad.language_of(
+        return spans.language_of(
             [
                 answer["text"]
                 for article in tree["data"]

@@ -1,8 +1,9 @@
-"""What scores say to people, and the files of an evaluation.
+"""Scores as text, and the files of an evaluation.
 
-`NAME.json` has every number with all its digits, `NAME_confusion.png` and
-`NAME_reliability.png` are pictures of them, `NAME_errors.tsv` lists the worst errors.
-Each is there when it is whole, and gone when a later evaluation has no such thing.
+`NAME.json` has all numbers in full precision, `NAME_confusion.png` and
+`NAME_reliability.png` are plots of them, `NAME_errors.tsv` lists the worst errors. Each
+file appears only when it is complete, and is removed if a later evaluation has no such
+result.
 """
 
 import json
@@ -12,33 +13,33 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, files
-from bert_jax.metrics import calibration, pictures, scores, text_table
+from bert_jax.metrics import plots, scores, text_table
 
-_MOST_CONFUSED = 12  # classes: a wider matrix does not fit into a terminal
-_LINE = 100  # columns of a text that is shown
-_HEADING = 12  # columns of a class at the head of the confusion matrix
+_MAX_CONFUSION = 12  # classes: a wider matrix does not fit into a terminal
+_LINE = 100  # columns of the text of an error
+_HEADING = 12  # columns of a class in the header of the confusion matrix
 _ERROR_COLUMNS = ("badness", "where", "expected", "found", "text")
 
 
-def text(scored: scores.Scores, most_errors: int = 10) -> str:
+def text(scored: scores.Scores, max_errors: int = 10) -> str:
     """Returns the metrics, the classes, the confusion and the worst errors."""
     blocks = [_metrics(scored)]
     if scored.unseen:
         blocks.append(_unseen(scored.unseen))
     if scored.classes:
         blocks.append(_classes(scored))
-    if scored.confusion and len(scored.confusion.labels) <= _MOST_CONFUSED:
+    if scored.confusion and len(scored.confusion.labels) <= _MAX_CONFUSION:
         blocks.append(_confusion(scored.confusion))
-    if scored.errors and most_errors:
-        blocks.append(_errors(scored.errors[:most_errors]))
+    if scored.errors and max_errors:
+        blocks.append(_errors(scored.errors[:max_errors]))
     return "\n\n".join(blocks)
 
 
 def _metrics(scored: scores.Scores) -> str:
-    """Returns a line a metric, without those that repeat the accuracy.
+    """Returns one line per metric, without those that repeat the accuracy.
 
-    Where every example has one class and gets one, its averages over single decisions
-    (micro) are the accuracy by definition.
+    If each example has exactly one class, true and predicted, micro averages are the
+    accuracy by definition.
     """
     shown = scored.metrics
     if "accuracy" in shown:
@@ -52,14 +53,14 @@ def _metrics(scored: scores.Scores) -> str:
 
 
 def _unseen(counts: Mapping[str, int]) -> str:
-    """Returns the labels that the model has not seen, a line each."""
+    """Returns the labels not seen in training, one per line."""
     rows = [[_cell(label), f"{count:,}"] for label, count in counts.items()]
-    head = ["labels that the model has not seen (errors)", "times"]
+    head = ["labels not seen in training (errors)", "count"]
     return text_table.table([head, *rows])
 
 
 def _classes(scored: scores.Scores) -> str:
-    """Returns a line a class."""
+    """Returns one line per class."""
     names = list(dict.fromkeys(name for row in scored.classes for name in row))
     rows = [
         [_cell(row[name]) if name in row else "-" for name in names]
@@ -69,7 +70,7 @@ def _classes(scored: scores.Scores) -> str:
 
 
 def _confusion(confusion: scores.Confusion) -> str:
-    """Returns the matrix: a line for each true class, a column for each predicted."""
+    """Returns the matrix: one row per true class, one column per predicted class."""
     heads = [
         text_table.shorten(text_table.visible(label), _HEADING)
         for label in confusion.labels
@@ -81,12 +82,12 @@ def _confusion(confusion: scores.Confusion) -> str:
     return text_table.table([["true \\ predicted", *heads], *rows])
 
 
-def _errors(wrong: tuple[scores.Error, ...]) -> str:
+def _errors(wrong: tuple[scores.PredictionError, ...]) -> str:
     lines = ["the worst errors"]
-    for place, error in enumerate(wrong, start=1):
-        expected, found = _cell(error.expected), _cell(error.found)
+    for number, error in enumerate(wrong, start=1):
+        expected, predicted = _cell(error.expected), _cell(error.predicted)
         lines += [
-            f"{place:>3}. {error.badness:.4f}  {expected}, predicted as {found}  "
+            f"{number:>3}. {error.severity:.4f}  {expected}, predicted as {predicted}  "
             f"({text_table.visible(error.where)})",
             f"     {text_table.shorten(text_table.visible(error.text), _LINE)}",
         ]
@@ -100,7 +101,7 @@ def _cell(value: Any) -> str:
 
 
 def _number(value: float | int) -> str:
-    """Returns a share with four digits behind the point, a count with none.
+    """Returns a float with four decimals, or an integer.
 
     >>> _number(0.87654), _number(12345), _number(float("nan"))
     ('0.8765', '12,345', 'undefined')
@@ -117,27 +118,29 @@ def write(
 
     `NAME.json` is an object with `about`, `metrics`, `classes`, `confusion` (labels and
     counts[true][predicted]), `calibration` (the bins, or null), `unseen_labels` (label
-    that the model has not seen -> how often it is true), and `errors`. A metric that is
-    not finite is null.
+    not seen in training -> how often it is true), and `errors`. A metric that is not
+    finite is null.
 
     Args:
-      folder: made where it is not there.
-      name: of the files, as `dev`.
-      about: what was scored with what; a JSON object.
+      scored: the scores.
+      folder: created if missing.
+      name: the stem of the files, as `dev`.
+      about: the data and the model that were scored; a JSON object.
 
     Raises:
-      StorageError: the disk refuses.
+      StorageError: the files cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise errors.StorageError(
-            f"cannot make the folder {folder}: {error.strerror}"
+            f"cannot create the folder {folder}: {error.strerror}"
         ) from None
     contents = {
         ".json": _json(scored, about),
-        "_confusion.png": scored.confusion and pictures.confusion(scored.confusion),
-        "_reliability.png": scored.certainty and pictures.reliability(scored.certainty),
+        "_confusion.png": scored.confusion and plots.confusion(scored.confusion),
+        "_reliability.png": scored.confidences
+        and plots.reliability(scored.confidences),
         "_errors.tsv": _tsv(scored.errors) if scored.errors else None,
     }
     written = []
@@ -162,17 +165,27 @@ def _json(scored: scores.Scores, about: Mapping[str, Any]) -> bytes:
             "labels": scored.confusion.labels,
             "counts": scored.confusion.counts.tolist(),
         },
-        "calibration": scored.certainty and _calibration(scored.certainty),
+        "calibration": scored.confidences and _calibration(scored.confidences),
         "unseen_labels": dict(scored.unseen),
-        "errors": [vars(error) for error in scored.errors],
+        "errors": [_error(error) for error in scored.errors],
     }
     content = json.dumps(_finite(tree), indent=2, ensure_ascii=False, allow_nan=False)
-    # A surrogate without a partner is written as JSON's own escape.
+    # An unpaired surrogate is written as a JSON escape.
     return f"{content}\n".encode("utf-8", "backslashreplace")
 
 
-def _calibration(certainty: scores.Certainty) -> list[dict[str, Any]]:
-    bins = calibration.bins(certainty)
+def _error(error: scores.PredictionError) -> dict[str, Any]:
+    return {
+        "badness": error.severity,
+        "where": error.where,
+        "text": error.text,
+        "expected": error.expected,
+        "found": error.predicted,
+    }
+
+
+def _calibration(confidences: scores.Confidences) -> list[dict[str, Any]]:
+    bins = scores.calibration(confidences)
     columns = (bins.edges[:-1], bins.edges[1:], bins.counts, bins.confidences)
     names = ("above", "up_to", "count", "confidence", "accuracy")
     rows = zip(
@@ -182,7 +195,7 @@ def _calibration(certainty: scores.Certainty) -> list[dict[str, Any]]:
 
 
 def _finite(tree: Any) -> Any:
-    """Returns the tree with None for every number that JSON cannot spell."""
+    """Returns the tree with None for each number that JSON cannot represent."""
     if isinstance(tree, Mapping):
         return {name: _finite(value) for name, value in tree.items()}
     if isinstance(tree, list | tuple):
@@ -192,12 +205,12 @@ def _finite(tree: Any) -> Any:
     return tree
 
 
-def _tsv(wrong: tuple[scores.Error, ...]) -> bytes:
-    r"""Returns one line an error, the worst first; within a text a tab is \t."""
+def _tsv(wrong: tuple[scores.PredictionError, ...]) -> bytes:
+    r"""Returns one line per error, the worst first; a tab within a text is \t."""
     lines = ["\t".join(_ERROR_COLUMNS)]
     for error in wrong:
-        texts = (error.where, error.expected, error.found, error.text)
+        texts = (error.where, error.expected, error.predicted, error.text)
         lines.append(
-            "\t".join([f"{error.badness:.6f}", *map(text_table.visible, texts)])
+            "\t".join([f"{error.severity:.6f}", *map(text_table.visible, texts)])
         )
     return "".join(f"{line}\n" for line in lines).encode()

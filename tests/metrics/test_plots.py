@@ -10,7 +10,7 @@ import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from bert_jax.metrics import calibration, pictures, scores
+from bert_jax.metrics import plots, scores
 from bert_jax.training import curves
 
 CHINESE = ("财经", "体育", "娱乐")
@@ -48,7 +48,7 @@ def numbers_of(figure):
 
 def test_confusion_shows_names_and_counts_where_they_belong(drawn):
     labels = ("negative", "$neutral$", "positive")
-    pictures.confusion(scores.Confusion(labels, COUNTS))
+    plots.confusion(scores.Confusion(labels, COUNTS))
     assert names_of(drawn[0]) == list(labels)
     # (x, y) = (predicted, true).
     assert numbers_of(drawn[0]) == {
@@ -63,8 +63,8 @@ def test_confusion_shows_names_and_counts_where_they_belong(drawn):
 
 
 def test_without_a_font_classes_are_numbers_and_nothing_warns(drawn, monkeypatch):
-    monkeypatch.setattr(pictures, "font_with", lambda characters: None)
-    pictures.confusion(scores.Confusion(CHINESE, COUNTS))
+    monkeypatch.setattr(plots, "font_with", lambda characters: None)
+    plots.confusion(scores.Confusion(CHINESE, COUNTS))
     assert names_of(drawn[0]) == ["0", "1", "2"]
     assert drawn[0].axes[0].get_title(loc="right") == (
         "classes by number, in the order of the table"
@@ -72,8 +72,8 @@ def test_without_a_font_classes_are_numbers_and_nothing_warns(drawn, monkeypatch
 
 
 def test_a_missing_font_is_reported_with_a_way_to_get_one(monkeypatch, caplog):
-    monkeypatch.setattr(pictures, "font_with", lambda characters: None)
-    pictures.confusion(scores.Confusion(CHINESE, COUNTS))
+    monkeypatch.setattr(plots, "font_with", lambda characters: None)
+    plots.confusion(scores.Confusion(CHINESE, COUNTS))
     (record,) = caplog.records
     assert "财经, 体育, 娱乐" in record.getMessage()
     assert "bert_jax[zh]" in record.getMessage()
@@ -95,7 +95,7 @@ def fonts(monkeypatch, tmp_path):
                 )
             )
         monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
-        monkeypatch.setattr(pictures, "_add_fonts", lambda: False)
+        monkeypatch.setattr(plots, "_add_fonts", lambda: False)
         return tmp_path
 
     return install
@@ -103,15 +103,15 @@ def fonts(monkeypatch, tmp_path):
 
 def test_a_font_that_has_the_characters_is_found(fonts):
     folder = fonts(AAA="cmr10.ttf", Greek="DejaVuSans.ttf", Other="DejaVuSerif.ttf")
-    found = pictures.font_with("ω x")
+    found = plots.font_with("ω x")
     assert found.get_file() == str(folder / "Greek.ttf")
-    assert pictures.font_with("体育") is None
+    assert plots.font_with("体育") is None
 
 
 def test_a_name_is_drawn_with_the_font_that_was_found(fonts, drawn):
     folder = fonts(AAA="cmr10.ttf", Greek="DejaVuSans.ttf")
     labels = ("ωmega", "b", "c")
-    pictures.confusion(scores.Confusion(labels, COUNTS))
+    plots.confusion(scores.Confusion(labels, COUNTS))
     assert names_of(drawn[0]) == list(labels)
     for text in drawn[0].axes[0].get_xticklabels():
         assert text.get_fontproperties().get_file() == str(folder / "Greek.ttf")
@@ -122,13 +122,13 @@ def test_the_font_of_last_resort_has_only_boxes(fonts):
     if not Path(matplotlib.get_data_path(), "fonts", "ttf", last).exists():
         pytest.skip("this matplotlib does not bring the font")
     fonts(Last_Resort_High_Efficiency=last)
-    assert pictures.font_with("体育") is None
+    assert plots.font_with("体育") is None
     folder = fonts(Honest=last)  # it does claim to have every character
-    assert pictures.font_with("体育").get_file() == str(folder / "Honest.ttf")
+    assert plots.font_with("体育").get_file() == str(folder / "Honest.ttf")
 
 
 def test_a_font_installed_since_the_list_was_made_is_added(fonts, monkeypatch):
-    add = pictures._add_fonts.__wrapped__
+    add = plots._add_fonts.__wrapped__
     folder = fonts(AAA="cmr10.ttf")
     other = folder / "new" / "Sound.ttf"
     other.parent.mkdir()
@@ -137,14 +137,14 @@ def test_a_font_installed_since_the_list_was_made_is_added(fonts, monkeypatch):
     monkeypatch.setattr(
         font_manager, "findSystemFonts", lambda: list(map(str, other.parent.iterdir()))
     )
-    monkeypatch.setattr(pictures, "_add_fonts", add)
-    assert pictures.font_with("ω").get_file() == str(other)
+    monkeypatch.setattr(plots, "_add_fonts", add)
+    assert plots.font_with("ω").get_file() == str(other)
 
 
 def test_a_font_of_a_package_is_found_without_importing_it(
     fonts, monkeypatch, tmp_path
 ):
-    add = pictures._add_fonts.__wrapped__
+    add = plots._add_fonts.__wrapped__
     fonts(AAA="cmr10.ttf")
     package = tmp_path / "site" / "zhplot"
     (package / "fonts").mkdir(parents=True)
@@ -153,8 +153,8 @@ def test_a_font_of_a_package_is_found_without_importing_it(
     shutil.copy(font, package / "fonts" / "Package.ttf")
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [])
-    monkeypatch.setattr(pictures, "_add_fonts", add)
-    found = pictures.font_with("ω")
+    monkeypatch.setattr(plots, "_add_fonts", add)
+    found = plots.font_with("ω")
     assert found.get_file() == str(package / "fonts" / "Package.ttf")
 
 
@@ -162,18 +162,18 @@ def test_fonts_that_are_gone_or_broken_are_passed_over(fonts):
     folder = fonts(Broken="cmr10.ttf", Gone="cmr10.ttf", Sound="DejaVuSans.ttf")
     (folder / "Broken.ttf").write_bytes(b"not a font")
     (folder / "Gone.ttf").unlink()
-    assert pictures.font_with("abc").get_file() == str(folder / "Sound.ttf")
+    assert plots.font_with("abc").get_file() == str(folder / "Sound.ttf")
 
 
 @pytest.mark.parametrize("labels", [CHINESE, ("", "$", "_"), ("$\\x$", "^", "\\")])
 def test_any_names_are_drawn_without_a_warning(labels):
-    made = pictures.confusion(scores.Confusion(labels, COUNTS))
+    made = plots.confusion(scores.Confusion(labels, COUNTS))
     assert made.startswith(b"\x89PNG")
 
 
 def test_long_names_and_those_of_several_lines_are_one_short_line(drawn):
     labels = ("a\nb", "x" * 400, "c")
-    pictures.confusion(scores.Confusion(labels, COUNTS))
+    plots.confusion(scores.Confusion(labels, COUNTS))
     assert names_of(drawn[0]) == ["a\\nb", "x" * 23 + "…", "c"]
 
 
@@ -181,15 +181,15 @@ def test_long_names_and_those_of_several_lines_are_one_short_line(drawn):
 def test_sizes_can_be_looked_at(count, drawn):
     labels = tuple(f"class {n}" for n in range(count))
     counts = np.eye(count, dtype=int)
-    width, height = size_of(pictures.confusion(scores.Confusion(labels, counts)))
+    width, height = size_of(plots.confusion(scores.Confusion(labels, counts)))
     assert 500 <= height <= 1920 and height < width <= 2016
     assert len(numbers_of(drawn[0])) == (count if count <= 30 else 0)
 
 
 def test_reliability_is_drawn_from_the_bins(drawn):
     sure = np.array([0.99, 0.97, 0.95, 0.5])
-    certainty = scores.Certainty(sure, np.array([True, True, False, True]))
-    assert size_of(pictures.reliability(certainty)) == (780, 900)
+    confidences = scores.Confidences(sure, np.array([True, True, False, True]))
+    assert size_of(plots.reliability(confidences)) == (780, 900)
     upper, lower = drawn[0].axes
     assert upper.get_title(loc="right") == "ECE 0.3525"
     heights = [bar.get_height() for bar in lower.patches]
@@ -198,9 +198,9 @@ def test_reliability_is_drawn_from_the_bins(drawn):
     assert accuracy == pytest.approx([1.0, 2 / 3])
 
 
-def test_a_bin_that_is_less_sure_than_right_has_its_gap_below_the_accuracy():
+def test_the_gap_of_an_underconfident_bin_is_below_its_accuracy():
     axes = Figure().subplots()
-    sure = scores.Certainty(np.array([0.5]), np.array([True]))
-    pictures._draw_accuracies(axes, calibration.bins(sure))
+    sure = scores.Confidences(np.array([0.5]), np.array([True]))
+    plots._plot_accuracies(axes, scores.calibration(sure))
     gap = axes.patches[1]
     assert (gap.get_y(), gap.get_height()) == (1.0, -0.5)
