@@ -22,7 +22,7 @@ from ml_collections import config_flags
 
 from bert_jax import console, errors, home_folder, interrupts
 from bert_jax.config import file as config_file
-from bert_jax.training import processes, tpus
+from bert_jax.training import devices, distributed
 
 WORDS = ("-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?")
 _WIDTH = 80
@@ -45,7 +45,7 @@ def wants_help(arguments: Iterable[str]) -> bool:
 
 def help_text(command: str) -> str:
     """Returns the help of a command whose flags are defined and not parsed."""
-    shared = [field.name for field in dataclasses.fields(processes.Flags)]
+    shared = [field.name for field in dataclasses.fields(distributed.Flags)]
     keys = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
     own = [name for name in flags.FLAGS if name in keys and name not in shared]
     of_processes = [name for name in shared if name in keys]
@@ -126,11 +126,11 @@ def run(main: Callable[[list[str]], None]) -> None:
         plain = logging.Formatter("%(levelname)s: %(message)s")
         absl_logging.get_absl_handler().setFormatter(plain)
         if "coordinator" in flags.FLAGS:
-            processes.start(_processes_of_flags())
-        tpus.leave_out(report=processes.is_first())
+            distributed.start(_processes_of_flags())
+        devices.leave_out(report=distributed.is_first())
         main(argv)
         sys.stdout.flush()  # a full disk or a reader that has gone shows here
-        processes.leave()
+        distributed.leave()
 
     interrupts.begin()
     try:
@@ -142,18 +142,18 @@ def run(main: Callable[[list[str]], None]) -> None:
         _fail(error)
     except KeyboardInterrupt:
         say("interrupted: no unfinished file is kept; run the same command again")
-        processes.end(interrupts.INTERRUPTED)
+        distributed.end(interrupts.INTERRUPTED)
     except BrokenPipeError:  # `command | head` is not an error
         _forget_output()
-        processes.end(_READER_GONE)
+        distributed.end(_READER_GONE)
     except OSError as error:
         _fail(_of_system(error))
     except Exception as error:
         if "RESOURCE_EXHAUSTED" in str(error) or type(error) is MemoryError:
             _fail(_out_of_memory(error))
-        if processes.is_of_peer(error):
-            _fail(processes.of_peer(error))
-        if processes.count() > 1:
+        if distributed.is_of_peer(error):
+            _fail(distributed.of_peer(error))
+        if distributed.count() > 1:
             traceback.print_exc()
             _fail(errors.BertJaxError("this is a mistake of the program: see above"))
         if interrupts.is_owned():  # else the interpreter's end may crash
@@ -217,9 +217,9 @@ def _fail(error: errors.BertJaxError) -> NoReturn:
     text = str(error)
     if len(text) > _LONGEST_MESSAGE:  # it quotes a file; the fix comes last
         text = f"{text[:1000]} [...] {text[-1000:]}"
-    code = processes.last_words(text, error.exit_code)
-    processes.report_failure(error)
-    processes.end(code)
+    code = distributed.last_words(text, error.exit_code)
+    distributed.report_failure(error)
+    distributed.end(code)
 
 
 def _forget_output() -> None:
@@ -271,12 +271,12 @@ def define_workdir() -> None:
 
 def define_processes() -> None:
     """Defines the flags of a command that several processes may run together."""
-    default = processes.Flags()
+    default = distributed.Flags()
     flags.DEFINE_string(
         "cluster",
         default.cluster,
         "How the processes of a run find each other: "
-        f"{', '.join(processes.CLUSTERS)}. auto asks a TPU pod, Slurm, Open MPI or "
+        f"{', '.join(distributed.CLUSTERS)}. auto asks a TPU pod, Slurm, Open MPI or "
         "JAX_COORDINATOR_ADDRESS, where there is one.",
     )
     flags.DEFINE_string(
@@ -296,10 +296,10 @@ def define_processes() -> None:
     show_in_help(*(field.name for field in dataclasses.fields(default)))
 
 
-def _processes_of_flags() -> processes.Flags:
-    names = (field.name for field in dataclasses.fields(processes.Flags))
+def _processes_of_flags() -> distributed.Flags:
+    names = (field.name for field in dataclasses.fields(distributed.Flags))
     given: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}
-    return processes.Flags(**given)
+    return distributed.Flags(**given)
 
 
 def show_in_help(*names: str) -> None:
@@ -326,5 +326,5 @@ def required(name: str, value: Any, example: str) -> Any:
 
 def say(message: str) -> None:
     """Prints a progress message for the user, in the first process only."""
-    if processes.is_first():
+    if distributed.is_first():
         console.print_message(message)

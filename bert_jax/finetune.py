@@ -36,17 +36,17 @@ from bert_jax.inference import task_predictor
 from bert_jax.metrics import report, text_table
 from bert_jax.metrics import scores as scores_lib
 from bert_jax.model import attention_plan, task_model
-from bert_jax.runs import assembly, baselines, splits, sweeps, task_setup
+from bert_jax.runs import assembly, baselines, splits, sweep, task_setup
 from bert_jax.training import (
     checkpoint,
+    distributed,
     guards,
+    logs,
     loop,
-    processes,
+    remote,
     saved_steps,
     signals,
     state,
-    working_copy,
-    writer,
 )
 
 _EXAMPLE = (
@@ -115,25 +115,25 @@ def train(
     data = {} if data is None else memory_examples.by_split(data)
     settings = finetuning.parse(config, given=tuple(data))
     with signals.stopping():
-        copy = working_copy.WorkingCopy(workdir)
+        copy = remote.WorkingCopy(workdir)
         settings, given = splits.from_python(settings, data)
         return _run(settings, copy, allow_changed_config, given)
 
 
 def _run(
     settings: finetuning.FinetuningConfig,
-    copy: working_copy.WorkingCopy,
+    copy: remote.WorkingCopy,
     allow_changed_config: bool,
     given: splits.Given | None = None,
 ) -> Finetuned:
     """Does what `train` does, for settings that are parsed."""
     tree = finetuning.to_dict(settings)
-    processes.agree(json.dumps(tree), "the config")
+    distributed.agree(json.dumps(tree), "the config")
     workdir = copy.folder
     with workdirs.held(copy), copy.fetched():
         settings = pinned_names.pinned(settings, workdir)
         tree = finetuning.to_dict(settings)
-        processes.agree(json.dumps(tree), "names of the hub")
+        distributed.agree(json.dumps(tree), "names of the hub")
         run = assembly.assemble(settings, workdir, given)
         _record(run, workdir, allow_changed_config)
         check_exports(settings, run.learned, run.start.bert.model_type)
@@ -141,7 +141,7 @@ def _run(
             _train(run, copy)
             copy.share()
             return _finish(run, workdir, given)
-        made = sweeps.train(run, copy)
+        made = sweep.train(run, copy)
         copy.share()
         return _finish_sweep(made, workdir, given)
 
@@ -208,7 +208,7 @@ def _record(run: assembly.FinetuningRun, workdir: Path, allow_changed: bool) -> 
     )
 
 
-def _train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> None:
+def _train(run: assembly.FinetuningRun, copy: remote.WorkingCopy) -> None:
     """Runs the loop from where the run stands to its end."""
     settings, data, workdir = run.settings, run.settings.data, copy.folder
     rows = run.rows(settings.run.seed, data.folds, data.fold)
@@ -221,7 +221,7 @@ def _train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> None:
     ) as checkpoints:
         begin, standing, best = _start(run, checkpoints, shapes, transformation)
         start_step = int(begin.step)
-        processes.agree(str(start_step), f"the newest checkpoint in {workdir}")
+        distributed.agree(str(start_step), f"the newest checkpoint in {workdir}")
         again = standing.callbacks_due
         if (start_step >= steps and not again) or best["ended"]:
             commands.say(f"this run is finished: step {start_step} of {steps}")
@@ -231,8 +231,8 @@ def _train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> None:
         save_every_steps = run.interval(settings.run.save_every_steps, rows)
         eval_every_steps = run.interval(settings.run.eval_every_steps, rows)
         with (
-            writer.Writer(workdir, start_step=start_step, evaluates_again=again) as log,
-            writer.ExampleLog(
+            logs.Writer(workdir, start_step=start_step, evaluates_again=again) as log,
+            logs.ExampleLog(
                 workdir, start_step=start_step, is_on=settings.run.log_examples
             ) as examples,
         ):
@@ -296,7 +296,7 @@ class _Keeper:
         run: assembly.FinetuningRun,
         dev: splits.Split,
         workdir: Path,
-        log: writer.Writer,
+        log: logs.Writer,
         record: dict[str, Any],
     ) -> None:
         self.record = dict(record)
@@ -316,7 +316,7 @@ class _Keeper:
         if better:
             self.record |= {"value": value, "step": step, "without_better": 0}
             made = self._run.folder(params, scores.metrics)
-            if processes.is_first():
+            if distributed.is_first():
                 task_folders.write_best(self._workdir, step, made)
         else:
             self.record["without_better"] += 1
@@ -390,7 +390,7 @@ def _finish(
                 best.params, split.examples, split.table
             )
             metrics |= {f"{split.name}/{n}": x for n, x in scores.metrics.items()}
-            if processes.is_first():
+            if distributed.is_first():
                 about = {"model": str(folder), "data": split.name}
                 report.write(scores, workdir / "eval", split.name, about)
                 _write_predictions(workdir, split.name, predictions)
@@ -400,10 +400,10 @@ def _finish(
         metrics,
         workdir,
         lambda alone, place: (
-            _run(alone, working_copy.WorkingCopy(place), False, given).metrics
+            _run(alone, remote.WorkingCopy(place), False, given).metrics
         ),
     )
-    if compared and processes.is_first():
+    if compared and distributed.is_first():
         print(f"\n{compared}")
     return Finetuned(metrics, folder, _example(data, dev.examples))
 
@@ -420,11 +420,11 @@ def _example(data: finetuning.FinetuningDataConfig, dev: Sequence[Any]) -> str:
 
 
 def _finish_sweep(
-    made: sweeps.Sweep, workdir: Path, given: splits.Given | None
+    made: sweep.Sweep, workdir: Path, given: splits.Given | None
 ) -> Finetuned:
     """Prints the table of a sweep, and scores its best model as that of a run."""
     best = task_folders.best(workdir)
-    if best is not None and processes.is_first():
+    if best is not None and distributed.is_first():
         name = task_setup.kept_by(made.run.settings, task_folders.read(best).metrics)
         report = made.report(name)
         report.write(workdir)
@@ -448,7 +448,7 @@ def main(argv: list[str]) -> None:
     config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
     workdir = commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE)
     made = train(config, workdir, allow_changed_config=flags.FLAGS.allow_changed_config)
-    if processes.is_first():
+    if distributed.is_first():
         print(f"\nbest model   {made.folder}")
         place = made.folder.parents[1]  # of a URL, the working copy
         print(f"scores       {place / 'eval'}")

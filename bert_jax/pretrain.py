@@ -25,14 +25,14 @@ from bert_jax.runs import experiments
 from bert_jax.tasks import heldout
 from bert_jax.training import (
     checkpoint,
+    distributed,
     guards,
+    logs,
     loop,
-    processes,
+    remote,
     sharding,
     signals,
     state,
-    working_copy,
-    writer,
 )
 
 _ON_ACCURACY = (  # asked by everybody who sees the log
@@ -92,7 +92,7 @@ def train(
     """
     settings = pretraining.parse(config)
     with signals.stopping():
-        copy = working_copy.WorkingCopy(workdir)
+        copy = remote.WorkingCopy(workdir)
         if data is None:
             return _run(settings, copy, allow_changed_config)
         with memory_documents.written(data) as given:
@@ -103,28 +103,28 @@ def train(
 
 def _run(
     settings: pretraining.PretrainingConfig,
-    copy: working_copy.WorkingCopy,
+    copy: remote.WorkingCopy,
     allow_changed: bool,
     given: memory_documents.Documents = memory_documents.NONE,
 ) -> Trained:
     """Does what `train` does, for settings that are parsed."""
-    processes.agree(json.dumps(pretraining.to_dict(settings)), "the config")
+    distributed.agree(json.dumps(pretraining.to_dict(settings)), "the config")
     workdir = copy.folder
     store_folder = workdirs.store_of(settings, workdir)
     with workdirs.held(copy), copy.fetched():
         settings = pinned_names.pinned(settings, workdir)
-        processes.agree(json.dumps(pretraining.to_dict(settings)), "names of the hub")
+        distributed.agree(json.dumps(pretraining.to_dict(settings)), "names of the hub")
         resolved = initial_weights.resolve(settings, workdir, store_folder)
         experiments.check(resolved)
         commands.say(f"store: {store_folder}")
-        built = processes.first_then_all(
+        built = distributed.first_then_all(
             lambda: _store(
                 resolved.text, settings.data, store_folder, copy, given.places
             )
         )
-        processes.agree(manifest.to_json(built), f"the store {store_folder}")
+        distributed.agree(manifest.to_json(built), f"the store {store_folder}")
         commands.say(prepare.describe(built))
-        if processes.is_first():
+        if distributed.is_first():
             places = given.places or prepare.places_of(settings.data.corpus)
             prepare.check_text(built, resolved.data.objective, store_folder, places)
         experiment = experiments.assemble(resolved, store_folder)
@@ -143,7 +143,7 @@ def _store(
     text: pretraining.PretrainingTextConfig,
     data: pretraining.PretrainingDataConfig,
     folder: Path,
-    copy: working_copy.WorkingCopy,
+    copy: remote.WorkingCopy,
     given: tuple[sources.Source, ...],
 ) -> manifest.Manifest:
     """Builds or opens the store, which an object store has if it is the run's own."""
@@ -155,9 +155,7 @@ def _store(
     return built
 
 
-def _train(
-    experiment: experiments.Experiment, copy: working_copy.WorkingCopy
-) -> Trained:
+def _train(experiment: experiments.Experiment, copy: remote.WorkingCopy) -> Trained:
     """Runs the loop from where the run stands to its end, and evaluates."""
     settings, workdir = experiment.settings, copy.folder
     phases = experiment.phases()
@@ -172,7 +170,7 @@ def _train(
     ) as checkpoints:
         begin, stood = _start(experiment, checkpoints, shapes, transformation, workdir)
         start_step = int(begin.step)
-        processes.agree(str(start_step), f"the newest checkpoint in {workdir}")
+        distributed.agree(str(start_step), f"the newest checkpoint in {workdir}")
         if start_step >= steps and not stood.callbacks_due:
             commands.say(f"this run is finished: step {start_step} of {steps}")
             return Trained(begin, held_out.metrics(begin.params), workdir)
@@ -181,8 +179,8 @@ def _train(
         )
         again = stood.callbacks_due
         with (
-            writer.Writer(workdir, start_step=start_step, evaluates_again=again) as log,
-            writer.ExampleLog(
+            logs.Writer(workdir, start_step=start_step, evaluates_again=again) as log,
+            logs.ExampleLog(
                 workdir, start_step=start_step, is_on=settings.run.log_examples
             ) as examples,
         ):
@@ -222,7 +220,7 @@ def _batches(
     experiment: experiments.Experiment,
     phases: list[phase_rows.Phase],
     start_step: int,
-    examples: writer.ExampleLog,
+    examples: logs.ExampleLog,
 ) -> Iterator[Any]:
     """Makes batches ahead of the devices, this process's rows of each."""
     batch_size, local = experiment.settings.run.batch_size, experiment.local_rows
@@ -267,7 +265,7 @@ def _programs(
 class _Evaluation:
     """Evaluates, writes and tells the metrics; keeps the last ones."""
 
-    def __init__(self, held_out: heldout.HeldOut, log: writer.Writer) -> None:
+    def __init__(self, held_out: heldout.HeldOut, log: logs.Writer) -> None:
         self.metrics: dict[str, float] = {}
         self._held_out, self._log = held_out, log
 
@@ -321,7 +319,7 @@ def main(argv: list[str]) -> None:
         config, workdir, allow_changed_config=flags.FLAGS.allow_changed_config
     )
     text = report.final(trained.workdir, trained.metrics)  # all read the checkpoint
-    if processes.is_first():
+    if distributed.is_first():
         print(text)
 
 

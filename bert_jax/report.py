@@ -14,7 +14,7 @@ from bert_jax.inference import loading
 from bert_jax.model import attention_plan
 from bert_jax.model import config as model_config
 from bert_jax.tasks import heldout
-from bert_jax.training import state, writer
+from bert_jax.training import logs, state
 
 _SAMPLES = 5
 _SAMPLE_LENGTHS = (10, 28)  # tokens of a sentence that is shown
@@ -151,9 +151,9 @@ def _ordinary(ids: list[int], model: loading.Model) -> int | None:
 def _places(workdir: Path, folder: Path) -> list[str]:
     return [
         f"checkpoints  {workdir / workdirs.CHECKPOINTS}",
-        f"metrics      {workdir / writer.METRICS}",
-        f"curves       {workdir / writer.CURVES}",
-        f"TensorBoard  {workdir / writer.TENSORBOARD}",
+        f"metrics      {workdir / logs.METRICS}",
+        f"curves       {workdir / logs.CURVES}",
+        f"TensorBoard  {workdir / logs.TENSORBOARD}",
         f"tokenizer    {workdir / workdirs.TOKENIZER}",
         f"store        {folder}",
         f"config       {workdir / workdirs.CONFIG}",

@@ -24,14 +24,8 @@ from bert_jax.checkpoints import workdirs
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import read_examples
 from bert_jax.inference import prediction_files, task_predictor
-from bert_jax.runs import (
-    suite_configuration,
-    suite_data,
-    suite_table,
-    sweep_report,
-    task_setup,
-)
-from bert_jax.training import processes, signals, working_copy
+from bert_jax.runs import suite, sweep, task_setup
+from bert_jax.training import distributed, remote, signals
 
 _EXAMPLE = (
     "python -m bert_jax.suite --config=configs/glue.py --config.init_from=FOLDER "
@@ -40,11 +34,11 @@ _EXAMPLE = (
 PREDICTIONS = "predictions"
 
 
-def run(config: Any, workdir: str | Path) -> dict[str, suite_table.Result]:
+def run(config: Any, workdir: str | Path) -> dict[str, suite.Result]:
     """Runs the tasks of a suite that are not finished, and writes their table.
 
     Args:
-      config: as `suite_configuration.default` makes it.
+      config: as `runs.suite.default` makes it.
       workdir: folder of the suite, made if it is not there; or a URL, as
         gs://bucket/runs/glue, of which working copies are kept in $TMPDIR.
 
@@ -55,43 +49,39 @@ def run(config: Any, workdir: str | Path) -> dict[str, suite_table.Result]:
       InputError: data of a task is missing or broken; nothing has been trained then.
       CheckpointError, NotFiniteError, StorageError, Stopped: as `finetune.train`.
     """
-    plan = suite_configuration.parse(config)
+    plan = suite.parse(config)
     parts = [task.name for task in plan.suite.tasks]
     with signals.stopping():
-        copy = working_copy.WorkingCopy(workdir, parts=parts)
+        copy = remote.WorkingCopy(workdir, parts=parts)
         workdirs.prepare(copy.folder)
         with copy.fetched():
             return _run(plan, copy)
 
 
-def _run(
-    plan: suite_configuration.Plan, copy: working_copy.WorkingCopy
-) -> dict[str, suite_table.Result]:
+def _run(plan: suite.Plan, copy: remote.WorkingCopy) -> dict[str, suite.Result]:
     results = _finished(plan, copy)
     pending = [task for task in plan.tasks if task.name not in results]
     for task in plan.tasks:
         if task not in pending:
             commands.say(f"{task.name}: finished before")
-    located = suite_data.check(plan, pending, copy.common / "data")
+    located = suite.check(plan, pending, copy.common / "data")
     for number, task in enumerate(pending, start=1):
         commands.say(f"\n{task.name}, {number} of {len(pending)}")
         results[task.name] = _train(plan, located[task.name], copy)
-        if processes.is_first():
-            suite_table.write(copy.folder, plan.suite, results)
+        if distributed.is_first():
+            suite.write(copy.folder, plan.suite, results)
         copy.push()
-    if processes.is_first():
-        suite_table.write(copy.folder, plan.suite, results)
+    if distributed.is_first():
+        suite.write(copy.folder, plan.suite, results)
     return results
 
 
-def _finished(
-    plan: suite_configuration.Plan, copy: working_copy.WorkingCopy
-) -> dict[str, suite_table.Result]:
+def _finished(plan: suite.Plan, copy: remote.WorkingCopy) -> dict[str, suite.Result]:
     """Returns the results that are there; those of tasks to be run must be as asked."""
     results = {}
     for task in plan.suite.tasks:
-        path = suite_table.result_path(copy.folder, task.name)
-        result = suite_table.read_result(path)
+        path = suite.result_path(copy.folder, task.name)
+        result = suite.read_result(path)
         if result is None:
             continue
         results[task.name] = result
@@ -100,9 +90,7 @@ def _finished(
         changed = workdirs.changed_keys(
             result.recipe, plan.recipe(task), finetune.FREE_KEYS
         )
-        data = workdirs.Data(
-            suite_data.file_digests(plan, task, copy.common / "data"), []
-        )
+        data = workdirs.Data(suite.file_digests(plan, task, copy.common / "data"), [])
         changed += data.changes_since(workdirs.Data(result.data, []))
         if changed:
             there = path.relative_to(copy.folder)
@@ -115,10 +103,10 @@ def _finished(
 
 
 def _train(
-    plan: suite_configuration.Plan,
-    located: suite_data.Located,
-    copy: working_copy.WorkingCopy,
-) -> suite_table.Result:
+    plan: suite.Plan,
+    located: suite.Located,
+    copy: remote.WorkingCopy,
+) -> suite.Result:
     """Trains the runs of a task, writes its submissions, and what was found."""
     task, settings = located.task, located.settings
     place = f"{copy.name}/{task.name}"
@@ -130,28 +118,26 @@ def _train(
             "metrics": made.metrics,
         }
     ]
-    folder = working_copy.WorkingCopy(place).folder
+    folder = remote.WorkingCopy(place).folder
     if settings.sweep.is_on:
-        members = sweep_report.read_ended(folder)
+        members = sweep.read_ended(folder)
         runs = [{name: member[name] for name in runs[0]} for member in members]
-    chosen = suite_table.best_rate(runs, task.scores[0].metric)
+    chosen = suite.best_rate(runs, task.scores[0].metric)
     data = workdirs.read_data(folder) or workdirs.NO_DATA
     shown = {
         score.metric: task_setup.shown_metric(settings, data.classes, score.metric)
         for score in task.scores
     }
-    result = suite_table.Result(plan.recipe(task), chosen, data.files, shown)
+    result = suite.Result(plan.recipe(task), chosen, data.files, shown)
     _submit(plan.suite, located, folder, copy.folder / PREDICTIONS)
-    if processes.is_first():
-        suite_table.write_result(
-            suite_table.result_path(copy.folder, task.name), result
-        )
+    if distributed.is_first():
+        suite.write_result(suite.result_path(copy.folder, task.name), result)
     return result
 
 
 def _submit(
-    suite: suite_configuration.Suite,
-    located: suite_data.Located,
+    asked: suite.Suite,
+    located: suite.Located,
     trained: Path,
     predictions: Path,
 ) -> None:
@@ -161,7 +147,7 @@ def _submit(
     task = located.task
     model = task_predictor.load(trained, located.settings.run.dtype)
     labels = list(model.made.learned.labels)
-    form = "squad" if model.kind == "span" else suite.format
+    form = "squad" if model.kind == "span" else asked.format
 
     def numbered(said: Any) -> Any:
         example, made = said
@@ -172,7 +158,7 @@ def _submit(
     for output, request in located.tests.items():
         said = map(numbered, model.stream(read_examples.iterate(request)))
         lines = prediction_files.lines(form, model.kind, said)
-        if not processes.is_first():  # takes part in predicting, and writes nothing
+        if not distributed.is_first():  # takes part in predicting, and writes nothing
             for _ in lines:
                 pass
             continue
@@ -190,10 +176,10 @@ def main(argv: list[str]) -> None:
     config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
     workdir = commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE)
     results = run(config, workdir)
-    if processes.is_first():
-        print(f"\n{suite_table.text(config.suite, results)}")
-        print(f"\ntable        {workdir.rstrip('/')}/{suite_table.MARKDOWN}")
-        print(f"all digits   {workdir.rstrip('/')}/{suite_table.JSON}")
+    if distributed.is_first():
+        print(f"\n{suite.text(config.suite, results)}")
+        print(f"\ntable        {workdir.rstrip('/')}/{suite.MARKDOWN}")
+        print(f"all digits   {workdir.rstrip('/')}/{suite.JSON}")
 
 
 if __name__ == "__main__":

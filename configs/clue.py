@@ -13,7 +13,7 @@ Rates, epochs and row lengths are those of CLUE's own scripts for BERT
 (github.com/CLUEbenchmark/CLUE, baselines/models_pytorch).
 """
 
-from bert_jax.runs import suite_configuration as suites
+from bert_jax.runs import suite
 
 _FIGURES = (
     "Published: BERT-base on the hidden test sets, from the README of "
@@ -22,7 +22,7 @@ _FIGURES = (
     "those of dev. The board has none for DRCD."
 )
 _ZIP = "https://storage.googleapis.com/cluebenchmark/tasks"
-_USUAL = suites.Files("train.json", "dev.json")
+_USUAL = suite.Files("train.json", "dev.json")
 _COMMON = {
     "data.columns.id": "none",  # only some of the files number their examples
     "data.format": "jsonl",
@@ -55,65 +55,65 @@ def _classes(names) -> dict:
     return {**_COMMON, "data.task": "classification", "data.labels": labels}
 
 
-def _newest(name: str, plain: str) -> tuple[suites.Submission, ...]:
+def _newest(name: str, plain: str) -> tuple[suite.Submission, ...]:
     """Test files of version 1.1, or else of 1.0, whose answers are named apart."""
     return (
-        suites.Submission(f"{name}11_predict.json", ("test1.1.json", plain)),
-        suites.Submission(f"{name}10_predict.json", ("test1.0.json",)),
+        suite.Submission(f"{name}11_predict.json", ("test1.1.json", plain)),
+        suite.Submission(f"{name}10_predict.json", ("test1.0.json",)),
     )
 
 
-AFQMC = suites.Task(
+AFQMC = suite.Task(
     name="afqmc",
     folders=("afqmc", "afqmc_public"),
     files=(_USUAL,),
     download=f"{_ZIP}/afqmc_public.zip",
-    scores=(suites.Score("AFQMC", "dev/accuracy", ("73.70",)),),
+    scores=(suite.Score("AFQMC", "dev/accuracy", ("73.70",)),),
     recipe=_classes((0, 1)),
-    submissions=(suites.Submission("afqmc_predict.json", ("test.json",)),),
+    submissions=(suite.Submission("afqmc_predict.json", ("test.json",)),),
 )
-TNEWS = suites.Task(
+TNEWS = suite.Task(
     name="tnews",
     folders=("tnews", "tnews_public"),
     files=(_USUAL,),
     download=f"{_ZIP}/tnews_public.zip",
-    scores=(suites.Score("TNEWS", "dev/accuracy", ("56.58",)),),
+    scores=(suite.Score("TNEWS", "dev/accuracy", ("56.58",)),),
     recipe=_classes(x for x in range(100, 117) if x not in (105, 111)),
     submissions=_newest("tnews", "test.json"),
 )
-IFLYTEK = suites.Task(
+IFLYTEK = suite.Task(
     name="iflytek",
     folders=("iflytek", "iflytek_public"),
     files=(_USUAL,),
     download=f"{_ZIP}/iflytek_public.zip",
-    scores=(suites.Score("IFLYTEK", "dev/accuracy", ("60.29",)),),
+    scores=(suite.Score("IFLYTEK", "dev/accuracy", ("60.29",)),),
     recipe=_classes(range(119)),
-    submissions=(suites.Submission("iflytek_predict.json", ("test.json",)),),
+    submissions=(suite.Submission("iflytek_predict.json", ("test.json",)),),
 )
-CMNLI = suites.Task(
+CMNLI = suite.Task(
     name="cmnli",
     folders=("cmnli", "cmnli_public"),
     files=(_USUAL,),
     download=f"{_ZIP}/cmnli_public.zip",
-    scores=(suites.Score("CMNLI", "dev/accuracy", ("79.69",)),),
+    scores=(suite.Score("CMNLI", "dev/accuracy", ("79.69",)),),
     recipe=_NLI,
-    submissions=(suites.Submission("cmnli_predict.json", ("test.json",)),),
+    submissions=(suite.Submission("cmnli_predict.json", ("test.json",)),),
 )
-OCNLI = suites.Task(
+OCNLI = suite.Task(
     name="ocnli",
     folders=("ocnli", "ocnli_public"),
-    files=(suites.Files("train.50k.json", "dev.json"), _USUAL),
+    files=(suite.Files("train.50k.json", "dev.json"), _USUAL),
     download=f"{_ZIP}/ocnli_public.zip",
-    scores=(suites.Score("OCNLI", "dev/accuracy", ("72.2",)),),
+    scores=(suite.Score("OCNLI", "dev/accuracy", ("72.2",)),),
     recipe={**_NLI, "run.num_train_epochs": 2.0},
-    submissions=(suites.Submission("ocnli_50k_predict.json", ("test.json",)),),
+    submissions=(suite.Submission("ocnli_50k_predict.json", ("test.json",)),),
 )
-WSC = suites.Task(
+WSC = suite.Task(
     name="wsc",
     folders=("wsc", "cluewsc2020", "cluewsc2020_public"),
     files=(_USUAL,),
     download=f"{_ZIP}/cluewsc2020_public.zip",
-    scores=(suites.Score("CLUEWSC2020", "dev/accuracy", ("62.0",)),),
+    scores=(suite.Score("CLUEWSC2020", "dev/accuracy", ("62.0",)),),
     recipe={
         **_classes(("false", "true")),
         "optimizer.learning_rate": 1e-5,
@@ -121,12 +121,12 @@ WSC = suites.Task(
     },
     submissions=_newest("cluewsc", "test.json"),
 )
-CSL = suites.Task(
+CSL = suite.Task(
     name="csl",
     folders=("csl", "csl_public"),
     files=(_USUAL,),
     download=f"{_ZIP}/csl_public.zip",
-    scores=(suites.Score("CSL", "dev/accuracy", ("80.36",)),),
+    scores=(suite.Score("CSL", "dev/accuracy", ("80.36",)),),
     recipe={
         **_classes((0, 1)),
         "data.columns.text": "keyword",
@@ -136,48 +136,48 @@ CSL = suites.Task(
         "run.batch_size": 8,
         "run.num_train_epochs": 5.0,
     },
-    submissions=(suites.Submission("csl_predict.json", ("test.json",)),),
+    submissions=(suite.Submission("csl_predict.json", ("test.json",)),),
 )
-CMRC = suites.Task(
+CMRC = suite.Task(
     name="cmrc2018",
     folders=("cmrc2018", "cmrc2018_public", "cmrc", "CMRC2018"),
     files=(
         _USUAL,
-        suites.Files("cmrc2018_train.json", "cmrc2018_dev.json"),
+        suite.Files("cmrc2018_train.json", "cmrc2018_dev.json"),
     ),
     download=f"{_ZIP}/cmrc2018_public.zip",
     scores=(
-        suites.Score("CMRC2018", "dev/exact_match", ("71.60",)),
-        suites.Score("CMRC2018", "dev/f1"),
+        suite.Score("CMRC2018", "dev/exact_match", ("71.60",)),
+        suite.Score("CMRC2018", "dev/f1"),
     ),
     recipe=_ANSWERS,
     submissions=(
-        suites.Submission(
+        suite.Submission(
             "cmrc2018_predict.json", ("cmrc2018_test_2k.json", "test.json")
         ),
     ),
 )
-DRCD = suites.Task(
+DRCD = suite.Task(
     name="drcd",
     folders=("drcd", "drcd_public", "DRCD"),
-    files=(_USUAL, suites.Files("DRCD_training.json", "DRCD_dev.json")),
+    files=(_USUAL, suite.Files("DRCD_training.json", "DRCD_dev.json")),
     download=f"{_ZIP}/drcd_public.zip",
     scores=(
-        suites.Score("DRCD", "dev/exact_match"),
-        suites.Score("DRCD", "dev/f1"),
+        suite.Score("DRCD", "dev/exact_match"),
+        suite.Score("DRCD", "dev/f1"),
     ),
     recipe=_ANSWERS,
 )
-C3 = suites.Task(
+C3 = suite.Task(
     name="c3",
     folders=("c3", "c3_public"),
     # Dialogues and other texts, as both c3-d-train.json and d-train.json are named.
     files=(
-        suites.Files("d-train.json+m-train.json", "d-dev.json+m-dev.json"),
-        suites.Files("c3-d-train.json+c3-m-train.json", "c3-d-dev.json+c3-m-dev.json"),
+        suite.Files("d-train.json+m-train.json", "d-dev.json+m-dev.json"),
+        suite.Files("c3-d-train.json+c3-m-train.json", "c3-d-dev.json+c3-m-dev.json"),
     ),
     download=f"{_ZIP}/c3_public.zip",
-    scores=(suites.Score("C3", "dev/accuracy", ("64.50",)),),
+    scores=(suite.Score("C3", "dev/accuracy", ("64.50",)),),
     recipe={
         "data.task": "multiple_choice",
         "data.columns.id": "none",
@@ -190,7 +190,7 @@ C3 = suites.Task(
     },
     submissions=_newest("c3", "test.json"),
 )
-SUITE = suites.Suite(
+SUITE = suite.Suite(
     title="CLUE",
     tasks=(AFQMC, TNEWS, IFLYTEK, CMNLI, OCNLI, WSC, CSL, CMRC, DRCD, C3),
     models=("BERT-base",),
@@ -200,6 +200,6 @@ SUITE = suites.Suite(
 
 
 def get_config():
-    config = suites.default(SUITE)
+    config = suite.default(SUITE)
     config.sweep.seeds = 3
     return config

@@ -12,7 +12,7 @@ They took the best of four rates for each task; so does
 `--config.sweep.learning_rates=2e-5,3e-5,4e-5,5e-5`.
 """
 
-from bert_jax.runs import suite_configuration as suites
+from bert_jax.runs import suite
 
 _FIGURES = (
     "Published: BERT's own scores on the hidden test sets, from the GLUE server "
@@ -28,7 +28,7 @@ _COMMON = {
     "run.num_train_epochs": 3.0,
 }
 _TSV = {"data.format": "tsv"}
-_USUAL = suites.Files("train.tsv", "dev.tsv", recipe=_TSV)
+_USUAL = suite.Files("train.tsv", "dev.tsv", recipe=_TSV)
 
 
 def _classes(*names: str) -> dict:
@@ -36,21 +36,21 @@ def _classes(*names: str) -> dict:
     return {**_COMMON, "data.task": "classification", "data.labels": labels}
 
 
-def _tfds(name: str) -> suites.Files:
-    return suites.Files(f"tfds:glue/{name}[train]", f"tfds:glue/{name}[validation]")
+def _tfds(name: str) -> suite.Files:
+    return suite.Files(f"tfds:glue/{name}[train]", f"tfds:glue/{name}[validation]")
 
 
-def _test(folder: str, name: str) -> tuple[suites.Submission, ...]:
-    made = suites.Submission(f"{folder}.tsv", ("test.tsv",), f"tfds:glue/{name}[test]")
+def _test(folder: str, name: str) -> tuple[suite.Submission, ...]:
+    made = suite.Submission(f"{folder}.tsv", ("test.tsv",), f"tfds:glue/{name}[test]")
     return (made,)
 
 
-COLA = suites.Task(
+COLA = suite.Task(
     name="cola",
     folders=("CoLA",),
     files=(
         # No header: source, label, the author's mark, sentence.
-        suites.Files(
+        suite.Files(
             "train.tsv",
             "dev.tsv",
             recipe={
@@ -63,136 +63,136 @@ COLA = suites.Task(
     ),
     tfds=_tfds("cola"),
     download=f"{_ZIP}/CoLA.zip",
-    scores=(suites.Score("CoLA", "dev/matthews", ("52.1", "60.5")),),
+    scores=(suite.Score("CoLA", "dev/matthews", ("52.1", "60.5")),),
     recipe=_classes("unacceptable", "acceptable"),
     submissions=_test("CoLA", "cola"),
     numbered=True,
 )
-SST2 = suites.Task(
+SST2 = suite.Task(
     name="sst2",
     folders=("SST-2",),
     files=(_USUAL,),
     tfds=_tfds("sst2"),
     download=f"{_ZIP}/SST-2.zip",
-    scores=(suites.Score("SST-2", "dev/accuracy", ("93.5", "94.9")),),
+    scores=(suite.Score("SST-2", "dev/accuracy", ("93.5", "94.9")),),
     recipe=_classes("negative", "positive"),
     submissions=_test("SST-2", "sst2"),
     numbered=True,
 )
-MRPC = suites.Task(
+MRPC = suite.Task(
     name="mrpc",
     folders=("MRPC",),
     # Microsoft's own file has no dev part: a tenth is held out, by hash of content.
-    files=(_USUAL, suites.Files("msr_paraphrase_train.txt", recipe=_TSV)),
+    files=(_USUAL, suite.Files("msr_paraphrase_train.txt", recipe=_TSV)),
     tfds=_tfds("mrpc"),
     download=(
         "msr_paraphrase_train.txt and msr_paraphrase_test.txt from "
         "https://dl.fbaipublicfiles.com/senteval/senteval_data"
     ),
     scores=(
-        suites.Score("MRPC", "dev/f1", ("88.9", "89.3")),
-        suites.Score("MRPC", "dev/accuracy"),
+        suite.Score("MRPC", "dev/f1", ("88.9", "89.3")),
+        suite.Score("MRPC", "dev/accuracy"),
     ),
     recipe=_classes("not_equivalent", "equivalent"),
     submissions=(
-        suites.Submission(
+        suite.Submission(
             "MRPC.tsv", ("test.tsv", "msr_paraphrase_test.txt"), "tfds:glue/mrpc[test]"
         ),
     ),
     numbered=True,
 )
-STSB = suites.Task(
+STSB = suite.Task(
     name="stsb",
     folders=("STS-B",),
     files=(_USUAL,),
     tfds=_tfds("stsb"),
     download=f"{_ZIP}/STS-B.zip",
     scores=(
-        suites.Score("STS-B", "dev/spearman", ("85.8", "86.5")),
-        suites.Score("STS-B", "dev/pearson"),
+        suite.Score("STS-B", "dev/spearman", ("85.8", "86.5")),
+        suite.Score("STS-B", "dev/pearson"),
     ),
     recipe={**_COMMON, "data.task": "regression"},
     submissions=_test("STS-B", "stsb"),
 )
-QQP = suites.Task(
+QQP = suite.Task(
     name="qqp",
     folders=("QQP",),
     files=(_USUAL,),
     tfds=_tfds("qqp"),
     download=f"{_ZIP}/QQP-clean.zip",
     scores=(
-        suites.Score("QQP", "dev/f1", ("71.2", "72.1")),
-        suites.Score("QQP", "dev/accuracy"),
+        suite.Score("QQP", "dev/f1", ("71.2", "72.1")),
+        suite.Score("QQP", "dev/accuracy"),
     ),
     # Some lines of the first release lack columns: they are left out and counted.
     recipe={**_classes("not_duplicate", "duplicate"), "data.repair": True},
     submissions=_test("QQP", "qqp"),
     numbered=True,
 )
-MNLI = suites.Task(
+MNLI = suite.Task(
     name="mnli",
     folders=("MNLI",),
     files=(
-        suites.Files("train.tsv", "dev_matched.tsv", "dev_mismatched.tsv", recipe=_TSV),
+        suite.Files("train.tsv", "dev_matched.tsv", "dev_mismatched.tsv", recipe=_TSV),
     ),
-    tfds=suites.Files(
+    tfds=suite.Files(
         "tfds:glue/mnli[train]",
         "tfds:glue/mnli[validation_matched]",
         "tfds:glue/mnli[validation_mismatched]",
     ),
     download=f"{_ZIP}/MNLI.zip",
     scores=(
-        suites.Score("MNLI-m", "dev/accuracy", ("84.6", "86.7")),
-        suites.Score("MNLI-mm", "test/accuracy", ("83.4", "85.9")),
+        suite.Score("MNLI-m", "dev/accuracy", ("84.6", "86.7")),
+        suite.Score("MNLI-mm", "test/accuracy", ("83.4", "85.9")),
     ),
     recipe=_classes("entailment", "neutral", "contradiction"),
     submissions=(
-        suites.Submission(
+        suite.Submission(
             "MNLI-m.tsv", ("test_matched.tsv",), "tfds:glue/mnli[test_matched]"
         ),
-        suites.Submission(
+        suite.Submission(
             "MNLI-mm.tsv", ("test_mismatched.tsv",), "tfds:glue/mnli[test_mismatched]"
         ),
         # The diagnostic examples are for a model of MNLI.
-        suites.Submission(
+        suite.Submission(
             "AX.tsv",
             ("../AX.tsv", "../AX/AX.tsv", "../diagnostic/diagnostic.tsv"),
             "tfds:glue/ax[test]",
         ),
     ),
 )
-QNLI = suites.Task(
+QNLI = suite.Task(
     name="qnli",
     folders=("QNLI",),
     files=(_USUAL,),
     tfds=_tfds("qnli"),
     download=f"{_ZIP}/QNLIv2.zip",
-    scores=(suites.Score("QNLI", "dev/accuracy", ("90.5", "92.7")),),
+    scores=(suite.Score("QNLI", "dev/accuracy", ("90.5", "92.7")),),
     recipe=_classes("entailment", "not_entailment"),
     submissions=_test("QNLI", "qnli"),
 )
-RTE = suites.Task(
+RTE = suite.Task(
     name="rte",
     folders=("RTE",),
     files=(_USUAL,),
     tfds=_tfds("rte"),
     download=f"{_ZIP}/RTE.zip",
-    scores=(suites.Score("RTE", "dev/accuracy", ("66.4", "70.1")),),
+    scores=(suite.Score("RTE", "dev/accuracy", ("66.4", "70.1")),),
     recipe=_classes("entailment", "not_entailment"),
     submissions=_test("RTE", "rte"),
 )
-WNLI = suites.Task(
+WNLI = suite.Task(
     name="wnli",
     folders=("WNLI",),
     files=(_USUAL,),
     tfds=_tfds("wnli"),
     download=f"{_ZIP}/WNLI.zip",
-    scores=(suites.Score("WNLI", "dev/accuracy"),),
+    scores=(suite.Score("WNLI", "dev/accuracy"),),
     recipe=_classes("not_entailment", "entailment"),
     submissions=_test("WNLI", "wnli"),
     numbered=True,
 )
-SUITE = suites.Suite(
+SUITE = suite.Suite(
     title="GLUE",
     tasks=(COLA, SST2, MRPC, STSB, QQP, MNLI, QNLI, RTE, WNLI),
     models=("BERT-base", "BERT-large"),
@@ -202,6 +202,6 @@ SUITE = suites.Suite(
 
 
 def get_config():
-    config = suites.default(SUITE)
+    config = suite.default(SUITE)
     config.sweep.seeds = 3
     return config

@@ -23,7 +23,7 @@ from bert_jax.data.corpus import sentences as sentence_rules
 from bert_jax.data.labeled import c3_file
 from bert_jax.model import config
 from bert_jax.planning import search, topology
-from bert_jax.training import saved_steps, writer
+from bert_jax.training import logs, saved_steps
 
 
 def named(path):
@@ -176,7 +176,7 @@ def test_modules_of_a_sentence_encoder_lie_in_its_folder(tmp_path):
 @pytest.mark.parametrize("line", ['{"step": 1e400}', '{"step": 1, "x": NaN}', "[1]"])
 def test_metrics_that_nobody_wrote(tmp_path, line):
     (tmp_path / "m").write_text(f"{line}\n")
-    refused(lambda: writer.read(tmp_path / "m"), "m:1 is not a JSON object")
+    refused(lambda: logs.read(tmp_path / "m"), "m:1 is not a JSON object")
 
 
 def test_a_dump_of_wikipedia_without_a_title(tmp_path):

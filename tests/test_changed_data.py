@@ -105,7 +105,7 @@ def test_a_store_of_other_text_is_noticed(tmp_path):
             text, text__vocab=vocab, data__store=str(store), **SHORT
         )
         pretrain._store(  # as `prepare` does
-            *_groups(config), store, pretrain.working_copy.WorkingCopy(tmp_path / "x")
+            *_groups(config), store, pretrain.remote.WorkingCopy(tmp_path / "x")
         )
     config = tiny_run.config("", text__vocab=vocab, data__store=str(stores[0]), **SHORT)
     pretrain.train(config, tmp_path / "run")

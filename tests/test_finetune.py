@@ -13,7 +13,7 @@ from bert_jax.checkpoints import task_folders
 from bert_jax.config import finetuning
 from bert_jax.inference import answers
 from bert_jax.runs import assembly
-from bert_jax.training import writer
+from bert_jax.training import logs
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def _same(one, other):
 
 
 def _metrics(workdir):
-    lines = (workdir / writer.METRICS).read_text().splitlines()
+    lines = (workdir / logs.METRICS).read_text().splitlines()
     speed = ("tokens_per_second", "mfu", "input_wait", "save_wait")
     timed = {f"train/{name}" for name in speed}
     return [{k: v for k, v in json.loads(x).items() if k not in timed} for x in lines]

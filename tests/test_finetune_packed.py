@@ -9,7 +9,7 @@ import tiny_tasks
 
 from bert_jax import errors, finetune
 from bert_jax.config import finetuning
-from bert_jax.training import writer
+from bert_jax.training import logs
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def place(tmp_path_factory):
 
 
 def metrics_of(workdir, name):
-    lines = (workdir / writer.METRICS).read_text().splitlines()
+    lines = (workdir / logs.METRICS).read_text().splitlines()
     return [x[name] for x in map(json.loads, lines) if name in x]
 
 

@@ -8,7 +8,7 @@ from absl import flags
 from bert_jax import commands, evaluate, home_folder, hub
 from bert_jax.config import file as config_file
 from bert_jax.config import finetuning, pretraining
-from bert_jax.training import working_copy
+from bert_jax.training import remote
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_keys_of_configurations(home):
 
 def test_arguments_and_config_files(home):
     assert hub.folder("~/model") == home / "model"
-    assert working_copy.WorkingCopy("~/run").folder == home / "run"
+    assert remote.WorkingCopy("~/run").folder == home / "run"
     with pytest.raises(Exception, match=str(home)):
         evaluate.evaluate("~/run")
     (home / "my.py").write_text(

@@ -171,7 +171,7 @@ def test_model_training_and_losses_import_without_tensorflow_and_flags():
         "    sys.modules[name] = None\n"
         "import bert_jax, bert_jax.tasks.losses\n"
         "from bert_jax.model import costs, encoder, heads\n"
-        "from bert_jax.training import loop, checkpoint, state, writer\n"
+        "from bert_jax.training import loop, checkpoint, state, logs\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()

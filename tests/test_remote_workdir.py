@@ -16,7 +16,7 @@ import tiny_tasks
 
 from bert_jax import errors, faults, finetune, pretrain, suite
 from bert_jax.checkpoints import task_folders
-from bert_jax.training import saved_steps, working_copy
+from bert_jax.training import remote, saved_steps
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def plain(place):
 
 
 def test_a_stopped_run_goes_on_on_another_machine(place, plain, monkeypatch):
-    monkeypatch.setattr(working_copy.tempfile, "gettempdir", lambda: str(place))
+    monkeypatch.setattr(remote.tempfile, "gettempdir", lambda: str(place))
     url = f"memory://{place.name}/runs/zh"
     system, root = fsspec.core.url_to_fs(url)
     faults.arm("loop/step=4:SIGTERM")
@@ -61,7 +61,7 @@ def test_a_stopped_run_goes_on_on_another_machine(place, plain, monkeypatch):
             pretrain.train(config(place), url)
     finally:
         faults.arm("")
-    shutil.rmtree(working_copy.WorkingCopy(url).folder)
+    shutil.rmtree(remote.WorkingCopy(url).folder)
 
     resumed = pretrain.train(config(place), url)
 
@@ -77,7 +77,7 @@ def test_a_stopped_run_goes_on_on_another_machine(place, plain, monkeypatch):
 
 
 def test_a_checkpoint_that_cannot_be_uploaded_ends_the_run(place, monkeypatch):
-    monkeypatch.setattr(working_copy.tempfile, "gettempdir", lambda: str(place))
+    monkeypatch.setattr(remote.tempfile, "gettempdir", lambda: str(place))
     url = f"memory://{place.name}/runs/full"
     system, root = fsspec.core.url_to_fs(url)
     real = type(system).put_file
@@ -97,7 +97,7 @@ def test_a_checkpoint_that_cannot_be_uploaded_ends_the_run(place, monkeypatch):
 
 
 def test_a_run_that_another_took_over_ends(place, monkeypatch):
-    monkeypatch.setattr(working_copy.tempfile, "gettempdir", lambda: str(place))
+    monkeypatch.setattr(remote.tempfile, "gettempdir", lambda: str(place))
     url = f"memory://{place.name}/runs/two"
     system, root = fsspec.core.url_to_fs(url)
     real = type(system).put_file
@@ -125,7 +125,7 @@ def classes(place):
 
 
 def test_stopped_fine_tuning_goes_on_on_another_machine(place, classes, monkeypatch):
-    monkeypatch.setattr(working_copy.tempfile, "gettempdir", lambda: str(place))
+    monkeypatch.setattr(remote.tempfile, "gettempdir", lambda: str(place))
     url = f"memory://{place.name}/runs/classes"
     system, root = fsspec.core.url_to_fs(url)
     faults.arm("loop/step=25:SIGTERM")
@@ -134,7 +134,7 @@ def test_stopped_fine_tuning_goes_on_on_another_machine(place, classes, monkeypa
             finetune.train(tiny_tasks.config(place), url)
     finally:
         faults.arm("")
-    folder = working_copy.WorkingCopy(url).folder
+    folder = remote.WorkingCopy(url).folder
     stopped_at = task_folders.best(folder).name
     before = {path.name for path in (folder / "best" / stopped_at).iterdir()}
     shutil.rmtree(folder)
@@ -159,11 +159,11 @@ def test_stopped_fine_tuning_goes_on_on_another_machine(place, classes, monkeypa
 
 @pytest.mark.slow
 def test_a_sweep_is_the_same_from_its_store(place, classes, monkeypatch):
-    monkeypatch.setattr(working_copy.tempfile, "gettempdir", lambda: str(place))
+    monkeypatch.setattr(remote.tempfile, "gettempdir", lambda: str(place))
     url = f"memory://{place.name}/runs/sweep"
     config = tiny_tasks.config(place, sweep__seeds=2, run__num_train_steps=20)
     made = finetune.train(config, url)
-    folder = working_copy.WorkingCopy(url).folder
+    folder = remote.WorkingCopy(url).folder
     report = (folder / "sweep.json").read_bytes()
     shutil.rmtree(folder)
     assert finetune.train(config, url).metrics == made.metrics
@@ -178,7 +178,7 @@ def test_a_stopped_suite_goes_on_on_another_machine(tmp_path, monkeypatch, capsy
     suite.run(config, tmp_path / "plain")
     url = f"memory://{tmp_path.name}/runs/clue"
     system, root = fsspec.core.url_to_fs(url)
-    monkeypatch.setattr(working_copy.tempfile, "tempdir", str(tmp_path / "scratch"))
+    monkeypatch.setattr(remote.tempfile, "tempdir", str(tmp_path / "scratch"))
     train, before = finetune.train, []
 
     def train_and_stop(tree, name):

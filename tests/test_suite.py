@@ -9,7 +9,7 @@ import tiny_suites
 
 from bert_jax import errors, finetune, suite
 from bert_jax.data.labeled import read_examples
-from bert_jax.runs import suite_configuration, suite_data, suite_table
+from bert_jax.runs import suite as suite_runs
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def clue(tmp_path_factory):
 
 
 def _rows(place):
-    tree = json.loads((place / "run" / suite_table.JSON).read_text())
+    tree = json.loads((place / "run" / suite_runs.JSON).read_text())
     return {row["title"]: row for row in tree["rows"]}
 
 
@@ -232,8 +232,8 @@ def test_microsofts_own_file_of_mrpc_is_taken_where_there_is_no_other(tmp_path):
     rows = [(*row[:3], f"{row[0]} {tiny_suites.sentence(rng)}", row[4]) for row in rows]
     tiny_suites.table(tmp_path / "MRPC" / "msr_paraphrase_train.txt", head, rows)
     tiny_suites.table(tmp_path / "MRPC" / "msr_paraphrase_test.txt", head, rows)
-    plan = suite_configuration.parse(tiny_suites.config("glue", tmp_path, tasks="mrpc"))
-    found = suite_data.check(plan, list(plan.tasks), tmp_path)["mrpc"]
+    plan = suite_runs.parse(tiny_suites.config("glue", tmp_path, tasks="mrpc"))
+    found = suite_runs.check(plan, list(plan.tasks), tmp_path)["mrpc"]
     assert found.settings.data.train.endswith("msr_paraphrase_train.txt")
     assert found.settings.data.dev == ""
     assert list(found.tests) == ["MRPC.tsv"]

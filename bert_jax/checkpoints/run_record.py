@@ -12,7 +12,7 @@ from bert_jax import json_file
 from bert_jax.checkpoints import workdirs
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest, memory_documents, sources
-from bert_jax.training import writer
+from bert_jax.training import logs
 
 Table = list[tuple[str, ...]]  # the first row is the head
 
@@ -65,7 +65,7 @@ def scores(workdir: Path, step: int) -> Table:
     Each has a column if it was written down; without any there is no row.
     """
     columns: dict[str, dict[str, str]] = {}
-    lines = [x for x in writer.read(workdir / writer.METRICS) if x["step"] <= step]
+    lines = [x for x in logs.read(workdir / logs.METRICS) if x["step"] <= step]
     for group, title in (("train", "training rows"), ("eval", "held-out documents")):
         found = [line for line in lines if _scores(line, group)]
         if found:

@@ -20,7 +20,7 @@ from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest
 from bert_jax.model import config as model_config
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import processes, saved_steps, working_copy
+from bert_jax.training import distributed, remote, saved_steps
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer"
@@ -123,7 +123,7 @@ def prepare(workdir: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(copy: working_copy.WorkingCopy) -> Iterator[None]:
+def held(copy: remote.WorkingCopy) -> Iterator[None]:
     """Makes the workdir, and keeps other runs out of it while the context is open.
 
     A folder that was not there and in which nothing was put is removed again. Raises
@@ -133,7 +133,7 @@ def held(copy: working_copy.WorkingCopy) -> Iterator[None]:
     is_new = not workdir.exists()
     prepare(workdir)
     try:
-        with _alone(copy) if processes.is_first() else contextlib.nullcontext():
+        with _alone(copy) if distributed.is_first() else contextlib.nullcontext():
             yield
     finally:
         if is_new:
@@ -141,7 +141,7 @@ def held(copy: working_copy.WorkingCopy) -> Iterator[None]:
                 workdir.rmdir()
 
 
-def _alone(copy: working_copy.WorkingCopy) -> contextlib.AbstractContextManager[None]:
+def _alone(copy: remote.WorkingCopy) -> contextlib.AbstractContextManager[None]:
     """Holds a workdir by a file that no fetching removes."""
     return files.locked(
         copy.common / LOCK,
@@ -236,8 +236,8 @@ def write_record(
         if not allow_changed:
             check_data(workdir, data)
         check_tokenizer(workdir, tokenizer)
-    processes.wait_for_all()  # all have read what the first one writes anew
-    if processes.is_first():
+    distributed.wait_for_all()  # all have read what the first one writes anew
+    if distributed.is_first():
         if before is None:
             tokenizer.save(workdir / TOKENIZER)
             files.sync_tree(workdir / TOKENIZER)

@@ -24,7 +24,7 @@ from bert_jax.model import encoder, heads, parts
 from bert_jax.tasks import matching
 from bert_jax.text import coverage as coverages
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import gpus, tpus
+from bert_jax.training import devices
 
 Guesses = list[tuple[str, float]]
 
@@ -337,8 +337,8 @@ def load(
       CheckpointError: a run has no usable checkpoint.
       StorageError: the hub does not answer, or the disk failed.
     """
-    tpus.leave_out()
-    gpus.warn_if_unused()
+    devices.leave_out()
+    devices.warn_if_unused()
     execution = encoder.Execution(dtype)
     folder = hub.folder(folder)
     choice = weights.Choice(tuple(allow_missing), tuple(ignore))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from bert_jax.metrics import text_table
 from bert_jax.planning import costs, hlo, search
-from bert_jax.training import chips
+from bert_jax.training import devices
 
 _GIB = 2.0**30
 UNKNOWN = "-"
@@ -157,7 +157,7 @@ def _whole_run(plan: costs.RunPlan) -> list[str]:
         return [text]
     return [
         f"{text}, {number(plan.dollars)} USD",
-        f"price: {price:.2f} USD per chip-hour ({chips.PRICES})",
+        f"price: {price:.2f} USD per chip-hour ({devices.PRICES})",
     ]
 
 

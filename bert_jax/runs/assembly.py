@@ -27,7 +27,7 @@ from bert_jax.model import costs, lora, parts, task_model
 from bert_jax.runs import class_weights, predictor, splits, task_setup
 from bert_jax.tasks import matching, tagging, task
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import loop, optimizer, saved_steps, sharding, state, writer
+from bert_jax.training import logs, loop, optimizer, saved_steps, sharding, state
 
 Settings = finetuning.FinetuningConfig
 LORA = "lora"
@@ -246,7 +246,7 @@ class FinetuningRun:
         rows: labelled_rows.TrainingRows,
         start_step: int,
         num_train_steps: int,
-        examples: writer.ExampleLog = writer.OFF,
+        examples: logs.ExampleLog = logs.OFF,
     ) -> Any:
         """Makes batches ahead of the devices, this process's rows of each."""
         size = self.settings.run.batch_size

@@ -35,7 +35,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from bert_jax import errors, faults, files, interrupts
-from bert_jax.training import processes, saved_steps, working_copy
+from bert_jax.training import distributed, remote, saved_steps
 from bert_jax.training import state as train_state
 
 _MOST_KNOWN = 16  # folders of a save, and of the one before
@@ -113,7 +113,7 @@ class Checkpoints:
         *,
         keep: int,
         asynchronous: bool = True,
-        copy: working_copy.WorkingCopy | None = None,
+        copy: remote.WorkingCopy | None = None,
     ) -> None:
         """Opens or makes the folder.
 
@@ -196,7 +196,7 @@ class Checkpoints:
             return
         trees = {"params": state.params, "opt_state": _flat(state.opt_state)}
         if self._copy is not None:  # process 0 writes what is on all of them
-            processes.wait_for_all()  # each has uploaded its logs
+            distributed.wait_for_all()  # each has uploaded its logs
             trees = jax.tree.map(_whole, trees)
             if jax.process_index():
                 return
@@ -393,7 +393,7 @@ def _agreed(find_step: Callable[[], int]) -> int:
     if jax.process_count() == 1:
         return find_step()
     found = find_step() if jax.process_index() == 0 else 0
-    processes.wait_for_all()  # hears signals while process 0 reads all files
+    distributed.wait_for_all()  # hears signals while process 0 reads all files
     return int(multihost_utils.broadcast_one_to_all(np.int32(found)))
 
 

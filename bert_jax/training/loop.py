@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from bert_jax import console, errors, faults, interrupts
-from bert_jax.training import chips, guards, signals
+from bert_jax.training import devices, guards, signals
 from bert_jax.training import metrics as sums_and_weights
 from bert_jax.training.guards import Standing
 from bert_jax.training.state import TrainState
@@ -149,7 +149,7 @@ def _is_done(running: Any) -> bool:
 
 
 def _peak_of_all() -> float | None:
-    peak = chips.peak_flops(jax.devices()[0].device_kind)
+    peak = devices.peak_flops(jax.devices()[0].device_kind)
     return None if peak is None else peak * jax.device_count()
 
 

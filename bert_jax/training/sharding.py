@@ -21,7 +21,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from jaxtyping import PyTree
 
 from bert_jax import errors
-from bert_jax.training import gpus, processes, tpus
+from bert_jax.training import devices, distributed
 
 AXES = ("data", "fsdp", "tensor")
 # Of devices, or of a number of them that nobody has here.
@@ -106,11 +106,11 @@ def make_abstract_mesh(
 
 def _all_devices() -> list[Any]:
     """Returns all devices; raises InputError when JAX cannot start its platform."""
-    tpus.leave_out(report=processes.is_first())
+    devices.leave_out(report=distributed.is_first())
     try:
-        devices = jax.devices()
-        gpus.warn_if_unused(report=processes.is_first())
-        return devices
+        found = jax.devices()
+        devices.warn_if_unused(report=distributed.is_first())
+        return found
     except (RuntimeError, AssertionError) as error:
         reason = (str(error).splitlines() or ["no platform that is installed"])[0]
         raise errors.InputError(

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from jax.experimental import multihost_utils
 
 from bert_jax import errors, interrupts
-from bert_jax.training import processes
+from bert_jax.training import distributed
 
 Result = TypeVar("Result")
 # JAX names one for all to stop at: a second loop must not count from the beginning.
@@ -42,7 +42,7 @@ def stopping() -> Iterator[None]:
             raise errors.Stopped(text) from None
         except errors.Stopped:  # of a loop, in all processes
             with interrupts.unsaved():  # one may save or upload for longer
-                processes.wait_for_all()
+                distributed.wait_for_all()
             raise
         name = interrupts.requested()
         if name is not None and interrupts.is_outermost():
@@ -70,7 +70,7 @@ class StopRequest:
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> "StopRequest":
-        if processes.count() == 1:
+        if distributed.count() == 1:
             self._open.enter_context(interrupts.listening())
             self._open.enter_context(interrupts.unsaved())
         return self
@@ -89,7 +89,7 @@ class StopRequest:
 
         Raises KeyboardInterrupt after a second Ctrl-C.
         """
-        if processes.count() == 1:
+        if distributed.count() == 1:
             return interrupts.requested()
         return "a signal" if self._is_agreed else None
 
@@ -127,11 +127,11 @@ class StopRequest:
 
         Until the end of the loop: `stopping` acts on both again then.
         """
-        if processes.count() == 1:
+        if distributed.count() == 1:
             return
         self._open.enter_context(interrupts.unsaved())
         self._open.enter_context(_passing_on())
-        processes.hear_preemption()
+        distributed.hear_preemption()
         self._is_shared = True
         if interrupts.requested() is not None:  # since the last look
             os.kill(os.getpid(), signal.SIGTERM)
@@ -142,7 +142,7 @@ class StopRequest:
 
         And in one process `interrupts.check` too; several must do so at the same place.
         """
-        kind = Interrupted if processes.count() == 1 else None
+        kind = Interrupted if distributed.count() == 1 else None
         _interrupting.append(self)
         try:
             with interrupts.raising(kind):

@@ -16,7 +16,7 @@ from typing import Any
 
 from bert_jax import finetune
 from bert_jax.config import file as config_file
-from bert_jax.runs import sweep_report
+from bert_jax.runs import sweep
 
 RECIPES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -47,7 +47,7 @@ def main() -> None:
     given = parser.parse_args()
     found = {}
     for number, (name, changes) in enumerate(RECIPES.items()):
-        report = given.workdir / f"{number:02d}" / sweep_report.FILE
+        report = given.workdir / f"{number:02d}" / sweep.FILE
         if not report.is_file():
             finetune.train(_config(given, changes), report.parent)
         tree = json.loads(report.read_text())

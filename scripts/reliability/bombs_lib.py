@@ -23,7 +23,7 @@ from bert_jax.checkpoints import safetensors_file, tensorflow1_index, tensors
 from bert_jax.data.corpus import manifest, readers, sources, store
 from bert_jax.data.labeled import read_examples
 from bert_jax.text import tokenizer, vocabulary_file
-from bert_jax.training import saved_steps, writer
+from bert_jax.training import logs, saved_steps
 
 _MIB = 1 << 20
 _ZEROS = b"\0" * _MIB
@@ -187,7 +187,7 @@ _JSON_READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "tokenizer.json": ("tokenizer.json", tokenizer.load),
     "manifest": (manifest.NAME, manifest.read),
     "manifest of a checkpoint": (saved_steps.MANIFEST, saved_steps.damage),
-    "metrics": ("m.jsonl", lambda place: writer.read(place / "m.jsonl")),
+    "metrics": ("m.jsonl", lambda place: logs.read(place / "m.jsonl")),
     "header": ("model.safetensors", tensors.read),
     "line": ("bomb", _reading("classification", "jsonl")),
     "spans": ("bomb", _reading("tagging", "spans")),

@@ -15,7 +15,7 @@ from bert_jax.data import lines
 from bert_jax.data.corpus import packages, readers, sources, wikitext
 from bert_jax.data.labeled import example_request, raw_examples, read_examples
 from bert_jax.planning import search, topology
-from bert_jax.training import saved_steps, sharding, writer
+from bert_jax.training import logs, saved_steps, sharding
 
 _MOST = 300  # examples of a file that are looked at
 Parse = Callable[[Path], Any]
@@ -90,15 +90,15 @@ def columns(path: Path) -> None:
 
 
 def metrics(path: Path) -> None:
-    for name in (writer.METRICS, "examples-0.jsonl"):
+    for name in (logs.METRICS, "examples-0.jsonl"):
         shutil.copy(path, path.with_name(name))
-    writer.cut(path.with_name(writer.METRICS), lambda line: line["step"] < 3)
-    writer.ExampleLog(path.parent, start_step=3, is_on=True).__exit__(*[None] * 3)
+    logs.cut(path.with_name(logs.METRICS), lambda line: line["step"] < 3)
+    logs.ExampleLog(path.parent, start_step=3, is_on=True).__exit__(*[None] * 3)
 
 
 def curves(path: Path) -> None:
-    shutil.copy(path, path.with_name(writer.METRICS))
-    with writer.Writer(path.parent, start_step=3) as opened:
+    shutil.copy(path, path.with_name(logs.METRICS))
+    with logs.Writer(path.parent, start_step=3) as opened:
         opened.write(3, {"train/loss": 1.0})
 
 

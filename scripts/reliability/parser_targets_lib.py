@@ -11,7 +11,7 @@ import parser_calls_lib as parsers
 
 from bert_jax.checkpoints import sentence_encoder, task_folders
 from bert_jax.data.corpus import manifest, sources
-from bert_jax.runs import suite_table
+from bert_jax.runs import suite
 from bert_jax.text import tokenizer
 from bert_jax.training import saved_steps
 
@@ -240,7 +240,7 @@ def _others(keys: tuple[str, ...]) -> dict[str, Target]:
         ),
         "results of a suite": Target(
             "r",
-            suite_table.read_result,
+            suite.read_result,
             _json("recipe", "runs", "metrics"),
             ('{"recipe": {}, "runs": []}',),
         ),

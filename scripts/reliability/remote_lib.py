@@ -12,7 +12,7 @@ from pathlib import Path
 import runs_lib
 from trial_lib import Bench, Trial, last_line
 
-from bert_jax.training import working_copy
+from bert_jax.training import remote
 
 # The store has 5 files; a checkpoint has 23 and more, of which the manifest is last.
 POINTS = (
@@ -46,7 +46,7 @@ def _at_point(bench: Bench, point: str, is_kept: bool) -> str:
     child = bench.fork_server.start("pretrain", *arguments, faults=f"{point}:SIGKILL")
     if (code := child.wait()) != -signal.SIGKILL:
         return f"was not killed: exit code {code}, {last_line(child.said)}"
-    copy = working_copy.WorkingCopy(url).folder
+    copy = remote.WorkingCopy(url).folder
     if not is_kept:
         shutil.rmtree(copy)
     child = bench.fork_server.start("pretrain", *arguments)

@@ -29,9 +29,9 @@ SETTINGS = runs_lib.SETTINGS | {
 # lines of the log that grow with the steps.
 LEAKS = """
 import threading
-from bert_jax.training import checkpoint, loop, writer
+from bert_jax.training import checkpoint, logs, loop
 held, opened, read = [], checkpoint.Checkpoints.__init__, loop.Record.read
-save, write = checkpoint.Checkpoints.save, writer.Writer.write
+save, write = checkpoint.Checkpoints.save, logs.Writer.write
 def leaking_read(self, step, *rest):
     held.append(b"x" * 40_000)
     if step % 10 == 0:
@@ -48,7 +48,7 @@ def leaking_write(self, step, values):
     write(self, step, values)
     with (self._workdir / "left.jsonl").open("a") as file:
         file.write(" " * 50 * step)
-loop.Record.read, writer.Writer.write = leaking_read, leaking_write
+loop.Record.read, logs.Writer.write = leaking_read, leaking_write
 checkpoint.Checkpoints.__init__ = leaking_init
 checkpoint.Checkpoints.save = leaking_save
 """

@@ -14,7 +14,7 @@ from bert_jax.checkpoints import workdirs
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import shards
 from bert_jax.text import tokenizer as tokenizers
-from bert_jax.training import checkpoint, working_copy
+from bert_jax.training import checkpoint, remote
 
 PLACES = [
     ("workdir=FILE", "file is a file or lies below one"),
@@ -75,7 +75,7 @@ def test_a_disk_that_is_read_only(shell, place, tmp_path, monkeypatch, argument)
 
 
 def test_a_workdir_in_which_another_run_is_at_work(shell, place, tmp_path):
-    with workdirs.held(working_copy.WorkingCopy(tmp_path / "run")):
+    with workdirs.held(remote.WorkingCopy(tmp_path / "run")):
         before = small_place.files(tmp_path)
         done = small_place.pretrain(shell, place, tmp_path)
         assert done.code == 2

@@ -4,20 +4,20 @@ import pytest
 
 from bert_jax import errors
 from bert_jax.checkpoints import workdirs
-from bert_jax.training import processes, working_copy
+from bert_jax.training import distributed, remote
 
 
 @pytest.fixture(params=["folder", "url"])
 def copy(tmp_path, monkeypatch, request):
     """A workdir that is a folder, or one in a store that has a working copy."""
     if request.param == "folder":
-        return working_copy.WorkingCopy(tmp_path / "run")
-    monkeypatch.setattr(working_copy.tempfile, "gettempdir", lambda: str(tmp_path))
-    return working_copy.WorkingCopy(f"memory://{tmp_path.name}/run")
+        return remote.WorkingCopy(tmp_path / "run")
+    monkeypatch.setattr(remote.tempfile, "gettempdir", lambda: str(tmp_path))
+    return remote.WorkingCopy(f"memory://{tmp_path.name}/run")
 
 
 def test_a_second_run_is_refused_while_the_first_is_at_work(copy):
-    second = working_copy.WorkingCopy(copy.name)
+    second = remote.WorkingCopy(copy.name)
     with workdirs.held(copy), copy.fetched():  # fetching empties a working copy
         (copy.folder / "metrics.jsonl").write_text("{}\n")
         with pytest.raises(errors.InputError, match="another process trains in .*run:"):
@@ -46,9 +46,9 @@ def test_a_new_folder_in_which_nothing_was_put_is_removed(copy):
 
 
 def test_one_of_several_processes_holds_the_workdir(copy, monkeypatch):
-    second = working_copy.WorkingCopy(copy.name)
+    second = remote.WorkingCopy(copy.name)
     with workdirs.held(copy):
-        monkeypatch.setattr(processes, "is_first", lambda: False)
+        monkeypatch.setattr(distributed, "is_first", lambda: False)
         with workdirs.held(second):
             pass
         assert (copy.common / workdirs.LOCK).exists()

@@ -11,9 +11,9 @@ from bert_jax.checkpoints import initial_weights, workdirs
 from bert_jax.config import pretraining
 from bert_jax.planning import costs, program, topology
 from bert_jax.runs import experiments
-from bert_jax.training import chips
+from bert_jax.training import devices
 
-HERE = topology.Topology("cpu", chips.CHIPS[0], (), 1, 8)
+HERE = topology.Topology("cpu", devices.CHIPS[0], (), 1, 8)
 
 
 MODERN = {

@@ -3,16 +3,16 @@
 import dataclasses
 import json
 
-from bert_jax.runs import sweep_report
+from bert_jax.runs import sweep
 from bert_jax.training import guards
 
 BEST = [0.5, 0.9, 0.8, 0.8]
 
 
 def report(metric="accuracy", best=BEST, **known):
-    members = [sweep_report.Member(s, r, -1) for r in (5e-3, 2e-3) for s in (0, 1)]
+    members = [sweep.Member(s, r, -1) for r in (5e-3, 2e-3) for s in (0, 1)]
     record = {"best": best, "metrics": [{}] * 4, "member": 2, "step": 10}
-    return sweep_report.Report(metric, members, record, guards.Standing(**known))
+    return sweep.Report(metric, members, record, guards.Standing(**known))
 
 
 def cells(made):
@@ -57,10 +57,10 @@ def test_the_file_has_counts_and_the_step_of_each(tmp_path):
     assert (tree["best"], tree["step"]) == ("seed 0, rate 0.002", 10)
     told = [(m["accuracy"], m["bad_steps"], m["diverged"]) for m in tree["members"]]
     assert told == [(0.5, 0, None), (0.9, 3, 7), (0.8, 0, None), (0.8, 0, None)]
-    ended = [(m["seed"], m["accuracy"]) for m in sweep_report.read_ended(tmp_path)]
+    ended = [(m["seed"], m["accuracy"]) for m in sweep.read_ended(tmp_path)]
     assert ended == [(0, 0.5), (0, 0.8), (1, 0.8)]
 
 
 def test_rates_that_differ_have_names_that_differ():
-    names = {sweep_report.Member(0, rate, -1).name for rate in (1e-5, 1.0000001e-5)}
+    names = {sweep.Member(0, rate, -1).name for rate in (1e-5, 1.0000001e-5)}
     assert len(names) == 2

@@ -12,7 +12,7 @@ import small_model
 import small_programs
 
 from bert_jax.planning import hlo, program, topology
-from bert_jax.training import chips, optimizer, sharding, state
+from bert_jax.training import devices, optimizer, sharding, state
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "bench"
 sys.path.insert(0, str(SCRIPTS))
@@ -135,7 +135,7 @@ def test_tuples_that_pass_through_whole_keep_their_parts(opcode):
     assert found == [{sharding_lib.Sent("all-gather", hlo.Array("f32", (8,)))}, set()]
 
 
-HERE = topology.Topology("cpu", chips.CHIPS[0], (), 1, 8)
+HERE = topology.Topology("cpu", devices.CHIPS[0], (), 1, 8)
 LAYERS = 3
 
 # The parameters that `fsdp` does not shard: vectors without an axis `embed`.

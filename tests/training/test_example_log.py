@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bert_jax import errors
-from bert_jax.training import processes, writer
+from bert_jax.training import distributed, logs
 
 
 def batch_at(step):
@@ -14,7 +14,7 @@ def batch_at(step):
 
 
 def run(workdir, start_step, end_step, is_on=True):
-    with writer.ExampleLog(workdir, start_step=start_step, is_on=is_on) as examples:
+    with logs.ExampleLog(workdir, start_step=start_step, is_on=is_on) as examples:
         place = examples.placing(lambda batch: len(batch["input_ids"]))
         placed = map(place, map(batch_at, range(start_step, end_step)))
         names = lambda step: [f"0/{4 * step + row}" for row in range(4)]  # noqa: E731
@@ -64,9 +64,9 @@ def test_files_of_processes_that_are_gone_are_cut_too(tmp_path):
 
 def test_other_content_has_another_checksum():
     batch = batch_at(0)
-    before = writer.checksums(batch)
+    before = logs.checksums(batch)
     batch["segment_ids"][2, 5] = 0
-    after = writer.checksums(batch)
+    after = logs.checksums(batch)
     assert [a == b for a, b in zip(before, after, strict=True)] == [
         True,
         True,
@@ -81,6 +81,6 @@ def test_off_writes_nothing(tmp_path):
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
-    (tmp_path / f"examples-{processes.index()}.jsonl").mkdir()
+    (tmp_path / f"examples-{distributed.index()}.jsonl").mkdir()
     with pytest.raises(errors.StorageError, match="cannot write into"):
         run(tmp_path, 0, 1)

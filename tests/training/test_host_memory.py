@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import RendererAgg
 
-from bert_jax.training import guards, writer
+from bert_jax.training import guards, logs
 
 
 class Circle:
@@ -45,8 +45,8 @@ def test_the_collector_goes_on_after_an_error():
 
 
 def test_drawing_the_curves_leaves_no_pixels_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "DRAW_SECONDS", 0)
-    with writer.Writer(tmp_path, start_step=0) as log:
+    monkeypatch.setattr(logs, "DRAW_SECONDS", 0)
+    with logs.Writer(tmp_path, start_step=0) as log:
         log.write(1, {"train/loss": 2.0})
         log.draw()
         gc.collect()

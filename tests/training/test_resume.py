@@ -17,12 +17,12 @@ from bert_jax import errors
 from bert_jax.training import (
     checkpoint,
     guards,
+    logs,
     loop,
     optimizer,
     saved_steps,
     sharding,
     state,
-    writer,
 )
 
 CONFIG = optimizer.OptimizerConfig(learning_rate=0.01, warmup_steps=2)
@@ -60,7 +60,7 @@ def train(workdir, num_steps, stop_at=None):
         def save(step, saved, now):
             checkpoints.save(step, saved, {"standing": now.to_json()})
 
-        with writer.Writer(workdir, start_step=start_step) as out:
+        with logs.Writer(workdir, start_step=start_step) as out:
             final = loop.run(
                 train_step,
                 current,

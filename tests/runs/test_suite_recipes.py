@@ -4,14 +4,15 @@ import pytest
 import tiny_suites
 
 from bert_jax import errors, suite
-from bert_jax.runs import suite_configuration, task_setup
+from bert_jax.runs import suite as suite_runs
+from bert_jax.runs import task_setup
 
 
 @pytest.mark.parametrize("name", ["glue", "clue"])
 def test_every_recipe_can_be_parsed(name, tmp_path):
     config = tiny_suites.module(name).get_config()
     config.init_from = "FOLDER"
-    plan = suite_configuration.parse(config)
+    plan = suite_runs.parse(config)
     assert plan.tasks == plan.suite.tasks and len(plan.tasks) in (9, 10)
     assert f"--config=configs/{name}.py" in tiny_suites.module(name).__doc__
     for task in plan.tasks:

@@ -5,7 +5,7 @@ import pytest
 from tensorboardX import proto
 
 from bert_jax import errors
-from bert_jax.training import writer
+from bert_jax.training import logs
 
 
 def lines(workdir):
@@ -13,7 +13,7 @@ def lines(workdir):
 
 
 def test_one_object_a_line_with_step_first(tmp_path):
-    with writer.Writer(tmp_path, start_step=0) as out:
+    with logs.Writer(tmp_path, start_step=0) as out:
         out.write(3, {"train/loss": 2.5, "train/mlm_accuracy": 0.25})
         out.write(3, {"eval/mlm_loss": 2.0})
         assert lines(tmp_path) == [  # on disk at once
@@ -23,7 +23,7 @@ def test_one_object_a_line_with_step_first(tmp_path):
 
 
 def test_values_that_are_not_finite_become_null(tmp_path):
-    with writer.Writer(tmp_path, start_step=0) as out:
+    with logs.Writer(tmp_path, start_step=0) as out:
         out.write(1, {"eval/perplexity": math.inf, "eval/mlm_loss": math.nan})
     assert json.loads(lines(tmp_path)[0]) == {
         "step": 1,
@@ -33,15 +33,15 @@ def test_values_that_are_not_finite_become_null(tmp_path):
 
 
 def test_a_file_that_is_gone_is_told(tmp_path, caplog):
-    writer.Writer(tmp_path, start_step=0).close()
+    logs.Writer(tmp_path, start_step=0).close()
     assert not caplog.records
     (tmp_path / "metrics.jsonl").unlink()
-    writer.Writer(tmp_path, start_step=3).close()
+    logs.Writer(tmp_path, start_step=3).close()
     assert "metrics.jsonl is missing" in caplog.text
 
 
 def write_five(workdir):
-    with writer.Writer(workdir, start_step=0) as out:
+    with logs.Writer(workdir, start_step=0) as out:
         for step in range(1, 6):
             out.write(step, {"train/loss": float(step)})
 
@@ -49,7 +49,7 @@ def write_five(workdir):
 def test_a_resumed_run_drops_later_lines(tmp_path):
     write_five(tmp_path)
     kept = lines(tmp_path)[:3]
-    with writer.Writer(tmp_path, start_step=3) as out:
+    with logs.Writer(tmp_path, start_step=3) as out:
         assert lines(tmp_path) == kept
         out.write(4, {"train/loss": 40.0})
     assert lines(tmp_path) == [*kept, '{"step": 4, "train/loss": 40.0}']
@@ -57,7 +57,7 @@ def test_a_resumed_run_drops_later_lines(tmp_path):
 
 def test_a_fresh_run_drops_all_lines(tmp_path):
     write_five(tmp_path)
-    writer.Writer(tmp_path, start_step=0).close()
+    logs.Writer(tmp_path, start_step=0).close()
     assert lines(tmp_path) == []
 
 
@@ -65,7 +65,7 @@ def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
     write_five(tmp_path)
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(path.read_bytes()[:-7])
-    writer.Writer(tmp_path, start_step=5).close()
+    logs.Writer(tmp_path, start_step=5).close()
     assert [json.loads(line)["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
 
 
@@ -76,7 +76,7 @@ def test_another_bad_line_is_named(tmp_path, bad):
     content = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([content[0], bad, *content[2:]]))
     with pytest.raises(errors.InputError, match=r"metrics.jsonl:2 is not"):
-        writer.Writer(tmp_path, start_step=5)
+        logs.Writer(tmp_path, start_step=5)
 
 
 def test_tensorboard_gets_the_same_values(tmp_path):
@@ -109,7 +109,7 @@ def pictures(monkeypatch):
         drawn.append(len(lines))
         return b"a picture"
 
-    monkeypatch.setattr(writer.curves, "png", png)
+    monkeypatch.setattr(logs.curves, "png", png)
     return drawn
 
 
@@ -117,8 +117,8 @@ def pictures(monkeypatch):
 def test_curves_are_drawn_now_and_then_and_at_the_end(
     tmp_path, monkeypatch, pictures, seconds, expected
 ):
-    monkeypatch.setattr(writer, "DRAW_SECONDS", seconds)
-    with writer.Writer(tmp_path, start_step=0) as out:
+    monkeypatch.setattr(logs, "DRAW_SECONDS", seconds)
+    with logs.Writer(tmp_path, start_step=0) as out:
         for step in (1, 2, 3):
             out.write(step, {"eval/loss": 1.0})
             out.draw()
@@ -127,28 +127,28 @@ def test_curves_are_drawn_now_and_then_and_at_the_end(
 
 
 def test_what_is_drawn_already_is_not_drawn_at_the_end(tmp_path, pictures):
-    with writer.Writer(tmp_path, start_step=0) as out:
+    with logs.Writer(tmp_path, start_step=0) as out:
         out.write(1, {"eval/loss": 1.0})
         out.draw()
     assert pictures == [1]
-    with writer.Writer(tmp_path, start_step=1):  # killed before it had drawn, perhaps
+    with logs.Writer(tmp_path, start_step=1):  # killed before it had drawn, perhaps
         pass
     assert pictures == [1, 1]
 
 
 def test_a_run_without_a_line_has_no_curves(tmp_path):
-    writer.Writer(tmp_path, start_step=0).close()
+    logs.Writer(tmp_path, start_step=0).close()
     assert not (tmp_path / "curves.png").exists()
 
 
 def test_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
     with pytest.raises(errors.StorageError, match="cannot write into"):
-        writer.Writer(tmp_path / "absent", start_step=0)
+        logs.Writer(tmp_path / "absent", start_step=0)
 
 
 def test_other_processes_write_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("jax.process_index", lambda: 1)
-    with writer.Writer(tmp_path, start_step=0) as out:
+    with logs.Writer(tmp_path, start_step=0) as out:
         out.write(1, {"train/loss": 1.0})
         out.draw()
     assert list(tmp_path.iterdir()) == []

@@ -1,11 +1,14 @@
 """Many fine-tuning runs as one program: seeds x learning rates x folds.
 
-Every member is the run that `finetune` would make of it alone; see `training.sweep`.
+Every member is the run that `finetune` would train on its own; see `training.sweep`.
+sweep.json has the scores of all members at the end, and `Report` prints them.
 """
 
 import dataclasses
 import functools
 import itertools
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +16,139 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import commands, errors
+from bert_jax import commands, errors, files, json_file
 from bert_jax.checkpoints import task_folders
 from bert_jax.data import stream
 from bert_jax.data.labeled import labelled_rows
+from bert_jax.metrics import text_table
 from bert_jax.model import attention_plan
-from bert_jax.runs import assembly, splits, sweep_report, task_setup
+from bert_jax.runs import assembly, splits, task_setup
 from bert_jax.training import (
     checkpoint,
+    distributed,
     guards,
+    logs,
     loop,
-    processes,
+    remote,
     sharding,
     signals,
     state,
     sweep,
-    working_copy,
-    writer,
 )
 
+FILE = "sweep.json"
 
-def members_of(run: assembly.FinetuningRun) -> list[sweep_report.Member]:
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One of the runs.
+
+    Attributes:
+      fold: the part of the training examples that it is scored on; -1 = none.
+    """
+
+    seed: int
+    learning_rate: float
+    fold: int
+
+    @property
+    def name(self) -> str:
+        """What sets it apart, as `seed 3, rate 5e-05, fold 1`."""
+        fold = "" if self.fold < 0 else f", fold {self.fold}"
+        return f"seed {self.seed}, rate {self.learning_rate!r}{fold}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What is known of the members.
+
+    Attributes:
+      metric: the one that counts.
+      record: "best" and "metrics" of each member, None and {} of one that was never
+        scored, and the "member" and the "step" of the model that is kept.
+      standing: who had bad steps, and who diverged.
+      shown: the metric as people read it; empty for its own name.
+    """
+
+    metric: str
+    members: Sequence[Member]
+    record: Mapping[str, Any]
+    standing: guards.Standing
+    shown: str = ""
+
+    def text(self) -> str:
+        """Returns the table, who diverged, and who is best."""
+        lines = [self.table()]
+        for name, step in self.standing.diverged.items():
+            lines.append(
+                f"diverged: {name}, at step {step} ({self._bad_steps(name)} bad steps)"
+            )
+        best = self.members[self.record["member"]].name
+        return "\n".join([*lines, f"best: {best}"])
+
+    def table(self) -> str:
+        """Returns mean, deviation and best of each rate, without who diverged."""
+        title = ["learning rate", "runs", f"mean {self.shown or self.metric}"]
+        rows = [[*title, "deviation", "best", "worst"]]
+        for rate in dict.fromkeys(m.learning_rate for m in self.members):
+            values = [
+                value
+                for member, value in zip(self.members, self.record["best"], strict=True)
+                if member.learning_rate == rate
+                and member.name not in self.standing.diverged
+            ]
+            numbers = self._numbers(np.array(values)) if values else ["-"] * 4
+            rows.append([f"{rate:g}", str(len(values)), *numbers])
+        return text_table.table(rows)
+
+    def write(self, workdir: Path) -> None:
+        """Writes sweep.json: each member with its best score, and all its metrics.
+
+        "bad_steps" counts those that were left out; "diverged" is the step after which
+        a member was out, or null. Its scores are those before.
+        """
+        tree = {
+            "metric": self.metric,
+            "best": self.members[self.record["member"]].name,
+            "step": self.record["step"],
+            "members": [self._of(number) for number in range(len(self.members))],
+        }
+        text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+        with files.writing(workdir / FILE) as file:
+            file.write(text.encode())
+
+    def _of(self, number: int) -> dict[str, Any]:
+        member, out = self.members[number], self.standing.diverged
+        return dataclasses.asdict(member) | {
+            self.metric: self.record["best"][number],
+            "bad_steps": self._bad_steps(member.name),
+            "diverged": out[member.name] if member.name in out else None,
+            "metrics": self.record["metrics"][number],
+        }
+
+    def _bad_steps(self, name: str) -> int:
+        counts = self.standing.bad_steps
+        return counts[name] if name in counts else 0
+
+    def _numbers(self, values: np.ndarray) -> list[str]:
+        ends = values.min(), values.max()
+        is_low_good = self.metric in task_setup.LOWER_IS_BETTER
+        worst, best = ends[::-1] if is_low_good else ends
+        return [f"{x:.4f}" for x in (values.mean(), deviation(values), best, worst)]
+
+
+def read_ended(workdir: Path) -> list[dict[str, Any]]:
+    """Returns the members in sweep.json that did not diverge."""
+    members = json_file.read_object(workdir / FILE)["members"]
+    return [member for member in members if member["diverged"] is None]
+
+
+def deviation(values: np.ndarray) -> float:
+    """Returns the standard deviation of a sample; 0 of one value."""
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+
+
+def members_of(run: assembly.FinetuningRun) -> list[Member]:
     """Returns the runs that the config asks for."""
     settings = run.settings
     asked = settings.sweep
@@ -41,7 +156,7 @@ def members_of(run: assembly.FinetuningRun) -> list[sweep_report.Member]:
     rates = settings.learning_rates
     folds = range(asked.folds) if asked.folds else (-1,)
     return [
-        sweep_report.Member(seed, rate, fold)
+        Member(seed, rate, fold)
         for rate, fold, seed in itertools.product(rates, folds, seeds)
     ]
 
@@ -52,7 +167,7 @@ class Sweep:
     def __init__(
         self,
         run: assembly.FinetuningRun,
-        members: list[sweep_report.Member],
+        members: list[Member],
         workdir: Path,
     ) -> None:
         self.run, self.members, self._workdir = run, members, workdir
@@ -94,7 +209,7 @@ class Sweep:
         values = np.array([metrics[name] for metrics in every])
         commands.say(
             f"dev after step {step}: {self._shown(name)} {values.mean():.4f} +- "
-            f"{sweep_report.deviation(values):.4f} over {len(values)} members, best "
+            f"{deviation(values):.4f} over {len(values)} members, best "
             f"{self.record['value']:.4f}"
         )
         means = {
@@ -102,7 +217,7 @@ class Sweep:
             for other in every[0]
             if all(other in metrics for metrics in every)
         }
-        return means | {"deviation": sweep_report.deviation(values)}
+        return means | {"deviation": deviation(values)}
 
     def _scored(
         self, step: int, stacked: Any, one: Any, tell: guards.Tell
@@ -152,7 +267,7 @@ class Sweep:
         if best is not None:
             params = sweep.member(stacked, best, one)
             made = self._folder(best, params, scored[best])  # all processes gather it
-            if processes.is_first():
+            if distributed.is_first():
                 task_folders.write_best(self._workdir, step, made)
 
     def _all_metrics(self, params: Any, dev: dict[str, float]) -> dict[str, float]:
@@ -184,11 +299,9 @@ class Sweep:
         )
         return dataclasses.replace(made, settings=own)
 
-    def report(self, name: str) -> sweep_report.Report:
+    def report(self, name: str) -> Report:
         """Returns what is said of the members, by the metric that counts."""
-        return sweep_report.Report(
-            name, self.members, self.record, self.standing, self._shown(name)
-        )
+        return Report(name, self.members, self.record, self.standing, self._shown(name))
 
     def _shown(self, name: str) -> str:
         """Returns a metric as people read it."""
@@ -196,7 +309,7 @@ class Sweep:
         return task_setup.shown_metric(self.run.settings, labels, name)
 
 
-def train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> Sweep:
+def train(run: assembly.FinetuningRun, copy: remote.WorkingCopy) -> Sweep:
     """Trains all members side by side, or resumes them."""
     settings, workdir = run.settings, copy.folder
     members = members_of(run)
@@ -232,9 +345,7 @@ def train(run: assembly.FinetuningRun, copy: working_copy.WorkingCopy) -> Sweep:
             commands.say(f"this run is finished: step {start_step} of {steps}")
             return made
         step_of_all = _step(run, members, steps, one)
-        with writer.Writer(
-            workdir, start_step=start_step, evaluates_again=again
-        ) as log:
+        with logs.Writer(workdir, start_step=start_step, evaluates_again=again) as log:
 
             def score(step: int, now: state.TrainState) -> None:
                 metrics = made.score(step, now, one.params, log.tell)
@@ -282,7 +393,7 @@ def _as_one(states: state.TrainState, step: Any) -> state.TrainState:
 
 def _fresh(
     run: assembly.FinetuningRun,
-    members: list[sweep_report.Member],
+    members: list[Member],
     one: state.TrainState,
     transformation: Any,
 ) -> state.TrainState:
@@ -301,7 +412,7 @@ def _fresh(
 
 def _step(
     run: assembly.FinetuningRun,
-    members: list[sweep_report.Member],
+    members: list[Member],
     steps: int,
     one: state.TrainState,
 ) -> "_StepOfAll":

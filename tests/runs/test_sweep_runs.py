@@ -10,8 +10,9 @@ import tiny_tasks
 from bert_jax import errors, finetune
 from bert_jax.checkpoints import task_folders
 from bert_jax.config import finetuning
-from bert_jax.runs import assembly, sweep_report, sweeps
-from bert_jax.training import checkpoint, guards, sweep
+from bert_jax.runs import assembly, sweep
+from bert_jax.training import checkpoint, guards
+from bert_jax.training import sweep as members_lib
 
 STEPS = {"run__num_train_steps": 10, "run__eval_every_steps": 5}
 # Dropout is on: members have their own.
@@ -34,7 +35,7 @@ def swept(place):
 
 
 def _scores(workdir):
-    tree = json.loads((workdir / sweep_report.FILE).read_text())
+    tree = json.loads((workdir / sweep.FILE).read_text())
     return {
         (m["seed"], m["learning_rate"], m["fold"]): m["accuracy"]
         for m in tree["members"]
@@ -56,7 +57,7 @@ def _last(place, workdir, **changes):
     run = assembly.assemble(settings, workdir)
     shapes = run.shapes
     if settings.sweep.is_on:
-        members = len(sweeps.members_of(run))
+        members = len(sweep.members_of(run))
         stacked = lambda x: jax.ShapeDtypeStruct(  # noqa: E731
             (members, *x.shape), x.dtype, sharding=x.sharding
         )
@@ -74,7 +75,7 @@ def test_each_member_equals_its_own_run(swept, place, tmp_path):
         workdir = tmp_path / f"{number}"
         assert _single(place, workdir, **changes) == scores[seed, rate, -1]
         alone, _ = _last(place, workdir, **STEPS | changes)
-        member = sweep.member(every, number, one)
+        member = members_lib.member(every, number, one)
         jax.tree_util.tree_map_with_path(_assert_close, member, alone)
 
 
@@ -103,7 +104,7 @@ def test_a_member_of_a_fold_equals_the_run_that_leaves_it_out(place, tmp_path):
 
 
 def test_every_member_has_all_metrics_of_its_best_evaluation(swept):
-    members = json.loads((swept / sweep_report.FILE).read_text())["members"]
+    members = json.loads((swept / sweep.FILE).read_text())["members"]
     assert [m["metrics"]["dev/accuracy"] for m in members] == [
         m["accuracy"] for m in members
     ]
@@ -125,12 +126,12 @@ def test_a_stopped_sweep_resumes(swept, place, tmp_path, monkeypatch):
             raise errors.Stopped("here")
         return score(self, step, *rest)
 
-    score = sweeps.Sweep.score
+    score = sweep.Sweep.score
     changes = SWEEP | {"run__save_every_steps": 5}
-    monkeypatch.setattr(sweeps.Sweep, "score", stop)
+    monkeypatch.setattr(sweep.Sweep, "score", stop)
     with pytest.raises(errors.Stopped):
         finetune.train(tiny_tasks.config(place, **changes), tmp_path / "run")
-    monkeypatch.setattr(sweeps.Sweep, "score", score)
+    monkeypatch.setattr(sweep.Sweep, "score", score)
     finetune.train(tiny_tasks.config(place, **changes), tmp_path / "run")
     assert _scores(tmp_path / "run") == _scores(swept)
     one, other = (_last(place, w, **SWEEP)[0] for w in (tmp_path / "run", swept))
@@ -146,8 +147,8 @@ def _poison(monkeypatch, steps):
             rows = self.rows[number]
             object.__setattr__(rows, "batch_at", _bad(rows.batch_at, bad))
 
-    begin = sweeps.Sweep.__init__
-    monkeypatch.setattr(sweeps.Sweep, "__init__", init)
+    begin = sweep.Sweep.__init__
+    monkeypatch.setattr(sweep.Sweep, "__init__", init)
 
 
 def _bad(clean, steps):
@@ -174,8 +175,8 @@ def test_a_member_that_diverges_is_out_and_the_others_go_on(
         made = score(self, number, params)
         return made | ({"accuracy": 1.5} if number == 0 else {})
 
-    score = sweeps.Sweep._scores
-    monkeypatch.setattr(sweeps.Sweep, "_scores", scores)
+    score = sweep.Sweep._scores
+    monkeypatch.setattr(sweep.Sweep, "_scores", scores)
     _poison(monkeypatch, {0: range(7, 11), 3: [2]})
     config = tiny_tasks.config(place, **SWEEP, run__max_bad_steps=1)
     made = finetune.train(config, tmp_path)
@@ -188,7 +189,7 @@ def test_a_member_that_diverges_is_out_and_the_others_go_on(
     event = json.loads((tmp_path / "events.jsonl").read_text().splitlines()[0])
     assert event["reason"].startswith("the array weights of the batch has")
     assert len(event["examples"]) == 8
-    tree = json.loads((tmp_path / sweep_report.FILE).read_text())
+    tree = json.loads((tmp_path / sweep.FILE).read_text())
     assert [(m["bad_steps"], m["diverged"]) for m in tree["members"]] == [
         *((2, 8), (0, None), (0, None), (1, None))
     ]
@@ -219,15 +220,15 @@ def test_who_says_what_is_not_finite_is_out(place, tmp_path, monkeypatch):
             raise errors.NotFiniteError("what it says is nan")
         return score(self, number, params)
 
-    score = sweeps.Sweep._scores
-    monkeypatch.setattr(sweeps.Sweep, "_scores", scores)
+    score = sweep.Sweep._scores
+    monkeypatch.setattr(sweep.Sweep, "_scores", scores)
     config = tiny_tasks.config(place, **STEPS, sweep__seeds=2)
     finetune.train(config, tmp_path)
     assert _events(tmp_path) == [(5, "diverged", "seed 0, rate 0.005")]
-    members = json.loads((tmp_path / sweep_report.FILE).read_text())["members"]
+    members = json.loads((tmp_path / sweep.FILE).read_text())["members"]
     assert [m["diverged"] for m in members] == [5, None]
-    made = object.__new__(sweeps.Sweep)
-    made.members, made.standing = [sweep_report.Member(0, 0.1, -1)], guards.Standing()
+    made = object.__new__(sweep.Sweep)
+    made.members, made.standing = [sweep.Member(0, 0.1, -1)], guards.Standing()
     monkeypatch.setattr(sweep, "member", lambda *arguments: None)
     with pytest.raises(errors.NotFiniteError, match="left after step 5: what it says"):
         made._scored(5, None, None, lambda step, event: None)
@@ -246,13 +247,13 @@ def test_bad_steps_before_a_stop_are_counted_after_it(place, tmp_path, monkeypat
     changes = SWEEP | {"run__save_every_steps": 5, "run__max_bad_steps": 1}
     config = tiny_tasks.config(place, **changes)
     finetune.train(config, tmp_path / "whole")
-    score = sweeps.Sweep.score
-    monkeypatch.setattr(sweeps.Sweep, "score", stop)
+    score = sweep.Sweep.score
+    monkeypatch.setattr(sweep.Sweep, "score", stop)
     with pytest.raises(errors.Stopped):
         finetune.train(config, tmp_path / "run")
-    monkeypatch.setattr(sweeps.Sweep, "score", score)
+    monkeypatch.setattr(sweep.Sweep, "score", score)
     finetune.train(config, tmp_path / "run")
-    for name in ("events.jsonl", sweep_report.FILE):
+    for name in ("events.jsonl", sweep.FILE):
         one, other = (tmp_path / x / name for x in ("run", "whole"))
         assert one.read_bytes() == other.read_bytes()
     assert [x for x in _events(tmp_path / "run") if x[1] == "diverged"] == [

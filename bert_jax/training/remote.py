@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, faults, home_folder, interrupts
-from bert_jax.training import processes
+from bert_jax.training import distributed
 
 MANIFEST = "manifest.json"  # of a store and of a checkpoint
 _TASK = "task.json"  # of a best model, which is as good as a manifest
@@ -60,7 +60,7 @@ class WorkingCopy:
             self.name = self.name.rstrip("/")
             self._system, self._root = _open(self.name)
             self.common = _scratch(self.name)
-            self.folder = self.common / str(processes.index())
+            self.folder = self.common / str(distributed.index())
             self._known: dict[str, tuple[int, int]] = {}
             self._mark: bytes | None = None  # what is in _OWNER while we are
             self._parts = frozenset(parts)
@@ -89,8 +89,8 @@ class WorkingCopy:
         Raises StorageError.
         """
         self.push()
-        processes.wait_for_all()
-        if not processes.is_first():
+        distributed.wait_for_all()
+        if not distributed.is_first():
             self.fetch()
 
     def fetch(self) -> None:
@@ -184,7 +184,7 @@ class WorkingCopy:
 
     def _own(self) -> None:
         """Becomes the run that uploads; raises InputError if another did since."""
-        if not processes.is_first():
+        if not distributed.is_first():
             return
         path = self._at(_OWNER)
         if self._mark is None:

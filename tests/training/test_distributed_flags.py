@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from bert_jax.training import processes
+from bert_jax.training import distributed
 
 SLURM = {
     "SLURM_JOB_ID": "4711",
@@ -27,7 +27,7 @@ def told(monkeypatch):
         with monkeypatch.context() as here:
             for name, value in environment.items():
                 here.setenv(name, value)
-            processes.start(processes.Flags(**flags))
+            distributed.start(distributed.Flags(**flags))
         return calls[0] if calls else None
 
     return start

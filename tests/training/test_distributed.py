@@ -3,40 +3,40 @@
 import pytest
 
 from bert_jax import errors
-from bert_jax.training import processes, signals
+from bert_jax.training import distributed, signals
 
 
 @pytest.fixture
 def of_two(monkeypatch):
     """Makes this process one of two that have said nothing yet."""
-    monkeypatch.setattr(processes, "count", lambda: 2)
-    monkeypatch.setattr(processes, "_said", [])
-    monkeypatch.setattr(processes, "_told", [])
+    monkeypatch.setattr(distributed, "count", lambda: 2)
+    monkeypatch.setattr(distributed, "_said", [])
+    monkeypatch.setattr(distributed, "_told", [])
     return monkeypatch
 
 
 def test_of_several_each_says_once_why_it_ends(of_two, capsys):
-    assert processes.last_words("the disk is full", 5) == 5
-    assert processes.last_words("stopped by another", 75) == 5
+    assert distributed.last_words("the disk is full", 5) == 5
+    assert distributed.last_words("stopped by another", 75) == 5
     assert capsys.readouterr().err == "error: the disk is full\n"
 
 
 def test_one_alone_says_what_each_command_in_it_came_to(capsys):
     for code in (2, 3):
-        assert processes.last_words(f"code {code}", code) == code
+        assert distributed.last_words(f"code {code}", code) == code
     assert capsys.readouterr().err == "error: code 2\nerror: code 3\n"
 
 
 def test_nobody_waits_for_one_that_has_told_why_it_ended(of_two):
     told = '{"process": 1, "kind": "StorageError", "message": "the disk is full"}'
-    processes._told.append(told)
+    distributed._told.append(told)
     with pytest.raises(errors.StorageError, match="process 1 of this run ended: the"):
-        processes.wait_for_all()
+        distributed.wait_for_all()
 
 
 def test_what_stops_together_ends_together(of_two):
     waited = []
-    of_two.setattr(processes, "wait_for_all", lambda: waited.append(True))
+    of_two.setattr(distributed, "wait_for_all", lambda: waited.append(True))
     with pytest.raises(errors.Stopped, match="with everything saved"):
         with signals.stopping():
             raise errors.Stopped("with everything saved")

@@ -10,13 +10,13 @@ import fsspec
 import pytest
 
 from bert_jax import errors
-from bert_jax.training import working_copy
+from bert_jax.training import remote
 
 
 @pytest.fixture
 def url(tmp_path, monkeypatch):
     """An empty place in a store of this test alone; working copies lie in tmp_path."""
-    monkeypatch.setattr(working_copy.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(remote.tempfile, "gettempdir", lambda: str(tmp_path))
     return f"memory://{tmp_path.name}/runs/zh"
 
 
@@ -41,7 +41,7 @@ def there(url):
 
 @pytest.fixture
 def copy(url):
-    made = working_copy.WorkingCopy(url)
+    made = remote.WorkingCopy(url)
     made.folder.mkdir(parents=True)
     return made
 
@@ -71,7 +71,7 @@ def test_a_push_does_not_look_where_a_save_renames_folders(copy, there, monkeypa
 def test_parts_are_left_to_their_own_copies(url, there):
     there.write("suite.json")
     there.write("cola/config.json")
-    copy = working_copy.WorkingCopy(url, parts=["cola"])
+    copy = remote.WorkingCopy(url, parts=["cola"])
     copy.folder.mkdir(parents=True)
     copy.fetch()
     assert [path.name for path in copy.folder.iterdir()] == ["suite.json"]
@@ -96,7 +96,7 @@ def recorded(copy, monkeypatch):
 
 
 def test_a_folder_of_this_machine_is_used_itself(tmp_path):
-    copy = working_copy.WorkingCopy(tmp_path / "run")
+    copy = remote.WorkingCopy(tmp_path / "run")
     write(copy.folder, metrics="1")
     with copy.fetched():
         copy.push()
@@ -106,9 +106,9 @@ def test_a_folder_of_this_machine_is_used_itself(tmp_path):
 
 
 def test_the_copy_of_another_url_lies_elsewhere(url, copy):
-    other = working_copy.WorkingCopy(url.replace("runs/zh", "others/zh"))
+    other = remote.WorkingCopy(url.replace("runs/zh", "others/zh"))
     assert other.folder != copy.folder
-    assert working_copy.WorkingCopy(url + "/").folder == copy.folder
+    assert remote.WorkingCopy(url + "/").folder == copy.folder
 
 
 def test_fetching_makes_the_copy_equal_to_the_store(copy, there):
@@ -234,7 +234,7 @@ def test_of_two_runs_the_later_one_goes_on(url, copy, there):
     copy.fetch()
     write(copy.folder, metrics="1")
     copy.push()
-    later = working_copy.WorkingCopy(url)  # as on another machine
+    later = remote.WorkingCopy(url)  # as on another machine
     later.folder = copy.folder.parent / "elsewhere"
     later.folder.mkdir()
     later.fetch()
@@ -263,7 +263,7 @@ def test_of_two_runs_the_later_one_goes_on(url, copy, there):
 def test_a_run_that_changes_nothing_takes_nothing_over(url, copy, there):
     write(copy.folder, metrics="1")
     copy.push()
-    looks = working_copy.WorkingCopy(url)
+    looks = remote.WorkingCopy(url)
     with pytest.raises(KeyError), looks.fetched():
         raise KeyError
     write(copy.folder, metrics="1, 2")
@@ -290,7 +290,7 @@ def test_a_store_that_does_not_answer(copy, monkeypatch):
 
 def test_a_kind_of_url_that_nobody_knows():
     with pytest.raises(errors.InputError, match="--workdir is ftpx://a/b: Protocol"):
-        working_copy.WorkingCopy("ftpx://a/b")
+        remote.WorkingCopy("ftpx://a/b")
 
 
 def test_a_package_that_is_missing(monkeypatch):
@@ -299,4 +299,4 @@ def test_a_package_that_is_missing(monkeypatch):
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
     with pytest.raises(errors.InputError, match=r'gcsfs.*install "bert_jax\[cloud\]"'):
-        working_copy.WorkingCopy("gs://bucket/run")
+        remote.WorkingCopy("gs://bucket/run")

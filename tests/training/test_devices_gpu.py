@@ -7,7 +7,7 @@ import command_line
 import jax
 import pytest
 
-from bert_jax.training import gpus
+from bert_jax.training import devices
 
 SCRIPT = """
 import logging
@@ -21,7 +21,7 @@ for _ in range(2):
 @pytest.fixture
 def run(tmp_path):
     """Runs a script beside an nvidia-smi; returns its output and its errors."""
-    if gpus._sign() is not None or jax.default_backend() != "cpu":
+    if devices._sign() is not None or jax.default_backend() != "cpu":
         pytest.skip("this machine has a GPU")
     smi = tmp_path / "bin" / "nvidia-smi"
     smi.parent.mkdir()
@@ -65,7 +65,7 @@ def test_a_cpu_that_was_asked_for_is_no_news(run, wish):
 
 def test_a_plugin_that_fits_and_does_not_start_gives_its_reason():
     plugins = {"jax-cuda12-plugin": "0.7.2.post1", "jax-cuda12-pjrt": "0.7.2"}
-    why, fix = gpus.explain(plugins, "0.7.2", None, lambda: "the driver is too old")
+    why, fix = devices.explain(plugins, "0.7.2", None, lambda: "the driver is too old")
     assert why == "CUDA did not start: the driver is too old"
     assert "driver 525" in fix
 
@@ -74,5 +74,5 @@ def test_a_plugin_that_fits_and_does_not_start_gives_its_reason():
     ("driver", "extra"), [(12, "cuda12"), (13, "cuda13"), (None, "cuda12")]
 )
 def test_the_plugin_is_that_of_the_driver(driver, extra):
-    fix = gpus.explain({}, "0.10.2", driver, None)[1]
+    fix = devices.explain({}, "0.10.2", driver, None)[1]
     assert f'"jax[{extra}]==0.10.2"' in fix

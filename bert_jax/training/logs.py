@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from bert_jax import errors, files, json_file
-from bert_jax.training import curves, guards, processes, writer
+from bert_jax.training import curves, distributed, guards, logs
 
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
@@ -277,15 +277,15 @@ class ExampleLog:
         self._lines: TextIO | None = None
         if not is_on:
             return
-        self._path = path = workdir / f"examples-{processes.index()}.jsonl"
+        self._path = path = workdir / f"examples-{distributed.index()}.jsonl"
         try:
             for old in _files_to_cut(workdir, path):
-                writer.cut(old, lambda line: line["step"] <= start_step)
-            if processes.is_first():  # others may have come later
-                writer.warn_of_a_gap(path, start_step)
+                logs.cut(old, lambda line: line["step"] <= start_step)
+            if distributed.is_first():  # others may have come later
+                logs.warn_of_a_gap(path, start_step)
             self._lines = path.open("a", encoding="utf-8")
         except OSError as error:
-            raise writer.failure(workdir, error) from error
+            raise logs.failure(workdir, error) from error
 
     def __enter__(self) -> "ExampleLog":
         return self
@@ -306,7 +306,7 @@ class ExampleLog:
         try:
             files.sync(self._path)
         except OSError as error:
-            raise writer.failure(self._workdir, error) from error
+            raise logs.failure(self._workdir, error) from error
 
     def placing(self, place: Callable[[Batch], Placed]) -> Callable[[Batch], Any]:
         """Returns `place` with the checksums of the rows beside what it returns."""
@@ -331,10 +331,10 @@ class ExampleLog:
                 names = list(names_at(step))
                 line = {"step": step + 1, "examples": names, "crc32": sums}
                 try:
-                    self._lines.write(writer.dump(line))
+                    self._lines.write(logs.dump(line))
                     self._lines.flush()
                 except OSError as error:
-                    raise writer.failure(self._workdir, error) from error
+                    raise logs.failure(self._workdir, error) from error
             yield batch
 
 
@@ -360,9 +360,9 @@ def checksums(batch: Batch) -> list[int]:
 def _files_to_cut(workdir: Path, own: Path) -> list[Path]:
     """Returns the file of this process; in the first, those of processes gone too."""
     found = [own] if own.exists() else []
-    if processes.is_first():
+    if distributed.is_first():
         for path in workdir.glob("examples-*.jsonl"):
             number = re.fullmatch(r"examples-(\d+)\.jsonl", path.name)
-            if number and int(number[1]) >= processes.count():
+            if number and int(number[1]) >= distributed.count():
                 found.append(path)
     return found

@@ -23,7 +23,7 @@ import jax
 from jax._src import distributed  # the keys and barriers have no public name
 
 from bert_jax import errors, interrupts
-from bert_jax.training import tpus
+from bert_jax.training import devices
 
 CLUSTERS = ("auto", "none", "slurm", "ompi", "k8s", "mpi4py")
 
@@ -113,7 +113,7 @@ def _on_tpu_pod() -> bool:
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
     if hosts:  # GKE tells all hosts, a single one too
         return "," in hosts
-    return tpus.are_on_bus()
+    return devices.are_on_bus()
 
 
 def _detection(flags: Flags) -> str | None:

@@ -1,0 +1,594 @@
+"""A suite of tasks: its configuration, its data and its table of scores.
+
+A config file such as configs/glue.py lists the tasks. Every key of a fine-tuning run
+may be set for all of them (`--config.run.dtype=bfloat16`); it overrides the task's
+recipe. `check` finds and reads all data before anything is trained. The table has means
+and standard deviations over the seeds, next to the published figures.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from bert_jax import errors, fields, files, home_folder, json_file
+from bert_jax.checkpoints import task_weights, workdirs
+from bert_jax.config import finetuning
+from bert_jax.data.corpus import sources
+from bert_jax.data.labeled import c3_file, read_examples
+from bert_jax.metrics import text_table
+from bert_jax.runs import splits, task_setup
+from bert_jax.tasks import classification
+from bert_jax.training import optimizer
+
+Recipe = Mapping[str, Any]  # what differs from the default, as {"group.key": value}
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A line of the table.
+
+    Attributes:
+      title: as the publisher writes it, `MNLI-m`.
+      metric: of a run, as `dev/accuracy`.
+      published: figures of the suite's models, as they were published; "" where none.
+    """
+
+    title: str
+    metric: str
+    published: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Files of a task, in its folder, or splits of TFDS.
+
+    Attributes:
+      train: `a+b` joins two files that are JSON lists.
+      dev: empty holds examples of `train` out.
+      test: labelled examples that are scored beside `dev`.
+      recipe: how they are read.
+    """
+
+    train: str
+    dev: str = ""
+    test: str = ""
+    recipe: Recipe = dataclasses.field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All files that must be there."""
+        parts = (self.train, self.dev, self.test)
+        return tuple(name for part in parts for name in part.split("+") if name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Submission:
+    """Examples without labels whose answers a server takes.
+
+    Attributes:
+      output: the file, as the server wants it named.
+      files: names in the folder of the task; the first that is there is read.
+      tfds: a split of TFDS, or empty.
+    """
+
+    output: str
+    files: tuple[str, ...]
+    tfds: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A task of a suite.
+
+    Attributes:
+      name: of its folder in the workdir.
+      folders: names that its folder of publisher's files has; the first there counts.
+      files: layouts of that folder; the first whose `train` is there counts.
+      download: what to fetch.
+      scores: its lines in the table; the best model is kept by the first.
+      recipe: of its runs.
+      tfds: its splits, or None where TFDS has none.
+      submissions: written after training, where their examples are there.
+      numbered: whether the server wants classes by their number.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    files: tuple[Files, ...]
+    download: str
+    scores: tuple[Score, ...]
+    recipe: Recipe
+    tfds: Files | None = None
+    submissions: tuple[Submission, ...] = ()
+    numbered: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """Tasks, and what the table says beside their scores.
+
+    Attributes:
+      title: of the suite.
+      tasks: in the order of the table.
+      models: whose published figures stand in the table.
+      about: where the figures are from, and what they are measured on.
+      format: of submissions, `glue` or `clue`; those of questions are `squad`.
+    """
+
+    title: str
+    tasks: tuple[Task, ...]
+    models: tuple[str, ...]
+    about: str
+    format: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A suite that is to be run.
+
+    Attributes:
+      tasks: those that were asked for.
+      folder: of the publisher's files, or None for TFDS.
+      changes: what is set for all tasks.
+    """
+
+    suite: Suite
+    tasks: tuple[Task, ...]
+    folder: Path | None
+    changes: Recipe
+
+    def recipe(self, task: Task, files: Recipe | None = None) -> dict[str, Any]:
+        """Returns what differs from the default in a task's runs."""
+        metric = task.scores[0].metric.removeprefix("dev/")
+        best = {"run.keep_best": metric}
+        return {**best, **task.recipe, **(files or {}), **self.changes}
+
+    def settings(self, task: Task, files: Recipe) -> finetuning.FinetuningConfig:
+        """Returns the configuration of a task's runs.
+
+        Raises:
+          InputError: a value cannot be.
+        """
+        config = finetuning.default()
+        config.update_from_flattened_dict(self.recipe(task, files))
+        return finetuning.parse(config)
+
+
+# Keys that every task has its own value of.
+_OF_TASKS = ("data.task", "data.train", "data.dev", "data.test", "run.keep_best")
+_FOLDS = ("data.folds", "data.fold", "sweep.folds")
+_OWN = ("suite", "folder", "tasks")
+
+
+def default(suite: Suite) -> ml_collections.ConfigDict:
+    """Returns the locked configuration of a suite: all its tasks, from TFDS.
+
+    The keys beside those of a fine-tuning run are `folder`, of the publisher's files
+    (empty takes TFDS), and `tasks`, names with commas (empty takes all).
+    """
+    config = finetuning.default()
+    with config.unlocked():
+        config.suite, config.folder, config.tasks = suite, "", ""
+    return config.lock()
+
+
+def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
+    """Turns a configuration into what is to be run.
+
+    Raises:
+      InputError: a key is unknown or missing, one is set that every task has its own
+        value of, or a task is not of the suite.
+    """
+    is_config_dict = isinstance(config, ml_collections.ConfigDict)
+    tree: dict[str, Any] = config.to_dict() if is_config_dict else dict(config)
+    usual = finetuning.default().to_dict()
+    fields.same_keys("", tree, (*_OWN, *usual))
+    suite = tree["suite"]
+    if not isinstance(suite, Suite):
+        raise errors.InputError("suite is no Suite: begin with configs/glue.py")
+    for name in ("folder", "tasks"):
+        if not isinstance(tree[name], str):
+            raise errors.InputError(f"{name} is {tree[name]!r}: give a text")
+    own = {name: tree.pop(name) for name in _OWN}
+    before, now = workdirs.flat(usual), workdirs.flat(tree)
+    fields.same_keys("", now, tuple(before))
+    changes = {key: value for key, value in now.items() if value != before[key]}
+    _check_changes(changes)
+    folder = home_folder.path(own["folder"]) if own["folder"] else None
+    if folder is not None and not folder.is_dir():
+        raise errors.InputError(f"folder is {folder}, and there is no such folder")
+    plan = Plan(suite, _chosen(suite, own["tasks"]), folder, changes)
+    for task in plan.tasks:  # whatever cannot be is said before data is looked for
+        plan.settings(task, {"data.train": "given later"})
+    return plan
+
+
+def _check_changes(changes: Recipe) -> None:
+    """Raises InputError for keys that cannot be set for all tasks."""
+    for key in changes:
+        if key in _OF_TASKS:
+            raise errors.InputError(
+                f"{key} is set, and every task of a suite has its own: leave it out, "
+                "or use python -m bert_jax.finetune"
+            )
+        if key in _FOLDS:
+            raise errors.InputError(
+                f"{key} is set, and the tasks of a suite are scored on their own dev "
+                "files: leave it out"
+            )
+
+
+def _chosen(suite: Suite, text: str) -> tuple[Task, ...]:
+    """Returns the tasks that `tasks` names, in the order of the suite."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = [task.name for task in suite.tasks]
+    for name in names:
+        if name not in known:
+            raise errors.InputError(
+                f"tasks has {name!r}: {suite.title} has {', '.join(known)}"
+            )
+    return tuple(task for task in suite.tasks if not names or task.name in names)
+
+
+_ONE_ROW = ("classification", "regression", "matching", "multiple_choice")
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """A task whose data is there.
+
+    Attributes:
+      settings: of its runs, with the paths of its files.
+      tests: output -> what is read for it.
+    """
+
+    task: Task
+    settings: finetuning.FinetuningConfig
+    tests: dict[str, read_examples.Request]
+
+
+def check(plan: Plan, tasks: list[Task], joined: Path) -> dict[str, Located]:
+    """Returns the tasks by name, after reading all of their data.
+
+    Where the publisher has several files for one, the one is written into `joined`.
+
+    Raises:
+      InputError: data is missing, which is said of all tasks at once, or broken, or the
+        model that is given cannot have a task's rows.
+    """
+    found, missing = {}, []
+    for task in tasks:
+        try:
+            found[task.name] = _locate(plan, task, joined)
+        except errors.InputError as error:
+            missing.append(f"{task.name}: {error}")
+    if missing:
+        lines = "\n  ".join(missing)
+        raise errors.InputError(f"nothing is trained, as data is missing:\n  {lines}")
+    if found:
+        _check_lengths(list(found.values()))
+    for located in found.values():
+        _read(plan, located)
+    return found
+
+
+def file_digests(plan: Plan, task: Task, joined: Path) -> dict[str, dict[str, str]]:
+    """Returns path and sha256 of the files of a task, as far as they are still there.
+
+    By config key, as `splits.data_files`.
+    """
+    try:
+        settings = _locate(plan, task, joined).settings
+    except errors.InputError:
+        return {}
+    if plan.folder is None:  # of TFDS, whose versions have names
+        return {}
+    return splits.data_files(settings, {})
+
+
+def _locate(plan: Plan, task: Task, joined: Path) -> Located:
+    """Finds the files of a task; raises InputError that says what to download."""
+    if plan.folder is None:
+        return _of_tfds(plan, task)
+    for name in task.folders:
+        for choice in task.files:
+            if (plan.folder / name / choice.names[0]).is_file():
+                return _of_folder(plan, task, plan.folder / name, choice, joined)
+    places = " or ".join(str(plan.folder / name) for name in task.folders[:2])
+    names = " or ".join(choice.names[0] for choice in task.files)
+    raise errors.InputError(
+        f"there is no {names} in {places}: download {task.download}"
+    )
+
+
+def _of_folder(
+    plan: Plan,
+    task: Task,
+    folder: Path,
+    files: Files,
+    joined: Path,
+) -> Located:
+    lacking = [name for name in files.names if not (folder / name).is_file()]
+    if lacking:
+        raise errors.InputError(
+            f"there is no {' and no '.join(lacking)} in {folder}: download "
+            f"{task.download}"
+        )
+    named = {"train": files.train, "dev": files.dev, "test": files.test}
+    paths = {
+        f"data.{split}": str(_joined(folder, name, joined / task.name))
+        for split, name in named.items()
+        if name
+    }
+    settings = plan.settings(task, {**files.recipe, **paths})
+    tests = {}
+    for submission in task.submissions:
+        there = [folder / x for x in submission.files if (folder / x).is_file()]
+        if there and submission.output not in tests:
+            tests[submission.output] = _asked(settings, str(there[0]))
+    return Located(task, settings, tests)
+
+
+def _of_tfds(plan: Plan, task: Task) -> Located:
+    if task.tfds is None:
+        raise errors.InputError(
+            f"TFDS has no such data set: download {task.download} and name the folder "
+            "above it, as in --config.folder=data/clue"
+        )
+    named = {"train": task.tfds.train, "dev": task.tfds.dev, "test": task.tfds.test}
+    paths = {f"data.{split}": name for split, name in named.items() if name}
+    settings = plan.settings(task, {**task.tfds.recipe, **paths})
+    tests = {x.output: _asked(settings, x.tfds) for x in task.submissions if x.tfds}
+    return Located(task, settings, tests)
+
+
+def _asked(settings: finetuning.FinetuningConfig, path: str) -> read_examples.Request:
+    """Returns how a file without labels is read; its columns have usual names."""
+    asked = task_setup.request(settings, path)
+    return dataclasses.replace(
+        asked, columns=read_examples.Columns(), header="auto", needs_labels=False
+    )
+
+
+def _joined(folder: Path, name: str, target: Path) -> Path:
+    """Returns the path of a file, or of several JSON lists made into one."""
+    parts = name.split("+")
+    if len(parts) == 1:
+        return folder / name
+    lists = [
+        c3_file.documents(sources.NamedPath(part, folder / part)) for part in parts
+    ]
+    path = target / "+".join(parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps([each for found in lists for each in found], ensure_ascii=False)
+    with files.writing(path) as file:
+        file.write(text.encode("utf-8"))
+    return path
+
+
+def _read(plan: Plan, located: Located) -> None:
+    """Reads all files of a task; raises InputError for what is wrong with them."""
+    settings = located.settings
+    try:
+        made = splits.read(settings)
+        learned = task_setup.learn(settings, splits.that_name_labels(settings, made))
+        _check_steps(settings, len(made["train"]))
+        if settings.data.task == "classification":
+            for name in sorted(set(made) - {"train"}):
+                _check_labels(made[name], learned.labels)
+        for request in located.tests.values():
+            splits.report_first_line(request, setting="")
+            for _ in read_examples.iterate(request):
+                pass
+    except errors.InputError as error:
+        told = str(error)
+        if plan.folder is None:
+            remedy = "Or name a folder of the publisher's files: --config.folder=DIR"
+            told = f"{told.removesuffix('.')}. {remedy}"
+        raise errors.InputError(
+            f"nothing is trained, as the data of {located.task.name} cannot be used: "
+            f"{told}"
+        ) from None
+
+
+def _check_steps(settings: finetuning.FinetuningConfig, num_examples: int) -> None:
+    """Raises InputError for a warm-up that does not fit into the steps of the run.
+
+    Only for tasks with one row an example: others have more rows than examples.
+    """
+    if settings.data.task not in _ONE_ROW:
+        return
+    run = settings.run
+    steps = run.num_train_steps
+    if steps == -1:
+        an_epoch = -(-num_examples // run.batch_size)
+        steps = max(1, round(run.num_train_epochs * an_epoch))
+    config = settings.optimizer.resolved(steps, max(settings.learning_rates))
+    optimizer.learning_rate(config, steps)
+
+
+def _check_labels(examples: list[Any], labels: tuple[str, ...]) -> None:
+    """Raises InputError for a label that the training examples do not have."""
+    for example in examples:
+        for label in example.labels or ():
+            if label not in labels:
+                raise classification.unknown_label(example.where, label, labels)
+
+
+def _check_lengths(found: list[Located]) -> None:
+    """Raises InputError if the weights are not there, or have too few positions."""
+    bert = task_weights.read(found[0].settings, ("encoder",)).bert
+    for located in found:
+        length = located.settings.data.max_seq_length
+        if length > bert.max_length:
+            raise errors.InputError(
+                f"nothing is trained: {located.task.name} has rows of {length} tokens, "
+                f"and the model {bert.max_length} positions: lower "
+                "data.max_seq_length, or set model.max_position_embeddings with "
+                "init.positions"
+            )
+
+
+JSON, MARKDOWN = "suite.json", "suite.md"
+RESULTS = "results"  # a file of each task that is finished
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What the runs of a task found.
+
+    Attributes:
+      recipe: what was asked for, as {"group.key": value}.
+      runs: one a seed, {"seed", "learning_rate", "metrics": {"dev/accuracy": ...}}.
+      data: path and sha256 of each file that they were trained and scored on; empty
+        in results of earlier versions.
+      shown: metric -> how people read it, where that differs, as `dev/f1 (of "1")`.
+    """
+
+    recipe: dict[str, Any]
+    runs: list[dict[str, Any]]
+    data: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    shown: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def values(self, metric: str) -> np.ndarray:
+        """Returns a metric of every run, [runs]."""
+        return np.array([run["metrics"][metric] for run in self.runs], np.float64)
+
+
+Results = Mapping[str, Result]
+
+
+def best_rate(runs: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """Returns the runs of the learning rate whose mean of a metric is highest."""
+    by_rate: dict[float, list[dict[str, Any]]] = {}
+    for run in runs:
+        by_rate.setdefault(run["learning_rate"], []).append(run)
+    return max(
+        by_rate.values(),
+        key=lambda found: float(np.mean([run["metrics"][metric] for run in found])),
+    )
+
+
+def result_path(workdir: Path, task: str) -> Path:
+    """Returns where the result of a task is, when it is finished."""
+    return workdir / RESULTS / f"{task}.json"
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Writes what the runs of a task found."""
+    path.parent.mkdir(exist_ok=True)
+    _write(path, json.dumps(dataclasses.asdict(result), indent=2) + "\n")
+
+
+def read_result(path: Path) -> Result | None:
+    """Reads what the runs of a task found, or None if they are not finished.
+
+    Raises:
+      InputError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    tree = json_file.read_object(path)
+    if set(tree) - {"data", "shown"} != {"recipe", "runs"}:
+        raise errors.InputError(f"{path} is damaged: remove it to run the task again")
+    return Result(**tree)
+
+
+def rows(suite: Suite, results: Results) -> list[dict[str, Any]]:
+    """Returns the lines of the table; `mean` and `deviation` are shares, not per cent.
+
+    A task without a result has no `values`; `deviation` of one run is None.
+    """
+    return [
+        {
+            "title": score.title,
+            "task": task.name,
+            "metric": score.metric.partition("/")[2],
+            "shown": _shown(results, task, score).partition("/")[2],
+            **_numbers(results, task, score),
+            "published": {
+                model: figure
+                for model, figure in zip(suite.models, score.published, strict=False)
+                if figure
+            },
+        }
+        for task in suite.tasks
+        for score in task.scores
+    ]
+
+
+def _shown(results: Results, task: Task, score: Score) -> str:
+    """Returns a metric as people read it, once its task has a result."""
+    shown = results[task.name].shown if task.name in results else {}
+    return shown[score.metric] if score.metric in shown else score.metric
+
+
+def _numbers(results: Results, task: Task, score: Score) -> dict[str, Any]:
+    if task.name not in results:
+        return {"values": [], "mean": None, "deviation": None}
+    values = results[task.name].values(score.metric)
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+    mean = float(values.mean())
+    return {"values": values.tolist(), "mean": mean, "deviation": deviation}
+
+
+def cells(suite: Suite, made: list[dict[str, Any]]) -> list[list[str]]:
+    """Returns the table as cells, in per cent, its header first."""
+    header = ["task", "metric", "mean", "deviation", "runs", *suite.models]
+    return [
+        header,
+        *(
+            [
+                row["title"],
+                row["shown"],
+                _per_cent(row["mean"]),
+                _per_cent(row["deviation"]),
+                str(len(row["values"])),
+                *(
+                    row["published"][model] if model in row["published"] else "-"
+                    for model in suite.models
+                ),
+            ]
+            for row in made
+        ),
+    ]
+
+
+def _per_cent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
+def text(suite: Suite, results: Results) -> str:
+    """Returns the table for a terminal, with what its figures mean."""
+    made = cells(suite, rows(suite, results))
+    return f"{text_table.table(made, left=(0, 1))}\n\n{_note(suite)}"
+
+
+def _note(suite: Suite) -> str:
+    return (
+        "In per cent; mean and sample deviation over the runs (seeds), each at its "
+        "best evaluation on dev; of several learning rates the one of the best mean. "
+        f"{suite.about}"
+    )
+
+
+def write(workdir: Path, suite: Suite, results: Results) -> None:
+    """Writes suite.json and suite.md."""
+    made = rows(suite, results)
+    tree = {"suite": suite.title, "about": _note(suite), "rows": made}
+    _write(workdir / JSON, json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+    header, *lines = cells(suite, made)
+    marks = ["---", "---", *["---:"] * (len(header) - 2)]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in (header, marks, *lines))
+    _write(workdir / MARKDOWN, f"# {suite.title}\n\n{table}\n\n{_note(suite)}\n")
+
+
+def _write(path: Path, content: str) -> None:
+    with files.writing(path) as file:
+        file.write(content.encode("utf-8"))
