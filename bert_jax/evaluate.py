@@ -33,7 +33,7 @@ from bert_jax.data.labeled import memory_examples, read_examples
 from bert_jax.inference import answering_folders, answers, task_predictor
 from bert_jax.metrics import report, scores
 from bert_jax.runs import experiments, splits, task_setup, unseen_labels
-from bert_jax.tasks import heldout
+from bert_jax.tasks import pretraining
 from bert_jax.text import coverage as coverages
 from bert_jax.training import checkpoint, state
 
@@ -217,7 +217,7 @@ def main(argv: list[str]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     with files.writing(path) as file:
         file.write(json.dumps(metrics, indent=2, sort_keys=True).encode() + b"\n")
-    print(heldout.table(metrics))
+    print(pretraining.heldout_table(metrics))
     print(f"all digits: {path}")
 
 

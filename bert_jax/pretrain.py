@@ -22,7 +22,7 @@ from bert_jax.data import stream
 from bert_jax.data.corpus import manifest, memory_documents, sources
 from bert_jax.data.pretraining import phases as phase_rows
 from bert_jax.runs import experiments
-from bert_jax.tasks import heldout
+from bert_jax.tasks import pretraining as pretraining_task
 from bert_jax.training import (
     checkpoint,
     distributed,
@@ -265,7 +265,7 @@ def _programs(
 class _Evaluation:
     """Evaluates, writes and tells the metrics; keeps the last ones."""
 
-    def __init__(self, held_out: heldout.HeldOut, log: logs.Writer) -> None:
+    def __init__(self, held_out: pretraining_task.HeldOut, log: logs.Writer) -> None:
         self.metrics: dict[str, float] = {}
         self._held_out, self._log = held_out, log
 

@@ -13,7 +13,7 @@ from bert_jax.data.pretraining import instances, phases
 from bert_jax.inference import loading
 from bert_jax.model import attention_plan
 from bert_jax.model import config as model_config
-from bert_jax.tasks import heldout
+from bert_jax.tasks import pretraining as pretraining_task
 from bert_jax.training import logs, state
 
 _SAMPLES = 5
@@ -99,7 +99,7 @@ def final(workdir: Path, metrics: dict[str, float]) -> str:
         [
             "",
             "held-out documents, 15 % of the tokens behind [MASK]:",
-            heldout.table(metrics),
+            pretraining_task.heldout_table(metrics),
             "",
             "held-out sentences with one token masked, and the model's top five:",
             *samples,

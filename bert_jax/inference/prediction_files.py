@@ -16,7 +16,7 @@ from typing import Any
 
 from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.tasks import task
+from bert_jax.tasks import spec
 
 # Format -> the tasks that have it.
 FORMATS = {
@@ -28,7 +28,7 @@ FORMATS = {
     "squad": ("span",),
 }
 
-Said = tuple[data_examples.Example, task.Prediction]
+Said = tuple[data_examples.Example, spec.Prediction]
 
 
 _ONE_LABEL = ("glue", "clue")
@@ -107,7 +107,7 @@ _COLUMNS = {
 
 
 def _rows(
-    kind: str, example: data_examples.Example, made: task.Prediction
+    kind: str, example: data_examples.Example, made: spec.Prediction
 ) -> list[dict[str, Any]]:
     """Returns the lines of a prediction, by column."""
     if kind == "tagging":
@@ -131,7 +131,7 @@ def _rows(
 
 
 def _tokens(
-    example: data_examples.Example, made: task.Prediction
+    example: data_examples.Example, made: spec.Prediction
 ) -> list[dict[str, Any]]:
     """Returns the tokens of a sentence with their tags."""
     assert isinstance(example, data_examples.TaggedExample)
@@ -178,7 +178,7 @@ def _clue(kind: str, said: Iterable[Said]) -> Iterator[str]:
         yield json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def _by_type(made: task.Prediction) -> dict[str, dict[str, list[list[int]]]]:
+def _by_type(made: spec.Prediction) -> dict[str, dict[str, list[list[int]]]]:
     """Returns entities as CLUENER has them: the last character is inside."""
     if "entities" not in made:
         raise errors.InputError(

@@ -19,7 +19,7 @@ from bert_jax.metrics import scores
 from bert_jax.model import parts
 from bert_jax.runs import predictor as predictors
 from bert_jax.runs import task_setup, unseen_labels
-from bert_jax.tasks import id_ranges, matching, task
+from bert_jax.tasks import matching, spec
 from bert_jax.text import coverage as coverages
 from bert_jax.training import sharding, state
 
@@ -59,7 +59,7 @@ class TaskPredictor:
         """The task, as `classification`."""
         return self.made.settings.data.task
 
-    def predict(self, values: Iterable[Any]) -> list[task.Prediction]:
+    def predict(self, values: Iterable[Any]) -> list[spec.Prediction]:
         """Returns one prediction a value; `data.raw_examples` says what values are.
 
         Logs a warning if many tokens are [UNK] or many texts are cut.
@@ -83,7 +83,7 @@ class TaskPredictor:
         examples: Sequence[Any],
         notes: Counter[str] | None = None,
         coverage: coverages.Coverage | None = None,
-    ) -> list[task.Prediction]:
+    ) -> list[spec.Prediction]:
         """Returns one prediction an example, in their order, whatever their labels.
 
         Args:
@@ -113,7 +113,7 @@ class TaskPredictor:
         size: int = WINDOW,
         notes: Counter[str] | None = None,
         coverage: coverages.Coverage | None = None,
-    ) -> Iterator[tuple[Any, task.Prediction]]:
+    ) -> Iterator[tuple[Any, spec.Prediction]]:
         """Yields every example with its prediction; memory holds a window of `size`.
 
         `notes` and `coverage` as in `of_examples`.
@@ -133,7 +133,7 @@ class TaskPredictor:
         examples: Sequence[Any],
         notes: Counter[str] | None = None,
         coverage: coverages.Coverage | None = None,
-    ) -> tuple[scores.Scores, list[task.Prediction]]:
+    ) -> tuple[scores.Scores, list[spec.Prediction]]:
         """Scores labelled examples; `notes` and `coverage` as in `of_examples`.
 
         Labels that the model has not seen count as errors.
@@ -151,7 +151,7 @@ class TaskPredictor:
 def _table(of_task: Any, examples: Sequence[Any]) -> labelled_rows.Table:
     """Returns the rows of examples; errors do not advise on settings of training."""
     try:
-        return id_ranges.checked(of_task, examples, of_task.table(examples))
+        return spec.checked(of_task, examples, of_task.table(examples))
     except errors.SettingError as error:
         raise error.of_trained_model() from None
 
@@ -196,7 +196,7 @@ def load(
 
 def _on_devices(
     made: task_folders.TaskFolder,
-    of_task: task.FineTuned,
+    of_task: spec.FineTuned,
     params: PyTree,
     pooling: sentence_encoder.Pooling,
     source: Path = Path("the pickled model"),

@@ -25,7 +25,7 @@ from bert_jax.data.labeled import labelled_rows
 from bert_jax.model import config as model_config
 from bert_jax.model import costs, lora, parts, task_model
 from bert_jax.runs import class_weights, predictor, splits, task_setup
-from bert_jax.tasks import matching, tagging, task
+from bert_jax.tasks import matching, spec, tagging
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import logs, loop, optimizer, saved_steps, sharding, state
 
@@ -42,7 +42,7 @@ class FinetuningRun:
     settings: Settings
     start: task_weights.Start
     learned: task_folders.Learned
-    task: task.FineTuned
+    task: spec.FineTuned
     mesh: jax.sharding.Mesh
     train: splits.Split
     dev: splits.Split

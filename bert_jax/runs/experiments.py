@@ -16,7 +16,7 @@ from bert_jax.data.pretraining import instances
 from bert_jax.data.pretraining import phases as phase_rows
 from bert_jax.model import config as model_config
 from bert_jax.model import costs, heads
-from bert_jax.tasks import baselines, heldout, pretraining
+from bert_jax.tasks import pretraining
 from bert_jax.tasks.masking import Masking
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import loop, optimizer, sharding, state
@@ -72,10 +72,10 @@ class Experiment:
             pack=data.pack,
         )
 
-    def held_out(self) -> heldout.HeldOut:
+    def held_out(self) -> pretraining.HeldOut:
         """Opens the held-out documents and scores the baselines on them."""
         data = self.settings.data
-        rows = heldout.held_out_rows(
+        rows = pretraining.held_out_rows(
             store.open_store(self.store_folder, "heldout"),
             data.objective,
             data.max_seq_length,
@@ -85,10 +85,12 @@ class Experiment:
             self.task.evaluate, self.mesh, out_shardings=sharding.replicated(self.mesh)
         )
         special_ids = self.tokenizer.special_ids
-        return heldout.HeldOut(
+        return pretraining.HeldOut(
             self.task,
             rows,
-            baselines.count(self._train, self.tokenizer.vocab_size, special_ids),
+            pretraining.count_tokens(
+                self._train, self.tokenizer.vocab_size, special_ids
+            ),
             batch_size=self.settings.run.batch_size,
             local_rows=self.local_rows,
             evaluate=functools.partial(loop.evaluate, eval_step),

@@ -13,7 +13,7 @@ from bert_jax import console
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import scores
 from bert_jax.runs import unseen_labels
-from bert_jax.tasks import task as tasks
+from bert_jax.tasks import spec
 from bert_jax.training import sharding, signals
 
 _AHEAD = 2  # batches that the device computes while the host makes the next
@@ -31,7 +31,7 @@ class Predictor:
       num_lengths: row lengths that are compiled for a table; 0 = fixed ones.
     """
 
-    task: tasks.FineTuned
+    task: spec.FineTuned
     step: Callable[[PyTree, Any], Any]
     mesh: jax.sharding.Mesh
     batch_size: int
@@ -40,7 +40,7 @@ class Predictor:
 
     def outputs(
         self, params: PyTree, table: labelled_rows.Table, title: str = ""
-    ) -> tasks.Outputs:
+    ) -> spec.Outputs:
         """Returns the outputs of every row, in the order of the table.
 
         With a title, as "evaluating", a bar shows how far it is.
@@ -89,13 +89,13 @@ class Predictor:
         examples: Sequence[Any],
         table: labelled_rows.Table,
         title: str = "",
-    ) -> list[tasks.Prediction]:
+    ) -> list[spec.Prediction]:
         """Returns one prediction an example, in order; `title` as in `outputs`."""
         return self.task.decode(examples, table, self.outputs(params, table, title))
 
     def scores(
         self, params: PyTree, examples: Sequence[Any], table: labelled_rows.Table
-    ) -> tuple[scores.Scores, list[tasks.Prediction]]:
+    ) -> tuple[scores.Scores, list[spec.Prediction]]:
         """Returns the scores of labelled examples, and what was predicted."""
         made = self.predictions(params, examples, table, "evaluating")
         scored = self.task.score(examples, made)
@@ -104,7 +104,7 @@ class Predictor:
 
 
 def make(
-    of_task: tasks.FineTuned,
+    of_task: spec.FineTuned,
     mesh: jax.sharding.Mesh,
     batch_size: int,
     longest: int,

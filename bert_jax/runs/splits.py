@@ -22,7 +22,7 @@ from bert_jax.data.labeled import (
     table_records,
 )
 from bert_jax.runs import task_setup, unseen_labels
-from bert_jax.tasks import id_ranges, span, tagging, task
+from bert_jax.tasks import span, spec, tagging
 
 Settings = finetuning.FinetuningConfig
 _log = logging.getLogger(__name__)
@@ -321,7 +321,7 @@ def groups_of(examples: Sequence[Any]) -> np.ndarray:
 
 
 def table(
-    name: str, of_task: task.FineTuned, examples: Sequence[Any]
+    name: str, of_task: spec.FineTuned, examples: Sequence[Any]
 ) -> labelled_rows.Table:
     """Returns the rows of examples, and says how many there are and what was cut.
 
@@ -333,7 +333,7 @@ def table(
         if unseen:
             commands.say(f"{name}: {unseen_labels.describe(unseen)}")
         examples = unseen_labels.known_part(of_task, examples)
-    made = id_ranges.checked(of_task, examples, of_task.table(examples))
+    made = spec.checked(of_task, examples, of_task.table(examples))
     made = dataclasses.replace(made, groups=groups_of(examples))
     tokenizer: Any = of_task.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
     made.coverage.warn(tokenizer, name, _advice(of_task, made))
@@ -345,7 +345,7 @@ def table(
     return made
 
 
-def _advice(of_task: task.FineTuned, made: labelled_rows.Table) -> str:
+def _advice(of_task: spec.FineTuned, made: labelled_rows.Table) -> str:
     """Returns what to do where many texts are cut."""
     if isinstance(of_task, span.Span):
         return f"of questions {of_task.max_query_length} tokens are kept; shorten them"

@@ -24,15 +24,15 @@ from bert_jax.model import config as model_config
 from bert_jax.model import task_model
 from bert_jax.tasks import (
     classification,
+    losses,
     matching,
     multiple_choice,
-    recipe,
     regression,
     roles,
     span,
+    spec,
     tag_schemes,
     tagging,
-    task,
 )
 from bert_jax.text import tokenizer as tokenizers
 
@@ -376,7 +376,7 @@ def build(
     bert: model_config.BertConfig,
     tokenizer: tokenizers.Tokenizer,
     class_weights: tuple[float, ...] = (),
-) -> task.FineTuned:
+) -> spec.FineTuned:
     """Returns the task.
 
     Raises:
@@ -390,7 +390,7 @@ def build(
             "with init.positions"
         )
     model = task_model.TaskModel(bert, settings.execution(), head(settings, learned))
-    changes = recipe.Recipe(
+    changes = losses.Recipe(
         settings.recipe.label_smoothing,
         settings.recipe.focal_gamma,
         class_weights,
@@ -436,7 +436,7 @@ def build(
 
 def _span(
     settings: Settings, learned: task_folders.Learned, common: dict[str, Any]
-) -> task.FineTuned:
+) -> spec.FineTuned:
     data = settings.data
     return span.Span(
         **common,

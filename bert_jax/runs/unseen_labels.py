@@ -15,12 +15,12 @@ from bert_jax import errors, json_file
 from bert_jax.data import lines
 from bert_jax.data.corpus import sources
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.tasks import classification, tag_schemes, task
+from bert_jax.tasks import classification, spec, tag_schemes
 
 _MOST_SHOWN = 20
 
 
-def count(of_task: task.FineTuned, examples: Sequence[Any]) -> dict[str, int]:
+def count(of_task: spec.FineTuned, examples: Sequence[Any]) -> dict[str, int]:
     """Returns how often each label occurs that the model has not seen, most first."""
     found = collections.Counter(x for one in examples for x in of_task.unseen(one))
     return dict(found.most_common())
@@ -36,7 +36,7 @@ def describe(counts: Mapping[str, int]) -> str:
     )
 
 
-def known_part(of_task: task.FineTuned, examples: Sequence[Any]) -> list[Any]:
+def known_part(of_task: spec.FineTuned, examples: Sequence[Any]) -> list[Any]:
     """Returns examples without the labels that the model has not seen.
 
     Raises:
@@ -105,7 +105,7 @@ def _of_json(path: Path) -> dict[str, str]:
 
 
 def renamed(
-    of_task: task.FineTuned, examples: Sequence[Any], names: Mapping[str, str]
+    of_task: spec.FineTuned, examples: Sequence[Any], names: Mapping[str, str]
 ) -> tuple[list[Any], list[str]]:
     """Returns examples whose labels have other names, and the names that none had.
 

@@ -18,13 +18,12 @@ from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import classes, scores
 from bert_jax.model import task_model
-from bert_jax.tasks import encoding, losses, model_task, task
-from bert_jax.tasks import recipe as recipes
+from bert_jax.tasks import encoding, losses, spec
 from bert_jax.text import tokenizer as tokenizers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Classification(model_task.ModelTask):
+class Classification(spec.ModelTask):
     """Classes of texts; a `task.FineTuned` of `TextExample`.
 
     Attributes:
@@ -40,7 +39,7 @@ class Classification(model_task.ModelTask):
     truncation: str = "longest_first"
     multi_label: bool = False
     threshold: float = 0.5
-    recipe: recipes.Recipe = recipes.Recipe()
+    recipe: losses.Recipe = losses.Recipe()
 
     def table(
         self, examples: Sequence[data_examples.TextExample]
@@ -92,7 +91,7 @@ class Classification(model_task.ModelTask):
                 hot[row, index[label]] = 1.0
         return hot if self.multi_label else np.argmax(hot, axis=1).astype(np.int32)
 
-    def weights(self, batch: task.Batch) -> dict[str, Float[Array, ""]]:
+    def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
         """Returns the number of examples, or the weights of their classes.
 
         Weights of several labels a text are those of what is there (torch's
@@ -105,17 +104,17 @@ class Classification(model_task.ModelTask):
         return {"class": jnp.sum(weights)}
 
     def losses(
-        self, params: PyTree, batch: task.Batch, key: Array
-    ) -> tuple[dict[str, Float[Array, ""]], task.Sums]:
+        self, params: PyTree, batch: spec.Batch, key: Array
+    ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
         """Returns the summed loss and the metrics, with dropout from the key."""
         weights = batch[labelled_rows.WEIGHTS]
 
-        def divergence(one: recipes.Outputs, two: recipes.Outputs) -> Float[Array, ""]:
+        def divergence(one: spec.Logits, two: spec.Logits) -> Float[Array, ""]:
             both = self._choices(one["logits"]), self._choices(two["logits"])
             apart = losses.symmetric_kl(*both)
             return jnp.sum(jnp.sum(apart, axis=-1) * weights)
 
-        total, outputs = recipes.loss(
+        total, outputs = losses.regularized(
             self.recipe.r_drop,
             lambda k: forward(self.model, params, batch, k),
             lambda made: jnp.sum(self._row_losses(made["logits"], batch) * weights),
@@ -133,7 +132,7 @@ class Classification(model_task.ModelTask):
         return logits[:, None]
 
     def _row_losses(
-        self, logits: Float[Array, "B C"], batch: task.Batch
+        self, logits: Float[Array, "B C"], batch: spec.Batch
     ) -> Float[Array, " B"]:
         options: dict[str, Any] = {
             "smoothing": self.recipe.label_smoothing,
@@ -157,7 +156,7 @@ class Classification(model_task.ModelTask):
             return jnp.all(same, axis=-1).astype(jnp.float32)
         return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
 
-    def predict(self, params: PyTree, batch: task.Batch) -> dict[str, Array]:
+    def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
         """Computes `probabilities` [B, C]."""
         logits = forward(self.model, params, batch, None)["logits"]
         if self.multi_label:
@@ -168,8 +167,8 @@ class Classification(model_task.ModelTask):
         self,
         examples: Sequence[data_examples.TextExample],
         table: labelled_rows.Table,
-        outputs: task.Outputs,
-    ) -> list[task.Prediction]:
+        outputs: spec.Outputs,
+    ) -> list[spec.Prediction]:
         """Returns `id`, `label` (or `labels`) and `probabilities` by name."""
         del table  # one row an example
         return [
@@ -188,7 +187,7 @@ class Classification(model_task.ModelTask):
     def score(
         self,
         examples: Sequence[data_examples.TextExample],
-        predictions: Sequence[task.Prediction],
+        predictions: Sequence[spec.Prediction],
     ) -> scores.Scores:
         """Compares predictions with labels; see `metrics.classes`.
 
@@ -211,7 +210,7 @@ class Classification(model_task.ModelTask):
 
 
 def forward(
-    model: task_model.TaskModel, params: PyTree, batch: task.Batch, key: Array | None
+    model: task_model.TaskModel, params: PyTree, batch: spec.Batch, key: Array | None
 ) -> dict[str, Array]:
     """Runs a task's model on a batch, with dropout if there is a key."""
     outputs: Any = model.apply(
@@ -219,7 +218,7 @@ def forward(
         batch["input_ids"],
         batch["token_type_ids"],
         batch["segment_ids"],
-        packed=task.packed(batch),
+        packed=spec.packed(batch),
         deterministic=key is None,
         rngs={} if key is None else {"dropout": key},
     )

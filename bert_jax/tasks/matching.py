@@ -21,7 +21,7 @@ from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import ranking, scores
 from bert_jax.model import task_model
-from bert_jax.tasks import classification, encoding, model_task, task
+from bert_jax.tasks import classification, encoding, spec
 from bert_jax.text import tokenizer as tokenizers
 
 OBJECTIVES = ("cosine", "in_batch", "simcse")
@@ -33,7 +33,7 @@ _TOKENS = ("input_ids", "token_type_ids", "segment_ids")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Matching(model_task.ModelTask):
+class Matching(spec.ModelTask):
     """Similarity of two texts; a `task.FineTuned` of `TextExample`.
 
     Attributes:
@@ -189,7 +189,7 @@ class Matching(model_task.ModelTask):
                 raise classification.unknown_label(example.where, label, self.labels)
         return self.labels[-1] in example.labels
 
-    def prepare(self, batch: task.Batch, key: Array) -> task.Batch:
+    def prepare(self, batch: spec.Batch, key: Array) -> spec.Batch:
         """Puts the first text into both places for `simcse`; nothing is drawn."""
         del key  # dropout alone is random
         if self.objective != "simcse":
@@ -200,17 +200,17 @@ class Matching(model_task.ModelTask):
         }
         return {**batch, **twice, POSITIVE: jnp.ones_like(batch[POSITIVE])}
 
-    def weights(self, batch: task.Batch) -> dict[str, Float[Array, ""]]:
+    def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
         """Returns the number of pairs that are learned from."""
         return {"matching": jnp.sum(self._row_weights(batch))}
 
-    def _row_weights(self, batch: task.Batch) -> Float[Array, " B"]:
+    def _row_weights(self, batch: spec.Batch) -> Float[Array, " B"]:
         name = TARGET_WEIGHTS if self.objective == "cosine" else POSITIVE
         return batch[labelled_rows.WEIGHTS] * batch[name]
 
     def losses(
-        self, params: PyTree, batch: task.Batch, key: Array
-    ) -> tuple[dict[str, Float[Array, ""]], task.Sums]:
+        self, params: PyTree, batch: spec.Batch, key: Array
+    ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
         """Returns the summed loss and the metrics, with dropout from the key."""
         made = classification.forward(self.model, params, batch, key)["vectors"]
         vectors, weights = normalised(made), self._row_weights(batch)
@@ -230,7 +230,7 @@ class Matching(model_task.ModelTask):
         sums = {"in_batch_accuracy": (jnp.sum(hits * weights), jnp.sum(weights))}
         return {"matching": jnp.sum(losses * weights)}, sums
 
-    def predict(self, params: PyTree, batch: task.Batch) -> dict[str, Array]:
+    def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
         """Computes `vectors` [B, 2, D]."""
         return classification.forward(self.model, params, batch, None)
 
@@ -238,8 +238,8 @@ class Matching(model_task.ModelTask):
         self,
         examples: Sequence[data_examples.TextExample],
         table: labelled_rows.Table,
-        outputs: task.Outputs,
-    ) -> list[task.Prediction]:
+        outputs: spec.Outputs,
+    ) -> list[spec.Prediction]:
         """Returns `id` and `similarity`, with a threshold `label`, and any `rank`.
 
         Raises:
@@ -271,7 +271,7 @@ class Matching(model_task.ModelTask):
     def score(
         self,
         examples: Sequence[data_examples.TextExample],
-        predictions: Sequence[task.Prediction],
+        predictions: Sequence[spec.Prediction],
     ) -> scores.Scores:
         """Compares similarities with scores, labels and other texts.
 

@@ -17,13 +17,12 @@ from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import scores
 from bert_jax.model import task_model
-from bert_jax.tasks import classification, encoding, losses, model_task, task
-from bert_jax.tasks import recipe as recipes
+from bert_jax.tasks import classification, encoding, losses, spec
 from bert_jax.text import tokenizer as tokenizers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class MultipleChoice(model_task.ModelTask):
+class MultipleChoice(spec.ModelTask):
     """Choices in contexts; a `task.FineTuned` of `ChoiceExample`.
 
     Attributes:
@@ -36,7 +35,7 @@ class MultipleChoice(model_task.ModelTask):
     tokenizer: tokenizers.Tokenizer
     max_seq_length: int
     truncation: str = "longest_first"
-    recipe: recipes.Recipe = recipes.Recipe()
+    recipe: losses.Recipe = losses.Recipe()
 
     def table(
         self, examples: Sequence[data_examples.ChoiceExample]
@@ -80,21 +79,21 @@ class MultipleChoice(model_task.ModelTask):
             tokens, fixed, rows, encoded.notes, coverage=encoded.coverage
         )
 
-    def weights(self, batch: task.Batch) -> dict[str, Float[Array, ""]]:
+    def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
         """Returns the number of examples with a label."""
         return {"choice": jnp.sum(_weights(batch))}
 
     def losses(
-        self, params: PyTree, batch: task.Batch, key: Array
-    ) -> tuple[dict[str, Float[Array, ""]], task.Sums]:
+        self, params: PyTree, batch: spec.Batch, key: Array
+    ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
         """Returns the summed loss and the metrics, with dropout from the key."""
         weights = _weights(batch)
 
-        def divergence(one: recipes.Outputs, two: recipes.Outputs) -> Float[Array, ""]:
+        def divergence(one: spec.Logits, two: spec.Logits) -> Float[Array, ""]:
             both = _logits(one, batch), _logits(two, batch)
             return jnp.sum(losses.symmetric_kl(*both) * weights)
 
-        total, outputs = recipes.loss(
+        total, outputs = losses.regularized(
             self.recipe.r_drop,
             lambda k: classification.forward(self.model, params, batch, k),
             lambda made: jnp.sum(self._row_losses(made, batch) * weights),
@@ -105,7 +104,7 @@ class MultipleChoice(model_task.ModelTask):
         return {"choice": total}, {"accuracy": (hits, jnp.sum(weights))}
 
     def _row_losses(
-        self, outputs: recipes.Outputs, batch: task.Batch
+        self, outputs: spec.Logits, batch: spec.Batch
     ) -> Float[Array, " B"]:
         return losses.class_losses(
             outputs["logits"],
@@ -115,7 +114,7 @@ class MultipleChoice(model_task.ModelTask):
             allowed=batch["choices"],
         )
 
-    def predict(self, params: PyTree, batch: task.Batch) -> dict[str, Array]:
+    def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
         """Computes `probabilities` [B, K], 0 of choices that there are not."""
         outputs = classification.forward(self.model, params, batch, None)
         return {"probabilities": jax.nn.softmax(_logits(outputs, batch))}
@@ -124,8 +123,8 @@ class MultipleChoice(model_task.ModelTask):
         self,
         examples: Sequence[data_examples.ChoiceExample],
         table: labelled_rows.Table,
-        outputs: task.Outputs,
-    ) -> list[task.Prediction]:
+        outputs: spec.Outputs,
+    ) -> list[spec.Prediction]:
         """Returns `id`, `label` (counted from 0), `choice` and `probabilities`."""
         del table  # one row an example
         made = []
@@ -145,7 +144,7 @@ class MultipleChoice(model_task.ModelTask):
     def score(
         self,
         examples: Sequence[data_examples.ChoiceExample],
-        predictions: Sequence[task.Prediction],
+        predictions: Sequence[spec.Prediction],
     ) -> scores.Scores:
         """Returns `accuracy`; the worst error is the surest.
 
@@ -204,7 +203,7 @@ def _weights(batch: dict[str, Any]) -> Float[Array, " B"]:
     return batch[labelled_rows.WEIGHTS] * batch["label_weights"]
 
 
-def _logits(outputs: recipes.Outputs, batch: task.Batch) -> Float[Array, "B K"]:
+def _logits(outputs: spec.Logits, batch: spec.Batch) -> Float[Array, "B K"]:
     """Returns the scores of the choices that there are."""
     allowed: Bool[Array, "B K"] = batch["choices"]
     return losses.masked(outputs["logits"], allowed)

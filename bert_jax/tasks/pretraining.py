@@ -6,17 +6,24 @@ number, so they are the same for every run of the same store and length, whateve
 batch size, the seed or the masking that a run trains with.
 """
 
+import collections
 import dataclasses
 import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Integer, PyTree
 
+from bert_jax import console, interrupts
+from bert_jax.data.corpus import store
+from bert_jax.data.pretraining import instances as pair_rows
 from bert_jax.model import costs, heads
-from bert_jax.tasks import losses, task
+from bert_jax.tasks import losses, spec
 from bert_jax.tasks.masking import Masking, mask_tokens
+from bert_jax.text import tokenizer as tokenizers
 
 EVAL_SEED = 0
 EVAL_MASKED_LM_PROB = 0.15
@@ -58,15 +65,15 @@ class Pretraining:
         """Draws fresh parameters, boxed with the names of their logical axes."""
         return heads.initialiser(self.model)(key)
 
-    def prepare(self, batch: task.Batch, key: Array) -> task.Batch:
+    def prepare(self, batch: spec.Batch, key: Array) -> spec.Batch:
         """Draws the masks of a training batch."""
         return mask_tokens(batch, key, self.masking)
 
-    def prepare_eval(self, batch: task.Batch) -> task.Batch:
+    def prepare_eval(self, batch: spec.Batch) -> spec.Batch:
         """Draws the masks of held-out rows, each by its number in `instances`."""
         base = jax.random.key(EVAL_SEED)
 
-        def mask(row: task.Batch, instance: Int[Array, ""]) -> task.Batch:
+        def mask(row: spec.Batch, instance: Int[Array, ""]) -> spec.Batch:
             row = jax.tree.map(lambda x: x[None], row)
             key = jax.random.fold_in(base, instance)
             masked = mask_tokens(row, key, self.eval_masking)
@@ -74,7 +81,7 @@ class Pretraining:
 
         return jax.vmap(mask)(batch, batch["instances"])
 
-    def weights(self, batch: task.Batch) -> dict[str, Float[Array, ""]]:
+    def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
         """Returns how many tokens and pairs are predicted."""
         weights = {"mlm": jnp.sum(batch["masked_lm_weights"])}
         if self.model.sentence_pairs:
@@ -82,14 +89,14 @@ class Pretraining:
         return weights
 
     def losses(
-        self, params: PyTree, batch: task.Batch, key: Array
-    ) -> tuple[dict[str, Float[Array, ""]], task.Sums]:
+        self, params: PyTree, batch: spec.Batch, key: Array
+    ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
         """Returns the sums of both losses, and the metrics, with dropout."""
         metrics = self._metrics(params, batch, key)
         names = ("mlm", "nsp") if self.model.sentence_pairs else ("mlm",)
         return {name: metrics[f"{name}_loss"][0] for name in names}, metrics
 
-    def evaluate(self, params: PyTree, batch: task.Batch) -> task.Sums:
+    def evaluate(self, params: PyTree, batch: spec.Batch) -> spec.Sums:
         """Returns the metrics of held-out rows, without dropout.
 
         `instances` [B] int32 numbers the rows of the batch within the split.
@@ -97,8 +104,8 @@ class Pretraining:
         return self._metrics(params, self.prepare_eval(batch), None)
 
     def _metrics(
-        self, params: PyTree, batch: task.Batch, key: Array | None
-    ) -> task.Sums:
+        self, params: PyTree, batch: spec.Batch, key: Array | None
+    ) -> spec.Sums:
         outputs: Any = self.model.apply(
             {"params": params},
             batch["input_ids"],
@@ -113,7 +120,7 @@ class Pretraining:
         scores, nsp_logits = outputs
         labels, weights = batch["masked_lm_ids"], batch["masked_lm_weights"]
 
-        def mlm(rows: Array, labels: Array, weights: Array) -> task.Sums:
+        def mlm(rows: Array, labels: Array, weights: Array) -> spec.Sums:
             return _sums("mlm", scores._replace(rows=rows).logits(), labels, weights)
 
         parts = _parts(scores.rows.shape, self.model.config.vocab_size)
@@ -137,8 +144,231 @@ def _sums(
     logits: Float[Array, "... C"],
     labels: Int[Array, "..."],
     weights: Float[Array, "..."],
-) -> task.Sums:
+) -> spec.Sums:
     weight = jnp.sum(weights)
     loss = losses.cross_entropy(logits, labels, weights)
     hits = losses.correct(logits, labels, weights)
     return {f"{name}_loss": (loss, weight), f"{name}_accuracy": (hits, weight)}
+
+
+MAX_TOKENS = 20_000_000  # counted from the start of the store; bounds time and memory
+PRIOR = 10.0  # unigram counts mixed into every row of the bigram
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """Token and pair counts over a vocabulary of V; special tokens count nothing.
+
+    `pairs` are the sorted keys `left * V + right`, `pair_counts` their counts.
+    """
+
+    unigram: Float[np.ndarray, " V"]
+    pairs: Int[np.ndarray, " K"]
+    pair_counts: Int[np.ndarray, " K"]
+    left_counts: Float[np.ndarray, " V"]
+    best_right: Int[np.ndarray, " V"]
+
+
+def count_tokens(
+    train: store.Store, vocab_size: int, special_ids: tuple[int, ...]
+) -> Counts:
+    """Counts the first `MAX_TOKENS` tokens of a store; special tokens are no answer."""
+    unigram = np.zeros(vocab_size)
+    keys, left = np.zeros(0, np.int64), MAX_TOKENS
+    counts = np.zeros(0, np.int64)
+    for shard in train.shards:
+        interrupts.check()
+        tokens = np.asarray(shard.tokens[:left]).astype(np.int64)
+        left -= len(tokens)
+        unigram += np.bincount(tokens, minlength=vocab_size)
+        found, times = np.unique(
+            (tokens[:-1] * vocab_size + tokens[1:])[~_ends(shard, len(tokens))],
+            return_counts=True,
+        )
+        keys, counts = _merge(keys, counts, found, times)
+    ordinary = ~np.isin(keys % vocab_size, special_ids)
+    keys, counts = keys[ordinary], counts[ordinary]
+    unigram[list(special_ids)] = 0
+    return Counts(
+        unigram=unigram,
+        pairs=keys,
+        pair_counts=counts,
+        left_counts=np.bincount(keys // vocab_size, counts, vocab_size),
+        best_right=_best_right(keys, counts, unigram),
+    )
+
+
+def _ends(shard: store.Shard, count: int) -> Bool[np.ndarray, " pairs"]:
+    """Marks the pairs whose right token begins another document."""
+    starts = shard.sentence_offsets[shard.document_offsets]
+    inner = starts[(starts > 0) & (starts < count)]
+    ends = np.zeros(max(count - 1, 0), bool)
+    ends[inner - 1] = True
+    return ends
+
+
+def _merge(keys: np.ndarray, counts: np.ndarray, found: np.ndarray, times: np.ndarray):
+    merged, inverse = np.unique(np.concatenate([keys, found]), return_inverse=True)
+    total = np.bincount(inverse, np.concatenate([counts, times]), len(merged))
+    return merged, total.astype(np.int64)
+
+
+def _best_right(
+    keys: np.ndarray, counts: np.ndarray, unigram: np.ndarray
+) -> Int[np.ndarray, " V"]:
+    """Returns the likeliest right neighbour of each token; unseen: the unigram's."""
+    vocab_size = len(unigram)
+    best = np.full(vocab_size, int(np.argmax(unigram)))
+    rising = np.argsort(counts, kind="stable")  # the last write wins
+    best[keys[rising] // vocab_size] = keys[rising] % vocab_size
+    return best
+
+
+def score_counts(
+    counts: Counts,
+    labels: Integer[np.ndarray, " T"],
+    left: Integer[np.ndarray, " T"],
+) -> dict[str, tuple[float, float]]:
+    """Returns (sum, weight) of loss and hits of both baselines at masked tokens.
+
+    Args:
+      labels: the tokens that were masked.
+      left: the token before each, uncorrupted ([CLS] or [SEP] at a start).
+    """
+    vocab_size, labels = len(counts.unigram), labels.astype(np.int64)
+    left = left.astype(np.int64)
+    smooth = (counts.unigram + 1) / (counts.unigram + 1).sum()
+    keys = left * vocab_size + labels
+    at = np.minimum(np.searchsorted(counts.pairs, keys), len(counts.pairs) - 1)
+    seen = np.where(counts.pairs[at] == keys, counts.pair_counts[at], 0)
+    pair = (seen + PRIOR * smooth[labels]) / (counts.left_counts[left] + PRIOR)
+    weight = float(len(labels))
+    return {
+        "unigram_loss": (float(-np.log(smooth[labels]).sum()), weight),
+        "unigram_accuracy": (
+            float((labels == np.argmax(counts.unigram)).sum()),
+            weight,
+        ),
+        "bigram_loss": (float(-np.log(pair).sum()), weight),
+        "bigram_accuracy": (float((labels == counts.best_right[left]).sum()), weight),
+    }
+
+
+PAIR_WEIGHTS = "next_sentence_weights"
+
+# Which figure about pairs stands in the row of the unigram and of the model.
+PAIR_COLUMN = {"unigram": "eval/nsp_majority_accuracy", "mlm": "eval/nsp_accuracy"}
+
+Batch = dict[str, np.ndarray]
+Place = Callable[[Batch], Any]
+# evaluate(params, batches) -> {name: mean}: sums over all batches, divided once.
+Evaluate = Callable[[PyTree, Iterator[Any]], dict[str, float]]
+
+
+def held_out_rows(
+    folder_split: store.Store,
+    objective: str,
+    max_seq_length: int,
+    tokenizer: tokenizers.Tokenizer,
+) -> pair_rows.Instances:
+    """Returns the rows of the held-out split, the same for every run of the store."""
+    return pair_rows.Instances(
+        folder_split,
+        objective=objective,
+        max_seq_length=max_seq_length,
+        short_seq_prob=0.0,
+        seed=EVAL_SEED,
+        cls_id=tokenizer.cls_id,
+        sep_id=tokenizer.sep_id,
+    )
+
+
+class HeldOut:
+    """Scores parameters on every held-out row, and the baselines on the same masks."""
+
+    def __init__(
+        self,
+        pretraining_task: Pretraining,
+        rows: pair_rows.Instances,
+        counts: Counts,
+        *,
+        batch_size: int,
+        local_rows: slice,
+        evaluate: Evaluate,
+        place: Place,
+    ) -> None:
+        """Scores the baselines once.
+
+        Args:
+          evaluate: adds up the jitted `task.evaluate` over batches.
+          batch_size: rows of a global batch; no result depends on it.
+          local_rows: those of them that this process makes.
+          place: puts a batch onto the devices.
+        """
+        self._task, self._rows, self._batch_size = pretraining_task, rows, batch_size
+        self._local, self._evaluate, self._place = local_rows, evaluate, place
+        self.baseline_metrics = self._score_baselines(counts)
+
+    def metrics(self, params: PyTree) -> dict[str, float]:
+        """Returns `eval/*` of the model and of the baselines, each a mean."""
+        count = self._rows.num_batches(self._batch_size)
+        is_shown = jax.process_index() == 0
+        with console.Bar(count, "batches", "evaluating", is_shown=is_shown) as bar:
+            placed = map(self._place, self._batches(self._local))
+            means = self._evaluate(params, _counted(placed, bar))
+        means["mlm_perplexity"] = math.exp(min(means["mlm_loss"], 700.0))
+        return {f"eval/{n}": x for n, x in (means | self.baseline_metrics).items()}
+
+    def _batches(self, rows: slice) -> Iterator[Batch]:
+        for step in range(self._rows.num_batches(self._batch_size)):
+            interrupts.check()
+            first = step * self._batch_size
+            numbers = np.arange(first, first + self._batch_size, dtype=np.int32)
+            batch = self._rows.batch_at_in_order(step, self._batch_size, rows)
+            yield {**batch, "instances": numbers[rows]}
+
+    def _score_baselines(self, counts: Counts) -> dict[str, float]:
+        mask = jax.jit(self._task.prepare_eval)
+        sums = collections.defaultdict(lambda: np.zeros(2))
+        pairs = np.zeros(2)  # pairs with label 0, with label 1
+        for batch in self._batches(slice(None)):
+            labels, weights = batch["next_sentence_labels"], batch[PAIR_WEIGHTS]
+            pairs += np.bincount(labels.ravel(), weights.ravel(), 2)
+            masked = jax.device_get(mask(batch))
+            real = masked["masked_lm_weights"] > 0
+            positions = masked["masked_lm_positions"]
+            left = np.take_along_axis(batch["input_ids"], positions - 1, axis=1)
+            scores = score_counts(counts, masked["masked_lm_ids"][real], left[real])
+            for name, pair in scores.items():
+                sums[name] += pair
+        if pairs.sum():
+            sums["nsp_majority_accuracy"] += [pairs.max(), pairs.sum()]
+        return {name: float(total / weight) for name, (total, weight) in sums.items()}
+
+
+def _counted(batches: Iterator[Any], bar: console.Bar) -> Iterator[Any]:
+    """Yields the same, and counts each as done when the next one is asked for."""
+    for batch in batches:
+        yield batch
+        bar.update()
+
+
+def heldout_table(metrics: dict[str, float]) -> str:
+    """Returns the evaluation as a table for people."""
+    rows = [("", "MLM loss", "perplexity", "MLM accuracy", "NSP accuracy")]
+    names = {
+        "unigram": "unigram counts",
+        "bigram": "bigram counts",
+        "mlm": "this model",
+    }
+    for key, title in names.items():
+        loss, accuracy = metrics[f"eval/{key}_loss"], metrics[f"eval/{key}_accuracy"]
+        of_pairs = metrics.get(PAIR_COLUMN[key]) if key in PAIR_COLUMN else None
+        pairs = "-" if of_pairs is None else f"{of_pairs:.4f}"
+        perplexity = f"{math.exp(min(loss, 700.0)):.1f}"
+        rows.append((title, f"{loss:.3f}", perplexity, f"{accuracy:.4f}", pairs))
+    lines = [
+        f"{row[0]:<16}" + "".join(f"{cell:>14}" for cell in row[1:]) for row in rows
+    ]
+    times = metrics["eval/mlm_accuracy"] / max(metrics["eval/unigram_accuracy"], 1e-9)
+    return "\n".join([*lines, f"MLM accuracy is {times:.2f} times the unigram's."])

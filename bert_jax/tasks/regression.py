@@ -15,13 +15,12 @@ from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import numbers, scores
 from bert_jax.model import task_model
-from bert_jax.tasks import classification, encoding, model_task, task
-from bert_jax.tasks import recipe as recipes
+from bert_jax.tasks import classification, encoding, losses, spec
 from bert_jax.text import tokenizer as tokenizers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Regression(model_task.ModelTask):
+class Regression(spec.ModelTask):
     """Numbers of texts; a `task.FineTuned` of `TextExample` with scores.
 
     Attributes:
@@ -57,20 +56,20 @@ class Regression(model_task.ModelTask):
             coverage=encoded.coverage,
         )
 
-    def weights(self, batch: task.Batch) -> dict[str, Float[Array, ""]]:
+    def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
         """Returns the number of examples."""
         return {"regression": jnp.sum(batch[labelled_rows.WEIGHTS])}
 
     def losses(
-        self, params: PyTree, batch: task.Batch, key: Array
-    ) -> tuple[dict[str, Float[Array, ""]], task.Sums]:
+        self, params: PyTree, batch: spec.Batch, key: Array
+    ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
         """Returns the summed squared error, with dropout from the key."""
         weights = batch[labelled_rows.WEIGHTS]
 
         def apart(one: Float[Array, " B"], two: Float[Array, " B"]):
             return jnp.sum(jnp.square(one - two) * weights)
 
-        total, outputs = recipes.loss(
+        total, outputs = losses.regularized(
             self.r_drop,
             lambda k: classification.forward(self.model, params, batch, k),
             lambda made: apart(made["logits"][:, 0], batch["scores"]),
@@ -80,7 +79,7 @@ class Regression(model_task.ModelTask):
         error = apart(outputs["logits"][:, 0], batch["scores"])
         return {"regression": total}, {"squared_error": (error, jnp.sum(weights))}
 
-    def predict(self, params: PyTree, batch: task.Batch) -> dict[str, Array]:
+    def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
         """Computes `scores` [B], on the scale of the data."""
         logits = classification.forward(self.model, params, batch, None)["logits"]
         return {"scores": logits[:, 0] * self.deviation + self.mean}
@@ -89,8 +88,8 @@ class Regression(model_task.ModelTask):
         self,
         examples: Sequence[data_examples.TextExample],
         table: labelled_rows.Table,
-        outputs: task.Outputs,
-    ) -> list[task.Prediction]:
+        outputs: spec.Outputs,
+    ) -> list[spec.Prediction]:
         """Returns `id` and `score`."""
         del table  # one row an example
         return [
@@ -101,7 +100,7 @@ class Regression(model_task.ModelTask):
     def score(
         self,
         examples: Sequence[data_examples.TextExample],
-        predictions: Sequence[task.Prediction],
+        predictions: Sequence[spec.Prediction],
     ) -> scores.Scores:
         """Compares predictions with scores; see `metrics.numbers`."""
         return numbers.score(

@@ -17,13 +17,7 @@ from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import entities, scores
-from bert_jax.tasks import (
-    tag_schemes,
-    tagging,
-    task,
-    token_alignment,
-    token_rows,
-)
+from bert_jax.tasks import spec, tag_schemes, tagging, token_rows
 
 # Notes of a table.
 FAR = "tokens outside of the row of their predicate, which get no role"
@@ -144,7 +138,7 @@ class Roles(tagging.Tagging):
         self,
         example: data_examples.TaggedExample,
         gold: list[str] | None,
-        aligned: token_alignment.Alignment,
+        aligned: token_rows.Alignment,
         chosen: np.ndarray,
         notes: dict[str, int],
     ) -> np.ndarray:
@@ -197,8 +191,8 @@ class Roles(tagging.Tagging):
         self,
         examples: tagging.Examples,
         table: labelled_rows.Table,
-        outputs: task.Outputs,
-    ) -> list[task.Prediction]:
+        outputs: spec.Outputs,
+    ) -> list[spec.Prediction]:
         """Returns `id`, `text`, `predicate`, `roles`, and `tags`, `probabilities`.
 
         A predicate has the characters [start, end), its `text` and `sense`; a role
@@ -230,7 +224,7 @@ class Roles(tagging.Tagging):
                     yield int(number) - 1, row, (slot,) if self.joint else ()
 
     def score(
-        self, examples: tagging.Examples, predictions: Sequence[task.Prediction]
+        self, examples: tagging.Examples, predictions: Sequence[spec.Prediction]
     ) -> scores.Scores:
         """Compares roles: which tokens (or spans) of which predicate, and as what.
 
@@ -273,7 +267,7 @@ class Roles(tagging.Tagging):
 
 
 def _head(
-    aligned: token_alignment.Alignment, example: data_examples.TaggedExample
+    aligned: token_rows.Alignment, example: data_examples.TaggedExample
 ) -> int | None:
     """Returns which aligned token has the first piece of the predicate, if any."""
     predicate = example.predicate or 0

@@ -19,15 +19,240 @@ from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import scores, spans
 from bert_jax.model import task_model
-from bert_jax.tasks import classification, losses, model_task, task, windows
-from bert_jax.tasks import recipe as recipes
+from bert_jax.tasks import classification, losses, spec, token_rows
+from bert_jax.text import coverage as coverages
 from bert_jax.text import tokenizer as tokenizers
+
+QUESTIONS_CUT = "questions cut"
+EMPTY = "questions without a token"
+SEVERAL = "contexts in several windows"
+MOVED = "answers whose ends move to those of tokens"
+TOO_LONG = "answers of more tokens than are ever given"
+IN_NO_WINDOW = "answers that no window holds"
+WITHOUT_TOKEN = "answers without a token, left out of training"
+_OF_QUESTIONS = (QUESTIONS_CUT, EMPTY, SEVERAL)
+_OF_ANSWERS = (MOVED, TOO_LONG, IN_NO_WINDOW, WITHOUT_TOKEN)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pieces:
+    """The tokens of a context, and the characters [start, end) of each.
+
+    White space at the ends of a token is not of it; a token of nothing else, whose
+    start is its end, neither begins nor ends an answer.
+    """
+
+    ids: list[int]
+    starts: Int[np.ndarray, " n"]
+    ends: Int[np.ndarray, " n"]
+
+    def covering(self, start: int, end: int) -> tuple[int, int] | None:
+        """Returns the first and last token of characters [start, end), if any."""
+        found = np.flatnonzero(
+            (self.starts < end) & (self.ends > start) & (self.starts < self.ends)
+        )
+        return (int(found[0]), int(found[-1])) if len(found) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """How questions become rows.
+
+    Attributes:
+      max_seq_length: the most tokens in a row.
+      doc_stride: tokens by which one window begins behind the other.
+      max_query_length: tokens of a question that are kept.
+      max_answer_length: tokens of the longest answer that is ever given; longer ones
+        are counted.
+      doc_overlap: tokens that two windows share; 0 leaves it to `doc_stride`.
+    """
+
+    tokenizer: tokenizers.Tokenizer
+    max_seq_length: int
+    doc_stride: int
+    max_query_length: int
+    max_answer_length: int
+    doc_overlap: int = 0
+
+    def table(
+        self, examples: Sequence[data_examples.QuestionExample]
+    ) -> labelled_rows.Table:
+        """Makes rows; the first answer of the annotators is the label.
+
+        Token columns besides the usual three: `char_starts` and `char_ends`, the
+        characters of the context, equal outside of it. Fixed columns:
+        `start_positions` and `end_positions` [n] int32, in the row, and
+        `label_weights` [n] float32, 0 where nothing is said of the answer.
+
+        Raises:
+          InputError: a context has no token, or rows are too short for it.
+        """
+        texts = [example.question for example in examples]
+        questions = self.tokenizer.encode(texts)
+        contexts = pieces_of(self.tokenizer, [example.context for example in examples])
+        rows = _Rows()
+        rows.coverage.texts = len(texts)
+        rows.coverage.add(texts, questions, self.tokenizer.unk_id)
+        ids = (context.ids for context in contexts.values())
+        rows.coverage.add(contexts, ids, self.tokenizer.unk_id)
+        for at, example in enumerate(examples):
+            context = contexts[example.context]
+            _check(example, context)
+            question = questions[at][: self.max_query_length]
+            rows.notes[EMPTY] += not question
+            rows.notes[QUESTIONS_CUT] += len(question) < len(questions[at])
+            self._add(rows, at, example, question, context)
+        rows.coverage.cut = rows.notes[QUESTIONS_CUT]
+        return rows.table()
+
+    def _add(
+        self,
+        rows: "_Rows",
+        at: int,
+        example: data_examples.QuestionExample,
+        question: list[int],
+        context: Pieces,
+    ) -> None:
+        """Adds the rows of one example."""
+        room = self.max_seq_length - len(self.tokenizer.build(question, [])[0])
+        if room < 1:
+            raise errors.SettingError(
+                f"{example.where}: rows of {self.max_seq_length} tokens leave no room "
+                f"for the context behind a question of {len(question)}",
+                "raise data.max_seq_length",
+            )
+        place = self.tokenizer.build(question, [-1])[0].index(-1)
+        answer, weight = _label(example, context, rows.notes)
+        if answer:
+            rows.notes[TOO_LONG] += answer[1] - answer[0] >= self.max_answer_length
+        held = False
+        cuts = token_rows.cut(len(context.ids), room, self._step(room))
+        for first, last in cuts:
+            ids, types = self.tokenizer.build(question, context.ids[first:last])
+            label = (0, 0, weight)
+            if answer and first <= answer[0] and answer[1] < last:
+                behind = place - first
+                label = (behind + answer[0], behind + answer[1], weight)
+                held = True
+            rows.examples.append(at)
+            rows.labels.append(label)
+            rows.add_tokens(ids, types, place, context, first, last)
+        rows.notes[SEVERAL] += len(cuts) > 1
+        rows.notes[IN_NO_WINDOW] += answer is not None and not held
+
+    def _step(self, room: int) -> int:
+        """Returns by how many tokens a window of `room` tokens begins after another.
+
+        Where a question leaves no more room than windows should share, they share half.
+        """
+        if not self.doc_overlap:
+            return self.doc_stride
+        shared = self.doc_overlap if self.doc_overlap < room else room // 2
+        return room - shared
+
+
+class _Rows:
+    """Rows as they are made."""
+
+    def __init__(self) -> None:
+        names = ("input_ids", "token_type_ids", "segment_ids")
+        names += ("char_starts", "char_ends")
+        self.tokens: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        self.examples: list[int] = []
+        self.labels: list[tuple[int, int, float]] = []
+        kinds = (*_OF_QUESTIONS, *_OF_ANSWERS)
+        self.notes: dict[str, int] = dict.fromkeys(kinds, 0)
+        self.coverage = coverages.Coverage()
+
+    def add_tokens(
+        self,
+        ids: list[int],
+        types: list[int],
+        place: int,
+        context: Pieces,
+        first: int,
+        last: int,
+    ) -> None:
+        """Adds a row whose tokens from `place` on are [first, last) of a context."""
+        columns = [np.array(ids), np.array(types), np.ones(len(ids))]
+        for source in (context.starts, context.ends):
+            column = np.zeros(len(ids))
+            column[place : place + last - first] = source[first:last]
+            columns.append(column)
+        for name, column in zip(self.tokens, columns, strict=True):
+            self.tokens[name].append(column.astype(np.int32))
+
+    def table(self) -> labelled_rows.Table:
+        """Returns all rows."""
+        labels = np.array(self.labels, np.float64).reshape(-1, 3)
+        fixed = {
+            "start_positions": labels[:, 0].astype(np.int32),
+            "end_positions": labels[:, 1].astype(np.int32),
+            "label_weights": labels[:, 2].astype(np.float32),
+        }
+        examples = np.array(self.examples, np.int64)
+        return labelled_rows.Table(
+            self.tokens, fixed, examples, self.notes, coverage=self.coverage
+        )
+
+
+def pieces_of(
+    tokenizer: tokenizers.Tokenizer, contexts: Sequence[str]
+) -> dict[str, Pieces]:
+    """Tokenises contexts, each once."""
+    texts = list(dict.fromkeys(contexts))
+    made = {}
+    for text, (ids, offsets) in zip(
+        texts, tokenizer.encode_with_offsets(texts), strict=True
+    ):
+        bounds = np.array([_stripped(text, *pair) for pair in offsets], np.int64)
+        bounds = bounds.reshape(-1, 2)
+        made[text] = Pieces(ids, bounds[:, 0], bounds[:, 1])
+    return made
+
+
+def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
+    """Returns the bounds of a part of a text without white space at its ends."""
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _check(example: data_examples.QuestionExample, context: Pieces) -> None:
+    if not (context.starts < context.ends).any():
+        raise errors.InputError(
+            f"{example.where}: the context {example.context[:40]!r} has no token of "
+            "the vocabulary: remove its questions"
+        )
+
+
+def _label(
+    example: data_examples.QuestionExample,
+    context: Pieces,
+    notes: dict[str, int],
+) -> tuple[tuple[int, int] | None, float]:
+    """Returns the first and last token of the answer, if any, and its weight."""
+    if not example.answers:
+        return None, float(example.labelled)
+    answer = example.answers[0]
+    end = answer.start + len(answer.text)
+    start, end = _stripped(example.context, answer.start, end)
+    found = context.covering(start, end)
+    if found is None:
+        notes[WITHOUT_TOKEN] += 1
+        return None, 0.0
+    exact = context.starts[found[0]] == start and context.ends[found[1]] == end
+    notes[MOVED] += not exact
+    return found, 1.0
+
 
 NO_ANSWER = "(no answer)"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Span(model_task.ModelTask):
+class Span(spec.ModelTask):
     """Answers in contexts; a `task.FineTuned` of `QuestionExample`.
 
     Attributes:
@@ -55,7 +280,7 @@ class Span(model_task.ModelTask):
     version2: bool = False
     null_threshold: float = 0.0
     language: str = "auto"
-    recipe: recipes.Recipe = recipes.Recipe()
+    recipe: losses.Recipe = losses.Recipe()
 
     def table(
         self, examples: Sequence[data_examples.QuestionExample]
@@ -65,7 +290,7 @@ class Span(model_task.ModelTask):
         Raises:
           InputError: a context has no token, or rows are too short for it.
         """
-        made = windows.Windows(
+        made = Windows(
             self.tokenizer,
             self.max_seq_length,
             self.doc_stride,
@@ -75,22 +300,22 @@ class Span(model_task.ModelTask):
         )
         return made.table(examples)
 
-    def weights(self, batch: task.Batch) -> dict[str, Float[Array, ""]]:
+    def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
         """Returns the number of rows with a label."""
         return {"span": jnp.sum(_weights(batch))}
 
     def losses(
-        self, params: PyTree, batch: task.Batch, key: Array
-    ) -> tuple[dict[str, Float[Array, ""]], task.Sums]:
+        self, params: PyTree, batch: spec.Batch, key: Array
+    ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
         """Returns the summed loss, and how often both ends are hit, with dropout."""
         weights = _weights(batch)
 
-        def divergence(one: recipes.Outputs, two: recipes.Outputs) -> Float[Array, ""]:
+        def divergence(one: spec.Logits, two: spec.Logits) -> Float[Array, ""]:
             pairs = zip(_ends(one, batch), _ends(two, batch), strict=True)
             apart: Any = sum(losses.symmetric_kl(*pair) for pair in pairs)
             return jnp.sum(0.5 * apart * weights)
 
-        total, outputs = recipes.loss(
+        total, outputs = losses.regularized(
             self.recipe.r_drop,
             lambda k: classification.forward(self.model, params, batch, k),
             lambda made: jnp.sum(self._row_losses(made, batch) * weights),
@@ -101,7 +326,7 @@ class Span(model_task.ModelTask):
         return {"span": total}, {"accuracy": (jnp.sum(hits * weights), weights.sum())}
 
     def _row_losses(
-        self, outputs: recipes.Outputs, batch: task.Batch
+        self, outputs: spec.Logits, batch: spec.Batch
     ) -> Float[Array, " B"]:
         """Returns the mean of both ends' losses."""
         start, end = (
@@ -118,7 +343,7 @@ class Span(model_task.ModelTask):
         )
         return 0.5 * (start + end)
 
-    def predict(self, params: PyTree, batch: task.Batch) -> dict[str, Array]:
+    def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
         """Computes `start` and `end` [B, L]: logits, masked where no answer may be."""
         outputs = classification.forward(self.model, params, batch, None)
         allowed = batch["char_starts"] < batch["char_ends"]
@@ -134,8 +359,8 @@ class Span(model_task.ModelTask):
         self,
         examples: Sequence[data_examples.QuestionExample],
         table: labelled_rows.Table,
-        outputs: task.Outputs,
-    ) -> list[task.Prediction]:
+        outputs: spec.Outputs,
+    ) -> list[spec.Prediction]:
         """Returns what is answered, and the `n_best` answers.
 
         `id`, `answer` ("" for none), `start` and `end`, its characters in the context
@@ -184,7 +409,7 @@ class Span(model_task.ModelTask):
         example: data_examples.QuestionExample,
         found: list["Candidate"],
         null_score: float,
-    ) -> task.Prediction:
+    ) -> spec.Prediction:
         kept: dict[str, Candidate] = {}
         for one in sorted(found, key=lambda x: (-x.score, x.start, x.end)):
             kept.setdefault(example.context[one.start : one.end], one)
@@ -211,7 +436,7 @@ class Span(model_task.ModelTask):
     def score(
         self,
         examples: Sequence[data_examples.QuestionExample],
-        predictions: Sequence[task.Prediction],
+        predictions: Sequence[spec.Prediction],
     ) -> scores.Scores:
         """Compares answers by the published rules; metrics as in `spans.AnswerScores`.
 
@@ -277,7 +502,7 @@ def best_spans(
 
 
 def _judged(
-    example: data_examples.QuestionExample, made: task.Prediction
+    example: data_examples.QuestionExample, made: spec.Prediction
 ) -> spans.AnsweredQuestion:
     if not example.labelled:
         raise errors.InputError(
@@ -293,16 +518,16 @@ def _judged(
     )
 
 
-def _weights(batch: task.Batch) -> Float[Array, " B"]:
+def _weights(batch: spec.Batch) -> Float[Array, " B"]:
     return batch[labelled_rows.WEIGHTS] * batch["label_weights"]
 
 
-def _labels(batch: task.Batch) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
+def _labels(batch: spec.Batch) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
     return batch["start_positions"], batch["end_positions"]
 
 
 def _ends(
-    outputs: recipes.Outputs, batch: task.Batch
+    outputs: spec.Logits, batch: spec.Batch
 ) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
     """Returns the logits of the first and of the last token, without padding."""
     logits, is_token = outputs["logits"], batch["segment_ids"] > 0
@@ -310,7 +535,7 @@ def _ends(
     return start, end
 
 
-def _hits(outputs: recipes.Outputs, batch: task.Batch) -> Float[Array, " B"]:
+def _hits(outputs: spec.Logits, batch: spec.Batch) -> Float[Array, " B"]:
     """Returns 1 where both ends are those of the label."""
     start, end = (
         jnp.argmax(logits, axis=-1) == labels

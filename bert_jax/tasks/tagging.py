@@ -16,15 +16,7 @@ from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import entities, scores
-from bert_jax.tasks import (
-    classification,
-    tag_schemes,
-    task,
-    token_alignment,
-    token_rows,
-    token_tags,
-    windows,
-)
+from bert_jax.tasks import classification, spec, tag_schemes, token_rows, token_tags
 
 # Notes of a table.
 WINDOWS = "rows that are windows of longer sentences"
@@ -59,11 +51,11 @@ class Tagging(token_tags.TokenTags):
             tags = self._of_pieces(sentence.aligned, golds[number])
             rows.notes[LOST] += self._lost(sentence.aligned, golds[number])
             labels = self._indices(examples[number], tags)
-            cuts = windows.cut(
+            cuts = token_rows.cut(
                 len(sentence.ids), rows.capacity, max(rows.capacity // 2, 1)
             )
             rows.notes[WINDOWS] += len(cuts) * (len(cuts) > 1)
-            owner = token_alignment.owners(sentence.aligned.pieces, cuts)
+            owner = token_rows.owners(sentence.aligned.pieces, cuts)
             for at, window in enumerate(cuts):
                 chosen = np.flatnonzero(owner == at)
                 _, length = rows.add(number, sentence, window, chosen)
@@ -135,7 +127,7 @@ class Tagging(token_tags.TokenTags):
         ], mended
 
     def _of_pieces(
-        self, aligned: token_alignment.Alignment, tags: list[str] | None
+        self, aligned: token_rows.Alignment, tags: list[str] | None
     ) -> list[str]:
         """Returns the tags of the tokens that have a piece, as their scheme wants."""
         if tags is None:
@@ -146,7 +138,7 @@ class Tagging(token_tags.TokenTags):
         spans = aligned.reduce(entities.spans_of(tags))
         return tag_schemes.write(spans, len(kept), self.scheme, self._outside)
 
-    def _lost(self, aligned: token_alignment.Alignment, tags: list[str] | None) -> int:
+    def _lost(self, aligned: token_rows.Alignment, tags: list[str] | None) -> int:
         """Counts the entities that no token with a piece is of."""
         if tags is None or self.scheme == tag_schemes.PLAIN:
             return 0
@@ -174,8 +166,8 @@ class Tagging(token_tags.TokenTags):
         self,
         examples: Examples,
         table: labelled_rows.Table,
-        outputs: task.Outputs,
-    ) -> list[task.Prediction]:
+        outputs: spec.Outputs,
+    ) -> list[spec.Prediction]:
         """Returns `id`, `text`, `tags`, `probabilities` and, of spans, `entities`.
 
         A token that shares a piece with the one before goes on as that one; one that
@@ -188,7 +180,7 @@ class Tagging(token_tags.TokenTags):
         made = []
         for example, found in zip(examples, every, strict=True):
             tags, sure = self._said(example, found)
-            said: task.Prediction = {"id": example.id, "text": example.text}
+            said: spec.Prediction = {"id": example.id, "text": example.text}
             said |= {"tags": tags, "probabilities": sure}
             if self.scheme != tag_schemes.PLAIN:
                 spans = entities.spans_of(tags)
@@ -208,7 +200,7 @@ class Tagging(token_tags.TokenTags):
             sure[start:end] = [round(float(x), 6)] * int(end - start)
         return tags, sure
 
-    def _spread(self, aligned: token_alignment.Alignment, kept: list[str]) -> list[str]:
+    def _spread(self, aligned: token_rows.Alignment, kept: list[str]) -> list[str]:
         """Gives tags to the tokens without a piece too."""
         if len(kept) == aligned.length:
             return kept
@@ -238,7 +230,7 @@ class Tagging(token_tags.TokenTags):
         return made
 
     def score(
-        self, examples: Examples, predictions: Sequence[task.Prediction]
+        self, examples: Examples, predictions: Sequence[spec.Prediction]
     ) -> scores.Scores:
         """Compares tags; see `metrics.entities`.
 
@@ -284,7 +276,7 @@ class Tagging(token_tags.TokenTags):
         )
 
     def _truths(
-        self, examples: Examples, predictions: Sequence[task.Prediction]
+        self, examples: Examples, predictions: Sequence[spec.Prediction]
     ) -> list[list[str]]:
         odds = [[x or 0.0 for x in made["probabilities"]] for made in predictions]
         scores.check([x.where for x in examples], np.array([sum(x) for x in odds]))

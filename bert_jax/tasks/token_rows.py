@@ -1,5 +1,6 @@
 """Tagged sentences as rows of a model: which pieces, and where the tokens stand."""
 
+import bisect
 import collections
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,11 +9,128 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bert_jax import errors
+from bert_jax.data.labeled import examples, labelled_rows
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.data.labeled import labelled_rows
-from bert_jax.tasks import token_alignment
+from bert_jax.metrics import entities
 from bert_jax.text import coverage as coverages
 from bert_jax.text import tokenizer as tokenizers
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Alignment:
+    """The tokens of a sentence that have a piece, in order; k of n.
+
+    Attributes:
+      length: n, all tokens.
+      tokens: their numbers.
+      pieces: the first piece of each.
+      ends: one behind the last token that the pieces of each reach into; the tokens
+        between are covered.
+    """
+
+    length: int
+    tokens: Int[np.ndarray, " k"]
+    pieces: Int[np.ndarray, " k"]
+    ends: Int[np.ndarray, " k"]
+
+    @property
+    def covered(self) -> int:
+        """How many tokens share a piece with one before."""
+        return int((self.ends - self.tokens - 1).sum())
+
+    @property
+    def dropped(self) -> int:
+        """How many tokens no piece comes from."""
+        return self.length - len(self.tokens) - self.covered
+
+    def reduce(self, spans: Sequence[entities.Span]) -> list[entities.Span]:
+        """Counts the ends of spans in tokens that have a piece; others are left out."""
+        firsts = [int(np.searchsorted(self.tokens, start)) for _, start, _ in spans]
+        lasts = [int(np.searchsorted(self.tokens, end)) for _, _, end in spans]
+        moved = zip(spans, firsts, lasts, strict=True)
+        return [(span[0], start, end) for span, start, end in moved if start < end]
+
+    def expand(self, spans: Sequence[entities.Span]) -> list[entities.Span]:
+        """Undoes `reduce`: with the tokens that are covered, or dropped inside."""
+        return [
+            (kind, int(self.tokens[start]), int(self.ends[end - 1]))
+            for kind, start, end in spans
+        ]
+
+
+def align(
+    text: str, tokens: Sequence[examples.Span], offsets: Sequence[examples.Span]
+) -> Alignment:
+    """Aligns the pieces of a text, by the characters they come from, with its tokens.
+
+    >>> made = align("在2008年", [(0, 1), (1, 2), (2, 3), (3, 5), (5, 6)],
+    ...              [(0, 1), (1, 5), (5, 6)])
+    >>> made.tokens, made.pieces, made.ends
+    (array([0, 1, 4]), array([0, 1, 2]), array([1, 4, 5]))
+    """
+    begins = [start for start, _ in tokens]
+    numbers: list[int] = []
+    firsts: list[int] = []
+    reaches: list[int] = []
+    for piece, (start, end) in enumerate(offsets):
+        while start < end and text[start].isspace():  # as in the piece "_the"
+            start += 1
+        token = bisect.bisect_right(begins, start) - 1
+        if start == end or token < 0 or start >= tokens[token][1]:
+            continue
+        reach = bisect.bisect_left(begins, end)
+        if numbers and numbers[-1] == token:
+            reaches[-1] = max(reaches[-1], reach)
+        else:
+            numbers.append(token)
+            firsts.append(piece)
+            reaches.append(reach)
+    return _alignment(len(tokens), numbers, firsts, reaches)
+
+
+def _alignment(
+    length: int, numbers: list[int], firsts: list[int], reaches: list[int]
+) -> Alignment:
+    kept = np.array(numbers, np.int64)
+    until = np.append(kept[1:], length) if len(kept) else kept
+    ends = np.clip(np.array(reaches, np.int64), kept + 1, until)
+    return Alignment(length, kept, np.array(firsts, np.int64), ends)
+
+
+def cut(length: int, room: int, stride: int) -> list[tuple[int, int]]:
+    """Returns the windows [first, last) over tokens; none is left out.
+
+    >>> cut(10, 4, 3)
+    [(0, 4), (3, 7), (6, 10)]
+    >>> cut(5, 4, 9)
+    [(0, 4), (4, 5)]
+    """
+    step = min(room, stride)
+    firsts = range(0, max(length - room, 0) + step, step)
+    return [(first, min(first + room, length)) for first in firsts]
+
+
+def owners(
+    pieces: Int[np.ndarray, " k"], cut: Sequence[tuple[int, int]]
+) -> Int[np.ndarray, " k"]:
+    """Returns the window in which each piece sees most on its poorer side.
+
+    The ends of the sentence are not poor: nothing lies behind them.
+    """
+    first, last = cut[0][0], cut[-1][1]
+    context = [
+        np.where(
+            (start <= pieces) & (pieces < end),
+            np.minimum(
+                np.inf if start == first else pieces - start,
+                np.inf if end == last else end - 1 - pieces,
+            ),
+            -1.0,
+        )
+        for start, end in cut
+    ]
+    return np.argmax(np.stack(context), axis=0)
+
 
 # Notes of a table.
 COVERED = "tokens that share a piece with the token before"
@@ -28,7 +146,7 @@ class Sentence:
     """A sentence in pieces, nothing cut."""
 
     ids: list[int]
-    aligned: token_alignment.Alignment
+    aligned: Alignment
 
 
 @dataclasses.dataclass(eq=False)
@@ -75,7 +193,7 @@ class Rows:
         self.coverage.add(texts, (ids for ids, _ in made), self.tokenizer.unk_id)
         found = {}
         for (text, tokens), (ids, offsets) in zip(whole, made, strict=True):
-            aligned = token_alignment.align(text, tokens, offsets)
+            aligned = align(text, tokens, offsets)
             found[text, tokens] = Sentence(ids, aligned)
             self.notes[COVERED] += aligned.covered
             self.notes[DROPPED] += aligned.dropped
@@ -146,7 +264,7 @@ class Said:
       probabilities: of that label.
     """
 
-    aligned: token_alignment.Alignment
+    aligned: Alignment
     tags: Int[np.ndarray, " k"]
     probabilities: Float[np.ndarray, " k"]
 
@@ -178,7 +296,5 @@ def _joined(length: int, rows: Sequence[tuple[np.ndarray, ...]]) -> Said:
     columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
     order = np.argsort(columns[0], kind="stable")
     numbers, ends, places, tags, odds = (column[order] for column in columns)
-    aligned = token_alignment.Alignment(
-        length, *(x.astype(np.int64) for x in (numbers, places, ends))
-    )
+    aligned = Alignment(length, *(x.astype(np.int64) for x in (numbers, places, ends)))
     return Said(aligned, tags, odds)

@@ -14,13 +14,12 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
 from bert_jax.model import crf, task_model
-from bert_jax.tasks import losses, model_task, tag_schemes, task
-from bert_jax.tasks import recipe as recipes
+from bert_jax.tasks import losses, spec, tag_schemes
 from bert_jax.text import tokenizer as tokenizers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TokenTags(model_task.ModelTask):
+class TokenTags(spec.ModelTask):
     """What tagging and semantic roles have in common; the traced half of a task.
 
     Attributes:
@@ -42,20 +41,20 @@ class TokenTags(model_task.ModelTask):
     labels: tuple[str, ...]
     scheme: str
     max_seq_length: int
-    recipe: recipes.Recipe = recipes.Recipe()
+    recipe: losses.Recipe = losses.Recipe()
     constrained: bool = False
     repair: bool = False
 
     def __post_init__(self) -> None:
         plain = dataclasses.replace(self.recipe, r_drop=0.0)
-        if self.model.head.crf and plain != recipes.Recipe():
+        if self.model.head.crf and plain != losses.Recipe():
             raise errors.InputError(
                 "recipe.label_smoothing, recipe.focal_gamma and recipe.class_weights "
                 "change the losses of single tags; a CRF scores whole sequences: unset "
                 "them, or head.crf"
             )
 
-    def weights(self, batch: task.Batch) -> dict[str, Float[Array, ""]]:
+    def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
         """Returns the number of tokens, or the weights of their classes.
 
         A CRF's loss is divided by tokens too, so that it is on the scale of a softmax a
@@ -67,16 +66,16 @@ class TokenTags(model_task.ModelTask):
         return {"tag": jnp.sum(weights)}
 
     def losses(
-        self, params: PyTree, batch: task.Batch, key: Array
-    ) -> tuple[dict[str, Float[Array, ""]], task.Sums]:
+        self, params: PyTree, batch: spec.Batch, key: Array
+    ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
         """Returns the summed loss, and how often the best logit is the tag."""
         weights = batch["token_weights"]
 
-        def divergence(one: recipes.Outputs, two: recipes.Outputs) -> Float[Array, ""]:
+        def divergence(one: spec.Logits, two: spec.Logits) -> Float[Array, ""]:
             apart = losses.symmetric_kl(one["logits"], two["logits"])
             return jnp.sum(apart * weights)
 
-        total, outputs = recipes.loss(
+        total, outputs = losses.regularized(
             self.recipe.r_drop,
             lambda k: self._forward(params, batch, k),
             lambda made: self._loss(made, batch),
@@ -86,7 +85,7 @@ class TokenTags(model_task.ModelTask):
         hits = losses.correct(outputs["logits"], batch["labels"], weights)
         return {"tag": total}, {"accuracy": (hits, jnp.sum(weights))}
 
-    def predict(self, params: PyTree, batch: task.Batch) -> dict[str, Array]:
+    def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
         """Computes the best `tags` int32 and their `probabilities` float32, [B, *Q, L].
 
         With a CRF: the best path, and the probability of each of its tags over all
@@ -105,7 +104,7 @@ class TokenTags(model_task.ModelTask):
         picked = jnp.take_along_axis(odds, tags[..., None], axis=-1)[..., 0]
         return {"tags": tags, "probabilities": picked}
 
-    def _forward(self, params: PyTree, batch: task.Batch, key: Array | None) -> Any:
+    def _forward(self, params: PyTree, batch: spec.Batch, key: Array | None) -> Any:
         """Runs the model; `logits` [B, *Q, L, C] become those of tokens, in order."""
         made: Any = self.model.apply(
             {"params": params},
@@ -113,7 +112,7 @@ class TokenTags(model_task.ModelTask):
             batch["token_type_ids"],
             batch["segment_ids"],
             batch["predicate_positions"] if self.model.head.at_predicate else None,
-            task.packed(batch),
+            spec.packed(batch),
             deterministic=key is None,
             rngs={} if key is None else {"dropout": key},
         )
@@ -122,7 +121,7 @@ class TokenTags(model_task.ModelTask):
             places = places[:, None]
         return {**made, "logits": jnp.take_along_axis(made["logits"], places, axis=-2)}
 
-    def _loss(self, outputs: recipes.Outputs, batch: task.Batch) -> Float[Array, ""]:
+    def _loss(self, outputs: spec.Logits, batch: spec.Batch) -> Float[Array, ""]:
         """Sums the losses of the tokens of a batch."""
         labels, weights = batch["labels"], batch["token_weights"]
         if self.model.head.crf:
@@ -143,7 +142,7 @@ class TokenTags(model_task.ModelTask):
         return jnp.array(self.recipe.class_weights, jnp.float32)
 
     def _chain(
-        self, outputs: recipes.Outputs, batch: task.Batch
+        self, outputs: spec.Logits, batch: spec.Batch
     ) -> tuple[Float[Array, "N L C"], Bool[Array, "N L"], crf.Scores]:
         """Returns the chains of a batch: one a row, or one a predicate of a row.
 

@@ -39,7 +39,7 @@ from absl import flags
 from bert_jax import commands, errors
 from bert_jax.runs import assembly, splits
 from bert_jax.runs import predictor as predictors
-from bert_jax.tasks import task
+from bert_jax.tasks import spec
 from bert_jax.training import sharding, state
 
 _EXAMPLE = (
@@ -51,7 +51,7 @@ CHINESE_SIDES = ("pretrained", "fresh")
 Case = finetune_cases_lib.Case
 Record = dict[str, Any]
 # (seed) -> what the model that was trained with it says of dev.
-Trained = Callable[[int], list[task.Prediction]]
+Trained = Callable[[int], list[spec.Prediction]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class Ours:
     step: sharding.OnMesh
     predictor: predictors.Predictor
 
-    def predictions(self, seed: int) -> list[task.Prediction]:
+    def predictions(self, seed: int) -> list[spec.Prediction]:
         """Trains with a seed, and returns what is said of dev.
 
         Raises:

@@ -16,7 +16,7 @@ import numpy as np
 from bert_jax import errors
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.runs import assembly
-from bert_jax.tasks import task
+from bert_jax.tasks import spec
 from bert_jax.training import optimizer
 
 # What `transformers` does not weigh: fillers, and pieces that no token begins with.
@@ -32,7 +32,7 @@ _FORBIDDEN = np.float32(-1e9)
 
 def predictions(
     run: assembly.FinetuningRun, seed: int, num_train_steps: int
-) -> list[task.Prediction]:
+) -> list[spec.Prediction]:
     """Trains on the rows of a run with a seed, and returns what is said of dev.
 
     Raises:
@@ -225,7 +225,7 @@ def _loss(model: Any, batch: dict[str, Any]) -> Any:
     return sum(losses) / 2
 
 
-def inputs(batch: task.Batch) -> task.Batch:
+def inputs(batch: spec.Batch) -> spec.Batch:
     """Returns the arguments of transformers' model for a batch, labels among them.
 
     Rows that only fill the batch are left out.
@@ -243,14 +243,14 @@ def inputs(batch: task.Batch) -> task.Batch:
     return made
 
 
-def _texts(batch: task.Batch) -> task.Batch:
+def _texts(batch: spec.Batch) -> spec.Batch:
     names = ("input_ids", "token_type_ids")
     return {name: batch[name] for name in names} | {
         "attention_mask": batch["segment_ids"]
     }
 
 
-def on_first_pieces(batch: task.Batch) -> np.ndarray:
+def on_first_pieces(batch: spec.Batch) -> np.ndarray:
     """Returns labels [B, L] of pieces: a token's on its first one, or `IGNORED`."""
     labels = np.full(batch["input_ids"].shape, IGNORED, np.int64)
     row, token = np.nonzero(batch["token_weights"])
@@ -259,7 +259,7 @@ def on_first_pieces(batch: task.Batch) -> np.ndarray:
     return labels
 
 
-def _tensors(model: Any, arrays: task.Batch) -> dict[str, Any]:
+def _tensors(model: Any, arrays: spec.Batch) -> dict[str, Any]:
     """Puts arrays where the model is; whole numbers as torch wants them."""
     import torch
 
@@ -270,7 +270,7 @@ def _tensors(model: Any, arrays: task.Batch) -> dict[str, Any]:
     return made
 
 
-def _outputs(model: Any, run: assembly.FinetuningRun) -> task.Outputs:
+def _outputs(model: Any, run: assembly.FinetuningRun) -> spec.Outputs:
     """Returns what the model says of every row of dev, as `task.predict` names it."""
     import torch
 
@@ -289,7 +289,7 @@ def _outputs(model: Any, run: assembly.FinetuningRun) -> task.Outputs:
 
 def _batches(
     run: assembly.FinetuningRun,
-) -> Iterator[tuple[np.ndarray, task.Batch]]:
+) -> Iterator[tuple[np.ndarray, spec.Batch]]:
     return labelled_rows.in_order(
         run.dev.table,
         run.settings.run.eval_batch_size,
@@ -299,7 +299,7 @@ def _batches(
 
 
 def outputs(
-    of_task: Any, logits: dict[str, np.ndarray], batch: task.Batch
+    of_task: Any, logits: dict[str, np.ndarray], batch: spec.Batch
 ) -> dict[str, np.ndarray]:
     """Returns the logits of transformers as the outputs of a task's `predict`."""
     if "start_logits" in logits:

@@ -14,7 +14,7 @@ from bert_jax.checkpoints import task_folders
 from bert_jax.data.corpus import manifest
 from bert_jax.data.labeled import labelled_rows, read_examples
 from bert_jax.runs import splits, task_setup
-from bert_jax.tasks import id_ranges
+from bert_jax.tasks import spec
 
 _RUN = "evaluate --workdir={here}/run"
 _PRETRAIN = "pretrain --config={good}/text/tiny.py --workdir={here}/run"
@@ -222,10 +222,10 @@ def _set(table, name, row, place, value):
 )
 def test_a_row_with_an_id_that_is_in_no_table(good, kind, name, value, most):
     of_task, examples, table = _made(good, kind)
-    assert id_ranges.checked(of_task, examples, table) is table
+    assert spec.checked(of_task, examples, table) is table
     _set(table, name, 1, (..., 1) if name == "input_ids" else 1, value)
     with pytest.raises(errors.InputError) as caught:
-        id_ranges.checked(of_task, examples, table)
+        spec.checked(of_task, examples, table)
     words = f"{examples[1].where}: {name} has {value}, and the model takes 0 to {most}."
     assert str(caught.value).startswith(words)
 
@@ -239,12 +239,12 @@ def test_a_row_that_is_too_long(good):
     with pytest.raises(
         errors.InputError, match="row lengths has 45, and the model tak"
     ):
-        id_ranges.checked(of_task, examples, made)
+        spec.checked(of_task, examples, made)
 
 
 def test_training_and_prediction_look(good, monkeypatch):
     of_task, examples, _ = _made(good, "classification")
     seen = []
-    monkeypatch.setattr(id_ranges, "checked", lambda *a: seen.append(a) or a[2])
+    monkeypatch.setattr(spec, "checked", lambda *a: seen.append(a) or a[2])
     splits.table("train", of_task, examples)
     assert len(seen) == 1

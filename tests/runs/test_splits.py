@@ -9,7 +9,7 @@ from bert_jax.config import finetuning
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.runs import splits, task_setup
-from bert_jax.tasks import id_ranges, regression
+from bert_jax.tasks import regression, spec
 from bert_jax.text import coverage
 from bert_jax.text import tokenizer as tokenizers
 
@@ -178,7 +178,7 @@ class _Rows(regression.Regression):
 
 
 def test_rows_and_what_was_cut_are_said(capsys, caplog, monkeypatch):
-    monkeypatch.setattr(id_ranges, "checked", lambda of_task, examples, table: table)
+    monkeypatch.setattr(spec, "checked", lambda of_task, examples, table: table)
     texts = [data_examples.TextExample("f", "0", text) for text in "aba"]
     made = splits.table("dev", object.__new__(_Rows), texts)
     assert made.groups is not None and made.groups.tolist() == [0, 1, 0]

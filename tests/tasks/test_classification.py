@@ -13,7 +13,7 @@ from small_questions import VOCABULARY
 from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.model import task_model
-from bert_jax.tasks import classification, recipe, task
+from bert_jax.tasks import classification, losses, spec
 
 LABELS = ("dog", "cat", "none")
 
@@ -63,7 +63,7 @@ def logits_of(it, params, examples, key=None):
 
 
 def test_it_is_a_task_with_examples():
-    assert isinstance(of(), task.FineTuned)
+    assert isinstance(of(), spec.FineTuned)
 
 
 def test_rows_have_texts_pairs_and_numbers_of_classes():
@@ -116,7 +116,7 @@ def test_the_loss_is_the_negative_log_likelihood(params):
 @pytest.mark.parametrize("weights", [(), (0.5, 2.0, 3.0)])
 def test_the_mean_loss_is_that_of_torch(params, weights, smoothing):
     torch = pytest.importorskip("torch")
-    it = of(recipe=recipe.Recipe(smoothing, class_weights=weights))
+    it = of(recipe=losses.Recipe(smoothing, class_weights=weights))
     batch = small_models.batch_of(it.table(EXAMPLES), size=7)
     sums, _ = small_models.losses(it, params, batch, 0)
     mean = float(sums["class"]) / float(it.weights(batch)["class"])
@@ -131,7 +131,7 @@ def test_the_mean_loss_is_that_of_torch(params, weights, smoothing):
 @pytest.mark.parametrize("weights", [(), (0.5, 2.0, 3.0)])
 def test_the_mean_loss_of_several_labels_is_that_of_torch(params, weights):
     torch = pytest.importorskip("torch")
-    it = of(multi_label=True, recipe=recipe.Recipe(class_weights=weights))
+    it = of(multi_label=True, recipe=losses.Recipe(class_weights=weights))
     batch = small_models.batch_of(it.table(SEVERAL), size=7)
     sums, _ = small_models.losses(it, params, batch, 0)
     mean = float(sums["class"]) / float(it.weights(batch)["class"])
@@ -144,7 +144,7 @@ def test_the_mean_loss_of_several_labels_is_that_of_torch(params, weights):
 
 
 def test_focal_loss_weighs_by_what_is_missing(params):
-    plain, focal = of(), of(recipe=recipe.Recipe(focal_gamma=2.0))
+    plain, focal = of(), of(recipe=losses.Recipe(focal_gamma=2.0))
     batch = small_models.batch_of(plain.table(EXAMPLES), size=7)
     logits = logits_of(plain, params, EXAMPLES).astype(np.float64)
     odds = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
@@ -169,9 +169,9 @@ def test_r_drop_adds_how_far_two_dropouts_are_apart(several):
         pairs = [x[:, None] for x in passes]
     p, q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in pairs)
     apart = ((p - q) * (np.log(p) - np.log(q))).sum() / 2
-    with_it = dataclasses.replace(plain, recipe=recipe.Recipe(r_drop=3.0))
-    losses = jax.jit(plain.losses)
-    without = [float(losses(params, batch, key)[0]["class"]) for key in keys]
+    with_it = dataclasses.replace(plain, recipe=losses.Recipe(r_drop=3.0))
+    summed = jax.jit(plain.losses)
+    without = [float(summed(params, batch, key)[0]["class"]) for key in keys]
     made = float(small_models.losses(with_it, params, batch, 4)[0]["class"])
     assert made == pytest.approx(np.mean(without) + 3.0 * apart, rel=1e-4)
 

@@ -12,7 +12,7 @@ from small_questions import VOCABULARY
 from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.model import task_model
-from bert_jax.tasks import encoding, multiple_choice, recipe
+from bert_jax.tasks import encoding, losses, multiple_choice
 
 
 def example(context, *choices, label=None, number=0):
@@ -80,19 +80,19 @@ def test_the_loss_is_over_the_choices_of_each_example(params):
     it = task()
     table = it.table([*EXAMPLES, example("Eve", "is", "was", number=3)])
     batch = small_models.batch_of(table, size=6, length=12)
-    losses, sums = small_models.losses(it, params, batch, 0)
+    found, sums = small_models.losses(it, params, batch, 0)
     total, hits = 0.0, 0
     for one in EXAMPLES:
         z = scores_of(params, it, one)
         total += np.log(np.exp(z).sum()) - z[one.label]
         hits += int(z.argmax() == one.label)
-    np.testing.assert_allclose(losses["choice"], total, rtol=1e-4)
+    np.testing.assert_allclose(found["choice"], total, rtol=1e-4)
     assert float(it.weights(batch)["choice"]) == 3
     assert [float(x) for x in sums["accuracy"]] == [hits, 3]
 
 
 def test_smoothing_is_over_the_choices_that_there_are(params):
-    it = task(recipe=recipe.Recipe(label_smoothing=0.4))
+    it = task(recipe=losses.Recipe(label_smoothing=0.4))
     table = it.table(EXAMPLES[:2])
     found, _ = small_models.losses(it, params, small_models.batch_of(table), 0)
     total = 0.0
@@ -104,7 +104,7 @@ def test_smoothing_is_over_the_choices_that_there_are(params):
 
 
 def test_gradients_are_finite_with_choices_and_rows_that_only_fill(params):
-    it = task(0.3, recipe=recipe.Recipe(0.1, 0.5, r_drop=1.0))
+    it = task(0.3, recipe=losses.Recipe(0.1, 0.5, r_drop=1.0))
     batch = small_models.batch_of(it.table(EXAMPLES), size=5, length=12)
 
     def loss(params):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bert_jax.data.labeled import read_examples, squad_file
-from bert_jax.tasks import windows
+from bert_jax.tasks import span
 from bert_jax.text import tokenizer
 
 
@@ -62,7 +62,7 @@ def test_every_answer_comes_back(
     vocab = shared_data / "vocab" / f"bert-base-{vocabulary}-vocab.txt"
     questions, found_moved = read(shared_data / name)
     assert found_moved == moved
-    table = windows.Windows(tokenizer.load(vocab), 384, 128, 64, 512).table(questions)
+    table = span.Windows(tokenizer.load(vocab), 384, 128, 64, 512).table(questions)
     back = answers_back(table, questions)
     assert len(back) == answers
     lost = collections.Counter()
@@ -73,6 +73,6 @@ def test_every_answer_comes_back(
         if (text, start) != (answer.text.strip(), answer.start + space):
             lost[answer.text, text] += 1
     assert lost == exceptions
-    assert table.notes[windows.MOVED] == len(exceptions)
-    assert table.notes[windows.IN_NO_WINDOW] == len(questions) - answers
-    assert table.notes[windows.WITHOUT_TOKEN] == 0
+    assert table.notes[span.MOVED] == len(exceptions)
+    assert table.notes[span.IN_NO_WINDOW] == len(questions) - answers
+    assert table.notes[span.WITHOUT_TOKEN] == 0

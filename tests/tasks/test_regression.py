@@ -11,7 +11,7 @@ from small_questions import VOCABULARY
 
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.model import task_model
-from bert_jax.tasks import classification, regression, task
+from bert_jax.tasks import classification, regression, spec
 
 
 def example(text, score, pair=None, number=1):
@@ -51,7 +51,7 @@ def outputs_of(it, params, key=None):
 
 
 def test_it_is_a_task_with_examples():
-    assert isinstance(of(), task.FineTuned)
+    assert isinstance(of(), spec.FineTuned)
 
 
 def test_scores_are_put_on_the_scale_of_the_head():

@@ -14,7 +14,7 @@ from small_questions import VOCABULARY, example
 from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.model import task_model
-from bert_jax.tasks import recipe, span
+from bert_jax.tasks import losses, span
 
 ENGLISH = "Ada lives in Paris and Bob lives in old Rome (1895)."
 EXAMPLES = [
@@ -58,12 +58,12 @@ def test_the_loss_is_the_mean_of_both_ends_over_the_tokens(params):
     unlabelled = example("old Rome", "what ?", labelled=False)
     table = it.table([*EXAMPLES, unlabelled])
     batch = small_models.batch_of(table, size=len(table) + 2, length=19)
-    losses, sums = small_models.losses(it, params, batch, 1)
+    found, sums = small_models.losses(it, params, batch, 1)
     logits = logits_of(params, batch, it)
     labelled = range(len(table) - 1)
     expected = sum(by_hand(logits, batch, row) for row in labelled)
-    assert losses.keys() == {"span"}
-    np.testing.assert_allclose(losses["span"], expected, rtol=1e-5)
+    assert found.keys() == {"span"}
+    np.testing.assert_allclose(found["span"], expected, rtol=1e-5)
     assert float(it.weights(batch)["span"]) == len(table) - 1
     tokens = np.asarray(batch["segment_ids"])[..., None] > 0
     best = np.where(tokens, logits, -np.inf).argmax(axis=1)
@@ -98,7 +98,7 @@ def test_outputs_are_masked_where_no_answer_can_be(params, version2):
 
 
 def test_smoothing_spreads_over_tokens_only(params):
-    it = task(recipe=recipe.Recipe(label_smoothing=0.3, focal_gamma=1.0))
+    it = task(recipe=losses.Recipe(label_smoothing=0.3, focal_gamma=1.0))
     batch = small_models.batch_of(it.table(EXAMPLES[:1]), length=18)
     logits = logits_of(params, batch, it)
     total = 0.0
@@ -110,13 +110,13 @@ def test_smoothing_spreads_over_tokens_only(params):
             target = np.full(count, 0.3 / count)
             target[int(batch[name][row])] += 0.7
             total -= 0.5 * (target * (1 - p) * np.log(p)).sum()
-    losses, _ = small_models.losses(it, params, batch, 0)
-    np.testing.assert_allclose(losses["span"], total, rtol=1e-5)
+    found, _ = small_models.losses(it, params, batch, 0)
+    np.testing.assert_allclose(found["span"], total, rtol=1e-5)
 
 
 def test_r_drop_adds_the_divergence_of_two_passes(params):
     plain, dropped = (
-        task(dropout=0.4, recipe=recipe.Recipe(r_drop=weight)) for weight in (0.0, 2.0)
+        task(dropout=0.4, recipe=losses.Recipe(r_drop=weight)) for weight in (0.0, 2.0)
     )
     batch = small_models.batch_of(plain.table(EXAMPLES), length=16)
     columns = [batch[f"{name}_ids"] for name in ("input", "token_type", "segment")]
@@ -144,7 +144,7 @@ def test_r_drop_adds_the_divergence_of_two_passes(params):
 
 
 def test_gradients_are_finite_with_rows_that_only_fill(params):
-    it = task(recipe=recipe.Recipe(label_smoothing=0.1, focal_gamma=0.5, r_drop=1.0))
+    it = task(recipe=losses.Recipe(label_smoothing=0.1, focal_gamma=0.5, r_drop=1.0))
     table = it.table(EXAMPLES)
     batch = small_models.batch_of(table, size=len(table) + 3, length=20)
     loss = jax.jit(

@@ -19,7 +19,7 @@ from small_tags import (
 )
 
 from bert_jax import errors
-from bert_jax.tasks import recipe, tag_schemes
+from bert_jax.tasks import losses, tag_schemes
 
 
 def test_a_crf_without_transitions_is_a_softmax_a_token():
@@ -138,7 +138,7 @@ def test_padding_and_other_rows_change_nothing():
 )
 def test_recipes_change_the_loss(changes):
     head = {"dropout": 0.3}
-    task = tagger(head=head, recipe=recipe.Recipe(**changes))
+    task = tagger(head=head, recipe=losses.Recipe(**changes))
     params, batch = params_of(task), whole(task.table(SENTENCES))
     usual = loss_of(tagger(head=head), params, batch, 1)
     assert abs(loss_of(task, params, batch, 1) - usual) > 0.5
@@ -147,7 +147,7 @@ def test_recipes_change_the_loss(changes):
 def test_class_weights_divide_by_themselves():
     """Where all labels are O, its weight changes no mean."""
     weights = (3.0, 1.0, 1.0, 2.0, 2.0)
-    task = tagger(recipe=recipe.Recipe(class_weights=weights))
+    task = tagger(recipe=losses.Recipe(class_weights=weights))
     usual = tagger()
     batch = whole(task.table(SENTENCES[-1:]))
     assert float(task.weights(batch)["tag"]) == 6.0
@@ -161,5 +161,5 @@ def test_class_weights_divide_by_themselves():
 
 def test_a_crf_refuses_losses_of_single_tags():
     with pytest.raises(errors.InputError, match="recipe.label_smoothing"):
-        tagger(head={"crf": True}, recipe=recipe.Recipe(label_smoothing=0.1))
-    tagger(head={"crf": True}, recipe=recipe.Recipe(r_drop=0.5))
+        tagger(head={"crf": True}, recipe=losses.Recipe(label_smoothing=0.1))
+    tagger(head={"crf": True}, recipe=losses.Recipe(r_drop=0.5))

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from bert_jax.model import config, costs, encoder, heads
-from bert_jax.tasks import heldout, pretraining
+from bert_jax.tasks import pretraining
 from bert_jax.tasks.masking import Masking
 
 MASKING = Masking(
@@ -78,7 +78,7 @@ def test_the_table_as_a_person_sees_it():
         "eval/bigram_accuracy": 0.2,
         "eval/nsp_majority_accuracy": 0.75,
     }
-    lines = heldout.table(metrics).split("\n")
+    lines = pretraining.heldout_table(metrics).split("\n")
     assert lines[1].split() == [
         "unigram",
         "counts",

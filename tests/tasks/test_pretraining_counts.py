@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bert_jax.data.corpus import shards, store
-from bert_jax.tasks import baselines
+from bert_jax.tasks import pretraining
 
 # Two documents over the ids 5..8; 1 is [UNK]. Pairs: 5-6 three times, 6-5 twice, 6-7
 # once, 5-1 once; 7 | 5 spans two documents and is none.
@@ -15,7 +15,7 @@ DOCUMENTS = [[[5, 6, 5, 6], [7]], [[5, 6, 5, 1]]]
 def counts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("counts") / "store"
     shards.write_ids(folder, DOCUMENTS, vocab_size=9)
-    return baselines.count(store.open_store(folder), 9, (0, 1, 2, 3, 4))
+    return pretraining.count_tokens(store.open_store(folder), 9, (0, 1, 2, 3, 4))
 
 
 def test_counts_by_hand(counts):
@@ -28,7 +28,7 @@ def test_counts_by_hand(counts):
 
 
 def test_scores_by_hand(counts):
-    scores = baselines.score(counts, np.array([6, 7, 5]), np.array([5, 6, 8]))
+    scores = pretraining.score_counts(counts, np.array([6, 7, 5]), np.array([5, 6, 8]))
     # The unigram always says 5, the bigram 6, 5 and 5.
     assert scores["unigram_accuracy"] == (1.0, 3.0)
     assert scores["bigram_accuracy"] == (2.0, 3.0)
@@ -42,6 +42,6 @@ def test_scores_by_hand(counts):
 def test_only_the_first_tokens_of_a_large_store_are_counted(tmp_path, monkeypatch):
     folder = tmp_path / "store"
     shards.write_ids(folder, DOCUMENTS, vocab_size=9)
-    monkeypatch.setattr(baselines, "MAX_TOKENS", 4)
-    counts = baselines.count(store.open_store(folder), 9, (0, 1, 2, 3, 4))
+    monkeypatch.setattr(pretraining, "MAX_TOKENS", 4)
+    counts = pretraining.count_tokens(store.open_store(folder), 9, (0, 1, 2, 3, 4))
     np.testing.assert_array_equal(counts.unigram, [0, 0, 0, 0, 0, 2, 2, 0, 0])

@@ -7,14 +7,14 @@ from small_questions import VOCABULARY, example
 from tokenizers import models, pre_tokenizers, trainers
 
 from bert_jax import errors
-from bert_jax.tasks import windows
+from bert_jax.tasks import span, token_rows
 from bert_jax.text import tokenizer
 
 CONTEXT = "Ada lives in  Paris (1895-1943). Bob lives in old Rome."
 
 
 def made(examples, length=32, stride=5, query=64, answer=30, vocabulary=VOCABULARY):
-    return windows.Windows(vocabulary, length, stride, query, answer).table(examples)
+    return span.Windows(vocabulary, length, stride, query, answer).table(examples)
 
 
 def pieces(table, row):
@@ -55,7 +55,7 @@ def test_a_short_context_is_one_row():
 )
 def test_windows_share_the_overlap_or_half_where_there_is_no_room(overlap, firsts):
     # 17 tokens of context, in windows of 14 - 7.
-    made = windows.Windows(VOCABULARY, 14, 5, 64, 30, overlap)
+    made = span.Windows(VOCABULARY, 14, 5, 64, 30, overlap)
     table = made.table([example(CONTEXT, "Where is Bob?", "old Rome")])
     context = VOCABULARY.encode([CONTEXT])[0]
     found = [list(ids[6:-1]) for ids in table.tokens["input_ids"]]
@@ -83,7 +83,7 @@ def test_characters_are_those_of_the_context_and_equal_outside():
 def test_windows_advance_by_the_stride_and_leave_nothing_out(
     length, room, stride, expected
 ):
-    assert windows.cut(length, room, stride) == expected
+    assert token_rows.cut(length, room, stride) == expected
 
 
 def test_windows_without_the_whole_answer_are_labelled_with_cls():
@@ -99,14 +99,14 @@ def test_windows_without_the_whole_answer_are_labelled_with_cls():
     assert table.fixed["end_positions"].tolist() == [0, 6, 0, 0, 0, 0]
     assert table.fixed["label_weights"].tolist() == [1.0] * 6
     assert labelled(table, 1, context) == "cat dog ada"
-    assert notes(table) == {windows.SEVERAL: 2}
+    assert notes(table) == {span.SEVERAL: 2}
 
 
 def test_an_answer_that_no_window_holds_is_counted():
     context = "red blue cat dog ada bob eve"
     table = made([example(context, "who ?", "dog ada")], length=9, stride=4)
     assert table.fixed["start_positions"].tolist() == [0, 0]
-    assert notes(table) == {windows.SEVERAL: 1, windows.IN_NO_WINDOW: 1}
+    assert notes(table) == {span.SEVERAL: 1, span.IN_NO_WINDOW: 1}
 
 
 def test_the_first_answer_is_the_label():
@@ -122,7 +122,7 @@ def test_an_answer_inside_tokens_is_widened_to_them(answer, covered):
     context = "seaside (1895-1843), Bob"
     table = made([example(context, "what ?", answer)])
     assert labelled(table, 0, context) == covered
-    assert notes(table) == {windows.MOVED: 1}
+    assert notes(table) == {span.MOVED: 1}
 
 
 def test_white_space_around_an_answer_does_not_count():
@@ -134,7 +134,7 @@ def test_an_answer_without_a_token_weighs_nothing():
     context = "Ada\u200b lives"
     table = made([example(context, "what ?", "\u200b"), example(context, "who ?")])
     assert table.fixed["label_weights"].tolist() == [0.0, 1.0]
-    assert notes(table) == {windows.WITHOUT_TOKEN: 1}
+    assert notes(table) == {span.WITHOUT_TOKEN: 1}
 
 
 def test_what_is_to_be_predicted_weighs_nothing():
@@ -152,9 +152,9 @@ def test_long_and_empty_questions_and_long_answers_are_counted():
     assert pieces(table, 1) == "[CLS] [SEP] red cat [SEP]"
     assert table.fixed["start_positions"].tolist() == [5, 2]
     assert notes(table) == {
-        windows.QUESTIONS_CUT: 1,
-        windows.EMPTY: 1,
-        windows.TOO_LONG: 1,
+        span.QUESTIONS_CUT: 1,
+        span.EMPTY: 1,
+        span.TOO_LONG: 1,
     }
 
 
