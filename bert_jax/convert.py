@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from bert_jax import commands, errors, files, hub
+from bert_jax import commands, console, errors, files, hub
 from bert_jax.checkpoints import (
     activations,
     huggingface,
@@ -257,13 +257,9 @@ def load_report(found: model_folders.Folder) -> str:
         (r.ours, _shape(r.shape), r.theirs, _shape(r.stored), r.dtype, r.change)
         for r in report.rows
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [f"read: {report.source}"]
     lines += [f"  {name}  sha256 {digest}" for name, digest in report.files.items()]
-    lines += [
-        "  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines.append(console.table(rows, left=range(len(rows[0]))))
     lines.append(
         f"parameters: {given.num_parameters:,}, all finite; parts: "
         f"{', '.join(given.parts)}"

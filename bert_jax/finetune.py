@@ -22,7 +22,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from bert_jax import commands, errors, faults, files
+from bert_jax import commands, console, errors, faults, files
 from bert_jax.checkpoints import (
     huggingface_config,
     pinned_names,
@@ -33,7 +33,7 @@ from bert_jax.checkpoints import (
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import labelled_rows, memory_examples
 from bert_jax.inference import task_predictor
-from bert_jax.metrics import report, text_table
+from bert_jax.metrics import report
 from bert_jax.metrics import scores as scores_lib
 from bert_jax.model import attention_plan, task_model
 from bert_jax.runs import assembly, baselines, splits, sweep, task_setup
@@ -332,7 +332,7 @@ class _Keeper:
 
 def _line(step: int, name: str, scored: scores_lib.Scores, better: bool) -> str:
     """Returns an evaluation in one line, the metric that counts first."""
-    metrics, positive = scored.metrics, text_table.visible(scored.positive)
+    metrics, positive = scored.metrics, console.visible(scored.positive)
     others = [other for other in metrics if other != name][:4]
     shown = [
         f"{scores_lib.named(n, positive)} {metrics[n]:.4f}" for n in (name, *others)

@@ -1,4 +1,4 @@
-"""Bars on terminals, widgets and plain output in notebooks, lines in logs."""
+"""Bars on terminals, widgets and plain output in notebooks, lines in logs; tables."""
 
 import sys
 import time
@@ -102,3 +102,70 @@ def test_a_shell_without_a_kernel_is_no_notebook(monkeypatch):
         sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None)
     )
     assert not console.in_notebook()
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("", 0),
+        ("ascii", 5),
+        ("体育", 4),
+        ("ＡＢ", 4),  # full-width Latin
+        ("ｱｲ", 2),  # half-width Katakana
+        ("한글", 4),
+        ("é", 1),
+        ("e\u0301", 1),
+        ("a\u200db", 2),
+        ("„“", 2),
+    ],
+)
+def test_width_is_that_of_a_terminal(text, columns):
+    assert console.width(text) == columns
+
+
+def test_control_characters_and_lone_surrogates_are_spelt_out():
+    odd = "a\tb\r\x00\x1b[2J\x7f\x85\ud800\u2028\u2029体"
+    assert console.visible(odd) == (
+        "a\\tb\\r\\x00\\x1b[2J\\x7f\\x85\\ud800\\u2028\\u2029体"
+    )
+    console.visible(odd).encode()  # and can be printed
+
+
+@pytest.mark.parametrize("columns", range(1, 12))
+def test_a_shortened_text_never_takes_more_columns(columns):
+    for text in ("这家酒店很好", "a这b家c", "ascii only text"):
+        short = console.shorten(text, columns)
+        assert console.width(short) <= columns
+        assert short == text or short.endswith("…")
+        assert text.startswith(short.removesuffix("…"))
+
+
+def test_a_wide_character_that_fits_by_half_is_cut():
+    assert console.shorten("体育新闻", 4) == "体…"
+    assert console.shorten("体育", 4) == "体育"
+
+
+def test_tables_align_chinese_and_latin():
+    table = console.table(
+        [
+            ["class", "f1", "text"],
+            ["体育", "0.9123", "北京"],
+            ["e\u0301lan", "1.0", "x"],
+        ],
+        left=(0, 2),
+    )
+    assert table.split("\n") == [
+        "class      f1  text",
+        "体育   0.9123  北京",
+        "e\u0301lan      1.0  x",
+    ]
+    starts = {
+        console.width(line[: line.index(end)])
+        for line, end in zip(table.split("\n"), ("text", "北", "x"), strict=True)
+    }
+    assert starts == {15}
+
+
+def test_rows_of_different_lengths_are_a_mistake():
+    with pytest.raises(ValueError):
+        console.table([["a", "b"], ["c"]])

@@ -13,7 +13,8 @@ from pathlib import Path
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 
-from bert_jax.metrics import scores, text_table
+from bert_jax import console
+from bert_jax.metrics import scores
 from bert_jax.training import curves
 
 _NUMBERED = "classes by number, in the order of the table"
@@ -70,7 +71,7 @@ def _name_classes(axes: Axes, labels: tuple[str, ...], cell: float) -> None:
         axes.set_title(_NUMBERED, loc="right", fontsize=10, color=_GREY)
     ticks = range(len(names))
     size = 10 if len(names) <= _MAX_COUNTS else max(3.0, 300 / len(names))
-    widest = 0.09 * max(map(text_table.width, names))
+    widest = 0.09 * max(map(console.width, names))
     slant = 0 if widest <= cell else 45
     axes.set_xticks(ticks, names, rotation=slant, rotation_mode="anchor")
     axes.set_yticks(ticks, names)
@@ -83,7 +84,7 @@ def _name_classes(axes: Axes, labels: tuple[str, ...], cell: float) -> None:
 
 
 def _name(label: str) -> str:
-    return text_table.shorten(text_table.visible(label), _NAME_COLUMNS)
+    return console.shorten(console.visible(label), _NAME_COLUMNS)
 
 
 def font_with(characters: str) -> font_manager.FontProperties | None:
@@ -130,7 +131,7 @@ def _warn_of_numbers(names: str) -> None:
         "no font has all the characters of the labels (%s), so plots show classes "
         'by number. Install one: pip install "bert_jax[zh]" for Chinese, or apt-get '
         "install fonts-noto",
-        text_table.shorten(names, 2 * _NAME_COLUMNS),
+        console.shorten(names, 2 * _NAME_COLUMNS),
     )
 
 

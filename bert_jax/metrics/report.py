@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, files
-from bert_jax.metrics import plots, scores, text_table
+from bert_jax import console, errors, files
+from bert_jax.metrics import plots, scores
 
 _MAX_CONFUSION = 12  # classes: a wider matrix does not fit into a terminal
 _LINE = 100  # columns of the text of an error
@@ -46,17 +46,17 @@ def _metrics(scored: scores.Scores) -> str:
         shown = {n: x for n, x in shown.items() if not n.startswith("micro_")}
     positive = _cell(scored.positive)
     rows = [
-        [text_table.visible(scores.named(n, positive)), _number(x)]
+        [console.visible(scores.named(n, positive)), _number(x)]
         for n, x in shown.items()
     ]
-    return text_table.table([["metric", "value"], *rows])
+    return console.table([["metric", "value"], *rows])
 
 
 def _unseen(counts: Mapping[str, int]) -> str:
     """Returns the labels not seen in training, one per line."""
     rows = [[_cell(label), f"{count:,}"] for label, count in counts.items()]
     head = ["labels not seen in training (errors)", "count"]
-    return text_table.table([head, *rows])
+    return console.table([head, *rows])
 
 
 def _classes(scored: scores.Scores) -> str:
@@ -66,20 +66,19 @@ def _classes(scored: scores.Scores) -> str:
         [_cell(row[name]) if name in row else "-" for name in names]
         for row in scored.classes
     ]
-    return text_table.table([names, *rows])
+    return console.table([names, *rows])
 
 
 def _confusion(confusion: scores.Confusion) -> str:
     """Returns the matrix: one row per true class, one column per predicted class."""
     heads = [
-        text_table.shorten(text_table.visible(label), _HEADING)
-        for label in confusion.labels
+        console.shorten(console.visible(label), _HEADING) for label in confusion.labels
     ]
     rows = [
         [_cell(label), *(f"{x:,}" for x in counts)]
         for label, counts in zip(confusion.labels, confusion.counts, strict=True)
     ]
-    return text_table.table([["true \\ predicted", *heads], *rows])
+    return console.table([["true \\ predicted", *heads], *rows])
 
 
 def _errors(wrong: tuple[scores.PredictionError, ...]) -> str:
@@ -88,15 +87,15 @@ def _errors(wrong: tuple[scores.PredictionError, ...]) -> str:
         expected, predicted = _cell(error.expected), _cell(error.predicted)
         lines += [
             f"{number:>3}. {error.severity:.4f}  {expected}, predicted as {predicted}  "
-            f"({text_table.visible(error.where)})",
-            f"     {text_table.shorten(text_table.visible(error.text), _LINE)}",
+            f"({console.visible(error.where)})",
+            f"     {console.shorten(console.visible(error.text), _LINE)}",
         ]
     return "\n".join(lines)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, str):
-        return text_table.shorten(text_table.visible(value), _LINE // 2)
+        return console.shorten(console.visible(value), _LINE // 2)
     return _number(value)
 
 
@@ -210,7 +209,5 @@ def _tsv(wrong: tuple[scores.PredictionError, ...]) -> bytes:
     lines = ["\t".join(_ERROR_COLUMNS)]
     for error in wrong:
         texts = (error.where, error.expected, error.predicted, error.text)
-        lines.append(
-            "\t".join([f"{error.severity:.6f}", *map(text_table.visible, texts)])
-        )
+        lines.append("\t".join([f"{error.severity:.6f}", *map(console.visible, texts)]))
     return "".join(f"{line}\n" for line in lines).encode()

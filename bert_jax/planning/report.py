@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from bert_jax.metrics import text_table
+from bert_jax import console
 from bert_jax.planning import costs, hlo, search
 from bert_jax.training import devices
 
@@ -26,7 +26,7 @@ def report(
         [
             _head(plan),
             "",
-            text_table.table(_phases(plan)),
+            console.table(_phases(plan)),
             "",
             *_communication(plan),
             *_whole_run(plan),
@@ -132,7 +132,7 @@ def _communication(plan: costs.RunPlan) -> list[str]:
     if not rows:
         return ["no collectives", ""]
     header = ["L", "collective", "chips", "count", "GB", "GB sent per chip", "ms"]
-    return [text_table.table([header, *rows], left=(1,)), ""]
+    return [console.table([header, *rows], left=(1,)), ""]
 
 
 def _collective(one: hlo.Collective, plan: costs.RunPlan) -> Sequence[str]:
@@ -265,7 +265,7 @@ def comparison(rows: Sequence[tuple[str, costs.RunPlan]]) -> str:
                 plan.bound,
             ]
         )
-    return text_table.table(table, left=(0, 12))
+    return console.table(table, left=(0, 12))
 
 
 def gib(size: int | float) -> str:

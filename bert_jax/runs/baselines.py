@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax import commands, errors, files, interrupts
+from bert_jax import commands, console, errors, files, interrupts
 from bert_jax.config import finetuning
-from bert_jax.metrics import text_table
 from bert_jax.runs import assembly
 from bert_jax.tasks import classification
 from bert_jax.text import characters
@@ -67,7 +66,7 @@ def table(found: dict[str, dict[str, float]]) -> str:
         [title, *(f"{made[n]:.4f}" if n in made else "-" for n in names)]
         for title, made in found.items()
     ]
-    return text_table.table([["", *names], *rows])
+    return console.table([["", *names], *rows])
 
 
 def _fresh(

@@ -15,12 +15,11 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from bert_jax import errors, fields, files, home_folder, json_file
+from bert_jax import console, errors, fields, files, home_folder, json_file
 from bert_jax.checkpoints import task_weights, workdirs
 from bert_jax.config import finetuning
 from bert_jax.data.corpus import sources
 from bert_jax.data.labeled import c3_file, read_examples
-from bert_jax.metrics import text_table
 from bert_jax.runs import splits, task_setup
 from bert_jax.tasks import classification
 from bert_jax.training import optimizer
@@ -566,7 +565,7 @@ def _per_cent(share: float | None) -> str:
 def text(suite: Suite, results: Results) -> str:
     """Returns the table for a terminal, with what its figures mean."""
     made = cells(suite, rows(suite, results))
-    return f"{text_table.table(made, left=(0, 1))}\n\n{_note(suite)}"
+    return f"{console.table(made, left=(0, 1))}\n\n{_note(suite)}"
 
 
 def _note(suite: Suite) -> str:

@@ -16,11 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import commands, errors, files, json_file
+from bert_jax import commands, console, errors, files, json_file
 from bert_jax.checkpoints import task_folders
 from bert_jax.data import stream
 from bert_jax.data.labeled import labelled_rows
-from bert_jax.metrics import text_table
 from bert_jax.model import attention_plan
 from bert_jax.runs import assembly, splits, task_setup
 from bert_jax.training import (
@@ -99,7 +98,7 @@ class Report:
             ]
             numbers = self._numbers(np.array(values)) if values else ["-"] * 4
             rows.append([f"{rate:g}", str(len(values)), *numbers])
-        return text_table.table(rows)
+        return console.table(rows)
 
     def write(self, workdir: Path) -> None:
         """Writes sweep.json: each member with its best score, and all its metrics.

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax import errors
+from bert_jax import console, errors
 from bert_jax.checkpoints import task_folders
 from bert_jax.config import finetuning
 from bert_jax.data import lines
 from bert_jax.data.corpus import sources
 from bert_jax.data.labeled import memory_examples, read_examples
-from bert_jax.metrics import scores, text_table
+from bert_jax.metrics import scores
 from bert_jax.model import config as model_config
 from bert_jax.model import task_model
 from bert_jax.tasks import (
@@ -78,7 +78,7 @@ def shown_metric(settings: Settings, labels: Sequence[str], metric: str) -> str:
         positive = labels[-1] if labels else ""
     elif task == "classification" and not settings.data.multi_label:
         positive = labels[1] if len(labels) == 2 else ""
-    return scores.named(metric, text_table.visible(positive))
+    return scores.named(metric, console.visible(positive))
 
 
 def usual_metric(

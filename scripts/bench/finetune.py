@@ -29,7 +29,7 @@ import numpy as np
 import synthetic_batches_lib
 import timing_lib
 
-from bert_jax import errors
+from bert_jax import console, errors
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import labelled_rows
 from bert_jax.runs import assembly
@@ -85,7 +85,7 @@ def main() -> None:
             [timing_lib.timed(side.epoch) for side in sides] for _ in range(given.turns)
         ]
     print(f"\n{given.texts} texts, {given.size}, {jax.devices()[0].device_kind}")
-    print(timing_lib.table([HEADER, *_lines(sides, np.array(seconds), given.texts)]))
+    print(console.table([HEADER, *_lines(sides, np.array(seconds), given.texts)]))
 
 
 def _lines(sides: list[Side], seconds: np.ndarray, texts: int) -> list[list[str]]:

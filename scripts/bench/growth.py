@@ -24,6 +24,7 @@ import store
 import timing_lib
 import train
 
+from bert_jax import console
 from bert_jax.data.corpus import store as stores
 from bert_jax.data.pretraining import instances
 
@@ -167,7 +168,7 @@ def _in_turn(works: Sequence[Callable[[], object]], count: int) -> list[float]:
 
 def _table(rows: Rows) -> str:
     cells = [[f"{value:,.4g}" for value in row.values()] for row in rows]
-    return timing_lib.table([list(rows[0]), *cells])
+    return console.table([list(rows[0]), *cells])
 
 
 def _draw(rows: Rows, path: Path) -> None:

@@ -23,6 +23,7 @@ import ml_collections
 import synthetic_batches_lib
 import timing_lib
 
+from bert_jax import console
 from bert_jax.config import file as config_file
 from bert_jax.config import pretraining
 from bert_jax.runs import experiments
@@ -97,7 +98,7 @@ def main() -> None:
         times, ratio = in_turn(whole, without, given.turns)
         rows.append(_row(name, back, without, times, ratio))
         print("  ".join(rows[-1]), flush=True)
-    print(f"\n{timing_lib.table([HEADER, *rows])}")
+    print(f"\n{console.table([HEADER, *rows])}")
     print("ratio: time a real token without the element, over that with it")
 
 

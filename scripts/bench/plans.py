@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import timing_lib
 
-from bert_jax import plan
+from bert_jax import console, plan
 from bert_jax.config import file as config_file
 from bert_jax.planning import costs, topology
 
@@ -161,7 +160,7 @@ def _pod_table(found: dict[str, Any]) -> str:
         cells += [f"{x['main_bytes'] / 1e9:.1f}", *_milliseconds(x)]
         cells.insert(-1, f"{x['memory'] / x['compute']:.2f}")
         rows.append([*cells, f"{x['utilization']:.1%}", x["bound"]])
-    return timing_lib.table(rows)
+    return console.table(rows)
 
 
 def _milliseconds(record: dict[str, Any]) -> list[str]:
@@ -177,7 +176,7 @@ def _slice_table(found: dict[str, Any]) -> str:
             cells = [str(x["chips"]), case.axis, f"{x['peak_bytes'] / 2**30:.2f}"]
             cells += [*_milliseconds(x), f"{x['tokens'] / _seconds(x):,.0f}"]
             rows.append([*cells, x["bound"]])
-    return timing_lib.table(rows)
+    return console.table(rows)
 
 
 def _seconds(record: dict[str, Any]) -> float:

@@ -18,8 +18,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 
 import sharding_lib  # noqa: E402
-import timing_lib  # noqa: E402
 
+from bert_jax import console
 from bert_jax.config import file as config_file
 from bert_jax.config import pretraining
 from bert_jax.planning import program, topology  # noqa: E402
@@ -56,7 +56,7 @@ def main() -> None:
         for mesh in MESHES:
             rows.append(_row(size, mesh, given))
             print(" | ".join(rows[-1]), flush=True)
-    print(f"\n{timing_lib.table(rows)}")
+    print(f"\n{console.table(rows)}")
 
 
 def _row(size: str, mesh: tuple[int, int, int], given: argparse.Namespace) -> list[str]:

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import timing_lib
 
-from bert_jax import errors
+from bert_jax import console, errors
 from bert_jax.model import config, costs
 from bert_jax.training import devices
 
@@ -129,10 +129,10 @@ def main() -> None:
         for one in measure(case, sides, given.fill, given.turns):
             print("  ".join(one.row()), flush=True)
             found.append(one)
-    print(f"\n{timing_lib.table([HEADER, *(one.row() for one in found)])}")
+    print(f"\n{console.table([HEADER, *(one.row() for one in found)])}")
     if batches:
         fastest = [HEADER, *(one.row() for one in best(found))]
-        print(f"\neach at its best\n{timing_lib.table(fastest)}")
+        print(f"\neach at its best\n{console.table(fastest)}")
     print("ratio: tokens/s of the first side over those of this one; first: seconds")
     print("until the first step was done; MB: what the compiled step takes beside its")
     print("arguments")
