@@ -94,7 +94,7 @@ def test_messages_and_bars_of_a_notebook_are_plain_output(monkeypatch, capsys):
     assert shown.out.startswith("resuming after step 3\n") and "8/8" in shown.out
 
 
-def test_a_shell_without_a_kernel_is_no_notebook(monkeypatch):
+def test_a_shell_without_a_kernel_is_not_a_notebook(monkeypatch):
     fake = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace())
     monkeypatch.setitem(sys.modules, "IPython", fake)
     assert not console.in_notebook()
@@ -123,7 +123,7 @@ def test_width_is_that_of_a_terminal(text, columns):
     assert console.width(text) == columns
 
 
-def test_control_characters_and_lone_surrogates_are_spelt_out():
+def test_control_characters_and_lone_surrogates_are_escaped():
     odd = "a\tb\r\x00\x1b[2J\x7f\x85\ud800\u2028\u2029体"
     assert console.visible(odd) == (
         "a\\tb\\r\\x00\\x1b[2J\\x7f\\x85\\ud800\\u2028\\u2029体"

@@ -4,7 +4,7 @@ The needs of a step are read from its compiled program, or estimated by formula 
 chips that no program can be compiled for here. The time is the roofline of Williams et
 al. 2009: work over peak, traffic over bandwidth, and communication over the links, each
 as if the others took no time. It is a lower bound; how much longer a real step takes,
-only a run can tell.
+only a run can show.
 """
 
 import dataclasses

@@ -367,8 +367,6 @@ def heldout_table(metrics: dict[str, float]) -> str:
         pairs = "-" if of_pairs is None else f"{of_pairs:.4f}"
         perplexity = f"{math.exp(min(loss, 700.0)):.1f}"
         rows.append((title, f"{loss:.3f}", perplexity, f"{accuracy:.4f}", pairs))
-    lines = [
-        f"{row[0]:<16}" + "".join(f"{cell:>14}" for cell in row[1:]) for row in rows
-    ]
     times = metrics["eval/mlm_accuracy"] / max(metrics["eval/unigram_accuracy"], 1e-9)
-    return "\n".join([*lines, f"MLM accuracy is {times:.2f} times the unigram's."])
+    table = console.table(rows)
+    return f"{table}\nMLM accuracy is {times:.2f} times the unigram's."

@@ -1,4 +1,4 @@
-"""Scores of classes with answers worked out by hand."""
+"""Classification metrics by hand."""
 
 import math
 import sys
@@ -16,24 +16,24 @@ TRUTHS = np.array([0, 0, 0, 1, 1, 0, 1])
 FOUND = [0, 0, 1, 1, 2, 0, 1]
 
 
-def places(count):
-    """The keywords that say where examples are from."""
+def examples(count):
+    """Returns the keyword arguments `where` and `texts`."""
     return {
         "where": [f"dev.tsv:{n + 2}" for n in range(count)],
         "texts": [f"text {n}" for n in range(count)],
     }
 
 
-def sure(found, classes_, of=0.7):
-    """Probabilities whose likeliest class is `found`."""
-    made = np.full((len(found), classes_), (1 - of) / (classes_ - 1))
-    made[np.arange(len(found)), found] = of
-    return made
+def confident(found, classes_, of=0.7):
+    """Returns probabilities whose argmax is `found`."""
+    probabilities = np.full((len(found), classes_), (1 - of) / (classes_ - 1))
+    probabilities[np.arange(len(found)), found] = of
+    return probabilities
 
 
 @pytest.fixture(scope="module")
 def scored():
-    return classes.single_label(TRUTHS, sure(FOUND, 4), LABELS, **places(7))
+    return classes.single_label(TRUTHS, confident(FOUND, 4), LABELS, **examples(7))
 
 
 def test_metrics_of_single_classes(scored):
@@ -55,7 +55,7 @@ def test_metrics_of_single_classes(scored):
     )
 
 
-def test_rows_of_the_classes_even_of_those_that_never_occur(scored):
+def test_each_class_has_a_row_even_if_it_never_occurs(scored):
     assert scored.classes == (
         {
             "class": "sport",
@@ -103,12 +103,12 @@ def test_confidences(scored):
     ]
 
 
-def test_the_worst_error_is_the_surest_of_the_wrong():
+def test_the_worst_error_is_the_most_confident():
     probabilities = np.array(
         [[0.4, 0.6, 0.0], [0.05, 0.9, 0.05], [0.0, 0.1, 0.9], [0.3, 0.3, 0.4]]
     )
     scored = classes.single_label(
-        np.array([0, 0, 2, 1]), probabilities, ("a", "b", "c"), **places(4)
+        np.array([0, 0, 2, 1]), probabilities, ("a", "b", "c"), **examples(4)
     )
     assert [(e.where, e.text, e.expected, e.predicted) for e in scored.errors] == [
         ("dev.tsv:3", "text 1", "a", "b"),
@@ -119,11 +119,11 @@ def test_the_worst_error_is_the_surest_of_the_wrong():
     assert severity == pytest.approx([0.85, 0.2, 0.1])
 
 
-def test_two_classes_have_an_auc_and_scores_of_the_second():
+def test_two_classes_have_auc_and_scores_of_the_second():
     positive = np.array([0.1, 0.4, 0.35, 0.8], np.float32)
     probabilities = np.stack([1 - positive, positive], axis=1)
     scored = classes.single_label(
-        np.array([0, 0, 1, 1]), probabilities, ("no", "yes"), **places(4)
+        np.array([0, 0, 1, 1]), probabilities, ("no", "yes"), **examples(4)
     )
     # Of the four pairs (no, yes), three are in order; one yes of two is found.
     assert scored.metrics["auc"] == 0.75
@@ -137,7 +137,7 @@ def test_two_classes_have_an_auc_and_scores_of_the_second():
 @pytest.mark.parametrize("found", [0, 1])
 def test_a_file_of_one_class_is_scored_without_an_auc(truth, found):
     scored = classes.single_label(
-        np.full(3, truth), sure([found] * 3, 2), ("no", "yes"), **places(3)
+        np.full(3, truth), confident([found] * 3, 2), ("no", "yes"), **examples(3)
     )
     assert "auc" not in scored.metrics
     assert scored.metrics["matthews"] == 0.0
@@ -146,22 +146,22 @@ def test_a_file_of_one_class_is_scored_without_an_auc(truth, found):
     assert all(type(value) is float for value in scored.metrics.values())
 
 
-def test_several_classes_an_example():
+def test_multi_label():
     truths = np.array(
         [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0]], np.float32
     )
     probabilities = np.array(
         [
             [0.9, 0.2, 0.8, 0.1],  # all right
-            [0.1, 0.1, 0.1, 0.1],  # none, rightly
+            [0.1, 0.1, 0.1, 0.1],  # correctly none
             [0.4, 0.7, 0.1, 0.1],  # misses the first, finds the second
             [0.51, 0.1, 0.1, 0.1],  # finds the first; misses the third
         ]
     )
     scored = classes.multi_label(
-        truths, probabilities, ("a", "b", "c", "d"), **places(4)
+        truths, probabilities, ("a", "b", "c", "d"), **examples(4)
     )
-    # a: 1 1 1; b: 0 1 0; c: 1 0 1; d: nothing, and in no mean.
+    # a: 1 1 1; b: 0 1 0; c: 1 0 1; d never occurs and is in no mean.
     metrics = {name: scored.metrics[name] for name in scored.metrics if name != "ece"}
     assert metrics == pytest.approx(
         {
@@ -185,44 +185,46 @@ def test_several_classes_an_example():
     assert scored.metrics["ece"] > 0
 
 
-def test_no_label_at_all_is_spelled_out():
+def test_examples_without_labels():
     truths, found = np.array([[0, 0]]), np.array([[0.9, 0.6]])
-    scored = classes.multi_label(truths, found, ("x", "y"), **places(1))
+    scored = classes.multi_label(truths, found, ("x", "y"), **examples(1))
     assert (scored.errors[0].expected, scored.errors[0].predicted) == ("(none)", "x, y")
-    empty = classes.multi_label(truths, 1 - found, ("x", "y"), **places(1))
+    empty = classes.multi_label(truths, 1 - found, ("x", "y"), **examples(1))
     assert empty.metrics["subset_accuracy"] == 1.0
     assert empty.metrics["micro_f1"] == empty.metrics["macro_f1"] == 0.0
 
 
-def test_one_label_alone_is_still_a_column():
+def test_a_single_label():
     truths, found = np.array([[1], [0], [1]]), np.array([[0.9], [0.8], [0.1]])
-    scored = classes.multi_label(truths, found, ("only",), **places(3))
+    scored = classes.multi_label(truths, found, ("only",), **examples(3))
     assert scored.metrics["micro_f1"] == 0.5
     assert scored.classes[0]["recall"] == 0.5
 
 
-def test_a_threshold_is_moved():
+def test_another_threshold():
     truths, found = np.array([[1, 0]]), np.array([[0.3, 0.25]])
-    scored = classes.multi_label(truths, found, ("x", "y"), **places(1), threshold=0.25)
+    scored = classes.multi_label(
+        truths, found, ("x", "y"), **examples(1), threshold=0.25
+    )
     assert scored.metrics["subset_accuracy"] == 1.0
 
 
 def test_a_diverged_model_is_not_scored():
-    probabilities = sure(FOUND, 4)
+    probabilities = confident(FOUND, 4)
     probabilities[3, 2] = np.nan
     with pytest.raises(errors.NotFiniteError, match=r"dev\.tsv:5"):
-        classes.single_label(TRUTHS, probabilities, LABELS, **places(7))
+        classes.single_label(TRUTHS, probabilities, LABELS, **examples(7))
     with pytest.raises(errors.NotFiniteError, match=r"dev\.tsv:5"):
-        classes.multi_label(np.ones((7, 4)), probabilities, LABELS, **places(7))
+        classes.multi_label(np.ones((7, 4)), probabilities, LABELS, **examples(7))
 
 
-def test_without_scikit_learn_the_remedy_is_named(monkeypatch):
+def test_without_scikit_learn_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(errors.InputError, match=r"bert_jax\[tasks\]"):
-        classes.single_label(TRUTHS, sure(FOUND, 4), LABELS, **places(7))
+        classes.single_label(TRUTHS, confident(FOUND, 4), LABELS, **examples(7))
 
 
-def test_decisions_of_what_is_positive():
+def test_binary_decisions():
     truths, found = np.array([1, 1, 0, 0, 1], bool), np.array([1, 1, 1, 0, 0], bool)
     values = np.array([0.9, 0.6, 0.5, 0.1, 0.4])
     assert classes.decisions(truths, found, values) == pytest.approx(

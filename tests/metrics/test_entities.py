@@ -1,4 +1,4 @@
-"""Spans and their scores, beside seqeval and beside numbers counted by hand."""
+"""Spans and their scores, compared with seqeval and counted by hand."""
 
 import warnings
 
@@ -30,8 +30,8 @@ def test_spans_of(tags, spans):
     assert entities.spans_of(tags.split()) == spans
 
 
-# Three types, two of which share letters with the marks of a tag; no M, which seqeval
-# does not know.
+# Three types, two of which share letters with tag prefixes; no M, which seqeval does
+# not support.
 _TAGS = ("O", *(f"{letter}-{kind}" for letter in "BIES" for kind in ("B", "O-I", "P")))
 
 
@@ -42,7 +42,7 @@ def _random(rng: np.random.Generator, tags: tuple[str, ...]) -> list[list[str]]:
 
 @pytest.mark.parametrize("tags", [_TAGS, ("O", "B", "I"), ("B", "I", "E", "S")])
 def test_spans_are_those_of_seqeval(tags):
-    """Random tags, most of which break every scheme."""
+    """Random tags, most of which violate all schemes."""
     labeling = pytest.importorskip("seqeval.metrics.sequence_labeling")
     for sentence in _random(np.random.default_rng(5), tags):
         found = labeling.get_entities(sentence)
@@ -57,7 +57,7 @@ def test_scores_are_those_of_seqeval(average):
     labeling = pytest.importorskip("seqeval.metrics.sequence_labeling")
     rng = np.random.default_rng(6)
     true = _random(rng, _TAGS)
-    # Near to the truth, so that no score is 0.
+    # Close to the truth, so that no score is 0.
     predicted = [
         [tag if rng.random() < 0.8 else str(rng.choice(_TAGS)) for tag in sentence]
         for sentence in true
@@ -88,7 +88,7 @@ def _report(true, predicted):
 
 
 def test_counted_by_hand():
-    """PER: 1 of 2 found, 1 of 2 right; LOC: 1 of 1, 1 of 2; ORG: predicted alone."""
+    """PER: 1 of 2 found, 1 of 2 right; LOC: 1 of 1, 1 of 2; ORG: only predicted."""
     true = [[("PER", 0, 2), ("LOC", 3, 4)], [("PER", 0, 1)]]
     predicted = [[("PER", 0, 2), ("LOC", 3, 4), ("LOC", 5, 6)], [("ORG", 0, 1)]]
     predicted[1].append(("PER", 0, 2))
@@ -104,8 +104,8 @@ def test_counted_by_hand():
     assert report.weighted.support == report.macro.support == 3
 
 
-def test_frozen_numbers_of_seqeval():
-    """What seqeval 1.2.2 says of two sentences."""
+def test_literal_scores_of_seqeval():
+    """The scores of two sentences by seqeval 1.2.2."""
     true = [["O", "O", "B-MISC", "I-MISC", "B-MISC", "O", "O"], ["B-PER", "I-PER", "O"]]
     predicted = [true[0][:5] + ["I-MISC", "O"], true[1]]
     report = _report(true, predicted)
@@ -116,7 +116,7 @@ def test_frozen_numbers_of_seqeval():
     assert entities.token_accuracy(true, predicted) == 0.9
 
 
-def test_nothing_divides_to_nought():
+def test_zero_divided_by_zero_is_zero():
     nothing = entities.EntityScore(0.0, 0.0, 0.0, 0)
     empty = entities.score([[], []], [[], []])
     assert empty == entities.EntityReport({}, nothing, nothing, nothing)
@@ -127,12 +127,12 @@ def test_nothing_divides_to_nought():
     assert extra.weighted == nothing
 
 
-def test_the_same_span_in_another_sentence_is_not_found():
+def test_the_same_span_in_another_sentence_is_wrong():
     report = entities.score([[("A", 0, 1)], []], [[], [("A", 0, 1)]])
     assert report.micro.f1 == 0.0
 
 
-def test_sentences_and_tags_of_other_number_are_refused():
+def test_different_numbers_of_sentences_or_tags_are_errors():
     with pytest.raises(ValueError):
         entities.token_accuracy([["O"]], [["O", "O"]])
     with pytest.raises(ValueError):
@@ -143,7 +143,7 @@ TRUE = [["N", "V", "N"], ["V"]]
 FOUND = [["N", "N", "V"], ["V"]]
 
 
-def test_a_row_for_each_type():
+def test_one_row_per_type():
     report = entities.score([[("B", 0), ("A", 1)]], [[("B", 0), ("B", 1)]])
     assert report.classes() == (
         {"class": "A", "precision": 0.0, "recall": 0.0, "f1": 0.0, "examples": 1},
@@ -151,36 +151,39 @@ def test_a_row_for_each_type():
     )
 
 
-def test_confusion_counts_true_by_predicted_and_takes_new_tags():
-    made = entities.confusion(("V", "N"), TRUE, FOUND)
-    assert made.labels == ("V", "N")
-    np.testing.assert_array_equal(made.counts, [[1, 1], [1, 1]])
+def test_confusion_counts_true_by_predicted_and_allows_new_tags():
+    counted = entities.confusion(("V", "N"), TRUE, FOUND)
+    assert counted.labels == ("V", "N")
+    np.testing.assert_array_equal(counted.counts, [[1, 1], [1, 1]])
     new = entities.confusion(("V",), [["X", "A"]], [["V", "V"]])
     assert new.labels == ("V", "A", "X")
     np.testing.assert_array_equal(new.counts, [[0, 0, 0], [1, 0, 0], [1, 0, 0]])
 
 
-def test_confidences_leaves_out_what_was_not_seen():
-    made = entities.confidences(TRUE, FOUND, [[0.9, None, 0.4], [0.7]])
-    assert made.values.tolist() == [0.9, 0.4, 0.7]
-    assert made.hits.tolist() == [True, False, True]
+def test_confidences_leave_out_tokens_without_a_probability():
+    confidences = entities.confidences(TRUE, FOUND, [[0.9, None, 0.4], [0.7]])
+    assert confidences.values.tolist() == [0.9, 0.4, 0.7]
+    assert confidences.hits.tolist() == [True, False, True]
 
 
-def test_mistakes_are_sorted_by_their_number_and_said():
+def test_sentences_are_sorted_by_their_number_of_errors():
     wanted = [entities.numbered(x) for x in TRUE]
     found = [entities.numbered(x) for x in FOUND]
     wanted.append([("A", 0)])
     found.append([])
-    made = entities.mistakes(
+    mistakes = entities.mistakes(
         ["f:1", "f:2", "f:3"],
         ["a b c", "d", "e"],
         wanted,
         found,
         lambda at, item: f"{at}.{item[1]}={item[0]}",
     )
-    assert [(x.severity, x.where, x.text) for x in made] == [
+    assert [(x.severity, x.where, x.text) for x in mistakes] == [
         (4.0, "f:1", "a b c"),
         (1.0, "f:3", "e"),
     ]
-    assert (made[0].expected, made[0].predicted) == ("0.1=V; 0.2=N", "0.1=N; 0.2=V")
-    assert (made[1].expected, made[1].predicted) == ("2.0=A", "nothing")
+    assert (mistakes[0].expected, mistakes[0].predicted) == (
+        "0.1=V; 0.2=N",
+        "0.1=N; 0.2=V",
+    )
+    assert (mistakes[1].expected, mistakes[1].predicted) == ("2.0=A", "nothing")

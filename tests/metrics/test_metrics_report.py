@@ -1,4 +1,4 @@
-"""What people read of scores, and the files of an evaluation."""
+"""Scores as text, and the files of an evaluation."""
 
 import json
 
@@ -25,7 +25,7 @@ SCORED = scores.Scores(
 )
 
 
-def test_the_text_as_a_person_sees_it():
+def test_the_whole_text():
     assert report.text(SCORED).split("\n") == [
         "metric        value",
         "accuracy     0.8765",
@@ -48,7 +48,7 @@ def test_the_text_as_a_person_sees_it():
     ]
 
 
-def test_as_many_errors_as_asked_for_and_long_texts_shortened():
+def test_the_number_of_errors_is_limited_and_long_texts_are_shortened():
     wrong = tuple(
         scores.PredictionError(1.0, "f:1", "很" * 99, "a", "b") for _ in range(5)
     )
@@ -60,7 +60,7 @@ def test_as_many_errors_as_asked_for_and_long_texts_shortened():
     assert "errors" not in report.text(scored, max_errors=0)
 
 
-def test_a_wide_confusion_is_for_the_picture_alone():
+def test_a_wide_confusion_matrix_is_only_plotted():
     labels = tuple(f"c{n}" for n in range(13))
     scored = scores.Scores(
         {}, confusion=scores.Confusion(labels, np.eye(13, dtype=int))
@@ -68,13 +68,13 @@ def test_a_wide_confusion_is_for_the_picture_alone():
     assert "predicted" not in report.text(scored)
 
 
-def test_classes_may_have_columns_of_their_own():
+def test_classes_may_have_different_columns():
     rows = ({"class": "PER", "f1": 0.5}, {"class": "core", "roles": 3})
     lines = report.text(scores.Scores({}, rows)).split("\n")
     assert lines[-2:] == ["PER    0.5000      -", "core        -      3"]
 
 
-def test_accuracy_is_shown_once_and_the_averages_of_several_labels_all():
+def test_micro_averages_are_hidden_if_they_are_the_accuracy():
     micro = {"micro_precision": 0.5, "micro_f1": 0.5}
     one = scores.Scores({"accuracy": 0.5, "macro_f1": 0.4} | micro)
     assert report.text(one).split("\n") == [
@@ -86,19 +86,19 @@ def test_accuracy_is_shown_once_and_the_averages_of_several_labels_all():
     assert "micro_precision  0.5000" in several
 
 
-def test_f1_of_two_classes_names_its_class_and_the_file_keeps_its_keys(tmp_path):
-    made = classes.single_label(
+def test_f1_of_two_classes_names_its_class_but_keys_in_files_do_not(tmp_path):
+    scored = classes.single_label(
         np.array([0, 1, 1]),
         np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]),
         ("negative", "positive"),
         where=["a", "b", "c"],
         texts=["x", "y", "z"],
     )
-    lines = report.text(made).split("\n")
+    lines = report.text(scored).split("\n")
     assert [x.split("  ")[0] for x in lines if '"positive"' in x] == [
         f'{name} (of "positive")' for name in ("precision", "recall", "f1")
     ]
-    report.write(made, tmp_path, "dev", {})
+    report.write(scored, tmp_path, "dev", {})
     assert "f1" in json.loads((tmp_path / "dev.json").read_text())["metrics"]
 
 
@@ -135,7 +135,7 @@ def test_files(tmp_path):
     assert written[2].read_bytes().startswith(b"\x89PNG")
 
 
-def test_every_error_is_one_line_of_the_table(tmp_path):
+def test_each_error_is_one_line_of_the_tsv(tmp_path):
     report.write(SCORED, tmp_path, "dev", {})
     assert (tmp_path / "dev_errors.tsv").read_text(encoding="utf-8") == (
         "badness\twhere\texpected\tfound\ttext\n"
@@ -144,7 +144,7 @@ def test_every_error_is_one_line_of_the_table(tmp_path):
     )
 
 
-def test_files_of_an_earlier_evaluation_do_not_stay_beside_new_ones(tmp_path):
+def test_files_of_an_earlier_evaluation_are_removed(tmp_path):
     report.write(SCORED, tmp_path, "dev", {})
     (tmp_path / "test_confusion.png").write_bytes(b"another's")
     written = report.write(scores.Scores({"f1": 1.0}), tmp_path, "dev", {})
@@ -157,7 +157,7 @@ def test_files_of_an_earlier_evaluation_do_not_stay_beside_new_ones(tmp_path):
     assert tree["confusion"] is tree["calibration"] is None and tree["errors"] == []
 
 
-def test_a_disk_that_refuses_is_said(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "eval").write_text("a file")
     with pytest.raises(errors.StorageError, match="eval"):
         report.write(SCORED, tmp_path / "eval", "dev", {})

@@ -1,4 +1,4 @@
-"""Correlations and distances, by hand and beside scipy."""
+"""Correlations and errors, by hand and compared with scipy."""
 
 import json
 import math
@@ -13,8 +13,8 @@ stats = pytest.importorskip("scipy.stats")
 
 
 def score(truths, predictions):
-    places = [f"f:{n}" for n in range(len(truths))]
-    return numbers.score(truths, predictions, where=places, texts=places[::-1])
+    where = [f"f:{n}" for n in range(len(truths))]
+    return numbers.score(truths, predictions, where=where, texts=where[::-1])
 
 
 def test_by_hand():
@@ -70,7 +70,7 @@ def test_constant_predictions_have_correlation_0(constant):
     json.dumps(scored.metrics, allow_nan=False)
 
 
-def test_one_example_has_no_correlation_but_a_distance():
+def test_one_example_has_no_correlation_but_an_error():
     scored = score(np.array([3.0]), np.array([5.0]))
     assert scored.metrics == {"pearson": 0.0, "spearman": 0.0, "rmse": 2.0, "mae": 2.0}
 

@@ -1,4 +1,4 @@
-"""Pictures that can be read, with any name of a class and any fonts."""
+"""Plots are legible with any class names and fonts."""
 
 import shutil
 import struct
@@ -23,17 +23,17 @@ def size_of(png):
 
 
 @pytest.fixture
-def drawn(monkeypatch):
-    """The figures that are drawn, before they become bytes."""
-    figures = []
+def figures(monkeypatch):
+    """The figures before they are encoded as PNG."""
+    kept = []
 
     def keep(figure):
-        figures.append(figure)
+        kept.append(figure)
         return encode(figure)
 
     encode = curves.encode
     monkeypatch.setattr(curves, "encode", keep)
-    return figures
+    return kept
 
 
 def names_of(figure):
@@ -46,32 +46,32 @@ def numbers_of(figure):
     return {text.get_position(): text.get_text() for text in axes.texts}
 
 
-def test_confusion_shows_names_and_counts_where_they_belong(drawn):
+def test_confusion_shows_names_and_counts_in_their_cells(figures):
     labels = ("negative", "$neutral$", "positive")
     plots.confusion(scores.Confusion(labels, COUNTS))
-    assert names_of(drawn[0]) == list(labels)
+    assert names_of(figures[0]) == list(labels)
     # (x, y) = (predicted, true).
-    assert numbers_of(drawn[0]) == {
+    assert numbers_of(figures[0]) == {
         (0, 0): "1,200",
         (1, 0): "3",
         (0, 2): "7",
         (2, 2): "41",
     }
-    shares = drawn[0].axes[0].images[0].get_array()
-    np.testing.assert_allclose(shares[2], [7 / 48, 0, 41 / 48])
-    np.testing.assert_array_equal(shares[1], [0, 0, 0])
+    fractions = figures[0].axes[0].images[0].get_array()
+    np.testing.assert_allclose(fractions[2], [7 / 48, 0, 41 / 48])
+    np.testing.assert_array_equal(fractions[1], [0, 0, 0])
 
 
-def test_without_a_font_classes_are_numbers_and_nothing_warns(drawn, monkeypatch):
+def test_without_a_font_classes_are_numbered(figures, monkeypatch):
     monkeypatch.setattr(plots, "font_with", lambda characters: None)
     plots.confusion(scores.Confusion(CHINESE, COUNTS))
-    assert names_of(drawn[0]) == ["0", "1", "2"]
-    assert drawn[0].axes[0].get_title(loc="right") == (
+    assert names_of(figures[0]) == ["0", "1", "2"]
+    assert figures[0].axes[0].get_title(loc="right") == (
         "classes by number, in the order of the table"
     )
 
 
-def test_a_missing_font_is_reported_with_a_way_to_get_one(monkeypatch, caplog):
+def test_a_missing_font_is_reported_with_an_extra_that_has_one(monkeypatch, caplog):
     monkeypatch.setattr(plots, "font_with", lambda characters: None)
     plots.confusion(scores.Confusion(CHINESE, COUNTS))
     (record,) = caplog.records
@@ -81,7 +81,7 @@ def test_a_missing_font_is_reported_with_a_way_to_get_one(monkeypatch, caplog):
 
 @pytest.fixture
 def fonts(monkeypatch, tmp_path):
-    """Installs matplotlib's own fonts under the names given, and no others."""
+    """Returns a function that installs only fonts of matplotlib, under other names."""
     folder = matplotlib.get_data_path() + "/fonts/ttf/"
 
     def install(**names):
@@ -108,12 +108,12 @@ def test_a_font_that_has_the_characters_is_found(fonts):
     assert plots.font_with("体育") is None
 
 
-def test_a_name_is_drawn_with_the_font_that_was_found(fonts, drawn):
+def test_names_use_the_font_with_their_characters(fonts, figures):
     folder = fonts(AAA="cmr10.ttf", Greek="DejaVuSans.ttf")
     labels = ("ωmega", "b", "c")
     plots.confusion(scores.Confusion(labels, COUNTS))
-    assert names_of(drawn[0]) == list(labels)
-    for text in drawn[0].axes[0].get_xticklabels():
+    assert names_of(figures[0]) == list(labels)
+    for text in figures[0].axes[0].get_xticklabels():
         assert text.get_fontproperties().get_file() == str(folder / "Greek.ttf")
 
 
@@ -127,7 +127,7 @@ def test_the_font_of_last_resort_has_only_boxes(fonts):
     assert plots.font_with("体育").get_file() == str(folder / "Honest.ttf")
 
 
-def test_a_font_installed_since_the_list_was_made_is_added(fonts, monkeypatch):
+def test_a_font_installed_after_the_list_was_created_is_added(fonts, monkeypatch):
     add = plots._add_fonts.__wrapped__
     folder = fonts(AAA="cmr10.ttf")
     other = folder / "new" / "Sound.ttf"
@@ -158,7 +158,7 @@ def test_a_font_of_a_package_is_found_without_importing_it(
     assert found.get_file() == str(package / "fonts" / "Package.ttf")
 
 
-def test_fonts_that_are_gone_or_broken_are_passed_over(fonts):
+def test_missing_and_broken_fonts_are_skipped(fonts):
     folder = fonts(Broken="cmr10.ttf", Gone="cmr10.ttf", Sound="DejaVuSans.ttf")
     (folder / "Broken.ttf").write_bytes(b"not a font")
     (folder / "Gone.ttf").unlink()
@@ -166,31 +166,31 @@ def test_fonts_that_are_gone_or_broken_are_passed_over(fonts):
 
 
 @pytest.mark.parametrize("labels", [CHINESE, ("", "$", "_"), ("$\\x$", "^", "\\")])
-def test_any_names_are_drawn_without_a_warning(labels):
-    made = plots.confusion(scores.Confusion(labels, COUNTS))
-    assert made.startswith(b"\x89PNG")
+def test_any_names_are_plotted_without_a_warning(labels):
+    png = plots.confusion(scores.Confusion(labels, COUNTS))
+    assert png.startswith(b"\x89PNG")
 
 
-def test_long_names_and_those_of_several_lines_are_one_short_line(drawn):
+def test_long_and_multi_line_names_become_one_short_line(figures):
     labels = ("a\nb", "x" * 400, "c")
     plots.confusion(scores.Confusion(labels, COUNTS))
-    assert names_of(drawn[0]) == ["a\\nb", "x" * 23 + "…", "c"]
+    assert names_of(figures[0]) == ["a\\nb", "x" * 23 + "…", "c"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 30, 31, 130])
-def test_sizes_can_be_looked_at(count, drawn):
+def test_figure_sizes_are_bounded(count, figures):
     labels = tuple(f"class {n}" for n in range(count))
     counts = np.eye(count, dtype=int)
     width, height = size_of(plots.confusion(scores.Confusion(labels, counts)))
     assert 500 <= height <= 1920 and height < width <= 2016
-    assert len(numbers_of(drawn[0])) == (count if count <= 30 else 0)
+    assert len(numbers_of(figures[0])) == (count if count <= 30 else 0)
 
 
-def test_reliability_is_drawn_from_the_bins(drawn):
+def test_the_reliability_diagram_shows_the_bins(figures):
     sure = np.array([0.99, 0.97, 0.95, 0.5])
     confidences = scores.Confidences(sure, np.array([True, True, False, True]))
     assert size_of(plots.reliability(confidences)) == (780, 900)
-    upper, lower = drawn[0].axes
+    upper, lower = figures[0].axes
     assert upper.get_title(loc="right") == "ECE 0.3525"
     heights = [bar.get_height() for bar in lower.patches]
     assert heights == [0] * 7 + [1] + [0] * 6 + [3]

@@ -25,11 +25,11 @@ def test_ranks_among_the_unique_second_texts():
     # Texts: 0 "q", 1 "right", 2 "also right", 3 "other", 4 "r".
     texts = np.array([[0, 1], [0, 2], [4, 3], [4, 0], [0, 3], [4, 1]])
     positive = np.array([True, True, True, False, False, False])
-    asked = {0: (1.0, 0.0), 4: (0.0, 1.0)}
+    queries = {0: (1.0, 0.0), 4: (0.0, 1.0)}
     answers = {0: (3.0, 0.0), 1: (2.0, 4.0), 2: (5.0, 1.0), 3: (3.0, 4.0)}
-    vectors = np.array([[asked[a], answers[b]] for a, b in texts])
-    # To q: also right 5, itself 3, other 3, right 2. Only "other" is before "right",
-    # and nothing before "also right". To r: "other" 4, "right" too, and a tie is lost.
+    vectors = np.array([[queries[a], answers[b]] for a, b in texts])
+    # For q: also right 5, itself 3, other 3, right 2. Only "other" ranks before
+    # "right", and none before "also right". For r: "other" and "right" tie at 4.
     assert ranking.ranks(vectors, texts, positive) == {0: 2, 1: 1, 2: 2}
 
 
@@ -44,18 +44,18 @@ def test_ranks_in_blocks_are_those_of_one(monkeypatch):
     assert sorted(whole) == np.flatnonzero(positive).tolist()
 
 
-def test_nothing_positive_has_no_rank():
+def test_without_positive_pairs_there_are_no_ranks():
     vectors = np.ones((2, 2, 3))
     texts = np.array([[0, 1], [2, 3]])
     assert ranking.ranks(vectors, texts, np.zeros(2, bool)) == {}
 
 
-def test_a_vector_of_no_length_stays():
+def test_a_zero_vector_stays_zero():
     found = ranking.normalized(np.array([[3.0, 4.0], [0.0, 0.0]]))
     np.testing.assert_array_equal(found, [[0.6, 0.8], [0.0, 0.0]])
 
 
-def test_scores_are_compared_by_order_and_errors_by_their_places():
+def test_scores_are_compared_by_order_and_errors_by_quantiles():
     pairs = pairs_of(5, scores=(1.0, 2.0, 3.0, 4.0, None))
     found = ranking.score(pairs, np.array([0.1, 0.9, 0.3, 0.4, 0.99]), NAMES, None)
     # Ranks 1 4 2 3 for 1 2 3 4: 1 - 6 * (4 + 1 + 1) / (4 * 15).
@@ -73,7 +73,7 @@ def test_scores_are_compared_by_order_and_errors_by_their_places():
 def test_labels_at_a_tuned_threshold():
     pairs = pairs_of(5, belong=(True, True, False, False, None))
     found = ranking.score(pairs, np.array([0.9, 0.3, 0.5, 0.1, 0.7]), NAMES, None)
-    # From 0.2 on: three positive, of which one wrongly; from 0.7 on as good.
+    # From 0.2 on three are positive, one of them wrongly; 0.7 is as good.
     assert found.metrics == pytest.approx(
         {
             "accuracy": 0.75,
@@ -123,11 +123,11 @@ def test_scores_labels_and_ranks_together():
     )
     found = ranking.score(pairs, np.array([0.1, 0.2, 0.3]), NAMES, None)
     assert {"spearman", "accuracy", "mrr"} <= set(found.metrics)
-    assert found.errors == ()  # of the scores, which are in the right order
+    assert found.errors == ()  # those of the scores, which are in the right order
 
 
-def test_what_cannot_be_scored_is_said():
-    with pytest.raises(errors.InputError, match="f:0: nothing can be scored"):
+def test_pairs_that_cannot_be_scored_are_errors():
+    with pytest.raises(errors.InputError, match="f:0"):
         ranking.score(pairs_of(2, belong=(True, True)), np.zeros(2), NAMES, None)
     with pytest.raises(errors.NotFiniteError, match="f:1"):
         ranking.score(
@@ -150,7 +150,7 @@ def test_ranks_with_ties_against_the_right_one():
     assert found.tolist() == [3, 3, 4]
 
 
-def test_equal_vectors_for_everything_earn_nothing():
+def test_equal_vectors_rank_last():
     found = ranking.row_ranks(np.ones((3, 4)), np.array([0, 1, 2]), NONE)
     assert found.tolist() == [4, 4, 4]
 
@@ -158,24 +158,24 @@ def test_equal_vectors_for_everything_earn_nothing():
 def test_ignored_candidates_do_not_count():
     ignored = NONE.copy()
     ignored[0, 0] = ignored[1, 1] = True
-    ignored[2, 3] = True  # the right one itself keeps its place
+    ignored[2, 3] = True  # the right one itself keeps its rank
     found = ranking.row_ranks(SIMILARITIES, np.array([2, 0, 3]), ignored)
     assert found.tolist() == [2, 2, 4]
 
 
 def test_reciprocal_ranks_and_recall():
-    places = np.array([1, 3, 10, 11])
-    assert ranking.mean_reciprocal(places) == pytest.approx(
+    ranks = np.array([1, 3, 10, 11])
+    assert ranking.mean_reciprocal(ranks) == pytest.approx(
         (1 + 1 / 3 + 1 / 10 + 1 / 11) / 4
     )
-    assert [ranking.recall(places, k) for k in (1, 5, 10)] == [0.25, 0.5, 0.75]
+    assert [ranking.recall(ranks, k) for k in (1, 5, 10)] == [0.25, 0.5, 0.75]
 
 
 @pytest.mark.parametrize(
     ("values", "positive", "value", "accuracy"),
     [
         ([0.9, 0.2, 0.4, 0.6], [True, False, False, True], 0.5, 1.0),
-        # Equal scores cannot be parted: three of four at most.
+        # Equal scores cannot be separated: three of four at most.
         ([0.3, 0.3, 0.3, 0.8], [True, False, False, True], 0.55, 0.75),
         ([0.1, 0.2, 0.3], [True, True, True], 0.1, 1.0),
         ([0.1, 0.2, 0.25], [False, False, False], np.nextafter(0.25, 1), 1.0),
@@ -189,7 +189,7 @@ def test_best_threshold(values, positive, value, accuracy):
     assert np.mean((np.array(values) >= found.value) == positive) == accuracy
 
 
-def test_the_best_threshold_does_what_it_says_on_any_scores():
+def test_the_best_threshold_has_the_best_accuracy_on_any_scores():
     rng = np.random.default_rng(3)
     for _ in range(50):
         values = rng.integers(0, 9, 13) / 8
@@ -203,7 +203,7 @@ def test_the_best_threshold_does_what_it_says_on_any_scores():
         assert ((values >= found.value) == positive).mean() == found.accuracy
 
 
-def test_neighbouring_floats_are_parted():
+def test_adjacent_floats_are_separated():
     low = 0.5
     high = np.nextafter(low, 1)
     found = ranking.best_threshold(np.array([low, high]), np.array([False, True]))

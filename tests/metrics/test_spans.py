@@ -1,6 +1,6 @@
-"""Answers by the rules of SQuAD and CMRC: frozen numbers, and sums by hand.
+"""Answers by the rules of SQuAD and CMRC: published scores, and counts by hand.
 
-golden/squad_predictions.json holds what the published scripts print for it:
+golden/squad_predictions.json has the output of the published scripts for it:
 `evaluate-v2.0.py data.json pred.json --na-prob-file margins.json -t 0`, with the best
 answers in pred.json, and the functions of `cmrc2018_evaluate.py` with NLTK 3.10.
 """
@@ -35,13 +35,13 @@ def _english(questions, threshold=0.0):
 
 
 def test_english_scores_are_those_of_the_published_script(golden):
-    made = spans.evaluate(_english(golden["english"]["questions"]))
-    assert made.language == "english"
+    scored = spans.evaluate(_english(golden["english"]["questions"]))
+    assert scored.language == "english"
     published = golden["english"]["metrics"]
-    assert made.metrics.keys() == published.keys()
+    assert scored.metrics.keys() == published.keys()
     for name, value in published.items():
         scale = 1 if name.endswith("threshold") else 100
-        assert made.metrics[name] * scale == pytest.approx(value, abs=1e-9), name
+        assert scored.metrics[name] * scale == pytest.approx(value, abs=1e-9), name
 
 
 def test_chinese_scores_are_those_of_the_published_script(golden):
@@ -50,16 +50,16 @@ def test_chinese_scores_are_those_of_the_published_script(golden):
         spans.AnsweredQuestion((*q["answers"],), q["found"], q["found"])
         for q in questions
     ]
-    made = spans.evaluate(judged)
-    assert made.language == "chinese"
-    assert made.exact_match.tolist() == [q["exact_match"] for q in questions]
-    np.testing.assert_allclose(made.f1, [q["f1"] for q in questions], atol=1e-12)
-    assert {name: 100 * value for name, value in made.metrics.items()} == pytest.approx(
-        golden["chinese"]["metrics"]
-    )
+    scored = spans.evaluate(judged)
+    assert scored.language == "chinese"
+    assert scored.exact_match.tolist() == [q["exact_match"] for q in questions]
+    np.testing.assert_allclose(scored.f1, [q["f1"] for q in questions], atol=1e-12)
+    assert {
+        name: 100 * value for name, value in scored.metrics.items()
+    } == pytest.approx(golden["chinese"]["metrics"])
 
 
-def test_the_best_threshold_gives_the_best_score_when_it_is_applied(golden):
+def test_the_best_threshold_gives_the_best_score(golden):
     questions = golden["english"]["questions"]
     best = spans.evaluate(_english(questions)).metrics
     every = [-99.0, *(q["margin"] for q in questions)]
@@ -74,7 +74,7 @@ def test_the_best_threshold_gives_the_best_score_when_it_is_applied(golden):
 
 
 def test_questions_of_equal_margin_are_answered_together():
-    """The published script would stop between them, at 1.0, which none gives."""
+    """The published script would stop between them, which no threshold can."""
     judged = [
         spans.AnsweredQuestion(("blue",), "", "blue", -2.0),
         spans.AnsweredQuestion(("red",), "", "red", 1.0),
@@ -90,7 +90,7 @@ def test_questions_of_equal_margin_are_answered_together():
     assert metrics["best_f1_threshold"] < 1.0
 
 
-def test_no_answer_at_all_may_be_best():
+def test_predicting_no_answer_may_be_best():
     judged = [spans.AnsweredQuestion((), "blue", "blue", -3.0)] * 2
     metrics = spans.evaluate(judged).metrics
     assert metrics["f1"] == 0.0 and metrics["no_answer_f1"] == 0.0
@@ -98,7 +98,7 @@ def test_no_answer_at_all_may_be_best():
     assert metrics["best_f1"] == 1.0 and metrics["best_f1_threshold"] < -3.0
 
 
-def test_without_margins_there_is_no_threshold_and_without_empty_ones_no_parts():
+def test_without_margins_and_unanswerable_questions_there_are_two_metrics():
     judged = [
         spans.AnsweredQuestion(("blue",), "blue", "blue"),
         spans.AnsweredQuestion(("a b",), "b", "b"),
@@ -160,11 +160,11 @@ def test_chinese_by_hand(answers, found, exact, f1):
         ("10,000, 20", ["10,000", ",", "20"]),
     ],
 )
-def test_words_beside_chinese(text, words):
+def test_words_that_are_not_chinese(text, words):
     assert spans.segments(text) == words
 
 
-def test_the_language_can_be_given_and_only_those_there_are():
+def test_the_language_can_be_chosen_and_must_be_known():
     judged = [spans.AnsweredQuestion(("甲乙 丙",), "甲乙", "甲乙")]
     assert spans.evaluate(judged).metrics["f1"] == pytest.approx(4 / 5)
     assert spans.evaluate(judged, "english").metrics["f1"] == pytest.approx(2 / 3)
@@ -174,7 +174,7 @@ def test_the_language_can_be_given_and_only_those_there_are():
         spans.evaluate([])
 
 
-def test_answers_in_the_publishers_files_are_told_apart(shared_data):
+def test_the_language_of_published_files_is_detected(shared_data):
     def language(name):
         tree = json.loads((shared_data / name).read_text(encoding="utf-8"))
         return spans.language_of(

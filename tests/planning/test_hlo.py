@@ -67,7 +67,7 @@ def test_sizes_of_arrays_by_type_and_memory_space():
     assert found["b"].main_bytes == 0 and found["p"].main_bytes == 15
 
 
-def test_one_branch_of_a_conditional_runs_at_most():
+def test_branches_of_a_conditional_count_as_run():
     text = small_programs.LOOP.replace(
         "%first = f32[7,3]{1,0} dot(%a0, %b0), lhs_contracting_dims={1}, "
         "rhs_contracting_dims={0}",
@@ -101,7 +101,7 @@ def test_products_in_loops_count_with_all_trips():
     cost = hlo.cost(hlo.parse(small_programs.LOOP))
     assert cost.flops == 6 * 2 * 7 * 3 * 4
     # Each product reads 7 x 4 and 4 x 3 and writes 7 x 3; the all-reduce reads and
-    # writes 7 x 3, in the loop alone.
+    # writes 7 x 3, only in the loop.
     assert cost.bytes == 4 * (6 * (28 + 12 + 21) + 5 * 2 * 21)
     assert cost.main_bytes == cost.bytes
 
@@ -226,10 +226,10 @@ def test_a_gather_that_overlaps_with_a_fusion_is_not_its_traffic():
         )
         .replace(
             "%new = f32[7,3]{1,0} fusion(%a, %b)",
-            "%held = f32[1000]{0} get-tuple-element(%arg), index=4\n"
-            "  %of_held = f32[250]{0} get-tuple-element(%arg), index=5\n"
+            "%buffers = f32[1000]{0} get-tuple-element(%arg), index=4\n"
+            "  %part_of = f32[250]{0} get-tuple-element(%arg), index=5\n"
             "  %new = (f32[7,3]{1,0}, f32[1000]{0}, f32[1000]{0}) "
-            "fusion(%a, %b, %held, %of_held)",
+            "fusion(%a, %b, %buffers, %part_of)",
         )
     )
     # In the loop the all-reduce reads all three results of the fusion, as written here.
@@ -250,8 +250,8 @@ def test_a_slice_counts_as_what_it_takes():
 
 
 def _compiled(function, *arguments):
-    made = jax.jit(function).lower(*arguments).compile()
-    return hlo.cost(hlo.parse(made.as_text())), made.cost_analysis()
+    compiled = jax.jit(function).lower(*arguments).compile()
+    return hlo.cost(hlo.parse(compiled.as_text())), compiled.cost_analysis()
 
 
 def _layer(x, w):

@@ -1,4 +1,4 @@
-"""Texts of compiled programs, cut down by hand, and settings of a small run."""
+"""Texts of compiled programs, shortened by hand, and the config of a small run."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from bert_jax.config import pretraining
 from bert_jax.planning import topology
 from bert_jax.training import devices
 
-# A loop of five trips around a product, after one product outside.
+# A product, then a loop of five trips around another product.
 _LOOP = """\
 HloModule small
 
@@ -60,7 +60,7 @@ LOOP = (
 
 
 def entry(*lines: str) -> str:
-    """Returns a program of these instructions alone."""
+    """Returns a program of these instructions."""
     body = "\n".join(f"  {line}" for line in lines)
     return f"HloModule one\n\nENTRY %main (x: f32[]) -> f32[] {{\n{body}\n}}\n"
 
@@ -71,7 +71,7 @@ def settings(**changes) -> pretraining.PretrainingConfig:
 
 
 def topology_of(chip: devices.Chip, number: int) -> topology.Topology:
-    """Returns so many chips that nothing can be compiled for."""
+    """Returns chips that nothing can be compiled for."""
     return topology.Topology(f"{chip.name}:{number}", chip, (), 1, number)
 
 
