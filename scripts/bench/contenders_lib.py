@@ -1,4 +1,4 @@
-"""Train steps that are measured beside each other: ours, and transformers' in torch."""
+"""Train steps that are timed against each other: ours, and transformers' in torch."""
 
 import dataclasses
 import time
@@ -32,11 +32,11 @@ class Side:
       name: `ours`, or a way in which torch computes attention (`compile`: sdpa, and
         torch.compile).
       dtype: of activations and products.
-      packed: whether the sequences share rows (ours alone).
+      packed: whether the sequences share rows (only ours).
       dropout: of hidden states and attention probabilities.
-      remat, unroll, attention: of `encoder.Execution` (ours alone).
-      random: what draws the bits of dropout and masks, as `jax.random` names it (ours
-        alone); all but the default draw others on other meshes.
+      remat, unroll, attention: as in `encoder.Execution` (only ours).
+      random: the generator of dropout and masks, as `jax.random` names it (only ours);
+        all but the default give other numbers on other meshes.
     """
 
     name: str
@@ -72,12 +72,12 @@ def side(text: str) -> Side:
             given[key] = kind(value)
         else:
             raise errors.InputError(
-                f"{text}: {option!r} is no option; there are packed, dropout=0, "
+                f"{text}: {option!r} is not an option; choose packed, dropout=0, "
                 f"remat=full, unroll=1, attention=xla, {', '.join(encoder.DTYPES)} and "
                 f"{', '.join(RANDOM)}"
             )
     if name != OURS and given.keys() - {"dtype", "dropout"}:
-        raise errors.InputError(f"{text}: torch takes a dtype and dropout alone")
+        raise errors.InputError(f"{text}: torch takes only a dtype and dropout")
     return Side(name, **given)
 
 
@@ -90,8 +90,8 @@ class Ready:
       tokens: real ones of its batch.
       effective_length: tokens that a token attends to, in the mean.
       compile_seconds: until the first step was done.
-      temporaries: bytes that the compiled step takes beside its arguments; None where
-        nobody says.
+      temporaries: bytes of the compiled step in addition to its arguments; None if
+        unknown.
     """
 
     step: Callable[[], None]
@@ -102,21 +102,21 @@ class Ready:
 
 
 def ready(
-    made: Side, bert: config.BertConfig, rows: int, length: int, fill: float
+    contender: Side, bert: config.BertConfig, rows: int, length: int, fill: float
 ) -> Ready:
     """Makes the model, the batch and the step of a side, and does two steps."""
     batch = synthetic_batches_lib.rows(
-        bert, rows, length, fill=fill, packed=made.packed
+        bert, rows, length, fill=fill, packed=contender.packed
     )
     bert = dataclasses.replace(
         bert,
-        hidden_dropout_prob=made.dropout,
-        attention_probs_dropout_prob=made.dropout,
+        hidden_dropout_prob=contender.dropout,
+        attention_probs_dropout_prob=contender.dropout,
     )
-    if made.name != OURS:
-        return begun(lambda: (torch_step(made, bert, batch), None), batch)
-    task = our_task(made, bert, length)
-    with jax.default_prng_impl(made.random):
+    if contender.name != OURS:
+        return begun(lambda: (torch_step(contender, bert, batch), None), batch)
+    task = our_task(contender, bert, length)
+    with jax.default_prng_impl(contender.random):
         return begun(lambda: our_step(task, batch, _OPTIMIZER, _STEPS), batch)
 
 
@@ -136,7 +136,7 @@ def begun(
 
 
 def our_task(
-    made: Side, bert: config.BertConfig, length: int
+    contender: Side, bert: config.BertConfig, length: int
 ) -> pretraining.Pretraining:
     """Returns the pretraining task of a side, MLM and NSP."""
     masking = Masking(
@@ -150,7 +150,11 @@ def our_task(
         vocab_size=bert.vocab_size,
     )
     execution = encoder.Execution(
-        made.dtype, made.unroll, made.remat, made.attention, made.packed
+        contender.dtype,
+        contender.unroll,
+        contender.remat,
+        contender.attention,
+        contender.packed,
     )
     model = heads.BertForPreTraining(bert, execution)
     return pretraining.Pretraining(model, masking, masking)
@@ -177,32 +181,32 @@ def our_step(
         schedule=optimizer.learning_rate(recipe, steps),
     )
     now = state.create(task.init, jax.random.key(0), transformation, mesh)
-    placed = sharding.place(batch, mesh)
-    compiled = train_step.lower(now, placed).compile()
+    on_device = sharding.place(batch, mesh)
+    compiled = train_step.lower(now, on_device).compile()
 
     def step() -> None:
         nonlocal now
-        now, metrics = compiled(now, placed)
+        now, metrics = compiled(now, on_device)
         jax.block_until_ready((now, metrics))
 
     return step, compiled.memory_analysis().temp_size_in_bytes
 
 
 def torch_step(
-    made: Side, bert: config.BertConfig, batch: synthetic_batches_lib.Batch
+    contender: Side, bert: config.BertConfig, batch: synthetic_batches_lib.Batch
 ) -> Callable[[], None]:
     """Returns a step of transformers' model."""
     import torch
 
-    model = torch_model(made, bert).train()
+    model = torch_model(contender, bert).train()
     adamw = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01)
     rng = np.random.default_rng(1)
-    drawn = rng.random(batch["input_ids"].shape) < MASKED_LM_PROB
-    masked = drawn & batch["word_start"]
+    chosen = rng.random(batch["input_ids"].shape) < MASKED_LM_PROB
+    masked = chosen & batch["word_start"]
     ids = np.where(masked, synthetic_batches_lib.MASK, batch["input_ids"])
     inputs = torch_inputs(batch, ids, masked)
     device = next(model.parameters()).device.type
-    half = made.dtype == "bfloat16"
+    half = contender.dtype == "bfloat16"
 
     def step() -> None:
         adamw.zero_grad(set_to_none=True)
@@ -216,7 +220,7 @@ def torch_step(
     return step
 
 
-def torch_model(made: Side, bert: config.BertConfig) -> Any:
+def torch_model(contender: Side, bert: config.BertConfig) -> Any:
     """Returns transformers' BertForPreTraining, on the device that torch has."""
     import torch
     import transformers
@@ -225,10 +229,10 @@ def torch_model(made: Side, bert: config.BertConfig) -> Any:
     names += ("intermediate_size", "max_position_embeddings", "hidden_dropout_prob")
     names += ("attention_probs_dropout_prob",)
     given = transformers.BertConfig(**{name: getattr(bert, name) for name in names})
-    given._attn_implementation = "eager" if made.name == "eager" else "sdpa"
+    given._attn_implementation = "eager" if contender.name == "eager" else "sdpa"
     model = transformers.BertForPreTraining(given)
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.compile(model) if made.name == "compile" else model
+    return torch.compile(model) if contender.name == "compile" else model
 
 
 def torch_inputs(
@@ -274,9 +278,9 @@ def losses(bert: config.BertConfig, length: int) -> tuple[float, float]:
 
     ours = sharding.jit(loss, mesh)(params, masked)
     host = jax.device_get(masked)
-    row, place = np.nonzero(host["masked_lm_weights"])
+    row, slot = np.nonzero(host["masked_lm_weights"])
     is_masked = np.zeros(batch["input_ids"].shape, bool)
-    is_masked[row, host["masked_lm_positions"][row, place]] = True
+    is_masked[row, host["masked_lm_positions"][row, slot]] = True
     inputs = torch_inputs(batch, host["input_ids"], is_masked)
     model = torch_model(side("sdpa"), bert).eval()
     cut = parts.cut_vocabulary(jax.device_get(params), bert.vocab_size)

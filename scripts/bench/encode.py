@@ -1,14 +1,14 @@
-"""Time of `encode` beside transformers in torch and beside onnxruntime: same texts.
+"""Time of `encode` compared with transformers in torch and onnxruntime: same texts.
 
     pip install torch transformers onnx onnxruntime
     python scripts/bench/encode.py --model=FOLDER
     python scripts/bench/encode.py --model=FOLDER --input=lines.txt
 
-All three turn texts into mean-pooled vectors, float32, tokenising included. The peers
+All three turn texts into mean-pooled vectors, float32, tokenization included. The peers
 sort texts by length and run batches padded to their longest text, as
 sentence-transformers does (`--batch_size`); onnxruntime runs torch's export with its
 own optimisations. Rounds are timed in turn, and the ratio is the median over the
-rounds, because machines drift. Without --input the texts are made of the model's own
+rounds, because machines drift. Without --input the texts consist of the model's own
 words, 4 to 250 of them. FOLDER is a BERT of Hugging Face's, published or exported by
 bert_jax.convert.
 """
@@ -129,14 +129,14 @@ def peers(model: loading.Model, folder: str, batch_size: int) -> tuple[Encode, E
             vectors = np.empty((len(texts), model.bert.hidden_size), np.float32)
             for start in range(0, len(texts), batch_size):
                 indices = order[start : start + batch_size]
-                made = tokenizer(
+                encoded = tokenizer(
                     [texts[i] for i in indices],
                     padding=True,
                     truncation=True,
                     max_length=model.max_seq_length,
                     return_tensors="np",
                 )
-                inputs = {name: np.asarray(made[name], np.int64) for name in INPUTS}
+                inputs = {name: np.asarray(encoded[name], np.int64) for name in INPUTS}
                 mask = inputs["attention_mask"][..., None].astype(np.float32)
                 states = run(inputs)
                 vectors[indices] = (states * mask).sum(1) / mask.sum(1)

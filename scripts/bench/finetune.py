@@ -8,7 +8,7 @@
 `padded` has one row length (data.num_lengths=1), `buckets` as many as `finetune` takes
 by itself, `packed` rows that texts share (data.pack). `torch` is the classifier of
 transformers on the batches of `buckets`, each as long as its longest text. Texts are
-made, and as long as evenly drawn lengths around `--fill` of `--length`. All sides see
+random, with lengths uniform around `--fill` of `--length`. All sides see
 the same texts in an epoch, are compiled before, and take turns, because machines drift:
 `ratio` is texts a second of the first side over those of this one, the median over the
 turns. `computed` is how many tokens the encoder computes for one of a text.
@@ -113,7 +113,7 @@ def _settings(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     lines = ["sentence\tlabel"]
     for length in lengths[: given.texts]:
         animal = ("cat", "dog")[rng.integers(2)]
-        others = rng.choice(WORDS, int(length) - 3)  # beside it, [CLS] and [SEP]
+        others = rng.choice(WORDS, int(length) - 3)  # in addition: [CLS] and [SEP]
         lines.append(f"{' '.join([animal, *others])}\t{animal}")
     for split in ("train", "dev"):
         (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -131,9 +131,9 @@ def _settings(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _side(name: str, values: dict[str, Any], folder: Path) -> Side:
-    made = finetuning.default()
-    made.update_from_flattened_dict(values)
-    run = assembly.assemble(finetuning.parse(made), folder)
+    config = finetuning.default()
+    config.update_from_flattened_dict(values)
+    run = assembly.assemble(finetuning.parse(config), folder)
     rows = run.rows(0)
     batches = [rows.batch_at(step) for step in range(rows.steps_per_epoch)]
     train = _torch(run, batches) if name == "torch" else _ours(run, batches)
@@ -144,14 +144,14 @@ def _ours(run: assembly.FinetuningRun, batches: list[Any]) -> Callable[[], objec
     transformation, schedule = run.optimizer(1000)
     shapes = state.abstract(run.init, transformation, run.mesh)
     params = run.parameters(shapes.params, 0)
-    held = [state.from_params(params, shapes, transformation)]
+    states = [state.from_params(params, shapes, transformation)]
     train_step = run.train_step(transformation, shapes, schedule)
-    placed = [sharding.place(batch, run.mesh) for batch in batches]
+    on_device = [sharding.place(batch, run.mesh) for batch in batches]
 
     def epoch() -> None:
-        for batch in placed:
-            held[0], _ = train_step(held[0], batch)
-        jax.block_until_ready(held)
+        for batch in on_device:
+            states[0], _ = train_step(states[0], batch)
+        jax.block_until_ready(states)
 
     return epoch
 
@@ -173,9 +173,9 @@ def _torch(run: assembly.FinetuningRun, batches: list[Any]) -> Callable[[], obje
     given = [
         {
             name: torch.as_tensor(x, dtype=torch.int64).to(model.device)
-            for name, x in made.items()
+            for name, x in inputs.items()
         }
-        for made in cut
+        for inputs in cut
     ]
     clip = functools.partial(
         torch.nn.utils.clip_grad_norm_, max_norm=run.settings.optimizer.max_grad_norm

@@ -35,7 +35,7 @@ Rows = list[dict[str, float]]
 
 
 def main() -> None:
-    """Measures what is asked for, and prints and draws it."""
+    """Measures, prints and plots the requested growth."""
     given = _arguments()
     given.out.mkdir(parents=True, exist_ok=True)
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
@@ -73,8 +73,10 @@ def by_length(given: argparse.Namespace) -> Rows:
     cases = [
         train.Case(given.size, given.tokens // length, length) for length in LENGTHS
     ]
-    made = contenders_lib.side(given.side)
-    ready = [contenders_lib.ready(made, x.bert, x.rows, x.length, 1.0) for x in cases]
+    contender = contenders_lib.side(given.side)
+    ready = [
+        contenders_lib.ready(contender, x.bert, x.rows, x.length, 1.0) for x in cases
+    ]
     best = _in_turn([one.step for one in ready], given.turns)
     base = best[LENGTHS.index(128)]
     return [
@@ -97,9 +99,9 @@ def by_layers(given: argparse.Namespace) -> Rows:
         )
         row: dict[str, float] = {"layers": layers}
         for name, unroll in (("loop", 1), ("unrolled", -1)):
-            made = contenders_lib.side(f"ours+unroll={unroll}")
+            contender = contenders_lib.side(f"ours+unroll={unroll}")
             jax.clear_caches()
-            one = contenders_lib.ready(made, bert, 8, 64, 1.0)
+            one = contenders_lib.ready(contender, bert, 8, 64, 1.0)
             row[f"{name}, s"] = one.compile_seconds
         rows.append(row)
     return rows
@@ -114,20 +116,20 @@ def by_corpus(given: argparse.Namespace) -> Rows:
         pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
         (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
         for times in TIMES:
-            text, place = folder / f"{times}.txt", folder / f"store{times}"
+            text, store_folder = folder / f"{times}.txt", folder / f"store{times}"
             write_text(text, words, given.words * times)
-            built = store.build(folder / "vocab.txt", text, place, 1)
-            opened = stores.open_store(place)
+            built = store.build(folder / "vocab.txt", text, store_folder, 1)
+            opened = stores.open_store(store_folder)
             works = [
                 functools.partial(instances_of, opened, pack=pack)
                 for pack in (False, True)
             ]
-            alone, packed = _in_turn(works, given.turns)
+            plain, packed = _in_turn(works, given.turns)
             rows.append(
                 {
                     "words": given.words * times,
                     "store, s": built,
-                    "rows, ms": 1000 * alone,
+                    "rows, ms": 1000 * plain,
                     "packed rows, ms": 1000 * packed,
                 }
             )
@@ -140,8 +142,8 @@ def write_text(path: Path, words: Sequence[str], count: int) -> None:
     with path.open("w", encoding="utf-8") as file:
         while count > 0:
             for size in rng.integers(1, 50, 20):
-                drawn = rng.integers(len(words), size=size)
-                file.write(" ".join(words[number] for number in drawn) + "\n")
+                numbers = rng.integers(len(words), size=size)
+                file.write(" ".join(words[number] for number in numbers) + "\n")
                 count -= size
             file.write("\n")
 
@@ -172,7 +174,7 @@ def _table(rows: Rows) -> str:
 
 
 def _draw(rows: Rows, path: Path) -> None:
-    """Draws every column over the first, each as a share of its least value."""
+    """Plots every column over the first, each relative to its least value."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""Rows per second of the input: of batch_at alone and behind tf.data and threads.
+"""Rows per second of the input: of bare batch_at, and through tf.data and threads.
 
     python scripts/bench/input.py --tokens=25_000_000
 
@@ -6,7 +6,7 @@ Writes a store of random ids into a temporary folder, makes the table of rows an
 batches at L = 128 and 512 for each objective, padded and packed. `batch_at` is one
 thread, so its rows per second of CPU time are those of a core; the streams may use
 every core. The goal is 100,000 rows/s at L = 128 on two cores; an H100 at 40 %
-utilisation wants about 6,000.
+utilization needs about 6,000.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def instances_of(
 ) -> tuple[str, float, instances.Instances]:
     """Returns a title, the seconds that making the table took, and the rows."""
     start = time.perf_counter()
-    made = instances.Instances(
+    rows = instances.Instances(
         opened,
         objective=objective,
         max_seq_length=length,
@@ -94,18 +94,18 @@ def instances_of(
         sep_id=2,
         pack=pack,
     )
-    how = "padded" if made.fill is None else f"{made.fill:.2%} taken"
+    how = "padded" if rows.fill is None else f"{rows.fill:.2%} taken"
     title = f"L={length:<4}{objective:<15}{how:<13}"
-    return title, time.perf_counter() - start, made
+    return title, time.perf_counter() - start, rows
 
 
 def measure(
-    title: str, table: float, made: instances.Instances, batch_size: int, seconds: float
+    title: str, table: float, rows: instances.Instances, batch_size: int, seconds: float
 ) -> None:
     """Prints the table's time, rows per second and the peak of resident memory."""
 
     def batch_at(step: int) -> instances.Batch:
-        return made.batch_at(step, batch_size)
+        return rows.batch_at(step, batch_size)
 
     ahead = 1_000_000  # A seek costs nothing.
     start = time.perf_counter()

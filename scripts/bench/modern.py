@@ -1,10 +1,10 @@
-"""What each line of the modern recipe costs: steps without it beside steps with it.
+"""The cost of each change of the modern recipe: steps without it and steps with it.
 
     python scripts/bench/modern.py
     python scripts/bench/modern.py --size=base --rows=16 --length=1024 --text=254
 
-The recipe is configs/pretrain_modern.py, the rows are made of random tokens. Of each
-element alone the config is turned back to what BERT has, and the train steps of both
+The recipe is configs/pretrain_modern.py, the rows are random tokens. For each
+element the config is turned back to BERT's, and the train steps of both
 are timed in turn, because machines drift: `ratio` is the time for a real token without
 the element over that with it, the median over the turns; above 1, it is faster with it.
 Pre-norm, rotary positions and GeGLU come with the layers of ModernBERT; BERT's have an
@@ -120,9 +120,9 @@ def turned_back(
     recipe: ml_collections.ConfigDict, changes: Changes
 ) -> ml_collections.ConfigDict:
     """Returns the recipe without one element."""
-    made = recipe.copy_and_resolve_references()
-    made.update_from_flattened_dict(changes(recipe) if callable(changes) else changes)
-    return made
+    config = recipe.copy_and_resolve_references()
+    config.update_from_flattened_dict(changes(recipe) if callable(changes) else changes)
+    return config
 
 
 def ready(

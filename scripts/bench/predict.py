@@ -1,13 +1,13 @@
-"""Latency of small requests and sentences a second, beside torch and onnxruntime.
+"""Latency of small requests and sentences a second: ours, torch and onnxruntime.
 
     pip install torch transformers onnx onnxruntime
     python scripts/bench/predict.py --model=FOLDER
 
 A request is 1, 8 or 64 texts: all of about 16 tokens, or mixed, most of them short and
-some long. All three turn it into mean-pooled vectors, float32, tokenising included; the
-peers run it as one batch, padded to its longest text. Requests are made of the model's
-own words, each encoder gets each of them once before the clock starts (ours compiles a
-program a shape then), and they are timed in turn. p50 and p95 are of a request; ratio
+some long. All three turn it into mean-pooled vectors, float32, tokenization included;
+the peers run it as one batch, padded to its longest text. Requests consist of words of
+the model's vocabulary; each encoder gets each of them once before the clock starts
+(ours compiles a program a shape then), and they are timed in turn. p50 and p95 are of a request; ratio
 is the time of the peer over ours, the median over the requests. FOLDER is a BERT of
 Hugging Face's, published or exported by bert_jax.convert.
 """
@@ -61,8 +61,8 @@ def make(model: loading.Model, size: int, lengths: str, count: int) -> list[list
     rng = np.random.default_rng(size)
     sizes = np.full(size * count, SHORT)
     if lengths == "mixed":
-        drawn = rng.lognormal(3.0, 0.9, size * count)
-        sizes = np.clip(drawn, 4, LONGEST).astype(int)
+        word_counts = rng.lognormal(3.0, 0.9, size * count)
+        sizes = np.clip(word_counts, 4, LONGEST).astype(int)
     texts = [" ".join(rng.choice(words, number)) for number in sizes]
     return [texts[first : first + size] for first in range(0, len(texts), size)]
 

@@ -79,18 +79,18 @@ def measure(shapes: state.TrainState, compiled: Any) -> ShardingReport:
     """
     mesh = state.mesh_of(shapes)
     program = hlo.parse(compiled.as_text())
-    held = arguments(program)
+    arrays = arguments(program)
     memory = compiled.memory_analysis()
     new_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
     peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + new_outputs
     return ShardingReport(
-        params_bytes=_held(held, _PARAMS),
-        optimizer_bytes=_held(held, _OPTIMIZER),
+        params_bytes=_bytes_of(arrays, _PARAMS),
+        optimizer_bytes=_bytes_of(arrays, _OPTIMIZER),
         whole_params_bytes=_whole(shapes.params),
         whole_optimizer_bytes=_whole(shapes.opt_state),
         parts=mesh.shape["fsdp"] * mesh.shape["tensor"],
         peak_bytes=peak,
-        replicated=_replicated(held, shapes.params),
+        replicated=_replicated(arrays, shapes.params),
         collectives=tuple(hlo.collectives(program, mesh.size)),
         moments=frozenset(sent(program, is_moment)),
     )
@@ -101,8 +101,8 @@ def is_moment(argument: str) -> bool:
     return argument.startswith(_OPTIMIZER) and "['" in argument
 
 
-def _held(held: dict[str, hlo.Array], prefix: str) -> int:
-    return sum(array.bytes for name, array in held.items() if name.startswith(prefix))
+def _bytes_of(arrays: dict[str, hlo.Array], prefix: str) -> int:
+    return sum(array.bytes for name, array in arrays.items() if name.startswith(prefix))
 
 
 def _whole(tree: Any) -> int:
@@ -110,11 +110,11 @@ def _whole(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
-def _replicated(held: dict[str, hlo.Array], params: Any) -> frozenset[str]:
+def _replicated(arrays: dict[str, hlo.Array], params: Any) -> frozenset[str]:
     """Returns the names of parameters that the program takes as a whole."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     whole = {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in leaves}
-    found = {"/".join(_KEY.findall(n)): x for n, x in held.items() if _PARAMS in n}
+    found = {"/".join(_KEY.findall(n)): x for n, x in arrays.items() if _PARAMS in n}
     return frozenset(name for name, x in found.items() if x.dims == whole[name].shape)
 
 
@@ -144,7 +144,7 @@ def sent(program: hlo.HloProgram, is_marked: Callable[[str], bool]) -> set[Sent]
 
 
 class _Flow:
-    """Evaluates computations with marks in place of values."""
+    """Evaluates computations with marks instead of values."""
 
     def __init__(
         self, program: hlo.HloProgram, is_marked: Callable[[str], bool]
@@ -213,7 +213,7 @@ def _any(marks: Marks) -> bool:
 
 
 def _part(marks: Marks, x: hlo.Instruction) -> Marks:
-    """Returns the marks of one part of a tuple; one mark may stand for all parts."""
+    """Returns the marks of one part of a tuple; one mark may describe all parts."""
     if not isinstance(marks, tuple):
         return marks
     index = _INDEX.search(x.attributes)

@@ -2,9 +2,9 @@
 
     python scripts/bench/store.py --vocab=vocab.txt --text=some.txt --sizes=100,1000
 
-Writes synthetic text (sentences of --text drawn anew by a seed), builds a store of
+Writes synthetic text (sentences of --text sampled by a seed), builds a store of
 each size in MB in a process of its own, and prints megabytes a second end to end
-beside `tokenizers.encode_batch_fast` alone on the same text and cores in the same
+next to bare `tokenizers.encode_batch_fast` on the same text and cores in the same
 run, and the peak resident memory of the parent and of the largest worker.
 """
 
@@ -49,9 +49,9 @@ def main() -> None:
         for size in map(int, arguments.sizes.split(",")):
             text = Path(folder) / f"{size}.txt"
             _write_text(text, sentences, size, arguments.seed)
-            alone = _alone(arguments.vocab, text)
+            bare = _bare(arguments.vocab, text)
             seconds, parent, worker = _measure(arguments, text, Path(folder) / "store")
-            rows.append((size, size / seconds, alone, parent, worker))
+            rows.append((size, size / seconds, bare, parent, worker))
     _print_table(rows)
 
 
@@ -59,29 +59,29 @@ def _print_table(rows: list[tuple[int, float, float, float, float]]) -> None:
     """Prints one line for every size."""
     print("| text MB | build MB/s | encode_batch_fast MB/s | ratio | parent | worker |")
     print("|---|---|---|---|---|---|")
-    for size, speed, alone, parent, worker in rows:
+    for size, speed, bare, parent, worker in rows:
         print(
-            f"| {size} | {speed:.2f} | {alone:.2f} | {speed / alone:.2f} "
+            f"| {size} | {speed:.2f} | {bare:.2f} | {speed / bare:.2f} "
             f"| {parent:.0f} MiB | {worker:.0f} MiB |"
         )
 
 
 def _write_text(path: Path, sentences: list[str], size: int, seed: int) -> None:
-    """Writes documents of sentences drawn at random, so many MB in all."""
-    draw = random.Random(seed)
+    """Writes documents of randomly sampled sentences, `size` MB in all."""
+    rng = random.Random(seed)
     written = 0
     with open(path, "w", encoding="utf-8") as file:
         while written < size * 10**6:
             document: list[str] = []
             length = 0
             while length < _DOCUMENT_BYTES:
-                document.append(draw.choice(sentences))
+                document.append(rng.choice(sentences))
                 length += len(document[-1].encode()) + 1
             file.write("\n".join(document) + "\n\n")
             written += length + 1
 
 
-def _alone(vocab: Path, text: Path) -> float:
+def _bare(vocab: Path, text: Path) -> float:
     """Returns the MB/s of `encode_batch_fast` on the beginning of the text."""
     tokens = tokenizer.load(vocab).tokens
     rust = tokenizers.BertWordPieceTokenizer(

@@ -1,4 +1,4 @@
-"""Time of a sweep beside the same runs in turn: the step, and compilation with it.
+"""Time of a sweep compared with single runs: the step, and compilation with it.
 
     python scripts/bench/sweep.py
     python scripts/bench/sweep.py --size=mini --members=8 --rows=16 --length=64
@@ -46,13 +46,13 @@ def main() -> None:
     of_task, mesh = _task(given.size), sharding.make_mesh(1, 1, 1)
     batches = [_batch(given.rows, given.length, seed) for seed in range(given.members)]
     together = _Sweep(of_task, mesh, batches, at_once)
-    alone = [_Single(of_task, mesh, batch, n) for n, batch in enumerate(batches)]
+    singles = [_Single(of_task, mesh, batch, n) for n, batch in enumerate(batches)]
     pairs = []
     for _ in range(given.pairs):
-        pairs.append((together.time(), sum(one.time() for one in alone)))
+        pairs.append((together.time(), sum(one.time() for one in singles)))
     swept, single = (statistics.median(column) for column in zip(*pairs, strict=True))
     step = statistics.median(b / a for a, b in pairs)
-    whole = (sum(one.compiling for one in alone) + given.steps * single) / (
+    whole = (sum(one.compiling for one in singles) + given.steps * single) / (
         together.compiling + given.steps * swept
     )
     print(
@@ -61,7 +61,7 @@ def main() -> None:
         f"step: {swept * 1e3:.1f} ms together, {single * 1e3:.1f} ms in turn: "
         f"{step:.2f} times as fast\n"
         f"runs of {given.steps} steps with compilation ({together.compiling:.1f} s "
-        f"once, {sum(one.compiling for one in alone):.1f} s in turn): {whole:.2f} "
+        f"once, {sum(one.compiling for one in singles):.1f} s in turn): {whole:.2f} "
         "times as fast"
     )
 
@@ -103,22 +103,22 @@ class _Timed:
 
 
 class _Single(_Timed):
-    """The step of one member alone."""
+    """The step of a single member."""
 
     def __init__(self, of_task: Any, mesh: Any, batch: Any, seed: int) -> None:
-        made = optimizer.make(RATES, STEPS)
-        shapes = state.abstract(of_task.init, made, mesh)
+        transformation = optimizer.make(RATES, STEPS)
+        shapes = state.abstract(of_task.init, transformation, mesh)
         step = state.make_train_step(
             of_task.prepare,
             of_task.weights,
             of_task.losses,
-            made,
+            transformation,
             shapes,
             seed=seed,
             accumulation_steps=1,
             schedule=optimizer.learning_rate(RATES, STEPS),
         )
-        first = state.create(of_task.init, jax.random.key(seed), made, mesh)
+        first = state.create(of_task.init, jax.random.key(seed), transformation, mesh)
         super().__init__(step, first, sharding.place(batch, mesh))
 
 
@@ -126,8 +126,8 @@ class _Sweep(_Timed):
     """The step of all members."""
 
     def __init__(self, of_task: Any, mesh: Any, batches: Any, at_once: int) -> None:
-        made = optimizer.make(RATES, STEPS)
-        shapes = state.abstract(of_task.init, made, mesh)
+        transformation = optimizer.make(RATES, STEPS)
+        shapes = state.abstract(of_task.init, transformation, mesh)
         step = sweep.make_sweep_step(
             of_task.prepare,
             of_task.weights,
@@ -140,7 +140,7 @@ class _Sweep(_Timed):
             at_once=at_once,
         )
         states = [
-            state.create(of_task.init, jax.random.key(seed), made, mesh)
+            state.create(of_task.init, jax.random.key(seed), transformation, mesh)
             for seed in range(len(batches))
         ]
         every = sweep.stack(states, shapes)
@@ -148,8 +148,8 @@ class _Sweep(_Timed):
 
 
 def _recipe(peak: Any) -> Any:
-    made = optimizer.make(RATES, STEPS, peak=peak)
-    return made, optimizer.learning_rate(RATES, STEPS, peak=peak)
+    transformation = optimizer.make(RATES, STEPS, peak=peak)
+    return transformation, optimizer.learning_rate(RATES, STEPS, peak=peak)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Rows of made tokens for measurements: whole, part padding, or packed. numpy alone."""
+"""Synthetic batches for measurements: full, partly padding, or packed. Only numpy."""
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def rows(
 
     Args:
       count: B, rows of the batch.
-      length: L, places of a row.
+      length: L, tokens of a row.
       fill: the mean length of sequences as a share of L; 1 = all are whole rows.
       packed: whether the sequences share rows.
     """
@@ -30,11 +30,11 @@ def rows(
         where = [[(0, int(size))] for size in lengths[:count]]
         return _batch(bert, rng, where, length)
     histogram = np.bincount(lengths, minlength=length + 1)
-    made = packing.Packing(histogram, length, length // _SHORTEST)
+    packed = packing.Packing(histogram, length, length // _SHORTEST)
     numbers = permutation.permute(
-        np.arange(count), made.num_rows, permutation.fold_in(np.uint64(0), 1)
+        np.arange(count), packed.num_rows, permutation.fold_in(np.uint64(0), 1)
     )
-    found = made.sequences(numbers, np.zeros(count, np.int64), np.uint64(0))
+    found = packed.sequences(numbers, np.zeros(count, np.int64), np.uint64(0))
     sizes = np.sort(lengths)[found.index]
     where = [[] for _ in range(count)]
     for row, column, size in zip(found.row, found.column, sizes, strict=True):
@@ -43,7 +43,7 @@ def rows(
 
 
 def sequence_lengths(rng: np.random.Generator, length: int, fill: float) -> np.ndarray:
-    """Draws lengths around `fill * length`, evenly between the shortest and L."""
+    """Samples lengths around `fill * length`, uniform between the shortest and L."""
     if fill >= 1:
         return np.full(_SEQUENCES, length)
     mean = fill * length
@@ -59,24 +59,24 @@ def _batch(
 ) -> Batch:
     """Lays [CLS] A [SEP] B [SEP] at (column, tokens) of each row."""
     shape, most = (len(where), length), max(map(len, where))
-    made = {
+    batch = {
         name: np.zeros(shape, np.int32)
         for name in ("input_ids", "token_type_ids", "segment_ids", "position_ids")
     }
     of_segments = np.zeros((3, len(where), most), np.int32)
     for row, sequences in enumerate(where):
         for number, (column, size) in enumerate(sequences):
-            places, half = slice(column, column + size), size // 2
+            columns, half = slice(column, column + size), size // 2
             ids = rng.integers(_FIRST_WORD, bert.vocab_size, size, dtype=np.int32)
             ids[0], ids[half], ids[-1] = CLS, SEP, SEP
-            made["input_ids"][row, places] = ids
-            made["token_type_ids"][row, places] = np.arange(size) > half
-            made["segment_ids"][row, places] = number + 1
-            made["position_ids"][row, places] = np.arange(size)
+            batch["input_ids"][row, columns] = ids
+            batch["token_type_ids"][row, columns] = np.arange(size) > half
+            batch["segment_ids"][row, columns] = number + 1
+            batch["position_ids"][row, columns] = np.arange(size)
             of_segments[:, row, number] = column, rng.integers(2), 1
     return {
-        **made,
-        "word_start": made["input_ids"] >= _FIRST_WORD,
+        **batch,
+        "word_start": batch["input_ids"] >= _FIRST_WORD,
         "cls_positions": of_segments[0],
         "next_sentence_labels": of_segments[1],
         "next_sentence_weights": of_segments[2].astype(np.float32),

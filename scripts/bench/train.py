@@ -10,7 +10,7 @@
 A case is size:rows:length. A side is `ours` or one of torch's `eager`, `sdpa` and
 `compile`, with options after plus signs: bfloat16, dropout=0 and, of ours, packed,
 remat=full, unroll=1, attention=xla, rbg, unsafe_rbg. All train BertForPreTraining on
-the same rows with 15 % of the tokens masked, NSP, clipping and AdamW; ours draws its
+the same rows with 15 % of the tokens masked, NSP, clipping and AdamW; ours samples its
 masks inside the step. First both compute the loss of the same weights, which must
 agree. The steps of all sides are timed in turn, because machines drift: `ratio` is real
 tokens a second of the first side over those of this one, the median over the turns.
@@ -89,13 +89,13 @@ class Measured:
             *first,
             f"{1000 * statistics.median(self.seconds):.1f}",
             f"{self.tokens_per_second:,.0f}",
-            self._utilisation(),
+            self._utilization(),
             f"{self.ratio:.2f}",
             f"{self.ready.compile_seconds:.1f} s",
             "" if temporaries is None else f"{temporaries / 1e6:,.0f}",
         )
 
-    def _utilisation(self) -> str:
+    def _utilization(self) -> str:
         peak = devices.peak_flops(jax.devices()[0].device_kind)
         if peak is None or self.ready is None:
             return ""
@@ -111,8 +111,8 @@ def main() -> None:
     cases = [_case(text) for text in given.cases.split(",")]
     sides = given.sides.split(",")
     try:
-        made = [contenders_lib.side(text) for text in sides]
-        if any(side.name != contenders_lib.OURS for side in made):
+        contenders = [contenders_lib.side(text) for text in sides]
+        if any(side.name != contenders_lib.OURS for side in contenders):
             _check_losses(cases[0])
     except errors.InputError as error:
         sys.exit(str(error))
@@ -134,7 +134,7 @@ def main() -> None:
         fastest = [HEADER, *(one.row() for one in best(found))]
         print(f"\neach at its best\n{console.table(fastest)}")
     print("ratio: tokens/s of the first side over those of this one; first: seconds")
-    print("until the first step was done; MB: what the compiled step takes beside its")
+    print("until the first step was done; MB: what the step needs in addition to its")
     print("arguments")
 
 
@@ -184,13 +184,13 @@ def measure(
     case: Case, sides: Sequence[str], fill: float, count: int
 ) -> list[Measured]:
     """Times the steps of all sides in turn."""
-    made = {name: _ready(name, case, fill) for name in sides}
+    contenders = {name: _ready(name, case, fill) for name in sides}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(count):
-        for name, one in made.items():
+        for name, one in contenders.items():
             if one is not None:
                 times[name].append(timing_lib.timed(one.step))
-    first = made[sides[0]]
+    first = contenders[sides[0]]
     return [
         Measured(
             case,
@@ -199,7 +199,7 @@ def measure(
             one,
             _ratio(first, times[sides[0]], one, times[name]),
         )
-        for name, one in made.items()
+        for name, one in contenders.items()
     ]
 
 
@@ -209,8 +209,8 @@ def _ready(name: str, case: Case, fill: float) -> contenders_lib.Ready | None:
     try:
         return contenders_lib.ready(side, case.bert, case.rows, case.length, fill)
     except Exception as error:
-        said = f"{type(error).__name__} {error}"
-        if "RESOURCE_EXHAUSTED" in said or "OutOfMemory" in said:
+        message = f"{type(error).__name__} {error}"
+        if "RESOURCE_EXHAUSTED" in message or "OutOfMemory" in message:
             return None
         raise
 
@@ -237,14 +237,14 @@ def best(found: Sequence[Measured]) -> list[Measured]:
         before = group.get(one.side)
         if before is None or before.tokens_per_second < one.tokens_per_second:
             group[one.side] = one
-    made = []
+    rows = []
     for group in groups.values():
         first = next(iter(group.values())).tokens_per_second
         for one in group.values():
             speed = one.tokens_per_second
             ratio = first / speed if speed else float("nan")
-            made.append(dataclasses.replace(one, ratio=ratio))
-    return made
+            rows.append(dataclasses.replace(one, ratio=ratio))
+    return rows
 
 
 if __name__ == "__main__":

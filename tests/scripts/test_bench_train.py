@@ -57,8 +57,8 @@ def test_sides_are_read():
     ("text", "said"),
     [
         ("theirs", "a side is ours or eager"),
-        ("ours+fast", "'fast' is no option"),
-        ("sdpa+packed", "torch takes a dtype"),
+        ("ours+fast", "'fast'"),
+        ("sdpa+packed", r"sdpa\+packed: torch"),
     ],
 )
 def test_sides_that_are_none_are_refused(text, said):
