@@ -7,9 +7,9 @@ A request is 1, 8 or 64 texts: all of about 16 tokens, or mixed, most of them sh
 some long. All three turn it into mean-pooled vectors, float32, tokenization included;
 the peers run it as one batch, padded to its longest text. Requests consist of words of
 the model's vocabulary; each encoder gets each of them once before the clock starts
-(ours compiles a program a shape then), and they are timed in turn. p50 and p95 are of a request; ratio
-is the time of the peer over ours, the median over the requests. FOLDER is a BERT of
-Hugging Face's, published or exported by bert_jax.convert.
+(ours compiles a program a shape then), and they are timed in turn. p50 and p95 are of a
+request; ratio is the time of the peer over ours, the median over the requests. FOLDER
+is a BERT of Hugging Face's, published or exported by bert_jax.convert.
 """
 
 import argparse
