@@ -28,8 +28,8 @@ from absl import flags
 
 from bert_jax import commands, errors, files, home_folder, hub
 from bert_jax.checkpoints import tensors, workdirs
-from bert_jax.data.corpus import left_out, manifest
-from bert_jax.data.labeled import memory_examples, read_examples
+from bert_jax.data.corpus import manifest
+from bert_jax.data.labeled import python_examples, read_examples, table_records
 from bert_jax.inference import answering_folders, answers, task_predictor
 from bert_jax.metrics import report, scores
 from bert_jax.runs import experiments, splits, task_setup, unseen_labels
@@ -96,7 +96,7 @@ def evaluate_task(
     model = task_predictor.load(folder, request.dtype, repair=request.repair)
     data = model.made.settings.data
     path = home_folder.expanded(request.input or data.dev)
-    if not path or path.startswith(memory_examples.PREFIX):
+    if not path or path.startswith(python_examples.PREFIX):
         raise errors.InputError(
             f"{given} was trained without a dev file: name a file, as in "
             "--data=test.tsv"
@@ -106,7 +106,7 @@ def evaluate_task(
         asked = answers.reading(model, request, needs_labels=True)
         answers.report_first_line(request, asked)
         found = read_examples.read(asked)
-    notes = left_out.Notes(found.notes)
+    notes = table_records.Notes(found.notes)
     examples = found.examples
     if request.repair:
         examples = splits.without_misfits(model.kind, examples, notes)

@@ -31,7 +31,7 @@ from bert_jax.checkpoints import (
     workdirs,
 )
 from bert_jax.config import finetuning
-from bert_jax.data.labeled import labelled_rows, memory_examples
+from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.inference import task_predictor
 from bert_jax.metrics import report
 from bert_jax.metrics import scores as scores_lib
@@ -112,7 +112,7 @@ def train(
     Raises:
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
-    data = {} if data is None else memory_examples.by_split(data)
+    data = {} if data is None else python_examples.by_split(data)
     settings = finetuning.parse(config, given=tuple(data))
     with signals.stopping():
         copy = remote.WorkingCopy(workdir)
@@ -341,7 +341,7 @@ def _line(step: int, name: str, scored: scores_lib.Scores, better: bool) -> str:
 
 
 def _plan(
-    run: assembly.FinetuningRun, rows: labelled_rows.TrainingRows, steps: int
+    run: assembly.FinetuningRun, rows: example_rows.TrainingRows, steps: int
 ) -> str:
     """Returns what is about to be trained."""
     bert, settings = run.start.bert, run.settings

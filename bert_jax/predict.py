@@ -33,8 +33,8 @@ from pathlib import Path
 from absl import flags
 
 from bert_jax import commands, console, errors, hub
-from bert_jax.data import file_content, lines
-from bert_jax.data.corpus import left_out, sources
+from bert_jax.data import file_formats, text_files
+from bert_jax.data.labeled import table_records
 from bert_jax.inference import answering_folders, answers, feature_files, loading
 from bert_jax.runs import splits
 from bert_jax.text import coverage as coverages
@@ -49,7 +49,7 @@ def numbered_texts(
     arguments: list[str],
     path: str | None,
     keeps_blank: bool = False,
-    faults: lines.Faults = lines.Faults.REFUSE,
+    faults: text_files.Faults = text_files.Faults.REFUSE,
     notes: Counter[str] | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Yields (where it comes from, text) for the texts of a command.
@@ -71,14 +71,16 @@ def numbered_texts(
     elif path is not None:
         hub.refuse_as_lines(path)
         _refuse_records(Path(path))
-        named = sources.NamedPath(path, Path(path))
-        numbered = lines.whole_lines(named, lines.Tally(), faults)
+        named = text_files.NamedPath(path, Path(path))
+        numbered = text_files.whole_lines(named, text_files.Tally(), faults)
         with answers.naming_flags():
             yield from _numbered(path, numbered, keeps_blank, notes)
     else:
         if sys.stdin.isatty():
             commands.say("reading texts from the keyboard, one a line")
-        numbered = lines.of_stream(sys.stdin.buffer, answers.STANDARD_INPUT, faults)
+        numbered = text_files.of_stream(
+            sys.stdin.buffer, answers.STANDARD_INPUT, faults
+        )
         with answers.naming_flags():
             yield from _numbered(answers.STANDARD_INPUT, numbered, keeps_blank, notes)
 
@@ -98,7 +100,7 @@ def _refuse_records(path: Path) -> None:
     """Raises InputError for records of which these tasks would read the source."""
     if not path.is_file():
         return  # a pipe cannot be read twice
-    kind = file_content.kind(sources.NamedPath(str(path), path))
+    kind = file_formats.kind(text_files.NamedPath(str(path), path))
     if kind in _RECORDS:
         raise errors.InputError(
             f"{path} is {_RECORDS[kind]}, and this task reads plain lines, one text a "
@@ -124,9 +126,9 @@ def _numbered(
     has_text = False
     for number, line in numbered:
         text, where = line.strip(), f"{name}:{number}"
-        broken = None if notes is None else left_out.of_line(text, where)
+        broken = None if notes is None else table_records.of_line(text, where)
         if broken and notes is not None:
-            left_out.count(broken, where, notes)
+            table_records.count(broken, where, notes)
             continue
         has_text = has_text or bool(text)
         if not has_text and keeps_blank:
@@ -246,9 +248,9 @@ def main(argv: list[str]) -> None:
     if output is None:
         _fill_masks(model, numbered_texts(argv[1:], flags.FLAGS.input))
     else:
-        notes, is_repaired = left_out.Notes(), flags.FLAGS.repair
+        notes, is_repaired = table_records.Notes(), flags.FLAGS.repair
         keeps_blank = not is_repaired
-        faults = lines.Faults.KEEP if is_repaired else lines.Faults.OFFER
+        faults = text_files.Faults.KEEP if is_repaired else text_files.Faults.OFFER
         texts = numbered_texts(
             argv[1:],
             flags.FLAGS.input,

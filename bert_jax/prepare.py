@@ -35,9 +35,8 @@ from bert_jax.checkpoints import initial_weights, pinned_names
 from bert_jax.config import pretraining
 from bert_jax.contrib.beam import beam_runner, distributed_engine
 from bert_jax.data.corpus import (
-    filling,
     manifest,
-    memory_documents,
+    python_documents,
     readers,
     sources,
     store_build,
@@ -52,7 +51,7 @@ def ensure(
     text: pretraining.PretrainingTextConfig,
     data: pretraining.PretrainingDataConfig,
     folder: Path,
-    engine: filling.Engine | None = None,
+    engine: store_build.Engine | None = None,
     given: tuple[sources.Source, ...] = (),
 ) -> manifest.Manifest:
     """Builds the store of a corpus, or checks that the one that is there fits.
@@ -122,7 +121,7 @@ def places_of(corpus: str) -> tuple[sources.Source, ...]:
 
     Raises InputError for one that cannot be read as a source.
     """
-    if corpus.startswith(memory_documents.PREFIX):
+    if corpus.startswith(python_documents.PREFIX):
         raise errors.InputError(
             "data.corpus was given from Python: give it again, as in "
             'pretrain.train(config, workdir, data={"train": documents})'
@@ -262,7 +261,7 @@ def _unknown_texts(
     return tokenizer, counted.sample
 
 
-def _engine(argv: list[str]) -> filling.Engine | None:
+def _engine(argv: list[str]) -> store_build.Engine | None:
     """Returns the engine of the flags; None for this machine."""
     if flags.FLAGS.engine == "beam":
         arguments = [f"--runner={flags.FLAGS.runner or 'DirectRunner'}", *argv[1:]]

@@ -19,7 +19,7 @@ from bert_jax import commands, prepare, report
 from bert_jax.checkpoints import initial_weights, pinned_names, workdirs
 from bert_jax.config import pretraining
 from bert_jax.data import stream
-from bert_jax.data.corpus import manifest, memory_documents, sources
+from bert_jax.data.corpus import manifest, python_documents, sources
 from bert_jax.data.pretraining import phases as phase_rows
 from bert_jax.runs import experiments
 from bert_jax.tasks import pretraining as pretraining_task
@@ -95,7 +95,7 @@ def train(
         copy = remote.WorkingCopy(workdir)
         if data is None:
             return _run(settings, copy, allow_changed_config)
-        with memory_documents.written(data) as given:
+        with python_documents.written(data) as given:
             own = dataclasses.replace(settings.data, corpus=given.corpus)
             settings = dataclasses.replace(settings, data=own)
             return _run(settings, copy, allow_changed_config, given)
@@ -105,7 +105,7 @@ def _run(
     settings: pretraining.PretrainingConfig,
     copy: remote.WorkingCopy,
     allow_changed: bool,
-    given: memory_documents.Documents = memory_documents.NONE,
+    given: python_documents.PythonDocuments = python_documents.NONE,
 ) -> Trained:
     """Does what `train` does, for settings that are parsed."""
     distributed.agree(json.dumps(pretraining.to_dict(settings)), "the config")

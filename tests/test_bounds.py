@@ -17,17 +17,17 @@ from bert_jax.checkpoints import (
     task_folders,
     torch_file,
 )
-from bert_jax.data import lines
-from bert_jax.data.corpus import packages, shards, sources, store
+from bert_jax.data import text_files
 from bert_jax.data.corpus import sentences as sentence_rules
-from bert_jax.data.labeled import c3_file
+from bert_jax.data.corpus import sources, store
+from bert_jax.data.labeled import tables
 from bert_jax.model import config
 from bert_jax.planning import search, topology
 from bert_jax.training import logs, saved_steps
 
 
 def named(path):
-    return sources.NamedPath(path.name, path)
+    return text_files.NamedPath(path.name, path)
 
 
 def refused(call, *words, kind=errors.InputError):
@@ -59,7 +59,7 @@ def test_text_that_unpacks_to_more_than_text_does(tmp_path):
     path.write_bytes(gzip.compress((b"a b " * 250 + b"\n") * 32000, 9))
 
     def read():
-        return sum(1 for _ in lines.lines(named(path), lines.Tally()))
+        return sum(1 for _ in text_files.lines(named(path), text_files.Tally()))
 
     refused(read, "unpacks to more than 100 times")
 
@@ -67,7 +67,10 @@ def test_text_that_unpacks_to_more_than_text_does(tmp_path):
 def test_a_file_of_nothing_but_line_ends(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\n" * 1_000_001)
-    refused(lambda: list(lines.lines(named(path), lines.Tally())), "a.txt:1000001:")
+    refused(
+        lambda: list(text_files.lines(named(path), text_files.Tally())),
+        "a.txt:1000001:",
+    )
 
 
 def test_text_that_is_packed_otherwise(tmp_path):
@@ -75,16 +78,16 @@ def test_text_that_is_packed_otherwise(tmp_path):
     for head, name in ((b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")):
         path.write_bytes(head + bytes(9))
         refused(
-            lambda: list(lines.lines(named(path), lines.Tally())),
+            lambda: list(text_files.lines(named(path), text_files.Tally())),
             f"compressed with {name}",
         )
 
 
 def test_a_document_that_memory_should_not_hold(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "MAX_DOCUMENT", 1 << 20)
+    monkeypatch.setattr(text_files, "MAX_DOCUMENT", 1 << 20)
     path = tmp_path / "a.json"
     path.write_bytes(b"[" + b" " * (1 << 20) + b"]")
-    refused(lambda: c3_file.documents(named(path)), "is longer than 1 MiB")
+    refused(lambda: tables.c3_documents(named(path)), "is longer than 1 MiB")
 
 
 def test_a_header_is_short(tmp_path):
@@ -104,7 +107,7 @@ def test_a_tar_does_not_reach_torch(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small_store(tmp_path):
-    shards.write_ids(tmp_path / "s", [[[5, 6], [7]], [[8] * 9]], vocab_size=9)
+    store.write_ids(tmp_path / "s", [[[5, 6], [7]], [[8] * 9]], vocab_size=9)
     return tmp_path / "s"
 
 
@@ -183,9 +186,11 @@ def test_a_dump_of_wikipedia_without_a_title(tmp_path):
     page = "<page><ns>0</ns><revision><text>a</text></revision></page>"
     (tmp_path / "x.xml").write_text(f"<mediawiki>{page}</mediawiki>")
     file = named(tmp_path / "x.xml")
-    assert list(packages.wikipedia_articles(file, lines.Tally())) == []
+    assert list(sources.wikipedia_articles(file, text_files.Tally())) == []
     (tmp_path / "x.xml").write_text('<?xml version="1.0" encoding="utf-7"?><a/>')
-    refused(lambda: list(packages.wikipedia_articles(file, lines.Tally())), "damaged")
+    refused(
+        lambda: list(sources.wikipedia_articles(file, text_files.Tally())), "damaged"
+    )
 
 
 def test_numbers_of_thousands_of_digits():

@@ -9,7 +9,7 @@ import tiny_tasks
 import bert_jax
 from bert_jax import errors, finetune
 from bert_jax.config import finetuning
-from bert_jax.data.labeled import memory_examples, read_examples
+from bert_jax.data.labeled import python_examples, read_examples
 from bert_jax.runs import splits
 
 TEXTS = [
@@ -192,7 +192,7 @@ def test_examples_are_named_by_their_split(place, tmp_path, data, words):
 
 def test_examples_without_a_split_are_refused():
     with pytest.raises(errors.InputError, match="^data is list: give the examples of"):
-        memory_examples.by_split(TEXTS)
+        python_examples.by_split(TEXTS)
 
 
 def test_a_split_is_a_file_or_from_python(place):

@@ -9,7 +9,7 @@ import tiny_run
 from bert_jax import errors, prepare, pretrain
 from bert_jax.checkpoints import run_record, workdirs
 from bert_jax.config import pretraining
-from bert_jax.data.corpus import manifest, memory_documents, store
+from bert_jax.data.corpus import manifest, python_documents, store
 
 TEXTS = [
     f"document {number} is here. The cat sat. 今天天气很好，我们去公园。他喜欢读书。"
@@ -45,7 +45,7 @@ def test_the_store_is_that_of_the_same_file(tmp_path):
     forms["arrays"] = iter([*TEXTS, *map(np.array, SENTENCES)])
     forms["tuple"] = (*TEXTS, *map(tuple, SENTENCES))
     for name, values in forms.items():
-        with memory_documents.written({"train": values}) as given:
+        with python_documents.written({"train": values}) as given:
             _ensure(tmp_path / name, given=given.places)
             _ensure(tmp_path / name, given=given.places)  # and is taken as it is
         assert _bytes(tmp_path / name) == _bytes(tmp_path / "file")
@@ -53,7 +53,7 @@ def test_the_store_is_that_of_the_same_file(tmp_path):
         given.sha256["train"]
         == manifest.read(tmp_path / "list").sources[0].files[0].sha256
     )
-    with memory_documents.written({"train": documents[1:]}) as given:
+    with python_documents.written({"train": documents[1:]}) as given:
         with pytest.raises(errors.InputError, match="other text in train.jsonl"):
             _ensure(tmp_path / "list", given=given.places)
 
@@ -61,17 +61,17 @@ def test_the_store_is_that_of_the_same_file(tmp_path):
 def test_a_pandas_series_has_its_values(tmp_path):
     pandas = pytest.importorskip("pandas")
     series = pandas.Series(TEXTS, index=range(7, 47))
-    with memory_documents.written({"train": TEXTS}) as one:
-        with memory_documents.written({"train": series}) as other:
+    with python_documents.written({"train": TEXTS}) as one:
+        with python_documents.written({"train": series}) as other:
             assert one.sha256 == other.sha256
     with pytest.raises(errors.InputError, match=r"column of the texts, as in frame\["):
-        with memory_documents.written({"train": series.to_frame()}):
+        with python_documents.written({"train": series.to_frame()}):
             pass
 
 
 def test_dev_is_held_out_and_nothing_of_train_is(tmp_path):
     data = {"train": TEXTS, "dev": [*SENTENCES, TEXTS[0]]}
-    with memory_documents.written(data) as given:
+    with python_documents.written(data) as given:
         _ensure(tmp_path / "both", given=given.places)
     assert _documents(tmp_path / "both", "train") == len(TEXTS)
     assert _documents(tmp_path / "both", "heldout") == len(SENTENCES)  # none twice
@@ -79,7 +79,7 @@ def test_dev_is_held_out_and_nothing_of_train_is(tmp_path):
     assert kinds == ["jsonl:train", "jsonl:heldout"]
     vocabulary = (tmp_path / "both" / "vocab.txt").read_text("utf-8").split()
     assert "它" not in vocabulary and "他" in vocabulary
-    with memory_documents.written({"train": TEXTS}) as given:
+    with python_documents.written({"train": TEXTS}) as given:
         with pytest.raises(errors.InputError, match="2 sources and has 1"):
             _ensure(tmp_path / "both", given=given.places)
 
@@ -87,7 +87,7 @@ def test_dev_is_held_out_and_nothing_of_train_is(tmp_path):
 def test_documents_without_a_split_are_refused():
     with (
         pytest.raises(errors.InputError, match="^data is list: give documents as"),
-        memory_documents.written([["a"], "b"]),
+        python_documents.written([["a"], "b"]),
     ):
         pass
 
@@ -116,7 +116,7 @@ def test_what_is_no_document_is_named_by_its_position(tmp_path, data, message):
 
 
 def test_surrogates_and_empty_documents_are_as_in_a_file(tmp_path):
-    with memory_documents.written({"train": [*TEXTS, "a\ud800 b", "", []]}) as given:
+    with python_documents.written({"train": [*TEXTS, "a\ud800 b", "", []]}) as given:
         built = _ensure(tmp_path / "s", given=given.places)
     assert built.dropped.empty_documents == 2
 

@@ -11,7 +11,7 @@ from typing import Any
 from bert_jax import json_file
 from bert_jax.checkpoints import workdirs
 from bert_jax.config import pretraining
-from bert_jax.data.corpus import manifest, memory_documents, sources
+from bert_jax.data.corpus import manifest, python_documents, sources
 from bert_jax.training import logs
 
 Table = list[tuple[str, ...]]  # the first row is the head
@@ -99,7 +99,7 @@ def _sources(settings: pretraining.PretrainingConfig) -> list[sources.Source]:
     return [
         sources.parse_source(part)
         for part in named
-        if part and not part.startswith(memory_documents.PREFIX)
+        if part and not part.startswith(python_documents.PREFIX)
     ]
 
 

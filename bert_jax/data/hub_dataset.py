@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from bert_jax import errors, files, hub
-from bert_jax.data import parquet_file
-from bert_jax.data.corpus import sources
+from bert_jax.data import file_formats, text_files
 from bert_jax.data.labeled import table_records
 
 _PART = r"[A-Za-z0-9][\w.-]*"
@@ -24,7 +23,7 @@ _NAME = re.compile(
 )
 
 
-class Name(NamedTuple):
+class HubDatasetName(NamedTuple):
     """A dataset, its configuration and its split; empty where none is named."""
 
     repo: hub.Repo
@@ -40,7 +39,7 @@ class Name(NamedTuple):
         return f"{hub.PREFIX}{repo.name}{config}{revision}{split}"
 
 
-def parse(text: str) -> Name:
+def parse(text: str) -> HubDatasetName:
     """Reads the name of a dataset; raises InputError for anything else.
 
     >>> str(parse("hf:nyu-mll/glue/sst2@v1[train]"))
@@ -50,7 +49,7 @@ def parse(text: str) -> Name:
     if match is None:
         raise hub.not_a_name(text, "dataset")
     repo = hub.Repo("dataset", match["name"], match["revision"] or "main")
-    return Name(repo, match["config"] or "", match["split"] or "")
+    return HubDatasetName(repo, match["config"] or "", match["split"] or "")
 
 
 def pinned(text: str, recorded: object = None) -> str:
@@ -68,7 +67,7 @@ def pinned(text: str, recorded: object = None) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
+class HubSplit:
     """The files of a split, on this machine.
 
     Attributes:
@@ -77,12 +76,12 @@ class Split:
         them; {} where README.md describes none.
     """
 
-    name: Name
-    files: tuple[sources.NamedPath, ...]
+    name: HubDatasetName
+    files: tuple[text_files.NamedPath, ...]
     features: Mapping[str, Any]
 
 
-def find(text: str) -> Split:
+def find(text: str) -> HubSplit:
     """Finds a split of a dataset, and fetches its files.
 
     A dataset of one split needs none in its name, and one of one configuration neither.
@@ -100,21 +99,23 @@ def find(text: str) -> Split:
     split = _chosen(name, splits, there)
     home = hub.fetch(name.repo, there.commit, splits[split])
     hub.keep_ref(name.repo, there.commit)
-    files = tuple(sources.NamedPath(file, home / file) for file in splits[split])
+    files = tuple(text_files.NamedPath(file, home / file) for file in splits[split])
     at = dataclasses.replace(name.repo, revision=there.commit)
-    return Split(Name(at, name.config, split), files, _features(head, config))
+    return HubSplit(
+        HubDatasetName(at, name.config, split), files, _features(head, config)
+    )
 
 
 def named(
-    records: Iterable[table_records.Record], split: Split
-) -> Iterator[table_records.Record]:
+    records: Iterable[table_records.TableRecord], split: HubSplit
+) -> Iterator[table_records.TableRecord]:
     """Yields records with the numbers of classes as their names."""
     for record in records:
         if not split.features or record.fault:
             yield record
             continue
         cells = {
-            column: parquet_file.named(
+            column: file_formats.with_class_names(
                 value,
                 split.features[column] if column in split.features else {},
                 f"{record.where}: {column!r}",
@@ -124,7 +125,7 @@ def named(
         yield record._replace(cells=cells)
 
 
-def kind_of(file: sources.NamedPath) -> str:
+def kind_of(file: text_files.NamedPath) -> str:
     """Returns the kind of a file of a corpus by its name, as `sources.FILE_KINDS`."""
     suffix = _suffix(file.name)
     if suffix in (".csv", ".tsv"):
@@ -151,7 +152,7 @@ _KEYWORDS = {
 Patterns = dict[str, list[str]]  # split -> patterns of files; {"": [...]} of all files
 
 
-def _front_matter(name: Name, there: hub.Listing) -> Mapping[str, Any]:
+def _front_matter(name: HubDatasetName, there: hub.Listing) -> Mapping[str, Any]:
     """Returns the YAML at the head of README.md; {} where there is none."""
     if hub.CARD not in there.files:
         return {}
@@ -174,7 +175,7 @@ def _front_matter(name: Name, there: hub.Listing) -> Mapping[str, Any]:
 
 
 def _configuration(
-    name: Name, head: Mapping[str, Any], files: Iterable[str]
+    name: HubDatasetName, head: Mapping[str, Any], files: Iterable[str]
 ) -> tuple[str, Patterns]:
     """Returns the configuration that is meant, and which files it has."""
     listed = [x for x in _listed(head, "configs") if "config_name" in x]
@@ -305,7 +306,9 @@ def _matches(pattern: str, file: str) -> bool:
     return re.fullmatch("".join(made), file) is not None
 
 
-def _chosen(name: Name, splits: Mapping[str, list[str]], there: hub.Listing) -> str:
+def _chosen(
+    name: HubDatasetName, splits: Mapping[str, list[str]], there: hub.Listing
+) -> str:
     """Returns the split that is meant."""
     if not splits:
         what = "has no Parquet, JSON, CSV or text file"

@@ -14,14 +14,13 @@ from absl import flags
 
 from bert_jax import commands, console, errors, files, hub
 from bert_jax.config import finetuning
-from bert_jax.data import lines
-from bert_jax.data.corpus import left_out, sources
+from bert_jax.data import text_files
 from bert_jax.data.labeled import (
-    cell_values,
     example_request,
-    raw_examples,
+    python_examples,
     read_examples,
     table_records,
+    tables,
 )
 from bert_jax.inference import prediction_files, task_predictor
 from bert_jax.runs import splits, task_setup
@@ -80,11 +79,13 @@ def write(folder: Path, arguments: list[str], request: Request) -> int:
     if request.input is not None and request.input_format != LINES:
         with naming_flags():
             report_first_line(request, reading(model, request))
-    notes, coverage = left_out.Notes(), coverages.Coverage()
+    notes, coverage = table_records.Notes(), coverages.Coverage()
     # What can be read twice is counted first, which finds its errors at once, too.
     total = None
     if request.output is not None and _is_file(request.input):
-        total = sum(1 for _ in _examples(model, arguments, request, left_out.Notes()))
+        total = sum(
+            1 for _ in _examples(model, arguments, request, table_records.Notes())
+        )
     examples = _examples(model, arguments, request, notes)
     # Whoever types is answered line by line.
     is_typed = not arguments and request.input is None and sys.stdin.isatty()
@@ -142,7 +143,7 @@ def _check(arguments: list[str], request: Request) -> None:
 def _no_header(request: Request, kind: str) -> errors.InputError:
     return errors.InputError(
         f"--header={request.header} does nothing with {request.input}, which is read "
-        f"as {kind}: only {', '.join(table_records.WITH_HEADERS)} have a header. Leave "
+        f"as {kind}: only {', '.join(tables.WITH_HEADERS)} have a header. Leave "
         "--header out, or set --input_format."
     )
 
@@ -170,18 +171,18 @@ def _examples(
         names = [f"argument {n}" for n in range(1, len(arguments) + 1)]
         values = [_parts(text) for text in arguments]
         with naming_flags():
-            yield from raw_examples.of_values(model.kind, values, names)
+            yield from python_examples.examples_of_values(model.kind, values, names)
     elif request.input is None:
         if sys.stdin.isatty():
             commands.say("reading texts from the keyboard, one a line")
-        numbered = lines.of_stream(sys.stdin.buffer, STANDARD_INPUT)
+        numbered = text_files.of_stream(sys.stdin.buffer, STANDARD_INPUT)
         with naming_flags():
             yield from _of_lines(model.kind, STANDARD_INPUT, numbered)
     elif request.input_format == LINES:
         hub.refuse_as_lines(request.input)
-        named = sources.NamedPath(request.input, Path(request.input))
-        faults = lines.Faults.KEEP if request.repair else lines.Faults.OFFER
-        numbered = lines.whole_lines(named, lines.Tally(), faults)
+        named = text_files.NamedPath(request.input, Path(request.input))
+        faults = text_files.Faults.KEEP if request.repair else text_files.Faults.OFFER
+        numbered = text_files.whole_lines(named, text_files.Tally(), faults)
         skipped = notes if request.repair else None
         with naming_flags():
             yield from _of_lines(model.kind, request.input, numbered, skipped)
@@ -203,10 +204,10 @@ def _of_lines(
     """
     held: list[int] | None = []  # blank lines before the first that has a text
     for number, text in numbered:
-        where, is_blank = f"{name}:{number}", cell_values.is_invisible(text)
-        broken = None if notes is None else left_out.of_line(text, where)
+        where, is_blank = f"{name}:{number}", table_records.is_invisible(text)
+        broken = None if notes is None else table_records.of_line(text, where)
         if broken and notes is not None:
-            left_out.count(broken, where, notes)
+            table_records.count(broken, where, notes)
         elif is_blank and held is not None:
             held.append(number)
         else:
@@ -228,7 +229,7 @@ def _blank(kind: str) -> Any:
 
 
 def _one(kind: str, where: str, value: Any) -> Any:
-    (example,) = raw_examples.of_values(kind, [value], [where])
+    (example,) = python_examples.examples_of_values(kind, [value], [where])
     number = where.rpartition(":")[2]
     return dataclasses.replace(example, id=str(int(number) - 1))
 
@@ -265,7 +266,7 @@ def reading(
     asked = dataclasses.replace(asked, columns=named)
     if request.header is not None:
         kind = read_examples.format_of(asked)
-        if kind not in table_records.WITH_HEADERS:
+        if kind not in tables.WITH_HEADERS:
             raise _no_header(request, kind)
     return asked
 

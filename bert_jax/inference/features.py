@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from bert_jax import errors, interrupts
-from bert_jax.data.labeled import buckets, raw_examples
+from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.model import config, encoder, parts, task_model
 from bert_jax.tasks import encoding
 from bert_jax.text import coverage as coverages
@@ -66,7 +66,7 @@ def rows_of(
       InputError: it is given one string, or something that is no string, or a row has
         no room for a token of a text.
     """
-    texts = raw_examples.texts_of(texts)
+    texts = python_examples.texts_of(texts)
     room = max_seq_length - len(tokenizer.build([])[0])
     if room < 1:
         raise errors.InputError(
@@ -106,7 +106,7 @@ def batches(rows: Rows, longest: int) -> Iterator[Batch]:
     start = 0
     while start < len(rows):
         interrupts.check()
-        length = buckets.bucket(len(rows[order[start]]), longest)
+        length = example_rows.bucket(len(rows[order[start]]), longest)
         count = max(1, tokens // length)
         indices = order[start : start + count]
         start += len(indices)

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, PyTree
 
 from bert_jax import errors, hub
 from bert_jax.checkpoints import model_folders, sentence_encoder, weights
-from bert_jax.data.labeled import buckets, raw_examples
+from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.inference import answering_folders, features, task_predictor
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder, heads, parts
@@ -212,7 +212,7 @@ class Model:
           InputError: a text has no [MASK] or is no str, or the model no MLM head.
         """
         coverage = coverages.Coverage()
-        texts = [text] if isinstance(text, str) else raw_examples.texts_of(text)
+        texts = [text] if isinstance(text, str) else python_examples.texts_of(text)
         encoded = [self.ids(each, coverage) for each in texts]
         self.warn(coverage, "fill_mask")
         if isinstance(text, str):
@@ -265,7 +265,7 @@ class Model:
         return row, at - first + 1
 
     def _probabilities(self, row: list[int], position: int) -> Float[np.ndarray, " V"]:
-        length = buckets.bucket(len(row), self.max_seq_length)
+        length = example_rows.bucket(len(row), self.max_seq_length)
         padded = np.zeros((1, length), np.int32)
         padded[0, : len(row)] = row
         segments = (np.arange(length) < len(row)).astype(np.int32)[None]

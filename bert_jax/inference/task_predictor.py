@@ -12,8 +12,8 @@ from jaxtyping import PyTree
 
 from bert_jax import errors
 from bert_jax.checkpoints import initial_weights, sentence_encoder, task_folders
+from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.data.labeled import labelled_rows, raw_examples
 from bert_jax.inference import answering_folders
 from bert_jax.metrics import scores
 from bert_jax.model import parts
@@ -68,7 +68,7 @@ class TaskPredictor:
           InputError: a value is not what the task takes.
         """
         coverage = coverages.Coverage()
-        examples = raw_examples.of_values(self.kind, values)
+        examples = python_examples.examples_of_values(self.kind, values)
         made = self.of_examples(examples, coverage=coverage)
         self.warn(coverage, "predict")
         return made
@@ -148,7 +148,7 @@ class TaskPredictor:
         return self.predictor.scores(self.params, examples, table)
 
 
-def _table(of_task: Any, examples: Sequence[Any]) -> labelled_rows.Table:
+def _table(of_task: Any, examples: Sequence[Any]) -> example_rows.ExampleTable:
     """Returns the rows of examples; errors do not advise on settings of training."""
     try:
         return spec.checked(of_task, examples, of_task.table(examples))
@@ -157,7 +157,7 @@ def _table(of_task: Any, examples: Sequence[Any]) -> labelled_rows.Table:
 
 
 def _count(
-    table: labelled_rows.Table,
+    table: example_rows.ExampleTable,
     notes: Counter[str] | None,
     coverage: coverages.Coverage | None,
 ) -> None:

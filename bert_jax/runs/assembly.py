@@ -21,7 +21,7 @@ from bert_jax.checkpoints import (
 )
 from bert_jax.config import finetuning
 from bert_jax.data import stream
-from bert_jax.data.labeled import labelled_rows
+from bert_jax.data.labeled import example_rows
 from bert_jax.model import config as model_config
 from bert_jax.model import costs, lora, parts, task_model
 from bert_jax.runs import class_weights, predictor, splits, task_setup
@@ -55,10 +55,10 @@ class FinetuningRun:
 
     def rows(
         self, seed: int, folds: int = 0, fold: int = 0
-    ) -> labelled_rows.TrainingRows:
+    ) -> example_rows.TrainingRows:
         """Returns the batches of training with a seed, one fold left out."""
         run, data = self.settings.run, self.settings.data
-        return labelled_rows.TrainingRows(
+        return example_rows.TrainingRows(
             self.train.table,
             run.batch_size,
             seed,
@@ -69,18 +69,18 @@ class FinetuningRun:
             multiple=sharding.row_shards(self.mesh),
         )
 
-    def num_train_steps(self, rows: labelled_rows.TrainingRows) -> int:
+    def num_train_steps(self, rows: example_rows.TrainingRows) -> int:
         """Returns the steps of the run: as set, or from epochs."""
         run = self.settings.run
         if run.num_train_steps != -1:
             return run.num_train_steps
         return max(1, round(run.num_train_epochs * rows.steps_per_epoch))
 
-    def dev_of(self, rows: labelled_rows.TrainingRows) -> splits.Split:
+    def dev_of(self, rows: example_rows.TrainingRows) -> splits.Split:
         """Returns what a run with these training rows is scored on."""
         return self.train.part("dev", rows.is_held_out) if rows.folds else self.dev
 
-    def interval(self, every_steps: int, rows: labelled_rows.TrainingRows) -> int:
+    def interval(self, every_steps: int, rows: example_rows.TrainingRows) -> int:
         """Returns an interval in steps; -1 is an epoch."""
         return rows.steps_per_epoch if every_steps == -1 else every_steps
 
@@ -243,7 +243,7 @@ class FinetuningRun:
 
     def batches(
         self,
-        rows: labelled_rows.TrainingRows,
+        rows: example_rows.TrainingRows,
         start_step: int,
         num_train_steps: int,
         examples: logs.ExampleLog = logs.OFF,
@@ -265,7 +265,7 @@ class FinetuningRun:
     def programs(
         self,
         train_step: sharding.OnMesh,
-        rows: labelled_rows.TrainingRows,
+        rows: example_rows.TrainingRows,
         start_step: int,
         num_train_steps: int,
     ) -> list[loop.Program]:
@@ -282,7 +282,7 @@ class FinetuningRun:
             for length, at in rows.steps_by_length(start_step, num_train_steps).items()
         ]
 
-    def speed(self, rows: labelled_rows.TrainingRows, members: int = 1) -> loop.Speed:
+    def speed(self, rows: example_rows.TrainingRows, members: int = 1) -> loop.Speed:
         """Returns the meter of tokens per second: padding counts, as it is computed."""
         tokens = round(rows.tokens_per_step * members)
         length = self.train.table.lengths.max()

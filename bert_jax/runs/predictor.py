@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from bert_jax import console
-from bert_jax.data.labeled import labelled_rows
+from bert_jax.data.labeled import example_rows
 from bert_jax.metrics import scores
 from bert_jax.runs import unseen_labels
 from bert_jax.tasks import spec
@@ -39,7 +39,7 @@ class Predictor:
     num_lengths: int = 0
 
     def outputs(
-        self, params: PyTree, table: labelled_rows.Table, title: str = ""
+        self, params: PyTree, table: example_rows.ExampleTable, title: str = ""
     ) -> spec.Outputs:
         """Returns the outputs of every row, in the order of the table.
 
@@ -59,7 +59,7 @@ class Predictor:
         lengths = self.longest, self.num_lengths
         is_shown = bool(title) and jax.process_index() == 0
         with console.Bar(len(table), "rows", title, is_shown=is_shown) as bar:
-            for rows, batch in labelled_rows.in_order(table, size, *lengths):
+            for rows, batch in example_rows.in_order(table, size, *lengths):
                 bar.note(f"rows of {batch['segment_ids'].shape[-1]} tokens")
                 mine = {name: array[local] for name, array in batch.items()}
                 placed = sharding.place(mine, self.mesh, size)
@@ -87,14 +87,14 @@ class Predictor:
         self,
         params: PyTree,
         examples: Sequence[Any],
-        table: labelled_rows.Table,
+        table: example_rows.ExampleTable,
         title: str = "",
     ) -> list[spec.Prediction]:
         """Returns one prediction an example, in order; `title` as in `outputs`."""
         return self.task.decode(examples, table, self.outputs(params, table, title))
 
     def scores(
-        self, params: PyTree, examples: Sequence[Any], table: labelled_rows.Table
+        self, params: PyTree, examples: Sequence[Any], table: example_rows.ExampleTable
     ) -> tuple[scores.Scores, list[spec.Prediction]]:
         """Returns the scores of labelled examples, and what was predicted."""
         made = self.predictions(params, examples, table, "evaluating")

@@ -12,14 +12,13 @@ from jaxtyping import Bool
 
 from bert_jax import commands, errors, files
 from bert_jax.config import finetuning
-from bert_jax.data.corpus import left_out
 from bert_jax.data.labeled import (
-    cell_values,
     column_names,
-    labelled_rows,
-    memory_examples,
+    example_rows,
+    python_examples,
     read_examples,
     table_records,
+    tables,
 )
 from bert_jax.runs import task_setup, unseen_labels
 from bert_jax.tasks import span, spec, tagging
@@ -36,7 +35,7 @@ class Split:
 
     name: str
     examples: list[Any]
-    table: labelled_rows.Table
+    table: example_rows.ExampleTable
 
     def part(self, name: str, is_chosen: Bool[np.ndarray, " n"]) -> "Split":
         """Returns the rows that are chosen, with their examples, as a split."""
@@ -52,7 +51,7 @@ class Split:
             places = np.searchsorted(kept, fixed[_SEVERAL] - 1) + 1
             numbers = np.where(fixed[_SEVERAL] > 0, places, 0)
             fixed[_SEVERAL] = numbers.astype(fixed[_SEVERAL].dtype)
-        table = labelled_rows.Table(tokens, fixed, np.searchsorted(kept, owners))
+        table = example_rows.ExampleTable(tokens, fixed, np.searchsorted(kept, owners))
         return Split(name, [self.examples[at] for at in kept], table)
 
 
@@ -75,8 +74,8 @@ def from_python(
         asked = task_setup.request(settings, name, is_scored=name != "train")
         found = read_examples.of_python(given, asked)
         made[name] = found
-        sha256 = memory_examples.digest(found.examples, found.notes)
-        paths[name] = f"{memory_examples.PREFIX}{sha256}"
+        sha256 = python_examples.digest_of(found.examples, found.notes)
+        paths[name] = f"{python_examples.PREFIX}{sha256}"
     data = dataclasses.replace(settings.data, **paths)
     return dataclasses.replace(settings, data=data), made
 
@@ -93,7 +92,7 @@ def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]
       InputError: a file is not as it should be, or too small to hold examples out.
     """
     data = settings.data
-    source = memory_examples.source("train", data.train)
+    source = python_examples.source_name("train", data.train)
     paths = {"train": data.train, "dev": data.dev, "test": data.test}
     given = given or {}
     made = {
@@ -175,7 +174,7 @@ def _file(
     settings: Settings, name: str, path: str, given: read_examples.Examples | None
 ) -> list[Any]:
     """Reads one file unless its examples are given, and says what was read."""
-    if given is None and path.startswith(memory_examples.PREFIX):
+    if given is None and path.startswith(python_examples.PREFIX):
         raise errors.InputError(
             f"data.{name} was given from Python: give it again, as in "
             f'finetune.train(config, workdir, data={{"{name}": examples}})'
@@ -185,7 +184,7 @@ def _file(
         asked = task_setup.request(settings, path, is_scored=name != "train")
         found = read_examples.read(asked)
     examples: list[Any] = list(found.examples)
-    notes = left_out.Notes(found.notes)
+    notes = table_records.Notes(found.notes)
     labels = task_setup.given_labels(settings.data.labels)
     if settings.data.task == "classification":
         examples = task_setup.named(examples, labels)
@@ -194,25 +193,27 @@ def _file(
     if settings.data.repair and name == "train":
         broken = task_setup.without_class(settings.data.task, examples, labels)
         examples = _without(examples, broken, notes)
-    source = memory_examples.source(name, path)
+    source = python_examples.source_name(name, path)
     commands.say(f"{name}: {len(examples):,} examples of {source}{counts(notes)}")
     return examples
 
 
-def without_misfits(kind: str, examples: list[Any], notes: left_out.Notes) -> list[Any]:
+def without_misfits(
+    kind: str, examples: list[Any], notes: table_records.Notes
+) -> list[Any]:
     """Returns examples without the few whose tags are of no scheme with the others."""
     broken = tagging.misfits(examples) if kind == "tagging" else {}
     return _without(examples, broken, notes)
 
 
 def _without(
-    examples: list[Any], broken: Mapping[int, str], notes: left_out.Notes
+    examples: list[Any], broken: Mapping[int, str], notes: table_records.Notes
 ) -> list[Any]:
     """Leaves out and counts examples; `broken` has the label that is in their way."""
     for at, label in broken.items():
         where = examples[at].where
-        error = cell_values.BrokenRecord(f"{where}: the label {label!r}.", UNKNOWN)
-        left_out.count(error, where, notes)
+        error = table_records.BrokenRecord(f"{where}: the label {label!r}.", UNKNOWN)
+        table_records.count(error, where, notes)
     return [example for at, example in enumerate(examples) if at not in broken]
 
 
@@ -221,7 +222,7 @@ def report_first_line(
     setting: str = "data.header",
     *,
     is_inherited: bool = False,
-) -> table_records.FirstLine | None:
+) -> tables.FirstLine | None:
     """Reports whether the first line of a table was taken as a header, and returns it.
 
     A warning where it may well be the other. Formats without headers, and what the user
@@ -246,7 +247,7 @@ def report_first_line(
     return found
 
 
-def _taken_as(found: table_records.FirstLine, setting: str) -> str:
+def _taken_as(found: tables.FirstLine, setting: str) -> str:
     """Describes what a first line was taken as, why, and how to change it."""
     if found.is_header:
         names = ", ".join(column_names.name_of(cell) or "''" for cell in found.cells)
@@ -285,7 +286,7 @@ def _report_first_lines(settings: Settings, files: Mapping[str, str]) -> None:
 
 def counts(notes: Mapping[str, int]) -> str:
     """Returns what happened how often and where first, in brackets, or nothing."""
-    first = notes.first if isinstance(notes, left_out.Notes) else {}
+    first = notes.first if isinstance(notes, table_records.Notes) else {}
     told = [
         f"{what}: {count:,}" + (f", first at {first[what][0]}" if what in first else "")
         for what, count in notes.items()
@@ -322,7 +323,7 @@ def groups_of(examples: Sequence[Any]) -> np.ndarray:
 
 def table(
     name: str, of_task: spec.FineTuned, examples: Sequence[Any]
-) -> labelled_rows.Table:
+) -> example_rows.ExampleTable:
     """Returns the rows of examples, and says how many there are and what was cut.
 
     Only training needs to know all labels: where examples are scored, those that the
@@ -345,7 +346,7 @@ def table(
     return made
 
 
-def _advice(of_task: spec.FineTuned, made: labelled_rows.Table) -> str:
+def _advice(of_task: spec.FineTuned, made: example_rows.ExampleTable) -> str:
     """Returns what to do where many texts are cut."""
     if isinstance(of_task, span.Span):
         return f"of questions {of_task.max_query_length} tokens are kept; shorten them"

@@ -18,8 +18,8 @@ import numpy as np
 from bert_jax import console, errors, fields, files, home_folder, json_file
 from bert_jax.checkpoints import task_weights, workdirs
 from bert_jax.config import finetuning
-from bert_jax.data.corpus import sources
-from bert_jax.data.labeled import c3_file, read_examples
+from bert_jax.data import text_files
+from bert_jax.data.labeled import read_examples, tables
 from bert_jax.runs import splits, task_setup
 from bert_jax.tasks import classification
 from bert_jax.training import optimizer
@@ -360,7 +360,7 @@ def _joined(folder: Path, name: str, target: Path) -> Path:
     if len(parts) == 1:
         return folder / name
     lists = [
-        c3_file.documents(sources.NamedPath(part, folder / part)) for part in parts
+        tables.c3_documents(text_files.NamedPath(part, folder / part)) for part in parts
     ]
     path = target / "+".join(parts)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ import numpy as np
 from bert_jax import commands, console, errors, files, json_file
 from bert_jax.checkpoints import task_folders
 from bert_jax.data import stream
-from bert_jax.data.labeled import labelled_rows
+from bert_jax.data.labeled import example_rows
 from bert_jax.model import attention_plan
 from bert_jax.runs import assembly, splits, task_setup
 from bert_jax.training import (
@@ -453,13 +453,13 @@ class _StepOfAll:
         return state.TrainState(counts, now.params, opt_state)
 
 
-def _batch_at(made: Sweep, step: int) -> labelled_rows.Batch:
+def _batch_at(made: Sweep, step: int) -> example_rows.Batch:
     """Returns the batches of all members at a step, stacked: arrays [M, B, ...]."""
     every = [rows.batch_at(step) for rows in made.rows]
     return {name: np.stack([batch[name] for batch in every]) for name in every[0]}
 
 
-def _place(made: Sweep, batch: labelled_rows.Batch) -> Any:
+def _place(made: Sweep, batch: example_rows.Batch) -> Any:
     """Puts stacked batches onto the devices, each member's where it is trained."""
     count = len(made.members)
     of_members = [{name: x[at] for name, x in batch.items()} for at in range(count)]

@@ -16,9 +16,8 @@ import numpy as np
 from bert_jax import console, errors
 from bert_jax.checkpoints import task_folders
 from bert_jax.config import finetuning
-from bert_jax.data import lines
-from bert_jax.data.corpus import sources
-from bert_jax.data.labeled import memory_examples, read_examples
+from bert_jax.data import text_files
+from bert_jax.data.labeled import python_examples, read_examples
 from bert_jax.metrics import scores
 from bert_jax.model import config as model_config
 from bert_jax.model import task_model
@@ -234,7 +233,7 @@ def _classes(settings: Settings, examples: Sequence[Any]) -> tuple[str, ...]:
             )
         return given
     if len(counts) < 2:
-        source = memory_examples.source("train", settings.data.train)
+        source = python_examples.source_name("train", settings.data.train)
         raise errors.InputError(
             f"{source} has {len(counts)} class ({', '.join(counts)}): "
             "classification needs two or more; is data.columns.label the right column?"
@@ -288,8 +287,8 @@ def given_labels(text: str) -> tuple[str, ...]:
     path = Path(text)
     is_file = os.path.isfile(text)  # Path.is_file raises for names that are too long
     if is_file:
-        named = sources.NamedPath(path.name, path)
-        names = [line for _, line in lines.lines(named, lines.Tally())]
+        named = text_files.NamedPath(path.name, path)
+        names = [line for _, line in text_files.lines(named, text_files.Tally())]
     labels = tuple(name.strip() for name in names if name.strip())
     twice = [x for x, count in collections.Counter(labels).items() if count > 1]
     if twice:

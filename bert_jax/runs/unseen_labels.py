@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, json_file
-from bert_jax.data import lines
-from bert_jax.data.corpus import sources
+from bert_jax.data import text_files
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.tasks import classification, spec, tag_schemes
 
@@ -72,8 +71,8 @@ def read_map(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         raise errors.InputError(f"the label map {path} is not a file: check the path")
-    named = sources.NamedPath(path.name, path)
-    numbered = list(lines.lines(named, lines.Tally()))
+    named = text_files.NamedPath(path.name, path)
+    numbered = list(text_files.lines(named, text_files.Tally()))
     if numbered and numbered[0][1].lstrip().startswith("{"):
         return _of_json(path)
     made: dict[str, str] = {}

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from bert_jax import errors
+from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import classes, scores
 from bert_jax.model import task_model
 from bert_jax.tasks import encoding, losses, spec
@@ -43,7 +43,7 @@ class Classification(spec.ModelTask):
 
     def table(
         self, examples: Sequence[data_examples.TextExample]
-    ) -> labelled_rows.Table:
+    ) -> example_rows.ExampleTable:
         """Tokenises examples; `labels` [n] int32, or [n, C] float32 of 0 and 1.
 
         Raises:
@@ -52,7 +52,7 @@ class Classification(spec.ModelTask):
         encoded = encoding.encode(
             self.tokenizer, texts_of(examples), self.max_seq_length, self.truncation
         )
-        return labelled_rows.Table(
+        return example_rows.ExampleTable(
             encoded.columns,
             {"labels": self._targets(examples)},
             np.arange(len(examples)),
@@ -97,7 +97,7 @@ class Classification(spec.ModelTask):
         Weights of several labels a text are those of what is there (torch's
         `pos_weight`), and divide nothing.
         """
-        weights = batch[labelled_rows.WEIGHTS]
+        weights = batch[example_rows.WEIGHTS]
         if self.recipe.class_weights and not self.multi_label:
             of_classes = jnp.array(self.recipe.class_weights, jnp.float32)
             weights = weights * of_classes[batch["labels"]]
@@ -107,7 +107,7 @@ class Classification(spec.ModelTask):
         self, params: PyTree, batch: spec.Batch, key: Array
     ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
         """Returns the summed loss and the metrics, with dropout from the key."""
-        weights = batch[labelled_rows.WEIGHTS]
+        weights = batch[example_rows.WEIGHTS]
 
         def divergence(one: spec.Logits, two: spec.Logits) -> Float[Array, ""]:
             both = self._choices(one["logits"]), self._choices(two["logits"])
@@ -166,7 +166,7 @@ class Classification(spec.ModelTask):
     def decode(
         self,
         examples: Sequence[data_examples.TextExample],
-        table: labelled_rows.Table,
+        table: example_rows.ExampleTable,
         outputs: spec.Outputs,
     ) -> list[spec.Prediction]:
         """Returns `id`, `label` (or `labels`) and `probabilities` by name."""

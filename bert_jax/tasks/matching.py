@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
+from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import ranking, scores
 from bert_jax.model import task_model
 from bert_jax.tasks import classification, encoding, spec
@@ -122,7 +122,7 @@ class Matching(spec.ModelTask):
 
     def table(
         self, examples: Sequence[data_examples.TextExample]
-    ) -> labelled_rows.Table:
+    ) -> example_rows.ExampleTable:
         """Tokenises both texts of each example on their own: rows of shape [2, l].
 
         A single text, which `simcse` alone takes, stands there twice.
@@ -149,7 +149,7 @@ class Matching(spec.ModelTask):
         notes.update(second.notes)
         both.coverage.update(second.coverage)
         order = np.arange(len(examples))
-        return labelled_rows.Table(
+        return example_rows.ExampleTable(
             tokens, self._fixed(examples), order, notes, coverage=both.coverage
         )
 
@@ -206,7 +206,7 @@ class Matching(spec.ModelTask):
 
     def _row_weights(self, batch: spec.Batch) -> Float[Array, " B"]:
         name = TARGET_WEIGHTS if self.objective == "cosine" else POSITIVE
-        return batch[labelled_rows.WEIGHTS] * batch[name]
+        return batch[example_rows.WEIGHTS] * batch[name]
 
     def losses(
         self, params: PyTree, batch: spec.Batch, key: Array
@@ -220,7 +220,7 @@ class Matching(spec.ModelTask):
             error = jnp.sum(jnp.square(cosines - batch[TARGETS]) * weights)
             return {"matching": error}, {"squared_error": (error, jnp.sum(weights))}
         logits = first @ second.T / self.temperature
-        texts, real = batch[TEXTS], batch[labelled_rows.WEIGHTS] > 0
+        texts, real = batch[TEXTS], batch[example_rows.WEIGHTS] > 0
         positive = batch[POSITIVE] > 0
         wrong = wrong_answers(texts[:, 0], texts[:, 1], real, positive)
         losses, hits = contrast(logits, wrong)
@@ -237,7 +237,7 @@ class Matching(spec.ModelTask):
     def decode(
         self,
         examples: Sequence[data_examples.TextExample],
-        table: labelled_rows.Table,
+        table: example_rows.ExampleTable,
         outputs: spec.Outputs,
     ) -> list[spec.Prediction]:
         """Returns `id` and `similarity`, with a threshold `label`, and any `rank`.

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from bert_jax import errors
+from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import scores
 from bert_jax.model import task_model
 from bert_jax.tasks import classification, encoding, losses, spec
@@ -39,7 +39,7 @@ class MultipleChoice(spec.ModelTask):
 
     def table(
         self, examples: Sequence[data_examples.ChoiceExample]
-    ) -> labelled_rows.Table:
+    ) -> example_rows.ExampleTable:
         """Tokenises examples: one row [K, l] each, K the most choices of any.
 
         Fixed columns: `choices` [n, K] bool, which there are; `labels` [n] int32 and
@@ -75,7 +75,7 @@ class MultipleChoice(spec.ModelTask):
             "label_weights": np.array([x is not None for x in given], np.float32),
         }
         rows = np.arange(len(examples))
-        return labelled_rows.Table(
+        return example_rows.ExampleTable(
             tokens, fixed, rows, encoded.notes, coverage=encoded.coverage
         )
 
@@ -122,7 +122,7 @@ class MultipleChoice(spec.ModelTask):
     def decode(
         self,
         examples: Sequence[data_examples.ChoiceExample],
-        table: labelled_rows.Table,
+        table: example_rows.ExampleTable,
         outputs: spec.Outputs,
     ) -> list[spec.Prediction]:
         """Returns `id`, `label` (counted from 0), `choice` and `probabilities`."""
@@ -200,7 +200,7 @@ def _stacked(rows: Sequence[np.ndarray], most: int) -> np.ndarray:
 
 
 def _weights(batch: dict[str, Any]) -> Float[Array, " B"]:
-    return batch[labelled_rows.WEIGHTS] * batch["label_weights"]
+    return batch[example_rows.WEIGHTS] * batch["label_weights"]
 
 
 def _logits(outputs: spec.Logits, batch: spec.Batch) -> Float[Array, "B K"]:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import numbers, scores
 from bert_jax.model import task_model
 from bert_jax.tasks import classification, encoding, losses, spec
@@ -38,7 +38,7 @@ class Regression(spec.ModelTask):
 
     def table(
         self, examples: Sequence[data_examples.TextExample]
-    ) -> labelled_rows.Table:
+    ) -> example_rows.ExampleTable:
         """Tokenises examples; `scores` [n] float32 on the scale of the head."""
         encoded = encoding.encode(
             self.tokenizer,
@@ -48,7 +48,7 @@ class Regression(spec.ModelTask):
         )
         given = [self.mean if x.score is None else x.score for x in examples]
         scaled = (np.array(given, np.float64) - self.mean) / self.deviation
-        return labelled_rows.Table(
+        return example_rows.ExampleTable(
             encoded.columns,
             {"scores": scaled.astype(np.float32)},
             np.arange(len(examples)),
@@ -58,13 +58,13 @@ class Regression(spec.ModelTask):
 
     def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
         """Returns the number of examples."""
-        return {"regression": jnp.sum(batch[labelled_rows.WEIGHTS])}
+        return {"regression": jnp.sum(batch[example_rows.WEIGHTS])}
 
     def losses(
         self, params: PyTree, batch: spec.Batch, key: Array
     ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
         """Returns the summed squared error, with dropout from the key."""
-        weights = batch[labelled_rows.WEIGHTS]
+        weights = batch[example_rows.WEIGHTS]
 
         def apart(one: Float[Array, " B"], two: Float[Array, " B"]):
             return jnp.sum(jnp.square(one - two) * weights)
@@ -87,7 +87,7 @@ class Regression(spec.ModelTask):
     def decode(
         self,
         examples: Sequence[data_examples.TextExample],
-        table: labelled_rows.Table,
+        table: example_rows.ExampleTable,
         outputs: spec.Outputs,
     ) -> list[spec.Prediction]:
         """Returns `id` and `score`."""

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from bert_jax import errors
+from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import entities, scores
 from bert_jax.tasks import spec, tag_schemes, tagging, token_rows
 
@@ -61,7 +61,7 @@ class Roles(tagging.Tagging):
         """Whether a row has all predicates of its sentence."""
         return self.model.head.at_predicate
 
-    def table(self, examples: tagging.Examples) -> labelled_rows.Table:
+    def table(self, examples: tagging.Examples) -> example_rows.ExampleTable:
         """Tokenises sentences, once a predicate, or once for all of them.
 
         The columns are those of `Tagging.table`. Of joint rows, `labels` and
@@ -190,7 +190,7 @@ class Roles(tagging.Tagging):
     def decode(
         self,
         examples: tagging.Examples,
-        table: labelled_rows.Table,
+        table: example_rows.ExampleTable,
         outputs: spec.Outputs,
     ) -> list[spec.Prediction]:
         """Returns `id`, `text`, `predicate`, `roles`, and `tags`, `probabilities`.
@@ -216,7 +216,7 @@ class Roles(tagging.Tagging):
             )
         return made
 
-    def _places(self, table: labelled_rows.Table) -> Iterator[token_rows.Place]:
+    def _places(self, table: example_rows.ExampleTable) -> Iterator[token_rows.Place]:
         """Yields where each example's tags are."""
         for row, numbers in enumerate(table.fixed["example_numbers"]):
             for slot, number in enumerate(numbers):

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
+from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import scores, spans
 from bert_jax.model import task_model
 from bert_jax.tasks import classification, losses, spec, token_rows
@@ -76,7 +76,7 @@ class Windows:
 
     def table(
         self, examples: Sequence[data_examples.QuestionExample]
-    ) -> labelled_rows.Table:
+    ) -> example_rows.ExampleTable:
         """Makes rows; the first answer of the annotators is the label.
 
         Token columns besides the usual three: `char_starts` and `char_ends`, the
@@ -182,7 +182,7 @@ class _Rows:
         for name, column in zip(self.tokens, columns, strict=True):
             self.tokens[name].append(column.astype(np.int32))
 
-    def table(self) -> labelled_rows.Table:
+    def table(self) -> example_rows.ExampleTable:
         """Returns all rows."""
         labels = np.array(self.labels, np.float64).reshape(-1, 3)
         fixed = {
@@ -191,7 +191,7 @@ class _Rows:
             "label_weights": labels[:, 2].astype(np.float32),
         }
         examples = np.array(self.examples, np.int64)
-        return labelled_rows.Table(
+        return example_rows.ExampleTable(
             self.tokens, fixed, examples, self.notes, coverage=self.coverage
         )
 
@@ -284,7 +284,7 @@ class Span(spec.ModelTask):
 
     def table(
         self, examples: Sequence[data_examples.QuestionExample]
-    ) -> labelled_rows.Table:
+    ) -> example_rows.ExampleTable:
         """Tokenises examples into windows with labels; see `windows.Windows.table`.
 
         Raises:
@@ -358,7 +358,7 @@ class Span(spec.ModelTask):
     def decode(
         self,
         examples: Sequence[data_examples.QuestionExample],
-        table: labelled_rows.Table,
+        table: example_rows.ExampleTable,
         outputs: spec.Outputs,
     ) -> list[spec.Prediction]:
         """Returns what is answered, and the `n_best` answers.
@@ -386,7 +386,7 @@ class Span(spec.ModelTask):
     def _candidates(
         self,
         example: data_examples.QuestionExample,
-        table: labelled_rows.Table,
+        table: example_rows.ExampleTable,
         row: int,
         start: Float[np.ndarray, " l"],
         end: Float[np.ndarray, " l"],
@@ -519,7 +519,7 @@ def _judged(
 
 
 def _weights(batch: spec.Batch) -> Float[Array, " B"]:
-    return batch[labelled_rows.WEIGHTS] * batch["label_weights"]
+    return batch[example_rows.WEIGHTS] * batch["label_weights"]
 
 
 def _labels(batch: spec.Batch) -> tuple[Int[Array, " B"], Int[Array, " B"]]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import labelled_rows, shared_rows
+from bert_jax.data.labeled import example_rows
 from bert_jax.metrics import scores
 from bert_jax.model import task_model
 
@@ -26,7 +26,7 @@ def packed(batch: Batch) -> Int[Array, "R S"] | None:
 
     Batches of training may have it, those that are scored have not.
     """
-    name = shared_rows.PACKED
+    name = example_rows.PACKED
     return batch[name] if name in batch else None
 
 
@@ -67,7 +67,7 @@ Outputs = dict[str, list[np.ndarray]]
 class FineTuned(Task, Protocol):
     """A task with labelled examples; `examples` are those of its own kind."""
 
-    def table(self, examples: Sequence[Any]) -> labelled_rows.Table:
+    def table(self, examples: Sequence[Any]) -> example_rows.ExampleTable:
         """Tokenises examples into rows, with labels where they have any.
 
         Raises InputError, with the place of the example, for what cannot be a row.
@@ -91,7 +91,10 @@ class FineTuned(Task, Protocol):
         ...
 
     def decode(
-        self, examples: Sequence[Any], table: labelled_rows.Table, outputs: Outputs
+        self,
+        examples: Sequence[Any],
+        table: example_rows.ExampleTable,
+        outputs: Outputs,
     ) -> list[Prediction]:
         """Returns one prediction an example, in their order.
 
@@ -147,8 +150,8 @@ _PLACES = ("token_positions", "predicate_positions", "start_positions", "end_pos
 
 
 def checked(
-    of_task: FineTuned, examples: Sequence[Any], table: labelled_rows.Table
-) -> labelled_rows.Table:
+    of_task: FineTuned, examples: Sequence[Any], table: example_rows.ExampleTable
+) -> example_rows.ExampleTable:
     """Returns the table that a task made of these examples.
 
     Raises:
@@ -169,7 +172,7 @@ def checked(
     return table
 
 
-def _limits(of_task: FineTuned, table: labelled_rows.Table) -> dict[str, int]:
+def _limits(of_task: FineTuned, table: example_rows.ExampleTable) -> dict[str, int]:
     """Returns the first value that is too large, by column."""
     assert isinstance(of_task, ModelTask)
     bert, head = of_task.model.config, of_task.model.head
@@ -192,7 +195,9 @@ def _is_below(rows: Sequence[np.ndarray], limit: int) -> bool:
     return True
 
 
-def _columns(table: labelled_rows.Table, name: str) -> Iterator[tuple[int, np.ndarray]]:
+def _columns(
+    table: example_rows.ExampleTable, name: str
+) -> Iterator[tuple[int, np.ndarray]]:
     """Yields a column of whole numbers in parts [rows, ...], with their first rows."""
     if name == "row lengths":
         yield 0, table.lengths
@@ -215,7 +220,7 @@ def _check(
     values: np.ndarray,
     limit: np.ndarray,
     examples: Sequence[Any],
-    table: labelled_rows.Table,
+    table: example_rows.ExampleTable,
 ) -> None:
     """Raises InputError for the first value that is not from 0 to below its limit."""
     wrong = (values < 0) | (values >= limit)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from bert_jax import errors
+from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.data.labeled import labelled_rows
 from bert_jax.metrics import entities, scores
 from bert_jax.tasks import classification, spec, tag_schemes, token_rows, token_tags
 
@@ -33,7 +33,7 @@ class Tagging(token_tags.TokenTags):
     into that of the labels.
     """
 
-    def table(self, examples: Examples) -> labelled_rows.Table:
+    def table(self, examples: Examples) -> example_rows.ExampleTable:
         """Tokenises sentences.
 
         Token columns besides the usual three: those that `token_tags` names, and of the
@@ -165,7 +165,7 @@ class Tagging(token_tags.TokenTags):
     def decode(
         self,
         examples: Examples,
-        table: labelled_rows.Table,
+        table: example_rows.ExampleTable,
         outputs: spec.Outputs,
     ) -> list[spec.Prediction]:
         """Returns `id`, `text`, `tags`, `probabilities` and, of spans, `entities`.

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bert_jax import errors
-from bert_jax.data.labeled import examples, labelled_rows
+from bert_jax.data.labeled import example_rows, examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import entities
 from bert_jax.text import coverage as coverages
@@ -234,11 +234,11 @@ class Rows:
         self.examples.append(number)
         return moved, len(ids)
 
-    def table(self) -> labelled_rows.Table:
+    def table(self) -> example_rows.ExampleTable:
         """Returns all rows."""
         fixed = {name: np.array(x, np.int32) for name, x in self.fixed.items()}
         numbers = np.array(self.examples, np.int64)
-        return labelled_rows.Table(
+        return example_rows.ExampleTable(
             dict(self.tokens), fixed, numbers, self.notes, coverage=self.coverage
         )
 
@@ -271,7 +271,7 @@ class Said:
 
 def gather(
     examples: Sequence[data_examples.TaggedExample],
-    table: labelled_rows.Table,
+    table: example_rows.ExampleTable,
     outputs: Mapping[str, Sequence[np.ndarray]],
     places: Iterable[Place],
 ) -> list[Said]:

@@ -31,7 +31,7 @@ import timing_lib
 
 from bert_jax import console, errors
 from bert_jax.config import finetuning
-from bert_jax.data.labeled import labelled_rows
+from bert_jax.data.labeled import example_rows
 from bert_jax.runs import assembly
 from bert_jax.training import sharding, state
 
@@ -53,7 +53,7 @@ class Side:
     """A way to train: its rows, and what trains on all of them once."""
 
     name: str
-    rows: labelled_rows.TrainingRows
+    rows: example_rows.TrainingRows
     epoch: Callable[[], object]
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax.data import stream
-from bert_jax.data.corpus import blocks, shards, store
 from bert_jax.data.corpus import manifest as manifests
+from bert_jax.data.corpus import store
 from bert_jax.data.pretraining import instances
 
 VOCAB_SIZE = 30_522
@@ -31,7 +31,7 @@ def main() -> None:
     """Prints one line for each objective and length."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=25_000_000)
-    parser.add_argument("--shard_tokens", type=int, default=shards.SHARD_TOKENS)
+    parser.add_argument("--shard_tokens", type=int, default=store.SHARD_TOKENS)
     parser.add_argument("--batch_size", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each figure")
     parser.add_argument("--folder", type=Path, help="where to keep the store")
@@ -51,14 +51,14 @@ def main() -> None:
 def write_store(folder: Path, tokens: int, shard_tokens: int) -> None:
     """Writes documents of 1 to 39 sentences of 1 to 49 random ids."""
     rng = np.random.default_rng(0)
-    writer = shards.SplitWriter(folder, "train", shard_tokens)
+    writer = store.SplitWriter(folder, "train", shard_tokens)
     left = tokens
     while left > 0:
         documents = rng.integers(1, 40, min(5000, left // 500 + 1))
         sentences = rng.integers(1, 50, documents.sum())
         size = int(sentences.sum())
         writer.append(
-            blocks.Block(
+            store.Block(
                 tokens=rng.integers(5, VOCAB_SIZE, size, np.uint16),
                 word_starts=rng.integers(0, 2, size, np.uint8).astype(bool),
                 sentence_lengths=sentences,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax import errors
-from bert_jax.data.labeled import labelled_rows
+from bert_jax.data.labeled import example_rows
 from bert_jax.runs import assembly
 from bert_jax.tasks import spec
 from bert_jax.training import optimizer
@@ -230,7 +230,7 @@ def inputs(batch: spec.Batch) -> spec.Batch:
 
     Rows that only fill the batch are left out.
     """
-    count = int(batch[labelled_rows.WEIGHTS].sum())
+    count = int(batch[example_rows.WEIGHTS].sum())
     batch = {name: array[:count] for name, array in batch.items()}
     made = _texts(batch)
     if "start_positions" in batch:
@@ -290,7 +290,7 @@ def _outputs(model: Any, run: assembly.FinetuningRun) -> spec.Outputs:
 def _batches(
     run: assembly.FinetuningRun,
 ) -> Iterator[tuple[np.ndarray, spec.Batch]]:
-    return labelled_rows.in_order(
+    return example_rows.in_order(
         run.dev.table,
         run.settings.run.eval_batch_size,
         run.start.bert.max_length,

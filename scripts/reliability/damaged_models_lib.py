@@ -25,7 +25,7 @@ from bert_jax.checkpoints import (
     weights,
 )
 from bert_jax.config import finetuning
-from bert_jax.data.corpus import shards, store
+from bert_jax.data.corpus import store
 from bert_jax.model import config
 from bert_jax.text import huggingface_folder, tokenizer
 
@@ -90,7 +90,7 @@ def _write_task(folder: Path) -> None:
 
 def _write_store(folder: Path) -> None:
     documents = [[[5, 6, 7], [8]], [[9, 10], [11], [5, 6]], [[7] * 40]]
-    shards.write_ids(folder / "store", documents, vocab_size=20)
+    store.write_ids(folder / "store", documents, vocab_size=20)
     for path in (folder / "store").iterdir():
         path.rename(folder / path.name)
     (folder / "store").rmdir()

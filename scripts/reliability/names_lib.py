@@ -23,8 +23,8 @@ import numpy as np
 
 from bert_jax import evaluate
 from bert_jax.checkpoints import sentence_encoder, task_folders, tensors
-from bert_jax.data import lines
-from bert_jax.data.corpus import sources, store
+from bert_jax.data import text_files
+from bert_jax.data.corpus import store
 from bert_jax.data.labeled import read_examples
 from bert_jax.inference import answers
 from bert_jax.text import tokenizer
@@ -279,7 +279,7 @@ def _archive(kind: str, name: str) -> bytes:
 def _read_text(folder: Path) -> str:
     path = folder / "corpus.txt"
     request = read_examples.Request(path, "classification", "tsv")
-    file = sources.NamedPath(path.name, path)
-    for _ in lines.lines(file, lines.Tally()):
+    file = text_files.NamedPath(path.name, path)
+    for _ in text_files.lines(file, text_files.Tally()):
         pass
     return str(read_examples.read(request))

@@ -11,9 +11,9 @@ from typing import Any
 from bert_jax import errors, json_file
 from bert_jax.checkpoints import task_folders
 from bert_jax.config import finetuning, pretraining
-from bert_jax.data import lines
-from bert_jax.data.corpus import packages, readers, sources, wikitext
-from bert_jax.data.labeled import example_request, raw_examples, read_examples
+from bert_jax.data import text_files
+from bert_jax.data.corpus import readers, sources
+from bert_jax.data.labeled import example_request, python_examples, read_examples
 from bert_jax.planning import search, topology
 from bert_jax.training import logs, saved_steps, sharding
 
@@ -52,15 +52,15 @@ def documents(path: Path, kind: str) -> None:
 
 
 def package(path: Path) -> None:
-    file = sources.NamedPath(path.name, path)
-    refusing(lambda: exhaust(packages.articles_of_news(file, lines.Tally())))
-    for title, text in packages.wikipedia_articles(file, lines.Tally()):
+    file = text_files.NamedPath(path.name, path)
+    refusing(lambda: exhaust(sources.articles_of_news(file, text_files.Tally())))
+    for title, text in sources.wikipedia_articles(file, text_files.Tally()):
         readers.parse(readers.Record("wikitext", text, title, ""))
 
 
 def markup(path: Path) -> None:
     text = path.read_text(encoding="utf-8", errors="replace")
-    wikitext.plain_paragraphs(text)
+    readers.plain_wikitext(text)
     readers.parse(readers.Record("tagged", text, "f:1", ""))
 
 
@@ -76,7 +76,7 @@ def source_of(path: Path) -> None:
     if source.kind in sources.FILE_KINDS and "*" not in text:
         sources.find_files(source)
     elif source.kind == "package":
-        packages.find_files(source)
+        sources.package_files(source)
 
 
 def columns(path: Path) -> None:
@@ -156,7 +156,7 @@ def values(path: Path) -> None:
     except ValueError:
         return
     for task in read_examples.example_request.TASKS:
-        refusing(functools.partial(raw_examples.of_values, task, [value]))
+        refusing(functools.partial(python_examples.examples_of_values, task, [value]))
 
 
 def record(folder: Path) -> None:

@@ -12,7 +12,7 @@ from bad_files import case
 from bert_jax import errors
 from bert_jax.checkpoints import task_folders
 from bert_jax.data.corpus import manifest
-from bert_jax.data.labeled import labelled_rows, read_examples
+from bert_jax.data.labeled import example_rows, read_examples
 from bert_jax.runs import splits, task_setup
 from bert_jax.tasks import spec
 
@@ -235,7 +235,7 @@ def test_a_row_that_is_too_long(good):
     longer = {
         name: [np.tile(x, 9) for x in rows] for name, rows in table.tokens.items()
     }
-    made = labelled_rows.Table(longer, table.fixed, table.examples)
+    made = example_rows.ExampleTable(longer, table.fixed, table.examples)
     with pytest.raises(
         errors.InputError, match="row lengths has 45, and the model tak"
     ):

@@ -7,7 +7,12 @@ import pytest
 from bad_files import case
 
 from bert_jax.data.corpus import manifest
-from bert_jax.data.labeled import cell_values, read_examples, squad_file, table_records
+from bert_jax.data.labeled import (
+    question_examples,
+    read_examples,
+    table_records,
+    tables,
+)
 
 _GOOD = "a cat\tcat\na dog\tdog\nthe cat\tcat\nthe dog\tdog\n"
 _TSV = f"sentence\tlabel\n{_GOOD}ragged\na\tb\tc\n\tcat\n"
@@ -32,7 +37,7 @@ READ = [
         "classification",
         7,
         4,
-        {table_records.RAGGED: 2, cell_values.EMPTY: 1},
+        {tables.RAGGED: 2, table_records.EMPTY: 1},
     ),
     (
         "a.csv",
@@ -40,9 +45,9 @@ READ = [
         "classification",
         4,
         2,
-        {table_records.RAGGED: 1, cell_values.EMPTY: 1},
+        {tables.RAGGED: 1, table_records.EMPTY: 1},
     ),
-    ("a.jsonl", _JSON, "classification", 5, 3, {cell_values.EMPTY: 2}),
+    ("a.jsonl", _JSON, "classification", 5, 3, {table_records.EMPTY: 2}),
     ("a.json", _squad(), "span", 3, 2, {read_examples.UNANSWERED: 1}),
 ]
 
@@ -52,9 +57,12 @@ def test_records_are_used_or_counted(tmp_path, name, text, task, count, used, le
     (tmp_path / name).write_text(text)
     request = read_examples.Request(tmp_path / name, task, repair=True)
     found = read_examples.read(request)
-    others = (squad_file.MOVED, squad_file.DROPPED)  # answers, and no records
-    records = {name: n for name, n in found.notes.items() if name not in others}
-    assert (len(found.examples), records) == (used, left_out)
+    others = (
+        question_examples.MOVED,
+        question_examples.DROPPED,
+    )  # answers, and no records
+    left = {name: n for name, n in found.notes.items() if name not in others}
+    assert (len(found.examples), left) == (used, left_out)
     assert count == used + sum(left_out.values())
 
 
@@ -65,8 +73,8 @@ def test_a_command_says_how_many(good, tmp_path, shell):
     done = shell(*(x.replace("{here}", str(tmp_path)) for x in one.command))
     assert done.code == 0, done.err
     file = tmp_path / "a.tsv"
-    told = f"4 examples of {file} ({table_records.RAGGED}: 2, first at {file}:6; "
-    assert f"{told}{cell_values.EMPTY}: 1, first at {file}:8)" in done.err
+    told = f"4 examples of {file} ({tables.RAGGED}: 2, first at {file}:6; "
+    assert f"{told}{table_records.EMPTY}: 1, first at {file}:8)" in done.err
 
 
 def test_documents_are_stored_or_counted(good, tmp_path, shell):

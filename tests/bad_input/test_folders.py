@@ -12,7 +12,7 @@ import tiny_run
 
 from bert_jax.checkpoints import workdirs
 from bert_jax.config import pretraining
-from bert_jax.data.corpus import shards
+from bert_jax.data.corpus import store
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.training import checkpoint, remote
 
@@ -97,7 +97,7 @@ def test_a_full_disk(shell, place, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shards, "write_manifest", full)
+    monkeypatch.setattr(store, "write_manifest", full)
     done = small_place.prepare(shell, place, tmp_path, place / "text.txt")
     assert done.code == 5
     assert "s cannot be written (No space left on device)" in done.message

@@ -9,7 +9,7 @@ import pytest
 import small_place
 
 from bert_jax import errors
-from bert_jax.data.corpus import local_engine
+from bert_jax.data.corpus import store_build
 from bert_jax.text import vocabulary
 
 
@@ -68,7 +68,7 @@ def test_ctrl_c_while_the_store_is_built(shell, place, tmp_path, monkeypatch, st
     if stage == "vocabulary":
         monkeypatch.setattr(vocabulary, "learn", _raise(KeyboardInterrupt()))
     else:
-        monkeypatch.setattr(local_engine, "fill", _raise(KeyboardInterrupt()))
+        monkeypatch.setattr(store_build, "fill_locally", _raise(KeyboardInterrupt()))
     done = small_place.prepare(shell, place, tmp_path, place / "text.txt")
     assert done.code == 130
     assert "interrupted" in done.err and "Traceback" not in done.err

@@ -3,7 +3,7 @@
 import pytest
 import small_corpus
 
-from bert_jax.data.corpus import shards, store
+from bert_jax.data.corpus import store
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def write_store(tmp_path):
 
     def written(documents, **options):
         folder = tmp_path / f"store{len(list(tmp_path.iterdir()))}"
-        shards.write_ids(folder, documents, vocab_size=60_000, **options)
+        store.write_ids(folder, documents, vocab_size=60_000, **options)
         return store.open_store(folder)
 
     return written

@@ -10,7 +10,7 @@ import small_weights
 
 from bert_jax import errors
 from bert_jax.checkpoints import sentence_encoder
-from bert_jax.data.labeled import buckets
+from bert_jax.data.labeled import example_rows
 from bert_jax.inference import features, loading
 from bert_jax.model import encoder
 from bert_jax.text import tokenizer as tokenizers
@@ -69,12 +69,12 @@ BUCKETS = {
 
 @pytest.mark.parametrize("bucket", BUCKETS)
 def test_lengths_are_padded_to_four_sizes_for_each_doubling(bucket):
-    assert {buckets.bucket(x, 500) for x in BUCKETS[bucket]} == {bucket}
+    assert {example_rows.bucket(x, 500) for x in BUCKETS[bucket]} == {bucket}
 
 
 def test_no_length_is_padded_by_more_than_a_quarter_nor_cut():
     for length in range(1, 513):
-        size = buckets.bucket(length, 512)
+        size = example_rows.bucket(length, 512)
         assert 0 <= size - length <= max(7, length // 4)
 
 
@@ -87,7 +87,7 @@ def test_batches_hold_every_row_once_and_the_longest_first(seed, monkeypatch):
     for batch in features.batches(rows, 60):
         size, length = batch.input_ids.shape
         assert size * length <= 100 or size == 1
-        assert length == buckets.bucket(int(batch.lengths[0]), 60)
+        assert length == example_rows.bucket(int(batch.lengths[0]), 60)
         for place, index in enumerate(batch.indices):
             count = batch.lengths[place]
             assert list(batch.input_ids[place, :count]) == rows[index]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_task_model import BERT, each_head, model_of, params_of
 
-from bert_jax.data.labeled import shared_rows
+from bert_jax.data.labeled import example_rows
 
 # Tokens of each text: 6 rows of one text, or 2 rows of three.
 LENGTHS = np.array([7, 3, 5, 1, 4, 2])
@@ -23,7 +23,7 @@ def texts():
         ids = rng.integers(1, BERT.vocab_size, (6, 7), dtype=np.int32) * segments
         types = rng.integers(0, 2, (6, 7), dtype=np.int32) * segments
         room, number = (np.array([7, 4]), 3) if several else (LENGTHS, 1)
-        layout = shared_rows.layout(room, number, multiple=1)
+        layout = example_rows.share_rows(room, number, multiple=1)
         batch = [x.reshape(shape) for x in (ids, types, segments)]
         return batch, layout.packed(batch[2])
 

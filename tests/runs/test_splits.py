@@ -6,8 +6,8 @@ import tiny_tasks
 
 from bert_jax import errors
 from bert_jax.config import finetuning
+from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.data.labeled import labelled_rows
 from bert_jax.runs import splits, task_setup
 from bert_jax.tasks import regression, spec
 from bert_jax.text import coverage
@@ -104,7 +104,9 @@ def test_numbers_become_the_names_of_a_file_of_classes(place):
 def test_a_part_keeps_rows_with_their_examples():
     owner = np.array([0, 0, 1, 2, 2])
     ids = [np.ones(length, np.int32) for length in (3, 1, 4, 2, 5)]
-    table = labelled_rows.Table({"segment_ids": ids}, {"labels": owner * 10}, owner)
+    table = example_rows.ExampleTable(
+        {"segment_ids": ids}, {"labels": owner * 10}, owner
+    )
     split = splits.Split("train", ["a", "b", "c"], table)
     part = split.part("dev", owner != 1)
     assert (part.name, part.examples) == ("dev", ["a", "c"])
@@ -117,7 +119,7 @@ def test_a_part_knows_which_examples_its_rows_are_of():
     ids = [np.ones(3, np.int32)] * 3
     numbers = np.array([[1, 2], [3, 0], [5, 4]], np.int32)  # counted from 1
     owners = np.array([0, 2, 3])
-    table = labelled_rows.Table(
+    table = example_rows.ExampleTable(
         {"segment_ids": ids}, {"example_numbers": numbers}, owners
     )
     split = splits.Split("train", ["a", "b", "c", "d", "e"], table)
@@ -174,7 +176,7 @@ class _Rows(regression.Regression):
         order = np.arange(len(examples))
         tokens = {"segment_ids": segments, "input_ids": ids}
         counted = coverage.Coverage(texts=3, cut=2, tokens=9, unknown=1)
-        return labelled_rows.Table(tokens, {}, order, notes, coverage=counted)
+        return example_rows.ExampleTable(tokens, {}, order, notes, coverage=counted)
 
 
 def test_rows_and_what_was_cut_are_said(capsys, caplog, monkeypatch):

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from bert_jax.data.labeled import examples, labelled_rows
+from bert_jax.data.labeled import example_rows, examples
 from bert_jax.model import config, encoder, task_model
 from bert_jax.tasks import matching
 from bert_jax.text import tokenizer
@@ -49,7 +49,7 @@ def outputs_of(task, params, table):
     """What the model says of every row, in batches of three."""
     made = [None] * len(table)
     predict = jax.jit(task.predict)
-    for rows, batch in labelled_rows.in_order(table, 3, 64):
+    for rows, batch in example_rows.in_order(table, 3, 64):
         vectors = np.asarray(predict(params, batch)["vectors"])
         for row, vector in zip(rows, vectors, strict=False):
             made[row] = vector
@@ -58,7 +58,7 @@ def outputs_of(task, params, table):
 
 def trained(task, data, *, steps, rate=3e-3, batch_size=8):
     """Trains from scratch; returns the parameters and the loss of each step."""
-    rows = labelled_rows.TrainingRows(task.table(data), batch_size, 3, 1)
+    rows = example_rows.TrainingRows(task.table(data), batch_size, 3, 1)
     params = params_of(task)
     optimizer = optax.adam(rate)
     state = optimizer.init(params)

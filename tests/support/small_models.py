@@ -6,7 +6,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from bert_jax.data.labeled import labelled_rows
+from bert_jax.data.labeled import example_rows
 from bert_jax.model import config, encoder, task_model
 
 
@@ -68,7 +68,7 @@ def predictions(task, params, examples, size=5):
     table = task.table(examples)
     outputs = {}
     longest = int(table.lengths.max()) + 2
-    for rows, batch in labelled_rows.in_order(table, size, longest):
+    for rows, batch in example_rows.in_order(table, size, longest):
         made = jax.jit(task.predict)(
             params, {name: jnp.asarray(column) for name, column in batch.items()}
         )

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from bert_jax.data.labeled import examples, joined_tokens
+from bert_jax.data.labeled import examples, text_examples
 from bert_jax.model import config, encoder, task_model
 from bert_jax.tasks import roles, tagging
 from bert_jax.text import tokenizer
@@ -22,7 +22,7 @@ LABELS = ("O", "B-LOC", "B-PER", "I-LOC", "I-PER")
 
 def example(text: str, tags: str | None = None, **more) -> examples.TaggedExample:
     """Returns a sentence whose tokens are parted by spaces here, joined as read."""
-    joined, spans = joined_tokens.join(text.split())
+    joined, spans = text_examples.join_tokens(text.split())
     made = {"where": "f.txt:7", "id": "0", "text": joined, "tokens": spans}
     return examples.TaggedExample(
         **made | {"tags": None if tags is None else tuple(tags.split())} | more

@@ -7,7 +7,7 @@ import pytest
 from small_matching import TOKENIZER, outputs_of, pair, params_of, task_of, trained
 
 from bert_jax import errors
-from bert_jax.data.labeled import examples, labelled_rows
+from bert_jax.data.labeled import example_rows, examples
 from bert_jax.tasks import matching
 from bert_jax.training import sharding
 
@@ -375,5 +375,5 @@ def test_a_prediction_for_a_single_text_is_refused():
 def test_fillers_of_a_batch_weigh_nothing(objective, learned):
     task = task_of(objective, dropout=0.1)
     batch = task.prepare(batch_of(task, PAIRS, 13), jax.random.key(0))
-    assert batch[labelled_rows.WEIGHTS].sum() == 6
+    assert batch[example_rows.WEIGHTS].sum() == 6
     assert task.weights(batch)["matching"] == learned

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from bert_jax.data.corpus import shards, store
+from bert_jax.data.corpus import store
 from bert_jax.data.pretraining import instances
 from bert_jax.model import config, encoder, heads
 
@@ -44,7 +44,7 @@ def batch(tmp_path_factory):
         for size in rng.integers(1, 8, 40)
     ]
     folder = tmp_path_factory.mktemp("packed") / "store"
-    shards.write_ids(folder, documents, vocab_size=97)
+    store.write_ids(folder, documents, vocab_size=97)
     made = instances.Instances(
         store.open_store(folder),
         objective="nsp",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bert_jax.data.corpus import shards, store
+from bert_jax.data.corpus import store
 from bert_jax.tasks import pretraining
 
 # Two documents over the ids 5..8; 1 is [UNK]. Pairs: 5-6 three times, 6-5 twice, 6-7
@@ -14,7 +14,7 @@ DOCUMENTS = [[[5, 6, 5, 6], [7]], [[5, 6, 5, 1]]]
 @pytest.fixture(scope="module")
 def counts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("counts") / "store"
-    shards.write_ids(folder, DOCUMENTS, vocab_size=9)
+    store.write_ids(folder, DOCUMENTS, vocab_size=9)
     return pretraining.count_tokens(store.open_store(folder), 9, (0, 1, 2, 3, 4))
 
 
@@ -41,7 +41,7 @@ def test_scores_by_hand(counts):
 
 def test_only_the_first_tokens_of_a_large_store_are_counted(tmp_path, monkeypatch):
     folder = tmp_path / "store"
-    shards.write_ids(folder, DOCUMENTS, vocab_size=9)
+    store.write_ids(folder, DOCUMENTS, vocab_size=9)
     monkeypatch.setattr(pretraining, "MAX_TOKENS", 4)
     counts = pretraining.count_tokens(store.open_store(folder), 9, (0, 1, 2, 3, 4))
     np.testing.assert_array_equal(counts.unigram, [0, 0, 0, 0, 0, 2, 2, 0, 0])

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bert_jax.data.labeled import read_examples, squad_file
+from bert_jax.data.labeled import question_examples, read_examples
 from bert_jax.tasks import span
 from bert_jax.text import tokenizer
 
@@ -19,7 +19,11 @@ def read(path):
     """A question for each answer of a file, and how many were moved."""
     request = read_examples.Request(path, task="span", repair=True)
     found = read_examples.read(request)
-    moved = found.notes[squad_file.MOVED] if squad_file.MOVED in found.notes else 0
+    moved = (
+        found.notes[question_examples.MOVED]
+        if question_examples.MOVED in found.notes
+        else 0
+    )
     questions = [
         dataclasses.replace(question, answers=(answer,))
         for question in found.examples

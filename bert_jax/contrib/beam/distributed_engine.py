@@ -12,8 +12,8 @@ from typing import Protocol, runtime_checkable
 
 from bert_jax import errors, faults
 from bert_jax.contrib.beam import distributed_steps, reports, scratch
-from bert_jax.data.corpus import filling, sources
 from bert_jax.data.corpus import manifest as manifests
+from bert_jax.data.corpus import sources, store_build
 
 # More than on one machine, where a chunk costs no files.
 _CHUNK_CHARACTERS = 1 << 22
@@ -32,7 +32,7 @@ class Runner(Protocol):
         ...
 
 
-def fill(job: filling.Job, *, runner: Runner) -> filling.Filled:
+def fill(job: store_build.StoreJob, *, runner: Runner) -> store_build.StoreContent:
     """Fills a store in three passes: tokenise, plan the shards, write them.
 
     Raises InputError for the first bad record of the corpus, and StorageError when the
@@ -71,7 +71,7 @@ def _plan(
 ) -> int:
     """Writes what each shard holds, and returns how many there are."""
     count, documents = 0, 0
-    for split in filling.splits(steps.options):
+    for split in store_build.splits_of(steps.options):
         names = distributed_steps.chunk_names(report)
         for index, spans in enumerate(steps.plan(split, names, shard_tokens)):
             planned = {"split": split, "index": index, "spans": spans}
@@ -90,11 +90,11 @@ def _plan(
 
 
 def _filled(
-    job: filling.Job,
+    job: store_build.StoreJob,
     steps: distributed_steps.Steps,
     report: reports.Report,
     count: int,
-) -> filling.Filled:
+) -> store_build.StoreContent:
     """Moves the shards to their place and returns what the manifest says."""
     entries, unknown = [], 0
     for number in range(count):
@@ -106,7 +106,7 @@ def _filled(
     dropped = reports.merge(
         [report, reports.Report(dropped=manifests.Dropped(unknown_tokens=unknown))]
     ).dropped
-    return filling.Filled(
+    return store_build.StoreContent(
         sources=tuple(_source_entries(job, report.parts)),
         dropped=dropped,
         shards=tuple(entries),
@@ -114,11 +114,11 @@ def _filled(
 
 
 def _source_entries(
-    job: filling.Job, parts: Sequence[reports.PartRead]
+    job: store_build.StoreJob, parts: Sequence[reports.PartRead]
 ) -> Iterator[manifests.SourceEntry]:
     """Yields what the manifest says of every source."""
     for index, reading in enumerate(job.readings):
         own = [part for part in parts if part.name.startswith(f"{index:05d}-")]
         files = tuple(part.file for part in own)
         documents = sum(part.documents for part in own)
-        yield filling.source_entry(reading, files, documents)
+        yield store_build.source_entry(reading, files, documents)

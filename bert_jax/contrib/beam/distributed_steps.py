@@ -24,19 +24,12 @@ from jaxtyping import Int64, UInt64
 
 from bert_jax import errors
 from bert_jax.contrib.beam import reports, scratch
-from bert_jax.data.corpus import (
-    blocks,
-    duplicates,
-    filling,
-    readers,
-    shards,
-    sources,
-    tokenize,
-)
+from bert_jax.data import text_files
 from bert_jax.data.corpus import manifest as manifests
+from bert_jax.data.corpus import readers, sources, store, store_build, tokenize
 
 _BUCKET_BITS = np.uint64(64 - 8)
-_BLOCK = tuple(field.name for field in dataclasses.fields(blocks.Block))
+_BLOCK = tuple(field.name for field in dataclasses.fields(store.Block))
 _DOCUMENT_TOKENS = "document_tokens"
 
 
@@ -45,7 +38,7 @@ class Part(NamedTuple):
 
     source: int
     number: int
-    file: sources.NamedPath | None
+    file: text_files.NamedPath | None
 
     @property
     def name(self) -> str:
@@ -129,7 +122,9 @@ class Steps:
             yield reports.Report(failure=reports.failure(named.name, error))
             return
         fraction = self.options.held_out_fraction
-        for split, (block, content) in filling.sort(result, fraction).items():
+        for split, (block, content) in store_build.sort_into_splits(
+            result, fraction
+        ).items():
             name = f"{split}-{named.name}"
             self._write_block(name, block)
             if self.options.drop_duplicates:
@@ -159,7 +154,7 @@ class Steps:
         self, split: str, names: Iterable[str], shard_tokens: int
     ) -> Iterator[list[Span]]:
         """Yields what every shard of a split holds; names are those of all chunks."""
-        cutter = shards.Cutter(filling.shard_tokens(split, shard_tokens))
+        cutter = store.Cutter(store_build.shard_tokens(split, shard_tokens))
         repeats = set(os.listdir(self.scratch.folder / "repeats"))
         spans: list[Span] = []
         for name in (f"{split}-{name}" for name in names):
@@ -180,23 +175,23 @@ class Steps:
         self.scratch.check()
         planned = self.scratch.read_json(f"plan/{number}")
         spans = (Span(*span) for span in planned["spans"])
-        block = blocks.concatenate([self._gather(span) for span in spans])
+        block = store.concatenate([self._gather(span) for span in spans])
         with self.scratch.appearing_folder("shards") as folder:
             split, index = planned["split"], planned["index"]
-            entry = shards.write_shard(folder, split, index, block)
-        unknown = filling.unknown_tokens(block, self.unk_id)
+            entry = store.write_shard(folder, split, index, block)
+        unknown = store_build.unknown_tokens(block, self.unk_id)
         written = {"entry": dataclasses.asdict(entry), "unknown_tokens": unknown}
         self.scratch.write_json(f"shards/{number}.json", written)
 
-    def _write_block(self, name: str, block: blocks.Block) -> None:
+    def _write_block(self, name: str, block: store.Block) -> None:
         arrays = {key: getattr(block, key) for key in _BLOCK}
         arrays[_DOCUMENT_TOKENS] = block.document_tokens()
         self.scratch.write_arrays(f"blocks/{name}", **arrays)
 
-    def _gather(self, span: Span) -> blocks.Block:
+    def _gather(self, span: Span) -> store.Block:
         """Returns the documents of a span."""
         name = f"blocks/{span.block}"
-        block = blocks.Block(*self.scratch.read_arrays(name, *_BLOCK))
+        block = store.Block(*self.scratch.read_arrays(name, *_BLOCK))
         count = len(block.document_lengths)
         kept = block.select(self._kept(span.block, span.has_repeats, count))
         return kept.cut(span.last)[0].cut(span.first)[1]
@@ -219,7 +214,7 @@ def chunk_names(report: reports.Report) -> Iterator[str]:
 
 def repeats(found: Iterable[Hashes]) -> Iterator[tuple[str, np.ndarray]]:
     """Yields by block the places of documents that came before, of one bucket."""
-    seen = duplicates.Seen()
+    seen = store_build.SeenHashes()
     for block, places, content in sorted(found, key=lambda hashes: hashes.block):
         again = places[~seen.add(content)]
         if len(again):

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 from bert_jax import errors
+from bert_jax.data import text_files
 from bert_jax.data.corpus import manifest as manifests
 
 
@@ -14,7 +15,7 @@ class PartRead(NamedTuple):
     name: str
     chunks: int
     documents: int
-    file: manifests.FileEntry
+    file: text_files.FileEntry
 
 
 class Failure(NamedTuple):
@@ -78,7 +79,7 @@ def from_json(value: dict[str, Any]) -> Report:
     """Returns the report that `to_json` was given."""
     return Report(
         parts=tuple(
-            PartRead(*part, file=manifests.FileEntry(**file))
+            PartRead(*part, file=text_files.FileEntry(**file))
             for *part, file in value["parts"]
         ),
         dropped=manifests.Dropped(**value["dropped"]),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, files, json_file
+from bert_jax.data import text_files
 
 NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -21,22 +22,13 @@ _SHARD = re.compile(r"[\w-][\w.-]*", re.ASCII)  # a name in the folder
 
 
 @dataclass(frozen=True)
-class FileEntry:
-    """One file that was read: its name below the source's folder, size and digest."""
-
-    name: str
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class SourceEntry:
     """One source of the corpus and what was found in it, before any was dropped."""
 
     kind: str
     field: str
     weight: float
-    files: tuple[FileEntry, ...]
+    files: tuple[text_files.FileEntry, ...]
     documents: int
 
 
@@ -157,7 +149,7 @@ def _parse(data: Any, path: Path) -> Manifest:
 
 def _source(entry: dict[str, Any]) -> SourceEntry:
     """Turns the JSON value of one source into its type."""
-    files = tuple(_made(FileEntry, file) for file in entry["files"])
+    files = tuple(_made(text_files.FileEntry, file) for file in entry["files"])
     return _made(SourceEntry, {**entry, "files": files})
 
 

@@ -7,6 +7,7 @@ held out is decided by a hash of its sentences, so the split survives more data.
 
 import contextlib
 import hashlib
+import html
 import json
 import re
 from collections import Counter
@@ -15,10 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from bert_jax import errors, hub, interrupts, json_file
-from bert_jax.data import file_content, hub_dataset, lines, parquet_file
-from bert_jax.data.corpus import manifest as manifests
-from bert_jax.data.corpus import packages, sentences, sources, tfds_source, wikitext
-from bert_jax.data.labeled import cell_values, example_request, table_records
+from bert_jax.data import file_formats, hub_dataset, text_files
+from bert_jax.data.corpus import sentences, sources
+from bert_jax.data.labeled import example_request, table_records, tables
 
 Style = Literal["lines", "paragraphs", "json", "prose", "tagged", "wikitext"]
 
@@ -51,18 +51,18 @@ class Reading:
     """
 
     def __init__(
-        self, source: sources.Source, only: sources.NamedPath | None = None
+        self, source: sources.Source, only: text_files.NamedPath | None = None
     ) -> None:
         """Finds the files, or takes the one given, to which the pass then keeps.
 
         Raises InputError when the source is not there.
         """
         self.source = source
-        self._tally = lines.Tally()
-        self._dataset: tfds_source.Dataset | None = None
-        self._paths: list[sources.NamedPath] = []
+        self._tally = text_files.Tally()
+        self._dataset: sources.TfdsDataset | None = None
+        self._paths: list[text_files.NamedPath] = []
         if source.kind == "tfds":
-            self._dataset = tfds_source.open_dataset(source)
+            self._dataset = sources.open_tfds(source)
             self.total_bytes = self._dataset.entry.bytes
         else:
             self._paths = _find_files(source) if only is None else [only]
@@ -74,7 +74,7 @@ class Reading:
         return self._tally.bytes_read
 
     @property
-    def files(self) -> tuple[manifests.FileEntry, ...]:
+    def files(self) -> tuple[text_files.FileEntry, ...]:
         """Names, sizes and digests of the files read to their end."""
         return tuple(self._tally.files)
 
@@ -91,7 +91,7 @@ class Reading:
 
         Raises InputError for a file that holds no text that can be read.
         """
-        found: dict[str, list[sources.NamedPath]] = {}
+        found: dict[str, list[text_files.NamedPath]] = {}
         for file in self._paths if not self.source.is_named else ():
             found.setdefault(kind_of(self.source, file), []).append(file)
         return [
@@ -105,27 +105,27 @@ class Reading:
             return ""
         return f", its text in {self.source.field or _FIELD!r}"
 
-    def _records_of_file(self, file: sources.NamedPath) -> Iterator[Record]:
+    def _records_of_file(self, file: text_files.NamedPath) -> Iterator[Record]:
         kind, field = kind_of(self.source, file), self.source.field or _FIELD
         if kind in ("parquet", "csv", "xlsx", "json"):
             yield from _records_of_rows(file, kind, field)
-            with lines.open_raw(file, self._tally):
+            with text_files.open_raw(file, self._tally):
                 pass  # for its digest
             return
         style = _style(self.source, file, kind)
         numbered: Iterator[tuple[int | str, str]]
         if style == "lines":
-            numbered = lines.blocks(file, self._tally, blank_lines=1)
+            numbered = text_files.blocks(file, self._tally, blank_lines=1)
         elif style == "paragraphs":
-            numbered = lines.blocks(file, self._tally, blank_lines=2)
+            numbered = text_files.blocks(file, self._tally, blank_lines=2)
         elif style == "tagged":
-            numbered = packages.articles_of_news(file, self._tally)
+            numbered = sources.articles_of_news(file, self._tally)
         elif style == "wikitext":
-            numbered = packages.wikipedia_articles(file, self._tally)
+            numbered = sources.wikipedia_articles(file, self._tally)
         elif kind == "wikiextractor":
-            numbered = wikitext.extracted_articles(lines.lines(file, self._tally))
+            numbered = extracted_articles(text_files.lines(file, self._tally))
         else:
-            numbered = lines.lines(file, self._tally)
+            numbered = text_files.lines(file, self._tally)
         is_blank = True
         for line, text in numbered:
             is_blank = False
@@ -149,7 +149,7 @@ _SHOWN = {
 }
 
 
-def kind_of(source: sources.Source, file: sources.NamedPath) -> str:
+def kind_of(source: sources.Source, file: text_files.NamedPath) -> str:
     """Returns the kind of a file: as it was named, or what the content is.
 
     It is one of `sources.FILE_KINDS`, or `json` for JSON that is not in lines.
@@ -161,7 +161,7 @@ def kind_of(source: sources.Source, file: sources.NamedPath) -> str:
         return kind
     if kind == "package" or (source.is_named and kind != "jsonl"):
         return kind
-    found = file_content.kind(file)
+    found = file_formats.kind(file)
     if source.is_named and kind == "jsonl":
         return "json" if found == "json" else kind
     if found == "html":
@@ -178,20 +178,20 @@ def kind_of(source: sources.Source, file: sources.NamedPath) -> str:
     return kind if found == "text" else found
 
 
-def _listed(files: Sequence[sources.NamedPath]) -> str:
+def _listed(files: Sequence[text_files.NamedPath]) -> str:
     more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
     return f"{files[0].path}{more}"
 
 
 def _records_of_rows(
-    file: sources.NamedPath, kind: str, field: str
+    file: text_files.NamedPath, kind: str, field: str
 ) -> Iterator[Record]:
     """Yields the rows of a table as objects of JSON with the field of the text."""
     with _naming_no_settings():
         yield from _named_rows(file, kind, field)
 
 
-def _named_rows(file: sources.NamedPath, kind: str, field: str) -> Iterator[Record]:
+def _named_rows(file: text_files.NamedPath, kind: str, field: str) -> Iterator[Record]:
     """Yields the rows of a table; errors are those of the readers of examples."""
     for where, cells in _rows(file, kind, field):
         names = [*cells]
@@ -206,7 +206,7 @@ def _named_rows(file: sources.NamedPath, kind: str, field: str) -> Iterator[Reco
                 f"column of the text in the source, as in {file.path}#body."
             )
         if isinstance(cells[field], str):
-            cell_values.check_unicode(cells[field], where)
+            table_records.check_unicode(cells[field], where)
         row = json.dumps({field: cells[field]}, ensure_ascii=False)
         yield Record("json", row, where, field)
 
@@ -234,32 +234,32 @@ def _naming_no_settings() -> Generator[None, None, None]:
 
 
 def _rows(
-    file: sources.NamedPath, kind: str, field: str
+    file: text_files.NamedPath, kind: str, field: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields where each row of a table is, and its cells."""
     if kind == "parquet":
-        for number, cells in parquet_file.rows(file.path, [field]):
+        for number, cells in file_formats.parquet_rows(file.path, [field]):
             yield f"{file.path} row {number}", cells
         return
-    columns = example_request.Columns(text=field)
+    columns = example_request.ColumnNames(text=field)
     # A column that is named is in a header, or the error lists the names there are.
     header = "auto" if re.fullmatch(r"-?\d{1,6}", field) else "true"
-    asked = example_request.Request(
+    asked = example_request.ExampleRequest(
         file.path, "classification", header=header, columns=columns, needs_labels=False
     )
     if kind == "json":
-        records = table_records.json_objects(file)
+        records = tables.json_objects(file)
     elif kind == "csv":
-        records = table_records.comma_separated(file, asked, Counter())
+        records = tables.comma_separated(file, asked, Counter())
     else:
-        records = table_records.workbook(file, asked)
+        records = tables.workbook(file, asked)
     for record in records:
         if record.fault:
             raise record.fault
         yield record.where, record.cells
 
 
-def parts(source: sources.Source) -> list[sources.NamedPath | None]:
+def parts(source: sources.Source) -> list[text_files.NamedPath | None]:
     """Returns what passes of their own may read of a source: files, or None for all."""
     return [None] if source.kind == "tfds" else [*_find_files(source)]
 
@@ -278,16 +278,16 @@ def runs(records: Iterable[Record], characters: int) -> Iterator[tuple[Record, .
         yield tuple(run)
 
 
-def _find_files(source: sources.Source) -> list[sources.NamedPath]:
+def _find_files(source: sources.Source) -> list[text_files.NamedPath]:
     """Lists the files of a source that is made of files."""
     if source.kind == "package":
-        return packages.find_files(source)
+        return sources.package_files(source)
     if source.kind == "hf":
         return [*hub_dataset.find(hub.PREFIX + source.where).files]
     return sources.find_files(source)
 
 
-def _style(source: sources.Source, file: sources.NamedPath, kind: str) -> Style:
+def _style(source: sources.Source, file: text_files.NamedPath, kind: str) -> Style:
     """Returns how the records of a file are to be read."""
     if source.kind != "package":
         return _STYLES[kind]
@@ -306,22 +306,22 @@ _STYLES: dict[str, Style] = {
 
 def file_entries(
     source: sources.Source, *, digests: bool = True
-) -> Iterator[manifests.FileEntry]:
+) -> Iterator[text_files.FileEntry]:
     """Yields the files of a source as a manifest names them, without parsing them.
 
     Digests cost about a second per gigabyte; without them sha256 is "".
     """
     if source.kind == "tfds":
-        yield tfds_source.open_dataset(source).entry
+        yield sources.open_tfds(source).entry
         return
     for file in _find_files(source):
-        tally = lines.Tally()
+        tally = text_files.Tally()
         if digests:
-            with lines.open_raw(file, tally):
+            with text_files.open_raw(file, tally):
                 pass
             yield tally.files[0]
         else:
-            yield manifests.FileEntry(file.name, file.path.stat().st_size, "")
+            yield text_files.FileEntry(file.name, file.path.stat().st_size, "")
 
 
 def parse(record: Record, clean: Callable[[str], str] | None = None) -> Document:
@@ -342,7 +342,7 @@ def parse(record: Record, clean: Callable[[str], str] | None = None) -> Document
     elif record.style == "tagged":
         split, words = _parse_tagged(record.text)
     elif record.style == "wikitext":
-        split = _split_all(wikitext.plain_paragraphs(record.text).split("\n"))
+        split = _split_all(plain_wikitext(record.text).split("\n"))
     else:
         split = _split_all(record.text.split("\n"))
     return Document(tuple(filter(None, split)), words, record.where)
@@ -386,7 +386,7 @@ def _parse_tagged(text: str) -> tuple[list[str], tuple[tuple[str, ...], ...]]:
     """Returns sentences and their words of "word/tag word/tag" lines."""
     split, words = [], []
     for line in text.split("\n"):
-        tagged = [word for word, _ in packages.tagged_words(line) if word]
+        tagged = [word for word, _ in sources.tagged_words(line) if word]
         joined = "".join(tagged)
         ends = [end for _, end in sentences.sentence_spans(joined)]
         sentence, length = [], 0
@@ -441,3 +441,125 @@ def is_held_out(content: int, fraction: float) -> bool:
 def held_out_below(fraction: float) -> int:
     """Returns the content hash below which documents are held out."""
     return int(fraction * 2**64)
+
+
+_COMMENT = re.compile(r"<!--.*?-->", re.S)
+_DROPPED_ELEMENT = re.compile(
+    r"<(ref|math|gallery|timeline|source|syntaxhighlight|pre|score|imagemap)\b"
+    r"(?:[^<>]*?/>|[^>]*?>.*?</\1\s*>)",
+    re.S | re.I,
+)
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_TEMPLATE = re.compile(r"\{\{([^{}]*)\}\}")
+_LAST_ARGUMENT = frozenset({"lang", "nowrap", "transl", "angle bracket"})
+_TWO_ARGUMENTS = frozenset({"convert", "cvt"})
+_TABLE = re.compile(r"\{\|(?:(?!\{\||\|\}).)*\|\}", re.S)
+_LINK = re.compile(r"\[\[([^\[\]]*)\]\]")
+_WEB_LINK = re.compile(r"\[(?:https?:|ftp:)?//\S+\s*([^\]]*)\]")
+_NO_TEXT = re.compile(
+    r"\s*:?(?:File|Image|Category|Media|[a-z]{2,3}(?:-[a-z]+)?):", re.I
+)
+_EMPHASIS = re.compile(r"'{2,}")
+_SWITCH = re.compile(r"__[A-Z]+__")
+_EMPTY_BRACKETS = re.compile(r"\s*\([\s,;:]*\)")
+_NO_CHARACTER = re.compile(r"&#[0-9]{8,};?")  # html refuses thousands of digits
+_HEADING = re.compile(r"^(=+)\s*(.*?)\s*\1\s*$")
+_LIST_MARK = re.compile(r"^[*#:;]+\s*")
+_LEFT_OVER = ("|", "!", "{", "}")
+_LINK_SECTIONS = frozenset(
+    {
+        "bibliography",
+        "external links",
+        "footnotes",
+        "further reading",
+        "notes",
+        "references",
+        "see also",
+        "sources",
+    }
+)
+
+
+def plain_wikitext(text: str) -> str:
+    """Returns the paragraphs of an article, one a line, without markup or headings.
+
+    >>> plain_paragraphs("'''Mars''' is a [[planet|world]].{{cite}}\\n==Notes==\\n* x")
+    'Mars is a world.'
+    """
+    text = _COMMENT.sub("", text)
+    text = _DROPPED_ELEMENT.sub("", text)
+    text = _until_stable(_TEMPLATE, _template_text, text)
+    text = _until_stable(_TABLE, "", text)
+    text = _until_stable(_LINK, _link_text, text)
+    text = _WEB_LINK.sub(r"\1", text)
+    text = _SWITCH.sub("", _EMPHASIS.sub("", _TAG.sub("", text)))
+    text = _NO_CHARACTER.sub("", text)
+    text = _EMPTY_BRACKETS.sub("", html.unescape(text).replace("\xa0", " "))
+    return "\n".join(_body_lines(text))
+
+
+def _until_stable(pattern: re.Pattern[str], replacement, text: str) -> str:
+    """Replaces again and again, so that what encloses a match becomes one."""
+    count = 1
+    while count:
+        text, count = pattern.subn(replacement, text)
+    return text
+
+
+def _template_text(match: re.Match[str]) -> str:
+    """Returns what a reader sees of the few templates that stand for running text."""
+    name, *arguments = (part.strip() for part in match[1].split("|"))
+    if name.lower() in _LAST_ARGUMENT and arguments:
+        return arguments[-1]
+    return " ".join(arguments[:2]) if name.lower() in _TWO_ARGUMENTS else ""
+
+
+def _link_text(match: re.Match[str]) -> str:
+    """Returns what a reader sees of an inner link."""
+    target, _, label = match[1].rpartition("|")
+    return "" if _NO_TEXT.match(target or label) else label
+
+
+def _body_lines(text: str) -> list[str]:
+    """Returns the lines of running text, without the sections of links."""
+    lines, dropped_level = [], 0
+    for line in text.split("\n"):
+        line = " ".join(line.split())
+        if heading := _HEADING.match(line):
+            level = len(heading[1])
+            if not dropped_level or level <= dropped_level:
+                is_links = heading[2].lower() in _LINK_SECTIONS
+                dropped_level = level if is_links else 0
+            continue
+        line = _LIST_MARK.sub("", line)
+        if line and not dropped_level and not line.startswith(_LEFT_OVER):
+            lines.append(line)
+    return lines
+
+
+_OPENING = re.compile(r"<doc\b[^<>]*>")
+_TITLE = re.compile(r'\btitle="([^"]*)"')
+
+
+def extracted_articles(
+    numbered: Iterable[tuple[int, str]],
+) -> Iterator[tuple[int, str]]:
+    """Yields the articles of lines that WikiExtractor has written, without titles.
+
+    An article is what is between `<doc id=... title=...>` and `</doc>`; its number is
+    that of the opening line. Articles without text are left out.
+    """
+    first, title, article = 0, "", list[str]()
+    for number, line in numbered:
+        if _OPENING.match(line):
+            found = _TITLE.search(line)
+            title = html.unescape(found[1]) if found else ""
+            first, article = number, []
+        elif line.startswith("</doc>"):
+            if article:
+                yield first, "\n".join(article)
+            first, article = number, []
+        elif article or line != title:
+            article.append(line)
+    if article:
+        yield first, "\n".join(article)

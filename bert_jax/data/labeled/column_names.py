@@ -76,7 +76,7 @@ _NUMBER = re.compile(r"\s*[-+]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][-+]?\d+)?\s*")
 
 
 @dataclasses.dataclass(frozen=True)
-class Chosen:
+class ChosenColumns:
     """The names of the columns that an example is made of; None for those not there.
 
     `flags` are the columns of a record with one column a label; `label` is None then.
@@ -111,7 +111,7 @@ def usual_names(cells: Sequence[str]) -> tuple[str, ...]:
 
 def is_header(
     cells: Sequence[str],
-    request: example_request.Request,
+    request: example_request.ExampleRequest,
     following: Sequence[Sequence[str]] = (),
 ) -> bool:
     """Says whether the first line of a table has the names of its columns.
@@ -138,7 +138,7 @@ def is_header(
     return count > 1
 
 
-def _given_names(request: example_request.Request) -> set[str]:
+def _given_names(request: example_request.ExampleRequest) -> set[str]:
     """Returns the columns that a request gives by name."""
     columns = request.columns
     given = {columns.id, columns.text, columns.text_pair, columns.label, columns.score}
@@ -173,9 +173,9 @@ def _is_number(name: str) -> bool:
     return not name or re.fullmatch(r"-?\d+", name) is not None
 
 
-def choose(
-    names: Sequence[str], request: example_request.Request, where: str
-) -> Chosen:
+def choose_columns(
+    names: Sequence[str], request: example_request.ExampleRequest, where: str
+) -> ChosenColumns:
     """Decides which of the columns is which.
 
     Raises InputError for a given column that is not among `names`, and for a text, or a
@@ -188,7 +188,7 @@ def choose(
     choices = tuple(_given(c, "choices", names, where) or "" for c in given.choices)
     if request.task == "multiple_choice" and not choices:
         choices = _usual_choices(usual, names, where)
-    return Chosen(
+    return ChosenColumns(
         id=_given_or_usual(given.id, "id", names, usual, _IDS, where),
         text=text,
         text_pair=pair,
@@ -232,7 +232,7 @@ def _given_or_usual(
 def _texts(
     names: Sequence[str],
     usual: Mapping[str, str],
-    request: example_request.Request,
+    request: example_request.ExampleRequest,
     where: str,
 ) -> tuple[str, str | None]:
     """Returns the columns of the first text, and of the second if there is one."""
@@ -272,7 +272,7 @@ def _singles() -> tuple[str, ...]:
 def _label(
     names: Sequence[str],
     usual: Mapping[str, str],
-    request: example_request.Request,
+    request: example_request.ExampleRequest,
     where: str,
 ) -> str | None:
     """Returns the column of the label, or None where none is asked for or there."""
@@ -292,7 +292,7 @@ def _label(
     return found
 
 
-def _several(label: str, request: example_request.Request) -> tuple[str, ...]:
+def _several(label: str, request: example_request.ExampleRequest) -> tuple[str, ...]:
     """Returns the columns of labels, where several are given with commas or plus."""
     if not request.multi_label or not re.search(r"[,+]", label):
         return ()
@@ -300,7 +300,7 @@ def _several(label: str, request: example_request.Request) -> tuple[str, ...]:
 
 
 def _flags(
-    names: Sequence[str], request: example_request.Request, where: str
+    names: Sequence[str], request: example_request.ExampleRequest, where: str
 ) -> tuple[str, ...]:
     """Returns the columns of a table with one column a label, if they are given."""
     given = request.columns.label
@@ -315,7 +315,7 @@ def _flags(
 def _score(
     names: Sequence[str],
     usual: Mapping[str, str],
-    request: example_request.Request,
+    request: example_request.ExampleRequest,
     where: str,
 ) -> str | None:
     """Returns the column of the score; a regression's may be called its label."""

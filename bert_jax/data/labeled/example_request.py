@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from bert_jax import errors
-from bert_jax.data import lines
+from bert_jax.data import text_files
 
 TEXT_TASKS = ("classification", "regression", "matching")
 _TABLES = ("tsv", "csv", "jsonl", "parquet", "xlsx", "tfds")
@@ -27,7 +27,7 @@ NONE = "none"  # the column that is not there, whatever the names say
 
 
 @dataclasses.dataclass(frozen=True)
-class Columns:
+class ColumnNames:
     """Where the parts of an example stand.
 
     Each is a name of the header (or a key of the JSON objects), or a number from 1,
@@ -60,7 +60,7 @@ class Columns:
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class ExampleRequest:
     """A file, and how it is to be read.
 
     Attributes:
@@ -93,7 +93,7 @@ class Request:
     task: str
     format: str = "auto"
     header: str = "auto"
-    columns: Columns = Columns()
+    columns: ColumnNames = ColumnNames()
     multi_label: str = ""
     skip_labels: tuple[str, ...] = ()
     strip_digit: bool = False
@@ -108,9 +108,9 @@ class Request:
         return self.skips or (self.repair and self.needs_labels)
 
     @property
-    def faults(self) -> lines.Faults:
+    def faults(self) -> text_files.Faults:
         """What is done with NUL characters and bytes that are not UTF-8."""
-        return lines.Faults.KEEP if self.leaves_out else lines.Faults.OFFER
+        return text_files.Faults.KEEP if self.leaves_out else text_files.Faults.OFFER
 
     @property
     def takes_empty(self) -> bool:

@@ -19,27 +19,22 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, hub, interrupts, json_file
-from bert_jax.data import file_content, hub_dataset, lines
-from bert_jax.data.corpus import left_out, sources
+from bert_jax.data import file_formats, hub_dataset, text_files
 from bert_jax.data.labeled import (
-    annotation_exports,
-    c3_file,
-    conll,
-    conllu,
+    annotations,
     example_request,
     examples,
-    memory_examples,
-    package_examples,
-    span_lines,
-    squad_file,
+    python_examples,
+    question_examples,
     table_records,
+    tables,
+    tags,
     text_examples,
-    tfds_examples,
 )
 
 # What callers make a request of, under the name of the room they ask.
-Request = example_request.Request
-Columns = example_request.Columns
+Request = example_request.ExampleRequest
+Columns = example_request.ColumnNames
 
 UNANSWERED = "questions left out that are left without an answer"
 RENAMED = "ids that came again and got a number"
@@ -84,7 +79,7 @@ def read(request: Request) -> Examples:
       InputError: the file is not as its format has it, a label is missing, an id comes
         twice, or there is no example; the message names file, line and remedy.
     """
-    notes = left_out.Notes()
+    notes = table_records.Notes()
     request = _with_commit(request)
     return _whole(_examples(request, notes), request, notes)
 
@@ -95,19 +90,19 @@ def of_python(values: Any, request: Request) -> Examples:
     Raises:
       InputError: as `read`; the message names the position of the example.
     """
-    notes = left_out.Notes()
-    records, request = memory_examples.records(values, request)
+    notes = table_records.Notes()
+    records, request = python_examples.records_of_python(values, request)
     if not records:
         raise errors.InputError(f"{request.path} has no example: give one or more")
     if request.task == "srl":
-        made = memory_examples.roles(records)
+        made = python_examples.role_examples(records)
     else:
         made = _of_records(iter(records), request, notes)
     return _whole(made, request, notes)
 
 
 def _whole(
-    made: Iterator[examples.Example], request: Request, notes: left_out.Notes
+    made: Iterator[examples.Example], request: Request, notes: table_records.Notes
 ) -> Examples:
     """Returns all examples, checked where one depends on the others."""
     found = list(_unique(made, request, notes))
@@ -131,7 +126,7 @@ def format_of(request: Request) -> str:
     return _format(request)
 
 
-def first_line(request: Request) -> table_records.FirstLine | None:
+def first_line(request: Request) -> tables.FirstLine | None:
     """Returns what the first line of a table is taken as; None of other formats.
 
     Of a split of the hub it is that of the first file.
@@ -139,13 +134,13 @@ def first_line(request: Request) -> table_records.FirstLine | None:
     Raises InputError as `read` does.
     """
     kind = _format(request)
-    if kind not in table_records.WITH_HEADERS:
+    if kind not in tables.WITH_HEADERS:
         return None
     if not hub.is_name(request.path):
-        return table_records.first_line(kind, _file(request), request)
+        return tables.first_line(kind, _file(request), request)
     asked = _of_the_hub(request)
     file = hub_dataset.find(str(request.path)).files[0]
-    found = table_records.first_line(kind, file, asked)
+    found = tables.first_line(kind, file, asked)
     is_given = request.header != "auto"
     return found and dataclasses.replace(found, is_given=is_given)
 
@@ -160,7 +155,7 @@ def iterate(
 
     Raises InputError as `read` does.
     """
-    notes = left_out.Notes() if notes is None else notes
+    notes = table_records.Notes() if notes is None else notes
     request = _with_commit(request)
     request = dataclasses.replace(request, needs_labels=False, format=_format(request))
     made = _examples(request, notes)
@@ -189,15 +184,15 @@ def _examples(request: Request, notes: Counter[str]) -> Iterator[examples.Exampl
         return _examples_of_split(request, notes)
     kind, file = _format(request), _file(request)
     if kind == "package":
-        made, found = package_examples.read(str(request.path))
+        made, found = tables.read_package(str(request.path))
         notes.update(found)
         return iter(made)
     if kind == "conll":
-        return conll.read(file, request, notes)
+        return tags.read_conll(file, request, notes)
     if kind == "conllu":
-        return conllu.read(file, request, notes)
+        return tags.read_conllu(file, request, notes)
     if kind == "squad":
-        return squad_file.read(file, request, notes)
+        return question_examples.read(file, request, notes)
     return _of_records(_records(kind, file, request, notes), request, notes)
 
 
@@ -225,44 +220,44 @@ def _of_the_hub(request: Request) -> Request:
 
 
 def _of_records(
-    records: Iterator[table_records.Record], request: Request, notes: Counter[str]
+    records: Iterator[table_records.TableRecord], request: Request, notes: Counter[str]
 ) -> Iterator[examples.Example]:
     """Yields the examples of the records of a table by the task."""
     if request.task in (*example_request.TEXT_TASKS, "tagging"):
-        records = annotation_exports.plain(records, request.task, notes)
+        records = annotations.plain_annotations(records, request.task, notes)
     if request.task == "tagging":
-        return span_lines.read(records, request, notes)
+        return annotations.read_entities(records, request, notes)
     if request.task == "span":
-        return squad_file.of_records(records, request, notes)
+        return question_examples.of_records(records, request, notes)
     if request.task == "multiple_choice":
         return text_examples.choice_examples(records, request, notes)
     return text_examples.text_examples(records, request, notes)
 
 
 def _records(
-    kind: str, file: sources.NamedPath, request: Request, notes: Counter[str]
-) -> Iterator[table_records.Record]:
+    kind: str, file: text_files.NamedPath, request: Request, notes: Counter[str]
+) -> Iterator[table_records.TableRecord]:
     """Yields the records of a table of any format."""
     if kind == "tfds":
-        return tfds_examples.records(str(request.path))
+        return tables.tfds_records(str(request.path))
     if kind == "tsv":
-        return table_records.tsv(file, request)
+        return tables.tsv(file, request)
     if kind == "parquet":
-        return table_records.parquet(file)
+        return tables.parquet(file)
     if kind == "csv":
-        return table_records.comma_separated(file, request, notes)
+        return tables.comma_separated(file, request, notes)
     if kind == "space":
-        return table_records.label_and_text(file, request.faults)
+        return tables.label_and_text(file, request.faults)
     if kind == "c3":
-        return c3_file.records(file, request.faults)
+        return tables.c3_records(file, request.faults)
     if kind == "xlsx":
-        return table_records.workbook(file, request)
-    return table_records.json_objects(file, request.faults)
+        return tables.workbook(file, request)
+    return tables.json_objects(file, request.faults)
 
 
-def _file(request: Request) -> sources.NamedPath:
+def _file(request: Request) -> text_files.NamedPath:
     path = Path(request.path)
-    return sources.NamedPath(path.name, path)
+    return text_files.NamedPath(path.name, path)
 
 
 def _format(request: Request) -> str:
@@ -300,13 +295,13 @@ def _format(request: Request) -> str:
 
 def _format_of_file(request: Request) -> str:
     """Returns the format of a file by its content and name, or "" where none shows."""
-    kind = file_content.binary_kind(Path(request.path))
+    kind = file_formats.binary_kind(Path(request.path))
     if kind:
         return kind
-    head = lines.head(_file(request), file_content.HEAD_BYTES).decode(
+    head = text_files.head(_file(request), file_formats.HEAD_BYTES).decode(
         "utf-8", "replace"
     )
-    kind = file_content.text_kind(head.encode())
+    kind = file_formats.text_kind(head.encode())
     if kind == "html":
         raise errors.InputError(
             f"{request.path} is an HTML page, as a download that failed leaves one. "
@@ -323,7 +318,7 @@ def _format_of_file(request: Request) -> str:
         return _format_of_json(head.lstrip(), request)
     named = _format_of_name(request)
     if named is None and request.task == "tagging" and not request.needs_labels:
-        if conll.are_sentences(head.split("\n")[:50], request):
+        if tags.are_sentences(head.split("\n")[:50], request):
             raise errors.InputError(
                 f"{request.path} looks like one text a line, not one token: set "
                 "data.format=lines for texts, or data.format=conll for tokens"
@@ -333,7 +328,7 @@ def _format_of_file(request: Request) -> str:
     if named is None and kind == "csv" and "\t" not in head.partition("\n")[0]:
         named = "csv"
     named = named or ("tsv" if "\t" in head.partition("\n")[0] else "")
-    return "csv" if named == "tsv" and file_content.is_quoted(head) else named
+    return "csv" if named == "tsv" and file_formats.is_quoted(head) else named
 
 
 def _format_of_name(request: Request) -> str | None:
@@ -423,7 +418,7 @@ def _check_half_labelled(found: list[examples.Example]) -> None:
 
 
 def _no_examples(request: Request, notes: Counter[str]) -> errors.InputError:
-    if described := left_out.describe_all(str(request.path), notes):
+    if described := table_records.describe_all(str(request.path), notes):
         return errors.InputError(f"{request.path} has no example: {described}")
     return errors.InputError(
         f"{request.path} has no example. Check the file, and data.format."

@@ -1,40 +1,45 @@
-"""Records of tables: TSV, CSV, JSON, Parquet, Excel, and lines of a label and a text.
+"""Records that are left out: counted by kind, and the first of each kind remembered.
 
-TSV has no quoting: a quote is a character as any other. CSV has, so its texts may have
-line ends inside; its columns are separated by commas, semicolons, tabs or bars. All but
-JSON arrays and workbooks stream; a record knows the line that it begins in.
+Readers yield a record that is broken with its error, so that the records after it keep
+their numbers; whoever makes examples of records raises that error, or leaves the record
+out and counts it.
 """
 
-import csv
-import dataclasses
-import itertools
+import ast
+import contextlib
 import json
+import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from bert_jax import errors, json_file
-from bert_jax.data import file_content, lines, parquet_file
-from bert_jax.data.corpus import left_out, sources
-from bert_jax.data.labeled import (
-    cell_values,
-    column_names,
-    example_request,
-    workbook_file,
-)
+from bert_jax import errors
+from bert_jax.data import text_files
+from bert_jax.data.labeled import example_request
+from bert_jax.text import characters
 
-Rows = Iterator[tuple[int, list[str]]]
-
-QUOTED = "rows whose cells are quoted, separated by {}"
-_EXCEL_SEPARATOR = re.compile(r"sep=[,;|\t]", re.I)
-_SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars"}
-RAGGED = "lines left out that have not all columns"
-WITH_HEADERS = ("tsv", "csv", "xlsx")  # formats whose first line may be a header
-_PEEKED = 20  # rows that show whether a single usual name is a header's
+EMPTY = "examples left out that have an empty text"
+UNLABELED = "examples left out that have no label"
+BROKEN = "examples left out that are broken"
+NOT_UTF8 = "examples left out that have bytes that are not UTF-8"
+NUL = "examples left out that have NUL characters"
 
 
-class Record(NamedTuple):
+class BrokenRecord(errors.InputError):
+    """A record that cannot be an example; the rest of its file may be read.
+
+    Attributes:
+      kind: under which such records are counted where they are left out.
+    """
+
+    def __init__(self, message: str, kind: str = BROKEN) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class TableRecord(NamedTuple):
     """A record as it was read: where it is, and its cells by the name of the column.
 
     Where there is no header, columns are named by their number from "1".
@@ -47,308 +52,358 @@ class Record(NamedTuple):
     where: str
     cells: dict[str, Any]
     header: str = ""
-    fault: cell_values.BrokenRecord | None = None
+    fault: BrokenRecord | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class FirstLine:
-    """What the first line of a table was taken as.
+class Notes(Counter[str]):
+    """Counts of what was left out or changed, by kind.
 
     Attributes:
-      number: of the line, from 1; blank lines are not records.
-      usual: the usual names of columns among its cells.
-      is_given: whether the request has it, and nothing was assumed.
+      first: kind -> the first record that was left out: where it is, and its error.
     """
 
-    number: int
-    cells: tuple[str, ...]
-    is_header: bool
-    usual: tuple[str, ...]
-    is_given: bool
-
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether it may well be the other: one usual name among its cells."""
-        return not self.is_given and not self.is_header and len(self.usual) == 1
-
-    @property
-    def contradicts(self) -> bool:
-        """Whether it has the names of a header, and is an example as it was given."""
-        return self.is_given and not self.is_header and len(self.usual) > 1
+    def __init__(self, given: Mapping[str, int] | None = None) -> None:
+        """Begins with the counts that are given, and their first"""
+        super().__init__(given or {})
+        self.first: dict[str, tuple[str, BrokenRecord]] = {}
+        if isinstance(given, Notes):
+            self.first |= given.first
 
 
-def first_line(
-    kind: str, file: sources.NamedPath, request: example_request.Request
-) -> FirstLine | None:
-    """Returns what the first line of a table is taken as; None of an empty file.
+def leave_out(
+    error: BrokenRecord,
+    where: str,
+    request: example_request.ExampleRequest,
+    notes: Counter[str],
+) -> None:
+    """Counts a broken record that is left out.
 
-    Args:
-      kind: one of `WITH_HEADERS`.
+    Raises:
+      BrokenRecord: the request does not leave such records out.
     """
-    opened = _opened(_rows(kind, file, request.faults), request)
-    return opened and opened[0]
+    if request.leaves_out:
+        count(error, where, notes)
+        return
+    text = str(error)
+    if "data.repair" not in text:
+        text = f"{text} Or set data.repair, which leaves such records out."
+    raise BrokenRecord(text, error.kind) from None
 
 
-def tsv(file: sources.NamedPath, request: example_request.Request) -> Iterator[Record]:
-    """Yields the records of a file of columns that are parted by tabs."""
-    return _named(_rows("tsv", file, request.faults), file, request)
+def count(error: BrokenRecord, where: str, notes: Counter[str]) -> None:
+    """Counts a record that is left out, and remembers the first of its kind."""
+    notes[error.kind] += 1
+    if isinstance(notes, Notes):
+        notes.first.setdefault(error.kind, (where, error))
 
 
-def comma_separated(
-    file: sources.NamedPath, request: example_request.Request, notes: Counter[str]
-) -> Iterator[Record]:
-    """Yields the records of a CSV file, whose quoted cells may have line ends inside.
+def of_line(text: str, where: str) -> BrokenRecord | None:
+    """Returns why a line that is a text is left out, if it is."""
+    if fault := decoding_fault(text, where):
+        return fault
+    if is_invisible(text):
+        return BrokenRecord(f"{where}: no text.", EMPTY)
+    return None
 
-    Commas may be semicolons, tabs or bars; the first rows show it, or a line `sep=;`,
-    which Excel writes. Raises InputError for quotes that are not closed, or are inside
-    a cell.
+
+_KEPT = re.compile("[\udc00\udc80-\udcff]")
+
+
+def decoding_fault(text: str, where: str) -> BrokenRecord | None:
+    """Returns what is wrong with a text that `Faults.KEEP` decoded, if anything."""
+    found = _KEPT.search(text)
+    if found is None:
+        return None
+    byte = ord(found[0]) - ord(text_files.NUL)
+    problem = f"byte 0x{byte:02x}, which is not UTF-8" if byte else "a NUL character"
+    kind = NOT_UTF8 if byte else NUL
+    return BrokenRecord(f"{where} has {problem}.", kind)
+
+
+@contextlib.contextmanager
+def in_one_document(path: Path) -> Generator[None, None, None]:
+    """Adds to the error of a document that is read as a whole that it cannot be fixed.
+
+    Raises:
+      InputError: with its message, and this advice.
     """
-    separator = file_content.separator(_first_lines(file))
-    records = _named(_rows("csv", file, request.faults), file, request)
-    for record in records:
-        if separator in _SEPARATORS:
-            notes[QUOTED.format(_SEPARATORS[separator])] += 1
-        yield record
-
-
-def workbook(
-    file: sources.NamedPath, request: example_request.Request
-) -> Iterator[Record]:
-    """Yields the records of an Excel workbook."""
-    return _named(_rows("xlsx", file, request.faults), file, request)
-
-
-def label_and_text(
-    file: sources.NamedPath, faults: lines.Faults = lines.Faults.REFUSE
-) -> Iterator[Record]:
-    """Yields the records of lines that are a label, one space, and the text."""
-    for number, line in _filled_lines(file, faults):
-        label, _, text = line.partition(" ")
-        where = f"{file.path}:{number}"
-        cells = {"label": label, "text": text}
-        yield Record(where, cells, fault=lines.fault(line, where))
-
-
-def json_objects(
-    file: sources.NamedPath, faults: lines.Faults = lines.Faults.REFUSE
-) -> Iterator[Record]:
-    """Yields the objects of JSON lines, of an array, or over several lines each.
-
-    A single object may hold them: as its only list, or as the columns that pandas
-    writes ({column: {row: value}}).
-    """
-    is_document = file_content.is_document(lines.head(file, file_content.HEAD_BYTES))
-    return _of_document(file, faults) if is_document else json_lines(file, faults)
-
-
-def _of_document(file: sources.NamedPath, faults: lines.Faults) -> Iterator[Record]:
-    """Yields the objects of a document that is held in memory as a whole."""
-    text = lines.decode(lines.document(file), file.path, 1, faults)
-    with left_out.in_one_document(file.path):
-        found = [*json_file.values(text, str(file.path))]
-    is_faulty = lines.fault(text, "") is not None
-    if len(found) == 1 and isinstance(found[0][1], dict):
-        found = [(found[0][0], value) for value in _inside(found[0][1])]
-    for line, value in found:
-        where = f"{file.path}:{line}"
-        if isinstance(value, dict):
-            spelled = json.dumps(value, ensure_ascii=False) if is_faulty else ""
-            yield Record(where, value, fault=lines.fault(spelled, where))
-        else:
-            yield Record(where, {}, fault=_no_object(where))
-
-
-def _no_object(where: str) -> cell_values.BrokenRecord:
-    return cell_values.BrokenRecord(
-        f"{where} is not a JSON object. Write each record as one, as in "
-        '{"text": "...", "label": "..."}.'
-    )
-
-
-def _inside(document: dict[str, Any]) -> list[Any]:
-    """Returns the objects that a single object holds, or itself."""
-    values = list(document.values())
-    lists = [x for x in values if isinstance(x, list) and x and isinstance(x[0], dict)]
-    if len(values) == 1 and lists:
-        return lists[0]
-    columns = [x for x in values if isinstance(x, dict)]
-    if len(columns) == len(values) > 0 and all(
-        x.keys() == columns[0].keys() for x in columns
-    ):
-        return [
-            {name: column[row] for name, column in document.items()}
-            for row in columns[0]
-        ]
-    return [document]
-
-
-def json_lines(
-    file: sources.NamedPath, faults: lines.Faults = lines.Faults.REFUSE
-) -> Iterator[Record]:
-    """Yields the records of a file of one JSON object a line."""
-    for number, line in _filled_lines(file, faults):
-        where = f"{file.path}:{number}"
-        fault = lines.fault(line, where)
-        cells: dict[str, Any] = {}
-        try:
-            cells = {} if fault else json_file.parse_object(line, where)
-        except errors.InputError as error:
-            fault = cell_values.BrokenRecord(f"{error}.")
-        yield Record(where, cells, fault=fault)
-
-
-def parquet(file: sources.NamedPath) -> Iterator[Record]:
-    """Yields the rows of a Parquet file, whose columns have names."""
-    for number, cells in parquet_file.rows(file.path):
-        yield Record(f"{file.path} row {number}", cells)
-
-
-def _rows(kind: str, file: sources.NamedPath, faults: lines.Faults) -> Rows:
-    """Yields the cells of a table with the line that each row begins in."""
-    if kind == "tsv":
-        return _split_lines(file, "\t", faults)
-    if kind == "xlsx":
-        return workbook_file.rows(file.path)
-    return _csv_rows(file, _first_lines(file), faults)
-
-
-def _filled_lines(
-    file: sources.NamedPath, faults: lines.Faults
-) -> Iterator[tuple[int, str]]:
-    """Yields the lines that are not blank; one of tabs alone has cells, so is not."""
-    for number, line in lines.whole_lines(file, lines.Tally(), faults):
-        if line.strip() or "\t" in line:
-            yield number, line
-
-
-def _split_lines(file: sources.NamedPath, separator: str, faults: lines.Faults) -> Rows:
-    for number, line in _filled_lines(file, faults):
-        yield number, line.split(separator)
-
-
-def _first_lines(file: sources.NamedPath) -> str:
-    """Returns the first lines of a file, without a line `sep=;` of Excel."""
-    text = lines.head(file, file_content.HEAD_BYTES).decode("utf-8", "replace")
-    first, _, rest = text.partition("\n")
-    return rest if _EXCEL_SEPARATOR.fullmatch(first.strip()) else text
-
-
-def _csv_rows(file: sources.NamedPath, opening: str, faults: lines.Faults) -> Rows:
-    """Yields the rows of a CSV file, which opens so, with the line each begins in."""
-    separator = file_content.separator(opening)
-    csv.field_size_limit(lines.MAX_BYTES)
-    whole = lines.whole_lines(file, lines.Tally(), faults)
-    ended = (f"{line}\n" for _, line in whole)
-    if file_content.has_escaped_quotes(opening):
-        ended = (file_content.with_doubled_quotes(x, separator) for x in ended)
-    reader = csv.reader(ended, delimiter=separator, strict=True)
-    first = 1
     try:
-        for row in reader:
-            is_excels = first == 1 and _EXCEL_SEPARATOR.fullmatch(separator.join(row))
-            if row and not is_excels:
-                yield first, row
-            first = reader.line_num + 1
-    except csv.Error as error:
+        yield
+    except errors.InputError as error:
         raise errors.InputError(
-            f"{file.path}:{first}: the row that begins here is no CSV ({error}). "
-            "Close its quotes and double those inside a cell, or set data.format to "
-            "tsv if tabs part its columns. Where a row ends is then unknown, so that "
-            "data.repair cannot leave it out."
+            f"{str(error).rstrip('.')}. {path.name} is one document, which data.repair "
+            "cannot repair: correct it, or download or export it again."
         ) from None
 
 
-def _named(
-    rows: Rows,
-    file: sources.NamedPath,
-    request: example_request.Request,
-) -> Iterator[Record]:
-    """Gives the cells of rows their names, by the header or by their numbers."""
-    opened = _opened(rows, request)
-    if opened is None:
+def describe_all(path: str, notes: Counter[str]) -> str:
+    """Returns why a file has no example left, or "" where nothing was left out."""
+    if not isinstance(notes, Notes) or not notes.first:
+        return ""
+    kind, (_, error) = next(iter(notes.first.items()))
+    advice = ""
+    if kind == NOT_UTF8 and Path(path).is_file():
+        advice = f" {text_files.encoding_advice(Path(path))}."
+    return f"every record was left out. The first: {error}{advice}"
+
+
+def is_invisible(value: str) -> bool:
+    """Whether a text has no character that a tokenizer keeps, as U+200B alone.
+
+    >>> is_invisible(" \\u200b\\ufeff"), is_invisible("a")
+    (True, False)
+    """
+    return not value.strip() or not characters.dropped_pattern().sub("", value[:4096])
+
+
+def text(value: Any, column: str, where: str, *, may_be_empty: bool = False) -> str:
+    """Returns the text of a cell as it is; a list of texts is joined by spaces.
+
+    Raises BrokenRecord for one that is invisible (unless it `may_be_empty`, where one
+    that is missing is empty too), no text, or no Unicode.
+    """
+    if value is None and may_be_empty:
+        return ""
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = " ".join(value)
+    if not isinstance(value, str):
+        raise BrokenRecord(
+            f"{where}: {column!r} is {_shown(value)}, and no text. Mend or remove the "
+            "record, or name another column as data.columns.text."
+        )
+    if is_invisible(value) and not may_be_empty:
+        raise BrokenRecord(
+            f"{where}: the text in {column!r} is empty. Fill it, or remove the record, "
+            "or set data.repair, which leaves such records out.",
+            EMPTY,
+        )
+    check_unicode(value, where)
+    return value
+
+
+def check_unicode(value: str, where: str) -> None:
+    """Raises InputError for half of a surrogate pair, which JSON can spell."""
+    if value.isascii():
         return
-    opening, following = opened
-    number, first = opening.number, [*opening.cells]
-    rows = itertools.chain(following, rows)
-    if opening.is_header:
-        header = f"{file.path}:{number}"
-        if fault := lines.fault("".join(first), header):
-            raise errors.InputError(
-                f"{fault} It is in the names of the columns, which data.repair cannot "
-                "leave out: correct the line."
-            )
-        next_cells = [cells for _, cells in following[:2]]
-        first = [""] * column_names.have_row_names(first, next_cells) + first
-        names = _unique_names(first, header)
-    else:
-        header = ""
-        names = [str(place) for place in range(1, len(first) + 1)]
-        rows = itertools.chain([(number, first)], rows)
-    for at, cells in rows:
-        if request.leaves_out and not any(map(str.strip, cells[len(names) :])):
-            cells = cells[: len(names)]  # separators at the end of the line
-        where = f"{file.path}:{at}"
-        fault = lines.fault("".join(cells), where)
-        if not fault and len(cells) != len(names):
-            fault = _ragged(where, len(cells), number, len(names))
-        named = {} if fault else dict(zip(names, cells, strict=True))
-        yield Record(where, named, header, fault)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        # Readers that leave records out keep NUL and such bytes as these surrogates.
+        char = value[error.start]
+        kind = NUL if char == "\udc00" else BROKEN
+        problem = (
+            f"character {error.start} of {value[:20]!a}... is half of a surrogate "
+            "pair, and no character"
+        )
+        if "\udc80" <= char <= "\udcff":
+            kind = NOT_UTF8
+            problem += f", or 0x{ord(char) - 0xDC00:02x} in a value that is not UTF-8"
+        message = f"{where}: {problem}. Mend or remove the record."
+        raise BrokenRecord(message, kind) from None
 
 
-def _without_separators(
-    first: list[str], rows: list[tuple[int, list[str]]]
-) -> list[str]:
-    """Returns the first row without empty cells at its end that a next row lacks."""
-    least = min((len(cells) for _, cells in rows), default=len(first))
-    while len(first) > max(1, least) and not first[-1].strip():
-        first = first[:-1]
-    return first
+def label(value: Any, where: str) -> str | None:
+    """Returns a label without white space around it, or None where there is none.
 
-
-def _ragged(
-    where: str, count: int, number: int, expected: int
-) -> cell_values.BrokenRecord:
-    """Returns the error of a row that does not have the columns of line `number`."""
-    return cell_values.BrokenRecord(
-        f"{where} has {_columns(count)}, and line {number} has {expected}. Every line "
-        "needs the same: take the separator out of its texts, or correct or remove the "
-        "line.",
-        RAGGED,
-    )
-
-
-def _opened(
-    rows: Rows, request: example_request.Request
-) -> tuple[FirstLine, list[tuple[int, list[str]]]] | None:
-    """Returns what the first row is taken as, and the rows that were read to see it."""
-    opening = next(rows, None)
-    if opening is None:
+    A list of one label, also one that is spelled as a text, is that label.
+    """
+    several = as_list(value, where)
+    if several is not None:
+        if len(several) == 1 and not isinstance(several[0], list | dict):
+            return label(several[0], where)
+        raise BrokenRecord(
+            f"{where}: the label is the list {_shown(value)}. Set "
+            "data.multi_label=true where an example may have several labels, or name "
+            "another column as data.columns.label."
+        )
+    if value is None:
         return None
-    number, first = opening
-    usual = column_names.usual_names(first)
-    following = [*itertools.islice(rows, _PEEKED if len(usual) == 1 else 2)]
-    if request.leaves_out:
-        first = _without_separators(first, following)
-    is_header = column_names.is_header(
-        first, request, [cells for _, cells in following]
+    if isinstance(value, dict):
+        raise BrokenRecord(
+            f"{where}: the label is {_shown(value)}, which is no name. Name another "
+            "column as data.columns.label."
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BrokenRecord(
+            f"{where}: the label is {value}, and no name. Mend or remove the record."
+        )
+    spelled = value if isinstance(value, str) else json.dumps(value)
+    check_unicode(spelled, where)
+    return spelled.strip() or None
+
+
+def as_list(value: Any, where: str) -> list[Any] | None:
+    """Returns the list that a cell is or spells, as pandas writes it; else None.
+
+    It is JSON, or what Python or NumPy print of a list, tuple, set or array.
+
+    Raises:
+      InputError: a text in brackets has commas, and is no such list.
+
+    >>> as_list("['a', 'b']", ""), as_list("[0 1 1]", ""), as_list("[sic]", "")
+    (['a', 'b'], [0, 1, 1], None)
+    """
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
+    if len(text) > _LONGEST_LIST or _BRACKETED.fullmatch(text) is None:
+        return None
+    is_quoted = "'" in text or '"' in text
+    spaced = (_SPACED_TEXTS if is_quoted else _SPACED_NUMBERS).sub(", ", text)
+    for spelled in (spaced, text):
+        try:
+            found = ast.literal_eval(_JSON_NAMES.sub(_as_python, spelled))
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(found, list | tuple | set):
+            return sorted(found, key=str) if isinstance(found, set) else list(found)
+    if text[0] == "[" and "," in text:
+        raise BrokenRecord(
+            f"{where}: {_shown(value)} looks like a list of labels, and is not spelled "
+            'as one. Put quotes around each: ["a", "b"].'
+        )
+    return None
+
+
+_LONGEST_LIST = 1 << 16
+_BRACKETED = re.compile(r"\[.*\]|[{(](?=.*['\"]).*[})]", re.DOTALL)
+# White space between the items of an array of NumPy.
+_SPACED_TEXTS = re.compile(r"(?<=['\"])\s+(?=['\"])")
+_SPACED_NUMBERS = re.compile(r"(?<=[\d.])\s+(?=[-\d.])")
+_JSON_NAMES = re.compile(r"\b(?:null|true|false)\b(?=\s*[,\]])")
+
+
+def _as_python(name: re.Match[str]) -> str:
+    return {"null": "None", "true": "True", "false": "False"}[name[0]]
+
+
+def labels(value: Any, separator: str, where: str) -> tuple[str, ...] | None:
+    """Returns the labels of a cell, or None where it has none.
+
+    An empty list or text is an example that no label is true of.
+
+    Args:
+      value: a label, a list of labels, or a text that spells a list or has labels
+        with a separator between them.
+      separator: between the labels of a text; `LISTS` where only lists have several,
+        and "" where there is one label only.
+
+    Raises:
+      InputError: a label is empty or comes twice, or a text seems to have several
+        labels and no separator is given.
+    """
+    if not separator or value is None:
+        single = label(value, where)
+        return None if single is None else (single,)
+    parts = as_list(value, where)
+    if parts is None and isinstance(value, str):
+        parts = _cut(value, separator, where) if value.strip() else []
+    parts = [value] if parts is None else parts
+    if is_indicator(parts) and len(set(parts)) < len(parts):
+        parts = [place for place, flag in enumerate(parts) if flag]
+    if any(isinstance(each, list | dict) for each in parts):
+        raise BrokenRecord(
+            f"{where}: the labels {_shown(value)} have a list among them, and no name. "
+            "Mend the record."
+        )
+    found = [label(each, where) for each in parts]
+    several = tuple(each for each in found if each is not None)
+    if len(several) < len(found) or len(set(several)) < len(several):
+        raise BrokenRecord(
+            f"{where}: the labels {_shown(value)} have an empty one, or one twice. "
+            "Mend the record."
+        )
+    return several
+
+
+def _cut(value: str, separator: str, where: str) -> list[str]:
+    """Returns the labels of a text, as the separator cuts it."""
+    if separator.lower() != LISTS:
+        return value.split(separator)
+    marks = [mark for mark in _SEPARATORS if mark in value]
+    if marks:
+        raise BrokenRecord(
+            f"{where}: the labels {_shown(value)} are no list, and data.multi_label is "
+            f"true. Name what separates them, as in data.multi_label={marks[0]!r}."
+        )
+    return [value]
+
+
+LISTS = "true"  # of data.multi_label: the labels of an example are a list
+_SEPARATORS = ("|", ",", ";")
+
+
+def is_indicator(value: Any) -> bool:
+    """Says whether a value is a list of 0 and 1, two or more.
+
+    >>> is_indicator([0, 1, 1]), is_indicator([1, 2]), is_indicator([1])
+    (True, False, False)
+    """
+    return (
+        isinstance(value, list)
+        and len(value) > 1
+        and all(isinstance(x, int | float) and x in (0, 1) for x in value)
     )
-    is_given = request.header != "auto"
-    return FirstLine(number, tuple(first), is_header, usual, is_given), following
 
 
-def _unique_names(cells: list[str], where: str) -> list[str]:
-    """Returns the names of a header; a column without one is named by its number."""
-    names = [
-        column_names.name_of(cell) or str(place) for place, cell in enumerate(cells, 1)
-    ]
-    for name in names:
-        if names.count(name) > 1:
-            raise errors.InputError(
-                f"{where}: two columns have the name {name!r}. Rename one of them, or "
-                "remove the header and set data.header=false."
+def flags(cells: Mapping[str, Any], columns: Sequence[str], where: str) -> Any:
+    """Returns the columns that are true of a record with one column a label.
+
+    None where a column is empty or -1, as in a test set whose labels are kept.
+
+    Raises:
+      InputError: a cell is neither 0 nor 1, true nor false.
+    """
+    found = []
+    for name in columns:
+        spelled = str(cells[name]).strip().lower()
+        if cells[name] is None or spelled in ("", "-1", "-1.0"):
+            return None
+        if spelled not in _FLAGS:
+            raise BrokenRecord(
+                f"{where}: the column {name!r} is {_shown(cells[name])}, and as one of "
+                "several columns of labels it must be 0 or 1. Mend the record, or name "
+                "other columns as data.columns.label."
             )
-    return names
+        if _FLAGS[spelled]:
+            found.append(name)
+    return tuple(found)
 
 
-def _columns(count: int) -> str:
-    return f"{count} column{'s'[: count != 1]}"
+_FLAGS: dict[str, bool] = {
+    **dict.fromkeys(("1", "1.0", "true", "yes"), True),
+    **dict.fromkeys(("0", "0.0", "false", "no"), False),
+}
+
+
+def score(value: Any, where: str) -> float | None:
+    """Returns the number of a cell, or None where there is none.
+
+    Raises InputError for what is no finite number.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    number = math.nan
+    is_spelled = isinstance(value, str) and "_" not in value
+    if is_spelled or (isinstance(value, int | float) and not isinstance(value, bool)):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            pass
+    if not math.isfinite(number):
+        raise BrokenRecord(
+            f"{where}: the score is {_shown(value)}, and no finite number. Mend or "
+            "remove the record, or name another column as data.columns.score."
+        )
+    return number
+
+
+def _shown(value: Any) -> str:
+    """Writes the beginning of a value for a message."""
+    written = value
+    if not isinstance(value, float):
+        written = json.dumps(value, default=str, ensure_ascii=False)
+    short = str(written)
+    return short if len(short) <= 60 else f"{short[:57]}..."

@@ -1,25 +1,23 @@
 """Examples of one text, two texts or a choice of texts, made of records of tables."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bert_jax import errors
-from bert_jax.data.corpus import left_out
 from bert_jax.data.labeled import (
-    cell_values,
     column_names,
     example_request,
     examples,
-    joined_tokens,
-    marked_spans,
     table_records,
 )
+from bert_jax.text import characters
 
 
 def text_examples(
-    records: Iterable[table_records.Record],
-    request: example_request.Request,
+    records: Iterable[table_records.TableRecord],
+    request: example_request.ExampleRequest,
     notes: Counter[str],
 ) -> Iterator[examples.TextExample]:
     """Yields an example a record: classification, regression, matching.
@@ -35,8 +33,8 @@ def text_examples(
             if record.fault:
                 raise record.fault
             made = _text_example(record, chosen, number, request)
-        except cell_values.BrokenRecord as error:
-            left_out.leave_out(error, record.where, request, notes)
+        except table_records.BrokenRecord as error:
+            table_records.leave_out(error, record.where, request, notes)
             continue
         if made.labels and set(made.labels) & set(request.skip_labels):
             notes["examples left out for their label"] += 1
@@ -45,10 +43,10 @@ def text_examples(
 
 
 def _text_example(
-    record: table_records.Record,
-    chosen: column_names.Chosen,
+    record: table_records.TableRecord,
+    chosen: column_names.ChosenColumns,
     number: int,
-    request: example_request.Request,
+    request: example_request.ExampleRequest,
 ) -> examples.TextExample:
     where, cells = record.where, record.cells
     text = _text(cells, chosen.text, request, where)
@@ -68,8 +66,8 @@ def _text_example(
 
 
 def choice_examples(
-    records: Iterable[table_records.Record],
-    request: example_request.Request,
+    records: Iterable[table_records.TableRecord],
+    request: example_request.ExampleRequest,
     notes: Counter[str],
 ) -> Iterator[examples.ChoiceExample]:
     """Yields an example a record: a context and its choices."""
@@ -78,21 +76,21 @@ def choice_examples(
             if record.fault:
                 raise record.fault
             made = _choice_example(record, chosen, number, request)
-        except cell_values.BrokenRecord as error:
-            left_out.leave_out(error, record.where, request, notes)
+        except table_records.BrokenRecord as error:
+            table_records.leave_out(error, record.where, request, notes)
             continue
         yield made
 
 
 def _choice_example(
-    record: table_records.Record,
-    chosen: column_names.Chosen,
+    record: table_records.TableRecord,
+    chosen: column_names.ChosenColumns,
     number: int,
-    request: example_request.Request,
+    request: example_request.ExampleRequest,
 ) -> examples.ChoiceExample:
     where, cells = record.where, record.cells
     choices = _choices(cells, chosen, request, where)
-    label = cell_values.label(_cell(cells, chosen.label), where)
+    label = table_records.label(_cell(cells, chosen.label), where)
     _check_labelled(label is not None, request, where)
     return examples.ChoiceExample(
         where=where,
@@ -104,19 +102,20 @@ def _choice_example(
 
 
 def _with_columns(
-    records: Iterable[table_records.Record], request: example_request.Request
-) -> Iterator[tuple[table_records.Record, column_names.Chosen, int]]:
+    records: Iterable[table_records.TableRecord],
+    request: example_request.ExampleRequest,
+) -> Iterator[tuple[table_records.TableRecord, column_names.ChosenColumns, int]]:
     """Yields records with their columns and number; JSON lines may differ in them.
 
     What a record lacks of the columns of the first one is missing in it, as null is.
     """
-    known: dict[tuple[str, ...], column_names.Chosen] = {}
+    known: dict[tuple[str, ...], column_names.ChosenColumns] = {}
     for number, record in enumerate(records):
         names = tuple(record.cells)
         if not record.fault and names not in known:
             where = record.header or record.where
             try:
-                known[names] = column_names.choose(names, request, where)
+                known[names] = column_names.choose_columns(names, request, where)
             except errors.InputError:
                 if not known:
                     raise
@@ -127,8 +126,8 @@ def _with_columns(
 
 
 def _with_first_columns(
-    record: table_records.Record, first: column_names.Chosen
-) -> table_records.Record:
+    record: table_records.TableRecord, first: column_names.ChosenColumns
+) -> table_records.TableRecord:
     """Returns a record with None in the columns of the first that it lacks."""
     names = [first.id, first.text, first.text_pair, first.label, first.score]
     names += [*first.choices, *first.flags]
@@ -136,12 +135,16 @@ def _with_first_columns(
     return record._replace(cells={**cells, **record.cells})
 
 
-_NO_COLUMNS = column_names.Chosen(None, "", None, None, None)  # of a broken record
+_NO_COLUMNS = column_names.ChosenColumns(
+    None, "", None, None, None
+)  # of a broken record
 
 
 def _without_indicators(
-    columns: Iterator[tuple[table_records.Record, column_names.Chosen, int]],
-) -> Iterator[tuple[table_records.Record, column_names.Chosen, int]]:
+    columns: Iterator[
+        tuple[table_records.TableRecord, column_names.ChosenColumns, int]
+    ],
+) -> Iterator[tuple[table_records.TableRecord, column_names.ChosenColumns, int]]:
     """Yields records whose labels are lists of the numbers of classes.
 
     Where every list of a file has the same length and only 0 and 1 in it, a 1 means
@@ -160,21 +163,21 @@ def _without_indicators(
     are_all = all(_indicator_length(row) == length for row in rows)
     for record, chosen, number in rows:
         if are_all and chosen.label is not None:
-            given = cell_values.as_list(record.cells[chosen.label], record.where)
+            given = table_records.as_list(record.cells[chosen.label], record.where)
             classes = [place for place, flag in enumerate(given or ()) if flag]
             record = record._replace(cells={**record.cells, chosen.label: classes})
         yield record, chosen, number
 
 
 def _indicator_length(
-    row: tuple[table_records.Record, column_names.Chosen, int],
+    row: tuple[table_records.TableRecord, column_names.ChosenColumns, int],
 ) -> int:
     """Returns the length of the list of 0 and 1 that the label is; 0 for others."""
     record, chosen, _ = row
     if chosen.label is None:
         return 0
-    found = cell_values.as_list(record.cells[chosen.label], record.where)
-    return len(found) if found is not None and cell_values.is_indicator(found) else 0
+    found = table_records.as_list(record.cells[chosen.label], record.where)
+    return len(found) if found is not None and table_records.is_indicator(found) else 0
 
 
 def _cell(cells: Mapping[str, Any], column: str | None) -> Any:
@@ -184,31 +187,34 @@ def _cell(cells: Mapping[str, Any], column: str | None) -> Any:
 def _text(
     cells: Mapping[str, Any],
     column: str,
-    request: example_request.Request,
+    request: example_request.ExampleRequest,
     where: str,
 ) -> str:
     if cells[column] is None and request.leaves_out:
-        return cell_values.text("", column, where)
+        return table_records.text("", column, where)
     may_be_empty = request.takes_empty
-    return cell_values.text(cells[column], column, where, may_be_empty=may_be_empty)
+    return table_records.text(cells[column], column, where, may_be_empty=may_be_empty)
 
 
 def _marked(text: str, cells: Mapping[str, Any], where: str) -> str:
     """Returns the text, with the spans of its `target` marked if it has them."""
-    if "target" in cells and marked_spans.is_target(cells["target"]):
-        return marked_spans.mark(text, cells["target"], where)
+    if "target" in cells and is_target(cells["target"]):
+        return mark_target(text, cells["target"], where)
     return text
 
 
 def _id(
-    cells: Mapping[str, Any], chosen: column_names.Chosen, number: int, where: str
+    cells: Mapping[str, Any],
+    chosen: column_names.ChosenColumns,
+    number: int,
+    where: str,
 ) -> str:
     """Returns the id of the record, or else its number."""
     if chosen.id is None:
         return str(number)
-    found = cell_values.label(cells[chosen.id], where)
+    found = table_records.label(cells[chosen.id], where)
     if found is None:
-        raise cell_values.BrokenRecord(
+        raise table_records.BrokenRecord(
             f"{where}: the id in {chosen.id!r} is empty. Fill it, or set "
             "data.columns.id to none: then examples are numbered."
         )
@@ -217,39 +223,39 @@ def _id(
 
 def _labels(
     cells: Mapping[str, Any],
-    chosen: column_names.Chosen,
-    request: example_request.Request,
+    chosen: column_names.ChosenColumns,
+    request: example_request.ExampleRequest,
     where: str,
 ) -> tuple[str, ...] | None:
     if chosen.flags:
-        return cell_values.flags(cells, chosen.flags, where)
+        return table_records.flags(cells, chosen.flags, where)
     if chosen.label is None:
         return None
-    return cell_values.labels(cells[chosen.label], request.multi_label, where)
+    return table_records.labels(cells[chosen.label], request.multi_label, where)
 
 
 def _score(
-    cells: Mapping[str, Any], chosen: column_names.Chosen, where: str
+    cells: Mapping[str, Any], chosen: column_names.ChosenColumns, where: str
 ) -> float | None:
-    return cell_values.score(_cell(cells, chosen.score), where)
+    return table_records.score(_cell(cells, chosen.score), where)
 
 
 def _check_labelled(
-    is_labelled: bool, request: example_request.Request, where: str
+    is_labelled: bool, request: example_request.ExampleRequest, where: str
 ) -> None:
     if request.needs_labels and not is_labelled and request.task != "matching":
         what = "score" if request.task == "regression" else "label"
-        raise cell_values.BrokenRecord(
+        raise table_records.BrokenRecord(
             f"{where}: the {what} is missing. Fill it, or remove the record, or set "
             "data.repair, which leaves such records out.",
-            cell_values.UNLABELED,
+            table_records.UNLABELED,
         )
 
 
 def _choices(
     cells: Mapping[str, Any],
-    chosen: column_names.Chosen,
-    request: example_request.Request,
+    chosen: column_names.ChosenColumns,
+    request: example_request.ExampleRequest,
     where: str,
 ) -> tuple[str, ...]:
     """Returns the choices, each behind the text that all of them begin with."""
@@ -258,18 +264,18 @@ def _choices(
         texts = [_text(cells, column, request, where) for column in chosen.choices]
     elif isinstance(cells[name], list):
         one = {"may_be_empty": request.takes_empty}
-        texts = [cell_values.text(each, name, where, **one) for each in cells[name]]
+        texts = [table_records.text(each, name, where, **one) for each in cells[name]]
     else:
         texts = []
     if len(texts) < 2:
-        raise cell_values.BrokenRecord(
+        raise table_records.BrokenRecord(
             f"{where}: {name!r} has no list of two or more choices. Mend or remove the "
             "record, or name the columns: data.columns.choices."
         )
     if chosen.text_pair is None:
         return tuple(texts)
     begin = _text(cells, chosen.text_pair, request, where)
-    return tuple(joined_tokens.join([begin, text])[0] for text in texts)
+    return tuple(join_tokens([begin, text])[0] for text in texts)
 
 
 def _place(label: str | None, count: int, where: str) -> int | None:
@@ -282,9 +288,139 @@ def _place(label: str | None, count: int, where: str) -> int | None:
     elif len(label) == 1 and label.isascii() and label.isalpha():
         place = ord(label.upper()) - ord("A")
     if not 0 <= place < count:
-        raise cell_values.BrokenRecord(
+        raise table_records.BrokenRecord(
             f"{where}: the label {label!r} is none of the {count} choices: they are 0 "
             f"to {count - 1}, or A to {chr(ord('A') + count - 1)}. Mend or remove the "
             "record."
         )
     return place
+
+
+_CJK = re.compile(f"[{characters.CJK_AND_MARKS}]")
+_WORD_OR_CJK = re.compile(
+    "[{0}]|[^{0}]+".format(
+        "".join(f"\\U{a:08x}-\\U{b:08x}" for a, b in characters.CJK_RANGES)
+    )
+)
+
+
+def join_tokens(tokens: Sequence[str]) -> tuple[str, tuple[examples.Span, ...]]:
+    """Joins tokens into a text, and says where each stands in it.
+
+    One space parts two tokens, but none parts two Chinese characters or marks.
+
+    >>> join(["他", "在", "IBM", "上班", "。"])
+    ('他在 IBM 上班。', ((0, 1), (1, 2), (3, 6), (7, 9), (9, 10)))
+    """
+    pieces, spans, length, last = [], [], 0, ""
+    for token in tokens:
+        if last and token and not (_writes_no_space(last) and _writes_no_space(token)):
+            pieces.append(" ")
+            length += 1
+        pieces.append(token)
+        spans.append((length, length + len(token)))
+        length += len(token)
+        last = token[-1:]
+    return "".join(pieces), tuple(spans)
+
+
+def _writes_no_space(token: str) -> bool:
+    """Says whether a token begins with what Chinese writes no space beside.
+
+    Full-width letters and digits are words, as those of half width are.
+    """
+    first = token[0]
+    return bool(_CJK.match(first)) and not ("\uff00" < first and first.isalnum())
+
+
+def find_in_order(tokens: Sequence[str], text: str) -> tuple[examples.Span, ...] | None:
+    """Returns where tokens stand in a text that is nothing but them and white space.
+
+    None where it is not.
+
+    >>> find_in_order(["do", "n't", "!"], "don't !")
+    ((0, 2), (2, 5), (6, 7))
+    """
+    spans, at = [], 0
+    for token in tokens:
+        while at < len(text) and text[at].isspace() and not text.startswith(token, at):
+            at += 1
+        if not text.startswith(token, at):
+            return None
+        spans.append((at, at + len(token)))
+        at += len(token)
+    return None if text[at:].strip() else tuple(spans)
+
+
+def split_words(text: str, ends: Iterable[int] = ()) -> list[examples.Span]:
+    """Cuts a text into words: as BERT does, and also at the characters `ends`.
+
+    White space is in no word.
+
+    >>> words("叶老 isn't", [4])
+    [(0, 1), (1, 2), (3, 4), (4, 6), (6, 7), (7, 8)]
+    """
+    found = []
+    for run in characters.punctuation_pattern().finditer(text):
+        for word in _WORD_OR_CJK.finditer(text, *run.span()):
+            found.append(word.span())
+    cuts = sorted(set(ends))
+    return [part for word in found for part in _cut(word, cuts)] if cuts else found
+
+
+def _cut(word: examples.Span, cuts: list[int]) -> list[examples.Span]:
+    """Cuts a word at those of the characters that are inside it."""
+    edges = [word[0], *(cut for cut in cuts if word[0] < cut < word[1]), word[1]]
+    return list(zip(edges, edges[1:], strict=False))
+
+
+_MARKS = {"span1": ("_", "_"), "span2": ("[", "]")}
+_PARTS = tuple(f"{span}_{part}" for span in _MARKS for part in ("text", "index"))
+
+
+def is_target(value: Any) -> bool:
+    """Says whether a cell has the two spans of CLUEWSC2020."""
+    return isinstance(value, Mapping) and all(part in value for part in _PARTS)
+
+
+def mark_target(text: str, target: Mapping[str, Any], where: str) -> str:
+    """Returns the text with both spans between their marks.
+
+    Raises:
+      InputError: a span does not stand where it says, or both overlap.
+
+    >>> target = {"span1_text": "猫", "span1_index": 0}
+    >>> mark("猫说它饿", target | {"span2_text": "它", "span2_index": 2}, "f:1")
+    '_猫_说[它]饿'
+    """
+    places = sorted(
+        (*_span_of_target(text, target, span, where), span) for span in _MARKS
+    )
+    (_, end, _), (start, _, _) = places
+    if end > start:
+        raise errors.InputError(
+            f"{where}: span1 and span2 of the target overlap. Mend the record."
+        )
+    for start, end, span in reversed(places):
+        before, behind = _MARKS[span]
+        text = f"{text[:start]}{before}{text[start:end]}{behind}{text[end:]}"
+    return text
+
+
+def _span_of_target(
+    text: str, target: Mapping[str, Any], span: str, where: str
+) -> tuple[int, int]:
+    """Returns where a span stands, [start, end)."""
+    surface, start = target[f"{span}_text"], target[f"{span}_index"]
+    if (
+        not isinstance(surface, str)
+        or type(start) is not int
+        or not surface
+        or start < 0
+        or not text.startswith(surface, start)
+    ):
+        raise errors.InputError(
+            f"{where}: {span} of the target, {surface!r}, does not stand at character "
+            f"{start!r} of the text. Mend the record."
+        )
+    return start, start + len(surface)

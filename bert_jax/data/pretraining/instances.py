@@ -10,22 +10,17 @@ calls: any batch of any epoch is made at once, and a process makes its own rows 
 """
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64
+import numpy.typing as npt
+from jaxtyping import Bool, Float64, Int32, Int64
 
 from bert_jax import errors
 from bert_jax.data.corpus import store as stores
-from bert_jax.data.pretraining import (
-    chunks,
-    layout,
-    mixture,
-    packing,
-    pairs,
-    permutation,
-)
-from bert_jax.data.pretraining import numbering as numberings
+from bert_jax.data.pretraining import index, packing, pairs, permutation
 
+Batch = dict[str, np.ndarray]
 OBJECTIVES = ("nsp", "sop", "full_sentences")
 SHORTEST_ROW = 5  # [CLS] a [SEP] b [SEP]
 # A packed row holds at most one instance for so many places.
@@ -34,8 +29,6 @@ PLACES_OF_SEGMENT = 8
 GROUP = 64
 # Streams of the seed; the numbers are part of the format of a run.
 TARGETS, ORDER, ROWS, COPIES, PLACES = range(5)
-
-Batch = layout.Batch
 
 
 class Instances:
@@ -88,12 +81,12 @@ class Instances:
         self._cls_id, self._sep_id = cls_id, sep_id
         self._pack = pack
         self._streams = permutation.fold_in(permutation.key_of(seed), np.arange(5))
-        self._numbering = numberings.Numbering(store.shards)
+        self._numbering = index.Numbering(store.shards)
         self._check_store(store)
         self._table = self._make_table(store.source_weights)
         weights = self._instance_weights(store)
         lengths = slots(self._lengths(), weights) if pack else None
-        self._mixture = mixture.Mixture(weights, lengths)
+        self._mixture = packing.SourceMixture(weights, lengths)
         self.num_instances = self._mixture.total
         self.num_long_sentences = sum(
             int((np.diff(shard.sentence_offsets) > self._capacity).sum())
@@ -185,8 +178,8 @@ class Instances:
     def _capacity(self) -> int:
         """The places of a row that are left for tokens."""
         if self._objective == "full_sentences":
-            return self._length - chunks.SPECIALS_OF_ROW
-        return self._length - chunks.SPECIALS_OF_PAIR
+            return self._length - index.SPECIALS_OF_ROW
+        return self._length - index.SPECIALS_OF_PAIR
 
     def _check_store(self, store: stores.Store) -> None:
         """Raises InputError when no row or no random next sentence can be made."""
@@ -208,26 +201,26 @@ class Instances:
         """Returns where each row begins, and the end: sentences, or tokens."""
         if self._objective == "full_sentences":
             if self._pack:
-                return chunks.document_pieces(self._numbering, self._capacity)
-            return chunks.token_rows(self._numbering, self._capacity, weights)
-        return chunks.sentence_chunks(self._numbering, self._targets)
+                return index.document_pieces(self._numbering, self._capacity)
+            return index.token_rows(self._numbering, self._capacity, weights)
+        return index.sentence_chunks(self._numbering, self._targets)
 
     def _targets(self, documents: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Returns how many tokens fill a chunk of each document."""
         key = self._streams[TARGETS]
-        return chunks.target_lengths(
+        return index.target_lengths(
             documents, self._capacity, self._short_seq_prob, key
         )
 
     def _lengths(self) -> Int64[np.ndarray, " n"]:
         """Returns how many places each instance takes when instances are packed."""
         if self._objective == "full_sentences":
-            return np.diff(self._table) + chunks.SPECIALS_OF_ROW
+            return np.diff(self._table) + index.SPECIALS_OF_ROW
         if self._objective == "nsp":
             tokens = self._tokens_of_pairs(self._table[:-1], self._table[1:])
         else:
             tokens = np.diff(self._numbering.tokens_before(self._table))
-        places = np.minimum(tokens, self._capacity) + chunks.SPECIALS_OF_PAIR
+        places = np.minimum(tokens, self._capacity) + index.SPECIALS_OF_PAIR
         return places - (tokens == 1)  # one token has no second part
 
     def _make_packing(self) -> packing.Packing:
@@ -306,11 +299,11 @@ class Instances:
         instances = self._mixture.rows_at(indices, epochs, self._streams[COPIES])
         # Neighbours in memory are read one after another.
         order = np.argsort(instances)
-        return layout.batch(
+        return lay_out(
             self._numbering,
             self._rows(epochs[order], indices[order], instances[order]),
-            layout.Places(places[order], column[order], segment[order]),
-            layout.Shape(size, self._length, self.num_segments),
+            SequencePositions(places[order], column[order], segment[order]),
+            BatchShape(size, self._length, self.num_segments),
             cls_id=self._cls_id,
             sep_id=self._sep_id,
         )
@@ -358,3 +351,116 @@ def _check(objective: str, max_seq_length: int, short_seq_prob: float) -> None:
         raise errors.InputError(
             f"data.short_seq_prob is {short_seq_prob}; it must lie in [0, 1]."
         )
+
+
+class SequencePositions(NamedTuple):
+    """Where each sequence stands in a batch.
+
+    Attributes:
+      row: of the batch.
+      column: where it begins there, with [CLS].
+      segment: its number in the row, from 0.
+    """
+
+    row: Int64[np.ndarray, " n"]
+    column: Int64[np.ndarray, " n"]
+    segment: Int64[np.ndarray, " n"]
+
+
+class BatchShape(NamedTuple):
+    """B rows, L places in a row, at most S sequences in one."""
+
+    rows: int
+    length: int
+    segments: int
+
+
+def lay_out(
+    numbering: index.Numbering,
+    sequences: pairs.Rows,
+    places: SequencePositions,
+    shape: BatchShape,
+    *,
+    cls_id: int,
+    sep_id: int,
+) -> Batch:
+    """Returns the arrays of DESIGN.md's table, of shape [B, L] or [B, S].
+
+    Positions begin anew with every sequence, and token types too. What no sequence
+    takes is zero, and a sequence that is not there weighs nothing.
+    """
+    of_segments = {
+        "cls_positions": _table(places.column, np.int32, places, shape),
+        "next_sentence_labels": _table(sequences.labels, np.int32, places, shape),
+        "next_sentence_weights": _table(sequences.weights, np.float32, places, shape),
+    }
+    number = _numbers(places, shape)
+
+    def spread(table: np.ndarray) -> np.ndarray:
+        """Gives every place the value of its sequence."""
+        return table if shape.segments == 1 else table.ravel()[number + first]
+
+    first = np.arange(shape.rows, dtype=np.int32)[:, None] * shape.segments
+    columns = np.arange(shape.length, dtype=np.int32)
+    positions = columns - spread(of_segments["cls_positions"])
+    inside = positions < spread(_table(sequences.lengths, np.int32, places, shape))
+    second = spread(_table(sequences.second, np.int32, places, shape))
+    input_ids, word_start = _copy(
+        numbering, sequences, places, shape, cls_id=cls_id, sep_id=sep_id
+    )
+    return {
+        "input_ids": input_ids,
+        "token_type_ids": ((positions >= second) & inside).astype(np.int32),
+        "segment_ids": (number + 1) * inside,
+        "position_ids": positions * inside,
+        "word_start": word_start,
+        **of_segments,
+    }
+
+
+def _table(
+    values: np.ndarray,
+    dtype: npt.DTypeLike,
+    places: SequencePositions,
+    shape: BatchShape,
+) -> np.ndarray:
+    """Returns values of sequences as [B, S]; zero where there is none."""
+    made = np.zeros((shape.rows, shape.segments), dtype)
+    made[places.row, places.segment] = values
+    return made
+
+
+def _numbers(
+    places: SequencePositions, shape: BatchShape
+) -> Int32[np.ndarray, "B L_or_1"]:
+    """Returns, for every place, the number in its row of the last sequence begun."""
+    if shape.segments == 1:
+        return np.zeros((shape.rows, 1), np.int32)
+    begun = np.zeros((shape.rows, shape.length), np.int32)
+    begun[places.row, places.column] = 1
+    return np.maximum(np.cumsum(begun, axis=1, dtype=np.int32) - 1, 0)
+
+
+def _copy(
+    numbering: index.Numbering,
+    sequences: pairs.Rows,
+    places: SequencePositions,
+    shape: BatchShape,
+    *,
+    cls_id: int,
+    sep_id: int,
+) -> tuple[Int32[np.ndarray, "B L"], Bool[np.ndarray, "B L"]]:
+    """Copies the spans out of the store and puts the special tokens around them."""
+    input_ids = np.zeros((shape.rows, shape.length), np.int32)
+    word_start = np.zeros((shape.rows, shape.length), bool)
+    begin = places.row * shape.length + places.column
+    order = np.argsort(sequences.start)
+    starts, lengths = sequences.start[order], sequences.length[order]
+    targets = (begin[sequences.row] + sequences.column)[order]
+    cells = index.ranges(targets, lengths)
+    input_ids.ravel()[cells], word_start.ravel()[cells] = numbering.read(
+        starts, lengths
+    )
+    input_ids.ravel()[begin] = cls_id
+    input_ids.ravel()[targets + lengths] = sep_id
+    return input_ids, word_start

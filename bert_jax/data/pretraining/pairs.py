@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, UInt64
 
-from bert_jax.data.pretraining import numbering as numberings
-from bert_jax.data.pretraining import permutation
+from bert_jax.data.pretraining import index, permutation
 
 # The draws of one row; the numbers are part of the format of a run.
 SPLIT, NEXT, DOCUMENT, SENTENCE, FRONT_A, FRONT_B, DRAWS = range(7)
@@ -49,7 +48,7 @@ Draw = Callable[
 
 
 def sentence_pairs(
-    numbering: numberings.Numbering,
+    numbering: index.Numbering,
     chunks: Int64[np.ndarray, "r 2"],
     documents: Int64[np.ndarray, " r"],
     targets: Int64[np.ndarray, " r"],
@@ -96,7 +95,7 @@ class Continuations:
     true one, so it is known for all epochs, and says nothing of the label.
     """
 
-    def __init__(self, numbering: numberings.Numbering) -> None:
+    def __init__(self, numbering: index.Numbering) -> None:
         """Sorts the documents by their length: 16 bytes for each."""
         self._numbering = numbering
         tokens = np.diff(numbering.document_tokens)
@@ -143,7 +142,7 @@ class Continuations:
 
 
 def ordered_pairs(
-    numbering: numberings.Numbering,
+    numbering: index.Numbering,
     chunks: Int64[np.ndarray, "r 2"],
     capacity: int,
     keys: UInt64[np.ndarray, " r"],
@@ -189,7 +188,7 @@ def full_sentences(
     first = np.searchsorted(document_tokens, bounds[:, 0], side="right") - 1
     count = np.searchsorted(document_tokens, bounds[:, 1]) - first
     row = np.repeat(np.arange(len(bounds)), count)
-    document = numberings.ranges(first, count)
+    document = index.ranges(first, count)
     start = np.maximum(document_tokens[document], bounds[row, 0])
     end = np.minimum(document_tokens[document + 1], bounds[row, 1])
     column = 1 + start - bounds[row, 0] + document - first[row]
@@ -251,7 +250,7 @@ def _first_sentences(
 
 
 def random_next(
-    numbering: numberings.Numbering,
+    numbering: index.Numbering,
     documents: Int64[np.ndarray, " r"],
     wanted: Int64[np.ndarray, " r"],
     draws: UInt64[np.ndarray, "draws r"],

@@ -7,9 +7,10 @@ import pytest
 
 from bert_jax import errors
 from bert_jax.contrib.beam import reports
+from bert_jax.data import text_files
 from bert_jax.data.corpus import manifest
 
-FILES = [manifest.FileEntry(f"{name}.txt", 7, "ab") for name in "xyz"]
+FILES = [text_files.FileEntry(f"{name}.txt", 7, "ab") for name in "xyz"]
 PARTS = [
     reports.PartRead(f"00000-0000000{i}", 2 + i, 30 + i, f) for i, f in enumerate(FILES)
 ]

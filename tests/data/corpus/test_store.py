@@ -5,14 +5,14 @@ import pytest
 
 from bert_jax import errors
 from bert_jax.data.corpus import manifest as manifests
-from bert_jax.data.corpus import shards, store
+from bert_jax.data.corpus import store
 
 DOCUMENTS = [[[7, 8, 9], [10]], [[11, 12]], [[13], [14, 15, 16, 17], [18]]]
 STARTS = [[[1, 0, 1], [1]], [[1, 0]], [[0], [1, 0, 0, 1], [0]]]
 
 
 def test_a_written_store_maps_back(tmp_path):
-    shards.write_ids(
+    store.write_ids(
         tmp_path / "s",
         DOCUMENTS,
         vocab_size=19,
@@ -38,19 +38,19 @@ def test_a_written_store_maps_back(tmp_path):
 
 
 def test_tokens_stay_in_the_file(tmp_path):
-    shards.write_ids(tmp_path / "s", DOCUMENTS, vocab_size=19)
+    store.write_ids(tmp_path / "s", DOCUMENTS, vocab_size=19)
     (shard,) = store.open_store(tmp_path / "s").shards
     assert not shard.tokens.flags.owndata and not shard.tokens.flags.writeable
 
 
 def test_a_large_vocabulary_takes_four_bytes(tmp_path):
-    shards.write_ids(tmp_path / "s", [[[65536]]], vocab_size=65537)
+    store.write_ids(tmp_path / "s", [[[65536]]], vocab_size=65537)
     (shard,) = store.open_store(tmp_path / "s").shards
     assert shard.tokens.dtype == np.uint32 and shard.tokens.tolist() == [65536]
 
 
 def test_a_shard_ends_with_the_document_that_fills_it(tmp_path):
-    shards.write_ids(tmp_path / "s", DOCUMENTS, vocab_size=19, shard_tokens=5)
+    store.write_ids(tmp_path / "s", DOCUMENTS, vocab_size=19, shard_tokens=5)
     opened = store.open_store(tmp_path / "s")
     assert [s.name for s in opened.shards] == ["train-00000.arrow", "train-00001.arrow"]
     assert [s.num_tokens for s in opened.shards] == [6, 6]
@@ -58,7 +58,7 @@ def test_a_shard_ends_with_the_document_that_fills_it(tmp_path):
 
 
 def test_a_flipped_bit_is_found_and_the_shard_named(tmp_path):
-    shards.write_ids(tmp_path / "s", DOCUMENTS, vocab_size=19, shard_tokens=5)
+    store.write_ids(tmp_path / "s", DOCUMENTS, vocab_size=19, shard_tokens=5)
     path = tmp_path / "s" / "train-00001.arrow"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
@@ -70,7 +70,7 @@ def test_a_flipped_bit_is_found_and_the_shard_named(tmp_path):
 
 
 def test_a_missing_or_cut_shard_is_named(tmp_path):
-    shards.write_ids(tmp_path / "s", DOCUMENTS, vocab_size=19)
+    store.write_ids(tmp_path / "s", DOCUMENTS, vocab_size=19)
     path = tmp_path / "s" / "train-00000.arrow"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(errors.StorageError, match=r"train-00000\.arrow is damaged"):
@@ -81,7 +81,7 @@ def test_a_missing_or_cut_shard_is_named(tmp_path):
 
 
 def test_a_shard_of_other_counts_is_named(tmp_path):
-    shards.write_ids(tmp_path / "s", DOCUMENTS, vocab_size=19)
+    store.write_ids(tmp_path / "s", DOCUMENTS, vocab_size=19)
     path = tmp_path / "s" / manifests.NAME
     for old, new in (
         ('"tokens": 12', '"tokens": 13'),
@@ -100,7 +100,7 @@ def test_a_folder_without_manifest_is_no_store(tmp_path):
 
 
 def test_an_empty_or_unknown_split_is_refused(tmp_path):
-    shards.write_ids(tmp_path / "s", DOCUMENTS, vocab_size=19)
+    store.write_ids(tmp_path / "s", DOCUMENTS, vocab_size=19)
     with pytest.raises(errors.InputError, match="no heldout documents"):
         store.open_store(tmp_path / "s", "heldout")
     with pytest.raises(errors.InputError, match="split 'dev' is none of"):

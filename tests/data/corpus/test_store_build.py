@@ -15,15 +15,7 @@ import small_corpus
 from small_corpus import NONE
 
 from bert_jax import errors
-from bert_jax.data.corpus import (
-    local_engine,
-    manifest,
-    readers,
-    shards,
-    sources,
-    store,
-    store_build,
-)
+from bert_jax.data.corpus import manifest, readers, sources, store, store_build
 
 SPLIT = manifest.Options(0.2, True, "none", "none")
 
@@ -73,7 +65,7 @@ def test_the_store_holds_its_tokenizer(tmp_path, tokenizer):
 def test_built_again_by_any_number_of_workers_it_is_byte_identical(
     tmp_path, tokenizer, monkeypatch
 ):
-    monkeypatch.setattr(local_engine, "_CHUNK_CHARACTERS", 500)
+    monkeypatch.setattr(store_build, "_CHUNK_CHARACTERS", 500)
     mixed = small_corpus.write_mixed(tmp_path / "text")
     built = build(tmp_path / "1", mixed, tokenizer, SPLIT, 1, shard_tokens=900)
     expected = small_corpus.bytes_of(tmp_path / "1")
@@ -82,7 +74,7 @@ def test_built_again_by_any_number_of_workers_it_is_byte_identical(
         folder = tmp_path / str(workers)
         build(folder, mixed, tokenizer, SPLIT, workers, shard_tokens=900)
         assert small_corpus.bytes_of(folder) == expected
-    monkeypatch.setattr(local_engine, "_CHUNK_CHARACTERS", 7000)
+    monkeypatch.setattr(store_build, "_CHUNK_CHARACTERS", 7000)
     build(tmp_path / "other chunks", mixed, tokenizer, SPLIT, 1, shard_tokens=900)
     assert small_corpus.bytes_of(tmp_path / "other chunks") == expected
 
@@ -162,7 +154,7 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing(
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(shards.os, "fsync", full)
+    monkeypatch.setattr(store.os, "fsync", full)
     with pytest.raises(errors.StorageError, match="No space left on device"):
         build(tmp_path / "s", text_file(tmp_path, "a\n"), tokenizer, NONE, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.txt", "v"]
@@ -201,9 +193,9 @@ BUILD = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
-from bert_jax.data.corpus import local_engine, manifest, sources, store_build
+from bert_jax.data.corpus import manifest, sources, store_build
 from bert_jax.text import tokenizer
-local_engine._CHUNK_CHARACTERS = 2000
+store_build._CHUNK_CHARACTERS = 2000
 store_build.build(
     Path(sys.argv[1]) / "s",
     sources=sources.parse_sources(sys.argv[1] + "/c.txt"),
@@ -272,7 +264,7 @@ def mixed_store(tmp_path, tokenizer):
 
 
 def differences(tmp_path, mixed, tokenizer, options=SPLIT):
-    return store_build.differences(
+    return store_build.differences_from(
         tmp_path / "s", sources=mixed, tokenizer=tokenizer, options=options
     )
 

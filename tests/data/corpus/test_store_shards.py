@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bert_jax.data.corpus import shards
+from bert_jax.data.corpus import store
 
 
 def by_rule(tokens, shard_tokens):
@@ -20,7 +20,7 @@ def test_shards_end_where_the_rule_says_however_documents_come():
     draw = np.random.default_rng(3)
     for shard_tokens in (1, 7, 40, 1000):
         tokens = draw.integers(1, 60, 97)
-        cutter, ends, done = shards.Cutter(shard_tokens), [], 0
+        cutter, ends, done = store.Cutter(shard_tokens), [], 0
         for part in np.split(tokens, sorted(draw.integers(0, 97, 9))):
             ends += [done + end for end in cutter.ends(part)]
             done += len(part)

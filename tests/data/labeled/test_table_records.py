@@ -1,211 +1,139 @@
-"""Records of TSV, CSV, JSON lines, and of lines of a label and a text."""
-
-import bz2
-import collections
-import gzip
+"""Texts, labels and scores, and what is none."""
 
 import pytest
-from example_files import columns, iterate, read, refused, write
 
 from bert_jax import errors
-from bert_jax.data.corpus import sources
-from bert_jax.data.labeled import example_request, table_records
+from bert_jax.data.labeled import table_records
+
+BAD = errors.InputError
 
 
-def records(read, path, *request):
-    file = sources.NamedPath(path.name, path)
-    notes = (collections.Counter(),) if read is table_records.comma_separated else ()
-    made = read(file, *request, *notes)
-    return [(r.where.rpartition(":")[2], r.cells) for r in made]
-
-
-def classification(path, **options):
-    return example_request.Request(path, "classification", **options)
-
-
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
-def test_tsv_keeps_quotes_spaces_and_empty_cells(tmp_path, pack):
-    content = '\ufefflabel\tsentence\tx\r\n1\t "so", he said \t\r\n\r\n0\tb"\ty\r\n'
-    path = write(tmp_path, pack(content.encode()))
-    assert records(table_records.tsv, path, classification(path)) == [
-        ("2", {"label": "1", "sentence": ' "so", he said ', "x": ""}),
-        ("4", {"label": "0", "sentence": 'b"', "x": "y"}),
-    ]
-
-
-def test_columns_without_a_header_are_numbered(tmp_path):
-    path = write(tmp_path, "好\t1\n坏\t0")
-    assert records(table_records.tsv, path, classification(path)) == [
-        ("1", {"1": "好", "2": "1"}),
-        ("2", {"1": "坏", "2": "0"}),
-    ]
-
-
-def test_a_column_without_a_name_is_named_by_its_number(tmp_path):
-    path = write(tmp_path, "好\t1\n坏\t0\n")
-    refused(r"data\.columns\.text=1", path)
-    refused(r"data\.columns\.label=1", path, columns=columns(text="1"))
-
-
-def test_a_header_of_traditional_chinese(tmp_path):
-    path = write(tmp_path, "內容\t標籤\n好\t正面\n")
-    assert [(x.text, x.labels) for x in read(path).examples] == [("好", ("正面",))]
-
-
-def test_a_header_is_given_or_not_whatever_it_says(tmp_path):
-    path = write(tmp_path, "sentence\tb\nc\td\n")
-    with_header = classification(path, header="true")
-    assert records(table_records.tsv, path, with_header) == [
-        ("2", {"sentence": "c", "b": "d"})
-    ]
-    without = classification(path, header="false")
-    assert len(records(table_records.tsv, path, without)) == 2
-
-
-def test_a_header_is_known_by_the_columns_that_are_named(tmp_path):
-    path = write(tmp_path, "wort\tart\na\tb\n")
-    assert len(records(table_records.tsv, path, classification(path))) == 2
-    named = classification(path, columns=example_request.Columns(text="wort"))
-    assert records(table_records.tsv, path, named) == [("2", {"wort": "a", "art": "b"})]
-
-
-TABLES = {
-    "one column": (["text", "好", "b"], 3),
-    "one column of a usual Chinese name": (["文本", "好", "b"], 3),
-    "two usual names": (["text|label", "a|x", "b|y"], 2),
-    "two usual names in Chinese": (["评论|情感", "好|正", "坏|负"], 2),
-    "one usual name": (["text|note", "a|x", "b|y"], 3),
-    "no name": (["好|1", "坏|0"], 2),
-    "an index of pandas": (["|text", "0|a", "1|b"], 2),
-    "a first text that is a usual word": (["label|1", "a|0", "b|1"], 3),
-    "an index of GLUE": (["index|sentence", "0|a", "1|b"], 2),
-    "many columns": (["a|b|c|d|e", "1|2|3|4|5"], 2),
-    "many columns with usual names": (["id|title|x|y|z", "1|2|3|4|5"], 1),
-}
-
-
-@pytest.mark.parametrize("kind", ["tsv", "csv", "quoted", "semicolon", "blank", "xlsx"])
-@pytest.mark.parametrize("name", TABLES)
-def test_the_header_is_not_a_record_and_all_other_lines_are(tmp_path, kind, name):
-    lines, count = TABLES[name]
-    rows = [line.split("|") for line in lines]
-    path = tmp_path / f"t.{'tsv' if kind in ('tsv', 'blank') else 'csv'}"
-    if kind == "xlsx":
-        path = tmp_path / "t.xlsx"
-        openpyxl = pytest.importorskip("openpyxl")
-        book = openpyxl.Workbook()
-        for row in rows:
-            book.active.append(row)
-        book.save(path)
-    else:
-        between = {"tsv": "\t", "blank": "\t", "semicolon": ";"}.get(kind, ",")
-        quote = '"' if kind == "quoted" else ""
-        made = [between.join(f"{quote}{x}{quote}" for x in row) for row in rows]
-        ends = "\n\n" if kind == "blank" else "\r\n"
-        path.write_text("\ufeff" + ends.join(made) + "\n", encoding="utf-8")
-    request = classification(path, needs_labels=False)
-    reader = {"tsv": table_records.tsv, "xlsx": table_records.workbook}.get(
-        path.suffix[1:], table_records.comma_separated
-    )
-    found = records(reader, path, request)
-    assert len(found) == count
-    width = len(rows[0])
-    has_header = count < len(rows)
-    numbers = [str(number) for number in range(1, width + 1)]
-    assert has_header or list(found[0][1]) == numbers
-
-
-def test_a_column_of_the_header_without_a_name_has_its_number(tmp_path):
-    path = write(tmp_path, "\ttext\n0\ta\n")
-    assert records(table_records.tsv, path, classification(path)) == [
-        ("2", {"1": "0", "text": "a"})
-    ]
-
-
-def test_csv_has_quotes_with_commas_and_line_ends_inside(tmp_path):
-    content = 'text,label\n"a, ""b""\nc",1\n\nd,0\n"e\n\nf",2\n'
-    path = write(tmp_path, content, "c.csv")
-    assert records(table_records.comma_separated, path, classification(path)) == [
-        ("2", {"text": 'a, "b"\nc', "label": "1"}),
-        ("5", {"text": "d", "label": "0"}),
-        ("6", {"text": "e\n\nf", "label": "2"}),
-    ]
+def test_a_text_is_kept_as_it_is():
+    assert table_records.text(" a  b\t", "x", "f:1") == " a  b\t"
+    assert table_records.text(["水稻", "土壤"], "keyword", "f:1") == "水稻 土壤"
 
 
 @pytest.mark.parametrize(
-    "content, line", [('text,label\na,1\n"b,2\nc,3\n', 3), ('text,label\n"a"b,1\n', 2)]
-)
-def test_quotes_that_are_not_closed_are_named(tmp_path, content, line):
-    path = write(tmp_path, content, "c.csv")
-    refused(rf"c\.csv:{line}: the row .* is no CSV .*Close its quotes", path)
-
-
-def test_a_label_ends_at_the_first_space(tmp_path):
-    path = write(tmp_path, "1 a b\n\n0  c\n", "c.txt")
-    assert records(table_records.label_and_text, path) == [
-        ("1", {"label": "1", "text": "a b"}),
-        ("3", {"label": "0", "text": " c"}),
-    ]
-
-
-def test_json_lines_are_objects(tmp_path):
-    path = write(tmp_path, '{"a": [1, "二"]}\n\n{}\n', "c.jsonl")
-    assert records(table_records.json_lines, path) == [
-        ("1", {"a": [1, "二"]}),
-        ("3", {}),
-    ]
-
-
-@pytest.mark.parametrize(
-    "line, message",
+    "value, message",
     [
-        ("[1]", r"c\.jsonl:2 is not a JSON object"),
-        ('{"text": ', r"c\.jsonl:2 is not JSON"),
-        ('{"text": "a", "text": "b"}', r"c\.jsonl:2 has the key 'text' twice"),
+        (" \u3000", "f:3: the text in 'x' is empty"),
+        ([], "f:3: the text in 'x' is empty"),
+        (7, "f:3: 'x' is 7, and no text"),
+        (None, "'x' is null, and no text"),
+        ([1, 2], r"'x' is \[1, 2\], and no text"),
+        ("a\ud83d", "character 1 of .* half of a surrogate pair"),
     ],
 )
-def test_json_lines_that_are_no_objects_are_named(tmp_path, line, message):
-    content = '{"text": "a", "label": 1}\n' + line + "\n"
-    refused(message, write(tmp_path, content, "c.jsonl"))
+def test_what_is_no_text_is_named(value, message):
+    with pytest.raises(BAD, match=message):
+        table_records.text(value, "x", "f:3")
 
 
 @pytest.mark.parametrize(
-    "content, message",
+    "value, spelled",
     [
-        ("text\tlabel\na\t1\t2\n", r"c\.tsv:2 has 3 columns, and line 1 has 2\."),
-        ("a\t1\n\nb\n", r"c\.tsv:3 has 1 column, and line 1 has 2\. Every line needs"),
-        ("text\tlabel\ttext\n", r"c\.tsv:1: two columns have the name 'text'"),
-        (
-            "text\tlabel\na\t1\nb\xff\t1\n".encode("latin-1"),
-            r"c\.tsv:3: byte 2 .*iconv",
-        ),
-        ("文\t一\n".encode("gbk"), r"c\.tsv:1: byte 1 of the line .* is not UTF-8"),
-        ("text\tlabel\n".encode("utf-16")[:-1], r"c\.tsv opens like UTF-16-LE"),
-        ("", r"c\.tsv is empty\. Remove it, or name another"),
-        ("\n\n", r"c\.tsv has no example"),
-        ("text\tlabel\n", r"c\.tsv has no example"),
+        ("News ", "News"),
+        ("1", "1"),
+        (1, "1"),
+        (1.0, "1.0"),
+        (True, "true"),
+        ("", None),
+        (" ", None),
+        (None, None),
     ],
 )
-def test_bad_tables_are_named_with_their_line(tmp_path, content, message):
-    one = example_request.Columns(text="1", label="2")
-    is_named = isinstance(content, str) and content.startswith("text")
-    options = {} if is_named else {"columns": one}
-    refused(message, write(tmp_path, content), **options)
+def test_labels_are_spelled_as_json_spells_them(value, spelled):
+    assert table_records.label(value, "f:1") == spelled
+    assert table_records.labels(value, "", "f:1") == (spelled and (spelled,))
 
 
-def test_lines_that_lack_columns_or_text_are_left_out_on_request(tmp_path):
-    rows = "question1\tquestion2\tlabel\na\tb\t0\nc\n\td\t1\ne\tf\t1\n"
-    path = write(tmp_path, rows)
-    found = read(path, repair=True)
-    assert [e.text for e in found.examples] == ["a", "e"]
-    assert found.notes == {
-        "lines left out that have not all columns": 1,
-        "examples left out that have an empty text": 1,
-    }
-    refused(r"c\.tsv:3 has 1 column, and line 1 has 3.*set data\.repair", path)
+@pytest.mark.parametrize(
+    "value, several",
+    [
+        ("a|b", ("a", "b")),
+        ("a", ("a",)),
+        (" b | a ", ("b", "a")),
+        ("", ()),
+        ([], ()),
+        (["x|y", 3], ("x|y", "3")),
+        (5, ("5",)),
+        (None, None),
+    ],
+)
+def test_several_labels_are_cut_at_the_separator_or_listed(value, several):
+    assert table_records.labels(value, "|", "f:1") == several
 
 
-def test_nothing_is_left_out_where_each_is_to_be_answered(tmp_path):
-    path = write(tmp_path, "question1\tquestion2\na\tb\nc\n")
-    with pytest.raises(errors.InputError, match=r"c\.tsv:3 has 1 column"):
-        iterate(path, repair=True)
+@pytest.mark.parametrize(
+    "value, separator, message",
+    [
+        (["a", "b"], "", r"f:1: .* list \[\"a\", \"b\"\]. Set data.multi_label=true"),
+        ("['a', 'b']", "", "f:1: .*Set data.multi_label=true"),
+        ("[a, b]", "", "f:1: .*looks like a list"),
+        ("[a, b]", "|", "f:1: .*looks like a list"),
+        ("a|b", "true", "no list, and data.multi_label is true.*multi_label=.\\|"),
+        ("a, b", "true", "no list, and data.multi_label is true"),
+        ({"a": 1}, "", "the label is .*data.columns.label"),
+        ("a||b", "|", "have an empty one, or one twice"),
+        (["a", "a"], "|", "have an empty one, or one twice"),
+        (["a", None], "|", "have an empty one, or one twice"),
+        ([["a"]], "|", "a list among them"),
+    ],
+)
+def test_labels_that_are_none_are_named(value, separator, message):
+    with pytest.raises(BAD, match=message):
+        table_records.labels(value, separator, "f:1")
+
+
+@pytest.mark.parametrize(
+    "value, number",
+    [
+        ("4.5", 4.5),
+        (" -1e3 ", -1000.0),
+        (3, 3.0),
+        (0.25, 0.25),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_scores_are_numbers(value, number):
+    assert table_records.score(value, "f:1") == number
+
+
+@pytest.mark.parametrize(
+    "value", ["nan", "inf", "-Infinity", "4,5", "1_0", "x", True, float("nan"), [1]]
+)
+def test_a_score_that_is_no_finite_number_is_named(value):
+    with pytest.raises(BAD, match="f:9: the score is .*, and no finite number"):
+        table_records.score(value, "f:9")
+
+
+@pytest.mark.parametrize(
+    "value, several",
+    [
+        ("['a', 'b c']", ("a", "b c")),
+        ('["a","b"]', ("a", "b")),
+        ("['a' 'b']", ("a", "b")),
+        ("('a', 'b')", ("a", "b")),
+        ("{'b', 'a'}", ("a", "b")),
+        ("[]", ()),
+        ("[2, 7]", ("2", "7")),
+        ("[0, 1, 1]", ("1", "2")),
+        ("[0 1 1]", ("1", "2")),
+        ("[0. 1. 1.]", ("1", "2")),
+        ([1, 0, 1], ("0", "2")),
+        ("single", ("single",)),
+        ("[sic]", ("[sic]",)),
+    ],
+)
+@pytest.mark.parametrize("separator", ["true", "True", "#"])
+def test_lists_of_labels_may_be_spelled_as_text(value, several, separator):
+    assert table_records.labels(value, separator, "f:1") == several
+
+
+@pytest.mark.parametrize(
+    "value, single",
+    [(["a"], "a"), ("['a']", "a"), ('["a"]', "a"), ([3], "3"), ("(0, 10)", "(0, 10)")],
+)
+def test_a_list_of_one_label_is_that_label(value, single):
+    assert table_records.labels(value, "", "f:1") == (single,)

@@ -1,0 +1,402 @@
+"""What a file holds, told by its first bytes, whatever its name is.
+
+Downloads are often not what their name says: a page that asks for a login, a pointer of
+Git LFS, JSON lines called `.txt`. Text is recognized as JSON lines, JSON (an array, or
+objects over several lines), a table of commas, semicolons or tabs, the output of
+WikiExtractor, or HTML; binary formats by their signature.
+"""
+
+import csv
+import decimal
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bert_jax import errors, json_file
+from bert_jax.data import text_files
+from bert_jax.data.labeled import column_names
+
+HEAD_BYTES = 1 << 17
+_DELIMITERS = (",", "\t", ";", "|")
+_ROWS = 20  # of a table that are looked at
+_PAGE = re.compile(
+    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+)?html\b", re.I
+)
+_XML = re.compile(r"\s*<(?:\?xml\s|mediawiki\b)", re.I)
+_DOCUMENT = re.compile(r"\s*<doc\b[^<>]*\bid=[^<>]*>")
+_ARRAY = re.compile(r'\[\s*[\[{"]')
+
+
+def kind(file: text_files.NamedPath) -> str:
+    """Returns what a file holds.
+
+    One of `parquet`, `xlsx`, `jsonl`, `json`, `csv`, `wikiextractor`, `html`, `xml`, or
+    `text` for anything else.
+
+    Raises:
+      InputError: the file cannot be read, or is in another binary format.
+    """
+    return binary_kind(file.path) or text_kind(text_files.head(file, HEAD_BYTES))
+
+
+def binary_kind(path: Path) -> str:
+    """Returns `parquet`, `xlsx` or "" by the signature of a file."""
+    try:
+        with open(path, "rb") as file:
+            first = file.read(4)
+        if first == b"PAR1":
+            return "parquet"
+        if first == b"PK\x03\x04" and _is_workbook(path):
+            return "xlsx"
+    except OSError as error:
+        raise errors.InputError(
+            f"{path} cannot be read ({error.strerror or error}). Check the file and "
+            "its permissions."
+        ) from None
+    return ""
+
+
+def _is_workbook(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "xl/workbook.xml" in archive.namelist()
+    except (zipfile.BadZipFile, ValueError):
+        return False
+
+
+def text_kind(content: bytes) -> str:
+    """Returns what the first bytes of a text are, one of the kinds of `kind`.
+
+    >>> text_kind(b'{"text": "a"}'), text_kind(b'[{"text": "a"}]'), text_kind(b"a b")
+    ('jsonl', 'json', 'text')
+    """
+    text = content.decode("utf-8", "replace").lstrip("\ufeff")
+    if _PAGE.match(text):
+        return "html"
+    if _XML.match(text):
+        return "xml"
+    if _DOCUMENT.match(text):
+        return "wikiextractor"
+    stripped = text.lstrip()
+    if stripped.startswith("{"):
+        return _kind_of_objects(stripped)
+    if _ARRAY.match(stripped) and _opens_json(stripped):
+        return "json"
+    return "csv" if delimiter(text) else "text"
+
+
+def _kind_of_objects(text: str) -> str:
+    """Returns `jsonl` if the first line is an object, `json` if more lines are."""
+    first = text.partition("\n")[0]
+    try:
+        kind = "json" if is_document(text.encode()) else "jsonl"
+        return kind if isinstance(json.loads(first), dict) else "text"
+    except (ValueError, RecursionError):
+        return "json" if _opens_json(text) else "text"
+
+
+def is_document(content: bytes) -> bool:
+    """Says whether JSON is an array, or has objects over several lines.
+
+    So has a single line whose values are all lists of objects, or objects: pandas
+    writes a whole table as one.
+
+    >>> is_document(b'{"text": {"0": "a"}}'), is_document(b'{"text": "a"}')
+    (True, False)
+    """
+    text = content.decode("utf-8", "replace").lstrip()
+    if text.startswith("["):
+        return True
+    first, _, rest = text.partition("\n")
+    if text.startswith("{") and not first.rstrip().endswith("}"):
+        return True
+    return (
+        not rest.strip()
+        and re.match(r'\{\s*"[^"]*"\s*:\s*(\[\s*)?\{', first) is not None
+    )
+
+
+def _opens_json(text: str) -> bool:
+    """Says whether a text opens with a value of JSON, as far as it can be seen."""
+    try:
+        json.JSONDecoder().raw_decode(text)
+    except json.JSONDecodeError as error:
+        # The head of a long file ends inside its value.
+        is_inside = error.msg.startswith("Unterminated") or error.pos > len(text) // 2
+        return len(text) >= HEAD_BYTES // 4 and is_inside
+    except (RecursionError, ValueError):  # ValueError: a number of 5,000 digits
+        return False
+    return True
+
+
+def delimiter(text: str) -> str:
+    """Returns what separates the columns of a table with quotes, or "" for no table.
+
+    It gives the first rows the same number of cells, two or more, and the first row
+    has the name of a column of text.
+
+    >>> delimiter("label;text\\n1;a, b\\n0;c\\n"), delimiter("Li, his text\\nis\\n")
+    (';', '')
+    """
+    for separator in _DELIMITERS:
+        rows = first_rows(text, separator)
+        if _are_even(rows) and _names_text(rows[0]):
+            return separator
+    return ""
+
+
+def separator(text: str) -> str:
+    """Returns what separates the columns of a file that is such a table.
+
+    >>> separator("1;a, b\\n0;c\\n"), separator("text\\n"), separator("a,b\\nc\\n")
+    (';', ',', ',')
+    """
+    even = (each for each in _DELIMITERS if _are_even(first_rows(text, each)))
+    return delimiter(text) or next(even, ",")
+
+
+def _are_even(rows: list[list[str]]) -> bool:
+    """Says whether rows have the same number of cells, two or more.
+
+    The header may have one less: R writes none above the names of rows.
+    """
+    if not rows:
+        return False
+    widths = {len(row) for row in rows[1:]} or {len(rows[0])}
+    width = min(widths)
+    return len(widths) == 1 and width > 1 and width - len(rows[0]) in (0, 1)
+
+
+def first_rows(text: str, separator: str, most: int = _ROWS) -> list[list[str]]:
+    """Returns the first rows of a table with quotes; [] where a quote is misplaced."""
+    if has_escaped_quotes(text):
+        text = with_doubled_quotes(text, separator)
+    is_cut = len(text) >= HEAD_BYTES // 4
+    whole = (text[: text.rfind("\n")] if is_cut else text).split("\n")
+    rows: list[list[str]] = []
+    ended = (f"{line}\n" for line in whole)
+    reader = csv.reader(ended, delimiter=separator, strict=True)
+    try:
+        for row in reader:
+            if row:
+                rows.append(row)
+            if len(rows) == most:
+                break
+    except csv.Error:
+        ends_inside = is_cut and reader.line_num >= len(whole)
+        return rows if ends_inside else []
+    return rows
+
+
+def has_escaped_quotes(text: str) -> bool:
+    r"""Says whether a table writes a quote inside a cell as \", as R does.
+
+    Its first line is then quoted as a whole, and no quote in it is doubled.
+    """
+    first = text.partition("\n")[0].rstrip()
+    is_quoted = first.startswith('"') and first.endswith('"') and '""' not in first
+    return is_quoted and r"\"" in text
+
+
+def with_doubled_quotes(text: str, separator: str) -> str:
+    r"""Doubles the quotes that have a backslash before them, unless they end a cell.
+
+    >>> print(with_doubled_quotes(r'"1";"a \"b\", c"', ";"))
+    "1";"a ""b"", c"
+    """
+    ends = rf"(?!{re.escape(separator)}|[\r\n]|$)"
+    return re.sub(rf'\\"{ends}', '""', text)
+
+
+def is_quoted(text: str) -> bool:
+    """Says whether a table of tabs has quotes around cells, as pandas, R and Excel do.
+
+    Every cell that opens with a quote must close with one, all rows have the same
+    columns then, and something shows that the quotes are not the text's own: a quote
+    that is doubled, a cell with a tab or a line end, quotes around every cell that is
+    no number, or around each of several cells that have a comma. So does a quote of R's
+    with a backslash before it.
+    """
+    rows = first_rows(text, "\t", 1 << 30)
+    if not _are_even(rows):
+        return False
+    plain = [line.rstrip("\r").split("\t") for line in text.split("\n") if line.strip()]
+    cells = [cell for line in plain[: len(rows)] for cell in line if cell]
+    quoted = [cell for cell in cells if cell.startswith('"')]
+    if not quoted:
+        return False
+    if [len(line) for line in plain[: len(rows)]] != [len(row) for row in rows]:
+        return True
+    if has_escaped_quotes(text) or any('""' in cell[1:-1] for cell in quoted):
+        return True
+    if all(cell in quoted or _is_number(cell) for cell in cells):
+        return True
+    with_comma = [cell for cell in cells if "," in cell]
+    return len(with_comma) > 1 and all(cell.startswith('"') for cell in with_comma)
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"[-+]?[\d.,]+(?:[eE][-+]?\d+)?|NA|NaN", cell) is not None
+
+
+def _names_text(cells: Sequence[str]) -> bool:
+    """Says whether a row has short names, one of them usual for a column of text."""
+    names = [column_names.name_of(cell).lower() for cell in cells]
+    return any(name in column_names.TEXT_NAMES for name in names) and all(
+        len(name) <= 40 for name in names
+    )
+
+
+MAGIC = b"PAR1"
+_BATCH_ROWS = 1024
+_FEATURES = b"huggingface"  # the key of the schema's metadata
+
+
+def parquet_rows(
+    path: Path, columns: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the rows of a file, numbered from 1, as values of JSON by column.
+
+    Memory holds a batch of 1,024 rows of the columns that are asked for. Bytes that are
+    not UTF-8 become lone surrogates, which `table_records.check_unicode` finds.
+
+    Args:
+      columns: the columns to read; all of them if empty.
+
+    Raises:
+      InputError: the file is not Parquet or damaged, or a column is missing.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            missing = [name for name in columns if name not in schema.names]
+            if missing:
+                raise errors.InputError(
+                    f"{path} has no column {missing[0]!r}, only "
+                    f"{', '.join(map(repr, schema.names))}"
+                )
+            _check_names(schema.names, path)
+            features = _features(schema.metadata, path)
+            number = 0
+            for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns) or None):
+                for row in _values(batch):
+                    number += 1
+                    yield (
+                        number,
+                        with_class_names(row, features, f"{path} row {number}"),
+                    )
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise errors.InputError(
+            f"{path} is no Parquet file that can be read ({reason}). Copy or download "
+            "it again."
+        ) from None
+
+
+def _values(batch: Any) -> list[dict[str, Any]]:
+    """Returns the rows of a batch; texts are bytes where one of them is not UTF-8."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        import pyarrow as pa
+
+        columns = [column.cast(_as_bytes(column.type)) for column in batch.columns]
+        return pa.RecordBatch.from_arrays(columns, batch.schema.names).to_pylist()
+
+
+def _as_bytes(kind: Any) -> Any:
+    """Returns a type of pyarrow with bytes instead of texts."""
+    import pyarrow as pa
+
+    if pa.types.is_string(kind):
+        return pa.binary()
+    if pa.types.is_large_string(kind):
+        return pa.large_binary()
+    if pa.types.is_list(kind):
+        return pa.list_(_as_bytes(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _as_bytes(field.type)) for field in kind])
+    return kind
+
+
+def _check_names(names: Sequence[str], path: Path) -> None:
+    """Raises InputError for a file with two columns of one name."""
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise errors.InputError(
+            f"{path} has two columns with the name {twice[0]!r}. Rename one of them."
+        )
+
+
+def _features(metadata: Mapping[bytes, bytes] | None, path: Path) -> Any:
+    """Returns what `datasets` wrote about the columns, {} where it did not."""
+    if not metadata or _FEATURES not in metadata:
+        return {}
+    tree = json_file.parse(metadata[_FEATURES], f"{path}: the schema's metadata")
+    for key in ("info", "features"):
+        tree = tree[key] if isinstance(tree, dict) and key in tree else {}
+    return tree
+
+
+def with_class_names(value: Any, feature: Any, where: str) -> Any:
+    """Returns a value as JSON has it, with the numbers of classes as their names.
+
+    Args:
+      feature: what `datasets` says of it: `names` of a class, `feature` of the parts of
+        a list, or features by the names of the parts; {} where nothing is known.
+
+    Raises:
+      InputError: a number is of no class.
+    """
+    if isinstance(value, dict):
+        inner = feature["feature"] if _has(feature, "feature") else feature
+        return {
+            name: with_class_names(
+                part, inner[name] if _has(inner, name) else {}, where
+            )
+            for name, part in value.items()
+        }
+    if isinstance(value, list):
+        inner: Any = feature
+        inner = inner[0] if isinstance(inner, list) and inner else inner
+        inner = inner["feature"] if _has(inner, "feature") else inner
+        return [with_class_names(part, inner, where) for part in value]
+    if _has(feature, "names") and _is_class_number(value, feature["names"]):
+        return _class_name(int(value), feature["names"], where)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return float(value) if isinstance(value, decimal.Decimal) else str(value)
+
+
+def _is_class_number(value: Any, names: Any) -> bool:
+    """Returns whether a value is the number of a class; in a CSV file it is text."""
+    if isinstance(value, str):
+        is_digits = re.fullmatch(r"-?\d{1,6}", value) is not None
+        return is_digits and isinstance(names, list) and value not in names
+    return type(value) is int
+
+
+def _has(feature: Any, key: str) -> bool:
+    return isinstance(feature, dict) and key in feature
+
+
+def _class_name(number: int, names: Any, where: str) -> Any:
+    """Returns the name of a class, or None for -1."""
+    if not isinstance(names, list):
+        return number
+    if number < 0:
+        return None
+    if number >= len(names):
+        raise errors.InputError(
+            f"{where} has the class {number}, and the file names {len(names)} of them. "
+            "Correct the row, or the names in the schema."
+        )
+    return names[number]

@@ -1,0 +1,475 @@
+"""The rows of a labelled data set, and which of them make the batch of a step.
+
+`batch_at(step)` is pure: the rows of an epoch are permuted by (seed, epoch) inside
+their length buckets, or strata where they are packed. The shape of every batch does not
+depend on the seed, nor on which fold is left out, so that runs of several seeds and
+folds can share one program.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from bert_jax.data.pretraining import packing
+from bert_jax.text import coverage as coverages
+
+Batch = dict[str, np.ndarray]
+WEIGHTS = "weights"  # [B] float32: 1 for a row, 0 where rows only fill the batch
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExampleTable:
+    """The rows that a task makes of its examples.
+
+    Attributes:
+      tokens: name -> one array a row, whose last axis is the tokens of that row; it is
+        padded with zeros. `segment_ids` (1 on every token) is among them.
+      fixed: name -> an array [n, ...] with one entry a row.
+      examples: [n], the number of the example that each row is of.
+      groups: a number for each example, the same for those that are never parted by
+        folds, as all questions of a context; None where each is on its own.
+      notes: how often something was done that a user must know of, by what it is.
+      coverage: how many tokens of the texts are [UNK], and how many texts are cut.
+    """
+
+    tokens: dict[str, list[np.ndarray]]
+    fixed: dict[str, np.ndarray]
+    examples: Int[np.ndarray, " n"]
+    notes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    groups: Int[np.ndarray, " m"] | None = None
+    coverage: coverages.Coverage = dataclasses.field(default_factory=coverages.Coverage)
+
+    @functools.cached_property
+    def lengths(self) -> Int[np.ndarray, " n"]:
+        """The tokens of each row."""
+        ids = self.tokens["segment_ids"]
+        return np.array([row.shape[-1] for row in ids], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batch(self, rows: Int[np.ndarray, " b"], size: int, length: int) -> Batch:
+        """Returns these rows as a batch of `size` rows of `length` tokens.
+
+        A place whose row is -1, and those behind the last, hold nothing.
+        """
+        places = np.flatnonzero(rows >= 0)
+        made = {
+            name: _pad(column, rows, places, (size, length))
+            for name, column in self.tokens.items()
+        }
+        for name, column in self.fixed.items():
+            made[name] = np.zeros((size, *column.shape[1:]), column.dtype)
+            made[name][places] = column[rows[places]]
+        made[WEIGHTS] = np.zeros(size, np.float32)
+        made[WEIGHTS][places] = 1.0
+        return made
+
+
+def _pad(
+    column: Sequence[np.ndarray],
+    rows: Int[np.ndarray, " b"],
+    places: Int[np.ndarray, " p"],
+    shape: tuple[int, int],
+) -> np.ndarray:
+    first, (size, length) = column[0], shape
+    made = np.zeros((size, *first.shape[:-1], length), first.dtype)
+    for place in places.tolist():
+        row = column[int(rows[place])]
+        made[place, ..., : row.shape[-1]] = row
+    return made
+
+
+LENGTH_STEP = 8  # lengths are multiples of this, but for the longest
+
+
+def bucket(length: int, longest: int) -> int:
+    """Returns the row length that `length` is padded to: four for each doubling.
+
+    >>> [bucket(length, 512) for length in (3, 9, 33, 70, 129, 500)]
+    [8, 16, 40, 80, 160, 512]
+    """
+    length = max(1, length)  # a tokenizer may make nothing of an empty text
+    step = max(LENGTH_STEP, 1 << max(0, (length - 1).bit_length() - 3))
+    return min(longest, -(-length // step) * step)
+
+
+def choose_lengths(
+    lengths: Int[np.ndarray, " n"], count: int, longest: int
+) -> tuple[int, ...]:
+    """Returns at most `count` row lengths that pad these rows the least.
+
+    Exact, by dynamic programming over the multiples of eight; the last one holds the
+    longest row.
+
+    >>> choose(np.array([5, 6, 7, 7, 30, 31, 60]), 2, 512)
+    (8, 64)
+    >>> choose(np.array([5, 6, 7, 7, 30, 31, 60]), 3, 512)
+    (8, 32, 64)
+    """
+    if not len(lengths):
+        return (min(LENGTH_STEP, longest),)
+    rounded = -(-np.maximum(lengths, 1) // LENGTH_STEP)
+    sizes, rows = np.unique(rounded, return_counts=True)
+    below = np.concatenate([[0], np.cumsum(rows)])  # rows shorter than sizes[i]
+    # cost[i]: tokens of the rows in the first i sizes, cut as well as can be.
+    cost = np.concatenate([[0.0], sizes * below[1:].astype(float)])
+    cuts = [np.zeros(len(sizes) + 1, int)]
+    for _ in range(min(count, len(sizes)) - 1):
+        rows_between = below[1:, None] - below[None, :-1]
+        options = cost[None, :-1] + sizes[:, None] * rows_between
+        options = np.where(np.tri(len(sizes), dtype=bool), options, np.inf)
+        best = np.argmin(options, axis=1)
+        cuts.append(np.concatenate([[0], best]))
+        cost = np.concatenate([[0.0], options[np.arange(len(sizes)), best]])
+    end, chosen = len(sizes), []
+    for cut in reversed(cuts):
+        if end == 0:
+            break
+        chosen.append(min(longest, int(sizes[end - 1]) * LENGTH_STEP))
+        end = int(cut[end])
+    return tuple(sorted(set(chosen)))
+
+
+PACKED = "packed"  # [R, S] int32: the token that stands there, from 1; 0 = none
+_STEP = 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SharedRows:
+    """Where the texts of a batch lie.
+
+    Attributes:
+      rows: R, how many rows there are; some of the last may be empty.
+      length: S, the tokens of a row.
+      row, column: [B, K], where each text of each place begins.
+      fill: the share of the tokens of all rows for which there is room.
+    """
+
+    rows: int
+    length: int
+    row: Int[np.ndarray, "B K"]
+    column: Int[np.ndarray, "B K"]
+    fill: float
+
+    def packed(self, segment_ids: Int[np.ndarray, "B *K L"]) -> Int[np.ndarray, "R S"]:
+        """Returns which token stands where: 1 + its number in `segment_ids`, or 0."""
+        width = segment_ids.shape[-1]
+        lengths = np.count_nonzero(segment_ids, axis=-1).reshape(self.row.shape)
+        made = np.zeros((self.rows, self.length), np.int32)
+        for text, (place, count) in enumerate(np.ndenumerate(lengths)):
+            first = self.column[place]
+            tokens = 1 + text * width + np.arange(count)
+            made[self.row[place], first : first + count] = tokens
+        return made
+
+
+def strata(
+    lengths: Int[np.ndarray, " n"], kept: Int[np.ndarray, " k"], places: int
+) -> list[Int[np.ndarray, " s"]]:
+    """Cuts the kept rows, longest first, into one part for each place of a batch.
+
+    >>> [x.tolist() for x in strata(np.array([5, 9, 2, 7, 3]), np.arange(5), 2)]
+    [[1, 3, 0], [4, 2]]
+    """
+    longest_first = kept[np.argsort(-lengths[kept], kind="stable")]
+    return np.array_split(longest_first, places)
+
+
+def share_rows(room: Int[np.ndarray, " B"], texts: int, multiple: int) -> SharedRows:
+    """Finds rows for places of so many tokens, each for `texts` texts of that length.
+
+    Of row lengths from the longest place to twice that, the one that wastes least.
+
+    Args:
+      multiple: the number of rows is one of these, so that a mesh can cut them; only
+        empty rows are added.
+    """
+    sizes = np.repeat(room, texts)
+    longest = max(1, int(sizes.max()))
+    first = -(-longest // _STEP) * _STEP
+    packed = {
+        length: packing.best_fit(
+            np.bincount(sizes[sizes > 0], minlength=length + 1), length, sizes.size
+        )
+        for length in range(first, 2 * first + 1, _STEP)
+    }
+    length = min(packed, key=lambda n: (n * sum(packed[n].values()), n))
+    rows = -(-sum(packed[length].values()) // multiple) * multiple
+    row, column = _places(sizes, packed[length])
+    return SharedRows(
+        rows=rows,
+        length=length,
+        row=row.reshape(-1, texts),
+        column=column.reshape(-1, texts),
+        fill=float(sizes.sum()) / (rows * length),
+    )
+
+
+def _places(
+    sizes: Int[np.ndarray, " t"], packed: packing.Counts
+) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]:
+    """Returns row and column of texts of these sizes."""
+    row, column = np.zeros_like(sizes), np.zeros_like(sizes)
+    waiting = {size: list(np.flatnonzero(sizes == size)) for size in np.unique(sizes)}
+    every = [kind for kind, times in packed.items() for _ in range(times)]
+    for number, kind in enumerate(every):
+        begin = 0
+        for size in kind:
+            text = waiting[size].pop()
+            row[text], column[text] = number, begin
+            begin += size
+    return row, column
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingRows:
+    """The batches of a training run over a table.
+
+    Attributes:
+      table: all rows, those of the fold that is left out among them.
+      batch_size: rows of a global batch.
+      seed: of the order.
+      num_lengths: row lengths that batches may have; 1 pads all to the longest.
+      folds: parts that the rows are cut into; 0 for none.
+      fold: the part that is left out.
+      pack: whether the encoder sees several texts in a row (`shared_rows`).
+      multiple: packed rows come in multiples of this.
+    """
+
+    table: ExampleTable
+    batch_size: int
+    seed: int
+    num_lengths: int
+    folds: int = 0
+    fold: int = 0
+    pack: bool = False
+    multiple: int = 1
+    _epochs: dict[int, Any] = dataclasses.field(default_factory=dict, init=False)
+
+    @functools.cached_property
+    def row_lengths(self) -> tuple[int, ...]:
+        """The lengths of batches."""
+        count = 1 if self.pack else self.num_lengths
+        return choose_lengths(self.table.lengths, count, 1 << 30)
+
+    @functools.cached_property
+    def folds_of_rows(self) -> Int[np.ndarray, " n"]:
+        """The part that each row is in: all rows of a group in the same one.
+
+        Groups are dealt out in the order of their length, so parts are alike.
+        """
+        table = self.table
+        groups = np.arange(int(table.examples.max()) + 1)
+        if table.groups is not None:
+            groups = np.unique(table.groups, return_inverse=True)[1]
+        of_rows, count = groups[table.examples], int(groups.max()) + 1
+        first = np.full(count, np.iinfo(np.int64).max)
+        np.minimum.at(first, of_rows, self._bucket_of_rows)
+        order = np.argsort(first, kind="stable")
+        part = np.empty(count, np.int64)
+        part[order] = np.arange(count) % max(self.folds, 1)
+        return part[of_rows]
+
+    @property
+    def is_held_out(self) -> Bool[np.ndarray, " n"]:
+        """Which rows are of the fold that is left out."""
+        if not self.folds:
+            return np.zeros(len(self.table), bool)
+        return self.folds_of_rows == self.fold
+
+    @functools.cached_property
+    def steps_per_epoch(self) -> int:
+        """Batches that show every row once."""
+        return -(-self._most_rows // self.batch_size)
+
+    @functools.cached_property
+    def num_rows(self) -> int:
+        """The rows of an epoch."""
+        return int((~self.is_held_out).sum())
+
+    @functools.cached_property
+    def _bucket_of_rows(self) -> Int[np.ndarray, " n"]:
+        return np.searchsorted(np.array(self.row_lengths), self.table.lengths)
+
+    @functools.cached_property
+    def _counts(self) -> Int[np.ndarray, "f b"]:
+        """The training rows of each length, for each fold that may be left out."""
+        size = len(self.row_lengths)
+        whole = np.bincount(self._bucket_of_rows, minlength=size)
+        if not self.folds:
+            return whole[None]
+        out = [
+            np.bincount(self._bucket_of_rows[self.folds_of_rows == f], minlength=size)
+            for f in range(self.folds)
+        ]
+        return whole[None] - np.stack(out)
+
+    @functools.cached_property
+    def _most_rows(self) -> int:
+        return int(self._counts.sum(axis=1).max())
+
+    @functools.cached_property
+    def _plan(self) -> tuple[int, ...]:
+        """The length of each batch of an epoch, shortest first.
+
+        Rows that do not fill a batch go on to the next longer one; the last batch may
+        be filled up with nothing.
+        """
+        least = self._counts.min(axis=0)
+        plan, carried = [], 0
+        for length, count in zip(self.row_lengths, least, strict=True):
+            full, carried = divmod(carried + int(count), self.batch_size)
+            plan += [length] * full
+        return (*plan, *[self.row_lengths[-1]] * (self.steps_per_epoch - len(plan)))
+
+    def batch_at(self, step: int, local: slice = slice(None)) -> Batch:
+        """Returns the batch of a step, counted from 0, or the rows `local` of it.
+
+        Keys are those of the table, `weights` [B] and, with `pack`, `packed` [R, S],
+        of which `local` means the same share.
+        """
+        epoch, place = divmod(step, self.steps_per_epoch)
+        batches, order = self._epoch(epoch)
+        rows = batches[order[place]]
+        batch = self.table.batch(rows, self.batch_size, self._plan[order[place]])
+        made = {name: array[local] for name, array in batch.items()}
+        if self.pack:
+            packed = self._layout.packed(batch["segment_ids"])
+            first, last, _ = local.indices(self.batch_size)
+            bounds = (x * len(packed) // self.batch_size for x in (first, last))
+            made[PACKED] = packed[slice(*bounds)]
+        return made
+
+    def steps_by_length(self, start_step: int, num_train_steps: int) -> dict[int, int]:
+        """Returns the lengths of the batches to come, each with one of its steps.
+
+        The longest comes first. After `start_step` steps done, a run of
+        `num_train_steps` has batches of no other length.
+        """
+        last = min(num_train_steps, start_step + 2 * self.steps_per_epoch)
+        found: dict[int, int] = {}
+        for step in range(start_step, last):
+            epoch, position = divmod(step, self.steps_per_epoch)
+            length = self._plan[self._epoch(epoch)[1][position]]
+            found.setdefault(length, step)
+        return dict(sorted(found.items(), reverse=True))
+
+    def names_at(self, step: int, local: slice = slice(None)) -> list[str]:
+        """Returns what is in each of the rows of that batch: "EPOCH/EXAMPLE".
+
+        Examples are counted from 0 in the order of the file; a row of nothing is "-".
+        """
+        epoch, place = divmod(step, self.steps_per_epoch)
+        batches, order = self._epoch(epoch)
+        rows = np.full(self.batch_size, -1)
+        taken = batches[order[place]]
+        rows[: len(taken)] = taken
+        examples = np.where(rows < 0, -1, self.table.examples[rows])[local]
+        return [f"{epoch}/{x}" if x >= 0 else "-" for x in examples.tolist()]
+
+    @property
+    def encoded_rows(self) -> int:
+        """The rows of a batch as the encoder sees them."""
+        return self._layout.rows if self.pack else self.batch_size * self._texts
+
+    @property
+    def encoded_lengths(self) -> tuple[int, ...]:
+        """The lengths that these rows may have."""
+        return (self._layout.length,) if self.pack else self.row_lengths
+
+    @property
+    def tokens_per_step(self) -> float:
+        """The tokens that the encoder computes in a step, padding too, on average."""
+        of_batches = self.encoded_lengths if self.pack else self._plan
+        return self.encoded_rows * float(np.mean(of_batches))
+
+    @property
+    def shapes(self) -> str:
+        """What of a batch is computed, in words."""
+        longest = max(self.row_lengths)
+        if not self.pack:
+            lengths = ", ".join(map(str, self.row_lengths))
+            return f"of up to {longest} tokens ({lengths})"
+        shared = self._layout
+        return (
+            f"of up to {longest} tokens, in {shared.rows} shared rows of "
+            f"{shared.length} ({shared.fill:.0%} with room for tokens)"
+        )
+
+    @property
+    def _texts(self) -> int:
+        """K, the texts of a row; 1 where rows are one text."""
+        return math.prod(self.table.tokens["segment_ids"][0].shape[:-1])
+
+    def _epoch(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """Returns the rows of each batch of the plan, and the order of the batches."""
+        if epoch not in self._epochs:
+            while len(self._epochs) > 1:
+                self._epochs.pop(next(iter(self._epochs)), None)
+            self._epochs[epoch] = self._shuffled(epoch)
+        return self._epochs[epoch]
+
+    @functools.cached_property
+    def _layout(self) -> SharedRows:
+        """The places of every batch: each has room for what any fold puts there."""
+        lengths = self.table.lengths
+        room = np.zeros(self.batch_size, np.int64)
+        for fold in range(max(self.folds, 1)):
+            is_kept = self.folds_of_rows != fold if self.folds else lengths >= 0
+            kept = np.flatnonzero(is_kept)
+            parts = strata(lengths, kept, self.batch_size)
+            longest = [lengths[x].max(initial=0) for x in parts]
+            room = np.maximum(room, np.array(longest))
+        return share_rows(room, self._texts, self.multiple)
+
+    def _stratified(self, epoch: int) -> list[np.ndarray]:
+        """Returns the rows of each batch: one of each stratum, or none (-1)."""
+        kept = np.flatnonzero(~self.is_held_out)
+        parts = strata(self.table.lengths, kept, self.batch_size)
+        rng = np.random.default_rng([self.seed, epoch, 1])
+        drawn = np.full((self.batch_size, self.steps_per_epoch), -1)
+        for place, part in enumerate(parts):
+            drawn[place, : len(part)] = part
+            drawn[place] = rng.permutation(drawn[place])
+        return list(drawn.T)
+
+    def _shuffled(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
+        if self.pack:
+            return self._stratified(epoch), np.arange(self.steps_per_epoch)
+        kept = np.flatnonzero(~self.is_held_out)
+        kept = np.random.default_rng([self.seed, epoch, 1]).permutation(kept)
+        # A batch takes the shortest rows that are left, so that what the plan carries
+        # on to longer batches is carried on here.
+        queue = kept[np.argsort(self._bucket_of_rows[kept], kind="stable")]
+        firsts = range(0, self.steps_per_epoch * self.batch_size, self.batch_size)
+        batches = [queue[first : first + self.batch_size] for first in firsts]
+        order = np.random.default_rng([epoch, 2]).permutation(len(batches))
+        return batches, order
+
+
+def in_order(
+    table: ExampleTable, batch_size: int, longest: int, num_lengths: int = 0
+) -> Iterator[tuple[Int[np.ndarray, " b"], Batch]]:
+    """Yields (numbers of the rows, batch) over all rows, those of like length together.
+
+    The longest come first.
+
+    Args:
+      longest: bounds the row length.
+      num_lengths: row lengths that there may be; 0 takes fixed ones, four for each
+        doubling, so that one table after the other shares them.
+    """
+    order = np.argsort(-table.lengths, kind="stable")
+    chosen = choose_lengths(table.lengths, num_lengths, longest) if num_lengths else ()
+    for first in range(0, len(order), batch_size):
+        rows = order[first : first + batch_size]
+        most = int(table.lengths[rows[0]])
+        fixed = bucket(most, longest)
+        length = min((x for x in chosen if x >= most), default=fixed)
+        yield rows, table.batch(rows, batch_size, length)

@@ -1,0 +1,502 @@
+"""Examples of what a person types or a program hands over: texts, pairs, questions.
+
+    text                                     classification, regression, tagging
+    [token, token, ...]                      tagging: one tag a token, in order
+    (text, text_pair)                        classification, regression, matching
+    (question, context)                      span
+    (context, [choice, choice, ...])         multiple_choice
+    (text, predicate)                        srl: a word, or its characters [a, b)
+
+or a dict with those names and perhaps an `id`, as in a line of JSON; a list of tokens
+is `tokens` there.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import reprlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bert_jax import errors
+from bert_jax.data.labeled import (
+    example_request,
+    examples,
+    table_records,
+    text_examples,
+)
+from bert_jax.text import characters
+
+# What a value of two parts holds, by task.
+_PARTS = {
+    "classification": ("text", "text_pair"),
+    "regression": ("text", "text_pair"),
+    "matching": ("text", "text_pair"),
+    "tagging": ("text",),
+    "srl": ("text", "predicate"),
+    "span": ("question", "context"),
+    "multiple_choice": ("context", "choices"),
+}
+_NOT_ONLY_TEXTS = ("id", "predicate", "choices")
+_SEVERAL = ("choices", "tokens")  # parts that are lists of texts
+# Tasks of one text or two.
+_PAIR_OR_NOT = ("classification", "regression")
+_CJK = rf"[{characters.CJK_AND_MARKS}]"  # with the space that is as wide as they are
+_TOKEN = re.compile(rf"(?!\s){_CJK}|(?:(?!{_CJK})\w)+|[^\w\s]")
+
+
+def texts_of(values: Any, name: str = "texts") -> list[str]:
+    """Returns the texts of any iterable, as a list.
+
+    Args:
+      values: what is to be a list of texts.
+      name: of `values`, for messages.
+
+    Raises:
+      InputError: it is one text or no iterable, or has something that is no text.
+    """
+    found = values_of(values, name)
+    for at, text in enumerate(found):
+        if not isinstance(text, str):
+            raise _no_text(f"{name}[{at}]", text)
+    return found
+
+
+def values_of(values: Any, name: str = "values") -> list[Any]:
+    """Returns the values of any iterable but a text or a dict, as a list.
+
+    Raises:
+      InputError: it is a text, a dict or no iterable; `name` is what messages call it.
+    """
+    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__iter__"):
+        raise errors.InputError(
+            f"{name} is {reprlib.repr(values)}: give a list of texts, as in "
+            '["one", "another"]'
+        )
+    return list(values)
+
+
+def _no_text(where: str, value: Any) -> errors.InputError:
+    return errors.InputError(f"{where} is {reprlib.repr(value)}: give a str")
+
+
+def examples_of_values(
+    task: str, values: Iterable[Any], names: Sequence[str] | None = None
+) -> list[examples.Example]:
+    """Returns one example a value.
+
+    Args:
+      task: one of `example_request.TASKS`.
+      values: texts, tuples or dicts, as above.
+      names: where each comes from, for messages.
+
+    Raises:
+      InputError: a value is not what the task takes; the message says what is.
+    """
+    return [
+        _example(task, value, names[at] if names else f"values[{at}]", str(at))
+        for at, value in enumerate(values_of(values))
+    ]
+
+
+def _example(task: str, value: Any, where: str, number: str) -> examples.Example:
+    value, spans = _joined(value, where) if task == "tagging" else (value, None)
+    fields = _fields(task, value, where)
+    made = str(fields["id"]) if "id" in fields else number
+    if task in example_request.TEXT_TASKS:
+        pair = fields["text_pair"] if "text_pair" in fields else None
+        return examples.TextExample(where, made, fields["text"], pair)
+    if task == "span":
+        question, context = fields["question"], fields["context"]
+        return examples.QuestionExample(where, made, question, context, labelled=False)
+    if task == "multiple_choice":
+        choices = tuple(fields["choices"])
+        return examples.ChoiceExample(where, made, fields["context"], choices)
+    tokens = token_spans(fields["text"]) if spans is None else spans
+    predicate = None
+    if task == "srl":
+        predicate = _predicate(fields["text"], tokens, fields["predicate"], where)
+    return examples.TaggedExample(
+        where, made, fields["text"], tuple(tokens), None, predicate
+    )
+
+
+def _joined(value: Any, where: str) -> tuple[Any, list[examples.Span] | None]:
+    """Joins a value that is a list of tokens into a text, as a CoNLL file is read.
+
+    Returns the value with the text, and where each token is in it; of any other value
+    the value and None.
+    """
+    if isinstance(value, list):
+        value = {"tokens": value}
+    if not isinstance(value, dict) or "tokens" not in value or "text" in value:
+        return value, None
+    tokens = value["tokens"]
+    if not isinstance(tokens, tuple | list):
+        raise errors.InputError(
+            f"{where}: tokens is {reprlib.repr(tokens)}: give a list of str"
+        )
+    _check_texts("tokens", tokens, where)
+    for at, token in enumerate(tokens):
+        if not token.strip():
+            raise errors.InputError(f"{where}: tokens[{at}] is empty: leave it out")
+    text, spans = text_examples.join_tokens(tokens)
+    others = {name: part for name, part in value.items() if name != "tokens"}
+    return {"text": text, **others}, list(spans)
+
+
+def _fields(task: str, value: Any, where: str) -> dict[str, Any]:
+    """Returns the parts of a value by their names."""
+    names = _PARTS[task]
+    if isinstance(value, str):
+        value = (value,)
+    if isinstance(value, tuple | list) and len(value) <= len(names):
+        value = dict(zip(names, value, strict=False))
+    if not isinstance(value, tuple | list | dict):
+        is_text = len(names) == 1 or task in _PAIR_OR_NOT
+        if is_text:
+            raise _no_text(where, value)
+        raise _wrong(task, f"{where} is {reprlib.repr(value)}")
+    if not isinstance(value, dict) or set(value) - {*names, "id"}:
+        raise _wrong(task, where)
+    needed = names[:1] if task in _PAIR_OR_NOT else names
+    if not {*needed} <= {*value}:
+        raise _wrong(task, where)
+    for name in value:
+        _check_texts(name, value[name], where)
+    if not all(_fits(name, value[name]) for name in value):
+        raise _wrong(task, where)
+    for name in names:
+        for text in _texts(value[name]) if name in value else ():
+            if name == "predicate" and not text.strip():
+                raise errors.InputError(f"{where}: {name} is empty: give a text")
+            table_records.check_unicode(text, where)
+    return value
+
+
+def _check_texts(name: str, part: Any, where: str) -> None:
+    """Raises InputError for a part, or one of its choices or tokens, that is no text.
+
+    An `id` may be a number, and a predicate the positions of its characters.
+    """
+    if name in _SEVERAL and isinstance(part, tuple | list):
+        for at, text in enumerate(part):
+            if not isinstance(text, str):
+                raise _no_text(f"{where}: {name}[{at}]", text)
+    elif name not in _NOT_ONLY_TEXTS and not isinstance(part, str | tuple | list):
+        raise _no_text(f"{where}: {name}", part)
+
+
+def _texts(part: Any) -> list[str]:
+    """Returns the text of a part, or the texts of several."""
+    several = [part] if isinstance(part, str) else part
+    return [text for text in several if isinstance(text, str)]
+
+
+def _fits(name: str, part: Any) -> bool:
+    """Says whether a part is of its type."""
+    if name == "choices":
+        several = isinstance(part, tuple | list) and len(part) > 1
+        return several and all(isinstance(text, str) for text in part)
+    if name == "predicate" and isinstance(part, tuple | list):
+        return len(part) == 2 and all(type(place) is int for place in part)
+    return isinstance(part, str) or (name == "id" and type(part) is int)
+
+
+def _wrong(task: str, where: str) -> errors.InputError:
+    names = _PARTS[task]
+    beside = f" ({names[1]} may be left out)" if task in _PAIR_OR_NOT else ""
+    keys = ", ".join(f'"{name}": ...' for name in names)
+    several = ", a list of two texts or more" if "choices" in names else ""
+    return errors.InputError(
+        f"{where}: {task} takes {' and '.join(names)}{beside}{several}: give "
+        f"({', '.join(names)}) or {{{keys}}}"
+    )
+
+
+def token_spans(text: str) -> list[examples.Span]:
+    """Returns where the tokens of running text stand: words, characters, marks.
+
+    >>> [("我爱U2吗。"[a:b]) for a, b in token_spans("我爱U2吗。")]
+    ['我', '爱', 'U2', '吗', '。']
+    """
+    return [match.span() for match in _TOKEN.finditer(text)]
+
+
+def _predicate(text: str, tokens: list[examples.Span], given: Any, where: str) -> int:
+    """Returns the token that is the predicate: a word, or its characters [a, b)."""
+    start = given[0]
+    found: list[int] = []
+    if isinstance(given, str):
+        found = [at for at, (a, b) in enumerate(tokens) if text[a:b] == given]
+        start = text.find(given)
+    found = found or [at for at, (a, b) in enumerate(tokens) if a <= start < b]
+    if not found:
+        raise errors.InputError(
+            f"{where}: the predicate {given!r} is no word of the text {text!r}"
+        )
+    return found[0]
+
+
+# What the path of such examples begins with; their sha256 follows.
+PREFIX = "python:"
+_TEXTS = ("text", "text_pair")
+_FORMS = {
+    "classification": "(text, label) or (text, text_pair, label)",
+    "regression": "(text, score) or (text, text_pair, score)",
+    "matching": "(text, text_pair), with a label or score as third, or a text",
+    "tagging": "(tokens, tags) or (text, [(start, end, type)])",
+    "srl": "(tokens, predicate, roles)",
+    "span": "(question, context, answers)",
+    "multiple_choice": "(context, choices, label)",
+}
+
+
+def records_of_python(
+    values: Any, request: example_request.ExampleRequest
+) -> tuple[list[table_records.TableRecord], example_request.ExampleRequest]:
+    """Returns one record an example, and how records are read.
+
+    Args:
+      values: as above.
+      request: of the task; its `path` names the values in messages.
+
+    Raises:
+      InputError: a value does not have the form that the task takes.
+    """
+    name, task = str(request.path), request.task
+    rows = _rows(values, name)
+    made = []
+    are_tuples = False
+    for number, value in enumerate(rows):
+        where = f"{name}[{number}]"
+        value = _plain(value)
+        if not isinstance(value, Mapping):
+            are_tuples = True
+            value = _named(task, value, where)
+        made.append(table_records.TableRecord(where, dict(value)))
+    if task == "matching" and are_tuples:
+        made = _scores_or_labels(made)
+    if are_tuples:  # they have no columns that could be named
+        request = dataclasses.replace(request, columns=example_request.ColumnNames())
+    return made, request
+
+
+def _rows(values: Any, name: str) -> Iterable[Any]:
+    """Returns the rows of a list, of columns or of a data frame."""
+    for method in ("to_dicts", "to_pylist"):  # polars, pyarrow
+        if hasattr(values, method):
+            return getattr(values, method)()
+    if hasattr(values, "to_dict") and hasattr(values, "columns"):  # pandas
+        return values.to_dict("records")
+    if isinstance(values, Mapping):
+        return _of_columns(values, name)
+    is_iterable = isinstance(values, Iterable) and not isinstance(values, str | bytes)
+    if not is_iterable:
+        raise errors.InputError(
+            f"{name} is {type(values).__name__}: give a list of examples, a dict of "
+            "columns or a data frame"
+        )
+    return values
+
+
+def _of_columns(values: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
+    columns = {}
+    for key, column in values.items():
+        if isinstance(column, str | bytes) or not isinstance(column, Iterable):
+            raise errors.InputError(
+                f"{name}[{key!r}] is {type(column).__name__}: give a list, with a "
+                "value for each example"
+            )
+        columns[key] = list(column)
+    lengths = {key: len(column) for key, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise errors.InputError(
+            f"{name}: its columns differ in length: "
+            f"{', '.join(f'{key} {n:,}' for key, n in lengths.items())}"
+        )
+    for row in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, row, strict=True))
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as JSON would have it: lists, Python's numbers, None for NaN."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and math.isnan(value):
+        return None  # how data frames write a cell that is empty
+    return value
+
+
+def _named(task: str, value: Any, where: str) -> dict[str, Any]:
+    """Returns the parts of a text or a tuple by the names that files have for them."""
+    parts = value if isinstance(value, list) else [value]
+    if task in example_request.TEXT_TASKS:
+        last = "score" if task == "regression" else "label"
+        names = {2: ("text", last), 3: (*_TEXTS, last)}
+        if task == "matching":
+            names = {1: ("text",), 2: _TEXTS, 3: (*_TEXTS, last)}
+        if len(parts) in names:
+            return dict(zip(names[len(parts)], parts, strict=True))
+    elif task == "tagging" and len(parts) == 2:
+        column = "entities" if isinstance(parts[0], str) else "tags"
+        return {
+            "text" if column == "entities" else "tokens": parts[0],
+            column: parts[1],
+        }
+    elif task == "srl" and len(parts) == 3:
+        return dict(zip(("tokens", "predicate", "roles"), parts, strict=True))
+    elif task == "span" and len(parts) == 3:
+        question, context, answers = parts
+        return {"question": question, "context": context, **_answers(answers, context)}
+    elif task == "multiple_choice" and len(parts) == 3:
+        return dict(zip(("context", "choices", "label"), parts, strict=True))
+    raise errors.InputError(
+        f"{where} is {_shown(value)}: for {task} give {_FORMS[task]}, or a dict"
+    )
+
+
+def _answers(answers: Any, context: Any) -> dict[str, Any]:
+    """Returns the answers of a question, at their first position in the context."""
+    if answers is None or answers == "" or answers == []:
+        return {"answers": [], "is_impossible": True}
+    if isinstance(answers, dict):
+        return {"answers": answers if "text" not in answers else [answers]}
+    made = []
+    for answer in answers if isinstance(answers, list) else [answers]:
+        if isinstance(answer, str) and isinstance(context, str):
+            answer = {"text": answer, "answer_start": context.find(answer)}
+        made.append(answer)
+    return {"answers": made}
+
+
+def _scores_or_labels(
+    made: list[table_records.TableRecord],
+) -> list[table_records.TableRecord]:
+    """Returns records of pairs whose third parts are scores if one is a fraction."""
+    given = [x.cells["label"] for x in made if "label" in x.cells]
+    if not any(isinstance(value, float) for value in given):
+        return made
+    return [
+        x._replace(
+            cells={"score" if k == "label" else k: v for k, v in x.cells.items()}
+        )
+        for x in made
+    ]
+
+
+def role_examples(
+    given: Iterable[table_records.TableRecord],
+) -> Iterator[examples.TaggedExample]:
+    """Yields each sentence once for each of its predicates.
+
+    A record has `tokens`, `predicate` (a position from 0) and `roles`; or, for several
+    predicates, lists of both. Equal sentences in a row share their `where`, as those of
+    a file do, so that all their predicates can be in one row.
+
+    Raises:
+      InputError: a part is missing or does not fit the others.
+    """
+    where, last = "", None
+    for number, record in enumerate(given):
+        cells = record.cells
+        tokens = _list(cells, ("tokens",), record.where)
+        if not tokens or not all(isinstance(x, str) and x.strip() for x in tokens):
+            raise errors.InputError(
+                f"{record.where}: 'tokens' is {_shown(tokens)}: give a list of texts, "
+                "none of them empty"
+            )
+        where = where if tokens == last else record.where
+        last = tokens
+        text, spans = text_examples.join_tokens(tokens)
+        table_records.check_unicode(text, record.where)
+        pairs = list(_predicates(cells, len(tokens), record.where))
+        name = table_records.label(
+            cells["id"] if "id" in cells else number, record.where
+        )
+        for place, (predicate, tags) in enumerate(pairs):
+            label = f"{name}.{place}" if len(pairs) > 1 else str(name)
+            yield examples.TaggedExample(where, label, text, spans, tags, predicate)
+
+
+def _predicates(
+    cells: Mapping[str, Any], count: int, where: str
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yields the predicates of a sentence with their roles."""
+    several = next((cells[x] for x in ("predicates", "predicate") if x in cells), None)
+    tags = _list(cells, ("roles", "tags", "labels"), where)
+    if not isinstance(several, list):
+        several, tags = [several], [tags]
+    if len(several) != len(tags):
+        raise errors.InputError(
+            f"{where} has {len(several)} predicates and {len(tags)} lists of roles"
+        )
+    for predicate, one in zip(several, tags, strict=True):
+        if type(predicate) is not int or not 0 <= predicate < count:
+            raise errors.InputError(
+                f"{where}: the predicate is {_shown(predicate)}: give its position, "
+                f"from 0 to {count - 1}"
+            )
+        if not isinstance(one, list) or len(one) != count:
+            raise errors.InputError(
+                f"{where}: the roles are {_shown(one)}: give one for each of the "
+                f"{count} tokens"
+            )
+        spelled = [table_records.label(x, where) or "O" for x in one]
+        if spelled[predicate] == "O":
+            spelled[predicate] = "V"  # as in files of CoNLL-U
+        yield predicate, tuple(spelled)
+
+
+def _list(cells: Mapping[str, Any], names: Sequence[str], where: str) -> list[Any]:
+    for name in names:
+        if name in cells and isinstance(cells[name], list):
+            return cells[name]
+    raise errors.InputError(
+        f"{where} has no list {' or '.join(map(repr, names))}: give "
+        f"{_FORMS['srl']}, or a dict with these names"
+    )
+
+
+def by_split(data: Any) -> Mapping[str, Any]:
+    """Returns the examples of the splits; raises InputError for examples of none."""
+    if not isinstance(data, Mapping):
+        raise errors.InputError(
+            f"data is {type(data).__name__}: give the examples of each split, as in "
+            '{"train": [...], "dev": [...]}'
+        )
+    return data
+
+
+def source_name(split: str, path: str) -> str:
+    """Returns what messages call the examples of a split: their file, or a value.
+
+    >>> source("dev", "dev.tsv"), source("dev", "python:3c1d")
+    ('dev.tsv', "data['dev']")
+    """
+    return f"data[{split!r}]" if path.startswith(PREFIX) else path
+
+
+def digest_of(found: Sequence[examples.Example], notes: Mapping[str, int]) -> str:
+    """Returns the sha256 of the content of examples, wherever they are from."""
+    made = hashlib.sha256(json.dumps(Counter(notes), sort_keys=True).encode())
+    for example in found:
+        fields = dataclasses.asdict(example)
+        del fields["where"]
+        made.update(json.dumps(fields, sort_keys=True).encode())
+    return made.hexdigest()
+
+
+def _shown(value: Any) -> str:
+    """Writes the beginning of a value for a message."""
+    short = repr(value)
+    return short if len(short) <= 60 else f"{short[:57]}..."

