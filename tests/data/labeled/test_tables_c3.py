@@ -61,7 +61,7 @@ def test_other_shapes_are_named(tmp_path, documents, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{}", "has not the shape of C3"), ("[[", "is not JSON .*is the file whole")],
+    [("{}", "has not the shape of C3"), ("[[", "is not JSON")],
 )
 def test_files_that_are_no_list_are_named(tmp_path, content, message):
     path = write(tmp_path, content, "c3.json")
