@@ -31,7 +31,6 @@ from bert_jax.checkpoints import (
     verification,
     weights,
 )
-from bert_jax.text import huggingface_folder
 
 FORMATS = ("huggingface", "tensorflow1", "bert_jax")
 RECORD = "conversion.json"
@@ -172,7 +171,7 @@ def _write(
             has_pooler = names.pooler(given.config.model_type) <= {*given.parts}
             sentence_encoder.write(folder, found.pooling, width, has_pooler=has_pooler)
         if tokenizer is not None:
-            huggingface_folder.save(tokenizer, folder, found.max_seq_length)
+            tokenizer.export(folder, found.max_seq_length)
             if tokenizer.cleaning:
                 commands.say(
                     f"the model cleans its texts ({tokenizer.cleaning}); transformers "

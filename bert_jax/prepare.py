@@ -42,7 +42,7 @@ from bert_jax.data.corpus import (
     store_build,
 )
 from bert_jax.text import cleaning, coverage, vocabulary, words
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 _EXAMPLE = "python -m bert_jax.prepare --config=configs/demo.py --store=stores/demo"
 
@@ -140,17 +140,15 @@ def _vocabulary(text: pretraining.PretrainingTextConfig) -> str:
 
 def _given_tokenizer(
     text: pretraining.PretrainingTextConfig, folder: Path
-) -> tokenizers.Tokenizer:
+) -> Tokenizer:
     """Loads the given vocabulary, or that of the store."""
     if text.vocab == "learn":
-        return _cleaning(tokenizers.load(folder), text)
-    given = tokenizers.load(Path(text.vocab), lowercase=text.lowercase)
+        return _cleaning(Tokenizer.load(folder), text)
+    given = Tokenizer.load(Path(text.vocab), lowercase=text.lowercase)
     return _cleaning(given, text)
 
 
-def _cleaning(
-    given: tokenizers.Tokenizer, text: pretraining.PretrainingTextConfig
-) -> tokenizers.Tokenizer:
+def _cleaning(given: Tokenizer, text: pretraining.PretrainingTextConfig) -> Tokenizer:
     """Returns a tokenizer with the cleaning that the config asks for."""
     asked = cleaning.of_settings(text.clean, text.stop_words, given.cleaning)
     if asked and text.segmenter == "corpus":
@@ -167,7 +165,7 @@ def _tokenizer(
     data: pretraining.PretrainingDataConfig,
     places: tuple[sources.Source, ...],
     folder: Path,
-) -> tokenizers.Tokenizer:
+) -> Tokenizer:
     """Loads the given vocabulary, or the store's own, or learns one."""
     if text.vocab != "learn" or (folder / manifest.NAME).exists():
         return _given_tokenizer(text, folder)
@@ -250,9 +248,9 @@ def check_text(
 
 def _unknown_texts(
     folder: Path, places: Sequence[sources.Source]
-) -> tuple[tokenizers.Tokenizer, list[str]]:
+) -> tuple[Tokenizer, list[str]]:
     """Returns the tokenizer of a store, and sentences of its corpus with an [UNK]."""
-    tokenizer, counted = tokenizers.load(folder), coverage.Coverage()
+    tokenizer, counted = Tokenizer.load(folder), coverage.Coverage()
     with contextlib.suppress(errors.BertJaxError):  # the text may be gone
         documents = itertools.chain.from_iterable(map(readers.documents, places))
         sentences = itertools.chain.from_iterable(x.sentences for x in documents)

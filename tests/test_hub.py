@@ -14,7 +14,7 @@ import small_weights
 import bert_jax
 from bert_jax import convert, errors, hub
 from bert_jax.checkpoints import huggingface, shards, tensors
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 NAME, REPO = hub_models.NAME, hub_models.REPO
 
@@ -140,8 +140,8 @@ def test_files_of_sentence_transformers_come_with_a_model(served, folder):
 
 def test_a_vocabulary_is_fetched_without_weights(served, folder):
     _put(served, folder)
-    found = tokenizers.load(Path(NAME))
-    assert found.tokens == tokenizers.load(folder).tokens
+    found = Tokenizer.load(Path(NAME))
+    assert found.tokens == Tokenizer.load(folder).tokens
     assert not [x for x in served.fetched() if "model" in x]
 
 
@@ -256,7 +256,7 @@ def test_a_bare_name_is_answered_with_both_ways(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for asking in (
         lambda: bert_jax.load("bert-base-chinese"),
-        lambda: tokenizers.load(Path("bert-base-chinese")),
+        lambda: Tokenizer.load(Path("bert-base-chinese")),
         lambda: convert.convert(
             Path("bert-base-chinese"), tmp_path / "x", convert.Request("bert_jax")
         ),

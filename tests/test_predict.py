@@ -10,7 +10,7 @@ import small_weights
 
 from bert_jax.checkpoints import huggingface, native, weights
 from bert_jax.inference import loading
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 BERT_PIECES = (
     "[PAD]",
@@ -55,7 +55,7 @@ def _folder(folder, model_type, write):
     given = small_weights.weights_of(*heads, **keys)
     larger = jax.tree.map(lambda x: 4 * x, given.params)
     write(folder, weights.Weights(given.config, larger), dtype="float32")
-    tokenizers.Tokenizer("wordpiece", pieces, True, True).save(folder)
+    Tokenizer("wordpiece", pieces, True, True).save(folder)
     return folder
 
 

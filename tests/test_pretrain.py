@@ -18,7 +18,7 @@ from bert_jax.data.corpus import store
 from bert_jax.inference import loading
 from bert_jax.model import parts as model_parts
 from bert_jax.runs import experiments
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import state
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -214,7 +214,7 @@ def test_continued_pretraining_starts_from_given_weights(trained, corpus, tmp_pa
     config.run.num_train_steps = 1
     config.optimizer.warmup_steps = 0
     continued = pretrain.train(config, tmp_path)
-    pieces = tokenizers.load(trained.workdir / "tokenizer").vocab_size
+    pieces = Tokenizer.load(trained.workdir / "tokenizer").vocab_size
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, atol=1e-7),
         model_parts.cut_vocabulary(continued.state.params, pieces),

@@ -20,7 +20,7 @@ from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest
 from bert_jax.model import config as model_config
 from bert_jax.model import parts
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import saved_steps, sharding
 
 GIVEN = pretraining.FROM_INIT
@@ -58,7 +58,7 @@ def resolve(
         settings = dataclasses.replace(settings, model=given | settings.model)
     if settings.text.vocab == GIVEN:
         vocab = model_folders.tokenizer_folder(folder)
-        lowercase = tokenizers.load(vocab).lowercase
+        lowercase = Tokenizer.load(vocab).lowercase
         text = dataclasses.replace(settings.text, vocab=str(vocab), lowercase=lowercase)
         settings = dataclasses.replace(settings, text=text)
     return settings
@@ -120,7 +120,7 @@ def _derived(bert: model_config.BertConfig) -> dict[str, Any]:
 def read(
     settings: pretraining.PretrainingConfig,
     bert: model_config.BertConfig,
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer: Tokenizer,
     shapes: PyTree,
     draw: Callable[[jax.Array], PyTree],
     workdir: Path,
@@ -250,8 +250,8 @@ def extend_positions(
 
 def _with_tokens(
     flat: dict[str, np.ndarray],
-    old: tokenizers.Tokenizer,
-    new: tokenizers.Tokenizer,
+    old: Tokenizer,
+    new: Tokenizer,
     how: str,
     folder: Path,
 ) -> dict[str, np.ndarray]:
@@ -276,9 +276,7 @@ def _with_tokens(
     return grown
 
 
-def piece_sources(
-    old: tokenizers.Tokenizer, new: tokenizers.Tokenizer
-) -> list[list[int]]:
+def piece_sources(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
     """Returns, for each new piece, the old ids whose mean it starts from.
 
     A piece of both vocabularies has its own old id alone. A new one has what the old

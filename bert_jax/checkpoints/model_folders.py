@@ -28,8 +28,8 @@ from bert_jax.checkpoints import (
 )
 from bert_jax.checkpoints import weights as formats_weights
 from bert_jax.model import config, encoder, heads, parts
-from bert_jax.text import folder_options
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text import options as tokenizer_options
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import checkpoint, saved_steps, sharding
 
 _TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "spiece.model", "vocab.json")
@@ -51,7 +51,7 @@ class Folder:
 
     kind: str
     weights: formats_weights.Weights
-    tokenizer: tokenizers.Tokenizer | None
+    tokenizer: Tokenizer | None
     report: formats_weights.Report
     max_seq_length: int
     pooling: sentence_encoder.Pooling
@@ -171,7 +171,7 @@ def _pooling(
         made = made or sentence_encoder.Pooling()
     else:
         made = sentence_encoder.read(root)
-        stated = made.max_seq_length or folder_options.max_length(folder)
+        stated = made.max_seq_length or tokenizer_options.max_length(folder)
         if made.is_sentence_encoder:
             made = dataclasses.replace(made, max_seq_length=stated)
     try:
@@ -227,7 +227,7 @@ def tokenizer_folder(path: Path) -> Path:
 
 def _tokenizer(
     folder: Path, given: formats_weights.Weights, choice: formats_weights.Choice
-) -> tokenizers.Tokenizer | None:
+) -> Tokenizer | None:
     """Loads the tokenizer of a folder and checks that it fits the table."""
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         if formats_weights.matches("tokenizer", choice.allow_missing):
@@ -238,7 +238,7 @@ def _tokenizer(
             f"{formats_weights.CONVERT} --allow_missing=tokenizer"
         )
     # Some sentence encoders have no mask; what needs one says so.
-    tokenizer = tokenizers.load(folder, require_mask=False)
+    tokenizer = Tokenizer.load(folder, require_mask=False)
     rows = given.config.vocab_size
     if tokenizer.vocab_size != rows:
         fits = tokenizer.vocab_size < rows
@@ -258,7 +258,7 @@ def _tokenizer(
 def _workdir(path: Path, choice: formats_weights.Choice) -> Folder:
     """Reads the newest undamaged checkpoint of a run."""
     settings = workdirs.read_settings(path)
-    tokenizer = tokenizers.load(path / workdirs.TOKENIZER)
+    tokenizer = Tokenizer.load(path / workdirs.TOKENIZER)
     bert = settings.bert(tokenizer.vocab_size)
     model = heads.BertForPreTraining(
         bert, encoder.Execution(), settings.data.objective != "full_sentences"

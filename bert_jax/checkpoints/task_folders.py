@@ -31,7 +31,7 @@ from bert_jax.checkpoints import (
 )
 from bert_jax.config import finetuning
 from bert_jax.model import config as model_config
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 TASK, FORMAT = "task.json", "bert_jax task 1"
 BEST = "best"
@@ -73,7 +73,7 @@ class TaskFolder:
     learned: Learned
     bert: model_config.BertConfig
     params: PyTree
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     metrics: dict[str, float]
 
 
@@ -220,7 +220,7 @@ def read(folder: Path) -> TaskFolder:
             "the folder again"
         )
     params = places.nested({name: x.astype(np.float32) for name, x in raw.items()})
-    tokenizer = tokenizers.load(folder, require_mask=False)
+    tokenizer = Tokenizer.load(folder, require_mask=False)
     if tokenizer.vocab_size > bert.vocab_size:
         raise errors.InputError(
             f"{folder}: the vocabulary has {tokenizer.vocab_size} pieces, and the "
@@ -348,7 +348,7 @@ def _read_exported(
     The names of its classes are those of config.json, which may have been changed.
     """
     given, _ = huggingface.read(folder)
-    tokenizer = tokenizers.load(folder, require_mask=False)
+    tokenizer = Tokenizer.load(folder, require_mask=False)
     params = given.params | separate_heads.read(folder)
     made = TaskFolder(settings, learned, given.config, params, tokenizer, metrics)
     if not (_named(made) and given.labels):

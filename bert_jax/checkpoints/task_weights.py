@@ -22,7 +22,7 @@ from bert_jax.config import finetuning
 from bert_jax.model import config as model_config
 from bert_jax.model import parts
 from bert_jax.text import cleaning
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Start:
     """
 
     bert: model_config.BertConfig
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     given: dict[str, PyTree]
     left: tuple[str, ...] = ()
     sums: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -107,7 +107,7 @@ def given_head(
 
 def _read(
     folder: Path, ignore: tuple[str, ...]
-) -> tuple[PyTree, model_config.BertConfig, tokenizers.Tokenizer, dict[str, str]]:
+) -> tuple[PyTree, model_config.BertConfig, Tokenizer, dict[str, str]]:
     """Returns parameters, architecture, tokenizer and sums of a folder of any kind."""
     if task_folders.is_task(folder):
         made = task_folders.read(folder)
@@ -144,7 +144,7 @@ def _fresh(settings: finetuning.FinetuningConfig) -> Start:
     vocab = hub.folder(settings.text.vocab, vocabulary_only=True)
     if vocab.is_dir():
         vocab = _tokenizer_folder(vocab)
-    tokenizer = tokenizers.load(vocab, require_mask=False)
+    tokenizer = Tokenizer.load(vocab, require_mask=False)
     given = dict(settings.model)
     if hub.is_name(settings.size) or Path(settings.size).is_dir():
         size = dataclasses.asdict(_architecture(hub.folder(settings.size)))

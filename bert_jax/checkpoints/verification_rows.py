@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from bert_jax.checkpoints import model_folders
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 _LONGEST = 64  # tokens in a row
 _TEXTS = (
@@ -60,14 +60,14 @@ def rows(mine: model_folders.Folder) -> Rows:
     return Rows(input_ids, token_type_ids, np.arange(length) < lengths[:, None])
 
 
-def _text_rows(tokenizer: tokenizers.Tokenizer) -> list[list[int]]:
+def _text_rows(tokenizer: Tokenizer) -> list[list[int]]:
     """Returns a row of each text, and one of the two of each language."""
     ids = tokenizer.encode(list(_TEXTS))
     texts = [(one, None) for one in ids] + [(ids[0], ids[1]), (ids[2], ids[3])]
     return [tokenizer.build(a, b)[0] for a, b in texts]
 
 
-def _piece_rows(tokenizer: tokenizers.Tokenizer, longest: int) -> list[list[int]]:
+def _piece_rows(tokenizer: Tokenizer, longest: int) -> list[list[int]]:
     """Returns rows of pieces from all over the vocabulary, its first and last too."""
     special = set(tokenizer.special_ids)
     ordinary = [i for i in range(tokenizer.vocab_size) if i not in special]

@@ -19,7 +19,7 @@ from bert_jax import errors, fields, files, json_file
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest
 from bert_jax.model import config as model_config
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import distributed, remote, saved_steps
 
 CONFIG = "config.json"
@@ -173,7 +173,7 @@ def record(
     workdir: Path,
     settings: pretraining.PretrainingConfig,
     bert: model_config.BertConfig,
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer: Tokenizer,
     *,
     data: Data = NO_DATA,
     allow_changed: bool,
@@ -210,7 +210,7 @@ def write_record(
     workdir: Path,
     tree: dict[str, Any],
     before: dict[str, Any] | None,
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer: Tokenizer,
     free_keys: tuple[str, ...],
     *,
     data: Data,
@@ -281,10 +281,10 @@ def check_data(workdir: Path, data: Data) -> None:
         )
 
 
-def check_tokenizer(workdir: Path, tokenizer: tokenizers.Tokenizer) -> None:
+def check_tokenizer(workdir: Path, tokenizer: Tokenizer) -> None:
     """Raises InputError unless a store's tokenizer is the one of the run."""
     path = workdir / TOKENIZER
-    if tokenizers.load(path).fingerprint != tokenizer.fingerprint:
+    if Tokenizer.load(path).fingerprint != tokenizer.fingerprint:
         raise errors.InputError(
             f"the store has another tokenizer than the run, which keeps its own in "
             f"{path}: name the store that the run was trained on (data.store)"

@@ -20,7 +20,7 @@ from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.model import config, encoder, parts, task_model
 from bert_jax.tasks import encoding
 from bert_jax.text import coverage as coverages
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 POOLINGS = ("mean", "cls", "max", "pooled")
 # On a CPU, where larger batches are no faster and pad more: of the 2,000 texts of
@@ -47,7 +47,7 @@ class Batch:
 
 
 def rows_of(
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer: Tokenizer,
     texts: Sequence[str],
     max_seq_length: int,
     *,
@@ -84,9 +84,7 @@ def rows_of(
     return [tokenizer.build(ids[:room])[0] for ids in encoded]
 
 
-def prompt_length(
-    tokenizer: tokenizers.Tokenizer, prompt: str, max_seq_length: int
-) -> int:
+def prompt_length(tokenizer: Tokenizer, prompt: str, max_seq_length: int) -> int:
     """Returns how many tokens of a row come before the text, [CLS] among them.
 
     As sentence-transformers counts them: those of a row of the prompt alone, without

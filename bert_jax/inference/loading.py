@@ -23,7 +23,7 @@ from bert_jax.model import config as model_config
 from bert_jax.model import encoder, heads, parts
 from bert_jax.tasks import matching
 from bert_jax.text import coverage as coverages
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import devices
 
 Guesses = list[tuple[str, float]]
@@ -45,7 +45,7 @@ class Model:
       task: of a fine-tuned model, what answers.
     """
 
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     bert: model_config.BertConfig
     params: PyTree
     max_seq_length: int

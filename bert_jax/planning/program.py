@@ -26,7 +26,7 @@ from bert_jax.planning import hlo
 from bert_jax.planning import topology as topologies
 from bert_jax.runs import experiments
 from bert_jax.tasks import pretraining
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import optimizer, sharding, state
 
 _LEARNED_SPECIALS = (0, 1, 2, 3, 4)  # of a vocabulary still to be learned
@@ -136,7 +136,7 @@ def _special_ids(
     """Returns the id of [MASK], and those of all special tokens."""
     if settings.text.vocab == "learn":
         return _LEARNED_SPECIALS[-1], _LEARNED_SPECIALS
-    tokenizer = tokenizers.load(Path(settings.text.vocab))
+    tokenizer = Tokenizer.load(Path(settings.text.vocab))
     return tokenizer.mask_id, tokenizer.special_ids
 
 

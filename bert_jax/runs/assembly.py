@@ -26,7 +26,7 @@ from bert_jax.model import config as model_config
 from bert_jax.model import costs, lora, parts, task_model
 from bert_jax.runs import class_weights, predictor, splits, task_setup
 from bert_jax.tasks import matching, spec, tagging
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import logs, loop, optimizer, saved_steps, sharding, state
 
 Settings = finetuning.FinetuningConfig
@@ -345,7 +345,7 @@ def _start(
     """Reads the weights; of a run that is resumed, only what it is made of."""
     if not saved_steps.steps(workdir / workdirs.CHECKPOINTS):
         return task_weights.read(settings, wanted)
-    tokenizer = tokenizers.load(workdir / workdirs.TOKENIZER, require_mask=False)
+    tokenizer = Tokenizer.load(workdir / workdirs.TOKENIZER, require_mask=False)
     bert = model_config.BertConfig(**recorded(workdir).model)
     return task_weights.Start(bert, tokenizer, {})
 

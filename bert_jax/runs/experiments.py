@@ -18,7 +18,7 @@ from bert_jax.model import config as model_config
 from bert_jax.model import costs, heads
 from bert_jax.tasks import pretraining
 from bert_jax.tasks.masking import Masking
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import loop, optimizer, sharding, state
 
 
@@ -27,7 +27,7 @@ class Experiment:
     """The parts of a run, made from its settings and its store alone."""
 
     settings: PretrainingConfig
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     bert: model_config.BertConfig
     task: pretraining.Pretraining
     store_folder: Path
@@ -152,7 +152,7 @@ def expected_vocab_size(settings: PretrainingConfig) -> int:
     One that is learned may become smaller: `assemble` looks again.
     """
     if settings.text.vocab != "learn":
-        return tokenizers.load(Path(settings.text.vocab)).vocab_size
+        return Tokenizer.load(Path(settings.text.vocab)).vocab_size
     given = "vocab_size" in settings.model
     return settings.model["vocab_size"] if given else settings.text.vocab_size
 
@@ -163,7 +163,7 @@ def assemble(settings: PretrainingConfig, store_folder: Path) -> Experiment:
     Raises:
       InputError: the vocabulary, the model, the batch and the mesh do not fit.
     """
-    tokenizer = tokenizers.load(store_folder)
+    tokenizer = Tokenizer.load(store_folder)
     built = manifest.read(store_folder)
     cut_with = built.tokenizer, built.vocab_size
     if cut_with != (tokenizer.fingerprint, tokenizer.vocab_size):

@@ -33,7 +33,7 @@ from bert_jax.tasks import (
     tag_schemes,
     tagging,
 )
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 Settings = finetuning.FinetuningConfig
 
@@ -373,7 +373,7 @@ def build(
     settings: Settings,
     learned: task_folders.Learned,
     bert: model_config.BertConfig,
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer: Tokenizer,
     class_weights: tuple[float, ...] = (),
 ) -> spec.FineTuned:
     """Returns the task.

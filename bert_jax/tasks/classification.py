@@ -19,7 +19,7 @@ from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import classes, scores
 from bert_jax.model import task_model
 from bert_jax.tasks import encoding, losses, spec
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Classification(spec.ModelTask):
     """
 
     model: task_model.TaskModel
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     labels: tuple[str, ...]
     max_seq_length: int
     truncation: str = "longest_first"

@@ -7,7 +7,7 @@ import numpy as np
 
 from bert_jax import errors, interrupts
 from bert_jax.text import coverage as coverages
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 # What of a row that is too long goes: tokens from the end of the longer text, of the
 # first or of the second; the middle of a single text (arXiv:1905.05583, section 5.3.1:
@@ -62,7 +62,7 @@ class Encoded:
 
 
 def encode(
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer: Tokenizer,
     texts: Sequence[Text],
     max_seq_length: int,
     truncation: str = "longest_first",
@@ -96,7 +96,7 @@ def encode(
 
 
 def _ids(
-    tokenizer: tokenizers.Tokenizer, texts: list[str], found: coverages.Coverage
+    tokenizer: Tokenizer, texts: list[str], found: coverages.Coverage
 ) -> list[list[int]]:
     """Returns the ids of texts, which are counted."""
     ids = tokenizer.encode(texts)

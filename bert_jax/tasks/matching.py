@@ -22,7 +22,7 @@ from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import ranking, scores
 from bert_jax.model import task_model
 from bert_jax.tasks import classification, encoding, spec
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 OBJECTIVES = ("cosine", "in_batch", "simcse")
 # Fixed columns: the number of each text, equal for equal ones; whether the pair belongs
@@ -57,7 +57,7 @@ class Matching(spec.ModelTask):
     """
 
     model: task_model.TaskModel
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     max_seq_length: int
     truncation: str = "longest_first"
     objective: str = "cosine"

@@ -18,7 +18,7 @@ from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import scores
 from bert_jax.model import task_model
 from bert_jax.tasks import classification, encoding, losses, spec
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class MultipleChoice(spec.ModelTask):
     """
 
     model: task_model.TaskModel
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     max_seq_length: int
     truncation: str = "longest_first"
     recipe: losses.Recipe = losses.Recipe()

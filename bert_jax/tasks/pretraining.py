@@ -23,7 +23,7 @@ from bert_jax.data.pretraining import instances as pair_rows
 from bert_jax.model import costs, heads
 from bert_jax.tasks import losses, spec
 from bert_jax.tasks.masking import Masking, mask_tokens
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 EVAL_SEED = 0
 EVAL_MASKED_LM_PROB = 0.15
@@ -269,7 +269,7 @@ def held_out_rows(
     folder_split: store.Store,
     objective: str,
     max_seq_length: int,
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer: Tokenizer,
 ) -> pair_rows.Instances:
     """Returns the rows of the held-out split, the same for every run of the store."""
     return pair_rows.Instances(

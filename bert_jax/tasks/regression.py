@@ -16,7 +16,7 @@ from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import numbers, scores
 from bert_jax.model import task_model
 from bert_jax.tasks import classification, encoding, losses, spec
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Regression(spec.ModelTask):
     """
 
     model: task_model.TaskModel
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     max_seq_length: int
     truncation: str = "longest_first"
     mean: float = 0.0

@@ -21,7 +21,7 @@ from bert_jax.metrics import scores, spans
 from bert_jax.model import task_model
 from bert_jax.tasks import classification, losses, spec, token_rows
 from bert_jax.text import coverage as coverages
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 QUESTIONS_CUT = "questions cut"
 EMPTY = "questions without a token"
@@ -67,7 +67,7 @@ class Windows:
       doc_overlap: tokens that two windows share; 0 leaves it to `doc_stride`.
     """
 
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     max_seq_length: int
     doc_stride: int
     max_query_length: int
@@ -196,9 +196,7 @@ class _Rows:
         )
 
 
-def pieces_of(
-    tokenizer: tokenizers.Tokenizer, contexts: Sequence[str]
-) -> dict[str, Pieces]:
+def pieces_of(tokenizer: Tokenizer, contexts: Sequence[str]) -> dict[str, Pieces]:
     """Tokenises contexts, each once."""
     texts = list(dict.fromkeys(contexts))
     made = {}
@@ -270,7 +268,7 @@ class Span(spec.ModelTask):
     """
 
     model: task_model.TaskModel
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     max_seq_length: int
     doc_stride: int = 128
     doc_overlap: int = 0

@@ -13,7 +13,7 @@ from bert_jax.data.labeled import example_rows, examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import entities
 from bert_jax.text import coverage as coverages
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,7 +160,7 @@ class Rows:
       InputError: rows are too short for any piece.
     """
 
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     max_seq_length: int
     tokens: dict[str, list[np.ndarray]] = dataclasses.field(
         default_factory=lambda: collections.defaultdict(list)

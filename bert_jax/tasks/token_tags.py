@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from bert_jax import errors
 from bert_jax.model import crf, task_model
 from bert_jax.tasks import losses, spec, tag_schemes
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class TokenTags(spec.ModelTask):
     """
 
     model: task_model.TaskModel
-    tokenizer: tokenizers.Tokenizer
+    tokenizer: Tokenizer
     labels: tuple[str, ...]
     scheme: str
     max_seq_length: int

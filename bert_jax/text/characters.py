@@ -1,4 +1,4 @@
-"""Classes of characters as Google's BERT tokenizer defines them.
+"""Character classes as Google's BERT tokenizer defines them.
 
 The ranges are those of `_is_chinese_char` and `_is_control` in
 google-research/bert, `tokenization.py`, and of the Unicode table of this Python.
@@ -8,6 +8,8 @@ import functools
 import re
 import sys
 import unicodedata
+
+Offsets = list[tuple[int, int]]  # of tokens: characters [start, end) of their text
 
 CJK_RANGES = (
     (0x4E00, 0x9FFF),
@@ -20,8 +22,8 @@ CJK_RANGES = (
     (0x2F800, 0x2FA1F),
 )
 
-# The inside of a regular expression's class: Chinese characters, and the marks and
-# full-width forms beside which Chinese writes no space.
+# For a regex character class: Chinese characters, and the punctuation and full-width
+# forms next to which Chinese has no space.
 CJK_AND_MARKS = "".join(
     f"\\U{first:08x}-\\U{last:08x}"
     for first, last in (*CJK_RANGES, (0x3000, 0x303F), (0xFF00, 0xFF65))
@@ -29,9 +31,9 @@ CJK_AND_MARKS = "".join(
 
 
 def is_cjk(character: str) -> bool:
-    """Says whether a character is a word of its own to BERT: Chinese characters.
+    """Returns whether BERT makes a character a separate word, as it does Chinese ones.
 
-    Kana, Hangul and full-width punctuation are not.
+    Kana, Hangul and full-width punctuation are not Chinese characters.
 
     >>> [is_cjk(c) for c in "京あ한，a"]
     [True, False, False, False, False]
@@ -41,7 +43,7 @@ def is_cjk(character: str) -> bool:
 
 
 def regex_class(characters: list[str]) -> str:
-    """Returns the inside of a regular expression's class for sorted characters.
+    """Returns the ranges of a regex character class for sorted characters.
 
     >>> regex_class(["a", "b", "c", "x"])
     '\\\\U00000061-\\\\U00000063\\\\U00000078-\\\\U00000078'
@@ -55,24 +57,36 @@ def regex_class(characters: list[str]) -> str:
     return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in runs)
 
 
-def _where(*categories: str) -> list[str]:
-    """Returns the characters whose Unicode category begins with one of these."""
+def without_surrogates(text: str) -> str:
+    """Replaces lone surrogates, which are not valid text, by U+FFFD.
+
+    >>> without_surrogates("a\\ud800b")
+    'a\ufffdb'
+    """
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _in_categories(*categories: str) -> list[str]:
+    """Returns the characters whose Unicode category starts with one of these."""
     every = map(chr, range(sys.maxunicode + 1))
     return [c for c in every if unicodedata.category(c).startswith(categories)]
 
 
 @functools.cache
 def punctuation_pattern() -> re.Pattern[str]:
-    """Returns a pattern whose matches are BERT's words in normalised text.
+    """Returns a pattern whose matches are BERT's words in normalized text.
 
-    A punctuation mark (Unicode P*, and every ASCII symbol) is one word, and so is
-    each run of anything else between white space.
+    A punctuation character (Unicode P*, and every ASCII symbol) is one word, and so is
+    each run of other characters between white space.
 
     >>> punctuation_pattern().findall("it's 5$ 。好")
     ['it', "'", 's', '5', '$', '。', '好']
     """
     symbols = [c for c in map(chr, range(33, 127)) if not c.isalnum()]
-    marks = regex_class(sorted({*symbols, *_where("P")}))
+    marks = regex_class(sorted({*symbols, *_in_categories("P")}))
     return re.compile(rf"[{marks}]|[^\s{marks}]+")
 
 
@@ -83,15 +97,15 @@ def control_pattern() -> re.Pattern[str]:
     >>> control_pattern().sub("", "a\\u200b b\\x00\\ufffdc\\n")
     'a bc\\n'
     """
-    controls = [c for c in _where("Cc", "Cf") if c not in "\t\n\r"]
+    controls = [c for c in _in_categories("Cc", "Cf") if c not in "\t\n\r"]
     return re.compile(rf"[\ufffd{regex_class(controls)}]")
 
 
 @functools.cache
 def dropped_pattern() -> re.Pattern[str]:
-    """Returns a pattern for what leaves no piece: control characters and space.
+    """Returns a pattern for what yields no token: control characters and white space.
 
     >>> dropped_pattern().sub("", "a\\u200b b\\x00\\ufffdc\\n")
     'abc'
     """
-    return re.compile(rf"[\s\ufffd{regex_class(_where('Cc', 'Cf', 'Z'))}]")
+    return re.compile(rf"[\s\ufffd{regex_class(_in_categories('Cc', 'Cf', 'Z'))}]")

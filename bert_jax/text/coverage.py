@@ -11,8 +11,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from bert_jax.text import characters, folder_options
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text import characters, options
+from bert_jax.text.tokenizer import Tokenizer
 
 UNUSUAL = 0.05  # fraction of [UNK], or of texts that are cut, that a user must know of
 _SAMPLE_TEXTS = 200
@@ -83,7 +83,7 @@ class Coverage:
         """
         return f"{self.unknown_fraction:.1%} [UNK], {self.cut_fraction:.1%} cut"
 
-    def warnings(self, tokenizer: tokenizers.Tokenizer, advice: str) -> Iterator[str]:
+    def warnings(self, tokenizer: Tokenizer, advice: str) -> Iterator[str]:
         """Yields a sentence for each fraction above `UNUSUAL`, with the usual cause.
 
         Args:
@@ -95,7 +95,7 @@ class Coverage:
         if self.cut_fraction > UNUSUAL:
             yield f"{_percent(self.cut_fraction)} of the texts are cut: {advice}"
 
-    def warn(self, tokenizer: tokenizers.Tokenizer, name: str, advice: str) -> None:
+    def warn(self, tokenizer: Tokenizer, name: str, advice: str) -> None:
         """Logs `warnings`; `name` is what they call the texts."""
         for warning in self.warnings(tokenizer, advice):
             _log.warning("%s: %s", name, warning)
@@ -110,7 +110,7 @@ def fixed_rows(length: int) -> str:
 
 
 def unknown_warning(
-    fraction: float, tokenizer: tokenizers.Tokenizer | None, sample: Sequence[str]
+    fraction: float, tokenizer: Tokenizer | None, sample: Sequence[str]
 ) -> str:
     """Returns a sentence about a fraction of [UNK], with its usual cause.
 
@@ -129,7 +129,7 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def cause(tokenizer: tokenizers.Tokenizer | None, sample: Sequence[str]) -> str:
+def cause(tokenizer: Tokenizer | None, sample: Sequence[str]) -> str:
     """Returns why texts have many [UNK], and how to fix it.
 
     What is returned was tested on the sample: with the other setting it has less than
@@ -144,34 +144,34 @@ def cause(tokenizer: tokenizers.Tokenizer | None, sample: Sequence[str]) -> str:
     )
 
 
-def _case(tokenizer: tokenizers.Tokenizer, sample: Sequence[str]) -> str:
+def _case(tokenizer: Tokenizer, sample: Sequence[str]) -> str:
     """Returns the setting of case or accents that is wrong, or nothing."""
     before = _unknown(tokenizer, sample)
     lowered = [text.lower() for text in sample]
     if not tokenizer.lowercase and 2 * _unknown(tokenizer, lowered) < before:
         return (
             "the texts have capital letters and the vocabulary is lowercase. Set "
-            f"do_lower_case to true in its {folder_options.CONFIG} "
+            f"do_lower_case to true in its {options.CONFIG} "
             "(text.lowercase=true in pretraining)"
         )
     plain = [_without_accents(text) for text in lowered]
     if not tokenizer.strip_accents and 2 * _unknown(tokenizer, plain) < before:
         return (
             "the texts have accents and the vocabulary has none. Set do_lower_case and "
-            f"strip_accents to true in its {folder_options.CONFIG}"
+            f"strip_accents to true in its {options.CONFIG}"
         )
     if tokenizer.kind == "wordpiece" and tokenizer.lowercase:
         cased = dataclasses.replace(tokenizer, lowercase=False, strip_accents=False)
         if 2 * _unknown(cased, sample) < before:
             return (
                 "the vocabulary is cased and texts are lowercased before. Set "
-                f"do_lower_case to false in its {folder_options.CONFIG} "
+                f"do_lower_case to false in its {options.CONFIG} "
                 "(text.lowercase=false in pretraining)"
             )
     return ""
 
 
-def _script(tokenizer: tokenizers.Tokenizer, sample: Sequence[str]) -> str:
+def _script(tokenizer: Tokenizer, sample: Sequence[str]) -> str:
     """Returns the script that the vocabulary does not have, or nothing."""
     known = frozenset(itertools.chain.from_iterable(tokenizer.tokens))
     letters = Counter(
@@ -216,12 +216,12 @@ def _script_of(letter: str) -> str:
     return "Chinese" if characters.is_cjk(letter) else name
 
 
-def _unknown(tokenizer: tokenizers.Tokenizer, texts: Sequence[str]) -> int:
+def _unknown(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
     """Returns how many [UNK] texts have."""
     return sum(ids.count(tokenizer.unk_id) for ids in tokenizer.encode([*texts]))
 
 
-def _normalized(tokenizer: tokenizers.Tokenizer, sample: Sequence[str]) -> str:
+def _normalized(tokenizer: Tokenizer, sample: Sequence[str]) -> str:
     """Returns texts, joined, with the case and accents that their tokens have."""
     text = "\n".join(map(tokenizer.cleaning, sample))
     text = text.lower() if tokenizer.lowercase else text

@@ -1,19 +1,48 @@
-"""Writes our tokenizers as Hugging Face's tokenizer.json: normalise, part, cut, join.
+"""Tokenizers as the tree of a Hugging Face tokenizer.json.
 
-Each function returns the tree of one file. The parts are those that `transformers`
-builds for BertTokenizer, RobertaTokenizer and AlbertTokenizer.
+A pipeline has four steps: normalizer, pre-tokenizer, model, post-processor. Each
+function returns a whole tree, with the steps that `transformers` builds for
+BertTokenizer, RobertaTokenizer and AlbertTokenizer.
 """
 
 import base64
-from typing import Any
+import json
+from typing import Any, Literal
 
-from bert_jax.text import sentencepiece_messages, special_pieces, spiece
-from bert_jax.text import wordpiece as wordpiece_rules
+from bert_jax.text import characters, spiece
+from bert_jax.text.specials import SpecialTokens
 
 Tree = dict[str, Any]
 
+# Whose rules to follow where google-research/bert and Hugging Face's code differ.
+Rules = Literal["google", "huggingface"]
+CHARACTERS_PER_WORD: dict[Rules, int] = {"google": 200, "huggingface": 100}
 
-def added(content: str, index: int, *, special: bool, lstrip: bool = False) -> Tree:
+
+def canonical(tree: Tree) -> bytes:
+    """Returns the bytes of a tokenizer.json: the same for all equivalent spellings.
+
+    Padding and truncation are left out: sequences are cut and padded elsewhere.
+    """
+    return dump({**tree, "padding": None, "truncation": None}, indent=None)
+
+
+def dump(tree: Tree, *, indent: int | None) -> bytes:
+    """Returns JSON with sorted keys; replaces lone surrogates, which UTF-8 has not."""
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(
+        tree,
+        ensure_ascii=False,
+        sort_keys=True,
+        separators=separators,
+        indent=indent,
+    )
+    return characters.without_surrogates(text).encode()
+
+
+def added_token(
+    content: str, index: int, *, special: bool, lstrip: bool = False
+) -> Tree:
     """Returns one entry of `added_tokens`."""
     return {
         "id": index,
@@ -28,20 +57,30 @@ def added(content: str, index: int, *, special: bool, lstrip: bool = False) -> T
 
 def wordpiece(
     tokens: tuple[str, ...],
-    specials: special_pieces.Specials,
+    specials: SpecialTokens,
     *,
     lowercase: bool,
     strip_accents: bool,
-    parts_chinese: bool = True,
-    more: list[Tree] | None = None,
+    rules: Rules = "huggingface",
+    split_chinese: bool = True,
+    added: list[Tree] | None = None,
 ) -> Tree:
-    """Returns BertTokenizer's pipeline; `more` are further added tokens."""
+    """Returns BertTokenizer's pipeline.
+
+    Args:
+      tokens: the vocabulary in the order of its ids.
+      specials: how it spells the special tokens.
+      lowercase, strip_accents: what the normalizer does.
+      rules: whose limit on the length of words to take.
+      split_chinese: whether each Chinese character is a word.
+      added: the entries of further added tokens.
+    """
     ids = {token: index for index, token in enumerate(tokens)}
-    whole = _with_added(ids, more)
+    all_ids = _with_added(ids, added)
     normalizer = {
         "type": "BertNormalizer",
         "clean_text": True,
-        "handle_chinese_chars": parts_chinese,
+        "handle_chinese_chars": split_chinese,
         "strip_accents": strip_accents,
         "lowercase": lowercase,
     }
@@ -49,15 +88,15 @@ def wordpiece(
         "type": "WordPiece",
         "unk_token": specials.unk,
         "continuing_subword_prefix": "##",
-        "max_input_chars_per_word": wordpiece_rules.HUGGING_FACE_CHARACTERS_PER_WORD,
+        "max_input_chars_per_word": CHARACTERS_PER_WORD[rules],
         "vocab": ids,
     }
     return _tree(
         model,
-        added=_added_specials(specials, whole, more),
+        added=_added_specials(specials, all_ids, added),
         normalizer=normalizer,
         pre_tokenizer={"type": "BertPreTokenizer"},
-        post_processor=_template(specials, whole),
+        post_processor=_template(specials, all_ids),
         decoder={"type": "WordPiece", "prefix": "##", "cleanup": True},
     )
 
@@ -65,13 +104,13 @@ def wordpiece(
 def byte_level(
     ids: dict[str, int],
     merges: list[list[str]],
-    specials: special_pieces.Specials,
+    specials: SpecialTokens,
     *,
     add_prefix_space: bool,
-    more: list[Tree] | None = None,
+    added: list[Tree] | None = None,
 ) -> Tree:
-    """Returns RobertaTokenizer's pipeline: bytes, joined in the order of `merges`."""
-    whole = _with_added(ids, more)
+    """Returns RobertaTokenizer's pipeline: bytes, merged in the order of `merges`."""
+    all_ids = _with_added(ids, added)
     flags = {"add_prefix_space": add_prefix_space, "trim_offsets": True}
     model = {
         "type": "BPE",
@@ -87,14 +126,14 @@ def byte_level(
     }
     return _tree(
         model,
-        # Before RoBERTa's mask a space belongs to the mask.
-        added=_added_specials(specials, whole, more, lstrip=(specials.mask,)),
+        # RoBERTa's mask includes the space before it.
+        added=_added_specials(specials, all_ids, added, lstrip=(specials.mask,)),
         normalizer=None,
         pre_tokenizer={"type": "ByteLevel", **flags, "use_regex": True},
         post_processor={
             "type": "RobertaProcessing",
-            "sep": [specials.sep, whole[specials.sep]],
-            "cls": [specials.cls, whole[specials.cls]],
+            "sep": [specials.sep, all_ids[specials.sep]],
+            "cls": [specials.cls, all_ids[specials.cls]],
             **flags,
         },
         decoder={"type": "ByteLevel", **flags, "use_regex": True},
@@ -103,24 +142,30 @@ def byte_level(
 
 def sentencepiece(
     content: bytes,
-    specials: special_pieces.Specials,
+    specials: SpecialTokens,
     *,
     lowercase: bool,
     strip_accents: bool,
     quotes: bool,
-    more: list[Tree] | None = None,
+    added: list[Tree] | None = None,
 ) -> Tree:
-    """Returns the pipeline of a SentencePiece model; `quotes` as ALBERT writes them.
+    """Returns the pipeline of a SentencePiece model.
 
-    `more` are further added tokens.
+    It is close to the model's own rules, not equal: see `spiece.SentencePiece`.
+
+    Args:
+      content: the bytes of the model.
+      specials: how the model spells the special tokens.
+      lowercase, strip_accents: what is done before the model's own normalization.
+      quotes: whether `` and '' become quotes, as in ALBERT.
+      added: the entries of further added tokens.
     """
-    proto = sentencepiece_messages.model(content)
-    names = [piece.piece for piece in proto.pieces]
-    ids = {name: index for index, name in reversed(list(enumerate(names)))}
+    proto = spiece.message_of_model(content)
+    ids = spiece.first_ids(tuple(piece.piece for piece in proto.pieces))
     scheme = "always" if proto.normalizer_spec.add_dummy_prefix else "never"
     space = {"type": "Metaspace", "replacement": spiece.WORD_MARK}
     space |= {"prepend_scheme": scheme, "split": True}
-    if proto.trainer_spec.model_type == sentencepiece_messages.BPE:
+    if proto.trainer_spec.model_type == spiece.BPE:
         model = _bpe(proto, ids)
     else:
         model = {
@@ -132,7 +177,7 @@ def sentencepiece(
     steps = _normalizers(proto, lowercase, strip_accents, quotes)
     return _tree(
         model,
-        added=_added_specials(specials, _with_added(ids, more), more),
+        added=_added_specials(specials, _with_added(ids, added), added),
         normalizer={"type": "Sequence", "normalizers": steps},
         pre_tokenizer=space,
         post_processor=_template(specials, ids),
@@ -143,7 +188,7 @@ def sentencepiece(
 def _normalizers(
     proto: Any, lowercase: bool, strip_accents: bool, quotes: bool
 ) -> list[Tree]:
-    """Returns what a model, and what we do before it, change of the text."""
+    """Returns the steps before the model's own normalization, and that."""
     steps: list[Tree] = []
     if quotes:
         for spelling in ("``", "''"):
@@ -165,10 +210,10 @@ def _normalizers(
 
 
 def _bpe(proto: Any, ids: dict[str, int]) -> Tree:
-    """Returns the model of SentencePiece's BPE: pairs in the order of their scores."""
+    """Returns SentencePiece's BPE model: merges in the order of their scores."""
     merges = []
     for piece in proto.pieces:
-        if piece.type != sentencepiece_messages.NORMAL:
+        if piece.type != spiece.NORMAL:
             continue
         name = piece.piece
         for cut in range(1, len(name)):
@@ -176,7 +221,7 @@ def _bpe(proto: Any, ids: dict[str, int]) -> Tree:
             if pair[0] in ids and pair[1] in ids:
                 merges.append((-piece.score, ids[pair[0]], ids[pair[1]], pair))
     merges.sort()
-    unknown = sentencepiece_messages.UNKNOWN
+    unknown = spiece.UNKNOWN
     return {
         "type": "BPE",
         "dropout": None,
@@ -191,28 +236,28 @@ def _bpe(proto: Any, ids: dict[str, int]) -> Tree:
     }
 
 
-def _with_added(ids: dict[str, int], more: list[Tree] | None) -> dict[str, int]:
-    """Returns the ids of pieces and of further added tokens."""
-    return ids | {token["content"]: token["id"] for token in more or []}
+def _with_added(ids: dict[str, int], added: list[Tree] | None) -> dict[str, int]:
+    """Returns the ids of the tokens and of further added ones."""
+    return ids | {token["content"]: token["id"] for token in added or []}
 
 
 def _added_specials(
-    specials: special_pieces.Specials,
+    specials: SpecialTokens,
     ids: dict[str, int],
-    more: list[Tree] | None,
+    added: list[Tree] | None,
     lstrip: tuple[str | None, ...] = (),
 ) -> list[Tree]:
-    """Returns the special pieces as added tokens, and more, in the order of ids."""
+    """Returns the entries of special and further added tokens, in the order of ids."""
     own = {
-        name: added(name, ids[name], special=True, lstrip=name in lstrip)
+        name: added_token(name, ids[name], special=True, lstrip=name in lstrip)
         for name in specials.present().values()
     }
-    every = own | {token["content"]: token for token in more or []}
-    return sorted(every.values(), key=lambda token: token["id"])
+    entries = own | {token["content"]: token for token in added or []}
+    return sorted(entries.values(), key=lambda token: token["id"])
 
 
-def _template(specials: special_pieces.Specials, ids: dict[str, int]) -> Tree:
-    """Returns the rows of BERT as a TemplateProcessing."""
+def _template(specials: SpecialTokens, ids: dict[str, int]) -> Tree:
+    """Returns BERT's sequences as a TemplateProcessing."""
 
     def special(name: str, kind: int) -> Tree:
         return {"SpecialToken": {"id": name, "type_id": kind}}
@@ -233,6 +278,6 @@ def _template(specials: special_pieces.Specials, ids: dict[str, int]) -> Tree:
 
 
 def _tree(model: Tree, *, added: list[Tree], **parts: Tree | None) -> Tree:
-    """Returns the tree of a file."""
+    """Returns the tree of a tokenizer.json."""
     empty = {"version": "1.0", "truncation": None, "padding": None}
     return {**empty, "added_tokens": added, **parts, "model": model}

@@ -1,13 +1,14 @@
-"""One Tokenizer over WordPiece, SentencePiece and all others: characters in, ids out.
+"""The Tokenizer: characters in, ids out, for WordPiece, SentencePiece and all others.
 
-Raw text never becomes one of the five special pieces: "[MASK]" in a corpus is three
+Raw text is never read as one of the five special tokens: "[MASK]" in a corpus is three
 words, as in google-research/bert. Only `encode_text`, for a user's own text, reads it
-as the mask. Other special tokens of a folder, such as [E1], are found in all text.
+as the mask. Other special tokens of a folder, such as [E1], are matched in all text.
 """
 
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -19,75 +20,114 @@ from jaxtyping import Bool, Int64, UInt32
 from bert_jax import errors, hub
 from bert_jax.text import (
     characters,
-    folder_options,
+    files,
+    folder,
+    options,
+    pipelines,
     rows,
-    special_pieces,
     spiece,
-    tokenizer_json,
-    vocabulary_file,
-    vocabulary_folder,
-    wordpiece,
 )
-from bert_jax.text import cleaning as cleaning_lib
+from bert_jax.text import cleaning as text_cleaning
+from bert_jax.text import specials as special_tokens
+from bert_jax.text.backend import Backend, GoogleRules, huggingface_rules
+from bert_jax.text.cleaning import Cleaning
+from bert_jax.text.pipelines import Rules, Tree
+from bert_jax.text.specials import AddedToken, SpecialTokens
 
-Kind = vocabulary_folder.Kind
-
-FILES: dict[Kind, str] = {
-    "wordpiece": vocabulary_folder.WORDPIECE,
-    "sentencepiece": vocabulary_folder.SENTENCEPIECE,
-    "tokenizer_json": vocabulary_folder.JSON,
+FILES: dict[folder.Kind, str] = {
+    "wordpiece": files.WORDPIECE,
+    "sentencepiece": files.SENTENCEPIECE,
+    "tokenizer_json": files.JSON,
 }
-_CLOSING = ",.!?;:)]}%"  # ASCII marks before which English writes no space
+_CLOSING = ",.!?;:)]}%"  # ASCII punctuation before which English has no space
+_ANY_CLASS = "PreTrainedTokenizerFast"  # does what tokenizer.json describes, no more
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
     """Turns text into ids in [0, vocab_size) and back.
 
-    It pickles to its pieces and options, and is rebuilt from them in another process.
+    It pickles to its tokens and options, and another process rebuilds it from them.
 
     Attributes:
       kind: "wordpiece", "sentencepiece" or "tokenizer_json" (any other).
-      tokens: the pieces in the order of their ids.
-      lowercase: whether text is lowered before it is cut.
+      tokens: the vocabulary in the order of its ids.
+      lowercase: whether text is lowercased before it is tokenized.
       strip_accents: whether accents are removed.
       model: the bytes of the spiece.model or tokenizer.json; empty for WordPiece.
-      rules: whose rules hold where Google's code and Hugging Face's differ: for
-        WordPiece see `wordpiece`; for SentencePiece, "huggingface" is ALBERT's.
-      specials: how the special pieces are spelt.
-      added: of WordPiece, further special tokens that text may spell; other kinds have
-        them in `model`.
-      cleaning: what is done to a text before it is cut.
+      rules: whose rules to follow where Google's code and Hugging Face's differ: for
+        WordPiece see `backend`; for SentencePiece, "huggingface" is ALBERT's.
+      specials: how the special tokens are spelled.
+      added: for WordPiece, further special tokens that are matched in text; other kinds
+        have them in `model`.
+      cleaning: what is removed from a text before it is tokenized.
     """
 
-    kind: Kind
+    kind: folder.Kind
     tokens: tuple[str, ...] = dataclasses.field(repr=False)
     lowercase: bool
     strip_accents: bool
     model: bytes = dataclasses.field(default=b"", repr=False)
-    rules: wordpiece.Rules = "google"
-    specials: special_pieces.Specials = special_pieces.BERT
-    added: tuple[special_pieces.Added, ...] = ()
-    cleaning: cleaning_lib.Cleaning = cleaning_lib.NONE
+    rules: Rules = "google"
+    specials: SpecialTokens = special_tokens.BERT
+    added: tuple[AddedToken, ...] = ()
+    cleaning: Cleaning = text_cleaning.NONE
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        *,
+        lowercase: bool | None = None,
+        strip_accents: bool | None = None,
+        rules: Rules | None = None,
+        require_mask: bool = True,
+    ) -> "Tokenizer":
+        """Loads a vocabulary file, or the folder that has one.
+
+        A folder may be ours or Hugging Face's: `folder` describes which file is read.
+        What is None is taken from the options next to the file. Without any, WordPiece
+        lowercases if no token has an upper-case letter, and strips accents if it
+        lowercases.
+
+        Args:
+          path: vocab.txt, *.model, tokenizer.json, vocab.json (with merges.txt next to
+            it), a folder with one, or a name of the hub, as hf:owner/name.
+          lowercase: whether to lowercase text.
+          strip_accents: whether to remove accents.
+          rules: whose rules to follow where they differ; "huggingface" by default, so
+            that a model has the same ids here and in `transformers`.
+          require_mask: False to load a vocabulary without a mask, as some sentence
+            encoders have; asking for its `mask_id` is then an error.
+
+        Raises:
+          InputError: there is no vocabulary, it cannot be used, or files next to each
+            other contradict each other.
+        """
+        path = hub.folder(path, vocabulary_only=True)
+        overrides = folder.Overrides(lowercase, strip_accents, rules, require_mask)
+        vocabulary = folder.read(path, overrides)
+        cleaning = text_cleaning.read(path if path.is_dir() else path.parent)
+        return cls(*vocabulary, cleaning=cleaning)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what is built from the fields."""
         fields = dataclasses.fields(self)
         return {field.name: self.__dict__[field.name] for field in fields}
 
-    def encode(self, sentences: list[str]) -> list[list[int]]:
-        """Returns the ids of each sentence: nothing added, nothing cut."""
-        return self._backend.encode(self._cleaned(sentences))
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Returns the ids of each text, without special tokens or truncation."""
+        return self._backend.encode(self._cleaned(texts))
 
     def encode_flat(
-        self, sentences: list[str]
+        self, texts: list[str]
     ) -> tuple[UInt32[np.ndarray, " n"], Int64[np.ndarray, " s"]]:
-        """Returns the ids of all sentences in a row, and each one's length."""
-        return self._backend.encode_flat(self._cleaned(sentences))
+        """Returns the ids of all texts in one array, and the length of each."""
+        return flatten(self.encode(texts))
 
     def encode_with_offsets(
-        self, sentences: list[str]
-    ) -> list[tuple[list[int], wordpiece.Offsets]]:
+        self, texts: list[str]
+    ) -> list[tuple[list[int], characters.Offsets]]:
         """Returns ids, and the characters [start, end) that each comes from.
 
         Raises:
@@ -96,11 +136,11 @@ class Tokenizer:
         if self.cleaning:
             raise errors.SettingError(
                 f"the tokenizer cleans its texts ({self.cleaning}), which moves their "
-                "characters, and here their positions count",
-                "set text.clean=none where the text is clean, or take a model without "
+                "characters, and their positions are needed here",
+                "set text.clean=none if the text is clean, or use a model without "
                 "cleaning",
             )
-        return self._backend.encode_with_offsets(sentences)
+        return self._backend.encode_with_offsets(texts)
 
     def encode_text(self, text: str) -> list[int]:
         """Returns the ids of a user's text, in which [MASK] is the mask.
@@ -110,28 +150,29 @@ class Tokenizer:
         Raises:
           InputError: the text has a mask and the vocabulary has none.
         """
-        names = {vocabulary_file.MASK, self.specials.mask or vocabulary_file.MASK}
+        names = {special_tokens.MASK, self.specials.mask or special_tokens.MASK}
         parts = re.split("|".join(map(re.escape, sorted(names))), text)
         if len(parts) == 1:
             return self.encode(parts)[0]
         return self._backend.encode_masked(self._cleaned(parts), self.mask_id)
 
     def _cleaned(self, texts: list[str]) -> list[str]:
-        """Returns texts as they are cut."""
+        """Returns texts as they are tokenized."""
         return [self.cleaning(text) for text in texts] if self.cleaning else texts
 
     def build(
         self, ids_a: list[int], ids_b: list[int] | None = None
     ) -> tuple[list[int], list[int]]:
-        """Returns the ids of a row, and the token type of each: nothing cut or filled.
+        """Returns the ids of a sequence with its special tokens, and token types.
 
         BERT's is [CLS] a [SEP], or [CLS] a [SEP] b [SEP] with token type 1 from b on;
-        RoBERTa's <s> a </s>, or <s> a </s></s> b </s> with token type 0.
+        RoBERTa's <s> a </s>, or <s> a </s></s> b </s> with token type 0. Nothing is
+        truncated or padded.
         """
-        return self._rows.build(ids_a, ids_b)
+        return self._template.build(ids_a, ids_b)
 
     def decode(self, ids: list[int]) -> str:
-        """Returns readable text for ids; what normalisation dropped stays lost.
+        """Returns readable text for ids; what normalization removed stays lost.
 
         Raises:
           InputError: an id is not in [0, vocab_size).
@@ -139,65 +180,28 @@ class Tokenizer:
         wrong = [index for index in ids if not 0 <= index < self.vocab_size]
         if wrong:
             raise errors.InputError(
-                f"id {wrong[0]} is not in the vocabulary of {self.vocab_size} pieces."
+                f"id {wrong[0]} is not in the vocabulary of {self.vocab_size} tokens."
             )
         if self.kind == "tokenizer_json":
-            return self._json_backend.decode(ids)
-        pieces = [self.tokens[index] for index in ids]
+            assert isinstance(self._backend, Backend)
+            return self._backend.decode(ids)
+        tokens = [self.tokens[index] for index in ids]
         if self.kind == "sentencepiece":
-            return "".join(pieces).replace(spiece.WORD_MARK, " ").strip()
-        return _join(pieces)
+            return "".join(tokens).replace(spiece.WORD_MARK, " ").strip()
+        return _join(tokens)
 
     def id_of(self, token: str) -> int:
-        """Returns the id of a piece.
+        """Returns the id of a token.
 
         Raises:
-          InputError: the vocabulary has no such piece.
+          InputError: the vocabulary does not have it.
         """
         if token not in self._ids:
             raise errors.InputError(
-                f"{token!r} is not one of the {self.vocab_size} pieces of the"
-                " vocabulary. Ask for a piece as vocab.txt spells it."
+                f"{token!r} is not among the {self.vocab_size} tokens of the"
+                " vocabulary. Spell it as vocab.txt does."
             )
         return self._ids[token]
-
-    def save(self, folder: Path, max_length: int | None = None) -> None:
-        """Writes the vocabulary's file and tokenizer_config.json, for `load`.
-
-        Args:
-          max_length: the longest row of the model beside it, in tokens.
-
-        `huggingface_folder.save` writes what other tools read.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / FILES[self.kind]).write_bytes(self.content)
-        config = self.options()
-        if max_length is not None:
-            config["model_max_length"] = max_length
-        if self.specials != special_pieces.BERT:
-            names = self.specials.present().items()
-            config |= {f"{role}_token": name for role, name in names}
-        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-        (folder / folder_options.CONFIG).write_text(text, encoding="utf-8")
-        self.cleaning.save(folder)
-
-    def options(self) -> dict[str, Any]:
-        """Returns what tokenizer_config.json says of how text is cut."""
-        config: dict[str, Any] = {
-            "do_lower_case": self.lowercase,
-            "strip_accents": self.strip_accents,
-            "rules": self.rules,
-        }
-        if self.kind != "tokenizer_json":  # whose file says it
-            config["tokenize_chinese_chars"] = self.kind == "wordpiece"
-        if self.kind == "wordpiece":
-            config["tokenizer_class"] = "BertTokenizer"
-        if self.added:
-            config["added_tokens_decoder"] = {
-                str(self._ids[token.content]): vars(token) | {"special": True}
-                for token in self.added
-            }
-        return config
 
     @property
     def vocab_size(self) -> int:
@@ -206,22 +210,22 @@ class Tokenizer:
 
     @property
     def pad_id(self) -> int:
-        """The id of the piece that fills rows."""
+        """The id of the token that pads sequences."""
         return self._special_ids["pad"]
 
     @property
     def unk_id(self) -> int:
-        """The id of what the vocabulary cannot spell."""
+        """The id of words that the vocabulary does not cover."""
         return self._special_ids["unk"]
 
     @property
     def cls_id(self) -> int:
-        """The id of the piece that opens a row."""
+        """The id of the token that starts a sequence."""
         return self._special_ids["cls"]
 
     @property
     def sep_id(self) -> int:
-        """The id of the piece that closes a segment."""
+        """The id of the token that ends a segment."""
         return self._special_ids["sep"]
 
     @property
@@ -233,7 +237,7 @@ class Tokenizer:
         """
         if self.specials.mask is None:
             raise errors.InputError(
-                f"the vocabulary of {self.vocab_size} pieces has no mask. Add the piece"
+                f"the vocabulary of {self.vocab_size} tokens has no mask. Add the token"
                 " [MASK], or name another as mask_token in tokenizer_config.json."
             )
         return self._special_ids["mask"]
@@ -245,16 +249,14 @@ class Tokenizer:
 
     @functools.cached_property
     def is_continuation(self) -> Bool[np.ndarray, " V"]:
-        """Whether each piece continues a word: "##x", or no mark of a space first.
+        """Whether each token continues a word: "##x", or no mark of a space first.
 
         SentencePiece's mark is U+2581, that of byte-level BPE U+0120.
         """
-        if self.kind == "wordpiece":
-            continues = [len(t) > 2 and t.startswith("##") for t in self.tokens]
-        elif self.kind == "sentencepiece":
+        if self.kind == "sentencepiece":
             continues = [not t.startswith(spiece.WORD_MARK) for t in self.tokens]
         else:
-            continues = tokenizer_json.continues(json.loads(self.model), self.tokens)
+            continues = files.continues_word(self._pipeline, self.tokens)
         for index in self.special_ids:
             continues[index] = False
         return np.array(continues, bool)
@@ -262,16 +264,16 @@ class Tokenizer:
     @functools.cached_property
     def fingerprint(self) -> str:
         """The SHA-256 of everything that decides which ids a text gets, in hex."""
-        options: list[Any] = [self.kind, self.lowercase, self.strip_accents]
+        parts: list[Any] = [self.kind, self.lowercase, self.strip_accents]
         if self.rules != "google":
-            options.append(self.rules)
-        if self.specials not in (special_pieces.BERT, special_pieces.ALBERT):
-            options.append(self.specials.present())
+            parts.append(self.rules)
+        if self.specials not in (special_tokens.BERT, special_tokens.ALBERT):
+            parts.append(self.specials.present())
         if self.added:
-            options.append([vars(token) for token in self.added])
+            parts.append([vars(token) for token in self.added])
         if self.cleaning:
-            options.append(self.cleaning.tree())
-        head = json.dumps(options).encode() + b"\n"
+            parts.append(self.cleaning.tree())
+        head = json.dumps(parts).encode() + b"\n"
         return hashlib.sha256(head + self.content).hexdigest()
 
     @functools.cached_property
@@ -281,32 +283,144 @@ class Tokenizer:
             return self.model
         return "".join(f"{token}\n" for token in self.tokens).encode()
 
+    def save(self, path: Path, max_length: int | None = None) -> None:
+        """Writes the vocabulary's file and tokenizer_config.json, for `load`.
+
+        `export` writes what other tools read.
+
+        Args:
+          path: a folder, which is created if needed.
+          max_length: the maximum length of the model next to it, in tokens.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        (path / FILES[self.kind]).write_bytes(self.content)
+        config = self._options()
+        if max_length is not None:
+            config["model_max_length"] = max_length
+        if self.specials != special_tokens.BERT:
+            config |= self._special_names()
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        (path / options.CONFIG).write_text(text, encoding="utf-8")
+        self.cleaning.save(path)
+
+    def export(self, path: Path, max_length: int) -> None:
+        """Writes what `transformers.AutoTokenizer.from_pretrained` reads.
+
+        The vocabulary as it was read (vocab.txt, spiece.model, or vocab.json with
+        merges.txt), tokenizer.json, tokenizer_config.json and special_tokens_map.json:
+        the same bytes every time. `load` reads the folder back as the same tokenizer.
+
+        `transformers` follows Hugging Face's rules for WordPiece: with
+        `rules="google"` ids differ for private-use characters, U+2B820 to U+2B91F,
+        words of 101 to 200 characters and a capital sigma that ends a word. For
+        SentencePiece it runs the pipeline whose differences `spiece` lists.
+
+        Args:
+          path: a folder, which is created if needed; a model's may be.
+          max_length: the maximum length of the model, in tokens.
+
+        Raises:
+          InputError: `max_length` is not positive.
+        """
+        if max_length < 1:
+            raise errors.InputError(f"max_length is {max_length}. Give 1 or more.")
+        path.mkdir(parents=True, exist_ok=True)
+        tree = self.pipeline()
+        config = {
+            **self._options(),
+            **self._special_names(),
+            **_transformers_class(tree, self.kind),
+            "model_max_length": max_length,
+        }
+        contents = {
+            files.JSON: tree,
+            options.CONFIG: config,
+            options.SPECIAL_TOKENS: self._special_names(),
+        }
+        for name, content in contents.items():
+            (path / name).write_bytes(pipelines.dump(content, indent=2) + b"\n")
+        self.cleaning.save(path)  # for us; `transformers` does not read it
+        if self.kind != "tokenizer_json":
+            (path / FILES[self.kind]).write_bytes(self.content)
+        elif _is_byte_level(tree):
+            files.write_byte_level(tree, path)
+
+    def pipeline(self, rules: Rules = "huggingface") -> Tree:
+        """Returns the tree of the tokenizer.json that means the same.
+
+        Args:
+          rules: whose limit on the length of words WordPiece has.
+        """
+        if self.kind == "tokenizer_json":
+            return json.loads(self.model)
+        if self.kind == "sentencepiece":
+            return pipelines.sentencepiece(
+                self.model,
+                self.specials,
+                lowercase=self.lowercase,
+                strip_accents=self.strip_accents,
+                quotes=self.rules == "huggingface",
+            )
+        return pipelines.wordpiece(
+            self.tokens,
+            self.specials,
+            lowercase=self.lowercase,
+            strip_accents=self.strip_accents,
+            rules=rules,
+            added=[
+                {"id": self._ids[token.content], **vars(token), "special": True}
+                for token in self.added
+            ],
+        )
+
+    def _options(self) -> dict[str, Any]:
+        """Returns the options of tokenizer_config.json that change ids."""
+        config: dict[str, Any] = {
+            "do_lower_case": self.lowercase,
+            "strip_accents": self.strip_accents,
+            "rules": self.rules,
+        }
+        if self.kind != "tokenizer_json":  # which has it in its file
+            config["tokenize_chinese_chars"] = self.kind == "wordpiece"
+        if self.kind == "wordpiece":
+            config["tokenizer_class"] = "BertTokenizer"
+        if self.added:
+            config["added_tokens_decoder"] = {
+                str(self._ids[token.content]): vars(token) | {"special": True}
+                for token in self.added
+            }
+        return config
+
+    def _special_names(self) -> dict[str, str]:
+        """Returns the spellings of the special tokens under Hugging Face's keys."""
+        return {f"{role}_token": x for role, x in self.specials.present().items()}
+
     @functools.cached_property
     def _ids(self) -> dict[str, int]:
-        """The id of each piece; the first where a model holds one twice."""
+        """The id of each token; the first where a model has one twice."""
         return spiece.first_ids(self.tokens)
 
     @functools.cached_property
     def _special_ids(self) -> dict[str, int]:
-        """The ids of the special pieces by their roles."""
-        return special_pieces.ids_of(self.specials, self._ids)
+        """The ids of the special tokens by their roles."""
+        return special_tokens.ids_of(self.specials, self._ids)
 
     @functools.cached_property
-    def _rows(self) -> rows.Rows:
-        """How ids become rows."""
-        made = None
+    def _template(self) -> rows.RowTemplate:
+        """How ids are joined into a sequence."""
+        template = None
         if self.kind == "tokenizer_json":
-            tree = json.loads(self.model)
-            made = tokenizer_json.rows_of(tree, "tokenizer.json", self.vocab_size)
-        return made or rows.bert(self.cls_id, self.sep_id)
+            template = files.row_template(self._pipeline, files.JSON, self.vocab_size)
+        return template or rows.bert(self.cls_id, self.sep_id)
 
     @functools.cached_property
-    def _backend(
-        self,
-    ) -> wordpiece.WordPiece | spiece.SentencePiece | tokenizer_json.TokenizerJson:
-        """The library's object that does the work."""
-        if self.kind == "tokenizer_json":
-            return self._json_backend
+    def _pipeline(self) -> Tree:
+        """The pipeline that the back end runs."""
+        return self.pipeline(self.rules)
+
+    @functools.cached_property
+    def _backend(self) -> Backend | spiece.SentencePiece:
+        """What runs the pipeline, or the SentencePiece model."""
         if self.kind == "sentencepiece":
             return spiece.SentencePiece(
                 self.model,
@@ -314,55 +428,25 @@ class Tokenizer:
                 strip_accents=self.strip_accents,
                 albert=self.rules == "huggingface",
             )
-        return wordpiece.WordPiece(
-            self.tokens,
-            self.specials,
-            lowercase=self.lowercase,
-            strip_accents=self.strip_accents,
-            rules=self.rules,
-            added=self.added,
-        )
-
-    @functools.cached_property
-    def _json_backend(self) -> tokenizer_json.TokenizerJson:
-        """The library's object for what tokenizer.json describes."""
-        return tokenizer_json.TokenizerJson(self.model, self.specials)
+        clean = None
+        if self.kind == "wordpiece":
+            clean = huggingface_rules
+            if self.rules == "google":
+                clean = GoogleRules(self.tokens, self.lowercase)
+        return Backend(self._pipeline, self.specials, clean)
 
 
-def load(
-    path: Path,
-    *,
-    lowercase: bool | None = None,
-    strip_accents: bool | None = None,
-    rules: wordpiece.Rules | None = None,
-    require_mask: bool = True,
-) -> Tokenizer:
-    """Loads a vocabulary file, or the folder that holds one.
+def flatten(
+    ids: list[list[int]],
+) -> tuple[UInt32[np.ndarray, " n"], Int64[np.ndarray, " s"]]:
+    """Joins lists of ids into one array, with their lengths.
 
-    A folder may be ours or Hugging Face's: `vocabulary_folder` says which file is
-    read. What is not given is taken from the options beside the file. Without any,
-    WordPiece lowers case exactly if no piece has an upper-case letter, and strips
-    accents exactly if it lowers case.
-
-    Args:
-      path: vocab.txt, *.model, tokenizer.json, vocab.json (with merges.txt beside
-        it), a folder with one, or a name of the hub, as hf:owner/name.
-      lowercase: whether to lower text.
-      strip_accents: whether to remove accents.
-      rules: whose rules hold where they differ; "huggingface" by default, so that a
-        model has the same ids here and in `transformers`.
-      require_mask: False to load a vocabulary without a mask, as some sentence
-        encoders have; asking for its `mask_id` is then an error.
-
-    Raises:
-      InputError: there is no vocabulary, it cannot be used, or files beside each
-        other contradict each other.
+    >>> flatten([[5, 6], [], [7]])
+    (array([5, 6, 7], dtype=uint32), array([2, 0, 1]))
     """
-    path = hub.folder(path, vocabulary_only=True)
-    asked = vocabulary_folder.Asked(lowercase, strip_accents, rules, require_mask)
-    found = vocabulary_folder.read(path, asked)
-    cleaning = cleaning_lib.read(path if path.is_dir() else path.parent)
-    return Tokenizer(*found, cleaning=cleaning)
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    flat = itertools.chain.from_iterable(ids)
+    return np.fromiter(flat, np.uint32, int(lengths.sum())), lengths
 
 
 _NO_SPACE = re.compile(
@@ -371,11 +455,37 @@ _NO_SPACE = re.compile(
 )
 
 
-def _join(pieces: list[str]) -> str:
-    """Writes WordPiece pieces as text.
+def _join(tokens: list[str]) -> str:
+    """Joins WordPiece tokens to text.
 
     >>> _join(["i", "play", "##ed", ",", "北", "京", "2008", "年", "。"])
     'i played,北京2008年。'
     """
-    text = " ".join(pieces).replace(" ##", "")
+    text = " ".join(tokens).replace(" ##", "")
     return _NO_SPACE.sub("", text)
+
+
+def _transformers_class(tree: Tree, kind: folder.Kind) -> dict[str, Any]:
+    """Returns the class in `transformers`, and the options of that class."""
+    if kind == "wordpiece":
+        return {"tokenizer_class": "BertTokenizer"}
+    post_processor = tree.get("post_processor") or {}
+    is_roberta = (
+        _is_byte_level(tree)
+        and post_processor.get("type") == "RobertaProcessing"
+        and tree.get("normalizer") is None
+    )
+    if not is_roberta:
+        return {"tokenizer_class": _ANY_CLASS}
+    return {
+        "tokenizer_class": "RobertaTokenizer",
+        "add_prefix_space": tree["pre_tokenizer"].get("add_prefix_space", True) is True,
+        "trim_offsets": post_processor.get("trim_offsets", True) is True,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+
+
+def _is_byte_level(tree: Tree) -> bool:
+    """Returns whether vocab.json and merges.txt can hold a tokenizer's tokens."""
+    pre_tokenizer = tree.get("pre_tokenizer") or {}
+    return "merges" in tree["model"] and pre_tokenizer.get("type") == "ByteLevel"

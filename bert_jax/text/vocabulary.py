@@ -1,8 +1,8 @@
 """Learns a vocabulary from a corpus: WordPiece by merging pairs, or SentencePiece.
 
 The same texts give the same bytes in any process, with any number of threads: the
-Rust trainer numbers pieces in the order of a hash table, so it is given the counted
-words in a fixed order, and every single character with its id beforehand.
+Rust trainer numbers tokens in the order of a hash table, so it gets the counted words
+in a fixed order, and every single character as a token with an id.
 """
 
 import collections
@@ -11,22 +11,26 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import tokenizers
-from tokenizers import models, pre_tokenizers, trainers
+from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from bert_jax import errors
-from bert_jax.text import characters, spiece, tokenizer, vocabulary_file, wordpiece
+from bert_jax.text import characters, pipelines, spiece
+from bert_jax.text import specials as special_tokens
+from bert_jax.text.tokenizer import Tokenizer
 
 Kind = Literal["wordpiece", "sentencepiece-unigram", "sentencepiece-bpe"]
-KINDS = ("wordpiece", "sentencepiece-unigram", "sentencepiece-bpe")
+KINDS: tuple[str, ...] = get_args(Kind)
 
-_ALPHABET_SHARE = 0.9  # of a vocabulary, at most, for single characters
+_SPECIALS = tuple(special_tokens.BERT.present().values())
+
+_ALPHABET_FRACTION = 0.9  # of a vocabulary, at most, for single characters
 _MAX_DISTINCT_WORDS = 4_000_000  # about 500 MB of counts
-_MAX_SENTENCE_CHARACTERS = 1_000  # SentencePiece skips, silently, over 4,192 bytes
-_SENTENCEPIECE_THREADS = 8  # changes its sums, so it does not follow the machine
-_CHARACTER_COVERAGE = 0.9995  # the share of text SentencePiece's alphabet must spell
+_MAX_SENTENCE_CHARACTERS = 1_000  # SentencePiece silently skips over 4,192 bytes
+_SENTENCEPIECE_THREADS = 8  # changes its sums, so it does not depend on the machine
+_CHARACTER_COVERAGE = 0.9995  # fraction of characters in SentencePiece's alphabet
 
 _logger = logging.getLogger(__name__)
 
@@ -40,55 +44,55 @@ def learn(
     folder: Path,
     min_frequency: int = 2,
     max_sentences: int = 2_000_000,
-) -> tokenizer.Tokenizer:
+) -> Tokenizer:
     """Learns a vocabulary, writes it to a folder, and returns its tokenizer.
 
     The ids 0 to 4 are [PAD] [UNK] [CLS] [SEP] [MASK]. A corpus that yields fewer
-    pieces than asked for makes a smaller vocabulary, and a warning says so.
+    tokens than requested gives a smaller vocabulary, with a warning.
 
     Args:
       texts: sentences or paragraphs, read once.
       kind: one of KINDS.
-      vocab_size: how many pieces at most, the special ones included.
-      lowercase: whether "A" and "a" are one; WordPiece then strips accents too.
+      vocab_size: the maximum number of tokens, special ones included.
+      lowercase: whether text is lowercased; WordPiece then strips accents too.
       folder: where `Tokenizer.save` writes.
-      min_frequency: WordPiece joins no pair, and keeps no character, seen less often.
+      min_frequency: WordPiece merges no pair, and keeps no character, that is rarer.
       max_sentences: SentencePiece learns from a fixed sample of this many.
 
     Raises:
-      InputError: an argument makes no sense, or the texts hold nothing to learn from.
+      InputError: an argument is out of range, or the texts have nothing to learn from.
     """
     _check(kind, vocab_size, min_frequency, max_sentences)
     if kind == "wordpiece":
         counts = count_words(texts, lowercase=lowercase)
         tokens = _learn_wordpiece(counts, vocab_size, min_frequency)
-        learnt = tokenizer.Tokenizer(
+        tokenizer = Tokenizer(
             "wordpiece", tokens, lowercase, lowercase, rules="huggingface"
         )
     else:
         model = _learn_sentencepiece(texts, kind, vocab_size, lowercase, max_sentences)
-        pieces = spiece.pieces(model)
-        learnt = tokenizer.Tokenizer("sentencepiece", pieces, False, False, model)
-    if learnt.vocab_size < vocab_size:
+        tokens = spiece.tokens(model, "the learned model")
+        tokenizer = Tokenizer("sentencepiece", tokens, False, False, model)
+    if tokenizer.vocab_size < vocab_size:
         _logger.warning(
-            "The corpus yields %d pieces, fewer than the %d asked for.",
-            learnt.vocab_size,
+            "The corpus yields %d tokens, fewer than text.vocab_size=%d.",
+            tokenizer.vocab_size,
             vocab_size,
         )
-    learnt.save(folder)
-    return learnt
+    tokenizer.save(folder)
+    return tokenizer
 
 
 def _check(kind: str, vocab_size: int, min_frequency: int, max_sentences: int) -> None:
-    """Refuses arguments that make no sense."""
+    """Raises InputError for arguments that are out of range."""
     if kind not in KINDS:
         raise errors.InputError(
             f"text.tokenizer is {kind!r}. Choose one of {', '.join(KINDS)}."
         )
-    if vocab_size <= len(vocabulary_file.SPECIALS):
+    if vocab_size <= len(_SPECIALS):
         raise errors.InputError(
-            f"text.vocab_size is {vocab_size}. Ask for more than the"
-            f" {len(vocabulary_file.SPECIALS)} special pieces; thousands are usual."
+            f"text.vocab_size is {vocab_size}. Give more than the {len(_SPECIALS)}"
+            " special tokens; tens of thousands are usual."
         )
     if min_frequency < 1:
         raise errors.InputError(
@@ -101,23 +105,29 @@ def _check(kind: str, vocab_size: int, min_frequency: int, max_sentences: int) -
 
 
 def count_words(texts: Iterable[str], *, lowercase: bool) -> collections.Counter[str]:
-    """Counts the words of texts as WordPiece sees them: normalised and parted.
+    """Counts the words of texts as WordPiece sees them: normalized and split.
 
-    Memory is bounded: of too many distinct words the rarest are forgotten.
+    Memory is bounded: if there are too many distinct words, the rarest are dropped.
 
     >>> sorted(count_words(["Été, été 北京"], lowercase=True).items())
     [(',', 1), ('ete', 2), ('京', 1), ('北', 1)]
     """
-    clean = wordpiece.normalizer(lowercase, strip_accents=lowercase).normalize_str
+    normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=True,
+        strip_accents=lowercase,
+        lowercase=lowercase,
+    )
     words_of = characters.punctuation_pattern().findall
     counts: collections.Counter[str] = collections.Counter()
-    forgotten = 0
+    dropped = 0
     for text in texts:
-        counts.update(words_of(clean(wordpiece.without_surrogates(text))))
+        text = characters.without_surrogates(text)
+        counts.update(words_of(normalizer.normalize_str(text)))
         while len(counts) > _MAX_DISTINCT_WORDS:
-            forgotten += 1
+            dropped += 1
             counts = collections.Counter(
-                {word: n for word, n in counts.items() if n > forgotten}
+                {word: n for word, n in counts.items() if n > dropped}
             )
     return counts
 
@@ -125,35 +135,36 @@ def count_words(texts: Iterable[str], *, lowercase: bool) -> collections.Counter
 def _learn_wordpiece(
     counts: collections.Counter[str], vocab_size: int, min_frequency: int
 ) -> tuple[str, ...]:
-    """Returns the pieces: special ones, single characters, then pairs as merged."""
-    singles = _single_pieces(counts, vocab_size, min_frequency)
-    known = frozenset(piece[-1] for piece in singles)
-    # A word with a character that has no piece is unknown as a whole.
+    """Returns the tokens: special ones, single characters, then pairs as merged."""
+    singles = _single_characters(counts, vocab_size, min_frequency)
+    known = frozenset(token[-1] for token in singles)
+    # A word with a character that has no token is unknown as a whole.
+    limit = pipelines.CHARACTERS_PER_WORD["google"]
     words = sorted(
         (word, count)
         for word, count in counts.items()
-        if len(word) <= wordpiece.MAX_CHARACTERS_PER_WORD and known.issuperset(word)
+        if len(word) <= limit and known.issuperset(word)
     )
-    rust = tokenizers.Tokenizer(models.WordPiece(unk_token=vocabulary_file.UNK))
+    rust = tokenizers.Tokenizer(models.WordPiece(unk_token=special_tokens.UNK))
     rust.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
-        special_tokens=[*vocabulary_file.SPECIALS, *singles],
+        special_tokens=[*_SPECIALS, *singles],
         show_progress=False,
     )
     rust.train_from_iterator(_repeat(words), trainer)
-    pieces = rust.get_vocab(with_added_tokens=False)
-    return tuple(sorted(pieces, key=pieces.__getitem__))
+    ids = rust.get_vocab(with_added_tokens=False)
+    return tuple(sorted(ids, key=ids.__getitem__))
 
 
-def _single_pieces(
+def _single_characters(
     counts: collections.Counter[str], vocab_size: int, min_frequency: int
 ) -> list[str]:
-    """Returns "c", and "##c" where it occurs, for the characters that find room.
+    """Returns "c", and "##c" where it occurs, for the most frequent characters.
 
-    The most frequent come first, up to nine tenths of the vocabulary: enough for
-    Chinese, whose thousands of characters are the pieces, and room to merge.
+    They take up to nine tenths of the vocabulary: enough for Chinese, whose tokens are
+    thousands of characters, and the rest is left to merges.
     """
     heads: collections.Counter[str] = collections.Counter()
     tails: collections.Counter[str] = collections.Counter()
@@ -164,9 +175,9 @@ def _single_pieces(
     total = heads + tails
     if not total:
         raise errors.InputError(
-            "the texts hold no word to learn a vocabulary from. Check the corpus."
+            "the texts have no word to learn a vocabulary from. Check the corpus."
         )
-    room = int(_ALPHABET_SHARE * (vocab_size - len(vocabulary_file.SPECIALS)))
+    room = int(_ALPHABET_FRACTION * (vocab_size - len(_SPECIALS)))
     chosen: list[str] = []
     for character in sorted(total, key=lambda c: (-total[c], c)):
         forms = [character, f"##{character}"][: 2 if character in tails else 1]
@@ -176,13 +187,14 @@ def _single_pieces(
     if not chosen:
         raise errors.InputError(
             f"no character occurs {min_frequency} times, or text.vocab_size"
-            f" {vocab_size} has no room for one. Give more text or a larger vocabulary."
+            f" {vocab_size} is too small for one. Give more text or a larger"
+            " vocabulary."
         )
-    return sorted(chosen, key=lambda piece: (len(piece), piece))
+    return sorted(chosen, key=lambda token: (len(token), token))
 
 
 def _repeat(words: list[tuple[str, int]]) -> Iterator[str]:
-    """Yields each word as often as it was counted, in texts of moderate size."""
+    """Yields each word count times, in texts of moderate size."""
     for word, count in words:
         whole, rest = divmod(count, 1_000)
         text = f"{word} " * 1_000
@@ -193,15 +205,15 @@ def _repeat(words: list[tuple[str, int]]) -> Iterator[str]:
 def _learn_sentencepiece(
     texts: Iterable[str], kind: str, vocab_size: int, lowercase: bool, sentences: int
 ) -> bytes:
-    """Returns the bytes of a model whose control symbols are BERT's."""
+    """Returns the bytes of a model whose control symbols are BERT's special tokens."""
     import sentencepiece
 
     writer = io.BytesIO()
     failures: list[BaseException] = []
-    pad, unk, cls, sep, mask = vocabulary_file.SPECIALS
+    pad, unk, cls, sep, mask = _SPECIALS
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_pieces_of_text(texts, failures),
+            sentence_iterator=_short_texts(texts, failures),
             model_writer=writer,
             model_type=kind.removeprefix("sentencepiece-"),
             vocab_size=vocab_size,
@@ -229,18 +241,16 @@ def _learn_sentencepiece(
     return writer.getvalue()
 
 
-def _pieces_of_text(
-    texts: Iterable[str], failures: list[BaseException]
-) -> Iterator[str]:
-    """Yields texts without controls, cut where they are longer than the trainer takes.
+def _short_texts(texts: Iterable[str], failures: list[BaseException]) -> Iterator[str]:
+    """Yields texts without control characters, split to a length the trainer accepts.
 
     The trainer reads one sentence a line and ends a string at NUL. What reading the
-    texts raises is kept in `failures`, for the trainer turns it into its own error.
+    texts raises is kept in `failures`, because the trainer replaces it by its error.
     """
     controls = characters.control_pattern()
     try:
         for text in texts:
-            text = controls.sub("", wordpiece.without_surrogates(text)).strip()
+            text = controls.sub("", characters.without_surrogates(text)).strip()
             for start in range(0, len(text), _MAX_SENTENCE_CHARACTERS):
                 yield text[start : start + _MAX_SENTENCE_CHARACTERS]
     except BaseException as error:
@@ -249,13 +259,13 @@ def _pieces_of_text(
 
 
 def _explain(message: str, vocab_size: int) -> str:
-    """Turns the trainer's message into one for the user."""
+    """Returns what the trainer's message means for the user."""
     if "smaller than required_chars" in message:
         need = message.split("required_chars.")[1].split("vs")[1].split(".")[0].strip()
         return (
             f"text.vocab_size is {vocab_size}, and the characters of the corpus alone"
-            f" need {need} pieces. Ask for more."
+            f" need {need} tokens. Give more."
         )
     if "sentences_.empty()" in message:
-        return "the texts hold no sentence to learn a vocabulary from."
+        return "the texts have no sentence to learn a vocabulary from."
     return f"SentencePiece cannot learn from the texts: {message}"

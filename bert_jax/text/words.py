@@ -1,9 +1,9 @@
-"""Where words begin among pieces: '##' in English, a segmenter's words in Chinese.
+"""Which tokens start a word: by "##" in English, by a segmenter in Chinese.
 
-To BERT every Chinese character is a word of its own, so whole-word masking needs a
+To BERT every Chinese character is a separate word, so whole-word masking needs a
 segmenter there (Cui et al. 2019, "Pre-Training with Whole Word Masking for Chinese
 BERT"): all characters of a segmented word are masked together, and Latin letters and
-digits keep the rule of '##'.
+digits keep the rule of "##".
 """
 
 import contextlib
@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt32
 
 from bert_jax import errors
-from bert_jax.text import characters, tokenizer, wordpiece
+from bert_jax.text import characters
+from bert_jax.text.tokenizer import Tokenizer, flatten
 
 NAMES = ("none", "jieba", "corpus")
 
@@ -27,25 +28,25 @@ _POINTS = ("utf-32-le", "surrogatepass")  # a string as an array of code points
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Cuts a sentence into words."""
+    """Splits a sentence into words."""
 
     name: str
 
     def cut(self, sentence: str) -> list[str]:
-        """Returns words that join to the sentence, white space included."""
+        """Returns words that join to the sentence, with its white space."""
         ...
 
 
 class Jieba:
-    """Cuts Chinese by jieba's dictionary and its hidden Markov model."""
+    """Segments Chinese by jieba's dictionary and its hidden Markov model."""
 
     name = "jieba"
 
     def __init__(self) -> None:
         """Reads the dictionary from jieba's own package.
 
-        jieba's cache of it in the temporary folder, which processes that start
-        together would race for and anybody could have written, is not used.
+        jieba's cache of it in the temporary folder is not used: processes that start
+        together would race for it, and other users can write it.
 
         Raises:
           InputError: jieba is not installed.
@@ -61,13 +62,13 @@ class Jieba:
         self._cut = cutter.lcut
 
     def cut(self, sentence: str) -> list[str]:
-        """Returns the words of a sentence; control characters divide none."""
+        """Returns the words of a sentence, without its control characters."""
         return self._cut(characters.control_pattern().sub("", sentence))
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps jieba's import from warning and from logging."""
+    """Silences the warnings and logs of jieba's import."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("jieba").setLevel(logging.ERROR)
@@ -75,9 +76,9 @@ def _quiet() -> Iterator[None]:
 
 
 def segmenter(name: str) -> Segmenter | None:
-    """Returns the segmenter of a name; None where there is nothing to cut.
+    """Returns the segmenter of a name; None if no text is segmented.
 
-    "none" keeps the pieces' own rule; with "corpus" the words come with the documents.
+    "none" keeps the tokens' own rule; with "corpus" the documents have words.
 
     Raises:
       InputError: the name is unknown, or jieba is not installed.
@@ -90,40 +91,40 @@ def segmenter(name: str) -> Segmenter | None:
 
 
 def check_segmenter(name: str) -> None:
-    """Raises InputError if a segmenter needs jieba, which is not installed."""
+    """Raises InputError if a segmenter needs jieba and it is not installed."""
     if name == "jieba" and importlib.util.find_spec("jieba") is None:
         raise errors.missing_extra("jieba", "zh")
 
 
 def encode(
-    cutter: tokenizer.Tokenizer,
+    tokenizer: Tokenizer,
     sentences: list[str],
     words: Sequence[Sequence[str]] | None = None,
 ) -> tuple[UInt32[np.ndarray, " n"], Int64[np.ndarray, " s"], Bool[np.ndarray, " n"]]:
-    """Returns ids in a row, each sentence's length, and which ids begin a word.
+    """Returns flat ids, the length of each sentence, and which ids start a word.
 
-    A WordPiece that does not continue ("##") begins a word if it is no Chinese
-    character, or if one of `words` begins in it or among what was dropped before it.
-    Other pieces begin one at a space, or where one of `words` does. The first
-    piece of a sentence always does.
+    A wordpiece without "##" starts a word if it is not a Chinese character, or if one
+    of `words` starts in it or among the characters that were dropped before it. Other
+    tokens start one at a space, or where one of `words` does. The first token of a
+    sentence always does.
 
     Args:
-      cutter: the tokenizer.
-      sentences: raw text; no special piece is added.
-      words: the words of each sentence; None for the pieces' own rule.
+      tokenizer: what tokenizes the sentences.
+      sentences: raw text; no special token is added.
+      words: the words of each sentence; None for the tokens' own rule.
 
     Raises:
-      InputError: the words of a sentence do not spell it.
+      InputError: the words of a sentence do not join to it.
     """
     if words is None:
-        ids, lengths = cutter.encode_flat(sentences)
-        return ids, lengths, _first_always(~cutter.is_continuation[ids], lengths)
-    encoded = cutter.encode_with_offsets(sentences)
-    ids, lengths = wordpiece.flatten([row for row, _ in encoded])
+        ids, lengths = tokenizer.encode_flat(sentences)
+        return ids, lengths, _first_always(~tokenizer.is_continuation[ids], lengths)
+    encoded = tokenizer.encode_with_offsets(sentences)
+    ids, lengths = flatten([row for row, _ in encoded])
     bounds = _bounds([offsets for _, offsets in encoded], lengths, sentences)
     begins = _begins(bounds, _number_characters(sentences, words))
-    own = ~cutter.is_continuation[ids]
-    if cutter.kind != "wordpiece":
+    own = ~tokenizer.is_continuation[ids]
+    if tokenizer.kind != "wordpiece":
         starts = begins | own
     else:
         points = np.frombuffer("".join(sentences).encode(*_POINTS), np.uint32)
@@ -132,11 +133,11 @@ def encode(
 
 
 def _bounds(
-    offsets: list[wordpiece.Offsets],
+    offsets: list[characters.Offsets],
     lengths: Int64[np.ndarray, " s"],
     sentences: list[str],
 ) -> Int64[np.ndarray, "n 2"]:
-    """Returns where each piece begins and ends in all sentences joined."""
+    """Returns the characters [start, end) of each token in all sentences joined."""
     pairs = itertools.chain.from_iterable(offsets)
     flat = itertools.chain.from_iterable(pairs)
     bounds = np.fromiter(flat, np.int64, 2 * int(lengths.sum())).reshape(-1, 2)
@@ -147,8 +148,8 @@ def _bounds(
 def _begins(
     bounds: Int64[np.ndarray, "n 2"], number: Int64[np.ndarray, " c"]
 ) -> Bool[np.ndarray, " n"]:
-    """Says in which pieces, or among what was dropped before them, a word begins."""
-    # A piece that stands for a space SentencePiece put there is empty.
+    """Returns in which tokens, or in what was dropped before them, a word starts."""
+    # The token of a space that SentencePiece inserted is empty.
     last = np.maximum(bounds[:, 1] - 1, bounds[:, 0])
     return np.diff(number[np.minimum(last, len(number) - 1)], prepend=-1) != 0
 
@@ -156,7 +157,7 @@ def _begins(
 def _number_characters(
     sentences: list[str], words: Sequence[Sequence[str]]
 ) -> Int64[np.ndarray, " c"]:
-    """Numbers the words of all sentences in a row; returns each character's."""
+    """Returns the number of each character's word, counted over all sentences."""
     first, parts = 0, [np.zeros(0, np.int64)]
     for sentence, its_words in zip(sentences, words, strict=True):
         parts.append(word_of_character(sentence, its_words) + first)
@@ -168,13 +169,13 @@ def word_of_character(sentence: str, words: Sequence[str]) -> Int64[np.ndarray, 
     """Returns the number of the word that each character of a sentence is in.
 
     White space and control characters, which tokenizers drop, may be missing on
-    either side; they count to the word before them.
+    either side; they belong to the word before them.
 
     >>> word_of_character("北京 大学", ["北京", "大学"]).tolist()
     [0, 0, 0, 1, 1]
 
     Raises:
-      InputError: the words do not spell the sentence.
+      InputError: the words do not join to the sentence.
     """
     if "".join(words) == sentence:
         return np.repeat(np.arange(len(words)), [len(word) for word in words])
@@ -183,8 +184,8 @@ def word_of_character(sentence: str, words: Sequence[str]) -> Int64[np.ndarray, 
     bare = [dropped.sub("", word) for word in words]
     if "".join(bare) != "".join(sentence[i] for i in kept):
         raise errors.InputError(
-            f"the words {list(words)[:9]} do not spell the sentence"
-            f" {sentence[:60]!r}. Words must join to their sentence."
+            f"the words {list(words)[:9]} do not join to the sentence"
+            f" {sentence[:60]!r}."
         )
     begins = np.zeros(len(sentence), np.int64)
     ends = np.cumsum([len(word) for word in bare])
@@ -194,17 +195,17 @@ def word_of_character(sentence: str, words: Sequence[str]) -> Int64[np.ndarray, 
 
 
 def _is_cjk(points: UInt32[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Says of each code point whether it is a Chinese character."""
-    found = np.zeros(len(points), bool)
+    """Returns whether each code point is a Chinese character."""
+    is_cjk = np.zeros(len(points), bool)
     for first, last in characters.CJK_RANGES:
-        found |= (points >= first) & (points <= last)
-    return found
+        is_cjk |= (points >= first) & (points <= last)
+    return is_cjk
 
 
 def _first_always(
     starts: Bool[np.ndarray, " n"], lengths: Int64[np.ndarray, " s"]
 ) -> Bool[np.ndarray, " n"]:
-    """Lets the first piece of every sentence begin a word."""
+    """Makes the first token of every sentence start a word."""
     heads = (np.cumsum(lengths) - lengths)[lengths > 0]
     starts[heads] = True
     return starts

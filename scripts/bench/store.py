@@ -20,7 +20,7 @@ from pathlib import Path
 import tokenizers
 
 from bert_jax.data.corpus import manifest, sources, store_build
-from bert_jax.text import tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 _DOCUMENT_BYTES = 3000
 _ALONE_MB = 20
@@ -83,7 +83,7 @@ def _write_text(path: Path, sentences: list[str], size: int, seed: int) -> None:
 
 def _bare(vocab: Path, text: Path) -> float:
     """Returns the MB/s of `encode_batch_fast` on the beginning of the text."""
-    tokens = tokenizer.load(vocab).tokens
+    tokens = Tokenizer.load(vocab).tokens
     rust = tokenizers.BertWordPieceTokenizer(
         vocab={token: index for index, token in enumerate(tokens)}
     )
@@ -99,7 +99,7 @@ def _bare(vocab: Path, text: Path) -> float:
 
 def build(vocab: Path, text: Path, folder: Path, workers: int | None) -> float:
     """Builds one store, and returns the seconds that it took."""
-    loaded = tokenizer.load(vocab)
+    loaded = Tokenizer.load(vocab)
     start = time.perf_counter()
     store_build.build(
         folder,

@@ -20,7 +20,7 @@ import numpy as np
 
 from bert_jax.model import config, encoder, task_model
 from bert_jax.tasks import classification
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import optimizer, sharding, state, sweep
 
 STEPS = 1000  # of the schedule; none is timed at its end
@@ -71,7 +71,7 @@ def _task(size: str) -> classification.Classification:
     head = task_model.Head("classifier", 2)
     model = task_model.TaskModel(bert, encoder.Execution(unroll=-1), head)
     pieces = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    tokenizer = tokenizers.Tokenizer("wordpiece", pieces, True, True)
+    tokenizer = Tokenizer("wordpiece", pieces, True, True)
     return classification.Classification(model, tokenizer, ("0", "1"), bert.max_length)
 
 

@@ -33,7 +33,7 @@ import tokenizers
 import tqdm
 from tokenizers import models, normalizers, pre_tokenizers
 
-from bert_jax.text import tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 _BATCH = 2_000
 _MAX_SHOWN = 5
@@ -227,8 +227,8 @@ class Fuzz:
         """Builds ours by both rules, and the two others."""
         self.name = "uncased" if lowercase else "cased"
         given = {"lowercase": lowercase, "strip_accents": lowercase}
-        self._google = tokenizer.load(vocab, rules="google", **given)
-        self._ours = tokenizer.load(vocab, rules="huggingface", **given)
+        self._google = Tokenizer.load(vocab, rules="google", **given)
+        self._ours = Tokenizer.load(vocab, rules="huggingface", **given)
         self._plain = Plain(self._google.tokens, lowercase=lowercase)
         self._rust = hugging_face(self._google.tokens, lowercase=lowercase)
         self._differences = Differences(self._rust, lowercase=lowercase)
@@ -323,7 +323,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200_000, help="random strings")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    pieces = tokenizer.load(arguments.vocab).tokens
+    pieces = Tokenizer.load(arguments.vocab).tokens
     half = arguments.count // 2
     plans = (
         ("every character", 2 * (sys.maxunicode + 1 - 0x800)),

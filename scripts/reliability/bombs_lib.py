@@ -22,7 +22,8 @@ from bert_jax import json_file
 from bert_jax.checkpoints import safetensors_file, tensorflow1_index, tensors
 from bert_jax.data.corpus import manifest, readers, sources, store
 from bert_jax.data.labeled import read_examples
-from bert_jax.text import tokenizer, vocabulary_file
+from bert_jax.text import files
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import logs, saved_steps
 
 _MIB = 1 << 20
@@ -75,7 +76,7 @@ def headers() -> Iterator[Case]:
     for length in (2**31 - 1, 2**32, 2**63, 2**64 - 1):
         content = b"\x0a" + damage.varint(length) + b"\x0a\x01a"
         write = _file("spiece.model", content)
-        yield Case(f"SentencePiece, length {length:,}", write, tokenizer.load)
+        yield Case(f"SentencePiece, length {length:,}", write, Tokenizer.load)
         made = damage.table({b"": b"\x08\x01", b"a": b"\x08\x01"})
         handle = damage.varint(length) * 2
         content = made[:-48] + (handle * 2)[:40].ljust(40, b"\0") + made[-8:]
@@ -184,7 +185,7 @@ def trees() -> Iterator[Case]:
 
 _JSON_READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "object": ("x.json", lambda place: json_file.read_object(place / "x.json")),
-    "tokenizer.json": ("tokenizer.json", tokenizer.load),
+    "tokenizer.json": ("tokenizer.json", Tokenizer.load),
     "manifest": (manifest.NAME, manifest.read),
     "manifest of a checkpoint": (saved_steps.MANIFEST, saved_steps.damage),
     "metrics": ("m.jsonl", lambda place: logs.read(place / "m.jsonl")),
@@ -222,7 +223,7 @@ def long() -> Iterator[Case]:
     yield Case(
         "vocab.txt of 100 MB",
         lambda place: (place / "vocab.txt").write_bytes(b"x\n" * 50_000_000),
-        lambda place: vocabulary_file.read(place / "vocab.txt"),
+        lambda place: files.read_vocabulary(place / "vocab.txt"),
     )
     yield Case(
         "index of 20 MB",

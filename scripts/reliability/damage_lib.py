@@ -14,7 +14,7 @@ from trial_lib import Bench, Trial, last_line
 
 from bert_jax import errors
 from bert_jax.data.corpus import store as stores
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import saved_steps
 
 
@@ -115,7 +115,7 @@ def _reads_store(folder: Path) -> Callable[[], str]:
                 made += [shard.tokens.tobytes(), shard.sentence_offsets.tobytes()]
                 made += [shard.word_start_bits.tobytes(), shard.sources.tobytes()]
         manifest = stores.manifests.read(folder)
-        fingerprint = tokenizers.load(folder).fingerprint
+        fingerprint = Tokenizer.load(folder).fingerprint
         if fingerprint != manifest.tokenizer:  # as `prepare.ensure` looks at it
             raise errors.InputError("another tokenizer")
         return [*made, fingerprint]

@@ -27,7 +27,7 @@ from bert_jax.checkpoints import (
 from bert_jax.config import finetuning
 from bert_jax.data.corpus import store
 from bert_jax.model import config
-from bert_jax.text import huggingface_folder, tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 _LABELS = ("cat", "dog")
 
@@ -47,16 +47,16 @@ def _weights(rows: int) -> weights.Weights:
     return weights.Weights(bert, places.nested(flat), _LABELS)
 
 
-def _tokenizer(folder: Path) -> tokenizer.Tokenizer:
+def _tokenizer(folder: Path) -> Tokenizer:
     folder.mkdir(exist_ok=True)
     damaged_vocabularies_lib.KINDS["vocab.txt"][0](folder)
-    return tokenizer.load(folder)
+    return Tokenizer.load(folder)
 
 
 def _write_huggingface(folder: Path) -> None:
     made = _tokenizer(folder)
     huggingface.write(folder, _weights(made.vocab_size), dtype="float32")
-    huggingface_folder.save(made, folder, 9)
+    made.export(folder, 9)
     sentence_encoder.write(folder, sentence_encoder.Pooling(), 4)
 
 

@@ -12,7 +12,7 @@ import damaged_checkpoints_lib as damage
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from bert_jax.text import huggingface_folder, tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 _PIECES = (
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "sat"),
@@ -35,7 +35,7 @@ def _write_wordpiece(folder: Path) -> None:
 def _write_wordpiece_json(folder: Path) -> None:
     """Writes all files of Hugging Face's beside the vocabulary."""
     _write_wordpiece(folder)
-    huggingface_folder.save(tokenizer.load(folder), folder, 64)
+    Tokenizer.load(folder).export(folder, 64)
 
 
 def _write_json(folder: Path) -> None:

@@ -34,7 +34,7 @@ import sandbox_lib
 
 from bert_jax import errors
 from bert_jax.checkpoints import tensorflow1_file, tensors
-from bert_jax.text import huggingface_folder, tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 KINDS = damage.KINDS | damaged_vocabularies_lib.KINDS | damaged_models_lib.KINDS
 _MADE_BY = {"torch": "torch", "tensorflow1": "tensorflow"}
@@ -194,7 +194,7 @@ def _judged(files: list[Path], arrays: dict[str, np.ndarray]) -> str:
 
 def _vocabulary(folder: Path) -> str:
     """Loads a tokenizer, and has it do what training has it do."""
-    made = tokenizer.load(folder)
+    made = Tokenizer.load(folder)
     rows = made.encode(_SENTENCES)
     flat, lengths = made.encode_flat(_SENTENCES)
     placed = made.encode_with_offsets(_SENTENCES)
@@ -217,8 +217,8 @@ def _vocabulary(folder: Path) -> str:
         return "! other pieces"
     saved = folder.parent / "saved"
     shutil.rmtree(saved, ignore_errors=True)
-    huggingface_folder.save(made, saved, 64)
-    again = tokenizer.load(saved)
+    made.export(saved, 64)
+    again = Tokenizer.load(saved)
     shutil.rmtree(saved)
     return "read" if again.encode(_SENTENCES[:2]) == rows[:2] else "! saved otherwise"
 

@@ -27,7 +27,7 @@ from bert_jax.data import text_files
 from bert_jax.data.corpus import store
 from bert_jax.data.labeled import read_examples
 from bert_jax.inference import answers
-from bert_jax.text import tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import saved_steps
 
 _UP = "../outside/"
@@ -194,7 +194,7 @@ def _options() -> Iterator[Case]:
 
 
 def _reads_own(folder: Path) -> str:
-    made = tokenizer.load(folder)
+    made = Tokenizer.load(folder)
     damaged_models_lib.read(folder)
     return f"ok {[token for token in made.tokens if 'sec' in token]}"
 

@@ -12,7 +12,7 @@ import parser_calls_lib as parsers
 from bert_jax.checkpoints import sentence_encoder, task_folders
 from bert_jax.data.corpus import manifest, sources
 from bert_jax.runs import suite
-from bert_jax.text import tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import saved_steps
 
 
@@ -162,7 +162,7 @@ def _others(keys: tuple[str, ...]) -> dict[str, Target]:
             "w.txt", parsers.markup, _XML, (_WIKI, "新年/t  讲话/n。/w\n")
         ),
         "vocab.txt": Target(
-            "vocab.txt", tokenizer.load, ("[PAD]\n", "##a\n", "a"), (vocab,)
+            "vocab.txt", Tokenizer.load, ("[PAD]\n", "##a\n", "a"), (vocab,)
         ),
         "source": Target(
             "s",

@@ -16,8 +16,7 @@ from bert_jax import prepare
 from bert_jax.checkpoints import huggingface, native, tensorflow1, workdirs
 from bert_jax.config import pretraining
 from bert_jax.runs import experiments
-from bert_jax.text import huggingface_folder
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import checkpoint, state
 
 MODELS = ("classification", "tagging", "span", "matching", "multiple_choice")
@@ -103,7 +102,7 @@ def _write_tasks(folder: Path) -> None:
 def _write_models(place: Path) -> None:
     """Writes one classifier as three formats have it, each with its vocabulary."""
     pieces = tuple(small_place.PIECES)
-    tokenizer = tokenizers.Tokenizer("wordpiece", pieces, True, True)
+    tokenizer = Tokenizer("wordpiece", pieces, True, True)
     labels = ("a", "b", "c")
     made = small_weights.weights_of(
         "pooler", "classifier", labels=labels, vocab_size=len(pieces)
@@ -141,6 +140,6 @@ def _write_sentencepiece(place: Path) -> None:
 def _write_json(folder: Path) -> None:
     """Writes the tokenizer.json of BERT's tokenizer."""
     pieces = tuple(small_place.PIECES)
-    tokenizer = tokenizers.Tokenizer("wordpiece", pieces, True, True)
-    huggingface_folder.save(tokenizer, folder, 24)
+    tokenizer = Tokenizer("wordpiece", pieces, True, True)
+    tokenizer.export(folder, 24)
     (folder / "vocab.txt").unlink()

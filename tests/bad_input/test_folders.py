@@ -13,7 +13,7 @@ import tiny_run
 from bert_jax.checkpoints import workdirs
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import store
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import checkpoint, remote
 
 PLACES = [
@@ -114,7 +114,7 @@ def run_folder(place, store, tmp_path):
 
 
 def _record(folder, store, config):
-    settings, tokenizer = pretraining.parse(config), tokenizers.load(store)
+    settings, tokenizer = pretraining.parse(config), Tokenizer.load(store)
     bert = settings.bert(tokenizer.vocab_size)
     workdirs.record(folder, settings, bert, tokenizer, allow_changed=False)
 

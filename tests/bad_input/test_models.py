@@ -9,7 +9,7 @@ import small_place
 import small_weights
 
 from bert_jax.checkpoints import huggingface, tensors
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def published(tmp_path_factory):
     )
     huggingface.write(folder, made, dtype="float32")
     pieces = tuple(small_place.PIECES)
-    tokenizers.Tokenizer("wordpiece", pieces, True, True).save(folder)
+    Tokenizer("wordpiece", pieces, True, True).save(folder)
     return folder
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from bert_jax.inference import loading
 from bert_jax.model import config as model_config
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 SHELL = [
     (["--config=nope.py"], "there is no config file nope.py"),
@@ -63,7 +63,7 @@ def test_help_explains(shell, command, flags):
 @pytest.fixture
 def untrained(monkeypatch, store):
     """A model that `predict` loads, without weights."""
-    tokenizer = tokenizers.load(store)
+    tokenizer = Tokenizer.load(store)
     bert = model_config.BertConfig(vocab_size=tokenizer.vocab_size)
     model = loading.Model(tokenizer, bert, {"mlm_head": {}}, 24)
     monkeypatch.setattr(loading.Model, "fill_ids", _guess, raising=True)

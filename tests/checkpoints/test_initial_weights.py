@@ -10,7 +10,7 @@ import tiny_run
 from bert_jax import errors, pretrain
 from bert_jax.checkpoints import huggingface, initial_weights, model_folders, weights
 from bert_jax.model import config, parts
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_an_export_starts_a_run_with_the_same_parameters(
     trained, exported, corpus, tmp_path
 ):
     continued = _continue(corpus, exported, tmp_path)
-    pieces = tokenizers.load(exported).vocab_size
+    pieces = Tokenizer.load(exported).vocab_size
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, atol=1e-7),
         parts.cut_vocabulary(continued.state.params, pieces),
@@ -158,7 +158,7 @@ def test_positions_never_shrink_nor_grow_unasked(rows, how):
 def test_new_tokens_begin_at_the_mean_of_their_pieces_only_on_request(
     trained, corpus, exported, tmp_path
 ):
-    old = tokenizers.load(exported)
+    old = Tokenizer.load(exported)
     ending = next(token[2:] for token in old.tokens if token.startswith("##"))
     word = f"a{ending}"
     pieces = [*old.tokens[:5], word, *old.tokens[5:]]

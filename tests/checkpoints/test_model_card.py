@@ -17,8 +17,7 @@ from bert_jax.checkpoints import (
 )
 from bert_jax.inference import loading
 from bert_jax.model import config
-from bert_jax.text import huggingface_folder
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz")
 BERT = config.BertConfig(
@@ -43,7 +42,7 @@ def folder(parts, labels=(), bert=BERT, tokenizer=True, **report):
     return model_folders.Folder(
         "huggingface",
         given,
-        tokenizers.Tokenizer("wordpiece", PIECES, True, True) if tokenizer else None,
+        Tokenizer("wordpiece", PIECES, True, True) if tokenizer else None,
         weights.Report(**facts),
         bert.max_length,
         sentence_encoder.Pooling(),
@@ -264,7 +263,7 @@ def test_snippets_run_as_they_stand(parts, pipeline, of_class, source, tmp_path)
     output = tmp_path / "out"
     output.mkdir()
     huggingface.write(output, found.weights, dtype="float32")
-    huggingface_folder.save(found.tokenizer, output, found.max_seq_length)
+    found.tokenizer.export(output, found.max_seq_length)
     model_card.write(output, found, source, "huggingface")
     card = (output / "README.md").read_text(encoding="utf-8")
     assert f"pipeline_tag: {pipeline}\n" in card

@@ -18,11 +18,11 @@ from bert_jax.checkpoints import (
     weights,
 )
 from bert_jax.inference import loading
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import saved_steps
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz")
-TOKENIZER = tokenizers.Tokenizer("wordpiece", PIECES, True, True)
+TOKENIZER = Tokenizer("wordpiece", PIECES, True, True)
 FILES = {
     "huggingface": ["model.safetensors"],
     "bert_jax": ["parameters.safetensors", "model.json"],
@@ -203,7 +203,7 @@ def test_a_vocabulary_without_a_mask_encodes_and_fills_none(folder):
     save_pieces(folder, ["*" if piece == "[MASK]" else piece for piece in PIECES])
     model = loading.load(folder)
     assert model.encode(["a b"]).shape == (1, 12)
-    with pytest.raises(errors.InputError, match="31 pieces has no mask"):
+    with pytest.raises(errors.InputError, match="31 tokens has no mask"):
         model.fill_mask("a [MASK]")
 
 
@@ -246,7 +246,7 @@ def test_a_run_is_its_newest_checkpoint(run):
     assert model_folders.architecture(run.workdir) == bert
     where = model_folders.tokenizer_folder(run.workdir)
     assert where == run.workdir / "tokenizer"
-    assert tokenizers.load(where) == found.tokenizer
+    assert Tokenizer.load(where) == found.tokenizer
 
 
 def test_a_run_with_a_damaged_checkpoint_is_the_one_before(run, tmp_path):

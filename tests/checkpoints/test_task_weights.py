@@ -16,7 +16,7 @@ from bert_jax.checkpoints import huggingface, native, task_folders, task_weights
 from bert_jax.config import finetuning
 from bert_jax.model import config as model_config
 from bert_jax.runs import assembly
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 CLASSIFIER = ("encoder", "pooler", "classifier")
 
@@ -215,7 +215,7 @@ def test_what_is_drawn_is_of_the_seed_and_the_rest_is_given(place, tmp_path):
 
 def test_labels_of_other_folders(tmp_path):
     made = small_weights.weights_of("pooler", "classifier", labels=("b", "a"))
-    tokenizer = tokenizers.Tokenizer(
+    tokenizer = Tokenizer(
         "wordpiece",
         ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"),
         True,

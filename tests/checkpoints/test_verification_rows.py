@@ -10,7 +10,7 @@ from bert_jax.checkpoints import (
     weights,
 )
 from bert_jax.model import config
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz天气北京!.")
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS)
@@ -28,7 +28,7 @@ def folder(tokenizer=None, **changes):
 
 @pytest.fixture
 def tokenizer():
-    return tokenizers.Tokenizer("wordpiece", PIECES, True, True)
+    return Tokenizer("wordpiece", PIECES, True, True)
 
 
 def test_texts_of_two_languages_and_pieces_of_the_whole_vocabulary(tokenizer):

@@ -14,7 +14,7 @@ from bert_jax import errors, predict
 from bert_jax.checkpoints import sentence_encoder
 from bert_jax.inference import feature_files, features, loading
 from bert_jax.model import encoder
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz")
 TEXTS = ["a b c", "d", "", "e f g h i j k", "c b a", "北京 \ud800 z", "e f g h i j"]
@@ -25,7 +25,7 @@ def model_of(*heads: str, **fields) -> loading.Model:
     given = small_weights.weights_of(*heads)
     # Larger, so that texts and layers differ.
     params = jax.tree.map(lambda x: jnp.asarray(4 * x), given.params)
-    tokenizer = tokenizers.Tokenizer("wordpiece", PIECES, True, True)
+    tokenizer = Tokenizer("wordpiece", PIECES, True, True)
     execution = encoder.Execution(vocab_multiple=1)
     return loading.Model(
         tokenizer, given.config, params, 9, execution=execution, **fields

@@ -13,10 +13,10 @@ from bert_jax.checkpoints import sentence_encoder
 from bert_jax.data.labeled import example_rows
 from bert_jax.inference import features, loading
 from bert_jax.model import encoder
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz")
-TOKENIZER = tokenizers.Tokenizer("wordpiece", PIECES, True, True)
+TOKENIZER = Tokenizer("wordpiece", PIECES, True, True)
 TEXTS = ["a b c", "d", "", "e f g h i j k l m n o p", "c b a", "q r s t u v w"]
 
 

@@ -11,7 +11,7 @@ from flax import linen as nn
 from bert_jax import errors, predict
 from bert_jax.inference import loading
 from bert_jax.model import config, encoder, heads
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh")
 
@@ -19,7 +19,7 @@ PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh")
 @pytest.fixture(scope="module")
 def model():
     """A model of rows of nine tokens whose bias makes it prefer 'g', then 'c'."""
-    tokenizer = tokenizers.Tokenizer("wordpiece", PIECES, True, True)
+    tokenizer = Tokenizer("wordpiece", PIECES, True, True)
     bert = config.BertConfig(
         vocab_size=len(PIECES),
         hidden_size=12,

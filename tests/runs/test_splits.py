@@ -11,7 +11,7 @@ from bert_jax.data.labeled import examples as data_examples
 from bert_jax.runs import splits, task_setup
 from bert_jax.tasks import regression, spec
 from bert_jax.text import coverage
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_labels_are_those_of_the_whole_training_file(place, changes, known):
 class _Rows(regression.Regression):
     """A task that makes one row an example, cuts two, and does not know one token."""
 
-    tokenizer = tokenizers.Tokenizer(
+    tokenizer = Tokenizer(
         "wordpiece", ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), True, True
     )
 

@@ -9,8 +9,7 @@ import small_weights
 import tiny_tasks
 
 from bert_jax.checkpoints import huggingface
-from bert_jax.text import huggingface_folder
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 NAME = "hf:owner/tiny"
 REPO = "models/owner/tiny"
@@ -47,6 +46,6 @@ def write_model(folder: Path, *heads: str, labels: tuple[str, ...] = ()) -> Path
         vocab_size=len(pieces),
     )
     huggingface.write(folder, given, dtype="float32")
-    tokenizer = tokenizers.Tokenizer("wordpiece", pieces, True, True)
-    huggingface_folder.save(tokenizer, folder, 9)
+    tokenizer = Tokenizer("wordpiece", pieces, True, True)
+    tokenizer.export(folder, 9)
     return folder

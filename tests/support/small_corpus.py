@@ -3,7 +3,7 @@
 import json
 
 from bert_jax.data.corpus import manifest, sources, store
-from bert_jax.text import tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij.。"]
 PIECES += [f"##{c}" for c in "abcdefghij"] + list("北京大学好的生新年人")
@@ -15,7 +15,7 @@ def small_tokenizer(folder, pieces=PIECES):
     """Returns a WordPiece tokenizer of single characters."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
-    return tokenizer.load(folder, lowercase=True)
+    return Tokenizer.load(folder, lowercase=True)
 
 
 def write_mixed(folder, documents=400):

@@ -8,11 +8,11 @@ from flax import linen as nn
 from bert_jax.data.labeled import example_rows, examples
 from bert_jax.model import config, encoder, task_model
 from bert_jax.tasks import matching
-from bert_jax.text import tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 WORDS = ("cat", "dog", "sat", "ran", "red", "blue", "the", "北", "京", "好", "很", "店")
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS)
-TOKENIZER = tokenizer.Tokenizer("wordpiece", PIECES, True, True)
+TOKENIZER = Tokenizer("wordpiece", PIECES, True, True)
 
 
 def bert(dropout=0.0):

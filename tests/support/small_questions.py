@@ -1,7 +1,7 @@
 """A small vocabulary and questions of two languages that it spells."""
 
 from bert_jax.data.labeled import examples
-from bert_jax.text import tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 _SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _PIECES = (
@@ -10,9 +10,7 @@ _PIECES = (
     *("red", "blue", "cat", "dog", "likes", "and", ",", "old", "sea", "##side"),
     *"谁住在哪里什么时候喜欢猫狗小明红北京上海大是的人？。，",
 )
-VOCABULARY = tokenizer.Tokenizer(
-    "wordpiece", (*_SPECIALS, *dict.fromkeys(_PIECES)), True, True
-)
+VOCABULARY = Tokenizer("wordpiece", (*_SPECIALS, *dict.fromkeys(_PIECES)), True, True)
 
 
 def example(

@@ -9,14 +9,14 @@ from flax import linen as nn
 from bert_jax.data.labeled import examples, text_examples
 from bert_jax.model import config, encoder, task_model
 from bert_jax.tasks import roles, tagging
-from bert_jax.text import tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 PIECES = (
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     *("anna", "bob", "##by", "met", "saw", "in", "paris", "##ian", "rome", "the", "."),
     *("在", "北", "京", "见", "了", "2008", "年", "a", "b", "c", "d", "e"),
 )
-WORDS = tokenizer.Tokenizer("wordpiece", PIECES, True, True, rules="huggingface")
+WORDS = Tokenizer("wordpiece", PIECES, True, True, rules="huggingface")
 LABELS = ("O", "B-LOC", "B-PER", "I-LOC", "I-PER")
 
 

@@ -4,10 +4,10 @@ import pytest
 
 from bert_jax import errors
 from bert_jax.tasks import encoding
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz")
-TOKENIZER = tokenizers.Tokenizer("wordpiece", PIECES, True, True)
+TOKENIZER = Tokenizer("wordpiece", PIECES, True, True)
 
 
 def row(text, pair=None, length=8, truncation="longest_first") -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from bert_jax.data.labeled import question_examples, read_examples
 from bert_jax.tasks import span
-from bert_jax.text import tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 
 def read(path):
@@ -66,7 +66,7 @@ def test_every_answer_comes_back(
     vocab = shared_data / "vocab" / f"bert-base-{vocabulary}-vocab.txt"
     questions, found_moved = read(shared_data / name)
     assert found_moved == moved
-    table = span.Windows(tokenizer.load(vocab), 384, 128, 64, 512).table(questions)
+    table = span.Windows(Tokenizer.load(vocab), 384, 128, 64, 512).table(questions)
     back = answers_back(table, questions)
     assert len(back) == answers
     lost = collections.Counter()

@@ -10,7 +10,7 @@ from bert_jax import errors
 from bert_jax.data.labeled import read_examples
 from bert_jax.metrics import entities
 from bert_jax.tasks import roles, tagging, token_rows
-from bert_jax.text import tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 
 def read(folder, name, task, **options):
@@ -19,7 +19,7 @@ def read(folder, name, task, **options):
 
 
 def words_of(folder, vocabulary):
-    return tokenizer.load(folder / "vocab" / f"bert-base-{vocabulary}-vocab.txt")
+    return Tokenizer.load(folder / "vocab" / f"bert-base-{vocabulary}-vocab.txt")
 
 
 def task_of(kind, examples, words, **changes):

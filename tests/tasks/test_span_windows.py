@@ -8,7 +8,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from bert_jax import errors
 from bert_jax.tasks import span, token_rows
-from bert_jax.text import tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 CONTEXT = "Ada lives in  Paris (1895-1943). Bob lives in old Rome."
 
@@ -184,7 +184,7 @@ def test_rows_of_roberta_have_two_marks_between(tmp_path):
     )
     rust.train_from_iterator(["low lower lowest"] * 9, trainer)
     rust.model.save(str(tmp_path))
-    roberta = tokenizer.load(tmp_path)
+    roberta = Tokenizer.load(tmp_path)
     context = "low lower lowest"
     table = made([example(context, "low", "lower")], vocabulary=roberta)
     ids = table.tokens["input_ids"][0].tolist()

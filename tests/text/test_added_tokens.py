@@ -11,7 +11,8 @@ import pytest
 import small_tokenizers
 
 from bert_jax import errors
-from bert_jax.text import huggingface_folder, tokenizer, vocabulary, words
+from bert_jax.text import vocabulary, words
+from bert_jax.text.tokenizer import Tokenizer
 
 PIECES = (*small_tokenizers.BERT_PIECES, "e", "##1", "[E1]", "[/E1]", "1", "/")
 E1, END = PIECES.index("[E1]"), PIECES.index("[/E1]")
@@ -114,17 +115,17 @@ def test_added_tokens_are_found_as_in_transformers(tmp_path: Path, kind: str):
     theirs = transformers.AutoTokenizer.from_pretrained(str(folder))
     expected = [theirs.encode(text, add_special_tokens=False) for text in TEXTS]
     assert any({E1, END, NEW} & {*row} for row in expected)
-    ours = tokenizer.load(folder)
+    ours = Tokenizer.load(folder)
     assert ours.encode(TEXTS) == expected
     offsets = ours.encode_with_offsets(TEXTS)
     assert [ids for ids, _ in offsets] == expected
     assert ours.special_ids == (0, 1, 2, 3, 4)
     # Saved, exported and sent to another process they stay.
     ours.save(tmp_path / "saved")
-    huggingface_folder.save(ours, tmp_path / "exported", 64)
+    ours.export(tmp_path / "exported", 64)
     for again in (
-        tokenizer.load(tmp_path / "saved"),
-        tokenizer.load(tmp_path / "exported"),
+        Tokenizer.load(tmp_path / "saved"),
+        Tokenizer.load(tmp_path / "exported"),
         pickle.loads(pickle.dumps(ours)),
     ):
         assert again.encode(TEXTS) == expected
@@ -136,7 +137,7 @@ def test_added_tokens_are_found_as_in_transformers(tmp_path: Path, kind: str):
 def test_the_five_roles_stay_hidden(tmp_path: Path):
     added = {"added_tokens_decoder": decoder() | {"4": token("[MASK]", special=True)}}
     folder = write(tmp_path, {"tokenizer_config": CONFIG | added})
-    it = tokenizer.load(folder)
+    it = Tokenizer.load(folder)
     (row,) = it.encode(["[E1] [CLS] [MASK] [PAD] [/E1]"])
     assert (row[0], row[-1]) == (E1, END) and not {*row} & {0, 2, 3, 4}
     assert it.encode_text("[E1][MASK][/E1]") == [E1, 4, END]
@@ -144,7 +145,7 @@ def test_the_five_roles_stay_hidden(tmp_path: Path):
 
 
 def test_chinese_words_are_whole_around_added_tokens(tmp_path: Path):
-    it = tokenizer.load(write(tmp_path, {"special_tokens_map": LIST}))
+    it = Tokenizer.load(write(tmp_path, {"special_tokens_map": LIST}))
     assert it.kind == "wordpiece"
     parts = ["[E1]", "北京", "[/E1]", "cat"]
     ids, lengths, starts = words.encode(it, ["[E1]北京[/E1]cat"], [parts])
@@ -154,7 +155,7 @@ def test_chinese_words_are_whole_around_added_tokens(tmp_path: Path):
 
 def test_a_name_that_the_vocabulary_lacks_is_no_token(tmp_path: Path):
     names = {"additional_special_tokens": ["[NEW]", "[E1]"], "eos_token": "</s>"}
-    it = tokenizer.load(write(tmp_path, {"special_tokens_map": names}))
+    it = Tokenizer.load(write(tmp_path, {"special_tokens_map": names}))
     assert it.vocab_size == NEW and [t.content for t in it.added] == ["[E1]"]
 
 
@@ -162,11 +163,11 @@ def test_wrong_flags_are_named(tmp_path: Path):
     wrong = {str(E1): token("[E1]") | {"lstrip": "yes"}}
     config = {"tokenizer_config": {"added_tokens_decoder": wrong}}
     with pytest.raises(errors.InputError, match=r"lstrip of the token '\[E1\]' is"):
-        tokenizer.load(write(tmp_path, config))
+        Tokenizer.load(write(tmp_path, config))
 
 
 def test_a_tokenizer_without_them_has_the_fingerprint_that_it_had(tmp_path: Path):
-    it = tokenizer.load(write(tmp_path, {}))
+    it = Tokenizer.load(write(tmp_path, {}))
     head = json.dumps(["wordpiece", True, True, "huggingface"]).encode() + b"\n"
     assert it.fingerprint == hashlib.sha256(head + it.content).hexdigest()
 
@@ -185,7 +186,7 @@ def test_byte_level_bpe_finds_names_of_the_options(tmp_path: Path):
     small_tokenizers.write_json(folder, config, "tokenizer_config.json")
     theirs = transformers.AutoTokenizer.from_pretrained(str(folder))
     expected = [theirs.encode(text, add_special_tokens=False) for text in TEXTS]
-    ours = tokenizer.load(folder)
+    ours = Tokenizer.load(folder)
     assert ours.encode(TEXTS) == expected and count in expected[0]
     assert np.isin(ours.special_ids, range(5)).all()
 
@@ -203,7 +204,7 @@ def test_sentencepiece_finds_added_tokens(tmp_path: Path):
     new = plain.vocab_size
     small_tokenizers.write_json(tmp_path, {"[E1]": new}, "added_tokens.json")
     small_tokenizers.write_json(tmp_path, LIST, "special_tokens_map.json")
-    it = tokenizer.load(tmp_path)
+    it = Tokenizer.load(tmp_path)
     assert (it.vocab_size, it.special_ids) == (new + 1, plain.special_ids)
     row, again = it.encode(["the cat[E1] the", "the cats"])
     assert new in row and len(plain.encode(["the cat[E1] the"])[0]) > len(row)

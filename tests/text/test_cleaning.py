@@ -7,7 +7,8 @@ import pytest
 
 from bert_jax import errors
 from bert_jax.config import pretraining
-from bert_jax.text import cleaning, huggingface_folder, tokenizer
+from bert_jax.text import cleaning
+from bert_jax.text.tokenizer import Tokenizer
 
 PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat sat a b c 1 ! 好".split()
 
@@ -61,11 +62,11 @@ def test_traditional_and_simplified_texts_have_the_same_tokens(tmp_path):
     pytest.importorskip("opencc")
     pieces = [*PIECES[:5], *"头发展汉语"]
     (tmp_path / "vocab.txt").write_text("".join(f"{x}\n" for x in pieces), "utf-8")
-    bare = tokenizer.load(tmp_path / "vocab.txt")
+    bare = Tokenizer.load(tmp_path / "vocab.txt")
     steps = cleaning.of_settings("simplified", "")
     made = dataclasses.replace(bare, cleaning=steps)
     made.save(tmp_path / "kept")
-    read = tokenizer.load(tmp_path / "kept")
+    read = Tokenizer.load(tmp_path / "kept")
     assert read.encode(["頭髮發展漢語"]) == [[5, 6, 6, 7, 8, 9]]
     assert bare.encode(["頭髮發展漢語"]) == [[1, 1, 1, 7, 1, 1]]
 
@@ -99,7 +100,7 @@ def test_what_cannot_be_is_named(clean, stop_words, message):
 def made(tmp_path):
     path = tmp_path / "vocab.txt"
     path.write_text("".join(f"{x}\n" for x in PIECES), encoding="utf-8")
-    given = tokenizer.load(path)
+    given = Tokenizer.load(path)
     return dataclasses.replace(
         given, cleaning=cleaning.Cleaning(("html", "width"), ("the",))
     )
@@ -115,11 +116,11 @@ def test_a_tokenizer_cleans_and_keeps_it_in_its_folder(tmp_path, made):
     with pytest.raises(errors.InputError, match="text.clean=none"):
         made.encode_with_offsets([dirty])
     made.save(tmp_path / "ours")
-    huggingface_folder.save(made, tmp_path / "theirs", 16)
+    made.export(tmp_path / "theirs", 16)
     for name in ("ours", "theirs"):
-        read = tokenizer.load(tmp_path / name)
+        read = Tokenizer.load(tmp_path / name)
         assert read.cleaning == made.cleaning
-    assert tokenizer.load(tmp_path / "ours").fingerprint == made.fingerprint
+    assert Tokenizer.load(tmp_path / "ours").fingerprint == made.fingerprint
     bare.save(tmp_path / "bare")
     assert not (tmp_path / "bare" / cleaning.NAME).exists()
 

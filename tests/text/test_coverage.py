@@ -6,7 +6,8 @@ import re
 import pytest
 
 from bert_jax.tasks import encoding
-from bert_jax.text import coverage, tokenizer
+from bert_jax.text import coverage
+from bert_jax.text.tokenizer import Tokenizer
 
 SPECIALS = "[PAD] [UNK] [CLS] [SEP] [MASK]".split()
 ENGLISH = "the cat sat résumé cafe , ! 一 二".split()
@@ -15,7 +16,7 @@ TRADITIONAL = [*"這個國家發現頭髮很美，我們來學習。"]
 
 
 def _tokenizer(tokens, lowercase=False, strip_accents=False):
-    return tokenizer.Tokenizer(
+    return Tokenizer(
         "wordpiece",
         tuple([*SPECIALS, *dict.fromkeys(tokens)]),
         lowercase,

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from bert_jax.text import tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 FROZEN = json.loads(
@@ -120,8 +120,8 @@ def test_random_strings(vocab: Path, lowercase: bool):
 
 
 def test_differences_in_words(vocab: Path):
-    google = tokenizer.load(vocab, lowercase=True, rules="google")
-    theirs = tokenizer.load(vocab, lowercase=True)
+    google = Tokenizer.load(vocab, lowercase=True, rules="google")
+    theirs = Tokenizer.load(vocab, lowercase=True)
     rust = fuzz_tokenizer.hugging_face(PIECES, lowercase=True)
     plain = fuzz_tokenizer.Plain(PIECES, lowercase=True)
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import small_tokenizers
 
-from bert_jax.text import pipelines, special_pieces, tokenizer_json
+from bert_jax.text import files, pipelines, specials
+from bert_jax.text.specials import SpecialTokens
 
 transformers = pytest.importorskip("transformers")
 
-ALBERT = special_pieces.ALBERT
+ALBERT = specials.ALBERT
 
 
 def backend(tokenizer: Any) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def test_wordpiece(lowercase: bool):
     theirs = transformers.BertTokenizer(ids, do_lower_case=lowercase)
     ours = pipelines.wordpiece(
         small_tokenizers.BERT_PIECES,
-        special_pieces.BERT,
+        specials.BERT,
         lowercase=lowercase,
         strip_accents=lowercase,
     )
@@ -36,15 +37,15 @@ def test_wordpiece(lowercase: bool):
 
 
 def test_wordpiece_of_other_names_and_added_words():
-    specials = special_pieces.Specials("the", "cat", "##s", "sat", None)
-    word = pipelines.added("covid-19", 19, special=False)
+    named = SpecialTokens("the", "cat", "##s", "sat", None)
+    word = pipelines.added_token("covid-19", 19, special=False)
     ours = pipelines.wordpiece(
         small_tokenizers.BERT_PIECES,
-        specials,
+        named,
         lowercase=True,
         strip_accents=False,
-        parts_chinese=False,
-        more=[word],
+        split_chinese=False,
+        added=[word],
     )
     added = [(token["id"], token["content"]) for token in ours["added_tokens"]]
     assert added == [(5, "the"), (6, "cat"), (7, "##s"), (8, "sat"), (19, "covid-19")]
@@ -56,7 +57,7 @@ def test_wordpiece_of_other_names_and_added_words():
         "strip_accents": False,
         "lowercase": True,
     }
-    rows = tokenizer_json.rows_of(ours, "t.json", 20)
+    rows = files.row_template(ours, "t.json", 20)
     assert rows is not None and rows.build([1], [2]) == (
         *([7, 1, 8, 2, 8], [0, 0, 0, 1, 1]),
     )
@@ -69,11 +70,11 @@ def test_byte_level(tmp_path: Path, prefix: bool):
         str(tmp_path), add_prefix_space=prefix
     )
     expected = backend(theirs)
-    specials = special_pieces.Specials("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+    named = SpecialTokens("<pad>", "<unk>", "<s>", "</s>", "<mask>")
     ours = pipelines.byte_level(
         expected["model"]["vocab"],
         expected["model"]["merges"],
-        specials,
+        named,
         add_prefix_space=prefix,
     )
     # The spaces before RoBERTa's mask are its own, as in its published files.

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bert_jax.text import tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 
 VOCABULARIES = ("bert-base-uncased-vocab.txt", "bert-base-chinese-vocab.txt")
 TASKS = 16  # folders with texts
@@ -81,9 +81,7 @@ def theirs_of(path: Path) -> Any:
     return transformers.BertTokenizer(str(path), do_lower_case=True)
 
 
-def differing(
-    given: list[str], theirs: Any, *ours: tokenizer.Tokenizer
-) -> list[list[str]]:
+def differing(given: list[str], theirs: Any, *ours: Tokenizer) -> list[list[str]]:
     """Returns, for each of ours, the texts that get other ids or other offsets."""
     wrong: list[list[str]] = [[] for _ in ours]
     for start in range(0, len(given), _BATCH):
@@ -108,8 +106,8 @@ def _folders(shared_data: Path) -> list[Path]:
 def test_every_text_of_every_task(shared_data: Path, vocabulary: str):
     path = shared_data / "vocab" / vocabulary
     theirs, count = theirs_of(path), 0
-    google = tokenizer.load(path, rules="google")
-    ours = tokenizer.load(path)
+    google = Tokenizer.load(path, rules="google")
+    ours = Tokenizer.load(path)
     folders = _folders(shared_data)
     assert len(folders) == TASKS
     for folder in folders:
@@ -130,7 +128,7 @@ def test_a_sample_of_every_task(shared_data: Path, vocabulary: str):
     path = shared_data / "vocab" / vocabulary
     given = sample(shared_data)
     assert len(given) > 2_500
-    ours, theirs = tokenizer.load(path), theirs_of(path)
+    ours, theirs = Tokenizer.load(path), theirs_of(path)
     assert differing(given, theirs, ours) == [[]]
     some = given[::9]
     assert ours.encode(some) == theirs(some, add_special_tokens=False)["input_ids"]
@@ -140,7 +138,7 @@ def test_a_sample_of_every_task(shared_data: Path, vocabulary: str):
 def test_googles_rules_differ_in_private_use_alone(shared_data: Path, vocabulary: str):
     path = shared_data / "vocab" / vocabulary
     given = list(texts(shared_data / "zh_ner"))
-    (wrong,) = differing(given, theirs_of(path), tokenizer.load(path, rules="google"))
+    (wrong,) = differing(given, theirs_of(path), Tokenizer.load(path, rules="google"))
     lines = sorted(text for text in wrong if text.endswith("\tO"))
     assert lines == [f"{c}0\tO" for c in sorted(PRIVATE)]
     joined = [text for text in wrong if text not in lines]
@@ -150,7 +148,7 @@ def test_googles_rules_differ_in_private_use_alone(shared_data: Path, vocabulary
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 def test_typed_special_pieces_are_text_to_us(shared_data: Path, vocabulary: str):
     path = shared_data / "vocab" / vocabulary
-    ours, theirs = tokenizer.load(path), theirs_of(path)
+    ours, theirs = Tokenizer.load(path), theirs_of(path)
     given = [text for text in texts(shared_data / "vocab") if "[" in text]
     assert len(given) > 1_000  # [unused1] and so on
     (wrong,) = differing(given, theirs, ours)

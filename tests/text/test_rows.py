@@ -67,7 +67,7 @@ def test_building_changes_nothing_that_was_given():
         ({"type": "Sequence", "processors": []}, None),
     ],
 )
-def test_post_processors(tree: Any, expected: rows.Rows | None):
+def test_post_processors(tree: Any, expected: rows.RowTemplate | None):
     assert rows.of_post_processor(tree, "t.json") == expected
 
 

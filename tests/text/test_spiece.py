@@ -1,6 +1,8 @@
-"""SentencePiece behind the same face: ids, offsets, masks, and models refused."""
+"""SentencePiece models: ids, offsets, masks, messages, and models that are rejected."""
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ import pytest
 import sentencepiece
 
 from bert_jax import errors
-from bert_jax.text import tokenizer
+from bert_jax.text import spiece
+from bert_jax.text.tokenizer import Tokenizer
 
 TEXTS = ["the cat sat", "the dog sat", "a cat and a dog", "北京大学", "我在北京"] * 9
 
@@ -35,13 +38,13 @@ def model() -> bytes:
     return train()
 
 
-def load(model: bytes, folder: Path, **options: Any) -> tokenizer.Tokenizer:
+def load(model: bytes, folder: Path, **options: Any) -> Tokenizer:
     """Writes a model and loads it as a user does."""
     (folder / "spiece.model").write_bytes(model)
-    return tokenizer.load(folder, **options)
+    return Tokenizer.load(folder, **options)
 
 
-def spell(it: tokenizer.Tokenizer, ids: list[int]) -> str:
+def spell(it: Tokenizer, ids: list[int]) -> str:
     """Joins pieces with blanks, the word mark written as "_"."""
     return " ".join(it.tokens[index] for index in ids).replace("▁", "_")
 
@@ -96,7 +99,7 @@ def test_lowercase_is_applied_before_the_model(model: bytes, tmp_path: Path):
     assert offsets[1] == (0, 1)
     assert offsets[-1] == (2, 3)
     it.save(tmp_path / "again")
-    assert tokenizer.load(tmp_path / "again") == it
+    assert Tokenizer.load(tmp_path / "again") == it
     assert not load(model, tmp_path).lowercase
 
 
@@ -130,22 +133,22 @@ def test_albert_changes_quotes_accents_and_case(tmp_path: Path):
     assert offsets[1:] == [(0, 2), (2, 3), (3, 4), (4, 6), (6, 7)]
     assert it.encode(["``Cá''T"]) == [ids]
     it.save(tmp_path / "again")
-    again = tokenizer.load(tmp_path / "again")
+    again = Tokenizer.load(tmp_path / "again")
     assert (again, again.fingerprint) == (it, it.fingerprint)
     # A folder of Hugging Face's says so by its class, or by keep_accents.
     config = tmp_path / "tokenizer_config.json"
     config.write_text('{"tokenizer_class": "AlbertTokenizer", "do_lower_case": false}')
-    it = tokenizer.load(tmp_path)
+    it = Tokenizer.load(tmp_path)
     assert (it.rules, it.lowercase, it.strip_accents) == ("huggingface", False, True)
     config.unlink()
-    assert tokenizer.load(tmp_path).rules == "google"
+    assert Tokenizer.load(tmp_path).rules == "google"
     (tmp_path / "config.json").write_text('{"model_type": "albert"}')
-    it = tokenizer.load(tmp_path)
+    it = Tokenizer.load(tmp_path)
     assert (it.rules, it.lowercase, it.strip_accents) == ("huggingface", True, True)
     config.write_text('{"rules": "google", "do_lower_case": false}')  # ours
-    assert tokenizer.load(tmp_path).rules == "google"
+    assert Tokenizer.load(tmp_path).rules == "google"
     config.write_text('{"keep_accents": true}')
-    it = tokenizer.load(tmp_path)
+    it = Tokenizer.load(tmp_path)
     assert (it.rules, it.lowercase, it.strip_accents) == ("huggingface", True, False)
     assert spell(it, it.encode(["Cá"])[0]) == "_ c <unk>"
 
@@ -188,3 +191,90 @@ def test_strip_accents_is_refused(model: bytes, tmp_path: Path):
         errors.InputError, match="strip_accents is for WordPiece and ALBERT"
     ):
         load(model, tmp_path, strip_accents=True)
+
+
+OPTIONS = [
+    {"model_type": "unigram", "vocab_size": 60},
+    {"model_type": "bpe", "vocab_size": 60, "add_dummy_prefix": False},
+    {"normalization_rule_name": "identity", "remove_extra_whitespaces": False},
+    {"model_type": "unigram", "vocab_size": 310, "byte_fallback": True},
+]
+# Both of sentencepiece's generated modules refuse an older protobuf like this.
+REFUSED = """
+import pathlib, sys
+sys.modules["sentencepiece.sentencepiece_model_pb2"] = None
+sys.modules["sentencepiece.sentencepiece_pb2"] = None
+"""
+
+
+def _read(content: bytes, read):
+    model = read(content)
+    pieces = [(piece.piece, piece.score, piece.type) for piece in model.pieces]
+    rules = model.normalizer_spec
+    return (
+        pieces,
+        (model.trainer_spec.model_type, model.trainer_spec.byte_fallback),
+        (rules.precompiled_charsmap, rules.add_dummy_prefix),
+        rules.remove_extra_whitespaces,
+    )
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_model_reads_as_by_the_generated_code(options):
+    try:
+        from sentencepiece import sentencepiece_model_pb2
+    except Exception as error:  # protobuf is older than that of its generator
+        pytest.skip(f"sentencepiece's own messages cannot be imported: {error}")
+    content = train(**options)
+    theirs = sentencepiece_model_pb2.ModelProto.FromString  # pyright: ignore
+    assert _read(content, spiece.message_of_model) == _read(content, theirs)
+
+
+def test_fields_that_are_not_there_have_the_published_defaults():
+    empty = spiece.message_of_model(b"")
+    assert empty.trainer_spec.model_type == spiece.UNIGRAM == 1
+    assert empty.normalizer_spec.add_dummy_prefix is True
+    assert empty.normalizer_spec.remove_extra_whitespaces is True
+    assert empty.normalizer_spec.precompiled_charsmap == b""
+    assert empty.trainer_spec.byte_fallback is False
+    (piece,) = spiece.message_of_model(b"\x0a\x00").pieces
+    assert (piece.piece, piece.score, piece.type) == ("", 0.0, 1)
+
+
+def test_an_encoding_has_the_bytes_of_its_pieces():
+    processor = sentencepiece.SentencePieceProcessor(model_proto=train())
+    content = processor.encode("a 北", out_type="serialized_proto")
+    pieces = spiece.message_of_text(content).pieces
+    assert [(piece.begin, piece.end) for piece in pieces][-1] == (2, 5)
+    assert [piece.id for piece in pieces] == processor.encode("a 北")
+
+
+def test_offsets_and_exports_need_no_generated_code(tmp_path):
+    (tmp_path / "spiece.model").write_bytes(train(model_type="bpe", vocab_size=40))
+    program = (
+        f"{REFUSED}from bert_jax.text.tokenizer import Tokenizer\n"
+        "it = Tokenizer.load(pathlib.Path(sys.argv[1]))\n"
+        "[(ids, bounds)] = it.encode_with_offsets(['the cat'])\n"
+        "assert bounds[-1][1] == 7, bounds\n"
+        "assert it.pipeline()['model']['type'] == 'BPE'\n"
+    )
+    _run(program, str(tmp_path))
+
+
+def test_a_wordpiece_model_needs_no_sentencepiece(tmp_path):
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces), encoding="utf-8")
+    program = (
+        "import pathlib, sys\nsys.modules['sentencepiece'] = None\n"
+        "from bert_jax import load, pretrain, finetune, predict, convert\n"
+        "from bert_jax.text.tokenizer import Tokenizer\n"
+        "it = Tokenizer.load(pathlib.Path(sys.argv[1]))\n"
+        "assert it.encode(['the cat']) == [[5, 6]]\n"
+    )
+    _run(program, str(tmp_path))
+
+
+def _run(program: str, *arguments: str) -> None:
+    words = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

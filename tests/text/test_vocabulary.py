@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from bert_jax import errors
-from bert_jax.text import tokenizer, vocabulary
+from bert_jax.text import vocabulary
+from bert_jax.text.tokenizer import Tokenizer
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 KINDS = ("wordpiece", "sentencepiece-unigram", "sentencepiece-bpe")
@@ -29,7 +30,7 @@ vocabulary.learn(texts, kind=sys.argv[1], vocab_size=120, lowercase=True, folder
 """
 
 
-def learn(texts: Iterable[str], folder: Path, **options: object) -> tokenizer.Tokenizer:
+def learn(texts: Iterable[str], folder: Path, **options: object) -> Tokenizer:
     """Learns with small defaults."""
     ours = {"kind": "wordpiece", "vocab_size": 30, "lowercase": True}
     return vocabulary.learn(iter(texts), folder=folder, **(ours | options))
@@ -42,7 +43,7 @@ def test_wordpiece_by_eye(tmp_path: Path):
     it = learn(texts, tmp_path, vocab_size=11)
     assert it.tokens == (*SPECIALS, "a", "b", "##a", "##b", "ab", "ba")
     assert it.encode(["abab bab"]) == [[9, 7, 8, 10, 8]]
-    assert tokenizer.load(tmp_path) == it
+    assert Tokenizer.load(tmp_path) == it
     assert learn(texts, tmp_path, lowercase=False).encode(["AB"]) == [[1]]
 
 
@@ -83,7 +84,7 @@ def test_a_small_corpus_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.WARNING):
         it = learn(["ab ab"], tmp_path, vocab_size=99)
     assert it.vocab_size == 9
-    assert "yields 9 pieces, fewer than the 99 asked for" in caplog.text
+    assert "yields 9 tokens, fewer than text.vocab_size=99" in caplog.text
 
 
 def test_words_are_counted_as_wordpiece_sees_them():
@@ -137,7 +138,7 @@ def test_sentencepiece(tmp_path: Path, kind: str):
     assert it.unk_id not in it.encode(["The cat 北京 x"])[0]
     assert set(it.encode(["[MASK][CLS]"])[0]) & {0, 2, 3, 4} == set()
     assert it.decode(it.encode(["the dog sat"])[0]) == "the dog sat"
-    assert tokenizer.load(tmp_path) == it
+    assert Tokenizer.load(tmp_path) == it
     cased = learn(texts, tmp_path, kind=kind, vocab_size=60, lowercase=False)
     assert cased.encode(["THE dog"]) != cased.encode(["the dog"])
 
@@ -164,13 +165,13 @@ def test_what_reading_the_texts_raises_reaches_the_caller(tmp_path: Path, kind: 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_to_learn_from(tmp_path: Path, kind: str):
     for texts in ([], ["", " \x00\u200b"]):
-        with pytest.raises(errors.InputError, match="the texts hold no"):
+        with pytest.raises(errors.InputError, match="the texts"):
             learn(texts, tmp_path, kind=kind)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_sentencepiece_says_how_much_room_the_characters_need(tmp_path: Path):
-    with pytest.raises(errors.InputError, match=r"vocab_size is 12, .* need 16 pieces"):
+    with pytest.raises(errors.InputError, match=r"vocab_size is 12, .* 16"):
         learn(["abcdefghij"] * 9, tmp_path, kind="sentencepiece-bpe", vocab_size=12)
 
 

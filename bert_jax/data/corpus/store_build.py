@@ -21,8 +21,8 @@ from bert_jax.data import text_files
 from bert_jax.data.corpus import manifest as manifests
 from bert_jax.data.corpus import readers, store, tokenize
 from bert_jax.data.corpus import sources as sources_lib
-from bert_jax.text import tokenizer as tokenizers
 from bert_jax.text import words
+from bert_jax.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def ensure(
     folder: Path,
     *,
     sources: Sequence[sources_lib.Source],
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer: Tokenizer,
     options: manifests.Options,
     workers: int | None = None,
     progress: bool = True,
@@ -153,7 +153,7 @@ def reuse(
     folder: Path,
     *,
     sources: Sequence[sources_lib.Source] | None = None,
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer: Tokenizer,
     options: manifests.Options,
 ) -> manifests.Manifest:
     """Returns the manifest of a store that is there, if it is what is wanted.
@@ -183,7 +183,7 @@ def build(
     folder: Path,
     *,
     sources: Sequence[sources_lib.Source],
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer: Tokenizer,
     options: manifests.Options,
     workers: int | None = None,
     progress: bool = True,
@@ -222,7 +222,7 @@ def build(
 
 
 def _manifest(
-    filled: StoreContent, tokenizer: tokenizers.Tokenizer, options: manifests.Options
+    filled: StoreContent, tokenizer: Tokenizer, options: manifests.Options
 ) -> manifests.Manifest:
     """Returns the manifest of what an engine filled; raises InputError for nothing."""
     if not filled.shards:
@@ -263,7 +263,7 @@ def differences_from(
     folder: Path,
     *,
     sources: Sequence[sources_lib.Source] | None,
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer: Tokenizer,
     options: manifests.Options,
 ) -> list[str]:
     """Returns what a store was built from otherwise, in words; [] when nothing.

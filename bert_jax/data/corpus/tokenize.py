@@ -27,7 +27,7 @@ from jaxtyping import UInt64
 from bert_jax import errors
 from bert_jax.data.corpus import readers, store
 from bert_jax.text import cleaning, words
-from bert_jax.text import tokenizer as tokenizers
+from bert_jax.text.tokenizer import Tokenizer
 
 # Bounds the memory of a worker: `tokenizers` needs some hundred bytes a token.
 _BATCH_CHARACTERS = 1 << 18
@@ -67,7 +67,7 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         """Loads the tokenizer and the segmenter; raises InputError."""
-        given = tokenizers.load(settings.tokenizer)
+        given = Tokenizer.load(settings.tokenizer)
         given.cleaning.check()
         self._clean = given.cleaning or None
         # Documents are cleaned before they are cut into sentences and words.

@@ -16,13 +16,13 @@ import functools, sys
 from pathlib import Path
 from bert_jax.contrib.beam import distributed_engine
 from bert_jax.data.corpus import manifest, sources, store_build
-from bert_jax.text import tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 place = Path(sys.argv[1])
 distributed_engine._CHUNK_CHARACTERS = 500
 store_build.build(
     place / "s",
     sources=sources.parse_sources(str(place / "text" / "text")),
-    tokenizer=tokenizer.load(place / "v"),
+    tokenizer=Tokenizer.load(place / "v"),
     options=manifest.Options(0.2, True, "none", "none"),
     engine=functools.partial(distributed_engine.fill, runner=runner),
     shard_tokens=900,

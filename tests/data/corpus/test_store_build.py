@@ -16,6 +16,7 @@ from small_corpus import NONE
 
 from bert_jax import errors
 from bert_jax.data.corpus import manifest, readers, sources, store, store_build
+from bert_jax.text.tokenizer import Tokenizer
 
 SPLIT = manifest.Options(0.2, True, "none", "none")
 
@@ -57,9 +58,8 @@ def test_a_store_of_two_documents(tmp_path, tokenizer):
 
 def test_the_store_holds_its_tokenizer(tmp_path, tokenizer):
     build(tmp_path / "s", text_file(tmp_path, "a\n"), tokenizer)
-    from bert_jax.text import tokenizer as tokenizers
 
-    assert tokenizers.load(tmp_path / "s").fingerprint == tokenizer.fingerprint
+    assert Tokenizer.load(tmp_path / "s").fingerprint == tokenizer.fingerprint
 
 
 def test_built_again_by_any_number_of_workers_it_is_byte_identical(
@@ -194,12 +194,12 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from bert_jax.data.corpus import manifest, sources, store_build
-from bert_jax.text import tokenizer
+from bert_jax.text.tokenizer import Tokenizer
 store_build._CHUNK_CHARACTERS = 2000
 store_build.build(
     Path(sys.argv[1]) / "s",
     sources=sources.parse_sources(sys.argv[1] + "/c.txt"),
-    tokenizer=tokenizer.load(Path(sys.argv[1]) / "v"),
+    tokenizer=Tokenizer.load(Path(sys.argv[1]) / "v"),
     options=manifest.Options(0.1, True, "none", "none"),
     workers=int(sys.argv[2]),
     progress=False,

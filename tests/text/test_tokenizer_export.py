@@ -8,7 +8,8 @@ import pytest
 import small_tokenizers
 
 from bert_jax import errors
-from bert_jax.text import huggingface_folder, tokenizer, vocabulary
+from bert_jax.text import vocabulary
+from bert_jax.text.tokenizer import Tokenizer
 
 TEXTS = [
     "the cat sat on naïve mats, wasn't it?",
@@ -26,7 +27,7 @@ def auto(folder: Path) -> Any:
     return transformers.AutoTokenizer.from_pretrained(str(folder))
 
 
-def learnt(kind: vocabulary.Kind, folder: Path, lowercase: bool) -> tokenizer.Tokenizer:
+def learnt(kind: vocabulary.Kind, folder: Path, lowercase: bool) -> Tokenizer:
     """Learns a small vocabulary."""
     texts = [*small_tokenizers.TEXTS, *TEXTS, "ab abc abcd the cats"] * 9
     return vocabulary.learn(
@@ -34,14 +35,14 @@ def learnt(kind: vocabulary.Kind, folder: Path, lowercase: bool) -> tokenizer.To
     )
 
 
-def roberta(folder: Path) -> tokenizer.Tokenizer:
+def roberta(folder: Path) -> Tokenizer:
     """Loads small byte-level BPE."""
-    return tokenizer.load(small_tokenizers.write_roberta(folder))
+    return Tokenizer.load(small_tokenizers.write_roberta(folder))
 
 
-def check(it: tokenizer.Tokenizer, folder: Path, texts: list[str] = TEXTS) -> Any:
+def check(it: Tokenizer, folder: Path, texts: list[str] = TEXTS) -> Any:
     """Saves, compares ids with specials, pairs and masks, and loads again."""
-    huggingface_folder.save(it, folder, 97)
+    it.export(folder, 97)
     theirs = auto(folder)
     assert theirs.model_max_length == 97
     mask = it.specials.mask
@@ -55,7 +56,7 @@ def check(it: tokenizer.Tokenizer, folder: Path, texts: list[str] = TEXTS) -> An
     assert names == (it.pad_id, it.unk_id, it.mask_id)
     assert (theirs.cls_token_id, theirs.sep_token_id) == (it.cls_id, it.sep_id)
     assert len(theirs) == it.vocab_size
-    again = tokenizer.load(folder)
+    again = Tokenizer.load(folder)
     assert (again, again.fingerprint) == (it, it.fingerprint)
     return theirs
 
@@ -65,7 +66,7 @@ def test_wordpiece(tmp_path: Path, lowercase: bool):
     it = learnt("wordpiece", tmp_path / "learnt", lowercase)
     theirs = check(it, tmp_path / "saved")
     assert type(theirs).__name__ == "BertTokenizer"
-    kept = tokenizer.Tokenizer("wordpiece", it.tokens, True, False)
+    kept = Tokenizer("wordpiece", it.tokens, True, False)
     check(kept, tmp_path / "kept")
 
 
@@ -77,7 +78,7 @@ def test_sentencepiece(tmp_path: Path, kind: vocabulary.Kind, lowercase: bool):
 
 def test_sentencepiece_differs_where_several_characters_become_one(tmp_path: Path):
     it = learnt("sentencepiece-unigram", tmp_path / "learnt", False)
-    huggingface_folder.save(it, tmp_path / "saved", 97)
+    it.export(tmp_path / "saved", 97)
     text = "ｶﾞ"  # half-width, two characters of three bytes: one for the model
     theirs = auto(tmp_path / "saved")(text, add_special_tokens=False)["input_ids"]
     assert [it.tokens[index] for index in it.encode([text])[0]] == ["▁", "[UNK]"]
@@ -86,7 +87,7 @@ def test_sentencepiece_differs_where_several_characters_become_one(tmp_path: Pat
 
 def test_albert(tmp_path: Path):
     it = learnt("sentencepiece-unigram", tmp_path / "a", False)
-    it = tokenizer.load(tmp_path / "a", rules="huggingface", strip_accents=True)
+    it = Tokenizer.load(tmp_path / "a", rules="huggingface", strip_accents=True)
     # Of Korean letters their code makes no syllables again.
     texts = [text.replace("한국어", "") for text in TEXTS]
     check(it, tmp_path / "saved", [*texts, "``the'' cat"])
@@ -100,14 +101,14 @@ def test_byte_level(tmp_path: Path):
     (tmp_path / "saved" / "tokenizer.json").unlink()
     theirs = transformers.RobertaTokenizer.from_pretrained(str(tmp_path / "saved"))
     text = TEXTS[1]
-    it = tokenizer.load(tmp_path / "a")
+    it = Tokenizer.load(tmp_path / "a")
     assert theirs(text)["input_ids"] == it.build(it.encode([text])[0])[0]
 
 
 def test_any_other_pipeline(tmp_path: Path):
     tree = small_tokenizers.bert_json()
     tree["pre_tokenizer"] = {"type": "Whitespace"}
-    it = tokenizer.load(small_tokenizers.write_json(tmp_path / "a", tree))
+    it = Tokenizer.load(small_tokenizers.write_json(tmp_path / "a", tree))
     theirs = check(it, tmp_path / "saved")
     assert type(theirs).__name__ != "BertTokenizer"
     assert not (tmp_path / "saved" / "vocab.json").exists()
@@ -123,8 +124,8 @@ def test_a_model_config_beside_it_changes_nothing(tmp_path: Path, kind: str):
 def test_official_vocabularies(shared_data: Path, tmp_path: Path):
     english = shared_data / "vocab" / "bert-base-uncased-vocab.txt"
     chinese = shared_data / "vocab" / "bert-base-chinese-vocab.txt"
-    check(tokenizer.load(english, rules="huggingface"), tmp_path / "en")
-    check(tokenizer.load(chinese, lowercase=False), tmp_path / "zh")
+    check(Tokenizer.load(english, rules="huggingface"), tmp_path / "en")
+    check(Tokenizer.load(chinese, lowercase=False), tmp_path / "zh")
 
 
 def test_files_and_their_bytes(tmp_path: Path):
@@ -139,9 +140,9 @@ def test_files_and_their_bytes(tmp_path: Path):
     for name, it in made.items():
         contents = []
         for folder in (tmp_path / name / "1", tmp_path / name / "2"):
-            huggingface_folder.save(it, folder, 512)
+            it.export(folder, 512)
             contents.append({p.name: p.read_bytes() for p in folder.iterdir()})
-            it = tokenizer.load(folder)
+            it = Tokenizer.load(folder)
         assert contents[0] == contents[1]
         assert sorted(contents[0]) == sorted([*always, *own[name]])
         assert all(content.endswith(b"\n") for file, content in contents[0].items()
@@ -149,8 +150,8 @@ def test_files_and_their_bytes(tmp_path: Path):
 
 
 def test_options_in_words(tmp_path: Path):
-    it = tokenizer.Tokenizer("wordpiece", small_tokenizers.BERT_PIECES, False, False)
-    huggingface_folder.save(it, tmp_path, 128)
+    it = Tokenizer("wordpiece", small_tokenizers.BERT_PIECES, False, False)
+    it.export(tmp_path, 128)
     special = {f"{name.lower()}_token": f"[{name}]" for name in ("PAD", "UNK", "CLS")}
     special |= {"sep_token": "[SEP]", "mask_token": "[MASK]"}
     found = json.loads((tmp_path / "special_tokens_map.json").read_text())
@@ -168,17 +169,17 @@ def test_options_in_words(tmp_path: Path):
 def test_without_a_mask(tmp_path: Path):
     tokens = tuple(t for t in small_tokenizers.BERT_PIECES if t != "[MASK]")
     (tmp_path / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
-    it = tokenizer.load(tmp_path, require_mask=False)
-    huggingface_folder.save(it, tmp_path / "saved", 512)
+    it = Tokenizer.load(tmp_path, require_mask=False)
+    it.export(tmp_path / "saved", 512)
     assert (
         "mask_token" not in (tmp_path / "saved" / "tokenizer_config.json").read_text()
     )
-    again = tokenizer.load(tmp_path / "saved", require_mask=False)
+    again = Tokenizer.load(tmp_path / "saved", require_mask=False)
     assert again.specials.mask is None and again == it
 
 
 def test_lengths_that_make_no_row_are_refused(tmp_path: Path):
-    it = tokenizer.Tokenizer("wordpiece", small_tokenizers.BERT_PIECES, False, False)
+    it = Tokenizer("wordpiece", small_tokenizers.BERT_PIECES, False, False)
     for length in (0, -1):
         with pytest.raises(errors.InputError, match=f"max_length is {length}. Give 1"):
-            huggingface_folder.save(it, tmp_path, length)
+            it.export(tmp_path, length)

@@ -1,16 +1,18 @@
-"""WordPiece agrees with the published ids, on strings chosen to be hard.
+"""WordPiece agrees with the published ids on hard strings.
 
 The expected values come from a plain-Python reading of google-research/bert's
 `tokenization.py`; Hugging Face's BertTokenizer gives the same but where it says so.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bert_jax.text import special_pieces, tokenizer, wordpiece
+from bert_jax.text import specials
+from bert_jax.text.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "hard_strings.json"
 HARD = json.loads(GOLDEN.read_text(encoding="utf-8"))
@@ -19,20 +21,19 @@ VOCABULARIES = {
     "chinese": "bert-base-chinese-vocab.txt",
 }
 
-PIECES = (
+TOKENS = (
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),  # 0 to 4
     *("un", "##aff", "##able", "naive", "naïve", "[", "]", "mask", "MASK"),  # 5 to 13
     *("北", "京", "a", "##a", "ος", "οσ", "!", "$", "i", "I", "ab", "##²"),  # 14 to 25
 )
-BERT = special_pieces.BERT
-UNCASED = wordpiece.WordPiece(PIECES, BERT, lowercase=True, strip_accents=True)
-CASED = wordpiece.WordPiece(PIECES, BERT, lowercase=False, strip_accents=False)
+UNCASED = Tokenizer("wordpiece", TOKENS, True, True)
+CASED = Tokenizer("wordpiece", TOKENS, False, False)
 
 
 @pytest.mark.parametrize("language", VOCABULARIES)
 def test_official_ids_of_hard_strings(shared_data: Path, language: str):
     path = shared_data / "vocab" / VOCABULARIES[language]
-    official = tokenizer.load(path, rules="google")
+    official = Tokenizer.load(path, rules="google")
     ids = official.encode([case["text"] for case in HARD])
     for case, row in zip(HARD, ids, strict=True):
         pieces = " ".join(official.tokens[index] for index in row)
@@ -43,7 +44,7 @@ def test_official_ids_of_hard_strings(shared_data: Path, language: str):
 @pytest.mark.parametrize("language", VOCABULARIES)
 def test_official_ids_do_not_depend_on_the_batch(shared_data: Path, language: str):
     path = shared_data / "vocab" / VOCABULARIES[language]
-    official = tokenizer.load(path, rules="google")
+    official = Tokenizer.load(path, rules="google")
     texts = [case["text"] for case in HARD]
     assert [official.encode([text])[0] for text in texts] == official.encode(texts)
     with_offsets = official.encode_with_offsets(texts)
@@ -81,7 +82,7 @@ def test_hard_strings_are_many():
 )
 def test_uncased_pieces(text: str, pieces: str):
     (row,) = UNCASED.encode([text])
-    assert " ".join(PIECES[index] for index in row) == pieces
+    assert " ".join(TOKENS[index] for index in row) == pieces
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_uncased_pieces(text: str, pieces: str):
 )
 def test_cased_pieces(text: str, pieces: str):
     (row,) = CASED.encode([text])
-    assert " ".join(PIECES[index] for index in row) == pieces
+    assert " ".join(TOKENS[index] for index in row) == pieces
 
 
 @pytest.mark.parametrize(
@@ -109,9 +110,7 @@ def test_words_over_200_characters_are_unknown(length: int, known: bool):
 
 def test_final_sigma_follows_the_published_lowering():
     greek = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "σ", "##σ", "ς", "##ς", "i")
-    lower = wordpiece.WordPiece(
-        (*greek, "##i"), BERT, lowercase=True, strip_accents=True
-    )
+    lower = Tokenizer("wordpiece", (*greek, "##i"), True, True)
     # "Σ" alone, "ΣΣ", a sigma before a letter, one after a grown character, none last.
     rows = lower.encode(["Σ", "ΣΣ", "ΣΣİ", "İΣ", "ςΣ σ"])
     assert rows == [[5], [5, 8], [5, 6, 10], [9, 8], [7, 8, 5]]
@@ -120,8 +119,8 @@ def test_final_sigma_follows_the_published_lowering():
     assert rows == [[9, 8], [9, 8], [5, 10], [9, 8], [9, 6, 1, 9]]
 
 
-def test_strip_accents_is_apart_from_lowercase():
-    kept = wordpiece.WordPiece(PIECES, BERT, lowercase=True, strip_accents=False)
+def test_strip_accents_is_independent_of_lowercase():
+    kept = Tokenizer("wordpiece", TOKENS, True, False)
     assert kept.encode(["NAÏVE naive"]) == [[9, 8]]
 
 
@@ -135,9 +134,7 @@ def test_offsets_are_characters_of_the_original():
 
 
 def test_hugging_faces_rules():
-    theirs = wordpiece.WordPiece(
-        PIECES, BERT, lowercase=True, strip_accents=True, rules="huggingface"
-    )
+    theirs = Tokenizer("wordpiece", TOKENS, True, True, rules="huggingface")
     # Private use is dropped; U+2B820 is a letter; sigma is sigma; 100 characters.
     assert theirs.encode(["a\ue000 a", "a\U0002b820a", "ΟΣ", "a\ud800 a"]) == [
         *([16, 16], [1], [19], [16, 16])
@@ -147,11 +144,15 @@ def test_hugging_faces_rules():
     assert theirs.encode_with_offsets(["\ue000a!"]) == [([16, 20], [(1, 2), (2, 3)])]
 
 
-def test_special_pieces_that_are_words_stay_text():
-    named = special_pieces.Specials(pad="a", unk="ab", cls="i", sep="I", mask="mask")
-    it = wordpiece.WordPiece(PIECES, named, lowercase=False, strip_accents=False)
+def test_special_tokens_that_are_words_stay_text():
+    named = specials.SpecialTokens(pad="a", unk="ab", cls="i", sep="I", mask="mask")
+    it = Tokenizer("wordpiece", TOKENS, False, False, specials=named)
     assert it.encode(["a mask !ab"]) == [[24, 24, 20, 24]]
-    assert it.encode_masked(["a!", "!"], 12) == [24, 20, 12, 20]
+    assert it.encode_text("a!mask!") == [24, 20, 12, 20]
+    # The names inside, and the character that marks them.
+    assert it.encode(["\U0010ffffmask\U0010ffff a", "a\U0010ffff"]) == [[24, 24], [24]]
+    theirs = dataclasses.replace(it, rules="huggingface")
+    assert theirs.encode(["\U0010ffffmask\U0010ffff a"]) == [[24, 24]]
 
 
 def test_flat_ids_and_lengths():
@@ -164,7 +165,7 @@ def test_flat_ids_and_lengths():
     assert (ids.shape, lengths.shape) == ((0,), (0,))
 
 
-def test_stand_ins_are_no_piece():
-    taken = (*PIECES, "\U00013000", "##\U00020000")
-    apart = wordpiece.WordPiece(taken, BERT, lowercase=True, strip_accents=True)
-    assert apart.encode(["\ue000 \U0002b820 \U00013000"]) == [[1, 1, len(PIECES)]]
+def test_replacements_are_not_in_the_vocabulary():
+    taken = (*TOKENS, "\U00013000", "##\U00020000")
+    it = Tokenizer("wordpiece", taken, True, True)
+    assert it.encode(["\ue000 \U0002b820 \U00013000"]) == [[1, 1, len(TOKENS)]]

@@ -1,4 +1,4 @@
-"""The five special pieces, whatever a vocabulary calls them, and added tokens.
+"""The five special tokens, however a vocabulary spells them, and added tokens.
 
 BERT spells them [PAD] [UNK] [CLS] [SEP] [MASK], RoBERTa <pad> <unk> <s> </s> <mask>,
 ALBERT mixes both; Hugging Face's tokenizer_config.json may name any other.
@@ -8,20 +8,20 @@ import dataclasses
 from collections.abc import Mapping
 
 from bert_jax import errors
-from bert_jax.text import vocabulary_file
 
+PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPELLINGS = {
-    "pad": (vocabulary_file.PAD, "<pad>"),
-    "unk": (vocabulary_file.UNK, "<unk>"),
-    "cls": (vocabulary_file.CLS, "<s>"),
-    "sep": (vocabulary_file.SEP, "</s>"),
-    "mask": (vocabulary_file.MASK, "<mask>"),
+    "pad": (PAD, "<pad>"),
+    "unk": (UNK, "<unk>"),
+    "cls": (CLS, "<s>"),
+    "sep": (SEP, "</s>"),
+    "mask": (MASK, "<mask>"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Specials:
-    """How a vocabulary spells its special pieces; `mask` is None where it has none."""
+class SpecialTokens:
+    """How a vocabulary spells its special tokens; `mask` is None if it has none."""
 
     pad: str
     unk: str
@@ -35,14 +35,14 @@ class Specials:
 
 
 @dataclasses.dataclass(frozen=True)
-class Added:
-    """A special token that text may spell, as `[E1]`, and how it is matched there.
+class AddedToken:
+    """A further special token that is matched in text, such as `[E1]`.
 
     Attributes:
-      content: its spelling, which is one of the vocabulary's.
+      content: its spelling, which is in the vocabulary.
       single_word: whether it must not touch letters or digits.
-      lstrip, rstrip: whether it takes the blanks before and after it.
-      normalized: whether it is searched for in the normalized text.
+      lstrip, rstrip: whether it includes the white space before and after it.
+      normalized: whether it is matched in the normalized text.
     """
 
     content: str
@@ -52,14 +52,16 @@ class Added:
     normalized: bool = False
 
 
-BERT = Specials(*(spellings[0] for spellings in SPELLINGS.values()))
+BERT = SpecialTokens(PAD, UNK, CLS, SEP, MASK)
 ALBERT = dataclasses.replace(BERT, pad="<pad>", unk="<unk>")
 
 
-def spellings(specials: Specials) -> set[str]:
-    """Returns what no text is read as: the pieces, and usual names of an absent one.
+def reserved(specials: SpecialTokens) -> set[str]:
+    """Returns the spellings that raw text is never read as.
 
-    >>> sorted(spellings(dataclasses.replace(BERT, mask=None)))
+    They are the special tokens, and the usual names of one that is absent.
+
+    >>> sorted(reserved(dataclasses.replace(BERT, mask=None)))
     ['<mask>', '[CLS]', '[MASK]', '[PAD]', '[SEP]', '[UNK]']
     """
     present = specials.present()
@@ -73,37 +75,37 @@ def find(
     where: str,
     *,
     require_mask: bool,
-) -> Specials:
-    """Finds how a vocabulary spells its special pieces.
+) -> SpecialTokens:
+    """Finds how a vocabulary spells its special tokens.
 
     Args:
-      ids: the id of each piece.
+      ids: the id of each token.
       named: role -> spelling, for those that an options file names.
       where: the vocabulary's file, for messages.
-      require_mask: whether a vocabulary without a mask is refused.
+      require_mask: whether a vocabulary without a mask is an error.
 
     Raises:
-      InputError: a piece is missing, or named and not there.
+      InputError: a special token is missing, or an options file names an unknown one.
     """
     found: dict[str, str | None] = {}
     missing = []
     for role, spellings in SPELLINGS.items():
         name = named.get(role)
         candidates = spellings if name is None else (name,)
-        there = [spelling for spelling in candidates if spelling in ids]
-        found[role] = there[0] if there else None
-        if not there and (role != "mask" or require_mask):
+        known = [spelling for spelling in candidates if spelling in ids]
+        found[role] = known[0] if known else None
+        if not known and (role != "mask" or require_mask):
             missing.append(candidates[0])
     if missing:
         raise errors.InputError(
-            f"{where} has no {', '.join(missing)} among its {len(ids)} pieces. Add"
-            " what is missing, or name the pieces that take its place in a"
-            " tokenizer_config.json beside it, as in"
+            f"{where} has no {', '.join(missing)} among its {len(ids)} tokens. Add"
+            " what is missing, or name the tokens to use instead in a"
+            " tokenizer_config.json next to it, as in"
             ' {"cls_token": "<s>", "mask_token": "<mask>"}.'
         )
-    return Specials(**found)  # pyright: ignore[reportArgumentType]  # none is missing
+    return SpecialTokens(**found)  # pyright: ignore[reportArgumentType]  # none missing
 
 
-def ids_of(specials: Specials, ids: Mapping[str, int]) -> dict[str, int]:
+def ids_of(specials: SpecialTokens, ids: Mapping[str, int]) -> dict[str, int]:
     """Returns the id of each role that the vocabulary has."""
     return {role: ids[name] for role, name in specials.present().items()}

@@ -1,7 +1,7 @@
-"""What the JSON files beside a vocabulary say: options, special pieces, added tokens.
+"""The JSON files next to a vocabulary: options, special tokens, added tokens.
 
 tokenizer_config.json, special_tokens_map.json and added_tokens.json, as Hugging Face
-and `Tokenizer.save` write them. Keys that do not change ids are not looked at.
+and `Tokenizer.save` write them. Keys that do not change ids are ignored.
 """
 
 import dataclasses
@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bert_jax import errors, json_file
-from bert_jax.text import pipelines, special_pieces, wordpiece
+from bert_jax.text import pipelines, specials
+from bert_jax.text.pipelines import Rules, Tree
 
 CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
 MODEL = "config.json"
 ADDED_TOKENS = "added_tokens.json"
 
-_SENTENCE_ENCODER = "sentence_*_config.json"  # sentence-transformers: by the model
-_NO_LIMIT = 1e20  # longer rows are what `transformers` calls very large
+_SENTENCE_ENCODER = "sentence_*_config.json"  # sentence-transformers: of the model
+_NO_LIMIT = 1e20  # `transformers` calls longer ones "very large"
 
 _ID = re.compile(r"[0-9]{1,10}")
 _FLAGS = (
@@ -31,49 +32,47 @@ _FLAGS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """The options beside a vocabulary.
+class TokenizerOptions:
+    """The options next to a vocabulary.
 
     Attributes:
-      path: of tokenizer_config.json, which may not be there.
-      flags: the true-or-false options; None for each that is not given.
-      rules: whose rules hold where Google's code and Hugging Face's differ.
-      tokenizer_class: as given.
-      named: role ("cls", ...) -> spelling of the special piece; null names none.
-      added: entries of `added_tokens` as tokenizer.json writes them, by id.
-      special: tokens that are named special without an id, with their flags; one that
-        the vocabulary has is an added token too, as in `transformers`.
+      path: tokenizer_config.json, which may not exist.
+      flags: the boolean options; None for each that is not set.
+      rules: whose rules to follow where Google's code and Hugging Face's differ.
+      tokenizer_class: the class's name in `transformers`, or "".
+      named: role ("cls", ...) -> spelling of the special token; null names none.
+      added: entries of `added_tokens` as in a tokenizer.json, by id.
+      special: entries of tokens that are called special without an id; one that the
+        vocabulary has is an added token too, as in `transformers`.
     """
 
     path: Path
     flags: dict[str, bool | None]
-    rules: wordpiece.Rules | None
+    rules: Rules | None
     tokenizer_class: str
     named: dict[str, str]
-    added: list[pipelines.Tree]
-    special: list[pipelines.Tree] = dataclasses.field(default_factory=list)
+    added: list[Tree]
+    special: list[Tree] = dataclasses.field(default_factory=list)
 
-    def added_to(
-        self, ids: dict[str, int], known: list[pipelines.Tree]
-    ) -> list[pipelines.Tree]:
-        """Returns all added tokens of a folder, by id.
+    def all_added(self, ids: dict[str, int], known: list[Tree]) -> list[Tree]:
+        """Returns the entries of all added tokens of a folder, by id.
 
         Args:
-          ids: of the vocabulary's tokens.
-          known: those that its tokenizer.json names, which goes first.
+          ids: the id of each token of the vocabulary.
+          known: the entries of its tokenizer.json, which take precedence.
         """
-        made = {token["content"]: token for token in known}
+        entries = {token["content"]: token for token in known}
         for token in self.added:
-            made.setdefault(token["content"], token)
+            entries.setdefault(token["content"], token)
         for token in self.special:
             if token["content"] in ids:
                 entry = token | {"id": ids[token["content"]]}
-                made.setdefault(token["content"], entry)
-        return sorted(made.values(), key=lambda token: token["id"])
+                entries.setdefault(token["content"], entry)
+        return sorted(entries.values(), key=lambda token: token["id"])
 
 
-def read(folder: Path) -> Options:
-    """Reads the options in a folder; all are None where no file says more.
+def read(folder: Path) -> TokenizerOptions:
+    """Reads the options in a folder; all are unset if it has none of the files.
 
     Raises:
       InputError: a file is broken, or two of them contradict each other.
@@ -85,10 +84,10 @@ def read(folder: Path) -> Options:
     for role, spelling in _named(config, path).items():
         if named.setdefault(role, spelling) != spelling:
             raise errors.InputError(
-                f"{path} names {role}_token {spelling!r}, and {SPECIAL_TOKENS} beside"
-                f" it {named[role]!r}. Correct one of them."
+                f"{path}: {role}_token is {spelling!r}, and {named[role]!r} in"
+                f" {SPECIAL_TOKENS} next to it. Correct one of them."
             )
-    return Options(
+    return TokenizerOptions(
         path,
         flags,
         _rules(config, path),
@@ -100,12 +99,12 @@ def read(folder: Path) -> Options:
 
 
 def max_length(folder: Path) -> int:
-    """Returns the longest row by a tokenizer_config.json; 0 where it says none.
+    """Returns the maximum length of a tokenizer_config.json, in tokens; 0 for none.
 
     `transformers` writes 1e30 for a tokenizer that has no limit.
 
     Raises:
-      InputError: it is no count of tokens.
+      InputError: it is not a number of tokens.
     """
     config = _object(folder / CONFIG)
     value = config.get("model_max_length", config.get("max_len"))
@@ -114,17 +113,17 @@ def max_length(folder: Path) -> int:
         return 0
     if not is_number or value != int(value) or value < 3:
         raise errors.InputError(
-            f"{folder / CONFIG}: model_max_length is {value!r}. Write a count of tokens"
-            " above 2, or null."
+            f"{folder / CONFIG}: model_max_length is {value!r}. Write a number of"
+            " tokens above 2, or null."
         )
     return int(value)
 
 
-def lowers_first(folder: Path) -> bool:
-    """Says whether sentence-transformers lowers the text before this tokenizer.
+def lowercases_first(folder: Path) -> bool:
+    """Returns whether sentence-transformers lowercases text before this tokenizer.
 
     Raises:
-      InputError: its file is broken.
+      InputError: its configuration is broken.
     """
     for path in sorted(folder.glob(_SENTENCE_ENCODER)):
         if _flag(json_file.read_object(path), "do_lower_case", path):
@@ -133,12 +132,12 @@ def lowers_first(folder: Path) -> bool:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """Reads a JSON object; an empty one where the file is not there."""
+    """Reads a JSON object; an empty one if the file does not exist."""
     return json_file.read_object(path) if path.is_file() else {}
 
 
 def _flag(config: dict[str, Any], name: str, path: Path) -> bool | None:
-    """Returns one option that is true, false or not given."""
+    """Returns one option: true, false or unset."""
     value = config[name] if name in config else None
     if value is not None and not isinstance(value, bool):
         raise errors.InputError(
@@ -147,10 +146,10 @@ def _flag(config: dict[str, Any], name: str, path: Path) -> bool | None:
     return value
 
 
-def _rules(config: dict[str, Any], path: Path) -> wordpiece.Rules | None:
-    """Returns whose rules a tokenizer_config.json asks for."""
+def _rules(config: dict[str, Any], path: Path) -> Rules | None:
+    """Returns whose rules a tokenizer_config.json names."""
     value = config["rules"] if "rules" in config else None
-    known = get_args(wordpiece.Rules)
+    known = get_args(Rules)
     if value not in (None, *known):
         raise errors.InputError(
             f"{path}: rules is {value!r}. Write one of {', '.join(known)}."
@@ -161,10 +160,10 @@ def _rules(config: dict[str, Any], path: Path) -> wordpiece.Rules | None:
 def _class(config: dict[str, Any], folder: Path) -> str:
     """Returns the name of the tokenizer's class in `transformers`.
 
-    Where the options do not name it, the model's config.json says what it is.
+    If the options do not name it, the model_type of config.json decides.
     """
     value = config["tokenizer_class"] if "tokenizer_class" in config else None
-    if value is None and "rules" not in config:  # with them the options are ours
+    if value is None and "rules" not in config:  # the options that have rules are ours
         model = _object(folder / MODEL)
         is_albert = "model_type" in model and model["model_type"] == "albert"
         return "AlbertTokenizer" if is_albert else ""
@@ -172,10 +171,10 @@ def _class(config: dict[str, Any], folder: Path) -> str:
 
 
 def _named(tree: dict[str, Any], path: Path) -> dict[str, str]:
-    """Returns the spellings that a file gives special pieces."""
-    keys = {role: f"{role}_token" for role in special_pieces.SPELLINGS}
-    given = {role: key for role, key in keys.items() if tree.get(key) is not None}
-    return {role: _content(tree[key], key, path) for role, key in given.items()}
+    """Returns the spellings of the special tokens that a file names."""
+    keys = {role: f"{role}_token" for role in specials.SPELLINGS}
+    present = {role: key for role, key in keys.items() if tree.get(key) is not None}
+    return {role: _content(tree[key], key, path) for role, key in present.items()}
 
 
 def _content(value: Any, key: str, path: Path) -> str:
@@ -192,44 +191,45 @@ def _content(value: Any, key: str, path: Path) -> str:
 
 def _added(
     config: dict[str, Any], special_map: dict[str, Any], folder: Path
-) -> list[pipelines.Tree]:
+) -> list[Tree]:
     """Returns added tokens: those of the newer key, or else of the older file."""
     if "added_tokens_decoder" in config:
         return _decoder(config["added_tokens_decoder"], folder / CONFIG)
     path = folder / ADDED_TOKENS
     special = _all_special(special_map | config)
-    made = []
+    entries = []
     for content, index in _object(path).items():
         if not isinstance(index, int) or isinstance(index, bool) or index < 0:
             raise errors.InputError(
-                f"{path}: the id of {content!r} is {index!r}. Write a whole number."
+                f"{path}: the id of {content!r} is {index!r}. Write an integer."
             )
-        entry = special.get(content) or pipelines.added(content, index, special=False)
-        made.append(entry | {"id": index})
-    return sorted(made, key=lambda token: token["id"])
+        entry = special.get(content) or pipelines.added_token(
+            content, index, special=False
+        )
+        entries.append(entry | {"id": index})
+    return sorted(entries, key=lambda token: token["id"])
 
 
-def _decoder(tree: Any, path: Path) -> list[pipelines.Tree]:
+def _decoder(tree: Any, path: Path) -> list[Tree]:
     """Reads `added_tokens_decoder`: id -> token."""
-    made = []
+    entries = []
     for key, token in tree.items() if isinstance(tree, dict) else [("", tree)]:
         if not _ID.fullmatch(key) or not isinstance(token, dict):
             raise errors.InputError(
-                f"{path}: added_tokens_decoder holds {key[:80]!r}: {token!r}. Write"
+                f"{path}: added_tokens_decoder has {key[:80]!r}: {token!r}. Write"
                 ' {"id": {"content": a string}}.'
             )
         content = _content(token, f"added_tokens_decoder {key}", path)
-        made.append(
-            _entry(token, content, int(key), token.get("special") is True, path)
-        )
-    return sorted(made, key=lambda token: token["id"])
+        is_special = token.get("special") is True
+        entries.append(_entry(token, content, int(key), is_special, path))
+    return sorted(entries, key=lambda token: token["id"])
 
 
 def _entry(
     token: dict[str, Any], content: str, index: int, special: bool, path: Path
-) -> pipelines.Tree:
-    """Returns one added token with the flags that its object gives."""
-    entry = pipelines.added(content, index, special=special)
+) -> Tree:
+    """Returns one added token with the flags of its object."""
+    entry = pipelines.added_token(content, index, special=special)
     for name in ("single_word", "lstrip", "rstrip", "normalized"):
         value = token.get(name, entry[name])
         if not isinstance(value, bool):
@@ -241,17 +241,17 @@ def _entry(
     return entry
 
 
-def _all_special(tree: dict[str, Any]) -> dict[str, pipelines.Tree]:
-    """Returns every spelling that a file calls special, as an entry with the id 0."""
+def _all_special(tree: dict[str, Any]) -> dict[str, Tree]:
+    """Returns every token that a file calls special, as an entry with the id 0."""
     values = [value for key, value in tree.items() if key.endswith("_token")]
     for key in ("additional_special_tokens", "extra_special_tokens"):
         listed = tree.get(key)
         listed = [*listed.values()] if isinstance(listed, dict) else listed
         values += listed if isinstance(listed, list) else []
-    made = {}
+    entries = {}
     for value in values:
         token = {"content": value} if isinstance(value, str) else value
         content = token.get("content") if isinstance(token, dict) else None
         if isinstance(content, str) and content:
-            made[content] = _entry(token, content, 0, True, Path(SPECIAL_TOKENS))
-    return made
+            entries[content] = _entry(token, content, 0, True, Path(SPECIAL_TOKENS))
+    return entries
