@@ -35,7 +35,7 @@ def single_label(
     is the probability of the wrong class minus that of the right one.
 
     Raises:
-      InputError: there is no example, or scikit-learn is not installed.
+      InputError: no examples, or scikit-learn is not installed.
       NotFiniteError: a probability is not finite.
     """
     scores.check(where, probabilities)
@@ -97,7 +97,7 @@ def multi_label(
     worst decision: the probability of the wrong one minus that of the right one.
 
     Raises:
-      InputError: there is no example, or scikit-learn is not installed.
+      InputError: no examples, or scikit-learn is not installed.
       NotFiniteError: a probability is not finite.
     """
     scores.check(where, probabilities)

@@ -28,7 +28,7 @@ def score(
     The severity of an error is its absolute value.
 
     Raises:
-      InputError: there is no example, or scikit-learn is not installed.
+      InputError: no examples, or scikit-learn is not installed.
       NotFiniteError: a prediction is not finite.
     """
     scores.check(where, predictions)

@@ -90,7 +90,7 @@ def check(where: Sequence[str], outputs: Float[np.ndarray, "n ..."]) -> None:
       outputs: the model's output for each.
 
     Raises:
-      InputError: there is no example.
+      InputError: no examples.
       NotFiniteError: an output is not finite; names the first such example.
     """
     if not where:

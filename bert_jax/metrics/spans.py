@@ -91,7 +91,7 @@ def evaluate(
         characters of the annotators' answers are.
 
     Raises:
-      InputError: there is no question, or the language is unknown.
+      InputError: no questions, or the language is unknown.
     """
     if not questions:
         raise errors.InputError("there are no questions to score: give at least one")
