@@ -64,9 +64,9 @@ ENTRY %main (x: f32[4], m: f32[4], p: pred[]) -> (f32[], f32[2,4], f32[2,4]) {
   %x = f32[4]{0} parameter(0), metadata={op_name="state.params[\\'w\\']"}
   %m = f32[4]{0} parameter(1), metadata={op_name="state.opt_state[1].mu[\\'w\\']"}
   %p = pred[] parameter(2), metadata={op_name="batch['p']"}
-  %made = (f32[4]{0}, f32[4]{0}) fusion(%x, %m), kind=kLoop, calls=%pair
-  %first = f32[4]{0} get-tuple-element(%made), index=0
-  %second = f32[4]{0} get-tuple-element(%made), index=1
+  %both = (f32[4]{0}, f32[4]{0}) fusion(%x, %m), kind=kLoop, calls=%pair
+  %first = f32[4]{0} get-tuple-element(%both), index=0
+  %second = f32[4]{0} get-tuple-element(%both), index=1
   %start = s32[] constant(0)
   %carry = (s32[], f32[4]{0}, f32[4]{0}) tuple(%start, %first, %second)
   %loop = (s32[], f32[4]{0}, f32[4]{0}) while(%carry), condition=%condition, body=%body
@@ -273,8 +273,8 @@ def test_a_compiled_step_holds_its_shard_and_gathers_no_moments():
     # (without whole word masking, `word_start` is not used).
     batch = 4 * 24 * 16 + 4 * 12
     state_bytes = layout.params_bytes + layout.optimizer_bytes + 4
-    held = compiled.memory_analysis().argument_size_in_bytes
-    assert held == state_bytes + batch
+    arguments_bytes = compiled.memory_analysis().argument_size_in_bytes
+    assert arguments_bytes == state_bytes + batch
 
 
 @pytest.mark.slow
@@ -317,27 +317,27 @@ PARAMS_BYTES = 4 * ((26 * 8 + 3 * (2 * 8 * 12 + 8)) // 8 + 3 * 8)
 def _small_step(change=lambda shapes: shapes, **options):
     """Compiles the step of a small model on fsdp=8, with changed shapes."""
     config = optimizer.OptimizerConfig(learning_rate=1e-3)
-    made = optimizer.make(config, 10, **options)
+    transformation = optimizer.make(config, 10, **options)
     mesh = sharding.make_mesh(1, 8, 1)
-    shapes = change(state.abstract(small_model.init_fn, made, mesh))
-    return shapes, _compiled(made, shapes, mesh)
+    shapes = change(state.abstract(small_model.init_fn, transformation, mesh))
+    return shapes, _compiled(transformation, shapes, mesh)
 
 
-def _compiled(made, shapes, mesh):
+def _compiled(transformation, shapes, mesh):
     schedule = optax.constant_schedule(1e-3)
     step = state.make_train_step(
         small_model.prepare,
         small_model.weights,
         small_model.losses(),
-        made,
+        transformation,
         shapes,
         seed=3,
         accumulation_steps=1,
         schedule=schedule,
     )
-    place = sharding.batch_sharding(mesh)
+    by_row = sharding.batch_sharding(mesh)
     batch = {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_row)
         for name, x in small_model.batch_at(0).items()
     }
     return step.lower(shapes, batch).compile(compiler_options=program.FAST_COMPILE)
@@ -385,8 +385,8 @@ def test_a_gathered_moment_is_detected():
         )
         return jax.tree.map(lambda u, m: u + 0.1 * whole(m), updates, new.mu), new
 
-    made = optax.GradientTransformation(adam.init, update)
-    shapes = state.abstract(small_model.init_fn, made, mesh)
-    seen = sharding_lib.measure(shapes, _compiled(made, shapes, mesh))
+    transformation = optax.GradientTransformation(adam.init, update)
+    shapes = state.abstract(small_model.init_fn, transformation, mesh)
+    seen = sharding_lib.measure(shapes, _compiled(transformation, shapes, mesh))
     gathered = {one.array.dims for one in seen.moments if one.kind == "all-gather"}
     assert (26, 8) in gathered or (208,) in gathered
