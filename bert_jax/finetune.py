@@ -22,7 +22,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from bert_jax import commands, console, errors, faults, files
+from bert_jax import commands, console, errors, faults, fields, files
 from bert_jax.checkpoints import (
     huggingface_config,
     pinned_names,
@@ -55,23 +55,6 @@ _EXAMPLE = (
 )
 _OF_ONE_TEXT = ("classification", "regression", "tagging")
 _EXAMPLE_LENGTH = 40  # characters of a text that is shown as an example
-# Of a resumed run these may differ: they change no result, or the order of sums alone.
-FREE_KEYS = (
-    "data.loader",
-    "mesh.data",
-    "mesh.fsdp",
-    "mesh.tensor",
-    "run.attention",
-    "run.eval_batch_size",
-    "run.keep_checkpoints",
-    "run.log_every_steps",
-    "run.log_examples",
-    "run.max_bad_steps",
-    "run.remat",
-    "run.save_every_steps",
-    "run.unroll",
-    "run.watchdog_seconds",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +183,7 @@ def _record(run: assembly.FinetuningRun, workdir: Path, allow_changed: bool) -> 
         finetuning.to_dict(full),
         before,
         run.start.tokenizer,
-        FREE_KEYS,
+        fields.free_keys(finetuning.FinetuningConfig),
         data=workdirs.Data(
             splits.data_files(run.settings, examples), list(run.learned.labels)
         ),

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from bert_jax import commands, errors, files, finetune
+from bert_jax import commands, errors, fields, files, finetune
 from bert_jax.checkpoints import workdirs
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import read_examples
@@ -88,7 +88,9 @@ def _finished(plan: suite.Plan, copy: remote.WorkingCopy) -> dict[str, suite.Res
         if task not in plan.tasks:
             continue
         changed = workdirs.changed_keys(
-            result.recipe, plan.recipe(task), finetune.FREE_KEYS
+            result.recipe,
+            plan.recipe(task),
+            fields.free_keys(finetuning.FinetuningConfig),
         )
         data = workdirs.Data(suite.file_digests(plan, task, copy.common / "data"), [])
         changed += data.changes_since(workdirs.Data(result.data, []))

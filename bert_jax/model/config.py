@@ -13,7 +13,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from bert_jax import errors
+from bert_jax import errors, fields
+from bert_jax.fields import field
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "tanh")
 MODEL_TYPES = ("bert", "roberta", "albert", "electra", "distilbert", "modernbert")
@@ -38,6 +39,19 @@ GRID_LAYERS = (2, 4, 6, 8, 10, 12)
 GRID_WIDTHS = (128, 256, 512, 768)
 
 
+_INT_MAX = 2**31 - 1
+
+
+def _count(default: int, help: str, **facts: Any) -> Any:
+    """Declares a key that is a count: at least 1, unless the facts say otherwise."""
+    return field(default, help, **{"low": 1, "high": _INT_MAX, **facts})
+
+
+def _of_modernbert(default: Any, help: str, **facts: Any) -> Any:
+    """Declares a key that only ModernBERT reads."""
+    return field(default, f"Of ModernBERT: {help}", **facts)
+
+
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
     """The keys of bert_config.json, with the defaults of BERT-base (English uncased).
@@ -45,50 +59,78 @@ class BertConfig:
     The five `pooler_*` keys and `directionality`, which the Chinese and multilingual
     files carry and no code of the original reads, are accepted and dropped.
 
-    Attributes:
-      type_vocab_size: 0 is a model without token types (DistilBERT, ModernBERT).
-      model_type: one of `MODEL_TYPES`, as in Hugging Face's config.json.
-      embedding_size: E, the width of the embedding tables; -1 is the hidden size.
-      num_hidden_groups: groups of layers that share parameters, all of one size; -1
-        gives every layer its own. ALBERT has one group.
-      pad_token_id: read by RoBERTa, whose positions begin behind it.
-      tie_word_embeddings: whether the MLM head decodes with the token embeddings.
-      global_attn_every_n_layers: of ModernBERT, as all that follow: the first of so
-        many layers attends to the whole sequence, the others to what is near.
-      local_attention: tokens that a layer sees that attends to what is near, half of
-        them to either side.
-      global_rope_theta, local_rope_theta: bases of the angles of rotary positions.
-      norm_bias, attention_bias, mlp_bias: whether these have biases.
-
     Raises:
       InputError: a value has the wrong type or range, the sizes do not fit, or a key
         is set that models of this type do not read.
     """
 
-    vocab_size: int = 30522
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
-    model_type: str = "bert"
-    embedding_size: int = -1
-    num_hidden_groups: int = -1
-    pad_token_id: int = 0
-    tie_word_embeddings: bool = True
-    global_attn_every_n_layers: int = 3
-    local_attention: int = 128
-    global_rope_theta: float = 160000.0
-    local_rope_theta: float = 10000.0
-    norm_bias: bool = False
-    attention_bias: bool = False
-    mlp_bias: bool = False
+    vocab_size: int = _count(30522, "Tokens in the vocabulary (V).")
+    hidden_size: int = _count(768, "Width of the hidden states (D).")
+    num_hidden_layers: int = _count(12, "Transformer layers.")
+    num_attention_heads: int = _count(12, "Attention heads of a layer (N).")
+    intermediate_size: int = _count(3072, "Width of the feed-forward layers (F).")
+    hidden_act: str = field(
+        "gelu",
+        "Activation of the feed-forward layers: `gelu` is exact, `gelu_new` its tanh "
+        "approximation.",
+        choices=ACTIVATIONS,
+    )
+    hidden_dropout_prob: float = field(
+        0.1, "Dropout of embeddings and layer outputs.", low=0.0, high=0.999
+    )
+    attention_probs_dropout_prob: float = field(
+        0.1, "Dropout of attention probabilities.", low=0.0, high=0.999
+    )
+    max_position_embeddings: int = _count(512, "Rows of the position table.")
+    type_vocab_size: int = _count(
+        2, "Token types; 0 = none (DistilBERT, ModernBERT).", low=0
+    )
+    initializer_range: float = field(
+        0.02, "Standard deviation of initial weights.", low=1e-6, high=10.0
+    )
+    layer_norm_eps: float = field(
+        1e-12, "Epsilon of the layer norms.", low=1e-15, high=1.0
+    )
+    model_type: str = field(
+        "bert", "As in config.json of Hugging Face.", choices=MODEL_TYPES
+    )
+    embedding_size: int = _count(
+        -1, "Width of the embedding tables (E); -1 = `hidden_size`.", also=-1
+    )
+    num_hidden_groups: int = _count(
+        -1,
+        "Groups of layers that share parameters, all of one size; -1 gives every layer "
+        "its own. ALBERT has one group.",
+        also=-1,
+    )
+    pad_token_id: int = _count(
+        0, "Id of [PAD]; RoBERTa's positions begin after it.", low=0
+    )
+    tie_word_embeddings: bool = field(
+        True, "Whether the MLM head decodes with the token embeddings."
+    )
+    global_attn_every_n_layers: int = _of_modernbert(
+        3,
+        "the first of every N layers attends to the whole sequence, the others to "
+        "nearby tokens.",
+        low=1,
+        high=_INT_MAX,
+    )
+    local_attention: int = _of_modernbert(
+        128,
+        "tokens that a local layer attends to, half of them on either side.",
+        low=2,
+        high=_INT_MAX,
+    )
+    global_rope_theta: float = _of_modernbert(
+        160000.0, "base of rotary positions in global layers.", low=1.0, high=1e9
+    )
+    local_rope_theta: float = _of_modernbert(
+        10000.0, "base of rotary positions in local layers.", low=1.0, high=1e9
+    )
+    norm_bias: bool = _of_modernbert(False, "whether norms have a bias.")
+    attention_bias: bool = _of_modernbert(False, "whether attention has biases.")
+    mlp_bias: bool = _of_modernbert(False, "whether feed-forward layers have biases.")
     directionality: dataclasses.InitVar[str] = "bidi"
     pooler_fc_size: dataclasses.InitVar[int] = 768
     pooler_num_attention_heads: dataclasses.InitVar[int] = 12
@@ -100,24 +142,10 @@ class BertConfig:
         del unused_pooler  # BERT's pooler is one dense layer of the hidden size
         if directionality != "bidi":
             raise errors.InputError(
-                f"model.directionality is {directionality!r}: BERT reads both ways, "
-                "the only known value is 'bidi'"
+                f"model.directionality is {directionality!r}: BERT attends in both "
+                "directions, so the only value is 'bidi'"
             )
-        for name, lowest in _COUNTS.items():
-            _check(name, getattr(self, name), int, lowest, 2**31 - 1)
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            _check(name, getattr(self, name), float, 0.0, 0.999)
-        _check("initializer_range", self.initializer_range, float, 1e-6, 10.0)
-        _check("layer_norm_eps", self.layer_norm_eps, float, 1e-15, 1.0)
-        for name in ("global_rope_theta", "local_rope_theta"):
-            _check(name, getattr(self, name), float, 1.0, 1e9)
-        _one_of("hidden_act", self.hidden_act, ACTIVATIONS)
-        _one_of("model_type", self.model_type, MODEL_TYPES)
-        for name in ("tie_word_embeddings", "norm_bias", "attention_bias", "mlp_bias"):
-            if not isinstance(getattr(self, name), bool):
-                raise errors.InputError(
-                    f"model.{name} is {getattr(self, name)!r}: write true or false"
-                )
+        fields.check("model", self)
         self._check_fit()
         self._check_read()
 
@@ -127,9 +155,6 @@ class BertConfig:
                 f"model.hidden_size {self.hidden_size} is not a multiple of "
                 f"model.num_attention_heads {self.num_attention_heads}"
             )
-        for name in ("embedding_size", "num_hidden_groups"):
-            if getattr(self, name) == 0:
-                raise errors.InputError(f"model.{name} is 0: use at least 1, or -1")
         if self.num_hidden_layers % self.num_groups:
             raise errors.InputError(
                 f"model.num_hidden_layers {self.num_hidden_layers} is not a multiple "
@@ -146,11 +171,11 @@ class BertConfig:
         """Raises InputError for a key that this type of model would not read."""
         bert_keys = "embedding_size", "num_hidden_groups"
         idle = bert_keys if self.is_modern else MODERN_KEYS
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in idle and value != field.default:
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if item.name in idle and value != item.default:
                 raise errors.InputError(
-                    f"model.{field.name} is {value!r}, and {self.model_type} does not "
+                    f"model.{item.name} is {value!r}, and {self.model_type} does not "
                     "read it: leave it unset"
                 )
         if self.is_modern and self.type_vocab_size:
@@ -228,21 +253,6 @@ class BertConfig:
         return "gelu" if fixed else self.hidden_act
 
 
-# The lowest value of each; -1 stands for what is derived.
-_COUNTS = {
-    "vocab_size": 1,
-    "hidden_size": 1,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 1,
-    "intermediate_size": 1,
-    "max_position_embeddings": 1,
-    "type_vocab_size": 0,
-    "embedding_size": -1,
-    "num_hidden_groups": -1,
-    "pad_token_id": 0,
-    "global_attn_every_n_layers": 1,
-    "local_attention": 2,
-}
 # What ModernBERT alone reads.
 MODERN_KEYS = (
     "global_attn_every_n_layers",
@@ -307,40 +317,15 @@ def _shape(size: str) -> tuple[int, int]:
     )
 
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise errors.InputError(
-            f"model.{name} is {value!r}: use one of {', '.join(known)}"
-        )
-
-
 def from_json(values: Mapping[str, Any]) -> BertConfig:
     """Returns the architecture that these keys of a JSON object say.
 
     Raises:
       InputError: a value has the wrong type or range, or the sizes do not fit.
     """
-    for field in dataclasses.fields(BertConfig):
-        if field.name in values:
-            _check_type(field.name, values[field.name], type(field.default))
-    return BertConfig(**values)
-
-
-def _check_type(name: str, value: Any, kind: type) -> None:
-    accepted = (int, float) if kind is float else (kind,)
-    is_flag = isinstance(value, bool) and kind is not bool
-    if is_flag or not isinstance(value, accepted):
-        raise errors.InputError(
-            f"model.{name} is {value!r}: expected {kind.__name__}, got "
-            f"{type(value).__name__}"
-        )
-
-
-def _check(
-    name: str, value: Any, kind: type, low: int | float, high: int | float
-) -> None:
-    _check_type(name, value, kind)
-    if not low <= value <= high:
-        raise errors.InputError(
-            f"model.{name} is {value!r}: it must lie between {low} and {high}"
-        )
+    typed = {
+        name: fields.typed(f"model.{name}", item.type, values[name])
+        for name, (item, _) in fields.keys(BertConfig).items()
+        if name in values
+    }
+    return BertConfig(**{**values, **typed})

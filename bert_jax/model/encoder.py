@@ -13,7 +13,7 @@ The embeddings and each layer sow their output as `hidden_state` into the collec
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,8 @@ from flax import linen as nn
 from flax.linen import spmd
 from jaxtyping import Array, Float, Int
 
-from bert_jax import errors
+from bert_jax import fields
+from bert_jax.fields import field
 from bert_jax.model import attention, attention_choice, config, dropout, layers
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -37,34 +38,43 @@ class Execution:
     """How the model runs; none of it changes what the model is.
 
     Attributes:
-      dtype: of activations and products, `float32` or `bfloat16`; parameters, softmax,
-        LayerNorm statistics and losses stay float32.
-      unroll: layers a loop step: 1 compiles fastest, -1 unrolls all and runs fastest.
-      remat: what the backward pass recomputes: `none`, `dots` (all but the products
-        with weights) or `full` (everything inside a layer).
-      attention: one of `attention_choice.KERNELS`; `auto` is the fastest that can.
-      packed: whether a row may hold several segments; True is right for every row.
+      packed: whether a sequence may hold several segments; True is right for all.
       vocab_multiple: the embedding table is padded to a multiple of this, inside only.
 
     Raises:
-      InputError: a value is none of these.
+      InputError: a value is not allowed.
     """
 
-    dtype: str = "float32"
-    unroll: int = 1
-    remat: str = "none"
-    attention: str = "auto"
+    dtype: str = field(
+        "float32",
+        "Of activations and matrix products; parameters, softmax, LayerNorm statistics "
+        "and losses stay float32.",
+        choices=tuple(DTYPES),
+    )
+    unroll: int = field(
+        1,
+        "Layers per step of the loop over layers: 1 compiles fastest; -1 unrolls all "
+        "and runs fastest.",
+        low=1,
+        also=-1,
+    )
+    remat: str = field(
+        "none",
+        "What the backward pass recomputes: `none`, `dots` (all but the products with "
+        "weights) or `full` (everything inside a layer).",
+        choices=tuple(REMAT_POLICIES),
+    )
+    attention: str = field(
+        attention_choice.AUTO,
+        "The attention kernel: `xla`, `cudnn` (NVIDIA GPUs), `splash` (TPUs), or "
+        "`auto` for the fastest that the device supports; the log says which, and why.",
+        choices=attention_choice.KERNELS,
+    )
     packed: bool = True
     vocab_multiple: int = 128
 
     def __post_init__(self) -> None:
-        _one_of("run.dtype", self.dtype, DTYPES)
-        _one_of("run.remat", self.remat, REMAT_POLICIES)
-        _one_of("run.attention", self.attention, attention_choice.KERNELS)
-        if self.unroll < -1 or self.unroll == 0:
-            raise errors.InputError(
-                f"run.unroll is {self.unroll}: use a number of layers, or -1 for all"
-            )
+        fields.check("run", self)
 
     def kernel(self, *, initializing: bool) -> str:
         """Returns how attention is computed; `init` has few tokens, outside a mesh."""
@@ -73,11 +83,6 @@ class Execution:
     def padded(self, vocab_size: int) -> int:
         """Returns the number of rows of the embedding table."""
         return -(-vocab_size // self.vocab_multiple) * self.vocab_multiple
-
-
-def _one_of(name: str, value: str, known: Collection[str]) -> None:
-    if value not in known:
-        raise errors.InputError(f"{name} is {value!r}: use one of {', '.join(known)}")
 
 
 class Embeddings(nn.Module):

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from bert_jax import errors
+from bert_jax import errors, fields
+from bert_jax.fields import REQUIRED, field
 from bert_jax.model import config, crf, dropout, encoder, heads, recurrent
 from bert_jax.model import parts as model_parts
 
@@ -74,39 +75,36 @@ class Head:
     Attributes:
       kind: `classifier` [B, C], `tagger` [B, L, C], `span` [B, L, 2] (start, end),
         `multiple_choice` [B, K] or `vectors` [B, K, D] (pooled texts, no linear map).
-      classes: C.
-      pooling: of classifier, choice and vectors: `cls` through the pooler, `mean` or
-        `max` over all tokens, or the `bilstm`'s last states.
-      recurrent_size: width of each direction of the BiLSTM; 0 = there is none.
-      crf: whether tags are scored by a linear-chain CRF (its parameters are made here).
       at_predicate: whether a tagger also sees the token at `predicate_positions`
         [B, Q], and gives logits [B, Q, L, C] (all predicates of a row in one pass).
-      dropout: before the linear map.
-      transform: whether a dense layer, its activation and ModernBERT's norm are before
-        the dropout, over each token, or over the mean of them.
 
     Raises:
       InputError: a value is unknown, or two do not go together.
     """
 
-    kind: str
-    classes: int = 1
-    pooling: str = "cls"
-    recurrent_size: int = 0
-    crf: bool = False
+    kind: str = field(REQUIRED, "What the head gives.", choices=KINDS)
+    classes: int = field(1, "Number of classes (C).", low=1)
+    pooling: str = field(
+        "cls",
+        "How a text becomes a vector: `cls` through the pooler, `mean` or `max` over "
+        "its tokens, or the last states of the `bilstm`.",
+        choices=POOLINGS,
+    )
+    recurrent_size: int = field(
+        0, "Width of each direction of a BiLSTM over the tokens; 0 = none.", low=0
+    )
+    crf: bool = field(False, "Score whole sequences of tags with a linear-chain CRF.")
     at_predicate: bool = False
-    dropout: float = 0.1
-    transform: bool = False
+    dropout: float = field(0.1, "Dropout before the last layer.", low=0.0, below=1.0)
+    transform: bool = field(
+        False,
+        "A dense layer, its activation and ModernBERT's norm before the dropout, over "
+        "each token, or over their mean with pooling `mean`, as in the classes of "
+        "transformers.",
+    )
 
     def __post_init__(self) -> None:
-        _one_of("kind", self.kind, KINDS)
-        _one_of("pooling", self.pooling, POOLINGS)
-        if self.classes < 1:
-            raise errors.InputError(f"head.classes is {self.classes}: use at least 1")
-        if not 0.0 <= self.dropout < 1.0:
-            raise errors.InputError(
-                f"head.dropout is {self.dropout}: it must lie from 0 to below 1"
-            )
+        fields.check("head", self)
         for name in ("crf", "at_predicate"):
             if getattr(self, name) and self.kind != "tagger":
                 raise errors.InputError(
@@ -116,11 +114,6 @@ class Head:
         self._check_transform()
 
     def _check_recurrent(self) -> None:
-        if self.recurrent_size < 0:
-            raise errors.InputError(
-                f"head.recurrent_size is {self.recurrent_size}: use a width, or 0 for "
-                "none"
-            )
         if not self.pools:
             return
         if self.pooling == "bilstm" and not self.recurrent_size:
@@ -163,13 +156,6 @@ class Head:
     def has_several_texts(self) -> bool:
         """Whether its rows hold K texts, as [B, K, L]."""
         return self.kind in _SEVERAL
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise errors.InputError(
-            f"head.{name} is {value!r}: use one of {', '.join(known)}"
-        )
 
 
 def parts(head: Head) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bert_jax import errors
+from bert_jax import errors, fields
 from bert_jax.checkpoints import task_folders
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import examples as data_examples
@@ -47,7 +47,7 @@ def _classes_of(example: Any, scheme: str) -> Sequence[str]:
 
 def _given_weights(text: str, labels: tuple[str, ...]) -> tuple[float, ...]:
     """Returns the numbers of `recipe.class_weights`."""
-    given = finetuning.numbers("recipe.class_weights", text)
+    given = fields.numbers("recipe.class_weights", text)
     if len(given) != len(labels):
         raise errors.InputError(
             f"recipe.class_weights has {len(given)} numbers, and there are "

@@ -16,7 +16,6 @@ Ruder 2018 (arXiv:1801.06146, section 3.2) give lower layers lower rates; Zhang 
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, no_type_check
 
@@ -26,7 +25,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from bert_jax import errors
+from bert_jax import errors, fields
+from bert_jax.fields import REQUIRED, field
 from bert_jax.training import optimizer
 
 
@@ -90,33 +90,49 @@ Schedule = Callable[[Any], Any]
 @no_type_check  # its values are a user's: `__post_init__` checks types with messages
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """The settings of the optimizer, each checked (see `_RANGES`).
+    """The optimizer and its learning rate schedule.
 
-    `power` is read by the schedule "polynomial" alone, `decay_fraction` (the share of
-    the steps in which the rate falls) by "wsd" alone, `end_learning_rate` by all but
-    "constant". Raises InputError, naming the key, for a value that cannot be meant.
+    Raises InputError, naming the key, for a value that is not allowed.
     """
 
-    learning_rate: float
-    name: str = "adamw"
-    warmup_steps: int = 0
-    weight_decay: float = 0.01
-    schedule: str = "linear"
-    end_learning_rate: float = 0.0
-    power: float = 1.0
-    decay_fraction: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-6
-    max_grad_norm: float = 1.0
+    learning_rate: float = field(
+        REQUIRED, "Peak of the learning rate.", above=0, high=1
+    )
+    name: str = field(
+        "adamw",
+        "AdamW, LAMB for large batches, or StableAdamW, which clips its updates.",
+        choices=NAMES,
+    )
+    warmup_steps: int = field(
+        0, "Steps in which the rate rises linearly from 0.", low=0
+    )
+    weight_decay: float = field(
+        0.01, "Decoupled weight decay; biases and norms have none.", low=0, below=1
+    )
+    schedule: str = field(
+        "linear",
+        "The rate after the warm-up: decays over the whole run (`linear`, "
+        "`polynomial`), at its end only (`wsd`), or not at all.",
+        choices=SCHEDULES,
+    )
+    end_learning_rate: float = field(
+        0.0, "Rate at the end; not read by `constant`.", low=0, high=1
+    )
+    power: float = field(1.0, "Exponent of the schedule `polynomial`.", above=0)
+    decay_fraction: float = field(
+        0.1, "Fraction of the steps in which `wsd` decays.", above=0, high=1
+    )
+    beta1: float = field(0.9, "Decay of the first moment.", low=0, below=1)
+    beta2: float = field(0.999, "Decay of the second moment.", low=0, below=1)
+    epsilon: float = field(
+        1e-6, "Added to the root of the second moment.", above=0, high=1
+    )
+    max_grad_norm: float = field(
+        1.0, "Gradients are clipped to this global norm.", above=0
+    )
 
     def __post_init__(self) -> None:
-        _check_choice("name", self.name, NAMES)
-        _check_choice("schedule", self.schedule, SCHEDULES)
-        _check_whole("warmup_steps", self.warmup_steps)
-        for field, (accepts, words) in _RANGES.items():
-            value = _number(field, getattr(self, field), accepts, words)
-            object.__setattr__(self, field, value)
+        fields.check("optimizer", self)
         self._check_end()
 
     def _check_end(self) -> None:
@@ -129,41 +145,8 @@ class OptimizerConfig:
             raise _wrong("end_learning_rate", self.end_learning_rate, allowed)
 
 
-_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "learning_rate": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
-    "weight_decay": (lambda x: 0 <= x < 1, "from 0 to below 1"),
-    "end_learning_rate": (lambda x: 0 <= x <= 1, "from 0 to 1"),
-    "power": (lambda x: x > 0, "above 0"),
-    "decay_fraction": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
-    "beta1": (lambda x: 0 <= x < 1, "from 0 to below 1"),
-    "beta2": (lambda x: 0 <= x < 1, "from 0 to below 1"),
-    "epsilon": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
-    "max_grad_norm": (lambda x: x > 0, "above 0"),
-}
-
-
-def _wrong(field: str, value: object, allowed: str) -> errors.InputError:
-    return errors.InputError(f"optimizer.{field} must be {allowed}; found {value!r}")
-
-
-def _check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise _wrong(field, value, "one of " + ", ".join(choices))
-
-
-def _check_whole(field: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _wrong(field, value, "a whole number of at least 0")
-
-
-def _number(
-    field: str, value: Any, accepts: Callable[[float], bool], words: str
-) -> float:
-    """Returns the value as a float, or raises InputError with the allowed range."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and accepts(value)):
-        raise _wrong(field, value, f"a finite number {words}")
-    return float(value)
+def _wrong(name: str, value: object, allowed: str) -> errors.InputError:
+    return errors.InputError(f"optimizer.{name} is {value!r}: it must be {allowed}")
 
 
 def learning_rate(

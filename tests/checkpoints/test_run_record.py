@@ -5,8 +5,9 @@ import json
 import pytest
 import small_record
 
-from bert_jax import errors
-from bert_jax.checkpoints import run_record, workdirs
+from bert_jax import errors, fields
+from bert_jax.checkpoints import run_record
+from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest
 
 
@@ -40,7 +41,7 @@ def test_a_record_of_before_a_key_was_added_is_read_as_what_it_was(workdir):
     told = run_record.training(workdir, 20)
     path = workdir / "config.json"
     tree = json.loads(path.read_text())
-    for group, keys in workdirs.ADDED_KEYS.items():
+    for group, keys in fields.added_keys(pretraining.PretrainingConfig).items():
         for key in keys:
             del tree[group][key]
     del tree["init"]

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from bert_jax import errors
-from bert_jax.config import pretraining
 from bert_jax.text import cleaning
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -129,10 +128,6 @@ def test_the_cleaning_of_a_folder_holds_unless_another_is_set(made):
     assert cleaning.of_settings("", "", made.cleaning) == made.cleaning
     assert not cleaning.of_settings("none", "", made.cleaning)
     assert cleaning.of_settings("urls", "", made.cleaning).steps == ("urls",)
-
-
-def test_the_configuration_knows_the_steps():
-    assert pretraining.CLEANING == cleaning.STEPS
 
 
 def test_a_damaged_record_is_named(tmp_path):
