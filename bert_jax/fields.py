@@ -96,7 +96,7 @@ class Key:
             and (self.below is None or value < self.below)
         )
 
-    def unknown(self, value: str) -> list[str]:
+    def unknown(self, value: Any) -> list[str]:
         """The parts of a value that are not among the choices."""
         parts = names(value) if self.many else (value,)
         known = [part.lower() if self.any_case else part for part in parts]

@@ -33,7 +33,7 @@ ALLOWED = {
     "metrics": {"training"},
     "data": {"text"},
     "contrib": {"data", "text"},
-    "config": {"model", "training"},
+    "config": {"model", "text", "training"},
     "tasks": {"model", "data", "metrics", "text"},
     "checkpoints": {"model", "text", "data", "training", "config"},
     "planning": {

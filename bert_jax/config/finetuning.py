@@ -461,7 +461,7 @@ class SweepConfig:
         return self.seeds > 1 or len(self.rates) > 1 or self.folds > 1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuningConfig:
     """All groups of a fine-tuning run, typed and checked.
 
@@ -472,12 +472,14 @@ class FinetuningConfig:
     init_from: str = fields.same(
         pretraining.PretrainingConfig,
         "init_from",
+        default="",
         help="Folder of a pretrained model, or `hf:owner/name`; `none` starts from "
         "random weights.",
     )
     size: str = fields.same(
         pretraining.PretrainingConfig,
         "size",
+        default=pretraining.FROM_INIT,
         help="Architecture of a run that starts from random weights: a size, as tiny "
         "or base-chinese, or the folder of a model; `init_from` takes that of the "
         "folder of `init_from`.",
@@ -515,7 +517,7 @@ def default() -> ml_collections.ConfigDict:
     `init_from` and `data.train` are empty and must be set.
     """
     rate = FinetuningOptimizerConfig(learning_rate=3e-5)
-    return pretraining.locked(FinetuningConfig, "", pretraining.FROM_INIT, rate)
+    return pretraining.locked(FinetuningConfig, rate)
 
 
 def parse(

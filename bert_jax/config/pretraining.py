@@ -15,7 +15,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from bert_jax import errors, fields, home_folder
-from bert_jax.fields import REQUIRED, field
+from bert_jax.fields import field
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder
 from bert_jax.text import cleaning, vocabulary, words
@@ -337,7 +337,7 @@ class RunConfig:
         )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainingConfig:
     """All groups of a pretraining run, typed and checked.
 
@@ -345,13 +345,13 @@ class PretrainingConfig:
     """
 
     init_from: str = field(
-        REQUIRED,
+        "none",
         "Folder of the weights to start from, or `hf:owner/name`; `none` initializes "
         "them randomly.",
         convert=home_folder.expanded,
     )
     size: str = field(
-        REQUIRED,
+        "base",
         f"Architecture: {', '.join(model_config.SIZES)} or L<layers>_H<width>, "
         "optionally with a language, as in base-chinese; `init_from` takes that of the "
         "folder of `init_from`.",
@@ -437,18 +437,15 @@ def default() -> ml_collections.ConfigDict:
     """
     return locked(
         PretrainingConfig,
-        "none",
-        "base",
         optimizer.OptimizerConfig(learning_rate=1e-4, warmup_steps=10000),
     )
 
 
-def locked(
-    kind: type, init_from: str, size: str, rate: optimizer.OptimizerConfig
-) -> ml_collections.ConfigDict:
+def locked(kind: Any, rate: optimizer.OptimizerConfig) -> ml_collections.ConfigDict:
     """Returns the defaults of a config with this optimizer as a locked ConfigDict."""
     groups = fields.groups(kind)
-    tree: dict[str, Any] = {"init_from": init_from, "model": model_group(size)}
+    model = model_group(kind.size)
+    tree: dict[str, Any] = {"init_from": kind.init_from, "model": model}
     for name, group in groups.items():
         values = rate if name == "optimizer" else group()
         tree[name] = dataclasses.asdict(values)
@@ -507,7 +504,7 @@ def typed(tree: Mapping[str, Any], kind: type) -> Any:
         name: fields.build(name, group, tree[name])
         for name, group in fields.groups(kind).items()
     }
-    return kind(init_from, size, model, **groups)
+    return kind(init_from=init_from, size=size, model=model, **groups)
 
 
 def model_keys(model: Any) -> tuple[str, dict[str, Any]]:

@@ -180,7 +180,7 @@ RECORDS = [
     _record(
         "NaN for a rate",
         forged.manifest(lambda t: t["optimizer"].update(learning_rate=float("nan"))),
-        f"{_CHANGED}optimizer.learning_rate must be",
+        f"{_CHANGED}optimizer.learning_rate is",
     ),
     _record(
         "a number of layers that is a fraction",

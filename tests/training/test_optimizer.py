@@ -16,8 +16,8 @@ CONFIG = optimizer.OptimizerConfig
     [
         ("learning_rate", math.nan),
         ("learning_rate", math.inf),
-        ("learning_rate", -5),
-        ("learning_rate", 0),
+        ("learning_rate", -5.0),
+        ("learning_rate", 0.0),
         ("learning_rate", 1.5),
         ("learning_rate", True),
         ("learning_rate", "0.001"),
