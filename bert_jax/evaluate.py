@@ -34,7 +34,7 @@ from bert_jax.inference import answering_folders, answers, task_predictor
 from bert_jax.metrics import report, scores
 from bert_jax.runs import experiments, splits, task_setup, unseen_labels
 from bert_jax.tasks import pretraining
-from bert_jax.text import coverage as coverages
+from bert_jax.text.coverage import Coverage
 from bert_jax.training import checkpoint, state
 
 _EXAMPLE = "python -m bert_jax.evaluate --workdir=runs/demo"
@@ -113,7 +113,7 @@ def evaluate_task(
     examples = _renamed(model, examples, label_map)
     if model.kind == "classification":
         examples = task_setup.named(examples, model.made.learned.labels)
-    coverage = coverages.Coverage()
+    coverage = Coverage()
     with answers.naming_flags():
         scored, _ = model.scores(examples, notes, coverage)
     if scored.unseen:

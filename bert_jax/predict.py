@@ -37,7 +37,7 @@ from bert_jax.data import file_formats, text_files
 from bert_jax.data.labeled import table_records
 from bert_jax.inference import answering_folders, answers, feature_files, loading
 from bert_jax.runs import splits
-from bert_jax.text import coverage as coverages
+from bert_jax.text.coverage import Coverage
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def _numbered(
 
 def _fill_masks(model: loading.Model, texts: Iterator[tuple[str, str]]) -> None:
     """Prints the guesses for each text."""
-    coverage = coverages.Coverage()
+    coverage = Coverage()
     for where, text in texts:
         try:
             filled = model.fill_ids(model.ids(text, coverage), flags.FLAGS.top)
@@ -178,7 +178,7 @@ def _write_features(
         flags.FLAGS.prompt,
     )
     request.check(model)
-    coverage = coverages.Coverage()
+    coverage = Coverage()
     with console.Bar(total, "texts", "encoding", is_kept=True) as progress:
         only_texts = (text for _, text in texts)
         feature_files.write(
@@ -189,7 +189,7 @@ def _write_features(
 
 def _report(
     model: loading.Model,
-    coverage: coverages.Coverage,
+    coverage: Coverage,
     written: str = "",
     counted: str = "",
 ) -> None:

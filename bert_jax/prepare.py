@@ -150,7 +150,7 @@ def _given_tokenizer(
 
 def _cleaning(given: Tokenizer, text: pretraining.PretrainingTextConfig) -> Tokenizer:
     """Returns a tokenizer with the cleaning that the config asks for."""
-    asked = cleaning.of_settings(text.clean, text.stop_words, given.cleaning)
+    asked = cleaning.from_config(text.clean, text.stop_words, given.cleaning)
     if asked and text.segmenter == "corpus":
         raise errors.InputError(
             f"text.segmenter is corpus, whose words come with the text, and {asked} "
@@ -169,7 +169,7 @@ def _tokenizer(
     """Loads the given vocabulary, or the store's own, or learns one."""
     if text.vocab != "learn" or (folder / manifest.NAME).exists():
         return _given_tokenizer(text, folder)
-    asked = cleaning.of_settings(text.clean, text.stop_words)
+    asked = cleaning.from_config(text.clean, text.stop_words)
     documents = readers.training_documents(
         places, data.held_out_fraction, asked or None
     )

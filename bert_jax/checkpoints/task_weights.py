@@ -55,7 +55,7 @@ def read(settings: finetuning.FinetuningConfig, wanted: tuple[str, ...]) -> Star
     """
     start = _start(settings, wanted)
     text = settings.text
-    asked = cleaning.of_settings(text.clean, text.stop_words, start.tokenizer.cleaning)
+    asked = cleaning.from_config(text.clean, text.stop_words, start.tokenizer.cleaning)
     tokenizer = dataclasses.replace(start.tokenizer, cleaning=asked)
     return dataclasses.replace(start, tokenizer=tokenizer)
 

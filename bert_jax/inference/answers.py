@@ -24,7 +24,7 @@ from bert_jax.data.labeled import (
 )
 from bert_jax.inference import prediction_files, task_predictor
 from bert_jax.runs import splits, task_setup
-from bert_jax.text import coverage as coverages
+from bert_jax.text.coverage import Coverage
 
 LINES = "lines"
 STANDARD_INPUT = "standard input"
@@ -79,7 +79,7 @@ def write(folder: Path, arguments: list[str], request: Request) -> int:
     if request.input is not None and request.input_format != LINES:
         with naming_flags():
             report_first_line(request, reading(model, request))
-    notes, coverage = table_records.Notes(), coverages.Coverage()
+    notes, coverage = table_records.Notes(), Coverage()
     # What can be read twice is counted first, which finds its errors at once, too.
     total = None
     if request.output is not None and _is_file(request.input):

@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from bert_jax import errors, interrupts
 from bert_jax.inference import features, loading
-from bert_jax.text import coverage as coverages
+from bert_jax.text.coverage import Coverage
 
 KINDS = ("sentence", *features.POOLINGS, "tokens")
 _WINDOW_TEXTS = 2048
@@ -82,7 +82,7 @@ def write(
     request: Request,
     output: Path,
     done: Callable[[int], object] = lambda count: None,
-    coverage: coverages.Coverage | None = None,
+    coverage: Coverage | None = None,
 ) -> int:
     """Writes the vectors of all texts, in their order, and returns how many there were.
 
@@ -114,7 +114,7 @@ def _windows(
     model: loading.Model,
     texts: Iterable[str],
     request: Request,
-    coverage: coverages.Coverage | None,
+    coverage: Coverage | None,
 ) -> Iterator[tuple[list[str], features.Rows]]:
     """Yields texts and their rows, as many as memory should hold together."""
     prompt = request.prompt_of(model)

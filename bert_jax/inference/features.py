@@ -19,7 +19,7 @@ from bert_jax import errors, interrupts
 from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.model import config, encoder, parts, task_model
 from bert_jax.tasks import encoding
-from bert_jax.text import coverage as coverages
+from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
 
 POOLINGS = ("mean", "cls", "max", "pooled")
@@ -53,7 +53,7 @@ def rows_of(
     *,
     prompt: str = "",
     truncation: str = "",
-    coverage: coverages.Coverage | None = None,
+    coverage: Coverage | None = None,
 ) -> Rows:
     """Returns [CLS] text [SEP] of each text, cut to `max_seq_length` tokens.
 
@@ -78,7 +78,7 @@ def rows_of(
     if coverage is not None:
         coverage.add(texts, encoded, tokenizer.unk_id)
         coverage.texts += len(texts)
-        coverage.cut += sum(len(ids) > room for ids in encoded)
+        coverage.truncated += sum(len(ids) > room for ids in encoded)
     if truncation == "head_tail":
         return [tokenizer.build(encoding.head_tail(x, room))[0] for x in encoded]
     return [tokenizer.build(ids[:room])[0] for ids in encoded]

@@ -22,7 +22,8 @@ from bert_jax.inference import answering_folders, features, task_predictor
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder, heads, parts
 from bert_jax.tasks import matching
-from bert_jax.text import coverage as coverages
+from bert_jax.text import coverage as text_coverage
+from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import devices
 
@@ -120,22 +121,22 @@ class Model:
           InputError: `texts` is no list of str, or there is no such prompt.
         """
         chosen = self.pooling.prompt(prompt_name, prompt)
-        coverage = coverages.Coverage()
+        coverage = Coverage()
         rows = self.rows(texts, chosen, coverage)
         self.warn(coverage, "encode")
         vectors = self.sentence_vectors(rows, prompt=chosen)
         return features.normalized(vectors) if normalize else vectors
 
-    def warn(self, coverage: coverages.Coverage, name: str) -> None:
+    def warn(self, coverage: Coverage, name: str) -> None:
         """Logs a warning if many tokens of texts are [UNK] or many of them are cut."""
-        advice = coverages.fixed_rows(self.max_seq_length)
+        advice = text_coverage.advice_on_length(self.max_seq_length)
         coverage.warn(self.tokenizer, name, advice)
 
     def rows(
         self,
         texts: Sequence[str],
         prompt: str = "",
-        coverage: coverages.Coverage | None = None,
+        coverage: Coverage | None = None,
     ) -> features.Rows:
         """Returns the ids of each text as the encoder sees it, after this prompt.
 
@@ -211,7 +212,7 @@ class Model:
         Raises:
           InputError: a text has no [MASK] or is no str, or the model no MLM head.
         """
-        coverage = coverages.Coverage()
+        coverage = Coverage()
         texts = [text] if isinstance(text, str) else python_examples.texts_of(text)
         encoded = [self.ids(each, coverage) for each in texts]
         self.warn(coverage, "fill_mask")
@@ -222,7 +223,7 @@ class Model:
             for at, ids in enumerate(encoded)
         ]
 
-    def ids(self, text: str, coverage: coverages.Coverage) -> list[int]:
+    def ids(self, text: str, coverage: Coverage) -> list[int]:
         """Returns the ids of a text for `fill_ids`, and counts them in `coverage`.
 
         Raises:
@@ -232,7 +233,7 @@ class Model:
         of_text = [token for token in ids if token != self.tokenizer.mask_id]
         coverage.add([text], [of_text], self.tokenizer.unk_id)
         coverage.texts += 1
-        coverage.cut += len(ids) > self.max_seq_length - 2
+        coverage.truncated += len(ids) > self.max_seq_length - 2
         return ids
 
     def fill_ids(

@@ -20,7 +20,8 @@ from bert_jax.model import parts
 from bert_jax.runs import predictor as predictors
 from bert_jax.runs import task_setup, unseen_labels
 from bert_jax.tasks import matching, spec
-from bert_jax.text import coverage as coverages
+from bert_jax.text import coverage as text_coverage
+from bert_jax.text.coverage import Coverage
 from bert_jax.training import sharding, state
 
 WINDOW = 1024  # examples that are read and predicted together
@@ -67,22 +68,22 @@ class TaskPredictor:
         Raises:
           InputError: a value is not what the task takes.
         """
-        coverage = coverages.Coverage()
+        coverage = Coverage()
         examples = python_examples.examples_of_values(self.kind, values)
         made = self.of_examples(examples, coverage=coverage)
         self.warn(coverage, "predict")
         return made
 
-    def warn(self, coverage: coverages.Coverage, name: str) -> None:
+    def warn(self, coverage: Coverage, name: str) -> None:
         """Logs a warning if many tokens of texts are [UNK] or many of them are cut."""
         length = self.made.settings.data.max_seq_length
-        coverage.warn(self.made.tokenizer, name, coverages.fixed_rows(length))
+        coverage.warn(self.made.tokenizer, name, text_coverage.advice_on_length(length))
 
     def of_examples(
         self,
         examples: Sequence[Any],
         notes: Counter[str] | None = None,
-        coverage: coverages.Coverage | None = None,
+        coverage: Coverage | None = None,
     ) -> list[spec.Prediction]:
         """Returns one prediction an example, in their order, whatever their labels.
 
@@ -112,7 +113,7 @@ class TaskPredictor:
         examples: Iterable[Any],
         size: int = WINDOW,
         notes: Counter[str] | None = None,
-        coverage: coverages.Coverage | None = None,
+        coverage: Coverage | None = None,
     ) -> Iterator[tuple[Any, spec.Prediction]]:
         """Yields every example with its prediction; memory holds a window of `size`.
 
@@ -132,7 +133,7 @@ class TaskPredictor:
         self,
         examples: Sequence[Any],
         notes: Counter[str] | None = None,
-        coverage: coverages.Coverage | None = None,
+        coverage: Coverage | None = None,
     ) -> tuple[scores.Scores, list[spec.Prediction]]:
         """Scores labelled examples; `notes` and `coverage` as in `of_examples`.
 
@@ -159,7 +160,7 @@ def _table(of_task: Any, examples: Sequence[Any]) -> example_rows.ExampleTable:
 def _count(
     table: example_rows.ExampleTable,
     notes: Counter[str] | None,
-    coverage: coverages.Coverage | None,
+    coverage: Coverage | None,
 ) -> None:
     """Adds what a table counted."""
     if notes is not None:

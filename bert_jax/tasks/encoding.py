@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bert_jax import errors, interrupts
-from bert_jax.text import coverage as coverages
+from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
 
 # What of a row that is too long goes: tokens from the end of the longer text, of the
@@ -43,7 +43,7 @@ class Encoded:
     num_cut: int
     num_lost: int
     num_empty: int
-    coverage: coverages.Coverage = dataclasses.field(default_factory=coverages.Coverage)
+    coverage: Coverage = dataclasses.field(default_factory=Coverage)
 
     @property
     def columns(self) -> dict[str, list[np.ndarray]]:
@@ -72,7 +72,7 @@ def encode(
     Raises:
       InputError: a text is too long and `truncation` is `refuse`.
     """
-    found = coverages.Coverage(texts=len(texts))
+    found = Coverage(texts=len(texts))
     first = _ids(tokenizer, [text.text for text in texts], found)
     paired = [at for at, text in enumerate(texts) if text.pair is not None]
     pairs = _ids(tokenizer, [texts[at].pair or "" for at in paired], found)
@@ -91,13 +91,11 @@ def encode(
         rows.input_ids.append(np.array(ids, np.int32))
         rows.token_type_ids.append(np.array(types, np.int32))
         rows.segment_ids.append(np.ones(len(ids), np.int32))
-    found.cut = cut
+    found.truncated = cut
     return dataclasses.replace(rows, num_cut=cut, num_lost=lost, num_empty=empty)
 
 
-def _ids(
-    tokenizer: Tokenizer, texts: list[str], found: coverages.Coverage
-) -> list[list[int]]:
+def _ids(tokenizer: Tokenizer, texts: list[str], found: Coverage) -> list[list[int]]:
     """Returns the ids of texts, which are counted."""
     ids = tokenizer.encode(texts)
     found.add(texts, ids, tokenizer.unk_id)

@@ -93,7 +93,7 @@ class Roles(tagging.Tagging):
             chosen = np.flatnonzero((pieces >= window[0]) & (pieces < window[1]))
             moved, length = rows.add(first, sentence, window, chosen)
             rows.coverage.texts += 1
-            rows.coverage.cut += len(chosen) < len(pieces)
+            rows.coverage.truncated += len(chosen) < len(pieces)
             rows.notes[FAR] += (len(pieces) - len(chosen)) * len(numbers)
             labels = [
                 self._kept(

@@ -20,7 +20,7 @@ from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import scores, spans
 from bert_jax.model import task_model
 from bert_jax.tasks import classification, losses, spec, token_rows
-from bert_jax.text import coverage as coverages
+from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
 
 QUESTIONS_CUT = "questions cut"
@@ -102,7 +102,7 @@ class Windows:
             rows.notes[EMPTY] += not question
             rows.notes[QUESTIONS_CUT] += len(question) < len(questions[at])
             self._add(rows, at, example, question, context)
-        rows.coverage.cut = rows.notes[QUESTIONS_CUT]
+        rows.coverage.truncated = rows.notes[QUESTIONS_CUT]
         return rows.table()
 
     def _add(
@@ -162,7 +162,7 @@ class _Rows:
         self.labels: list[tuple[int, int, float]] = []
         kinds = (*_OF_QUESTIONS, *_OF_ANSWERS)
         self.notes: dict[str, int] = dict.fromkeys(kinds, 0)
-        self.coverage = coverages.Coverage()
+        self.coverage = Coverage()
 
     def add_tokens(
         self,

@@ -12,7 +12,7 @@ from bert_jax import errors
 from bert_jax.data.labeled import example_rows, examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import entities
-from bert_jax.text import coverage as coverages
+from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
 
 
@@ -172,7 +172,7 @@ class Rows:
     notes: dict[str, int] = dataclasses.field(
         default_factory=lambda: {COVERED: 0, DROPPED: 0}
     )
-    coverage: coverages.Coverage = dataclasses.field(default_factory=coverages.Coverage)
+    coverage: Coverage = dataclasses.field(default_factory=Coverage)
 
     def __post_init__(self) -> None:
         ids, _ = self.tokenizer.build([-1])

@@ -1,9 +1,9 @@
-"""What of a text is removed or respelled before it is cut into tokens; off by default.
+"""Text cleaning before tokenization; off by default.
 
 A model keeps its cleaning next to its vocabulary (text_cleaning.json), and a tokenizer
-applies it to every text, so that training and prediction see the same. BERT was
-pretrained on text as it is written, and its tokenizer already removes control
-characters: cleaning helps where a corpus is full of markup, and stop words rarely.
+applies it to every text, so that training and prediction see the same text. BERT was
+pretrained on raw text, and its tokenizer already removes control characters: cleaning
+helps if a corpus is full of markup; removing stop words rarely helps.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from pathlib import Path
 from bert_jax import errors, files, json_file
 
 NAME = "text_cleaning.json"
-NONE_NAME = "none"  # of text.clean: no step, whatever the vocabulary's folder has
+NONE_NAME = "none"  # text.clean: no step, even if the vocabulary's folder has some
 _MAX_BYTES = 1 << 22
 
 _BLOCKS = (
@@ -61,24 +61,24 @@ def _without_urls(text: str) -> str:
 
 
 def _without_control(text: str) -> str:
-    """Removes control and format characters but for tabs and line ends."""
+    """Removes control and format characters except tabs and line ends."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        c for c in text if c in "\t\n\r" or unicodedata.category(c) not in _NO
+        c for c in text if c in "\t\n\r" or unicodedata.category(c) not in _CONTROLS
     )
 
 
-_NO = ("Cc", "Cf")
+_CONTROLS = ("Cc", "Cf")
 
 
 def _with_usual_width(text: str) -> str:
-    """Makes full-width letters, digits and marks ASCII, half-width katakana full."""
+    """Converts full-width forms to ASCII, and half-width katakana to full width."""
     return _WIDE.sub(lambda run: unicodedata.normalize("NFKC", run[0]), text)
 
 
 def _simplified(text: str) -> str:
-    """Converts traditional Chinese by phrases; OpenCC refuses lone surrogates."""
+    """Converts traditional Chinese by phrases; OpenCC rejects lone surrogates."""
     convert = _converter()
     return _NOT_SURROGATES.sub(lambda run: convert(run[0]), text)
 
@@ -108,11 +108,11 @@ STEPS = tuple(_STEPS)
 
 @dataclasses.dataclass(frozen=True)
 class Cleaning:
-    """The steps of a cleaning; false where there are none.
+    """The steps of a cleaning; false if there are none.
 
     Attributes:
-      steps: of `STEPS`, in their order.
-      stop_words: words that are removed, in lower case and sorted.
+      steps: names of `STEPS`, in their order.
+      stop_words: words that are removed, lowercased and sorted.
     """
 
     steps: tuple[str, ...] = ()
@@ -128,7 +128,7 @@ class Cleaning:
         return ", ".join(named) or NONE_NAME
 
     def __call__(self, text: str) -> str:
-        """Returns a text as it is tokenized; line ends stay.
+        """Returns the cleaned text; line ends stay.
 
         Raises InputError if a step needs a package that is not installed.
         """
@@ -147,7 +147,7 @@ class Cleaning:
             raise errors.missing_extra("jieba", "zh")
 
     def tree(self) -> dict[str, list[str]]:
-        """Returns what is written of the cleaning."""
+        """Returns the cleaning as JSON."""
         return {"clean": list(self.steps), "stop_words": list(self.stop_words)}
 
     def save(self, folder: Path) -> None:
@@ -161,7 +161,7 @@ NONE = Cleaning()
 
 
 def _without(text: str, words: frozenset[str]) -> str:
-    """Removes words: those between spaces and marks, of Chinese those of jieba."""
+    """Removes words: those between spaces and punctuation, in Chinese jieba's."""
     text = _WORD.sub(lambda word: "" if word[0].lower() in words else word[0], text)
     if _CJK.search(text) is None or not any(map(_CJK.search, words)):
         return text
@@ -174,7 +174,7 @@ def _without(text: str, words: frozenset[str]) -> str:
 def read(folder: Path) -> Cleaning:
     """Returns the cleaning next to a vocabulary, or none.
 
-    Raises InputError for a file that is not as `save` writes it.
+    Raises InputError for a file that `save` would not write.
     """
     path = folder / NAME
     if not path.is_file():
@@ -185,55 +185,56 @@ def read(folder: Path) -> Cleaning:
         for x in tree.values()
     ):
         raise errors.InputError(
-            f"{path} is damaged: it needs the lists clean and stop_words, and no more. "
-            "Copy it again from where the model was trained."
+            f"{path} is damaged: it needs exactly the lists clean and stop_words. "
+            "Copy it again from the trained model."
         )
     return Cleaning(
-        steps_of(",".join(tree["clean"]), str(path)), tuple(tree["stop_words"])
+        parse_steps(",".join(tree["clean"]), str(path)), tuple(tree["stop_words"])
     )
 
 
-def steps_of(names: str, where: str = "text.clean") -> tuple[str, ...]:
-    """Returns the steps that a text lists with commas, in their order.
+def parse_steps(names: str, where: str = "text.clean") -> tuple[str, ...]:
+    """Returns the steps of a comma-separated list, in the order of `STEPS`.
 
     Raises InputError for an unknown name.
 
-    >>> steps_of("urls, html"), steps_of("none")
+    >>> parse_steps("urls, html"), parse_steps("none")
     (('html', 'urls'), ())
     """
-    given = [name.strip() for name in names.split(",") if name.strip()]
-    if given == [NONE_NAME]:
+    listed = [name.strip() for name in names.split(",") if name.strip()]
+    if listed == [NONE_NAME]:
         return ()
-    for name in given:
+    for name in listed:
         if name not in STEPS:
             raise errors.InputError(
-                f"{where} has {name!r}: use {', '.join(STEPS)}, with commas, or none"
+                f"{where} has {name!r}: list {', '.join(STEPS)} with commas, or"
+                " give none"
             )
-    return tuple(step for step in STEPS if step in given)
+    return tuple(step for step in STEPS if step in listed)
 
 
-def of_settings(clean: str, stop_words: str, inherited: Cleaning = NONE) -> Cleaning:
-    """Returns the cleaning that a configuration asks for.
+def from_config(clean: str, stop_words: str, inherited: Cleaning = NONE) -> Cleaning:
+    """Returns the cleaning of a configuration.
 
     Args:
-      clean: steps with commas; "none" for none.
+      clean: comma-separated steps; "none" for none.
       stop_words: a file with one word a line.
-      inherited: that of the vocabulary's folder, taken where both are empty.
+      inherited: the cleaning of the vocabulary's folder, used if both are empty.
 
     Raises:
       InputError: a step is unknown, the file cannot be read, or an extra is missing.
     """
     if not clean and not stop_words:
-        made = inherited
+        cleaning = inherited
     else:
         words = _words_of(Path(stop_words)) if stop_words else ()
-        made = Cleaning(steps_of(clean), words)
-    made.check()
-    return made
+        cleaning = Cleaning(parse_steps(clean), words)
+    cleaning.check()
+    return cleaning
 
 
 def _words_of(path: Path) -> tuple[str, ...]:
-    """Returns the words of a file, one a line, in lower case."""
+    """Returns the lowercased words of a file with one a line."""
     try:
         content = files.read(path, _MAX_BYTES)
     except FileNotFoundError:
@@ -250,5 +251,5 @@ def _words_of(path: Path) -> tuple[str, ...]:
         ) from None
     words = {word.strip().lower() for word in text.splitlines()} - {""}
     if not words:
-        raise errors.InputError(f"{path} has no word. Write one a line.")
+        raise errors.InputError(f"{path} has no words. Write one a line.")
     return tuple(sorted(words))

@@ -1,4 +1,4 @@
-"""How much of texts a vocabulary knows and rows hold, counted while tokenizing.
+"""How many tokens are [UNK] and how many texts are truncated, counted on the way.
 
 Every function that tokenizes adds its counts to a `Coverage`; every command reports it
 with `describe` and logs `warnings`, which name the usual cause.
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from bert_jax.text import characters, options
 from bert_jax.text.tokenizer import Tokenizer
 
-UNUSUAL = 0.05  # fraction of [UNK], or of texts that are cut, that a user must know of
+UNUSUAL = 0.05  # fraction of [UNK], or of truncated texts, above which to warn
 _SAMPLE_TEXTS = 200
 _SAMPLE_CHARACTERS = 400  # of each text of the sample
 _log = logging.getLogger(__name__)
@@ -29,22 +29,22 @@ class Coverage:
     """Counts of texts and their tokens, without special tokens.
 
     Attributes:
-      texts: texts, or pairs of texts, that were made into rows.
-      cut: those that lost tokens because they are longer than a row.
-      tokens: their tokens before any was cut.
-      unknown: those that are [UNK].
+      texts: the number of texts, or of pairs of texts.
+      truncated: the number of those that are longer than the model's maximum.
+      tokens: the number of their tokens before truncation.
+      unknown: the number of tokens that are [UNK].
       sample: the first texts with an [UNK], for `cause`.
     """
 
     texts: int = 0
-    cut: int = 0
+    truncated: int = 0
     tokens: int = 0
     unknown: int = 0
     sample: list[str] = dataclasses.field(default_factory=list, repr=False)
 
     def __bool__(self) -> bool:
-        """Whether there is an [UNK] or a text that is cut."""
-        return bool(self.unknown or self.cut)
+        """Whether there is an [UNK] or a truncated text."""
+        return bool(self.unknown or self.truncated)
 
     def add(
         self, texts: Iterable[str], ids: Iterable[Sequence[int]], unk_id: int
@@ -60,7 +60,7 @@ class Coverage:
     def update(self, other: "Coverage") -> None:
         """Adds the counts of `other`."""
         self.texts += other.texts
-        self.cut += other.cut
+        self.truncated += other.truncated
         self.tokens += other.tokens
         self.unknown += other.unknown
         self.sample += other.sample[: _SAMPLE_TEXTS - len(self.sample)]
@@ -71,41 +71,43 @@ class Coverage:
         return self.unknown / max(1, self.tokens)
 
     @property
-    def cut_fraction(self) -> float:
-        """The fraction of the texts that are cut, from 0 to 1."""
-        return self.cut / max(1, self.texts)
+    def truncated_fraction(self) -> float:
+        """The fraction of the texts that are truncated, from 0 to 1."""
+        return self.truncated / max(1, self.texts)
 
     def describe(self) -> str:
-        """Returns both fractions in a few words.
+        """Returns both fractions as text.
 
-        >>> Coverage(texts=8, cut=1, tokens=200, unknown=3).describe()
-        '1.5% [UNK], 12.5% cut'
+        >>> Coverage(texts=8, truncated=1, tokens=200, unknown=3).describe()
+        '1.5% [UNK], 12.5% truncated'
         """
-        return f"{self.unknown_fraction:.1%} [UNK], {self.cut_fraction:.1%} cut"
+        unknown, truncated = self.unknown_fraction, self.truncated_fraction
+        return f"{unknown:.1%} [UNK], {truncated:.1%} truncated"
 
     def warnings(self, tokenizer: Tokenizer, advice: str) -> Iterator[str]:
         """Yields a sentence for each fraction above `UNUSUAL`, with the usual cause.
 
         Args:
           tokenizer: what tokenized the texts.
-          advice: what to do about texts that are cut.
+          advice: what to do about truncated texts.
         """
         if self.unknown_fraction > UNUSUAL:
             yield unknown_warning(self.unknown_fraction, tokenizer, self.sample)
-        if self.cut_fraction > UNUSUAL:
-            yield f"{_percent(self.cut_fraction)} of the texts are cut: {advice}"
+        if self.truncated_fraction > UNUSUAL:
+            percent = _percent(self.truncated_fraction)
+            yield f"{percent} of the texts are truncated: {advice}"
 
     def warn(self, tokenizer: Tokenizer, name: str, advice: str) -> None:
-        """Logs `warnings`; `name` is what they call the texts."""
+        """Logs `warnings` with the name of the texts."""
         for warning in self.warnings(tokenizer, advice):
             _log.warning("%s: %s", name, warning)
 
 
-def fixed_rows(length: int) -> str:
-    """Returns what to do about texts that are longer than the rows of a model."""
+def advice_on_length(length: int) -> str:
+    """Returns what to do about texts that are longer than a model's maximum."""
     return (
-        f"the model reads {length} tokens of a text. Split long texts, or train with a "
-        "larger data.max_seq_length"
+        f"the model reads at most {length} tokens of a text. Split long texts, or "
+        "train with a larger data.max_seq_length"
     )
 
 
@@ -132,20 +134,19 @@ def _percent(fraction: float) -> str:
 def cause(tokenizer: Tokenizer | None, sample: Sequence[str]) -> str:
     """Returns why texts have many [UNK], and how to fix it.
 
-    What is returned was tested on the sample: with the other setting it has less than
-    half as many [UNK], or most of its letters are in no token.
+    The cause is checked on the sample: with the other setting it has fewer than half
+    as many [UNK], or most of its letters are not in the vocabulary.
     """
-    found = ""
+    reason = ""
     if tokenizer is not None and sample:
-        found = _case(tokenizer, sample) or _script(tokenizer, sample)
-    return found or (
-        "is the vocabulary of another language, or its do_lower_case that of another "
-        "vocabulary?"
+        reason = _case(tokenizer, sample) or _script(tokenizer, sample)
+    return reason or (
+        "is the vocabulary for another language, or its do_lower_case wrong?"
     )
 
 
 def _case(tokenizer: Tokenizer, sample: Sequence[str]) -> str:
-    """Returns the setting of case or accents that is wrong, or nothing."""
+    """Returns which setting of case or accents is wrong, or an empty text."""
     before = _unknown(tokenizer, sample)
     lowered = [text.lower() for text in sample]
     if not tokenizer.lowercase and 2 * _unknown(tokenizer, lowered) < before:
@@ -164,7 +165,7 @@ def _case(tokenizer: Tokenizer, sample: Sequence[str]) -> str:
         cased = dataclasses.replace(tokenizer, lowercase=False, strip_accents=False)
         if 2 * _unknown(cased, sample) < before:
             return (
-                "the vocabulary is cased and texts are lowercased before. Set "
+                "the vocabulary is cased and texts are lowercased first. Set "
                 f"do_lower_case to false in its {options.CONFIG} "
                 "(text.lowercase=false in pretraining)"
             )
@@ -172,7 +173,7 @@ def _case(tokenizer: Tokenizer, sample: Sequence[str]) -> str:
 
 
 def _script(tokenizer: Tokenizer, sample: Sequence[str]) -> str:
-    """Returns the script that the vocabulary does not have, or nothing."""
+    """Returns which script the vocabulary lacks, or an empty text."""
     known = frozenset(itertools.chain.from_iterable(tokenizer.tokens))
     letters = Counter(
         character for character in _normalized(tokenizer, sample) if character.isalpha()
@@ -207,7 +208,7 @@ _CHINESE = {
 
 
 def _script_of(letter: str) -> str:
-    """Returns the script of a letter by its name in Unicode.
+    """Returns the script of a letter, by its Unicode name.
 
     >>> [_script_of(letter) for letter in "a京жあ"]
     ['Latin', 'Chinese', 'Cyrillic', 'Hiragana']
@@ -217,12 +218,12 @@ def _script_of(letter: str) -> str:
 
 
 def _unknown(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
-    """Returns how many [UNK] texts have."""
+    """Returns the number of [UNK] tokens in texts."""
     return sum(ids.count(tokenizer.unk_id) for ids in tokenizer.encode([*texts]))
 
 
 def _normalized(tokenizer: Tokenizer, sample: Sequence[str]) -> str:
-    """Returns texts, joined, with the case and accents that their tokens have."""
+    """Returns the texts in one string, lowercased and without accents as configured."""
     text = "\n".join(map(tokenizer.cleaning, sample))
     text = text.lower() if tokenizer.lowercase else text
     return _without_accents(text) if tokenizer.strip_accents else text

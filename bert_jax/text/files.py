@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, files, hub, json_file
-from bert_jax.text import backend, pipelines, rows, spiece
+from bert_jax.text import backend, pipelines, spiece
 from bert_jax.text.pipelines import Tree
 
 WORDPIECE, SENTENCEPIECE, JSON = "vocab.txt", "spiece.model", "tokenizer.json"
@@ -295,13 +295,15 @@ def with_added(ids: Mapping[str, int], added: list[Tree], where: str) -> dict[st
     return all_ids
 
 
-def row_template(tree: Tree, where: str, vocab_size: int) -> rows.RowTemplate | None:
+def row_template(
+    tree: Tree, where: str, vocab_size: int
+) -> pipelines.RowTemplate | None:
     """Returns how a tokenizer.json joins texts; None if it adds no tokens.
 
     Raises:
       InputError: its type is unknown, or an id is out of range.
     """
-    template = rows.of_post_processor(tree.get("post_processor"), where)
+    template = pipelines.rows_of_post_processor(tree.get("post_processor"), where)
     for part, _ in () if template is None else (*template.single, *template.pair):
         if isinstance(part, int) and part >= vocab_size:
             raise errors.InputError(

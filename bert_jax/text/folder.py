@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from bert_jax import errors, json_file
-from bert_jax.text import files, pipelines, rows, spiece
+from bert_jax.text import files, pipelines, spiece
 from bert_jax.text import options as tokenizer_options
 from bert_jax.text import specials as special_tokens
 from bert_jax.text.options import TokenizerOptions
@@ -239,7 +239,7 @@ def _wordpiece(
     specials = source.specials(all_ids)
     if tree is not None:
         template = files.row_template(tree, str(path), len(all_ids))
-        bert = rows.bert(all_ids[specials.cls], all_ids[specials.sep])
+        bert = pipelines.bert_rows(all_ids[specials.cls], all_ids[specials.sep])
         if template not in (None, bert):
             return _pipeline(tree, source)
     if split_chinese and all(token.get("special") is True for token in added):

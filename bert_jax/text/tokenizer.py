@@ -24,7 +24,6 @@ from bert_jax.text import (
     folder,
     options,
     pipelines,
-    rows,
     spiece,
 )
 from bert_jax.text import cleaning as text_cleaning
@@ -406,12 +405,12 @@ class Tokenizer:
         return special_tokens.ids_of(self.specials, self._ids)
 
     @functools.cached_property
-    def _template(self) -> rows.RowTemplate:
+    def _template(self) -> pipelines.RowTemplate:
         """How ids are joined into a sequence."""
         template = None
         if self.kind == "tokenizer_json":
             template = files.row_template(self._pipeline, files.JSON, self.vocab_size)
-        return template or rows.bert(self.cls_id, self.sep_id)
+        return template or pipelines.bert_rows(self.cls_id, self.sep_id)
 
     @functools.cached_property
     def _pipeline(self) -> Tree:

@@ -189,12 +189,12 @@ def test_the_output_is_there_when_it_is_whole(predict, tmp_path):
 def test_what_is_cut_is_counted(predict, models, capfd, caplog):
     done = predict("classification", "the cat " * 40, "a dog", "the dog " * 30)
     assert done.code == 0
-    shares = "0.0% [UNK], 66.7% cut"
+    shares = "0.0% [UNK], 66.7% truncated"
     # A warning may follow on stderr; `caplog` has it either way.
     first, *_ = done.err.splitlines()
     assert first == f"3 examples (rows cut: 2, tokens cut off: 96): {shares}"
     (warned,) = (record.getMessage() for record in caplog.records)
-    assert warned.startswith("the texts: 66.7 % of the texts are cut: ")
+    assert warned.startswith("the texts: 66.7 % of the texts are truncated: ")
     assert "the model reads 24 tokens" in warned
     path = models("classification").parent / "long.tsv"
     path.write_text(f"sentence\tlabel\n{'the cat ' * 40}\tcat\na dog\tdog\n")
@@ -333,12 +333,12 @@ def test_examples_that_training_leaves_out_are_answered(models, tmp_path):
 def test_unknown_tokens_are_reported_outside_the_answers(predict, tmp_path, caplog):
     done = predict("classification", "the cat", "жук")
     assert done.code == 0 and len(done.out.splitlines()) == 2
-    assert done.err.splitlines()[0] == "2 examples: 33.3% [UNK], 0.0% cut"
+    assert done.err.splitlines()[0] == "2 examples: 33.3% [UNK], 0.0% truncated"
     warned = caplog.records[0].getMessage()
     assert "33.3 % of the tokens are [UNK]" in warned and "(Cyrillic)" in warned
     output = tmp_path / "out.jsonl"
     done = predict("tagging", "the cat sat", f"--output={output}")
-    assert done.code == 0 and "1 examples: 0.0% [UNK], 0.0% cut" in done.err
+    assert done.code == 0 and "1 examples: 0.0% [UNK], 0.0% truncated" in done.err
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ class _Rows(regression.Regression):
         notes = {"rows cut": 2, "tokens cut off": 0}
         order = np.arange(len(examples))
         tokens = {"segment_ids": segments, "input_ids": ids}
-        counted = coverage.Coverage(texts=3, cut=2, tokens=9, unknown=1)
+        counted = coverage.Coverage(texts=3, truncated=2, tokens=9, unknown=1)
         return example_rows.ExampleTable(tokens, {}, order, notes, coverage=counted)
 
 
@@ -185,12 +185,14 @@ def test_rows_and_what_was_cut_are_said(capsys, caplog, monkeypatch):
     made = splits.table("dev", object.__new__(_Rows), texts)
     assert made.groups is not None and made.groups.tolist() == [0, 1, 0]
     assert capsys.readouterr().err.endswith(
-        "3 rows of up to 4 tokens, 9 in all, 11.1% [UNK], 66.7% cut (rows cut: 2)\n"
+        "3 rows of up to 4 tokens, 9 in all, 11.1% [UNK], 66.7% truncated"
+        " (rows cut: 2)\n"
     )
     unknown, cut = (record.getMessage() for record in caplog.records)
     assert unknown.startswith("dev: 11.1 % of the tokens are [UNK]")
     assert (
-        cut.startswith("dev: 66.7 % of the texts are cut") and "max_seq_length" in cut
+        cut.startswith("dev: 66.7 % of the texts are truncated")
+        and "max_seq_length" in cut
     )
 
 

@@ -1,4 +1,4 @@
-"""What is cleaned off texts, and that a model's tokenizer does it everywhere."""
+"""What cleaning removes, and that a model's tokenizer applies it everywhere."""
 
 import dataclasses
 import sys
@@ -9,11 +9,11 @@ from bert_jax import errors
 from bert_jax.text import cleaning
 from bert_jax.text.tokenizer import Tokenizer
 
-PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat sat a b c 1 ! 好".split()
+TOKENS = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat sat a b c 1 ! 好".split()
 
 
 def cleaned(steps, text):
-    return cleaning.Cleaning(cleaning.steps_of(steps))(text)
+    return cleaning.Cleaning(cleaning.parse_steps(steps))(text)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_the_extra_of_traditional_chinese_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "opencc", None)
     cleaning._converter.cache_clear()
     with pytest.raises(errors.InputError, match=r"bert_jax\[opencc\]"):
-        cleaning.of_settings("simplified", "")
+        cleaning.from_config("simplified", "")
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,11 @@ def test_traditional_becomes_simplified(text, expected):
 
 def test_traditional_and_simplified_texts_have_the_same_tokens(tmp_path):
     pytest.importorskip("opencc")
-    pieces = [*PIECES[:5], *"头发展汉语"]
-    (tmp_path / "vocab.txt").write_text("".join(f"{x}\n" for x in pieces), "utf-8")
+    tokens = [*TOKENS[:5], *"头发展汉语"]
+    (tmp_path / "vocab.txt").write_text("".join(f"{x}\n" for x in tokens), "utf-8")
     bare = Tokenizer.load(tmp_path / "vocab.txt")
-    steps = cleaning.of_settings("simplified", "")
-    made = dataclasses.replace(bare, cleaning=steps)
-    made.save(tmp_path / "kept")
+    steps = cleaning.from_config("simplified", "")
+    dataclasses.replace(bare, cleaning=steps).save(tmp_path / "kept")
     read = Tokenizer.load(tmp_path / "kept")
     assert read.encode(["頭髮發展漢語"]) == [[5, 6, 6, 7, 8, 9]]
     assert bare.encode(["頭髮發展漢語"]) == [[1, 1, 1, 7, 1, 1]]
@@ -73,64 +72,76 @@ def test_traditional_and_simplified_texts_have_the_same_tokens(tmp_path):
 def test_stop_words(tmp_path):
     path = tmp_path / "stop.txt"
     path.write_text("\ufeffThe\n\nit's\n", encoding="utf-8")
-    made = cleaning.of_settings("", str(path))
-    assert made("The cat, THE theme; it's").split() == ["cat,", "theme;"]
+    clean = cleaning.from_config("", str(path))
+    assert clean("The cat, THE theme; it's").split() == ["cat,", "theme;"]
     pytest.importorskip("jieba")
     path.write_text("的\nthe\n", encoding="utf-8")
-    made = cleaning.of_settings("", str(path))
+    clean = cleaning.from_config("", str(path))
     assert (
-        made("我的目的地是the北京") == "我目的地是北京" or made("我的目的") == "我目的"
+        clean("我的目的地是the北京") == "我目的地是北京"
+        or clean("我的目的") == "我目的"
     )
 
 
 @pytest.mark.parametrize(
     "clean, stop_words, message",
     [
-        ("htlm", "", "text.clean has 'htlm': use html, urls, control"),
-        ("", "missing.txt", "missing.txt, which does not exist"),
+        ("htlm", "", "text.clean has 'htlm': "),
+        ("", "missing.txt", "text.stop_words is missing.txt"),
     ],
 )
-def test_what_cannot_be_is_named(clean, stop_words, message):
+def test_bad_settings_are_named(clean, stop_words, message):
     with pytest.raises(errors.InputError, match=message):
-        cleaning.of_settings(clean, stop_words)
+        cleaning.from_config(clean, stop_words)
 
 
 @pytest.fixture
-def made(tmp_path):
+def cleaning_tokenizer(tmp_path):
     path = tmp_path / "vocab.txt"
-    path.write_text("".join(f"{x}\n" for x in PIECES), encoding="utf-8")
-    given = Tokenizer.load(path)
+    path.write_text("".join(f"{x}\n" for x in TOKENS), encoding="utf-8")
+    plain = Tokenizer.load(path)
     return dataclasses.replace(
-        given, cleaning=cleaning.Cleaning(("html", "width"), ("the",))
+        plain, cleaning=cleaning.Cleaning(("html", "width"), ("the",))
     )
 
 
-def test_a_tokenizer_cleans_and_keeps_it_in_its_folder(tmp_path, made):
-    bare = dataclasses.replace(made, cleaning=cleaning.NONE)
+def test_a_tokenizer_cleans_and_keeps_it_in_its_folder(tmp_path, cleaning_tokenizer):
+    bare = dataclasses.replace(cleaning_tokenizer, cleaning=cleaning.NONE)
     dirty, clean = "<p>The cat ｓａｔ！</p>", "cat sat!"
-    assert made.encode([dirty]) == bare.encode([clean])
-    assert made.encode_flat([dirty])[0].tolist() == bare.encode([clean])[0]
-    assert made.encode_text("<i>[MASK]</i> ｓａｔ") == bare.encode_text("[MASK] sat")
-    assert made.fingerprint != bare.fingerprint
+    assert cleaning_tokenizer.encode([dirty]) == bare.encode([clean])
+    assert (
+        cleaning_tokenizer.encode_flat([dirty])[0].tolist() == bare.encode([clean])[0]
+    )
+    assert cleaning_tokenizer.encode_text("<i>[MASK]</i> ｓａｔ") == bare.encode_text(
+        "[MASK] sat"
+    )
+    assert cleaning_tokenizer.fingerprint != bare.fingerprint
     with pytest.raises(errors.InputError, match="text.clean=none"):
-        made.encode_with_offsets([dirty])
-    made.save(tmp_path / "ours")
-    made.export(tmp_path / "theirs", 16)
+        cleaning_tokenizer.encode_with_offsets([dirty])
+    cleaning_tokenizer.save(tmp_path / "ours")
+    cleaning_tokenizer.export(tmp_path / "theirs", 16)
     for name in ("ours", "theirs"):
         read = Tokenizer.load(tmp_path / name)
-        assert read.cleaning == made.cleaning
-    assert Tokenizer.load(tmp_path / "ours").fingerprint == made.fingerprint
+        assert read.cleaning == cleaning_tokenizer.cleaning
+    assert (
+        Tokenizer.load(tmp_path / "ours").fingerprint == cleaning_tokenizer.fingerprint
+    )
     bare.save(tmp_path / "bare")
     assert not (tmp_path / "bare" / cleaning.NAME).exists()
 
 
-def test_the_cleaning_of_a_folder_holds_unless_another_is_set(made):
-    assert cleaning.of_settings("", "", made.cleaning) == made.cleaning
-    assert not cleaning.of_settings("none", "", made.cleaning)
-    assert cleaning.of_settings("urls", "", made.cleaning).steps == ("urls",)
+def test_the_cleaning_of_a_folder_is_the_default(cleaning_tokenizer):
+    assert (
+        cleaning.from_config("", "", cleaning_tokenizer.cleaning)
+        == cleaning_tokenizer.cleaning
+    )
+    assert not cleaning.from_config("none", "", cleaning_tokenizer.cleaning)
+    assert cleaning.from_config("urls", "", cleaning_tokenizer.cleaning).steps == (
+        "urls",
+    )
 
 
 def test_a_damaged_record_is_named(tmp_path):
     (tmp_path / cleaning.NAME).write_text('{"clean": "html"}')
-    with pytest.raises(errors.InputError, match="text_cleaning.json is damaged"):
+    with pytest.raises(errors.InputError, match="text_cleaning.json"):
         cleaning.read(tmp_path)

@@ -24,21 +24,21 @@ def _tokenizer(tokens, lowercase=False, strip_accents=False):
     )
 
 
-def _warnings(given, texts, length=64):
-    made = encoding.encode(given, [encoding.Text("f", *x) for x in texts], length)
-    return [*made.coverage.warnings(given, "split them")]
+def _warnings(tokenizer, texts, length=64):
+    rows = encoding.encode(tokenizer, [encoding.Text("f", *x) for x in texts], length)
+    return [*rows.coverage.warnings(tokenizer, "split them")]
 
 
-def test_tokens_are_counted_without_special_ones_and_before_they_are_cut():
+def test_tokens_are_counted_before_truncation_and_without_special_ones():
     texts = [encoding.Text("f", "the dog sat", "the cat"), encoding.Text("f", "cat")]
     counted = encoding.encode(_tokenizer(ENGLISH), texts, 6).coverage
     assert dataclasses.replace(counted, sample=[]) == coverage.Coverage(2, 1, 6, 1)
     assert counted.sample == ["the dog sat"]
     other = coverage.Coverage(1, 1, 4, 2, ["x"])
     other.update(counted)
-    assert (other.texts, other.cut, other.tokens, other.unknown) == (3, 2, 10, 3)
+    assert (other.texts, other.truncated, other.tokens, other.unknown) == (3, 2, 10, 3)
     assert other.sample == ["x", "the dog sat"]
-    assert coverage.Coverage().describe() == "0.0% [UNK], 0.0% cut"
+    assert coverage.Coverage().describe() == "0.0% [UNK], 0.0% truncated"
 
 
 @pytest.mark.parametrize(
@@ -52,20 +52,20 @@ def test_tokens_are_counted_without_special_ones_and_before_they_are_cut():
         (SIMPLIFIED, {"lowercase": True}, "the cat sat", r"this script \(Latin\)"),
         (SIMPLIFIED, {}, "".join(TRADITIONAL), "text.clean=simplified"),
         (TRADITIONAL, {}, "".join(SIMPLIFIED), "the texts are simplified"),
-        (ENGLISH, {}, "the cat catsat", "vocabulary of another language, or its do_lo"),
+        (ENGLISH, {}, "the cat catsat", "do_lower_case wrong"),
     ],
 )
 def test_the_usual_cause_is_named(tokens, options, text, cause):
-    given = _tokenizer(tokens, **options)
-    (warning,) = _warnings(given, [(text,)])
+    tokenizer = _tokenizer(tokens, **options)
+    (warning,) = _warnings(tokenizer, [(text,)])
     assert re.match(r"\d+\.\d % of the tokens are \[UNK\]: ", warning)
     assert re.search(cause, warning), warning
 
 
 def test_no_warning_up_to_five_percent():
-    given = _tokenizer(ENGLISH)
+    tokenizer = _tokenizer(ENGLISH)
     texts = [("the " * 19 + "dog",)]
-    assert _warnings(given, texts) == []
-    assert _warnings(given, [*texts, ("dog",)]) != []
-    (cut,) = _warnings(given, texts, length=9)
-    assert cut == "100.0 % of the texts are cut: split them"
+    assert _warnings(tokenizer, texts) == []
+    assert _warnings(tokenizer, [*texts, ("dog",)]) != []
+    (truncated,) = _warnings(tokenizer, texts, length=9)
+    assert truncated == "100.0 % of the texts are truncated: split them"

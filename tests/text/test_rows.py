@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bert_jax import errors
-from bert_jax.text import rows
+from bert_jax.text import pipelines
 
 TEMPLATE: dict[str, Any] = {
     "type": "TemplateProcessing",
@@ -30,7 +30,7 @@ PAIR = {"sep": ["</s>", 2], "cls": ["<s>", 0]}
 
 
 def test_rows_of_bert():
-    bert = rows.bert(101, 102)
+    bert = pipelines.bert_rows(101, 102)
     assert bert.build([7, 8]) == ([101, 7, 8, 102], [0, 0, 0, 0])
     assert bert.build([]) == ([101, 102], [0, 0])
     assert bert.build([7], [8, 9]) == ([101, 7, 102, 8, 9, 102], [0, 0, 0, 1, 1, 1])
@@ -38,14 +38,14 @@ def test_rows_of_bert():
 
 
 def test_rows_of_roberta():
-    roberta = rows.roberta(0, 2)
+    roberta = pipelines.roberta_rows(0, 2)
     assert roberta.build([7, 8]) == ([0, 7, 8, 2], [0, 0, 0, 0])
     assert roberta.build([7], [8, 9]) == ([0, 7, 2, 2, 8, 9, 2], [0] * 7)
 
 
 def test_building_changes_nothing_that_was_given():
     ids_a, ids_b = [7], [8]
-    rows.bert(101, 102).build(ids_a, ids_b)
+    pipelines.bert_rows(101, 102).build(ids_a, ids_b)
     assert (ids_a, ids_b) == ([7], [8])
 
 
@@ -54,21 +54,21 @@ def test_building_changes_nothing_that_was_given():
     [
         (None, None),
         ({"type": "ByteLevel", "trim_offsets": True}, None),
-        (TEMPLATE, rows.bert(101, 102)),
-        ({"type": "BertProcessing", **PAIR}, rows.bert(0, 2)),
+        (TEMPLATE, pipelines.bert_rows(101, 102)),
+        ({"type": "BertProcessing", **PAIR}, pipelines.bert_rows(0, 2)),
         (
             {"type": "RobertaProcessing", **PAIR, "trim_offsets": True},
-            rows.roberta(0, 2),
+            pipelines.roberta_rows(0, 2),
         ),
         (
             {"type": "Sequence", "processors": [{"type": "ByteLevel"}, TEMPLATE]},
-            rows.bert(101, 102),
+            pipelines.bert_rows(101, 102),
         ),
         ({"type": "Sequence", "processors": []}, None),
     ],
 )
-def test_post_processors(tree: Any, expected: rows.RowTemplate | None):
-    assert rows.of_post_processor(tree, "t.json") == expected
+def test_post_processors(tree: Any, expected: pipelines.RowTemplate | None):
+    assert pipelines.rows_of_post_processor(tree, "t.json") == expected
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ def test_post_processors(tree: Any, expected: rows.RowTemplate | None):
 )
 def test_broken_post_processors_are_refused(tree: Any):
     with pytest.raises(errors.InputError, match="t.json: its post_processor cannot be"):
-        rows.of_post_processor(tree, "t.json")
+        pipelines.rows_of_post_processor(tree, "t.json")

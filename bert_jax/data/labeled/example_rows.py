@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from bert_jax.data.pretraining import packing
-from bert_jax.text import coverage as coverages
+from bert_jax.text.coverage import Coverage
 
 Batch = dict[str, np.ndarray]
 WEIGHTS = "weights"  # [B] float32: 1 for a row, 0 where rows only fill the batch
@@ -42,7 +42,7 @@ class ExampleTable:
     examples: Int[np.ndarray, " n"]
     notes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     groups: Int[np.ndarray, " m"] | None = None
-    coverage: coverages.Coverage = dataclasses.field(default_factory=coverages.Coverage)
+    coverage: Coverage = dataclasses.field(default_factory=Coverage)
 
     @functools.cached_property
     def lengths(self) -> Int[np.ndarray, " n"]:
