@@ -22,6 +22,7 @@ from ml_collections import config_flags
 
 from bert_jax import console, errors, home_folder, interrupts
 from bert_jax.config import file as config_file
+from bert_jax.config import reference
 from bert_jax.training import devices, distributed
 
 WORDS = ("-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?")
@@ -53,7 +54,9 @@ def help_text(command: str) -> str:
     if of_processes:
         parts.append(_flags("flags of a run with several processes", of_processes))
     if "config" in keys:
+        parser: Any = flags.FLAGS["config"].parser
         parts.append(_recipes(config_file.of_command(command)))
+        parts.append(reference.help_text(parser.keys))
     parts.append("--helpfull lists the flags of the libraries, too.")
     return "\n\n".join(parts)
 
@@ -233,6 +236,9 @@ def _forget_output() -> None:
 class _ConfigParser(flags.ArgumentParser):
     """Reads the file that --config names, after a look at the keys to be changed."""
 
+    def __init__(self, keys: reference.Keys) -> None:
+        self.keys = keys
+
     def parse(self, argument: str) -> Any:
         """Returns the locked config; raises InputError for the file or a key."""
         config_file.check_command(argument, Path(sys.argv[0]).stem)
@@ -244,8 +250,12 @@ class _ConfigParser(flags.ArgumentParser):
         return config.lock()
 
 
-def define_config() -> None:
-    """Defines --config, a file whose keys --config.group.key=value can change."""
+def define_config(keys: reference.Keys) -> None:
+    """Defines --config, a file whose keys --config.group.key=value can change.
+
+    Args:
+      keys: those that the command reads, for its --help.
+    """
     config_flags.DEFINE_config_file(
         "config",
         None,
@@ -254,7 +264,7 @@ def define_config() -> None:
         lock_config=True,
     )
     flag = flags.FLAGS["config"]
-    flag.parser = _ConfigParser()
+    flag.parser = _ConfigParser(keys)
     show_in_help("config")
 
 

@@ -213,16 +213,20 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
 def build(group: str, kind: type, values: Any) -> Any:
     """Builds one group from a mapping, after checking its keys and their values.
 
+    Args:
+      group: its name, as `run`; empty for keys without a group.
+
     Raises:
       InputError: a key is unknown or missing, or a value has a wrong type or range.
     """
     if not isinstance(values, Mapping):
         raise errors.InputError(f"{group} is {values!r}: expected a group")
+    prefix = f"{group}." if group else ""
     declared = {item.name: item for item in dataclasses.fields(kind)}
-    same_keys(f"{group}.", values, tuple(declared))
+    same_keys(prefix, values, tuple(declared))
     return kind(
         **{
-            name: read(f"{group}.{name}", item, values[name])
+            name: read(f"{prefix}{name}", item, values[name])
             for name, item in declared.items()
         }
     )

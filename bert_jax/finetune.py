@@ -30,7 +30,7 @@ from bert_jax.checkpoints import (
     task_folders,
     workdirs,
 )
-from bert_jax.config import finetuning
+from bert_jax.config import finetuning, reference
 from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.inference import task_predictor
 from bert_jax.metrics import report
@@ -441,7 +441,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands.define_config()
+    commands.define_config(reference.Keys(finetuning.FinetuningConfig))
     commands.define_processes()
     commands.define_workdir()
     flags.DEFINE_bool(

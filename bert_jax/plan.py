@@ -14,7 +14,7 @@ import jax
 from absl import flags
 
 from bert_jax import commands
-from bert_jax.config import pretraining
+from bert_jax.config import pretraining, reference
 from bert_jax.planning import costs, report, search
 from bert_jax.planning import topology as topologies
 
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands.define_config()
+    commands.define_config(reference.Keys(pretraining.PretrainingConfig))
     flags.DEFINE_string(
         "topology",
         "here",

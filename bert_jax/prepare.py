@@ -32,7 +32,7 @@ from absl import flags
 
 from bert_jax import commands, errors, faults, files, interrupts
 from bert_jax.checkpoints import initial_weights, pinned_names
-from bert_jax.config import pretraining
+from bert_jax.config import pretraining, reference
 from bert_jax.contrib.beam import beam_runner, distributed_engine
 from bert_jax.data.corpus import (
     manifest,
@@ -285,7 +285,9 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands.define_config()
+    commands.define_config(
+        reference.Keys(pretraining.PretrainingConfig, only=("text", "data"))
+    )
     flags.DEFINE_string("store", None, "Folder of the store to build.")
     flags.DEFINE_enum(
         "engine",

@@ -17,7 +17,7 @@ from absl import flags
 
 from bert_jax import commands, prepare, report
 from bert_jax.checkpoints import initial_weights, pinned_names, workdirs
-from bert_jax.config import pretraining
+from bert_jax.config import pretraining, reference
 from bert_jax.data import stream
 from bert_jax.data.corpus import manifest, python_documents, sources
 from bert_jax.data.pretraining import phases as phase_rows
@@ -324,7 +324,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands.define_config()
+    commands.define_config(reference.Keys(pretraining.PretrainingConfig))
     commands.define_processes()
     commands.define_workdir()
     flags.DEFINE_bool(

@@ -21,7 +21,7 @@ from absl import flags
 
 from bert_jax import commands, errors, fields, files, finetune
 from bert_jax.checkpoints import workdirs
-from bert_jax.config import finetuning
+from bert_jax.config import finetuning, reference
 from bert_jax.data.labeled import read_examples
 from bert_jax.inference import prediction_files, task_predictor
 from bert_jax.runs import suite, sweep, task_setup
@@ -185,7 +185,9 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands.define_config()
+    commands.define_config(
+        reference.Keys(finetuning.FinetuningConfig, finetuning.SuiteConfig)
+    )
     commands.define_processes()
     flags.DEFINE_string(
         "workdir",

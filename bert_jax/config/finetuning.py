@@ -47,7 +47,9 @@ class FinetuningInitConfig:
         "Parts or tensors of the folder that are not loaded, separated by commas; its "
         "heads of other tasks never are.",
     )
-    positions: str = fields.same(pretraining.PretrainingInitConfig, "positions")
+    positions: str = fields.same(
+        pretraining.PretrainingInitConfig, "positions", added=None
+    )
 
     def __post_init__(self) -> None:
         fields.check("init", self)
@@ -503,6 +505,18 @@ class FinetuningConfig:
     def execution(self) -> encoder.Execution:
         """Returns how the model runs."""
         return self.run.execution(packed=self.data.pack)
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteConfig:
+    """The keys of a suite that are not of its runs."""
+
+    folder: str = field(
+        "",
+        "Folder of the publisher's files; empty downloads from TFDS.",
+        convert=home_folder.expanded,
+    )
+    tasks: str = field("", "Tasks to run, separated by commas; empty runs all.")
 
 
 SPLITS = ("train", "dev", "test")

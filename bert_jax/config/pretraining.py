@@ -352,9 +352,10 @@ class PretrainingConfig:
     )
     size: str = field(
         "base",
-        f"Architecture: {', '.join(model_config.SIZES)} or L<layers>_H<width>, "
-        "optionally with a language, as in base-chinese; `init_from` takes that of the "
-        "folder of `init_from`.",
+        "Architecture, of which the other keys of this group override a value: "
+        f"{', '.join(model_config.SIZES)} or `L<layers>_H<width>`, optionally with a "
+        "language, as in base-chinese; `init_from` takes that of the folder of "
+        "`init_from`.",
         convert=home_folder.expanded,
     )
     model: dict[str, Any]

@@ -15,7 +15,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from bert_jax import console, errors, fields, files, home_folder, json_file
+from bert_jax import console, errors, fields, files, json_file
 from bert_jax.checkpoints import task_weights, workdirs
 from bert_jax.config import finetuning
 from bert_jax.data import text_files
@@ -161,18 +161,17 @@ class Plan:
 # Keys that every task has its own value of.
 _OF_TASKS = ("data.task", "data.train", "data.dev", "data.test", "run.keep_best")
 _FOLDS = ("data.folds", "data.fold", "sweep.folds")
-_OWN = ("suite", "folder", "tasks")
 
 
 def default(suite: Suite) -> ml_collections.ConfigDict:
     """Returns the locked configuration of a suite: all its tasks, from TFDS.
 
-    The keys beside those of a fine-tuning run are `folder`, of the publisher's files
-    (empty takes TFDS), and `tasks`, names with commas (empty takes all).
+    Its keys are those of a fine-tuning run and of `finetuning.SuiteConfig`.
     """
     config = finetuning.default()
     with config.unlocked():
-        config.suite, config.folder, config.tasks = suite, "", ""
+        config.suite = suite
+        config.update(dataclasses.asdict(finetuning.SuiteConfig()))
     return config.lock()
 
 
@@ -186,22 +185,21 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
     is_config_dict = isinstance(config, ml_collections.ConfigDict)
     tree: dict[str, Any] = config.to_dict() if is_config_dict else dict(config)
     usual = finetuning.default().to_dict()
-    fields.same_keys("", tree, (*_OWN, *usual))
-    suite = tree["suite"]
+    names = [item.name for item in dataclasses.fields(finetuning.SuiteConfig)]
+    fields.same_keys("", tree, ("suite", *names, *usual))
+    suite = tree.pop("suite")
     if not isinstance(suite, Suite):
-        raise errors.InputError("suite is no Suite: begin with configs/glue.py")
-    for name in ("folder", "tasks"):
-        if not isinstance(tree[name], str):
-            raise errors.InputError(f"{name} is {tree[name]!r}: give a text")
-    own = {name: tree.pop(name) for name in _OWN}
+        raise errors.InputError("suite is not a Suite: begin with configs/glue.py")
+    values = {name: tree.pop(name) for name in names}
+    own = fields.build("", finetuning.SuiteConfig, values)
     before, now = workdirs.flat(usual), workdirs.flat(tree)
     fields.same_keys("", now, tuple(before))
     changes = {key: value for key, value in now.items() if value != before[key]}
     _check_changes(changes)
-    folder = home_folder.path(own["folder"]) if own["folder"] else None
+    folder = Path(own.folder) if own.folder else None
     if folder is not None and not folder.is_dir():
         raise errors.InputError(f"folder is {folder}, and there is no such folder")
-    plan = Plan(suite, _chosen(suite, own["tasks"]), folder, changes)
+    plan = Plan(suite, _chosen(suite, own.tasks), folder, changes)
     for task in plan.tasks:  # whatever cannot be is said before data is looked for
         plan.settings(task, {"data.train": "given later"})
     return plan
