@@ -9,7 +9,7 @@ python -m bert_jax.finetune --config=configs/finetune.py:classification --config
 FOLDER is a run of `pretrain` or anything that `convert` reads. The same command again
 resumes, or says that the run is finished. The best model is kept in best/, its scores
 in eval/, what it predicts in predictions/. `--config.sweep.seeds=5` trains five side by
-side; bert_jax/config/finetuning.py explains every key.
+side; docs/en/config.md explains every key.
 """  # noqa: E501
 
 import dataclasses
