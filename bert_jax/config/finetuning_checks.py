@@ -137,7 +137,7 @@ def check(settings: Any) -> None:
 def _check_cleaning(settings: Any) -> None:
     """Raises InputError for a cleaning where the positions of characters count."""
     text, task = settings.text, settings.data.task
-    cleans = text.clean if cleaning.steps_of(text.clean) else text.stop_words
+    cleans = text.clean if cleaning.parse_steps(text.clean) else text.stop_words
     if cleans and task not in _TABLES:
         raise errors.InputError(
             f"text.clean and text.stop_words move the characters of a text, and for "
