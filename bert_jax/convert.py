@@ -18,17 +18,16 @@ from absl import flags
 
 from bert_jax import commands, console, errors, files, hub
 from bert_jax.checkpoints import (
-    activations,
+    card,
+    hf_config,
     huggingface,
-    model_card,
+    mapping,
     model_folders,
-    names,
     native,
     sentence_encoder,
-    separate_heads,
     task_folders,
     tensorflow1,
-    verification,
+    verify,
     weights,
 )
 
@@ -73,7 +72,7 @@ class Request:
         if self.to != "huggingface" and self.separate_head:
             raise errors.InputError("--separate_head is for --to=huggingface")
         if self.hidden_act:
-            activations.ours(self.hidden_act)
+            hf_config.activation_of(self.hidden_act)
 
 
 def convert(source: str | Path, output: Path, request: Request) -> weights.Report:
@@ -104,7 +103,7 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
         found = dataclasses.replace(found, report=report)
     original = found
     if request.hidden_act:
-        found = _with_activation(found, activations.ours(request.hidden_act))
+        found = _with_activation(found, hf_config.activation_of(request.hidden_act))
     if request.to == "huggingface":
         found = _as_encoder(found, request)
     if request.to == "tensorflow1":
@@ -113,7 +112,7 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
         _write(folder, found, request, head)
         if request.to != "tensorflow1" and (head or keeps_head(found)):
             task_folders.write_exported(folder, source)
-        model_card.write(folder, found, source, request.to, head)
+        card.write(folder, found, source, request.to, head)
         record = found.report.record() | {
             "input": name if hub.is_name(name) else source.name,
             "to": request.to,
@@ -133,12 +132,12 @@ def keeps_head(found: model_folders.Folder) -> bool:
 
 
 def _without_head(
-    source: Path, head: separate_heads.Head, choice: weights.Choice
+    source: Path, head: huggingface.SeparateHead, choice: weights.Choice
 ) -> model_folders.Folder:
     """Reads a model whose head is written to a file of its own."""
     ignore = (*choice.ignore, head.part)
     found = model_folders.read(source, dataclasses.replace(choice, ignore=ignore))
-    note = f"{head.part}: in {separate_heads.FILE}"
+    note = f"{head.part}: in {huggingface.SEPARATE_HEAD}"
     report = dataclasses.replace(
         found.report,
         dropped=tuple(x for x in found.report.dropped if x != head.part),
@@ -151,7 +150,7 @@ def _write(
     folder: Path,
     found: model_folders.Folder,
     request: Request,
-    head: separate_heads.Head | None,
+    head: huggingface.SeparateHead | None,
 ) -> None:
     """Writes weights, config and tokenizer."""
     given, tokenizer = found.weights, found.tokenizer
@@ -159,7 +158,7 @@ def _write(
     if request.to == "huggingface":
         is_encoder = found.pooling.is_sentence_encoder
         if head is not None:
-            separate_heads.write(folder, head)
+            huggingface.write_separate_head(folder, head)
             given = dataclasses.replace(given, labels=head.labels)
         huggingface.write(
             folder,
@@ -168,7 +167,7 @@ def _write(
             needs_pooler=not is_encoder and head is None,
         )
         if is_encoder:
-            has_pooler = names.pooler(given.config.model_type) <= {*given.parts}
+            has_pooler = mapping.class_pooler(given.config.model_type) <= {*given.parts}
             sentence_encoder.write(folder, found.pooling, width, has_pooler=has_pooler)
         if tokenizer is not None:
             tokenizer.export(folder, found.max_seq_length)
@@ -218,7 +217,7 @@ def _as_encoder(found: model_folders.Folder, request: Request) -> model_folders.
         )
     given, report = found.weights, found.report
     is_encoder = pooling.is_sentence_encoder and {*given.parts} == {"encoder", "pooler"}
-    if is_encoder and not names.pooler(given.config.model_type):
+    if is_encoder and not mapping.class_pooler(given.config.model_type):
         # Its class has none; what a sentence vector needs of it is a module.
         params = {"encoder": given.params["encoder"]}
         given = dataclasses.replace(given, params=params)
@@ -234,7 +233,7 @@ def _verify(
     Raises:
       InputError: they differ.
     """
-    result = verification.verify(found, other, kind, choice)
+    result = verify.verify(found, other, kind, choice)
     print(result.table())
     if not result.passed:
         where = (

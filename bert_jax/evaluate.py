@@ -27,12 +27,12 @@ from typing import Any
 from absl import flags
 
 from bert_jax import commands, errors, files, home_folder, hub
-from bert_jax.checkpoints import tensors, workdirs
+from bert_jax.checkpoints import run_folder, tensors
 from bert_jax.data.corpus import manifest
 from bert_jax.data.labeled import python_examples, read_examples, table_records
 from bert_jax.inference import answering_folders, answers, task_predictor
 from bert_jax.metrics import report, scores
-from bert_jax.runs import experiments, splits, task_setup, unseen_labels
+from bert_jax.runs import experiments, splits, task_setup, unseen_labels, workdirs
 from bert_jax.tasks import pretraining
 from bert_jax.text.coverage import Coverage
 from bert_jax.training import checkpoint, state
@@ -53,8 +53,8 @@ def evaluate(workdir: str | Path) -> dict[str, float]:
       StorageError: a shard of the store is damaged, of held-out or of training text.
     """
     workdir = home_folder.path(workdir)
-    settings = workdirs.read_settings(workdir)
-    folder = workdirs.store_of(settings, workdir)
+    settings = run_folder.read_settings(workdir)
+    folder = run_folder.store_of(settings, workdir)
     if not (folder / manifest.NAME).exists():
         raise errors.InputError(
             f"the store {folder} of this run is not there: move it back, or build it "
@@ -63,7 +63,7 @@ def evaluate(workdir: str | Path) -> dict[str, float]:
     experiment = experiments.assemble(settings, folder)
     workdirs.check_tokenizer(workdir, experiment.tokenizer)
     shapes = state.abstract_params(experiment.task.init, experiment.mesh)
-    params, _ = checkpoint.restore_params(workdir / workdirs.CHECKPOINTS, shapes)
+    params, _ = checkpoint.restore_params(workdir / run_folder.CHECKPOINTS, shapes)
     return experiment.held_out().metrics(params)
 
 

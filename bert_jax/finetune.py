@@ -24,11 +24,10 @@ from absl import flags
 
 from bert_jax import commands, console, errors, faults, fields, files
 from bert_jax.checkpoints import (
-    huggingface_config,
-    pinned_names,
-    separate_heads,
+    hf_config,
+    huggingface,
+    run_folder,
     task_folders,
-    workdirs,
 )
 from bert_jax.config import finetuning, reference
 from bert_jax.data.labeled import example_rows, python_examples
@@ -36,7 +35,7 @@ from bert_jax.inference import task_predictor
 from bert_jax.metrics import report
 from bert_jax.metrics import scores as scores_lib
 from bert_jax.model import attention_plan, task_model
-from bert_jax.runs import assembly, baselines, splits, sweep, task_setup
+from bert_jax.runs import assembly, baselines, splits, sweep, task_setup, workdirs
 from bert_jax.training import (
     checkpoint,
     distributed,
@@ -114,7 +113,7 @@ def _run(
     distributed.agree(json.dumps(tree), "the config")
     workdir = copy.folder
     with workdirs.held(copy), copy.fetched():
-        settings = pinned_names.pinned(settings, workdir)
+        settings = workdirs.pinned(settings, workdir)
         tree = finetuning.to_dict(settings)
         distributed.agree(json.dumps(tree), "names of the hub")
         run = assembly.assemble(settings, workdir, given)
@@ -146,7 +145,7 @@ def check_exports(
     keys = "head.pooling=cls, " if head.pools else ""
     keys += f"head.transform={str(needs_transform).lower()}, "
     try:
-        huggingface_config.class_of(model_type, frozenset(parts))
+        hf_config.class_of(model_type, frozenset(parts))
     except errors.InputError:
         heads = ",".join(sorted({*parts} - {"encoder", "pooler"}))
         way = "No file for transformers holds this head"
@@ -155,7 +154,7 @@ def check_exports(
                 "convert --ignore=crf keeps the scores of tokens, without the CRF over "
                 "them"
             )
-        if separate_heads.can_separate(parts):
+        if huggingface.can_separate(parts):
             way = (
                 "convert --separate_head writes the head to "
                 "classifier.safetensors, with lines for transformers in README.md"
@@ -174,7 +173,7 @@ def _record(run: assembly.FinetuningRun, workdir: Path, allow_changed: bool) -> 
     bert = dataclasses.asdict(run.start.bert)
     full = dataclasses.replace(run.settings, model=bert)
     before = None
-    if saved_steps.steps(workdir / workdirs.CHECKPOINTS):
+    if saved_steps.steps(workdir / run_folder.CHECKPOINTS):
         before = finetuning.to_dict(assembly.recorded(workdir))
     read = {"train": run.train, "dev": run.dev, "test": run.test}
     examples = {name: x.examples for name, x in read.items() if x is not None}
@@ -200,7 +199,7 @@ def _train(run: assembly.FinetuningRun, copy: remote.WorkingCopy) -> None:
     shapes = state.abstract(run.init, transformation, run.mesh)
     commands.say(_plan(run, rows, steps))
     with checkpoint.Checkpoints(
-        workdir / workdirs.CHECKPOINTS, keep=settings.run.keep_checkpoints, copy=copy
+        workdir / run_folder.CHECKPOINTS, keep=settings.run.keep_checkpoints, copy=copy
     ) as checkpoints:
         begin, standing, best = _start(run, checkpoints, shapes, transformation)
         start_step = int(begin.step)

@@ -31,7 +31,7 @@ from typing import cast
 from absl import flags
 
 from bert_jax import commands, errors, faults, files, interrupts
-from bert_jax.checkpoints import initial_weights, pinned_names
+from bert_jax.checkpoints import initial_weights
 from bert_jax.config import pretraining, reference
 from bert_jax.contrib.beam import beam_runner, distributed_engine
 from bert_jax.data.corpus import (
@@ -41,6 +41,7 @@ from bert_jax.data.corpus import (
     sources,
     store_build,
 )
+from bert_jax.runs import workdirs
 from bert_jax.text import cleaning, coverage, vocabulary, words
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -276,7 +277,7 @@ def main(argv: list[str]) -> None:
     engine = _engine(argv)
     config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
     folder = Path(commands.required("store", flags.FLAGS.store, _EXAMPLE))
-    settings = pinned_names.pinned(pretraining.parse(config))
+    settings = workdirs.pinned(pretraining.parse(config))
     settings = initial_weights.resolve(settings, None, folder)
     built = ensure(settings.text, settings.data, folder, engine)
     print(describe(built))

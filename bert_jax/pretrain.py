@@ -16,12 +16,12 @@ import jax
 from absl import flags
 
 from bert_jax import commands, prepare, report
-from bert_jax.checkpoints import initial_weights, pinned_names, workdirs
+from bert_jax.checkpoints import initial_weights, run_folder
 from bert_jax.config import pretraining, reference
 from bert_jax.data import stream
 from bert_jax.data.corpus import manifest, python_documents, sources
 from bert_jax.data.pretraining import phases as phase_rows
-from bert_jax.runs import experiments
+from bert_jax.runs import experiments, workdirs
 from bert_jax.tasks import pretraining as pretraining_task
 from bert_jax.training import (
     checkpoint,
@@ -110,9 +110,9 @@ def _run(
     """Does what `train` does, for settings that are parsed."""
     distributed.agree(json.dumps(pretraining.to_dict(settings)), "the config")
     workdir = copy.folder
-    store_folder = workdirs.store_of(settings, workdir)
+    store_folder = run_folder.store_of(settings, workdir)
     with workdirs.held(copy), copy.fetched():
-        settings = pinned_names.pinned(settings, workdir)
+        settings = workdirs.pinned(settings, workdir)
         distributed.agree(json.dumps(pretraining.to_dict(settings)), "names of the hub")
         resolved = initial_weights.resolve(settings, workdir, store_folder)
         experiments.check(resolved)
@@ -149,9 +149,9 @@ def _store(
     """Builds or opens the store, which an object store has if it is the run's own."""
     if data.store:
         return prepare.ensure(text, data, folder, given=given)
-    copy.fetch_folder(workdirs.STORE)
+    copy.fetch_folder(run_folder.STORE)
     built = prepare.ensure(text, data, folder, given=given)
-    copy.push_folder(folder, workdirs.STORE)
+    copy.push_folder(folder, run_folder.STORE)
     return built
 
 
@@ -166,7 +166,7 @@ def _train(experiment: experiments.Experiment, copy: remote.WorkingCopy) -> Trai
     held_out = experiment.held_out()
     commands.say(report.describe(settings, experiment.bert, phases, shapes, mesh))
     with checkpoint.Checkpoints(
-        workdir / workdirs.CHECKPOINTS, keep=settings.run.keep_checkpoints, copy=copy
+        workdir / run_folder.CHECKPOINTS, keep=settings.run.keep_checkpoints, copy=copy
     ) as checkpoints:
         begin, stood = _start(experiment, checkpoints, shapes, transformation, workdir)
         start_step = int(begin.step)

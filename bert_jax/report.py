@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bert_jax.checkpoints import workdirs
+from bert_jax.checkpoints import run_folder
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import store
 from bert_jax.data.pretraining import instances, phases
@@ -92,8 +92,8 @@ def line(step: int, metrics: dict[str, float]) -> str:
 def final(workdir: Path, metrics: dict[str, float]) -> str:
     """Returns the table, five masked sentences with guesses, and where all lies."""
     model = loading.load(workdir)
-    settings = workdirs.read_settings(workdir)
-    folder = workdirs.store_of(settings, workdir)
+    settings = run_folder.read_settings(workdir)
+    folder = run_folder.store_of(settings, workdir)
     samples = [sample(model, ids, at) for ids, at in _masked(folder, model)]
     return "\n".join(
         [
@@ -150,12 +150,12 @@ def _ordinary(ids: list[int], model: loading.Model) -> int | None:
 
 def _places(workdir: Path, folder: Path) -> list[str]:
     return [
-        f"checkpoints  {workdir / workdirs.CHECKPOINTS}",
+        f"checkpoints  {workdir / run_folder.CHECKPOINTS}",
         f"metrics      {workdir / logs.METRICS}",
         f"curves       {workdir / logs.CURVES}",
         f"TensorBoard  {workdir / logs.TENSORBOARD}",
-        f"tokenizer    {workdir / workdirs.TOKENIZER}",
+        f"tokenizer    {workdir / run_folder.TOKENIZER}",
         f"store        {folder}",
-        f"config       {workdir / workdirs.CONFIG}",
+        f"config       {workdir / run_folder.CONFIG}",
         f"next         python -m bert_jax.predict --model={workdir} 'text with [MASK]'",
     ]

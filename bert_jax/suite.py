@@ -20,11 +20,10 @@ from typing import Any
 from absl import flags
 
 from bert_jax import commands, errors, fields, files, finetune
-from bert_jax.checkpoints import workdirs
 from bert_jax.config import finetuning, reference
 from bert_jax.data.labeled import read_examples
 from bert_jax.inference import prediction_files, task_predictor
-from bert_jax.runs import suite, sweep, task_setup
+from bert_jax.runs import suite, sweep, task_setup, workdirs
 from bert_jax.training import distributed, remote, signals
 
 _EXAMPLE = (

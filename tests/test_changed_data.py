@@ -9,10 +9,9 @@ import tiny_suites
 import tiny_tasks
 
 from bert_jax import errors, finetune, pretrain, suite
-from bert_jax.checkpoints import workdirs
 from bert_jax.config import finetuning
 from bert_jax.data.corpus import manifest
-from bert_jax.runs import splits
+from bert_jax.runs import splits, workdirs
 
 SHORT = {"run__num_train_steps": 2, "run__eval_every_steps": 2}
 

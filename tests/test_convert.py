@@ -11,10 +11,10 @@ import bert_jax
 from bert_jax import convert, errors, pretrain
 from bert_jax.checkpoints import (
     huggingface,
+    mapping,
     model_folders,
-    places,
     sentence_encoder,
-    verification,
+    verify,
     weights,
 )
 
@@ -30,7 +30,7 @@ def run(tmp_path_factory):
 
 
 def _same(one, other):
-    before, after = (places.flat(folder.weights.params) for folder in (one, other))
+    before, after = (mapping.flatten(folder.weights.params) for folder in (one, other))
     assert before.keys() == after.keys()
     for name, array in before.items():
         assert np.array_equal(array, after[name]), name
@@ -101,12 +101,12 @@ def test_verification_compares_both_ends(run, tmp_path, capsys):
 
 def test_a_conversion_that_differs_is_not_kept(run, tmp_path, monkeypatch):
     class Differs:
-        passed, first_differing = False, verification.Layer("layer 1", 2.0, 1.0)
+        passed, first_differing = False, verify.LayerDifference("layer 1", 2.0, 1.0)
 
         def table(self):
             return "layer 1 differs"
 
-    monkeypatch.setattr(verification, "verify", lambda *rest: Differs())
+    monkeypatch.setattr(verify, "verify", lambda *rest: Differs())
     request = convert.Request("bert_jax", verify=True)
     with pytest.raises(errors.InputError, match="differ, first at layer 1"):
         convert.convert(run, tmp_path / "out", request)

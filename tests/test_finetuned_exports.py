@@ -8,7 +8,7 @@ import tiny_models
 import tiny_tasks
 
 from bert_jax import convert, errors
-from bert_jax.checkpoints import model_folders, task_weights, weights
+from bert_jax.checkpoints import initial_weights, model_folders, weights
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import read_examples
@@ -236,10 +236,10 @@ def test_a_layer_before_the_head_is_exported_and_trained_on(
     config.head.pooling = "mean" if changes else "cls"
     head = "tagger" if kind == "tagging" else "classifier"
     with pytest.raises(errors.InputError, match="set head.transform=true"):
-        task_weights.read(finetuning.parse(config), ("encoder", head))
+        initial_weights.read_start(finetuning.parse(config), ("encoder", head))
     config.head.transform = True
     settings = finetuning.parse(config)
-    start = task_weights.read(settings, ("encoder", "head_transform", head))
+    start = initial_weights.read_start(settings, ("encoder", "head_transform", head))
     assert sorted(start.given) == sorted(["encoder", "head_transform", head])
 
 
@@ -250,5 +250,5 @@ def test_its_head_can_be_trained_on(exported, place):
     config.init_from, config.init.head = str(folder), "given"
     config.data.train = config.data.dev = str(path)
     settings = finetuning.parse(config)
-    start = task_weights.read(settings, ("encoder", "pooler", "classifier"))
+    start = initial_weights.read_start(settings, ("encoder", "pooler", "classifier"))
     assert sorted(start.given) == ["classifier", "encoder", "pooler"]

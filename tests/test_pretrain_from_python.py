@@ -7,9 +7,10 @@ import pytest
 import tiny_run
 
 from bert_jax import errors, prepare, pretrain
-from bert_jax.checkpoints import run_record, workdirs
+from bert_jax.checkpoints import card, run_folder
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest, python_documents, store
+from bert_jax.runs import workdirs
 
 TEXTS = [
     f"document {number} is here. The cat sat. 今天天气很好，我们去公园。他喜欢读书。"
@@ -132,8 +133,8 @@ def _check_the_record(workdir):
     recorded = json.loads((workdir / workdirs.DATA).read_text())["files"]
     path = recorded["data.train"]["path"]
     assert path == f"python:{recorded['data.train']['sha256']}" and len(path) == 71
-    corpus = workdirs.read_settings(workdir).data.corpus
-    assert corpus.startswith("python:") and run_record.languages(workdir) == ()
+    corpus = run_folder.read_settings(workdir).data.corpus
+    assert corpus.startswith("python:") and card.languages(workdir) == ()
     with pytest.raises(errors.InputError, match="other text in train.jsonl"):
         _train(workdir, TEXTS[1:])
     with pytest.raises(errors.InputError, match="give it again"):

@@ -13,7 +13,7 @@ import tiny_tasks
 
 import bert_jax
 from bert_jax import convert, errors, finetune, pretrain, report
-from bert_jax.checkpoints import model_folders, verification
+from bert_jax.checkpoints import model_folders, verify
 from bert_jax.config import file as config_file
 
 RECIPE = Path(__file__).resolve().parents[1] / "configs" / "pretrain_modern.py"
@@ -93,7 +93,7 @@ def test_the_export_is_a_modernbert_and_comes_back(trained, tmp_path):
     request = convert.Request("huggingface")
     convert.convert(trained.workdir, tmp_path / "hf", request)
     run = model_folders.read(trained.workdir)
-    done = verification.verify(run, tmp_path / "hf", "huggingface")
+    done = verify.verify(run, tmp_path / "hf", "huggingface")
     assert done.passed and "ModernBertForMaskedLM" in done.other
     assert len(done.layers) == 6  # embeddings, four layers, logits
     assert max(layer.absolute for layer in done.layers) <= 1e-5

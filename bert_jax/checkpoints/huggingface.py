@@ -11,18 +11,13 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from bert_jax import console, errors, json_file
-from bert_jax.checkpoints import (
-    huggingface_config,
-    names,
-    places,
-    recognition,
-    tensors,
-    weights,
-)
+from bert_jax.checkpoints import hf_config, mapping, recognition, tensors, weights
 from bert_jax.model import config
 
 _HEAD_OF_CLASS = {
@@ -50,7 +45,7 @@ def read(
     choice = choice or weights.Choice()
     raw = tensors.read(path)
     recognized = _recognized(path, _shapes(raw.arrays), choice)
-    described = huggingface_config.read(_config_of(path), recognized.model_type)
+    described = hf_config.read(_config_of(path), recognized.model_type)
     if recognized.note:
         _say(recognized.note)
     bert, model_type = described.bert, described.bert.model_type
@@ -62,11 +57,11 @@ def read(
     num_labels = _num_labels(found, described, wanted)
     params, report = weights.assemble(
         found,
-        lambda of_parts: places.huggingface(bert, of_parts, num_labels),
+        lambda of_parts: mapping.huggingface_mapping(bert, of_parts, num_labels),
         wanted,
         choice,
     )
-    nested = places.nested(params)
+    nested = mapping.unflatten(params)
     labels = described.labels if {"classifier", "tagger"} & set(nested) else ()
     made = weights.Weights(
         bert,
@@ -75,14 +70,14 @@ def read(
         described.problem_type if "classifier" in nested else "",
         described.head_dropout if _DROPPED & set(nested) else None,
     )
-    of_class = names.CLASS_PREFIX[model_type] + (described.class_name or ", no class")
+    of_class = mapping.CLASS_PREFIX[model_type] + (described.class_name or ", no class")
     source = f"Hugging Face, {of_class}"
     if labels:
         notes += described.notes
     notes += [f"{name}: a buffer, not a parameter" for name in buffers]
     notes += [f"{x}*: a copy of {recognized.prefix}*" for x in recognized.copies]
     notes += [recognized.note] * bool(recognized.note)
-    if described.class_name == "Model" and names.pooler(model_type) - {*nested}:
+    if described.class_name == "Model" and mapping.class_pooler(model_type) - {*nested}:
         notes.append("no pooler: no head of this class reads it")
     return made, dataclasses.replace(
         report, source=source, files=raw.files, notes=tuple(notes)
@@ -114,7 +109,7 @@ def head_among(parts: Collection[str]) -> str:
 def config_file(folder: Path) -> Path:
     """Returns the config of a folder, which older ones call bert_config.json."""
     older = folder / "bert_config.json"
-    path = folder / huggingface_config.NAME
+    path = folder / hf_config.NAME
     return older if older.is_file() and not path.is_file() else path
 
 
@@ -138,7 +133,7 @@ def write(
     """
     of_parts = frozenset(given.parts)
     labels = given.class_names  # without names transformers builds two classes
-    tree = huggingface_config.tree(
+    tree = hf_config.tree(
         given.config,
         of_parts,
         labels,
@@ -152,28 +147,26 @@ def write(
     path = folder / "model.safetensors"
     tensors.write_safetensors(path, made, {"format": "pt", **(metadata or {})})
     text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    (folder / huggingface_config.NAME).write_text(text, encoding="utf-8")
+    (folder / hf_config.NAME).write_text(text, encoding="utf-8")
 
 
 def state_dict(given: weights.Weights) -> dict[str, np.ndarray]:
     """Returns float32 arrays under the names of Hugging Face's class for the parts."""
     bert, of_parts = given.config, frozenset(given.parts)
-    flat = places.flat(given.params)
+    flat = mapping.flatten(given.params)
     made: dict[str, np.ndarray] = {}
-    for place in places.huggingface(bert, of_parts, given.num_labels):
+    for place in mapping.huggingface_mapping(bert, of_parts, given.num_labels):
         made |= place.split(flat[place.ours])
     if "mlm_head" in of_parts and not bert.tie_word_embeddings:
         # Untied models of transformers have the bias twice.
-        made[f"{names.DECODER[bert.model_type]}.bias"] = flat["mlm_head/bias"]
+        made[f"{mapping.DECODER[bert.model_type]}.bias"] = flat["mlm_head/bias"]
     if of_parts <= {"encoder", "pooler"}:
-        prefix = f"{names.prefix(bert.model_type)}."
+        prefix = f"{mapping.encoder_prefix(bert.model_type)}."
         made = {name.removeprefix(prefix): x for name, x in made.items()}
     return made
 
 
-def describe(
-    path: Path, choice: weights.Choice | None = None
-) -> huggingface_config.Read:
+def describe(path: Path, choice: weights.Choice | None = None) -> hf_config.HfConfig:
     """Returns what a folder, or a file of weights, is, by config and tensor names.
 
     Weights that cannot be read leave the config's word: their reader refuses them.
@@ -184,9 +177,9 @@ def describe(
     try:
         shapes = tensors.shapes(path)
     except errors.InputError:
-        return huggingface_config.read(_config_of(path))
+        return hf_config.read(_config_of(path))
     recognized = _recognized(path, shapes, choice or weights.Choice())
-    return huggingface_config.read(_config_of(path), recognized.model_type)
+    return hf_config.read(_config_of(path), recognized.model_type)
 
 
 def renamed(path: Path, choice: weights.Choice) -> dict[str, np.ndarray] | None:
@@ -199,7 +192,7 @@ def renamed(path: Path, choice: weights.Choice) -> dict[str, np.ndarray] | None:
     """
     shapes = tensors.shapes(path)
     recognized = _recognized(path, shapes, choice)
-    stated = huggingface_config.stated_type(json_file.read_object(_config_of(path)))
+    stated = hf_config.stated_type(json_file.read_object(_config_of(path)))
     if recognition.is_plain(recognized, stated):
         return None
     arrays = tensors.read(path).arrays
@@ -221,7 +214,7 @@ def _recognized(
     """Returns what the tensors of a folder, or of a file in it, are."""
     file = _config_of(path)
     tree = json_file.read_object(file)
-    stated = huggingface_config.stated_type(tree)
+    stated = hf_config.stated_type(tree)
     return recognition.recognize(shapes, tree, stated, file.parent, choice)
 
 
@@ -284,10 +277,10 @@ def _untie(
 
     Also takes the decoder's bias for the head's, of which it is a copy.
     """
-    decoder = names.DECODER[bert.model_type]
-    modules = names.modules(bert.model_type, frozenset({"encoder"}))
+    decoder = mapping.DECODER[bert.model_type]
+    modules = mapping.module_names(bert.model_type, frozenset({"encoder"}))
     table = f"{modules['encoder/embeddings/word_embeddings']}.weight"
-    bias = f"{names.HEADS[bert.model_type]['mlm_head']}.bias"
+    bias = f"{mapping.HEADS[bert.model_type]['mlm_head']}.bias"
     arrays, notes = dict(found.arrays), []
     originals = dict(found.originals)
     copy = f"{decoder}.bias"
@@ -321,13 +314,13 @@ def _untie(
 
 
 def _parts(
-    found: weights.Found, described: huggingface_config.Read, choice: weights.Choice
+    found: weights.Found, described: hf_config.HfConfig, choice: weights.Choice
 ) -> frozenset[str]:
     """Returns the parts that the file says it has, or that have tensors in it."""
     model_type, name = described.bert.model_type, described.class_name
     if choice.head and head_of(name) != choice.head:
         name = _CLASS_OF_HEAD[choice.head]  # the user knows better than config.json
-    of_class = names.parts_of(model_type, name, pools_mean=described.pools_mean)
+    of_class = mapping.parts_of(model_type, name, pools_mean=described.pools_mean)
     wanted = {"encoder", *of_class}
     outputs = [part for part in wanted if part in _HEAD_OF_CLASS.values()]
     has_classifier = any(
@@ -343,13 +336,13 @@ def _parts(
             f"{weights.CONVERT} --head=classifier, tagger or multiple_choice"
         )
     wanted |= set(outputs)
-    pooler = names.HEADS[model_type].get("pooler/dense", "")
+    pooler = mapping.HEADS[model_type].get("pooler/dense", "")
     if name == "Model" and not any(n.startswith(f"{pooler}.") for n in found.arrays):
-        wanted -= names.pooler(model_type)  # which no head of the class reads
-    pooled = names.modules(model_type, frozenset(outputs) | {"pooler"})
+        wanted -= mapping.class_pooler(model_type)  # which no head of the class reads
+    pooled = mapping.module_names(model_type, frozenset(outputs) | {"pooler"})
     if has_classifier and not (choice.head or choice.allow_missing):
         _refuse_head_without_pooler(found, frozenset(wanted), pooled)
-    table = names.HEADS[model_type] | {k: v for k, v in pooled.items()}
+    table = mapping.HEADS[model_type] | {k: v for k, v in pooled.items()}
     for module, theirs in table.items():
         part = module.split("/")[0]
         rival = part in ("classifier", "tagger", "multiple_choice")
@@ -376,7 +369,7 @@ def _refuse_head_without_pooler(
 
 
 def _num_labels(
-    found: weights.Found, described: huggingface_config.Read, wanted: frozenset[str]
+    found: weights.Found, described: hf_config.HfConfig, wanted: frozenset[str]
 ) -> int:
     """Returns the number of classes of a classifier or tagger.
 
@@ -386,7 +379,7 @@ def _num_labels(
     for part in ("classifier", "tagger"):
         if part not in wanted:
             continue
-        module = names.HEADS[described.bert.model_type][f"{part}/dense"]
+        module = mapping.HEADS[described.bert.model_type][f"{part}/dense"]
         bias = f"{module}.bias"
         if bias in found.arrays and found.arrays[bias].ndim == 1:
             count = found.arrays[bias].shape[0]
@@ -398,3 +391,115 @@ def _num_labels(
                 )
             return count
     return len(described.labels) or 2
+
+
+SEPARATE_HEAD = "classifier.safetensors"
+_POOLINGS = {
+    "mean": "pooled = (states * mask).sum(1) / mask.sum(1)",
+    "max": "pooled = states.masked_fill(mask == 0, -torch.inf).amax(1)",
+}
+SEPARATE_PARTS = ("classifier", "multiple_choice")
+_OUTCOMES = {
+    weights.MULTI_LABEL: ["probabilities = logits.sigmoid()"],
+    weights.REGRESSION: ["scores = logits[:, 0]"],
+    weights.SINGLE_LABEL: [
+        "probabilities = logits.softmax(-1)",
+        "labels = [model.config.id2label[int(best)] for best in logits.argmax(-1)]",
+    ],
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SeparateHead:
+    """A linear map of pooled texts.
+
+    Attributes:
+      part: `classifier` or `multiple_choice`, which scores each choice.
+      pooling: `mean` or `max`, over all tokens.
+      weight, bias: in torch's layout.
+      labels: the names of the classes.
+      problem_type: what the outputs mean, one of `weights.PROBLEM_TYPES`.
+      max_seq_length: the most tokens of a text.
+    """
+
+    part: str
+    pooling: str
+    weight: Float[np.ndarray, "C D"]
+    bias: Float[np.ndarray, " C"]
+    labels: tuple[str, ...]
+    problem_type: str
+    max_seq_length: int
+
+
+def can_separate(parts: Collection[str]) -> bool:
+    """Returns whether the head of a model with these parts can be such a file.
+
+    >>> can_separate(("encoder", "classifier"))
+    True
+    >>> can_separate(("encoder", "recurrent", "classifier"))
+    False
+    """
+    return any({*parts} == {"encoder", part} for part in SEPARATE_PARTS)
+
+
+def write_separate_head(folder: Path, head: SeparateHead) -> None:
+    """Writes the file of a head into a folder."""
+    arrays = {f"{head.part}.weight": head.weight, f"{head.part}.bias": head.bias}
+    tensors.write_safetensors(folder / SEPARATE_HEAD, arrays)
+
+
+def read_separate_head(folder: Path) -> dict[str, Any]:
+    """Returns the parameters of the head in a folder, under our names; {} for none.
+
+    Raises:
+      InputError: the file is damaged, or is not that of a head.
+    """
+    path = folder / SEPARATE_HEAD
+    if not path.is_file():
+        return {}
+    arrays = tensors.read(path).arrays
+    for part in SEPARATE_PARTS:
+        if arrays.keys() == {f"{part}.weight", f"{part}.bias"}:
+            weight, bias = arrays[f"{part}.weight"], arrays[f"{part}.bias"]
+            return {part: {"dense": {"kernel": weight.T.copy(), "bias": bias}}}
+    raise errors.InputError(
+        f"{path} holds {weights.shortened(sorted(arrays))}, and should hold the weight "
+        f"and bias of a {' or '.join(SEPARATE_PARTS)}: copy the whole folder again"
+    )
+
+
+def torch_lines(head: SeparateHead, folder: str, *, has_pooler: bool) -> list[str]:
+    """Returns lines of Python that compute the outputs with `transformers`.
+
+    Args:
+      folder: its path in the lines.
+      has_pooler: whether the class of the encoder builds a pooler, which is not read.
+    """
+    option = ", add_pooling_layer=False" if has_pooler else ""
+    texts, outcome = '["One text.", "Another text."]', _OUTCOMES[head.problem_type]
+    if head.part == "multiple_choice":
+        texts = '["A question?", "A question?"], ["One answer.", "Another."]'
+        outcome = ["choice = int(logits[:, 0].argmax())"]
+    return [
+        "import torch",
+        "from safetensors.torch import load_file",
+        "from transformers import AutoModel, AutoTokenizer",
+        "",
+        f'folder = "{folder}"',
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        f"model = AutoModel.from_pretrained(folder{option}).eval()",
+        f'head = load_file(f"{{folder}}/{SEPARATE_HEAD}")',
+        "rows = tokenizer(",
+        f"    {texts},",
+        "    padding=True,",
+        "    truncation=True,",
+        f"    max_length={head.max_seq_length},",
+        '    return_tensors="pt",',
+        ")",
+        "with torch.no_grad():",
+        "    states = model(**rows).last_hidden_state",
+        'mask = rows["attention_mask"][..., None]',
+        _POOLINGS[head.pooling],
+        f'logits = pooled @ head["{head.part}.weight"].T + head["{head.part}.bias"]',
+        *outcome,
+    ]

@@ -16,15 +16,15 @@ from flax import linen as nn
 
 from bert_jax import errors, hub, json_file
 from bert_jax.checkpoints import (
+    hf_config,
     huggingface,
-    huggingface_config,
+    mapping,
     native,
-    places,
+    run_folder,
     sentence_encoder,
     task_folders,
     tensorflow1,
     tensors,
-    workdirs,
 )
 from bert_jax.checkpoints import weights as formats_weights
 from bert_jax.model import config, encoder, heads, parts
@@ -72,8 +72,8 @@ def kind_of(path: Path) -> str:
         return "huggingface"
     if (path / tensorflow1.CONFIG).is_file():
         return "tensorflow1"
-    begun = all((path / x).exists() for x in (workdirs.TOKENIZER, workdirs.CONFIG))
-    if begun or (path / workdirs.CHECKPOINTS).is_dir():
+    begun = all((path / x).exists() for x in (run_folder.TOKENIZER, run_folder.CONFIG))
+    if begun or (path / run_folder.CHECKPOINTS).is_dir():
         return "workdir"
     if refused := tensors.other_weights(path):
         raise refused
@@ -191,7 +191,7 @@ def architecture(path: Path) -> config.BertConfig:
     kind = kind_of(path)
     folder = path if path.is_dir() else path.parent
     if kind == "workdir":
-        return config.BertConfig(**workdirs.read_settings(folder).model)
+        return config.BertConfig(**run_folder.read_settings(folder).model)
     if kind == "bert_jax":
         return native.read_config(folder)[0]
     if kind == "tensorflow1":
@@ -214,7 +214,7 @@ def labels(path: Path) -> tuple[str, ...]:
         return tensorflow1.read_config(folder)[1]
     if kind == "huggingface":
         file = huggingface.config_file(folder)
-        return huggingface_config.labels(json_file.read_object(file), file)
+        return hf_config.labels(json_file.read_object(file), file)
     return ()  # pretraining has no classes
 
 
@@ -222,7 +222,7 @@ def tokenizer_folder(path: Path) -> Path:
     """Returns where a model folder keeps its tokenizer."""
     path = weights_at(path)
     folder = path if path.is_dir() else path.parent
-    return folder / workdirs.TOKENIZER if kind_of(path) == "workdir" else folder
+    return folder / run_folder.TOKENIZER if kind_of(path) == "workdir" else folder
 
 
 def _tokenizer(
@@ -257,8 +257,8 @@ def _tokenizer(
 
 def _workdir(path: Path, choice: formats_weights.Choice) -> Folder:
     """Reads the newest undamaged checkpoint of a run."""
-    settings = workdirs.read_settings(path)
-    tokenizer = Tokenizer.load(path / workdirs.TOKENIZER)
+    settings = run_folder.read_settings(path)
+    tokenizer = Tokenizer.load(path / run_folder.TOKENIZER)
     bert = settings.bert(tokenizer.vocab_size)
     model = heads.BertForPreTraining(
         bert, encoder.Execution(), settings.data.objective != "full_sentences"
@@ -268,15 +268,15 @@ def _workdir(path: Path, choice: formats_weights.Choice) -> Folder:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
         nn.unbox(heads.parameter_shapes(model)),
     )
-    checkpoints = path / workdirs.CHECKPOINTS
+    checkpoints = path / run_folder.CHECKPOINTS
     step = saved_steps.newest_usable(checkpoints)
     params, _ = checkpoint.restore_params(checkpoints, shapes, step)
     cut = parts.cut_vocabulary(jax.tree.map(np.asarray, params), bert.vocab_size)
-    flat = places.flat(cut)
+    flat = mapping.flatten(cut)
     found = formats_weights.Found(flat, {name: name for name in flat}, str(path))
     kept, report = formats_weights.assemble(
         found,
-        lambda of_parts: places.native(bert, of_parts, 2),
+        lambda of_parts: mapping.native_mapping(bert, of_parts, 2),
         frozenset(cut),
         choice,
     )
@@ -285,7 +285,7 @@ def _workdir(path: Path, choice: formats_weights.Choice) -> Folder:
         source=f"run of bert_jax, step {step}",
         files=_sums(checkpoints / str(step)),
     )
-    made = formats_weights.Weights(bert, places.nested(kept))
+    made = formats_weights.Weights(bert, mapping.unflatten(kept))
     longest = settings.data.max_seq_length
     return Folder(
         "workdir", made, tokenizer, report, longest, sentence_encoder.Pooling()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, json_file
-from bert_jax.checkpoints import places, separate_heads, tensors, weights
+from bert_jax.checkpoints import huggingface, mapping, tensors, weights
 from bert_jax.model import config
 from bert_jax.model import parts as model_parts
 
@@ -46,11 +46,11 @@ def read(
         )
     params, report = weights.assemble(
         found,
-        lambda of_parts: places.native(bert, of_parts, num_labels),
+        lambda of_parts: mapping.native_mapping(bert, of_parts, num_labels),
         wanted,
         choice,
     )
-    nested = places.nested(params)
+    nested = mapping.unflatten(params)
     made = weights.Weights(
         bert,
         nested,
@@ -75,11 +75,11 @@ def _refuse_task_parts(
     if left:
         heads = {*own, *named} - {"encoder", "pooler"}
         way = ""
-        if separate_heads.can_separate(named):
+        if huggingface.can_separate(named):
             way = (
                 f"; for transformers, {weights.CONVERT} --to=huggingface "
-                f"--separate_head writes it to {separate_heads.FILE}, with the lines "
-                "that compute it in README.md"
+                f"--separate_head writes it to {huggingface.SEPARATE_HEAD}, with "
+                "the code that computes it in README.md"
             )
         raise errors.InputError(
             f"{folder} has a head ({', '.join(left)}) that only a task of bert_jax "
@@ -98,7 +98,7 @@ def write(folder: Path, given: weights.Weights, *, dtype: str) -> None:
         "problem_type": given.problem_type,
         "head_dropout": given.head_dropout,
     }
-    flat = places.flat(given.params)
+    flat = mapping.flatten(given.params)
     made = {path: x.astype(tensors.DTYPES[dtype]) for path, x in flat.items()}
     tensors.write_safetensors(folder / PARAMETERS, made, {"format": FORMAT})
     text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors
-from bert_jax.checkpoints import names, weights
+from bert_jax.checkpoints import mapping, weights
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -88,7 +88,7 @@ class Recognized:
         above = [self.prefix, *_ancestors(self.prefix)]
         rest = next((name.removeprefix(p) for p in above if name.startswith(p)), name)
         if rest.split(".")[0] in _tops(self.model_type):
-            return f"{names.prefix(self.model_type)}.{rest}"
+            return f"{mapping.encoder_prefix(self.model_type)}.{rest}"
         return rest
 
 
@@ -104,7 +104,7 @@ class _Encoder:
     @property
     def is_whole(self) -> bool:
         """Whether every kind of module of the layout is there."""
-        return {*names.ENCODER[self.layout]} - _OPTIONAL <= {*self.found}
+        return {*mapping.ENCODER[self.layout]} - _OPTIONAL <= {*self.found}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +170,7 @@ def recognize(
 
 def is_plain(recognized: Recognized, stated: str) -> bool:
     """Returns whether transformers reads a folder so named and labeled by itself."""
-    usual = ("", f"{names.prefix(recognized.model_type)}.")
+    usual = ("", f"{mapping.encoder_prefix(recognized.model_type)}.")
     return recognized.model_type == stated and recognized.prefix in usual
 
 
@@ -196,7 +196,7 @@ def _ancestors(prefix: str) -> list[str]:
 
 def _tops(model_type: str) -> frozenset[str]:
     """Returns the first names below the prefix of the encoder."""
-    modules = names.ENCODER[model_type].values()
+    modules = mapping.ENCODER[model_type].values()
     return frozenset({"pooler", *(module.split(".")[0] for module in modules)})
 
 
@@ -206,7 +206,7 @@ def _encoders(shapes: Shapes) -> list[_Encoder]:
     for layout, kinds in _LAYOUTS.items():
         table: dict[str, str] = {}
         for kind in kinds:
-            table |= names.ENCODER[kind]
+            table |= mapping.ENCODER[kind]
         order = list(table)
         alternatives = "|".join(
             f"({re.escape(table[ours]).replace(re.escape('{}'), '[0-9]+')})"
@@ -361,9 +361,9 @@ def _nothing_fits(shapes: Shapes, wanted: str, folder: Path) -> errors.InputErro
     if len(order) > _LISTED:
         lines.append(f"  and {len(order) - _LISTED} more kinds of names")
     layout = _LAYOUT_OF.get(wanted, "bert")
-    modules = names.ENCODER[layout]
+    modules = mapping.ENCODER[layout]
     expected = [modules[_WORDS], *(x for x in modules.values() if "{}" in x)][:4]
-    kinds = ", ".join(names.CLASSES)
+    kinds = ", ".join(mapping.CLASSES)
     return errors.InputError(
         f"{folder} holds no model that is supported ({kinds}): config.json says "
         f"{wanted or 'nothing of the model_type'}, and the {len(shapes)} tensors are\n"

@@ -21,11 +21,9 @@ from jaxtyping import PyTree
 from bert_jax import errors, files, hub, json_file
 from bert_jax.checkpoints import (
     huggingface,
+    mapping,
     native,
-    places,
     sentence_encoder,
-    sentence_modules,
-    separate_heads,
     tensors,
     weights,
 )
@@ -219,7 +217,7 @@ def read(folder: Path) -> TaskFolder:
             f"{folder / native.PARAMETERS} has no {', '.join(sorted(lacking))}: copy "
             "the folder again"
         )
-    params = places.nested({name: x.astype(np.float32) for name, x in raw.items()})
+    params = mapping.unflatten({name: x.astype(np.float32) for name, x in raw.items()})
     tokenizer = Tokenizer.load(folder, require_mask=False)
     if tokenizer.vocab_size > bert.vocab_size:
         raise errors.InputError(
@@ -278,7 +276,7 @@ def pooling(
     head = settings.head
     if settings.data.task != "matching" or head.recurrent_size:
         return None
-    modules: tuple[sentence_modules.Module, ...] = ()
+    modules: tuple[sentence_encoder.Module, ...] = ()
     if head.pooling == "cls":
         modules = _pooler(bert, params["pooler"])
     return sentence_encoder.Pooling(
@@ -290,7 +288,7 @@ def pooling(
     )
 
 
-def separate_head(source: Path) -> separate_heads.Head:
+def separate_head(source: Path) -> huggingface.SeparateHead:
     """Returns the head of a fine-tuned model as a linear map of pooled texts.
 
     That of a regression gives scores on their own scale (`on_scale`).
@@ -299,16 +297,16 @@ def separate_head(source: Path) -> separate_heads.Head:
       InputError: the folder is no fine-tuned model, or its head is another.
     """
     made = read(source)
-    if not separate_heads.can_separate(made.params):
+    if not huggingface.can_separate(made.params):
         raise errors.InputError(
             "--separate_head is for a linear classifier, regression or multiple choice "
             f"on the mean or the maximum of the tokens, and {source} has the parts "
             f"{', '.join(made.params)}: leave the flag out"
         )
-    part = next(part for part in separate_heads.PARTS if part in made.params)
+    part = next(part for part in huggingface.SEPARATE_PARTS if part in made.params)
     dense, learned = made.params[part]["dense"], made.learned
     scale, shift = np.float32(learned.deviation), np.float32(learned.mean)
-    return separate_heads.Head(
+    return huggingface.SeparateHead(
         part,
         made.settings.head.pooling,
         np.ascontiguousarray(dense["kernel"].T) * scale,
@@ -324,17 +322,17 @@ _ACTIVATIONS = {"tanh": "Tanh", "gelu": "GELU", "relu": "ReLU"}
 
 def _pooler(
     bert: model_config.BertConfig, params: PyTree
-) -> tuple[sentence_modules.Module, ...]:
+) -> tuple[sentence_encoder.Module, ...]:
     """Returns the modules that compute what `heads.Pooler` does."""
     dense = params["dense"]
     bias = dense["bias"] if "bias" in dense else None
     activation = _ACTIVATIONS[bert.pooler_act]
-    made = sentence_modules.Dense(dense["kernel"], bias, activation)
+    made = sentence_encoder.Dense(dense["kernel"], bias, activation)
     if "layer_norm" not in params:
         return (made,)
     norm = params["layer_norm"]
     shift = norm["bias"] if "bias" in norm else np.zeros_like(norm["scale"])
-    return made, sentence_modules.LayerNorm(norm["scale"], shift, bert.layer_norm_eps)
+    return made, sentence_encoder.VectorNorm(norm["scale"], shift, bert.layer_norm_eps)
 
 
 def _read_exported(
@@ -349,7 +347,7 @@ def _read_exported(
     """
     given, _ = huggingface.read(folder)
     tokenizer = Tokenizer.load(folder, require_mask=False)
-    params = given.params | separate_heads.read(folder)
+    params = given.params | huggingface.read_separate_head(folder)
     made = TaskFolder(settings, learned, given.config, params, tokenizer, metrics)
     if not (_named(made) and given.labels):
         return made
@@ -431,8 +429,8 @@ def on_scale(
 
 def check_shapes(params: PyTree, shapes: PyTree, folder: Path) -> None:
     """Raises InputError unless the parameters are those of the task's model."""
-    there = {name: x.shape for name, x in places.flat(params).items()}
-    wanted = {name: x.shape for name, x in places.flat(shapes).items()}
+    there = {name: x.shape for name, x in mapping.flatten(params).items()}
+    wanted = {name: x.shape for name, x in mapping.flatten(shapes).items()}
     names = sorted(there.keys() ^ wanted.keys()) or [
         name for name in wanted if there[name] != wanted[name]
     ]

@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, json_file
-from bert_jax.checkpoints import (
-    huggingface_config,
-    names,
-    places,
-    tensorflow1_file,
-    weights,
-)
+from bert_jax.checkpoints import hf_config, mapping, tensorflow1_file, weights
 from bert_jax.model import config
 from bert_jax.model import parts as model_parts
 
@@ -48,7 +42,7 @@ _TENSORS = {
     "nsp_head": "cls/seq_relationship/output_weights",
     "span": "cls/squad/output_weights",
 }
-_KEYS = tuple(huggingface_config.BERT_KEYS)
+_KEYS = tuple(hf_config.BERT_KEYS)
 
 
 def read(
@@ -75,11 +69,11 @@ def read(
             )
     params, report = weights.assemble(
         found,
-        lambda of_parts: places.tensorflow1(bert, of_parts, num_labels),
+        lambda of_parts: mapping.tensorflow1_mapping(bert, of_parts, num_labels),
         wanted,
         choice,
     )
-    nested = places.nested(params)
+    nested = mapping.unflatten(params)
     labels = labels if {"classifier", "tagger"} & set(nested) else ()
     made = weights.Weights(bert, nested, labels)
     report = dataclasses.replace(report, source="Google, TensorFlow 1", files=raw.files)
@@ -94,17 +88,17 @@ def write(folder: Path, given: weights.Weights) -> None:
     """
     refuse_others(given.config, given.parts)
     of_parts = frozenset(given.parts)
-    flat = places.flat(given.params)
+    flat = mapping.flatten(given.params)
     arrays = {}
-    for place in places.tensorflow1(given.config, of_parts, given.num_labels):
+    for place in mapping.tensorflow1_mapping(given.config, of_parts, given.num_labels):
         arrays |= place.split(flat[place.ours])
     tensorflow1_file.write_tensorflow1(folder / CHECKPOINT, arrays)
     tree = {key: getattr(given.config, key) for key in _KEYS}
     if given.config.layer_norm_eps != 1e-12:
         tree["layer_norm_eps"] = given.config.layer_norm_eps
     try:
-        name = huggingface_config.class_of("bert", of_parts)
-        tree["architectures"] = [names.CLASS_PREFIX["bert"] + name]
+        name = hf_config.class_of("bert", of_parts)
+        tree["architectures"] = [mapping.CLASS_PREFIX["bert"] + name]
     except errors.InputError:
         pass  # Google's files may have any parts
     if given.labels:
@@ -152,7 +146,7 @@ def read_config(
     """
     path = folder / CONFIG
     tree = json_file.read_object(path)
-    labels = huggingface_config.labels(tree, path)
+    labels = hf_config.labels(tree, path)
     lacking = [key for key in _KEYS if key not in tree]
     if lacking:
         raise errors.InputError(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from bert_jax import errors
-from bert_jax.checkpoints import places
+from bert_jax.checkpoints import mapping
 from bert_jax.model import config
 from bert_jax.model import parts as model_parts
 
@@ -72,7 +72,7 @@ class Weights:
     @property
     def num_parameters(self) -> int:
         """How many numbers there are."""
-        return sum(x.size for x in places.flat(self.params).values())
+        return sum(x.size for x in mapping.flatten(self.params).values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +195,7 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 def assemble(
     found: Found,
-    places_of: Callable[[frozenset[str]], list[places.Place]],
+    places_of: Callable[[frozenset[str]], list[mapping.ParamMapping]],
     wanted: frozenset[str],
     choice: Choice,
 ) -> tuple[dict[str, Any], Report]:
@@ -244,8 +244,8 @@ def assemble(
 
 
 def _missing(
-    every: list[places.Place], found: Found, choice: Choice
-) -> list[places.Place]:
+    every: list[mapping.ParamMapping], found: Found, choice: Choice
+) -> list[mapping.ParamMapping]:
     """Returns the places that lack tensors; raises InputError if that is not allowed.
 
     Of the encoder nothing may be missing.
@@ -296,7 +296,7 @@ def _with_dependents(dropped: set[str], wanted: frozenset[str]) -> frozenset[str
     return frozenset(dropped)
 
 
-def _checked(found: Found, name: str, place: places.Place) -> np.ndarray:
+def _checked(found: Found, name: str, place: mapping.ParamMapping) -> np.ndarray:
     """Returns a tensor; raises InputError unless its shape and dtype are right."""
     tensor = found.arrays[name]
     original = found.originals[name]
@@ -315,7 +315,7 @@ def _checked(found: Found, name: str, place: places.Place) -> np.ndarray:
     return tensor
 
 
-def _row(place: places.Place, found: Found, tensor: np.ndarray) -> Row:
+def _row(place: mapping.ParamMapping, found: Found, tensor: np.ndarray) -> Row:
     """Describes one parameter, and the dtype of its first tensor."""
     theirs = in_one([found.originals[name] for name in place.theirs])
     dtype = tensor.dtype.name

@@ -11,8 +11,8 @@ from typing import Any
 
 from bert_jax import errors, json_file
 from bert_jax.checkpoints import (
+    hf_config,
     huggingface,
-    huggingface_config,
     model_folders,
     native,
     task_folders,
@@ -48,7 +48,7 @@ def head_of(path: Path) -> str:
     folder = path if path.is_dir() else path.parent
     if kind == "huggingface":
         file = huggingface.config_file(folder)
-        name = huggingface_config.class_name_of(json_file.read_object(file), file)
+        name = hf_config.class_name_of(json_file.read_object(file), file)
         return huggingface.head_of(name)
     if kind == "bert_jax":
         return huggingface.head_among(native.read_config(folder)[2])

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from bert_jax import errors
-from bert_jax.checkpoints import workdirs
 from bert_jax.config import pretraining
 from bert_jax.planning import costs, program
+from bert_jax.runs import workdirs
 
 _TRIES = 3  # programs compiled for one answer
 _MAX_ROWS = 1 << 20

@@ -12,13 +12,7 @@ from flax import linen as nn
 from jaxtyping import PyTree
 
 from bert_jax import commands, errors, json_file
-from bert_jax.checkpoints import (
-    initial_weights,
-    places,
-    task_folders,
-    task_weights,
-    workdirs,
-)
+from bert_jax.checkpoints import initial_weights, mapping, run_folder, task_folders
 from bert_jax.config import finetuning
 from bert_jax.data import stream
 from bert_jax.data.labeled import example_rows
@@ -40,7 +34,7 @@ class FinetuningRun:
     """The parts of a run, made from its settings and its files alone."""
 
     settings: Settings
-    start: task_weights.Start
+    start: initial_weights.Start
     learned: task_folders.Learned
     task: spec.FineTuned
     mesh: jax.sharding.Mesh
@@ -109,7 +103,7 @@ class FinetuningRun:
 
     def parameters(self, shapes: PyTree, seed: int) -> PyTree:
         """Returns the parameters that a seed begins with."""
-        params = task_weights.parameters(self.start, shapes, self.init, seed)
+        params = initial_weights.parameters(self.start, shapes, self.init, seed)
         count = self.settings.recipe.reinit_layers
         if not count:
             return params
@@ -196,8 +190,8 @@ class FinetuningRun:
     def check_head(self) -> None:
         """Raises InputError for a given head that is not the one of the task."""
         heads = {*self.start.given} - {"encoder", "pooler"}
-        wanted = places.flat({name: self.shapes[name] for name in heads})
-        given = places.flat({name: self.start.given[name] for name in heads})
+        wanted = mapping.flatten({name: self.shapes[name] for name in heads})
+        given = mapping.flatten({name: self.start.given[name] for name in heads})
         for name, x in given.items():
             if name not in wanted or wanted[name].shape != x.shape:
                 raise errors.InputError(
@@ -306,7 +300,7 @@ def assemble(
     sharding.check_batch_size(run.batch_size, run.accumulation_steps, mesh)
     stream.check_loader(settings.data.loader)
     files = splits.read(settings, in_memory)
-    given = task_weights.given_head(settings, workdir)
+    given = initial_weights.given_head(settings, workdir)
     naming = splits.that_name_labels(settings, files)
     learned = task_setup.learn(settings, naming, given)
     if settings.data.task == "tagging" and given is None:
@@ -326,7 +320,7 @@ def assemble(
         name: splits.Split(name, examples, splits.table(name, made, examples))
         for name, examples in files.items()
     }
-    is_resumed = bool(saved_steps.steps(workdir / workdirs.CHECKPOINTS))
+    is_resumed = bool(saved_steps.steps(workdir / run_folder.CHECKPOINTS))
     _say_start(settings, start, task_model.parts(head), is_resumed)
     if isinstance(made, matching.Matching):
         made.check(files["train"], files["dev"])
@@ -341,13 +335,13 @@ def assemble(
 
 def _start(
     settings: Settings, workdir: Path, wanted: tuple[str, ...]
-) -> task_weights.Start:
+) -> initial_weights.Start:
     """Reads the weights; of a run that is resumed, only what it is made of."""
-    if not saved_steps.steps(workdir / workdirs.CHECKPOINTS):
-        return task_weights.read(settings, wanted)
-    tokenizer = Tokenizer.load(workdir / workdirs.TOKENIZER, require_mask=False)
+    if not saved_steps.steps(workdir / run_folder.CHECKPOINTS):
+        return initial_weights.read_start(settings, wanted)
+    tokenizer = Tokenizer.load(workdir / run_folder.TOKENIZER, require_mask=False)
     bert = model_config.BertConfig(**recorded(workdir).model)
-    return task_weights.Start(bert, tokenizer, {})
+    return initial_weights.Start(bert, tokenizer, {})
 
 
 def recorded(workdir: Path) -> Settings:
@@ -356,7 +350,7 @@ def recorded(workdir: Path) -> Settings:
     Raises:
       InputError: there are none, or they are of another command.
     """
-    path = workdir / workdirs.CONFIG
+    path = workdir / run_folder.CONFIG
     tree = json_file.read_object(path)
     if "recipe" not in tree:
         raise errors.InputError(
@@ -374,7 +368,7 @@ def recorded(workdir: Path) -> Settings:
 
 def _say_start(
     settings: Settings,
-    start: task_weights.Start,
+    start: initial_weights.Start,
     wanted: tuple[str, ...],
     is_resumed: bool,
 ) -> None:
@@ -385,7 +379,7 @@ def _say_start(
         commands.say("weights: all randomly initialized (init_from is none)")
         return
     drawn = [name for name in wanted if name not in start.given]
-    count = sum(x.size for x in places.flat(start.given).values())
+    count = sum(x.size for x in mapping.flatten(start.given).values())
     commands.say(
         f"weights: {', '.join(start.given)} of {settings.init_from} ({count:,} "
         f"parameters); randomly initialized: {', '.join(drawn) or 'nothing'}; "

@@ -16,11 +16,11 @@ import ml_collections
 import numpy as np
 
 from bert_jax import console, errors, fields, files, json_file
-from bert_jax.checkpoints import task_weights, workdirs
+from bert_jax.checkpoints import initial_weights
 from bert_jax.config import finetuning
 from bert_jax.data import text_files
 from bert_jax.data.labeled import read_examples, tables
-from bert_jax.runs import splits, task_setup
+from bert_jax.runs import splits, task_setup, workdirs
 from bert_jax.tasks import classification
 from bert_jax.training import optimizer
 
@@ -419,7 +419,7 @@ def _check_labels(examples: list[Any], labels: tuple[str, ...]) -> None:
 
 def _check_lengths(found: list[Located]) -> None:
     """Raises InputError if the weights are not there, or have too few positions."""
-    bert = task_weights.read(found[0].settings, ("encoder",)).bert
+    bert = initial_weights.read_start(found[0].settings, ("encoder",)).bert
     for located in found:
         length = located.settings.data.max_seq_length
         if length > bert.max_length:

@@ -17,9 +17,9 @@ import numpy as np
 
 from bert_jax.checkpoints import (
     huggingface,
+    mapping,
     model_folders,
     native,
-    places,
     sentence_encoder,
     task_folders,
     weights,
@@ -42,9 +42,11 @@ def _weights(rows: int) -> weights.Weights:
         intermediate_size=5,
         max_position_embeddings=9,
     )
-    shapes = places.shapes(bert, frozenset({"encoder", "pooler", "classifier"}), 2)
+    shapes = mapping.parameter_shapes(
+        bert, frozenset({"encoder", "pooler", "classifier"}), 2
+    )
     flat = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-    return weights.Weights(bert, places.nested(flat), _LABELS)
+    return weights.Weights(bert, mapping.unflatten(flat), _LABELS)
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

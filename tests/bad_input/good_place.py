@@ -13,9 +13,9 @@ import tiny_run
 import tiny_tasks
 
 from bert_jax import prepare
-from bert_jax.checkpoints import huggingface, native, tensorflow1, workdirs
+from bert_jax.checkpoints import huggingface, native, run_folder, tensorflow1
 from bert_jax.config import pretraining
-from bert_jax.runs import experiments
+from bert_jax.runs import experiments, workdirs
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import checkpoint, state
 
@@ -72,7 +72,7 @@ def _write_run(
         lambda x: jax.device_put(np.full(x.shape, 0.01, x.dtype), x.sharding), shapes
     )
     meta = {"standing": {"callbacks_due": False}}
-    path = folder / workdirs.CHECKPOINTS
+    path = folder / run_folder.CHECKPOINTS
     with checkpoint.Checkpoints(path, keep=2, asynchronous=False) as checkpoints:
         for step in (3, 6):
             checkpoints.save(step, made, meta)

@@ -10,9 +10,9 @@ import pytest
 import small_place
 import tiny_run
 
-from bert_jax.checkpoints import workdirs
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import store
+from bert_jax.runs import workdirs
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import checkpoint, remote
 
@@ -105,7 +105,7 @@ def test_a_full_disk(shell, place, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run_folder(place, store, tmp_path):
+def unstarted_run(place, store, tmp_path):
     """A workdir with everything but a checkpoint."""
     folder = tmp_path / "run"
     shutil.copytree(store, folder / "store")
@@ -133,21 +133,21 @@ def _on_run(shell, place, folder, command):
     return shell(command, f"--workdir={folder}")
 
 
-def test_a_store_that_is_gone(shell, place, run_folder):
-    shutil.rmtree(run_folder / "store")
-    done = _on_run(shell, place, run_folder, "evaluate")
+def test_a_store_that_is_gone(shell, place, unstarted_run):
+    shutil.rmtree(unstarted_run / "store")
+    done = _on_run(shell, place, unstarted_run, "evaluate")
     assert done.code == 2
     assert "store of this run is not there" in done.message
 
 
 @pytest.mark.parametrize("command", ["pretrain", "evaluate"])
 def test_a_store_with_another_tokenizer(
-    shell, place, run_folder, any_checkpoint, command
+    shell, place, unstarted_run, any_checkpoint, command
 ):
-    (run_folder / "checkpoints" / "3").mkdir(parents=True)
-    path = run_folder / "tokenizer" / "vocab.txt"
+    (unstarted_run / "checkpoints" / "3").mkdir(parents=True)
+    path = unstarted_run / "tokenizer" / "vocab.txt"
     path.write_text(path.read_text().replace("##a\n", "##aa\n"))
-    done = _on_run(shell, place, run_folder, command)
+    done = _on_run(shell, place, unstarted_run, command)
     assert done.code == 2
     assert "another tokenizer than the run" in done.message
     assert "##aa\n" in path.read_text()
@@ -180,8 +180,8 @@ def test_a_folder_that_is_no_run(shell, place, tmp_path, command):
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
-def test_a_run_without_checkpoints(shell, place, run_folder, command):
-    done = _on_run(shell, place, run_folder, command)
+def test_a_run_without_checkpoints(shell, place, unstarted_run, command):
+    done = _on_run(shell, place, unstarted_run, command)
     assert done.code == 3
     assert "no usable checkpoint in" in done.message
 
@@ -190,11 +190,11 @@ def test_a_start_that_failed_does_not_bind_the_next(tmp_path, place, store):
     for seed in (1, 2):
         config = tiny_run.config(place / "text.txt", run__seed=seed)
         _record(tmp_path, store, config)
-    assert workdirs.read_settings(tmp_path).run.seed == 2
+    assert unstarted_run.read_settings(tmp_path).run.seed == 2
 
 
 def test_a_resumption_without_the_corpus_keeps_its_name(tmp_path, place, store):
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     for corpus in ("text.txt", ""):
         _record(tmp_path, store, tiny_run.config(place, data__corpus=corpus))
-    assert workdirs.read_settings(tmp_path).data.corpus == "text.txt"
+    assert unstarted_run.read_settings(tmp_path).data.corpus == "text.txt"

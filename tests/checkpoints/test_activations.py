@@ -9,7 +9,7 @@ import small_weights
 
 from bert_jax import convert, errors
 from bert_jax.checkpoints import (
-    activations,
+    hf_config,
     huggingface,
     model_folders,
     tensorflow1,
@@ -20,13 +20,13 @@ from bert_jax.model import layers
 WITHOUT_TOKENIZER = weights.Choice(allow_missing=("tokenizer",))
 
 
-@pytest.mark.parametrize("name", activations.NAMES)
+@pytest.mark.parametrize("name", hf_config.ACTIVATIONS)
 def test_a_name_is_the_function_that_transformers_has(name):
     torch = pytest.importorskip("torch")
     table = pytest.importorskip("transformers.activations").ACT2FN
     x = np.linspace(-4, 4, 161, dtype=np.float32)
     theirs = table[name](torch.tensor(x)).numpy()
-    ours = layers.ACTIVATIONS[activations.ours(name)](x)
+    ours = layers.ACTIVATIONS[hf_config.activation_of(name)](x)
     np.testing.assert_allclose(ours, theirs, atol=2e-6)
 
 
@@ -94,7 +94,7 @@ def test_cards_and_verification_name_the_tanh_form(google, tmp_path, capsys):
 
 def test_a_folder_for_keras_hub_says_so_and_others_do_not():
     bert = small_weights.weights_of().config
-    assert "keras-hub" in activations.gelu_note(bert, ("bert_jax", "huggingface"))
-    assert activations.gelu_note(bert, ("workdir", "bert_jax")) == ""
+    assert "keras-hub" in hf_config.gelu_note(bert, ("bert_jax", "huggingface"))
+    assert hf_config.gelu_note(bert, ("workdir", "bert_jax")) == ""
     relu = small_weights.weights_of(hidden_act="relu").config
-    assert activations.gelu_note(relu, ("tensorflow1", "huggingface")) == ""
+    assert hf_config.gelu_note(relu, ("tensorflow1", "huggingface")) == ""

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bert_jax import errors
-from bert_jax.checkpoints import huggingface_config
+from bert_jax.checkpoints import hf_config
 from bert_jax.model import config
 
 BERT = {
@@ -26,7 +26,7 @@ BERT = {
 def _read(tmp_path, tree):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(tree))
-    return huggingface_config.read(path)
+    return hf_config.read(path)
 
 
 def test_keys_become_fields_and_others_are_left_alone(tmp_path):
@@ -66,14 +66,14 @@ def test_the_head_has_a_dropout_and_a_problem_of_its_own(tmp_path, model_type, k
     changes = {"type_vocab_size": 0} if model_type == "distilbert" else {}
     bert = config.BertConfig(30, 8, 2, 2, 9, model_type=model_type, **changes)
     parts = frozenset({"encoder", "pooler", "classifier"})
-    tree = huggingface_config.tree(
+    tree = hf_config.tree(
         bert, parts, ("a", "b"), "float32", "multi_label_classification", 0.25
     )
     assert tree[key] == 0.25
     assert tree["problem_type"] == "multi_label_classification"
     read = _read(tmp_path, tree)
     assert (read.problem_type, read.head_dropout) == (tree["problem_type"], 0.25)
-    plain = huggingface_config.tree(bert, parts, ("a", "b"), "float32")
+    plain = hf_config.tree(bert, parts, ("a", "b"), "float32")
     assert key not in plain and "problem_type" not in plain
     plain |= {"problem_type": None, key: None}
     read = _read(tmp_path, plain)
@@ -118,7 +118,7 @@ def test_distilbert_has_names_of_its_own(tmp_path):
         0,
     )
     assert (bert.hidden_dropout_prob, bert.attention_probs_dropout_prob) == (0.3, 0.2)
-    written = huggingface_config.tree(bert, frozenset({"encoder"}), (), "float32")
+    written = hf_config.tree(bert, frozenset({"encoder"}), (), "float32")
     assert written["architectures"] == ["DistilBertModel"]
     assert {key: written[key] for key in tree} == tree
 
@@ -184,10 +184,10 @@ def test_a_missing_key_is_named(tmp_path):
 
 
 def test_every_class_is_found_again_by_its_parts():
-    assert huggingface_config.class_of("electra", frozenset({"encoder"})) == "Model"
+    assert hf_config.class_of("electra", frozenset({"encoder"})) == "Model"
     parts = frozenset({"encoder", "pooler", "multiple_choice"})
-    assert huggingface_config.class_of("albert", parts) == "ForMultipleChoice"
+    assert hf_config.class_of("albert", parts) == "ForMultipleChoice"
     with pytest.raises(errors.InputError, match="RobertaForMaskedLM, add --ignore="):
-        huggingface_config.class_of(
+        hf_config.class_of(
             "roberta", frozenset({"encoder", "pooler", "mlm_head", "nsp_head"})
         )

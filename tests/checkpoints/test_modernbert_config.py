@@ -7,7 +7,7 @@ import pytest
 import small_weights
 
 from bert_jax import errors
-from bert_jax.checkpoints import huggingface, huggingface_config, weights
+from bert_jax.checkpoints import hf_config, huggingface, weights
 from bert_jax.model import config
 
 FAR, NEAR = "full_attention", "sliding_attention"
@@ -64,7 +64,7 @@ BERT = config.BertConfig(
 def _read(tmp_path, tree):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(tree))
-    return huggingface_config.read(path)
+    return hf_config.read(path)
 
 
 @pytest.mark.parametrize("tree", [OLD, NEW], ids=["old", "new"])
@@ -129,7 +129,7 @@ def test_what_would_be_another_model_is_refused(tmp_path, change, words):
 def test_what_is_written_is_what_transformers_builds_and_ours_reads(tmp_path):
     transformers = pytest.importorskip("transformers")
     parts = frozenset({"encoder", "mlm_head"})
-    made = huggingface_config.tree(BERT, parts, (), "float32")
+    made = hf_config.tree(BERT, parts, (), "float32")
     (tmp_path / "config.json").write_text(json.dumps(made))
     theirs = transformers.AutoConfig.from_pretrained(tmp_path)
     assert theirs.layer_types == [FAR, NEAR, NEAR, NEAR, FAR]
@@ -141,7 +141,7 @@ def test_what_is_written_is_what_transformers_builds_and_ours_reads(tmp_path):
         0,
     )
     theirs.save_pretrained(tmp_path / "again")
-    again = huggingface_config.read(tmp_path / "again" / "config.json")
+    again = hf_config.read(tmp_path / "again" / "config.json")
     assert again.bert == BERT
 
 

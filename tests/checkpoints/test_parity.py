@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax.checkpoints import huggingface, native, places, tensorflow1, weights
+from bert_jax.checkpoints import huggingface, mapping, native, tensorflow1, weights
 from bert_jax.model import encoder, parts
 
 torch = pytest.importorskip("torch")
@@ -202,7 +202,7 @@ def test_every_part_goes_through_our_own_format_bit_for_bit(model, head, tmp_pat
 def _assert_same(one: weights.Weights, other: weights.Weights) -> None:
     assert one.config == other.config
     assert one.labels == other.labels
-    before, after = places.flat(one.params), places.flat(other.params)
+    before, after = mapping.flatten(one.params), mapping.flatten(other.params)
     assert before.keys() == after.keys()
     for path, array in before.items():
         assert array.dtype == after[path].dtype == np.float32

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import small_weights
 
-from bert_jax.checkpoints import names, places, weights
+from bert_jax.checkpoints import mapping, weights
 from bert_jax.model import config
 
 BERT = config.BertConfig(**small_weights.BERT_KEYS)  # 2 layers of width 12, 3 heads
@@ -61,7 +61,7 @@ def stored(listed):
 
 
 def test_googles_names_and_shapes():
-    assert stored(places.tensorflow1(BERT, EVERY, 2)) == GOOGLE
+    assert stored(mapping.tensorflow1_mapping(BERT, EVERY, 2)) == GOOGLE
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_googles_names_and_shapes():
 )
 def test_googles_name_of_whatever_classifies(head, rows):
     of_parts = frozenset({"encoder", "pooler", head})
-    found = stored(places.tensorflow1(BERT, of_parts, 5))
+    found = stored(mapping.tensorflow1_mapping(BERT, of_parts, 5))
     assert found["output_weights"] == (rows, 12)
     assert found["output_bias"] == (rows,)
     assert len(found) == 5 + 2 * 16 + 2 + 2
@@ -158,19 +158,19 @@ COUNTS = {
 def test_hugging_faces_names_and_shapes(model_type):
     keys = small_weights.BERT_KEYS | OWN[model_type] | {"model_type": model_type}
     of_parts = frozenset({"encoder", "mlm_head"})
-    listed = places.huggingface(config.BertConfig(**keys), of_parts, 2)
+    listed = mapping.huggingface_mapping(config.BertConfig(**keys), of_parts, 2)
     found = {f"{name} {shape}" for name, shape in stored(listed).items()}
     assert set(HUGGING_FACE[model_type]) <= found
     assert len(found) == COUNTS[model_type]
 
 
 def test_the_table_names_every_part_of_every_model():
-    assert set(names.ENCODER) == set(names.HEADS) == set(config.MODEL_TYPES)
-    assert set(names.CLASSES) == set(names.CLASS_PREFIX) == set(names.DECODER)
-    for model_type, classes in names.CLASSES.items():
+    assert set(mapping.ENCODER) == set(mapping.HEADS) == set(config.MODEL_TYPES)
+    assert set(mapping.CLASSES) == set(mapping.CLASS_PREFIX) == set(mapping.DECODER)
+    for model_type, classes in mapping.CLASSES.items():
         keys = small_weights.BERT_KEYS | OWN[model_type] | {"model_type": model_type}
         for heads in classes:
-            listed = places.huggingface(
+            listed = mapping.huggingface_mapping(
                 config.BertConfig(**keys), heads | {"encoder"}, 3
             )
             assert stored(listed)
@@ -178,11 +178,11 @@ def test_the_table_names_every_part_of_every_model():
 
 def test_an_untied_decoder_is_the_table_of_the_decoder():
     bert = config.BertConfig(**small_weights.BERT_KEYS, tie_word_embeddings=False)
-    listed = places.huggingface(bert, frozenset({"encoder", "mlm_head"}), 2)
+    listed = mapping.huggingface_mapping(bert, frozenset({"encoder", "mlm_head"}), 2)
     assert stored(listed)["cls.predictions.decoder.weight"] == (31, 12)
 
 
-def place_of(ours, of=places.huggingface):
+def place_of(ours, of=mapping.huggingface_mapping):
     return next(place for place in of(BERT, EVERY, 2) if place.ours == ours)
 
 
@@ -209,7 +209,9 @@ def test_kernels_are_transposed_stacked_and_cut_into_heads():
 
 
 def test_the_output_of_attention_takes_heads_in():
-    place = place_of("encoder/layers/attention/output/kernel", places.tensorflow1)
+    place = place_of(
+        "encoder/layers/attention/output/kernel", mapping.tensorflow1_mapping
+    )
     assert place.shape == (2, 3, 4, 12)
     assert place.change == "stacked 2, cut into heads"
     stored = [np.arange(144, dtype=np.float32).reshape(12, 12) + n for n in (0, 7)]
@@ -218,16 +220,21 @@ def test_the_output_of_attention_takes_heads_in():
 
 
 def test_googles_output_weights_alone_are_transposed():
-    changes = {p.ours: p.transposed for p in places.tensorflow1(BERT, EVERY, 2)}
+    changes = {
+        p.ours: p.transposed for p in mapping.tensorflow1_mapping(BERT, EVERY, 2)
+    }
     assert {name for name, turned in changes.items() if turned} == {
         "nsp_head/dense/kernel",
         "span/dense/kernel",
     }
 
 
-@pytest.mark.parametrize("of", [places.huggingface, places.tensorflow1, places.native])
+@pytest.mark.parametrize(
+    "of",
+    [mapping.huggingface_mapping, mapping.tensorflow1_mapping, mapping.native_mapping],
+)
 def test_what_is_joined_splits_into_the_same(of):
-    given = places.flat(small_weights.weights_of(*EVERY - {"encoder"}).params)
+    given = mapping.flatten(small_weights.weights_of(*EVERY - {"encoder"}).params)
     listed = of(BERT, EVERY, 2)
     assert {place.ours for place in listed} == set(given)
     for place in listed:
@@ -250,12 +257,12 @@ def test_any_dtype_becomes_float32():
 def test_trees_are_flat_and_nested_again():
     tree = {"encoder": {"a": {"b": 1, "c": 2}}, "pooler": {"d": 3}}
     flat = {"encoder/a/b": 1, "encoder/a/c": 2, "pooler/d": 3}
-    assert places.flat(tree) == flat
-    assert places.nested(flat) == tree
+    assert mapping.flatten(tree) == flat
+    assert mapping.unflatten(flat) == tree
 
 
 def test_the_vocabulary_of_a_file_is_not_padded():
-    shapes = places.shapes(BERT, EVERY, 2)
+    shapes = mapping.parameter_shapes(BERT, EVERY, 2)
     assert shapes["encoder/embeddings/word_embeddings/embedding"] == (31, 12)
     assert shapes["mlm_head/bias"] == (31,)
 

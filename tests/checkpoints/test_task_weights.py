@@ -12,7 +12,7 @@ import tiny_models
 import tiny_tasks
 
 from bert_jax import convert, errors
-from bert_jax.checkpoints import huggingface, native, task_folders, task_weights
+from bert_jax.checkpoints import huggingface, initial_weights, native, task_folders
 from bert_jax.config import finetuning
 from bert_jax.model import config as model_config
 from bert_jax.runs import assembly
@@ -55,7 +55,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("kind", ["run", "hf"])
 def test_a_folder_of_any_kind_gives_its_encoder(place, kind):
-    start = task_weights.read(settings_of(place, place / kind), CLASSIFIER)
+    start = initial_weights.read_start(settings_of(place, place / kind), CLASSIFIER)
     ours = task_folders.read(place / "run")
     assert sorted(start.given) == ["encoder", "pooler"] and start.left == (
         "classifier",
@@ -68,15 +68,17 @@ def test_a_folder_of_any_kind_gives_its_encoder(place, kind):
 @pytest.mark.parametrize("kind", ["run", "hf"])
 def test_a_head_is_taken_on_request_alone(place, kind):
     settings = settings_of(place, place / kind, init__head="given")
-    start = task_weights.read(settings, CLASSIFIER)
+    start = initial_weights.read_start(settings, CLASSIFIER)
     ours = task_folders.read(place / "run").params
     assert same(start.given, ours) and start.left == ()
     with pytest.raises(errors.InputError, match="has no span, and init.head is given"):
-        task_weights.read(settings, ("encoder", "span"))
+        initial_weights.read_start(settings, ("encoder", "span"))
 
 
 def test_a_head_that_the_run_has_no_use_for_is_left(place):
-    start = task_weights.read(settings_of(place, place / "run"), ("encoder", "tagger"))
+    start = initial_weights.read_start(
+        settings_of(place, place / "run"), ("encoder", "tagger")
+    )
     assert sorted(start.given) == ["encoder"]
     assert start.left == ("classifier", "pooler")
 
@@ -84,19 +86,19 @@ def test_a_head_that_the_run_has_no_use_for_is_left(place):
 def test_what_a_given_head_has_learned(place, tmp_path):
     for kind in ("run", "hf"):
         fresh = settings_of(place, place / kind)
-        assert task_weights.given_head(fresh, tmp_path) is None
+        assert initial_weights.given_head(fresh, tmp_path) is None
         given = settings_of(place, place / kind, init__head="given")
         expected = task_folders.Learned(labels=("cat", "dog"))
-        assert task_weights.given_head(given, tmp_path) == expected
+        assert initial_weights.given_head(given, tmp_path) == expected
     # A run that is resumed asks its own best model: the folder may be gone.
     given = settings_of(place, place / "gone", init__head="given")
     with pytest.raises(errors.InputError, match="gone does not exist"):
-        task_weights.given_head(given, tmp_path)
+        initial_weights.given_head(given, tmp_path)
     made = task_folders.read(place / "run")
     learned = task_folders.Learned(("a", "b"), mean=3.0, threshold=0.5)
     made = dataclasses.replace(made, learned=learned)
     task_folders.write_best(tmp_path, 2, made)
-    found = task_weights.given_head(given, tmp_path)
+    found = initial_weights.given_head(given, tmp_path)
     assert found == dataclasses.replace(learned, threshold=None)
 
 
@@ -163,7 +165,7 @@ def test_positions_and_free_keys_follow_the_config(place):
         model__max_position_embeddings=40,
         model__hidden_dropout_prob=0.3,
     )
-    start = task_weights.read(settings, CLASSIFIER)
+    start = initial_weights.read_start(settings, CLASSIFIER)
     table = start.given["encoder"]["embeddings"]["position_embeddings"]["embedding"]
     assert table.shape == (40, 32)
     np.testing.assert_array_equal(table[24:40], table[:16])
@@ -173,7 +175,7 @@ def test_positions_and_free_keys_follow_the_config(place):
     )
     with pytest.raises(errors.InputError, match="model.num_hidden_layers is 3, and"):
         settings = settings_of(place, place / "run", model__num_hidden_layers=3)
-        task_weights.read(settings, CLASSIFIER)
+        initial_weights.read_start(settings, CLASSIFIER)
 
 
 def test_fresh_weights_take_architecture_and_vocabulary(place):
@@ -183,20 +185,24 @@ def test_fresh_weights_take_architecture_and_vocabulary(place):
         model__size=str(place / "run"),
         text__vocab=str(place / "hf"),
     )
-    start = task_weights.read(settings, CLASSIFIER)
+    start = initial_weights.read_start(settings, CLASSIFIER)
     assert start.given == {} and start.bert.hidden_size == 32
     assert start.tokenizer.vocab_size == start.bert.vocab_size == 30
     settings = settings_of(
         place, "none", model__size="mini", text__vocab=str(place / "vocab.txt")
     )
-    assert task_weights.read(settings, CLASSIFIER).bert == model_config.BertConfig(
+    assert initial_weights.read_start(
+        settings, CLASSIFIER
+    ).bert == model_config.BertConfig(
         **dataclasses.asdict(model_config.published("mini")) | {"vocab_size": 30}
     )
     for folder in (place / "run", place):  # a run, and a vocabulary alone
         settings = settings_of(
             place, "none", model__size="mini", text__vocab=str(folder)
         )
-        assert task_weights.read(settings, CLASSIFIER).tokenizer.vocab_size == 30
+        assert (
+            initial_weights.read_start(settings, CLASSIFIER).tokenizer.vocab_size == 30
+        )
 
 
 def test_what_is_drawn_is_of_the_seed_and_the_rest_is_given(place, tmp_path):
@@ -226,5 +232,5 @@ def test_labels_of_other_folders(tmp_path):
         write(tmp_path / name, made, dtype="float32")
         tokenizer.save(tmp_path / name)
         settings = settings_of(tmp_path, tmp_path / name, init__head="given")
-        learned = task_weights.given_head(settings, tmp_path / "run")
+        learned = initial_weights.given_head(settings, tmp_path / "run")
         assert learned == task_folders.Learned(labels=("b", "a"))

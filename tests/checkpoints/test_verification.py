@@ -10,14 +10,13 @@ import pytest
 
 from bert_jax.checkpoints import (
     huggingface,
-    huggingface_reference,
+    mapping,
     model_folders,
     native,
-    places,
     sentence_encoder,
     tensorflow1,
     tensors,
-    verification,
+    verify,
     weights,
 )
 from bert_jax.model import config
@@ -46,9 +45,9 @@ def random_weights(parts=PRETRAINING, labels=(), spread=0.2, **changes):
     rng = np.random.default_rng(7)
     arrays = {
         path: (rng.normal(0, spread, shape) + path.endswith("scale")).astype(np.float32)
-        for path, shape in places.shapes(bert, frozenset(parts), 5).items()
+        for path, shape in mapping.parameter_shapes(bert, frozenset(parts), 5).items()
     }
-    return weights.Weights(bert, places.nested(arrays), labels)
+    return weights.Weights(bert, mapping.unflatten(arrays), labels)
 
 
 def folder_of(given, tokenizer=None):
@@ -96,7 +95,7 @@ def test_what_transformers_computes_from_our_folder_is_what_we_compute(
     if "tagger" not in parts:
         given = dataclasses.replace(given, labels=())
     other = written(given, tmp_path / "other")
-    found = verification.verify(folder_of(given), other, "huggingface")
+    found = verify.verify(folder_of(given), other, "huggingface")
     assert [x.name for x in found.layers] == LAYERS + heads
     assert found.passed and found.bound == 1e-4
     assert found.worst.absolute < 1e-5 < found.worst.largest
@@ -117,7 +116,7 @@ def test_plain_tensorflow_computes_what_we_compute(parts, act, heads, tmp_path):
     pytest.importorskip("tensorflow")
     given = random_weights(parts, hidden_act=act, layer_norm_eps=1e-5)
     other = written(given, tmp_path / "other", "tensorflow1")
-    found = verification.verify(folder_of(given), other, "tensorflow1")
+    found = verify.verify(folder_of(given), other, "tensorflow1")
     assert [x.name for x in found.layers] == LAYERS + heads
     assert found.worst.absolute < 1e-5 < found.worst.largest
     assert found.passed and not found.notes
@@ -127,11 +126,11 @@ def test_plain_tensorflow_computes_what_we_compute(parts, act, heads, tmp_path):
 def test_our_own_format_is_compared_too(tmp_path):
     given = random_weights(("encoder", "pooler", "classifier"), labels=tuple("abcde"))
     other = written(given, tmp_path / "other", "bert_jax")
-    found = verification.verify(folder_of(given), other, "bert_jax")
+    found = verify.verify(folder_of(given), other, "bert_jax")
     assert [x.absolute for x in found.layers] == [0.0] * 6
     assert found.passed
     renamed = dataclasses.replace(given, labels=tuple("abcdf"))
-    found = verification.verify(folder_of(renamed), other, "bert_jax")
+    found = verify.verify(folder_of(renamed), other, "bert_jax")
     assert not found.passed and "'f'" in found.problems[0]
 
 
@@ -173,7 +172,7 @@ def test_a_wrong_weight_is_found_at_the_layer_where_it_acts(
     given = random_weights()
     other = written(given, tmp_path / "other")
     change_file(other, change)
-    found = verification.verify(folder_of(given), other, "huggingface")
+    found = verify.verify(folder_of(given), other, "huggingface")
     assert not found.passed
     assert found.first_differing.name == first
     assert found.worst.relative > 0.05
@@ -191,7 +190,7 @@ def test_another_number_of_heads_is_found(tmp_path):
     tree["model"]["num_attention_heads"] = 4
     tree["model"]["hidden_act"] = "relu"
     (other / "model.json").write_text(json.dumps(tree))
-    found = verification.verify(folder_of(given), other, "bert_jax")
+    found = verify.verify(folder_of(given), other, "bert_jax")
     assert found.problems == ("hidden_act is gelu on one side and relu on the other",)
     assert found.first_differing.name == "layer 1"
     assert found.layers[0].absolute == 0.0
@@ -201,7 +200,7 @@ def test_bfloat16_has_a_looser_bound_and_equal_parameters(tmp_path):
     pytest.importorskip("transformers")
     given = random_weights(spread=0.1)
     other = written(given, tmp_path / "other", dtype="bfloat16")
-    found = verification.verify(folder_of(given), other, "huggingface")
+    found = verify.verify(folder_of(given), other, "huggingface")
     assert found.passed and found.bound == 2e-2
     assert found.worst.relative > 1e-4
     assert found.parameters.endswith(
@@ -210,7 +209,7 @@ def test_bfloat16_has_a_looser_bound_and_equal_parameters(tmp_path):
     assert "rounded to 16 bits" in found.table().splitlines()[-1]
 
     mine = model_folders.read(other, weights.Choice(allow_missing=("tokenizer",)))
-    again = verification.verify(mine, other, "huggingface")
+    again = verify.verify(mine, other, "huggingface")
     assert again.passed and again.bound == 1e-4
 
 
@@ -219,7 +218,7 @@ def test_without_the_library_only_parameters_are_compared(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "transformers", None)
     given = random_weights()
     other = written(given, tmp_path / "other")
-    found = verification.verify(folder_of(given), other, "huggingface")
+    found = verify.verify(folder_of(given), other, "huggingface")
     assert found.passed and found.layers == () and found.worst is None
     assert found.table() == (
         "no outputs were compared: transformers is not installed. Install it with: "
@@ -228,7 +227,7 @@ def test_without_the_library_only_parameters_are_compared(tmp_path, monkeypatch)
         "passed, by its parameters alone"
     )
     change_file(other, negate_last_bias)
-    found = verification.verify(folder_of(given), other, "huggingface")
+    found = verify.verify(folder_of(given), other, "huggingface")
     assert not found.passed
     assert found.table().splitlines()[1:] == [
         "parameters: 33,513 numbers in 30 arrays",
@@ -249,14 +248,14 @@ def test_what_one_side_lacks_is_said(tmp_path):
     change_file(other, drop)
     choice = weights.Choice(allow_missing=("nsp_head", "tokenizer"))
     mine = model_folders.read(other, choice)
-    found = verification.verify(mine, other, "huggingface", choice)
+    found = verify.verify(mine, other, "huggingface", choice)
     assert found.passed
     assert found.notes == (
         "transformers lacks and draws at random: cls.seq_relationship.bias, "
         "cls.seq_relationship.weight",
         "only one side returns nsp_logits, pooled_output",
     )
-    found = verification.verify(folder_of(given), other, "huggingface", choice)
+    found = verify.verify(folder_of(given), other, "huggingface", choice)
     assert found.problems == (
         "only one side has nsp_head/dense/bias, nsp_head/dense/kernel",
     )
@@ -271,7 +270,7 @@ def test_without_a_known_class_the_one_with_these_parts_is_run(classes, tmp_path
     tree = json.loads((other / "config.json").read_text())
     tree["architectures"] = classes
     (other / "config.json").write_text(json.dumps(tree))
-    found = verification.verify(folder_of(given), other, "huggingface")
+    found = verify.verify(folder_of(given), other, "huggingface")
     assert [x.name for x in found.layers] == [*LAYERS, "mlm_logits"]
     assert found.passed and ", BertForMaskedLM: " in found.other
 
@@ -282,10 +281,10 @@ def test_a_folder_that_the_library_refuses_fails(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("no such shape\nwith much to read")
 
-    monkeypatch.setattr(huggingface_reference, "outputs", refuse)
+    monkeypatch.setattr(verify, "transformers_outputs", refuse)
     given = random_weights()
     other = written(given, tmp_path / "other")
-    found = verification.verify(folder_of(given), other, "huggingface")
+    found = verify.verify(folder_of(given), other, "huggingface")
     assert not found.passed and found.layers == ()
     assert found.problems == (
         "the library of this format cannot run it (OSError: no such shape)",
@@ -296,7 +295,7 @@ def test_numbers_that_are_not_finite_fail(tmp_path):
     given = random_weights(("encoder", "pooler"))
     other = written(given, tmp_path / "other", "bert_jax")
     given.params["pooler"]["dense"]["bias"][3] = np.nan
-    found = verification.verify(folder_of(given), other, "bert_jax")
+    found = verify.verify(folder_of(given), other, "bert_jax")
     assert found.first_differing.name == found.worst.name == "pooled_output"
     assert found.problems == (
         "1 arrays of parameters differ: pooler/dense/bias",
@@ -313,7 +312,7 @@ def test_transformers_is_quiet_and_gets_its_settings_back(tmp_path, capfd):
     given = random_weights(("encoder", "mlm_head"))
     other = written(given, tmp_path / "other")
     capfd.readouterr()
-    verification.verify(folder_of(given), other, "huggingface")
+    verify.verify(folder_of(given), other, "huggingface")
     assert capfd.readouterr() == ("", "")
     level = logging.get_verbosity()
     logging.set_verbosity(at_first)
@@ -321,13 +320,13 @@ def test_transformers_is_quiet_and_gets_its_settings_back(tmp_path, capfd):
 
 
 def test_the_table_has_aligned_columns_and_a_verdict():
-    made = verification.Verification(
+    made = verify.Verification(
         "transformers 9.9, BertModel: 9 rows of at most 64 tokens",
         "1,234 numbers in 5 arrays, equal bit for bit",
         (
-            verification.Layer("embeddings", 2.5, 0.0),
-            verification.Layer("layer 1", 12.25, 0.0000049),
-            verification.Layer("pooled_output", 0.9, 0.45),
+            verify.LayerDifference("embeddings", 2.5, 0.0),
+            verify.LayerDifference("layer 1", 12.25, 0.0000049),
+            verify.LayerDifference("pooled_output", 0.9, 0.45),
         ),
         notes=("only one side returns logits",),
     )
@@ -362,4 +361,4 @@ def test_the_table_has_aligned_columns_and_a_verdict():
     ],
 )
 def test_one_of_two_bounds_is_enough(largest, absolute, passes):
-    assert verification.Layer("x", largest, absolute).passes(1e-4) is passes
+    assert verify.LayerDifference("x", largest, absolute).passes(1e-4) is passes

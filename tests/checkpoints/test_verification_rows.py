@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from bert_jax.checkpoints import (
-    model_folders,
-    sentence_encoder,
-    verification_rows,
-    weights,
-)
+from bert_jax.checkpoints import model_folders, sentence_encoder, verify, weights
 from bert_jax.model import config
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -32,7 +27,7 @@ def tokenizer():
 
 
 def test_texts_of_two_languages_and_pieces_of_the_whole_vocabulary(tokenizer):
-    made = verification_rows.rows(folder(tokenizer, vocab_size=len(PIECES)))
+    made = verify.sample_rows(folder(tokenizer, vocab_size=len(PIECES)))
     assert made.input_ids.shape == (9, 64)
     # "Water boils at 100 degrees, and ice melts at 0!" of a vocabulary of letters.
     assert made.input_ids[1, :13].tolist() == [2, *[1] * 11, 35]
@@ -45,7 +40,7 @@ def test_texts_of_two_languages_and_pieces_of_the_whole_vocabulary(tokenizer):
 
 
 def test_rows_are_the_same_every_time_and_padded_at_the_end(tokenizer):
-    first, second = (verification_rows.rows(folder(tokenizer)) for _ in range(2))
+    first, second = (verify.sample_rows(folder(tokenizer)) for _ in range(2))
     assert np.array_equal(first.input_ids, second.input_ids)
     lengths = first.mask.sum(axis=1)
     assert lengths.min() < lengths.max() == 64
@@ -58,7 +53,7 @@ def test_rows_are_the_same_every_time_and_padded_at_the_end(tokenizer):
     ("types", "used"), [(0, {0}), (1, {0}), (2, {0, 1}), (3, {0, 1})]
 )
 def test_token_types_are_those_of_the_model(types, used):
-    made = verification_rows.rows(folder(type_vocab_size=types))
+    made = verify.sample_rows(folder(type_vocab_size=types))
     assert set(made.token_type_ids[made.mask].tolist()) == used
 
 
@@ -66,7 +61,7 @@ def test_without_a_tokenizer_ids_are_random_and_fit_the_model():
     model = folder(
         model_type="roberta", pad_token_id=1, max_position_embeddings=23, vocab_size=7
     )
-    made = verification_rows.rows(model)
+    made = verify.sample_rows(model)
     assert made.input_ids.shape[0] == 5 and made.input_ids.shape[1] <= 21
     assert set(made.input_ids[made.mask].tolist()) == {0, 2, 3, 4, 5, 6}
     assert (made.input_ids[~made.mask] == 1).all()

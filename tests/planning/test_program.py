@@ -7,7 +7,7 @@ import small_programs
 import tiny_run
 
 from bert_jax import prepare
-from bert_jax.checkpoints import initial_weights, workdirs
+from bert_jax.checkpoints import initial_weights, run_folder
 from bert_jax.config import pretraining
 from bert_jax.planning import costs, program, topology
 from bert_jax.runs import experiments
@@ -108,7 +108,7 @@ def test_shapes_are_those_of_real_batches(tmp_path):
     """Batches from a store have the keys, types and shapes of the plan."""
     corpus = tiny_run.write_corpus(tmp_path / "text.txt")
     settings = pretraining.parse(tiny_run.config(corpus, mesh__data=-1))
-    store = workdirs.store_of(settings, tmp_path)
+    store = run_folder.store_of(settings, tmp_path)
     resolved = initial_weights.resolve(settings, tmp_path, store)
     prepare.ensure(resolved.text, settings.data, store)
     (phase,) = experiments.assemble(resolved, store).phases()

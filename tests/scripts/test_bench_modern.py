@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from bert_jax.checkpoints import workdirs
 from bert_jax.config import file as config_file
 from bert_jax.config import pretraining
 from bert_jax.model import encoder, heads
+from bert_jax.runs import workdirs
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "bench"
 sys.path.insert(0, str(SCRIPTS))

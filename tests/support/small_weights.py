@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bert_jax.checkpoints import places, weights
+from bert_jax.checkpoints import mapping, weights
 from bert_jax.model import config
 
 
@@ -11,12 +11,12 @@ def weights_of(*heads: str, labels: tuple[str, ...] = (), **changes) -> weights.
     bert = config.BertConfig(**BERT_KEYS | changes)
     of_parts = frozenset({"encoder", *heads})
     rng = np.random.default_rng(4)
-    shapes = places.shapes(bert, of_parts, len(labels) or 2)
+    shapes = mapping.parameter_shapes(bert, of_parts, len(labels) or 2)
     flat = {
         name: rng.normal(0, 0.1, shape).astype(np.float32)
         for name, shape in sorted(shapes.items())
     }
-    return weights.Weights(bert, places.nested(flat), labels)
+    return weights.Weights(bert, mapping.unflatten(flat), labels)
 
 
 BERT_KEYS = {
@@ -31,7 +31,7 @@ BERT_KEYS = {
 
 def same(one: weights.Weights, other: weights.Weights) -> bool:
     """Says whether two models are equal to the bit."""
-    before, after = places.flat(one.params), places.flat(other.params)
+    before, after = mapping.flatten(one.params), mapping.flatten(other.params)
     return (
         one.config == other.config
         and one.labels == other.labels

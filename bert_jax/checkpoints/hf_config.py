@@ -6,12 +6,182 @@ the dozens of other keys are left alone.
 
 import dataclasses
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, json_file
-from bert_jax.checkpoints import activations, modernbert_config, names, weights
+from bert_jax.checkpoints import mapping, weights
 from bert_jax.model import config
+
+_POOLINGS = ("cls", "mean")
+_FAR, _NEAR = "full_attention", "sliding_attention"
+_THETAS = {_FAR: "global_rope_theta", _NEAR: "local_rope_theta"}
+# The tokenizer knows them; absent, they would be those of the published vocabulary,
+# which may lie beyond the end of another.
+_SPECIAL_IDS = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
+
+
+def with_older_keys(tree: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Returns a config.json with the keys that older files have.
+
+    Raises:
+      InputError: layers follow no period, angles are scaled, or two dropouts differ
+        that are one here.
+    """
+    made = dict(tree)
+    if _given(tree, "layer_types"):
+        made["global_attn_every_n_layers"] = _period(tree, path)
+    if "local_rope_theta" in tree and tree["local_rope_theta"] is None:
+        made["local_rope_theta"] = tree["global_rope_theta"]
+    if _given(tree, "rope_parameters"):
+        made |= _thetas(tree["rope_parameters"], path)
+    dropouts = [
+        tree[key] for key in ("embedding_dropout", "mlp_dropout") if key in tree
+    ]
+    if len(dropouts) == 2 and dropouts[0] != dropouts[1]:
+        raise errors.InputError(
+            f"{path}: embedding_dropout is {dropouts[0]!r} and mlp_dropout "
+            f"{dropouts[1]!r}, and only one share for both is supported"
+        )
+    return made
+
+
+def _given(tree: dict[str, Any], key: str) -> bool:
+    return key in tree and tree[key] is not None
+
+
+def _period(tree: dict[str, Any], path: Path) -> int:
+    """Returns after how many layers the next one comes that sees the whole sequence."""
+    kinds = tree["layer_types"]
+    if isinstance(kinds, list) and _FAR in kinds and kinds[0] == _FAR:
+        behind = kinds[1:]
+        alone = behind.index(_FAR) + 1 if _FAR in behind else len(kinds)
+        key = "global_attn_every_n_layers"
+        said = [tree[key]] if key in tree and isinstance(tree[key], int) else []
+        for period in (*said, alone):
+            if period > 0 and kinds == _kinds(len(kinds), period):
+                return period
+    raise errors.InputError(
+        f"{path}: layer_types is {kinds!r}, and only one {_FAR} in so many layers, "
+        f"from the first on, and {_NEAR} for the others are supported"
+    )
+
+
+def _kinds(layers: int, period: int) -> list[str]:
+    return [_NEAR if number % period else _FAR for number in range(layers)]
+
+
+def _thetas(found: Any, path: Path) -> dict[str, Any]:
+    """Returns the bases of the angles that are given by kind of layer."""
+    made = {}
+    for kind, ours in _THETAS.items():
+        own = found[kind] if isinstance(found, dict) and kind in found else {}
+        scaled = not isinstance(own, dict) or (
+            "rope_type" in own and own["rope_type"] != "default"
+        )
+        if scaled:
+            raise errors.InputError(
+                f"{path}: rope_parameters of {kind} are {own!r}, and only the "
+                "rope_type 'default' is supported"
+            )
+        if "rope_theta" in own:
+            made[ours] = own["rope_theta"]
+    return made
+
+
+def modernbert_keys(
+    bert: config.BertConfig, of_parts: Collection[str]
+) -> dict[str, Any]:
+    """Returns what config.json has beside the keys that are `BertConfig`'s."""
+    return {
+        "embedding_dropout": bert.hidden_dropout_prob,
+        "classifier_pooling": "mean" if "head_transform" in of_parts else "cls",
+        "classifier_bias": False,
+        "decoder_bias": True,
+        **dict.fromkeys(_SPECIAL_IDS),
+    }
+
+
+def reads_mean(tree: dict[str, Any], path: Path) -> bool:
+    """Returns whether a classifier reads the mean of the tokens, and not [CLS].
+
+    Raises:
+      InputError: `classifier_pooling` is neither.
+    """
+    pooling = tree["classifier_pooling"] if "classifier_pooling" in tree else "cls"
+    if pooling not in _POOLINGS:
+        raise errors.InputError(
+            f"{path}: classifier_pooling is {pooling!r}; supported are "
+            f"{' and '.join(_POOLINGS)}"
+        )
+    return pooling == "mean"
+
+
+# Names of transformers: ours.
+ACTIVATIONS = {
+    **{name: name for name in config.ACTIVATIONS},
+    "gelu_python": "gelu",
+    "gelu_pytorch_tanh": "gelu_new",
+    "gelu_python_tanh": "gelu_new",
+    "gelu_fast": "gelu_new",
+    "gelu_accurate": "gelu_new",
+}
+_APART = (
+    "a value differs by up to 4.8e-4, and the outputs of many layers by more. Weights "
+    "that were trained with "
+    "the tanh form are exact after `python -m bert_jax.convert --hidden_act=gelu_new`"
+)
+
+
+def activation_of(name: str) -> str:
+    """Returns our name of an activation that `transformers` knows by `name`.
+
+    Raises:
+      InputError: it is unknown here.
+
+    >>> ours("gelu_pytorch_tanh")
+    'gelu_new'
+    """
+    if name not in ACTIVATIONS:
+        raise errors.InputError(
+            f"--hidden_act is {name!r}: use one of {', '.join(ACTIVATIONS)}"
+        )
+    return ACTIVATIONS[name]
+
+
+def gelu_note(
+    bert: config.BertConfig, kinds: tuple[str, ...], *, keras_hub: bool = True
+) -> str:
+    """Returns what to know of the activation in these formats; "" for nothing.
+
+    Args:
+      kinds: the formats that a model is read from and written to, of
+        `exchange.model_folders.KINDS`.
+      keras_hub: whether a folder of Hugging Face, which keras-hub reads, counts.
+    """
+    is_google = "tensorflow1" in kinds
+    if bert.hidden_act == "gelu_new" and is_google:
+        return (
+            "gelu_new is the tanh form of gelu. Google's TensorFlow 1 code computes it "
+            'by the name gelu and refuses this one: for that code, set "hidden_act": '
+            '"gelu" in bert_config.json'
+        )
+    if bert.hidden_act != "gelu" or bert.model_type != "bert":
+        return ""
+    by_erf = "gelu is computed by erf here, as in transformers"
+    if is_google:
+        return (
+            f"{by_erf}. Google's TensorFlow 1 code, the TensorFlow 2 model garden and "
+            f"keras-hub compute its tanh form: {_APART}"
+        )
+    if keras_hub and "huggingface" in kinds:
+        return (
+            f"{by_erf}. keras-hub loads this folder, ignores hidden_act and computes "
+            f"the tanh form: {_APART}"
+        )
+    return ""
+
 
 NAME = "config.json"
 
@@ -127,7 +297,7 @@ _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Read:
+class HfConfig:
     """What a config.json says.
 
     Attributes:
@@ -150,7 +320,7 @@ class Read:
     pools_mean: bool = False
 
 
-def read(path: Path, model_type: str = "") -> Read:
+def read(path: Path, model_type: str = "") -> HfConfig:
     """Reads a config.json.
 
     Args:
@@ -168,7 +338,7 @@ def read(path: Path, model_type: str = "") -> Read:
                 f"{path}: {key} is {tree[key]!r}, and only {allowed[0]!r} is supported"
             )
     if model_type == "modernbert":
-        tree = modernbert_config.plain(tree, path)
+        tree = with_older_keys(tree, path)
     keys = _KEYS[model_type]
     values = {ours: tree[theirs] for ours, theirs in keys.items() if theirs in tree}
     values = {key: value for key, value in values.items() if value is not None}
@@ -179,8 +349,8 @@ def read(path: Path, model_type: str = "") -> Read:
             f"{path} has no {', '.join(lacking)}: give the config.json of the model"
         )
     act = values["hidden_act"]
-    known = isinstance(act, str) and act in activations.NAMES
-    values["hidden_act"] = activations.NAMES[act] if known else act
+    known = isinstance(act, str) and act in ACTIVATIONS
+    values["hidden_act"] = ACTIVATIONS[act] if known else act
     try:
         bert = config.from_json(values | {"model_type": model_type})
     except errors.InputError as error:
@@ -188,17 +358,19 @@ def read(path: Path, model_type: str = "") -> Read:
     head = weights.head_of(tree, _HEAD_DROPOUT[model_type], str(path))
     class_name = class_name_of(tree, path)
     is_modern = model_type == "modernbert"
-    pools_mean = is_modern and modernbert_config.pools_mean(tree, path)
-    return Read(bert, labels(tree, path), class_name, *head, _notes(tree), pools_mean)
+    pools_mean = is_modern and reads_mean(tree, path)
+    return HfConfig(
+        bert, labels(tree, path), class_name, *head, _notes(tree), pools_mean
+    )
 
 
 def _model_type(tree: dict[str, Any], path: Path) -> str:
     """Returns the kind of model; files before 2020 say it by their class alone."""
     found = stated_type(tree) or "bert"
-    if found not in names.CLASSES:
+    if found not in mapping.CLASSES:
         raise errors.InputError(
             f"{path}: model_type is {tree.get('model_type', found)!r}; supported are "
-            f"{', '.join(names.CLASSES)}. Give a model of one of these kinds"
+            f"{', '.join(mapping.CLASSES)}. Give a model of one of these kinds"
         )
     return found
 
@@ -218,7 +390,7 @@ def stated_type(tree: dict[str, Any]) -> str:
         return str(found).strip().lower()
     classes = tree.get("architectures")
     first = str(classes[0]) if isinstance(classes, list) and classes else ""
-    for model_type, prefix in names.CLASS_PREFIX.items():
+    for model_type, prefix in mapping.CLASS_PREFIX.items():
         if first.startswith(prefix):
             return model_type
     return first
@@ -238,7 +410,7 @@ def class_name_of(tree: dict[str, Any], path: Path) -> str:
             f'{path}: architectures is {classes!r}: write a list, as ["BertModel"]'
         )
     # Classes of other libraries keep their own names.
-    known = {name for of in names.CLASSES.values() for name in of.values()}
+    known = {name for of in mapping.CLASSES.values() for name in of.values()}
     match = re.fullmatch(r"\w*?((?:For|LMHead)[A-Z]\w*|Model)", classes[0])
     name = match[1] if match else classes[0]
     if name == "LMHeadModel":
@@ -324,9 +496,11 @@ def tree(
       InputError: no class of Hugging Face has exactly these parts.
     """
     keys = _KEYS[bert.model_type]
-    prefix = names.CLASS_PREFIX[bert.model_type]
+    prefix = mapping.CLASS_PREFIX[bert.model_type]
     is_bare = of_parts == {"encoder"} and not needs_pooler
-    with_pooler = of_parts | names.pooler(bert.model_type) if is_bare else of_parts
+    with_pooler = (
+        of_parts | mapping.class_pooler(bert.model_type) if is_bare else of_parts
+    )
     made: dict[str, Any] = {
         "architectures": [prefix + class_of(bert.model_type, with_pooler)],
         "model_type": bert.model_type,
@@ -339,7 +513,7 @@ def tree(
     }
     made |= {theirs: values[ours] for ours, theirs in keys.items()}
     if bert.is_modern:
-        made |= modernbert_config.own_keys(bert, of_parts)
+        made |= modernbert_keys(bert, of_parts)
     if class_labels:
         made["id2label"] = {str(i): name for i, name in enumerate(class_labels)}
         made["label2id"] = {name: i for i, name in enumerate(class_labels)}
@@ -356,10 +530,10 @@ def class_of(model_type: str, of_parts: frozenset[str]) -> str:
     Raises:
       InputError: there is none; the message says which parts to leave out.
     """
-    classes, heads = names.CLASSES[model_type], of_parts - {"encoder"}
+    classes, heads = mapping.CLASSES[model_type], of_parts - {"encoder"}
     if heads in classes:
         return classes[heads]
-    prefix = names.CLASS_PREFIX[model_type]
+    prefix = mapping.CLASS_PREFIX[model_type]
     inside = [parts for parts in classes if parts <= heads]
     remedy = "Name another format"
     if inside:

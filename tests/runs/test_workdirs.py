@@ -3,7 +3,7 @@
 import pytest
 
 from bert_jax import errors
-from bert_jax.checkpoints import workdirs
+from bert_jax.runs import workdirs
 from bert_jax.training import distributed, remote
 
 

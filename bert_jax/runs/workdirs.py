@@ -11,21 +11,19 @@ import json
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
-from bert_jax import errors, fields, files, json_file
+from bert_jax import errors, fields, files, hub, json_file
+from bert_jax.checkpoints import run_folder
 from bert_jax.config import pretraining
-from bert_jax.data.corpus import manifest
+from bert_jax.data import hub_dataset
+from bert_jax.data.corpus import manifest, sources
 from bert_jax.model import config as model_config
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import distributed, remote, saved_steps
 
-CONFIG = "config.json"
-TOKENIZER = "tokenizer"
-CHECKPOINTS = "checkpoints"
-STORE = "store"
 DATA = "data.json"  # what the data of the run was: `Data`
 LOCK = ".lock"  # of the run that is at work
 
@@ -117,11 +115,6 @@ def _alone(copy: remote.WorkingCopy) -> contextlib.AbstractContextManager[None]:
     )
 
 
-def store_of(settings: pretraining.PretrainingConfig, workdir: Path) -> Path:
-    """Returns the folder of the store: as configured, or in the workdir."""
-    return Path(settings.data.store) if settings.data.store else workdir / STORE
-
-
 def data_of_store(
     built: manifest.Manifest,
     folder: Path,
@@ -152,10 +145,10 @@ def record(
         data, and `allow_changed` is not set.
     """
     full = dataclasses.replace(settings, model=dataclasses.asdict(bert))
-    path, tree = workdir / CONFIG, pretraining.to_dict(full)
+    path, tree = workdir / run_folder.CONFIG, pretraining.to_dict(full)
     before = None
-    if path.exists() and saved_steps.steps(workdir / CHECKPOINTS):
-        earlier = read_settings(workdir)
+    if path.exists() and saved_steps.steps(workdir / run_folder.CHECKPOINTS):
+        earlier = run_folder.read_settings(workdir)
         complete = model_config.BertConfig(**earlier.model)  # keys may have been added
         before = pretraining.to_dict(
             dataclasses.replace(earlier, model=dataclasses.asdict(complete))
@@ -192,7 +185,7 @@ def write_record(
     Raises:
       InputError: others differ or the data does, and `allow_changed` is not set.
     """
-    path = workdir / CONFIG
+    path = workdir / run_folder.CONFIG
     if before is not None:
         changed = changed_keys(before, tree, free_keys)
         if changed and not allow_changed:
@@ -206,9 +199,9 @@ def write_record(
     distributed.wait_for_all()  # all have read what the first one writes anew
     if distributed.is_first():
         if before is None:
-            tokenizer.save(workdir / TOKENIZER)
-            files.sync_tree(workdir / TOKENIZER)
-        records = {workdir / CONFIG: tree}
+            tokenizer.save(workdir / run_folder.TOKENIZER)
+            files.sync_tree(workdir / run_folder.TOKENIZER)
+        records = {workdir / run_folder.CONFIG: tree}
         is_compared = before is not None and not allow_changed
         if not (is_compared and (workdir / DATA).is_file()):  # else it is the same
             records = {workdir / DATA: dataclasses.asdict(data), **records}
@@ -250,7 +243,7 @@ def check_data(workdir: Path, data: Data) -> None:
 
 def check_tokenizer(workdir: Path, tokenizer: Tokenizer) -> None:
     """Raises InputError unless a store's tokenizer is the one of the run."""
-    path = workdir / TOKENIZER
+    path = workdir / run_folder.TOKENIZER
     if Tokenizer.load(path).fingerprint != tokenizer.fingerprint:
         raise errors.InputError(
             f"the store has another tokenizer than the run, which keeps its own in "
@@ -279,31 +272,74 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return made
 
 
-def read_settings(folder: Path) -> pretraining.PretrainingConfig:
-    """Reads the config.json that a run left in its workdir.
+Settings = TypeVar("Settings")
+
+_FILES = ("train", "dev", "test")
+
+
+def pinned(settings: Settings, workdir: Path | None = None) -> Settings:
+    """Returns settings of pretraining or of fine-tuning with a commit in every name.
+
+    Args:
+      workdir: of the run that they may resume.
 
     Raises:
-      InputError: there is none, or it is not of a run of this package.
+      InputError: the hub does not have what is named, or refuses it.
+      StorageError: the hub does not answer.
     """
-    path = folder / CONFIG
+    before = {} if workdir is None else _recorded(workdir)
+    made: Any = settings
+    text, data = _group(before, "text"), _group(before, "data")
+    vocab = hub.pinned(made.text.vocab, text.get("vocab"))
+    names: dict[str, Any] = {
+        "init_from": hub.pinned(made.init_from, before.get("init_from")),
+        "size": hub.pinned(made.size, _group(before, "model").get("size")),
+        "text": dataclasses.replace(made.text, vocab=vocab),
+    }
+    if hasattr(made.data, "corpus"):
+        given = {"corpus": _corpus(made.data.corpus, data.get("corpus"))}
+    else:
+        given = {
+            name: hub_dataset.pinned(getattr(made.data, name), data.get(name))
+            for name in _FILES
+        }
+    names["data"] = dataclasses.replace(made.data, **given)
+    return dataclasses.replace(made, **names)
+
+
+def _corpus(corpus: str, recorded: object) -> str:
+    """Pins the sources of a corpus; what each has behind its name stays there."""
+    before = recorded.split(",") if isinstance(recorded, str) else []
+    parts = []
+    for number, part in enumerate(corpus.split(",")):
+        part = part.strip()
+        if hub.is_name(part):
+            then = before[number].strip() if number < len(before) else ""
+            name = _name_of_source(part)
+            known = _name_of_source(then) if hub.is_name(then) else None
+            part = hub_dataset.pinned(name, known) + part.removeprefix(name)
+        parts.append(part)
+    return ",".join(parts) if any(map(hub.is_name, parts)) else corpus
+
+
+def _name_of_source(part: str) -> str:
+    return hub.PREFIX + sources.parse_source(part).where
+
+
+def _recorded(workdir: Path) -> Mapping[str, Any]:
+    """Returns the record of the run in a workdir; empty where there is none to read.
+
+    A damaged one is refused where the whole of it is read.
+    """
+    path = workdir / run_folder.CONFIG
     if not path.is_file():
-        raise errors.InputError(
-            f"{folder} is not the workdir of a run: it has no {CONFIG}. Name the "
-            "folder that was given to --workdir"
-        )
-    tree = json_file.parse(json_file.read_bytes(path), str(path))
-    if not isinstance(tree, dict) or "run" not in tree:
-        raise errors.InputError(
-            f"{path} is not the record of a run of bert_jax: it has no group 'run'"
-        )
-    if "recipe" in tree:
-        raise errors.InputError(
-            f"{folder} is the workdir of a run of finetune, and not of pretrain; what "
-            "it has learned is in best/, from its first evaluation on"
-        )
+        return {}
     try:
-        return pretraining.parse_record(tree)
-    except errors.InputError as error:
-        raise errors.InputError(
-            f"{path} was written by another version or changed by hand: {error}"
-        ) from None
+        return json_file.read_object(path)
+    except errors.InputError:
+        return {}
+
+
+def _group(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    group = tree.get(name)
+    return group if isinstance(group, dict) else {}

