@@ -18,7 +18,6 @@ import numpy as np
 from bert_jax import errors
 from bert_jax.data import quiet_tensorflow
 
-LOADERS = ("tfdata", "thread")
 Batch = dict[str, np.ndarray]
 Placed = TypeVar("Placed")
 
@@ -45,11 +44,9 @@ def batches(
       prefetch: how many batches are made, and how many are placed, ahead.
 
     Raises:
-      InputError: an unknown loader, a negative count, or TensorFlow is missing.
+      InputError: a negative count, or TensorFlow is missing.
       What batch_at or place raise comes at its step, after the batches before it.
     """
-    if loader not in LOADERS:
-        raise errors.InputError(f"the loader is {loader!r}; it is one of {LOADERS}.")
     if prefetch < 1 or num_steps < 0 or start_step < 0:
         raise errors.InputError(
             f"start_step {start_step} and num_steps {num_steps} must be 0 or more, "

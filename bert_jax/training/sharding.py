@@ -121,12 +121,6 @@ def _all_devices() -> list[Any]:
 
 def _sizes(wanted: Mapping[str, int], num_devices: int) -> tuple[int, ...]:
     """Returns the mesh sizes with -1 replaced by the rest of the devices."""
-    for axis, size in wanted.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < -1 or not size:
-            raise errors.InputError(
-                f"mesh.{axis} must be a count of at least 1, or -1 for the rest of the "
-                f"devices; found {size!r}"
-            )
     if list(wanted.values()).count(-1) > 1:
         raise errors.InputError(
             f"only one mesh axis can be -1; found {_text(tuple(wanted.values()))}"

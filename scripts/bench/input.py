@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bert_jax.config.pretraining import LOADERS, OBJECTIVES
 from bert_jax.data import stream
 from bert_jax.data.corpus import manifest as manifests
 from bert_jax.data.corpus import store
@@ -42,7 +43,7 @@ def main() -> None:
         print(f"{opened.num_tokens} tokens, {len(opened.shards)} shards, ", end="")
         print(f"batches of {args.batch_size}, {os.cpu_count()} cores, rows per second:")
         for length in (128, 512):
-            for objective in instances.OBJECTIVES:
+            for objective in OBJECTIVES:
                 for pack in (False, True):
                     rows = instances_of(opened, objective, length, pack)
                     measure(*rows, args.batch_size, args.seconds)
@@ -117,7 +118,7 @@ def measure(
         f"batch_at {wall:8.0f} ({core:.0f} a CPU second)",
         end="",
     )
-    for loader in stream.LOADERS:
+    for loader in LOADERS:
         steps = stream.batches(
             batch_at, ahead, ahead, loader=loader, place=lambda batch: batch, prefetch=4
         )

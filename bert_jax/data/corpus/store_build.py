@@ -21,7 +21,6 @@ from bert_jax.data import text_files
 from bert_jax.data.corpus import manifest as manifests
 from bert_jax.data.corpus import readers, store, tokenize
 from bert_jax.data.corpus import sources as sources_lib
-from bert_jax.text import words
 from bert_jax.text.tokenizer import Tokenizer
 
 
@@ -205,7 +204,6 @@ def build(
       InputError: a source, an option or the folder is bad.
       StorageError: the disk failed or is full, or a worker died.
     """
-    check_options(options)
     if workers is not None and workers < 1:
         raise errors.InputError(f"workers is {workers}. Give one or more.")
     readings = tuple(readers.Reading(source) for source in sources)
@@ -238,25 +236,6 @@ def _manifest(
         dropped=filled.dropped,
         shards=filled.shards,
     )
-
-
-def check_options(options: manifests.Options) -> None:
-    """Raises InputError for a value that means nothing."""
-    if not 0 <= options.held_out_fraction < 1:
-        raise errors.InputError(
-            f"held_out_fraction is {options.held_out_fraction}. It is a share of the "
-            "documents from 0 to less than 1."
-        )
-    if options.segmenter not in words.NAMES:
-        raise errors.InputError(
-            f"text.segmenter is {options.segmenter!r}. Choose one of "
-            f"{', '.join(words.NAMES)}."
-        )
-    if options.segmenter_fallback not in ("none", "jieba"):
-        raise errors.InputError(
-            f"the segmenter of documents without words is "
-            f"{options.segmenter_fallback!r}. Choose none or jieba."
-        )
 
 
 def differences_from(

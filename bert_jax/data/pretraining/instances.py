@@ -21,8 +21,6 @@ from bert_jax.data.corpus import store as stores
 from bert_jax.data.pretraining import index, packing, pairs, permutation
 
 Batch = dict[str, np.ndarray]
-OBJECTIVES = ("nsp", "sop", "full_sentences")
-SHORTEST_ROW = 5  # [CLS] a [SEP] b [SEP]
 # A packed row holds at most one instance for so many places.
 PLACES_OF_SEGMENT = 8
 # Rows of a source that is shown in part are packed in groups of so many.
@@ -71,10 +69,9 @@ class Instances:
             then as the true ones, and full sentences stay within their document.
 
         Raises:
-          InputError: a value is out of range, the store holds less than one row, or
+          InputError: the store holds less than one row, or
             only one document where a random next sentence needs another.
         """
-        _check(objective, max_seq_length, short_seq_prob)
         self._objective = objective
         self._length = max_seq_length
         self._short_seq_prob = short_seq_prob
@@ -334,23 +331,6 @@ def _positions(
     """Returns the positions of rows of a global batch in the whole run."""
     places = np.arange(batch_size)
     return step * batch_size + (places if rows is None else places[rows])
-
-
-def _check(objective: str, max_seq_length: int, short_seq_prob: float) -> None:
-    """Raises InputError when an argument is not in its range."""
-    if objective not in OBJECTIVES:
-        raise errors.InputError(
-            f"data.objective is {objective!r}; it must be one of {OBJECTIVES}."
-        )
-    if max_seq_length < SHORTEST_ROW:
-        raise errors.InputError(
-            f"data.max_seq_length is {max_seq_length}; a row with two parts needs "
-            f"at least {SHORTEST_ROW} tokens."
-        )
-    if not 0 <= short_seq_prob <= 1:  # False for nan too.
-        raise errors.InputError(
-            f"data.short_seq_prob is {short_seq_prob}; it must lie in [0, 1]."
-        )
 
 
 class SequencePositions(NamedTuple):

@@ -160,22 +160,6 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.txt", "v"]
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"held_out_fraction": 1.0}, "held_out_fraction is 1.0"),
-        ({"held_out_fraction": -0.1}, "held_out_fraction is -0.1"),
-        ({"held_out_fraction": float("nan")}, "held_out_fraction is nan"),
-        ({"segmenter": "jeiba"}, "'jeiba'. Choose one of none, jieba, corpus"),
-        ({"segmenter_fallback": "corpus"}, "'corpus'. Choose none or jieba"),
-    ],
-)
-def test_options_that_mean_nothing_are_refused(tmp_path, tokenizer, change, message):
-    options = dataclasses.replace(NONE, **change)
-    with pytest.raises(errors.InputError, match=message):
-        build(tmp_path / "s", text_file(tmp_path, "a\n"), tokenizer, options)
-
-
 def test_no_worker_at_all_is_refused(tmp_path, tokenizer):
     with pytest.raises(errors.InputError, match="workers is -1"):
         build(tmp_path / "s", text_file(tmp_path, "a\n"), tokenizer, NONE, -1)

@@ -5,6 +5,7 @@ import pytest
 import small_stores
 
 from bert_jax import errors
+from bert_jax.config.pretraining import OBJECTIVES
 from bert_jax.data.pretraining import instances
 
 KEYS = {
@@ -27,7 +28,7 @@ def same(one, other):
 
 
 def test_batches_have_the_keys_shapes_and_types_of_the_design(write_store):
-    for objective in instances.OBJECTIVES:
+    for objective in OBJECTIVES:
         made = small_stores.open_instances(
             write_store(small_stores.DOCUMENTS), objective, 10
         )
@@ -69,7 +70,7 @@ def test_full_sentences_by_eye(write_store):
         assert not batch[name].any()
 
 
-@pytest.mark.parametrize("objective", instances.OBJECTIVES)
+@pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("length", [5, 17, 64])
 def test_every_row_is_well_formed(write_store, objective, length):
     opened = write_store(small_stores.random_documents(0, 40), shard_tokens=600)
@@ -117,7 +118,7 @@ def test_seeds_differ_and_repeat(write_store):
     assert not same(one.batch_at(5, 13), other.batch_at(5, 13))
 
 
-@pytest.mark.parametrize("objective", instances.OBJECTIVES)
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_token_appears_over_the_epochs(write_store, objective):
     documents = small_stores.random_documents(5, 25, longest=8)
     tokens = set(small_stores.places(documents))
@@ -147,7 +148,7 @@ def test_sentences_far_longer_than_a_row_show_all_their_tokens(write_store, obje
     assert set(range(100, 300)) <= seen
 
 
-@pytest.mark.parametrize("objective", instances.OBJECTIVES)
+@pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_rows_do_not_depend_on_the_number_of_processes(
     write_store, objective, processes
@@ -247,10 +248,6 @@ def test_rows_never_change_between_versions(write_store):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"objective": "mlm"}, "'mlm'.*'nsp', 'sop', 'full_sentences'"),
-        ({"max_seq_length": 4}, "max_seq_length is 4.*at least 5"),
-        ({"short_seq_prob": -0.1}, "short_seq_prob is -0.1"),
-        ({"short_seq_prob": float("nan")}, "short_seq_prob is nan"),
         ({"max_seq_length": 512}, "18 tokens, fewer than one row of 512"),
     ],
 )

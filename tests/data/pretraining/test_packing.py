@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import small_stores
 
+from bert_jax.config.pretraining import OBJECTIVES
 from bert_jax.data.pretraining import instances, packing, permutation
 
 KEY = permutation.key_of(5)
@@ -110,7 +111,7 @@ def segments(batch):
             yield row, number, np.flatnonzero(numbers == number)
 
 
-@pytest.mark.parametrize("objective", instances.OBJECTIVES)
+@pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("length", [17, 64])
 def test_every_segment_is_a_row_of_its_own(opened, objective, length):
     made = packed(opened, objective, length)
@@ -181,7 +182,7 @@ def test_random_next_sentences_are_of_other_documents(opened):
     assert 0.4 < labels[1] / labels.total() < 0.75  # lone sentences are never true
 
 
-@pytest.mark.parametrize("objective", instances.OBJECTIVES)
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_rows_do_not_depend_on_who_makes_them(opened, objective):
     made = packed(opened, objective, 48)
     whole = made.batch_at(7, 12)
