@@ -12,7 +12,6 @@ sorts as its chunk comes in the corpus. Nothing here knows who runs the steps.
 """
 
 import dataclasses
-import functools
 import os
 import socket
 from collections.abc import Iterable, Iterator
@@ -76,7 +75,7 @@ class Steps:
 
     scratch: scratch.Scratch
     sources: tuple[sources.Source, ...]
-    settings: tokenize.Settings
+    settings: tokenize.TokenizeSettings
     options: manifests.Options
     unk_id: int
     chunk_characters: int
@@ -117,7 +116,7 @@ class Steps:
         """Writes the blocks of a chunk; yields hashes by bucket, and the counts."""
         self.scratch.check()
         try:
-            result = _worker(self.settings).tokenise(named.chunk)
+            result = tokenize.worker_tokenizer(self.settings).tokenize(named.chunk)
         except errors.InputError as error:
             yield reports.Report(failure=reports.failure(named.name, error))
             return
@@ -233,10 +232,3 @@ def _in_buckets(
     for number in np.unique(bucket):
         (places,) = np.nonzero(bucket == number)
         yield int(number), Hashes(block, places, content[places])
-
-
-@functools.lru_cache(maxsize=1)
-def _worker(settings: tokenize.Settings) -> tokenize.Worker:
-    """Returns the tokeniser of this process; others share its machine."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    return tokenize.Worker(settings)

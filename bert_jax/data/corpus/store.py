@@ -9,7 +9,6 @@ A store is a folder: `manifest.json`, the tokenizer's files, and for each split
 
 import os
 import stat
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +161,7 @@ def _map_shard(folder: Path, entry: manifests.ShardEntry) -> Shard:
             sources=sources.to_numpy(),
             word_start_bits=np.frombuffer(bits, np.uint8),
         )
-    except (OSError, EOFError, pa.ArrowException, ValueError, struct.error) as error:
+    except (OSError, EOFError, pa.ArrowException, ValueError) as error:
         raise _damaged(path, " ".join(str(error).split())[:200]) from None
 
 
@@ -194,57 +193,36 @@ def _problem(
 
 
 def _batch(path: Path) -> pa.RecordBatch:
-    """Returns the one batch of an Arrow file, in the file, as the store has it.
+    """Returns the record batch of a shard, whose buffers stay in the mapped file.
 
-    Buffers are inside the file, and each token has its mark: numpy would believe any
-    length. What offsets say is looked at in `_problem`. Raises ValueError, or what
-    Arrow raises.
+    Raises ValueError, or what Arrow raises, for a file that is not a shard: numpy takes
+    any length for granted. `_problem` checks the offsets.
     """
-    file = pa.memory_map(str(path))
-    file.seek(len(b"ARROW1\0\0"))
-    schema = pa.ipc.read_schema(file)
+    content = pa.memory_map(str(path)).read_buffer()
+    file = pa.ipc.open_file(content)
+    schema = file.schema
     names, types = (tuple(schema.names), schema.types)
     if names != _COLUMNS or types[1:] != _TYPES or types[0] not in _TOKENS:
         found = ", ".join(f"{x.name} of {x.type}" for x in schema)
-        raise ValueError(f"it has other columns than a store: {found}")
-    message = pa.ipc.read_message(file)
-    if _is_packed(message.metadata.to_pybytes()):
-        raise ValueError("it is compressed, as no shard is")
-    batch = pa.ipc.read_record_batch(message, schema)
+        raise ValueError(f"its columns are not those of a store: {found}")
+    batch = file.get_batch(0)
     batch.validate(full=True)
+    mapped = range(content.address, content.address + content.size)
+    buffers = [x for column in batch.columns for x in column.buffers() if x is not None]
+    if any(x.size and x.address not in mapped for x in buffers):
+        raise ValueError("its buffers are compressed; shards are not")
     sentences, starts, _ = batch.columns
     for column in (sentences, starts):
         parts = (column, column.values, column.values.values)
         if any(part.null_count for part in parts):
-            raise ValueError("it has empty places")
+            raise ValueError("it has null values")
     if not (
         sentences.offsets.equals(starts.offsets)
         and sentences.values.offsets.equals(starts.values.offsets)
         and len(starts.values.values) == len(sentences.values.values)
     ):
-        raise ValueError("it has not one mark of words for each token")
+        raise ValueError("its tokens and word starts differ in number")
     return batch
-
-
-def _is_packed(message: bytes) -> bool:
-    """Says whether the buffers of a message of Arrow's are compressed.
-
-    A message is a flatbuffer, whose field 2 is a RecordBatch, whose field 3 says so.
-    """
-
-    def field(table: int, number: int) -> int:
-        fields = table - struct.unpack_from("<i", message, table)[0]
-        (size,) = struct.unpack_from("<H", message, fields)
-        place = 4 + 2 * number
-        if place >= size:
-            return 0
-        (offset,) = struct.unpack_from("<H", message, fields + place)
-        return table + offset if offset else 0
-
-    (root,) = struct.unpack_from("<I", message)
-    header = field(root, 2)
-    header += struct.unpack_from("<I", message, header)[0]
-    return field(header, 3) != 0
 
 
 def _damaged(path: Path, reason: str) -> errors.StorageError:

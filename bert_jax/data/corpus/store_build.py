@@ -42,10 +42,10 @@ class StoreJob:
     shard_tokens: int
 
     @property
-    def settings(self) -> tokenize.Settings:
+    def settings(self) -> tokenize.TokenizeSettings:
         """What a worker needs to know."""
         options = self.options
-        return tokenize.Settings(
+        return tokenize.TokenizeSettings(
             self.folder, options.segmenter, options.segmenter_fallback
         )
 
@@ -70,7 +70,7 @@ class SplitDocuments(NamedTuple):
 
 
 def sort_into_splits(
-    result: tokenize.Tokenised, held_out_fraction: float, split: str = ""
+    result: tokenize.TokenizedChunk, held_out_fraction: float, split: str = ""
 ) -> dict[str, SplitDocuments]:
     """Returns the documents of a chunk by split; where all is one split, that alone.
 
@@ -314,7 +314,7 @@ def fill_locally(
     counts = [0] * len(job.readings)
     with _bar(job.readings, progress) as bar:
         chunks = _chunks(job.readings, counts, bar)
-        results = tokenize.tokenise_all(chunks, job.settings, workers or _cores())
+        results = tokenize.tokenize_all(chunks, job.settings, workers or _cores())
         with contextlib.closing(results):
             for result in results:
                 filling.add(result)
@@ -376,7 +376,7 @@ class _Filling:
         self._seen = SeenHashes() if job.options.drop_duplicates else None
         self.dropped = {f.name: 0 for f in dataclasses.fields(manifests.Dropped)}
 
-    def add(self, result: tokenize.Tokenised) -> None:
+    def add(self, result: tokenize.TokenizedChunk) -> None:
         """Appends the documents of a chunk to their splits."""
         fraction = self._job.options.held_out_fraction
         sorted_out = sort_into_splits(result, fraction, self._split_of(result))
@@ -391,7 +391,7 @@ class _Filling:
         for name in tokenize.COUNTED:
             self.dropped[name] += getattr(result, name)
 
-    def _split_of(self, result: tokenize.Tokenised) -> str:
+    def _split_of(self, result: tokenize.TokenizedChunk) -> str:
         """Returns the split of the source of a chunk, "" where a hash decides."""
         found = result.block.sources[:1].tolist()
         return self._job.readings[found[0]].source.split if found else ""

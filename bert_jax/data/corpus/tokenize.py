@@ -1,25 +1,25 @@
-"""Chunks of raw documents into blocks of ids, in as many processes as there are cores.
+"""Tokenizes chunks of raw documents into blocks of ids, in parallel processes.
 
-Workers are plain child processes that read chunks from a pipe and end when it closes:
-they outlive no parent, need no guarded main module, and load numpy and the tokenizer
-alone. Results come back in the order of the chunks, whatever the number of workers.
+Workers are spawned, load only numpy and the tokenizer, and end with their parent.
+Results come in the order of the chunks, whatever the number of workers.
 """
 
 import collections
 import dataclasses
+import functools
+import multiprocessing
 import os
-import pickle
-import queue
-import signal
-import subprocess
 import sys
-import traceback
+import threading
+import types
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent import futures
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt64
@@ -31,12 +31,12 @@ from bert_jax.text.tokenizer import Tokenizer
 
 # Bounds the memory of a worker: `tokenizers` needs some hundred bytes a token.
 _BATCH_CHARACTERS = 1 << 18
-# What `Tokenised` counts, by the names of the manifest.
+# What `TokenizedChunk` counts, by the names of the manifest.
 COUNTED = ("empty_documents", "empty_sentences", "documents_without_words")
 
 
 @dataclass(frozen=True)
-class Settings:
+class TokenizeSettings:
     """What a worker needs to know: the tokenizer's folder and where words begin."""
 
     tokenizer: Path
@@ -52,7 +52,7 @@ class Chunk(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Tokenised:
+class TokenizedChunk:
     """The documents of a chunk that have tokens, and what was dropped."""
 
     block: store.Block
@@ -62,10 +62,10 @@ class Tokenised:
     documents_without_words: int
 
 
-class Worker:
+class ChunkTokenizer:
     """Turns chunks into blocks by one tokenizer and one segmenter."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TokenizeSettings) -> None:
         """Loads the tokenizer and the segmenter; raises InputError."""
         given = Tokenizer.load(settings.tokenizer)
         given.cleaning.check()
@@ -77,7 +77,7 @@ class Worker:
         self._segmenter = words.segmenter(name)
         self._dtype = store.token_dtype(self._tokenizer.vocab_size)
 
-    def tokenise(self, chunk: Chunk) -> Tokenised:
+    def tokenize(self, chunk: Chunk) -> TokenizedChunk:
         """Returns the ids of a chunk; raises InputError naming a record's place."""
         documents = [readers.parse(r, self._clean) for r in chunk.records]
         parts = [self._encode(batch) for batch in _batches(documents)]
@@ -94,7 +94,7 @@ class Worker:
             sources=np.full(int((kept > 0).sum()), chunk.source, np.uint16),
         )
         without = sum(d.words is None for d in documents) if self._from_corpus else 0
-        return Tokenised(
+        return TokenizedChunk(
             block=block,
             content=content[kept > 0],
             empty_documents=int((kept == 0).sum()),
@@ -166,143 +166,78 @@ def _part(document: readers.Document, first: int, last: int) -> readers.Document
     return readers.Document(document.sentences[first:last], words_of, document.where)
 
 
-def tokenise_all(
-    chunks: Iterable[Chunk], settings: Settings, workers: int
-) -> Generator[Tokenised, None, None]:
-    """Yields what `Worker.tokenise` makes of every chunk, in order.
+def tokenize_all(
+    chunks: Iterable[Chunk], settings: TokenizeSettings, workers: int
+) -> Generator[TokenizedChunk, None, None]:
+    """Yields what `ChunkTokenizer` makes of every chunk, in order.
 
-    With one worker in this process, else in so many children; at most two chunks a
-    worker are in flight. Raises InputError of a chunk, and StorageError when a child
-    dies.
+    One worker is this process, several are child processes; at most two chunks per
+    worker are in flight.
+
+    Raises:
+      InputError: a chunk cannot be tokenized.
+      StorageError: a worker process died.
     """
     if workers == 1:
-        yield from map(Worker(settings).tokenise, chunks)
+        yield from map(ChunkTokenizer(settings).tokenize, chunks)
         return
-    with _children(settings, workers) as idle:
-        with futures.ThreadPoolExecutor(workers) as pool:
-            pending: collections.deque[futures.Future[Tokenised]] = collections.deque()
-            try:
-                for chunk in chunks:
-                    pending.append(pool.submit(_ask, idle, chunk))
-                    if len(pending) == 2 * workers:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                for future in pending:
-                    future.cancel()
-
-
-Child = subprocess.Popen[bytes]
+    pool = futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), _start_worker
+    )
+    pending: collections.deque[futures.Future[TokenizedChunk]] = collections.deque()
+    try:
+        for chunk in chunks:
+            with _hidden_main():  # a process starts where all others are busy
+                pending.append(pool.submit(_tokenize_in_worker, settings, chunk))
+            if len(pending) == 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool:
+        raise errors.StorageError(
+            "a worker process that tokenizes the corpus died; usually memory ran out. "
+            "Start again with fewer workers (data.workers)."
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def _children(settings: Settings, count: int) -> Iterator[queue.SimpleQueue[Child]]:
-    """Starts children, and ends them when the context is left."""
-    code = "from bert_jax.data.corpus import tokenize; tokenize.serve()"
-    # A group of its own: Ctrl-C is for the parent, which ends its children.
-    paths = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    idle: queue.SimpleQueue[Child] = queue.SimpleQueue()
-    children = []
+def _hidden_main() -> Iterator[None]:
+    """Hides the main module, so that a new process does not run it again.
+
+    A script that calls this package needs no `if __name__ == "__main__"` then.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
     try:
-        for _ in range(count):
-            child = subprocess.Popen(
-                [sys.executable, "-P", "-c", code],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=environment,
-                process_group=0,
-            )
-            children.append(child)
-            _send(child, settings)
-        for child in children:
-            _receive(child)
-            idle.put(child)
-        yield idle
+        yield
     finally:
-        for child in children:
-            child.kill()
-            child.communicate()
+        sys.modules["__main__"] = main
 
 
-def _send(child: Child, message: Settings | Chunk) -> None:
-    """Gives a child its settings or a chunk."""
-    assert child.stdin is not None
-    try:
-        pickle.dump(message, child.stdin, protocol=pickle.HIGHEST_PROTOCOL)
-        child.stdin.flush()
-    except BrokenPipeError:
-        raise _died(child) from None
+def _start_worker() -> None:
+    """Prepares a worker process: it ignores Ctrl-C and ends with its parent."""
+    os.setpgid(0, 0)  # the terminal sends signals only to the parent's group
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _ask(idle: queue.SimpleQueue[Child], chunk: Chunk) -> Tokenised:
-    """Has an idle child tokenise a chunk; raises what the child raised."""
-    child = idle.get()
-    try:
-        _send(child, chunk)
-        return _receive(child)
-    finally:
-        idle.put(child)
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+    os._exit(0)
 
 
-def _receive(child: Child) -> Any:
-    """Returns a child's answer, or raises it where it is an error."""
-    assert child.stdout is not None
-    try:
-        answer = pickle.load(child.stdout)
-    except (EOFError, pickle.UnpicklingError):
-        raise _died(child) from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+def _tokenize_in_worker(settings: TokenizeSettings, chunk: Chunk) -> TokenizedChunk:
+    return worker_tokenizer(settings).tokenize(chunk)
 
 
-def _died(child: Child) -> errors.StorageError:
-    """Returns the error for a child that ended by itself."""
-    status = child.wait()
-    how = (
-        f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
-    )
-    return errors.StorageError(
-        f"a process that tokenised was ended {how}; often memory had run out. "
-        "Start again with fewer workers."
-    )
+@functools.lru_cache(maxsize=1)
+def worker_tokenizer(settings: TokenizeSettings) -> ChunkTokenizer:
+    """Returns the tokenizer of a worker process, loaded once.
 
-
-def serve() -> None:
-    """Answers chunks from standard input until it closes: the life of a child."""
-    # Whatever prints must not print into the answers.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    requests = sys.stdin.buffer
-    try:
-        worker = Worker(pickle.load(requests))
-    except errors.BertJaxError as error:
-        _answer(answers, error)
-        return
-    _answer(answers, None)
-    while True:
-        try:
-            chunk = pickle.load(requests)
-        except EOFError:
-            return
-        try:
-            _answer(answers, worker.tokenise(chunk))
-        except errors.BertJaxError as error:
-            _answer(answers, error)
-        except Exception:
-            _answer(answers, RuntimeError(traceback.format_exc()))
-
-
-def _answer(answers: BinaryIO, value: Tokenised | Exception | None) -> None:
-    """Sends one answer; ends quietly when the parent is gone."""
-    try:
-        pickle.dump(value, answers, protocol=pickle.HIGHEST_PROTOCOL)
-        answers.flush()
-    except BrokenPipeError:
-        os._exit(0)
+    Other workers use the other cores, so it runs in one thread.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    return ChunkTokenizer(settings)
