@@ -92,7 +92,8 @@ def loads(text: str | bytes, hook: _Hook | None = None) -> Any:
         tree = json.loads(text, object_pairs_hook=hook)
     except RecursionError:
         raise _too_deep() from None
-    _check_depth(tree)
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth(tree)
     return tree
 
 
