@@ -6,6 +6,7 @@ fsspec's file system in memory stands for gs:// and s3://.
 import json
 import shutil
 
+import chex
 import fsspec
 import jax
 import numpy as np
@@ -66,7 +67,7 @@ def test_a_stopped_run_goes_on_on_another_machine(place, plain, monkeypatch):
     resumed = pretrain.train(config(place), url)
 
     assert trace(resumed.workdir) == trace(plain.workdir)
-    jax.tree.map(np.testing.assert_array_equal, resumed.state, plain.state)
+    chex.assert_trees_all_equal(resumed.state, plain.state)
     assert saved_steps.steps(plain.workdir / "checkpoints") == [4, 6]
     there = {path[len(root) + 1 :] for path in system.find(root)}
     steps = {name.split("/")[1] for name in there if name.startswith("checkpoints/")}

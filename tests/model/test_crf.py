@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -149,7 +150,7 @@ def test_positions_outside_the_mask_weigh_nothing():
         return value, crf.viterbi(logits, mask, scores)
 
     one, two = everything(logits, tags), everything(other, wild)
-    jax.tree.map(np.testing.assert_array_equal, one, two)
+    chex.assert_trees_all_equal(one, two)
 
     def loss(logits, scores):
         return jnp.sum(crf.negative_log_likelihood(logits, tags, mask, scores))

@@ -1,5 +1,6 @@
 """Updates of low rank: flattened as the layers see kernels, and what they add."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +65,7 @@ def test_updates_have_the_kernels_inputs_and_outputs_and_begin_at_nothing():
     draws = [leaf for leaf in jax.tree.leaves(made) if leaf.any()]
     assert len({float(leaf.ravel()[0]) for leaf in draws}) == len(KERNELS)
     merged = lora.merge(params, made, 16.0)
-    jax.tree.map(np.testing.assert_array_equal, merged, params)
+    chex.assert_trees_all_equal(merged, params)
     # Of a layer: 2 x 12 x 5 for each of four, and (12 + 17) x 5 for each of two.
     assert lora.count(made) == 2 * (4 * 120 + 2 * 145)
     assert lora.count(jax.eval_shape(lambda: made)) == lora.count(made)
@@ -120,7 +121,7 @@ def test_gradients_reach_both_and_the_base_is_left_alone():
 
     for gradient in jax.tree.leaves(jax.grad(loss)(update)):
         assert np.abs(gradient).max() > 0
-    jax.tree.map(np.testing.assert_array_equal, params, before)
+    chex.assert_trees_all_equal(params, before)
 
 
 def test_a_name_that_ends_two_paths_is_both():

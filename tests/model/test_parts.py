@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -180,8 +181,8 @@ def test_what_is_padded_is_cut_again():
     ]
     assert len(changed) == 3
     cut = parts.cut_vocabulary(padded, 31)
-    jax.tree.map(np.testing.assert_array_equal, cut, given)
-    jax.tree.map(np.testing.assert_array_equal, parts.pad_vocabulary(given, 31), given)
+    chex.assert_trees_all_equal(cut, given)
+    chex.assert_trees_all_equal(parts.pad_vocabulary(given, 31), given)
 
 
 def test_a_padded_vocabulary_changes_no_output():

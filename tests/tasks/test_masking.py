@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,7 +105,7 @@ def test_every_ordinary_position_is_chosen_equally_often(mask):
 def test_masks_are_a_pure_function_of_the_key(mask, key):
     batch = _batch()
     one, same = mask(batch, key, PLAIN), mask(batch, key, PLAIN)
-    jax.tree.map(np.testing.assert_array_equal, one, same)
+    chex.assert_trees_all_equal(one, same)
     other = mask(batch, jax.random.key(1), PLAIN)
     assert (one["input_ids"] != other["input_ids"]).any()
 

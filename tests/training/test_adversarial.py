@@ -1,5 +1,6 @@
 """The second gradient: by hand, with dropout, accumulated, and of a frozen table."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,20 +65,13 @@ def expected_gradient(params, dropout):
     return jax.tree.map(jnp.add, clean, jax.grad(loss)(moved)), value
 
 
-def assert_close(found, expected, **tolerances):
-    def close(a, b):
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), **tolerances)
-
-    jax.tree.map(close, found, expected)
-
-
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_the_step_goes_along_both_gradients_and_the_loss_is_the_clean_one(dropout):
     mesh = sharding.make_mesh(1, 1, 1)
     before, after, metrics = step_once(mesh, dropout, adversarial=MOVED)
     wanted, loss = expected_gradient(before, dropout)
     found = jax.tree.map(lambda a, b: a - b, before, after)
-    assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(found, wanted, rtol=1e-4, atol=1e-5)
     assert metrics["loss"][0] == pytest.approx(float(loss), rel=1e-6)
     _, _, plain = step_once(mesh, dropout)
     assert metrics["loss"][0] == plain["loss"][0]
@@ -90,7 +84,7 @@ def test_accumulation_equals_the_large_batch(sizes):
     mesh = sharding.make_mesh(*sizes)
     one = step_once(mesh, adversarial=MOVED)
     many = step_once(mesh, adversarial=MOVED, accumulation_steps=4)
-    assert_close(many, one, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(many, one, rtol=1e-4, atol=1e-6)
 
 
 def test_a_frozen_table_is_perturbed_all_the_same():
@@ -99,13 +93,13 @@ def test_a_frozen_table_is_perturbed_all_the_same():
     np.testing.assert_array_equal(after["embedding"], before["embedding"])
     wanted, _ = expected_gradient(before, 0.0)
     found = jax.tree.map(lambda a, b: a - b, before, after)
-    assert_close(found["layers"], wanted["layers"], rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(found["layers"], wanted["layers"], rtol=1e-4, atol=1e-5)
 
 
 def test_a_gradient_of_zero_moves_nothing():
     params = {"embedding": jnp.ones((3, 2)), "kernel": jnp.ones(2)}
     zeros = jax.tree.map(jnp.zeros_like, params)
-    assert_close(MOVED.move(params, zeros), params, rtol=0, atol=0)
+    chex.assert_trees_all_close(MOVED.move(params, zeros), params, rtol=0, atol=0)
 
 
 def test_what_is_not_there_and_no_length_are_refused():

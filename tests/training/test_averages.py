@@ -1,5 +1,6 @@
 """Averages of parameters: by hand, on the mesh, through a checkpoint."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,16 +48,9 @@ def run():
     return shapes, step, current, seen
 
 
-def assert_close(found, expected, **tolerances):
-    def close(a, b):
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), **tolerances)
-
-    jax.tree.map(close, found, expected)
-
-
 def test_the_average_is_the_weighted_mean_of_the_parameters_after_each_step(run):
     *_, seen = run
-    assert_close(seen[0][1], seen[0][0], rtol=0, atol=0)
+    chex.assert_trees_all_close(seen[0][1], seen[0][0], rtol=0, atol=0)
     for last in range(1, 5):
         shares = np.array([DECAY ** (last - t) for t in range(1, last + 1)])
         shares /= shares.sum()
@@ -67,7 +61,7 @@ def test_the_average_is_the_weighted_mean_of_the_parameters_after_each_step(run)
             ),
             *params,
         )
-        assert_close(seen[last][1], expected, rtol=1e-5, atol=1e-6)
+        chex.assert_trees_all_close(seen[last][1], expected, rtol=1e-5, atol=1e-6)
     assert np.abs(seen[4][1]["embedding"] - seen[4][0]["embedding"]).max() > 1e-3
 
 
@@ -90,7 +84,7 @@ def test_averages_survive_a_checkpoint(run, tmp_path):
     with checkpoint.Checkpoints(tmp_path, keep=1, asynchronous=False) as saved:
         saved.save(4, current, {})
         found, _ = saved.restore_latest(shapes)
-    assert_close(found, current, rtol=0, atol=0)
+    chex.assert_trees_all_close(found, current, rtol=0, atol=0)
     assert optimizer.read_average(found.opt_state) is not None
 
 
@@ -105,7 +99,7 @@ def test_they_change_no_update_and_what_stays_stays():
         plain, first = one.update(grads, states[0], params)
         same, second = two.update(grads, states[1], params)
         states = first, second
-        assert_close(same, plain, rtol=0, atol=0)
+        chex.assert_trees_all_close(same, plain, rtol=0, atol=0)
         params = jax.tree.map(jnp.add, params, same)
     average = optimizer.read_average(states[1])
     assert average is not None

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_what_is_saved_is_restored_with_its_meta(tmp_path):
     assert int(found.step) == 12
     expected = saved._replace(step=np.int32(12))
     assert jax.tree.structure(found) == jax.tree.structure(expected)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    chex.assert_trees_all_equal(found, expected)
     assert jax.tree.map(lambda x: x.dtype, found) == jax.tree.map(
         lambda x: x.dtype, expected
     )
@@ -88,7 +89,7 @@ def test_a_state_moves_between_meshes(tmp_path):
         checkpoints.save(1, saved, {})
     found, _ = restore(tmp_path, 1, 4, 2)
     shapes = shapes_on(1, 4, 2)
-    jax.tree.map(np.testing.assert_array_equal, found.params, saved.params)
+    chex.assert_trees_all_equal(found.params, saved.params)
     for leaf, shape in zip(
         jax.tree.leaves(found), jax.tree.leaves(shapes), strict=True
     ):

@@ -1,5 +1,6 @@
 """Rates by layer as numbers one can check by eye, freezing, and fresh top layers."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -146,9 +147,9 @@ def test_top_layers_are_replaced_and_nothing_else():
         np.testing.assert_array_equal(made[0], old[0])
         np.testing.assert_array_equal(made[1:], new[1:])
     for part in ("pooler", "classifier"):
-        jax.tree.map(np.testing.assert_array_equal, found[part], one[part])
+        chex.assert_trees_all_equal(found[part], one[part])
     same = optimizer.replace_top_layers(one, two, 0, num_layers=3)
-    jax.tree.map(np.testing.assert_array_equal, same, one)
+    chex.assert_trees_all_equal(same, one)
     for count, num_layers in ((4, 3), (-1, 3), (1, 12)):
         with pytest.raises(errors.InputError):
             optimizer.replace_top_layers(one, two, count, num_layers=num_layers)

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
 import jax
-import numpy as np
 import pytest
 import small_model
 
@@ -138,7 +138,7 @@ def test_two_processes_in_turn_equal_one_to_the_bit(tmp_path):
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     expected, found = final_arrays(whole), final_arrays(parts)
     assert int(expected.step) == int(found.step) == 6
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    chex.assert_trees_all_equal(found, expected)
     assert logged_losses(parts) == logged_losses(whole)
     assert [step for step, _ in logged_losses(whole)] == [2, 4, 6]
 

@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,13 +52,6 @@ def train(mesh, steps, **options):
     return current, metrics
 
 
-def assert_close(found, expected, **tolerances):
-    def close(a, b):
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), **tolerances)
-
-    jax.tree.map(close, found, expected)
-
-
 def test_state_is_born_sharded_unboxed_and_at_step_zero():
     mesh = sharding.make_mesh(2, 2, 2)
     found = state.create(small_model.init_fn, jax.random.key(0), OPTIMIZER, mesh)
@@ -81,15 +75,15 @@ def test_state_does_not_depend_on_the_mesh():
         state.create(small_model.init_fn, key, OPTIMIZER, sharding.make_mesh(*sizes))
         for sizes in ((1, 1, 1), (2, 2, 2))
     )
-    assert_close(one, many, rtol=0, atol=0)
+    chex.assert_trees_all_close(one, many, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])
 def test_every_mesh_gives_the_same_training_with_dropout(sizes):
     one, metrics_one = train(sharding.make_mesh(1, 1, 1), 5, dropout=0.2)
     many, metrics_many = train(sharding.make_mesh(*sizes), 5, dropout=0.2)
-    assert_close(metrics_many, metrics_one, rtol=1e-5)
-    assert_close(many.params, one.params, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(metrics_many, metrics_one, rtol=1e-5)
+    chex.assert_trees_all_close(many.params, one.params, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
@@ -97,8 +91,8 @@ def test_accumulation_equals_the_large_batch(sizes):
     mesh = sharding.make_mesh(*sizes)
     large, metrics_large = train(mesh, 3)
     accumulated, metrics = train(mesh, 3, accumulation_steps=4)
-    assert_close(metrics, metrics_large, rtol=1e-5)
-    assert_close(accumulated.params, large.params, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(metrics, metrics_large, rtol=1e-5)
+    chex.assert_trees_all_close(accumulated.params, large.params, rtol=1e-4, atol=1e-6)
 
 
 def test_the_micro_batches_of_that_test_weigh_differently():
@@ -177,14 +171,14 @@ def test_a_step_that_is_not_finite_changes_the_count_of_steps_alone(poison):
     after, metrics = make_step(mesh)(current, sharding.place(batch, mesh))
     assert not metrics["finite"].all()
     counted = before._replace(step=before.step + 1)
-    assert_close(jax.device_get(after), counted, rtol=0, atol=0)
+    chex.assert_trees_all_close(jax.device_get(after), counted, rtol=0, atol=0)
 
 
 def test_a_step_is_a_function_of_seed_and_step_alone():
     mesh = sharding.make_mesh(1, 1, 1)
     one, _ = train(mesh, 4, dropout=0.3)
     two, _ = train(mesh, 4, dropout=0.3)
-    assert_close(one, two, rtol=0, atol=0)
+    chex.assert_trees_all_close(one, two, rtol=0, atol=0)
 
 
 def test_state_is_donated():
@@ -200,7 +194,7 @@ def test_from_params_starts_anew_with_given_weights():
     params = jax.device_get(trained.params)
     found = state.from_params(params, shapes_on(mesh), OPTIMIZER)
     assert int(found.step) == 0
-    assert_close(found.params, params, rtol=0, atol=0)
+    chex.assert_trees_all_close(found.params, params, rtol=0, atol=0)
     assert float(optax.tree.norm(optax.tree.get(found.opt_state, "mu"))) == 0
     assert jax.tree.map(lambda x: x.sharding, found.params) == jax.tree.map(
         lambda x: x.sharding, shapes_on(mesh).params

@@ -1,5 +1,6 @@
 """Each member of a sweep beside its own single run, on one device and on several."""
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -86,21 +87,14 @@ def together(mesh, members=3, poison=None, scales=None, **options):
     return current, metrics, shapes
 
 
-def assert_close(found, expected, **tolerances):
-    def close(a, b):
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), **tolerances)
-
-    jax.tree.map(close, found, expected)
-
-
 def assert_members_are_single_runs(current, metrics, shapes, singles):
     for index in range(metrics[0]["finite"].shape[0]):
         expected, expected_metrics = singles[index % 3]
         found = jax.device_get(sweep.member(current, index, shapes))
-        assert_close(found, expected, rtol=0, atol=1e-6)
+        chex.assert_trees_all_close(found, expected, rtol=0, atol=1e-6)
         for one, other in zip(metrics, expected_metrics, strict=True):
             own = jax.tree.map(lambda x, at=index: x[at], one)
-            assert_close(own, other, rtol=1e-5, atol=1e-6)
+            chex.assert_trees_all_close(own, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +167,10 @@ def test_a_member_that_is_not_finite_is_left_alone(singles):
     np.testing.assert_array_equal(current.step, [5, 5, 5])
     expected, _ = single(mesh, 1, poison=(2, 1))
     found = jax.device_get(sweep.member(current, 1, shapes))
-    assert_close(found, expected, rtol=0, atol=1e-6)
+    chex.assert_trees_all_close(found, expected, rtol=0, atol=1e-6)
     for index in (0, 2):
         found = jax.device_get(sweep.member(current, index, shapes))
-        assert_close(found, singles[index][0], rtol=0, atol=1e-6)
+        chex.assert_trees_all_close(found, singles[index][0], rtol=0, atol=1e-6)
 
 
 def test_a_rate_for_every_seed():
