@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Int32, PyTree
 
-from bert_jax import errors, json_file
+from bert_jax import console, errors, json_file
 from bert_jax.checkpoints import (
     hf_config,
     huggingface,
@@ -482,12 +482,11 @@ class Verification:
         """Returns all of it for people, in aligned columns."""
         lines = [self.other, f"parameters: {self.parameters}"]
         if self.layers:
-            width = max(len("layer"), *(len(x.name) for x in self.layers))
-            heads = ("largest value", "absolute", "relative")
-            lines.append("layer".ljust(width) + "".join(f"{x:>15}" for x in heads))
+            rows = [("layer", "largest value", "absolute", "relative")]
             for x in self.layers:
-                cells = f"{x.largest:>15.4f}{x.absolute:>15.1e}{x.relative:>15.1e}"
-                lines.append(x.name.ljust(width) + cells)
+                differences = (f"{x.absolute:.1e}", f"{x.relative:.1e}")
+                rows.append((x.name, f"{x.largest:.4f}", *differences))
+            lines.append(console.table(rows))
         notes = (*self.notes, self.activation) if self.activation else self.notes
         lines += [f"note: {note}" for note in notes]
         lines += [f"problem: {problem}" for problem in self.problems]
