@@ -32,7 +32,7 @@ from bert_jax.data.corpus import manifest
 from bert_jax.data.labeled import python_examples, read_examples, table_records
 from bert_jax.inference import answering_folders, answers, task_predictor
 from bert_jax.metrics import report, scores
-from bert_jax.runs import experiments, splits, task_setup, unseen_labels, workdirs
+from bert_jax.runs import experiments, splits, unseen_labels, workdirs
 from bert_jax.tasks import pretraining
 from bert_jax.text.coverage import Coverage
 from bert_jax.training import checkpoint, state
@@ -109,10 +109,10 @@ def evaluate_task(
     notes = table_records.Notes(found.notes)
     examples = found.examples
     if request.repair:
-        examples = splits.without_misfits(model.kind, examples, notes)
+        misfits = model.task_spec.misfits(examples)
+        examples = splits.without(examples, misfits, notes)
     examples = _renamed(model, examples, label_map)
-    if model.kind == "classification":
-        examples = task_setup.named(examples, model.made.learned.labels)
+    examples = model.task_spec.named(examples, model.made.learned.labels)
     coverage = Coverage()
     with answers.naming_flags():
         scored, _ = model.scores(examples, notes, coverage)

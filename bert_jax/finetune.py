@@ -22,7 +22,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from bert_jax import commands, console, errors, faults, fields, files
+from bert_jax import commands, console, errors, faults, fields, files, tasks
 from bert_jax.checkpoints import (
     hf_config,
     huggingface,
@@ -36,6 +36,7 @@ from bert_jax.metrics import report
 from bert_jax.metrics import scores as scores_lib
 from bert_jax.model import attention_plan, task_model
 from bert_jax.runs import assembly, baselines, splits, sweep, task_setup, workdirs
+from bert_jax.tasks import spec
 from bert_jax.training import (
     checkpoint,
     distributed,
@@ -87,7 +88,7 @@ def train(
       workdir: folder of the run, made if it is not there; or a URL, as
         gs://bucket/runs/sst2, of which a working copy is kept in $TMPDIR.
       data: examples from Python in place of files, as {"train": [(text, label), ...],
-        "dev": ..., "test": ...}; `data.memory_examples` has the forms of all tasks. The
+        "dev": ..., "test": ...}; `data.python_examples` has the forms of all tasks. The
         record of the run has their sha256, and a resumed run must be given the same.
       allow_changed_config: resume even if the config changes the result.
 
@@ -95,7 +96,7 @@ def train(
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
     data = {} if data is None else python_examples.by_split(data)
-    settings = finetuning.parse(config, given=tuple(data))
+    settings = tasks.check(finetuning.parse(config, given=tuple(data)))
     with signals.stopping():
         copy = remote.WorkingCopy(workdir)
         settings, given = splits.from_python(settings, data)
@@ -130,17 +131,17 @@ def _run(
 
 def check_exports(
     settings: finetuning.FinetuningConfig,
-    learned: task_folders.Learned,
+    learned: spec.Metadata,
     model_type: str,
 ) -> None:
     """Reports a head that no class of transformers has, before it is trained.
 
     A bi-encoder has none there, and is exported for sentence-transformers.
     """
-    if settings.data.task == "matching":
-        return
-    head = task_setup.head(settings, learned)
+    head = tasks.of(settings).head(settings, learned)
     parts = task_model.parts(head)
+    if not {*parts} - {"encoder", "pooler", "recurrent"}:
+        return
     needs_transform = model_type == "modernbert" and not head.pools
     keys = "head.pooling=cls, " if head.pools else ""
     keys += f"head.transform={str(needs_transform).lower()}, "
@@ -330,7 +331,7 @@ def _plan(
     count = sum(x.size for x in jax.tree.leaves(run.shapes))
     classes = f"{len(run.learned.labels)} classes, " if run.learned.labels else ""
     together = rows.encoded_rows // settings.run.accumulation_steps
-    metric = settings.run.keep_best or task_setup.usual_metric(
+    metric = settings.run.keep_best or tasks.of(settings).expected_metric(
         settings, run.learned, run.dev_of(rows).examples
     )
     metric = task_setup.shown_metric(settings, run.learned.labels, metric)

@@ -13,6 +13,7 @@ from bert_jax.checkpoints import task_folders
 from bert_jax.config import finetuning
 from bert_jax.inference import answers
 from bert_jax.runs import assembly
+from bert_jax.tasks import spec
 from bert_jax.training import logs
 
 
@@ -275,7 +276,7 @@ def test_every_recipe_trains_and_its_model_is_read_back(place, tmp_path, changes
 )
 def test_a_head_that_cannot_be_exported_is_reported(place, capsys, changes, ignored):
     settings = finetuning.parse(tiny_tasks.config(place, **changes))
-    learned = task_folders.Learned(("O", "B-A", "I-A"), scheme="BIO")
+    learned = spec.Metadata(("O", "B-A", "I-A"), scheme="BIO")
     finetune.check_exports(settings, learned, "bert")
     shown = capsys.readouterr().err
     assert (f"--ignore={ignored})" in shown) if ignored else shown == ""

@@ -35,7 +35,7 @@ ALLOWED = {
     "contrib": {"data", "text"},
     "config": {"model", "text", "training"},
     "tasks": {"model", "data", "metrics", "text"},
-    "checkpoints": {"model", "text", "data", "training", "config"},
+    "checkpoints": {"model", "text", "data", "training", "config", "tasks"},
     "planning": {
         "checkpoints",
         "config",

@@ -27,6 +27,7 @@ from bert_jax.config import finetuning, pretraining
 from bert_jax.data.corpus import manifest
 from bert_jax.model import config as model_config
 from bert_jax.model import parts
+from bert_jax.tasks import spec
 from bert_jax.text import cleaning
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import saved_steps, sharding
@@ -402,7 +403,7 @@ def _start(settings: finetuning.FinetuningConfig, wanted: tuple[str, ...]) -> St
 
 def given_head(
     settings: finetuning.FinetuningConfig, workdir: Path
-) -> task_folders.Learned | None:
+) -> spec.Metadata | None:
     """Returns what a head that is given has learned, or None if it is drawn fresh.
 
     Of a run that is resumed, the best model says it.
@@ -415,7 +416,7 @@ def given_head(
     folder = task_folders.best(workdir) or hub.folder(settings.init_from)
     if task_folders.is_task(folder):
         return dataclasses.replace(task_folders.read(folder).learned, threshold=None)
-    return task_folders.Learned(labels=model_folders.labels(folder))
+    return spec.Metadata(labels=model_folders.labels(folder))
 
 
 def _read(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import PyTree
 
-from bert_jax import errors, files, hub, json_file
+from bert_jax import errors, files, hub, json_file, tasks
 from bert_jax.checkpoints import (
     huggingface,
     mapping,
@@ -29,33 +29,11 @@ from bert_jax.checkpoints import (
 )
 from bert_jax.config import finetuning
 from bert_jax.model import config as model_config
+from bert_jax.tasks import spec
 from bert_jax.text.tokenizer import Tokenizer
 
 TASK, FORMAT = "task.json", "bert_jax task 1"
 BEST = "best"
-
-
-@dataclasses.dataclass(frozen=True)
-class Learned:
-    """What a task must know of the data it was trained on.
-
-    Attributes:
-      labels: the names of the classes, in the order of the head's rows.
-      scheme: of tags, as `BIO`, or empty.
-      mean, deviation: of scores.
-      lowest, highest: of scores.
-      impossible: whether a question may have no answer.
-      threshold: of a decision, tuned on the dev data; what it means is the task's.
-    """
-
-    labels: tuple[str, ...] = ()
-    scheme: str = ""
-    mean: float = 0.0
-    deviation: float = 1.0
-    lowest: float = 0.0
-    highest: float = 1.0
-    impossible: bool = False
-    threshold: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +46,7 @@ class TaskFolder:
     """
 
     settings: finetuning.FinetuningConfig
-    learned: Learned
+    learned: spec.Metadata
     bert: model_config.BertConfig
     params: PyTree
     tokenizer: Tokenizer
@@ -190,7 +168,7 @@ def read(folder: Path) -> TaskFolder:
     folder = best(folder) or folder
     tree = _record(folder)
     try:
-        settings = finetuning.parse_record(tree["settings"])
+        settings = tasks.check(finetuning.parse_record(tree["settings"]))
         learned = _learned(tree["learned"])
         metrics = {name: float(value) for name, value in tree["metrics"].items()}
         sums = _names(tree["files"]) if "files" in tree else {}  # of before there were
@@ -253,7 +231,7 @@ def settings_of(folder: Path) -> finetuning.FinetuningConfig:
     """
     tree = _record(folder)
     try:
-        return finetuning.parse_record(tree["settings"])
+        return tasks.check(finetuning.parse_record(tree["settings"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise errors.InputError(
             f"{folder / TASK} is damaged or was changed by hand: {error}"
@@ -338,7 +316,7 @@ def _pooler(
 def _read_exported(
     folder: Path,
     settings: finetuning.FinetuningConfig,
-    learned: Learned,
+    learned: spec.Metadata,
     metrics: dict[str, float],
 ) -> TaskFolder:
     """Reads a fine-tuned model that was exported to Hugging Face's format.
@@ -360,7 +338,7 @@ def _read_exported(
     return dataclasses.replace(made, learned=learned)
 
 
-def _learned(values: Mapping[str, Any]) -> Learned:
+def _learned(values: Mapping[str, Any]) -> spec.Metadata:
     """Reads what a task has learned; raises ValueError where that cannot be."""
     for name in ("mean", "deviation", "lowest", "highest", "threshold"):
         value = values[name]
@@ -374,7 +352,7 @@ def _learned(values: Mapping[str, Any]) -> Learned:
             raise ValueError(f"learned has {value!r} for a name")
     if values["deviation"] <= 0 or not isinstance(values["impossible"], bool):
         raise ValueError("learned has a value that cannot be")
-    return Learned(**{**values, "labels": tuple(values["labels"])})
+    return spec.Metadata(**{**values, "labels": tuple(values["labels"])})
 
 
 def _names(values: Mapping[str, Any]) -> dict[str, Any]:

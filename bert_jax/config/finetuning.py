@@ -17,15 +17,6 @@ from bert_jax.fields import field
 from bert_jax.model import encoder, task_model
 from bert_jax.training import optimizer
 
-TASKS = (
-    "classification",
-    "regression",
-    "tagging",
-    "srl",
-    "span",
-    "multiple_choice",
-    "matching",
-)
 HEADERS = ("auto", "true", "false")
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "head_tail", "refuse")
 MATCHING_OBJECTIVES = ("cosine", "in_batch", "simcse")
@@ -109,7 +100,7 @@ def _examples(what: str) -> Any:
 class FinetuningDataConfig:
     """The task, its files, and how they become sequences."""
 
-    task: str = field("classification", "The task.", choices=TASKS)
+    task: str = field("classification", "The name of a task (`bert_jax.tasks.TASKS`).")
     train: str = _examples("Training examples")
     dev: str = _examples(
         "Examples to evaluate and select the model on (empty holds out some of "

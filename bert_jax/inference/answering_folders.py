@@ -20,7 +20,7 @@ from bert_jax.checkpoints import (
 )
 from bert_jax.config import finetuning
 from bert_jax.model import parts
-from bert_jax.tasks import tag_schemes
+from bert_jax.tasks import spec, tag_schemes
 
 # As the question-answering pipeline of transformers cuts contexts, in tokens.
 _SPAN_LENGTH, _DOC_OVERLAP = 384, 128
@@ -136,7 +136,7 @@ def _check_names(path: Path, labels: tuple[str, ...]) -> None:
             )
 
 
-def _learned(path: Path, given: weights.Weights, head: str) -> task_folders.Learned:
+def _learned(path: Path, given: weights.Weights, head: str) -> spec.Metadata:
     """Returns the classes of a head, by their names or numbers."""
     values: dict[str, Any] = {}
     if head in ("classifier", "tagger", _NEXT_SENTENCE):
@@ -147,4 +147,4 @@ def _learned(path: Path, given: weights.Weights, head: str) -> task_folders.Lear
             _check_names(path, values["labels"])
     if head == "tagger":
         values["scheme"] = tag_schemes.of_labels(values["labels"])
-    return task_folders.Learned(**values)
+    return spec.Metadata(**values)

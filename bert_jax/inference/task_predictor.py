@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from bert_jax import errors
+from bert_jax import errors, tasks
 from bert_jax.checkpoints import initial_weights, sentence_encoder, task_folders
 from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.data.labeled import examples as data_examples
@@ -18,8 +18,8 @@ from bert_jax.inference import answering_folders
 from bert_jax.metrics import scores
 from bert_jax.model import parts
 from bert_jax.runs import predictor as predictors
-from bert_jax.runs import task_setup, unseen_labels
-from bert_jax.tasks import matching, spec
+from bert_jax.runs import unseen_labels
+from bert_jax.tasks import spec
 from bert_jax.text import coverage as text_coverage
 from bert_jax.text.coverage import Coverage
 from bert_jax.training import sharding, state
@@ -56,9 +56,14 @@ class TaskPredictor:
         return _on_devices, (self.made, self.predictor.task, params, self.pooling)
 
     @property
+    def task_spec(self) -> spec.TaskSpec:
+        """The task."""
+        return tasks.of(self.made.settings)
+
+    @property
     def kind(self) -> str:
-        """The task, as `classification`."""
-        return self.made.settings.data.task
+        """The name of the task, as `data.task` has it."""
+        return self.task_spec.name
 
     def predict(self, values: Iterable[Any]) -> list[spec.Prediction]:
         """Returns one prediction a value; `data.raw_examples` says what values are.
@@ -102,11 +107,8 @@ class TaskPredictor:
     @property
     def _each(self) -> predictors.Predictor:
         """Says of each example what does not depend on the others."""
-        of_task = self.predictor.task
-        if not isinstance(of_task, matching.Matching):
-            return self.predictor
-        unranked = dataclasses.replace(of_task, ranked=False)
-        return dataclasses.replace(self.predictor, task=unranked)
+        each = self.predictor.task.one_by_one()
+        return dataclasses.replace(self.predictor, task=each)
 
     def stream(
         self,
@@ -187,7 +189,7 @@ def load(
     data = made.settings.data
     data = dataclasses.replace(data, repair=repair or data.repair)
     settings = dataclasses.replace(made.settings, run=run, data=data)
-    of_task = task_setup.build(settings, made.learned, made.bert, made.tokenizer)
+    of_task = tasks.of(settings).task(settings, made.learned, made.bert, made.tokenizer)
     pooling = task_folders.pooling(settings, made.bert, made.params)
     loaded = dataclasses.replace(made, settings=settings, params={})
     return _on_devices(

@@ -11,15 +11,15 @@ import optax
 from flax import linen as nn
 from jaxtyping import PyTree
 
-from bert_jax import commands, errors, json_file
+from bert_jax import commands, errors, json_file, tasks
 from bert_jax.checkpoints import initial_weights, mapping, run_folder, task_folders
 from bert_jax.config import finetuning
 from bert_jax.data import stream
 from bert_jax.data.labeled import example_rows
 from bert_jax.model import config as model_config
 from bert_jax.model import costs, lora, parts, task_model
-from bert_jax.runs import class_weights, predictor, splits, task_setup
-from bert_jax.tasks import matching, spec, tagging
+from bert_jax.runs import predictor, splits, task_setup
+from bert_jax.tasks import spec
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import logs, loop, optimizer, saved_steps, sharding, state
 
@@ -35,7 +35,7 @@ class FinetuningRun:
 
     settings: Settings
     start: initial_weights.Start
-    learned: task_folders.Learned
+    learned: spec.Metadata
     task: spec.FineTuned
     mesh: jax.sharding.Mesh
     train: splits.Split
@@ -230,7 +230,7 @@ class FinetuningRun:
         complete = dataclasses.replace(
             self.settings, model=dataclasses.asdict(self.start.bert)
         )
-        learned = task_setup.tuned(self.settings.data.task, self.learned, metrics)
+        learned = task_setup.tuned(tasks.of(self.settings), self.learned, metrics)
         return task_folders.TaskFolder(
             complete, learned, self.start.bert, cut, self.start.tokenizer, metrics
         )
@@ -302,19 +302,20 @@ def assemble(
     files = splits.read(settings, in_memory)
     given = initial_weights.given_head(settings, workdir)
     naming = splits.that_name_labels(settings, files)
-    learned = task_setup.learn(settings, naming, given)
-    if settings.data.task == "tagging" and given is None:
-        commands.say(tagging.scheme_text(naming))
-    if given is not None and settings.data.task == "classification":
-        files = {n: task_setup.named(x, learned.labels) for n, x in files.items()}
-    head = task_setup.head(settings, learned)
+    of_run = tasks.of(settings)
+    learned = of_run.learn(settings, naming, given)
+    if given is not None:
+        files = {n: of_run.named(x, learned.labels) for n, x in files.items()}
+    elif told := of_run.describe(naming):
+        commands.say(told)
+    head = of_run.head(settings, learned)
     start = _start(settings, workdir, task_model.parts(head))
-    made = task_setup.build(
+    made = of_run.task(
         settings,
         learned,
         start.bert,
         start.tokenizer,
-        class_weights.of(settings, learned, files["train"]),
+        task_setup.class_weights(settings, learned, files["train"]),
     )
     read = {
         name: splits.Split(name, examples, splits.table(name, made, examples))
@@ -322,8 +323,7 @@ def assemble(
     }
     is_resumed = bool(saved_steps.steps(workdir / run_folder.CHECKPOINTS))
     _say_start(settings, start, task_model.parts(head), is_resumed)
-    if isinstance(made, matching.Matching):
-        made.check(files["train"], files["dev"])
+    made.check(files["train"], files["dev"])
     test = read["test"] if "test" in read else None
     assembled = FinetuningRun(
         settings, start, learned, made, mesh, read["train"], read["dev"], test
@@ -357,7 +357,7 @@ def recorded(workdir: Path) -> Settings:
             f"{workdir} is the workdir of another command than finetune: name another"
         )
     try:
-        settings = finetuning.parse_record(tree)
+        settings = tasks.check(finetuning.parse_record(tree))
     except errors.InputError as error:
         raise errors.InputError(
             f"{path} was written by another version or changed by hand: {error}"

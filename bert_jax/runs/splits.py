@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from bert_jax import commands, errors, files
+from bert_jax import commands, errors, files, tasks
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import (
     column_names,
@@ -21,7 +21,7 @@ from bert_jax.data.labeled import (
     tables,
 )
 from bert_jax.runs import task_setup, unseen_labels
-from bert_jax.tasks import span, spec, tagging
+from bert_jax.tasks import classification, spec
 
 Settings = finetuning.FinetuningConfig
 _log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def from_python(
     """Returns examples from Python, and settings that have their sha256 as paths.
 
     Args:
-      values: split (`train`, `dev`, `test`) -> values; see `data.memory_examples`.
+      values: split (`train`, `dev`, `test`) -> values; see `data.python_examples`.
 
     Raises:
       InputError: an example does not have the form that the task takes.
@@ -165,7 +165,7 @@ def that_name_labels(settings: Settings, files: Mapping[str, list[Any]]) -> list
     """
     data = settings.data
     is_whole = data.dev or data.folds or settings.sweep.folds
-    if is_whole or data.task not in ("classification", "tagging", "srl"):
+    if is_whole or not tasks.of(settings).counts_dev_labels:
         return files["train"]
     return [*files["train"], *files["dev"]]
 
@@ -179,37 +179,32 @@ def _file(
             f"data.{name} was given from Python: give it again, as in "
             f'finetune.train(config, workdir, data={{"{name}": examples}})'
         )
-    found = given
+    found, data = given, settings.data
     if found is None:
         asked = task_setup.request(settings, path, is_scored=name != "train")
         found = read_examples.read(asked)
     examples: list[Any] = list(found.examples)
     notes = table_records.Notes(found.notes)
-    labels = task_setup.given_labels(settings.data.labels)
-    if settings.data.task == "classification":
-        examples = task_setup.named(examples, labels)
-    if settings.data.repair:
-        examples = without_misfits(settings.data.task, examples, notes)
-    if settings.data.repair and name == "train":
-        broken = task_setup.without_class(settings.data.task, examples, labels)
-        examples = _without(examples, broken, notes)
+    labels, task = classification.configured_labels(data.labels), tasks.of(settings)
+    examples = task.named(examples, labels)
+    if data.repair:
+        examples = without(examples, task.misfits(examples), notes)
+    if data.repair and name == "train":
+        broken = task.unknown_classes(examples, labels)
+        examples = without(examples, broken, notes)
     source = python_examples.source_name(name, path)
     commands.say(f"{name}: {len(examples):,} examples of {source}{counts(notes)}")
     return examples
 
 
-def without_misfits(
-    kind: str, examples: list[Any], notes: table_records.Notes
-) -> list[Any]:
-    """Returns examples without the few whose tags are of no scheme with the others."""
-    broken = tagging.misfits(examples) if kind == "tagging" else {}
-    return _without(examples, broken, notes)
-
-
-def _without(
+def without(
     examples: list[Any], broken: Mapping[int, str], notes: table_records.Notes
 ) -> list[Any]:
-    """Leaves out and counts examples; `broken` has the label that is in their way."""
+    """Leaves out and counts examples.
+
+    Args:
+      broken: the label that cannot be one, by the position of its example.
+    """
     for at, label in broken.items():
         where = examples[at].where
         error = table_records.BrokenRecord(f"{where}: the label {label!r}.", UNKNOWN)
@@ -336,21 +331,11 @@ def table(
         examples = unseen_labels.known_part(of_task, examples)
     made = spec.checked(of_task, examples, of_task.table(examples))
     made = dataclasses.replace(made, groups=groups_of(examples))
-    tokenizer: Any = of_task.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
-    made.coverage.warn(tokenizer, name, _advice(of_task, made))
+    advice = of_task.advice(int(made.lengths.max()))
+    made.coverage.warn(of_task.tokenizer, name, advice)
     commands.say(
         f"{name}: {len(made):,} rows of up to {int(made.lengths.max())} tokens, "
         f"{int(made.lengths.sum()):,} in all, "
         f"{made.coverage.describe()}{counts(made.notes)}"
     )
     return made
-
-
-def _advice(of_task: spec.FineTuned, made: example_rows.ExampleTable) -> str:
-    """Returns what to do where many texts are cut."""
-    if isinstance(of_task, span.Span):
-        return f"of questions {of_task.max_query_length} tokens are kept; shorten them"
-    return (
-        f"raise data.max_seq_length ({int(made.lengths.max())} here), or choose what "
-        "is kept with data.truncation"
-    )

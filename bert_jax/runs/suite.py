@@ -15,7 +15,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from bert_jax import console, errors, fields, files, json_file
+from bert_jax import console, errors, fields, files, json_file, tasks
 from bert_jax.checkpoints import initial_weights
 from bert_jax.config import finetuning
 from bert_jax.data import text_files
@@ -155,7 +155,7 @@ class Plan:
         """
         config = finetuning.default()
         config.update_from_flattened_dict(self.recipe(task, files))
-        return finetuning.parse(config)
+        return tasks.check(finetuning.parse(config))
 
 
 # Keys that every task has its own value of.
@@ -230,9 +230,6 @@ def _chosen(suite: Suite, text: str) -> tuple[Task, ...]:
                 f"tasks has {name!r}: {suite.title} has {', '.join(known)}"
             )
     return tuple(task for task in suite.tasks if not names or task.name in names)
-
-
-_ONE_ROW = ("classification", "regression", "matching", "multiple_choice")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -373,11 +370,14 @@ def _read(plan: Plan, located: Located) -> None:
     settings = located.settings
     try:
         made = splits.read(settings)
-        learned = task_setup.learn(settings, splits.that_name_labels(settings, made))
+        task = tasks.of(settings)
+        learned = task.learn(settings, splits.that_name_labels(settings, made))
         _check_steps(settings, len(made["train"]))
-        if settings.data.task == "classification":
-            for name in sorted(set(made) - {"train"}):
-                _check_labels(made[name], learned.labels)
+        for name in sorted(set(made) - {"train"}):
+            unknown = task.unknown_classes(made[name], learned.labels)
+            for at, label in unknown.items():
+                where = made[name][at].where
+                raise classification.unknown_label(where, label, learned.labels)
         for request in located.tests.values():
             splits.report_first_line(request, setting="")
             for _ in read_examples.iterate(request):
@@ -398,7 +398,7 @@ def _check_steps(settings: finetuning.FinetuningConfig, num_examples: int) -> No
 
     Only for tasks with one row an example: others have more rows than examples.
     """
-    if settings.data.task not in _ONE_ROW:
+    if not tasks.of(settings).one_row_each:
         return
     run = settings.run
     steps = run.num_train_steps
@@ -407,14 +407,6 @@ def _check_steps(settings: finetuning.FinetuningConfig, num_examples: int) -> No
         steps = max(1, round(run.num_train_epochs * an_epoch))
     config = settings.optimizer.resolved(steps, max(settings.learning_rates))
     optimizer.learning_rate(config, steps)
-
-
-def _check_labels(examples: list[Any], labels: tuple[str, ...]) -> None:
-    """Raises InputError for a label that the training examples do not have."""
-    for example in examples:
-        for label in example.labels or ():
-            if label not in labels:
-                raise classification.unknown_label(example.where, label, labels)
 
 
 def _check_lengths(found: list[Located]) -> None:

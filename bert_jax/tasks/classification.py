@@ -4,8 +4,12 @@ Head and loss are those of arXiv:1810.04805, section 4.1: dropout and a linear m
 the pooled row, cross-entropy. With several labels a text, one sigmoid a class.
 """
 
+import collections
 import dataclasses
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +18,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_rows
+from bert_jax.data import text_files
+from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import classes, scores
 from bert_jax.model import task_model
@@ -22,9 +27,111 @@ from bert_jax.tasks import encoding, losses, spec
 from bert_jax.text.tokenizer import Tokenizer
 
 
+class ClassificationSpec(spec.TaskSpec):
+    """Classification of texts or pairs, as the rest of the package knows it."""
+
+    name = "classification"
+    keys = (
+        spec.TABLE_KEYS
+        | spec.CLASS_KEYS
+        | {"data.labels", "data.multi_label", "data.skip_labels"}
+        | {"recipe.class_weights"}
+    )
+    metrics = (
+        *spec.TWO_CLASS_METRICS,
+        *(
+            f"{mean}_{name}"
+            for mean in ("macro", "micro")
+            for name in ("precision", "recall", "f1")
+        ),
+        *("matthews", "subset_accuracy", "ece", "brier"),
+    )
+    default_metrics = ("accuracy", "micro_f1")
+    head_kind = "classifier"
+    counts_dev_labels = True
+
+    def learn(
+        self,
+        settings: spec.Settings,
+        examples: Sequence[data_examples.TextExample],
+        given: spec.Metadata | None = None,
+    ) -> spec.Metadata:
+        """Returns the names of the classes: configured, of the head, or of examples."""
+        if given is not None:
+            return with_names(settings, given)
+        return spec.Metadata(labels=_classes(settings, examples))
+
+    def classes(self, metadata: spec.Metadata) -> int:
+        """Returns the number of classes."""
+        return len(metadata.labels)
+
+    def build(
+        self,
+        settings: spec.Settings,
+        metadata: spec.Metadata,
+        common: Mapping[str, Any],
+        recipe: losses.Recipe,
+    ) -> "Classification":
+        """Returns the task."""
+        return Classification(
+            **common,
+            labels=metadata.labels,
+            truncation=settings.data.truncation,
+            multi_label=bool(settings.data.multi_label),
+            recipe=recipe,
+        )
+
+    def expected_metric(
+        self, settings: spec.Settings, metadata: spec.Metadata, dev: Sequence[Any]
+    ) -> str:
+        """Returns accuracy, or micro F1 if a text may have several labels."""
+        return self.default_metrics[bool(settings.data.multi_label)]
+
+    def positive(self, settings: spec.Settings, labels: Sequence[str]) -> str:
+        """Returns the second of two classes."""
+        is_binary = len(labels) == 2 and not settings.data.multi_label
+        return labels[1] if is_binary else ""
+
+    def named(
+        self, examples: Sequence[data_examples.TextExample], labels: tuple[str, ...]
+    ) -> list[data_examples.TextExample]:
+        """Returns examples with names of classes where a file numbers them.
+
+        If a class is itself named by a number, labels stay as they are.
+        """
+        if any(label.isdigit() for label in labels):
+            return list(examples)
+        names = {str(number): name for number, name in enumerate(labels)}
+        return [
+            example
+            if example.labels is None
+            else dataclasses.replace(
+                example, labels=tuple(names.get(x, x) for x in example.labels)
+            )
+            for example in examples
+        ]
+
+    def unknown_classes(
+        self, examples: Sequence[data_examples.TextExample], labels: tuple[str, ...]
+    ) -> dict[int, str]:
+        """Returns labels that are not in `labels`, or that only one example has."""
+        counts = collections.Counter(x for one in examples for x in one.labels or ())
+        known = set(labels) or {label for label, n in counts.items() if n > 1}
+        return unknown(examples, known)
+
+    def classes_of(
+        self, example: data_examples.TextExample, metadata: spec.Metadata
+    ) -> Sequence[str]:
+        """Returns the labels of an example."""
+        return example.labels or ()
+
+
+SPEC = ClassificationSpec()
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Classification(spec.ModelTask):
-    """Classes of texts; a `task.FineTuned` of `TextExample`.
+class Classification(spec.FineTuned):
+    """Classes of texts; a `FineTuned` of `TextExample`.
 
     Attributes:
       labels: the names of the classes, in the order of the head's rows.
@@ -251,3 +358,110 @@ def unknown_label(
         f"{where}: the label {label!r} is none of the {len(labels)} of the model "
         f"({known}): {remedy}"
     )
+
+
+def unknown(
+    examples: Sequence[data_examples.TextExample], known: Collection[str]
+) -> dict[int, str]:
+    """Returns the first label that is not among `known`, by position of its example."""
+    found = {}
+    for at, example in enumerate(examples):
+        others = [label for label in example.labels or () if label not in known]
+        if others and known:
+            found[at] = others[0]
+    return found
+
+
+def configured_labels(text: str) -> tuple[str, ...]:
+    """Returns the classes that `data.labels` names, with commas or in a file.
+
+    Raises:
+      InputError: a class is named twice, or there is only one.
+    """
+    names = text.split(",")
+    path = Path(text)
+    is_file = os.path.isfile(text)  # Path.is_file raises for names that are too long
+    if is_file:
+        named = text_files.NamedPath(path.name, path)
+        names = [line for _, line in text_files.lines(named, text_files.Tally())]
+    labels = tuple(name.strip() for name in names if name.strip())
+    twice = [x for x, count in collections.Counter(labels).items() if count > 1]
+    if twice:
+        raise errors.InputError(f"data.labels names {twice[0]!r} twice")
+    if text and len(labels) < 2:
+        what = "a file with" if is_file else "not a file, and names"
+        raise errors.InputError(
+            f"data.labels is {text!r}, {what} {len(labels)} class: name two or more "
+            "with commas, or a file with one a line"
+        )
+    return labels
+
+
+_NUMBERED = re.compile(r"LABEL_\d+")  # how transformers names classes without names
+
+
+def with_names(settings: spec.Settings, given: spec.Metadata) -> spec.Metadata:
+    """Returns the metadata of a head to start from, with the names of its classes.
+
+    Raises:
+      InputError: neither the head nor `data.labels` names them, or they differ.
+    """
+    named, names = configured_labels(settings.data.labels), given.labels
+    if not named and not names:
+        raise errors.InputError(
+            f"init.head is given, and {settings.init_from} names no classes: start "
+            f"from a model for {settings.data.task}, or set data.labels"
+        )
+    are_numbered = all(map(_NUMBERED.fullmatch, names))
+    fits = named == names or (are_numbered and len(named) == len(names))
+    if named and names and not fits:
+        raise errors.InputError(
+            f"data.labels names {', '.join(named)}, and the head of "
+            f"{settings.init_from} has {', '.join(names)}: leave data.labels out"
+        )
+    return dataclasses.replace(given, labels=named or names)
+
+
+def _classes(
+    settings: spec.Settings, examples: Sequence[data_examples.TextExample]
+) -> tuple[str, ...]:
+    """Returns the names of the classes: as configured, or those of the examples."""
+    counts: collections.Counter[str] = collections.Counter()
+    first = {}
+    for example in examples:
+        for label in example.labels or ():
+            counts[label] += 1
+            first.setdefault(label, example.where)
+    named = configured_labels(settings.data.labels)
+    if named:
+        unknown_names = [label for label in counts if label not in named]
+        if unknown_names:
+            raise unknown_label(
+                first[unknown_names[0]],
+                unknown_names[0],
+                named,
+                "correct it, add it to data.labels, or set data.repair, which leaves "
+                "such examples out",
+            )
+        return named
+    if len(counts) < 2:
+        source = python_examples.source_name("train", settings.data.train)
+        raise errors.InputError(
+            f"{source} has {len(counts)} class ({', '.join(counts)}): "
+            f"{settings.data.task} needs two or more; is data.columns.label the right "
+            "column?"
+        )
+    once = sorted(label for label, count in counts.items() if count == 1)
+    if once:
+        raise errors.InputError(
+            f"{first[once[0]]}: the class {once[0]!r} occurs once: correct it, name "
+            "all intended classes in data.labels, or set data.repair, which leaves "
+            "such examples out"
+        )
+    return tuple(sorted(counts, key=by_number))
+
+
+def by_number(label: str) -> tuple[bool, float, str]:
+    """Sorts numbers by value, and before names."""
+    is_number = re.fullmatch(r"-?[0-9]+", label) is not None
+    return (not is_number, float(label) if is_number else 0.0, label)

@@ -8,7 +8,7 @@ under another dropout (SimCSE, arXiv:2104.08821, section 3).
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import ranking, scores
 from bert_jax.model import task_model
-from bert_jax.tasks import classification, encoding, spec
+from bert_jax.tasks import classification, encoding, losses, regression, spec
 from bert_jax.text.tokenizer import Tokenizer
 
 OBJECTIVES = ("cosine", "in_batch", "simcse")
@@ -32,9 +32,102 @@ TARGETS, TARGET_WEIGHTS = "targets", "target_weights"
 _TOKENS = ("input_ids", "token_type_ids", "segment_ids")
 
 
+class MatchingSpec(spec.TaskSpec):
+    """Matching of texts by their vectors, as the rest of the package knows it."""
+
+    name = "matching"
+    keys = spec.TABLE_KEYS | {
+        "data.columns.score",
+        "data.labels",
+        "data.skip_labels",
+        "head.objective",
+        "head.temperature",
+    }
+    metrics = (
+        *("spearman", "pearson"),
+        *spec.TWO_CLASS_METRICS,
+        *("mrr", "recall@1", "recall@5", "recall@10"),
+    )
+    default_metrics = ("spearman", "accuracy", "mrr")
+    threshold_metric = "threshold"
+    head_kind = "vectors"
+
+    def check(self, settings: spec.Settings) -> None:
+        """Raises InputError for a key that the objective does not read or allow."""
+        steps, head = settings.run.accumulation_steps, settings.head
+        objective = head.objective
+        if objective == "cosine" and head.temperature != type(head)().temperature:
+            raise errors.InputError(
+                f"head.temperature is {head.temperature:g}, which is for "
+                "head.objective in_batch and simcse, and it is cosine: leave it out"
+            )
+        if objective != "cosine" and steps > 1:
+            raise errors.InputError(
+                f"run.accumulation_steps is {steps}: with head.objective {objective} "
+                "the other pairs of the batch are the wrong answers, so it cannot be "
+                "computed in parts"
+            )
+
+    def learn(
+        self,
+        settings: spec.Settings,
+        examples: Sequence[data_examples.TextExample],
+        given: spec.Metadata | None = None,
+    ) -> spec.Metadata:
+        """Returns the scale of the scores, or the labels of pairs without scores."""
+        if any(x.score is not None for x in examples):
+            return regression.scale(examples)
+        names = classification.configured_labels(settings.data.labels)
+        labels = {label for x in examples for label in x.labels or ()}
+        return spec.Metadata(
+            labels=names or tuple(sorted(labels, key=classification.by_number))
+        )
+
+    def build(
+        self,
+        settings: spec.Settings,
+        metadata: spec.Metadata,
+        common: Mapping[str, Any],
+        recipe: losses.Recipe,
+    ) -> "Matching":
+        """Returns the task."""
+        return Matching(
+            **common,
+            truncation=settings.data.truncation,
+            objective=settings.head.objective,
+            lowest=metadata.lowest,
+            highest=metadata.highest,
+            temperature=settings.head.temperature,
+            labels=metadata.labels or ("0", "1"),
+            threshold=metadata.threshold,
+        )
+
+    def expected_metric(
+        self, settings: spec.Settings, metadata: spec.Metadata, dev: Sequence[Any]
+    ) -> str:
+        """Returns the metric of scores, of labels, or of ranks."""
+        by_score, by_label, by_rank = self.default_metrics
+        if dev[0].score is not None:
+            return by_score
+        return by_label if dev[0].labels else by_rank
+
+    def positive(self, settings: spec.Settings, labels: Sequence[str]) -> str:
+        """Returns the label of pairs that belong together."""
+        return labels[-1] if labels else ""
+
+    def unknown_classes(
+        self, examples: Sequence[data_examples.TextExample], labels: tuple[str, ...]
+    ) -> dict[int, str]:
+        """Returns labels that are not in `labels`."""
+        return classification.unknown(examples, labels)
+
+
+SPEC = MatchingSpec()
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Matching(spec.ModelTask):
-    """Similarity of two texts; a `task.FineTuned` of `TextExample`.
+class Matching(spec.FineTuned):
+    """Similarity of two texts; a `FineTuned` of `TextExample`.
 
     Attributes:
       model: with a head of kind `vectors`.
@@ -119,6 +212,10 @@ class Matching(spec.ModelTask):
             )
         for example in dev:
             _second(example)
+
+    def one_by_one(self) -> "Matching":
+        """Returns the task without ranks, which depend on the other examples."""
+        return dataclasses.replace(self, ranked=False)
 
     def table(
         self, examples: Sequence[data_examples.TextExample]

@@ -4,7 +4,7 @@ A softmax over the choices of an example (arXiv:1810.04805, section 4.4, SWAG).
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,9 +21,34 @@ from bert_jax.tasks import classification, encoding, losses, spec
 from bert_jax.text.tokenizer import Tokenizer
 
 
+class MultipleChoiceSpec(spec.TaskSpec):
+    """Multiple choice, as the rest of the package knows it."""
+
+    name = "multiple_choice"
+    keys = spec.TABLE_KEYS | spec.CLASS_KEYS | {"data.columns.choices"}
+    metrics = ("accuracy",)
+    default_metrics = ("accuracy",)
+    head_kind = "multiple_choice"
+
+    def build(
+        self,
+        settings: spec.Settings,
+        metadata: spec.Metadata,
+        common: Mapping[str, Any],
+        recipe: losses.Recipe,
+    ) -> "MultipleChoice":
+        """Returns the task."""
+        return MultipleChoice(
+            **common, truncation=settings.data.truncation, recipe=recipe
+        )
+
+
+SPEC = MultipleChoiceSpec()
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class MultipleChoice(spec.ModelTask):
-    """Choices in contexts; a `task.FineTuned` of `ChoiceExample`.
+class MultipleChoice(spec.FineTuned):
+    """Choices in contexts; a `FineTuned` of `ChoiceExample`.
 
     Attributes:
       model: with a head of kind `multiple_choice`.

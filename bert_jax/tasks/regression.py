@@ -5,12 +5,14 @@ by mean and deviation of the training scores, and put back in predictions.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from bert_jax import errors
 from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import numbers, scores
@@ -19,9 +21,68 @@ from bert_jax.tasks import classification, encoding, losses, spec
 from bert_jax.text.tokenizer import Tokenizer
 
 
+class RegressionSpec(spec.TaskSpec):
+    """Regression on texts or pairs, as the rest of the package knows it."""
+
+    name = "regression"
+    keys = spec.TABLE_KEYS | spec.LINEAR_KEYS | {"data.columns.score"}
+    metrics = ("pearson", "spearman", "rmse", "mae")
+    default_metrics = ("spearman",)
+    head_kind = "classifier"
+
+    def learn(
+        self,
+        settings: spec.Settings,
+        examples: Sequence[data_examples.TextExample],
+        given: spec.Metadata | None = None,
+    ) -> spec.Metadata:
+        """Returns the scale of the scores; the scale of a head to start from stays."""
+        return given if given is not None else scale(examples)
+
+    def build(
+        self,
+        settings: spec.Settings,
+        metadata: spec.Metadata,
+        common: Mapping[str, Any],
+        recipe: losses.Recipe,
+    ) -> "Regression":
+        """Returns the task."""
+        return Regression(
+            **common,
+            truncation=settings.data.truncation,
+            mean=metadata.mean,
+            deviation=metadata.deviation,
+            r_drop=recipe.r_drop,
+        )
+
+
+SPEC = RegressionSpec()
+
+
+def scale(examples: Sequence[data_examples.TextExample]) -> spec.Metadata:
+    """Returns mean, standard deviation and range of the scores of examples.
+
+    Raises:
+      InputError: all scores are equal.
+    """
+    scored = [x for x in examples if x.score is not None]
+    given = np.array([x.score for x in scored], np.float64)
+    if given.min() == given.max():
+        raise errors.InputError(
+            f"{scored[0].where}: all {len(given)} scores are {given[0]:g}, so there is "
+            "nothing to learn; is data.columns.score the right column?"
+        )
+    return spec.Metadata(
+        mean=float(given.mean()),
+        deviation=float(given.std()),
+        lowest=float(given.min()),
+        highest=float(given.max()),
+    )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Regression(spec.ModelTask):
-    """Numbers of texts; a `task.FineTuned` of `TextExample` with scores.
+class Regression(spec.FineTuned):
+    """Numbers of texts; a `FineTuned` of `TextExample` with scores.
 
     Attributes:
       mean, deviation: of the scores that it was trained on.

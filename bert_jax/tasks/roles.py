@@ -8,7 +8,7 @@ and the head sees the state of each beside that of every token.
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from bert_jax import errors
 from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import entities, scores
-from bert_jax.tasks import spec, tag_schemes, tagging, token_rows
+from bert_jax.tasks import losses, spec, tag_schemes, tagging, token_rows
 
 # Notes of a table.
 FAR = "tokens outside of the row of their predicate, which get no role"
@@ -29,9 +29,52 @@ _ADJUNCT = re.compile(r"(ARGM|AM)-.+")
 _PREDICATE = ("V", "C-V")  # of the predicate itself: given, and so not scored
 
 
+class RolesSpec(tagging.TaggingSpec):
+    """Semantic role labeling, as the rest of the package knows it."""
+
+    name = "srl"
+    keys = spec.TAG_KEYS | {"data.columns.predicate", "data.predicates"}
+    metrics = (
+        *("role_precision", "role_recall", "role_f1", "core_f1", "adjunct_f1"),
+        *("role_macro_f1", "token_accuracy", "ece"),
+    )
+    default_metrics = ("role_f1",)
+
+    def reads_predicates(self, settings: spec.Settings) -> bool:
+        """Returns whether all predicates of a sentence share a row."""
+        return settings.data.predicates == "joint"
+
+    def build(
+        self,
+        settings: spec.Settings,
+        metadata: spec.Metadata,
+        common: Mapping[str, Any],
+        recipe: losses.Recipe,
+    ) -> "Roles":
+        """Returns the task."""
+        return Roles(**self.options(settings, metadata, recipe), **common)
+
+    def expected_metric(
+        self, settings: spec.Settings, metadata: spec.Metadata, dev: Sequence[Any]
+    ) -> str:
+        """Returns the F1 of roles."""
+        return self.default_metrics[0]
+
+    def misfits(self, examples: tagging.Examples) -> dict[int, str]:
+        """Returns nothing: roles have no scheme."""
+        return {}
+
+    def describe(self, examples: tagging.Examples) -> str:
+        """Returns nothing."""
+        return ""
+
+
+SPEC = RolesSpec()
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Roles(tagging.Tagging):
-    """Roles of tokens; a `task.FineTuned` of `TaggedExample` with predicates.
+    """Roles of tokens; a `FineTuned` of `TaggedExample` with predicates.
 
     Tags are plain (Universal PropBank puts a role on the head of the argument) or
     spans. Rows have all predicates of a sentence exactly if the head has

@@ -7,7 +7,7 @@ all of them. Questions may have no answer: that is the span of [CLS].
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -32,6 +32,62 @@ IN_NO_WINDOW = "answers that no window holds"
 WITHOUT_TOKEN = "answers without a token, left out of training"
 _OF_QUESTIONS = (QUESTIONS_CUT, EMPTY, SEVERAL)
 _OF_ANSWERS = (MOVED, TOO_LONG, IN_NO_WINDOW, WITHOUT_TOKEN)
+
+
+class SpanSpec(spec.TaskSpec):
+    """Extractive question answering, as the rest of the package knows it."""
+
+    name = "span"
+    keys = spec.CLASS_KEYS | {
+        "data.doc_stride",
+        "data.doc_overlap",
+        "data.max_answer_length",
+    }
+    cleans_text = False
+    metrics = tuple(
+        f"{of}{name}"
+        for of in ("", "has_answer_", "no_answer_", "best_")
+        for name in ("exact_match", "f1")
+    )
+    default_metrics = ("f1",)
+    threshold_metric = "best_f1_threshold"
+    head_kind = "span"
+    one_row_each = False
+
+    def learn(
+        self,
+        settings: spec.Settings,
+        examples: Sequence[data_examples.QuestionExample],
+        given: spec.Metadata | None = None,
+    ) -> spec.Metadata:
+        """Returns whether a question may have no answer."""
+        return spec.Metadata(impossible=any(x.impossible for x in examples))
+
+    def classes(self, metadata: spec.Metadata) -> int:
+        """Returns 2: the first and the last token of an answer."""
+        return 2
+
+    def build(
+        self,
+        settings: spec.Settings,
+        metadata: spec.Metadata,
+        common: Mapping[str, Any],
+        recipe: losses.Recipe,
+    ) -> "Span":
+        """Returns the task."""
+        data = settings.data
+        return Span(
+            **common,
+            doc_stride=data.doc_stride,
+            doc_overlap=data.doc_overlap,
+            max_answer_length=data.max_answer_length,
+            version2=metadata.impossible,
+            null_threshold=metadata.threshold or 0.0,
+            recipe=recipe,
+        )
+
+
+SPEC = SpanSpec()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -250,8 +306,8 @@ NO_ANSWER = "(no answer)"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Span(spec.ModelTask):
-    """Answers in contexts; a `task.FineTuned` of `QuestionExample`.
+class Span(spec.FineTuned):
+    """Answers in contexts; a `FineTuned` of `QuestionExample`.
 
     Attributes:
       model: with a head of kind `span`.
@@ -352,6 +408,10 @@ class Span(spec.ModelTask):
             "start": losses.masked(start, allowed),
             "end": losses.masked(end, allowed),
         }
+
+    def advice(self, longest: int) -> str:
+        """Returns what to do where many questions are cut."""
+        return f"questions keep {self.max_query_length} tokens; shorten them"
 
     def decode(
         self,

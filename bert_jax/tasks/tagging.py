@@ -7,7 +7,7 @@ each of its tokens is tagged in the one where it sees most context.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,14 @@ from bert_jax import errors
 from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import entities, scores
-from bert_jax.tasks import classification, spec, tag_schemes, token_rows, token_tags
+from bert_jax.tasks import (
+    classification,
+    losses,
+    spec,
+    tag_schemes,
+    token_rows,
+    token_tags,
+)
 
 # Notes of a table.
 WINDOWS = "rows that are windows of longer sentences"
@@ -26,8 +33,91 @@ LOST = "entities without a piece, left out of training"
 Examples = Sequence[data_examples.TaggedExample]
 
 
+class TaggingSpec(spec.TaskSpec):
+    """Tagging of tokens, as the rest of the package knows it."""
+
+    name = "tagging"
+    keys = spec.TAG_KEYS | {
+        "data.columns.text",
+        "data.columns.label",
+        "data.strip_digit",
+    }
+    cleans_text = False
+    metrics = (
+        *("entity_precision", "entity_recall", "entity_f1", "entity_macro_f1"),
+        *("entity_weighted_f1", "macro_f1", "token_accuracy", "ece"),
+    )
+    default_metrics = ("entity_f1", "token_accuracy")
+    head_kind = "tagger"
+    one_row_each = False
+    counts_dev_labels = True
+
+    def learn(
+        self,
+        settings: spec.Settings,
+        examples: Examples,
+        given: spec.Metadata | None = None,
+    ) -> spec.Metadata:
+        """Returns the tags and their scheme."""
+        if given is None:
+            return spec.Metadata(*learn(examples))
+        named = classification.with_names(settings, given)
+        scheme = named.scheme or tag_schemes.of_labels(named.labels)
+        return dataclasses.replace(named, scheme=scheme)
+
+    def classes(self, metadata: spec.Metadata) -> int:
+        """Returns the number of tags."""
+        return len(metadata.labels)
+
+    def build(
+        self,
+        settings: spec.Settings,
+        metadata: spec.Metadata,
+        common: Mapping[str, Any],
+        recipe: losses.Recipe,
+    ) -> "Tagging":
+        """Returns the task."""
+        return Tagging(**self.options(settings, metadata, recipe), **common)
+
+    def options(
+        self, settings: spec.Settings, metadata: spec.Metadata, recipe: losses.Recipe
+    ) -> dict[str, Any]:
+        """Returns what a task on tags is built with."""
+        return {
+            "labels": metadata.labels,
+            "scheme": metadata.scheme,
+            "recipe": recipe,
+            "repair": settings.data.repair,
+        }
+
+    def expected_metric(
+        self, settings: spec.Settings, metadata: spec.Metadata, dev: Sequence[Any]
+    ) -> str:
+        """Returns the F1 of entities, or the accuracy of tags without spans."""
+        return self.default_metrics[not metadata.scheme]
+
+    def misfits(self, examples: Examples) -> dict[int, str]:
+        """Returns tags that are not of the scheme of the others; see `misfits`."""
+        return misfits(examples)
+
+    def classes_of(
+        self, example: data_examples.TaggedExample, metadata: spec.Metadata
+    ) -> Sequence[str]:
+        """Returns the tags of an example, in the scheme of the labels."""
+        if metadata.scheme == tag_schemes.PLAIN or not example.tags:
+            return example.tags or ()
+        return tag_schemes.convert(example.tags, metadata.scheme)
+
+    def describe(self, examples: Examples) -> str:
+        """Returns the scheme of the tags."""
+        return scheme_text(examples)
+
+
+SPEC = TaggingSpec()
+
+
 class Tagging(token_tags.TokenTags):
-    """Tags of tokens; a `task.FineTuned` of `TaggedExample`.
+    """Tags of tokens; a `FineTuned` of `TaggedExample`.
 
     The tags of examples may be written in any scheme that has spans, and are brought
     into that of the labels.

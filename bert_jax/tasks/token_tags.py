@@ -19,7 +19,7 @@ from bert_jax.text.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TokenTags(spec.ModelTask):
+class TokenTags(spec.FineTuned):
     """What tagging and semantic roles have in common; the traced half of a task.
 
     Attributes:

@@ -27,6 +27,7 @@ from bert_jax.checkpoints import (
 from bert_jax.config import finetuning
 from bert_jax.data.corpus import store
 from bert_jax.model import config
+from bert_jax.tasks import spec
 from bert_jax.text.tokenizer import Tokenizer
 
 _LABELS = ("cat", "dog")
@@ -75,7 +76,7 @@ def _write_task(folder: Path) -> None:
     tree.data.task, tree.data.train = "classification", "train.tsv"
     written = task_folders.TaskFolder(
         finetuning.parse(tree),
-        task_folders.Learned(labels=_LABELS),
+        spec.Metadata(labels=_LABELS),
         of_vocabulary.config,
         of_vocabulary.params,
         made,

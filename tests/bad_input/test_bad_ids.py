@@ -9,7 +9,7 @@ import pytest
 import tiny_models
 from bad_files import case
 
-from bert_jax import errors
+from bert_jax import errors, tasks
 from bert_jax.checkpoints import task_folders
 from bert_jax.data.corpus import manifest
 from bert_jax.data.labeled import example_rows, read_examples
@@ -190,7 +190,7 @@ def _made(good, kind):
     path = str(good / "tasks" / tiny_models.KINDS[kind][0])
     found = read_examples.read(task_setup.request(folder.settings, path)).examples
     parts = (folder.settings, folder.learned, folder.bert, folder.tokenizer)
-    of_task = task_setup.build(*parts)
+    of_task = tasks.of(parts[0]).task(*parts)
     return of_task, found, of_task.table(found)
 
 

@@ -13,6 +13,7 @@ import tiny_tasks
 
 from bert_jax import errors
 from bert_jax.checkpoints import native, task_folders
+from bert_jax.tasks import spec
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_what_is_written_is_read(folder):
         "vocab.txt",
     ]
     made = task_folders.read(folder)
-    assert made.learned == task_folders.Learned(labels=("cat", "dog"))
+    assert made.learned == spec.Metadata(labels=("cat", "dog"))
     assert made.metrics == {"accuracy": 0.5}
     assert made.settings.data.task == "classification"
     assert made.bert.hidden_size == 32 and made.tokenizer.vocab_size == 30
@@ -69,7 +70,7 @@ def test_writing_again_gives_the_same_bytes(folder, tmp_path):
 
 
 def test_scores_and_thresholds_come_back(folder, tmp_path):
-    learned = task_folders.Learned(("a", "b"), "BIO", 1.5, 0.25, -1.0, 7.0, True, 0.125)
+    learned = spec.Metadata(("a", "b"), "BIO", 1.5, 0.25, -1.0, 7.0, True, 0.125)
     made = dataclasses.replace(task_folders.read(folder), learned=learned)
     task_folders.write(tmp_path / "other", made)
     assert task_folders.read(tmp_path / "other").learned == learned

@@ -16,6 +16,7 @@ from bert_jax.checkpoints import huggingface, initial_weights, native, task_fold
 from bert_jax.config import finetuning
 from bert_jax.model import config as model_config
 from bert_jax.runs import assembly
+from bert_jax.tasks import spec
 from bert_jax.text.tokenizer import Tokenizer
 
 CLASSIFIER = ("encoder", "pooler", "classifier")
@@ -88,14 +89,14 @@ def test_what_a_given_head_has_learned(place, tmp_path):
         fresh = settings_of(place, place / kind)
         assert initial_weights.given_head(fresh, tmp_path) is None
         given = settings_of(place, place / kind, init__head="given")
-        expected = task_folders.Learned(labels=("cat", "dog"))
+        expected = spec.Metadata(labels=("cat", "dog"))
         assert initial_weights.given_head(given, tmp_path) == expected
     # A run that is resumed asks its own best model: the folder may be gone.
     given = settings_of(place, place / "gone", init__head="given")
     with pytest.raises(errors.InputError, match="gone does not exist"):
         initial_weights.given_head(given, tmp_path)
     made = task_folders.read(place / "run")
-    learned = task_folders.Learned(("a", "b"), mean=3.0, threshold=0.5)
+    learned = spec.Metadata(("a", "b"), mean=3.0, threshold=0.5)
     made = dataclasses.replace(made, learned=learned)
     task_folders.write_best(tmp_path, 2, made)
     found = initial_weights.given_head(given, tmp_path)
@@ -153,7 +154,7 @@ def test_a_given_head_of_other_classes_is_refused(place, tmp_path):
     path.write_text(json.dumps(tree | {"id2label": {"0": "cat", "1": "bird"}}))
     refused("the label 'dog' is none of the 2 of the model .cat, bird")
     path.write_text(json.dumps({k: v for k, v in tree.items() if k != "id2label"}))
-    refused("names no classes: give a model for")
+    refused("names no classes")
     refused(r"the shape \[2\], which is not that of", data__labels="cat,dog,bird")
 
 
@@ -233,4 +234,4 @@ def test_labels_of_other_folders(tmp_path):
         tokenizer.save(tmp_path / name)
         settings = settings_of(tmp_path, tmp_path / name, init__head="given")
         learned = initial_weights.given_head(settings, tmp_path / "run")
-        assert learned == task_folders.Learned(labels=("b", "a"))
+        assert learned == spec.Metadata(labels=("b", "a"))

@@ -50,7 +50,6 @@ def test_given_weights_bring_both(changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"data__task": "clasification"}, "use one of classification, regression"),
         ({"data__header": "maybe"}, "data.header is 'maybe': use one of auto"),
         ({"data__truncation": "cut"}, "longest_first, only_first"),
         ({"data__folds": 1, "data__dev": ""}, "data.folds is 1: .* at least 2, or 0"),

@@ -15,7 +15,6 @@ import tiny_models
 import tiny_tasks
 
 from bert_jax import errors
-from bert_jax.config import finetuning_checks
 from bert_jax.data.labeled import examples, read_examples
 from bert_jax.inference import loading, task_predictor
 
@@ -126,7 +125,7 @@ def test_labels_of_examples_change_no_prediction(place, kind):
     scored, again = model.scores(found)
     assert [one["id"] for one in again] == [one["id"] for one in said]
     # What training may be asked to keep the best model by, but for thresholds.
-    known = finetuning_checks.METRICS[model.kind]
+    known = model.task_spec.metrics
     assert {name for name in scored.metrics if "threshold" not in name} <= {*known}
 
 

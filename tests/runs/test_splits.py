@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tiny_tasks
 
-from bert_jax import errors
+from bert_jax import errors, tasks
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.runs import splits, task_setup
+from bert_jax.runs import splits
 from bert_jax.tasks import regression, spec
 from bert_jax.text import coverage
 from bert_jax.text.tokenizer import Tokenizer
@@ -246,7 +246,7 @@ def test_repair_leaves_out_a_label_that_is_no_class(place, capsys, labels):
     path.write_text(path.read_text() + "the cat\tcta\n", encoding="utf-8")
     settings = finetuning.parse(tiny_tasks.config(place, data__labels=labels))
     with pytest.raises(errors.InputError, match=r"train.tsv:52: .*'cta'.*data\.repair"):
-        task_setup.learn(settings, splits.read(settings)["train"])
+        tasks.of(settings).learn(settings, splits.read(settings)["train"])
     made = _read(place, data__labels=labels, data__repair=True)["train"]
     assert len(made) == 50 and {x.labels for x in made} == {("cat",), ("dog",)}
     said = capsys.readouterr().err
@@ -259,7 +259,7 @@ def test_repair_leaves_out_a_sentence_with_a_tag_of_no_scheme(place, capsys):
     given = {"data__task": "tagging", "data__train": str(path), "data__dev": str(path)}
     settings = finetuning.parse(tiny_tasks.config(place, **given))
     with pytest.raises(errors.InputError, match=r"train.conll:37: .*'0'.*data\.repair"):
-        task_setup.learn(settings, splits.read(settings)["train"])
+        tasks.of(settings).learn(settings, splits.read(settings)["train"])
     made = _read(place, data__repair=True, **given)
     assert [len(made[name]) for name in ("train", "dev")] == [9, 9]
     assert f"{splits.UNKNOWN}: 1, first at {path}:37" in capsys.readouterr().err

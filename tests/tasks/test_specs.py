@@ -7,19 +7,22 @@ import pytest
 import tiny_models
 import tiny_tasks
 
-from bert_jax import errors, finetune
-from bert_jax.checkpoints import task_folders
+from bert_jax import errors, finetune, tasks
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import scores
 from bert_jax.model import task_model
 from bert_jax.runs import assembly, task_setup
-from bert_jax.tasks import classification, matching, regression, roles, span
+from bert_jax.tasks import classification, matching, regression, roles, span, spec
 
 
 def settings_of(task="classification", **changes):
     config = tiny_tasks.config(Path("p"), data__task=task, **changes)
     return finetuning.parse(config)
+
+
+def learn(settings, examples, given=None):
+    return tasks.of(settings).learn(settings, examples, given)
 
 
 def texts(*labels):
@@ -46,70 +49,70 @@ def scored(*scores):
     ],
 )
 def test_classes_are_sorted_numbers_by_size(labels, expected):
-    learned = task_setup.learn(settings_of(), texts(*labels.split()))
-    assert learned == task_folders.Learned(labels=expected)
+    learned = learn(settings_of(), texts(*labels.split()))
+    assert learned == spec.Metadata(labels=expected)
 
 
 def test_named_classes_keep_their_order_and_need_not_occur():
     settings = settings_of(data__labels="dog, bird,cat")
-    learned = task_setup.learn(settings, texts("cat", "dog"))
+    learned = learn(settings, texts("cat", "dog"))
     assert learned.labels == ("dog", "bird", "cat")
     with pytest.raises(errors.InputError, match="f:2: the label 'x' is none of the 3"):
-        task_setup.learn(settings, texts("cat", "x"))
+        learn(settings, texts("cat", "x"))
 
 
 @pytest.mark.parametrize(
     ("labels", "words"),
-    [("a a", r"train\.tsv has 1 class \(a\)"), ("a b a", "f:2: the class 'b' is seen")],
+    [("a a", r"train\.tsv has 1 class \(a\)"), ("a b a", "f:2: the class 'b'")],
 )
 def test_classes_that_cannot_be_learned(labels, words):
     with pytest.raises(errors.InputError, match=words):
-        task_setup.learn(settings_of(), texts(*labels.split()))
+        learn(settings_of(), texts(*labels.split()))
 
 
 def test_classes_stand_in_a_file_or_between_commas(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("\ufeff猫, big\n\n dog \n", encoding="utf-8")
-    assert task_setup.given_labels(str(path)) == ("猫, big", "dog")
-    assert task_setup.given_labels("a, b,,c") == ("a", "b", "c")
-    assert task_setup.given_labels("") == ()
+    assert classification.configured_labels(str(path)) == ("猫, big", "dog")
+    assert classification.configured_labels("a, b,,c") == ("a", "b", "c")
+    assert classification.configured_labels("") == ()
     for text, words in (
         ("a,b,a", "data.labels names 'a' twice"),
-        ("a", "'a', no file, and names 1 class"),
-        (str(tmp_path / "no.txt"), "no file, and names 1 class"),
+        ("a", "'a', not a file, and names 1"),
+        (str(tmp_path / "no.txt"), "not a file, and names 1 class"),
     ):
         with pytest.raises(errors.InputError, match=words):
-            task_setup.given_labels(text)
+            classification.configured_labels(text)
     path.write_bytes(b"a\n\xff\n")
     with pytest.raises(errors.InputError, match=r"classes\.txt:2: byte 1 of the line"):
-        task_setup.given_labels(str(path))
+        classification.configured_labels(str(path))
     path.write_text("a\n")
     with pytest.raises(errors.InputError, match="a file with 1 class"):
-        task_setup.given_labels(str(path))
+        classification.configured_labels(str(path))
 
 
 def test_numbers_of_a_file_are_names_unless_a_name_is_a_number():
     found = texts("1", "cat", "7", None)
-    named = task_setup.named(found, ("cat", "dog"))
+    named = tasks.TASKS["classification"].named(found, ("cat", "dog"))
     assert [x.labels for x in named] == [("dog",), ("cat",), ("7",), None]
-    assert task_setup.named(found, ("2", "3")) == found
+    assert tasks.TASKS["classification"].named(found, ("2", "3")) == found
 
 
 def test_scores_have_a_mean_a_deviation_and_a_range():
-    learned = task_setup.learn(settings_of("regression"), scored(1.0, 4.0, 4.0))
+    learned = learn(settings_of("regression"), scored(1.0, 4.0, 4.0))
     assert (learned.mean, learned.lowest, learned.highest) == (3.0, 1.0, 4.0)
     assert learned.deviation == pytest.approx(2**0.5)
-    with pytest.raises(errors.InputError, match="f:1: all 2 scores are 3: there is no"):
-        task_setup.learn(settings_of("regression"), scored(3.0, 3.0))
+    with pytest.raises(errors.InputError, match="f:1: all 2 scores are 3"):
+        learn(settings_of("regression"), scored(3.0, 3.0))
 
 
 def test_matching_learns_of_scores_or_of_labels():
     settings = settings_of("matching")
-    assert task_setup.learn(settings, scored(1.0, 5.0)).highest == 5.0
-    assert task_setup.learn(settings, texts("1", "0", "1")).labels == ("0", "1")
+    assert learn(settings, scored(1.0, 5.0)).highest == 5.0
+    assert learn(settings, texts("1", "0", "1")).labels == ("0", "1")
     named = settings_of("matching", data__labels="other,same")
-    assert task_setup.learn(named, texts("same", "other")).labels == ("other", "same")
-    assert task_setup.learn(settings, scored(None, None)) == task_folders.Learned()
+    assert learn(named, texts("same", "other")).labels == ("other", "same")
+    assert learn(settings, scored(None, None)) == spec.Metadata()
 
 
 def test_questions_may_have_no_answer():
@@ -117,23 +120,23 @@ def test_questions_may_have_no_answer():
         return data_examples.QuestionExample("f", "0", "?", "a", (), impossible)
 
     settings = settings_of("span")
-    assert not task_setup.learn(settings, [question(False)]).impossible
-    assert task_setup.learn(settings, [question(False), question(True)]).impossible
+    assert not learn(settings, [question(False)]).impossible
+    assert learn(settings, [question(False), question(True)]).impossible
 
 
-GIVEN = task_folders.Learned(("dog", "cat"), "", 2.0, 0.5)
+GIVEN = spec.Metadata(("dog", "cat"), "", 2.0, 0.5)
 
 
 def test_a_given_head_keeps_its_classes_and_its_scale():
-    learned = task_setup.learn(settings_of(), texts("cat", "dog"), GIVEN)
+    learned = learn(settings_of(), texts("cat", "dog"), GIVEN)
     assert learned.labels == ("dog", "cat")
-    learned = task_setup.learn(settings_of("regression"), scored(7.0, 9.0), GIVEN)
+    learned = learn(settings_of("regression"), scored(7.0, 9.0), GIVEN)
     assert (learned.mean, learned.deviation) == (2.0, 0.5)
     tags = dataclasses.replace(GIVEN, labels=("I-A", "O", "B-A"))
-    learned = task_setup.learn(settings_of("tagging"), [], tags)
+    learned = learn(settings_of("tagging"), [], tags)
     assert (learned.labels, learned.scheme) == (("I-A", "O", "B-A"), "BIO")
     same = settings_of(data__labels="dog,cat")
-    assert task_setup.learn(same, [], GIVEN).labels == ("dog", "cat")
+    assert learn(same, [], GIVEN).labels == ("dog", "cat")
 
 
 @pytest.mark.parametrize(
@@ -144,17 +147,17 @@ def test_a_given_head_keeps_its_classes_and_its_scale():
         ((), "no,yes", ("no", "yes")),
         (("LABEL_0", "LABEL_1", "LABEL_2"), "no,yes", "has LABEL_0, LABEL_1, LABEL_2"),
         (("dog", "cat"), "cat,dog", "data.labels names cat, dog, and the head of"),
-        ((), "", "names no classes: give a model for"),
+        ((), "", "names no classes"),
     ],
 )
 def test_classes_without_names_are_named_by_the_config(names, asked, expected):
-    given = task_folders.Learned(labels=names)
+    given = spec.Metadata(labels=names)
     settings = settings_of(data__labels=asked)
     if isinstance(expected, tuple):
-        assert task_setup.learn(settings, [], given).labels == expected
+        assert learn(settings, [], given).labels == expected
         return
     with pytest.raises(errors.InputError, match=expected):
-        task_setup.learn(settings, [], given)
+        learn(settings, [], given)
 
 
 @pytest.mark.parametrize(
@@ -175,8 +178,8 @@ def test_every_task_has_its_head(kind, expected):
         changes = {"head__pooling": "mean"}
     if kind == "srl":
         changes |= {"data__predicates": "joint"}
-    learned = task_folders.Learned(labels=("a", "b"))
-    assert task_setup.head(settings_of(kind, **changes), learned) == expected
+    learned = spec.Metadata(labels=("a", "b"))
+    assert tasks.TASKS[kind].head(settings_of(kind, **changes), learned) == expected
 
 
 def test_what_was_learned_is_in_the_task(tmp_path):
@@ -189,7 +192,9 @@ def test_what_was_learned_is_in_the_task(tmp_path):
         run = assembly.assemble(finetuning.parse(config), tmp_path / "run")
         bert, tokenizer = run.start.bert, run.start.tokenizer
         learned = learned or run.learned
-        return task_setup.build(run.settings, learned, bert, tokenizer, (1.0, 3.0))
+        return tasks.of(run.settings).task(
+            run.settings, learned, bert, tokenizer, (1.0, 3.0)
+        )
 
     made = build("classification", recipe__label_smoothing=0.1)
     assert isinstance(made, classification.Classification)
@@ -199,14 +204,14 @@ def test_what_was_learned_is_in_the_task(tmp_path):
     made = build("regression", GIVEN, recipe__r_drop=2.0)
     assert isinstance(made, regression.Regression)
     assert (made.mean, made.deviation, made.r_drop) == (2.0, 0.5, 2.0)
-    learned = task_folders.Learned(impossible=True, threshold=1.5)
+    learned = spec.Metadata(impossible=True, threshold=1.5)
     made = build("span", learned, data__doc_stride=3, data__max_answer_length=9)
     assert isinstance(made, span.Span)
     assert (made.doc_stride, made.max_answer_length) == (3, 9)
     assert (made.version2, made.null_threshold) == (True, 1.5)
     made = build("srl", data__repair=True)
     assert isinstance(made, roles.Roles) and made.repair and "V" in made.labels
-    learned = task_folders.Learned(("no", "yes"), threshold=0.25)
+    learned = spec.Metadata(("no", "yes"), threshold=0.25)
     made = build("matching", learned, head__objective="in_batch", head__temperature=0.2)
     assert isinstance(made, matching.Matching)
     assert (made.objective, made.temperature) == ("in_batch", 0.2)
@@ -250,12 +255,12 @@ def test_better_is_higher_but_for_errors(name, value, best, expected):
 
 
 def test_thresholds_are_kept_where_a_task_decides_by_one():
-    learned = task_folders.Learned(labels=("a", "b"))
+    learned = spec.Metadata(labels=("a", "b"))
     metrics = {"threshold": 0.7, "best_f1_threshold": -1.0}
-    assert task_setup.tuned("matching", learned, metrics).threshold == 0.7
-    assert task_setup.tuned("span", learned, metrics).threshold == -1.0
-    assert task_setup.tuned("span", learned, {"f1": 0.5}) == learned
-    assert task_setup.tuned("classification", learned, metrics) == learned
+    assert task_setup.tuned(tasks.TASKS["matching"], learned, metrics).threshold == 0.7
+    assert task_setup.tuned(tasks.TASKS["span"], learned, metrics).threshold == -1.0
+    assert task_setup.tuned(tasks.TASKS["span"], learned, {"f1": 0.5}) == learned
+    assert task_setup.tuned(tasks.TASKS["classification"], learned, metrics) == learned
 
 
 @pytest.mark.parametrize(
