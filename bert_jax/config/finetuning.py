@@ -176,8 +176,8 @@ class FinetuningDataConfig:
     max_answer_length: int = field(30, "Tokens of the longest answer.", low=1)
     predicates: str = field(
         "marked",
-        "Predicates of a sentence: one per sequence, marked as the second segment, or "
-        "all jointly.",
+        "Predicates of a sentence: one per sequence, marked by token type 1, or all in "
+        "one sequence.",
         choices=("marked", "joint"),
     )
     num_lengths: int = field(

@@ -29,6 +29,25 @@ def test_the_english_page_is_that_of_the_code():
     assert written == reference.page("en"), f"run {REGENERATE}"
 
 
+def test_the_chinese_page_has_the_keys_of_the_code_and_meanings_in_chinese():
+    written = (DOCS / "zh" / "config.md").read_text(encoding="utf-8")
+    meanings = reference.read_meanings(written)
+    assert written == reference.page("zh", meanings), f"run {REGENERATE}"
+    lacking = [x for x, words in meanings.items() if not re.search("[一-龥]", words)]
+    assert not lacking
+
+
+def test_a_meaning_that_is_missing_is_reported(tmp_path, capsys):
+    path = tmp_path / "zh" / "config.md"
+    path.parent.mkdir()
+    path.write_text(reference.page("zh", {"预训练:run.seed": "随机|种子"}), "utf-8")
+    reference.main([str(path)])
+    reported = capsys.readouterr().err
+    assert f"{path}: 预训练:run.dtype has no meaning yet\n" in reported
+    assert "预训练:run.seed" not in reported
+    assert "| 随机\\|种子 |" in path.read_text("utf-8")
+
+
 def test_the_pages_list_every_key():
     listed = reference.read_meanings(reference.page("en"))
     assert {f"Pretraining:{key}" for key in KEYS["pretrain"]} <= listed.keys()
