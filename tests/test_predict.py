@@ -12,7 +12,7 @@ from bert_jax.checkpoints import huggingface, native, weights
 from bert_jax.inference import loading
 from bert_jax.text.tokenizer import Tokenizer
 
-BERT_PIECES = (
+BERT_TOKENS = (
     "[PAD]",
     "[UNK]",
     "[CLS]",
@@ -30,7 +30,7 @@ ROBERTA_PIECES = (
     "[MASK]",
 )
 MODELS = {
-    "bert": (BERT_PIECES, ("pooler", "mlm_head", "nsp_head"), {}),
+    "bert": (BERT_TOKENS, ("pooler", "mlm_head", "nsp_head"), {}),
     "roberta": (
         ROBERTA_PIECES,
         ("mlm_head",),
@@ -42,7 +42,7 @@ MODELS = {
         },
     ),
     "distilbert": (
-        BERT_PIECES,
+        BERT_TOKENS,
         ("mlm_head",),
         {"model_type": "distilbert", "type_vocab_size": 0},
     ),

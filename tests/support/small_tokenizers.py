@@ -8,7 +8,7 @@ from typing import Any
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
-BERT_PIECES = (
+BERT_TOKENS = (
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "sat"),
     *("北", "京", "naive", "!", "Cat", "[", "]", "mask", "un", "##able"),
 )
@@ -30,7 +30,7 @@ BERT_JSON: dict[str, Any] = {
             "normalized": False,
             "special": True,
         }
-        for index, content in enumerate(BERT_PIECES[:5])
+        for index, content in enumerate(BERT_TOKENS[:5])
     ],
     "normalizer": {
         "type": "BertNormalizer",
@@ -51,7 +51,7 @@ BERT_JSON: dict[str, Any] = {
         "unk_token": "[UNK]",
         "continuing_subword_prefix": "##",
         "max_input_chars_per_word": 100,
-        "vocab": {piece: index for index, piece in enumerate(BERT_PIECES)},
+        "vocab": {piece: index for index, piece in enumerate(BERT_TOKENS)},
     },
 }
 

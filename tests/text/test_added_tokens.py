@@ -1,4 +1,4 @@
-"""Tokens that a folder adds to its vocabulary: found whole, as in transformers."""
+"""Tokens that a folder adds to its vocabulary: matched whole, as in transformers."""
 
 import hashlib
 import json
@@ -14,9 +14,9 @@ from bert_jax import errors
 from bert_jax.text import vocabulary, words
 from bert_jax.text.tokenizer import Tokenizer
 
-PIECES = (*small_tokenizers.BERT_PIECES, "e", "##1", "[E1]", "[/E1]", "1", "/")
-E1, END = PIECES.index("[E1]"), PIECES.index("[/E1]")
-NEW = len(PIECES)  # the id after the vocabulary
+TOKENS = (*small_tokenizers.BERT_TOKENS, "e", "##1", "[E1]", "[/E1]", "1", "/")
+E1, END = TOKENS.index("[E1]"), TOKENS.index("[/E1]")
+NEW = len(TOKENS)  # the id after the vocabulary
 TEXTS = [
     "the [E1]cat[/E1] sat",
     "[E1] 北 [/E1]京北京",
@@ -44,7 +44,7 @@ def in_json(*entries: dict[str, Any]) -> dict[str, Any]:
     """A tokenizer.json of the same vocabulary with more added tokens."""
     tree = small_tokenizers.bert_json()
     tree["truncation"] = None
-    tree["model"]["vocab"] = {piece: i for i, piece in enumerate(PIECES)}
+    tree["model"]["vocab"] = {piece: i for i, piece in enumerate(TOKENS)}
     tree["added_tokens"] += entries
     return tree
 
@@ -100,7 +100,7 @@ FOLDERS: dict[str, dict[str, Any]] = {
 }
 
 
-def write(folder: Path, files: dict[str, Any], pieces: tuple[str, ...] = PIECES):
+def write(folder: Path, files: dict[str, Any], pieces: tuple[str, ...] = TOKENS):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     for name, tree in ({"tokenizer_config": CONFIG} | files).items():
@@ -109,7 +109,7 @@ def write(folder: Path, files: dict[str, Any], pieces: tuple[str, ...] = PIECES)
 
 
 @pytest.mark.parametrize("kind", FOLDERS)
-def test_added_tokens_are_found_as_in_transformers(tmp_path: Path, kind: str):
+def test_added_tokens_are_matched_as_in_transformers(tmp_path: Path, kind: str):
     transformers = pytest.importorskip("transformers")
     folder = write(tmp_path / "folder", FOLDERS[kind])
     theirs = transformers.AutoTokenizer.from_pretrained(str(folder))
@@ -141,7 +141,7 @@ def test_the_five_roles_stay_hidden(tmp_path: Path):
     (row,) = it.encode(["[E1] [CLS] [MASK] [PAD] [/E1]"])
     assert (row[0], row[-1]) == (E1, END) and not {*row} & {0, 2, 3, 4}
     assert it.encode_text("[E1][MASK][/E1]") == [E1, 4, END]
-    assert it.decode([E1, PIECES.index("cat"), END]) == "[E1] cat [/E1]"
+    assert it.decode([E1, TOKENS.index("cat"), END]) == "[E1] cat [/E1]"
 
 
 def test_chinese_words_are_whole_around_added_tokens(tmp_path: Path):
@@ -153,7 +153,7 @@ def test_chinese_words_are_whole_around_added_tokens(tmp_path: Path):
     assert starts.tolist() == [True, True, False, True, True]
 
 
-def test_a_name_that_the_vocabulary_lacks_is_no_token(tmp_path: Path):
+def test_a_name_that_the_vocabulary_lacks_is_ignored(tmp_path: Path):
     names = {"additional_special_tokens": ["[NEW]", "[E1]"], "eos_token": "</s>"}
     it = Tokenizer.load(write(tmp_path, {"special_tokens_map": names}))
     assert it.vocab_size == NEW and [t.content for t in it.added] == ["[E1]"]

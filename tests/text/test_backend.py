@@ -1,7 +1,7 @@
 """WordPiece agrees with the published ids on hard strings.
 
 The expected values come from a plain-Python reading of google-research/bert's
-`tokenization.py`; Hugging Face's BertTokenizer gives the same but where it says so.
+`tokenization.py`; Hugging Face's BertTokenizer gives the same except where stated.
 """
 
 import dataclasses

@@ -33,7 +33,7 @@ def test_punctuation_parts_words():
         *("don", "'", "t", "~", "x", "^", "2", "«", "é", "»", "…", "ok", "_")
     ]
     assert find(" \t\u3000") == []
-    assert find("€5") == ["€5"]  # a currency sign is no punctuation, "$" is ASCII
+    assert find("€5") == ["€5"]  # a currency sign is not punctuation, "$" is ASCII
     assert find("$5") == ["$", "5"]
 
 

@@ -1,4 +1,4 @@
-"""[UNK] and cut texts are counted while tokenizing, and their cause is named."""
+"""[UNK] and truncated texts are counted, and their cause is named."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Which file of a folder is read, and what decides how its text is cut."""
+"""Which file of a folder is read, and what decides how its text is tokenized."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import small_tokenizers
-from small_tokenizers import BERT_PIECES
+from small_tokenizers import BERT_TOKENS
 
 from bert_jax import errors
 from bert_jax.text import vocabulary
@@ -14,9 +14,9 @@ from bert_jax.text.tokenizer import Tokenizer
 
 
 def folder_of(
-    folder: Path, tree: Any = None, pieces=BERT_PIECES, **config: Any
+    folder: Path, tree: Any = None, pieces=BERT_TOKENS, **config: Any
 ) -> Path:
-    """Writes vocab.txt, and tokenizer.json and options where given."""
+    """Writes vocab.txt, and tokenizer.json and options if they are passed."""
     folder.mkdir(parents=True, exist_ok=True)
     if pieces:
         text = "".join(f"{piece}\n" for piece in pieces)
@@ -38,7 +38,7 @@ def changed(part: str, **values: Any) -> dict[str, Any]:
 def test_tokenizer_json_alone_is_our_wordpiece(tmp_path: Path):
     tree = small_tokenizers.bert_json()
     it = Tokenizer.load(folder_of(tmp_path, tree, pieces=()))
-    assert (it.kind, it.tokens) == ("wordpiece", BERT_PIECES)
+    assert (it.kind, it.tokens) == ("wordpiece", BERT_TOKENS)
     assert (it.lowercase, it.strip_accents, it.rules) == (True, True, "huggingface")
     assert it.encode(["the Cats naïve北京!", "[MASK]"]) == [
         *([5, 6, 7, 11, 9, 10, 12], [14, 16, 15])
@@ -106,7 +106,7 @@ def test_added_words_make_the_pipeline_that_reads_them(tmp_path: Path):
     assert it.build([5]) == ([2, 5, 3], [0, 0, 0])
 
 
-def test_chinese_that_is_not_parted(tmp_path: Path):
+def test_chinese_that_is_not_split(tmp_path: Path):
     it = Tokenizer.load(folder_of(tmp_path, tokenize_chinese_chars=False))
     assert it.kind == "tokenizer_json"
     assert it.encode(["the 北京 北"]) == [[5, 1, 9]]
@@ -128,7 +128,7 @@ def test_chinese_that_is_not_parted(tmp_path: Path):
         | {"version": "1.0"},
     ],
 )
-def test_other_pipelines_are_taken_as_described(tmp_path: Path, tree: Any):
+def test_other_pipelines_are_as_described(tmp_path: Path, tree: Any):
     if tree["post_processor"]["type"] == "RobertaProcessing":
         tree["post_processor"] |= {"add_prefix_space": False}
     it = Tokenizer.load(folder_of(tmp_path, tree))
@@ -144,10 +144,10 @@ def test_other_pipelines_are_taken_as_described(tmp_path: Path, tree: Any):
     assert (again, again.fingerprint) == (it, it.fingerprint)
 
 
-def test_different_vocabularies_in_one_folder_are_refused(tmp_path: Path):
+def test_different_vocabularies_in_one_folder_are_rejected(tmp_path: Path):
     tree = small_tokenizers.bert_json()
-    swapped = (*BERT_PIECES[:7], "sat", "##s", *BERT_PIECES[9:])
-    for pieces in (BERT_PIECES[:-1], (*BERT_PIECES, "dog"), swapped):
+    swapped = (*BERT_TOKENS[:7], "sat", "##s", *BERT_TOKENS[9:])
+    for pieces in (BERT_TOKENS[:-1], (*BERT_TOKENS, "dog"), swapped):
         with pytest.raises(errors.InputError) as caught:
             Tokenizer.load(folder_of(tmp_path, tree, pieces))
         message = str(caught.value)
@@ -180,7 +180,7 @@ def test_spiece_model_and_tokenizer_json(tmp_path: Path):
     tree |= {"model": {"type": "Unigram", "unk_id": 1, "vocab": entries}}
     tree |= {"normalizer": None, "pre_tokenizer": None, "decoder": None}
     small_tokenizers.write_json(tmp_path / "a", tree)
-    assert Tokenizer.load(tmp_path / "a") == ours  # our own options say so
+    assert Tokenizer.load(tmp_path / "a") == ours  # our own options decide
     (tmp_path / "a" / "tokenizer_config.json").unlink()
     assert Tokenizer.load(tmp_path / "a").kind == "tokenizer_json"
     entries[-1][0] = "other"
@@ -189,13 +189,13 @@ def test_spiece_model_and_tokenizer_json(tmp_path: Path):
         Tokenizer.load(tmp_path / "a")
 
 
-def test_a_broken_file_beside_a_good_one_is_refused(tmp_path: Path):
+def test_a_broken_file_next_to_a_good_one_is_rejected(tmp_path: Path):
     folder_of(tmp_path, small_tokenizers.bert_json())
     whole = (tmp_path / "tokenizer.json").read_bytes()
     (tmp_path / "tokenizer.json").write_bytes(whole[:-9])
     with pytest.raises(errors.InputError, match="tokenizer.json is not JSON"):
         Tokenizer.load(tmp_path)
-    assert Tokenizer.load(tmp_path / "vocab.txt").tokens == BERT_PIECES
+    assert Tokenizer.load(tmp_path / "vocab.txt").tokens == BERT_TOKENS
     strange = changed("normalizer", lowercase="yes")
     with pytest.raises(errors.InputError, match="tokenizers library can use"):
         Tokenizer.load(folder_of(tmp_path, strange))
@@ -224,7 +224,7 @@ SAVED = {
 @pytest.mark.parametrize("name", SAVED)
 def test_what_transformers_saves(tmp_path: Path, name: str):
     transformers = pytest.importorskip("transformers")
-    ids = {piece: index for index, piece in enumerate(BERT_PIECES)}
+    ids = {piece: index for index, piece in enumerate(BERT_TOKENS)}
     theirs = transformers.BertTokenizer(ids, **SAVED[name])
     theirs.save_pretrained(str(tmp_path))
     ours = Tokenizer.load(tmp_path)

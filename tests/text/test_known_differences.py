@@ -1,4 +1,4 @@
-"""Where Google's rules, Hugging Face's and a plain reading differ, and nowhere else.
+"""Google's rules, Hugging Face's and plain Python differ only where known.
 
 The reading of the rules and the lists are those of scripts/compare/wordpiece.py.
 """
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FROZEN = json.loads(
     (ROOT / "tests" / "golden" / "unicode_differences.json").read_text("utf-8")
 )
-PIECES = (
+TOKENS = (
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##a", "b", "##b", "[", "]"),
     *("mask", "MASK", "σ", "##σ", "ς", "##ς", "Σ", "##Σ", "北", "é", "!"),
 )
@@ -40,9 +40,9 @@ fuzz_tokenizer = _script()
 
 @pytest.fixture
 def vocab(tmp_path: Path) -> Path:
-    """A vocabulary in which what differs gets other ids."""
+    """A vocabulary with other ids for what differs."""
     path = tmp_path / "vocab.txt"
-    path.write_text("\n".join(PIECES), encoding="utf-8")
+    path.write_text("\n".join(TOKENS), encoding="utf-8")
     return path
 
 
@@ -112,7 +112,7 @@ def test_every_character(vocab: Path, lowercase: bool):
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_random_strings(vocab: Path, lowercase: bool):
     fuzz = fuzz_tokenizer.Fuzz(vocab, lowercase=lowercase)
-    found = counts(fuzz, fuzz_tokenizer.strings(700, "7", PIECES))
+    found = counts(fuzz, fuzz_tokenizer.strings(700, "7", TOKENS))
     assert set(found["huggingface = tokenizers"]) == {"special piece"}
     kinds = {"special piece", "private use", "CJK gap", "long word"}
     kinds |= {"final sigma"} if lowercase else set()
@@ -122,8 +122,8 @@ def test_random_strings(vocab: Path, lowercase: bool):
 def test_differences_in_words(vocab: Path):
     google = Tokenizer.load(vocab, lowercase=True, rules="google")
     theirs = Tokenizer.load(vocab, lowercase=True)
-    rust = fuzz_tokenizer.hugging_face(PIECES, lowercase=True)
-    plain = fuzz_tokenizer.Plain(PIECES, lowercase=True)
+    rust = fuzz_tokenizer.hugging_face(TOKENS, lowercase=True)
+    plain = fuzz_tokenizer.Plain(TOKENS, lowercase=True)
 
     def both(text: str) -> tuple[list[int], list[int]]:
         (ours,), (other,) = google.encode([text]), theirs.encode([text])
@@ -155,7 +155,7 @@ def test_dropped_characters_and_marks_count_to_long_words(vocab: Path):
 
 def test_an_unknown_difference_is_found(vocab: Path, capsys: pytest.CaptureFixture):
     fuzz = fuzz_tokenizer.Fuzz(vocab, lowercase=True)
-    fuzz._plain = fuzz_tokenizer.Plain(PIECES, lowercase=False)
+    fuzz._plain = fuzz_tokenizer.Plain(TOKENS, lowercase=False)
     fuzz.compare(["A", "a", "A\ue000"])
     assert fuzz.unknown == [
         "google = plain Python: 'A'",
@@ -164,7 +164,7 @@ def test_an_unknown_difference_is_found(vocab: Path, capsys: pytest.CaptureFixtu
     fuzz.report()
     assert "unknown difference: google = plain Python: 'A'" in capsys.readouterr().out
     fuzz = fuzz_tokenizer.Fuzz(vocab, lowercase=True)
-    fuzz._rust = fuzz_tokenizer.hugging_face(PIECES, lowercase=False)
+    fuzz._rust = fuzz_tokenizer.hugging_face(TOKENS, lowercase=False)
     fuzz.compare(["B!", "[MASK]"])
     assert fuzz.counts["huggingface = tokenizers", "unknown"] == 1
     assert fuzz.counts["huggingface = tokenizers", "special piece"] == 1

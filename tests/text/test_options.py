@@ -1,4 +1,4 @@
-"""Options beside a vocabulary, in the spellings that Hugging Face's files use."""
+"""Options next to a vocabulary, in the spellings that Hugging Face's files use."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ def read(folder: Path, **files: Any) -> tokenizer_options.TokenizerOptions:
     return tokenizer_options.read(folder)
 
 
-def test_nothing_is_given(tmp_path: Path):
+def test_nothing_is_set(tmp_path: Path):
     options = read(tmp_path)
     assert set(options.flags.values()) == {None}
     assert (options.rules, options.tokenizer_class) == (None, "")
@@ -92,12 +92,12 @@ def test_added_tokens_of_the_older_file(tmp_path: Path):
         ("added_tokens", [1], "is not a JSON object"),
     ],
 )
-def test_bad_options_are_refused(tmp_path: Path, stem: str, tree: Any, message: str):
+def test_bad_options_are_rejected(tmp_path: Path, stem: str, tree: Any, message: str):
     with pytest.raises(errors.InputError, match=message):
         read(tmp_path, **{stem: tree})
 
 
-def test_files_that_contradict_each_other_are_refused(tmp_path: Path):
+def test_files_that_contradict_each_other_are_rejected(tmp_path: Path):
     with pytest.raises(errors.InputError) as caught:
         read(
             tmp_path,

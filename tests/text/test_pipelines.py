@@ -22,10 +22,10 @@ def backend(tokenizer: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_wordpiece(lowercase: bool):
-    ids = {piece: index for index, piece in enumerate(small_tokenizers.BERT_PIECES)}
+    ids = {piece: index for index, piece in enumerate(small_tokenizers.BERT_TOKENS)}
     theirs = transformers.BertTokenizer(ids, do_lower_case=lowercase)
     ours = pipelines.wordpiece(
-        small_tokenizers.BERT_PIECES,
+        small_tokenizers.BERT_TOKENS,
         specials.BERT,
         lowercase=lowercase,
         strip_accents=lowercase,
@@ -40,7 +40,7 @@ def test_wordpiece_of_other_names_and_added_words():
     named = SpecialTokens("the", "cat", "##s", "sat", None)
     word = pipelines.added_token("covid-19", 19, special=False)
     ours = pipelines.wordpiece(
-        small_tokenizers.BERT_PIECES,
+        small_tokenizers.BERT_TOKENS,
         named,
         lowercase=True,
         strip_accents=False,
@@ -86,7 +86,7 @@ def test_byte_level(tmp_path: Path, prefix: bool):
 
 
 def _proto(**options: Any) -> bytes:
-    """Returns a SentencePiece model of few pieces."""
+    """Returns a SentencePiece model of few tokens."""
     import io
 
     import sentencepiece

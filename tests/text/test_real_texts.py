@@ -57,7 +57,7 @@ def _values(text: str) -> Iterator[object]:
 
 @functools.cache
 def sample(shared_data: Path) -> list[str]:
-    """Returns texts of every folder, and all that hold characters rules may part on."""
+    """Returns texts of every folder, and all with characters that rules differ on."""
     chosen: dict[str, None] = {}
     for folder in _folders(shared_data):
         given = [text for text in texts(folder) if len(text) < 2_000]  # no whole file
@@ -135,7 +135,7 @@ def test_a_sample_of_every_task(shared_data: Path, vocabulary: str):
 
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
-def test_googles_rules_differ_in_private_use_alone(shared_data: Path, vocabulary: str):
+def test_googles_rules_differ_only_in_private_use(shared_data: Path, vocabulary: str):
     path = shared_data / "vocab" / vocabulary
     given = list(texts(shared_data / "zh_ner"))
     (wrong,) = differing(given, theirs_of(path), Tokenizer.load(path, rules="google"))
@@ -146,7 +146,7 @@ def test_googles_rules_differ_in_private_use_alone(shared_data: Path, vocabulary
 
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
-def test_typed_special_pieces_are_text_to_us(shared_data: Path, vocabulary: str):
+def test_typed_special_tokens_are_text_to_us(shared_data: Path, vocabulary: str):
     path = shared_data / "vocab" / vocabulary
     ours, theirs = Tokenizer.load(path), theirs_of(path)
     given = [text for text in texts(shared_data / "vocab") if "[" in text]

@@ -89,6 +89,6 @@ def test_post_processors(tree: Any, expected: pipelines.RowTemplate | None):
         {**TEMPLATE, "single": "A"},
     ],
 )
-def test_broken_post_processors_are_refused(tree: Any):
+def test_broken_post_processors_are_rejected(tree: Any):
     with pytest.raises(errors.InputError, match="t.json: its post_processor cannot be"):
         pipelines.rows_of_post_processor(tree, "t.json")

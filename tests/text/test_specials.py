@@ -1,4 +1,4 @@
-"""Special pieces are found by BERT's, RoBERTa's or any named spelling."""
+"""Special tokens are found by BERT's, RoBERTa's or any named spelling."""
 
 import pytest
 
@@ -10,7 +10,7 @@ BERT = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
 
 
 def find(ids: dict[str, int], require_mask: bool = True, **named: str):
-    """Finds special pieces in a vocabulary named v.txt."""
+    """Finds special tokens in a vocabulary named v.txt."""
     return specials.find(ids, named, "v.txt", require_mask=require_mask)
 
 

@@ -10,14 +10,14 @@ import pytest
 import sentencepiece
 
 from bert_jax import errors
-from bert_jax.text import spiece
+from bert_jax.text import backend, spiece, vocabulary
 from bert_jax.text.tokenizer import Tokenizer
 
 TEXTS = ["the cat sat", "the dog sat", "a cat and a dog", "北京大学", "我在北京"] * 9
 
 
 def train(**options: object) -> bytes:
-    """Trains a tiny model whose pieces are characters, so that ids are plain."""
+    """Trains a tiny model whose tokens are characters."""
     writer = io.BytesIO()
     names = {"pad_piece": "[PAD]", "unk_piece": "[UNK]", "control_symbols": ["[MASK]"]}
     ours = {"bos_piece": "[CLS]", "eos_piece": "[SEP]", "pad_id": 0, "unk_id": 1}
@@ -45,11 +45,11 @@ def load(model: bytes, folder: Path, **options: Any) -> Tokenizer:
 
 
 def spell(it: Tokenizer, ids: list[int]) -> str:
-    """Joins pieces with blanks, the word mark written as "_"."""
+    """Joins tokens with spaces, the word mark written as "_"."""
     return " ".join(it.tokens[index] for index in ids).replace("▁", "_")
 
 
-def test_special_pieces_and_word_starts(model: bytes, tmp_path: Path):
+def test_special_tokens_and_word_starts(model: bytes, tmp_path: Path):
     it = load(model, tmp_path)
     assert it.kind == "sentencepiece"
     assert it.tokens[:5] == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -68,7 +68,7 @@ def test_encode_and_decode(model: bytes, tmp_path: Path):
     assert lengths.tolist() == [8, 0, 3]
 
 
-def test_raw_text_never_becomes_a_special_piece(model: bytes, tmp_path: Path):
+def test_raw_text_never_becomes_a_special_token(model: bytes, tmp_path: Path):
     it = load(model, tmp_path)
     (row,) = it.encode(["[MASK] a [CLS][PAD] [SEP]"])
     assert set(row) & {0, 2, 3, 4} == set()
@@ -93,7 +93,7 @@ def test_offsets_are_characters(model: bytes, tmp_path: Path):
 def test_lowercase_is_applied_before_the_model(model: bytes, tmp_path: Path):
     it = load(model, tmp_path, lowercase=True)
     assert spell(it, it.encode(["The CAT"])[0]) == "_ t h e _ c a t"
-    # U+0130 becomes two characters; the offsets stay those of what was given.
+    # U+0130 becomes two characters; the offsets are those of the input.
     ((ids, offsets),) = it.encode_with_offsets(["aİ大"])
     assert ids == it.encode(["aİ大"])[0]
     assert offsets[1] == (0, 1)
@@ -135,7 +135,7 @@ def test_albert_changes_quotes_accents_and_case(tmp_path: Path):
     it.save(tmp_path / "again")
     again = Tokenizer.load(tmp_path / "again")
     assert (again, again.fingerprint) == (it, it.fingerprint)
-    # A folder of Hugging Face's says so by its class, or by keep_accents.
+    # Hugging Face's folders have the class, or keep_accents.
     config = tmp_path / "tokenizer_config.json"
     config.write_text('{"tokenizer_class": "AlbertTokenizer", "do_lower_case": false}')
     it = Tokenizer.load(tmp_path)
@@ -153,7 +153,7 @@ def test_albert_changes_quotes_accents_and_case(tmp_path: Path):
     assert spell(it, it.encode(["Cá"])[0]) == "_ c <unk>"
 
 
-def test_t5_names_are_refused(tmp_path: Path):
+def test_t5_names_are_rejected(tmp_path: Path):
     t5 = train(
         **{"pad_piece": "<pad>", "unk_piece": "<unk>", "eos_piece": "</s>"},
         **{"bos_id": -1, "eos_id": 2, "control_symbols": []},
@@ -163,30 +163,30 @@ def test_t5_names_are_refused(tmp_path: Path):
     assert "has no [CLS], [MASK] among its" in str(caught.value)
 
 
-def test_special_pieces_that_raw_text_could_become_are_refused(tmp_path: Path):
+def test_special_tokens_that_raw_text_could_contain_are_rejected(tmp_path: Path):
     loose = train(control_symbols=[], user_defined_symbols=["[MASK]"])
     with pytest.raises(errors.InputError, match=r"\[MASK\] \(id 4\) is an ordinary"):
         load(loose, tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"hello world", b"\x00" * 99, b"[PAD]\n[UNK]\n"])
-def test_files_that_are_no_model_are_refused(tmp_path: Path, content: bytes):
+def test_files_that_are_not_a_model_are_rejected(tmp_path: Path, content: bytes):
     with pytest.raises(errors.InputError, match="is not a SentencePiece model"):
         load(content, tmp_path)
 
 
-def test_broken_models_are_refused(model: bytes, tmp_path: Path):
+def test_broken_models_are_rejected(model: bytes, tmp_path: Path):
     for cut in (1, 50, len(model) // 2, len(model) - 1):
         with pytest.raises(errors.InputError):
             load(model[:cut], tmp_path)
     with pytest.raises(errors.InputError, match="is empty"):
         load(b"", tmp_path)
-    no_text = model.replace("京".encode(), b"\xff\xff\xff")  # a piece not in UTF-8
+    no_text = model.replace("京".encode(), b"\xff\xff\xff")  # a token that is not UTF-8
     with pytest.raises(errors.InputError, match="is not a SentencePiece model"):
         load(no_text, tmp_path)
 
 
-def test_strip_accents_is_refused(model: bytes, tmp_path: Path):
+def test_strip_accents_is_rejected(model: bytes, tmp_path: Path):
     with pytest.raises(
         errors.InputError, match="strip_accents is for WordPiece and ALBERT"
     ):
@@ -241,7 +241,7 @@ def test_fields_that_are_not_there_have_the_published_defaults():
     assert (piece.piece, piece.score, piece.type) == ("", 0.0, 1)
 
 
-def test_an_encoding_has_the_bytes_of_its_pieces():
+def test_an_encoding_has_the_bytes_of_its_tokens():
     processor = sentencepiece.SentencePieceProcessor(model_proto=train())
     content = processor.encode("a 北", out_type="serialized_proto")
     pieces = spiece.message_of_text(content).pieces
@@ -278,3 +278,40 @@ def _run(program: str, *arguments: str) -> None:
     words = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def both(it: Tokenizer, text: str) -> tuple[str, str]:
+    """Tokenizes a text by the sentencepiece library, and by `tokenizers`."""
+    rust = backend.Backend(it.pipeline(), it.specials)
+    (ours,), (theirs,) = it.encode([text]), rust.encode([text])
+    return spell(it, ours), spell(it, theirs)
+
+
+@pytest.fixture(scope="module")
+def unigram(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A unigram model with tokens of several exclamation marks."""
+    texts = [*TEXTS, *(f"a cat{'!' * n} ｶﾞ 한국" for n in (1, 2, 3, 3, 3, 5) * 9)]
+    folder = tmp_path_factory.mktemp("unigram")
+    return vocabulary.learn(
+        texts,
+        kind="sentencepiece-unigram",
+        vocab_size=60,
+        lowercase=False,
+        folder=folder,
+    )
+
+
+def test_tokenizers_breaks_ties_otherwise(unigram: Tokenizer):
+    pairs = [both(unigram, f"the cat{'!' * count}") for count in range(40)]
+    different = [(ours, theirs) for ours, theirs in pairs if ours != theirs]
+    assert different, unigram.tokens
+    for ours, theirs in different:  # the same tokens in another order
+        assert sorted(ours.split()) == sorted(theirs.split())
+    ours, theirs = both(unigram, "the cat! a dog 北京大学")
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("text", ["ｶﾞ", "\U0010ffff", "a\U0010ffffb"])
+def test_tokenizers_normalizes_some_characters_otherwise(unigram: Tokenizer, text: str):
+    ours, theirs = both(unigram, text)
+    assert ours != theirs

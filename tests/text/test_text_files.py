@@ -12,11 +12,11 @@ from bert_jax import errors
 from bert_jax.text import backend, files, pipelines, specials
 from bert_jax.text.tokenizer import Tokenizer
 
-PIECES = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]", "▁", "▁the", "a", "t", "▁a"]
+TOKENS = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]", "▁", "▁the", "a", "t", "▁a"]
 UNIGRAM: dict[str, Any] = {
     "version": "1.0",
     "added_tokens": [
-        {**small_tokenizers.BERT_JSON["added_tokens"][0], "id": i, "content": PIECES[i]}
+        {**small_tokenizers.BERT_JSON["added_tokens"][0], "id": i, "content": TOKENS[i]}
         for i in range(5)
     ],
     "normalizer": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}]},
@@ -28,12 +28,12 @@ UNIGRAM: dict[str, Any] = {
     },
     "post_processor": None,
     "decoder": None,
-    # ALBERT's special pieces have the best score of all: text must not become them.
+    # ALBERT's special tokens have the best score of all: text must not become them.
     "model": {
         "type": "Unigram",
         "unk_id": 1,
         "byte_fallback": False,
-        "vocab": [[piece, 0.0 if i < 5 else -1.0 - i] for i, piece in enumerate(PIECES)]
+        "vocab": [[piece, 0.0 if i < 5 else -1.0 - i] for i, piece in enumerate(TOKENS)]
         + [["[", -20.0], ["m", -20.0]],
     },
 }
@@ -52,7 +52,7 @@ def described(tree: Any, folder: Path) -> Tokenizer:
 
 
 def spell(it: Tokenizer, ids: list[int]) -> str:
-    """Joins pieces with blanks."""
+    """Joins tokens with spaces."""
     return " ".join(it.tokens[index] for index in ids)
 
 
@@ -74,7 +74,7 @@ def test_byte_level_ids_and_offsets(roberta: Tokenizer):
     assert roberta.decode(roberta.encode(["the cat é京!"])[0]) == "the cat é京!"
 
 
-def test_raw_text_never_becomes_a_special_piece(roberta: Tokenizer):
+def test_raw_text_never_becomes_a_special_token(roberta: Tokenizer):
     raw = "<s> the <mask> </s><pad><unk> [MASK]"
     (row,) = roberta.encode([raw])
     assert not set(row) & set(roberta.special_ids)
@@ -83,7 +83,7 @@ def test_raw_text_never_becomes_a_special_piece(roberta: Tokenizer):
     assert roberta.decode(row) == raw
 
 
-def test_raw_text_never_becomes_a_special_piece_of_unigram(tmp_path: Path):
+def test_raw_text_never_becomes_a_special_token_of_unigram(tmp_path: Path):
     it = described(UNIGRAM, tmp_path)
     assert it.lowercase
     (row,) = it.encode(["the [MASK] [mask] <pad> a"])
@@ -129,7 +129,7 @@ def test_word_marks_of_other_models(tmp_path: Path):
     marked = [t for t, c in zip(it.tokens, it.is_continuation, strict=True) if c]
     assert marked == ["##s", "##able"]
     assert spell(it, it.encode(["the cats!"])[0]) == "the cat ##s !"
-    # Whole words that spell special pieces stay text.
+    # Whole words that are special tokens stay text.
     assert set(it.encode(["[MASK] [CLS]"])[0]).isdisjoint({2, 4})
 
 
@@ -171,7 +171,7 @@ def test_added_words_are_read_from_text(tmp_path: Path):
 
 
 def _vocabulary(**changes: Any) -> dict[str, Any]:
-    """A tokenizer.json with changed ids; None takes a piece out."""
+    """A tokenizer.json with changed ids; None removes a token."""
     tree = small_tokenizers.bert_json()
     whole = tree["model"]["vocab"] | changes
     tree["model"]["vocab"] = {k: v for k, v in whole.items() if v is not None}
@@ -235,13 +235,13 @@ def _beyond(*ids: int) -> dict[str, Any]:
         ),
     ],
 )  # fmt: skip
-def test_broken_files_are_refused(tmp_path: Path, tree: Any, message: str):
+def test_broken_files_are_rejected(tmp_path: Path, tree: Any, message: str):
     with pytest.raises(errors.InputError, match=message) as caught:
         described(tree, tmp_path)
     assert "tokenizer.json" in str(caught.value)
 
 
-def test_files_that_are_no_json_are_refused(tmp_path: Path):
+def test_files_that_are_no_json_are_rejected(tmp_path: Path):
     whole = json.dumps(UNIGRAM)
     doubled = whole.replace('"version": "1.0"', '"version": "1.0", "version": "1.0"')
     for text in ("", "[]", whole[:-1], whole[: len(whole) // 2], doubled, "[" * 99_999):
@@ -250,8 +250,8 @@ def test_files_that_are_no_json_are_refused(tmp_path: Path):
             Tokenizer.load(tmp_path)
 
 
-def test_merges_that_do_not_fit_are_refused(tmp_path: Path):
-    vocabulary = {name: i for i, name in enumerate([*PIECES, "b"])}
+def test_merges_that_do_not_fit_are_rejected(tmp_path: Path):
+    vocabulary = {name: i for i, name in enumerate([*TOKENS, "b"])}
     model = {"type": "BPE", "vocab": vocabulary, "merges": [["a", "b"]]}
     with pytest.raises(errors.InputError, match="can use: Token `ab` out of vocab"):
         described({**UNIGRAM, "model": model}, tmp_path)
@@ -261,10 +261,10 @@ def test_panics_of_the_library_are_one_message(tmp_path: Path, capfd: Any):
     broken = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
     with pytest.raises(errors.InputError, match="can use: Precompiled"):
         described({**UNIGRAM, "normalizer": broken}, tmp_path)
-    capfd.readouterr()  # what the library says by itself
+    capfd.readouterr()  # the library's own output
 
 
-def test_specials_are_told_by_the_added_tokens_too():
+def test_a_missing_mask_hides_its_usual_names():
     content = pipelines.canonical(UNIGRAM)
     few = specials.SpecialTokens("<pad>", "<unk>", "[CLS]", "[SEP]", None)
     it = backend.Backend(json.loads(content), few)
@@ -294,12 +294,12 @@ def test_the_line_is_the_id(tmp_path: Path):
         LINES + "a \n\n \n",
     ],
 )
-def test_marks_of_editors_are_dropped(tmp_path: Path, content: str):
+def test_byte_order_marks_and_blank_ends_are_dropped(tmp_path: Path, content: str):
     tokens = files.read_vocabulary(write_vocabulary(tmp_path, content))
     assert tokens == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a")
 
 
-def test_pieces_of_other_white_space_keep_their_ids(tmp_path: Path):
+def test_tokens_of_other_white_space_keep_their_ids(tmp_path: Path):
     tokens = files.read_vocabulary(
         write_vocabulary(tmp_path, LINES + "\u2028\n##\u2028\na\n")
     )
@@ -326,7 +326,7 @@ def test_bad_vocabularies_are_rejected(
         files.read_vocabulary(write_vocabulary(tmp_path, content))
 
 
-def test_missing_file_and_folder_are_refused(tmp_path: Path):
+def test_missing_file_and_folder_are_rejected(tmp_path: Path):
     with pytest.raises(errors.InputError, match="does not exist"):
         files.read_vocabulary(tmp_path / "none.txt")
     with pytest.raises(errors.InputError, match="cannot be read: Is a directory"):
@@ -382,7 +382,7 @@ def test_written_files_are_those_that_were_read(tmp_path: Path):
     assert lines == theirs
 
 
-def test_are_in(tmp_path: Path):
+def test_has_byte_level(tmp_path: Path):
     assert not files.has_byte_level(tmp_path)
     small_tokenizers.write_roberta(tmp_path)
     assert files.has_byte_level(tmp_path)
@@ -438,7 +438,7 @@ def test_bad_byte_level_vocabularies_are_rejected(
         Tokenizer.load(tmp_path)
 
 
-def test_a_vocabulary_without_unknown_is_refused(tmp_path: Path):
+def test_a_vocabulary_without_unknown_is_rejected(tmp_path: Path):
     small_tokenizers.write_roberta(tmp_path)
     path = tmp_path / "vocab.json"
     text = path.read_text(encoding="utf-8").replace('"<unk>"', '"<other>"')

@@ -1,4 +1,4 @@
-"""One face over both kinds: options, special ids, saving, loading, pickling."""
+"""The Tokenizer: options, special ids, saving, loading, pickling."""
 
 import json
 import multiprocessing
@@ -16,7 +16,7 @@ TOKENS = ("a", "[CLS]", "##b", "[MASK]", "[PAD]", "[SEP]", "[UNK]", "京", "##",
 
 
 def small(lowercase: bool = False) -> Tokenizer:
-    """A tokenizer of ten pieces."""
+    """A tokenizer of ten tokens."""
     return Tokenizer("wordpiece", TOKENS, lowercase, lowercase)
 
 
@@ -28,19 +28,19 @@ def write(folder: Path, tokens: tuple[str, ...] = TOKENS, **config: object) -> P
     return folder
 
 
-def test_ids_of_special_pieces():
+def test_ids_of_special_tokens():
     it = small()
     assert (it.cls_id, it.mask_id, it.pad_id, it.sep_id, it.unk_id) == (1, 3, 4, 5, 6)
     assert it.special_ids == (1, 3, 4, 5, 6)
     assert it.vocab_size == 10
-    assert np.flatnonzero(it.is_continuation).tolist() == [2]  # not "##" alone
+    assert np.flatnonzero(it.is_continuation).tolist() == [2]  # not "##" itself
 
 
 def test_encode_adds_nothing():
     assert small().encode(["ab京 B", "", "x"]) == [[0, 2, 7, 9], [], [6]]
 
 
-def test_raw_text_never_becomes_a_special_piece():
+def test_raw_text_never_becomes_a_special_token():
     it = small()
     raw = "[MASK] [CLS] a [PAD] [SEP]京[MASK]"
     (row,) = it.encode([raw])
@@ -78,14 +78,14 @@ def test_build():
     assert small().build([0], [7]) == ([1, 0, 5, 7, 5], [0, 0, 0, 1, 1])
 
 
-def test_special_pieces_of_other_names(tmp_path: Path):
+def test_special_tokens_of_other_names(tmp_path: Path):
     tokens = ("a", "<cls>", "sep", "PAD", "[UNK]", "[MASK]", "京", "<mask>", "cls")
     names = {"cls_token": "<cls>", "sep_token": {"content": "sep"}, "pad_token": "PAD"}
     write(tmp_path, tokens, **names, mask_token="<mask>", do_lower_case=False)
     it = Tokenizer.load(tmp_path)
     assert (it.cls_id, it.sep_id, it.pad_id, it.unk_id, it.mask_id) == (1, 2, 3, 4, 7)
     assert it.special_ids == (1, 2, 3, 4, 7)
-    # A piece that text could spell is unknown there, for text is not special.
+    # A special token that text spells is unknown there.
     assert it.encode(["a sep PAD cls <mask>"]) == [[0, 4, 4, 8, 4, 4, 4]]
     assert it.encode_text("a<mask>京[MASK]a") == [0, 7, 6, 7, 0]
     it.save(tmp_path / "again")
@@ -112,7 +112,7 @@ def test_a_vocabulary_without_a_mask(tmp_path: Path):
     assert Tokenizer.load(tmp_path / "again", require_mask=False) == it
 
 
-def test_rules_are_kept_and_tell_tokenizers_apart(tmp_path: Path):
+def test_rules_are_saved_and_change_the_fingerprint(tmp_path: Path):
     google = Tokenizer.load(write(tmp_path), rules="google")
     theirs = Tokenizer.load(tmp_path)
     assert (google.rules, theirs.rules) == ("google", "huggingface")
@@ -139,7 +139,7 @@ def test_save_and_load_keep_everything(tmp_path: Path):
         assert loaded.fingerprint == small(lowercase).fingerprint
 
 
-def test_fingerprint_tells_what_changes_ids():
+def test_fingerprint_changes_with_what_changes_ids():
     changed = (
         small(),
         small(lowercase=True),
@@ -154,19 +154,19 @@ def test_fingerprint_tells_what_changes_ids():
 
 def test_a_worker_process_gives_the_same_ids():
     it = small()
-    it.encode(["a"])  # builds what must not be pickled
+    it.encode(["a"])  # builds the back end, which is not pickled
     assert len(pickle.dumps(it)) < 1_000
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.map(it.encode, [["ab京 B"]]) == [[[0, 2, 7, 9]]]
 
 
-def test_case_is_told_by_the_pieces(tmp_path: Path):
+def test_case_follows_the_tokens(tmp_path: Path):
     assert not Tokenizer.load(write(tmp_path)).lowercase  # "B" is a piece
     uncased = Tokenizer.load(write(tmp_path, TOKENS[:-1]))
     assert (uncased.lowercase, uncased.strip_accents) == (True, True)
 
 
-def test_case_is_told_by_the_options_beside_the_file(tmp_path: Path):
+def test_case_follows_the_options_next_to_the_file(tmp_path: Path):
     config = {"do_lower_case": True, "strip_accents": None, "model_max_length": 512}
     it = Tokenizer.load(write(tmp_path, **config))
     assert (it.lowercase, it.strip_accents) == (True, True)
@@ -184,7 +184,7 @@ def test_case_is_told_by_the_options_beside_the_file(tmp_path: Path):
         ({"tokenize_chinese_chars": 0}, "tokenize_chinese_chars is 0"),
     ],
 )
-def test_bad_options_are_refused(tmp_path: Path, config: dict, message: str):
+def test_bad_options_are_rejected(tmp_path: Path, config: dict, message: str):
     with pytest.raises(errors.InputError, match=message):
         Tokenizer.load(write(tmp_path, **config))
 
@@ -193,7 +193,7 @@ def test_bad_options_are_refused(tmp_path: Path, config: dict, message: str):
     ("content", "message"),
     [("{", "is not JSON"), ("[1]", "is not a JSON object"), ("", "is not JSON")],
 )
-def test_options_that_are_no_json_are_refused(
+def test_options_that_are_no_json_are_rejected(
     tmp_path: Path, content: str, message: str
 ):
     write(tmp_path)
@@ -202,7 +202,7 @@ def test_options_that_are_no_json_are_refused(
         Tokenizer.load(tmp_path)
 
 
-def test_folder_without_or_with_two_vocabularies_is_refused(tmp_path: Path):
+def test_folder_without_or_with_two_vocabularies_is_rejected(tmp_path: Path):
     with pytest.raises(errors.InputError, match="neither vocab.txt nor spiece.model"):
         Tokenizer.load(tmp_path)
     write(tmp_path)

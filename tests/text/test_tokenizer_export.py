@@ -1,4 +1,4 @@
-"""What is saved for `transformers` gives it the same ids, and comes back the same."""
+"""An exported folder gives `transformers` the same ids, and loads as it was saved."""
 
 import json
 from pathlib import Path
@@ -115,7 +115,7 @@ def test_any_other_pipeline(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "albert"])
-def test_a_model_config_beside_it_changes_nothing(tmp_path: Path, kind: str):
+def test_a_model_config_next_to_it_changes_nothing(tmp_path: Path, kind: str):
     it = learnt("sentencepiece-unigram", tmp_path / "a", True)
     small_tokenizers.write_json(tmp_path / "saved", {"model_type": kind}, "config.json")
     check(it, tmp_path / "saved")
@@ -149,8 +149,8 @@ def test_files_and_their_bytes(tmp_path: Path):
                    if file.endswith(".json") and file != "vocab.json")  # fmt: skip
 
 
-def test_options_in_words(tmp_path: Path):
-    it = Tokenizer("wordpiece", small_tokenizers.BERT_PIECES, False, False)
+def test_the_exported_options(tmp_path: Path):
+    it = Tokenizer("wordpiece", small_tokenizers.BERT_TOKENS, False, False)
     it.export(tmp_path, 128)
     special = {f"{name.lower()}_token": f"[{name}]" for name in ("PAD", "UNK", "CLS")}
     special |= {"sep_token": "[SEP]", "mask_token": "[MASK]"}
@@ -167,7 +167,7 @@ def test_options_in_words(tmp_path: Path):
 
 
 def test_without_a_mask(tmp_path: Path):
-    tokens = tuple(t for t in small_tokenizers.BERT_PIECES if t != "[MASK]")
+    tokens = tuple(t for t in small_tokenizers.BERT_TOKENS if t != "[MASK]")
     (tmp_path / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
     it = Tokenizer.load(tmp_path, require_mask=False)
     it.export(tmp_path / "saved", 512)
@@ -178,8 +178,8 @@ def test_without_a_mask(tmp_path: Path):
     assert again.specials.mask is None and again == it
 
 
-def test_lengths_that_make_no_row_are_refused(tmp_path: Path):
-    it = Tokenizer("wordpiece", small_tokenizers.BERT_PIECES, False, False)
+def test_lengths_below_one_are_rejected(tmp_path: Path):
+    it = Tokenizer("wordpiece", small_tokenizers.BERT_TOKENS, False, False)
     for length in (0, -1):
         with pytest.raises(errors.InputError, match=f"max_length is {length}. Give 1"):
             it.export(tmp_path, length)

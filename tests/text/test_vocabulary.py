@@ -1,4 +1,4 @@
-"""Vocabularies are learned, small enough to see, and the same every time."""
+"""Vocabularies are learned, checked by eye, and the same every time."""
 
 import collections
 import logging
@@ -18,13 +18,13 @@ from bert_jax.text.tokenizer import Tokenizer
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 KINDS = ("wordpiece", "sentencepiece-unigram", "sentencepiece-bpe")
 
-# Many words of equal counts, where an order by hash would show.
+# Many words of equal counts: an order by hash would show.
 SCRIPT = """
 import pathlib, random, sys
 from bert_jax.text import vocabulary
-draw = random.Random(7)
-words = ["".join(draw.choices("abcdéf京北", k=draw.randint(1, 6))) for _ in range(300)]
-texts = (" ".join(draw.choices(words, k=9)) for _ in range(200))
+rng = random.Random(7)
+words = ["".join(rng.choices("abcdéf京北", k=rng.randint(1, 6))) for _ in range(300)]
+texts = (" ".join(rng.choices(words, k=9)) for _ in range(200))
 folder = pathlib.Path(sys.argv[2])
 vocabulary.learn(texts, kind=sys.argv[1], vocab_size=120, lowercase=True, folder=folder)
 """
@@ -47,7 +47,7 @@ def test_wordpiece_by_eye(tmp_path: Path):
     assert learn(texts, tmp_path, lowercase=False).encode(["AB"]) == [[1]]
 
 
-def test_chinese_characters_are_pieces(tmp_path: Path):
+def test_chinese_characters_are_tokens(tmp_path: Path):
     it = learn(["北京大学，北京", "大学。2008 2008"] * 2, tmp_path, vocab_size=40)
     assert {"北", "京", "大", "学", "，", "。", "2008"} <= set(it.tokens)
     assert "北京" not in it.tokens and "##京" not in it.tokens
@@ -80,14 +80,16 @@ def test_an_alphabet_of_thousands(tmp_path: Path):
     assert it.tokens[5:] == tuple(common)
 
 
-def test_a_small_corpus_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_small_corpus_gives_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     with caplog.at_level(logging.WARNING):
         it = learn(["ab ab"], tmp_path, vocab_size=99)
     assert it.vocab_size == 9
     assert "yields 9 tokens, fewer than text.vocab_size=99" in caplog.text
 
 
-def test_words_are_counted_as_wordpiece_sees_them():
+def test_words_are_counted_after_normalization():
     texts = ["It's 北京!", "IT\u200b naïve \ud800 x", ""]
     assert vocabulary.count_words(texts, lowercase=True) == collections.Counter(
         {"it": 2, "'": 1, "s": 1, "北": 1, "京": 1, "!": 1, "naive": 1, "x": 1}
@@ -96,7 +98,7 @@ def test_words_are_counted_as_wordpiece_sees_them():
     assert (counts["It"], counts["IT"], counts["naïve"]) == (1, 1, 1)
 
 
-def test_too_many_words_forget_the_rarest(monkeypatch: pytest.MonkeyPatch):
+def test_of_too_many_words_the_rarest_are_dropped(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(vocabulary, "_MAX_DISTINCT_WORDS", 3)
     texts = ["a a a b b", "c d", "b a e"]
     counts = vocabulary.count_words(texts, lowercase=True)
@@ -170,7 +172,7 @@ def test_nothing_to_learn_from(tmp_path: Path, kind: str):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sentencepiece_says_how_much_room_the_characters_need(tmp_path: Path):
+def test_sentencepiece_names_the_size_that_the_characters_need(tmp_path: Path):
     with pytest.raises(errors.InputError, match=r"vocab_size is 12, .* 16"):
         learn(["abcdefghij"] * 9, tmp_path, kind="sentencepiece-bpe", vocab_size=12)
 
@@ -185,6 +187,6 @@ def test_sentencepiece_says_how_much_room_the_characters_need(tmp_path: Path):
         ({"min_frequency": 99}, "no character occurs 99 times"),
     ],
 )
-def test_bad_arguments_are_refused(tmp_path: Path, options: dict, message: str):
+def test_bad_arguments_are_rejected(tmp_path: Path, options: dict, message: str):
     with pytest.raises(errors.InputError, match=message):
         learn(["ab ab"], tmp_path, **options)

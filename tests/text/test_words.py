@@ -1,4 +1,4 @@
-"""Words begin where '##' or the segmenter's words say."""
+"""Words start by '##' or by the segmenter's words."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ CHINESE = Tokenizer("wordpiece", TOKENS, True, True)
 
 
 def mark(sentence: str, its_words: list[str] | None) -> str:
-    """Writes the pieces of a sentence with "|" before each that begins a word."""
+    """Joins the tokens of a sentence, with "|" before each that starts a word."""
     given = None if its_words is None else [its_words]
     ids, lengths, starts = words.encode(CHINESE, [sentence], given)
     assert lengths.tolist() == [len(ids)] == [len(starts)]
@@ -35,17 +35,17 @@ def mark(sentence: str, its_words: list[str] | None) -> str:
         ("北京大学", ["北京", "大学"], "|北 京 |大 学"),
         ("北京大学", ["北京大学"], "|北 京 大 学"),
         ("北京大学", list("北京大学"), "|北 |京 |大 |学"),
-        # Latin and digits keep the rule of '##', whatever the segmenter says.
+        # Latin and digits keep the rule of '##', whatever the segmenter returns.
         ("iPhone手机", ["iPhone", "手机"], "|iphone |手 机"),
         ("Okay手机", ["Ok", "ay", "手机"], "|ok ##ay |手 机"),
         ("1998年", ["1998", "年"], "|1998 |年"),
         ("3.5年", ["3.5", "年"], "|3 |. |5 |年"),
         ("大ok学", ["大ok学"], "|大 |ok 学"),
         ("T恤", ["T恤"], "|t 恤"),
-        # A word that begins inside a piece begins with the piece.
+        # A word that starts inside a token starts with the token.
         ("iPhone手", ["iPh", "one手"], "|iphone 手"),
         ("北京，大学", ["北京", "，", "大学"], "|北 京 |， |大 学"),
-        # What the tokenizer drops does not hide a word's beginning.
+        # What the tokenizer drops does not hide the start of a word.
         ("\u200b北京", ["\u200b", "北京"], "|北 京"),
         ("\u200b北京", ["\u200b北京"], "|北 京"),
         ("北\u200b京大学", ["北京", "大学"], "|北 京 |大 学"),
@@ -70,7 +70,7 @@ def test_chinese_words(sentence: str, its_words: list[str], expected: str | None
         assert mark(sentence, its_words) == expected
 
 
-def test_without_words_the_pieces_decide():
+def test_without_words_the_tokens_decide():
     assert mark("Okay北京 ip5hone", None) == "|ok ##ay |北 |京 |ip ##5 ##hone"
 
 
@@ -98,14 +98,14 @@ def test_sentencepiece_words(tmp_path: Path):
     shown = [it.tokens[index] for index in ids[starts]]
     assert "".join(it.tokens[index] for index in ids) == "▁北京机大学▁cat"
     assert [token[-1] for token in shown] == ["京", "机", "t"]
-    # A space parts even what one word holds.
+    # A space separates even the parts of one word.
     ids, _, starts = words.encode(it, ["手机 cat"], [["手机 cat"]])
     assert [it.tokens[index][0] for index in ids[starts]] == ["▁", "▁"]
     ids, _, starts = words.encode(it, ["北京机大学 cat"])
     assert [it.tokens[index][0] for index in ids[starts]] == ["▁", "▁"]
 
 
-def test_the_first_piece_always_begins_a_word(tmp_path: Path):
+def test_the_first_token_always_starts_a_word(tmp_path: Path):
     options = {"pad_piece": "[PAD]", "unk_piece": "[UNK]", "vocab_size": 99}
     ids = {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1}
     sentencepiece.SentencePieceTrainer.train(
@@ -123,7 +123,7 @@ def test_the_first_piece_always_begins_a_word(tmp_path: Path):
         assert starts[[0, 7]].all()
 
 
-def test_words_that_do_not_spell_the_sentence_are_refused():
+def test_words_that_do_not_join_to_the_sentence_are_rejected():
     for its_words in (["北京"], ["北京", "大学", "年"], ["大学", "北京"], []):
         with pytest.raises(errors.InputError, match="the sentence '北京"):
             words.encode(CHINESE, ["北京大学"], [its_words])
