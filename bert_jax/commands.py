@@ -20,9 +20,8 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from bert_jax import console, errors, home_folder, interrupts
+from bert_jax import console, errors, home_folder, interrupts, reference
 from bert_jax.config import file as config_file
-from bert_jax.config import reference
 from bert_jax.training import devices, distributed
 
 WORDS = ("-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?")

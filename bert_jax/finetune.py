@@ -22,14 +22,14 @@ from typing import Any
 import jax
 from absl import flags
 
-from bert_jax import commands, console, errors, faults, fields, files, tasks
+from bert_jax import commands, console, errors, faults, fields, files, reference, tasks
 from bert_jax.checkpoints import (
     hf_config,
     huggingface,
     run_folder,
     task_folders,
 )
-from bert_jax.config import finetuning, reference
+from bert_jax.config import finetuning
 from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.inference import task_predictor
 from bert_jax.metrics import report

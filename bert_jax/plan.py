@@ -13,8 +13,8 @@ from typing import Any
 import jax
 from absl import flags
 
-from bert_jax import commands
-from bert_jax.config import pretraining, reference
+from bert_jax import commands, reference
+from bert_jax.config import pretraining
 from bert_jax.planning import costs, report, search
 from bert_jax.planning import topology as topologies
 

@@ -30,9 +30,9 @@ from typing import cast
 
 from absl import flags
 
-from bert_jax import commands, errors, faults, files, interrupts
+from bert_jax import commands, errors, faults, files, interrupts, reference
 from bert_jax.checkpoints import initial_weights
-from bert_jax.config import pretraining, reference
+from bert_jax.config import pretraining
 from bert_jax.contrib.beam import beam_runner, distributed_engine
 from bert_jax.data.corpus import (
     manifest,

@@ -15,9 +15,9 @@ from typing import Any
 import jax
 from absl import flags
 
-from bert_jax import commands, prepare, report
+from bert_jax import commands, prepare, reference, report
 from bert_jax.checkpoints import initial_weights, run_folder
-from bert_jax.config import pretraining, reference
+from bert_jax.config import pretraining
 from bert_jax.data import stream
 from bert_jax.data.corpus import manifest, python_documents, sources
 from bert_jax.data.pretraining import phases as phase_rows

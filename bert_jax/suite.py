@@ -19,8 +19,8 @@ from typing import Any
 
 from absl import flags
 
-from bert_jax import commands, errors, fields, files, finetune
-from bert_jax.config import finetuning, reference
+from bert_jax import commands, errors, fields, files, finetune, reference
+from bert_jax.config import finetuning
 from bert_jax.data.labeled import read_examples
 from bert_jax.inference import prediction_files, task_predictor
 from bert_jax.runs import suite, sweep, task_setup, workdirs

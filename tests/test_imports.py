@@ -82,6 +82,7 @@ COMMANDS = {
     "predict",
     "prepare",
     "pretrain",
+    "reference",
     "report",
     "suite",
 }

@@ -100,7 +100,7 @@ def _examples(what: str) -> Any:
 class FinetuningDataConfig:
     """The task, its files, and how they become sequences."""
 
-    task: str = field("classification", "The name of a task (`bert_jax.tasks.TASKS`).")
+    task: str = field("classification", "The task.")
     train: str = _examples("Training examples")
     dev: str = _examples(
         "Examples to evaluate and select the model on (empty holds out some of "

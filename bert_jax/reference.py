@@ -1,6 +1,6 @@
 """All config keys with type, default, range and meaning: for --help and for the docs.
 
-    python -m bert_jax.config.reference docs/en/config.md docs/zh/config.md
+    python -m bert_jax.reference docs/en/config.md docs/zh/config.md
 
 writes the reference pages from the lines of `fields.field`. The Chinese meanings are
 in docs/zh/config.md only: they are kept, and a key without one is reported.
@@ -17,6 +17,7 @@ from typing import Any
 from bert_jax import errors, fields
 from bert_jax.config import finetuning, pretraining
 from bert_jax.model import config as model_config
+from bert_jax.tasks import TASKS
 
 _WIDTH = 80
 _INT_MAX = 2**31 - 1
@@ -24,12 +25,17 @@ _INT_MAX = 2**31 - 1
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One key: its full name, the name of its type, its default, and its facts."""
+    """One key: its full name, the name of its type, its default, and its facts.
+
+    Attributes:
+      tasks: the tasks that read it; empty if it does not depend on the task.
+    """
 
     name: str
     kind: str
     default: Any
     key: fields.Key
+    tasks: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +89,11 @@ def _rows(prefix: str, kind: type, defaults: Mapping[str, Any]) -> Iterator[Row]
     for name, (item, key) in fields.keys(kind).items():
         default = defaults.get(name)
         default = item.default if default is None else default  # those of BertConfig
-        yield Row(f"{prefix}{name}", item.type.__name__, default, key)  # type: ignore
+        full = f"{prefix}{name}"
+        if full == "data.task":
+            key = dataclasses.replace(key, choices=tuple(TASKS))
+        readers = tuple(task.name for task in TASKS.values() if full in task.keys)
+        yield Row(full, item.type.__name__, default, key, readers)  # type: ignore
 
 
 def _summary(kind: type) -> str:
@@ -103,7 +113,8 @@ def help_text(keys: Keys) -> str:
 def _help_of(row: Row) -> str:
     default = "empty" if row.default == "" else _text(row.default)
     facts = [row.kind, *([row.key.allowed] if row.key.allowed else [])]
-    words = f"{row.key.help} ({', '.join(facts)}; default: {default})"
+    tasks = f"; read by {', '.join(row.tasks)}" if row.tasks else ""
+    words = f"{row.key.help} ({', '.join(facts)}; default: {default}{tasks})"
     words = words.replace("`", "")
     return f"  {row.name}\n" + textwrap.indent(
         textwrap.fill(words, _WIDTH - 6), "      "
@@ -130,7 +141,7 @@ _PAGES = {
             "Fine-tuning": "`finetune` and `suite`; `model.*` is as in pretraining.",
             "Suites": "`suite` reads these next to the keys of fine-tuning.",
         },
-        "columns": ("key", "type", "default", "values", "meaning"),
+        "columns": ("key", "type", "default", "values", "meaning", "read by"),
     },
     "zh": {
         "title": "配置参考",
@@ -145,7 +156,7 @@ _PAGES = {
             "微调": "用于 `finetune` 和 `suite`；`model.*` 与预训练相同。",
             "任务套件": "`suite` 除微调的键以外还读取：",
         },
-        "columns": ("键", "类型", "默认值", "取值", "含义"),
+        "columns": ("键", "类型", "默认值", "取值", "含义", "读取它的任务"),
     },
 }
 
@@ -168,13 +179,26 @@ def page(language: str, meanings: Mapping[str, str] | None = None) -> str:
                 parts.append(f"### {group.title}")
             if group.title and meanings is None:
                 parts.append(group.summary.replace("|", "\\|"))
-            lines = [" | ".join(words["columns"]), "|".join(["---"] * 5)]
-            for row in group.rows:
-                meaning = row.key.help if meanings is None else None
-                meaning = meaning or meanings.get(f"{title}:{row.name}", "")  # type: ignore
-                lines.append(" | ".join((*_cells(row), meaning.replace("|", "\\|"))))
-            parts.append("\n".join(f"| {line} |" for line in lines))
+            parts.append(_table(group, words["columns"], title, meanings))
     return "\n\n".join(parts) + "\n"
+
+
+def _table(
+    group: Group,
+    columns: tuple[str, ...],
+    section: str,
+    meanings: Mapping[str, str] | None,
+) -> str:
+    """Returns the keys of a group as a table; the last column only where it is used."""
+    count = len(columns) - (not any(row.tasks for row in group.rows))
+    lines = [columns, ["---"] * len(columns)]
+    for row in group.rows:
+        words = row.key.help
+        if meanings is not None:
+            words = meanings.get(f"{section}:{row.name}", "")
+        tasks = ", ".join(f"`{task}`" for task in row.tasks)
+        lines.append([*_cells(row), words.replace("|", "\\|"), tasks])
+    return "\n".join(f"| {' | '.join(line[:count])} |" for line in lines)
 
 
 def _sections() -> tuple[list[Group], ...]:
@@ -209,7 +233,9 @@ def _values(key: fields.Key) -> str:
 
 
 _SECTION = re.compile(r"^## (.+)$")
-_ROW = re.compile(r"^\| `([\w.]+)`.*(?<!\\)\| (.*) \|$")
+_ROW = re.compile(r"^\| `([\w.]+)`")
+_CELL = re.compile(r"(?<!\\)\|")
+_MEANING = 5  # the cell, after the empty one at the beginning
 
 
 def read_meanings(text: str) -> dict[str, str]:
@@ -219,7 +245,8 @@ def read_meanings(text: str) -> dict[str, str]:
         if found := _SECTION.match(line):
             section = found[1]
         elif found := _ROW.match(line):
-            meanings[f"{section}:{found[1]}"] = found[2].replace("\\|", "|").strip()
+            words = _CELL.split(line)[_MEANING].strip()
+            meanings[f"{section}:{found[1]}"] = words.replace("\\|", "|")
     return meanings
 
 

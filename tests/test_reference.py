@@ -6,10 +6,11 @@ from pathlib import Path
 import command_line
 import pytest
 
-from bert_jax.config import finetuning, pretraining, reference
+from bert_jax import reference
+from bert_jax.config import finetuning, pretraining
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-REGENERATE = "python -m bert_jax.config.reference docs/en/config.md docs/zh/config.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+REGENERATE = "python -m bert_jax.reference docs/en/config.md docs/zh/config.md"
 
 
 def _leaves(tree, prefix=""):
@@ -66,6 +67,7 @@ def test_help_lists_every_key(monkeypatch, capfd, command):
     words = " ".join(out.split())
     assert "run.seed Seed of initialization, data order" in words
     assert "(int, from 0 to 2147483647; default: 0)" in words
+    assert ("read by span)" in words) == (command == "finetune")
     rate = {"pretrain": "0.0001", "finetune": "3e-05"}[command]
     assert f"(float, above 0 and at most 1; default: {rate})" in words
 
@@ -81,4 +83,6 @@ def test_values_are_intervals_and_choices():
     assert "| `optimizer.beta1` | float | `0.9` | [0, 1) |" in page
     assert "| `run.batch_size` | int | `256` | ≥ 1 |" in page
     assert "| `data.workers` ↻ | int | `-1` | ≥ 1, `-1` |" in page
+    assert "| `data.task` | str | `classification` | `classification`, `reg" in page
+    assert "| Tokens of the longest answer. | `span` |" in page
     assert "| `data.loader` ↻ | str | `tfdata` | `tfdata`, `thread` |" in page
