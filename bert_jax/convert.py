@@ -16,13 +16,12 @@ from pathlib import Path
 
 from absl import flags
 
-from bert_jax import commands, console, errors, files, hub
+from bert_jax import checkpoints, commands, console, errors, files, hub
 from bert_jax.checkpoints import (
     card,
     hf_config,
     huggingface,
     mapping,
-    model_folders,
     native,
     sentence_encoder,
     task_folders,
@@ -93,7 +92,7 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
     head = task_folders.separate_head(source) if request.separate_head else None
     choice = request.choice
     if head is None:
-        found = model_folders.read(source, choice)
+        found = checkpoints.open(source).read(choice)
     else:
         found = _without_head(source, head, choice)
         choice = dataclasses.replace(choice, ignore=(*choice.ignore, head.part))
@@ -121,22 +120,22 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
         (folder / RECORD).write_text(text, encoding="utf-8")
         print(load_report(found))
         if request.verify:
-            _verify(original, source, found.kind, choice)
+            _verify(original, source, found.format, choice)
             _verify(found, folder, request.to, choice)
     return found.report
 
 
-def keeps_head(found: model_folders.Folder) -> bool:
+def keeps_head(found: checkpoints.LoadedModel) -> bool:
     """Returns whether the head of the model was read, and not ignored."""
     return huggingface.head_among(found.weights.parts) != ""
 
 
 def _without_head(
     source: Path, head: huggingface.SeparateHead, choice: weights.Choice
-) -> model_folders.Folder:
+) -> checkpoints.LoadedModel:
     """Reads a model whose head is written to a file of its own."""
     ignore = (*choice.ignore, head.part)
-    found = model_folders.read(source, dataclasses.replace(choice, ignore=ignore))
+    found = checkpoints.open(source).read(dataclasses.replace(choice, ignore=ignore))
     note = f"{head.part}: in {huggingface.SEPARATE_HEAD}"
     report = dataclasses.replace(
         found.report,
@@ -148,7 +147,7 @@ def _without_head(
 
 def _write(
     folder: Path,
-    found: model_folders.Folder,
+    found: checkpoints.LoadedModel,
     request: Request,
     head: huggingface.SeparateHead | None,
 ) -> None:
@@ -187,7 +186,9 @@ def _write(
         tokenizer.save(folder, found.max_seq_length)
 
 
-def _with_activation(found: model_folders.Folder, name: str) -> model_folders.Folder:
+def _with_activation(
+    found: checkpoints.LoadedModel, name: str
+) -> checkpoints.LoadedModel:
     """Returns a model that computes another activation with the same parameters."""
     given, before = found.weights, found.weights.config.hidden_act
     if name == before:
@@ -201,7 +202,9 @@ def _with_activation(found: model_folders.Folder, name: str) -> model_folders.Fo
     )
 
 
-def _as_encoder(found: model_folders.Folder, request: Request) -> model_folders.Folder:
+def _as_encoder(
+    found: checkpoints.LoadedModel, request: Request
+) -> checkpoints.LoadedModel:
     """Returns a model as the sentence encoder that is to be written, if it is one."""
     pooling = found.pooling
     if request.pooling:
@@ -226,7 +229,7 @@ def _as_encoder(found: model_folders.Folder, request: Request) -> model_folders.
 
 
 def _verify(
-    found: model_folders.Folder, other: Path, kind: str, choice: weights.Choice
+    found: checkpoints.LoadedModel, other: Path, kind: str, choice: weights.Choice
 ) -> None:
     """Compares our outputs with those of another side, and prints the table.
 
@@ -247,7 +250,7 @@ def _verify(
         )
 
 
-def load_report(found: model_folders.Folder) -> str:
+def load_report(found: checkpoints.LoadedModel) -> str:
     """Returns what came from where, as a table for people."""
     report, given = found.report, found.weights
     rows = [("parameter", "shape", "from", "stored as", "dtype", "change")]

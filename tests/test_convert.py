@@ -8,11 +8,10 @@ import small_weights
 import tiny_run
 
 import bert_jax
-from bert_jax import convert, errors, pretrain
+from bert_jax import checkpoints, convert, errors, pretrain
 from bert_jax.checkpoints import (
     huggingface,
     mapping,
-    model_folders,
     sentence_encoder,
     verify,
     weights,
@@ -55,7 +54,7 @@ def test_a_run_leaves_and_comes_back_bit_for_bit(run, tmp_path, to, files):
     convert.convert(run, tmp_path / "out", convert.Request(to))
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert files | {"README.md", "conversion.json"} <= names
-    _same(model_folders.read(run), model_folders.read(tmp_path / "out"))
+    _same(checkpoints.open(run).read(), checkpoints.open(tmp_path / "out").read())
     record = json.loads((tmp_path / "out" / "conversion.json").read_text())
     assert record["source"] == "run of bert_jax, step 2"
     assert all(len(digest) == 64 for digest in record["files"].values())
@@ -71,7 +70,7 @@ def test_a_chain_through_every_format_ends_where_it_began(run, tmp_path):
         output = tmp_path / str(number)
         convert.convert(source, output, convert.Request(to))
         source = output
-    _same(model_folders.read(run), model_folders.read(source))
+    _same(checkpoints.open(run).read(), checkpoints.open(source).read())
 
 
 def test_transformers_takes_a_run_with_nothing_missing_or_left(run, tmp_path):
@@ -84,7 +83,7 @@ def test_transformers_takes_a_run_with_nothing_missing_or_left(run, tmp_path):
         )
         assert not any(info.values()), info
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    ours = model_folders.read(run).tokenizer
+    ours = checkpoints.open(run).read().tokenizer
     for text in (*tiny_run.ENGLISH, *tiny_run.CHINESE):
         assert theirs(text)["input_ids"] == ours.build(ours.encode([text])[0])[0]
 
@@ -129,7 +128,7 @@ def test_bfloat16_halves_the_file(run, tmp_path):
         for dtype in ("float32", "bfloat16")
     )
     assert 0.45 < half / whole < 0.6
-    read = model_folders.read(tmp_path / "bfloat16")
+    read = checkpoints.open(tmp_path / "bfloat16").read()
     assert {row.dtype for row in read.report.rows} == {"bfloat16"}
 
 
@@ -145,7 +144,7 @@ def test_a_sentence_encoder_says_how_it_pools(run, tmp_path):
 
 
 def test_the_report_lists_every_parameter(run):
-    shown = convert.load_report(model_folders.read(run))
+    shown = convert.load_report(checkpoints.open(run).read())
     lines = shown.splitlines()
     assert lines[0] == "read: run of bert_jax, step 2"
     assert sum(line.startswith("encoder/") for line in lines) == 21

@@ -7,8 +7,8 @@ import pytest
 import tiny_models
 import tiny_tasks
 
-from bert_jax import convert, errors
-from bert_jax.checkpoints import initial_weights, model_folders, weights
+from bert_jax import checkpoints, convert, errors
+from bert_jax.checkpoints import initial_weights, weights
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import read_examples
@@ -154,7 +154,7 @@ def test_transformers_predicts_the_same(exported, place, kind):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_it_comes_back_with_what_it_was_written_with(exported, kind, tmp_path):
     _, folder = exported(kind)
-    found = model_folders.read(folder).weights
+    found = checkpoints.open(folder).read().weights
     assert found.problem_type == (CONFIGS[kind][2] or "")
     assert found.head_dropout == (None if kind == "span" else 0.25)
     convert.convert(folder, tmp_path / "ours", convert.Request("bert_jax"))
@@ -194,7 +194,7 @@ def test_heads_that_no_other_library_has_are_refused(
     asked = convert.Request("bert_jax", choice=weights.Choice(ignore=tuple(named)))
     report = convert.convert(run, tmp_path / "out", asked)
     assert sorted(report.dropped) == sorted(named)
-    found = model_folders.read(tmp_path / "out").weights
+    found = checkpoints.open(tmp_path / "out").read().weights
     assert sorted(found.params) == ["encoder"]
     assert (found.problem_type, found.head_dropout) == ("", None)
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax.checkpoints import model_folders
+from bert_jax import checkpoints
 from bert_jax.inference import features, loading
 from bert_jax.model import encoder, parts
 
@@ -23,7 +23,7 @@ def _folder(package: str, inside: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / inside
 
 
-def _outputs(found: model_folders.Folder, ids, mask):
+def _outputs(found: checkpoints.LoadedModel, ids, mask):
     given = found.weights
     model = parts.Parts(given.config, encoder.Execution(vocab_multiple=1), given.parts)
     positions = np.arange(ids.shape[1], dtype=np.int32) * np.ones_like(ids)
@@ -37,7 +37,7 @@ def test_a_sentence_encoder_gives_its_published_vectors(shared_data):
     golden = np.load(shared_data / "golden" / "minilm_l6.npz")
     ids = golden["input_ids"].astype(np.int32)
     mask = golden["attention_mask"].astype(np.int32)
-    found = model_folders.read(folder)
+    found = checkpoints.open(folder).read()
     outputs = _outputs(found, ids, mask)
     difference = outputs["sequence_output"] - golden["last_hidden"]
     assert np.abs(difference[mask == 1]).max() <= 2e-5
@@ -58,7 +58,7 @@ def test_pretrained_heads_give_their_published_logits(shared_data):
     folder = _folder("rxnfp", "models/transformers/bert_pretrained")
     golden = np.load(shared_data / "golden" / "rxnfp_pretrained.npz")
     ids = golden["input_ids"].astype(np.int32)
-    outputs = _outputs(model_folders.read(folder), ids, np.ones_like(ids))
+    outputs = _outputs(checkpoints.open(folder).read(), ids, np.ones_like(ids))
     assert np.abs(outputs["mlm_logits"] - golden["mlm_logits"]).max() <= 1e-3
     assert np.abs(outputs["nsp_logits"] - golden["nsp_logits"]).max() <= 1e-3
     guessed = np.argmax(outputs["mlm_logits"], axis=-1)

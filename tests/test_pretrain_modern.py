@@ -13,8 +13,8 @@ import tiny_run
 import tiny_tasks
 
 import bert_jax
-from bert_jax import convert, errors, finetune, pretrain, report
-from bert_jax.checkpoints import model_folders, verify
+from bert_jax import checkpoints, convert, errors, finetune, pretrain, report
+from bert_jax.checkpoints import verify
 from bert_jax.config import file as config_file
 
 RECIPE = Path(__file__).resolve().parents[1] / "configs" / "pretrain_modern.py"
@@ -93,12 +93,12 @@ def test_the_export_is_a_modernbert_and_comes_back(trained, tmp_path):
     pytest.importorskip("transformers")
     request = convert.Request("huggingface")
     convert.convert(trained.workdir, tmp_path / "hf", request)
-    run = model_folders.read(trained.workdir)
+    run = checkpoints.open(trained.workdir).read()
     done = verify.verify(run, tmp_path / "hf", "huggingface")
     assert done.passed and "ModernBertForMaskedLM" in done.other
     assert len(done.layers) == 6  # embeddings, four layers, logits
     assert max(layer.absolute for layer in done.layers) <= 1e-5
-    before, after = run.weights, model_folders.read(tmp_path / "hf").weights
+    before, after = run.weights, checkpoints.open(tmp_path / "hf").read().weights
     assert before.config == after.config
     chex.assert_trees_all_equal(before.params, after.params)
     assert bert_jax.load(tmp_path / "hf").fill_mask("the [MASK] sat", top=3)
@@ -118,7 +118,7 @@ def test_a_classifier_begins_with_the_run(trained, tmp_path):
     made = finetune.train(config, tmp_path / "tuned")
     assert 0 <= made.metrics["dev/accuracy"] <= 1
     given = trained.state.params["encoder"]["layers"]["intermediate"]["kernel"]
-    tuned = model_folders.read(tmp_path / "tuned").weights
+    tuned = checkpoints.open(tmp_path / "tuned").read().weights
     assert tuned.parts == ("encoder", "pooler", "classifier")
     kernel = tuned.params["encoder"]["layers"]["intermediate"]["kernel"]
     moved = np.abs(kernel - np.asarray(given))

@@ -10,8 +10,7 @@ import tiny_models
 import tiny_tasks
 
 import bert_jax
-from bert_jax import convert, errors
-from bert_jax.checkpoints import model_folders
+from bert_jax import checkpoints, convert, errors
 from bert_jax.inference import feature_files
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -220,11 +219,11 @@ def test_the_longest_row_of_an_ordinary_folder(base, tmp_path, stated, longest):
     path = tmp_path / "out" / "tokenizer_config.json"
     tree = json.loads(path.read_text()) | {"model_max_length": stated}
     path.write_text(json.dumps(tree))
-    assert model_folders.read(tmp_path / "out").max_seq_length == longest
+    assert checkpoints.open(tmp_path / "out").read().max_seq_length == longest
     for wrong in ("512", True, -1, 12.5):
         path.write_text(json.dumps(tree | {"model_max_length": wrong}))
         with pytest.raises(errors.InputError, match="model_max_length is"):
-            model_folders.read(tmp_path / "out")
+            checkpoints.open(tmp_path / "out").read()
 
 
 BI_ENCODERS: dict[str, dict[str, Any]] = {

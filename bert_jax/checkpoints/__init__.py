@@ -1,1 +1,5 @@
-"""Model folders of every format: opened, converted, verified, described."""
+"""Models in folders, ours and other people's: one function opens them all."""
+
+from bert_jax.checkpoints.folders import LoadedModel as LoadedModel
+from bert_jax.checkpoints.folders import ModelFolder as ModelFolder
+from bert_jax.checkpoints.folders import open as open

@@ -10,12 +10,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bert_jax import json_file
+from bert_jax import checkpoints, json_file
 from bert_jax.checkpoints import (
     hf_config,
     huggingface,
     mapping,
-    model_folders,
     run_folder,
     sentence_encoder,
     weights,
@@ -210,7 +209,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 def write(
     folder: Path,
-    found: model_folders.Folder,
+    found: checkpoints.LoadedModel,
     source: Path,
     to: str,
     head: huggingface.SeparateHead | None = None,
@@ -228,7 +227,7 @@ def write(
 
 
 def text(
-    found: model_folders.Folder,
+    found: checkpoints.LoadedModel,
     source: Path,
     to: str,
     head: huggingface.SeparateHead | None = None,
@@ -263,7 +262,7 @@ def text(
     return "\n\n".join(sections) + "\n"
 
 
-def _cleaning(found: model_folders.Folder, to: str) -> list[str]:
+def _cleaning(found: checkpoints.LoadedModel, to: str) -> list[str]:
     """Returns what a user must do to texts that the model was trained on cleaned."""
     if found.tokenizer is None or not found.tokenizer.cleaning:
         return []
@@ -277,9 +276,9 @@ def _cleaning(found: model_folders.Folder, to: str) -> list[str]:
     ]
 
 
-def _activation(found: model_folders.Folder, to: str) -> list[str]:
+def _activation(found: checkpoints.LoadedModel, to: str) -> list[str]:
     """Returns which programs compute the activation in another way."""
-    note = hf_config.gelu_note(found.weights.config, (found.kind, to))
+    note = hf_config.gelu_note(found.weights.config, (found.format, to))
     return ["## Activation", f"{note[0].upper()}{note[1:]}."] if note else []
 
 
@@ -294,14 +293,14 @@ def _separate(head: huggingface.SeparateHead | None) -> str:
 
 
 def _front_matter(
-    found: model_folders.Folder,
+    found: checkpoints.LoadedModel,
     folder: Path,
     to: str,
     head: huggingface.SeparateHead | None,
 ) -> str:
     """Returns the block of YAML that Hugging Face's hub reads."""
     fields = _carried(folder / NAME)
-    step = _step(found)
+    step = found.step
     if step is not None:
         known = languages(folder)
         fields = {"language": known} if known else {}
@@ -355,7 +354,7 @@ def _is_item(line: str) -> bool:
     return line.strip().startswith("- ")
 
 
-def _pipeline(found: model_folders.Folder) -> str:
+def _pipeline(found: checkpoints.LoadedModel) -> str:
     """Returns Hugging Face's name for what the model is for."""
     for part, name in _PIPELINES.items():
         if part in found.weights.params:
@@ -365,7 +364,7 @@ def _pipeline(found: model_folders.Folder) -> str:
 
 
 def _use(
-    found: model_folders.Folder, to: str, head: huggingface.SeparateHead | None
+    found: checkpoints.LoadedModel, to: str, head: huggingface.SeparateHead | None
 ) -> list[str]:
     """Returns the lines of Python that use the model, where there are such."""
     if found.tokenizer is None:
@@ -401,7 +400,7 @@ _SENTENCE_TRANSFORMERS = [
 ]
 
 
-def _bert_jax(found: model_folders.Folder) -> list[str]:
+def _bert_jax(found: checkpoints.LoadedModel) -> list[str]:
     lines = [
         "from bert_jax import load",
         "",
@@ -439,9 +438,9 @@ def _code(lines: list[str]) -> str:
     return "\n".join(["```python", *lines, "```"])
 
 
-def _origin(found: model_folders.Folder, folder: Path) -> list[str]:
+def _origin(found: checkpoints.LoadedModel, folder: Path) -> list[str]:
     """Returns how the model was trained, or what it was converted from."""
-    step, report = _step(found), found.report
+    step, report = found.step, found.report
     if step is not None:
         tables = [training(folder, step), scores(folder, step)]
         return ["## Training", *(_table(rows) for rows in tables if rows)]
@@ -458,13 +457,7 @@ def _origin(found: model_folders.Folder, folder: Path) -> list[str]:
     return made
 
 
-def _step(found: model_folders.Folder) -> int | None:
-    """Returns the step of the run that a model is of; None if it is of none."""
-    match = re.fullmatch(r"run of bert_jax, step (\d+)", found.report.source)
-    return int(match[1]) if match else None
-
-
-def _architecture(found: model_folders.Folder) -> Table:
+def _architecture(found: checkpoints.LoadedModel) -> Table:
     """Returns the sizes of a model, and its tokenizer."""
     bert, pooling = found.weights.config, found.pooling
     rows = [

@@ -84,6 +84,33 @@ def read(
     )
 
 
+class HuggingFaceFiles(weights.ModelFiles):
+    """A folder of Hugging Face's, or one file of weights next to its config.json."""
+
+    format = "huggingface"
+
+    @property
+    def config(self) -> config.BertConfig:
+        """The architecture, by config.json and the names of the tensors."""
+        return describe(self.path).bert
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes in config.json."""
+        file = config_file(self.folder)
+        return hf_config.labels(json_file.read_object(file), file)
+
+    @property
+    def head(self) -> str:
+        """The head of the class in config.json."""
+        file = config_file(self.folder)
+        return head_of(hf_config.class_name_of(json_file.read_object(file), file))
+
+    def weights(self, choice: weights.Choice) -> tuple[weights.Weights, weights.Report]:
+        """Reads all parameters."""
+        return read(self.path, choice)
+
+
 def head_of(class_name: str) -> str:
     """Returns the part that is the head of a class, or "" if it has none of a task.
 

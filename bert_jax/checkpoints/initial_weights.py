@@ -14,11 +14,10 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, PyTree
 
-from bert_jax import errors, hub
+from bert_jax import checkpoints, errors, hub
 from bert_jax.checkpoints import (
     initial_weights,
     mapping,
-    model_folders,
     run_folder,
     task_folders,
     weights,
@@ -64,11 +63,11 @@ def resolve(
         _check(settings, hub.folder(settings.init_from), store)
     assert folder is not None
     if settings.size == GIVEN:
-        given = dataclasses.asdict(model_folders.architecture(folder))
+        given = dataclasses.asdict(checkpoints.open(folder).config)
         del given["vocab_size"]  # that of the vocabulary, which may have grown
         settings = dataclasses.replace(settings, model=given | settings.model)
     if settings.text.vocab == GIVEN:
-        vocab = model_folders.tokenizer_folder(folder)
+        vocab = checkpoints.open(folder).tokenizer_folder
         lowercase = Tokenizer.load(vocab).lowercase
         text = dataclasses.replace(settings.text, vocab=str(vocab), lowercase=lowercase)
         settings = dataclasses.replace(settings, text=text)
@@ -77,7 +76,7 @@ def resolve(
 
 def _check(settings: pretraining.PretrainingConfig, folder: Path, store: Path) -> None:
     """Raises InputError if the run cannot start here, before hours of work."""
-    theirs = model_folders.architecture(folder)
+    theirs = checkpoints.open(folder).config
     if settings.text.vocab == "learn" and not (store / manifest.NAME).exists():
         raise errors.InputError(
             f"init_from is {folder}, and text.vocab is learn: a vocabulary that is "
@@ -151,7 +150,7 @@ def read(
     """
     init, folder = settings.init, hub.folder(settings.init_from)
     choice = weights.Choice(ignore=init.ignored)
-    found = model_folders.read(folder, choice)
+    found = checkpoints.open(folder).read(choice)
     theirs = found.weights
     assert found.tokenizer is not None
     _check_architecture(bert, theirs.config, init, folder)
@@ -416,17 +415,17 @@ def given_head(
     folder = task_folders.best(workdir) or hub.folder(settings.init_from)
     if task_folders.is_task(folder):
         return dataclasses.replace(task_folders.read(folder).learned, threshold=None)
-    return spec.Metadata(labels=model_folders.labels(folder))
+    return spec.Metadata(labels=checkpoints.open(folder).labels)
 
 
 def _read(
     folder: Path, ignore: tuple[str, ...]
 ) -> tuple[PyTree, model_config.BertConfig, Tokenizer, dict[str, str]]:
     """Returns parameters, architecture, tokenizer and sums of a folder of any kind."""
-    if task_folders.is_task(folder):
-        made = task_folders.read(folder)
-        return made.params, made.bert, made.tokenizer, {}
-    found = model_folders.read(folder, weights.Choice(ignore=ignore))
+    opened = checkpoints.open(folder)
+    if opened.task is not None:
+        return opened.task.params, opened.task.bert, opened.task.tokenizer, {}
+    found = opened.read(weights.Choice(ignore=ignore))
     assert found.tokenizer is not None
     return (
         found.weights.params,
@@ -461,7 +460,7 @@ def _fresh(settings: finetuning.FinetuningConfig) -> Start:
     tokenizer = Tokenizer.load(vocab, require_mask=False)
     given = dict(settings.model)
     if hub.is_name(settings.size) or Path(settings.size).is_dir():
-        size = dataclasses.asdict(_architecture(hub.folder(settings.size)))
+        size = dataclasses.asdict(checkpoints.open(settings.size).config)
     else:
         size = dataclasses.asdict(model_config.published(settings.size))
     if given.get("vocab_size") not in (None, tokenizer.vocab_size):
@@ -476,19 +475,10 @@ def _fresh(settings: finetuning.FinetuningConfig) -> Start:
 
 
 def _tokenizer_folder(folder: Path) -> Path:
-    best = task_folders.best(folder)
-    if best is not None:
-        return best
     try:
-        return model_folders.tokenizer_folder(folder)
-    except errors.InputError:  # a vocabulary alone
+        return checkpoints.open(folder).tokenizer_folder
+    except errors.InputError:  # only a vocabulary
         return folder
-
-
-def _architecture(folder: Path) -> model_config.BertConfig:
-    if task_folders.is_task(folder):
-        return task_folders.read(folder).bert
-    return model_folders.architecture(folder)
 
 
 def parameters(

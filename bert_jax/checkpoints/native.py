@@ -63,6 +63,31 @@ def read(
     )
 
 
+class BertJaxFiles(weights.ModelFiles):
+    """A folder that `write` wrote."""
+
+    format = "bert_jax"
+
+    @property
+    def config(self) -> config.BertConfig:
+        """The architecture in model.json."""
+        return read_config(self.folder)[0]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes in model.json."""
+        return read_config(self.folder)[1]
+
+    @property
+    def head(self) -> str:
+        """The head among the parts in model.json."""
+        return huggingface.head_among(read_config(self.folder)[2])
+
+    def weights(self, choice: weights.Choice) -> tuple[weights.Weights, weights.Report]:
+        """Reads all parameters."""
+        return read(self.path, choice)
+
+
 def _refuse_task_parts(
     folder: Path, named: tuple[str, ...], choice: weights.Choice
 ) -> None:

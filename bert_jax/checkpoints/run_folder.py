@@ -1,9 +1,22 @@
 """The folder of a run: the names of what is in it, and the settings that it records."""
 
+import dataclasses
+import functools
+import json
 from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
 
 from bert_jax import errors, json_file
+from bert_jax.checkpoints import mapping, weights
 from bert_jax.config import pretraining
+from bert_jax.model import config as model_config
+from bert_jax.model import encoder, heads, parts
+from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training import checkpoint, saved_steps, sharding
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer"
@@ -44,3 +57,78 @@ def read_settings(folder: Path) -> pretraining.PretrainingConfig:
         raise errors.InputError(
             f"{path} was written by another version or changed by hand: {error}"
         ) from None
+
+
+class RunFiles(weights.ModelFiles):
+    """The workdir of a pretraining run: its newest undamaged checkpoint."""
+
+    format = "workdir"
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer is."""
+        return self.folder / TOKENIZER
+
+    @property
+    def max_seq_length(self) -> int:
+        """The sequence length of the run."""
+        return read_settings(self.folder).data.max_seq_length
+
+    @property
+    def config(self) -> model_config.BertConfig:
+        """The architecture in config.json."""
+        return model_config.BertConfig(**read_settings(self.folder).model)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """No names: pretraining has no classes."""
+        return ()
+
+    @functools.cached_property
+    def step(self) -> int:
+        """The step of the newest undamaged checkpoint.
+
+        Raises:
+          CheckpointError: there is none.
+        """
+        return saved_steps.newest_usable(self.folder / CHECKPOINTS)
+
+    def weights(self, choice: weights.Choice) -> tuple[weights.Weights, weights.Report]:
+        """Reads all parameters."""
+        settings = read_settings(self.folder)
+        tokenizer = Tokenizer.load(self.tokenizer_folder)
+        bert = settings.bert(tokenizer.vocab_size)
+        model = heads.BertForPreTraining(
+            bert, encoder.Execution(), settings.data.objective != "full_sentences"
+        )
+        one = sharding.replicated(sharding.one_device())
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
+            nn.unbox(heads.parameter_shapes(model)),
+        )
+        checkpoints = self.folder / CHECKPOINTS
+        step = self.step
+        params, _ = checkpoint.restore_params(checkpoints, shapes, step)
+        cut = parts.cut_vocabulary(jax.tree.map(np.asarray, params), bert.vocab_size)
+        flat = mapping.flatten(cut)
+        found = weights.Found(flat, {name: name for name in flat}, str(self.path))
+        kept, report = weights.assemble(
+            found,
+            lambda of_parts: mapping.native_mapping(bert, of_parts, 2),
+            frozenset(cut),
+            choice,
+        )
+        report = dataclasses.replace(
+            report,
+            source=f"run of bert_jax, step {step}",
+            files=_sums(checkpoints / str(step)),
+        )
+        made = weights.Weights(bert, mapping.unflatten(kept))
+        return made, report
+
+
+def _sums(step_folder: Path) -> dict[str, str]:
+    """Returns the sha256 of every file of a checkpoint, which its manifest has."""
+    manifest = json.loads((step_folder / saved_steps.MANIFEST).read_bytes())
+    made: dict[str, Any] = manifest["sha256"]
+    return made

@@ -80,6 +80,26 @@ def read(
     return made, report
 
 
+class TensorFlow1Files(weights.ModelFiles):
+    """A checkpoint of Google's: its folder, or its prefix."""
+
+    format = "tensorflow1"
+
+    @property
+    def config(self) -> config.BertConfig:
+        """The architecture in bert_config.json."""
+        return read_config(self.folder)[0]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes in bert_config.json."""
+        return read_config(self.folder)[1]
+
+    def weights(self, choice: weights.Choice) -> tuple[weights.Weights, weights.Report]:
+        """Reads all parameters."""
+        return read(self.path, choice)
+
+
 def write(folder: Path, given: weights.Weights) -> None:
     """Writes bert_model.ckpt and bert_config.json into a folder that is there, float32.
 

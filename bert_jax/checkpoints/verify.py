@@ -21,12 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Int32, PyTree
 
-from bert_jax import console, errors, json_file
+from bert_jax import checkpoints, console, errors, json_file
 from bert_jax.checkpoints import (
     hf_config,
     huggingface,
     mapping,
-    model_folders,
     tensors,
     weights,
 )
@@ -335,7 +334,7 @@ class SampleRows:
     mask: Bool[np.ndarray, "B L"]
 
 
-def sample_rows(mine: model_folders.Folder) -> SampleRows:
+def sample_rows(mine: checkpoints.LoadedModel) -> SampleRows:
     """Makes rows of several lengths for a model, always the same ones.
 
     They are texts in English and Chinese and pieces from all over the vocabulary, or,
@@ -508,7 +507,7 @@ class Verification:
 
 
 def verify(
-    mine: model_folders.Folder,
+    mine: checkpoints.LoadedModel,
     other: Path,
     kind: str,
     choice: weights.Choice | None = None,
@@ -517,7 +516,7 @@ def verify(
 
     Args:
       mine: the model, which is run in float32 here.
-      other: a folder of one of `model_folders.KINDS`, or a file in it.
+      other: a folder of one of `folders.FORMATS`, or a file in it.
       kind: which, so that the library that reads such folders is run.
       choice: what the reader of `other` may do without.
 
@@ -525,10 +524,10 @@ def verify(
       InputError: `other` cannot be read at all. A difference raises nothing.
       CheckpointError: it is a workdir without a usable checkpoint.
     """
-    found = model_folders.read(other, choice, needs_tokenizer=False)
+    found = checkpoints.open(other).read(choice, needs_tokenizer=False)
     parameters, is_rounded, problems = _compare_parameters(mine.weights, found)
     problems += _other_problems(mine.weights, found.weights)
-    kinds = mine.kind, kind
+    kinds = mine.format, kind
     gelu = hf_config.gelu_note(mine.weights.config, kinds, keras_hub=False)
     done = Verification("", parameters, problems=problems, activation=gelu)
     if is_rounded:
@@ -543,8 +542,8 @@ def verify(
 
 def _with_outputs(
     done: Verification,
-    mine: model_folders.Folder,
-    found: model_folders.Folder,
+    mine: checkpoints.LoadedModel,
+    found: checkpoints.LoadedModel,
     other: Path,
     kind: str,
     choice: weights.Choice | None,
@@ -603,7 +602,7 @@ def outputs(given: weights.Weights, seen: SampleRows) -> dict[str, np.ndarray]:
 
 
 def _reference(
-    found: model_folders.Folder,
+    found: checkpoints.LoadedModel,
     other: Path,
     kind: str,
     seen: SampleRows,
@@ -611,7 +610,7 @@ def _reference(
 ) -> ReferenceOutputs:
     """Runs the other side."""
     arrays = seen.input_ids, seen.token_type_ids, seen.mask
-    other = model_folders.weights_at(other)
+    other = checkpoints.open(other).files.path
     if kind == "huggingface":
         return transformers_outputs(other, found.weights, *arrays, choice)
     if kind == "tensorflow1":
@@ -637,7 +636,7 @@ def _layer(
 
 
 def _compare_parameters(
-    mine: weights.Weights, found: model_folders.Folder
+    mine: weights.Weights, found: checkpoints.LoadedModel
 ) -> tuple[str, bool, tuple[str, ...]]:
     """Compares all parameters bit for bit, after rounding ours to the stored dtype.
 

@@ -4,11 +4,13 @@ Anything missing or left over is an error unless it was named: no weight is ever
 at random here. What is allowed to be missing is dropped by whole parts.
 """
 
+import abc
 import dataclasses
 import fnmatch
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import PyTree
@@ -17,6 +19,7 @@ from bert_jax import errors
 from bert_jax.checkpoints import mapping
 from bert_jax.model import config
 from bert_jax.model import parts as model_parts
+from bert_jax.text import options as tokenizer_options
 
 # Hugging Face's names for a softmax, for one sigmoid a class, and for numbers.
 SINGLE_LABEL = "single_label_classification"
@@ -161,6 +164,59 @@ class Found:
     arrays: Mapping[str, np.ndarray]
     originals: Mapping[str, str]
     where: str
+
+
+class ModelFiles(abc.ABC):
+    """The files of a model in one format. Each part is read when it is asked for.
+
+    Attributes:
+      format: the name of the format.
+      path: a folder, or a file of weights in it.
+    """
+
+    format: ClassVar[str]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the files."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer is."""
+        return self.folder
+
+    @property
+    def max_seq_length(self) -> int:
+        """The longest sequence by the tokenizer's files; 0 if they have none."""
+        return tokenizer_options.max_length(self.folder)
+
+    @property
+    @abc.abstractmethod
+    def config(self) -> config.BertConfig:
+        """The architecture; reads no weights."""
+
+    @property
+    @abc.abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes; reads no weights."""
+
+    @property
+    def head(self) -> str:
+        """The part that is the head of a task, or "" if there is none."""
+        return ""
+
+    @abc.abstractmethod
+    def weights(self, choice: Choice) -> tuple[Weights, Report]:
+        """Reads all parameters.
+
+        Raises:
+          InputError: something is missing, left over or damaged, or does not fit.
+          CheckpointError: a run has no usable checkpoint.
+        """
 
 
 def head_of(

@@ -1,20 +1,16 @@
 """Folders whose model answers a task, whoever trained it.
 
-Ours have `task.json` (`exchange.task_folders`), which exports keep. Of any other folder
-the class in config.json, or the parts in model.json, name the head, and `id2label` and
-`problem_type` say what its outputs mean, as they do for `transformers`.
+Ours have `task.json` (`checkpoints.task_folders`), which exports keep. In any other
+folder the class in config.json, or the parts in model.json, name the head; `id2label`
+and `problem_type` define its outputs, as they do for `transformers`.
 """
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, json_file
+from bert_jax import checkpoints, errors
 from bert_jax.checkpoints import (
-    hf_config,
-    huggingface,
-    model_folders,
-    native,
     task_folders,
     weights,
 )
@@ -34,25 +30,9 @@ def can_answer(path: Path) -> bool:
     A folder without a model has none: whoever reads it then says what it lacks.
     """
     try:
-        return task_folders.is_task(path) or head_of(path) != ""
+        return task_folders.is_task(path) or checkpoints.open(path).head != ""
     except errors.InputError:
         return False
-
-
-def head_of(path: Path) -> str:
-    """Returns the part that is the head of a task, or "" if there is none.
-
-    Reads no weights. Raises InputError if the folder holds no model.
-    """
-    kind = model_folders.kind_of(path)
-    folder = path if path.is_dir() else path.parent
-    if kind == "huggingface":
-        file = huggingface.config_file(folder)
-        name = hf_config.class_name_of(json_file.read_object(file), file)
-        return huggingface.head_of(name)
-    if kind == "bert_jax":
-        return huggingface.head_among(native.read_config(folder)[2])
-    return ""
 
 
 def read(path: Path) -> task_folders.TaskFolder:
@@ -63,8 +43,8 @@ def read(path: Path) -> task_folders.TaskFolder:
     """
     if task_folders.is_task(path) or not can_answer(path):
         return task_folders.read(path)
-    head = head_of(path)
-    found = model_folders.read(path)
+    folder = checkpoints.open(path)
+    head, found = folder.head, folder.read()
     given = found.weights
     if head not in given.params:
         raise errors.InputError(
@@ -86,7 +66,7 @@ def read(path: Path) -> task_folders.TaskFolder:
 
 
 def _settings(
-    path: Path, found: model_folders.Folder, head: str
+    path: Path, found: checkpoints.LoadedModel, head: str
 ) -> finetuning.FinetuningConfig:
     """Returns the settings of a run that would have trained this model."""
     config: Any = finetuning.default().unlock()

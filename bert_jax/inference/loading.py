@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
-from bert_jax import errors, hub
-from bert_jax.checkpoints import model_folders, sentence_encoder, weights
+from bert_jax import checkpoints, errors, hub
+from bert_jax.checkpoints import sentence_encoder, weights
 from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.inference import answering_folders, features, task_predictor
 from bert_jax.model import config as model_config
@@ -346,7 +346,7 @@ def load(
     # What is left out by name may be the head: then it is the rest that is asked for.
     if choice == weights.Choice() and answering_folders.can_answer(folder):
         return _of_task(task_predictor.load(folder, dtype), execution)
-    found = model_folders.read(folder, choice)
+    found = checkpoints.open(folder).read(choice)
     if found.tokenizer is None:
         raise errors.InputError(f"{folder} has no tokenizer: put its vocab.txt there")
     bert = found.weights.config

@@ -15,10 +15,10 @@ import damaged_checkpoints_lib as damage
 import damaged_vocabularies_lib
 import numpy as np
 
+from bert_jax import checkpoints
 from bert_jax.checkpoints import (
     huggingface,
     mapping,
-    model_folders,
     native,
     sentence_encoder,
     task_folders,
@@ -109,8 +109,8 @@ def read(folder: Path) -> str:
     if (folder / task_folders.TASK).exists():
         task_folders.read(folder)
         return "read"
-    found = model_folders.read(folder)
-    model_folders.architecture(folder)
+    found = checkpoints.open(folder).read()
+    _ = checkpoints.open(folder).config
     return "read" if found.weights.params else "! nothing"
 
 

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import small_weights
 
-from bert_jax import convert, errors
+from bert_jax import checkpoints, convert, errors
 from bert_jax.checkpoints import (
     hf_config,
     huggingface,
-    model_folders,
     tensorflow1,
     weights,
 )
@@ -68,7 +67,7 @@ def google(tmp_path):
 def test_the_activation_that_is_asked_for_is_written(google, tmp_path, to, asked):
     request = convert.Request(to, hidden_act=asked, choice=WITHOUT_TOKENIZER)
     convert.convert(google, tmp_path / "out", request)
-    read = model_folders.read(tmp_path / "out", WITHOUT_TOKENIZER)
+    read = checkpoints.open(tmp_path / "out").read(WITHOUT_TOKENIZER)
     before = small_weights.weights_of(
         "pooler", "mlm_head", "nsp_head", hidden_act="gelu_new"
     )

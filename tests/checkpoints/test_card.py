@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import small_record
 
+from bert_jax import checkpoints
 from bert_jax.checkpoints import (
     card,
     huggingface,
     mapping,
-    model_folders,
     sentence_encoder,
     weights,
 )
@@ -39,7 +39,7 @@ def folder(parts, labels=(), bert=BERT, tokenizer=True, **report):
     }
     given = weights.Weights(bert, mapping.unflatten(arrays), labels)
     facts = {"source": "Hugging Face, BertForX", "files": {}, "rows": ()} | report
-    return model_folders.Folder(
+    return checkpoints.LoadedModel(
         "huggingface",
         given,
         Tokenizer("wordpiece", PIECES, True, True) if tokenizer else None,
@@ -63,7 +63,7 @@ def workdir(tmp_path):
 
 def run(step=20):
     found = folder(("encoder", "mlm_head"), source=f"run of bert_jax, step {step}")
-    return dataclasses.replace(found, kind="workdir")
+    return dataclasses.replace(found, format="workdir", step=step)
 
 
 CARD = """\

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tiny_run
 
-from bert_jax import errors, pretrain
-from bert_jax.checkpoints import huggingface, initial_weights, model_folders, weights
+from bert_jax import checkpoints, errors, pretrain
+from bert_jax.checkpoints import huggingface, initial_weights, weights
 from bert_jax.model import config, parts
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -29,7 +29,7 @@ def trained(corpus, tmp_path_factory):
 def exported(trained, tmp_path_factory):
     """Its model as a folder of Hugging Face's."""
     folder = tmp_path_factory.mktemp("exported")
-    found = model_folders.read(trained.workdir)
+    found = checkpoints.open(trained.workdir).read()
     huggingface.write(folder, found.weights, dtype="float32")
     found.tokenizer.save(folder)
     return folder
@@ -83,7 +83,7 @@ def test_parts_that_are_missing_are_drawn_only_by_name(corpus, exported, tmp_pat
     bare = tmp_path / "bare"
     bare.mkdir()
     choice = weights.Choice(ignore=("mlm_head", "nsp_head"))
-    found = model_folders.read(exported, choice)
+    found = checkpoints.open(exported).read(choice)
     huggingface.write(bare, found.weights, dtype="float32")
     found.tokenizer.save(bare)
     with pytest.raises(errors.InputError, match="init.fresh=mlm_head,nsp_head"):

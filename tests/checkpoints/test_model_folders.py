@@ -8,10 +8,9 @@ import pytest
 import small_weights
 import tiny_run
 
-from bert_jax import errors, pretrain
+from bert_jax import checkpoints, errors, pretrain
 from bert_jax.checkpoints import (
     huggingface,
-    model_folders,
     native,
     sentence_encoder,
     tensorflow1,
@@ -73,13 +72,13 @@ def run(tmp_path_factory):
 def test_a_folder_and_its_files_are_of_one_kind_and_one_model(folders, given, kind):
     for name in ("", *FILES[kind]):
         path = folders[kind] / name
-        assert model_folders.kind_of(path) == kind
-        found = model_folders.read(path)
-        assert (found.kind, found.max_seq_length) == (kind, 9)
+        assert checkpoints.open(path).format == kind
+        found = checkpoints.open(path).read()
+        assert (found.format, found.max_seq_length) == (kind, 9)
         assert small_weights.same(found.weights, given)
         assert found.tokenizer == TOKENIZER
-        assert model_folders.architecture(path) == given.config
-        assert model_folders.tokenizer_folder(path) == folders[kind]
+        assert checkpoints.open(path).config == given.config
+        assert checkpoints.open(path).tokenizer_folder == folders[kind]
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -88,31 +87,31 @@ def test_the_architecture_needs_no_weights(folders, given, tmp_path, kind):
     for path in folder.iterdir():
         if path.suffix == ".safetensors" or path.name.startswith("bert_model"):
             path.write_bytes(b"damaged")
-    assert model_folders.architecture(folder) == given.config
+    assert checkpoints.open(folder).config == given.config
     with pytest.raises(errors.InputError):
-        model_folders.read(folder)
+        checkpoints.open(folder).read()
 
 
 def test_a_prefix_is_meant_even_where_there_are_other_weights(folders, folder):
     for path in folders["tensorflow1"].iterdir():
         shutil.copy(path, folder)
-    assert model_folders.kind_of(folder) == "huggingface"
-    assert model_folders.kind_of(folder / "bert_model.ckpt") == "tensorflow1"
-    found = model_folders.read(folder / "bert_model.ckpt")
+    assert checkpoints.open(folder).format == "huggingface"
+    assert checkpoints.open(folder / "bert_model.ckpt").format == "tensorflow1"
+    found = checkpoints.open(folder / "bert_model.ckpt").read()
     assert found.report.source == "Google, TensorFlow 1"
 
 
 def test_an_older_folder_with_googles_name_of_the_config(folder, given):
     (folder / "config.json").rename(folder / "bert_config.json")
-    assert model_folders.kind_of(folder) == "huggingface"
-    assert model_folders.architecture(folder) == given.config
-    assert small_weights.same(model_folders.read(folder).weights, given)
+    assert checkpoints.open(folder).format == "huggingface"
+    assert checkpoints.open(folder).config == given.config
+    assert small_weights.same(checkpoints.open(folder).read().weights, given)
 
 
 WRONG = [
     ("nope", "nope does not exist: give the folder of a model"),
     ("nope.safetensors", "does not exist: give the folder"),
-    ("model/vocab.txt", "vocab.txt is no file of weights: give the folder"),
+    ("model/vocab.txt", "vocab.txt is not a file of weights"),
     ("empty", "empty holds no model: expected checkpoints/ of a run, parameters"),
     ("model/nope/deeper", "deeper does not exist"),
 ]
@@ -121,11 +120,9 @@ WRONG = [
 @pytest.mark.parametrize(("name", "words"), WRONG)
 def test_what_is_no_model_is_refused(folder, tmp_path, name, words):
     (tmp_path / "empty").mkdir()
-    asked = (model_folders.read, model_folders.architecture)
-    for function in (*asked, model_folders.kind_of):
-        with pytest.raises(errors.InputError) as caught:
-            function(tmp_path / name)
-        assert words in str(caught.value)
+    with pytest.raises(errors.InputError) as caught:
+        checkpoints.open(tmp_path / name)
+    assert words in str(caught.value)
 
 
 OTHERS = [
@@ -152,15 +149,15 @@ def test_weights_in_another_format_are_refused_by_name(tmp_path, name, what, rem
         file.with_suffix(".xml").touch()
     for given in (tmp_path, file):
         with pytest.raises(errors.InputError) as caught:
-            model_folders.read(given)
+            checkpoints.open(given).read()
         assert what in str(caught.value) and remedy in str(caught.value)
 
 
 def test_a_config_without_its_checkpoint_is_refused(tmp_path, folders):
     shutil.copy(folders["tensorflow1"] / "bert_config.json", tmp_path)
-    assert model_folders.kind_of(tmp_path) == "tensorflow1"
+    assert checkpoints.open(tmp_path).format == "tensorflow1"
     with pytest.raises(errors.InputError, match="one checkpoint is expected"):
-        model_folders.read(tmp_path)
+        checkpoints.open(tmp_path).read()
 
 
 def save_pieces(folder, pieces):
@@ -170,10 +167,10 @@ def save_pieces(folder, pieces):
 def test_a_vocabulary_smaller_than_the_table_must_be_named(folder):
     save_pieces(folder, PIECES[:-2])
     with pytest.raises(errors.InputError) as caught:
-        model_folders.read(folder)
-    assert "has 29 pieces, and the table of embeddings 31 rows" in str(caught.value)
+        checkpoints.open(folder).read()
+    assert "has 29 tokens" in str(caught.value)
     assert "--ignore=vocab_rows" in str(caught.value)
-    found = model_folders.read(folder, weights.Choice(ignore=("vocab_rows",)))
+    found = checkpoints.open(folder).read(weights.Choice(ignore=("vocab_rows",)))
     assert found.tokenizer.vocab_size == 29
     assert found.weights.config.vocab_size == 31
 
@@ -182,7 +179,7 @@ def test_a_vocabulary_larger_than_the_table_is_of_another_model(folder):
     save_pieces(folder, [*PIECES, "more"])
     for choice in (None, weights.Choice(ignore=("vocab_rows",))):
         with pytest.raises(errors.InputError) as caught:
-            model_folders.read(folder, choice)
+            checkpoints.open(folder).read(choice)
         assert "has 32 pieces" in str(caught.value)
         assert "--ignore" not in str(caught.value)
 
@@ -190,11 +187,11 @@ def test_a_vocabulary_larger_than_the_table_is_of_another_model(folder):
 def test_a_tokenizer_may_be_missing_only_by_name(folder, given):
     (folder / "vocab.txt").unlink()
     with pytest.raises(errors.InputError, match="--allow_missing=tokenizer"):
-        model_folders.read(folder)
-    found = model_folders.read(folder, weights.Choice(("tokenizer",)))
+        checkpoints.open(folder).read()
+    found = checkpoints.open(folder).read(weights.Choice(("tokenizer",)))
     assert found.tokenizer is None
     assert small_weights.same(found.weights, given)
-    assert model_folders.read(folder, needs_tokenizer=False).tokenizer is None
+    assert checkpoints.open(folder).read(needs_tokenizer=False).tokenizer is None
     with pytest.raises(errors.InputError, match="put its vocab.txt there"):
         loading.load(folder, allow_missing=("tokenizer",))
 
@@ -212,7 +209,7 @@ def test_a_sentence_encoder_is_no_longer_than_its_positions(folder):
         pooling = sentence_encoder.Pooling("cls", True, longest, True)
         shutil.rmtree(folder / "1_Pooling", ignore_errors=True)
         sentence_encoder.write(folder, pooling, 12)
-        found = model_folders.read(folder)
+        found = checkpoints.open(folder).read()
         assert found.max_seq_length == expected
         assert found.pooling == pooling
         model = loading.load(folder)
@@ -226,12 +223,12 @@ def test_positions_before_the_first_are_none_of_a_row(tmp_path):
     )
     huggingface.write(tmp_path, made, dtype="float32")
     TOKENIZER.save(tmp_path)
-    assert model_folders.read(tmp_path).max_seq_length == 7  # of nine rows
+    assert checkpoints.open(tmp_path).read().max_seq_length == 7  # of nine rows
 
 
 def test_a_run_is_its_newest_checkpoint(run):
-    assert model_folders.kind_of(run.workdir) == "workdir"
-    found = model_folders.read(run.workdir)
+    assert checkpoints.open(run.workdir).format == "workdir"
+    found = checkpoints.open(run.workdir).read()
     state, bert = run.state.params, found.weights.config
     table = state["encoder"]["embeddings"]["word_embeddings"]["embedding"]
     mine = found.weights.params["encoder"]["embeddings"]["word_embeddings"]["embedding"]
@@ -243,8 +240,8 @@ def test_a_run_is_its_newest_checkpoint(run):
     assert found.max_seq_length == 24
     assert found.report.source == "run of bert_jax, step 2"
     assert found.report.files and all(len(x) == 64 for x in found.report.files.values())
-    assert model_folders.architecture(run.workdir) == bert
-    where = model_folders.tokenizer_folder(run.workdir)
+    assert checkpoints.open(run.workdir).config == bert
+    where = checkpoints.open(run.workdir).tokenizer_folder
     assert where == run.workdir / "tokenizer"
     assert Tokenizer.load(where) == found.tokenizer
 
@@ -255,7 +252,7 @@ def test_a_run_with_a_damaged_checkpoint_is_the_one_before(run, tmp_path):
     manifest = json.loads((newest / "manifest.json").read_text())
     name = next(iter(manifest["sha256"]))
     (newest / name).write_bytes(b"damaged")
-    found = model_folders.read(workdir)
+    found = checkpoints.open(workdir).read()
     assert found.report.source == "run of bert_jax, step 1"
     older = workdir / "checkpoints" / "1" / "manifest.json"
     assert found.report.files == json.loads(older.read_text())["sha256"]
@@ -265,7 +262,7 @@ def test_a_run_with_a_damaged_checkpoint_is_the_one_before(run, tmp_path):
 
 def test_parts_of_a_run_may_be_left_out(run):
     choice = weights.Choice(ignore=("nsp_head",))
-    found = model_folders.read(run.workdir, choice)
+    found = checkpoints.open(run.workdir).read(choice)
     assert found.weights.parts == ("encoder", "pooler", "mlm_head")
     assert found.report.ignored == ("nsp_head/dense/bias", "nsp_head/dense/kernel")
 
@@ -273,16 +270,16 @@ def test_parts_of_a_run_may_be_left_out(run):
 def test_a_run_without_checkpoints_is_a_run(run, tmp_path):
     shutil.copytree(run.workdir / "tokenizer", tmp_path / "tokenizer")
     shutil.copy(run.workdir / "config.json", tmp_path)
-    assert model_folders.kind_of(tmp_path) == "workdir"
+    assert checkpoints.open(tmp_path).format == "workdir"
     with pytest.raises(errors.CheckpointError, match="no usable checkpoint"):
-        model_folders.read(tmp_path)
+        checkpoints.open(tmp_path).read()
     assert saved_steps.steps(tmp_path / "checkpoints") == []
 
 
 def test_a_run_goes_through_our_own_format_bit_for_bit(run, tmp_path):
-    found = model_folders.read(run.workdir)
+    found = checkpoints.open(run.workdir).read()
     native.write(tmp_path, found.weights, dtype="float32")
     found.tokenizer.save(tmp_path)
-    again = model_folders.read(tmp_path)
+    again = checkpoints.open(tmp_path).read()
     assert small_weights.same(again.weights, found.weights)
     assert again.tokenizer == found.tokenizer

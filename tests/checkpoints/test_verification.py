@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
+from bert_jax import checkpoints
 from bert_jax.checkpoints import (
     huggingface,
     mapping,
-    model_folders,
     native,
     sentence_encoder,
     tensorflow1,
@@ -54,7 +54,9 @@ def folder_of(given, tokenizer=None):
     """Returns weights as a folder that was read."""
     report = weights.Report("made up", {}, ())
     length, pooling = given.config.max_length, sentence_encoder.Pooling()
-    return model_folders.Folder("bert_jax", given, tokenizer, report, length, pooling)
+    return checkpoints.LoadedModel(
+        "bert_jax", given, tokenizer, report, length, pooling
+    )
 
 
 def written(given, path, kind="huggingface", dtype="float32"):
@@ -208,7 +210,7 @@ def test_bfloat16_has_a_looser_bound_and_equal_parameters(tmp_path):
     )
     assert "rounded to 16 bits" in found.table().splitlines()[-1]
 
-    mine = model_folders.read(other, weights.Choice(allow_missing=("tokenizer",)))
+    mine = checkpoints.open(other).read(weights.Choice(allow_missing=("tokenizer",)))
     again = verify.verify(mine, other, "huggingface")
     assert again.passed and again.bound == 1e-4
 
@@ -247,7 +249,7 @@ def test_what_one_side_lacks_is_said(tmp_path):
 
     change_file(other, drop)
     choice = weights.Choice(allow_missing=("nsp_head", "tokenizer"))
-    mine = model_folders.read(other, choice)
+    mine = checkpoints.open(other).read(choice)
     found = verify.verify(mine, other, "huggingface", choice)
     assert found.passed
     assert found.notes == (

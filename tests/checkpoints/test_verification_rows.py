@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bert_jax.checkpoints import model_folders, sentence_encoder, verify, weights
+from bert_jax import checkpoints
+from bert_jax.checkpoints import sentence_encoder, verify, weights
 from bert_jax.model import config
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -16,7 +17,7 @@ def folder(tokenizer=None, **changes):
     bert = config.BertConfig(**sizes | changes)
     given = weights.Weights(bert, {})
     report, pooling = weights.Report("", {}, ()), sentence_encoder.Pooling()
-    return model_folders.Folder(
+    return checkpoints.LoadedModel(
         "huggingface", given, tokenizer, report, bert.max_length, pooling
     )
 
