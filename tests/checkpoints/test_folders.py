@@ -180,7 +180,7 @@ def test_a_vocabulary_larger_than_the_table_is_of_another_model(folder):
     for choice in (None, weights.Choice(ignore=("vocab_rows",))):
         with pytest.raises(errors.InputError) as caught:
             checkpoints.open(folder).read(choice)
-        assert "has 32 pieces" in str(caught.value)
+        assert "has 32 tokens" in str(caught.value)
         assert "--ignore" not in str(caught.value)
 
 
