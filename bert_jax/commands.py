@@ -132,13 +132,13 @@ def run(main: Callable[[list[str]], None]) -> None:
         devices.leave_out(report=distributed.is_first())
         main(argv)
         sys.stdout.flush()  # a full disk or a reader that has gone shows here
-        distributed.leave()
+        distributed.shutdown()
 
     interrupts.begin()
     try:
         with interrupts.listening():
             app.run(quiet, flags_parser=_parse_flags)
-    except interrupts.Heard as heard:
+    except interrupts.SignalReceived as heard:
         _fail(errors.Stopped(interrupts.stopped_text(str(heard))))
     except errors.BertJaxError as error:
         _fail(error)
@@ -153,8 +153,8 @@ def run(main: Callable[[list[str]], None]) -> None:
     except Exception as error:
         if "RESOURCE_EXHAUSTED" in str(error) or type(error) is MemoryError:
             _fail(_out_of_memory(error))
-        if distributed.is_of_peer(error):
-            _fail(distributed.of_peer(error))
+        if distributed.is_peer_error(error):
+            _fail(distributed.peer_error(error))
         if distributed.count() > 1:
             traceback.print_exc()
             _fail(errors.BertJaxError("this is a mistake of the program: see above"))
@@ -219,7 +219,7 @@ def _fail(error: errors.BertJaxError) -> NoReturn:
     text = str(error)
     if len(text) > _LONGEST_MESSAGE:  # it quotes a file; the fix comes last
         text = f"{text[:1000]} [...] {text[-1000:]}"
-    code = distributed.last_words(text, error.exit_code)
+    code = distributed.print_final_error(text, error.exit_code)
     distributed.report_failure(error)
     distributed.end(code)
 

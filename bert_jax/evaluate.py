@@ -32,7 +32,8 @@ from bert_jax.data.corpus import manifest
 from bert_jax.data.labeled import python_examples, read_examples, table_records
 from bert_jax.inference import answering_folders, answers, task_predictor
 from bert_jax.metrics import report, scores
-from bert_jax.runs import experiments, splits, unseen_labels, workdirs
+from bert_jax.runs import pretraining as pretraining_run
+from bert_jax.runs import splits, unseen_labels, workdirs
 from bert_jax.tasks import pretraining
 from bert_jax.text.coverage import Coverage
 from bert_jax.training import checkpoint, state
@@ -60,11 +61,11 @@ def evaluate(workdir: str | Path) -> dict[str, float]:
             f"the store {folder} of this run is not there: move it back, or build it "
             "again with python -m bert_jax.prepare"
         )
-    experiment = experiments.assemble(settings, folder)
-    workdirs.check_tokenizer(workdir, experiment.tokenizer)
-    shapes = state.abstract_params(experiment.task.init, experiment.mesh)
+    run = pretraining_run.assemble(settings, folder, workdir)
+    workdirs.check_tokenizer(workdir, run.tokenizer)
+    shapes = state.abstract_params(run.task.init, run.mesh)
     params, _ = checkpoint.restore_params(workdir / run_folder.CHECKPOINTS, shapes)
-    return experiment.held_out().metrics(params)
+    return run.held_out.metrics(params)
 
 
 def evaluate_task(

@@ -2,7 +2,7 @@
 
 A handler of SIGINT (Ctrl-C) or SIGTERM raises nothing: JAX, the garbage collector and
 C libraries swallow what is raised inside of them. It notes the signal, and `check`,
-which long work calls again and again, raises `Heard`.
+which long work calls again and again, raises `SignalReceived`.
 
 A process that runs one of our commands (`own`) also has a thread that sees signals
 while the main thread is in C code, in a compiler for example. It ends the process at
@@ -45,7 +45,7 @@ _SAME_PRESS_SECONDS = 0.1
 _FLUSH_SECONDS = 1.0  # a reader of our output may have stopped reading
 
 
-class Heard(BaseException):
+class SignalReceived(BaseException):
     """A signal asks to stop; a BaseException, which no `except Exception` takes."""
 
 
@@ -95,20 +95,22 @@ def requested() -> str | None:
 
 
 def check() -> None:
-    """Raises `Heard` if a signal came and nothing is unsaved; called by long work.
+    """Raises `SignalReceived` if a signal came, unless something is unsaved.
+
+    Long work calls it again and again.
 
     Does nothing in other threads than the main one, outside of `listening`, and after
-    it has raised `Heard`, so that cleaning up is not disturbed.
+    it has raised `SignalReceived`, so that cleaning up is not disturbed.
     """
     if _noted.name is None or threading.current_thread() is not threading.main_thread():
         return
     kind = _raised[-1][0] if _raised else None
     if requested() and kind is not None:
-        if kind is not Heard:
+        if kind is not SignalReceived:
             raise kind
         if not _noted.is_answered:
             _noted.answer()
-            raise Heard(_noted.name)
+            raise SignalReceived(_noted.name)
 
 
 def answer() -> None:
@@ -132,7 +134,7 @@ def listening() -> Iterator[None]:
     _levels += 1
     try:
         with handlers(dict.fromkeys(SIGNALS if is_first else (), _note)):
-            with raising(Heard):
+            with raising(SignalReceived):
                 yield
     finally:
         _levels -= 1
@@ -199,7 +201,7 @@ def unfinished(*paths: Path) -> Iterator[None]:
         _unfinished.remove(paths)
 
 
-def apart(
+def run_in_thread(
     call: Callable[[], Result],
     look: Callable[[], None] = check,
     *,
@@ -227,7 +229,7 @@ def apart(
         except BaseException as error:
             failures.append(error)
 
-    worker = threading.Thread(target=work, name="apart", daemon=waits or _is_owned)
+    worker = threading.Thread(target=work, name="work", daemon=waits or _is_owned)
     worker.start()
     while worker.is_alive():
         worker.join(_LOOK_SECONDS)

@@ -189,7 +189,7 @@ def _tokenizer(
             lowercase=text.lowercase,
             folder=Path(scratch),
         )
-        learned = interrupts.apart(learn)
+        learned = interrupts.run_in_thread(learn)
     faults.point("vocabulary/learned")
     return _cleaning(learned, text)
 

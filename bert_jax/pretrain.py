@@ -2,68 +2,34 @@
 
 python -m bert_jax.pretrain --config=configs/demo.py --workdir=runs/demo
 
-The same command again resumes, or says that the run is finished.
+The same command again resumes, or reports that the run is finished.
 """
 
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
+import numpy as np
 from absl import flags
 
-from bert_jax import commands, prepare, reference, report
+from bert_jax import commands, prepare, reference
 from bert_jax.checkpoints import initial_weights, run_folder
 from bert_jax.config import pretraining
-from bert_jax.data import stream
-from bert_jax.data.corpus import manifest, python_documents, sources
-from bert_jax.data.pretraining import phases as phase_rows
-from bert_jax.runs import experiments, workdirs
-from bert_jax.tasks import pretraining as pretraining_task
-from bert_jax.training import (
-    checkpoint,
-    distributed,
-    guards,
-    logs,
-    loop,
-    remote,
-    sharding,
-    signals,
-    state,
-)
+from bert_jax.config.pretraining import PretrainingConfig
+from bert_jax.data.corpus import manifest, python_documents, sources, store
+from bert_jax.inference import loading
+from bert_jax.runs import pretraining as pretraining_run
+from bert_jax.runs import run, workdirs
+from bert_jax.runs.pretraining import PretrainingRun, Trained
+from bert_jax.tasks.pretraining import heldout_table
+from bert_jax.training import distributed, logs, remote
 
-_ON_ACCURACY = (  # asked by everybody who sees the log
-    "mlm_accuracy is higher in training than in evaluations: training leaves 10 % of "
-    "the tokens to predict unchanged, evaluations replace all of them by [MASK]"
-)
 _EXAMPLE = "python -m bert_jax.pretrain --config=configs/demo.py --workdir=runs/demo"
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """What `train` returns.
-
-    Attributes:
-      state: the last one.
-      metrics: of the last evaluation.
-      workdir: the folder of the run; of a URL, its working copy on this machine.
-    """
-
-    state: state.TrainState
-    metrics: dict[str, float]
-    workdir: Path
-
-    def __repr__(self) -> str:
-        """Returns the step and the metrics, without the arrays of the state."""
-        count = sum(int(x.size) for x in jax.tree.leaves(self.state.params))
-        shown = {name: round(value, 4) for name, value in self.metrics.items()}
-        return (
-            f"Trained(workdir={str(self.workdir)!r}, step={int(self.state.step)}, "
-            f"parameters={count:,}, metrics={shown})"
-        )
+_SAMPLES = 5
+_SAMPLE_LENGTHS = (10, 28)  # tokens of a sentence that is shown
 
 
 def train(
@@ -78,12 +44,12 @@ def train(
     Never ends the process: a signal raises `errors.Stopped`, with everything saved.
 
     Args:
-      config: a ConfigDict or a plain tree, as `pretraining.default` makes.
-      workdir: folder of the run, made if it is not there; or a URL, as
+      config: a ConfigDict or a plain tree, as `config.pretraining.default` returns.
+      workdir: folder of the run, created if it does not exist; or a URL, as
         gs://bucket/runs/zh, of which a working copy is kept in $TMPDIR.
       data: documents from Python in place of `config.data.corpus`, as {"train":
         documents, "dev": documents}; a document is a text or a list of sentences, and
-        `dev` the held-out ones (see `data.memory_documents`). The record of the run has
+        `dev` the held-out ones (see `data.python_documents`). The record of the run has
         their sha256, and a resumed run must be given the same.
       allow_changed_config: resume even if the config changes the result.
 
@@ -91,52 +57,61 @@ def train(
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
     settings = pretraining.parse(config)
-    with signals.stopping():
-        copy = remote.WorkingCopy(workdir)
-        if data is None:
-            return _run(settings, copy, allow_changed_config)
-        with python_documents.written(data) as given:
-            own = dataclasses.replace(settings.data, corpus=given.corpus)
-            settings = dataclasses.replace(settings, data=own)
-            return _run(settings, copy, allow_changed_config, given)
+    assemble = functools.partial(_assemble, settings, data, allow_changed_config)
+    return run.train(assemble, workdir)
 
 
-def _run(
-    settings: pretraining.PretrainingConfig,
-    copy: remote.WorkingCopy,
+def _assemble(
+    settings: PretrainingConfig,
+    data: Mapping[str, Any] | None,
     allow_changed: bool,
-    given: python_documents.PythonDocuments = python_documents.NONE,
-) -> Trained:
-    """Does what `train` does, for settings that are parsed."""
-    distributed.agree(json.dumps(pretraining.to_dict(settings)), "the config")
+    copy: remote.WorkingCopy,
+) -> PretrainingRun:
+    """Returns the run of a locked workdir, with its documents from Python if any."""
+    if data is None:
+        return _with_store(settings, python_documents.NONE, allow_changed, copy)
+    with python_documents.written(data) as documents:
+        own = dataclasses.replace(settings.data, corpus=documents.corpus)
+        settings = dataclasses.replace(settings, data=own)
+        return _with_store(settings, documents, allow_changed, copy)
+
+
+def _with_store(
+    settings: PretrainingConfig,
+    documents: python_documents.PythonDocuments,
+    allow_changed: bool,
+    copy: remote.WorkingCopy,
+) -> PretrainingRun:
+    """Builds or opens the store, writes the record of the run, and returns the run."""
+    distributed.require_same(json.dumps(pretraining.to_dict(settings)), "the config")
     workdir = copy.folder
     store_folder = run_folder.store_of(settings, workdir)
-    with workdirs.held(copy), copy.fetched():
-        settings = workdirs.pinned(settings, workdir)
-        distributed.agree(json.dumps(pretraining.to_dict(settings)), "names of the hub")
-        resolved = initial_weights.resolve(settings, workdir, store_folder)
-        experiments.check(resolved)
-        commands.say(f"store: {store_folder}")
-        built = distributed.first_then_all(
-            lambda: _store(
-                resolved.text, settings.data, store_folder, copy, given.places
-            )
+    settings = workdirs.pinned(settings, workdir)
+    tree = pretraining.to_dict(settings)
+    distributed.require_same(json.dumps(tree), "names of the hub")
+    resolved = initial_weights.resolve(settings, workdir, store_folder)
+    pretraining_run.check(resolved)
+    commands.say(f"store: {store_folder}")
+    built = distributed.process_zero_first(
+        lambda: _store(
+            resolved.text, settings.data, store_folder, copy, documents.places
         )
-        distributed.agree(manifest.to_json(built), f"the store {store_folder}")
-        commands.say(prepare.describe(built))
-        if distributed.is_first():
-            places = given.places or prepare.places_of(settings.data.corpus)
-            prepare.check_text(built, resolved.data.objective, store_folder, places)
-        experiment = experiments.assemble(resolved, store_folder)
-        workdirs.record(
-            workdir,
-            settings,
-            experiment.bert,
-            experiment.tokenizer,
-            data=workdirs.data_of_store(built, store_folder, given.files),
-            allow_changed=allow_changed,
-        )
-        return _train(experiment, copy)
+    )
+    distributed.require_same(manifest.to_json(built), f"the store {store_folder}")
+    commands.say(prepare.describe(built))
+    if distributed.is_first():
+        corpus = documents.places or prepare.places_of(settings.data.corpus)
+        prepare.check_text(built, resolved.data.objective, store_folder, corpus)
+    assembled = pretraining_run.assemble(resolved, store_folder, workdir)
+    workdirs.record(
+        workdir,
+        settings,
+        assembled.bert,
+        assembled.tokenizer,
+        data=workdirs.data_of_store(built, store_folder, documents.files),
+        allow_changed=allow_changed,
+    )
+    return assembled
 
 
 def _store(
@@ -155,159 +130,76 @@ def _store(
     return built
 
 
-def _train(experiment: experiments.Experiment, copy: remote.WorkingCopy) -> Trained:
-    """Runs the loop from where the run stands to its end, and evaluates."""
-    settings, workdir = experiment.settings, copy.folder
-    phases = experiment.phases()
-    steps = phases[-1].last_step
-    transformation, schedule = experiment.optimizer(steps)
-    task, mesh = experiment.task, experiment.mesh
-    shapes = state.abstract(task.init, transformation, mesh)
-    held_out = experiment.held_out()
-    commands.say(report.describe(settings, experiment.bert, phases, shapes, mesh))
-    with checkpoint.Checkpoints(
-        workdir / run_folder.CHECKPOINTS, keep=settings.run.keep_checkpoints, copy=copy
-    ) as checkpoints:
-        begin, stood = _start(experiment, checkpoints, shapes, transformation, workdir)
-        start_step = int(begin.step)
-        distributed.agree(str(start_step), f"the newest checkpoint in {workdir}")
-        if start_step >= steps and not stood.callbacks_due:
-            commands.say(f"this run is finished: step {start_step} of {steps}")
-            return Trained(begin, held_out.metrics(begin.params), workdir)
-        train_step = experiments.make_train_step(
-            settings.run, task, shapes, transformation, schedule
-        )
-        again = stood.callbacks_due
-        with (
-            logs.Writer(workdir, start_step=start_step, evaluates_again=again) as log,
-            logs.ExampleLog(
-                workdir, start_step=start_step, is_on=settings.run.log_examples
-            ) as examples,
-        ):
-            evaluation = _Evaluation(held_out, log)
-
-            def save(step: int, now: state.TrainState, at: guards.Standing) -> None:
-                log.sync()  # the lines of a step are there before it is
-                examples.sync()
-                copy.push()
-                checkpoints.save(step, now, {"standing": at.to_json()})
-
-            commands.say(_ON_ACCURACY)
-            end = loop.run(
-                train_step,
-                begin,
-                _batches(experiment, phases, start_step, examples),
-                start_step=start_step,
-                limits=settings.run.limits(steps),
-                log=log.write,
-                tell=log.tell,
-                save=save,
-                check_saves=checkpoints.check,
-                callbacks=[loop.Callback(settings.run.eval_every_steps, evaluation)],
-                programs=_programs(experiment, phases, start_step, train_step),
-                speed=experiment.speed(phases),
-                standing=stood,
-                names_at={
-                    guards.ALONE: lambda step: phase_rows.at(phases, step).names_at(
-                        step, settings.run.batch_size
-                    )
-                },
-            )
-    return Trained(end, evaluation.metrics, workdir)
-
-
-def _batches(
-    experiment: experiments.Experiment,
-    phases: list[phase_rows.Phase],
-    start_step: int,
-    examples: logs.ExampleLog,
-) -> Iterator[Any]:
-    """Makes batches ahead of the devices, this process's rows of each."""
-    batch_size, local = experiment.settings.run.batch_size, experiment.local_rows
-    for phase in phases:
-        begin = max(start_step, phase.first_step)
-        placed = stream.batches(
-            lambda step, phase=phase: phase.batch_at(step, batch_size, local),
-            begin,
-            max(0, phase.last_step - begin),
-            loader=experiment.settings.data.loader,
-            place=examples.placing(experiment.place),
-        )
-        yield from examples.following(
-            placed,
-            begin,
-            lambda step, phase=phase: phase.names_at(step, batch_size, local),
-        )
-
-
-def _programs(
-    experiment: experiments.Experiment,
-    phases: list[phase_rows.Phase],
-    start_step: int,
-    train_step: sharding.OnMesh,
-) -> list[loop.Program]:
-    """Returns the programs of the steps to come: one for each length of rows."""
-    batch_size, local = experiment.settings.run.batch_size, experiment.local_rows
-
-    def compile_for(phase: phase_rows.Phase, state: Any) -> None:
-        batch = phase.batch_at(phase.first_step, batch_size, local)
-        train_step.compile(state, experiment.place(batch))
-
-    return [
-        loop.Program(
-            f"rows of {phase.length} tokens", functools.partial(compile_for, phase)
-        )
-        for phase in phases
-        if start_step < phase.last_step
-    ]
-
-
-class _Evaluation:
-    """Evaluates, writes and tells the metrics; keeps the last ones."""
-
-    def __init__(self, held_out: pretraining_task.HeldOut, log: logs.Writer) -> None:
-        self.metrics: dict[str, float] = {}
-        self._held_out, self._log = held_out, log
-
-    def __call__(self, step: int, now: state.TrainState) -> None:
-        self.metrics = self._held_out.metrics(now.params)
-        self._log.write(step, self.metrics)
-        self._log.draw()
-        commands.say(report.line(step, self.metrics))
-
-
-def _start(
-    experiment: experiments.Experiment,
-    checkpoints: checkpoint.Checkpoints,
-    shapes: state.TrainState,
-    transformation: Any,
-    workdir: Path,
-) -> tuple[state.TrainState, guards.Standing]:
-    """Resumes this workdir; else loads given weights; else draws fresh ones."""
-    resumed = checkpoints.restore_latest(shapes)
-    if resumed is not None:
-        begin, meta = resumed
-        commands.say(f"resuming after step {int(begin.step)}")
-        return begin, guards.from_meta(meta)
-    settings = experiment.settings
-    if settings.init_from == "none":
-        commands.say("weights: randomly initialized (init_from is none)")
-        key = jax.random.key(settings.run.seed)
-        init = experiment.task.init
-        begin = signals.unless_asked(
-            lambda: state.create(init, key, transformation, experiment.mesh)
-        )
-        return begin, guards.Standing()
-    commands.say(f"weights: {settings.init_from}")
-    params = initial_weights.read(
-        settings,
-        experiment.bert,
-        experiment.tokenizer,
-        shapes.params,
-        experiment.task.init,
-        workdir,
+def _final(workdir: Path, metrics: dict[str, float]) -> str:
+    """Returns the table of scores, five masked sentences, and the paths of the run."""
+    model = loading.load(workdir)
+    settings = run_folder.read_settings(workdir)
+    folder = run_folder.store_of(settings, workdir)
+    samples = [sample(model, ids, at) for ids, at in _masked(folder, model)]
+    return "\n".join(
+        [
+            "",
+            "held-out documents, 15 % of the tokens behind [MASK]:",
+            heldout_table(metrics),
+            "",
+            "held-out sentences with one token masked, and the model's top five:",
+            *samples,
+            "",
+            *_paths(workdir, folder),
+        ]
     )
-    return state.from_params(params, shapes, transformation), guards.Standing()
+
+
+def sample(model: loading.Model, ids: list[int], at: int) -> str:
+    """Returns a masked sentence, the answer, and the five most likely tokens."""
+    masked = [*ids[:at], model.tokenizer.mask_id, *ids[at + 1 :]]
+    (guesses,) = model.fill_ids(masked)
+    shown = "  ".join(f"{token} {probability:.0%}" for token, probability in guesses)
+    answer = model.tokenizer.tokens[ids[at]]
+    return f"  {model.tokenizer.decode(masked)}\n      {answer}  <-  {shown}"
+
+
+def _masked(folder: Path, model: loading.Model) -> list[tuple[list[int], int]]:
+    """Picks sentences of the held-out documents, and the token to mask in each.
+
+    The first of suitable length in each of five equal parts of the documents.
+    """
+    held_out = store.open_store(folder, "heldout", verify=False)
+    shard = held_out.shards[0]
+    bounds = np.linspace(0, shard.num_sentences, _SAMPLES + 1).astype(int)
+    picked = []
+    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+        for sentence in range(first, last):
+            start, stop = shard.sentence_offsets[sentence : sentence + 2]
+            ids = [int(token) for token in shard.tokens[start:stop]]
+            at = _ordinary(ids, model)
+            if _SAMPLE_LENGTHS[0] <= len(ids) <= _SAMPLE_LENGTHS[1] and at is not None:
+                picked.append((ids, at))
+                break
+    return picked
+
+
+def _ordinary(ids: list[int], model: loading.Model) -> int | None:
+    """Returns the index of the whole word or character nearest to the middle."""
+    tokenizer = model.tokenizer
+    for at in sorted(range(len(ids)), key=lambda at: abs(at - len(ids) // 2)):
+        piece = tokenizer.tokens[ids[at]].lstrip("▁")  # SentencePiece marks a start
+        if ids[at] not in tokenizer.special_ids and piece.isalnum():
+            return at
+    return None
+
+
+def _paths(workdir: Path, folder: Path) -> list[str]:
+    return [
+        f"checkpoints  {workdir / run_folder.CHECKPOINTS}",
+        f"metrics      {workdir / logs.METRICS}",
+        f"curves       {workdir / logs.CURVES}",
+        f"TensorBoard  {workdir / logs.TENSORBOARD}",
+        f"tokenizer    {workdir / run_folder.TOKENIZER}",
+        f"store        {folder}",
+        f"config       {workdir / run_folder.CONFIG}",
+        f"next         python -m bert_jax.predict --model={workdir} 'text with [MASK]'",
+    ]
 
 
 def main(argv: list[str]) -> None:
@@ -318,7 +210,7 @@ def main(argv: list[str]) -> None:
     trained = train(
         config, workdir, allow_changed_config=flags.FLAGS.allow_changed_config
     )
-    text = report.final(trained.workdir, trained.metrics)  # all read the checkpoint
+    text = _final(trained.workdir, trained.metrics)  # all read the checkpoint
     if distributed.is_first():
         print(text)
 

@@ -12,7 +12,7 @@ from bert_jax import errors, evaluate, finetune
 from bert_jax.checkpoints import task_folders
 from bert_jax.config import finetuning
 from bert_jax.inference import answers
-from bert_jax.runs import assembly
+from bert_jax.runs import finetuning as finetuning_run
 from bert_jax.tasks import spec
 from bert_jax.training import logs
 
@@ -85,16 +85,16 @@ def test_the_record_of_an_earlier_version_lacks_keys_and_is_read(trained, place)
 def test_a_stopped_run_resumes_bit_for_bit(trained, place, monkeypatch):
     workdir = place / "stopped"
 
-    def stop(self, step, now):
+    def stop(self, step, *rest):
         if step == 20:
             raise errors.Stopped("here")
-        return call(self, step, now)
+        return call(self, step, *rest)
 
-    call = finetune._Keeper.__call__
-    monkeypatch.setattr(finetune._Keeper, "__call__", stop)
+    call = finetuning_run.FinetuningRun.evaluate
+    monkeypatch.setattr(finetuning_run.FinetuningRun, "evaluate", stop)
     with pytest.raises(errors.Stopped):
         finetune.train(tiny_tasks.config(place), workdir)
-    monkeypatch.setattr(finetune._Keeper, "__call__", call)
+    monkeypatch.setattr(finetuning_run.FinetuningRun, "evaluate", call)
     made = finetune.train(tiny_tasks.config(place), workdir)
     assert made.metrics == trained[0].metrics
     assert _same(_best(workdir), _best(trained[1]))
@@ -117,9 +117,9 @@ def test_a_warm_up_is_compared_with_the_steps_of_the_run(place, tmp_path):
             **changes,
         )
         settings = finetuning.parse(config)
-        return assembly.assemble(settings, tmp_path)
+        return finetuning_run.assemble(settings, tmp_path)
 
-    _, rate = assemble(16).optimizer(16)
+    _, rate = assemble(16).make_optimizer(16)
     assert float(rate(8)) == pytest.approx(2.5e-3)
     with pytest.raises(errors.InputError, match=r"num_train_steps \(16\); found 17"):
         assemble(17)
@@ -199,8 +199,8 @@ def test_the_best_model_is_kept_by_the_named_metric(place, monkeypatch):
         value = next(values, 0.0)
         return (made[0].__class__({**made[0].metrics, "ece": value}), made[1])
 
-    call = finetune.assembly.predictor.Predictor.scores
-    monkeypatch.setattr(finetune.assembly.predictor.Predictor, "scores", scores)
+    call = finetuning_run.predictor.Predictor.scores
+    monkeypatch.setattr(finetuning_run.predictor.Predictor, "scores", scores)
     for metric, step in (("ece", "10"), ("accuracy", None)):
         config = tiny_tasks.config(place, run__keep_best=metric)
         made = finetune.train(config, place / f"by_{metric}")
@@ -277,7 +277,7 @@ def test_every_recipe_trains_and_its_model_is_read_back(place, tmp_path, changes
 def test_a_head_that_cannot_be_exported_is_reported(place, capsys, changes, ignored):
     settings = finetuning.parse(tiny_tasks.config(place, **changes))
     learned = spec.Metadata(("O", "B-A", "I-A"), scheme="BIO")
-    finetune.check_exports(settings, learned, "bert")
+    finetuning_run.check_exports(settings, learned, "bert")
     shown = capsys.readouterr().err
     assert (f"--ignore={ignored})" in shown) if ignored else shown == ""
     assert ("--separate_head" in shown) == (ignored == "classifier")

@@ -10,6 +10,7 @@ import bert_jax
 from bert_jax import errors, finetune
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import python_examples, read_examples
+from bert_jax.runs import finetuning as finetuning_run
 from bert_jax.runs import splits
 
 TEXTS = [
@@ -215,16 +216,16 @@ def test_a_run_learns_stops_and_resumes_bit_for_bit(place, tmp_path, monkeypatch
     record = json.loads((tmp_path / "whole" / "config.json").read_text())
     assert all(record["data"][x].startswith("python:") for x in data)
 
-    def stop(self, step, now):
+    def stop(self, step, *rest):
         if step == 4:  # a checkpoint of step 2 is there
             raise errors.Stopped("here")
-        return call(self, step, now)
+        return call(self, step, *rest)
 
-    call = finetune._Keeper.__call__
-    monkeypatch.setattr(finetune._Keeper, "__call__", stop)
+    call = finetuning_run.FinetuningRun.evaluate
+    monkeypatch.setattr(finetuning_run.FinetuningRun, "evaluate", stop)
     with pytest.raises(errors.Stopped):
         finetune.train(config, tmp_path / "parts", data=data)
-    monkeypatch.setattr(finetune._Keeper, "__call__", call)
+    monkeypatch.setattr(finetuning_run.FinetuningRun, "evaluate", call)
     changed = data | {"train": [(text, "cat") for text, _ in train[:1]] + train[1:]}
     changed["train"][0] = (train[0][0] + " here", train[0][1])
     with pytest.raises(errors.InputError, match=r"data\.train was 'python:"):

@@ -11,7 +11,7 @@ import tiny_run
 
 from bert_jax import pretrain
 from bert_jax.data.pretraining import phases
-from bert_jax.runs import experiments
+from bert_jax.runs import pretraining as pretraining_run
 from bert_jax.training import checkpoint
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts" / "reliability"
@@ -54,7 +54,7 @@ def test_one_that_forgets_something_is_not(
 ):
     for place, name in (
         (checkpoint.Checkpoints, "restore_latest"),
-        (experiments, "make_train_step"),
+        (pretraining_run, "make_train_step"),
         (phases.Phase, "batch_at"),
     ):
         monkeypatch.setattr(place, name, getattr(place, name))  # put back afterwards

@@ -52,6 +52,7 @@ ALLOWED = {
         "commands",
         "config",
         "data",
+        "inference",
         "metrics",
         "model",
         "tasks",
@@ -83,7 +84,6 @@ COMMANDS = {
     "prepare",
     "pretrain",
     "reference",
-    "report",
     "suite",
 }
 # Heavy or optional: imported inside the function that needs them, if at all.

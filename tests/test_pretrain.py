@@ -1,5 +1,6 @@
 """The main job from end to end: from text to a model, resumed, refused, stopped."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,12 +14,12 @@ import numpy as np
 import pytest
 import tiny_run
 
-from bert_jax import errors, evaluate, pretrain, report
+from bert_jax import errors, evaluate, pretrain
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import store
 from bert_jax.inference import loading
 from bert_jax.model import parts as model_parts
-from bert_jax.runs import experiments
+from bert_jax.runs import pretraining as pretraining_run
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import state
 
@@ -117,7 +118,7 @@ def test_a_stopped_run_resumes_bit_for_bit(trained, corpus, tmp_path, monkeypatc
         os.kill(os.getpid(), signal.SIGTERM)
         return f"evaluation after step {step}"
 
-    monkeypatch.setattr(report, "line", stop)
+    monkeypatch.setattr(pretraining_run, "_summary", stop)
     with pytest.raises(errors.Stopped, match="SIGTERM after step 4 of 6"):
         pretrain.train(tiny_run.config(corpus), tmp_path)
     monkeypatch.undo()
@@ -145,7 +146,7 @@ def test_a_run_of_two_lengths_resumes_bit_for_bit(
         os.kill(os.getpid(), signal.SIGTERM)
         return f"evaluation after step {step}"
 
-    monkeypatch.setattr(report, "line", stop)
+    monkeypatch.setattr(pretraining_run, "_summary", stop)
     with pytest.raises(errors.Stopped, match="SIGTERM after step 5 of 6"):
         pretrain.train(config, tmp_path / "stopped")
     monkeypatch.undo()
@@ -240,15 +241,15 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_state(
 ):
     make = state.make_train_step
 
-    def poisoned(prepare, weights, losses, *rest, **options):
+    def poisoned(spec, *rest, **options):
         def bad_losses(params, batch, key):
-            sums, metrics = losses(params, batch, key)
+            sums, metrics = spec.losses(params, batch, key)
             bad = jax.numpy.where(batch["poison"].max() > 0, jax.numpy.nan, 0.0)
             return {name: value + bad for name, value in sums.items()}, metrics
 
-        return make(prepare, weights, bad_losses, *rest, **options)
+        return make(dataclasses.replace(spec, losses=bad_losses), *rest, **options)
 
-    place = experiments.Experiment.place
+    place = pretraining_run.PretrainingRun.put
     seen = []
 
     def with_poison(self, batch):
@@ -259,7 +260,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_state(
         return place(self, batch)
 
     monkeypatch.setattr(state, "make_train_step", poisoned)
-    monkeypatch.setattr(experiments.Experiment, "place", with_poison)
+    monkeypatch.setattr(pretraining_run.PretrainingRun, "put", with_poison)
     with pytest.raises(errors.NotFiniteError) as caught:
         pretrain.train(tiny_run.config(corpus), tmp_path)
     message = str(caught.value)
@@ -339,16 +340,18 @@ def test_other_recipes_run(corpus, tmp_path, changes):
 def test_epochs_instead_of_steps(trained, corpus):
     config = tiny_run.config(corpus, run__num_train_steps=-1, run__num_train_epochs=2.5)
     settings, folder = pretraining.parse(config), trained.workdir / "store"
-    assert experiments.assemble(settings, folder).num_train_steps(rows=80) == 25
+    run = pretraining_run.assemble(settings, folder, trained.workdir)
+    rows = run.phases[0].rows.num_rows
+    assert run.num_train_steps == round(2.5 * rows / 8)
 
 
 def test_the_sum_of_a_shard_is_looked_at_once_in_a_run(trained, corpus, monkeypatch):
     settings = pretraining.parse(tiny_run.config(corpus))
-    experiment = experiments.assemble(settings, trained.workdir / "store")
+    workdir = trained.workdir
+    run = pretraining_run.assemble(settings, workdir / "store", workdir)
     seen, file_sha256 = [], store.file_sha256
     monkeypatch.setattr(
         store, "file_sha256", lambda path: seen.append(path.name) or file_sha256(path)
     )
-    experiment.phases()
-    experiment.held_out()
+    assert run.phases and run.held_out
     assert sorted(seen) == ["heldout-00000.arrow", "train-00000.arrow"]

@@ -19,7 +19,7 @@ from bert_jax.fields import field
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder
 from bert_jax.text import cleaning, vocabulary, words
-from bert_jax.training import loop, optimizer
+from bert_jax.training import optimizer
 
 OBJECTIVES = ("nsp", "sop", "full_sentences")
 LOADERS = ("tfdata", "thread")
@@ -319,16 +319,6 @@ class RunConfig:
                 f"run.batch_size {self.batch_size} is not a multiple of "
                 f"run.accumulation_steps {self.accumulation_steps}"
             )
-
-    def limits(self, num_train_steps: int, save_every_steps: int = 0) -> loop.Limits:
-        """Returns the limits of the loop; 0 saves at the interval of the config."""
-        return loop.Limits(
-            num_train_steps=num_train_steps,
-            log_every_steps=self.log_every_steps,
-            save_every_steps=save_every_steps or self.save_every_steps,
-            max_bad_steps=self.max_bad_steps,
-            watchdog_seconds=self.watchdog_seconds,
-        )
 
     def execution(self, *, packed: bool = True) -> encoder.Execution:
         """Returns how the model runs; `packed` as in `encoder.Execution`."""

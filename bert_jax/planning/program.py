@@ -24,7 +24,7 @@ from bert_jax.data.pretraining import instances
 from bert_jax.model import config as model_config
 from bert_jax.planning import hlo
 from bert_jax.planning import topology as topologies
-from bert_jax.runs import experiments
+from bert_jax.runs import pretraining as pretraining_run
 from bert_jax.tasks import pretraining
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import optimizer, sharding, state
@@ -123,8 +123,8 @@ def lay_out(
         mesh = sharding.make_abstract_mesh(**sizes, num_devices=topology.num_chips)
     run = settings.run
     sharding.check_batch_size(run.batch_size, run.accumulation_steps, mesh)
-    bert = settings.bert(experiments.expected_vocab_size(settings))
-    task = experiments.make_task(settings, bert, *_special_ids(settings))
+    bert = settings.bert(pretraining_run.expected_vocab_size(settings))
+    task = pretraining_run.make_task(settings, bert, *_special_ids(settings))
     transformation, _ = _optimizer(settings)
     shapes = state.abstract(task.init, transformation, mesh)
     return RunLayout(settings, bert, topology, task, mesh, shapes)
@@ -232,7 +232,7 @@ def build(
     """
     settings = layout.settings
     transformation, schedule = _optimizer(settings)
-    step = experiments.make_train_step(
+    step = pretraining_run.make_train_step(
         settings.run, layout.task, layout.shapes, transformation, schedule
     )
     is_local = layout.topology.name in topologies.HERE

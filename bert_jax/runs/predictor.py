@@ -64,7 +64,7 @@ class Predictor:
                 mine = {name: array[local] for name, array in batch.items()}
                 placed = sharding.place(mine, self.mesh, size)
                 call = functools.partial(self.step, params, placed)
-                waiting.append((rows, signals.unless_asked(call)))
+                waiting.append((rows, signals.run_interruptible(call)))
                 if len(waiting) > _AHEAD:
                     take(*waiting.pop(0))
                 bar.update(len(rows))

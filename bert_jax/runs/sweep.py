@@ -16,18 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import commands, console, errors, files, json_file
+from bert_jax import console, errors, files, json_file
 from bert_jax.checkpoints import task_folders
-from bert_jax.data import stream
-from bert_jax.data.labeled import example_rows
+from bert_jax.config import finetuning as finetuning_config
 from bert_jax.model import attention_plan
-from bert_jax.runs import assembly, splits, task_setup
+from bert_jax.runs import finetuning, splits, task_setup
+from bert_jax.runs.finetuning import Finetuned, FinetuningRun
+from bert_jax.runs.run import Batch, End, Run
 from bert_jax.training import (
-    checkpoint,
     distributed,
-    guards,
-    logs,
     loop,
+    progress,
     remote,
     sharding,
     signals,
@@ -52,33 +51,33 @@ class Member:
 
     @property
     def name(self) -> str:
-        """What sets it apart, as `seed 3, rate 5e-05, fold 1`."""
+        """Its name, as `seed 3, rate 5e-05, fold 1`."""
         fold = "" if self.fold < 0 else f", fold {self.fold}"
         return f"seed {self.seed}, rate {self.learning_rate!r}{fold}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What is known of the members.
+    """The scores of the members.
 
     Attributes:
-      metric: the one that counts.
-      record: "best" and "metrics" of each member, None and {} of one that was never
-        scored, and the "member" and the "step" of the model that is kept.
-      standing: who had bad steps, and who diverged.
-      shown: the metric as people read it; empty for its own name.
+      metric: metric that the best model is kept by.
+      record: "best" and "metrics" of each member, None and {} for one that was never
+        scored, and the "member" and the "step" of the best model.
+      loop_state: bad steps, and the members that diverged.
+      shown: the metric as it is shown to people; empty for its name.
     """
 
     metric: str
     members: Sequence[Member]
     record: Mapping[str, Any]
-    standing: guards.Standing
+    loop_state: loop.LoopState
     shown: str = ""
 
     def text(self) -> str:
-        """Returns the table, who diverged, and who is best."""
+        """Returns the table, the members that diverged, and the best member."""
         lines = [self.table()]
-        for name, step in self.standing.diverged.items():
+        for name, step in self.loop_state.diverged.items():
             lines.append(
                 f"diverged: {name}, at step {step} ({self._bad_steps(name)} bad steps)"
             )
@@ -86,7 +85,7 @@ class Report:
         return "\n".join([*lines, f"best: {best}"])
 
     def table(self) -> str:
-        """Returns mean, deviation and best of each rate, without who diverged."""
+        """Returns mean, deviation and best of each rate, without diverged members."""
         title = ["learning rate", "runs", f"mean {self.shown or self.metric}"]
         rows = [[*title, "deviation", "best", "worst"]]
         for rate in dict.fromkeys(m.learning_rate for m in self.members):
@@ -94,7 +93,7 @@ class Report:
                 value
                 for member, value in zip(self.members, self.record["best"], strict=True)
                 if member.learning_rate == rate
-                and member.name not in self.standing.diverged
+                and member.name not in self.loop_state.diverged
             ]
             numbers = self._numbers(np.array(values)) if values else ["-"] * 4
             rows.append([f"{rate:g}", str(len(values)), *numbers])
@@ -104,7 +103,7 @@ class Report:
         """Writes sweep.json: each member with its best score, and all its metrics.
 
         "bad_steps" counts those that were left out; "diverged" is the step after which
-        a member was out, or null. Its scores are those before.
+        a member was dropped, or null. Its scores are from before.
         """
         tree = {
             "metric": self.metric,
@@ -117,16 +116,16 @@ class Report:
             file.write(text.encode())
 
     def _of(self, number: int) -> dict[str, Any]:
-        member, out = self.members[number], self.standing.diverged
+        member, dropped = self.members[number], self.loop_state.diverged
         return dataclasses.asdict(member) | {
             self.metric: self.record["best"][number],
             "bad_steps": self._bad_steps(member.name),
-            "diverged": out[member.name] if member.name in out else None,
+            "diverged": dropped[member.name] if member.name in dropped else None,
             "metrics": self.record["metrics"][number],
         }
 
     def _bad_steps(self, name: str) -> int:
-        counts = self.standing.bad_steps
+        counts = self.loop_state.bad_steps
         return counts[name] if name in counts else 0
 
     def _numbers(self, values: np.ndarray) -> list[str]:
@@ -147,301 +146,303 @@ def deviation(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
-def members_of(run: assembly.FinetuningRun) -> list[Member]:
+def members_of(settings: finetuning_config.FinetuningConfig) -> list[Member]:
     """Returns the runs that the config asks for."""
-    settings = run.settings
-    asked = settings.sweep
-    seeds = range(settings.run.seed, settings.run.seed + asked.seeds)
+    sweep_config, seed = settings.sweep, settings.run.seed
+    seeds = range(seed, seed + sweep_config.seeds)
     rates = settings.learning_rates
-    folds = range(asked.folds) if asked.folds else (-1,)
+    folds = range(sweep_config.folds) if sweep_config.folds else (-1,)
     return [
         Member(seed, rate, fold)
         for rate, fold, seed in itertools.product(rates, folds, seeds)
     ]
 
 
-class Sweep:
-    """The members of a sweep: their rows, their splits and their scores."""
+def assemble(
+    settings: finetuning_config.FinetuningConfig,
+    in_memory: splits.Given | None,
+    allow_changed: bool,
+    copy: remote.WorkingCopy,
+) -> Run[Finetuned]:
+    """Returns the run of a locked workdir: one model, or a sweep if the config has one.
 
-    def __init__(
-        self,
-        run: assembly.FinetuningRun,
-        members: list[Member],
-        workdir: Path,
-    ) -> None:
-        self.run, self.members, self._workdir = run, members, workdir
+    The arguments are those of `finetuning.assemble_in`.
+    """
+    run = finetuning.assemble_in(settings, in_memory, allow_changed, copy)
+    return SweepRun(run) if settings.sweep.is_on else run
+
+
+class SweepRun(Run[Finetuned]):
+    """Members that are trained as one program, with their rows and their scores."""
+
+    def __init__(self, run: FinetuningRun) -> None:
+        """Takes the run whose settings the members share."""
+        self.one, self.settings = run, run.settings
+        self.members = members_of(run.settings)
         folds = run.settings.sweep.folds
-        self.rows = [run.rows(m.seed, folds, max(m.fold, 0)) for m in members]
+        self.rows = [run.rows(m.seed, folds, max(m.fold, 0)) for m in self.members]
         self.record: dict[str, Any] = {
             "value": None,
             "step": 0,
             "member": 0,
-            "best": [None] * len(members),
-            "metrics": [{}] * len(members),
+            "best": [None] * len(self.members),
+            "metrics": [{}] * len(self.members),
         }
-        self.standing = guards.Standing()
-        self._predictor = run.predictor()
+
+    @property
+    def num_train_steps(self) -> int:
+        """Number of steps of every member."""
+        return self.one.num_train_steps
+
+    def interval(self, name: str) -> int:
+        """Returns an interval of group `run` in steps; -1 is an epoch."""
+        return self.one.interval(name)
+
+    @functools.cached_property
+    def _member_shapes(self) -> state.TrainState:
+        """The abstract state of one member."""
+        return self.one.state_shapes
+
+    @functools.cached_property
+    def state_shapes(self) -> state.TrainState:
+        """The abstract state of all members."""
+        one = self._member_shapes
+        return _with_step(sweep.abstract(one, len(self.members)), one.step)
+
+    def initial_state(self) -> state.TrainState:
+        """Returns all members at step 0: given weights, and a head of each seed."""
+        return signals.run_interruptible(self._initial_state)
+
+    def _initial_state(self) -> state.TrainState:
+        one = self._member_shapes
+        transformation, _ = self.one.make_optimizer(self.num_train_steps)
+        by_seed = {
+            seed: self.one.parameters(one.params, seed)
+            for seed in dict.fromkeys(member.seed for member in self.members)
+        }
+        states = [
+            state.from_params(by_seed[member.seed], one, transformation)
+            for member in self.members
+        ]
+        step = jax.device_put(jnp.int32(0), one.step.sharding)
+        return _with_step(sweep.stack(states, one), step)
+
+    @functools.cached_property
+    def train_step(self) -> "_SweepStep":
+        """The jitted step of all members."""
+        steps = self.num_train_steps
+        every = sweep.make_sweep_step(
+            self.one.step_spec,
+            lambda peak: self.one.make_optimizer(steps, peak),
+            self._member_shapes,
+            seeds=[member.seed for member in self.members],
+            peaks=[member.learning_rate for member in self.members],
+            at_once=1 if jax.default_backend() == "cpu" else 0,
+        )
+        return _SweepStep(every)
+
+    def batch_at(self, step: int) -> Batch:
+        """Returns the batches of all members at a step, stacked: arrays [M, B, ...]."""
+        every = [rows.batch_at(step) for rows in self.rows]
+        return {name: np.stack([batch[name] for batch in every]) for name in every[0]}
+
+    def put(self, batch: Batch) -> Any:
+        """Puts stacked batches on the devices that train their members."""
+        count = len(self.members)
+        batches = [{name: x[at] for name, x in batch.items()} for at in range(count)]
+        return sweep.place(batches, self.one.mesh)
+
+    @property
+    def examples_at(self) -> Mapping[str, loop.ExamplesAt]:
+        """Names the examples in the batch of a step, by member."""
+        return {
+            member.name: rows.names_at
+            for member, rows in zip(self.members, self.rows, strict=True)
+        }
+
+    def local_examples_at(self, step: int) -> list[str]:
+        """Names the examples of all members; sweeps keep no log of examples."""
+        return [name for rows in self.rows for name in rows.names_at(step)]
+
+    def first_step_of_lengths(self, start_step: int) -> dict[int, int]:
+        """Returns the first step of each row length that is still to come."""
+        return self.rows[0].steps_by_length(start_step, self.num_train_steps)
+
+    @property
+    def segments(self) -> list[progress.Segment]:
+        """Tokens and FLOPs of a step of all members."""
+        return self.one.segments_of(len(self.members))
+
+    def meta(self) -> dict[str, Any]:
+        """Returns the scores of the members so far."""
+        return {"best": self.record}
+
+    def restore(self, meta: Mapping[str, Any]) -> None:
+        """Takes over the scores of the members."""
+        self.record = meta["best"]
+
+    def describe(self) -> str:
+        """Returns what is about to be trained."""
+        names = "\n  ".join(member.name for member in self.members)
+        attention = attention_plan.kernels(
+            self.one.start.bert,
+            self.settings.execution(),
+            self.rows[0].encoded_lengths,
+            self.one.mesh,
+        )
+        return (
+            f"sweep: {len(self.members)} members side by side, "
+            f"{self.num_train_steps:,} steps each:\n  {names}\n{attention}"
+        )
 
     def dev(self, member: int) -> splits.Split:
         """Returns what a member is scored on."""
-        return self.run.dev_of(self.rows[member])
+        return self.one.dev_of(self.rows[member])
 
-    def score(
-        self, step: int, states: state.TrainState, one: Any, tell: guards.Tell
-    ) -> dict[str, float]:
-        """Scores the members that did not diverge, and keeps the model of the best.
+    def evaluate(
+        self, step: int, state: state.TrainState, guard: loop.NonFiniteGuard
+    ) -> loop.Evaluation:
+        """Scores the active members, and keeps the model of the best.
 
-        Who says what is not finite has diverged. Raises NotFiniteError if all have.
-
-        Args:
-          states: of all members.
-          one: the abstract parameters of one.
-
-        Returns:
-          The mean of each metric, and `deviation` of the one that counts.
+        A member whose outputs are not finite is dropped. The metrics are the means over
+        the members, and `deviation` of the one that the best model is kept by.
         """
-        stacked = self.run.scored(states)
-        scored = self._scored(step, stacked, one, tell)
-        self._keep(step, scored, stacked, one)
-        every = list(scored.values())
-        name = task_setup.kept_by(self.run.settings, every[0])
+        stacked = self.one.scored(state)
+        by_member = self._score(step, stacked, guard)
+        self._keep(step, by_member, stacked, guard)
+        every = list(by_member.values())
+        name = task_setup.kept_by(self.settings, every[0])
         values = np.array([metrics[name] for metrics in every])
-        commands.say(
+        summary = (
             f"dev after step {step}: {self._shown(name)} {values.mean():.4f} +- "
             f"{deviation(values):.4f} over {len(values)} members, best "
             f"{self.record['value']:.4f}"
         )
         means = {
-            other: float(np.mean([metrics[other] for metrics in every]))
+            f"eval/{other}": float(np.mean([metrics[other] for metrics in every]))
             for other in every[0]
             if all(other in metrics for metrics in every)
         }
-        return means | {"deviation": deviation(values)}
+        metrics = means | {"eval/deviation": deviation(values)}
+        return loop.Evaluation(metrics, summary)
 
-    def _scored(
-        self, step: int, stacked: Any, one: Any, tell: guards.Tell
+    def _score(
+        self, step: int, stacked: Any, guard: loop.NonFiniteGuard
     ) -> dict[int, dict[str, float]]:
-        """Returns the metrics of who did not diverge, by number."""
-        made: dict[int, dict[str, float]] = {}
-        reason = ""
-        for number, member in enumerate(self.members):
-            if member.name in self.standing.diverged:
-                continue
+        """Returns the metrics of the active members, by their index."""
+        shapes = self._member_shapes.params
+        by_member: dict[int, dict[str, float]] = {}
+        for index, name in guard.active():
             try:
-                made[number] = self._scores(number, sweep.member(stacked, number, one))
+                params = sweep.member(stacked, index, shapes)
+                by_member[index] = self._score_member(index, params)
             except errors.NotFiniteError as error:
-                reason = str(error)
-                self.standing.diverged[member.name] = step
-                event = {"event": "diverged", "member": member.name, "reason": reason}
-                tell(step, event)
-        if not made:
-            raise errors.NotFiniteError(
-                f"no member of the sweep is left after step {step}: {reason}"
-            )
-        return made
+                guard.drop(step, name, str(error), f"after step {step}: {error}")
+        return by_member
 
-    def _scores(self, number: int, params: Any) -> dict[str, float]:
-        """Scores a member, and notes its best."""
-        dev, record = self.dev(number), self.record
-        made, _ = self._predictor.scores(params, dev.examples, dev.table)
-        name = task_setup.kept_by(self.run.settings, made.metrics)
-        value = made.metrics[name]
-        if task_setup.is_better(name, value, record["best"][number]):
-            record["metrics"][number] = self._all_metrics(params, made.metrics)
-            record["best"][number] = value
-        return made.metrics
+    def _score_member(self, index: int, params: Any) -> dict[str, float]:
+        """Scores a member, and records its best metrics."""
+        dev, record = self.dev(index), self.record
+        scored, _ = self.one.predictor.scores(params, dev.examples, dev.table)
+        name = task_setup.kept_by(self.settings, scored.metrics)
+        value = scored.metrics[name]
+        if task_setup.is_better(name, value, record["best"][index]):
+            record["metrics"][index] = self._all_metrics(params, scored.metrics)
+            record["best"][index] = value
+        return scored.metrics
 
     def _keep(
-        self, step: int, scored: dict[int, dict[str, float]], stacked: Any, one: Any
+        self,
+        step: int,
+        by_member: dict[int, dict[str, float]],
+        stacked: Any,
+        guard: loop.NonFiniteGuard,
     ) -> None:
-        """Keeps the best model so far, never that of a member that diverged."""
+        """Writes the best model so far, which is never that of a dropped member."""
         record, best = self.record, None
-        if self.members[record["member"]].name in self.standing.diverged:
+        if record["member"] not in [index for index, _ in guard.active()]:
             record["value"] = None
-        for number, metrics in scored.items():
-            name = task_setup.kept_by(self.run.settings, metrics)
+        for index, metrics in by_member.items():
+            name = task_setup.kept_by(self.settings, metrics)
             if task_setup.is_better(name, metrics[name], record["value"]):
-                record |= {"value": metrics[name], "step": step, "member": number}
-                best = number
+                record |= {"value": metrics[name], "step": step, "member": index}
+                best = index
         if best is not None:
-            params = sweep.member(stacked, best, one)
-            made = self._folder(best, params, scored[best])  # all processes gather it
+            params = sweep.member(stacked, best, self._member_shapes.params)
+            folder = self._folder(best, params, by_member[best])  # all processes gather
             if distributed.is_first():
-                task_folders.write_best(self._workdir, step, made)
+                task_folders.write_best(self.one.workdir, step, folder)
 
     def _all_metrics(self, params: Any, dev: dict[str, float]) -> dict[str, float]:
-        """Returns what a member's run alone would: all metrics of dev, and of test."""
-        made = {f"dev/{name}": x for name, x in dev.items()}
-        test = self.run.test
+        """Returns all metrics of a member's own run, those of test included."""
+        metrics = {f"dev/{name}": x for name, x in dev.items()}
+        test = self.one.test
         if test is not None:
-            found, _ = self._predictor.scores(params, test.examples, test.table)
-            made |= {f"test/{name}": x for name, x in found.metrics.items()}
-        return made
+            found, _ = self.one.predictor.scores(params, test.examples, test.table)
+            metrics |= {f"test/{name}": x for name, x in found.metrics.items()}
+        return metrics
 
     def _folder(
-        self, number: int, params: Any, metrics: dict[str, float]
+        self, index: int, params: Any, metrics: dict[str, float]
     ) -> task_folders.TaskFolder:
         """Returns a member's model, with the settings of its own run."""
-        made = self.run.folder(params, metrics)
-        one, settings = self.members[number], made.settings
-        data = settings.data
-        if one.fold >= 0:
-            data = dataclasses.replace(data, folds=settings.sweep.folds, fold=one.fold)
+        folder = self.one.folder(params, metrics)
+        member, settings = self.members[index], folder.settings
+        data, rate = settings.data, member.learning_rate
+        if member.fold >= 0:
+            folds = settings.sweep.folds
+            data = dataclasses.replace(data, folds=folds, fold=member.fold)
         own = dataclasses.replace(
             settings,
             data=data,
-            run=dataclasses.replace(settings.run, seed=one.seed),
-            optimizer=dataclasses.replace(
-                settings.optimizer, learning_rate=one.learning_rate
-            ),
+            run=dataclasses.replace(settings.run, seed=member.seed),
+            optimizer=dataclasses.replace(settings.optimizer, learning_rate=rate),
             sweep=type(settings.sweep)(),
         )
-        return dataclasses.replace(made, settings=own)
+        return dataclasses.replace(folder, settings=own)
 
-    def report(self, name: str) -> Report:
-        """Returns what is said of the members, by the metric that counts."""
-        return Report(name, self.members, self.record, self.standing, self._shown(name))
+    def report(self, name: str, loop_state: loop.LoopState) -> Report:
+        """Returns the report of the members, by the metric that counts."""
+        shown = self._shown(name)
+        return Report(name, self.members, self.record, loop_state, shown)
 
     def _shown(self, name: str) -> str:
-        """Returns a metric as people read it."""
-        labels = self.run.learned.labels
-        return task_setup.shown_metric(self.run.settings, labels, name)
+        """Returns a metric as it is shown to people."""
+        labels = self.one.learned.labels
+        return task_setup.shown_metric(self.settings, labels, name)
+
+    def finish(self, copy: remote.WorkingCopy, end: End) -> Finetuned:
+        """Prints the table of the sweep, and scores the best model as that of a run."""
+        loop_state = end.loop_state
+        del end  # frees the memory of the states
+        copy.share()
+        best = task_folders.best(self.one.workdir)
+        if best is not None and distributed.is_first():
+            metrics = task_folders.read(best).metrics
+            report = self.report(task_setup.kept_by(self.settings, metrics), loop_state)
+            report.write(self.one.workdir)
+            print(f"\n{report.text()}")
+        dev = self.dev(self.record["member"])
+        return dataclasses.replace(self.one, dev=dev).score_best(dev)
 
 
-def train(run: assembly.FinetuningRun, copy: remote.WorkingCopy) -> Sweep:
-    """Trains all members side by side, or resumes them."""
-    settings, workdir = run.settings, copy.folder
-    members = members_of(run)
-    made = Sweep(run, members, workdir)
-    steps = run.num_train_steps(made.rows[0])
-    transformation, _ = run.optimizer(steps)
-    one = state.abstract(run.init, transformation, run.mesh)
-    shapes = _as_one(sweep.abstract(one, len(members)), one.step)
-    commands.say(
-        f"sweep: {len(members)} members side by side, {steps:,} steps each:\n  "
-        + "\n  ".join(member.name for member in members)
-    )
-    bert, execution = run.start.bert, settings.execution()
-    lengths = made.rows[0].encoded_lengths
-    commands.say(attention_plan.kernels(bert, execution, lengths, run.mesh))
-    with checkpoint.Checkpoints(
-        workdir / "checkpoints", keep=settings.run.keep_checkpoints, copy=copy
-    ) as checkpoints:
-        resumed = checkpoints.restore_latest(shapes)
-        if resumed is None:
-            begin = signals.unless_asked(
-                lambda: _fresh(run, members, one, transformation)
-            )
-            standing = made.standing
-        else:
-            begin, meta = resumed
-            standing = guards.from_meta(meta)
-            made.record, made.standing = meta["best"], standing
-            commands.say(f"resuming after step {int(begin.step)}")
-        start_step = int(begin.step)
-        again = standing.callbacks_due
-        if start_step >= steps and not again:
-            commands.say(f"this run is finished: step {start_step} of {steps}")
-            return made
-        step_of_all = _step(run, members, steps, one)
-        with logs.Writer(workdir, start_step=start_step, evaluates_again=again) as log:
+def _with_step(states: state.TrainState, step: Any) -> state.TrainState:
+    """Returns the state of all members with one step count, for the loop.
 
-            def score(step: int, now: state.TrainState) -> None:
-                metrics = made.score(step, now, one.params, log.tell)
-                log.write(step, {f"eval/{name}": x for name, x in metrics.items()})
-                log.draw()
-
-            def save(step: int, now: state.TrainState, at: guards.Standing) -> None:
-                log.sync()
-                copy.push()
-                meta = {"standing": at.to_json(), "best": made.record}
-                checkpoints.save(step, now, meta)
-
-            often = run.interval(settings.run.eval_every_steps, made.rows[0])
-            loop.run(
-                step_of_all,
-                begin,
-                _batches(made, start_step, steps),
-                start_step=start_step,
-                limits=settings.run.limits(
-                    steps, run.interval(settings.run.save_every_steps, made.rows[0])
-                ),
-                log=log.write,
-                tell=log.tell,
-                save=save,
-                check_saves=checkpoints.check,
-                callbacks=[loop.Callback(often, score)],
-                programs=_programs(made, step_of_all, start_step, steps),
-                speed=run.speed(made.rows[0], len(members)),
-                standing=standing,
-                names_at={
-                    member.name: rows.names_at
-                    for member, rows in zip(members, made.rows, strict=True)
-                },
-            )
-    return made
-
-
-def _as_one(states: state.TrainState, step: Any) -> state.TrainState:
-    """Returns the state of all members with one count of the loop's steps.
-
-    The count of each member is kept beside its optimizer state.
+    The step count of each member is kept with its optimizer state.
     """
     return state.TrainState(step, states.params, (states.opt_state, states.step))
 
 
-def _fresh(
-    run: assembly.FinetuningRun,
-    members: list[Member],
-    one: state.TrainState,
-    transformation: Any,
-) -> state.TrainState:
-    """Returns all members at their beginning: given weights, a head of each seed."""
-    by_seed = {
-        seed: run.parameters(one.params, seed)
-        for seed in dict.fromkeys(member.seed for member in members)
-    }
-    states = [
-        state.from_params(by_seed[member.seed], one, transformation)
-        for member in members
-    ]
-    step = jax.device_put(jnp.int32(0), one.step.sharding)
-    return _as_one(sweep.stack(states, one), step)
-
-
-def _step(
-    run: assembly.FinetuningRun,
-    members: list[Member],
-    steps: int,
-    one: state.TrainState,
-) -> "_StepOfAll":
-    """Returns the step of all members, as the loop takes it."""
-    every = sweep.make_sweep_step(
-        run.task.prepare,
-        run.task.weights,
-        run.losses,
-        lambda peak: run.optimizer(steps, peak),
-        one,
-        seeds=[member.seed for member in members],
-        peaks=[member.learning_rate for member in members],
-        accumulation_steps=run.settings.run.accumulation_steps,
-        at_once=1 if jax.default_backend() == "cpu" else 0,
-        scales=run.scales,
-        adversarial=run.adversarial(),
-    )
-
-    return _StepOfAll(every)
-
-
 @dataclasses.dataclass(frozen=True)
-class _StepOfAll:
-    """The step of all members, on a state with one count of the loop's steps."""
+class _SweepStep:
+    """The step of all members, on a state with one step count."""
 
     every: sharding.OnMesh
 
     def __call__(self, now: state.TrainState, batches: Any) -> Any:
         states, metrics = self.every(self._states(now), batches)
-        return _as_one(states, now.step + 1), metrics
+        return _with_step(states, now.step + 1), metrics
 
     def compile(self, now: state.TrainState, batches: Any) -> None:
         """Compiles the program for batches of these shapes."""
@@ -451,42 +452,3 @@ class _StepOfAll:
     def _states(now: state.TrainState) -> state.TrainState:
         opt_state, counts = now.opt_state
         return state.TrainState(counts, now.params, opt_state)
-
-
-def _batch_at(made: Sweep, step: int) -> example_rows.Batch:
-    """Returns the batches of all members at a step, stacked: arrays [M, B, ...]."""
-    every = [rows.batch_at(step) for rows in made.rows]
-    return {name: np.stack([batch[name] for batch in every]) for name in every[0]}
-
-
-def _place(made: Sweep, batch: example_rows.Batch) -> Any:
-    """Puts stacked batches onto the devices, each member's where it is trained."""
-    count = len(made.members)
-    of_members = [{name: x[at] for name, x in batch.items()} for at in range(count)]
-    return sweep.place(of_members, made.run.mesh)
-
-
-def _batches(made: Sweep, start_step: int, num_train_steps: int) -> Any:
-    """Makes the batches of all members ahead of the devices."""
-    return stream.batches(
-        functools.partial(_batch_at, made),
-        start_step,
-        num_train_steps - start_step,
-        loader=made.run.settings.data.loader,
-        place=functools.partial(_place, made),
-    )
-
-
-def _programs(
-    made: Sweep, step_of_all: _StepOfAll, start_step: int, num_train_steps: int
-) -> list[loop.Program]:
-    """Returns the programs of the steps to come, one for each length of rows."""
-
-    def compile_for(step: int, now: state.TrainState) -> None:
-        step_of_all.compile(now, _place(made, _batch_at(made, step)))
-
-    lengths = made.rows[0].steps_by_length(start_step, num_train_steps)
-    return [
-        loop.Program(f"rows of {length} tokens", functools.partial(compile_for, step))
-        for length, step in lengths.items()
-    ]

@@ -88,7 +88,7 @@ def prepare(workdir: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(copy: remote.WorkingCopy) -> Iterator[None]:
+def locked(copy: remote.WorkingCopy) -> Iterator[None]:
     """Makes the workdir, and keeps other runs out of it while the context is open.
 
     A folder that was not there and in which nothing was put is removed again. Raises

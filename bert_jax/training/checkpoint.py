@@ -175,7 +175,9 @@ class Checkpoints:
         try:
             self.close()
         except errors.StorageError as second:
-            if error is None or isinstance(error, (errors.Stopped, interrupts.Heard)):
+            if error is None or isinstance(
+                error, (errors.Stopped, interrupts.SignalReceived)
+            ):
                 raise
             _log.error("%s", second)  # the first error is the one to raise
 

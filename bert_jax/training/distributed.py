@@ -184,7 +184,9 @@ def start(flags: Flags) -> None:
     # Until `hear_preemption` SIGTERM is heard as it is where there is one process.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        interrupts.apart(lambda: jax.distributed.initialize(**known), waits=True)
+        interrupts.run_in_thread(
+            lambda: jax.distributed.initialize(**known), waits=True
+        )
     except ValueError as error:  # of a cluster that is there, and says too little
         raise errors.InputError(
             f"the processes of this run cannot find each other: {error} Name the first "
@@ -220,7 +222,7 @@ def is_first() -> bool:
     return index() == 0
 
 
-def hear_preemption() -> None:
+def enable_preemption_signal() -> None:
     """Lets JAX hear SIGTERM from now on, for `reached_preemption_sync_point`.
 
     It puts its handler there once, and Python its own in the place of it for what comes
@@ -235,7 +237,7 @@ def hear_preemption() -> None:
         libc.sigaction(signal.SIGTERM, _hearing, None)
 
 
-def first_then_all(make: Callable[[], Made]) -> Made:
+def process_zero_first(make: Callable[[], Made]) -> Made:
     """Calls `make` in process 0 and then in all others; returns what it returned.
 
     For what must be made once and can then be opened: where the disk is shared the
@@ -257,15 +259,17 @@ def wait_for_all() -> None:
     if count() == 1:
         return
     if _told:
-        raise of_peer(None)
+        raise peer_error(None)
     place = f"bert_jax/{next(_meetings)}"
     try:
-        interrupts.apart(lambda: _client().wait_at_barrier(place, _WAIT_MS), waits=True)
+        interrupts.run_in_thread(
+            lambda: _client().wait_at_barrier(place, _WAIT_MS), waits=True
+        )
     except jax.errors.JaxRuntimeError as error:
-        raise of_peer(error) from None
+        raise peer_error(error) from None
 
 
-def agree(value: str, what: str) -> None:
+def require_same(value: str, what: str) -> None:
     """Raises InputError unless all processes have the same value of something."""
     if count() == 1:
         return
@@ -318,7 +322,7 @@ def _listen() -> None:
         except AttributeError:  # the client is gone: this process is ending
             return
     time.sleep(_GRACE_SECONDS)
-    _end_with(of_peer(None))
+    _end_with(peer_error(None))
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
@@ -327,14 +331,14 @@ def _on_abort(number: int) -> None:
     del number
     if _told:
         time.sleep(_GRACE_SECONDS)
-    _end_with(of_peer("JAX has ended this one: see above"))
+    _end_with(peer_error("JAX has ended this one: see above"))
 
 
 def _end_with(error: errors.BertJaxError) -> None:
-    end(last_words(str(error), error.exit_code))
+    end(print_final_error(str(error), error.exit_code))
 
 
-def last_words(text: str, code: int) -> int:
+def print_final_error(text: str, code: int) -> int:
     """Says why this process ends; returns its exit code.
 
     Once, where there are several: the loss of another is seen by more than one thread.
@@ -347,12 +351,12 @@ def last_words(text: str, code: int) -> int:
     return first[1]
 
 
-def is_of_peer(error: BaseException) -> bool:
+def is_peer_error(error: BaseException) -> bool:
     """Returns whether an error is what the loss of another process looks like."""
     return count() > 1 and isinstance(error, jax.errors.JaxRuntimeError)
 
 
-def of_peer(reason: object) -> errors.BertJaxError:
+def peer_error(reason: object) -> errors.BertJaxError:
     """Returns the error of the process that failed first, or says that one is lost."""
     if not _told:
         text = (str(reason).strip().splitlines() or ["no answer"])[0]
@@ -367,7 +371,7 @@ def of_peer(reason: object) -> errors.BertJaxError:
     return kind(f"process {told['process']} of this run ended: {told['message']}")
 
 
-def leave() -> NoReturn:
+def shutdown() -> NoReturn:
     """Ends this process with exit code 0, when all have come here."""
     if count() > 1:
         jax.distributed.shutdown()

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from bert_jax import errors, files, json_file
-from bert_jax.training import curves, distributed, guards, logs
+from bert_jax.training import curves, distributed, guards
 
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
@@ -105,10 +105,10 @@ class Writer:
         except OSError as error:
             raise failure(self._workdir, error) from error
 
-    def tell(self, step: int, event: Mapping[str, Any]) -> None:
-        """Appends a line to `events.jsonl`, and tells it on stderr without its lists.
+    def report(self, step: int, event: Mapping[str, Any]) -> None:
+        """Appends a line to `events.jsonl`, and warns on stderr without its lists.
 
-        `event` names what happened as "event", and has JSON values.
+        `event` has the kind of event as "event", and JSON values.
         """
         if self._lines is None:
             return
@@ -117,8 +117,8 @@ class Writer:
                 file.write(dump({"step": step, **event}))
         except OSError as error:
             raise failure(self._workdir, error) from error
-        said = [f"{n} {x}" for n, x in event.items() if not isinstance(x, list)]
-        _log.warning("step %d: %s (%s)", step, ", ".join(said), EVENTS)
+        shown = [f"{n} {x}" for n, x in event.items() if not isinstance(x, list)]
+        _log.warning("step %d: %s (%s)", step, ", ".join(shown), EVENTS)
 
     def sync(self) -> None:
         """Waits until all lines are on the disk, where those of a saved step must be.
@@ -144,7 +144,7 @@ class Writer:
         lines = read(self._workdir / METRICS)
         if any(len(line) > 1 for line in lines):
             try:
-                with guards.freeing_cycles():
+                with guards.collect_young_garbage():
                     files.replace(self._workdir / CURVES, curves.png(lines))
             except OSError as error:
                 raise failure(self._workdir, error) from error
@@ -280,12 +280,12 @@ class ExampleLog:
         self._path = path = workdir / f"examples-{distributed.index()}.jsonl"
         try:
             for old in _files_to_cut(workdir, path):
-                logs.cut(old, lambda line: line["step"] <= start_step)
+                cut(old, lambda line: line["step"] <= start_step)
             if distributed.is_first():  # others may have come later
-                logs.warn_of_a_gap(path, start_step)
+                warn_of_a_gap(path, start_step)
             self._lines = path.open("a", encoding="utf-8")
         except OSError as error:
-            raise logs.failure(workdir, error) from error
+            raise failure(workdir, error) from error
 
     def __enter__(self) -> "ExampleLog":
         return self
@@ -306,40 +306,38 @@ class ExampleLog:
         try:
             files.sync(self._path)
         except OSError as error:
-            raise logs.failure(self._workdir, error) from error
+            raise failure(self._workdir, error) from error
 
-    def placing(self, place: Callable[[Batch], Placed]) -> Callable[[Batch], Any]:
-        """Returns `place` with the checksums of the rows beside what it returns."""
+    def with_checksums(
+        self, put: Callable[[Batch], Placed]
+    ) -> Callable[[Batch], tuple[Placed, list[int]]]:
+        """Returns `put`, which also returns the checksums of the sequences."""
 
-        def place_and_sum(batch: Batch) -> tuple[Placed, list[int]]:
-            return place(batch), [] if self._lines is None else checksums(batch)
+        def put_and_sum(batch: Batch) -> tuple[Placed, list[int]]:
+            return put(batch), [] if self._lines is None else checksums(batch)
 
-        return place_and_sum
+        return put_and_sum
 
-    def following(
+    def written(
         self,
-        placed: Iterable[tuple[Placed, list[int]]],
+        batches: Iterable[tuple[Placed, list[int]]],
         start_step: int,
-        names_at: Callable[[int], Sequence[str]],
+        examples_at: Callable[[int], Sequence[str]],
     ) -> Iterator[Placed]:
-        """Yields the batches that `placing` placed, each after it was written down.
+        """Yields the batches of `with_checksums`, each after its line is written.
 
-        `names_at` names this process's rows of the batch of a step, from 0.
+        `examples_at` names this process's sequences of a step, counted from 0.
         """
-        for step, (batch, sums) in enumerate(placed, start_step):
+        for step, (batch, sums) in enumerate(batches, start_step):
             if self._lines is not None:
-                names = list(names_at(step))
+                names = list(examples_at(step))
                 line = {"step": step + 1, "examples": names, "crc32": sums}
                 try:
-                    self._lines.write(logs.dump(line))
+                    self._lines.write(dump(line))
                     self._lines.flush()
                 except OSError as error:
-                    raise logs.failure(self._workdir, error) from error
+                    raise failure(self._workdir, error) from error
             yield batch
-
-
-# For batches that nobody wants to look at.
-OFF = ExampleLog(Path(), start_step=0, is_on=False)
 
 
 def checksums(batch: Batch) -> list[int]:

@@ -1,18 +1,19 @@
 """The loop: dispatch step t, then read the metrics of step t - 1.
 
-The device never waits for the host between steps. It does at steps where a callback
+The device never waits for the host between steps. It does at steps where an evaluation
 is due or the state is saved: then the metrics of that very step are read first, so
-that nothing is saved or evaluated after a step that is not finite. `Record` reads those
-metrics; `Speed` and `Progress` report tokens per second, utilization and the time left.
+that nothing is saved or evaluated after a step that is not finite.
+
+After every step `MetricsLogger.read` waits for its metrics, `NonFiniteGuard.filter`
+refuses what is not finite, and the rest is added to the interval in `LoopState`, looked
+at for a spike of the loss, and logged and shown when due.
 """
 
-import contextlib
 import dataclasses
-import datetime
 import functools
-import time
+import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -20,493 +21,35 @@ import numpy as np
 from jaxtyping import PyTree
 
 from bert_jax import console, errors, faults, interrupts
-from bert_jax.training import devices, guards, signals
-from bert_jax.training import metrics as sums_and_weights
-from bert_jax.training.guards import Standing
+from bert_jax.training import guards, signals
+from bert_jax.training import state as train_state
+from bert_jax.training.progress import ProgressBar, Segment, ThroughputMeter
 from bert_jax.training.state import TrainState
 
+# name -> (sum, weight), on the host as Python floats (float64).
+Sums = dict[str, tuple[float, float]]
 
-class Stretch(NamedTuple):
-    """Steps of a run that cost the same.
 
-    Attributes:
-      last_step: the last of them, steps being counted from 1.
-      tokens: of the global batch, a step.
-      flops_per_token: of training, by the project's formula.
+def add(total: Mapping[str, Any], more: Mapping[str, Any]) -> Sums:
+    """Returns the sums and weights of both, by name.
+
+    >>> add({"accuracy": (3.0, 4.0)}, {"accuracy": (1, 6), "loss": (2, 1)})
+    {'accuracy': (4.0, 10.0), 'loss': (2.0, 1.0)}
     """
-
-    last_step: int
-    tokens: int
-    flops_per_token: float
-
-
-@runtime_checkable
-class _Computed(Protocol):
-    """An array that may still be computed, as `jax.Array`."""
-
-    def is_ready(self) -> bool: ...
+    result = {name: (float(s), float(w)) for name, (s, w) in total.items()}
+    for name, (part, weight) in more.items():
+        old_sum, old_weight = result[name] if name in result else (0.0, 0.0)
+        result[name] = (old_sum + float(part), old_weight + float(weight))
+    return result
 
 
-class Speed:
-    """Measures tokens per second, MFU and the share of waiting, over whole steps.
+def divide(sums: Mapping[str, Any]) -> dict[str, float]:
+    """Returns sum / weight by name; a name whose weight is 0 is left out.
 
-    The time before the first step ends (compilation) and that before a `resume`
-    (evaluation, saving) are not counted.
+    >>> divide({"accuracy": (4.0, 10.0), "empty": (0.0, 0.0)})
+    {'accuracy': 0.4}
     """
-
-    def __init__(
-        self,
-        stretches: Sequence[Stretch],
-        *,
-        clock: Callable[[], float] = time.perf_counter,
-        peak_flops: float | None = None,
-    ) -> None:
-        """Takes the stretches of the run in their order.
-
-        `peak_flops` is that of all devices together, by default as far as the chip is
-        known.
-        """
-        self._stretches = stretches
-        self._peak_flops = _peak_of_all() if peak_flops is None else peak_flops
-        self._clock = clock
-        self._started: float | None = None
-        self._clear()
-
-    def _clear(self) -> None:
-        self._seconds = self._waited = self._saved = self._flops = 0.0
-        self._tokens = 0
-
-    def next_of(self, batches: Iterator[Any], running: Any = None) -> Any:
-        """Returns the next batch.
-
-        The time that it takes is waiting for the input, unless the devices still
-        compute when it is there.
-
-        Args:
-          batches: where it comes from.
-          running: what the step before returned, which may still be computed.
-        """
-        started = self._clock()
-        batch = next(batches)
-        if self._started is not None and _is_done(running):
-            self._waited += self._clock() - started
-        return batch
-
-    @contextlib.contextmanager
-    def saving(self) -> Iterator[None]:
-        """Measures a save, or what of it the run has to wait for."""
-        started = self._clock()
-        yield
-        self._saved += self._clock() - started
-
-    def step_done(self, step: int) -> None:
-        """Counts the step that has just ended, unless its start was not seen."""
-        now = self._clock()
-        if self._started is not None:
-            of_step = next(x for x in self._stretches if step <= x.last_step)
-            self._seconds += now - self._started
-            self._tokens += of_step.tokens
-            self._flops += of_step.tokens * of_step.flops_per_token
-        self._started = now
-
-    def resume(self) -> None:
-        """Starts the clock for the step that begins now."""
-        self._started = self._clock()
-
-    def read(self) -> dict[str, float]:
-        """Returns the rates since the last reading; empty if nothing was timed.
-
-        `input_wait` is the share of the time in which the devices had nothing to do
-        for want of a batch, at most. `save_wait`, which is there if the state was
-        saved, is the share of the time, with saving, that this took.
-        """
-        if not self._tokens or self._seconds <= 0:
-            return {}
-        rates = {"tokens_per_second": self._tokens / self._seconds}
-        rates["input_wait"] = self._waited / self._seconds
-        if self._saved:
-            rates["save_wait"] = self._saved / (self._seconds + self._saved)
-        if self._peak_flops:
-            rates["mfu"] = self._flops / self._seconds / self._peak_flops
-        self._clear()
-        return rates
-
-    def seconds_left(
-        self, step: int, last_step: int, tokens_per_second: float
-    ) -> float:
-        """Returns the time of the steps after `step`, at this rate."""
-        tokens, before = 0, step
-        for stretch in self._stretches:
-            end = min(stretch.last_step, last_step)
-            tokens += max(0, end - before) * stretch.tokens
-            before = max(before, end)
-        return tokens / tokens_per_second
-
-
-def _is_done(running: Any) -> bool:
-    leaves = jax.tree.leaves(running)
-    return all(x.is_ready() for x in leaves if isinstance(x, _Computed))
-
-
-def _peak_of_all() -> float | None:
-    peak = devices.peak_flops(jax.devices()[0].device_kind)
-    return None if peak is None else peak * jax.device_count()
-
-
-class Progress:
-    """Shows a bar, and in a log a line at each logged step; see `console.Bar`."""
-
-    def __init__(self, start_step: int, num_train_steps: int, speed: Speed) -> None:
-        self._total = num_train_steps
-        self._speed = speed
-        self._bar = console.Bar(
-            num_train_steps,
-            "steps",
-            "training",
-            initial=start_step,
-            smoothing=0.05,
-            is_kept=True,
-            is_shown=jax.process_index() == 0,
-        )
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bar.__exit__(kind, error, traceback)
-
-    def advance(self) -> None:
-        """Counts one step more."""
-        self._bar.update()
-
-    def show(self, step: int, values: Mapping[str, float]) -> None:
-        """Shows the values logged at a step, and the time left."""
-        text = "  ".join(_text(name, value) for name, value in values.items())
-        self._bar.note(text)
-        self._bar.log(f"step {step}/{self._total}  {text}{self._left(step, values)}")
-
-    def _left(self, step: int, values: Mapping[str, float]) -> str:
-        if "tokens_per_second" not in values:
-            return ""
-        rate = values["tokens_per_second"]
-        seconds = round(self._speed.seconds_left(step, self._total, rate))
-        return f"  ETA {datetime.timedelta(seconds=seconds)}"
-
-
-def _text(name: str, value: float) -> str:
-    if name == "tokens_per_second":
-        return f"{value:,.0f} tokens/s"
-    if name == "mfu":
-        return f"MFU {value:.1%}"
-    if name in ("input_wait", "save_wait"):
-        return f"{name.replace('_', ' ')} {value:.1%}"
-    return f"{name} {value:.4g}"
-
-
-Log = Callable[[int, dict[str, float]], None]
-
-
-class Record:
-    """Reads the metrics of steps, adds them up, and logs their means when due."""
-
-    def __init__(
-        self,
-        standing: Standing,
-        *,
-        every: guards.Members,
-        log: Log,
-        tell: guards.Tell,
-        log_every_steps: int,
-        num_train_steps: int,
-        speed: Speed,
-    ) -> None:
-        """Goes on from `standing`, and changes it, as `every` does; see `loop.run`."""
-        self.standing, self._every = standing, every
-        self._log, self._tell = log, tell
-        self._log_every_steps = log_every_steps
-        self._num_train_steps = num_train_steps
-        self._speed = speed
-
-    def read(
-        self,
-        step: int,
-        metrics: dict[str, Any],
-        batch: PyTree,
-        params: PyTree,
-        bar: Progress,
-    ) -> None:
-        """Waits for a step, made of `batch`.
-
-        Raises NotFiniteError if no member goes on. `params` may be those of a later
-        step.
-        """
-        metrics = jax.device_get(metrics)
-        self._speed.step_done(step)
-        bar.advance()
-        self._count(step, self._every.good(step, metrics, batch, params))
-        if step % self._log_every_steps == 0 or step == self._num_train_steps:
-            values = sums_and_weights.divide(self.standing.interval)
-            values |= _latest(metrics) | self._speed.read()
-            if self.standing.bad_steps:
-                values["bad_steps"] = float(sum(self.standing.bad_steps.values()))
-            self.standing.interval = {}
-            self._log(step, {f"train/{name}": v for name, v in values.items()})
-            bar.show(step, values)
-
-    def _count(self, step: int, sums: sums_and_weights.Sums) -> None:
-        """Adds a step to the interval, unless none did it, and looks at its loss."""
-        if not sums:
-            return
-        standing = self.standing
-        standing.interval = sums_and_weights.add(standing.interval, sums)
-        usual = standing.mean
-        loss = sums["loss"][0] / sums["loss"][1]
-        if standing.is_spike(loss):
-            event = {"event": "spike", "loss": loss, "usual_loss": usual}
-            self._tell(step, {**event, "examples": self._every.examples(step - 1)})
-
-
-def _latest(metrics: dict[str, Any]) -> dict[str, float]:
-    """Returns the values of the step itself; of a sweep, the means over its members."""
-    single = {n: m for n, m in metrics.items() if not isinstance(m, tuple)}
-    return {n: float(np.mean(m)) for n, m in single.items() if n != "finite"}
-
-
-Save = Callable[[int, TrainState, Standing], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Callback:
-    """A function of (steps done, state), called every so many steps and at the end.
-
-    If it returns True the run ends there, saved, as after its last step. A long one
-    does its parts in `signals.unless_asked`; one that this ends is called again when
-    the run is resumed.
-    """
-
-    every_steps: int
-    call: Callable[[int, TrainState], bool | None]
-
-
-class Program(NamedTuple):
-    """A program that the steps of a run need, compiled before the first of them.
-
-    Attributes:
-      name: what it is for, as "rows of 128 tokens".
-      compile: compiles it for the state of the run, which it leaves as it is.
-    """
-
-    name: str
-    compile: Callable[[TrainState], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """How far and how often, and what is borne on the way; as in the group `run`."""
-
-    num_train_steps: int
-    log_every_steps: int
-    save_every_steps: int
-    max_bad_steps: int = 0
-    watchdog_seconds: int = 0
-
-
-def run(
-    train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]],
-    state: TrainState,
-    batches: Iterator[Any],
-    *,
-    start_step: int,
-    limits: Limits,
-    log: Log,
-    tell: guards.Tell,
-    save: Save,
-    check_saves: Callable[[], None] = lambda: None,
-    callbacks: Sequence[Callback] = (),
-    programs: Sequence[Program] = (),
-    speed: Speed,
-    standing: Standing,
-    names_at: Mapping[str, guards.NamesAt],
-) -> TrainState:
-    """Trains from `start_step` steps done to the last step; returns the last state.
-
-    Steps are counted as done: the first one, made of `batch_at(0)`, is step 1. The last
-    step is always logged, saved and given to all callbacks.
-
-    Args:
-      batches: begins with the batch of step `start_step`.
-      log: gets (step, values), the means over the interval, as "train/...".
-      tell: gets (step, event) for a spike of the loss and a step that is not finite.
-      save: gets (step, state, standing); a resumed run must pass that `standing`.
-      check_saves: raises if the save under way has failed; called after each step.
-      programs: are compiled before the first step, so that no step waits for them.
-      names_at: names the examples in the batch of a step, counted from 0: by member,
-        or under `standing.ALONE`.
-
-    Raises NotFiniteError, naming step, array and examples, if no member goes on, after
-    which nothing is saved, and Stopped after SIGTERM or SIGINT, when the step under way
-    is done and saved.
-    """
-    with (
-        guards.Watchdog(limits.watchdog_seconds) as dog,
-        signals.StopRequest(dog.beat) as stop,
-    ):
-        if start_step < limits.num_train_steps:
-            _compile(programs, state, dog, stop)
-        every = guards.Members(
-            names_at, standing=standing, tell=tell, max_bad_steps=limits.max_bad_steps
-        )
-        reader = Record(
-            standing,
-            every=every,
-            log=log,
-            tell=tell,
-            log_every_steps=limits.log_every_steps,
-            num_train_steps=limits.num_train_steps,
-            speed=speed,
-        )
-        saving = save, check_saves
-        parts = _Parts(
-            train_step, batches, limits, callbacks, *saving, every, reader, speed
-        )
-        with Progress(start_step, limits.num_train_steps, speed) as bar:
-            return _Loop(parts, dog, stop, bar, state, start_step).run()
-
-
-def _compile(
-    programs: Sequence[Program],
-    state: TrainState,
-    dog: guards.Watchdog,
-    stop: signals.StopRequest,
-) -> None:
-    """Compiles the programs of a run, and shows how many there are and which."""
-    title = "compiling the train step"
-    with console.Bar(
-        len(programs),
-        "programs",
-        title,
-        is_shown=bool(programs) and jax.process_index() == 0,
-    ) as bar:
-        for program in programs:
-            dog.beat(f"{title} for {program.name}")
-            bar.note(program.name)
-            stop.unless_asked(functools.partial(program.compile, state))
-            bar.update()
-
-
-class _Parts(NamedTuple):
-    """What a loop is made of, as `run` takes it."""
-
-    train_step: Any
-    batches: Iterator[Any]
-    limits: Limits
-    callbacks: Sequence[Callback]
-    save: Save
-    check_saves: Callable[[], None]
-    every: guards.Members
-    reader: Record
-    speed: Speed
-
-
-class _Loop:
-    """The state of a loop, and what is done with it."""
-
-    def __init__(
-        self,
-        parts: _Parts,
-        dog: guards.Watchdog,
-        stop: signals.StopRequest,
-        bar: Progress,
-        state: TrainState,
-        start_step: int,
-    ) -> None:
-        self._parts, self._dog, self._stop, self._bar = parts, dog, stop, bar
-        self._standing = parts.reader.standing
-        self._state, self._step, self._start = state, start_step, start_step
-        self._unread: tuple[int, dict[str, Any], Any] | None = None
-
-    def run(self) -> TrainState:
-        """Trains to the end, or to where a callback or a signal ends it."""
-        limits, steps = self._parts.limits, self._parts.limits.num_train_steps
-        ended = stopping = False
-        if self._standing.callbacks_due:
-            ended = self._finish_step(saving=True)
-            stopping = self._standing.callbacks_due
-        while self._step < steps and not (ended or stopping):
-            self._one_step()
-            stopping = self._stop.requested()
-            saving = stopping or self._step % limits.save_every_steps == 0
-            if saving or self._due() or self._step == steps:
-                self._read()
-                ended = self._finish_step(saving or self._step == steps)
-                stopping |= self._standing.callbacks_due
-        if stopping and (self._step < steps or self._standing.callbacks_due):
-            interrupts.answer()
-            raise errors.Stopped(
-                f"stopped by {self._stop.name} after step {self._step} of {steps}, "
-                "with everything saved: the same command resumes"
-            )
-        return self._state
-
-    def _one_step(self) -> None:
-        """Dispatches a step, and reads the metrics of the one before."""
-        self._dog.beat(f"step {self._step + 1}")
-        faults.point("loop/step", self._step + 1)
-        running = None if self._unread is None else self._unread[1]
-        batch = self._parts.speed.next_of(self._parts.batches, running=running)
-        call = functools.partial(self._parts.train_step, self._state, batch)
-        is_first = self._step == self._start
-        self._state, metrics = self._stop.unless_asked(call) if is_first else call()
-        if is_first:
-            self._stop.share()
-            guards.give_back_memory()
-        self._step += 1
-        self._read()
-        self._parts.check_saves()
-        self._unread = (self._step, metrics, batch)
-
-    def _read(self) -> None:
-        """Reads the metrics that are not read yet; raises NotFiniteError."""
-        if self._unread is not None:
-            self._parts.reader.read(*self._unread, self._state.params, self._bar)
-            self._unread = None
-
-    def _due(self) -> list[Callback]:
-        last = self._step == self._parts.limits.num_train_steps
-        every = self._parts.callbacks
-        return [c for c in every if last or self._step % c.every_steps == 0]
-
-    def _finish_step(self, saving: bool) -> bool:
-        """Calls what is due and saves; returns whether a callback ends the run."""
-        self._dog.beat(f"what follows step {self._step}")
-        ended = self._call(self._due())
-        if saving or ended or self._standing.callbacks_due:
-            self._dog.beat(f"the save of step {self._step}")
-            with self._parts.speed.saving():
-                self._parts.every.check_params(self._step, self._state.params)
-                self._parts.save(self._step, self._state, self._standing)
-        guards.give_back_memory()
-        self._parts.speed.resume()
-        return ended
-
-    def _call(self, due: list[Callback]) -> bool:
-        """Calls all of them or, if the run must stop, notes that they are due still."""
-        self._standing.callbacks_due = bool(due)
-        if self._stop.name is not None:
-            return False
-        try:
-            with self._stop.interrupting():
-                faults.point("loop/callback", self._step)
-                ended = [callback.call(self._step, self._state) for callback in due]
-        except signals.Interrupted:
-            return False
-        self._standing.callbacks_due = False
-        return True in ended
+    return {name: float(s) / float(w) for name, (s, w) in sums.items() if w}
 
 
 def evaluate(
@@ -515,9 +58,551 @@ def evaluate(
     batches: Iterable[Any],
 ) -> dict[str, float]:
     """Returns the metrics over all batches: summed in order, divided once."""
+    sums: Sums = {}
+    for batch in batches:
+        call = functools.partial(eval_step, params, batch)
+        sums = add(sums, jax.device_get(signals.run_interruptible(call)))
+    return divide(sums)
 
-    def parts() -> Iterator[dict[str, Any]]:
-        for batch in batches:
-            yield signals.unless_asked(functools.partial(eval_step, params, batch))
 
-    return sums_and_weights.divide(sums_and_weights.total(parts()))
+# A loss is a spike if it is this many standard deviations above the running mean, of
+# which a step has this weight, once this many steps were seen.
+SPIKE_DEVIATIONS = 6.0
+_WEIGHT = 0.05
+_STEPS_SEEN = 50
+
+SINGLE = ""  # name of the one member of a run that is not a sweep
+
+
+@dataclasses.dataclass
+class LoopState:
+    """What a resumed run must know besides its train state.
+
+    Attributes:
+      interval: metrics since the last log, as (sum, weight).
+      bad_steps: number of steps that were left out because they were not finite, by the
+        names of the members that have any.
+      diverged: members that were dropped from a sweep, and after which step.
+      callbacks_due: whether the evaluation after the last step is still to be done.
+      seen, mean, variance: number, running mean and running variance of the losses.
+    """
+
+    interval: Sums = dataclasses.field(default_factory=dict)
+    bad_steps: dict[str, int] = dataclasses.field(default_factory=dict)
+    diverged: dict[str, int] = dataclasses.field(default_factory=dict)
+    callbacks_due: bool = False
+    seen: int = 0
+    mean: float = 0.0
+    variance: float = 0.0
+
+    def is_spike(self, loss: float) -> bool:
+        """Returns whether a loss is far above the mean; updates the mean if finite."""
+        if not math.isfinite(loss):
+            return False
+        above = loss - self.mean
+        enough = self.seen >= _STEPS_SEEN
+        spike = enough and above > SPIKE_DEVIATIONS * math.sqrt(self.variance)
+        weight = max(_WEIGHT, 1 / (self.seen + 1))
+        self.seen += 1
+        self.mean += weight * above
+        self.variance = (1 - weight) * (self.variance + weight * above * above)
+        return spike
+
+    def count_bad(self, member: str) -> int:
+        """Counts a step that is left out; returns how many the member has."""
+        before = self.bad_steps[member] if member in self.bad_steps else 0
+        self.bad_steps[member] = before + 1
+        return before + 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what is saved with a checkpoint, under "standing"."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> "LoopState":
+        """Returns what was saved with a checkpoint; earlier versions saved less.
+
+        The object is under "standing", or only its "interval" is there. "bad_steps" may
+        be one number, for the run as a whole.
+        """
+        saved = (
+            meta["standing"] if "standing" in meta else {"interval": meta["interval"]}
+        )
+        read = {**saved, "interval": add({}, saved["interval"])}
+        if "bad_steps" in saved and isinstance(bad := saved["bad_steps"], int):
+            read["bad_steps"] = {SINGLE: bad} if bad else {}
+        return cls(**read)
+
+
+# report(step, event): something that a person should look at.
+Report = Callable[[int, Mapping[str, Any]], None]
+# examples_at(step): the ids of the examples in the batch of a step, counted from 0.
+ExamplesAt = Callable[[int], list[str]]
+
+_LISTED_EXAMPLES = 8
+
+
+class NonFiniteGuard:
+    """Refuses steps that are not finite, and drops members that have too many.
+
+    A run that is not a sweep has one member, SINGLE, and its arrays have no axis of
+    members.
+    """
+
+    def __init__(
+        self,
+        examples_at: Mapping[str, ExamplesAt],
+        loop_state: LoopState,
+        report: Report,
+        max_bad_steps: int,
+    ) -> None:
+        """Continues from `loop_state`, and changes it.
+
+        Args:
+          examples_at: by the names of the members, in the order of their axis.
+          report: called for each step of a member that is refused.
+          max_bad_steps: steps that are left out of each member; one more drops it.
+        """
+        self._examples_at, self._loop_state = examples_at, loop_state
+        self._report, self._max_bad_steps = report, max_bad_steps
+
+    def active(self) -> list[tuple[int, str]]:
+        """Returns the members that were not dropped: index on the axis, and name."""
+        dropped = self._loop_state.diverged
+        members = enumerate(self._examples_at)
+        return [(index, name) for index, name in members if name not in dropped]
+
+    def filter(
+        self, step: int, metrics: Mapping[str, Any], batch: PyTree, params: PyTree
+    ) -> Sums:
+        """Returns the metrics of the finite members, added; {} if there are none.
+
+        The others are refused. Raises NotFiniteError if no active member is left. All
+        processes must call it.
+
+        Args:
+          metrics: of the step, on the host; "finite" has the `state.finite_checks`.
+          batch, params: what the step was computed from; `params` may be later ones.
+        """
+        finite = np.atleast_1d(np.asarray(metrics["finite"]).all(axis=-1))
+        for index, name in self.active():
+            if not finite[index]:
+                own = jax.tree.map(lambda x, n=index: self._entry(x, n), metrics)
+                self._refuse(step, (index, name), own, batch, params)
+        good = [index for index, _ in self.active() if finite[index]]
+        return {
+            name: (_sum(pair[0], good), _sum(pair[1], good))
+            for name, pair in metrics.items()
+            if good and isinstance(pair, tuple)
+        }
+
+    def check_params(self, step: int, params: PyTree) -> None:
+        """Drops members whose parameters are not finite, so that none is saved.
+
+        Raises NotFiniteError if no active member is left. All processes must call it.
+        """
+        for index, name in self.active():
+            if bad := train_state.first_not_finite(params, self._at(index)):
+                reason = f"the parameter {bad} has values that are not finite"
+                self.drop(
+                    step,
+                    name,
+                    reason,
+                    f"after step {step}{_of(name)} {reason}: the state was not saved. "
+                    "Lower optimizer.learning_rate and resume from the checkpoint "
+                    "before",
+                )
+
+    def examples(self, step: int) -> list[str]:
+        """Returns the examples in a step, counted from 0, of all active members."""
+        return [
+            f"{name}: {example}" if name else example
+            for _, name in self.active()
+            for example in self._examples_at[name](step)
+        ]
+
+    def drop(self, step: int, name: str, reason: str, message: str) -> None:
+        """Drops a member that diverged; raises NotFiniteError if none is left."""
+        self._loop_state.diverged[name] = step
+        if name:
+            self._report(step, {"event": "diverged", "member": name, "reason": reason})
+        if not self.active():
+            raise errors.NotFiniteError(
+                f"no member of the sweep is left: {message}" if name else message
+            )
+
+    def _at(self, index: int) -> tuple[int, ...]:
+        """Returns the index of a member in arrays of all members."""
+        return () if SINGLE in self._examples_at else (index,)
+
+    def _entry(self, value: Any, index: int) -> Any:
+        return np.asarray(value)[self._at(index)]
+
+    def _refuse(
+        self,
+        step: int,
+        member: tuple[int, str],
+        metrics: Mapping[str, Any],
+        batch: PyTree,
+        params: PyTree,
+    ) -> None:
+        """Reports and counts a member's step that is not finite."""
+        index, name = member
+        checks, at = metrics["finite"], self._at(index)
+        reason = train_state.first_bad(checks, metrics, batch, params, at)
+        examples = self._examples_at[name](step - 1)
+        loss, norm = metrics["loss"][0], metrics["grad_norm"][0]
+        event = {
+            "event": "not_finite",
+            **({"member": name} if name else {}),
+            "reason": reason,
+            "loss": _or_none(loss),
+            "grad_norm": _or_none(norm),
+            "examples": examples,
+        }
+        self._report(step, event)
+        if self._loop_state.count_bad(name) <= self._max_bad_steps:
+            return
+        allowed = self._max_bad_steps
+        left_out = f"{allowed} such steps were left out before. " if allowed else ""
+        self.drop(
+            step,
+            name,
+            reason,
+            f"step {step}{_of(name)} is not finite: {reason} (loss {loss}, gradient "
+            f"norm {norm}). Its examples are {listed(examples)}. {left_out}Nothing was "
+            "saved after it. Lower optimizer.learning_rate, lengthen "
+            "optimizer.warmup_steps, look at these examples, or leave such steps out "
+            "with run.max_bad_steps, and resume",
+        )
+
+
+def listed(names: list[str]) -> str:
+    """Returns the first few names.
+
+    >>> listed([f"0/{number}" for number in range(10)])
+    '0/0, 0/1, 0/2, 0/3, 0/4, 0/5, 0/6, 0/7 and 2 more (events.jsonl has all)'
+    """
+    rest = len(names) - _LISTED_EXAMPLES
+    more = f" and {rest} more (events.jsonl has all)" if rest > 0 else ""
+    return f"{', '.join(names[:_LISTED_EXAMPLES])}{more}"
+
+
+def _of(name: str) -> str:
+    return f" of {name}" if name else ""
+
+
+def _sum(values: Any, chosen: list[int]) -> float:
+    return float(np.atleast_1d(values)[chosen].sum(dtype=np.float64))
+
+
+def _or_none(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Length of a run, intervals in steps, and what it tolerates; as in group `run`."""
+
+    num_train_steps: int
+    log_every_steps: int
+    save_every_steps: int
+    eval_every_steps: int = sys.maxsize
+    max_bad_steps: int = 0
+    watchdog_seconds: int = 0
+
+
+class Program(NamedTuple):
+    """A program that the steps of a run need, compiled before the first of them.
+
+    Attributes:
+      name: what it is for, as "rows of 128 tokens".
+      compile: compiles it for the state of the run, which it leaves unchanged.
+    """
+
+    name: str
+    compile: Callable[[TrainState], None]
+
+
+class Evaluation(NamedTuple):
+    """Result of an evaluation.
+
+    Attributes:
+      metrics: by the names under which they are logged, as "eval/mlm_loss".
+      summary: text for the user.
+      ends_run: whether the run ends here, saved, as after its last step.
+    """
+
+    metrics: dict[str, float]
+    summary: str
+    ends_run: bool = False
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What the loop trains.
+
+    Attributes:
+      limits: length and intervals.
+      segments: steps that cost the same, in order, for tokens per second.
+      train_step: `train_step(state, batch) -> (state, metrics)`, as
+        `state.make_train_step` returns it.
+      examples_at: names the examples in the batch of a step, counted from 0: by member,
+        or under SINGLE.
+    """
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def segments(self) -> Sequence[Segment]: ...
+
+    @property
+    def train_step(self) -> Callable[[TrainState, Any], tuple[TrainState, Any]]: ...
+
+    @property
+    def examples_at(self) -> Mapping[str, ExamplesAt]: ...
+
+    def programs(self, start_step: int) -> Sequence[Program]:
+        """Returns the programs of the steps after `start_step`."""
+        ...
+
+    def evaluate(
+        self, step: int, state: TrainState, guard: NonFiniteGuard
+    ) -> Evaluation:
+        """Evaluates the state after `step` steps.
+
+        Long parts run in `signals.run_interruptible`. An evaluation that a signal
+        interrupts is done again when the run is resumed.
+        """
+        ...
+
+
+@runtime_checkable
+class Recorder(Protocol):
+    """Where the loop writes."""
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Logs the means over an interval, as "train/..."."""
+        ...
+
+    def report(self, step: int, event: Mapping[str, Any]) -> None:
+        """Reports a spike of the loss, or a step that is not finite."""
+        ...
+
+    def evaluated(self, step: int, evaluation: Evaluation) -> None:
+        """Logs an evaluation."""
+        ...
+
+    def save(self, step: int, state: TrainState, loop_state: LoopState) -> None:
+        """Starts to save; a resumed run must get this `loop_state`."""
+        ...
+
+    def check_saves(self) -> None:
+        """Raises if the save under way has failed; called after each step."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MetricsLogger:
+    """Reads the metrics of steps, adds them up, and logs their means when due."""
+
+    limits: Limits
+    loop_state: LoopState
+    guard: NonFiniteGuard
+    recorder: Recorder
+    meter: ThroughputMeter
+    bar: ProgressBar
+
+    def read(
+        self, step: int, metrics: dict[str, Any], batch: PyTree, params: PyTree
+    ) -> None:
+        """Waits for a step, computed from `batch`.
+
+        Raises NotFiniteError if no active member is left. `params` may be those of a
+        later step.
+        """
+        metrics = jax.device_get(metrics)
+        self.meter.step_done(step)
+        self.bar.advance()
+        self._count(step, self.guard.filter(step, metrics, batch, params))
+        if step % self.limits.log_every_steps and step != self.limits.num_train_steps:
+            return
+        values = divide(self.loop_state.interval) | _latest(metrics) | self.meter.read()
+        if self.loop_state.bad_steps:
+            values["bad_steps"] = float(sum(self.loop_state.bad_steps.values()))
+        self.loop_state.interval = {}
+        self.recorder.log(step, {f"train/{name}": v for name, v in values.items()})
+        self.bar.show(step, values)
+
+    def _count(self, step: int, sums: Sums) -> None:
+        """Adds a step to the interval, unless it was refused, and checks its loss."""
+        if not sums:
+            return
+        self.loop_state.interval = add(self.loop_state.interval, sums)
+        usual = self.loop_state.mean
+        loss = sums["loss"][0] / sums["loss"][1]
+        if self.loop_state.is_spike(loss):
+            event = {"event": "spike", "loss": loss, "usual_loss": usual}
+            examples = self.guard.examples(step - 1)
+            self.recorder.report(step, {**event, "examples": examples})
+
+
+def _latest(metrics: dict[str, Any]) -> dict[str, float]:
+    """Returns the values of the step itself; of a sweep, the means over its members."""
+    single = {n: m for n, m in metrics.items() if not isinstance(m, tuple)}
+    return {n: float(np.mean(m)) for n, m in single.items() if n != "finite"}
+
+
+def run(
+    run: Trainable,
+    batches: Iterator[Any],
+    state: TrainState,
+    loop_state: LoopState,
+    recorder: Recorder,
+) -> TrainState:
+    """Trains from `state` to the last step; returns the last state.
+
+    Steps are counted as done: the first one, computed from `batch_at(0)`, is step 1.
+    The last step is always logged, evaluated and saved.
+
+    Args:
+      batches: begins with the batch of the step `state.step`.
+      loop_state: as saved with `state`; it is changed.
+
+    Raises NotFiniteError, naming step, array and examples, if no active member is left,
+    after which nothing is saved, and Stopped after SIGTERM or SIGINT, when the step
+    under way is done and saved.
+    """
+    limits, start_step = run.limits, int(state.step)
+    with (
+        guards.Watchdog(limits.watchdog_seconds) as watchdog,
+        signals.StopRequest(watchdog.beat) as stop,
+    ):
+        if start_step < limits.num_train_steps:
+            _compile(run.programs(start_step), state, watchdog, stop)
+        guard = NonFiniteGuard(
+            run.examples_at, loop_state, recorder.report, limits.max_bad_steps
+        )
+        meter = ThroughputMeter(run.segments)
+        with ProgressBar(start_step, limits.num_train_steps, meter) as bar:
+            metrics = MetricsLogger(limits, loop_state, guard, recorder, meter, bar)
+            return _Loop(run, batches, state, metrics, watchdog, stop).run()
+
+
+def _compile(
+    programs: Sequence[Program],
+    state: TrainState,
+    watchdog: guards.Watchdog,
+    stop: signals.StopRequest,
+) -> None:
+    """Compiles the programs of a run, and shows how many there are and which."""
+    title = "compiling the train step"
+    is_shown = bool(programs) and jax.process_index() == 0
+    with console.Bar(len(programs), "programs", title, is_shown=is_shown) as bar:
+        for program in programs:
+            watchdog.beat(f"{title} for {program.name}")
+            bar.note(program.name)
+            stop.run_interruptible(functools.partial(program.compile, state))
+            bar.update()
+
+
+class _Loop:
+    """A loop under way: the newest state, and the metrics that are not read yet."""
+
+    def __init__(
+        self,
+        run: Trainable,
+        batches: Iterator[Any],
+        state: TrainState,
+        metrics: MetricsLogger,
+        watchdog: guards.Watchdog,
+        stop: signals.StopRequest,
+    ) -> None:
+        self._run, self._batches, self._metrics = run, batches, metrics
+        self._watchdog, self._stop = watchdog, stop
+        self._limits, self._loop_state = metrics.limits, metrics.loop_state
+        self._state, self._step = state, int(state.step)
+        self._is_first = True
+        self._unread: tuple[int, dict[str, Any], Any] | None = None
+
+    def run(self) -> TrainState:
+        """Trains to the end, or until an evaluation or a signal ends the run."""
+        steps = self._limits.num_train_steps
+        ended = stopping = False
+        if self._loop_state.callbacks_due:
+            ended = self._finish_step(saving=True)
+            stopping = self._loop_state.callbacks_due
+        while self._step < steps and not (ended or stopping):
+            self._one_step()
+            stopping = self._stop.requested()
+            saving = stopping or self._step % self._limits.save_every_steps == 0
+            if saving or self._evaluation_is_due() or self._step == steps:
+                self._read()
+                ended = self._finish_step(saving or self._step == steps)
+                stopping |= self._loop_state.callbacks_due
+        if stopping and (self._step < steps or self._loop_state.callbacks_due):
+            interrupts.answer()
+            raise errors.Stopped(
+                f"stopped by {self._stop.name} after step {self._step} of {steps}, "
+                "with everything saved: run the same command to resume"
+            )
+        return self._state
+
+    def _one_step(self) -> None:
+        """Dispatches a step, and reads the metrics of the one before."""
+        self._watchdog.beat(f"step {self._step + 1}")
+        faults.point("loop/step", self._step + 1)
+        running = None if self._unread is None else self._unread[1]
+        batch = self._metrics.meter.next_batch(self._batches, running=running)
+        call = functools.partial(self._run.train_step, self._state, batch)
+        if self._is_first:  # it may compile for minutes
+            self._state, metrics = self._stop.run_interruptible(call)
+            self._stop.share()
+            guards.trim_memory()
+            self._is_first = False
+        else:
+            self._state, metrics = call()
+        self._step += 1
+        self._read()
+        self._metrics.recorder.check_saves()
+        self._unread = (self._step, metrics, batch)
+
+    def _read(self) -> None:
+        """Reads the metrics that are not read yet; raises NotFiniteError."""
+        if self._unread is not None:
+            self._metrics.read(*self._unread, self._state.params)
+            self._unread = None
+
+    def _evaluation_is_due(self) -> bool:
+        is_last = self._step == self._limits.num_train_steps
+        return is_last or self._step % self._limits.eval_every_steps == 0
+
+    def _finish_step(self, saving: bool) -> bool:
+        """Evaluates if due, and saves; returns whether the evaluation ends the run."""
+        self._watchdog.beat(f"the evaluation after step {self._step}")
+        self._loop_state.callbacks_due = self._evaluation_is_due()
+        ended = self._loop_state.callbacks_due and self._evaluate()
+        if saving or ended or self._loop_state.callbacks_due:
+            self._watchdog.beat(f"the save of step {self._step}")
+            with self._metrics.meter.saving():
+                self._metrics.guard.check_params(self._step, self._state.params)
+                self._metrics.recorder.save(self._step, self._state, self._loop_state)
+        guards.trim_memory()
+        self._metrics.meter.resume()
+        return ended
+
+    def _evaluate(self) -> bool:
+        """Evaluates or, if the run must stop, notes that this is still to be done."""
+        if self._stop.name is not None:
+            return False
+        try:
+            with self._stop.interruptible():
+                faults.point("loop/callback", self._step)
+                guard = self._metrics.guard
+                evaluation = self._run.evaluate(self._step, self._state, guard)
+                self._metrics.recorder.evaluated(self._step, evaluation)
+        except signals.Interrupted:
+            return False
+        self._loop_state.callbacks_due = False
+        return evaluation.ends_run

@@ -37,7 +37,7 @@ def stopping() -> Iterator[None]:
     with interrupts.listening():
         try:
             yield
-        except interrupts.Heard as heard:
+        except interrupts.SignalReceived as heard:
             text = interrupts.stopped_text(str(heard))
             raise errors.Stopped(text) from None
         except errors.Stopped:  # of a loop, in all processes
@@ -104,7 +104,7 @@ class StopRequest:
             self._is_agreed = bool(agreed)
         return self.name is not None
 
-    def unless_asked(self, call: Callable[[], Any]) -> Any:
+    def run_interruptible(self, call: Callable[[], Any]) -> Any:
         """Returns what `call` does; raises Stopped if a signal comes before it is done.
 
         For what compiles for minutes before the first step is done, until when nothing
@@ -120,7 +120,7 @@ class StopRequest:
                 )
             interrupts.check()  # with several processes
 
-        return interrupts.apart(call, look)
+        return interrupts.run_in_thread(call, look)
 
     def share(self) -> None:
         """Has all processes stop at the same step from here on, if there are several.
@@ -131,16 +131,17 @@ class StopRequest:
             return
         self._open.enter_context(interrupts.unsaved())
         self._open.enter_context(_passing_on())
-        distributed.hear_preemption()
+        distributed.enable_preemption_signal()
         self._is_shared = True
         if interrupts.requested() is not None:  # since the last look
             os.kill(os.getpid(), signal.SIGTERM)
 
     @contextlib.contextmanager
-    def interrupting(self) -> Iterator[None]:
-        """Lets `unless_asked` of this module raise Interrupted in here.
+    def interruptible(self) -> Iterator[None]:
+        """Lets this module's `run_interruptible` raise Interrupted in the context.
 
-        And in one process `interrupts.check` too; several must do so at the same place.
+        With one process `interrupts.check` raises it too; several processes must stop
+        at the same point.
         """
         kind = Interrupted if distributed.count() == 1 else None
         _interrupting.append(self)
@@ -160,7 +161,7 @@ class StopRequest:
 _interrupting: list[StopRequest] = []
 
 
-def unless_asked(call: Callable[[], Result]) -> Result:
+def run_interruptible(call: Callable[[], Result]) -> Result:
     """Returns what `call` does, a part of a long callback of the loop or of a command.
 
     In a callback it says that the run moves, and raises Interrupted if it must stop;
@@ -170,7 +171,7 @@ def unless_asked(call: Callable[[], Result]) -> Result:
     """
     for request in _interrupting:
         request.check()
-    return interrupts.apart(call)
+    return interrupts.run_in_thread(call)
 
 
 def _passing_on() -> contextlib.AbstractContextManager[None]:

@@ -284,85 +284,89 @@ def _by_name(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in leaves}
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class StepSpec:
+    """What a train step computes; the same for all members of a sweep.
+
+    Attributes:
+      prepare, weights, losses: the task's pure functions.
+      accumulation_steps: number A of micro-batches; micro-batch `a` is the rows `a::A`.
+      scales: those that the optimizer was made with. Gradients of parameters that never
+        change are not computed, and "grad_norm" leaves them out.
+      adversarial: adds the gradient at a perturbed embedding; loss and metrics are
+        those without it.
+    """
+
+    prepare: Prepare
+    weights: Weights
+    losses: Losses
+    accumulation_steps: int = 1
+    scales: PyTree | None = None
+    adversarial: Adversarial | None = None
+
+    def gradients(
+        self, shapes: TrainState, batch_axes: tuple[str, ...]
+    ) -> Callable[..., tuple[PyTree, Any, Sums]]:
+        """Returns gradients(params, batch, weights, key) -> (grads, loss, metrics)."""
+        cut = _Cut(mesh_of(shapes), _shardings(shapes.params), batch_axes)
+        losses = self.losses
+        if self.scales is not None:
+            losses = _without_frozen(losses, self.scales, self.adversarial)
+        gradients = _gradient_function(losses, cut, self.accumulation_steps)
+        if self.adversarial is not None:
+            gradients = self.adversarial.added(gradients)
+        return gradients
+
+
 def make_train_step(
-    prepare: Prepare,
-    weights: Weights,
-    losses: Losses,
+    spec: StepSpec,
     optimizer: optax.GradientTransformation,
+    schedule: Callable[[Any], Any],
     shapes: TrainState,
     *,
     seed: int,
-    accumulation_steps: int,
-    schedule: Callable[[Any], Any],
-    scales: PyTree | None = None,
-    adversarial: Adversarial | None = None,
 ) -> sharding.OnMesh:
     """Returns `train_step(state, batch) -> (state, metrics)`: jitted, state donated.
 
     The arguments are those of `step_function`.
     """
+    train_step = step_function(spec, optimizer, schedule, shapes, seed=seed)
     mesh = mesh_of(shapes)
-    train_step = step_function(
-        prepare,
-        weights,
-        losses,
-        optimizer,
-        shapes,
-        seed=seed,
-        accumulation_steps=accumulation_steps,
-        schedule=schedule,
-        scales=scales,
-        adversarial=adversarial,
-    )
     out_shardings = (_shardings(shapes), sharding.replicated(mesh))
     return sharding.jit(train_step, mesh, donate_argnums=0, out_shardings=out_shardings)
 
 
 def step_function(
-    prepare: Prepare,
-    weights: Weights,
-    losses: Losses,
+    spec: StepSpec,
     optimizer: optax.GradientTransformation,
+    schedule: Callable[[Any], Any],
     shapes: TrainState,
     *,
     seed: Any,
-    accumulation_steps: int,
-    schedule: Callable[[Any], Any],
-    scales: PyTree | None = None,
-    adversarial: Adversarial | None = None,
     batch_axes: tuple[str, ...] = sharding.BATCH_AXES,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """Returns `train_step(state, batch) -> (state, metrics)`, to be traced.
 
-    The total loss is the sum over the names of sum / max(weight, 1). Micro-batch `a`
-    of `A = accumulation_steps` is the rows `a::A`. The metrics are those of `losses`
-    and "loss" and "grad_norm" as (sum, weight), and as values of this step
-    "learning_rate" and "finite" (`health.checks`). If one of these is not finite, only
-    the count of steps of the state is changed.
+    The total loss is the sum over the names of sum / max(weight, 1). The metrics are
+    those of `losses`, "loss" and "grad_norm" as (sum, weight), and as values of this
+    step "learning_rate" and "finite" (`finite_checks`). If one of these is not finite,
+    only the step count of the state changes.
 
     Args:
+      schedule: the learning rate by step.
       shapes: the abstract state.
       seed: may be traced, and so may what `optimizer` and `schedule` hold.
-      schedule: the learning rate by step.
-      scales: those that the optimizer was made with. Gradients of parameters that
-        never change are not computed, and "grad_norm" is without what stays.
-      adversarial: adds the gradient at a perturbed embedding; the loss and the
-        metrics are those without.
-      batch_axes: mesh axes along which the rows of the batch are cut.
+      batch_axes: mesh axes along which the rows of the batch are sharded.
     """
-    cut = _Cut(mesh_of(shapes), _shardings(shapes.params), batch_axes)
-    if scales is not None:
-        losses = _without_frozen(losses, scales, adversarial)
-    gradients = _gradient_function(losses, cut, accumulation_steps)
-    if adversarial is not None:
-        gradients = adversarial.added(gradients)
+    gradients = spec.gradients(shapes, batch_axes)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
         prepare_key, key = jax.random.split(_step_key(seed, state.step))
-        batch = prepare(batch, prepare_key)
-        grads, total, metrics = gradients(state.params, batch, weights(batch), key)
-        if scales is not None:
-            grads = recipe.zero_frozen(grads, scales)
+        batch = spec.prepare(batch, prepare_key)
+        weights = spec.weights(batch)
+        grads, total, metrics = gradients(state.params, batch, weights, key)
+        if spec.scales is not None:
+            grads = recipe.zero_frozen(grads, spec.scales)
         squares = jax.tree.map(lambda x: jnp.sum(jnp.square(x)), grads)
         grad_norm = jnp.sqrt(optax.tree.sum(squares))
         learning_rate = jnp.asarray(schedule(state.step))

@@ -1,12 +1,12 @@
 """Many runs as one program: the step of `state`, mapped over members by `vmap`.
 
 Members differ in their seed, peak learning rate and batches, and share all else. Their
-states are stacked on a first axis, M; so are their batches. If the mesh axis `data`
-divides M, each device trains members of its own, and does not talk to the others;
-otherwise every device holds all members, and their rows are cut as those of one run.
+states are stacked on a first axis, M; so are their batches. If M is a multiple of the
+mesh axis `data`, each device trains its own members without communication; otherwise
+every device holds all members, and their batches are sharded as those of one run.
 
-What a device has is done side by side, or a few members at once and the rest in turn:
-products of many small matrices are what accelerators are good at, and CPUs are not.
+A device trains its members side by side, or a few at once and the rest in turn: batched
+products of small matrices are fast on accelerators, and slow on CPUs.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,30 +29,30 @@ Recipe = Callable[[Any], tuple[optax.GradientTransformation, Callable[[Any], Any
 
 
 def are_spread(members: int, mesh: Mesh) -> bool:
-    """Returns whether every device has members of its own."""
+    """Returns whether every device has its own members."""
     return members % mesh.shape[_MEMBERS_AXIS] == 0
 
 
 def _batch_axes(members: int, mesh: Mesh) -> tuple[str, ...]:
-    """Returns the mesh axes along which the rows of one member are cut."""
+    """Returns the mesh axes along which the batch of one member is sharded."""
     axes = sharding.BATCH_AXES
     if are_spread(members, mesh):
         return tuple(axis for axis in axes if axis != _MEMBERS_AXIS)
     return axes
 
 
-def _members_place(place: Any, members: int) -> NamedSharding:
-    """Returns the sharding of M arrays, stacked, that alone lie at `place`."""
-    first = _MEMBERS_AXIS if are_spread(members, place.mesh) else None
-    return NamedSharding(place.mesh, PartitionSpec(first, *place.spec))
+def _members_sharding(one: Any, members: int) -> NamedSharding:
+    """Returns the sharding of M stacked arrays, each of which is sharded as `one`."""
+    first = _MEMBERS_AXIS if are_spread(members, one.mesh) else None
+    return NamedSharding(one.mesh, PartitionSpec(first, *one.spec))
 
 
 def abstract(shapes: state.TrainState, members: int) -> state.TrainState:
     """Returns the abstract state of all members from that of one."""
 
     def stacked(leaf: Any) -> Any:
-        place = _members_place(leaf.sharding, members)
-        return jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype, sharding=place)
+        spread = _members_sharding(leaf.sharding, members)
+        return jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype, sharding=spread)
 
     return jax.tree.map(stacked, shapes)
 
@@ -60,19 +60,19 @@ def abstract(shapes: state.TrainState, members: int) -> state.TrainState:
 def stack(
     states: Sequence[state.TrainState], shapes: state.TrainState
 ) -> state.TrainState:
-    """Returns the states of members as one, each leaf [M, ...], placed on the mesh."""
-    places = _shardings(abstract(shapes, len(states)))
+    """Returns the states of members as one, each leaf [M, ...], on the mesh."""
+    shardings = _shardings(abstract(shapes, len(states)))
     together = jax.jit(
         lambda *trees: jax.tree.map(lambda *xs: jnp.stack(xs), *trees),
-        out_shardings=places,
+        out_shardings=shardings,
     )
     return together(*states)
 
 
 def member(states: PyTree, index: int, shapes: PyTree) -> PyTree:
-    """Returns one member of a stacked tree (a state or its parameters), as if alone.
+    """Returns one member of a stacked tree (a state or its parameters), unstacked.
 
-    `shapes` is that tree of one member, abstract.
+    `shapes` is the abstract tree of one member.
     """
     pick = jax.jit(
         lambda tree, at: jax.tree.map(lambda x: x[at], tree),
@@ -89,72 +89,57 @@ def place(batches: Sequence[dict[str, np.ndarray]], mesh: Mesh) -> dict[str, jax
     """Returns the batches of all members, each whole, as global arrays [M, B, ...]."""
     members = len(batches)
     rows = sharding.batch_sharding(mesh, axes=_batch_axes(members, mesh))
-    everywhere = _members_place(rows, members)
+    spread = _members_sharding(rows, members)
 
     def put(*arrays: np.ndarray) -> jax.Array:
         stacked = np.stack(arrays)
         return jax.make_array_from_callback(
-            stacked.shape, everywhere, lambda index: stacked[index]
+            stacked.shape, spread, lambda index: stacked[index]
         )
 
     return {name: put(*(batch[name] for batch in batches)) for name in batches[0]}
 
 
 def make_sweep_step(
-    prepare: state.Prepare,
-    weights: state.Weights,
-    losses: state.Losses,
+    spec: state.StepSpec,
     recipe: Recipe,
     shapes: state.TrainState,
     *,
     seeds: Sequence[int],
     peaks: Sequence[float],
-    accumulation_steps: int,
     at_once: int = 0,
-    scales: PyTree | None = None,
-    adversarial: state.Adversarial | None = None,
 ) -> sharding.OnMesh:
     """Returns `sweep_step(states, batches) -> (states, metrics)`: jitted, donating.
 
     Member m does what `state.make_train_step` does with seed `seeds[m]` and the
     optimizer of peak rate `peaks[m]`; its metrics are entry m of arrays [M]. A step
-    that is not finite leaves its own member alone, and is done by the others.
+    that is not finite leaves its own member unchanged, and the others are trained.
 
     Args:
-      recipe: makes the optimizer and the schedule of a member, as `optimizer.make` and
-        `optimizer.learning_rate` do with `peak`.
+      recipe: returns the optimizer and the schedule of a member, as `optimizer.make`
+        and `optimizer.learning_rate` do with `peak`.
       shapes: the abstract state of one member.
-      seeds: M of them.
-      peaks: M of them; their range is for the caller to check.
+      seeds: M seeds.
+      peaks: M peak learning rates; the caller checks their range.
       at_once: members that a device trains side by side; 0 for all that it has.
     """
     mesh, members = state.mesh_of(shapes), len(seeds)
     if len(peaks) != members:
         raise ValueError(f"{members} seeds but {len(peaks)} learning rates")
     axes = _batch_axes(members, mesh)
-    given = np.array(seeds, np.int32), np.array(peaks, np.float32)
+    own = np.array(seeds, np.int32), np.array(peaks, np.float32)
 
     def one(current: state.TrainState, batch: state.Batch, seed: Any, peak: Any) -> Any:
         optimizer, schedule = recipe(peak)
         train_step = state.step_function(
-            prepare,
-            weights,
-            losses,
-            optimizer,
-            shapes,
-            seed=seed,
-            accumulation_steps=accumulation_steps,
-            schedule=schedule,
-            scales=scales,
-            adversarial=adversarial,
-            batch_axes=axes,
+            spec, optimizer, schedule, shapes, seed=seed, batch_axes=axes
         )
         return train_step(current, batch)
 
     every = _over_members(one, members, mesh, at_once)
 
     def sweep_step(states: state.TrainState, batches: state.Batch) -> Any:
-        return every(states, batches, *map(jnp.asarray, given))
+        return every(states, batches, *map(jnp.asarray, own))
 
     return sharding.jit(
         sweep_step,
@@ -186,8 +171,8 @@ def _over_members(
         return of_device
 
     def every(*args: Any) -> Any:
-        cut = jax.tree.map(lambda x: x.reshape(devices, own, *x.shape[1:]), args)
-        made = jax.vmap(of_device, spmd_axis_name=_MEMBERS_AXIS)(*cut)
-        return jax.tree.map(lambda x: x.reshape(members, *x.shape[2:]), made)
+        split = jax.tree.map(lambda x: x.reshape(devices, own, *x.shape[1:]), args)
+        results = jax.vmap(of_device, spmd_axis_name=_MEMBERS_AXIS)(*split)
+        return jax.tree.map(lambda x: x.reshape(members, *x.shape[2:]), results)
 
     return every

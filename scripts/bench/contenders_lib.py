@@ -171,14 +171,11 @@ def our_step(
     transformation = optimizer.make(recipe, steps)
     shapes = state.abstract(task.init, transformation, mesh)
     train_step = state.make_train_step(
-        task.prepare,
-        task.weights,
-        task.losses,
+        state.StepSpec(task.prepare, task.weights, task.losses),
         transformation,
+        optimizer.learning_rate(recipe, steps),
         shapes,
         seed=0,
-        accumulation_steps=1,
-        schedule=optimizer.learning_rate(recipe, steps),
     )
     now = state.create(task.init, jax.random.key(0), transformation, mesh)
     on_device = sharding.place(batch, mesh)

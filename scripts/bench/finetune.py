@@ -32,7 +32,7 @@ import timing_lib
 from bert_jax import console, errors
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import example_rows
-from bert_jax.runs import assembly
+from bert_jax.runs import finetuning as finetuning_run
 from bert_jax.training import sharding, state
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "compare"))
@@ -133,19 +133,23 @@ def _settings(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
 def _side(name: str, values: dict[str, Any], folder: Path) -> Side:
     config = finetuning.default()
     config.update_from_flattened_dict(values)
-    run = assembly.assemble(finetuning.parse(config), folder)
+    run = finetuning_run.assemble(finetuning.parse(config), folder)
     rows = run.rows(0)
     batches = [rows.batch_at(step) for step in range(rows.steps_per_epoch)]
     train = _torch(run, batches) if name == "torch" else _ours(run, batches)
     return Side(name, rows, train)
 
 
-def _ours(run: assembly.FinetuningRun, batches: list[Any]) -> Callable[[], object]:
-    transformation, schedule = run.optimizer(1000)
+def _ours(
+    run: finetuning_run.FinetuningRun, batches: list[Any]
+) -> Callable[[], object]:
+    transformation, schedule = run.make_optimizer(1000)
     shapes = state.abstract(run.init, transformation, run.mesh)
     params = run.parameters(shapes.params, 0)
     states = [state.from_params(params, shapes, transformation)]
-    train_step = run.train_step(transformation, shapes, schedule)
+    train_step = state.make_train_step(
+        run.step_spec, transformation, schedule, shapes, seed=0
+    )
     on_device = [sharding.place(batch, run.mesh) for batch in batches]
 
     def epoch() -> None:
@@ -156,7 +160,9 @@ def _ours(run: assembly.FinetuningRun, batches: list[Any]) -> Callable[[], objec
     return epoch
 
 
-def _torch(run: assembly.FinetuningRun, batches: list[Any]) -> Callable[[], object]:
+def _torch(
+    run: finetuning_run.FinetuningRun, batches: list[Any]
+) -> Callable[[], object]:
     torch = torch_finetune_lib.import_torch()
     import transformers
 

@@ -109,14 +109,11 @@ class _Single(_Timed):
         transformation = optimizer.make(RATES, STEPS)
         shapes = state.abstract(of_task.init, transformation, mesh)
         step = state.make_train_step(
-            of_task.prepare,
-            of_task.weights,
-            of_task.losses,
+            state.StepSpec(of_task.prepare, of_task.weights, of_task.losses),
             transformation,
+            optimizer.learning_rate(RATES, STEPS),
             shapes,
             seed=seed,
-            accumulation_steps=1,
-            schedule=optimizer.learning_rate(RATES, STEPS),
         )
         first = state.create(of_task.init, jax.random.key(seed), transformation, mesh)
         super().__init__(step, first, sharding.place(batch, mesh))
@@ -129,14 +126,11 @@ class _Sweep(_Timed):
         transformation = optimizer.make(RATES, STEPS)
         shapes = state.abstract(of_task.init, transformation, mesh)
         step = sweep.make_sweep_step(
-            of_task.prepare,
-            of_task.weights,
-            of_task.losses,
+            state.StepSpec(of_task.prepare, of_task.weights, of_task.losses),
             _recipe,
             shapes,
             seeds=range(len(batches)),
             peaks=[RATES.learning_rate] * len(batches),
-            accumulation_steps=1,
             at_once=at_once,
         )
         states = [

@@ -37,8 +37,10 @@ import torch_finetune_lib
 from absl import flags
 
 from bert_jax import commands, errors
-from bert_jax.runs import assembly, splits
+from bert_jax.data import stream
+from bert_jax.runs import finetuning as finetuning_run
 from bert_jax.runs import predictor as predictors
+from bert_jax.runs import splits
 from bert_jax.tasks import spec
 from bert_jax.training import sharding, state
 
@@ -58,7 +60,7 @@ Trained = Callable[[int], list[spec.Prediction]]
 class Ours:
     """Runs of ours that differ by their seed and share their compiled programs."""
 
-    run: assembly.FinetuningRun
+    run: finetuning_run.FinetuningRun
     num_train_steps: int
     shapes: state.TrainState
     transformation: Any
@@ -74,7 +76,9 @@ class Ours:
         run, steps = self.run, self.num_train_steps
         params = run.parameters(self.shapes.params, seed)
         now = state.from_params(params, self.shapes, self.transformation)
-        batches = run.batches(run.rows(seed), 0, steps)
+        loader = run.settings.data.loader
+        rows = run.rows(seed)
+        batches = stream.batches(rows.batch_at, 0, steps, loader=loader, place=run.put)
         for number, batch in enumerate(batches):
             now, metrics = self.step(now, batch, jnp.int32(seed))
             if not metrics["finite"].all():
@@ -83,23 +87,14 @@ class Ours:
         return self.predictor.predictions(run.scored(now), dev.examples, dev.table)
 
 
-def ours(run: assembly.FinetuningRun, num_train_steps: int) -> Ours:
+def ours(run: finetuning_run.FinetuningRun, num_train_steps: int) -> Ours:
     """Compiles the step of `finetune.train`, with the seed as an argument."""
-    transformation, schedule = run.optimizer(num_train_steps)
+    transformation, schedule = run.make_optimizer(num_train_steps)
     shapes = state.abstract(run.init, transformation, run.mesh)
 
     def step(now: state.TrainState, batch: Any, seed: Any) -> Any:
         one = state.step_function(
-            run.task.prepare,
-            run.task.weights,
-            run.losses,
-            transformation,
-            shapes,
-            seed=seed,
-            accumulation_steps=run.settings.run.accumulation_steps,
-            schedule=schedule,
-            scales=run.scales,
-            adversarial=run.adversarial(),
+            run.step_spec, transformation, schedule, shapes, seed=seed
         )
         return one(now, batch)
 
@@ -108,13 +103,15 @@ def ours(run: assembly.FinetuningRun, num_train_steps: int) -> Ours:
     jitted = sharding.jit(
         step, run.mesh, donate_argnums=0, out_shardings=(places, everywhere)
     )
-    return Ours(run, num_train_steps, shapes, transformation, jitted, run.predictor())
+    return Ours(run, num_train_steps, shapes, transformation, jitted, run.predictor)
 
 
-def assemble(case: Case, data: Path, start: dict[str, Any]) -> assembly.FinetuningRun:
+def assemble(
+    case: Case, data: Path, start: dict[str, Any]
+) -> finetuning_run.FinetuningRun:
     """Reads the data and the weights of a case, and cuts dev to the part it scores."""
     settings = finetune_cases_lib.settings(case, data, start)
-    run = assembly.assemble(settings, Path())
+    run = finetuning_run.assemble(settings, Path())
     if case.dev_part == 1.0:
         return run
     _, examples = splits.held_out(run.dev.examples, case.dev_part)
@@ -148,7 +145,7 @@ def measure(
     """Yields the record of every run, done now or before."""
     known = {_key(record): record for record in read(results)}
     for case, starts in cases:
-        made: dict[str, tuple[assembly.FinetuningRun, Trained]] = {}
+        made: dict[str, tuple[finetuning_run.FinetuningRun, Trained]] = {}
         for seed in range(seeds):
             for side, start in starts.items():
                 record = {
@@ -179,12 +176,12 @@ def _prepared(
     side: str,
     data: Path,
     start: dict[str, Any],
-    made: dict[str, tuple[assembly.FinetuningRun, Trained]],
-) -> tuple[assembly.FinetuningRun, Trained]:
+    made: dict[str, tuple[finetuning_run.FinetuningRun, Trained]],
+) -> tuple[finetuning_run.FinetuningRun, Trained]:
     """Returns the run of a side, shared by both of English, and what trains it."""
     shared = [run for run, _ in made.values()] if side in ENGLISH_SIDES else []
     run = shared[0] if shared else assemble(case, data, start)
-    steps = run.num_train_steps(run.rows(0))
+    steps = run.num_train_steps
     if side == "torch":
         return run, lambda seed: torch_finetune_lib.predictions(run, seed, steps)
     return run, ours(run, steps).predictions

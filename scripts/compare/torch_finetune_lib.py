@@ -15,7 +15,7 @@ import numpy as np
 
 from bert_jax import errors
 from bert_jax.data.labeled import example_rows
-from bert_jax.runs import assembly
+from bert_jax.runs import finetuning as finetuning_run
 from bert_jax.tasks import spec
 from bert_jax.training import optimizer
 
@@ -31,7 +31,7 @@ _FORBIDDEN = np.float32(-1e9)
 
 
 def predictions(
-    run: assembly.FinetuningRun, seed: int, num_train_steps: int
+    run: finetuning_run.FinetuningRun, seed: int, num_train_steps: int
 ) -> list[spec.Prediction]:
     """Trains on the rows of a run with a seed, and returns what is said of dev.
 
@@ -54,7 +54,7 @@ def import_torch() -> Any:
     return torch
 
 
-def _model(run: assembly.FinetuningRun) -> Any:
+def _model(run: finetuning_run.FinetuningRun) -> Any:
     """Loads the folder's weights in float32, with a head as transformers draws it."""
     import torch
     import transformers
@@ -131,13 +131,13 @@ def groups(model: Any, config: optimizer.OptimizerConfig) -> list[dict[str, Any]
 
 
 def _train(
-    model: Any, run: assembly.FinetuningRun, seed: int, num_train_steps: int
+    model: Any, run: finetuning_run.FinetuningRun, seed: int, num_train_steps: int
 ) -> Any:
     """Does the steps of a run, and returns the model that is scored."""
     import torch
 
     config = run.settings.optimizer
-    _, schedule = run.optimizer(num_train_steps)
+    _, schedule = run.make_optimizer(num_train_steps)
     rows = run.rows(seed)
     adamw = torch.optim.AdamW(
         groups(model, config),
@@ -270,7 +270,7 @@ def _tensors(model: Any, arrays: spec.Batch) -> dict[str, Any]:
     return made
 
 
-def _outputs(model: Any, run: assembly.FinetuningRun) -> spec.Outputs:
+def _outputs(model: Any, run: finetuning_run.FinetuningRun) -> spec.Outputs:
     """Returns what the model says of every row of dev, as `task.predict` names it."""
     import torch
 
@@ -288,7 +288,7 @@ def _outputs(model: Any, run: assembly.FinetuningRun) -> spec.Outputs:
 
 
 def _batches(
-    run: assembly.FinetuningRun,
+    run: finetuning_run.FinetuningRun,
 ) -> Iterator[tuple[np.ndarray, spec.Batch]]:
     return example_rows.in_order(
         run.dev.table,

@@ -70,11 +70,11 @@ CONTROLS = {
     "the step of the schedule": _RESTORE.format(condition="'count' in name"),
     "the random numbers": """
 import dataclasses
-from bert_jax.runs import experiments
-make = experiments.make_train_step
+from bert_jax.runs import pretraining as pretraining_run
+make = pretraining_run.make_train_step
 def other(run, *rest):
     return make(dataclasses.replace(run, seed=run.seed + 1), *rest)
-experiments.make_train_step = other
+pretraining_run.make_train_step = other
 """,
     "the position in the data": """
 from bert_jax.data.pretraining import phases

@@ -30,7 +30,7 @@ SETTINGS = runs_lib.SETTINGS | {
 LEAKS = """
 import threading
 from bert_jax.training import checkpoint, logs, loop
-held, opened, read = [], checkpoint.Checkpoints.__init__, loop.Record.read
+held, opened, read = [], checkpoint.Checkpoints.__init__, loop.MetricsLogger.read
 save, write = checkpoint.Checkpoints.save, logs.Writer.write
 def leaking_read(self, step, *rest):
     held.append(b"x" * 40_000)
@@ -48,7 +48,7 @@ def leaking_write(self, step, values):
     write(self, step, values)
     with (self._workdir / "left.jsonl").open("a") as file:
         file.write(" " * 50 * step)
-loop.Record.read, logs.Writer.write = leaking_read, leaking_write
+loop.MetricsLogger.read, logs.Writer.write = leaking_read, leaking_write
 checkpoint.Checkpoints.__init__ = leaking_init
 checkpoint.Checkpoints.save = leaking_save
 """

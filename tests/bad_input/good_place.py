@@ -15,9 +15,10 @@ import tiny_tasks
 from bert_jax import prepare
 from bert_jax.checkpoints import huggingface, native, run_folder, tensorflow1
 from bert_jax.config import pretraining
-from bert_jax.runs import experiments, workdirs
+from bert_jax.runs import pretraining as pretraining_run
+from bert_jax.runs import workdirs
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.training import checkpoint, state
+from bert_jax.training import checkpoint
 
 MODELS = ("classification", "tagging", "span", "matching", "multiple_choice")
 _CONTROL = "[PAD],[CLS],[SEP],[MASK]"
@@ -62,12 +63,9 @@ def _write_run(
 ) -> None:
     """Writes a workdir with checkpoints of steps 3 and 6 that nobody trained."""
     shutil.copytree(store, folder / "store")
-    experiment = experiments.assemble(settings, store)
-    workdirs.record(
-        folder, settings, experiment.bert, experiment.tokenizer, allow_changed=False
-    )
-    transformation, _ = experiment.optimizer(6)
-    shapes = state.abstract(experiment.task.init, transformation, experiment.mesh)
+    run = pretraining_run.assemble(settings, store, folder)
+    workdirs.record(folder, settings, run.bert, run.tokenizer, allow_changed=False)
+    shapes = run.state_shapes
     made = jax.tree.map(
         lambda x: jax.device_put(np.full(x.shape, 0.01, x.dtype), x.sharding), shapes
     )

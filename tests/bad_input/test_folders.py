@@ -75,7 +75,7 @@ def test_a_disk_that_is_read_only(shell, place, tmp_path, monkeypatch, argument)
 
 
 def test_a_workdir_in_which_another_run_is_at_work(shell, place, tmp_path):
-    with workdirs.held(remote.WorkingCopy(tmp_path / "run")):
+    with workdirs.locked(remote.WorkingCopy(tmp_path / "run")):
         before = small_place.files(tmp_path)
         done = small_place.pretrain(shell, place, tmp_path)
         assert done.code == 2

@@ -15,7 +15,7 @@ from bert_jax import convert, errors
 from bert_jax.checkpoints import huggingface, initial_weights, native, task_folders
 from bert_jax.config import finetuning
 from bert_jax.model import config as model_config
-from bert_jax.runs import assembly
+from bert_jax.runs import finetuning as finetuning_run
 from bert_jax.tasks import spec
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -104,7 +104,7 @@ def test_what_a_given_head_has_learned(place, tmp_path):
 
 
 def _predictions(run, params):
-    rows = run.predictor().outputs(params, run.dev.table)["probabilities"]
+    rows = run.predictor.outputs(params, run.dev.table)["probabilities"]
     names = run.learned.labels
     return [dict(zip(names, map(float, row), strict=True)) for row in rows]
 
@@ -119,7 +119,7 @@ def test_a_classifier_with_its_labels_in_another_order_says_the_same(place, tmp_
     made = []
     for folder in (place / "hf", tmp_path / "hf"):
         settings = settings_of(place, folder, init__head="given")
-        run = assembly.assemble(settings, tmp_path / "run")
+        run = finetuning_run.assemble(settings, tmp_path / "run")
         made.append(_predictions(run, run.parameters(run.shapes, 0)))
     assert run.learned.labels == ("dog", "cat")
     assert run.train.table.fixed["labels"].tolist() == [
@@ -136,7 +136,7 @@ def test_a_file_may_number_the_classes_of_a_given_head(place, tmp_path):
     settings = settings_of(
         place, place / "hf", init__head="given", data__train=str(tmp_path / "n.tsv")
     )
-    run = assembly.assemble(settings, tmp_path / "run")
+    run = finetuning_run.assemble(settings, tmp_path / "run")
     assert {x.labels for x in run.train.examples} == {("cat",), ("dog",)}
 
 
@@ -149,7 +149,7 @@ def test_a_given_head_of_other_classes_is_refused(place, tmp_path):
     def refused(words, **changes):
         settings = settings_of(place, tmp_path / "hf", init__head="given", **changes)
         with pytest.raises(errors.InputError, match=words):
-            assembly.assemble(settings, tmp_path / "run")
+            finetuning_run.assemble(settings, tmp_path / "run")
 
     path.write_text(json.dumps(tree | {"id2label": {"0": "cat", "1": "bird"}}))
     refused("the label 'dog' is none of the 2 of the model .cat, bird")
@@ -207,7 +207,7 @@ def test_fresh_weights_take_architecture_and_vocabulary(place):
 
 
 def test_what_is_drawn_is_of_the_seed_and_the_rest_is_given(place, tmp_path):
-    run = assembly.assemble(settings_of(place, place / "run"), tmp_path / "run")
+    run = finetuning_run.assemble(settings_of(place, place / "run"), tmp_path / "run")
     one, other, again = (run.parameters(run.shapes, seed) for seed in (1, 2, 1))
     assert same(one, again) and not same(one["classifier"], other["classifier"])
     assert same(one["encoder"], other["encoder"]) and same(

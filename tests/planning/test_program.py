@@ -10,7 +10,7 @@ from bert_jax import prepare
 from bert_jax.checkpoints import initial_weights, run_folder
 from bert_jax.config import pretraining
 from bert_jax.planning import costs, program, topology
-from bert_jax.runs import experiments
+from bert_jax.runs import pretraining as pretraining_run
 from bert_jax.training import devices
 
 HERE = topology.Topology("cpu", devices.CHIPS[0], (), 1, 8)
@@ -111,7 +111,7 @@ def test_shapes_are_those_of_real_batches(tmp_path):
     store = run_folder.store_of(settings, tmp_path)
     resolved = initial_weights.resolve(settings, tmp_path, store)
     prepare.ensure(resolved.text, settings.data, store)
-    (phase,) = experiments.assemble(resolved, store).phases()
+    (phase,) = pretraining_run.assemble(resolved, store, store).phases
     layout = program.lay_out(settings, HERE, for_compiling=True)
     kinds = lambda batch: {n: (x.shape, x.dtype) for n, x in batch.items()}  # noqa: E731
     assert kinds(program.batch_shapes(layout, 24)) == kinds(phase.batch_at(0, 8))

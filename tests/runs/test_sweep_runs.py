@@ -10,8 +10,9 @@ import tiny_tasks
 from bert_jax import errors, finetune
 from bert_jax.checkpoints import task_folders
 from bert_jax.config import finetuning
-from bert_jax.runs import assembly, sweep
-from bert_jax.training import checkpoint, guards
+from bert_jax.runs import finetuning as finetuning_run
+from bert_jax.runs import sweep
+from bert_jax.training import checkpoint
 from bert_jax.training import sweep as members_lib
 
 STEPS = {"run__num_train_steps": 10, "run__eval_every_steps": 5}
@@ -54,10 +55,10 @@ def _single(place, workdir, **changes):
 def _last(place, workdir, **changes):
     """Returns the parameters in the last checkpoint of a run or a sweep."""
     settings = finetuning.parse(tiny_tasks.config(place, **changes))
-    run = assembly.assemble(settings, workdir)
+    run = finetuning_run.assemble(settings, workdir)
     shapes = run.shapes
     if settings.sweep.is_on:
-        members = len(sweep.members_of(run))
+        members = len(sweep.members_of(settings))
         stacked = lambda x: jax.ShapeDtypeStruct(  # noqa: E731
             (members, *x.shape), x.dtype, sharding=x.sharding
         )
@@ -126,12 +127,12 @@ def test_a_stopped_sweep_resumes(swept, place, tmp_path, monkeypatch):
             raise errors.Stopped("here")
         return score(self, step, *rest)
 
-    score = sweep.Sweep.score
+    score = sweep.SweepRun.evaluate
     changes = SWEEP | {"run__save_every_steps": 5}
-    monkeypatch.setattr(sweep.Sweep, "score", stop)
+    monkeypatch.setattr(sweep.SweepRun, "evaluate", stop)
     with pytest.raises(errors.Stopped):
         finetune.train(tiny_tasks.config(place, **changes), tmp_path / "run")
-    monkeypatch.setattr(sweep.Sweep, "score", score)
+    monkeypatch.setattr(sweep.SweepRun, "evaluate", score)
     finetune.train(tiny_tasks.config(place, **changes), tmp_path / "run")
     assert _scores(tmp_path / "run") == _scores(swept)
     one, other = (_last(place, w, **SWEEP)[0] for w in (tmp_path / "run", swept))
@@ -147,8 +148,8 @@ def _poison(monkeypatch, steps):
             rows = self.rows[number]
             object.__setattr__(rows, "batch_at", _bad(rows.batch_at, bad))
 
-    begin = sweep.Sweep.__init__
-    monkeypatch.setattr(sweep.Sweep, "__init__", init)
+    begin = sweep.SweepRun.__init__
+    monkeypatch.setattr(sweep.SweepRun, "__init__", init)
 
 
 def _bad(clean, steps):
@@ -159,6 +160,10 @@ def _bad(clean, steps):
         return batch
 
     return batch_at
+
+
+def _not_finite(self, number, params):
+    raise errors.NotFiniteError("what it says is nan")
 
 
 def _events(workdir):
@@ -175,8 +180,8 @@ def test_a_member_that_diverges_is_out_and_the_others_go_on(
         made = score(self, number, params)
         return made | ({"accuracy": 1.5} if number == 0 else {})
 
-    score = sweep.Sweep._scores
-    monkeypatch.setattr(sweep.Sweep, "_scores", scores)
+    score = sweep.SweepRun._score_member
+    monkeypatch.setattr(sweep.SweepRun, "_score_member", scores)
     _poison(monkeypatch, {0: range(7, 11), 3: [2]})
     config = tiny_tasks.config(place, **SWEEP, run__max_bad_steps=1)
     made = finetune.train(config, tmp_path)
@@ -220,18 +225,17 @@ def test_who_says_what_is_not_finite_is_out(place, tmp_path, monkeypatch):
             raise errors.NotFiniteError("what it says is nan")
         return score(self, number, params)
 
-    score = sweep.Sweep._scores
-    monkeypatch.setattr(sweep.Sweep, "_scores", scores)
+    score = sweep.SweepRun._score_member
+    monkeypatch.setattr(sweep.SweepRun, "_score_member", scores)
     config = tiny_tasks.config(place, **STEPS, sweep__seeds=2)
     finetune.train(config, tmp_path)
     assert _events(tmp_path) == [(5, "diverged", "seed 0, rate 0.005")]
     members = json.loads((tmp_path / sweep.FILE).read_text())["members"]
     assert [m["diverged"] for m in members] == [5, None]
-    made = object.__new__(sweep.Sweep)
-    made.members, made.standing = [sweep.Member(0, 0.1, -1)], guards.Standing()
-    monkeypatch.setattr(sweep, "member", lambda *arguments: None)
-    with pytest.raises(errors.NotFiniteError, match="left after step 5: what it says"):
-        made._scored(5, None, None, lambda step, event: None)
+    config = tiny_tasks.config(place, **STEPS, sweep__learning_rates="1e-3,2e-3")
+    monkeypatch.setattr(sweep.SweepRun, "_score_member", _not_finite)
+    with pytest.raises(errors.NotFiniteError, match="after step 5: what it says"):
+        finetune.train(config, tmp_path / "none")
 
 
 @pytest.mark.slow
@@ -247,11 +251,11 @@ def test_bad_steps_before_a_stop_are_counted_after_it(place, tmp_path, monkeypat
     changes = SWEEP | {"run__save_every_steps": 5, "run__max_bad_steps": 1}
     config = tiny_tasks.config(place, **changes)
     finetune.train(config, tmp_path / "whole")
-    score = sweep.Sweep.score
-    monkeypatch.setattr(sweep.Sweep, "score", stop)
+    score = sweep.SweepRun.evaluate
+    monkeypatch.setattr(sweep.SweepRun, "evaluate", stop)
     with pytest.raises(errors.Stopped):
         finetune.train(config, tmp_path / "run")
-    monkeypatch.setattr(sweep.Sweep, "score", score)
+    monkeypatch.setattr(sweep.SweepRun, "evaluate", score)
     finetune.train(config, tmp_path / "run")
     for name in ("events.jsonl", sweep.FILE):
         one, other = (tmp_path / x / name for x in ("run", "whole"))

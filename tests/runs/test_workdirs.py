@@ -18,18 +18,18 @@ def copy(tmp_path, monkeypatch, request):
 
 def test_a_second_run_is_refused_while_the_first_is_at_work(copy):
     second = remote.WorkingCopy(copy.name)
-    with workdirs.held(copy), copy.fetched():  # fetching empties a working copy
+    with workdirs.locked(copy), copy.fetched():  # fetching empties a working copy
         (copy.folder / "metrics.jsonl").write_text("{}\n")
         with pytest.raises(errors.InputError, match="another process trains in .*run:"):
-            with workdirs.held(second):
+            with workdirs.locked(second):
                 pass
         assert (copy.folder / "metrics.jsonl").exists()
-    with workdirs.held(second):
+    with workdirs.locked(second):
         pass
 
 
 def test_nothing_of_the_lock_stays_or_is_uploaded(copy):
-    with workdirs.held(copy), copy.fetched():
+    with workdirs.locked(copy), copy.fetched():
         (copy.folder / "metrics.jsonl").write_text("{}\n")
         assert list(copy.folder.parent.rglob(workdirs.LOCK)) != []
         copy.push()
@@ -40,15 +40,15 @@ def test_nothing_of_the_lock_stays_or_is_uploaded(copy):
 
 
 def test_a_new_folder_in_which_nothing_was_put_is_removed(copy):
-    with workdirs.held(copy):
+    with workdirs.locked(copy):
         assert copy.folder.is_dir()
     assert not copy.folder.exists()
 
 
 def test_one_of_several_processes_holds_the_workdir(copy, monkeypatch):
     second = remote.WorkingCopy(copy.name)
-    with workdirs.held(copy):
+    with workdirs.locked(copy):
         monkeypatch.setattr(distributed, "is_first", lambda: False)
-        with workdirs.held(second):
+        with workdirs.locked(second):
             pass
         assert (copy.common / workdirs.LOCK).exists()

@@ -326,14 +326,11 @@ def _small_step(change=lambda shapes: shapes, **options):
 def _compiled(transformation, shapes, mesh):
     schedule = optax.constant_schedule(1e-3)
     step = state.make_train_step(
-        small_model.prepare,
-        small_model.weights,
-        small_model.losses(),
+        state.StepSpec(small_model.prepare, small_model.weights, small_model.losses()),
         transformation,
+        schedule,
         shapes,
         seed=3,
-        accumulation_steps=1,
-        schedule=schedule,
     )
     by_row = sharding.batch_sharding(mesh)
     batch = {

@@ -14,7 +14,7 @@ import tiny_tasks
 
 from bert_jax import errors, finetune
 from bert_jax.config import finetuning
-from bert_jax.runs import assembly
+from bert_jax.runs import finetuning as finetuning_run
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "compare"
 sys.path.insert(0, str(SCRIPTS))
@@ -115,7 +115,7 @@ def _settings(place, task, **changes):
 
 def _assembled(config):
     settings = finetuning.parse(config)
-    return assembly.assemble(settings, Path())
+    return finetuning_run.assemble(settings, Path())
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from bert_jax.checkpoints import task_folders
 from bert_jax.config import finetuning
-from bert_jax.runs import assembly
+from bert_jax.runs import finetuning as finetuning_run
 
 _CLASSES = "sentence\tlabel\na cat sat\tcat\n猫坐\tcat\nthe dog ran\tdog\n那狗跑\tdog\n"
 _SEVERAL = "sentence\tlabel\na cat sat\tcat\nthe cat, a dog\tcat|dog\n那狗跑\tdog\n"
@@ -100,7 +100,7 @@ def write_model(place: Path, folder: Path, kind: str, **changes) -> Path:
     path = str(write_file(place, kind))
     asked = {"data__task": task_of(kind), "data__train": path, "data__dev": path}
     config = tiny_tasks.config(place, **asked | KINDS[kind][2] | changes)
-    run = assembly.assemble(finetuning.parse(config), folder)
+    run = finetuning_run.assemble(finetuning.parse(config), folder)
     shapes = nn.unbox(jax.eval_shape(run.task.init, jax.random.key(0)))
     draw = np.random.default_rng(7).normal  # biases too: what is left out then shows
     params = jax.tree_util.tree_map_with_path(

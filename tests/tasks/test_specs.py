@@ -7,12 +7,13 @@ import pytest
 import tiny_models
 import tiny_tasks
 
-from bert_jax import errors, finetune, tasks
+from bert_jax import errors, tasks
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import scores
 from bert_jax.model import task_model
-from bert_jax.runs import assembly, task_setup
+from bert_jax.runs import finetuning as finetuning_run
+from bert_jax.runs import task_setup
 from bert_jax.tasks import classification, matching, regression, roles, span, spec
 
 
@@ -189,7 +190,7 @@ def test_what_was_learned_is_in_the_task(tmp_path):
         path = str(tiny_models.write_file(tmp_path, kind))
         changes |= {"data__task": kind, "data__train": path, "data__dev": path}
         config = tiny_tasks.config(tmp_path, **changes)
-        run = assembly.assemble(finetuning.parse(config), tmp_path / "run")
+        run = finetuning_run.assemble(finetuning.parse(config), tmp_path / "run")
         bert, tokenizer = run.start.bert, run.start.tokenizer
         learned = learned or run.learned
         return tasks.of(run.settings).task(
@@ -281,6 +282,6 @@ def test_the_f1_of_two_classes_names_its_class(changes, labels, metric, shown):
 
 def test_the_log_of_an_evaluation_names_the_class_of_f1():
     made = scores.Scores({"accuracy": 0.5, "f1": 0.25}, positive="pos")
-    assert finetune._line(3, "f1", made, better=True) == (
+    assert finetuning_run._summary(3, "f1", made, is_better=True) == (
         'dev after step 3: f1 (of "pos") 0.2500  accuracy 0.5000  (best)'
     )

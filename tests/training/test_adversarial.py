@@ -32,15 +32,17 @@ def step_once(mesh, dropout=0.0, frozen=False, **options):
     descent = optax.sgd(1.0)
     shapes = state.abstract(small_model.init_fn, descent, mesh)
     step = state.make_train_step(
-        small_model.prepare,
-        small_model.weights,
-        small_model.losses(dropout),
+        state.StepSpec(
+            small_model.prepare,
+            small_model.weights,
+            small_model.losses(dropout),
+            scales=scales_of(shapes.params) if frozen else None,
+            **options,
+        ),
         descent,
+        SCHEDULE,
         shapes,
         seed=5,
-        schedule=SCHEDULE,
-        scales=scales_of(shapes.params) if frozen else None,
-        **{"accumulation_steps": 1} | options,
     )
     current = state.create(small_model.init_fn, jax.random.key(0), descent, mesh)
     before = jax.device_get(current.params)

@@ -17,14 +17,11 @@ OPTIMIZER = optimizer.make(CONFIG, 20, average_decay=DECAY)
 
 def make_step(mesh, shapes):
     return state.make_train_step(
-        small_model.prepare,
-        small_model.weights,
-        small_model.losses(),
+        state.StepSpec(small_model.prepare, small_model.weights, small_model.losses()),
         OPTIMIZER,
+        optimizer.learning_rate(CONFIG, 20),
         shapes,
         seed=5,
-        accumulation_steps=1,
-        schedule=optimizer.learning_rate(CONFIG, 20),
     )
 
 

@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_loop
 import small_model
 
 from bert_jax import errors
-from bert_jax.training import guards, loop, optimizer, sharding, state
+from bert_jax.training import loop, optimizer, sharding, state
 
 BAD_STEP = 3  # counted from 1
 
@@ -101,31 +102,26 @@ def run(saved, told, max_bad_steps=0, save_every_steps=1, **changes):
     begin = state.create(small_model.init_fn, jax.random.key(0), transform, mesh)
     begin = begin._replace(params=change["spoil"](begin.params))
     train_step = state.make_train_step(
-        small_model.prepare,
-        small_model.weights,
-        change["losses"],
+        state.StepSpec(small_model.prepare, small_model.weights, change["losses"]),
         transform,
+        change["schedule"],
         shapes,
         seed=1,
-        accumulation_steps=1,
-        schedule=change["schedule"],
     )
 
     def save(step, current, now):
         saved[step] = jax.device_get(current.params)
 
+    names = {loop.SINGLE: lambda step: [f"{step}/{row}" for row in range(16)]}
+    limits = loop.Limits(5, 1, save_every_steps, max_bad_steps=max_bad_steps)
     return loop.run(
-        train_step,
-        begin,
+        small_loop.SmallRun(train_step, limits, examples_at=names),
         (sharding.place(change["batch_at"](step), mesh) for step in range(9)),
-        start_step=0,
-        limits=loop.Limits(5, 1, save_every_steps, max_bad_steps=max_bad_steps),
-        log=lambda step, values: None,
-        tell=lambda step, event: told.append((step, event)),
-        save=save,
-        speed=loop.Speed([loop.Stretch(1000, 112, 1.0)]),
-        standing=guards.Standing(),
-        names_at={guards.ALONE: lambda step: [f"{step}/{row}" for row in range(16)]},
+        begin,
+        loop.LoopState(),
+        small_loop.SmallRecorder(
+            report=lambda step, event: told.append((step, event)), save=save
+        ),
     )
 
 

@@ -16,14 +16,14 @@ def of_two(monkeypatch):
 
 
 def test_of_several_each_says_once_why_it_ends(of_two, capsys):
-    assert distributed.last_words("the disk is full", 5) == 5
-    assert distributed.last_words("stopped by another", 75) == 5
+    assert distributed.print_final_error("the disk is full", 5) == 5
+    assert distributed.print_final_error("stopped by another", 75) == 5
     assert capsys.readouterr().err == "error: the disk is full\n"
 
 
 def test_one_alone_says_what_each_command_in_it_came_to(capsys):
     for code in (2, 3):
-        assert distributed.last_words(f"code {code}", code) == code
+        assert distributed.print_final_error(f"code {code}", code) == code
     assert capsys.readouterr().err == "error: code 2\nerror: code 3\n"
 
 

@@ -15,10 +15,10 @@ def batch_at(step):
 
 def run(workdir, start_step, end_step, is_on=True):
     with logs.ExampleLog(workdir, start_step=start_step, is_on=is_on) as examples:
-        place = examples.placing(lambda batch: len(batch["input_ids"]))
+        place = examples.with_checksums(lambda batch: len(batch["input_ids"]))
         placed = map(place, map(batch_at, range(start_step, end_step)))
         names = lambda step: [f"0/{4 * step + row}" for row in range(4)]  # noqa: E731
-        return list(examples.following(placed, start_step, names))
+        return list(examples.written(placed, start_step, names))
 
 
 def lines(path):

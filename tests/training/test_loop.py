@@ -5,11 +5,13 @@ import os
 import signal
 import threading
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_loop
 
 from bert_jax import errors
-from bert_jax.training import guards, loop, signals, state
+from bert_jax.training import loop, progress, signals, state
 
 LIMITS = {field.name for field in dataclasses.fields(loop.Limits)}
 
@@ -34,41 +36,52 @@ class FakeStep:
         return state.TrainState(np.int32(step), {}, ()), metrics
 
 
-class NotingSpeed(loop.Speed):
-    """Tells when the metrics of a step have come."""
+@pytest.fixture
+def noted_reads(monkeypatch):
+    """Appends to a list when the metrics of a step were read."""
 
-    def __init__(self, calls):
-        super().__init__([loop.Stretch(1000, 10, 1.0)])
-        self.calls = calls
+    def install(calls):
+        step_done = progress.ThroughputMeter.step_done
 
-    def step_done(self, step):
-        self.calls.append(f"read {step}")
-        super().step_done(step)
+        def noting(self, step):
+            calls.append(f"read {step}")
+            step_done(self, step)
+
+        monkeypatch.setattr(progress.ThroughputMeter, "step_done", noting)
+
+    return install
 
 
 def run_fake(calls, *, bad_step=None, start_step=0, batches=None, **options):
     limits = {"num_train_steps": 4, "log_every_steps": 100, "save_every_steps": 100}
     limits |= {name: options.pop(name) for name in set(options) & LIMITS}
-    settings = {
+    evaluate = options.pop("evaluate", None)
+    if evaluate is not None:
+        limits.setdefault("eval_every_steps", 2)
+    run = small_loop.SmallRun(
+        FakeStep(calls, bad_step),
+        loop.Limits(**limits),
+        evaluate or (lambda step, state: None),
+        listed=options.pop("programs", ()),
+    )
+    loop_state = options.pop("loop_state", None) or loop.LoopState()
+    recorder = {
         "log": lambda step, values: calls.append(f"log {step}"),
-        "tell": lambda step, event: calls.append(f"{event['event']} {step}"),
-        "save": lambda step, current, standing: calls.append(f"save {step}"),
-        "speed": NotingSpeed(calls),
-        "standing": guards.Standing(),
-        "names_at": {guards.ALONE: lambda step: [f"example {step}"]},
+        "report": lambda step, event: calls.append(f"{event['event']} {step}"),
+        "save": lambda step, current, loop_state: calls.append(f"save {step}"),
     }
     return loop.run(
-        FakeStep(calls, bad_step),
-        state.TrainState(np.int32(start_step), {}, ()),
+        run,
         batches or itertools.count(start_step),
-        start_step=start_step,
-        limits=loop.Limits(**limits),
-        **(settings | options),
+        state.TrainState(np.int32(start_step), {}, ()),
+        loop_state,
+        small_loop.SmallRecorder(**(recorder | options)),
     )
 
 
-def test_metrics_are_read_one_step_late():
+def test_metrics_are_read_one_step_late(noted_reads):
     calls = []
+    noted_reads(calls)
     final = run_fake(calls)
     assert int(final.step) == 4
     assert calls == [
@@ -85,10 +98,11 @@ def test_metrics_are_read_one_step_late():
     ]
 
 
-def test_due_callbacks_come_after_the_metrics_and_before_the_save():
+def test_due_evaluations_come_after_the_metrics_and_before_the_save(noted_reads):
     calls = []
-    note = loop.Callback(2, lambda step, current: calls.append(f"call {step}"))
-    run_fake(calls, callbacks=[note], save_every_steps=2, num_train_steps=3)
+    noted_reads(calls)
+    note = lambda step, current: calls.append(f"call {step}")  # noqa: E731
+    run_fake(calls, evaluate=note, save_every_steps=2, num_train_steps=3)
     assert calls == [
         "step 1 on 0",
         "step 2 on 1",
@@ -104,10 +118,10 @@ def test_due_callbacks_come_after_the_metrics_and_before_the_save():
     ]
 
 
-def test_callbacks_get_the_state_of_their_step():
+def test_evaluations_get_the_state_of_their_step():
     seen = []
-    note = loop.Callback(3, lambda step, current: seen.append((step, current.step)))
-    run_fake([], callbacks=[note], num_train_steps=7)
+    note = lambda step, current: seen.append((step, current.step))  # noqa: E731
+    run_fake([], evaluate=note, eval_every_steps=3, num_train_steps=7)
     assert seen == [(3, 3), (6, 6), (7, 7)]
 
 
@@ -129,17 +143,17 @@ def test_means_over_the_interval_and_latest_values():
 def test_a_resumed_interval_gives_the_means_of_the_uninterrupted_run():
     saved, logged = {}, {}
 
-    def save(step, current, standing):
-        saved[step] = json.loads(json.dumps(standing.to_json()))
+    def save(step, current, loop_state):
+        saved[step] = json.loads(json.dumps(loop_state.to_json()))
 
     run_fake([], save=save, save_every_steps=2, log_every_steps=3)
     assert saved[2]["interval"] == {"loss": [6.0, 4.0], "grad_norm": [2.0, 2.0]}
     assert saved[4]["interval"] == {}  # the last step was logged
     options = {"log": logged.__setitem__, "log_every_steps": 3, "start_step": 2}
-    run_fake([], standing=guards.from_meta({"standing": saved[2]}), **options)
+    run_fake([], loop_state=loop.LoopState.from_meta({"standing": saved[2]}), **options)
     assert logged[3]["train/loss"] == 2.0
-    earlier = guards.from_meta({"interval": saved[2]["interval"]})
-    run_fake([], standing=earlier, **options)  # as runs saved it before
+    earlier = loop.LoopState.from_meta({"interval": saved[2]["interval"]})
+    run_fake([], loop_state=earlier, **options)  # as runs saved it before
     assert logged[3]["train/loss"] == 2.0
 
 
@@ -170,12 +184,13 @@ def batches_then_signal(number, at):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_finishes_the_step_saves_and_stops(number):
+def test_a_signal_finishes_the_step_saves_and_stops(number, noted_reads):
     calls = []
+    noted_reads(calls)
     before = signal.getsignal(number)
-    evaluate = loop.Callback(2, lambda step, current: calls.append("evaluate"))
+    evaluate = lambda step, current: calls.append("evaluate")  # noqa: E731
     with pytest.raises(errors.Stopped) as caught:
-        run_fake(calls, batches=batches_then_signal(number, 1), callbacks=[evaluate])
+        run_fake(calls, batches=batches_then_signal(number, 1), evaluate=evaluate)
     assert f"stopped by {number.name} after step 2 of 4" in str(caught.value)
     assert caught.value.exit_code == 75
     # No evaluation: who asks to stop waits.
@@ -183,10 +198,12 @@ def test_a_signal_finishes_the_step_saves_and_stops(number):
     assert signal.getsignal(number) == before
 
 
-def test_a_signal_in_the_last_step_is_a_finished_run():
-    calls = []
-    run_fake(calls, batches=batches_then_signal(signal.SIGTERM, 3))
-    assert calls[-1] == "save 4"
+def test_a_signal_in_the_last_step_leaves_only_the_evaluation():
+    calls, now = [], loop.LoopState()
+    with pytest.raises(errors.Stopped, match="after step 4 of 4"):
+        batches = batches_then_signal(signal.SIGTERM, 3)
+        run_fake(calls, batches=batches, loop_state=now)
+    assert calls[-1] == "save 4" and now.callbacks_due
 
 
 def test_a_not_finite_step_is_not_saved_by_a_signal():
@@ -198,9 +215,9 @@ def test_a_not_finite_step_is_not_saved_by_a_signal():
 
 def test_what_a_signal_left_out_is_done_when_the_run_goes_on():
     calls = []
-    now = guards.Standing()
-    evaluate = loop.Callback(2, lambda step, current: calls.append(f"evaluate {step}"))
-    options = {"callbacks": [evaluate], "standing": now}
+    now = loop.LoopState()
+    evaluate = lambda step, current: calls.append(f"evaluate {step}")  # noqa: E731
+    options = {"evaluate": evaluate, "loop_state": now}
     with pytest.raises(errors.Stopped, match="after step 2 of 4"):
         run_fake(calls, batches=batches_then_signal(signal.SIGTERM, 1), **options)
     assert now.callbacks_due and "evaluate 2" not in calls
@@ -212,16 +229,16 @@ def test_what_a_signal_left_out_is_done_when_the_run_goes_on():
 
 def test_a_signal_in_a_callback_ends_it_and_it_is_called_again():
     calls = []
-    now = guards.Standing()
+    now = loop.LoopState()
 
     def evaluate(step, current):
         calls.append(f"begin {step}")
         if calls.count(f"begin {step}") == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        signals.unless_asked(lambda: None)
+        signals.run_interruptible(lambda: None)
         calls.append(f"end {step}")
 
-    options = {"callbacks": [loop.Callback(10, evaluate)], "standing": now}
+    options = {"evaluate": evaluate, "eval_every_steps": 10, "loop_state": now}
     with pytest.raises(errors.Stopped, match="after step 4 of 4"):
         run_fake(calls, **options)  # in what follows the last step
     assert calls[-2:] == ["begin 4", "save 4"] and now.callbacks_due
@@ -230,15 +247,15 @@ def test_a_signal_in_a_callback_ends_it_and_it_is_called_again():
 
 
 def test_an_evaluation_that_compiles_for_long_is_not_waited_for():
-    calls, now, go_on = [], guards.Standing(), threading.Event()
+    calls, now, go_on = [], loop.LoopState(), threading.Event()
 
     def compile_for_long():
         signal.raise_signal(signal.SIGTERM)  # the main thread hears of it
         return go_on.wait(60)
 
-    evaluate = loop.Callback(2, lambda *_: signals.unless_asked(compile_for_long))
+    evaluate = lambda *_: signals.run_interruptible(compile_for_long)  # noqa: E731
     with pytest.raises(errors.Stopped, match="after step 2 of 4"):
-        run_fake(calls, callbacks=[evaluate], standing=now)
+        run_fake(calls, evaluate=evaluate, loop_state=now)
     assert calls[-1] == "save 2" and now.callbacks_due
     assert not go_on.is_set()
     go_on.set()
@@ -260,15 +277,15 @@ def test_more_of_sigterm_changes_nothing():
 
 def test_bad_steps_are_left_out_counted_and_bounded():
     calls, logged = [], {}
-    now = guards.Standing()
-    options = {"log": logged.__setitem__, "log_every_steps": 1, "standing": now}
+    now = loop.LoopState()
+    options = {"log": logged.__setitem__, "log_every_steps": 1, "loop_state": now}
     final = run_fake(calls, bad_step=3, max_bad_steps=1, **options)
     assert int(final.step) == 4 and calls[-1] == "save 4"
-    assert now.bad_steps == {guards.ALONE: 1} and "not_finite 3" in calls
+    assert now.bad_steps == {loop.SINGLE: 1} and "not_finite 3" in calls
     assert "train/bad_steps" not in logged[2] and logged[4]["train/bad_steps"] == 1
     assert "train/loss" not in logged[3] and logged[4]["train/loss"] == 4
     with pytest.raises(errors.NotFiniteError, match="1 such steps were left out"):
-        run_fake(calls, bad_step=3, max_bad_steps=1, standing=now)
+        run_fake(calls, bad_step=3, max_bad_steps=1, loop_state=now)
 
 
 def test_evaluate_divides_once():
@@ -319,3 +336,20 @@ def test_a_signal_ends_the_compilation_of_the_first_of_many_programs():
     with pytest.raises(errors.Stopped):
         run_fake(calls, programs=programs)
     assert calls == [0]
+
+
+def test_sums_are_kept_in_double_precision():
+    many = loop.add({"n": (2.0**24, 2.0**24)}, {"n": (jnp.float32(1), 1)})
+    assert many == {"n": (16777217.0, 16777217.0)}
+
+
+def test_add_changes_neither_side():
+    one, two = {"a": (1.0, 2.0)}, {"a": (3.0, 4.0), "b": (5.0, 6.0)}
+    assert loop.add(one, two) == {"a": (4.0, 6.0), "b": (5.0, 6.0)}
+    assert one == {"a": (1.0, 2.0)} and two == {"a": (3.0, 4.0), "b": (5.0, 6.0)}
+
+
+def test_a_metric_without_weight_is_left_out():
+    assert loop.divide({"empty": (0.0, 0.0), "full": (3, 2)}) == {
+        "full": pytest.approx(1.5)
+    }

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.training import loop
+from bert_jax.training import progress
 
 
 class Clock:
@@ -18,7 +18,7 @@ class Clock:
 
 
 # 50 tokens of 4 FLOP a step.
-ALIKE = [loop.Stretch(1000, 50, 4.0)]
+ALIKE = [progress.Segment(1000, 50, 4.0)]
 
 
 def timed(clock, speed, seconds, step=1):
@@ -29,7 +29,7 @@ def timed(clock, speed, seconds, step=1):
 
 def test_compilation_and_pauses_are_not_counted():
     clock = Clock()
-    speed = loop.Speed(ALIKE, clock=clock, peak_flops=1000.0)
+    speed = progress.ThroughputMeter(ALIKE, clock=clock, peak_flops=1000.0)
     timed(clock, speed, [30.0])  # the first step, with its compilation
     assert speed.read() == {}
     timed(clock, speed, [1.0, 2.0])
@@ -45,14 +45,14 @@ def test_compilation_and_pauses_are_not_counted():
 
 def test_no_mfu_on_an_unknown_chip():
     clock = Clock()
-    speed = loop.Speed(ALIKE, clock=clock)
+    speed = progress.ThroughputMeter(ALIKE, clock=clock)
     timed(clock, speed, [1.0, 2.0])
     assert speed.read() == {"tokens_per_second": 25.0, "input_wait": 0.0}
 
 
 def test_waiting_for_batches_is_a_share_of_the_time():
     clock = Clock()
-    speed = loop.Speed(ALIKE, clock=clock)
+    speed = progress.ThroughputMeter(ALIKE, clock=clock)
 
     def batches():
         for batch in "abc":
@@ -60,9 +60,9 @@ def test_waiting_for_batches_is_a_share_of_the_time():
             yield batch
 
     made = batches()
-    assert speed.next_of(made) == "a"  # before the first step ends: not counted
+    assert speed.next_batch(made) == "a"  # before the first step ends: not counted
     timed(clock, speed, [9.0])
-    assert speed.next_of(made) == "b"
+    assert speed.next_batch(made) == "b"
     timed(clock, speed, [3.0])
     assert speed.read() == {"tokens_per_second": 12.5, "input_wait": 0.25}
     timed(clock, speed, [1.0])
@@ -81,7 +81,7 @@ class Computed:
 
 def test_no_one_waits_for_a_batch_while_the_devices_compute():
     clock, running = Clock(), Computed()
-    speed = loop.Speed(ALIKE, clock=clock)
+    speed = progress.ThroughputMeter(ALIKE, clock=clock)
     speed.resume()
 
     def batches():
@@ -91,19 +91,19 @@ def test_no_one_waits_for_a_batch_while_the_devices_compute():
 
     made = batches()
     metrics = {"loss": (running, np.ones(()))}
-    speed.next_of(made, running=(1, metrics))
+    speed.next_batch(made, running=(1, metrics))
     speed.step_done(1)
     assert speed.read()["input_wait"] == 0.0
     running.ended = True
-    speed.next_of(made, running=(1, metrics))
+    speed.next_batch(made, running=(1, metrics))
     speed.step_done(2)
     assert speed.read()["input_wait"] == 1.0
-    assert isinstance(jnp.ones(()), loop._Computed)
+    assert isinstance(jnp.ones(()), progress._Computed)
 
 
 def test_saving_is_a_share_of_all_the_time():
     clock = Clock()
-    speed = loop.Speed(ALIKE, clock=clock)
+    speed = progress.ThroughputMeter(ALIKE, clock=clock)
     speed.resume()
     timed(clock, speed, [3.0])
     with speed.saving():
@@ -116,8 +116,8 @@ def test_saving_is_a_share_of_all_the_time():
 
 def test_stretches_cost_what_they_cost():
     clock = Clock()
-    stretches = [loop.Stretch(3, 10, 1.0), loop.Stretch(5, 40, 2.0)]
-    speed = loop.Speed(stretches, clock=clock, peak_flops=100.0)
+    stretches = [progress.Segment(3, 10, 1.0), progress.Segment(5, 40, 2.0)]
+    speed = progress.ThroughputMeter(stretches, clock=clock, peak_flops=100.0)
     for step in range(1, 6):
         timed(clock, speed, [1.0], step)
     # Steps 2 and 3, then 4 and 5: 20 + 80 tokens and 20 + 160 FLOP in 4 s.
@@ -130,8 +130,8 @@ def test_stretches_cost_what_they_cost():
 
 
 def test_lines_where_there_is_no_terminal(capsys):
-    speed = loop.Speed(ALIKE)
-    with loop.Progress(0, 100, speed) as bar:
+    speed = progress.ThroughputMeter(ALIKE)
+    with progress.ProgressBar(0, 100, speed) as bar:
         bar.advance()
         bar.show(1, {"loss": 2.34567})
         bar.show(40, {"loss": 1.5, "tokens_per_second": 12345.6, "mfu": 0.4567})
@@ -147,7 +147,7 @@ def test_lines_where_there_is_no_terminal(capsys):
 
 def test_a_bar_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with loop.Progress(3, 8, loop.Speed(ALIKE)) as bar:
+    with progress.ProgressBar(3, 8, progress.ThroughputMeter(ALIKE)) as bar:
         bar.advance()
         bar.show(4, {"loss": 2.0})
     shown = capsys.readouterr().err

@@ -93,15 +93,17 @@ def train(steps, **options):
     )
     optim = optimizer.make(config, 20, scales=given)
     step = state.make_train_step(
-        small_model.prepare,
-        small_model.weights,
-        small_model.losses(0.1),
+        state.StepSpec(
+            small_model.prepare,
+            small_model.weights,
+            small_model.losses(0.1),
+            accumulation_steps=2,
+            scales=given,
+        ),
         optim,
+        optimizer.learning_rate(config, 20),
         state.abstract(small_model.init_fn, optim, mesh),
         seed=5,
-        accumulation_steps=2,
-        schedule=optimizer.learning_rate(config, 20),
-        scales=given,
     )
     current = state.create(small_model.init_fn, jax.random.key(0), optim, mesh)
     before = jax.device_get(current.params)

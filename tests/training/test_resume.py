@@ -11,12 +11,12 @@ from pathlib import Path
 import chex
 import jax
 import pytest
+import small_loop
 import small_model
 
 from bert_jax import errors
 from bert_jax.training import (
     checkpoint,
-    guards,
     logs,
     loop,
     optimizer,
@@ -35,19 +35,21 @@ def train(workdir, num_steps, stop_at=None):
     arguments = (small_model.init_fn, jax.random.key(0), transform, mesh)
     shapes = state.abstract(small_model.init_fn, transform, mesh)
     train_step = state.make_train_step(
-        small_model.prepare,
-        small_model.weights,
-        small_model.losses(0.2),
+        state.StepSpec(
+            small_model.prepare,
+            small_model.weights,
+            small_model.losses(0.2),
+            accumulation_steps=2,
+        ),
         transform,
+        optimizer.learning_rate(CONFIG, 100),
         shapes,
         seed=1,
-        accumulation_steps=2,
-        schedule=optimizer.learning_rate(CONFIG, 100),
     )
     with checkpoint.Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
         current, meta = checkpoints.restore_latest(shapes) or (
             state.create(*arguments),
-            {"standing": guards.Standing().to_json()},
+            {"standing": loop.LoopState().to_json()},
         )
         start_step = int(current.step)
 
@@ -60,20 +62,12 @@ def train(workdir, num_steps, stop_at=None):
         def save(step, saved, now):
             checkpoints.save(step, saved, {"standing": now.to_json()})
 
+        limits = loop.Limits(num_steps, log_every_steps=2, save_every_steps=100)
+        run = small_loop.SmallRun(train_step, limits)
+        loop_state = loop.LoopState.from_meta(meta)
         with logs.Writer(workdir, start_step=start_step) as out:
-            final = loop.run(
-                train_step,
-                current,
-                batches(),
-                start_step=start_step,
-                limits=loop.Limits(num_steps, log_every_steps=2, save_every_steps=100),
-                log=out.write,
-                tell=out.tell,
-                save=save,
-                standing=guards.from_meta(meta),
-                names_at={guards.ALONE: lambda step: [f"batch {step}"]},
-                speed=loop.Speed([loop.Stretch(1000, 112, 1.0)]),
-            )
+            recorder = small_loop.SmallRecorder(out.write, out.report, save)
+            final = loop.run(run, batches(), current, loop_state, recorder)
     assert train_step.jitted._cache_size() == 1
     return final
 

@@ -127,7 +127,7 @@ def test_checks_in_other_threads_and_outside_of_a_run_do_nothing():
         other.join()
 
 
-@pytest.mark.parametrize("do", [interrupts.apart, signals.unless_asked])
+@pytest.mark.parametrize("do", [interrupts.run_in_thread, signals.run_interruptible])
 def test_what_waits_is_abandoned_when_a_signal_comes(do):
     go_on = threading.Event()
 
@@ -211,7 +211,7 @@ def test_the_first_step_returns_and_raises_as_it_is():
 
 
 def test_outside_of_the_loop_a_call_is_what_it_is():
-    assert signals.unless_asked(lambda: 5) == 5
+    assert signals.run_interruptible(lambda: 5) == 5
 
 
 OWNED = """

@@ -28,14 +28,16 @@ def make_step(
     losses=None,
 ):
     return state.make_train_step(
-        prepare,
-        small_model.weights,
-        losses or small_model.losses(dropout),
+        state.StepSpec(
+            prepare,
+            small_model.weights,
+            losses or small_model.losses(dropout),
+            accumulation_steps=accumulation_steps,
+        ),
         OPTIMIZER,
+        SCHEDULE,
         shapes_on(mesh),
         seed=5,
-        accumulation_steps=accumulation_steps,
-        schedule=SCHEDULE,
     )
 
 
@@ -221,14 +223,15 @@ def test_given_weights_that_do_not_fit(change, words):
 
 def test_names_of_losses_and_weights_must_agree():
     train_step = state.make_train_step(
-        small_model.prepare,
-        lambda batch: {"token": jnp.sum(batch["chosen"])},
-        small_model.losses(),
+        state.StepSpec(
+            small_model.prepare,
+            lambda batch: {"token": jnp.sum(batch["chosen"])},
+            small_model.losses(),
+        ),
         OPTIMIZER,
+        SCHEDULE,
         shapes_on(sharding.make_mesh(1, 1, 1)),
         seed=0,
-        accumulation_steps=1,
-        schedule=SCHEDULE,
     )
     with pytest.raises(ValueError, match="row"):
         train_step.lower(

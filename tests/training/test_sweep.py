@@ -40,15 +40,17 @@ def single(mesh, member, poison=None, scales=None, **options):
     """Returns the last state and the metrics of a run of its own."""
     made, schedule = recipe(PEAKS[member], scales)
     step = state.make_train_step(
-        small_model.prepare,
-        small_model.weights,
-        small_model.losses(0.2),
+        state.StepSpec(
+            small_model.prepare,
+            small_model.weights,
+            small_model.losses(0.2),
+            scales=scales,
+            **options,
+        ),
         made,
+        schedule,
         state.abstract(small_model.init_fn, made, mesh),
         seed=SEEDS[member],
-        schedule=schedule,
-        scales=scales,
-        **{"accumulation_steps": 1} | options,
     )
     current = state.create(small_model.init_fn, jax.random.key(member), made, mesh)
     metrics = []
@@ -59,20 +61,23 @@ def single(mesh, member, poison=None, scales=None, **options):
     return jax.device_get(current), metrics
 
 
-def together(mesh, members=3, poison=None, scales=None, **options):
+def together(mesh, members=3, poison=None, scales=None, at_once=0, **options):
     """Returns the last states and the metrics of all members, and the shapes of one."""
     made, _ = recipe(1.0, scales)
     shapes = state.abstract(small_model.init_fn, made, mesh)
     step = sweep.make_sweep_step(
-        small_model.prepare,
-        small_model.weights,
-        small_model.losses(0.2),
+        state.StepSpec(
+            small_model.prepare,
+            small_model.weights,
+            small_model.losses(0.2),
+            scales=scales,
+            **options,
+        ),
         lambda peak: recipe(peak, scales),
         shapes,
         seeds=[SEEDS[m % 3] for m in range(members)],
         peaks=[PEAKS[m % 3] for m in range(members)],
-        scales=scales,
-        **{"accumulation_steps": 1} | options,
+        at_once=at_once,
     )
     fresh = [
         state.create(small_model.init_fn, jax.random.key(m % 3), made, mesh)
@@ -178,12 +183,11 @@ def test_a_rate_for_every_seed():
     shapes = state.abstract(small_model.init_fn, recipe(1.0)[0], mesh)
     with pytest.raises(ValueError, match="2 seeds but 1 learning rates"):
         sweep.make_sweep_step(
-            small_model.prepare,
-            small_model.weights,
-            small_model.losses(),
+            state.StepSpec(
+                small_model.prepare, small_model.weights, small_model.losses()
+            ),
             recipe,
             shapes,
             seeds=[1, 2],
             peaks=[0.1],
-            accumulation_steps=1,
         )

@@ -173,10 +173,10 @@ def _write(pipeline: Any, steps: distributed_steps.Steps, count: int) -> Any:
 
 def _finish(pipeline: Any) -> str:
     """Runs a pipeline to its end and returns its state; a Ctrl-C ends it too."""
-    result = interrupts.apart(pipeline.run)
+    result = interrupts.run_in_thread(pipeline.run)
     try:
-        return interrupts.apart(result.wait_until_finish, waits=True)
-    except (KeyboardInterrupt, interrupts.Heard):
+        return interrupts.run_in_thread(result.wait_until_finish, waits=True)
+    except (KeyboardInterrupt, interrupts.SignalReceived):
         with contextlib.suppress(Exception):
             result.cancel()
         raise

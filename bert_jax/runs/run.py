@@ -1,0 +1,266 @@
+"""The one function that trains: `train` locks, resumes, loops, saves and finishes.
+
+`Run` is what it trains: `PretrainingRun`, `FinetuningRun` and `SweepRun` implement it.
+A run is a function from step to batch, a train step, an evaluation, and what it does
+when all steps are done; the same code resumes all of them.
+"""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from bert_jax import commands
+from bert_jax.checkpoints import run_folder
+from bert_jax.data import stream
+from bert_jax.runs import workdirs
+from bert_jax.training import (
+    checkpoint,
+    distributed,
+    logs,
+    loop,
+    progress,
+    remote,
+    sharding,
+    signals,
+    state,
+)
+
+Result = TypeVar("Result")
+Batch = dict[str, np.ndarray]
+
+
+class End(NamedTuple):
+    """The state of a run when it ends, and the state of its loop."""
+
+    state: state.TrainState
+    loop_state: loop.LoopState
+
+
+class Run(abc.ABC, Generic[Result]):
+    """A training run, as `train` and the loop see it; a `loop.Trainable`.
+
+    Attributes:
+      settings: the configuration, with the groups `run` and `data`.
+    """
+
+    settings: Any
+
+    @property
+    @abc.abstractmethod
+    def num_train_steps(self) -> int:
+        """Number of steps of the whole run."""
+
+    @property
+    @abc.abstractmethod
+    def state_shapes(self) -> state.TrainState:
+        """The abstract train state."""
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """Returns what is about to be trained, for the user."""
+
+    @abc.abstractmethod
+    def initial_state(self) -> state.TrainState:
+        """Returns the state at step 0."""
+
+    @property
+    @abc.abstractmethod
+    def train_step(self) -> sharding.OnMesh:
+        """The jitted step."""
+
+    @abc.abstractmethod
+    def batch_at(self, step: int) -> Batch:
+        """Returns the sequences of a step, from 0, that this process loads."""
+
+    @abc.abstractmethod
+    def put(self, batch: Batch) -> Any:
+        """Puts what `batch_at` returned on the devices, sharded."""
+
+    @property
+    @abc.abstractmethod
+    def examples_at(self) -> Mapping[str, loop.ExamplesAt]:
+        """Names the examples in the whole batch of a step, by member."""
+
+    @abc.abstractmethod
+    def local_examples_at(self, step: int) -> list[str]:
+        """Names the examples in the sequences of `batch_at`, one name a sequence."""
+
+    @abc.abstractmethod
+    def first_step_of_lengths(self, start_step: int) -> dict[int, int]:
+        """Returns the first step, from `start_step`, of each sequence length."""
+
+    @property
+    @abc.abstractmethod
+    def segments(self) -> Sequence[progress.Segment]:
+        """Steps that cost the same, in order."""
+
+    @abc.abstractmethod
+    def evaluate(
+        self, step: int, state: state.TrainState, guard: loop.NonFiniteGuard
+    ) -> loop.Evaluation:
+        """Evaluates the state after `step` steps."""
+
+    @abc.abstractmethod
+    def finish(self, copy: remote.WorkingCopy, end: End) -> Result:
+        """Returns the result of the run; `end` may be that of an earlier process."""
+
+    def interval(self, name: str) -> int:
+        """Returns an interval of group `run` in steps."""
+        return getattr(self.settings.run, name)
+
+    def meta(self) -> dict[str, Any]:
+        """Returns what is saved with a checkpoint besides the states, as JSON."""
+        return {}
+
+    def restore(self, meta: Mapping[str, Any]) -> None:
+        """Takes over what `meta` returned when the checkpoint was saved."""
+        del meta
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether an evaluation has ended the run before its last step."""
+        return False
+
+    @property
+    def limits(self) -> loop.Limits:
+        """Length and intervals of the run, for the loop."""
+        config = self.settings.run
+        return loop.Limits(
+            num_train_steps=self.num_train_steps,
+            log_every_steps=config.log_every_steps,
+            save_every_steps=self.interval("save_every_steps"),
+            eval_every_steps=self.interval("eval_every_steps"),
+            max_bad_steps=config.max_bad_steps,
+            watchdog_seconds=config.watchdog_seconds,
+        )
+
+    def programs(self, start_step: int) -> list[loop.Program]:
+        """Returns the programs of the steps to come, one for each sequence length."""
+
+        def compile_for(step: int, state: Any) -> None:
+            self.train_step.compile(state, self.put(self.batch_at(step)))
+
+        return [
+            loop.Program(
+                f"rows of {length} tokens", functools.partial(compile_for, step)
+            )
+            for length, step in self.first_step_of_lengths(start_step).items()
+        ]
+
+
+def train(
+    assemble: Callable[[remote.WorkingCopy], Run[Result]], workdir: str | Path
+) -> Result:
+    """Trains a run in a workdir, or resumes it; returns its result.
+
+    Never ends the process: a signal raises `errors.Stopped`, with everything saved.
+
+    Args:
+      assemble: returns the run. It is called when the workdir is locked: it may build
+        the corpus store there, and writes the record of the run (config.json).
+      workdir: folder of the run, created if it does not exist, or a URL.
+
+    Raises:
+      InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
+    """
+    with signals.stopping():
+        copy = remote.WorkingCopy(workdir)
+        with workdirs.locked(copy), copy.fetched():
+            run = assemble(copy)
+            # Only `finish` holds the end: it may free the memory of the state.
+            return run.finish(copy, _train(run, copy))
+
+
+def _train(run: Run[Any], copy: remote.WorkingCopy) -> End:
+    """Trains from the newest checkpoint, or from step 0, to the end of the run."""
+    config, workdir = run.settings.run, copy.folder
+    commands.say(run.describe())
+    with checkpoint.Checkpoints(
+        workdir / run_folder.CHECKPOINTS, keep=config.keep_checkpoints, copy=copy
+    ) as checkpoints:
+        begin, loop_state = _begin(run, checkpoints)
+        step = int(begin.step)
+        distributed.require_same(str(step), f"the newest checkpoint in {workdir}")
+        again = loop_state.callbacks_due
+        if run.ended_early or (step >= run.num_train_steps and not again):
+            commands.say(f"this run is finished: step {step} of {run.num_train_steps}")
+            return End(begin, loop_state)
+        is_on = config.log_examples
+        with (
+            logs.Writer(workdir, start_step=step, evaluates_again=again) as log,
+            logs.ExampleLog(workdir, start_step=step, is_on=is_on) as examples,
+        ):
+            recorder = _Recorder(run, copy, checkpoints, log, examples)
+            batches = _batches(run, step, examples)
+            return End(loop.run(run, batches, begin, loop_state, recorder), loop_state)
+
+
+def _begin(
+    run: Run[Any], checkpoints: checkpoint.Checkpoints
+) -> tuple[state.TrainState, loop.LoopState]:
+    """Returns the newest checkpoint of a run, or its initial state."""
+    resumed = checkpoints.restore_latest(run.state_shapes)
+    if resumed is None:
+        return run.initial_state(), loop.LoopState()
+    begin, meta = resumed
+    commands.say(f"resuming after step {int(begin.step)}")
+    run.restore(meta)
+    return begin, loop.LoopState.from_meta(meta)
+
+
+def _batches(
+    run: Run[Any], start_step: int, examples: logs.ExampleLog
+) -> Iterator[Any]:
+    """Returns the batches of the steps to come, prepared ahead of the devices."""
+    sharded = stream.batches(
+        run.batch_at,
+        start_step,
+        max(0, run.num_train_steps - start_step),
+        loader=run.settings.data.loader,
+        place=examples.with_checksums(run.put),
+    )
+    return examples.written(sharded, start_step, run.local_examples_at)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Recorder:
+    """Writes what the loop reports into the workdir; a `loop.Recorder`."""
+
+    run: Run[Any]
+    copy: remote.WorkingCopy
+    checkpoints: checkpoint.Checkpoints
+    metrics: logs.Writer
+    examples: logs.ExampleLog
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Appends a line to metrics.jsonl."""
+        self.metrics.write(step, values)
+
+    def report(self, step: int, event: Mapping[str, Any]) -> None:
+        """Appends a line to events.jsonl, and warns."""
+        self.metrics.report(step, event)
+
+    def evaluated(self, step: int, evaluation: loop.Evaluation) -> None:
+        """Writes and prints the metrics of an evaluation."""
+        self.metrics.write(step, evaluation.metrics)
+        self.metrics.draw()
+        commands.say(evaluation.summary)
+
+    def save(
+        self, step: int, state: state.TrainState, loop_state: loop.LoopState
+    ) -> None:
+        """Starts to save a checkpoint; its log lines are on disk before it is."""
+        self.metrics.sync()
+        self.examples.sync()
+        self.copy.push()
+        meta = {"standing": loop_state.to_json(), **self.run.meta()}
+        self.checkpoints.save(step, state, meta)
+
+    def check_saves(self) -> None:
+        """Raises StorageError if the save under way has failed."""
+        self.checkpoints.check()
