@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from bert_jax.config import pretraining
-from bert_jax.model import heads
+from bert_jax.model import network
 from bert_jax.training import optimizer
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -59,10 +59,12 @@ def test_no_config_is_missing_here():
 def test_config_builds(name):
     settings = pretraining.parse(_config(name))
     bert = settings.bert(settings.text.vocab_size)
-    model = heads.BertForPreTraining(
-        bert, settings.run.execution(), settings.data.objective != "full_sentences"
+    model = network.for_pretraining(
+        bert,
+        settings.run.execution(),
+        sentence_pairs=settings.data.objective != "full_sentences",
     )
-    shapes = nn.unbox(heads.parameter_shapes(model))
+    shapes = nn.unbox(model.shapes())
     steps = settings.run.num_train_steps
     made = optimizer.make(settings.optimizer, steps)
     moments = jax.eval_shape(made.init, shapes)
@@ -115,8 +117,8 @@ def test_xlarge_has_13_hundred_million_parameters_cut_over_all_devices(recipe):
     bert = settings.bert(settings.text.vocab_size)
     inside = (bert.num_hidden_layers, bert.hidden_size, bert.num_attention_heads)
     assert inside == (24, 2048, 32)
-    model = heads.BertForPreTraining(bert, settings.run.execution())
-    shapes = jax.tree.leaves(nn.unbox(heads.parameter_shapes(model)))
+    model = network.for_pretraining(bert, settings.run.execution())
+    shapes = jax.tree.leaves(nn.unbox(model.shapes()))
     assert 1.25e9 < sum(int(np.prod(x.shape)) for x in shapes) < 1.35e9
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from bert_jax import checkpoints
 from bert_jax.inference import features, loading
-from bert_jax.model import encoder, parts
+from bert_jax.model import encoder, network
 
 
 def _folder(package: str, inside: str) -> Path:
@@ -25,11 +25,17 @@ def _folder(package: str, inside: str) -> Path:
 
 def _outputs(found: checkpoints.LoadedModel, ids, mask):
     given = found.weights
-    model = parts.Parts(given.config, encoder.Execution(vocab_multiple=1), given.parts)
+    execution = encoder.Execution(vocab_multiple=1)
+    model = network.for_parts(given.config, execution, given.parts)
     positions = np.arange(ids.shape[1], dtype=np.int32) * np.ones_like(ids)
     params = jax.tree.map(jax.numpy.asarray, given.params)
-    arrays = [jax.numpy.asarray(x) for x in (ids, 0 * ids, mask, positions)]
-    return model.apply({"params": params}, *arrays, deterministic=True)
+    batch = {"input_ids": ids, "segment_ids": mask, "position_ids": positions}
+    outputs = model.apply(
+        params, jax.tree.map(jax.numpy.asarray, batch), dropout_key=None
+    )
+    if "mlm_scores" in outputs:
+        outputs["mlm_logits"] = outputs["mlm_scores"].logits()
+    return outputs
 
 
 def test_a_sentence_encoder_gives_its_published_vectors(shared_data):

@@ -18,7 +18,7 @@ from bert_jax import errors, evaluate, pretrain
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import store
 from bert_jax.inference import loading
-from bert_jax.model import parts as model_parts
+from bert_jax.model import network
 from bert_jax.runs import pretraining as pretraining_run
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import state
@@ -219,8 +219,8 @@ def test_continued_pretraining_starts_from_given_weights(trained, corpus, tmp_pa
     pieces = Tokenizer.load(trained.workdir / "tokenizer").vocab_size
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, atol=1e-7),
-        model_parts.cut_vocabulary(continued.state.params, pieces),
-        model_parts.cut_vocabulary(trained.state.params, pieces),
+        network.cut_vocabulary(continued.state.params, pieces),
+        network.cut_vocabulary(trained.state.params, pieces),
     )
 
 

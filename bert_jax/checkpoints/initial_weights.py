@@ -25,7 +25,8 @@ from bert_jax.checkpoints import (
 from bert_jax.config import finetuning, pretraining
 from bert_jax.data.corpus import manifest
 from bert_jax.model import config as model_config
-from bert_jax.model import parts
+from bert_jax.model import heads as model_heads
+from bert_jax.model import network
 from bert_jax.tasks import spec
 from bert_jax.text import cleaning
 from bert_jax.text.tokenizer import Tokenizer
@@ -163,7 +164,7 @@ def read(
         flat["mlm_head/decoder"] = flat[_WORDS]
     params = mapping.unflatten(flat)
     rows = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"].shape[0]
-    params = placed(parts.pad_vocabulary(params, rows), shapes, folder)
+    params = placed(network.pad_vocabulary(params, rows), shapes, folder)
     if init.drawn:
         params |= drawn(settings.run.seed, shapes, draw, init.drawn)
     if jax.process_index() == 0:
@@ -278,7 +279,7 @@ def _with_tokens(
         )
     sources = piece_sources(old, new)
     grown = dict(flat)
-    for name in parts.PER_TOKEN:
+    for name in network.PER_TOKEN:
         if name in flat:
             table = flat[name]
             rows = [table[ids].mean(axis=0, dtype=np.float32) for ids in sources]
@@ -381,10 +382,11 @@ def _start(settings: finetuning.FinetuningConfig, wanted: tuple[str, ...]) -> St
     params, found, tokenizer, sums = _read(folder, tuple(ignore))
     bert = _with_keys(found, settings)
     heads = settings.init.head == "given"
-    if heads and parts.TRANSFORM in {*params} - {*wanted}:
+    if heads and model_heads.TRANSFORM in {*params} - {*wanted}:
         raise errors.InputError(
-            f"the head of {folder} follows a layer ({parts.TRANSFORM}), and init.head "
-            "is given: set head.transform=true, with head.pooling=mean for texts"
+            f"the head of {folder} follows a layer ({model_heads.TRANSFORM}), and "
+            "init.head is given: set head.transform=true, with head.pooling=mean for "
+            "texts"
         )
     kept = {"encoder", "pooler"} | ({*wanted} if heads else set())
     given = {name: params[name] for name in params if name in kept & {*wanted}}
@@ -497,7 +499,7 @@ def parameters(
     if not start.given:
         return initial_weights.drawn(seed, shapes, draw, frozenset(shapes))
     words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
-    given = parts.pad_vocabulary(start.given, words.shape[0])
+    given = network.pad_vocabulary(start.given, words.shape[0])
     names = frozenset(shapes) - frozenset(given)
     params = initial_weights.placed(given, shapes, Path("the given folder"))
     if names:

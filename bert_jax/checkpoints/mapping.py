@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bert_jax.checkpoints import mapping
-from bert_jax.model import config, parts
+from bert_jax.model import config, network
 
 CLASS_PREFIX = {
     "bert": "Bert",
@@ -334,9 +334,9 @@ def parameter_shapes(
     bert: config.BertConfig, of_parts: frozenset[str], num_labels: int
 ) -> dict[str, tuple[int, ...]]:
     """Returns the shapes of our parameters by path, the vocabulary not padded."""
-    order = tuple(name for name in parts.PARTS if name in of_parts)
+    order = tuple(name for name in network.PARTS if name in of_parts)
     return {
-        p: x.shape for p, x in flatten(parts.shapes(bert, order, num_labels)).items()
+        p: x.shape for p, x in flatten(network.shapes(bert, order, num_labels)).items()
     }
 
 

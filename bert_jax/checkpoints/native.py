@@ -11,8 +11,8 @@ from typing import Any
 
 from bert_jax import errors, json_file
 from bert_jax.checkpoints import huggingface, mapping, tensors, weights
-from bert_jax.model import config
-from bert_jax.model import parts as model_parts
+from bert_jax.model import config, network
+from bert_jax.model import heads as model_heads
 
 CONFIG, PARAMETERS = "model.json", "parameters.safetensors"
 FORMAT = "bert_jax 1"
@@ -32,12 +32,12 @@ def read(
     bert, labels, named = read_config(folder)
     _refuse_task_parts(folder, named, choice)
     raw = tensors.read(folder / PARAMETERS)
-    own = {*named} & {*model_parts.TASK_PARTS}  # which the choice leaves behind
+    own = {*named} & {*network.TASK_PARTS}  # which the choice leaves behind
     arrays = {n: x for n, x in raw.arrays.items() if n.split("/")[0] not in own}
     found = weights.Found(arrays, {n: n for n in arrays}, str(folder))
     inside = frozenset(name.split("/")[0] for name in arrays)
-    wanted = frozenset({"encoder", *named}) - {*model_parts.TASK_PARTS}
-    wanted |= inside & set(model_parts.PARTS)
+    wanted = frozenset({"encoder", *named}) - {*network.TASK_PARTS}
+    wanted |= inside & set(network.PARTS)
     num_labels = _num_labels(found)
     if labels and inside & set(_CLASSIFYING) and len(labels) != num_labels:
         raise errors.InputError(
@@ -92,8 +92,8 @@ def _refuse_task_parts(
     folder: Path, named: tuple[str, ...], choice: weights.Choice
 ) -> None:
     """Raises InputError for parts that only a task's model has, unless ignored."""
-    own = [name for name in named if name in model_parts.TASK_PARTS]
-    if not {"pooler", model_parts.TRANSFORM} & {*named}:
+    own = [name for name in named if name in network.TASK_PARTS]
+    if not {"pooler", model_heads.TRANSFORM} & {*named}:
         # It reads the tokens themselves by a linear map, as a mean or a maximum.
         own += [name for name in ("classifier", "multiple_choice") if name in named]
     left = [name for name in own if not weights.matches(name, choice.ignore)]
@@ -167,7 +167,7 @@ def read_config(
     if not isinstance(labels, list) or not all(isinstance(x, str) for x in labels):
         raise errors.InputError(f"{path}: labels must be a list of names")
     parts = tree["parts"] if "parts" in tree else None
-    known = (*model_parts.PARTS, *model_parts.TASK_PARTS)
+    known = (*network.PARTS, *network.TASK_PARTS)
     if not isinstance(parts, list) or not all(x in known for x in parts):
         raise errors.InputError(
             f"{path}: parts must be a list of some of {', '.join(known)}"

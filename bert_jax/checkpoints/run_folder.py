@@ -14,7 +14,7 @@ from bert_jax import errors, json_file
 from bert_jax.checkpoints import mapping, weights
 from bert_jax.config import pretraining
 from bert_jax.model import config as model_config
-from bert_jax.model import encoder, heads, parts
+from bert_jax.model import encoder, network
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import checkpoint, saved_steps, sharding
 
@@ -98,18 +98,20 @@ class RunFiles(weights.ModelFiles):
         settings = read_settings(self.folder)
         tokenizer = Tokenizer.load(self.tokenizer_folder)
         bert = settings.bert(tokenizer.vocab_size)
-        model = heads.BertForPreTraining(
-            bert, encoder.Execution(), settings.data.objective != "full_sentences"
+        model = network.for_pretraining(
+            bert,
+            encoder.Execution(),
+            sentence_pairs=settings.data.objective != "full_sentences",
         )
         one = sharding.replicated(sharding.one_device())
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
-            nn.unbox(heads.parameter_shapes(model)),
+            nn.unbox(model.shapes()),
         )
         checkpoints = self.folder / CHECKPOINTS
         step = self.step
         params, _ = checkpoint.restore_params(checkpoints, shapes, step)
-        cut = parts.cut_vocabulary(jax.tree.map(np.asarray, params), bert.vocab_size)
+        cut = network.cut_vocabulary(jax.tree.map(np.asarray, params), bert.vocab_size)
         flat = mapping.flatten(cut)
         found = weights.Found(flat, {name: name for name in flat}, str(self.path))
         kept, report = weights.assemble(

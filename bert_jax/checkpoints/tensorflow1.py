@@ -13,7 +13,7 @@ from typing import Any
 from bert_jax import errors, json_file
 from bert_jax.checkpoints import hf_config, mapping, tensorflow1_file, weights
 from bert_jax.model import config
-from bert_jax.model import parts as model_parts
+from bert_jax.model import heads as model_heads
 
 CONFIG, CHECKPOINT = "bert_config.json", "bert_model.ckpt"
 
@@ -134,10 +134,10 @@ def refuse_others(bert: config.BertConfig, of_parts: tuple[str, ...]) -> None:
         reasons.append("its decoder is always tied to the token embeddings")
     if "rtd_head" in of_parts:
         reasons.append("it has no head for replaced tokens")
-    if model_parts.TRANSFORM in of_parts:
+    if model_heads.TRANSFORM in of_parts:
         reasons.append("it has no layer before a head but the pooler")
     if reasons:
-        other = "bert_jax" if model_parts.TRANSFORM in of_parts else "huggingface"
+        other = "bert_jax" if model_heads.TRANSFORM in of_parts else "huggingface"
         raise errors.InputError(
             f"Google's format cannot hold this model: {'; '.join(reasons)}. Use "
             f"--to={other}"

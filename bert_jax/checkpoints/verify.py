@@ -30,7 +30,7 @@ from bert_jax.checkpoints import (
     weights,
 )
 from bert_jax.data import quiet_tensorflow
-from bert_jax.model import encoder, parts
+from bert_jax.model import encoder, network
 from bert_jax.text.tokenizer import Tokenizer
 
 
@@ -579,26 +579,29 @@ def outputs(given: weights.Weights, seen: SampleRows) -> dict[str, np.ndarray]:
     """Runs our model in float32, every layer and head.
 
     Returns `embeddings` and `layer 1` to `layer n` [B, L, D], then the outputs of
-    `parts.Parts` by their names.
+    `network.Network` by their names.
     """
     execution = encoder.Execution(vocab_multiple=1)
-    model = parts.Parts(given.config, execution, given.parts, given.num_labels)
-    positions = np.arange(seen.mask.shape[1], dtype=np.int32) * seen.mask
-    segments = seen.mask.astype(np.int32)
-    arrays = seen.input_ids, seen.token_type_ids, segments, positions
+    model = network.for_parts(given.config, execution, given.parts, given.num_labels)
+    batch = {
+        "input_ids": seen.input_ids,
+        "token_type_ids": seen.token_type_ids,
+        "segment_ids": seen.mask.astype(np.int32),
+    }
 
     @jax.jit
-    def run(params: PyTree, *arrays: Int[Array, "B L"]) -> Any:
-        return model.apply(
-            {"params": params}, *arrays, deterministic=True, mutable=["intermediates"]
-        )
+    def run(params: PyTree, batch: dict[str, Array]) -> dict[str, Any]:
+        outputs = model.apply(params, batch, dropout_key=None, hidden_states=True)
+        if "mlm_scores" in outputs:
+            outputs["mlm_logits"] = outputs["mlm_scores"].logits()
+        return outputs
 
     with jax.default_matmul_precision("highest"):  # else a GPU rounds to TF32
-        made, kept = run(given.params, *map(jnp.asarray, arrays))
-    states = np.asarray(parts.hidden_states(kept["intermediates"]["encoder"]))
+        outputs = run(given.params, jax.tree.map(jnp.asarray, batch))
+    states = np.asarray(outputs["hidden_states"])
     values = {f"layer {number}": state for number, state in enumerate(states)}
     values = {"embeddings": values.pop("layer 0")} | values
-    return values | {x: np.asarray(made[x]) for x in _HEADS if x in made}
+    return values | {x: np.asarray(outputs[x]) for x in _HEADS if x in outputs}
 
 
 def _reference(

@@ -17,8 +17,7 @@ from jaxtyping import PyTree
 
 from bert_jax import errors
 from bert_jax.checkpoints import mapping
-from bert_jax.model import config
-from bert_jax.model import parts as model_parts
+from bert_jax.model import config, network
 from bert_jax.text import options as tokenizer_options
 
 # Hugging Face's names for a softmax, for one sigmoid a class, and for numbers.
@@ -53,8 +52,8 @@ class Weights:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts, in the order of `model.parts`."""
-        known = (*model_parts.PARTS, *model_parts.TASK_PARTS)
+        """The parts, in the order of `model.network.PARTS`."""
+        known = (*network.PARTS, *network.TASK_PARTS)
         return tuple(name for name in known if name in self.params)
 
     @property
@@ -265,11 +264,11 @@ def assemble(
       InputError: a tensor is missing or left over and not named, or has a wrong shape
         or dtype.
     """
-    needed = wanted | set(model_parts.missing_parts(tuple(wanted)))
+    needed = wanted | set(network.missing_parts(tuple(wanted)))
     ignored_parts = {name for name in needed if name in choice.ignore}
     ignored_parts |= _with_dependents(ignored_parts, needed)
     wanted = wanted - ignored_parts
-    wanted = wanted | set(model_parts.missing_parts(tuple(wanted)))
+    wanted = wanted | set(network.missing_parts(tuple(wanted)))
     every = places_of(wanted)
     missing = _missing(every, found, choice)
     dropped = _with_dependents({p.ours.split("/")[0] for p in missing}, wanted)
@@ -347,7 +346,7 @@ def _without(absent: frozenset[str], wanted: frozenset[str]) -> str:
 def _with_dependents(dropped: set[str], wanted: frozenset[str]) -> frozenset[str]:
     """Adds the parts that cannot be computed without those that are dropped."""
     rest = wanted - dropped
-    while lost := [n for n in rest if model_parts.needed_by(n, wanted) & dropped]:
+    while lost := [n for n in rest if network.needed_by(n, wanted) & dropped]:
         dropped, rest = dropped | set(lost), rest - set(lost)
     return frozenset(dropped)
 

@@ -14,7 +14,8 @@ import ml_collections
 from bert_jax import errors, fields, home_folder
 from bert_jax.config import finetuning_checks, pretraining
 from bert_jax.fields import field
-from bert_jax.model import encoder, task_model
+from bert_jax.model import encoder
+from bert_jax.model.heads import HeadSpec
 from bert_jax.training import optimizer
 
 HEADERS = ("auto", "true", "false")
@@ -221,11 +222,11 @@ class FinetuningDataConfig:
 class HeadConfig:
     """The head on top of the encoder."""
 
-    pooling: str = fields.same(task_model.Head, "pooling")
-    recurrent_size: int = fields.same(task_model.Head, "recurrent_size")
-    crf: bool = fields.same(task_model.Head, "crf")
-    dropout: float = fields.same(task_model.Head, "dropout")
-    transform: bool = fields.same(task_model.Head, "transform", added=False)
+    pooling: str = fields.same(HeadSpec, "pooling")
+    recurrent_size: int = fields.same(HeadSpec, "recurrent_size")
+    crf: bool = fields.same(HeadSpec, "crf")
+    dropout: float = fields.same(HeadSpec, "dropout")
+    transform: bool = fields.same(HeadSpec, "transform", added=False)
     objective: str = field(
         "cosine",
         "What matching learns: the score of a pair (`cosine`), to tell its second text "

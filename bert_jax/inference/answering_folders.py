@@ -15,7 +15,7 @@ from bert_jax.checkpoints import (
     weights,
 )
 from bert_jax.config import finetuning
-from bert_jax.model import parts
+from bert_jax.model import heads, network
 from bert_jax.tasks import spec, tag_schemes
 
 # As the question-answering pipeline of transformers cuts contexts, in tokens.
@@ -50,7 +50,7 @@ def read(path: Path) -> task_folders.TaskFolder:
         raise errors.InputError(
             f"{path} has no {head}, though its config names one: copy the whole folder"
         )
-    needed = {head, *parts.needed_by(head, given.parts)}
+    needed = {head, *network.needed_by(head, given.parts)}
     kept = {name: x for name, x in given.params.items() if name in needed}
     if head == _NEXT_SENTENCE:
         kept["classifier"] = kept.pop(head)
@@ -73,7 +73,7 @@ def _settings(
     config.init_from = config.data.train = str(path)
     config.data.task = _task(path, found.weights, head)
     config.data.max_seq_length = found.max_seq_length
-    if parts.TRANSFORM in parts.needed_by(head, found.weights.parts):
+    if heads.TRANSFORM in network.needed_by(head, found.weights.parts):
         config.head.transform = True
         if head in ("classifier", "multiple_choice"):
             config.head.pooling = "mean"

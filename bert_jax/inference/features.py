@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from bert_jax import errors, interrupts
 from bert_jax.data.labeled import example_rows, python_examples
-from bert_jax.model import config, encoder, parts, task_model
+from bert_jax.model import config, encoder, heads, network
 from bert_jax.tasks import encoding
 from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
@@ -140,14 +140,14 @@ def sentence_vectors(
 
 
 def trained_vectors(
-    model: task_model.TaskModel, params: PyTree, rows: Rows
+    model: network.Network, params: PyTree, rows: Rows
 ) -> Float[np.ndarray, "n W"]:
     """Returns the vectors of rows by a model with a head of kind `vectors`, float32."""
     call = functools.partial(_trained, model, params)
     return _gathered(rows, model.config.max_length, trained_size(model), call)
 
 
-def trained_size(model: task_model.TaskModel) -> int:
+def trained_size(model: network.Network) -> int:
     """Returns W, the size of `trained_vectors`."""
     return 2 * model.head.recurrent_size or model.config.hidden_size
 
@@ -213,22 +213,22 @@ def _run(
     params: PyTree,
     input_ids: Int[Array, "B L"],
     lengths: Int[Array, " B"],
-    **options: Any,
-) -> Any:
+    *,
+    hidden_states: bool = False,
+) -> dict[str, Any]:
     """Runs the encoder, with the pooler if there is one, on rows of these lengths."""
-    names = tuple(name for name in ("encoder", "pooler") if name in params)
-    model = parts.Parts(bert, execution, names)
+    pooler = (heads.HeadSpec("pooler"),) if "pooler" in params else ()
+    model = network.Network(bert, execution, pooler)
+    batch = {"input_ids": input_ids, "segment_ids": _segments(input_ids, lengths)}
+    return model.apply(params, batch, dropout_key=None, hidden_states=hidden_states)
+
+
+def _segments(
+    input_ids: Int[Array, "B L"], lengths: Int[Array, " B"]
+) -> Int[Array, "B L"]:
+    """Returns 1 for the tokens of rows of these lengths, 0 for padding."""
     positions = jnp.arange(input_ids.shape[1], dtype=jnp.int32)[None]
-    segments = (positions < lengths[:, None]).astype(jnp.int32)
-    return model.apply(
-        {"params": {name: params[name] for name in names}},
-        input_ids,
-        jnp.zeros_like(input_ids),
-        segments,
-        positions * segments,
-        deterministic=True,
-        **options,
-    )
+    return (positions < lengths[:, None]).astype(jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -277,19 +277,14 @@ def _pool(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _trained(
-    model: task_model.TaskModel,
+    model: network.Network,
     params: PyTree,
     input_ids: Int[Any, "B L"],
     lengths: Int[Any, " B"],
 ) -> Float[Array, "B W"]:
     """Computes the vector of each row as the head of a bi-encoder does."""
-    places = jnp.arange(input_ids.shape[1], dtype=jnp.int32)[None]
-    segments = (places < lengths[:, None]).astype(jnp.int32)[:, None]
-    ids = input_ids[:, None]  # one text a row
-    made: Any = model.apply(
-        {"params": params}, ids, jnp.zeros_like(ids), segments, deterministic=True
-    )
-    return made["vectors"][:, 0]
+    batch = {"input_ids": input_ids, "segment_ids": _segments(input_ids, lengths)}
+    return model.apply(params, batch, dropout_key=None)["vectors"]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -302,8 +297,6 @@ def _states(
     lengths: Int[Any, " B"],
 ) -> Float[Array, "B L K D"]:
     """Computes the states of all tokens after the chosen layers."""
-    _, kept = _run(
-        bert, execution, params, input_ids, lengths, mutable=["intermediates"]
-    )
-    states = parts.hidden_states(kept["intermediates"]["encoder"])
+    outputs = _run(bert, execution, params, input_ids, lengths, hidden_states=True)
+    states = outputs["hidden_states"]
     return jnp.stack([states[i] for i in layers], axis=2).astype(jnp.float32)

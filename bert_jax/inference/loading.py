@@ -20,7 +20,7 @@ from bert_jax.checkpoints import sentence_encoder, weights
 from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.inference import answering_folders, features, task_predictor
 from bert_jax.model import config as model_config
-from bert_jax.model import encoder, heads, parts
+from bert_jax.model import encoder, heads, network
 from bert_jax.tasks import matching
 from bert_jax.text import coverage as text_coverage
 from bert_jax.text.coverage import Coverage
@@ -298,20 +298,13 @@ def _masked_probabilities(
     positions: Int[Any, "1 1"],
 ) -> Float[Any, " V"]:
     """Computes the distribution over the vocabulary at one position of one row."""
-    model = heads.BertForPreTraining(bert, execution, sentence_pairs=False)
-    used = {name: params[name] for name in ("encoder", "mlm_head")}
-    places = jnp.arange(input_ids.shape[1], dtype=jnp.int32)[None]
-    scores: Any
-    scores, _ = model.apply(
-        {"params": used},
-        input_ids,
-        jnp.zeros_like(input_ids),
-        segment_ids,
-        places * segment_ids,
-        positions,
-        positions,
-        deterministic=True,
-    )
+    model = network.Network(bert, execution, (heads.HeadSpec("mlm_head"),))
+    batch = {
+        "input_ids": input_ids,
+        "segment_ids": segment_ids,
+        "masked_lm_positions": positions,
+    }
+    scores = model.apply(params, batch, dropout_key=None)["mlm_scores"]
     return jax.nn.softmax(scores.logits()[0, 0])[: bert.vocab_size]
 
 
@@ -350,7 +343,7 @@ def load(
     if found.tokenizer is None:
         raise errors.InputError(f"{folder} has no tokenizer: put its vocab.txt there")
     bert = found.weights.config
-    padded = parts.pad_vocabulary(
+    padded = network.pad_vocabulary(
         found.weights.params, execution.padded(bert.vocab_size)
     )
     return Model(

@@ -16,7 +16,7 @@ from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.inference import answering_folders
 from bert_jax.metrics import scores
-from bert_jax.model import parts
+from bert_jax.model import network
 from bert_jax.runs import predictor as predictors
 from bert_jax.runs import unseen_labels
 from bert_jax.tasks import spec
@@ -216,7 +216,7 @@ def _on_devices(
     mesh = sharding.make_mesh(-1, 1, 1)
     shapes = state.abstract_params(of_task.init, mesh)
     words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
-    padded = parts.pad_vocabulary(params, words.shape[0])
+    padded = network.pad_vocabulary(params, words.shape[0])
     task_folders.check_shapes(padded, shapes, source)
     size, longest = made.settings.run.eval_batch_size, made.bert.max_length
     return TaskPredictor(

@@ -31,7 +31,7 @@ from bert_jax.config import finetuning
 from bert_jax.data import stream
 from bert_jax.data.labeled import example_rows
 from bert_jax.metrics import scores as scores_lib
-from bert_jax.model import attention_plan, costs, lora, parts, task_model
+from bert_jax.model import attention_plan, costs, lora, network
 from bert_jax.model import config as model_config
 from bert_jax.runs import (
     best_model,
@@ -294,7 +294,7 @@ class FinetuningRun(Run[Finetuned]):
     ) -> task_folders.TaskFolder:
         """Returns a model as it is kept, from parameters on the devices."""
         whole = sharding.whole(self.full(params))
-        cut = parts.cut_vocabulary(whole, self.start.bert.vocab_size)
+        cut = network.cut_vocabulary(whole, self.start.bert.vocab_size)
         complete = dataclasses.replace(
             self.settings, model=dataclasses.asdict(self.start.bert)
         )
@@ -518,7 +518,7 @@ def assemble(
     elif description := of_run.describe(naming):
         commands.say(description)
     head = of_run.head(settings, learned)
-    start = _start(settings, workdir, task_model.parts(head))
+    start = _start(settings, workdir, ("encoder", *head.parts))
     task = of_run.task(
         settings,
         learned,
@@ -531,7 +531,7 @@ def assemble(
         for name, examples in files.items()
     }
     is_resumed = bool(saved_steps.steps(workdir / run_folder.CHECKPOINTS))
-    _say_start(settings, start, task_model.parts(head), is_resumed)
+    _say_start(settings, start, ("encoder", *head.parts), is_resumed)
     task.check(files["train"], files["dev"])
     test = read["test"] if "test" in read else None
     assembled = FinetuningRun(
@@ -637,7 +637,7 @@ def check_exports(
     A bi-encoder has none there, and is exported for sentence-transformers.
     """
     head = tasks.of(settings).head(settings, learned)
-    parts = task_model.parts(head)
+    parts = ("encoder", *head.parts)
     if not {*parts} - {"encoder", "pooler", "recurrent"}:
         return
     needs_transform = model_type == "modernbert" and not head.pools

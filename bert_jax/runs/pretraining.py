@@ -20,7 +20,7 @@ from bert_jax.data import stream
 from bert_jax.data.corpus import manifest, store
 from bert_jax.data.pretraining import instances
 from bert_jax.data.pretraining import phases as phase_rows
-from bert_jax.model import attention_plan, costs, heads
+from bert_jax.model import attention_plan, costs, network
 from bert_jax.model import config as model_config
 from bert_jax.runs.run import Batch, End, Run
 from bert_jax.tasks import pretraining
@@ -370,10 +370,10 @@ def make_task(
 ) -> pretraining.Pretraining:
     """Returns the pretraining task of these settings, with the vocabulary of `bert`."""
     data = settings.data
-    model = heads.BertForPreTraining(
+    model = network.for_pretraining(
         bert,
         settings.run.execution(packed=data.pack),
-        data.objective != "full_sentences",
+        sentence_pairs=data.objective != "full_sentences",
     )
     masking = Masking(
         masked_lm_prob=data.masked_lm_prob,

@@ -22,7 +22,7 @@ from bert_jax.data import text_files
 from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import classes, scores
-from bert_jax.model import task_model
+from bert_jax.model import network
 from bert_jax.tasks import encoding, losses, spec
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -139,7 +139,7 @@ class Classification(spec.FineTuned):
       threshold: probability above which a class of several is given.
     """
 
-    model: task_model.TaskModel
+    model: network.Network
     tokenizer: Tokenizer
     labels: tuple[str, ...]
     max_seq_length: int
@@ -223,7 +223,7 @@ class Classification(spec.FineTuned):
 
         total, outputs = losses.regularized(
             self.recipe.r_drop,
-            lambda k: forward(self.model, params, batch, k),
+            lambda k: self.model.apply(params, batch, dropout_key=k),
             lambda made: jnp.sum(self._row_losses(made["logits"], batch) * weights),
             divergence,
             key,
@@ -265,7 +265,7 @@ class Classification(spec.FineTuned):
 
     def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
         """Computes `probabilities` [B, C]."""
-        logits = forward(self.model, params, batch, None)["logits"]
+        logits = self.model.apply(params, batch, dropout_key=None)["logits"]
         if self.multi_label:
             return {"probabilities": jax.nn.sigmoid(logits)}
         return {"probabilities": jax.nn.softmax(logits)}
@@ -314,22 +314,6 @@ class Classification(spec.FineTuned):
             where=[example.where for example in examples],
             texts=[readable(example) for example in examples],
         )
-
-
-def forward(
-    model: task_model.TaskModel, params: PyTree, batch: spec.Batch, key: Array | None
-) -> dict[str, Array]:
-    """Runs a task's model on a batch, with dropout if there is a key."""
-    outputs: Any = model.apply(
-        {"params": params},
-        batch["input_ids"],
-        batch["token_type_ids"],
-        batch["segment_ids"],
-        packed=spec.packed(batch),
-        deterministic=key is None,
-        rngs={} if key is None else {"dropout": key},
-    )
-    return outputs
 
 
 def texts_of(examples: Sequence[data_examples.TextExample]) -> list[encoding.Text]:

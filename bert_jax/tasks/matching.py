@@ -20,7 +20,7 @@ from bert_jax import errors
 from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import ranking, scores
-from bert_jax.model import task_model
+from bert_jax.model import network
 from bert_jax.tasks import classification, encoding, losses, regression, spec
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -149,7 +149,7 @@ class Matching(spec.FineTuned):
       InputError: a value is unknown or has no meaning.
     """
 
-    model: task_model.TaskModel
+    model: network.Network
     tokenizer: Tokenizer
     max_seq_length: int
     truncation: str = "longest_first"
@@ -309,7 +309,7 @@ class Matching(spec.FineTuned):
         self, params: PyTree, batch: spec.Batch, key: Array
     ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
         """Returns the summed loss and the metrics, with dropout from the key."""
-        made = classification.forward(self.model, params, batch, key)["vectors"]
+        made = self.model.apply(params, batch, dropout_key=key)["vectors"]
         vectors, weights = normalised(made), self._row_weights(batch)
         first, second = vectors[:, 0], vectors[:, 1]
         if self.objective == "cosine":
@@ -329,7 +329,8 @@ class Matching(spec.FineTuned):
 
     def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
         """Computes `vectors` [B, 2, D]."""
-        return classification.forward(self.model, params, batch, None)
+        outputs = self.model.apply(params, batch, dropout_key=None)
+        return {"vectors": outputs["vectors"]}
 
     def decode(
         self,

@@ -16,8 +16,8 @@ from bert_jax import errors
 from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import scores
-from bert_jax.model import task_model
-from bert_jax.tasks import classification, encoding, losses, spec
+from bert_jax.model import network
+from bert_jax.tasks import encoding, losses, spec
 from bert_jax.text.tokenizer import Tokenizer
 
 
@@ -56,7 +56,7 @@ class MultipleChoice(spec.FineTuned):
       truncation: what of longer ones goes; see `encoding.TRUNCATIONS`.
     """
 
-    model: task_model.TaskModel
+    model: network.Network
     tokenizer: Tokenizer
     max_seq_length: int
     truncation: str = "longest_first"
@@ -120,7 +120,7 @@ class MultipleChoice(spec.FineTuned):
 
         total, outputs = losses.regularized(
             self.recipe.r_drop,
-            lambda k: classification.forward(self.model, params, batch, k),
+            lambda k: self.model.apply(params, batch, dropout_key=k),
             lambda made: jnp.sum(self._row_losses(made, batch) * weights),
             divergence,
             key,
@@ -141,7 +141,7 @@ class MultipleChoice(spec.FineTuned):
 
     def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
         """Computes `probabilities` [B, K], 0 of choices that there are not."""
-        outputs = classification.forward(self.model, params, batch, None)
+        outputs = self.model.apply(params, batch, dropout_key=None)
         return {"probabilities": jax.nn.softmax(_logits(outputs, batch))}
 
     def decode(

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer, PyTree
 from bert_jax import console, interrupts
 from bert_jax.data.corpus import store
 from bert_jax.data.pretraining import instances as pair_rows
-from bert_jax.model import costs, heads
+from bert_jax.model import costs, network
 from bert_jax.tasks import losses, spec
 from bert_jax.tasks.masking import Masking, mask_tokens
 from bert_jax.text.tokenizer import Tokenizer
@@ -57,13 +57,13 @@ class Pretraining:
       eval_masking: of evaluation.
     """
 
-    model: heads.BertForPreTraining
+    model: network.Network
     masking: Masking
     eval_masking: Masking
 
     def init(self, key: Array) -> PyTree:
-        """Draws fresh parameters, boxed with the names of their logical axes."""
-        return heads.initialiser(self.model)(key)
+        """Returns new parameters, boxed with the names of their logical axes."""
+        return self.model.init(key)
 
     def prepare(self, batch: spec.Batch, key: Array) -> spec.Batch:
         """Draws the masks of a training batch."""
@@ -84,7 +84,7 @@ class Pretraining:
     def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
         """Returns how many tokens and pairs are predicted."""
         weights = {"mlm": jnp.sum(batch["masked_lm_weights"])}
-        if self.model.sentence_pairs:
+        if "nsp_head" in self.model.parts:
             weights["nsp"] = jnp.sum(batch["next_sentence_weights"])
         return weights
 
@@ -93,7 +93,7 @@ class Pretraining:
     ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
         """Returns the sums of both losses, and the metrics, with dropout."""
         metrics = self._metrics(params, batch, key)
-        names = ("mlm", "nsp") if self.model.sentence_pairs else ("mlm",)
+        names = ("mlm", "nsp") if "nsp_head" in self.model.parts else ("mlm",)
         return {name: metrics[f"{name}_loss"][0] for name in names}, metrics
 
     def evaluate(self, params: PyTree, batch: spec.Batch) -> spec.Sums:
@@ -106,18 +106,8 @@ class Pretraining:
     def _metrics(
         self, params: PyTree, batch: spec.Batch, key: Array | None
     ) -> spec.Sums:
-        outputs: Any = self.model.apply(
-            {"params": params},
-            batch["input_ids"],
-            batch["token_type_ids"],
-            batch["segment_ids"],
-            batch["position_ids"],
-            batch["masked_lm_positions"],
-            batch["cls_positions"],
-            deterministic=key is None,
-            rngs={} if key is None else {"dropout": key},
-        )
-        scores, nsp_logits = outputs
+        outputs = self.model.apply(params, batch, dropout_key=key)
+        scores = outputs["mlm_scores"]
         labels, weights = batch["masked_lm_ids"], batch["masked_lm_weights"]
 
         def mlm(rows: Array, labels: Array, weights: Array) -> spec.Sums:
@@ -125,10 +115,10 @@ class Pretraining:
 
         parts = _parts(scores.rows.shape, self.model.config.vocab_size)
         metrics = losses.in_parts(mlm, parts, scores.rows, labels, weights)
-        if nsp_logits is None:
+        if "nsp_logits" not in outputs:
             return metrics
         labels, weights = batch["next_sentence_labels"], batch["next_sentence_weights"]
-        return metrics | _sums("nsp", nsp_logits, labels, weights)
+        return metrics | _sums("nsp", outputs["nsp_logits"], labels, weights)
 
 
 def _parts(rows: tuple[int, ...], vocab_size: int) -> int:

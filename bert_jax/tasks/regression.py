@@ -16,7 +16,7 @@ from bert_jax import errors
 from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import numbers, scores
-from bert_jax.model import task_model
+from bert_jax.model import network
 from bert_jax.tasks import classification, encoding, losses, spec
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -89,7 +89,7 @@ class Regression(spec.FineTuned):
       r_drop: weight of the squared difference of two passes with their own dropout.
     """
 
-    model: task_model.TaskModel
+    model: network.Network
     tokenizer: Tokenizer
     max_seq_length: int
     truncation: str = "longest_first"
@@ -132,7 +132,7 @@ class Regression(spec.FineTuned):
 
         total, outputs = losses.regularized(
             self.r_drop,
-            lambda k: classification.forward(self.model, params, batch, k),
+            lambda k: self.model.apply(params, batch, dropout_key=k),
             lambda made: apart(made["logits"][:, 0], batch["scores"]),
             lambda one, two: apart(one["logits"][:, 0], two["logits"][:, 0]),
             key,
@@ -142,7 +142,7 @@ class Regression(spec.FineTuned):
 
     def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
         """Computes `scores` [B], on the scale of the data."""
-        logits = classification.forward(self.model, params, batch, None)["logits"]
+        logits = self.model.apply(params, batch, dropout_key=None)["logits"]
         return {"scores": logits[:, 0] * self.deviation + self.mean}
 
     def decode(

@@ -18,8 +18,8 @@ from bert_jax import errors
 from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import scores, spans
-from bert_jax.model import task_model
-from bert_jax.tasks import classification, losses, spec, token_rows
+from bert_jax.model import network
+from bert_jax.tasks import losses, spec, token_rows
 from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -323,7 +323,7 @@ class Span(spec.FineTuned):
       language: the language whose rules compare answers; see `metrics.spans`.
     """
 
-    model: task_model.TaskModel
+    model: network.Network
     tokenizer: Tokenizer
     max_seq_length: int
     doc_stride: int = 128
@@ -371,7 +371,7 @@ class Span(spec.FineTuned):
 
         total, outputs = losses.regularized(
             self.recipe.r_drop,
-            lambda k: classification.forward(self.model, params, batch, k),
+            lambda k: self.model.apply(params, batch, dropout_key=k),
             lambda made: jnp.sum(self._row_losses(made, batch) * weights),
             divergence,
             key,
@@ -399,7 +399,7 @@ class Span(spec.FineTuned):
 
     def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
         """Computes `start` and `end` [B, L]: logits, masked where no answer may be."""
-        outputs = classification.forward(self.model, params, batch, None)
+        outputs = self.model.apply(params, batch, dropout_key=None)
         allowed = batch["char_starts"] < batch["char_ends"]
         if self.version2:
             allowed |= jnp.arange(allowed.shape[1])[None, :] == 0

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from bert_jax import errors
 from bert_jax.data.labeled import example_rows
 from bert_jax.metrics import scores
 from bert_jax.model import config as model_config
-from bert_jax.model import task_model
+from bert_jax.model import heads, network
 from bert_jax.tasks import losses
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -71,12 +71,12 @@ class FineTuned:
       tokenizer: the tokenizer of the model.
     """
 
-    model: task_model.TaskModel
+    model: network.Network
     tokenizer: Tokenizer
 
     def init(self, key: Array) -> PyTree:
         """Initializes parameters, boxed with the names of their logical axes."""
-        return task_model.initialiser(self.model)(key)
+        return self.model.init(key)
 
     def table(self, examples: Sequence[Any]) -> example_rows.ExampleTable:
         """Tokenizes examples into rows, with labels where they have any.
@@ -219,7 +219,7 @@ class TaskSpec:
       default_metrics: the metrics by which the best model is kept, unless
         `run.keep_best` names one: the first that the scores have.
       threshold_metric: the metric that is the threshold to decide by, or "".
-      head_kind: one of `task_model.KINDS`.
+      head_kind: one of `heads.KINDS`.
       one_row_each: whether an example is exactly one row.
       counts_dev_labels: whether labels of examples that are held out of the training
         file belong to `Metadata.labels`.
@@ -257,10 +257,10 @@ class TaskSpec:
         del metadata
         return 1
 
-    def head(self, settings: Settings, metadata: Metadata) -> task_model.Head:
+    def head(self, settings: Settings, metadata: Metadata) -> heads.HeadSpec:
         """Returns the head on the encoder."""
         given = settings.head
-        return task_model.Head(
+        return heads.HeadSpec(
             self.head_kind,
             self.classes(metadata),
             given.pooling,
@@ -299,7 +299,7 @@ class TaskSpec:
             )
         head = self.head(settings, metadata)
         common = {
-            "model": task_model.TaskModel(bert, settings.execution(), head),
+            "model": network.Network(bert, settings.execution(), (head,)),
             "tokenizer": tokenizer,
             "max_seq_length": length,
         }
@@ -368,15 +368,6 @@ class TaskSpec:
         """Returns a line on what was found in training examples, or ""."""
         del examples
         return ""
-
-
-def packed(batch: Batch) -> Int[Array, "R S"] | None:
-    """Returns the positions of tokens in shared rows; None for rows of one text.
-
-    Batches of training may be packed, batches that are scored are not.
-    """
-    name = example_rows.PACKED
-    return batch[name] if name in batch else None
 
 
 _ROWS = 4096  # checked together: a few megabytes

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.model import crf, task_model
+from bert_jax.model import crf, network
 from bert_jax.tasks import losses, spec, tag_schemes
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -36,7 +36,7 @@ class TokenTags(spec.FineTuned):
       InputError: the recipe has what a CRF's likelihood does not know.
     """
 
-    model: task_model.TaskModel
+    model: network.Network
     tokenizer: Tokenizer
     labels: tuple[str, ...]
     scheme: str
@@ -106,20 +106,12 @@ class TokenTags(spec.FineTuned):
 
     def _forward(self, params: PyTree, batch: spec.Batch, key: Array | None) -> Any:
         """Runs the model; `logits` [B, *Q, L, C] become those of tokens, in order."""
-        made: Any = self.model.apply(
-            {"params": params},
-            batch["input_ids"],
-            batch["token_type_ids"],
-            batch["segment_ids"],
-            batch["predicate_positions"] if self.model.head.at_predicate else None,
-            spec.packed(batch),
-            deterministic=key is None,
-            rngs={} if key is None else {"dropout": key},
-        )
-        places = batch["token_positions"][..., None]
+        outputs = self.model.apply(params, batch, dropout_key=key)
+        at = batch["token_positions"][..., None]
         if self.model.head.at_predicate:
-            places = places[:, None]
-        return {**made, "logits": jnp.take_along_axis(made["logits"], places, axis=-2)}
+            at = at[:, None]
+        logits = jnp.take_along_axis(outputs["logits"], at, axis=-2)
+        return {**outputs, "logits": logits}
 
     def _loss(self, outputs: spec.Logits, batch: spec.Batch) -> Float[Array, ""]:
         """Sums the losses of the tokens of a batch."""

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from bert_jax import errors
 from bert_jax.checkpoints import huggingface, weights
-from bert_jax.model import config, encoder, heads, parts
+from bert_jax.model import config, encoder, network
 from bert_jax.tasks import pretraining
 from bert_jax.tasks.masking import Masking
 from bert_jax.training import optimizer, sharding, state
@@ -156,7 +156,7 @@ def our_task(
         contender.attention,
         contender.packed,
     )
-    model = heads.BertForPreTraining(bert, execution)
+    model = network.for_pretraining(bert, execution)
     return pretraining.Pretraining(model, masking, masking)
 
 
@@ -280,7 +280,7 @@ def losses(bert: config.BertConfig, length: int) -> tuple[float, float]:
     is_masked[row, host["masked_lm_positions"][row, slot]] = True
     inputs = torch_inputs(batch, host["input_ids"], is_masked)
     model = torch_model(side("sdpa"), bert).eval()
-    cut = parts.cut_vocabulary(jax.device_get(params), bert.vocab_size)
+    cut = network.cut_vocabulary(jax.device_get(params), bert.vocab_size)
     arrays = huggingface.state_dict(weights.Weights(bert, cut))
     given = {name: torch.tensor(array) for name, array in arrays.items()}
     missing, unexpected = model.load_state_dict(given, strict=False)

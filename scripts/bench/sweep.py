@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax.model import config, encoder, task_model
+from bert_jax.model import config, encoder, heads, network
 from bert_jax.tasks import classification
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import optimizer, sharding, state, sweep
@@ -68,8 +68,8 @@ def main() -> None:
 
 def _task(size: str) -> classification.Classification:
     bert = config.published(size)
-    head = task_model.Head("classifier", 2)
-    model = task_model.TaskModel(bert, encoder.Execution(unroll=-1), head)
+    head = heads.HeadSpec("classifier", 2)
+    model = network.Network(bert, encoder.Execution(unroll=-1), (head,))
     pieces = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     tokenizer = Tokenizer("wordpiece", pieces, True, True)
     return classification.Classification(model, tokenizer, ("0", "1"), bert.max_length)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bert_jax.checkpoints import huggingface
-from bert_jax.model import encoder, parts
+from bert_jax.model import encoder, network
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -39,18 +39,14 @@ def _torch_states(made):
 
 def _our_states(read):
     ids, mask = (jnp.asarray(np.tile(x, (COPIES, 1)), jnp.int32) for x in (IDS, MASK))
-    module = parts.Parts(read.config, encoder.Execution(vocab_multiple=1), read.parts)
-    _, inner = module.apply(
-        {"params": jax.tree.map(jnp.asarray, read.params)},
-        ids,
-        jnp.zeros_like(ids),
-        mask,
-        jnp.arange(ids.shape[1])[None] * mask,
-        deterministic=False,
-        rngs={"dropout": jax.random.key(0)},
-        mutable=["intermediates"],
+    execution = encoder.Execution(vocab_multiple=1)
+    outputs = network.for_parts(read.config, execution, read.parts).apply(
+        jax.tree.map(jnp.asarray, read.params),
+        {"input_ids": ids, "segment_ids": mask},
+        dropout_key=jax.random.key(0),
+        hidden_states=True,
     )
-    return np.asarray(parts.hidden_states(inner["intermediates"]["encoder"]))
+    return np.asarray(outputs["hidden_states"])
 
 
 def _variances(states):

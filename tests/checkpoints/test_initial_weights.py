@@ -9,7 +9,7 @@ import tiny_run
 
 from bert_jax import checkpoints, errors, pretrain
 from bert_jax.checkpoints import huggingface, initial_weights, weights
-from bert_jax.model import config, parts
+from bert_jax.model import config, network
 from bert_jax.text.tokenizer import Tokenizer
 
 
@@ -57,8 +57,8 @@ def test_an_export_starts_a_run_with_the_same_parameters(
     pieces = Tokenizer.load(exported).vocab_size
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, atol=1e-7),
-        parts.cut_vocabulary(continued.state.params, pieces),
-        parts.cut_vocabulary(trained.state.params, pieces),
+        network.cut_vocabulary(continued.state.params, pieces),
+        network.cut_vocabulary(trained.state.params, pieces),
     )
     record = json.loads((tmp_path / "init.json").read_text())
     assert record["source"] == "Hugging Face, BertForPreTraining"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bert_jax.checkpoints import huggingface, mapping, native, tensorflow1, weights
-from bert_jax.model import encoder, parts
+from bert_jax.model import encoder, network
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -129,18 +129,20 @@ def theirs(made, model, head):
 def ours(read, model):
     """Returns the hidden states [n + 1, B, L, D] and every output."""
     ids, types, mask = inputs(model)
-    module = parts.Parts(
+    of_parts = network.for_parts(
         read.config, encoder.Execution(vocab_multiple=1), read.parts, read.num_labels
     )
-    positions = np.arange(ids.shape[1]) * mask
-    out, inner = module.apply(
-        {"params": jax.tree.map(jax.numpy.asarray, read.params)},
-        *(jax.numpy.asarray(x, np.int32) for x in (ids, types, mask, positions)),
-        deterministic=True,
-        mutable=["intermediates"],
+    arrays = {"input_ids": ids, "token_type_ids": types, "segment_ids": mask}
+    outputs = of_parts.apply(
+        jax.tree.map(jax.numpy.asarray, read.params),
+        {name: jax.numpy.asarray(x, np.int32) for name, x in arrays.items()},
+        dropout_key=None,
+        hidden_states=True,
     )
-    states = parts.hidden_states(inner["intermediates"]["encoder"])
-    return np.asarray(states), {k: np.asarray(v) for k, v in out.items()}
+    if "mlm_scores" in outputs:
+        outputs["mlm_logits"] = outputs.pop("mlm_scores").logits()
+    states = np.asarray(outputs.pop("hidden_states"))
+    return states, {k: np.asarray(v) for k, v in outputs.items()}
 
 
 @pytest.mark.parametrize(("model", "head"), CASES, ids=NAMES)

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from bert_jax import errors, predict
 from bert_jax.inference import loading
-from bert_jax.model import config, encoder, heads
+from bert_jax.model import config, encoder, network
 from bert_jax.text.tokenizer import Tokenizer
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh")
@@ -28,8 +28,8 @@ def model():
         intermediate_size=7,
         max_position_embeddings=9,
     )
-    made = heads.BertForPreTraining(bert, encoder.Execution(), sentence_pairs=False)
-    params = nn.unbox(heads.initialiser(made)(jax.random.key(0)))
+    made = network.for_pretraining(bert, encoder.Execution(), sentence_pairs=False)
+    params = nn.unbox(made.init(jax.random.key(0)))
     bias = np.zeros(128, np.float32)
     bias[[4, 11, 7]] = 30.0, 20.0, 10.0  # [MASK] itself, g, c
     params["mlm_head"]["bias"] = jax.numpy.asarray(bias)

@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 
 from bert_jax import errors
-from bert_jax.model import config, encoder, heads
+from bert_jax.model import config, encoder, network
 
 # Parameters of encoder and pooler, and with the MLM and NSP heads (DESIGN.md's table
 # and, for the grid, L * 12 H^2 and so on, counted by hand for two corners).
@@ -27,8 +27,8 @@ def _count(tree) -> int:
 
 def _shapes(name: str) -> dict:
     execution = encoder.Execution(vocab_multiple=1)
-    model = heads.BertForPreTraining(config.published(name), execution)
-    return nn.unbox(heads.parameter_shapes(model))
+    model = network.for_pretraining(config.published(name), execution)
+    return nn.unbox(model.shapes())
 
 
 @pytest.mark.parametrize("name", GOLDEN_COUNTS)

@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from bert_jax import errors
-from bert_jax.model import config, dropout, encoder, heads
+from bert_jax.model import config, dropout, encoder, network
 
 SMALL = config.BertConfig(
     vocab_size=41,
@@ -180,33 +180,28 @@ def test_dropout_keeps_its_rate_and_its_mean(key, width):
 
 
 def test_the_vocabulary_is_padded_inside_and_never_predicted(key):
-    model = heads.BertForPreTraining(SMALL, encoder.Execution())
-    params = nn.unbox(heads.initialiser(model)(key))
+    model = network.for_pretraining(SMALL, encoder.Execution())
+    params = nn.unbox(model.init(key))
     table = params["encoder"]["embeddings"]["word_embeddings"]["embedding"]
     assert table.shape == (128, 36)
     inputs = {name: jnp.asarray(x) for name, x in _inputs().items()}
     positions = jnp.zeros((5, 3), jnp.int32)
-    mlm_scores, nsp_logits = model.apply(
-        {"params": params},
-        **inputs,
-        masked_lm_positions=positions,
-        cls_positions=positions[:, :1],
-        deterministic=True,
-    )
-    mlm_logits = mlm_scores.logits()
+    inputs |= {"masked_lm_positions": positions, "cls_positions": positions[:, :1]}
+    outputs = model.apply(params, inputs, dropout_key=None)
+    mlm_logits, nsp_logits = outputs["mlm_scores"].logits(), outputs["nsp_logits"]
     assert mlm_logits.shape == (5, 3, 128) and nsp_logits.shape == (5, 1, 2)
     probabilities = jax.nn.softmax(mlm_logits)
     assert float(probabilities[..., 41:].max()) == 0.0
 
 
 def test_without_sentence_pairs_there_is_no_pooler_and_no_nsp_head():
-    model = heads.BertForPreTraining(SMALL, encoder.Execution(), sentence_pairs=False)
-    assert set(heads.parameter_shapes(model)) == {"encoder", "mlm_head"}
+    model = network.for_pretraining(SMALL, encoder.Execution(), sentence_pairs=False)
+    assert set(model.shapes()) == {"encoder", "mlm_head"}
 
 
 def test_parameters_are_stacked_over_layers_and_float32():
-    model = heads.BertForPreTraining(SMALL, encoder.Execution(dtype="bfloat16"))
-    shapes = nn.unbox(heads.parameter_shapes(model))
+    model = network.for_pretraining(SMALL, encoder.Execution(dtype="bfloat16"))
+    shapes = nn.unbox(model.shapes())
     query = shapes["encoder"]["layers"]["attention"]["query"]
     assert query["kernel"].shape == (3, 36, 4, 9)
     assert query["bias"].shape == (3, 4, 9)

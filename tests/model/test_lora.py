@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bert_jax import errors
-from bert_jax.model import config, layers, lora, parts
+from bert_jax.model import config, layers, lora, network
 
 BERT = config.BertConfig(
     vocab_size=31,
@@ -30,7 +30,7 @@ KERNELS = {
 
 
 def params_of():
-    shapes = parts.shapes(BERT, ("encoder",), 2)
+    shapes = network.shapes(BERT, ("encoder",), 2)
     leaves, tree = jax.tree.flatten(shapes)
     rng = np.random.default_rng(6)
     made = [jnp.asarray(rng.normal(0, 0.4, x.shape), jnp.float32) for x in leaves]
@@ -155,7 +155,7 @@ def test_kernels_without_biases_have_the_same_inputs_and_outputs():
         type_vocab_size=0,
         model_type="modernbert",
     )
-    params = parts.shapes(bert, ("encoder",), 2)
+    params = network.shapes(bert, ("encoder",), 2)
     wanted = {
         "attention/query_key_value": (12, 36),
         "attention/output": (12, 12),

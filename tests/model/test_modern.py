@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from bert_jax import errors
-from bert_jax.model import config, costs, dropout, encoder, heads, modern, parts
+from bert_jax.model import config, costs, dropout, encoder, modern, network
 
 # Global: layers 0, 2 and 4. Behind the first, two groups of two and one layer more.
 SIZES = {
@@ -74,7 +74,7 @@ def _compiled(bert, options):
         output, kept = model.apply(
             {"params": params}, **inputs, deterministic=True, mutable=["intermediates"]
         )
-        return output, parts.hidden_states(kept["intermediates"])
+        return output, network.stacked_states(kept["intermediates"])
 
     return jax.jit(run)
 
@@ -279,8 +279,8 @@ def test_every_layer_drops_other_elements(params, monkeypatch):
 
 
 def test_parameters_are_stacked_over_layers_and_what_adds_up_begins_smaller():
-    model = heads.BertForPreTraining(SMALL, encoder.Execution(), sentence_pairs=False)
-    drawn = nn.unbox(jax.jit(heads.initialiser(model))(jax.random.key(0)))
+    model = network.for_pretraining(SMALL, encoder.Execution(), sentence_pairs=False)
+    drawn = nn.unbox(jax.jit(model.init)(jax.random.key(0)))
     layers = drawn["encoder"]["layers"]
     assert layers["attention"]["query_key_value"]["kernel"].shape == (6, 36, 3, 3, 12)
     assert layers["attention_layer_norm"]["scale"].shape == (5, 36)
@@ -296,9 +296,7 @@ def test_parameters_are_stacked_over_layers_and_what_adds_up_begins_smaller():
 
 
 def test_axes_have_names_for_the_mesh():
-    shapes = heads.parameter_shapes(
-        heads.BertForPreTraining(SMALL, encoder.Execution())
-    )
+    shapes = network.for_pretraining(SMALL, encoder.Execution()).shapes()
     layers = shapes["encoder"]["layers"]
     kernel = layers["attention"]["query_key_value"]["kernel"]
     assert kernel.names == ("layers", "embed", None, "heads", "head_dim")
@@ -317,8 +315,10 @@ def test_modernbert_base_has_as_many_parameters_as_the_published_model():
         type_vocab_size=0,
         model_type="modernbert",
     )
-    model = heads.BertForPreTraining(bert, encoder.Execution(vocab_multiple=1), False)
-    shapes = nn.unbox(heads.parameter_shapes(model))
+    model = network.for_pretraining(
+        bert, encoder.Execution(vocab_multiple=1), sentence_pairs=False
+    )
+    shapes = nn.unbox(model.shapes())
     count = {
         part: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes[part]))
         for part in shapes

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_task_model import BERT, each_head, model_of, params_of
+from test_heads import BERT, NAMES, each_head, model_of, outputs_of, params_of
 
 from bert_jax.data.labeled import example_rows
 
@@ -31,18 +31,15 @@ def texts():
 
 
 def run(model, params, batch, packed):
-    predicates = None
-    if model.head.at_predicate:
-        predicates = jnp.array([[0, 1], [2, 0], [3, 4], [0, 0], [1, 1], [1, 0]])
-    arrays = [jnp.asarray(x) for x in batch]
-    places = None if packed is None else jnp.asarray(packed)
-    return model.apply(
-        {"params": params}, *arrays, predicates, places, deterministic=True
-    )
+    predicates = jnp.array([[0, 1], [2, 0], [3, 4], [0, 0], [1, 1], [1, 0]])
+    batch = dict(zip(NAMES, batch, strict=True)) | {"predicate_positions": predicates}
+    if packed is not None:
+        batch["packed"] = packed
+    return outputs_of(model, params, batch)
 
 
 def of_tokens(name, value, batch):
-    """Returns what is said of tokens and texts, without padding."""
+    """Returns the outputs of tokens and texts, without padding."""
     per_token = model_of(name).head.kind in ("tagger", "span")
     if not per_token or value.ndim < 3:
         return np.asarray(value)
@@ -53,7 +50,7 @@ def of_tokens(name, value, batch):
 
 
 @each_head
-def test_each_head_says_the_same(name, texts):
+def test_outputs_are_those_of_unpacked_texts(name, texts):
     model = model_of(name)
     params = params_of(model)
     batch, packed = texts(model.head.has_several_texts)

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from bert_jax.config import file as config_file
 from bert_jax.config import pretraining
-from bert_jax.model import encoder, heads
+from bert_jax.model import encoder, network
 from bert_jax.runs import workdirs
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "bench"
@@ -70,8 +70,8 @@ def test_the_layers_of_bert_have_as_many_numbers_in_their_kernels():
     counts = []
     for changes in (None, bench_modern.ELEMENTS["pre-norm, rotary and GeGLU"][1]):
         bert = _settings(changes).bert(8192)
-        model = heads.BertForPreTraining(bert, encoder.Execution())
-        layers = nn.unbox(heads.parameter_shapes(model))["encoder"]["layers"]
+        model = network.for_pretraining(bert, encoder.Execution())
+        layers = nn.unbox(model.shapes())["encoder"]["layers"]
         modules = [*layers["attention"].values(), *layers.values()]
         kernels = [node["kernel"].shape for node in modules if "kernel" in node]
         counts.append(sum(int(np.prod(shape)) for shape in kernels))

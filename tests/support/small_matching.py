@@ -6,7 +6,7 @@ import optax
 from flax import linen as nn
 
 from bert_jax.data.labeled import example_rows, examples
-from bert_jax.model import config, encoder, task_model
+from bert_jax.model import config, encoder, heads, network
 from bert_jax.tasks import matching
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -29,8 +29,8 @@ def bert(dropout=0.0):
 
 
 def task_of(objective="cosine", *, dropout=0.0, **fields):
-    head = task_model.Head("vectors", pooling="mean", dropout=dropout)
-    model = task_model.TaskModel(bert(dropout), encoder.Execution(), head)
+    head = heads.HeadSpec("vectors", pooling="mean", dropout=dropout)
+    model = network.Network(bert(dropout), encoder.Execution(), (head,))
     fields = {"max_seq_length": 9} | fields
     return matching.Matching(model, TOKENIZER, objective=objective, **fields)
 

@@ -7,7 +7,7 @@ import optax
 from flax import linen as nn
 
 from bert_jax.data.labeled import example_rows
-from bert_jax.model import config, encoder, task_model
+from bert_jax.model import config, encoder, network
 
 
 def model(vocab_size, head, **changes):
@@ -24,7 +24,7 @@ def model(vocab_size, head, **changes):
         "initializer_range": 0.1,
     }
     bert = config.BertConfig(**sizes | changes)
-    return task_model.TaskModel(bert, encoder.Execution(), head)
+    return network.Network(bert, encoder.Execution(), (head,))
 
 
 def params_of(task, seed=3):

@@ -7,7 +7,7 @@ import optax
 from flax import linen as nn
 
 from bert_jax.data.labeled import examples, text_examples
-from bert_jax.model import config, encoder, task_model
+from bert_jax.model import config, encoder, heads, network
 from bert_jax.tasks import roles, tagging
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -47,7 +47,7 @@ SENTENCES = [
 ]
 
 
-def model(classes: int, **changes) -> task_model.TaskModel:
+def model(classes: int, **changes) -> network.Network:
     """Returns a tagger of width 37 and two layers, without dropout."""
     bert = config.BertConfig(
         vocab_size=len(PIECES),
@@ -60,8 +60,8 @@ def model(classes: int, **changes) -> task_model.TaskModel:
         attention_probs_dropout_prob=0.0,
         type_vocab_size=changes.pop("types", 2),
     )
-    head = task_model.Head("tagger", classes, **{"dropout": 0.0} | changes)
-    return task_model.TaskModel(bert, encoder.Execution(vocab_multiple=1), head)
+    head = heads.HeadSpec("tagger", classes, **{"dropout": 0.0} | changes)
+    return network.Network(bert, encoder.Execution(vocab_multiple=1), (head,))
 
 
 def tagger(labels=LABELS, scheme="BIO", length=24, head=None, **changes):

@@ -12,7 +12,7 @@ from small_questions import VOCABULARY
 
 from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.model import task_model
+from bert_jax.model import heads
 from bert_jax.tasks import classification, losses, spec
 
 LABELS = ("dog", "cat", "none")
@@ -40,7 +40,7 @@ SEVERAL = [
 
 def of(labels=LABELS, pooling="cls", dropout=0.0, **changes):
     size = 5 if pooling == "bilstm" else 0
-    head = task_model.Head("classifier", len(labels), pooling, size, dropout=dropout)
+    head = heads.HeadSpec("classifier", len(labels), pooling, size, dropout=dropout)
     model = small_models.model(VOCABULARY.vocab_size, head, num_hidden_layers=1)
     values = {"labels": labels, "max_seq_length": 13} | changes
     return classification.Classification(model, VOCABULARY, **values)
@@ -53,7 +53,7 @@ def params():
 
 @functools.partial(jax.jit, static_argnums=0)
 def forward(model, params, batch, key):
-    return classification.forward(model, params, batch, key)["logits"]
+    return model.apply(params, batch, dropout_key=key)["logits"]
 
 
 def logits_of(it, params, examples, key=None):
@@ -176,7 +176,7 @@ def test_r_drop_adds_how_far_two_dropouts_are_apart(several):
     assert made == pytest.approx(np.mean(without) + 3.0 * apart, rel=1e-4)
 
 
-@pytest.mark.parametrize("pooling", task_model.POOLINGS)
+@pytest.mark.parametrize("pooling", heads.POOLINGS)
 def test_padding_and_neighbours_change_nothing(pooling):
     it = of(pooling=pooling)
     params = small_models.params_of(it)

@@ -11,7 +11,7 @@ from small_questions import VOCABULARY
 
 from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.model import task_model
+from bert_jax.model import heads
 from bert_jax.tasks import encoding, losses, multiple_choice
 
 
@@ -28,7 +28,7 @@ EXAMPLES = [
 
 
 def task(dropout=0.0, **changes):
-    head = task_model.Head("multiple_choice", dropout=dropout)
+    head = heads.HeadSpec("multiple_choice", dropout=dropout)
     model = small_models.model(VOCABULARY.vocab_size, head)
     return multiple_choice.MultipleChoice(model, VOCABULARY, 13, **changes)
 
@@ -40,13 +40,13 @@ def params():
 
 def scores_of(params, it, one):
     """The logit of each choice, each in a row of its own."""
-    apply, logits = jax.jit(functools.partial(it.model.apply, deterministic=True)), []
+    apply, logits = jax.jit(functools.partial(it.model.apply, dropout_key=None)), []
     for choice in one.choices:
         ids = it.tokenizer.encode([one.context, choice])
         ids, types = it.tokenizer.build(*ids)
-        columns = [jnp.asarray(x)[None, None] for x in (ids, types, [1] * len(ids))]
-        made = apply({"params": params}, *columns)
-        logits.append(float(made["logits"][0, 0]))
+        row = {"input_ids": ids, "token_type_ids": types, "segment_ids": [1] * len(ids)}
+        batch = {name: jnp.asarray(x)[None, None] for name, x in row.items()}
+        logits.append(float(apply(params, batch)["logits"][0, 0]))
     return np.array(logits)
 
 

@@ -7,14 +7,13 @@ The rows come from a store, the model is small; what the rows themselves promise
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 
 from bert_jax.data.corpus import store
 from bert_jax.data.pretraining import instances
-from bert_jax.model import config, encoder, heads
+from bert_jax.model import config, encoder, network
 
 LENGTH = 48
 SMALL = config.BertConfig(
@@ -64,24 +63,17 @@ def batch(tmp_path_factory):
 def outputs(request):
     """Returns (sequence output, pair logits) of a batch, without dropout."""
     execution = encoder.Execution()
-    model = heads.BertForPreTraining(request.param, execution)
-    params = nn.unbox(jax.jit(heads.initialiser(model))(jax.random.key(0)))
+    model = network.for_pretraining(request.param, execution)
+    params = nn.unbox(jax.jit(model.init)(jax.random.key(0)))
     names = ("input_ids", "token_type_ids", "segment_ids", "position_ids")
 
     @jax.jit
     def run(rows):
         inputs = [rows[name] for name in names]
-        sequence = heads.make_encoder(request.param, execution).apply(
+        sequence = network.make_encoder(request.param, execution).apply(
             {"params": params["encoder"]}, *inputs, deterministic=True
         )
-        masked = jnp.zeros((len(inputs[0]), 1), jnp.int32)
-        _, pairs = model.apply(
-            {"params": params},
-            *inputs,
-            masked,
-            rows["cls_positions"],
-            deterministic=True,
-        )
+        pairs = model.apply(params, rows, dropout_key=None)["nsp_logits"]
         return sequence, pairs
 
     return lambda rows: tuple(map(np.asarray, run(rows)))

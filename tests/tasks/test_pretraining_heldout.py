@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from bert_jax.model import config, costs, encoder, heads
+from bert_jax.model import config, costs, encoder, network
 from bert_jax.tasks import pretraining
 from bert_jax.tasks.masking import Masking
 
@@ -31,7 +31,7 @@ def task():
         num_attention_heads=2,
         intermediate_size=7,
     )
-    model = heads.BertForPreTraining(bert, encoder.Execution())
+    model = network.for_pretraining(bert, encoder.Execution())
     return pretraining.Pretraining(
         model, MASKING, pretraining.eval_masking(MASKING, 21)
     )

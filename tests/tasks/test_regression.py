@@ -10,8 +10,8 @@ import small_models
 from small_questions import VOCABULARY
 
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.model import task_model
-from bert_jax.tasks import classification, regression, spec
+from bert_jax.model import heads
+from bert_jax.tasks import regression, spec
 
 
 def example(text, score, pair=None, number=1):
@@ -29,7 +29,7 @@ EXAMPLES = [
 
 
 def of(dropout=0.0, **changes):
-    head = task_model.Head("classifier", 1, dropout=dropout)
+    head = heads.HeadSpec("classifier", 1, dropout=dropout)
     model = small_models.model(VOCABULARY.vocab_size, head, num_hidden_layers=1)
     return regression.Regression(model, VOCABULARY, 15, **changes)
 
@@ -41,7 +41,7 @@ def params():
 
 @functools.partial(jax.jit, static_argnums=0)
 def forward(model, params, batch, key):
-    return classification.forward(model, params, batch, key)["logits"]
+    return model.apply(params, batch, dropout_key=key)["logits"]
 
 
 def outputs_of(it, params, key=None):

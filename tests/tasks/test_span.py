@@ -13,7 +13,7 @@ from small_questions import VOCABULARY, example
 
 from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.model import task_model
+from bert_jax.model import heads
 from bert_jax.tasks import losses, span
 
 ENGLISH = "Ada lives in Paris and Bob lives in old Rome (1895)."
@@ -26,7 +26,7 @@ EXAMPLES = [
 
 
 def task(version2=True, dropout=0.0, **changes):
-    head = task_model.Head("span", 2, dropout=dropout)
+    head = heads.HeadSpec("span", 2, dropout=dropout)
     model = small_models.model(VOCABULARY.vocab_size, head)
     given = {"max_seq_length": 15, "doc_stride": 3, "version2": version2, **changes}
     return span.Span(model, VOCABULARY, **given)
@@ -38,9 +38,8 @@ def params():
 
 
 def logits_of(params, batch, of_task):
-    columns = [batch[f"{name}_ids"] for name in ("input", "token_type", "segment")]
-    apply = jax.jit(functools.partial(of_task.model.apply, deterministic=True))
-    return np.asarray(apply({"params": params}, *columns)["logits"], np.float64)
+    apply = jax.jit(functools.partial(of_task.model.apply, dropout_key=None))
+    return np.asarray(apply(params, batch)["logits"], np.float64)
 
 
 def by_hand(logits, batch, row):
@@ -119,15 +118,11 @@ def test_r_drop_adds_the_divergence_of_two_passes(params):
         task(dropout=0.4, recipe=losses.Recipe(r_drop=weight)) for weight in (0.0, 2.0)
     )
     batch = small_models.batch_of(plain.table(EXAMPLES), length=16)
-    columns = [batch[f"{name}_ids"] for name in ("input", "token_type", "segment")]
 
     @jax.jit
     def one_pass(params, key):
-        rngs = {"dropout": key}
-        made = plain.model.apply(
-            {"params": params}, *columns, deterministic=False, rngs=rngs
-        )
-        return made["logits"], plain.losses(params, batch, key)[0]["span"]
+        outputs = plain.model.apply(params, batch, dropout_key=key)
+        return outputs["logits"], plain.losses(params, batch, key)[0]["span"]
 
     keys = jax.random.split(jax.random.key(5))
     both, means = zip(*(one_pass(params, key) for key in keys), strict=True)

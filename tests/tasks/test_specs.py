@@ -11,7 +11,7 @@ from bert_jax import errors, tasks
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import scores
-from bert_jax.model import task_model
+from bert_jax.model import heads
 from bert_jax.runs import finetuning as finetuning_run
 from bert_jax.runs import task_setup
 from bert_jax.tasks import classification, matching, regression, roles, span, spec
@@ -164,13 +164,13 @@ def test_classes_without_names_are_named_by_the_config(names, asked, expected):
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("classification", task_model.Head("classifier", 2, dropout=0.2)),
-        ("regression", task_model.Head("classifier", 1, dropout=0.2)),
-        ("tagging", task_model.Head("tagger", 2, dropout=0.2)),
-        ("srl", task_model.Head("tagger", 2, at_predicate=True, dropout=0.2)),
-        ("span", task_model.Head("span", 2, dropout=0.2)),
-        ("multiple_choice", task_model.Head("multiple_choice", 1, dropout=0.2)),
-        ("matching", task_model.Head("vectors", 1, "mean")),
+        ("classification", heads.HeadSpec("classifier", 2, dropout=0.2)),
+        ("regression", heads.HeadSpec("classifier", 1, dropout=0.2)),
+        ("tagging", heads.HeadSpec("tagger", 2, dropout=0.2)),
+        ("srl", heads.HeadSpec("tagger", 2, at_predicate=True, dropout=0.2)),
+        ("span", heads.HeadSpec("span", 2, dropout=0.2)),
+        ("multiple_choice", heads.HeadSpec("multiple_choice", 1, dropout=0.2)),
+        ("matching", heads.HeadSpec("vectors", 1, "mean")),
     ],
 )
 def test_every_task_has_its_head(kind, expected):

@@ -1,5 +1,6 @@
 """Tagging: losses, the CRF against all paths, recipes, padding."""
 
+import functools
 import itertools
 
 import jax
@@ -78,11 +79,8 @@ def test_the_crf_over_first_pieces_is_that_of_all_paths():
     }
     table = task.table(sentences)
     batch = whole(table)
-    names = ("input_ids", "token_type_ids", "segment_ids")
-    apply = jax.jit(
-        lambda p, *x: task.model.apply({"params": p}, *x, deterministic=True)
-    )
-    outputs = apply(params, *(batch[name] for name in names))
+    apply = jax.jit(functools.partial(task.model.apply, dropout_key=None))
+    outputs = apply(params, batch)
     logits = np.asarray(outputs["logits"], np.float64)[0, [1, 3, 4, 6]]
     of_paths = _paths(
         logits,

@@ -9,9 +9,10 @@ import pytest
 from flax import linen as nn
 
 from bert_jax import errors
-from bert_jax.model import config, encoder, parts, task_model
+from bert_jax.model import config, encoder, heads, network
 from bert_jax.training import optimizer, sharding, state
 
+NAMES = ("input_ids", "token_type_ids", "segment_ids")
 BERT = config.BertConfig(
     vocab_size=31,
     hidden_size=12,
@@ -22,17 +23,17 @@ BERT = config.BertConfig(
     type_vocab_size=2,
 )
 HEADS = {
-    "classifier": task_model.Head("classifier", 3),
-    "mean": task_model.Head("classifier", 3, pooling="mean"),
-    "max": task_model.Head("classifier", 3, pooling="max"),
-    "mean of bilstm": task_model.Head("classifier", 3, "mean", 5),
-    "bilstm": task_model.Head("classifier", 3, "bilstm", 5),
-    "tagger": task_model.Head("tagger", 4),
-    "bilstm-crf": task_model.Head("tagger", 4, recurrent_size=5, crf=True),
-    "roles": task_model.Head("tagger", 4, crf=True, at_predicate=True),
-    "span": task_model.Head("span"),
-    "multiple_choice": task_model.Head("multiple_choice"),
-    "vectors": task_model.Head("vectors", pooling="mean"),
+    "classifier": heads.HeadSpec("classifier", 3),
+    "mean": heads.HeadSpec("classifier", 3, pooling="mean"),
+    "max": heads.HeadSpec("classifier", 3, pooling="max"),
+    "mean of bilstm": heads.HeadSpec("classifier", 3, "mean", 5),
+    "bilstm": heads.HeadSpec("classifier", 3, "bilstm", 5),
+    "tagger": heads.HeadSpec("tagger", 4),
+    "bilstm-crf": heads.HeadSpec("tagger", 4, recurrent_size=5, crf=True),
+    "roles": heads.HeadSpec("tagger", 4, crf=True, at_predicate=True),
+    "span": heads.HeadSpec("span"),
+    "multiple_choice": heads.HeadSpec("multiple_choice"),
+    "vectors": heads.HeadSpec("vectors", pooling="mean"),
 }
 # Rows 13, tokens 7, predicates 2, texts of a row 3; the BiLSTM is 2 x 5 wide.
 SHAPES = {
@@ -68,12 +69,12 @@ each_head = pytest.mark.parametrize("name", HEADS)
 
 
 def model_of(name):
-    return task_model.TaskModel(BERT, encoder.Execution(vocab_multiple=1), HEADS[name])
+    return network.Network(BERT, encoder.Execution(vocab_multiple=1), (HEADS[name],))
 
 
 def params_of(model):
     """Returns parameters that are all different."""
-    shapes = jax.eval_shape(task_model.initialiser(model), jax.random.key(0))
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
     leaves, tree = jax.tree.flatten(nn.unbox(shapes))
     rng = np.random.default_rng(6)
     made = [jnp.asarray(rng.normal(0, 0.4, x.shape), jnp.float32) for x in leaves]
@@ -81,7 +82,7 @@ def params_of(model):
 
 
 def inputs(head):
-    """Returns rows of 7 tokens; row 1 ends after 4, row 2 is padding alone."""
+    """Returns a batch of 7 tokens; row 1 ends after 4, row 2 is only padding."""
     rng = np.random.default_rng(1)
     shape = (13, 3, 7) if head.has_several_texts else (13, 7)
     segments = np.ones(shape, np.int32)
@@ -90,18 +91,21 @@ def inputs(head):
     ids = rng.integers(1, 31, shape).astype(np.int32) * segments
     types = rng.integers(0, 2, shape).astype(np.int32) * segments
     predicates = np.stack([np.arange(13) % 4, np.zeros(13)], 1).astype(np.int32)
-    made = [ids, types, segments] + [predicates] * head.at_predicate
-    return [jnp.asarray(x) for x in made]
+    batch = dict(zip(NAMES, (ids, types, segments), strict=True))
+    return batch | {"predicate_positions": predicates}
 
 
-def run(model, params, given, key=None):
-    rngs = {} if key is None else {"dropout": key}
-    return model.apply({"params": params}, *given, deterministic=key is None, rngs=rngs)
+def outputs_of(model, params, batch, key=None):
+    """Returns the outputs of the head, without those of the encoder."""
+    batch = {name: jnp.asarray(x) for name, x in batch.items()}
+    outputs = model.apply(params, batch, dropout_key=key)
+    encoded = ("sequence_output", "pooled_output")
+    return {name: x for name, x in outputs.items() if name not in encoded}
 
 
-def sequence_output(model, params, given):
-    """Returns the states of the encoder alone."""
-    ids, types, segments = (x.reshape(-1, 7) for x in given[:3])
+def sequence_output(model, params, batch):
+    """Returns the states of the encoder without a head."""
+    ids, types, segments = (jnp.asarray(batch[name]).reshape(-1, 7) for name in NAMES)
     bert = encoder.Bert(model.config, model.execution)
     positions = jnp.broadcast_to(jnp.arange(7), ids.shape)
     return bert.apply(
@@ -114,7 +118,7 @@ def sequence_output(model, params, given):
 @each_head
 def test_outputs_are_finite_float32_of_the_promised_shapes(name):
     model, head = model_of(name), HEADS[name]
-    outputs = run(model, params_of(model), inputs(head))
+    outputs = outputs_of(model, params_of(model), inputs(head))
     assert {key: x.shape for key, x in outputs.items()} == SHAPES[name]
     for x in outputs.values():
         assert x.dtype == jnp.float32 and np.isfinite(x).all()
@@ -124,12 +128,12 @@ def test_outputs_are_finite_float32_of_the_promised_shapes(name):
 def test_parts_are_the_top_of_the_tree_and_every_parameter_is_used(name):
     model, head = model_of(name), HEADS[name]
     params, given = params_of(model), inputs(head)
-    assert set(params) == set(task_model.parts(head))
+    assert set(params) == {"encoder", *head.parts} == set(model.parts)
     if name in WIDTHS:
         assert params[head.kind]["dense"]["kernel"].shape == WIDTHS[name]
 
     def loss(params):
-        outputs = run(model, params, given, jax.random.key(2))
+        outputs = outputs_of(model, params, given, jax.random.key(2))
         return sum(jnp.sum(x**3) for x in outputs.values())
 
     for path, gradient in jax.tree_util.tree_leaves_with_path(jax.grad(loss)(params)):
@@ -141,9 +145,14 @@ def test_parts_are_the_top_of_the_tree_and_every_parameter_is_used(name):
 def test_padding_is_not_seen(name):
     model, head = model_of(name), HEADS[name]
     params, given = params_of(model), inputs(head)
-    other = [given[0] + 3 * (given[2] == 0), given[1] + (given[2] == 0), *given[2:]]
-    one, two = run(model, params, given), run(model, params, other)
-    seen = np.asarray(given[2] > 0)
+    padding = given["segment_ids"] == 0
+    changes = {
+        "input_ids": given["input_ids"] + 3 * padding,
+        "token_type_ids": given["token_type_ids"] + padding,
+    }
+    other = given | changes
+    one, two = outputs_of(model, params, given), outputs_of(model, params, other)
+    seen = given["segment_ids"] > 0
     for name_, x in one.items():
         kept = np.arange(13) != 2
         x, y = np.asarray(x), np.asarray(two[name_])
@@ -161,7 +170,7 @@ def test_poolings_are_those_of_numpy(name):
     model, head = model_of(name), HEADS[name]
     params, given = params_of(model), inputs(head)
     x = np.asarray(sequence_output(model, params, given), np.float64)
-    lengths = np.asarray(given[2]).reshape(-1, 7).sum(1)
+    lengths = given["segment_ids"].reshape(-1, 7).sum(1)
     rows = [row[:count] for row, count in zip(x, lengths, strict=True)]
     if name == "classifier":
         dense = jax.tree.map(np.asarray, params["pooler"]["dense"])
@@ -170,7 +179,7 @@ def test_poolings_are_those_of_numpy(name):
         pooled = np.stack([r.max(0) if len(r) else np.zeros(12) for r in rows])
     else:
         pooled = np.stack([r.mean(0) if len(r) else np.zeros(12) for r in rows])
-    found = run(model, params, given)
+    found = outputs_of(model, params, given)
     if name == "vectors":
         expected = pooled.reshape(13, 3, 12)
         np.testing.assert_allclose(found["vectors"], expected, rtol=1e-4, atol=1e-5)
@@ -188,10 +197,10 @@ def test_a_tagger_at_predicates_joins_the_token_and_the_predicate():
     model = model_of("roles")
     params, given = params_of(model), inputs(model.head)
     x = np.asarray(sequence_output(model, params, given))
-    found = run(model, params, given)["logits"]
+    found = outputs_of(model, params, given)["logits"]
     part = params["at_predicate"]
     for row, query, token in [(0, 0, 5), (3, 0, 2), (3, 1, 2), (5, 0, 6)]:
-        at = int(given[3][row, query])
+        at = int(given["predicate_positions"][row, query])
         both = _dense(part["token"], x[row, token])
         both = both + _dense(part["predicate"], x[row, at])
         hidden = 0.5 * both * (1 + jax.scipy.special.erf(both / np.sqrt(2)))
@@ -204,9 +213,9 @@ def test_a_tagger_at_predicates_joins_the_token_and_the_predicate():
 def test_each_choice_is_scored_alone():
     model = model_of("multiple_choice")
     params, given = params_of(model), inputs(model.head)
-    swapped = [x[:, jnp.array([2, 0, 1])] for x in given]
-    found = run(model, params, given)["logits"]
-    again = run(model, params, swapped)["logits"]
+    swapped = {name: given[name][:, np.array([2, 0, 1])] for name in NAMES}
+    found = outputs_of(model, params, given)["logits"]
+    again = outputs_of(model, params, swapped)["logits"]
     np.testing.assert_allclose(again, found[:, [2, 0, 1]], rtol=1e-5, atol=1e-6)
     assert len(set(np.asarray(found[0]).round(4))) == 3
 
@@ -216,18 +225,19 @@ def test_dropout_of_the_head_is_its_own(kind):
     quiet = dataclasses.replace(
         BERT, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
     )
-    head = task_model.Head(kind, 3, dropout=0.5)
-    model = task_model.TaskModel(quiet, encoder.Execution(), head)
+    head = heads.HeadSpec(kind, 3, dropout=0.5)
+    model = network.Network(quiet, encoder.Execution(), (head,))
     params, given = params_of(model), inputs(head)
     one, same, other = (
-        run(model, params, given, jax.random.key(seed))["logits"] for seed in (1, 1, 2)
+        outputs_of(model, params, given, jax.random.key(seed))["logits"]
+        for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
-    none = dataclasses.replace(model, head=dataclasses.replace(head, dropout=0.0))
+    none = dataclasses.replace(model, heads=(dataclasses.replace(head, dropout=0.0),))
     np.testing.assert_array_equal(
-        run(none, params, given, jax.random.key(1))["logits"],
-        run(model, params, given)["logits"],
+        outputs_of(none, params, given, jax.random.key(1))["logits"],
+        outputs_of(model, params, given)["logits"],
     )
 
 
@@ -236,7 +246,7 @@ def test_every_parameter_has_a_rule_for_decay_and_a_place_on_the_mesh(name):
     model = model_of(name)
     mesh = sharding.make_mesh(2, 2, 1)
     optim = optimizer.make(optimizer.OptimizerConfig(learning_rate=0.1), 10)
-    shapes = state.abstract(task_model.initialiser(model), optim, mesh)
+    shapes = state.abstract(model.init, optim, mesh)
     names = {"/".join(str(k.key) for k in path) for path, decays in _decays(shapes)}
     assert "encoder/embeddings/word_embeddings/embedding" in names
     assert not [n for n in names if n.startswith("crf/") or n.endswith("bias")]
@@ -249,65 +259,54 @@ def _decays(shapes):
 
 
 @pytest.mark.parametrize(
-    ("keys", "words"),
+    ("keys", "key"),
     [
-        ({"kind": "tags"}, "head.kind is 'tags'"),
-        ({"kind": "classifier", "pooling": "first"}, "head.pooling is 'first'"),
-        ({"kind": "classifier", "classes": 0}, "head.classes is 0"),
-        ({"kind": "classifier", "dropout": 1.0}, "head.dropout is 1.0"),
-        ({"kind": "classifier", "crf": True}, "head.crf is for taggers"),
-        ({"kind": "span", "at_predicate": True}, "head.at_predicate is for taggers"),
-        ({"kind": "classifier", "pooling": "bilstm"}, "head.recurrent_size is 0"),
-        ({"kind": "vectors", "recurrent_size": 4}, "does not read the BiLSTM"),
-        ({"kind": "tagger", "recurrent_size": -4}, "head.recurrent_size is -4"),
-        ({"kind": "vectors", "transform": True}, "matching compares vectors"),
-        ({"kind": "classifier", "transform": True}, "Set head.pooling=mean"),
+        ({"kind": "tags"}, "head.kind"),
+        ({"kind": "classifier", "pooling": "first"}, "head.pooling"),
+        ({"kind": "classifier", "classes": 0}, "head.classes"),
+        ({"kind": "classifier", "dropout": 1.0}, "head.dropout"),
+        ({"kind": "classifier", "crf": True}, "head.crf"),
+        ({"kind": "span", "at_predicate": True}, "head.at_predicate"),
+        ({"kind": "classifier", "pooling": "bilstm"}, "head.recurrent_size"),
+        ({"kind": "vectors", "recurrent_size": 4}, "head.recurrent_size"),
+        ({"kind": "tagger", "recurrent_size": -4}, "head.recurrent_size"),
+        ({"kind": "vectors", "transform": True}, "head.transform"),
+        ({"kind": "classifier", "transform": True}, "head.pooling"),
         (
             {"kind": "tagger", "transform": True, "recurrent_size": 4},
-            "head.recurrent_size is 4: set one of them",
+            "head.recurrent_size",
         ),
     ],
 )
-def test_heads_that_cannot_be_are_refused(keys, words):
+def test_impossible_heads_are_refused(keys, key):
     with pytest.raises(errors.InputError) as caught:
-        task_model.Head(**keys)
-    assert words in str(caught.value)
-
-
-def test_rows_of_the_wrong_rank_and_missing_predicates_are_refused():
-    model = model_of("multiple_choice")
-    given = inputs(HEADS["tagger"])
-    with pytest.raises(ValueError, match="multiple_choice got input_ids of shape"):
-        run(model, params_of(model), given)
-    model = model_of("roles")
-    with pytest.raises(ValueError, match="needs predicate_positions"):
-        run(model, params_of(model), given)
+        heads.HeadSpec(**keys)
+    assert key in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["classifier", "tagger", "span", "multiple_choice"])
-def test_the_layout_and_the_numbers_are_those_of_parts(name):
+def test_a_head_is_that_of_a_checkpoint_with_its_parts(name):
     """So what is trained here is exported as what others load."""
     model, head = model_of(name), HEADS[name]
-    classes = head.classes if name != "span" else 2
-    of_parts = task_model.parts(head)
     params, given = params_of(model), inputs(head)
-    expected = parts.shapes(BERT, of_parts, classes)
-    sizes = [jax.tree.map(lambda x: x.shape, tree) for tree in (params, expected)]
-    assert sizes[0] == sizes[1]
-    flat = [x.reshape(-1, 7) for x in given]
-    positions = jnp.broadcast_to(jnp.arange(7), flat[0].shape) * flat[2]
-    whole = parts.Parts(BERT, model.execution, of_parts, classes)
-    expected = whole.apply({"params": params}, *flat, positions, deterministic=True)
-    found = run(model, params, given)["logits"]
-    np.testing.assert_array_equal(found.reshape(-1), expected["logits"].reshape(-1))
+    (of_parts,) = (
+        x for x in heads.heads_of(model.parts, head.classes) if x.kind == head.kind
+    )
+    checkpoint = network.for_parts(BERT, model.execution, model.parts, head.classes)
+    assert of_parts in checkpoint.heads and of_parts.dropout == 0.0
+    expected = network.shapes(BERT, model.parts, head.classes)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda x: x.shape, expected)
+    found = outputs_of(model, params, given)["logits"]
+    again = outputs_of(checkpoint, params, given)["logits"]
+    np.testing.assert_array_equal(found, again)
 
 
 @pytest.mark.parametrize("kind", ["classifier", "tagger"])
 def test_a_fresh_head_deviates_as_the_range_says(kind):
     bert = dataclasses.replace(BERT, hidden_size=510, num_hidden_layers=1)
-    model = task_model.TaskModel(
-        bert, encoder.Execution(), task_model.Head(kind, classes=40, pooling="mean")
+    model = network.Network(
+        bert, encoder.Execution(), (heads.HeadSpec(kind, classes=40, pooling="mean"),)
     )
-    params = nn.unbox(task_model.initialiser(model)(jax.random.key(0)))
+    params = nn.unbox(model.init(jax.random.key(0)))
     kernel = params[kind]["dense"]["kernel"]
     assert abs(float(kernel.std()) / bert.initializer_range - 1) < 0.02

@@ -1,4 +1,4 @@
-"""Parts by name, what is sown, shared layers as an unrolled loop, dead parameters."""
+"""Heads by part, hidden states, shared layers as an unrolled loop, dead parameters."""
 
 import functools
 
@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 from bert_jax import errors
-from bert_jax.model import config, encoder, heads, parts
+from bert_jax.model import config, encoder, network
 from bert_jax.training import sharding
 
 SIZES = {
@@ -38,7 +38,7 @@ def bert_of(model_type, **changes):
 
 def params_of(bert, of_parts, labels=2):
     """Returns parameters that are all different, the vocabulary not padded."""
-    return random_like(parts.shapes(bert, of_parts, labels))
+    return random_like(network.shapes(bert, of_parts, labels))
 
 
 def random_like(shapes):
@@ -55,19 +55,23 @@ def inputs(rows=5, length=7):
     segments[1, 4:] = 0
     ids = rng.integers(0, 31, (rows, length)).astype(np.int32)
     positions = np.arange(length, dtype=np.int32) * segments
-    return [jnp.asarray(x) for x in (ids, 0 * ids, segments, positions)]
+    names = ("input_ids", "token_type_ids", "segment_ids", "position_ids")
+    arrays = (ids, 0 * ids, segments, positions)
+    return {name: jnp.asarray(x) for name, x in zip(names, arrays, strict=True)}
 
 
 def run(bert, params, of_parts, labels=2, **execution):
-    model = parts.Parts(
-        bert, encoder.Execution(vocab_multiple=1, **execution), of_parts, labels
-    )
-    return model.apply(
-        {"params": params},
-        *inputs(),
-        deterministic=True,
-        mutable=["intermediates"],
-    )
+    execution = encoder.Execution(vocab_multiple=1, **execution)
+    model = network.for_parts(bert, execution, of_parts, labels)
+    outputs = model.apply(params, inputs(), dropout_key=None, hidden_states=True)
+    return with_logits(outputs)
+
+
+def with_logits(outputs):
+    """Returns the outputs with the MLM logits in place of their factors."""
+    if "mlm_scores" in outputs:
+        outputs["mlm_logits"] = outputs.pop("mlm_scores").logits()
+    return outputs
 
 
 OUTPUTS = {
@@ -91,8 +95,9 @@ def test_every_part_has_its_outputs_and_its_parameters(of_parts):
     bert = bert_of("bert")
     params = params_of(bert, of_parts, 3)
     assert set(params) == set(of_parts)
-    outputs, _ = run(bert, params, of_parts, 3)
+    outputs = run(bert, params, of_parts, 3)
     shapes = {name: x.shape for name, x in outputs.items()}
+    assert shapes.pop("hidden_states") == (5, 5, 7, 12)
     assert shapes.pop("sequence_output") == (5, 7, 12)
     if "pooler" in of_parts:
         assert shapes["pooled_output"] == (5, 12)
@@ -101,8 +106,8 @@ def test_every_part_has_its_outputs_and_its_parameters(of_parts):
 
 
 def test_the_table_has_every_part_once():
-    assert {name for of_parts in OUTPUTS for name in of_parts} == set(parts.PARTS)
-    assert len(set(parts.PARTS)) == len(parts.PARTS)
+    assert {name for of_parts in OUTPUTS for name in of_parts} == set(network.PARTS)
+    assert len(set(network.PARTS)) == len(network.PARTS)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +125,7 @@ def test_the_table_has_every_part_once():
     ],
 )
 def test_parts_that_others_need_are_named(given, missing):
-    assert parts.missing_parts(given) == missing
+    assert network.missing_parts(given) == missing
 
 
 @pytest.mark.parametrize("unroll", [1, -1])
@@ -128,10 +133,10 @@ def test_parts_that_others_need_are_named(given, missing):
 def test_hidden_states_are_those_of_an_unrolled_loop(model_type, unroll):
     bert = bert_of(model_type)
     params = params_of(bert, ("encoder",))
-    outputs, kept = jax.jit(lambda p: run(bert, p, ("encoder",), unroll=unroll))(params)
-    states = parts.hidden_states(kept["intermediates"]["encoder"])
+    outputs = jax.jit(lambda p: run(bert, p, ("encoder",), unroll=unroll))(params)
+    states = outputs["hidden_states"]
     assert states.shape == (5, 5, 7, 12)
-    ids, types, segments, positions = inputs()
+    ids, types, segments, positions = inputs().values()
     given = params["encoder"]
     embeddings = encoder.Embeddings(bert, encoder.Execution(vocab_multiple=1))
     x = embeddings.apply(
@@ -153,7 +158,7 @@ def test_hidden_states_are_those_of_an_unrolled_loop(model_type, unroll):
 def test_groups_have_as_many_parameters_as_layers_of_their_own():
     for groups, layers in ((1, 1), (2, 2), (4, 4), (-1, 4)):
         bert = bert_of("albert", num_hidden_groups=groups)
-        shapes = parts.shapes(bert, ("encoder",), 2)["encoder"]["layers"]
+        shapes = network.shapes(bert, ("encoder",), 2)["encoder"]["layers"]
         assert {x.shape[0] for x in jax.tree.leaves(shapes)} == {layers}
     with pytest.raises(errors.InputError, match="not a multiple of .*num_hidden_gro"):
         bert_of("albert", num_hidden_groups=3)
@@ -162,7 +167,7 @@ def test_groups_have_as_many_parameters_as_layers_of_their_own():
 def test_what_is_padded_is_cut_again():
     bert = bert_of("bert", tie_word_embeddings=False)
     given = jax.tree.map(np.asarray, params_of(bert, ("encoder", "mlm_head", "pooler")))
-    padded = parts.pad_vocabulary(given, 40)
+    padded = network.pad_vocabulary(given, 40)
     tables = (
         padded["encoder"]["embeddings"]["word_embeddings"]["embedding"],
         padded["mlm_head"]["decoder"],
@@ -180,19 +185,19 @@ def test_what_is_padded_is_cut_again():
         if before.shape != after.shape
     ]
     assert len(changed) == 3
-    cut = parts.cut_vocabulary(padded, 31)
+    cut = network.cut_vocabulary(padded, 31)
     chex.assert_trees_all_equal(cut, given)
-    chex.assert_trees_all_equal(parts.pad_vocabulary(given, 31), given)
+    chex.assert_trees_all_equal(network.pad_vocabulary(given, 31), given)
 
 
 def test_a_padded_vocabulary_changes_no_output():
     bert, of_parts = bert_of("albert"), ("encoder", "mlm_head")
     given = params_of(bert, of_parts)
-    padded = parts.pad_vocabulary(jax.tree.map(np.asarray, given), 128)
-    model = parts.Parts(bert, encoder.Execution(), of_parts)
+    padded = network.pad_vocabulary(jax.tree.map(np.asarray, given), 128)
+    model = network.for_parts(bert, encoder.Execution(), of_parts)
     padded = jax.tree.map(jnp.asarray, padded)
-    found = model.apply({"params": padded}, *inputs(), deterministic=True)
-    expected, _ = run(bert, given, of_parts)
+    found = with_logits(model.apply(padded, inputs(), dropout_key=None))
+    expected = run(bert, given, of_parts)
     np.testing.assert_allclose(
         found["mlm_logits"][..., :31], expected["mlm_logits"], atol=1e-5
     )
@@ -204,42 +209,44 @@ PRETRAINING = {name: name in ("bert", "albert") for name in MODELS}
 
 
 def pretraining(model_type, **changes):
-    """Returns the model of pretraining, and the arguments of a step."""
-    model = heads.BertForPreTraining(
+    """Returns the network of pretraining, and the batch of a step."""
+    model = network.for_pretraining(
         bert_of(model_type, **changes),
         encoder.Execution(vocab_multiple=8),
-        PRETRAINING[model_type],
+        sentence_pairs=PRETRAINING[model_type],
     )
-    ids, types, segments, positions = inputs(8)
+    ids, types, segments, positions = inputs(8).values()
     if model_type in ("bert", "albert"):
         types = jnp.asarray(np.arange(7)[None] >= 3, jnp.int32) * jnp.ones_like(ids)
     # Every row of the tables is used: ids and positions of a full range.
     ids = jnp.arange(56, dtype=jnp.int32).reshape(8, 7) % 31
     chosen = jnp.tile(jnp.asarray([[1, 5]], jnp.int32), (8, 1))
     first = jnp.zeros((8, 1), jnp.int32)
-    return model, (ids, types, segments, positions, chosen, first)
+    return model, {
+        "input_ids": ids,
+        "token_type_ids": types,
+        "segment_ids": segments,
+        "position_ids": positions,
+        "masked_lm_positions": chosen,
+        "cls_positions": first,
+    }
 
 
 @pytest.mark.parametrize("model_type", MODELS)
 def test_a_step_of_training_changes_every_parameter(model_type):
-    model, arguments = pretraining(model_type, hidden_dropout_prob=0.0)
-    params = random_like(nn.unbox(heads.parameter_shapes(model)))
+    model, batch = pretraining(model_type, hidden_dropout_prob=0.0)
+    params = random_like(nn.unbox(model.shapes()))
 
     @jax.jit
     def step(params):
         def loss(params):
-            mlm_scores, nsp_logits = model.apply(
-                {"params": params},
-                *arguments,
-                deterministic=False,
-                rngs={"dropout": jax.random.key(4)},
-            )
+            outputs = model.apply(params, batch, dropout_key=jax.random.key(4))
             labels = jnp.arange(16, dtype=jnp.int32).reshape(8, 2)
-            mlm_logits = mlm_scores.logits()
+            mlm_logits = outputs["mlm_scores"].logits()
             total = optax.softmax_cross_entropy_with_integer_labels(mlm_logits, labels)
             total = jnp.mean(total)
-            if nsp_logits is not None:
-                total += jnp.mean(jax.nn.log_softmax(nsp_logits)[:, 0, 0])
+            if "nsp_logits" in outputs:
+                total += jnp.mean(jax.nn.log_softmax(outputs["nsp_logits"])[:, 0, 0])
             return total
 
         # The sign of the gradient: what has none stays as it is.
@@ -268,9 +275,9 @@ def test_parameters_of_an_albert_are_cut_over_eight_devices():
         num_attention_heads=4,
         intermediate_size=24,
     )
-    model = heads.BertForPreTraining(bert, encoder.Execution(vocab_multiple=8))
+    model = network.for_pretraining(bert, encoder.Execution(vocab_multiple=8))
     mesh = sharding.make_mesh(2, 2, 2)
-    placed = sharding.params_sharding(heads.parameter_shapes(model), mesh)
+    placed = sharding.params_sharding(model.shapes(), mesh)
     layers, tables = placed["encoder"]["layers"], placed["encoder"]["embeddings"]
     specs = {
         "query": layers["attention"]["query"]["kernel"].spec,
@@ -291,7 +298,7 @@ def test_parameters_of_an_albert_are_cut_over_eight_devices():
 
 
 def test_an_albert_on_eight_devices_is_an_albert_on_one():
-    model, arguments = pretraining(
+    model, batch = pretraining(
         "albert",
         hidden_size=16,
         embedding_size=8,
@@ -300,14 +307,12 @@ def test_an_albert_on_eight_devices_is_an_albert_on_one():
         vocab_size=32,
     )
     mesh = sharding.make_mesh(2, 2, 2)
-    params = random_like(nn.unbox(heads.parameter_shapes(model)))
-    apply = functools.partial(model.apply, deterministic=True)
-    expected = jax.jit(lambda p, a: apply({"params": p}, *a))(params, arguments)
-    placed = jax.device_put(
-        params, sharding.params_sharding(heads.parameter_shapes(model), mesh)
-    )
-    rows = jax.device_put(arguments, sharding.batch_sharding(mesh))
-    found = sharding.jit(lambda p, a: apply({"params": p}, *a), mesh)(placed, rows)
+    params = random_like(nn.unbox(model.shapes()))
+    apply = functools.partial(model.apply, dropout_key=None)
+    expected = jax.jit(apply)(params, batch)
+    placed = jax.device_put(params, sharding.params_sharding(model.shapes(), mesh))
+    rows = jax.device_put(batch, sharding.batch_sharding(mesh))
+    found = sharding.jit(apply, mesh)(placed, rows)
     pairs = zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True)
     for one, other in pairs:
         np.testing.assert_allclose(one, other, atol=1e-5)
