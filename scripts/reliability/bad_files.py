@@ -1,12 +1,12 @@
-"""Runs every case of bad files that the tests have, and prints what is said of each.
+"""Runs every bad-file case of the tests, and prints the message of each.
 
     python scripts/reliability/bad_files.py
     python scripts/reliability/bad_files.py --only=SQuAD
 
-A case is a bad file (or folder) and the command that is given it, of the tables
+A case is a bad file (or folder) and a command that reads it, from the tables
 `cases_*.py` in tests/bad_input. It passes if the command ends with the exit code of the
-table and one message that names file and line or record, has printed nothing else, and
-has left all files as they were. Ends with 1 if a case fails. Needs the extra `test`.
+table and one message that names file and line or record, prints nothing else, and
+changes no file. Exits with 1 if a case fails. Needs the extra `test`.
 """
 
 import argparse
@@ -22,24 +22,24 @@ TESTS = ROOT / "tests" / "bad_input" / "test_bad_files.py"
 
 
 class Gathering:
-    """A plugin of pytest that keeps how each case ended."""
+    """A pytest plugin that collects the result of each case."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, str, str, bool]] = []
         self.broken: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Notes a case; what fails around the cases is a miss too."""
+        """Records a case; an error outside the cases is a miss too."""
         about = dict(report.user_properties)
         if report.when == "call" and "kind" in about:
-            said = about["said"] if "said" in about else str(report.longrepr)
-            row = (about["kind"], about["name"], said, report.passed)
+            message = about["message"] if "message" in about else str(report.longrepr)
+            row = (about["kind"], about["name"], message, report.passed)
             self.rows.append(row)
         elif report.failed:
             self.broken.append(f"{report.nodeid}: {report.longrepr}")
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Notes tables that cannot be read."""
+        """Records tables that cannot be imported."""
         if report.failed:
             self.broken.append(f"{report.nodeid}: {report.longrepr}")
 
@@ -49,7 +49,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="cases whose name has this alone")
+    parser.add_argument("--only", default="", help="only cases whose name has this")
     given = parser.parse_args()
     os.chdir(ROOT)
     found = Gathering()
@@ -67,8 +67,8 @@ def _report(found: Gathering) -> str:
     lines = []
     for kind, rows in of_kind.items():
         lines.append(f"\n{kind}")
-        for name, said, passed in rows:
-            lines.append(f"  {'ok  ' if passed else 'MISS'} {name}: {_first(said)}")
+        for name, message, passed in rows:
+            lines.append(f"  {'ok  ' if passed else 'MISS'} {name}: {_first(message)}")
     lines.append("\n| format | cases | passed |\n|---|---:|---:|")
     for kind, rows in of_kind.items():
         lines.append(f"| {kind} | {len(rows)} | {sum(x[2] for x in rows)} |")
@@ -78,10 +78,10 @@ def _report(found: Gathering) -> str:
     return "\n".join(lines)
 
 
-def _first(said: str) -> str:
-    """Returns what a case said, or the line of the assertion that failed."""
-    wrong = [line[1:].strip() for line in said.splitlines() if line.startswith("E ")]
-    return (wrong or said.splitlines() or ["nothing"])[0][:300]
+def _first(message: str) -> str:
+    """Returns the first line of a message, or the assertion that failed."""
+    wrong = [line[1:].strip() for line in message.splitlines() if line.startswith("E ")]
+    return (wrong or message.splitlines() or ["nothing"])[0][:300]
 
 
 if __name__ == "__main__":

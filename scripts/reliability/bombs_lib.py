@@ -1,6 +1,6 @@
-"""Giant lengths, bombs, depth and digits. A library of fuzz.py.
+"""Giant lengths, decompression bombs, deep JSON, huge numbers. A library of fuzz.py.
 
-All of these are refused, or read, within the cage's memory and time.
+Each must be read or rejected within the sandbox's memory and time.
 """
 
 import bz2
@@ -30,34 +30,34 @@ _MIB = 1 << 20
 _ZEROS = b"\0" * _MIB
 _DEEP = b"[" * 200_000 + b"]" * 200_000
 _DIGITS = b'{"a": ' + b"9" * 5_000_000 + b"}"
-_COLLIDING = 2**61 - 1  # what Python hashes numbers by
+_COLLIDING = 2**61 - 1  # Python's hash of an int is its remainder by this
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A file, and what reads it."""
+    """A file and its reader."""
 
     name: str
     write: Callable[[Path], Any]
     read: Callable[[Path], Any]
 
-    def run(self, place: Path) -> str:
-        """Writes the file and reads it; says what became of it."""
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        self.write(place)
-        return fuzz_files.heard(lambda: self.read(place) and "" or "read")
+    def run(self, folder: Path) -> str:
+        """Writes the file and reads it; returns "read", "refused" or a failure."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self.write(folder)
+        return fuzz_files.audited(lambda: self.read(folder) and "" or "read")
 
 
 def _file(name: str, content: bytes) -> Callable[[Path], None]:
-    def write(place: Path) -> None:
-        (place / name).write_bytes(content)
+    def write(folder: Path) -> None:
+        (folder / name).write_bytes(content)
 
     return write
 
 
 def headers() -> Iterator[Case]:
-    """Yields lengths that no file has, and headers that fill a memory."""
+    """Yields lengths beyond the end of the file, and headers of 100 MB."""
     for length in (2**63, 2**64 - 1, 2**40, 10**8, 10**8 + 1, 2**31):
         content = length.to_bytes(8, "little") + b'{"a": {}}'
         write = _file("model.safetensors", content)
@@ -68,66 +68,66 @@ def headers() -> Iterator[Case]:
         ("depth", b'{"a": ' + b"[" * 99_000_000),
     ):
 
-        def write(place: Path, body: bytes = body) -> None:
+        def write(folder: Path, body: bytes = body) -> None:
             content = len(body).to_bytes(8, "little") + body
-            (place / "model.safetensors").write_bytes(content)
+            (folder / "model.safetensors").write_bytes(content)
 
         yield Case(f"safetensors, 100 MB of JSON, {what}", write, tensors.read)
     for length in (2**31 - 1, 2**32, 2**63, 2**64 - 1):
         content = b"\x0a" + damage.varint(length) + b"\x0a\x01a"
         write = _file("spiece.model", content)
         yield Case(f"SentencePiece, length {length:,}", write, Tokenizer.load)
-        made = damage.table({b"": b"\x08\x01", b"a": b"\x08\x01"})
+        table = damage.table({b"": b"\x08\x01", b"a": b"\x08\x01"})
         handle = damage.varint(length) * 2
-        content = made[:-48] + (handle * 2)[:40].ljust(40, b"\0") + made[-8:]
+        content = table[:-48] + (handle * 2)[:40].ljust(40, b"\0") + table[-8:]
         yield Case(
             f"TF1 index, block at {length:,}",
             _file("x.index", content),
-            lambda place: tensorflow1_index.read(place / "x.index"),
+            lambda folder: tensorflow1_index.read(folder / "x.index"),
         )
     for number in (2**31 - 1, 2**31, 2**62, 2**63):
         for at in range(0, 24, 4):
             yield Case(
-                f"Arrow, {number:,} at {at} behind the schema",
-                lambda place, number=number, at=at: _arrow(place, number, at),
+                f"Arrow, {number:,} at {at} after the schema",
+                lambda folder, number=number, at=at: _arrow(folder, number, at),
                 store.open_store,
             )
     for codec in ("zstd", "lz4"):
         yield Case(
-            f"Arrow, packed by {codec}",
-            lambda place, codec=codec: _packed_arrow(place, codec),
+            f"Arrow, compressed by {codec}",
+            lambda folder, codec=codec: _packed_arrow(folder, codec),
             store.open_store,
         )
 
 
-def _arrow(place: Path, number: int, at: int) -> None:
-    """Writes a number where the lengths of a batch begin, with the sums right."""
-    damaged_models_lib.KINDS["store"][0](place)
-    path = next(place.glob("*.arrow"))
+def _arrow(folder: Path, number: int, at: int) -> None:
+    """Overwrites lengths of a record batch, with correct checksums."""
+    damaged_models_lib.KINDS["store"][0](folder)
+    path = next(folder.glob("*.arrow"))
     content = bytearray(path.read_bytes())
     begin = content.index(b"\xff\xff\xff\xff", 12) + 4 + at
     content[begin : begin + 8] = number.to_bytes(8, "little")
     path.write_bytes(content)
-    damaged_models_lib.put_right(place)
+    damaged_models_lib.fix_checksums(folder)
 
 
-def _packed_arrow(place: Path, codec: str) -> None:
-    damaged_models_lib.KINDS["store"][0](place)
-    path = next(place.glob("*.arrow"))
+def _packed_arrow(folder: Path, codec: str) -> None:
+    damaged_models_lib.KINDS["store"][0](folder)
+    path = next(folder.glob("*.arrow"))
     batch = pa.ipc.open_file(path).get_batch(0)
     options = pa.ipc.IpcWriteOptions(compression=codec)
-    with pa.ipc.new_file(path, batch.schema, options=options) as made:
-        made.write_batch(batch)
-    damaged_models_lib.put_right(place)
+    with pa.ipc.new_file(path, batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+    damaged_models_lib.fix_checksums(folder)
 
 
 def _bomb(pack: Callable[[bytes], bytes], times: int, line: bytes) -> bytes:
-    """Returns so many MiB of a line, packed as parts of ten that follow each other."""
+    """Returns `times` MiB of a line, compressed as concatenated members of 10 MiB."""
     return pack(line * (10 * _MIB // len(line))) * (times // 10)
 
 
 def packed() -> Iterator[Case]:
-    """Yields text of 500 MiB in files that are a thousandth of it, or less."""
+    """Yields text of 500 MiB, compressed to a thousandth of it or less."""
     lines = b"a " * 500 + b"b\tdddd\t1\n"
     texts = {"lines": ("tsv", lines), "no line ends": ("squad", b"a")}
     texts |= {"one name": ("c3", b"x"), "blank lines": ("corpus", b"\n")}
@@ -142,15 +142,15 @@ def packed() -> Iterator[Case]:
     yield Case("zstd", _file("bomb", zstd), _READERS["corpus"])
 
 
-def _read_corpus(place: Path) -> None:
-    source = sources.Source("text", str(place / "bomb"))
+def _read_corpus(folder: Path) -> None:
+    source = sources.Source("text", str(folder / "bomb"))
     for _ in readers.documents(source):
         pass
 
 
 def _reading(task: str, kind: str) -> Callable[[Path], None]:
-    def read(place: Path) -> None:
-        request = read_examples.Request(place / "bomb", task, kind)
+    def read(folder: Path) -> None:
+        request = read_examples.Request(folder / "bomb", task, kind)
         for _ in read_examples.iterate(request):
             pass
 
@@ -166,7 +166,7 @@ _READERS: dict[str, Callable[[Path], None]] = {
 
 
 def trees() -> Iterator[Case]:
-    """Yields JSON that is deep, has huge numbers, or keys of one hash."""
+    """Yields JSON that is deeply nested, or has huge numbers or colliding keys."""
     keys = ", ".join(f'"{n * _COLLIDING}": {n * _COLLIDING}' for n in range(50_000))
     contents = {
         "deep lists": _DEEP,
@@ -184,11 +184,11 @@ def trees() -> Iterator[Case]:
 
 
 _JSON_READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
-    "object": ("x.json", lambda place: json_file.read_object(place / "x.json")),
+    "object": ("x.json", lambda folder: json_file.read_object(folder / "x.json")),
     "tokenizer.json": ("tokenizer.json", Tokenizer.load),
     "manifest": (manifest.NAME, manifest.read),
     "manifest of a checkpoint": (saved_steps.MANIFEST, saved_steps.damage),
-    "metrics": ("m.jsonl", lambda place: logs.read(place / "m.jsonl")),
+    "metrics": ("m.jsonl", lambda folder: logs.read(folder / "m.jsonl")),
     "header": ("model.safetensors", tensors.read),
     "line": ("bomb", _reading("classification", "jsonl")),
     "spans": ("bomb", _reading("tagging", "spans")),
@@ -199,7 +199,7 @@ _JSON_READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
 
 
 def long() -> Iterator[Case]:
-    """Yields text that takes a careless reader a time of its square."""
+    """Yields text on which a naive reader takes quadratic time."""
     for what, text in {
         "ends": "。" * 2_600_000,
         "ends in brackets": "x（" + "。）" * 1_300_000,
@@ -211,8 +211,8 @@ def long() -> Iterator[Case]:
     }.items():
         content = text.encode()[: 8 * _MIB - 9]
 
-        def read(place: Path) -> None:
-            source = sources.Source("paragraphs", str(place / "bomb"))
+        def read(folder: Path) -> None:
+            source = sources.Source("paragraphs", str(folder / "bomb"))
             for _ in readers.documents(source):
                 pass
 
@@ -222,12 +222,12 @@ def long() -> Iterator[Case]:
     assert giant <= 1 << 24, giant
     yield Case(
         "vocab.txt of 100 MB",
-        lambda place: (place / "vocab.txt").write_bytes(b"x\n" * 50_000_000),
-        lambda place: files.read_vocabulary(place / "vocab.txt"),
+        lambda folder: (folder / "vocab.txt").write_bytes(b"x\n" * 50_000_000),
+        lambda folder: files.read_vocabulary(folder / "vocab.txt"),
     )
     yield Case(
         "index of 20 MB",
-        lambda place: (place / "model.safetensors.index.json").write_text(
+        lambda folder: (folder / "model.safetensors.index.json").write_text(
             json.dumps({"weight_map": {str(n): "x.bin" for n in range(900_000)}})
         ),
         tensors.read,

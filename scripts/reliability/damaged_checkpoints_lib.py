@@ -1,7 +1,7 @@
-"""Small checkpoints of every kind, and the damage that fuzz_files.py does.
+"""Small checkpoints of each format, and mutations that damage them.
 
-A mutation changes files in a folder by what a generator draws: bytes of any file, or
-the JSON, the pickle or the index inside one, with lengths and checksums right again.
+A library of fuzz_files.py. A mutation randomly changes files of a folder: bytes of any
+file, or the JSON, pickle or index inside one, with lengths and checksums corrected.
 """
 
 import json
@@ -88,7 +88,7 @@ def _write_tensorflow1(folder: Path) -> None:
 
 
 def pick(rng: random.Random, folder: Path, pattern: str = "*") -> Path:
-    """Draws a file; a link or a pipe that came before could keep this process."""
+    """Chooses a regular file; a link or pipe of an earlier mutation could block."""
     paths = sorted(path for path in folder.glob(pattern) if _is_plain(path))
     return rng.choice(paths) if paths else folder / "one.safetensors"
 
@@ -102,7 +102,7 @@ def content_of(path: Path) -> bytes:
 
 
 def flip(rng: random.Random, folder: Path) -> None:
-    """Flips bits, most of them where headers are."""
+    """Flips bits, most of them in headers."""
     path = pick(rng, folder)
     content = bytearray(content_of(path))
     end = rng.choice([8, 64, 600, len(content)])
@@ -116,17 +116,17 @@ def flip(rng: random.Random, folder: Path) -> None:
 
 
 def cut(rng: random.Random, folder: Path) -> None:
-    """Shortens, lengthens, empties or doubles a file, or takes a piece out of it."""
+    """Truncates, extends, empties or doubles a file, or removes a part of it."""
     path = pick(rng, folder)
     content = content_of(path)
     a, b = sorted(rng.randrange(len(content) + 1) for _ in range(2))
     junk = rng.randbytes(rng.choice([1, 4, 8, 100]))
-    made = [content[:a], content[:a] + content[b:], content + junk, b"", content * 2]
-    path.write_bytes(rng.choice([*made, content[:a] + junk + content[a:]]))
+    cuts = [content[:a], content[:a] + content[b:], content + junk, b"", content * 2]
+    path.write_bytes(rng.choice([*cuts, content[:a] + junk + content[a:]]))
 
 
 def replace(rng: random.Random, folder: Path) -> None:
-    """Puts a folder, a link, nothing or another file in the place of a file."""
+    """Replaces a file by a folder, a link, a pipe, another file, or nothing."""
     path = pick(rng, folder)
     other = content_of(pick(rng, folder))
     path.unlink(missing_ok=True)
@@ -147,7 +147,7 @@ def replace(rng: random.Random, folder: Path) -> None:
 
 
 def edit(rng: random.Random, tree: Any) -> Any:
-    """Returns a tree of JSON with one thing in it changed."""
+    """Returns a JSON tree with one node changed."""
     if not isinstance(tree, dict | list) or not tree or rng.random() < 0.1:
         return rng.choice(_NASTY)
     key = rng.choice(list(tree) if isinstance(tree, dict) else range(len(tree)))
@@ -164,8 +164,8 @@ def edit(rng: random.Random, tree: Any) -> Any:
     return tree
 
 
-def spelt(rng: random.Random, tree: Any) -> bytes:
-    """Spells JSON, now and then with a key twice or with numbers that it has not."""
+def dumped(rng: random.Random, tree: Any) -> bytes:
+    """Serializes JSON, sometimes with a duplicate key or an invalid number."""
     text = json.dumps(tree)
     match rng.randrange(8):
         case 0 if isinstance(tree, dict) and tree:
@@ -177,7 +177,7 @@ def spelt(rng: random.Random, tree: Any) -> bytes:
 
 
 def edit_header(rng: random.Random, folder: Path) -> None:
-    """Changes the header of a safetensors file, with the right length or a lie."""
+    """Changes the header of a safetensors file; its length is right or wrong."""
     path = pick(rng, folder, "*.safetensors")
     content = content_of(path)
     length = int.from_bytes(content[:8], "little")
@@ -185,14 +185,14 @@ def edit_header(rng: random.Random, folder: Path) -> None:
         tree = json.loads(content[8 : 8 + length])
     except (ValueError, RecursionError):
         return
-    text = spelt(rng, edit(rng, tree))
+    text = dumped(rng, edit(rng, tree))
     lies = [0, 1, 2**31, 2**63, 2**64 - 1, len(content), 10**8, len(text) + 1]
-    told = rng.choice(lies) if rng.random() < 0.2 else len(text)
-    path.write_bytes(told.to_bytes(8, "little") + text + content[8 + length :])
+    stated = rng.choice(lies) if rng.random() < 0.2 else len(text)
+    path.write_bytes(stated.to_bytes(8, "little") + text + content[8 + length :])
 
 
 def edit_index(rng: random.Random, folder: Path) -> None:
-    """Changes the index of a checkpoint in shards."""
+    """Changes the index of a sharded checkpoint."""
     for path in folder.glob("*.index.json"):
         try:
             tree = json.loads(content_of(path))
@@ -201,14 +201,14 @@ def edit_index(rng: random.Random, folder: Path) -> None:
         if isinstance(tree, dict) and isinstance(tree.get("weight_map"), dict):
             part = edit(rng, tree["weight_map"])
             tree = {**tree, "weight_map": part}
-        path.write_bytes(spelt(rng, tree if rng.random() < 0.8 else edit(rng, tree)))
+        path.write_bytes(dumped(rng, tree if rng.random() < 0.8 else edit(rng, tree)))
 
 
 # Damage to pickles.
 
 
 def edit_archive(rng: random.Random, folder: Path) -> None:
-    """Changes bytes of the pickle in an archive whose checksums are right again."""
+    """Changes bytes of the pickle in a zip archive, and corrects its checksums."""
     path = folder / "pytorch_model.bin"
     if not _is_plain(path):
         return
@@ -226,27 +226,27 @@ def edit_archive(rng: random.Random, folder: Path) -> None:
 
 
 def _other_pickle(rng: random.Random, content: bytes) -> bytes:
-    """Changes some bytes of a pickle, or makes it call a function first."""
-    made = bytearray(content)
+    """Changes some bytes of a pickle, or inserts a call of a function."""
+    changed = bytearray(content)
     for _ in range(rng.choice([1, 1, 2, 5])):
-        at = rng.randrange(len(made))
-        made[at : at + 1] = rng.choice(
+        at = rng.randrange(len(changed))
+        changed[at : at + 1] = rng.choice(
             [b"", rng.randbytes(1), b"\x7f", b"\xff", b"J\xff\xff\xff\x7f", b"0", b"Q"]
         )
     if rng.random() < 0.2:
         call = rng.choice([b"cposix\nsystem\n", b"cbuiltins\neval\n", b"cos\nmkdir\n"])
-        made[2:2] = call + b"X\x07\x00\x00\x00escaped\x85R0"
-    return bytes(made)
+        changed[2:2] = call + b"X\x07\x00\x00\x00escaped\x85R0"
+    return bytes(changed)
 
 
 def edit_legacy(rng: random.Random, folder: Path) -> None:
-    """Changes bytes of a pickle that is no archive."""
+    """Changes bytes of a pickle outside an archive."""
     path = folder / "pytorch_model.bin"
     if content := content_of(path):
         path.write_bytes(_other_pickle(rng, content))
 
 
-# Damage to a TensorFlow index, with checksums that are right again.
+# Damage to a TensorFlow index, with corrected checksums.
 
 
 def edit_entries(rng: random.Random, folder: Path) -> None:
@@ -260,10 +260,10 @@ def edit_entries(rng: random.Random, folder: Path) -> None:
     for name in rng.sample(sorted(entries), k=min(2, len(entries))):
         dims = [rng.choice(numbers) for _ in range(rng.choice([0, 1, 2, 3, 300]))]
         fields = {n: rng.choice(numbers) for n in rng.sample([1, 3, 4, 5], k=2)}
-        made = b"".join(varint(n << 3) + varint(value) for n, value in fields.items())
+        extra = b"".join(varint(n << 3) + varint(value) for n, value in fields.items())
         shape = b"".join(field(2, b"\x08" + varint(n)) for n in dims)
         junk = rng.choice([b"", rng.randbytes(3), field(7, b""), field(2, shape)])
-        entries[name] = rng.choice([entries[name], b""]) + made + junk
+        entries[name] = rng.choice([entries[name], b""]) + extra + junk
     if rng.random() < 0.1:
         entries = {name[:-1]: value for name, value in entries.items()}
     path.write_bytes(table({k.encode(): v for k, v in entries.items()}))
@@ -271,17 +271,17 @@ def edit_entries(rng: random.Random, folder: Path) -> None:
 
 def table(entries: dict[bytes, bytes]) -> bytes:
     """Returns a LevelDB table of one block of entries, as TensorFlow reads it."""
-    made = b""
+    content = b""
     handles = []
     block = b"".join(_entry(key, value) for key, value in entries.items())
-    for content in (block, b""):
-        handles.append(varint(len(made)) + varint(len(content) + 8))
-        made += _with_checksum(content)
-    content = _entry(b"\xff", handles[0])
-    handles.append(varint(len(made)) + varint(len(content) + 8))
-    made += _with_checksum(content)
+    for part in (block, b""):
+        handles.append(varint(len(content)) + varint(len(part) + 8))
+        content += _with_checksum(part)
+    part = _entry(b"\xff", handles[0])
+    handles.append(varint(len(content)) + varint(len(part) + 8))
+    content += _with_checksum(part)
     footer = (handles[1] + handles[2]).ljust(40, b"\0")
-    return made + footer + bytes.fromhex("57fb808b247547db")
+    return content + footer + bytes.fromhex("57fb808b247547db")
 
 
 def _entry(key: bytes, value: bytes) -> bytes:
@@ -289,7 +289,7 @@ def _entry(key: bytes, value: bytes) -> bytes:
 
 
 def _with_checksum(content: bytes) -> bytes:
-    """Returns a block with its one place to start from, and a masked CRC-32C."""
+    """Returns a block with its one restart point and a masked CRC-32C."""
     content += struct.pack("<II", 0, 1) + b"\0"
     rest = 0xFFFFFFFF
     for byte in content:
@@ -302,12 +302,12 @@ def _with_checksum(content: bytes) -> bytes:
 
 
 def varint(number: int) -> bytes:
-    """Returns a number in seven bits a byte, the lowest first."""
-    made = b""
+    """Returns a base-128 varint: seven bits a byte, the lowest first."""
+    encoded = b""
     while number > 0x7F:
-        made += bytes([number & 0x7F | 0x80])
+        encoded += bytes([number & 0x7F | 0x80])
         number >>= 7
-    return made + bytes([number])
+    return encoded + bytes([number])
 
 
 def field(number: int, content: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Small folders of models and stores, and damage to them. A library of fuzz.py.
 
-What has a sum of its bytes beside it is damaged with the sum put right: so does who
-means harm.
+Files with a recorded checksum are damaged with the checksum corrected, as an attacker
+would.
 """
 
 import hashlib
@@ -57,20 +57,20 @@ def _tokenizer(folder: Path) -> Tokenizer:
 
 
 def _write_huggingface(folder: Path) -> None:
-    made = _tokenizer(folder)
-    huggingface.write(folder, _weights(made.vocab_size), dtype="float32")
-    made.export(folder, 9)
+    tokenizer = _tokenizer(folder)
+    huggingface.write(folder, _weights(tokenizer.vocab_size), dtype="float32")
+    tokenizer.export(folder, 9)
     sentence_encoder.write(folder, sentence_encoder.Pooling(), 4)
 
 
 def _write_native(folder: Path) -> None:
-    made = _tokenizer(folder)
-    native.write(folder, _weights(made.vocab_size), dtype="float32")
+    tokenizer = _tokenizer(folder)
+    native.write(folder, _weights(tokenizer.vocab_size), dtype="float32")
 
 
 def _write_task(folder: Path) -> None:
-    made = _tokenizer(folder / "vocabulary")
-    of_vocabulary = _weights(made.vocab_size)
+    tokenizer = _tokenizer(folder / "vocabulary")
+    of_vocabulary = _weights(tokenizer.vocab_size)
     tree = finetuning.default()
     tree.init_from = "runs/demo"
     tree.data.task, tree.data.train = "classification", "train.tsv"
@@ -79,7 +79,7 @@ def _write_task(folder: Path) -> None:
         spec.Metadata(labels=_LABELS),
         of_vocabulary.config,
         of_vocabulary.params,
-        made,
+        tokenizer,
         {"accuracy": 0.5},
     )
     task_folders.write(folder / "model", written)
@@ -99,11 +99,11 @@ def _write_store(folder: Path) -> None:
     (folder / "store").rmdir()
 
 
-# What reads them, for fuzz_files.py.
+# Readers, for fuzz_files.py.
 
 
 def read(folder: Path) -> str:
-    """Reads a folder of any kind; says "read" where it is what it says."""
+    """Reads a folder of any kind; returns "read", or what is inconsistent."""
     if (folder / "manifest.json").exists():
         return _read_store(folder)
     if (folder / task_folders.TASK).exists():
@@ -111,7 +111,7 @@ def read(folder: Path) -> str:
         return "read"
     found = checkpoints.open(folder).read()
     _ = checkpoints.open(folder).config
-    return "read" if found.weights.params else "! nothing"
+    return "read" if found.weights.params else "! empty"
 
 
 def _read_store(folder: Path) -> str:
@@ -123,23 +123,23 @@ def _read_store(folder: Path) -> str:
             if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
                 return f"! offsets {offsets} of {end}"
         if len(shard.sources) != shard.num_documents:
-            return "! sources of other documents"
-        int(shard.tokens.astype(np.int64).sum())  # every byte of them is there
+            return "! the number of sources differs from that of documents"
+        int(shard.tokens.astype(np.int64).sum())  # every byte can be read
         shard.word_start(np.arange(shard.num_tokens))
-    return "read" if found.num_tokens else "! nothing"
+    return "read" if found.num_tokens else "! empty"
 
 
 # Damage.
 
 
-def right_sums(rng: random.Random, folder: Path) -> None:
-    """Damages a file, then puts the sums and sizes beside it right."""
+def damage_with_right_checksums(rng: random.Random, folder: Path) -> None:
+    """Damages a file, then corrects the recorded checksums and sizes."""
     rng.choice([damage.flip, damage.flip, _numbers, damage.cut])(rng, folder)
-    put_right(folder)
+    fix_checksums(folder)
 
 
-def put_right(folder: Path) -> None:
-    """Puts the sums and sizes that are kept beside files right."""
+def fix_checksums(folder: Path) -> None:
+    """Corrects the checksums and sizes that are recorded for files."""
     for name, change in ((task_folders.TASK, _sums), ("manifest.json", _shards)):
         try:
             tree = json.loads(damage.content_of(folder / name))
@@ -163,7 +163,7 @@ def _shards(folder: Path, tree: Any) -> None:
 
 
 def _numbers(rng: random.Random, folder: Path) -> None:
-    """Puts a number of four or eight bytes where another may stand."""
+    """Overwrites aligned numbers of four or eight bytes."""
     path = damage.pick(rng, folder, "*.arrow")
     content = bytearray(damage.content_of(path))
     for _ in range(rng.choice([1, 2, 8])):
@@ -182,6 +182,6 @@ _ANY: list[damage.Mutation] = [damage.flip, damage.cut, damage.replace, *[_JSON]
 KINDS: dict[str, tuple[Callable[[Path], None], list[damage.Mutation]]] = {
     "Hugging Face folder": (_write_huggingface, [*_ANY, damage.edit_header]),
     "exported folder": (_write_native, [*_ANY, damage.edit_header]),
-    "task folder": (_write_task, [*_ANY, *[right_sums] * 4]),
-    "store": (_write_store, [*_ANY, *[right_sums] * 16]),
+    "task folder": (_write_task, [*_ANY, *[damage_with_right_checksums] * 4]),
+    "store": (_write_store, [*_ANY, *[damage_with_right_checksums] * 16]),
 }

@@ -1,4 +1,4 @@
-"""Small vocabularies of every kind, and damage to them. A library of fuzz.py."""
+"""Small vocabularies of each format, and damage to them. A library of fuzz.py."""
 
 import functools
 import io
@@ -33,26 +33,26 @@ def _write_wordpiece(folder: Path) -> None:
 
 
 def _write_wordpiece_json(folder: Path) -> None:
-    """Writes all files of Hugging Face's beside the vocabulary."""
+    """Writes a vocabulary with all of Hugging Face's files."""
     _write_wordpiece(folder)
     Tokenizer.load(folder).export(folder, 64)
 
 
 def _write_json(folder: Path) -> None:
-    """Writes a tokenizer.json alone, with the rules of RoBERTa's."""
+    """Writes only a tokenizer.json, with RoBERTa's rules."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-    made = tokenizers.Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     trainer = trainers.BpeTrainer(
         vocab_size=300, special_tokens=names, show_progress=False
     )
-    made.train_from_iterator(_TEXTS, trainer)
-    made.decoder = decoders.ByteLevel()
-    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    (folder / "tokenizer.json").write_text(made.to_str(), encoding="utf-8")
+    tokenizer.train_from_iterator(_TEXTS, trainer)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
 
 
 @functools.cache
@@ -115,11 +115,11 @@ def edit_json(rng: random.Random, folder: Path) -> None:
         tree = json.loads(damage.content_of(path))
     except (ValueError, RecursionError):
         return
-    path.write_bytes(damage.spelt(rng, damage.edit(rng, tree)))
+    path.write_bytes(damage.dumped(rng, damage.edit(rng, tree)))
 
 
 def edit_proto(rng: random.Random, folder: Path) -> None:
-    """Changes fields of a SentencePiece model, which is a good protocol buffer then."""
+    """Changes fields of a SentencePiece model; it remains a valid protocol buffer."""
     path = damage.pick(rng, folder, "*.model")
     proto: Any = sentencepiece_model_pb2.ModelProto()  # pyright: ignore
     try:
@@ -149,14 +149,14 @@ def _piece(rng: random.Random, proto: Any) -> None:
 
 
 def _charsmap(rng: random.Random, proto: Any) -> None:
-    """Changes the compiled table of a normaliser, which C++ walks."""
-    made = bytearray(proto.normalizer_spec.precompiled_charsmap)
+    """Changes the compiled table of a normalizer, which C++ code traverses."""
+    table = bytearray(proto.normalizer_spec.precompiled_charsmap)
     for _ in range(rng.choice([1, 4, 64])):
-        if made:
-            at = rng.randrange(min(len(made), rng.choice([8, 400, len(made)])))
-            made[at] = rng.choice([0, 0xFF, 0x7F, 0x80, rng.randrange(256)])
-    cut = rng.choice([len(made), len(made), 3, 4, 5, 100])
-    proto.normalizer_spec.precompiled_charsmap = bytes(made[:cut])
+        if table:
+            at = rng.randrange(min(len(table), rng.choice([8, 400, len(table)])))
+            table[at] = rng.choice([0, 0xFF, 0x7F, 0x80, rng.randrange(256)])
+    cut = rng.choice([len(table), len(table), 3, 4, 5, 100])
+    proto.normalizer_spec.precompiled_charsmap = bytes(table[:cut])
 
 
 def _spec(rng: random.Random, proto: Any) -> None:
@@ -176,7 +176,7 @@ def _spec(rng: random.Random, proto: Any) -> None:
 
 
 def _denormal(rng: random.Random, proto: Any) -> None:
-    """Puts the normaliser's table where the other one is expected, or self tests."""
+    """Adds a denormalizer's table and self-test data with wrong results."""
     proto.denormalizer_spec.precompiled_charsmap = rng.randbytes(40)
     expected = rng.choice([b"the cat", b"\0", b"x" * 999])
     sample = damage.field(1, b"the cat") + damage.field(2, expected)
@@ -184,7 +184,7 @@ def _denormal(rng: random.Random, proto: Any) -> None:
 
 
 def giant_length(rng: random.Random, folder: Path) -> None:
-    """Puts a length that no file has into the wire format of a protocol buffer."""
+    """Writes a length beyond the end of the file into the wire format."""
     path = damage.pick(rng, folder, "*.model")
     content = damage.content_of(path)
     tags = [at for at in range(len(content)) if content[at] in (0x0A, 0x12, 0x1A, 0x2A)]

@@ -1,6 +1,6 @@
-"""Disks that are full, and disks that cannot be written. A library of inject_faults.py.
+"""Full disks and read-only disks. A library of inject_faults.py.
 
-Needs the right to mount a tmpfs; without it these trials say so and are left out.
+Needs permission to mount a tmpfs; without it these trials are skipped with a message.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from bert_jax.training import saved_steps
 
 @contextlib.contextmanager
 def _disk(folder: Path, kilobytes: int) -> Iterator[bool]:
-    """Mounts a small disk; gives whether it could."""
+    """Mounts a small disk; yields whether that succeeded."""
     folder.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
     able = subprocess.run(mount, capture_output=True).returncode == 0
@@ -37,12 +37,12 @@ def _remount(folder: Path, options: str) -> None:
 
 
 def trials(bench: Bench) -> Iterator[Trial]:
-    """Yields what became of runs on disks that were too small or not writable."""
+    """Yields the trials of runs on disks that are too small or read-only."""
     disk = bench.folder / "disk"
     with _disk(disk, 100) as able:
         pass
     if not able:
-        print("disk: left out, as this machine may not mount a tmpfs", flush=True)
+        print("disk: skipped: no permission to mount a tmpfs", flush=True)
         return
     need = _need(bench)
     codes = []
@@ -52,15 +52,15 @@ def trials(bench: Bench) -> Iterator[Trial]:
         codes.append(code)
         yield Trial("a full disk", f"{size} of {need} KiB, exit {code}", problem)
     if codes.count(5) < len(codes) - 2:
-        yield Trial("a full disk", "exit codes", f"too few were full: {codes}")
-    for name in ("from the beginning", "when it goes on"):
+        yield Trial("a full disk", "exit codes", f"too few runs ended with 5: {codes}")
+    for name in ("at the start", "on resume"):
         yield Trial("a read-only disk", name, _read_only(bench, disk, name))
     for point in bench.some(("loop/step=6", "loop/step=10")):
         yield Trial("a disk that fills up", point, _filled(bench, disk, point))
 
 
 def _need(bench: Bench) -> int:
-    """Returns the KiB that a whole run takes, with what it holds on the way."""
+    """Returns the KiB that a run needs, with its temporary files."""
     workdir = bench.workdir("need")
     assert bench.train(workdir).wait() == 0
     files = [path for path in workdir.rglob("*") if path.is_file()]
@@ -71,24 +71,24 @@ def _need(bench: Bench) -> int:
 
 
 def _full(bench: Bench, disk: Path, size: int, need: int) -> tuple[int, str]:
-    """Returns how a run ended on a disk of this size, and what was wrong then."""
+    """Returns the exit code of a run on a disk of this size, and the problem."""
     with _disk(disk, size):
         workdir = disk / "run"
         child = bench.train(workdir)
         code = child.wait()
         if code not in (0, 5):
-            return code, f"exit code {code}: {last_line(child.said)}"
-        if code == 5 and (problem := _after_full(workdir, child.said)):
+            return code, f"exit code {code}: {last_line(child.log)}"
+        if code == 5 and (problem := _after_full(workdir, child.log)):
             return code, problem
         _remount(disk, f"size={3 * need}k")
-        return code, bench.goes_on(workdir)
+        return code, bench.resume(workdir)
 
 
-def _after_full(workdir: Path, said: Path) -> str:
-    """Looks at what a run left that ended because its disk was full."""
-    text = said.read_text(errors="replace")
+def _after_full(workdir: Path, log: Path) -> str:
+    """Checks the workdir of a run that ended because its disk was full."""
+    text = log.read_text(errors="replace")
     if text.count("error: ") != 1 or "Traceback" in text.split("error: ")[-1]:
-        return f"not one clear message: {last_line(said)}"
+        return f"not exactly one message: {last_line(log)}"
     steps = saved_steps.steps(workdir / "checkpoints")
     lines = (workdir / "metrics.jsonl").read_text() if steps else ""
     if steps and not any(
@@ -96,45 +96,45 @@ def _after_full(workdir: Path, said: Path) -> str:
     ):
         return "no good checkpoint was kept"
     late = lines.count("train/loss") - max(steps, default=0)
-    # Steps are as quick as saves here: the next save may be the first to know.
+    # Steps are as quick as saves here: the next save may be the first to fail.
     if steps and late > 2 * runs_lib.SETTINGS["run.save_every_steps"]:
-        return f"said so {late} steps after the last good save"
+        return f"reported {late} steps after the last good save"
     left = [*(workdir / "checkpoints").glob("*orbax-checkpoint-tmp*")]
     return f"{len(left)} temporary folders" if len(left) > 1 else ""
 
 
 def _read_only(bench: Bench, disk: Path, name: str) -> str:
-    """Has a disk refuse all writes, before a run begins or before it goes on."""
+    """Makes a disk read-only, before a run starts or before it resumes."""
     with _disk(disk, 64 * 1024):
         workdir = disk / "run"
-        if name == "when it goes on":
+        if name == "on resume":
             child = bench.train(workdir, faults="loop/step=10:SIGTERM")
             if (code := child.wait()) != 75:
-                return f"exit code {code}: {last_line(child.said)}"
+                return f"exit code {code}: {last_line(child.log)}"
         _remount(disk, "ro")
-        problem = _says_so(bench.train(workdir))
+        problem = _not_reported(bench.train(workdir))
         _remount(disk, "rw")
-        return problem or bench.goes_on(workdir)
+        return problem or bench.resume(workdir)
 
 
 def _filled(bench: Bench, disk: Path, point: str) -> str:
-    """Leaves a disk no room while a step is held."""
+    """Fills the disk while the run is stopped in a step."""
     with _disk(disk, 64 * 1024):
         workdir = disk / "run"
         child = bench.train(workdir, faults=f"{point}:SIGSTOP")
-        child.wait_until_held()
+        child.wait_until_stopped()
         subprocess.run(["sync"], check=True)
         used = shutil.disk_usage(disk).used // 1024
         _remount(disk, f"size={used + 4}k")
         os.kill(child.pid, signal.SIGCONT)
-        problem = _says_so(child)
+        problem = _not_reported(child)
         _remount(disk, "size=65536k")
-        return problem or bench.goes_on(workdir)
+        return problem or bench.resume(workdir)
 
 
-def _says_so(child: fork_server_lib.Child) -> str:
-    """Returns what is wrong with the end of a run that could not write."""
+def _not_reported(child: fork_server_lib.Child) -> str:
+    """Returns a problem unless a failed write ended the run with 5 and one message."""
     code = child.wait()
-    if code != 5 or child.said.read_text(errors="replace").count("error: ") != 1:
-        return f"exit code {code}: {last_line(child.said)}"
+    if code != 5 or child.log.read_text(errors="replace").count("error: ") != 1:
+        return f"exit code {code}: {last_line(child.log)}"
     return ""

@@ -1,4 +1,4 @@
-"""A small fine-tuning run that is killed and stopped.
+"""Small fine-tuning runs that are killed and stopped.
 
 A library of inject_faults.py.
 """
@@ -31,13 +31,13 @@ POINTS = (
 
 
 def config(folder: Path, examples: int, values: dict[str, Any]) -> str:
-    """Writes so many examples of two classes; returns the flag of what trains on them.
+    """Writes a config and its examples of two classes; returns the config's flag.
 
-    `values` are settings besides the usual ones of a small run.
+    `values` override the settings of a small run.
     """
     folder.mkdir()
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "dog", *_WORDS]
-    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "dog", *_WORDS]
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n")
     _write_examples(folder / "train.tsv", examples)
     _write_examples(folder / "dev.tsv", 100)
     shapes = {n: x for n, x in runs_lib.SETTINGS.items() if n.startswith("model.")}
@@ -59,18 +59,18 @@ def config(folder: Path, examples: int, values: dict[str, Any]) -> str:
 
 
 def _write_examples(path: Path, count: int) -> None:
-    """Writes sentences of the class of the animal that is in them, three in ten not."""
+    """Writes sentences that name an animal; seven in ten name that of their label."""
     rng = random.Random(path.name)
     lines = ["sentence\tlabel"]
     for _ in range(count):
         animal = rng.choice(("cat", "dog"))
-        said = animal if rng.random() < 0.7 else rng.choice(("cat", "dog"))
-        lines.append(f"{' '.join(rng.choices(_WORDS, k=6))} {said}\t{animal}")
+        word = animal if rng.random() < 0.7 else rng.choice(("cat", "dog"))
+        lines.append(f"{' '.join(rng.choices(_WORDS, k=6))} {word}\t{animal}")
     path.write_text("\n".join(lines) + "\n")
 
 
 def trials(bench: Bench) -> Iterator[Trial]:
-    """Yields what became of fine-tuning runs that were killed."""
+    """Yields the trials of fine-tuning runs that are killed."""
     values = {"run.num_train_epochs": float(EPOCHS), "run.log_every_steps": 1}
     flag = config(bench.folder / "task", 8 * STEPS // EPOCHS, values)
     for _ in range(2):  # the second one has nothing to compile
@@ -94,12 +94,12 @@ def _stopped(bench: Bench, flag: str, whole: Path, point: str) -> str:
         "finetune", flag, f"--workdir={workdir}", faults=point
     )
     if (code := child.wait()) not in (75, -signal.SIGKILL):
-        return f"was not stopped: exit code {code}, {last_line(child.said)}"
-    return _goes_on(bench, flag, whole, workdir)
+        return f"was not stopped: exit code {code}, {last_line(child.log)}"
+    return _resume(bench, flag, whole, workdir)
 
 
 def _killed(bench: Bench, flag: str, whole: Path, moment: float) -> str:
-    """Kills a run at a moment, or a little before it if it ended by then."""
+    """Kills a run at a moment, or earlier if it had ended by then."""
     for earlier in (1.0, 0.7, 0.4):
         workdir = bench.workdir("killed-task")
         child = bench.fork_server.start("finetune", flag, f"--workdir={workdir}")
@@ -108,23 +108,23 @@ def _killed(bench: Bench, flag: str, whole: Path, moment: float) -> str:
         if code := child.wait():
             break
     if code != -signal.SIGKILL:
-        return f"was not killed: exit code {code}, {last_line(child.said)}"
-    return _goes_on(bench, flag, whole, workdir)
+        return f"was not killed: exit code {code}, {last_line(child.log)}"
+    return _resume(bench, flag, whole, workdir)
 
 
-def _goes_on(bench: Bench, flag: str, whole: Path, workdir: Path) -> str:
-    """Resumes a run to its end; returns what differs from the undisturbed one."""
+def _resume(bench: Bench, flag: str, whole: Path, workdir: Path) -> str:
+    """Resumes a run to its end; returns how it differs from the undisturbed one."""
     child = bench.fork_server.start("finetune", flag, f"--workdir={workdir}")
     if code := child.wait():
-        return f"exit code {code} when it went on: {last_line(child.said)}"
+        return f"exit code {code} on resume: {last_line(child.log)}"
     expected = runs_lib.trace(whole)
     if differs := runs_lib.trace(workdir).difference(expected):
-        return f"other {differs} than the undisturbed run"
+        return f"{differs} differ from the undisturbed run"
     for part in ("best", "predictions"):
         if _content(workdir / part) != _content(whole / part):
-            return f"another {part} than the undisturbed run"
+            return f"{part} differs from the undisturbed run"
     if left := runs_lib.leftovers(workdir):
-        return f"left behind: {', '.join(left[:3])}"
+        return f"left over: {', '.join(left[:3])}"
     shutil.rmtree(workdir)
     return ""
 

@@ -1,4 +1,4 @@
-"""Starts training runs in a second instead of ten: imports once, and forks for each.
+"""Starts training runs in one second instead of ten: imports once, forks for each.
 
 A library of inject_faults.py. Run as a program it is the process that forks; it
 starts no device, so that every run begins as in a fresh process.
@@ -18,28 +18,28 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Child:
-    """A command under way."""
+    """A running command; `log` is the file of its output."""
 
-    def __init__(self, fork_server: "ForkServer", pid: int, said: Path) -> None:
-        self.pid, self.said = pid, said
+    def __init__(self, fork_server: "ForkServer", pid: int, log: Path) -> None:
+        self.pid, self.log = pid, log
         self._server = fork_server
 
-    def wait_until_held(self) -> None:
-        """Waits until a SIGSTOP holds it."""
+    def wait_until_stopped(self) -> None:
+        """Waits until a SIGSTOP has stopped it."""
         status = Path(f"/proc/{self.pid}/status")
         while "State:\tT" not in status.read_text():
             time.sleep(0.05)
 
     def wait(self) -> int:
-        """Returns its exit code, or the negative number of the signal."""
-        return self._server.ask({"wait": self.pid})["code"]
+        """Waits for its end; returns the exit code, or minus the signal's number."""
+        return self._server.send({"wait": self.pid})["code"]
 
 
 class ForkServer:
-    """Starts commands; a context manager."""
+    """Forks commands from one process; a context manager."""
 
     def __init__(self, folder: Path, devices: int = 1) -> None:
-        """Keeps what the commands say, and their compiled programs, in `folder`."""
+        """Keeps the commands' output and compiled programs in `folder`."""
         self._folder, self._count = folder, 0
         settings = {
             "JAX_PLATFORMS": "cpu",
@@ -68,23 +68,23 @@ class ForkServer:
     def start(
         self, command: str, *arguments: object, faults: str = "", patch: str = ""
     ) -> Child:
-        """Starts `python -m bert_jax.COMMAND` with faults on the way.
+        """Starts `python -m bert_jax.COMMAND` with fault points armed.
 
-        `patch` is a program that is run before, in the same process.
+        `patch` is a program that runs first, in the same process.
         """
         self._count += 1
-        said = self._folder / f"said-{self._count}.txt"
-        words = [f"bert_jax.{command}", *map(str, arguments)]
-        said.touch()
-        asked = {"start": words, "faults": faults, "patch": patch, "said": str(said)}
-        return Child(self, self.ask(asked)["pid"], said)
+        log = self._folder / f"log-{self._count}.txt"
+        argv = [f"bert_jax.{command}", *map(str, arguments)]
+        log.touch()
+        request = {"start": argv, "faults": faults, "patch": patch, "log": str(log)}
+        return Child(self, self.send(request)["pid"], log)
 
     def run(self, command: str, *arguments: object) -> int:
-        """Runs a command to its end; returns its exit code."""
+        """Runs a command and returns its exit code."""
         return self.start(command, *arguments).wait()
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Sends a request to the process that forks; returns its answer."""
+    def send(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Sends a request to the process that forks; returns its reply."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
@@ -92,8 +92,8 @@ class ForkServer:
 
 
 def _serve() -> None:
-    """Answers requests until standard input ends."""
-    # Imported here for all that are forked: tensorboardX takes torch along.
+    """Serves requests until standard input ends."""
+    # Imported here, before the forks: tensorboardX imports torch.
     import orbax.checkpoint  # noqa: F401
     import tensorboardX  # noqa: F401
 
@@ -104,7 +104,7 @@ def _serve() -> None:
         if "start" in request:
             pid = os.fork()
             if pid == 0:
-                names = ("start", "faults", "patch", "said")
+                names = ("start", "faults", "patch", "log")
                 _become(*(request[name] for name in names))
             answer = {"pid": pid}
         else:
@@ -113,22 +113,22 @@ def _serve() -> None:
         print(json.dumps(answer), flush=True)
 
 
-def _become(words: Sequence[str], faults: str, patch: str, said: str) -> None:
-    """Turns this process into a command; never returns."""
+def _become(argv: Sequence[str], faults: str, patch: str, log: str) -> None:
+    """Runs a command in this process; never returns."""
     from bert_jax import faults as points
     from bert_jax import interrupts
 
-    target = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0), os.dup2(target, 1), os.dup2(target, 2)
-    os.setpgid(0, 0)  # a signal to the group of inject_faults.py is not for this one
+    os.setpgid(0, 0)  # signals to the group of inject_faults.py do not reach it
     points.arm(faults)
-    sys.argv = list(words)
+    sys.argv = list(argv)
     interrupts.own()
     code: Any = 1
     try:
         exec(patch, {})
-        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
     except SystemExit as error:
         code = error.code or 0
     except BaseException:

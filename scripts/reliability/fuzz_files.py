@@ -1,13 +1,13 @@
-"""Damages small checkpoints and vocabularies at random, and has them read.
+"""Reads small checkpoints, vocabularies, models and stores that are randomly damaged.
 
     python scripts/reliability/fuzz_files.py --count=1000 --seed=0
 
-Every damaged folder is either read, as what its files say independently, or refused
-with an InputError. Anything else fails: another exception, a warning, the end of the
-process, a reading that takes more than 30 seconds or 2 GiB, a file that is opened for
-writing or outside the folder, a process started. Prints one line for every kind, and
-exits with 1 after a failure. The kinds `torch*` need torch, `tensorflow1*` TensorFlow;
-without it they are left out.
+Each damaged folder must be read, with a result that an independent look at its files
+confirms, or rejected with an InputError. Anything else is a failure: another exception,
+a warning, a crash, more than 30 seconds or 2 GiB, a file opened for writing or outside
+the folder, a subprocess. Prints one line for each kind, and exits with 1 after a
+failure. The kinds `torch*` need torch, and `tensorflow1*` TensorFlow; without them they
+are skipped.
 """
 
 import argparse
@@ -37,19 +37,19 @@ from bert_jax.checkpoints import tensorflow1_file, tensors
 from bert_jax.text.tokenizer import Tokenizer
 
 KINDS = damage.KINDS | damaged_vocabularies_lib.KINDS | damaged_models_lib.KINDS
-_MADE_BY = {"torch": "torch", "tensorflow1": "tensorflow"}
+_LIBRARIES = {"torch": "torch", "tensorflow1": "tensorflow"}
 _EVENTS = {"os.system", "os.exec", "os.fork", "os.posix_spawn", "subprocess.Popen"}
 _EVENTS |= {"os.remove", "os.rename", "os.mkdir", "os.link", "os.symlink"}
 _EVENTS |= {"os.truncate"}
 _SENTENCES = ["the cat sat [MASK] on", "北京 \u0130 e\u0301", "", "\0\ud800", "a" * 300]
-# Where Python and its libraries lie.
+# Folders of Python and its libraries.
 _OWN = (sys.prefix, sys.base_prefix, "/usr", "/proc", "/sys", "/dev/null", "/lib")
 _OWN += ("/dev/urandom", str(Path(__file__).resolve().parents[2]))
 
 
 @dataclasses.dataclass
 class Result:
-    """What became of the folders of a kind: how often, complaints, and at worst."""
+    """The outcomes of a kind: counts, failures, and the most time and memory."""
 
     counts: collections.Counter[str] = dataclasses.field(
         default_factory=collections.Counter
@@ -60,9 +60,9 @@ class Result:
 
 
 def main() -> None:
-    """Runs the kinds that were asked for."""
+    """Runs the kinds selected by --kinds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=1000, help="of every kind")
+    parser.add_argument("--count", type=int, default=1000, help="folders of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", default=",".join(KINDS))
     arguments = parser.parse_args()
@@ -70,60 +70,61 @@ def main() -> None:
     print("kind                     read  refused  failed")
     for kind in arguments.kinds.split(","):
         if not installed(kind):
-            print(f"{kind:22} is left out: its library is not installed")
+            print(f"{kind:22} skipped: its library is not installed")
             continue
-        made = run(kind, arguments.count, arguments.seed)
-        failed += len(made.failures)
-        numbers = (made.counts["read"], made.counts["refused"], len(made.failures))
-        print(f"{kind:22} {numbers[0]:6} {numbers[1]:8} {numbers[2]:7}")
-        for failure in made.failures[:5]:
+        result = run(kind, arguments.count, arguments.seed)
+        failures = len(result.failures)
+        failed += failures
+        read, refused = result.counts["read"], result.counts["refused"]
+        print(f"{kind:22} {read:6} {refused:8} {failures:7}")
+        for failure in result.failures[:5]:
             print(f"  {failure}")
     sys.exit(1 if failed else 0)
 
 
 def installed(kind: str) -> bool:
-    """Says whether the library that makes a kind of checkpoint is there."""
-    module = _MADE_BY.get(kind.split("_")[0])
+    """Returns whether the library that writes a kind of checkpoint is installed."""
+    module = _LIBRARIES.get(kind.split("_")[0])
     return module is None or importlib.util.find_spec(module) is not None
 
 
 def run(kind: str, count: int, seed: int) -> Result:
-    """Damages so many folders of a kind, each on its own, and reads them."""
-    made = Result()
+    """Damages `count` copies of a folder of a kind, and reads each."""
+    result = Result()
     with tempfile.TemporaryDirectory() as name:
-        place = _Place(Path(name), kind, seed)
+        trials = _Trials(Path(name), kind, seed)
         (Path(name) / "secret").write_text("not for readers")
-        for number, found in sandbox_lib.outcomes(
-            place.try_, range(count), place.prepare
+        for number, outcome in sandbox_lib.outcomes(
+            trials.run, range(count), trials.prepare
         ):
-            made.counts[found.said] += 1
-            made.seconds = max(made.seconds, found.seconds)
-            made.mib = max(made.mib, found.mib)
-            if not found.is_well:
-                made.failures.append(f"number {number}: {found.said}")
-        left = {path.name for path in Path(name).iterdir()}
-        if left - {"secret", "valid", "damaged", "saved"}:
-            made.failures.append(f"left outside the folder: {left}")
-    return made
+            result.counts[outcome.result] += 1
+            result.seconds = max(result.seconds, outcome.seconds)
+            result.mib = max(result.mib, outcome.mib)
+            if not outcome.is_ok:
+                result.failures.append(f"number {number}: {outcome.result}")
+        written = {path.name for path in Path(name).iterdir()}
+        if written - {"secret", "valid", "damaged", "saved"}:
+            result.failures.append(f"written outside the folder: {written}")
+    return result
 
 
 @dataclasses.dataclass
-class _Place:
-    """Where a kind is written, damaged and read; used in a forked process."""
+class _Trials:
+    """Writes, damages and reads folders of a kind; runs in a forked process."""
 
     folder: Path
     kind: str
     seed: int
 
     def prepare(self) -> None:
-        """Writes the valid folder, and reads it: what is imported late is there."""
+        """Writes the valid folder and reads it, which does the lazy imports."""
         valid = self.folder / "valid"
         shutil.rmtree(valid, ignore_errors=True)
         valid.mkdir()
         KINDS[self.kind][0](valid)
         assert self._outcome(valid) == "read", self._outcome(valid)
 
-    def try_(self, number: int) -> str:
+    def run(self, number: int) -> str:
         """Damages a copy and reads it."""
         rng = random.Random(f"{self.seed} {self.kind} {number}")
         damaged = self.folder / "damaged"
@@ -138,11 +139,11 @@ class _Place:
         read = (
             damaged_models_lib.read if self.kind in damaged_models_lib.KINDS else read
         )
-        return heard(functools.partial(read, folder))
+        return audited(functools.partial(read, folder))
 
 
-def heard(read: Any) -> str:
-    """Calls what reads with an ear on what Python does; returns what became of it."""
+def audited(read: Any) -> str:
+    """Calls `read` under an audit hook; returns "read", "refused" or a failure."""
     WATCH[:] = ["on"]
     try:
         with warnings.catch_warnings(action="error"):
@@ -155,7 +156,7 @@ def heard(read: Any) -> str:
     return f"! did {seen[0]}" if seen else outcome
 
 
-# Independent looks at what was read.
+# Independent checks of the result.
 
 
 def _checkpoint(folder: Path) -> str:
@@ -168,7 +169,7 @@ def _checkpoint(folder: Path) -> str:
 
 
 def _judged(files: list[Path], arrays: dict[str, np.ndarray]) -> str:
-    """Says "read" for arrays that the files can hold and their headers declare."""
+    """Returns "read" for arrays that match the headers and the sizes of the files."""
     declared: dict[str, tuple[str, list[int]]] = {}
     for path in files:
         if path.suffix != ".safetensors":
@@ -188,43 +189,47 @@ def _judged(files: list[Path], arrays: dict[str, np.ndarray]) -> str:
             return f"! {name!r} is not contiguous or not finite"
     size = sum(file.stat().st_size for file in files)
     if sum(array.nbytes for array in arrays.values()) > 8 * size:
-        return "! more bytes than the files have"
-    return "read" if arrays else "! nothing"
+        return "! more bytes than in the files"
+    return "read" if arrays else "! no arrays"
 
 
 def _vocabulary(folder: Path) -> str:
-    """Loads a tokenizer, and has it do what training has it do."""
-    made = Tokenizer.load(folder)
-    rows = made.encode(_SENTENCES)
-    flat, lengths = made.encode_flat(_SENTENCES)
-    placed = made.encode_with_offsets(_SENTENCES)
-    masked = made.encode_text("the [MASK] cat")
-    ids, types = made.build(rows[0], rows[1])
-    made.decode(rows[0])
-    told = (made.fingerprint, made.is_continuation, made.special_ids)
+    """Loads a tokenizer and calls all that training and inference call."""
+    tokenizer = Tokenizer.load(folder)
+    rows = tokenizer.encode(_SENTENCES)
+    flat, lengths = tokenizer.encode_flat(_SENTENCES)
+    with_offsets = tokenizer.encode_with_offsets(_SENTENCES)
+    masked = tokenizer.encode_text("the [MASK] cat")
+    ids, types = tokenizer.build(rows[0], rows[1])
+    tokenizer.decode(rows[0])
+    facts = (tokenizer.fingerprint, tokenizer.is_continuation, tokenizer.special_ids)
     WATCH.clear()
     every = [index for row in (*rows, masked, ids) for index in row]
-    if not all(0 <= index < made.vocab_size for index in every):
+    if not all(0 <= index < tokenizer.vocab_size for index in every):
         return f"! an id is out of range: {every}"
     if flat.tolist() != [i for row in rows for i in row] or lengths.sum() != flat.size:
         return "! encode and encode_flat differ"
-    if [row for row, _ in placed] != rows or len(ids) != len(types) or not told:
+    if [row for row, _ in with_offsets] != rows:
         return "! encode and encode_with_offsets differ"
-    for sentence, (_, places) in zip(_SENTENCES, placed, strict=True):
-        if not all(0 <= a <= b <= len(sentence) for a, b in places):
-            return f"! offsets are out of range: {places}"
-    if not _has_pieces(folder, made.tokens):
-        return "! other pieces"
+    if len(ids) != len(types) or not facts:
+        return "! ids and token types differ in length"
+    for sentence, (_, offsets) in zip(_SENTENCES, with_offsets, strict=True):
+        if not all(0 <= a <= b <= len(sentence) for a, b in offsets):
+            return f"! offsets are out of range: {offsets}"
+    if not _has_tokens(folder, tokenizer.tokens):
+        return "! tokens that are not in the files"
     saved = folder.parent / "saved"
     shutil.rmtree(saved, ignore_errors=True)
-    made.export(saved, 64)
+    tokenizer.export(saved, 64)
     again = Tokenizer.load(saved)
     shutil.rmtree(saved)
-    return "read" if again.encode(_SENTENCES[:2]) == rows[:2] else "! saved otherwise"
+    if again.encode(_SENTENCES[:2]) != rows[:2]:
+        return "! the exported tokenizer differs"
+    return "read"
 
 
-def _has_pieces(folder: Path, tokens: Iterable[str]) -> bool:
-    """Says whether all the pieces stand in the bytes of the files."""
+def _has_tokens(folder: Path, tokens: Iterable[str]) -> bool:
+    """Returns whether all tokens are in the bytes of the files."""
     files = [path for path in folder.iterdir() if path.is_file()]
     content = b"".join(path.read_bytes() for path in files)
     spelled = content.decode("utf-8", "replace")
@@ -237,7 +242,7 @@ WATCH: list[str] = []
 
 
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:
-    """Notes files that are opened for writing or elsewhere, and processes."""
+    """Records files opened for writing or outside the folder, and subprocesses."""
     if not WATCH or "__pycache__" in str(arguments):
         return
     if event == "open" and isinstance(arguments[0], str | bytes):

@@ -2,9 +2,8 @@
 
 A library of inject_faults.py.
 
-Memory, handles and threads are what the system says of the process; a run that is well
-holds no more of them at its end than early on, and its files grow by the same number of
-bytes a step.
+Memory, handles and threads are read from /proc; a healthy run has no more of them at
+its end than early on, and its files grow by a constant number of bytes per step.
 """
 
 import contextlib
@@ -28,15 +27,15 @@ POOLED = 16.0  # MB in all, which a shorter one may still put into pools
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """What a run held at a moment.
+    """The resources of a run at one moment.
 
     Attributes:
       step: the last one that was logged.
       memory: resident, in MB.
       checkpoints: finished ones.
-      unfinished: temporary folders beside them, and what waits to be deleted.
+      unfinished: temporary folders, and those that wait to be deleted.
       saved, logged: bytes of all checkpoints, and of metrics, events and examples.
-      files: outside of the checkpoints.
+      files: outside the checkpoints.
     """
 
     step: int
@@ -52,15 +51,15 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """What became of it from the first half (after the warm-up) to the second.
+    """The change from the first half of a run (after the warm-up) to the second.
 
     Attributes:
       memory: MB per 1,000 steps, by least squares.
-      resident: MB, in the mean of the second half.
-      handles, threads, files: the least of each half; saves hold more for a while.
-      most_handles: at any moment.
-      checkpoints, unfinished, saved: the most there were, in all of the run.
-      logged: bytes a step of each half.
+      resident: MB, the mean of the second half.
+      handles, threads, files: the minimum of each half; saves need more for a while.
+      most_handles: the maximum.
+      checkpoints, unfinished, saved: the maximum over the run.
+      logged: bytes per step of each half.
     """
 
     memory: float
@@ -77,15 +76,15 @@ class Growth:
     def __str__(self) -> str:
         return (
             f"{self.memory:+.2f} MB per 1,000 steps at {self.resident:.0f} MB, "
-            f"{self.handles[0]} handles and then {self.handles[1]} "
-            f"(at most {self.most_handles}), {self.threads[0]} threads and then "
-            f"{self.threads[1]}, at most {self.checkpoints} checkpoints "
+            f"{self.handles[0]} -> {self.handles[1]} handles "
+            f"(at most {self.most_handles}), {self.threads[0]} -> "
+            f"{self.threads[1]} threads, at most {self.checkpoints} checkpoints "
             f"of {self.saved / 1e6:.1f} MB"
         )
 
 
 def watch(pid: int, workdir: Path, seconds: float) -> Iterator[Sample]:
-    """Yields what a run holds, every so many seconds from its first step to its end."""
+    """Samples a run every `seconds` from its first step to its end."""
     while (status := _status(pid)) is not None:
         if step := _last_step(workdir / "metrics.jsonl"):
             gone = (FileNotFoundError, ProcessLookupError, PermissionError)
@@ -95,7 +94,7 @@ def watch(pid: int, workdir: Path, seconds: float) -> Iterator[Sample]:
 
 
 def measure(samples: Sequence[Sample], steps: int) -> Growth:
-    """Returns the growth over a run of so many steps."""
+    """Returns the growth over a run of `steps` steps."""
     halves = [
         [x for x in samples if begin * steps <= x.step < end * steps]
         for begin, end in ((WARM_UP, HALF), (HALF, 1.0))
@@ -103,16 +102,16 @@ def measure(samples: Sequence[Sample], steps: int) -> Growth:
     both = [*halves[0], *halves[1]]
     slope, _ = np.polyfit([x.step for x in both], [x.memory for x in both], 1)
 
-    def least(name: str) -> tuple[int, int]:
+    def minima(name: str) -> tuple[int, int]:
         first, second = (min(getattr(x, name) for x in half) for half in halves)
         return first, second
 
     return Growth(
         memory=1000 * float(slope),
         resident=float(np.mean([x.memory for x in halves[1]])),
-        handles=least("handles"),
-        threads=least("threads"),
-        files=least("files"),
+        handles=minima("handles"),
+        threads=minima("threads"),
+        files=minima("files"),
         most_handles=max(x.handles for x in both),
         checkpoints=max(x.checkpoints for x in samples),
         unfinished=max(x.unfinished for x in samples),
@@ -122,7 +121,7 @@ def measure(samples: Sequence[Sample], steps: int) -> Growth:
 
 
 def allowed(steps: int) -> float:
-    """Returns by how many MB per 1,000 steps the memory of a run may not grow.
+    """Returns the bound on a run's memory growth, in MB per 1,000 steps.
 
     >>> allowed(20_000), allowed(2_000)
     (1.0, 10.0)
@@ -130,8 +129,8 @@ def allowed(steps: int) -> float:
     return MEGABYTES if steps >= LONG else 1000 * POOLED / ((1 - WARM_UP) * steps)
 
 
-def problems(grown: Growth, steps: int, keep: int, checkpoint: int) -> list[str]:
-    """Returns what grew, or was more than it may be; empty if nothing was.
+def problems(grown: Growth, steps: int, keep: int, checkpoint: int) -> dict[str, str]:
+    """Returns a message for each field of `Growth` that exceeds its bound.
 
     Args:
       steps: of the run.
@@ -139,32 +138,30 @@ def problems(grown: Growth, steps: int, keep: int, checkpoint: int) -> list[str]
         another is written.
       checkpoint: bytes of one.
     """
-    found = []
+    found = {}
     if grown.memory >= allowed(steps):
-        found.append(f"memory grows by {grown.memory:.2f} MB per 1,000 steps")
+        found["memory"] = f"memory grows by {grown.memory:.2f} MB per 1,000 steps"
     for name, more in (("handles", 0), ("threads", POOLS), ("files", 0)):
         first, second = getattr(grown, name)
         if second > first + more:
-            found.append(f"{name} grow from {first} to {second}")
+            found[name] = f"{name} grow from {first} to {second}"
     if grown.checkpoints > keep + 1:
-        found.append(f"there were {grown.checkpoints} checkpoints")
+        found["checkpoints"] = f"{grown.checkpoints} checkpoints"
     if grown.unfinished > 3:
-        found.append(f"there were {grown.unfinished} unfinished or deleted folders")
+        found["unfinished"] = f"{grown.unfinished} unfinished or deleted folders"
     if grown.saved > (keep + 2.1) * checkpoint:
-        found.append(
-            f"checkpoints took {grown.saved} bytes, and one takes {checkpoint}"
-        )
+        found["saved"] = f"checkpoints took {grown.saved} bytes, one takes {checkpoint}"
     early, late = grown.logged
     # The step of a sample is up to ten old, at each end of a half of the run.
     if late > (1.1 + 50 / steps) * early + 4096 / max(1.0, early):
-        found.append(f"logs grow by {early:.0f} bytes a step, and then by {late:.0f}")
+        found["logged"] = f"logs grow by {early:.0f} bytes per step, then by {late:.0f}"
     return found
 
 
 def size(folder: Path) -> int:
     """Returns the bytes of all files in a folder.
 
-    Each counts once, though it may be renamed while this looks.
+    Each counts once, even if it is renamed during the walk.
     """
     return sum({found.st_ino: found.st_size for _, found in _files(folder)}.values())
 
@@ -177,19 +174,19 @@ def _logged(samples: Sequence[Sample], steps: int) -> tuple[float, float]:
 
 
 def _status(pid: int) -> dict[str, str] | None:
-    """Returns what the system says of a process; None if it has ended."""
+    """Returns the fields of a process's status file; None if it has ended."""
     try:
         return alive(Path(f"/proc/{pid}/status").read_text())
     except (FileNotFoundError, ProcessLookupError):
         return None
 
 
-def alive(said: str) -> dict[str, str] | None:
+def alive(text: str) -> dict[str, str] | None:
     """Returns the fields of a status file; None if it is of a process that is ending.
 
     Its memory is gone first, while its state may still be "running".
     """
-    lines = said.splitlines()
+    lines = text.splitlines()
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     is_ending = status["State"].startswith(("Z", "X")) or "VmRSS" not in status
     return None if is_ending else status
@@ -229,7 +226,7 @@ def _is_log(path: str) -> bool:
 
 
 def _files(folder: Path, leaving_out: str = "") -> Iterator[tuple[str, os.stat_result]]:
-    """Yields files with what the system says of them; some may go away meanwhile."""
+    """Yields paths with their `lstat`; some files may disappear meanwhile."""
     for parent, folders, names in os.walk(folder):
         if leaving_out in folders:
             folders.remove(leaving_out)

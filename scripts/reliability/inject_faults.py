@@ -1,4 +1,4 @@
-"""Injects faults into training runs, and checks that the results are the same.
+"""Injects faults into training runs, and checks that results do not change.
 
     F=scripts/reliability/inject_faults.py
     python $F --level=ci                 # one fault of each kind, minutes
@@ -6,9 +6,10 @@
     python $F --level=nightly --only=kills,resume
     python $F --level=release --only=soak --picture=docs/soak.png
 
-Every trial ends with a run that is compared with one that nobody disturbed: parameters,
-optimizer state, losses and examples must be equal to the bit; a soak, with what a run
-may hold. Prints one table last, and exits with 1 if anything was missed.
+Each trial ends with a run that is compared with an undisturbed one: parameters,
+optimizer state, losses and examples must be bit-identical. A soak is compared with
+bounds on memory, handles and disk usage. Prints a table at the end, and exits with 1
+if a trial failed.
 """
 
 import argparse
@@ -39,7 +40,7 @@ from trial_lib import Bench, Trial
 
 LEVELS = ("ci", "pr", "nightly", "release")
 Part = Callable[[Bench], Iterator[Trial]]
-# The longest first, so that all who take from here end together.
+# The longest first, so that all workers end at about the same time.
 KINDS: dict[str, Sequence[Part]] = {
     "resume": [
         *(
@@ -87,16 +88,18 @@ class Row:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--level", choices=LEVELS, default="pr")
-    parser.add_argument("--only", default="", help=f"of {','.join(KINDS)}, with commas")
+    parser.add_argument("--only", default="", help=f"some of {','.join(KINDS)}")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     parser.add_argument(
-        "--jobs", type=int, default=2, help="parts at a time, a core each (2)"
+        "--jobs", type=int, default=2, help="parts at a time, one core each (2)"
     )
-    parser.add_argument("--picture", type=Path, help="draw the soak into this file")
+    parser.add_argument("--picture", type=Path, help="file for the soak's plot")
     given = parser.parse_args()
     wanted = [x for x in given.only.split(",") if x] or list(KINDS)
     if unknown := set(wanted) - set(KINDS):
-        parser.error(f"--only has {', '.join(sorted(unknown))}, none of {list(KINDS)}")
+        parser.error(
+            f"--only: unknown {', '.join(sorted(unknown))}; choose from {[*KINDS]}"
+        )
     if given.jobs < 1:
         parser.error(f"--jobs is {given.jobs}, and must be 1 or more")
     began = time.monotonic()
@@ -107,7 +110,7 @@ def main() -> int:
 
 
 def _run_all(wanted: Sequence[str], given: argparse.Namespace) -> list[Row]:
-    """Runs parts of kinds, several at a time, each on a bench of its own."""
+    """Runs the parts of kinds, several at a time, each on its own bench."""
     parts = [part for kind in wanted for part in KINDS[kind]]
     with contextlib.ExitStack() as stack:
         benches: queue.SimpleQueue[Bench] = queue.SimpleQueue()
@@ -115,10 +118,10 @@ def _run_all(wanted: Sequence[str], given: argparse.Namespace) -> list[Row]:
             name = stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-"))
             folder = Path(name)
             fork_server = stack.enter_context(fork_server_lib.ForkServer(folder))
-            place = runs_lib.make_place(folder / "place")
+            setup = runs_lib.make_setup(folder / "setup")
             level = LEVELS.index(given.level)
             benches.put(
-                Bench(folder, place, fork_server, level, given.seed, given.picture)
+                Bench(folder, setup, fork_server, level, given.seed, given.picture)
             )
 
         def run(part: Part) -> list[tuple[Trial, float]]:
@@ -137,7 +140,7 @@ def _run_all(wanted: Sequence[str], given: argparse.Namespace) -> list[Row]:
 
 
 def _run(part: Part, bench: Bench) -> list[tuple[Trial, float]]:
-    """Returns the trials of a part and their seconds, telling each as it ends."""
+    """Returns the trials of a part and their seconds; prints each as it ends."""
     tried = []
     began = time.monotonic()
     for trial in part(bench):
@@ -145,8 +148,8 @@ def _run(part: Part, bench: Bench) -> list[tuple[Trial, float]]:
         if seconds is None:
             seconds = time.monotonic() - began
         tried.append((trial, seconds))
-        said = trial.problem or "survived"
-        print(f"{trial.what}: {trial.name}: {said} ({seconds:.1f} s)", flush=True)
+        outcome = trial.problem or "survived"
+        print(f"{trial.what}: {trial.name}: {outcome} ({seconds:.1f} s)", flush=True)
         began = time.monotonic()
     return tried
 

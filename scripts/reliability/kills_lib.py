@@ -1,4 +1,4 @@
-"""Kill -9, at named points and at random moments. A library of inject_faults.py."""
+"""kill -9 at fault points and at random moments. A library of inject_faults.py."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from trial_lib import Bench, Trial, last_line
 
 from bert_jax.training import saved_steps
 
-# Of the second save: the first is whole then, and the third begins to delete.
+# In the second save: the first is complete then, and the third starts to delete.
 SAVES = (
     "checkpoint/before=8",
     "checkpoint/started=8",
@@ -41,7 +41,7 @@ STORE = (
 
 
 def trials(bench: Bench) -> Iterator[Trial]:
-    """Yields what became of runs that were killed."""
+    """Yields the trials of runs that are killed."""
     for what, points in (
         ("kill -9 inside a save", (*FIRST_SAVE, *SAVES)),
         ("kill -9 inside a deletion", DELETIONS),
@@ -60,40 +60,40 @@ def _at_point(bench: Bench, point: str) -> str:
     workdir = bench.workdir(f"kill-{point}")
     child = bench.train(workdir, faults=f"{point}:SIGKILL")
     if (code := child.wait()) != -signal.SIGKILL:
-        return f"was not killed: exit code {code}, {last_line(child.said)}"
-    return bench.goes_on(workdir)
+        return f"was not killed: exit code {code}, {last_line(child.log)}"
+    return bench.resume(workdir)
 
 
 def _building(bench: Bench, point: str) -> str:
-    """Kills a run that builds its own store, and lets it go on."""
+    """Kills a run that builds its own store, and resumes it."""
     workdir = bench.workdir(f"kill-{point}")
-    arguments = bench.place.arguments(workdir)
+    arguments = bench.setup.arguments(workdir)
     child = bench.fork_server.start("pretrain", *arguments, faults=f"{point}:SIGKILL")
     if (code := child.wait()) != -signal.SIGKILL:
-        return f"was not killed: exit code {code}, {last_line(child.said)}"
+        return f"was not killed: exit code {code}, {last_line(child.log)}"
     return built(bench, workdir)
 
 
 def built(bench: Bench, workdir: Path) -> str:
-    """Resumes a run that builds its own store; returns what differs at its end."""
-    child = bench.fork_server.start("pretrain", *bench.place.arguments(workdir))
+    """Resumes a run that builds its own store; returns how its result differs."""
+    child = bench.fork_server.start("pretrain", *bench.setup.arguments(workdir))
     if code := child.wait():
-        return f"exit code {code} when it went on: {last_line(child.said)}"
+        return f"exit code {code} on resume: {last_line(child.log)}"
     if differs := runs_lib.trace(workdir).difference(bench.undisturbed):
-        return f"other {differs} than the undisturbed run"
+        return f"{differs} differ from the undisturbed run"
     names = sorted(path.name for path in bench.store.iterdir())
     return _differing(bench.store, workdir / "store", names)
 
 
 def _differing(one: Path, other: Path, names: list[str]) -> str:
     if sorted(path.name for path in other.iterdir()) != names:
-        return "another list of files in the store"
+        return "the store has different files"
     bad = [n for n in names if (one / n).read_bytes() != (other / n).read_bytes()]
-    return f"other bytes in {', '.join(bad)}" if bad else ""
+    return f"different bytes in {', '.join(bad)}" if bad else ""
 
 
 def _second_save_of_a_step(bench: Bench) -> str:
-    """Kills a run that evaluates late, at its only checkpoint, and saves that."""
+    """Kills a run while it saves its only checkpoint again, after a late evaluation."""
     workdir, changes = bench.workdir("kill-late"), {"run__keep_checkpoints": 1}
     for faults, expected in (
         ("loop/callback=8:SIGTERM", 75),
@@ -101,14 +101,14 @@ def _second_save_of_a_step(bench: Bench) -> str:
     ):
         child = bench.train(workdir, faults=faults, **changes)
         if (code := child.wait()) != expected:
-            return f"{faults}: exit code {code}, {last_line(child.said)}"
+            return f"{faults}: exit code {code}, {last_line(child.log)}"
         if saved_steps.steps(workdir / "checkpoints") != [8]:
             return f"{faults}: the checkpoint of step 8 is gone"
-    return bench.goes_on(workdir, **changes)
+    return bench.resume(workdir, **changes)
 
 
 def _at_random(bench: Bench, count: int) -> Iterator[Trial]:
-    """Kills one run after the other at moments of its whole length, so many times."""
+    """Kills runs `count` times, at random moments between start and end."""
     began = time.monotonic()
     bench.trace_of("timed")
     whole = time.monotonic() - began
@@ -121,16 +121,16 @@ def _at_random(bench: Bench, count: int) -> Iterator[Trial]:
         time.sleep(moment)
         os.kill(child.pid, signal.SIGKILL)
         code = child.wait()
-        if code == 0:  # it was faster this time: no kill, no trial
+        if code == 0:  # it had ended before the kill: no trial
             workdir = bench.workdir("kill-random")
             continue
         kills += 1
         problem = "" if code == -signal.SIGKILL else f"exit code {code}"
-        # Every third time it may come to its end; in between it is killed again.
+        # After every third kill it runs to its end; otherwise it is killed again.
         if kills % 3 == 0 or kills == count:
-            problem = problem or bench.goes_on(workdir)
+            problem = problem or bench.resume(workdir)
             workdir = bench.workdir("kill-random")
         yield Trial(what, f"after {moment:.1f} of {whole:.1f} s", problem)
         if kills == count:
             return
-    yield Trial(what, "enough of them", f"only {kills} of {count} hit a live run")
+    yield Trial(what, "number of kills", f"only {kills} of {count} hit a live run")

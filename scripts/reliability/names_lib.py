@@ -1,7 +1,7 @@
-"""Names that lead out of a folder, pickles, archives. A library of fuzz.py.
+"""Paths that leave a folder, pickles, archives. A library of fuzz.py.
 
-Beside the folder lies `outside`, with files that would be taken if they were reached:
-whoever reads one has failed, and so has whoever writes there.
+Next to the folder is `outside`, with valid files: a reader that reads or writes one of
+them has failed.
 """
 
 import dataclasses
@@ -37,38 +37,38 @@ _NAMES += ("..\\outside", "C:x", "\ud800", "a\nb", "con", "\u202e", "linked")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A folder that someone means harm with, and what reads it."""
+    """A hostile folder and its reader."""
 
     name: str
-    prepare: Callable[[Path], None]  # given the folder; `outside` is beside it
+    prepare: Callable[[Path], None]  # takes the folder; `outside` is next to it
     read: Callable[[Path], Any]
 
-    def run(self, place: Path) -> str:
-        """Makes the folder and reads it; says "refused", or complains."""
-        shutil.rmtree(place, ignore_errors=True)
-        outside = place / "outside"
+    def run(self, root: Path) -> str:
+        """Writes the folder and reads it; returns "refused", "ok ..." or a failure."""
+        shutil.rmtree(root, ignore_errors=True)
+        outside = root / "outside"
         outside.mkdir(parents=True)
         tensors.write_safetensors(outside / "secret.safetensors", damage.arrays())
         (outside / "secret").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nsecret\n")
-        (place / "folder").mkdir()
-        self.prepare(place / "folder")
-        before = _state(place)
-        said = fuzz_files.heard(lambda: str(self.read(place / "folder")))
-        if _state(place) != before:
+        (root / "folder").mkdir()
+        self.prepare(root / "folder")
+        before = _state(root)
+        result = fuzz_files.audited(lambda: str(self.read(root / "folder")))
+        if _state(root) != before:
             return "! files were changed"
-        if "secret" in said or not said.startswith(("refused", "!", "ok")):
-            return f"! was read: {said[:200]}"
-        return said
+        if "secret" in result or not result.startswith(("refused", "!", "ok")):
+            return f"! was read: {result[:200]}"
+        return result
 
 
-def _state(place: Path) -> dict[str, bytes]:
+def _state(root: Path) -> dict[str, bytes]:
     """Returns the content of every file below a folder."""
-    files = (path for path in place.rglob("*") if path.is_file())
+    files = (path for path in root.rglob("*") if path.is_file())
     return {str(x): x.read_bytes() for x in files if not x.is_symlink()}
 
 
 def names() -> Iterator[Case]:
-    """Yields names that lead out of a folder, wherever a file holds one."""
+    """Yields paths that leave a folder, in each file that contains paths."""
     yield from _indexes()
     yield from _manifests()
     yield from _options()
@@ -119,8 +119,8 @@ def _manifests() -> Iterator[Case]:
 
 
 def _damage_of(folder: Path) -> str:
-    """Says "refused" for a step that is damaged."""
-    return "refused" if saved_steps.damage(folder) else "was taken"
+    """Returns "refused" for a step that is damaged."""
+    return "refused" if saved_steps.damage(folder) else "was accepted"
 
 
 def _digest(folder: Path) -> str:
@@ -156,7 +156,7 @@ def _modules(folder: Path, name: str) -> None:
 
 
 def _options() -> Iterator[Case]:
-    """Yields files that name others, which nobody reads."""
+    """Yields files that name others, which must not be read."""
     outside = f"{_UP}secret"
     keys = (
         "vocab_file",
@@ -194,18 +194,18 @@ def _options() -> Iterator[Case]:
 
 
 def _reads_own(folder: Path) -> str:
-    made = Tokenizer.load(folder)
+    tokenizer = Tokenizer.load(folder)
     damaged_models_lib.read(folder)
-    return f"ok {[token for token in made.tokens if 'sec' in token]}"
+    return f"ok {[token for token in tokenizer.tokens if 'sec' in token]}"
 
 
 def _reads_others(folder: Path) -> str:
-    """Says "ok" where the file beside a link is taken in its place."""
+    """Returns "ok" if the folder is read from its other files, without the link."""
     return damaged_models_lib.read(folder).replace("read", "ok")
 
 
 class _Runs:
-    """Asks whoever unpickles it to make a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -215,7 +215,7 @@ class _Runs:
 
 
 def pickles() -> Iterator[Case]:
-    """Yields pickles that run a program, as they are and in other files."""
+    """Yields pickles that run code, plain and inside other formats."""
     if not fuzz_files.installed("torch"):
         return
     for protocol in (0, 2, 4):
@@ -244,14 +244,14 @@ def archives() -> Iterator[Case]:
     """Yields archives of all kinds where weights or text are expected."""
     for kind in ("tar", "tar.gz", "zip"):
         for name in (f"{_UP}planted", "/tmp/planted-by-an-archive", "link/planted"):
-            for place in ("pytorch_model.bin", "model.safetensors", "corpus.txt"):
+            for target in ("pytorch_model.bin", "model.safetensors", "corpus.txt"):
                 content = _archive(kind, name)
                 yield Case(
-                    f"{kind} with {name} as {place}",
-                    lambda folder, place=place, content=content: _put(
-                        folder / place, content
+                    f"{kind} with {name} as {target}",
+                    lambda folder, target=target, content=content: _put(
+                        folder / target, content
                     ),
-                    _read_text if place == "corpus.txt" else tensors.read,
+                    _read_text if target == "corpus.txt" else tensors.read,
                 )
 
 
@@ -265,14 +265,15 @@ def _archive(kind: str, name: str) -> bytes:
         with zipfile.ZipFile(buffer, "w") as archive:
             archive.writestr(name, "planted")
         return buffer.getvalue()
-    with tarfile.open(fileobj=buffer, mode="w:gz" if kind == "tar.gz" else "w") as made:
+    mode = "w:gz" if kind == "tar.gz" else "w"
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
         link = tarfile.TarInfo("link")
         link.type, link.linkname = tarfile.SYMTYPE, "../outside"
-        made.addfile(link)
+        archive.addfile(link)
         for each in (name, "storages", "tensors", "pickle", "sys_info"):
             info = tarfile.TarInfo(each)
             info.size = 7
-            made.addfile(info, io.BytesIO(b"planted"))
+            archive.addfile(info, io.BytesIO(b"planted"))
     return buffer.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""What calls each parser of text on a file. A library of parsers_lib.py."""
+"""Calls of each parser of text on a file. A library of parsers_lib.py."""
 
 import dataclasses
 import functools
@@ -17,12 +17,12 @@ from bert_jax.data.labeled import example_request, python_examples, read_example
 from bert_jax.planning import search, topology
 from bert_jax.training import logs, saved_steps, sharding
 
-_MOST = 300  # examples of a file that are looked at
+_MOST = 300  # examples read of a file
 Parse = Callable[[Path], Any]
 
 
 def every_way(path: Path, task: str, kind: str, **options: Any) -> None:
-    """Reads a file in every way that the commands do."""
+    """Reads a file in each way that the commands do."""
     request = read_examples.Request(path, task, kind, **options)
     refusing(lambda: read_examples.read(request))
     auto = dataclasses.replace(request, format="auto", repair=True)
@@ -36,12 +36,12 @@ def exhaust(values: Iterable[Any]) -> None:
 
 
 def refusing(call: Callable[[], Any]) -> Any:
-    """Calls; an InputError is an answer, if it has one line."""
+    """Calls; an InputError or StorageError of one line is a valid result."""
     try:
         return call()
     except (errors.InputError, errors.StorageError) as error:
         if "\n" in str(error) or not str(error):
-            raise AssertionError(f"a message of several lines: {error}") from None
+            raise AssertionError(f"not a one-line message: {error}") from None
     return None
 
 
@@ -65,7 +65,7 @@ def markup(path: Path) -> None:
 
 
 def typed(path: Path) -> str:
-    """Returns a text as it may stand in a shell: in one line, without NUL."""
+    """Returns a text as it can be typed in a shell: one line, without NUL."""
     text = path.read_bytes().decode("utf-8", "surrogateescape")
     return " ".join(text.splitlines()).replace("\0", "")
 
@@ -111,8 +111,8 @@ def mesh(path: Path) -> None:
     values = values if isinstance(values, list) else [values, 1, 1]
     tree = pretraining.to_dict(pretraining.parse(pretraining.default()))
     tree["mesh"] = dict(zip(("data", "fsdp", "tensor"), values, strict=False))
-    made = pretraining.parse(tree).mesh
-    sharding.make_abstract_mesh(made.data, made.fsdp, made.tensor, num_devices=8)
+    parsed = pretraining.parse(tree).mesh
+    sharding.make_abstract_mesh(parsed.data, parsed.fsdp, parsed.tensor, num_devices=8)
 
 
 def variant(path: Path) -> None:
@@ -128,7 +128,7 @@ def chips(path: Path) -> None:
 
 
 def named(name: str, read: Callable[[Path], Any]) -> Parse:
-    """Returns what puts a file under its name into a folder, and reads the folder."""
+    """Returns a parser that copies a file to `name` in its folder and reads that."""
 
     def parse(path: Path) -> None:
         (path.parent / name).parent.mkdir(parents=True, exist_ok=True)
@@ -139,8 +139,8 @@ def named(name: str, read: Callable[[Path], Any]) -> Parse:
 
 
 def step(folder: Path) -> None:
-    told = saved_steps.damage(folder)
-    assert told is None or "\n" not in told
+    reason = saved_steps.damage(folder)
+    assert reason is None or "\n" not in reason
 
 
 def task(folder: Path) -> None:

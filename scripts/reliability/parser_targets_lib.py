@@ -1,4 +1,4 @@
-"""Every parser of text, with pieces and good files of its format.
+"""Every parser of text, with fragments and valid files of its format.
 
 A library of parsers_lib.py.
 """
@@ -18,22 +18,22 @@ from bert_jax.training import saved_steps
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A parser, the pieces of its format, and good files of it.
+    """A parser, with fragments and valid files of its format.
 
     Attributes:
       name: of the file.
-      share: of the files that others are given; drawing takes long.
+      fraction: of the number of inputs; less than 1 for slow parsers.
     """
 
     name: str
     parse: parsers.Parse
-    pieces: tuple[str, ...]
+    fragments: tuple[str, ...]
     good: tuple[str, ...]
-    share: float = 1.0
+    fraction: float = 1.0
 
 
 def _json(*keys: str) -> tuple[str, ...]:
-    """Returns pieces of JSON with these keys."""
+    """Returns fragments of JSON with these keys."""
     named = [f'"{key}": ' for key in keys]
     marks = ("{", "}", "[", "]", ", ", '"a"', '"b"', "0", "1", "null", "true", "-1")
     return (*named, *named, *marks, *marks)
@@ -94,13 +94,13 @@ _XML += (
 _XML += ('<?xml version="1.0" encoding="utf-7"?>', "<!DOCTYPE a [<!ENTITY lol 'x'>]>")
 
 
-def _examples(task: str, kind: str, suffix: str, good: str, *pieces: str) -> Target:
+def _examples(task: str, kind: str, suffix: str, good: str, *fragments: str) -> Target:
     parse = functools.partial(parsers.every_way, task=task, kind=kind)
-    return Target(f"f{suffix}", parse, pieces, (good,))
+    return Target(f"f{suffix}", parse, fragments, (good,))
 
 
 def targets() -> dict[str, Target]:
-    """Returns every parser of text by what it reads."""
+    """Returns every parser of text by the name of its format."""
     squad, c3 = json.dumps(_SQUAD), json.dumps(_C3)
     pair = "sentence1\tsentence2\tlabel\na\tb\t1\n"
     record = json.dumps({"text": "a b", "label": "1", "id": 7, "score": 0.5}) + "\n"
@@ -111,8 +111,8 @@ def targets() -> dict[str, Target]:
     of_squad = _json(
         "data", "paragraphs", "context", "qas", "id", "question", "answers"
     )
-    asked = {"id": "1", "question": "q", "context": "a b", "answers": ["a"]}
-    made = {
+    question = {"id": "1", "question": "q", "context": "a b", "answers": ["a"]}
+    found = {
         "TSV": _examples("classification", "tsv", ".tsv", pair, *_CELLS),
         "CSV": _examples("regression", "csv", ".csv", quoted, *_CELLS, ",", '"'),
         "label and text": _examples("classification", "space", ".txt", "1 a\n", "1 a"),
@@ -122,7 +122,7 @@ def targets() -> dict[str, Target]:
             "multiple_choice", "jsonl", ".jsonl", choice, *keys, '"choices": '
         ),
         "JSON lines, questions": _examples(
-            "span", "jsonl", ".jsonl", json.dumps(asked) + "\n", *of_squad
+            "span", "jsonl", ".jsonl", json.dumps(question) + "\n", *of_squad
         ),
         "SQuAD": _examples("span", "squad", ".json", squad, *of_squad),
         "C3": _examples("multiple_choice", "c3", ".json", c3, *keys, '"choice": '),
@@ -135,12 +135,12 @@ def targets() -> dict[str, Target]:
         good = record if kind == "jsonl" else "A cat sat. It ran!\n\n天黑了。他说。\n"
         marks = ("。", "）", "（", ". ", "e.g.", "”", "Dr. ", "\n\n", "\n\n\n")
         parse = functools.partial(parsers.documents, kind=kind)
-        made[f"corpus, {kind}"] = Target("c.txt", parse, (*keys, *marks), (good,))
-    return made | _others(keys)
+        found[f"corpus, {kind}"] = Target("c.txt", parse, (*keys, *marks), (good,))
+    return found | _others(keys)
 
 
 def _others(keys: tuple[str, ...]) -> dict[str, Target]:
-    """Returns the parsers that read no examples and no corpus."""
+    """Returns the parsers of files other than examples and corpora."""
     stored = {"format_version": 1, "tokenizer": "x", "vocab_size": 9, "sources": []}
     stored |= {"options": {}, "dropped": {}, "shards": [{"name": "../x.arrow"}]}
     modules = '[{"type": "a.Transformer", "path": ""}, {"type": "b.Pooling", "path": '
@@ -152,7 +152,7 @@ def _others(keys: tuple[str, ...]) -> dict[str, Target]:
         "labels": [],
     }
     vocab = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##b\n"
-    said = {"predict": 1}
+    settings = {"predict": 1}
     return {
         "package, news": Target(
             "n.txt", parsers.package, ("新/t ", "。/w", "/"), ("新年/t\n",)
@@ -248,7 +248,7 @@ def _others(keys: tuple[str, ...]) -> dict[str, Target]:
             "x.json",
             lambda path: parsers.record(path.parent),
             _json("data", "run", "optimizer", "head", "seed"),
-            (json.dumps(said),),
+            (json.dumps(settings),),
         ),
         "values of a program": Target(
             "v",

@@ -1,4 +1,4 @@
-"""The picture of a soak test: memory, handles and disk by step.
+"""The plot of a soak: memory, handles and disk usage by step.
 
 A library of inject_faults.py.
 """
@@ -33,7 +33,7 @@ def draw(
     grown: growth_lib.Growth,
     path: Path,
 ) -> None:
-    """Writes the picture as PNG."""
+    """Writes the plot as PNG."""
     figure = curves.blank(12, 8.5)
     panels = figure.subplots(2, 2, sharex=True).flat
     for axes, (title, unit, names) in zip(panels, _PANELS, strict=True):
@@ -43,7 +43,7 @@ def draw(
     text = f"{grown.memory:+.2f} MB per 1,000 steps after step {warm:,.0f}"
     figure.axes[0].lines[0].set_label(text)
     for axes in figure.axes:
-        # Below the axes, where it hides no line.
+        # Below the axes, where it covers no line.
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2,
                     frameon=False, fontsize=9, labelcolor=curves.INK)  # fmt: skip
     path.write_bytes(curves.encode(figure))

@@ -1,13 +1,13 @@
-"""Power that fails, and a disk that its system makes read-only.
+"""Power failures, and file systems that become read-only after an error.
 
 A library of inject_faults.py.
 
-Needs the right to mount a file system; without it these trials are left out.
+Needs permission to mount a file system; without it these trials are skipped.
 
-A power failure is made by ext4 itself: told to shut down without its log, it keeps what
-was waited for (fsync) and forgets the rest. Nothing is written of its own accord here
-(no commit for ten minutes, no early allocation), so a file that nobody waited for is
-empty afterwards, or gone.
+A power failure is simulated by ext4: shut down without its journal, it keeps synced
+data (fsync) and loses the rest. Nothing is written in the background (no commit for ten
+minutes, no early allocation), so a file that was not synced is empty afterwards, or
+missing.
 """
 
 import fcntl
@@ -26,8 +26,8 @@ from trial_lib import Bench, Trial, last_line
 from bert_jax.training import saved_steps
 
 _OPTIONS = "loop,commit=600,noauto_da_alloc,errors=remount-ro"
-_SHUTDOWN, _WITHOUT_ITS_LOG = 0x8004587D, 2  # EXT4_IOC_SHUTDOWN, of linux/ext4.h
-# What was lost, and the checkpoint that must be there then, which the run waited for.
+_SHUTDOWN, _WITHOUT_JOURNAL = 0x8004587D, 2  # EXT4_IOC_SHUTDOWN, of linux/ext4.h
+# The fault point of the failure -> the newest checkpoint that must have been synced.
 LOSSES = (
     {"loop/step=3": 0, "loop/step=6": 0, "loop/step=10": 4, "loop/step=24": 16}
     | dict.fromkeys((*kills_lib.STORE, *kills_lib.FIRST_SAVE), 0)
@@ -56,22 +56,22 @@ class _Disk:
         self._image.unlink()
 
     def lose_power(self) -> None:
-        """Forgets what nobody waited for; nothing can be read or written after it."""
+        """Drops all unsynced data; nothing can be read or written afterwards."""
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
-            what = struct.pack("I", _WITHOUT_ITS_LOG)
+            what = struct.pack("I", _WITHOUT_JOURNAL)
             fcntl.ioctl(descriptor, _SHUTDOWN, what)
         finally:
             os.close(descriptor)
 
     def fail(self) -> None:
-        """Has the system find an error, and make it read-only with its files open."""
+        """Triggers a file system error, which makes it read-only with files open."""
         number = self.folder.stat().st_dev
         device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
         Path("/sys/fs/ext4", device.name, "trigger_fs_error").write_text("on purpose")
 
-    def start_again(self) -> None:
-        """Mounts it anew, as after a start of the machine."""
+    def reboot(self) -> None:
+        """Remounts it, as after a reboot."""
         self._unmount()
         subprocess.run(["e2fsck", "-p", str(self._image)], capture_output=True)
         self._mount()
@@ -99,10 +99,10 @@ def _is_able(folder: Path) -> bool:
 
 
 def trials(bench: Bench) -> Iterator[Trial]:
-    """Yields what became of runs that lost their power, or their disk."""
+    """Yields the trials of runs that lose power, or their disk."""
     folder = bench.folder / "ext4"
     if not _is_able(folder):
-        print("power: left out, as this machine may not mount an ext4", flush=True)
+        print("power: skipped: no permission to mount an ext4", flush=True)
         return
     for point, saved in bench.some(LOSSES.items()):
         with _Disk(folder) as disk:
@@ -110,24 +110,24 @@ def trials(bench: Bench) -> Iterator[Trial]:
     for point in bench.some(("loop/step=6", "checkpoint/started=8")):
         with _Disk(folder) as disk:
             problem = _read_only(bench, disk, point)
-            yield Trial("a disk made read-only under way", point, problem)
+            yield Trial("a disk that becomes read-only during the run", point, problem)
 
 
 def _start(bench: Bench, workdir: Path, point: str = "") -> fork_server_lib.Child:
-    """Starts, or resumes, a run that builds its own store."""
+    """Starts or resumes a run that builds its own store."""
     faults = f"{point}:SIGSTOP" if point else ""
-    arguments = bench.place.arguments(workdir)
+    arguments = bench.setup.arguments(workdir)
     return bench.fork_server.start("pretrain", *arguments, faults=faults)
 
 
 def _lost(bench: Bench, disk: _Disk, point: str, saved: int) -> str:
     workdir = disk.folder / "run"
     child = _start(bench, workdir, point)
-    child.wait_until_held()
+    child.wait_until_stopped()
     disk.lose_power()
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    disk.start_again()
+    disk.reboot()
     steps = saved_steps.steps(workdir / "checkpoints")
     reasons = {x: saved_steps.damage(workdir / "checkpoints" / str(x)) for x in steps}
     newest = max((step for step in steps if reasons[step] is None), default=0)
@@ -139,11 +139,11 @@ def _lost(bench: Bench, disk: _Disk, point: str, saved: int) -> str:
 def _read_only(bench: Bench, disk: _Disk, point: str) -> str:
     workdir = disk.folder / "run"
     child = _start(bench, workdir, point)
-    child.wait_until_held()
+    child.wait_until_stopped()
     disk.fail()
     os.kill(child.pid, signal.SIGCONT)
-    code, said = child.wait(), child.said.read_text(errors="replace")
-    if code != 5 or said.count("error: ") != 1:
-        return f"exit code {code}: {last_line(child.said)}"
-    disk.start_again()
+    code, output = child.wait(), child.log.read_text(errors="replace")
+    if code != 5 or output.count("error: ") != 1:
+        return f"exit code {code}: {last_line(child.log)}"
+    disk.reboot()
     return kills_lib.built(bench, workdir)

@@ -1,7 +1,7 @@
-"""Kill -9 of runs whose workdir is in an object store. A library of inject_faults.py.
+"""kill -9 of runs whose workdir is in an object store. A library of inject_faults.py.
 
-A folder of this machine stands for the store (file://). After every kill but one in
-three the working copy is gone too, as when another machine goes on.
+A local folder (file://) replaces the store. After two of three kills the working copy
+is deleted too, as if another machine resumed the run.
 """
 
 import shutil
@@ -14,7 +14,7 @@ from trial_lib import Bench, Trial, last_line
 
 from bert_jax.training import remote
 
-# The store has 5 files; a checkpoint has 23 and more, of which the manifest is last.
+# The store has 5 files, a checkpoint 23 or more; its manifest is uploaded last.
 POINTS = (
     "workdir/half_folder=2",
     "workdir/before_manifest=1",
@@ -33,7 +33,7 @@ POINTS = (
 
 
 def trials(bench: Bench) -> Iterator[Trial]:
-    """Yields what became of runs that were killed between two files."""
+    """Yields the trials of runs that are killed between two files."""
     what = "kill -9 between the files of an object store"
     for number, point in enumerate(bench.some(POINTS)):
         yield Trial(what, point, _at_point(bench, point, is_kept=number % 3 == 2))
@@ -42,30 +42,30 @@ def trials(bench: Bench) -> Iterator[Trial]:
 def _at_point(bench: Bench, point: str, is_kept: bool) -> str:
     store = bench.workdir(f"store-{point}")
     url = f"file://{store}"
-    arguments = bench.place.arguments(url)
+    arguments = bench.setup.arguments(url)
     child = bench.fork_server.start("pretrain", *arguments, faults=f"{point}:SIGKILL")
     if (code := child.wait()) != -signal.SIGKILL:
-        return f"was not killed: exit code {code}, {last_line(child.said)}"
+        return f"was not killed: exit code {code}, {last_line(child.log)}"
     copy = remote.WorkingCopy(url).folder
     if not is_kept:
         shutil.rmtree(copy)
     child = bench.fork_server.start("pretrain", *arguments)
     if (code := child.wait()) != 0:
-        return f"exit code {code} when it went on: {last_line(child.said)}"
+        return f"exit code {code} on resume: {last_line(child.log)}"
     if differs := runs_lib.trace(store).difference(bench.undisturbed):
-        return f"other {differs} than the undisturbed run"
+        return f"{differs} differ from the undisturbed run"
     if left := runs_lib.leftovers(store):
-        return f"left behind: {', '.join(left[:3])}"
+        return f"left over: {', '.join(left[:3])}"
     here, there = _names(copy), _names(store)
     if here != there:
-        return f"other files in the store: {', '.join(sorted(here ^ there)[:3])}"
+        return f"different files in the store: {', '.join(sorted(here ^ there)[:3])}"
     shutil.rmtree(copy)
     shutil.rmtree(store)
     return ""
 
 
 def _names(folder: Path) -> set[str]:
-    """Returns the files of a run, without those that are not uploaded."""
+    """Returns the files of a run that are uploaded."""
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     ours = (x for x in files if x.parts[0] != "compilation_cache")
     of_stores = ("commit_success.txt", ".owner.json")

@@ -1,4 +1,4 @@
-"""Runs stopped after awkward steps, and resumes that are wrong on purpose.
+"""Runs stopped after each step and resumed, and deliberately wrong resumes.
 
 A library of inject_faults.py.
 """
@@ -12,10 +12,10 @@ from typing import Any
 import runs_lib
 from trial_lib import Bench, Trial, last_line
 
-# The first 14, and those around the end of an epoch: 100 to 123 rows by the recipe, 8 a
-# step, so that the first one ends in step 13, 14, 15 or 16.
+# The first 14, and those around the end of an epoch: a recipe has 100 to 123 rows, a
+# step 8, so the first epoch ends in step 13, 14, 15 or 16.
 STEPS = range(1, 18)
-# What the levels below nightly have time for, but with one recipe.
+# The steps of the levels below nightly, except for one recipe.
 FEW_STEPS = (1, 15)
 OBJECTIVES = ("nsp", "sop", "full_sentences")
 
@@ -38,7 +38,7 @@ def _recipes() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 RECIPES = dict(_recipes())
-# What the levels below nightly have time for: each value of each once or more.
+# The recipes of the levels below nightly: each value of each option at least once.
 FEW = (
     "nsp",
     "nsp, accumulation 2",
@@ -50,7 +50,7 @@ FEW = (
     "full sentences, packed",
 )
 
-# What a resume may forget; each must be seen. They change a run that goes on alone.
+# Patches of a resumed run that forget a part of its state; each must be detected.
 _RESTORE = """
 import jax
 from bert_jax.training import checkpoint
@@ -61,8 +61,8 @@ def forgetful(self, shapes):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         return jax.numpy.zeros_like(leaf) if {condition} else leaf
     opt_state = jax.tree_util.tree_map_with_path(forget, state.opt_state)
-    places = jax.tree.map(lambda x: x.sharding, shapes.opt_state)
-    return state._replace(opt_state=jax.device_put(opt_state, places)), meta
+    shardings = jax.tree.map(lambda x: x.sharding, shapes.opt_state)
+    return state._replace(opt_state=jax.device_put(opt_state, shardings)), meta
 checkpoint.Checkpoints.restore_latest = forgetful
 """
 CONTROLS = {
@@ -85,7 +85,7 @@ phases.Phase.batch_at = lambda self, step, *rest: batch_at(self, step + 1, *rest
 
 
 def trials(bench: Bench, objective: str) -> Iterator[Trial]:
-    """Yields what became of runs that were stopped after a step and went on."""
+    """Yields the trials of runs that are stopped after a step and resumed."""
     recipes = RECIPES if bench.level > 1 else FEW
     of_objective = [x for x in recipes if RECIPES[x]["data__objective"] == objective]
     for recipe in bench.some(of_objective):
@@ -100,7 +100,7 @@ def trials(bench: Bench, objective: str) -> Iterator[Trial]:
 
 
 def ends(bench: Bench) -> Iterator[Trial]:
-    """Yields what a run does that has nothing left to do, or must not begin."""
+    """Yields runs that have nothing left to do, or must not start."""
     yield Trial("awkward ends", "a finished run resumed", _finished(bench))
     yield Trial("awkward ends", "a second run in one workdir", _second(bench))
 
@@ -111,8 +111,8 @@ def _stopped(
     workdir = bench.workdir(f"stopped-{step}")
     child = bench.train(workdir, faults=f"loop/step={step}:SIGTERM", **changes)
     if (code := child.wait()) != 75:
-        return f"exit code {code} when it was stopped: {last_line(child.said)}"
-    return bench.goes_on(workdir, whole, **changes)
+        return f"exit code {code} on SIGTERM: {last_line(child.log)}"
+    return bench.resume(workdir, whole, **changes)
 
 
 def _finished(bench: Bench) -> str:
@@ -123,37 +123,37 @@ def _finished(bench: Bench) -> str:
     child = bench.train(workdir)
     if code := child.wait():
         return f"exit code {code} of the second start"
-    if "this run is finished" not in child.said.read_text():
-        return "it does not say that it is finished"
+    if "this run is finished" not in child.log.read_text():
+        return "it does not report that it is finished"
     return runs_lib.trace(workdir).difference(before)
 
 
 def _second(bench: Bench) -> str:
-    """Starts a run where another one is under way; the first must not notice."""
+    """Starts a run in the workdir of a running one, which must be unaffected."""
     workdir = bench.workdir("second")
     first = bench.train(workdir, faults="loop/step=9:SIGSTOP")
-    first.wait_until_held()
+    first.wait_until_stopped()
     second = bench.train(workdir)
-    code, said = second.wait(), last_line(second.said)
+    code, output = second.wait(), last_line(second.log)
     os.kill(first.pid, signal.SIGCONT)
     if ended := first.wait():
-        return f"the first one ended with {ended}"
-    if code != 2 or "another process" not in said:
-        return f"the second one was not refused: exit code {code}, {said}"
+        return f"the first run ended with {ended}"
+    if code != 2 or "another process" not in output:
+        return f"the second run was not rejected: exit code {code}, {output}"
     return runs_lib.trace(workdir).difference(bench.undisturbed)
 
 
 def controls(bench: Bench) -> Iterator[Trial]:
-    """Yields whether a resume that forgets something is seen to be another run."""
+    """Yields whether a resume that forgets something is detected."""
     for forgotten, patch in bench.some(CONTROLS.items()):
         workdir = bench.workdir("control")
         stopped = bench.train(workdir, faults="loop/step=11:SIGTERM").wait()
         assert stopped == 75, stopped
-        arguments = bench.place.arguments(workdir, data__store=bench.store)
+        arguments = bench.setup.arguments(workdir, data__store=bench.store)
         child = bench.fork_server.start("pretrain", *arguments, patch=patch)
         if code := child.wait():
-            problem = f"exit code {code}: {last_line(child.said)}"
+            problem = f"exit code {code}: {last_line(child.log)}"
         else:
             differs = runs_lib.trace(workdir).difference(bench.undisturbed)
-            problem = "" if differs else "nobody noticed"
+            problem = "" if differs else "not detected"
         yield Trial("negative control: resumed without", forgotten, problem)

@@ -1,4 +1,4 @@
-"""A small run, and whether another one equals it to the bit.
+"""A small run, and whether another run is bit-identical to it.
 
 A library of inject_faults.py.
 """
@@ -47,8 +47,8 @@ SETTINGS: dict[str, Any] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """A folder with a corpus, and the config that trains on it."""
+class Setup:
+    """A folder with a corpus and the config that trains on it."""
 
     folder: Path
 
@@ -63,10 +63,10 @@ class Place:
         return [self.config, f"--workdir={workdir}", *more]
 
 
-def make_place(
+def make_setup(
     folder: Path, settings: Mapping[str, Any] = SETTINGS, documents: int = 60
-) -> Place:
-    """Writes a corpus in two languages, and a config."""
+) -> Setup:
+    """Writes a corpus in two languages and a config."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
     lines = []
@@ -77,11 +77,11 @@ def make_place(
     corpus.write_text("\n".join(lines) + "\n", encoding="utf-8")
     values = {"model.size": "tiny", "data.corpus": str(corpus), **settings}
     write_config(folder / "small.py", "pretraining", values)
-    return Place(folder)
+    return Setup(folder)
 
 
 def write_config(path: Path, module: str, values: Mapping[str, Any]) -> None:
-    """Writes a config that changes the defaults of a module of `bert_jax.config`."""
+    """Writes a config that overrides defaults of a module of `bert_jax.config`."""
     path.write_text(
         f"from bert_jax.config import {module}\n\n\n"
         "def get_config():\n"
@@ -94,12 +94,12 @@ def write_config(path: Path, module: str, values: Mapping[str, Any]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """What a run was: equal traces are the same run to the bit.
+    """The results of a run: runs with equal traces are bit-identical.
 
     Attributes:
-      arrays: the digest of parameters and optimizer state of the last step.
-      losses: every line of the metrics, without what depends on the clock.
-      examples: every line of the examples.
+      arrays: digest of the parameters and optimizer state of the last step.
+      losses: all lines of the metrics, without values that depend on the clock.
+      examples: all lines of the example log.
     """
 
     arrays: str
@@ -107,20 +107,19 @@ class Trace:
     examples: tuple[str, ...]
 
     def difference(self, other: "Trace") -> str:
-        """Returns the names of what differs; empty if nothing does."""
+        """Returns the names of the fields that differ; empty if none does."""
         names = (field.name for field in dataclasses.fields(self))
         return ", ".join(n for n in names if getattr(self, n) != getattr(other, n))
 
 
-_OF_THE_CLOCK = ("tokens_per_second", "input_wait", "save_wait", "mfu")
+_TIMINGS = ("tokens_per_second", "input_wait", "save_wait", "mfu")
 
 
 def trace(workdir: Path) -> Trace:
-    """Reads what a finished run left."""
+    """Reads the results of a finished run."""
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     kept = (
-        {k: x for k, x in line.items() if not k.endswith(_OF_THE_CLOCK)}
-        for line in lines
+        {k: x for k, x in line.items() if not k.endswith(_TIMINGS)} for line in lines
     )
     losses = tuple(json.dumps(line) for line in kept if len(line) > 1)
     examples = (workdir / "examples-0.jsonl").read_text().splitlines()
@@ -128,7 +127,7 @@ def trace(workdir: Path) -> Trace:
 
 
 def _digest(folder: Path) -> str:
-    """Returns the digest of all arrays of the newest checkpoint, which is undamaged."""
+    """Returns the digest of the newest checkpoint's arrays, or that it is damaged."""
     step = max(saved_steps.steps(folder))
     if reason := saved_steps.damage(folder / str(step)):
         return f"damaged: {reason}"
@@ -136,14 +135,14 @@ def _digest(folder: Path) -> str:
 
 
 def digest_of(step: Path) -> str:
-    """Returns the digest of all arrays of a checkpoint, as Orbax reads them."""
-    made = hashlib.sha256(step.name.encode())
+    """Returns the digest of all arrays of a checkpoint, read by Orbax."""
+    digest = hashlib.sha256(step.name.encode())
     for item in ("params", "opt_state"):
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
             tree = reader.restore(step / item)
         for array in _leaves(tree):
-            made.update(np.ascontiguousarray(array).tobytes())
-    return made.hexdigest()
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _leaves(tree: Any) -> list[np.ndarray]:
@@ -153,7 +152,7 @@ def _leaves(tree: Any) -> list[np.ndarray]:
 
 
 def leftovers(workdir: Path) -> list[str]:
-    """Returns what a run that ended should not have left behind."""
+    """Returns the temporary files that an ended run should have removed."""
     bad = [*workdir.rglob("*.tmp"), *workdir.rglob("*orbax-checkpoint-tmp*")]
     bad += [*workdir.glob(".*.building"), *workdir.glob("checkpoints/deleted/*")]
     return [str(path.relative_to(workdir)) for path in bad]

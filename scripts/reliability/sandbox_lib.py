@@ -1,8 +1,8 @@
-"""Runs cases in a forked process with little memory and time. A library of fuzz.py.
+"""Runs cases in a forked process with limited memory and time. A library of fuzz.py.
 
-A case that ends the process, or keeps it for too long, is told as such, and the next
-one begins in a new fork. A case says what became of it: "" is well, and so is a word
-that begins with a letter; a complaint begins with "!".
+A case that crashes the process, or exceeds the time, is reported as such, and the next
+one runs in a new fork. A case returns its result: a failure begins with "!", and
+anything else, "" included, is a success.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-SECONDS = 30  # of a case; then the process is ended
-MIB = 2048  # of a case, more than the process had
+SECONDS = 30  # a case; then the process is killed
+MIB = 2048  # a case, in addition to what the process had
 _NOT_READY = 99
 _SIZES = re.compile(r"^(VmSize|VmRSS|VmHWM):\s+(\d+) kB", re.MULTILINE)
 
@@ -28,16 +28,16 @@ Item = TypeVar("Item")
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a case, and what it took at most."""
+    """The result of a case, its time, and its peak memory."""
 
-    said: str
+    result: str
     seconds: float
     mib: float
 
     @property
-    def is_well(self) -> bool:
-        """Whether there is no complaint."""
-        return not self.said.startswith("!")
+    def is_ok(self) -> bool:
+        """Whether the case succeeded."""
+        return not self.result.startswith("!")
 
 
 def outcomes(
@@ -45,9 +45,9 @@ def outcomes(
     items: Sequence[Item],
     warm: Callable[[], Any] = lambda: None,
 ) -> Iterator[tuple[Item, Outcome]]:
-    """Yields every item with what became of it, in their order.
+    """Yields each item with its outcome, in order.
 
-    `warm` is called before memory is counted: it imports what a case needs.
+    `warm` runs before memory is measured; it imports what a case needs.
     """
     done = 0
     while done < len(items):
@@ -59,12 +59,12 @@ def outcomes(
 def _one_fork(
     case: Callable[[Any], str], items: Sequence[Any], warm: Callable[[], Any]
 ) -> Iterator[Outcome]:
-    """Yields the outcomes of one process; the last may be that it died."""
+    """Yields the outcomes of one process; the last may be its crash."""
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
         os.close(reading)
-        _live(case, items, warm, writing)
+        _work(case, items, warm, writing)
     os.close(writing)
     try:
         yield from _answers(reading, len(items), pid)
@@ -79,7 +79,7 @@ def _one_fork(
 
 def _answers(reading: int, count: int, pid: int) -> Iterator[Outcome]:
     rest = b""
-    began, patience = time.monotonic(), 300.0  # the first waits for `warm` too
+    began, patience = time.monotonic(), 300.0  # the first includes `warm`
     while count:
         ready, _, _ = select.select([reading], [], [], patience)
         read = os.read(reading, 1 << 16) if ready else b""
@@ -88,10 +88,10 @@ def _answers(reading: int, count: int, pid: int) -> Iterator[Outcome]:
                 os.kill(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             if os.waitstatus_to_exitcode(status) == _NOT_READY:
-                raise AssertionError("the cage cannot be made ready: see above")
+                raise AssertionError("the sandbox failed to start: see above")
             how = f"ended the process ({os.waitstatus_to_exitcode(status)})"
             took = time.monotonic() - began
-            yield Outcome(f"! {how if ready else 'took for ever'}", took, 0.0)
+            yield Outcome(f"! {how if ready else 'timed out'}", took, 0.0)
             return
         *lines, rest = (rest + read).split(b"\n")
         for line in lines:
@@ -100,13 +100,13 @@ def _answers(reading: int, count: int, pid: int) -> Iterator[Outcome]:
         began, patience = time.monotonic(), 2.0 * SECONDS
 
 
-def _live(
+def _work(
     case: Callable[[Any], str],
     items: Sequence[Any],
     warm: Callable[[], Any],
     writing: int,
 ) -> None:
-    """Does the cases; never returns."""
+    """Runs the cases; never returns."""
     code = 1
     try:
         warm()
@@ -114,7 +114,7 @@ def _live(
         traceback.print_exc()
         os._exit(_NOT_READY)
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # code that panics says much
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # Rust panics are verbose
         most = _sizes()["VmSize"] + MIB * 1024
         resource.setrlimit(resource.RLIMIT_AS, (most * 1024, most * 1024))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -127,20 +127,20 @@ def _live(
 
 
 def _outcome(case: Callable[[Any], str], item: Any) -> Outcome:
-    Path("/proc/self/clear_refs").write_text("5")  # the high water mark begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     before, began = _sizes()["VmRSS"], time.monotonic()
-    signal.signal(signal.SIGALRM, _ring)
+    signal.signal(signal.SIGALRM, _time_out)
     signal.alarm(SECONDS)
     try:
-        said = case(item)
-    except BaseException as error:  # the point of the exercise
+        result = case(item)
+    except BaseException as error:  # whatever a case raises is its result
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
-        said = f"! {type(error).__name__}: {str(error)[:300]} ({where})"
+        result = f"! {type(error).__name__}: {str(error)[:300]} ({where})"
     finally:
         signal.alarm(0)
     took = time.monotonic() - began
-    return Outcome(said, took, (_sizes()["VmHWM"] - before) / 1024)
+    return Outcome(result, took, (_sizes()["VmHWM"] - before) / 1024)
 
 
 def _sizes() -> dict[str, int]:
@@ -149,5 +149,5 @@ def _sizes() -> dict[str, int]:
     return {name: int(size) for name, size in found}
 
 
-def _ring(number: int, frame: object) -> None:
-    raise TimeoutError(f"no answer in {SECONDS} s")
+def _time_out(number: int, frame: object) -> None:
+    raise TimeoutError(f"no result in {SECONDS} s")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from trial_lib import Bench, Trial, last_line
 
 SECONDS = 10.0
-# Phase -> the point where the signal comes, and, for a double one, that of the second.
+# Phase -> the fault point of the signal, and that of a second signal.
 PHASES = {
     "start": ("vocabulary/before", "vocabulary/before"),
     "compile": ("loop/step=1", "loop/step=1"),
@@ -17,20 +17,20 @@ PHASES = {
 }
 
 
-# Writes down when signals come; the clock is the same in all processes.
-_NOTING = """
+# Logs the time of each signal; the monotonic clock is the same in all processes.
+_LOGGING = """
 import os, time
 kill = os.kill
-def noting(pid, number):
+def logging_kill(pid, number):
     with open({path!r}, "a") as file:
         file.write(f"{{time.monotonic()}}\\n")
     kill(pid, number)
-os.kill = noting
+os.kill = logging_kill
 """
 
 
 def trials(bench: Bench) -> Iterator[Trial]:
-    """Yields what became of runs that got a signal."""
+    """Yields the trials of runs that receive a signal."""
     for phase, (first, second) in bench.some(PHASES.items()):
         once = [f"{first}:SIGTERM"], [f"{first}:SIGINT"]
         twice = [f"{first}:SIGTERM", f"{second}:SIGTERM"]
@@ -42,21 +42,21 @@ def trials(bench: Bench) -> Iterator[Trial]:
 
 
 def _stopped(bench: Bench, phase: str, faults: str) -> str:
-    """Stops a run by signals, and lets it go on."""
-    # The first phase has a store of its own to build.
+    """Stops a run by signals, and resumes it."""
+    # In the first phase the run builds its own store.
     changes = {"data__store": "" if phase == "start" else bench.store}
-    workdir, told = bench.workdir(f"signal-{phase}"), bench.folder / "signalled.txt"
-    told.unlink(missing_ok=True)
+    workdir, times = bench.workdir(f"signal-{phase}"), bench.folder / "signals.txt"
+    times.unlink(missing_ok=True)
     child = bench.fork_server.start(
         "pretrain",
-        *bench.place.arguments(workdir, **changes),
+        *bench.setup.arguments(workdir, **changes),
         faults=faults,
-        patch=_NOTING.format(path=str(told)),
+        patch=_LOGGING.format(path=str(times)),
     )
     code, ended = child.wait(), time.monotonic()
     if code != 75:
-        return f"exit code {code}: {last_line(child.said)}"
-    took = ended - float(told.read_text().splitlines()[0])
+        return f"exit code {code}: {last_line(child.log)}"
+    took = ended - float(times.read_text().splitlines()[0])
     if took > SECONDS:
         return f"ended {took:.0f} s after the signal"
-    return bench.goes_on(workdir, **changes)
+    return bench.resume(workdir, **changes)

@@ -1,4 +1,4 @@
-"""Long runs that save often: memory, handles and disk stay what they are.
+"""Long runs that save often: memory, handles and disk usage do not grow.
 
 A library of inject_faults.py.
 """
@@ -24,22 +24,21 @@ SETTINGS = runs_lib.SETTINGS | {
     "run.log_every_steps": 10,
     "run.keep_checkpoints": KEEP,
 }
-# What a run holds on to, or leaves lying about, when it leaks on purpose: 40 MB per
-# 1,000 steps, a handle and a thread every 10, every checkpoint, a folder a save, and
-# lines of the log that grow with the steps.
+# The leaks of the negative control: 40 MB per 1,000 steps, a handle and a thread every
+# 10 steps, every checkpoint, a folder and a file per save, and log lines that grow.
 LEAKS = """
 import threading
 from bert_jax.training import checkpoint, logs, loop
-held, opened, read = [], checkpoint.Checkpoints.__init__, loop.MetricsLogger.read
+leaked, init, read = [], checkpoint.Checkpoints.__init__, loop.MetricsLogger.read
 save, write = checkpoint.Checkpoints.save, logs.Writer.write
 def leaking_read(self, step, *rest):
-    held.append(b"x" * 40_000)
+    leaked.append(b"x" * 40_000)
     if step % 10 == 0:
-        held.append(open("/dev/null"))
+        leaked.append(open("/dev/null"))
         threading.Thread(target=threading.Event().wait, daemon=True).start()
     return read(self, step, *rest)
 def leaking_init(self, folder, *, keep, **rest):
-    opened(self, folder, keep=1000, **rest)
+    init(self, folder, keep=1000, **rest)
 def leaking_save(self, step, *rest):
     save(self, step, *rest)
     (self.folder / f"left-{step}").mkdir()
@@ -52,72 +51,66 @@ loop.MetricsLogger.read, logs.Writer.write = leaking_read, leaking_write
 checkpoint.Checkpoints.__init__ = leaking_init
 checkpoint.Checkpoints.save = leaking_save
 """
-SEEN = (
-    "memory",
-    "handles",
-    "threads",
-    "files",
-    "there were",
-    "folders",
-    "took",
-    "logs",
+# The fields of growth_lib.Growth in which the leaks are seen.
+LEAKED = (
+    *("memory", "handles", "threads", "files", "checkpoints", "unfinished", "saved"),
+    "logged",
 )
 
 
 def trials(bench: Bench) -> Iterator[Trial]:
-    """Yields whether long runs grew, and whether a run that leaks is seen to."""
+    """Yields whether long runs grew, and whether a run that leaks is detected."""
     steps = bench.choose(400, 2000, 20000, 20000)
     saves = bench.choose(10, 60, 1000, 1000)
-    place = _place(bench, steps)
+    setup = _setup(bench, steps)
     every = {"save": steps // saves, "eval": steps // EPOCHS}
-    done = f"pretraining, {steps:,} steps, {saves:,} saves"
-    workdir, child = _pretrain(bench, place, steps, every)
-    found, problem = _watched(bench, child, workdir, steps, bench.picture)
-    if not problem and (epochs := _epochs(workdir)) < EPOCHS:
-        problem = f"{epochs} epochs and no more"
-    yield Trial("a soak", f"{done}: {found}", problem)
+    workdir, child = _pretrain(bench, setup, steps, every)
+    growth, problems = _watched(bench, child, workdir, steps, bench.picture)
+    if not problems and (epochs := _epochs(workdir)) < EPOCHS:
+        problems = {"epochs": f"only {epochs} epochs"}
+    name = f"pretraining, {steps:,} steps, {saves:,} saves: {growth}"
+    yield Trial("a soak", name, "; ".join(problems.values()))
     shutil.rmtree(workdir, ignore_errors=True)
     steps = bench.choose(300, 500, 10000, 10000)
     workdir, child = _finetune(bench, steps)
-    found, problem = _watched(bench, child, workdir, steps)
-    yield Trial(
-        "a soak", f"fine-tuning, {steps:,} steps, {EPOCHS} epochs: {found}", problem
-    )
+    growth, problems = _watched(bench, child, workdir, steps)
+    name = f"fine-tuning, {steps:,} steps, {EPOCHS} epochs: {growth}"
+    yield Trial("a soak", name, "; ".join(problems.values()))
     shutil.rmtree(workdir, ignore_errors=True)
-    yield _control(bench, place)
+    yield _control(bench, setup)
 
 
-def _control(bench: Bench, place: runs_lib.Place) -> Trial:
+def _control(bench: Bench, setup: runs_lib.Setup) -> Trial:
     steps = bench.choose(500, 2000, 2000, 2000)
     every = {"save": steps // 20, "eval": steps // EPOCHS}
-    workdir, child = _pretrain(bench, place, steps, every, patch=LEAKS)
-    _, problem = _watched(bench, child, workdir, steps)
-    wanted = SEEN[1:] if _is_short(bench) else SEEN
-    unseen = [word for word in wanted if word not in problem]
-    problem = f"nobody noticed: {', '.join(unseen)} ({problem})" if unseen else ""
+    workdir, child = _pretrain(bench, setup, steps, every, patch=LEAKS)
+    _, problems = _watched(bench, child, workdir, steps)
+    wanted = LEAKED[1:] if _is_short(bench) else LEAKED
+    missed = [name for name in wanted if name not in problems]
+    problem = f"not detected: {', '.join(missed)} ({problems})" if missed else ""
     shutil.rmtree(workdir, ignore_errors=True)
     return Trial("negative control: a run that leaks", f"{steps:,} steps", problem)
 
 
 def _is_short(bench: Bench) -> bool:
-    """Whether runs end while memory pools are still filled, so that it says nothing."""
+    """Whether runs end before memory pools are full, so that memory proves nothing."""
     return bench.level == 0
 
 
-def _place(bench: Bench, steps: int) -> runs_lib.Place:
-    """Writes a corpus of which so many steps are ten epochs and a little more."""
-    return runs_lib.make_place(bench.folder / "soak", SETTINGS, steps // 7)
+def _setup(bench: Bench, steps: int) -> runs_lib.Setup:
+    """Writes a corpus of which `steps` steps are a little more than ten epochs."""
+    return runs_lib.make_setup(bench.folder / "soak", SETTINGS, steps // 7)
 
 
 def _pretrain(
     bench: Bench,
-    place: runs_lib.Place,
+    setup: runs_lib.Setup,
     steps: int,
     every: dict[str, int],
     patch: str = "",
 ) -> tuple[Path, fork_server_lib.Child]:
     workdir = bench.workdir("soak-pretrain")
-    flags = place.arguments(
+    flags = setup.arguments(
         workdir,
         run__num_train_steps=steps,
         run__save_every_steps=every["save"],
@@ -144,26 +137,26 @@ def _watched(
     workdir: Path,
     steps: int,
     picture: Path | None = None,
-) -> tuple[str, str]:
-    """Watches a run to its end; returns what was found, and what is wrong with it."""
+) -> tuple[str, dict[str, str]]:
+    """Samples a run to its end; returns its growth and its problems by name."""
     seconds = bench.choose(1, 5, 10, 10) / 20
     samples = list(growth_lib.watch(child.pid, workdir, seconds))
     if code := child.wait():
-        return "", f"exit code {code}: {last_line(child.said)}"
+        return "", {"exit": f"exit code {code}: {last_line(child.log)}"}
     if left := runs_lib.leftovers(workdir):
-        return "", f"left behind: {', '.join(left[:3])}"
+        return "", {"leftovers": f"left over: {', '.join(left[:3])}"}
     grown = growth_lib.measure(samples, steps)
     if picture is not None:
         picture_lib.draw(samples, grown, picture)
     folder = workdir / "checkpoints"
     last = folder / str(max(saved_steps.steps(folder)))
-    found = growth_lib.problems(grown, steps, KEEP, growth_lib.size(last))
+    problems = growth_lib.problems(grown, steps, KEEP, growth_lib.size(last))
     if _is_short(bench):
-        found = [problem for problem in found if not problem.startswith("memory")]
-    return str(grown), "; ".join(found)
+        problems.pop("memory", None)
+    return str(grown), problems
 
 
 def _epochs(workdir: Path) -> int:
-    """Returns how many epochs the last example comes after."""
+    """Returns the number of epochs that were completed before the last example."""
     last = (workdir / "examples-0.jsonl").read_text().splitlines()[-1]
     return int(last.split('"examples": ["')[1].split("/")[0])

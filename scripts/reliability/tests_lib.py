@@ -1,6 +1,6 @@
-"""The faults that have tests or a script of their own, as trials of inject_faults.py.
+"""Tests of faults, and fuzz.py, as trials of inject_faults.py.
 
-Below the level `nightly` they run as they do by default: a sample of each.
+Below the level `nightly` the tests run without those marked slow.
 """
 
 import subprocess
@@ -17,18 +17,18 @@ TESTS = {
         "tests/test_many_processes.py",
         "tests/test_interrupted_processes.py",
     ],
-    "numbers gone bad": ["tests/training/test_bad_numbers.py"],
+    "non-finite numbers": ["tests/training/test_bad_numbers.py"],
     "a hung step": ["tests/training/test_watchdog.py"],
     "bad files and ids": ["tests/bad_input"],
 }
 
 
 def trials(bench: Bench, what: str) -> Iterator[Trial]:
-    """Yields each test of a kind; one that was skipped is none."""
+    """Yields each test of a kind that was not skipped."""
     report = bench.workdir(what).with_suffix(".xml")
     marks = "" if bench.level > 1 else "not slow"
     options = ["-q", "--numprocesses=0", "-m", marks, f"--junitxml={report}"]
-    options += ["-o", "junit_family=xunit1"]  # which has properties of a test
+    options += ["-o", "junit_family=xunit1"]  # which has the properties of a test
     done = _run("-m", "pytest", *options, *TESTS[what])
     if not report.exists():
         yield Trial(what, "pytest", done.stdout.strip()[-300:] + done.stderr[-300:])
@@ -52,8 +52,8 @@ def fuzz(bench: Bench) -> Iterator[Trial]:
         problem = "" if tried == survived else f"survived {survived} of {tried}"
         yield Trial("a fuzzed kind of file", f"{what} ({tried}; {worst})", problem)
     if done.returncode or not table:
-        said = (done.stdout + done.stderr).strip()[-300:]
-        problem = f"exit code {done.returncode}: {said}"
+        output = (done.stdout + done.stderr).strip()[-300:]
+        problem = f"exit code {done.returncode}: {output}"
         yield Trial("a fuzzed kind of file", "fuzz.py", problem)
 
 

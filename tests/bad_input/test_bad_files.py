@@ -47,8 +47,8 @@ def _sampled(cases):
 def test_a_bad_file(one, good, tmp_path, shell, record_property):
     record_property("kind", one.kind)
     record_property("name", one.name)
-    said = bad_files.check(one, good, tmp_path, shell)
-    record_property("said", said)
+    message = bad_files.check(one, good, tmp_path, shell)
+    record_property("message", message)
 
 
 REAL = [

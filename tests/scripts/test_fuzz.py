@@ -54,9 +54,9 @@ sys.path.insert(0, sys.argv[1])
 import sandbox_lib, fuzz_files
 outside = tempfile.mkdtemp()
 def harm(program):
-    return fuzz_files.heard(lambda: exec(program) or "read")
+    return fuzz_files.audited(lambda: exec(program) or "read")
 for program, outcome in sandbox_lib.outcomes(harm, sys.argv[2:]):
-    print(outcome.said)
+    print(outcome.result)
 """
 # What a reader must not do, and what is said of it.
 HARMS = {
@@ -84,4 +84,4 @@ def test_what_a_reader_must_not_do_is_seen(tmp_path):
 def test_an_unknown_kind():
     done = run(str(SCRIPTS / "fuzz.py"), "--only=floods")
     assert done.returncode == 2
-    assert "--only has floods, none of" in done.stderr
+    assert "--only: unknown floods" in done.stderr

@@ -24,4 +24,4 @@ def test_a_kind_that_does_not_exist():
     command = [sys.executable, str(SCRIPT), "--only=floods"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "--only has floods, none of" in done.stderr
+    assert "--only: unknown floods" in done.stderr
