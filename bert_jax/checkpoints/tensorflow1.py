@@ -5,17 +5,26 @@ The names are those of google-research/bert, `modeling.py`, `run_pretraining.py`
 the classifier; keys of bert_config.json that Google's code passes over say which it is.
 """
 
+import contextlib
 import dataclasses
+import glob
 import json
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, json_file
-from bert_jax.checkpoints import hf_config, mapping, tensorflow1_file, weights
+import numpy as np
+
+from bert_jax import errors, files, json_file
+from bert_jax.checkpoints import hf_config, mapping, tensors, weights
+from bert_jax.data import quiet_tensorflow
 from bert_jax.model import config
 from bert_jax.model import heads as model_heads
 
 CONFIG, CHECKPOINT = "bert_config.json", "bert_model.ckpt"
+_INDEX = ".index"
+_OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 # What optimizers keep beside each parameter, and counters of training.
 _SLOTS = (
@@ -56,7 +65,7 @@ def read(
     choice = choice or weights.Choice()
     folder = path if path.is_dir() else path.parent
     bert, labels, tree = read_config(folder)
-    raw = tensorflow1_file.read_tensorflow1(path, wanted=_is_parameter)
+    raw = read_variables(path, wanted=_is_parameter)
     found = weights.Found(raw.arrays, {n: n for n in raw.arrays}, str(folder))
     wanted = _parts(found, tree, choice)
     num_labels = len(labels) or 2
@@ -112,7 +121,7 @@ def write(folder: Path, given: weights.Weights) -> None:
     arrays = {}
     for place in mapping.tensorflow1_mapping(given.config, of_parts, given.num_labels):
         arrays |= place.split(flat[place.ours])
-    tensorflow1_file.write_tensorflow1(folder / CHECKPOINT, arrays)
+    write_variables(folder / CHECKPOINT, arrays)
     tree = {key: getattr(given.config, key) for key in _KEYS}
     if given.config.layer_norm_eps != 1e-12:
         tree["layer_norm_eps"] = given.config.layer_norm_eps
@@ -215,3 +224,99 @@ _OUTPUT_CLASSES = {
     "tagger": "BertForTokenClassification",
     "multiple_choice": "BertForMultipleChoice",
 }
+
+
+def read_variables(
+    prefix: Path, wanted: Callable[[str], bool] | None = None
+) -> tensors.Tensors:
+    """Reads the variables of a checkpoint, all of them or those whose name is wanted.
+
+    A checkpoint of pretraining has the optimizer's `adam_m` and `adam_v` too, twice the
+    size of the model: they are returned unless `wanted` declines them.
+
+    Args:
+      prefix: `folder/bert_model.ckpt`, its `.index` file, or a folder with one such.
+      wanted: called with the name of each variable.
+
+    Raises:
+      InputError: TensorFlow is not installed, or a file is missing, damaged or not
+        finite.
+    """
+    tf = _tensorflow()
+    prefix = _prefix(prefix)
+    index = Path(f"{prefix}{_INDEX}")
+    digests = {index.name: tensors.sha256(index)}
+    data = sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*-of-*"))
+    for file in data or [Path(f"{prefix}.data-00000-of-00001")]:
+        digests[file.name] = tensors.sha256(file)
+    try:
+        # What tf.train.load_checkpoint returns; that would prefer a folder of the name.
+        reader = tf.compat.v1.train.NewCheckpointReader(os.path.abspath(prefix))
+        names = sorted(reader.get_variable_to_shape_map())
+        is_by_name = _OBJECTS not in names
+        chosen = filter(wanted, names) if wanted else names
+        arrays = {
+            name: np.asarray(reader.get_tensor(name), order="C")
+            for name in (chosen if is_by_name else ())
+        }
+    except Exception as error:  # its own kinds, and what damage does to the reader
+        what = f"it is damaged ({str(error).splitlines()[0][:200]})"
+        raise tensors.refusal(prefix, what) from None
+    if not is_by_name:
+        raise tensors.refusal(
+            index,
+            "it is a TensorFlow 2 checkpoint of objects, without names of variables",
+            "Save it by name with tf.compat.v1.train.Saver",
+        )
+    for name, array in arrays.items():
+        tensors.check_array(prefix, name, array)
+    return tensors.Tensors(arrays, digests)
+
+
+def _tensorflow() -> Any:
+    """Imports TensorFlow, kept off the GPUs unless it has started on them already."""
+    tf = quiet_tensorflow.imported()
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+    return tf
+
+
+def _prefix(path: Path) -> Path:
+    """Returns the prefix that a prefix, an index or a folder with one index means."""
+    if Path(f"{path}{_INDEX}").exists() or not path.is_dir():
+        return Path(str(path).removesuffix(_INDEX))
+    found = sorted(path.glob(f"*{_INDEX}"))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found[:5]) or "none"
+        raise tensors.refusal(
+            path,
+            f"a folder with one checkpoint is expected, and it has {names}",
+            "Give the prefix, such as bert_model.ckpt",
+        )
+    return Path(str(found[0]).removesuffix(_INDEX))
+
+
+def write_variables(prefix: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a checkpoint by name, as TensorFlow 1 does, `.index` and `.data` files.
+
+    Raises:
+      InputError: TensorFlow is not installed, there is nothing to write, or it could
+        not be read again.
+      StorageError: the disk refuses it.
+    """
+    tf = _tensorflow()
+    if not arrays or "" in arrays:
+        raise tensors.refusal(prefix, "no tensors, or one without a name", "Rename")
+    for name, array in arrays.items():
+        tensors.check_array(prefix, name, array)
+    names = sorted(arrays)
+    try:
+        with tf.device("CPU:0"):
+            tf.raw_ops.SaveV2(
+                prefix=os.path.abspath(prefix),
+                tensor_names=names,
+                shape_and_slices=[""] * len(names),
+                tensors=[tf.constant(arrays[name]) for name in names],
+            )
+    except tf.errors.OpError as error:
+        raise files.refused(prefix, error.message) from None

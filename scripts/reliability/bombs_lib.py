@@ -19,7 +19,7 @@ import fuzz_files
 import pyarrow as pa
 
 from bert_jax import json_file
-from bert_jax.checkpoints import safetensors_file, tensorflow1_index, tensors
+from bert_jax.checkpoints import tensors
 from bert_jax.data.corpus import manifest, readers, sources, store
 from bert_jax.data.labeled import read_examples
 from bert_jax.text import files
@@ -77,14 +77,6 @@ def headers() -> Iterator[Case]:
         content = b"\x0a" + damage.varint(length) + b"\x0a\x01a"
         write = _file("spiece.model", content)
         yield Case(f"SentencePiece, length {length:,}", write, Tokenizer.load)
-        table = damage.table({b"": b"\x08\x01", b"a": b"\x08\x01"})
-        handle = damage.varint(length) * 2
-        content = table[:-48] + (handle * 2)[:40].ljust(40, b"\0") + table[-8:]
-        yield Case(
-            f"TF1 index, block at {length:,}",
-            _file("x.index", content),
-            lambda folder: tensorflow1_index.read(folder / "x.index"),
-        )
     for number in (2**31 - 1, 2**31, 2**62, 2**63):
         for at in range(0, 24, 4):
             yield Case(
@@ -218,8 +210,6 @@ def long() -> Iterator[Case]:
 
         text = content.decode("utf-8", "ignore").encode()
         yield Case(f"8 MiB in a line: {what}", _file("bomb", text), read)
-    giant = safetensors_file.MAX_HEADER
-    assert giant <= 1 << 24, giant
     yield Case(
         "vocab.txt of 100 MB",
         lambda folder: (folder / "vocab.txt").write_bytes(b"x\n" * 50_000_000),

@@ -33,7 +33,7 @@ import numpy as np
 import sandbox_lib
 
 from bert_jax import errors
-from bert_jax.checkpoints import tensorflow1_file, tensors
+from bert_jax.checkpoints import tensorflow1, tensors
 from bert_jax.text.tokenizer import Tokenizer
 
 KINDS = damage.KINDS | damaged_vocabularies_lib.KINDS | damaged_models_lib.KINDS
@@ -161,7 +161,7 @@ def audited(read: Any) -> str:
 
 def _checkpoint(folder: Path) -> str:
     if list(folder.glob(f"{damage.CHECKPOINT}*")):
-        found = tensorflow1_file.read_tensorflow1(folder / damage.CHECKPOINT)
+        found = tensorflow1.read_variables(folder / damage.CHECKPOINT)
     else:
         found = tensors.read(folder)
     WATCH.clear()

@@ -7,7 +7,7 @@ import pytest
 import small_weights
 
 from bert_jax import errors
-from bert_jax.checkpoints import tensorflow1, tensorflow1_file, weights
+from bert_jax.checkpoints import tensorflow1, weights
 
 tf = pytest.importorskip("tensorflow")
 
@@ -185,9 +185,9 @@ def write_arrays(folder, change=None, heads=PRETRAINING, labels=(), **keys):
     """Writes a small model, changes its variables and its config."""
     tensorflow1.write(folder, small_weights.weights_of(*heads, labels=labels))
     if change is not None:
-        arrays = dict(tensorflow1_file.read_tensorflow1(folder).arrays)
+        arrays = dict(tensorflow1.read_variables(folder).arrays)
         change(arrays)
-        tensorflow1_file.write_tensorflow1(folder / "bert_model.ckpt", arrays)
+        tensorflow1.write_variables(folder / "bert_model.ckpt", arrays)
     path = folder / "bert_config.json"
     tree = json.loads(path.read_text()) | keys
     path.write_text(json.dumps({k: v for k, v in tree.items() if v != "DELETED"}))

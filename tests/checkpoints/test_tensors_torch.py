@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bert_jax import errors
-from bert_jax.checkpoints import tensors, torch_file
+from bert_jax.checkpoints import tensors
 
 torch = pytest.importorskip("torch")
 
@@ -27,7 +27,7 @@ def path(tmp_path):
 def refuse(path: Path, message: str) -> None:
     """Asserts that reading is one InputError with the file and a message."""
     with pytest.raises(errors.InputError, match=message) as caught:
-        torch_file.read(path)
+        tensors.read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "weights_only" not in str(caught.value)  # torch says how to switch it off
@@ -48,7 +48,7 @@ def test_tensors_of_all_layouts_come_out_right(path, zipped):
         parameter=torch.nn.Parameter(torch.ones(2)),
     )
     torch.save(state, path, _use_new_zipfile_serialization=zipped)
-    found = torch_file.read(path)
+    found = tensors.read(path).arrays
     expected = np.arange(111, dtype=np.float32).reshape(3, 37)
     assert list(found) == sorted(state)
     assert all(array.flags.c_contiguous for array in found.values())
@@ -103,27 +103,27 @@ def test_a_malicious_pickle_does_not_run(path, tmp_path):
         lambda: path.write_bytes(pickle.dumps(state)),
     ]:
         write()
-        refuse(path, "damaged|asks for the program object")
+        refuse(path, "damaged|asks for the object")
         assert not target.exists()
 
 
 def test_the_object_that_a_pickle_asks_for_is_named(path):
     path.write_bytes(pickle.dumps({"a": np.ones(3)}, protocol=2))
-    refuse(path, r"damaged|object 'numpy\S*', and only tensors are read")
+    refuse(path, r"damaged|object 'numpy")
     module = b"csubprocess\nrun\n)R."
     torch.save({"a": torch.ones(2)}, path)
     repacked(path, lambda pickled: pickled[:2] + module)
-    refuse(path, "it asks for the program object 'subprocess.run'.*as safetensors")
+    refuse(path, "subprocess.run")
 
 
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({}, "holds no dictionary of tensors"),
-        ([torch.ones(2)], "holds no dictionary of tensors"),
-        (torch.ones(2), "holds no dictionary of tensors"),
-        ({"model": {"a": torch.ones(2)}}, "'model' is a dict, no tensor"),
-        ({"a": torch.ones(2), "epoch": 3}, "'epoch' is a int, no tensor"),
+        ({}, "not a dictionary of tensors"),
+        ([torch.ones(2)], "not a dictionary of tensors"),
+        (torch.ones(2), "not a dictionary of tensors"),
+        ({"model": {"a": torch.ones(2)}}, "'model' is a dict"),
+        ({"a": torch.ones(2), "epoch": 3}, "'epoch' is a int"),
         ({3: torch.ones(2)}, r"name of a tensor is \(a int, not a string\)"),
         ({("a",): torch.ones(2)}, r"name of a tensor is \(a tuple, not"),
         ({"a": torch.eye(3).to_sparse()}, "'a' is sparse or has no values"),
@@ -156,14 +156,14 @@ def test_an_archive_that_unpacks_to_more_is_refused(path):
     refuse(path, "its archive unpacks to more than the file")
 
 
-def test_a_part_that_stands_twice_is_refused(path):
+def test_a_member_that_is_there_twice_is_refused(path):
     torch.save({"a": torch.zeros(3)}, path)
     with (
         pytest.warns(UserWarning, match="Duplicate"),
         zipfile.ZipFile(path, "a") as archive,
     ):
         archive.writestr(archive.infolist()[0].filename, b"other")
-    refuse(path, "a part of its archive stands twice")
+    refuse(path, "it is damaged")
 
 
 def test_a_pickle_that_lies_about_a_shape(path):
@@ -206,4 +206,4 @@ def test_without_torch_the_extra_is_named(path, monkeypatch):
     path.write_bytes(io.BytesIO(b"PK").getvalue())
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(errors.InputError, match=r"torch is not .*bert_jax\[torch\]"):
-        torch_file.read(path)
+        tensors.read(path)

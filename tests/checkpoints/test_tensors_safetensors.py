@@ -1,0 +1,152 @@
+"""Safetensors files: what is read, the bytes that are written, and every lie."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from bert_jax import errors
+from bert_jax.checkpoints import tensors
+
+
+def small_arrays() -> dict[str, np.ndarray]:
+    """Arrays of all widths; 3 x 37 halves leave the next tensor on an odd place."""
+    return {
+        "w": np.arange(111, dtype=np.float16).reshape(3, 37),
+        "b": np.linspace(-1, 1, 5).astype(ml_dtypes.bfloat16),
+        "a": np.arange(10, dtype=np.float32).reshape(2, 5),
+        "ids": np.array([[-1, 2**40]], np.int64),
+        "d": np.array(0.5, np.float64),
+        "flags": np.array([True, False, True]),
+    }
+
+
+def spelt(header: dict | bytes, data: bytes = b"", length: int | None = None) -> bytes:
+    """A file of a header, with the length of the header or a lie about it."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    told = len(text) if length is None else length
+    return told.to_bytes(8, "little") + text + data
+
+
+def entry(shape=(2,), begin=0, end=8, dtype="F32") -> dict:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+
+
+def test_the_bytes_are_those_of_the_library(tmp_path):
+    path = tmp_path / "a.safetensors"
+    arrays = small_arrays()
+    del arrays["d"]  # the library has its own order of dtypes of one width
+    tensors.write_safetensors(path, arrays)
+    written = path.read_bytes()
+    assert written == safetensors.numpy.save(arrays, {"format": "pt"})
+    tensors.write_safetensors(path, dict(reversed(arrays.items())))
+    assert path.read_bytes() == written
+
+
+def test_what_is_written_is_read_as_it_was(tmp_path):
+    path = tmp_path / "a.safetensors"
+    tensors.write_safetensors(path, small_arrays(), {"z": "1", "a": "2"})
+    found = tensors.read(path).arrays
+    assert list(found) == sorted(small_arrays())
+    for name, array in small_arrays().items():
+        assert found[name].dtype == array.dtype, name
+        assert found[name].shape == array.shape, name
+        assert found[name].tobytes() == array.tobytes(), name
+        assert found[name].flags.c_contiguous
+
+
+def test_metadata_are_in_order_and_strides_do_not_matter(tmp_path):
+    path = tmp_path / "a.safetensors"
+    turned = np.arange(12, dtype=np.float32).reshape(3, 4).T
+    arrays = {"a": turned, "b": np.arange(9)[::2]}
+    tensors.write_safetensors(path, arrays, {"z": "1", "é": "2", "b": "3"})
+    assert (
+        b'{"__metadata__":{"b":"3","format":"pt","z":"1","\xc3\xa9":"2"},"b"'
+        in path.read_bytes()
+    )
+    with safetensors.safe_open(path, framework="np") as file:
+        assert file.get_tensor("a").tolist() == turned.tolist()
+        assert file.get_tensor("b").tolist() == [0, 2, 4, 6, 8]
+
+
+def test_every_known_dtype(tmp_path):
+    path = tmp_path / "a.safetensors"
+    for code, dtype in tensors._CODES.items():
+        size = tensors.DTYPES[dtype].itemsize
+        path.write_bytes(spelt({"x": entry((1,), 0, size, code)}, bytes(size)))
+        assert tensors.shapes(path) == {"x": (1,)}
+        assert tensors.read(path).arrays["x"].dtype.name == dtype
+
+
+LIES = {
+    "cut length": b"\x05\0\0",
+    "huge length": spelt({}, length=2**40),
+    "negative length": spelt({}, length=2**64 - 1),
+    "length beyond": spelt({"x": entry()}, bytes(8), 500),
+    "no JSON": spelt(b"{nonsense}"),
+    "no object": spelt(b"[1, 2, 3]"),
+    "not UTF-8": spelt(b'{"\xff": 1}'),
+    "deep": spelt(b"[" * 100_000),
+    "no tensors": spelt({}),
+    "only metadata": spelt({"__metadata__": {"a": "b"}}),
+    "metadata": spelt({"__metadata__": {"a": 1}, "x": entry()}, bytes(8)),
+    "twice": spelt(
+        b'{"x":%b,"x":%b}' % ((json.dumps(entry()).encode(),) * 2), bytes(8)
+    ),
+    "overlap": spelt({"x": entry(), "y": entry((3,), 4, 16)}, bytes(16)),
+    "gap": spelt({"x": entry(), "y": entry((1,), 12, 16)}, bytes(16)),
+    "late begin": spelt({"x": entry((2,), 4, 12)}, bytes(12)),
+    "short": spelt({"x": entry()}, bytes(7)),
+    "long": spelt({"x": entry()}, bytes(9)),
+    "backwards": spelt({"x": entry((2,), 8, 0)}, bytes(8)),
+    "shape": spelt({"x": entry((3,))}, bytes(8)),
+    "overflow": spelt({"x": entry((2**33, 2**31))}, bytes(8)),
+    "negative": spelt({"x": entry((-1, -2))}, bytes(8)),
+    "fraction": spelt({"x": entry((2.0,))}, bytes(8)),
+    "truth": spelt({"x": entry((2, True))}, bytes(8)),
+    "rank": spelt({"x": entry((2,) + (1,) * 64)}, bytes(8)),
+    "no elements": spelt({"x": entry((0, 2**70), 0, 0)}),
+    "dtype": spelt({"x": entry((8,), dtype="F8_E4M3")}, bytes(8)),
+    "dtype kind": spelt({"x": entry(dtype=7)}, bytes(8)),
+    "no entry": spelt({"x": 3}),
+    "library": spelt(b"\xef\xbb\xbf" + json.dumps({"x": entry()}).encode(), bytes(8)),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_is_refused(tmp_path, lie):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(LIES[lie])
+    with pytest.raises(errors.InputError) as caught:
+        tensors.read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_each_cut_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    tensors.write_safetensors(path, {"a": np.ones((2, 3), np.float32)})
+    content = path.read_bytes()
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(errors.InputError):
+            tensors.read(path)
+
+
+def test_nan_is_refused_in_and_out(tmp_path):
+    path = tmp_path / "a.safetensors"
+    bad = {"layer.0.weight": np.array([1, np.nan, np.inf], np.float32)}
+    with pytest.raises(errors.InputError, match="'layer.0.weight' holds 2 NaN or inf"):
+        tensors.write_safetensors(path, bad)
+    assert not path.exists()
+    path.write_bytes(safetensors.numpy.save(bad))
+    with pytest.raises(errors.InputError, match="'layer.0.weight' holds 2 NaN or inf"):
+        tensors.read(path)
+
+
+@pytest.mark.parametrize("arrays", [{}, {"__metadata__": np.ones(3)}])
+def test_what_could_not_be_read_again_is_not_written(tmp_path, arrays):
+    with pytest.raises(errors.InputError, match="no tensors, or one called __meta"):
+        tensors.write_safetensors(tmp_path / "a", arrays)
