@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 
 from bert_jax import errors, fields, home_folder
-from bert_jax.config import finetuning_checks, pretraining
+from bert_jax.config import pretraining
 from bert_jax.fields import field
 from bert_jax.model import encoder
 from bert_jax.model.heads import HeadSpec
@@ -344,7 +344,7 @@ class FinetuningOptimizerConfig(optimizer.OptimizerConfig):
             )
 
     def _check_end(self) -> None:
-        """Leaves it to `FinetuningConfig`: a sweep has other rates than this one."""
+        """Left to `FinetuningConfig`: a sweep has other rates than this one."""
 
     def resolved(
         self, num_train_steps: int, learning_rate: float | None = None
@@ -489,6 +489,110 @@ class FinetuningConfig:
     run: FinetuningRunConfig
     sweep: SweepConfig
 
+    def __post_init__(self) -> None:
+        """Checks keys of different groups; `bert_jax.tasks.check` those of a task."""
+        self._check_init()
+        self._check_recipe()
+        self._check_data()
+        self._check_rates()
+        if self.sweep.is_on:
+            self._check_sweep()
+
+    def _check_init(self) -> None:
+        """Raises InputError unless it is clear where the weights come from."""
+        if not self.init_from:
+            raise errors.InputError(
+                "init_from is empty: name the folder of a pretrained model, as in "
+                "--config.init_from=runs/demo, or --config.init_from=none for random "
+                "weights"
+            )
+        from_init = pretraining.FROM_INIT
+        if self.init_from != "none":
+            if self.text.vocab != from_init or self.size != from_init:
+                raise errors.InputError(
+                    f"init_from is {self.init_from}: its architecture and vocabulary "
+                    "come with it, so leave model.size and text.vocab at init_from"
+                )
+            return
+        if from_init in (self.size, self.text.vocab):
+            raise errors.InputError(
+                "init_from is none: set an architecture and a vocabulary, as in "
+                "--config.model.size=tiny --config.text.vocab=vocab.txt; both may also "
+                "be the folder of a model"
+            )
+        if self.init != FinetuningInitConfig():
+            raise errors.InputError(
+                "init needs weights to start from, and init_from is none: set "
+                "--config.init_from=FOLDER"
+            )
+
+    def _check_recipe(self) -> None:
+        recipe = self.recipe
+        if not recipe.lora_rank and recipe.lora_alpha != RecipeConfig.lora_alpha:
+            raise errors.InputError(
+                f"recipe.lora_alpha is {recipe.lora_alpha:g}, and recipe.lora_rank is "
+                "0: set the rank, as in 8, or leave both out"
+            )
+        if recipe.lora_rank and recipe.reinit_layers:
+            raise errors.InputError(
+                f"recipe.reinit_layers is {recipe.reinit_layers}, and with "
+                f"recipe.lora_rank {recipe.lora_rank} those layers would stay random: "
+                "set one of them"
+            )
+
+    def _check_data(self) -> None:
+        data = self.data
+        if not data.train:
+            raise errors.InputError(
+                "data.train is empty: name a file of labeled examples, as in "
+                "--config.data.train=train.tsv"
+            )
+        if self.sweep.folds and data.dev:
+            raise errors.InputError(
+                "sweep.folds evaluates on folds of data.train: leave data.dev empty"
+            )
+        folds = data.folds or self.sweep.folds
+        if (data.dev or folds) and data.dev_share != FinetuningDataConfig.dev_share:
+            instead = "folds are held out" if folds else "data.dev names a file"
+            raise errors.InputError(
+                f"data.dev_share is {data.dev_share:g}, and {instead}: leave it out"
+            )
+        if data.pack and self.run.accumulation_steps > 1:
+            raise errors.InputError(
+                "data.pack makes the texts of a batch share sequences, and "
+                f"run.accumulation_steps {self.run.accumulation_steps} splits the "
+                "batch: leave one of them out"
+            )
+
+    def _check_rates(self) -> None:
+        rates = self.sweep.rates
+        name = "sweep.learning_rates" if rates else "optimizer.learning_rate"
+        self.optimizer.check_end(min(self.learning_rates), name)
+        if rates and not self.sweep.is_on:
+            raise errors.InputError(
+                f"sweep.learning_rates has one rate, {rates[0]:g}: name several, or "
+                "set optimizer.learning_rate"
+            )
+        if len(set(rates)) < len(rates):
+            raise errors.InputError(
+                f"sweep.learning_rates is {self.sweep.learning_rates!r}, which has a "
+                "rate twice: for several runs with the same rate set sweep.seeds"
+            )
+
+    def _check_sweep(self) -> None:
+        if self.run.log_examples:
+            raise errors.InputError(
+                "run.log_examples is for a single run, and the members of a sweep see "
+                "different examples: leave it off"
+            )
+        if self.run.patience:
+            raise errors.InputError(
+                "run.patience ends a single run, and the members of a sweep end "
+                "together: leave it at 0"
+            )
+        if self.data.folds:
+            raise errors.InputError("data.folds is for a single run: set sweep.folds")
+
     @property
     def learning_rates(self) -> tuple[float, ...]:
         """The peaks of the rate: of each sweep member, or of the one run."""
@@ -541,15 +645,7 @@ def parse(
     """
     tree = pretraining.plain(config, FinetuningConfig)
     tree["data"] = _with_splits(tree["data"], given)
-    settings: FinetuningConfig = pretraining.typed(tree, FinetuningConfig)
-    _check_init(settings)
-    if not settings.data.train:
-        raise errors.InputError(
-            "data.train is empty: name a file of labeled examples, as in "
-            "--config.data.train=train.tsv"
-        )
-    finetuning_checks.check(settings)
-    return settings
+    return pretraining.typed(tree, FinetuningConfig)
 
 
 def _with_splits(data: Any, given: Sequence[str]) -> Any:
@@ -573,26 +669,3 @@ def parse_record(tree: Mapping[str, Any]) -> FinetuningConfig:
     Keys that are newer than the record have the values that those runs used.
     """
     return parse(fields.with_added(tree, FinetuningConfig))
-
-
-def _check_init(settings: FinetuningConfig) -> None:
-    """Raises InputError unless it is clear where the weights come from."""
-    if not settings.init_from:
-        raise errors.InputError(
-            "init_from is empty: name the folder of a pretrained model, as in "
-            "--config.init_from=runs/demo, or --config.init_from=none for random "
-            "weights"
-        )
-    from_init = pretraining.FROM_INIT
-    if settings.init_from == "none":
-        if from_init in (settings.size, settings.text.vocab):
-            raise errors.InputError(
-                "init_from is none: set an architecture and a vocabulary, as in "
-                "--config.model.size=tiny --config.text.vocab=vocab.txt; both may also "
-                "be the folder of a model"
-            )
-    elif settings.text.vocab != from_init or settings.size != from_init:
-        raise errors.InputError(
-            f"init_from is {settings.init_from}: its architecture and vocabulary come "
-            "with it, so leave model.size and text.vocab at init_from"
-        )

@@ -141,6 +141,7 @@ def fresh(settings: finetuning.FinetuningConfig) -> finetuning.FinetuningConfig:
         settings,
         init_from="none",
         size=settings.init_from,
+        init=finetuning.FinetuningInitConfig(),
         text=finetuning.FinetuningTextConfig(settings.init_from),
         run=dataclasses.replace(settings.run, baselines=""),
     )

@@ -75,6 +75,43 @@ def test_values_out_of_range_are_refused_by_name(changes, words):
         finetuning.parse(_config(**changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"init__head": "given"}, "init_from is none"),
+        ({"recipe__lora_alpha": 8.0}, "recipe.lora_rank is 0"),
+        (
+            {"recipe__lora_rank": 2, "recipe__reinit_layers": 1},
+            "recipe.reinit_layers is 1, .* recipe.lora_rank 2",
+        ),
+        ({"sweep__folds": 2}, "sweep.folds .* data.dev"),
+        ({"data__dev_share": 0.2}, "data.dev_share is 0.2, and data.dev"),
+        (
+            {"data__dev_share": 0.2, "data__dev": "", "data__folds": 2},
+            "data.dev_share is 0.2, and folds",
+        ),
+        (
+            {"data__pack": True, "run__accumulation_steps": 2},
+            "data.pack .* run.accumulation_steps 2",
+        ),
+        ({"sweep__learning_rates": "1e-3"}, "sweep.learning_rates .* 0.001"),
+        (
+            {"sweep__learning_rates": "1e-3,0.001"},
+            "sweep.learning_rates is '1e-3,0.001'.* sweep.seeds",
+        ),
+        ({"sweep__seeds": 2, "run__patience": 1}, "run.patience .* sweep"),
+        ({"sweep__seeds": 2, "run__log_examples": True}, "run.log_examples .* sweep"),
+        (
+            {"sweep__seeds": 2, "data__folds": 2, "data__dev": ""},
+            "data.folds .* sweep.folds",
+        ),
+    ],
+)
+def test_keys_that_exclude_each_other_are_refused(changes, words):
+    with pytest.raises(errors.InputError, match=words):
+        finetuning.parse(_config(**changes))
+
+
 def test_what_is_written_is_read_again():
     settings = finetuning.parse(_config(data__labels="a,b"))
     text = json.dumps(finetuning.to_dict(settings))

@@ -269,10 +269,10 @@ def test_bad_steps_before_a_stop_are_counted_after_it(place, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"run__patience": 2}, "run.patience ends one run"),
-        ({"data__folds": 2, "data__dev": ""}, "data.folds is of one run"),
+        ({"run__patience": 2}, "run.patience"),
+        ({"data__folds": 2, "data__dev": ""}, "data.folds"),
         ({"sweep__learning_rates": "1e-3,fast"}, "give numbers with commas"),
-        ({"sweep__folds": 1}, "folds are 2 or more"),
+        ({"sweep__folds": 1}, "sweep.folds is 1"),
     ],
 )
 def test_what_a_sweep_cannot_have_is_refused(place, tmp_path, changes, message):

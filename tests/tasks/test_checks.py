@@ -57,31 +57,9 @@ def test_what_a_task_does_not_read_is_refused(name, value, task, words):
         assert word in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"init__head": "given"}, "init asks for weights to start from, and init_from"),
-        ({"data__task": "matching", "head__temperature": 1.0}, "and it is cosine"),
-        ({"recipe__lora_alpha": 8.0}, "recipe.lora_rank is 0"),
-        ({"recipe__lora_rank": 2, "recipe__reinit_layers": 1}, "set one of them"),
-        ({"sweep__folds": 2}, "sweep.folds scores on parts of data.train"),
-        ({"data__dev_share": 0.2}, "data.dev_share is 0.2, and data.dev names a file"),
-        (
-            {"data__dev_share": 0.2, "data__dev": "", "data__folds": 2},
-            "and folds are left out",
-        ),
-        ({"sweep__learning_rates": "1e-3"}, "has one rate, 0.001"),
-        ({"sweep__learning_rates": "1e-3,0.001"}, "a rate that comes twice"),
-        ({"sweep__seeds": 2, "run__patience": 1}, "run.patience ends one run"),
-        (
-            {"sweep__seeds": 2, "data__folds": 2, "data__dev": ""},
-            "data.folds is of one run",
-        ),
-    ],
-)
-def test_options_that_exclude_each_other_are_refused(changes, words):
-    with pytest.raises(errors.InputError, match=words):
-        _parse(**changes)
+def test_a_temperature_needs_an_objective_that_reads_it():
+    with pytest.raises(errors.InputError, match="head.temperature is 1, .*cosine"):
+        _parse(data__task="matching", head__temperature=1.0)
 
 
 def test_what_is_read_is_not_refused():
