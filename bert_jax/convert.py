@@ -24,7 +24,6 @@ from bert_jax.checkpoints import (
     mapping,
     native,
     sentence_encoder,
-    task_folders,
     tensorflow1,
     verify,
     weights,
@@ -89,7 +88,7 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
     files.check_can_build(output)
     name = hub.pinned(str(source))
     source = hub.folder(name, with_card=True)
-    head = task_folders.separate_head(source) if request.separate_head else None
+    head = native.separate_head(source) if request.separate_head else None
     choice = request.choice
     if head is None:
         found = checkpoints.open(source).read(choice)
@@ -110,7 +109,7 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
     with files.building_folder(output) as folder:
         _write(folder, found, request, head)
         if request.to != "tensorflow1" and (head or keeps_head(found)):
-            task_folders.write_exported(folder, source)
+            native.write_exported(folder, source)
         card.write(folder, found, source, request.to, head)
         record = found.report.record() | {
             "input": name if hub.is_name(name) else source.name,

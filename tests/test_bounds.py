@@ -11,11 +11,7 @@ import pyarrow as pa
 import pytest
 
 from bert_jax import errors, files, json_file
-from bert_jax.checkpoints import (
-    sentence_encoder,
-    task_folders,
-    tensors,
-)
+from bert_jax.checkpoints import native, sentence_encoder, tensors
 from bert_jax.data import text_files
 from bert_jax.data.corpus import sentences as sentence_rules
 from bert_jax.data.corpus import sources, store
@@ -165,7 +161,7 @@ def test_folders_that_are_no_steps(tmp_path):
         (tmp_path / name).mkdir()
     assert saved_steps.steps(tmp_path) == [4]
     (tmp_path / "best" / "²").mkdir(parents=True)
-    assert task_folders.best(tmp_path) is None
+    assert native.best(tmp_path) is None
 
 
 def test_modules_of_a_sentence_encoder_lie_in_its_folder(tmp_path):

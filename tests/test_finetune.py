@@ -9,7 +9,7 @@ import tiny_tasks
 
 import bert_jax
 from bert_jax import errors, evaluate, finetune
-from bert_jax.checkpoints import task_folders
+from bert_jax.checkpoints import native
 from bert_jax.config import finetuning
 from bert_jax.inference import answers
 from bert_jax.runs import finetuning as finetuning_run
@@ -35,7 +35,7 @@ def trained(place):
 
 
 def _best(workdir):
-    made = task_folders.read(workdir)
+    made = native.read_task(workdir)
     return made.params
 
 

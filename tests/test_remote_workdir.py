@@ -16,7 +16,7 @@ import tiny_suites
 import tiny_tasks
 
 from bert_jax import errors, faults, finetune, pretrain, suite
-from bert_jax.checkpoints import task_folders
+from bert_jax.checkpoints import native
 from bert_jax.training import remote, saved_steps
 
 
@@ -136,7 +136,7 @@ def test_stopped_fine_tuning_goes_on_on_another_machine(place, classes, monkeypa
     finally:
         faults.arm("")
     folder = remote.WorkingCopy(url).folder
-    stopped_at = task_folders.best(folder).name
+    stopped_at = native.best(folder).name
     before = {path.name for path in (folder / "best" / stopped_at).iterdir()}
     shutil.rmtree(folder)
 
@@ -145,9 +145,9 @@ def test_stopped_fine_tuning_goes_on_on_another_machine(place, classes, monkeypa
     workdir = place / "classes"
     assert resumed.metrics == classes.metrics
     assert steps_of(folder) == steps_of(workdir)
-    kept = task_folders.read(resumed.folder).params
+    kept = native.read_task(resumed.folder).params
     jax.tree.map(
-        np.testing.assert_array_equal, kept, task_folders.read(classes.folder).params
+        np.testing.assert_array_equal, kept, native.read_task(classes.folder).params
     )
     there = {path[len(root) + 1 :] for path in system.find(root)}
     best = {name for name in there if name.startswith("best/")}

@@ -157,7 +157,7 @@ def gelu_note(
 
     Args:
       kinds: the formats that a model is read from and written to, of
-        `exchange.folders.FORMATS`.
+        `exchange.checkpoints.FORMATS`.
       keras_hub: whether a folder of Hugging Face, which keras-hub reads, counts.
     """
     is_google = "tensorflow1" in kinds

@@ -15,13 +15,7 @@ from flax import linen as nn
 from jaxtyping import Float, PyTree
 
 from bert_jax import checkpoints, errors, hub
-from bert_jax.checkpoints import (
-    initial_weights,
-    mapping,
-    run_folder,
-    task_folders,
-    weights,
-)
+from bert_jax.checkpoints import initial_weights, mapping, native, run_folder, weights
 from bert_jax.config import finetuning, pretraining
 from bert_jax.data.corpus import manifest
 from bert_jax.model import config as model_config
@@ -414,9 +408,9 @@ def given_head(
     """
     if settings.init.head != "given":
         return None
-    folder = task_folders.best(workdir) or hub.folder(settings.init_from)
-    if task_folders.is_task(folder):
-        return dataclasses.replace(task_folders.read(folder).learned, threshold=None)
+    folder = native.best(workdir) or hub.folder(settings.init_from)
+    if native.is_task(folder):
+        return dataclasses.replace(native.read_task(folder).learned, threshold=None)
     return spec.Metadata(labels=checkpoints.open(folder).labels)
 
 

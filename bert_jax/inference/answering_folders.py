@@ -1,6 +1,6 @@
 """Folders whose model answers a task, whoever trained it.
 
-Ours have `task.json` (`checkpoints.task_folders`), which exports keep. In any other
+Ours have `task.json` (`checkpoints.native`), which exports keep. In any other
 folder the class in config.json, or the parts in model.json, name the head; `id2label`
 and `problem_type` define its outputs, as they do for `transformers`.
 """
@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import checkpoints, errors
-from bert_jax.checkpoints import (
-    task_folders,
-    weights,
-)
+from bert_jax.checkpoints import native, weights
 from bert_jax.config import finetuning
 from bert_jax.model import heads, network
 from bert_jax.tasks import spec, tag_schemes
@@ -30,19 +27,19 @@ def can_answer(path: Path) -> bool:
     A folder without a model has none: whoever reads it then says what it lacks.
     """
     try:
-        return task_folders.is_task(path) or checkpoints.open(path).head != ""
+        return native.is_task(path) or checkpoints.open(path).head != ""
     except errors.InputError:
         return False
 
 
-def read(path: Path) -> task_folders.TaskFolder:
+def read(path: Path) -> native.TaskFolder:
     """Reads a model that answers a task: a run, an export, or anybody's folder.
 
     Raises:
       InputError: it has no head of a task, or it is damaged.
     """
-    if task_folders.is_task(path) or not can_answer(path):
-        return task_folders.read(path)
+    if native.is_task(path) or not can_answer(path):
+        return native.read_task(path)
     folder = checkpoints.open(path)
     head, found = folder.head, folder.read()
     given = found.weights
@@ -55,7 +52,7 @@ def read(path: Path) -> task_folders.TaskFolder:
     if head == _NEXT_SENTENCE:
         kept["classifier"] = kept.pop(head)
     assert found.tokenizer is not None
-    return task_folders.TaskFolder(
+    return native.TaskFolder(
         _settings(path, found, head),
         _learned(path, given, head),
         given.config,

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from bert_jax import errors, tasks
-from bert_jax.checkpoints import initial_weights, sentence_encoder, task_folders
+from bert_jax.checkpoints import initial_weights, native, sentence_encoder
 from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.inference import answering_folders
@@ -37,7 +37,7 @@ class TaskPredictor:
       pooling: of a bi-encoder, what its vectors are, if other libraries have that too.
     """
 
-    made: task_folders.TaskFolder
+    made: native.TaskFolder
     predictor: predictors.Predictor
     params: PyTree
     pooling: sentence_encoder.Pooling = sentence_encoder.Pooling()
@@ -190,7 +190,7 @@ def load(
     data = dataclasses.replace(data, repair=repair or data.repair)
     settings = dataclasses.replace(made.settings, run=run, data=data)
     of_task = tasks.of(settings).task(settings, made.learned, made.bert, made.tokenizer)
-    pooling = task_folders.pooling(settings, made.bert, made.params)
+    pooling = native.task_pooling(settings, made.bert, made.params)
     loaded = dataclasses.replace(made, settings=settings, params={})
     return _on_devices(
         loaded, of_task, made.params, pooling or sentence_encoder.Pooling(), folder
@@ -198,7 +198,7 @@ def load(
 
 
 def _on_devices(
-    made: task_folders.TaskFolder,
+    made: native.TaskFolder,
     of_task: spec.FineTuned,
     params: PyTree,
     pooling: sentence_encoder.Pooling,
@@ -217,7 +217,7 @@ def _on_devices(
     shapes = state.abstract_params(of_task.init, mesh)
     words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
     padded = network.pad_vocabulary(params, words.shape[0])
-    task_folders.check_shapes(padded, shapes, source)
+    native.check_shapes(padded, shapes, source)
     size, longest = made.settings.run.eval_batch_size, made.bert.max_length
     return TaskPredictor(
         made,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bert_jax import commands, console, errors, faults, files, interrupts
-from bert_jax.checkpoints import task_folders
+from bert_jax.checkpoints import native
 from bert_jax.config import finetuning
 from bert_jax.inference import task_predictor
 from bert_jax.metrics import report
@@ -50,7 +50,7 @@ def score(
     Raises:
       CheckpointError: there is no best model.
     """
-    folder = task_folders.best(run.workdir)
+    folder = native.best(run.workdir)
     if folder is None:
         raise errors.CheckpointError(
             f"{run.workdir} has no best model, though its run is finished: it was "

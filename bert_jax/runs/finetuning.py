@@ -24,8 +24,8 @@ from bert_jax.checkpoints import (
     huggingface,
     initial_weights,
     mapping,
+    native,
     run_folder,
-    task_folders,
 )
 from bert_jax.config import finetuning
 from bert_jax.data import stream
@@ -289,9 +289,7 @@ class FinetuningRun(Run[Finetuned]):
             full=self.full,
         )
 
-    def folder(
-        self, params: PyTree, metrics: dict[str, float]
-    ) -> task_folders.TaskFolder:
+    def folder(self, params: PyTree, metrics: dict[str, float]) -> native.TaskFolder:
         """Returns a model as it is kept, from parameters on the devices."""
         whole = sharding.whole(self.full(params))
         cut = network.cut_vocabulary(whole, self.start.bert.vocab_size)
@@ -299,7 +297,7 @@ class FinetuningRun(Run[Finetuned]):
             self.settings, model=dataclasses.asdict(self.start.bert)
         )
         learned = task_setup.tuned(tasks.of(self.settings), self.learned, metrics)
-        return task_folders.TaskFolder(
+        return native.TaskFolder(
             complete, learned, self.start.bert, cut, self.start.tokenizer, metrics
         )
 
@@ -395,7 +393,7 @@ class FinetuningRun(Run[Finetuned]):
             self.best.update(value=value, step=step, without_better=0)
             folder = self.folder(params, scored.metrics)
             if distributed.is_first():
-                task_folders.write_best(self.workdir, step, folder)
+                native.write_best(self.workdir, step, folder)
         else:
             self.best["without_better"] += 1
         patience = self.settings.run.patience

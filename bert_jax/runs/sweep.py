@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax import console, errors, files, json_file
-from bert_jax.checkpoints import task_folders
+from bert_jax.checkpoints import native
 from bert_jax.config import finetuning as finetuning_config
 from bert_jax.model import attention_plan
 from bert_jax.runs import finetuning, splits, task_setup
@@ -371,7 +371,7 @@ class SweepRun(Run[Finetuned]):
             params = sweep.member(stacked, best, self._member_shapes.params)
             folder = self._folder(best, params, by_member[best])  # all processes gather
             if distributed.is_first():
-                task_folders.write_best(self.one.workdir, step, folder)
+                native.write_best(self.one.workdir, step, folder)
 
     def _all_metrics(self, params: Any, dev: dict[str, float]) -> dict[str, float]:
         """Returns all metrics of a member's own run, those of test included."""
@@ -384,7 +384,7 @@ class SweepRun(Run[Finetuned]):
 
     def _folder(
         self, index: int, params: Any, metrics: dict[str, float]
-    ) -> task_folders.TaskFolder:
+    ) -> native.TaskFolder:
         """Returns a member's model, with the settings of its own run."""
         folder = self.one.folder(params, metrics)
         member, settings = self.members[index], folder.settings
@@ -416,9 +416,9 @@ class SweepRun(Run[Finetuned]):
         loop_state = end.loop_state
         del end  # frees the memory of the states
         copy.share()
-        best = task_folders.best(self.one.workdir)
+        best = native.best(self.one.workdir)
         if best is not None and distributed.is_first():
-            metrics = task_folders.read(best).metrics
+            metrics = native.read_task(best).metrics
             report = self.report(task_setup.kept_by(self.settings, metrics), loop_state)
             report.write(self.one.workdir)
             print(f"\n{report.text()}")

@@ -16,14 +16,7 @@ import damaged_vocabularies_lib
 import numpy as np
 
 from bert_jax import checkpoints
-from bert_jax.checkpoints import (
-    huggingface,
-    mapping,
-    native,
-    sentence_encoder,
-    task_folders,
-    weights,
-)
+from bert_jax.checkpoints import huggingface, mapping, native, sentence_encoder, weights
 from bert_jax.config import finetuning
 from bert_jax.data.corpus import store
 from bert_jax.model import config
@@ -74,7 +67,7 @@ def _write_task(folder: Path) -> None:
     tree = finetuning.default()
     tree.init_from = "runs/demo"
     tree.data.task, tree.data.train = "classification", "train.tsv"
-    written = task_folders.TaskFolder(
+    written = native.TaskFolder(
         finetuning.parse(tree),
         spec.Metadata(labels=_LABELS),
         of_vocabulary.config,
@@ -82,7 +75,7 @@ def _write_task(folder: Path) -> None:
         tokenizer,
         {"accuracy": 0.5},
     )
-    task_folders.write(folder / "model", written)
+    native.write_task(folder / "model", written)
     for path in (folder / "vocabulary").iterdir():
         path.unlink()
     (folder / "vocabulary").rmdir()
@@ -106,8 +99,8 @@ def read(folder: Path) -> str:
     """Reads a folder of any kind; returns "read", or what is inconsistent."""
     if (folder / "manifest.json").exists():
         return _read_store(folder)
-    if (folder / task_folders.TASK).exists():
-        task_folders.read(folder)
+    if (folder / native.TASK).exists():
+        native.read_task(folder)
         return "read"
     found = checkpoints.open(folder).read()
     _ = checkpoints.open(folder).config
@@ -140,7 +133,7 @@ def damage_with_right_checksums(rng: random.Random, folder: Path) -> None:
 
 def fix_checksums(folder: Path) -> None:
     """Corrects the checksums and sizes that are recorded for files."""
-    for name, change in ((task_folders.TASK, _sums), ("manifest.json", _shards)):
+    for name, change in ((native.TASK, _sums), ("manifest.json", _shards)):
         try:
             tree = json.loads(damage.content_of(folder / name))
             change(folder, tree)

@@ -22,7 +22,7 @@ import fuzz_files
 import numpy as np
 
 from bert_jax import evaluate
-from bert_jax.checkpoints import sentence_encoder, task_folders, tensors
+from bert_jax.checkpoints import native, sentence_encoder, tensors
 from bert_jax.data import text_files
 from bert_jax.data.corpus import store
 from bert_jax.data.labeled import read_examples
@@ -109,7 +109,7 @@ def _manifests() -> Iterator[Case]:
         yield Case(
             f"task.json: {name[:30]!r}",
             lambda folder, name=name: _task(folder, name),
-            task_folders.read,
+            native.read_task,
         )
         yield Case(
             f"modules.json: {name[:30]!r}",

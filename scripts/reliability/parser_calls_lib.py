@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors, json_file
-from bert_jax.checkpoints import task_folders
 from bert_jax.config import finetuning, pretraining
 from bert_jax.data import text_files
 from bert_jax.data.corpus import readers, sources
@@ -147,7 +146,7 @@ def task(folder: Path) -> None:
     from bert_jax.checkpoints import native
 
     native.read_config(folder)
-    task_folders.read(folder)
+    native.read_task(folder)
 
 
 def values(path: Path) -> None:

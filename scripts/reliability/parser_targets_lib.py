@@ -9,7 +9,7 @@ import json
 
 import parser_calls_lib as parsers
 
-from bert_jax.checkpoints import sentence_encoder, task_folders
+from bert_jax.checkpoints import native, sentence_encoder
 from bert_jax.data.corpus import manifest, sources
 from bert_jax.runs import suite
 from bert_jax.text.tokenizer import Tokenizer
@@ -234,7 +234,7 @@ def _others(keys: tuple[str, ...]) -> dict[str, Target]:
         ),
         "task.json": Target(
             "t",
-            parsers.named("task.json", task_folders.read),
+            parsers.named("task.json", native.read_task),
             _json("format", "settings", "learned", "metrics", "files", "labels"),
             ('{"format": "bert_jax task 1", "files": {"../x": "0"}, "metrics": {}}',),
         ),

@@ -10,7 +10,7 @@ import tiny_models
 from bad_files import case
 
 from bert_jax import errors, tasks
-from bert_jax.checkpoints import task_folders
+from bert_jax.checkpoints import native
 from bert_jax.data.corpus import manifest
 from bert_jax.data.labeled import example_rows, read_examples
 from bert_jax.runs import splits, task_setup
@@ -186,7 +186,7 @@ def test_ids_that_are_in_no_table(one, good, tmp_path, shell):
 
 def _made(good, kind):
     """A task, its examples and its table."""
-    folder = task_folders.read(good / "tasks" / "models" / kind)
+    folder = native.read_task(good / "tasks" / "models" / kind)
     path = str(good / "tasks" / tiny_models.KINDS[kind][0])
     found = read_examples.read(task_setup.request(folder.settings, path)).examples
     parts = (folder.settings, folder.learned, folder.bert, folder.tokenizer)

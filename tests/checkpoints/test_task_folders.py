@@ -12,7 +12,7 @@ import tiny_models
 import tiny_tasks
 
 from bert_jax import errors
-from bert_jax.checkpoints import native, task_folders
+from bert_jax.checkpoints import native
 from bert_jax.tasks import spec
 
 
@@ -38,7 +38,7 @@ def _change(path, change):
 
 def test_a_folder_of_before_a_key_was_added_is_read(folder):
     _change(folder / "task.json", lambda x: x["settings"]["run"].pop("attention"))
-    assert task_folders.read(folder).settings.run.attention == "xla"
+    assert native.read_task(folder).settings.run.attention == "xla"
 
 
 def test_what_is_written_is_read(folder):
@@ -49,7 +49,7 @@ def test_what_is_written_is_read(folder):
         "tokenizer_config.json",
         "vocab.txt",
     ]
-    made = task_folders.read(folder)
+    made = native.read_task(folder)
     assert made.learned == spec.Metadata(labels=("cat", "dog"))
     assert made.metrics == {"accuracy": 0.5}
     assert made.settings.data.task == "classification"
@@ -64,54 +64,54 @@ def test_what_is_written_is_read(folder):
 
 
 def test_writing_again_gives_the_same_bytes(folder, tmp_path):
-    task_folders.write(tmp_path / "again", task_folders.read(folder))
+    native.write_task(tmp_path / "again", native.read_task(folder))
     for path in folder.iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
 
 
 def test_scores_and_thresholds_come_back(folder, tmp_path):
     learned = spec.Metadata(("a", "b"), "BIO", 1.5, 0.25, -1.0, 7.0, True, 0.125)
-    made = dataclasses.replace(task_folders.read(folder), learned=learned)
-    task_folders.write(tmp_path / "other", made)
-    assert task_folders.read(tmp_path / "other").learned == learned
+    made = dataclasses.replace(native.read_task(folder), learned=learned)
+    native.write_task(tmp_path / "other", made)
+    assert native.read_task(tmp_path / "other").learned == learned
 
 
 def test_a_run_has_its_best_model_alone(folder, tmp_path):
-    made, run = task_folders.read(folder), tmp_path / "run"
+    made, run = native.read_task(folder), tmp_path / "run"
     (run / "best" / ".4.building").mkdir(parents=True)  # as a killed process leaves it
     (run / "best" / ".4.building.lock").touch()
-    assert task_folders.best(run) is None and not task_folders.is_task(run)
+    assert native.best(run) is None and not native.is_task(run)
     for step in (7, 12, 9):
         one = dataclasses.replace(made, metrics={"accuracy": step / 100})
-        task_folders.write_best(run, step, one)
+        native.write_best(run, step, one)
         assert [x.name for x in (run / "best").iterdir()] == [str(step)]
-        assert task_folders.read(run).metrics == {"accuracy": step / 100}
-    assert task_folders.best(run) == run / "best" / "9" and task_folders.is_task(run)
+        assert native.read_task(run).metrics == {"accuracy": step / 100}
+    assert native.best(run) == run / "best" / "9" and native.is_task(run)
     again = dataclasses.replace(made, metrics={"accuracy": 1.0})
-    task_folders.write_best(run, 9, again)
-    assert task_folders.read(run / "best" / "9").metrics == {"accuracy": 1.0}
+    native.write_best(run, 9, again)
+    assert native.read_task(run / "best" / "9").metrics == {"accuracy": 1.0}
 
 
 def test_a_model_that_cannot_be_written_leaves_the_one_before(
     folder, tmp_path, monkeypatch
 ):
-    made = task_folders.read(folder)
-    task_folders.write_best(tmp_path, 3, made)
+    made = native.read_task(folder)
+    native.write_best(tmp_path, 3, made)
 
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(native, "write", full)
     with pytest.raises(errors.StorageError, match="No space left on device"):
-        task_folders.write_best(tmp_path, 5, made)
+        native.write_best(tmp_path, 5, made)
     monkeypatch.undo()
-    assert task_folders.read(tmp_path).metrics == made.metrics
+    assert native.read_task(tmp_path).metrics == made.metrics
     assert [x.name for x in (tmp_path / "best").iterdir()] == ["3"]
 
 
 def test_what_is_unfinished_is_no_model(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "run" / "best" / ".5.building")
-    assert task_folders.best(tmp_path / "run") is None
+    assert native.best(tmp_path / "run") is None
 
 
 CHANGES = [
@@ -142,7 +142,7 @@ CHANGES = [
 def test_a_changed_task_json_is_refused(folder, change, words):
     _change(folder / "task.json", change)
     with pytest.raises(errors.InputError, match=words):
-        task_folders.read(folder)
+        native.read_task(folder)
 
 
 @pytest.mark.parametrize("name", ["model.json", "parameters.safetensors", "vocab.txt"])
@@ -151,33 +151,33 @@ def test_a_file_of_which_a_bit_is_turned_is_refused(folder, name):
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
     with pytest.raises(errors.InputError, match=f"{name} is not the file that was wr"):
-        task_folders.read(folder)
+        native.read_task(folder)
     (folder / name).unlink()
     with pytest.raises(errors.InputError, match=f"{name} is missing: copy the whole"):
-        task_folders.read(folder)
+        native.read_task(folder)
 
 
 def test_parts_that_are_named_must_be_there(folder):
     _change(folder / "model.json", lambda t: t["parts"].append("crf"))
     _change(folder / "task.json", lambda t: t.pop("files"))
     with pytest.raises(errors.InputError, match="parameters.safetensors has no crf"):
-        task_folders.read(folder)
+        native.read_task(folder)
 
 
 def test_what_is_no_fine_tuned_model_is_said(tmp_path):
     with pytest.raises(errors.InputError, match="is no fine-tuned model: name the"):
-        task_folders.read(tmp_path)
+        native.read_task(tmp_path)
     with pytest.raises(errors.InputError, match="nope does not exist: name the folder"):
-        task_folders.read(tmp_path / "nope")
+        native.read_task(tmp_path / "nope")
 
 
 def test_parameters_must_be_those_of_the_model(folder):
-    params = task_folders.read(folder).params
+    params = native.read_task(folder).params
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
-    task_folders.check_shapes(params, shapes, folder)
+    native.check_shapes(params, shapes, folder)
     less = {name: tree for name, tree in params.items() if name != "pooler"}
     with pytest.raises(errors.InputError, match="the parameter pooler/dense/bias is"):
-        task_folders.check_shapes(less, shapes, folder)
+        native.check_shapes(less, shapes, folder)
     shapes["classifier"]["dense"]["bias"] = jax.ShapeDtypeStruct((3,), np.float32)
     with pytest.raises(errors.InputError, match="parameter classifier/dense/bias is"):
-        task_folders.check_shapes(params, shapes, folder)
+        native.check_shapes(params, shapes, folder)

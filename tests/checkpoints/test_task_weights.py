@@ -12,7 +12,7 @@ import tiny_models
 import tiny_tasks
 
 from bert_jax import convert, errors
-from bert_jax.checkpoints import huggingface, initial_weights, native, task_folders
+from bert_jax.checkpoints import huggingface, initial_weights, native
 from bert_jax.config import finetuning
 from bert_jax.model import config as model_config
 from bert_jax.runs import finetuning as finetuning_run
@@ -57,7 +57,7 @@ def same(one, other):
 @pytest.mark.parametrize("kind", ["run", "hf"])
 def test_a_folder_of_any_kind_gives_its_encoder(place, kind):
     start = initial_weights.read_start(settings_of(place, place / kind), CLASSIFIER)
-    ours = task_folders.read(place / "run")
+    ours = native.read_task(place / "run")
     assert sorted(start.given) == ["encoder", "pooler"] and start.left == (
         "classifier",
     )
@@ -70,7 +70,7 @@ def test_a_folder_of_any_kind_gives_its_encoder(place, kind):
 def test_a_head_is_taken_on_request_alone(place, kind):
     settings = settings_of(place, place / kind, init__head="given")
     start = initial_weights.read_start(settings, CLASSIFIER)
-    ours = task_folders.read(place / "run").params
+    ours = native.read_task(place / "run").params
     assert same(start.given, ours) and start.left == ()
     with pytest.raises(errors.InputError, match="has no span, and init.head is given"):
         initial_weights.read_start(settings, ("encoder", "span"))
@@ -95,10 +95,10 @@ def test_what_a_given_head_has_learned(place, tmp_path):
     given = settings_of(place, place / "gone", init__head="given")
     with pytest.raises(errors.InputError, match="gone does not exist"):
         initial_weights.given_head(given, tmp_path)
-    made = task_folders.read(place / "run")
+    made = native.read_task(place / "run")
     learned = spec.Metadata(("a", "b"), mean=3.0, threshold=0.5)
     made = dataclasses.replace(made, learned=learned)
-    task_folders.write_best(tmp_path, 2, made)
+    native.write_best(tmp_path, 2, made)
     found = initial_weights.given_head(given, tmp_path)
     assert found == dataclasses.replace(learned, threshold=None)
 
@@ -214,7 +214,7 @@ def test_what_is_drawn_is_of_the_seed_and_the_rest_is_given(place, tmp_path):
         one["pooler"], other["pooler"]
     )
     words = one["encoder"]["embeddings"]["word_embeddings"]["embedding"]
-    given = task_folders.read(place / "run").params["encoder"]
+    given = native.read_task(place / "run").params["encoder"]
     expected = given["embeddings"]["word_embeddings"]["embedding"]
     np.testing.assert_array_equal(words[:30], expected)
     np.testing.assert_array_equal(words[30:], 0.0)

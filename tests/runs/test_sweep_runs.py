@@ -8,7 +8,7 @@ import pytest
 import tiny_tasks
 
 from bert_jax import errors, finetune
-from bert_jax.checkpoints import task_folders
+from bert_jax.checkpoints import native
 from bert_jax.config import finetuning
 from bert_jax.runs import finetuning as finetuning_run
 from bert_jax.runs import sweep
@@ -99,7 +99,7 @@ def test_a_member_of_a_fold_equals_the_run_that_leaves_it_out(place, tmp_path):
             place, tmp_path / f"{fold}", data__dev="", data__folds=3, data__fold=fold
         )
         assert scores[0, 5e-3, fold] == alone
-    best = task_folders.read(tmp_path / "sweep")
+    best = native.read_task(tmp_path / "sweep")
     assert made.metrics["dev/accuracy"] == max(scores.values())
     assert scores[0, 5e-3, best.settings.data.fold] == max(scores.values())
 
@@ -113,7 +113,7 @@ def test_every_member_has_all_metrics_of_its_best_evaluation(swept):
 
 
 def test_the_best_model_has_the_settings_of_its_own_run(swept):
-    best = task_folders.read(swept)
+    best = native.read_task(swept)
     key = (best.settings.run.seed, best.settings.optimizer.learning_rate, -1)
     assert _scores(swept)[key] == max(_scores(swept).values())
     assert best.metrics["accuracy"] == max(_scores(swept).values())
@@ -199,7 +199,7 @@ def test_a_member_that_diverges_is_out_and_the_others_go_on(
         *((2, 8), (0, None), (0, None), (1, None))
     ]
     assert tree["best"] != "seed 0, rate 0.005" and tree["step"] == 10
-    best = task_folders.read(tmp_path).settings
+    best = native.read_task(tmp_path).settings
     assert (best.run.seed, best.optimizer.learning_rate) != (0, 5e-3)
     assert made.metrics["dev/accuracy"] <= 1
     assert "diverged: seed 0, rate 0.005, at step 8 (2 bad" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import numpy as np
 import tiny_tasks
 from flax import linen as nn
 
-from bert_jax.checkpoints import task_folders
+from bert_jax.checkpoints import native
 from bert_jax.config import finetuning
 from bert_jax.runs import finetuning as finetuning_run
 
@@ -106,5 +106,5 @@ def write_model(place: Path, folder: Path, kind: str, **changes) -> Path:
     params = jax.tree_util.tree_map_with_path(
         lambda path, x: draw(path[-1].key == "scale", 0.3, x.shape), shapes
     )
-    task_folders.write(folder, run.folder(params, {"accuracy": 0.5}))
+    native.write_task(folder, run.folder(params, {"accuracy": 0.5}))
     return folder
