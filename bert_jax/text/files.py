@@ -17,7 +17,6 @@ BYTE_LEVEL, MERGES = "vocab.json", "merges.txt"
 
 BYTE_MARK = "\u0120"  # the letter that replaces a space in byte-level BPE
 
-_ID_LIMIT = 2**31
 _PROBE = "\U00013000 [a] \u00c0"  # unknown to most models, so that [UNK] is tried
 
 
@@ -131,8 +130,13 @@ def read_byte_level_ids(path: Path) -> dict[str, int]:
     Raises:
       InputError: the file is not a vocabulary.
     """
-    model = {"model": {"vocab": json_file.read_object(path)}}
-    return model_ids(model, str(path))
+    ids = json_file.read_object(path)
+    for token, index in ids.items():
+        if type(index) is not int:
+            raise errors.InputError(
+                f"{path}: the id of the token {token!r} is {index!r}. Write an integer."
+            )
+    return ids
 
 
 def read_merges(path: Path, ids: Mapping[str, int]) -> list[list[str]]:
@@ -166,80 +170,38 @@ def write_byte_level(tree: Tree, folder: Path) -> None:
     (folder / MERGES).write_text(text, encoding="utf-8", newline="\n")
 
 
-# tokenizer.json: any pipeline. `where` is the file, for messages.
+# tokenizer.json: any pipeline, which the library checks. `where` is for messages.
 
 
-def tokens_of(tree: Tree, where: str) -> tuple[str, ...]:
-    """Checks a tokenizer.json and returns its tokens in the order of their ids.
+class TokenizerJson:
+    """A tokenizer.json that the tokenizers library can use.
 
-    Raises:
-      InputError: it is broken, or an id is missing, there twice or out of range.
+    Attributes:
+      tree: its content.
+      where: the file, for messages.
+      model_ids: the id of each token of the model, without added tokens.
+      added: the entries of its added tokens.
+      ids: the id of each token.
+      tokens: all tokens in the order of their ids.
     """
-    ids = with_added(model_ids(tree, where), added_tokens(tree, where), where)
-    tokens = in_order(ids, where)
-    rust = backend.build(tree, where)
-    if rust.get_vocab(with_added_tokens=True) != ids:
-        raise errors.InputError(
-            f"{where}: added_tokens are not in the order of their ids. Sort them."
-        )
-    backend.guarded(lambda: rust.encode(_PROBE, add_special_tokens=False), where)
-    return tokens
 
+    def __init__(self, tree: Tree, where: str) -> None:
+        """Has the library read it, and checks that the ids are 0, 1, 2 and so on.
 
-def model_ids(tree: Tree, where: str) -> dict[str, int]:
-    """Returns the id of each token of the `model`, without added tokens.
-
-    Raises:
-      InputError: there is no model with a vocabulary.
-    """
-    model = tree["model"] if isinstance(tree.get("model"), dict) else {}
-    vocabulary = model["vocab"] if "vocab" in model else None
-    if isinstance(vocabulary, list) and vocabulary:  # Unigram: [token, score] by id
-        for index, entry in enumerate(vocabulary):
-            if not _is_scored(entry):
-                raise errors.InputError(
-                    f"{where}: entry {index} of its vocabulary is {entry!r}. Write"
-                    " [token, score]."
-                )
-        return _unique([name for name, _ in vocabulary], where)
-    if not isinstance(vocabulary, dict) or not vocabulary:
-        raise errors.InputError(
-            f"{where} is not a tokenizer.json: it has no model with a vocabulary. Give"
-            " the file that a Hugging Face tokenizer saved."
-        )
-    for name, index in vocabulary.items():
-        if not _is_id(index):
+        Raises:
+          InputError: the library cannot use it, or an id is missing or there twice.
+        """
+        rust = backend.build(tree, where)
+        self.tree, self.where = tree, where
+        self.model_ids: dict[str, int] = rust.get_vocab(with_added_tokens=False)
+        self.added: list[Tree] = tree.get("added_tokens") or []
+        self.ids = with_added(self.model_ids, self.added, where)
+        self.tokens = in_order(self.ids, where)
+        if rust.get_vocab(with_added_tokens=True) != self.ids:
             raise errors.InputError(
-                f"{where}: the id of the token {name!r} is {index!r}. Write an integer"
-                " of 0 or more."
+                f"{where}: added_tokens are not in the order of their ids. Sort them."
             )
-    return dict(vocabulary)
-
-
-def _is_scored(entry: Any) -> bool:
-    """Returns whether an entry of a Unigram vocabulary is a token and its score."""
-    if not isinstance(entry, list) or len(entry) != 2:
-        return False
-    return isinstance(entry[0], str) and isinstance(entry[1], int | float)
-
-
-def _is_id(value: Any) -> bool:
-    """Returns whether a value of a JSON file is an id."""
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    return is_integer and 0 <= value < _ID_LIMIT
-
-
-def _unique(names: list[str], where: str) -> dict[str, int]:
-    """Numbers tokens, which must be unique."""
-    ids: dict[str, int] = {}
-    for index, name in enumerate(names):
-        if name in ids:
-            raise errors.InputError(
-                f"{where}: ids {ids[name]} and {index} have the same token {name!r}."
-                " A token can have only one id."
-            )
-        ids[name] = index
-    return ids
+        backend.guarded(lambda: rust.encode(_PROBE, add_special_tokens=False), where)
 
 
 def in_order(ids: Mapping[str, int], where: str) -> tuple[str, ...]:
@@ -259,23 +221,6 @@ def in_order(ids: Mapping[str, int], where: str) -> tuple[str, ...]:
                 f" must be 0 to {len(ids) - 1}, each once."
             )
     return tokens
-
-
-def added_tokens(tree: Tree, where: str) -> list[Tree]:
-    """Returns the checked entries of `added_tokens`.
-
-    Raises:
-      InputError: one is not as a tokenizer.json has them.
-    """
-    entries = tree["added_tokens"] if "added_tokens" in tree else []
-    for token in entries if isinstance(entries, list) else [entries]:
-        is_entry = isinstance(token, dict) and "content" in token and "id" in token
-        if not (is_entry and isinstance(token["content"], str) and _is_id(token["id"])):
-            raise errors.InputError(
-                f"{where}: among added_tokens is {token!r}. Write objects with"
-                ' "id" and "content".'
-            )
-    return entries
 
 
 def with_added(ids: Mapping[str, int], added: list[Tree], where: str) -> dict[str, int]:

@@ -26,6 +26,7 @@ from bert_jax import errors, json_file
 from bert_jax.text import files, pipelines, spiece
 from bert_jax.text import options as tokenizer_options
 from bert_jax.text import specials as special_tokens
+from bert_jax.text.files import TokenizerJson
 from bert_jax.text.options import TokenizerOptions
 from bert_jax.text.pipelines import Rules, Tree
 from bert_jax.text.specials import AddedToken, SpecialTokens
@@ -98,28 +99,30 @@ def read(path: Path, overrides: Overrides) -> Vocabulary:
 
 
 def _read(path: Path, folder: Path, overrides: Overrides) -> Vocabulary:
-    name, tree = _choose(path) if path.is_dir() else (path.name, None)
+    name, found = _choose(path) if path.is_dir() else (path.name, None)
     path = folder / name
     source = _Source(path, tokenizer_options.read(folder), overrides)
     described = dataclasses.replace(source, path=folder / files.JSON)
     if name == files.BYTE_LEVEL:
-        return _pipeline(tree or _byte_level(source), source)
+        found = found or TokenizerJson(_byte_level(source), str(path))
+        return _pipeline(found, source)
     if path.suffix == ".json":
-        tree = json_file.read_object(path)
-        if _is_bert(tree):
-            return _wordpiece(_tokens_of_bert(tree, path), tree, source)
-        return _pipeline(tree, source)
+        found = TokenizerJson(json_file.read_object(path), str(path))
+        if _is_bert(found.tree):
+            tokens = files.in_order(found.model_ids, str(path))
+            return _wordpiece(tokens, found, source)
+        return _pipeline(found, source)
     if path.suffix == ".model":
-        if tree is not None and source.options.rules is None:
-            return _pipeline(tree, described)
+        if found is not None and source.options.rules is None:
+            return _pipeline(found, described)
         return _sentencepiece(source)
     tokens = files.read_vocabulary(path)
-    if tree is not None and not _is_bert(tree):
-        return _pipeline(tree, described)
-    return _wordpiece(tokens, tree, source)
+    if found is not None and not _is_bert(found.tree):
+        return _pipeline(found, described)
+    return _wordpiece(tokens, found, source)
 
 
-def _choose(folder: Path) -> tuple[str, Tree | None]:
+def _choose(folder: Path) -> tuple[str, TokenizerJson | None]:
     """Returns the file of a folder to read, and the tokenizer.json next to it."""
     candidates = (files.WORDPIECE, files.SENTENCEPIECE)
     names = [name for name in candidates if (folder / name).is_file()]
@@ -138,31 +141,30 @@ def _choose(folder: Path) -> tuple[str, Tree | None]:
             " nor vocab.json with merges.txt. Give a folder with one of them, or the"
             " path of a vocabulary."
         )
-    tree = json_file.read_object(folder / files.JSON) if has_json else None
-    if tree is not None:
-        _check_same(folder / names[0], tree)
-    return names[0], tree
+    if not has_json:
+        return names[0], None
+    path = folder / files.JSON
+    found = TokenizerJson(json_file.read_object(path), str(path))
+    _check_same(folder / names[0], found)
+    return names[0], found
 
 
-def _check_same(path: Path, tree: Tree) -> None:
+def _check_same(path: Path, other: TokenizerJson) -> None:
     """Requires that a tokenizer.json has the tokens of the vocabulary next to it."""
-    other = path.with_name(files.JSON)
-    files.tokens_of(tree, str(other))
-    theirs = files.model_ids(tree, str(other))
     if path.name == files.BYTE_LEVEL:
         ours = files.read_byte_level_ids(path)
     elif path.name == files.WORDPIECE:
         ours = {token: i for i, token in enumerate(files.read_vocabulary(path))}
     else:
         ours = spiece.first_ids(spiece.tokens(files.read_bytes(path), str(path)))
-    added = files.added_tokens(tree, str(other))
-    theirs |= {t["content"]: t["id"] for t in added if t["content"] in ours}
+    added = {t["content"]: t["id"] for t in other.added if t["content"] in ours}
+    theirs = other.model_ids | added
     if ours != theirs:
         different = {*ours.items()} ^ {*theirs.items()}
         token, index = min(different, key=lambda pair: (pair[1], pair[0]))
         raise errors.InputError(
-            f"{path} ({len(ours)} tokens) and {other} ({len(theirs)}) have different"
-            f" vocabularies: only one has {token!r} with id {index}. Remove the file"
+            f"{path} ({len(ours)} tokens) and {other.where} ({len(theirs)}) differ:"
+            f" only one has {token!r} with id {index}. Remove the file"
             " that is not the model's."
         )
 
@@ -182,12 +184,6 @@ def _is_bert(tree: Tree) -> bool:
         and normalizer.get("clean_text") is True
         and pre_tokenizer.get("type") == "BertPreTokenizer"
     )
-
-
-def _tokens_of_bert(tree: Tree, path: Path) -> tuple[str, ...]:
-    """Returns the tokens of BertTokenizer's model, without added tokens."""
-    files.tokens_of(tree, str(path))
-    return files.in_order(files.model_ids(tree, str(path)), str(path))
 
 
 def _byte_level(source: _Source) -> Tree:
@@ -210,50 +206,33 @@ def _byte_level(source: _Source) -> Tree:
 
 
 def _wordpiece(
-    tokens: tuple[str, ...], tree: Tree | None, source: _Source
+    tokens: tuple[str, ...], found: TokenizerJson | None, source: _Source
 ) -> Vocabulary:
     """Returns WordPiece by BERT's rules, or the pipeline that the options describe."""
-    path, options, overrides = source.path, source.options, source.overrides
-    normalizer = {} if tree is None else tree["normalizer"]
-    lowercase = _first(
-        overrides.lowercase,
-        options.flags["do_lower_case"],
-        normalizer.get("lowercase"),
-        files.is_lowercase(tokens),
-    )
-    strip_accents = _first(
-        overrides.strip_accents,
-        options.flags["strip_accents"],
-        normalizer.get("strip_accents"),
-        lowercase,
-    )
-    split_chinese = _first(
-        options.flags["tokenize_chinese_chars"],
-        normalizer.get("handle_chinese_chars"),
-        True,
-    )
+    path = str(source.path)
+    normalizer = {} if found is None else found.tree["normalizer"]
+    lowercase, strip_accents, split_chinese = _normalization(tokens, normalizer, source)
     ids = {token: index for index, token in enumerate(tokens)}
-    known = [] if tree is None else files.added_tokens(tree, str(path))
-    added = options.all_added(ids, known)
-    all_ids = files.with_added(ids, added, str(path))
+    added = source.options.all_added(ids, [] if found is None else found.added)
+    all_ids = files.with_added(ids, added, path)
     specials = source.specials(all_ids)
-    if tree is not None:
-        template = files.row_template(tree, str(path), len(all_ids))
+    if found is not None:
+        template = files.row_template(found.tree, path, len(all_ids))
         bert = pipelines.bert_rows(all_ids[specials.cls], all_ids[specials.sep])
         if template not in (None, bert):
-            return _pipeline(tree, source)
+            return _pipeline(found, source)
     if split_chinese and all(token.get("special") is True for token in added):
         return Vocabulary(
             "wordpiece",
-            files.in_order(all_ids, str(path)),
+            files.in_order(all_ids, path),
             lowercase,
             strip_accents,
             b"",
-            overrides.rules or options.rules or "huggingface",
+            source.overrides.rules or source.options.rules or "huggingface",
             specials,
             tuple(map(_added_token, _without_roles(added, specials))),
         )
-    pipeline = pipelines.wordpiece(
+    tree = pipelines.wordpiece(
         tokens,
         specials,
         lowercase=lowercase,
@@ -262,7 +241,30 @@ def _wordpiece(
         added=added,
     )
     source = source.with_overrides(lowercase=None, strip_accents=None)
-    return _pipeline(pipeline, source)
+    return _pipeline(TokenizerJson(tree, path), source)
+
+
+def _normalization(
+    tokens: tuple[str, ...], normalizer: Tree, source: _Source
+) -> tuple[bool, bool, bool]:
+    """Returns lowercase, strip_accents and whether to split Chinese characters."""
+    overrides, flags = source.overrides, source.options.flags
+    lowercase = _first(
+        overrides.lowercase,
+        flags["do_lower_case"],
+        normalizer.get("lowercase"),
+        files.is_lowercase(tokens),
+    )
+    strip_accents = _first(
+        overrides.strip_accents,
+        flags["strip_accents"],
+        normalizer.get("strip_accents"),
+        lowercase,
+    )
+    split_chinese = _first(
+        flags["tokenize_chinese_chars"], normalizer.get("handle_chinese_chars"), True
+    )
+    return lowercase, strip_accents, split_chinese
 
 
 def _sentencepiece(source: _Source) -> Vocabulary:
@@ -294,7 +296,7 @@ def _sentencepiece(source: _Source) -> Vocabulary:
         return Vocabulary(
             "sentencepiece", tokens, lowercase, strip_accents, model, rules, specials
         )
-    pipeline = pipelines.sentencepiece(  # the sentencepiece library has no added tokens
+    tree = pipelines.sentencepiece(  # the sentencepiece library has no added tokens
         model,
         specials,
         lowercase=lowercase,
@@ -303,15 +305,15 @@ def _sentencepiece(source: _Source) -> Vocabulary:
         added=added,
     )
     cleared = dict.fromkeys(("lowercase", "strip_accents", "rules"))
-    return _pipeline(pipeline, source.with_overrides(**cleared))
+    found = TokenizerJson(tree, str(path))
+    return _pipeline(found, source.with_overrides(**cleared))
 
 
-def _pipeline(tree: Tree, source: _Source) -> Vocabulary:
+def _pipeline(found: TokenizerJson, source: _Source) -> Vocabulary:
     """Returns the tokenizer that a tokenizer.json and its options describe."""
     path, overrides = source.path, source.overrides
-    tree = _with_options(tree, source)
-    tokens = files.tokens_of(tree, str(path))
-    lowercase, strip_accents = files.normalization(tree)
+    found = _with_options(found, source)
+    lowercase, strip_accents = files.normalization(found.tree)
     for name, wanted, actual in (
         ("lowercase", overrides.lowercase, lowercase),
         ("strip_accents", overrides.strip_accents, strip_accents),
@@ -322,37 +324,33 @@ def _pipeline(tree: Tree, source: _Source) -> Vocabulary:
                 f"{path}: {name} cannot be {wanted}, because the normalizer of this"
                 f" tokenizer makes it {actual}. Leave it unset."
             )
-    specials = source.specials({token: index for index, token in enumerate(tokens)})
-    files.row_template(tree, str(path), len(tokens))
-    model = pipelines.canonical(tree)
+    specials = source.specials(found.ids)
+    files.row_template(found.tree, str(path), len(found.tokens))
     return Vocabulary(
         "tokenizer_json",
-        tokens,
+        found.tokens,
         lowercase,
         strip_accents,
-        model,
+        pipelines.canonical(found.tree),
         "huggingface",
         specials,
     )
 
 
-def _with_options(tree: Tree, source: _Source) -> Tree:
+def _with_options(found: TokenizerJson, source: _Source) -> TokenizerJson:
     """Adds the tokens that only the options name to a tokenizer.json."""
-    path = str(source.path)
-    known = files.added_tokens(tree, path)
-    ids = files.with_added(files.model_ids(tree, path), known, path)
-    added = source.options.all_added(ids, known)
-    specials = source.specials(files.with_added(ids, added, path))
-    names = {token["content"] for token in known}
+    added = source.options.all_added(found.ids, found.added)
+    specials = source.specials(files.with_added(found.ids, added, str(source.path)))
+    names = {token["content"] for token in found.added}
     missing = [
         token
         for token in _without_roles(added, specials)
         if token["content"] not in names
     ]
     if not missing:
-        return tree
-    entries = sorted([*known, *missing], key=lambda token: token["id"])
-    return {**tree, "added_tokens": entries}
+        return found
+    entries = sorted([*found.added, *missing], key=lambda token: token["id"])
+    return TokenizerJson({**found.tree, "added_tokens": entries}, found.where)
 
 
 def _without_roles(added: list[Tree], specials: SpecialTokens) -> list[Tree]:
