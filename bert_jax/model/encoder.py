@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from bert_jax import fields
 from bert_jax.fields import field
-from bert_jax.model import attention, attention_choice, config, dropout, layers
+from bert_jax.model import attention, config, layers
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 REMAT_POLICIES = {
@@ -65,10 +65,10 @@ class Execution:
         choices=tuple(REMAT_POLICIES),
     )
     attention: str = field(
-        attention_choice.AUTO,
+        attention.AUTO,
         "The attention kernel: `xla`, `cudnn` (NVIDIA GPUs), `splash` (TPUs), or "
         "`auto` for the fastest that the device supports; the log says which, and why.",
-        choices=attention_choice.KERNELS,
+        choices=attention.KERNELS,
     )
     packed: bool = True
     vocab_multiple: int = 128
@@ -78,7 +78,7 @@ class Execution:
 
     def kernel(self, *, initializing: bool) -> str:
         """Returns how attention is computed; `init` has few tokens, outside a mesh."""
-        return attention_choice.XLA if initializing else self.attention
+        return attention.XLA if initializing else self.attention
 
     def padded(self, vocab_size: int) -> int:
         """Returns the number of rows of the embedding table."""
@@ -108,7 +108,7 @@ class Embeddings(nn.Module):
             widths = (cfg.embedding_width, cfg.hidden_size)
             axes = (None, "embed")
             self.projection = layers.Projection("BLE,ED->BLD", widths, axes, 1, stddev)
-        self.dropout = dropout.Dropout(cfg.hidden_dropout_prob)
+        self.dropout = layers.Dropout(cfg.hidden_dropout_prob)
 
     def __call__(
         self,
@@ -159,10 +159,12 @@ class SelfAttention(nn.Module):
             project(name="key")(x),
             project(name="value")(x),
             segment_ids,
-            dropout_rate=rate,
+            attention.AttentionOptions(
+                self.execution.kernel(initializing=self.is_initializing()),
+                dropout_rate=rate,
+                packed=self.execution.packed,
+            ),
             dropout_key=self.make_rng("dropout") if rate else None,
-            kernel=self.execution.kernel(initializing=self.is_initializing()),
-            packed=self.execution.packed,
         )
         return layers.Projection(
             equation="BLNH,NHD->BLD",
@@ -188,7 +190,7 @@ class EncoderLayer(nn.Module):
     def __call__(self, x: Float[Array, "B L D"], segment_ids: Int[Array, "B L"]):
         cfg = self.config
         widths, stddev = (cfg.hidden_size, cfg.intermediate_size), cfg.initializer_range
-        drop = dropout.Dropout(cfg.hidden_dropout_prob)
+        drop = layers.Dropout(cfg.hidden_dropout_prob)
         mixed = SelfAttention(cfg, self.execution, name="attention")(
             x, segment_ids, deterministic=self.deterministic
         )

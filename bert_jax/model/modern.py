@@ -18,7 +18,7 @@ from flax import linen as nn
 from flax.linen import spmd
 from jaxtyping import Array, Float, Int, PyTree
 
-from bert_jax.model import attention, config, dropout, encoder, layers
+from bert_jax.model import attention, config, encoder, layers
 
 # Of the parameters of a layer, what the first one lacks.
 FIRST_LACKS = "attention_layer_norm"
@@ -88,11 +88,13 @@ class Attention(nn.Module):
             rotate(key, by),
             value,
             segment_ids,
-            dropout_rate=rate,
+            attention.AttentionOptions(
+                self.execution.kernel(initializing=self.is_initializing()),
+                dropout_rate=rate,
+                packed=self.execution.packed,
+                window=self.window,
+            ),
             dropout_key=self.make_rng("dropout") if rate else None,
-            kernel=self.execution.kernel(initializing=self.is_initializing()),
-            packed=self.execution.packed,
-            window=self.window,
         )
         mixed = layers.Projection(
             "BLNH,NHD->BLD",
@@ -103,7 +105,7 @@ class Attention(nn.Module):
             cfg.attention_bias,
             name="output",
         )(mixed)
-        drop = dropout.Dropout(cfg.attention_probs_dropout_prob)
+        drop = layers.Dropout(cfg.attention_probs_dropout_prob)
         return drop(mixed, deterministic=deterministic)
 
 
@@ -142,7 +144,7 @@ class ModernLayer(nn.Module):
         )(norm(name="mlp_layer_norm")(x))
         act = jax.checkpoint(layers.ACTIVATIONS[cfg.hidden_act])
         inner = act(inner[:, :, 0]) * inner[:, :, 1]
-        drop = dropout.Dropout(cfg.hidden_dropout_prob)
+        drop = layers.Dropout(cfg.hidden_dropout_prob)
         return x + project(
             equation="BLF,FD->BLD",
             shape=(cfg.intermediate_size, cfg.hidden_size),
@@ -299,7 +301,7 @@ class ModernEmbeddings(nn.Module):
             cfg.initializer_range,
         )
         self.layer_norm = layers.LayerNorm(cfg.layer_norm_eps, cfg.norm_bias)
-        self.dropout = dropout.Dropout(cfg.hidden_dropout_prob)
+        self.dropout = layers.Dropout(cfg.hidden_dropout_prob)
 
     def __call__(
         self, input_ids: Int[Array, "B L"], *, deterministic: bool

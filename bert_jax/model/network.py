@@ -20,7 +20,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, PyTree
 
-from bert_jax.model import config, crf, dropout, encoder, heads, modern, recurrent
+from bert_jax.model import config, crf, encoder, heads, layers, modern, recurrent
 from bert_jax.model.heads import HeadSpec, TokenScores
 
 # What a model of another library or an export can have, in the order of its files.
@@ -313,7 +313,7 @@ class _Heads(nn.Module):
         if deterministic or head.dropout == 0.0:
             return x
         # Named, so that its keys do not depend on the other parts.
-        drop = dropout.Dropout(head.dropout, name="dropout")
+        drop = layers.Dropout(head.dropout, name="dropout")
         return drop(x, deterministic=False)
 
 
@@ -383,11 +383,11 @@ def stacked_states(intermediates: PyTree) -> Float[Array, "n B L D"]:
       intermediates: the encoder's part of the collection of that name.
     """
     first, *last = intermediates["hidden_state"]
-    (layers,) = intermediates["layers"]["hidden_state"]
-    layers = layers.reshape(-1, *first.shape)  # groups of layers are an axis
+    (states,) = intermediates["layers"]["hidden_state"]
+    states = states.reshape(-1, *first.shape)  # groups of layers are an axis
     if last:
-        layers = jnp.concatenate([layers[:-1], last[0][None]])
-    return jnp.concatenate([first[None], layers])
+        states = jnp.concatenate([states[:-1], last[0][None]])
+    return jnp.concatenate([first[None], states])
 
 
 def shapes(

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable
 
 from bert_jax.config import pretraining
-from bert_jax.model import attention_choice
+from bert_jax.model import attention
 from bert_jax.model import costs as model_costs
 from bert_jax.planning import hlo, program
 from bert_jax.planning import topology as topologies
@@ -99,13 +99,13 @@ def useful_flops(layout: program.RunLayout, length: int) -> float:
     return cost * layout.settings.run.batch_size * length / layout.chips
 
 
-def attention(layout: program.RunLayout, length: int) -> attention_choice.Choice:
+def attention_kernel(layout: program.RunLayout, length: int) -> attention.Choice:
     """Returns the kernel that computes attention on these chips, and why.
 
     Raises InputError if `run.attention` forces an unsupported kernel.
     """
     settings, bert = layout.settings, layout.bert
-    case = attention_choice.Case(
+    case = attention.Case(
         platform=layout.topology.platform,
         capability="8.0",  # the oldest GPU in the chip table
         dtype=settings.run.dtype,
@@ -114,7 +114,7 @@ def attention(layout: program.RunLayout, length: int) -> attention_choice.Choice
         dropout=bert.attention_probs_dropout_prob,
         packed=settings.data.pack,
     )
-    return attention_choice.choose(case, settings.run.attention)
+    return attention.choose(case, settings.run.attention)
 
 
 def _rows(layout: program.RunLayout, length: int) -> model_costs.Rows:
@@ -123,7 +123,7 @@ def _rows(layout: program.RunLayout, length: int) -> model_costs.Rows:
         length,
         layout.task.masking.predictions(length),
         layout.tensor,
-        attention(layout, length).kernel != attention_choice.XLA,
+        attention_kernel(layout, length).kernel != attention.XLA,
     )
 
 

@@ -85,7 +85,10 @@ def _phases(plan: costs.RunPlan) -> list[list[str]]:
         row("steps", lambda x: UNKNOWN if x.steps is None else f"{x.steps:,}"),
         row("sequences per step", lambda x: f"{run.batch_size:,}"),
         row("micro-batch per chip", lambda x: f"{layout.micro_batch_rows:,g}"),
-        row("attention kernel", lambda x: costs.attention(layout, x.length).kernel),
+        row(
+            "attention kernel",
+            lambda x: costs.attention_kernel(layout, x.length).kernel,
+        ),
         row("parameters per chip", lambda x: gib(layout.params_bytes)),
         row("optimizer state per chip", lambda x: gib(layout.optimizer_bytes)),
         row("activations, gradients per chip", lambda x: gib(x.cost.temporary_bytes)),

@@ -31,8 +31,8 @@ from bert_jax.config import finetuning
 from bert_jax.data import stream
 from bert_jax.data.labeled import example_rows
 from bert_jax.metrics import scores as scores_lib
-from bert_jax.model import attention_plan, costs, lora, network
 from bert_jax.model import config as model_config
+from bert_jax.model import costs, lora, network
 from bert_jax.runs import (
     best_model,
     predictor,
@@ -415,7 +415,7 @@ class FinetuningRun(Run[Finetuned]):
         )
         metric = task_setup.shown_metric(settings, labels, metric)
         per_micro_batch = rows.encoded_rows // settings.run.accumulation_steps
-        attention = attention_plan.describe(
+        attention = costs.describe(
             bert, settings.execution(), rows.encoded_lengths, per_micro_batch, self.mesh
         )
         steps = self.num_train_steps

@@ -20,8 +20,8 @@ from bert_jax.data import stream
 from bert_jax.data.corpus import manifest, store
 from bert_jax.data.pretraining import instances
 from bert_jax.data.pretraining import phases as phase_rows
-from bert_jax.model import attention_plan, costs, network
 from bert_jax.model import config as model_config
+from bert_jax.model import costs, network
 from bert_jax.runs.run import Batch, End, Run
 from bert_jax.tasks import pretraining
 from bert_jax.tasks.masking import Masking
@@ -244,7 +244,7 @@ class PretrainingRun(Run[Trained]):
             math.prod(x.shape) for x in jax.tree.leaves(self.state_shapes.params)
         )
         run, bert = self.settings.run, self.bert
-        attention = attention_plan.describe(
+        attention = costs.describe(
             bert,
             run.execution(packed=self.settings.data.pack),
             [phase.length for phase in self.phases],

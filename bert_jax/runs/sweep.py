@@ -19,7 +19,7 @@ import numpy as np
 from bert_jax import console, errors, files, json_file
 from bert_jax.checkpoints import native
 from bert_jax.config import finetuning as finetuning_config
-from bert_jax.model import attention_plan
+from bert_jax.model import costs
 from bert_jax.runs import finetuning, splits, task_setup
 from bert_jax.runs.finetuning import Finetuned, FinetuningRun
 from bert_jax.runs.run import Batch, End, Run
@@ -284,7 +284,7 @@ class SweepRun(Run[Finetuned]):
     def describe(self) -> str:
         """Returns what is about to be trained."""
         names = "\n  ".join(member.name for member in self.members)
-        attention = attention_plan.kernels(
+        attention = costs.kernels(
             self.one.start.bert,
             self.settings.execution(),
             self.rows[0].encoded_lengths,

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from bert_jax import errors
-from bert_jax.model import attention, attention_kernels, config, encoder
+from bert_jax.model import attention, config, encoder
 from bert_jax.training import sharding
 
 ROWS, LENGTH, HEADS, SIZE = 4, 128, 2, 64
@@ -38,13 +38,13 @@ def called(monkeypatch):
     names = []
 
     def spy(name):
-        kernel = getattr(attention_kernels, name)
+        kernel = getattr(attention, name)
 
         def noted(*arguments, **options):
             names.append(name)
             return kernel(*arguments, **options)
 
-        monkeypatch.setattr(attention_kernels, name, noted)
+        monkeypatch.setattr(attention, name, noted)
 
     for name in ("by_einsum", "by_splash", "by_cudnn"):
         spy(name)
@@ -54,10 +54,8 @@ def called(monkeypatch):
 def _attend(*arrays, kernel, window=None, dropout_key=None):
     return attention.attend(
         *map(jnp.asarray, arrays),
-        dropout_rate=0.5,
+        attention.AttentionOptions(kernel, dropout_rate=0.5, window=window),
         dropout_key=dropout_key,
-        kernel=kernel,
-        window=window,
     )
 
 
@@ -92,9 +90,7 @@ def test_every_device_has_its_own_rows_and_heads_in_a_fused_kernel(arrays, calle
         return query + key * value
 
     mesh = sharding.make_mesh(2, 2, 2)
-    whole = sharding.jit(lambda *x: attention_kernels.over_mesh(kernel)(*x), mesh)(
-        *arrays
-    )
+    whole = sharding.jit(lambda *x: attention.over_mesh(kernel)(*x), mesh)(*arrays)
     query, key, value, _ = arrays
     np.testing.assert_allclose(whole, query + key * value, atol=1e-6)
     assert seen == [((1, LENGTH, 1, SIZE), (1, LENGTH))]
@@ -109,7 +105,7 @@ def test_members_of_a_sweep_have_rows_of_their_own_in_a_fused_kernel(arrays):
         return query + key * value
 
     def members(*stacked):
-        run = attention_kernels.over_mesh(kernel)
+        run = attention.over_mesh(kernel)
         return jax.vmap(run, spmd_axis_name="data")(*stacked)
 
     mesh = sharding.make_mesh(2, 2, 2)

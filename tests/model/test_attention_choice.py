@@ -9,9 +9,9 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from bert_jax import errors
-from bert_jax.model import attention_choice
+from bert_jax.model import attention
 
-CPU = attention_choice.Case(
+CPU = attention.Case(
     platform="cpu",
     dtype="float32",
     length=512,
@@ -53,7 +53,7 @@ CHOICES = [
 
 @pytest.mark.parametrize(("case", "changes", "wanted", "kernel", "words"), CHOICES)
 def test_the_kernel_of_a_case(case, changes, wanted, kernel, words):
-    chosen = attention_choice.choose(dataclasses.replace(case, **changes), wanted)
+    chosen = attention.choose(dataclasses.replace(case, **changes), wanted)
     assert chosen.kernel == kernel
     assert words in chosen.reason
 
@@ -76,16 +76,16 @@ REFUSED = [
 @pytest.mark.parametrize(("case", "changes", "forced", "words", "remedy"), REFUSED)
 def test_a_forced_kernel_that_cannot_run_is_named(case, changes, forced, words, remedy):
     with pytest.raises(errors.InputError, match=f"run.attention is {forced}") as raised:
-        attention_choice.choose(dataclasses.replace(case, **changes), forced)
+        attention.choose(dataclasses.replace(case, **changes), forced)
     assert words in str(raised.value)
     assert remedy in str(raised.value)
 
 
 def test_the_device_is_that_of_the_mesh_also_if_it_is_not_here():
     here = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    assert attention_choice.device(here.abstract_mesh) == ("cpu", "")
+    assert attention.device(here.abstract_mesh) == ("cpu", "")
     counted = AbstractMesh((4,), ("data",), (AxisType.Auto,))
-    assert attention_choice.device(counted) == ("cpu", "")
+    assert attention.device(counted) == ("cpu", "")
 
 
 class Old(NamedTuple):
@@ -102,4 +102,4 @@ def test_a_described_chip_has_its_platform_in_every_version(platform):
         mesh = AbstractMesh(
             (4,), ("data",), (AxisType.Auto,), abstract_device=described
         )
-        assert attention_choice.device(mesh) == (platform, "")
+        assert attention.device(mesh) == (platform, "")

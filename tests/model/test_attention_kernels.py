@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.model import attention_kernels
+from bert_jax.model import attention
 
 ROWS, LENGTH, HEADS, SIZE = 3, 640, 2, 64  # five blocks of splash
 WINDOW = 21
@@ -34,8 +34,8 @@ def arrays():
 def _kernel(name, window):
     """Returns the jitted kernel, and the gradients of a weighted sum of its output."""
     kernel = {
-        "xla": attention_kernels.by_einsum,
-        "splash": functools.partial(attention_kernels.by_splash, interpret=True),
+        "xla": attention.by_einsum,
+        "splash": functools.partial(attention.by_splash, interpret=True),
     }[name]
 
     def loss(query, key, value, weights, segments):
@@ -53,14 +53,14 @@ def _run(name, window, arrays, segments=None):
 
 
 def test_the_mask_of_a_packed_row_as_a_picture():
-    mask = attention_kernels.attention_mask(jnp.array([[1, 1, 2, 0]], jnp.int32))[0, 0]
+    mask = attention.attention_mask(jnp.array([[1, 1, 2, 0]], jnp.int32))[0, 0]
     expected = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
     np.testing.assert_array_equal(mask.astype(int), expected)
 
 
 def test_the_mask_of_a_window_as_a_picture():
     ids = jnp.array([[1, 1, 1, 1, 2]], jnp.int32)
-    mask = attention_kernels.attention_mask(ids, window=1)[0, 0]
+    mask = attention.attention_mask(ids, window=1)[0, 0]
     expected = [
         [1, 1, 0, 0, 0],
         [1, 1, 1, 0, 0],
@@ -125,7 +125,7 @@ def test_rows_that_are_not_right_padded_become_nan_and_padding_zero():
     segments = jnp.array([[1, 1, 0], [1, 2, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1]])
     mixed = jnp.ones((5, 3, 1, 1)).at[0, 2].set(jnp.nan)
     lengths = jnp.sum(segments == 1, axis=1)
-    found = attention_kernels.only_right_padded(mixed, segments, lengths)[:, :, 0, 0]
+    found = attention.only_right_padded(mixed, segments, lengths)[:, :, 0, 0]
     nan = np.nan
     expected = [[1, 1, 0], [nan] * 3, [nan] * 3, [0, 0, 0], [1, 1, 1]]
     np.testing.assert_array_equal(found, expected)
@@ -134,7 +134,7 @@ def test_rows_that_are_not_right_padded_become_nan_and_padding_zero():
 def test_blocks_divide_the_length_and_are_as_long_as_may_be():
     wanted = {128: 128, 256: 256, 384: 384, 512: 512, 640: 128, 768: 384, 1024: 512}
     for length, size in wanted.items():
-        assert set(attention_kernels._blocks(length).values()) == {size}
+        assert set(attention._blocks(length).values()) == {size}
 
 
 def _has_ampere():
@@ -155,15 +155,15 @@ def test_cudnn_computes_what_xla_does_and_padding_reaches_nothing(arrays):
         mixed = kernel(query, key, value, jnp.asarray(segments))
         return jnp.sum((mixed * weights).astype(jnp.float32)), mixed
 
-    by_einsum = functools.partial(attention_kernels.by_einsum, window=None)
+    by_einsum = functools.partial(attention.by_einsum, window=None)
     of = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)
     (_, expected), wanted = of(query, key, value, by_einsum)
-    (_, mixed), grads = of(query, key, value, attention_kernels.by_cudnn)
+    (_, mixed), grads = of(query, key, value, attention.by_cudnn)
     real = segments == 1
     for one, other in zip((mixed, *grads), (expected, *wanted), strict=True):
         one, other = np.asarray(one, np.float32), np.asarray(other, np.float32)
         assert np.isfinite(one).all()
         np.testing.assert_allclose(one[real], other[real], atol=0.05)
     noisy = jnp.where(real[:, :, None, None], key, 1e4)
-    (_, again), _ = of(query, noisy, value, attention_kernels.by_cudnn)
+    (_, again), _ = of(query, noisy, value, attention.by_cudnn)
     np.testing.assert_array_equal(mixed[real], again[real])

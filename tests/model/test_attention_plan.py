@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from bert_jax import errors
-from bert_jax.model import attention_plan, config, encoder
+from bert_jax.model import config, costs, encoder
 
 BERT = config.BertConfig(
     vocab_size=41,
@@ -26,7 +26,7 @@ POD = AbstractMesh((4, 2, 1), AXES, (AxisType.Auto,) * 3, abstract_device=V5E)
 
 def _describe(bert=BERT, lengths=(128,), rows=16, mesh: Any = POD, **execution):
     made = encoder.Execution("bfloat16", **execution)
-    return attention_plan.describe(bert, made, lengths, rows, mesh)
+    return costs.describe(bert, made, lengths, rows, mesh)
 
 
 def test_one_kernel_is_told_in_one_line():
@@ -48,10 +48,10 @@ def test_local_layers_have_their_own():
     modern = dataclasses.replace(
         BERT, model_type="modernbert", type_vocab_size=0, local_attention=30
     )
-    assert attention_plan.windows(BERT) == [None]
-    assert attention_plan.windows(modern) == [None, 15]
+    assert costs.windows(BERT) == [None]
+    assert costs.windows(modern) == [None, 15]
     every = dataclasses.replace(modern, global_attn_every_n_layers=1)
-    assert attention_plan.windows(every) == [None]
+    assert costs.windows(every) == [None]
     told = _describe(modern, lengths=(100, 512), packed=False)
     assert "xla (splash cannot: 100 tokens" in told
     assert told.endswith(

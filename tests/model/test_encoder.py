@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from bert_jax import errors
-from bert_jax.model import config, dropout, encoder, network
+from bert_jax.model import config, encoder, layers, network
 
 SMALL = config.BertConfig(
     vocab_size=41,
@@ -148,7 +148,7 @@ def test_bfloat16_computes_in_bfloat16_and_stays_near(params):
 
 
 def test_every_layer_drops_other_elements(params, monkeypatch):
-    seen, drop = set(), dropout.drop
+    seen, drop = set(), layers.drop
 
     def note(words):
         seen.add(np.asarray(words).tobytes())
@@ -159,7 +159,7 @@ def test_every_layer_drops_other_elements(params, monkeypatch):
         noted = jax.pure_callback(note, words, words)
         return drop(x, rate, jax.random.wrap_key_data(noted))
 
-    monkeypatch.setattr(dropout, "drop", spy)
+    monkeypatch.setattr(layers, "drop", spy)
     inputs = {name: jnp.asarray(x) for name, x in _inputs().items()}
     model = encoder.Bert(SMALL, encoder.Execution(vocab_multiple=1))
     rngs = {"dropout": jax.random.key(1)}
@@ -172,7 +172,7 @@ def test_every_layer_drops_other_elements(params, monkeypatch):
 @pytest.mark.parametrize("width", [37, 64])
 def test_dropout_keeps_its_rate_and_its_mean(key, width):
     x = jnp.ones((400, width))
-    y = dropout.drop(x, 0.1, key)
+    y = layers.drop(x, 0.1, key)
     assert abs(float(jnp.mean(y == 0)) - 0.1) < 0.01
     np.testing.assert_allclose(np.unique(y), [0.0, 1 / 0.9], rtol=1e-4)
     halves = np.asarray(y == 0)[:, : width // 2].mean(), np.asarray(y == 0).mean()

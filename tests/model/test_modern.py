@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from bert_jax import errors
-from bert_jax.model import config, costs, dropout, encoder, modern, network
+from bert_jax.model import config, costs, encoder, layers, modern, network
 
 # Global: layers 0, 2 and 4. Behind the first, two groups of two and one layer more.
 SIZES = {
@@ -255,7 +255,7 @@ def test_bfloat16_computes_in_bfloat16_and_stays_near(params):
 
 
 def test_every_layer_drops_other_elements(params, monkeypatch):
-    seen, drop = set(), dropout.drop
+    seen, drop = set(), layers.drop
 
     def note(words):
         seen.add(np.asarray(words).tobytes())
@@ -266,7 +266,7 @@ def test_every_layer_drops_other_elements(params, monkeypatch):
         noted = jax.pure_callback(note, words, words)
         return drop(x, rate, jax.random.wrap_key_data(noted))
 
-    monkeypatch.setattr(dropout, "drop", spy)
+    monkeypatch.setattr(layers, "drop", spy)
     inputs = {name: jnp.asarray(x) for name, x in _inputs().items()}
     model = modern.ModernBert(SMALL, encoder.Execution(vocab_multiple=1))
     rngs = {"dropout": jax.random.key(1)}

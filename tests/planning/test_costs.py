@@ -63,8 +63,8 @@ def test_collectives_of_each_mesh():
 
 def test_the_attention_kernel_is_that_of_the_planned_chips():
     changes = {"run__dtype": "bfloat16", "model__attention_probs_dropout_prob": 0.0}
-    assert costs.attention(_layout(**changes), 24).kernel == "cudnn"
-    assert costs.attention(_layout(), 24).kernel == "xla"
+    assert costs.attention_kernel(_layout(**changes), 24).kernel == "cudnn"
+    assert costs.attention_kernel(_layout(), 24).kernel == "xla"
     forced = _layout(run__attention="splash", **changes)
     with pytest.raises(errors.InputError, match="run.attention"):
         costs.by_formula(forced, 24)
