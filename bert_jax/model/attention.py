@@ -126,7 +126,7 @@ class Case:
     dtype: str
     length: int
     head_size: int
-    layers: float
+    dropout: float
     packed: bool
     window: int | None = None
     capability: str = ""
