@@ -68,7 +68,7 @@ def test_a_second_start_says_that_it_is_finished(trained, place, capsys):
     again = finetune.train(tiny_tasks.config(place), trained[1])
     told = capsys.readouterr().err
     assert "this run is finished: step 40 of 40" in told
-    assert "\nattention: xla (there is no fused kernel for the CPU)\n" in told
+    assert "\nattention: xla (no fused kernel exists for the CPU)\n" in told
     assert again == trained[0]
 
 

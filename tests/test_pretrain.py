@@ -108,7 +108,7 @@ def test_a_second_start_says_that_it_is_finished(trained, corpus, capsys):
     again = pretrain.train(tiny_run.config(corpus), trained.workdir)
     told = capsys.readouterr().err
     assert "finished: step 6 of 6" in told
-    assert "attention: xla (there is no fused kernel for the CPU)\n" in told
+    assert "attention: xla (no fused kernel exists for the CPU)\n" in told
     _same(again.state.params, trained.state.params)
     assert again.metrics == trained.metrics
 

@@ -24,7 +24,7 @@ TPU = dataclasses.replace(CPU, platform="tpu", dtype="bfloat16", packed=True)
 
 # Case, what differs from it, what is asked for -> the kernel, and words of the reason.
 CHOICES = [
-    (CPU, {}, "auto", "xla", "no fused kernel for the CPU"),
+    (CPU, {}, "auto", "xla", "no fused kernel exists for the CPU"),
     (CPU, {}, "xla", "xla", "run.attention asks for it"),
     (CPU, {}, "splash", "splash", "interpreted, which is slow"),
     (H100, {}, "auto", "cudnn", "fused, for the GPU"),
@@ -34,11 +34,11 @@ CHOICES = [
     (H100, {"capability": "7.5"}, "auto", "xla", "8.0 or higher, not gpu 7.5"),
     (H100, {"capability": "gfx942"}, "auto", "xla", "not gpu gfx942"),
     (H100, {"dtype": "float32"}, "auto", "xla", "does not compute in float32"),
-    (H100, {"packed": True}, "auto", "xla", "does not keep their segments apart"),
+    (H100, {"packed": True}, "auto", "xla", "does not separate their segments"),
     (H100, {"window": 64}, "auto", "xla", "no local attention"),
     (H100, {"head_size": 36}, "auto", "xla", "36 wide"),
     (H100, {"head_size": 256}, "auto", "xla", "256 wide"),
-    (H100, {"dropout": 0.1}, "auto", "xla", "0.1 are"),
+    (H100, {"dropout": 0.1}, "auto", "xla", "0.1"),
     (TPU, {}, "auto", "splash", "fused, for the TPU"),
     (TPU, {"window": 64, "length": 1024}, "auto", "splash", "fused"),
     (TPU, {"dtype": "float32"}, "auto", "splash", "fused"),
