@@ -28,7 +28,7 @@ _KEY = "key"  # of a field's metadata
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """What is known of a config key beside its name, type and default.
+    """The facts of a config key that are not its name, type or default.
 
     Attributes:
       help: meaning, in a sentence or two.

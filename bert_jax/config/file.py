@@ -1,11 +1,12 @@
 """Config files: Python with a function `get_config`, which may take one option.
 
-`configs/pretrain.py:base` is the file, and "base" the option; `pretrain:base` is the
-same. Whatever such a file does wrong is said in one line that names file and line.
+In `configs/pretrain.py:base`, "base" is the option; `pretrain:base` is the same. The
+recipes that ship with the package are in configs/ of a checkout, in bert_jax/configs of
+the wheel; each begins with a docstring: a line that summarizes it, and the command that
+runs it. An error in a config file is reported in one line, with the file's own line.
 """
 
 import ast
-import difflib
 import importlib.machinery
 import importlib.util
 import inspect
@@ -19,7 +20,7 @@ from typing import Any
 
 import ml_collections
 
-from bert_jax import errors, home_folder
+from bert_jax import errors, fields, home_folder
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NAME = re.compile(r"(?:configs/)?(\w+)(?:\.py)?")
@@ -30,13 +31,13 @@ _READ_BY = {"plan": "pretrain", "prepare": "pretrain"}
 
 @dataclass(frozen=True)
 class Recipe:
-    """One file of the folder of recipes.
+    """A file in the folder of recipes.
 
     Attributes:
       name: stem of the file, as --config takes it.
       summary: first line of its docstring.
-      commands: those that its docstring shows, without `python -m bert_jax.`.
-      options: the first word that may or must follow the name and a colon.
+      commands: those in its docstring, without `python -m bert_jax.`.
+      options: what may, or must, follow the name and a colon.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Recipe:
 
 
 def folder() -> Path:
-    """Returns the folder of the recipes: of the wheel, or else of the checkout."""
+    """Returns the folder of the recipes, in the wheel or else in the checkout."""
     shipped = _PACKAGE / "configs"
     return shipped if shipped.is_dir() else _PACKAGE.parent / "configs"
 
@@ -73,7 +74,7 @@ def shipped() -> list[Recipe]:
 
 
 def read(file: Path) -> Recipe:
-    """Returns what a config file states of itself; nothing in it is run.
+    """Returns what the text of a config file describes, without running it.
 
     A file that is not Python has an empty summary, and no commands or options.
     """
@@ -94,12 +95,10 @@ def of_command(command: str) -> list[Recipe]:
 
 
 def hint(name: str) -> str:
-    """Returns what could have been meant by a name that is not found."""
+    """Returns the nearest recipe to a name that is not found, and all recipes."""
     names = [recipe.name for recipe in shipped()]
-    stem = Path(name).stem
-    near = difflib.get_close_matches(stem, names, n=1)
-    meant = f"Did you mean --config={near[0]}? " if near else ""
-    return f"{meant}Name a file, or one of the recipes {', '.join(names)}"
+    near = fields.nearest(Path(name).stem, names, prefix="--config=")
+    return f"{near} Name a file, or one of the recipes {', '.join(names)}".strip()
 
 
 def _options(tree: ast.Module) -> tuple[str, ...]:
@@ -120,7 +119,7 @@ def load(argument: str) -> ml_collections.ConfigDict:
     """Returns the config of `file.py`, `file.py:option`, or a recipe's `name:option`.
 
     Raises:
-      InputError: there is no such file, it fails, or it makes no ConfigDict.
+      InputError: there is no such file, it fails, or it does not return a ConfigDict.
     """
     name, *options = argument.split(":", 1)
     file = find(name)
@@ -133,7 +132,7 @@ def load(argument: str) -> ml_collections.ConfigDict:
         config = get_config(*options)
     except errors.BertJaxError:
         raise
-    # A config file may raise whatever it likes, sys.exit among it.
+    # A config file may raise anything, also by sys.exit.
     except (Exception, SystemExit) as error:
         raise errors.InputError(_message(path, error)) from None
     if not isinstance(config, ml_collections.ConfigDict):
@@ -172,10 +171,9 @@ def check_key(config: ml_collections.ConfigDict, key: str) -> None:
     for depth, name in enumerate(names):
         known = list(node.keys()) if isinstance(node, ml_collections.ConfigDict) else []
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = ".".join([*names[:depth], *near])
-            meant = f" Did you mean {hint}?" if near else ""
-            raise errors.InputError(f"unknown config key {key}.{meant}")
+            prefix = "".join(f"{name}." for name in names[:depth])
+            near = fields.nearest(name, known, prefix=prefix)
+            raise errors.InputError(f"unknown config key {key}.{near}")
         node = node[name]
     if isinstance(node, ml_collections.ConfigDict):
         raise errors.InputError(
@@ -192,7 +190,9 @@ def _function(path: str) -> Callable[..., object]:
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     if not callable(getattr(module, "get_config", None)):
-        raise errors.InputError(f"{path} is no config: it has no function get_config")
+        raise errors.InputError(
+            f"{path} is not a config file: it has no function get_config"
+        )
     return module.get_config
 
 
@@ -215,17 +215,17 @@ def _check_options(
 
 
 def _message(path: str, error: Exception | SystemExit) -> str:
-    """Returns one line on what a config file did, with the file's own line."""
+    """Returns the error of a config file in one line, with the file's own line."""
     if isinstance(error, SyntaxError) and error.filename is None:
-        return f"{path} is no text of Python: {error.msg}"
+        return f"{path} is not Python: {error.msg}"
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {error.msg}"
-    # Of an unknown key ml_collections lists all others, and it quotes what it says.
+    # ml_collections lists all keys when one is unknown, and quotes its message.
     text = re.sub(r' Other fields present: "{.*}"', "", str(error))
     text = re.sub(r"\A'(.*)'\Z", r"\1", text.replace("\\n", " "), flags=re.DOTALL)
     text = " ".join(text.split())
     if isinstance(error, SystemExit):
-        text = "it ends the process"
+        text = "it exits the process"
     text = text or type(error).__name__
     if text.startswith(path):
         return text

@@ -19,7 +19,6 @@ from bert_jax.model.heads import HeadSpec
 from bert_jax.training import optimizer
 
 HEADERS = ("auto", "true", "false")
-TRUNCATIONS = ("longest_first", "only_first", "only_second", "head_tail", "refuse")
 MATCHING_OBJECTIVES = ("cosine", "in_batch", "simcse")
 BASELINES = ("tfidf", "fresh")
 
@@ -161,8 +160,10 @@ class FinetuningDataConfig:
     max_seq_length: int = field(128, "The most tokens in a sequence (L).", low=8)
     truncation: str = field(
         "longest_first",
-        "What is cut from a longer sequence; `refuse` makes it an error.",
-        choices=TRUNCATIONS,
+        "What is cut from a longer sequence: the end of the longer text, of the first "
+        "or of the second; the middle of a text, so that a quarter is from its head "
+        "(`head_tail`, arXiv:1905.05583, section 5.3.1); `refuse` makes it an error.",
+        choices=("longest_first", "only_first", "only_second", "head_tail", "refuse"),
     )
     doc_stride: int = field(
         128, "Tokens from the start of a window over a long context to the next.", low=1

@@ -9,10 +9,6 @@ from bert_jax import errors, interrupts
 from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
 
-# What of a row that is too long goes: tokens from the end of the longer text, of the
-# first or of the second; the middle of a single text (arXiv:1905.05583, section 5.3.1:
-# a quarter of the head stays and the rest from the tail); or the example is refused.
-TRUNCATIONS = ("longest_first", "only_first", "only_second", "head_tail", "refuse")
 TRUNCATED = "rows cut"
 EMPTY = "texts without a token"
 
@@ -115,8 +111,7 @@ def _cut(
         raise errors.SettingError(
             f"{text.where}: {more + max_seq_length} tokens do not fit into rows of "
             f"{max_seq_length}",
-            "raise data.max_seq_length, or choose how rows are cut with "
-            f"data.truncation ({', '.join(TRUNCATIONS[:-1])})",
+            "raise data.max_seq_length, or set data.truncation",
         )
     if b is None and truncation == "head_tail":
         return head_tail(a, len(a) - more), None

@@ -24,7 +24,6 @@ from bert_jax.model import network
 from bert_jax.tasks import classification, encoding, losses, regression, spec
 from bert_jax.text.tokenizer import Tokenizer
 
-OBJECTIVES = ("cosine", "in_batch", "simcse")
 # Fixed columns: the number of each text, equal for equal ones; whether the pair belongs
 # together; the cosine to learn, and 0 where an example says none.
 TEXTS, POSITIVE = "texts", "positive"
@@ -162,11 +161,6 @@ class Matching(spec.FineTuned):
     ranked: bool = True
 
     def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            raise errors.InputError(
-                f"head.objective is {self.objective!r}: use one of "
-                f"{', '.join(OBJECTIVES)}"
-            )
         if self.lowest >= self.highest:
             raise errors.InputError(
                 f"scores go from {self.lowest:g} to {self.highest:g}: matching by "

@@ -53,7 +53,7 @@ class MultipleChoice(spec.FineTuned):
     Attributes:
       model: with a head of kind `multiple_choice`.
       max_seq_length: the most tokens of a context with one choice.
-      truncation: what of longer ones goes; see `encoding.TRUNCATIONS`.
+      truncation: what is cut from longer ones, as `data.truncation`.
     """
 
     model: network.Network

@@ -28,10 +28,12 @@ FILES = [
     _file("not there", lambda path: None, "there is no config file {here}/c.py"),
     _file("a folder", lambda path: path.mkdir(), "there is no config file {here}/c.py"),
     _file("a link to nothing", dangling, "there is no config file {here}/c.py"),
-    _file("empty", "", "{here}/c.py is no config: it has no function get_config"),
-    _file("no get_config", "x = 1\n", "{here}/c.py is no config: it has no function"),
+    _file("empty", "", "{here}/c.py is not a config file"),
+    _file("no get_config", "x = 1\n", "{here}/c.py is not a config file"),
     _file(
-        "get_config is no function", "get_config = 3\n", "{here}/c.py is no config: it"
+        "get_config is no function",
+        "get_config = 3\n",
+        "{here}/c.py is not a config file",
     ),
     _file("a syntax error", "x = 1\ndef get_config(:\n", f"{_AT}2: invalid syntax"),
     _file(
@@ -47,7 +49,9 @@ FILES = [
     _file("it raises", "\n\nraise ValueError('no')\n", f"{_AT}3: no"),
     _file("it raises nothing to say", "raise ValueError\n", f"{_AT}1: ValueError"),
     _file(
-        "it ends the process", "import sys\nsys.exit(0)\n", f"{_AT}2: it ends the proc"
+        "it exits the process",
+        "import sys\nsys.exit(0)\n",
+        f"{_AT}2: it exits the proc",
     ),
     _file(
         "it divides by zero", "def get_config():\n    return 1 / 0\n", f"{_AT}2: divi"

@@ -7,6 +7,7 @@ import pytest
 from small_matching import TOKENIZER, outputs_of, pair, params_of, task_of, trained
 
 from bert_jax import errors
+from bert_jax.config import finetuning
 from bert_jax.data.labeled import example_rows, examples
 from bert_jax.tasks import matching
 from bert_jax.training import sharding
@@ -234,9 +235,11 @@ def test_eight_devices_compute_what_one_does(objective):
 
 
 def test_what_needs_the_whole_batch_says_so():
-    assert [
-        task_of(name, dropout=0.1).needs_whole_batch for name in matching.OBJECTIVES
-    ] == [False, True, True]
+    needs = {
+        name: task_of(name, dropout=0.1).needs_whole_batch
+        for name in finetuning.MATCHING_OBJECTIVES
+    }
+    assert needs == {"cosine": False, "in_batch": True, "simcse": True}
 
 
 def scored(task, params, data):
@@ -334,7 +337,6 @@ def test_the_threshold_is_tuned_unless_it_is_given():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"objective": "triplet"}, "use one of cosine, in_batch, simcse"),
         ({"lowest": 2.0, "highest": 2.0}, "from 2 to 2"),
         ({"labels": ("1",)}, "data.labels names 1 label"),
         ({"objective": "simcse"}, "the model has none"),

@@ -118,10 +118,9 @@ class ExampleRequest:
         return not self.needs_labels and not self.skips
 
     def __post_init__(self) -> None:
-        """Raises InputError for a task, format or header of another name."""
+        """Raises InputError for an unknown task or format."""
         _check("the task", self.task, TASKS)
         _check("data.format", self.format, ("auto", *FORMATS[self.task]), self.task)
-        _check("data.header", self.header, ("auto", "true", "false"))
 
 
 def _check(what: str, value: str, allowed: tuple[str, ...], task: str = "") -> None:

@@ -89,11 +89,6 @@ def test_a_file_that_is_not_there_or_is_a_folder(tmp_path):
             {"format": "tsv"},
             "data.format is 'tsv': use one of auto, conllu for srl",
         ),
-        (
-            "srl",
-            {"header": "yes"},
-            "data.header is 'yes': use one of auto, true, false",
-        ),
     ],
 )
 def test_requests_of_other_names_are_refused(task, options, message):
