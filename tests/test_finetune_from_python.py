@@ -7,7 +7,7 @@ import pytest
 import tiny_tasks
 
 import bert_jax
-from bert_jax import errors, finetune
+from bert_jax import errors, finetune, tasks
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import python_examples, read_examples
 from bert_jax.runs import finetuning as finetuning_run
@@ -206,7 +206,9 @@ def test_a_split_is_a_file_or_from_python(place):
 
 def test_a_run_learns_stops_and_resumes_bit_for_bit(place, tmp_path, monkeypatch):
     tiny_tasks.write_classes(tmp_path / "train.tsv", 48)
-    request = read_examples.Request(tmp_path / "train.tsv", "classification")
+    request = read_examples.Request(
+        tmp_path / "train.tsv", tasks.TASKS["classification"].form
+    )
     train = [(x.text, x.labels[0]) for x in read_examples.read(request).examples]
     data = {"train": train, "dev": train[:20], "test": train[20:40]}
     steps = {"num_train_steps": 4, "eval_every_steps": 2, "save_every_steps": 2}

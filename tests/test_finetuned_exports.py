@@ -7,7 +7,7 @@ import pytest
 import tiny_models
 import tiny_tasks
 
-from bert_jax import checkpoints, convert, errors
+from bert_jax import checkpoints, convert, errors, tasks
 from bert_jax.checkpoints import initial_weights, weights
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import examples as data_examples
@@ -43,7 +43,7 @@ def _examples(place, kind):
     path = tiny_models.write_file(place, kind)
     multi = "|" if kind == "several" else ""
     task = tiny_models.task_of(kind)
-    request = read_examples.Request(path, task, multi_label=multi)
+    request = read_examples.Request(path, tasks.TASKS[task].form, multi_label=multi)
     found = read_examples.read(request).examples
     return [data_examples.unlabelled(example) for example in found]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from bert_jax import commands, console, errors, files, hub
+from bert_jax import commands, console, errors, files, hub, tasks
 from bert_jax.config import finetuning
 from bert_jax.data import text_files
 from bert_jax.data.labeled import (
@@ -33,7 +33,7 @@ _PARTS = re.compile(r"give \(([\w, ]+)\) or \{[^}]*\}")  # of raw_examples
 INPUT_FORMATS = (
     "auto",
     LINES,
-    *sorted({name for names in example_request.FORMATS.values() for name in names}),
+    *sorted({name for task in tasks.TASKS.values() for name in task.form.formats}),
 )
 
 
@@ -171,13 +171,15 @@ def _examples(
         names = [f"argument {n}" for n in range(1, len(arguments) + 1)]
         values = [_parts(text) for text in arguments]
         with naming_flags():
-            yield from python_examples.examples_of_values(model.kind, values, names)
+            yield from python_examples.examples_of_values(
+                model.task_spec.form, values, names
+            )
     elif request.input is None:
         if sys.stdin.isatty():
             commands.say("reading texts from the keyboard, one a line")
         numbered = text_files.of_stream(sys.stdin.buffer, STANDARD_INPUT)
         with naming_flags():
-            yield from _of_lines(model.kind, STANDARD_INPUT, numbered)
+            yield from _of_lines(model.task_spec.form, STANDARD_INPUT, numbered)
     elif request.input_format == LINES:
         hub.refuse_as_lines(request.input)
         named = text_files.NamedPath(request.input, Path(request.input))
@@ -185,14 +187,14 @@ def _examples(
         numbered = text_files.whole_lines(named, text_files.Tally(), faults)
         skipped = notes if request.repair else None
         with naming_flags():
-            yield from _of_lines(model.kind, request.input, numbered, skipped)
+            yield from _of_lines(model.task_spec.form, request.input, numbered, skipped)
     else:
         with naming_flags():
             yield from read_examples.iterate(reading(model, request), notes)
 
 
 def _of_lines(
-    kind: str,
+    form: example_request.ExampleForm,
     name: str,
     numbered: Iterator[tuple[int, str]],
     notes: Counter[str] | None = None,
@@ -212,9 +214,11 @@ def _of_lines(
             held.append(number)
         else:
             for earlier in held or ():
-                yield _one(kind, f"{name}:{earlier}", _blank(kind))
+                yield _one(form, f"{name}:{earlier}", python_examples.blank(form))
             held = None
-            yield _one(kind, where, _blank(kind) if is_blank else _parts(text))
+            yield _one(
+                form, where, python_examples.blank(form) if is_blank else _parts(text)
+            )
     if held is not None:
         raise errors.InputError(
             f"{name} has no text: give texts as arguments, in a file (--input) or "
@@ -222,14 +226,8 @@ def _of_lines(
         )
 
 
-def _blank(kind: str) -> Any:
-    """Returns the value of a line without text."""
-    values = {"span": ("", ""), "multiple_choice": ("", ("", "")), "matching": ("", "")}
-    return values[kind] if kind in values else ""
-
-
-def _one(kind: str, where: str, value: Any) -> Any:
-    (example,) = python_examples.examples_of_values(kind, [value], [where])
+def _one(form: example_request.ExampleForm, where: str, value: Any) -> Any:
+    (example,) = python_examples.examples_of_values(form, [value], [where])
     number = where.rpartition(":")[2]
     return dataclasses.replace(example, id=str(int(number) - 1))
 

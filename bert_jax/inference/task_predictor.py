@@ -74,7 +74,7 @@ class TaskPredictor:
           InputError: a value is not what the task takes.
         """
         coverage = Coverage()
-        examples = python_examples.examples_of_values(self.kind, values)
+        examples = python_examples.examples_of_values(self.task_spec.form, values)
         made = self.of_examples(examples, coverage=coverage)
         self.warn(coverage, "predict")
         return made

@@ -68,7 +68,7 @@ def request(
     data = settings.data
     return read_examples.Request(
         path=path,
-        task=data.task,
+        form=tasks.of(settings).form,
         format=data.format,
         header=data.header.lower(),
         columns=_columns(data.columns),

@@ -19,7 +19,12 @@ from jaxtyping import Array, Float, PyTree
 
 from bert_jax import errors
 from bert_jax.data import text_files
-from bert_jax.data.labeled import example_rows, python_examples
+from bert_jax.data.labeled import (
+    example_request,
+    example_rows,
+    python_examples,
+    text_examples,
+)
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import classes, scores
 from bert_jax.model import network
@@ -31,6 +36,15 @@ class ClassificationSpec(spec.TaskSpec):
     """Classification of texts or pairs, as the rest of the package knows it."""
 
     name = "classification"
+    form = example_request.ExampleForm(
+        task=name,
+        example=data_examples.TextExample,
+        formats=(*example_request.TABLES, "space", "package"),
+        parts=("text", "text_pair"),
+        optional=("text_pair",),
+        read=text_examples.text_examples,
+        written="(text, label) or (text, text_pair, label)",
+    )
     keys = (
         spec.TABLE_KEYS
         | spec.CLASS_KEYS

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_rows
+from bert_jax.data.labeled import example_request, example_rows, text_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import ranking, scores
 from bert_jax.model import network
@@ -35,6 +35,16 @@ class MatchingSpec(spec.TaskSpec):
     """Matching of texts by their vectors, as the rest of the package knows it."""
 
     name = "matching"
+    form = example_request.ExampleForm(
+        task=name,
+        example=data_examples.TextExample,
+        formats=(*example_request.TABLES, "space"),
+        parts=("text", "text_pair"),
+        read=text_examples.text_examples,
+        targets=("score", "label"),
+        needs_target=False,
+        written="(text, text_pair), with a label or score as third, or a text",
+    )
     keys = spec.TABLE_KEYS | {
         "data.columns.score",
         "data.labels",

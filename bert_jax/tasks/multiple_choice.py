@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_rows
+from bert_jax.data.labeled import example_request, example_rows, text_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import scores
 from bert_jax.model import network
@@ -25,6 +25,14 @@ class MultipleChoiceSpec(spec.TaskSpec):
     """Multiple choice, as the rest of the package knows it."""
 
     name = "multiple_choice"
+    form = example_request.ExampleForm(
+        task=name,
+        example=data_examples.ChoiceExample,
+        formats=(*example_request.TABLES, "c3"),
+        parts=("context", "choices"),
+        read=text_examples.choice_examples,
+        written="(context, choices, label)",
+    )
     keys = spec.TABLE_KEYS | spec.CLASS_KEYS | {"data.columns.choices"}
     metrics = ("accuracy",)
     default_metrics = ("accuracy",)

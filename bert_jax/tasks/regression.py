@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_rows
+from bert_jax.data.labeled import example_request, example_rows, text_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import numbers, scores
 from bert_jax.model import network
@@ -25,6 +25,16 @@ class RegressionSpec(spec.TaskSpec):
     """Regression on texts or pairs, as the rest of the package knows it."""
 
     name = "regression"
+    form = example_request.ExampleForm(
+        task=name,
+        example=data_examples.TextExample,
+        formats=(*example_request.TABLES, "space"),
+        parts=("text", "text_pair"),
+        optional=("text_pair",),
+        read=text_examples.text_examples,
+        targets=("score",),
+        written="(text, score) or (text, text_pair, score)",
+    )
     keys = spec.TABLE_KEYS | spec.LINEAR_KEYS | {"data.columns.score"}
     metrics = ("pearson", "spearman", "rmse", "mae")
     default_metrics = ("spearman",)

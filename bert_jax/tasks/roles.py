@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_rows
+from bert_jax.data.labeled import example_request, example_rows, python_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import entities, scores
 from bert_jax.tasks import losses, spec, tag_schemes, tagging, token_rows
@@ -33,6 +33,15 @@ class RolesSpec(tagging.TaggingSpec):
     """Semantic role labeling, as the rest of the package knows it."""
 
     name = "srl"
+    form = example_request.ExampleForm(
+        task=name,
+        example=data_examples.TaggedExample,
+        formats=("conllu",),
+        parts=("text", "predicate"),
+        read=lambda records, request, notes: python_examples.role_examples(records),
+        written="(tokens, predicate, roles)",
+        has_predicates=True,
+    )
     keys = spec.TAG_KEYS | {"data.columns.predicate", "data.predicates"}
     metrics = (
         *("role_precision", "role_recall", "role_f1", "core_f1", "adjunct_f1"),

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_rows
+from bert_jax.data.labeled import example_request, example_rows, question_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import scores, spans
 from bert_jax.model import network
@@ -38,6 +38,14 @@ class SpanSpec(spec.TaskSpec):
     """Extractive question answering, as the rest of the package knows it."""
 
     name = "span"
+    form = example_request.ExampleForm(
+        task=name,
+        example=data_examples.QuestionExample,
+        formats=("squad", "jsonl", "parquet", "tfds"),
+        parts=("question", "context"),
+        read=question_examples.of_records,
+        written="(question, context, answers)",
+    )
     keys = spec.CLASS_KEYS | {
         "data.doc_stride",
         "data.doc_overlap",

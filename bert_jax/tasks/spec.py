@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_rows
+from bert_jax.data.labeled import example_request, example_rows
 from bert_jax.metrics import scores
 from bert_jax.model import config as model_config
 from bert_jax.model import heads, network
@@ -213,6 +213,7 @@ class TaskSpec:
 
     Attributes:
       name: the value of `data.task`.
+      form: how its examples are written.
       keys: the config keys that this task reads and not every task does.
       cleans_text: whether texts may be cleaned (`text.clean`): labels are not offsets.
       metrics: the metrics that `score` can return, some only for some data.
@@ -226,6 +227,7 @@ class TaskSpec:
     """
 
     name: str
+    form: example_request.ExampleForm
     keys: frozenset[str] = frozenset()
     cleans_text: bool = True
     metrics: tuple[str, ...]

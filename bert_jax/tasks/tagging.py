@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_rows
+from bert_jax.data.labeled import annotations, example_request, example_rows
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import entities, scores
 from bert_jax.tasks import (
@@ -37,6 +37,14 @@ class TaggingSpec(spec.TaskSpec):
     """Tagging of tokens, as the rest of the package knows it."""
 
     name = "tagging"
+    form = example_request.ExampleForm(
+        task=name,
+        example=data_examples.TaggedExample,
+        formats=("conll", "conllu", "spans", "csv", "parquet", "tfds"),
+        parts=("text",),
+        read=annotations.read_entities,
+        written="(tokens, tags) or (text, [(start, end, type)])",
+    )
     keys = spec.TAG_KEYS | {
         "data.columns.text",
         "data.columns.label",

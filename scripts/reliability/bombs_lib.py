@@ -18,7 +18,7 @@ import damaged_models_lib
 import fuzz_files
 import pyarrow as pa
 
-from bert_jax import json_file
+from bert_jax import json_file, tasks
 from bert_jax.checkpoints import tensors
 from bert_jax.data.corpus import manifest, readers, sources, store
 from bert_jax.data.labeled import read_examples
@@ -142,7 +142,7 @@ def _read_corpus(folder: Path) -> None:
 
 def _reading(task: str, kind: str) -> Callable[[Path], None]:
     def read(folder: Path) -> None:
-        request = read_examples.Request(folder / "bomb", task, kind)
+        request = read_examples.Request(folder / "bomb", tasks.TASKS[task].form, kind)
         for _ in read_examples.iterate(request):
             pass
 

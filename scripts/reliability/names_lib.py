@@ -21,7 +21,7 @@ import damaged_models_lib
 import fuzz_files
 import numpy as np
 
-from bert_jax import evaluate
+from bert_jax import evaluate, tasks
 from bert_jax.checkpoints import native, sentence_encoder, tensors
 from bert_jax.data import text_files
 from bert_jax.data.corpus import store
@@ -279,7 +279,7 @@ def _archive(kind: str, name: str) -> bytes:
 
 def _read_text(folder: Path) -> str:
     path = folder / "corpus.txt"
-    request = read_examples.Request(path, "classification", "tsv")
+    request = read_examples.Request(path, tasks.TASKS["classification"].form, "tsv")
     file = text_files.NamedPath(path.name, path)
     for _ in text_files.lines(file, text_files.Tally()):
         pass

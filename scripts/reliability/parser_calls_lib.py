@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, json_file
+from bert_jax import errors, json_file, tasks
 from bert_jax.config import finetuning, pretraining
 from bert_jax.data import text_files
 from bert_jax.data.corpus import readers, sources
@@ -22,7 +22,7 @@ Parse = Callable[[Path], Any]
 
 def every_way(path: Path, task: str, kind: str, **options: Any) -> None:
     """Reads a file in each way that the commands do."""
-    request = read_examples.Request(path, task, kind, **options)
+    request = read_examples.Request(path, tasks.TASKS[task].form, kind, **options)
     refusing(lambda: read_examples.read(request))
     auto = dataclasses.replace(request, format="auto", repair=True)
     refusing(lambda: read_examples.read(auto))
@@ -154,7 +154,7 @@ def values(path: Path) -> None:
         value = json_file.loads(path.read_bytes())
     except ValueError:
         return
-    for task in read_examples.example_request.TASKS:
+    for task in tasks.TASKS:
         refusing(functools.partial(python_examples.examples_of_values, task, [value]))
 
 

@@ -6,6 +6,7 @@ import bad_files
 import pytest
 from bad_files import case
 
+from bert_jax import tasks
 from bert_jax.data.corpus import manifest
 from bert_jax.data.labeled import (
     question_examples,
@@ -55,7 +56,9 @@ READ = [
 @pytest.mark.parametrize(("name", "text", "task", "count", "used", "left_out"), READ)
 def test_records_are_used_or_counted(tmp_path, name, text, task, count, used, left_out):
     (tmp_path / name).write_text(text)
-    request = read_examples.Request(tmp_path / name, task, repair=True)
+    request = read_examples.Request(
+        tmp_path / name, tasks.TASKS[task].form, repair=True
+    )
     found = read_examples.read(request)
     others = (
         question_examples.MOVED,

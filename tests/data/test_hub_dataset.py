@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from bert_jax import errors
+from bert_jax import errors, tasks
 from bert_jax.data import hub_dataset
 from bert_jax.data.corpus import readers, sources
 from bert_jax.data.labeled import read_examples
@@ -66,7 +66,9 @@ def _parquet(folder: Path, *texts: str, features: object = None) -> bytes:
 
 
 def _read(text: str, **options) -> list[tuple[str, tuple[str, ...] | None]]:
-    request = read_examples.Request(text, task="classification", **options)
+    request = read_examples.Request(
+        text, form=tasks.TASKS["classification"].form, **options
+    )
     return [(x.text, x.labels) for x in read_examples.read(request).examples]
 
 
@@ -113,7 +115,9 @@ def test_the_card_names_splits_configurations_and_classes(served, tmp_path):
     assert _read(f"{NAME}[train]") == [("one", ("pos",)), ("two", ("neg",))]
     assert _read(f"{NAME}/reviews[train]") == [("one", ("pos",)), ("two", ("neg",))]
     assert _read(f"{NAME}/tags") == [("six", ("t",))]
-    asked = read_examples.Request(f"{NAME}[dev]", task="classification")
+    asked = read_examples.Request(
+        f"{NAME}[dev]", form=tasks.TASKS["classification"].form
+    )
     assert [x.labels for x in read_examples.iterate(asked)] == [None, ("neg",)]
     with pytest.raises(errors.InputError, match="reviews, tags"):
         _read(f"{NAME}/other[train]")

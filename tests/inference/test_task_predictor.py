@@ -14,7 +14,7 @@ import pytest
 import tiny_models
 import tiny_tasks
 
-from bert_jax import errors
+from bert_jax import errors, tasks
 from bert_jax.data.labeled import examples, read_examples
 from bert_jax.inference import loading, task_predictor
 
@@ -113,7 +113,9 @@ def test_labels_of_examples_change_no_prediction(place, kind):
     model = task_predictor.load(folder)
     path = tiny_models.write_file(place, kind)
     multi = "|" if kind == "several" else ""
-    request = read_examples.Request(path, tiny_models.task_of(kind), multi_label=multi)
+    request = read_examples.Request(
+        path, tasks.TASKS[tiny_models.task_of(kind)].form, multi_label=multi
+    )
     found = read_examples.read(request).examples
     bare = [examples.unlabelled(example) for example in found]
     assert bare != found

@@ -8,7 +8,7 @@ import tiny_models
 import tiny_tasks
 from sklearn import metrics as sklearn_metrics
 
-from bert_jax import errors, evaluate
+from bert_jax import errors, evaluate, tasks
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import read_examples
 from bert_jax.inference import answers, task_predictor
@@ -110,7 +110,7 @@ def test_entities_of_an_unseen_type_are_missed(folder_of, letters):
 
 def test_roles_that_are_rare_are_missed(folder_of, place):
     model = task_predictor.load(folder_of("srl"))
-    request = read_examples.Request(place / "roles.conllu", "srl")
+    request = read_examples.Request(place / "roles.conllu", tasks.TASKS["srl"].form)
     one, *others = read_examples.read(request).examples
     rare = [
         dataclasses.replace(one, tags=("ARGM-CAU", "ARG0", "V", "ARG4", "O")),

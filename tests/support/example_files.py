@@ -2,7 +2,7 @@
 
 import pytest
 
-from bert_jax import errors
+from bert_jax import errors, tasks
 from bert_jax.data.labeled import read_examples
 
 
@@ -13,11 +13,17 @@ def write(tmp_path, content, name="c.tsv"):
 
 
 def read(path, task="classification", **options):
-    return read_examples.read(read_examples.Request(path, task, **options))
+    return read_examples.read(
+        read_examples.Request(path, tasks.TASKS[task].form, **options)
+    )
 
 
 def iterate(path, task="classification", **options):
-    return list(read_examples.iterate(read_examples.Request(path, task, **options)))
+    return list(
+        read_examples.iterate(
+            read_examples.Request(path, tasks.TASKS[task].form, **options)
+        )
+    )
 
 
 def columns(**given):

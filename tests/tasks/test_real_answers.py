@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from bert_jax import tasks
 from bert_jax.data.labeled import question_examples, read_examples
 from bert_jax.tasks import span
 from bert_jax.text.tokenizer import Tokenizer
@@ -17,7 +18,7 @@ from bert_jax.text.tokenizer import Tokenizer
 
 def read(path):
     """A question for each answer of a file, and how many were moved."""
-    request = read_examples.Request(path, task="span", repair=True)
+    request = read_examples.Request(path, form=tasks.TASKS["span"].form, repair=True)
     found = read_examples.read(request)
     moved = (
         found.notes[question_examples.MOVED]

@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 from small_tags import gold_outputs, model
 
-from bert_jax import errors
+from bert_jax import errors, tasks
 from bert_jax.data.labeled import read_examples
 from bert_jax.metrics import entities
 from bert_jax.tasks import roles, tagging, token_rows
@@ -14,7 +14,9 @@ from bert_jax.text.tokenizer import Tokenizer
 
 
 def read(folder, name, task, **options):
-    request = read_examples.Request(folder / name, task=task, **options)
+    request = read_examples.Request(
+        folder / name, form=tasks.TASKS[task].form, **options
+    )
     return read_examples.read(request).examples
 
 

@@ -18,7 +18,13 @@ from typing import Any, Literal, NamedTuple
 from bert_jax import errors, hub, interrupts, json_file
 from bert_jax.data import file_formats, hub_dataset, text_files
 from bert_jax.data.corpus import sentences, sources
-from bert_jax.data.labeled import example_request, table_records, tables
+from bert_jax.data.labeled import (
+    example_request,
+    examples,
+    table_records,
+    tables,
+    text_examples,
+)
 
 Style = Literal["lines", "paragraphs", "json", "prose", "tagged", "wikitext"]
 
@@ -233,6 +239,15 @@ def _naming_no_settings() -> Generator[None, None, None]:
         raise errors.InputError(text) from None
 
 
+_TEXTS = example_request.ExampleForm(
+    "a corpus",
+    examples.TextExample,
+    example_request.TABLES,
+    ("text",),
+    text_examples.text_examples,
+)
+
+
 def _rows(
     file: text_files.NamedPath, kind: str, field: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -245,7 +260,7 @@ def _rows(
     # A column that is named is in a header, or the error lists the names there are.
     header = "auto" if re.fullmatch(r"-?\d{1,6}", field) else "true"
     asked = example_request.ExampleRequest(
-        file.path, "classification", header=header, columns=columns, needs_labels=False
+        file.path, _TEXTS, header=header, columns=columns, needs_labels=False
     )
     if kind == "json":
         records = tables.json_objects(file)

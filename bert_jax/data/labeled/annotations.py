@@ -29,7 +29,7 @@ _CANCELLED = ("was_cancelled", "skipped")
 
 
 def plain_annotations(
-    records: Iterable[table_records.TableRecord], task: str, notes: Counter[str]
+    records: Iterable[table_records.TableRecord], has_tags: bool, notes: Counter[str]
 ) -> Iterator[table_records.TableRecord]:
     """Yields records with the annotations of exports in the usual cells.
 
@@ -47,7 +47,7 @@ def plain_annotations(
             yield record
             continue
         try:
-            made = _plain(record.cells, task, record.where, notes)
+            made = _plain(record.cells, has_tags, record.where, notes)
         except table_records.BrokenRecord as error:
             yield record._replace(fault=error)
             continue
@@ -58,14 +58,14 @@ def plain_annotations(
 
 
 def _plain(
-    cells: dict[str, Any], task: str, where: str, notes: Counter[str]
+    cells: dict[str, Any], has_tags: bool, where: str, notes: Counter[str]
 ) -> dict[str, Any] | None:
     """Returns the usual cells of a record; None for a task without annotation."""
     if _is_task(cells):
-        return _of_task(cells, task, where, notes)
+        return _of_task(cells, has_tags, where, notes)
     if _is_old_doccano(cells):
-        return _of_doccano(cells, task, where)
-    return _of_cells(cells, task, where)
+        return _of_doccano(cells, has_tags, where)
+    return _of_cells(cells, has_tags, where)
 
 
 def _is_task(cells: Mapping[str, Any]) -> bool:
@@ -75,7 +75,7 @@ def _is_task(cells: Mapping[str, Any]) -> bool:
 
 
 def _of_task(
-    cells: Mapping[str, Any], task: str, where: str, notes: Counter[str]
+    cells: Mapping[str, Any], has_tags: bool, where: str, notes: Counter[str]
 ) -> dict[str, Any] | None:
     """Returns the data of a task with its annotation; None if there is none."""
     made = dict(cells["data"])
@@ -92,7 +92,7 @@ def _of_task(
         raise _malformed_export(where, "has an annotation without its result")
     found = _values(results, where)
     text = next((x for x in made.values() if isinstance(x, str)), "")
-    if task == "tagging":
+    if has_tags:
         texts = [x for name, x in made.items() if isinstance(x, str) and name != "id"]
         text = made["text"] if isinstance(made.get("text"), str) else ""
         if not text and len(texts) == 1:
@@ -169,11 +169,11 @@ def _is_old_doccano(cells: Mapping[str, Any]) -> bool:
     )
 
 
-def _of_doccano(cells: Mapping[str, Any], task: str, where: str) -> dict[str, Any]:
+def _of_doccano(cells: Mapping[str, Any], has_tags: bool, where: str) -> dict[str, Any]:
     """Returns a record of doccano's first versions."""
     made = {name: x for name, x in cells.items() if name not in ("annotations", "meta")}
     given = cells["annotations"]
-    if task != "tagging":
+    if not has_tags:
         labels = [x["label"] for x in given]
         return made | {"label": labels if len(labels) != 1 else labels[0]}
     if any(type(x["label"]) is int for x in given):
@@ -184,7 +184,7 @@ def _of_doccano(cells: Mapping[str, Any], task: str, where: str) -> dict[str, An
     return made | {"entities": given}
 
 
-def _of_cells(cells: dict[str, Any], task: str, where: str) -> dict[str, Any]:
+def _of_cells(cells: dict[str, Any], has_tags: bool, where: str) -> dict[str, Any]:
     """Returns a record in which regions and choices are read from their cells."""
     made = dict(cells)
     for name, value in cells.items():
@@ -197,7 +197,7 @@ def _of_cells(cells: dict[str, Any], task: str, where: str) -> dict[str, Any]:
             made[name] = value["choices"]
         elif _are_regions(value):
             text = cells["text"] if isinstance(cells.get("text"), str) else ""
-            if task == "tagging":
+            if has_tags:
                 regions: Any = value
                 made["entities"] = [_region(x, text, where) for x in regions]
                 if name != "entities":

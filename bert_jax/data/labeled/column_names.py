@@ -186,7 +186,7 @@ def choose_columns(
     text, pair = _texts(names, usual, request, where)
     flags = _flags(names, request, where)
     choices = tuple(_given(c, "choices", names, where) or "" for c in given.choices)
-    if request.task == "multiple_choice" and not choices:
+    if request.form.is_choice and not choices:
         choices = _usual_choices(usual, names, where)
     return ChosenColumns(
         id=_given_or_usual(given.id, "id", names, usual, _IDS, where),
@@ -240,7 +240,7 @@ def _texts(
     text = _given(given.text, "text", names, where) if given.text else None
     pair = _given(given.text_pair, "text_pair", names, where) if given.text_pair else ""
     if text is None:
-        text, usual_pair = _usual_texts(names, usual, request.task)
+        text, usual_pair = _usual_texts(names, usual, request.form.is_choice)
         pair = usual_pair if pair == "" else pair
     if text is None:
         raise errors.InputError(
@@ -251,9 +251,8 @@ def _texts(
 
 
 def _usual_texts(
-    names: Sequence[str], usual: Mapping[str, str], task: str
+    names: Sequence[str], usual: Mapping[str, str], is_choice: bool
 ) -> tuple[str | None, str | None]:
-    is_choice = task == "multiple_choice"
     for first, second in _CONTEXTS if is_choice else _PAIRS:
         if first in usual and second in usual:
             return usual[first], usual[second]
@@ -276,15 +275,16 @@ def _label(
     where: str,
 ) -> str | None:
     """Returns the column of the label, or None where none is asked for or there."""
-    if request.task == "regression":
+    form = request.form
+    if "label" not in form.targets:
         return None
     name = request.columns.label
     if name and not request.needs_labels and not _is_there(name, names):
         return None
-    if request.task == "matching" and not name and _score(names, usual, request, where):
+    if not name and _score(names, usual, request, where):
         return None  # scores say more, as in SICK; name the label to have both
     found = _given_or_usual(name, "label", names, usual, _LABELS, where)
-    if found is None and request.needs_labels and request.task != "matching":
+    if found is None and request.needs_labels and form.needs_target:
         more = ""
         if request.multi_label:
             more = " If there is one column a label, name them all, with commas."
@@ -319,9 +319,10 @@ def _score(
     where: str,
 ) -> str | None:
     """Returns the column of the score; a regression's may be called its label."""
-    if request.task not in ("regression", "matching"):
+    targets = request.form.targets
+    if "score" not in targets:
         return None
-    is_regression = request.task == "regression"
+    is_regression = "label" not in targets
     given = request.columns
     name = given.score or (given.label if is_regression else "")
     if name and not request.needs_labels and not _is_there(name, names):

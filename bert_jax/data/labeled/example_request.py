@@ -6,24 +6,73 @@ SICK, SWAG, RACE ...); what cannot be guessed is an error that lists what there 
 
 import dataclasses
 import re
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from bert_jax import errors
 from bert_jax.data import text_files
+from bert_jax.data.labeled import examples
 
-TEXT_TASKS = ("classification", "regression", "matching")
-_TABLES = ("tsv", "csv", "jsonl", "parquet", "xlsx", "tfds")
-# Task -> the formats that its examples are read from.
-FORMATS = {
-    **dict.fromkeys(TEXT_TASKS, (*_TABLES, "space")),
-    "classification": (*_TABLES, "space", "package"),
-    "multiple_choice": (*_TABLES, "c3"),
-    "tagging": ("conll", "conllu", "spans", "csv", "parquet", "tfds"),
-    "srl": ("conllu",),
-    "span": ("squad", "jsonl", "parquet", "tfds"),
-}
-TASKS = tuple(FORMATS)
+# The formats of tables: a record has the parts of an example by name.
+TABLES = ("tsv", "csv", "jsonl", "parquet", "xlsx", "tfds")
 NONE = "none"  # the column that is not there, whatever the names say
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleForm:
+    """How the examples of a task are written in files, in Python, and as arguments.
+
+    Attributes:
+      task: the name of the task.
+      example: the class of its examples.
+      formats: the formats of its files.
+      parts: the parts of an example without its label, in the order of a tuple.
+      read: (records of a table, request, notes) -> examples.
+      optional: the parts that may be left out.
+      targets: the columns of a table that have the label: `label`, `score`, or both.
+      needs_target: whether labeled data must have one of them.
+      written: how a labeled example is written in Python, for messages.
+      has_predicates: whether tags belong to a predicate of their sentence.
+    """
+
+    task: str
+    example: type
+    formats: tuple[str, ...]
+    parts: tuple[str, ...]
+    read: Callable[[Iterator[Any], Any, Counter[str]], Iterator[Any]]
+    optional: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ("label",)
+    needs_target: bool = True
+    written: str = ""
+    has_predicates: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """Whether an example is a text or a pair of texts."""
+        return issubclass(self.example, examples.TextExample)
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether an example is a choice of texts."""
+        return issubclass(self.example, examples.ChoiceExample)
+
+    @property
+    def is_question(self) -> bool:
+        """Whether an example is a question about a context."""
+        return issubclass(self.example, examples.QuestionExample)
+
+    @property
+    def has_tags(self) -> bool:
+        """Whether an example is a sentence with tags, not those of a predicate."""
+        is_tagged = issubclass(self.example, examples.TaggedExample)
+        return is_tagged and not self.has_predicates
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The parts that may not be left out."""
+        return tuple(part for part in self.parts if part not in self.optional)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +115,8 @@ class ExampleRequest:
     Attributes:
       path: a file, also compressed by gzip or bzip2, or `tfds:name[split]`,
         `hf:owner/name[split]`, or `package:name[split]`.
-      task: one of `TASKS`.
-      format: one of `FORMATS[task]`, or `auto`: told by the name, then the content.
+      form: how the examples of the task are written.
+      format: a format of `form`, or `auto`: found by the name, then the content.
       header: whether the first line of a table has the names: `true`, `false`, `auto`.
       columns: where the parts stand.
       multi_label: the separator of the labels of a cell, as "|"; "true" where they are
@@ -90,7 +139,7 @@ class ExampleRequest:
     """
 
     path: str | Path
-    task: str
+    form: ExampleForm
     format: str = "auto"
     header: str = "auto"
     columns: ColumnNames = ColumnNames()
@@ -118,9 +167,9 @@ class ExampleRequest:
         return not self.needs_labels and not self.skips
 
     def __post_init__(self) -> None:
-        """Raises InputError for an unknown task or format."""
-        _check("the task", self.task, TASKS)
-        _check("data.format", self.format, ("auto", *FORMATS[self.task]), self.task)
+        """Raises InputError for an unknown format."""
+        formats = ("auto", *self.form.formats)
+        _check("data.format", self.format, formats, self.form.task)
 
 
 def _check(what: str, value: str, allowed: tuple[str, ...], task: str = "") -> None:

@@ -32,20 +32,8 @@ from bert_jax.data.labeled import (
 )
 from bert_jax.text import characters
 
-# What a value of two parts holds, by task.
-_PARTS = {
-    "classification": ("text", "text_pair"),
-    "regression": ("text", "text_pair"),
-    "matching": ("text", "text_pair"),
-    "tagging": ("text",),
-    "srl": ("text", "predicate"),
-    "span": ("question", "context"),
-    "multiple_choice": ("context", "choices"),
-}
 _NOT_ONLY_TEXTS = ("id", "predicate", "choices")
 _SEVERAL = ("choices", "tokens")  # parts that are lists of texts
-# Tasks of one text or two.
-_PAIR_OR_NOT = ("classification", "regression")
 _CJK = rf"[{characters.CJK_AND_MARKS}]"  # with the space that is as wide as they are
 _TOKEN = re.compile(rf"(?!\s){_CJK}|(?:(?!{_CJK})\w)+|[^\w\s]")
 
@@ -86,12 +74,14 @@ def _no_text(where: str, value: Any) -> errors.InputError:
 
 
 def examples_of_values(
-    task: str, values: Iterable[Any], names: Sequence[str] | None = None
+    form: example_request.ExampleForm,
+    values: Iterable[Any],
+    names: Sequence[str] | None = None,
 ) -> list[examples.Example]:
     """Returns one example a value.
 
     Args:
-      task: one of `example_request.TASKS`.
+      form: how the values of the task are written.
       values: texts, tuples or dicts, as above.
       names: where each comes from, for messages.
 
@@ -99,27 +89,29 @@ def examples_of_values(
       InputError: a value is not what the task takes; the message says what is.
     """
     return [
-        _example(task, value, names[at] if names else f"values[{at}]", str(at))
+        _example(form, value, names[at] if names else f"values[{at}]", str(at))
         for at, value in enumerate(values_of(values))
     ]
 
 
-def _example(task: str, value: Any, where: str, number: str) -> examples.Example:
-    value, spans = _joined(value, where) if task == "tagging" else (value, None)
-    fields = _fields(task, value, where)
+def _example(
+    form: example_request.ExampleForm, value: Any, where: str, number: str
+) -> examples.Example:
+    value, spans = _joined(value, where) if form.has_tags else (value, None)
+    fields = _fields(form, value, where)
     made = str(fields["id"]) if "id" in fields else number
-    if task in example_request.TEXT_TASKS:
+    if form.is_text:
         pair = fields["text_pair"] if "text_pair" in fields else None
-        return examples.TextExample(where, made, fields["text"], pair)
-    if task == "span":
+        return form.example(where, made, fields["text"], pair)
+    if form.is_question:
         question, context = fields["question"], fields["context"]
         return examples.QuestionExample(where, made, question, context, labelled=False)
-    if task == "multiple_choice":
+    if form.is_choice:
         choices = tuple(fields["choices"])
         return examples.ChoiceExample(where, made, fields["context"], choices)
     tokens = token_spans(fields["text"]) if spans is None else spans
     predicate = None
-    if task == "srl":
+    if form.has_predicates:
         predicate = _predicate(fields["text"], tokens, fields["predicate"], where)
     return examples.TaggedExample(
         where, made, fields["text"], tuple(tokens), None, predicate
@@ -150,27 +142,28 @@ def _joined(value: Any, where: str) -> tuple[Any, list[examples.Span] | None]:
     return {"text": text, **others}, list(spans)
 
 
-def _fields(task: str, value: Any, where: str) -> dict[str, Any]:
+def _fields(
+    form: example_request.ExampleForm, value: Any, where: str
+) -> dict[str, Any]:
     """Returns the parts of a value by their names."""
-    names = _PARTS[task]
+    names = form.parts
     if isinstance(value, str):
         value = (value,)
     if isinstance(value, tuple | list) and len(value) <= len(names):
         value = dict(zip(names, value, strict=False))
     if not isinstance(value, tuple | list | dict):
-        is_text = len(names) == 1 or task in _PAIR_OR_NOT
+        is_text = len(form.required) == 1
         if is_text:
             raise _no_text(where, value)
-        raise _wrong(task, f"{where} is {reprlib.repr(value)}")
+        raise _wrong(form, f"{where} is {reprlib.repr(value)}")
     if not isinstance(value, dict) or set(value) - {*names, "id"}:
-        raise _wrong(task, where)
-    needed = names[:1] if task in _PAIR_OR_NOT else names
-    if not {*needed} <= {*value}:
-        raise _wrong(task, where)
+        raise _wrong(form, where)
+    if not {*form.required} <= {*value}:
+        raise _wrong(form, where)
     for name in value:
         _check_texts(name, value[name], where)
     if not all(_fits(name, value[name]) for name in value):
-        raise _wrong(task, where)
+        raise _wrong(form, where)
     for name in names:
         for text in _texts(value[name]) if name in value else ():
             if name == "predicate" and not text.strip():
@@ -208,15 +201,22 @@ def _fits(name: str, part: Any) -> bool:
     return isinstance(part, str) or (name == "id" and type(part) is int)
 
 
-def _wrong(task: str, where: str) -> errors.InputError:
-    names = _PARTS[task]
-    beside = f" ({names[1]} may be left out)" if task in _PAIR_OR_NOT else ""
+def _wrong(form: example_request.ExampleForm, where: str) -> errors.InputError:
+    names = form.parts
+    beside = f" ({form.optional[0]} may be left out)" if form.optional else ""
     keys = ", ".join(f'"{name}": ...' for name in names)
     several = ", a list of two texts or more" if "choices" in names else ""
     return errors.InputError(
-        f"{where}: {task} takes {' and '.join(names)}{beside}{several}: give "
+        f"{where}: {form.task} takes {' and '.join(names)}{beside}{several}: give "
         f"({', '.join(names)}) or {{{keys}}}"
     )
+
+
+def blank(form: example_request.ExampleForm) -> Any:
+    """Returns the value of a line without text."""
+    empty = {"choices": ("", "")}
+    parts = tuple(empty.get(part, "") for part in form.required)
+    return parts[0] if len(parts) == 1 else parts
 
 
 def token_spans(text: str) -> list[examples.Span]:
@@ -246,15 +246,6 @@ def _predicate(text: str, tokens: list[examples.Span], given: Any, where: str) -
 # What the path of such examples begins with; their sha256 follows.
 PREFIX = "python:"
 _TEXTS = ("text", "text_pair")
-_FORMS = {
-    "classification": "(text, label) or (text, text_pair, label)",
-    "regression": "(text, score) or (text, text_pair, score)",
-    "matching": "(text, text_pair), with a label or score as third, or a text",
-    "tagging": "(tokens, tags) or (text, [(start, end, type)])",
-    "srl": "(tokens, predicate, roles)",
-    "span": "(question, context, answers)",
-    "multiple_choice": "(context, choices, label)",
-}
 
 
 def records_of_python(
@@ -269,7 +260,7 @@ def records_of_python(
     Raises:
       InputError: a value does not have the form that the task takes.
     """
-    name, task = str(request.path), request.task
+    name, form = str(request.path), request.form
     rows = _rows(values, name)
     made = []
     are_tuples = False
@@ -278,9 +269,9 @@ def records_of_python(
         value = _plain(value)
         if not isinstance(value, Mapping):
             are_tuples = True
-            value = _named(task, value, where)
+            value = _named(form, value, where)
         made.append(table_records.TableRecord(where, dict(value)))
-    if task == "matching" and are_tuples:
+    if len(form.targets) > 1 and are_tuples:
         made = _scores_or_labels(made)
     if are_tuples:  # they have no columns that could be named
         request = dataclasses.replace(request, columns=example_request.ColumnNames())
@@ -337,31 +328,31 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _named(task: str, value: Any, where: str) -> dict[str, Any]:
+def _named(form: example_request.ExampleForm, value: Any, where: str) -> dict[str, Any]:
     """Returns the parts of a text or a tuple by the names that files have for them."""
     parts = value if isinstance(value, list) else [value]
-    if task in example_request.TEXT_TASKS:
-        last = "score" if task == "regression" else "label"
+    if form.is_text:
+        last = "label" if "label" in form.targets else "score"
         names = {2: ("text", last), 3: (*_TEXTS, last)}
-        if task == "matching":
+        if not form.needs_target:
             names = {1: ("text",), 2: _TEXTS, 3: (*_TEXTS, last)}
         if len(parts) in names:
             return dict(zip(names[len(parts)], parts, strict=True))
-    elif task == "tagging" and len(parts) == 2:
+    elif form.has_tags and len(parts) == 2:
         column = "entities" if isinstance(parts[0], str) else "tags"
         return {
             "text" if column == "entities" else "tokens": parts[0],
             column: parts[1],
         }
-    elif task == "srl" and len(parts) == 3:
+    elif form.has_predicates and len(parts) == 3:
         return dict(zip(("tokens", "predicate", "roles"), parts, strict=True))
-    elif task == "span" and len(parts) == 3:
+    elif form.is_question and len(parts) == 3:
         question, context, answers = parts
         return {"question": question, "context": context, **_answers(answers, context)}
-    elif task == "multiple_choice" and len(parts) == 3:
+    elif form.is_choice and len(parts) == 3:
         return dict(zip(("context", "choices", "label"), parts, strict=True))
     raise errors.InputError(
-        f"{where} is {_shown(value)}: for {task} give {_FORMS[task]}, or a dict"
+        f"{where} is {_shown(value)}: for {form.task} give {form.written}, or a dict"
     )
 
 
@@ -463,7 +454,7 @@ def _list(cells: Mapping[str, Any], names: Sequence[str], where: str) -> list[An
             return cells[name]
     raise errors.InputError(
         f"{where} has no list {' or '.join(map(repr, names))}: give "
-        f"{_FORMS['srl']}, or a dict with these names"
+        f"(tokens, predicate, roles), or a dict with these names"
     )
 
 

@@ -1,6 +1,6 @@
 """Labelled examples of any file that the tasks are given: the one way in.
 
-    request = read_examples.Request("dev.tsv", task="classification")
+    request = read_examples.Request("dev.tsv", tasks.TASKS["classification"].form)
     found = read_examples.read(request)         # all of them, with labels
     found.examples, found.notes                 # a list, and what was counted
     for example in read_examples.iterate(request):  # streams; labels where there are
@@ -29,7 +29,6 @@ from bert_jax.data.labeled import (
     table_records,
     tables,
     tags,
-    text_examples,
 )
 
 # What callers make a request of, under the name of the room they ask.
@@ -54,7 +53,7 @@ _SUFFIXES = {
     ".iob2": "conll",
 }
 # What a format of tables is to a task that has no tables.
-_OTHERWISE = {("tagging", "jsonl"): "spans", ("tagging", "tsv"): "conll"}
+_OTHERWISE = {"jsonl": "spans", "tsv": "conll"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +93,7 @@ def of_python(values: Any, request: Request) -> Examples:
     records, request = python_examples.records_of_python(values, request)
     if not records:
         raise errors.InputError(f"{request.path} has no example: give one or more")
-    if request.task == "srl":
-        made = python_examples.role_examples(records)
-    else:
-        made = _of_records(iter(records), request, notes)
+    made = _of_records(iter(records), request, notes)
     return _whole(made, request, notes)
 
 
@@ -106,12 +102,12 @@ def _whole(
 ) -> Examples:
     """Returns all examples, checked where one depends on the others."""
     found = list(_unique(made, request, notes))
-    if request.task == "span" and request.needs_labels:
+    if request.form.is_question and request.needs_labels:
         answered = [e for e in found if not _is_unanswered(e)]
         if len(answered) < len(found):
             notes[UNANSWERED] += len(found) - len(answered)
         found = answered
-    if request.task == "matching":
+    if not request.form.needs_target:
         _check_half_labelled(found)
     if not found:
         raise _no_examples(request, notes)
@@ -223,15 +219,10 @@ def _of_records(
     records: Iterator[table_records.TableRecord], request: Request, notes: Counter[str]
 ) -> Iterator[examples.Example]:
     """Yields the examples of the records of a table by the task."""
-    if request.task in (*example_request.TEXT_TASKS, "tagging"):
-        records = annotations.plain_annotations(records, request.task, notes)
-    if request.task == "tagging":
-        return annotations.read_entities(records, request, notes)
-    if request.task == "span":
-        return question_examples.of_records(records, request, notes)
-    if request.task == "multiple_choice":
-        return text_examples.choice_examples(records, request, notes)
-    return text_examples.text_examples(records, request, notes)
+    form = request.form
+    if form.is_text or form.has_tags:
+        records = annotations.plain_annotations(records, form.has_tags, notes)
+    return form.read(records, request, notes)
 
 
 def _records(
@@ -265,7 +256,7 @@ def _format(request: Request) -> str:
     if hub.is_name(request.path):
         first = hub_dataset.find(str(request.path)).files[0].path
         return _format(dataclasses.replace(request, path=first))
-    allowed = example_request.FORMATS[request.task]
+    allowed = request.form.formats
     prefix, colon, _ = str(request.path).partition(":")
     if colon and prefix in _PREFIXES:
         kind = prefix
@@ -284,10 +275,10 @@ def _format(request: Request) -> str:
         kind = _format_of_file(request)
     if kind not in allowed:
         told = f"seems to be {kind}" if kind else "does not show its format"
-        if not request.needs_labels and request.task in example_request.TEXT_TASKS:
+        if not request.needs_labels and request.form.is_text:
             allowed = ("lines (a text a line)", *allowed)  # of predict
         raise errors.InputError(
-            f"{request.path} {told}: for {request.task} set data.format to one of "
+            f"{request.path} {told}: for {request.form.task} set data.format to one of "
             f"{', '.join(allowed)}"
         )
     return kind
@@ -317,13 +308,14 @@ def _format_of_file(request: Request) -> str:
     if kind in ("jsonl", "json") or (is_named and head.lstrip()[:1] in ("{", "[")):
         return _format_of_json(head.lstrip(), request)
     named = _format_of_name(request)
-    if named is None and request.task == "tagging" and not request.needs_labels:
+    formats = request.form.formats
+    if named is None and "conll" in formats and not request.needs_labels:
         if tags.are_sentences(head.split("\n")[:50], request):
             raise errors.InputError(
                 f"{request.path} looks like one text a line, not one token: set "
                 "data.format=lines for texts, or data.format=conll for tokens"
             )
-    if named is None and request.task in ("tagging", "srl"):
+    if named is None and {"conll", "conllu"} & {*formats}:
         return "conllu" if _is_conllu(head) else "conll"
     if named is None and kind == "csv" and "\t" not in head.partition("\n")[0]:
         named = "csv"
@@ -338,17 +330,18 @@ def _format_of_name(request: Request) -> str | None:
     if suffix not in _SUFFIXES:
         return None
     kind = _SUFFIXES[suffix]
-    pair = (request.task, kind)
-    return _OTHERWISE[pair] if pair in _OTHERWISE else kind
+    formats, other = request.form.formats, _OTHERWISE.get(kind)
+    return other if other in formats and kind not in formats else kind
 
 
 def _format_of_json(head: str, request: Request) -> str:
     """Returns the format of JSON by the task."""
-    if request.task == "tagging":
+    formats = request.form.formats
+    if "spans" in formats:
         return "spans"
-    if request.task == "multiple_choice" and re.match(r"\[\s*\[", head):
+    if "c3" in formats and re.match(r"\[\s*\[", head):
         return "c3"
-    if request.task == "span" and not _is_record(head.partition("\n")[0]):
+    if "squad" in formats and not _is_record(head.partition("\n")[0]):
         is_squad = any(f'"{name}"' in head for name in ("data", "paragraphs", "qas"))
         return "squad" if is_squad else "jsonl"
     return "jsonl"

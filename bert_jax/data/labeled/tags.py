@@ -325,7 +325,7 @@ def read_conllu(
         not as many columns of roles as predicates.
     """
     sentences = _sentences_of_conllu(file, request, notes)
-    if request.task == "srl":
+    if request.form.has_predicates:
         yield from _role_examples(sentences, request, notes)
         return
     for number, sentence in enumerate(sentences):
@@ -415,7 +415,7 @@ def _add_row(
     where, row = f"{sentence.path}:{at}", line.split("\t")
     if request.leaves_out:
         count = len(sentence.rows[0]) if sentence.rows else len(row)
-        if not sentence.rows and request.task == "tagging":
+        if not sentence.rows and request.form.has_tags:
             count = min(count, _SENSES)
         if not any(map(str.strip, row[count:])):
             row = row[:count]  # separators at the end of the line

@@ -243,8 +243,9 @@ def _score(
 def _check_labelled(
     is_labelled: bool, request: example_request.ExampleRequest, where: str
 ) -> None:
-    if request.needs_labels and not is_labelled and request.task != "matching":
-        what = "score" if request.task == "regression" else "label"
+    form = request.form
+    if request.needs_labels and not is_labelled and form.needs_target:
+        what = form.targets[0]
         raise table_records.BrokenRecord(
             f"{where}: the {what} is missing. Fill it, or remove the record, or set "
             "data.repair, which leaves such records out.",

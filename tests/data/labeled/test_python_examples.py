@@ -5,9 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bert_jax import errors
+from bert_jax import errors, tasks
 from bert_jax.data.labeled import (
-    example_request,
     examples,
     python_examples,
     text_examples,
@@ -15,7 +14,7 @@ from bert_jax.data.labeled import (
 
 
 def one(task, value):
-    (made,) = python_examples.examples_of_values(task, [value])
+    (made,) = python_examples.examples_of_values(tasks.TASKS[task].form, [value])
     return made
 
 
@@ -38,7 +37,7 @@ def test_matching_needs_both_texts():
 
 def test_values_are_numbered_and_know_where_they_are_from():
     made = python_examples.examples_of_values(
-        "classification", ["a", "b"], ["f:3", "f:9"]
+        tasks.TASKS["classification"].form, ["a", "b"], ["f:3", "f:9"]
     )
     assert [(x.where, x.id, x.text) for x in made] == [
         ("f:3", "0", "a"),
@@ -136,16 +135,18 @@ WRONG = [
 @pytest.mark.parametrize(("task", "value", "words"), WRONG)
 def test_what_a_task_does_not_take_is_said(task, value, words):
     with pytest.raises(errors.InputError) as raised:
-        python_examples.examples_of_values(task, ["the cat", value][-1:], ["f:7"])
+        python_examples.examples_of_values(
+            tasks.TASKS[task].form, ["the cat", value][-1:], ["f:7"]
+        )
     assert str(raised.value).startswith(("f:7: ", "f:7 is "))
     assert words in str(raised.value)
 
 
-@pytest.mark.parametrize("task", example_request.TASKS)
+@pytest.mark.parametrize("task", tasks.TASKS)
 def test_what_is_no_text_is_named_with_its_position(task):
     for wrong in (None, float("nan"), 3, b"a"):
         with pytest.raises(errors.InputError) as raised:
-            python_examples.examples_of_values(task, [wrong])
+            python_examples.examples_of_values(tasks.TASKS[task].form, [wrong])
         assert str(raised.value).startswith(f"values[0] is {wrong!r}: ")
 
 
@@ -164,13 +165,15 @@ def test_a_list_of_tokens_is_tagged_token_by_token(tokens):
 @pytest.mark.parametrize("values", ["a cat", b"a cat", {"text": "a cat"}])
 def test_a_text_alone_is_no_list(values):
     with pytest.raises(errors.InputError, match='give a list of texts, as in \\["one"'):
-        python_examples.examples_of_values("classification", values)
+        python_examples.examples_of_values(tasks.TASKS["classification"].form, values)
 
 
 def test_values_may_be_an_array_or_come_one_by_one():
     texts = np.array(["a cat", "a dog"])
     for values in (texts, iter(texts), ("a cat", "a dog")):
-        made = python_examples.examples_of_values("classification", values)
+        made = python_examples.examples_of_values(
+            tasks.TASKS["classification"].form, values
+        )
         assert [x.text for x in made] == ["a cat", "a dog"]
 
 
@@ -185,4 +188,4 @@ def test_values_may_be_an_array_or_come_one_by_one():
     ],
 )
 def test_an_empty_text_is_a_value(task, value):
-    assert len(python_examples.examples_of_values(task, [value])) == 1
+    assert len(python_examples.examples_of_values(tasks.TASKS[task].form, [value])) == 1

@@ -6,7 +6,7 @@ import gzip
 import pytest
 from example_files import columns, iterate, read, refused, write
 
-from bert_jax import errors
+from bert_jax import errors, tasks
 from bert_jax.data.labeled import examples, read_examples, tables
 
 CONLL = "a O\nb B-X\n"
@@ -80,11 +80,6 @@ def test_a_file_that_is_not_there_or_is_a_folder(tmp_path):
     "task, options, message",
     [
         (
-            "classify",
-            {},
-            "the task is 'classify': use one of classification, regression",
-        ),
-        (
             "srl",
             {"format": "tsv"},
             "data.format is 'tsv': use one of auto, conllu for srl",
@@ -93,7 +88,7 @@ def test_a_file_that_is_not_there_or_is_a_folder(tmp_path):
 )
 def test_requests_of_other_names_are_refused(task, options, message):
     with pytest.raises(errors.InputError, match=message):
-        read_examples.Request("f", task, **options)
+        read_examples.Request("f", tasks.TASKS[task].form, **options)
 
 
 def test_a_given_format_is_not_looked_for(tmp_path):
@@ -105,7 +100,7 @@ def test_a_given_format_is_not_looked_for(tmp_path):
 def test_streaming_counts_and_notices_that_there_is_nothing(tmp_path):
     path = write(tmp_path, "-DOCSTART- O\n\na O\n", "a.conll")
     notes = collections.Counter()
-    request = read_examples.Request(path, "tagging")
+    request = read_examples.Request(path, tasks.TASKS["tagging"].form)
     assert len(list(read_examples.iterate(request, notes))) == 1
     assert notes == {"-DOCSTART- lines": 1}
     path = write(tmp_path, "-DOCSTART- O\n\n", "a.conll")
@@ -137,7 +132,7 @@ def test_what_comes_first_is_there_before_the_file_is_read(
     # The bad byte is behind what is read ahead: a mebibyte and 500 sentences.
     content = record.encode() * (3_000_000 // len(record)) + b"\xff\n"
     path = write(tmp_path, content, name)
-    stream = read_examples.iterate(read_examples.Request(path, task))
+    stream = read_examples.iterate(read_examples.Request(path, tasks.TASKS[task].form))
     assert next(stream).where.partition(":")[0] == str(path)
     stream.close()
     broken = write(tmp_path, record.encode() * 3 + b"\xff\n", name)

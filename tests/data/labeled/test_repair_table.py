@@ -15,7 +15,7 @@ import pyarrow.parquet as parquet
 import pytest
 from example_files import write
 
-from bert_jax import errors
+from bert_jax import errors, tasks
 from bert_jax.data.labeled import read_examples, table_records, tables
 
 TEXTS = ("the cat sat", "那狗跑", "@", "a dog", "猫坐")
@@ -191,7 +191,7 @@ def _options(kind, task):
     made = {"format": "space"} if kind == "space" else {}
     if kind == "tsv without header":
         made["columns"] = read_examples.Columns(text="2", label="1")
-    return made | {"task": task}
+    return made | {"form": tasks.TASKS[task].form}
 
 
 def _left(request):
@@ -304,7 +304,7 @@ def test_labels_that_are_missing(tmp_path, form):
     task, name, _, line = FORMATS[form]
     old, new = ("@\ta", "@\t") if form == "tsv" else ('"@", "label": "a"', '"@"')
     path = write(tmp_path, _changed(form, old, new), name)
-    request = read_examples.Request(path, task)
+    request = read_examples.Request(path, tasks.TASKS[task].form)
     with pytest.raises(
         errors.InputError, match=f":{line}: the label is missing.*repair"
     ):
@@ -363,12 +363,18 @@ def test_where_a_row_of_csv_ends_cannot_be_guessed(tmp_path):
     path = write(tmp_path, 'text,label\n"a,x\nb,y\n', "c.csv")
     for repair in (False, True):
         with pytest.raises(errors.InputError, match="c.csv:2.*data.repair cannot"):
-            _left(read_examples.Request(path, "classification", repair=repair))
+            _left(
+                read_examples.Request(
+                    path, tasks.TASKS["classification"].form, repair=repair
+                )
+            )
 
 
 def test_names_of_columns_cannot_be_left_out(tmp_path):
     path = write(tmp_path, b"text\tlabel\tnote\xff\na\tx\tn\nb\ty\tn\n")
-    request = read_examples.Request(path, "classification", repair=True)
+    request = read_examples.Request(
+        path, tasks.TASKS["classification"].form, repair=True
+    )
     with pytest.raises(errors.InputError, match="c.tsv:1 .*names of the columns"):
         _left(request)
 
@@ -378,7 +384,9 @@ def test_a_file_in_another_encoding_is_named_where_nothing_is_left(tmp_path):
         f"价钱很{x}好，这家酒店的早餐不错\t好评\n" for x in "上下左右前后" * 5
     )
     path = write(tmp_path, ("text\tlabel\n" + text).encode("gbk"))
-    request = read_examples.Request(path, "classification", repair=True)
+    request = read_examples.Request(
+        path, tasks.TASKS["classification"].form, repair=True
+    )
     with pytest.raises(errors.InputError, match="every record was left out.*GB18030"):
         _left(request)
 
@@ -392,4 +400,10 @@ def test_parquet_with_bytes_that_are_no_text(tmp_path, kind):
     columns = {"text": values, "label": list("ababa"), "picture": others}
     path = tmp_path / "c.parquet"
     parquet.write_table(pa.table(columns), path)
-    _check(path, {"task": "classification"}, NOT_UTF8, None, where=f"{path} row 3")
+    _check(
+        path,
+        {"form": tasks.TASKS["classification"].form},
+        NOT_UTF8,
+        None,
+        where=f"{path} row 3",
+    )

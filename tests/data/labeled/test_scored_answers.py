@@ -12,7 +12,7 @@ import string
 import numpy as np
 import pytest
 
-from bert_jax import errors
+from bert_jax import errors, tasks
 from bert_jax.data.labeled import question_examples, read_examples
 from bert_jax.tasks import span
 
@@ -122,7 +122,7 @@ def _write(path, context, questions, version2=False):
 
 
 def _scored(path, found):
-    request = read_examples.Request(path, "span", is_scored=True)
+    request = read_examples.Request(path, tasks.TASKS["span"].form, is_scored=True)
     examples = read_examples.read(request).examples
     null = None if "none" not in found else 0.0
     said = [
@@ -176,7 +176,7 @@ def test_scores_are_official_where_answers_are_not_in_the_text(
 
 def test_training_leaves_out_what_it_cannot_learn_and_says_so(tmp_path):
     path = _write(tmp_path / "train.json", *CHINESE)
-    request = read_examples.Request(path, "span", repair=True)
+    request = read_examples.Request(path, tasks.TASKS["span"].form, repair=True)
     read = read_examples.read(request)
     assert [x.id for x in read.examples] == ["q1", "q4"]
     assert read.examples[1].answers[0].text == "39764"
@@ -186,12 +186,12 @@ def test_training_leaves_out_what_it_cannot_learn_and_says_so(tmp_path):
     with pytest.raises(
         errors.InputError, match=r"question q1.*'古代梵語' does not stand"
     ):
-        read_examples.read(read_examples.Request(path, "span"))
+        read_examples.read(read_examples.Request(path, tasks.TASKS["span"].form))
 
 
 def test_predictions_do_not_look_at_answers(tmp_path):
     path = _write(tmp_path / "dev.json", *ENGLISH)
-    request = read_examples.Request(path, "span")
+    request = read_examples.Request(path, tasks.TASKS["span"].form)
     assert len(list(read_examples.iterate(request))) == 6
 
 
@@ -200,7 +200,7 @@ def test_columns_of_answers_may_be_numbers_too(tmp_path):
     answers = {"text": [39764.0, "x"], "answer_start": [-1, 0]}
     line = {"id": "q", "question": "?", "context": "x 39764", "answers": answers}
     path.write_text(json.dumps(line), encoding="utf-8")
-    request = read_examples.Request(path, "span", is_scored=True)
+    request = read_examples.Request(path, tasks.TASKS["span"].form, is_scored=True)
     (example,) = read_examples.read(request).examples
     assert example.gold == ("39764.0", "x")
     path.write_text(
@@ -213,7 +213,9 @@ def test_columns_of_answers_may_be_numbers_too(tmp_path):
 def test_every_question_of_cmrc_and_drcd_is_scored(shared_data):
     for name, count in (("cmrc2018_trial", 1002), ("drcd_dev", 3524)):
         path = shared_data / "zh_qa" / f"{name}.json"
-        request = read_examples.Request(path, "span", is_scored=True, repair=True)
+        request = read_examples.Request(
+            path, tasks.TASKS["span"].form, is_scored=True, repair=True
+        )
         read = read_examples.read(request)
         assert len(read.examples) == count
         assert read_examples.UNANSWERED not in read.notes

@@ -7,7 +7,7 @@ import gzip
 import pytest
 from example_files import columns, iterate, read, refused, write
 
-from bert_jax import errors
+from bert_jax import errors, tasks
 from bert_jax.data import text_files
 from bert_jax.data.labeled import example_request, tables
 
@@ -20,7 +20,9 @@ def records(read, path, *request):
 
 
 def classification(path, **options):
-    return example_request.ExampleRequest(path, "classification", **options)
+    return example_request.ExampleRequest(
+        path, tasks.TASKS["classification"].form, **options
+    )
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])

