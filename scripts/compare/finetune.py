@@ -1,4 +1,4 @@
-"""Fine-tuning beside torch, and from pretrained weights beside fresh ones: one table.
+"""Compares fine-tuning with torch, and pretrained with random weights, in one table.
 
     pip install "bert_jax[tasks,torch]"
     python scripts/compare/finetune.py --model=FOLDER --zh_model=RUN --data=FOLDER \
@@ -6,14 +6,14 @@
     python scripts/compare/finetune.py --model=FOLDER --data=FOLDER \
         --results=results.jsonl --only=sst2,cola --sides=ours
 
-English data sets are learnt from the weights in `--model`, a folder of `transformers`:
-by us, and by `transformers` in torch with the same batches, rates and steps. Chinese
-ones are learnt by us from the weights in `--zh_model`, a run of `pretrain`, and by the
-same network from fresh weights. Data sets and recipes are those of `finetune_cases.py`.
-Dev is scored once, after the last step. A run that is in `--results` is not done again,
-unless its recipe has changed, so an interrupted command goes on where it stopped.
-`--jobs=2` does two data sets at a time, each with half of the cores: models this small
-use one core well, and two not twice as well.
+English models are fine-tuned from the weights in `--model`, a folder of `transformers`:
+by bert_jax, and by `transformers` in torch with the same batches, learning rates and
+steps. Chinese ones are fine-tuned by bert_jax from the weights in `--zh_model`, a run
+of `pretrain`, and from random weights. Data sets and recipes are those of
+`finetune_cases_lib.py`. Dev is scored once, after the last step. A run that is in
+`--results` is not repeated unless its recipe has changed, so an interrupted command
+resumes where it stopped. `--jobs=2` runs two data sets at a time, each on half of the
+cores: a model this small gains little from a second core.
 """
 
 import concurrent.futures
@@ -52,13 +52,13 @@ ENGLISH_SIDES = ("ours", "torch")
 CHINESE_SIDES = ("pretrained", "fresh")
 Case = finetune_cases_lib.Case
 Record = dict[str, Any]
-# (seed) -> what the model that was trained with it says of dev.
+# (seed) -> the predictions for dev of the model trained with it.
 Trained = Callable[[int], list[spec.Prediction]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ours:
-    """Runs of ours that differ by their seed and share their compiled programs."""
+    """Runs of bert_jax that differ in their seed and share compiled programs."""
 
     run: finetuning_run.FinetuningRun
     num_train_steps: int
@@ -68,10 +68,10 @@ class Ours:
     predictor: predictors.Predictor
 
     def predictions(self, seed: int) -> list[spec.Prediction]:
-        """Trains with a seed, and returns what is said of dev.
+        """Trains with a seed, and returns the predictions for dev.
 
         Raises:
-          NotFiniteError: a step is not.
+          NotFiniteError: a step is not finite.
         """
         run, steps = self.run, self.num_train_steps
         params = run.parameters(self.shapes.params, seed)
@@ -98,10 +98,10 @@ def ours(run: finetuning_run.FinetuningRun, num_train_steps: int) -> Ours:
         )
         return one(now, batch)
 
-    places = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-    everywhere = sharding.replicated(run.mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+    replicated = sharding.replicated(run.mesh)
     jitted = sharding.jit(
-        step, run.mesh, donate_argnums=0, out_shardings=(places, everywhere)
+        step, run.mesh, donate_argnums=0, out_shardings=(shardings, replicated)
     )
     return Ours(run, num_train_steps, shapes, transformation, jitted, run.predictor)
 
@@ -109,7 +109,7 @@ def ours(run: finetuning_run.FinetuningRun, num_train_steps: int) -> Ours:
 def assemble(
     case: Case, data: Path, start: dict[str, Any]
 ) -> finetuning_run.FinetuningRun:
-    """Reads the data and the weights of a case, and cuts dev to the part it scores."""
+    """Reads the data and weights of a case, and reduces dev to the part it scores."""
     settings = finetune_cases_lib.settings(case, data, start)
     run = finetuning_run.assemble(settings, Path())
     if case.dev_part == 1.0:
@@ -121,7 +121,10 @@ def assemble(
 
 
 def sides(case: Case, model: str, zh_model: str) -> dict[str, dict[str, Any]]:
-    """Returns the keys that say what each side of a case begins with; none without."""
+    """Returns, for each side of a case, the config keys of its initial weights.
+
+    Empty if the model that the case needs was not given.
+    """
     if case in finetune_cases_lib.ENGLISH:
         return {side: {"init_from": model} for side in ENGLISH_SIDES if model}
     fresh = {"init_from": "none", "model.size": zh_model, "text.vocab": zh_model}
@@ -130,7 +133,7 @@ def sides(case: Case, model: str, zh_model: str) -> dict[str, dict[str, Any]]:
 
 
 def fingerprint(case: Case, start: dict[str, Any]) -> str:
-    """Returns a sum of all that decides a result, but the seed and the data's place."""
+    """Returns a hash of all that determines a result, except seed and data folder."""
     config = finetune_cases_lib.settings(case, Path(), start)
     tree = [dataclasses.asdict(config), case.dev_part]
     return hashlib.sha256(repr(tree).encode()).hexdigest()[:16]
@@ -142,10 +145,10 @@ def measure(
     data: Path,
     results: Path,
 ) -> Iterator[Record]:
-    """Yields the record of every run, done now or before."""
+    """Yields the record of each run, new or from the file of results."""
     known = {_key(record): record for record in read(results)}
     for case, starts in cases:
-        made: dict[str, tuple[finetuning_run.FinetuningRun, Trained]] = {}
+        prepared: dict[str, tuple[finetuning_run.FinetuningRun, Trained]] = {}
         for seed in range(seeds):
             for side, start in starts.items():
                 record = {
@@ -156,9 +159,9 @@ def measure(
                 }
                 if _key(record) not in known:
                     begin = time.perf_counter()
-                    if side not in made:
-                        made[side] = _prepared(case, side, data, start, made)
-                    run, trained = made[side]
+                    if side not in prepared:
+                        prepared[side] = _prepared(case, side, data, start, prepared)
+                    run, trained = prepared[side]
                     metrics = run.task.score(run.dev.examples, trained(seed)).metrics
                     record |= {"seconds": time.perf_counter() - begin}
                     record |= {"metric": case.metric, "metrics": metrics}
@@ -176,10 +179,13 @@ def _prepared(
     side: str,
     data: Path,
     start: dict[str, Any],
-    made: dict[str, tuple[finetuning_run.FinetuningRun, Trained]],
+    prepared: dict[str, tuple[finetuning_run.FinetuningRun, Trained]],
 ) -> tuple[finetuning_run.FinetuningRun, Trained]:
-    """Returns the run of a side, shared by both of English, and what trains it."""
-    shared = [run for run, _ in made.values()] if side in ENGLISH_SIDES else []
+    """Returns the run of a side and the function that trains it.
+
+    The English sides share their run.
+    """
+    shared = [run for run, _ in prepared.values()] if side in ENGLISH_SIDES else []
     run = shared[0] if shared else assemble(case, data, start)
     steps = run.num_train_steps
     if side == "torch":
@@ -188,19 +194,19 @@ def _prepared(
 
 
 def read(results: Path) -> list[Record]:
-    """Returns the records of a file, and cuts off one that a kill left half written."""
+    """Returns the records of a file, and removes an incomplete last one."""
     if not results.exists():
         return []
     text = results.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
-        commands.say(f"{results}: its last record is cut short and is made again")
+        commands.say(f"{results}: the last record is incomplete; its run is repeated")
         results.write_text(whole, encoding="utf-8")
     return [json.loads(line) for line in whole.splitlines()]
 
 
 def append(results: Path, record: Record) -> None:
-    """Adds a record, and says it."""
+    """Appends a record, and prints it."""
     value = 100 * record["metrics"][record["metric"]]
     commands.say(
         f"{record['case']} {record['side']} seed {record['seed']}: {record['metric']} "
@@ -211,13 +217,13 @@ def append(results: Path, record: Record) -> None:
 
 
 HEADER = (
-    "| data set | metric | {0} | {1} | s a run, {0} | {1} | verdict |",
+    "| data set | metric | {0} | {1} | s per run, {0} | {1} | verdict |",
     "|---|---|---|---|---|---|---|",
 )
 
 
 def table(records: Sequence[Record], columns: tuple[str, str]) -> str:
-    """Returns the rows of the table whose sides are these, in Markdown."""
+    """Returns the Markdown table of the two sides."""
     lines = [line.format(*columns) for line in HEADER]
     for case in (*finetune_cases_lib.ENGLISH, *finetune_cases_lib.CHINESE):
         own = [record for record in records if record["case"] == case.name]
@@ -227,8 +233,8 @@ def table(records: Sequence[Record], columns: tuple[str, str]) -> str:
         values = [[100 * r["metrics"][case.metric] for r in side] for side in pair]
         times = [f"{_mean([r['seconds'] for r in s]):.0f}" if s else "" for s in pair]
         shown = [_shown(side) for side in values]
-        said = verdict(*values) if all(pair) else ""
-        cells = (case.title, case.metric, *shown, *times, said)
+        compared = verdict(*values) if all(pair) else ""
+        cells = (case.title, case.metric, *shown, *times, compared)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -237,25 +243,25 @@ def _mean(values: Sequence[float]) -> float:
     return statistics.fmean(values)
 
 
-def deviation(values: Sequence[float]) -> float:
-    """Returns the deviation of a sample; 0 of one value."""
+def standard_deviation(values: Sequence[float]) -> float:
+    """Returns the standard deviation of a sample; 0 for one value."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def _shown(values: Sequence[float]) -> str:
-    return f"{_mean(values):.2f} ± {deviation(values):.2f}" if values else ""
+    return f"{_mean(values):.2f} ± {standard_deviation(values):.2f}" if values else ""
 
 
 def verdict(first: Sequence[float], second: Sequence[float]) -> str:
-    """Says if means differ by more than the larger deviation, and which is better.
+    """Compares means: do they differ by more than the larger standard deviation?
 
     >>> verdict([90.0, 92.0], [91.5, 92.5]), verdict([90.0, 90.2], [88.0, 88.1])
-    ('alike', 'better by 2.05')
+    ('no difference', 'better by 2.05')
     """
-    apart = _mean(first) - _mean(second)
-    if abs(apart) <= max(deviation(first), deviation(second)):
-        return "alike"
-    return f"{'better' if apart > 0 else 'worse'} by {abs(apart):.2f}"
+    difference = _mean(first) - _mean(second)
+    if abs(difference) <= max(standard_deviation(first), standard_deviation(second)):
+        return "no difference"
+    return f"{'better' if difference > 0 else 'worse'} by {abs(difference):.2f}"
 
 
 def chosen(
@@ -264,44 +270,44 @@ def chosen(
     """Returns the cases to run with their sides.
 
     Raises:
-      InputError: a name is unknown, or nothing is left.
+      InputError: a name is unknown, or no case is selected.
     """
     cases = (*finetune_cases_lib.ENGLISH, *finetune_cases_lib.CHINESE)
     _check("only", only, [case.name for case in cases])
     _check("sides", wanted, [*ENGLISH_SIDES, *CHINESE_SIDES])
-    made = []
+    selected = []
     for case in cases:
         starts = sides(case, model, zh_model)
         kept = {side: x for side, x in starts.items() if not wanted or side in wanted}
         if kept and (not only or case.name in only):
-            made.append((case, kept))
-    if not made:
+            selected.append((case, kept))
+    if not selected:
         raise errors.InputError(
-            "there is nothing to run: English data sets need --model, Chinese ones "
-            f"--zh_model, as in: {_EXAMPLE}"
+            "nothing to run: English data sets need --model, Chinese ones --zh_model. "
+            f"Example: {_EXAMPLE}"
         )
-    return made
+    return selected
 
 
-def side_by_side(cases: Sequence[Case], jobs: int) -> None:
-    """Runs this command once a case, so many at a time, each on its share of the cores.
+def in_parallel(cases: Sequence[Case], jobs: int) -> None:
+    """Runs this command once per case, `jobs` at a time, each on its part of the cores.
 
-    Ends the process if one fails, with its exit code, when all have ended.
+    If one fails, exits with its code when all have ended.
     """
     cores = sorted(os.sched_getaffinity(0))
     jobs = min(jobs, len(cases), len(cores))
-    shares: queue.Queue[list[int]] = queue.Queue()
+    parts: queue.Queue[list[int]] = queue.Queue()
     for number in range(jobs):
-        shares.put(cores[number::jobs])
+        parts.put(cores[number::jobs])
 
     def run(case: Case) -> int:
         command = [sys.executable, *sys.argv, f"--only={case.name}", "--jobs=1"]
         return subprocess.run(command, stdout=subprocess.DEVNULL).returncode
 
     with concurrent.futures.ThreadPoolExecutor(
-        # A thread's cores are those of the processes that it starts.
         jobs,
-        initializer=lambda: os.sched_setaffinity(0, shares.get()),
+        # Processes inherit the cores of the thread that starts them.
+        initializer=lambda: os.sched_setaffinity(0, parts.get()),
     ) as pool:
         codes = list(pool.map(run, cases))
     if any(codes):
@@ -311,7 +317,9 @@ def side_by_side(cases: Sequence[Case], jobs: int) -> None:
 def _check(flag: str, given: Sequence[str], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
-            raise errors.InputError(f"--{flag}: {name!r} is none of {', '.join(known)}")
+            raise errors.InputError(
+                f"--{flag}: unknown {name!r}; choose from {', '.join(known)}"
+            )
 
 
 def main(argv: list[str]) -> None:
@@ -326,7 +334,7 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_compilation_cache_dir", str(cache))
     if given.jobs > 1:
         read(results)
-        side_by_side([case for case, _ in cases], given.jobs)
+        in_parallel([case for case, _ in cases], given.jobs)
     records = list(measure(cases, given.seeds, data, results))
     for columns in (ENGLISH_SIDES, CHINESE_SIDES):
         if any(record["side"] in columns for record in records):
@@ -336,12 +344,12 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model", "", "Folder of the English model, of transformers.")
-    flags.DEFINE_string("zh_model", "", "Run or folder of the Chinese model.")
+    flags.DEFINE_string("model", "", "English model, a folder of transformers.")
+    flags.DEFINE_string("zh_model", "", "Chinese model, a run or a folder.")
     flags.DEFINE_string("data", "", "Folder of the data sets.")
-    flags.DEFINE_string("results", "", "File of the results, one JSON object a run.")
-    flags.DEFINE_list("only", [], "Data sets, with commas; all without.")
-    flags.DEFINE_list("sides", [], "Of ours,torch,pretrained,fresh; all without.")
+    flags.DEFINE_string("results", "", "File of the results, one JSON object per run.")
+    flags.DEFINE_list("only", [], "Data sets, comma-separated (all).")
+    flags.DEFINE_list("sides", [], "Some of ours,torch,pretrained,fresh (all).")
     flags.DEFINE_integer("seeds", 3, "Runs of each side.", lower_bound=1)
     flags.DEFINE_integer("jobs", 1, "Data sets at a time.", lower_bound=1)
     commands.run(main)

@@ -1,11 +1,11 @@
-"""What each recipe of fine-tuning does on one data set: mean and deviation over seeds.
+"""The effect of each fine-tuning recipe on one data set: mean and standard deviation.
 
     python scripts/compare/recipes.py --init_from=runs/demo --workdir=recipes
 
-Every recipe is a sweep over the seeds with the settings of --config but its recipe, for
+Each recipe is a sweep over seeds with the settings of --config except its recipe, for
 --steps steps, scored once, at the end. Finished ones are read from --workdir and not
-run again. The verdict compares means: a recipe does something if it is more than the
-larger of the two deviations away from the plain run.
+repeated. The verdict compares means: a recipe has an effect if its mean differs from
+that of the plain run by more than the larger of the two standard deviations.
 """
 
 import argparse
@@ -23,7 +23,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "layer_decay 0.8": {"recipe.layer_decay": 0.8},
     "frozen embeddings": {"recipe.frozen_layers": 0},
     "frozen embeddings and first layer": {"recipe.frozen_layers": 1},
-    "top layer drawn anew": {"recipe.reinit_layers": 1},
+    "top layer reinitialized": {"recipe.reinit_layers": 1},
     "balanced class weights": {"recipe.class_weights": "balanced"},
     "label smoothing 0.1": {"recipe.label_smoothing": 0.1},
     "focal loss, gamma 2": {"recipe.focal_gamma": 2.0},
@@ -35,7 +35,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Runs what is missing, and prints the table."""
+    """Runs the missing recipes, and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -53,7 +53,7 @@ def main() -> None:
         tree = json.loads(report.read_text())
         metric = tree["metric"]
         found[name] = [member[metric] for member in tree["members"]]
-    print(f"\n| recipe | {metric} | deviation | verdict |\n|---|---|---|---|")
+    print(f"\n| recipe | {metric} | standard deviation | verdict |\n|---|---|---|---|")
     for name, values in found.items():
         mean, deviation = statistics.mean(values), statistics.stdev(values)
         verdict = _verdict(values, found["plain"]) if name != "plain" else ""
@@ -78,12 +78,12 @@ def _config(given: argparse.Namespace, changes: dict[str, Any]) -> Any:
 
 
 def _verdict(values: list[float], plain: list[float]) -> str:
-    """Says whether a recipe changes the score by more than chance does."""
-    off = statistics.mean(values) - statistics.mean(plain)
+    """Returns whether a recipe changes the score by more than the seed does."""
+    difference = statistics.mean(values) - statistics.mean(plain)
     noise = max(statistics.stdev(values), statistics.stdev(plain))
-    if abs(off) <= noise:
-        return "does nothing here"
-    return f"{'better' if off > 0 else 'worse'} by {abs(off):.4f}"
+    if abs(difference) <= noise:
+        return "no effect"
+    return f"{'better' if difference > 0 else 'worse'} by {abs(difference):.4f}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Relatedness of sentences: cosines of a model's vectors against human scores.
+"""Sentence similarity: cosines of a model's vectors compared with human scores.
 
 python scripts/compare/similarity.py --model=FOLDER --pairs=SICK_train.txt --pairs=SICK_trial.txt
 
-Prints Spearman's correlation (times 100) for each file. The files are SICK's
-(Marelli et al. 2014): tab-separated with a header that names sentence_A, sentence_B and
+Prints Spearman's correlation (times 100) for each file. The format is that of SICK
+(Marelli et al. 2014): tab-separated, with a header that has sentence_A, sentence_B and
 relatedness_score.
 """  # noqa: E501
 
@@ -23,7 +23,7 @@ def read_pairs(path: Path) -> list[tuple[str, str, float]]:
     """Returns pairs of sentences with their scores.
 
     Raises:
-      InputError: a column is missing or a score is no number, with the line.
+      InputError: a column is missing or a score is not a number, with the line.
     """
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -43,7 +43,7 @@ def read_pairs(path: Path) -> list[tuple[str, str, float]]:
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Returns ranks from 0; equal values share the mean of theirs.
+    """Returns ranks from 0; equal values have the mean of their ranks.
 
     >>> ranks(np.array([3.0, 1.0, 3.0])).tolist()
     [1.5, 0.0, 1.5]
@@ -54,7 +54,7 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:
-    """Returns the correlation of the ranks, from -1 to 1."""
+    """Returns the rank correlation, from -1 to 1."""
     return float(np.corrcoef(ranks(one), ranks(other))[0, 1])
 
 
@@ -75,5 +75,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("model", None, "Folder of a model.")
-    flags.DEFINE_multi_string("pairs", [], "File of pairs; may be given again.")
+    flags.DEFINE_multi_string("pairs", [], "File of pairs; may be repeated.")
     commands.run(main)

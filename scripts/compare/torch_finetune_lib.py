@@ -1,11 +1,11 @@
-"""The same fine-tuning in torch: transformers' model on the batches of a run of ours.
+"""The same fine-tuning in torch: transformers' model on the batches of a bert_jax run.
 
-Weights of the same folder, the very batches of `TrainingRows.batch_at`, AdamW with the
-same rates, moments, clipping and exemption from decay, the same dropout rates, as many
-steps, and of the recipes frozen layers, steps against the model (FGM) and averages. The
-loss is that of `transformers`, but of answers, where it counts padding as tokens. What
-it says of dev is decoded and scored by our task, so that a difference is the training's
-alone.
+Both have the weights of the same folder, the batches of `TrainingRows.batch_at`, AdamW
+with the same learning rates, moments, clipping and decay exemptions, the same dropout
+rates and number of steps, and of the recipes frozen layers, adversarial training (FGM)
+and averaging. The loss is that of `transformers`, except for spans, where its softmax
+includes padding. Its predictions for dev are decoded and scored by our task, so that
+differences come only from training.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from bert_jax.runs import finetuning as finetuning_run
 from bert_jax.tasks import spec
 from bert_jax.training import optimizer
 
-# What `transformers` does not weigh: fillers, and pieces that no token begins with.
+# Labels that `transformers` ignores: padding, and subwords that do not begin a token.
 IGNORED = -100
 _CLASSES = {
     "classifier": "BertForSequenceClassification",
@@ -33,10 +33,10 @@ _FORBIDDEN = np.float32(-1e9)
 def predictions(
     run: finetuning_run.FinetuningRun, seed: int, num_train_steps: int
 ) -> list[spec.Prediction]:
-    """Trains on the rows of a run with a seed, and returns what is said of dev.
+    """Trains on the rows of a run with a seed, and returns the predictions for dev.
 
     Raises:
-      InputError: torch or transformers is not installed, or the folder is not theirs.
+      InputError: torch or transformers is not installed, or cannot read the folder.
     """
     torch = import_torch()
     torch.manual_seed(seed)
@@ -55,7 +55,7 @@ def import_torch() -> Any:
 
 
 def _model(run: finetuning_run.FinetuningRun) -> Any:
-    """Loads the folder's weights in float32, with a head as transformers draws it."""
+    """Loads the folder's weights in float32, with transformers' random head."""
     import torch
     import transformers
 
@@ -78,21 +78,21 @@ def _model(run: finetuning_run.FinetuningRun) -> Any:
         )
     except OSError as error:
         raise errors.InputError(
-            f"{run.settings.init_from} is no folder of transformers: {error}"
+            f"{run.settings.init_from}: transformers cannot read it: {error}"
         ) from None
     model = model.float().to("cuda" if torch.cuda.is_available() else "cpu")
-    return _of_means(model) if head.pooling == "mean" else model
+    return _mean_pooled(model) if head.pooling == "mean" else model
 
 
-def _of_means(model: Any) -> Any:
-    """Returns a classifier of transformers that takes the mean of a text's tokens.
+def _mean_pooled(model: Any) -> Any:
+    """Returns a classifier of transformers on the mean of a text's tokens.
 
-    Of one output it is a regression, as in transformers.
+    With one output it is a regression, as in transformers.
     """
     import torch
     import transformers
 
-    class OfMeans(torch.nn.Module):
+    class MeanPooled(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model, self.device = model, model.device
@@ -105,35 +105,35 @@ def _of_means(model: Any) -> Any:
             weights = texts["attention_mask"][..., None].to(tokens.dtype)
             means = (tokens * weights).sum(1) / weights.sum(1)
             logits = self.model.classifier(self.model.dropout(means))
-            found = transformers.modeling_outputs.SequenceClassifierOutput
+            output = transformers.modeling_outputs.SequenceClassifierOutput
             if labels is None:
-                return found(logits=logits)
+                return output(logits=logits)
             if logits.shape[-1] == 1:
                 loss = torch.nn.functional.mse_loss(logits[:, 0], labels)
             else:
                 loss = torch.nn.functional.cross_entropy(logits, labels)
-            return found(loss=loss, logits=logits)
+            return output(loss=loss, logits=logits)
 
-    return OfMeans()
+    return MeanPooled()
 
 
 def groups(model: Any, config: optimizer.OptimizerConfig) -> list[dict[str, Any]]:
-    """Returns the parameters that decay, and those that do not: biases, LayerNorm."""
-    kept: list[Any] = []
+    """Returns the parameters with and without weight decay (biases, LayerNorm)."""
+    exempt: list[Any] = []
     decayed: list[Any] = []
     for name, parameter in model.named_parameters():
-        exempt = name.endswith(".bias") or "LayerNorm" in name
-        (kept if exempt else decayed).append(parameter)
+        is_exempt = name.endswith(".bias") or "LayerNorm" in name
+        (exempt if is_exempt else decayed).append(parameter)
     return [
         {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": kept, "weight_decay": 0.0},
+        {"params": exempt, "weight_decay": 0.0},
     ]
 
 
 def _train(
     model: Any, run: finetuning_run.FinetuningRun, seed: int, num_train_steps: int
 ) -> Any:
-    """Does the steps of a run, and returns the model that is scored."""
+    """Runs the steps of a run, and returns the model to score."""
     import torch
 
     config = run.settings.optimizer
@@ -165,7 +165,7 @@ def _train(
 
 
 def _freeze(model: Any, layers: int) -> None:
-    """Keeps the embeddings and the first layers as they are; below 0 nothing."""
+    """Freezes the embeddings and the first layers; nothing if `layers` is below 0."""
     bert = getattr(model, "model", model).base_model
     if layers >= 0:
         for part in (bert.embeddings, *bert.encoder.layer[:layers]):
@@ -173,20 +173,20 @@ def _freeze(model: Any, layers: int) -> None:
 
 
 def _averaged(model: Any, decay: float) -> Any:
-    """Returns a moving average of a model that is free of its beginning, as ours."""
+    """Returns a moving average of a model with bias correction, as ours."""
     import torch
 
     def moved(average: Any, now: Any, count: Any) -> Any:
-        share = (1.0 - decay) / (1.0 - decay ** (float(count) + 1.0))
-        return average + share * (now - average)
+        weight = (1.0 - decay) / (1.0 - decay ** (float(count) + 1.0))
+        return average + weight * (now - average)
 
     return torch.optim.swa_utils.AveragedModel(model, avg_fn=moved)
 
 
 def _backward(model: Any, batch: dict[str, Any], epsilon: float) -> Any:
-    """Adds the gradients of a batch, and those at the worst point nearby; the loss.
+    """Adds the gradients of a batch and of its adversarial embeddings.
 
-    Both passes have the same dropout.
+    Both passes have the same dropout. Returns the loss of the former.
     """
     import torch
 
@@ -228,19 +228,20 @@ def _loss(model: Any, batch: dict[str, Any]) -> Any:
 def inputs(batch: spec.Batch) -> spec.Batch:
     """Returns the arguments of transformers' model for a batch, labels among them.
 
-    Rows that only fill the batch are left out.
+    Padding rows are removed.
     """
     count = int(batch[example_rows.WEIGHTS].sum())
     batch = {name: array[:count] for name, array in batch.items()}
-    made = _texts(batch)
+    arguments = _texts(batch)
     if "start_positions" in batch:
         for name in ("start_positions", "end_positions"):
-            made[name] = np.where(batch["label_weights"] > 0, batch[name], IGNORED)
+            labels = np.where(batch["label_weights"] > 0, batch[name], IGNORED)
+            arguments[name] = labels
     elif "token_positions" in batch:
-        made["labels"] = on_first_pieces(batch)
+        arguments["labels"] = on_first_subwords(batch)
     else:
-        made["labels"] = batch["scores" if "scores" in batch else "labels"]
-    return made
+        arguments["labels"] = batch["scores" if "scores" in batch else "labels"]
+    return arguments
 
 
 def _texts(batch: spec.Batch) -> spec.Batch:
@@ -250,41 +251,41 @@ def _texts(batch: spec.Batch) -> spec.Batch:
     }
 
 
-def on_first_pieces(batch: spec.Batch) -> np.ndarray:
-    """Returns labels [B, L] of pieces: a token's on its first one, or `IGNORED`."""
+def on_first_subwords(batch: spec.Batch) -> np.ndarray:
+    """Returns labels [B, L]: a token's on its first subword, elsewhere `IGNORED`."""
     labels = np.full(batch["input_ids"].shape, IGNORED, np.int64)
     row, token = np.nonzero(batch["token_weights"])
-    place = batch["token_positions"][row, token]
-    labels[row, place] = batch["labels"][row, token]
+    position = batch["token_positions"][row, token]
+    labels[row, position] = batch["labels"][row, token]
     return labels
 
 
 def _tensors(model: Any, arrays: spec.Batch) -> dict[str, Any]:
-    """Puts arrays where the model is; whole numbers as torch wants them."""
+    """Returns arrays as tensors on the model's device, integers as int64."""
     import torch
 
-    made = {}
+    tensors = {}
     for name, array in arrays.items():
         kind = np.float32 if array.dtype.kind == "f" else np.int64
-        made[name] = torch.from_numpy(array.astype(kind)).to(model.device)
-    return made
+        tensors[name] = torch.from_numpy(array.astype(kind)).to(model.device)
+    return tensors
 
 
 def _outputs(model: Any, run: finetuning_run.FinetuningRun) -> spec.Outputs:
-    """Returns what the model says of every row of dev, as `task.predict` names it."""
+    """Returns the model's outputs for each row of dev, named as by `task.predict`."""
     import torch
 
-    table, made = run.dev.table, {}
+    table, columns = run.dev.table, {}
     model.eval()
     with torch.inference_mode():
         for rows, batch in _batches(run):
             found = model(**_tensors(model, _texts(batch)))
             logits = {n: x.float().cpu().numpy() for n, x in found.items()}
             for name, values in outputs(run.task, logits, batch).items():
-                column = made.setdefault(name, [None] * len(table))
-                for place, row in enumerate(rows):
-                    column[row] = np.asarray(values[place])
-    return made
+                column = columns.setdefault(name, [None] * len(table))
+                for row, value in zip(rows, values, strict=False):
+                    column[row] = np.asarray(value)
+    return columns
 
 
 def _batches(
@@ -311,9 +312,12 @@ def outputs(
         }
     found = logits["logits"]
     if "token_positions" in batch:
-        places = batch["token_positions"][..., None].astype(np.int64)
-        odds = softmax(np.take_along_axis(found, places, axis=1))
-        return {"tags": odds.argmax(-1), "probabilities": odds.max(-1)}
+        positions = batch["token_positions"][..., None].astype(np.int64)
+        probabilities = softmax(np.take_along_axis(found, positions, axis=1))
+        return {
+            "tags": probabilities.argmax(-1),
+            "probabilities": probabilities.max(-1),
+        }
     if "scores" in batch:
         return {"scores": found[:, 0] * of_task.deviation + of_task.mean}
     return {"probabilities": softmax(found)}
@@ -321,5 +325,5 @@ def outputs(
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Returns probabilities along the last axis."""
-    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return odds / odds.sum(axis=-1, keepdims=True)
+    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponents / exponents.sum(axis=-1, keepdims=True)

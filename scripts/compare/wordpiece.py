@@ -1,20 +1,20 @@
-"""Compares our WordPiece with two others on random strings and on every character.
+"""Compares our WordPiece with two others, on random strings and every character.
 
     python scripts/compare/wordpiece.py --vocab=vocab.txt --count=200000 --seed=0
 
-The others are the pipeline of Hugging Face's `tokenizers`, and a reading of the rules
-of google-research/bert in plain Python, written here from their description and for
-no speed. Ours is asked by both rules: "huggingface" must give the ids and offsets of
-the first, "google" the ids of the second. Prints one line for every comparison, with
-the number of differences of every known kind, and up to five that are of no known
-kind; such a one makes the exit code 1.
+The others are the pipeline of Hugging Face's `tokenizers`, and the rules of
+google-research/bert in plain Python, implemented here from their description without
+regard to speed. Ours runs with both rule sets: "huggingface" must give the ids and
+offsets of the former, "google" the ids of the latter. Prints one line for each
+comparison, with the number of differences of each known kind, and up to five of no
+known kind. Exits with 1 if there is one.
 
 Known kinds, most of them between Google's rules and Hugging Face's:
 
-  special piece [MASK] typed in a text: never the mask to us but in `encode_text`
+  special token [MASK] in the text: for us only `encode_text` reads it as the mask
   private use   U+E000 to U+F8FF, planes 15 and 16: unknown words, or dropped
   CJK gap       U+2B820 to U+2B91F: a Chinese character is a word, or is not
-  long word     of 101 to 200 characters: cut into pieces, or unknown
+  long word     of 101 to 200 characters: split into subwords, or unknown
   final sigma   a capital sigma that ends a word: becomes U+03C2, or U+03C3
   Unicode       characters newer than one of the two Unicode tables in use
 """
@@ -43,7 +43,7 @@ _CHINESE = (
     *((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F)),
     *((0x2B740, 0x2B81F), (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F)),
 )
-# What random strings are made of, beside every letter of the vocabulary.
+# Characters of random strings, in addition to those of the vocabulary.
 _ODD = (
     *"\t\n\r\x00\x01\x7f\x85\xa0\xad\u200b\u200d\u2028\u3000\ufeff\ufffd\ufe0f",
     *"ÀÉïñøßİıŉǅΣσςΐϓ\u0301\u0308\u0327\u0489가각ﬁﬀ①½²ªＡａ！～·•§¿«“”‘…—",
@@ -65,11 +65,11 @@ _WORDS = (
 
 
 class Plain:
-    """The published rules, read once more: no library, no care for speed."""
+    """An independent, slow implementation of the published rules."""
 
-    def __init__(self, pieces: tuple[str, ...], *, lowercase: bool) -> None:
-        """Takes the pieces in the order of their ids."""
-        self._ids = {piece: index for index, piece in enumerate(pieces)}
+    def __init__(self, tokens: tuple[str, ...], *, lowercase: bool) -> None:
+        """Takes the tokens in the order of their ids."""
+        self._ids = {token: index for index, token in enumerate(tokens)}
         self._lowercase = lowercase
 
     def encode(self, text: str) -> list[int]:
@@ -80,11 +80,11 @@ class Plain:
                 decomposed = unicodedata.normalize("NFD", word.lower())
                 word = "".join(c for c in decomposed if unicodedata.category(c) != "Mn")
             for part in _parted(word):
-                ids += self._pieces(part)
+                ids += self._subwords(part)
         return ids
 
-    def _pieces(self, word: str) -> list[int]:
-        """Cuts a word into the longest pieces from its head on, or says unknown."""
+    def _subwords(self, word: str) -> list[int]:
+        """Splits a word greedily into its longest subwords, or returns [UNK]."""
         unknown = [self._ids["[UNK]"]]
         if len(word) > 200:
             return unknown
@@ -103,23 +103,23 @@ class Plain:
 
 
 def _spaced(text: str) -> str:
-    """Drops controls, makes blanks of white space, and parts Chinese characters."""
-    made = []
+    """Drops controls, normalizes white space, and separates Chinese characters."""
+    spaced = []
     for character in text:
         category = unicodedata.category(character)
         if character in " \t\n\r" or category == "Zs":
-            made.append(" ")
+            spaced.append(" ")
         elif category in ("Cc", "Cf") or character in "\x00\ufffd":
             continue
         elif any(first <= ord(character) <= last for first, last in _CHINESE):
-            made.append(f" {character} ")
+            spaced.append(f" {character} ")
         else:
-            made.append(character)
-    return "".join(made)
+            spaced.append(character)
+    return "".join(spaced)
 
 
 def _parted(word: str) -> list[str]:
-    """Makes a word of every punctuation mark and of what is between them."""
+    """Splits a word at punctuation marks, each of which is a part."""
     parts = [""]
     for character in word:
         ascii_mark = 33 <= ord(character) <= 126 and not character.isalnum()
@@ -130,9 +130,9 @@ def _parted(word: str) -> list[str]:
     return [part for part in parts if part]
 
 
-def hugging_face(pieces: tuple[str, ...], *, lowercase: bool) -> tokenizers.Tokenizer:
-    """Returns the pipeline of BertTokenizer, which finds special pieces in text."""
-    ids = {piece: index for index, piece in enumerate(pieces)}
+def hugging_face(tokens: tuple[str, ...], *, lowercase: bool) -> tokenizers.Tokenizer:
+    """Returns BertTokenizer's pipeline, which recognizes special tokens in text."""
+    ids = {token: index for index, token in enumerate(tokens)}
     rust = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     rust.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     rust.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -141,7 +141,7 @@ def hugging_face(pieces: tuple[str, ...], *, lowercase: bool) -> tokenizers.Toke
 
 
 KINDS = (
-    "special piece",
+    "special token",
     "private use",
     "CJK gap",
     "long word",
@@ -158,13 +158,13 @@ COMPARISONS = (
 
 
 class Differences:
-    """Which differences are known, and how to take their cause out of a text."""
+    """The known differences, and the removal of their causes from a text."""
 
     def __init__(self, rust: tokenizers.Tokenizer, *, lowercase: bool) -> None:
         """Reads the frozen list of characters that the Unicode tables disagree on.
 
-        Under a later table than the frozen one, those that only this Python knows are
-        added: marks and punctuation that the Rust code takes for letters.
+        If this Python has a later Unicode table than the list, marks and punctuation
+        that the Rust code treats as letters are added.
         """
         frozen = json.loads(_FROZEN.read_text(encoding="utf-8"))
         runs = frozen["uncased" if lowercase else "cased"]
@@ -176,7 +176,7 @@ class Differences:
         self._lowercase = lowercase
 
     def kind_of(self, character: str) -> str | None:
-        """Returns the kind of difference that a character makes."""
+        """Returns the kind of difference that a character causes."""
         if unicodedata.category(character) == "Co":
             return "private use"
         if "\U0002b820" <= character <= "\U0002b91f":
@@ -186,16 +186,16 @@ class Differences:
         return "Unicode" if character in self._newer else None
 
     def kinds(self, text: str) -> set[str]:
-        """Returns the known kinds of difference that a text may show."""
+        """Returns the known kinds of difference that a text may cause."""
         found = {self.kind_of(character) for character in text} - {None}
         if any(name in text for name in _SPECIALS):
-            found.add("special piece")
+            found.add("special token")
         if any(map(_is_long, _spaced(text).split())):
             found.add("long word")
         return {str(kind) for kind in found}
 
     def without(self, text: str) -> str:
-        """Returns a text without what makes the known kinds of difference."""
+        """Returns a text without the causes of known differences."""
         for name in _SPECIALS:
             text = text.replace(name, "")
         kept = "".join(c for c in text if self.kind_of(c) is None)
@@ -203,28 +203,28 @@ class Differences:
 
 
 def _is_long(word: str) -> bool:
-    """Says whether a word may be too long for one of the rules."""
+    """Returns whether a word may be too long for one of the rule sets."""
     return len(unicodedata.normalize("NFD", word)) > 100
 
 
 def _is_mark(character: str) -> bool:
-    """Says whether this Python knows a character that rules treat specially."""
+    """Returns whether a character is a mark, a control, a space or punctuation."""
     category = unicodedata.category(character)
     return category in ("Mn", "Cf", "Zs") or category.startswith("P")
 
 
 def _is_letter(character: str, rust: tokenizers.Tokenizer) -> bool:
-    """Says whether the Rust code treats a character as part of a word."""
+    """Returns whether the Rust code treats a character as part of a word."""
     text = f"a{character}b"
     clean = rust.normalizer.normalize_str(text)
     return clean == text and len(rust.pre_tokenizer.pre_tokenize_str(text)) == 1
 
 
 class Fuzz:
-    """Compares three tokenizers of one vocabulary and counts."""
+    """Compares three tokenizers of one vocabulary, and counts differences."""
 
     def __init__(self, vocab: Path, *, lowercase: bool) -> None:
-        """Builds ours by both rules, and the two others."""
+        """Builds ours with both rule sets, and the two others."""
         self.name = "uncased" if lowercase else "cased"
         given = {"lowercase": lowercase, "strip_accents": lowercase}
         self._google = Tokenizer.load(vocab, rules="google", **given)
@@ -241,12 +241,12 @@ class Fuzz:
         theirs = self._ours.encode_with_offsets(texts)
         rust = self._rust.encode_batch(texts, add_special_tokens=False)
         plain = [self._plain.encode(text) for text in texts]
-        for text, ids, pair, other, read in zip(
+        for text, ids, pair, other, expected in zip(
             texts, google, theirs, rust, plain, strict=True
         ):
             if pair != (other.ids, other.offsets):
-                self._judge("huggingface = tokenizers", text, ("special piece",))
-            if ids != read:
+                self._judge("huggingface = tokenizers", text, ("special token",))
+            if ids != expected:
                 self._judge("google = plain Python", text, ("Unicode",))
             if ids != other.ids:
                 self._judge("google = tokenizers", text, KINDS[:-1])
@@ -261,13 +261,13 @@ class Fuzz:
             self.counts[comparison, kind] += 1
 
     def _agree(self, text: str) -> bool:
-        """Says whether all agree on a text."""
+        """Returns whether all agree on a text."""
         (google,), (theirs,) = self._google.encode([text]), self._ours.encode([text])
         rust = self._rust.encode(text, add_special_tokens=False).ids
         return google == theirs == rust == self._plain.encode(text)
 
     def report(self) -> None:
-        """Prints one line for every comparison."""
+        """Prints one line for each comparison."""
         print(f"{self.name}: {self.counts['', 'texts']:,} texts")
         for comparison in COMPARISONS:
             found = {k: n for (name, k), n in self.counts.items() if name == comparison}
@@ -282,23 +282,23 @@ class Fuzz:
 
 
 def characters() -> Iterator[str]:
-    """Yields every code point that is text, inside a word and alone."""
+    """Yields every code point that is text, inside a word and as a word."""
     for point in range(sys.maxunicode + 1):
         if not 0xD800 <= point <= 0xDFFF:
             yield f"a{chr(point)}b {chr(point)}"
 
 
-def strings(count: int, seed: str, pieces: tuple[str, ...]) -> Iterator[str]:
+def strings(count: int, seed: str, tokens: tuple[str, ...]) -> Iterator[str]:
     """Yields random strings of one to twelve parts."""
     for number in range(count):
         rng = random.Random(f"{seed} {number}")
-        parts = [_part(rng, pieces) for _ in range(rng.randint(1, 12))]
+        parts = [_part(rng, tokens) for _ in range(rng.randint(1, 12))]
         text = rng.choice(("", "", " ")).join(parts)
         yield text.upper() if not rng.randrange(6) else text
 
 
-def _part(rng: random.Random, pieces: tuple[str, ...]) -> str:
-    """Returns an odd character, a piece, a word, any character or a long word."""
+def _part(rng: random.Random, tokens: tuple[str, ...]) -> str:
+    """Returns a token, a special character, a word, any character or a long word."""
     match rng.randrange(20):
         case 0:
             length = rng.choice((99, 100, 101, 199, 200, 201))
@@ -307,10 +307,10 @@ def _part(rng: random.Random, pieces: tuple[str, ...]) -> str:
             return rng.choice(_WORDS)
         case 3 | 4 | 5:
             below = rng.choice((0x250, 0x3000, 0x10000, 0x110000))
-            drawn = chr(rng.randrange(below))
-            return drawn if not "\ud800" <= drawn <= "\udfff" else " "
+            character = chr(rng.randrange(below))
+            return character if not "\ud800" <= character <= "\udfff" else " "
         case 6 | 7 | 8 | 9 | 10 | 11:
-            return rng.choice(pieces).removeprefix("##")
+            return rng.choice(tokens).removeprefix("##")
     return rng.choice(_ODD)
 
 
@@ -323,7 +323,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200_000, help="random strings")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    pieces = Tokenizer.load(arguments.vocab).tokens
+    tokens = Tokenizer.load(arguments.vocab).tokens
     half = arguments.count // 2
     plans = (
         ("every character", 2 * (sys.maxunicode + 1 - 0x800)),
@@ -334,7 +334,7 @@ def main() -> None:
         print(title)
         with tqdm.tqdm(total=total, unit=" texts", disable=None) as bar:
             for lowercase in (True, False):
-                texts = strings(half, f"{arguments.seed} {lowercase}", pieces)
+                texts = strings(half, f"{arguments.seed} {lowercase}", tokens)
                 if title == "every character":
                     texts = characters()
                 unknown += run(Fuzz(arguments.vocab, lowercase=lowercase), texts, bar)

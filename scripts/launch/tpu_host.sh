@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What scripts/launch/tpu_vm.sh has each host of a TPU slice do:
-#   tpu_host.sh install EXTRAS [NFS]   a Python of its own, and what the extras need
-#   tpu_host.sh run COMMAND [FLAG...]  goes on when the connection is gone
+# Commands that scripts/launch/tpu_vm.sh runs on each host of a TPU slice:
+#   tpu_host.sh install EXTRAS [NFS]   a virtual environment with the extras
+#   tpu_host.sh run COMMAND [FLAG...]  in the background, independent of the connection
 #   tpu_host.sh logs | stop
 set -euo pipefail
 
-# The images have Python 3.10: uv brings another.
+# The images have Python 3.10: uv installs 3.12.
 install() {
   if [ -n "$2" ] && ! mountpoint -q /shared; then
     sudo apt-get install -qq nfs-common
@@ -19,7 +19,7 @@ install() {
 
 run() {
   if kill -0 "$(cat ~/run.pid 2>/dev/null)" 2>/dev/null; then
-    echo 'error: a run is going on: stop it first' >&2
+    echo 'error: a run is in progress: stop it first' >&2
     exit 2
   fi
   nohup bash "$0" train "$@" >~/run.log 2>&1 </dev/null &

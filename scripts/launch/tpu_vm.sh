@@ -2,15 +2,15 @@
 # Trains on all hosts of a TPU slice, from this machine; see docs/pods.md.
 set -euo pipefail
 
-usage="usage: scripts/launch/tpu_vm.sh create NAME                 make the slice
-       scripts/launch/tpu_vm.sh install NAME                the last commit and its needs, all hosts
+usage="usage: scripts/launch/tpu_vm.sh create NAME                 create the slice
+       scripts/launch/tpu_vm.sh install NAME                the last commit and its dependencies, all hosts
        scripts/launch/tpu_vm.sh run NAME COMMAND [FLAG...]  python -m bert_jax.COMMAND, all hosts
        scripts/launch/tpu_vm.sh logs NAME                   follow the log of one host
        scripts/launch/tpu_vm.sh stop NAME                   save, and end with exit code 75
-       scripts/launch/tpu_vm.sh delete NAME                 give the slice back
-The environment says what is not the default:
+       scripts/launch/tpu_vm.sh delete NAME                 delete the slice
+Environment variables override the defaults:
   ZONE=us-west4-a  TYPE=v5litepod-16  VERSION=v2-alpha-tpuv5-lite  of the slice
-  SPOT=1              cheaper chips, which may be taken away at any moment
+  SPOT=1              cheaper chips, which may be preempted at any time
   NFS=HOST:/PATH      a shared disk, mounted as /shared by install
   EXTRAS=data,tpu     of pyproject.toml, for install
   WORKER=0            the host of logs"
@@ -24,14 +24,14 @@ host() { on "$1" "bash ~/bert_jax/scripts/launch/tpu_host.sh$(printf ' %q' "${@:
 case $action in
   -h | --help | help) echo "$usage"; exit 0 ;;
   create | install | run | logs | stop | delete) ;;
-  *) echo "$usage" >&2; fail "'$action' is none of create, install, run, logs, stop, delete" ;;
+  *) echo "$usage" >&2; fail "unknown '$action': choose create, install, run, logs, stop or delete" ;;
 esac
 [[ $name =~ ^[a-z][-a-z0-9]*$ ]] ||
-  fail "'$name' is no name of a slice: write scripts/launch/tpu_vm.sh $action NAME, in small letters"
+  fail "'$name' is not the name of a slice: write scripts/launch/tpu_vm.sh $action NAME, in lowercase"
 [[ $action != run || ${3:-} =~ ^[a-z]+$ ]] ||
-  fail "say what to run: scripts/launch/tpu_vm.sh run $name pretrain --config=... --workdir=..."
+  fail "name a command, as in: scripts/launch/tpu_vm.sh run $name pretrain --config=... --workdir=..."
 command -v gcloud >/dev/null ||
-  fail "gcloud is not there: install it from https://cloud.google.com/sdk/docs/install"
+  fail "gcloud is not installed: see https://cloud.google.com/sdk/docs/install"
 
 case $action in
   create)

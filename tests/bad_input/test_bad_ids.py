@@ -104,7 +104,7 @@ CASES = [
     ),
     case(
         "vocabulary",
-        "a special piece beyond the last",
+        "a special token beyond the last",
         f"{_PRETRAIN} --config.text.vocab={{here}}/json",
         "{here}/json/tokenizer.json: its post_processor adds the id 37, and there are",
         {

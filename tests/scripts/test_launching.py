@@ -33,25 +33,22 @@ def test_the_shell_can_read_it(path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "datum"),
     [
-        ([], "'' is none of create, install, run, logs, stop, delete"),
-        (["start", "pod"], "'start' is none of"),
-        (
-            ["create"],
-            "'' is no name of a slice: write scripts/launch/tpu_vm.sh create NAME",
-        ),
-        (["logs", "--worker=1"], "'--worker=1' is no name of a slice"),
+        ([], "''"),
+        (["start", "pod"], "'start'"),
+        (["create"], "tpu_vm.sh create NAME"),
+        (["logs", "--worker=1"], "'--worker=1'"),
         (["run", "pod"], "run pod pretrain --config=... --workdir=..."),
-        (["run", "pod", "--config=x"], "say what to run"),
-        (["create", "pod"], "gcloud is not there: install it from https://"),
+        (["run", "pod", "--config=x"], "run pod pretrain"),
+        (["create", "pod"], "gcloud"),
     ],
 )
-def test_what_is_missing_is_said_in_one_message(fake, arguments, words):
-    done = fake.run(TPU_VM, *arguments)  # nobody has put gcloud there
+def test_what_is_missing_is_one_message(fake, arguments, datum):
+    done = fake.run(TPU_VM, *arguments)  # without a gcloud
     assert done.returncode == 2
     (message,) = re.findall("^error: (.*)$", done.stderr, re.MULTILINE)
-    assert words in message
+    assert datum in message
 
 
 def test_the_usage_names_every_action_and_every_variable(fake):
@@ -139,7 +136,7 @@ def test_a_run_is_started_watched_and_stopped_on_all_hosts(fake):
     launching.wait_for(fake.home / "run.log", "training")
     again = fake.run(TPU_VM, "run", "pod", "pretrain", *words)
     assert again.returncode == 2
-    assert again.stderr == "error: a run is going on: stop it first\n"
+    assert re.fullmatch("error: .*\n", again.stderr)
     assert fake.run(TPU_VM, "stop", "pod").returncode == 0
     launching.wait_for(fake.home / "run.log", "exit code 75")
     assert fake.calls("python") == [["-m", "bert_jax.pretrain", *words]]
@@ -175,7 +172,8 @@ def test_slurm_is_asked_for_a_signal_and_a_requeue(fake):
     options = re.findall(r"^#SBATCH (\S+)$", SLURM.read_text(), re.MULTILINE)
     assert {"--requeue", "--signal=TERM@300", "--ntasks-per-node=1"} <= set(options)
     done = fake.run(SLURM, "--config=c.py")
-    assert done.returncode == 2 and done.stderr.startswith("error: say what to run")
+    assert done.returncode == 2
+    assert re.fullmatch("error: .*slurm.sbatch pretrain .*\n", done.stderr)
 
 
 @pytest.fixture

@@ -113,8 +113,8 @@ def test_every_character(vocab: Path, lowercase: bool):
 def test_random_strings(vocab: Path, lowercase: bool):
     fuzz = fuzz_tokenizer.Fuzz(vocab, lowercase=lowercase)
     found = counts(fuzz, fuzz_tokenizer.strings(700, "7", TOKENS))
-    assert set(found["huggingface = tokenizers"]) == {"special piece"}
-    kinds = {"special piece", "private use", "CJK gap", "long word"}
+    assert set(found["huggingface = tokenizers"]) == {"special token"}
+    kinds = {"special token", "private use", "CJK gap", "long word"}
     kinds |= {"final sigma"} if lowercase else set()
     assert set(found["google = tokenizers"]) == kinds
 
@@ -167,7 +167,7 @@ def test_an_unknown_difference_is_found(vocab: Path, capsys: pytest.CaptureFixtu
     fuzz._rust = fuzz_tokenizer.hugging_face(TOKENS, lowercase=False)
     fuzz.compare(["B!", "[MASK]"])
     assert fuzz.counts["huggingface = tokenizers", "unknown"] == 1
-    assert fuzz.counts["huggingface = tokenizers", "special piece"] == 1
+    assert fuzz.counts["huggingface = tokenizers", "special token"] == 1
 
 
 def test_the_command(vocab: Path, monkeypatch: pytest.MonkeyPatch, capsys):
