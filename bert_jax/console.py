@@ -21,6 +21,7 @@ from typing import Any
 from tqdm import std
 
 FIRST_SECONDS, LOG_SECONDS = 5.0, 30.0
+_SMOOTHING = 0.1  # of the rate on a terminal: 0 is the mean, 1 only the latest
 _COUNT = "{desc}: {n_fmt}{unit}, {elapsed}, {rate_noinv_fmt}"
 _OF_TOTAL = (
     "{desc}: {n_fmt} of {total_fmt}{unit} ({percentage:.0f}%), {elapsed}, "
@@ -66,7 +67,6 @@ class Bar:
         title: str,
         *,
         initial: int = 0,
-        smoothing: float = 0.3,
         is_scaled: bool = False,
         is_kept: bool = False,
         is_shown: bool = True,
@@ -78,7 +78,6 @@ class Bar:
           unit: what is counted, in the plural.
           title: what is being done, as "evaluating".
           initial: units that were done before.
-          smoothing: of the rate; 0 is the mean over all, 1 only the latest.
           is_scaled: whether counts are shown as 1.2M.
           is_kept: whether the count stays: the bar on a terminal, a last line in a log
             that had none by `log`.
@@ -104,7 +103,7 @@ class Bar:
                 unit=f" {unit}",
                 unit_scale=is_scaled,
                 initial=initial,
-                smoothing=smoothing,
+                smoothing=_SMOOTHING,
                 leave=is_kept,
                 file=stream(),
             )

@@ -29,7 +29,6 @@ POINTS = (
     "checkpoint/before",
     "checkpoint/started",
     "checkpoint/written",
-    "checkpoint/half_manifest",
     "checkpoint/manifest",
     "checkpoint/renamed",
     "checkpoint/listed",

@@ -18,7 +18,7 @@ from bert_jax.data.corpus import sources, store
 from bert_jax.data.labeled import tables
 from bert_jax.model import config
 from bert_jax.planning import search, topology
-from bert_jax.training import logs, saved_steps
+from bert_jax.training import checkpoint, logs
 
 
 def named(path):
@@ -153,13 +153,13 @@ def test_a_checkpoint_names_files_of_its_folder(tmp_path, name):
     digest = hashlib.sha256(b"x").hexdigest()
     text = json.dumps({"sha256": {name: digest}})
     (tmp_path / "c" / "4" / "manifest.json").write_text(text)
-    assert saved_steps.damage(tmp_path / "c" / "4")
+    assert checkpoint.damage(tmp_path / "c" / "4")
 
 
 def test_folders_that_are_no_steps(tmp_path):
     for name in ("4", "²", "٣", "007", "9" * 30):
         (tmp_path / name).mkdir()
-    assert saved_steps.steps(tmp_path) == [4]
+    assert checkpoint.steps(tmp_path) == [4]
     (tmp_path / "best" / "²").mkdir(parents=True)
     assert native.best(tmp_path) is None
 

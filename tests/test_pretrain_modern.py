@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_the_export_is_a_modernbert_and_comes_back(trained, tmp_path):
     assert max(layer.absolute for layer in done.layers) <= 1e-5
     before, after = run.weights, checkpoints.open(tmp_path / "hf").read().weights
     assert before.config == after.config
-    jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
+    chex.assert_trees_all_equal(before.params, after.params)
     assert bert_jax.load(tmp_path / "hf").fill_mask("the [MASK] sat", top=3)
 
 

@@ -17,7 +17,7 @@ import tiny_tasks
 
 from bert_jax import errors, faults, finetune, pretrain, suite
 from bert_jax.checkpoints import native
-from bert_jax.training import remote, saved_steps
+from bert_jax.training import checkpoint, remote
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_stopped_run_goes_on_on_another_machine(place, plain, monkeypatch):
 
     assert trace(resumed.workdir) == trace(plain.workdir)
     chex.assert_trees_all_equal(resumed.state, plain.state)
-    assert saved_steps.steps(plain.workdir / "checkpoints") == [4, 6]
+    assert checkpoint.steps(plain.workdir / "checkpoints") == [4, 6]
     there = {path[len(root) + 1 :] for path in system.find(root)}
     steps = {name.split("/")[1] for name in there if name.startswith("checkpoints/")}
     assert steps == {"4", "6"}

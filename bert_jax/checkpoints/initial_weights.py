@@ -24,7 +24,7 @@ from bert_jax.model import network
 from bert_jax.tasks import spec
 from bert_jax.text import cleaning
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.training import saved_steps, sharding
+from bert_jax.training import checkpoint, sharding
 
 GIVEN = pretraining.FROM_INIT
 # What may differ between the folder and the run: it is no part of the weights.
@@ -50,7 +50,7 @@ def resolve(
     Raises:
       InputError: the folder holds no model, or it is another than the config says.
     """
-    resuming = workdir is not None and saved_steps.steps(
+    resuming = workdir is not None and checkpoint.steps(
         workdir / run_folder.CHECKPOINTS
     )
     folder = workdir if resuming else hub.folder(settings.init_from)

@@ -16,7 +16,7 @@ from bert_jax.config import pretraining
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder, network
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.training import checkpoint, saved_steps, sharding
+from bert_jax.training import checkpoint, sharding
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer"
@@ -91,7 +91,7 @@ class RunFiles(weights.ModelFiles):
         Raises:
           CheckpointError: there is none.
         """
-        return saved_steps.newest_usable(self.folder / CHECKPOINTS)
+        return checkpoint.newest_usable(self.folder / CHECKPOINTS)
 
     def weights(self, choice: weights.Choice) -> tuple[weights.Weights, weights.Report]:
         """Reads all parameters."""
@@ -131,6 +131,6 @@ class RunFiles(weights.ModelFiles):
 
 def _sums(step_folder: Path) -> dict[str, str]:
     """Returns the sha256 of every file of a checkpoint, which its manifest has."""
-    manifest = json.loads((step_folder / saved_steps.MANIFEST).read_bytes())
+    manifest = json.loads((step_folder / checkpoint.MANIFEST).read_bytes())
     made: dict[str, Any] = manifest["sha256"]
     return made

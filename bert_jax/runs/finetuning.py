@@ -44,12 +44,12 @@ from bert_jax.runs.run import Batch, End, Run, train
 from bert_jax.tasks import spec
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import (
+    checkpoint,
     distributed,
     loop,
     optimizer,
     progress,
     remote,
-    saved_steps,
     sharding,
     signals,
     state,
@@ -528,7 +528,7 @@ def assemble(
         name: splits.Split(name, examples, splits.table(name, task, examples))
         for name, examples in files.items()
     }
-    is_resumed = bool(saved_steps.steps(workdir / run_folder.CHECKPOINTS))
+    is_resumed = bool(checkpoint.steps(workdir / run_folder.CHECKPOINTS))
     _say_start(settings, start, ("encoder", *head.parts), is_resumed)
     task.check(files["train"], files["dev"])
     test = read["test"] if "test" in read else None
@@ -553,7 +553,7 @@ def _start(
     settings: Settings, workdir: Path, wanted: tuple[str, ...]
 ) -> initial_weights.Start:
     """Reads the weights; of a run that is resumed, only what it is made of."""
-    if not saved_steps.steps(workdir / run_folder.CHECKPOINTS):
+    if not checkpoint.steps(workdir / run_folder.CHECKPOINTS):
         return initial_weights.read_start(settings, wanted)
     tokenizer = Tokenizer.load(workdir / run_folder.TOKENIZER, require_mask=False)
     bert = model_config.BertConfig(**recorded(workdir).model)
@@ -608,7 +608,7 @@ def _record(run: FinetuningRun, workdir: Path, allow_changed: bool) -> None:
     bert = dataclasses.asdict(run.start.bert)
     full = dataclasses.replace(run.settings, model=bert)
     before = None
-    if saved_steps.steps(workdir / run_folder.CHECKPOINTS):
+    if checkpoint.steps(workdir / run_folder.CHECKPOINTS):
         before = finetuning.to_dict(recorded(workdir))
     read = {"train": run.train, "dev": run.dev, "test": run.test}
     examples = {name: x.examples for name, x in read.items() if x is not None}

@@ -22,7 +22,7 @@ from bert_jax.data import hub_dataset
 from bert_jax.data.corpus import manifest, sources
 from bert_jax.model import config as model_config
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.training import distributed, remote, saved_steps
+from bert_jax.training import checkpoint, distributed, remote
 
 DATA = "data.json"  # what the data of the run was: `Data`
 LOCK = ".lock"  # of the run that is at work
@@ -147,7 +147,7 @@ def record(
     full = dataclasses.replace(settings, model=dataclasses.asdict(bert))
     path, tree = workdir / run_folder.CONFIG, pretraining.to_dict(full)
     before = None
-    if path.exists() and saved_steps.steps(workdir / run_folder.CHECKPOINTS):
+    if path.exists() and checkpoint.steps(workdir / run_folder.CHECKPOINTS):
         earlier = run_folder.read_settings(workdir)
         complete = model_config.BertConfig(**earlier.model)  # keys may have been added
         before = pretraining.to_dict(

@@ -2,8 +2,9 @@
 
 Orbax writes them (parameters, optimizer state and a JSON object as three items, so
 that parameters restore alone), in the background, into a temporary folder that is
-renamed when done. Before the rename it gets a manifest of sha256 sums, with which its
-files are compared before they are used (`saved_steps`).
+renamed when done. Before the rename it gets a manifest with the sha256 of its files: a
+listed step always has one. Files are verified before they are used (`damage`), as Orbax
+itself does not notice flipped bits.
 
 `stop_leaks` keeps saves from adding to the memory of a run. tensorstore (0.1.74 to
 0.1.86, at least) never frees the strings of the JSON that it returns to Python. Orbax
@@ -17,7 +18,11 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import hashlib
+import json
 import logging
+import os
+import re
 import shutil
 import sys
 import types
@@ -34,15 +39,135 @@ import tensorstore
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from bert_jax import errors, faults, files, interrupts
-from bert_jax.training import distributed, remote, saved_steps
+from bert_jax import errors, faults, files, interrupts, json_file
+from bert_jax.training import distributed, remote
 from bert_jax.training import state as train_state
+
+MANIFEST = "manifest.json"
+# Late `meta` of a finished step, with a sha256 of its own.
+LATE_META = "late_meta.json"
+# Orbax writes these after the manifest: times, and the marker of the rename.
+_UNLISTED = (MANIFEST, LATE_META, "_CHECKPOINT_METADATA", "commit_success.txt")
+_STEP = re.compile(r"0|[1-9][0-9]{0,17}")
+
+_log = logging.getLogger(__name__)
+
+
+def steps(folder: Path) -> list[int]:
+    """Returns the finished steps in a folder of checkpoints, damaged or not, sorted."""
+    if not folder.is_dir():
+        return []
+    names = (entry.name for entry in folder.iterdir() if entry.is_dir())
+    return sorted(int(name) for name in names if _STEP.fullmatch(name))
+
+
+def newest_usable(folder: Path) -> int:
+    """Returns the newest step whose files are undamaged.
+
+    Raises CheckpointError if there is none.
+    """
+    step = next(_usable(folder), None)
+    if step is None:
+        raise errors.CheckpointError(
+            f"no usable checkpoint in {folder} (found steps {steps(folder)}). To train "
+            "from the beginning, remove this folder or choose another workdir"
+        )
+    return step
+
+
+def _usable(folder: Path) -> Iterator[int]:
+    for step in reversed(steps(folder)):
+        reason = damage(folder / str(step))
+        if reason is None:
+            yield step
+        else:
+            _log.warning(
+                "checkpoint %s is damaged (%s): falling back to the step before",
+                folder / str(step),
+                reason,
+            )
+
+
+def damage(step_folder: Path) -> str | None:
+    """Returns why the files of a finished step cannot be used, or None."""
+    if not (step_folder / MANIFEST).is_file():
+        return f"{MANIFEST} is missing"
+    try:
+        sums = json_file.loads((step_folder / MANIFEST).read_bytes())["sha256"]
+        inside = all(_is_inside(name) for name in sums.keys())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is not readable"
+    if not sums or not inside:
+        return f"{MANIFEST} names no files, or files outside the checkpoint"
+    for name, expected in sums.items():
+        path = step_folder / name
+        if not os.path.isfile(path):  # False for a name that is too long, too
+            return f"{name[:80]} is missing"
+        try:
+            digest = files.sha256(path)
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        if digest != expected:
+            return f"{name} has another sha256 than when it was written"
+    return None
+
+
+def write_manifest(step_folder: Path, step: int) -> None:
+    """Writes the manifest of a step whose other files are all written.
+
+    Waits until all of them are on the disk, since the folder gets its name then.
+    """
+    sums = {
+        name: files.sha256(step_folder / name) for name in _listed_files(step_folder)
+    }
+    text = json.dumps({"sha256": sums}, indent=1)
+    (step_folder / MANIFEST).write_text(text)
+    files.sync_tree(step_folder)
+    faults.point("checkpoint/manifest", step)
+
+
+def write_late_meta(step_folder: Path, meta: dict[str, Any]) -> None:
+    """Writes a `meta` that replaces the one a finished step was saved with.
+
+    The step itself does not change. Raises OSError.
+    """
+    text = json.dumps(meta)
+    content = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "meta": text}
+    files.replace(step_folder / LATE_META, json.dumps(content).encode())
+
+
+def late_meta(step_folder: Path) -> dict[str, Any] | None:
+    """Returns what `write_late_meta` wrote; None, with a warning, if it is damaged."""
+    path = step_folder / LATE_META
+    if not path.exists():
+        return None
+    try:
+        content = json_file.loads(path.read_bytes())
+        text = content["meta"]
+        if hashlib.sha256(text.encode()).hexdigest() == content["sha256"]:
+            return json_file.loads(text)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.debug("%s: %s", path, error)
+    _log.warning("%s is damaged: using the one that was saved with the step", path)
+    return None
+
+
+def _is_inside(name: str) -> bool:
+    """Returns whether a name in a manifest is that of a file in its folder."""
+    return not (Path(name).is_absolute() or ".." in Path(name).parts)
+
+
+def _listed_files(step_folder: Path) -> list[str]:
+    files = (path for path in step_folder.rglob("*") if path.is_file())
+    names = (path.relative_to(step_folder).as_posix() for path in files)
+    return sorted(name for name in names if name not in _UNLISTED)
+
 
 _MOST_KNOWN = 16  # folders of a save, and of the one before
 
 
 def stop_leaks() -> None:
-    """Stops both leaks, once a process."""
+    """Patches both leaks, once a process."""
     spec = tensorstore.KvStore.Spec
     if not hasattr(spec.to_json, "known"):
         spec.to_json = _remembering(spec.to_json)
@@ -53,7 +178,7 @@ def stop_leaks() -> None:
 
 
 def _empty_for_orbax(metrics: Any) -> Any:
-    """Returns the function, with nothing to report where Orbax calls it."""
+    """Returns the function, with an empty result where Orbax calls it."""
 
     @functools.wraps(metrics)
     def collect(*args: Any, **named: Any) -> Any:
@@ -66,7 +191,7 @@ def _empty_for_orbax(metrics: Any) -> Any:
 
 
 def _frames() -> Iterator[types.FrameType]:
-    """Yields the frames of this call and of those that led to it."""
+    """Yields the frames of the call stack, the innermost first."""
     frame: types.FrameType | None = sys._getframe()
     while frame is not None:
         yield frame
@@ -74,7 +199,7 @@ def _frames() -> Iterator[types.FrameType]:
 
 
 def _remembering(to_json: Any) -> Any:
-    """Returns the method with a memory of what it returned last."""
+    """Returns the method with a cache of its last results."""
     known: dict[Any, Any] = {}
 
     @functools.wraps(to_json)
@@ -84,7 +209,7 @@ def _remembering(to_json: Any) -> Any:
             if len(known) >= _MOST_KNOWN:
                 known.clear()
             known[key] = to_json(self, *args, **named)
-        # Whoever gets it may change it. It may be gone: saves have threads.
+        # A copy, as callers change it. It may be gone: saves run in threads.
         return copy.deepcopy(known.get(key)) or to_json(self, *args, **named)
 
     remembered.known = known  # pyright: ignore
@@ -93,7 +218,7 @@ def _remembering(to_json: Any) -> Any:
 
 _DELETED = "deleted"
 _ARRAYS = ("params", "opt_state")
-# What steps say of themselves is not read at the start; 0.11.30 always reads it.
+# The metadata of steps is not read at the start; 0.11.30 always reads it.
 _OPTIONS = {field.name for field in dataclasses.fields(ocp.CheckpointManagerOptions)}
 _LIGHT: dict[str, Any] = dict.fromkeys(_OPTIONS & {"lightweight_initialize"}, True)
 
@@ -101,10 +226,10 @@ _log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of a run that trains: one folder per step, the newest `keep`.
+    """The checkpoints of a run under way: one folder a step, the newest `keep`.
 
-    Opening cleans what a killed run left unfinished; use it as a context manager.
-    Only one may be open for a folder; readers use `restore_params`.
+    Use it as a context manager. Opening deletes what a killed run left unfinished. Only
+    one may be open for a folder; readers use `restore_params`.
     """
 
     def __init__(
@@ -115,10 +240,10 @@ class Checkpoints:
         asynchronous: bool = True,
         copy: remote.WorkingCopy | None = None,
     ) -> None:
-        """Opens or makes the folder.
+        """Opens the folder, or creates it.
 
-        With the `copy` of a workdir in an object store, in which `folder` lies, steps
-        are uploaded before they count, and deleted there too.
+        With the `copy` of a workdir in an object store that contains `folder`, steps
+        are uploaded before they count, and are deleted there too.
 
         Raises InputError if `keep` is less than 1, StorageError if it fails.
         """
@@ -129,8 +254,8 @@ class Checkpoints:
         self._asynchronous = asynchronous
         self._copy = copy if copy is not None and copy.is_remote else None
         self._saving: int | None = None
-        self._unsaved = contextlib.ExitStack()  # open while a save is under way
-        self._newest: int | None = None  # that was restored or saved
+        self._unsaved = contextlib.ExitStack()  # entered while a save is under way
+        self._newest: int | None = None  # step that was restored or saved
         stop_leaks()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +280,7 @@ class Checkpoints:
         return _Manager(self.folder, item_names=(*_ARRAYS, "meta"), options=options)
 
     def _writing_processes(self) -> ocp.options.MultiprocessingOptions:
-        """Returns who writes: all into one folder, or each into a copy of its own."""
+        """Returns the processes that write: all one folder, or each its own copy."""
         if self._copy is None:
             return ocp.options.MultiprocessingOptions()
         own = jax.process_index()
@@ -186,9 +311,8 @@ class Checkpoints:
     ) -> None:
         """Starts to save the state after `step` steps; returns once it is copied.
 
-        `meta` is any JSON object. Steps after the one that was restored are of a run
-        that was left behind (they were found damaged) and are deleted. The state of the
-        step that was restored is there already: its `meta` alone is written then.
+        Steps after the one that was restored were damaged, and are deleted. If `step`
+        is the one that was restored, only its `meta`, any JSON object, is written.
         Raises StorageError if this save or the one before could not be written.
         """
         self.wait()
@@ -197,7 +321,7 @@ class Checkpoints:
             self._save_meta(step, meta)
             return
         trees = {"params": state.params, "opt_state": _flat(state.opt_state)}
-        if self._copy is not None:  # process 0 writes what is on all of them
+        if self._copy is not None:  # process 0 writes the state of all of them
             distributed.wait_for_all()  # each has uploaded its logs
             trees = jax.tree.map(_whole, trees)
             if jax.process_index():
@@ -221,7 +345,7 @@ class Checkpoints:
             self.wait()
 
     def _delete_stale(self, step: int) -> None:
-        """Deletes the steps that a run left behind which goes on to `step`."""
+        """Deletes damaged steps that are newer than the one the run resumed from."""
         newest = step - 1 if self._newest is None else self._newest
         for stale in self._manager.all_steps():
             if stale > newest:
@@ -231,19 +355,19 @@ class Checkpoints:
                 faults.point("checkpoint/stale", step)
 
     def _save_meta(self, step: int, meta: dict[str, Any]) -> None:
-        """Writes the `meta` that a finished step has now beside what it had."""
+        """Writes the new `meta` of a finished step."""
         if jax.process_index():
             return
         step_folder = self.folder / str(step)
         try:
-            saved_steps.write_late_meta(step_folder, meta)
+            write_late_meta(step_folder, meta)
         except OSError as error:
             raise errors.StorageError(
-                f"cannot write {saved_steps.LATE_META} into {step_folder}: {error}. "
+                f"cannot write {LATE_META} into {step_folder}: {error}. "
                 "Is the disk full? The checkpoint itself is intact"
             ) from error
         if self._copy is not None:
-            name = f"{self.folder.name}/{step}/{saved_steps.LATE_META}"
+            name = f"{self.folder.name}/{step}/{LATE_META}"
             self._copy.push_file(name)
         faults.point("checkpoint/late_meta", step)
 
@@ -263,13 +387,13 @@ class Checkpoints:
         except Exception as error:
             raise self._failure(error) from error
         faults.point("checkpoint/renamed", self._saving)
-        if self._saving not in saved_steps.steps(self.folder):
+        if self._saving not in steps(self.folder):
             raise self._failure("it was not finished")
         faults.point("checkpoint/listed", self._saving)
         step, self._saving = self._saving, None
         self._empty_trash()
         if self._copy is not None:
-            kept = map(str, saved_steps.steps(self.folder))
+            kept = map(str, steps(self.folder))
             self._copy.keep_only(self.folder.name, kept)
         self._unsaved.close()
         faults.point("checkpoint/after", step)
@@ -313,8 +437,8 @@ class Checkpoints:
         """Returns the newest undamaged step; None if there is no step at all."""
 
         def find() -> int:
-            found = saved_steps.steps(self.folder)
-            return saved_steps.newest_usable(self.folder) if found else -1
+            found = steps(self.folder)
+            return newest_usable(self.folder) if found else -1
 
         # Copies of an object store are each process's own, and so is their damage.
         step = _agreed(find) if self._copy is None else find()
@@ -323,13 +447,13 @@ class Checkpoints:
     def _write_manifest(self) -> None:
         """Writes the manifest of the step being saved; the writing thread calls this.
 
-        All of the step's files are then written, by all processes, and the folder
-        still has its temporary name.
+        By then all processes have written their files, and the folder still has its
+        temporary name.
         """
         (folder,) = self._unfinished()
         faults.point("checkpoint/written", self._saving)
         assert self._saving is not None
-        saved_steps.write_manifest(folder, self._saving)
+        write_manifest(folder, self._saving)
         if self._copy is not None:
             self._copy.push_folder(folder, f"{self.folder.name}/{self._saving}")
 
@@ -339,7 +463,7 @@ class Checkpoints:
         return [x for x in self.folder.iterdir() if x.name.startswith(begin)]
 
     def _failure(self, reason: object) -> errors.StorageError:
-        """Returns the error of a save that failed, and makes room for another."""
+        """Returns the error of a failed save, and deletes what it has written."""
         if jax.process_index() == 0:
             for unfinished in self._unfinished():
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -363,10 +487,10 @@ class Checkpoints:
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's, which does not ask JAX for preemption: `signals` alone does.
+    """Orbax's manager, without its own check for preemption: `signals` does that.
 
-    Its steps among the places of ours would have all agree to stop at a place that has
-    passed, or that is far away.
+    JAX counts the sync points of both as one sequence, so that its checks would make
+    all processes stop at a point that has passed, or that is far away.
     """
 
     def reached_preemption(self, step: int) -> bool:
@@ -377,30 +501,32 @@ class _Manager(ocp.CheckpointManager):
 def restore_params(
     folder: Path, shapes: PyTree, step: int | None = None
 ) -> tuple[PyTree, dict[str, Any]]:
-    """Returns the parameters alone of the newest undamaged step, and its `meta`.
+    """Returns the parameters of the newest undamaged step, and its `meta`.
 
-    `shapes` are abstract parameters with shardings; `step` is what
-    `saved_steps.newest_usable` returned, if it was asked. Changes nothing in the
-    folder, so it may read beside a run. Raises CheckpointError if there is no usable
-    step.
+    It changes nothing, so it may read the folder of a run under way. Raises
+    CheckpointError if there is no usable step.
+
+    Args:
+      shapes: abstract parameters with shardings.
+      step: what `newest_usable` has returned; None calls it.
     """
     folder = folder.resolve()
-    step = saved_steps.newest_usable(folder) if step is None else step
+    step = newest_usable(folder) if step is None else step
     restored, meta = _restore(folder / str(step), {"params": shapes})
     return restored["params"], meta
 
 
 def _agreed(find_step: Callable[[], int]) -> int:
-    """Returns what process 0 finds, in all processes, or raises what it raises."""
+    """Returns the step that process 0 finds, in all processes; raises its errors."""
     if jax.process_count() == 1:
         return find_step()
     found = find_step() if jax.process_index() == 0 else 0
-    distributed.wait_for_all()  # hears signals while process 0 reads all files
+    distributed.wait_for_all()  # sees signals while process 0 reads all files
     return int(multihost_utils.broadcast_one_to_all(np.int32(found)))
 
 
 def _whole(array: Any) -> Any:
-    """Returns an array that other processes have parts of as a whole; all call it."""
+    """Returns an array that is spread over processes as a whole; all call it."""
     if array.is_fully_addressable:
         return array
     return multihost_utils.process_allgather(array, tiled=True)
@@ -409,7 +535,7 @@ def _whole(array: Any) -> Any:
 def _flat(opt_state: PyTree) -> dict[str, Any]:
     """Returns the leaves of an optimizer state by name, in the order of its tree.
 
-    Names, not positions or class names, make the layout on disk.
+    The layout on disk is by name, not by position or class.
     """
     leaves = jax.tree_util.tree_leaves_with_path(opt_state)
     return {jax.tree_util.keystr(p, simple=True, separator="."): x for p, x in leaves}
@@ -420,7 +546,8 @@ def _restore(
 ) -> tuple[dict[str, PyTree], dict[str, Any]]:
     """Returns items of a step in these shapes, dtypes and shardings, and its `meta`.
 
-    Orbax alone would pad, cut or cast what differs, so that is looked at first.
+    Orbax would silently pad, truncate or cast arrays that differ: they are compared
+    first.
     """
     handlers: dict[str, Any] = {n: ocp.StandardCheckpointHandler() for n in _ARRAYS}
     handler = ocp.CompositeCheckpointHandler(
@@ -436,7 +563,7 @@ def _restore(
             if not any(differs.values()):
                 args = ocp.args.Composite(**wanted, meta=ocp.args.JsonRestore())
                 restored = reader.restore(step_folder, args=args)
-                late = saved_steps.late_meta(step_folder)
+                late = late_meta(step_folder)
                 meta = restored["meta"] if late is None else late
                 return {name: restored[name] for name in items}, meta
         except Exception as error:

@@ -38,15 +38,15 @@ class Chip:
 
     Attributes:
       name: as it is written in a topology.
-      device_kinds: parts of jax's `device_kind` that tell it.
+      device_kinds: parts of jax's `device_kind` that identify it.
       peak_flops: dense bfloat16 FLOP/s.
-      memory_bytes: that a program may take.
+      memory_bytes: bytes that a program may use.
       memory_bandwidth: bytes a second, read and written together.
-      interconnect: bytes a second that leave a chip for its neighbours; as many come.
-      network: bytes a second that leave a chip for those it has no link to.
-      most_linked: chips that links join at most: a slice, or a machine with GPUs.
-      dollars: of a chip-hour (see `PRICES`); None where no price is listed.
-      axes: of the torus of a TPU slice; 0 for what is no TPU.
+      interconnect: bytes a second from a chip to its neighbors; as many arrive.
+      network: bytes a second from a chip to chips it has no link to.
+      most_linked: most chips that links connect: a slice, or a machine with GPUs.
+      dollars: price of a chip-hour (see `PRICES`); None where none is listed.
+      axes: axes of the torus of a TPU slice; 0 for other chips.
     """
 
     name: str
@@ -66,69 +66,66 @@ class Chip:
         return self.axes > 0
 
 
+_Number = int | float
+# Memory bandwidth, links and network of a chip in GB/s; links are both ways together.
+_Bandwidths = tuple[_Number, _Number, _Number]
+
+
 def _gpu(
     name: str,
     kind: str,
-    teraflops: int | float,
-    gigabytes: int | float,
-    bandwidth: int | float,
-    links: int | float,
-    network: int | float,
-    dollars: int | float | None,
+    teraflops: _Number,
+    gigabytes: _Number,
+    bandwidths: _Bandwidths,
+    dollars: _Number | None,
 ) -> Chip:
-    """Returns a GPU; `bandwidth` and `links`, both ways together, in GB/s."""
+    memory_bytes = 0.75 * gigabytes * 1e9
+    memory, links, network = (1e9 * x for x in bandwidths)
+    peak = teraflops * 1e12
     return Chip(
-        name,
-        (kind,),
-        teraflops * 1e12,
-        0.75 * gigabytes * 1e9,
-        bandwidth * 1e9,
-        links / 2 * 1e9,
-        network * 1e9,
-        8,
-        dollars,
+        name, (kind,), peak, memory_bytes, memory, links / 2, network, 8, dollars
     )
 
 
 def _tpu(
     name: str,
     kinds: tuple[str, ...],
-    teraflops: int | float,
-    gibibytes: int | float,
-    bandwidth: int | float,
-    links: int | float,
-    network: int | float,
+    teraflops: _Number,
+    gibibytes: _Number,
+    bandwidths: _Bandwidths,
     most_linked: int,
-    dollars: int | float,
+    dollars: float,
     axes: int,
 ) -> Chip:
-    """Returns a TPU; `bandwidth` and `links`, both ways together, in GB/s."""
+    memory, links, network = (1e9 * x for x in bandwidths)
     return Chip(
         name,
         kinds,
         teraflops * 1e12,
         gibibytes * _GIB,
-        bandwidth * 1e9,
-        links / 2 * 1e9,
-        network * 1e9,
+        memory,
+        links / 2,
+        network,
         most_linked,
         dollars,
         axes,
     )
 
 
-# The first whose part fits a `device_kind` counts: a v5p calls itself "TPU v5".
+# The first match of a `device_kind` counts: a v5p reports "TPU v5".
 CHIPS = (
-    _gpu("h100-pcie", "H100 PCIe", 756, 80, 2039, 128, 25, None),
-    _gpu("h100-nvl", "H100 NVL", 835, 94, 3938, 600, 25, None),
-    _gpu("h100", "H100", 989, 80, 3350, 900, 50, 11.06),
-    _gpu("h200", "H200", 989, 141, 4800, 900, 50, 10.60),
-    _gpu("a100-40gb", "A100-SXM4-40GB", 312, 40, 1555, 600, 12.5, 3.67),
-    _gpu("a100", "A100", 312, 80, 2039, 600, 25, 5.07),
-    _tpu("v4", ("TPU v4",), 275, 30.75, 1228, 600, 6.25, 4096, 3.22, 3),
-    _tpu("v5e", ("TPU v5 lite", "TPU v5e"), 197, 15.75, 819, 400, 3.125, 256, 1.20, 2),
-    _tpu("v5p", ("TPU v5",), 459, 95.74, 2765, 1200, 6.25, 6144, 4.20, 3),
-    _tpu("v6e", ("TPU v6",), 918, 31.25, 1638, 800, 12.5, 256, 2.70, 2),
+    _gpu("h100-pcie", "H100 PCIe", 756, 80, (2039, 128, 25), None),
+    _gpu("h100-nvl", "H100 NVL", 835, 94, (3938, 600, 25), None),
+    _gpu("h100", "H100", 989, 80, (3350, 900, 50), 11.06),
+    _gpu("h200", "H200", 989, 141, (4800, 900, 50), 10.60),
+    _gpu("a100-40gb", "A100-SXM4-40GB", 312, 40, (1555, 600, 12.5), 3.67),
+    _gpu("a100", "A100", 312, 80, (2039, 600, 25), 5.07),
+    _tpu("v4", ("TPU v4",), 275, 30.75, (1228, 600, 6.25), 4096, 3.22, 3),
+    _tpu(
+        "v5e", ("TPU v5 lite", "TPU v5e"), 197, 15.75, (819, 400, 3.125), 256, 1.20, 2
+    ),
+    _tpu("v5p", ("TPU v5",), 459, 95.74, (2765, 1200, 6.25), 6144, 4.20, 3),
+    _tpu("v6e", ("TPU v6",), 918, 31.25, (1638, 800, 12.5), 256, 2.70, 2),
 )
 
 

@@ -7,6 +7,8 @@ the lines after its checkpoint, so the file reads as if the run had never stoppe
 of their contents, so that two runs can be compared row by row.
 """
 
+import contextlib
+import gc
 import json
 import logging
 import math
@@ -23,7 +25,7 @@ import jax
 import numpy as np
 
 from bert_jax import errors, files, json_file
-from bert_jax.training import curves, distributed, guards
+from bert_jax.training import curves, distributed
 
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
@@ -144,7 +146,7 @@ class Writer:
         lines = read(self._workdir / METRICS)
         if any(len(line) > 1 for line in lines):
             try:
-                with guards.collect_young_garbage():
+                with collect_young_garbage():
                     files.replace(self._workdir / CURVES, curves.png(lines))
             except OSError as error:
                 raise failure(self._workdir, error) from error
@@ -201,6 +203,23 @@ class _Events:
 
     def _write(self, **event: Any) -> None:
         self._writer.write_event(self._make(wall_time=time.time(), **event))
+
+
+@contextlib.contextmanager
+def collect_young_garbage() -> Iterator[None]:
+    """Frees reference cycles created in the context, as matplotlib's figures are.
+
+    Python would keep them until a full collection, which is rare and slow; this looks
+    only at objects that were created in the context.
+    """
+    was_on = gc.isenabled()
+    gc.disable()  # so that all new objects stay in the youngest generation
+    try:
+        yield
+    finally:
+        gc.collect(0)
+        if was_on:
+            gc.enable()
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -9,11 +9,16 @@ refuses what is not finite, and the rest is added to the interval in `LoopState`
 at for a spike of the loss, and logged and shown when due.
 """
 
+import ctypes
 import dataclasses
+import faulthandler
 import functools
 import math
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -21,7 +26,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from bert_jax import console, errors, faults, interrupts
-from bert_jax.training import guards, signals
+from bert_jax.training import signals
 from bert_jax.training import state as train_state
 from bert_jax.training.progress import ProgressBar, Segment, ThroughputMeter
 from bert_jax.training.state import TrainState
@@ -454,6 +459,67 @@ def _latest(metrics: dict[str, Any]) -> dict[str, float]:
     return {n: float(np.mean(m)) for n, m in single.items() if n != "finite"}
 
 
+class Watchdog:
+    """Reports a run that hangs: prints all stacks if `beat` is not called for a time.
+
+    Use it as a context manager. The run continues: a step may only be slow, and a peer
+    may come back.
+    """
+
+    def __init__(self, seconds: int | float) -> None:
+        """Reports after this many seconds without a `beat`; 0 never reports."""
+        self._seconds = seconds
+        self._doing = "the start"
+        self._last = time.monotonic()
+        self._reported = False
+        self._closed = threading.Event()
+        self._thread = threading.Thread(
+            target=self._watch, name="watchdog", daemon=True
+        )
+
+    def __enter__(self) -> "Watchdog":
+        if self._seconds:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._closed.set()
+
+    def beat(self, doing: str = "") -> None:
+        """Resets the timer; `doing` names what the run does now, if that changed."""
+        self._doing = doing or self._doing
+        self._last, self._reported = time.monotonic(), False
+
+    def _watch(self) -> None:
+        while not self._closed.wait(self._seconds / 4):
+            silent = time.monotonic() - self._last
+            if silent >= self._seconds and not self._reported:
+                self._reported = True
+                print(
+                    f"watchdog: {self._doing} has taken {silent:.0f} s so far. The "
+                    "stacks of all threads (run.watchdog_seconds sets this time):",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                faulthandler.dump_traceback(2, all_threads=True)
+
+
+def trim_memory() -> None:
+    """Returns freed host memory to the system, where the C library can (glibc).
+
+    Otherwise it keeps half a gigabyte after a compilation, and a little more after each
+    save and evaluation, which run in other threads.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def run(
     run: Trainable,
     batches: Iterator[Any],
@@ -476,7 +542,7 @@ def run(
     """
     limits, start_step = run.limits, int(state.step)
     with (
-        guards.Watchdog(limits.watchdog_seconds) as watchdog,
+        Watchdog(limits.watchdog_seconds) as watchdog,
         signals.StopRequest(watchdog.beat) as stop,
     ):
         if start_step < limits.num_train_steps:
@@ -493,7 +559,7 @@ def run(
 def _compile(
     programs: Sequence[Program],
     state: TrainState,
-    watchdog: guards.Watchdog,
+    watchdog: Watchdog,
     stop: signals.StopRequest,
 ) -> None:
     """Compiles the programs of a run, and shows how many there are and which."""
@@ -516,7 +582,7 @@ class _Loop:
         batches: Iterator[Any],
         state: TrainState,
         metrics: MetricsLogger,
-        watchdog: guards.Watchdog,
+        watchdog: Watchdog,
         stop: signals.StopRequest,
     ) -> None:
         self._run, self._batches, self._metrics = run, batches, metrics
@@ -559,7 +625,7 @@ class _Loop:
         if self._is_first:  # it may compile for minutes
             self._state, metrics = self._stop.run_interruptible(call)
             self._stop.share()
-            guards.trim_memory()
+            trim_memory()
             self._is_first = False
         else:
             self._state, metrics = call()
@@ -588,7 +654,7 @@ class _Loop:
             with self._metrics.meter.saving():
                 self._metrics.guard.check_params(self._step, self._state.params)
                 self._metrics.recorder.save(self._step, self._state, self._loop_state)
-        guards.trim_memory()
+        trim_memory()
         self._metrics.meter.resume()
         return ended
 

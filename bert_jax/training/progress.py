@@ -160,7 +160,6 @@ class ProgressBar:
             "steps",
             "training",
             initial=start_step,
-            smoothing=0.05,
             is_kept=True,
             is_shown=jax.process_index() == 0,
         )

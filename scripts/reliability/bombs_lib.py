@@ -24,7 +24,7 @@ from bert_jax.data.corpus import manifest, readers, sources, store
 from bert_jax.data.labeled import read_examples
 from bert_jax.text import files
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.training import logs, saved_steps
+from bert_jax.training import checkpoint, logs
 
 _MIB = 1 << 20
 _ZEROS = b"\0" * _MIB
@@ -179,7 +179,7 @@ _JSON_READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "object": ("x.json", lambda folder: json_file.read_object(folder / "x.json")),
     "tokenizer.json": ("tokenizer.json", Tokenizer.load),
     "manifest": (manifest.NAME, manifest.read),
-    "manifest of a checkpoint": (saved_steps.MANIFEST, saved_steps.damage),
+    "manifest of a checkpoint": (checkpoint.MANIFEST, checkpoint.damage),
     "metrics": ("m.jsonl", lambda folder: logs.read(folder / "m.jsonl")),
     "header": ("model.safetensors", tensors.read),
     "line": ("bomb", _reading("classification", "jsonl")),

@@ -15,7 +15,7 @@ from trial_lib import Bench, Trial, last_line
 from bert_jax import errors
 from bert_jax.data.corpus import store as stores
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.training import saved_steps
+from bert_jax.training import checkpoint
 
 
 def _delete(path: Path) -> None:
@@ -96,7 +96,7 @@ def _reads_checkpoint(step: Path) -> Callable[[], str]:
     whole = restored()
 
     def read() -> str:
-        if saved_steps.damage(step) is not None:
+        if checkpoint.damage(step) is not None:
             return ""
         try:
             return "" if restored() == whole else "read with different numbers"
@@ -162,6 +162,6 @@ def _resumes_from_older(bench: Bench, corrupt: Callable[[Path], None]) -> str:
     reported = "is damaged" in output and "resuming after step 8" in output
     if code != 75 or not reported:
         return f"exit code {code}: {last_line(child.log)}"
-    if (steps := saved_steps.steps(workdir / "checkpoints")) != [8, 12]:
+    if (steps := checkpoint.steps(workdir / "checkpoints")) != [8, 12]:
         return f"expected the good steps 8 and 12, found {steps}"
     return bench.resume(workdir)

@@ -15,7 +15,7 @@ import fork_server_lib
 import runs_lib
 from trial_lib import Bench, Trial, last_line
 
-from bert_jax.training import saved_steps
+from bert_jax.training import checkpoint
 
 
 @contextlib.contextmanager
@@ -89,10 +89,10 @@ def _after_full(workdir: Path, log: Path) -> str:
     text = log.read_text(errors="replace")
     if text.count("error: ") != 1 or "Traceback" in text.split("error: ")[-1]:
         return f"not exactly one message: {last_line(log)}"
-    steps = saved_steps.steps(workdir / "checkpoints")
+    steps = checkpoint.steps(workdir / "checkpoints")
     lines = (workdir / "metrics.jsonl").read_text() if steps else ""
     if steps and not any(
-        saved_steps.damage(workdir / "checkpoints" / str(x)) is None for x in steps
+        checkpoint.damage(workdir / "checkpoints" / str(x)) is None for x in steps
     ):
         return "no good checkpoint was kept"
     late = lines.count("train/loss") - max(steps, default=0)

@@ -21,7 +21,6 @@ _WORDS = ("the", "a", "sat", "ran", "home", "fast", "here", "there", "today")
 # It evaluates and saves after each epoch of 8 steps, and keeps its best model.
 POINTS = (
     "loop/step=5:SIGKILL",
-    "checkpoint/half_manifest=8:SIGKILL",
     "store/renamed=1:SIGKILL",
     "loop/callback=16:SIGTERM",
     "checkpoint/renamed=16:SIGKILL",

@@ -9,7 +9,7 @@ from pathlib import Path
 import runs_lib
 from trial_lib import Bench, Trial, last_line
 
-from bert_jax.training import saved_steps
+from bert_jax.training import checkpoint
 
 # In the second save: the first is complete then, and the third starts to delete.
 SAVES = (
@@ -20,9 +20,8 @@ SAVES = (
     "checkpoint/renamed=8",
     "checkpoint/listed=8",
     "checkpoint/after=8",
-    "checkpoint/half_manifest=8",
 )
-FIRST_SAVE = ("checkpoint/written=4", "checkpoint/half_manifest=4")
+FIRST_SAVE = ("checkpoint/written=4", "checkpoint/manifest=4")
 DELETIONS = (
     "checkpoint/trash=1",
     "checkpoint/half_trash=1",
@@ -102,7 +101,7 @@ def _second_save_of_a_step(bench: Bench) -> str:
         child = bench.train(workdir, faults=faults, **changes)
         if (code := child.wait()) != expected:
             return f"{faults}: exit code {code}, {last_line(child.log)}"
-        if saved_steps.steps(workdir / "checkpoints") != [8]:
+        if checkpoint.steps(workdir / "checkpoints") != [8]:
             return f"{faults}: the checkpoint of step 8 is gone"
     return bench.resume(workdir, **changes)
 

@@ -28,7 +28,7 @@ from bert_jax.data.corpus import store
 from bert_jax.data.labeled import read_examples
 from bert_jax.inference import answers
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.training import saved_steps
+from bert_jax.training import checkpoint
 
 _UP = "../outside/"
 _NAMES = ("/etc/passwd", "/dev/zero", "a\0b", "x" * 5000, "..", ".", "", "~/x", "a/b")
@@ -120,7 +120,7 @@ def _manifests() -> Iterator[Case]:
 
 def _damage_of(folder: Path) -> str:
     """Returns "refused" for a step that is damaged."""
-    return "refused" if saved_steps.damage(folder) else "was accepted"
+    return "refused" if checkpoint.damage(folder) else "was accepted"
 
 
 def _digest(folder: Path) -> str:

@@ -14,7 +14,7 @@ from bert_jax.data import text_files
 from bert_jax.data.corpus import readers, sources
 from bert_jax.data.labeled import example_request, python_examples, read_examples
 from bert_jax.planning import search, topology
-from bert_jax.training import logs, saved_steps, sharding
+from bert_jax.training import checkpoint, logs, sharding
 
 _MOST = 300  # examples read of a file
 Parse = Callable[[Path], Any]
@@ -138,7 +138,7 @@ def named(name: str, read: Callable[[Path], Any]) -> Parse:
 
 
 def step(folder: Path) -> None:
-    reason = saved_steps.damage(folder)
+    reason = checkpoint.damage(folder)
     assert reason is None or "\n" not in reason
 
 

@@ -13,7 +13,7 @@ from bert_jax.checkpoints import native, sentence_encoder
 from bert_jax.data.corpus import manifest, sources
 from bert_jax.runs import suite
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.training import saved_steps
+from bert_jax.training import checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +216,7 @@ def _others(keys: tuple[str, ...]) -> dict[str, Target]:
         ),
         "manifest of a checkpoint": Target(
             "c",
-            parsers.named(saved_steps.MANIFEST, parsers.step),
+            parsers.named(checkpoint.MANIFEST, parsers.step),
             _json("sha256", "../../secret", "params/x"),
             ('{"sha256": {"params/x": "00", "/etc/passwd": "00"}}',),
         ),

@@ -23,7 +23,7 @@ import fork_server_lib
 import kills_lib
 from trial_lib import Bench, Trial, last_line
 
-from bert_jax.training import saved_steps
+from bert_jax.training import checkpoint
 
 _OPTIONS = "loop,commit=600,noauto_da_alloc,errors=remount-ro"
 _SHUTDOWN, _WITHOUT_JOURNAL = 0x8004587D, 2  # EXT4_IOC_SHUTDOWN, of linux/ext4.h
@@ -128,8 +128,8 @@ def _lost(bench: Bench, disk: _Disk, point: str, saved: int) -> str:
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     disk.reboot()
-    steps = saved_steps.steps(workdir / "checkpoints")
-    reasons = {x: saved_steps.damage(workdir / "checkpoints" / str(x)) for x in steps}
+    steps = checkpoint.steps(workdir / "checkpoints")
+    reasons = {x: checkpoint.damage(workdir / "checkpoints" / str(x)) for x in steps}
     newest = max((step for step in steps if reasons[step] is None), default=0)
     if newest < saved:
         return f"the newest checkpoint is {newest}, not {saved}: {reasons}"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 
-from bert_jax.training import saved_steps
+from bert_jax.training import checkpoint
 
 STEPS = 24
 SENTENCES = (
@@ -128,8 +128,8 @@ def trace(workdir: Path) -> Trace:
 
 def _digest(folder: Path) -> str:
     """Returns the digest of the newest checkpoint's arrays, or that it is damaged."""
-    step = max(saved_steps.steps(folder))
-    if reason := saved_steps.damage(folder / str(step)):
+    step = max(checkpoint.steps(folder))
+    if reason := checkpoint.damage(folder / str(step)):
         return f"damaged: {reason}"
     return digest_of(folder / str(step))
 

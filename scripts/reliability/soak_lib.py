@@ -14,7 +14,7 @@ import picture_lib
 import runs_lib
 from trial_lib import Bench, Trial, last_line
 
-from bert_jax.training import saved_steps
+from bert_jax.training import checkpoint
 
 KEEP = 3
 EPOCHS = 10
@@ -149,7 +149,7 @@ def _watched(
     if picture is not None:
         picture_lib.draw(samples, grown, picture)
     folder = workdir / "checkpoints"
-    last = folder / str(max(saved_steps.steps(folder)))
+    last = folder / str(max(checkpoint.steps(folder)))
     problems = growth_lib.problems(grown, steps, KEEP, growth_lib.size(last))
     if _is_short(bench):
         problems.pop("memory", None)

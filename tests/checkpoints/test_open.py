@@ -18,7 +18,7 @@ from bert_jax.checkpoints import (
 )
 from bert_jax.inference import loading
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.training import saved_steps
+from bert_jax.training import checkpoint
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz")
 TOKENIZER = Tokenizer("wordpiece", PIECES, True, True)
@@ -273,7 +273,7 @@ def test_a_run_without_checkpoints_is_a_run(run, tmp_path):
     assert checkpoints.open(tmp_path).format == "workdir"
     with pytest.raises(errors.CheckpointError, match="no usable checkpoint"):
         checkpoints.open(tmp_path).read()
-    assert saved_steps.steps(tmp_path / "checkpoints") == []
+    assert checkpoint.steps(tmp_path / "checkpoints") == []
 
 
 def test_a_run_goes_through_our_own_format_bit_for_bit(run, tmp_path):

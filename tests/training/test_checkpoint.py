@@ -14,7 +14,7 @@ import small_model
 from jax.experimental import multihost_utils
 
 from bert_jax import errors
-from bert_jax.training import checkpoint, optimizer, saved_steps, sharding, state
+from bert_jax.training import checkpoint, optimizer, sharding, state
 
 OPTIMIZER = optimizer.make(optimizer.OptimizerConfig(learning_rate=0.01), 100)
 
@@ -98,7 +98,7 @@ def test_a_state_moves_between_meshes(tmp_path):
 
 def test_only_the_newest_are_kept_and_the_trash_is_emptied(tmp_path):
     save_numbers(tmp_path, 1, 2, 3, 4, keep=2)
-    assert saved_steps.steps(tmp_path) == [3, 4]
+    assert checkpoint.steps(tmp_path) == [3, 4]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
 
 
@@ -118,7 +118,7 @@ def test_every_file_is_in_the_manifest_of_a_listed_step(tmp_path):
     unlisted = {"manifest.json", "_CHECKPOINT_METADATA", "commit_success.txt"}
     assert {"manifest.json", "_CHECKPOINT_METADATA"} <= files - set(listed) <= unlisted
     assert set(listed) <= files
-    assert saved_steps.damage(tmp_path / "5") is None
+    assert checkpoint.damage(tmp_path / "5") is None
 
 
 def remove_manifest(step_folder):
@@ -194,9 +194,9 @@ def test_every_flipped_bit_is_noticed(three_steps, tmp_path):
         flipped = bytearray(content)
         flipped[position] ^= 1 << position % 8
         (folder / path).write_bytes(flipped)
-        assert saved_steps.damage(folder / "3") is not None
+        assert checkpoint.damage(folder / "3") is not None
     (folder / path).write_bytes(content)
-    assert saved_steps.damage(folder / "3") is None
+    assert checkpoint.damage(folder / "3") is None
 
 
 def test_all_damaged_is_an_error_and_never_fresh_weights(tmp_path, caplog):
@@ -219,7 +219,7 @@ def test_saving_after_a_fall_back_replaces_the_damaged_steps(tmp_path, caplog):
         restored = checkpoints.restore_latest(shapes_on())
         assert restored is not None and int(restored[0].step) == 10
         checkpoints.save(15, numbered(15), {})
-    assert saved_steps.steps(tmp_path) == [10, 15]
+    assert checkpoint.steps(tmp_path) == [10, 15]
     assert float(restore(tmp_path)[0].params["embedding"][0, 0]) == 15
     assert caplog.records
 
@@ -301,7 +301,7 @@ import resource, signal, sys, time
 from pathlib import Path
 import test_checkpoint
 from bert_jax import errors
-from bert_jax.training import checkpoint, saved_steps
+from bert_jax.training import checkpoint
 
 folder = Path(sys.argv[1])
 test_checkpoint.save_numbers(folder, 1)
@@ -324,7 +324,7 @@ def attempt(asynchronous=True, error=None, checks=False):
     except errors.BertJaxError as caught:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
         message = str(caught).splitlines()[0]
-        print("RESULT", type(caught).__name__, saved_steps.steps(folder), message)
+        print("RESULT", type(caught).__name__, checkpoint.steps(folder), message)
 
 attempt()
 attempt(asynchronous=False)
@@ -373,5 +373,5 @@ def test_a_save_does_not_ask_whether_to_stop(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", asked.append)
     save_numbers(tmp_path, 1, 2)
-    assert saved_steps.steps(tmp_path) == [1, 2]
+    assert checkpoint.steps(tmp_path) == [1, 2]
     assert not asked

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import RendererAgg
 
-from bert_jax.training import guards, logs
+from bert_jax.training import logs, loop
 
 
 class Circle:
@@ -29,7 +29,7 @@ def test_circles_made_within_are_freed_and_others_are_not():
         gc.collect(0)  # now it is an old one
         seen = weakref.ref(old)
         del old
-        with guards.collect_young_garbage():
+        with logs.collect_young_garbage():
             within = weakref.ref(Circle())
         assert within() is None and seen() is not None
         assert not gc.isenabled()  # as it was
@@ -38,7 +38,7 @@ def test_circles_made_within_are_freed_and_others_are_not():
 
 
 def test_the_collector_goes_on_after_an_error():
-    with pytest.raises(ValueError, match="wrong"), guards.collect_young_garbage():
+    with pytest.raises(ValueError, match="wrong"), logs.collect_young_garbage():
         assert not gc.isenabled()
         raise ValueError("wrong")
     assert gc.isenabled()
@@ -66,6 +66,6 @@ def test_what_is_freed_goes_back_to_the_system():
     pieces = [np.ones(12_500) for _ in range(2000)]
     kept, before = pieces[::2], _resident()
     del pieces
-    guards.trim_memory()
+    loop.trim_memory()
     assert before - _resident() > 50
     assert len(kept) == 1000 and kept[0].sum() == 12_500

@@ -7,7 +7,7 @@ import pytest
 import test_checkpoint as made
 
 from bert_jax import errors, files
-from bert_jax.training import checkpoint, saved_steps
+from bert_jax.training import checkpoint
 
 
 def resume_and_save(folder, *steps, keep=3):
@@ -23,18 +23,18 @@ def test_a_step_that_was_restored_gets_another_meta_and_is_not_written_again(tmp
     made.save_numbers(tmp_path, 4, 8, keep=1)
     before = (tmp_path / "8" / "manifest.json").stat()
     assert resume_and_save(tmp_path, 8, keep=1) == 8
-    assert saved_steps.steps(tmp_path) == [8]
+    assert checkpoint.steps(tmp_path) == [8]
     after = (tmp_path / "8" / "manifest.json").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     found, meta = made.restore(tmp_path)
     assert meta == {"note": "again 8"}
     assert int(found.step) == 8
-    assert saved_steps.damage(tmp_path / "8") is None
+    assert checkpoint.damage(tmp_path / "8") is None
 
 
 def test_an_empty_meta_counts(tmp_path):
     made.save_numbers(tmp_path, 8)
-    saved_steps.write_late_meta(tmp_path / "8", {})
+    checkpoint.write_late_meta(tmp_path / "8", {})
     assert made.restore(tmp_path)[1] == {}
 
 
@@ -50,7 +50,7 @@ def test_a_full_disk_leaves_the_step_as_it_was(tmp_path, monkeypatch):
     ):
         resume_and_save(tmp_path, 8)
     monkeypatch.undo()
-    assert saved_steps.steps(tmp_path) == [4, 8]
+    assert checkpoint.steps(tmp_path) == [4, 8]
     assert made.restore(tmp_path)[1] == {"note": "step 8"}
 
 
@@ -68,6 +68,6 @@ def test_steps_of_a_run_left_behind_do_not_push_out_the_good_one(tmp_path):
     made.save_numbers(tmp_path, 8, 11, keep=2)
     made.flip_parameters(tmp_path / "11")
     assert resume_and_save(tmp_path, 12, keep=2) == 8
-    assert saved_steps.steps(tmp_path) == [8, 12]
+    assert checkpoint.steps(tmp_path) == [8, 12]
     made.flip_parameters(tmp_path / "12")
     assert int(made.restore(tmp_path)[0].step) == 8

@@ -15,15 +15,7 @@ import small_loop
 import small_model
 
 from bert_jax import errors
-from bert_jax.training import (
-    checkpoint,
-    logs,
-    loop,
-    optimizer,
-    saved_steps,
-    sharding,
-    state,
-)
+from bert_jax.training import checkpoint, logs, loop, optimizer, sharding, state
 
 CONFIG = optimizer.OptimizerConfig(learning_rate=0.01, warmup_steps=2)
 
@@ -127,7 +119,7 @@ def test_two_processes_in_turn_equal_one_to_the_bit(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     stopped = run_process(parts, 2)
     assert "Stopped: stopped by SIGTERM after step 3 of 6" in stopped.stderr
-    assert saved_steps.steps(parts / "checkpoints") == [3]
+    assert checkpoint.steps(parts / "checkpoints") == [3]
     resumed = run_process(parts, -1)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     expected, found = final_arrays(whole), final_arrays(parts)
@@ -140,6 +132,6 @@ def test_two_processes_in_turn_equal_one_to_the_bit(tmp_path):
 def test_the_small_run_of_that_test_in_this_process(tmp_path):
     with pytest.raises(errors.Stopped):
         train(tmp_path, 4, stop_at=1)
-    assert saved_steps.steps(tmp_path / "checkpoints") == [2]
+    assert checkpoint.steps(tmp_path / "checkpoints") == [2]
     assert int(train(tmp_path, 4).step) == 4
     assert (tmp_path / "curves.png").exists()
