@@ -91,7 +91,7 @@ def _flag(flag: flags.Flag) -> str:
     return f"  --{name}:\n{rest}"
 
 
-def _recipes(known: list[config_file.Recipe]) -> str:
+def _recipes(known: list[config_file.RecipeFile]) -> str:
     """Returns the recipes, with what each does and where they are."""
     rows = []
     for recipe in known:

@@ -56,7 +56,7 @@ def train(
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
     data = {} if data is None else python_examples.by_split(data)
-    settings = tasks.check(finetuning.parse(config, given=tuple(data)))
+    settings = tasks.check(finetuning.parse(config, from_python=tuple(data)))
 
     def assemble(copy: remote.WorkingCopy) -> run.Run[Finetuned]:
         own, in_memory = splits.from_python(settings, data)

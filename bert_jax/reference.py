@@ -24,7 +24,7 @@ _INT_MAX = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class KeyRow:
     """One key: its full name, the name of its type, its default, and its facts.
 
     Attributes:
@@ -39,12 +39,12 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
+class KeyGroup:
     """Keys that belong together, and a sentence on what they are for."""
 
     title: str
     summary: str
-    rows: tuple[Row, ...]
+    rows: tuple[KeyRow, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,31 +61,31 @@ class Keys:
     own: type | None = None
     only: tuple[str, ...] = ()
 
-    def groups(self) -> Iterator[Group]:
+    def groups(self) -> Iterator[KeyGroup]:
         """Yields the groups in the order of the config, after keys without a group."""
         is_pretraining = self.kind is pretraining.PretrainingConfig
         config = pretraining.default() if is_pretraining else finetuning.default()
         if self.own is not None:
-            yield Group("", "", tuple(_rows("", self.own, {})))
+            yield KeyGroup("", "", tuple(_rows("", self.own, {})))
         defaults = config.to_dict()
         (init_from, size) = _rows("", self.kind, {})
-        yield Group("", "", (init_from,))
+        yield KeyGroup("", "", (init_from,))
         if not self.only:
             of_bert = _rows("model.", model_config.BertConfig, defaults["model"])
             rows = (dataclasses.replace(size, name="model.size"), *of_bert)
-            yield Group("model", _summary(model_config.BertConfig), rows)
+            yield KeyGroup("model", _summary(model_config.BertConfig), rows)
         for name, group in fields.groups(self.kind).items():
             if not self.only or name in self.only:
                 yield from _groups(name, group, defaults[name])
 
 
-def _groups(name: str, kind: type, defaults: Mapping[str, Any]) -> Iterator[Group]:
-    yield Group(name, _summary(kind), tuple(_rows(f"{name}.", kind, defaults)))
+def _groups(name: str, kind: type, defaults: Mapping[str, Any]) -> Iterator[KeyGroup]:
+    yield KeyGroup(name, _summary(kind), tuple(_rows(f"{name}.", kind, defaults)))
     for inner, inner_kind in fields.groups(kind).items():
         yield from _groups(f"{name}.{inner}", inner_kind, defaults[inner])
 
 
-def _rows(prefix: str, kind: type, defaults: Mapping[str, Any]) -> Iterator[Row]:
+def _rows(prefix: str, kind: type, defaults: Mapping[str, Any]) -> Iterator[KeyRow]:
     for name, (item, key) in fields.keys(kind).items():
         default = defaults.get(name)
         default = item.default if default is None else default  # those of BertConfig
@@ -93,7 +93,7 @@ def _rows(prefix: str, kind: type, defaults: Mapping[str, Any]) -> Iterator[Row]
         if full == "data.task":
             key = dataclasses.replace(key, choices=tuple(TASKS))
         readers = tuple(task.name for task in TASKS.values() if full in task.keys)
-        yield Row(full, item.type.__name__, default, key, readers)  # type: ignore
+        yield KeyRow(full, item.type.__name__, default, key, readers)  # type: ignore
 
 
 def _summary(kind: type) -> str:
@@ -110,7 +110,7 @@ def help_text(keys: Keys) -> str:
     return "\n\n".join(blocks)
 
 
-def _help_of(row: Row) -> str:
+def _help_of(row: KeyRow) -> str:
     default = "empty" if row.default == "" else _text(row.default)
     facts = [row.kind, *([row.key.allowed] if row.key.allowed else [])]
     tasks = f"; read by {', '.join(row.tasks)}" if row.tasks else ""
@@ -125,7 +125,7 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-# What a page of the docs says in a language, beside the table of each group.
+# The text of a page in each language, apart from its tables.
 _PAGES = {
     "en": {
         "title": "Configuration reference",
@@ -184,7 +184,7 @@ def page(language: str, meanings: Mapping[str, str] | None = None) -> str:
 
 
 def _table(
-    group: Group,
+    group: KeyGroup,
     columns: tuple[str, ...],
     section: str,
     meanings: Mapping[str, str] | None,
@@ -201,7 +201,7 @@ def _table(
     return "\n".join(f"| {' | '.join(line[:count])} |" for line in lines)
 
 
-def _sections() -> tuple[list[Group], ...]:
+def _sections() -> tuple[list[KeyGroup], ...]:
     """Returns the groups of each section of a page."""
     tuned = list(Keys(finetuning.FinetuningConfig).groups())
     size = next(group for group in tuned if group.title == "model")
@@ -210,7 +210,7 @@ def _sections() -> tuple[list[Group], ...]:
     return list(Keys(pretraining.PretrainingConfig).groups()), tuned, [of_suite]
 
 
-def _cells(row: Row) -> tuple[str, str, str, str]:
+def _cells(row: KeyRow) -> tuple[str, str, str, str]:
     """Returns the cells of a row that are the same in every language."""
     free = " ↻" if row.key.free else ""
     default = f"`{_text(row.default)}`" if row.default != "" else ""

@@ -71,7 +71,7 @@ def _config(place, kind="classification", **changes):
 
 
 def _read(place, kind, values):
-    settings = finetuning.parse(_config(place, kind), given=("train",))
+    settings = finetuning.parse(_config(place, kind), from_python=("train",))
     settings, given = splits.from_python(settings, {"train": values})
     return settings, given["train"].examples
 
@@ -199,9 +199,9 @@ def test_examples_without_a_split_are_refused():
 def test_a_split_is_a_file_or_from_python(place):
     config = _config(place, data__train="train.tsv")
     with pytest.raises(errors.InputError, match=r"data\.train is 'train\.tsv', and"):
-        finetuning.parse(config, given=("train",))
+        finetuning.parse(config, from_python=("train",))
     with pytest.raises(errors.InputError, match="data has 'valid': give examples of"):
-        finetuning.parse(_config(place), given=("valid",))
+        finetuning.parse(_config(place), from_python=("valid",))
 
 
 def test_a_run_learns_stops_and_resumes_bit_for_bit(place, tmp_path, monkeypatch):

@@ -151,7 +151,7 @@ def read(
     _check_architecture(bert, theirs.config, init, folder)
     flat = mapping.flatten(theirs.params)
     _check_parts({name.split("/")[0] for name in flat}, set(shapes), init, folder)
-    flat = {n: x for n, x in flat.items() if n.split("/")[0] not in init.drawn}
+    flat = {n: x for n, x in flat.items() if n.split("/")[0] not in init.fresh_parts}
     flat = with_positions(flat, bert, init.positions)
     flat = _with_tokens(flat, found.tokenizer, tokenizer, init.new_tokens, folder)
     if not bert.tie_word_embeddings and "mlm_head/decoder" not in flat:
@@ -159,10 +159,10 @@ def read(
     params = mapping.unflatten(flat)
     rows = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"].shape[0]
     params = placed(network.pad_vocabulary(params, rows), shapes, folder)
-    if init.drawn:
-        params |= drawn(settings.run.seed, shapes, draw, init.drawn)
+    if init.fresh_parts:
+        params |= drawn(settings.run.seed, shapes, draw, init.fresh_parts)
     if jax.process_index() == 0:
-        record = found.report.record() | {"drawn": sorted(init.drawn)}
+        record = found.report.record() | {"drawn": sorted(init.fresh_parts)}
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         (workdir / "init.json").write_text(text, encoding="utf-8")
     return params
@@ -179,7 +179,7 @@ def _check_parts(
     folder: Path,
 ) -> None:
     """Raises InputError unless the folder has the parts of the run, and no others."""
-    lacking = sorted(wanted - there - init.drawn)
+    lacking = sorted(wanted - there - init.fresh_parts)
     if lacking:
         raise errors.InputError(
             f"{folder} has no {', '.join(lacking)}, which this run trains. To draw "
@@ -191,7 +191,7 @@ def _check_parts(
             f"{folder} has {', '.join(more)}, which this run does not train. To leave "
             f"them behind: --config.init.ignore={','.join(more)}"
         )
-    useless = sorted(init.drawn - wanted)
+    useless = sorted(init.fresh_parts - wanted)
     if useless:
         raise errors.InputError(
             f"init.fresh names {', '.join(useless)}, which this run does not have"

@@ -30,7 +30,7 @@ _READ_BY = {"plan": "pretrain", "prepare": "pretrain"}
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RecipeFile:
     """A file in the folder of recipes.
 
     Attributes:
@@ -68,12 +68,12 @@ def find(name: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def shipped() -> list[Recipe]:
+def shipped() -> list[RecipeFile]:
     """Returns the recipes of the package, by name."""
     return [read(file) for file in sorted(folder().glob("*.py"))]
 
 
-def read(file: Path) -> Recipe:
+def read(file: Path) -> RecipeFile:
     """Returns what the text of a config file describes, without running it.
 
     A file that is not Python has an empty summary, and no commands or options.
@@ -81,14 +81,14 @@ def read(file: Path) -> Recipe:
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
-        return Recipe(file.stem, "", (), ())
+        return RecipeFile(file.stem, "", (), ())
     text = ast.get_docstring(tree) or ""
     own = [command for command, name in _COMMAND.findall(text) if name == file.stem]
     lines = text.splitlines() or [""]
-    return Recipe(file.stem, lines[0], tuple(own), _options(tree))
+    return RecipeFile(file.stem, lines[0], tuple(own), _options(tree))
 
 
-def of_command(command: str) -> list[Recipe]:
+def of_command(command: str) -> list[RecipeFile]:
     """Returns the recipes that a command reads."""
     command = _READ_BY.get(command, command)
     return [recipe for recipe in shipped() if recipe.commands[:1] == (command,)]

@@ -633,25 +633,25 @@ def default() -> ml_collections.ConfigDict:
 
 def parse(
     config: ml_collections.ConfigDict | Mapping[str, Any],
-    given: Sequence[str] = (),
+    from_python: Sequence[str] = (),
 ) -> FinetuningConfig:
     """Turns a configuration into typed groups.
 
     Args:
-      given: the splits whose examples come from Python and not from files.
+      from_python: the splits whose examples come from Python and not from files.
 
     Raises:
       InputError: a key is unknown or missing, a value has a wrong type or range, or
         does nothing.
     """
     tree = pretraining.plain(config, FinetuningConfig)
-    tree["data"] = _with_splits(tree["data"], given)
+    tree["data"] = _with_splits(tree["data"], from_python)
     return pretraining.typed(tree, FinetuningConfig)
 
 
-def _with_splits(data: Any, given: Sequence[str]) -> Any:
+def _with_splits(data: Any, from_python: Sequence[str]) -> Any:
     """Returns the group `data`, with a name for each split that is not a file."""
-    for name in given:
+    for name in from_python:
         if name not in SPLITS:
             raise errors.InputError(
                 f"data has {name!r}: give examples of {', '.join(SPLITS)}"
@@ -661,7 +661,9 @@ def _with_splits(data: Any, given: Sequence[str]) -> Any:
                 f"data.{name} is {data[name]!r}, and its examples are passed from "
                 "Python too: leave one of them out"
             )
-    return {**data, **{name: FROM_PYTHON for name in given}} if given else data
+    if not from_python:
+        return data
+    return {**data, **{name: FROM_PYTHON for name in from_python}}
 
 
 def parse_record(tree: Mapping[str, Any]) -> FinetuningConfig:

@@ -63,7 +63,7 @@ class PretrainingInitConfig:
         fields.check("init", self)
 
     @property
-    def drawn(self) -> frozenset[str]:
+    def fresh_parts(self) -> frozenset[str]:
         """The parts in `fresh`."""
         return frozenset(fields.names(self.fresh))
 

@@ -2,8 +2,8 @@
 
 `BertConfig(**bert_config.json)` is the loader; `published(name)` gives the released
 sizes: Devlin et al. 2018 (arXiv:1810.04805), section 3, and the 24 small models of
-Turc et al. 2019 (arXiv:1908.08962), table 1. `model_type` tells BERT from the models
-that differ from it in a few places: RoBERTa (arXiv:1907.11692), ALBERT
+Turc et al. 2019 (arXiv:1908.08962), table 1. `model_type` is BERT or one of the models
+that differ from it in details: RoBERTa (arXiv:1907.11692), ALBERT
 (arXiv:1909.11942), ELECTRA (arXiv:2003.10555) and DistilBERT (arXiv:1910.01108), or
 ModernBERT (arXiv:2412.13663), whose layers are others (`model/modern.py`).
 """
@@ -253,7 +253,7 @@ class BertConfig:
         return "gelu" if fixed else self.hidden_act
 
 
-# What ModernBERT alone reads.
+# Keys that only ModernBERT reads.
 MODERN_KEYS = (
     "global_attn_every_n_layers",
     "local_attention",

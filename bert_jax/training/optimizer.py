@@ -27,7 +27,6 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from bert_jax import errors, fields
 from bert_jax.fields import REQUIRED, field
-from bert_jax.training import optimizer
 
 
 class Averages(NamedTuple):
@@ -159,7 +158,7 @@ def learning_rate(
     warm-up. Raises InputError if the warm-up, or the warm-up and the decay of "wsd",
     do not fit into the steps.
 
-    `peak`, which may be traced and so is not checked, stands in for
+    `peak`, which may be traced and so is not checked, replaces
     `config.learning_rate`.
     """
     _check_steps(config, num_train_steps)
@@ -256,7 +255,7 @@ def make(
     et al. 2023 (arXiv:2304.13013), algorithm 2 (see `_scale_by_surprise`).
 
     Args:
-      peak: stands in for `config.learning_rate`; see `learning_rate`.
+      peak: replaces `config.learning_rate`; see `learning_rate`.
       scales: the tree of the parameters; each leaf, a number or an array that
         broadcasts to the parameter, multiplies its updates. What has scale 0 stays as
         it is, to the bit, and its gradient is outside the norm that is clipped.
@@ -279,7 +278,7 @@ def make(
         last = optax.stateless(lambda updates, _: _multiply(updates, scales))
         parts = [first, *parts, last]
     if average_decay:
-        parts.append(optimizer.keep_average(average_decay))
+        parts.append(keep_average(average_decay))
     return optax.chain(*parts)
 
 
@@ -328,8 +327,10 @@ def _scale_by_surprise(
             rms = jnp.sqrt(jnp.mean(square, axis=axes, keepdims=stacked))
             return step / jnp.broadcast_to(jnp.maximum(rms, 1.0), step.shape)
 
-        made = jax.tree_util.tree_map_with_path(divided, steps, grads, state[0].nu)
-        return made, state
+        return (
+            jax.tree_util.tree_map_with_path(divided, steps, grads, state[0].nu),
+            state,
+        )
 
     return optax.GradientTransformation(adamw.init, update_fn)
 
@@ -393,7 +394,7 @@ def layer_scales(
       below: the keys that lead to all that lies below the first layer (embeddings).
       layer_decay: above 0 and at most 1.
       frozen_layers: k: the first k layers, and what is below them, are frozen.
-      freeze_below: freezes what is below the layers alone.
+      freeze_below: freezes only what is below the layers.
       trained_parts: if any are named, all else at the top of the tree is frozen.
 
     Returns:
@@ -410,13 +411,13 @@ def layer_scales(
     lowest = 0.0 if freeze_below or frozen_layers else layer_decay**num_layers
 
     def scale(path: Any, leaf: Any) -> Any:
-        keys = optimizer.keys(path)
-        if trained_parts and keys[0] not in trained_parts:
+        names = keys(path)
+        if trained_parts and names[0] not in trained_parts:
             return 0.0
-        if optimizer.STACKED in keys:
+        if STACKED in names:
             own = rates[num_layers - leaf.shape[0] :].astype(np.float32)
             return own.reshape(-1, *(1,) * (leaf.ndim - 1))
-        return lowest if keys[: len(below)] == below else 1.0
+        return lowest if names[: len(below)] == below else 1.0
 
     return jax.tree_util.tree_map_with_path(scale, params)
 
@@ -435,7 +436,7 @@ def _check(
         )
     if not 0 <= frozen_layers <= num_layers:
         raise errors.InputError(
-            f"the layers to freeze are {frozen_layers}: this model has {num_layers}"
+            f"recipe.frozen_layers is {frozen_layers}: this model has {num_layers}"
         )
     if unknown := sorted(set(trained_parts) - set(params)):
         raise errors.InputError(
@@ -448,16 +449,16 @@ def _check(
 def _check_stack(params: PyTree, num_layers: int) -> None:
     """Raises InputError unless the stacked leaves with most rows have one a layer."""
     stacked = {
-        keys: leaf.shape[0]
+        keys(path): leaf.shape[0]
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if optimizer.STACKED in (keys := optimizer.keys(path))
+        if STACKED in keys(path)
     }
     rows = max(stacked.values(), default=num_layers)
     if rows != num_layers:
-        keys = next(keys for keys in stacked if stacked[keys] == rows)
+        name = next(name for name in stacked if stacked[name] == rows)
         raise errors.InputError(
             f"{num_layers} layers share the parameters of {rows} here "
-            f"({'/'.join(keys)}): what differs by layer is for models whose layers "
+            f"({'/'.join(name)}): what differs by layer is for models whose layers "
             "have their own"
         )
 
@@ -471,13 +472,13 @@ def replace_top_layers(
     """
     if not 0 <= count <= num_layers:
         raise errors.InputError(
-            f"the layers to draw anew are {count}: this model has {num_layers}"
+            f"recipe.reinit_layers is {count}: this model has {num_layers} layers"
         )
     _check_stack(params, num_layers)
     kept = num_layers - count
 
     def replaced(path: Any, leaf: Any, fresh: Any) -> Any:
-        if optimizer.STACKED not in optimizer.keys(path):
+        if STACKED not in keys(path):
             return leaf
         own = kept - (num_layers - leaf.shape[0])  # it may begin above the first layer
         return jnp.concatenate([leaf[: max(own, 0)], fresh[max(own, 0) :]])
