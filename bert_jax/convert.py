@@ -1,4 +1,4 @@
-"""Carries a model from any format to any other, and says what came from where.
+"""Converts a model from any format to any other, and reports the source of each parameter.
 
 python -m bert_jax.convert --input=hf:google-bert/bert-base-chinese --output=mine --to=bert_jax --verify
 python -m bert_jax.convert --input=runs/demo --output=exported --to=huggingface --verify
@@ -172,7 +172,7 @@ def _write(
             if tokenizer.cleaning:
                 commands.say(
                     f"the model cleans its texts ({tokenizer.cleaning}); transformers "
-                    "cannot: clean them before, as the card says"
+                    "cannot: clean them before, as described in README.md"
                 )
         return
     if request.to == "tensorflow1":
@@ -326,7 +326,9 @@ if __name__ == "__main__":
         "table behind the vocabulary.",
     )
     flags.DEFINE_string(
-        "head", "", "What a classifier is, if no config says: classifier, tagger, ..."
+        "head",
+        "",
+        "Kind of a classifier, if no config defines it: classifier, tagger, ...",
     )
     flags.DEFINE_string(
         "hidden_act",
@@ -341,7 +343,7 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "model_type",
         "",
-        "What a Hugging Face folder is, whatever its config.json says: bert, ...",
+        "Type of a Hugging Face model; overrides its config.json: bert, ...",
     )
     flags.DEFINE_string(
         "pooling", "", "Write a sentence encoder that pools by mean, cls or max."

@@ -168,7 +168,7 @@ def test_modules_of_a_sentence_encoder_lie_in_its_folder(tmp_path):
     for place in ("../x", "/etc", "a\0b"):
         modules = [{"type": "a.Pooling", "path": place}]
         (tmp_path / "modules.json").write_text(json.dumps(modules))
-        refused(lambda: sentence_encoder.read(tmp_path), "is no folder of the model's")
+        refused(lambda: sentence_encoder.read(tmp_path), "folder of the model")
 
 
 @pytest.mark.parametrize("line", ['{"step": 1e400}', '{"step": 1, "x": NaN}', "[1]"])

@@ -150,7 +150,6 @@ class ModelFolder:
         if needs_tokenizer:
             tokenizer = _tokenizer(self.tokenizer_folder, given, choice or Choice())
         pooling, longest = self._pooling(given)
-        is_run = isinstance(self.files, run_folder.RunFiles)
         return LoadedModel(
             self.format,
             given,
@@ -158,7 +157,7 @@ class ModelFolder:
             report,
             longest,
             pooling,
-            self.files.step if is_run else None,
+            self.files.step,
         )
 
     def _pooling(self, given: Weights) -> tuple[sentence_encoder.Pooling, int]:

@@ -1,7 +1,7 @@
 """The README.md of a model folder: what the model is, from the record it came with.
 
-Facts that no file states are left out: a licence or a language that nobody wrote down
-has no line. The same record gives the same bytes.
+Only facts that a file states are written: without a license or a language in the
+record there is no line. The same record gives the same bytes.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ def training(workdir: Path, step: int) -> Table:
     settings = run_folder.read_settings(workdir)
     run, data = settings.run, settings.data
     first = min(step, settings.first_steps)
-    places = first * data.first_seq_length + (step - first) * data.max_seq_length
+    tokens = first * data.first_seq_length + (step - first) * data.max_seq_length
     rows = [("Training", "")]
     if settings.init_from != "none":
         rows.append(("began from", Path(settings.init_from).name))
@@ -61,7 +61,7 @@ def training(workdir: Path, step: int) -> Table:
         ("row length", _row_length(settings)),
         ("batch", f"{run.batch_size:,} rows"),
         ("steps", f"{step:,}"),
-        ("tokens seen", f"{places * run.batch_size:,}, padding included"),
+        ("tokens seen", f"{tokens * run.batch_size:,}, padding included"),
         ("optimizer", _optimizer(settings)),
         ("computed in", run.dtype),
         ("seed", str(run.seed)),
@@ -72,7 +72,7 @@ def training(workdir: Path, step: int) -> Table:
 def scores(workdir: Path, step: int) -> Table:
     """Returns the last scores until a step, and those of eval/heldout.json.
 
-    Each has a column if it was written down; without any there is no row.
+    Each has a column if it was recorded; without any the table is empty.
     """
     columns: dict[str, dict[str, str]] = {}
     lines = [x for x in logs.read(workdir / logs.METRICS) if x["step"] <= step]
@@ -222,8 +222,8 @@ def write(
       head: that is in a file of its own.
     """
     pooling = sentence_encoder.read(folder)
-    made = text(dataclasses.replace(found, pooling=pooling), source, to, head)
-    (folder / NAME).write_text(made, encoding="utf-8")
+    result = text(dataclasses.replace(found, pooling=pooling), source, to, head)
+    (folder / NAME).write_text(result, encoding="utf-8")
 
 
 def text(
@@ -267,11 +267,11 @@ def _cleaning(found: checkpoints.LoadedModel, to: str) -> list[str]:
     if found.tokenizer is None or not found.tokenizer.cleaning:
         return []
     given = found.tokenizer.cleaning
-    made = f"Texts were cleaned before training ({given}), see `{cleaning.NAME}`."
+    result = f"Texts were cleaned before training ({given}), see `{cleaning.NAME}`."
     if to == "bert_jax":
-        return [f"{made} `bert_jax` does the same."]
+        return [f"{result} `bert_jax` does the same."]
     return [
-        f"{made} **Only `bert_jax` does the same by itself:** with other tools apply "
+        f"{result} **Only `bert_jax` does the same by itself:** with other tools apply "
         "`bert_jax.text.cleaning.read(folder)` to every text first."
     ]
 
@@ -330,7 +330,7 @@ def _scalar(value: str) -> str:
 def _carried(card: Path) -> dict[str, tuple[str, ...]]:
     """Returns the language and the licence that the card of the source states.
 
-    Plain values and lists of them; whatever else YAML can say is passed over.
+    Plain values and lists of them; all other YAML is ignored.
     """
     if not card.is_file():
         return {}
@@ -339,15 +339,15 @@ def _carried(card: Path) -> dict[str, tuple[str, ...]]:
     if first != "---" or "---" not in lines:
         return {}
     lines = lines[: lines.index("---")]
-    made = {}
+    result = {}
     for number, line in enumerate(lines):
         key, _, value = line.partition(":")
         below = itertools.takewhile(_is_item, lines[number + 1 :])
         listed = [value] if value.strip() else [x.strip()[1:] for x in below]
         values = tuple(x.strip().strip("\"'") for x in listed)
         if key in _CARRIED and values and all(map(_PLAIN.fullmatch, values)):
-            made[key] = values
-    return made
+            result[key] = values
+    return result
 
 
 def _is_item(line: str) -> bool:
@@ -384,12 +384,12 @@ def _use(
             "With `transformers`:",
             _code(lines),
         ]
-    made = ["## Use", "With `bert_jax`:", _code(_bert_jax(found))]
+    result = ["## Use", "With `bert_jax`:", _code(_bert_jax(found))]
     if to != "huggingface":
-        return made
+        return result
     if found.pooling.is_sentence_encoder:
-        return [*made, "With `sentence-transformers`:", _code(_SENTENCE_TRANSFORMERS)]
-    return [*made, "With `transformers`:", _code(_transformers(found.weights))]
+        return [*result, "With `sentence-transformers`:", _code(_SENTENCE_TRANSFORMERS)]
+    return [*result, "With `transformers`:", _code(_transformers(found.weights))]
 
 
 _SENTENCE_TRANSFORMERS = [
@@ -444,17 +444,17 @@ def _origin(found: checkpoints.LoadedModel, folder: Path) -> list[str]:
     if step is not None:
         tables = [training(folder, step), scores(folder, step)]
         return ["## Training", *(_table(rows) for rows in tables if rows)]
-    made = ["## Origin", f"Converted from: {report.source}."]
+    result = ["## Origin", f"Converted from: {report.source}."]
     if report.files:
-        made.append(_table([("File", "sha256"), *sorted(report.files.items())]))
+        result.append(_table([("File", "sha256"), *sorted(report.files.items())]))
     for what, listed in (
         ("Missing there", report.missing),
         ("Parts left out", report.dropped),
         ("Left out", report.ignored),
     ):
         if listed:
-            made.append(f"{what}: {weights.shortened(list(listed))}.")
-    return made
+            result.append(f"{what}: {weights.shortened(list(listed))}.")
+    return result
 
 
 def _architecture(found: checkpoints.LoadedModel) -> Table:

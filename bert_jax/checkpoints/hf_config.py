@@ -1,7 +1,7 @@
 """config.json of Hugging Face: read into a BertConfig and label names, and written.
 
 Whatever would make the model compute something else than ours is refused by name;
-the dozens of other keys are left alone.
+the dozens of other keys are ignored.
 """
 
 import dataclasses
@@ -29,13 +29,13 @@ def with_older_keys(tree: dict[str, Any], path: Path) -> dict[str, Any]:
       InputError: layers follow no period, angles are scaled, or two dropouts differ
         that are one here.
     """
-    made = dict(tree)
+    result = dict(tree)
     if _given(tree, "layer_types"):
-        made["global_attn_every_n_layers"] = _period(tree, path)
+        result["global_attn_every_n_layers"] = _period(tree, path)
     if "local_rope_theta" in tree and tree["local_rope_theta"] is None:
-        made["local_rope_theta"] = tree["global_rope_theta"]
+        result["local_rope_theta"] = tree["global_rope_theta"]
     if _given(tree, "rope_parameters"):
-        made |= _thetas(tree["rope_parameters"], path)
+        result |= _thetas(tree["rope_parameters"], path)
     dropouts = [
         tree[key] for key in ("embedding_dropout", "mlp_dropout") if key in tree
     ]
@@ -44,7 +44,7 @@ def with_older_keys(tree: dict[str, Any], path: Path) -> dict[str, Any]:
             f"{path}: embedding_dropout is {dropouts[0]!r} and mlp_dropout "
             f"{dropouts[1]!r}, and only one share for both is supported"
         )
-    return made
+    return result
 
 
 def _given(tree: dict[str, Any], key: str) -> bool:
@@ -56,10 +56,10 @@ def _period(tree: dict[str, Any], path: Path) -> int:
     kinds = tree["layer_types"]
     if isinstance(kinds, list) and _FAR in kinds and kinds[0] == _FAR:
         behind = kinds[1:]
-        alone = behind.index(_FAR) + 1 if _FAR in behind else len(kinds)
+        by_position = behind.index(_FAR) + 1 if _FAR in behind else len(kinds)
         key = "global_attn_every_n_layers"
-        said = [tree[key]] if key in tree and isinstance(tree[key], int) else []
-        for period in (*said, alone):
+        stated = [tree[key]] if key in tree and isinstance(tree[key], int) else []
+        for period in (*stated, by_position):
             if period > 0 and kinds == _kinds(len(kinds), period):
                 return period
     raise errors.InputError(
@@ -74,7 +74,7 @@ def _kinds(layers: int, period: int) -> list[str]:
 
 def _thetas(found: Any, path: Path) -> dict[str, Any]:
     """Returns the bases of the angles that are given by kind of layer."""
-    made = {}
+    result = {}
     for kind, ours in _THETAS.items():
         own = found[kind] if isinstance(found, dict) and kind in found else {}
         scaled = not isinstance(own, dict) or (
@@ -86,14 +86,14 @@ def _thetas(found: Any, path: Path) -> dict[str, Any]:
                 "rope_type 'default' is supported"
             )
         if "rope_theta" in own:
-            made[ours] = own["rope_theta"]
-    return made
+            result[ours] = own["rope_theta"]
+    return result
 
 
 def modernbert_keys(
     bert: config.BertConfig, of_parts: Collection[str]
 ) -> dict[str, Any]:
-    """Returns what config.json has beside the keys that are `BertConfig`'s."""
+    """Returns the keys of config.json that `BertConfig` does not have."""
     return {
         "embedding_dropout": bert.hidden_dropout_prob,
         "classifier_pooling": "mean" if "head_transform" in of_parts else "cls",
@@ -298,14 +298,14 @@ _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class HfConfig:
-    """What a config.json says.
+    """The content of a config.json.
 
     Attributes:
       bert: the architecture.
       labels: the names of the classes; none if the file has neither id2label nor
         num_labels.
       class_name: the class of the weights without the model's name, as in
-        `ForMaskedLM`; empty if the file does not say.
+        `ForMaskedLM`; empty if it is not in the file.
       problem_type, head_dropout: of a classifier; see `weights.Weights`.
       notes: what a user should know of how the file was understood.
       pools_mean: whether a classifier reads the mean of the tokens, and not [CLS].
@@ -324,7 +324,7 @@ def read(path: Path, model_type: str = "") -> HfConfig:
     """Reads a config.json.
 
     Args:
-      model_type: what the model is, whatever the file calls it; "" for what it says.
+      model_type: overrides the type in the file; "" to use that.
 
     Raises:
       InputError: it is missing or no JSON, of another kind of model, or a value does
@@ -365,7 +365,7 @@ def read(path: Path, model_type: str = "") -> HfConfig:
 
 
 def _model_type(tree: dict[str, Any], path: Path) -> str:
-    """Returns the kind of model; files before 2020 say it by their class alone."""
+    """Returns the kind of model; files before 2020 have only the class."""
     found = stated_type(tree) or "bert"
     if found not in mapping.CLASSES:
         raise errors.InputError(
@@ -400,7 +400,7 @@ def class_name_of(tree: dict[str, Any], path: Path) -> str:
     """Returns the class of the weights without the name of a model.
 
     Raises:
-      InputError: `architectures` is no list of names.
+      InputError: `architectures` is not a list of names.
     """
     classes = tree["architectures"] if "architectures" in tree else None
     if not classes:
@@ -421,13 +421,13 @@ def class_name_of(tree: dict[str, Any], path: Path) -> str:
 def labels(tree: dict[str, Any], path: Path) -> tuple[str, ...]:
     """Returns the class names of `id2label` by their numbers.
 
-    As in transformers, `num_labels` decides how many classes there are: beside an
+    As in transformers, `num_labels` decides how many classes there are: next to an
     `id2label` of another length, or without one, they are LABEL_0, LABEL_1 and so on.
     None if the file has neither. Names that are whole numbers become text.
 
     Raises:
       InputError: the numbers are not 0 to C - 1, a name is not a text, or `num_labels`
-        is no number of classes.
+        is not a number of classes.
     """
     table, count = tree.get("id2label"), _count(tree, path)
     if count is not None and (table is None or _differs(table, count)):
@@ -450,7 +450,7 @@ def labels(tree: dict[str, Any], path: Path) -> tuple[str, ...]:
 
 
 def _count(tree: dict[str, Any], path: Path) -> int | None:
-    """Returns `num_labels`, or None if the file does not say it."""
+    """Returns `num_labels`, or None if it is not in the file."""
     count = tree.get("num_labels")
     if count is None or (type(count) is int and 0 <= count <= _MOST_LABELS):
         return count
@@ -461,7 +461,7 @@ def _count(tree: dict[str, Any], path: Path) -> int | None:
 
 
 def _differs(table: Any, count: int) -> bool:
-    """Says whether an `id2label` is an object of another length than `num_labels`."""
+    """Returns whether `id2label` is an object of another length than `num_labels`."""
     return isinstance(table, dict) and len(table) != count
 
 
@@ -501,7 +501,7 @@ def tree(
     with_pooler = (
         of_parts | mapping.class_pooler(bert.model_type) if is_bare else of_parts
     )
-    made: dict[str, Any] = {
+    result: dict[str, Any] = {
         "architectures": [prefix + class_of(bert.model_type, with_pooler)],
         "model_type": bert.model_type,
         "dtype": dtype,
@@ -511,37 +511,37 @@ def tree(
         "embedding_size": bert.embedding_width,
         "num_hidden_groups": bert.num_groups,
     }
-    made |= {theirs: values[ours] for ours, theirs in keys.items()}
+    result |= {theirs: values[ours] for ours, theirs in keys.items()}
     if bert.is_modern:
-        made |= modernbert_keys(bert, of_parts)
+        result |= modernbert_keys(bert, of_parts)
     if class_labels:
-        made["id2label"] = {str(i): name for i, name in enumerate(class_labels)}
-        made["label2id"] = {name: i for i, name in enumerate(class_labels)}
+        result["id2label"] = {str(i): name for i, name in enumerate(class_labels)}
+        result["label2id"] = {name: i for i, name in enumerate(class_labels)}
     if problem_type:
-        made["problem_type"] = problem_type
+        result["problem_type"] = problem_type
     if head_dropout is not None:
-        made[_HEAD_DROPOUT[bert.model_type]] = head_dropout
-    return made
+        result[_HEAD_DROPOUT[bert.model_type]] = head_dropout
+    return result
 
 
 def class_of(model_type: str, of_parts: frozenset[str]) -> str:
     """Returns Hugging Face's class for exactly these parts, without the model's name.
 
     Raises:
-      InputError: there is none; the message says which parts to leave out.
+      InputError: there is none; the message names the parts to leave out.
     """
     classes, heads = mapping.CLASSES[model_type], of_parts - {"encoder"}
     if heads in classes:
         return classes[heads]
     prefix = mapping.CLASS_PREFIX[model_type]
     inside = [parts for parts in classes if parts <= heads]
-    remedy = "Name another format"
+    advice = "Name another format"
     if inside:
-        # Of two as large, the one with a head rather than the pooler alone.
+        # Of two as large, the one with a head rather than only the pooler.
         best = max(inside, key=lambda parts: (len(parts), "pooler" not in parts))
         left_out = ",".join(sorted(heads - best))
-        remedy = f"For {prefix}{classes[best]}, add --ignore={left_out}"
+        advice = f"For {prefix}{classes[best]}, add --ignore={left_out}"
     raise errors.InputError(
         f"Hugging Face has no class of {prefix} with exactly the parts "
-        f"{', '.join(sorted(of_parts))}. {remedy}"
+        f"{', '.join(sorted(of_parts))}. {advice}"
     )

@@ -1,8 +1,8 @@
 """Folders of Hugging Face's: weights and config.json, in and out.
 
-Old and new spellings are brought to the names of the table: below any prefix, with
+Old and new spellings are mapped to the names of the table (`mapping`): any prefix,
 `gamma` and `beta`, a decoder that is a copy of the token embeddings. A wrong label is
-found by the tensors (`recognition`).
+detected from the tensors (`recognition`).
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ _BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
 def read(
     path: Path, choice: weights.Choice | None = None
 ) -> tuple[weights.Weights, weights.Report]:
-    """Reads a folder, or one file of weights beside its config.json.
+    """Reads a folder, or one file of weights next to its config.json.
 
     Raises:
       InputError: as `weights.assemble`, or the files are not whole and safe.
@@ -63,7 +63,7 @@ def read(
     )
     nested = mapping.unflatten(params)
     labels = described.labels if {"classifier", "tagger"} & set(nested) else ()
-    made = weights.Weights(
+    result = weights.Weights(
         bert,
         nested,
         labels,
@@ -79,7 +79,7 @@ def read(
     notes += [recognized.note] * bool(recognized.note)
     if described.class_name == "Model" and mapping.class_pooler(model_type) - {*nested}:
         notes.append("no pooler: no head of this class reads it")
-    return made, dataclasses.replace(
+    return result, dataclasses.replace(
         report, source=source, files=raw.files, notes=tuple(notes)
     )
 
@@ -153,7 +153,7 @@ def write(
     Args:
       dtype: `float32` or `bfloat16`, of the file.
       metadata: texts for the header of the file.
-      needs_pooler: whether an encoder alone is refused where its class has a pooler.
+      needs_pooler: whether a bare encoder is refused where its class has a pooler.
 
     Raises:
       InputError: no class of Hugging Face has exactly these parts.
@@ -170,9 +170,9 @@ def write(
         needs_pooler=needs_pooler,
     )
     arrays = state_dict(given)
-    made = {name: x.astype(tensors.DTYPES[dtype]) for name, x in arrays.items()}
+    result = {name: x.astype(tensors.DTYPES[dtype]) for name, x in arrays.items()}
     path = folder / "model.safetensors"
-    tensors.write_safetensors(path, made, {"format": "pt", **(metadata or {})})
+    tensors.write_safetensors(path, result, {"format": "pt", **(metadata or {})})
     text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     (folder / hf_config.NAME).write_text(text, encoding="utf-8")
 
@@ -181,25 +181,25 @@ def state_dict(given: weights.Weights) -> dict[str, np.ndarray]:
     """Returns float32 arrays under the names of Hugging Face's class for the parts."""
     bert, of_parts = given.config, frozenset(given.parts)
     flat = mapping.flatten(given.params)
-    made: dict[str, np.ndarray] = {}
-    for place in mapping.huggingface_mapping(bert, of_parts, given.num_labels):
-        made |= place.split(flat[place.ours])
+    result: dict[str, np.ndarray] = {}
+    for param in mapping.huggingface_mapping(bert, of_parts, given.num_labels):
+        result |= param.split(flat[param.ours])
     if "mlm_head" in of_parts and not bert.tie_word_embeddings:
         # Untied models of transformers have the bias twice.
-        made[f"{mapping.DECODER[bert.model_type]}.bias"] = flat["mlm_head/bias"]
+        result[f"{mapping.DECODER[bert.model_type]}.bias"] = flat["mlm_head/bias"]
     if of_parts <= {"encoder", "pooler"}:
         prefix = f"{mapping.encoder_prefix(bert.model_type)}."
-        made = {name.removeprefix(prefix): x for name, x in made.items()}
-    return made
+        result = {name.removeprefix(prefix): x for name, x in result.items()}
+    return result
 
 
 def describe(path: Path, choice: weights.Choice | None = None) -> hf_config.HfConfig:
     """Returns what a folder, or a file of weights, is, by config and tensor names.
 
-    Weights that cannot be read leave the config's word: their reader refuses them.
+    Where the weights cannot be read, only the config counts: `read` refuses them.
 
     Raises:
-      InputError: it is no supported model.
+      InputError: it is not a supported model.
     """
     try:
         shapes = tensors.shapes(path)
@@ -284,7 +284,7 @@ def _found(
     Raises:
       InputError: two tensors of the file have the same meaning.
     """
-    made: dict[str, np.ndarray] = {}
+    result: dict[str, np.ndarray] = {}
     originals: dict[str, str] = {}
     for name in sorted(set(arrays) - left_out):
         canonical = recognized.canonical(name)
@@ -293,8 +293,8 @@ def _found(
                 f"{where} holds both {originals[canonical]} and {name}, which are the "
                 "same parameter: remove one"
             )
-        made[canonical], originals[canonical] = arrays[name], name
-    return weights.Found(made, originals, where)
+        result[canonical], originals[canonical] = arrays[name], name
+    return weights.Found(result, originals, where)
 
 
 def _untie(
@@ -329,13 +329,13 @@ def _untie(
     elif own in arrays and bert.tie_word_embeddings:
         notes.append(
             f"{originals[own]}: differs from {originals[table]}, so the decoder is not "
-            "tied, whatever the config says"
+            "tied, against the config"
             if table in arrays
             else f"{originals[own]}: the decoder"
         )
         bert = dataclasses.replace(bert, tie_word_embeddings=False)
     elif own not in arrays and bias not in arrays:
-        # Nothing to decode with: what the config says of it has no meaning.
+        # Nothing to decode with: its config key has no meaning.
         bert = dataclasses.replace(bert, tie_word_embeddings=True)
     return weights.Found(arrays, originals, found.where), bert, notes
 
@@ -343,7 +343,7 @@ def _untie(
 def _parts(
     found: weights.Found, described: hf_config.HfConfig, choice: weights.Choice
 ) -> frozenset[str]:
-    """Returns the parts that the file says it has, or that have tensors in it."""
+    """Returns the parts that the config names, or that have tensors in the file."""
     model_type, name = described.bert.model_type, described.class_name
     if choice.head and head_of(name) != choice.head:
         name = _CLASS_OF_HEAD[choice.head]  # the user knows better than config.json
@@ -358,7 +358,7 @@ def _parts(
         outputs = [choice.head]
     elif has_classifier and not outputs:
         raise errors.InputError(
-            f"{found.where} has a classifier, and its config.json does not say of what "
+            f"{found.where} has a classifier, and its config.json does not define its "
             "kind: write a folder that does with "
             f"{weights.CONVERT} --head=classifier, tagger or multiple_choice"
         )
@@ -388,9 +388,9 @@ def _refuse_head_without_pooler(
         return
     if not any(n.startswith(f"{modules['pooler/dense']}.") for n in found.arrays):
         raise errors.InputError(
-            f"{found.where}: config.json says {heads[0]}, which reads a pooler, and "
+            f"{found.where}: config.json names {heads[0]}, which reads a pooler, and "
             f"{modules['pooler/dense']}.* is not there. If the classifier is one of "
-            f"tokens, write a folder that says so: {weights.CONVERT} --head=tagger. "
+            f"tokens, write a folder that names it: {weights.CONVERT} --head=tagger. "
             f"To leave out the classifier too: {weights.CONVERT} --allow_missing=pooler"
         )
 

@@ -1,6 +1,7 @@
-"""The weights that a run starts from (`init_from`): any model folder, fitted if asked.
+"""The weights that a run starts from (`init_from`), of pretraining or fine-tuning.
 
-Nothing is drawn, cut or left out unless the group `init` of the config names it.
+Nothing is randomly initialized, cut or left out unless the group `init` of the config
+names it.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from flax import linen as nn
 from jaxtyping import Float, PyTree
 
 from bert_jax import checkpoints, errors, hub
-from bert_jax.checkpoints import initial_weights, mapping, native, run_folder, weights
+from bert_jax.checkpoints import mapping, native, run_folder, weights
 from bert_jax.config import finetuning, pretraining
 from bert_jax.data.corpus import manifest
 from bert_jax.model import config as model_config
@@ -27,7 +28,7 @@ from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import checkpoint, sharding
 
 GIVEN = pretraining.FROM_INIT
-# What may differ between the folder and the run: it is no part of the weights.
+# What may differ between the folder and the run: the weights do not depend on it.
 FREE = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -39,7 +40,7 @@ FREE = (
 def resolve(
     settings: pretraining.PretrainingConfig, workdir: Path | None, store: Path
 ) -> pretraining.PretrainingConfig:
-    """Replaces `model.size` and `text.vocab`, where they say `init_from`.
+    """Replaces `model.size` and `text.vocab`, where they are `init_from`.
 
     A run that has checkpoints is asked first: the folder may be gone by then.
 
@@ -48,7 +49,7 @@ def resolve(
       store: the folder of its store, which may have a tokenizer already.
 
     Raises:
-      InputError: the folder holds no model, or it is another than the config says.
+      InputError: the folder holds no model, or another one than that of the config.
     """
     resuming = workdir is not None and checkpoint.steps(
         workdir / run_folder.CHECKPOINTS
@@ -104,19 +105,19 @@ def _check_architecture(
         if name not in free and before[name] != after[name]
     ]
     if different:
-        remedy = "Set --config.model.size=init_from to take the architecture from there"
+        advice = "Set --config.model.size=init_from to take the architecture from there"
         if longer and len(different) == 1:
-            remedy = "To extend its positions: --config.init.positions=repeat"
+            advice = "To extend its positions: --config.init.positions=repeat"
         raise errors.InputError(
             f"the weights of {folder} are of another architecture: "
-            f"{'; '.join(different)}. {remedy}"
+            f"{'; '.join(different)}. {advice}"
         )
 
 
 def _derived(bert: model_config.BertConfig) -> dict[str, Any]:
-    """Returns the keys of an architecture, with what -1 stands for."""
-    made = dataclasses.asdict(bert)
-    return made | {
+    """Returns the keys of an architecture, with -1 replaced by its meaning."""
+    result = dataclasses.asdict(bert)
+    return result | {
         "embedding_size": bert.embedding_width,
         "num_hidden_groups": bert.num_groups,
     }
@@ -127,7 +128,7 @@ def read(
     bert: model_config.BertConfig,
     tokenizer: Tokenizer,
     shapes: PyTree,
-    draw: Callable[[jax.Array], PyTree],
+    initialize: Callable[[jax.Array], PyTree],
     workdir: Path,
 ) -> PyTree:
     """Returns the parameters that a run starts with, and records what was read.
@@ -138,7 +139,7 @@ def read(
       bert: the architecture of the run.
       tokenizer: of the run.
       shapes: abstract parameters of the run, with shardings.
-      draw: makes fresh parameters from a key, for the parts in `init.fresh`.
+      initialize: returns random parameters from a key, for the parts in `init.fresh`.
 
     Raises:
       InputError: the folder lacks what the run needs, or brings what it does not.
@@ -158,9 +159,11 @@ def read(
         flat["mlm_head/decoder"] = flat[_WORDS]
     params = mapping.unflatten(flat)
     rows = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"].shape[0]
-    params = placed(network.pad_vocabulary(params, rows), shapes, folder)
+    params = sharded(network.pad_vocabulary(params, rows), shapes, folder)
     if init.fresh_parts:
-        params |= drawn(settings.run.seed, shapes, draw, init.fresh_parts)
+        params |= randomly_initialized(
+            settings.run.seed, shapes, initialize, init.fresh_parts
+        )
     if jax.process_index() == 0:
         record = found.report.record() | {"drawn": sorted(init.fresh_parts)}
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
@@ -182,14 +185,14 @@ def _check_parts(
     lacking = sorted(wanted - there - init.fresh_parts)
     if lacking:
         raise errors.InputError(
-            f"{folder} has no {', '.join(lacking)}, which this run trains. To draw "
-            f"them fresh: --config.init.fresh={','.join(lacking)}"
+            f"{folder} has no {', '.join(lacking)}, which this run trains. To "
+            f"initialize them at random: --config.init.fresh={','.join(lacking)}"
         )
     more = sorted(there - wanted)
     if more:
         raise errors.InputError(
-            f"{folder} has {', '.join(more)}, which this run does not train. To leave "
-            f"them behind: --config.init.ignore={','.join(more)}"
+            f"{folder} has {', '.join(more)}, which this run does not train. To ignore "
+            f"them: --config.init.ignore={','.join(more)}"
         )
     useless = sorted(init.fresh_parts - wanted)
     if useless:
@@ -214,7 +217,7 @@ def with_positions(
     if how != "same":
         raise errors.InputError(
             f"init.positions is {how}, and {bert.model_type} has no position table: "
-            "leave it out, and set model.max_position_embeddings alone"
+            "leave it out, and set only model.max_position_embeddings"
         )
     return flat
 
@@ -225,7 +228,7 @@ def extend_positions(
     """Returns a position table of `rows` rows.
 
     Args:
-      offset: rows at the head that stand for no position, and stay as they are.
+      offset: first rows that are not positions, and stay unchanged.
       how: `same` (no change is allowed), `repeat` the table from its beginning, or
         `interpolate` linearly, the first and the last row staying the ends.
 
@@ -284,8 +287,8 @@ def _with_tokens(
 def piece_sources(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
     """Returns, for each new piece, the old ids whose mean it starts from.
 
-    A piece of both vocabularies has its own old id alone. A new one has what the old
-    tokenizer makes of its characters, without the mark of a continuation.
+    A token of both vocabularies has only its old id. A new one has the ids that the old
+    tokenizer gives its characters, without the continuation mark.
     """
     ids = {token: index for index, token in enumerate(old.tokens)}
     words = [token.removeprefix("##").replace("\u2581", " ") for token in new.tokens]
@@ -296,8 +299,8 @@ def piece_sources(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
     ]
 
 
-def placed(params: PyTree, shapes: PyTree, folder: Path) -> PyTree:
-    """Puts parameters onto the mesh as `shapes` says, part by part."""
+def sharded(params: PyTree, shapes: PyTree, folder: Path) -> PyTree:
+    """Puts parameters onto the mesh, with the shardings of `shapes`."""
 
     def put(path: Any, array: np.ndarray, shape: jax.ShapeDtypeStruct) -> jax.Array:
         if array.shape != shape.shape:
@@ -316,18 +319,18 @@ def placed(params: PyTree, shapes: PyTree, folder: Path) -> PyTree:
     return jax.tree_util.tree_map_with_path(put, params, wanted)
 
 
-def drawn(
+def randomly_initialized(
     seed: int,
     shapes: PyTree,
-    draw: Callable[[jax.Array], PyTree],
+    initialize: Callable[[jax.Array], PyTree],
     names: frozenset[str],
 ) -> dict[str, PyTree]:
-    """Draws parts from the seed of a run, as a fresh run would."""
+    """Returns parts that are initialized from the seed of a run, as in a new run."""
     places_ = jax.tree.map(lambda x: x.sharding, {n: shapes[n] for n in sorted(names)})
 
     def some(key: jax.Array) -> PyTree:
-        made = nn.unbox(draw(key))
-        return {name: made[name] for name in sorted(names)}
+        result = nn.unbox(initialize(key))
+        return {name: result[name] for name in sorted(names)}
 
     mesh = next(iter(jax.tree.leaves(places_))).mesh
     return sharding.jit(some, mesh, out_shardings=places_)(jax.random.key(seed))
@@ -388,10 +391,10 @@ def _start(settings: finetuning.FinetuningConfig, wanted: tuple[str, ...]) -> St
     if lacking:
         raise errors.InputError(
             f"{folder} has no {', '.join(lacking)}, and init.head is given: leave it "
-            "out to draw the head of the task"
+            "out to initialize the head of the task at random"
         )
     flat = mapping.flatten(given)
-    flat = initial_weights.with_positions(flat, bert, settings.init.positions)
+    flat = with_positions(flat, bert, settings.init.positions)
     left = tuple(sorted(name for name in params if name not in given))
     return Start(bert, tokenizer, mapping.unflatten(flat), left, sums)
 
@@ -399,9 +402,9 @@ def _start(settings: finetuning.FinetuningConfig, wanted: tuple[str, ...]) -> St
 def given_head(
     settings: finetuning.FinetuningConfig, workdir: Path
 ) -> spec.Metadata | None:
-    """Returns what a head that is given has learned, or None if it is drawn fresh.
+    """Returns the metadata of a head that is given, or None for a new head.
 
-    Of a run that is resumed, the best model says it.
+    For a run that is resumed, they are those of its best model.
 
     Raises:
       InputError: the folder holds no model.
@@ -435,8 +438,8 @@ def _with_keys(
     bert: model_config.BertConfig, settings: finetuning.FinetuningConfig
 ) -> model_config.BertConfig:
     """Returns an architecture with the keys of the config that change no weight."""
-    made = dataclasses.replace(bert, **settings.model)
-    free = (*initial_weights.FREE, "hidden_act")
+    result = dataclasses.replace(bert, **settings.model)
+    free = (*FREE, "hidden_act")
     if settings.init.positions != "same" or not bert.has_position_table:
         free = (*free, "max_position_embeddings")
     for name, value in settings.model.items():
@@ -445,11 +448,11 @@ def _with_keys(
                 f"model.{name} is {value!r}, and the weights of {settings.init_from} "
                 f"have {getattr(bert, name)!r}: leave it unset"
             )
-    return made
+    return result
 
 
 def _fresh(settings: finetuning.FinetuningConfig) -> Start:
-    """Returns architecture and tokenizer alone."""
+    """Returns only architecture and tokenizer."""
     vocab = hub.folder(settings.text.vocab, vocabulary_only=True)
     if vocab.is_dir():
         vocab = _tokenizer_folder(vocab)
@@ -480,22 +483,22 @@ def _tokenizer_folder(folder: Path) -> Path:
 def parameters(
     start: Start,
     shapes: PyTree,
-    draw: Callable[[jax.Array], PyTree],
+    initialize: Callable[[jax.Array], PyTree],
     seed: int,
 ) -> PyTree:
-    """Returns the parameters of a run on its mesh: what was given, the rest drawn.
+    """Returns the parameters of a run on its mesh: what was given, the rest random.
 
     Args:
       shapes: abstract parameters of the run, with shardings.
-      draw: makes fresh parameters from a key.
-      seed: of what is drawn.
+      initialize: returns random parameters from a key.
+      seed: of the random parameters.
     """
     if not start.given:
-        return initial_weights.drawn(seed, shapes, draw, frozenset(shapes))
+        return randomly_initialized(seed, shapes, initialize, frozenset(shapes))
     words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
     given = network.pad_vocabulary(start.given, words.shape[0])
     names = frozenset(shapes) - frozenset(given)
-    params = initial_weights.placed(given, shapes, Path("the given folder"))
+    params = sharded(given, shapes, Path("the given folder"))
     if names:
-        params |= initial_weights.drawn(seed, shapes, draw, names)
+        params |= randomly_initialized(seed, shapes, initialize, names)
     return params

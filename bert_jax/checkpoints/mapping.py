@@ -205,7 +205,7 @@ TENSORFLOW1_OUTPUT = {
 
 
 def class_pooler(model_type: str) -> frozenset[str]:
-    """Returns what the class `Model` has beside the encoder: a pooler, or nothing."""
+    """Returns what the class `Model` adds to the encoder: a pooler, or nothing."""
     return next(p for p, name in CLASSES[model_type].items() if name == "Model")
 
 
@@ -280,7 +280,7 @@ class ParamMapping:
 
     @property
     def change(self) -> str:
-        """Says what is done to the tensors."""
+        """What is done to the tensors, in words."""
         done = ["transposed"] if self.transposed else []
         if self.is_stacked:
             done.append(f"stacked {len(self.theirs)}")
@@ -292,20 +292,20 @@ class ParamMapping:
     def join(self, tensors: list[np.ndarray]) -> Float[np.ndarray, "..."]:
         """Returns our parameter, float32, from the tensors of a file."""
         single = self.shape[1:] if self.is_stacked else self.shape
-        made = np.empty(self.shape, np.float32)
-        rows = made if self.is_stacked else made[None]
+        result = np.empty(self.shape, np.float32)
+        rows = result if self.is_stacked else result[None]
         for row, tensor in zip(rows, tensors, strict=True):
             row[...] = (tensor.T if self.transposed else tensor).reshape(single)
-        return made
+        return result
 
     def split(self, parameter: Float[np.ndarray, "..."]) -> dict[str, np.ndarray]:
         """Returns the tensors of a file from our parameter."""
         layers = parameter if self.is_stacked else parameter[None]
         stored = self.stored[::-1] if self.transposed else self.stored
-        made = [layer.reshape(stored) for layer in layers]
+        result = [layer.reshape(stored) for layer in layers]
         if self.transposed:
-            made = [np.ascontiguousarray(x.T) for x in made]
-        return dict(zip(self.theirs, made, strict=True))
+            result = [np.ascontiguousarray(x.T) for x in result]
+        return dict(zip(self.theirs, result, strict=True))
 
 
 def flatten(tree: Any) -> dict[str, Any]:
@@ -343,47 +343,47 @@ def parameter_shapes(
 def huggingface_mapping(
     bert: config.BertConfig, of_parts: frozenset[str], num_labels: int
 ) -> list[ParamMapping]:
-    """Returns the places of all parameters in a file of Hugging Face's."""
+    """Returns the mapping of all parameters to a file of Hugging Face's."""
     modules = mapping.module_names(bert.model_type, of_parts)
-    places = []
+    mapped = []
     for path, shape in parameter_shapes(bert, of_parts, num_labels).items():
         module, _, leaf = path.rpartition("/")
         theirs = f"{modules[module]}.{mapping.torch_leaf(leaf)}"
         if path == "mlm_head/decoder":
             theirs = f"{mapping.DECODER[bert.model_type]}.weight"
         lacking = bert.num_groups - shape[0] if path.startswith(STACKED) else 0
-        places.append(
-            _place(path, shape, theirs, transposed=leaf == "kernel", first=lacking)
+        mapped.append(
+            _mapped(path, shape, theirs, transposed=leaf == "kernel", first=lacking)
         )
-    return places
+    return mapped
 
 
 def tensorflow1_mapping(
     bert: config.BertConfig, of_parts: frozenset[str], num_labels: int
 ) -> list[ParamMapping]:
-    """Returns the places of all parameters in a checkpoint of Google's.
+    """Returns the mapping of all parameters to a checkpoint of Google's.
 
     Its names are those of Hugging Face's BERT with slashes; kernels are [in, out].
     """
     modules = mapping.module_names("bert", of_parts)
-    places = []
+    mapped = []
     for path, shape in parameter_shapes(bert, of_parts, num_labels).items():
         module, _, leaf = path.rpartition("/")
         if module in mapping.TENSORFLOW1_OUTPUT:
             end = "bias" if leaf == "bias" else "weights"
             theirs = f"{mapping.TENSORFLOW1_OUTPUT[module]}_{end}"
-            places.append(_place(path, shape, theirs, transposed=leaf == "kernel"))
+            mapped.append(_mapped(path, shape, theirs, transposed=leaf == "kernel"))
         else:
             above = modules[module].replace("layer.{}", "layer_{}").replace(".", "/")
             theirs = above + _tensorflow1_leaf(path)
-            places.append(_place(path, shape, theirs, transposed=False))
-    return places
+            mapped.append(_mapped(path, shape, theirs, transposed=False))
+    return mapped
 
 
 def native_mapping(
     bert: config.BertConfig, of_parts: frozenset[str], num_labels: int
 ) -> list[ParamMapping]:
-    """Returns the places of all parameters in a file of ours: each as it is."""
+    """Returns the mapping of all parameters to a file of ours: each unchanged."""
     return [
         ParamMapping(path, shape, (path,), shape, transposed=False, is_stacked=False)
         for path, shape in parameter_shapes(bert, of_parts, num_labels).items()
@@ -399,10 +399,10 @@ def _tensorflow1_leaf(path: str) -> str:
     return "" if path.endswith("embedding") else "/" + path.rpartition("/")[2]
 
 
-def _place(
+def _mapped(
     path: str, shape: tuple[int, ...], theirs: str, *, transposed: bool, first: int = 0
 ) -> ParamMapping:
-    """Makes the place of a parameter from the name of its tensors.
+    """Returns the mapping of a parameter to tensors of a name.
 
     Those of layers are numbered from `first`.
     """

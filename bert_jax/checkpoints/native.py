@@ -72,14 +72,14 @@ def read(
         choice,
     )
     nested = mapping.unflatten(params)
-    made = weights.Weights(
+    task_model = weights.Weights(
         bert,
         nested,
         labels if {*_CLASSIFYING} & {*nested} else (),
         *_head(folder, frozenset(nested)),
     )
     dropped = tuple(sorted({*report.dropped, *own}))
-    return made, dataclasses.replace(
+    return task_model, dataclasses.replace(
         report, source="bert_jax", files=raw.files, dropped=dropped
     )
 
@@ -145,14 +145,14 @@ def write(folder: Path, given: weights.Weights, *, dtype: str) -> None:
         "head_dropout": given.head_dropout,
     }
     flat = mapping.flatten(given.params)
-    made = {path: x.astype(tensors.DTYPES[dtype]) for path, x in flat.items()}
-    tensors.write_safetensors(folder / PARAMETERS, made, {"format": FORMAT})
+    task_model = {path: x.astype(tensors.DTYPES[dtype]) for path, x in flat.items()}
+    tensors.write_safetensors(folder / PARAMETERS, task_model, {"format": FORMAT})
     text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
     (folder / CONFIG).write_text(text, encoding="utf-8")
 
 
 def _head(folder: Path, parts: frozenset[str]) -> tuple[str, float | None]:
-    """Returns what the config says of a head, if it is there."""
+    """Returns problem type and dropout of a head in the config, if it is there."""
     path = folder / CONFIG
     kind, dropout = weights.head_of(
         json_file.read_object(path), "head_dropout", str(path)
@@ -175,7 +175,7 @@ def read_config(
     """Reads the architecture, the labels and the parts of a folder of `write`'s.
 
     Raises:
-      InputError: model.json is missing, or does not say what it should.
+      InputError: model.json is missing, or lacks a key.
     """
     path = folder / CONFIG
     tree: dict[str, Any] = json_file.read_object(path)
@@ -207,7 +207,7 @@ BEST = "best"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TaskFolder:
-    """A fine-tuned model as it lies in its folder.
+    """A fine-tuned model as it is stored.
 
     Attributes:
       params: numpy arrays; the vocabulary has no padding.
@@ -223,7 +223,7 @@ class TaskFolder:
 
 
 def is_task(folder: Path) -> bool:
-    """Says whether a folder holds a fine-tuned model, or the run that made it."""
+    """Returns whether a folder holds a fine-tuned model, or the run that made it."""
     return (folder / TASK).is_file() or best(folder) is not None
 
 
@@ -238,15 +238,15 @@ def best(workdir: Path) -> Path | None:
     return max(steps, key=lambda entry: int(entry.name), default=None)
 
 
-def write_best(workdir: Path, step: int, made: TaskFolder) -> None:
-    """Writes the best model of a run in place of the one before.
+def write_best(workdir: Path, step: int, task_model: TaskFolder) -> None:
+    """Writes the best model of a run and removes the one before.
 
     Raises:
       StorageError: the disk refuses it; the one before is then still there.
     """
     target = workdir / BEST / str(step)
     shutil.rmtree(target, ignore_errors=True)
-    write_task(target, made)
+    write_task(target, task_model)
     for entry in target.parent.iterdir():
         if entry != target and entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
@@ -254,7 +254,7 @@ def write_best(workdir: Path, step: int, made: TaskFolder) -> None:
             entry.unlink()
 
 
-def write_task(folder: Path, made: TaskFolder) -> None:
+def write_task(folder: Path, task_model: TaskFolder) -> None:
     """Writes a fine-tuned model into a folder that is not there yet.
 
     Raises:
@@ -262,20 +262,22 @@ def write_task(folder: Path, made: TaskFolder) -> None:
       StorageError: the disk refuses it.
     """
     given = weights.Weights(
-        made.bert,
-        made.params,
-        made.learned.labels if _named(made) else (),
-        _problem_type(made.settings) if "classifier" in made.params else "",
-        made.settings.head.dropout if made.settings.data.task != "matching" else None,
+        task_model.bert,
+        task_model.params,
+        task_model.learned.labels if _named(task_model) else (),
+        _problem_type(task_model.settings) if "classifier" in task_model.params else "",
+        task_model.settings.head.dropout
+        if task_model.settings.data.task != "matching"
+        else None,
     )
     with files.building_folder(folder) as unfinished:
         write(unfinished, given, dtype="float32")
-        made.tokenizer.save(unfinished)
-        _write_record(unfinished, made, _sums(unfinished))
+        task_model.tokenizer.save(unfinished)
+        _write_record(unfinished, task_model, _sums(unfinished))
 
 
 def write_exported(folder: Path, source: Path) -> None:
-    """Writes the record of a fine-tuned model beside its weights in another format.
+    """Writes the record of a fine-tuned model next to its weights in another format.
 
     Does nothing unless `source` is a fine-tuned model. The weights in `folder` give
     scores on their own scale (`on_scale`). The names of classes in a config.json may be
@@ -283,11 +285,11 @@ def write_exported(folder: Path, source: Path) -> None:
     """
     if not is_task(source):
         return
-    made = read_task(source)
-    exported = dataclasses.replace(made.learned, mean=0.0, deviation=1.0)
+    task_model = read_task(source)
+    exported = dataclasses.replace(task_model.learned, mean=0.0, deviation=1.0)
     is_ours = (folder / CONFIG).is_file()
-    made = dataclasses.replace(made, learned=exported)
-    _write_record(folder, made, _sums(folder) if is_ours else {})
+    task_model = dataclasses.replace(task_model, learned=exported)
+    _write_record(folder, task_model, _sums(folder) if is_ours else {})
 
 
 def _sums(folder: Path) -> dict[str, str]:
@@ -296,22 +298,24 @@ def _sums(folder: Path) -> dict[str, str]:
     return {x.name: files.sha256(x) for x in paths}
 
 
-def _write_record(folder: Path, made: TaskFolder, sums: Mapping[str, str]) -> None:
+def _write_record(
+    folder: Path, task_model: TaskFolder, sums: Mapping[str, str]
+) -> None:
     tree: dict[str, Any] = {
         "format": TASK_FORMAT,
-        "settings": finetuning.to_dict(made.settings),
-        "learned": dataclasses.asdict(made.learned),
-        "metrics": made.metrics,
+        "settings": finetuning.to_dict(task_model.settings),
+        "learned": dataclasses.asdict(task_model.learned),
+        "metrics": task_model.metrics,
         "files": dict(sums),
     }
     text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
     (folder / TASK).write_text(text, encoding="utf-8")
 
 
-def _named(made: TaskFolder) -> bool:
-    """Says whether the head has one row a label, as those of `native` have."""
-    parts = {"classifier", "tagger"} & set(made.params)
-    return bool(made.learned.labels and parts)
+def _named(task_model: TaskFolder) -> bool:
+    """Returns whether the head has one row a label, as those of `native` have."""
+    parts = {"classifier", "tagger"} & set(task_model.params)
+    return bool(task_model.learned.labels and parts)
 
 
 def _problem_type(settings: finetuning.FinetuningConfig) -> str:
@@ -333,7 +337,7 @@ def read_task(folder: Path) -> TaskFolder:
             f"{folder} does not exist: {wanted}, or {hub.suggestion(folder)}"
         )
     if not is_task(folder):
-        raise errors.InputError(f"{folder} is no fine-tuned model: {wanted}")
+        raise errors.InputError(f"{folder} is not a fine-tuned model: {wanted}")
     folder = best(folder) or folder
     tree = _record(folder)
     try:
@@ -371,18 +375,18 @@ def read_task(folder: Path) -> TaskFolder:
             f"{folder}: the vocabulary has {tokenizer.vocab_size} pieces, and the "
             f"table of embeddings {bert.vocab_size} rows. Copy the whole folder again"
         )
-    made = TaskFolder(settings, learned, bert, params, tokenizer, metrics)
-    if _named(made) and labels != learned.labels:
+    task_model = TaskFolder(settings, learned, bert, params, tokenizer, metrics)
+    if _named(task_model) and labels != learned.labels:
         raise errors.InputError(
             f"{folder}: {TASK} names the classes {', '.join(learned.labels)}, and "
             f"{CONFIG} {', '.join(labels)}: one was changed. Copy the whole "
             "folder again"
         )
-    return made
+    return task_model
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """Returns what task.json says, unchecked but for its format."""
+    """Returns the content of task.json; only its format is checked."""
     tree = json_file.read_object(folder / TASK)
     if "format" not in tree or tree["format"] != TASK_FORMAT:
         raise errors.InputError(
@@ -441,26 +445,28 @@ def separate_head(source: Path) -> huggingface.SeparateHead:
     That of a regression gives scores on their own scale (`on_scale`).
 
     Raises:
-      InputError: the folder is no fine-tuned model, or its head is another.
+      InputError: the folder is not a fine-tuned model, or has another head.
     """
-    made = read_task(source)
-    if not huggingface.can_separate(made.params):
+    task_model = read_task(source)
+    if not huggingface.can_separate(task_model.params):
         raise errors.InputError(
             "--separate_head is for a linear classifier, regression or multiple choice "
             f"on the mean or the maximum of the tokens, and {source} has the parts "
-            f"{', '.join(made.params)}: leave the flag out"
+            f"{', '.join(task_model.params)}: leave the flag out"
         )
-    part = next(part for part in huggingface.SEPARATE_PARTS if part in made.params)
-    dense, learned = made.params[part]["dense"], made.learned
+    part = next(
+        part for part in huggingface.SEPARATE_PARTS if part in task_model.params
+    )
+    dense, learned = task_model.params[part]["dense"], task_model.learned
     scale, shift = np.float32(learned.deviation), np.float32(learned.mean)
     return huggingface.SeparateHead(
         part,
-        made.settings.head.pooling,
+        task_model.settings.head.pooling,
         np.ascontiguousarray(dense["kernel"].T) * scale,
         dense["bias"] * scale + shift,
-        learned.labels if _named(made) else (),
-        _problem_type(made.settings),
-        made.settings.data.max_seq_length,
+        learned.labels if _named(task_model) else (),
+        _problem_type(task_model.settings),
+        task_model.settings.data.max_seq_length,
     )
 
 
@@ -474,12 +480,14 @@ def _pooler(
     dense = params["dense"]
     bias = dense["bias"] if "bias" in dense else None
     activation = _ACTIVATIONS[bert.pooler_act]
-    made = sentence_encoder.Dense(dense["kernel"], bias, activation)
+    task_model = sentence_encoder.Dense(dense["kernel"], bias, activation)
     if "layer_norm" not in params:
-        return (made,)
+        return (task_model,)
     norm = params["layer_norm"]
     shift = norm["bias"] if "bias" in norm else np.zeros_like(norm["scale"])
-    return made, sentence_encoder.VectorNorm(norm["scale"], shift, bert.layer_norm_eps)
+    return task_model, sentence_encoder.VectorNorm(
+        norm["scale"], shift, bert.layer_norm_eps
+    )
 
 
 def _read_exported(
@@ -495,16 +503,16 @@ def _read_exported(
     given, _ = huggingface.read(folder)
     tokenizer = Tokenizer.load(folder, require_mask=False)
     params = given.params | huggingface.read_separate_head(folder)
-    made = TaskFolder(settings, learned, given.config, params, tokenizer, metrics)
-    if not (_named(made) and given.labels):
-        return made
+    task_model = TaskFolder(settings, learned, given.config, params, tokenizer, metrics)
+    if not (_named(task_model) and given.labels):
+        return task_model
     if len(given.labels) != len(learned.labels):
         raise errors.InputError(
             f"{folder}: {TASK} names {len(learned.labels)} classes, and config.json "
             f"{len(given.labels)}: copy the whole folder again"
         )
     learned = dataclasses.replace(learned, labels=given.labels)
-    return dataclasses.replace(made, learned=learned)
+    return dataclasses.replace(task_model, learned=learned)
 
 
 def _learned(values: Mapping[str, Any]) -> spec.Metadata:
@@ -528,7 +536,7 @@ def _names(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the sums of files; raises ValueError for a name outside the folder."""
     for name in values.keys():
         if name != Path(name).name or not name.isprintable():
-            raise ValueError(f"{name[:80]!r} is no file of the folder")
+            raise ValueError(f"{name[:80]!r} is not a file of the folder")
     return dict(values)
 
 

@@ -1,11 +1,11 @@
 """Which model the tensors of a Hugging Face folder are, whatever config.json calls it.
 
-The names below a common prefix (`bert.`, `model.bert.`, none) decide the layout. BERT,
-RoBERTa and ELECTRA share one; between them decide the names of the heads and of the
-prefix, the padding id, the number of positions and token types, and the tokenizer. A
-label that these facts do not contradict is kept, and what they do not settle is refused
-unless the user names the type: RoBERTa's positions begin at 2, so that a wrong guess
-gives wrong outputs without any error.
+The names below a common prefix (`bert.`, `model.bert.`, none) determine the layout.
+BERT, RoBERTa and ELECTRA share one; the names of the heads and of the prefix, the
+padding id, the number of positions and token types, and the tokenizer distinguish them.
+A label that these facts do not contradict is kept. What they leave open is refused
+unless the user names the type: RoBERTa's positions begin at 2, so a wrong guess gives
+wrong outputs without any error.
 """
 
 import dataclasses
@@ -68,7 +68,7 @@ class Recognized:
       model_type: one of `model.config.MODEL_TYPES`.
       prefix: of the encoder's tensors, with its last dot; may be empty.
       copies: prefixes of further encoders of the same shapes.
-      note: a line that says how they were read against their label; or "".
+      note: a line about tensors that contradict the label; or "".
     """
 
     model_type: str
@@ -77,7 +77,7 @@ class Recognized:
     note: str = ""
 
     def canonical(self, name: str) -> str:
-        """Returns the table's name of a tensor, as in `formats.names`.
+        """Returns the table's name of a tensor, as in `mapping`.
 
         >>> Recognized("bert", "model.bert.").canonical("model.bert.pooler.dense.bias")
         'bert.pooler.dense.bias'
@@ -153,7 +153,7 @@ def recognize(
         partly = [x for x in encoders if _LAYOUT_OF.get(wanted) == x.layout]
         if not partly:
             raise _nothing_fits(kept, choice.model_type or stated, folder)
-        # Whoever assembles it names what is missing.
+        # `weights.assemble` reports what is missing.
         return Recognized(wanted, partly[0].prefix)
     facts = _facts(kept, tree, folder, best)
     kind = _kind(best, facts, stated, choice.model_type, folder)
@@ -229,7 +229,7 @@ def _encoders(shapes: Shapes) -> list[_Encoder]:
 def _facts(
     shapes: Shapes, tree: Mapping[str, Any], folder: Path, encoder: _Encoder
 ) -> list[_Fact]:
-    """Returns what speaks for some of the model types that share BERT's layout."""
+    """Returns the evidence for some of the model types that share BERT's layout."""
     if encoder.layout != "bert":
         return []
     facts = _named_facts(shapes, encoder)
@@ -327,7 +327,7 @@ def _contradiction(
     seen = [f"{x.text} ({' or '.join(sorted(x.kinds))})" for x in facts]
     return errors.InputError(
         f"{folder}: the tensors do not agree with {claim}: "
-        f"{'; '.join(seen) or 'no name or size shows whose they are'}. RoBERTa counts "
+        f"{'; '.join(seen) or 'no name or size is specific'}. RoBERTa counts "
         "positions from 2, so a wrong choice gives wrong outputs: correct model_type "
         "and pad_token_id in config.json, or write a folder that is right with "
         f"{weights.CONVERT} --model_type={kinds[0]}{others}"
@@ -337,7 +337,7 @@ def _contradiction(
 def check_copies(
     recognized: Recognized, differing: Collection[str], folder: Path
 ) -> None:
-    """Raises InputError for an encoder beside the first whose numbers are others."""
+    """Raises InputError for a second encoder with other numbers than the first."""
     if differing:
         others = [f"{x}*" for x in sorted(differing)]
         raise errors.InputError(

@@ -125,12 +125,12 @@ class RunFiles(weights.ModelFiles):
             source=f"run of bert_jax, step {step}",
             files=_sums(checkpoints / str(step)),
         )
-        made = weights.Weights(bert, mapping.unflatten(kept))
-        return made, report
+        result = weights.Weights(bert, mapping.unflatten(kept))
+        return result, report
 
 
 def _sums(step_folder: Path) -> dict[str, str]:
     """Returns the sha256 of every file of a checkpoint, which its manifest has."""
     manifest = json.loads((step_folder / checkpoint.MANIFEST).read_bytes())
-    made: dict[str, Any] = manifest["sha256"]
-    return made
+    result: dict[str, Any] = manifest["sha256"]
+    return result

@@ -1,4 +1,4 @@
-"""The files that sentence-transformers puts beside a model: what its vectors are.
+"""The files of sentence-transformers: how a model makes sentence vectors.
 
 Reimers and Gurevych 2019 (arXiv:1908.10084), section 3. Versions 2 to 6 write two
 layouts, which are both read; what is written here is read by versions 3 to 6.
@@ -67,13 +67,13 @@ class Dense:
 
     def __call__(self, vectors: Vectors) -> Float[np.ndarray, "n G"]:
         """Returns the vectors that the module makes of these, [n, G] float32."""
-        made = vectors @ self.kernel
+        result = vectors @ self.kernel
         if self.bias is not None:
-            made = made + self.bias
-        made = np.asarray(_ACTIVATIONS[self.activation](jnp.asarray(made)))
+            result = result + self.bias
+        result = np.asarray(_ACTIVATIONS[self.activation](jnp.asarray(result)))
         if not self.has_residual:
-            return made
-        return made + (vectors if self.residual is None else vectors @ self.residual)
+            return result
+        return result + (vectors if self.residual is None else vectors @ self.residual)
 
     def width(self, inputs: int) -> int:
         """Returns G; raises InputError unless `inputs` is F."""
@@ -85,7 +85,7 @@ class Dense:
 class VectorNorm:
     """A layer norm of vectors: `scale` and `bias` are [F] float32.
 
-    Files have no `epsilon`: they can hold that of torch alone.
+    Files have no `epsilon`: it is that of torch.
     """
 
     kind: ClassVar[str] = "LayerNorm"
@@ -165,7 +165,7 @@ def _dense(folder: Path) -> Dense:
     is_right &= arrays.get("residual.weight", kernel).shape == kernel.shape
     if not is_right:
         raise errors.InputError(
-            f"{folder}: its weights have other shapes than {path.name} says "
+            f"{folder}: its weights do not have the shapes of {path.name} "
             f"({sizes[0]} to {sizes[1]}). Copy the whole model again"
         )
     residual = arrays.get("residual.weight")
@@ -249,12 +249,12 @@ def write_module(folder: Path, module: Module) -> None:
 
 def _of_dense(module: Dense) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns the config and the weights of a Dense."""
-    place = "linear" if module.activation == "Identity" else "activation"
+    subfolder = "linear" if module.activation == "Identity" else "activation"
     tree: dict[str, Any] = {
         "in_features": module.kernel.shape[0],
         "out_features": module.kernel.shape[1],
         "bias": module.bias is not None,
-        "activation_function": f"torch.nn.modules.{place}.{module.activation}",
+        "activation_function": f"torch.nn.modules.{subfolder}.{module.activation}",
     }
     if module.has_residual:  # older versions do not know the key
         tree["use_residual"] = True
@@ -297,8 +297,8 @@ class Pooling:
         sum over the root of the length (`mean_sqrt_len_tokens`), the mean weighted by
         the positions (`weightedmean`) or the `lasttoken`.
       normalize: whether vectors are scaled to length 1 in the end.
-      max_seq_length: the longest row; 0 where the model does not say.
-      is_sentence_encoder: whether the folder says so.
+      max_seq_length: the longest sequence in tokens; 0 if the files do not define it.
+      is_sentence_encoder: whether the folder has the files of one.
       more: further modes, whose vectors are appended.
       include_prompt: whether the tokens of a prompt are pooled too.
       modules: what is done to the pooled vector, before any scaling in the end.
@@ -374,12 +374,14 @@ def transformer_folder(folder: Path) -> Path:
     path = folder / MODULES
     if not path.is_file():
         return folder
-    places = [place for kind, place in _modules(path) if kind == "Transformer"]
-    return folder / places[0] if places else folder
+    subfolders = [
+        subfolder for kind, subfolder in _modules(path) if kind == "Transformer"
+    ]
+    return folder / subfolders[0] if subfolders else folder
 
 
 def read(folder: Path) -> Pooling:
-    """Reads the files of a sentence encoder; the defaults where there are none.
+    """Reads the files of a sentence encoder; without files, returns the defaults.
 
     Raises:
       InputError: a file is damaged, or asks for a module that is not supported.
@@ -392,9 +394,9 @@ def read(folder: Path) -> Pooling:
         return Pooling()  # a classifier of pairs
     modules = _modules(path)
     _check_order(path, [kind for kind, _ in modules])
-    places = dict(modules[:2])
-    _check_transformer(folder / places["Transformer"])
-    modes, include_prompt = _modes(folder / places["Pooling"] / POOLING)
+    subfolders = dict(modules[:2])
+    _check_transformer(folder / subfolders["Transformer"])
+    modes, include_prompt = _modes(folder / subfolders["Pooling"] / POOLING)
     read_modules = (read_module(k, folder / at) for k, at in modules[2:])
     after = tuple(module for module in read_modules if module is not None)
     scales = bool(after) and after[-1] == Normalize()
@@ -402,7 +404,7 @@ def read(folder: Path) -> Pooling:
     return Pooling(
         modes[0],
         scales,
-        _longest(folder / places["Transformer"]),
+        _longest(folder / subfolders["Transformer"]),
         True,
         modes[1:],
         include_prompt,
@@ -428,15 +430,15 @@ def write(
     longest = {"max_seq_length": pooling.max_seq_length or None}
     options = {} if has_pooler else {"model_args": {"add_pooling_layer": False}}
     _write(folder / TRANSFORMER, {**longest, "do_lower_case": False, **options})
-    places = [("Transformer", ""), ("Pooling", POOLING_FOLDER)]
+    subfolders = [("Transformer", ""), ("Pooling", POOLING_FOLDER)]
     after = (*pooling.modules, *[Normalize()] * pooling.normalize)
     for number, module in enumerate(after, start=2):
         kind = module.kind
-        places.append((kind, f"{number}_{kind}"))
-        write_module(folder / places[-1][1], module)
+        subfolders.append((kind, f"{number}_{kind}"))
+        write_module(folder / subfolders[-1][1], module)
     modules = [
-        {"idx": i, "name": str(i), "path": place, "type": f"{_PACKAGE}.{kind}"}
-        for i, (kind, place) in enumerate(places)
+        {"idx": i, "name": str(i), "path": subfolder, "type": f"{_PACKAGE}.{kind}"}
+        for i, (kind, subfolder) in enumerate(subfolders)
     ]
     _write(folder / MODULES, modules)
     if pooling.prompts or pooling.similarity:
@@ -449,7 +451,7 @@ def write(
 
 
 def _pooling_config(pooling: Pooling, width: int) -> dict[str, Any]:
-    """Returns the config of a Pooling, in the older layout where that can say it."""
+    """Returns the config of a Pooling, in the older layout where possible."""
     prompt = {} if pooling.include_prompt else {"include_prompt": False}
     if [*pooling.modes] == [mode for mode in _KEYS if mode in pooling.modes]:
         modes = {key: mode in pooling.modes for mode, key in _KEYS.items()}
@@ -467,14 +469,16 @@ def _modules(path: Path) -> list[tuple[str, str]]:
             f"{path} is not the list of a sentence encoder's modules "
             f"({type(error).__name__}: {error}): is the file whole?"
         ) from None
-    for _, place in found:
-        inside = not Path(place).is_absolute() and ".." not in Path(place).parts
-        if not inside or (place and not place.isprintable()):
-            raise errors.InputError(f"{path}: {place!r} is no folder of the model's")
+    for _, subfolder in found:
+        inside = not Path(subfolder).is_absolute() and ".." not in Path(subfolder).parts
+        if not inside or (subfolder and not subfolder.isprintable()):
+            raise errors.InputError(
+                f"{path}: {subfolder!r} is not a folder of the model"
+            )
     # A program that comes with the model keeps its whole name: it is not known here.
     return [
-        (name.rpartition(".")[2] if name.startswith(_LIBRARY) else name, place)
-        for name, place in found
+        (name.rpartition(".")[2] if name.startswith(_LIBRARY) else name, subfolder)
+        for name, subfolder in found
     ]
 
 
@@ -484,18 +488,18 @@ def _check_order(path: Path, kinds: list[str]) -> None:
     if unknown:
         raise errors.InputError(
             f"{path}: the module {unknown[0]} is not supported; known are "
-            f"{', '.join(_KINDS)}. Remove the file to use the encoder alone"
+            f"{', '.join(_KINDS)}. Remove the file to use only the encoder"
         )
     if kinds.count("Pooling") != 1:
         raise errors.InputError(
             f"{path} names {kinds.count('Pooling')} modules of the kind Pooling, and "
-            "one is supported. Remove the file to use the encoder alone"
+            "one is supported. Remove the file to use only the encoder"
         )
     if kinds[:2] != ["Transformer", "Pooling"] or "Transformer" in kinds[2:]:
         raise errors.InputError(
             f"{path} names the modules {', '.join(kinds)} in this order, and "
             "Transformer and Pooling are to be the first two. Remove the file to use "
-            "the encoder alone"
+            "only the encoder"
         )
 
 

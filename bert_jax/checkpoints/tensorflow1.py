@@ -2,7 +2,7 @@
 
 The names are those of google-research/bert, `modeling.py`, `run_pretraining.py`,
 `run_classifier.py` and `run_squad.py`. Taggers and multiple choice take the names of
-the classifier; keys of bert_config.json that Google's code passes over say which it is.
+the classifier; keys of bert_config.json that Google's code ignores define which it is.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ CONFIG, CHECKPOINT = "bert_config.json", "bert_model.ckpt"
 _INDEX = ".index"
 _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
-# What optimizers keep beside each parameter, and counters of training.
+# What optimizers keep for each parameter, and counters of training.
 _SLOTS = (
     "adam_m",
     "adam_v",
@@ -84,9 +84,9 @@ def read(
     )
     nested = mapping.unflatten(params)
     labels = labels if {"classifier", "tagger"} & set(nested) else ()
-    made = weights.Weights(bert, nested, labels)
+    result = weights.Weights(bert, nested, labels)
     report = dataclasses.replace(report, source="Google, TensorFlow 1", files=raw.files)
-    return made, report
+    return result, report
 
 
 class TensorFlow1Files(weights.ModelFiles):
@@ -119,8 +119,8 @@ def write(folder: Path, given: weights.Weights) -> None:
     of_parts = frozenset(given.parts)
     flat = mapping.flatten(given.params)
     arrays = {}
-    for place in mapping.tensorflow1_mapping(given.config, of_parts, given.num_labels):
-        arrays |= place.split(flat[place.ours])
+    for param in mapping.tensorflow1_mapping(given.config, of_parts, given.num_labels):
+        arrays |= param.split(flat[param.ours])
     write_variables(folder / CHECKPOINT, arrays)
     tree = {key: getattr(given.config, key) for key in _KEYS}
     if given.config.layer_norm_eps != 1e-12:
@@ -154,10 +154,10 @@ def refuse_others(bert: config.BertConfig, of_parts: tuple[str, ...]) -> None:
 
 
 def _reasons(bert: config.BertConfig) -> list[str]:
-    """Says why an encoder is none of the format's."""
+    """Returns why the format cannot hold an encoder."""
     reasons = []
     if bert.model_type != "bert":
-        reasons.append(f"it holds BERT alone, and this is {bert.model_type}")
+        reasons.append(f"it holds only BERT, and this is {bert.model_type}")
     elif bert.projects_embeddings:
         reasons.append("its embeddings are as wide as its layers")
     if bert.num_groups != bert.num_hidden_layers:
@@ -188,14 +188,14 @@ def read_config(
         raise errors.InputError(f"{path}: {error}") from None
     if reasons := _reasons(bert):
         raise errors.InputError(
-            f"{path} is of no BERT of Google's: {'; '.join(reasons)}. Give the "
+            f"{path} is not of Google's BERT: {'; '.join(reasons)}. Give the "
             "model's folder of Hugging Face's"
         )
     return bert, labels, tree
 
 
 def _is_parameter(name: str) -> bool:
-    """Says whether a tensor is no slot of an optimizer and no counter."""
+    """Returns whether a tensor is neither optimizer state nor a counter."""
     last = name.rpartition("/")[2]
     return last not in _SLOTS and last not in _COUNTERS
 
@@ -203,7 +203,7 @@ def _is_parameter(name: str) -> bool:
 def _parts(
     found: weights.Found, tree: dict[str, Any], choice: weights.Choice
 ) -> frozenset[str]:
-    """Returns the parts that have tensors; of output_weights the config says whose."""
+    """Returns the parts that have tensors; the config names that of output_weights."""
     wanted = {"encoder"} | {p for p, name in _TENSORS.items() if name in found.arrays}
     if "output_weights" not in found.arrays:
         return frozenset(wanted)
@@ -214,7 +214,7 @@ def _parts(
             "names, or leave it out"
         )
     named = [part for part, name in _OUTPUT_CLASSES.items() if name in classes]
-    # Google's own code writes these names for classifiers alone.
+    # Google's own code writes these names only for classifiers.
     wanted.add(choice.head or (named[0] if named else "classifier"))
     return frozenset(wanted)
 

@@ -439,7 +439,7 @@ def _check_names(shard: Path, found: Collection[str], expected: set[str]) -> Non
         if names:
             first = quoted(min(names))
             what = f"it {what}: {first} ({len(names):,} in all)"
-            raise refusal(shard, what, "Take index and files from one place")
+            raise refusal(shard, what, "Take the index and its files from one source")
 
 
 def _write_shards(
@@ -531,7 +531,7 @@ def _unreadable(path: Path, error: Exception) -> errors.InputError:
     return refusal(
         path,
         f"it asks for the object {quoted(name[1])}, and only tensors are read",
-        "Export the weights as safetensors, or save its state_dict() alone",
+        "Export the weights as safetensors, or save only its state_dict()",
     )
 
 
@@ -541,7 +541,7 @@ def _check_state(path: Path, state: Any) -> None:
 
     if not isinstance(state, dict) or not state:
         what = "it is not a dictionary of tensors"
-        raise refusal(path, what, "Save the model's state_dict() alone")
+        raise refusal(path, what, "Save only the model's state_dict()")
     for name, tensor in state.items():
         if not isinstance(name, str):
             what = f"the name of a tensor is {quoted(name)}"
@@ -553,7 +553,7 @@ def _check_state(path: Path, state: Any) -> None:
             what = f"tensor {quoted(name)} has the dtype {tensor.dtype}"
         else:
             continue
-        raise refusal(path, what, "Save the model's state_dict() alone")
+        raise refusal(path, what, "Save only the model's state_dict()")
 
 
 def _check_sizes(path: Path, state: dict[str, Any], size: int) -> None:

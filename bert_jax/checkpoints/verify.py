@@ -1,4 +1,4 @@
-"""Holds a model against the same model in another format, run by that format's library.
+"""Compares a model with the same model in another format, run by its library.
 
 Both sides see the same rows of tokens; every layer and head is compared over the real
 tokens. The parameters of both are compared bit for bit as well, which needs no library.
@@ -54,23 +54,23 @@ def tensorflow1_outputs(
     index = next(path.glob("*.index")) if path.is_dir() else path
     bert = _Bert(tf, index.with_name(index.name.removesuffix(".index")))
     x = bert.embed(input_ids, token_type_ids)
-    made = {"embeddings": x}
+    result = {"embeddings": x}
     for number in range(bert.config["num_hidden_layers"]):
         x = bert.layer(x, mask, f"bert/encoder/layer_{number}")
-        made[f"layer {number + 1}"] = x
+        result[f"layer {number + 1}"] = x
     pooled = x[:, 0]
     if bert.has("bert/pooler/dense/kernel"):
         pooled = tf.tanh(bert.dense(pooled, "bert/pooler/dense"))
-        made["pooled_output"] = pooled
+        result["pooled_output"] = pooled
     if bert.has("cls/seq_relationship/output_weights"):
-        made["nsp_logits"] = bert.scores(pooled, "cls/seq_relationship/output")
+        result["nsp_logits"] = bert.scores(pooled, "cls/seq_relationship/output")
     if bert.has("cls/predictions/output_bias"):
-        made["mlm_logits"] = bert.predictions(x)
+        result["mlm_logits"] = bert.predictions(x)
     if bert.has("cls/squad/output_weights"):
-        made["logits"] = bert.scores(x, "cls/squad/output")
+        result["logits"] = bert.scores(x, "cls/squad/output")
     if bert.has("output_weights"):
-        made["logits"] = bert.scores(x if of_tokens else pooled, "output")
-    return {name: value.numpy() for name, value in made.items()}
+        result["logits"] = bert.scores(x if of_tokens else pooled, "output")
+    return {name: value.numpy() for name, value in result.items()}
 
 
 class _Bert:
@@ -162,7 +162,7 @@ _LOGITS = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReferenceOutputs:
-    """What `transformers` says.
+    """What `transformers` computes.
 
     Attributes:
       made_by: the library, its version and the class.
@@ -248,13 +248,13 @@ def _load(
 
 
 def _is_of_model(name: Any, given: weights.Weights) -> bool:
-    """Says whether a name is that of a class of this model type, and nothing else."""
+    """Returns whether a name is exactly that of a class of this model type."""
     prefix = mapping.CLASS_PREFIX[given.config.model_type]
     return isinstance(name, str) and re.fullmatch(rf"{prefix}\w*", name) is not None
 
 
 def _class_for(given: weights.Weights) -> str:
-    """Returns the class with exactly these parts, or that of the encoder alone."""
+    """Returns the class with exactly these parts, or that of the encoder only."""
     model_type = given.config.model_type
     try:
         end = hf_config.class_of(model_type, frozenset(given.parts))
@@ -267,17 +267,17 @@ def _renamed(
     of_class: str, values: dict[str, np.ndarray], states: list[np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Returns hidden states and outputs by our names."""
-    made = {f"layer {number}": state for number, state in enumerate(states)}
-    made["embeddings"] = made.pop("layer 0")
+    result = {f"layer {number}": state for number, state in enumerate(states)}
+    result["embeddings"] = result.pop("layer 0")
     if "start_logits" in values:
         ends = values["start_logits"], values["end_logits"]
-        made["logits"] = np.stack(ends, axis=-1)
+        result["logits"] = np.stack(ends, axis=-1)
     own = [ours for end, ours in _LOGITS.items() if of_class.endswith(end)]
     renamed = _RENAMED | {"logits": own[0]} if own else _RENAMED
-    made |= {renamed[key]: x for key, x in values.items() if key in renamed}
+    result |= {renamed[key]: x for key, x in values.items() if key in renamed}
     if of_class.endswith("ForMultipleChoice"):
-        made["logits"] = made["logits"].T
-    return made
+        result["logits"] = result["logits"].T
+    return result
 
 
 def _notes(info: dict[str, Any]) -> tuple[str, ...]:
@@ -286,7 +286,8 @@ def _notes(info: dict[str, Any]) -> tuple[str, ...]:
     notes = []
     if missing:
         notes.append(
-            f"transformers lacks and draws at random: {weights.shortened(missing)}"
+            "transformers lacks and initializes at random: "
+            f"{weights.shortened(missing)}"
         )
     if unexpected:
         notes.append(f"transformers has no use for: {weights.shortened(unexpected)}")
@@ -342,19 +343,19 @@ def sample_rows(mine: checkpoints.LoadedModel) -> SampleRows:
     """
     bert = mine.weights.config
     longest = min(_LONGEST, mine.max_seq_length, bert.max_length)
-    made = _random_rows(bert.vocab_size, longest)
+    result = _random_rows(bert.vocab_size, longest)
     if mine.tokenizer is not None:
-        made = [*_text_rows(mine.tokenizer), *_piece_rows(mine.tokenizer, longest)]
-    # RoBERTa takes this id for padding wherever it stands.
-    made = [[i for i in row if i != bert.pad_token_id][:longest] for row in made]
-    length = max(map(len, made))
-    input_ids = np.full((len(made), length), bert.pad_token_id, np.int32)
+        result = [*_text_rows(mine.tokenizer), *_piece_rows(mine.tokenizer, longest)]
+    # RoBERTa takes this id for padding in any position.
+    result = [[i for i in row if i != bert.pad_token_id][:longest] for row in result]
+    length = max(map(len, result))
+    input_ids = np.full((len(result), length), bert.pad_token_id, np.int32)
     token_type_ids = np.zeros_like(input_ids)
-    for number, row in enumerate(made):
+    for number, row in enumerate(result):
         input_ids[number, : len(row)] = row
         second = number % max(1, min(2, bert.type_vocab_size))
         token_type_ids[number, len(row) // 2 : len(row)] = second
-    lengths = np.array([len(row) for row in made])
+    lengths = np.array([len(row) for row in result])
     return SampleRows(input_ids, token_type_ids, np.arange(length) < lengths[:, None])
 
 
@@ -412,7 +413,7 @@ _EXTRAS = {"torch": "torch", "transformers": "torch", "tensorflow": "data"}
 
 @dataclasses.dataclass(frozen=True)
 class LayerDifference:
-    """How far two sides are apart after one layer, over the real tokens.
+    """The difference of two sides after one layer, over the real tokens.
 
     Attributes:
       name: `embeddings`, `layer 1`, ..., `pooled_output` or the logits of a head.
@@ -432,7 +433,7 @@ class LayerDifference:
         return self.absolute / self.largest if self.largest else math.inf
 
     def passes(self, bound: float) -> bool:
-        """Says whether one of the differences is within the bound; NaN is not."""
+        """Returns whether one of the differences is within the bound; NaN is not."""
         return self.absolute <= bound or self.relative <= bound
 
 
@@ -445,7 +446,7 @@ class Verification:
       parameters: how the parameters of both sides compare, in a line.
       layers: in the order of computation; empty if no outputs were compared.
       bound: what a layer may differ by, `BOUND` or `ROUNDED_BOUND`.
-      problems: what is wrong apart from the layers.
+      problems: what is wrong besides the layers.
       notes: what to know that is not wrong.
       activation: which programs compute it in another form; "" for none.
     """
@@ -502,7 +503,7 @@ class Verification:
         if self.problems:
             return "FAILED: see the problems above"
         if worst is None:
-            return "passed, by its parameters alone"
+            return "passed: the parameters are equal"
         return f"passed: the worst layer is {worst.name} ({allowed})"
 
 
@@ -619,17 +620,17 @@ def _reference(
     if kind == "tensorflow1":
         tf = quiet_tensorflow.load()
         of_tokens = "tagger" in found.weights.parts
-        made = tensorflow1_outputs(tf, other, *arrays, of_tokens=of_tokens)
+        result = tensorflow1_outputs(tf, other, *arrays, of_tokens=of_tokens)
         name = f"TensorFlow {tf.__version__}, {found.report.source}"
-        return ReferenceOutputs(name, made, ())
-    made = outputs(found.weights, seen)
-    return ReferenceOutputs(found.report.source, made, ())
+        return ReferenceOutputs(name, result, ())
+    result = outputs(found.weights, seen)
+    return ReferenceOutputs(found.report.source, result, ())
 
 
 def _layer(
     name: str, ours: np.ndarray, theirs: np.ndarray, mask: Bool[np.ndarray, "B L"]
 ) -> LayerDifference:
-    """Compares one layer; outputs of other shapes are infinitely far apart."""
+    """Compares one layer; outputs of other shapes differ infinitely."""
     if ours.shape != theirs.shape:
         return LayerDifference(name, math.nan, math.inf)
     if ours.ndim == 3 or name == "rtd_logits":  # the rest has no axis of tokens
@@ -647,7 +648,7 @@ def _compare_parameters(
     """
     ours, theirs = mapping.flatten(mine.params), mapping.flatten(found.weights.params)
     dtypes = {row.ours: row.dtype for row in found.report.rows}
-    apart = sorted(ours.keys() ^ theirs.keys())
+    one_sided_names = sorted(ours.keys() ^ theirs.keys())
     rounded, differing = set(), []
     for path in sorted(ours.keys() & theirs.keys()):
         stored = _rounded(ours[path], dtypes[path])
@@ -657,8 +658,8 @@ def _compare_parameters(
             differing.append(path)
     line = f"{mine.num_parameters:,} numbers in {len(ours)} arrays"
     problems = []
-    if apart:
-        problems.append(f"only one side has {weights.shortened(apart)}")
+    if one_sided_names:
+        problems.append(f"only one side has {weights.shortened(one_sided_names)}")
     if differing:
         problems.append(
             f"{len(differing)} arrays of parameters differ: "
@@ -679,7 +680,7 @@ def _rounded(array: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _other_problems(mine: weights.Weights, other: weights.Weights) -> tuple[str, ...]:
-    """Says what is wrong with two models that may have the same parameters."""
+    """Returns what is wrong with two models that may have the same parameters."""
     problems = []
     for name in _DECISIVE:
         ours, theirs = getattr(mine.config, name), getattr(other.config, name)

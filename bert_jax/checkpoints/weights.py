@@ -1,7 +1,7 @@
 """What every format is read into, and the report of how that went.
 
-Anything missing or left over is an error unless it was named: no weight is ever drawn
-at random here. What is allowed to be missing is dropped by whole parts.
+Anything missing or left over is an error unless it was named: no weight is ever
+initialized at random here. What may be missing is dropped by whole parts.
 """
 
 import abc
@@ -40,7 +40,7 @@ class Weights:
         padding. Its top level names the parts.
       labels: the names of the classes of a classifier or tagger, by their numbers.
       problem_type: what a classifier's outputs mean, one of `PROBLEM_TYPES`; "" where
-        nothing says so.
+        it is not defined.
       head_dropout: before the last linear map; None for that of the hidden layers.
     """
 
@@ -85,9 +85,9 @@ class Choice:
       allow_missing: parts, or tensors by our name or theirs. A part of which something
         is missing is dropped whole; the encoder never is.
       ignore: parts to leave out, or tensors that are left over.
-      head: what `classifier` tensors belong to, where no config says it: `classifier`,
-        `tagger` or `multiple_choice`.
-      model_type: what a model is, whatever its config says, as `bert`; "" to trust the
+      head: what `classifier` tensors belong to, where no config defines it:
+        `classifier`, `tagger` or `multiple_choice`.
+      model_type: overrides the type in the config, as `bert`; "" to trust the
         config and the tensors.
     """
 
@@ -208,6 +208,11 @@ class ModelFiles(abc.ABC):
         """The part that is the head of a task, or "" if there is none."""
         return ""
 
+    @property
+    def step(self) -> int | None:
+        """The step of the pretraining run that the model is from; None for others."""
+        return None
+
     @abc.abstractmethod
     def weights(self, choice: Choice) -> tuple[Weights, Report]:
         """Reads all parameters.
@@ -244,20 +249,20 @@ def head_of(
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Says whether a name is one of these names or fits one of these patterns."""
+    """Returns whether a name is one of these names or fits one of these patterns."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def assemble(
     found: Found,
-    places_of: Callable[[frozenset[str]], list[mapping.ParamMapping]],
+    mapping_of: Callable[[frozenset[str]], list[mapping.ParamMapping]],
     wanted: frozenset[str],
     choice: Choice,
 ) -> tuple[dict[str, Any], Report]:
     """Returns our parameters by path, and the report without source and files.
 
     Args:
-      places_of: the places of the parameters of some parts.
+      mapping_of: the mapping of the parameters of some parts.
       wanted: the parts that the file should have.
 
     Raises:
@@ -269,23 +274,23 @@ def assemble(
     ignored_parts |= _with_dependents(ignored_parts, needed)
     wanted = wanted - ignored_parts
     wanted = wanted | set(network.missing_parts(tuple(wanted)))
-    every = places_of(wanted)
+    every = mapping_of(wanted)
     missing = _missing(every, found, choice)
     dropped = _with_dependents({p.ours.split("/")[0] for p in missing}, wanted)
     used = [p for p in every if p.ours.split("/")[0] not in dropped]
     params, rows = {}, []
-    for place in used:
-        tensors = [_checked(found, name, place) for name in place.theirs]
-        params[place.ours] = place.join(tensors)
-        rows.append(_row(place, found, tensors[0]))
-    taken = {name for place in used for name in place.theirs}
-    partly = {n for place in missing for n in place.theirs if n not in found.arrays}
+    for param in used:
+        tensors = [_checked(found, name, param) for name in param.theirs]
+        params[param.ours] = param.join(tensors)
+        rows.append(_row(param, found, tensors[0]))
+    taken = {name for param in used for name in param.theirs}
+    partly = {n for param in missing for n in param.theirs if n not in found.arrays}
     left_out = ignored_parts | dropped
     known = {
         name
-        for place in places_of(needed)
-        if place.ours.split("/")[0] in left_out
-        for name in place.theirs
+        for param in mapping_of(needed)
+        if param.ours.split("/")[0] in left_out
+        for name in param.theirs
     }
     report = Report(
         source="",
@@ -301,33 +306,33 @@ def assemble(
 def _missing(
     every: list[mapping.ParamMapping], found: Found, choice: Choice
 ) -> list[mapping.ParamMapping]:
-    """Returns the places that lack tensors; raises InputError if that is not allowed.
+    """Returns the parameters that lack tensors; raises InputError if one is required.
 
     Of the encoder nothing may be missing.
     """
     lacking, refused = [], []
-    for place in every:
-        absent = [name for name in place.theirs if name not in found.arrays]
+    for param in every:
+        absent = [name for name in param.theirs if name not in found.arrays]
         if not absent:
             continue
-        part = place.ours.split("/")[0]
-        lacking.append(place)
+        part = param.ours.split("/")[0]
+        lacking.append(param)
         allowed = part != "encoder" and (
             matches(part, choice.allow_missing)
-            or matches(place.ours, choice.allow_missing)
+            or matches(param.ours, choice.allow_missing)
             or all(matches(name, choice.allow_missing) for name in absent)
         )
         refused += [] if allowed else absent
     if refused:
-        remedy = "The encoder cannot do without any tensor: is this the right file?"
+        advice = "The encoder cannot do without any tensor: is this the right file?"
         if not any(p.ours.startswith("encoder/") for p in lacking):
-            remedy = _without(
+            advice = _without(
                 frozenset(p.ours.split("/")[0] for p in lacking),
                 frozenset(p.ours.split("/")[0] for p in every),
             )
         raise errors.InputError(
             f"{found.where} lacks {len(refused)} tensors: {shortened(refused)}. "
-            f"{remedy}"
+            f"{advice}"
         )
     return lacking
 
@@ -338,7 +343,7 @@ def _without(absent: frozenset[str], wanted: frozenset[str]) -> str:
     also = f" and {', '.join(sorted(lost))}, which needs it" if lost else ""
     listed = sorted(absent)
     return (
-        f"To go on without {', '.join(listed)}{also}, write a folder that has none: "
+        f"To continue without {', '.join(listed)}{also}, write a folder that has none: "
         f"{CONVERT} --allow_missing={','.join(listed)}"
     )
 
@@ -351,30 +356,30 @@ def _with_dependents(dropped: set[str], wanted: frozenset[str]) -> frozenset[str
     return frozenset(dropped)
 
 
-def _checked(found: Found, name: str, place: mapping.ParamMapping) -> np.ndarray:
+def _checked(found: Found, name: str, param: mapping.ParamMapping) -> np.ndarray:
     """Returns a tensor; raises InputError unless its shape and dtype are right."""
     tensor = found.arrays[name]
     original = found.originals[name]
     if tensor.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
         raise errors.InputError(
             f"{found.where}: {original} has the dtype {tensor.dtype.name}; weights are "
-            "float16, bfloat16, float32 or float64. Is the model quantised? Give the "
+            "float16, bfloat16, float32 or float64. Is the model quantized? Give the "
             "one it was made from"
         )
-    if tensor.shape != place.stored:
+    if tensor.shape != param.stored:
         raise errors.InputError(
             f"{found.where}: {original} has the shape {list(tensor.shape)}, and by its "
-            f"config it should be {list(place.stored)}. Give the config and the "
+            f"config it should be {list(param.stored)}. Give the config and the "
             "weights of the same model"
         )
     return tensor
 
 
-def _row(place: mapping.ParamMapping, found: Found, tensor: np.ndarray) -> Row:
+def _row(param: mapping.ParamMapping, found: Found, tensor: np.ndarray) -> Row:
     """Describes one parameter, and the dtype of its first tensor."""
-    theirs = in_one([found.originals[name] for name in place.theirs])
+    theirs = in_one([found.originals[name] for name in param.theirs])
     dtype = tensor.dtype.name
-    return Row(place.ours, place.shape, theirs, place.stored, dtype, place.change)
+    return Row(param.ours, param.shape, theirs, param.stored, dtype, param.change)
 
 
 def in_one(named: list[str]) -> str:

@@ -222,6 +222,6 @@ def _on_devices(
     return TaskPredictor(
         made,
         predictors.make(of_task, mesh, size, longest),
-        initial_weights.placed(padded, shapes, source),
+        initial_weights.sharded(padded, shapes, source),
         pooling,
     )

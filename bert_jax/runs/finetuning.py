@@ -183,7 +183,9 @@ class FinetuningRun(Run[Finetuned]):
         count = self.settings.recipe.reinit_layers
         if not count:
             return params
-        drawn = initial_weights.drawn(seed, shapes, self.init, frozenset(shapes))
+        drawn = initial_weights.randomly_initialized(
+            seed, shapes, self.init, frozenset(shapes)
+        )
         layers = self.start.bert.num_hidden_layers
         return optimizer.replace_top_layers(params, drawn, count, num_layers=layers)
 

@@ -288,7 +288,7 @@ TASKS = [
         "task model",
         "a best model that is a file",
         "predict --model={here}/run --task=answer cat",
-        "{here}/run is no fine-tuned model",
+        "{here}/run is not a fine-tuned model",
         {"run/best/3": None, "run/best/4": b"x"},
         base="tasks/run",
     ),

@@ -134,7 +134,7 @@ TENSORFLOW1 = [
     _config(
         "of ALBERT",
         forged.manifest(lambda t: t.update(embedding_size=4)),
-        " is of no BERT",
+        " is not of",
     ),
     _google(
         "config: another width than the variables",

@@ -56,7 +56,7 @@ PREDICT = [
     ("run", ["a", "--task=fill_mask"], b"", "and no mlm_head"),
     ("run", ["a", "--task=fill_mask", "--format=tsv"], b"", "--format does nothing"),
     ("empty", ["a"], b"", "empty holds no model"),
-    ("empty", ["a", "--task=answer"], b"", "empty is no fine-tuned model: name the"),
+    ("empty", ["a", "--task=answer"], b"", "empty is not a fine-tuned model"),
     ("nope", ["a", "--task=answer"], b"", "nope does not exist: name the folder"),
 ]
 

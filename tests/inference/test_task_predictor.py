@@ -176,7 +176,7 @@ def test_a_copy_of_a_loaded_model_predicts_the_same(place, kind, how):
 
 
 def test_a_damaged_folder_is_refused(place, tmp_path):
-    with pytest.raises(errors.InputError, match="is no fine-tuned model"):
+    with pytest.raises(errors.InputError, match="is not a fine-tuned model"):
         task_predictor.load(tmp_path)
 
 

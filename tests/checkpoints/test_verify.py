@@ -226,7 +226,7 @@ def test_without_the_library_only_parameters_are_compared(tmp_path, monkeypatch)
         "no outputs were compared: transformers is not installed. Install it with: "
         'pip install "bert_jax[torch]"\n'
         "parameters: 33,513 numbers in 30 arrays, equal bit for bit\n"
-        "passed, by its parameters alone"
+        "passed: the parameters are equal"
     )
     change_file(other, negate_last_bias)
     found = verify.verify(folder_of(given), other, "huggingface")
@@ -253,7 +253,7 @@ def test_what_one_side_lacks_is_said(tmp_path):
     found = verify.verify(mine, other, "huggingface", choice)
     assert found.passed
     assert found.notes == (
-        "transformers lacks and draws at random: cls.seq_relationship.bias, "
+        "transformers lacks and initializes at random: cls.seq_relationship.bias, "
         "cls.seq_relationship.weight",
         "only one side returns nsp_logits, pooled_output",
     )

@@ -165,7 +165,7 @@ def test_parts_that_are_named_must_be_there(folder):
 
 
 def test_what_is_no_fine_tuned_model_is_said(tmp_path):
-    with pytest.raises(errors.InputError, match="is no fine-tuned model: name the"):
+    with pytest.raises(errors.InputError, match="fine-tuned model"):
         native.read_task(tmp_path)
     with pytest.raises(errors.InputError, match="nope does not exist: name the folder"):
         native.read_task(tmp_path / "nope")
