@@ -1,9 +1,9 @@
-"""The processes that train together: how they find, wait for and lose each other.
+"""The processes of one run: startup, barriers and failure propagation.
 
-One process a host (on GPUs one a host or a device) runs the same command. They find
-each other through a cluster that JAX knows, a TPU pod, Slurm, Open MPI, Kubernetes, or
-through the address of the first of them. What only one may do, like building a store,
-process 0 does while the others wait; an error of one ends all of them.
+One process a host (on GPUs one a host or a device) runs the same command. They connect
+through a cluster that JAX detects, a TPU pod, Slurm, Open MPI, Kubernetes, or through
+the address of process 0. Work that only one may do, such as building a store, is done
+by process 0 while the others wait; an error in one process ends all of them.
 """
 
 import ctypes
@@ -30,13 +30,13 @@ CLUSTERS = ("auto", "none", "slurm", "ompi", "k8s", "mpi4py")
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """How processes are to find each other.
+    """How the processes connect.
 
     Attributes:
-      cluster: one of CLUSTERS; "auto" asks JAX where one of them is there.
-      coordinator: HOST:PORT of process 0, where no cluster says it.
-      num_processes, process_id: likewise; -1 where a cluster says it.
-      heartbeat_seconds: a process that is silent for so long is lost.
+      cluster: one of CLUSTERS; "auto" lets JAX detect one.
+      coordinator: HOST:PORT of process 0, without a cluster.
+      num_processes, process_id: likewise; -1 with a cluster.
+      heartbeat_seconds: silence after which a process counts as lost.
     """
 
     cluster: str = "auto"
@@ -47,9 +47,9 @@ class Flags:
 
 
 def arguments(flags: Flags) -> dict[str, Any] | None:
-    """Returns what `jax.distributed.initialize` is to be told; None for one process.
+    """Returns the arguments of `jax.distributed.initialize`; None for one process.
 
-    Raises InputError for flags that do not belong together.
+    Raises InputError for flags that cannot be combined.
     """
     _check(flags)
     if not flags.coordinator and not _in_cluster(flags.cluster):
@@ -65,7 +65,7 @@ def arguments(flags: Flags) -> dict[str, Any] | None:
 
 
 def _check(flags: Flags) -> None:
-    """Raises InputError for flags that do not belong together."""
+    """Raises InputError for flags that cannot be combined."""
     if flags.cluster not in CLUSTERS:
         raise errors.InputError(
             f"--cluster is {flags.cluster!r}; it is one of {', '.join(CLUSTERS)}"
@@ -92,7 +92,7 @@ def _check(flags: Flags) -> None:
 
 
 def _in_cluster(name: str) -> bool:
-    """Returns whether JAX should be asked for the processes of a cluster."""
+    """Returns whether JAX should detect the processes of a cluster."""
     if name != "auto":
         return name != "none"
     environment = os.environ
@@ -111,22 +111,22 @@ def _on_tpu_pod() -> bool:
     if "tpu" not in os.environ.get("JAX_PLATFORMS", "tpu"):
         return False
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    if hosts:  # GKE tells all hosts, a single one too
+    if hosts:  # GKE sets it on all hosts, a single one too
         return "," in hosts
     return devices.are_on_bus()
 
 
 def _detection(flags: Flags) -> str | None:
-    """Returns where JAX asks for what the flags leave open; None lets it choose."""
+    """Returns JAX's method of detecting the cluster; None lets it choose."""
     if flags.coordinator and "KUBERNETES_SERVICE_HOST" in os.environ:
-        return "deactivate"  # it would want the package kubernetes, and learn nothing
+        return "deactivate"  # it needs the package kubernetes, and adds nothing
     return flags.cluster if flags.cluster not in ("auto", "none") else None
 
 
 def _local_devices(cluster: str) -> list[int] | None:
     """Returns all GPUs of the node where Slurm has started one process on each.
 
-    JAX would take one a process; None leaves the choice to it.
+    JAX would use one a process; None leaves the choice to it.
     """
     environment = os.environ
     if cluster not in ("auto", "slurm") or "JAX_LOCAL_DEVICE_IDS" in environment:
@@ -144,7 +144,7 @@ def _given(number: int) -> int | None:
     return None if number == -1 else number
 
 
-# Errors that one process passes on to the others, by name.
+# Errors that one process reports to the others, by name.
 _KINDS = (
     errors.InputError,
     errors.CheckpointError,
@@ -155,39 +155,39 @@ _KINDS = (
 _FAILED = "bert_jax/failed"
 _WAIT_MS = 7 * 24 * 3600 * 1000  # a corpus may take days; a lost peer ends the wait
 
-# All processes meet in the same order, so the count makes a name one meeting's.
-_meetings = itertools.count()
+# All processes reach the barriers in the same order, so a count identifies each.
+_barriers = itertools.count()
 
-# A failed process waits half of it for the others to hear why, and they wait all of it.
+# A failed process waits half of it for the others to read why, and they wait all of it.
 _GRACE_SECONDS = 3.0
-# What another process told when it failed.
-_told: list[str] = []
-# What this one has said of its end, by whichever thread, and with which exit code.
-_said: list[tuple[str, int]] = []
-_met: list[bool] = []  # whether they have found each other
-# How JAX hears SIGTERM, a `struct sigaction` of libc, which has less than these bytes.
-_hearing = ctypes.create_string_buffer(512)
+# Report of another process that failed, as JSON.
+_peer_report: list[str] = []
+# Final errors of this process, from any thread, with their exit codes.
+_final_errors: list[tuple[str, int]] = []
+_connected: list[bool] = []  # not empty once the processes are connected
+# JAX's handler of SIGTERM: a `struct sigaction` of libc, which is smaller than this.
+_jax_handler = ctypes.create_string_buffer(512)
 
 _log = logging.getLogger(__name__)
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 def start(flags: Flags) -> None:
-    """Joins the processes of this run, before anything else uses JAX.
+    """Connects the processes of this run, before anything else uses JAX.
 
-    Does nothing where there is one process. Raises InputError for flags that do not
-    belong together, and StorageError if the others cannot be reached.
+    Does nothing for one process. Raises InputError for flags that cannot be combined,
+    and StorageError if the others cannot be reached.
     """
     known = arguments(flags)
     if known is None:
         return
-    # Until `hear_preemption` SIGTERM is heard as it is where there is one process.
+    # Until `enable_preemption_signal`, SIGTERM is handled as in a single process.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         interrupts.run_in_thread(
             lambda: jax.distributed.initialize(**known), waits=True
         )
-    except ValueError as error:  # of a cluster that is there, and says too little
+    except ValueError as error:  # of a cluster that lacks information
         raise errors.InputError(
             f"the processes of this run cannot find each other: {error} Name the first "
             "with --coordinator=HOST:PORT, --num_processes and --process_id, or train "
@@ -199,7 +199,7 @@ def start(flags: Flags) -> None:
             f"{str(error).splitlines()[0]}. Check --coordinator, that all "
             "processes were started, and that the network lets them through"
         ) from None
-    _met.append(True)
+    _connected.append(True)
     if count() > 1:
         # JAX aborts when another process does not answer any more.
         ctypes.CDLL(None).signal(signal.SIGABRT, _on_abort)
@@ -218,52 +218,52 @@ def index() -> int:
 
 
 def is_first() -> bool:
-    """Returns whether this is process 0, which tells and writes for all."""
+    """Returns whether this is process 0, which prints and writes for all."""
     return index() == 0
 
 
 def enable_preemption_signal() -> None:
-    """Lets JAX hear SIGTERM from now on, for `reached_preemption_sync_point`.
+    """Lets JAX handle SIGTERM from now on, for `reached_preemption_sync_point`.
 
-    It puts its handler there once, and Python its own in the place of it for what comes
-    after a loop; so the next loop puts back what was there.
+    JAX installs its handler once, and Python replaces it after a loop; so the next loop
+    restores it.
     """
     libc = ctypes.CDLL(None)
     if distributed.global_state.preemption_sync_manager is None:
         jax.config.update("jax_enable_preemption_service", True)
         distributed.global_state.initialize_preemption_sync_manager()
-        libc.sigaction(signal.SIGTERM, None, _hearing)
+        libc.sigaction(signal.SIGTERM, None, _jax_handler)
     else:
-        libc.sigaction(signal.SIGTERM, _hearing, None)
+        libc.sigaction(signal.SIGTERM, _jax_handler, None)
 
 
-def process_zero_first(make: Callable[[], Made]) -> Made:
-    """Calls `make` in process 0 and then in all others; returns what it returned.
+def process_zero_first(make: Callable[[], Result]) -> Result:
+    """Calls `make` in process 0 and then in all others; returns its result.
 
-    For what must be made once and can then be opened: where the disk is shared the
-    others find it, and where it is not, each makes its own.
+    For files that are created once and then opened: on a shared disk the others find
+    them, on separate disks each process creates its own.
     """
     if is_first():
-        made = make()
+        result = make()
         wait_for_all()
-        return made
+        return result
     wait_for_all()
     return make()
 
 
 def wait_for_all() -> None:
-    """Waits until all processes have come here; hears signals meanwhile.
+    """Waits until all processes have called it; signals are handled meanwhile.
 
-    Raises the error with which another process has ended instead.
+    If another process has failed, its error is raised.
     """
     if count() == 1:
         return
-    if _told:
+    if _peer_report:
         raise peer_error(None)
-    place = f"bert_jax/{next(_meetings)}"
+    barrier = f"bert_jax/{next(_barriers)}"
     try:
         interrupts.run_in_thread(
-            lambda: _client().wait_at_barrier(place, _WAIT_MS), waits=True
+            lambda: _client().wait_at_barrier(barrier, _WAIT_MS), waits=True
         )
     except jax.errors.JaxRuntimeError as error:
         raise peer_error(error) from None
@@ -273,34 +273,37 @@ def require_same(value: str, what: str) -> None:
     """Raises InputError unless all processes have the same value of something."""
     if count() == 1:
         return
-    place = f"bert_jax/agree/{next(_meetings)}"
-    _client().key_value_set(f"{place}/{index()}", value)
+    key = f"bert_jax/agree/{next(_barriers)}"
+    _client().key_value_set(f"{key}/{index()}", value)
     wait_for_all()
-    told = dict(_client().key_value_dir_get(place))
-    values = {key.rpartition("/")[2]: text for key, text in told.items()}
+    found = dict(_client().key_value_dir_get(key))
+    values = {name.rpartition("/")[2]: text for name, text in found.items()}
     differing = sorted(number for number, text in values.items() if text != value)
     if differing:
         raise errors.InputError(
-            f"{what} is another one in process {', '.join(differing)} than in process "
-            f"{index()}: give all processes the same command and the same files"
+            f"{what} differs between process {', '.join(differing)} and process "
+            f"{index()}: "
+            "start all processes with the same command and the same files"
         )
 
 
 def report_failure(error: errors.BertJaxError) -> None:
-    """Tells the other processes why this one ends; they end too, in a moment."""
-    if count() == 1 or not _met:
+    """Reports to the other processes why this one ends; they end too, in a moment."""
+    if count() == 1 or not _connected:
         return
-    told = {"process": index(), "kind": type(error).__name__, "message": str(error)}
+    report = {"process": index(), "kind": type(error).__name__, "message": str(error)}
     try:
-        _client().key_value_set(_FAILED, json.dumps(told))
-    except jax.errors.JaxRuntimeError as failure:  # another was first, or all is lost
-        _log.debug("not told to the others: %s", failure)
-    if is_first():  # who keeps the key; the others must have read it
+        _client().key_value_set(_FAILED, json.dumps(report))
+    except (
+        jax.errors.JaxRuntimeError
+    ) as failure:  # another was first, or the service is gone
+        _log.debug("not reported to the others: %s", failure)
+    if is_first():  # it serves the key; the others must have read it
         time.sleep(_GRACE_SECONDS / 2)
 
 
 def _report_signal(text: str, code: int) -> None:
-    """Tells the other processes that a signal ends this one at once."""
+    """Reports to the other processes that a signal ends this one at once."""
     if code == errors.Stopped.exit_code:
         report_failure(errors.Stopped(text))
     else:
@@ -308,13 +311,13 @@ def _report_signal(text: str, code: int) -> None:
 
 
 def _listen() -> None:
-    """Ends this process when another one has told that it failed, or was lost.
+    """Ends this process when another one has failed or was lost.
 
-    After a moment in which it may end by itself, as where all found the same error.
+    It waits a moment, in which this process may end by itself with the same error.
     """
     while True:
         try:
-            _told.append(_client().blocking_key_value_get(_FAILED, _WAIT_MS))
+            _peer_report.append(_client().blocking_key_value_get(_FAILED, _WAIT_MS))
             break
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
@@ -329,7 +332,7 @@ def _listen() -> None:
 def _on_abort(number: int) -> None:
     """Ends this process with a message and an exit code when JAX aborts it."""
     del number
-    if _told:
+    if _peer_report:
         time.sleep(_GRACE_SECONDS)
     _end_with(peer_error("JAX has ended this one: see above"))
 
@@ -339,40 +342,40 @@ def _end_with(error: errors.BertJaxError) -> None:
 
 
 def print_final_error(text: str, code: int) -> int:
-    """Says why this process ends; returns its exit code.
+    """Prints why this process ends; returns its exit code.
 
-    Once, where there are several: the loss of another is seen by more than one thread.
+    With several processes it prints once: more than one thread sees a lost peer.
     """
-    words = (text, code)
-    _said.append(words)
-    first = _said[0] if count() > 1 else words
-    if first is words:
+    final = (text, code)
+    _final_errors.append(final)
+    first = _final_errors[0] if count() > 1 else final
+    if first is final:
         print(f"error: {text}", file=sys.stderr, flush=True)
     return first[1]
 
 
 def is_peer_error(error: BaseException) -> bool:
-    """Returns whether an error is what the loss of another process looks like."""
+    """Returns whether an error is one that a lost process causes."""
     return count() > 1 and isinstance(error, jax.errors.JaxRuntimeError)
 
 
 def peer_error(reason: object) -> errors.BertJaxError:
-    """Returns the error of the process that failed first, or says that one is lost."""
-    if not _told:
+    """Returns the error of the process that failed first, or of a lost process."""
+    if not _peer_report:
         text = (str(reason).strip().splitlines() or ["no answer"])[0]
         return errors.StorageError(
             f"another process of this run was lost, as process {index()} sees it "
             f"({text[:200]}). Start all processes again with the same command: they "
-            "go on from the newest checkpoint"
+            "resume from the newest checkpoint"
         )
-    told = json.loads(_told[0])
+    report = json.loads(_peer_report[0])
     kinds = {kind.__name__: kind for kind in _KINDS}
-    kind = kinds.get(told["kind"], errors.BertJaxError)
-    return kind(f"process {told['process']} of this run ended: {told['message']}")
+    kind = kinds.get(report["kind"], errors.BertJaxError)
+    return kind(f"process {report['process']} of this run ended: {report['message']}")
 
 
 def shutdown() -> NoReturn:
-    """Ends this process with exit code 0, when all have come here."""
+    """Ends this process with exit code 0, when all processes have called it."""
     if count() > 1:
         jax.distributed.shutdown()
     end(0)
@@ -381,7 +384,7 @@ def shutdown() -> NoReturn:
 def end(code: int) -> NoReturn:
     """Ends this process with an exit code, at once if it is one of several.
 
-    The usual end would wait for the others, who may wait for this one.
+    A normal exit would wait for the others, which may wait for this one.
     """
     if count() > 1:
         interrupts.end_at_once(code)

@@ -262,8 +262,8 @@ def warn_of_a_gap(path: Path, start_step: int) -> None:
     last = lines[-1]["step"] if lines else 0
     if last < start_step:
         _log.warning(
-            "%s ends with step %d, and the run goes on after step %d: what was between "
-            "is not in it",
+            "%s ends with step %d, and the run continues after step %d: steps between "
+            "are not in it",
             path,
             last,
             start_step,

@@ -611,7 +611,7 @@ class _Loop:
             interrupts.answer()
             raise errors.Stopped(
                 f"stopped by {self._stop.name} after step {self._step} of {steps}, "
-                "with everything saved: run the same command to resume"
+                "with everything saved: the same command resumes"
             )
         return self._state
 

@@ -5,7 +5,7 @@ run works in a folder here, and its files are uploaded whole: a checkpoint when 
 finished, the logs before it. A folder with a manifest is there when its manifest is,
 which is uploaded last and deleted first. The store is what counts: a run that begins
 makes its copy anew from it. The run that uploaded first since it began owns the store
-from then on: stores have no locks, so of two runs the later one goes on, as it must
+from then on: stores have no locks, so of two runs the later one continues, as it must
 where the machine of the first is lost, and the first one ends before its next upload.
 Where the workdir is a plain folder nothing is done.
 """
@@ -199,7 +199,7 @@ class WorkingCopy:
             who = found[:300].decode(errors="replace")
             raise errors.InputError(
                 f"another run has begun to upload to {self.name} ({who}): this one "
-                "ends and uploads nothing more. Let one run at a time go on there"
+                "ends and uploads nothing more. Let one run at a time train there"
             )
 
     def _stamps(self) -> dict[str, tuple[int, int]]:

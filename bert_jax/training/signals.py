@@ -19,26 +19,26 @@ from bert_jax import errors, interrupts
 from bert_jax.training import distributed
 
 Result = TypeVar("Result")
-# JAX names one for all to stop at: a second loop must not count from the beginning.
-_places = itertools.count(1)
+# Numbers of JAX's sync points; a second loop must not start again at 1.
+_sync_points = itertools.count(1)
 
 
 class Interrupted(Exception):
-    """A callback of the loop was cut short by a request to stop."""
+    """An evaluation in the loop was interrupted by a request to stop."""
 
 
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
-    """Raises Stopped out of here after SIGTERM or SIGINT, in the main thread only.
+    """Raises Stopped after SIGTERM or SIGINT, in the main thread only.
 
-    Where the work calls `interrupts.check`; at the end at the latest, unless the
-    process goes on to end itself, as that of a command does.
+    It does where the work calls `interrupts.check`, and at the end at the latest, but
+    not in the process of a command, which ends itself.
     """
     with interrupts.listening():
         try:
             yield
-        except interrupts.SignalReceived as heard:
-            text = interrupts.stopped_text(str(heard))
+        except interrupts.SignalReceived as received:
+            text = interrupts.stopped_text(str(received))
             raise errors.Stopped(text) from None
         except errors.Stopped:  # of a loop, in all processes
             with interrupts.unsaved():  # one may save or upload for longer
@@ -56,17 +56,17 @@ class StopRequest:
 
     More of SIGTERM change nothing; a second SIGINT is an impatient Ctrl-C, which ends
     the process or raises KeyboardInterrupt. In threads other than the main one nothing
-    is noted. With several processes `stopping` goes on to act on both until the first
-    step is done, as the one that ends tells the others, and nothing of theirs is new.
-    From then on JAX's own notice of preemption decides, because all must stop at the
-    same place; it hears SIGTERM, and SIGINT is passed on as that.
+    is noted. With several processes `stopping` acts on both until the first step is
+    done: a process that ends reports it to the others, and none has anything to save.
+    From then on JAX's preemption service decides, because all must stop at the same
+    step; it handles SIGTERM, and SIGINT is forwarded as SIGTERM.
     """
 
     def __init__(self, on_check: Callable[[], None] = lambda: None) -> None:
-        """Calls `on_check` whenever a callback asks whether it must stop."""
+        """Calls `on_check` whenever an evaluation checks whether it must stop."""
         self._on_check = on_check
-        self._is_agreed = False  # whether all processes stop here
-        self._is_shared = False  # whether JAX hears the signals of all processes
+        self._is_agreed = False  # whether all processes have agreed to stop
+        self._is_shared = False  # whether JAX handles the signals of all processes
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> "StopRequest":
@@ -85,7 +85,7 @@ class StopRequest:
 
     @property
     def name(self) -> str | None:
-        """Of the signal for which the run must stop, as far as is known; or None.
+        """Name of the signal for which the run must stop, or None.
 
         Raises KeyboardInterrupt after a second Ctrl-C.
         """
@@ -94,21 +94,20 @@ class StopRequest:
         return "a signal" if self._is_agreed else None
 
     def requested(self) -> bool:
-        """Returns whether the run must stop here, alike on all processes.
+        """Returns whether the run must stop here, the same on all processes.
 
-        All processes ask at the same places, in the same order.
+        All processes call it at the same points, in the same order.
         """
-        place = next(_places)
+        point = next(_sync_points)
         if self._is_shared and not self._is_agreed:
-            agreed = multihost_utils.reached_preemption_sync_point(place)
+            agreed = multihost_utils.reached_preemption_sync_point(point)
             self._is_agreed = bool(agreed)
         return self.name is not None
 
     def run_interruptible(self, call: Callable[[], Any]) -> Any:
         """Returns what `call` does; raises Stopped if a signal comes before it is done.
 
-        For what compiles for minutes before the first step is done, until when nothing
-        is to be saved.
+        For compilation before the first step, when there is nothing to save.
         """
 
         def look() -> None:
@@ -116,16 +115,16 @@ class StopRequest:
                 interrupts.answer()
                 raise errors.Stopped(
                     f"stopped by {self.name} before the first step was done, with "
-                    "nothing to save: the same command goes on"
+                    "nothing to save: run the same command to resume"
                 )
             interrupts.check()  # with several processes
 
         return interrupts.run_in_thread(call, look)
 
     def share(self) -> None:
-        """Has all processes stop at the same step from here on, if there are several.
+        """Makes all processes stop at the same step from here to the end of the loop.
 
-        Until the end of the loop: `stopping` acts on both again then.
+        After the loop `stopping` acts on both signals again.
         """
         if distributed.count() == 1:
             return
@@ -152,7 +151,7 @@ class StopRequest:
             _interrupting.remove(self)
 
     def check(self) -> None:
-        """Says that the run moves; raises Interrupted if it must stop."""
+        """Resets the watchdog; raises Interrupted if the run must stop."""
         self._on_check()
         if self.requested():
             raise Interrupted
@@ -162,12 +161,12 @@ _interrupting: list[StopRequest] = []
 
 
 def run_interruptible(call: Callable[[], Result]) -> Result:
-    """Returns what `call` does, a part of a long callback of the loop or of a command.
+    """Returns what `call` does, a part of a long evaluation or of a command.
 
-    In a callback it says that the run moves, and raises Interrupted if it must stop;
-    elsewhere it does what `interrupts.check` does. A call that compiles for minutes is
-    abandoned when a signal comes meanwhile, but in the loop of several processes; so it
-    must not donate what it is given.
+    In an evaluation it resets the watchdog, and raises Interrupted if the run must
+    stop; elsewhere it does what `interrupts.check` does. If a signal comes while a call
+    compiles, the call is abandoned (but not in the loop of several processes), so it
+    must not donate its arguments.
     """
     for request in _interrupting:
         request.check()
@@ -175,7 +174,7 @@ def run_interruptible(call: Callable[[], Result]) -> Result:
 
 
 def _passing_on() -> contextlib.AbstractContextManager[None]:
-    """Passes SIGINT on as SIGTERM while the context is open."""
+    """Forwards SIGINT as SIGTERM while the context is open."""
     passed: list[bool] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -185,5 +184,5 @@ def _passing_on() -> contextlib.AbstractContextManager[None]:
         passed.append(True)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    after = signal.getsignal(signal.SIGTERM)  # JAX puts its own there
+    after = signal.getsignal(signal.SIGTERM)  # JAX installs its own
     return interrupts.handlers({signal.SIGINT: pass_on, signal.SIGTERM: after})

@@ -10,8 +10,8 @@ from bert_jax.training import distributed, signals
 def of_two(monkeypatch):
     """Makes this process one of two that have said nothing yet."""
     monkeypatch.setattr(distributed, "count", lambda: 2)
-    monkeypatch.setattr(distributed, "_said", [])
-    monkeypatch.setattr(distributed, "_told", [])
+    monkeypatch.setattr(distributed, "_final_errors", [])
+    monkeypatch.setattr(distributed, "_peer_report", [])
     return monkeypatch
 
 
@@ -29,7 +29,7 @@ def test_one_alone_says_what_each_command_in_it_came_to(capsys):
 
 def test_nobody_waits_for_one_that_has_told_why_it_ended(of_two):
     told = '{"process": 1, "kind": "StorageError", "message": "the disk is full"}'
-    distributed._told.append(told)
+    distributed._peer_report.append(told)
     with pytest.raises(errors.StorageError, match="process 1 of this run ended: the"):
         distributed.wait_for_all()
 
