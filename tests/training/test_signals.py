@@ -159,7 +159,7 @@ def compile():
 
 try:
     with signals.stopping():
-        signals.unless_asked(compile)
+        signals.run_interruptible(compile)
 except errors.Stopped:
     print("stopped", flush=True)
 """
@@ -195,7 +195,7 @@ def test_a_first_step_that_compiles_for_long_is_not_waited_for():
 
     with signals.StopRequest() as stop:
         with pytest.raises(errors.Stopped, match="SIGTERM before the first step"):
-            stop.unless_asked(compile_for_long)
+            stop.run_interruptible(compile_for_long)
     assert not go_on.is_set()
     go_on.set()
 
@@ -205,9 +205,9 @@ def test_the_first_step_returns_and_raises_as_it_is():
         raise KeyError("as it is")
 
     with signals.StopRequest() as stop:
-        assert stop.unless_asked(lambda: 5) == 5
+        assert stop.run_interruptible(lambda: 5) == 5
         with pytest.raises(KeyError, match="as it is"):
-            stop.unless_asked(fail)
+            stop.run_interruptible(fail)
 
 
 def test_outside_of_the_loop_a_call_is_what_it_is():
