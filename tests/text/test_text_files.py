@@ -156,6 +156,16 @@ def test_canonical_bytes_do_not_depend_on_the_order_of_keys():
     assert pipelines.canonical(json.loads(content)) == content
 
 
+def test_special_tokens_are_matched_exactly(tmp_path: Path):
+    tree = small_tokenizers.bert_json()
+    tree["pre_tokenizer"] = {"type": "Whitespace"}
+    for token in tree["added_tokens"]:
+        token["normalized"] = True  # in lowercased text [MASK] is [mask]
+    it = described(tree, tmp_path)
+    assert it.encode_text("the [MASK] cat")[1] == it.mask_id
+    assert it.encode_text("[mask] [MASK]").count(it.mask_id) == 1
+
+
 def test_added_words_are_read_from_text(tmp_path: Path):
     tree = small_tokenizers.bert_json()
     word = {**tree["added_tokens"][0], "id": 19, "content": "covid-19"}
