@@ -159,7 +159,7 @@ def read(
         flat["mlm_head/decoder"] = flat[_WORDS]
     params = mapping.unflatten(flat)
     rows = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"].shape[0]
-    params = sharded(network.pad_vocabulary(params, rows), shapes, folder)
+    params = sharding.shard_params(network.pad_vocabulary(params, rows), shapes, folder)
     if init.fresh_parts:
         params |= randomly_initialized(
             settings.run.seed, shapes, initialize, init.fresh_parts
@@ -297,26 +297,6 @@ def piece_sources(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
         [ids[token]] if token in ids else pieces or [old.unk_id]
         for token, pieces in zip(new.tokens, spelled, strict=True)
     ]
-
-
-def sharded(params: PyTree, shapes: PyTree, folder: Path) -> PyTree:
-    """Puts parameters onto the mesh, with the shardings of `shapes`."""
-
-    def put(path: Any, array: np.ndarray, shape: jax.ShapeDtypeStruct) -> jax.Array:
-        if array.shape != shape.shape:
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise errors.InputError(
-                f"{name} of {folder} has the shape {list(array.shape)}, and the run "
-                f"wants {list(shape.shape)}"
-            )
-        assert shape.sharding is not None
-        whole = array.astype(shape.dtype)
-        return jax.make_array_from_callback(
-            shape.shape, shape.sharding, lambda index: whole[index]
-        )
-
-    wanted = {name: shapes[name] for name in params}
-    return jax.tree_util.tree_map_with_path(put, params, wanted)
 
 
 def randomly_initialized(
@@ -498,7 +478,7 @@ def parameters(
     words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
     given = network.pad_vocabulary(start.given, words.shape[0])
     names = frozenset(shapes) - frozenset(given)
-    params = sharded(given, shapes, Path("the given folder"))
+    params = sharding.shard_params(given, shapes, "the given folder")
     if names:
         params |= randomly_initialized(seed, shapes, initialize, names)
     return params

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from bert_jax import errors, tasks
-from bert_jax.checkpoints import initial_weights, native, sentence_encoder
+from bert_jax.checkpoints import native, sentence_encoder
 from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.inference import answering_folders
@@ -222,6 +222,6 @@ def _on_devices(
     return TaskPredictor(
         made,
         predictors.make(of_task, mesh, size, longest),
-        initial_weights.sharded(padded, shapes, source),
+        sharding.shard_params(padded, shapes, source),
         pooling,
     )

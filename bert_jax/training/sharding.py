@@ -284,6 +284,34 @@ def _check_divides(
             )
 
 
+def shard_params(params: PyTree, shapes: PyTree, source: object) -> PyTree:
+    """Puts parameters onto the mesh, with the dtypes and shardings of `shapes`.
+
+    Args:
+      params: numpy arrays; the top level may have fewer parts than `shapes`.
+      source: where they are from, for messages.
+
+    Raises:
+      InputError: a parameter has another shape.
+    """
+
+    def put(path: Any, array: np.ndarray, shape: jax.ShapeDtypeStruct) -> jax.Array:
+        if array.shape != shape.shape:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise errors.InputError(
+                f"{name} of {source} has the shape {list(array.shape)}, and the run "
+                f"wants {list(shape.shape)}"
+            )
+        assert shape.sharding is not None
+        whole = array.astype(shape.dtype)
+        return jax.make_array_from_callback(
+            shape.shape, shape.sharding, lambda index: whole[index]
+        )
+
+    wanted = {name: shapes[name] for name in params}
+    return jax.tree_util.tree_map_with_path(put, params, wanted)
+
+
 def whole(tree: PyTree) -> PyTree:
     """Returns arrays on the devices of all processes as whole numpy arrays, in each.
 
