@@ -20,7 +20,7 @@ POINTS = (
     "store/shard",
     "store/manifest",
     "store/renamed",
-    "beam/tokenised",
+    "beam/tokenized",
     "beam/planned",
     "beam/written",
     "loop/step",

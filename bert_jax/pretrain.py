@@ -100,7 +100,7 @@ def _with_store(
     distributed.require_same(manifest.to_json(built), f"the store {store_folder}")
     commands.say(prepare.describe(built))
     if distributed.is_first():
-        corpus = documents.places or prepare.places_of(settings.data.corpus)
+        corpus = documents.places or prepare.corpus_sources(settings.data.corpus)
         prepare.check_text(built, resolved.data.objective, store_folder, corpus)
     assembled = pretraining_run.assemble(resolved, store_folder, workdir)
     workdirs.record(

@@ -101,7 +101,7 @@ def test_what_tuples_mean(place):
     assert one.tags == ("ARG0", "V", "ARG1", "O") and one.predicate == 1
     assert (two.where, two.predicate, three.predicate) == (three.where, 1, 3)
     _, (first, second) = _read(place, "span", ANSWERS)
-    assert first.answers[0].start == 4 and second.impossible and second.labelled
+    assert first.answers[0].start == 4 and second.impossible and second.labeled
     _, (first, second) = _read(place, "multiple_choice", CHOICES)
     assert (first.label, second.choices) == (1, ("跑", "坐", "the cat"))
     _, (first, second) = _read(place, "matching", VALUES["matching"])

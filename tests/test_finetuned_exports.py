@@ -45,7 +45,7 @@ def _examples(place, kind):
     task = tiny_models.task_of(kind)
     request = read_examples.Request(path, tasks.TASKS[task].form, multi_label=multi)
     found = read_examples.read(request).examples
-    return [data_examples.unlabelled(example) for example in found]
+    return [data_examples.unlabeled(example) for example in found]
 
 
 CONFIGS = {

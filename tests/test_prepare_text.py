@@ -44,7 +44,7 @@ def test_the_cause_of_unknown_tokens_is_found_in_the_corpus(tmp_path, caplog):
         corpus=str(tmp_path / "text.txt"), workers=1
     )
     built = prepare.ensure(text, data, tmp_path / "store")
-    places = prepare.places_of(data.corpus)
+    places = prepare.corpus_sources(data.corpus)
     prepare.check_text(built, "nsp", tmp_path / "store", places)
     (message,) = (record.getMessage() for record in caplog.records)
     assert message.startswith("72.7 % of the tokens are [UNK]: the vocabulary does not")

@@ -47,8 +47,8 @@ def test_the_store_is_that_of_the_same_file(tmp_path):
     forms["tuple"] = (*TEXTS, *map(tuple, SENTENCES))
     for name, values in forms.items():
         with python_documents.written({"train": values}) as given:
-            _ensure(tmp_path / name, given=given.places)
-            _ensure(tmp_path / name, given=given.places)  # and is taken as it is
+            _ensure(tmp_path / name, given=given.sources)
+            _ensure(tmp_path / name, given=given.sources)  # and is taken as it is
         assert _bytes(tmp_path / name) == _bytes(tmp_path / "file")
     assert (
         given.sha256["train"]
@@ -56,7 +56,7 @@ def test_the_store_is_that_of_the_same_file(tmp_path):
     )
     with python_documents.written({"train": documents[1:]}) as given:
         with pytest.raises(errors.InputError, match="other text in train.jsonl"):
-            _ensure(tmp_path / "list", given=given.places)
+            _ensure(tmp_path / "list", given=given.sources)
 
 
 def test_a_pandas_series_has_its_values(tmp_path):
@@ -73,7 +73,7 @@ def test_a_pandas_series_has_its_values(tmp_path):
 def test_dev_is_held_out_and_nothing_of_train_is(tmp_path):
     data = {"train": TEXTS, "dev": [*SENTENCES, TEXTS[0]]}
     with python_documents.written(data) as given:
-        _ensure(tmp_path / "both", given=given.places)
+        _ensure(tmp_path / "both", given=given.sources)
     assert _documents(tmp_path / "both", "train") == len(TEXTS)
     assert _documents(tmp_path / "both", "heldout") == len(SENTENCES)  # none twice
     kinds = [x.kind for x in manifest.read(tmp_path / "both").sources]
@@ -82,7 +82,7 @@ def test_dev_is_held_out_and_nothing_of_train_is(tmp_path):
     assert "它" not in vocabulary and "他" in vocabulary
     with python_documents.written({"train": TEXTS}) as given:
         with pytest.raises(errors.InputError, match="2 sources and has 1"):
-            _ensure(tmp_path / "both", given=given.places)
+            _ensure(tmp_path / "both", given=given.sources)
 
 
 def test_documents_without_a_split_are_refused():
@@ -118,7 +118,7 @@ def test_what_is_no_document_is_named_by_its_position(tmp_path, data, message):
 
 def test_surrogates_and_empty_documents_are_as_in_a_file(tmp_path):
     with python_documents.written({"train": [*TEXTS, "a\ud800 b", "", []]}) as given:
-        built = _ensure(tmp_path / "s", given=given.places)
+        built = _ensure(tmp_path / "s", given=given.sources)
     assert built.dropped.empty_documents == 2
 
 

@@ -16,7 +16,7 @@ def test_it_starts_without_a_word():
         "from bert_jax.data import stream\n"
         "import numpy as np\n"
         "batch_at = lambda step: {'a': np.full(3, step)}\n"
-        "made = stream.batches(batch_at, 5, 2, loader='tfdata', place=dict)\n"
+        "made = stream.batches(batch_at, 5, 2, loader='tfdata', put=dict)\n"
         "print([int(batch['a'].sum()) for batch in made])\n"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}

@@ -219,7 +219,7 @@ def _patterns(config: Mapping[str, Any]) -> Patterns:
         return {"": [f"{base}**"]}
     if isinstance(given, dict):
         given = [{"split": key, "path": path} for key, path in given.items()]
-    made: Patterns = {}
+    patterns: Patterns = {}
     for entry in given if isinstance(given, list) else [given]:
         is_split = isinstance(entry, dict) and "path" in entry
         paths = entry["path"] if is_split else entry
@@ -227,8 +227,8 @@ def _patterns(config: Mapping[str, Any]) -> Patterns:
         for path in paths if isinstance(paths, list) else [paths]:
             if str(path).count("*") > _MAX_STARS:  # which would be tried for hours
                 raise errors.InputError(f"the pattern {str(path)[:80]!r} is no path")
-            made.setdefault(split, []).append(base + str(path).removeprefix("./"))
-    return made
+            patterns.setdefault(split, []).append(base + str(path).removeprefix("./"))
+    return patterns
 
 
 def _splits(patterns: Patterns, files: Iterable[str]) -> dict[str, list[str]]:
@@ -299,11 +299,11 @@ def _matches(pattern: str, file: str) -> bool:
     """
     pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]/]+\])", pattern)
     known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    made = [
+    parts = [
         x if re.fullmatch(r"\[[\w-]+\]", x) else known.get(x, re.escape(x))
         for x in pieces
     ]
-    return re.fullmatch("".join(made), file) is not None
+    return re.fullmatch("".join(parts), file) is not None
 
 
 def _chosen(

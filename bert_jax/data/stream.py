@@ -19,7 +19,7 @@ from bert_jax import errors
 from bert_jax.data import quiet_tensorflow
 
 Batch = dict[str, np.ndarray]
-Placed = TypeVar("Placed")
+OnDevice = TypeVar("Placed")
 
 
 def batches(
@@ -28,9 +28,9 @@ def batches(
     num_steps: int,
     *,
     loader: str,
-    place: Callable[[Batch], Placed],
+    put: Callable[[Batch], OnDevice],
     prefetch: int = 2,
-) -> Generator[Placed, None, None]:
+) -> Generator[OnDevice, None, None]:
     """Returns the placed batches of the steps from start_step on.
 
     Closing the generator, or dropping it, stops what runs ahead.
@@ -54,30 +54,30 @@ def batches(
         )
     steps = range(start_step, start_step + num_steps)
     if loader == "tfdata":
-        made = _from_tfdata(batch_at, steps, prefetch, _tensorflow())
+        source = _from_tfdata(batch_at, steps, prefetch, _tensorflow())
     else:
-        made = _from_threads(batch_at, steps, prefetch)
-    return _placed(made, place, prefetch, num_steps)
+        source = _from_threads(batch_at, steps, prefetch)
+    return _put_ahead(source, put, prefetch, num_steps)
 
 
-def _placed(
-    made: Generator[Batch, None, None],
-    place: Callable[[Batch], Placed],
+def _put_ahead(
+    source: Generator[Batch, None, None],
+    put: Callable[[Batch], OnDevice],
     prefetch: int,
     left: int,
-) -> Generator[Placed, None, None]:
+) -> Generator[OnDevice, None, None]:
     """Yields placed batches, with up to `prefetch` of them placed at a time.
 
     What makes them is ended when all have been yielded, and not when the last one was
     made: TensorFlow may take seconds to end, while the devices wait for batches.
     """
-    ahead: collections.deque[Placed] = collections.deque()
+    ahead: collections.deque[OnDevice] = collections.deque()
     end: Exception | None = None
-    with contextlib.closing(made):
+    with contextlib.closing(source):
         while True:
             while end is None and left and len(ahead) < prefetch:
                 try:
-                    ahead.append(place(next(made)))
+                    ahead.append(put(next(source)))
                     left -= 1
                 except Exception as error:  # Waits until the good ones are out.
                     end = error
@@ -128,10 +128,10 @@ def _from_tfdata(
 
     dataset = tf.data.Dataset.range(steps.start, steps.stop)
     dataset = dataset.map(tensors, num_parallel_calls=prefetch, deterministic=True)
-    made = dataset.prefetch(prefetch).as_numpy_iterator()
+    iterator = dataset.prefetch(prefetch).as_numpy_iterator()
     for step in steps:
         try:
-            batch = next(made)
+            batch = next(iterator)
         except tf.errors.OpError:
             if step in failures:
                 raise failures[step] from None

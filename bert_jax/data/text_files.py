@@ -389,7 +389,7 @@ def _keeps(faults: Faults) -> bool:
 def _advice_on_bytes(data: bytes, path: Path) -> str:
     """Returns what to do about a file with these bytes."""
     sample = data[:_SAMPLE_BYTES] + head(NamedPath(path.name, path))
-    return remedy(sample, path)
+    return how_to_convert(sample, path)
 
 
 def encoding_advice(path: Path) -> str:
@@ -410,14 +410,14 @@ def _bad_byte(
 
 def _too_long(path: Path, line: int, what: str, blank_lines: int) -> errors.InputError:
     """Returns the error for a line or document beyond the bound."""
-    remedy = (
+    fix = (
         "Break it into lines, one sentence each (kind text), or into records."
         if what == "line"
         else f"Put {blank_lines} blank line{'s'[: blank_lines - 1]} between documents."
     )
     return errors.InputError(
         f"{path}:{line}: the {what} that begins here is longer than "
-        f"{MAX_BYTES >> 20} MiB. {remedy}"
+        f"{MAX_BYTES >> 20} MiB. {fix}"
     )
 
 
@@ -527,7 +527,7 @@ class _Recoded(io.RawIOBase):
             ) from None
 
 
-def remedy(sample: bytes, path: Path) -> str:
+def how_to_convert(sample: bytes, path: Path) -> str:
     """Returns what to do about bytes that are not UTF-8: the likely encoding, by name.
 
     A file that is UTF-8 but for a few bytes has no other encoding.

@@ -99,7 +99,7 @@ class TaskPredictor:
         if not examples:
             return []
         each = self._each
-        bare = [data_examples.unlabelled(example) for example in examples]
+        bare = [data_examples.unlabeled(example) for example in examples]
         table = _table(each.task, bare)
         _count(table, notes, coverage)
         return each.predictions(self.params, bare, table)

@@ -286,7 +286,7 @@ def batch_shapes(layout: RunLayout, length: int) -> dict[str, jax.ShapeDtypeStru
     """
     data, rows = layout.settings.data, layout.settings.run.batch_size
     assert isinstance(layout.mesh, jax.sharding.Mesh), "not laid out for compiling"
-    segments = max(1, length // instances.PLACES_OF_SEGMENT) if data.pack else 1
+    segments = max(1, length // instances.POSITIONS_PER_SEGMENT) if data.pack else 1
     by_row = sharding.batch_sharding(layout.mesh)
 
     def shaped(columns: int, dtype: Any) -> jax.ShapeDtypeStruct:

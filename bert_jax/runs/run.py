@@ -222,7 +222,7 @@ def _batches(
         start_step,
         max(0, run.num_train_steps - start_step),
         loader=run.settings.data.loader,
-        place=examples.with_checksums(run.put),
+        put=examples.with_checksums(run.put),
     )
     return examples.written(sharded, start_step, run.local_examples_at)
 

@@ -297,7 +297,7 @@ def _label(
 ) -> tuple[tuple[int, int] | None, float]:
     """Returns the first and last token of the answer, if any, and its weight."""
     if not example.answers:
-        return None, float(example.labelled)
+        return None, float(example.labeled)
     answer = example.answers[0]
     end = answer.start + len(answer.text)
     start, end = _stripped(example.context, answer.start, end)
@@ -570,7 +570,7 @@ def best_spans(
 def _judged(
     example: data_examples.QuestionExample, made: spec.Prediction
 ) -> spans.AnsweredQuestion:
-    if not example.labelled:
+    if not example.labeled:
         raise errors.InputError(
             f"{example.where}: the file does not say what the answer is: give one with "
             "answers to score"

@@ -72,7 +72,7 @@ def write_store(folder: Path, tokens: int, shard_tokens: int) -> None:
         format_version=manifests.FORMAT_VERSION,
         tokenizer="",
         vocab_size=VOCAB_SIZE,
-        options=manifests.Options(0.0, False, "none", "none"),
+        options=manifests.StoreOptions(0.0, False, "none", "none"),
         sources=(manifests.SourceEntry("ids", "", 1.0, (), 0),),
         dropped=manifests.Dropped(),
         shards=tuple(writer.close()),
@@ -120,7 +120,7 @@ def measure(
     )
     for loader in LOADERS:
         steps = stream.batches(
-            batch_at, ahead, ahead, loader=loader, place=lambda batch: batch, prefetch=4
+            batch_at, ahead, ahead, loader=loader, put=lambda batch: batch, prefetch=4
         )
         next(steps)
         wall, core = rate(steps, batch_size, seconds)

@@ -105,7 +105,7 @@ def build(vocab: Path, text: Path, folder: Path, workers: int | None) -> float:
         folder,
         sources=[sources.Source("text", str(text))],
         tokenizer=loaded,
-        options=manifest.Options(0.01, True, "none", "none"),
+        options=manifest.StoreOptions(0.01, True, "none", "none"),
         workers=workers,
     )
     return time.perf_counter() - start

@@ -78,7 +78,7 @@ class Ours:
         now = state.from_params(params, self.shapes, self.transformation)
         loader = run.settings.data.loader
         rows = run.rows(seed)
-        batches = stream.batches(rows.batch_at, 0, steps, loader=loader, place=run.put)
+        batches = stream.batches(rows.batch_at, 0, steps, loader=loader, put=run.put)
         for number, batch in enumerate(batches):
             now, metrics = self.step(now, batch, jnp.int32(seed))
             if not metrics["finite"].all():

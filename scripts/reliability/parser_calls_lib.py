@@ -54,13 +54,13 @@ def package(path: Path) -> None:
     file = text_files.NamedPath(path.name, path)
     refusing(lambda: exhaust(sources.articles_of_news(file, text_files.Tally())))
     for title, text in sources.wikipedia_articles(file, text_files.Tally()):
-        readers.parse(readers.Record("wikitext", text, title, ""))
+        readers.parse(readers.RawDocument("wikitext", text, title, ""))
 
 
 def markup(path: Path) -> None:
     text = path.read_text(encoding="utf-8", errors="replace")
     readers.plain_wikitext(text)
-    readers.parse(readers.Record("tagged", text, "f:1", ""))
+    readers.parse(readers.RawDocument("tagged", text, "f:1", ""))
 
 
 def typed(path: Path) -> str:

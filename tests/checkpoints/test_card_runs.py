@@ -71,7 +71,7 @@ def test_the_store_tells_how_much_text_there_was(workdir):
         manifest.ShardEntry("x", split, documents, 3, tokens, 1, "")
         for split, documents, tokens in entries
     )
-    options = manifest.Options(0.1, True, "none", "none")
+    options = manifest.StoreOptions(0.1, True, "none", "none")
     made = manifest.Manifest(1, "", 31, options, (), manifest.Dropped(), shards)
     (workdir / "store").mkdir()
     (workdir / "store" / "manifest.json").write_text(manifest.to_json(made))

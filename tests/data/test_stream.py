@@ -34,7 +34,7 @@ def loader(request):
 
 
 def test_batches_come_in_order_with_their_types(loader):
-    made = list(stream.batches(batch_at, 5, 7, loader=loader, place=dict, prefetch=3))
+    made = list(stream.batches(batch_at, 5, 7, loader=loader, put=dict, prefetch=3))
     assert steps_of(made) == [5, 6, 7, 8, 9, 10, 11]
     for step, batch in zip(range(5, 12), made, strict=True):
         assert batch.keys() == batch_at(step).keys()
@@ -48,7 +48,7 @@ def test_order_holds_when_later_steps_are_ready_first(loader):
         time.sleep(0.05 if step % 3 == 0 else 0)
         return batch_at(step)
 
-    made = stream.batches(slow_at_first, 0, 9, loader=loader, place=dict, prefetch=4)
+    made = stream.batches(slow_at_first, 0, 9, loader=loader, put=dict, prefetch=4)
     assert steps_of(made) == list(range(9))
 
 
@@ -56,7 +56,7 @@ def test_no_steps_make_no_batch(loader):
     def never(step):
         raise AssertionError(step)
 
-    assert list(stream.batches(never, 3, 0, loader=loader, place=dict)) == []
+    assert list(stream.batches(never, 3, 0, loader=loader, put=dict)) == []
 
 
 def test_place_puts_batches_on_devices_in_order(loader):
@@ -66,7 +66,7 @@ def test_place_puts_batches_on_devices_in_order(loader):
         placed.append(int(batch["input_ids"][0, 0]))
         return jax.device_put(batch)
 
-    made = list(stream.batches(batch_at, 10**6, 4, loader=loader, place=place))
+    made = list(stream.batches(batch_at, 10**6, 4, loader=loader, put=place))
     assert placed == [10**6, 10**6 + 1, 10**6 + 2, 10**6 + 3]
     assert all(isinstance(batch["weights"], jax.Array) for batch in made)
     assert [int(batch["input_ids"][1, 2]) for batch in made] == [p + 5 for p in placed]
@@ -87,7 +87,7 @@ def test_errors_are_the_original_and_come_at_their_step(loader, bad_step):
             raise _OddError({"step": step})
         return batch_at(step)
 
-    made = stream.batches(fails, 4, 9, loader=loader, place=dict, prefetch=3)
+    made = stream.batches(fails, 4, 9, loader=loader, put=dict, prefetch=3)
     seen = []
     with pytest.raises(_OddError) as caught:
         seen.extend(steps_of([batch])[0] for batch in made)
@@ -100,7 +100,7 @@ def test_errors_of_place_reach_the_caller(loader):
         raise _OddError(1)
 
     with pytest.raises(_OddError):
-        next(stream.batches(batch_at, 0, 5, loader=loader, place=place))
+        next(stream.batches(batch_at, 0, 5, loader=loader, put=place))
 
 
 def test_batches_are_made_ahead_but_not_far(loader):
@@ -112,7 +112,7 @@ def test_batches_are_made_ahead_but_not_far(loader):
             enough.set()
         return batch_at(step)
 
-    batches = stream.batches(counted, 0, 1000, loader=loader, place=dict, prefetch=2)
+    batches = stream.batches(counted, 0, 1000, loader=loader, put=dict, prefetch=2)
     next(batches)
     assert enough.wait(10)  # Steps 1 to 3 are begun while nobody asks for them.
     time.sleep(0.1)
@@ -129,7 +129,7 @@ def test_closing_stops_what_runs_ahead(loader):
         return batch_at(step)
 
     threads = threading.active_count()
-    batches = stream.batches(slow, 0, 10**6, loader=loader, place=dict, prefetch=3)
+    batches = stream.batches(slow, 0, 10**6, loader=loader, put=dict, prefetch=3)
     next(batches)
     batches.close()
     seen = len(calls)
@@ -155,7 +155,7 @@ def test_what_makes_batches_ends_after_the_last_one_is_out(monkeypatch):
             ended.append(True)
 
     monkeypatch.setattr(stream, "_from_threads", made)
-    batches = stream.batches(batch_at, 0, 3, loader="thread", place=dict)
+    batches = stream.batches(batch_at, 0, 3, loader="thread", put=dict)
     assert steps_of([next(batches) for _ in range(3)]) == [0, 1, 2]
     assert not ended
     assert list(batches) == []
@@ -166,14 +166,14 @@ def test_bad_arguments_are_refused_before_anything_runs():
     for start, steps, prefetch in ((-1, 1, 2), (0, -1, 2), (0, 1, 0)):
         with pytest.raises(errors.InputError, match="must be"):
             stream.batches(
-                batch_at, start, steps, loader="thread", place=dict, prefetch=prefetch
+                batch_at, start, steps, loader="thread", put=dict, prefetch=prefetch
             )
 
 
 def test_missing_tensorflow_names_the_extra_and_the_other_loader(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(errors.InputError, match=r"bert_jax\[data\](.|\n)*'thread'"):
-        stream.batches(batch_at, 0, 1, loader="tfdata", place=dict)
+        stream.batches(batch_at, 0, 1, loader="tfdata", put=dict)
 
 
 def test_gpus_held_by_tensorflow_are_an_error_with_a_way_out(monkeypatch):
@@ -185,7 +185,7 @@ def test_gpus_held_by_tensorflow_are_an_error_with_a_way_out(monkeypatch):
 
     monkeypatch.setattr(tf.config, "set_visible_devices", held)
     with pytest.raises(errors.InputError, match="already uses the GPUs"):
-        stream.batches(batch_at, 0, 1, loader="tfdata", place=dict)
+        stream.batches(batch_at, 0, 1, loader="tfdata", put=dict)
 
 
 def test_data_imports_without_tensorflow():
@@ -193,7 +193,7 @@ def test_data_imports_without_tensorflow():
         "import sys; sys.modules['tensorflow'] = None\n"
         "from bert_jax.data import stream\n"
         "from bert_jax.data.pretraining import instances\n"
-        "made = stream.batches(lambda step: {}, 0, 2, loader='thread', place=id)\n"
+        "made = stream.batches(lambda step: {}, 0, 2, loader='thread', put=id)\n"
         "assert len(list(made)) == 2"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

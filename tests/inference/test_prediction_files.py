@@ -11,7 +11,7 @@ from bert_jax.inference import prediction_files
 TEXT = examples.TextExample("f:1", "7", "the\tcat")
 PAIR = examples.TextExample("f:2", "a8", "那猫", "a dog")
 SENTENCE = examples.TaggedExample("f:1", "0", "the cat  ran", ((0, 3), (4, 7), (9, 12)))
-QUESTION = examples.QuestionExample("f", 'q"1', "谁？", "那猫跑", labelled=False)
+QUESTION = examples.QuestionExample("f", 'q"1', "谁？", "那猫跑", labeled=False)
 CHOICE = examples.ChoiceExample("f:1", "3", "a cat", ("sat", "ran"))
 
 CLASS = {"id": "7", "label": "cat", "probabilities": {"cat": 0.75, "dog": 0.25}}

@@ -117,7 +117,7 @@ def test_labels_of_examples_change_no_prediction(place, kind):
         path, tasks.TASKS[tiny_models.task_of(kind)].form, multi_label=multi
     )
     found = read_examples.read(request).examples
-    bare = [examples.unlabelled(example) for example in found]
+    bare = [examples.unlabeled(example) for example in found]
     assert bare != found
     said = model.of_examples(found)
     assert said == model.of_examples(bare)

@@ -8,7 +8,7 @@ from bert_jax.text.tokenizer import Tokenizer
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij.。"]
 PIECES += [f"##{c}" for c in "abcdefghij"] + list("北京大学好的生新年人")
 
-NONE = manifest.Options(0.0, False, "none", "none")
+NONE = manifest.StoreOptions(0.0, False, "none", "none")
 
 
 def small_tokenizer(folder, pieces=PIECES):

@@ -54,7 +54,7 @@ def by_hand(logits, batch, row):
 
 def test_the_loss_is_the_mean_of_both_ends_over_the_tokens(params):
     it = task()
-    unlabelled = example("old Rome", "what ?", labelled=False)
+    unlabelled = example("old Rome", "what ?", labeled=False)
     table = it.table([*EXAMPLES, unlabelled])
     batch = small_models.batch_of(table, size=len(table) + 2, length=19)
     found, sums = small_models.losses(it, params, batch, 1)
@@ -284,7 +284,7 @@ def test_without_null_scores_there_is_no_threshold():
 
 
 def test_only_labelled_questions_are_scored():
-    unlabelled = example("red", "what ?", number=4, labelled=False)
+    unlabelled = example("red", "what ?", number=4, labeled=False)
     with pytest.raises(errors.InputError, match="small.json:4: the file does not say"):
         task().score([unlabelled], [predicted("red", "red", None, 1.0)])
 

@@ -138,7 +138,7 @@ def test_an_answer_without_a_token_weighs_nothing():
 
 
 def test_what_is_to_be_predicted_weighs_nothing():
-    table = made([example(CONTEXT, "who ?", labelled=False)])
+    table = made([example(CONTEXT, "who ?", labeled=False)])
     assert table.fixed["label_weights"].tolist() == [0.0]
 
 

@@ -22,15 +22,15 @@ _PORTABLE = ("PortableRunner", "FlinkRunner", "SparkRunner")
 
 
 @dataclass(frozen=True)
-class Runner:
+class BeamRunner:
     """Runs the steps by a pipeline's options; `name` is that of Beam's runner."""
 
     name: str
     options: Any
 
-    def tokenise(self, steps: distributed_steps.Steps) -> None:
+    def tokenize(self, steps: distributed_steps.Steps) -> None:
         """Runs the steps from sources to blocks and repeats, and notes the report."""
-        self._run(lambda pipeline: _tokenise(pipeline, steps))
+        self._run(lambda pipeline: _tokenize(pipeline, steps))
 
     def write(self, steps: distributed_steps.Steps, count: int) -> None:
         """Writes so many shards, each of which is planned."""
@@ -55,7 +55,7 @@ class Runner:
             )
 
 
-def runner(arguments: Sequence[str]) -> Runner:
+def runner(arguments: Sequence[str]) -> BeamRunner:
     """Returns the runner that arguments like `--runner=NAME --key=value` ask for.
 
     Raises InputError when Apache Beam is not installed or refuses an argument.
@@ -75,7 +75,7 @@ def runner(arguments: Sequence[str]) -> Runner:
     if unknown and name not in _PORTABLE:
         raise _refused(f"{name} has no option {min(unknown)}")
     _check(options)
-    return Runner(name, options)
+    return BeamRunner(name, options)
 
 
 def _check(options: Any) -> None:
@@ -116,7 +116,7 @@ def _complaint() -> Iterator[io.StringIO]:
         yield printed
 
 
-def _tokenise(pipeline: Any, steps: distributed_steps.Steps) -> Any:
+def _tokenize(pipeline: Any, steps: distributed_steps.Steps) -> Any:
     """Adds the steps from sources to blocks and repeats; returns the report's."""
     beam = _import_beam()
 
@@ -129,18 +129,18 @@ def _tokenise(pipeline: Any, steps: distributed_steps.Steps) -> Any:
     found = sources | "list files" >> beam.FlatMap(steps.parts)
     read = (
         found
-        | only("parts", distributed_steps.Part)
+        | only("parts", distributed_steps.SourcePart)
         | "spread parts" >> beam.Reshuffle()
         | "read" >> beam.FlatMap(steps.chunks)
     )
-    tokenised = (
+    tokenized = (
         read
         | only("chunks", distributed_steps.NamedChunk)
         | "spread chunks" >> beam.Reshuffle()
-        | "tokenise" >> beam.FlatMap(steps.tokenise)
+        | "tokenize" >> beam.FlatMap(steps.tokenize)
     )
     noted = (
-        tokenised
+        tokenized
         | only("hashes", tuple[int, distributed_steps.Hashes])
         | "by bucket" >> beam.GroupByKey()
         | "repeats" >> beam.FlatMap(lambda item: distributed_steps.repeats(item[1]))
@@ -148,8 +148,8 @@ def _tokenise(pipeline: Any, steps: distributed_steps.Steps) -> Any:
         | "note repeats" >> beam.MapTuple(steps.note_repeats)
     )
     several = [
-        pcollection | only(f"reports {label}", reports.Report)
-        for label, pcollection in enumerate((found, read, tokenised, noted))
+        pcollection | only(f"reports {label}", reports.BuildReport)
+        for label, pcollection in enumerate((found, read, tokenized, noted))
     ]
     return (
         several

@@ -20,10 +20,10 @@ _CHUNK_CHARACTERS = 1 << 22
 
 
 @runtime_checkable
-class Runner(Protocol):
+class StepRunner(Protocol):
     """Spreads the steps over workers; each call ends when all of its work is done."""
 
-    def tokenise(self, steps: distributed_steps.Steps) -> None:
+    def tokenize(self, steps: distributed_steps.Steps) -> None:
         """Runs the steps from sources to blocks and repeats, and notes the report."""
         ...
 
@@ -32,23 +32,25 @@ class Runner(Protocol):
         ...
 
 
-def fill(job: store_build.StoreJob, *, runner: Runner) -> store_build.StoreContent:
-    """Fills a store in three passes: tokenise, plan the shards, write them.
+def fill_distributed(
+    job: store_build.StoreJob, *, runner: StepRunner
+) -> store_build.StoreContent:
+    """Fills a store in three passes: tokenize, plan the shards, write them.
 
     Raises InputError for the first bad record of the corpus, and StorageError when the
     runner failed or workers do not see what others wrote.
     """
-    with scratch.beside(job.folder.absolute()) as place:
+    with scratch.temporary(job.folder.absolute()) as folder:
         steps = distributed_steps.Steps(
-            scratch=place,
+            scratch=folder,
             sources=tuple(_absolute(reading.source) for reading in job.readings),
             settings=dataclasses.replace(job.settings, tokenizer=job.folder.absolute()),
             options=job.options,
             unk_id=job.unk_id,
             chunk_characters=_CHUNK_CHARACTERS,
         )
-        runner.tokenise(steps)
-        faults.point("beam/tokenised")
+        runner.tokenize(steps)
+        faults.point("beam/tokenized")
         report = steps.report()
         count = _plan(steps, report, job.shard_tokens)
         faults.point("beam/planned")
@@ -67,7 +69,7 @@ def _absolute(source: sources.Source) -> sources.Source:
 
 
 def _plan(
-    steps: distributed_steps.Steps, report: reports.Report, shard_tokens: int
+    steps: distributed_steps.Steps, report: reports.BuildReport, shard_tokens: int
 ) -> int:
     """Writes what each shard holds, and returns how many there are."""
     count, documents = 0, 0
@@ -92,7 +94,7 @@ def _plan(
 def _filled(
     job: store_build.StoreJob,
     steps: distributed_steps.Steps,
-    report: reports.Report,
+    report: reports.BuildReport,
     count: int,
 ) -> store_build.StoreContent:
     """Moves the shards to their place and returns what the manifest says."""
@@ -104,7 +106,7 @@ def _filled(
         name = entries[-1].name
         os.replace(steps.scratch.folder / "shards" / name, job.folder / name)
     dropped = reports.merge(
-        [report, reports.Report(dropped=manifests.Dropped(unknown_tokens=unknown))]
+        [report, reports.BuildReport(dropped=manifests.Dropped(unknown_tokens=unknown))]
     ).dropped
     return store_build.StoreContent(
         sources=tuple(_source_entries(job, report.parts)),

@@ -1,7 +1,7 @@
 """The steps of a distributed build as plain functions: what runs in which worker.
 
 1. `parts`, `chunks`: sources become files, and files chunks of records.
-2. `tokenise`: a chunk becomes a block for each split; its hashes go by their first
+2. `tokenize`: a chunk becomes a block for each split; its hashes go by their first
    bits to 256 places, where `repeats` finds, in the order of the corpus, those that
    came before, and `note_repeats` writes them beside their block.
 3. `plan`, where the build was started: lengths of documents become bounds of shards.
@@ -32,7 +32,7 @@ _BLOCK = tuple(field.name for field in dataclasses.fields(store.Block))
 _DOCUMENT_TOKENS = "document_tokens"
 
 
-class Part(NamedTuple):
+class SourcePart(NamedTuple):
     """What one worker reads: a file of a source, or all of it."""
 
     source: int
@@ -46,7 +46,7 @@ class Part(NamedTuple):
 
 
 class NamedChunk(NamedTuple):
-    """Records that are tokenised together, and the name of what comes of them."""
+    """Records that are tokenized together, and the name of what comes of them."""
 
     name: str
     chunk: tokenize.Chunk
@@ -56,11 +56,11 @@ class Hashes(NamedTuple):
     """The contents of some documents of a block, and their places in it."""
 
     block: str
-    places: Int64[np.ndarray, " documents"]
+    numbers: Int64[np.ndarray, " documents"]
     content: UInt64[np.ndarray, " documents"]
 
 
-class Span(NamedTuple):
+class DocumentSpan(NamedTuple):
     """Documents [first, last) of those that are left of a block."""
 
     block: str
@@ -76,24 +76,24 @@ class Steps:
     scratch: scratch.Scratch
     sources: tuple[sources.Source, ...]
     settings: tokenize.TokenizeSettings
-    options: manifests.Options
+    options: manifests.StoreOptions
     unk_id: int
     chunk_characters: int
 
-    def parts(self, source: int) -> Iterator[Part | reports.Report]:
+    def parts(self, source: int) -> Iterator[SourcePart | reports.BuildReport]:
         """Yields the parts of a source, or why it cannot be read."""
         try:
             found = readers.parts(self.sources[source])
         except errors.InputError as error:
             seen = f"the worker on {socket.gethostname()} finds that {error} Workers "
-            remedy = "must see the corpus under the name that it has here."
-            again = errors.InputError(seen + remedy)
-            yield reports.Report(failure=reports.failure(f"{source:05d}", again))
+            fix = "must see the corpus under the name that it has here."
+            again = errors.InputError(seen + fix)
+            yield reports.BuildReport(failure=reports.failure(f"{source:05d}", again))
             return
         for number, file in enumerate(found):
-            yield Part(source, number, file)
+            yield SourcePart(source, number, file)
 
-    def chunks(self, part: Part) -> Iterator[NamedChunk | reports.Report]:
+    def chunks(self, part: SourcePart) -> Iterator[NamedChunk | reports.BuildReport]:
         """Yields the chunks of a part, and what was read or why it could not be."""
         reading, count, documents = None, 0, 0
         try:
@@ -105,20 +105,20 @@ class Steps:
                 documents += len(records)
         except errors.InputError as error:
             failed = reports.failure(_chunk_name(part.name, count), error)
-            yield reports.Report(failure=failed)
+            yield reports.BuildReport(failure=failed)
             return
         read = reports.PartRead(part.name, count, documents, reading.files[0])
-        yield reports.Report(parts=(read,))
+        yield reports.BuildReport(parts=(read,))
 
-    def tokenise(
+    def tokenize(
         self, named: NamedChunk
-    ) -> Iterator[tuple[int, Hashes] | reports.Report]:
+    ) -> Iterator[tuple[int, Hashes] | reports.BuildReport]:
         """Writes the blocks of a chunk; yields hashes by bucket, and the counts."""
         self.scratch.check()
         try:
             result = tokenize.worker_tokenizer(self.settings).tokenize(named.chunk)
         except errors.InputError as error:
-            yield reports.Report(failure=reports.failure(named.name, error))
+            yield reports.BuildReport(failure=reports.failure(named.name, error))
             return
         fraction = self.options.held_out_fraction
         for split, (block, content) in store_build.sort_into_splits(
@@ -129,21 +129,23 @@ class Steps:
             if self.options.drop_duplicates:
                 yield from _in_buckets(name, content)
         counts = {name: getattr(result, name) for name in tokenize.COUNTED}
-        yield reports.Report(dropped=manifests.Dropped(**counts))
+        yield reports.BuildReport(dropped=manifests.Dropped(**counts))
 
-    def note_repeats(self, block: str, found: Iterable[np.ndarray]) -> reports.Report:
+    def note_repeats(
+        self, block: str, found: Iterable[np.ndarray]
+    ) -> reports.BuildReport:
         """Writes which documents of a block came before, and returns their count."""
-        places = np.sort(np.concatenate(list(found)))
-        self.scratch.write_arrays(f"repeats/{block}", places=places)
-        return reports.Report(
-            dropped=manifests.Dropped(duplicate_documents=len(places))
+        numbers = np.sort(np.concatenate(list(found)))
+        self.scratch.write_arrays(f"repeats/{block}", numbers=numbers)
+        return reports.BuildReport(
+            dropped=manifests.Dropped(duplicate_documents=len(numbers))
         )
 
-    def note_report(self, report: reports.Report) -> None:
+    def note_report(self, report: reports.BuildReport) -> None:
         """Writes the report of all steps so far."""
         self.scratch.write_json("report", reports.to_json(report))
 
-    def report(self) -> reports.Report:
+    def report(self) -> reports.BuildReport:
         """Returns the report that was written; raises the failure that is in it."""
         report = reports.from_json(self.scratch.read_json("report"))
         reports.raise_failure(report)
@@ -151,21 +153,21 @@ class Steps:
 
     def plan(
         self, split: str, names: Iterable[str], shard_tokens: int
-    ) -> Iterator[list[Span]]:
+    ) -> Iterator[list[DocumentSpan]]:
         """Yields what every shard of a split holds; names are those of all chunks."""
         cutter = store.Cutter(store_build.shard_tokens(split, shard_tokens))
         repeats = set(os.listdir(self.scratch.folder / "repeats"))
-        spans: list[Span] = []
+        spans: list[DocumentSpan] = []
         for name in (f"{split}-{name}" for name in names):
             (tokens,) = self.scratch.read_arrays(f"blocks/{name}", _DOCUMENT_TOKENS)
             has_repeats = name in repeats
             kept = tokens[self._kept(name, has_repeats, len(tokens))]
             first = 0
             for last in cutter.ends(kept):
-                yield [*spans, Span(name, has_repeats, first, last)]
+                yield [*spans, DocumentSpan(name, has_repeats, first, last)]
                 spans, first = [], last
             if first < len(kept):
-                spans.append(Span(name, has_repeats, first, len(kept)))
+                spans.append(DocumentSpan(name, has_repeats, first, len(kept)))
         if spans:
             yield spans
 
@@ -173,7 +175,7 @@ class Steps:
         """Writes the shard that has this number in the plan, and what it holds."""
         self.scratch.check()
         planned = self.scratch.read_json(f"plan/{number}")
-        spans = (Span(*span) for span in planned["spans"])
+        spans = (DocumentSpan(*span) for span in planned["spans"])
         block = store.concatenate([self._gather(span) for span in spans])
         with self.scratch.appearing_folder("shards") as folder:
             split, index = planned["split"], planned["index"]
@@ -187,7 +189,7 @@ class Steps:
         arrays[_DOCUMENT_TOKENS] = block.document_tokens()
         self.scratch.write_arrays(f"blocks/{name}", **arrays)
 
-    def _gather(self, span: Span) -> store.Block:
+    def _gather(self, span: DocumentSpan) -> store.Block:
         """Returns the documents of a span."""
         name = f"blocks/{span.block}"
         block = store.Block(*self.scratch.read_arrays(name, *_BLOCK))
@@ -199,12 +201,12 @@ class Steps:
         """Returns which of the documents of a block did not come before."""
         kept = np.ones(count, bool)
         if has_repeats:
-            (places,) = self.scratch.read_arrays(f"repeats/{block}", "places")
-            kept[places] = False
+            (numbers,) = self.scratch.read_arrays(f"repeats/{block}", "numbers")
+            kept[numbers] = False
         return kept
 
 
-def chunk_names(report: reports.Report) -> Iterator[str]:
+def chunk_names(report: reports.BuildReport) -> Iterator[str]:
     """Yields the names of all chunks in the order of the corpus."""
     for part in report.parts:
         for number in range(part.chunks):
@@ -214,8 +216,8 @@ def chunk_names(report: reports.Report) -> Iterator[str]:
 def repeats(found: Iterable[Hashes]) -> Iterator[tuple[str, np.ndarray]]:
     """Yields by block the places of documents that came before, of one bucket."""
     seen = store_build.SeenHashes()
-    for block, places, content in sorted(found, key=lambda hashes: hashes.block):
-        again = places[~seen.add(content)]
+    for block, numbers, content in sorted(found, key=lambda hashes: hashes.block):
+        again = numbers[~seen.add(content)]
         if len(again):
             yield block, again
 
@@ -230,5 +232,5 @@ def _in_buckets(
     """Yields hashes by their first bits."""
     bucket = content >> _BUCKET_BITS
     for number in np.unique(bucket):
-        (places,) = np.nonzero(bucket == number)
-        yield int(number), Hashes(block, places, content[places])
+        (numbers,) = np.nonzero(bucket == number)
+        yield int(number), Hashes(block, numbers, content[numbers])

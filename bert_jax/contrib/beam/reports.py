@@ -21,13 +21,13 @@ class PartRead(NamedTuple):
 class Failure(NamedTuple):
     """What was wrong with the corpus, and the name of the chunk where it was."""
 
-    place: str
+    chunk: str
     kind: str
     message: str
 
 
 @dataclass(frozen=True)
-class Report:
+class BuildReport:
     """Parts in the order of the corpus, counts, and the first failure."""
 
     parts: tuple[PartRead, ...] = ()
@@ -35,12 +35,12 @@ class Report:
     failure: Failure | None = None
 
 
-def failure(place: str, error: errors.BertJaxError) -> Failure:
+def failure(chunk: str, error: errors.BertJaxError) -> Failure:
     """Returns what is reported of an error."""
-    return Failure(place, type(error).__name__, str(error))
+    return Failure(chunk, type(error).__name__, str(error))
 
 
-def merge(several: Iterable[Report]) -> Report:
+def merge(several: Iterable[BuildReport]) -> BuildReport:
     """Returns the report of all, whatever their order.
 
     >>> b, a = Failure("b", "InputError", "2"), Failure("a", "InputError", "1")
@@ -52,20 +52,20 @@ def merge(several: Iterable[Report]) -> Report:
         field.name: sum(getattr(report.dropped, field.name) for report in found)
         for field in fields(manifests.Dropped)
     }
-    return Report(
+    return BuildReport(
         parts=tuple(sorted(part for report in found for part in report.parts)),
         dropped=manifests.Dropped(**counts),
         failure=min((r.failure for r in found if r.failure), default=None),
     )
 
 
-def raise_failure(report: Report) -> None:
+def raise_failure(report: BuildReport) -> None:
     """Raises what went wrong first in the order of the corpus, if anything did."""
     if report.failure is not None:
         raise getattr(errors, report.failure.kind)(report.failure.message)
 
 
-def to_json(report: Report) -> dict[str, Any]:
+def to_json(report: BuildReport) -> dict[str, Any]:
     """Returns the report as a value of JSON."""
     parts = [[*part[:3], asdict(part.file)] for part in report.parts]
     return {
@@ -75,9 +75,9 @@ def to_json(report: Report) -> dict[str, Any]:
     }
 
 
-def from_json(value: dict[str, Any]) -> Report:
+def from_json(value: dict[str, Any]) -> BuildReport:
     """Returns the report that `to_json` was given."""
-    return Report(
+    return BuildReport(
         parts=tuple(
             PartRead(*part, file=text_files.FileEntry(**file))
             for *part, file in value["parts"]

@@ -84,15 +84,15 @@ class Scratch:
 
 
 @contextlib.contextmanager
-def beside(folder: Path) -> Iterator[Scratch]:
+def temporary(folder: Path) -> Iterator[Scratch]:
     """Makes a scratch inside a folder, and removes it."""
-    made = folder / f"scratch-{secrets.token_hex(8)}"
+    scratch = folder / f"scratch-{secrets.token_hex(8)}"
     for name in _FOLDERS:
-        (made / name).mkdir(parents=True)
+        (scratch / name).mkdir(parents=True)
     try:
-        yield Scratch(made)
+        yield Scratch(scratch)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _unreadable(path: Path, error: Exception) -> errors.StorageError:

@@ -1,7 +1,7 @@
 """What a store says about itself: the tokenizer, the sources, the options, the shards.
 
 `manifest.json` is written last, holds no time and no absolute path, and is therefore
-the same bytes whenever the same text is tokenised in the same way.
+the same bytes whenever the same text is tokenized in the same way.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class SourceEntry:
 
 
 @dataclass(frozen=True)
-class Options:
+class StoreOptions:
     """The choices that change what a store contains.
 
     `vocabulary` says how the vocabulary was learned; "given" if it was not learned.
@@ -77,7 +77,7 @@ class Manifest:
     format_version: int
     tokenizer: str
     vocab_size: int
-    options: Options
+    options: StoreOptions
     sources: tuple[SourceEntry, ...]
     dropped: Dropped
     shards: tuple[ShardEntry, ...]
@@ -134,11 +134,11 @@ def _parse(data: Any, path: Path) -> Manifest:
     try:
         return Manifest(
             format_version=version,
-            options=_made(Options, data["options"]),
+            options=_build(StoreOptions, data["options"]),
             tokenizer=_typed("tokenizer", str, data["tokenizer"]),
             vocab_size=_typed("vocab_size", int, data["vocab_size"]),
             sources=tuple(_source(entry) for entry in data["sources"]),
-            dropped=_made(Dropped, data["dropped"]),
+            dropped=_build(Dropped, data["dropped"]),
             shards=tuple(_shard(entry) for entry in data["shards"]),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -149,25 +149,27 @@ def _parse(data: Any, path: Path) -> Manifest:
 
 def _source(entry: dict[str, Any]) -> SourceEntry:
     """Turns the JSON value of one source into its type."""
-    files = tuple(_made(text_files.FileEntry, file) for file in entry["files"])
-    return _made(SourceEntry, {**entry, "files": files})
+    files = tuple(_build(text_files.FileEntry, file) for file in entry["files"])
+    return _build(SourceEntry, {**entry, "files": files})
 
 
 def _shard(entry: dict[str, Any]) -> ShardEntry:
     """Turns the JSON value of one shard into its type; its file is in the folder."""
-    made = _made(ShardEntry, entry)
-    if not _SHARD.fullmatch(made.name) or made.split not in SPLITS:
-        raise ValueError(f"no shard has the name {made.name[:80]!r} in {made.split!r}")
-    return made
+    entry = _build(ShardEntry, entry)
+    if not _SHARD.fullmatch(entry.name) or entry.split not in SPLITS:
+        raise ValueError(
+            f"no shard has the name {entry.name[:80]!r} in {entry.split!r}"
+        )
+    return entry
 
 
-def _made(kind: Any, values: dict[str, Any]) -> Any:
+def _build(kind: Any, values: dict[str, Any]) -> Any:
     """Builds a type of JSON values; raises TypeError for one of another type."""
-    made = kind(**values)
+    built = kind(**values)
     for field in dataclasses.fields(kind):
         if field.name != "files":
-            _typed(field.name, field.type, getattr(made, field.name))
-    return made
+            _typed(field.name, field.type, getattr(built, field.name))
+    return built
 
 
 def _typed(name: str, kind: Any, value: Any) -> Any:

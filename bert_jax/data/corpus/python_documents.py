@@ -32,11 +32,11 @@ class PythonDocuments:
     """Documents that are written to files.
 
     Attributes:
-      places: the files as sources.
+      sources: the files.
       sha256: of each split's file, by its name in `data`.
     """
 
-    places: tuple[sources.Source, ...]
+    sources: tuple[sources.Source, ...]
     sha256: dict[str, str]
 
     @property
@@ -85,15 +85,15 @@ def written(data: Any) -> Iterator[PythonDocuments]:
         interrupts.unfinished(Path(folder)),
     ):
         found = {}
-        places = []
+        found_sources = []
         for name, split in _SPLITS.items():
             if name in data:
                 path = Path(folder) / f"{name}.jsonl"
                 found[name] = _write(path, data[name], name)
-                place = sources.Source("jsonl", str(path), "text", is_named=True)
+                source = sources.Source("jsonl", str(path), "text", is_named=True)
                 split = split if "dev" in data else ""
-                places.append(dataclasses.replace(place, split=split))
-        yield PythonDocuments(tuple(places), found)
+                found_sources.append(dataclasses.replace(source, split=split))
+        yield PythonDocuments(tuple(found_sources), found)
 
 
 def _write(path: Path, values: Any, name: str) -> str:

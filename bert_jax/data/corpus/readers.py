@@ -41,7 +41,7 @@ class Document:
     where: str
 
 
-class Record(NamedTuple):
+class RawDocument(NamedTuple):
     """A document as it was read: raw text, and how to read it."""
 
     style: Style
@@ -84,11 +84,11 @@ class Reading:
         """Names, sizes and digests of the files read to their end."""
         return tuple(self._tally.files)
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[RawDocument]:
         """Yields every record of the source, in order."""
         if self._dataset is not None:
             for where, text in self._dataset.texts(self._tally):
-                yield Record("prose", text, where, "")
+                yield RawDocument("prose", text, where, "")
         for file in self._paths:
             yield from self._records_of_file(file)
 
@@ -111,7 +111,7 @@ class Reading:
             return ""
         return f", its text in {self.source.field or _FIELD!r}"
 
-    def _records_of_file(self, file: text_files.NamedPath) -> Iterator[Record]:
+    def _records_of_file(self, file: text_files.NamedPath) -> Iterator[RawDocument]:
         kind, field = kind_of(self.source, file), self.source.field or _FIELD
         if kind in ("parquet", "csv", "xlsx", "json"):
             yield from _records_of_rows(file, kind, field)
@@ -135,7 +135,7 @@ class Reading:
         is_blank = True
         for line, text in numbered:
             is_blank = False
-            yield Record(style, text, f"{file.path}:{line}", field)
+            yield RawDocument(style, text, f"{file.path}:{line}", field)
         if is_blank:
             raise errors.InputError(
                 f"{file.path} has only blank lines. Remove it or take it out of "
@@ -191,13 +191,15 @@ def _listed(files: Sequence[text_files.NamedPath]) -> str:
 
 def _records_of_rows(
     file: text_files.NamedPath, kind: str, field: str
-) -> Iterator[Record]:
+) -> Iterator[RawDocument]:
     """Yields the rows of a table as objects of JSON with the field of the text."""
     with _naming_no_settings():
         yield from _named_rows(file, kind, field)
 
 
-def _named_rows(file: text_files.NamedPath, kind: str, field: str) -> Iterator[Record]:
+def _named_rows(
+    file: text_files.NamedPath, kind: str, field: str
+) -> Iterator[RawDocument]:
     """Yields the rows of a table; errors are those of the readers of examples."""
     for where, cells in _rows(file, kind, field):
         names = [*cells]
@@ -214,7 +216,7 @@ def _named_rows(file: text_files.NamedPath, kind: str, field: str) -> Iterator[R
         if isinstance(cells[field], str):
             table_records.check_unicode(cells[field], where)
         row = json.dumps({field: cells[field]}, ensure_ascii=False)
-        yield Record("json", row, where, field)
+        yield RawDocument("json", row, where, field)
 
 
 # Advice of the readers of examples, as that of a corpus, which has other settings.
@@ -279,7 +281,9 @@ def parts(source: sources.Source) -> list[text_files.NamedPath | None]:
     return [None] if source.kind == "tfds" else [*_find_files(source)]
 
 
-def runs(records: Iterable[Record], characters: int) -> Iterator[tuple[Record, ...]]:
+def runs(
+    records: Iterable[RawDocument], characters: int
+) -> Iterator[tuple[RawDocument, ...]]:
     """Yields records together until they have so many characters; no run is empty."""
     run, size = [], 0
     for record in records:
@@ -339,7 +343,7 @@ def file_entries(
             yield text_files.FileEntry(file.name, file.path.stat().st_size, "")
 
 
-def parse(record: Record, clean: Callable[[str], str] | None = None) -> Document:
+def parse(record: RawDocument, clean: Callable[[str], str] | None = None) -> Document:
     """Makes a document of a record; raises InputError naming its place.
 
     `clean` is applied to its text before that is cut into sentences; words that come
@@ -368,7 +372,9 @@ def _split_all(paragraphs: Sequence[str]) -> list[str]:
     return [s for text in paragraphs for s in sentences.split_sentences(text)]
 
 
-def _parse_json(record: Record, clean: Callable[[str], str] | None = None) -> list[str]:
+def _parse_json(
+    record: RawDocument, clean: Callable[[str], str] | None = None
+) -> list[str]:
     """Returns the sentences of a JSON line.
 
     The field is a text, whose lines are paragraphs, or a list of sentences.
@@ -377,7 +383,7 @@ def _parse_json(record: Record, clean: Callable[[str], str] | None = None) -> li
         value = json_file.loads(record.text, json_file.unique(record.where))
     except ValueError as error:
         raise errors.InputError(
-            f"{record.where}: no JSON ({error}). Mend or remove the line."
+            f"{record.where}: no JSON ({error}). Fix or remove the line."
         ) from None
     if not isinstance(value, dict) or record.field not in value:
         found = sorted(value)[:9] if isinstance(value, dict) else type(value).__name__
@@ -393,7 +399,7 @@ def _parse_json(record: Record, clean: Callable[[str], str] | None = None) -> li
         return [" ".join(item.split()) for item in cleaned]
     raise errors.InputError(
         f"{record.where}: the field {record.field!r} is neither a text nor a list of "
-        f"texts. Mend or remove the line."
+        f"texts. Fix or remove the line."
     )
 
 

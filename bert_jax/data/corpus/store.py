@@ -1,4 +1,4 @@
-"""The tokenised corpus on disk, read: Arrow shards mapped into numpy without a copy.
+"""The tokenized corpus on disk, read: Arrow shards mapped into numpy without a copy.
 
 A store is a folder: `manifest.json`, the tokenizer's files, and for each split
 ("train", "heldout") shards of one Arrow record batch with one row per document:
@@ -447,7 +447,7 @@ def write_ids(
         format_version=manifests.FORMAT_VERSION,
         tokenizer="",
         vocab_size=vocab_size,
-        options=manifests.Options(0.0, False, "none", "none"),
+        options=manifests.StoreOptions(0.0, False, "none", "none"),
         sources=tuple(manifests.SourceEntry("ids", "", w, (), 0) for w in weights),
         dropped=manifests.Dropped(),
         shards=tuple(writer.close()),

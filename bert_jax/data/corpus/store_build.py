@@ -1,4 +1,4 @@
-"""The tokenised corpus on disk, built: sources and a tokenizer become a store.
+"""The tokenized corpus on disk, built: sources and a tokenizer become a store.
 
 What is around every engine that fills one: checks, all or nothing, the manifest last,
 and whether a store that is there is what would be built.
@@ -37,7 +37,7 @@ class StoreJob:
 
     folder: Path
     readings: tuple[readers.Reading, ...]
-    options: manifests.Options
+    options: manifests.StoreOptions
     unk_id: int
     shard_tokens: int
 
@@ -89,7 +89,7 @@ def sort_into_splits(
 
 
 def splits_of(
-    options: manifests.Options, readings: Iterable[readers.Reading] = ()
+    options: manifests.StoreOptions, readings: Iterable[readers.Reading] = ()
 ) -> tuple[str, ...]:
     """Returns the splits that `sort` gives."""
     is_fixed = any(reading.source.split == "heldout" for reading in readings)
@@ -126,7 +126,7 @@ def ensure(
     *,
     sources: Sequence[sources_lib.Source],
     tokenizer: Tokenizer,
-    options: manifests.Options,
+    options: manifests.StoreOptions,
     workers: int | None = None,
     progress: bool = True,
     engine: Engine | None = None,
@@ -153,7 +153,7 @@ def reuse(
     *,
     sources: Sequence[sources_lib.Source] | None = None,
     tokenizer: Tokenizer,
-    options: manifests.Options,
+    options: manifests.StoreOptions,
 ) -> manifests.Manifest:
     """Returns the manifest of a store that is there, if it is what is wanted.
 
@@ -183,7 +183,7 @@ def build(
     *,
     sources: Sequence[sources_lib.Source],
     tokenizer: Tokenizer,
-    options: manifests.Options,
+    options: manifests.StoreOptions,
     workers: int | None = None,
     progress: bool = True,
     engine: Engine | None = None,
@@ -193,7 +193,7 @@ def build(
 
     Args:
       folder: where the store will be; it must not exist.
-      workers: processes that tokenise on this machine; one for every core when left
+      workers: processes that tokenize on this machine; one for every core when left
         out.
       progress: whether to show a bar of the bytes read.
       engine: what does the work instead of this machine.
@@ -220,7 +220,7 @@ def build(
 
 
 def _manifest(
-    filled: StoreContent, tokenizer: Tokenizer, options: manifests.Options
+    filled: StoreContent, tokenizer: Tokenizer, options: manifests.StoreOptions
 ) -> manifests.Manifest:
     """Returns the manifest of what an engine filled; raises InputError for nothing."""
     if not filled.shards:
@@ -243,7 +243,7 @@ def differences_from(
     *,
     sources: Sequence[sources_lib.Source] | None,
     tokenizer: Tokenizer,
-    options: manifests.Options,
+    options: manifests.StoreOptions,
 ) -> list[str]:
     """Returns what a store was built from otherwise, in words; [] when nothing.
 

@@ -45,10 +45,10 @@ class TokenizeSettings:
 
 
 class Chunk(NamedTuple):
-    """Records of one source that are tokenised together."""
+    """Records of one source that are tokenized together."""
 
     source: int
-    records: tuple[readers.Record, ...]
+    records: tuple[readers.RawDocument, ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,14 +47,14 @@ def plain_annotations(
             yield record
             continue
         try:
-            made = _plain(record.cells, has_tags, record.where, notes)
+            cells_of_annotation = _plain(record.cells, has_tags, record.where, notes)
         except table_records.BrokenRecord as error:
             yield record._replace(fault=error)
             continue
-        if made is None:
+        if cells_of_annotation is None:
             notes[SKIPPED] += 1
         else:
-            yield record._replace(cells=made)
+            yield record._replace(cells=cells_of_annotation)
 
 
 def _plain(
@@ -78,9 +78,9 @@ def _of_task(
     cells: Mapping[str, Any], has_tags: bool, where: str, notes: Counter[str]
 ) -> dict[str, Any] | None:
     """Returns the data of a task with its annotation; None if there is none."""
-    made = dict(cells["data"])
+    plain = dict(cells["data"])
     if "id" in cells:
-        made["id"] = cells["id"]
+        plain["id"] = cells["id"]
     given = next(cells[n] for n in _ANNOTATIONS if isinstance(cells.get(n), list))
     given = [each for each in given if isinstance(each, dict)]
     given = [each for each in given if not any(each.get(name) for name in _CANCELLED)]
@@ -91,22 +91,22 @@ def _of_task(
     if not isinstance(results, list):
         raise _malformed_export(where, "has an annotation without its result")
     found = _values(results, where)
-    text = next((x for x in made.values() if isinstance(x, str)), "")
+    text = next((x for x in plain.values() if isinstance(x, str)), "")
     if has_tags:
-        texts = [x for name, x in made.items() if isinstance(x, str) and name != "id"]
-        text = made["text"] if isinstance(made.get("text"), str) else ""
+        texts = [x for name, x in plain.items() if isinstance(x, str) and name != "id"]
+        text = plain["text"] if isinstance(plain.get("text"), str) else ""
         if not text and len(texts) == 1:
-            text = made["text"] = texts[0]
-        made["entities"] = [_region(x, text, where) for x in found if _label_of(x)]
-        return made
+            text = plain["text"] = texts[0]
+        plain["entities"] = [_region(x, text, where) for x in found if _label_of(x)]
+        return plain
     labels = [x for each in found for x in _choices(each)]
     if labels or not any("rating" in x or "number" in x for x in found):
-        made["label"] = labels if len(labels) != 1 else labels[0]
+        plain["label"] = labels if len(labels) != 1 else labels[0]
     for value in found:
         for name in ("rating", "number"):
             if name in value:
-                made["score"] = value[name]
-    return made
+                plain["score"] = value[name]
+    return plain
 
 
 def _values(results: list[Any], where: str) -> list[dict[str, Any]]:
@@ -171,22 +171,24 @@ def _is_old_doccano(cells: Mapping[str, Any]) -> bool:
 
 def _of_doccano(cells: Mapping[str, Any], has_tags: bool, where: str) -> dict[str, Any]:
     """Returns a record of doccano's first versions."""
-    made = {name: x for name, x in cells.items() if name not in ("annotations", "meta")}
+    plain = {
+        name: x for name, x in cells.items() if name not in ("annotations", "meta")
+    }
     given = cells["annotations"]
     if not has_tags:
         labels = [x["label"] for x in given]
-        return made | {"label": labels if len(labels) != 1 else labels[0]}
+        return plain | {"label": labels if len(labels) != 1 else labels[0]}
     if any(type(x["label"]) is int for x in given):
         raise errors.InputError(
             f"{where}: its labels are numbers, and this export does not name them. "
             "Export it as JSON lines with text labels (JSONL (Text-Labels))."
         )
-    return made | {"entities": given}
+    return plain | {"entities": given}
 
 
 def _of_cells(cells: dict[str, Any], has_tags: bool, where: str) -> dict[str, Any]:
     """Returns a record in which regions and choices are read from their cells."""
-    made = dict(cells)
+    plain = dict(cells)
     for name, value in cells.items():
         if isinstance(value, str) and value.startswith(('[{"', '{"choices"')):
             try:
@@ -194,15 +196,15 @@ def _of_cells(cells: dict[str, Any], has_tags: bool, where: str) -> dict[str, An
             except ValueError:
                 continue
         if isinstance(value, dict) and set(value) == {"choices"}:
-            made[name] = value["choices"]
+            plain[name] = value["choices"]
         elif _are_regions(value):
             text = cells["text"] if isinstance(cells.get("text"), str) else ""
             if has_tags:
                 regions: Any = value
-                made["entities"] = [_region(x, text, where) for x in regions]
+                plain["entities"] = [_region(x, text, where) for x in regions]
                 if name != "entities":
-                    del made[name]
-    return made
+                    del plain[name]
+    return plain
 
 
 def _are_regions(value: Any) -> bool:
@@ -249,11 +251,11 @@ def read_entities(
         try:
             if record.fault:
                 raise record.fault
-            made = _of_record(record, number, request, notes)
+            example = _of_record(record, number, request, notes)
         except table_records.BrokenRecord as error:
             table_records.leave_out(error, record.where, request, notes)
             continue
-        yield made
+        yield example
 
 
 def _of_record(
@@ -280,7 +282,7 @@ def _of_record(
     text = table_records.text(cells[column], column, where, may_be_empty=is_open)
     found = _stretches(cells, text, request, where, notes)
     if found is not None:
-        found = _apart(found, request, where, notes)
+        found = _without_overlaps(found, request, where, notes)
     return _of_stretches(text, found, spelled, where, notes)
 
 
@@ -298,7 +300,7 @@ def _of_tokens(
     is_full = bool(tokens) or request.takes_empty
     if not (are_texts and is_full and all(map(str.strip, tokens))):
         raise table_records.BrokenRecord(
-            f"{where}: 'tokens' are no list of texts, or one is empty. Mend the record."
+            f"{where}: 'tokens' are no list of texts, or one is empty. Fix the record."
         )
     if tags is None and request.needs_labels:
         raise table_records.BrokenRecord(
@@ -307,11 +309,11 @@ def _of_tokens(
         )
     if not isinstance(tags, list | None):
         raise table_records.BrokenRecord(
-            f"{where}: the tags are no list, but {str(tags)[:60]!r}. Mend the record."
+            f"{where}: the tags are no list, but {str(tags)[:60]!r}. Fix the record."
         )
     if tags is not None and len(tags) != len(tokens):
         raise table_records.BrokenRecord(
-            f"{where} has {len(tokens)} tokens and {len(tags)} tags. Mend the record."
+            f"{where} has {len(tokens)} tokens and {len(tags)} tags. Fix the record."
         )
     text, spans = text_examples.join_tokens(tokens)
     table_records.check_unicode(text, where)
@@ -322,7 +324,7 @@ def _of_tokens(
 def _tag(value: Any, where: str) -> str:
     spelled = table_records.label(value, where)
     if spelled is None:
-        raise table_records.BrokenRecord(f"{where}: a tag is empty. Mend the record.")
+        raise table_records.BrokenRecord(f"{where}: a tag is empty. Fix the record.")
     return spelled
 
 
@@ -355,7 +357,7 @@ def _stretches(
         if not (0 <= start < end <= len(text) and kind):
             raise table_records.BrokenRecord(
                 f"{where}: the entity {kind!r} is characters {start} to {end} of a "
-                f"text of {len(text)}. Mend or remove it."
+                f"text of {len(text)}. Fix or remove it."
             )
     return found
 
@@ -371,9 +373,9 @@ def _of_surfaces(
     for kind, surfaces in types.items():
         if not isinstance(surfaces, dict):
             raise _malformed(surfaces, where)
-        for surface, places in surfaces.items():
-            for place in places if isinstance(places, list) else [places]:
-                start, last, _ = _of_item([*_list(place, where), kind], where)
+        for surface, positions in surfaces.items():
+            for position in positions if isinstance(positions, list) else [positions]:
+                start, last, _ = _of_item([*_list(position, where), kind], where)
                 if text[max(start, 0) : last + 1] != surface:
                     if request.repair:
                         yield from _moved(surface, start, kind, text, notes)
@@ -430,7 +432,7 @@ def _malformed(value: Any, where: str) -> table_records.BrokenRecord:
     )
 
 
-def _apart(
+def _without_overlaps(
     found: list[Stretch],
     request: example_request.ExampleRequest,
     where: str,
@@ -470,12 +472,12 @@ def _of_stretches(
         return examples.TaggedExample(where, name, text, tuple(whole))
     ends = [end for start, stop, _ in found for end in (start, stop)]
     cut = text_examples.split_words(text, ends)
-    inside = {place for start, end in whole for place in range(start + 1, end)}
+    inside = {at for start, end in whole for at in range(start + 1, end)}
     if cuts := sum(start in inside or end in inside for start, end, _ in found):
         notes[CUT] += cuts
     tags = ["O"] * len(cut)
     for start, end, kind in found:
         covered = [i for i, word in enumerate(cut) if start <= word[0] < end]
-        for place, i in enumerate(covered):
-            tags[i] = f"{'I' if place else 'B'}-{kind}"
+        for at, i in enumerate(covered):
+            tags[i] = f"{'I' if at else 'B'}-{kind}"
     return examples.TaggedExample(where, name, text, tuple(cut), tuple(tags))

@@ -376,7 +376,7 @@ def _number_in(name: str) -> int:
 
 def _are_numbers(names: Sequence[str]) -> bool:
     """Says whether columns have no names but their numbers."""
-    return list(names) == [str(place) for place in range(1, len(names) + 1)]
+    return list(names) == [str(number) for number in range(1, len(names) + 1)]
 
 
 def _how_to_name(names: Sequence[str], what: str) -> str:

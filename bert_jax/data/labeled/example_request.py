@@ -1,4 +1,4 @@
-"""What is to be read: a file of labelled examples, and how its columns are to be taken.
+"""What is to be read: a file of labeled examples, and how its columns are to be taken.
 
 Columns that are not named are guessed from the names that publishers use (GLUE, CLUE,
 SICK, SWAG, RACE ...); what cannot be guessed is an error that lists what there is.

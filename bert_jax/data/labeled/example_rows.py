@@ -1,4 +1,4 @@
-"""The rows of a labelled data set, and which of them make the batch of a step.
+"""The rows of a labeled dataset, and which of them make the batch of a step.
 
 `batch_at(step)` is pure: the rows of an epoch are permuted by (seed, epoch) inside
 their length buckets, or strata where they are packed. The shape of every batch does not
@@ -58,31 +58,31 @@ class ExampleTable:
 
         A place whose row is -1, and those behind the last, hold nothing.
         """
-        places = np.flatnonzero(rows >= 0)
-        made = {
-            name: _pad(column, rows, places, (size, length))
+        filled = np.flatnonzero(rows >= 0)
+        batch = {
+            name: _pad(column, rows, filled, (size, length))
             for name, column in self.tokens.items()
         }
         for name, column in self.fixed.items():
-            made[name] = np.zeros((size, *column.shape[1:]), column.dtype)
-            made[name][places] = column[rows[places]]
-        made[WEIGHTS] = np.zeros(size, np.float32)
-        made[WEIGHTS][places] = 1.0
-        return made
+            batch[name] = np.zeros((size, *column.shape[1:]), column.dtype)
+            batch[name][filled] = column[rows[filled]]
+        batch[WEIGHTS] = np.zeros(size, np.float32)
+        batch[WEIGHTS][filled] = 1.0
+        return batch
 
 
 def _pad(
     column: Sequence[np.ndarray],
     rows: Int[np.ndarray, " b"],
-    places: Int[np.ndarray, " p"],
+    filled: Int[np.ndarray, " p"],
     shape: tuple[int, int],
 ) -> np.ndarray:
     first, (size, length) = column[0], shape
-    made = np.zeros((size, *first.shape[:-1], length), first.dtype)
-    for place in places.tolist():
-        row = column[int(rows[place])]
-        made[place, ..., : row.shape[-1]] = row
-    return made
+    padded = np.zeros((size, *first.shape[:-1], length), first.dtype)
+    for at in filled.tolist():
+        row = column[int(rows[at])]
+        padded[at, ..., : row.shape[-1]] = row
+    return padded
 
 
 LENGTH_STEP = 8  # lengths are multiples of this, but for the longest
@@ -161,16 +161,16 @@ class SharedRows:
         """Returns which token stands where: 1 + its number in `segment_ids`, or 0."""
         width = segment_ids.shape[-1]
         lengths = np.count_nonzero(segment_ids, axis=-1).reshape(self.row.shape)
-        made = np.zeros((self.rows, self.length), np.int32)
-        for text, (place, count) in enumerate(np.ndenumerate(lengths)):
-            first = self.column[place]
+        packed = np.zeros((self.rows, self.length), np.int32)
+        for text, (at, count) in enumerate(np.ndenumerate(lengths)):
+            first = self.column[at]
             tokens = 1 + text * width + np.arange(count)
-            made[self.row[place], first : first + count] = tokens
-        return made
+            packed[self.row[at], first : first + count] = tokens
+        return packed
 
 
 def strata(
-    lengths: Int[np.ndarray, " n"], kept: Int[np.ndarray, " k"], places: int
+    lengths: Int[np.ndarray, " n"], kept: Int[np.ndarray, " k"], parts: int
 ) -> list[Int[np.ndarray, " s"]]:
     """Cuts the kept rows, longest first, into one part for each place of a batch.
 
@@ -178,7 +178,7 @@ def strata(
     [[1, 3, 0], [4, 2]]
     """
     longest_first = kept[np.argsort(-lengths[kept], kind="stable")]
-    return np.array_split(longest_first, places)
+    return np.array_split(longest_first, parts)
 
 
 def share_rows(room: Int[np.ndarray, " B"], texts: int, multiple: int) -> SharedRows:
@@ -201,7 +201,7 @@ def share_rows(room: Int[np.ndarray, " B"], texts: int, multiple: int) -> Shared
     }
     length = min(packed, key=lambda n: (n * sum(packed[n].values()), n))
     rows = -(-sum(packed[length].values()) // multiple) * multiple
-    row, column = _places(sizes, packed[length])
+    row, column = _rows_and_columns(sizes, packed[length])
     return SharedRows(
         rows=rows,
         length=length,
@@ -211,7 +211,7 @@ def share_rows(room: Int[np.ndarray, " B"], texts: int, multiple: int) -> Shared
     )
 
 
-def _places(
+def _rows_and_columns(
     sizes: Int[np.ndarray, " t"], packed: packing.Counts
 ) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]:
     """Returns row and column of texts of these sizes."""
@@ -334,17 +334,17 @@ class TrainingRows:
         Keys are those of the table, `weights` [B] and, with `pack`, `packed` [R, S],
         of which `local` means the same share.
         """
-        epoch, place = divmod(step, self.steps_per_epoch)
+        epoch, position = divmod(step, self.steps_per_epoch)
         batches, order = self._epoch(epoch)
-        rows = batches[order[place]]
-        batch = self.table.batch(rows, self.batch_size, self._plan[order[place]])
-        made = {name: array[local] for name, array in batch.items()}
+        rows = batches[order[position]]
+        batch = self.table.batch(rows, self.batch_size, self._plan[order[position]])
+        local_batch = {name: array[local] for name, array in batch.items()}
         if self.pack:
             packed = self._layout.packed(batch["segment_ids"])
             first, last, _ = local.indices(self.batch_size)
             bounds = (x * len(packed) // self.batch_size for x in (first, last))
-            made[PACKED] = packed[slice(*bounds)]
-        return made
+            local_batch[PACKED] = packed[slice(*bounds)]
+        return local_batch
 
     def steps_by_length(self, start_step: int, num_train_steps: int) -> dict[int, int]:
         """Returns the lengths of the batches to come, each with one of its steps.
@@ -365,10 +365,10 @@ class TrainingRows:
 
         Examples are counted from 0 in the order of the file; a row of nothing is "-".
         """
-        epoch, place = divmod(step, self.steps_per_epoch)
+        epoch, position = divmod(step, self.steps_per_epoch)
         batches, order = self._epoch(epoch)
         rows = np.full(self.batch_size, -1)
-        taken = batches[order[place]]
+        taken = batches[order[position]]
         rows[: len(taken)] = taken
         examples = np.where(rows < 0, -1, self.table.examples[rows])[local]
         return [f"{epoch}/{x}" if x >= 0 else "-" for x in examples.tolist()]
@@ -433,11 +433,11 @@ class TrainingRows:
         kept = np.flatnonzero(~self.is_held_out)
         parts = strata(self.table.lengths, kept, self.batch_size)
         rng = np.random.default_rng([self.seed, epoch, 1])
-        drawn = np.full((self.batch_size, self.steps_per_epoch), -1)
-        for place, part in enumerate(parts):
-            drawn[place, : len(part)] = part
-            drawn[place] = rng.permutation(drawn[place])
-        return list(drawn.T)
+        sampled = np.full((self.batch_size, self.steps_per_epoch), -1)
+        for at, part in enumerate(parts):
+            sampled[at, : len(part)] = part
+            sampled[at] = rng.permutation(sampled[at])
+        return list(sampled.T)
 
     def _shuffled(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
         if self.pack:

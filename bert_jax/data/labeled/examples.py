@@ -1,4 +1,4 @@
-"""Labelled examples as the readers give them and the tasks take them.
+"""Labeled examples as the readers give them and the tasks take them.
 
 Every example knows where it stands (`file:line` or record), so that whatever is wrong
 with it later can still be named. Offsets count characters of the text as it is.
@@ -84,7 +84,7 @@ class QuestionExample:
       answers: those of the annotators; empty where there is none (`impossible`) or
         where it is to be predicted.
       impossible: whether the context has no answer.
-      labelled: whether the file says what the answer is, or that there is none.
+      labeled: whether the file says what the answer is, or that there is none.
       gold: where not all answers are in the context word for word, the text of every
         one: scores are taken with all of them.
     """
@@ -95,7 +95,7 @@ class QuestionExample:
     context: str
     answers: tuple[Answer, ...] = ()
     impossible: bool = False
-    labelled: bool = True
+    labeled: bool = True
     title: str = ""
     gold: tuple[str, ...] = ()
 
@@ -119,19 +119,19 @@ class ChoiceExample:
 Example = TextExample | TaggedExample | QuestionExample | ChoiceExample
 
 
-_UNLABELLED = {
+_UNLABELED = {
     TextExample: {"labels": None, "score": None},
     TaggedExample: {"tags": None},
     QuestionExample: {
         "answers": (),
         "gold": (),
         "impossible": False,
-        "labelled": False,
+        "labeled": False,
     },
     ChoiceExample: {"label": None},
 }
 
 
-def unlabelled(example: Example) -> Example:
+def unlabeled(example: Example) -> Example:
     """Returns the example as it is before anybody has said what is right."""
-    return dataclasses.replace(example, **_UNLABELLED[type(example)])
+    return dataclasses.replace(example, **_UNLABELED[type(example)])

@@ -99,22 +99,22 @@ def _example(
 ) -> examples.Example:
     value, spans = _joined(value, where) if form.has_tags else (value, None)
     fields = _fields(form, value, where)
-    made = str(fields["id"]) if "id" in fields else number
+    name = str(fields["id"]) if "id" in fields else number
     if form.is_text:
         pair = fields["text_pair"] if "text_pair" in fields else None
-        return form.example(where, made, fields["text"], pair)
+        return form.example(where, name, fields["text"], pair)
     if form.is_question:
         question, context = fields["question"], fields["context"]
-        return examples.QuestionExample(where, made, question, context, labelled=False)
+        return examples.QuestionExample(where, name, question, context, labeled=False)
     if form.is_choice:
         choices = tuple(fields["choices"])
-        return examples.ChoiceExample(where, made, fields["context"], choices)
+        return examples.ChoiceExample(where, name, fields["context"], choices)
     tokens = token_spans(fields["text"]) if spans is None else spans
     predicate = None
     if form.has_predicates:
         predicate = _predicate(fields["text"], tokens, fields["predicate"], where)
     return examples.TaggedExample(
-        where, made, fields["text"], tuple(tokens), None, predicate
+        where, name, fields["text"], tuple(tokens), None, predicate
     )
 
 
@@ -197,17 +197,17 @@ def _fits(name: str, part: Any) -> bool:
         several = isinstance(part, tuple | list) and len(part) > 1
         return several and all(isinstance(text, str) for text in part)
     if name == "predicate" and isinstance(part, tuple | list):
-        return len(part) == 2 and all(type(place) is int for place in part)
+        return len(part) == 2 and all(type(position) is int for position in part)
     return isinstance(part, str) or (name == "id" and type(part) is int)
 
 
 def _wrong(form: example_request.ExampleForm, where: str) -> errors.InputError:
     names = form.parts
-    beside = f" ({form.optional[0]} may be left out)" if form.optional else ""
+    optional = f" ({form.optional[0]} may be left out)" if form.optional else ""
     keys = ", ".join(f'"{name}": ...' for name in names)
     several = ", a list of two texts or more" if "choices" in names else ""
     return errors.InputError(
-        f"{where}: {form.task} takes {' and '.join(names)}{beside}{several}: give "
+        f"{where}: {form.task} takes {' and '.join(names)}{optional}{several}: give "
         f"({', '.join(names)}) or {{{keys}}}"
     )
 
@@ -262,7 +262,7 @@ def records_of_python(
     """
     name, form = str(request.path), request.form
     rows = _rows(values, name)
-    made = []
+    records = []
     are_tuples = False
     for number, value in enumerate(rows):
         where = f"{name}[{number}]"
@@ -270,12 +270,12 @@ def records_of_python(
         if not isinstance(value, Mapping):
             are_tuples = True
             value = _named(form, value, where)
-        made.append(table_records.TableRecord(where, dict(value)))
+        records.append(table_records.TableRecord(where, dict(value)))
     if len(form.targets) > 1 and are_tuples:
-        made = _scores_or_labels(made)
+        records = _scores_or_labels(records)
     if are_tuples:  # they have no columns that could be named
         request = dataclasses.replace(request, columns=example_request.ColumnNames())
-    return made, request
+    return records, request
 
 
 def _rows(values: Any, name: str) -> Iterable[Any]:
@@ -362,26 +362,26 @@ def _answers(answers: Any, context: Any) -> dict[str, Any]:
         return {"answers": [], "is_impossible": True}
     if isinstance(answers, dict):
         return {"answers": answers if "text" not in answers else [answers]}
-    made = []
+    found = []
     for answer in answers if isinstance(answers, list) else [answers]:
         if isinstance(answer, str) and isinstance(context, str):
             answer = {"text": answer, "answer_start": context.find(answer)}
-        made.append(answer)
-    return {"answers": made}
+        found.append(answer)
+    return {"answers": found}
 
 
 def _scores_or_labels(
-    made: list[table_records.TableRecord],
+    records: list[table_records.TableRecord],
 ) -> list[table_records.TableRecord]:
     """Returns records of pairs whose third parts are scores if one is a fraction."""
-    given = [x.cells["label"] for x in made if "label" in x.cells]
+    given = [x.cells["label"] for x in records if "label" in x.cells]
     if not any(isinstance(value, float) for value in given):
-        return made
+        return records
     return [
         x._replace(
             cells={"score" if k == "label" else k: v for k, v in x.cells.items()}
         )
-        for x in made
+        for x in records
     ]
 
 
@@ -479,12 +479,14 @@ def source_name(split: str, path: str) -> str:
 
 def digest_of(found: Sequence[examples.Example], notes: Mapping[str, int]) -> str:
     """Returns the sha256 of the content of examples, wherever they are from."""
-    made = hashlib.sha256(json.dumps(Counter(notes), sort_keys=True).encode())
+    sha256 = hashlib.sha256(json.dumps(Counter(notes), sort_keys=True).encode())
     for example in found:
         fields = dataclasses.asdict(example)
         del fields["where"]
-        made.update(json.dumps(fields, sort_keys=True).encode())
-    return made.hexdigest()
+        if "labeled" in fields:  # records of older runs have digests of this spelling
+            fields["labelled"] = fields.pop("labeled")
+        sha256.update(json.dumps(fields, sort_keys=True).encode())
+    return sha256.hexdigest()
 
 
 def _shown(value: Any) -> str:

@@ -45,14 +45,14 @@ def read(
             for _ in questions or [None]:
                 table_records.leave_out(error, where, request, notes)
             continue
-        for place, question in enumerate(questions):
-            at = f"{where}.qas[{place}]"
+        for number, question in enumerate(questions):
+            at = f"{where}.qas[{number}]"
             try:
-                made = _listed_question(question, context, title, at, request, notes)
+                example = _listed_question(question, context, title, at, request, notes)
             except table_records.BrokenRecord as error:
                 table_records.leave_out(error, at, request, notes)
                 continue
-            yield made
+            yield example
 
 
 def _listed_question(
@@ -78,14 +78,14 @@ def of_records(
     request: example_request.ExampleRequest,
     notes: Counter[str],
 ) -> Iterator[examples.QuestionExample]:
-    """Yields the questions of flat records: JSON lines, or a data set of TFDS."""
+    """Yields the questions of flat records: JSON lines, or a dataset of TFDS."""
     for number, record in enumerate(records):
         try:
-            made = _of_record(record, str(number), request, notes)
+            example = _of_record(record, str(number), request, notes)
         except table_records.BrokenRecord as error:
             table_records.leave_out(error, record.where, request, notes)
             continue
-        yield made
+        yield example
 
 
 def _of_record(
@@ -129,11 +129,11 @@ def _paragraphs(
             continue
         for at, title, paragraph in parts:
             try:
-                made = _paragraph(paragraph, title, at)
+                part = _paragraph(paragraph, title, at)
             except table_records.BrokenRecord as error:
                 table_records.leave_out(error, at, request, notes)
                 continue
-            yield made
+            yield part
 
 
 def _paragraphs_of(article: Any, where: str) -> list[tuple[str, str, Any]]:
@@ -145,7 +145,7 @@ def _paragraphs_of(article: Any, where: str) -> list[tuple[str, str, Any]]:
         return [(where, title, article)]
     where = f"{where}.paragraphs"
     listed = enumerate(_listed(article["paragraphs"], where))
-    return [(f"{where}[{place}]", title, paragraph) for place, paragraph in listed]
+    return [(f"{where}[{number}]", title, paragraph) for number, paragraph in listed]
 
 
 def _title(article: Mapping[str, Any], where: str) -> str:
@@ -196,9 +196,9 @@ def _question(
             )
         notes[CONTRADICTED] += len(gold)
         answers, gold = (), ()
-    is_labelled = bool(gold if request.is_scored else answers)
-    is_labelled = is_labelled or (is_impossible and "answers" in question)
-    if request.needs_labels and not is_labelled and not request.repair:
+    is_labeled = bool(gold if request.is_scored else answers)
+    is_labeled = is_labeled or (is_impossible and "answers" in question)
+    if request.needs_labels and not is_labeled and not request.repair:
         raise errors.InputError(
             f"{where} has no answer, and is not said to be impossible. Give it "
             'answers, or "is_impossible": true, or remove it.'
@@ -210,7 +210,7 @@ def _question(
         context,
         answers,
         is_impossible,
-        is_labelled,
+        is_labeled,
         title,
         () if gold == tuple(answer.text for answer in answers) else gold,
     )
@@ -220,12 +220,12 @@ def _is_impossible(question: Mapping[str, Any], where: str) -> bool:
     """Says whether a question is said to have no answer."""
     if "is_impossible" not in question:
         return False
-    said = question["is_impossible"]
-    if said not in (True, False, None):  # also 1 and 0, and the truths of numpy
+    value = question["is_impossible"]
+    if value not in (True, False, None):  # also 1 and 0, and the truths of numpy
         raise _malformed(
-            where, f"has {said!r} for is_impossible, and neither true nor false"
+            where, f"has {value!r} for is_impossible, and neither true nor false"
         )
-    return bool(said)
+    return bool(value)
 
 
 def _answers(
@@ -237,9 +237,9 @@ def _answers(
 ) -> tuple[examples.Answer, ...]:
     """Returns the answers that are in the context."""
     is_learned = request.needs_labels and not request.is_scored
-    made = []
+    answers = []
     for text, start in given:
-        found = _place(text, start, context)
+        found = _find_answer(text, start, context)
         if is_learned and (found is None or found != start):
             if not request.repair:
                 raise _misplaced(text, start, found, context, where)
@@ -247,8 +247,8 @@ def _answers(
         elif request.is_scored and found is None:
             notes[ELSEWHERE] += 1
         if found is not None:
-            made.append(examples.Answer(text, found))
-    return tuple(made)
+            answers.append(examples.Answer(text, found))
+    return tuple(answers)
 
 
 def _texts_and_starts(
@@ -272,7 +272,7 @@ def _texts_and_starts(
             {"text": text, "answer_start": start}
             for text, start in zip(texts, starts, strict=True)
         ]
-    made = []
+    result = []
     for answer in _listed(answers, f"{where}: answers"):
         if not isinstance(answer, dict):
             answer = {"text": answer}
@@ -280,8 +280,8 @@ def _texts_and_starts(
         start = answer["answer_start"] if "answer_start" in answer else None
         if start is not None and type(start) is not int:
             raise _malformed(where, f"has the answer_start {start!r}, and no number")
-        made.append((text, start))
-    return made
+        result.append((text, start))
+    return result
 
 
 def _text_of(answer: Any, where: str) -> str:
@@ -295,31 +295,31 @@ def _text_of(answer: Any, where: str) -> str:
     return answer
 
 
-def _place(text: str, start: int | None, context: str) -> int | None:
+def _find_answer(text: str, start: int | None, context: str) -> int | None:
     """Returns where an answer stands: the place nearest to where it is said to."""
     if not text.strip():
         return None
     if start is not None and start >= 0 and context.startswith(text, start):
         return start
-    places, place = [], context.find(text)
-    while place >= 0:
-        places.append(place)
-        place = context.find(text, place + 1)
-    return min(places, key=lambda at: abs(at - (start or 0)), default=None)
+    starts, at = [], context.find(text)
+    while at >= 0:
+        starts.append(at)
+        at = context.find(text, at + 1)
+    return min(starts, key=lambda x: abs(x - (start or 0)), default=None)
 
 
 def _misplaced(
     text: str, start: int | None, found: int | None, context: str, where: str
 ) -> errors.InputError:
     """Returns the error for an answer that does not stand where it says."""
-    said = "has no answer_start"
+    problem = "has no answer_start"
     if start is not None:
         there = context[max(start, 0) : max(start, 0) + 20]
-        said = f"does not stand at its answer_start {start}, where {there!r} does"
-    remedy = "it is left out" if found is None else f"it is moved to {found}"
+        problem = f"does not stand at its answer_start {start}, where {there!r} does"
+    repair = "it is left out" if found is None else f"it is moved to {found}"
     return errors.InputError(
-        f"{where}: the answer {text[:40]!r} {said}. Mend it, or set data.repair: "
-        f"{remedy}."
+        f"{where}: the answer {text[:40]!r} {problem}. Fix it, or set data.repair: "
+        f"{repair}."
     )
 
 

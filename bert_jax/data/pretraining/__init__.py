@@ -1,1 +1,1 @@
-"""A store to `batch_at(step)`: pairs, packing, and the order of the data."""
+"""From a store to `batch_at(step)`: sentence pairs, packing, data order."""

@@ -1,8 +1,13 @@
-"""One numbering of documents, sentences and tokens over all shards of a store.
+"""Global numbers of documents, sentences and tokens, and the table of rows.
 
-Shards stay mapped from their files; in memory are eight bytes per document. A number
-is looked up by grouping what is asked for by shard, one gather for each, so that a
-batch from a hundred shards costs little more than one from a single shard.
+Shards stay memory-mapped; `CorpusIndex` holds eight bytes per document. Lookups are
+grouped by shard, one gather each, so that a batch from a hundred shards costs little
+more than one from a single shard.
+
+The table of rows is computed once per store and length. Sentences are added in order
+until a row is full. As the end of a row depends only on its beginning, the ends are
+found for all sentences of a shard at once (a search in the cumulative token counts),
+and one walk then follows the rows from beginning to beginning.
 """
 
 import functools
@@ -15,12 +20,12 @@ from bert_jax.data.corpus import store as stores
 from bert_jax.data.pretraining import permutation
 
 
-class Numbering:
+class CorpusIndex:
     """Global numbers from 0 in the order of the shards.
 
     Attributes:
-      shards: the store's.
-      first_sentence, first_token: [shards + 1], where each shard's numbers begin.
+      shards: the store's shards.
+      first_sentence, first_token: [shards + 1], the first number of each shard.
       document_starts: [documents + 1], the number of each document's first sentence.
     """
 
@@ -58,7 +63,7 @@ class Numbering:
     def tokens_before(
         self, sentences: Int64[np.ndarray, "..."]
     ) -> Int64[np.ndarray, "..."]:
-        """Returns each sentence's first token; one past the last gives the count."""
+        """Returns each sentence's first token; one past the last gives the total."""
         flat = sentences.ravel()
         tokens = np.empty_like(flat)
         for number, members in _groups(self.first_sentence, flat):
@@ -83,7 +88,7 @@ class Numbering:
     def read(
         self, starts: Int64[np.ndarray, " k"], lengths: Int64[np.ndarray, " k"]
     ) -> tuple[Int32[np.ndarray, " t"], Bool[np.ndarray, " t"]]:
-        """Returns the tokens of spans and where words start in them, joined.
+        """Returns the tokens of spans, joined, and whether each starts a word.
 
         Args:
           starts: token numbers in ascending order, so that each shard is read once.
@@ -116,14 +121,14 @@ def ranges(
 
 
 def _starts(lengths: Sequence[int]) -> Int64[np.ndarray, " n"]:
-    """Returns where each of several ranges begins when they follow each other."""
+    """Returns the first number of each of several consecutive ranges."""
     return np.append(0, np.cumsum(lengths, dtype=np.int64))
 
 
 def _groups(
     firsts: Int64[np.ndarray, " shards_and_end"], numbers: Int64[np.ndarray, " n"]
 ) -> Iterator[tuple[int, Int64[np.ndarray, " m"]]]:
-    """Yields each shard that holds some of the numbers, and which of them it holds."""
+    """Yields each shard that has some of the numbers, and the indices of those."""
     shards = np.searchsorted(firsts[1:-1], numbers, side="right")
     order = np.argsort(shards, kind="stable")
     edges = np.searchsorted(shards[order], np.arange(len(firsts)))
@@ -142,30 +147,30 @@ def target_lengths(
     short_seq_prob: float,
     key: permutation.Integers,
 ) -> Int64[np.ndarray, " n"]:
-    """Returns how many tokens fill a chunk of each document, as published.
+    """Returns the target chunk length of each document, as published.
 
-    The capacity, or for a share `short_seq_prob` of the documents a length drawn
-    evenly from 2 to the capacity. It is drawn once for a document and stays in every
+    It is the capacity or, for a fraction `short_seq_prob` of the documents, uniform
+    from 2 to the capacity. It is sampled once per document and is the same in every
     epoch, because the number of chunks depends on it.
     """
-    draws = permutation.fold_in(key, documents)
-    short = permutation.uniform(draws) < short_seq_prob
-    lengths = 2 + permutation.below(permutation.fold_in(draws, 1), capacity - 1)
+    bits = permutation.fold_in(key, documents)
+    short = permutation.uniform(bits) < short_seq_prob
+    lengths = 2 + permutation.below(permutation.fold_in(bits, 1), capacity - 1)
     return np.where(short, lengths, capacity)
 
 
 def sentence_chunks(
-    numbering: Numbering,
+    numbering: CorpusIndex,
     targets_of: Callable[[np.ndarray], np.ndarray],
 ) -> Int64[np.ndarray, " chunks_and_end"]:
     """Returns the first sentence of each chunk of the pair objectives.
 
-    A chunk is the shortest run of whole sentences of one document that has at least
-    the document's target length, or what is left of the document. Chunks cover every
-    sentence once.
+    A chunk is the shortest run of whole sentences of one document that reaches the
+    document's target length, or the rest of the document. Every sentence is in one
+    chunk.
 
     Args:
-      targets_of: the target lengths of documents, see `target_lengths`.
+      targets_of: returns the target lengths of documents, as `target_lengths` does.
     """
     tables = []
     first_document = 0
@@ -196,20 +201,20 @@ def _shard_chunks(
 
 
 def token_rows(
-    numbering: Numbering,
+    numbering: CorpusIndex,
     capacity: int,
     weights: tuple[float, ...],
 ) -> Int64[np.ndarray, " rows_and_end"]:
     """Returns the first token of each row of full sentences.
 
-    A row takes whole sentences while they fit, with one place more between two
-    documents. A sentence longer than a row is split every `capacity` tokens; the rest
-    goes on as a sentence. Rows end with their shard and where the weight of the
-    documents changes, and cover every token once.
+    A row takes whole sentences while they fit, with one separator between documents. A
+    sentence longer than a row is split every `capacity` tokens; the rest counts as a
+    sentence. Rows end with their shard and where the weight of the documents changes.
+    Every token is in one row.
 
     Args:
       capacity: tokens and separators between documents.
-      weights: of the sources, in the order of `Shard.sources`.
+      weights: the weight of each source; `Shard.sources` are indices into it.
     """
     tables = [
         _shard_rows(shard, capacity, np.array(weights)[shard.sources]) + first
@@ -219,11 +224,11 @@ def token_rows(
 
 
 def document_pieces(
-    numbering: Numbering, capacity: int
+    numbering: CorpusIndex, capacity: int
 ) -> Int64[np.ndarray, " pieces_and_end"]:
     """Returns the first token of each piece: `capacity` tokens of a document, or less.
 
-    The last piece of a document has what is left. Pieces cover every token once.
+    The last piece of a document has the rest. Every token is in one piece.
     """
     return _split_long(numbering.document_tokens, capacity)
 
@@ -235,9 +240,9 @@ def _shard_rows(
     starts = _split_long(shard.sentence_offsets.astype(np.int64), capacity)
     document_tokens = shard.sentence_offsets[shard.document_offsets]
     document = np.searchsorted(document_tokens, starts[:-1], side="right") - 1
-    # Places up to the end of a sentence, less those up to the beginning of the row.
-    places = starts[1:] + document
-    end = np.searchsorted(places, starts[:-1] + document + capacity, side="right")
+    # Positions up to the end of each sentence, counting separators.
+    positions = starts[1:] + document
+    end = np.searchsorted(positions, starts[:-1] + document + capacity, side="right")
     changes = document_tokens[1:-1][np.diff(weights) != 0]
     borders = np.searchsorted(starts, np.append(changes, starts[-1]))
     following = np.searchsorted(borders, np.arange(len(end)), side="right")
@@ -248,7 +253,7 @@ def _shard_rows(
 def _split_long(
     offsets: Int64[np.ndarray, " n"], longest: int
 ) -> Int64[np.ndarray, " m"]:
-    """Returns the offsets with cuts in sentences that are too long.
+    """Returns the offsets with additional cuts in sentences that are too long.
 
     >>> _split_long(np.array([0, 2, 9, 12]), 3).tolist()
     [0, 2, 5, 8, 9, 12]
@@ -262,14 +267,14 @@ def _split_long(
 def _walk(
     end: Int64[np.ndarray, " n"], first: int, position: int
 ) -> tuple[Int64[np.ndarray, " rows"], int]:
-    """Follows rows from end to beginning through the sentences first, first + 1, ...
+    """Follows rows through the sentences first, first + 1, ...
 
     Args:
-      end: where a row that begins at each sentence ends.
-      position: where the first row begins.
+      end: the end of a row that begins at each sentence.
+      position: the beginning of the first row.
 
     Returns:
-      the first sentences of the rows, and the position beyond these sentences.
+      the first sentences of the rows, and the beginning of the next row.
     """
     ends, stop, starts = end.data, first + len(end), []
     while position < stop:

@@ -1,12 +1,12 @@
 """Pretraining rows as a function of the step: sentence pairs or full sentences.
 
-A row is one instance, padded, or with `pack` as many as fit (`packing`).
+A row holds one instance, padded, or with `pack` as many as fit (`packing`).
 
-Where instances begin and end is fixed by the store, the length and the seed
-(`chunks`), so every epoch has the same number of rows. What an epoch makes of them is
-drawn anew from a hash of (seed, epoch, instance): their order, the split into two
-parts, the true or random next, the side that is cut (`pairs`). Nothing is kept between
-calls: any batch of any epoch is made at once, and a process makes its own rows alone.
+The store, the length and the seed fix where instances begin and end (`index`), so every
+epoch has the same number of rows. Everything else is sampled per epoch from a hash of
+(seed, epoch, instance): the order, the split into two parts, the true or random next
+sentence, the side that is truncated (`pairs`). There is no state between calls: any
+batch of any epoch can be computed directly, and a process computes only its own rows.
 """
 
 import functools
@@ -21,12 +21,12 @@ from bert_jax.data.corpus import store as stores
 from bert_jax.data.pretraining import index, packing, pairs, permutation
 
 Batch = dict[str, np.ndarray]
-# A packed row holds at most one instance for so many places.
-PLACES_OF_SEGMENT = 8
-# Rows of a source that is shown in part are packed in groups of so many.
+# A packed row holds at most one instance per this many positions.
+POSITIONS_PER_SEGMENT = 8
+# Instances of a source with a fractional weight are packed in groups of this size.
 GROUP = 64
 # Streams of the seed; the numbers are part of the format of a run.
-TARGETS, ORDER, ROWS, COPIES, PLACES = range(5)
+TARGETS, ORDER, ROWS, COPIES, PACKING = range(5)
 
 
 class Instances:
@@ -36,10 +36,10 @@ class Instances:
       num_instances: instances in an epoch, the same in every epoch.
       num_rows: rows in an epoch; without `pack` as many as instances.
       num_segments: S, the most instances in a row; 1 without `pack`.
-      fill: the share of the places of all rows that is taken; None without `pack`.
-      effective_length: tokens that a token attends to, in the mean: L without `pack`.
-      num_long_sentences: sentences with more tokens than a row has places. Pairs show
-        a window of them, another one in each epoch; full sentences go over rows.
+      fill: packing efficiency, the fraction of positions in use; None without `pack`.
+      effective_length: mean number of tokens a token attends to; L without `pack`.
+      num_long_sentences: sentences longer than a row. Pairs show a different window of
+        them in each epoch; full sentences continue in the next row.
     """
 
     def __init__(
@@ -54,22 +54,22 @@ class Instances:
         sep_id: int,
         pack: bool = False,
     ) -> None:
-        """Makes the table of rows: about three seconds for a billion tokens.
+        """Builds the table of rows: about three seconds for a billion tokens.
 
         Args:
           objective: "nsp", true or random next sentences (label 1 = random); "sop",
             two parts in their order or swapped (label 1 = swapped); "full_sentences",
-            as many sentences as fit, over the ends of documents, without a label.
+            as many sentences as fit, across document boundaries, without a label.
           max_seq_length: tokens in a row, special ones included.
-          short_seq_prob: the share of documents whose pairs have a shorter length, to
-            train the model on those too; full sentences do not use it.
-          seed: of the run; any integer.
+          short_seq_prob: fraction of documents whose pairs get a shorter length; full
+            sentences do not use it.
+          seed: the run's seed, any integer.
           cls_id, sep_id: the special tokens.
-          pack: put several instances into a row. Random next sentences are as long
-            then as the true ones, and full sentences stay within their document.
+          pack: put several instances into a row. Random next sentences then have the
+            length of the true ones, and full sentences stay within their document.
 
         Raises:
-          InputError: the store holds less than one row, or
+          InputError: the store has less than one row, or
             only one document where a random next sentence needs another.
         """
         self._objective = objective
@@ -78,11 +78,11 @@ class Instances:
         self._cls_id, self._sep_id = cls_id, sep_id
         self._pack = pack
         self._streams = permutation.fold_in(permutation.key_of(seed), np.arange(5))
-        self._numbering = index.Numbering(store.shards)
+        self._numbering = index.CorpusIndex(store.shards)
         self._check_store(store)
         self._table = self._make_table(store.source_weights)
         weights = self._instance_weights(store)
-        lengths = slots(self._lengths(), weights) if pack else None
+        lengths = reserved_lengths(self._lengths(), weights) if pack else None
         self._mixture = packing.SourceMixture(weights, lengths)
         self.num_instances = self._mixture.total
         self.num_long_sentences = sum(
@@ -107,16 +107,16 @@ class Instances:
     def batch_at(
         self, step: int, batch_size: int, rows: slice | np.ndarray | None = None
     ) -> Batch:
-        """Returns a training batch, or some of its rows, in an order of each epoch's.
+        """Returns a training batch, or some of its rows; each epoch has its own order.
 
         Args:
           step: from 0.
           batch_size: rows in the global batch.
-          rows: which of them to make, all when left out; row r is the same row
-            whichever others are made with it.
+          rows: the rows to return, all by default; a row does not depend on which
+            others are returned with it.
 
         Returns:
-          the arrays of DESIGN.md's table, of shape [rows, max_seq_length] or [rows, S].
+          the arrays of `lay_out`, of shape [rows, max_seq_length] or [rows, S].
         """
         epochs, numbers = self._order(step, batch_size, rows)
         return self._assemble(epochs, numbers, np.arange(len(numbers)), len(numbers))
@@ -124,22 +124,22 @@ class Instances:
     def names_at(
         self, step: int, batch_size: int, rows: slice | np.ndarray | None = None
     ) -> list[str]:
-        """Returns what is in each row that `batch_at` makes: "EPOCH/INSTANCE".
+        """Returns the names of the rows of that batch: "EPOCH/INSTANCE".
 
-        An instance is its number in the table of the store, which the seed does not
-        change; of a packed row all are named, as "0/17+4+230".
+        Instances are numbered in the order of the store, whatever the seed; a packed
+        row lists all of its instances, as in "0/17+4+230".
         """
         epochs, numbers = self._order(step, batch_size, rows)
         row = np.arange(len(numbers))
         indices = numbers
         if self._packing is not None:
             row, _, _, indices = self._packing.sequences(
-                numbers, epochs, self._streams[PLACES]
+                numbers, epochs, self._streams[PACKING]
             )
-        made = self._mixture.rows_at(indices, epochs[row], self._streams[COPIES])
+        numbers_of = self._mixture.rows_at(indices, epochs[row], self._streams[COPIES])
         of_rows: list[list[str]] = [[] for _ in numbers]
-        for place, instance in zip(row.tolist(), made.tolist(), strict=True):
-            of_rows[place].append(str(instance))
+        for at, instance in zip(row.tolist(), numbers_of.tolist(), strict=True):
+            of_rows[at].append(str(instance))
         return [
             f"{epoch}/{'+'.join(names)}"
             for epoch, names in zip(epochs.tolist(), of_rows, strict=True)
@@ -150,17 +150,17 @@ class Instances:
     ) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]:
         """Returns the epoch and the number of each row of a training batch."""
         positions = _positions(step, batch_size, rows)
-        epochs, places = np.divmod(positions, self.num_rows)
+        epochs, positions = np.divmod(positions, self.num_rows)
         keys = permutation.fold_in(self._streams[ORDER], epochs)
-        return epochs, permutation.permute(places, self.num_rows, keys)
+        return epochs, permutation.permute(positions, self.num_rows, keys)
 
     def batch_at_in_order(
         self, step: int, batch_size: int, rows: slice | np.ndarray | None = None
     ) -> Batch:
-        """Returns a batch of the one pass over epoch 0 in the order of the store.
+        """Returns a batch of a single pass over epoch 0 in the order of the store.
 
-        For evaluation: the batches of the steps below `num_batches` hold every row
-        once; rows beyond the last are padding that weighs nothing.
+        For evaluation: the batches of steps 0 to `num_batches` - 1 have every row once;
+        rows after the last are padding with weight 0.
         """
         positions = _positions(step, batch_size, rows)
         real = np.flatnonzero(positions < self.num_rows)
@@ -168,18 +168,18 @@ class Instances:
         return self._assemble(np.zeros_like(numbers), numbers, real, len(positions))
 
     def num_batches(self, batch_size: int) -> int:
-        """Returns how many batches a pass in order has, the last perhaps not full."""
+        """Returns the number of batches of a pass in order, including a partial one."""
         return -(-self.num_rows // batch_size)
 
     @property
     def _capacity(self) -> int:
-        """The places of a row that are left for tokens."""
+        """Positions of a row without its special tokens."""
         if self._objective == "full_sentences":
             return self._length - index.SPECIALS_OF_ROW
         return self._length - index.SPECIALS_OF_PAIR
 
     def _check_store(self, store: stores.Store) -> None:
-        """Raises InputError when no row or no random next sentence can be made."""
+        """Raises InputError if the store is too small for one row or a random pair."""
         where = f"the {store.split} split of the store {store.folder}"
         tokens, documents = self._numbering.num_tokens, self._numbering.num_documents
         if tokens < self._capacity:
@@ -189,8 +189,8 @@ class Instances:
             )
         if self._objective == "nsp" and documents < 2:
             raise errors.InputError(
-                f"{where} has one document, and next sentence prediction draws false "
-                "sentences from another. Set data.objective to 'sop' or "
+                f"{where} has one document, but next sentence prediction samples its "
+                "negatives from other documents. Set data.objective to 'sop' or "
                 "'full_sentences', or separate the corpus into documents."
             )
 
@@ -203,25 +203,25 @@ class Instances:
         return index.sentence_chunks(self._numbering, self._targets)
 
     def _targets(self, documents: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-        """Returns how many tokens fill a chunk of each document."""
+        """Returns the target chunk length of each document, in tokens."""
         key = self._streams[TARGETS]
         return index.target_lengths(
             documents, self._capacity, self._short_seq_prob, key
         )
 
     def _lengths(self) -> Int64[np.ndarray, " n"]:
-        """Returns how many places each instance takes when instances are packed."""
+        """Returns the length of each instance with its special tokens, for packing."""
         if self._objective == "full_sentences":
             return np.diff(self._table) + index.SPECIALS_OF_ROW
         if self._objective == "nsp":
             tokens = self._tokens_of_pairs(self._table[:-1], self._table[1:])
         else:
             tokens = np.diff(self._numbering.tokens_before(self._table))
-        places = np.minimum(tokens, self._capacity) + index.SPECIALS_OF_PAIR
-        return places - (tokens == 1)  # one token has no second part
+        positions = np.minimum(tokens, self._capacity) + index.SPECIALS_OF_PAIR
+        return positions - (tokens == 1)  # one token has no second part
 
     def _make_packing(self) -> packing.Packing:
-        most = max(1, self._length // PLACES_OF_SEGMENT)
+        most = max(1, self._length // POSITIONS_PER_SEGMENT)
         return packing.Packing(self._mixture.counts(self._length), self._length, most)
 
     def _instance_weights(self, store: stores.Store) -> Float64[np.ndarray, " n"]:
@@ -241,8 +241,8 @@ class Instances:
         epochs: Int64[np.ndarray, " r"],
         indices: Int64[np.ndarray, " r"],
         numbers: Int64[np.ndarray, " r"],
-    ) -> pairs.Rows:
-        """Returns what rows of the table become at these indices of their epochs."""
+    ) -> pairs.PairSpans:
+        """Returns the spans of rows of the table at these indices of their epochs."""
         keys = permutation.fold_in(self._streams[ROWS], epochs)
         keys = permutation.fold_in(keys, indices)
         bounds = np.stack([self._table[numbers], self._table[numbers + 1]], axis=1)
@@ -264,16 +264,16 @@ class Instances:
         )
 
     @functools.cached_property
-    def _random_next(self) -> pairs.Draw:
-        """Draws random second parts: of exact lengths where lengths must be known."""
+    def _random_next(self) -> pairs.SampleNext:
+        """The sampler of random second parts; packing needs exact lengths."""
         if self._pack:
-            return pairs.Continuations(self._numbering).draw
+            return pairs.Continuations(self._numbering).sample
         return functools.partial(pairs.random_next, self._numbering)
 
     def _tokens_of_pairs(
         self, first: Int64[np.ndarray, " n"], end: Int64[np.ndarray, " n"]
     ) -> Int64[np.ndarray, " n"]:
-        """Returns the tokens of chunks of sentences; of a lone one, twice as many."""
+        """Returns the tokens of chunks; a chunk of one sentence counts twice."""
         tokens = self._numbering.tokens_before(end)
         tokens = tokens - self._numbering.tokens_before(first)
         return np.where(end - first == 1, 2 * tokens, tokens)
@@ -282,64 +282,64 @@ class Instances:
         self,
         epochs: Int64[np.ndarray, " r"],
         numbers: Int64[np.ndarray, " r"],
-        places: Int64[np.ndarray, " r"],
+        rows: Int64[np.ndarray, " r"],
         size: int,
     ) -> Batch:
-        """Makes a batch of `size` rows, those at `places` real and the others empty."""
-        column = segment = np.zeros_like(places)
+        """Returns a batch of `size` rows: these at `rows`, the others empty."""
+        column = segment = np.zeros_like(rows)
         indices = numbers
         if self._packing is not None:
             row, column, segment, indices = self._packing.sequences(
-                numbers, epochs, self._streams[PLACES]
+                numbers, epochs, self._streams[PACKING]
             )
-            epochs, places = epochs[row], places[row]
+            epochs, rows = epochs[row], rows[row]
         instances = self._mixture.rows_at(indices, epochs, self._streams[COPIES])
-        # Neighbours in memory are read one after another.
+        # Reads the store in the order of memory.
         order = np.argsort(instances)
         return lay_out(
             self._numbering,
             self._rows(epochs[order], indices[order], instances[order]),
-            SequencePositions(places[order], column[order], segment[order]),
+            SequencePositions(rows[order], column[order], segment[order]),
             BatchShape(size, self._length, self.num_segments),
             cls_id=self._cls_id,
             sep_id=self._sep_id,
         )
 
 
-def slots(
+def reserved_lengths(
     lengths: Int64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"]
 ) -> Int64[np.ndarray, " n"]:
-    """Returns the places kept for each instance: its length, or a little more.
+    """Returns the length reserved for each instance when it is packed.
 
-    More where a source is shown in part: which instances are there changes with the
-    epoch, so they take turns in places for the longest of a group. Without, a length
-    that is there once would be shown always or never.
+    That is its own length, except in sources with a fractional weight: epochs show
+    different instances of them, which take turns in slots for the longest of a group.
+    Otherwise an instance with a unique length would be shown in every epoch or in none.
     """
-    made = lengths.copy()
+    reserved = lengths.copy()
     for weight in np.unique(weights):
         if weight != int(weight):
             members = np.flatnonzero(weights == weight)
             members = members[np.argsort(-lengths[members], kind="stable")]
             longest = np.arange(len(members)) // GROUP * GROUP
-            made[members] = lengths[members[longest]]
-    return made
+            reserved[members] = lengths[members[longest]]
+    return reserved
 
 
 def _positions(
     step: int, batch_size: int, rows: slice | np.ndarray | None
 ) -> Int64[np.ndarray, " r"]:
     """Returns the positions of rows of a global batch in the whole run."""
-    places = np.arange(batch_size)
-    return step * batch_size + (places if rows is None else places[rows])
+    positions = np.arange(batch_size)
+    return step * batch_size + (positions if rows is None else positions[rows])
 
 
 class SequencePositions(NamedTuple):
-    """Where each sequence stands in a batch.
+    """The position of each sequence in a batch.
 
     Attributes:
-      row: of the batch.
-      column: where it begins there, with [CLS].
-      segment: its number in the row, from 0.
+      row: the row of the batch.
+      column: the position of its [CLS] in that row.
+      segment: its number in that row, from 0.
     """
 
     row: Int64[np.ndarray, " n"]
@@ -348,7 +348,7 @@ class SequencePositions(NamedTuple):
 
 
 class BatchShape(NamedTuple):
-    """B rows, L places in a row, at most S sequences in one."""
+    """B rows of L positions with at most S sequences each."""
 
     rows: int
     length: int
@@ -356,37 +356,37 @@ class BatchShape(NamedTuple):
 
 
 def lay_out(
-    numbering: index.Numbering,
-    sequences: pairs.Rows,
-    places: SequencePositions,
+    numbering: index.CorpusIndex,
+    sequences: pairs.PairSpans,
+    at: SequencePositions,
     shape: BatchShape,
     *,
     cls_id: int,
     sep_id: int,
 ) -> Batch:
-    """Returns the arrays of DESIGN.md's table, of shape [B, L] or [B, S].
+    """Returns the arrays of a batch, of shape [B, L] or [B, S].
 
-    Positions begin anew with every sequence, and token types too. What no sequence
-    takes is zero, and a sequence that is not there weighs nothing.
+    Position ids and token types restart in every sequence. Unused positions are zero,
+    and missing sequences have weight 0.
     """
     of_segments = {
-        "cls_positions": _table(places.column, np.int32, places, shape),
-        "next_sentence_labels": _table(sequences.labels, np.int32, places, shape),
-        "next_sentence_weights": _table(sequences.weights, np.float32, places, shape),
+        "cls_positions": _table(at.column, np.int32, at, shape),
+        "next_sentence_labels": _table(sequences.labels, np.int32, at, shape),
+        "next_sentence_weights": _table(sequences.weights, np.float32, at, shape),
     }
-    number = _numbers(places, shape)
+    number = _numbers(at, shape)
 
     def spread(table: np.ndarray) -> np.ndarray:
-        """Gives every place the value of its sequence."""
+        """Returns each sequence's value at all of its positions."""
         return table if shape.segments == 1 else table.ravel()[number + first]
 
     first = np.arange(shape.rows, dtype=np.int32)[:, None] * shape.segments
     columns = np.arange(shape.length, dtype=np.int32)
     positions = columns - spread(of_segments["cls_positions"])
-    inside = positions < spread(_table(sequences.lengths, np.int32, places, shape))
-    second = spread(_table(sequences.second, np.int32, places, shape))
+    inside = positions < spread(_table(sequences.lengths, np.int32, at, shape))
+    second = spread(_table(sequences.second, np.int32, at, shape))
     input_ids, word_start = _copy(
-        numbering, sequences, places, shape, cls_id=cls_id, sep_id=sep_id
+        numbering, sequences, at, shape, cls_id=cls_id, sep_id=sep_id
     )
     return {
         "input_ids": input_ids,
@@ -401,39 +401,37 @@ def lay_out(
 def _table(
     values: np.ndarray,
     dtype: npt.DTypeLike,
-    places: SequencePositions,
+    positions: SequencePositions,
     shape: BatchShape,
 ) -> np.ndarray:
-    """Returns values of sequences as [B, S]; zero where there is none."""
-    made = np.zeros((shape.rows, shape.segments), dtype)
-    made[places.row, places.segment] = values
-    return made
+    """Returns values of sequences as [B, S], zero where there is no sequence."""
+    table = np.zeros((shape.rows, shape.segments), dtype)
+    table[positions.row, positions.segment] = values
+    return table
 
 
-def _numbers(
-    places: SequencePositions, shape: BatchShape
-) -> Int32[np.ndarray, "B L_or_1"]:
-    """Returns, for every place, the number in its row of the last sequence begun."""
+def _numbers(at: SequencePositions, shape: BatchShape) -> Int32[np.ndarray, "B L_or_1"]:
+    """Returns for each position the number of the last sequence begun in its row."""
     if shape.segments == 1:
         return np.zeros((shape.rows, 1), np.int32)
     begun = np.zeros((shape.rows, shape.length), np.int32)
-    begun[places.row, places.column] = 1
+    begun[at.row, at.column] = 1
     return np.maximum(np.cumsum(begun, axis=1, dtype=np.int32) - 1, 0)
 
 
 def _copy(
-    numbering: index.Numbering,
-    sequences: pairs.Rows,
-    places: SequencePositions,
+    numbering: index.CorpusIndex,
+    sequences: pairs.PairSpans,
+    at: SequencePositions,
     shape: BatchShape,
     *,
     cls_id: int,
     sep_id: int,
 ) -> tuple[Int32[np.ndarray, "B L"], Bool[np.ndarray, "B L"]]:
-    """Copies the spans out of the store and puts the special tokens around them."""
+    """Copies the spans from the store and adds the special tokens."""
     input_ids = np.zeros((shape.rows, shape.length), np.int32)
     word_start = np.zeros((shape.rows, shape.length), bool)
-    begin = places.row * shape.length + places.column
+    begin = at.row * shape.length + at.column
     order = np.argsort(sequences.start)
     starts, lengths = sequences.start[order], sequences.length[order]
     targets = (begin[sequences.row] + sequences.column)[order]

@@ -1,10 +1,13 @@
-"""Several sequences a row: which lengths go together, found once for all epochs.
+"""Packing: which sequence lengths share a row, computed once for all epochs.
 
 Best fit decreasing over the histogram of lengths (Krell et al. 2021, arXiv:2107.02027,
-section 3): what matters is how many sequences there are of each length, so the work
-does not grow with the corpus. A combination of lengths is kept with the number of rows
-that have it. Which sequence of a length stands in which of its places is drawn anew in
-every epoch, by index arithmetic, so any row of any epoch is there at once.
+section 3): the input is the number of sequences of each length, so the cost does not
+grow with the corpus. Each combination of lengths is stored with its number of rows.
+Which sequence takes which slot of its length is sampled per epoch by index arithmetic,
+so any row of any epoch can be computed directly.
+
+An epoch may show sources in part or several times, by their weights: see
+`SourceMixture`.
 """
 
 import collections
@@ -22,10 +25,10 @@ class Sequences(NamedTuple):
     """The sequences of some rows, in their order.
 
     Attributes:
-      row: which of the rows asked for holds each.
-      column: where in the row it begins.
-      segment: its number in the row, from 0.
-      index: which of all sequences, sorted by length, it is.
+      row: the requested row that contains it.
+      column: its first position in that row.
+      segment: its number in that row, from 0.
+      index: its number among all sequences sorted by length.
     """
 
     row: Int64[np.ndarray, " n"]
@@ -40,8 +43,8 @@ class Packing:
     Attributes:
       num_rows: rows in an epoch.
       num_segments: S, the most sequences in a row.
-      fill: the share of the places of all rows that is taken.
-      effective_length: sum(l^2) / sum(l) over the sequences, what attention costs.
+      fill: packing efficiency, the fraction of positions in use.
+      effective_length: sum(l^2) / sum(l) over the sequences, the cost of attention.
     """
 
     def __init__(
@@ -50,10 +53,10 @@ class Packing:
         """Packs sequences into rows.
 
         Args:
-          counts: how many sequences there are of each length from 0 to `length`; of
-            length 0 there are none.
-          length: L, the places of a row.
-          most_segments: the most sequences that a row may hold.
+          counts: the number of sequences of each length from 0 to `length`; the first
+            is 0.
+          length: L, positions in a row.
+          most_segments: the maximum number of sequences in a row.
         """
         rows = best_fit(counts, length, most_segments)
         self.num_rows = sum(rows.values())
@@ -69,7 +72,7 @@ class Packing:
         self._starts = np.append(0, np.cumsum(times))
         self._columns = np.cumsum(lengths, axis=1) - lengths
         self._first_index = np.cumsum(counts) - counts
-        self._first_place = _places_before(lengths, times)
+        self._first_place = _slots_before(lengths, times)
 
     def sequences(
         self,
@@ -77,14 +80,14 @@ class Packing:
         epochs: Int64[np.ndarray, " r"],
         key: permutation.Integers,
     ) -> Sequences:
-        """Returns what some rows hold, each in its epoch."""
+        """Returns the sequences of some rows, each row in its epoch."""
         kind = np.searchsorted(self._starts, rows, side="right") - 1
         row, segment = np.nonzero(self._lengths[kind])
         kind, nth = kind[row], (rows - self._starts[kind])[row]
         size = self._lengths[kind, segment]
         keys = permutation.fold_in(permutation.fold_in(key, epochs[row]), size)
-        place = self._first_place[kind, segment] + nth
-        chosen = permutation.permute(place, self._counts[size], keys)
+        slot = self._first_place[kind, segment] + nth
+        chosen = permutation.permute(slot, self._counts[size], keys)
         return Sequences(
             row, self._columns[kind, segment], segment, self._first_index[size] + chosen
         )
@@ -93,15 +96,15 @@ class Packing:
 def best_fit(
     counts: Int64[np.ndarray, " lengths"], length: int, most_segments: int
 ) -> Counts:
-    """Returns combinations of lengths, and how many rows have each.
+    """Returns combinations of lengths and the number of rows that have each.
 
-    The longest sequences first, each into the row that it leaves least room in.
+    Longest sequences first, each into the row with the least room that fits it.
 
     >>> best_fit(np.array([0, 0, 3, 1, 1, 0, 2]), 6, 3)
     {(6,): 2, (4, 2): 1, (3, 2): 1, (2,): 1}
     """
     done: collections.Counter[tuple[int, ...]] = collections.Counter()
-    # Rows that have room, by how much of it.
+    # Rows by the room that is left in them.
     open_rows = [collections.Counter[tuple[int, ...]]() for _ in range(length + 1)]
 
     def put(sizes: tuple[int, ...], rows: int) -> None:
@@ -133,22 +136,26 @@ def best_fit(
     return dict(done)
 
 
-def _places_before(
+def _slots_before(
     lengths: Int64[np.ndarray, "k s"], times: Int64[np.ndarray, " k"]
 ) -> Int64[np.ndarray, "k s"]:
-    """Returns how many places of its length lie before the first of each kind's."""
+    """Returns for each slot how many slots of its length precede it."""
     flat = lengths.ravel()
     order = np.argsort(flat, kind="stable")
     each = np.repeat(times, lengths.shape[1])[order]
     before = np.cumsum(each) - each
     starts = np.searchsorted(flat[order], flat[order])
-    made = np.empty_like(flat)
-    made[order] = before - before[starts]
-    return made.reshape(lengths.shape)
+    first = np.empty_like(flat)
+    first[order] = before - before[starts]
+    return first.reshape(lengths.shape)
 
 
 class SourceMixture:
-    """The rows of an epoch as rows of a table, some left out and some repeated.
+    """The rows of an epoch, by the weight of the source each comes from.
+
+    Weight 2.5 means that an epoch has every row of the source twice, and half of them,
+    a different half in each epoch, once more. Their number is fixed, so all epochs have
+    the same length.
 
     Attributes:
       total: rows in an epoch.
@@ -159,11 +166,11 @@ class SourceMixture:
         weights: Float[np.ndarray, " rows"],
         lengths: Int64[np.ndarray, " rows"] | None = None,
     ) -> None:
-        """Groups the rows of the table; 8 bytes for each unless nothing is to group.
+        """Groups rows of equal weight and length: 8 bytes a row for several groups.
 
         Args:
-          weights: of each row.
-          lengths: if given, an epoch has its rows by length, the shortest first.
+          weights: the weight of each row's source.
+          lengths: sorts the rows of an epoch by length, the shortest first.
         """
         order = None  # of the table, where nothing is to group
         if lengths is None:
@@ -183,7 +190,7 @@ class SourceMixture:
         self.total = int(self._starts[-1])
 
     def counts(self, length: int) -> Int64[np.ndarray, " lengths"]:
-        """Returns how many rows of an epoch have each length from 0 to this one."""
+        """Returns the number of rows of an epoch of each length from 0 to this one."""
         counts = np.zeros(length + 1, np.int64)
         np.add.at(counts, self._sizes, self._taken)
         return counts
@@ -198,12 +205,12 @@ class SourceMixture:
         if self._members is None:
             return indices
         groups = np.searchsorted(self._starts[1:-1], indices, side="right")
-        places = indices - self._starts[groups]
+        positions = indices - self._starts[groups]
         sizes = self._counts[groups]
         whole = self._taken[groups] // sizes * sizes
-        some = np.flatnonzero(places >= whole)  # rows that are there once more
+        some = np.flatnonzero(positions >= whole)  # rows that are repeated once more
         keys = permutation.fold_in(permutation.fold_in(key, epochs[some]), groups[some])
-        places[some] = permutation.permute(
-            places[some] - whole[some], sizes[some], keys
+        positions[some] = permutation.permute(
+            positions[some] - whole[some], sizes[some], keys
         )
-        return self._members[self._first[groups] + places % sizes]
+        return self._members[self._first[groups] + positions % sizes]

@@ -1,10 +1,10 @@
-"""Random numbers as pure functions of counters, and random orders without a table.
+"""Counter-based random numbers, and random permutations without a table.
 
-`fold_in` turns a key and a counter into 64 well mixed bits (the finaliser of
+`fold_in` turns a key and a counter into 64 well mixed bits (the finalizer of
 splitmix64, Steele et al. 2014), `permute` shuffles range(n) one index at a time (a
 Feistel network, Luby and Rackoff 1988, over two digits of mixed radix as in Black and
-Rogaway 2002). Neither keeps state, so any draw of any epoch is there at once. The
-values are part of the format of a run: they never change between versions.
+Rogaway 2002). Neither has state, so any value of any epoch can be computed directly.
+The values are part of the format of a run and never change between versions.
 """
 
 import operator
@@ -20,9 +20,9 @@ Integers = int | np.integer | np.ndarray
 
 
 def mix(bits: Integers) -> np.ndarray:
-    """Returns uint64 `bits` scrambled one to one: splitmix64's finaliser."""
+    """Returns uint64 `bits` scrambled one to one: splitmix64's finalizer."""
     bits = np.array(bits, np.uint64)
-    # In place: a product of two scalars would warn that it wraps.
+    # In-place: a product of two scalars would warn that it wraps.
     bits ^= bits >> np.uint64(30)
     bits *= MULTIPLIERS[0]
     bits ^= bits >> np.uint64(27)
@@ -37,7 +37,7 @@ def key_of(seed: int) -> np.ndarray:
 
 
 def fold_in(key: Integers, counter: Integers) -> np.ndarray:
-    """Returns 64 random bits for each (key, counter), themselves a key or a draw.
+    """Returns 64 random bits for each (key, counter); they can serve as a key.
 
     Args:
       key: uint64, any shape.
@@ -49,30 +49,30 @@ def fold_in(key: Integers, counter: Integers) -> np.ndarray:
 
 
 def uniform(bits: Integers) -> np.ndarray:
-    """Returns float64 in [0, 1) made from the upper 53 of 64 random bits."""
+    """Returns float64 in [0, 1) from the upper 53 of 64 random bits."""
     return np.asarray((np.asarray(bits, np.uint64) >> np.uint64(11)) * 2.0**-53)
 
 
 def below(bits: Integers, bound: Integers) -> np.ndarray:
-    """Returns int64 in [0, bound) made from random bits; a bias of bound / 2**64."""
+    """Returns int64 in [0, bound) from random bits, with a bias of bound / 2**64."""
     bound = np.asarray(bound).astype(np.uint64)
     return np.asarray(np.asarray(bits, np.uint64) % bound).astype(np.int64)
 
 
 def permute(index: Integers, n: Integers, key: Integers) -> np.ndarray:
-    """Returns where the key's random order of range(n) has each index.
+    """Returns the position of each index in a random permutation of range(n).
 
     An exact bijection of [0, n) for every n below 2**62 and every key. An index that
-    the network sends beyond n walks on along its cycle until it is back inside; the
-    domain exceeds n by less than its square root, so few do.
+    the network maps beyond n follows its cycle until it is inside again; the domain
+    exceeds n by less than its square root, so few do.
 
     >>> permute(np.arange(7), 7, key_of(0)).tolist()
     [2, 0, 4, 1, 6, 3, 5]
 
     Args:
       index: integers in [0, n), any shape.
-      n: how many there are; one, or one for each index.
-      key: uint64; one, or one for each index.
+      n: the size of the range; one, or one per index.
+      key: uint64; one, or one per index.
 
     Returns:
       int64 in [0, n), of the shape of the index.
@@ -96,12 +96,12 @@ class _Network(NamedTuple):
 
     @classmethod
     def of(cls, sizes: np.ndarray, keys: np.ndarray) -> "_Network":
-        """Returns the networks of so many values each, with a key each."""
+        """Returns networks over ranges of these sizes, with these keys."""
         root = _roots(sizes)
         return cls((root, (sizes + root - np.uint64(1)) // root), keys)
 
     def some(self, members: np.ndarray) -> "_Network":
-        """Returns those of some of the values."""
+        """Returns the networks of some of the values."""
         first, second = self.radices
         return _Network((first[members], second[members]), self.keys[members])
 

@@ -1,4 +1,4 @@
-"""The rows of a run whose first steps see shorter ones (arXiv:1810.04805, A.2)."""
+"""Runs whose first steps train on shorter rows (arXiv:1810.04805, A.2)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,10 +14,10 @@ class Phase:
     """Steps whose rows have one length.
 
     Attributes:
-      rows: of that length.
+      rows: rows of that length.
       length: tokens in a row.
-      first_step: steps that are done when it begins.
-      last_step: steps that are done when it ends.
+      first_step: first step of the phase, from 0.
+      last_step: the step after its last.
     """
 
     rows: instances.Instances
@@ -34,7 +34,7 @@ class Phase:
     def names_at(
         self, step: int, batch_size: int, rows: slice | None = None
     ) -> list[str]:
-        """Returns what is in the rows of that batch, as `Instances.names_at`."""
+        """Returns the names of the rows of that batch, as `Instances.names_at`."""
         return self.rows.names_at(step - self.first_step, batch_size, rows)
 
 
@@ -45,11 +45,11 @@ def plan(
     first_length: int,
     first_steps: int,
 ) -> list[Phase]:
-    """Returns the one or two phases of a run, in their order.
+    """Returns the one or two phases of a run, in order.
 
     Args:
-      length, first_length: tokens in a row, and in one of the first steps.
-      first_steps: how many these are; 0 = there is no first phase.
+      length, first_length: tokens in a row, and in a row of the first phase.
+      first_steps: steps of the first phase; 0 = none.
     """
     bounds = (first_length, 0, first_steps), (length, first_steps, num_train_steps)
     return [
@@ -60,5 +60,5 @@ def plan(
 
 
 def at(phases: list[Phase], step: int) -> Phase:
-    """Returns the phase of a step, from 0; the last one for steps beyond it."""
+    """Returns the phase of a step, from 0; the last one for later steps."""
     return next((x for x in phases if step < x.last_step), phases[-1])

@@ -23,8 +23,8 @@ store_build.build(
     place / "s",
     sources=sources.parse_sources(str(place / "text" / "text")),
     tokenizer=Tokenizer.load(place / "v"),
-    options=manifest.Options(0.2, True, "none", "none"),
-    engine=functools.partial(distributed_engine.fill, runner=runner),
+    options=manifest.StoreOptions(0.2, True, "none", "none"),
+    engine=functools.partial(distributed_engine.fill_distributed, runner=runner),
     shard_tokens=900,
 )
 """

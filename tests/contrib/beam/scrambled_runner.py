@@ -16,17 +16,17 @@ class Runner:
     def __init__(self, seed=0):
         self._random = random.Random(seed)
 
-    def tokenise(self, steps):
+    def tokenize(self, steps):
         """Runs the steps up to the report."""
         found = self._spread(steps.parts, range(len(steps.sources)))
-        read = self._spread(steps.chunks, only(found, distributed_steps.Part))
+        read = self._spread(steps.chunks, only(found, distributed_steps.SourcePart))
         chunks = only(read, distributed_steps.NamedChunk)
-        tokenised = self._spread(steps.tokenise, chunks)
-        buckets = self._group(only(tokenised, tuple)).values()
+        tokenized = self._spread(steps.tokenize, chunks)
+        buckets = self._group(only(tokenized, tuple)).values()
         repeats = self._spread(distributed_steps.repeats, buckets)
         blocks = self._group(repeats).items()
         noted = self._spread(lambda item: [steps.note_repeats(*item)], blocks)
-        several = only([*found, *read, *tokenised, *noted], reports.Report)
+        several = only([*found, *read, *tokenized, *noted], reports.BuildReport)
         self._random.shuffle(several)
         half = len(several) // 2
         merged = reports.merge([reports.merge(several[:half]), *several[half:]])

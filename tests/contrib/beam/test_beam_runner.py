@@ -20,7 +20,7 @@ from bert_jax import errors
 from bert_jax.contrib.beam import beam_runner, distributed_engine
 from bert_jax.data.corpus import manifest, sources, store_build
 
-SPLIT = manifest.Options(0.2, True, "none", "none")
+SPLIT = manifest.StoreOptions(0.2, True, "none", "none")
 DIRECT = "--runner=DirectRunner"
 TWO = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
 
@@ -37,7 +37,7 @@ def build(folder, several, tokenizer, *arguments):
     engine = None
     if arguments:
         runner = beam_runner.runner(arguments)
-        engine = functools.partial(distributed_engine.fill, runner=runner)
+        engine = functools.partial(distributed_engine.fill_distributed, runner=runner)
     store_build.build(
         folder,
         sources=several,
@@ -81,11 +81,13 @@ def test_an_error_in_a_worker_is_one_message(tmp_path, tokenizer, monkeypatch, w
 
     def hidden(steps):
         steps.scratch.folder.rename(tmp_path / "away")
-        return tokenise(steps)
+        return tokenize(steps)
 
     runner = beam_runner.runner([DIRECT, *workers])
-    tokenise = runner.tokenise
-    monkeypatch.setattr(beam_runner.Runner, "tokenise", lambda _, steps: hidden(steps))
+    tokenize = runner.tokenize
+    monkeypatch.setattr(
+        beam_runner.BeamRunner, "tokenize", lambda _, steps: hidden(steps)
+    )
     with pytest.raises(errors.StorageError) as caught:
         build(tmp_path / "s", several, tokenizer, DIRECT, *workers)
     assert "does not see" in str(caught.value)

@@ -17,7 +17,7 @@ from bert_jax import errors
 from bert_jax.contrib.beam import distributed_engine
 from bert_jax.data.corpus import manifest, sources, store_build
 
-SPLIT = manifest.Options(0.2, True, "none", "none")
+SPLIT = manifest.StoreOptions(0.2, True, "none", "none")
 
 
 @pytest.fixture
@@ -27,7 +27,9 @@ def tiny_chunks(monkeypatch):
 
 def build(folder, several, tokenizer, options=SPLIT, *, runner=None, tokens=900):
     """Builds a store by a runner, or on this machine."""
-    engine = runner and functools.partial(distributed_engine.fill, runner=runner)
+    engine = runner and functools.partial(
+        distributed_engine.fill_distributed, runner=runner
+    )
     store_build.build(
         folder,
         sources=several,
@@ -45,8 +47,8 @@ def build(folder, several, tokenizer, options=SPLIT, *, runner=None, tokens=900)
     "options, seeds",
     [
         (SPLIT, (0, 1)),
-        (manifest.Options(0.2, False, "none", "none"), (2,)),
-        (manifest.Options(0.0, True, "none", "none"), (3,)),
+        (manifest.StoreOptions(0.2, False, "none", "none"), (2,)),
+        (manifest.StoreOptions(0.0, True, "none", "none"), (3,)),
     ],
 )
 def test_every_file_is_that_of_one_machine(
@@ -88,10 +90,10 @@ def test_sources_are_found_from_another_folder(tmp_path, tokenizer, monkeypatch)
     expected = build(tmp_path / "local", several, tokenizer)
 
     class Elsewhere(scrambled_runner.Runner):
-        def tokenise(self, steps):
+        def tokenize(self, steps):
             with monkeypatch.context() as there:
                 there.chdir("/")
-                super().tokenise(steps)
+                super().tokenize(steps)
 
     made = build(tmp_path / "made", several, tokenizer, runner=Elsewhere())
     assert made == expected
@@ -132,9 +134,9 @@ def test_workers_that_do_not_see_the_corpus_are_named(tmp_path, tokenizer):
     several = mixed_corpus.write(tmp_path / "text")
 
     class Blind(scrambled_runner.Runner):
-        def tokenise(self, steps):
+        def tokenize(self, steps):
             (tmp_path / "text" / "text").rename(tmp_path / "away")
-            super().tokenise(steps)
+            super().tokenize(steps)
 
     with pytest.raises(errors.InputError, match="the worker on .* finds that .*exist"):
         build(tmp_path / "s", several, tokenizer, runner=Blind())
@@ -151,8 +153,8 @@ def test_files_of_workers_that_are_not_there_are_a_storage_error(
         def _lose(self, steps):
             sorted((steps.scratch.folder / lost).iterdir())[0].unlink()
 
-        def tokenise(self, steps):
-            super().tokenise(steps)
+        def tokenize(self, steps):
+            super().tokenize(steps)
             if lost != "shards":
                 self._lose(steps)
 
@@ -169,9 +171,9 @@ def test_a_scratch_that_a_worker_does_not_see_is_named(tmp_path, tokenizer):
     several = mixed_corpus.write(tmp_path / "text")
 
     class Blind(scrambled_runner.Runner):
-        def tokenise(self, steps):
+        def tokenize(self, steps):
             steps.scratch.folder.rename(tmp_path / "away")
-            super().tokenise(steps)
+            super().tokenize(steps)
 
     with pytest.raises(errors.StorageError, match="the worker on .* does not see"):
         build(tmp_path / "s", several, tokenizer, runner=Blind())
@@ -190,7 +192,7 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing(
     assert left(tmp_path) == ["text", "v"]
 
 
-@pytest.mark.parametrize("point", ["tokenised", "planned", "written"])
+@pytest.mark.parametrize("point", ["tokenized", "planned", "written"])
 def test_a_build_killed_between_its_passes_leaves_no_store(tmp_path, tokenizer, point):
     mixed_corpus.write(tmp_path / "text")
     environment = os.environ | {

@@ -15,10 +15,10 @@ PARTS = [
     reports.PartRead(f"00000-0000000{i}", 2 + i, 30 + i, f) for i, f in enumerate(FILES)
 ]
 REPORTS = [
-    reports.Report(parts=(PARTS[2],)),
-    reports.Report(parts=(PARTS[0],), dropped=manifest.Dropped(3, 0, 5)),
-    reports.Report(dropped=manifest.Dropped(1, 1, 0, 2, 9)),
-    reports.Report(parts=(PARTS[1],)),
+    reports.BuildReport(parts=(PARTS[2],)),
+    reports.BuildReport(parts=(PARTS[0],), dropped=manifest.Dropped(3, 0, 5)),
+    reports.BuildReport(dropped=manifest.Dropped(1, 1, 0, 2, 9)),
+    reports.BuildReport(parts=(PARTS[1],)),
 ]
 
 
@@ -28,7 +28,7 @@ def test_parts_are_sorted_and_counts_added_in_any_order():
         assert merged.parts == tuple(PARTS)
         assert merged.dropped == manifest.Dropped(4, 1, 5, 2, 9)
         assert reports.merge([reports.merge(order[:3]), order[3]]) == merged
-    assert reports.merge([]) == reports.Report()
+    assert reports.merge([]) == reports.BuildReport()
 
 
 def test_the_failure_that_comes_first_in_the_corpus_is_raised():
@@ -36,7 +36,7 @@ def test_the_failure_that_comes_first_in_the_corpus_is_raised():
         reports.failure("00001-00000000-00000002", errors.InputError("late")),
         reports.failure("00001-00000000-00000001", errors.StorageError("early")),
     ]
-    merged = reports.merge([*REPORTS, *(reports.Report(failure=f) for f in bad)])
+    merged = reports.merge([*REPORTS, *(reports.BuildReport(failure=f) for f in bad)])
     with pytest.raises(errors.StorageError, match="early"):
         reports.raise_failure(merged)
     reports.raise_failure(reports.merge(REPORTS))
@@ -44,6 +44,6 @@ def test_the_failure_that_comes_first_in_the_corpus_is_raised():
 
 def test_a_report_survives_json():
     failed = reports.failure("a", errors.InputError("ü"))
-    for report in (reports.merge(REPORTS), reports.Report(failure=failed)):
+    for report in (reports.merge(REPORTS), reports.BuildReport(failure=failed)):
         text = json.dumps(reports.to_json(report))
         assert reports.from_json(json.loads(text)) == report

@@ -9,7 +9,7 @@ from bert_jax.contrib.beam import scratch
 
 @pytest.fixture
 def place(tmp_path):
-    with scratch.beside(tmp_path) as made:
+    with scratch.temporary(tmp_path) as made:
         yield made
 
 
@@ -55,9 +55,9 @@ def test_what_another_worker_did_not_write_is_named(place):
 
 
 def test_a_worker_that_outlives_its_build_writes_nowhere(tmp_path):
-    with scratch.beside(tmp_path) as ended:
+    with scratch.temporary(tmp_path) as ended:
         ended.check()
-    with scratch.beside(tmp_path) as other:
+    with scratch.temporary(tmp_path) as other:
         assert other.folder != ended.folder
         with pytest.raises(FileNotFoundError):
             ended.write_json("report", {})

@@ -83,7 +83,7 @@ def test_a_file_of_blank_lines_is_refused(tmp_path, kind):
 
 
 def test_words_of_the_newspaper_join_to_its_sentences():
-    record = readers.Record(
+    record = readers.RawDocument(
         "tagged", "新年/t  好/a  ！/w  再/d  见/v  。/w\n江/nr  泽民/nr", "f:1", ""
     )
     document = readers.parse(record)
@@ -92,12 +92,12 @@ def test_words_of_the_newspaper_join_to_its_sentences():
 
 
 def test_a_sentence_does_not_end_inside_a_word():
-    record = readers.Record("tagged", "是/v  Ｙａｈｏｏ！网/nx  的/u", "f:1", "")
+    record = readers.RawDocument("tagged", "是/v  Ｙａｈｏｏ！网/nx  的/u", "f:1", "")
     assert readers.parse(record).words == (("是", "Ｙａｈｏｏ！网"), ("的",))
 
 
 def test_a_wikipedia_article_loses_its_markup():
-    record = readers.Record(
+    record = readers.RawDocument(
         "wikitext", "'''Mars''' is [[red]]. It is.\n* Yes.", "f", ""
     )
     assert readers.parse(record).sentences == ("Mars is red.", "It is.", "Yes.")

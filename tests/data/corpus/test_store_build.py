@@ -18,7 +18,7 @@ from bert_jax import errors
 from bert_jax.data.corpus import manifest, readers, sources, store, store_build
 from bert_jax.text.tokenizer import Tokenizer
 
-SPLIT = manifest.Options(0.2, True, "none", "none")
+SPLIT = manifest.StoreOptions(0.2, True, "none", "none")
 
 
 def build(folder, where, tokenizer, options=NONE, workers=1, **more):
@@ -127,7 +127,7 @@ def test_documents_are_held_out_by_content_and_know_their_source(tmp_path, token
 def test_words_of_the_corpus_are_in_the_store(tmp_path, tokenizer):
     pytest.importorskip("jieba")
     where = text_file(tmp_path, "北京大学好\n")
-    options = manifest.Options(0.0, False, "jieba", "none")
+    options = manifest.StoreOptions(0.0, False, "jieba", "none")
     build(tmp_path / "s", where, tokenizer, options, 2)
     (shard,) = store.open_store(tmp_path / "s").shards
     assert shard.word_start(np.arange(5)).astype(int).tolist() == [1, 0, 0, 0, 1]
@@ -184,7 +184,7 @@ store_build.build(
     Path(sys.argv[1]) / "s",
     sources=sources.parse_sources(sys.argv[1] + "/c.txt"),
     tokenizer=Tokenizer.load(Path(sys.argv[1]) / "v"),
-    options=manifest.Options(0.1, True, "none", "none"),
+    options=manifest.StoreOptions(0.1, True, "none", "none"),
     workers=int(sys.argv[2]),
     progress=False,
     shard_tokens=2000,
@@ -267,7 +267,7 @@ def test_the_same_differs_in_nothing_even_elsewhere(tmp_path, tokenizer, mixed_s
 def test_every_difference_is_named(tmp_path, tokenizer, mixed_store):
     other = small_corpus.small_tokenizer(tmp_path / "w", [*small_corpus.PIECES, "x"])
     assert differences(tmp_path, mixed_store, other) == ["another tokenizer"]
-    options = manifest.Options(0.1, True, "jieba", "none")
+    options = manifest.StoreOptions(0.1, True, "jieba", "none")
     assert differences(tmp_path, mixed_store, tokenizer, options) == [
         "held_out_fraction was 0.2 and is 0.1",
         "segmenter was 'none' and is 'jieba'",

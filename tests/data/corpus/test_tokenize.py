@@ -22,7 +22,7 @@ def vocabulary(tmp_path):
 
 
 def record(text, style="lines", where="f.txt:1"):
-    return readers.Record(style, text, where, "text")
+    return readers.RawDocument(style, text, where, "text")
 
 
 def tokenize_here(vocabulary, records, segmenter="none", fallback="none"):
@@ -140,7 +140,7 @@ def test_an_error_at_the_start_of_a_child_comes_by_name(tmp_path):
 
 
 def test_a_bug_in_a_worker_shows(vocabulary):
-    chunk = tokenize.Chunk(0, (readers.Record("lines", None, "f:1", ""),))
+    chunk = tokenize.Chunk(0, (readers.RawDocument("lines", None, "f:1", ""),))
     settings = tokenize.TokenizeSettings(vocabulary, "none", "none")
     with pytest.raises(AttributeError, match="split"):
         list(tokenize.tokenize_all([chunk], settings, 2))
@@ -187,7 +187,7 @@ ENDLESS = """
 import itertools, sys
 from pathlib import Path
 from bert_jax.data.corpus import readers, tokenize
-chunk = tokenize.Chunk(0, (readers.Record("lines", "ab", "f:1", ""),))
+chunk = tokenize.Chunk(0, (readers.RawDocument("lines", "ab", "f:1", ""),))
 settings = tokenize.TokenizeSettings(Path(sys.argv[1]), "none", "none")
 for i, _ in enumerate(tokenize.tokenize_all(itertools.repeat(chunk), settings, 2)):
     if i == 9:

@@ -1,4 +1,4 @@
-"""Batches of labelled rows: every row once an epoch, padded, the same for any host."""
+"""Batches of labeled rows: every row once an epoch, padded, the same for any host."""
 
 import collections
 

@@ -51,7 +51,7 @@ def test_values_are_numbered_and_know_where_they_are_from():
 def test_questions_have_no_answer_to_learn():
     made = one("span", ("who ?", "the cat sat"))
     assert made == examples.QuestionExample(
-        "values[0]", "0", "who ?", "the cat sat", labelled=False
+        "values[0]", "0", "who ?", "the cat sat", labeled=False
     )
     assert one("span", {"context": "the cat sat", "question": "who ?"}) == made
 

@@ -80,9 +80,9 @@ def test_flat_records_are_questions_too(tmp_path):
         "c.json",
     )
     first, second = iterate(path, "span")
-    assert (first.where, first.id, first.labelled) == (f"{path}:1", "5", True)
+    assert (first.where, first.id, first.labeled) == (f"{path}:1", "5", True)
     assert first.answers == (examples.Answer("树下", 7),)
-    assert (second.id, second.answers, second.labelled) == ("1", (), False)
+    assert (second.id, second.answers, second.labeled) == ("1", (), False)
     refused(r"c\.json:2 has no answer, and is not said to be impossible", path, "span")
 
 
@@ -137,7 +137,7 @@ def test_other_contradictions_are_refused_or_repaired(tmp_path):
 
 def test_questions_without_answers_can_be_streamed(tmp_path):
     path = file_of(tmp_path, document({"id": 1, "question": "?"}, question("b")))
-    assert [(e.id, e.labelled) for e in iterate(path, "span")] == [
+    assert [(e.id, e.labeled) for e in iterate(path, "span")] == [
         ("1", False),
         ("b", False),
     ]

@@ -1,4 +1,4 @@
-"""Labelled examples inside an installed package: what is left out, how it is cut."""
+"""Labeled examples inside an installed package: what is left out, how it is cut."""
 
 import hashlib
 import importlib

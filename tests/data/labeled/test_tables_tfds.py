@@ -1,4 +1,4 @@
-"""Labelled data sets of TFDS by name, made here so that no network is needed."""
+"""Labeled datasets of TFDS by name, made here so that no network is needed."""
 
 import warnings
 
@@ -10,7 +10,7 @@ from bert_jax.data.labeled import examples
 pytestmark = pytest.mark.filterwarnings("default")
 
 BUILDER = '''
-"""Labelled data sets of a few records."""
+"""Labeled datasets of a few records."""
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -70,18 +70,18 @@ class TinySquad(Made):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """Prepares three data sets in a folder that TFDS looks into."""
+    """Prepares three datasets in a folder that TFDS looks into."""
     tfds = pytest.importorskip("tensorflow_datasets")
     pytest.importorskip("tensorflow")
     folder = tmp_path_factory.mktemp("tfds")
-    (folder / "tiny_labelled.py").write_text(BUILDER)
+    (folder / "tiny_labeled.py").write_text(BUILDER)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patch.syspath_prepend(str(folder))
-        import tiny_labelled
+        import tiny_labeled
 
         for name in ("TinyReviews", "TinyNer", "TinySquad"):
-            builder = getattr(tiny_labelled, name)(data_dir=str(folder / "data"))
+            builder = getattr(tiny_labeled, name)(data_dir=str(folder / "data"))
             builder.download_and_prepare()
         tfds.core.add_data_dir(str(folder / "data"))
         yield

@@ -24,7 +24,7 @@ def shard_of(documents, first):
 
 def three_shards():
     # 6 + 10 + 7 tokens, 3 + 4 + 2 sentences.
-    return index.Numbering(
+    return index.CorpusIndex(
         [shard_of(LENGTHS[:2], 0), shard_of(LENGTHS[2:4], 6), shard_of(LENGTHS[4:], 16)]
     )
 

@@ -63,7 +63,7 @@ def rows_by_loop(documents, capacity, weights):
 def test_chunks_of_a_store_one_can_check_by_eye():
     documents = [[3, 4, 2, 6, 1], [9], [2, 2], [1, 1, 1, 1, 1, 1, 1]]
     table = index.sentence_chunks(
-        index.Numbering([shard_of(documents)]), lambda d: np.full(len(d), 5)
+        index.CorpusIndex([shard_of(documents)]), lambda d: np.full(len(d), 5)
     )
     # 3+4 | 2+6 | 1 | 9 | 2+2 | 1+1+1+1+1 | 1+1
     assert table.tolist() == [0, 2, 4, 5, 6, 8, 13, 15]
@@ -79,7 +79,7 @@ def test_chunks_equal_the_published_loop(monkeypatch, block):
         shard_of(documents[5:6]),
         shard_of(documents[6:]),
     ]
-    table = index.sentence_chunks(index.Numbering(shards), lambda d: targets[d])
+    table = index.sentence_chunks(index.CorpusIndex(shards), lambda d: targets[d])
     assert table.dtype == np.int64
     assert table.tolist() == chunks_by_loop(documents, targets)
 
@@ -88,7 +88,7 @@ def test_a_document_longer_than_a_block_keeps_its_chunks(monkeypatch):
     monkeypatch.setattr(index, "BLOCK", 3)
     documents = [[1] * 20]
     table = index.sentence_chunks(
-        index.Numbering([shard_of(documents)]), lambda d: np.full(len(d), 8)
+        index.CorpusIndex([shard_of(documents)]), lambda d: np.full(len(d), 8)
     )
     assert table.tolist() == [0, 8, 16, 20]
 
@@ -115,7 +115,7 @@ def test_target_lengths_at_the_ends_of_the_range(probability, lowest):
 
 def test_rows_of_a_store_one_can_check_by_eye():
     documents = [[3, 4], [2, 1], [17], [1]]
-    table = index.token_rows(index.Numbering([shard_of(documents)]), 8, (1.0,))
+    table = index.token_rows(index.CorpusIndex([shard_of(documents)]), 8, (1.0,))
     # 3+4 | 2+1 | 8 of the 17 | 8 more | its last one, a separator, 1
     assert table.tolist() == [0, 7, 10, 18, 26, 28]
 
@@ -123,13 +123,13 @@ def test_rows_of_a_store_one_can_check_by_eye():
 @pytest.mark.parametrize("capacity", [3, 8, 23, 100])
 def test_rows_equal_a_plain_loop(capacity):
     documents = random_documents(2, 41, longest=19)
-    table = index.token_rows(index.Numbering([shard_of(documents)]), capacity, (1.0,))
+    table = index.token_rows(index.CorpusIndex([shard_of(documents)]), capacity, (1.0,))
     assert table.tolist() == rows_by_loop(documents, capacity, [1.0] * 41)
 
 
 def test_rows_end_with_their_shard():
     documents = random_documents(3, 9)
-    split = index.Numbering([shard_of(documents[:4]), shard_of(documents[4:])])
+    split = index.CorpusIndex([shard_of(documents[:4]), shard_of(documents[4:])])
     first = rows_by_loop(documents[:4], 20, [1.0] * 4)
     second = rows_by_loop(documents[4:], 20, [1.0] * 5)
     table = index.token_rows(split, 20, (1.0,))
@@ -141,7 +141,7 @@ def test_rows_end_where_the_weight_changes():
     sources = np.sort(np.random.default_rng(5).integers(0, 4, 30)).tolist()
     weights = (1.0, 2.0, 2.0, 0.5)
     table = index.token_rows(
-        index.Numbering([shard_of(documents, sources)]), 25, weights
+        index.CorpusIndex([shard_of(documents, sources)]), 25, weights
     )
     expected = rows_by_loop(documents, 25, [weights[source] for source in sources])
     assert table.tolist() == expected
@@ -158,7 +158,7 @@ def test_numbers_beyond_32_bits_are_kept():
         sources=np.zeros(1, np.uint16),
         word_start_bits=np.broadcast_to(np.uint8(255), 2**28),
     )
-    numbers = index.Numbering([shard, shard, shard])
+    numbers = index.CorpusIndex([shard, shard, shard])
     assert numbers.num_tokens == 3 * big
     assert numbers.tokens_before(np.array([0, 1, 8, 9])).tolist() == [
         0,

@@ -72,7 +72,7 @@ def test_labels_say_where_the_second_part_comes_from(write_store, objective):
                 assert objective == "sop" and len(found[0]) == 1
                 continue
             first, second = found
-            # Each part is one run of neighbouring tokens of one document.
+            # Each part is one run of neighboring tokens of one document.
             for part in found:
                 assert part == list(range(part[0], part[0] + len(part)))
                 assert where[part[0]][0] == where[part[-1]][0]

@@ -211,7 +211,7 @@ def test_documents_too_short_to_continue_give_what_they_have(write_store):
 def test_slots_of_a_source_shown_in_part_hold_whatever_is_there():
     lengths = np.arange(200)[::-1]
     weights = np.where(np.arange(200) < 150, 0.5, 2.0)
-    made = instances.slots(lengths, weights)
+    made = instances.reserved_lengths(lengths, weights)
     assert (made[weights == 2.0] == lengths[weights == 2.0]).all()
     assert (made >= lengths).all() and (made - lengths).max() < instances.GROUP
     groups = collections.Counter(made[weights == 0.5].tolist())

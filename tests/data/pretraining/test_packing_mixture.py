@@ -37,7 +37,7 @@ def test_weights_count_rows():
 
 def test_the_fraction_is_another_in_each_epoch_and_fair():
     mixed = packing.SourceMixture(np.full(11, 0.5))
-    assert mixed.total == 6  # 5.5, to the even neighbour.
+    assert mixed.total == 6  # 5.5, to the even neighbor.
     total = sum((rows_of(mixed, epoch) for epoch in range(1100)), collections.Counter())
     # 600 of each row in 1100 epochs, with a standard deviation of 16.5.
     assert all(abs(total[row] - 600) < 83 for row in range(11))

@@ -108,7 +108,7 @@ def test_every_order_of_a_few_is_equally_likely(n, orders):
     assert chi_square < degrees + 4 * np.sqrt(2 * degrees)
 
 
-def test_neighbours_part_in_a_large_range():
+def test_neighbors_part_in_a_large_range():
     n = 1001
     first, second = (permutation.permute(np.full(6000, i), n, KEYS) for i in (3, 4))
     counts, _ = np.histogram((first - second) % n, bins=10, range=(0, n))
