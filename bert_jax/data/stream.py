@@ -1,7 +1,7 @@
-"""Batches made ahead of the accelerator and placed on it, in the order of the steps.
+"""Prefetches batches and moves them to the devices, in the order of the steps.
 
-`batch_at` is pure, so it may be called for several steps at once; the order in which
-batches come out is that of the steps, whichever is ready first.
+`batch_at` is pure, so it may run for several steps at once; batches are yielded in the
+order of the steps, whichever is ready first.
 """
 
 import collections
@@ -19,7 +19,7 @@ from bert_jax import errors
 from bert_jax.data import quiet_tensorflow
 
 Batch = dict[str, np.ndarray]
-OnDevice = TypeVar("Placed")
+OnDevice = TypeVar("OnDevice")
 
 
 def batches(
@@ -31,21 +31,21 @@ def batches(
     put: Callable[[Batch], OnDevice],
     prefetch: int = 2,
 ) -> Generator[OnDevice, None, None]:
-    """Returns the placed batches of the steps from start_step on.
+    """Returns the batches on device from start_step on.
 
-    Closing the generator, or dropping it, stops what runs ahead.
+    Closing or deleting the generator stops prefetching.
 
     Args:
       batch_at: the batch of a step: the same keys, types and shapes at every step.
-      num_steps: how many batches there are.
-      loader: "tfdata" makes them in TensorFlow's threads, "thread" in Python's.
-      place: moves a batch to the devices; called in the thread of the caller and in
-        the order of the steps, before the batch is wanted.
-      prefetch: how many batches are made, and how many are placed, ahead.
+      num_steps: the number of batches.
+      loader: "tfdata" computes them in TensorFlow's threads, "thread" in Python's.
+      put: moves a batch to the devices; called in the caller's thread, in the order of
+        the steps, ahead of time.
+      prefetch: number of batches computed ahead, and of batches moved ahead.
 
     Raises:
       InputError: a negative count, or TensorFlow is missing.
-      What batch_at or place raise comes at its step, after the batches before it.
+      Errors of batch_at and put are raised at their step, after the batches before it.
     """
     if prefetch < 1 or num_steps < 0 or start_step < 0:
         raise errors.InputError(
@@ -66,10 +66,10 @@ def _put_ahead(
     prefetch: int,
     left: int,
 ) -> Generator[OnDevice, None, None]:
-    """Yields placed batches, with up to `prefetch` of them placed at a time.
+    """Yields batches on device, with up to `prefetch` of them at a time.
 
-    What makes them is ended when all have been yielded, and not when the last one was
-    made: TensorFlow may take seconds to end, while the devices wait for batches.
+    The iterator is closed after all batches are yielded, not when the last one is
+    computed: TensorFlow may take seconds to stop while the devices wait for batches.
     """
     ahead: collections.deque[OnDevice] = collections.deque()
     end: Exception | None = None
@@ -79,7 +79,7 @@ def _put_ahead(
                 try:
                     ahead.append(put(next(source)))
                     left -= 1
-                except Exception as error:  # Waits until the good ones are out.
+                except Exception as error:  # Raised after the batches before it.
                     end = error
             if not ahead:
                 break
@@ -91,7 +91,7 @@ def _put_ahead(
 def _from_threads(
     batch_at: Callable[[int], Batch], steps: range, prefetch: int
 ) -> Generator[Batch, None, None]:
-    """Yields batches that as many threads as `prefetch` make."""
+    """Yields batches computed by `prefetch` threads."""
     executor = concurrent.futures.ThreadPoolExecutor(prefetch, "batches")
     try:
         left = iter(steps)
@@ -108,7 +108,7 @@ def _from_threads(
 def _from_tfdata(
     batch_at: Callable[[int], Batch], steps: range, prefetch: int, tf: Any
 ) -> Generator[Batch, None, None]:
-    """Yields batches that tf.data makes, whose signature is that of the first."""
+    """Yields batches computed by tf.data, with the signature of the first."""
     if not steps:
         return
     first = batch_at(steps.start)
@@ -119,7 +119,7 @@ def _from_tfdata(
         try:
             batch = batch_at(int(step))
             return [batch[name] for name in names]
-        except Exception as error:  # TensorFlow would keep its text alone.
+        except Exception as error:  # TensorFlow would only keep its text.
             failures[int(step)] = error
             raise
 
@@ -140,13 +140,13 @@ def _from_tfdata(
 
 
 def check_loader(loader: str) -> None:
-    """Raises InputError if the loader needs TensorFlow, which is not installed."""
+    """Raises InputError if the loader needs TensorFlow and it is not installed."""
     if loader == "tfdata" and importlib.util.find_spec("tensorflow") is None:
         raise _without_tensorflow(errors.missing_extra("tensorflow", "data"))
 
 
 def _tensorflow() -> Any:
-    """Imports TensorFlow; raises InputError that names the other loader."""
+    """Imports TensorFlow; the InputError names the other loader."""
     try:
         return quiet_tensorflow.load()
     except errors.InputError as error:
@@ -155,5 +155,5 @@ def _tensorflow() -> Any:
 
 def _without_tensorflow(error: errors.InputError) -> errors.InputError:
     return errors.InputError(
-        f"{error}\nOr use the loader 'thread', which does without."
+        f"{error}\nOr use the loader 'thread', which does not need TensorFlow."
     )

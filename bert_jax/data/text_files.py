@@ -1,9 +1,10 @@
-"""Text files, line by line, with everything that can be wrong with them named.
+"""Reads text files line by line, and reports what is wrong with them.
 
-Files may be compressed with gzip or bzip2 (told by their first bytes), may begin with
-a byte order mark, may be UTF-16, and may end lines with CRLF or CR; all of that is
-undone. Anything else that is not plain UTF-8 text is an InputError with file, line and
-byte, and the likely encoding.
+Files may be compressed with gzip or bzip2 (detected from their first bytes), may begin
+with a byte order mark, may be UTF-16 or UTF-32, and may end lines with CRLF or CR; they
+are read as UTF-8 with line feeds. Anything else that is not plain UTF-8 text is an
+InputError with file, line and byte, and the likely encoding: GBK, Big5 and others are
+only guessed, which is good enough for a message, but not for training data.
 """
 
 import bz2
@@ -34,19 +35,19 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class NamedPath:
-    """A file and the name it has below its source, which survives a move."""
+    """A file and its name relative to its source, which survives a move."""
 
     name: str
     path: Path
 
 
-# No sentence and hardly a document is as long, and it bounds the memory that one
-# takes; a longer one is a file without line ends or blank lines.
+# Longer than any sentence and almost any document; bounds the memory of one. A longer
+# one is a file without line breaks or blank lines.
 MAX_BYTES = 8 << 20
-# A document of JSON is held in memory as a whole, in several forms.
+# A JSON document is in memory in several forms.
 MAX_DOCUMENT = 512 << 20
 _MOST_BLANK = 1_000_000  # lines in a row; reading on would take minutes
-# No text is packed as well as this; what is, was made to fill a memory or a disk.
+# No text compresses as well as this; an archive that does is a decompression bomb.
 _MOST_TIMES = 100
 _FREE_BYTES = 16 << 20
 _BUFFER_BYTES = 1 << 20
@@ -81,10 +82,10 @@ _SAMPLE_BYTES = 1 << 16
 
 
 class Faults(enum.Enum):
-    """What decoding does with NUL characters and bytes that are not UTF-8.
+    """How to decode NUL characters and bytes that are not UTF-8.
 
-    `KEEP` decodes them to lone surrogates, so that the record with them can be found
-    and left out: NUL to U+DC00, a byte to U+DC00 plus its value.
+    `KEEP` decodes them to lone surrogates, so that their record can be found and left
+    out: NUL to U+DC00, a byte to U+DC00 plus its value.
     """
 
     REFUSE = "an InputError"
@@ -96,7 +97,7 @@ NUL = "\udc00"
 
 
 class Tally:
-    """Counts the bytes of files while they are read, and keeps their digests."""
+    """Counts the bytes of files while they are read, and stores their digests."""
 
     def __init__(self) -> None:
         self.bytes_read = 0
@@ -125,10 +126,10 @@ class _Digesting(io.RawIOBase):
 
 @contextmanager
 def open_raw(file: NamedPath, tally: Tally) -> Iterator[io.BufferedReader]:
-    """Opens a file as it is; its digest is in `tally` when the context is left.
+    """Opens a file unchanged; its digest is in `tally` after the context.
 
-    What was not read by then is read for the digest. Raises InputError when the file
-    cannot be read or is a damaged archive.
+    The rest of the file is read for the digest. Raises InputError if the file cannot be
+    read or is a damaged archive.
     """
     try:
         with open(file.path, "rb", buffering=0) as raw:
@@ -142,7 +143,7 @@ def open_raw(file: NamedPath, tally: Tally) -> Iterator[io.BufferedReader]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _damaged(file.path, error) from None
     except OSError as error:
-        if error.errno is None:  # of bz2, which has no kind of its own
+        if error.errno is None:  # from bz2, which has no error class
             raise _damaged(file.path, error) from None
         raise errors.InputError(
             f"{file.path} cannot be read ({error.strerror or error}). "
@@ -152,16 +153,16 @@ def open_raw(file: NamedPath, tally: Tally) -> Iterator[io.BufferedReader]:
 
 def _damaged(path: Path, error: Exception) -> errors.InputError:
     return errors.InputError(
-        f"{path} is a damaged or cut archive ({error}). Copy it again, or check it "
-        "with gzip -t."
+        f"{path} is a damaged or truncated archive ({error}). Copy it again, or check "
+        "it with gzip -t."
     )
 
 
 @contextmanager
 def open_bytes(file: NamedPath, tally: Tally) -> Iterator[io.BufferedReader]:
-    """Opens a file like `open_raw`, decompressed and as UTF-8 without its mark.
+    """Opens a file as `open_raw`, decompressed and as UTF-8 without a byte order mark.
 
-    Raises InputError for what is not text, such as a PDF or a pointer of Git LFS.
+    Raises InputError for files that are not text, such as a PDF or a Git LFS pointer.
     """
     with open_raw(file, tally) as raw:
         opened = _decompress(raw, file.path, tally)
@@ -175,7 +176,7 @@ def open_bytes(file: NamedPath, tally: Tally) -> Iterator[io.BufferedReader]:
 
 
 def _decompress(file: io.BufferedReader, path: Path, tally: Tally) -> io.BufferedReader:
-    """Wraps a file in its decompressor when its first bytes ask for one."""
+    """Returns a file decompressed, if its first bytes are those of gzip or bzip2."""
     before = tally.bytes_read
     head = file.peek(5)[:5]
     if head[:2] == b"\x1f\x8b":
@@ -188,7 +189,7 @@ def _decompress(file: io.BufferedReader, path: Path, tally: Tally) -> io.Buffere
 
 
 class _Unpacked(io.RawIOBase):
-    """A decompressor that stops where the file turns out to be a bomb."""
+    """A decompressor that raises InputError for decompression bombs."""
 
     def __init__(self, file: Any, path: Path, tally: Tally, before: int) -> None:
         self._file, self._path, self._tally = file, path, tally
@@ -206,7 +207,7 @@ class _Unpacked(io.RawIOBase):
 
 
 def check_unpacked(path: Path, size: int, packed: int) -> None:
-    """Raises InputError where `packed` bytes of a file unpack to `size`, far more."""
+    """Raises InputError if `packed` bytes of a file decompress to far more, `size`."""
     if size > _FREE_BYTES + _MOST_TIMES * packed:
         raise errors.InputError(
             f"{path} unpacks to more than {_MOST_TIMES} times its size, as no text "
@@ -228,7 +229,7 @@ def _refuse_no_text(head: bytes, path: Path) -> None:
 
 
 def _in_zip(path: Path) -> tuple[str, str]:
-    """Returns what a zip archive is, and what to do."""
+    """Returns the description of a zip archive, and advice."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
@@ -255,7 +256,7 @@ def head(file: NamedPath, size: int = _SAMPLE_BYTES) -> bytes:
 
     opened = reading()
     content = next(opened)
-    opened.close()  # or else leaving it would read the file to its end
+    opened.close()  # before the context reads the rest of the file
     return content
 
 
@@ -263,20 +264,20 @@ def document(file: NamedPath) -> bytes:
     """Returns the whole of a file, decompressed.
 
     Raises:
-      InputError: as `open_bytes`, or it is too long to be held in memory.
+      InputError: as `open_bytes`, or it is too long.
     """
     with open_bytes(file, Tally()) as opened:
         content = opened.read(MAX_DOCUMENT + 1)
         if len(content) > MAX_DOCUMENT:
             raise errors.InputError(
-                f"{file.path} is longer than {MAX_DOCUMENT >> 20} MiB, and such a file "
-                "is held in memory. Write its records as JSON lines, which stream."
+                f"{file.path} is longer than {MAX_DOCUMENT >> 20} MiB, but such a file "
+                "is read into memory. Write its records as JSON lines, which stream."
             )
     return content
 
 
 def lines(file: NamedPath, tally: Tally) -> Iterator[tuple[int, str]]:
-    """Yields the lines that are not blank with their numbers, counted from 1."""
+    """Yields the lines that are not blank with their numbers from 1."""
     for number, line in _raw_lines(file, tally):
         if not line.isspace():
             yield number, decode(line, file.path, number).strip()
@@ -285,7 +286,7 @@ def lines(file: NamedPath, tally: Tally) -> Iterator[tuple[int, str]]:
 def whole_lines(
     file: NamedPath, tally: Tally, faults: Faults = Faults.REFUSE
 ) -> Iterator[tuple[int, str]]:
-    """Yields every line as it is, blank ones too, without its end; numbers from 1."""
+    """Yields every line without its line break, with numbers from 1."""
     for number, line in _raw_lines(file, tally):
         yield number, decode(line, file.path, number, faults).removesuffix("\n")
 
@@ -293,7 +294,7 @@ def whole_lines(
 def of_stream(
     stream: Iterable[bytes], name: str, faults: Faults = Faults.REFUSE
 ) -> Iterator[tuple[int, str]]:
-    """Yields the lines of standard input, as `whole_lines` those of a file."""
+    """Yields the lines of standard input, as `whole_lines` does for a file."""
     for number, line in enumerate(stream, start=1):
         data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         text = decode(data, Path(name), number, faults, is_file=False)
@@ -303,9 +304,9 @@ def of_stream(
 def blocks(
     file: NamedPath, tally: Tally, blank_lines: int
 ) -> Iterator[tuple[int, str]]:
-    """Yields runs of lines that are parted by so many blank lines or more.
+    """Yields blocks separated by at least so many blank lines, with their first line.
 
-    With the number of the first line; shorter runs of blank lines stay inside.
+    Shorter runs of blank lines stay inside a block.
     """
     first, block, size, blanks = 0, [], 0, 0
     for number, line in _raw_lines(file, tally):
@@ -357,7 +358,7 @@ def decode(
 
     Raises:
       InputError: a byte is not UTF-8 or is NUL, unless `faults` keeps them; the message
-        names it by line and column.
+        has its line and column.
     """
     try:
         text = data.decode("utf-8", "surrogateescape" if _keeps(faults) else "strict")
@@ -387,20 +388,20 @@ def _keeps(faults: Faults) -> bool:
 
 
 def _advice_on_bytes(data: bytes, path: Path) -> str:
-    """Returns what to do about a file with these bytes."""
+    """Returns advice on a file with these bytes."""
     sample = data[:_SAMPLE_BYTES] + head(NamedPath(path.name, path))
     return how_to_convert(sample, path)
 
 
 def encoding_advice(path: Path) -> str:
-    """Returns what to do about a file that is not UTF-8: its likely encoding."""
+    """Returns advice on a file that is not UTF-8, with its likely encoding."""
     return _advice_on_bytes(b"", path)
 
 
 def _bad_byte(
     data: bytes, at: int, path: Path, first_line: int, problem: str, advice: str
 ) -> errors.InputError:
-    """Returns the error that names a byte by line and column, both from 1."""
+    """Returns the error for a byte, with line and column from 1."""
     line = first_line + data.count(b"\n", 0, at)
     column = at - data.rfind(b"\n", 0, at)
     return errors.InputError(
@@ -409,7 +410,7 @@ def _bad_byte(
 
 
 def _too_long(path: Path, line: int, what: str, blank_lines: int) -> errors.InputError:
-    """Returns the error for a line or document beyond the bound."""
+    """Returns the error for a line or document that is too long."""
     fix = (
         "Break it into lines, one sentence each (kind text), or into records."
         if what == "line"
@@ -422,7 +423,7 @@ def _too_long(path: Path, line: int, what: str, blank_lines: int) -> errors.Inpu
 
 
 _CHUNK_BYTES = 1 << 16
-# The mark of UTF-16 opens that of UTF-32, so the longer ones come first.
+# The mark of UTF-16 begins that of UTF-32, so the longer ones come first.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -430,7 +431,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-# Encodings that are guessed: the name for people, and that of iconv.
+# Encodings to guess: the displayed name and that of iconv.
 _GUESSED = {
     "gb18030": ("GBK (GB18030)", "GB18030"),
     "big5": ("Big5", "BIG5"),
@@ -442,7 +443,7 @@ _GUESSED = {
 
 
 def of_head(head: bytes) -> tuple[str, int]:
-    """Returns the Unicode encoding that a file opens with, and the bytes of its mark.
+    """Returns the Unicode encoding of a file and the length of its byte order mark.
 
     Without a mark, UTF-16 shows in the zero byte of each ASCII character:
 
@@ -460,16 +461,16 @@ def of_head(head: bytes) -> tuple[str, int]:
 
 
 def _are_zero(some: bytes, others: bytes) -> bool:
-    """Says whether many bytes are zero, of a short text all, and no other ones are."""
+    """Returns whether many bytes (of a short text all) are zero, and the others not."""
     least = 0.3 * len(some) if len(some) > 8 else len(some)
     return bool(some) and some.count(0) >= least and not others.count(0)
 
 
 def as_utf8(file: io.BufferedReader, path: Path) -> io.BufferedReader:
-    """Returns a file as UTF-8 without a mark, whose lines end in a line feed.
+    """Returns a file as UTF-8 without a byte order mark, with line feeds.
 
-    What is UTF-8 already is not checked here. Raises InputError, on reading, where a
-    file is not what its mark says.
+    UTF-8 is not validated here. Reading raises InputError if a file does not have the
+    encoding of its mark.
     """
     encoding, mark = of_head(file.peek(len(codecs.BOM_UTF32_LE))[:4096])
     file.read(mark)
@@ -484,7 +485,7 @@ def as_utf8(file: io.BufferedReader, path: Path) -> io.BufferedReader:
 
 
 class _CarriageReturns:
-    """Bytes whose carriage returns become line feeds."""
+    """Turns carriage returns into line feeds."""
 
     def decode(self, data: bytes, final: bool = False) -> str:
         """Returns the bytes as Latin-1, which spells each byte as itself."""
@@ -522,15 +523,15 @@ class _Recoded(io.RawIOBase):
             return self._decoder.decode(data, final=not data).encode("utf-8")
         except UnicodeError as error:
             raise errors.InputError(
-                f"{self._path} opens like {self._encoding.upper()} and is not "
+                f"{self._path} begins like {self._encoding.upper()}, but is not "
                 f"({error}). Save it again as UTF-8."
             ) from None
 
 
 def how_to_convert(sample: bytes, path: Path) -> str:
-    """Returns what to do about bytes that are not UTF-8: the likely encoding, by name.
+    """Returns advice on bytes that are not UTF-8, with the likely encoding.
 
-    A file that is UTF-8 but for a few bytes has no other encoding.
+    A file that is UTF-8 except for a few bytes has no other encoding.
     """
     text = sample.decode("utf-8", "replace")
     bad = text.count("\ufffd")

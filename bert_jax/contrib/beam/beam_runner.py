@@ -1,8 +1,8 @@
-"""The steps of a distributed build as two Apache Beam pipelines.
+"""Runs the steps of a distributed build as two Apache Beam pipelines.
 
-Whatever runs Beam can run them: this machine, Dataflow, Flink, Spark. Workers need
-this package with its extra `beam`, and see the corpus and the store under the names
-that they have here. Apache Beam is imported inside.
+Any Beam runner can run them: this machine, Dataflow, Flink, Spark. Workers need this
+package with its extra `beam`, and must see the corpus and the store under the same
+names as this machine. Apache Beam is imported inside.
 """
 
 import contextlib
@@ -17,48 +17,48 @@ from typing import Any, get_origin
 from bert_jax import errors, interrupts
 from bert_jax.contrib.beam import distributed_steps, reports
 
-# Their job servers know options that Beam in Python does not, and ask for them.
+# Their job servers know options that Beam in Python does not.
 _PORTABLE = ("PortableRunner", "FlinkRunner", "SparkRunner")
 
 
 @dataclass(frozen=True)
 class BeamRunner:
-    """Runs the steps by a pipeline's options; `name` is that of Beam's runner."""
+    """Runs the steps with pipeline options; `name` is the name of Beam's runner."""
 
     name: str
     options: Any
 
     def tokenize(self, steps: distributed_steps.Steps) -> None:
-        """Runs the steps from sources to blocks and repeats, and notes the report."""
+        """Runs the steps from sources to blocks and duplicates; writes the report."""
         self._run(lambda pipeline: _tokenize(pipeline, steps))
 
     def write(self, steps: distributed_steps.Steps, count: int) -> None:
-        """Writes so many shards, each of which is planned."""
+        """Writes the planned shards."""
         self._run(lambda pipeline: _write(pipeline, steps, count))
 
     def _run(self, build: Callable[[Any], Any]) -> None:
         """Builds a pipeline, runs it and waits for its end.
 
-        Raises StorageError when it fails.
+        Raises StorageError if it fails.
         """
         pipeline = _import_beam().Pipeline(options=self.options)
         build(pipeline)
         try:
             with _quiet():
                 state = _finish(pipeline)
-        except Exception as error:  # Every runner raises what it likes.
+        except Exception as error:  # Runners raise errors of any type.
             raise _cause(error, self.name) from None
         if state != "DONE":
             raise errors.StorageError(
-                f"the pipeline on {self.name} ended as {state}. Look at the runner's "
-                "own log, and start again."
+                f"the pipeline on {self.name} ended as {state}. See the runner's log "
+                "and start again."
             )
 
 
 def runner(arguments: Sequence[str]) -> BeamRunner:
-    """Returns the runner that arguments like `--runner=NAME --key=value` ask for.
+    """Returns the runner of arguments like `--runner=NAME --key=value`.
 
-    Raises InputError when Apache Beam is not installed or refuses an argument.
+    Raises InputError if Apache Beam is not installed or rejects an argument.
     """
     parse = _import_beam().options.pipeline_options.PipelineOptions
     try:
@@ -79,24 +79,24 @@ def runner(arguments: Sequence[str]) -> BeamRunner:
 
 
 def _check(options: Any) -> None:
-    """Raises InputError for a runner that is not there or lacks an option."""
+    """Raises InputError for a runner that does not exist or lacks an option."""
     try:
         with _quiet():
             _import_beam().Pipeline(options=options)
-    except Exception as error:  # A runner looks at its options as it likes.
+    except Exception as error:  # Runners check their options in their own way.
         raise _refused(" ".join(str(error).split())) from None
 
 
 def _refused(reason: str) -> errors.InputError:
-    """Returns the error for options that Apache Beam does not take."""
+    """Returns the error for options that Apache Beam rejects."""
     return errors.InputError(
-        f"Apache Beam refuses its options: {reason.rstrip('.')}. They are --runner and "
-        "what stands behind `--`, written --name=value."
+        f"Apache Beam rejects its options: {reason.rstrip('.')}. They are --runner and "
+        "the arguments after `--`, in the form --name=value."
     )
 
 
 def _import_beam() -> Any:
-    """Imports Apache Beam, which pins what is installed beside it."""
+    """Imports Apache Beam, which needs its own environment."""
     try:
         with _quiet():
             importlib.import_module("apache_beam.options.pipeline_options")
@@ -111,13 +111,13 @@ def _import_beam() -> Any:
 
 @contextlib.contextmanager
 def _complaint() -> Iterator[io.StringIO]:
-    """Keeps what a parser of options prints before it ends the process."""
+    """Captures what an option parser prints before it exits."""
     with contextlib.redirect_stderr(io.StringIO()) as printed:
         yield printed
 
 
 def _tokenize(pipeline: Any, steps: distributed_steps.Steps) -> Any:
-    """Adds the steps from sources to blocks and repeats; returns the report's."""
+    """Adds the steps from sources to blocks and duplicates; returns the report's."""
     beam = _import_beam()
 
     def only(label: str, kind: Any) -> Any:
@@ -160,7 +160,7 @@ def _tokenize(pipeline: Any, steps: distributed_steps.Steps) -> Any:
 
 
 def _write(pipeline: Any, steps: distributed_steps.Steps, count: int) -> Any:
-    """Adds the writing of shards, and returns it."""
+    """Adds the step that writes shards, and returns it."""
     beam = _import_beam()
 
     return (
@@ -172,7 +172,7 @@ def _write(pipeline: Any, steps: distributed_steps.Steps, count: int) -> Any:
 
 
 def _finish(pipeline: Any) -> str:
-    """Runs a pipeline to its end and returns its state; a Ctrl-C ends it too."""
+    """Runs a pipeline and returns its final state; Ctrl-C cancels it."""
     result = interrupts.run_in_thread(pipeline.run)
     try:
         return interrupts.run_in_thread(result.wait_until_finish, waits=True)
@@ -184,7 +184,7 @@ def _finish(pipeline: Any) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Beam from logging tracebacks of what is raised as one message."""
+    """Keeps Beam from logging tracebacks of errors that are raised anyway."""
     logging.disable(logging.ERROR)
     try:
         yield
@@ -193,7 +193,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _cause(error: Exception, name: str) -> errors.BertJaxError:
-    """Returns our own error that a worker raised, or the last line of another."""
+    """Returns the error of this package that a worker raised, or a StorageError."""
     own = re.findall(r"bert_jax\.errors\.(\w+Error): (.+)", str(error))
     if isinstance(error, errors.BertJaxError):
         own = [(type(error).__name__, str(error))]
@@ -202,6 +202,6 @@ def _cause(error: Exception, name: str) -> errors.BertJaxError:
         return getattr(errors, kind)(re.sub(r" \[while running .*", "", text))
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return errors.StorageError(
-        f"the pipeline on {name} failed: {type(error).__name__}: {lines[-1]}. Look at "
-        "the runner's own log, and start again."
+        f"the pipeline on {name} failed: {type(error).__name__}: {lines[-1]}. See "
+        "the runner's log and start again."
     )

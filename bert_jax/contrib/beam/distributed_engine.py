@@ -1,7 +1,7 @@
-"""A store filled by many machines that share a disk, byte for byte that of one.
+"""Fills a store on many machines that share a disk; the bytes are those of one machine.
 
-What runs here is small: names of chunks, lengths of documents as they stream by, and
-what is in which shard. The work is in `distributed_steps`, and a `Runner` spreads it.
+Little runs here: names of chunks, lengths of documents and the plan of the shards. The
+work is in `distributed_steps`, and a `StepRunner` distributes it.
 """
 
 import dataclasses
@@ -15,20 +15,20 @@ from bert_jax.contrib.beam import distributed_steps, reports, scratch
 from bert_jax.data.corpus import manifest as manifests
 from bert_jax.data.corpus import sources, store_build
 
-# More than on one machine, where a chunk costs no files.
+# Larger than on one machine, where chunks need no files.
 _CHUNK_CHARACTERS = 1 << 22
 
 
 @runtime_checkable
 class StepRunner(Protocol):
-    """Spreads the steps over workers; each call ends when all of its work is done."""
+    """Distributes the steps; each call returns when all of its work is done."""
 
     def tokenize(self, steps: distributed_steps.Steps) -> None:
-        """Runs the steps from sources to blocks and repeats, and notes the report."""
+        """Runs the steps from sources to blocks and duplicates; writes the report."""
         ...
 
     def write(self, steps: distributed_steps.Steps, count: int) -> None:
-        """Writes so many shards, each of which is planned."""
+        """Writes the planned shards."""
         ...
 
 
@@ -37,8 +37,8 @@ def fill_distributed(
 ) -> store_build.StoreContent:
     """Fills a store in three passes: tokenize, plan the shards, write them.
 
-    Raises InputError for the first bad record of the corpus, and StorageError when the
-    runner failed or workers do not see what others wrote.
+    Raises InputError for the first bad record of the corpus, and StorageError if the
+    runner failed or workers do not see the files of others.
     """
     with scratch.temporary(job.folder.absolute()) as folder:
         steps = distributed_steps.Steps(
@@ -61,7 +61,7 @@ def fill_distributed(
 
 
 def _absolute(source: sources.Source) -> sources.Source:
-    """Returns the source as workers find it, whatever folder they work in."""
+    """Returns the source with absolute paths, for workers in other folders."""
     here = os.getcwd()
     if source.kind not in sources.FILE_KINDS or glob.has_magic(here):
         return source
@@ -71,7 +71,7 @@ def _absolute(source: sources.Source) -> sources.Source:
 def _plan(
     steps: distributed_steps.Steps, report: reports.BuildReport, shard_tokens: int
 ) -> int:
-    """Writes what each shard holds, and returns how many there are."""
+    """Writes the plan of each shard, and returns their number."""
     count, documents = 0, 0
     for split in store_build.splits_of(steps.options):
         names = distributed_steps.chunk_names(report)
@@ -97,7 +97,7 @@ def _filled(
     report: reports.BuildReport,
     count: int,
 ) -> store_build.StoreContent:
-    """Moves the shards to their place and returns what the manifest says."""
+    """Moves the shards to the store and returns its content."""
     entries, unknown = [], 0
     for number in range(count):
         written = steps.scratch.read_json(f"shards/{number}.json")
@@ -118,7 +118,7 @@ def _filled(
 def _source_entries(
     job: store_build.StoreJob, parts: Sequence[reports.PartRead]
 ) -> Iterator[manifests.SourceEntry]:
-    """Yields what the manifest says of every source."""
+    """Yields the manifest entry of every source."""
     for index, reading in enumerate(job.readings):
         own = [part for part in parts if part.name.startswith(f"{index:05d}-")]
         files = tuple(part.file for part in own)

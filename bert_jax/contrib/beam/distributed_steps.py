@@ -1,14 +1,14 @@
-"""The steps of a distributed build as plain functions: what runs in which worker.
+"""The steps of a distributed build, as plain functions that run in workers.
 
 1. `parts`, `chunks`: sources become files, and files chunks of records.
-2. `tokenize`: a chunk becomes a block for each split; its hashes go by their first
-   bits to 256 places, where `repeats` finds, in the order of the corpus, those that
-   came before, and `note_repeats` writes them beside their block.
-3. `plan`, where the build was started: lengths of documents become bounds of shards.
-4. `write`: a shard is gathered from its blocks and written.
+2. `tokenize`: a chunk becomes one block per split; its hashes go to 256 buckets by
+   their first bits, where `repeats` finds duplicates in the order of the corpus, and
+   `note_repeats` writes them next to their block.
+3. `plan`, on the machine of the build: lengths of documents become bounds of shards.
+4. `write`: a shard is assembled from its blocks and written.
 
-Between steps go names, counts and hashes; tokens stay on the disk (`scratch`). A name
-sorts as its chunk comes in the corpus. Nothing here knows who runs the steps.
+Names, counts and hashes are passed between steps; tokens stay on disk (`scratch`).
+Names sort in the order of the corpus. The steps do not depend on the runner.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ _DOCUMENT_TOKENS = "document_tokens"
 
 
 class SourcePart(NamedTuple):
-    """What one worker reads: a file of a source, or all of it."""
+    """The part of a source that one worker reads: a file, or all of it."""
 
     source: int
     number: int
@@ -41,19 +41,19 @@ class SourcePart(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the names of its chunks begin with."""
+        """The prefix of the names of its chunks."""
         return f"{self.source:05d}-{self.number:08d}"
 
 
 class NamedChunk(NamedTuple):
-    """Records that are tokenized together, and the name of what comes of them."""
+    """Records that are tokenized together, and the name of their block."""
 
     name: str
     chunk: tokenize.Chunk
 
 
 class Hashes(NamedTuple):
-    """The contents of some documents of a block, and their places in it."""
+    """The content hashes of some documents of a block, and their numbers in it."""
 
     block: str
     numbers: Int64[np.ndarray, " documents"]
@@ -61,7 +61,7 @@ class Hashes(NamedTuple):
 
 
 class DocumentSpan(NamedTuple):
-    """Documents [first, last) of those that are left of a block."""
+    """Documents [first, last) of a block without its duplicates."""
 
     block: str
     has_repeats: bool
@@ -71,7 +71,7 @@ class DocumentSpan(NamedTuple):
 
 @dataclass(frozen=True)
 class Steps:
-    """What every worker knows."""
+    """The steps, with what every worker needs."""
 
     scratch: scratch.Scratch
     sources: tuple[sources.Source, ...]
@@ -81,7 +81,7 @@ class Steps:
     chunk_characters: int
 
     def parts(self, source: int) -> Iterator[SourcePart | reports.BuildReport]:
-        """Yields the parts of a source, or why it cannot be read."""
+        """Yields the parts of a source, or a report of why it cannot be read."""
         try:
             found = readers.parts(self.sources[source])
         except errors.InputError as error:
@@ -94,7 +94,7 @@ class Steps:
             yield SourcePart(source, number, file)
 
     def chunks(self, part: SourcePart) -> Iterator[NamedChunk | reports.BuildReport]:
-        """Yields the chunks of a part, and what was read or why it could not be."""
+        """Yields the chunks of a part, and a report of what was read or failed."""
         reading, count, documents = None, 0, 0
         try:
             reading = readers.Reading(self.sources[part.source], part.file)
@@ -134,7 +134,7 @@ class Steps:
     def note_repeats(
         self, block: str, found: Iterable[np.ndarray]
     ) -> reports.BuildReport:
-        """Writes which documents of a block came before, and returns their count."""
+        """Writes which documents of a block are duplicates, and returns their count."""
         numbers = np.sort(np.concatenate(list(found)))
         self.scratch.write_arrays(f"repeats/{block}", numbers=numbers)
         return reports.BuildReport(
@@ -146,7 +146,7 @@ class Steps:
         self.scratch.write_json("report", reports.to_json(report))
 
     def report(self) -> reports.BuildReport:
-        """Returns the report that was written; raises the failure that is in it."""
+        """Returns the written report; raises the failure in it."""
         report = reports.from_json(self.scratch.read_json("report"))
         reports.raise_failure(report)
         return report
@@ -154,7 +154,7 @@ class Steps:
     def plan(
         self, split: str, names: Iterable[str], shard_tokens: int
     ) -> Iterator[list[DocumentSpan]]:
-        """Yields what every shard of a split holds; names are those of all chunks."""
+        """Yields the content of every shard of a split, from the names of all chunks."""
         cutter = store.Cutter(store_build.shard_tokens(split, shard_tokens))
         repeats = set(os.listdir(self.scratch.folder / "repeats"))
         spans: list[DocumentSpan] = []
@@ -172,7 +172,7 @@ class Steps:
             yield spans
 
     def write(self, number: int) -> None:
-        """Writes the shard that has this number in the plan, and what it holds."""
+        """Writes the shard with this number in the plan, and its entry."""
         self.scratch.check()
         planned = self.scratch.read_json(f"plan/{number}")
         spans = (DocumentSpan(*span) for span in planned["spans"])
@@ -198,7 +198,7 @@ class Steps:
         return kept.cut(span.last)[0].cut(span.first)[1]
 
     def _kept(self, block: str, has_repeats: bool, count: int) -> np.ndarray:
-        """Returns which of the documents of a block did not come before."""
+        """Returns which documents of a block are not duplicates."""
         kept = np.ones(count, bool)
         if has_repeats:
             (numbers,) = self.scratch.read_arrays(f"repeats/{block}", "numbers")
@@ -214,7 +214,7 @@ def chunk_names(report: reports.BuildReport) -> Iterator[str]:
 
 
 def repeats(found: Iterable[Hashes]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields by block the places of documents that came before, of one bucket."""
+    """Yields the numbers of the duplicates of one bucket, by block."""
     seen = store_build.SeenHashes()
     for block, numbers, content in sorted(found, key=lambda hashes: hashes.block):
         again = numbers[~seen.add(content)]

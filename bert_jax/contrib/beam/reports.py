@@ -1,4 +1,4 @@
-"""What the workers of a distributed build say, gathered in any order."""
+"""Reports of the workers of a distributed build, merged in any order."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -10,7 +10,7 @@ from bert_jax.data.corpus import manifest as manifests
 
 
 class PartRead(NamedTuple):
-    """A part of a source that was read to its end; names sort as parts come."""
+    """A part of a source that was read completely; names sort in corpus order."""
 
     name: str
     chunks: int
@@ -19,7 +19,7 @@ class PartRead(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """What was wrong with the corpus, and the name of the chunk where it was."""
+    """An error in the corpus, and the name of its chunk."""
 
     chunk: str
     kind: str
@@ -36,12 +36,12 @@ class BuildReport:
 
 
 def failure(chunk: str, error: errors.BertJaxError) -> Failure:
-    """Returns what is reported of an error."""
+    """Returns the report of an error."""
     return Failure(chunk, type(error).__name__, str(error))
 
 
 def merge(several: Iterable[BuildReport]) -> BuildReport:
-    """Returns the report of all, whatever their order.
+    """Merges reports in any order.
 
     >>> b, a = Failure("b", "InputError", "2"), Failure("a", "InputError", "1")
     >>> merge([Report(failure=b), Report(failure=a), Report()]).failure.message
@@ -60,13 +60,13 @@ def merge(several: Iterable[BuildReport]) -> BuildReport:
 
 
 def raise_failure(report: BuildReport) -> None:
-    """Raises what went wrong first in the order of the corpus, if anything did."""
+    """Raises the first failure in the order of the corpus, if any."""
     if report.failure is not None:
         raise getattr(errors, report.failure.kind)(report.failure.message)
 
 
 def to_json(report: BuildReport) -> dict[str, Any]:
-    """Returns the report as a value of JSON."""
+    """Returns the report as a JSON value."""
     parts = [[*part[:3], asdict(part.file)] for part in report.parts]
     return {
         "parts": parts,
@@ -76,7 +76,7 @@ def to_json(report: BuildReport) -> dict[str, Any]:
 
 
 def from_json(value: dict[str, Any]) -> BuildReport:
-    """Returns the report that `to_json` was given."""
+    """Returns the report of a value of `to_json`."""
     return BuildReport(
         parts=tuple(
             PartRead(*part, file=text_files.FileEntry(**file))

@@ -1,8 +1,8 @@
-"""What the workers of a distributed build leave for each other, on a disk they share.
+"""Intermediate files of a distributed build, on a disk that the workers share.
 
-Every file appears whole under its name, and a worker that does its work twice writes
-the same again. The folder has a name of its own for every build, and no worker makes
-it: one that outlived its build finds no place to write.
+Files are written atomically, and a step that runs twice writes the same file again.
+Every build has its own folder, which workers do not create, so a worker that outlives
+its build cannot write.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ class Scratch:
     folder: Path
 
     def check(self) -> None:
-        """Raises StorageError when this machine does not see the folder."""
+        """Raises StorageError if this machine does not see the folder."""
         if not self.folder.is_dir():
             raise errors.StorageError(
                 f"the worker on {socket.gethostname()} does not see {self.folder}. "
@@ -44,7 +44,7 @@ class Scratch:
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
     def read_arrays(self, name: str, *keys: str) -> list[np.ndarray]:
-        """Reads some of the arrays; raises StorageError if they are not there."""
+        """Reads some of the arrays; raises StorageError if they do not exist."""
         try:
             with np.load(self.folder / name, allow_pickle=False) as arrays:
                 return [arrays[key] for key in keys]
@@ -52,12 +52,12 @@ class Scratch:
             raise _unreadable(self.folder / name, error) from None
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes a value of JSON."""
+        """Writes a JSON value."""
         with self._appearing(name) as file:
             file.write(json.dumps(value).encode())
 
     def read_json(self, name: str) -> Any:
-        """Reads a value of JSON; raises StorageError if it is not there."""
+        """Reads a JSON value; raises StorageError if it does not exist."""
         try:
             return json.loads((self.folder / name).read_bytes())
         except (OSError, ValueError) as error:
@@ -65,7 +65,7 @@ class Scratch:
 
     @contextlib.contextmanager
     def appearing_folder(self, name: str) -> Iterator[Path]:
-        """Gives a folder whose files appear in the folder of this name, at the end."""
+        """Yields a folder whose files move to the folder of this name at the end."""
         attempt = self.folder / name / f"{secrets.token_hex(8)}.part"
         attempt.mkdir()
         yield attempt
@@ -75,7 +75,7 @@ class Scratch:
 
     @contextlib.contextmanager
     def _appearing(self, name: str) -> Iterator[BinaryIO]:
-        """Opens a file that has its name when it is written."""
+        """Opens a file that gets its name when it is complete."""
         path = self.folder / name
         attempt = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
         with open(attempt, "wb") as file:
@@ -85,7 +85,7 @@ class Scratch:
 
 @contextlib.contextmanager
 def temporary(folder: Path) -> Iterator[Scratch]:
-    """Makes a scratch inside a folder, and removes it."""
+    """Creates a scratch folder inside a folder, and removes it at the end."""
     scratch = folder / f"scratch-{secrets.token_hex(8)}"
     for name in _FOLDERS:
         (scratch / name).mkdir(parents=True)
@@ -96,7 +96,7 @@ def temporary(folder: Path) -> Iterator[Scratch]:
 
 
 def _unreadable(path: Path, error: Exception) -> errors.StorageError:
-    """Returns the error for a file that another worker should have left."""
+    """Returns the error for a missing file of another worker."""
     return errors.StorageError(
         f"{path}, which another worker wrote, cannot be read ({error}). Put the store "
         "on a disk that all workers share under one name, and start again."

@@ -1,1 +1,1 @@
-"""Documents to a store: sources, sentences, tokenization, shards."""
+"""From documents to a store: sources, sentences, tokenization, shards."""

@@ -1,7 +1,7 @@
-"""What a store says about itself: the tokenizer, the sources, the options, the shards.
+"""The manifest of a store: its tokenizer, sources, options and shards.
 
-`manifest.json` is written last, holds no time and no absolute path, and is therefore
-the same bytes whenever the same text is tokenized in the same way.
+`manifest.json` is written last. It has no time and no absolute path, so the same text
+tokenized in the same way gives the same bytes.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ _SHARD = re.compile(r"[\w-][\w.-]*", re.ASCII)  # a name in the folder
 
 @dataclass(frozen=True)
 class SourceEntry:
-    """One source of the corpus and what was found in it, before any was dropped."""
+    """One source of the corpus, with its documents before any were dropped."""
 
     kind: str
     field: str
@@ -36,7 +36,7 @@ class SourceEntry:
 class StoreOptions:
     """The choices that change what a store contains.
 
-    `vocabulary` says how the vocabulary was learned; "given" if it was not learned.
+    `vocabulary` describes how the vocabulary was learned; "given" if it was not.
     """
 
     held_out_fraction: float
@@ -48,7 +48,7 @@ class StoreOptions:
 
 @dataclass(frozen=True)
 class Dropped:
-    """What was read and not stored, and what the tokenizer did not know."""
+    """Counts of what was read and not stored, and of unknown tokens."""
 
     duplicate_documents: int = 0
     empty_documents: int = 0
@@ -72,7 +72,7 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything `manifest.json` holds."""
+    """The content of `manifest.json`."""
 
     format_version: int
     tokenizer: str
@@ -93,7 +93,7 @@ class Manifest:
 
     @property
     def unknown_share(self) -> float:
-        """The share of stored tokens that the tokenizer could only call unknown."""
+        """The fraction of stored tokens that are unknown."""
         return self.dropped.unknown_tokens / max(1, self.total("tokens"))
 
 
@@ -105,7 +105,7 @@ def to_json(manifest: Manifest) -> str:
 def read(folder: Path) -> Manifest:
     """Reads a store's manifest.
 
-    Raises InputError when the folder is no finished store or of another format.
+    Raises InputError if the folder is not a finished store or has another format.
     """
     path = folder / NAME
     try:
@@ -123,7 +123,7 @@ def read(folder: Path) -> Manifest:
 
 
 def _parse(data: Any, path: Path) -> Manifest:
-    """Turns the JSON value of a manifest into its type."""
+    """Returns the manifest of a JSON value."""
     known = isinstance(data, dict) and "format_version" in data
     version = data["format_version"] if known else None
     if version != FORMAT_VERSION:
@@ -148,13 +148,13 @@ def _parse(data: Any, path: Path) -> Manifest:
 
 
 def _source(entry: dict[str, Any]) -> SourceEntry:
-    """Turns the JSON value of one source into its type."""
+    """Returns the source of a JSON value."""
     files = tuple(_build(text_files.FileEntry, file) for file in entry["files"])
     return _build(SourceEntry, {**entry, "files": files})
 
 
 def _shard(entry: dict[str, Any]) -> ShardEntry:
-    """Turns the JSON value of one shard into its type; its file is in the folder."""
+    """Returns the shard of a JSON value; its file must be in the folder."""
     entry = _build(ShardEntry, entry)
     if not _SHARD.fullmatch(entry.name) or entry.split not in SPLITS:
         raise ValueError(
@@ -164,7 +164,7 @@ def _shard(entry: dict[str, Any]) -> ShardEntry:
 
 
 def _build(kind: Any, values: dict[str, Any]) -> Any:
-    """Builds a type of JSON values; raises TypeError for one of another type."""
+    """Builds a dataclass of JSON values; raises TypeError for a wrong type."""
     built = kind(**values)
     for field in dataclasses.fields(kind):
         if field.name != "files":
@@ -173,7 +173,7 @@ def _build(kind: Any, values: dict[str, Any]) -> Any:
 
 
 def _typed(name: str, kind: Any, value: Any) -> Any:
-    """Returns a value of a type; a number is a count, or finite and positive."""
+    """Returns a value after checking its type; numbers are finite and not negative."""
     is_whole = kind is float and type(value) is int
     if type(value) is not kind and not is_whole:
         raise TypeError(f"{name} is {repr(value)[:80]}")

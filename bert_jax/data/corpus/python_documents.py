@@ -1,11 +1,11 @@
-"""Documents that Python passes to pretraining, as sources of a corpus.
+"""Documents passed to pretraining from Python, as sources of a corpus.
 
 ["One document. Its second sentence.", ...]        texts, split into sentences by rule
 [["A sentence.", "The next one."], ...]            lists of sentences
 
-from a list, an iterator, a generator or a pandas Series. A vocabulary and a store read
-documents twice, so they are written once, as JSON lines, to a temporary folder
-($TMPDIR): memory holds one document, and the store is that of the same file.
+from a list, an iterator, a generator or a pandas Series. Documents are read twice, for
+the vocabulary and for the store, so they are first written as JSON lines to a temporary
+folder ($TMPDIR), one document in memory at a time. The store is that of the same file.
 """
 
 import contextlib
@@ -23,17 +23,17 @@ import numpy as np
 from bert_jax import errors, interrupts
 from bert_jax.data.corpus import sources
 
-PREFIX = "python:"  # of data.corpus; the sha256 of the documents follows
+PREFIX = "python:"  # prefix of data.corpus, before the sha256 of the documents
 _SPLITS = {"train": "train", "dev": "heldout"}  # of data -> of the store
 
 
 @dataclasses.dataclass(frozen=True)
 class PythonDocuments:
-    """Documents that are written to files.
+    """Documents written to files.
 
     Attributes:
-      sources: the files.
-      sha256: of each split's file, by its name in `data`.
+      sources: the files, as sources.
+      sha256: the digest of each split's file, by its name in `data`.
     """
 
     sources: tuple[sources.Source, ...]
@@ -41,7 +41,7 @@ class PythonDocuments:
 
     @property
     def corpus(self) -> str:
-        """What data.corpus is for them: `python:` and a sha256 of all."""
+        """Their value of data.corpus: `python:` and a sha256 of all of them."""
         joined = "".join(f"{name} {x}\n" for name, x in sorted(self.sha256.items()))
         return f"{PREFIX}{hashlib.sha256(joined.encode()).hexdigest()}"
 
@@ -59,11 +59,11 @@ NONE = PythonDocuments((), {})
 
 @contextlib.contextmanager
 def written(data: Any) -> Iterator[PythonDocuments]:
-    """Writes documents to files that are there while the context is open.
+    """Writes documents to files that exist while the context is open.
 
     Args:
-      data: `train`, and perhaps `dev`: all held-out documents. Without `dev` documents
-        of `train` are held out, data.held_out_fraction of them.
+      data: `train`, and optionally `dev`, the held-out documents. Without `dev`, a
+        fraction data.held_out_fraction of `train` is held out.
 
     Raises:
       InputError: a split is unknown or missing, or a value is not a document.
@@ -129,7 +129,7 @@ def _storage(path: Path, error: OSError) -> errors.StorageError:
 
 
 def _values(values: Any, name: str) -> Iterable[Any]:
-    """Returns what yields documents; raises InputError for one text or a table."""
+    """Returns an iterable of documents; raises InputError for a text or a table."""
     if hasattr(values, "columns") or isinstance(values, Mapping):
         raise errors.InputError(
             f"data[{name!r}] is {type(values).__name__}: give the column of the texts, "

@@ -1,8 +1,8 @@
-"""Raw documents from text, JSON, tables, TFDS or an installed package.
+"""Reads raw documents from text, JSON, tables, TFDS or an installed package.
 
-Reading is cut in two: `Reading` streams records, which costs little, and `parse`
-makes a document of a record, which may run in another process. Whether a document is
-held out is decided by a hash of its sentences, so the split survives more data.
+Reading has two stages: `Reading` streams records, which is cheap, and `parse` turns a
+record into a document, which may run in another process. A hash of its sentences
+decides whether a document is held out, so the split is stable when the corpus grows.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ Style = Literal["lines", "paragraphs", "json", "prose", "tagged", "wikitext"]
 
 @dataclass(frozen=True)
 class Document:
-    """A document as sentences, with their words where the corpus has them.
+    """A document as sentences, with their words if the corpus has them.
 
-    `words[i]` join to `sentences[i]`; `where` is the place it begins, "file.txt:123".
+    `words[i]` join to `sentences[i]`; `where` is its location, as in "file.txt:123".
     """
 
     sentences: tuple[str, ...]
@@ -42,7 +42,7 @@ class Document:
 
 
 class RawDocument(NamedTuple):
-    """A document as it was read: raw text, and how to read it."""
+    """A document as read: its raw text and how to parse it."""
 
     style: Style
     text: str
@@ -51,7 +51,7 @@ class RawDocument(NamedTuple):
 
 
 class Reading:
-    """One pass over a source: records, the bytes read so far, what was read.
+    """One pass over a source, which counts bytes and files.
 
     `files` is complete when `records()` is exhausted.
     """
@@ -59,9 +59,9 @@ class Reading:
     def __init__(
         self, source: sources.Source, only: text_files.NamedPath | None = None
     ) -> None:
-        """Finds the files, or takes the one given, to which the pass then keeps.
+        """Finds the files of a source, or reads `only` one of them.
 
-        Raises InputError when the source is not there.
+        Raises InputError if the source does not exist.
         """
         self.source = source
         self._tally = text_files.Tally()
@@ -81,7 +81,7 @@ class Reading:
 
     @property
     def files(self) -> tuple[text_files.FileEntry, ...]:
-        """Names, sizes and digests of the files read to their end."""
+        """Names, sizes and digests of the files that were read completely."""
         return tuple(self._tally.files)
 
     def records(self) -> Iterator[RawDocument]:
@@ -93,9 +93,9 @@ class Reading:
             yield from self._records_of_file(file)
 
     def findings(self) -> list[str]:
-        """Returns what was found in files whose kind was not named, in words.
+        """Describes the detected kinds of files whose kind was not given.
 
-        Raises InputError for a file that holds no text that can be read.
+        Raises InputError for a file without readable text.
         """
         found: dict[str, list[text_files.NamedPath]] = {}
         for file in self._paths if not self.source.is_named else ():
@@ -156,7 +156,7 @@ _SHOWN = {
 
 
 def kind_of(source: sources.Source, file: text_files.NamedPath) -> str:
-    """Returns the kind of a file: as it was named, or what the content is.
+    """Returns the kind of a file, as given or detected from the content.
 
     It is one of `sources.FILE_KINDS`, or `json` for JSON that is not in lines.
 
@@ -173,13 +173,13 @@ def kind_of(source: sources.Source, file: text_files.NamedPath) -> str:
     if found == "html":
         raise errors.InputError(
             f"{file.path} is an HTML page. If it is a failed download, fetch the file "
-            "again; if its text is wanted, take the tags out, or name its kind "
+            "again; if you want its text, remove the tags, or name its kind "
             f"(text:{file.path}) and set text.clean=html."
         )
     if found == "xml":
         raise errors.InputError(
-            f"{file.path} is XML. Take its text out, of a dump of Wikipedia with "
-            f"WikiExtractor, or name its kind (text:{file.path}) to keep the tags."
+            f"{file.path} is XML. Extract its text (WikiExtractor does so for a "
+            f"Wikipedia dump), or name its kind (text:{file.path}) to keep the tags."
         )
     return kind if found == "text" else found
 
@@ -192,7 +192,7 @@ def _listed(files: Sequence[text_files.NamedPath]) -> str:
 def _records_of_rows(
     file: text_files.NamedPath, kind: str, field: str
 ) -> Iterator[RawDocument]:
-    """Yields the rows of a table as objects of JSON with the field of the text."""
+    """Yields the rows of a table as JSON objects with the text field."""
     with _naming_no_settings():
         yield from _named_rows(file, kind, field)
 
@@ -200,7 +200,7 @@ def _records_of_rows(
 def _named_rows(
     file: text_files.NamedPath, kind: str, field: str
 ) -> Iterator[RawDocument]:
-    """Yields the rows of a table; errors are those of the readers of examples."""
+    """Yields the rows of a table; errors are those of the example readers."""
     for where, cells in _rows(file, kind, field):
         names = [*cells]
         if re.fullmatch(r"-?\d{1,6}", field) and field not in cells:
@@ -219,7 +219,7 @@ def _named_rows(
         yield RawDocument("json", row, where, field)
 
 
-# Advice of the readers of examples, as that of a corpus, which has other settings.
+# Advice of the example readers, and the same for a corpus, which has other settings.
 _ADVICE = {
     ", or set data.format to tsv if tabs part its columns. Where a row ends is then "
     "unknown, so that data.repair cannot leave it out": "",
@@ -231,7 +231,7 @@ _ADVICE = {
 
 @contextlib.contextmanager
 def _naming_no_settings() -> Generator[None, None, None]:
-    """Lets messages name no settings of examples, which a corpus does not have."""
+    """Replaces advice on settings of examples, which a corpus does not have."""
     try:
         yield
     except errors.InputError as error:
@@ -253,7 +253,7 @@ _TEXTS = example_request.ExampleForm(
 def _rows(
     file: text_files.NamedPath, kind: str, field: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields where each row of a table is, and its cells."""
+    """Yields the location of each row of a table, and its cells."""
     if kind == "parquet":
         for number, cells in file_formats.parquet_rows(file.path, [field]):
             yield f"{file.path} row {number}", cells
@@ -277,14 +277,14 @@ def _rows(
 
 
 def parts(source: sources.Source) -> list[text_files.NamedPath | None]:
-    """Returns what passes of their own may read of a source: files, or None for all."""
+    """Returns the parts of a source to read separately: files, or None for all."""
     return [None] if source.kind == "tfds" else [*_find_files(source)]
 
 
 def runs(
     records: Iterable[RawDocument], characters: int
 ) -> Iterator[tuple[RawDocument, ...]]:
-    """Yields records together until they have so many characters; no run is empty."""
+    """Yields records in groups of at least so many characters; no group is empty."""
     run, size = [], 0
     for record in records:
         run.append(record)
@@ -298,7 +298,7 @@ def runs(
 
 
 def _find_files(source: sources.Source) -> list[text_files.NamedPath]:
-    """Lists the files of a source that is made of files."""
+    """Lists the files of a source."""
     if source.kind == "package":
         return sources.package_files(source)
     if source.kind == "hf":
@@ -307,7 +307,7 @@ def _find_files(source: sources.Source) -> list[text_files.NamedPath]:
 
 
 def _style(source: sources.Source, file: text_files.NamedPath, kind: str) -> Style:
-    """Returns how the records of a file are to be read."""
+    """Returns how to parse the records of a file."""
     if source.kind != "package":
         return _STYLES[kind]
     if source.where == "gensim":
@@ -344,9 +344,9 @@ def file_entries(
 
 
 def parse(record: RawDocument, clean: Callable[[str], str] | None = None) -> Document:
-    """Makes a document of a record; raises InputError naming its place.
+    """Returns the document of a record; raises InputError with its location.
 
-    `clean` is applied to its text before that is cut into sentences; words that come
+    `clean` is applied to the text before it is split into sentences; words that come
     with the text cannot be cleaned.
     """
     words = None
@@ -383,7 +383,7 @@ def _parse_json(
         value = json_file.loads(record.text, json_file.unique(record.where))
     except ValueError as error:
         raise errors.InputError(
-            f"{record.where}: no JSON ({error}). Fix or remove the line."
+            f"{record.where} is not JSON ({error}). Fix or remove the line."
         ) from None
     if not isinstance(value, dict) or record.field not in value:
         found = sorted(value)[:9] if isinstance(value, dict) else type(value).__name__
@@ -398,7 +398,7 @@ def _parse_json(
         cleaned = map(clean, text) if clean else text
         return [" ".join(item.split()) for item in cleaned]
     raise errors.InputError(
-        f"{record.where}: the field {record.field!r} is neither a text nor a list of "
+        f"{record.where}: the field {record.field!r} must be a text or a list of "
         f"texts. Fix or remove the line."
     )
 
@@ -414,7 +414,7 @@ def _parse_tagged(text: str) -> tuple[list[str], tuple[tuple[str, ...], ...]]:
         for word in tagged:
             sentence.append(word)
             length += len(word)
-            # A cut inside a word waits for the end of the word.
+            # A boundary inside a word moves to the end of the word.
             if ends and length >= ends[0]:
                 words.append(tuple(sentence))
                 split.append("".join(sentence))
@@ -437,7 +437,7 @@ def training_documents(
 ) -> Iterator[Document]:
     """Yields the documents of several sources that are not held out.
 
-    What a vocabulary may be learned from. Each comes once, whatever its weight.
+    A vocabulary may be learned from these. Each comes once, whatever its weight.
     """
     for source in several:
         if source.split == "heldout":
@@ -449,13 +449,13 @@ def training_documents(
 
 
 def content_hash(document: Document) -> int:
-    """Returns 64 bits of BLAKE2b over the sentences, which name the content."""
+    """Returns 64 bits of BLAKE2b over the sentences, which identify the content."""
     text = "\n".join(document.sentences).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 def is_held_out(content: int, fraction: float) -> bool:
-    """Says whether a document with this content hash is held out of training."""
+    """Returns whether a document with this content hash is held out of training."""
     return content < held_out_below(fraction)
 
 
@@ -520,7 +520,7 @@ def plain_wikitext(text: str) -> str:
 
 
 def _until_stable(pattern: re.Pattern[str], replacement, text: str) -> str:
-    """Replaces again and again, so that what encloses a match becomes one."""
+    """Replaces until nothing changes, which resolves nested matches inside out."""
     count = 1
     while count:
         text, count = pattern.subn(replacement, text)
@@ -528,7 +528,7 @@ def _until_stable(pattern: re.Pattern[str], replacement, text: str) -> str:
 
 
 def _template_text(match: re.Match[str]) -> str:
-    """Returns what a reader sees of the few templates that stand for running text."""
+    """Returns the visible text of the few templates that have any."""
     name, *arguments = (part.strip() for part in match[1].split("|"))
     if name.lower() in _LAST_ARGUMENT and arguments:
         return arguments[-1]
@@ -536,13 +536,13 @@ def _template_text(match: re.Match[str]) -> str:
 
 
 def _link_text(match: re.Match[str]) -> str:
-    """Returns what a reader sees of an inner link."""
+    """Returns the visible text of an internal link."""
     target, _, label = match[1].rpartition("|")
     return "" if _NO_TEXT.match(target or label) else label
 
 
 def _body_lines(text: str) -> list[str]:
-    """Returns the lines of running text, without the sections of links."""
+    """Returns the lines of running text, without sections of links."""
     lines, dropped_level = [], 0
     for line in text.split("\n"):
         line = " ".join(line.split())
@@ -565,9 +565,9 @@ _TITLE = re.compile(r'\btitle="([^"]*)"')
 def extracted_articles(
     numbered: Iterable[tuple[int, str]],
 ) -> Iterator[tuple[int, str]]:
-    """Yields the articles of lines that WikiExtractor has written, without titles.
+    """Yields the articles in the output of WikiExtractor, without titles.
 
-    An article is what is between `<doc id=... title=...>` and `</doc>`; its number is
+    An article is the text between `<doc id=... title=...>` and `</doc>`; its number is
     that of the opening line. Articles without text are left out.
     """
     first, title, article = 0, "", list[str]()

@@ -1,8 +1,8 @@
-"""Plain text into paragraphs and sentences, by rules that know Chinese and English.
+"""Splits plain text into paragraphs and sentences, by rules for Chinese and English.
 
-A mark ends a sentence by what stands around it: Chinese marks always do, Western ones
-when white space and no lower-case letter, or a Chinese character, follows, and a full
-stop not after abbreviations and initials. A semicolon ends none.
+Whether a mark ends a sentence depends on its context. Chinese marks always do. Western
+ones do if white space without a lower-case letter, or a Chinese character, follows; a
+period does not after abbreviations and initials. Semicolons never do.
 """
 
 import re
@@ -14,10 +14,10 @@ _CJK = (
 _CLOSERS = "”’」』）】》〉〕\"')\\]}"
 _END = re.compile(rf"(?P<mark>[。！？｡…!?.]+)(?P<closers>[{_CLOSERS}]*)")
 _IS_CJK = re.compile(rf"[{_CJK}]")
-# The word before a full stop, with stops inside it ("e.g", "U.S", "Ph.D").
+# The word before a period, with periods inside it ("e.g", "U.S", "Ph.D").
 _LAST_WORD = re.compile(r"\b[^\W_]+(?:\.[^\W_]+)*\Z")
 _LONGEST_ABBREVIATION = 10
-_LONGEST_BRACKET = 2000  # or looking for its beginning takes hours
+_LONGEST_BRACKET = 2000  # bounds the search for its beginning
 _CHINESE_MARKS = frozenset("。！？｡")
 _LINE_END_CJK = re.compile(rf"[{_CJK}”’…—·]\Z")
 
@@ -27,7 +27,7 @@ _TITLES = frozenset(
     "messrs mme mlle fr sr e.g i.e cf vs viz al approx ca fig figs eq eqs sec ch vol "
     "no nos pp p ed eds trans dept univ".split()
 )
-# Sometimes the last word; then a word that likes to begin sentences follows.
+# Sometimes the last word; then a word that often begins sentences follows.
 _ABBREVIATIONS = frozenset(
     "etc jr inc ltd co corp bros a.m p.m b.c a.d u.s u.k u.n e.u ph.d m.d b.a m.a d.c "
     "jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun "
@@ -41,7 +41,7 @@ _STARTERS = frozenset(
 
 
 def split_sentences(text: str) -> list[str]:
-    """Returns the sentences of a paragraph, stripped; white space parts none.
+    """Returns the sentences of a paragraph, stripped; white space does not split.
 
     >>> split_sentences('Dr. Li paid 3.50 in the U.S. He left.')
     ['Dr. Li paid 3.50 in the U.S.', 'He left.']
@@ -52,7 +52,7 @@ def split_sentences(text: str) -> list[str]:
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """Returns begin and end of every sentence, in characters, without outer space."""
+    """Returns start and end of every sentence, in characters, without outer space."""
     cuts, start = [], 0
     for match in _END.finditer(text):
         if _ends_sentence(text, start, match):
@@ -69,10 +69,10 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 
 
 def split_paragraphs(text: str) -> list[str]:
-    """Returns the paragraphs of plain text: wrapped lines are joined.
+    """Returns the paragraphs of plain text, with wrapped lines joined.
 
     A blank line ends a paragraph, and so does a line that ends in a Chinese character
-    or mark, for Chinese text is not wrapped; other lines are joined by a space.
+    or mark, because Chinese text is not wrapped; other lines are joined by a space.
     """
     paragraphs, wrapped = [], []
     for line in text.split("\n"):
@@ -88,7 +88,7 @@ def split_paragraphs(text: str) -> list[str]:
 
 
 def _ends_sentence(text: str, start: int, match: re.Match[str]) -> bool:
-    """Says whether a sentence that began at `start` ends with this mark."""
+    """Returns whether a sentence that began at `start` ends with this mark."""
     mark, after = match["mark"], text[match.end() : match.end() + 1]
     if not after:
         return True
@@ -108,7 +108,7 @@ def _ends_sentence(text: str, start: int, match: re.Match[str]) -> bool:
 
 
 def _inside_brackets(text: str, start: int, match: re.Match[str]) -> bool:
-    """Says whether the mark ends a title or bracket that stands inside a sentence."""
+    """Returns whether the mark ends a title or bracket inside a sentence."""
     if "》" in match["closers"] or "〉" in match["closers"]:
         return True
     low = max(start, match.start() - _LONGEST_BRACKET)
@@ -120,7 +120,7 @@ def _inside_brackets(text: str, start: int, match: re.Match[str]) -> bool:
 
 
 def _ends_western(text: str, start: int, match: re.Match[str]) -> bool:
-    """Says whether a Western mark before white space ends the sentence."""
+    """Returns whether a Western mark before white space ends the sentence."""
     following = text[match.end() : match.end() + 40].lstrip()
     first = following.lstrip("\"'“‘([")[:1]
     if first.islower():
@@ -139,10 +139,10 @@ def _ends_western(text: str, start: int, match: re.Match[str]) -> bool:
 
 
 def _alone(text: str, start: int, last: re.Match[str]) -> bool:
-    """Says whether nothing precedes the word in its sentence, as in "1. Begin"."""
+    """Returns whether nothing precedes the word in its sentence, as in "1. Begin"."""
     return not text[start : last.start()].strip()
 
 
 def _is_initial(word: str) -> bool:
-    """Says whether a word is the first letter of a name, as in "J. K. Rowling"."""
+    """Returns whether a word is the first letter of a name, as in "J. K. Rowling"."""
     return len(word) == 1 and word.isalpha() and word != "i"

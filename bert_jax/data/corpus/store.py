@@ -1,10 +1,10 @@
-"""The tokenized corpus on disk, read: Arrow shards mapped into numpy without a copy.
+"""The tokenized corpus on disk: Arrow shards mapped into numpy without a copy.
 
 A store is a folder: `manifest.json`, the tokenizer's files, and for each split
 ("train", "heldout") shards of one Arrow record batch with one row per document:
 `sentences: list<list<uint16|uint32>>`, `word_start: list<list<bool>>` and
-`source: uint16`. Nested lists are flat arrays plus offsets, which is what is used here.
-`store_build` writes it.
+`source: uint16`. Nested lists are flat arrays plus offsets, which are used directly.
+The bytes on disk depend only on the documents and the shard size, not on the build.
 """
 
 import os
@@ -27,10 +27,10 @@ _TYPES = [pa.list_(pa.list_(pa.bool_())), pa.uint16()]
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """The documents of one Arrow file as flat arrays that live in the file.
+    """The documents of one Arrow file as flat, memory-mapped arrays.
 
-    Sentence s holds tokens[sentence_offsets[s]:sentence_offsets[s + 1]]; document d
-    holds sentences document_offsets[d] up to document_offsets[d + 1].
+    Sentence s is tokens[sentence_offsets[s]:sentence_offsets[s + 1]]; document d has
+    sentences document_offsets[d] up to document_offsets[d + 1].
     """
 
     name: str
@@ -58,7 +58,7 @@ class Shard:
     def word_start(
         self, positions: Integer[np.ndarray, "..."]
     ) -> Bool[np.ndarray, "..."]:
-        """Says of positions in `tokens` whether a word starts there."""
+        """Returns whether a word starts at these positions in `tokens`."""
         octets = self.word_start_bits[positions >> 3]
         return (octets >> (positions & 7).astype(np.uint8)) & 1 != 0
 
@@ -94,20 +94,22 @@ class Store:
 
 
 def open_store(folder: Path, split: str = "train", *, verify: bool = True) -> Store:
-    """Opens one split of a finished store, after checking the bytes of its shards.
+    """Opens one split of a finished store after verifying its shards.
 
-    Raises InputError when the folder is no store, the split is empty or unknown, and
-    StorageError naming the shard that is missing or whose sha256 is not the manifest's.
+    Raises InputError if the folder is not a store or the split is empty or unknown, and
+    StorageError for a shard that is missing or whose sha256 is not the manifest's.
     """
     if split not in manifests.SPLITS:
-        raise errors.InputError(f"split {split!r} is none of {manifests.SPLITS}.")
+        raise errors.InputError(
+            f"there is no split {split!r}. Use one of {', '.join(manifests.SPLITS)}."
+        )
     manifest = manifests.read(folder)
     entries = manifest.of_split(split)
     if not entries:
         raise errors.InputError(
-            f"the store {folder} has no {split} documents: of "
-            f"{manifest.total('documents')} documents the fraction held out was "
-            f"{manifest.options.held_out_fraction}. Change the fraction or add text."
+            f"the store {folder} has no {split} documents: "
+            f"data.held_out_fraction is {manifest.options.held_out_fraction} of "
+            f"{manifest.total('documents')} documents. Change it or add text."
         )
     if verify:
         _verify(folder, entries)
@@ -124,7 +126,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _verify(folder: Path, entries: Sequence[manifests.ShardEntry]) -> None:
-    """Raises StorageError when a shard's bytes are not those that were written."""
+    """Raises StorageError if the bytes of a shard have changed."""
     for entry in entries:
         path = folder / entry.name
         _check_size(path, entry)
@@ -137,7 +139,7 @@ def _verify(folder: Path, entries: Sequence[manifests.ShardEntry]) -> None:
 
 
 def _check_size(path: Path, entry: manifests.ShardEntry) -> None:
-    """Raises StorageError unless a shard is a file of the size it had."""
+    """Raises StorageError unless a shard is a file of its original size."""
     try:
         status = path.stat()
     except OSError as error:
@@ -147,7 +149,7 @@ def _check_size(path: Path, entry: manifests.ShardEntry) -> None:
 
 
 def _map_shard(folder: Path, entry: manifests.ShardEntry) -> Shard:
-    """Maps one Arrow file and takes its flat arrays out."""
+    """Memory-maps one Arrow file and returns its flat arrays."""
     path = folder / entry.name
     try:
         batch = _batch(path)
@@ -172,23 +174,23 @@ def _problem(
     *,
     looks_at_tokens: bool,
 ) -> str | None:
-    """Says what is wrong with the content of a shard; ids are looked at on request."""
+    """Returns what is wrong with the content of a shard; ids are checked on request."""
     counts = (shard.num_documents, shard.num_sentences, shard.num_tokens)
     if counts != (entry.documents, entry.sentences, entry.tokens):
-        return "it holds other counts than the manifest"
+        return "its counts differ from the manifest's"
     if not all(counts):
-        return "it holds nothing"
+        return "it is empty"
     for offsets, end in (
         (shard.sentence_offsets, shard.num_tokens),
         (shard.document_offsets, shard.num_sentences),
     ):
         if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) <= 0).any():
-            return "its documents and sentences do not follow one another"
+            return "its documents and sentences are not consecutive"
     if shard.sources.max() >= len(manifest.sources):
         return f"it has source {shard.sources.max()} of {len(manifest.sources)}"
     if looks_at_tokens and shard.tokens.max() >= manifest.vocab_size:
-        pieces = f"the vocabulary has {manifest.vocab_size} pieces"
-        return f"it has the id {shard.tokens.max()}, and {pieces}"
+        size = f"the vocabulary has {manifest.vocab_size} tokens"
+        return f"it has the id {shard.tokens.max()}, but {size}"
     return None
 
 
@@ -226,7 +228,7 @@ def _batch(path: Path) -> pa.RecordBatch:
 
 
 def _damaged(path: Path, reason: str) -> errors.StorageError:
-    """Returns the error for a shard that cannot be trusted."""
+    """Returns the error for a damaged shard."""
     return errors.StorageError(
         f"{path} is damaged: {reason}. Delete {path.parent} and build the store again."
     )
@@ -234,7 +236,7 @@ def _damaged(path: Path, reason: str) -> errors.StorageError:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Documents as flat arrays: lengths count tokens and sentences."""
+    """Documents as flat arrays; lengths count tokens and sentences."""
 
     tokens: UInt[np.ndarray, " tokens"]
     word_starts: Bool[np.ndarray, " tokens"]
@@ -286,7 +288,7 @@ def concatenate(blocks: Sequence[Block]) -> Block:
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """Returns the narrowest type of the store that holds every id."""
+    """Returns the smallest integer type of the store that fits every id."""
     return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
@@ -295,13 +297,13 @@ SHARD_TOKENS = 1 << 23
 
 
 class Cutter:
-    """Says where the shards of one split end, among documents that come in order."""
+    """Finds the ends of the shards of one split in a sequence of documents."""
 
     def __init__(self, shard_tokens: int) -> None:
         self._shard_tokens, self._tokens = shard_tokens, 0
 
     def ends(self, document_tokens: Int64[np.ndarray, " documents"]) -> list[int]:
-        """Returns after how many of the next documents a shard ends, every time.
+        """Returns the numbers of the next documents after which a shard ends.
 
         A shard ends with the document that fills it:
 
@@ -323,7 +325,7 @@ class Cutter:
 
 
 class SplitWriter:
-    """Writes the shards of one split; holds at most one shard in memory."""
+    """Writes the shards of one split, with at most one in memory."""
 
     def __init__(self, folder: Path, split: str, shard_tokens: int) -> None:
         self.entries: list[manifests.ShardEntry] = []
@@ -343,7 +345,7 @@ class SplitWriter:
             self._pending.append(block)
 
     def close(self) -> list[manifests.ShardEntry]:
-        """Writes what is left and returns the entries of all shards."""
+        """Writes the last shard and returns the entries of all."""
         if self._pending:
             self._flush()
         return self.entries
@@ -394,7 +396,7 @@ def _offsets(lengths: Int64[np.ndarray, " n"]) -> pa.Array:
 
 
 def _write(path: Path, batch: pa.RecordBatch) -> None:
-    """Writes one record batch as an Arrow file and waits until it is on the disk."""
+    """Writes one record batch as an Arrow file and syncs it to disk."""
     with open(path, "wb") as file:
         with pa.ipc.new_file(file, batch.schema) as writer:
             writer.write_batch(batch)
@@ -403,7 +405,7 @@ def _write(path: Path, batch: pa.RecordBatch) -> None:
 
 
 def write_manifest(folder: Path, manifest: manifests.Manifest) -> None:
-    """Writes `manifest.json`, which makes a folder of shards a finished store."""
+    """Writes `manifest.json`, which turns a folder of shards into a finished store."""
     with open(folder / manifests.NAME, "w", encoding="utf-8") as file:
         file.write(manifests.to_json(manifest))
         file.flush()
@@ -421,12 +423,12 @@ def write_ids(
     split: str = "train",
     shard_tokens: int = SHARD_TOKENS,
 ) -> manifests.Manifest:
-    """Writes a store of documents that are already ids, for tests and experiments.
+    """Writes a store of documents given as ids, for tests and experiments.
 
     Args:
-      documents: the ids of every sentence of every document; none is empty.
-      word_starts: of the same shape, 0 or 1; every token starts a word when left out.
-      sources: the source of every document, an index into weights; 0 when left out.
+      documents: the ids of every sentence of every document, none of them empty.
+      word_starts: 0 or 1 in the same shape; by default every token starts a word.
+      sources: the source of every document, an index into weights; 0 by default.
     """
     folder.mkdir(parents=True)
     writer = SplitWriter(folder, split, shard_tokens)

@@ -1,7 +1,9 @@
-"""The tokenized corpus on disk, built: sources and a tokenizer become a store.
+"""Builds a store from sources and a tokenizer.
 
-What is around every engine that fills one: checks, all or nothing, the manifest last,
-and whether a store that is there is what would be built.
+An engine reads the sources, tokenizes them in chunks (`tokenize`), sorts documents into
+splits, drops duplicates and writes shards (`store`). `fill_locally` does so on this
+machine, `contrib.beam` on many; the result is the same. `build` adds the checks, makes
+the store appear whole and writes the manifest last.
 """
 
 import contextlib
@@ -26,12 +28,12 @@ from bert_jax.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class StoreJob:
-    """What an engine is to do.
+    """The task of an engine.
 
     Attributes:
-      folder: where the shards go; the tokenizer is in it already.
-      readings: the sources, none of them read yet.
-      unk_id: the id of what the tokenizer does not know.
+      folder: the folder of the shards, with the tokenizer in it.
+      readings: the sources, not read yet.
+      unk_id: the id of unknown tokens.
       shard_tokens: a shard of training text ends with the document that reaches it.
     """
 
@@ -43,7 +45,7 @@ class StoreJob:
 
     @property
     def settings(self) -> tokenize.TokenizeSettings:
-        """What a worker needs to know."""
+        """The settings of a worker."""
         options = self.options
         return tokenize.TokenizeSettings(
             self.folder, options.segmenter, options.segmenter_fallback
@@ -52,7 +54,7 @@ class StoreJob:
 
 @dataclass(frozen=True)
 class StoreContent:
-    """What an engine says of the store that it filled, for the manifest."""
+    """The result of an engine, for the manifest."""
 
     sources: tuple[manifests.SourceEntry, ...]
     dropped: manifests.Dropped
@@ -63,7 +65,7 @@ Engine = Callable[[StoreJob], StoreContent]
 
 
 class SplitDocuments(NamedTuple):
-    """Documents of one split, and the hashes that name their content."""
+    """Documents of one split, and the hashes of their content."""
 
     block: store.Block
     content: UInt64[np.ndarray, " documents"]
@@ -72,9 +74,9 @@ class SplitDocuments(NamedTuple):
 def sort_into_splits(
     result: tokenize.TokenizedChunk, held_out_fraction: float, split: str = ""
 ) -> dict[str, SplitDocuments]:
-    """Returns the documents of a chunk by split; where all is one split, that alone.
+    """Returns the documents of a chunk by split.
 
-    `split` is that of the source of the chunk, "" where a hash decides.
+    `split` is the split of the chunk's source, "" where a hash decides.
     """
     block, content = result.block, result.content
     if split:
@@ -91,30 +93,30 @@ def sort_into_splits(
 def splits_of(
     options: manifests.StoreOptions, readings: Iterable[readers.Reading] = ()
 ) -> tuple[str, ...]:
-    """Returns the splits that `sort` gives."""
+    """Returns the splits of a store."""
     is_fixed = any(reading.source.split == "heldout" for reading in readings)
     is_held_out = options.held_out_fraction or is_fixed
     return manifests.SPLITS if is_held_out else ("train",)
 
 
 def shard_tokens(split: str, train: int) -> int:
-    """Returns the tokens at which a shard of the split ends, given those of training.
+    """Returns the size of a shard of the split, given that of a training shard.
 
-    What is held out is little: in smaller shards it does not sit in memory long, and
-    the peak of a build is reached early.
+    Held-out text is short: smaller shards leave memory sooner, and the memory of a
+    build peaks early.
     """
     return train if split == "train" else train // 32 + 1
 
 
 def unknown_tokens(block: store.Block, unk_id: int) -> int:
-    """Returns how many tokens the tokenizer could only call unknown."""
+    """Returns the number of unknown tokens."""
     return int((block.tokens == unk_id).sum())
 
 
 def source_entry(
     reading: readers.Reading, files: tuple[text_files.FileEntry, ...], documents: int
 ) -> manifests.SourceEntry:
-    """Returns what the manifest says of a source that was read to its end."""
+    """Returns the manifest entry of a source that was read completely."""
     source = reading.source
     return manifests.SourceEntry(
         source.recorded_kind, source.field, source.weight, files, documents
@@ -131,9 +133,9 @@ def ensure(
     progress: bool = True,
     engine: Engine | None = None,
 ) -> manifests.Manifest:
-    """Reuses a store that is what `build` would make now, or builds it.
+    """Reuses an existing store if `build` would build the same now, or builds it.
 
-    Raises InputError naming what differs when another store is there.
+    Raises InputError with the differences if the existing store is another.
     """
     if not (folder / manifests.NAME).exists():
         return build(
@@ -155,10 +157,10 @@ def reuse(
     tokenizer: Tokenizer,
     options: manifests.StoreOptions,
 ) -> manifests.Manifest:
-    """Returns the manifest of a store that is there, if it is what is wanted.
+    """Returns the manifest of an existing store if it has these properties.
 
-    Without `sources` any text will do. Raises InputError naming what differs, and when
-    the text of the store is not there to be compared.
+    Without `sources` the text is not compared. Raises InputError with the differences,
+    and if the text is not available for the comparison.
     """
     manifest = manifests.read(folder)
     try:
@@ -167,8 +169,8 @@ def reuse(
         )
     except errors.InputError as error:
         raise errors.InputError(
-            f"the store {folder} cannot be compared with the corpus: {error} To take "
-            "it as it is, leave the corpus empty: --config.data.corpus="
+            f"the store {folder} cannot be compared with the corpus: {error} To use "
+            "it anyway, leave the corpus empty: --config.data.corpus="
         ) from None
     if found:
         raise errors.InputError(
@@ -189,16 +191,15 @@ def build(
     engine: Engine | None = None,
     shard_tokens: int = store.SHARD_TOKENS,
 ) -> manifests.Manifest:
-    """Builds a store, byte for byte the same for any engine and number of workers.
+    """Builds a store; the bytes do not depend on the engine or the number of workers.
 
     Args:
-      folder: where the store will be; it must not exist.
-      workers: processes that tokenize on this machine; one for every core when left
-        out.
+      folder: the folder of the store; it must not exist.
+      workers: processes that tokenize on this machine; one per core by default.
       progress: whether to show a bar of the bytes read.
-      engine: what does the work instead of this machine.
-      shard_tokens: a shard ends with the document that reaches so many tokens, or
-        a thirty-second of them when it is held out.
+      engine: does the work instead of this machine.
+      shard_tokens: a shard ends with the document that reaches this number of tokens,
+        or a thirty-second of it in the held-out split.
 
     Raises:
       InputError: a source, an option or the folder is bad.
@@ -222,10 +223,10 @@ def build(
 def _manifest(
     filled: StoreContent, tokenizer: Tokenizer, options: manifests.StoreOptions
 ) -> manifests.Manifest:
-    """Returns the manifest of what an engine filled; raises InputError for nothing."""
+    """Returns the manifest of the result of an engine; raises InputError if empty."""
     if not filled.shards:
         raise errors.InputError(
-            "the corpus has no text that gives a token. Check data.corpus."
+            "the corpus has no text with tokens. Check data.corpus."
         )
     return manifests.Manifest(
         format_version=manifests.FORMAT_VERSION,
@@ -245,7 +246,7 @@ def differences_from(
     tokenizer: Tokenizer,
     options: manifests.StoreOptions,
 ) -> list[str]:
-    """Returns what a store was built from otherwise, in words; [] when nothing.
+    """Returns how a store differs from these properties, in words; [] if it does not.
 
     The files of the corpus are compared by name and size and then by sha256, about a
     second per gigabyte; `sources=None` leaves the corpus out.
@@ -266,7 +267,7 @@ def differences_from(
 def _source_differences(
     then: Sequence[manifests.SourceEntry], now: Sequence[sources_lib.Source]
 ) -> list[str]:
-    """Returns what differs between the sources of a store and those of today."""
+    """Returns the differences between the sources of a store and these."""
     if len(then) != len(now):
         return [f"the corpus had {len(then)} sources and has {len(now)}"]
     found = []
@@ -285,30 +286,33 @@ def _source_differences(
 def _file_differences(
     then: Sequence[text_files.FileEntry], source: sources_lib.Source
 ) -> list[str]:
-    """Returns what differs in the files of one source; digests come last."""
+    """Returns the differences in the files of one source; digests are compared last."""
     old = {entry.name: entry for entry in then}
     new = {entry.name: entry for entry in readers.file_entries(source, digests=False)}
     if old.keys() != new.keys():
         names = sorted(old.keys() ^ new.keys())
-        return [f"files came or went: {', '.join(names[:5])}"]
+        return [f"files were added or removed: {', '.join(names[:5])}"]
     changed = [name for name in new if new[name].bytes != old[name].bytes]
     if not changed:
         entries = readers.file_entries(source)
         changed = [entry.name for entry in entries if entry != old[entry.name]]
-    return [f"other text in {', '.join(changed[:5])}"] if changed else []
+    return [f"the text changed in {', '.join(changed[:5])}"] if changed else []
 
 
 # Small enough for a worker's memory and for many cores to share a small corpus, large
-# enough that the pipe costs nothing.
+# enough that communication costs nothing.
 _CHUNK_CHARACTERS = 1 << 18
 
 
 def fill_locally(
     job: StoreJob, *, workers: int | None = None, progress: bool = True
 ) -> StoreContent:
-    """Fills a store by so many processes, one for every core when left out.
+    """Fills a store on this machine, with one process per core by default.
 
-    Raises InputError for a record, and StorageError when a process died.
+    Memory is bounded: a few chunks of text, one shard per split, and eight bytes per
+    document when duplicates are dropped.
+
+    Raises InputError for a bad record, and StorageError if a process died.
     """
     filling = _Filling(job)
     counts = [0] * len(job.readings)
@@ -330,7 +334,7 @@ def fill_locally(
 
 
 def _cores() -> int:
-    """Returns the number of cores that this process may use."""
+    """Returns the number of cores available to this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -363,7 +367,7 @@ def _chunks(
 
 
 class _Filling:
-    """Takes chunks in order, drops repeats, writes shards and counts."""
+    """Receives chunks in order, drops duplicates, writes shards and counts."""
 
     def __init__(self, job: StoreJob) -> None:
         self._writers = {
@@ -392,7 +396,7 @@ class _Filling:
             self.dropped[name] += getattr(result, name)
 
     def _split_of(self, result: tokenize.TokenizedChunk) -> str:
-        """Returns the split of the source of a chunk, "" where a hash decides."""
+        """Returns the split of a chunk's source, "" where a hash decides."""
         found = result.block.sources[:1].tolist()
         return self._job.readings[found[0]].source.split if found else ""
 
@@ -402,14 +406,17 @@ class _Filling:
 
 
 class SeenHashes:
-    """Remembers hashes in sorted runs, each at least twice as long as the next."""
+    """A set of 64-bit content hashes at eight bytes each, for exact duplicates.
+
+    Hashes are in sorted runs, each at least twice as long as the next.
+    """
 
     def __init__(self) -> None:
-        """Starts with nothing seen."""
+        """Creates an empty set."""
         self._runs: list[np.ndarray] = []
 
     def add(self, hashes: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        """Returns which hashes come for the first time, and remembers them.
+        """Adds hashes and returns which of them are new.
 
         >>> seen = Seen()
         >>> seen.add(np.array([5, 3, 5], np.uint64)).tolist()
@@ -428,12 +435,12 @@ class SeenHashes:
         return mask
 
     def _remember(self, values: UInt64[np.ndarray, " m"]) -> None:
-        """Adds a sorted run and merges those that have become too short."""
+        """Adds a sorted run and merges runs that are too short."""
         if len(values):
             self._runs.append(values)
         while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
             merged = np.concatenate([self._runs.pop(), self._runs.pop()])
-            # Two sorted runs: the stable sort merges them in linear time, and in
-            # place, because these are what a build holds that grows with the corpus.
+            # Two sorted runs: the stable sort merges them in linear time, and in-place,
+            # because the memory of these runs grows with the corpus.
             merged.sort(kind="stable")
             self._runs.append(merged)

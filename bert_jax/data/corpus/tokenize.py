@@ -29,15 +29,15 @@ from bert_jax.data.corpus import readers, store
 from bert_jax.text import cleaning, words
 from bert_jax.text.tokenizer import Tokenizer
 
-# Bounds the memory of a worker: `tokenizers` needs some hundred bytes a token.
+# Bounds the memory of a worker: `tokenizers` needs about a hundred bytes per token.
 _BATCH_CHARACTERS = 1 << 18
-# What `TokenizedChunk` counts, by the names of the manifest.
+# Counts of `TokenizedChunk`, by their names in the manifest.
 COUNTED = ("empty_documents", "empty_sentences", "documents_without_words")
 
 
 @dataclass(frozen=True)
 class TokenizeSettings:
-    """What a worker needs to know: the tokenizer's folder and where words begin."""
+    """The tokenizer's folder and the word segmenters."""
 
     tokenizer: Path
     segmenter: str
@@ -53,7 +53,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TokenizedChunk:
-    """The documents of a chunk that have tokens, and what was dropped."""
+    """The documents of a chunk that have tokens, and counts of the others."""
 
     block: store.Block
     content: UInt64[np.ndarray, " documents"]
@@ -63,14 +63,14 @@ class TokenizedChunk:
 
 
 class ChunkTokenizer:
-    """Turns chunks into blocks by one tokenizer and one segmenter."""
+    """Tokenizes chunks with one tokenizer and one segmenter."""
 
     def __init__(self, settings: TokenizeSettings) -> None:
         """Loads the tokenizer and the segmenter; raises InputError."""
         given = Tokenizer.load(settings.tokenizer)
         given.cleaning.check()
         self._clean = given.cleaning or None
-        # Documents are cleaned before they are cut into sentences and words.
+        # Documents are cleaned before they are split into sentences and words.
         self._tokenizer = dataclasses.replace(given, cleaning=cleaning.NONE)
         self._from_corpus = settings.segmenter == "corpus"
         name = settings.fallback if self._from_corpus else settings.segmenter
@@ -78,7 +78,7 @@ class ChunkTokenizer:
         self._dtype = store.token_dtype(self._tokenizer.vocab_size)
 
     def tokenize(self, chunk: Chunk) -> TokenizedChunk:
-        """Returns the ids of a chunk; raises InputError naming a record's place."""
+        """Returns the ids of a chunk; raises InputError for a bad record."""
         documents = [readers.parse(r, self._clean) for r in chunk.records]
         parts = [self._encode(batch) for batch in _batches(documents)]
         tokens, lengths, starts = (np.concatenate(p) for p in zip(*parts, strict=True))
@@ -114,14 +114,14 @@ class ChunkTokenizer:
         if len(ids) and int(ids.max()) >= self._tokenizer.vocab_size:
             raise errors.InputError(
                 f"near {documents[0].where}: the tokenizer gave the id {ids.max()}, "
-                f"but it has {self._tokenizer.vocab_size} pieces. Check the vocabulary."
+                f"but it has {self._tokenizer.vocab_size} tokens. Check the vocabulary."
             )
         return ids.astype(self._dtype), lengths, starts
 
     def _words(
         self, documents: Sequence[readers.Document]
     ) -> list[Sequence[str]] | None:
-        """Returns the words of every sentence; None where pieces decide."""
+        """Returns the words of every sentence; None where subwords decide."""
         own = self._from_corpus and any(d.words is not None for d in documents)
         if not own and self._segmenter is None:
             return None
@@ -134,18 +134,18 @@ class ChunkTokenizer:
         return found
 
     def _cut(self, sentence: str) -> Sequence[str]:
-        """Returns the segmenter's words, or what leaves the rule to the pieces."""
+        """Returns the segmenter's words, or a split that defers to subwords."""
         if self._segmenter is not None:
             return self._segmenter.cut(sentence)
-        # A WordPiece may begin a word only where one of these begins, a SentencePiece
-        # also elsewhere: so characters for one, the whole for the other.
+        # A WordPiece token can begin a word only where one of these begins, one of
+        # SentencePiece also elsewhere: characters for the first, else the sentence.
         return list(sentence) if self._tokenizer.kind == "wordpiece" else [sentence]
 
 
 def _batches(
     documents: Sequence[readers.Document],
 ) -> Iterator[Sequence[readers.Document]]:
-    """Yields runs of sentences, a few hundred kilobytes each, as documents."""
+    """Yields batches of documents of a few hundred kilobytes each."""
     batch, size = [], 0
     for document in documents:
         first = 0
@@ -159,7 +159,7 @@ def _batches(
 
 
 def _part(document: readers.Document, first: int, last: int) -> readers.Document:
-    """Returns some sentences of a document as a document."""
+    """Returns a document of some of the sentences of another."""
     if last - first == len(document.sentences):
         return document
     words_of = document.words and document.words[first:last]

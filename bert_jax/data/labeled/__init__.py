@@ -1,1 +1,1 @@
-"""Labeled files to examples, and examples to `batch_at(step)`."""
+"""From labeled files to examples, and from examples to `batch_at(step)`."""

@@ -1,9 +1,15 @@
-"""Exports of annotation tools as the records that other readers take.
+"""Exports of annotation tools, and texts with marked entities.
 
 Label Studio: JSON (tasks with `data` and `annotations`), JSON-MIN and its CSV and TSV,
 whose cells hold the regions as JSON. doccano: JSON lines with `label`, `labels` or
-`entities`; the `annotations` of its first versions. Regions of text become
-{"start", "end", "type"}, choices a list of labels, ratings a score.
+`entities`; the `annotations` of its first versions. `plain_annotations` turns them into
+plain records: regions of text become {"start", "end", "type"}, choices a list of
+labels, ratings a score.
+
+`read_entities` reads entities as CLUENER writes them ({"text", "label": {type:
+{surface: [[first, last]]}}}), as objects ({"text", "entities": [{"start", "end",
+"type"}]}), or as lists ({"text", "label": [[start, end, type]]}), and lists of tokens
+with tags.
 """
 
 import json
@@ -31,13 +37,11 @@ _CANCELLED = ("was_cancelled", "skipped")
 def plain_annotations(
     records: Iterable[table_records.TableRecord], has_tags: bool, notes: Counter[str]
 ) -> Iterator[table_records.TableRecord]:
-    """Yields records with the annotations of exports in the usual cells.
+    """Yields records with the annotations of exports in the usual columns.
 
-    `entities` for tagging, `label` for tasks of texts, `score` for numbers; every
-    other record stays as it is.
-
-    A region without start, end or label, or that is not its text, is a fault of its
-    record.
+    These are `entities` for tagging, `label` for text tasks and `score` for numbers.
+    Other records are not changed. A region without start, end or label, or whose text
+    differs, makes its record faulty.
 
     Raises:
       InputError: labels are numbers, and the export does not name them.
@@ -60,7 +64,7 @@ def plain_annotations(
 def _plain(
     cells: dict[str, Any], has_tags: bool, where: str, notes: Counter[str]
 ) -> dict[str, Any] | None:
-    """Returns the usual cells of a record; None for a task without annotation."""
+    """Returns the plain cells of a record; None for a task without annotation."""
     if _is_task(cells):
         return _of_task(cells, has_tags, where, notes)
     if _is_old_doccano(cells):
@@ -69,7 +73,7 @@ def _plain(
 
 
 def _is_task(cells: Mapping[str, Any]) -> bool:
-    """Says whether a record is a task of Label Studio."""
+    """Returns whether a record is a Label Studio task."""
     has_list = any(isinstance(cells.get(name), list) for name in _ANNOTATIONS)
     return isinstance(cells.get("data"), dict) and has_list
 
@@ -77,7 +81,7 @@ def _is_task(cells: Mapping[str, Any]) -> bool:
 def _of_task(
     cells: Mapping[str, Any], has_tags: bool, where: str, notes: Counter[str]
 ) -> dict[str, Any] | None:
-    """Returns the data of a task with its annotation; None if there is none."""
+    """Returns the data of a task with its annotation, or None without one."""
     plain = dict(cells["data"])
     if "id" in cells:
         plain["id"] = cells["id"]
@@ -113,7 +117,7 @@ def _values(results: list[Any], where: str) -> list[dict[str, Any]]:
     """Returns the values of the results of an annotation; relations have none."""
     found = [x["value"] for x in results if isinstance(x, dict) and "value" in x]
     if not all(isinstance(value, dict) for value in found):
-        raise _malformed_export(where, "has a result whose value is no object")
+        raise _malformed_export(where, "has a result whose value is not an object")
     return found
 
 
@@ -127,7 +131,7 @@ def _choices(value: Mapping[str, Any]) -> list[Any]:
 
 
 def _label_of(value: Mapping[str, Any]) -> list[Any]:
-    """Returns the labels of a region; [] for a value that is no region of text."""
+    """Returns the labels of a text region; [] for other values."""
     named = [value[x] for x in _REGIONS if isinstance(value.get(x), list)]
     return named[0] if named else []
 
@@ -135,7 +139,7 @@ def _label_of(value: Mapping[str, Any]) -> list[Any]:
 def _region(value: Mapping[str, Any], text: str, where: str) -> dict[str, Any]:
     """Returns a region of Label Studio as an entity of `text`.
 
-    Its offsets count what JavaScript counts, two for a character beyond U+FFFF.
+    Its offsets are JavaScript's: a character beyond U+FFFF counts twice.
     """
     labels = _label_of(value)
     start, end = value.get("start"), value.get("end")
@@ -153,14 +157,14 @@ def _region(value: Mapping[str, Any], text: str, where: str) -> dict[str, Any]:
         else:
             there = text[max(start, 0) : end]
             raise table_records.BrokenRecord(
-                f"{where}: characters {start} to {end} are {there[:40]!r}, and the "
-                f"region says {surface[:40]!r}. Export the text as it was annotated."
+                f"{where}: characters {start} to {end} are {there[:40]!r}, but the "
+                f"region is {surface[:40]!r}. Export the text as it was annotated."
             )
     return {"start": start, "end": end, "type": labels[0]}
 
 
 def _is_old_doccano(cells: Mapping[str, Any]) -> bool:
-    """Says whether a record is of doccano's first versions: labels by number."""
+    """Returns whether a record is of doccano's first versions, with label numbers."""
     given = cells.get("annotations")
     return (
         isinstance(given, list)
@@ -180,7 +184,7 @@ def _of_doccano(cells: Mapping[str, Any], has_tags: bool, where: str) -> dict[st
         return plain | {"label": labels if len(labels) != 1 else labels[0]}
     if any(type(x["label"]) is int for x in given):
         raise errors.InputError(
-            f"{where}: its labels are numbers, and this export does not name them. "
+            f"{where}: its labels are numbers, and this export has no names for them. "
             "Export it as JSON lines with text labels (JSONL (Text-Labels))."
         )
     return plain | {"entities": given}
@@ -208,7 +212,7 @@ def _of_cells(cells: dict[str, Any], has_tags: bool, where: str) -> dict[str, An
 
 
 def _are_regions(value: Any) -> bool:
-    """Says whether a value lists regions of Label Studio."""
+    """Returns whether a value lists regions of Label Studio."""
     return (
         isinstance(value, list)
         and bool(value)
@@ -225,7 +229,7 @@ def _malformed_export(where: str, what: str) -> table_records.BrokenRecord:
 Stretch = tuple[int, int, str]  # characters [start, end), type
 
 _STRETCHES = ("entities", "spans", "label", "labels")
-# The keys of an object, by start, end and type; the others are those of doccano.
+# Keys of an entity object for start, end and type; the second ones are doccano's.
 _ITEM_KEYS = (("start", "start_offset"), ("end", "end_offset"), ("type", "label"))
 _TAGS = ("tags", "ner_tags", "labels", "pos_tags")
 MOVED = "entities moved to where their text is"
@@ -239,13 +243,12 @@ def read_entities(
     request: example_request.ExampleRequest,
     notes: Counter[str],
 ) -> Iterator[examples.TaggedExample]:
-    """Yields a sentence a record, its entities as BIO tags on words.
+    """Yields one sentence per record, with its entities as BIO tags on words.
 
-    Words are those of BERT, cut again where an entity begins or ends inside one.
+    Words are split as in BERT, and also where an entity begins or ends inside one.
 
     Raises:
-      InputError: a stretch is not in its text, is not the text it should be, or two of
-        them overlap.
+      InputError: an entity is not in its text, its text differs, or two overlap.
     """
     for number, record in enumerate(records):
         try:
@@ -300,7 +303,8 @@ def _of_tokens(
     is_full = bool(tokens) or request.takes_empty
     if not (are_texts and is_full and all(map(str.strip, tokens))):
         raise table_records.BrokenRecord(
-            f"{where}: 'tokens' are no list of texts, or one is empty. Fix the record."
+            f"{where}: 'tokens' must be a list of texts, none of them empty. Fix the "
+            "record."
         )
     if tags is None and request.needs_labels:
         raise table_records.BrokenRecord(
@@ -309,7 +313,7 @@ def _of_tokens(
         )
     if not isinstance(tags, list | None):
         raise table_records.BrokenRecord(
-            f"{where}: the tags are no list, but {str(tags)[:60]!r}. Fix the record."
+            f"{where}: the tags must be a list, not {str(tags)[:60]!r}. Fix the record."
         )
     if tags is not None and len(tags) != len(tokens):
         raise table_records.BrokenRecord(
@@ -335,15 +339,15 @@ def _stretches(
     where: str,
     notes: Counter[str],
 ) -> list[Stretch] | None:
-    """Returns the stretches of a record, or None where it has none."""
+    """Returns the entities of a record, or None without labels."""
     given = (request.columns.label,) if request.columns.label else _STRETCHES
     column = next((each for each in given if each in cells), None)
     value = None if column is None else cells[column]
     if value is None:
         if request.needs_labels:
             raise table_records.BrokenRecord(
-                f"{where}: the label is missing; there is none of {', '.join(given)}. "
-                "Add it, name it (data.columns.label), or remove the record.",
+                f"{where}: the label is missing: there is no column "
+                f"{', '.join(given)}. Add it, set data.columns.label, or remove the record.",
                 table_records.UNLABELED,
             )
         return None
@@ -369,7 +373,7 @@ def _of_surfaces(
     where: str,
     notes: Counter[str],
 ) -> Iterator[Stretch]:
-    """Yields the stretches of CLUENER's shape, whose ends are the last characters."""
+    """Yields the entities of CLUENER's format, whose ends are inclusive."""
     for kind, surfaces in types.items():
         if not isinstance(surfaces, dict):
             raise _malformed(surfaces, where)
@@ -382,7 +386,7 @@ def _of_surfaces(
                         continue
                     raise errors.InputError(
                         f"{where}: characters {start} to {last} are "
-                        f"{text[max(start, 0) : last + 1]!r} and not {surface!r}. Mend "
+                        f"{text[max(start, 0) : last + 1]!r} and not {surface!r}. Fix "
                         "or remove the entity (its last number is its last character), "
                         "or set data.repair, which moves it to where its text is."
                     )
@@ -392,7 +396,7 @@ def _of_surfaces(
 def _moved(
     surface: str, start: int, kind: str, text: str, notes: Counter[str]
 ) -> Iterator[Stretch]:
-    """Yields the stretch where its text is, nearest to its start, if it is anywhere."""
+    """Yields the entity at the nearest occurrence of its text, if there is one."""
     starts = [x.start() for x in re.finditer(re.escape(surface), text)]
     if not surface.strip() or not starts:
         notes[DROPPED] += 1
@@ -409,7 +413,7 @@ def _list(value: Any, where: str) -> list[Any]:
 
 
 def _of_item(item: Any, where: str) -> Stretch:
-    """Returns the stretch of an object or a list."""
+    """Returns the entity of an object or a list."""
     if isinstance(item, dict):
         parts = [[item[key] for key in keys if key in item] for keys in _ITEM_KEYS]
         if not all(parts):
@@ -427,7 +431,8 @@ def _of_item(item: Any, where: str) -> Stretch:
 
 def _malformed(value: Any, where: str) -> table_records.BrokenRecord:
     return table_records.BrokenRecord(
-        f"{where}: {str(value)[:60]!r} is no entity. Write {{type: {{surface: [[first, "
+        f"{where}: {str(value)[:60]!r} is not an entity. Write "
+        f"{{type: {{surface: [[first, "
         'last]]}}, or [{"start": 0, "end": 2, "type": "name"}].'
     )
 
@@ -438,10 +443,10 @@ def _without_overlaps(
     where: str,
     notes: Counter[str],
 ) -> list[Stretch]:
-    """Returns stretches that do not overlap, in order.
+    """Returns entities that do not overlap, in order.
 
-    Of two the longer is kept, of two equally long ones that come first, then the first
-    of the record.
+    Of two the longer is kept, of equally long ones the first in the text, then the
+    first of the record.
     """
     kept: list[Stretch] = []
     for start, end, kind in sorted(

@@ -1,9 +1,9 @@
-"""Which column is which: named by the user, or guessed from publishers' usual names.
+"""Finds the columns of an example: as named by the user, or by common names.
 
-The usual names are those of GLUE, CLUE, SICK, SNLI, SWAG, HellaSwag, RACE and C-Eval,
+The common names are those of GLUE, CLUE, SICK, SNLI, SWAG, HellaSwag, RACE and C-Eval,
 of popular tables on Kaggle, and what Chinese tables call the same columns. They are
-compared without case, surrounding blanks and byte-order marks; the first in the list
-that a table has is taken.
+compared without case, surrounding blanks and byte order marks; the first in the list
+that a table has is used.
 """
 
 import dataclasses
@@ -77,9 +77,9 @@ _NUMBER = re.compile(r"\s*[-+]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][-+]?\d+)?\s*")
 
 @dataclasses.dataclass(frozen=True)
 class ChosenColumns:
-    """The names of the columns that an example is made of; None for those not there.
+    """The names of the columns of an example; None for missing ones.
 
-    `flags` are the columns of a record with one column a label; `label` is None then.
+    `flags` are the columns of a table with one column per label; `label` is then None.
     """
 
     id: str | None
@@ -92,12 +92,12 @@ class ChosenColumns:
 
 
 def name_of(cell: str) -> str:
-    """Returns the name that a cell of a header has, without blanks and marks around."""
+    """Returns the name in a header cell, without surrounding blanks and marks."""
     return cell.strip().strip("\ufeff\u200b").strip()
 
 
 def usual_names(cells: Sequence[str]) -> tuple[str, ...]:
-    """Returns the usual names among cells, each once, as they are written there.
+    """Returns the common names among cells, each once, as they are spelled there.
 
     >>> usual_names([" Text", "note", "LABEL", "text"])
     ('Text', 'LABEL')
@@ -114,17 +114,17 @@ def is_header(
     request: example_request.ExampleRequest,
     following: Sequence[Sequence[str]] = (),
 ) -> bool:
-    """Says whether the first line of a table has the names of its columns.
+    """Returns whether the first line of a table is its header.
 
-    If the request leaves it open, two usual names are needed, or one that the request
+    If the request leaves it open, this takes two common names, or one that the request
     gives; where labels are needed, a given name is enough (if the line does not have
-    it, the error lists its names). With a single usual name the rows show it: see
+    it, the error lists its names). With a single common name the rows decide: see
     `_is_above_numbers` and `have_row_names`.
 
     Args:
-      cells: of the first line.
-      request: its header and columns, by name or number.
-      following: cells of some of the next rows.
+      cells: the cells of the first line.
+      request: the header and the columns, by name or number.
+      following: the cells of some of the next rows.
     """
     if request.header != "auto":
         return request.header == "true"
@@ -147,13 +147,13 @@ def _given_names(request: example_request.ExampleRequest) -> set[str]:
 
 
 def have_row_names(cells: Sequence[str], following: Sequence[Sequence[str]]) -> bool:
-    """Says whether rows begin with their number, which R leaves out of the header."""
+    """Returns whether rows begin with their number, without a header, as in R."""
     expected = [(str(n), len(cells) + 1) for n in range(1, len(following) + 1)]
     return bool(following) and [(row[0], len(row)) for row in following] == expected
 
 
 def _is_above_numbers(cells: Sequence[str], following: Sequence[Sequence[str]]) -> bool:
-    """Says whether a word is above a column of numbers, so is the column's name.
+    """Returns whether a word is above a column of numbers, and so is its name.
 
     The first column may have an empty name, as the index of pandas has.
     """
@@ -176,10 +176,10 @@ def _is_number(name: str) -> bool:
 def choose_columns(
     names: Sequence[str], request: example_request.ExampleRequest, where: str
 ) -> ChosenColumns:
-    """Decides which of the columns is which.
+    """Chooses the columns of an example.
 
-    Raises InputError for a given column that is not among `names`, and for a text, or a
-    label if examples need one, that cannot be told.
+    Raises InputError for a given column that is not among `names`, and if the text, or
+    the label where examples need one, cannot be found.
     """
     usual = {name_of(name).lower(): name for name in reversed(names)}
     given = request.columns
@@ -209,7 +209,7 @@ def _given(name: str, what: str, names: Sequence[str], where: str) -> str | None
         return names[example_request.column_number(name, len(names), what, where)]
     more = ""
     if what == "label" and "," in name:
-        more = ". For one column a label set data.multi_label=true"
+        more = ". For one column per label set data.multi_label=true"
     raise errors.InputError(
         f"{where}: there is no column {name!r} for data.columns.{what}, only "
         f"{_listed(names)}{more}"
@@ -244,7 +244,7 @@ def _texts(
         pair = usual_pair if pair == "" else pair
     if text is None:
         raise errors.InputError(
-            f"{where}: which column has the text cannot be told from {_listed(names)}. "
+            f"{where}: cannot find the column of the text among {_listed(names)}. "
             f"{_how_to_name(names, 'text')} (and data.columns.text_pair)."
         )
     return text, pair or None
@@ -264,7 +264,7 @@ def _usual_texts(
 
 
 def _singles() -> tuple[str, ...]:
-    """Returns the usual names of a text that is alone: also those that open a pair."""
+    """Returns the common names of a single text, including the first of a pair."""
     return (*_TEXTS, *(first for first, _ in _PAIRS), *_OTHER_TEXTS)
 
 
@@ -287,13 +287,13 @@ def _label(
     if found is None and request.needs_labels and form.needs_target:
         more = ""
         if request.multi_label:
-            more = " If there is one column a label, name them all, with commas."
+            more = " If there is one column per label, name all of them, with commas."
         raise _no_label(names, "label", where, more)
     return found
 
 
 def _several(label: str, request: example_request.ExampleRequest) -> tuple[str, ...]:
-    """Returns the columns of labels, where several are given with commas or plus."""
+    """Returns the columns of labels, if several are given with commas or plus."""
     if not request.multi_label or not re.search(r"[,+]", label):
         return ()
     return tuple(name.strip() for name in re.split(r"[,+]", label) if name.strip())
@@ -302,7 +302,7 @@ def _several(label: str, request: example_request.ExampleRequest) -> tuple[str, 
 def _flags(
     names: Sequence[str], request: example_request.ExampleRequest, where: str
 ) -> tuple[str, ...]:
-    """Returns the columns of a table with one column a label, if they are given."""
+    """Returns the given columns of a table with one column per label."""
     given = request.columns.label
     several = () if given in names else _several(given, request)
     if several and not request.needs_labels:
@@ -335,7 +335,7 @@ def _score(
 
 
 def _is_there(name: str, names: Sequence[str]) -> bool:
-    """Says whether a column that is given by name or number is among these."""
+    """Returns whether a column that is given by name or number is among these."""
     if name in names or not _is_number(name):
         return name in names
     number = int(name)
@@ -346,7 +346,7 @@ def _no_label(
     names: Sequence[str], what: str, where: str, more: str = ""
 ) -> errors.InputError:
     return errors.InputError(
-        f"{where}: which column has the {what} cannot be told from {_listed(names)}. "
+        f"{where}: cannot find the column of the {what} among {_listed(names)}. "
         f"{_how_to_name(names, what)}.{more}"
     )
 
@@ -354,7 +354,7 @@ def _no_label(
 def _usual_choices(
     usual: Mapping[str, str], names: Sequence[str], where: str
 ) -> tuple[str, ...]:
-    """Returns the columns of the choices: one list of them, or one column each."""
+    """Returns the columns of the choices: one with lists, or one per choice."""
     for name in _CHOICE_LISTS:
         if name in usual:
             return (usual[name],)
@@ -365,7 +365,7 @@ def _usual_choices(
     if len(letters) > 1:
         return tuple(letters)
     raise errors.InputError(
-        f"{where}: which columns have the choices cannot be told from "
+        f"{where}: cannot find the columns of the choices among "
         f"{_listed(names)}. Name them: data.columns.choices."
     )
 
@@ -375,7 +375,7 @@ def _number_in(name: str) -> int:
 
 
 def _are_numbers(names: Sequence[str]) -> bool:
-    """Says whether columns have no names but their numbers."""
+    """Returns whether columns have only numbers as names."""
     return list(names) == [str(number) for number in range(1, len(names) + 1)]
 
 

@@ -1,7 +1,7 @@
-"""What is to be read: a file of labeled examples, and how its columns are to be taken.
+"""Requests for labeled examples: a file, and how to read its columns.
 
-Columns that are not named are guessed from the names that publishers use (GLUE, CLUE,
-SICK, SWAG, RACE ...); what cannot be guessed is an error that lists what there is.
+Columns without a given name are guessed from common names (GLUE, CLUE, SICK, SWAG,
+RACE ...); if that fails, the error lists the columns of the file.
 """
 
 import dataclasses
@@ -77,10 +77,10 @@ class ExampleForm:
 
 @dataclasses.dataclass(frozen=True)
 class ColumnNames:
-    """Where the parts of an example stand.
+    """The columns of an example.
 
     Each is a name of the header (or a key of the JSON objects), or a number from 1,
-    or from the end if it is negative; "" is guessed, "none" is not there. A text pair
+    or from the end if it is negative; "" is guessed, "none" is no column. A text pair
     is guessed only where the text is.
 
     Attributes:
@@ -94,7 +94,7 @@ class ColumnNames:
       choices: one column a choice, or one list of them.
       token: of CoNLL and CoNLL-U; guessed: 1 and 2.
       tag: of CoNLL and CoNLL-U; guessed: -1 and 4 (the universal part of speech).
-      predicate: of CoNLL-U: the column of the senses, which the roles stand behind.
+      predicate: of CoNLL-U: the column of the senses, before those of the roles.
     """
 
     id: str = ""
@@ -110,7 +110,7 @@ class ColumnNames:
 
 @dataclasses.dataclass(frozen=True)
 class ExampleRequest:
-    """A file, and how it is to be read.
+    """A file and how to read it.
 
     Attributes:
       path: a file, also compressed by gzip or bzip2, or `tfds:name[split]`,
@@ -118,17 +118,17 @@ class ExampleRequest:
       form: how the examples of the task are written.
       format: a format of `form`, or `auto`: found by the name, then the content.
       header: whether the first line of a table has the names: `true`, `false`, `auto`.
-      columns: where the parts stand.
+      columns: the columns of its parts.
       multi_label: the separator of the labels of a cell, as "|"; "true" where they are
         lists, also as a text, or `columns.label` names several columns. "" for one
         label.
       skip_labels: examples with these labels are left out and counted, as "-" in
         natural language inference, where the annotators did not agree.
       strip_digit: tokens of CoNLL end in one digit more, which is taken off (Weibo
-        NER, where it is the place of the character in its word).
-      repair: mends what can be, and counts it, where it otherwise is an error: answers
-        that are not where they are said to be, ids that come twice, entities that
-        overlap, questions that are empty. Where labels are needed, broken records are
+        NER, where it is the position of the character in its word).
+      repair: repairs and counts what otherwise is an error: misplaced answers,
+        duplicate ids, overlapping entities, empty questions. Where labels are needed,
+        broken records are
         left out: see `left_out`.
       is_scored: whether the examples are scored, and not learned from: then it does not
         matter where in its context an answer is, or that it is not there.
@@ -181,7 +181,7 @@ def _check(what: str, value: str, allowed: tuple[str, ...], task: str = "") -> N
 
 
 def column_number(column: str, count: int, what: str, where: str) -> int:
-    """Returns the place from 0 of a column that is given by its number.
+    """Returns the index from 0 of a column given by its number.
 
     Raises InputError unless it is a number, and one of `count` columns.
 

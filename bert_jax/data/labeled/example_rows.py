@@ -1,9 +1,9 @@
-"""The rows of a labeled dataset, and which of them make the batch of a step.
+"""The rows of a labeled dataset, and the batch of each step.
 
 `batch_at(step)` is pure: the rows of an epoch are permuted by (seed, epoch) inside
-their length buckets, or strata where they are packed. The shape of every batch does not
-depend on the seed, nor on which fold is left out, so that runs of several seeds and
-folds can share one program.
+their length buckets, or inside strata if they are packed. The shapes of batches do not
+depend on the seed or on the fold that is left out, so runs of several seeds and folds
+can share one compiled program.
 """
 
 import dataclasses
@@ -19,22 +19,23 @@ from bert_jax.data.pretraining import packing
 from bert_jax.text.coverage import Coverage
 
 Batch = dict[str, np.ndarray]
-WEIGHTS = "weights"  # [B] float32: 1 for a row, 0 where rows only fill the batch
+WEIGHTS = "weights"  # [B] float32: 1 for rows, 0 for padding
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExampleTable:
-    """The rows that a task makes of its examples.
+    """The rows of a task's examples.
 
     Attributes:
-      tokens: name -> one array a row, whose last axis is the tokens of that row; it is
-        padded with zeros. `segment_ids` (1 on every token) is among them.
-      fixed: name -> an array [n, ...] with one entry a row.
-      examples: [n], the number of the example that each row is of.
-      groups: a number for each example, the same for those that are never parted by
-        folds, as all questions of a context; None where each is on its own.
-      notes: how often something was done that a user must know of, by what it is.
-      coverage: how many tokens of the texts are [UNK], and how many texts are cut.
+      tokens: name -> one array per row, whose last axis is the tokens of that row, to
+        be padded with zeros. `segment_ids` (1 on every token) is among them.
+      fixed: name -> an array [n, ...] with one entry per row.
+      examples: [n], the number of each row's example.
+      groups: a number per example; folds do not separate equal ones, as all questions
+        of a context. None if all examples are independent.
+      notes: counts of changes that the user should know of, by description.
+      coverage: how many tokens of the texts are [UNK], and how many texts are
+        truncated.
     """
 
     tokens: dict[str, list[np.ndarray]]
@@ -46,7 +47,7 @@ class ExampleTable:
 
     @functools.cached_property
     def lengths(self) -> Int[np.ndarray, " n"]:
-        """The tokens of each row."""
+        """The length of each row in tokens."""
         ids = self.tokens["segment_ids"]
         return np.array([row.shape[-1] for row in ids], np.int64)
 
@@ -56,7 +57,7 @@ class ExampleTable:
     def batch(self, rows: Int[np.ndarray, " b"], size: int, length: int) -> Batch:
         """Returns these rows as a batch of `size` rows of `length` tokens.
 
-        A place whose row is -1, and those behind the last, hold nothing.
+        A row of -1, and those after the last, are empty.
         """
         filled = np.flatnonzero(rows >= 0)
         batch = {
@@ -85,16 +86,16 @@ def _pad(
     return padded
 
 
-LENGTH_STEP = 8  # lengths are multiples of this, but for the longest
+LENGTH_STEP = 8  # lengths are multiples of this, except the longest
 
 
 def bucket(length: int, longest: int) -> int:
-    """Returns the row length that `length` is padded to: four for each doubling.
+    """Returns the row length that `length` is padded to: four per doubling.
 
     >>> [bucket(length, 512) for length in (3, 9, 33, 70, 129, 500)]
     [8, 16, 40, 80, 160, 512]
     """
-    length = max(1, length)  # a tokenizer may make nothing of an empty text
+    length = max(1, length)  # an empty text may have no tokens
     step = max(LENGTH_STEP, 1 << max(0, (length - 1).bit_length() - 3))
     return min(longest, -(-length // step) * step)
 
@@ -102,9 +103,9 @@ def bucket(length: int, longest: int) -> int:
 def choose_lengths(
     lengths: Int[np.ndarray, " n"], count: int, longest: int
 ) -> tuple[int, ...]:
-    """Returns at most `count` row lengths that pad these rows the least.
+    """Returns at most `count` row lengths that need the least padding.
 
-    Exact, by dynamic programming over the multiples of eight; the last one holds the
+    Exact, by dynamic programming over the multiples of eight; the last one fits the
     longest row.
 
     >>> choose(np.array([5, 6, 7, 7, 30, 31, 60]), 2, 512)
@@ -136,19 +137,25 @@ def choose_lengths(
     return tuple(sorted(set(chosen)))
 
 
-PACKED = "packed"  # [R, S] int32: the token that stands there, from 1; 0 = none
+PACKED = "packed"  # [R, S] int32: the number of the token from 1; 0 = none
 _STEP = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SharedRows:
-    """Where the texts of a batch lie.
+    """Rows that the texts of a batch share, in one layout for all batches.
+
+    The rows of a dataset, sorted by length, are split into as many strata as a batch
+    has rows, and a batch takes one of each. The longest of a stratum decides how much
+    room
+    it gets, so one layout fits every batch of every epoch: one shape and one program,
+    whatever the seed, the fold and the mesh.
 
     Attributes:
-      rows: R, how many rows there are; some of the last may be empty.
+      rows: R, the number of rows; some of the last may be empty.
       length: S, the tokens of a row.
-      row, column: [B, K], where each text of each place begins.
-      fill: the share of the tokens of all rows for which there is room.
+      row, column: [B, K], where each text of each row of the batch begins.
+      fill: packing efficiency, the fraction of positions reserved for texts.
     """
 
     rows: int
@@ -158,7 +165,7 @@ class SharedRows:
     fill: float
 
     def packed(self, segment_ids: Int[np.ndarray, "B *K L"]) -> Int[np.ndarray, "R S"]:
-        """Returns which token stands where: 1 + its number in `segment_ids`, or 0."""
+        """Returns the token at each position: 1 + its number in `segment_ids`, or 0."""
         width = segment_ids.shape[-1]
         lengths = np.count_nonzero(segment_ids, axis=-1).reshape(self.row.shape)
         packed = np.zeros((self.rows, self.length), np.int32)
@@ -172,7 +179,7 @@ class SharedRows:
 def strata(
     lengths: Int[np.ndarray, " n"], kept: Int[np.ndarray, " k"], parts: int
 ) -> list[Int[np.ndarray, " s"]]:
-    """Cuts the kept rows, longest first, into one part for each place of a batch.
+    """Splits the kept rows, longest first, into one part per row of a batch.
 
     >>> [x.tolist() for x in strata(np.array([5, 9, 2, 7, 3]), np.arange(5), 2)]
     [[1, 3, 0], [4, 2]]
@@ -182,12 +189,12 @@ def strata(
 
 
 def share_rows(room: Int[np.ndarray, " B"], texts: int, multiple: int) -> SharedRows:
-    """Finds rows for places of so many tokens, each for `texts` texts of that length.
+    """Finds shared rows for texts of these lengths, `texts` of each.
 
-    Of row lengths from the longest place to twice that, the one that wastes least.
+    Of row lengths from the longest text to twice that, the one that wastes least.
 
     Args:
-      multiple: the number of rows is one of these, so that a mesh can cut them; only
+      multiple: the number of rows is a multiple of this, so that a mesh can shard them;
         empty rows are added.
     """
     sizes = np.repeat(room, texts)
@@ -214,7 +221,7 @@ def share_rows(room: Int[np.ndarray, " B"], texts: int, multiple: int) -> Shared
 def _rows_and_columns(
     sizes: Int[np.ndarray, " t"], packed: packing.Counts
 ) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]:
-    """Returns row and column of texts of these sizes."""
+    """Returns the row and column of texts of these sizes."""
     row, column = np.zeros_like(sizes), np.zeros_like(sizes)
     waiting = {size: list(np.flatnonzero(sizes == size)) for size in np.unique(sizes)}
     every = [kind for kind, times in packed.items() for _ in range(times)]
@@ -232,14 +239,15 @@ class TrainingRows:
     """The batches of a training run over a table.
 
     Attributes:
-      table: all rows, those of the fold that is left out among them.
+      table: all rows, including those of the fold that is left out.
       batch_size: rows of a global batch.
-      seed: of the order.
-      num_lengths: row lengths that batches may have; 1 pads all to the longest.
-      folds: parts that the rows are cut into; 0 for none.
-      fold: the part that is left out.
-      pack: whether the encoder sees several texts in a row (`shared_rows`).
-      multiple: packed rows come in multiples of this.
+      seed: the seed of the order.
+      num_lengths: number of different row lengths of batches; 1 pads all to the
+        longest.
+      folds: number of folds; 0 for none.
+      fold: the fold that is left out.
+      pack: whether the encoder sees several texts in a row (`SharedRows`).
+      multiple: the number of packed rows is a multiple of this.
     """
 
     table: ExampleTable
@@ -254,15 +262,15 @@ class TrainingRows:
 
     @functools.cached_property
     def row_lengths(self) -> tuple[int, ...]:
-        """The lengths of batches."""
+        """The row lengths of batches."""
         count = 1 if self.pack else self.num_lengths
         return choose_lengths(self.table.lengths, count, 1 << 30)
 
     @functools.cached_property
     def folds_of_rows(self) -> Int[np.ndarray, " n"]:
-        """The part that each row is in: all rows of a group in the same one.
+        """The fold of each row; all rows of a group are in the same one.
 
-        Groups are dealt out in the order of their length, so parts are alike.
+        Groups are assigned in the order of their length, so folds are similar.
         """
         table = self.table
         groups = np.arange(int(table.examples.max()) + 1)
@@ -278,14 +286,14 @@ class TrainingRows:
 
     @property
     def is_held_out(self) -> Bool[np.ndarray, " n"]:
-        """Which rows are of the fold that is left out."""
+        """Whether each row is in the fold that is left out."""
         if not self.folds:
             return np.zeros(len(self.table), bool)
         return self.folds_of_rows == self.fold
 
     @functools.cached_property
     def steps_per_epoch(self) -> int:
-        """Batches that show every row once."""
+        """The number of batches that show every row once."""
         return -(-self._most_rows // self.batch_size)
 
     @functools.cached_property
@@ -299,7 +307,7 @@ class TrainingRows:
 
     @functools.cached_property
     def _counts(self) -> Int[np.ndarray, "f b"]:
-        """The training rows of each length, for each fold that may be left out."""
+        """The number of training rows of each length, by the fold that is left out."""
         size = len(self.row_lengths)
         whole = np.bincount(self._bucket_of_rows, minlength=size)
         if not self.folds:
@@ -318,8 +326,8 @@ class TrainingRows:
     def _plan(self) -> tuple[int, ...]:
         """The length of each batch of an epoch, shortest first.
 
-        Rows that do not fill a batch go on to the next longer one; the last batch may
-        be filled up with nothing.
+        Rows that do not fill a batch move to the next longer one; the last batch may be
+        padded.
         """
         least = self._counts.min(axis=0)
         plan, carried = [], 0
@@ -332,7 +340,7 @@ class TrainingRows:
         """Returns the batch of a step, counted from 0, or the rows `local` of it.
 
         Keys are those of the table, `weights` [B] and, with `pack`, `packed` [R, S],
-        of which `local` means the same share.
+        of which `local` selects the same fraction.
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         batches, order = self._epoch(epoch)
@@ -347,7 +355,7 @@ class TrainingRows:
         return local_batch
 
     def steps_by_length(self, start_step: int, num_train_steps: int) -> dict[int, int]:
-        """Returns the lengths of the batches to come, each with one of its steps.
+        """Returns the lengths of the remaining batches, each with one of its steps.
 
         The longest comes first. After `start_step` steps done, a run of
         `num_train_steps` has batches of no other length.
@@ -361,9 +369,9 @@ class TrainingRows:
         return dict(sorted(found.items(), reverse=True))
 
     def names_at(self, step: int, local: slice = slice(None)) -> list[str]:
-        """Returns what is in each of the rows of that batch: "EPOCH/EXAMPLE".
+        """Returns the names of the rows of that batch: "EPOCH/EXAMPLE".
 
-        Examples are counted from 0 in the order of the file; a row of nothing is "-".
+        Examples are numbered from 0 in the order of the file; an empty row is "-".
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         batches, order = self._epoch(epoch)
@@ -375,23 +383,23 @@ class TrainingRows:
 
     @property
     def encoded_rows(self) -> int:
-        """The rows of a batch as the encoder sees them."""
+        """The number of rows of a batch in the encoder."""
         return self._layout.rows if self.pack else self.batch_size * self._texts
 
     @property
     def encoded_lengths(self) -> tuple[int, ...]:
-        """The lengths that these rows may have."""
+        """The possible lengths of these rows."""
         return (self._layout.length,) if self.pack else self.row_lengths
 
     @property
     def tokens_per_step(self) -> float:
-        """The tokens that the encoder computes in a step, padding too, on average."""
+        """The mean number of tokens per step in the encoder, including padding."""
         of_batches = self.encoded_lengths if self.pack else self._plan
         return self.encoded_rows * float(np.mean(of_batches))
 
     @property
     def shapes(self) -> str:
-        """What of a batch is computed, in words."""
+        """Describes the shapes of batches."""
         longest = max(self.row_lengths)
         if not self.pack:
             lengths = ", ".join(map(str, self.row_lengths))
@@ -399,12 +407,12 @@ class TrainingRows:
         shared = self._layout
         return (
             f"of up to {longest} tokens, in {shared.rows} shared rows of "
-            f"{shared.length} ({shared.fill:.0%} with room for tokens)"
+            f"{shared.length} ({shared.fill:.0%} packing efficiency)"
         )
 
     @property
     def _texts(self) -> int:
-        """K, the texts of a row; 1 where rows are one text."""
+        """K, the number of texts of a row."""
         return math.prod(self.table.tokens["segment_ids"][0].shape[:-1])
 
     def _epoch(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -417,7 +425,7 @@ class TrainingRows:
 
     @functools.cached_property
     def _layout(self) -> SharedRows:
-        """The places of every batch: each has room for what any fold puts there."""
+        """The shared rows of every batch, with room for every fold."""
         lengths = self.table.lengths
         room = np.zeros(self.batch_size, np.int64)
         for fold in range(max(self.folds, 1)):
@@ -429,7 +437,7 @@ class TrainingRows:
         return share_rows(room, self._texts, self.multiple)
 
     def _stratified(self, epoch: int) -> list[np.ndarray]:
-        """Returns the rows of each batch: one of each stratum, or none (-1)."""
+        """Returns the rows of each batch: one per stratum, or none (-1)."""
         kept = np.flatnonzero(~self.is_held_out)
         parts = strata(self.table.lengths, kept, self.batch_size)
         rng = np.random.default_rng([self.seed, epoch, 1])
@@ -444,8 +452,8 @@ class TrainingRows:
             return self._stratified(epoch), np.arange(self.steps_per_epoch)
         kept = np.flatnonzero(~self.is_held_out)
         kept = np.random.default_rng([self.seed, epoch, 1]).permutation(kept)
-        # A batch takes the shortest rows that are left, so that what the plan carries
-        # on to longer batches is carried on here.
+        # A batch takes the shortest remaining rows, so rows move to longer batches as
+        # in the plan.
         queue = kept[np.argsort(self._bucket_of_rows[kept], kind="stable")]
         firsts = range(0, self.steps_per_epoch * self.batch_size, self.batch_size)
         batches = [queue[first : first + self.batch_size] for first in firsts]
@@ -456,14 +464,14 @@ class TrainingRows:
 def in_order(
     table: ExampleTable, batch_size: int, longest: int, num_lengths: int = 0
 ) -> Iterator[tuple[Int[np.ndarray, " b"], Batch]]:
-    """Yields (numbers of the rows, batch) over all rows, those of like length together.
+    """Yields (row numbers, batch) over all rows, grouped by similar length.
 
     The longest come first.
 
     Args:
-      longest: bounds the row length.
-      num_lengths: row lengths that there may be; 0 takes fixed ones, four for each
-        doubling, so that one table after the other shares them.
+      longest: the maximum row length.
+      num_lengths: number of different row lengths; 0 uses fixed ones, four per
+        doubling, which tables share.
     """
     order = np.argsort(-table.lengths, kind="stable")
     chosen = choose_lengths(table.lengths, num_lengths, longest) if num_lengths else ()

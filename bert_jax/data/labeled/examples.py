@@ -1,7 +1,7 @@
-"""Labeled examples as the readers give them and the tasks take them.
+"""Labeled examples: what the readers return and the tasks receive.
 
-Every example knows where it stands (`file:line` or record), so that whatever is wrong
-with it later can still be named. Offsets count characters of the text as it is.
+Every example knows its location (`file:line` or record), so that later errors can name
+it. Offsets count characters of the original text.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ class TextExample:
 
     Attributes:
       where: `file:line`, or the record.
-      id: as the publisher numbers it, or the number of the example from 0.
+      id: the id in the file, or the number of the example from 0.
       text: the first text.
-      text_pair: the second, or None.
-      labels: none where it is to be predicted, one, or several (multi-label); the
-        spelling of the file.
+      text_pair: the second text, or None.
+      labels: None if it is to be predicted, one label, or several (multi-label), as
+        spelled in the file.
       score: the number of a regression, or None.
     """
 
@@ -38,14 +38,14 @@ class TaggedExample:
 
     Attributes:
       where: `file:line` of its first token.
-      id: as above.
+      id: the id in the file, or its number.
       text: the sentence; of columns, the tokens joined (by a space, or by nothing
         between Chinese characters).
-      tokens: where each token stands in `text`.
-      tags: one a token, or None where they are to be predicted.
+      tokens: the span of each token in `text`.
+      tags: one per token, or None if they are to be predicted.
       predicate: index of the token whose roles the tags are, or None.
-      sense: of that predicate, as `come.03`, or empty.
-      lines: of the file, one a token; empty where a record is not one token a line.
+      sense: the sense of that predicate, as `come.03`, or empty.
+      lines: the line of each token; empty if the file does not have one token per line.
     """
 
     where: str
@@ -58,7 +58,7 @@ class TaggedExample:
     lines: Sequence[int] = dataclasses.field(default=(), repr=False, compare=False)
 
     def where_of(self, token: int) -> str:
-        """Returns `file:line` of a token, or of the sentence where that is all."""
+        """Returns `file:line` of a token, or of the sentence if unknown."""
         path, colon, _ = self.where.rpartition(":")
         return f"{path}{colon}{self.lines[token]}" if self.lines else self.where
 
@@ -70,7 +70,7 @@ class TaggedExample:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A stretch of a context: its text, and the character it starts at."""
+    """A span of a context: its text and its first character."""
 
     text: str
     start: int
@@ -78,15 +78,15 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class QuestionExample:
-    """A question to be answered by a stretch of its context.
+    """A question answered by a span of its context.
 
     Attributes:
-      answers: those of the annotators; empty where there is none (`impossible`) or
-        where it is to be predicted.
+      answers: the annotators' answers; empty if there is none (`impossible`) or if it
+        is to be predicted.
       impossible: whether the context has no answer.
-      labeled: whether the file says what the answer is, or that there is none.
-      gold: where not all answers are in the context word for word, the text of every
-        one: scores are taken with all of them.
+      labeled: whether the file has the answer, or states that there is none.
+      gold: the text of every answer if some are not in the context word for word; all
+        of them count in scores.
     """
 
     where: str
@@ -102,11 +102,11 @@ class QuestionExample:
 
 @dataclasses.dataclass(frozen=True)
 class ChoiceExample:
-    """A context and its possible continuations, of which one is right.
+    """A context and its possible continuations, one of them correct.
 
     Attributes:
-      choices: what is scored as second text, beside the context as the first.
-      label: index of the right one, or None.
+      choices: each is scored as second text, with the context as the first.
+      label: index of the correct choice, or None.
     """
 
     where: str
@@ -133,5 +133,5 @@ _UNLABELED = {
 
 
 def unlabeled(example: Example) -> Example:
-    """Returns the example as it is before anybody has said what is right."""
+    """Returns the example without its labels."""
     return dataclasses.replace(example, **_UNLABELED[type(example)])

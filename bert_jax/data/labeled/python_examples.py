@@ -1,14 +1,25 @@
-"""Examples of what a person types or a program hands over: texts, pairs, questions.
+"""Examples given from Python: unlabeled values to predict, and labeled training data.
 
     text                                     classification, regression, tagging
-    [token, token, ...]                      tagging: one tag a token, in order
+    [token, token, ...]                      tagging: one tag per token, in order
     (text, text_pair)                        classification, regression, matching
     (question, context)                      span
     (context, [choice, choice, ...])         multiple_choice
     (text, predicate)                        srl: a word, or its characters [a, b)
 
-or a dict with those names and perhaps an `id`, as in a line of JSON; a list of tokens
-is `tokens` there.
+or a dict with those names and optionally an `id`, as in a JSON line; a list of tokens
+is `tokens` there. Labeled examples are
+
+    [(text, label), (text, text_pair, label)]      classification, regression, matching
+    [text, ...]                                    matching of raw texts (SimCSE)
+    [(tokens, tags), (text, [(start, end, type)])] tagging
+    [(tokens, predicate, roles)]                   srl; predicate: a number from 0
+    [(question, context, answers)]                 span; no answer: None or ""
+    [(context, [choice, ...], label)]              multiple_choice
+
+or dicts, a dict of columns, or a data frame (pandas, polars, pyarrow, `datasets`), with
+the column names of files. They become records, so Python may pass whatever files may
+have, and errors name an example by its position.
 """
 
 import dataclasses
@@ -42,11 +53,11 @@ def texts_of(values: Any, name: str = "texts") -> list[str]:
     """Returns the texts of any iterable, as a list.
 
     Args:
-      values: what is to be a list of texts.
-      name: of `values`, for messages.
+      values: an iterable of texts.
+      name: the name of `values` in messages.
 
     Raises:
-      InputError: it is one text or no iterable, or has something that is no text.
+      InputError: it is a single text or not iterable, or a value is not a text.
     """
     found = values_of(values, name)
     for at, text in enumerate(found):
@@ -59,7 +70,7 @@ def values_of(values: Any, name: str = "values") -> list[Any]:
     """Returns the values of any iterable but a text or a dict, as a list.
 
     Raises:
-      InputError: it is a text, a dict or no iterable; `name` is what messages call it.
+      InputError: it is a text, a dict or not iterable; messages call it `name`.
     """
     if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__iter__"):
         raise errors.InputError(
@@ -78,7 +89,7 @@ def examples_of_values(
     values: Iterable[Any],
     names: Sequence[str] | None = None,
 ) -> list[examples.Example]:
-    """Returns one example a value.
+    """Returns one example per value.
 
     Args:
       form: how the values of the task are written.
@@ -86,7 +97,7 @@ def examples_of_values(
       names: where each comes from, for messages.
 
     Raises:
-      InputError: a value is not what the task takes; the message says what is.
+      InputError: a value does not have the form that the task takes.
     """
     return [
         _example(form, value, names[at] if names else f"values[{at}]", str(at))
@@ -121,8 +132,8 @@ def _example(
 def _joined(value: Any, where: str) -> tuple[Any, list[examples.Span] | None]:
     """Joins a value that is a list of tokens into a text, as a CoNLL file is read.
 
-    Returns the value with the text, and where each token is in it; of any other value
-    the value and None.
+    Returns the value with the text, and the span of each token; other values are
+    returned with None.
     """
     if isinstance(value, list):
         value = {"tokens": value}
@@ -173,7 +184,7 @@ def _fields(
 
 
 def _check_texts(name: str, part: Any, where: str) -> None:
-    """Raises InputError for a part, or one of its choices or tokens, that is no text.
+    """Raises InputError for a part, choice or token that is not a text.
 
     An `id` may be a number, and a predicate the positions of its characters.
     """
@@ -192,7 +203,7 @@ def _texts(part: Any) -> list[str]:
 
 
 def _fits(name: str, part: Any) -> bool:
-    """Says whether a part is of its type."""
+    """Returns whether a part is of its type."""
     if name == "choices":
         several = isinstance(part, tuple | list) and len(part) > 1
         return several and all(isinstance(text, str) for text in part)
@@ -220,7 +231,7 @@ def blank(form: example_request.ExampleForm) -> Any:
 
 
 def token_spans(text: str) -> list[examples.Span]:
-    """Returns where the tokens of running text stand: words, characters, marks.
+    """Returns the spans of the tokens of running text: words, characters, marks.
 
     >>> [("我爱U2吗。"[a:b]) for a, b in token_spans("我爱U2吗。")]
     ['我', '爱', 'U2', '吗', '。']
@@ -238,12 +249,12 @@ def _predicate(text: str, tokens: list[examples.Span], given: Any, where: str) -
     found = found or [at for at, (a, b) in enumerate(tokens) if a <= start < b]
     if not found:
         raise errors.InputError(
-            f"{where}: the predicate {given!r} is no word of the text {text!r}"
+            f"{where}: the predicate {given!r} is not a word of the text {text!r}"
         )
     return found[0]
 
 
-# What the path of such examples begins with; their sha256 follows.
+# Prefix of the path of such examples, before their sha256.
 PREFIX = "python:"
 _TEXTS = ("text", "text_pair")
 
@@ -251,11 +262,11 @@ _TEXTS = ("text", "text_pair")
 def records_of_python(
     values: Any, request: example_request.ExampleRequest
 ) -> tuple[list[table_records.TableRecord], example_request.ExampleRequest]:
-    """Returns one record an example, and how records are read.
+    """Returns one record per example, and the request to read them with.
 
     Args:
-      values: as above.
-      request: of the task; its `path` names the values in messages.
+      values: labeled examples, as above.
+      request: the request of the task; its `path` names the values in messages.
 
     Raises:
       InputError: a value does not have the form that the task takes.
@@ -316,7 +327,7 @@ def _of_columns(values: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value as JSON would have it: lists, Python's numbers, None for NaN."""
+    """Returns a value with the types of JSON: lists, Python numbers, None for NaN."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, Mapping):
@@ -324,7 +335,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(each) for each in value]
     if isinstance(value, float) and math.isnan(value):
-        return None  # how data frames write a cell that is empty
+        return None  # an empty cell of a data frame
     return value
 
 
@@ -388,14 +399,14 @@ def _scores_or_labels(
 def role_examples(
     given: Iterable[table_records.TableRecord],
 ) -> Iterator[examples.TaggedExample]:
-    """Yields each sentence once for each of its predicates.
+    """Yields each sentence once per predicate.
 
     A record has `tokens`, `predicate` (a position from 0) and `roles`; or, for several
-    predicates, lists of both. Equal sentences in a row share their `where`, as those of
-    a file do, so that all their predicates can be in one row.
+    predicates, lists of both. Equal consecutive sentences share their `where`, as in
+    files, so that all their predicates can be in one row.
 
     Raises:
-      InputError: a part is missing or does not fit the others.
+      InputError: a part is missing or does not match the others.
     """
     where, last = "", None
     for number, record in enumerate(given):
@@ -414,8 +425,8 @@ def role_examples(
         name = table_records.label(
             cells["id"] if "id" in cells else number, record.where
         )
-        for place, (predicate, tags) in enumerate(pairs):
-            label = f"{name}.{place}" if len(pairs) > 1 else str(name)
+        for at, (predicate, tags) in enumerate(pairs):
+            label = f"{name}.{at}" if len(pairs) > 1 else str(name)
             yield examples.TaggedExample(where, label, text, spans, tags, predicate)
 
 
@@ -459,7 +470,7 @@ def _list(cells: Mapping[str, Any], names: Sequence[str], where: str) -> list[An
 
 
 def by_split(data: Any) -> Mapping[str, Any]:
-    """Returns the examples of the splits; raises InputError for examples of none."""
+    """Returns the examples by split; raises InputError for examples without splits."""
     if not isinstance(data, Mapping):
         raise errors.InputError(
             f"data is {type(data).__name__}: give the examples of each split, as in "
@@ -469,7 +480,7 @@ def by_split(data: Any) -> Mapping[str, Any]:
 
 
 def source_name(split: str, path: str) -> str:
-    """Returns what messages call the examples of a split: their file, or a value.
+    """Returns the name of the examples of a split in messages.
 
     >>> source("dev", "dev.tsv"), source("dev", "python:3c1d")
     ('dev.tsv', "data['dev']")
@@ -478,7 +489,7 @@ def source_name(split: str, path: str) -> str:
 
 
 def digest_of(found: Sequence[examples.Example], notes: Mapping[str, int]) -> str:
-    """Returns the sha256 of the content of examples, wherever they are from."""
+    """Returns the sha256 of the content of examples, without their locations."""
     sha256 = hashlib.sha256(json.dumps(Counter(notes), sort_keys=True).encode())
     for example in found:
         fields = dataclasses.asdict(example)

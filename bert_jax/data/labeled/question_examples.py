@@ -2,7 +2,7 @@
 
 Publishers differ in small things: `id` or `query_id`, `question` or `query_text`,
 `context` or `context_text`, paragraphs below articles or articles that are paragraphs
-themselves, answers without the place they start at.
+themselves, answers without their start.
 """
 
 import json
@@ -31,11 +31,11 @@ def read(
     request: example_request.ExampleRequest,
     notes: Counter[str],
 ) -> Iterator[examples.QuestionExample]:
-    """Yields the questions of a JSON document, which is held in memory as a whole.
+    """Yields the questions of a JSON document, which is read into memory.
 
     Raises:
-      InputError: the document has another shape; an answer that is learned from is not
-        where it says (unless `request.repair`), or a context or question is empty.
+      InputError: the document has another format, an answer to learn from is misplaced
+        (unless `request.repair`), or a context or question is empty.
     """
     for where, title, context, questions in _paragraphs(file, request, notes):
         try:
@@ -65,7 +65,7 @@ def _listed_question(
 ) -> examples.QuestionExample:
     """Returns the example of a question of a document."""
     if not isinstance(question, dict):
-        raise _malformed(where, "is no object")
+        raise _malformed(where, "is not an object")
     name = table_records.label(_first(question, _IDS, where), where)
     if name is None:
         raise _malformed(where, "has an empty id")
@@ -139,7 +139,7 @@ def _paragraphs(
 def _paragraphs_of(article: Any, where: str) -> list[tuple[str, str, Any]]:
     """Returns the paragraphs of an article: where, title, paragraph."""
     if not isinstance(article, dict):
-        raise _malformed(where, "is no object")
+        raise _malformed(where, "is not an object")
     title = _title(article, where)
     if "paragraphs" not in article:
         return [(where, title, article)]
@@ -151,7 +151,7 @@ def _paragraphs_of(article: Any, where: str) -> list[tuple[str, str, Any]]:
 def _title(article: Mapping[str, Any], where: str) -> str:
     title = article["title"] if "title" in article else None
     if not isinstance(title, str | None):
-        raise _malformed(where, "has a title that is no text")
+        raise _malformed(where, "has a title that is not a text")
     table_records.check_unicode(title or "", where)
     return title or ""
 
@@ -160,7 +160,7 @@ def _paragraph(
     paragraph: Any, title: str, where: str
 ) -> tuple[str, str, Any, list[Any]]:
     if not isinstance(paragraph, dict):
-        raise _malformed(where, "is no object")
+        raise _malformed(where, "is not an object")
     questions = _listed(_first(paragraph, ("qas",), where), f"{where}.qas")
     return where, title, _first(paragraph, _CONTEXTS, where), questions
 
@@ -186,12 +186,12 @@ def _question(
     found = _texts_and_starts(question, where)
     gold = tuple(text for text, _ in found)
     answers = _answers(found, context, where, request, notes)
-    if request.is_scored:  # answers count, whatever else is said, as officially
+    if request.is_scored:  # answers count in any case, as in the official script
         is_impossible = is_impossible and not gold
     if is_impossible and gold:
         if not request.repair:
             raise errors.InputError(
-                f"{where} is said to be impossible, and has answers. Remove one of the "
+                f"{where} is marked impossible, but has answers. Remove one of the "
                 "two, or set data.repair, which leaves the answers out."
             )
         notes[CONTRADICTED] += len(gold)
@@ -200,7 +200,7 @@ def _question(
     is_labeled = is_labeled or (is_impossible and "answers" in question)
     if request.needs_labels and not is_labeled and not request.repair:
         raise errors.InputError(
-            f"{where} has no answer, and is not said to be impossible. Give it "
+            f"{where} has no answer, and is not marked impossible. Give it "
             'answers, or "is_impossible": true, or remove it.'
         )
     return examples.QuestionExample(
@@ -217,13 +217,13 @@ def _question(
 
 
 def _is_impossible(question: Mapping[str, Any], where: str) -> bool:
-    """Says whether a question is said to have no answer."""
+    """Returns whether a question is marked as having no answer."""
     if "is_impossible" not in question:
         return False
     value = question["is_impossible"]
-    if value not in (True, False, None):  # also 1 and 0, and the truths of numpy
+    if value not in (True, False, None):  # also 1 and 0, and numpy booleans
         raise _malformed(
-            where, f"has {value!r} for is_impossible, and neither true nor false"
+            where, f"has {value!r} for is_impossible, which must be true or false"
         )
     return bool(value)
 
@@ -254,9 +254,9 @@ def _answers(
 def _texts_and_starts(
     question: Mapping[str, Any], where: str
 ) -> list[tuple[str, int | None]]:
-    """Returns the answers of a question and their starts; -1 is no start, as None is.
+    """Returns the answers of a question and their starts; a start of -1 counts as None.
 
-    A number is the text that JSON writes for it.
+    A number becomes its JSON text.
     """
     answers = question["answers"] if "answers" in question else None
     if answers is None:
@@ -267,7 +267,7 @@ def _texts_and_starts(
             _first(answers, ("answer_start",), where), f"{where}: answers.answer_start"
         )
         if len(texts) != len(starts):
-            raise _malformed(where, "has not as many answers as places of them")
+            raise _malformed(where, "has different numbers of answers and starts")
         answers = [
             {"text": text, "answer_start": start}
             for text, start in zip(texts, starts, strict=True)
@@ -279,7 +279,9 @@ def _texts_and_starts(
         text = _text_of(_first(answer, ("text",), where), where)
         start = answer["answer_start"] if "answer_start" in answer else None
         if start is not None and type(start) is not int:
-            raise _malformed(where, f"has the answer_start {start!r}, and no number")
+            raise _malformed(
+                where, f"has the answer_start {start!r}, which is not a number"
+            )
         result.append((text, start))
     return result
 
@@ -290,13 +292,13 @@ def _text_of(answer: Any, where: str) -> str:
     if is_number and math.isfinite(answer):
         return json.dumps(answer)
     if not isinstance(answer, str):
-        raise _malformed(where, "has an answer that is no text")
+        raise _malformed(where, "has an answer that is not a text")
     table_records.check_unicode(answer, where)
     return answer
 
 
 def _find_answer(text: str, start: int | None, context: str) -> int | None:
-    """Returns where an answer stands: the place nearest to where it is said to."""
+    """Returns the start of the occurrence of an answer nearest to the given start."""
     if not text.strip():
         return None
     if start is not None and start >= 0 and context.startswith(text, start):
@@ -311,11 +313,11 @@ def _find_answer(text: str, start: int | None, context: str) -> int | None:
 def _misplaced(
     text: str, start: int | None, found: int | None, context: str, where: str
 ) -> errors.InputError:
-    """Returns the error for an answer that does not stand where it says."""
+    """Returns the error for a misplaced answer."""
     problem = "has no answer_start"
     if start is not None:
         there = context[max(start, 0) : max(start, 0) + 20]
-        problem = f"does not stand at its answer_start {start}, where {there!r} does"
+        problem = f"is not at its answer_start {start}, where the text is {there!r}"
     repair = "it is left out" if found is None else f"it is moved to {found}"
     return errors.InputError(
         f"{where}: the answer {text[:40]!r} {problem}. Fix it, or set data.repair: "
@@ -324,7 +326,7 @@ def _misplaced(
 
 
 def _first(values: Mapping[str, Any], names: tuple[str, ...], where: str) -> Any:
-    """Returns the value of the first of these names that is there."""
+    """Returns the value of the first of these names that exists."""
     for name in names:
         if name in values:
             return values[name]
@@ -333,12 +335,12 @@ def _first(values: Mapping[str, Any], names: tuple[str, ...], where: str) -> Any
 
 def _listed(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
-        raise _malformed(where, "is no list")
+        raise _malformed(where, "is not a list")
     return value
 
 
 def _malformed(where: str, what: str) -> table_records.BrokenRecord:
     return table_records.BrokenRecord(
-        f"{where} {what}. Give it the shape of SQuAD: data[].paragraphs[] of context "
+        f"{where} {what}. Use the format of SQuAD: data[].paragraphs[] of context "
         "and qas[] of id, question and answers[] of text and answer_start."
     )

@@ -1,4 +1,4 @@
-"""Labeled examples of any file that the tasks are given: the one way in.
+"""Reads labeled examples of any task from any supported file.
 
     request = read_examples.Request("dev.tsv", tasks.TASKS["classification"].form)
     found = read_examples.read(request)         # all of them, with labels
@@ -6,7 +6,7 @@
     for example in read_examples.iterate(request):  # streams; labels where there are
         ...
 
-Whatever is wrong with a file is an InputError that names the line and the remedy.
+Errors in a file are InputErrors that name the line and the fix.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ Columns = example_request.ColumnNames
 
 UNANSWERED = "questions left out that are left without an answer"
 RENAMED = "ids that came again and got a number"
-_PREFIXES = ("tfds", "package")  # of what is no file, and a format of that name
+_PREFIXES = ("tfds", "package")  # not files; each is the name of its format
 _SUFFIXES = {
     ".tsv": "tsv",
     ".csv": "csv",
@@ -61,8 +61,8 @@ class Examples:
     """The examples of a file, in its order.
 
     Attributes:
-      examples: of the type of their task.
-      notes: how often something was left out or mended, by what it is.
+      examples: examples of the type of the task.
+      notes: counts of what was left out or repaired, by description.
     """
 
     examples: list[examples.Example]
@@ -75,8 +75,8 @@ def read(request: Request) -> Examples:
     Matching needs none: there all examples have a label or a score, or none has.
 
     Raises:
-      InputError: the file is not as its format has it, a label is missing, an id comes
-        twice, or there is no example; the message names file, line and remedy.
+      InputError: the file does not have its format, a label is missing, an id is not
+        unique, or there is no example; the message names file, line and fix.
     """
     notes = table_records.Notes()
     request = _with_commit(request)
@@ -84,7 +84,7 @@ def read(request: Request) -> Examples:
 
 
 def of_python(values: Any, request: Request) -> Examples:
-    """Returns the examples that Python hands over; see `data.memory_examples`.
+    """Returns examples given from Python; see `python_examples`.
 
     Raises:
       InputError: as `read`; the message names the position of the example.
@@ -146,8 +146,8 @@ def iterate(
 ) -> Iterator[examples.Example]:
     """Yields the examples of a file in its order, without holding it in memory.
 
-    Labels may be missing, and so may their columns. Only a document of SQuAD's shape is
-    held as a whole; only there ids are looked at. `notes` is counted up on the way.
+    Labels and their columns may be missing. Only documents in the format of SQuAD are
+    read into memory, and only their ids are checked. Counts are added to `notes`.
 
     Raises InputError as `read` does.
     """
@@ -167,7 +167,7 @@ def iterate(
 
 
 def _with_commit(request: Request) -> Request:
-    """Returns a request in which a name of the hub stands for one commit."""
+    """Returns a request in which a name on the hub is pinned to a commit."""
     name = hub_dataset.pinned(str(request.path))
     return dataclasses.replace(
         request, path=name if hub.is_name(name) else request.path
@@ -252,7 +252,7 @@ def _file(request: Request) -> text_files.NamedPath:
 
 
 def _format(request: Request) -> str:
-    """Returns the format of a file: as it is given, or told by name and content."""
+    """Returns the format of a file, as given or detected from name and content."""
     if hub.is_name(request.path):
         first = hub_dataset.find(str(request.path)).files[0].path
         return _format(dataclasses.replace(request, path=first))
@@ -266,8 +266,8 @@ def _format(request: Request) -> str:
         )
     elif not Path(request.path).is_file() and not Path(request.path).is_dir():
         raise errors.InputError(
-            f"{request.path} is no regular file, and is read twice: write the data to "
-            "one."
+            f"{request.path} is not a regular file; save it to one, because the data "
+            "are read twice."
         )
     elif request.format != "auto":
         return request.format
@@ -348,7 +348,7 @@ def _format_of_json(head: str, request: Request) -> str:
 
 
 def _is_record(line: str) -> bool:
-    """Says whether a line is an object of its own, and not a document of SQuAD's."""
+    """Returns whether a line is a record, and not a document of SQuAD."""
     try:
         value = json_file.loads(line)
     except ValueError:
@@ -357,7 +357,7 @@ def _is_record(line: str) -> bool:
 
 
 def _is_conllu(head: str) -> bool:
-    """Says whether the first line that is no comment has CoNLL-U's columns."""
+    """Returns whether the first line after comments has the columns of CoNLL-U."""
     for line in head.split("\n"):
         if line.strip() and not line.startswith("#"):
             cells = line.split("\t")
@@ -368,7 +368,7 @@ def _is_conllu(head: str) -> bool:
 def _unique(
     loaded: Iterator[examples.Example], request: Request, notes: Counter[str]
 ) -> Iterator[examples.Example]:
-    """Yields examples, and refuses an id that comes twice, or numbers it on request."""
+    """Yields examples; a duplicate id is an InputError, or numbered on request."""
     first: dict[str, str] = {}
     times: Counter[str] = Counter()
     for example in loaded:
@@ -379,7 +379,7 @@ def _unique(
             continue
         if not request.repair:
             raise errors.InputError(
-                f"{example.where}: the id {example.id!r} came before, at "
+                f"{example.where}: the id {example.id!r} is already used at "
                 f"{first[example.id]}. Remove one of them, set data.repair (the second "
                 f"becomes {example.id}#2), or set data.columns.id to none where "
                 "examples may be numbered."

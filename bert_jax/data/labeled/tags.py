@@ -1,11 +1,16 @@
-"""Tagged sentences in columns: one token a line, blank lines between sentences.
+"""Tagged sentences in columns, one token per line: CoNLL and CoNLL-U.
 
-Files of one sentence a line are recognized by their first lines: `text<TAB>tags`, where
-the text is cut at its spaces (or into characters, where it has none), and
-`word/TAG word/TAG`.
+CoNLL files with one sentence per line are detected from their first lines:
+`text<TAB>tags`, where the text is split at its spaces (or into characters, without
+any), and `word/TAG word/TAG`. Columns are separated by tabs if the first token's line
+has one, else by spaces. Lines of `-DOCSTART-` (CoNLL-2003) and comments (`# id 7`,
+`# text = ...`) are not tokens.
 
-Columns are parted by tabs if the first token's line has one, else by spaces. Lines of
-`-DOCSTART-` (CoNLL-2003) and comments (`# id 7`, `# text = ...`) are no tokens.
+CoNLL-U has parts of speech of sentences, and the roles of their predicates. Universal
+PropBank adds a column with the sense of a predicate (`come.03`, or nothing), and then
+one column per predicate with the roles of its arguments, each on the head word. A
+column of flags ("Y") before the senses, as in CoNLL-2009 and the first releases, is
+detected.
 """
 
 import dataclasses
@@ -26,15 +31,15 @@ from bert_jax.data.labeled import (
 
 DOCUMENT_MARK = "-DOCSTART-"
 _MISFITS = 0.2  # of the lines that decide
-_LOOKED_AT = 50  # lines that decide whether a file has one sentence a line
+_LOOKED_AT = 50  # lines that decide whether a file has one sentence per line
 Cut = Callable[[str], list[tuple[str, str]] | None]
-# "# O" is the token "#"; a comment has a key, and stands before its sentence.
+# "# O" is the token "#"; a comment has a key and precedes its sentence.
 _COMMENT = re.compile(r"#\s?(?:(?:sent_)?id\b(?:\s*=)?\s*(?P<id>\S+)|[\w.-]+\s?[=:]\s)")
 
 
 @dataclasses.dataclass
 class _Layout:
-    """What the first token of a file says of the others."""
+    """The columns of a file, from its first token."""
 
     separator: str
     count: int
@@ -50,8 +55,8 @@ def read_conll(
 ) -> Iterator[examples.TaggedExample]:
     """Yields the sentences of a file, each with its tags.
 
-    Counts in `notes` the lines of DOCSTART, and sentences that are left out for one of
-    their lines. Without labels asked for, a file of one column has none.
+    `notes` counts lines of DOCSTART, and sentences that are left out for one of their
+    lines. If labels are not needed, a file of one column has none.
 
     Raises:
       InputError: a line has other columns than the first, or an empty token or tag.
@@ -103,10 +108,10 @@ def _sentences_of_columns(
 def _sentence_layout(
     opening: list[str], request: example_request.ExampleRequest
 ) -> Cut | None:
-    """Returns how lines that are sentences are cut, or None where lines are tokens.
+    """Returns how to split lines that are sentences, or None if lines are tokens.
 
-    The first lines decide: all have as many tags as tokens, and one of them several; or
-    half of them several, and few do not fit, which then are errors.
+    The first lines decide: all have as many tags as tokens, and at least one has
+    several; or half of them have several, and the few that do not match are errors.
     """
     if request.columns.token or request.columns.tag or request.strip_digit:
         return None
@@ -126,13 +131,13 @@ def _sentence_layout(
     return None
 
 
-# The last column of a token's line; words of sentences are rarely so.
+# The last column of a token's line; words of sentences rarely look like this.
 _TAG = re.compile(r"[^a-z\s]+|\w{1,3}|[BIMESLUW][-_].+")
 _SENTENCE = re.compile(r"\S+[。！？.!?]|.*[\u3400-\u9fff]{5}.*")
 
 
 def are_sentences(opening: list[str], request: example_request.ExampleRequest) -> bool:
-    """Says whether most lines are a text each without tags, and not a token."""
+    """Returns whether most lines are texts without tags, not tokens."""
     if request.columns.token or request.columns.tag:
         return False
     if _sentence_layout(opening, request) is not None:
@@ -176,7 +181,7 @@ def _of_lines(
     request: example_request.ExampleRequest,
     notes: Counter[str],
 ) -> Iterator[examples.TaggedExample]:
-    """Yields a sentence a line."""
+    """Yields one sentence per line."""
     number, name = 0, ""
     for at, line in numbered:
         if line.startswith(DOCUMENT_MARK):
@@ -191,7 +196,7 @@ def _of_lines(
                 form = "text<TAB>tags" if cut is _text_and_tags else "word/TAG word/TAG"
                 fault = table_records.BrokenRecord(
                     f"{where}: the line is not of the form {form}, as the first "
-                    "lines of the file are, with a tag for each token. Correct it."
+                    "lines of the file are, with one tag per token. Correct it."
                 )
             if fault or found is None:
                 assert fault is not None
@@ -203,7 +208,7 @@ def _of_lines(
 def _cells(
     line: str, layout: _Layout, request: example_request.ExampleRequest
 ) -> list[str]:
-    """Cuts a line into its columns, without separators at its end if it is repaired."""
+    """Splits a line into columns, without trailing separators if it is repaired."""
     cells = _split(line, layout.separator)
     if request.leaves_out and not any(map(str.strip, cells[layout.count :])):
         cells = cells[: layout.count]
@@ -211,7 +216,7 @@ def _cells(
 
 
 def _split(line: str, separator: str) -> list[str]:
-    """Cuts a line; several spaces are one, and only they: others may be a token."""
+    """Splits a line; only spaces are merged, other white space may be a token."""
     cells = line.split(separator)
     return [cell for cell in cells if cell] if separator == " " else cells
 
@@ -219,7 +224,7 @@ def _split(line: str, separator: str) -> list[str]:
 def _layout(
     line: str, at: int, request: example_request.ExampleRequest, where: str
 ) -> _Layout:
-    """Returns how the columns stand, from the first token's line."""
+    """Returns the columns of a file from the line of its first token."""
     if request.leaves_out:
         line = line.rstrip()
     separator = "\t" if "\t" in line else " "
@@ -231,9 +236,8 @@ def _layout(
         tag = example_request.column_number(columns.tag or "-1", count, "tag", where)
     if tag == token:
         raise errors.InputError(
-            f"{where} has {count} column{'s'[: count != 1]}, and the tag is to be in "
-            "the same as the token: give every token a tag behind it, or set "
-            "data.columns.tag."
+            f"{where} has {count} column{'s'[: count != 1]}, so the tag would be "
+            "the token: add a tag after every token, or set data.columns.tag."
         )
     return _Layout(separator, count, token, tag, at)
 
@@ -248,8 +252,8 @@ def _token(
     if len(cells) != layout.count:
         raise table_records.BrokenRecord(
             f"{where} has {len(cells)} column{'s'[: len(cells) != 1]}, and line "
-            f"{layout.line} has {layout.count}. Every token needs the same, and blank "
-            "lines stand between sentences: fix the line."
+            f"{layout.line} has {layout.count}. Every token needs the same, and a "
+            "blank line separates sentences: fix the line."
         )
     token = cells[layout.token]
     tag = None if layout.tag is None else cells[layout.tag].strip()
@@ -261,7 +265,7 @@ def _token(
 
 
 def _without_digit(token: str, where: str) -> str:
-    """Takes the digit off the end of a token."""
+    """Removes the digit at the end of a token."""
     if len(token) < 2 or token[-1] not in "0123456789":
         raise table_records.BrokenRecord(
             f"{where}: the token {token!r} does not end in one digit more. Fix the "
@@ -283,14 +287,14 @@ def _example(
 NO_PREDICATE = "sentences without a predicate"
 NOT_ITS_WORDS = "sentences whose text is not that of their words"
 NO_WORDS = "lines of several words or of none (1-2, 8.1)"
-_SENSES = 10  # behind the ten columns of CoNLL-U
+_SENSES = 10  # after the ten columns of CoNLL-U
 _FLAGS = (8, 12)  # of the first Universal PropBank, and of CoNLL-2009
 _MOST_LOOKED_AT = 500
 
 
 @dataclasses.dataclass
 class ConlluSentence:
-    """The words of a sentence, as rows of columns, and what the comments say.
+    """The words of a sentence, as rows of columns, and its comments.
 
     `ranges` are lines of several words, as (line, number of the last word); `fault` is
     why it cannot be an example.
@@ -306,7 +310,7 @@ class ConlluSentence:
 
     @property
     def where(self) -> str:
-        """The place of its first word."""
+        """The location of its first word."""
         return f"{self.path}:{self.lines[0]}"
 
 
@@ -315,10 +319,10 @@ def read_conllu(
     request: example_request.ExampleRequest,
     notes: Counter[str],
 ) -> Iterator[examples.TaggedExample]:
-    """Yields sentences with their tags, or, for `srl`, each once a predicate.
+    """Yields sentences with their tags, or, for `srl`, each once per predicate.
 
-    Roles are as in the file, "O" where it has none, and "V" on the predicate unless
-    the file says otherwise. `notes` counts what is left out.
+    Roles are as in the file, "O" without one, and "V" on the predicate if the file has
+    no role there. `notes` counts what is left out.
 
     Raises:
       InputError: a sentence is ragged, its words are not numbered from 1, or there are
@@ -427,8 +431,8 @@ def _add_row(
         raise table_records.BrokenRecord(
             f"{where}: the word's number is {row[0][:20]!r} and should be "
             f"{len(sentence.rows) + 1}. CoNLL-U numbers the words of a sentence from "
-            "1, parts columns by tabs and sentences by blank lines: fix the line, or "
-            "set data.format if it is none."
+            "1, with tabs between columns and blank lines between sentences: fix the "
+            "line, or set data.format if it is another."
         )
     if sentence.rows and len(row) != len(sentence.rows[0]):
         raise table_records.BrokenRecord(
@@ -440,7 +444,7 @@ def _add_row(
 
 
 def _add_range(numbers: str, at: int, sentence: ConlluSentence) -> None:
-    """Notes a line of several words (3-4), which stands before the first of them."""
+    """Records a line of several words (3-4), which precedes the first of them."""
     first, is_range, last = (part[:9] for part in numbers.partition("-"))
     if not is_range:
         return
@@ -466,7 +470,7 @@ def _columns(
 def _text(
     sentence: ConlluSentence, token: int, notes: Counter[str]
 ) -> tuple[str, tuple[examples.Span, ...]]:
-    """Returns the text of a sentence, and where its words stand in it."""
+    """Returns the text of a sentence, and the spans of its words."""
     words = [row[token] for row in sentence.rows]
     for word, line in zip(words, sentence.lines, strict=True):
         if not word.strip():
@@ -486,7 +490,7 @@ def _checked(
     sentence: ConlluSentence,
     request: example_request.ExampleRequest,
 ) -> tuple[str, ...] | None:
-    """Returns tags if all words have one, and None if none is asked for."""
+    """Returns tags if all words have one; None if they are not needed."""
     for tag, line in zip(tags, sentence.lines, strict=True):
         if tag in ("", "_"):
             if request.needs_labels:
@@ -503,7 +507,7 @@ def _role_examples(
     request: example_request.ExampleRequest,
     notes: Counter[str],
 ) -> Iterator[examples.TaggedExample]:
-    """Yields each sentence once for each of its predicates."""
+    """Yields each sentence once per predicate."""
     looked_at = list(itertools.islice(sentences, _MOST_LOOKED_AT))
     flags = _flag_column(looked_at)
     for number, sentence in enumerate(itertools.chain(looked_at, sentences)):
@@ -537,14 +541,14 @@ def _with_roles(
     return [
         examples.TaggedExample(
             where=sentence.where,
-            id=f"{name}.{place}",
+            id=f"{name}.{at}",
             text=text,
             tokens=spans,
-            tags=roles[place] if roles else None,
+            tags=roles[at] if roles else None,
             predicate=predicate,
             sense=sentence.rows[predicate][senses].strip(),
         )
-        for place, predicate in enumerate(predicates)
+        for at, predicate in enumerate(predicates)
     ]
 
 
@@ -553,9 +557,9 @@ def _filled(cell: str) -> bool:
 
 
 def _flag_column(sentences: list[ConlluSentence]) -> int | None:
-    """Returns the column that says which words are predicates, or None.
+    """Returns the column of the flags of predicates, or None.
 
-    It has "Y" for those, nothing for others, and a column behind it.
+    It has "Y" for predicates, nothing for other words, and is not the last column.
     """
     rows = [row for sentence in sentences for row in sentence.rows]
     for column in _FLAGS:
@@ -576,8 +580,8 @@ def _sense_column(
         column = str((_SENSES if flags is None else flags + 1) + 1)
     if column.startswith("-"):
         raise errors.InputError(
-            f"data.columns.predicate is {column}, and sentences differ in how many "
-            "columns they have: count it from 1"
+            f"data.columns.predicate is {column}, but sentences differ in their "
+            "number of columns: count it from 1"
         )
     where = sentence.where
     return example_request.column_number(column, count, "predicate", where)
@@ -589,7 +593,7 @@ def _roles(
     predicates: list[int],
     request: example_request.ExampleRequest,
 ) -> list[tuple[str, ...]]:
-    """Returns the roles of each predicate, or nothing where none are asked for."""
+    """Returns the roles of each predicate, or [] if they are not needed."""
     columns = list(zip(*(row[senses + 1 :] for row in sentence.rows), strict=True))
     spare = columns[len(predicates) :]
     if not columns and not request.needs_labels:
@@ -597,7 +601,7 @@ def _roles(
     if len(columns) < len(predicates) or any(map(_filled, itertools.chain(*spare))):
         raise table_records.BrokenRecord(
             f"{sentence.where}: the sentence has {len(predicates)} predicates in "
-            f"column {senses + 1}, and {len(columns)} columns of roles behind it. Mend "
+            f"column {senses + 1}, and {len(columns)} columns of roles after it. Fix "
             "the sentence, or set data.columns.predicate to the column of the senses."
         )
     found = []

@@ -1,4 +1,4 @@
-"""Examples of one text, two texts or a choice of texts, made of records of tables."""
+"""Examples of one text, two texts or a choice of texts, from records of tables."""
 
 import re
 from collections import Counter
@@ -20,10 +20,10 @@ def text_examples(
     request: example_request.ExampleRequest,
     notes: Counter[str],
 ) -> Iterator[examples.TextExample]:
-    """Yields an example a record: classification, regression, matching.
+    """Yields one example per record: classification, regression, matching.
 
-    Counts those that are left out for their label, or as their text is empty. Where a
-    record has the spans of CLUEWSC2020, they are marked in its text.
+    Counts those that are left out for their label or an empty text. If a record has the
+    spans of CLUEWSC2020, they are marked in its text.
     """
     columns = _with_columns(records, request)
     if request.multi_label and request.needs_labels:
@@ -72,7 +72,7 @@ def choice_examples(
     request: example_request.ExampleRequest,
     notes: Counter[str],
 ) -> Iterator[examples.ChoiceExample]:
-    """Yields an example a record: a context and its choices."""
+    """Yields one example per record: a context and its choices."""
     for record, chosen, number in _with_columns(records, request):
         try:
             if record.fault:
@@ -109,7 +109,7 @@ def _with_columns(
 ) -> Iterator[tuple[table_records.TableRecord, column_names.ChosenColumns, int]]:
     """Yields records with their columns and number; JSON lines may differ in them.
 
-    What a record lacks of the columns of the first one is missing in it, as null is.
+    Columns of the first record that a later one lacks count as null there.
     """
     known: dict[tuple[str, ...], column_names.ChosenColumns] = {}
     for number, record in enumerate(records):
@@ -149,9 +149,9 @@ def _without_indicators(
 ) -> Iterator[tuple[table_records.TableRecord, column_names.ChosenColumns, int]]:
     """Yields records whose labels are lists of the numbers of classes.
 
-    Where every list of a file has the same length and only 0 and 1 in it, a 1 means
-    that the class at its position is true, as in [0, 1, 1] for the classes 1 and 2.
-    Only a file whose first list is such one is held in memory for it.
+    If all lists of a file have the same length and only 0 and 1, a 1 marks the class of
+    its position, as in [0, 1, 1] for the classes 1 and 2. Only a file whose first list
+    looks like this is read into memory.
     """
     first = next(columns, None)
     if first is None:
@@ -261,7 +261,7 @@ def _choices(
     request: example_request.ExampleRequest,
     where: str,
 ) -> tuple[str, ...]:
-    """Returns the choices, each behind the text that all of them begin with."""
+    """Returns the choices, each after the text that all of them begin with."""
     name, *others = chosen.choices
     if others:
         texts = [_text(cells, column, request, where) for column in chosen.choices]
@@ -282,7 +282,7 @@ def _choices(
 
 
 def _choice_number(label: str | None, count: int, where: str) -> int | None:
-    """Returns which choice a label means: its number, or its letter."""
+    """Returns the number of the choice that a label means: a number or a letter."""
     if label is None:
         return None
     number = -1
@@ -292,7 +292,7 @@ def _choice_number(label: str | None, count: int, where: str) -> int | None:
         number = ord(label.upper()) - ord("A")
     if not 0 <= number < count:
         raise table_records.BrokenRecord(
-            f"{where}: the label {label!r} is none of the {count} choices: they are 0 "
+            f"{where}: the label {label!r} is not one of the {count} choices, 0 "
             f"to {count - 1}, or A to {chr(ord('A') + count - 1)}. Fix or remove the "
             "record."
         )
@@ -308,9 +308,9 @@ _WORD_OR_CJK = re.compile(
 
 
 def join_tokens(tokens: Sequence[str]) -> tuple[str, tuple[examples.Span, ...]]:
-    """Joins tokens into a text, and says where each stands in it.
+    """Joins tokens into a text and returns the span of each.
 
-    One space parts two tokens, but none parts two Chinese characters or marks.
+    Tokens are joined by a space, except between two Chinese characters or marks.
 
     >>> join(["他", "在", "IBM", "上班", "。"])
     ('他在 IBM 上班。', ((0, 1), (1, 2), (3, 6), (7, 9), (9, 10)))
@@ -328,18 +328,16 @@ def join_tokens(tokens: Sequence[str]) -> tuple[str, tuple[examples.Span, ...]]:
 
 
 def _writes_no_space(token: str) -> bool:
-    """Says whether a token begins with what Chinese writes no space beside.
+    """Returns whether a token begins with a Chinese character or mark.
 
-    Full-width letters and digits are words, as those of half width are.
+    Full-width letters and digits are words, as half-width ones are.
     """
     first = token[0]
     return bool(_CJK.match(first)) and not ("\uff00" < first and first.isalnum())
 
 
 def find_in_order(tokens: Sequence[str], text: str) -> tuple[examples.Span, ...] | None:
-    """Returns where tokens stand in a text that is nothing but them and white space.
-
-    None where it is not.
+    """Returns the spans of tokens in a text of only them and white space, or None.
 
     >>> find_in_order(["do", "n't", "!"], "don't !")
     ((0, 2), (2, 5), (6, 7))
@@ -356,9 +354,9 @@ def find_in_order(tokens: Sequence[str], text: str) -> tuple[examples.Span, ...]
 
 
 def split_words(text: str, ends: Iterable[int] = ()) -> list[examples.Span]:
-    """Cuts a text into words: as BERT does, and also at the characters `ends`.
+    """Splits a text into words: as BERT does, and also at the characters `ends`.
 
-    White space is in no word.
+    White space is not in any word.
 
     >>> words("叶老 isn't", [4])
     [(0, 1), (1, 2), (3, 4), (4, 6), (6, 7), (7, 8)]
@@ -372,7 +370,7 @@ def split_words(text: str, ends: Iterable[int] = ()) -> list[examples.Span]:
 
 
 def _cut(word: examples.Span, cuts: list[int]) -> list[examples.Span]:
-    """Cuts a word at those of the characters that are inside it."""
+    """Splits a word at those of the characters that are inside it."""
     edges = [word[0], *(cut for cut in cuts if word[0] < cut < word[1]), word[1]]
     return list(zip(edges, edges[1:], strict=False))
 
@@ -382,15 +380,18 @@ _PARTS = tuple(f"{span}_{part}" for span in _MARKS for part in ("text", "index")
 
 
 def is_target(value: Any) -> bool:
-    """Says whether a cell has the two spans of CLUEWSC2020."""
+    """Returns whether a cell has the two spans of CLUEWSC2020."""
     return isinstance(value, Mapping) and all(part in value for part in _PARTS)
 
 
 def mark_target(text: str, target: Mapping[str, Any], where: str) -> str:
-    """Returns the text with both spans between their marks.
+    """Returns the text of a CLUEWSC2020 record with both spans marked.
+
+    The first span, a noun, becomes `_床_`, the second, a pronoun, `[它]`, as in the
+    baselines of CLUE, so that a text model can see which two are meant.
 
     Raises:
-      InputError: a span does not stand where it says, or both overlap.
+      InputError: a span is misplaced, or both overlap.
 
     >>> target = {"span1_text": "猫", "span1_index": 0}
     >>> mark("猫说它饿", target | {"span2_text": "它", "span2_index": 2}, "f:1")
@@ -413,7 +414,7 @@ def mark_target(text: str, target: Mapping[str, Any], where: str) -> str:
 def _span_of_target(
     text: str, target: Mapping[str, Any], span: str, where: str
 ) -> tuple[int, int]:
-    """Returns where a span stands, [start, end)."""
+    """Returns a span, [start, end)."""
     surface, start = target[f"{span}_text"], target[f"{span}_index"]
     if (
         not isinstance(surface, str)
@@ -423,7 +424,7 @@ def _span_of_target(
         or not text.startswith(surface, start)
     ):
         raise errors.InputError(
-            f"{where}: {span} of the target, {surface!r}, does not stand at character "
+            f"{where}: {span} of the target, {surface!r}, is not at character "
             f"{start!r} of the text. Fix the record."
         )
     return start, start + len(surface)
