@@ -154,7 +154,7 @@ class Steps:
     def plan(
         self, split: str, names: Iterable[str], shard_tokens: int
     ) -> Iterator[list[DocumentSpan]]:
-        """Yields the content of every shard of a split, from the names of all chunks."""
+        """Yields the content of every shard of a split, given all chunk names."""
         cutter = store.Cutter(store_build.shard_tokens(split, shard_tokens))
         repeats = set(os.listdir(self.scratch.folder / "repeats"))
         spans: list[DocumentSpan] = []

@@ -347,7 +347,8 @@ def _stretches(
         if request.needs_labels:
             raise table_records.BrokenRecord(
                 f"{where}: the label is missing: there is no column "
-                f"{', '.join(given)}. Add it, set data.columns.label, or remove the record.",
+                f"{', '.join(given)}. Add it, set data.columns.label, or remove the "
+                "record.",
                 table_records.UNLABELED,
             )
         return None

@@ -450,9 +450,8 @@ def _add_range(numbers: str, at: int, sentence: ConlluSentence) -> None:
         return
     if not len(sentence.rows) < int(first) < int(last):
         raise table_records.BrokenRecord(
-            f"{sentence.path}:{at}: the range {numbers[:20]} is none of words that "
-            "come. CoNLL-U has it before its words, the smaller number first: fix the "
-            "line."
+            f"{sentence.path}:{at}: the range {numbers[:20]} does not precede its "
+            "words. CoNLL-U has it before them, the smaller number first: fix the line."
         )
     sentence.ranges.append((at, int(last)))
 
