@@ -60,7 +60,7 @@ SQUAD = [
     _squad(
         "an answer of another text", _answer("dog", 4), f"{_Q1}: the answer 'dog' do"
     ),
-    _squad("an empty answer", _answer("", 4), f"{_Q1}: the answer '' does not stand"),
+    _squad("an empty answer", _answer("", 4), f"{_Q1}: the answer ''"),
     _squad(
         "an answer without a place", _answer("cat", None), f"{_Q1}: the answer 'cat'"
     ),
@@ -90,7 +90,7 @@ SQUAD = [
     _squad(
         "impossible, and answered",
         _question(is_impossible=True),
-        f"{_Q1} is said to be impossible, and has answers",
+        f"{_Q1} is marked impossible",
     ),
     _squad(
         "impossible is a text",
@@ -109,11 +109,9 @@ SQUAD = [
     _squad("no id", _question(id=None), f"{_AT}.qas[0] has no 'id' or 'query_id'"),
     _squad("an empty id", _question(id=""), f"{_AT}.qas[0] has an empty id"),
     _squad("an id that is a list", _question(id=[]), f"{_AT}.qas[0]: the label is []"),
-    _squad(
-        "an id twice", _TWICE, f"{_AT}.qas[1] (question q1): the id 'q1' came befor"
-    ),
-    _squad("a question that is a text", _document(["?"]), f"{_AT}.qas[0] is no object"),
-    _squad("questions that are an object", _document({}), f"{_AT}.qas is no list"),
+    _squad("an id twice", _TWICE, f"{_AT}.qas[1] (question q1): the id 'q1' is"),
+    _squad("a question that is a text", _document(["?"]), f"{_AT}.qas[0] is not"),
+    _squad("questions that are an object", _document({}), f"{_AT}.qas is not a list"),
     _squad(
         "an empty context", _document([], ""), f"{_AT}: the text in 'context' is emp"
     ),
@@ -130,8 +128,8 @@ SQUAD = [
     _squad(
         "a paragraph that is null", {"data": [{"paragraphs": [None]}]}, f"{_AT} is no"
     ),
-    _squad("an article that is a text", {"data": ["x"]}, ": data[0] is no object"),
-    _squad("data that is an object", {"data": {}}, ": data is no list"),
+    _squad("an article that is a text", {"data": ["x"]}, ": data[0] is not an object"),
+    _squad("data that is an object", {"data": {}}, ": data is not a list"),
     _squad("no data", '{"version":\n"1.1"}', " has no 'data'"),
     _squad("no example", {"data": []}, " has no example"),
     _squad("cut", json.dumps(_question())[:-9], " is not JSON"),
@@ -151,7 +149,7 @@ SQUAD = [
         "SQuAD",
         "lines: an answer elsewhere",
         _TRAIN % ("a.jsonl", "a.jsonl", "span"),
-        "{here}/a.jsonl:2: the answer 'dog' does not stand at its answer_start 0",
+        "{here}/a.jsonl:2: the answer 'dog' is not at its answer_start 0",
         {
             "a.jsonl": '{"question": "?", "context": "a cat", "answers": {"text": '
             '["a"], "answer_start": [0]}}\n{"question": "?", "context": "a cat", '
@@ -202,7 +200,7 @@ CONLL = [
     _conll("blank lines", "\n\n", " has no example"),
     _conll("documents' marks alone", "-DOCSTART- -X- O O\n\n", " has no example"),
     _conll("UTF-16", _TAGS.encode("utf-16")[:-1], " opens like UTF-16"),
-    _conll("a pipe", fifo, " is no regular file"),
+    _conll("a pipe", fifo, " is not a regular file"),
     case(
         "CoNLL",
         "evaluated, a tag that is unknown",
@@ -284,7 +282,7 @@ CONLLU = [
     _conllu(
         "an id twice",
         ("# sent_id = s1\n" + _GOOD) * 2,
-        ":6: the id 's1' came before, at {here}/a.conllu:2",
+        ":6: the id 's1' is already used at {here}/a.conllu:2",
     ),
 ]
 

@@ -96,7 +96,7 @@ TSV = [
     _table(
         "an id twice",
         "id\tsentence\tlabel\n7\ta\tx\n8\tb\ty\n7\tc\tx\n",
-        ":4: the id '7' came before, at {here}/a.tsv:2",
+        ":4: the id '7' is already used at {here}/a.tsv:2",
     ),
     _table(
         "no id", "id\tsentence\tlabel\n7\ta\tx\n\tb\tx\n", ":3: the id in 'id' is em"
@@ -127,7 +127,7 @@ TSV = [
     _table("a line of 100 MB", b"a" * (100 << 20), ":1: the line that begins here is"),
     _table("a folder", lambda path: path.mkdir(), " cannot be read (Is a directory)"),
     _table("a link to nothing", dangling, " does not exist"),
-    _table("a pipe", fifo, " is no regular file, and is read twice"),
+    _table("a pipe", fifo, " is not a regular file"),
     _table("not there", lambda path: None, " does not exist"),
     _of(
         "TSV",
@@ -172,7 +172,7 @@ TSV = [
         "TSV",
         "dev without labels",
         f"{_FINETUNE}--config.data.dev={{here}}/d.tsv",
-        "{here}/d.tsv:1: which column has the label cannot be told from 'sentence'",
+        "{here}/d.tsv:1: cannot find the column of the label among 'sentence'",
         {"d.tsv": "sentence\nthe cat\n"},
     ),
     case(
@@ -201,7 +201,7 @@ TSV = [
     _evaluated(
         "no label at all", "sentence\na\n", ":1: which column has the label can"
     ),
-    _predicted("a pipe", fifo, " is no regular file"),
+    _predicted("a pipe", fifo, " is not a regular file"),
     _predicted(
         "ragged in its last line", f"{_GOOD}a\n", ":6 has 1 column, and line 1 h"
     ),
@@ -237,7 +237,7 @@ CSV = [
     _csv(
         "a cell of many lines of 9 MB",
         f'{_CSV}"{_LINES}",x\n',
-        ":6: the row that begins here is no CSV (field larger than field limit",
+        ":6: the row that begins here is not valid CSV (field larger than field limit",
     ),
     _csv("empty", "", " is empty"),
     _csv("a header alone", "text,label\n", " has no example"),
@@ -295,19 +295,19 @@ JSON = [
     _json(
         "a choice beyond the last",
         '{"context": "a", "choices": ["b", "c"], "label": 2}\n',
-        ":1: the label '2' is none of the 2 choices",
+        ":1: the label '2' is not one of the 2 choices",
         _PICK,
     ),
     _json(
         "a choice before the first",
         '{"context": "a", "choices": ["b", "c"], "label": -1}\n',
-        ":1: the label '-1' is none of the 2 choices",
+        ":1: the label '-1' is not one of the 2 choices",
         _PICK,
     ),
     _json(
         "half a choice",
         '{"context": "a", "choices": ["b", "c"], "label": 0.5}\n',
-        ":1: the label '0.5' is none of the 2 choices",
+        ":1: the label '0.5' is not one of the 2 choices",
         _PICK,
     ),
     _json(
@@ -331,7 +331,7 @@ JSON = [
     _json(
         "a number among the choices",
         '{"context": "a", "choices": ["b", 3], "label": 0}\n',
-        ":1: 'choices' is 3, and no text",
+        ":1: 'choices' is 3",
         _PICK,
     ),
 ]

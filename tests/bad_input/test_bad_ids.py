@@ -161,7 +161,7 @@ CASES = [
         "label",
         "a choice that is not there",
         "evaluate --workdir={here}/multiple_choice --data={here}/a.jsonl",
-        "{here}/a.jsonl:1: the label '2' is none of the 2 choices",
+        "{here}/a.jsonl:1: the label '2' is not one of the 2 choices",
         {"a.jsonl": '{"context": "a", "choices": ["b", "c"], "label": 2}\n'},
         base="tasks/models/multiple_choice",
     ),

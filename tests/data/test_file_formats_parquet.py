@@ -100,10 +100,10 @@ def test_a_corpus_reads_one_column(tmp_path):
 def test_what_is_wrong_is_named(tmp_path):
     path = tmp_path / "a.parquet"
     path.write_bytes(b"PAR1" + b"x" * 50)
-    refused("a.parquet is no Parquet file that can be read", path)
+    refused("a.parquet .*Parquet", path)
     whole = write(path, pa.table({"text": ["a"] * 9, "label": ["b"] * 9})).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    refused("a.parquet is no Parquet file that can be read", path)
+    refused("a.parquet .*Parquet", path)
     write(path, pa.table({"text": [b"\xff"], "label": ["b"]}))
     refused("a.parquet row 1: character 0 of ", path)
     refused("in a value that is not UTF-8", path)

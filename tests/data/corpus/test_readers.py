@@ -59,14 +59,14 @@ def test_json_lines_hold_a_text_or_a_list_of_sentences(tmp_path, pack, name):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ('{"text": "a"', r"a\.jsonl:3: no JSON \(Expecting ',' delimiter"),
-        ("plain text", r"a\.jsonl:3: no JSON"),
+        ('{"text": "a"', r"a\.jsonl:3: .*Expecting ',' delimiter"),
+        ("plain text", r"a\.jsonl:3:"),
         ('{"body": "a"}', r"a\.jsonl:3: no field 'text', only \['body'\].*#body"),
         ('["a"]', r"a\.jsonl:3: no field 'text', only list"),
         ('{"text": 5}', r"a\.jsonl:3: the field 'text' is neither a text nor"),
         ('{"text": ["a", null]}', r"a\.jsonl:3: .* nor a list of texts"),
         ('{"text": null}', r"a\.jsonl:3: the field 'text' is neither"),
-        ("[" * 100_000, r"a\.jsonl:3: no JSON"),
+        ("[" * 100_000, r"a\.jsonl:3:"),
     ],
 )
 def test_bad_json_is_named_with_its_line(tmp_path, line, message):

@@ -53,7 +53,7 @@ def test_a_file_whose_name_has_a_colon_is_a_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", ["", "text:", "jsonl:#body", "@2"])
 def test_a_source_without_a_place_is_refused(text):
-    with pytest.raises(errors.InputError, match="names no place"):
+    with pytest.raises(errors.InputError, match="the corpus source 'jsonl:'"):
         sources.parse_source(text)
 
 

@@ -103,7 +103,7 @@ def test_an_empty_or_unknown_split_is_refused(tmp_path):
     store.write_ids(tmp_path / "s", DOCUMENTS, vocab_size=19)
     with pytest.raises(errors.InputError, match="no heldout documents"):
         store.open_store(tmp_path / "s", "heldout")
-    with pytest.raises(errors.InputError, match="split 'dev' is none of"):
+    with pytest.raises(errors.InputError, match="'dev'"):
         store.open_store(tmp_path / "s", "dev")
 
 

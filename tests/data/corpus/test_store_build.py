@@ -135,7 +135,7 @@ def test_words_of_the_corpus_are_in_the_store(tmp_path, tokenizer):
 
 def test_a_corpus_without_a_token_is_refused_and_leaves_nothing(tmp_path, tokenizer):
     where = text_file(tmp_path, "\u200b\n")
-    with pytest.raises(errors.InputError, match="no text that gives a token"):
+    with pytest.raises(errors.InputError, match="corpus has no text"):
         build(tmp_path / "s", where, tokenizer)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.txt", "v"]
 

@@ -126,9 +126,9 @@ WRONG = [
     ("srl", ("the cat ran", ["ran", "x"]), "srl takes text and predicate"),
     ("srl", ("the cat ran", [8]), "srl takes text and predicate"),
     ("srl", ("the cat ran", ""), "predicate is empty"),
-    ("srl", ("the cat ran", "flew"), "the predicate 'flew' is no word of the text"),
-    ("srl", ("the cat ran", (3, 4)), "the predicate (3, 4) is no word of the text"),
-    ("srl", ("the cat ran", (80, 84)), "is no word of the text 'the cat ran'"),
+    ("srl", ("the cat ran", "flew"), "the predicate 'flew' is not a word of the text"),
+    ("srl", ("the cat ran", (3, 4)), "the predicate (3, 4) is not a word of the text"),
+    ("srl", ("the cat ran", (80, 84)), "is not a word of the text 'the cat ran'"),
 ]
 
 

@@ -83,7 +83,7 @@ def test_flat_records_are_questions_too(tmp_path):
     assert (first.where, first.id, first.labeled) == (f"{path}:1", "5", True)
     assert first.answers == (examples.Answer("树下", 7),)
     assert (second.id, second.answers, second.labeled) == ("1", (), False)
-    refused(r"c\.json:2 has no answer, and is not said to be impossible", path, "span")
+    refused(r"c\.json:2 has no answer", path, "span")
 
 
 def test_answers_that_stand_elsewhere_are_moved_to_the_nearest_place(tmp_path):
@@ -96,9 +96,7 @@ def test_answers_that_stand_elsewhere_are_moved_to_the_nearest_place(tmp_path):
             question("d", "?", ("。", -1)),
         ),
     )
-    refused(
-        r"\(question a\): the answer '猫' does not stand at .* 8, .*to 10", path, "span"
-    )
+    refused(r"\(question a\): the answer '猫' .* 8, .*to 10", path, "span")
     found = read(path, "span", repair=True)
     assert [(e.id, [a.start for a in e.answers]) for e in found.examples] == [
         ("a", [10]),
@@ -115,7 +113,7 @@ def test_answers_that_stand_elsewhere_are_moved_to_the_nearest_place(tmp_path):
 def test_ids_that_come_twice_are_refused_or_numbered(tmp_path):
     several = [question(name, "?", ("猫", 0)) for name in ("a", "a", "a#2", "a")]
     path = file_of(tmp_path, document(*several))
-    refused(r"qas\[1\] .*: the id 'a' came before, at .*qas\[0\]", path, "span")
+    refused(r"qas\[1\] .*: the id 'a' is already used at .*qas\[0\]", path, "span")
     found = read(path, "span", repair=True)
     assert [e.id for e in found.examples] == ["a", "a#2", "a#2#2", "a#3"]
     assert found.notes == {"ids that came again and got a number": 3}
@@ -124,7 +122,7 @@ def test_ids_that_come_twice_are_refused_or_numbered(tmp_path):
 def test_other_contradictions_are_refused_or_repaired(tmp_path):
     impossible = question("a", "?", ("猫", 0), is_impossible=True)
     path = file_of(tmp_path, document(impossible))
-    refused(r"\(question a\) is said to be impossible, and has answers", path, "span")
+    refused(r"\(question a\) is marked impossible", path, "span")
     found = read(path, "span", repair=True)
     assert (found.examples[0].answers, found.examples[0].impossible) == ((), True)
     assert found.notes == {"answers left out of questions said to have none": 1}
@@ -141,19 +139,19 @@ def test_questions_without_answers_can_be_streamed(tmp_path):
         ("1", False),
         ("b", False),
     ]
-    refused(r"\(question 1\) has no answer, and is not said to be", path, "span")
+    refused(r"\(question 1\) has no answer", path, "span")
 
 
 @pytest.mark.parametrize(
     "value, message",
     [
         ({"a": 1}, r"c\.json has no 'data'. Give it the shape of SQuAD"),
-        ({"data": {}}, r"c\.json: data is no list"),
-        ({"data": [1]}, r"data\[0\] is no object"),
-        ({"data": [{"paragraphs": [1]}]}, r"data\[0\]\.paragraphs\[0\] is no object"),
+        ({"data": {}}, r"c\.json: data is not a list"),
+        ({"data": [1]}, r"data\[0\] is not an object"),
+        ({"data": [{"paragraphs": [1]}]}, r"data\[0\]\.paragraphs\[0\] is not"),
         ({"data": [{"title": "t"}]}, r"data\[0\] has no 'qas'"),
         ({"data": [{"qas": []}]}, r"data\[0\] has no 'context' or 'context_text'"),
-        (document(1), r"qas\[0\] is no object"),
+        (document(1), r"qas\[0\] is not an object"),
         (document({"question": "?"}), r"qas\[0\] has no 'id' or 'query_id'"),
         (document({"id": "", "question": "?"}), r"qas\[0\] has an empty id"),
         (document({"id": "a"}), r"\(question a\) has no 'question' or 'query_text'"),
@@ -163,13 +161,13 @@ def test_questions_without_answers_can_be_streamed(tmp_path):
         ),
         (
             document({"id": 1, "question": "?", "answers": [{"text": True}]}),
-            "has an answer that is no text",
+            "has an answer that is not a text",
         ),
         (
             document({"id": 1, "question": "?", "answers": [True]}),
-            "has an answer that is no text",
+            "has an answer that is not a text",
         ),
-        (document({"id": 1, "question": "?", "answers": "猫"}), "answers is no list"),
+        (document({"id": 1, "question": "?", "answers": "猫"}), "answers is not"),
         (
             document(question("a", "?", ("猫", "0"))),
             "has the answer_start '0', and no n",

@@ -184,7 +184,7 @@ def test_training_leaves_out_what_it_cannot_learn_and_says_so(tmp_path):
     assert read.notes[question_examples.DROPPED] == 6
     assert read.notes[read_examples.UNANSWERED] == 3
     with pytest.raises(
-        errors.InputError, match=r"question q1.*'古代梵語' does not stand"
+        errors.InputError, match=r"question q1.*'古代梵語'"
     ):
         read_examples.read(read_examples.Request(path, tasks.TASKS["span"].form))
 
@@ -206,7 +206,7 @@ def test_columns_of_answers_may_be_numbers_too(tmp_path):
     path.write_text(
         json.dumps(line | {"answers": {"text": [True], "answer_start": [0]}})
     )
-    with pytest.raises(errors.InputError, match="has an answer that is no text"):
+    with pytest.raises(errors.InputError, match="has an answer that is not a text"):
         read_examples.read(request)
 
 

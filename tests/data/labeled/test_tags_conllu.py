@@ -119,7 +119,7 @@ def test_without_labels_predicates_are_enough(tmp_path):
 
 def test_ids_that_come_twice_are_refused_or_numbered(tmp_path):
     path = write(tmp_path, 2 * ("# sent_id = a\n" + row(1, "x") + "\n"), "c.conllu")
-    refused(r"c\.conllu:5: the id 'a' came before, at .*c\.conllu:2\.", path, "tagging")
+    refused(r"c\.conllu:5: the id 'a' .*c\.conllu:2\.", path, "tagging")
     found = read(path, "tagging", repair=True)
     assert [e.id for e in found.examples] == ["a", "a#2"]
     assert found.notes == {"ids that came again and got a number": 1}
