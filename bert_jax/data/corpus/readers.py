@@ -383,7 +383,7 @@ def _parse_json(
         value = json_file.loads(record.text, json_file.unique(record.where))
     except ValueError as error:
         raise errors.InputError(
-            f"{record.where} is not JSON ({error}). Fix or remove the line."
+            f"{record.where}: not JSON ({error}). Fix or remove the line."
         ) from None
     if not isinstance(value, dict) or record.field not in value:
         found = sorted(value)[:9] if isinstance(value, dict) else type(value).__name__

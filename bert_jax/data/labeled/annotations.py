@@ -191,7 +191,7 @@ def _of_doccano(cells: Mapping[str, Any], has_tags: bool, where: str) -> dict[st
 
 
 def _of_cells(cells: dict[str, Any], has_tags: bool, where: str) -> dict[str, Any]:
-    """Returns a record in which regions and choices are read from their cells."""
+    """Returns a record with the regions and choices of its cells decoded."""
     plain = dict(cells)
     for name, value in cells.items():
         if isinstance(value, str) and value.startswith(('[{"', '{"choices"')):

@@ -274,7 +274,7 @@ def _label(
     request: example_request.ExampleRequest,
     where: str,
 ) -> str | None:
-    """Returns the column of the label, or None where none is asked for or there."""
+    """Returns the column of the label, or None without one."""
     form = request.form
     if "label" not in form.targets:
         return None
@@ -282,7 +282,7 @@ def _label(
     if name and not request.needs_labels and not _is_there(name, names):
         return None
     if not name and _score(names, usual, request, where):
-        return None  # scores say more, as in SICK; name the label to have both
+        return None  # scores are richer, as in SICK; name the label to use both
     found = _given_or_usual(name, "label", names, usual, _LABELS, where)
     if found is None and request.needs_labels and form.needs_target:
         more = ""

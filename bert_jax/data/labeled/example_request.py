@@ -17,7 +17,7 @@ from bert_jax.data.labeled import examples
 
 # The formats of tables: a record has the parts of an example by name.
 TABLES = ("tsv", "csv", "jsonl", "parquet", "xlsx", "tfds")
-NONE = "none"  # the column that is not there, whatever the names say
+NONE = "none"  # names no column, so that none is guessed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,7 +45,7 @@ from bert_jax.text import characters
 
 _NOT_ONLY_TEXTS = ("id", "predicate", "choices")
 _SEVERAL = ("choices", "tokens")  # parts that are lists of texts
-_CJK = rf"[{characters.CJK_AND_MARKS}]"  # with the space that is as wide as they are
+_CJK = rf"[{characters.CJK_AND_MARKS}]"  # including the ideographic space
 _TOKEN = re.compile(rf"(?!\s){_CJK}|(?:(?!{_CJK})\w)+|[^\w\s]")
 
 
@@ -340,7 +340,7 @@ def _plain(value: Any) -> Any:
 
 
 def _named(form: example_request.ExampleForm, value: Any, where: str) -> dict[str, Any]:
-    """Returns the parts of a text or a tuple by the names that files have for them."""
+    """Returns the parts of a text or a tuple by their column names."""
     parts = value if isinstance(value, list) else [value]
     if form.is_text:
         last = "label" if "label" in form.targets else "score"

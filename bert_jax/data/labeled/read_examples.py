@@ -52,7 +52,7 @@ _SUFFIXES = {
     ".iob": "conll",
     ".iob2": "conll",
 }
-# What a format of tables is to a task that has no tables.
+# The format of a table for a task without tables.
 _OTHERWISE = {"jsonl": "spans", "tsv": "conll"}
 
 
@@ -278,8 +278,8 @@ def _format(request: Request) -> str:
         if not request.needs_labels and request.form.is_text:
             allowed = ("lines (a text a line)", *allowed)  # of predict
         raise errors.InputError(
-            f"{request.path} {problem}: for {request.form.task} set data.format to one of "
-            f"{', '.join(allowed)}"
+            f"{request.path} {problem}: for {request.form.task} set data.format to one "
+            f"of {', '.join(allowed)}"
         )
     return kind
 

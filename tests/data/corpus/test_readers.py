@@ -63,9 +63,9 @@ def test_json_lines_hold_a_text_or_a_list_of_sentences(tmp_path, pack, name):
         ("plain text", r"a\.jsonl:3:"),
         ('{"body": "a"}', r"a\.jsonl:3: no field 'text', only \['body'\].*#body"),
         ('["a"]', r"a\.jsonl:3: no field 'text', only list"),
-        ('{"text": 5}', r"a\.jsonl:3: the field 'text' is neither a text nor"),
-        ('{"text": ["a", null]}', r"a\.jsonl:3: .* nor a list of texts"),
-        ('{"text": null}', r"a\.jsonl:3: the field 'text' is neither"),
+        ('{"text": 5}', r"a\.jsonl:3: the field 'text'"),
+        ('{"text": ["a", null]}', r"a\.jsonl:3: .* list of texts"),
+        ('{"text": null}', r"a\.jsonl:3: the field 'text'"),
         ("[" * 100_000, r"a\.jsonl:3:"),
     ],
 )

@@ -183,9 +183,7 @@ def test_training_leaves_out_what_it_cannot_learn_and_says_so(tmp_path):
     assert read.examples[1].gold == ("39764", "三萬九千多套")
     assert read.notes[question_examples.DROPPED] == 6
     assert read.notes[read_examples.UNANSWERED] == 3
-    with pytest.raises(
-        errors.InputError, match=r"question q1.*'古代梵語'"
-    ):
+    with pytest.raises(errors.InputError, match=r"question q1.*'古代梵語'"):
         read_examples.read(read_examples.Request(path, tasks.TASKS["span"].form))
 
 
