@@ -55,7 +55,7 @@ def test_the_store_is_that_of_the_same_file(tmp_path):
         == manifest.read(tmp_path / "list").sources[0].files[0].sha256
     )
     with python_documents.written({"train": documents[1:]}) as given:
-        with pytest.raises(errors.InputError, match="other text in train.jsonl"):
+        with pytest.raises(errors.InputError, match="train.jsonl"):
             _ensure(tmp_path / "list", given=given.sources)
 
 
@@ -135,7 +135,7 @@ def _check_the_record(workdir):
     assert path == f"python:{recorded['data.train']['sha256']}" and len(path) == 71
     corpus = run_folder.read_settings(workdir).data.corpus
     assert corpus.startswith("python:") and card.languages(workdir) == ()
-    with pytest.raises(errors.InputError, match="other text in train.jsonl"):
+    with pytest.raises(errors.InputError, match="train.jsonl"):
         _train(workdir, TEXTS[1:])
     with pytest.raises(errors.InputError, match="give it again"):
         _train(workdir, corpus=corpus)

@@ -69,7 +69,7 @@ CASES = [
         lambda made: made["tokens"].__setitem__(3, 126),
         "it has the id 126, and the vocabulary has 126 pieces",
     ),
-    _store("fewer marks of words than tokens", _fewer_marks, "it has not one mark of"),
+    _store("fewer marks of words than tokens", _fewer_marks, "is damaged: "),
     _store(
         "a source that is not there",
         lambda made: made["sources"].__setitem__(0, 1),

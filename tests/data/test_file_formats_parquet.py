@@ -112,6 +112,6 @@ def test_what_is_wrong_is_named(tmp_path):
     write(path, pa.table([["a"], ["b"]], names=["text", "text"]))
     refused("two columns with the name 'text'", path)
     write(path, pa.table({"text": ["a"], "label": [2]}), {"label": {"names": ["x"]}})
-    refused("row 1 has the class 2, and the file names 1 of them", path)
+    refused("row 1 has the class 2", path)
     write(path, pa.table({"text": ["a"], "label": ["x"]}))
     refused("no column 'z'", path, columns=columns(label="z"))

@@ -112,7 +112,7 @@ def test_an_error_in_a_worker_is_one_message(tmp_path, tokenizer, monkeypatch, w
 def test_options_that_beam_does_not_take_are_refused(arguments, message, capfd):
     with pytest.raises(errors.InputError, match=message) as caught:
         beam_runner.runner(arguments)
-    assert str(caught.value).startswith("Apache Beam refuses its options: ")
+    assert str(caught.value).startswith("Apache Beam rejects its options: ")
     assert "\n" not in str(caught.value)
     printed = capfd.readouterr()
     assert "Traceback" not in printed.err and printed.out == ""

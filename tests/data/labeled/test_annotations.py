@@ -117,6 +117,6 @@ def test_what_an_export_lacks_is_named(tmp_path):
         "text": "x",
         "annotations": [{"label": 2, "start_offset": 0, "end_offset": 1}],
     }
-    refused("does not name them", write(tmp_path, json.dumps(old), "a"), "tagging")
+    refused("numbers", write(tmp_path, json.dumps(old), "a"), "tagging")
     path = write(tmp_path, json.dumps(two), "a.json")
     refused("no column 'z'", path, columns=columns(label="z"))

@@ -111,7 +111,7 @@ def test_texts_without_entities_can_be_streamed(tmp_path):
         ({"text": "ab", "entities": [[0, 1]]}, "entity. Write"),
         ({"text": "ab", "entities": [{"start": 0}]}, "entity. Write"),
         ({"text": "ab", "entities": [[0, True, "x"]]}, "entity. Write"),
-        ({"text": "ab", "label": "x"}, "'x' entity. Write"),
+        ({"text": "ab", "label": "x"}, "'x' .*entity. Write"),
         ({"text": "ab", "label": {"x": [1]}}, "entity. Write"),
         ({"text": "ab", "label": {"x": {"a": [1]}}}, "entity. Write"),
         ({"text": "ab"}, r"c\.json:1: the label is missing: .*entities"),

@@ -145,7 +145,7 @@ def test_questions_without_answers_can_be_streamed(tmp_path):
 @pytest.mark.parametrize(
     "value, message",
     [
-        ({"a": 1}, r"c\.json has no 'data'. Give it the shape of SQuAD"),
+        ({"a": 1}, r"c\.json has no 'data'"),
         ({"data": {}}, r"c\.json: data is not a list"),
         ({"data": [1]}, r"data\[0\] is not an object"),
         ({"data": [{"paragraphs": [1]}]}, r"data\[0\]\.paragraphs\[0\] is not"),
@@ -170,7 +170,7 @@ def test_questions_without_answers_can_be_streamed(tmp_path):
         (document({"id": 1, "question": "?", "answers": "猫"}), "answers is not"),
         (
             document(question("a", "?", ("猫", "0"))),
-            "has the answer_start '0', and no n",
+            "has the answer_start '0'",
         ),
         (
             document(
@@ -180,7 +180,7 @@ def test_questions_without_answers_can_be_streamed(tmp_path):
                     "answers": {"text": ["猫"], "answer_start": []},
                 }
             ),
-            "not as many answers as places",
+            "different numbers of answers",
         ),
         ({"data": []}, r"c\.json has no example"),
     ],

@@ -74,10 +74,10 @@ def test_several_labels_are_cut_at_the_separator_or_listed(value, several):
         ("a|b", "true", "data.multi_label is true.*multi_label=.\\|"),
         ("a, b", "true", "data.multi_label is true"),
         ({"a": 1}, "", "the label is .*data.columns.label"),
-        ("a||b", "|", "have an empty one, or one twice"),
-        (["a", "a"], "|", "have an empty one, or one twice"),
-        (["a", None], "|", "have an empty one, or one twice"),
-        ([["a"]], "|", "a list among them"),
+        ("a||b", "|", "an empty or duplicate one"),
+        (["a", "a"], "|", "an empty or duplicate one"),
+        (["a", None], "|", "an empty or duplicate one"),
+        ([["a"]], "|", "include a list"),
     ],
 )
 def test_labels_that_are_none_are_named(value, separator, message):

@@ -175,14 +175,14 @@ def test_json_lines_that_are_no_objects_are_named(tmp_path, line, message):
     "content, message",
     [
         ("text\tlabel\na\t1\t2\n", r"c\.tsv:2 has 3 columns, and line 1 has 2\."),
-        ("a\t1\n\nb\n", r"c\.tsv:3 has 1 column, and line 1 has 2\. Every line needs"),
+        ("a\t1\n\nb\n", r"c\.tsv:3 has 1 column, and line 1 has 2\."),
         ("text\tlabel\ttext\n", r"c\.tsv:1: two columns have the name 'text'"),
         (
             "text\tlabel\na\t1\nb\xff\t1\n".encode("latin-1"),
             r"c\.tsv:3: byte 2 .*iconv",
         ),
         ("文\t一\n".encode("gbk"), r"c\.tsv:1: byte 1 of the line .* is not UTF-8"),
-        ("text\tlabel\n".encode("utf-16")[:-1], r"c\.tsv opens like UTF-16-LE"),
+        ("text\tlabel\n".encode("utf-16")[:-1], r"c\.tsv begins like UTF-16-LE"),
         ("", r"c\.tsv is empty\. Remove it, or name another"),
         ("\n\n", r"c\.tsv has no example"),
         ("text\tlabel\n", r"c\.tsv has no example"),

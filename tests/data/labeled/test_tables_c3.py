@@ -44,11 +44,14 @@ def test_questions_of_a_test_file_have_ids_and_no_answer(tmp_path):
 @pytest.mark.parametrize(
     ("documents", "message"),
     [
-        (["a"], r"\[0\] has not the shape of C3"),
-        ([[["a"]]], r"\[0\] has not the shape of C3"),
-        ([["a", []]], r"\[0\] has not the shape of C3"),
-        ([[["a"], [{"choice": ["b", "c"]}]]], r"\[0\], question 0 has not the shape"),
-        ([[["a"], [{"question": "q", "choice": "bc"}]]], "has not the shape"),
+        (["a"], r"\[0\] does not have the format of C3"),
+        ([[["a"]]], r"\[0\] does not have the format of C3"),
+        ([["a", []]], r"\[0\] does not have the format of C3"),
+        (
+            [[["a"], [{"choice": ["b", "c"]}]]],
+            r"\[0\], question 0 does not have the format",
+        ),
+        ([[["a"], [{"question": "q", "choice": "bc"}]]], "does not have the format"),
         (
             [[["a"], [{"question": "q", "choice": ["b", "c"], "answer": "d"}]]],
             r"\[0\], question 0: the answer 'd' .* \(b, c\)",
@@ -61,7 +64,7 @@ def test_other_shapes_are_named(tmp_path, documents, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{}", "has not the shape of C3"), ("[[", "is not JSON")],
+    [("{}", "does not have the format of C3"), ("[[", "is not JSON")],
 )
 def test_files_that_are_no_list_are_named(tmp_path, content, message):
     path = write(tmp_path, content, "c3.json")

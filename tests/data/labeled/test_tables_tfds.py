@@ -122,4 +122,4 @@ def test_columns_that_are_not_there_are_named(tiny):
         "tfds:tiny_reviews",
         columns=columns(text="text"),
     )
-    refused("tfds:no_such_set cannot be had", "tfds:no_such_set")
+    refused("tfds:no_such_set", "tfds:no_such_set")
