@@ -34,12 +34,6 @@ from bert_jax.model import config
 from bert_jax.text.tokenizer import Tokenizer
 
 _TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "spiece.model", "vocab.json")
-FORMATS = (
-    run_folder.RunFiles,
-    native.BertJaxFiles,
-    huggingface.HuggingFaceFiles,
-    tensorflow1.TensorFlow1Files,
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,7 +41,7 @@ class LoadedModel:
     """A model that was read from a folder.
 
     Attributes:
-      format: one of those of `FORMATS`.
+      format: `workdir`, `bert_jax`, `huggingface` or `tensorflow1`.
       weights: architecture, parameters and labels.
       tokenizer: None if the folder has none.
       report: which parameter was read from which tensor.
@@ -81,7 +75,7 @@ class ModelFolder:
 
     @property
     def format(self) -> str:
-        """One of those of `FORMATS`."""
+        """`workdir`, `bert_jax`, `huggingface` or `tensorflow1`."""
         return self.files.format
 
     @functools.cached_property

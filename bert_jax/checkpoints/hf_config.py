@@ -156,8 +156,8 @@ def gelu_note(
     """Returns what to know of the activation in these formats; "" for nothing.
 
     Args:
-      kinds: the formats that a model is read from and written to, of
-        `exchange.checkpoints.FORMATS`.
+      kinds: the formats that a model is read from and written to, by
+        `LoadedModel.format`.
       keras_hub: whether a folder of Hugging Face, which keras-hub reads, counts.
     """
     is_google = "tensorflow1" in kinds

@@ -517,7 +517,7 @@ def verify(
 
     Args:
       mine: the model, which is run in float32 here.
-      other: a folder of one of `checkpoints.FORMATS`, or a file in it.
+      other: a model folder, or a file in it.
       kind: which, so that the library that reads such folders is run.
       choice: what the reader of `other` may do without.
 
