@@ -7,7 +7,7 @@ python -m bert_jax.finetune --config=configs/finetune.py:sst2 --config.init_from
 python -m bert_jax.finetune --config=configs/finetune.py:classification --config.init_from=FOLDER --config.data.train=train.tsv --config.data.dev=dev.tsv --config.data.columns.text=sentence --config.data.columns.label=label --workdir=runs/mine
 
 FOLDER is a run of `pretrain` or anything that `convert` reads. The same command again
-resumes, or says that the run is finished. The best model is kept in best/, its scores
+resumes, or reports that the run is finished. The best model is kept in best/, its scores
 in eval/, what it predicts in predictions/. `--config.sweep.seeds=5` trains five side by
 side; docs/en/config.md explains every key.
 """  # noqa: E501

@@ -57,7 +57,7 @@ class Member:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class SweepReport:
     """The scores of the members.
 
     Attributes:
@@ -401,10 +401,10 @@ class SweepRun(Run[Finetuned]):
         )
         return dataclasses.replace(folder, settings=own)
 
-    def report(self, name: str, loop_state: loop.LoopState) -> Report:
+    def report(self, name: str, loop_state: loop.LoopState) -> SweepReport:
         """Returns the report of the members, by the metric that counts."""
         shown = self._shown(name)
-        return Report(name, self.members, self.record, loop_state, shown)
+        return SweepReport(name, self.members, self.record, loop_state, shown)
 
     def _shown(self, name: str) -> str:
         """Returns a metric as it is shown to people."""

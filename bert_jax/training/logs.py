@@ -1,10 +1,10 @@
-"""What a run writes down: `metrics.jsonl`, TensorBoard events and `curves.png`.
+"""The logs of a run: `metrics.jsonl`, TensorBoard events and `curves.png`.
 
-The JSON lines are the record; the other two are made from them. A resumed run drops
+The JSON lines are the record; the other two are derived from them. A resumed run drops
 the lines after its checkpoint, so the file reads as if the run had never stopped.
-`events.jsonl` has what a person should look at: spikes, and steps that went bad.
-`examples-PROCESS.jsonl` has the rows of each step that a process made, with a checksum
-of their contents, so that two runs can be compared row by row.
+`events.jsonl` has what a person should look at: spikes, and steps that are not finite.
+`examples-PROCESS.jsonl` has the sequences that a process loaded for each step, with a
+checksum of each, so that two runs can be compared.
 """
 
 import contextlib
@@ -237,7 +237,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise errors.InputError(
                 f"{path}:{number} is not a JSON object with a step: move the file away "
-                "or mend the line"
+                "or fix the line"
             ) from error
     return result
 

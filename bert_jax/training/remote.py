@@ -3,11 +3,11 @@
 Runs read, append and rename files, which stores like gs:// and s3:// cannot do. So a
 run works in a folder here, and its files are uploaded whole: a checkpoint when it is
 finished, the logs before it. A folder with a manifest is there when its manifest is,
-which is uploaded last and deleted first. The store is what counts: a run that begins
-makes its copy anew from it. The run that uploaded first since it began owns the store
+which is uploaded last and deleted first. The store is authoritative: a run that begins
+recreates its copy from it. The run whose first upload is the latest owns the store
 from then on: stores have no locks, so of two runs the later one continues, as it must
 where the machine of the first is lost, and the first one ends before its next upload.
-Where the workdir is a plain folder nothing is done.
+For a workdir that is a plain folder nothing is done.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class WorkingCopy:
-    """The folder in which a run works, and the place that it is named by.
+    """The local folder of a run, and the path or URL that names it.
 
     Attributes:
       name: what the user calls it: a path, or a URL as gs://bucket/runs/zh.
@@ -67,7 +67,7 @@ class WorkingCopy:
 
     @contextlib.contextmanager
     def fetched(self) -> Iterator[None]:
-        """Fetches all, and uploads what has changed at the end, after errors too.
+        """Fetches all files, and uploads what changed at the end, after errors too.
 
         Raises StorageError.
         """
@@ -84,7 +84,7 @@ class WorkingCopy:
         self.share()
 
     def share(self) -> None:
-        """Uploads, and gives all processes what process 0 alone has saved.
+        """Uploads, and fetches in all processes what only process 0 has saved.
 
         Raises StorageError.
         """

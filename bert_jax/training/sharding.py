@@ -1,8 +1,8 @@
-"""The mesh of devices, and the one table that says what lies where on it.
+"""The mesh of devices, and the one table of how logical axes are sharded on it.
 
-The mesh has the axes `data` (copies of the parameters), `fsdp` (parameters and
-optimizer state cut along `embed`) and `tensor` (heads, MLP and vocabulary cut). The
-batch is cut along `data` and `fsdp`. Models name logical axes only; nothing outside
+The mesh has the axes `data` (copies of the parameters), `fsdp` (shards parameters and
+optimizer state along `embed`) and `tensor` (shards heads, MLP and vocabulary). The
+batch is sharded along `data` and `fsdp`. Models name logical axes only; nothing outside
 this file names a mesh axis. All mesh axes are Auto: XLA propagates the shardings.
 """
 
@@ -24,7 +24,7 @@ from bert_jax import errors
 from bert_jax.training import devices, distributed
 
 AXES = ("data", "fsdp", "tensor")
-# Of devices, or of a number of them that nobody has here.
+# A mesh of devices, or of a number of devices that are not here.
 AnyMesh = Mesh | AbstractMesh
 BATCH_AXES = ("data", "fsdp")
 
@@ -88,7 +88,7 @@ def _over_slices(sizes: tuple[int, ...], devices: list[Any]) -> Mesh:
 
 
 def one_device() -> Mesh:
-    """Returns the mesh of one device of this process, for what it does on its own."""
+    """Returns the mesh of one device of this process, for work that it does alone."""
     return make_mesh(1, 1, 1, devices=jax.local_devices()[:1])
 
 
