@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bert_jax.inference.loading import load as load
+    from bert_jax.inference.model import load as load
 
 __all__ = ["__version__", "load"]
 __version__ = "0.1.0"
@@ -19,9 +19,9 @@ if sys.argv and (sys.argv[0] == "-m" or sys.argv[0].rpartition("/")[2] == "bert_
 def __getattr__(name: str) -> Any:
     """Imports `load` when it is asked for: rooms import without what it needs."""
     if name == "load":
-        from bert_jax.inference import loading
+        from bert_jax.inference.model import load
 
-        return loading.load
+        return load
     raise AttributeError(f"module 'bert_jax' has no attribute {name!r}")
 
 

@@ -30,11 +30,11 @@ from bert_jax import commands, errors, files, home_folder, hub
 from bert_jax.checkpoints import run_folder, tensors
 from bert_jax.data.corpus import manifest
 from bert_jax.data.labeled import python_examples, read_examples, table_records
-from bert_jax.inference import answering_folders, answers, task_predictor
+from bert_jax.inference import answer, inputs
 from bert_jax.metrics import report, scores
 from bert_jax.runs import pretraining as pretraining_run
-from bert_jax.runs import splits, unseen_labels, workdirs
-from bert_jax.tasks import pretraining
+from bert_jax.runs import splits, workdirs
+from bert_jax.tasks import pretraining, unseen_labels
 from bert_jax.text.coverage import Coverage
 from bert_jax.training import checkpoint, state
 
@@ -70,7 +70,7 @@ def evaluate(workdir: str | Path) -> dict[str, float]:
 
 def evaluate_task(
     folder: Path,
-    request: answers.Request,
+    request: inputs.AnswerRequest,
     name: str = "",
     label_map: Path | None = None,
     output: Path | None = None,
@@ -94,7 +94,7 @@ def evaluate_task(
     given = hub.pinned(str(folder))
     folder = hub.folder(given)
     output = _output(folder, output, name)
-    model = task_predictor.load(folder, request.dtype, repair=request.repair)
+    model = answer.load(folder, request.dtype, repair=request.repair)
     data = model.made.settings.data
     path = home_folder.expanded(request.input or data.dev)
     if not path or path.startswith(python_examples.PREFIX):
@@ -103,9 +103,9 @@ def evaluate_task(
             "--data=test.tsv"
         )
     request = dataclasses.replace(request, input=path)
-    with answers.naming_flags():
-        asked = answers.reading(model, request, needs_labels=True)
-        answers.report_first_line(request, asked)
+    with inputs.naming_flags():
+        asked = inputs.reading(model, request, needs_labels=True)
+        inputs.report_first_line(request, asked)
         found = read_examples.read(asked)
     notes = table_records.Notes(found.notes)
     examples = found.examples
@@ -115,14 +115,14 @@ def evaluate_task(
     examples = _renamed(model, examples, label_map)
     examples = model.task_spec.named(examples, model.made.learned.labels)
     coverage = Coverage()
-    with answers.naming_flags():
+    with inputs.naming_flags():
         scored, _ = model.scores(examples, notes, coverage)
     if scored.unseen:
         commands.say(
             f"{unseen_labels.describe(scored.unseen)}. --label_map=FILE renames labels"
         )
     commands.say(
-        f"{len(examples):,} examples of {path}{splits.counts(notes)}: "
+        f"{len(examples):,} examples of {path}{inputs.counts(notes)}: "
         f"{coverage.describe()}"
     )
     model.warn(coverage, path)
@@ -160,7 +160,7 @@ def _output(folder: Path, output: Path | None, name: str) -> Path | None:
 
 
 def _renamed(
-    model: task_predictor.TaskPredictor, examples: list[Any], label_map: Path | None
+    model: answer.TaskPredictor, examples: list[Any], label_map: Path | None
 ) -> list[Any]:
     """Returns examples with the names of a label map, and says which it lacks."""
     if label_map is None:
@@ -186,8 +186,8 @@ def main(argv: list[str]) -> None:
     name = hub.pinned(commands.required("workdir", given.workdir, _EXAMPLE))
     workdir = hub.folder(name)
     output = Path(given.output) if given.output else None
-    if answering_folders.can_answer(workdir):
-        request = answers.Request(
+    if answer.can_answer(workdir):
+        request = inputs.AnswerRequest(
             given.data,
             given.input_format,
             tuple(given.columns),
@@ -237,5 +237,5 @@ if __name__ == "__main__":
         "File that renames labels of the data: a label, a tab and the model's name a "
         "line, or a JSON object.",
     )
-    answers.define_input_flags()
+    inputs.define_input_flags()
     commands.run(main)

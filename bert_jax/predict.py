@@ -35,8 +35,8 @@ from absl import flags
 from bert_jax import commands, console, errors, hub
 from bert_jax.data import file_formats, text_files
 from bert_jax.data.labeled import table_records
-from bert_jax.inference import answering_folders, answers, feature_files, loading
-from bert_jax.runs import splits
+from bert_jax.inference import answer, inputs, outputs
+from bert_jax.inference.model import Model, load
 from bert_jax.text.coverage import Coverage
 
 logger = logging.getLogger(__name__)
@@ -73,16 +73,14 @@ def numbered_texts(
         _refuse_records(Path(path))
         named = text_files.NamedPath(path, Path(path))
         numbered = text_files.whole_lines(named, text_files.Tally(), faults)
-        with answers.naming_flags():
+        with inputs.naming_flags():
             yield from _numbered(path, numbered, keeps_blank, notes)
     else:
         if sys.stdin.isatty():
             commands.say("reading texts from the keyboard, one a line")
-        numbered = text_files.of_stream(
-            sys.stdin.buffer, answers.STANDARD_INPUT, faults
-        )
-        with answers.naming_flags():
-            yield from _numbered(answers.STANDARD_INPUT, numbered, keeps_blank, notes)
+        numbered = text_files.of_stream(sys.stdin.buffer, inputs.STANDARD_INPUT, faults)
+        with inputs.naming_flags():
+            yield from _numbered(inputs.STANDARD_INPUT, numbered, keeps_blank, notes)
 
 
 # Files whose lines are not texts, and what they are.
@@ -145,7 +143,7 @@ def _numbered(
         )
 
 
-def _fill_masks(model: loading.Model, texts: Iterator[tuple[str, str]]) -> None:
+def _fill_masks(model: Model, texts: Iterator[tuple[str, str]]) -> None:
     """Prints the guesses for each text."""
     coverage = Coverage()
     for where, text in texts:
@@ -163,14 +161,14 @@ def _fill_masks(model: loading.Model, texts: Iterator[tuple[str, str]]) -> None:
 
 
 def _write_features(
-    model: loading.Model,
+    model: Model,
     texts: Iterator[tuple[str, str]],
     total: int | None,
     output: Path,
     notes: Counter[str],
 ) -> None:
     """Writes the vectors of all texts."""
-    request = feature_files.Request(
+    request = outputs.VectorRequest(
         flags.FLAGS.features,
         _layers(flags.FLAGS.layers),
         flags.FLAGS.normalize,
@@ -181,14 +179,12 @@ def _write_features(
     coverage = Coverage()
     with console.Bar(total, "texts", "encoding", is_kept=True) as progress:
         only_texts = (text for _, text in texts)
-        feature_files.write(
-            model, only_texts, request, output, progress.update, coverage
-        )
-    _report(model, coverage, f": {output}", splits.counts(notes))
+        outputs.write(model, only_texts, request, output, progress.update, coverage)
+    _report(model, coverage, f": {output}", inputs.counts(notes))
 
 
 def _report(
-    model: loading.Model,
+    model: Model,
     coverage: Coverage,
     written: str = "",
     counted: str = "",
@@ -203,7 +199,7 @@ def _report(
 def _output() -> Path:
     """Returns the file of the vectors."""
     given = commands.required("output", flags.FLAGS.output, "--output=vectors.npy")
-    feature_files.check_output(Path(given))
+    outputs.check_output(Path(given))
     return Path(given)
 
 
@@ -233,7 +229,7 @@ def main(argv: list[str]) -> None:
     folder = hub.folder(name)
     task = flags.FLAGS.task
     if task == "auto":
-        task = "answer" if answering_folders.can_answer(folder) else "fill_mask"
+        task = "answer" if answer.can_answer(folder) else "fill_mask"
     _refuse_flags_of_other_tasks(task)
     if argv[1:] and flags.FLAGS.input:
         raise errors.InputError(
@@ -241,10 +237,10 @@ def main(argv: list[str]) -> None:
             "them"
         )
     if task == "answer":
-        answers.write(folder, argv[1:], answers.request_of_flags())
+        inputs.write(folder, argv[1:], inputs.request_of_flags())
         return
     output = _output() if task == "features" else None  # before the model is loaded
-    model = loading.load(folder, dtype=flags.FLAGS.dtype)
+    model = load(folder, dtype=flags.FLAGS.dtype)
     if output is None:
         _fill_masks(model, numbered_texts(argv[1:], flags.FLAGS.input))
     else:
@@ -300,11 +296,11 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "output", None, "File of the answers, or of the vectors: x.npy or x.jsonl."
     )
-    answers.define_flags()
+    inputs.define_flags()
     flags.DEFINE_enum(
         "features",
         "sentence",
-        feature_files.KINDS,
+        outputs.KINDS,
         "Which vectors; `sentence` is as the model pools, mean where it does not say.",
     )
     flags.DEFINE_list(

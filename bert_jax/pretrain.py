@@ -20,7 +20,7 @@ from bert_jax.checkpoints import initial_weights, run_folder
 from bert_jax.config import pretraining
 from bert_jax.config.pretraining import PretrainingConfig
 from bert_jax.data.corpus import manifest, python_documents, sources, store
-from bert_jax.inference import loading
+from bert_jax.inference.model import Model, load
 from bert_jax.runs import pretraining as pretraining_run
 from bert_jax.runs import run, workdirs
 from bert_jax.runs.pretraining import PretrainingRun, Trained
@@ -132,7 +132,7 @@ def _store(
 
 def _final(workdir: Path, metrics: dict[str, float]) -> str:
     """Returns the table of scores, five masked sentences, and the paths of the run."""
-    model = loading.load(workdir)
+    model = load(workdir)
     settings = run_folder.read_settings(workdir)
     folder = run_folder.store_of(settings, workdir)
     samples = [sample(model, ids, at) for ids, at in _masked(folder, model)]
@@ -150,7 +150,7 @@ def _final(workdir: Path, metrics: dict[str, float]) -> str:
     )
 
 
-def sample(model: loading.Model, ids: list[int], at: int) -> str:
+def sample(model: Model, ids: list[int], at: int) -> str:
     """Returns a masked sentence, the answer, and the five most likely tokens."""
     masked = [*ids[:at], model.tokenizer.mask_id, *ids[at + 1 :]]
     (guesses,) = model.fill_ids(masked)
@@ -159,7 +159,7 @@ def sample(model: loading.Model, ids: list[int], at: int) -> str:
     return f"  {model.tokenizer.decode(masked)}\n      {answer}  <-  {shown}"
 
 
-def _masked(folder: Path, model: loading.Model) -> list[tuple[list[int], int]]:
+def _masked(folder: Path, model: Model) -> list[tuple[list[int], int]]:
     """Picks sentences of the held-out documents, and the token to mask in each.
 
     The first of suitable length in each of five equal parts of the documents.
@@ -179,7 +179,7 @@ def _masked(folder: Path, model: loading.Model) -> list[tuple[list[int], int]]:
     return picked
 
 
-def _ordinary(ids: list[int], model: loading.Model) -> int | None:
+def _ordinary(ids: list[int], model: Model) -> int | None:
     """Returns the index of the whole word or character nearest to the middle."""
     tokenizer = model.tokenizer
     for at in sorted(range(len(ids)), key=lambda at: abs(at - len(ids) // 2)):

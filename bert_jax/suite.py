@@ -22,7 +22,7 @@ from absl import flags
 from bert_jax import commands, errors, fields, files, finetune, reference
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import read_examples
-from bert_jax.inference import prediction_files, task_predictor
+from bert_jax.inference import answer, outputs
 from bert_jax.runs import suite, sweep, task_setup, workdirs
 from bert_jax.training import distributed, remote, signals
 
@@ -146,7 +146,7 @@ def _submit(
     if not located.tests:
         return
     task = located.task
-    model = task_predictor.load(trained, located.settings.run.dtype)
+    model = answer.load(trained, located.settings.run.dtype)
     labels = list(model.made.learned.labels)
     form = "squad" if model.kind == "span" else asked.format
 
@@ -158,7 +158,7 @@ def _submit(
 
     for output, request in located.tests.items():
         said = map(numbered, model.stream(read_examples.iterate(request)))
-        lines = prediction_files.lines(form, model.kind, said)
+        lines = outputs.lines(form, model.kind, said)
         if not distributed.is_first():  # takes part in predicting, and writes nothing
             for _ in lines:
                 pass

@@ -11,7 +11,7 @@ import bert_jax
 from bert_jax import errors, evaluate, finetune
 from bert_jax.checkpoints import native
 from bert_jax.config import finetuning
-from bert_jax.inference import answers
+from bert_jax.inference import answer, inputs
 from bert_jax.runs import finetuning as finetuning_run
 from bert_jax.tasks import spec
 from bert_jax.training import logs
@@ -133,7 +133,7 @@ def test_python_and_evaluate_say_what_training_said(trained, place):
     said = model.predict(["the cat sat here", "那狗跑"])
     assert [one["label"] for one in said] == ["cat", "dog"]
     assert sum(said[0]["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
-    request = answers.Request(input=str(place / "dev.tsv"))
+    request = inputs.AnswerRequest(input=str(place / "dev.tsv"))
     scores, path = evaluate.evaluate_task(workdir, request, "again")
     wanted = {n.removeprefix("dev/"): x for n, x in made.metrics.items()}
     assert scores.metrics == pytest.approx(wanted, abs=1e-6)
@@ -199,8 +199,8 @@ def test_the_best_model_is_kept_by_the_named_metric(place, monkeypatch):
         value = next(values, 0.0)
         return (made[0].__class__({**made[0].metrics, "ece": value}), made[1])
 
-    call = finetuning_run.predictor.Predictor.scores
-    monkeypatch.setattr(finetuning_run.predictor.Predictor, "scores", scores)
+    call = answer.Predictor.scores
+    monkeypatch.setattr(answer.Predictor, "scores", scores)
     for metric, step in (("ece", "10"), ("accuracy", None)):
         config = tiny_tasks.config(place, run__keep_best=metric)
         made = finetune.train(config, place / f"by_{metric}")

@@ -12,7 +12,7 @@ from bert_jax.checkpoints import initial_weights, weights
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import read_examples
-from bert_jax.inference import task_predictor
+from bert_jax.inference import answer
 
 TO_HUGGINGFACE = convert.Request("huggingface")
 
@@ -34,7 +34,7 @@ def exported(place):
             changes = {"head__dropout": 0.25} | changes
             tiny_models.write_model(place, run / "best" / "5", kind, **changes)
             convert.convert(run, output, TO_HUGGINGFACE)
-        return task_predictor.load(run), output
+        return answer.load(run), output
 
     return export
 
@@ -227,7 +227,7 @@ def test_a_layer_before_the_head_is_exported_and_trained_on(
     (folder / "task.json").unlink()
     found = _examples(place, kind)
     key = {"tagging": "probabilities", "regression": "score"}[kind]
-    made = [task_predictor.load(x).of_examples(found) for x in (run, folder)]
+    made = [answer.load(x).of_examples(found) for x in (run, folder)]
     for ours, theirs in zip(*made, strict=True):
         np.testing.assert_allclose(ours[key], theirs[key], rtol=0, atol=1e-5)
     config = finetuning.default()

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from bert_jax import checkpoints
-from bert_jax.inference import features, loading
+from bert_jax.inference import encode
+from bert_jax.inference.model import load
 from bert_jax.model import encoder, network
 
 
@@ -49,11 +50,11 @@ def test_a_sentence_encoder_gives_its_published_vectors(shared_data):
     assert np.abs(difference[mask == 1]).max() <= 2e-5
     assert np.abs(outputs["pooled_output"] - golden["pooled"]).max() <= 2e-5
     texts = [str(text) for text in golden["texts"]]
-    rows = features.rows_of(found.tokenizer, texts, 256)
+    rows = encode.rows_of(found.tokenizer, texts, 256)
     assert [list(row) for row in rows] == [
         list(row[: m.sum()]) for row, m in zip(ids, mask, strict=True)
     ]
-    model = loading.load(folder)
+    model = load(folder)
     vectors = model.encode(texts, normalize=True)
     assert np.abs(vectors - golden["sentence_embedding"]).max() <= 2e-5
     assert model.max_seq_length == 256

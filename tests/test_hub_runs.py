@@ -10,7 +10,7 @@ import tiny_tasks
 
 from bert_jax import errors, evaluate, finetune, hub, pretrain
 from bert_jax.config import pretraining
-from bert_jax.inference import answers
+from bert_jax.inference import inputs
 
 NAME, REPO = hub_models.NAME, hub_models.REPO
 DATA = "datasets/owner/data"
@@ -61,7 +61,7 @@ def test_a_fine_tuning_run_keeps_its_commits_and_makes_no_request_for_a_branch(
 
     served.put("datasets/owner/test", {"test.jsonl": rows})
     scored, path = evaluate.evaluate_task(
-        tmp_path / "run", answers.Request("hf:owner/test[test]")
+        tmp_path / "run", inputs.AnswerRequest("hf:owner/test[test]")
     )
     assert scored.metrics and path and path.name == "owner_test_test.json"
 
@@ -91,7 +91,7 @@ def test_evaluate_scores_a_model_of_the_hub_and_writes_nothing_into_its_cache(
     assert done.code == 0 and str(output) in done.out
     tree = json.loads((output / "mine.json").read_text())
     assert tree["about"]["model"] == f"{NAME}@{commit}"
-    local, path = evaluate.evaluate_task(folder, answers.Request(str(data)))
+    local, path = evaluate.evaluate_task(folder, inputs.AnswerRequest(str(data)))
     assert tree["metrics"] == local.metrics
     assert path == folder / "eval" / "test.json"
     assert run(f"--output={data}").code == 2

@@ -66,7 +66,6 @@ ALLOWED = {
         "data",
         "metrics",
         "model",
-        "runs",
         "tasks",
         "text",
         "training",

@@ -9,7 +9,7 @@ import pytest
 import small_weights
 
 from bert_jax.checkpoints import huggingface, native, weights
-from bert_jax.inference import loading
+from bert_jax.inference.model import load
 from bert_jax.text.tokenizer import Tokenizer
 
 BERT_TOKENS = (
@@ -104,7 +104,7 @@ def test_the_vectors_of_a_file_are_those_of_encode(features, models, tmp_path, m
     assert "5 of 5 texts (100%)" in done.err and "texts/s" in done.err  # the progress
     assert left(tmp_path) == ["x.npy"]
     found = np.load(tmp_path / "out" / "x.npy")
-    loaded = loading.load(models[model])
+    loaded = load(models[model])
     np.testing.assert_array_equal(found, loaded.encode(TEXTS))
     assert np.abs(found[0] - found[4]).max() > 0.01
     assert loaded.max_seq_length == 9
@@ -178,7 +178,7 @@ def test_what_can_be_wrong_leaves_no_file(
 def test_the_name_of_the_file_is_looked_at_before_the_model_is_loaded(
     features, monkeypatch, name, words
 ):
-    monkeypatch.setattr(loading, "load", None)
+    monkeypatch.setattr("bert_jax.inference.model.load", None)
     done = features("bert", name, "a")
     assert done.code == 2
     assert words in done.message

@@ -17,7 +17,7 @@ import tiny_run
 from bert_jax import errors, evaluate, pretrain
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import store
-from bert_jax.inference import loading
+from bert_jax.inference.model import load
 from bert_jax.model import network
 from bert_jax.runs import pretraining as pretraining_run
 from bert_jax.text.tokenizer import Tokenizer
@@ -101,7 +101,7 @@ def test_config_json_is_complete(trained):
 
 
 def trained_vocabulary(trained):
-    return loading.load(trained.workdir).tokenizer.vocab_size
+    return load(trained.workdir).tokenizer.vocab_size
 
 
 def test_a_second_start_says_that_it_is_finished(trained, corpus, capsys):
@@ -179,7 +179,7 @@ def test_two_processes_in_turn_equal_one(trained, corpus, tmp_path):
     assert codes == [-signal.SIGKILL, 0]
     assert any((tmp_path / "compilation_cache").iterdir())
     assert _losses(tmp_path) == _losses(trained.workdir)
-    one, other = loading.load(tmp_path), loading.load(trained.workdir)
+    one, other = load(tmp_path), load(trained.workdir)
     _same(one.params, other.params)
 
 

@@ -11,7 +11,7 @@ import tiny_tasks
 
 import bert_jax
 from bert_jax import checkpoints, convert, errors
-from bert_jax.inference import feature_files
+from bert_jax.inference import outputs
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, ":", "猫", "狗"]
@@ -116,7 +116,7 @@ def older(folder: Path) -> None:
     path.write_text(json.dumps(tree))
 
 
-def compare(theirs, folder: Path, **options) -> bert_jax.inference.loading.Model:
+def compare(theirs, folder: Path, **options) -> bert_jax.inference.model.Model:
     """Compares the vectors of both libraries, and returns our model."""
     ours = bert_jax.load(folder)
     found = ours.encode(TEXTS, ours.pooling.normalize, **options)
@@ -161,8 +161,8 @@ def test_prompts_are_written_before_texts(base, tmp_path, include_prompt):
     assert np.abs(ours.encode(TEXTS) - plain).max() > 0.01
     for chosen in ({"prompt": ""}, {"prompt_name": "other"}, {"prompt": "a " * 40}):
         compare(theirs, folder, **chosen)
-    request = feature_files.Request(prompt_name="other")
-    feature_files.write(ours, TEXTS, request, tmp_path / "x.npy")
+    request = outputs.VectorRequest(prompt_name="other")
+    outputs.write(ours, TEXTS, request, tmp_path / "x.npy")
     found = np.load(tmp_path / "x.npy")
     np.testing.assert_array_equal(found, ours.encode(TEXTS, prompt_name="other"))
     for wrong in ({"prompt_name": "absent"}, {"prompt_name": "other", "prompt": "x"}):
@@ -293,7 +293,7 @@ def test_a_bi_encoder_with_a_bilstm(place, tmp_path, pooling):
     assert scaled.shape[1] == ours.vector_size == 10
     (said,) = ours.predict([(LONG[0], LONG[2])])
     assert abs(said["similarity"] - scaled[0] @ scaled[2]) < 1e-5
-    feature_files.write(ours, LONG, feature_files.Request(), tmp_path / "x.npy")
+    outputs.write(ours, LONG, outputs.VectorRequest(), tmp_path / "x.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), ours.encode(LONG))
     with pytest.raises(errors.InputError, match="recurrent"):
         convert.convert(run, tmp_path / "out", convert.Request("huggingface"))

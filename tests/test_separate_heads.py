@@ -11,7 +11,7 @@ import tiny_tasks
 import bert_jax
 from bert_jax import convert, errors
 from bert_jax.checkpoints import weights
-from bert_jax.inference import task_predictor
+from bert_jax.inference import answer
 
 SEPARATE = convert.Request("huggingface", separate_head=True, verify=True)
 QUESTION = ("a cat", ["sat here", "ran"])
@@ -46,7 +46,7 @@ def test_the_lines_of_the_card_compute_what_we_do(place, tmp_path, kind, changes
     texts = ["the cat sat", "a dog ran home fast"]
     if kind == "multiple_choice":
         texts = [QUESTION]
-    before = task_predictor.load(run).predict(texts)
+    before = answer.load(run).predict(texts)
     again = bert_jax.load(folder).predict(texts)
     for one, other in zip(before, again, strict=True):
         assert one.keys() == other.keys()

@@ -16,7 +16,7 @@ import numpy as np
 from bert_jax import commands, console, errors, faults, files, interrupts
 from bert_jax.checkpoints import native
 from bert_jax.config import finetuning
-from bert_jax.inference import task_predictor
+from bert_jax.inference import answer
 from bert_jax.metrics import report
 from bert_jax.runs import splits
 from bert_jax.tasks import classification
@@ -57,7 +57,7 @@ def score(
             "removed. Train again in another workdir"
         )
     faults.point("finetune/scores")
-    model = task_predictor.load(folder, run.settings.run.dtype)
+    model = answer.load(folder, run.settings.run.dtype)
     num_lengths = run.settings.data.num_lengths
     predictor = dataclasses.replace(model.predictor, num_lengths=num_lengths)
     metrics: dict[str, float] = {}

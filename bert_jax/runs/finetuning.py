@@ -30,16 +30,11 @@ from bert_jax.checkpoints import (
 from bert_jax.config import finetuning
 from bert_jax.data import stream
 from bert_jax.data.labeled import example_rows
+from bert_jax.inference import answer
 from bert_jax.metrics import scores as scores_lib
 from bert_jax.model import config as model_config
 from bert_jax.model import costs, lora, network
-from bert_jax.runs import (
-    best_model,
-    predictor,
-    splits,
-    task_setup,
-    workdirs,
-)
+from bert_jax.runs import best_model, splits, task_setup, workdirs
 from bert_jax.runs.run import Batch, End, Run, train
 from bert_jax.tasks import spec
 from bert_jax.text.tokenizer import Tokenizer
@@ -280,9 +275,9 @@ class FinetuningRun(Run[Finetuned]):
         return now.params if averaged is None else averaged
 
     @functools.cached_property
-    def predictor(self) -> predictor.Predictor:
+    def predictor(self) -> answer.Predictor:
         """The model that predicts and scores, with its jitted function."""
-        return predictor.make(
+        return answer.make(
             self.task,
             self.mesh,
             self.settings.run.eval_batch_size,

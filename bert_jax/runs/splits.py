@@ -13,15 +13,13 @@ from jaxtyping import Bool
 from bert_jax import commands, errors, files, tasks
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import (
-    column_names,
     example_rows,
     python_examples,
     read_examples,
     table_records,
-    tables,
 )
-from bert_jax.runs import task_setup, unseen_labels
-from bert_jax.tasks import classification, spec
+from bert_jax.inference import inputs
+from bert_jax.tasks import classification, spec, unseen_labels
 
 Settings = finetuning.FinetuningConfig
 _log = logging.getLogger(__name__)
@@ -71,7 +69,7 @@ def from_python(
     """
     made, paths = {}, {}
     for name, given in values.items():
-        asked = task_setup.request(settings, name, is_scored=name != "train")
+        asked = inputs.training_request(settings, name, is_scored=name != "train")
         found = read_examples.of_python(given, asked)
         made[name] = found
         sha256 = python_examples.digest_of(found.examples, found.notes)
@@ -181,7 +179,7 @@ def _file(
         )
     found, data = given, settings.data
     if found is None:
-        asked = task_setup.request(settings, path, is_scored=name != "train")
+        asked = inputs.training_request(settings, path, is_scored=name != "train")
         found = read_examples.read(asked)
     examples: list[Any] = list(found.examples)
     notes = table_records.Notes(found.notes)
@@ -193,7 +191,9 @@ def _file(
         broken = task.unknown_classes(examples, labels)
         examples = without(examples, broken, notes)
     source = python_examples.source_name(name, path)
-    commands.say(f"{name}: {len(examples):,} examples of {source}{counts(notes)}")
+    commands.say(
+        f"{name}: {len(examples):,} examples of {source}{inputs.counts(notes)}"
+    )
     return examples
 
 
@@ -212,62 +212,12 @@ def without(
     return [example for at, example in enumerate(examples) if at not in broken]
 
 
-def report_first_line(
-    request: read_examples.Request,
-    setting: str = "data.header",
-    *,
-    is_inherited: bool = False,
-) -> tables.FirstLine | None:
-    """Reports whether the first line of a table was taken as a header, and returns it.
-
-    A warning where it may well be the other. Formats without headers, and what the user
-    has set, are not reported.
-
-    Args:
-      setting: the option of the user that changes it; "" where there is none.
-      is_inherited: whether `request.header` is that of the training.
-
-    Raises:
-      InputError: the file cannot be read.
-    """
-    found = read_examples.first_line(request)
-    if found is None:
-        return None
-    told = f"{request.path}: {_taken_as(found, setting)}"
-    told += " as in training" * (is_inherited and found.is_given)
-    if found.is_doubtful or found.contradicts:
-        _log.warning("%s", told)
-    elif is_inherited or not found.is_given:
-        commands.say(told)
-    return found
-
-
-def _taken_as(found: tables.FirstLine, setting: str) -> str:
-    """Describes what a first line was taken as, why, and how to change it."""
-    if found.is_header:
-        names = ", ".join(column_names.name_of(cell) or "''" for cell in found.cells)
-        told = f"first line taken as a header: {_short(names)}"
-        change = "false if it is an example"
-    else:
-        told = f"first line {_short(chr(9).join(found.cells))!r} taken as an example"
-        change = "true if it is a header"
-    if found.is_doubtful:
-        told += f", as only {found.usual[0]!r} is a usual name of a column"
-    if found.contradicts:
-        told += f", but {' and '.join(found.usual[:3])} are usual names of columns"
-    return f"{told} ({setting}={change})" if setting else told
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _report_first_lines(settings: Settings, files: Mapping[str, str]) -> None:
     """Reports the first lines of a run's files; warns if only some are headers."""
     found: dict[bool, str] = {}
     for name, path in files.items():
-        asked = task_setup.request(settings, path, is_scored=name != "train")
-        first = report_first_line(asked)
+        asked = inputs.training_request(settings, path, is_scored=name != "train")
+        first = inputs.report_table_header(asked)
         if first is not None:
             found.setdefault(first.is_header, f"data.{name}")
     if len(found) > 1:
@@ -277,17 +227,6 @@ def _report_first_lines(settings: Settings, files: Mapping[str, str]) -> None:
             found[True],
             found[False],
         )
-
-
-def counts(notes: Mapping[str, int]) -> str:
-    """Returns what happened how often and where first, in brackets, or nothing."""
-    first = notes.first if isinstance(notes, table_records.Notes) else {}
-    told = [
-        f"{what}: {count:,}" + (f", first at {first[what][0]}" if what in first else "")
-        for what, count in notes.items()
-        if count
-    ]
-    return f" ({'; '.join(told) if first else ', '.join(told)})" if told else ""
 
 
 def held_out(examples: Sequence[Any], share: float) -> tuple[list[Any], list[Any]]:
@@ -336,6 +275,6 @@ def table(
     commands.say(
         f"{name}: {len(made):,} rows of up to {int(made.lengths.max())} tokens, "
         f"{int(made.lengths.sum()):,} in all, "
-        f"{made.coverage.describe()}{counts(made.notes)}"
+        f"{made.coverage.describe()}{inputs.counts(made.notes)}"
     )
     return made

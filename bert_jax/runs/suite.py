@@ -20,7 +20,8 @@ from bert_jax.checkpoints import initial_weights
 from bert_jax.config import finetuning
 from bert_jax.data import text_files
 from bert_jax.data.labeled import read_examples, tables
-from bert_jax.runs import splits, task_setup, workdirs
+from bert_jax.inference import inputs
+from bert_jax.runs import splits, workdirs
 from bert_jax.tasks import classification
 from bert_jax.training import optimizer
 
@@ -343,7 +344,7 @@ def _of_tfds(plan: Plan, task: Task) -> Located:
 
 def _asked(settings: finetuning.FinetuningConfig, path: str) -> read_examples.Request:
     """Returns how a file without labels is read; its columns have usual names."""
-    asked = task_setup.request(settings, path)
+    asked = inputs.training_request(settings, path)
     return dataclasses.replace(
         asked, columns=read_examples.Columns(), header="auto", needs_labels=False
     )
@@ -379,7 +380,7 @@ def _read(plan: Plan, located: Located) -> None:
                 where = made[name][at].where
                 raise classification.unknown_label(where, label, learned.labels)
         for request in located.tests.values():
-            splits.report_first_line(request, setting="")
+            inputs.report_table_header(request, setting="")
             for _ in read_examples.iterate(request):
                 pass
     except errors.InputError as error:

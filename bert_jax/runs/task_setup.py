@@ -11,7 +11,6 @@ from typing import Any
 
 from bert_jax import console, errors, fields, tasks
 from bert_jax.config import finetuning
-from bert_jax.data.labeled import read_examples
 from bert_jax.metrics import scores
 from bert_jax.tasks import spec
 
@@ -59,36 +58,6 @@ def tuned(
     if name not in metrics:
         return metadata
     return dataclasses.replace(metadata, threshold=metrics[name])
-
-
-def request(
-    settings: Settings, path: str, *, is_scored: bool = False
-) -> read_examples.Request:
-    """Returns how a file of the run's task is read, to learn from it or to score."""
-    data = settings.data
-    return read_examples.Request(
-        path=path,
-        form=tasks.of(settings).form,
-        format=data.format,
-        header=data.header.lower(),
-        columns=_columns(data.columns),
-        multi_label=data.multi_label,
-        skip_labels=_names(data.skip_labels),
-        repair=data.repair,
-        strip_digit=data.strip_digit,
-        is_scored=is_scored,
-    )
-
-
-def _columns(given: finetuning.ColumnsConfig) -> read_examples.Columns:
-    values: dict[str, Any] = dataclasses.asdict(given)
-    values["choices"] = _names(given.choices)
-    return read_examples.Columns(**values)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    """Returns the names that a text lists with commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def class_weights(

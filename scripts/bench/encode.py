@@ -28,7 +28,7 @@ import jax
 import numpy as np
 
 import bert_jax
-from bert_jax.inference import loading
+from bert_jax.inference.model import Model
 
 Encode = Callable[[list[str]], np.ndarray]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def report(
-    texts: list[str], encoders: dict[str, Encode], model: loading.Model, rounds: int
+    texts: list[str], encoders: dict[str, Encode], model: Model, rounds: int
 ) -> None:
     """Times all encoders in turn and prints the table."""
     vectors = {name: encode(texts) for name, encode in encoders.items()}
@@ -91,7 +91,7 @@ def read(path: str) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def make(model: loading.Model, count: int) -> list[str]:
+def make(model: Model, count: int) -> list[str]:
     """Returns texts of the model's own words; most are short, some long."""
     words = [token for token in model.tokenizer.tokens if token.isalpha()]
     rng = np.random.default_rng(0)
@@ -99,7 +99,7 @@ def make(model: loading.Model, count: int) -> list[str]:
     return [" ".join(rng.choice(words, length)) for length in lengths]
 
 
-def peers(model: loading.Model, folder: str, batch_size: int) -> tuple[Encode, Encode]:
+def peers(model: Model, folder: str, batch_size: int) -> tuple[Encode, Encode]:
     """Returns the encoders of torch and onnxruntime."""
     import onnxruntime
     import torch

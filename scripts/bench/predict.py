@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 import bert_jax
-from bert_jax.inference import loading
+from bert_jax.inference.model import Model
 
 SHORT = 12  # words of a text of about 16 tokens
 LONGEST = 250
@@ -55,7 +55,7 @@ def main() -> None:
                 print(f"{size:5}  {lengths:7}  {line}", flush=True)
 
 
-def make(model: loading.Model, size: int, lengths: str, count: int) -> list[list[str]]:
+def make(model: Model, size: int, lengths: str, count: int) -> list[list[str]]:
     """Returns requests of so many texts."""
     words = [token for token in model.tokenizer.tokens if token.isalpha()]
     rng = np.random.default_rng(size)

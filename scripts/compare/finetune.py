@@ -38,8 +38,8 @@ from absl import flags
 
 from bert_jax import commands, errors
 from bert_jax.data import stream
+from bert_jax.inference import answer
 from bert_jax.runs import finetuning as finetuning_run
-from bert_jax.runs import predictor as predictors
 from bert_jax.runs import splits
 from bert_jax.tasks import spec
 from bert_jax.training import sharding, state
@@ -65,7 +65,7 @@ class Ours:
     shapes: state.TrainState
     transformation: Any
     step: sharding.OnMesh
-    predictor: predictors.Predictor
+    predictor: answer.Predictor
 
     def predictions(self, seed: int) -> list[spec.Prediction]:
         """Trains with a seed, and returns the predictions for dev.

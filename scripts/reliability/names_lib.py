@@ -26,7 +26,7 @@ from bert_jax.checkpoints import native, sentence_encoder, tensors
 from bert_jax.data import text_files
 from bert_jax.data.corpus import store
 from bert_jax.data.labeled import read_examples
-from bert_jax.inference import answers
+from bert_jax.inference import inputs
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import checkpoint
 
@@ -188,7 +188,7 @@ def _options() -> Iterator[Case]:
             f"name of an evaluation: {name!r}",
             lambda folder: None,
             lambda folder, name=name: evaluate.evaluate_task(
-                folder, answers.Request("x.tsv"), name
+                folder, inputs.AnswerRequest("x.tsv"), name
             ),
         )
 

@@ -13,7 +13,8 @@ from bert_jax import errors, tasks
 from bert_jax.checkpoints import native
 from bert_jax.data.corpus import manifest
 from bert_jax.data.labeled import example_rows, read_examples
-from bert_jax.runs import splits, task_setup
+from bert_jax.inference import inputs
+from bert_jax.runs import splits
 from bert_jax.tasks import spec
 
 _RUN = "evaluate --workdir={here}/run"
@@ -188,7 +189,7 @@ def _made(good, kind):
     """A task, its examples and its table."""
     folder = native.read_task(good / "tasks" / "models" / kind)
     path = str(good / "tasks" / tiny_models.KINDS[kind][0])
-    found = read_examples.read(task_setup.request(folder.settings, path)).examples
+    found = read_examples.read(inputs.training_request(folder.settings, path)).examples
     parts = (folder.settings, folder.learned, folder.bert, folder.tokenizer)
     of_task = tasks.of(parts[0]).task(*parts)
     return of_task, found, of_task.table(found)

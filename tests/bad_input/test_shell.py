@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bert_jax.inference import loading
+from bert_jax.inference.model import Model
 from bert_jax.model import config as model_config
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -65,12 +65,12 @@ def untrained(monkeypatch, store):
     """A model that `predict` loads, without weights."""
     tokenizer = Tokenizer.load(store)
     bert = model_config.BertConfig(vocab_size=tokenizer.vocab_size)
-    model = loading.Model(tokenizer, bert, {"mlm_head": {}}, 24)
-    monkeypatch.setattr(loading.Model, "fill_ids", _guess, raising=True)
-    monkeypatch.setattr(loading, "load", lambda folder, dtype: model)
+    model = Model(tokenizer, bert, {"mlm_head": {}}, 24)
+    monkeypatch.setattr(Model, "fill_ids", _guess, raising=True)
+    monkeypatch.setattr("bert_jax.inference.model.load", lambda folder, dtype: model)
 
 
-_fill_ids = loading.Model.fill_ids
+_fill_ids = Model.fill_ids
 
 
 def _guess(model, ids, top=5):

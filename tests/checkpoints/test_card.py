@@ -15,7 +15,7 @@ from bert_jax.checkpoints import (
     sentence_encoder,
     weights,
 )
-from bert_jax.inference import loading
+from bert_jax.inference.model import Model
 from bert_jax.model import config
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -274,7 +274,7 @@ def test_snippets_run_as_they_stand(parts, pipeline, of_class, source, tmp_path)
     assert type(seen["model"]).__name__.startswith("Bert")
     assert seen["outputs"].to_tuple()
     exec(ours.replace("path/to/this/folder", str(output)), seen)
-    assert isinstance(seen["model"], loading.Model)
+    assert isinstance(seen["model"], Model)
     assert seen["vectors"].shape == (2, 36)
     assert ("guesses" in seen) == ("mlm_head" in parts)
 

@@ -16,7 +16,7 @@ from bert_jax.checkpoints import (
     tensorflow1,
     weights,
 )
-from bert_jax.inference import loading
+from bert_jax.inference.model import load
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import checkpoint
 
@@ -193,12 +193,12 @@ def test_a_tokenizer_may_be_missing_only_by_name(folder, given):
     assert small_weights.same(found.weights, given)
     assert checkpoints.open(folder).read(needs_tokenizer=False).tokenizer is None
     with pytest.raises(errors.InputError, match="put its vocab.txt there"):
-        loading.load(folder, allow_missing=("tokenizer",))
+        load(folder, allow_missing=("tokenizer",))
 
 
 def test_a_vocabulary_without_a_mask_encodes_and_fills_none(folder):
     save_pieces(folder, ["*" if piece == "[MASK]" else piece for piece in PIECES])
-    model = loading.load(folder)
+    model = load(folder)
     assert model.encode(["a b"]).shape == (1, 12)
     with pytest.raises(errors.InputError, match="31 tokens has no mask"):
         model.fill_mask("a [MASK]")
@@ -212,7 +212,7 @@ def test_a_sentence_encoder_is_no_longer_than_its_positions(folder):
         found = checkpoints.open(folder).read()
         assert found.max_seq_length == expected
         assert found.pooling == pooling
-        model = loading.load(folder)
+        model = load(folder)
         assert (model.max_seq_length, model.pooling) == (expected, pooling)
         assert model.encode(["a " * 30]).shape == (1, 12)
 

@@ -14,7 +14,7 @@ import tiny_tasks
 
 import bert_jax
 from bert_jax import convert
-from bert_jax.inference import answers
+from bert_jax.inference import inputs
 
 heads = pytest.importorskip("transformers_heads")
 
@@ -128,11 +128,11 @@ def test_predict_answers_a_file_row_by_row_as_the_run_that_was_exported(kind, tm
     run, folder = tmp_path / "run", tmp_path / "hf"
     tiny_models.write_model(tmp_path, run / "best" / "5", kind)
     convert.convert(run, folder, convert.Request("huggingface"))
-    request = answers.Request(str(tiny_models.write_file(tmp_path, kind)))
+    request = inputs.AnswerRequest(str(tiny_models.write_file(tmp_path, kind)))
     rows = []
     for model in (run, folder):
         output = tmp_path / f"{model.name}.jsonl"
-        answers.write(model, [], dataclasses.replace(request, output=output))
+        inputs.write(model, [], dataclasses.replace(request, output=output))
         rows.append([json.loads(line) for line in output.read_text().splitlines()])
     assert len(rows[0]) == len(rows[1]) > 0
     for one, other in zip(*rows, strict=True):

@@ -9,7 +9,7 @@ can share one compiled program.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -473,11 +473,32 @@ def in_order(
       num_lengths: number of different row lengths; 0 uses fixed ones, four per
         doubling, which tables share.
     """
-    order = np.argsort(-table.lengths, kind="stable")
     chosen = choose_lengths(table.lengths, num_lengths, longest) if num_lengths else ()
-    for first in range(0, len(order), batch_size):
-        rows = order[first : first + batch_size]
-        most = int(table.lengths[rows[0]])
+
+    def padded(most: int) -> int:
         fixed = bucket(most, longest)
-        length = min((x for x in chosen if x >= most), default=fixed)
+        return min((x for x in chosen if x >= most), default=fixed)
+
+    for rows, length in by_length(table.lengths, padded, lambda _: batch_size):
         yield rows, table.batch(rows, batch_size, length)
+
+
+def by_length(
+    lengths: Int[np.ndarray, " n"],
+    padded: Callable[[int], int],
+    batch_size: Callable[[int], int],
+) -> Iterator[tuple[Int[np.ndarray, " b"], int]]:
+    """Yields (indices of rows, row length) over all rows, the longest first.
+
+    Args:
+      lengths: tokens of each row.
+      padded: the row length of a batch, from that of its longest row.
+      batch_size: the most rows in a batch, from its row length.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        length = padded(int(lengths[order[start]]))
+        rows = order[start : start + batch_size(length)]
+        start += len(rows)
+        yield rows, length

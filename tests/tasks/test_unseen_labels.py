@@ -11,8 +11,8 @@ from sklearn import metrics as sklearn_metrics
 from bert_jax import errors, evaluate, tasks
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.data.labeled import read_examples
-from bert_jax.inference import answers, task_predictor
-from bert_jax.runs import unseen_labels
+from bert_jax.inference import answer, inputs
+from bert_jax.tasks import unseen_labels
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def _texts(rows):
 
 
 def test_a_class_that_was_not_seen_is_an_error_of_every_metric(folder_of):
-    model = task_predictor.load(folder_of("classification"))
+    model = answer.load(folder_of("classification"))
     rows = [("the cat", "cat"), ("那狗", "dog"), ("a cat sat", "bird"), ("跑", "cat")]
     scored, said = model.scores(_texts([*rows, ("home", "bird"), ("家", "fish")]))
     true = ["cat", "dog", "bird", "cat", "bird", "fish"]
@@ -70,7 +70,7 @@ def test_a_class_that_was_not_seen_is_an_error_of_every_metric(folder_of):
 
 
 def test_of_several_labels_the_unseen_one_alone_is_missed(folder_of):
-    model = task_predictor.load(folder_of("several"))
+    model = answer.load(folder_of("several"))
     rows = [("the cat", "cat"), ("那狗", "dog", "bird"), ("a cat", "bird"), ("跑",)]
     scored, said = model.scores(_texts(rows))
     true = [{"cat"}, {"dog", "bird"}, {"bird"}, set()]
@@ -92,7 +92,7 @@ def _sentence(tags, number=1):
 
 @pytest.mark.parametrize("letters", ["BI", "BE"])  # the file may be in another scheme
 def test_entities_of_an_unseen_type_are_missed(folder_of, letters):
-    model = task_predictor.load(folder_of("tagging"))
+    model = answer.load(folder_of("tagging"))
     first, last = letters
     found = [
         _sentence(["O", "B-ANIMAL", "O"] if last == "I" else ["O", "S-ANIMAL", "O"]),
@@ -109,7 +109,7 @@ def test_entities_of_an_unseen_type_are_missed(folder_of, letters):
 
 
 def test_roles_that_are_rare_are_missed(folder_of, place):
-    model = task_predictor.load(folder_of("srl"))
+    model = answer.load(folder_of("srl"))
     request = read_examples.Request(place / "roles.conllu", tasks.TASKS["srl"].form)
     one, *others = read_examples.read(request).examples
     rare = [
@@ -124,13 +124,13 @@ def test_roles_that_are_rare_are_missed(folder_of, place):
 
 
 def test_a_file_of_which_no_label_is_known_is_refused(folder_of):
-    model = task_predictor.load(folder_of("classification"))
+    model = answer.load(folder_of("classification"))
     with pytest.raises(errors.InputError, match=r"f\.tsv:2: the label '-1' is none of"):
         model.scores(_texts([("the cat", "-1"), ("那狗", "2")]))
 
 
 def _evaluate(folder, path, name, label_map=None):
-    request = answers.Request(input=str(path))
+    request = inputs.AnswerRequest(input=str(path))
     scored, path = evaluate.evaluate_task(folder, request, name, label_map)
     return scored, json.loads(path.read_text())
 
@@ -172,6 +172,6 @@ def test_classes_are_renamed_too(folder_of, tmp_path):
 def test_a_map_that_cannot_be(folder_of, tmp_path, text, words):
     path = tmp_path / "map"
     path.write_text(text)
-    task = task_predictor.load(folder_of("classification")).predictor.task
+    task = answer.load(folder_of("classification")).predictor.task
     with pytest.raises(errors.InputError, match=words):
         unseen_labels.renamed(task, [], unseen_labels.read_map(path))

@@ -1,7 +1,13 @@
-"""Vectors of a file of texts, written as they come: numpy arrays or JSON lines.
+"""What a model says of examples, line by line in the format that was asked for.
 
-Memory holds one window of texts, whatever the length of the file. Files appear under
-their names when they are whole.
+jsonl   one object an example: what it says, beside the texts
+tsv     one line an example, with a header; of entities and roles one a span, of other
+        tags one a token
+conll   a token and its tag a line, a blank line behind each sentence
+glue    index and prediction, as the GLUE benchmark takes them
+clue    {"id": ..., "label": ...} a line, as CLUE takes them; a label of entities is
+        {type: {text: [[first character, last character], ...]}}
+squad   one object, id -> answer, as the official script takes it
 """
 
 import contextlib
@@ -17,16 +23,203 @@ import numpy as np
 from jaxtyping import Float
 
 from bert_jax import errors, interrupts
-from bert_jax.inference import features, loading
+from bert_jax.data.labeled import examples as data_examples
+from bert_jax.inference import encode
+from bert_jax.inference.model import Model
+from bert_jax.tasks import spec
 from bert_jax.text.coverage import Coverage
 
-KINDS = ("sentence", *features.POOLINGS, "tokens")
+# Format -> the tasks that have it.
+FORMATS = {
+    "jsonl": (),  # all
+    "tsv": (),
+    "conll": ("tagging", "srl"),
+    "glue": ("classification", "regression"),
+    "clue": ("classification", "multiple_choice", "tagging"),
+    "squad": ("span",),
+}
+
+Said = tuple[data_examples.Example, spec.Prediction]
+
+
+_ONE_LABEL = ("glue", "clue")
+
+
+def check(name: str, kind: str, several_labels: bool = False) -> None:
+    """Raises InputError unless predictions of a task have this format."""
+    tasks = FORMATS[name]
+    known = [other for other, of in FORMATS.items() if not of or kind in of]
+    if tasks and kind not in tasks:
+        raise errors.InputError(
+            f"the format {name} is for {' and '.join(tasks)}, and this model's task is "
+            f"{kind}: use one of {', '.join(known)}"
+        )
+    if several_labels and name in _ONE_LABEL:
+        known = [other for other in known if other not in _ONE_LABEL]
+        raise errors.InputError(
+            f"the format {name} has one label a text, and this model gives several: "
+            f"use one of {', '.join(known)}"
+        )
+
+
+def lines(name: str, kind: str, said: Iterable[Said]) -> Iterator[str]:
+    """Yields what is written, in the order of the examples; line ends are in it."""
+    writers = {
+        "jsonl": _json_lines,
+        "tsv": _tsv,
+        "conll": _conll,
+        "glue": _glue,
+        "clue": _clue,
+        "squad": _squad,
+    }
+    check(name, kind)
+    return writers[name](kind, said)
+
+
+def _json_lines(kind: str, said: Iterable[Said]) -> Iterator[str]:
+    del kind  # alike for all
+    for example, made in said:
+        texts = {n: x for n, x in _texts(example).items() if n not in made}
+        line = {"id": made["id"], **texts, **made}
+        yield json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _texts(example: data_examples.Example) -> dict[str, Any]:
+    """Returns the texts of an example by their names."""
+    if isinstance(example, data_examples.TextExample):
+        pair = {"text_pair": example.text_pair} if example.text_pair else {}
+        return {"text": example.text, **pair}
+    if isinstance(example, data_examples.QuestionExample):
+        return {"question": example.question, "context": example.context}
+    if isinstance(example, data_examples.ChoiceExample):
+        return {"context": example.context, "choices": list(example.choices)}
+    return {"text": example.text}
+
+
+def _tsv(kind: str, said: Iterable[Said]) -> Iterator[str]:
+    """Yields one line an example, or one a span."""
+    columns = _COLUMNS[kind]
+    yield "\t".join(columns) + "\n"
+    for example, made in said:
+        for row in _rows(kind, example, made):
+            yield "\t".join(_cell(row[name]) for name in columns) + "\n"
+
+
+_SPAN = ("start", "end", "text")
+_COLUMNS = {
+    "classification": ("id", "label", "probability"),
+    "regression": ("id", "score"),
+    "matching": ("id", "similarity", "label"),
+    "multiple_choice": ("id", "label", "probability"),
+    "span": ("id", "answer", "start", "end", "probability"),
+    "tagging": ("id", *_SPAN, "type", "probability"),
+    "srl": ("id", "predicate", *_SPAN, "role"),
+}
+
+
+def _rows(
+    kind: str, example: data_examples.Example, made: spec.Prediction
+) -> list[dict[str, Any]]:
+    """Returns the lines of a prediction, by column."""
+    if kind == "tagging":
+        spans = made["entities"] if "entities" in made else _tokens(example, made)
+        return [{"id": made["id"], **span} for span in spans]
+    if kind == "srl":
+        word = made["predicate"]["text"]
+        return [{"id": made["id"], "predicate": word, **role} for role in made["roles"]]
+    if kind == "classification" and "labels" in made:
+        given = made["labels"]
+        odds = [made["probabilities"][label] for label in given]
+        sure = min(odds) if odds else None
+        return [made | {"label": ",".join(given), "probability": sure}]
+    if kind in ("classification", "multiple_choice"):
+        odds = made["probabilities"]
+        best = max(odds.values() if isinstance(odds, dict) else odds)
+        return [made | {"probability": best}]
+    if kind == "matching" and "label" not in made:  # no threshold was learned
+        return [made | {"label": None}]
+    return [made]
+
+
+def _tokens(
+    example: data_examples.Example, made: spec.Prediction
+) -> list[dict[str, Any]]:
+    """Returns the tokens of a sentence with their tags."""
+    assert isinstance(example, data_examples.TaggedExample)
+    each = zip(example.tokens, made["tags"], made["probabilities"], strict=True)
+    return [
+        {
+            "start": start,
+            "end": end,
+            "text": example.text[start:end],
+            "type": tag,
+            "probability": odds,
+        }
+        for (start, end), tag, odds in each
+    ]
+
+
+def _cell(value: Any) -> str:
+    """Returns a value without what would break the line."""
+    text = "" if value is None else str(value)
+    return " ".join(text.replace("\t", " ").splitlines())
+
+
+def _conll(kind: str, said: Iterable[Said]) -> Iterator[str]:
+    del kind  # both have tokens and tags
+    for example, made in said:
+        assert isinstance(example, data_examples.TaggedExample)
+        words = [example.text[start:end] for start, end in example.tokens]
+        tagged = zip(words, made["tags"], strict=True)
+        yield "".join(f"{_cell(word)}\t{tag}\n" for word, tag in tagged) + "\n"
+
+
+def _glue(kind: str, said: Iterable[Said]) -> Iterator[str]:
+    yield "index\tprediction\n"
+    for number, (_, made) in enumerate(said):
+        value = f"{made['score']:.3f}" if kind == "regression" else made["label"]
+        yield f"{number}\t{_cell(value)}\n"
+
+
+def _clue(kind: str, said: Iterable[Said]) -> Iterator[str]:
+    for _, made in said:
+        number = int(made["id"]) if made["id"].isdecimal() else made["id"]
+        label = _by_type(made) if kind == "tagging" else made["label"]
+        line = {"id": number, "label": label}
+        yield json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _by_type(made: spec.Prediction) -> dict[str, dict[str, list[list[int]]]]:
+    """Returns entities as CLUENER has them: the last character is inside."""
+    if "entities" not in made:
+        raise errors.InputError(
+            "the format clue is for entities, and the tags of this model are not of "
+            "such: use one of jsonl, tsv, conll"
+        )
+    label: dict[str, dict[str, list[list[int]]]] = {}
+    for one in made["entities"]:
+        places = label.setdefault(one["type"], {}).setdefault(one["text"], [])
+        places.append([one["start"], one["end"] - 1])
+    return label
+
+
+def _squad(kind: str, said: Iterable[Said]) -> Iterator[str]:
+    """Yields one object, entry by entry: it may be larger than memory."""
+    del kind  # answers alone
+    yield "{"
+    for number, (_, made) in enumerate(said):
+        entry = json.dumps({made["id"]: made["answer"]}, ensure_ascii=False)[1:-1]
+        yield (",\n " if number else "\n ") + entry
+    yield "\n}\n"
+
+
+KINDS = ("sentence", *encode.POOLINGS, "tokens")
 _WINDOW_TEXTS = 2048
 _WINDOW_BYTES = 1 << 28  # of token vectors
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class VectorRequest:
     """Which vectors are wanted.
 
     Attributes:
@@ -42,7 +235,7 @@ class Request:
     prompt_name: str | None = None
     prompt: str | None = None
 
-    def check(self, model: loading.Model) -> None:
+    def check(self, model: Model) -> None:
         """Raises InputError unless the model can give what is wanted."""
         if self.kind not in KINDS:
             raise errors.InputError(
@@ -56,10 +249,10 @@ class Request:
             raise errors.InputError(
                 "--layers is for --features=tokens; sentence vectors are of the last"
             )
-        features.check_layers(self.layers, model.bert)
+        encode.check_layers(self.layers, model.bert)
         self.prompt_of(model)
 
-    def prompt_of(self, model: loading.Model) -> str:
+    def prompt_of(self, model: Model) -> str:
         """Returns what is written before every text."""
         return model.pooling.prompt(self.prompt_name, self.prompt)
 
@@ -77,9 +270,9 @@ def check_output(output: Path) -> None:
 
 
 def write(
-    model: loading.Model,
+    model: Model,
     texts: Iterable[str],
-    request: Request,
+    request: VectorRequest,
     output: Path,
     done: Callable[[int], object] = lambda count: None,
     coverage: Coverage | None = None,
@@ -111,11 +304,11 @@ def write(
 
 
 def _windows(
-    model: loading.Model,
+    model: Model,
     texts: Iterable[str],
-    request: Request,
+    request: VectorRequest,
     coverage: Coverage | None,
-) -> Iterator[tuple[list[str], features.Rows]]:
+) -> Iterator[tuple[list[str], encode.Rows]]:
     """Yields texts and their rows, as many as memory should hold together."""
     prompt = request.prompt_of(model)
     width = 4 * model.bert.hidden_size * len(request.layers)
@@ -134,18 +327,18 @@ def _windows(
         yield window, model.rows(window, prompt, coverage)
 
 
-def _vectors(model: loading.Model, rows: features.Rows, request: Request) -> list[Any]:
+def _vectors(model: Model, rows: encode.Rows, request: VectorRequest) -> list[Any]:
     """Returns one array a row."""
     if request.kind == "tokens":
-        return features.token_vectors(
+        return encode.token_vectors(
             model.bert, model.params, rows, request.layers, model.execution
         )
     made = model.sentence_vectors(rows, request.kind, request.prompt_of(model))
-    return list(features.normalized(made) if request.normalize else made)
+    return list(encode.normalized(made) if request.normalize else made)
 
 
 def _writer(
-    output: Path, request: Request, model: loading.Model
+    output: Path, request: VectorRequest, model: Model
 ) -> "_JsonLines | _Arrays":
     if output.suffix == ".jsonl":
         return _JsonLines(output, request)
@@ -157,7 +350,7 @@ def _writer(
 class _JsonLines:
     """One object a text: `text` and `vector`, or `tokens` and `layers`."""
 
-    def __init__(self, output: Path, request: Request) -> None:
+    def __init__(self, output: Path, request: VectorRequest) -> None:
         self.outputs, self._request = [output], request
         self._stack = contextlib.ExitStack()
 
@@ -173,9 +366,9 @@ class _JsonLines:
     def add(
         self,
         texts: list[str],
-        rows: features.Rows,
+        rows: encode.Rows,
         vectors: list[Any],
-        model: loading.Model,
+        model: Model,
     ) -> None:
         """Writes a window."""
         for text, row, vector in zip(texts, rows, vectors, strict=True):
@@ -202,7 +395,7 @@ class _JsonLines:
 class _Arrays:
     """A numpy array that grows, with the token ids and offsets of token vectors."""
 
-    def __init__(self, output: Path, request: Request, width: int) -> None:
+    def __init__(self, output: Path, request: VectorRequest, width: int) -> None:
         self._request = request
         self._first: dict[Path, np.ndarray] = {output: np.zeros((0, width), np.float32)}
         if request.kind == "tokens":
@@ -226,9 +419,9 @@ class _Arrays:
     def add(
         self,
         texts: list[str],
-        rows: features.Rows,
+        rows: encode.Rows,
         vectors: list[Any],
-        model: loading.Model,
+        model: Model,
     ) -> None:
         """Writes a window."""
         del texts, model  # arrays hold vectors alone

@@ -12,7 +12,7 @@ import tiny_tasks
 
 from bert_jax import errors, evaluate
 from bert_jax.data.labeled import read_examples
-from bert_jax.inference import answers, task_predictor
+from bert_jax.inference import answer, inputs
 
 
 @pytest.fixture(scope="module")
@@ -198,14 +198,14 @@ def test_what_is_cut_is_counted(predict, models, capfd, caplog):
     assert " 24 tokens" in warned
     path = models("classification").parent / "long.tsv"
     path.write_text(f"sentence\tlabel\n{'the cat ' * 40}\tcat\na dog\tdog\n")
-    request = answers.Request(input=str(path))
+    request = inputs.AnswerRequest(input=str(path))
     evaluate.evaluate_task(models("classification"), request)
     told = f"2 examples of {path} (rows cut: 1, tokens cut off: 58)"
     assert told in capfd.readouterr().err
 
 
 def test_files_are_read_window_by_window(models, monkeypatch, capfd):
-    monkeypatch.setattr(task_predictor, "WINDOW", 3)
+    monkeypatch.setattr(answer, "WINDOW", 3)
     answered = []
 
     class Pipe:
@@ -220,7 +220,7 @@ def test_files_are_read_window_by_window(models, monkeypatch, capfd):
                 yield f"the cat {'ran ' * number}\n".encode()
 
     monkeypatch.setattr(sys, "stdin", Pipe())
-    assert answers.write(models("classification"), [], answers.Request()) == 7
+    assert inputs.write(models("classification"), [], inputs.AnswerRequest()) == 7
     assert answered == [0, 0, 0, 3, 0, 0, 3]
 
 
@@ -238,7 +238,7 @@ def test_whoever_types_is_answered_line_by_line(models, monkeypatch, capfd):
                 out.append(capfd.readouterr().out.count("\n"))
 
     monkeypatch.setattr(sys, "stdin", Keyboard(Lines()))
-    assert answers.write(models("classification"), [], answers.Request()) == 2
+    assert inputs.write(models("classification"), [], inputs.AnswerRequest()) == 2
     assert out == [1, 1]
 
 
@@ -261,7 +261,7 @@ def test_whoever_types_is_answered_line_by_line(models, monkeypatch, capfd):
 )
 def test_messages_name_the_flags_of_the_command(message, expected):
     with pytest.raises(errors.InputError) as raised:
-        with answers.naming_flags():
+        with inputs.naming_flags():
             raise errors.InputError(message)
     assert str(raised.value) == expected
 
@@ -315,7 +315,7 @@ def test_a_header_is_refused_where_there_is_none(
 def test_columns_that_are_not_named_are_those_of_training():
     trained = read_examples.Columns(text="1", label="3", id="none")
     given = ("text=2", "choices=a+b")
-    assert answers.columns(given, trained) == read_examples.Columns(
+    assert inputs.columns(given, trained) == read_examples.Columns(
         text="2", label="3", id="none", choices=("a", "b")
     )
 
@@ -324,10 +324,10 @@ def test_examples_that_training_leaves_out_are_answered(models, tmp_path):
     place = models("classification").parent
     folder = tmp_path / "skipping"
     tiny_models.write_model(place, folder, "classification", data__skip_labels="-")
-    model = task_predictor.load(folder)
-    request = answers.Request(input="x.tsv")
-    assert answers.reading(model, request).skip_labels == ()
-    assert answers.reading(model, request, needs_labels=True).skip_labels == ("-",)
+    model = answer.load(folder)
+    request = inputs.AnswerRequest(input="x.tsv")
+    assert inputs.reading(model, request).skip_labels == ()
+    assert inputs.reading(model, request, needs_labels=True).skip_labels == ("-",)
 
 
 def test_unknown_tokens_are_reported_outside_the_answers(predict, tmp_path, caplog):

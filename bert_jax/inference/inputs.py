@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ from bert_jax import commands, console, errors, files, hub, tasks
 from bert_jax.config import finetuning
 from bert_jax.data import text_files
 from bert_jax.data.labeled import (
+    column_names,
     example_request,
     python_examples,
     read_examples,
     table_records,
     tables,
 )
-from bert_jax.inference import prediction_files, task_predictor
-from bert_jax.runs import splits, task_setup
+from bert_jax.inference import answer, outputs
 from bert_jax.text.coverage import Coverage
+
+_log = logging.getLogger(__name__)
 
 LINES = "lines"
 STANDARD_INPUT = "standard input"
@@ -38,7 +41,7 @@ INPUT_FORMATS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class AnswerRequest:
     """What is to be answered, and how.
 
     Attributes:
@@ -49,7 +52,7 @@ class Request:
         they were in training.
       repair: mend what can be, as in training with `data.repair`.
       output: a file, or None for standard output.
-      format: one of `prediction_files.FORMATS`.
+      format: one of `outputs.FORMATS`.
       header: whether the first line of a table has the names of its columns: `true`,
         `false`, or `auto`, which looks; None is as in training.
     """
@@ -64,7 +67,7 @@ class Request:
     header: str | None = None
 
 
-def write(folder: Path, arguments: list[str], request: Request) -> int:
+def write(folder: Path, arguments: list[str], request: AnswerRequest) -> int:
     """Answers all examples, in their order, and returns how many there were.
 
     A file appears under its name when it is whole.
@@ -73,9 +76,9 @@ def write(folder: Path, arguments: list[str], request: Request) -> int:
       InputError: an example is not as it should be; nothing is left behind.
     """
     _check(arguments, request)
-    model = task_predictor.load(folder, request.dtype, repair=request.repair)
+    model = answer.load(folder, request.dtype, repair=request.repair)
     several = bool(model.made.settings.data.multi_label)
-    prediction_files.check(request.format, model.kind, several)
+    outputs.check(request.format, model.kind, several)
     if request.input is not None and request.input_format != LINES:
         with naming_flags():
             report_first_line(request, reading(model, request))
@@ -89,7 +92,7 @@ def write(folder: Path, arguments: list[str], request: Request) -> int:
     examples = _examples(model, arguments, request, notes)
     # Whoever types is answered line by line.
     is_typed = not arguments and request.input is None and sys.stdin.isatty()
-    window = 1 if is_typed else task_predictor.WINDOW
+    window = 1 if is_typed else answer.WINDOW
     with console.Bar(
         total,
         "examples",
@@ -98,7 +101,7 @@ def write(folder: Path, arguments: list[str], request: Request) -> int:
         is_shown=request.output is not None,
     ) as progress:
         said = _counted(model.stream(examples, window, notes, coverage), progress)
-        made = prediction_files.lines(request.format, model.kind, said)
+        made = outputs.lines(request.format, model.kind, said)
         if request.output is None:
             for line in made:
                 print(line, end="", flush=True)
@@ -107,7 +110,7 @@ def write(folder: Path, arguments: list[str], request: Request) -> int:
                 for line in made:
                     file.write(line.encode("utf-8"))
         count = progress.n
-    told = splits.counts(notes)
+    told = counts(notes)
     # Answers on a terminal are not followed by a line that says that all is well.
     if request.output is not None or coverage or told:
         commands.say(f"{count:,} examples{told}: {coverage.describe()}")
@@ -115,7 +118,7 @@ def write(folder: Path, arguments: list[str], request: Request) -> int:
     return count
 
 
-def _check(arguments: list[str], request: Request) -> None:
+def _check(arguments: list[str], request: AnswerRequest) -> None:
     """Raises InputError for an output that cannot be, or an option without a file."""
     if request.output is not None and request.output.is_dir():
         raise errors.InputError(f"--output is {request.output}, a folder: name a file")
@@ -140,7 +143,7 @@ def _check(arguments: list[str], request: Request) -> None:
         raise _no_header(request, LINES)
 
 
-def _no_header(request: Request, kind: str) -> errors.InputError:
+def _no_header(request: AnswerRequest, kind: str) -> errors.InputError:
     return errors.InputError(
         f"--header={request.header} does nothing with {request.input}, which is read "
         f"as {kind}: only {', '.join(tables.WITH_HEADERS)} have a header. Leave "
@@ -161,9 +164,9 @@ def _counted(said: Iterator[Any], progress: console.Bar) -> Iterator[Any]:
 
 
 def _examples(
-    model: task_predictor.TaskPredictor,
+    model: answer.TaskPredictor,
     arguments: list[str],
-    request: Request,
+    request: AnswerRequest,
     notes: Counter[str],
 ) -> Iterator[Any]:
     """Yields the examples of the arguments, of a file or of standard input."""
@@ -241,16 +244,14 @@ def _parts(text: str) -> Any:
 
 
 def reading(
-    model: task_predictor.TaskPredictor, request: Request, *, needs_labels: bool = False
+    model: answer.TaskPredictor, request: AnswerRequest, *, needs_labels: bool = False
 ) -> read_examples.Request:
     """Returns how the file is read: as in training, but for what was given.
 
     Where labels are not needed, none of them leaves an example out.
     """
     assert request.input is not None
-    asked = task_setup.request(
-        model.made.settings, request.input, is_scored=needs_labels
-    )
+    asked = training_request(model.made.settings, request.input, is_scored=needs_labels)
     skips = request.repair and not needs_labels
     header = request.header or asked.header
     asked = dataclasses.replace(
@@ -269,7 +270,7 @@ def reading(
     return asked
 
 
-def report_first_line(request: Request, asked: read_examples.Request) -> None:
+def report_first_line(request: AnswerRequest, asked: read_examples.Request) -> None:
     """Reports what the first line of a file was taken as, unless the user said it.
 
     Args:
@@ -277,7 +278,7 @@ def report_first_line(request: Request, asked: read_examples.Request) -> None:
     """
     if request.header in (None, "auto"):
         is_inherited = request.header is None
-        splits.report_first_line(asked, "--header", is_inherited=is_inherited)
+        report_table_header(asked, "--header", is_inherited=is_inherited)
 
 
 @contextlib.contextmanager
@@ -317,6 +318,97 @@ def _as_line(forms: re.Match[str]) -> str:
     return f'separate them by tabs, as in "{"<TAB>".join(names)}"'
 
 
+def training_request(
+    settings: finetuning.FinetuningConfig, path: str, *, is_scored: bool = False
+) -> read_examples.Request:
+    """Returns how a file of the run's task is read, to learn from it or to score."""
+    data = settings.data
+    return read_examples.Request(
+        path=path,
+        form=tasks.of(settings).form,
+        format=data.format,
+        header=data.header.lower(),
+        columns=_training_columns(data.columns),
+        multi_label=data.multi_label,
+        skip_labels=_names(data.skip_labels),
+        repair=data.repair,
+        strip_digit=data.strip_digit,
+        is_scored=is_scored,
+    )
+
+
+def _training_columns(given: finetuning.ColumnsConfig) -> read_examples.Columns:
+    values: dict[str, Any] = dataclasses.asdict(given)
+    values["choices"] = _names(given.choices)
+    return read_examples.Columns(**values)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Returns the names that a text lists with commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def report_table_header(
+    request: read_examples.Request,
+    setting: str = "data.header",
+    *,
+    is_inherited: bool = False,
+) -> tables.FirstLine | None:
+    """Reports whether the first line of a table was taken as a header, and returns it.
+
+    A warning where it may well be the other. Formats without headers, and what the user
+    has set, are not reported.
+
+    Args:
+      setting: the option of the user that changes it; "" where there is none.
+      is_inherited: whether `request.header` is that of the training.
+
+    Raises:
+      InputError: the file cannot be read.
+    """
+    found = read_examples.first_line(request)
+    if found is None:
+        return None
+    line = f"{request.path}: {_taken_as(found, setting)}"
+    line += " as in training" * (is_inherited and found.is_given)
+    if found.is_doubtful or found.contradicts:
+        _log.warning("%s", line)
+    elif is_inherited or not found.is_given:
+        commands.say(line)
+    return found
+
+
+def _taken_as(found: tables.FirstLine, setting: str) -> str:
+    """Describes what a first line was taken as, why, and how to change it."""
+    if found.is_header:
+        names = ", ".join(column_names.name_of(cell) or "''" for cell in found.cells)
+        told = f"first line taken as a header: {_short(names)}"
+        change = "false if it is an example"
+    else:
+        told = f"first line {_short(chr(9).join(found.cells))!r} taken as an example"
+        change = "true if it is a header"
+    if found.is_doubtful:
+        told += f", as only {found.usual[0]!r} is a usual name of a column"
+    if found.contradicts:
+        told += f", but {' and '.join(found.usual[:3])} are usual names of columns"
+    return f"{told} ({setting}={change})" if setting else told
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def counts(notes: Mapping[str, int]) -> str:
+    """Returns what happened how often and where first, in brackets, or nothing."""
+    first = notes.first if isinstance(notes, table_records.Notes) else {}
+    told = [
+        f"{what}: {count:,}" + (f", first at {first[what][0]}" if what in first else "")
+        for what, count in notes.items()
+        if count
+    ]
+    return f" ({'; '.join(told) if first else ', '.join(told)})" if told else ""
+
+
 def columns(
     pairs: tuple[str, ...], others: read_examples.Columns
 ) -> read_examples.Columns:
@@ -340,9 +432,7 @@ def columns(
 
 def define_flags() -> None:
     """Defines the flags of a file of examples and of what is said of them."""
-    flags.DEFINE_enum(
-        "format", "jsonl", tuple(prediction_files.FORMATS), "Of the answers."
-    )
+    flags.DEFINE_enum("format", "jsonl", tuple(outputs.FORMATS), "Of the answers.")
     commands.show_in_help("format")
     define_input_flags()
 
@@ -376,11 +466,11 @@ def define_input_flags() -> None:
     commands.show_in_help("input_format", "header", "columns", "repair")
 
 
-def request_of_flags() -> Request:
+def request_of_flags() -> AnswerRequest:
     """Returns what the flags ask for."""
     given = flags.FLAGS
     output = Path(given.output) if given.output else None
-    return Request(
+    return AnswerRequest(
         given.input,
         given.input_format,
         tuple(given.columns),

@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from bert_jax import errors, predict
-from bert_jax.inference import loading
+from bert_jax.inference.model import Model
 from bert_jax.model import config, encoder, network
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -33,7 +33,7 @@ def model():
     bias = np.zeros(128, np.float32)
     bias[[4, 11, 7]] = 30.0, 20.0, 10.0  # [MASK] itself, g, c
     params["mlm_head"]["bias"] = jax.numpy.asarray(bias)
-    return loading.Model(tokenizer, bert, params, max_seq_length=9)
+    return Model(tokenizer, bert, params, max_seq_length=9)
 
 
 def test_guesses_are_ordered_and_never_special(model):
@@ -81,7 +81,7 @@ def test_a_list_of_texts_has_one_result_a_text(model):
 
 @pytest.mark.parametrize("wrong", [None, float("nan"), 3, b"[MASK]"])
 def test_what_is_no_text_is_named_with_its_position(model, wrong):
-    fill_mask = inspect.unwrap(loading.Model.fill_mask)  # without the types of tests
+    fill_mask = inspect.unwrap(Model.fill_mask)  # without the types of tests
     with pytest.raises(errors.InputError) as raised:
         fill_mask(model, ["[MASK]", wrong])
     assert str(raised.value) == f"texts[1] is {wrong!r}: give a str"

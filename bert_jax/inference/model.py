@@ -18,7 +18,8 @@ from jaxtyping import Float, Int, PyTree
 from bert_jax import checkpoints, errors, hub
 from bert_jax.checkpoints import sentence_encoder, weights
 from bert_jax.data.labeled import example_rows, python_examples
-from bert_jax.inference import answering_folders, features, task_predictor
+from bert_jax.inference import answer, encode
+from bert_jax.inference.encode import Rows
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder, heads, network
 from bert_jax.tasks import matching
@@ -53,7 +54,7 @@ class Model:
     pooling: sentence_encoder.Pooling = sentence_encoder.Pooling()
     labels: tuple[str, ...] = ()
     execution: encoder.Execution = encoder.Execution()
-    task: task_predictor.TaskPredictor | None = None
+    task: answer.TaskPredictor | None = None
 
     def __repr__(self) -> str:
         """Returns what kind of model it is and how large, without its arrays."""
@@ -125,7 +126,7 @@ class Model:
         rows = self.rows(texts, chosen, coverage)
         self.warn(coverage, "encode")
         vectors = self.sentence_vectors(rows, prompt=chosen)
-        return features.normalized(vectors) if normalize else vectors
+        return encode.normalized(vectors) if normalize else vectors
 
     def warn(self, coverage: Coverage, name: str) -> None:
         """Logs a warning if many tokens of texts are [UNK] or many of them are cut."""
@@ -137,7 +138,7 @@ class Model:
         texts: Sequence[str],
         prompt: str = "",
         coverage: Coverage | None = None,
-    ) -> features.Rows:
+    ) -> Rows:
         """Returns the ids of each text as the encoder sees it, after this prompt.
 
         The tokens of the texts are counted in `coverage`.
@@ -146,7 +147,7 @@ class Model:
           InputError: `texts` is no list of str.
         """
         truncation = "" if self._encoder is None else self._encoder.truncation
-        return features.rows_of(
+        return encode.rows_of(
             self.tokenizer,
             texts,
             self.max_seq_length,
@@ -156,7 +157,7 @@ class Model:
         )
 
     def sentence_vectors(
-        self, rows: features.Rows, kind: str = "sentence", prompt: str = ""
+        self, rows: Rows, kind: str = "sentence", prompt: str = ""
     ) -> Float[np.ndarray, "n W"]:
         """Returns one vector for each of `rows`, float32.
 
@@ -165,14 +166,12 @@ class Model:
           prompt: that the rows begin with.
         """
         if kind == "sentence" and self._encoder is not None:
-            return features.trained_vectors(self._encoder.model, self.params, rows)
+            return encode.trained_vectors(self._encoder.model, self.params, rows)
         skipped = 0
         if not self.pooling.include_prompt:
-            skipped = features.prompt_length(
-                self.tokenizer, prompt, self.max_seq_length
-            )
+            skipped = encode.prompt_length(self.tokenizer, prompt, self.max_seq_length)
         modes = self.pooling.modes if kind == "sentence" else (kind,)
-        vectors = features.sentence_vectors(
+        vectors = encode.sentence_vectors(
             self.bert, self.params, rows, modes, self.execution, skipped=skipped
         )
         for module in self.pooling.modules if kind == "sentence" else ():
@@ -183,7 +182,7 @@ class Model:
     def vector_size(self) -> int:
         """W, how many numbers a vector of `encode` has."""
         if self._encoder is not None:
-            return features.trained_size(self._encoder.model)
+            return encode.trained_size(self._encoder.model)
         return self.pooling.width(self.bert.hidden_size)
 
     @property
@@ -337,8 +336,8 @@ def load(
     folder = hub.folder(folder)
     choice = weights.Choice(tuple(allow_missing), tuple(ignore))
     # What is left out by name may be the head: then it is the rest that is asked for.
-    if choice == weights.Choice() and answering_folders.can_answer(folder):
-        return _of_task(task_predictor.load(folder, dtype), execution)
+    if choice == weights.Choice() and answer.can_answer(folder):
+        return _of_task(answer.load(folder, dtype), execution)
     found = checkpoints.open(folder).read(choice)
     if found.tokenizer is None:
         raise errors.InputError(f"{folder} has no tokenizer: put its vocab.txt there")
@@ -357,7 +356,7 @@ def load(
     )
 
 
-def _of_task(made: task_predictor.TaskPredictor, execution: encoder.Execution) -> Model:
+def _of_task(made: answer.TaskPredictor, execution: encoder.Execution) -> Model:
     """Returns a fine-tuned model."""
     folder = made.made
     return Model(

@@ -11,7 +11,8 @@ import small_weights
 from bert_jax import errors
 from bert_jax.checkpoints import sentence_encoder
 from bert_jax.data.labeled import example_rows
-from bert_jax.inference import features, loading
+from bert_jax.inference import encode
+from bert_jax.inference.model import Model
 from bert_jax.model import encoder
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -20,14 +21,14 @@ TOKENIZER = Tokenizer("wordpiece", PIECES, True, True)
 TEXTS = ["a b c", "d", "", "e f g h i j k l m n o p", "c b a", "q r s t u v w"]
 
 
-def model_of(**fields) -> loading.Model:
+def model_of(**fields) -> Model:
     """Returns a model of two layers and rows of 21 tokens."""
     given = small_weights.weights_of("pooler", max_position_embeddings=21)
     # Larger, so that texts and layers differ.
     params = jax.tree.map(lambda x: jnp.asarray(4 * x), given.params)
     execution = encoder.Execution(vocab_multiple=1)
     options = {"max_seq_length": 21, "execution": execution} | fields
-    return loading.Model(TOKENIZER, given.config, params, **options)
+    return Model(TOKENIZER, given.config, params, **options)
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +37,19 @@ def model():
 
 
 def rows_of(model, texts):
-    return features.rows_of(TOKENIZER, texts, model.max_seq_length)
+    return encode.rows_of(TOKENIZER, texts, model.max_seq_length)
 
 
 def pooled(model, texts, pooling):
     rows = rows_of(model, texts)
-    return features.sentence_vectors(
+    return encode.sentence_vectors(
         model.bert, model.params, rows, pooling, model.execution
     )
 
 
 def tokens(model, texts, layers=(-1,)):
     rows = rows_of(model, texts)
-    return features.token_vectors(
-        model.bert, model.params, rows, layers, model.execution
-    )
+    return encode.token_vectors(model.bert, model.params, rows, layers, model.execution)
 
 
 BUCKETS = {
@@ -80,11 +79,11 @@ def test_no_length_is_padded_by_more_than_a_quarter_nor_cut():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_batches_hold_every_row_once_and_the_longest_first(seed, monkeypatch):
-    monkeypatch.setattr(features, "TOKENS_PER_BATCH", 100)
+    monkeypatch.setattr(encode, "TOKENS_PER_BATCH", 100)
     rng = np.random.default_rng(seed)
     rows = [rng.integers(1, 99, n).tolist() for n in rng.integers(1, 61, 53)]
     seen, longest = [], 61
-    for batch in features.batches(rows, 60):
+    for batch in encode.batches(rows, 60):
         size, length = batch.input_ids.shape
         assert size * length <= 100 or size == 1
         assert length == example_rows.bucket(int(batch.lengths[0]), 60)
@@ -101,7 +100,7 @@ def test_batches_hold_every_row_once_and_the_longest_first(seed, monkeypatch):
 
 
 def test_few_rows_fill_a_batch_of_a_power_of_two():
-    (batch,) = features.batches([[5]] * 5, 21)
+    (batch,) = encode.batches([[5]] * 5, 21)
     assert batch.input_ids.shape == (8, 8)
     assert list(batch.indices) == [0, 1, 2, 3, 4]
 
@@ -110,9 +109,9 @@ def test_rows_begin_and_end_with_special_pieces_and_are_cut(model):
     assert rows_of(model, ["a c", ""]) == [[2, 5, 7, 3], [2, 3]]
     (row,) = rows_of(model, ["b " * 50])
     assert row == [2, *[6] * 19, 3]
-    assert features.rows_of(TOKENIZER, ["a b c"], 3) == [[2, 5, 3]]
+    assert encode.rows_of(TOKENIZER, ["a b c"], 3) == [[2, 5, 3]]
     with pytest.raises(errors.InputError, match="rows of 2 tokens have no room"):
-        features.rows_of(TOKENIZER, ["a"], 2)
+        encode.rows_of(TOKENIZER, ["a"], 2)
 
 
 @pytest.mark.parametrize(
@@ -126,14 +125,14 @@ def test_rows_begin_and_end_with_special_pieces_and_are_cut(model):
     ],
 )
 def test_only_lists_of_strings_are_taken(wrong, message):
-    rows_of_anything = inspect.unwrap(features.rows_of)  # without the types of tests
+    rows_of_anything = inspect.unwrap(encode.rows_of)  # without the types of tests
     with pytest.raises(errors.InputError) as raised:
         rows_of_anything(TOKENIZER, wrong, 21)
     assert str(raised.value).startswith(message)
 
 
 def test_texts_may_come_from_a_generator():
-    rows_of_anything = inspect.unwrap(features.rows_of)
+    rows_of_anything = inspect.unwrap(encode.rows_of)
     assert rows_of_anything(TOKENIZER, (x for x in "ab"), 9) == [[2, 5, 3], [2, 6, 3]]
 
 
@@ -146,7 +145,7 @@ def test_no_texts_have_no_vectors_and_an_empty_text_has_one(model):
     np.testing.assert_allclose(model.encode([""])[0], alone.mean((0, 1)), atol=1e-6)
 
 
-@pytest.mark.parametrize("pooling", features.POOLINGS)
+@pytest.mark.parametrize("pooling", encode.POOLINGS)
 def test_pooling_equals_float64_over_the_token_vectors(model, pooling):
     states = [x[:, 0].astype(np.float64) for x in tokens(model, TEXTS)]
     assert [len(x) for x in states] == [5, 3, 2, 14, 5, 9]
@@ -177,10 +176,10 @@ def test_encode_pools_as_the_model_says_and_scales_on_request(mode):
 
 
 def test_a_vector_of_nothing_stays_nothing():
-    assert not features.normalized(np.zeros((2, 3), np.float32)).any()
+    assert not encode.normalized(np.zeros((2, 3), np.float32)).any()
 
 
-@pytest.mark.parametrize("pooling", features.POOLINGS)
+@pytest.mark.parametrize("pooling", encode.POOLINGS)
 def test_a_text_has_the_same_vector_alone_and_with_others(model, pooling):
     together = pooled(model, TEXTS, pooling)
     for text, vector in zip(TEXTS, together, strict=True):
@@ -191,15 +190,15 @@ def test_a_text_has_the_same_vector_alone_and_with_others(model, pooling):
     np.testing.assert_array_equal(turned[1:], together[::-1][:-1])
 
 
-@pytest.mark.parametrize("pooling", features.POOLINGS)
+@pytest.mark.parametrize("pooling", encode.POOLINGS)
 def test_the_contents_of_padding_change_no_bit(model, pooling):
-    (batch,) = features.batches(rows_of(model, TEXTS), 21)
+    (batch,) = encode.batches(rows_of(model, TEXTS), 21)
     filled = batch.input_ids.copy()
     padding = np.arange(filled.shape[1]) >= batch.lengths[:, None]
     assert padding.sum() > 20
     filled[padding] = 17
     run = lambda ids: np.asarray(  # noqa: E731
-        features._pooled(
+        encode._pooled(
             model.bert, model.execution, pooling, model.params, ids, batch.lengths
         )
     )
@@ -210,7 +209,7 @@ def test_the_contents_of_padding_change_no_bit(model, pooling):
 def test_several_batches_come_back_in_the_order_of_the_texts(model, monkeypatch):
     texts = [" ".join("abcdefghijklmnopqrs"[:n]) for n in (3, 19, 0, 11, 7, 1, 15)] * 3
     expected = model.encode(texts)
-    monkeypatch.setattr(features, "TOKENS_PER_BATCH", 33)
+    monkeypatch.setattr(encode, "TOKENS_PER_BATCH", 33)
     np.testing.assert_allclose(model.encode(texts), expected, atol=1e-6)
     for one, vector in zip(tokens(model, texts), expected, strict=True):
         np.testing.assert_allclose(one.mean((0, 1)), vector, atol=1e-6)
@@ -238,8 +237,8 @@ def test_layers_count_from_the_embeddings_or_from_the_end(model):
 def test_layers_that_the_model_lacks_are_named(model):
     for wrong in ((3,), (0, -4), ()):
         with pytest.raises(errors.InputError, match="1 to 2 are its layers"):
-            features.check_layers(wrong, model.bert)
-    features.check_layers((0, 1, 2, -1, -3), model.bert)
+            encode.check_layers(wrong, model.bert)
+    encode.check_layers((0, 1, 2, -1, -3), model.bert)
 
 
 def test_bfloat16_stays_near_and_comes_out_as_float32(model):

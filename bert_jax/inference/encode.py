@@ -5,10 +5,11 @@ little is padded and few shapes are compiled. Texts longer than a row are cut at
 end.
 """
 
+import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,10 @@ POOLINGS = ("mean", "cls", "max", "pooled")
 TOKENS_PER_BATCH = 2048
 _ACCELERATOR = 16  # times as many
 
+AHEAD = 2  # batches that the device computes while the host prepares the next one
+
 Rows = list[list[int]]
+Work = TypeVar("Work")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,23 +102,45 @@ def prompt_length(tokenizer: Tokenizer, prompt: str, max_seq_length: int) -> int
 
 def batches(rows: Rows, longest: int) -> Iterator[Batch]:
     """Yields all rows, the longest first, in batches of a fixed number of tokens."""
-    order = np.argsort([-len(row) for row in rows], kind="stable")
     is_cpu = jax.default_backend() == "cpu"
     tokens = TOKENS_PER_BATCH if is_cpu else TOKENS_PER_BATCH * _ACCELERATOR
-    start = 0
-    while start < len(rows):
+
+    def padded(most: int) -> int:
+        return example_rows.bucket(most, longest)
+
+    def batch_size(length: int) -> int:
+        return max(1, tokens // length)
+
+    all_lengths = np.array([len(row) for row in rows], np.int64)
+    for indices, length in example_rows.by_length(all_lengths, padded, batch_size):
         interrupts.check()
-        length = example_rows.bucket(len(rows[order[start]]), longest)
-        count = max(1, tokens // length)
-        indices = order[start : start + count]
-        start += len(indices)
-        size = min(count, 1 << (len(indices) - 1).bit_length())
+        size = min(batch_size(length), 1 << (len(indices) - 1).bit_length())
         ids = np.zeros((size, length), np.int32)
         lengths = np.zeros(size, np.int32)
-        for place, index in enumerate(indices):
-            lengths[place] = len(rows[index])
-            ids[place, : lengths[place]] = rows[index]
+        for position, index in enumerate(indices):
+            lengths[position] = len(rows[index])
+            ids[position, : lengths[position]] = rows[index]
         yield Batch(indices, ids, lengths)
+
+
+def computed_ahead(
+    batches: Iterable[Work], compute: Callable[[Work], Any]
+) -> Iterator[tuple[Work, Any]]:
+    """Yields each batch with its outputs on the host, in order.
+
+    The device computes up to `AHEAD` batches while the host prepares the next one.
+
+    Args:
+      compute: dispatches a batch, and returns its outputs on the device.
+    """
+    waiting: collections.deque[tuple[Work, Any]] = collections.deque()
+    for batch in batches:
+        waiting.append((batch, compute(batch)))
+        if len(waiting) > AHEAD:
+            done, outputs = waiting.popleft()
+            yield done, jax.device_get(outputs)
+    for done, outputs in waiting:
+        yield done, jax.device_get(outputs)
 
 
 def sentence_vectors(
@@ -155,16 +181,13 @@ def trained_size(model: network.Network) -> int:
 def _gathered(
     rows: Rows, longest: int, width: int, call: Callable[[Any, Any], Any]
 ) -> Float[np.ndarray, "n W"]:
-    """Returns what a function of ids and lengths makes of all rows, in their order."""
+    """Returns the vectors that a function of ids and lengths computes, in row order."""
     vectors = np.empty((len(rows), width), np.float32)
-    waiting: list[tuple[np.ndarray, Any]] = []
-    for batch in batches(rows, longest):
-        waiting.append((batch.indices, call(batch.input_ids, batch.lengths)))
-        if len(waiting) > 2:  # the device works while the host makes the next batch
-            indices, made = waiting.pop(0)
-            vectors[indices] = np.asarray(made)[: len(indices)]
-    for indices, made in waiting:
-        vectors[indices] = np.asarray(made)[: len(indices)]
+    computed = computed_ahead(
+        batches(rows, longest), lambda batch: call(batch.input_ids, batch.lengths)
+    )
+    for batch, outputs in computed:
+        vectors[batch.indices] = outputs[: len(batch.indices)]
     return vectors
 
 
@@ -181,12 +204,14 @@ def token_vectors(
       layers: numbers from 0 (embeddings) to n, or from the end (-1 is the last).
     """
     vectors: list[Any] = [None] * len(rows)
-    for batch in batches(rows, bert.max_length):
-        made = np.asarray(
-            _states(bert, execution, layers, params, batch.input_ids, batch.lengths)
-        )
-        for place, index in enumerate(batch.indices):
-            vectors[index] = made[place, : batch.lengths[place]].copy()
+    call = functools.partial(_states, bert, execution, layers, params)
+    computed = computed_ahead(
+        batches(rows, bert.max_length),
+        lambda batch: call(batch.input_ids, batch.lengths),
+    )
+    for batch, states in computed:
+        for position, index in enumerate(batch.indices):
+            vectors[index] = states[position, : batch.lengths[position]].copy()
     return vectors
 
 

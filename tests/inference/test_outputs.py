@@ -6,7 +6,7 @@ import pytest
 
 from bert_jax import errors
 from bert_jax.data.labeled import examples
-from bert_jax.inference import prediction_files
+from bert_jax.inference import outputs
 
 TEXT = examples.TextExample("f:1", "7", "the\tcat")
 PAIR = examples.TextExample("f:2", "a8", "那猫", "a dog")
@@ -181,22 +181,22 @@ EXPECTED = [
 
 @pytest.mark.parametrize(("name", "kind", "said", "expected"), EXPECTED)
 def test_lines_to_the_letter(name, kind, said, expected):
-    assert "".join(prediction_files.lines(name, kind, said)) == expected
+    assert "".join(outputs.lines(name, kind, said)) == expected
 
 
-@pytest.mark.parametrize("name", prediction_files.FORMATS)
+@pytest.mark.parametrize("name", outputs.FORMATS)
 def test_every_format_is_tested_for_each_of_its_tasks(name):
     every = {"classification", "regression", "tagging", "srl", "span"}
     every |= {"multiple_choice", "matching"}
     tested = {kind for other, kind, _, _ in EXPECTED if other == name}
     if name == "jsonl":  # a regression is as a classification there
         tested.add("regression")
-    assert tested == set(prediction_files.FORMATS[name] or every)
+    assert tested == set(outputs.FORMATS[name] or every)
 
 
 def test_lines_come_while_examples_come():
     said = ((TEXT, CLASS | {"id": str(n)}) for n in itertools.count())
-    made = prediction_files.lines("clue", "classification", said)
+    made = outputs.lines("clue", "classification", said)
     assert list(itertools.islice(made, 2)) == [
         '{"id": 0, "label": "cat"}\n',
         '{"id": 1, "label": "cat"}\n',
@@ -205,7 +205,7 @@ def test_lines_come_while_examples_come():
 
 def test_a_cell_never_breaks_its_line():
     odd = CLASS | {"label": "a\tb\nc\u2028d\re"}
-    made = list(prediction_files.lines("tsv", "classification", [(TEXT, odd)]))
+    made = list(outputs.lines("tsv", "classification", [(TEXT, odd)]))
     assert made[1] == "7\ta b c d e\t0.75\n"
 
 
@@ -221,9 +221,9 @@ def test_a_cell_never_breaks_its_line():
 )
 def test_a_format_that_a_task_does_not_have(name, kind, several, words):
     with pytest.raises(errors.InputError, match=words):
-        prediction_files.check(name, kind, several)
+        outputs.check(name, kind, several)
 
 
 def test_plain_tags_are_no_entities_for_clue():
     with pytest.raises(errors.InputError, match="clue is for entities"):
-        list(prediction_files.lines("clue", "tagging", [(SENTENCE, PLAIN)]))
+        list(outputs.lines("clue", "tagging", [(SENTENCE, PLAIN)]))

@@ -16,7 +16,8 @@ import tiny_tasks
 
 from bert_jax import errors, tasks
 from bert_jax.data.labeled import examples, read_examples
-from bert_jax.inference import loading, task_predictor
+from bert_jax.inference import answer
+from bert_jax.inference.model import load
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def classes(place):
     folder = tiny_models.write_model(place, place / "classes", "classification")
-    return task_predictor.load(folder)
+    return answer.load(folder)
 
 
 def _texts(count):
@@ -42,7 +43,7 @@ def test_the_kernel_of_the_run_is_not_asked_for_elsewhere(classes, place, tmp_pa
     tree = json.loads((folder / "task.json").read_text())
     tree["settings"]["run"]["attention"] = "cudnn"
     (folder / "task.json").write_text(json.dumps(tree))
-    loaded = task_predictor.load(folder)
+    loaded = answer.load(folder)
     assert loaded.made.settings.run.attention == "auto"
     assert loaded.predict(["the cat"])[0] == classes.predict(["the cat"])[0]
 
@@ -110,7 +111,7 @@ def test_nothing_is_answered_by_nothing(classes):
 @pytest.mark.parametrize("kind", tiny_models.KINDS)
 def test_labels_of_examples_change_no_prediction(place, kind):
     folder = tiny_models.write_model(place, place / f"{kind}_again", kind)
-    model = task_predictor.load(folder)
+    model = answer.load(folder)
     path = tiny_models.write_file(place, kind)
     multi = "|" if kind == "several" else ""
     request = read_examples.Request(
@@ -141,14 +142,14 @@ def test_unknown_labels_are_for_scores_alone(classes):
 
 def test_the_dtype_and_repair_are_those_asked_for(place):
     folder = tiny_models.write_model(place, place / "tags", "tagging")
-    plain = task_predictor.load(folder)
+    plain = answer.load(folder)
     assert not plain.made.settings.data.repair
     broken = examples.TaggedExample(
         "f:1", "0", "the cat", ((0, 3), (4, 7)), ("B-ANIMAL", "I-DOG")
     )
     with pytest.raises(errors.InputError, match="break BIO"):
         plain.scores([broken])
-    mending = task_predictor.load(folder, "bfloat16", repair=True)
+    mending = answer.load(folder, "bfloat16", repair=True)
     assert mending.made.settings.run.dtype == "bfloat16"
     assert mending.scores([broken])[0].unseen == {"DOG": 1}
     (one,), (two,) = plain.predict(["the cat"]), mending.predict(["the cat"])
@@ -165,7 +166,7 @@ def test_a_copy_of_a_loaded_model_predicts_the_same(place, kind, how):
     folder = place / f"copied_{kind}"
     if not folder.exists():
         tiny_models.write_model(place, folder, kind)
-    model = loading.load(folder)
+    model = load(folder)
     copied = COPIES[how](model)
     values = ["the cat", "猫"] if kind == "classification" else [("the cat", "猫")]
     assert copied.predict(values) == model.predict(values)
@@ -177,13 +178,11 @@ def test_a_copy_of_a_loaded_model_predicts_the_same(place, kind, how):
 
 def test_a_damaged_folder_is_refused(place, tmp_path):
     with pytest.raises(errors.InputError, match="is not a fine-tuned model"):
-        task_predictor.load(tmp_path)
+        answer.load(tmp_path)
 
 
 def test_a_list_of_tokens_has_one_tag_a_token(place):
-    tagger = task_predictor.load(
-        tiny_models.write_model(place, place / "tagger", "tagging")
-    )
+    tagger = answer.load(tiny_models.write_model(place, place / "tagger", "tagging"))
     tokens = ["the", "don't", "cat", "the"]
     listed, running = tagger.predict([tokens, "the cat"])
     assert len(listed["tags"]) == len(tokens)

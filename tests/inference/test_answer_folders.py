@@ -12,7 +12,7 @@ import tiny_tasks
 import bert_jax
 from bert_jax import convert, errors, evaluate
 from bert_jax.checkpoints import tensors
-from bert_jax.inference import answering_folders, answers, task_predictor
+from bert_jax.inference import answer, inputs
 
 KINDS = (
     "classification",
@@ -131,7 +131,7 @@ def test_a_regression_of_several_numbers_is_refused_by_name(foreign):
 def test_evaluate_scores_the_folder_of_another_library(foreign, tmp_path):
     folder = foreign("classification")
     path = tiny_models.write_file(tmp_path, "classification")
-    scored, written = evaluate.evaluate_task(folder, answers.Request(str(path)))
+    scored, written = evaluate.evaluate_task(folder, inputs.AnswerRequest(str(path)))
     found = bert_jax.load(folder).predict(
         ["a cat sat", "猫坐", "the dog ran", "那狗跑"]
     )
@@ -151,9 +151,9 @@ def test_an_encoder_does_not_answer(exported, foreign, tmp_path):
     )
     convert.convert(run, bare, request)
     assert not (bare / "task.json").exists()
-    assert not answering_folders.can_answer(bare)
+    assert not answer.can_answer(bare)
     with pytest.raises(errors.InputError, match="no fine-tuned model"):
-        task_predictor.load(bare)
+        answer.load(bare)
 
 
 @pytest.mark.parametrize("kind", ["classification", "several", "tagging", "regression"])
@@ -215,7 +215,7 @@ def test_a_command_without_a_config_names_none_of_its_keys(foreign, monkeypatch,
     def fail(*arguments, **options):
         raise MemoryError
 
-    monkeypatch.setattr(task_predictor, "load", fail)
+    monkeypatch.setattr(answer, "load", fail)
     folder = foreign("classification")
     done = command_line.in_process(
         monkeypatch, capfd, "predict", f"--model={folder}", "a cat"

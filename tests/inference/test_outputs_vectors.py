@@ -12,7 +12,8 @@ import small_weights
 
 from bert_jax import errors, predict
 from bert_jax.checkpoints import sentence_encoder
-from bert_jax.inference import feature_files, features, loading
+from bert_jax.inference import encode, outputs
+from bert_jax.inference.model import Model
 from bert_jax.model import encoder
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -20,16 +21,14 @@ PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuv
 TEXTS = ["a b c", "d", "", "e f g h i j k", "c b a", "北京 \ud800 z", "e f g h i j"]
 
 
-def model_of(*heads: str, **fields) -> loading.Model:
+def model_of(*heads: str, **fields) -> Model:
     """Returns a model of two layers and rows of nine tokens."""
     given = small_weights.weights_of(*heads)
     # Larger, so that texts and layers differ.
     params = jax.tree.map(lambda x: jnp.asarray(4 * x), given.params)
     tokenizer = Tokenizer("wordpiece", PIECES, True, True)
     execution = encoder.Execution(vocab_multiple=1)
-    return loading.Model(
-        tokenizer, given.config, params, 9, execution=execution, **fields
-    )
+    return Model(tokenizer, given.config, params, 9, execution=execution, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +38,8 @@ def model():
 
 def write(model, output, texts=TEXTS, kind="sentence", **options):
     """Writes vectors and returns how many texts there were."""
-    request = feature_files.Request(kind, **options)
-    return feature_files.write(model, texts, request, output)
+    request = outputs.VectorRequest(kind, **options)
+    return outputs.write(model, texts, request, output)
 
 
 def lines_of(path):
@@ -77,9 +76,9 @@ def test_a_sentence_encoder_is_written_as_it_pools(tmp_path):
 
 def test_token_vectors_come_with_their_ids_and_offsets(model, tmp_path):
     assert write(model, tmp_path / "my.x.npy", kind="tokens", layers=(0, -1)) == 7
-    rows = features.rows_of(model.tokenizer, TEXTS, 9)
+    rows = encode.rows_of(model.tokenizer, TEXTS, 9)
     assert rows[0] == [2, 5, 6, 7, 3] and rows[3] == [2, *range(9, 16), 3]
-    expected = features.token_vectors(
+    expected = encode.token_vectors(
         model.bert, model.params, rows, (0, 2), model.execution
     )
     states = np.load(tmp_path / "my.x.npy")
@@ -114,18 +113,16 @@ def test_several_windows_write_the_same_bytes_as_one(
     model, tmp_path, monkeypatch, kind, suffix
 ):
     # Rows of one length, in batches of one shape, so that no sum runs otherwise.
-    monkeypatch.setattr(features, "TOKENS_PER_BATCH", 1)
+    monkeypatch.setattr(encode, "TOKENS_PER_BATCH", 1)
     texts = [" ".join("abcdefghij"[n : n + 5]) for n in (0, 3, 1, 5, 2)]
     one, several = tmp_path / "one", tmp_path / "several"
     for folder in (one, several):
         folder.mkdir()
         if folder == several:
-            monkeypatch.setattr(feature_files, "_WINDOW_TEXTS", 2)
+            monkeypatch.setattr(outputs, "_WINDOW_TEXTS", 2)
         counts = []
-        request = feature_files.Request(kind)
-        feature_files.write(
-            model, texts, request, folder / f"x{suffix}", done=counts.append
-        )
+        request = outputs.VectorRequest(kind)
+        outputs.write(model, texts, request, folder / f"x{suffix}", done=counts.append)
         assert counts == ([5] if folder == one else [2, 2, 1])
     names = sorted(path.name for path in one.iterdir())
     assert names == sorted(path.name for path in several.iterdir())
@@ -134,7 +131,7 @@ def test_several_windows_write_the_same_bytes_as_one(
 
 
 def test_the_header_has_room_for_any_count(tmp_path):
-    growing = feature_files._Growing(tmp_path / "x", np.zeros((0, 3), np.float32))
+    growing = outputs._Growing(tmp_path / "x", np.zeros((0, 3), np.float32))
     at = growing._file.tell()
     growing._shape = (10**15, 3)
     growing._file.seek(0)
@@ -159,16 +156,16 @@ def test_no_texts_are_empty_arrays(model, tmp_path):
 def test_an_error_in_the_middle_leaves_what_was_there(
     model, tmp_path, monkeypatch, kind, suffix
 ):
-    monkeypatch.setattr(feature_files, "_WINDOW_TEXTS", 1)
+    monkeypatch.setattr(outputs, "_WINDOW_TEXTS", 1)
     lines = tmp_path / "lines.txt"
     lines.write_bytes(b"a b\nc\nd \xff\ne\n")
     output = tmp_path / f"x{suffix}"
     output.write_bytes(b"mine")
     written = []
     texts = (text for _, text in predict.numbered_texts([], str(lines)))
-    request = feature_files.Request(kind)
+    request = outputs.VectorRequest(kind)
     with pytest.raises(errors.InputError, match=r"lines.txt:3: byte 3 of the line"):
-        feature_files.write(model, texts, request, output, done=written.append)
+        outputs.write(model, texts, request, output, done=written.append)
     assert written == [1, 1]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "lines.txt",
@@ -182,7 +179,7 @@ def test_a_disk_that_fills_up_leaves_nothing(model, tmp_path, monkeypatch, suffi
     def full(old, new):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(feature_files.os, "replace", full)
+    monkeypatch.setattr(outputs.os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         write(model, tmp_path / f"x{suffix}", kind="tokens")
     assert list(tmp_path.iterdir()) == []
@@ -208,8 +205,8 @@ class Text(str):
 def test_memory_holds_one_window_of_texts(
     model, tmp_path, monkeypatch, kind, texts, size
 ):
-    monkeypatch.setattr(feature_files, "_WINDOW_TEXTS", texts)
-    monkeypatch.setattr(feature_files, "_WINDOW_BYTES", size)
+    monkeypatch.setattr(outputs, "_WINDOW_TEXTS", texts)
+    monkeypatch.setattr(outputs, "_WINDOW_BYTES", size)
     alive, most = weakref.WeakSet(), 0
 
     def watched():
@@ -259,8 +256,8 @@ def test_a_pooler_gives_pooled_vectors(tmp_path):
     found = np.load(tmp_path / "x.npy")
     assert found.shape == (2, 12)
     assert (np.abs(found) < 1).all()  # of tanh
-    rows = features.rows_of(model.tokenizer, ["a", "b c"], 9)
-    expected = features.sentence_vectors(
+    rows = encode.rows_of(model.tokenizer, ["a", "b c"], 9)
+    expected = encode.sentence_vectors(
         model.bert, model.params, rows, "pooled", model.execution
     )
     np.testing.assert_array_equal(found, expected)

@@ -1,0 +1,455 @@
+"""A fine-tuned model that answers: from its folder to one prediction per example.
+
+`load` reads a run, an export, or anybody's folder whose model has the head of a task.
+Ours have `task.json` (`checkpoints.native`), which exports keep. In any other folder
+the class in config.json, or the parts in model.json, name the head; `id2label` and
+`problem_type` define its outputs, as they do for `transformers`.
+
+`Predictor` runs a task over a table of rows, for evaluation in training too;
+`TaskPredictor` is a loaded model with its own parameters and tokenizer.
+"""
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from bert_jax import checkpoints, console, errors, tasks
+from bert_jax.checkpoints import native, sentence_encoder, weights
+from bert_jax.config import finetuning
+from bert_jax.data.labeled import example_rows, python_examples
+from bert_jax.data.labeled import examples as data_examples
+from bert_jax.inference import encode
+from bert_jax.metrics import scores
+from bert_jax.model import heads, network
+from bert_jax.tasks import spec, tag_schemes, unseen_labels
+from bert_jax.text import coverage as text_coverage
+from bert_jax.text.coverage import Coverage
+from bert_jax.training import sharding, signals, state
+
+# As the question-answering pipeline of transformers cuts contexts, in tokens.
+_SPAN_LENGTH, _DOC_OVERLAP = 384, 128
+_NEXT_SENTENCE = "nsp_head"  # answers as a classifier of pairs with two classes
+_SEPARATOR = "|"  # of several labels in a cell of a file that is evaluated
+
+
+def can_answer(path: Path) -> bool:
+    """Returns whether the model of a folder has the head of a task.
+
+    A folder without a model has none: whoever reads it then says what it lacks.
+    """
+    try:
+        return native.is_task(path) or checkpoints.open(path).head != ""
+    except errors.InputError:
+        return False
+
+
+def read(path: Path) -> native.TaskFolder:
+    """Reads a model that answers a task: a run, an export, or anybody's folder.
+
+    Raises:
+      InputError: it has no head of a task, or it is damaged.
+    """
+    if native.is_task(path) or not can_answer(path):
+        return native.read_task(path)
+    folder = checkpoints.open(path)
+    head, found = folder.head, folder.read()
+    given = found.weights
+    if head not in given.params:
+        raise errors.InputError(
+            f"{path} has no {head}, though its config names one: copy the whole folder"
+        )
+    needed = {head, *network.needed_by(head, given.parts)}
+    kept = {name: x for name, x in given.params.items() if name in needed}
+    if head == _NEXT_SENTENCE:
+        kept["classifier"] = kept.pop(head)
+    assert found.tokenizer is not None
+    return native.TaskFolder(
+        _settings(path, found, head),
+        _learned(path, given, head),
+        given.config,
+        kept,
+        found.tokenizer,
+        {},
+    )
+
+
+def _settings(
+    path: Path, found: checkpoints.LoadedModel, head: str
+) -> finetuning.FinetuningConfig:
+    """Returns the settings of a run that would have trained this model."""
+    config: Any = finetuning.default().unlock()
+    config.init_from = config.data.train = str(path)
+    config.data.task = _task(path, found.weights, head)
+    config.data.max_seq_length = found.max_seq_length
+    if heads.TRANSFORM in network.needed_by(head, found.weights.parts):
+        config.head.transform = True
+        if head in ("classifier", "multiple_choice"):
+            config.head.pooling = "mean"
+    if found.weights.problem_type == weights.MULTI_LABEL:
+        config.data.multi_label = _SEPARATOR
+    if head == "span":
+        config.data.max_seq_length = min(found.max_seq_length, _SPAN_LENGTH)
+        config.data.doc_overlap = min(_DOC_OVERLAP, config.data.max_seq_length // 2)
+    settings = finetuning.parse(config)
+    return dataclasses.replace(settings, model=dataclasses.asdict(found.weights.config))
+
+
+def _task(path: Path, given: weights.Weights, head: str) -> str:
+    """Returns the task of a head.
+
+    One output without a problem type is a number, as for transformers.
+    """
+    if head == _NEXT_SENTENCE:
+        return "classification"
+    if head != "classifier":
+        return "tagging" if head == "tagger" else head
+    is_number = given.problem_type == weights.REGRESSION
+    if is_number and given.num_labels > 1:
+        raise errors.InputError(
+            f"{path} is a regression of {given.num_labels} numbers a text, and one is "
+            "supported. For its vectors: python -m bert_jax.predict --task=features"
+        )
+    if given.num_labels == 1 and given.problem_type != weights.MULTI_LABEL:
+        return "regression"
+    return "classification"
+
+
+def _check_names(path: Path, labels: tuple[str, ...]) -> None:
+    """Raises InputError where two classes have one name, and so one probability."""
+    for number, name in enumerate(labels):
+        if labels.index(name) < number:
+            raise errors.InputError(
+                f"{path}: id2label names the classes {labels.index(name)} and {number} "
+                f"both {name!r}: give each a name of its own in config.json"
+            )
+
+
+def _learned(path: Path, given: weights.Weights, head: str) -> spec.Metadata:
+    """Returns the classes of a head, by their names or numbers."""
+    values: dict[str, Any] = {}
+    if head in ("classifier", "tagger", _NEXT_SENTENCE):
+        count = given.num_labels
+        numbered = tuple(f"LABEL_{number}" for number in range(count))
+        values["labels"] = given.labels or numbered
+        if head != "tagger":
+            _check_names(path, values["labels"])
+    if head == "tagger":
+        values["scheme"] = tag_schemes.of_labels(values["labels"])
+    return spec.Metadata(**values)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictor:
+    """Says what a task's model makes of examples.
+
+    Attributes:
+      task: of the model.
+      step: the jitted `task.predict`.
+      batch_size: rows that are computed together.
+      longest: row length that no batch exceeds.
+      num_lengths: row lengths that are compiled for a table; 0 = fixed ones.
+    """
+
+    task: spec.FineTuned
+    step: Callable[[PyTree, Any], Any]
+    mesh: jax.sharding.Mesh
+    batch_size: int
+    longest: int
+    num_lengths: int = 0
+
+    def outputs(
+        self, params: PyTree, table: example_rows.ExampleTable, title: str = ""
+    ) -> spec.Outputs:
+        """Returns the outputs of every row, in the order of the table.
+
+        With a title, as "evaluating", a bar shows how far it is.
+        """
+        columns: dict[str, list[Any]] = {}
+        size = self._size(len(table))
+        local = sharding.local_rows(size, self.mesh)
+        lengths = self.longest, self.num_lengths
+        is_shown = bool(title) and jax.process_index() == 0
+        with console.Bar(len(table), "rows", title, is_shown=is_shown) as bar:
+
+            def compute(numbered: tuple[np.ndarray, example_rows.Batch]) -> Any:
+                rows, batch = numbered
+                bar.note(f"rows of {batch['segment_ids'].shape[-1]} tokens")
+                own = {name: array[local] for name, array in batch.items()}
+                on_device = sharding.place(own, self.mesh, size)
+                call = functools.partial(self.step, params, on_device)
+                outputs = signals.run_interruptible(call)
+                bar.update(len(rows))
+                return outputs
+
+            batches = example_rows.in_order(table, size, *lengths)
+            for (rows, _), outputs in encode.computed_ahead(batches, compute):
+                for name, values in outputs.items():
+                    column = columns.setdefault(name, [None] * len(table))
+                    for position, row in enumerate(rows):
+                        column[row] = np.asarray(values[position])
+        return columns
+
+    def _size(self, rows: int) -> int:
+        """Returns how many rows are computed together: few, where there are few.
+
+        One of the powers of two times the parts that the mesh cuts rows into, so that
+        one text costs one row and few programs are compiled.
+        """
+        size = sharding.row_shards(self.mesh)
+        while size < min(rows, self.batch_size):
+            size *= 2
+        return min(size, self.batch_size)
+
+    def predictions(
+        self,
+        params: PyTree,
+        examples: Sequence[Any],
+        table: example_rows.ExampleTable,
+        title: str = "",
+    ) -> list[spec.Prediction]:
+        """Returns one prediction an example, in order; `title` as in `outputs`."""
+        return self.task.decode(examples, table, self.outputs(params, table, title))
+
+    def scores(
+        self, params: PyTree, examples: Sequence[Any], table: example_rows.ExampleTable
+    ) -> tuple[scores.Scores, list[spec.Prediction]]:
+        """Returns the scores of labelled examples, and what was predicted."""
+        made = self.predictions(params, examples, table, "evaluating")
+        scored = self.task.score(examples, made)
+        unseen = unseen_labels.count(self.task, examples)
+        return dataclasses.replace(scored, unseen=unseen), made
+
+
+def make(
+    of_task: spec.FineTuned,
+    mesh: jax.sharding.Mesh,
+    batch_size: int,
+    longest: int,
+    *,
+    num_lengths: int = 0,
+    full: Callable[[PyTree], PyTree] = lambda params: params,
+) -> Predictor:
+    """Returns the predictor of a task.
+
+    Args:
+      batch_size: made larger where the mesh does not divide it.
+      full: makes the model's parameters of those that are trained.
+    """
+    shards = sharding.row_shards(mesh)
+    size = -(-batch_size // shards) * shards
+
+    def predict(params: PyTree, batch: Any) -> Any:
+        return of_task.predict(full(params), batch)
+
+    step = sharding.jit(predict, mesh, out_shardings=sharding.replicated(mesh))
+    return Predictor(of_task, step, mesh, size, longest, num_lengths)
+
+
+WINDOW = 1024  # examples that are read and predicted together
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TaskPredictor:
+    """A task's model on the devices, with what it needs to read and to answer.
+
+    Attributes:
+      made: settings, labels and tokenizer; its own copy of the weights is gone.
+      params: on the devices.
+      pooling: of a bi-encoder, what its vectors are, if other libraries have that too.
+    """
+
+    made: native.TaskFolder
+    predictor: Predictor
+    params: PyTree
+    pooling: sentence_encoder.Pooling = sentence_encoder.Pooling()
+
+    def __repr__(self) -> str:
+        """Returns the task and its labels, without the arrays of the model."""
+        labels = self.made.learned.labels
+        return f"TaskPredictor({self.kind}, {len(labels)} labels)"
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Pickles the arrays and the task; the program is compiled again when read.
+
+        As after `load`, the copy is on all devices of the machine that reads it.
+        """
+        params = jax.tree.map(np.asarray, self.params)
+        return _on_devices, (self.made, self.predictor.task, params, self.pooling)
+
+    @property
+    def task_spec(self) -> spec.TaskSpec:
+        """The task."""
+        return tasks.of(self.made.settings)
+
+    @property
+    def kind(self) -> str:
+        """The name of the task, as `data.task` has it."""
+        return self.task_spec.name
+
+    def predict(self, values: Iterable[Any]) -> list[spec.Prediction]:
+        """Returns one prediction a value; `data.raw_examples` says what values are.
+
+        Logs a warning if many tokens are [UNK] or many texts are cut.
+
+        Raises:
+          InputError: a value is not what the task takes.
+        """
+        coverage = Coverage()
+        examples = python_examples.examples_of_values(self.task_spec.form, values)
+        made = self.of_examples(examples, coverage=coverage)
+        self.warn(coverage, "predict")
+        return made
+
+    def warn(self, coverage: Coverage, name: str) -> None:
+        """Logs a warning if many tokens of texts are [UNK] or many of them are cut."""
+        length = self.made.settings.data.max_seq_length
+        coverage.warn(self.made.tokenizer, name, text_coverage.advice_on_length(length))
+
+    def of_examples(
+        self,
+        examples: Sequence[Any],
+        notes: Counter[str] | None = None,
+        coverage: Coverage | None = None,
+    ) -> list[spec.Prediction]:
+        """Returns one prediction an example, in their order, whatever their labels.
+
+        Args:
+          notes: counted up with what was done to rows, as that some were cut.
+          coverage: counted up with the tokens of the texts.
+        """
+        if not examples:
+            return []
+        each = self._each
+        bare = [data_examples.unlabeled(example) for example in examples]
+        table = _table(each.task, bare)
+        _count(table, notes, coverage)
+        return each.predictions(self.params, bare, table)
+
+    @property
+    def _each(self) -> Predictor:
+        """Says of each example what does not depend on the others."""
+        each = self.predictor.task.one_by_one()
+        return dataclasses.replace(self.predictor, task=each)
+
+    def stream(
+        self,
+        examples: Iterable[Any],
+        size: int = WINDOW,
+        notes: Counter[str] | None = None,
+        coverage: Coverage | None = None,
+    ) -> Iterator[tuple[Any, spec.Prediction]]:
+        """Yields every example with its prediction; memory holds a window of `size`.
+
+        `notes` and `coverage` as in `of_examples`.
+        """
+        window: list[Any] = []
+        for example in examples:
+            window.append(example)
+            if len(window) == size:
+                said = self.of_examples(window, notes, coverage)
+                yield from zip(window, said, strict=True)
+                window = []
+        said = self.of_examples(window, notes, coverage)
+        yield from zip(window, said, strict=True)
+
+    def scores(
+        self,
+        examples: Sequence[Any],
+        notes: Counter[str] | None = None,
+        coverage: Coverage | None = None,
+    ) -> tuple[scores.Scores, list[spec.Prediction]]:
+        """Scores labelled examples; `notes` and `coverage` as in `of_examples`.
+
+        Labels that the model has not seen count as errors.
+
+        Raises:
+          InputError: the model has seen none of the labels.
+        """
+        of_task = self.predictor.task
+        known = unseen_labels.known_part(of_task, examples)
+        table = _table(of_task, known)
+        _count(table, notes, coverage)
+        return self.predictor.scores(self.params, examples, table)
+
+
+def _table(of_task: Any, examples: Sequence[Any]) -> example_rows.ExampleTable:
+    """Returns the rows of examples; errors do not advise on settings of training."""
+    try:
+        return spec.checked(of_task, examples, of_task.table(examples))
+    except errors.SettingError as error:
+        raise error.of_trained_model() from None
+
+
+def _count(
+    table: example_rows.ExampleTable,
+    notes: Counter[str] | None,
+    coverage: Coverage | None,
+) -> None:
+    """Adds what a table counted."""
+    if notes is not None:
+        notes.update(table.notes)
+    if coverage is not None:
+        coverage.update(table.coverage)
+
+
+def load(
+    folder: Path, dtype: str = "float32", *, repair: bool = False
+) -> TaskPredictor:
+    """Loads a fine-tuned model, or the best one of a run.
+
+    Args:
+      dtype: of activations and products.
+      repair: mend labels and files where it can be, also if training did not.
+
+    Raises:
+      InputError: it is none, or damaged.
+    """
+    made = read(folder)
+    # The kernel was chosen for the machine of the run, which may be another.
+    run = dataclasses.replace(made.settings.run, dtype=dtype, attention="auto")
+    data = made.settings.data
+    data = dataclasses.replace(data, repair=repair or data.repair)
+    settings = dataclasses.replace(made.settings, run=run, data=data)
+    of_task = tasks.of(settings).task(settings, made.learned, made.bert, made.tokenizer)
+    pooling = native.task_pooling(settings, made.bert, made.params)
+    loaded = dataclasses.replace(made, settings=settings, params={})
+    return _on_devices(
+        loaded, of_task, made.params, pooling or sentence_encoder.Pooling(), folder
+    )
+
+
+def _on_devices(
+    made: native.TaskFolder,
+    of_task: spec.FineTuned,
+    params: PyTree,
+    pooling: sentence_encoder.Pooling,
+    source: Path = Path("the pickled model"),
+) -> TaskPredictor:
+    """Returns a model whose parameters are copied to all devices of this machine.
+
+    Args:
+      params: on the host; the vocabulary may be padded.
+      source: where they come from, for messages.
+
+    Raises:
+      InputError: the parameters are not those of the task.
+    """
+    mesh = sharding.make_mesh(-1, 1, 1)
+    shapes = state.abstract_params(of_task.init, mesh)
+    words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
+    padded = network.pad_vocabulary(params, words.shape[0])
+    native.check_shapes(padded, shapes, source)
+    size, longest = made.settings.run.eval_batch_size, made.bert.max_length
+    return TaskPredictor(
+        made,
+        make(of_task, mesh, size, longest),
+        sharding.shard_params(padded, shapes, source),
+        pooling,
+    )
