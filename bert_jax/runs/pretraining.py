@@ -115,8 +115,7 @@ class PretrainingRun(Run[Trained]):
             max_seq_length=length,
             short_seq_prob=data.short_seq_prob,
             seed=self.settings.run.seed,
-            cls_id=self.tokenizer.cls_id,
-            sep_id=self.tokenizer.sep_id,
+            special_ids=(self.tokenizer.cls_id, self.tokenizer.sep_id),
             pack=data.pack,
         )
 

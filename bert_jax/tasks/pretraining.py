@@ -268,8 +268,7 @@ def held_out_rows(
         max_seq_length=max_seq_length,
         short_seq_prob=0.0,
         seed=EVAL_SEED,
-        cls_id=tokenizer.cls_id,
-        sep_id=tokenizer.sep_id,
+        special_ids=(tokenizer.cls_id, tokenizer.sep_id),
     )
 
 

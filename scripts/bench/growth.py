@@ -156,8 +156,7 @@ def instances_of(opened: stores.Store, *, pack: bool = False) -> instances.Insta
         max_seq_length=128,
         short_seq_prob=0.1,
         seed=0,
-        cls_id=2,
-        sep_id=3,
+        special_ids=(2, 3),
         pack=pack,
     )
 

@@ -91,8 +91,7 @@ def instances_of(
         max_seq_length=length,
         short_seq_prob=0.1,
         seed=1,
-        cls_id=1,
-        sep_id=2,
+        special_ids=(1, 2),
         pack=pack,
     )
     how = "padded" if rows.fill is None else f"{rows.fill:.2%} taken"

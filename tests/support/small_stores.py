@@ -26,8 +26,7 @@ def open_instances(opened, objective, length, *, short=0.0, seed=0):
         max_seq_length=length,
         short_seq_prob=short,
         seed=seed,
-        cls_id=CLS,
-        sep_id=SEP,
+        special_ids=(CLS, SEP),
     )
 
 

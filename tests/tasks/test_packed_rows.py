@@ -50,8 +50,7 @@ def batch(tmp_path_factory):
         max_seq_length=LENGTH,
         short_seq_prob=0.1,
         seed=0,
-        cls_id=1,
-        sep_id=2,
+        special_ids=(1, 2),
         pack=True,
     )
     found = made.batch_at(0, 6)

@@ -50,8 +50,7 @@ class Instances:
         max_seq_length: int,
         short_seq_prob: float,
         seed: int,
-        cls_id: int,
-        sep_id: int,
+        special_ids: tuple[int, int],
         pack: bool = False,
     ) -> None:
         """Builds the table of rows: about three seconds for a billion tokens.
@@ -64,7 +63,7 @@ class Instances:
           short_seq_prob: fraction of documents whose pairs get a shorter length; full
             sentences do not use it.
           seed: the run's seed, any integer.
-          cls_id, sep_id: the special tokens.
+          special_ids: the ids of [CLS] and [SEP].
           pack: put several instances into a row. Random next sentences then have the
             length of the true ones, and full sentences stay within their document.
 
@@ -75,7 +74,7 @@ class Instances:
         self._objective = objective
         self._length = max_seq_length
         self._short_seq_prob = short_seq_prob
-        self._cls_id, self._sep_id = cls_id, sep_id
+        self._cls_id, self._sep_id = special_ids
         self._pack = pack
         self._streams = permutation.fold_in(permutation.key_of(seed), np.arange(5))
         self._numbering = index.CorpusIndex(store.shards)

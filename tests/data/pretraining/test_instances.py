@@ -258,8 +258,7 @@ def test_bad_values_are_refused(write_store, changes, message):
             write_store(small_stores.DOCUMENTS),
             **(values | changes),
             seed=0,
-            cls_id=1,
-            sep_id=2,
+            special_ids=(1, 2),
         )
 
 

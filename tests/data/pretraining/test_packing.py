@@ -19,8 +19,7 @@ def packed(opened, objective, length, seed=0):
         max_seq_length=length,
         short_seq_prob=0.3,
         seed=seed,
-        cls_id=small_stores.CLS,
-        sep_id=small_stores.SEP,
+        special_ids=(small_stores.CLS, small_stores.SEP),
         pack=True,
     )
 
