@@ -148,7 +148,8 @@ def _submit(
     task = located.task
     model = answer.load(trained, located.settings.run.dtype)
     labels = list(model.made.learned.labels)
-    form = "squad" if model.kind == "span" else asked.format
+    is_squad = "squad" in model.task_spec.formats
+    form = "squad" if is_squad else asked.format
 
     def numbered(said: Any) -> Any:
         example, made = said
@@ -158,7 +159,7 @@ def _submit(
 
     for output, request in located.tests.items():
         said = map(numbered, model.stream(read_examples.iterate(request)))
-        lines = outputs.lines(form, model.kind, said)
+        lines = outputs.lines(form, model.task_spec, said)
         if not distributed.is_first():  # takes part in predicting, and writes nothing
             for _ in lines:
                 pass

@@ -21,6 +21,7 @@ from bert_jax.checkpoints import (
 )
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest, python_documents, sources
+from bert_jax.model import heads as model_heads
 from bert_jax.text import cleaning
 from bert_jax.training import logs
 
@@ -174,10 +175,10 @@ NAME = "README.md"
 
 # The first of these parts that a model has decides what it is for.
 _PIPELINES = {
-    "span": "question-answering",
+    model_heads.SPAN: "question-answering",
     "tagger": "token-classification",
     "classifier": "text-classification",
-    "multiple_choice": "multiple-choice",
+    model_heads.MULTIPLE_CHOICE: "multiple-choice",
     "mlm_head": "fill-mask",
 }
 _PARTS = {
@@ -186,11 +187,11 @@ _PARTS = {
     "head_transform": "layer before the head",
     "nsp_head": "head for pairs of sentences",
     "classifier": "classifier of texts",
-    "multiple_choice": "multiple-choice head",
+    model_heads.MULTIPLE_CHOICE: "multiple-choice head",
     "mlm_head": "head for masked tokens",
     "rtd_head": "head for replaced tokens",
     "tagger": "classifier of tokens",
-    "span": "head for answers in a text",
+    model_heads.SPAN: "head for answers in a text",
 }
 _FORMATS = {
     "huggingface": "Hugging Face's format",
@@ -373,7 +374,7 @@ def _use(
         has_pooler = bool(mapping.class_pooler(found.weights.config.model_type))
         lines = huggingface.torch_lines(head, _FOLDER, has_pooler=has_pooler)
         texts = '["One text.", "Another text."]'
-        if head.part == "multiple_choice":
+        if head.part == model_heads.MULTIPLE_CHOICE:
             texts = '[("A question?", ["One answer.", "Another."])]'
         ours = ["from bert_jax import load", "", f'model = load("{_FOLDER}")']
         ours.append(f"answers = model.predict({texts})")

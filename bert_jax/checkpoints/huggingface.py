@@ -19,17 +19,22 @@ from jaxtyping import Float
 from bert_jax import console, errors, json_file
 from bert_jax.checkpoints import hf_config, mapping, recognition, tensors, weights
 from bert_jax.model import config
+from bert_jax.model import heads as model_heads
 
 _HEAD_OF_CLASS = {
     "ForSequenceClassification": "classifier",
     "ForTokenClassification": "tagger",
-    "ForMultipleChoice": "multiple_choice",
-    "ForQuestionAnswering": "span",
+    "ForMultipleChoice": model_heads.MULTIPLE_CHOICE,
+    "ForQuestionAnswering": model_heads.SPAN,
     "ForNextSentencePrediction": "nsp_head",
 }
 _CLASS_OF_HEAD = {head: name for name, head in _HEAD_OF_CLASS.items()}
 HEADS = tuple(_HEAD_OF_CLASS.values())
-_DROPPED = {"classifier", "tagger", "multiple_choice"}  # have a dropout of their own
+_DROPPED = {
+    "classifier",
+    "tagger",
+    model_heads.MULTIPLE_CHOICE,
+}  # have a dropout of their own
 # Integers that old versions saved, and that a model makes by itself.
 _BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
 
@@ -372,7 +377,7 @@ def _parts(
     table = mapping.HEADS[model_type] | {k: v for k, v in pooled.items()}
     for module, theirs in table.items():
         part = module.split("/")[0]
-        rival = part in ("classifier", "tagger", "multiple_choice")
+        rival = part in ("classifier", "tagger", model_heads.MULTIPLE_CHOICE)
         rival |= list(table.values()).count(theirs) > 1  # two parts call it so
         if not rival and any(n.startswith(f"{theirs}.") for n in found.arrays):
             wanted.add(part)
@@ -383,7 +388,7 @@ def _refuse_head_without_pooler(
     found: weights.Found, wanted: frozenset[str], modules: Mapping[str, str]
 ) -> None:
     """Raises InputError for a classifier whose pooler is absent: is it of tokens?"""
-    heads = sorted(wanted & {"classifier", "multiple_choice"})
+    heads = sorted(wanted & {"classifier", model_heads.MULTIPLE_CHOICE})
     if not heads or not {"pooler", "pooler/dense"} <= {*wanted, *modules}:
         return
     if not any(n.startswith(f"{modules['pooler/dense']}.") for n in found.arrays):
@@ -425,7 +430,7 @@ _POOLINGS = {
     "mean": "pooled = (states * mask).sum(1) / mask.sum(1)",
     "max": "pooled = states.masked_fill(mask == 0, -torch.inf).amax(1)",
 }
-SEPARATE_PARTS = ("classifier", "multiple_choice")
+SEPARATE_PARTS = ("classifier", model_heads.MULTIPLE_CHOICE)
 _OUTCOMES = {
     weights.MULTI_LABEL: ["probabilities = logits.sigmoid()"],
     weights.REGRESSION: ["scores = logits[:, 0]"],
@@ -504,7 +509,7 @@ def torch_lines(head: SeparateHead, folder: str, *, has_pooler: bool) -> list[st
     """
     option = ", add_pooling_layer=False" if has_pooler else ""
     texts, outcome = '["One text.", "Another text."]', _OUTCOMES[head.problem_type]
-    if head.part == "multiple_choice":
+    if head.part == model_heads.MULTIPLE_CHOICE:
         texts = '["A question?", "A question?"], ["One answer.", "Another."]'
         outcome = ["choice = int(logits[:, 0].argmax())"]
     return [

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from bert_jax.checkpoints import mapping
 from bert_jax.model import config, network
+from bert_jax.model import heads as model_heads
 
 CLASS_PREFIX = {
     "bert": "Bert",
@@ -154,9 +155,9 @@ HEADS = {
 POOLER = {
     ("roberta", "classifier"): "classifier.dense",
     ("electra", "classifier"): "classifier.dense",
-    ("electra", "multiple_choice"): "sequence_summary.summary",
+    ("electra", model_heads.MULTIPLE_CHOICE): "sequence_summary.summary",
     ("distilbert", "classifier"): "pre_classifier",
-    ("distilbert", "multiple_choice"): "pre_classifier",
+    ("distilbert", model_heads.MULTIPLE_CHOICE): "pre_classifier",
 }
 # Where the MLM head's decoder is: a copy of the token embeddings, if they are tied.
 DECODER = {
@@ -173,11 +174,11 @@ _CLASSES: dict[frozenset[str], str] = {
     frozenset({"mlm_head"}): "ForMaskedLM",
     frozenset({"pooler", "classifier"}): "ForSequenceClassification",
     frozenset({"tagger"}): "ForTokenClassification",
-    frozenset({"span"}): "ForQuestionAnswering",
-    frozenset({"pooler", "multiple_choice"}): "ForMultipleChoice",
+    frozenset({model_heads.SPAN}): "ForQuestionAnswering",
+    frozenset({"pooler", model_heads.MULTIPLE_CHOICE}): "ForMultipleChoice",
 }
 _HEADS = {parts: name for parts, name in _CLASSES.items() if "mlm_head" not in parts}
-_OF_TOKENS = frozenset({"tagger", "span"})
+_OF_TOKENS = frozenset({"tagger", model_heads.SPAN})
 _POOLED = {frozenset({"pooler"}): "Model"}
 _BARE = {frozenset[str](): "Model"}
 _PAIRS = {frozenset({"pooler", "mlm_head", "nsp_head"}): "ForPreTraining"}
@@ -242,8 +243,8 @@ def torch_leaf(ours: str) -> str:
 def module_names(model_type: str, parts: frozenset[str]) -> dict[str, str]:
     """Returns our modules of these parts and Hugging Face's names for them.
 
-    >>> modules("distilbert", frozenset({"encoder", "span"}))["span/dense"]
-    'qa_outputs'
+    >>> modules("distilbert", frozenset({"encoder", "tagger"}))["tagger/dense"]
+    'classifier'
     """
     encoder = ENCODER[model_type]
     above = encoder_prefix(model_type)

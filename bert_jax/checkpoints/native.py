@@ -116,7 +116,11 @@ def _refuse_task_parts(
     own = [name for name in named if name in network.TASK_PARTS]
     if not {"pooler", model_heads.TRANSFORM} & {*named}:
         # It reads the tokens themselves by a linear map, as a mean or a maximum.
-        own += [name for name in ("classifier", "multiple_choice") if name in named]
+        own += [
+            name
+            for name in ("classifier", model_heads.MULTIPLE_CHOICE)
+            if name in named
+        ]
     left = [name for name in own if not weights.matches(name, choice.ignore)]
     if left:
         heads = {*own, *named} - {"encoder", "pooler"}
@@ -157,7 +161,7 @@ def _head(folder: Path, parts: frozenset[str]) -> tuple[str, float | None]:
     kind, dropout = weights.head_of(
         json_file.read_object(path), "head_dropout", str(path)
     )
-    has_dropout = {*_CLASSIFYING, "multiple_choice"} & parts
+    has_dropout = {*_CLASSIFYING, model_heads.MULTIPLE_CHOICE} & parts
     return (kind if "classifier" in parts else "", dropout if has_dropout else None)
 
 
@@ -266,9 +270,9 @@ def write_task(folder: Path, task_model: TaskFolder) -> None:
         task_model.params,
         task_model.learned.labels if _named(task_model) else (),
         _problem_type(task_model.settings) if "classifier" in task_model.params else "",
-        task_model.settings.head.dropout
-        if task_model.settings.data.task != "matching"
-        else None,
+        None
+        if tasks.of(task_model.settings).gives_vectors
+        else task_model.settings.head.dropout,
     )
     with files.building_folder(folder) as unfinished:
         write(unfinished, given, dtype="float32")
@@ -320,7 +324,7 @@ def _named(task_model: TaskFolder) -> bool:
 
 def _problem_type(settings: finetuning.FinetuningConfig) -> str:
     """Returns what the outputs of a classifier mean, as Hugging Face names it."""
-    if settings.data.task == "regression":
+    if tasks.of(settings).is_number:
         return weights.REGRESSION
     return weights.MULTI_LABEL if settings.data.multi_label else weights.SINGLE_LABEL
 
@@ -425,7 +429,7 @@ def task_pooling(
       params: its parameters.
     """
     head = settings.head
-    if settings.data.task != "matching" or head.recurrent_size:
+    if not tasks.of(settings).gives_vectors or head.recurrent_size:
         return None
     modules: tuple[sentence_encoder.Module, ...] = ()
     if head.pooling == "cls":

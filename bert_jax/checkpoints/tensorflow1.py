@@ -49,7 +49,7 @@ _TENSORS = {
     "pooler": "bert/pooler/dense/kernel",
     "mlm_head": "cls/predictions/output_bias",
     "nsp_head": "cls/seq_relationship/output_weights",
-    "span": "cls/squad/output_weights",
+    model_heads.SPAN: "cls/squad/output_weights",
 }
 _KEYS = tuple(hf_config.BERT_KEYS)
 
@@ -71,7 +71,11 @@ def read(
     num_labels = len(labels) or 2
     if "output_bias" in raw.arrays:
         num_labels = raw.arrays["output_bias"].size
-        if labels and len(labels) != num_labels and "multiple_choice" not in wanted:
+        if (
+            labels
+            and len(labels) != num_labels
+            and model_heads.MULTIPLE_CHOICE not in wanted
+        ):
             raise errors.InputError(
                 f"{folder}: output_bias has {num_labels} classes, and id2label or "
                 f"num_labels of {CONFIG} gives {len(labels)}: correct them"
@@ -222,7 +226,7 @@ def _parts(
 _OUTPUT_CLASSES = {
     "classifier": "BertForSequenceClassification",
     "tagger": "BertForTokenClassification",
-    "multiple_choice": "BertForMultipleChoice",
+    model_heads.MULTIPLE_CHOICE: "BertForMultipleChoice",
 }
 
 

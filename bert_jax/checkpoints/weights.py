@@ -18,6 +18,7 @@ from jaxtyping import PyTree
 from bert_jax import errors
 from bert_jax.checkpoints import mapping
 from bert_jax.model import config, network
+from bert_jax.model import heads as model_heads
 from bert_jax.text import options as tokenizer_options
 
 # Hugging Face's names for a softmax, for one sigmoid a class, and for numbers.
@@ -97,7 +98,7 @@ class Choice:
     model_type: str = ""
 
     def __post_init__(self) -> None:
-        known = ("", "classifier", "tagger", "multiple_choice")
+        known = ("", "classifier", "tagger", model_heads.MULTIPLE_CHOICE)
         if self.head not in known:
             raise errors.InputError(
                 f"the head {self.head!r} is unknown: use one of {', '.join(known[1:])}"

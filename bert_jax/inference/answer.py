@@ -28,6 +28,7 @@ from bert_jax.data.labeled import examples as data_examples
 from bert_jax.inference import encode
 from bert_jax.metrics import scores
 from bert_jax.model import heads, network
+from bert_jax.model import heads as model_heads
 from bert_jax.tasks import spec, tag_schemes, unseen_labels
 from bert_jax.text import coverage as text_coverage
 from bert_jax.text.coverage import Coverage
@@ -90,11 +91,11 @@ def _settings(
     config.data.max_seq_length = found.max_seq_length
     if heads.TRANSFORM in network.needed_by(head, found.weights.parts):
         config.head.transform = True
-        if head in ("classifier", "multiple_choice"):
+        if head in ("classifier", model_heads.MULTIPLE_CHOICE):
             config.head.pooling = "mean"
     if found.weights.problem_type == weights.MULTI_LABEL:
         config.data.multi_label = _SEPARATOR
-    if head == "span":
+    if head == model_heads.SPAN:
         config.data.max_seq_length = min(found.max_seq_length, _SPAN_LENGTH)
         config.data.doc_overlap = min(_DOC_OVERLAP, config.data.max_seq_length // 2)
     settings = finetuning.parse(config)
@@ -106,19 +107,14 @@ def _task(path: Path, given: weights.Weights, head: str) -> str:
 
     One output without a problem type is a number, as for transformers.
     """
-    if head == _NEXT_SENTENCE:
-        return "classification"
-    if head != "classifier":
-        return "tagging" if head == "tagger" else head
-    is_number = given.problem_type == weights.REGRESSION
-    if is_number and given.num_labels > 1:
+    if given.problem_type == weights.REGRESSION and given.num_labels > 1:
         raise errors.InputError(
             f"{path} is a regression of {given.num_labels} numbers a text, and one is "
             "supported. For its vectors: python -m bert_jax.predict --task=features"
         )
-    if given.num_labels == 1 and given.problem_type != weights.MULTI_LABEL:
-        return "regression"
-    return "classification"
+    is_number = given.num_labels == 1 and given.problem_type != weights.MULTI_LABEL
+    found = (x for x in tasks.TASKS.values() if x.reads_head(head, is_number))
+    return next(found).name
 
 
 def _check_names(path: Path, labels: tuple[str, ...]) -> None:

@@ -78,7 +78,7 @@ def write(folder: Path, arguments: list[str], request: AnswerRequest) -> int:
     _check(arguments, request)
     model = answer.load(folder, request.dtype, repair=request.repair)
     several = bool(model.made.settings.data.multi_label)
-    outputs.check(request.format, model.kind, several)
+    outputs.check(request.format, model.task_spec, several)
     if request.input is not None and request.input_format != LINES:
         with naming_flags():
             report_first_line(request, reading(model, request))
@@ -101,7 +101,7 @@ def write(folder: Path, arguments: list[str], request: AnswerRequest) -> int:
         is_shown=request.output is not None,
     ) as progress:
         said = _counted(model.stream(examples, window, notes, coverage), progress)
-        made = outputs.lines(request.format, model.kind, said)
+        made = outputs.lines(request.format, model.task_spec, said)
         if request.output is None:
             for line in made:
                 print(line, end="", flush=True)
@@ -432,7 +432,7 @@ def columns(
 
 def define_flags() -> None:
     """Defines the flags of a file of examples and of what is said of them."""
-    flags.DEFINE_enum("format", "jsonl", tuple(outputs.FORMATS), "Of the answers.")
+    flags.DEFINE_enum("format", "jsonl", outputs.FORMATS, "Of the answers.")
     commands.show_in_help("format")
     define_input_flags()
 

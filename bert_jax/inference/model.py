@@ -22,7 +22,7 @@ from bert_jax.inference import answer, encode
 from bert_jax.inference.encode import Rows
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder, heads, network
-from bert_jax.tasks import matching
+from bert_jax.tasks import spec
 from bert_jax.text import coverage as text_coverage
 from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
@@ -146,7 +146,9 @@ class Model:
         Raises:
           InputError: `texts` is no list of str.
         """
-        truncation = "" if self._encoder is None else self._encoder.truncation
+        truncation = ""
+        if self.task is not None and self._encoder is not None:
+            truncation = self.task.made.settings.data.truncation
         return encode.rows_of(
             self.tokenizer,
             texts,
@@ -186,10 +188,11 @@ class Model:
         return self.pooling.width(self.bert.hidden_size)
 
     @property
-    def _encoder(self) -> matching.Matching | None:
+    def _encoder(self) -> spec.FineTuned | None:
         """The task of a bi-encoder; None of any other model."""
         of_task = None if self.task is None else self.task.predictor.task
-        return of_task if isinstance(of_task, matching.Matching) else None
+        is_encoder = self.task is not None and self.task.task_spec.gives_vectors
+        return of_task if is_encoder else None
 
     @overload
     def fill_mask(self, text: str, top: int = 5) -> list[Guesses]: ...

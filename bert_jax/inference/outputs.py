@@ -29,41 +29,34 @@ from bert_jax.inference.model import Model
 from bert_jax.tasks import spec
 from bert_jax.text.coverage import Coverage
 
-# Format -> the tasks that have it.
-FORMATS = {
-    "jsonl": (),  # all
-    "tsv": (),
-    "conll": ("tagging", "srl"),
-    "glue": ("classification", "regression"),
-    "clue": ("classification", "multiple_choice", "tagging"),
-    "squad": ("span",),
-}
-
-Said = tuple[data_examples.Example, spec.Prediction]
-
-
+FORMATS = ("jsonl", "tsv", "conll", "glue", "clue", "squad")
+_OF_ALL_TASKS = ("jsonl", "tsv")
 _ONE_LABEL = ("glue", "clue")
 
+# An example and its prediction.
+Predicted = tuple[data_examples.Example, spec.Prediction]
 
-def check(name: str, kind: str, several_labels: bool = False) -> None:
+
+def check(name: str, task: spec.TaskSpec, several_labels: bool = False) -> None:
     """Raises InputError unless predictions of a task have this format."""
-    tasks = FORMATS[name]
-    known = [other for other, of in FORMATS.items() if not of or kind in of]
-    if tasks and kind not in tasks:
+    known = [x for x in FORMATS if x in (*_OF_ALL_TASKS, *task.formats)]
+    if name not in known:
         raise errors.InputError(
-            f"the format {name} is for {' and '.join(tasks)}, and this model's task is "
-            f"{kind}: use one of {', '.join(known)}"
+            f"the format {name} is not one of {task.name}, the task of this model: use "
+            f"one of {', '.join(known)}"
         )
     if several_labels and name in _ONE_LABEL:
         known = [other for other in known if other not in _ONE_LABEL]
         raise errors.InputError(
-            f"the format {name} has one label a text, and this model gives several: "
+            f"the format {name} has one label a text, and this model predicts several: "
             f"use one of {', '.join(known)}"
         )
 
 
-def lines(name: str, kind: str, said: Iterable[Said]) -> Iterator[str]:
-    """Yields what is written, in the order of the examples; line ends are in it."""
+def lines(
+    name: str, task: spec.TaskSpec, predicted: Iterable[Predicted]
+) -> Iterator[str]:
+    """Yields the lines of a file, in the order of the examples, with line ends."""
     writers = {
         "jsonl": _json_lines,
         "tsv": _tsv,
@@ -72,13 +65,13 @@ def lines(name: str, kind: str, said: Iterable[Said]) -> Iterator[str]:
         "clue": _clue,
         "squad": _squad,
     }
-    check(name, kind)
-    return writers[name](kind, said)
+    check(name, task)
+    return writers[name](task, predicted)
 
 
-def _json_lines(kind: str, said: Iterable[Said]) -> Iterator[str]:
-    del kind  # alike for all
-    for example, made in said:
+def _json_lines(task: spec.TaskSpec, predicted: Iterable[Predicted]) -> Iterator[str]:
+    del task
+    for example, made in predicted:
         texts = {n: x for n, x in _texts(example).items() if n not in made}
         line = {"id": made["id"], **texts, **made}
         yield json.dumps(line, ensure_ascii=False) + "\n"
@@ -96,67 +89,12 @@ def _texts(example: data_examples.Example) -> dict[str, Any]:
     return {"text": example.text}
 
 
-def _tsv(kind: str, said: Iterable[Said]) -> Iterator[str]:
+def _tsv(task: spec.TaskSpec, predicted: Iterable[Predicted]) -> Iterator[str]:
     """Yields one line an example, or one a span."""
-    columns = _COLUMNS[kind]
-    yield "\t".join(columns) + "\n"
-    for example, made in said:
-        for row in _rows(kind, example, made):
-            yield "\t".join(_cell(row[name]) for name in columns) + "\n"
-
-
-_SPAN = ("start", "end", "text")
-_COLUMNS = {
-    "classification": ("id", "label", "probability"),
-    "regression": ("id", "score"),
-    "matching": ("id", "similarity", "label"),
-    "multiple_choice": ("id", "label", "probability"),
-    "span": ("id", "answer", "start", "end", "probability"),
-    "tagging": ("id", *_SPAN, "type", "probability"),
-    "srl": ("id", "predicate", *_SPAN, "role"),
-}
-
-
-def _rows(
-    kind: str, example: data_examples.Example, made: spec.Prediction
-) -> list[dict[str, Any]]:
-    """Returns the lines of a prediction, by column."""
-    if kind == "tagging":
-        spans = made["entities"] if "entities" in made else _tokens(example, made)
-        return [{"id": made["id"], **span} for span in spans]
-    if kind == "srl":
-        word = made["predicate"]["text"]
-        return [{"id": made["id"], "predicate": word, **role} for role in made["roles"]]
-    if kind == "classification" and "labels" in made:
-        given = made["labels"]
-        odds = [made["probabilities"][label] for label in given]
-        sure = min(odds) if odds else None
-        return [made | {"label": ",".join(given), "probability": sure}]
-    if kind in ("classification", "multiple_choice"):
-        odds = made["probabilities"]
-        best = max(odds.values() if isinstance(odds, dict) else odds)
-        return [made | {"probability": best}]
-    if kind == "matching" and "label" not in made:  # no threshold was learned
-        return [made | {"label": None}]
-    return [made]
-
-
-def _tokens(
-    example: data_examples.Example, made: spec.Prediction
-) -> list[dict[str, Any]]:
-    """Returns the tokens of a sentence with their tags."""
-    assert isinstance(example, data_examples.TaggedExample)
-    each = zip(example.tokens, made["tags"], made["probabilities"], strict=True)
-    return [
-        {
-            "start": start,
-            "end": end,
-            "text": example.text[start:end],
-            "type": tag,
-            "probability": odds,
-        }
-        for (start, end), tag, odds in each
-    ]
+    yield "\t".join(task.columns) + "\n"
+    for example, made in predicted:
+        for row in task.rows(example, made):
+            yield "\t".join(_cell(row[name]) for name in task.columns) + "\n"
 
 
 def _cell(value: Any) -> str:
@@ -165,49 +103,33 @@ def _cell(value: Any) -> str:
     return " ".join(text.replace("\t", " ").splitlines())
 
 
-def _conll(kind: str, said: Iterable[Said]) -> Iterator[str]:
-    del kind  # both have tokens and tags
-    for example, made in said:
+def _conll(task: spec.TaskSpec, predicted: Iterable[Predicted]) -> Iterator[str]:
+    del task
+    for example, made in predicted:
         assert isinstance(example, data_examples.TaggedExample)
         words = [example.text[start:end] for start, end in example.tokens]
         tagged = zip(words, made["tags"], strict=True)
         yield "".join(f"{_cell(word)}\t{tag}\n" for word, tag in tagged) + "\n"
 
 
-def _glue(kind: str, said: Iterable[Said]) -> Iterator[str]:
+def _glue(task: spec.TaskSpec, predicted: Iterable[Predicted]) -> Iterator[str]:
     yield "index\tprediction\n"
-    for number, (_, made) in enumerate(said):
-        value = f"{made['score']:.3f}" if kind == "regression" else made["label"]
-        yield f"{number}\t{_cell(value)}\n"
+    for number, (_, made) in enumerate(predicted):
+        yield f"{number}\t{_cell(task.answer(made))}\n"
 
 
-def _clue(kind: str, said: Iterable[Said]) -> Iterator[str]:
-    for _, made in said:
+def _clue(task: spec.TaskSpec, predicted: Iterable[Predicted]) -> Iterator[str]:
+    for _, made in predicted:
         number = int(made["id"]) if made["id"].isdecimal() else made["id"]
-        label = _by_type(made) if kind == "tagging" else made["label"]
-        line = {"id": number, "label": label}
+        line = {"id": number, "label": task.answer(made)}
         yield json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def _by_type(made: spec.Prediction) -> dict[str, dict[str, list[list[int]]]]:
-    """Returns entities as CLUENER has them: the last character is inside."""
-    if "entities" not in made:
-        raise errors.InputError(
-            "the format clue is for entities, and the tags of this model are not of "
-            "such: use one of jsonl, tsv, conll"
-        )
-    label: dict[str, dict[str, list[list[int]]]] = {}
-    for one in made["entities"]:
-        places = label.setdefault(one["type"], {}).setdefault(one["text"], [])
-        places.append([one["start"], one["end"] - 1])
-    return label
-
-
-def _squad(kind: str, said: Iterable[Said]) -> Iterator[str]:
+def _squad(task: spec.TaskSpec, predicted: Iterable[Predicted]) -> Iterator[str]:
     """Yields one object, entry by entry: it may be larger than memory."""
-    del kind  # answers alone
+    del task
     yield "{"
-    for number, (_, made) in enumerate(said):
+    for number, (_, made) in enumerate(predicted):
         entry = json.dumps({made["id"]: made["answer"]}, ensure_ascii=False)[1:-1]
         yield (",\n " if number else "\n ") + entry
     yield "\n}\n"

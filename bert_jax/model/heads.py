@@ -21,13 +21,15 @@ from bert_jax import errors, fields
 from bert_jax.fields import REQUIRED, field
 from bert_jax.model import config, layers
 
+# Heads that bear the name of a task.
+SPAN, MULTIPLE_CHOICE = "span", "multiple_choice"
 POOLINGS = ("cls", "mean", "max", "bilstm")
 TRANSFORM = "head_transform"
 KINDS = (
     "classifier",
     "tagger",
-    "span",
-    "multiple_choice",
+    SPAN,
+    MULTIPLE_CHOICE,
     "vectors",
     "mlm_head",
     "nsp_head",
@@ -35,9 +37,9 @@ KINDS = (
     "pooler",
     TRANSFORM,
 )
-_POOLED = ("classifier", "multiple_choice", "vectors")
-_OF_TOKENS = ("tagger", "span")
-_SEVERAL_TEXTS = ("multiple_choice", "vectors")
+_POOLED = ("classifier", MULTIPLE_CHOICE, "vectors")
+_OF_TOKENS = ("tagger", SPAN)
+_SEVERAL_TEXTS = (MULTIPLE_CHOICE, "vectors")
 # Standard deviation of a standard normal truncated at two standard deviations.
 _TRUNCATED_STDDEV = 0.87962566
 

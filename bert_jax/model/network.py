@@ -31,11 +31,11 @@ PARTS = (
     heads.TRANSFORM,
     "nsp_head",
     "classifier",
-    "multiple_choice",
+    heads.MULTIPLE_CHOICE,
     "mlm_head",
     "rtd_head",
     "tagger",
-    "span",
+    heads.SPAN,
 )
 # Of our fine-tuned models only; no other format can hold them.
 TASK_PARTS = ("recurrent", "at_predicate", "crf")
@@ -269,10 +269,10 @@ class _Heads(nn.Module):
     ) -> dict[str, Array]:
         if head.kind == "vectors":
             return {"vectors": vectors.reshape(*texts, -1).astype(jnp.float32)}
-        classes = 1 if head.kind == "multiple_choice" else head.classes
+        classes = 1 if head.kind == heads.MULTIPLE_CHOICE else head.classes
         linear = heads.task_output(self.config, classes, head.kind)
         logits = linear(self._drop(head, vectors, deterministic)[:, None])[:, 0]
-        if head.kind == "multiple_choice":
+        if head.kind == heads.MULTIPLE_CHOICE:
             return {"logits": logits.reshape(texts[0], -1)}
         return {"logits": logits.reshape(*texts, classes)}
 
@@ -290,7 +290,7 @@ class _Heads(nn.Module):
         if head.at_predicate:
             at_predicate = heads.AtPredicate(self.config, name="at_predicate")
             x = at_predicate(x, rows["predicate_positions"])
-        classes = 2 if head.kind == "span" else head.classes
+        classes = 2 if head.kind == heads.SPAN else head.classes
         linear = heads.task_output(self.config, classes, head.kind)
         logits = linear(x.reshape(x.shape[0], -1, x.shape[-1]))
         outputs = {"logits": logits.reshape(*texts, *x.shape[1:-1], classes)}

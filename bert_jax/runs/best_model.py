@@ -158,7 +158,7 @@ def tfidf(
     Raises:
       InputError: the task has no single label a text, or scikit-learn is missing.
     """
-    if not isinstance(task, classification.Classification) or task.multi_label:
+    if not task.single_labels:
         raise errors.InputError(
             "run.baselines has tfidf, which is for classification with one label"
         )

@@ -55,7 +55,6 @@ LORA = "lora"
 _ADAPTED = ("query", "value")  # as in arXiv:2106.09685, section 5.1
 _EMBEDDING = ("encoder", "embeddings", "word_embeddings", "embedding")
 _NO_BEST = {"value": None, "step": 0, "without_better": 0, "ended": False}
-_OF_ONE_TEXT = ("classification", "regression", "tagging")
 _EXAMPLE_LENGTH = 40  # characters of a text that is shown as an example
 
 
@@ -434,7 +433,7 @@ class FinetuningRun(Run[Finetuned]):
     def score_best(self, dev: splits.Split) -> Finetuned:
         """Scores the best model on `dev` and `test`, next to its baselines."""
         folder, metrics = best_model.score(self, dev, self._train_fresh)
-        return Finetuned(metrics, folder, _example(self.settings.data, dev.examples))
+        return Finetuned(metrics, folder, _example(self.settings, dev.examples))
 
     def _train_fresh(self, settings: Settings) -> dict[str, float]:
         """Trains the baseline of these settings in fresh/; returns its metrics."""
@@ -454,13 +453,11 @@ def _summary(step: int, name: str, scored: scores_lib.Scores, is_better: bool) -
     return f"dev after step {step}: {'  '.join(shown)}{'  (best)' if is_better else ''}"
 
 
-def _example(data: finetuning.FinetuningDataConfig, dev: Sequence[Any]) -> str:
+def _example(settings: Settings, dev: Sequence[Any]) -> str:
     """Returns arguments of `predict`: a text of `dev`; of other tasks, a file."""
-    first = dev[0]
-    is_one_text = (
-        data.task in _OF_ONE_TEXT and getattr(first, "text_pair", None) is None
-    )
-    if is_one_text:
+    data, first = settings.data, dev[0]
+    takes_text = tasks.of(settings).form.required == ("text",)
+    if takes_text and getattr(first, "text_pair", None) is None:
         return shlex.quote(first.text.strip()[:_EXAMPLE_LENGTH].lstrip("-"))
     return f"--input={shlex.quote(data.dev or data.train)} --output=answers.jsonl"
 

@@ -63,6 +63,8 @@ class ClassificationSpec(spec.TaskSpec):
     default_metrics = ("accuracy", "micro_f1")
     head_kind = "classifier"
     counts_dev_labels = True
+    columns = ("id", "label", "probability")
+    formats = ("glue", "clue")
 
     def learn(
         self,
@@ -133,6 +135,19 @@ class ClassificationSpec(spec.TaskSpec):
         known = set(labels) or {label for label, n in counts.items() if n > 1}
         return unknown(examples, known)
 
+    def rows(self, example: Any, prediction: spec.Prediction) -> list[dict[str, Any]]:
+        """Returns the label, or the labels with commas, and the lowest probability."""
+        probabilities = prediction["probabilities"]
+        if "labels" not in prediction:
+            return [prediction | {"probability": max(probabilities.values())}]
+        labels = prediction["labels"]
+        lowest = min((probabilities[label] for label in labels), default=None)
+        return [prediction | {"label": ",".join(labels), "probability": lowest}]
+
+    def reads_head(self, head: str, is_number: bool) -> bool:
+        """Returns whether a head has classes of texts; next-sentence heads have two."""
+        return head == "nsp_head" or (head == self.head_kind and not is_number)
+
     def classes_of(
         self, example: data_examples.TextExample, metadata: spec.Metadata
     ) -> Sequence[str]:
@@ -161,6 +176,11 @@ class Classification(spec.FineTuned):
     multi_label: bool = False
     threshold: float = 0.5
     recipe: losses.Recipe = losses.Recipe()
+
+    @property
+    def single_labels(self) -> tuple[str, ...]:
+        """The classes, if every text is of exactly one; else empty."""
+        return () if self.multi_label else self.labels
 
     def table(
         self, examples: Sequence[data_examples.TextExample]

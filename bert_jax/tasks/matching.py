@@ -60,6 +60,7 @@ class MatchingSpec(spec.TaskSpec):
     default_metrics = ("spearman", "accuracy", "mrr")
     threshold_metric = "threshold"
     head_kind = "vectors"
+    columns = ("id", "similarity", "label")
 
     def check(self, settings: spec.Settings) -> None:
         """Raises InputError for a key that the objective does not read or allow."""
@@ -129,6 +130,10 @@ class MatchingSpec(spec.TaskSpec):
     ) -> dict[int, str]:
         """Returns labels that are not in `labels`."""
         return classification.unknown(examples, labels)
+
+    def rows(self, example: Any, prediction: spec.Prediction) -> list[dict[str, Any]]:
+        """Returns the similarity, and the label if a threshold was learned."""
+        return [{"label": None} | prediction]
 
 
 SPEC = MatchingSpec()

@@ -37,6 +37,8 @@ class MultipleChoiceSpec(spec.TaskSpec):
     metrics = ("accuracy",)
     default_metrics = ("accuracy",)
     head_kind = "multiple_choice"
+    columns = ("id", "label", "probability")
+    formats = ("clue",)
 
     def build(
         self,
@@ -49,6 +51,10 @@ class MultipleChoiceSpec(spec.TaskSpec):
         return MultipleChoice(
             **common, truncation=settings.data.truncation, recipe=recipe
         )
+
+    def rows(self, example: Any, prediction: spec.Prediction) -> list[dict[str, Any]]:
+        """Returns the choice and its probability."""
+        return [prediction | {"probability": max(prediction["probabilities"])}]
 
 
 SPEC = MultipleChoiceSpec()

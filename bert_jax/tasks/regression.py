@@ -39,6 +39,9 @@ class RegressionSpec(spec.TaskSpec):
     metrics = ("pearson", "spearman", "rmse", "mae")
     default_metrics = ("spearman",)
     head_kind = "classifier"
+    is_number = True
+    columns = ("id", "score")
+    formats = ("glue",)
 
     def learn(
         self,
@@ -64,6 +67,14 @@ class RegressionSpec(spec.TaskSpec):
             deviation=metadata.deviation,
             r_drop=recipe.r_drop,
         )
+
+    def answer(self, prediction: spec.Prediction) -> str:
+        """Returns the score with three digits."""
+        return f"{prediction['score']:.3f}"
+
+    def reads_head(self, head: str, is_number: bool) -> bool:
+        """Returns whether a head has one output, a number."""
+        return head == self.head_kind and is_number
 
 
 SPEC = RegressionSpec()

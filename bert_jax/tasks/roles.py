@@ -48,6 +48,8 @@ class RolesSpec(tagging.TaggingSpec):
         *("role_macro_f1", "token_accuracy", "ece"),
     )
     default_metrics = ("role_f1",)
+    columns = ("id", "predicate", "start", "end", "text", "role")
+    formats = ("conll",)
 
     def reads_predicates(self, settings: spec.Settings) -> bool:
         """Returns whether all predicates of a sentence share a row."""
@@ -76,6 +78,13 @@ class RolesSpec(tagging.TaggingSpec):
     def describe(self, examples: tagging.Examples) -> str:
         """Returns nothing."""
         return ""
+
+    def rows(
+        self, example: data_examples.TaggedExample, prediction: spec.Prediction
+    ) -> list[dict[str, Any]]:
+        """Returns one row a role."""
+        both = {"id": prediction["id"], "predicate": prediction["predicate"]["text"]}
+        return [both | role for role in prediction["roles"]]
 
 
 SPEC = RolesSpec()

@@ -60,6 +60,8 @@ class SpanSpec(spec.TaskSpec):
     default_metrics = ("f1",)
     threshold_metric = "best_f1_threshold"
     head_kind = "span"
+    columns = ("id", "answer", "start", "end", "probability")
+    formats = ("squad",)
     one_row_each = False
 
     def learn(

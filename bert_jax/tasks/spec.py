@@ -142,6 +142,11 @@ class FineTuned:
         del example
         return False
 
+    @property
+    def single_labels(self) -> tuple[str, ...]:
+        """The classes, if every example is of exactly one; else empty."""
+        return ()
+
     def one_by_one(self) -> "FineTuned":
         """Returns the task with predictions that do not depend on other examples."""
         return self
@@ -221,9 +226,13 @@ class TaskSpec:
         `run.keep_best` names one: the first that the scores have.
       threshold_metric: the metric that is the threshold to decide by, or "".
       head_kind: one of `heads.KINDS`.
+      is_number: whether the output of a classifier is a number.
       one_row_each: whether an example is exactly one row.
       counts_dev_labels: whether labels of examples that are held out of the training
         file belong to `Metadata.labels`.
+      columns: the columns of a table of predictions; see `rows`.
+      formats: the formats of predictions other than `jsonl` and `tsv`; see
+        `inference.prediction_files`.
     """
 
     name: str
@@ -234,8 +243,11 @@ class TaskSpec:
     default_metrics: tuple[str, ...]
     threshold_metric: str = ""
     head_kind: str
+    is_number: bool = False
     one_row_each: bool = True
     counts_dev_labels: bool = False
+    columns: tuple[str, ...]
+    formats: tuple[str, ...] = ()
 
     def check(self, settings: Settings) -> None:
         """Raises InputError for values of a config that do not go together."""
@@ -365,6 +377,30 @@ class TaskSpec:
         """Returns the classes of an example, as `recipe.class_weights` counts them."""
         del example, metadata
         return ()
+
+    def rows(self, example: Any, prediction: Prediction) -> list[dict[str, Any]]:
+        """Returns the rows of a prediction in a table, with values for `columns`."""
+        del example
+        return [prediction]
+
+    def answer(self, prediction: Prediction) -> Any:
+        """Returns a prediction as a benchmark takes it (`glue`, `clue`)."""
+        return prediction["label"]
+
+    def reads_head(self, head: str, is_number: bool) -> bool:
+        """Returns whether a model of another library with this head has this task.
+
+        Args:
+          head: the name of the part.
+          is_number: whether a classifier has one output, a number.
+        """
+        del is_number
+        return head == self.head_kind
+
+    @property
+    def gives_vectors(self) -> bool:
+        """Whether the outputs are vectors of texts, without a head of their own."""
+        return self.head_kind == "vectors"
 
     def describe(self, examples: Sequence[Any]) -> str:
         """Returns a line on what was found in training examples, or ""."""

@@ -59,6 +59,8 @@ class TaggingSpec(spec.TaskSpec):
     head_kind = "tagger"
     one_row_each = False
     counts_dev_labels = True
+    columns = ("id", "start", "end", "text", "type", "probability")
+    formats = ("conll", "clue")
 
     def learn(
         self,
@@ -119,6 +121,44 @@ class TaggingSpec(spec.TaskSpec):
     def describe(self, examples: Examples) -> str:
         """Returns the scheme of the tags."""
         return scheme_text(examples)
+
+    def rows(
+        self, example: data_examples.TaggedExample, prediction: spec.Prediction
+    ) -> list[dict[str, Any]]:
+        """Returns one row an entity, or one a token where tags have no spans."""
+        if "entities" in prediction:
+            return [{"id": prediction["id"], **one} for one in prediction["entities"]]
+        tags, probabilities = prediction["tags"], prediction["probabilities"]
+        return [
+            {
+                "id": prediction["id"],
+                "start": start,
+                "end": end,
+                "text": example.text[start:end],
+                "type": tag,
+                "probability": probability,
+            }
+            for (start, end), tag, probability in zip(
+                example.tokens, tags, probabilities, strict=True
+            )
+        ]
+
+    def answer(self, prediction: spec.Prediction) -> Any:
+        """Returns entities as CLUENER has them: {type: {text: [[first, last], ...]}}.
+
+        Raises:
+          InputError: the tags have no spans.
+        """
+        if "entities" not in prediction:
+            raise errors.InputError(
+                "the format clue is for entities, and this model tags tokens: use one "
+                "of jsonl, tsv, conll"
+            )
+        by_type: dict[str, dict[str, list[list[int]]]] = {}
+        for one in prediction["entities"]:
+            found = by_type.setdefault(one["type"], {}).setdefault(one["text"], [])
+            found.append([one["start"], one["end"] - 1])
+        return by_type
 
 
 SPEC = TaggingSpec()
