@@ -185,7 +185,7 @@ def test_offline_a_split_is_read_without_a_request(served, monkeypatch):
     [
         ({"data.py": "import os"}, "refs/convert/parquet"),
         ({"image.png": "x"}, "image.png"),
-        ({"train.csv": "a,b\n", "README.md": "---\n{: [\n---\n"}, "no YAML"),
+        ({"train.csv": "a,b\n", "README.md": "---\n{: [\n---\n"}, "YAML"),
     ],
 )
 def test_a_dataset_that_cannot_be_read_is_one_error(served, files, said):
