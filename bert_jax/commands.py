@@ -20,7 +20,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from bert_jax import console, errors, home_folder, interrupts, reference
+from bert_jax import errors, home_folder, interrupts, reference
 from bert_jax.config import file as config_file
 from bert_jax.training import devices, distributed
 
@@ -143,7 +143,9 @@ def run(main: Callable[[list[str]], None]) -> None:
     except errors.BertJaxError as error:
         _fail(error)
     except KeyboardInterrupt:
-        say("interrupted: no unfinished file is kept; run the same command again")
+        distributed.print_once(
+            "interrupted: no unfinished file is kept; run the same command again"
+        )
         distributed.end(interrupts.INTERRUPTED)
     except BrokenPipeError:  # `command | head` is not an error
         _forget_output()
@@ -331,9 +333,3 @@ def required(name: str, value: Any, example: str) -> Any:
     if value is None or value == "":
         raise errors.InputError(f"--{name} is missing, as in: {example}")
     return value
-
-
-def say(message: str) -> None:
-    """Prints a progress message for the user, in the first process only."""
-    if distributed.is_first():
-        console.print_message(message)

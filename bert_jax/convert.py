@@ -28,6 +28,7 @@ from bert_jax.checkpoints import (
     verify,
     weights,
 )
+from bert_jax.training import distributed
 
 FORMATS = ("huggingface", "tensorflow1", "bert_jax")
 RECORD = "conversion.json"
@@ -170,7 +171,7 @@ def _write(
         if tokenizer is not None:
             tokenizer.export(folder, found.max_seq_length)
             if tokenizer.cleaning:
-                commands.say(
+                distributed.print_once(
                     f"the model cleans its texts ({tokenizer.cleaning}); transformers "
                     "cannot: clean them before, as described in README.md"
                 )

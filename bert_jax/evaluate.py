@@ -26,7 +26,7 @@ from typing import Any
 
 from absl import flags
 
-from bert_jax import commands, errors, files, home_folder, hub
+from bert_jax import commands, errors, files, home_folder, hub, predict
 from bert_jax.checkpoints import run_folder, tensors
 from bert_jax.data.corpus import manifest
 from bert_jax.data.labeled import python_examples, read_examples, table_records
@@ -36,7 +36,7 @@ from bert_jax.runs import pretraining as pretraining_run
 from bert_jax.runs import splits, workdirs
 from bert_jax.tasks import pretraining, unseen_labels
 from bert_jax.text.coverage import Coverage
-from bert_jax.training import checkpoint, state
+from bert_jax.training import checkpoint, distributed, state
 
 _EXAMPLE = "python -m bert_jax.evaluate --workdir=runs/demo"
 _OF_FINE_TUNED = (
@@ -118,10 +118,10 @@ def evaluate_task(
     with inputs.naming_flags():
         scored, _ = model.scores(examples, notes, coverage)
     if scored.unseen:
-        commands.say(
+        distributed.print_once(
             f"{unseen_labels.describe(scored.unseen)}. --label_map=FILE renames labels"
         )
-    commands.say(
+    distributed.print_once(
         f"{len(examples):,} examples of {path}{inputs.counts(notes)}: "
         f"{coverage.describe()}"
     )
@@ -168,7 +168,7 @@ def _renamed(
     names = unseen_labels.read_map(label_map)
     made, unused = unseen_labels.renamed(model.predictor.task, examples, names)
     if unused:
-        commands.say(f"{label_map}: no example has {', '.join(unused)}")
+        distributed.print_once(f"{label_map}: no example has {', '.join(unused)}")
     return made
 
 
@@ -237,5 +237,5 @@ if __name__ == "__main__":
         "File that renames labels of the data: a label, a tab and the model's name a "
         "line, or a JSON object.",
     )
-    inputs.define_input_flags()
+    predict.define_input_flags()
     commands.run(main)

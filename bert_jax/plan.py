@@ -17,13 +17,16 @@ from bert_jax import commands, reference
 from bert_jax.config import pretraining
 from bert_jax.planning import costs, report, search
 from bert_jax.planning import topology as topologies
+from bert_jax.training import distributed
 
 _EXAMPLE = (
     "python -m bert_jax.plan --config=configs/pretrain.py:large --topology=v5e:16x16"
 )
 
 
-def plan(config: Any, topology: str, *, log: costs.Log = commands.say) -> costs.RunPlan:
+def plan(
+    config: Any, topology: str, *, log: costs.Log = distributed.print_once
+) -> costs.RunPlan:
     """Returns the plan of a run.
 
     Args:
@@ -44,7 +47,7 @@ def text(
     variants: Sequence[str] = (),
     *,
     confirm: bool = True,
-    log: costs.Log = commands.say,
+    log: costs.Log = distributed.print_once,
 ) -> str:
     """Returns the plan as text, or with variants a table of all.
 

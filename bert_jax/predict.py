@@ -33,11 +33,13 @@ from pathlib import Path
 from absl import flags
 
 from bert_jax import commands, console, errors, hub
+from bert_jax.config import finetuning
 from bert_jax.data import file_formats, text_files
 from bert_jax.data.labeled import table_records
 from bert_jax.inference import answer, inputs, outputs
 from bert_jax.inference.model import Model, load
 from bert_jax.text.coverage import Coverage
+from bert_jax.training import distributed
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ def numbered_texts(
             yield from _numbered(path, numbered, keeps_blank, notes)
     else:
         if sys.stdin.isatty():
-            commands.say("reading texts from the keyboard, one a line")
+            distributed.print_once("reading texts from the keyboard, one a line")
         numbered = text_files.of_stream(sys.stdin.buffer, inputs.STANDARD_INPUT, faults)
         with inputs.naming_flags():
             yield from _numbered(inputs.STANDARD_INPUT, numbered, keeps_blank, notes)
@@ -192,7 +194,9 @@ def _report(
     """Reports how many texts there were, and how much of them the model knows."""
     if written or coverage:
         described = f"({coverage.describe()})"
-        commands.say(f"{coverage.texts:,} texts{written} {described}{counted}")
+        distributed.print_once(
+            f"{coverage.texts:,} texts{written} {described}{counted}"
+        )
     model.warn(coverage, flags.FLAGS.input or "the texts")
 
 
@@ -237,7 +241,7 @@ def main(argv: list[str]) -> None:
             "them"
         )
     if task == "answer":
-        inputs.write(folder, argv[1:], inputs.request_of_flags())
+        inputs.write(folder, argv[1:], request_of_flags())
         return
     output = _output() if task == "features" else None  # before the model is loaded
     model = load(folder, dtype=flags.FLAGS.dtype)
@@ -283,6 +287,58 @@ def _refuse_flags_of_other_tasks(task: str) -> None:
             raise errors.InputError(f"--{name} does nothing with --task={task}")
 
 
+def define_flags() -> None:
+    """Defines the flags of a file of examples and of its answers."""
+    flags.DEFINE_enum("format", "jsonl", outputs.FORMATS, "Of the answers.")
+    commands.show_in_help("format")
+    define_input_flags()
+
+
+def define_input_flags() -> None:
+    """Defines how a file of examples is read."""
+    flags.DEFINE_enum(
+        "input_format",
+        "auto",
+        inputs.INPUT_FORMATS,
+        "Of the file; auto: as in training, or by its name and content.",
+    )
+    flags.DEFINE_enum(
+        "header",
+        None,
+        finetuning.HEADERS,
+        "Whether the first line of a table (TSV, CSV, .xlsx) has the names of its "
+        "columns; auto: if two are usual names, or one that is given. Default: as in "
+        "training.",
+        case_sensitive=False,
+    )
+    flags.DEFINE_list(
+        "columns", [], "Columns, as text=sentence,label=2. Default: as in training."
+    )
+    flags.DEFINE_bool(
+        "repair",
+        False,
+        "Leave out and count broken records (no text, bytes that are not UTF-8); fix "
+        "tags that break BIO.",
+    )
+    commands.show_in_help("input_format", "header", "columns", "repair")
+
+
+def request_of_flags() -> inputs.AnswerRequest:
+    """Returns what the flags ask for."""
+    given = flags.FLAGS
+    output = Path(given.output) if given.output else None
+    return inputs.AnswerRequest(
+        given.input,
+        given.input_format,
+        tuple(given.columns),
+        given.repair,
+        output,
+        given.format,
+        given.dtype,
+        given.header,
+    )
+
+
 if __name__ == "__main__":
     flags.DEFINE_string(
         "model", None, "Folder of the model: a run, an export; or hf:owner/name."
@@ -296,7 +352,7 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "output", None, "File of the answers, or of the vectors: x.npy or x.jsonl."
     )
-    inputs.define_flags()
+    define_flags()
     flags.DEFINE_enum(
         "features",
         "sentence",

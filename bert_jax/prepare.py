@@ -44,6 +44,7 @@ from bert_jax.data.corpus import (
 from bert_jax.runs import workdirs
 from bert_jax.text import cleaning, coverage, vocabulary, words
 from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training import distributed
 
 _EXAMPLE = "python -m bert_jax.prepare --config=configs/demo.py --store=stores/demo"
 
@@ -113,7 +114,7 @@ def _check(
     if not there:
         for source in corpus or ():
             for line in readers.Reading(source).findings():
-                commands.say(line)
+                distributed.print_once(line)
     return corpus
 
 
@@ -175,7 +176,7 @@ def _tokenizer(
         corpus, data.held_out_fraction, asked or None
     )
     sentences = (sentence for document in documents for sentence in document.sentences)
-    commands.say(f"learning a vocabulary of at most {text.vocab_size} pieces")
+    distributed.print_once(f"learning a vocabulary of at most {text.vocab_size} pieces")
     faults.point("vocabulary/before")
     with (
         tempfile.TemporaryDirectory() as scratch,

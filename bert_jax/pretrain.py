@@ -91,14 +91,14 @@ def _with_store(
     distributed.require_same(json.dumps(tree), "names of the hub")
     resolved = initial_weights.resolve(settings, workdir, store_folder)
     pretraining_run.check(resolved)
-    commands.say(f"store: {store_folder}")
+    distributed.print_once(f"store: {store_folder}")
     built = distributed.process_zero_first(
         lambda: _store(
             resolved.text, settings.data, store_folder, copy, documents.places
         )
     )
     distributed.require_same(manifest.to_json(built), f"the store {store_folder}")
-    commands.say(prepare.describe(built))
+    distributed.print_once(prepare.describe(built))
     if distributed.is_first():
         corpus = documents.places or prepare.corpus_sources(settings.data.corpus)
         prepare.check_text(built, resolved.data.objective, store_folder, corpus)

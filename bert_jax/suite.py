@@ -62,10 +62,10 @@ def _run(plan: suite.Plan, copy: remote.WorkingCopy) -> dict[str, suite.Result]:
     pending = [task for task in plan.tasks if task.name not in results]
     for task in plan.tasks:
         if task not in pending:
-            commands.say(f"{task.name}: finished before")
+            distributed.print_once(f"{task.name}: finished before")
     located = suite.check(plan, pending, copy.common / "data")
     for number, task in enumerate(pending, start=1):
-        commands.say(f"\n{task.name}, {number} of {len(pending)}")
+        distributed.print_once(f"\n{task.name}, {number} of {len(pending)}")
         results[task.name] = _train(plan, located[task.name], copy)
         if distributed.is_first():
             suite.write(copy.folder, plan.suite, results)
@@ -169,7 +169,7 @@ def _submit(
         with files.writing(path) as file:
             for line in lines:
                 file.write(line.encode("utf-8"))
-        commands.say(f"answers for the server: {path}")
+        distributed.print_once(f"answers for the server: {path}")
 
 
 def main(argv: list[str]) -> None:

@@ -117,7 +117,8 @@ def svg() -> str:
         lines.append(
             f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6" '
             'fill="#eef3fb" stroke="#5a7bb0"/>'
-            f'<text x="{x + WIDTH // 2}" y="{y + 22}" text-anchor="middle">{room}</text>'
+            f'<text x="{x + WIDTH // 2}" y="{y + 22}" text-anchor="middle">'
+            f"{room}</text>"
         )
     return "\n".join([*lines, "</svg>", ""])
 

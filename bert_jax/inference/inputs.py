@@ -11,9 +11,7 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
-from bert_jax import commands, console, errors, files, hub, tasks
+from bert_jax import console, errors, files, hub, tasks
 from bert_jax.config import finetuning
 from bert_jax.data import text_files
 from bert_jax.data.labeled import (
@@ -26,6 +24,7 @@ from bert_jax.data.labeled import (
 )
 from bert_jax.inference import answer, outputs
 from bert_jax.text.coverage import Coverage
+from bert_jax.training import distributed
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +112,7 @@ def write(folder: Path, arguments: list[str], request: AnswerRequest) -> int:
     told = counts(notes)
     # Answers on a terminal are not followed by a line that says that all is well.
     if request.output is not None or coverage or told:
-        commands.say(f"{count:,} examples{told}: {coverage.describe()}")
+        distributed.print_once(f"{count:,} examples{told}: {coverage.describe()}")
     model.warn(coverage, request.input or "the texts")
     return count
 
@@ -179,7 +178,7 @@ def _examples(
             )
     elif request.input is None:
         if sys.stdin.isatty():
-            commands.say("reading texts from the keyboard, one a line")
+            distributed.print_once("reading texts from the keyboard, one a line")
         numbered = text_files.of_stream(sys.stdin.buffer, STANDARD_INPUT)
         with naming_flags():
             yield from _of_lines(model.task_spec.form, STANDARD_INPUT, numbered)
@@ -374,7 +373,7 @@ def report_table_header(
     if found.is_doubtful or found.contradicts:
         _log.warning("%s", line)
     elif is_inherited or not found.is_given:
-        commands.say(line)
+        distributed.print_once(line)
     return found
 
 
@@ -428,55 +427,3 @@ def columns(
             )
         values[name] = tuple(value.split("+")) if name == "choices" else value
     return dataclasses.replace(others, **values)
-
-
-def define_flags() -> None:
-    """Defines the flags of a file of examples and of what is said of them."""
-    flags.DEFINE_enum("format", "jsonl", outputs.FORMATS, "Of the answers.")
-    commands.show_in_help("format")
-    define_input_flags()
-
-
-def define_input_flags() -> None:
-    """Defines how a file of examples is read."""
-    flags.DEFINE_enum(
-        "input_format",
-        "auto",
-        INPUT_FORMATS,
-        "Of the file; auto: as in training, or by its name and content.",
-    )
-    flags.DEFINE_enum(
-        "header",
-        None,
-        finetuning.HEADERS,
-        "Whether the first line of a table (TSV, CSV, .xlsx) has the names of its "
-        "columns; auto: if two are usual names, or one that is given. Default: as in "
-        "training.",
-        case_sensitive=False,
-    )
-    flags.DEFINE_list(
-        "columns", [], "Where things stand, as text=sentence,label=2; as in training."
-    )
-    flags.DEFINE_bool(
-        "repair",
-        False,
-        "Leave out and count broken records (no text, bytes that are not UTF-8); fix "
-        "tags that break BIO.",
-    )
-    commands.show_in_help("input_format", "header", "columns", "repair")
-
-
-def request_of_flags() -> AnswerRequest:
-    """Returns what the flags ask for."""
-    given = flags.FLAGS
-    output = Path(given.output) if given.output else None
-    return AnswerRequest(
-        given.input,
-        given.input_format,
-        tuple(given.columns),
-        given.repair,
-        output,
-        given.format,
-        given.dtype,
-        given.header,
-    )

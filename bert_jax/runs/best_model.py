@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bert_jax import commands, console, errors, faults, files, interrupts
+from bert_jax import console, errors, faults, files, interrupts
 from bert_jax.checkpoints import native
 from bert_jax.config import finetuning
 from bert_jax.inference import answer
@@ -109,7 +109,7 @@ def compare(
     """
     found = {"this model": metrics}
     for name in names:
-        commands.say(f"baseline: {TITLES[name]}")
+        distributed.print_once(f"baseline: {TITLES[name]}")
         found[TITLES[name]] = score(name)
     with files.writing(workdir / "eval" / "baselines.json") as file:
         file.write(json.dumps(found, indent=2, ensure_ascii=False).encode() + b"\n")

@@ -18,7 +18,7 @@ import optax
 from flax import linen as nn
 from jaxtyping import PyTree
 
-from bert_jax import commands, console, errors, fields, json_file, tasks
+from bert_jax import console, errors, fields, json_file, tasks
 from bert_jax.checkpoints import (
     hf_config,
     huggingface,
@@ -508,7 +508,7 @@ def assemble(
     if given is not None:
         files = {n: of_run.named(x, learned.labels) for n, x in files.items()}
     elif description := of_run.describe(naming):
-        commands.say(description)
+        distributed.print_once(description)
     head = of_run.head(settings, learned)
     start = _start(settings, workdir, ("encoder", *head.parts))
     task = of_run.task(
@@ -586,11 +586,11 @@ def _say_start(
     if is_resumed:
         return
     if not start.given:
-        commands.say("weights: all randomly initialized (init_from is none)")
+        distributed.print_once("weights: all randomly initialized (init_from is none)")
         return
     drawn = [name for name in wanted if name not in start.given]
     count = sum(x.size for x in mapping.flatten(start.given).values())
-    commands.say(
+    distributed.print_once(
         f"weights: {', '.join(start.given)} of {settings.init_from} ({count:,} "
         f"parameters); randomly initialized: {', '.join(drawn) or 'nothing'}; "
         f"ignored: {', '.join(start.left) or 'nothing'}"
@@ -650,7 +650,7 @@ def check_exports(
                 "convert --separate_head writes the head to "
                 "classifier.safetensors, with lines for transformers in README.md"
             )
-        commands.say(
+        distributed.print_once(
             f"note: transformers has no class with the parts {', '.join(parts)}. "
             "bert_jax loads this model, predicts with it and scores it; convert "
             "exports its encoder alone to Hugging Face "

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import optax
 
-from bert_jax import commands, errors
+from bert_jax import errors
 from bert_jax.checkpoints import initial_weights
 from bert_jax.config.pretraining import PretrainingConfig, RunConfig
 from bert_jax.data import stream
@@ -27,6 +27,7 @@ from bert_jax.tasks import pretraining
 from bert_jax.tasks.masking import Masking
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import (
+    distributed,
     loop,
     optimizer,
     progress,
@@ -153,12 +154,12 @@ class PretrainingRun(Run[Trained]):
         settings, init = self.settings, self.task.init
         transformation = self._optimizer[0]
         if settings.init_from == "none":
-            commands.say("weights: randomly initialized (init_from is none)")
+            distributed.print_once("weights: randomly initialized (init_from is none)")
             key = jax.random.key(settings.run.seed)
             return signals.run_interruptible(
                 lambda: state.create(init, key, transformation, self.mesh)
             )
-        commands.say(f"weights: {settings.init_from}")
+        distributed.print_once(f"weights: {settings.init_from}")
         shapes = self.state_shapes
         params = initial_weights.read(
             settings, self.bert, self.tokenizer, shapes.params, init, self.workdir

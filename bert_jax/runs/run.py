@@ -14,7 +14,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from bert_jax import commands
 from bert_jax.checkpoints import run_folder
 from bert_jax.data import stream
 from bert_jax.runs import workdirs
@@ -179,7 +178,7 @@ def train(
 def _train(run: Run[Any], copy: remote.WorkingCopy) -> End:
     """Trains from the newest checkpoint, or from step 0, to the end of the run."""
     config, workdir = run.settings.run, copy.folder
-    commands.say(run.describe())
+    distributed.print_once(run.describe())
     with checkpoint.Checkpoints(
         workdir / run_folder.CHECKPOINTS, keep=config.keep_checkpoints, copy=copy
     ) as checkpoints:
@@ -188,7 +187,9 @@ def _train(run: Run[Any], copy: remote.WorkingCopy) -> End:
         distributed.require_same(str(step), f"the newest checkpoint in {workdir}")
         again = loop_state.callbacks_due
         if run.ended_early or (step >= run.num_train_steps and not again):
-            commands.say(f"this run is finished: step {step} of {run.num_train_steps}")
+            distributed.print_once(
+                f"this run is finished: step {step} of {run.num_train_steps}"
+            )
             return End(begin, loop_state)
         is_on = config.log_examples
         with (
@@ -208,7 +209,7 @@ def _begin(
     if resumed is None:
         return run.initial_state(), loop.LoopState()
     begin, meta = resumed
-    commands.say(f"resuming after step {int(begin.step)}")
+    distributed.print_once(f"resuming after step {int(begin.step)}")
     run.restore(meta)
     return begin, loop.LoopState.from_meta(meta)
 
@@ -249,7 +250,7 @@ class _Recorder:
         """Writes and prints the metrics of an evaluation."""
         self.metrics.write(step, evaluation.metrics)
         self.metrics.draw()
-        commands.say(evaluation.summary)
+        distributed.print_once(evaluation.summary)
 
     def save(
         self, step: int, state: state.TrainState, loop_state: loop.LoopState

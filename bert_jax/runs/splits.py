@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from bert_jax import commands, errors, files, tasks
+from bert_jax import errors, files, tasks
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import (
     example_rows,
@@ -20,6 +20,7 @@ from bert_jax.data.labeled import (
 )
 from bert_jax.inference import inputs
 from bert_jax.tasks import classification, spec, unseen_labels
+from bert_jax.training import distributed
 
 Settings = finetuning.FinetuningConfig
 _log = logging.getLogger(__name__)
@@ -117,7 +118,9 @@ def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]
             f"{source} is too small to hold out data.dev_share {data.dev_share:g} "
             "of it: give dev examples (data.dev names their file)"
         )
-    commands.say(f"dev: {len(made['dev']):,} examples of {source}, by hash of content")
+    distributed.print_once(
+        f"dev: {len(made['dev']):,} examples of {source}, by hash of content"
+    )
     return made
 
 
@@ -191,7 +194,7 @@ def _file(
         broken = task.unknown_classes(examples, labels)
         examples = without(examples, broken, notes)
     source = python_examples.source_name(name, path)
-    commands.say(
+    distributed.print_once(
         f"{name}: {len(examples):,} examples of {source}{inputs.counts(notes)}"
     )
     return examples
@@ -266,13 +269,13 @@ def table(
     if name != "train":
         unseen = unseen_labels.count(of_task, examples)
         if unseen:
-            commands.say(f"{name}: {unseen_labels.describe(unseen)}")
+            distributed.print_once(f"{name}: {unseen_labels.describe(unseen)}")
         examples = unseen_labels.known_part(of_task, examples)
     made = spec.checked(of_task, examples, of_task.table(examples))
     made = dataclasses.replace(made, groups=groups_of(examples))
     advice = of_task.advice(int(made.lengths.max()))
     made.coverage.warn(of_task.tokenizer, name, advice)
-    commands.say(
+    distributed.print_once(
         f"{name}: {len(made):,} rows of up to {int(made.lengths.max())} tokens, "
         f"{int(made.lengths.sum()):,} in all, "
         f"{made.coverage.describe()}{inputs.counts(made.notes)}"

@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TypeVar
 import jax
 from jax._src import distributed  # the keys and barriers have no public name
 
-from bert_jax import errors, interrupts
+from bert_jax import console, errors, interrupts
 from bert_jax.training import devices
 
 CLUSTERS = ("auto", "none", "slurm", "ompi", "k8s", "mpi4py")
@@ -220,6 +220,12 @@ def index() -> int:
 def is_first() -> bool:
     """Returns whether this is process 0, which prints and writes for all."""
     return index() == 0
+
+
+def print_once(message: str) -> None:
+    """Prints a progress message for the user, in process 0 only."""
+    if is_first():
+        console.print_message(message)
 
 
 def enable_preemption_signal() -> None:

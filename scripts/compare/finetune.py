@@ -42,7 +42,7 @@ from bert_jax.inference import answer
 from bert_jax.runs import finetuning as finetuning_run
 from bert_jax.runs import splits
 from bert_jax.tasks import spec
-from bert_jax.training import sharding, state
+from bert_jax.training import distributed, sharding, state
 
 _EXAMPLE = (
     "python scripts/compare/finetune.py --model=FOLDER --zh_model=RUN --data=FOLDER "
@@ -200,7 +200,9 @@ def read(results: Path) -> list[Record]:
     text = results.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
-        commands.say(f"{results}: the last record is incomplete; its run is repeated")
+        distributed.print_once(
+            f"{results}: the last record is incomplete; its run is repeated"
+        )
         results.write_text(whole, encoding="utf-8")
     return [json.loads(line) for line in whole.splitlines()]
 
@@ -208,7 +210,7 @@ def read(results: Path) -> list[Record]:
 def append(results: Path, record: Record) -> None:
     """Appends a record, and prints it."""
     value = 100 * record["metrics"][record["metric"]]
-    commands.say(
+    distributed.print_once(
         f"{record['case']} {record['side']} seed {record['seed']}: {record['metric']} "
         f"{value:.2f} in {record['seconds']:.0f} s"
     )
