@@ -1,13 +1,14 @@
-"""A bad file as a row of a table: how it is made, the command, and what is said of it.
+"""A bad file as a row of a table: its content, a command, and data of the message.
 
-In commands and messages {here} is the folder of the case and {good} the one with good
-files of every format, as `good_place` makes it.
+In commands and messages {here} is the folder of the case and {good} the folder with
+good files of every format, which `good_files` writes.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import os
+import re
 import shutil
 import signal
 import stat
@@ -16,38 +17,38 @@ from pathlib import Path
 
 import command_line
 
-# Bytes or text of a file, None for one that is removed, or what is done to its path.
+# Bytes or text of a file, None to remove it, or a function that changes its path.
 Content = bytes | str | None | Callable[[Path], object]
-_SECONDS = 60  # a command that waits for more of a pipe never ends
+_SECONDS = 60  # a command that reads a pipe without a writer never ends
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A bad file and the command that is given it.
+    """A bad file and a command that reads it.
 
     Attributes:
       kind: of the file: the table it is in.
-      name: what is wrong with it.
+      name: the fault.
       command: a command and its arguments.
-      says: what the one message must hold, all of it.
-      files: path below the folder of the case -> its content; with `base` some of them
-        are there before.
-      base: file or folder below the good ones that is copied into the case's first.
+      says: data that the one message contains, in this order, separated by "…": path
+        and line, record, key, value.
+      files: path below the folder of the case -> its content.
+      base: file or folder of the good ones that is copied into the case's first.
       code: the exit code.
-      prints: whether answers to what came before may be printed.
-      alone: whether it needs a process of its own, as the types that pytest checks
-        would be refused before the command has a look.
+      prints: whether output for earlier records may be printed.
+      in_subprocess: whether it needs a new process, because the type checks of the
+        tests would fail before the command validates its input.
     """
 
     kind: str
     name: str
     command: tuple[str, ...]
-    says: tuple[str, ...]
+    says: str
     files: Mapping[str, Content]
     base: str = ""
     code: int = 2
     prints: bool = False
-    alone: bool = False
+    in_subprocess: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.name}"
@@ -57,22 +58,21 @@ def case(
     kind: str,
     name: str,
     command: str,
-    says: str | tuple[str, ...],
+    says: str,
     files: Mapping[str, Content],
     **others,
 ) -> Case:
-    """Returns a case whose command is written with spaces."""
-    says = (says,) if isinstance(says, str) else says
+    """Returns a case; the words of its command are separated by spaces."""
     return Case(kind, name, tuple(command.split()), says, files, **others)
 
 
 def change(edit: Callable[[bytes], bytes]) -> Callable[[Path], object]:
-    """Returns what replaces the bytes of a file by others."""
+    """Returns a function that edits the bytes of a file."""
     return lambda path: path.write_bytes(edit(path.read_bytes()))
 
 
 def replace(old: str, new: str) -> Callable[[Path], object]:
-    """Returns what replaces a text in a file, which must be there."""
+    """Returns a function that replaces a text in a file, which must contain it."""
 
     def edit(content: bytes) -> bytes:
         assert old.encode() in content
@@ -82,12 +82,12 @@ def replace(old: str, new: str) -> Callable[[Path], object]:
 
 
 def fifo(path: Path) -> None:
-    """Makes a named pipe that nobody writes into."""
+    """Creates a named pipe without a writer."""
     os.mkfifo(path)
 
 
 def dangling(path: Path) -> None:
-    """Makes a link to what is not there."""
+    """Creates a dangling link."""
     path.symlink_to("nothing-is-here")
 
 
@@ -97,8 +97,8 @@ Shell = Callable[..., command_line.Done]
 def check(one: Case, good: Path, here: Path, shell: Shell) -> str:
     """Runs a case, and returns the first line of its message.
 
-    The exit code and the message are as the table says, nothing is printed but answers
-    where they may be, and the folder of the case is as it was.
+    Asserts the exit code and the data of the message, that nothing else is printed
+    (except with `prints`), and that the folder of the case is unchanged.
     """
     prepare(one, good, here)
 
@@ -107,11 +107,11 @@ def check(one: Case, good: Path, here: Path, shell: Shell) -> str:
 
     before = contents(here)
     with _limited():
-        run = command_line.for_real if one.alone else shell
+        run = command_line.for_real if one.in_subprocess else shell
         done = run(*map(filled, one.command))
     assert done.code == one.code, (done.code, done.err[-2000:])
-    for words in one.says:
-        assert filled(words) in done.message, done.message
+    data = ".*".join(re.escape(filled(datum)) for datum in one.says.split("…"))
+    assert re.search(data, done.message, re.DOTALL), (one.says, done.message)
     assert one.prints or not done.out, done.out
     after = contents(here)
     assert after == before, {*after.items()} ^ {*before.items()}
@@ -119,7 +119,7 @@ def check(one: Case, good: Path, here: Path, shell: Shell) -> str:
 
 
 def prepare(one: Case, good: Path, here: Path) -> None:
-    """Makes the files of a case."""
+    """Writes the files of a case."""
     if one.base:
         source, target = good / one.base, here / Path(one.base).name
         copy = shutil.copytree if source.is_dir() else shutil.copy
@@ -138,21 +138,21 @@ def prepare(one: Case, good: Path, here: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Returns the digest of every file below a folder, and what else is there."""
-    made = {}
+    """Returns the digest of each file below a folder, and the modes of other paths."""
+    found = {}
     for path in sorted(folder.rglob("*")):
         if "__pycache__" in path.parts:
             continue
         mode, name = path.lstat().st_mode, str(path.relative_to(folder))
-        made[name] = stat.filemode(mode)
+        found[name] = stat.filemode(mode)
         if stat.S_ISREG(mode):
-            made[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return made
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
 
 
 @contextlib.contextmanager
 def _limited() -> Iterator[None]:
-    """Raises RuntimeError in what takes too long."""
+    """Raises RuntimeError if the body takes longer than `_SECONDS`."""
 
     def stop(*_: object) -> None:
         raise RuntimeError(f"the command took more than {_SECONDS} seconds")

@@ -37,7 +37,7 @@ def _of_file(edit: Callable[[bytes], bytes]) -> dict[str, Content]:
     return _every(lambda path: change(edit)(_some_file(path)))
 
 
-_NO_STEP = "no usable checkpoint in {here}/run/checkpoints (found steps [3, 6])"
+_NO_STEP = "{here}/run/checkpoints…[3, 6]"
 
 
 def _orbax(name: str, command: str, files: dict[str, Content], says: str = "") -> Case:
@@ -105,7 +105,7 @@ ORBAX = [
             "run/checkpoints/6": None,
             "run/checkpoints/9": b"x",
         },
-        "no usable checkpoint in {here}/run/checkpoints (found steps [])",
+        "{here}/run/checkpoints…[]",
     ),
     _orbax(
         "a step whose number is no ASCII",
@@ -115,13 +115,13 @@ ORBAX = [
             "run/checkpoints/6": None,
             "run/checkpoints/\u00b2": lambda path: path.mkdir(),
         },
-        "no usable checkpoint in {here}/run/checkpoints (found steps [])",
+        "{here}/run/checkpoints…[]",
     ),
     _orbax(
         "no step",
         "evaluate",
         {"run/checkpoints/3": None, "run/checkpoints/6": None},
-        "no usable checkpoint in {here}/run/checkpoints (found steps [])",
+        "{here}/run/checkpoints…[]",
     ),
     _orbax(
         "of another model",
@@ -131,7 +131,7 @@ ORBAX = [
                 '"intermediate_size": 64', '"intermediate_size": 65'
             )
         },
-        "the checkpoint {here}/run/checkpoints/6/params",
+        "{here}/run/checkpoints/6/params",
     ),
 ]
 
@@ -146,54 +146,52 @@ def _update(**changes: Any) -> Callable[[Path], object]:
     return forged.manifest(lambda tree: tree.update(changes))
 
 
-_CHANGED = " was written by another version or changed by hand: "
+_CHANGED = "…written"
 RECORDS = [
-    _record("empty", b"", " is not JSON"),
-    _record("cut", change(lambda content: content[:-9]), " is not JSON", "predict"),
-    _record("no UTF-8", b'{"run": "\xff"}', " is not JSON"),
-    _record("deep nesting", b"[" * 100000, " is not JSON"),
+    _record("empty", b"", "…JSON"),
+    _record("cut", change(lambda content: content[:-9]), "…JSON", "predict"),
+    _record("no UTF-8", b'{"run": "\xff"}', "…JSON"),
+    _record("deep nesting", b"[" * 100000, "…JSON"),
+    _record("a key twice", change(lambda x: b'{"run": 1, ' + x[1:]), "…'run'"),
+    _record("a list", b"[]", "…record"),
+    _record("null", b"null", "…record", "predict"),
+    _record("a group that is a number", _update(run=3), f"{_CHANGED}…run is 3"),
     _record(
-        "a key twice", change(lambda x: b'{"run": 1, ' + x[1:]), " has the key 'run' "
-    ),
-    _record("a list", b"[]", " is not the record of a run"),
-    _record("null", b"null", " is not the record of a run", "predict"),
-    _record(
-        "a group that is a number", _update(run=3), f"{_CHANGED}run is 3: expected a g"
-    ),
-    _record(
-        "a group less", forged.manifest(lambda t: t.pop("text")), f"{_CHANGED}config k"
+        "a group less",
+        forged.manifest(lambda t: t.pop("text")),
+        f"{_CHANGED}…config key",
     ),
     _record(
-        "a size that is a number", _update(model={"size": 3}), f"{_CHANGED}model.size"
+        "a size that is a number", _update(model={"size": 3}), f"{_CHANGED}…model.size"
     ),
     _record(
         "an unknown key",
         _update(model={"size": "tiny", "depth": 3}),
-        f"{_CHANGED}unknown config key model.depth",
+        f"{_CHANGED}…model.depth",
         "predict",
     ),
     _record(
         "a text for a number",
         _update(mesh={"data": "all", "fsdp": 1, "tensor": 1}),
-        f"{_CHANGED}mesh.data is 'all': expected int",
+        f"{_CHANGED}…mesh.data is 'all'",
     ),
     _record(
         "NaN for a rate",
         forged.manifest(lambda t: t["optimizer"].update(learning_rate=float("nan"))),
-        f"{_CHANGED}optimizer.learning_rate is",
+        f"{_CHANGED}…optimizer.learning_rate",
     ),
     _record(
         "a number of layers that is a fraction",
         forged.manifest(lambda t: t["model"].update(num_hidden_layers=2.5)),
-        f"{_CHANGED}model.num_hidden_layers is 2.5",
+        f"{_CHANGED}…model.num_hidden_layers is 2.5",
         "convert",
     ),
-    _record("of pretrain: cut", change(lambda x: x[:-9]), " is not JSON", "pretrain"),
+    _record("of pretrain: cut", change(lambda x: x[:-9]), "…JSON", "pretrain"),
     case(
         "config.json",
         "a folder without it",
         _COMMANDS["evaluate"],
-        "{here}/run is not the workdir of a run: it has no config.json",
+        "{here}/run…config.json",
         {"run/config.json": None},
         base="text/run",
     ),
@@ -215,22 +213,20 @@ def _learned(**changes: Any) -> Callable[[Path], object]:
     return forged.manifest(lambda tree: tree["learned"].update(changes))
 
 
-_OTHER = " is not the file that was written"
-_BROKEN = " is damaged or was changed by hand: "
+_OTHER = "…written"
+_BROKEN = "…damaged"
 TASKS = [
-    _task("task.json: empty", "task.json", b"", " is not JSON"),
-    _task(
-        "task.json: half", "task.json", change(lambda x: x[: len(x) // 2]), " is not J"
-    ),
+    _task("task.json: empty", "task.json", b"", "…JSON"),
+    _task("task.json: half", "task.json", change(lambda x: x[: len(x) // 2]), "…JSON"),
     _task(
         "task.json: half",
         "task.json",
         change(lambda x: x[:99]),
-        " is not J",
+        "…JSON",
         "evaluate",
     ),
-    _task("task.json: a list", "task.json", b"[]", " is not a JSON object"),
-    _task("task.json: nothing in it", "task.json", b"{}", " is not of the format"),
+    _task("task.json: a list", "task.json", b"[]", "…JSON"),
+    _task("task.json: nothing in it", "task.json", b"{}", "…format"),
     _task("task.json: no labels", "task.json", _learned(labels=None), _BROKEN),
     _task(
         "task.json: labels of numbers", "task.json", _learned(labels=[1, 2]), _BROKEN
@@ -271,16 +267,16 @@ TASKS = [
         "parameters: cut",
         "parameters.safetensors",
         change(lambda x: x[:-9]),
-        " is refused: its tensors need",
+        "…refused",
         "convert",
     ),
     _task("vocabulary: half", "vocab.txt", change(lambda x: x[: len(x) // 2]), _OTHER),
-    _task("vocabulary: gone", "vocab.txt", None, " is missing", "evaluate"),
+    _task("vocabulary: gone", "vocab.txt", None, "…missing", "evaluate"),
     case(
         "task model",
         "task.json: labels in another order",
         "predict --model={here}/run cat",
-        "one was changed. Copy the whole folder again",
+        "changed",
         {"run/best/3/task.json": _learned(labels=["dog", "cat"])},
         base="tasks/run",
     ),
@@ -288,7 +284,7 @@ TASKS = [
         "task model",
         "a best model that is a file",
         "predict --model={here}/run --task=answer cat",
-        "{here}/run is not a fine-tuned model",
+        "{here}/run…model",
         {"run/best/3": None, "run/best/4": b"x"},
         base="tasks/run",
     ),

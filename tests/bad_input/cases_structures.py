@@ -45,111 +45,77 @@ _AT = ": data[0].paragraphs[0]"
 _Q1 = f"{_AT}.qas[0] (question q1)"
 _TWICE = _document([_question()["data"][0]["paragraphs"][0]["qas"][0]] * 2)
 SQUAD = [
-    _squad(
-        "an answer elsewhere", _answer("cat", 1), f"{_Q1}: the answer 'cat' does not"
-    ),
-    _squad(
-        "an answer behind the end", _answer("cat", 99), f"{_Q1}: the answer 'cat' d"
-    ),
-    _squad(
-        "an answer over the end", _answer("sat there", 8), f"{_Q1}: the answer 'sat"
-    ),
-    _squad(
-        "an answer before the start", _answer("cat", -1), f"{_Q1}: the answer 'cat'"
-    ),
-    _squad(
-        "an answer of another text", _answer("dog", 4), f"{_Q1}: the answer 'dog' do"
-    ),
-    _squad("an empty answer", _answer("", 4), f"{_Q1}: the answer ''"),
-    _squad(
-        "an answer without a place", _answer("cat", None), f"{_Q1}: the answer 'cat'"
-    ),
-    _squad(
-        "a place that is a text", _answer("cat", "4"), f"{_Q1} has the answer_start"
-    ),
-    _squad(
-        "a place that is a fraction", _answer("cat", 4.0), f"{_Q1} has the answer_st"
-    ),
-    _squad("a place that is true", _answer("cat", True), f"{_Q1} has the answer_start"),
-    _squad(
-        "an answer that is a number", _answer(4, 4), f"{_Q1} has an answer that is n"
-    ),
-    _squad(
-        "an answer that is null", _question(answers=[None]), f"{_Q1} has an answer t"
-    ),
-    _squad(
-        "answers that are a text", _question(answers="cat"), f"{_Q1}: answers is no"
-    ),
+    _squad("an answer elsewhere", _answer("cat", 1), f"{_Q1}…'cat'"),
+    _squad("an answer behind the end", _answer("cat", 99), f"{_Q1}…'cat'"),
+    _squad("an answer over the end", _answer("sat there", 8), f"{_Q1}…'sat"),
+    _squad("an answer before the start", _answer("cat", -1), f"{_Q1}…'cat'"),
+    _squad("an answer of another text", _answer("dog", 4), f"{_Q1}…'dog'"),
+    _squad("an empty answer", _answer("", 4), f"{_Q1}…''"),
+    _squad("an answer without a place", _answer("cat", None), f"{_Q1}…'cat'"),
+    _squad("a place that is a text", _answer("cat", "4"), f"{_Q1}…answer_start"),
+    _squad("a place that is a fraction", _answer("cat", 4.0), f"{_Q1}…answer_st"),
+    _squad("a place that is true", _answer("cat", True), f"{_Q1}…answer_start"),
+    _squad("an answer that is a number", _answer(4, 4), f"{_Q1}…answer"),
+    _squad("an answer that is null", _question(answers=[None]), f"{_Q1}…answer"),
+    _squad("answers that are a text", _question(answers="cat"), f"{_Q1}…answers"),
     _squad(
         "more answers than places",
         _question(answers={"text": ["cat", "the"], "answer_start": [4]}),
-        f"{_Q1} has different numbers of answers",
+        f"{_Q1}…answers",
     ),
-    _squad("no answer", _question(answers=[]), f"{_Q1} has no answer"),
-    _squad("no answers", _question(answers=None), f"{_Q1} has no answer, and is not"),
+    _squad("no answer", _question(answers=[]), f"{_Q1}…answer"),
+    _squad("no answers", _question(answers=None), f"{_Q1}…answer"),
     _squad(
         "impossible, and answered",
         _question(is_impossible=True),
-        f"{_Q1} is marked impossible",
+        f"{_Q1}…impossible",
     ),
     _squad(
         "impossible is a text",
         _question(is_impossible="false"),
-        f"{_Q1} has 'false' for is_impossible",
+        f"{_Q1}…'false'…is_impossible…true",
     ),
+    _squad("no question", _question(question=None), f"{_Q1}…'question'…'quer"),
+    _squad("an empty question", _question(question=" "), f"{_Q1}…'question"),
+    _squad("a question that is a list", _question(question=[1]), f"{_Q1}…'question'"),
+    _squad("no id", _question(id=None), f"{_AT}.qas[0]…'id'…'query_id'"),
+    _squad("an empty id", _question(id=""), f"{_AT}.qas[0]…empty"),
+    _squad("an id that is a list", _question(id=[]), f"{_AT}.qas[0]…[]"),
+    _squad("an id twice", _TWICE, f"{_AT}.qas[1] (question q1)…'q1'"),
+    _squad("a question that is a text", _document(["?"]), f"{_AT}.qas[0]…object"),
+    _squad("questions that are an object", _document({}), f"{_AT}.qas…list"),
+    _squad("an empty context", _document([], ""), f"{_AT}…'context'"),
+    _squad("a context that is null", _document([], None), f"{_AT}…'context'…null"),
+    _squad("no context", {"data": [{"paragraphs": [{"qas": []}]}]}, f"{_AT}…'con"),
     _squad(
-        "no question", _question(question=None), f"{_Q1} has no 'question' or 'quer"
-    ),
-    _squad(
-        "an empty question", _question(question=" "), f"{_Q1}: the text in 'question"
-    ),
-    _squad(
-        "a question that is a list", _question(question=[1]), f"{_Q1}: 'question' is"
-    ),
-    _squad("no id", _question(id=None), f"{_AT}.qas[0] has no 'id' or 'query_id'"),
-    _squad("an empty id", _question(id=""), f"{_AT}.qas[0] has an empty id"),
-    _squad("an id that is a list", _question(id=[]), f"{_AT}.qas[0]: the label is []"),
-    _squad("an id twice", _TWICE, f"{_AT}.qas[1] (question q1): the id 'q1' is"),
-    _squad("a question that is a text", _document(["?"]), f"{_AT}.qas[0] is not"),
-    _squad("questions that are an object", _document({}), f"{_AT}.qas is not a list"),
-    _squad(
-        "an empty context", _document([], ""), f"{_AT}: the text in 'context' is emp"
-    ),
-    _squad("a context that is null", _document([], None), f"{_AT}: 'context' is null"),
-    _squad(
-        "no context", {"data": [{"paragraphs": [{"qas": []}]}]}, f"{_AT} has no 'con"
-    ),
-    _squad(
-        "a title that is a list", {"data": [{"title": [], "paragraphs": []}]}, ": dat"
+        "a title that is a list",
+        {"data": [{"title": [], "paragraphs": []}]},
+        ": data[0]",
     ),
     _squad(
         "paragraphs that are a number", {"data": [{"paragraphs": 3}]}, ": data[0].pa"
     ),
-    _squad(
-        "a paragraph that is null", {"data": [{"paragraphs": [None]}]}, f"{_AT} is no"
-    ),
-    _squad("an article that is a text", {"data": ["x"]}, ": data[0] is not an object"),
-    _squad("data that is an object", {"data": {}}, ": data is not a list"),
-    _squad("no data", '{"version":\n"1.1"}', " has no 'data'"),
-    _squad("no example", {"data": []}, " has no example"),
-    _squad("cut", json.dumps(_question())[:-9], " is not JSON"),
-    _squad("two documents", json.dumps(_question()) * 2, " is not JSON"),
-    _squad("a key twice", '{"data": [], "data": []}', " has the key 'data' twice"),
-    _squad("no UTF-8", b'{"data": [\n"\xff"]}', ":2: byte 2 of the line (0xff) is not"),
-    _squad(
-        "half of a surrogate pair", _document([], "a \ud800"), f"{_AT}: character 2"
-    ),
+    _squad("a paragraph that is null", {"data": [{"paragraphs": [None]}]}, f"{_AT}"),
+    _squad("an article that is a text", {"data": ["x"]}, ": data[0]…object"),
+    _squad("data that is an object", {"data": {}}, ": data…list"),
+    _squad("no data", '{"version":\n"1.1"}', "…'data'"),
+    _squad("no example", {"data": []}, "…example"),
+    _squad("cut", json.dumps(_question())[:-9], "…JSON"),
+    _squad("two documents", json.dumps(_question()) * 2, "…JSON"),
+    _squad("a key twice", '{"data": [], "data": []}', "…'data'"),
+    _squad("no UTF-8", b'{"data": [\n"\xff"]}', ":2…0xff"),
+    _squad("half of a surrogate pair", _document([], "a \ud800"), f"{_AT}…character 2"),
     _squad(
         "half of a pair in a question",
         _question(question="\udc00 ?"),
-        f"{_Q1}: character 0 of '\\udc00 ?'... is half of a surrogate pair",
+        f"{_Q1}…character 0…'\\udc00 ?'",
     ),
-    _squad("empty", "", " is empty"),
+    _squad("empty", "", "…empty"),
     case(
         "SQuAD",
         "lines: an answer elsewhere",
         _TRAIN % ("a.jsonl", "a.jsonl", "span"),
-        "{here}/a.jsonl:2: the answer 'dog' is not at its answer_start 0",
+        "{here}/a.jsonl:2…'dog'…answer_start",
         {
             "a.jsonl": '{"question": "?", "context": "a cat", "answers": {"text": '
             '["a"], "answer_start": [0]}}\n{"question": "?", "context": "a cat", '
@@ -161,7 +127,7 @@ SQUAD = [
         "predicted, no context",
         "predict --model={good}/tasks/models/span --input={here}/a.json "
         "--output={here}/answers.json --format=squad",
-        f"{{here}}/a.json{_AT} has no 'context'",
+        f"{{here}}/a.json…{_AT}…'context'",
         {"a.json": '{"data": [{"paragraphs": [{"qas": []}]}]}'},
     ),
 ]
@@ -173,37 +139,27 @@ def _conll(name: str, content: Content, says: str) -> Case:
 
 _TAGS = "the O\ncat B-A\n\na O\ndog B-A\n\n"
 CONLL = [
-    _conll("a column less", "the O\ncat\n\n", ":2 has 1 column, and line 1 has 2"),
-    _conll("a column more", f"{_TAGS}a x O\n", ":7 has 3 columns, and line 1 has 2"),
-    _conll("one column", "the\ncat\n", ":1 has 1 column"),
-    _conll(
-        "I behind another B", "the O\ncat B-A\ndog I-B\n", ":3: the tags of token 3 ("
-    ),
-    _conll(
-        "I behind O", f"{_TAGS}the O\ncat I-A\n", ":8: the tags of token 2 ('cat') of"
-    ),
-    _conll(
-        "a sentence begins with I", f"{_TAGS}cat I-A\n", ":7: the tags of token 1 ("
-    ),
-    _conll("a tab that ends in no tag", "the\tO\ncat\t\n", ":2: the tag is empty"),
-    _conll(
-        "a tab that begins with no token", "the\tO\n\tO\n", ":2: the token is empty"
-    ),
-    _conll("tabs, then spaces", "the\tO\ncat O\n", ":2 has 1 column, and line 1 has 2"),
-    _conll(
-        "no UTF-8", _TAGS.encode() + b"\xff O\n", ":7: byte 1 of the line (0xff) is"
-    ),
-    _conll("a NUL byte", f"{_TAGS}\0 O\n", ":7: byte 1 of the line (0x00) is a NUL"),
-    _conll("empty", "", " is empty"),
-    _conll("blank lines", "\n\n", " has no example"),
-    _conll("documents' marks alone", "-DOCSTART- -X- O O\n\n", " has no example"),
-    _conll("UTF-16", _TAGS.encode("utf-16")[:-1], " begins like UTF-16"),
-    _conll("a pipe", fifo, " is not a regular file"),
+    _conll("a column less", "the O\ncat\n\n", ":2…1 column"),
+    _conll("a column more", f"{_TAGS}a x O\n", ":7…3 columns"),
+    _conll("one column", "the\ncat\n", ":1…1 column"),
+    _conll("I behind another B", "the O\ncat B-A\ndog I-B\n", ":3…token 3"),
+    _conll("I behind O", f"{_TAGS}the O\ncat I-A\n", ":8…token 2…'cat'"),
+    _conll("a sentence begins with I", f"{_TAGS}cat I-A\n", ":7…token 1"),
+    _conll("a tab that ends in no tag", "the\tO\ncat\t\n", ":2…tag"),
+    _conll("a tab that begins with no token", "the\tO\n\tO\n", ":2…token"),
+    _conll("tabs, then spaces", "the\tO\ncat O\n", ":2…1 column"),
+    _conll("no UTF-8", _TAGS.encode() + b"\xff O\n", ":7…0xff"),
+    _conll("a NUL byte", f"{_TAGS}\0 O\n", ":7…0x00…NUL"),
+    _conll("empty", "", "…empty"),
+    _conll("blank lines", "\n\n", "…example"),
+    _conll("documents' marks alone", "-DOCSTART- -X- O O\n\n", "…example"),
+    _conll("UTF-16", _TAGS.encode("utf-16")[:-1], "…UTF-16"),
+    _conll("a pipe", fifo, "…regular file"),
     case(
         "CoNLL",
         "evaluated, a tag that is unknown",
         "evaluate --workdir={here}/tagging --data={here}/a.conll",
-        "{here}/a.conll:1: the label 'CITY' is none of the",
+        "{here}/a.conll:1…'CITY'",
         {"a.conll": "the I-CITY\ncat B-CITY\n"},
         base="tasks/models/tagging",
     ),
@@ -212,7 +168,7 @@ CONLL = [
         "predicted, a column less",
         "predict --model={good}/tasks/models/tagging --input={here}/a.conll "
         "--format=conll --output={here}/out.conll",
-        "{here}/a.conll:5 has 1 column, and line 1 has 2",
+        "{here}/a.conll:5…1 column",
         {"a.conll": "the O\ncat B-ANIMAL\n\na O\ncat\n"},
     ),
 ]
@@ -228,38 +184,26 @@ def _conllu(name: str, content: Content, says: str, task: str = "tagging") -> Ca
 
 _GOOD = _row(1, "the") + _row(2, "cat") + "\n"
 CONLLU = [
-    _conllu(
-        "a number twice", _GOOD + _row(1, "a") * 2, ":5: the word's number is '1' a"
-    ),
-    _conllu(
-        "a number left out", _GOOD + _row(1, "a") + _row(3, "b"), ":5: the word's nu"
-    ),
-    _conllu("a first number of 0", _row(0, "a"), ":1: the word's number is '0' and"),
-    _conllu(
-        "no number", _GOOD + _row("x", "a"), ":4: the word's number is 'x' and should"
-    ),
-    _conllu("a range turned about", _row("2-1", "ab") + _GOOD, ":1: the range 2-1"),
+    _conllu("a number twice", _GOOD + _row(1, "a") * 2, ":5…number is '1'"),
+    _conllu("a number left out", _GOOD + _row(1, "a") + _row(3, "b"), ":5…word"),
+    _conllu("a first number of 0", _row(0, "a"), ":1…number is '0'"),
+    _conllu("no number", _GOOD + _row("x", "a"), ":4…number is 'x'"),
+    _conllu("a range turned about", _row("2-1", "ab") + _GOOD, ":1…range 2-1"),
     _conllu(
         "a range behind its words",
         _row(1, "the") + _row(2, "cat") + _row("1-2", "x"),
-        ":3: the range 1-2",
+        ":3…range 1-2",
     ),
-    _conllu("a range over the end", _row("1-3", "ab") + _GOOD, ":1: the range ends"),
-    _conllu(
-        "a range of words", _row("a-b", "ab") + _GOOD, ":1: the word's number is 'a"
-    ),
-    _conllu("spaces for tabs", _GOOD.replace("\t", " "), ":1: the word's number is"),
-    _conllu(
-        "a column less", _GOOD + _row(1, "a") + "2\tb\t_\n", ":5 has 3 columns, and"
-    ),
-    _conllu("three columns", "1\tcat\t_\n", ":1: there is no column '4'"),
-    _conllu("an empty word", _GOOD + _row(1, " "), ":4: the word is empty"),
-    _conllu(
-        "no tag", _GOOD + _row(1, "a").replace("NOUN", "_"), ":4: the tag is missing"
-    ),
-    _conllu("comments alone", "# text = a\n\n", " has no example"),
-    _conllu("no UTF-8", _GOOD.encode() + b"# \xff\n", ":4: byte 3 of the line (0xff)"),
-    _conllu("no column of senses", _GOOD, ":1: there is no column '11' for", "srl"),
+    _conllu("a range over the end", _row("1-3", "ab") + _GOOD, ":1…range"),
+    _conllu("a range of words", _row("a-b", "ab") + _GOOD, ":1…'a"),
+    _conllu("spaces for tabs", _GOOD.replace("\t", " "), ":1…word"),
+    _conllu("a column less", _GOOD + _row(1, "a") + "2\tb\t_\n", ":5…3 columns"),
+    _conllu("three columns", "1\tcat\t_\n", ":1…'4'"),
+    _conllu("an empty word", _GOOD + _row(1, " "), ":4…word"),
+    _conllu("no tag", _GOOD + _row(1, "a").replace("NOUN", "_"), ":4…tag"),
+    _conllu("comments alone", "# text = a\n\n", "…example"),
+    _conllu("no UTF-8", _GOOD.encode() + b"# \xff\n", ":4…0xff"),
+    _conllu("no column of senses", _GOOD, ":1…'11'", "srl"),
     _conllu(
         "a predicate without its roles",
         _row(1, "the", "_", "A0")
@@ -268,19 +212,19 @@ CONLLU = [
         # Two predicates, and one column.
         + _row(1, "sat", "sit.01", "_")
         + _row(2, "ran", "run.01", "_"),
-        ":4: the sentence has 2 predicates in column 11, and 1 columns of roles",
+        ":4…2 predicates…11…1 columns",
         "srl",
     ),
     _conllu(
         "roles without a predicate to them",
         _row(1, "the", "_", "A0", "A1") + _row(2, "ran", "run.01", "_", "_"),
-        ":1: the sentence has 1 predicates in column 11, and 2 columns of roles",
+        ":1…1 predicates…11…2 columns",
         "srl",
     ),
     _conllu(
         "an id twice",
         ("# sent_id = s1\n" + _GOOD) * 2,
-        ":6: the id 's1' is already used at {here}/a.conllu:2",
+        ":6…'s1'…{here}/a.conllu:2",
     ),
 ]
 

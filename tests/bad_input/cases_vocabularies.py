@@ -24,37 +24,33 @@ def _vocab(name: str, content: Content | Sequence[str], says: str) -> Case:
 
 
 VOCAB = [
-    _vocab("not there", lambda path: None, " does not exist"),
-    _vocab("a link to nothing", dangling, " does not exist"),
-    _vocab("empty", b"", " is empty"),
-    _vocab("a byte order mark alone", b"\xef\xbb\xbf", " is empty"),
-    _vocab("blank lines", b"\n\n \n", " is empty"),
-    _vocab("a piece twice", [*_PIECES, "a"], ": lines 6 and 38 "),
-    _vocab("a piece twice but for blanks", [*_PIECES, " a"], ": lines 6 and 38 "),
-    _vocab("no [MASK]", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"], " has no [MASK]"),
-    _vocab(
-        "no [UNK]", [x for x in _PIECES if x != "[UNK]"], " has no [UNK] among its 36"
-    ),
-    _vocab("no [CLS], no [PAD]", _PIECES[3:] + ["[UNK]"], " has no [PAD], [CLS] among"),
-    _vocab("a blank line", ["a", "", "b"], ":2: "),
-    _vocab("a first blank line", ["", *_PIECES], ":1: "),
-    _vocab("two pieces a line", [*_PIECES, "b c"], ":38: the line is 'b c'"),
-    _vocab(
-        "pieces and counts", [f"{x}\t7" for x in _PIECES], ":1: the line is '[PAD]\\t7"
-    ),
-    _vocab("no UTF-8", b"a\n\xff\n", ":2: byte 2 (0xff) is not UTF-8"),
-    _vocab("UTF-16", "a\nb\n".encode("utf-16"), " is UTF-16"),
-    _vocab("NUL bytes", b"a\nb\0\n", ":2: the token 'b\\x00'"),
-    _vocab("a folder of nothing", lambda path: path.mkdir(), " has neither vocab.txt"),
-    _vocab("a pipe", fifo, " cannot be read: "),
-    _vocab("gzip", b"\x1f\x8b\x08\0\0\0\0\0", ":1: byte 1 (0x8b) is not UTF-8"),
+    _vocab("not there", lambda path: None, "…exist"),
+    _vocab("a link to nothing", dangling, "…exist"),
+    _vocab("empty", b"", "…empty"),
+    _vocab("a byte order mark alone", b"\xef\xbb\xbf", "…empty"),
+    _vocab("blank lines", b"\n\n \n", "…empty"),
+    _vocab("a piece twice", [*_PIECES, "a"], "…lines 6 and 38"),
+    _vocab("a piece twice but for blanks", [*_PIECES, " a"], "…lines 6 and 38"),
+    _vocab("no [MASK]", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"], "…[MASK]"),
+    _vocab("no [UNK]", [x for x in _PIECES if x != "[UNK]"], "…[UNK]…36"),
+    _vocab("no [CLS], no [PAD]", _PIECES[3:] + ["[UNK]"], "…[PAD]…[CLS]"),
+    _vocab("a blank line", ["a", "", "b"], ":2"),
+    _vocab("a first blank line", ["", *_PIECES], ":1"),
+    _vocab("two pieces a line", [*_PIECES, "b c"], ":38…line is 'b c'"),
+    _vocab("pieces and counts", [f"{x}\t7" for x in _PIECES], ":1…'[PAD]\\t7"),
+    _vocab("no UTF-8", b"a\n\xff\n", ":2…2…0xff…UTF-8"),
+    _vocab("UTF-16", "a\nb\n".encode("utf-16"), "…UTF-16"),
+    _vocab("NUL bytes", b"a\nb\0\n", ":2…'b\\x00'"),
+    _vocab("a folder of nothing", lambda path: path.mkdir(), "…vocab.txt"),
+    _vocab("a pipe", fifo, "…read"),
+    _vocab("gzip", b"\x1f\x8b\x08\0\0\0\0\0", ":1…0x8b…UTF-8"),
     *(
         case(
             "vocab.txt",
             f"a table of {size} rows",
             f"{_PRETRAIN}--config.text.vocab={{good}}/text/vocab.txt "
             f"--config.model.vocab_size={size}",
-            f"vocab_size is {size}, but the vocabulary has 37 pieces",
+            f"vocab_size…{size}…37 pieces",
             {},
         )
         for size in (36, 38)
@@ -64,7 +60,7 @@ VOCAB = [
         "of fine-tuning, a piece twice",
         "finetune --config={good}/tasks/tiny.py --workdir={here}/run "
         "--config.text.vocab={here}/v.txt",
-        "{here}/v.txt: lines 6 and 38 ",
+        "{here}/v.txt…lines 6 and 38",
         {"v.txt": _lines(*_PIECES, "a")},
     ),
     case(
@@ -72,7 +68,7 @@ VOCAB = [
         "of prepare, a blank line",
         "prepare --config={good}/text/tiny.py --store={here}/s "
         "--config.text.vocab={here}/v.txt",
-        "{here}/v.txt:3: ",
+        "{here}/v.txt:3",
         {"v.txt": b"a\nb\n\nc\n"},
     ),
 ]
@@ -119,10 +115,10 @@ def _processor(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], obj
 _OPTIONS = "tokenizer_config.json"
 _LIBRARY = " is not a tokenizer.json that the tokenizers library can use"
 TOKENIZER_JSON = [
-    _json("empty", b"", " is not JSON"),
-    _json("cut", change(lambda content: content[:-40]), " is not JSON"),
-    _json("a list", b"[]", " is not a JSON object"),
-    _json("no UTF-8", b'{"a": "\xff"}', " is not JSON"),
+    _json("empty", b"", "…JSON"),
+    _json("cut", change(lambda content: content[:-40]), "…JSON"),
+    _json("a list", b"[]", "…JSON"),
+    _json("no UTF-8", b'{"a": "\xff"}', "…JSON"),
     _json("nothing in it", b"{}", _LIBRARY),
     _json("a model that is a list", _tree(lambda t: t.update(model=[])), _LIBRARY),
     _json("no tokens", _in_model(vocab=[]), _LIBRARY),
@@ -130,13 +126,9 @@ TOKENIZER_JSON = [
     _json("a negative id", _in_vocab(a=-1), _LIBRARY),
     _json("an id that is true", _in_vocab(a=True), _LIBRARY),
     _json("an id of 2**40", _in_vocab(a=2**40), _LIBRARY),
-    _json("an id twice", _in_vocab(more=6), " has two tokens with id 6,"),
-    _json(
-        "an id left out", _in_vocab(more=38), " has no token with id 37, near 'more'"
-    ),
-    _json(
-        "a key twice", change(lambda x: b'{"model": {}, ' + x[1:]), " has the key 'mod"
-    ),
+    _json("an id twice", _in_vocab(more=6), "…6"),
+    _json("an id left out", _in_vocab(more=38), "…37…'more'"),
+    _json("a key twice", change(lambda x: b'{"model": {}, ' + x[1:]), "…'mod"),
     _json("another kind of model", _in_model(type="Magic"), _LIBRARY),
     _json(
         "added tokens that are a text",
@@ -146,57 +138,57 @@ TOKENIZER_JSON = [
     _json(
         "an added token of another id",
         _tree(lambda tree: tree["added_tokens"][0].update(id=9)),
-        ": the token '[PAD]' has the id 0 ",
+        "…'[PAD]'",
     ),
     _json(
         "rows with an id beyond the pieces",
         _processor(lambda tree: tree["special_tokens"]["[CLS]"].update(ids=[37])),
-        ": its post_processor adds the id 37",
+        "…post_processor…37",
     ),
     _json(
         "rows with a negative id",
         _processor(lambda tree: tree["special_tokens"]["[CLS]"].update(ids=[-1])),
-        ": its post_processor ",
+        "…post_processor",
     ),
     _json(
         "rows of an unknown kind",
         _processor(lambda tree: tree.update(type="Magic")),
-        ": its post_processor ",
+        "…post_processor",
     ),
     _json(
         "rows without a template",
         _processor(lambda tree: tree.pop("single")),
-        ": its post_processor ",
+        "…post_processor",
     ),
     _json(
         "no [MASK]",
         _tree(_without_mask),
-        " has no [MASK] among its 36",
+        "…[MASK]…36",
     ),
-    _json("options that are a list", b"[]", " is not a JSON object", _OPTIONS),
-    _json("options that are cut", b'{"do_lower', " is not JSON", _OPTIONS),
+    _json("options that are a list", b"[]", "…JSON", _OPTIONS),
+    _json("options that are cut", b'{"do_lower', "…JSON", _OPTIONS),
     _json(
         "an option that is a text",
         b'{"do_lower_case": "yes"}',
-        ": do_lower_case is 'yes'",
+        "…do_lower_case is 'yes'",
         _OPTIONS,
     ),
     _json(
         "a special piece that is a number",
         b'{"cls_token": 5}',
-        ": cls_token is 5",
+        "…cls_token is 5",
         _OPTIONS,
     ),
     _json(
         "an added token under no number",
         b'{"added_tokens_decoder": {"x": {"content": "x"}}}',
-        ": added_tokens_decoder has 'x'",
+        "…added_tokens_decoder…'x'",
         _OPTIONS,
     ),
     _json(
         "an added token under a huge number",
         b'{"added_tokens_decoder": {"%s": {"content": "x"}}}' % (b"9" * 5000),
-        ": added_tokens_decoder has '999",
+        "…added_tokens_decoder…'999",
         _OPTIONS,
     ),
     _json(
@@ -209,7 +201,7 @@ TOKENIZER_JSON = [
         "tokenizer.json",
         "a vocab.txt of other pieces beside it",
         f"{_PRETRAIN}--config.text.vocab={{here}}/json",
-        "{here}/json/vocab.txt (38 tokens) and {here}/json/tokenizer.json (37)",
+        "{here}/json/vocab.txt…38 tokens…{here}/json/tokenizer.json…37",
         {"json/vocab.txt": _lines(*_PIECES, "more")},
         base="json",
     ),
@@ -217,7 +209,7 @@ TOKENIZER_JSON = [
         "tokenizer.json",
         "merges of other pieces",
         f"{_PRETRAIN}--config.text.vocab={{here}}/v",
-        "{here}/v/merges.txt:2: 'a c' ",
+        "{here}/v/merges.txt:2…'a c'",
         {
             "v/vocab.json": json.dumps({x: i for i, x in enumerate(_PIECES)}),
             "v/merges.txt": "#version: 0.2\na c\n",
@@ -234,9 +226,9 @@ def _model(name: str, content: Content, says: str, base: str = "") -> Case:
     return case("SentencePiece", name, command, words, files, base=base)
 
 
-_NONE = " is not a SentencePiece model"
+_NONE = "…SentencePiece"
 SENTENCEPIECE = [
-    _model("empty", b"", " is empty"),
+    _model("empty", b"", "…empty"),
     _model("a text", _lines(*_PIECES), _NONE),
     _model("NUL bytes", bytes(4096), _NONE),
     _model("JSON", b"{}", _NONE),
@@ -247,17 +239,15 @@ SENTENCEPIECE = [
     _model(
         "a first byte more", change(lambda content: b"\0" + content), _NONE, "spm.model"
     ),
-    _model(
-        "[MASK] is a piece as any", lambda path: None, ": [MASK] (id", "plain.model"
-    ),
-    _model("a folder", lambda path: path.mkdir(), " has neither vocab.txt"),
-    _model("a pipe", fifo, " cannot be read: "),
-    _model("not there", lambda path: None, " does not exist"),
+    _model("[MASK] is a piece as any", lambda path: None, "…[MASK]", "plain.model"),
+    _model("a folder", lambda path: path.mkdir(), "…vocab.txt"),
+    _model("a pipe", fifo, "…read"),
+    _model("not there", lambda path: None, "…exist"),
     case(
         "SentencePiece",
         "a vocab.txt beside it",
         f"{_PRETRAIN}--config.text.vocab={{here}}/v",
-        "{here}/v has both vocab.txt and spiece.model",
+        "{here}/v…vocab.txt…spiece.model",
         {"v/vocab.txt": _lines(*_PIECES), "v/spiece.model": b"x"},
     ),
     case(
@@ -265,7 +255,7 @@ SENTENCEPIECE = [
         "a table of other rows",
         f"{_PRETRAIN}--config.text.vocab={{good}}/spm.model "
         "--config.model.vocab_size=36",
-        "vocab_size is 36, but the vocabulary has",
+        "vocab_size is 36",
         {},
     ),
 ]

@@ -59,80 +59,82 @@ def _filled(name: str, value: float) -> Callable[[dict[str, np.ndarray]], object
 
 
 _BIAS, _WORDS = "bert.pooler.dense.bias", "bert.embeddings.word_embeddings.weight"
-_LENGTH = " is refused"
+_LENGTH = "…refused"
 SAFETENSORS = [
-    _file("empty", b"", " is refused"),
+    _file("empty", b"", "…refused"),
     _file("seven bytes", b"1234567", _LENGTH),
     _file("a text", b"the cat sat on a mat\n" * 9, _LENGTH),
     _file("a pickle", b"\x80\x04\x95" + bytes(30), _LENGTH),
     _file("a zip, as torch writes", b"PK\3\4" + bytes(60), _LENGTH),
     _file(
-        "a pointer of Git LFS", b"version https://git-lfs.github.com/spec/v1\n", " is"
+        "a pointer of Git LFS",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        "…refused",
     ),
     _file(
         "a header of 2**60 bytes", change(lambda x: bytes(7) + b"\x10" + x[8:]), _LENGTH
     ),
     _file("a header longer than the file", change(lambda x: x[:200]), _LENGTH),
-    _file("cut", change(lambda content: content[:-7]), " is refused"),
-    _file("a byte more", change(lambda x: x + b"\0"), " is refused"),
+    _file("cut", change(lambda content: content[:-7]), "…refused"),
+    _file("a byte more", change(lambda x: x + b"\0"), "…refused"),
     _file(
         "a header that is no JSON",
         (9).to_bytes(8, "little") + b"{nonsense",
-        " is refused",
+        "…refused",
     ),
-    _file("a header that is a list", (2).to_bytes(8, "little") + b"[]", " is refused"),
-    _file("no tensors", _header(), " is refused"),
+    _file("a header that is a list", (2).to_bytes(8, "little") + b"[]", "…refused"),
+    _file("no tensors", _header(), "…refused"),
     _file(
         "a tensor twice",
         (26).to_bytes(8, "little") + b'{"a": {"b": 1}, "a": null}',
-        " is refused",
+        "…refused",
     ),
     _file(
         "tensors that overlap",
         _header(a=_entry(0, 12), b=_entry(8, 16)),
-        " is refused",
+        "…refused",
     ),
     _file(
         "a hole between tensors",
         _header(a=_entry(0, 4), b=_entry(8, 16)),
-        " is refused",
+        "…refused",
     ),
     _file(
         "a tensor that ends before it begins",
         _header(a=_entry(8, 4)),
-        " is refused",
+        "…refused",
     ),
     _file(
         "a tensor beyond the end",
         _header(a=_entry(0, 4000)),
-        " is refused",
+        "…refused",
     ),
-    _file("an unknown dtype", _header(a=_entry(0, 16, "F99")), " is refused"),
-    _file("eight-bit floats", _header(a=_entry(0, 16, "F8_E4M3")), " is refused"),
+    _file("an unknown dtype", _header(a=_entry(0, 16, "F99")), "…refused"),
+    _file("eight-bit floats", _header(a=_entry(0, 16, "F8_E4M3")), "…refused"),
     _file(
         "a shape of other bytes",
         _header(a=_entry(0, 16, shape=[3])),
-        " is refused",
+        "…refused",
     ),
     _file(
         "a negative shape",
         _header(a=_entry(0, 16, shape=[-2, -2])),
-        " is refused",
+        "…refused",
     ),
     _file(
         "a shape of texts",
         _header(a=_entry(0, 16, shape=["4"])),
-        " is refused",
+        "…refused",
     ),
-    _file("metadata that are numbers", _header(__metadata__={"a": 1}), " is refused"),
-    _file("an entry that is null", _header(a=None), " is refused"),
+    _file("metadata that are numbers", _header(__metadata__={"a": 1}), "…refused"),
+    _file("an entry that is null", _header(a=None), "…refused"),
     _case(
         "gone",
         {_FILE: None},
-        "{here}/published holds no model",
+        "{here}/published…model",
     ),
-    _file("NaN", _arrays(_filled(_BIAS, np.nan)), " is refused"),
-    _file("infinity", _arrays(_filled(_WORDS, np.inf)), " is refused"),
+    _file("NaN", _arrays(_filled(_BIAS, np.nan)), "…refused"),
+    _file("infinity", _arrays(_filled(_WORDS, np.inf)), "…refused"),
     _case(
         "whole numbers for weights",
         {_FILE: _arrays(lambda a: a.update({_BIAS: np.ones(12, np.int32)}))},
@@ -163,14 +165,12 @@ SAFETENSORS = [
         _BIAS,
     ),
     _case("no config", {_CONFIG: None}, "{here}/published/config.json"),
-    _case("config: empty", {_CONFIG: b""}, "{here}/published/config.json is not JSON"),
-    _case(
-        "config: a list", {_CONFIG: b"[]"}, "{here}/published/config.json is not a JSO"
-    ),
+    _case("config: empty", {_CONFIG: b""}, "{here}/published/config.json…JSON"),
+    _case("config: a list", {_CONFIG: b"[]"}, "{here}/published/config.json…JSON"),
     _case(
         "config: a key twice",
         {_CONFIG: change(lambda x: b'{"vocab_size": 5, ' + x[1:])},
-        "{here}/published/config.json has the key 'vocab_size' twice",
+        "{here}/published/config.json…'vocab_size'",
     ),
     _case(
         "config: another width",
@@ -180,17 +180,17 @@ SAFETENSORS = [
     _case(
         "config: a width of 0",
         {_CONFIG: forged.manifest(lambda tree: tree.update(hidden_size=0))},
-        "{here}/published/config.json: model.hidden_size is 0",
+        "{here}/published/config.json…model.hidden_size is 0",
     ),
     _case(
         "config: a width that is a text",
         {_CONFIG: forged.manifest(lambda tree: tree.update(hidden_size="12"))},
-        "{here}/published/config.json: model.hidden_size is '12'",
+        "{here}/published/config.json…model.hidden_size is '12'",
     ),
     _case(
         "config: heads that do not divide",
         {_CONFIG: forged.manifest(lambda tree: tree.update(num_attention_heads=5))},
-        "{here}/published/config.json: model.hidden_size 12 is not a multiple",
+        "{here}/published/config.json…model.hidden_size 12",
     ),
     _case(
         "config: NaN for a rate",
@@ -199,7 +199,7 @@ SAFETENSORS = [
                 lambda t: t.update(hidden_dropout_prob=float("nan"))
             )
         },
-        "{here}/published/config.json: model.hidden_dropout_prob is nan",
+        "{here}/published/config.json…model.hidden_dropout_prob is nan",
     ),
     _case(
         "config: another model",
@@ -219,33 +219,31 @@ SAFETENSORS = [
     _case(
         "a vocabulary of more pieces than rows",
         {"published/vocab.txt": change(lambda content: content + b"more\n")},
-        "{here}/published: the vocabulary has 38 ",
+        "{here}/published…38",
     ),
     _case(
         "a vocabulary of fewer pieces than rows",
         {"published/vocab.txt": change(lambda x: x.rpartition(b"##u")[0])},
         "--ignore=vocab_rows",
     ),
-    _case(
-        "no vocabulary", {"published/vocab.txt": None}, "{here}/published has no token"
-    ),
+    _case("no vocabulary", {"published/vocab.txt": None}, "{here}/published…token"),
     _case(
         "an index with a path outside",
         {
             _FILE: None,
             f"{_FILE}.index.json": '{"weight_map": {"x": "../../secret.safetensors"}}',
         },
-        "'../../secret.safetensors', which is not the name of a",
+        "'../../secret.safetensors'",
     ),
     _case(
         "an index of a file that is not there",
         {_FILE: None, f"{_FILE}.index.json": '{"weight_map": {"x": "a.safetensors"}}'},
-        "{here}/published/a.safetensors is refused: it does not exist",
+        "{here}/published/a.safetensors…refused",
     ),
     _case(
         "an index without names",
         {_FILE: None, f"{_FILE}.index.json": '{"weight_map": {}}'},
-        "{here}/published/model.safetensors.index.json is refused: it has no",
+        "{here}/published/model.safetensors.index.json…refused",
     ),
     _case(
         "an index of other tensors than the file's",
@@ -255,12 +253,12 @@ SAFETENSORS = [
             ),
             f"{_FILE}.index.json": '{"weight_map": {"x": "a.safetensors"}}',
         },
-        "{here}/published/a.safetensors is refused: it lacks a tensor",
+        "{here}/published/a.safetensors…refused",
     ),
     _case(
         "a link to nothing",
         {"m.safetensors": dangling},
-        "m.safetensors does not exist",
+        "m.safetensors",
         _CONVERT % ("m.safetensors", "bert_jax"),
     ),
     _case(
@@ -272,33 +270,33 @@ SAFETENSORS = [
     _case(
         "of predict: NaN",
         {_FILE: _arrays(_filled(_BIAS, np.nan))},
-        f"{{here}}/published/model.safetensors is refused: tensor '{_BIAS}' holds",
+        f"{{here}}/published/model.safetensors…'{_BIAS}'",
         "predict --model={here}/published --task=features --output={here}/v.npy a",
     ),
     _case(
         "of predict: cut",
         {_FILE: change(lambda content: content[:-7])},
-        "{here}/published/model.safetensors is refused",
+        "{here}/published/model.safetensors…refused",
         "predict --model={here}/published --task=features --output={here}/v.npy a",
     ),
     _case(
         "of finetune: cut",
         {_FILE: change(lambda content: content[:-7])},
-        "{here}/published/model.safetensors is refused",
+        "{here}/published/model.safetensors…refused",
         "finetune --config={good}/tasks/given.py --workdir={here}/run "
         "--config.init_from={here}/published",
     ),
     _case(
         "our own: cut",
         {"export/parameters.safetensors": change(lambda content: content[:-7])},
-        "{here}/export/parameters.safetensors is refused",
+        "{here}/export/parameters.safetensors…refused",
         _CONVERT % ("export", "huggingface"),
         base="export",
     ),
     _case(
         "our own: another version",
         {"export/model.json": replace("bert_jax 1", "bert_jax 9")},
-        "{here}/export/model.json is not of the format 'bert_jax 1'",
+        "{here}/export/model.json…'bert_jax 1'",
         _CONVERT % ("export", "huggingface"),
         base="export",
     ),
@@ -314,24 +312,24 @@ SAFETENSORS = [
             (
                 "labels that are a text",
                 lambda t: t.update(labels="abc"),
-                ": labels must",
+                "…labels",
             ),
-            ("no architecture", lambda t: t.pop("model"), " has no group 'model'"),
+            ("no architecture", lambda t: t.pop("model"), "…'model'"),
             (
                 "an unknown part",
                 lambda t: t.update(parts=["tail"]),
-                ": parts must be a l",
+                "…parts",
             ),
             (
                 "a part that is a list",
                 lambda t: t.update(parts=[[]]),
-                ": parts must be a",
+                "…parts",
             ),
-            ("an unknown key", lambda t: t["model"].update(depth=3), ": "),
+            ("an unknown key", lambda t: t["model"].update(depth=3), "…depth"),
             (
                 "a text for a number",
                 lambda t: t["model"].update(hidden_size="12"),
-                ": mo",
+                "…hidden_size",
             ),
         )
     ),
