@@ -30,8 +30,8 @@ class Case:
       kind: of the file: the table it is in.
       name: the fault.
       command: a command and its arguments.
-      says: data that the one message contains, in this order, separated by "…": path
-        and line, record, key, value.
+      expected: data that the one message contains, in this order, separated by "…":
+        path and line, record, key, value.
       files: path below the folder of the case -> its content.
       base: file or folder of the good ones that is copied into the case's first.
       code: the exit code.
@@ -43,7 +43,7 @@ class Case:
     kind: str
     name: str
     command: tuple[str, ...]
-    says: str
+    expected: str
     files: Mapping[str, Content]
     base: str = ""
     code: int = 2
@@ -58,12 +58,12 @@ def case(
     kind: str,
     name: str,
     command: str,
-    says: str,
+    expected: str,
     files: Mapping[str, Content],
     **others,
 ) -> Case:
     """Returns a case; the words of its command are separated by spaces."""
-    return Case(kind, name, tuple(command.split()), says, files, **others)
+    return Case(kind, name, tuple(command.split()), expected, files, **others)
 
 
 def change(edit: Callable[[bytes], bytes]) -> Callable[[Path], object]:
@@ -110,8 +110,8 @@ def check(one: Case, good: Path, here: Path, shell: Shell) -> str:
         run = command_line.for_real if one.in_subprocess else shell
         done = run(*map(filled, one.command))
     assert done.code == one.code, (done.code, done.err[-2000:])
-    data = ".*".join(re.escape(filled(datum)) for datum in one.says.split("…"))
-    assert re.search(data, done.message, re.DOTALL), (one.says, done.message)
+    data = ".*".join(re.escape(filled(datum)) for datum in one.expected.split("…"))
+    assert re.search(data, done.message, re.DOTALL), (one.expected, done.message)
     assert one.prints or not done.out, done.out
     after = contents(here)
     assert after == before, {*after.items()} ^ {*before.items()}

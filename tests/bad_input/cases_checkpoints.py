@@ -18,12 +18,12 @@ _COMMANDS = {
 
 
 def _both(edit: Content) -> dict[str, Content]:
-    """What is done to a file of the manifest of both steps."""
+    """Returns an edit of the manifests of both steps."""
     return {f"run/checkpoints/{step}/manifest.json": edit for step in (3, 6)}
 
 
 def _every(edit: Callable[[Path], object]) -> dict[str, Content]:
-    """What is done to the folder of both steps."""
+    """Returns an edit of the folders of both steps."""
     return {f"run/checkpoints/{step}": edit for step in (3, 6)}
 
 
@@ -40,8 +40,10 @@ def _of_file(edit: Callable[[bytes], bytes]) -> dict[str, Content]:
 _NO_STEP = "{here}/run/checkpoints…[3, 6]"
 
 
-def _orbax(name: str, command: str, files: dict[str, Content], says: str = "") -> Case:
-    words = says or _NO_STEP
+def _orbax(
+    name: str, command: str, files: dict[str, Content], expected: str = ""
+) -> Case:
+    words = expected or _NO_STEP
     return case(
         "Orbax", name, _COMMANDS[command], words, files, base="text/run", code=3
     )
@@ -63,7 +65,7 @@ ORBAX = [
     _orbax("a manifest whose sums are null", "evaluate", _both(b'{"sha256": null}')),
     _orbax("a manifest that names no file", "evaluate", _both(b'{"sha256": {}}')),
     _orbax("a manifest of deep nesting", "evaluate", _both(b"[" * 100000)),
-    _orbax("a manifest that is no UTF-8", "evaluate", _both(b'{"\xff": 1}')),
+    _orbax("a manifest that is not UTF-8", "evaluate", _both(b'{"\xff": 1}')),
     _orbax(
         "a manifest with other sums",
         "predict",
@@ -108,7 +110,7 @@ ORBAX = [
         "{here}/run/checkpoints…[]",
     ),
     _orbax(
-        "a step whose number is no ASCII",
+        "a step whose number is not ASCII",
         "evaluate",
         {
             "run/checkpoints/3": None,
@@ -136,8 +138,8 @@ ORBAX = [
 ]
 
 
-def _record(name: str, edit: Content, says: str, command: str = "evaluate") -> Case:
-    words = f"{{here}}/run/config.json{says}"
+def _record(name: str, edit: Content, expected: str, command: str = "evaluate") -> Case:
+    words = f"{{here}}/run/config.json{expected}"
     files = {"run/config.json": edit}
     return case("config.json", name, _COMMANDS[command], words, files, base="text/run")
 
@@ -198,13 +200,15 @@ RECORDS = [
 ]
 
 
-def _task(name: str, file: str, edit: Content, says: str, command: str = "") -> Case:
+def _task(
+    name: str, file: str, edit: Content, expected: str, command: str = ""
+) -> Case:
     commands = {
         "": "predict --model={here}/run cat",
         "evaluate": "evaluate --workdir={here}/run",
         "convert": "convert --input={here}/run --output={here}/out --to=huggingface",
     }
-    words = f"{{here}}/run/best/3/{file}{says}"
+    words = f"{{here}}/run/best/3/{file}{expected}"
     files = {f"run/best/3/{file}": edit}
     return case("task model", name, commands[command], words, files, base="tasks/run")
 
@@ -239,7 +243,7 @@ TASKS = [
     ),
     _task("task.json: a deviation of 0", "task.json", _learned(deviation=0), _BROKEN),
     _task("task.json: NaN", "task.json", _learned(mean=float("nan")), _BROKEN),
-    _task("task.json: an unknown key", "task.json", _learned(colour="red"), _BROKEN),
+    _task("task.json: an unknown key", "task.json", _learned(color="red"), _BROKEN),
     _task(
         "task.json: metrics that are a list",
         "task.json",

@@ -1,4 +1,4 @@
-"""Bad settings: config files, and keys that the command line changes."""
+"""Bad settings: config files, and config keys on the command line."""
 
 from bad_files import Case, Content, case, dangling
 
@@ -6,14 +6,16 @@ _PRETRAIN = "pretrain --config={good}/text/tiny.py --workdir={here}/run"
 _FINETUNE = "finetune --config={good}/tasks/tiny.py --workdir={here}/run"
 
 
-def _file(name: str, content: Content, says: str, command: str = "pretrain") -> Case:
+def _file(
+    name: str, content: Content, expected: str, command: str = "pretrain"
+) -> Case:
     """A config file, c.py, of a command."""
     given = f"{command} --config={{here}}/c.py "
     if command == "prepare":
         given += "--store={here}/s"
     elif command != "plan":
         given += "--workdir={here}/run"
-    return case("config file", name, given, says, {"c.py": content})
+    return case("config file", name, given, expected, {"c.py": content})
 
 
 _AT = "{here}/c.py:"
@@ -31,7 +33,7 @@ FILES = [
     _file("empty", "", "{here}/c.py…is not a config file"),
     _file("no get_config", "x = 1\n", "{here}/c.py…is not a config file"),
     _file(
-        "get_config is no function",
+        "get_config is not a function",
         "get_config = 3\n",
         "{here}/c.py…is not a config file",
     ),
@@ -45,7 +47,7 @@ FILES = [
     _file("JSON", '{"run": null}\n', f"{_AT}1…'null'"),
     _file("a missing module", "import nomodule\n", f"{_AT}1…'nomodule'"),
     _file("it raises", "\n\nraise ValueError('no')\n", f"{_AT}3: no"),
-    _file("it raises nothing to say", "raise ValueError\n", f"{_AT}1…ValueError"),
+    _file("it raises without a message", "raise ValueError\n", f"{_AT}1…ValueError"),
     _file(
         "it exits the process",
         "import sys\nsys.exit(0)\n",
@@ -229,15 +231,15 @@ FINETUNE = (
 )
 
 
-def _changed(kind: str, start: str, changes: str, says: str) -> Case:
+def _changed(kind: str, start: str, changes: str, expected: str) -> Case:
     keys = " ".join(f"--config.{each}" for each in changes.split())
-    return case(kind, changes.replace("{here}/", ""), f"{start} {keys}", says, {})
+    return case(kind, changes.replace("{here}/", ""), f"{start} {keys}", expected, {})
 
 
 _TINY = "configs/pretrain.py:tiny"
 OTHERS = [
-    case("config key", f"plan: {key}", f"plan --config={_TINY} {flags}", says, {})
-    for key, flags, says in (
+    case("config key", f"plan: {key}", f"plan --config={_TINY} {flags}", expected, {})
+    for key, flags, expected in (
         ("an unknown size", "--config.model.size=vast", "'vast'"),
         (
             "a mesh that does not fit",

@@ -12,9 +12,13 @@ from bert_jax.checkpoints import tensorflow1, tensors
 _GOOGLE = "convert --input={here}/google --output={here}/out --to=bert_jax"
 
 
-def _google(name: str, files: dict[str, Content], says: str, more: str = "") -> Case:
+def _google(
+    name: str, files: dict[str, Content], expected: str, more: str = ""
+) -> Case:
     below = {f"google/{path}": content for path, content in files.items()}
-    return case("TF1 checkpoint", name, f"{_GOOGLE} {more}", says, below, base="google")
+    return case(
+        "TF1 checkpoint", name, f"{_GOOGLE} {more}", expected, below, base="google"
+    )
 
 
 def _index(name: str, content: Content) -> Case:
@@ -22,15 +26,15 @@ def _index(name: str, content: Content) -> Case:
     return _google(name, {"bert_model.ckpt.index": content}, words)
 
 
-def _data(name: str, content: Content, says: str) -> Case:
-    words = f"{{here}}/google/bert_model.ckpt{says}"
+def _data(name: str, content: Content, expected: str) -> Case:
+    words = f"{{here}}/google/bert_model.ckpt{expected}"
     return _google(name, {_DATA: content}, words)
 
 
 def _variables(
     edit: Callable[[dict[str, np.ndarray]], object],
 ) -> Callable[[Path], None]:
-    """Returns what changes the variables of the checkpoint that an index is of."""
+    """Returns a function that edits the variables of an index's checkpoint."""
 
     def changed(path: Path) -> None:
         prefix = path.with_suffix("")
@@ -41,8 +45,8 @@ def _variables(
     return changed
 
 
-def _config(name: str, content: Content, says: str) -> Case:
-    words = f"{{here}}/google/bert_config.json{says}"
+def _config(name: str, content: Content, expected: str) -> Case:
+    words = f"{{here}}/google/bert_config.json{expected}"
     return _google(f"config: {name}", {"bert_config.json": content}, words)
 
 
@@ -53,9 +57,9 @@ TENSORFLOW1 = [
     _index("index: a text", b"the cat sat on a mat\n" * 9),
     _index("index: cut", change(lambda content: content[:-7])),
     _index("index: half", change(lambda x: x[: len(x) // 2])),
-    _index("index: its foot alone", change(lambda x: x[-48:])),
+    _index("index: only its footer", change(lambda x: x[-48:])),
     _index(
-        "index: zeros before its foot",
+        "index: zeros before its footer",
         change(lambda x: bytes(len(x) - 48) + x[-48:]),
     ),
     _index("index: 20 MB", bytes(20 << 20)),

@@ -1,4 +1,4 @@
-"""Bad labelled files of JSON: C3, and texts with marked stretches or tokens."""
+"""Bad labeled files of JSON: C3, and texts with marked spans or tokens."""
 
 import json
 from typing import Any
@@ -11,12 +11,12 @@ _TRAIN = (
 )
 
 
-def _c3(name: str, content: Any, says: str) -> Case:
+def _c3(name: str, content: Any, expected: str) -> Case:
     written = content if isinstance(content, str | bytes) else json.dumps(content)
     command = (
         _TRAIN % ("a.json", "a.json", "multiple_choice") + " --config.data.format=c3"
     )
-    return case("C3", name, command, f"{{here}}/a.json{says}", {"a.json": written})
+    return case("C3", name, command, f"{{here}}/a.json{expected}", {"a.json": written})
 
 
 def _asked(**changes) -> list[Any]:
@@ -64,10 +64,10 @@ C3 = [
 ]
 
 
-def _spans(name: str, record: Any, says: str) -> Case:
+def _spans(name: str, record: Any, expected: str) -> Case:
     written = record if isinstance(record, str) else json.dumps(record) + "\n"
     command = _TRAIN % ("a.jsonl", "a.jsonl", "tagging")
-    words = f"{{here}}/a.jsonl:1{says}"
+    words = f"{{here}}/a.jsonl:1{expected}"
     return case("spans", name, command, words, {"a.jsonl": written})
 
 
@@ -82,11 +82,11 @@ SPANS = [
     _spans("a negative start", _marked([-3, 2, "A"]), "…'A'…characters -3"),
     _spans("an overlap", _marked([0, 3, "A"], [2, 5, "B"]), "…'B'"),
     _spans("no type", _marked([0, 1, ""]), "…''…characters 0 to 1"),
-    _spans("places that are texts", _marked(["0", "1", "A"]), "…\"['0', '1', 'A']\""),
+    _spans("offsets that are texts", _marked(["0", "1", "A"]), "…\"['0', '1', 'A']\""),
     _spans(
-        "places that are fractions", _marked([0.0, 1.0, "A"]), "…\"[0.0, 1.0, 'A']\""
+        "offsets that are fractions", _marked([0.0, 1.0, "A"]), "…\"[0.0, 1.0, 'A']\""
     ),
-    _spans("places that are truths", _marked([False, True, "A"]), "…[False, True, "),
+    _spans("offsets that are truths", _marked([False, True, "A"]), "…[False, True, "),
     _spans("two parts", _marked([0, 1]), "…'[0, 1]'"),
     _spans("an object without an end", _marked({"start": 0, "type": "A"}), "…'start'"),
     _spans("entities that are a text", {"text": "a", "entities": "A"}, "…'A'"),
@@ -104,7 +104,7 @@ SPANS = [
         "…'A'…characters 2 to 10…5",
     ),
     _spans(
-        "a surface with one place",
+        "a surface with one position",
         {"text": "a cat", "label": {"A": {"cat": [2]}}},
         "…'2'",
     ),

@@ -1,4 +1,4 @@
-"""Bad stores of a corpus: damaged shards and manifests, and content that cannot be."""
+"""Bad stores of a corpus: damaged shards and manifests, and invalid content."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,61 +19,63 @@ _PRETRAIN = (
 )
 
 
-def _evaluated(name: str, file: str, content: Content, says: str, code: int) -> Case:
+def _evaluated(
+    name: str, file: str, content: Content, expected: str, code: int
+) -> Case:
     """The store in the workdir of a run."""
     command = "evaluate --workdir={here}/run"
     files = {f"run/{file}": content}
-    words = f"{{here}}/run/{file}{says}"
+    words = f"{{here}}/run/{file}{expected}"
     return case("store", name, command, words, files, base="text/run", code=code)
 
 
-def _shard(name: str, content: Content, says: str = "…damaged") -> Case:
-    return _evaluated(name, _HELDOUT, content, says, 5)
+def _shard(name: str, content: Content, expected: str = "…damaged") -> Case:
+    return _evaluated(name, _HELDOUT, content, expected, 5)
 
 
-def _forged(name: str, edit: Callable[[forged.Columns], object], says: str) -> Case:
-    """A shard whose sum is that of the manifest."""
-    return _shard(f"forged: {name}", forged.shard(edit), f"…damaged…{says}")
+def _forged(name: str, edit: Callable[[forged.Columns], object], expected: str) -> Case:
+    """A shard whose checksum agrees with the manifest."""
+    return _shard(f"forged: {name}", forged.shard(edit), f"…damaged…{expected}")
 
 
-def _manifest(name: str, content: Content, says: str) -> Case:
-    return _evaluated(name, _MANIFEST, content, says, 2)
+def _manifest(name: str, content: Content, expected: str) -> Case:
+    return _evaluated(name, _MANIFEST, content, expected, 2)
 
 
-def _tree(name: str, edit: Callable[[dict[str, Any]], object], says: str) -> Case:
-    return _manifest(name, forged.manifest(edit), says)
+def _tree(name: str, edit: Callable[[dict[str, Any]], object], expected: str) -> Case:
+    return _manifest(name, forged.manifest(edit), expected)
 
 
-def _typed(name: str, edit: Callable[[dict[str, Any]], object], says: str) -> Case:
-    """A value of another type than its key has."""
-    return dataclasses.replace(_tree(name, edit, says), in_subprocess=True)
+def _typed(name: str, edit: Callable[[dict[str, Any]], object], expected: str) -> Case:
+    """A value of the wrong type."""
+    return dataclasses.replace(_tree(name, edit, expected), in_subprocess=True)
 
 
 def _first_shard(**keys) -> Callable[[dict[str, Any]], object]:
     return lambda tree: tree["shards"][0].update(keys)
 
 
-def _set(key: str, place: Any, value: Any) -> Callable[[forged.Columns], object]:
-    def edit(made: forged.Columns) -> None:
-        made[key][place] = value
+def _set(key: str, index: Any, value: Any) -> Callable[[forged.Columns], object]:
+    def edit(columns: forged.Columns) -> None:
+        columns[key][index] = value
 
     return edit
 
 
-def _fewer_marks(made: forged.Columns) -> None:
-    """Takes the mark of the last token away."""
-    made["word_start"] = made["word_start"][:-1]
-    made["word_offsets"] = made["sentence_offsets"].copy()
-    made["word_offsets"][-1] -= 1
+def _fewer_marks(columns: forged.Columns) -> None:
+    """Removes the word mark of the last token."""
+    columns["word_start"] = columns["word_start"][:-1]
+    columns["word_offsets"] = columns["sentence_offsets"].copy()
+    columns["word_offsets"][-1] -= 1
 
 
-def _a_token_less(made: forged.Columns) -> None:
-    """Leaves the last token out of the last sentence."""
-    made["sentence_offsets"][-1] -= 1
+def _a_token_less(columns: forged.Columns) -> None:
+    """Removes the last token of the last sentence."""
+    columns["sentence_offsets"][-1] -= 1
 
 
 def _as(key: str, dtype: type) -> Callable[[forged.Columns], object]:
-    return lambda made: made.update({key: made[key].astype(dtype)})
+    return lambda columns: columns.update({key: columns[key].astype(dtype)})
 
 
 _COLUMNS = "list<item: list<item: {}>>"
@@ -116,7 +118,7 @@ CASES = [
     _manifest("manifest: nothing in it", b"{}", "…None"),
     _manifest("manifest: a list", b"[]", "…None"),
     _manifest("manifest: null", b"null", "…None"),
-    _manifest("manifest: a number alone", b'{"format_version": 1}', "…damaged"),
+    _manifest("manifest: a number only", b'{"format_version": 1}', "…damaged"),
     _tree(
         "manifest: of another version",
         lambda tree: tree.update(format_version=2),
@@ -125,7 +127,7 @@ CASES = [
     _tree("manifest: no shards", lambda tree: tree.pop("shards"), "…'shards'"),
     _tree(
         "manifest: an unknown key of a shard",
-        _first_shard(colour="red"),
+        _first_shard(color="red"),
         "…damaged",
     ),
     _typed(

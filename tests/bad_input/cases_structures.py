@@ -1,4 +1,4 @@
-"""Bad labelled files with a structure: SQuAD, CoNLL and CoNLL-U."""
+"""Bad labeled files with a structure: SQuAD, CoNLL and CoNLL-U."""
 
 import json
 from typing import Any
@@ -12,16 +12,16 @@ _TRAIN = (
 
 
 def _of(
-    kind: str, file: str, task: str, name: str, content: Content, says: str
+    kind: str, file: str, task: str, name: str, content: Content, expected: str
 ) -> Case:
-    words = f"{{here}}/{file}{says}"
+    words = f"{{here}}/{file}{expected}"
     return case(kind, name, _TRAIN % (file, file, task), words, {file: content})
 
 
-def _squad(name: str, content: Any, says: str) -> Case:
+def _squad(name: str, content: Any, expected: str) -> Case:
     """A document, or its text."""
     written = content if isinstance(content, str | bytes) else json.dumps(content)
-    return _of("SQuAD", "a.json", "span", name, written, says)
+    return _of("SQuAD", "a.json", "span", name, written, expected)
 
 
 def _question(**changes) -> dict[str, Any]:
@@ -46,20 +46,20 @@ _Q1 = f"{_AT}.qas[0] (question q1)"
 _TWICE = _document([_question()["data"][0]["paragraphs"][0]["qas"][0]] * 2)
 SQUAD = [
     _squad("an answer elsewhere", _answer("cat", 1), f"{_Q1}…'cat'"),
-    _squad("an answer behind the end", _answer("cat", 99), f"{_Q1}…'cat'"),
+    _squad("an answer after the end", _answer("cat", 99), f"{_Q1}…'cat'"),
     _squad("an answer over the end", _answer("sat there", 8), f"{_Q1}…'sat"),
     _squad("an answer before the start", _answer("cat", -1), f"{_Q1}…'cat'"),
     _squad("an answer of another text", _answer("dog", 4), f"{_Q1}…'dog'"),
     _squad("an empty answer", _answer("", 4), f"{_Q1}…''"),
-    _squad("an answer without a place", _answer("cat", None), f"{_Q1}…'cat'"),
-    _squad("a place that is a text", _answer("cat", "4"), f"{_Q1}…answer_start"),
-    _squad("a place that is a fraction", _answer("cat", 4.0), f"{_Q1}…answer_st"),
-    _squad("a place that is true", _answer("cat", True), f"{_Q1}…answer_start"),
+    _squad("an answer without an offset", _answer("cat", None), f"{_Q1}…'cat'"),
+    _squad("an offset that is a text", _answer("cat", "4"), f"{_Q1}…answer_start"),
+    _squad("an offset that is a fraction", _answer("cat", 4.0), f"{_Q1}…answer_st"),
+    _squad("an offset that is true", _answer("cat", True), f"{_Q1}…answer_start"),
     _squad("an answer that is a number", _answer(4, 4), f"{_Q1}…answer"),
     _squad("an answer that is null", _question(answers=[None]), f"{_Q1}…answer"),
     _squad("answers that are a text", _question(answers="cat"), f"{_Q1}…answers"),
     _squad(
-        "more answers than places",
+        "more answers than offsets",
         _question(answers={"text": ["cat", "the"], "answer_start": [4]}),
         f"{_Q1}…answers",
     ),
@@ -133,8 +133,8 @@ SQUAD = [
 ]
 
 
-def _conll(name: str, content: Content, says: str) -> Case:
-    return _of("CoNLL", "a.conll", "tagging", name, content, says)
+def _conll(name: str, content: Content, expected: str) -> Case:
+    return _of("CoNLL", "a.conll", "tagging", name, content, expected)
 
 
 _TAGS = "the O\ncat B-A\n\na O\ndog B-A\n\n"
@@ -142,8 +142,8 @@ CONLL = [
     _conll("a column less", "the O\ncat\n\n", ":2…1 column"),
     _conll("a column more", f"{_TAGS}a x O\n", ":7…3 columns"),
     _conll("one column", "the\ncat\n", ":1…1 column"),
-    _conll("I behind another B", "the O\ncat B-A\ndog I-B\n", ":3…token 3"),
-    _conll("I behind O", f"{_TAGS}the O\ncat I-A\n", ":8…token 2…'cat'"),
+    _conll("I after another B", "the O\ncat B-A\ndog I-B\n", ":3…token 3"),
+    _conll("I after O", f"{_TAGS}the O\ncat I-A\n", ":8…token 2…'cat'"),
     _conll("a sentence begins with I", f"{_TAGS}cat I-A\n", ":7…token 1"),
     _conll("a tab that ends in no tag", "the\tO\ncat\t\n", ":2…tag"),
     _conll("a tab that begins with no token", "the\tO\n\tO\n", ":2…token"),
@@ -152,7 +152,7 @@ CONLL = [
     _conll("a NUL byte", f"{_TAGS}\0 O\n", ":7…0x00…NUL"),
     _conll("empty", "", "…empty"),
     _conll("blank lines", "\n\n", "…example"),
-    _conll("documents' marks alone", "-DOCSTART- -X- O O\n\n", "…example"),
+    _conll("only documents' marks", "-DOCSTART- -X- O O\n\n", "…example"),
     _conll("UTF-16", _TAGS.encode("utf-16")[:-1], "…UTF-16"),
     _conll("a pipe", fifo, "…regular file"),
     case(
@@ -178,8 +178,8 @@ def _row(number: object, word: str, *more: str) -> str:
     return "\t".join([str(number), word, "_", "NOUN", *["_"] * 6, *more]) + "\n"
 
 
-def _conllu(name: str, content: Content, says: str, task: str = "tagging") -> Case:
-    return _of("CoNLL-U", "a.conllu", task, name, content, says)
+def _conllu(name: str, content: Content, expected: str, task: str = "tagging") -> Case:
+    return _of("CoNLL-U", "a.conllu", task, name, content, expected)
 
 
 _GOOD = _row(1, "the") + _row(2, "cat") + "\n"
@@ -190,7 +190,7 @@ CONLLU = [
     _conllu("no number", _GOOD + _row("x", "a"), ":4…number is 'x'"),
     _conllu("a range turned about", _row("2-1", "ab") + _GOOD, ":1…range 2-1"),
     _conllu(
-        "a range behind its words",
+        "a range after its words",
         _row(1, "the") + _row(2, "cat") + _row("1-2", "x"),
         ":3…range 1-2",
     ),
@@ -201,7 +201,7 @@ CONLLU = [
     _conllu("three columns", "1\tcat\t_\n", ":1…'4'"),
     _conllu("an empty word", _GOOD + _row(1, " "), ":4…word"),
     _conllu("no tag", _GOOD + _row(1, "a").replace("NOUN", "_"), ":4…tag"),
-    _conllu("comments alone", "# text = a\n\n", "…example"),
+    _conllu("only comments", "# text = a\n\n", "…example"),
     _conllu("no UTF-8", _GOOD.encode() + b"# \xff\n", ":4…0xff"),
     _conllu("no column of senses", _GOOD, ":1…'11'", "srl"),
     _conllu(

@@ -1,4 +1,4 @@
-"""Bad tables of labelled texts: TSV, CSV, and JSON lines of examples."""
+"""Bad tables of labeled texts: TSV, CSV, and JSON lines of examples."""
 
 import bz2
 import gzip
@@ -18,17 +18,25 @@ _CSV = "text,label\na cat,cat\na dog,dog\nthe cat,cat\nthe dog,dog\n"
 
 
 def _table(
-    name: str, content: Content, says: str, task: str = "classification", more: str = ""
+    name: str,
+    content: Content,
+    expected: str,
+    task: str = "classification",
+    more: str = "",
 ) -> Case:
-    return _of("TSV", "a.tsv", name, content, says, task, more)
+    return _of("TSV", "a.tsv", name, content, expected, task, more)
 
 
-def _csv(name: str, content: Content, says: str, task: str = "classification") -> Case:
-    return _of("CSV", "a.csv", name, content, says, task, "")
+def _csv(
+    name: str, content: Content, expected: str, task: str = "classification"
+) -> Case:
+    return _of("CSV", "a.csv", name, content, expected, task, "")
 
 
-def _json(name: str, content: Content, says: str, task: str = "classification") -> Case:
-    return _of("JSON examples", "a.jsonl", name, content, says, task, "")
+def _json(
+    name: str, content: Content, expected: str, task: str = "classification"
+) -> Case:
+    return _of("JSON examples", "a.jsonl", name, content, expected, task, "")
 
 
 def _of(
@@ -36,24 +44,24 @@ def _of(
     file: str,
     name: str,
     content: Content,
-    says: str,
+    expected: str,
     task: str,
     more: str,
 ) -> Case:
     command = f"{_TRAIN % (file, file, task)} {more}"
-    return case(kind, name, command, f"{{here}}/{file}{says}", {file: content})
+    return case(kind, name, command, f"{{here}}/{file}{expected}", {file: content})
 
 
-def _evaluated(name: str, content: Content, says: str, more: str = "") -> Case:
+def _evaluated(name: str, content: Content, expected: str, more: str = "") -> Case:
     command = "evaluate --workdir={here}/run --data={here}/d.tsv " + more
-    words = f"{{here}}/d.tsv{says}"
+    words = f"{{here}}/d.tsv{expected}"
     return case("TSV", name, command, words, {"d.tsv": content}, base="tasks/run")
 
 
-def _predicted(name: str, content: Content, says: str) -> Case:
+def _predicted(name: str, content: Content, expected: str) -> Case:
     command = "predict --model={good}/tasks/run --input={here}/p.tsv "
     command += "--output={here}/answers.jsonl"
-    return case("TSV", name, command, f"{{here}}/p.tsv{says}", {"p.tsv": content})
+    return case("TSV", name, command, f"{{here}}/p.tsv{expected}", {"p.tsv": content})
 
 
 TSV = [
@@ -67,9 +75,9 @@ TSV = [
     _table("a wide blank", f"{_GOOD}\u3000\tcat\n", ":6…'sentence'"),
     _table("a class seen once", f"{_GOOD}a\tbird\n", ":6…'bird'"),
     _table("one class", f"{_HEAD}a\tx\nb\tx\n", "…1 class"),
-    _table("a header alone", _HEAD, "…example"),
+    _table("only a header", _HEAD, "…example"),
     _table("empty", "", "…empty"),
-    _table("a byte order mark alone", b"\xef\xbb\xbf", "…empty"),
+    _table("only a byte order mark", b"\xef\xbb\xbf", "…empty"),
     _table("blank lines", "\n\n\n", "…example"),
     _table(
         "GBK",
@@ -138,7 +146,7 @@ TSV = [
     _table("no score", "text\tscore\na\t\nb\t1\n", ":2…score", "regression"),
     _table("equal scores", "text\tscore\na\t1\nb\t1.0\n", ":2…2 scores", "regression"),
     _table(
-        "half labelled pairs",
+        "half labeled pairs",
         "sentence1\tsentence2\tlabel\na\tb\t1\na\tb\t\n",
         ":3…label",
         "matching",
@@ -172,7 +180,7 @@ TSV = [
     ),
     case(
         "TSV",
-        "a file of labels that is no UTF-8",
+        "a file of labels that is not UTF-8",
         f"{_FINETUNE}--config.data.labels={{here}}/labels.txt",
         "{here}/labels.txt:2…0xff",
         {"labels.txt": b"cat\n\xff\n"},
@@ -197,7 +205,7 @@ CSV = [
     _csv("a column more", f"{_CSV}a,b,cat\n", ":6…3 columns"),
     _csv("a column less", f"{_CSV}a\n", ":6…1 column"),
     _csv(
-        "a bad row behind one of three lines",
+        "a bad row after one of three lines",
         f'{_CSV}"a\nb\nc",cat\nx\n',
         ":9…1 column",
     ),
@@ -214,9 +222,9 @@ CSV = [
         ":6…CSV",
     ),
     _csv("empty", "", "…empty"),
-    _csv("a header alone", "text,label\n", "…example"),
+    _csv("only a header", "text,label\n", "…example"),
     _csv(
-        "scores, one no number",
+        "scores, one not a number",
         "text,score\na,1\nb,1;5\n",
         ":3…score",
         "regression",
@@ -247,7 +255,7 @@ JSON = [
         '{"text": "a", "label": "\\ude00"}\n',
         ":1…character 0…'\\ude00'",
     ),
-    _json("a label in the second alone", '{"text": "a"}\n' + _ONE, ":1…column"),
+    _json("a label only in the second", '{"text": "a"}\n' + _ONE, ":1…column"),
     _json("deep nesting", f'{_ONE}{{"text": {"[" * 100000}\n', ":2…JSON"),
     _json("pretty-printed", '{\n"text": "a"\n"label": "x"\n}\n', ":1…JSON"),
     _json("a document", '[{"text": "a", "label": "x"}, 3]\n', ":1…JSON"),

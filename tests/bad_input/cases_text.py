@@ -1,4 +1,4 @@
-"""Bad texts: corpora of lines and of JSON lines, and texts to be asked about."""
+"""Bad texts: corpora of lines and of JSON lines, and texts for `predict`."""
 
 import bz2
 import gzip
@@ -12,31 +12,31 @@ _PREPARE = "prepare --config={good}/text/tiny.py --store={here}/s --config.data.
 _VOCAB = " --config.text.vocab={good}/text/vocab.txt"
 
 
-def _text(name: str, content: Content, says: str, file: str = "c.txt") -> Case:
+def _text(name: str, content: Content, expected: str, file: str = "c.txt") -> Case:
     command = f"{_PREPARE}{{here}}/{file}"
-    return case("text", name, command, f"{{here}}/{file}{says}", {file: content})
+    return case("text", name, command, f"{{here}}/{file}{expected}", {file: content})
 
 
-def _jsonl(name: str, content: Content, says: str, **others) -> Case:
+def _jsonl(name: str, content: Content, expected: str, **others) -> Case:
     command = f"{_PREPARE}{{here}}/c.jsonl{_VOCAB}"
-    words = f"{{here}}/c.jsonl{says}"
+    words = f"{{here}}/c.jsonl{expected}"
     return case("JSON lines", name, command, words, {"c.jsonl": content}, **others)
 
 
-def _asked(name: str, task: str, content: Content, says: str) -> Case:
-    """Texts for `predict`, one a line."""
+def _asked(name: str, task: str, content: Content, expected: str) -> Case:
+    """Texts for `predict`, one per line."""
     command = "predict --model={good}/tasks/models/classification --input={here}/q.txt "
     if task == "answer":
         command += "--input_format=lines --output={here}/a.jsonl"
     else:
         command = command.replace("tasks/models/classification", "export")
         command += "--task=features --output={here}/v.npy"
-    return case("text", name, command, f"{{here}}/q.txt{says}", {"q.txt": content})
+    return case("text", name, command, f"{{here}}/q.txt{expected}", {"q.txt": content})
 
 
 TEXT = [
     _text("empty", b"", "…empty"),
-    _text("a byte order mark alone", b"\xef\xbb\xbf", "…empty"),
+    _text("only a byte order mark", b"\xef\xbb\xbf", "…empty"),
     _text("only blank lines", b"\n  \n\t\n", "…blank"),
     _text("a mark and blank lines", b"\xef\xbb\xbf\n\n", "…blank"),
     _text("UTF-16", "text\n".encode("utf-16")[:-1], "…UTF-16"),
@@ -62,14 +62,14 @@ TEXT = [
     _text("a surrogate in UTF-8", b"a\xed\xa0\x80b\n", ":1…0xed"),
     _text("a long spelling of /", b"a\n\n\nb\xc0\xaf\n", ":4…0xc0"),
     _text("a NUL byte", b"fine\nb\0d\n", ":2…0x00…NUL"),
-    _text("NUL bytes alone", bytes(4096), ":1…0x00…NUL"),
+    _text("only NUL bytes", bytes(4096), ":1…0x00…NUL"),
     _text("a line of 100 MB", b"a" * (100 << 20), ":1…line"),
     _text(
         "a document of 9 MB",
         b"the cat sat on a mat\n" * (9 << 16),
         ":1…document",
     ),
-    _text("a line of 10 MB behind others", _TEXT + b"\n" + b"b" * (10 << 20), ":7"),
+    _text("a line of 10 MB after others", _TEXT + b"\n" + b"b" * (10 << 20), ":7"),
     _text("a gzip bomb", gzip.compress(b"a" * (100 << 20), 9, mtime=0), ":1…line"),
     case(
         "text",

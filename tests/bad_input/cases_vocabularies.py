@@ -5,39 +5,41 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import small_place
+import small_inputs
 from bad_files import Case, Content, case, change, dangling, fifo
 
 _PRETRAIN = "pretrain --config={good}/text/tiny.py --workdir={here}/run "
-_PIECES = small_place.PIECES
+_TOKENS = small_inputs.TOKENS
 
 
 def _lines(*pieces: str) -> bytes:
     return "".join(f"{piece}\n" for piece in pieces).encode()
 
 
-def _vocab(name: str, content: Content | Sequence[str], says: str) -> Case:
-    """A vocab.txt, or its pieces."""
-    made = _lines(*content) if isinstance(content, list) else content
+def _vocab(name: str, content: Content | Sequence[str], expected: str) -> Case:
+    """A vocab.txt, or its tokens."""
+    written = _lines(*content) if isinstance(content, list) else content
     command = f"{_PRETRAIN}--config.text.vocab={{here}}/v.txt"
-    return case("vocab.txt", name, command, f"{{here}}/v.txt{says}", {"v.txt": made})
+    return case(
+        "vocab.txt", name, command, f"{{here}}/v.txt{expected}", {"v.txt": written}
+    )
 
 
 VOCAB = [
     _vocab("not there", lambda path: None, "…exist"),
     _vocab("a link to nothing", dangling, "…exist"),
     _vocab("empty", b"", "…empty"),
-    _vocab("a byte order mark alone", b"\xef\xbb\xbf", "…empty"),
+    _vocab("only a byte order mark", b"\xef\xbb\xbf", "…empty"),
     _vocab("blank lines", b"\n\n \n", "…empty"),
-    _vocab("a piece twice", [*_PIECES, "a"], "…lines 6 and 38"),
-    _vocab("a piece twice but for blanks", [*_PIECES, " a"], "…lines 6 and 38"),
+    _vocab("a piece twice", [*_TOKENS, "a"], "…lines 6 and 38"),
+    _vocab("a piece twice but for blanks", [*_TOKENS, " a"], "…lines 6 and 38"),
     _vocab("no [MASK]", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"], "…[MASK]"),
-    _vocab("no [UNK]", [x for x in _PIECES if x != "[UNK]"], "…[UNK]…36"),
-    _vocab("no [CLS], no [PAD]", _PIECES[3:] + ["[UNK]"], "…[PAD]…[CLS]"),
+    _vocab("no [UNK]", [x for x in _TOKENS if x != "[UNK]"], "…[UNK]…36"),
+    _vocab("no [CLS], no [PAD]", _TOKENS[3:] + ["[UNK]"], "…[PAD]…[CLS]"),
     _vocab("a blank line", ["a", "", "b"], ":2"),
-    _vocab("a first blank line", ["", *_PIECES], ":1"),
-    _vocab("two pieces a line", [*_PIECES, "b c"], ":38…line is 'b c'"),
-    _vocab("pieces and counts", [f"{x}\t7" for x in _PIECES], ":1…'[PAD]\\t7"),
+    _vocab("a first blank line", ["", *_TOKENS], ":1"),
+    _vocab("two pieces a line", [*_TOKENS, "b c"], ":38…line is 'b c'"),
+    _vocab("pieces and counts", [f"{x}\t7" for x in _TOKENS], ":1…'[PAD]\\t7"),
     _vocab("no UTF-8", b"a\n\xff\n", ":2…2…0xff…UTF-8"),
     _vocab("UTF-16", "a\nb\n".encode("utf-16"), "…UTF-16"),
     _vocab("NUL bytes", b"a\nb\0\n", ":2…'b\\x00'"),
@@ -61,7 +63,7 @@ VOCAB = [
         "finetune --config={good}/tasks/tiny.py --workdir={here}/run "
         "--config.text.vocab={here}/v.txt",
         "{here}/v.txt…lines 6 and 38",
-        {"v.txt": _lines(*_PIECES, "a")},
+        {"v.txt": _lines(*_TOKENS, "a")},
     ),
     case(
         "vocab.txt",
@@ -74,15 +76,17 @@ VOCAB = [
 ]
 
 
-def _json(name: str, edit: Content, says: str, file: str = "tokenizer.json") -> Case:
+def _json(
+    name: str, edit: Content, expected: str, file: str = "tokenizer.json"
+) -> Case:
     command = f"{_PRETRAIN}--config.text.vocab={{here}}/json"
-    words = f"{{here}}/json/{file}{says}"
+    words = f"{{here}}/json/{file}{expected}"
     files = {f"json/{file}": edit}
     return case("tokenizer.json", name, command, words, files, base="json")
 
 
 def _tree(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
-    """Returns what changes the JSON object in a file."""
+    """Returns a function that edits the JSON object of a file."""
 
     def edited(content: bytes) -> bytes:
         tree = json.loads(content)
@@ -93,7 +97,7 @@ def _tree(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
 
 
 def _without_mask(tree: dict[str, Any]) -> None:
-    """Takes the last piece's place away, and [MASK]."""
+    """Gives the last token the id of [MASK], and removes [MASK]."""
     ids = tree["model"]["vocab"]
     last = max(ids, key=ids.__getitem__)
     ids[last] = ids.pop("[MASK]")
@@ -199,10 +203,10 @@ TOKENIZER_JSON = [
     ),
     case(
         "tokenizer.json",
-        "a vocab.txt of other pieces beside it",
+        "a vocab.txt of other tokens next to it",
         f"{_PRETRAIN}--config.text.vocab={{here}}/json",
         "{here}/json/vocab.txt…38 tokens…{here}/json/tokenizer.json…37",
-        {"json/vocab.txt": _lines(*_PIECES, "more")},
+        {"json/vocab.txt": _lines(*_TOKENS, "more")},
         base="json",
     ),
     case(
@@ -211,17 +215,17 @@ TOKENIZER_JSON = [
         f"{_PRETRAIN}--config.text.vocab={{here}}/v",
         "{here}/v/merges.txt:2…'a c'",
         {
-            "v/vocab.json": json.dumps({x: i for i, x in enumerate(_PIECES)}),
+            "v/vocab.json": json.dumps({x: i for i, x in enumerate(_TOKENS)}),
             "v/merges.txt": "#version: 0.2\na c\n",
         },
     ),
 ]
 
 
-def _model(name: str, content: Content, says: str, base: str = "") -> Case:
+def _model(name: str, content: Content, expected: str, base: str = "") -> Case:
     file = base or "v.model"
     command = f"{_PRETRAIN}--config.text.vocab={{here}}/{file}"
-    words = f"{{here}}/{file}{says}"
+    words = f"{{here}}/{file}{expected}"
     files = {file: content}
     return case("SentencePiece", name, command, words, files, base=base)
 
@@ -229,7 +233,7 @@ def _model(name: str, content: Content, says: str, base: str = "") -> Case:
 _NONE = "…SentencePiece"
 SENTENCEPIECE = [
     _model("empty", b"", "…empty"),
-    _model("a text", _lines(*_PIECES), _NONE),
+    _model("a text", _lines(*_TOKENS), _NONE),
     _model("NUL bytes", bytes(4096), _NONE),
     _model("JSON", b"{}", _NONE),
     _model("gzip", b"\x1f\x8b\x08\0\0\0\0\0\0\3\3\0\0\0\0\0", _NONE),
@@ -245,10 +249,10 @@ SENTENCEPIECE = [
     _model("not there", lambda path: None, "…exist"),
     case(
         "SentencePiece",
-        "a vocab.txt beside it",
+        "a vocab.txt next to it",
         f"{_PRETRAIN}--config.text.vocab={{here}}/v",
         "{here}/v…vocab.txt…spiece.model",
-        {"v/vocab.txt": _lines(*_PIECES), "v/spiece.model": b"x"},
+        {"v/vocab.txt": _lines(*_TOKENS), "v/spiece.model": b"x"},
     ),
     case(
         "SentencePiece",

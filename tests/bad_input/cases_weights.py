@@ -20,16 +20,18 @@ _CONFIG = "published/config.json"
 
 
 def _case(
-    name: str, files: dict[str, Content], says: str, command: str = "", **others
+    name: str, files: dict[str, Content], expected: str, command: str = "", **others
 ) -> Case:
-    """A folder of Hugging Face's."""
+    """A folder in Hugging Face's format."""
     command = command or _CONVERT % ("published", "bert_jax")
     others = {"base": "published"} | others
-    return case("safetensors", name, command, says, files, **others)
+    return case("safetensors", name, command, expected, files, **others)
 
 
-def _file(name: str, content: Content, says: str) -> Case:
-    return _case(name, {_FILE: content}, "{here}/published/model.safetensors" + says)
+def _file(name: str, content: Content, expected: str) -> Case:
+    return _case(
+        name, {_FILE: content}, "{here}/published/model.safetensors" + expected
+    )
 
 
 def _header(**entries: Any) -> bytes:
@@ -44,12 +46,12 @@ def _entry(begin: int, end: int, dtype: str = "F32", **more: Any) -> dict[str, A
 
 
 def _arrays(edit: Callable[[dict[str, np.ndarray]], object]) -> Callable[[Path], None]:
-    """Returns what changes the tensors of a file."""
+    """Returns a function that edits the tensors of a file."""
 
     def changed(path: Path) -> None:
         arrays = dict(tensors.read(path).arrays)
         edit(arrays)
-        safetensors.numpy.save_file(arrays, path)  # which takes what ours refuses
+        safetensors.numpy.save_file(arrays, path)  # which accepts what ours rejects
 
     return changed
 
@@ -78,7 +80,7 @@ SAFETENSORS = [
     _file("cut", change(lambda content: content[:-7]), "…refused"),
     _file("a byte more", change(lambda x: x + b"\0"), "…refused"),
     _file(
-        "a header that is no JSON",
+        "a header that is not JSON",
         (9).to_bytes(8, "little") + b"{nonsense",
         "…refused",
     ),
@@ -304,11 +306,11 @@ SAFETENSORS = [
         _case(
             f"our own: {name}",
             {"export/model.json": forged.manifest(edit)},
-            f"{{here}}/export/model.json{says}",
+            f"{{here}}/export/model.json{expected}",
             _CONVERT % ("export", "huggingface"),
             base="export",
         )
-        for name, edit, says in (
+        for name, edit, expected in (
             (
                 "labels that are a text",
                 lambda t: t.update(labels="abc"),

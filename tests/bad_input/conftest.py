@@ -1,22 +1,22 @@
-"""A small corpus, its store, labelled files, and a way to run the commands on them."""
+"""A small corpus, its store, labeled files, and a way to run the commands on them."""
 
 from pathlib import Path
 
 import bad_files
 import command_line
-import good_place
+import good_files
 import pytest
-import small_place
+import small_inputs
 import tiny_run
 import tiny_tasks
 
 
 @pytest.fixture(scope="session")
-def place(tmp_path_factory):
+def inputs(tmp_path_factory):
     """A folder with a corpus, and `tiny.py` that trains on it."""
-    folder = tmp_path_factory.mktemp("place")
+    folder = tmp_path_factory.mktemp("inputs")
     corpus = tiny_run.write_corpus(folder / "text.txt")
-    (folder / "vocab.txt").write_text("\n".join(small_place.PIECES) + "\n")
+    (folder / "vocab.txt").write_text("\n".join(small_inputs.TOKENS) + "\n")
     (folder / "tiny.py").write_text(
         f"import sys\nsys.path.insert(0, {str(Path(tiny_run.__file__).parent)!r})\n"
         "import tiny_run\n"
@@ -26,13 +26,13 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def store(place):
-    """The store of the corpus, which tests copy before they harm it."""
+def store(inputs):
+    """The store of the corpus, which tests copy before they change it."""
     done = command_line.for_real(
-        "prepare", f"--config={place / 'tiny.py'}", f"--store={place / 'store'}"
+        "prepare", f"--config={inputs / 'tiny.py'}", f"--store={inputs / 'store'}"
     )
     assert done.code == 0, done.err
-    return place / "store"
+    return inputs / "store"
 
 
 @pytest.fixture(scope="session")
@@ -52,11 +52,11 @@ def tasks(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def good(tmp_path_factory):
-    """Good files of every format; whatever the cases do, they stay as they are."""
-    place = good_place.make(tmp_path_factory.mktemp("good"))
-    before = bad_files.contents(place)
-    yield place
-    assert bad_files.contents(place) == before
+    """Good files of every format, which the cases must not change."""
+    inputs = good_files.make(tmp_path_factory.mktemp("good"))
+    before = bad_files.contents(inputs)
+    yield inputs
+    assert bad_files.contents(inputs) == before
 
 
 @pytest.fixture

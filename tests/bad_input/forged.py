@@ -1,4 +1,4 @@
-"""Stores whose bytes are as their manifest says, and whose content is not."""
+"""Stores whose checksums agree with the manifest, and whose content is invalid."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Columns = dict[str, np.ndarray]
 
 
 def columns(path: Path) -> Columns:
-    """Returns the flat arrays of a shard, which may be changed."""
+    """Returns the flat arrays of a shard, writable."""
     batch = pa.ipc.open_file(path).get_batch(0)
     sentences, starts, sources = (batch.column(i) for i in range(3))
     return {
@@ -26,23 +26,23 @@ def columns(path: Path) -> Columns:
     }
 
 
-def write(path: Path, made: Columns) -> None:
-    """Writes a shard, and its sum and counts into the manifest beside it.
+def write(path: Path, arrays: Columns) -> None:
+    """Writes a shard, and its checksum and size into its manifest.
 
-    Arrays that do not fit are written as they are.
+    Inconsistent arrays are written unchanged.
     """
 
     def nested(values: pa.Array, offsets: str = "sentence_offsets") -> pa.ListArray:
-        inner = pa.ListArray.from_arrays(pa.array(made[offsets]), values)
-        return pa.ListArray.from_arrays(pa.array(made["document_offsets"]), inner)
+        inner = pa.ListArray.from_arrays(pa.array(arrays[offsets]), values)
+        return pa.ListArray.from_arrays(pa.array(arrays["document_offsets"]), inner)
 
-    starts = "word_offsets" if "word_offsets" in made else "sentence_offsets"
-    arrays = [
-        nested(pa.array(made["tokens"])),
-        nested(pa.array(made["word_start"]), starts),
-        pa.array(made["sources"]),
+    starts = "word_offsets" if "word_offsets" in arrays else "sentence_offsets"
+    nested_arrays = [
+        nested(pa.array(arrays["tokens"])),
+        nested(pa.array(arrays["word_start"]), starts),
+        pa.array(arrays["sources"]),
     ]
-    batch = pa.record_batch(arrays, names=["sentences", "word_start", "source"])
+    batch = pa.record_batch(nested_arrays, names=["sentences", "word_start", "source"])
     with pa.ipc.new_file(path, batch.schema) as writer:
         writer.write_batch(batch)
     manifest = path.parent / "manifest.json"
@@ -54,18 +54,18 @@ def write(path: Path, made: Columns) -> None:
 
 
 def shard(edit: Callable[[Columns], object]) -> Callable[[Path], object]:
-    """Returns what changes the arrays of a shard."""
+    """Returns a function that edits the arrays of a shard."""
 
     def forge(path: Path) -> None:
-        made = columns(path)
-        edit(made)
-        write(path, made)
+        arrays = columns(path)
+        edit(arrays)
+        write(path, arrays)
 
     return forge
 
 
 def manifest(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
-    """Returns what changes a JSON object in a file."""
+    """Returns a function that edits the JSON object of a file."""
 
     def forge(path: Path) -> None:
         tree = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Every bad file of the tables: one message with its place, and nothing left behind."""
+"""Every bad file of the tables: one message with its location, and no new files."""
 
 import collections
 
@@ -30,8 +30,8 @@ CASES = [
 ]
 
 
-# The default run takes every third case of a kind, and the first; the report all.
-_SHARE = 3
+# The default run takes the first and every third case of a kind; the report all.
+_EVERY = 3
 
 
 def _sampled(cases):
@@ -39,7 +39,7 @@ def _sampled(cases):
     seen = collections.Counter()
     for one in cases:
         number, seen[one.kind] = seen[one.kind], seen[one.kind] + 1
-        marks = [pytest.mark.slow] if number % _SHARE else []
+        marks = [pytest.mark.slow] if number % _EVERY else []
         yield pytest.param(one, marks=marks, id=str(one))
 
 
@@ -58,11 +58,11 @@ REAL = [
 
 
 @pytest.mark.parametrize("one", REAL)
-def test_some_in_a_process_of_their_own(one, good, tmp_path):
+def test_some_in_a_new_process(one, good, tmp_path):
     bad_files.check(one, good, tmp_path, command_line.for_real)
 
 
-def test_names_are_told_apart():
+def test_names_are_unique():
     names = collections.Counter((one.kind, one.name, one.command) for one in CASES)
     assert [name for name, count in names.items() if count > 1] == []
     assert len(CASES) >= 200

@@ -1,4 +1,4 @@
-"""Where records may be left out, all that were read are used or counted."""
+"""Records that are read are either used or counted as skipped."""
 
 import json
 
@@ -23,7 +23,7 @@ _JSON += '{"text": null, "label": "x"}\n'
 
 
 def _squad() -> str:
-    """Questions whose answer is there, elsewhere and nowhere."""
+    """Questions whose answer is at its offset, at another one, and missing."""
     qas = [
         {"id": f"q{n}", "question": "?", "answers": [{"text": t, "answer_start": at}]}
         for n, (t, at) in enumerate((("cat", 4), ("cat", 0), ("dog", 4)))
@@ -69,15 +69,15 @@ def test_records_are_used_or_counted(tmp_path, name, text, task, count, used, le
     assert count == used + sum(left_out.values())
 
 
-def test_a_command_says_how_many(good, tmp_path, shell):
+def test_a_command_reports_the_counts(good, tmp_path, shell):
     flags = "evaluate --workdir={here}/run --data={here}/a.tsv --repair"
     one = case("", "", flags, "", {"a.tsv": _TSV}, base="tasks/run")
     bad_files.prepare(one, good, tmp_path)
     done = shell(*(x.replace("{here}", str(tmp_path)) for x in one.command))
     assert done.code == 0, done.err
     file = tmp_path / "a.tsv"
-    told = f"4 examples of {file} ({tables.RAGGED}: 2, first at {file}:6; "
-    assert f"{told}{table_records.EMPTY}: 1, first at {file}:8)" in done.err
+    counts = f"4 examples of {file} ({tables.RAGGED}: 2, first at {file}:6; "
+    assert f"{counts}{table_records.EMPTY}: 1, first at {file}:8)" in done.err
 
 
 def test_documents_are_stored_or_counted(good, tmp_path, shell):

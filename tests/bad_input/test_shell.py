@@ -1,4 +1,4 @@
-"""What the command line or a text to fill can have wrong."""
+"""Bad command lines, and bad texts to fill."""
 
 import json
 
@@ -9,20 +9,20 @@ from bert_jax.model import config as model_config
 from bert_jax.text.tokenizer import Tokenizer
 
 SHELL = [
-    (["--config=nope.py"], "there is no config file nope.py"),
-    (["--config=configs"], "there is no config file configs"),
-    (["--config=configs/demo.py:huge"], "takes no option 'huge'"),
-    (["--config=configs/pretrain.py:huge"], "write a size of tiny, mini"),
-    (["--config.run.seed=1"], "Unknown command line flag"),
-    (["--config.run.seed=1", "TINY"], "before a value for --config"),
-    (["TINY", "oops"], "unexpected argument 'oops'"),
-    (["TINY", "--wordkir=x"], "Did you mean: workdir"),
+    (["--config=nope.py"], "nope.py"),
+    (["--config=configs"], "configs"),
+    (["--config=configs/demo.py:huge"], "'huge'"),
+    (["--config=configs/pretrain.py:huge"], "tiny, mini"),
+    (["--config.run.seed=1"], "config.run.seed"),
+    (["--config.run.seed=1", "TINY"], "--config"),
+    (["TINY", "oops"], "'oops'"),
+    (["TINY", "--wordkir=x"], "workdir"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "words"), SHELL, ids=lambda x: str(x)[:60])
-def test_what_the_shell_can_say_wrong(shell, place, tmp_path, arguments, words):
-    tiny = f"--config={place / 'tiny.py'}"
+def test_a_bad_command_line(shell, inputs, tmp_path, arguments, words):
+    tiny = f"--config={inputs / 'tiny.py'}"
     arguments = [tiny if word == "TINY" else word for word in arguments]
     done = shell("pretrain", f"--workdir={tmp_path / 'run'}", *arguments)
     assert (done.code, done.out) == (2, "")
@@ -38,7 +38,8 @@ def test_what_the_shell_can_say_wrong(shell, place, tmp_path, arguments, words):
 def test_a_missing_flag_is_shown_with_an_example(shell, command, missing):
     done = shell(command)
     assert done.code == 2
-    assert f"--{missing} is missing, as in: python -m bert_jax" in done.message
+    assert f"--{missing} " in done.message
+    assert f"python -m bert_jax.{command}" in done.message
 
 
 @pytest.mark.parametrize(
@@ -79,20 +80,20 @@ def _guess(model, ids, top=5):
 
 
 PREDICTIONS = [
-    (["no mask"], b"", "argument 1: the text has no [MASK]"),
-    (["--top=0", "a [MASK]"], b"", "--top is 0: give at least 1"),
+    (["no mask"], b"", "argument 1: "),
+    (["--top=0", "a [MASK]"], b"", "--top is 0"),
     (["--top=x", "a [MASK]"], b"", "flag --top=x"),
-    ([], b"", "standard input has no text"),
-    ([], b"\n \n", "standard input has no text"),
-    ([], b"\xef\xbb\xbfa [MASK]\r\nno\n", "standard input:2: the text has no [MASK]"),
-    ([], b"a [MASK]\nb\xff\n", "standard input:2: byte 2 of the line is not UTF-8"),
-    (["--input=nope.txt"], b"", "nope.txt cannot be read (No such file"),
-    (["--input=."], b"", ". cannot be read (Is a directory)"),
+    ([], b"", "standard input"),
+    ([], b"\n \n", "standard input"),
+    ([], b"\xef\xbb\xbfa [MASK]\r\nno\n", "standard input:2: "),
+    ([], b"a [MASK]\nb\xff\n", "standard input:2: byte 2"),
+    (["--input=nope.txt"], b"", "nope.txt"),
+    (["--input=."], b"", "Is a directory"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "stdin", "words"), PREDICTIONS)
-def test_what_can_be_wrong_with_text_to_fill(shell, untrained, arguments, stdin, words):
+def test_a_bad_text_to_fill(shell, untrained, arguments, stdin, words):
     done = shell("predict", "--model=runs/x", *arguments, stdin=stdin)
     assert done.code == 2
     assert words in done.message

@@ -1,10 +1,10 @@
-"""The commands on a small corpus that tests harm, and what they leave behind."""
+"""Commands on a small corpus, and the files that they write."""
 
 import json
 from pathlib import Path
 
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghimnorstu"]
-PIECES += [f"##{letter}" for letter in "abcdefghimnorstu"]
+TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghimnorstu"]
+TOKENS += [f"##{letter}" for letter in "abcdefghimnorstu"]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -16,21 +16,21 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def prepare(shell, place, folder, corpus, *more):
-    """Builds the store of a corpus in `s` of a folder."""
+def prepare(shell, inputs, folder, corpus, *more):
+    """Builds the store of a corpus in `folder / "s"`."""
     return shell(
         "prepare",
-        f"--config={place / 'tiny.py'}",
+        f"--config={inputs / 'tiny.py'}",
         f"--store={folder / 's'}",
         f"--config.data.corpus={corpus}",
         *more,
     )
 
 
-def pretrain(shell, place, folder, *more):
-    """Trains in `run` of a folder."""
+def pretrain(shell, inputs, folder, *more):
+    """Trains in `folder / "run"`."""
     workdir = f"--workdir={folder / 'run'}"
-    return shell("pretrain", f"--config={place / 'tiny.py'}", workdir, *more)
+    return shell("pretrain", f"--config={inputs / 'tiny.py'}", workdir, *more)
 
 
 def squad(start, count=1):

@@ -1,4 +1,4 @@
-"""A folder of good files of every format, which the cases of bad ones copy and harm."""
+"""A folder of good files of every format, which the cases copy and damage."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import sentencepiece
-import small_place
+import small_inputs
 import small_weights
 import tiny_models
 import tiny_run
@@ -24,23 +24,24 @@ MODELS = ("classification", "tagging", "span", "matching", "multiple_choice")
 _CONTROL = "[PAD],[CLS],[SEP],[MASK]"
 
 
-def make(place: Path) -> Path:
+def make(inputs: Path) -> Path:
     """Fills an empty folder.
 
     `text/` has a corpus, its store, a vocabulary and the workdir of a run; `tasks/` has
-    labelled files and a model of each task; `published/`, `export/` and `google/` have
-    one model as Hugging Face, this package and Google write it; `json/` a tokenizer.
+    labeled files and a model of each task; `published/`, `export/` and `google/` have
+    one model in the formats of Hugging Face, this package and Google; `json/` has a
+    tokenizer.
     """
-    _write_text(place / "text")
-    _write_tasks(place / "tasks")
-    _write_models(place)
-    _write_sentencepiece(place)
-    _write_json(place / "json")
-    return place
+    _write_text(inputs / "text")
+    _write_tasks(inputs / "tasks")
+    _write_models(inputs)
+    _write_sentencepiece(inputs)
+    _write_json(inputs / "json")
+    return inputs
 
 
 def write_config(path: Path, module: str, call: str) -> None:
-    """Writes a config file that asks a module of the tests."""
+    """Writes a config file that calls a module of the tests."""
     tests = str(Path(tiny_run.__file__).parent)
     path.write_text(
         f"import sys\nsys.path.insert(0, {tests!r})\nfrom pathlib import Path\n"
@@ -51,7 +52,7 @@ def write_config(path: Path, module: str, call: str) -> None:
 def _write_text(folder: Path) -> None:
     folder.mkdir(parents=True)
     corpus = tiny_run.write_corpus(folder / "text.txt")
-    (folder / "vocab.txt").write_text("\n".join(small_place.PIECES) + "\n")
+    (folder / "vocab.txt").write_text("\n".join(small_inputs.TOKENS) + "\n")
     write_config(folder / "tiny.py", "tiny_run", f"tiny_run.config({str(corpus)!r})")
     settings = pretraining.parse(tiny_run.config(corpus))
     prepare.ensure(settings.text, settings.data, folder / "store")
@@ -61,19 +62,19 @@ def _write_text(folder: Path) -> None:
 def _write_run(
     folder: Path, store: Path, settings: pretraining.PretrainingConfig
 ) -> None:
-    """Writes a workdir with checkpoints of steps 3 and 6 that nobody trained."""
+    """Writes a workdir with untrained checkpoints of steps 3 and 6."""
     shutil.copytree(store, folder / "store")
     run = pretraining_run.assemble(settings, store, folder)
     workdirs.record(folder, settings, run.bert, run.tokenizer, allow_changed=False)
     shapes = run.state_shapes
-    made = jax.tree.map(
+    state = jax.tree.map(
         lambda x: jax.device_put(np.full(x.shape, 0.01, x.dtype), x.sharding), shapes
     )
     meta = {"standing": {"callbacks_due": False}}
     path = folder / run_folder.CHECKPOINTS
     with checkpoint.Checkpoints(path, keep=2, asynchronous=False) as checkpoints:
         for step in (3, 6):
-            checkpoints.save(step, made, meta)
+            checkpoints.save(step, state, meta)
 
 
 def _write_tasks(folder: Path) -> None:
@@ -97,29 +98,29 @@ def _write_tasks(folder: Path) -> None:
     shutil.copytree(folder / "models" / "classification", best)
 
 
-def _write_models(place: Path) -> None:
-    """Writes one classifier as three formats have it, each with its vocabulary."""
-    pieces = tuple(small_place.PIECES)
+def _write_models(inputs: Path) -> None:
+    """Writes a classifier in three formats, each with its vocabulary."""
+    pieces = tuple(small_inputs.TOKENS)
     tokenizer = Tokenizer("wordpiece", pieces, True, True)
     labels = ("a", "b", "c")
-    made = small_weights.weights_of(
+    weights = small_weights.weights_of(
         "pooler", "classifier", labels=labels, vocab_size=len(pieces)
     )
     for name in ("published", "export", "google"):
-        (place / name).mkdir()
-        tokenizer.save(place / name)
-    huggingface.write(place / "published", made, dtype="float32")
-    native.write(place / "export", made, dtype="float32")
+        (inputs / name).mkdir()
+        tokenizer.save(inputs / name)
+    huggingface.write(inputs / "published", weights, dtype="float32")
+    native.write(inputs / "export", weights, dtype="float32")
     heads = ("pooler", "mlm_head", "nsp_head")
     pretrained = small_weights.weights_of(*heads, vocab_size=len(pieces))
-    tensorflow1.write(place / "google", pretrained)
+    tensorflow1.write(inputs / "google", pretrained)
 
 
-def _write_sentencepiece(place: Path) -> None:
-    """Writes `spm.model`, and `plain.model` in which [MASK] is a piece as any other."""
-    lines = (place / "text" / "text.txt").read_text().splitlines()
+def _write_sentencepiece(inputs: Path) -> None:
+    """Writes `spm.model`, and `plain.model`, in which [MASK] is an ordinary token."""
+    lines = (inputs / "text" / "text.txt").read_text().splitlines()
     for name, control in (("spm", _CONTROL), ("plain", "[PAD],[CLS],[SEP]")):
-        with (place / f"{name}.model").open("wb") as file:
+        with (inputs / f"{name}.model").open("wb") as file:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(lines),
                 model_writer=file,
@@ -137,7 +138,7 @@ def _write_sentencepiece(place: Path) -> None:
 
 def _write_json(folder: Path) -> None:
     """Writes the tokenizer.json of BERT's tokenizer."""
-    pieces = tuple(small_place.PIECES)
+    pieces = tuple(small_inputs.TOKENS)
     tokenizer = Tokenizer("wordpiece", pieces, True, True)
     tokenizer.export(folder, 24)
     (folder / "vocab.txt").unlink()
