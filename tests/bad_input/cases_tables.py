@@ -168,7 +168,7 @@ TSV = [
         "TSV",
         "dev without labels",
         f"{_FINETUNE}--config.data.dev={{here}}/d.tsv",
-        "{here}/d.tsv:1…'sentence'",
+        "{here}/d.tsv:1…label",
         {"d.tsv": "sentence\nthe cat\n"},
     ),
     case(

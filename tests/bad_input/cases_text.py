@@ -153,7 +153,7 @@ JSON_LINES = [
     _jsonl("NaN for the text", b'{"text": NaN}\n', ":1…'text'"),
     _jsonl("null", _GOOD * 2 + b"null\n", ":3…'text'…NoneType"),
     _jsonl("a number", b"17\n", ":1…'text'…int"),
-    _jsonl("a list", b'["text"]\n', ":1…'text'…list"),
+    _jsonl("a list", b'["text"]\n', ":1…JSON"),
     _jsonl("a text", b'"text"\n', ":1…'text'…str"),
     _jsonl("another field", b'{"body": "a"}\n', ":1…'text'…['body']"),
     _jsonl("no field at all", b"{}\n", ":1…'text'…[]"),
