@@ -93,7 +93,7 @@ CASES = [
     _forged("the largest id", _set("tokens", -1, 65535), _TOKENS.format(65535)),
     _forged("negative ids", _as("tokens", np.int32), _COLUMNS.format("int32")),
     _forged("fractions", _as("tokens", np.float32), _COLUMNS.format("float")),
-    _forged("a mark less than tokens", _fewer_marks, "words"),
+    _forged("a mark less than tokens", _fewer_marks, "word"),
     _forged("a source too many", _set("sources", 0, 1), "source 1"),
     _forged(
         "sentences in no order",

@@ -52,7 +52,7 @@ VOCAB = [
             f"a table of {size} rows",
             f"{_PRETRAIN}--config.text.vocab={{good}}/text/vocab.txt "
             f"--config.model.vocab_size={size}",
-            f"vocab_size…{size}…37 pieces",
+            f"vocab_size…{size}…37",
             {},
         )
         for size in (36, 38)

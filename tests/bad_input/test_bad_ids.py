@@ -70,7 +70,7 @@ CASES = [
         lambda columns: columns["tokens"].__setitem__(3, 126),
         "id 126…126",
     ),
-    _store("fewer marks of words than tokens", _fewer_marks, "words"),
+    _store("fewer marks of words than tokens", _fewer_marks, "word"),
     _store(
         "a source that does not exist",
         lambda columns: columns["sources"].__setitem__(0, 1),
@@ -167,7 +167,7 @@ CASES = [
             "offsets",
             f"an entity from {start} to {end} of 5 characters",
             "evaluate --workdir={here}/tagging --data={here}/a.jsonl",
-            f"{{here}}/a.jsonl:1: 'A'…characters {start} to {end}",
+            f"{{here}}/a.jsonl:1…'A'…characters {start} to {end}",
             {"a.jsonl": json.dumps({"text": "a cat", "entities": [[start, end, "A"]]})},
             base="tasks/models/tagging",
         )
