@@ -77,7 +77,7 @@ def _in_call(node: ast.Call) -> Iterator[str]:
 
 
 def _name(node: ast.AST) -> str:
-    """Writes a name with its dots; a part that is no name is `?`."""
+    """Writes a name with its dots; a part that is not a name is `?`."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute):

@@ -9,7 +9,7 @@ import many_processes
 from bert_jax import faults
 
 # SIGHUP holds a process where it is, in Python, until a pipe is closed: its other
-# threads go on, as those by which processes hear of each other.
+# threads continue, among them those by which processes detect each other.
 HOLDING = """
 import os, signal
 signal.signal(signal.SIGHUP, lambda *_: open(os.environ["PIPE"]).read())
@@ -35,16 +35,16 @@ def wait_until(seen, what, seconds=120):
 
 
 def hold(pipe, index, point):
-    """Returns the environments of a pair of which one will be held at a point."""
+    """Returns the environments of a pair, one of which stops at a fault point."""
     os.mkfifo(pipe)
     path = f"{pipe.parent / 'holding'}:{many_processes.ROOT}"
     held = {"PYTHONPATH": path, "PIPE": str(pipe), faults.VARIABLE: f"{point}:SIGHUP"}
-    talking = {"TF_CPP_MIN_LOG_LEVEL": "0"}  # JAX tells what it has heard
+    talking = {"TF_CPP_MIN_LOG_LEVEL": "0"}  # JAX logs the messages it receives
     return {index: talking | held, 1 - index: talking}
 
 
 def held(pipe, said):
-    """Waits until a process is held; returns what must be closed to let it go."""
+    """Waits until a process is stopped; returns what to close to let it continue."""
     opened = []
 
     def is_held():

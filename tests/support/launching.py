@@ -1,4 +1,4 @@
-"""Commands that only record how they were called, and what launch files say."""
+"""Commands that only record their arguments, and the contents of launch files."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ for word; do case $word in --command=*) exec bash -c "${word#--command=}" ;; esa
 if [[ $4 == scp ]]; then cat "$5" >"$HOME/bert_jax.tar.gz"; fi
 """
 
-# A training that goes on until it is stopped.
+# A training that runs until it is stopped.
 TRAINS = """
 record python "$@"
 trap 'kill $!; exit 75' TERM
@@ -93,7 +93,7 @@ def wait_for(path: Path, words: str, seconds: float = 30) -> None:
 
 
 def after_exit(jobset: dict[str, Any], code: int) -> str:
-    """Returns what JobSet does when a pod ends with a code, as its documents say.
+    """Returns what JobSet does when a pod ends with a code, as documented.
 
     The first rule of the Job that matches fails it with the reason PodFailurePolicy and
     a message that has the code; a code without a rule exceeds the limit of back-offs.
@@ -124,7 +124,7 @@ def flags_of(*paths: Path) -> Iterator[tuple[str, str]]:
     """Yields (command, flag without dashes) of each command that the files name."""
     for path in paths:
         text = path.read_text()
-        if path.suffix == ".yaml":  # its arguments stand in lines of their own
+        if path.suffix == ".yaml":  # its arguments are on separate lines
             text = re.sub(r"\n +- +(?=--)", " ", text)
         for line in text.splitlines():
             if found := _COMMAND.search(line):

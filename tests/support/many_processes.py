@@ -74,7 +74,7 @@ def run(*arguments: object, folder: Path, **options) -> list[int]:
 
 
 def errors_of(folder: Path) -> str:
-    """Returns the end of what all processes said, for the message of a test."""
+    """Returns the last output of all processes, for the message of a test."""
     files = sorted(folder.glob("*.err"))
     return "\n".join(f"{file.name}: {file.read_text()[-1500:]}" for file in files)
 
@@ -86,7 +86,7 @@ def losses(workdir: Path) -> dict[int, float]:
 
 
 def examples(workdir: Path) -> dict[int, list[list[tuple[str, int]]]]:
-    """Returns by step (name, checksum) of every row, for each process that made it."""
+    """Returns by step (name, checksum) of every row, for each process."""
     rows: dict[int, list[list[tuple[str, int]]]] = {}
     for path in sorted(workdir.glob("examples-*.jsonl")):
         for line in map(json.loads, path.read_text().splitlines()):

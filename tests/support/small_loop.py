@@ -30,7 +30,7 @@ class SmallRun:
 
 @dataclasses.dataclass
 class SmallRecorder:
-    """A `loop.Recorder` made of functions; those that are not given do nothing."""
+    """A `loop.Recorder` made of functions; those that are missing do nothing."""
 
     log: Callable[[int, dict], None] = lambda step, values: None
     report: Callable[[int, dict], None] = lambda step, event: None

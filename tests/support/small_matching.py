@@ -46,7 +46,7 @@ def params_of(task, seed=0):
 
 
 def outputs_of(task, params, table):
-    """What the model says of every row, in batches of three."""
+    """Returns the model's outputs for every row, in batches of three."""
     made = [None] * len(table)
     predict = jax.jit(task.predict)
     for rows, batch in example_rows.in_order(table, 3, 64):

@@ -33,7 +33,7 @@ class Layer(nn.Module):
 
 
 class Kernel:
-    """An initialiser of {"kernel": value}, so that the leaf has the name kernel."""
+    """An initializer of {"kernel": value}, so that the leaf has the name kernel."""
 
     def __init__(self, *names):
         self.init = boxed(*names)

@@ -1,11 +1,11 @@
-"""Documents whose tokens say where they stand, and the rows made of their stores."""
+"""Documents whose tokens encode their position, and the rows of their stores."""
 
 import numpy as np
 
 from bert_jax.data.pretraining import instances
 
 CLS, SEP = 1, 2
-# The tens digit is the document, the last digit the place in it.
+# The tens digit is the document, the last digit the position in it.
 DOCUMENTS = [
     [[11, 12], [13, 14, 15], [16]],
     [[21, 22, 23, 24]],
@@ -54,7 +54,7 @@ def places(documents):
 
 
 def parts(batch, row):
-    """The tokens of a row's parts: what stands between the special tokens."""
+    """The tokens of a row's parts: all between the special tokens."""
     ids = batch["input_ids"][row][batch["segment_ids"][row] > 0].tolist()
     assert ids[0] == CLS and ids[-1] == SEP
     ends = [i for i, token in enumerate(ids) if token == SEP]

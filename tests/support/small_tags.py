@@ -77,7 +77,7 @@ def role_labeller(labels, scheme="plain", length=24, head=None, **changes):
 
 
 def params_of(task) -> dict:
-    """Draws parameters that are large enough to matter."""
+    """Samples parameters that are large enough to matter."""
     return jax.tree.map(lambda x: 4 * x, nn.unbox(task.init(jax.random.key(3))))
 
 
@@ -130,7 +130,7 @@ def predicted(task, params, examples_, table=None, length: int = 24) -> list[dic
 
 
 def gold_outputs(task, table) -> dict[str, list[np.ndarray]]:
-    """Returns what a model would say that knows the labels of a table."""
+    """Returns the outputs of a model that knows the labels of a table."""
     tags = table.tokens["labels"]
     odds = [np.full(row.shape, 0.75, np.float32) for row in tags]
     return {"tags": tags, "probabilities": odds}

@@ -1,4 +1,4 @@
-"""A small BERT with heads, made here, whose weights are all different."""
+"""A small BERT with heads whose weights are all different."""
 
 import numpy as np
 
@@ -30,7 +30,7 @@ BERT_KEYS = {
 
 
 def same(one: weights.Weights, other: weights.Weights) -> bool:
-    """Says whether two models are equal to the bit."""
+    """Returns whether two models are bit-identical."""
     before, after = mapping.flatten(one.params), mapping.flatten(other.params)
     return (
         one.config == other.config

@@ -1,4 +1,4 @@
-"""A small file of every task, and models of them that were drawn, not trained."""
+"""A small file of every task, and untrained models of them with random weights."""
 
 import json
 from pathlib import Path
@@ -92,10 +92,10 @@ def write_file(folder: Path, kind: str) -> Path:
 
 
 def write_model(place: Path, folder: Path, kind: str, **changes) -> Path:
-    """Writes a model with drawn weights into a folder, as training would.
+    """Writes a model with random weights into a folder, as training would.
 
     Args:
-      place: has the vocabulary; the file of examples is put there.
+      place: has the vocabulary; the file of examples is written there.
     """
     path = str(write_file(place, kind))
     asked = {"data__task": task_of(kind), "data__train": path, "data__dev": path}

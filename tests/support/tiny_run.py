@@ -1,4 +1,4 @@
-"""A run small enough for tests: a made corpus in two languages, a model of width 32."""
+"""A run small enough for tests: a corpus in two languages, a model of width 32."""
 
 import random
 from pathlib import Path

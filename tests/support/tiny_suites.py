@@ -1,4 +1,4 @@
-"""The configurations and the data of suites, made small enough for tests."""
+"""Configs and data of suites, small enough for tests."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Labelled files that a tiny model learns in seconds, and the config that trains it."""
+"""Labeled files that a tiny model learns in seconds, and the config that trains it."""
 
 import random
 from pathlib import Path
