@@ -166,10 +166,10 @@ def _renamed(
     if label_map is None:
         return examples
     names = unseen_labels.read_map(label_map)
-    made, unused = unseen_labels.renamed(model.predictor.task, examples, names)
+    result, unused = unseen_labels.renamed(model.predictor.task, examples, names)
     if unused:
         distributed.print_once(f"{label_map}: no example has {', '.join(unused)}")
-    return made
+    return result
 
 
 def _stem(path: str) -> str:

@@ -111,12 +111,12 @@ def _train(
     """Trains the runs of a task, writes its submissions, and what was found."""
     task, settings = located.task, located.settings
     place = f"{copy.name}/{task.name}"
-    made = finetune.train(finetuning.to_dict(settings), place)
+    results = finetune.train(finetuning.to_dict(settings), place)
     runs = [
         {
             "seed": settings.run.seed,
             "learning_rate": settings.optimizer.learning_rate,
-            "metrics": made.metrics,
+            "metrics": results.metrics,
         }
     ]
     folder = remote.WorkingCopy(place).folder
@@ -152,10 +152,10 @@ def _submit(
     form = "squad" if is_squad else asked.format
 
     def numbered(said: Any) -> Any:
-        example, made = said
+        example, result = said
         if task.numbered:
-            made = made | {"label": str(labels.index(made["label"]))}
-        return example, made
+            result = result | {"label": str(labels.index(result["label"]))}
+        return example, result
 
     for output, request in located.tests.items():
         said = map(numbered, model.stream(read_examples.iterate(request)))

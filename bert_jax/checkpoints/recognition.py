@@ -202,7 +202,7 @@ def _tops(model_type: str) -> frozenset[str]:
 
 def _encoders(shapes: Shapes) -> list[_Encoder]:
     """Returns what looks like an encoder, the one with most tensors first."""
-    made = []
+    result = []
     for layout, kinds in _LAYOUTS.items():
         table: dict[str, str] = {}
         for kind in kinds:
@@ -222,8 +222,8 @@ def _encoders(shapes: Shapes) -> list[_Encoder]:
             prefix = name[: match.start(match.lastindex)]
             found.setdefault(prefix, {}).setdefault(order[match.lastindex - 1], name)
             counts[prefix] = counts.get(prefix, 0) + 1
-        made += [_Encoder(layout, p, x, counts[p]) for p, x in found.items()]
-    return sorted(made, key=lambda x: (-x.count, x.prefix))
+        result += [_Encoder(layout, p, x, counts[p]) for p, x in found.items()]
+    return sorted(result, key=lambda x: (-x.count, x.prefix))
 
 
 def _facts(

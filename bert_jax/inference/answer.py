@@ -217,10 +217,10 @@ class Predictor:
         self, params: PyTree, examples: Sequence[Any], table: example_rows.ExampleTable
     ) -> tuple[scores.Scores, list[spec.Prediction]]:
         """Returns the scores of labelled examples, and what was predicted."""
-        made = self.predictions(params, examples, table, "evaluating")
-        scored = self.task.score(examples, made)
+        result = self.predictions(params, examples, table, "evaluating")
+        scored = self.task.score(examples, result)
         unseen = unseen_labels.count(self.task, examples)
-        return dataclasses.replace(scored, unseen=unseen), made
+        return dataclasses.replace(scored, unseen=unseen), result
 
 
 def make(
@@ -299,9 +299,9 @@ class TaskPredictor:
         """
         coverage = Coverage()
         examples = python_examples.examples_of_values(self.task_spec.form, values)
-        made = self.of_examples(examples, coverage=coverage)
+        result = self.of_examples(examples, coverage=coverage)
         self.warn(coverage, "predict")
-        return made
+        return result
 
     def warn(self, coverage: Coverage, name: str) -> None:
         """Logs a warning if many tokens of texts are [UNK] or many of them are cut."""
@@ -407,22 +407,24 @@ def load(
     Raises:
       InputError: it is none, or damaged.
     """
-    made = read(folder)
+    result = read(folder)
     # The kernel was chosen for the machine of the run, which may be another.
-    run = dataclasses.replace(made.settings.run, dtype=dtype, attention="auto")
-    data = made.settings.data
+    run = dataclasses.replace(result.settings.run, dtype=dtype, attention="auto")
+    data = result.settings.data
     data = dataclasses.replace(data, repair=repair or data.repair)
-    settings = dataclasses.replace(made.settings, run=run, data=data)
-    of_task = tasks.of(settings).task(settings, made.learned, made.bert, made.tokenizer)
-    pooling = native.task_pooling(settings, made.bert, made.params)
-    loaded = dataclasses.replace(made, settings=settings, params={})
+    settings = dataclasses.replace(result.settings, run=run, data=data)
+    of_task = tasks.of(settings).task(
+        settings, result.learned, result.bert, result.tokenizer
+    )
+    pooling = native.task_pooling(settings, result.bert, result.params)
+    loaded = dataclasses.replace(result, settings=settings, params={})
     return _on_devices(
-        loaded, of_task, made.params, pooling or sentence_encoder.Pooling(), folder
+        loaded, of_task, result.params, pooling or sentence_encoder.Pooling(), folder
     )
 
 
 def _on_devices(
-    made: native.TaskFolder,
+    result: native.TaskFolder,
     of_task: spec.FineTuned,
     params: PyTree,
     pooling: sentence_encoder.Pooling,
@@ -442,9 +444,9 @@ def _on_devices(
     words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
     padded = network.pad_vocabulary(params, words.shape[0])
     native.check_shapes(padded, shapes, source)
-    size, longest = made.settings.run.eval_batch_size, made.bert.max_length
+    size, longest = result.settings.run.eval_batch_size, result.bert.max_length
     return TaskPredictor(
-        made,
+        result,
         make(of_task, mesh, size, longest),
         sharding.shard_params(padded, shapes, source),
         pooling,

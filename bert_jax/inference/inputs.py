@@ -100,13 +100,13 @@ def write(folder: Path, arguments: list[str], request: AnswerRequest) -> int:
         is_shown=request.output is not None,
     ) as progress:
         said = _counted(model.stream(examples, window, notes, coverage), progress)
-        made = outputs.lines(request.format, model.task_spec, said)
+        result = outputs.lines(request.format, model.task_spec, said)
         if request.output is None:
-            for line in made:
+            for line in result:
                 print(line, end="", flush=True)
         else:
             with files.writing(request.output) as file:
-                for line in made:
+                for line in result:
                     file.write(line.encode("utf-8"))
         count = progress.n
     told = counts(notes)

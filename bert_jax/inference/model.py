@@ -359,16 +359,16 @@ def load(
     )
 
 
-def _of_task(made: answer.TaskPredictor, execution: encoder.Execution) -> Model:
+def _of_task(result: answer.TaskPredictor, execution: encoder.Execution) -> Model:
     """Returns a fine-tuned model."""
-    folder = made.made
+    folder = result.made
     return Model(
         folder.tokenizer,
         folder.bert,
-        made.params,
+        result.params,
         folder.settings.data.max_seq_length,
-        made.pooling,
+        result.pooling,
         folder.learned.labels,
         execution=execution,
-        task=made,
+        task=result,
     )

@@ -71,9 +71,9 @@ def lines(
 
 def _json_lines(task: spec.TaskSpec, predicted: Iterable[Predicted]) -> Iterator[str]:
     del task
-    for example, made in predicted:
-        texts = {n: x for n, x in _texts(example).items() if n not in made}
-        line = {"id": made["id"], **texts, **made}
+    for example, result in predicted:
+        texts = {n: x for n, x in _texts(example).items() if n not in result}
+        line = {"id": result["id"], **texts, **result}
         yield json.dumps(line, ensure_ascii=False) + "\n"
 
 
@@ -92,8 +92,8 @@ def _texts(example: data_examples.Example) -> dict[str, Any]:
 def _tsv(task: spec.TaskSpec, predicted: Iterable[Predicted]) -> Iterator[str]:
     """Yields one line an example, or one a span."""
     yield "\t".join(task.columns) + "\n"
-    for example, made in predicted:
-        for row in task.rows(example, made):
+    for example, result in predicted:
+        for row in task.rows(example, result):
             yield "\t".join(_cell(row[name]) for name in task.columns) + "\n"
 
 
@@ -105,23 +105,23 @@ def _cell(value: Any) -> str:
 
 def _conll(task: spec.TaskSpec, predicted: Iterable[Predicted]) -> Iterator[str]:
     del task
-    for example, made in predicted:
+    for example, result in predicted:
         assert isinstance(example, data_examples.TaggedExample)
         words = [example.text[start:end] for start, end in example.tokens]
-        tagged = zip(words, made["tags"], strict=True)
+        tagged = zip(words, result["tags"], strict=True)
         yield "".join(f"{_cell(word)}\t{tag}\n" for word, tag in tagged) + "\n"
 
 
 def _glue(task: spec.TaskSpec, predicted: Iterable[Predicted]) -> Iterator[str]:
     yield "index\tprediction\n"
-    for number, (_, made) in enumerate(predicted):
-        yield f"{number}\t{_cell(task.answer(made))}\n"
+    for number, (_, result) in enumerate(predicted):
+        yield f"{number}\t{_cell(task.answer(result))}\n"
 
 
 def _clue(task: spec.TaskSpec, predicted: Iterable[Predicted]) -> Iterator[str]:
-    for _, made in predicted:
-        number = int(made["id"]) if made["id"].isdecimal() else made["id"]
-        line = {"id": number, "label": task.answer(made)}
+    for _, result in predicted:
+        number = int(result["id"]) if result["id"].isdecimal() else result["id"]
+        line = {"id": number, "label": task.answer(result)}
         yield json.dumps(line, ensure_ascii=False) + "\n"
 
 
@@ -129,8 +129,8 @@ def _squad(task: spec.TaskSpec, predicted: Iterable[Predicted]) -> Iterator[str]
     """Yields one object, entry by entry: it may be larger than memory."""
     del task
     yield "{"
-    for number, (_, made) in enumerate(predicted):
-        entry = json.dumps({made["id"]: made["answer"]}, ensure_ascii=False)[1:-1]
+    for number, (_, result) in enumerate(predicted):
+        entry = json.dumps({result["id"]: result["answer"]}, ensure_ascii=False)[1:-1]
         yield (",\n " if number else "\n ") + entry
     yield "\n}\n"
 
@@ -255,8 +255,8 @@ def _vectors(model: Model, rows: encode.Rows, request: VectorRequest) -> list[An
         return encode.token_vectors(
             model.bert, model.params, rows, request.layers, model.execution
         )
-    made = model.sentence_vectors(rows, request.kind, request.prompt_of(model))
-    return list(encode.normalized(made) if request.normalize else made)
+    result = model.sentence_vectors(rows, request.kind, request.prompt_of(model))
+    return list(encode.normalized(result) if request.normalize else result)
 
 
 def _writer(

@@ -52,13 +52,13 @@ def init(key: Array, params: PyTree, names: Sequence[str], rank: int) -> PyTree:
                 f"LoRA finds no kernel {name!r} in the layers: there are "
                 f"{', '.join(known)}"
             )
-    made: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for path, own in zip(chosen, jax.random.split(key, len(chosen)), strict=True):
-        node = made
+        node = result
         for part in path.split("/"):
             node = node.setdefault(part, {})
         node |= _draw(own, path, modules[path], rank)
-    return made
+    return result
 
 
 def _modules(params: PyTree) -> dict[str, Any]:

@@ -242,8 +242,8 @@ class ModernLayers(nn.Module):
         def apply(own: Any, x: Array, segment_ids: Array, by: Rotation) -> Array:
             params, key = own
             rngs = {} if key is None else {"dropout": key}
-            made: Any = layer.apply({"params": params}, x, segment_ids, by, rngs=rngs)
-            return made
+            result: Any = layer.apply({"params": params}, x, segment_ids, by, rngs=rngs)
+            return result
 
         if self.execution.remat == "none":
             return apply
@@ -271,13 +271,13 @@ class ModernLayers(nn.Module):
         def draw(key: Array) -> Any:
             return layer.init(key, x, one, by)["params"]
 
-        made = jax.vmap(draw)(jax.random.split(key, cfg.num_hidden_layers))
-        lacked = made.pop(FIRST_LACKS)
+        result = jax.vmap(draw)(jax.random.split(key, cfg.num_hidden_layers))
+        lacked = result.pop(FIRST_LACKS)
         if cfg.num_hidden_layers > 1:
-            made[FIRST_LACKS] = _rows(lacked, slice(1, None))
+            result[FIRST_LACKS] = _rows(lacked, slice(1, None))
         return jax.tree.map(
             lambda box: box.add_axis(0, {nn.PARTITION_NAME: "layers"}),
-            made,
+            result,
             is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned),
         )
 

@@ -89,7 +89,7 @@ def _write_predictions(workdir: Path, name: str, predictions: list[Any]) -> None
     """Writes predictions/NAME.jsonl, one object an example."""
     path = workdir / "predictions" / f"{name}.jsonl"
     path.parent.mkdir(exist_ok=True)
-    lines = (json.dumps(made, ensure_ascii=False) for made in predictions)
+    lines = (json.dumps(result, ensure_ascii=False) for result in predictions)
     with files.writing(path) as file:
         file.writelines(f"{line}\n".encode() for line in lines)
 
@@ -121,8 +121,8 @@ def table(found: dict[str, dict[str, float]]) -> str:
     first = next(iter(found.values()))
     names = [n for n in first if n.split("/")[1] in _SHOWN]
     rows = [
-        [title, *(f"{made[n]:.4f}" if n in made else "-" for n in names)]
-        for title, made in found.items()
+        [title, *(f"{result[n]:.4f}" if n in result else "-" for n in names)]
+        for title, result in found.items()
     ]
     return console.table([["", *names], *rows])
 

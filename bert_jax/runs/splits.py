@@ -68,15 +68,15 @@ def from_python(
     Raises:
       InputError: an example does not have the form that the task takes.
     """
-    made, paths = {}, {}
+    result, paths = {}, {}
     for name, given in values.items():
         asked = inputs.training_request(settings, name, is_scored=name != "train")
         found = read_examples.of_python(given, asked)
-        made[name] = found
+        result[name] = found
         sha256 = python_examples.digest_of(found.examples, found.notes)
         paths[name] = f"{python_examples.PREFIX}{sha256}"
     data = dataclasses.replace(settings.data, **paths)
-    return dataclasses.replace(settings, data=data), made
+    return dataclasses.replace(settings, data=data), result
 
 
 def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]:
@@ -94,7 +94,7 @@ def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]
     source = python_examples.source_name("train", data.train)
     paths = {"train": data.train, "dev": data.dev, "test": data.test}
     given = given or {}
-    made = {
+    result = {
         name: _file(settings, name, path, given[name] if name in given else None)
         for name, path in paths.items()
         if path
@@ -103,25 +103,25 @@ def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]
     _report_first_lines(settings, files)
     folds = data.folds or settings.sweep.folds
     if folds:
-        count = len({*groups_of(made["train"]).tolist()})
+        count = len({*groups_of(result["train"]).tolist()})
         if folds > count:
             raise errors.InputError(
                 f"{folds} folds are more than the {count} different texts of "
                 f"{source}: each is to have one at least"
             )
-        return made | {"dev": made["train"]}
+        return result | {"dev": result["train"]}
     if data.dev:
-        return made
-    made["train"], made["dev"] = held_out(made["train"], data.dev_share)
-    if not made["dev"] or not made["train"]:
+        return result
+    result["train"], result["dev"] = held_out(result["train"], data.dev_share)
+    if not result["dev"] or not result["train"]:
         raise errors.InputError(
             f"{source} is too small to hold out data.dev_share {data.dev_share:g} "
             "of it: give dev examples (data.dev names their file)"
         )
     distributed.print_once(
-        f"dev: {len(made['dev']):,} examples of {source}, by hash of content"
+        f"dev: {len(result['dev']):,} examples of {source}, by hash of content"
     )
-    return made
+    return result
 
 
 def data_files(
@@ -271,13 +271,13 @@ def table(
         if unseen:
             distributed.print_once(f"{name}: {unseen_labels.describe(unseen)}")
         examples = unseen_labels.known_part(of_task, examples)
-    made = spec.checked(of_task, examples, of_task.table(examples))
-    made = dataclasses.replace(made, groups=groups_of(examples))
-    advice = of_task.advice(int(made.lengths.max()))
-    made.coverage.warn(of_task.tokenizer, name, advice)
+    result = spec.checked(of_task, examples, of_task.table(examples))
+    result = dataclasses.replace(result, groups=groups_of(examples))
+    advice = of_task.advice(int(result.lengths.max()))
+    result.coverage.warn(of_task.tokenizer, name, advice)
     distributed.print_once(
-        f"{name}: {len(made):,} rows of up to {int(made.lengths.max())} tokens, "
-        f"{int(made.lengths.sum()):,} in all, "
-        f"{made.coverage.describe()}{inputs.counts(made.notes)}"
+        f"{name}: {len(result):,} rows of up to {int(result.lengths.max())} tokens, "
+        f"{int(result.lengths.sum()):,} in all, "
+        f"{result.coverage.describe()}{inputs.counts(result.notes)}"
     )
-    return made
+    return result

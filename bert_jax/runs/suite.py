@@ -370,14 +370,14 @@ def _read(plan: Plan, located: Located) -> None:
     """Reads all files of a task; raises InputError for what is wrong with them."""
     settings = located.settings
     try:
-        made = splits.read(settings)
+        result = splits.read(settings)
         task = tasks.of(settings)
-        learned = task.learn(settings, splits.that_name_labels(settings, made))
-        _check_steps(settings, len(made["train"]))
-        for name in sorted(set(made) - {"train"}):
-            unknown = task.unknown_classes(made[name], learned.labels)
+        learned = task.learn(settings, splits.that_name_labels(settings, result))
+        _check_steps(settings, len(result["train"]))
+        for name in sorted(set(result) - {"train"}):
+            unknown = task.unknown_classes(result[name], learned.labels)
             for at, label in unknown.items():
-                where = made[name][at].where
+                where = result[name][at].where
                 raise classification.unknown_label(where, label, learned.labels)
         for request in located.tests.values():
             inputs.report_table_header(request, setting="")
@@ -527,7 +527,7 @@ def _numbers(results: Results, task: Task, score: Score) -> dict[str, Any]:
     return {"values": values.tolist(), "mean": mean, "deviation": deviation}
 
 
-def cells(suite: Suite, made: list[dict[str, Any]]) -> list[list[str]]:
+def cells(suite: Suite, result: list[dict[str, Any]]) -> list[list[str]]:
     """Returns the table as cells, in per cent, its header first."""
     header = ["task", "metric", "mean", "deviation", "runs", *suite.models]
     return [
@@ -544,7 +544,7 @@ def cells(suite: Suite, made: list[dict[str, Any]]) -> list[list[str]]:
                     for model in suite.models
                 ),
             ]
-            for row in made
+            for row in result
         ),
     ]
 
@@ -555,8 +555,8 @@ def _per_cent(share: float | None) -> str:
 
 def text(suite: Suite, results: Results) -> str:
     """Returns the table for a terminal, with what its figures mean."""
-    made = cells(suite, rows(suite, results))
-    return f"{console.table(made, left=(0, 1))}\n\n{_note(suite)}"
+    result = cells(suite, rows(suite, results))
+    return f"{console.table(result, left=(0, 1))}\n\n{_note(suite)}"
 
 
 def _note(suite: Suite) -> str:
@@ -569,10 +569,10 @@ def _note(suite: Suite) -> str:
 
 def write(workdir: Path, suite: Suite, results: Results) -> None:
     """Writes suite.json and suite.md."""
-    made = rows(suite, results)
-    tree = {"suite": suite.title, "about": _note(suite), "rows": made}
+    result = rows(suite, results)
+    tree = {"suite": suite.title, "about": _note(suite), "rows": result}
     _write(workdir / JSON, json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
-    header, *lines = cells(suite, made)
+    header, *lines = cells(suite, result)
     marks = ["---", "---", *["---:"] * (len(header) - 2)]
     lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     table = "\n".join(f"| {' | '.join(line)} |" for line in (header, marks, *lines))

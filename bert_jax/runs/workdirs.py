@@ -265,11 +265,11 @@ def changed_keys(
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns the leaves of a tree of settings, as {"group.key": value}."""
-    made = {}
+    result = {}
     for name, value in tree.items():
         inner = flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
-        made |= {f"{prefix}{name}": value} if inner is None else inner
-    return made
+        result |= {f"{prefix}{name}": value} if inner is None else inner
+    return result
 
 
 Settings = TypeVar("Settings")
@@ -288,23 +288,23 @@ def pinned(settings: Settings, workdir: Path | None = None) -> Settings:
       StorageError: the hub does not answer.
     """
     before = {} if workdir is None else _recorded(workdir)
-    made: Any = settings
+    result: Any = settings
     text, data = _group(before, "text"), _group(before, "data")
-    vocab = hub.pinned(made.text.vocab, text.get("vocab"))
+    vocab = hub.pinned(result.text.vocab, text.get("vocab"))
     names: dict[str, Any] = {
-        "init_from": hub.pinned(made.init_from, before.get("init_from")),
-        "size": hub.pinned(made.size, _group(before, "model").get("size")),
-        "text": dataclasses.replace(made.text, vocab=vocab),
+        "init_from": hub.pinned(result.init_from, before.get("init_from")),
+        "size": hub.pinned(result.size, _group(before, "model").get("size")),
+        "text": dataclasses.replace(result.text, vocab=vocab),
     }
-    if hasattr(made.data, "corpus"):
-        given = {"corpus": _corpus(made.data.corpus, data.get("corpus"))}
+    if hasattr(result.data, "corpus"):
+        given = {"corpus": _corpus(result.data.corpus, data.get("corpus"))}
     else:
         given = {
-            name: hub_dataset.pinned(getattr(made.data, name), data.get(name))
+            name: hub_dataset.pinned(getattr(result.data, name), data.get(name))
             for name in _FILES
         }
-    names["data"] = dataclasses.replace(made.data, **given)
-    return dataclasses.replace(made, **names)
+    names["data"] = dataclasses.replace(result.data, **given)
+    return dataclasses.replace(result, **names)
 
 
 def _corpus(corpus: str, recorded: object) -> str:

@@ -258,7 +258,7 @@ class Classification(spec.FineTuned):
         total, outputs = losses.regularized(
             self.recipe.r_drop,
             lambda k: self.model.apply(params, batch, dropout_key=k),
-            lambda made: jnp.sum(self._row_losses(made["logits"], batch) * weights),
+            lambda result: jnp.sum(self._row_losses(result["logits"], batch) * weights),
             divergence,
             key,
         )
@@ -337,8 +337,8 @@ class Classification(spec.FineTuned):
         unseen = sorted({label for x in examples for label in self.unseen(x)})
         labels = (*self.labels, *unseen)
         odds = np.zeros((len(examples), len(labels)), np.float64)
-        for row, made in enumerate(predictions):
-            odds[row, : len(self.labels)] = list(made["probabilities"].values())
+        for row, result in enumerate(predictions):
+            odds[row, : len(self.labels)] = list(result["probabilities"].values())
         score = classes.multi_label if self.multi_label else classes.single_label
         return score(
             self._targets(examples, labels),

@@ -318,8 +318,8 @@ class Matching(spec.FineTuned):
         self, params: PyTree, batch: spec.Batch, key: Array
     ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
         """Returns the summed loss and the metrics, with dropout from the key."""
-        made = self.model.apply(params, batch, dropout_key=key)["vectors"]
-        vectors, weights = normalised(made), self._row_weights(batch)
+        result = self.model.apply(params, batch, dropout_key=key)["vectors"]
+        vectors, weights = normalised(result), self._row_weights(batch)
         first, second = vectors[:, 0], vectors[:, 1]
         if self.objective == "cosine":
             cosines = jnp.sum(first * second, axis=-1)
@@ -360,14 +360,14 @@ class Matching(spec.FineTuned):
         if self.ranked:
             fixed = table.fixed
             ranks = ranking.ranks(vectors, fixed[TEXTS], fixed[POSITIVE] > 0)
-        made = []
+        result = []
         for at, example in enumerate(examples):
             # As float32 is spelt: no digits that it does not have.
             prediction = {"id": example.id, "similarity": float(str(cosines[at]))}
             if self.threshold is not None:
                 prediction["label"] = self._label(cosines[at] >= self.threshold)
-            made.append(prediction | ({"rank": ranks[at]} if at in ranks else {}))
-        return made
+            result.append(prediction | ({"rank": ranks[at]} if at in ranks else {}))
+        return result
 
     def _label(self, belongs: bool | np.bool_) -> str:
         """Returns the name of a decision; of several others, `not` the last one."""
@@ -384,14 +384,17 @@ class Matching(spec.FineTuned):
 
         See `metrics.ranking.score`.
         """
-        similarities = np.array([made["similarity"] for made in predictions])
+        similarities = np.array([result["similarity"] for result in predictions])
         return ranking.score(
             ranking.Pairs(
                 tuple(x.where for x in examples),
                 tuple((x.text, _second(x)) for x in examples),
                 tuple(x.score for x in examples),
                 tuple(None if x.labels is None else self._belongs(x) for x in examples),
-                tuple(made["rank"] if "rank" in made else None for made in predictions),
+                tuple(
+                    result["rank"] if "rank" in result else None
+                    for result in predictions
+                ),
             ),
             similarities,
             (self._label(False), self._label(True)),
@@ -414,9 +417,9 @@ def _second(example: data_examples.TextExample) -> str:
 
 def _stacked(first: np.ndarray, second: np.ndarray) -> Int[np.ndarray, "2 l"]:
     """Returns both rows, the shorter one filled with zeros."""
-    made = np.zeros((2, max(len(first), len(second))), first.dtype)
-    made[0, : len(first)], made[1, : len(second)] = first, second
-    return made
+    result = np.zeros((2, max(len(first), len(second))), first.dtype)
+    result[0, : len(first)], result[1, : len(second)] = first, second
+    return result
 
 
 def normalised(vectors: Float[Array, "... D"]) -> Float[Array, "... D"]:

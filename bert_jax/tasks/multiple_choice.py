@@ -135,7 +135,7 @@ class MultipleChoice(spec.FineTuned):
         total, outputs = losses.regularized(
             self.recipe.r_drop,
             lambda k: self.model.apply(params, batch, dropout_key=k),
-            lambda made: jnp.sum(self._row_losses(made, batch) * weights),
+            lambda result: jnp.sum(self._row_losses(result, batch) * weights),
             divergence,
             key,
         )
@@ -166,11 +166,11 @@ class MultipleChoice(spec.FineTuned):
     ) -> list[spec.Prediction]:
         """Returns `id`, `label` (counted from 0), `choice` and `probabilities`."""
         del table  # one row an example
-        made = []
+        result = []
         for example, row in zip(examples, outputs["probabilities"], strict=True):
             odds = [round(float(x), 6) for x in row[: len(example.choices)]]
             best = int(np.argmax(row))
-            made.append(
+            result.append(
                 {
                     "id": example.id,
                     "label": best,
@@ -178,7 +178,7 @@ class MultipleChoice(spec.FineTuned):
                     "probabilities": odds,
                 }
             )
-        return made
+        return result
 
     def score(
         self,
@@ -192,9 +192,9 @@ class MultipleChoice(spec.FineTuned):
           NotFiniteError: the model has diverged.
         """
         where = [example.where for example in examples]
-        sure = np.array([max(made["probabilities"]) for made in predictions])
+        sure = np.array([max(result["probabilities"]) for result in predictions])
         scores.check(where, sure)
-        labels, found = _labels(examples), [made["label"] for made in predictions]
+        labels, found = _labels(examples), [result["label"] for result in predictions]
         hits = np.array(labels) == np.array(found)
         worst = scores.worst(
             {int(at): float(sure[at]) for at in np.flatnonzero(~hits)},
@@ -232,10 +232,10 @@ def _labels(examples: Sequence[data_examples.ChoiceExample]) -> list[int]:
 
 def _stacked(rows: Sequence[np.ndarray], most: int) -> np.ndarray:
     """Returns the rows of an example as [K, l], padded with zeros."""
-    made = np.zeros((most, max(len(row) for row in rows)), np.int32)
+    result = np.zeros((most, max(len(row) for row in rows)), np.int32)
     for place, row in enumerate(rows):
-        made[place, : len(row)] = row
-    return made
+        result[place, : len(row)] = row
+    return result
 
 
 def _weights(batch: dict[str, Any]) -> Float[Array, " B"]:

@@ -154,7 +154,7 @@ class Regression(spec.FineTuned):
         total, outputs = losses.regularized(
             self.r_drop,
             lambda k: self.model.apply(params, batch, dropout_key=k),
-            lambda made: apart(made["logits"][:, 0], batch["scores"]),
+            lambda result: apart(result["logits"][:, 0], batch["scores"]),
             lambda one, two: apart(one["logits"][:, 0], two["logits"][:, 0]),
             key,
         )
@@ -187,7 +187,7 @@ class Regression(spec.FineTuned):
         """Compares predictions with scores; see `metrics.numbers`."""
         return numbers.score(
             np.array([example.score for example in examples], np.float64),
-            np.array([made["score"] for made in predictions], np.float64),
+            np.array([result["score"] for result in predictions], np.float64),
             where=[example.where for example in examples],
             texts=[classification.readable(example) for example in examples],
         )

@@ -224,11 +224,11 @@ class Roles(tagging.Tagging):
         """Adds the labels and weights of a row, with those of no predicate at 0."""
         missing = self._width - len(numbers)
         shape = (self._width, len(labels[0]))
-        made, weights = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        made[: len(numbers)], weights[: len(numbers)] = labels, 1
+        result, weights = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        result[: len(numbers)], weights[: len(numbers)] = labels, 1
         if not self.joint:
-            made, weights = made[0], weights[0]
-        rows.tokens["labels"].append(token_rows.filled(made, length))
+            result, weights = result[0], weights[0]
+        rows.tokens["labels"].append(token_rows.filled(result, length))
         heavy = token_rows.filled(weights, length).astype(np.float32)
         rows.tokens["token_weights"].append(heavy)
         counted = [number + 1 for number in numbers]
@@ -260,12 +260,12 @@ class Roles(tagging.Tagging):
         these, and its name as `role`.
         """
         found = token_rows.gather(examples, table, outputs, self._places(table))
-        made = []
+        result = []
         for example, one in zip(examples, found, strict=True):
             tags, odds = self._said(example, one)
             at = example.predicate or 0
             roles = [_named(example, *item) for item in self._items(tags)]
-            made.append(
+            result.append(
                 {
                     "id": example.id,
                     "text": example.text,
@@ -275,7 +275,7 @@ class Roles(tagging.Tagging):
                     "probabilities": odds,
                 }
             )
-        return made
+        return result
 
     def _places(self, table: example_rows.ExampleTable) -> Iterator[token_rows.Place]:
         """Yields where each example's tags are."""
@@ -300,11 +300,11 @@ class Roles(tagging.Tagging):
           NotFiniteError: a probability is not finite.
         """
         true = self._truths(examples, predictions)
-        found: list[list[str]] = [made["tags"] for made in predictions]
+        found: list[list[str]] = [result["tags"] for result in predictions]
         wanted = [self._items(tags) for tags in true]
         given = [self._items(tags) for tags in found]
         report = entities.score(wanted, given)
-        odds = [made["probabilities"] for made in predictions]
+        odds = [result["probabilities"] for result in predictions]
         sure = entities.confidences(true, found, odds)
         metrics = {
             "role_precision": report.micro.precision,

@@ -265,14 +265,14 @@ class _Rows:
 def pieces_of(tokenizer: Tokenizer, contexts: Sequence[str]) -> dict[str, Pieces]:
     """Tokenises contexts, each once."""
     texts = list(dict.fromkeys(contexts))
-    made = {}
+    result = {}
     for text, (ids, offsets) in zip(
         texts, tokenizer.encode_with_offsets(texts), strict=True
     ):
         bounds = np.array([_stripped(text, *pair) for pair in offsets], np.int64)
         bounds = bounds.reshape(-1, 2)
-        made[text] = Pieces(ids, bounds[:, 0], bounds[:, 1])
-    return made
+        result[text] = Pieces(ids, bounds[:, 0], bounds[:, 1])
+    return result
 
 
 def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
@@ -354,7 +354,7 @@ class Span(spec.FineTuned):
         Raises:
           InputError: a context has no token, or rows are too short for it.
         """
-        made = Windows(
+        windows = Windows(
             self.tokenizer,
             self.max_seq_length,
             self.doc_stride,
@@ -362,7 +362,7 @@ class Span(spec.FineTuned):
             self.max_answer_length,
             self.doc_overlap,
         )
-        return made.table(examples)
+        return windows.table(examples)
 
     def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
         """Returns the number of rows with a label."""
@@ -382,7 +382,7 @@ class Span(spec.FineTuned):
         total, outputs = losses.regularized(
             self.recipe.r_drop,
             lambda k: self.model.apply(params, batch, dropout_key=k),
-            lambda made: jnp.sum(self._row_losses(made, batch) * weights),
+            lambda result: jnp.sum(self._row_losses(result, batch) * weights),
             divergence,
             key,
         )
@@ -513,7 +513,7 @@ class Span(spec.FineTuned):
         """
         judged = [_judged(*pair) for pair in zip(examples, predictions, strict=True)]
         result = spans.evaluate(judged, self.language)
-        confidences = np.array([made["probability"] for made in predictions])
+        confidences = np.array([results["probability"] for results in predictions])
         severity = confidences * (1.0 - result.f1)
         wrong = np.flatnonzero(result.exact_match == 0)
         worst = scores.worst(
@@ -570,19 +570,19 @@ def best_spans(
 
 
 def _judged(
-    example: data_examples.QuestionExample, made: spec.Prediction
+    example: data_examples.QuestionExample, result: spec.Prediction
 ) -> spans.AnsweredQuestion:
     if not example.labeled:
         raise errors.InputError(
             f"{example.where}: the file does not say what the answer is: give one with "
             "answers to score"
         )
-    null = made["null_score"]
+    null = result["null_score"]
     return spans.AnsweredQuestion(
         example.gold or tuple(answer.text for answer in example.answers),
-        made["answer"],
-        made["n_best"][0]["text"],
-        None if null is None else null - made["score"],
+        result["answer"],
+        result["n_best"][0]["text"],
+        None if null is None else null - result["score"],
     )
 
 

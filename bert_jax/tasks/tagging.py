@@ -315,7 +315,7 @@ class Tagging(token_tags.TokenTags):
         """
         rows = ((int(number), row, ()) for row, number in enumerate(table.examples))
         every = token_rows.gather(examples, table, outputs, rows)
-        made = []
+        result = []
         for example, found in zip(examples, every, strict=True):
             tags, sure = self._said(example, found)
             said: spec.Prediction = {"id": example.id, "text": example.text}
@@ -323,8 +323,8 @@ class Tagging(token_tags.TokenTags):
             if self.scheme != tag_schemes.PLAIN:
                 spans = entities.spans_of(tags)
                 said["entities"] = [_entity(example, span, sure) for span in spans]
-            made.append(said)
-        return made
+            result.append(said)
+        return result
 
     def _said(
         self, example: data_examples.TaggedExample, found: token_rows.Said
@@ -361,11 +361,11 @@ class Tagging(token_tags.TokenTags):
         if fill in self.labels:
             return [tag or fill for tag in tags]
         last = next((tag for tag in tags if tag), self.labels[0])
-        made = []
+        result = []
         for tag in tags:
             last = tag or last
-            made.append(last)
-        return made
+            result.append(last)
+        return result
 
     def score(
         self, examples: Examples, predictions: Sequence[spec.Prediction]
@@ -383,12 +383,12 @@ class Tagging(token_tags.TokenTags):
           NotFiniteError: a probability is not finite.
         """
         true = self._truths(examples, predictions)
-        found: list[list[str]] = [made["tags"] for made in predictions]
+        found: list[list[str]] = [result["tags"] for result in predictions]
         has_spans = self.scheme != tag_schemes.PLAIN
         units = entities.spans_of if has_spans else entities.numbered
         wanted, given = [units(tags) for tags in true], [units(tags) for tags in found]
         report = entities.score(wanted, given)
-        odds = [made["probabilities"] for made in predictions]
+        odds = [result["probabilities"] for result in predictions]
         sure = entities.confidences(true, found, odds)
         accuracy = entities.token_accuracy(true, found)
         metrics = {"token_accuracy": accuracy, "macro_f1": report.macro.f1}
@@ -416,7 +416,7 @@ class Tagging(token_tags.TokenTags):
     def _truths(
         self, examples: Examples, predictions: Sequence[spec.Prediction]
     ) -> list[list[str]]:
-        odds = [[x or 0.0 for x in made["probabilities"]] for made in predictions]
+        odds = [[x or 0.0 for x in result["probabilities"]] for result in predictions]
         scores.check([x.where for x in examples], np.array([sum(x) for x in odds]))
         gold, _ = self._gold(examples)
         true = [tags for tags in gold if tags is not None]

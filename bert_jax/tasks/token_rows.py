@@ -188,11 +188,11 @@ class Rows:
         """Cuts each sentence into pieces, the same one once, and counts what is odd."""
         whole = dict.fromkeys((x.text, x.tokens) for x in examples)
         texts = [text for text, _ in whole]
-        made = self.tokenizer.encode_with_offsets(texts)
+        result = self.tokenizer.encode_with_offsets(texts)
         self.coverage.texts += len(texts)
-        self.coverage.add(texts, (ids for ids, _ in made), self.tokenizer.unk_id)
+        self.coverage.add(texts, (ids for ids, _ in result), self.tokenizer.unk_id)
         found = {}
-        for (text, tokens), (ids, offsets) in zip(whole, made, strict=True):
+        for (text, tokens), (ids, offsets) in zip(whole, result, strict=True):
             aligned = align(text, tokens, offsets)
             found[text, tokens] = Sentence(ids, aligned)
             self.notes[COVERED] += aligned.covered
@@ -249,9 +249,9 @@ def filled(values: Int[np.ndarray, "*Q t"], length: int) -> Int[np.ndarray, "*Q 
     >>> filled(np.array([5, 6]), 4)
     array([5, 6, 0, 0], dtype=int32)
     """
-    made = np.zeros((*values.shape[:-1], length), np.int32)
-    made[..., : values.shape[-1]] = values
-    return made
+    result = np.zeros((*values.shape[:-1], length), np.int32)
+    result[..., : values.shape[-1]] = values
+    return result
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ class TokenTags(spec.FineTuned):
         total, outputs = losses.regularized(
             self.recipe.r_drop,
             lambda k: self._forward(params, batch, k),
-            lambda made: self._loss(made, batch),
+            lambda result: self._loss(result, batch),
             divergence,
             key,
         )
@@ -97,10 +97,10 @@ class TokenTags(spec.FineTuned):
         if not (self.model.head.crf or self.constrained):
             tags = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         else:
-            made, mask, scores = self._chain(outputs, batch)
-            tags = crf.viterbi(made, mask, scores).reshape(logits.shape[:-1])
+            result, mask, scores = self._chain(outputs, batch)
+            tags = crf.viterbi(result, mask, scores).reshape(logits.shape[:-1])
             if self.model.head.crf:
-                odds = _marginals(made, mask, scores).reshape(logits.shape)
+                odds = _marginals(result, mask, scores).reshape(logits.shape)
         picked = jnp.take_along_axis(odds, tags[..., None], axis=-1)[..., 0]
         return {"tags": tags, "probabilities": picked}
 

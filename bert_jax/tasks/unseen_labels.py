@@ -75,7 +75,7 @@ def read_map(path: Path) -> dict[str, str]:
     numbered = list(text_files.lines(named, text_files.Tally()))
     if numbered and numbered[0][1].lstrip().startswith("{"):
         return _of_json(path)
-    made: dict[str, str] = {}
+    result: dict[str, str] = {}
     for number, line in numbered:
         cells = [cell.strip() for cell in line.split("\t")]
         where = f"{path}:{number}"
@@ -84,12 +84,12 @@ def read_map(path: Path) -> dict[str, str]:
                 f"{where}: {line[:60]!r} does not have two names. Write a label of the "
                 "file, a tab, and the label of the model"
             )
-        if cells[0] in made:
+        if cells[0] in result:
             raise errors.InputError(
                 f"{where}: the label {cells[0]!r} came before. Remove one of the lines"
             )
-        made[cells[0]] = cells[1]
-    return made
+        result[cells[0]] = cells[1]
+    return result
 
 
 def _of_json(path: Path) -> dict[str, str]:
@@ -130,8 +130,8 @@ def renamed(
                 f"the model ({', '.join(sorted(known)[:_MOST_SHOWN])})"
             )
     used: set[str] = set()
-    made = [_renamed(x, names, used) for x in examples]
-    return made, sorted(names.keys() - used)
+    result = [_renamed(x, names, used) for x in examples]
+    return result, sorted(names.keys() - used)
 
 
 def _renamed(example: Any, names: Mapping[str, str], used: set[str]) -> Any:

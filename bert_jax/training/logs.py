@@ -181,12 +181,12 @@ class _Events:
         from tensorboardX.proto import event_pb2
 
         folder.mkdir(parents=True, exist_ok=True)
-        made: Any = event_pb2
-        self._make, self._summary = made.Event, summary
+        result: Any = event_pb2
+        self._make, self._summary = result.Event, summary
         self._writer = event_file_writer.EventsWriter(
             str(folder / "events"), f".{os.getpid()}"
         )
-        start = made.SessionLog(status=made.SessionLog.START)
+        start = result.SessionLog(status=result.SessionLog.START)
         self._write(session_log=start, step=purge_step)
 
     def add(self, name: str, value: float, step: int) -> None:
