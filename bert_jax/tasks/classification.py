@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, PyTree
 from bert_jax import errors
 from bert_jax.data import text_files
 from bert_jax.data.labeled import (
+    encoding,
     example_request,
     example_rows,
     python_examples,
@@ -28,7 +29,7 @@ from bert_jax.data.labeled import (
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import classes, scores
 from bert_jax.model import network
-from bert_jax.tasks import encoding, losses, spec
+from bert_jax.tasks import losses, spec
 from bert_jax.text.tokenizer import Tokenizer
 
 

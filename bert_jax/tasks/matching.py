@@ -17,11 +17,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_request, example_rows, text_examples
+from bert_jax.data.labeled import encoding, example_request, example_rows, text_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import ranking, scores
 from bert_jax.model import network
-from bert_jax.tasks import classification, encoding, losses, regression, spec
+from bert_jax.tasks import classification, losses, regression, spec
 from bert_jax.text.tokenizer import Tokenizer
 
 # Fixed columns: the number of each text, equal for equal ones; whether the pair belongs

@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_request, example_rows, text_examples
+from bert_jax.data.labeled import encoding, example_request, example_rows, text_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import numbers, scores
 from bert_jax.model import network
-from bert_jax.tasks import classification, encoding, losses, spec
+from bert_jax.tasks import classification, losses, spec
 from bert_jax.text.tokenizer import Tokenizer
 
 

@@ -16,14 +16,7 @@ from bert_jax import errors
 from bert_jax.data.labeled import annotations, example_request, example_rows
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import entities, scores
-from bert_jax.tasks import (
-    classification,
-    losses,
-    spec,
-    tag_schemes,
-    token_rows,
-    token_tags,
-)
+from bert_jax.tasks import classification, losses, spec, tag_schemes, token_rows
 
 # Notes of a table.
 WINDOWS = "rows that are windows of longer sentences"
@@ -164,7 +157,7 @@ class TaggingSpec(spec.TaskSpec):
 SPEC = TaggingSpec()
 
 
-class Tagging(token_tags.TokenTags):
+class Tagging(token_rows.TokenTags):
     """Tags of tokens; a `FineTuned` of `TaggedExample`.
 
     The tags of examples may be written in any scheme that has spans, and are brought

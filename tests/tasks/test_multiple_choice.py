@@ -10,9 +10,10 @@ import small_models
 from small_questions import VOCABULARY
 
 from bert_jax import errors
+from bert_jax.data.labeled import encoding
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.model import heads
-from bert_jax.tasks import encoding, losses, multiple_choice
+from bert_jax.tasks import losses, multiple_choice
 
 
 def example(context, *choices, label=None, number=0):

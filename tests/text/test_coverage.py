@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from bert_jax.tasks import encoding
+from bert_jax.data.labeled import encoding
 from bert_jax.text import coverage
 from bert_jax.text.tokenizer import Tokenizer
 

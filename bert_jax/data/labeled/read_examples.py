@@ -1,6 +1,6 @@
 """Reads labeled examples of any task from any supported file.
 
-    request = read_examples.Request("dev.tsv", tasks.TASKS["classification"].form)
+    request = read_examples.Request("dev.tsv", form)  # of a task
     found = read_examples.read(request)         # all of them, with labels
     found.examples, found.notes                 # a list, and what was counted
     for example in read_examples.iterate(request):  # streams; labels where there are

@@ -3,7 +3,7 @@
 import pytest
 
 from bert_jax import errors
-from bert_jax.tasks import encoding
+from bert_jax.data.labeled import encoding
 from bert_jax.text.tokenizer import Tokenizer
 
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz")
@@ -70,6 +70,6 @@ def test_a_text_without_tokens_has_a_row_and_is_counted():
 def test_a_trained_model_has_no_setting_to_raise():
     with pytest.raises(errors.SettingError) as raised:
         row("abcdefg", truncation="refuse")
-    assert "or choose how rows are cut with data.truncation" in str(raised.value)
+    assert "data.truncation" in str(raised.value)
     later = str(raised.value.of_trained_model())
     assert "or train again with python -m bert_jax.finetune" in later
