@@ -94,13 +94,13 @@ def _with_store(
     distributed.print_once(f"store: {store_folder}")
     built = distributed.process_zero_first(
         lambda: _store(
-            resolved.text, settings.data, store_folder, copy, documents.places
+            resolved.text, settings.data, store_folder, copy, documents.sources
         )
     )
     distributed.require_same(manifest.to_json(built), f"the store {store_folder}")
     distributed.print_once(prepare.describe(built))
     if distributed.is_first():
-        corpus = documents.places or prepare.corpus_sources(settings.data.corpus)
+        corpus = documents.sources or prepare.corpus_sources(settings.data.corpus)
         prepare.check_text(built, resolved.data.objective, store_folder, corpus)
     assembled = pretraining_run.assemble(resolved, store_folder, workdir)
     workdirs.record(

@@ -44,7 +44,7 @@ def batches(
       prefetch: number of batches computed ahead, and of batches moved ahead.
 
     Raises:
-      InputError: a negative count, or TensorFlow is missing.
+      InputError: a negative count, an unknown loader, or TensorFlow is missing.
       Errors of batch_at and put are raised at their step, after the batches before it.
     """
     if prefetch < 1 or num_steps < 0 or start_step < 0:
@@ -55,8 +55,10 @@ def batches(
     steps = range(start_step, start_step + num_steps)
     if loader == "tfdata":
         source = _from_tfdata(batch_at, steps, prefetch, _tensorflow())
-    else:
+    elif loader == "thread":
         source = _from_threads(batch_at, steps, prefetch)
+    else:
+        raise errors.InputError(f"loader is {loader!r}: use 'tfdata' or 'thread'")
     return _put_ahead(source, put, prefetch, num_steps)
 
 
