@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -188,3 +189,11 @@ def test_extras_have_names_that_every_pip_finds():
         text = path.read_text(encoding="utf-8")
         named |= set(re.findall(r'missing_extra\("\w+", "([\w-]+)"\)', text))
     assert "data" in named and named <= extras.keys()
+
+
+def test_the_picture_of_the_rooms_is_drawn_from_the_code():
+    program = PACKAGE.parent / "docs" / "draw_rooms.py"
+    drawn = runpy.run_path(str(program))
+    picture = (PACKAGE.parent / "docs" / "rooms.svg").read_text(encoding="utf-8")
+    assert drawn["svg"]() == picture, "run: python docs/draw_rooms.py"
+    assert max(drawn["floors"](drawn["rooms_imported"]()).values()) < 9

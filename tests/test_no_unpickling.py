@@ -12,10 +12,8 @@ EXCEPTIONS = {
     "bert_jax/config/file.py": ["exec_module"],
     # Starts the commands of its own list, as `python -m` does.
     "bert_jax/cli.py": ["runpy"],
-    # Of a name that stands there: pyright would want Apache Beam to be installed.
+    # Its name is a literal; pyright would want Apache Beam to be installed.
     "bert_jax/contrib/beam/beam_runner.py": ["importlib.import_module"],
-    # Between a process and its own children, through pipes that only they hold.
-    "bert_jax/data/corpus/tokenize.py": ["pickle"],
     # Makes pickles that run a program, to see that nobody runs it.
     "scripts/reliability/names_lib.py": ["allow_pickle=", "pickle"],
     # Starts commands in forks; the patch is of resume_lib.py's own table.
