@@ -10,6 +10,7 @@ from bert_jax import errors, prepare, pretrain
 from bert_jax.checkpoints import card, run_folder
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest, python_documents, store
+from bert_jax.runs import pretraining as pretraining_run
 from bert_jax.runs import workdirs
 
 TEXTS = [
@@ -142,10 +143,10 @@ def _check_the_record(workdir):
 
 
 def test_documents_are_recorded_and_others_refused(tmp_path, monkeypatch):
-    def stop(experiment, copy):
+    def stop(*arguments):
         raise errors.Stopped("before the first step")
 
-    monkeypatch.setattr(pretrain, "_train", stop)
+    monkeypatch.setattr(pretraining_run.PretrainingRun, "initial_state", stop)
     with pytest.raises(errors.Stopped):
         _train(tmp_path / "run", TEXTS)
     _check_the_record(tmp_path / "run")
