@@ -98,7 +98,7 @@ SQUAD = [
     _squad("a paragraph that is null", {"data": [{"paragraphs": [None]}]}, f"{_AT}"),
     _squad("an article that is a text", {"data": ["x"]}, ": data[0]…object"),
     _squad("data that is an object", {"data": {}}, ": data…list"),
-    _squad("no data", '{"version":\n"1.1"}', "…'data'"),
+    _squad("no data", '{"version":\n"1.1"}', ":1…'context'"),
     _squad("no example", {"data": []}, "…example"),
     _squad("cut", json.dumps(_question())[:-9], "…JSON"),
     _squad("two documents", json.dumps(_question()) * 2, "…JSON"),

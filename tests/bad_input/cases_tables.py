@@ -193,7 +193,6 @@ TSV = [
     _evaluated("no label at all", "sentence\na\n", ":1…column"),
     _predicted("a pipe", fifo, "…regular file"),
     _predicted("ragged in its last line", f"{_GOOD}a\n", ":6…1 column"),
-    _predicted("an empty text", f"{_GOOD}\tcat\n", ":6…'sentence'"),
     _predicted("only a header", _HEAD, "…example"),
     _predicted(
         "no UTF-8 in its last line", f"{_GOOD}caf\xe9\tx".encode("latin-1"), ":6"
@@ -209,7 +208,6 @@ CSV = [
         f'{_CSV}"a\nb\nc",cat\nx\n',
         ":9…1 column",
     ),
-    _csv("tabs", _GOOD, ":1"),
     _csv("a column twice", "text,text,label\na,b,x\n", ":1…columns"),
     _csv("no UTF-8", _CSV.encode() + b"\xff,x\n", ":6…0xff"),
     _csv("a NUL byte", f"{_CSV}a\0,x\n", ":6…0x00…NUL"),

@@ -159,7 +159,7 @@ JSON_LINES = [
     _jsonl("no field at all", b"{}\n", ":1…'text'…[]"),
     _jsonl("a number for the text", b'{"text": 3}\n', ":1…'text'"),
     _jsonl("null for the text", b'{"text": null}\n', ":1…'text'"),
-    _jsonl("an object for the text", b'{"text": {}}\n', ":1…'text'"),
+    _jsonl("an object for the text", _GOOD + b'{"text": {}}\n', ":2…'text'"),
     _jsonl("a list with a number", b'{"text": ["a", 3]}\n', ":1…'text'"),
     _jsonl(
         "the text twice",
