@@ -7,7 +7,7 @@ python -m bert_jax.convert --input=exported --output=google --to=tensorflow1
 Reads runs, exports of bert_jax, folders of Hugging Face's (BERT, RoBERTa, ALBERT, ELECTRA,
 DistilBERT, ModernBERT; safetensors or torch files) and Google's TensorFlow 1 checkpoints. What
 is missing or left over is an error, unless it is named in --allow_missing or --ignore.
-The output folder appears when all of it is written, and verified if asked for.
+The output folder appears when it is complete, and with --verify verified.
 """  # noqa: E501
 
 import dataclasses
@@ -37,18 +37,18 @@ _EXAMPLE = "python -m bert_jax.convert --input=runs/demo --output=out --to=huggi
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a conversion should make.
+    """The options of a conversion.
 
     Attributes:
       to: one of `FORMATS`.
       dtype: of the file: `float32` or `bfloat16` (not of TensorFlow 1).
-      pooling: makes a sentence encoder that pools so; empty keeps what the input is.
+      pooling: of a sentence encoder to write; empty keeps the kind of the input.
       hidden_act: the activation, by its name in transformers; empty keeps that of the
         input.
-      separate_head: puts a head that no class of transformers has into a file of its
-        own, next to the encoder.
+      separate_head: writes a head that no class of transformers has into a separate
+        file, next to the encoder.
       verify: compare the outputs of both sides before the folder appears.
-      choice: what may be missing or left over.
+      choice: parts that may be missing or left over.
     """
 
     to: str
@@ -75,15 +75,15 @@ class Request:
 
 
 def convert(source: str | Path, output: Path, request: Request) -> weights.Report:
-    """Converts a model folder, and returns the report of what was read.
+    """Converts a model folder, and returns the report of its reading.
 
     A name of the hub is written down with its commit, wherever the source is named.
 
     The folder `output` must not exist; it has a README.md and conversion.json.
 
     Raises:
-      InputError: the input is not whole, the format cannot hold it, or the outputs of
-        the two sides differ. Nothing is left behind.
+      InputError: the input is incomplete, the format cannot represent it, or the
+        outputs before and after differ. No partial folder remains.
       StorageError: the disk refuses it.
     """
     files.check_can_build(output)
@@ -133,7 +133,7 @@ def keeps_head(found: checkpoints.LoadedModel) -> bool:
 def _without_head(
     source: Path, head: huggingface.SeparateHead, choice: weights.Choice
 ) -> checkpoints.LoadedModel:
-    """Reads a model whose head is written to a file of its own."""
+    """Reads a model whose head is written to a separate file."""
     ignore = (*choice.ignore, head.part)
     found = checkpoints.open(source).read(dataclasses.replace(choice, ignore=ignore))
     note = f"{head.part}: in {huggingface.SEPARATE_HEAD}"
@@ -312,19 +312,19 @@ if __name__ == "__main__":
     flags.DEFINE_enum("to", None, FORMATS, "Format to write.")
     flags.DEFINE_enum("dtype", "float32", ("float32", "bfloat16"), "Of the file.")
     flags.DEFINE_bool(
-        "verify", False, "Run the model on both sides and compare every layer."
+        "verify", False, "Run the model before and after, and compare every layer."
     )
     flags.DEFINE_list(
         "allow_missing",
         [],
         "Parts (pooler, mlm_head, ...), tensors or patterns that may be missing; a "
-        "part of which something is missing is left out. Also: tokenizer.",
+        "part with a missing tensor is ignored. Also: tokenizer.",
     )
     flags.DEFINE_list(
         "ignore",
         [],
-        "Parts, tensors or patterns to leave out. Also: vocab_rows, for rows of the "
-        "table behind the vocabulary.",
+        "Parts, tensors or patterns to ignore. Also: vocab_rows, for rows of the "
+        "table after the vocabulary.",
     )
     flags.DEFINE_string(
         "head",

@@ -49,7 +49,7 @@ def evaluate(workdir: str | Path) -> dict[str, float]:
     """Returns the held-out metrics of the newest undamaged checkpoint of a run.
 
     Raises:
-      InputError: the folder is no workdir, or its store is gone.
+      InputError: the folder is not a workdir, or its store is gone.
       CheckpointError: it has no usable checkpoint.
       StorageError: a shard of the store is damaged, of held-out or of training text.
     """
@@ -75,12 +75,12 @@ def evaluate_task(
     label_map: Path | None = None,
     output: Path | None = None,
 ) -> tuple[scores.Scores, Path | None]:
-    """Scores a fine-tuned model on a file, and writes what was found into a folder.
+    """Scores a fine-tuned model on a file, and writes the results into a folder.
 
     Args:
       folder: a run, a folder of a fine-tuned model, or its name on the hub.
-      request: its `input` is the file; None takes the dev file of the run.
-      name: of the written files; empty takes that of the file.
+      request: its `input` is the file; None is the dev file of the run.
+      name: of the written files; empty is that of the data file.
       label_map: file of other names for the labels; see `unseen_labels.read_map`.
       output: the folder of the written files; None is `eval` in `folder`, and nothing
         is written where that is in the cache of the hub.
@@ -95,7 +95,7 @@ def evaluate_task(
     folder = hub.folder(given)
     output = _output(folder, output, name)
     model = answer.load(folder, request.dtype, repair=request.repair)
-    data = model.made.settings.data
+    data = model.task_folder.settings.data
     path = home_folder.expanded(request.input or data.dev)
     if not path or path.startswith(python_examples.PREFIX):
         raise errors.InputError(
@@ -113,7 +113,7 @@ def evaluate_task(
         misfits = model.task_spec.misfits(examples)
         examples = splits.without(examples, misfits, notes)
     examples = _renamed(model, examples, label_map)
-    examples = model.task_spec.named(examples, model.made.learned.labels)
+    examples = model.task_spec.named(examples, model.task_folder.learned.labels)
     coverage = Coverage()
     with inputs.naming_flags():
         scored, _ = model.scores(examples, notes, coverage)
@@ -162,7 +162,7 @@ def _output(folder: Path, output: Path | None, name: str) -> Path | None:
 def _renamed(
     model: answer.TaskPredictor, examples: list[Any], label_map: Path | None
 ) -> list[Any]:
-    """Returns examples with the names of a label map, and says which it lacks."""
+    """Returns examples with the names of a label map, and logs which it lacks."""
     if label_map is None:
         return examples
     names = unseen_labels.read_map(label_map)
@@ -173,7 +173,7 @@ def _renamed(
 
 
 def _stem(path: str) -> str:
-    """Returns what the files of scores are named after; a commit is not in it."""
+    """Returns the stem of the names of result files, without a commit."""
     if hub.is_name(path):
         return re.sub("@[0-9a-f]{40}", "", path.removeprefix(hub.PREFIX))
     return Path(path).stem
@@ -226,7 +226,7 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "workdir", None, "Folder of the run or model to evaluate, or hf:owner/name."
     )
-    flags.DEFINE_string("data", None, "File of labelled examples of the model's task.")
+    flags.DEFINE_string("data", None, "File of labeled examples of the model's task.")
     flags.DEFINE_string("name", "", "Of the written files; of the data if empty.")
     flags.DEFINE_string(
         "output", "", "Folder of the written files; eval/ in the workdir if empty."

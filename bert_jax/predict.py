@@ -1,4 +1,4 @@
-"""What a model says about texts: its task's answers, guesses for [MASK], or vectors.
+"""Predicts on texts: answers of the task, guesses for [MASK], or vectors.
 
 python -m bert_jax.predict --model=runs/demo_finetune "这家酒店很好" "房间太小"
 python -m bert_jax.predict --model=runs/ner --input=test.conll --format=conll --output=tagged.conll
@@ -13,13 +13,13 @@ A fine-tuned model answers as its task does (--task=answer): a pair is written
 "text<TAB>text", a question "question<TAB>context". --input is a file of the task, labels
 or not (TSV, CSV, JSON lines, CoNLL, SQuAD, ...; see --input_format, --header and --columns),
 or plain lines (--input_format=lines); files larger than memory are streamed, in order. --format
-says how answers are written: jsonl, tsv, conll, glue, clue or squad.
+selects how answers are written: jsonl, tsv, conll, glue, clue or squad.
 
 --task=fill_mask prints one JSON object a text: `text`, and `guesses`, a list for each [MASK].
 --task=features writes --output: one vector a text, as the model pools them
 (--features=mean, cls, max or pooled choose otherwise), or with --features=tokens the
 vectors of all tokens after the layers in --layers. x.npy is an array [texts, D], or
-[tokens, layers, D] with x.offsets.npy and x.input_ids.npy beside it; x.jsonl has one JSON
+[tokens, layers, D] with x.offsets.npy and x.input_ids.npy next to it; x.jsonl has one JSON
 object a text.
 """  # noqa: E501
 
@@ -56,11 +56,11 @@ def numbered_texts(
 ) -> Iterator[tuple[str, str]]:
     """Yields (where it comes from, text) for the texts of a command.
 
-    Blank lines are passed over unless it `keeps_blank`, as empty texts.
+    Blank lines are skipped unless it `keeps_blank`, as empty texts.
 
     Args:
-      faults: what is done with bytes that are no text; those that are kept are counted
-        in `notes`, and their lines left out.
+      faults: policy for bytes that are not text; kept ones are counted in `notes`, and
+        their lines are skipped.
       notes: also counts lines without a visible character.
 
     Raises:
@@ -122,7 +122,7 @@ def _numbered(
     notes: Counter[str] | None,
 ) -> Iterator[tuple[str, str]]:
     """Yields texts; raises InputError where all are blank."""
-    held: list[int] = []  # blank lines before the first text
+    blanks: list[int] = []  # blank lines before the first text
     has_text = False
     for number, line in numbered:
         text, where = line.strip(), f"{name}:{number}"
@@ -132,11 +132,11 @@ def _numbered(
             continue
         has_text = has_text or bool(text)
         if not has_text and keeps_blank:
-            held.append(number)
+            blanks.append(number)
         elif text or keeps_blank:
-            for earlier in held:
+            for earlier in blanks:
                 yield f"{name}:{earlier}", ""
-            held.clear()
+            blanks.clear()
             yield where, text
     if not has_text:
         raise errors.InputError(
@@ -154,7 +154,7 @@ def _fill_masks(model: Model, texts: Iterator[tuple[str, str]]) -> None:
         except errors.InputError as error:
             raise errors.InputError(f"{where}: {error}") from None
         guesses = [
-            [{"token": token, "probability": round(odds, 6)} for token, odds in best]
+            [{"token": token, "probability": round(prob, 6)} for token, prob in best]
             for best in filled
         ]
         line = {"text": text, "guesses": guesses}
@@ -324,7 +324,7 @@ def define_input_flags() -> None:
 
 
 def request_of_flags() -> inputs.AnswerRequest:
-    """Returns what the flags ask for."""
+    """Returns the request of the flags."""
     given = flags.FLAGS
     output = Path(given.output) if given.output else None
     return inputs.AnswerRequest(
@@ -344,7 +344,10 @@ if __name__ == "__main__":
         "model", None, "Folder of the model: a run, an export; or hf:owner/name."
     )
     flags.DEFINE_enum(
-        "task", "auto", TASKS, "What the model says; auto: answer if it is fine-tuned."
+        "task",
+        "auto",
+        TASKS,
+        "What to predict; auto: answer if the model is fine-tuned.",
     )
     flags.DEFINE_string("input", None, "File of texts, or of examples of the task.")
     flags.DEFINE_enum("dtype", "float32", ("float32", "bfloat16"), "Of activations.")
@@ -357,7 +360,7 @@ if __name__ == "__main__":
         "features",
         "sentence",
         outputs.KINDS,
-        "Which vectors; `sentence` is as the model pools, mean where it does not say.",
+        "Which vectors; `sentence` is as the model pools, mean if it has no pooling.",
     )
     flags.DEFINE_list(
         "layers", ["-1"], "Layers of token vectors: 0 = embeddings, -1 = the last."

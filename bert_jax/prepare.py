@@ -151,12 +151,12 @@ def _given_tokenizer(
 
 
 def _cleaning(given: Tokenizer, text: pretraining.PretrainingTextConfig) -> Tokenizer:
-    """Returns a tokenizer with the cleaning that the config asks for."""
+    """Returns a tokenizer with the cleaning of the config."""
     asked = cleaning.from_config(text.clean, text.stop_words, given.cleaning)
     if asked and text.segmenter == "corpus":
         raise errors.InputError(
             f"text.segmenter is corpus, whose words come with the text, and {asked} "
-            "would change the text: leave out text.clean and text.stop_words, or set "
+            "would change the text: remove text.clean and text.stop_words, or set "
             "text.segmenter to jieba or none"
         )
     return dataclasses.replace(given, cleaning=asked)
@@ -176,7 +176,7 @@ def _tokenizer(
         corpus, data.held_out_fraction, asked or None
     )
     sentences = (sentence for document in documents for sentence in document.sentences)
-    distributed.print_once(f"learning a vocabulary of at most {text.vocab_size} pieces")
+    distributed.print_once(f"learning a vocabulary of at most {text.vocab_size} tokens")
     faults.point("vocabulary/before")
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -202,7 +202,7 @@ _log = logging.getLogger(__name__)
 
 def describe(built: manifest.Manifest) -> str:
     """Describes the content of a store in a few lines."""
-    lines = [f"vocabulary: {built.vocab_size:,} pieces"]
+    lines = [f"vocabulary: {built.vocab_size:,} tokens"]
     for split in manifest.SPLITS:
         counts = [
             f"{built.total(quantity, split):,} {quantity}"

@@ -3,15 +3,16 @@
 python -m bert_jax.suite --config=configs/glue.py --config.init_from=FOLDER --workdir=runs/glue
 
 The data comes from TFDS, or from the publisher's own files: --config.folder=DIR. All of
-it is read before anything is trained. --config.tasks=cola,rte runs some tasks alone; any
+it is read before anything is trained. --config.tasks=cola,rte runs only these tasks; any
 key of a fine-tuning run holds for all of them, as in --config.sweep.seeds=5 or
 --config.run.dtype=bfloat16.
 
 Each task has its own folder in the workdir, a workdir of `finetune`. suite.json and
-suite.md have the table: mean and deviation over the seeds, the published figures beside
-them; results/ has what the runs of each finished task found. predictions/ has a file for
-each test file that is there, as the benchmark's server takes it. The same command again
-goes on where it was stopped; finished tasks are not run again.
+suite.md have the table: mean and standard deviation over the seeds, next to the
+published figures. results/ has the metrics of the runs of each finished task, and
+predictions/ a submission for each test file that is there, in the format of the
+benchmark's server. The same command resumes a suite that was stopped; finished tasks are
+not run again.
 """  # noqa: E501
 
 from pathlib import Path
@@ -38,7 +39,7 @@ def run(config: Any, workdir: str | Path) -> dict[str, suite.Result]:
 
     Args:
       config: as `runs.suite.default` makes it.
-      workdir: folder of the suite, made if it is not there; or a URL, as
+      workdir: folder of the suite, created if missing; or a URL, as
         gs://bucket/runs/glue, of which working copies are kept in $TMPDIR.
 
     Returns:
@@ -110,8 +111,8 @@ def _train(
 ) -> suite.Result:
     """Trains the runs of a task, writes its submissions, and what was found."""
     task, settings = located.task, located.settings
-    place = f"{copy.name}/{task.name}"
-    results = finetune.train(finetuning.to_dict(settings), place)
+    task_workdir = f"{copy.name}/{task.name}"
+    results = finetune.train(finetuning.to_dict(settings), task_workdir)
     runs = [
         {
             "seed": settings.run.seed,
@@ -119,7 +120,7 @@ def _train(
             "metrics": results.metrics,
         }
     ]
-    folder = remote.WorkingCopy(place).folder
+    folder = remote.WorkingCopy(task_workdir).folder
     if settings.sweep.is_on:
         members = sweep.read_ended(folder)
         runs = [{name: member[name] for name in runs[0]} for member in members]
@@ -147,20 +148,20 @@ def _submit(
         return
     task = located.task
     model = answer.load(trained, located.settings.run.dtype)
-    labels = list(model.made.learned.labels)
+    labels = list(model.task_folder.learned.labels)
     is_squad = "squad" in model.task_spec.formats
     form = "squad" if is_squad else asked.format
 
-    def numbered(said: Any) -> Any:
-        example, result = said
+    def numbered(answered: Any) -> Any:
+        example, result = answered
         if task.numbered:
             result = result | {"label": str(labels.index(result["label"]))}
         return example, result
 
     for output, request in located.tests.items():
-        said = map(numbered, model.stream(read_examples.iterate(request)))
-        lines = outputs.lines(form, model.task_spec, said)
-        if not distributed.is_first():  # takes part in predicting, and writes nothing
+        answers = map(numbered, model.stream(read_examples.iterate(request)))
+        lines = outputs.lines(form, model.task_spec, answers)
+        if not distributed.is_first():  # it helps to predict, and writes nothing
             for _ in lines:
                 pass
             continue
@@ -192,7 +193,7 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "workdir",
         None,
-        "Folder of the suite, made if it is not there; or a URL as gs://bucket/glue or "
+        "Folder of the suite, created if missing; or a URL as gs://bucket/glue or "
         "s3://..., of which each process keeps working copies in $TMPDIR.",
     )
     commands.run(main)

@@ -171,7 +171,7 @@ def test_what_can_be_wrong_leaves_no_file(
     ("name", "words"),
     [
         ("x.csv", "end it with .npy or .jsonl"),
-        ("no/x.npy", "there is no folder"),
+        ("no/x.npy", "no/x.npy"),
         (".", "end it with .npy"),
     ],
 )

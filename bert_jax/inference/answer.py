@@ -43,7 +43,7 @@ _SEPARATOR = "|"  # of several labels in a cell of a file that is evaluated
 def can_answer(path: Path) -> bool:
     """Returns whether the model of a folder has the head of a task.
 
-    A folder without a model has none: whoever reads it then says what it lacks.
+    Returns False for a folder without a model; reading it raises the error.
     """
     try:
         return native.is_task(path) or checkpoints.open(path).head != ""
@@ -143,7 +143,7 @@ def _learned(path: Path, given: weights.Weights, head: str) -> spec.Metadata:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictor:
-    """Says what a task's model makes of examples.
+    """Predicts examples with the model of a task.
 
     Attributes:
       task: of the model.
@@ -178,7 +178,7 @@ class Predictor:
                 rows, batch = numbered
                 bar.note(f"rows of {batch['segment_ids'].shape[-1]} tokens")
                 own = {name: array[local] for name, array in batch.items()}
-                on_device = sharding.place(own, self.mesh, size)
+                on_device = sharding.to_devices(own, self.mesh, size)
                 call = functools.partial(self.step, params, on_device)
                 outputs = signals.run_interruptible(call)
                 bar.update(len(rows))
@@ -216,7 +216,7 @@ class Predictor:
     def scores(
         self, params: PyTree, examples: Sequence[Any], table: example_rows.ExampleTable
     ) -> tuple[scores.Scores, list[spec.Prediction]]:
-        """Returns the scores of labelled examples, and what was predicted."""
+        """Returns the scores of labeled examples, and the predictions."""
         result = self.predictions(params, examples, table, "evaluating")
         scored = self.task.score(examples, result)
         unseen = unseen_labels.count(self.task, examples)
@@ -235,8 +235,8 @@ def make(
     """Returns the predictor of a task.
 
     Args:
-      batch_size: made larger where the mesh does not divide it.
-      full: makes the model's parameters of those that are trained.
+      batch_size: rounded up to a multiple of the row shards of the mesh.
+      full: returns all parameters of the model from the trained ones.
     """
     shards = sharding.row_shards(mesh)
     size = -(-batch_size // shards) * shards
@@ -253,22 +253,22 @@ WINDOW = 1024  # examples that are read and predicted together
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TaskPredictor:
-    """A task's model on the devices, with what it needs to read and to answer.
+    """The model of a task on the devices, ready to read examples and predict.
 
     Attributes:
-      made: settings, labels and tokenizer; its own copy of the weights is gone.
+      task_folder: settings, labels and tokenizer; its copy of the weights is released.
       params: on the devices.
-      pooling: of a bi-encoder, what its vectors are, if other libraries have that too.
+      pooling: of a bi-encoder, its pooling, if other libraries support it too.
     """
 
-    made: native.TaskFolder
+    task_folder: native.TaskFolder
     predictor: Predictor
     params: PyTree
     pooling: sentence_encoder.Pooling = sentence_encoder.Pooling()
 
     def __repr__(self) -> str:
         """Returns the task and its labels, without the arrays of the model."""
-        labels = self.made.learned.labels
+        labels = self.task_folder.learned.labels
         return f"TaskPredictor({self.kind}, {len(labels)} labels)"
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -277,12 +277,17 @@ class TaskPredictor:
         As after `load`, the copy is on all devices of the machine that reads it.
         """
         params = jax.tree.map(np.asarray, self.params)
-        return _on_devices, (self.made, self.predictor.task, params, self.pooling)
+        return _on_devices, (
+            self.task_folder,
+            self.predictor.task,
+            params,
+            self.pooling,
+        )
 
     @property
     def task_spec(self) -> spec.TaskSpec:
         """The task."""
-        return tasks.of(self.made.settings)
+        return tasks.of(self.task_folder.settings)
 
     @property
     def kind(self) -> str:
@@ -290,12 +295,12 @@ class TaskPredictor:
         return self.task_spec.name
 
     def predict(self, values: Iterable[Any]) -> list[spec.Prediction]:
-        """Returns one prediction a value; `data.raw_examples` says what values are.
+        """Returns one prediction per value; `data.raw_examples` documents the values.
 
         Logs a warning if many tokens are [UNK] or many texts are cut.
 
         Raises:
-          InputError: a value is not what the task takes.
+          InputError: a value does not have the form of the task.
         """
         coverage = Coverage()
         examples = python_examples.examples_of_values(self.task_spec.form, values)
@@ -305,8 +310,10 @@ class TaskPredictor:
 
     def warn(self, coverage: Coverage, name: str) -> None:
         """Logs a warning if many tokens of texts are [UNK] or many of them are cut."""
-        length = self.made.settings.data.max_seq_length
-        coverage.warn(self.made.tokenizer, name, text_coverage.advice_on_length(length))
+        length = self.task_folder.settings.data.max_seq_length
+        coverage.warn(
+            self.task_folder.tokenizer, name, text_coverage.advice_on_length(length)
+        )
 
     def of_examples(
         self,
@@ -330,7 +337,7 @@ class TaskPredictor:
 
     @property
     def _each(self) -> Predictor:
-        """Says of each example what does not depend on the others."""
+        """The predictor that treats each example independently of the others."""
         each = self.predictor.task.one_by_one()
         return dataclasses.replace(self.predictor, task=each)
 
@@ -349,11 +356,11 @@ class TaskPredictor:
         for example in examples:
             window.append(example)
             if len(window) == size:
-                said = self.of_examples(window, notes, coverage)
-                yield from zip(window, said, strict=True)
+                predicted = self.of_examples(window, notes, coverage)
+                yield from zip(window, predicted, strict=True)
                 window = []
-        said = self.of_examples(window, notes, coverage)
-        yield from zip(window, said, strict=True)
+        predicted = self.of_examples(window, notes, coverage)
+        yield from zip(window, predicted, strict=True)
 
     def scores(
         self,
@@ -361,7 +368,7 @@ class TaskPredictor:
         notes: Counter[str] | None = None,
         coverage: Coverage | None = None,
     ) -> tuple[scores.Scores, list[spec.Prediction]]:
-        """Scores labelled examples; `notes` and `coverage` as in `of_examples`.
+        """Scores labeled examples; `notes` and `coverage` as in `of_examples`.
 
         Labels that the model has not seen count as errors.
 
@@ -402,7 +409,7 @@ def load(
 
     Args:
       dtype: of activations and products.
-      repair: mend labels and files where it can be, also if training did not.
+      repair: fix labels and files where possible, also if training did not.
 
     Raises:
       InputError: it is none, or damaged.

@@ -23,8 +23,8 @@ from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
 
 POOLINGS = ("mean", "cls", "max", "pooled")
-# On a CPU, where larger batches are no faster and pad more: of the 2,000 texts of
-# scripts/bench/encode.py 19 % beside the tokens, 23 % with 4,096 and 37 % with 8,192.
+# On a CPU, where larger batches are no faster and pad more: padding adds 19 % to the
+# tokens of the texts of scripts/bench/encode.py, 23 % with 4,096 and 37 % with 8,192.
 TOKENS_PER_BATCH = 2048
 _ACCELERATOR = 16  # times as many
 
@@ -41,7 +41,7 @@ class Batch:
     Attributes:
       indices: of the rows among all rows.
       input_ids: [B, L] int32, filled with 0.
-      lengths: [B] int32, the tokens of each row; 0 where rows only fill the batch.
+      lengths: [B] int32, the tokens of each row; 0 in rows that pad the batch.
     """
 
     indices: np.ndarray
@@ -66,15 +66,15 @@ def rows_of(
       coverage: counted up with the tokens of the texts.
 
     Raises:
-      InputError: it is given one string, or something that is no string, or a row has
-        no room for a token of a text.
+      InputError: `texts` is a single string or has an element that is not a string, or
+        a row has no room for a token of a text.
     """
     texts = python_examples.texts_of(texts)
     room = max_seq_length - len(tokenizer.build([])[0])
     if room < 1:
         raise errors.InputError(
             f"rows of {max_seq_length} tokens have no room for text between the "
-            "special pieces: use a model of longer rows"
+            "special tokens: use a model with longer rows"
         )
     texts = [prompt + text for text in texts]
     encoded = tokenizer.encode(texts)
@@ -90,7 +90,7 @@ def rows_of(
 def prompt_length(tokenizer: Tokenizer, prompt: str, max_seq_length: int) -> int:
     """Returns how many tokens of a row come before the text, [CLS] among them.
 
-    As sentence-transformers counts them: those of a row of the prompt alone, without
+    As sentence-transformers counts them: those of a row with only the prompt, without
     the special token at its end; 0 where there is no prompt.
     """
     if not prompt:
@@ -154,9 +154,9 @@ def sentence_vectors(
     """Returns one vector a row, float32; W is D for each way of pooling.
 
     Args:
-      pooling: `mean` over the tokens, the `cls` token, `max` of each dimension, what
-        else `sentence_encoder.Pooling` names, or `pooled`, what the pooler makes of the
-        [CLS] token; or several of them, whose vectors are joined.
+      pooling: `mean` over the tokens, the `cls` token, `max` of each dimension, another
+        mode of `sentence_encoder.Pooling`, or `pooled`, the output of the pooler for
+        [CLS]; or several of them, whose vectors are concatenated.
       skipped: tokens at the head of each row that are not pooled.
     """
     call = functools.partial(_pooled, bert, execution, pooling, params, skipped=skipped)
@@ -220,7 +220,7 @@ def check_layers(layers: tuple[int, ...], bert: config.BertConfig) -> None:
     wrong = [layer for layer in layers if not -most - 1 <= layer <= most]
     if wrong or not layers:
         raise errors.InputError(
-            f"the layer {wrong[0] if wrong else None} is none of the model's: 0 is the "
+            f"the model has no layer {wrong[0] if wrong else None}: 0 is the "
             f"embeddings, 1 to {most} are its layers, and -1 is the last"
         )
 
@@ -281,8 +281,8 @@ def _pool(
     if mode == "pooled":
         return outputs["pooled_output"].astype(jnp.float32)
     states = outputs["sequence_output"].astype(jnp.float32)
-    places = jnp.arange(states.shape[1], dtype=jnp.int32)[None]
-    real = ((places >= skipped) & (places < lengths[:, None]))[..., None]
+    positions = jnp.arange(states.shape[1], dtype=jnp.int32)[None]
+    real = ((positions >= skipped) & (positions < lengths[:, None]))[..., None]
     if mode in ("cls", "lasttoken"):
         first = jnp.where(lengths > skipped, skipped, 0)
         at = first if mode == "cls" else jnp.maximum(lengths - 1, 0)
@@ -292,7 +292,7 @@ def _pool(
         return jnp.where(jnp.any(real, axis=1), highest, 0.0)
     weights = jnp.where(real, 1.0, 0.0)
     if mode == "weightedmean":
-        weights = weights * (places[..., None] + 1)
+        weights = weights * (positions[..., None] + 1)
     counts = jnp.maximum(jnp.sum(weights, axis=1), 1.0)
     if mode == "mean_sqrt_len_tokens":
         counts = jnp.sqrt(counts)

@@ -47,9 +47,9 @@ class AnswerRequest:
       input: a file of the task, or of plain lines; None for the arguments, or standard
         input.
       input_format: of that file; `lines` has one text (or pair, with a tab) a line.
-      columns: where in a table things stand, as `text=sentence`; the others are where
-        they were in training.
-      repair: mend what can be, as in training with `data.repair`.
+      columns: column names of a table by field, as `text=sentence`; the other fields
+        are read as in training.
+      repair: fix what can be fixed, as in training with `data.repair`.
       output: a file, or None for standard output.
       format: one of `outputs.FORMATS`.
       header: whether the first line of a table has the names of its columns: `true`,
@@ -69,14 +69,14 @@ class AnswerRequest:
 def write(folder: Path, arguments: list[str], request: AnswerRequest) -> int:
     """Answers all examples, in their order, and returns how many there were.
 
-    A file appears under its name when it is whole.
+    A file appears under its name when it is complete.
 
     Raises:
-      InputError: an example is not as it should be; nothing is left behind.
+      InputError: an example is malformed; no partial file remains.
     """
     _check(arguments, request)
     model = answer.load(folder, request.dtype, repair=request.repair)
-    several = bool(model.made.settings.data.multi_label)
+    several = bool(model.task_folder.settings.data.multi_label)
     outputs.check(request.format, model.task_spec, several)
     if request.input is not None and request.input_format != LINES:
         with naming_flags():
@@ -99,8 +99,8 @@ def write(folder: Path, arguments: list[str], request: AnswerRequest) -> int:
         is_kept=True,
         is_shown=request.output is not None,
     ) as progress:
-        said = _counted(model.stream(examples, window, notes, coverage), progress)
-        result = outputs.lines(request.format, model.task_spec, said)
+        answers = _counted(model.stream(examples, window, notes, coverage), progress)
+        result = outputs.lines(request.format, model.task_spec, answers)
         if request.output is None:
             for line in result:
                 print(line, end="", flush=True)
@@ -109,10 +109,10 @@ def write(folder: Path, arguments: list[str], request: AnswerRequest) -> int:
                 for line in result:
                     file.write(line.encode("utf-8"))
         count = progress.n
-    told = counts(notes)
-    # Answers on a terminal are not followed by a line that says that all is well.
-    if request.output is not None or coverage or told:
-        distributed.print_once(f"{count:,} examples{told}: {coverage.describe()}")
+    noted = counts(notes)
+    # On a terminal, no summary follows the answers unless there is something to note.
+    if request.output is not None or coverage or noted:
+        distributed.print_once(f"{count:,} examples{noted}: {coverage.describe()}")
     model.warn(coverage, request.input or "the texts")
     return count
 
@@ -123,8 +123,8 @@ def _check(arguments: list[str], request: AnswerRequest) -> None:
         raise errors.InputError(f"--output is {request.output}, a folder: name a file")
     if request.output is not None and not request.output.absolute().parent.is_dir():
         raise errors.InputError(
-            f"--output is {request.output}, and there is no folder "
-            f"{request.output.parent}: make it"
+            f"--output is {request.output}, but the folder {request.output.parent} "
+            "does not exist: create it"
         )
     if request.input is None:
         given = {
@@ -135,8 +135,7 @@ def _check(arguments: list[str], request: AnswerRequest) -> None:
         }
         for name in (name for name, is_given in given.items() if is_given):
             raise errors.InputError(
-                f"{name} says how a file is read: name it with --input, or leave "
-                f"{name} out"
+                f"{name} is for reading a file: give one with --input, or remove {name}"
             )
     if request.input_format == LINES and request.header is not None:
         raise _no_header(request, LINES)
@@ -155,9 +154,9 @@ def _is_file(path: str | None) -> bool:
     return path is not None and os.path.isfile(path)
 
 
-def _counted(said: Iterator[Any], progress: console.Bar) -> Iterator[Any]:
-    """Yields the same, and counts."""
-    for one in said:
+def _counted(answers: Iterator[Any], progress: console.Bar) -> Iterator[Any]:
+    """Yields the answers, and advances the bar by one for each."""
+    for one in answers:
         yield one
         progress.update()
 
@@ -206,22 +205,22 @@ def _of_lines(
     With `notes`, lines without a visible character, or with bytes that are no text,
     are skipped and counted there.
     """
-    held: list[int] | None = []  # blank lines before the first that has a text
+    blanks: list[int] | None = []  # blank lines before the first that has a text
     for number, text in numbered:
         where, is_blank = f"{name}:{number}", table_records.is_invisible(text)
         broken = None if notes is None else table_records.of_line(text, where)
         if broken and notes is not None:
             table_records.count(broken, where, notes)
-        elif is_blank and held is not None:
-            held.append(number)
+        elif is_blank and blanks is not None:
+            blanks.append(number)
         else:
-            for earlier in held or ():
+            for earlier in blanks or ():
                 yield _one(form, f"{name}:{earlier}", python_examples.blank(form))
-            held = None
+            blanks = None
             yield _one(
                 form, where, python_examples.blank(form) if is_blank else _parts(text)
             )
-    if held is not None:
+    if blanks is not None:
         raise errors.InputError(
             f"{name} has no text: give texts as arguments, in a file (--input) or "
             "through a pipe, one a line"
@@ -250,7 +249,9 @@ def reading(
     Where labels are not needed, none of them leaves an example out.
     """
     assert request.input is not None
-    asked = training_request(model.made.settings, request.input, is_scored=needs_labels)
+    asked = training_request(
+        model.task_folder.settings, request.input, is_scored=needs_labels
+    )
     skips = request.repair and not needs_labels
     header = request.header or asked.header
     asked = dataclasses.replace(
@@ -270,7 +271,7 @@ def reading(
 
 
 def report_first_line(request: AnswerRequest, asked: read_examples.Request) -> None:
-    """Reports what the first line of a file was taken as, unless the user said it.
+    """Reports what the first line of a file was taken as, unless the user specified it.
 
     Args:
       asked: how the file is read, of `reading`.
@@ -355,8 +356,8 @@ def report_table_header(
 ) -> tables.FirstLine | None:
     """Reports whether the first line of a table was taken as a header, and returns it.
 
-    A warning where it may well be the other. Formats without headers, and what the user
-    has set, are not reported.
+    Logs a warning if the guess is doubtful. Formats without headers and choices of the
+    user are not reported.
 
     Args:
       setting: the option of the user that changes it; "" where there is none.
@@ -381,16 +382,16 @@ def _taken_as(found: tables.FirstLine, setting: str) -> str:
     """Describes what a first line was taken as, why, and how to change it."""
     if found.is_header:
         names = ", ".join(column_names.name_of(cell) or "''" for cell in found.cells)
-        told = f"first line taken as a header: {_short(names)}"
+        note = f"first line taken as a header: {_short(names)}"
         change = "false if it is an example"
     else:
-        told = f"first line {_short(chr(9).join(found.cells))!r} taken as an example"
+        note = f"first line {_short(chr(9).join(found.cells))!r} taken as an example"
         change = "true if it is a header"
     if found.is_doubtful:
-        told += f", as only {found.usual[0]!r} is a usual name of a column"
+        note += f", as only {found.usual[0]!r} is a usual name of a column"
     if found.contradicts:
-        told += f", but {' and '.join(found.usual[:3])} are usual names of columns"
-    return f"{told} ({setting}={change})" if setting else told
+        note += f", but {' and '.join(found.usual[:3])} are usual names of columns"
+    return f"{note} ({setting}={change})" if setting else note
 
 
 def _short(text: str) -> str:
@@ -400,12 +401,12 @@ def _short(text: str) -> str:
 def counts(notes: Mapping[str, int]) -> str:
     """Returns what happened how often and where first, in brackets, or nothing."""
     first = notes.first if isinstance(notes, table_records.Notes) else {}
-    told = [
+    parts = [
         f"{what}: {count:,}" + (f", first at {first[what][0]}" if what in first else "")
         for what, count in notes.items()
         if count
     ]
-    return f" ({'; '.join(told) if first else ', '.join(told)})" if told else ""
+    return f" ({'; '.join(parts) if first else ', '.join(parts)})" if parts else ""
 
 
 def columns(

@@ -39,9 +39,9 @@ class Model:
       tokenizer: of its folder.
       bert: its architecture.
       params: its parameters, on the device; the vocabulary is padded.
-      max_seq_length: the longest row it is made for, in tokens.
-      pooling: how token vectors become a sentence vector; of a bi-encoder whose vectors
-        come from a BiLSTM, its task knows it alone.
+      max_seq_length: the longest row that it supports, in tokens.
+      pooling: how token vectors become a sentence vector; unused for a bi-encoder
+        whose vectors come from a BiLSTM, which pools in its task.
       labels: the names of the classes of a classifier or tagger.
       execution: how it runs.
       task: of a fine-tuned model, what answers.
@@ -68,27 +68,27 @@ class Model:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns what is pickled; arrays that the task has too, only once."""
+        """Returns the state to pickle; arrays shared with the task only once."""
         kept = dict(vars(self))
         if self.task is not None and self.params is self.task.params:
             del kept["params"]
         return kept
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        """Takes the arrays of the task where they are the model's."""
+        """Restores the state; shared arrays come from the task."""
         vars(self).update(kept)
         if self.task is not None:
             vars(self).setdefault("params", self.task.params)
 
     def predict(self, values: Iterable[Any]) -> list[dict[str, Any]]:
-        """Returns what a fine-tuned model says of each text, as a dict.
+        """Returns the prediction of a fine-tuned model for each text, as a dict.
 
         A value is a text, for tagging also a list of tokens; of other tasks a pair, or
         (question, context), (context, choices), (text, predicate): see
         `data.raw_examples`.
 
         Raises:
-          InputError: the model was not fine-tuned, or a value is not what it takes.
+          InputError: the model was not fine-tuned, or a value has the wrong form.
         """
         if self.task is None:
             raise errors.InputError(
@@ -105,11 +105,11 @@ class Model:
         prompt_name: str | None = None,
         prompt: str | None = None,
     ) -> Float[np.ndarray, "n W"]:
-        """Returns one vector a text, float32, as this sentence encoder makes them.
+        """Returns one float32 vector per text, with the pooling of this model.
 
-        A bi-encoder gives the vectors that it was trained for, a folder of
+        A bi-encoder returns the vectors that it was trained for, a folder of
         sentence-transformers those of that library, and any other model the mean over
-        all tokens. Texts are cut at `max_seq_length` tokens.
+        all tokens. Texts are truncated at `max_seq_length` tokens.
 
         Args:
           normalize: scale every vector to length 1, so that products are cosines; only
@@ -119,7 +119,7 @@ class Model:
           prompt: a text to write there instead; "" for none.
 
         Raises:
-          InputError: `texts` is no list of str, or there is no such prompt.
+          InputError: `texts` is not a list of str, or there is no such prompt.
         """
         chosen = self.pooling.prompt(prompt_name, prompt)
         coverage = Coverage()
@@ -144,11 +144,11 @@ class Model:
         The tokens of the texts are counted in `coverage`.
 
         Raises:
-          InputError: `texts` is no list of str.
+          InputError: `texts` is not a list of str.
         """
         truncation = ""
         if self.task is not None and self._encoder is not None:
-            truncation = self.task.made.settings.data.truncation
+            truncation = self.task.task_folder.settings.data.truncation
         return encode.rows_of(
             self.tokenizer,
             texts,
@@ -165,7 +165,7 @@ class Model:
 
         Args:
           kind: `sentence` for those of `encode`, or one of `features.POOLINGS`.
-          prompt: that the rows begin with.
+          prompt: the text that every row starts with.
         """
         if kind == "sentence" and self._encoder is not None:
             return encode.trained_vectors(self._encoder.model, self.params, rows)
@@ -203,16 +203,16 @@ class Model:
     def fill_mask(
         self, text: str | Iterable[str], top: int = 5
     ) -> list[Guesses] | list[list[Guesses]]:
-        """Returns the likeliest pieces and their probabilities for every [MASK].
+        """Returns the most likely tokens and their probabilities for every [MASK].
 
         In a text that is longer than a row, each mask sees as much as fits around it.
 
         Args:
-          text: a text, or a list of texts, which gives a list of one result a text.
-          top: how many pieces a mask.
+          text: a text, or a list of texts, for which it returns a list of results.
+          top: number of tokens per mask.
 
         Raises:
-          InputError: a text has no [MASK] or is no str, or the model no MLM head.
+          InputError: a text has no [MASK] or is not a str, or there is no MLM head.
         """
         coverage = Coverage()
         texts = [text] if isinstance(text, str) else python_examples.texts_of(text)
@@ -260,7 +260,7 @@ class Model:
         return [self._best(row, top) for row in probabilities]
 
     def _window(self, ids: list[int], at: int) -> tuple[list[int], int]:
-        """Cuts what fits into a row around position `at`, and says where that is."""
+        """Returns the ids around position `at` that fit a row, and its new position."""
         room = self.max_seq_length - 2
         first = max(0, min(at - room // 2, len(ids) - room))
         window = ids[first : first + room]
@@ -338,7 +338,7 @@ def load(
     execution = encoder.Execution(dtype)
     folder = hub.folder(folder)
     choice = weights.Choice(tuple(allow_missing), tuple(ignore))
-    # What is left out by name may be the head: then it is the rest that is asked for.
+    # With a choice of parts, the head may be ignored: read it as a plain encoder.
     if choice == weights.Choice() and answer.can_answer(folder):
         return _of_task(answer.load(folder, dtype), execution)
     found = checkpoints.open(folder).read(choice)
@@ -361,7 +361,7 @@ def load(
 
 def _of_task(result: answer.TaskPredictor, execution: encoder.Execution) -> Model:
     """Returns a fine-tuned model."""
-    folder = result.made
+    folder = result.task_folder
     return Model(
         folder.tokenizer,
         folder.bert,

@@ -1,6 +1,6 @@
-"""What a model says of examples, line by line in the format that was asked for.
+"""The answers of a model, line by line in the requested format.
 
-jsonl   one object an example: what it says, beside the texts
+jsonl   one object an example: its prediction and its texts
 tsv     one line an example, with a header; of entities and roles one a span, of other
         tags one a token
 conll   a token and its tag a line, a blank line behind each sentence
@@ -148,7 +148,7 @@ class VectorRequest:
       kind: `sentence` (as the model pools), `mean`, `cls`, `max`, `pooled`, `tokens`.
       layers: of `tokens`: from 0 (embeddings), or from the end.
       normalize: scale sentence vectors to length 1.
-      prompt_name, prompt: what is written before every text, as in `Model.encode`.
+      prompt_name, prompt: the prefix of every text, as in `Model.encode`.
     """
 
     kind: str = "sentence"
@@ -175,7 +175,7 @@ class VectorRequest:
         self.prompt_of(model)
 
     def prompt_of(self, model: Model) -> str:
-        """Returns what is written before every text."""
+        """Returns the prefix of every text."""
         return model.pooling.prompt(self.prompt_name, self.prompt)
 
 
@@ -187,7 +187,8 @@ def check_output(output: Path) -> None:
         raise errors.InputError(f"--output is {output}, a folder: name a file")
     if not output.parent.is_dir():
         raise errors.InputError(
-            f"--output is {output}, and there is no folder {output.parent}: make it"
+            f"--output is {output}, but the folder {output.parent} does not exist: "
+            "create it"
         )
 
 
@@ -205,9 +206,9 @@ def write(
     the tokens of the texts in `coverage`.
 
     Of `x.npy`, sentence vectors are [n, D] float32. Token vectors are [T, K, D] over
-    all tokens, of K layers; beside them `x.input_ids.npy` [T] and `x.offsets.npy`
-    [n + 1] say which token it is and where each text begins. `x.jsonl` has one object a
-    text.
+    all tokens, of K layers; `x.input_ids.npy` [T] has the ids of the tokens and
+    `x.offsets.npy` [n + 1] the index at which each text begins. `x.jsonl` has one
+    object a text.
 
     Raises:
       InputError: the model cannot give them, or no such file can have this name.
@@ -221,7 +222,7 @@ def write(
             writer.add(window, rows, _vectors(model, rows, request), model)
             count += len(window)
             done(len(window))
-            del window, rows  # before the next ones are made
+            del window, rows  # before the next ones are allocated
     return count
 
 
@@ -298,8 +299,8 @@ class _JsonLines:
             if self._request.kind == "tokens":
                 line["tokens"] = [model.tokenizer.tokens[i] for i in row]
                 line["layers"] = {
-                    str(layer): _numbers(vector[:, place])
-                    for place, layer in enumerate(self._request.layers)
+                    str(layer): _numbers(vector[:, index])
+                    for index, layer in enumerate(self._request.layers)
                 }
             else:
                 line["vector"] = _numbers(vector)
@@ -346,7 +347,7 @@ class _Arrays:
         model: Model,
     ) -> None:
         """Writes a window."""
-        del texts, model  # arrays hold vectors alone
+        del texts, model  # the arrays only hold vectors
         if self._request.kind != "tokens":
             self._growing[0].append(np.stack(vectors))
             return

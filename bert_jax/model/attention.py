@@ -31,7 +31,7 @@ Rows = Int[Array, "B L"]
 # kernel(query, key, value, segment_ids) -> the mixed values.
 Kernel = Callable[[Heads, Heads, Heads, Rows], Heads]
 
-SPLASH_LANES = 128  # splash takes lengths that are multiples of this
+SPLASH_LANES = 128  # splash supports lengths that are multiples of this
 _SPLASH_BLOCK = 512  # most positions of a row in fast memory at once
 
 AUTO, XLA, CUDNN, SPLASH = "auto", "xla", "cudnn", "splash"
@@ -44,10 +44,10 @@ _WIDEST_OF_CUDNN = 128
 
 @dataclasses.dataclass(frozen=True)
 class AttentionOptions:
-    """What attention depends on besides its arrays.
+    """Options of attention, besides its arrays.
 
     Attributes:
-      kernel: one of `KERNELS`; `auto` takes the fastest that can run.
+      kernel: one of `KERNELS`; `auto` selects the fastest that can run.
       dropout_rate: fraction of the attention probabilities to drop.
       packed: whether a row may hold several segments; without them, it is one segment
         with padding at its right. True is right for every row.
@@ -245,7 +245,7 @@ def _platform(device: Any) -> str:
 def attention_mask(
     segment_ids: Rows, window: int | None = None
 ) -> Bool[Array, "B 1 L L"]:
-    """Marks the pairs (query, key) of one segment, at most `window` positions apart."""
+    """Masks pairs (query, key) to one segment and a distance of at most `window`."""
     mask = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     if window is None:
         return mask

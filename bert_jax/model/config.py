@@ -43,7 +43,7 @@ _INT_MAX = 2**31 - 1
 
 
 def _count(default: int, help: str, **facts: Any) -> Any:
-    """Declares a key that is a count: at least 1, unless the facts say otherwise."""
+    """Declares a key that is a count: at least 1, unless the facts override it."""
     return field(default, help, **{"low": 1, "high": _INT_MAX, **facts})
 
 
@@ -104,7 +104,7 @@ class BertConfig:
         also=-1,
     )
     pad_token_id: int = _count(
-        0, "Id of [PAD]; RoBERTa's positions begin after it.", low=0
+        0, "Id of [PAD]; RoBERTa's positions start after it.", low=0
     )
     tie_word_embeddings: bool = field(
         True, "Whether the MLM head decodes with the token embeddings."
@@ -232,7 +232,7 @@ class BertConfig:
 
     @property
     def position_offset(self) -> int:
-        """The row of the position table that the first token of a row takes."""
+        """The index in the position table of the first token of a row."""
         return self.pad_token_id + 1 if self.model_type == "roberta" else 0
 
     @property
@@ -318,7 +318,7 @@ def _shape(size: str) -> tuple[int, int]:
 
 
 def from_json(values: Mapping[str, Any]) -> BertConfig:
-    """Returns the architecture that these keys of a JSON object say.
+    """Returns the architecture described by the keys of a JSON object.
 
     Raises:
       InputError: a value has the wrong type or range, or the sizes do not fit.

@@ -76,7 +76,7 @@ class Rows:
 
     @property
     def tokens(self) -> float:
-        """The places of all rows."""
+        """The number of positions in all rows, padding included."""
         return float(self.rows * self.length)
 
 
@@ -119,7 +119,7 @@ def layer_bytes(
 def _attention_bytes(
     bert: config.BertConfig, execution: encoder.Execution, rows: Rows
 ) -> int | float:
-    """Returns what attention keeps per token: probabilities, or their sums alone."""
+    """Returns what attention keeps per token: probabilities, or only their sums."""
     heads = bert.num_attention_heads
     if rows.fused_attention:
         return 2 * _FLOAT32 * heads
@@ -236,7 +236,7 @@ def _dropout_cost(
     rows: int,
     mesh: AnyMesh,
 ) -> str:
-    """Returns what it costs to drop attention probabilities, if the model does."""
+    """Describes the cost of attention dropout; empty for a model without it."""
     rate, heads = bert.attention_probs_dropout_prob, bert.num_attention_heads
     if not rate:
         return ""

@@ -1,8 +1,8 @@
 """A linear-chain conditional random field over tags (Lafferty et al. 2001).
 
 A path scores the logits of its tags, the transitions between them, and how it starts
-and ends. Positions outside the mask are passed over, wherever they stand: the chain
-goes from the last position of the mask to the next. All is float32 and exact: the
+and ends. Positions outside the mask are skipped, wherever they are: the chain goes
+from one position of the mask directly to the next. All is float32 and exact: the
 forward algorithm and Viterbi, with one step a position.
 """
 
@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from bert_jax.model import layers
 
-# The score of what is forbidden: finite, so that gradients are, and far below logits.
+# The score of a forbidden move: finite, for finite gradients, and far below logits.
 FORBIDDEN = -1e4
 
 
@@ -37,7 +37,7 @@ class Allowed(NamedTuple):
 
 
 class Transitions(nn.Module):
-    """The parameters of a CRF; they begin at zero, where it is a softmax a token."""
+    """The parameters of a CRF; they start at zero, which is a softmax per token."""
 
     classes: int
 
@@ -93,8 +93,8 @@ def path_score(
 
 def _latest(mask: Bool[Array, "B L"]) -> Int[Array, "B L"]:
     """Returns the last position of the mask up to each position, or -1."""
-    places = jnp.broadcast_to(jnp.arange(mask.shape[1]), mask.shape)
-    return lax.cummax(jnp.where(mask, places, -1), axis=1)
+    positions = jnp.broadcast_to(jnp.arange(mask.shape[1]), mask.shape)
+    return lax.cummax(jnp.where(mask, positions, -1), axis=1)
 
 
 def log_partition(
@@ -124,7 +124,7 @@ def viterbi(
     """Returns the best path of each row as int32, with 0 outside the mask.
 
     With scores from `forbid` no path has a forbidden move, as long as one without
-    exists and logits are small beside `FORBIDDEN`.
+    exists and logits are small compared with `FORBIDDEN`.
     """
 
     def step(carry: tuple[Array, Array], now: tuple[Array, Array]):

@@ -35,7 +35,7 @@ REMAT_POLICIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """How the model runs; none of it changes what the model is.
+    """How the model runs; no option changes the parameters or the function.
 
     Attributes:
       packed: whether a sequence may hold several segments; True is right for all.
@@ -67,7 +67,8 @@ class Execution:
     attention: str = field(
         attention.AUTO,
         "The attention kernel: `xla`, `cudnn` (NVIDIA GPUs), `splash` (TPUs), or "
-        "`auto` for the fastest that the device supports; the log says which, and why.",
+        "`auto` for the fastest that the device supports; the log reports which, and "
+        "why.",
         choices=attention.KERNELS,
     )
     packed: bool = True
@@ -86,7 +87,7 @@ class Execution:
 
 
 class Embeddings(nn.Module):
-    """Sums token, position and token-type embeddings, then normalises and drops."""
+    """Sum of token, position and token-type embeddings, then LayerNorm and dropout."""
 
     config: config.BertConfig
     execution: Execution
@@ -118,8 +119,8 @@ class Embeddings(nn.Module):
         *,
         deterministic: bool,
     ) -> Float[Array, "B L D"]:
-        places = position_ids + self.config.position_offset
-        x = self.word_embeddings(input_ids) + self.position_embeddings(places)
+        positions = position_ids + self.config.position_offset
+        x = self.word_embeddings(input_ids) + self.position_embeddings(positions)
         if self.config.type_vocab_size:
             x = x + self.token_type_embeddings(token_type_ids)
         x = self.dropout(self.layer_norm(x), deterministic=deterministic)
@@ -199,7 +200,7 @@ class EncoderLayer(nn.Module):
         inner = layers.Projection(
             "BLD,DF->BLF", widths, ("embed", "mlp"), 1, stddev, name="intermediate"
         )(x)
-        # The backward pass computes its derivative anew: XLA would keep three arrays.
+        # The backward pass recomputes the activation: XLA would keep three arrays.
         inner = jax.checkpoint(layers.ACTIVATIONS[cfg.hidden_act])(inner)
         outer = layers.Projection(
             "BLF,FD->BLD", widths[::-1], ("mlp", "embed"), 1, stddev, name="output"
@@ -275,7 +276,7 @@ class Bert(nn.Module):
         length = self.config.num_hidden_layers // groups
         if self.execution.remat != "none":
             policy = REMAT_POLICIES[self.execution.remat]
-            # A loop alone keeps the compiler from undoing it.
+            # Inside a loop the compiler cannot undo rematerialization by CSE.
             looped = any(self._unroll(number) < number for number in (groups, length))
             layer = nn.remat(layer, policy=policy, prevent_cse=not looped)
         if length > 1:

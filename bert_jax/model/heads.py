@@ -46,7 +46,7 @@ _TRUNCATED_STDDEV = 0.87962566
 
 @dataclasses.dataclass(frozen=True)
 class HeadSpec:
-    """A head: what it computes of the encoder's output, and from which vectors.
+    """A head: its outputs, and the vectors of the encoder that it reads.
 
     Attributes:
       kind: of a task, `classifier` [B, C], `tagger` [B, L, C], `span` [B, L, 2] (start,
@@ -195,7 +195,7 @@ def take_rows(
 class Pooler(nn.Module):
     """Maps the [CLS] row of every packed segment through a dense layer and tanh.
 
-    ELECTRA and DistilBERT have gelu and relu in its place, ModernBERT gelu and a norm.
+    Instead of tanh, ELECTRA uses gelu, DistilBERT relu, and ModernBERT gelu and a norm.
     """
 
     config: config.BertConfig
@@ -241,8 +241,8 @@ def mean_of_tokens(
 class TokenScores(NamedTuple):
     """Logits of tokens before they are computed: rows * table + bias.
 
-    They are the largest array of pretraining, so who needs a sum over them alone
-    computes them part by part (`losses.in_parts`).
+    They are the largest array of pretraining, so a caller that only needs a sum over
+    them computes them part by part (`losses.in_parts`).
     """
 
     rows: Float[Array, "B P E"]
@@ -263,7 +263,7 @@ class TokenScores(NamedTuple):
 class MLMHead(nn.Module):
     """Predicts tokens: dense, activation, LayerNorm, then the embedding table.
 
-    Of a model whose embeddings are not tied it has a decoder table of its own.
+    If the embeddings of the model are not tied, it has its own decoder table.
     """
 
     config: config.BertConfig
@@ -339,22 +339,22 @@ def _dense(
 def task_output(cfg: config.BertConfig, classes: int, name: str) -> OutputHead:
     """Returns a linear map whose fresh kernel deviates by `initializer_range`.
 
-    As in transformers. Ours is cut at two deviations, which makes it narrower unless
-    it is drawn wider, and a head that begins smaller learns later: of 100 steps on
-    CoNLL-2003, 56.1 and 58.4 % F1 of the same draw.
+    As in transformers. Our normal is truncated at two standard deviations, which makes
+    it narrower unless its scale is raised, and a head that starts smaller learns later:
+    after 100 steps on CoNLL-2003, 56.1 against 58.4 % F1 with the same seed.
     """
-    drawn = dataclasses.replace(
+    scaled = dataclasses.replace(
         cfg, initializer_range=cfg.initializer_range / _TRUNCATED_STDDEV
     )
-    return OutputHead(drawn, classes, name=name)
+    return OutputHead(scaled, classes, name=name)
 
 
 class AtPredicate(nn.Module):
     """Joins the state of every token with that of each predicate, by a hidden layer.
 
     It is gelu(T token + P predicate), as wide as the encoder (arXiv:1904.05255, section
-    3.2). A linear map of both alone cannot swap the roles of two tokens between two
-    predicates: it is a sum of what it says of the token and of the predicate.
+    3.2). A purely linear map of both cannot swap the roles of two tokens between two
+    predicates: it is the sum of a term of the token and a term of the predicate.
     """
 
     config: config.BertConfig

@@ -28,16 +28,16 @@ _STATISTICS = "statistics"  # what checkpoints of LayerNorm keep
 
 
 def normal(stddev: float, *axes: str | None) -> Initializer:
-    """Returns an initialiser N(0, stddev) whose parameter carries logical axis names.
+    """Returns an initializer N(0, stddev) whose parameter carries logical axis names.
 
-    The normal is cut at two deviations, as in the published initialiser.
+    The normal is truncated at two standard deviations, as in the published code.
     """
     initializer = jax.nn.initializers.truncated_normal(stddev)
     return nn.with_logical_partitioning(initializer, axes)
 
 
 def constant(value: float, *axes: str | None) -> Initializer:
-    """Returns a constant initialiser whose parameter carries logical axis names."""
+    """Returns a constant initializer whose parameter carries logical axis names."""
     return nn.with_logical_partitioning(nn.initializers.constant(value), axes)
 
 
@@ -54,7 +54,7 @@ def joined(x: Float[Array, "..."], axes: tuple[str | None, ...]) -> Float[Array,
 class Projection(nn.Module):
     """A linear map `einsum(equation, x, kernel) + bias`, in the dtype of x.
 
-    Without `has_bias` it is the product alone.
+    Without `has_bias` there is no bias term.
     """
 
     equation: str
@@ -93,7 +93,7 @@ class Projection(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over D with float32 statistics (arXiv:1607.06450).
+    """Layer normalization over D with float32 statistics (arXiv:1607.06450).
 
     Its input and the statistics are all that the backward pass keeps.
     """
@@ -108,11 +108,11 @@ class LayerNorm(nn.Module):
         if self.has_bias:
             bias = self.param("bias", constant(0.0, "embed"), x.shape[-1:])
         policy = jax.checkpoint_policies.save_only_these_names(_STATISTICS)
-        normalise = functools.partial(_normalise, epsilon=self.epsilon)
-        return jax.checkpoint(normalise, policy=policy)(x, scale, bias)
+        normalize = functools.partial(_normalize, epsilon=self.epsilon)
+        return jax.checkpoint(normalize, policy=policy)(x, scale, bias)
 
 
-def _normalise(
+def _normalize(
     x: Float[Array, "... D"],
     scale: Float[Array, " D"],
     bias: Float[Array, " D"] | None,

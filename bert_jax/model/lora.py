@@ -1,8 +1,8 @@
 """Low-rank updates of the kernels of layers (LoRA, Hu et al. 2021, arXiv:2106.09685).
 
 A kernel W, seen as a matrix from its inputs to its outputs, becomes W + alpha / rank *
-A B. A is drawn and B is zero, so that training begins at the model that was given. All
-layers are stacked: A is [n, in, rank] and B [n, rank, out].
+A B. A is randomly initialized and B is zero, so that training starts at the given
+model. All layers are stacked: A is [n, in, rank] and B [n, rank, out].
 """
 
 import math
@@ -25,20 +25,20 @@ def init(key: Array, params: PyTree, names: Sequence[str], rank: int) -> PyTree:
     The tree has the keys of `params` down to the module of each kernel.
 
     Args:
-      key: A is drawn from N(0, 1 / in).
+      key: A is sampled from N(0, 1 / in).
       params: parameters or their shapes; all layers are stacked in `layers`.
       names: ends of the paths of modules in a layer, as `attention/query`,
         `intermediate` or `output` (which is two: in the attention and behind it).
       rank: of each product.
 
     Raises:
-      InputError: the rank is below 1, or a name is no kernel's (the message lists
-        those that there are).
+      InputError: the rank is below 1, or no kernel has one of the names (the message
+        lists those that exist).
 
     >>> kernel, bias = jnp.zeros((2, 6, 3, 4)), jnp.zeros((2, 3, 4))
     >>> layer = {"query": {"kernel": kernel, "bias": bias}}
-    >>> made = init(jax.random.key(0), {"layers": layer}, ["query"], 5)
-    >>> jax.tree.map(jnp.shape, made["layers"]["query"])
+    >>> adapters = init(jax.random.key(0), {"layers": layer}, ["query"], 5)
+    >>> jax.tree.map(jnp.shape, adapters["layers"]["query"])
     {'lora_a': (2, 6, 5), 'lora_b': (2, 5, 12)}
     """
     if rank < 1:

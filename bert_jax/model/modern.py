@@ -3,8 +3,8 @@
 ModernBERT (Warner et al. 2024, arXiv:2412.13663, section 2.1). Every k-th layer, from
 the first on, attends to the whole sequence and the others to what is near, with angles
 of positions (arXiv:2104.09864) of another base. The first layer has no norm before its
-attention, because the embeddings end in one. Nothing has a bias unless the config says
-so. The letters of shapes are those of `encoder`, whose parts it is made of.
+attention, because the embeddings end in one. Nothing has a bias unless the config
+sets one. The letters of shapes are those of `encoder`, whose parts it reuses.
 """
 
 import functools
@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from bert_jax.model import attention, config, encoder, layers
 
-# Of the parameters of a layer, what the first one lacks.
+# The parameter that every layer but the first has.
 FIRST_LACKS = "attention_layer_norm"
 
 
@@ -45,8 +45,8 @@ def rotation(
 def rotate(x: Float[Array, "B L N H"], by: Rotation) -> Float[Array, "B L N H"]:
     """Turns each pair (x_i, x_{i + H/2}) by its angle, in float32.
 
-    The scalar product of two turned vectors depends on the distance of their positions
-    alone (arXiv:2104.09864, section 3.2).
+    The scalar product of two rotated vectors depends only on the distance between their
+    positions (arXiv:2104.09864, section 3.2).
     """
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cosine, sine = (jnp.broadcast_to(y, first.shape) for y in by)
@@ -155,7 +155,7 @@ class ModernLayer(nn.Module):
 
 
 def _output_stddev(cfg: config.BertConfig) -> float:
-    """Returns the deviation of what is added to x, 2 n times from end to end."""
+    """Returns the standard deviation of a kernel that adds to x, 2 n times in all."""
     return cfg.initializer_range / math.sqrt(2 * cfg.num_hidden_layers)
 
 
@@ -163,9 +163,9 @@ class ModernLayers(nn.Module):
     """All layers, in groups of the one pattern of near and far.
 
     The parameters are those of the layers, stacked on the first axis; what the first
-    layer lacks has a row less. The first layer stands alone; of those behind it, a step
-    of the loop is a group that ends with a layer that sees all. What does not fill a
-    group comes last.
+    layer lacks has one row less. The first layer runs on its own. After it, each step
+    of the loop runs one group, which ends with a global layer; the layers that do not
+    fill a group come last.
     """
 
     config: config.BertConfig
@@ -181,7 +181,7 @@ class ModernLayers(nn.Module):
     ) -> Float[Array, "B L D"]:
         cfg = self.config
         if self.is_initializing():
-            for name, leaves in self._drawn(self.make_rng("params")).items():
+            for name, leaves in self._init_params(self.make_rng("params")).items():
                 self.put_variable("params", name, leaves)
         params: Any = nn.unbox(self.variables["params"])
         far, near = (
@@ -196,12 +196,12 @@ class ModernLayers(nn.Module):
         first = {name: tree for name, tree in params.items() if name != FIRST_LACKS}
         keys = self._keys()
         x = run(0, (_rows(first, 0), None if keys is None else keys[0]), x)
-        behind = params | {name: _rows(first[name], slice(1, None)) for name in first}
-        rest = (behind, None if keys is None else keys[1:])
-        return self._run_behind(run, x, rest)
+        later = params | {name: _rows(first[name], slice(1, None)) for name in first}
+        rest = (later, None if keys is None else keys[1:])
+        return self._run_rest(run, x, rest)
 
-    def _run_behind(self, run: Callable[..., Array], x: Array, rest: Any) -> Array:
-        """Runs the layers behind the first, and sows what all of them say."""
+    def _run_rest(self, run: Callable[..., Array], x: Array, rest: Any) -> Array:
+        """Runs the layers after the first, and sows the outputs of all layers."""
         count = self.config.num_hidden_layers - 1
         size = self.config.global_attn_every_n_layers
         size = size if size <= count else 1  # they are all of one kind
@@ -209,11 +209,11 @@ class ModernLayers(nn.Module):
         states = [x[None]]
 
         def group(x: Array, own: Any) -> tuple[Array, Any]:
-            said = []
-            for place in range(size):
-                x = run(1 + place, _rows(own, place), x, looped=True)
-                said.append(x)
-            return x, jnp.stack(said) if keep else None
+            outputs = []
+            for index in range(size):
+                x = run(1 + index, _rows(own, index), x, looped=True)
+                outputs.append(x)
+            return x, jnp.stack(outputs) if keep else None
 
         keep = self.is_mutable_collection("intermediates")
         if groups:
@@ -224,10 +224,10 @@ class ModernLayers(nn.Module):
                 rest,
             )
             unroll = max(1, min(self.execution.unroll // size, groups))
-            x, said = jax.lax.scan(group, x, looped, unroll=unroll)
-            states += [said.reshape(-1, *x.shape)] if keep else []
-        for place in range(groups * size, count):
-            x = run(1 + place, _rows(rest, place), x)
+            x, outputs = jax.lax.scan(group, x, looped, unroll=unroll)
+            states += [outputs.reshape(-1, *x.shape)] if keep else []
+        for index in range(groups * size, count):
+            x = run(1 + index, _rows(rest, index), x)
             states.append(x[None])
         if keep:
             self.sow("intermediates", "hidden_state", jnp.concatenate(states))
@@ -248,7 +248,7 @@ class ModernLayers(nn.Module):
         if self.execution.remat == "none":
             return apply
         policy = encoder.REMAT_POLICIES[self.execution.remat]
-        # A loop alone keeps the compiler from undoing it.
+        # Inside a loop the compiler cannot undo rematerialization by CSE.
         return jax.checkpoint(apply, policy=policy, prevent_cse=not looped)
 
     def _keys(self) -> Array | None:
@@ -259,8 +259,8 @@ class ModernLayers(nn.Module):
             return None
         return jax.random.split(self.make_rng("dropout"), cfg.num_hidden_layers)
 
-    def _drawn(self, key: Array) -> dict[str, PyTree]:
-        """Draws the parameters of all layers, boxed with the names of their axes."""
+    def _init_params(self, key: Array) -> dict[str, PyTree]:
+        """Initializes the parameters of all layers, boxed with their axis names."""
         cfg = self.config
         # Layer 1 has all that a layer can have; number and length change no shape.
         layer = ModernLayer(cfg, self.execution, True, number=1, parent=None)
@@ -268,10 +268,10 @@ class ModernLayers(nn.Module):
         x = jnp.zeros((1, 1, cfg.hidden_size))
         by = rotation(one, 1.0, cfg.head_size)
 
-        def draw(key: Array) -> Any:
+        def init_layer(key: Array) -> Any:
             return layer.init(key, x, one, by)["params"]
 
-        result = jax.vmap(draw)(jax.random.split(key, cfg.num_hidden_layers))
+        result = jax.vmap(init_layer)(jax.random.split(key, cfg.num_hidden_layers))
         lacked = result.pop(FIRST_LACKS)
         if cfg.num_hidden_layers > 1:
             result[FIRST_LACKS] = _rows(lacked, slice(1, None))
@@ -287,7 +287,7 @@ def _rows(tree: PyTree, index: int | slice) -> PyTree:
 
 
 class ModernEmbeddings(nn.Module):
-    """Embeds tokens alone, normalises and drops; layers see positions by themselves."""
+    """Token embeddings, a norm and dropout; positions only enter in attention."""
 
     config: config.BertConfig
     execution: encoder.Execution
@@ -315,7 +315,7 @@ class ModernEmbeddings(nn.Module):
 class ModernBert(nn.Module):
     """The encoder, called as `encoder.Bert` is: `sequence_output` [B, L, D].
 
-    It sows its embeddings and, in the place of the last layer's, its output.
+    It sows its embeddings and the outputs of its layers, the last one after the norm.
     """
 
     config: config.BertConfig
@@ -336,7 +336,7 @@ class ModernBert(nn.Module):
         *,
         deterministic: bool,
     ) -> Float[Array, "B L D"]:
-        del token_type_ids  # it has none: the tokens alone tell two texts apart
+        del token_type_ids  # the model has none: only the tokens separate two texts
         x = self.embeddings(input_ids, deterministic=deterministic)
         self.sow("intermediates", "hidden_state", x)
         stack = ModernLayers(self.config, self.execution, deterministic, name="layers")

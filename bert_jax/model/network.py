@@ -4,7 +4,7 @@ Pretraining has the heads (mlm_head, nsp_head), a fine-tuned model one head of a
 foreign checkpoint the heads it comes with (`heads.heads_of`). The top level of the
 parameter tree names the parts: the encoder, the heads and what they read.
 
-`Network` is a plain object around one linen module. A module alone would do, but its
+`Network` is a plain object around one linen module. A bare module would do, but its
 `apply` takes a dict of collections, random streams and mutable collections; here it
 takes parameters and a batch, so no caller has to know linen.
 """
@@ -301,7 +301,7 @@ class _Heads(nn.Module):
     def _recurrent(
         self, head: HeadSpec, x: Float[Array, "N L D"], segments: Array
     ) -> tuple[Float[Array, "N L W"], Float[Array, "N W"] | None]:
-        """Returns what the head reads of each token, and the BiLSTM's last states."""
+        """Returns the inputs of the head per token, and the BiLSTM's last states."""
         if not head.recurrent_size:
             return x, None
         return recurrent.BiLSTM(head.recurrent_size, name="recurrent")(x, segments)
@@ -318,7 +318,7 @@ class _Heads(nn.Module):
 
 
 def _flat(batch: Batch) -> dict[str, Any]:
-    """Returns what the encoder and the heads read, as [N, L], without absent keys."""
+    """Returns the inputs of the encoder and the heads, as [N, L]; no absent keys."""
     ids = batch["input_ids"]
     rows = {"input_ids": ids, "segment_ids": batch["segment_ids"]}
     rows["token_type_ids"] = (

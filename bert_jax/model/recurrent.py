@@ -1,8 +1,8 @@
 """An LSTM in both directions over a row (Hochreiter and Schmidhuber 1997).
 
-Padding leaves the states untouched, wherever it stands: the backward direction begins
+Padding leaves the states untouched, wherever it is: the backward direction begins
 at the last real token, and the last states are those after real tokens. The gates of a
-kernel stand in the order input, forget, cell, output, as in torch; the biases of the
+kernel are in the order input, forget, cell, output, as in torch; the biases of the
 forget gates begin at 1 (Gers et al. 2000). States are float32.
 """
 
@@ -29,8 +29,8 @@ class BiLSTM(nn.Module):
     ) -> tuple[Float[Array, "B L W"], Float[Array, "B W"]]:
         """Returns the states at every token (0 at padding) and the last states.
 
-        Their width is 2 H: the forward direction comes first. A row of padding alone
-        gives zeros.
+        Their width is 2 H: the forward direction comes first. A row that is all
+        padding gives zeros.
         """
         is_token = segment_ids > 0
         outputs, last = zip(
@@ -110,15 +110,15 @@ class _Hidden(nn.Module):
 
 
 def _uniform(hidden: int, *axes: str | None) -> layers.Initializer:
-    """Returns an initialiser U(-1/sqrt(H), 1/sqrt(H)), torch's."""
+    """Returns the initializer of torch, U(-1/sqrt(H), 1/sqrt(H))."""
     bound = hidden**-0.5
 
-    def draw(key: Array, shape: tuple[int, ...]) -> Array:
+    def sample(key: Array, shape: tuple[int, ...]) -> Array:
         return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
-    return nn.with_logical_partitioning(draw, axes)
+    return nn.with_logical_partitioning(sample, axes)
 
 
 def _biases(key: Array, shape: tuple[int, ...]) -> Float[Array, "4 H"]:
-    del key  # nothing is drawn
+    del key  # nothing is random
     return jnp.zeros(shape, jnp.float32).at[_FORGET].set(1.0)

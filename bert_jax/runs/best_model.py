@@ -180,7 +180,7 @@ def tfidf(
         if split is not None:
             shown = [classification.readable(x) for x in split.examples]
             scores = task.score(
-                split.examples, _certain(task.labels, model.predict(shown))
+                split.examples, _one_hot(task.labels, model.predict(shown))
             )
             metrics |= {f"{split.name}/{n}": x for n, x in scores.metrics.items()}
     return metrics
@@ -193,8 +193,8 @@ def analyzer(texts: Sequence[str]) -> str:
     return "char" if cjk > _MOST_CJK else "word"
 
 
-def _certain(labels: tuple[str, ...], predicted: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns predictions of a model that gives no probabilities."""
+def _one_hot(labels: tuple[str, ...], predicted: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns predictions as one-hot probabilities, of a model without any."""
     return [
         {"id": "", "probabilities": {label: float(label == one) for label in labels}}
         for one in predicted

@@ -80,7 +80,7 @@ class FinetuningRun(Run[Finetuned]):
     Attributes:
       settings: the configuration.
       start: weights, architecture and tokenizer to start from.
-      learned: what the task learned from the examples, such as its labels.
+      learned: facts learned from the examples, such as the labels.
       task: the task with its model.
       mesh: mesh of devices.
       train, dev, test: the examples, encoded; `test` may be None.
@@ -172,16 +172,16 @@ class FinetuningRun(Run[Finetuned]):
         return self.task.losses(self.full(params), batch, key)
 
     def parameters(self, shapes: PyTree, seed: int) -> PyTree:
-        """Returns the parameters that a seed begins with."""
+        """Returns the initial parameters of a seed."""
         params = initial_weights.parameters(self.start, shapes, self.init, seed)
         count = self.settings.recipe.reinit_layers
         if not count:
             return params
-        drawn = initial_weights.randomly_initialized(
+        initial = initial_weights.randomly_initialized(
             seed, shapes, self.init, frozenset(shapes)
         )
         layers = self.start.bert.num_hidden_layers
-        return optimizer.replace_top_layers(params, drawn, count, num_layers=layers)
+        return optimizer.replace_top_layers(params, initial, count, num_layers=layers)
 
     @functools.cached_property
     def scales(self) -> PyTree | None:
@@ -219,7 +219,7 @@ class FinetuningRun(Run[Finetuned]):
         """Returns the optimizer and its learning rate by step.
 
         Args:
-          peak: of the rate, which may be traced; None takes the highest of the config.
+          peak: of the rate, which may be traced; None is the highest of the config.
         """
         highest = max(self.settings.learning_rates)
         config = self.settings.optimizer.resolved(num_train_steps, highest)
@@ -236,8 +236,8 @@ class FinetuningRun(Run[Finetuned]):
     def check_recipe(self) -> None:
         """Raises InputError for a recipe that the model or the run cannot have."""
         self.make_optimizer(self.num_train_steps)
-        drawn = {*self.shapes} - {*self.start.given} if self.start.given else {}
-        if self.settings.recipe.lora_rank and "pooler" in drawn:
+        new = {*self.shapes} - {*self.start.given} if self.start.given else {}
+        if self.settings.recipe.lora_rank and "pooler" in new:
             raise errors.InputError(
                 "recipe.lora_rank leaves the pooler as it is, and that of "
                 f"{self.settings.init_from} is not there: set head.pooling=mean"
@@ -264,7 +264,7 @@ class FinetuningRun(Run[Finetuned]):
                 )
 
     def adversarial(self) -> state.Adversarial | None:
-        """Returns the step against the model that the recipe asks for."""
+        """Returns the adversarial step of the recipe, if any."""
         epsilon = self.settings.recipe.adversarial_epsilon
         return state.Adversarial(_EMBEDDING, epsilon) if epsilon else None
 
@@ -330,7 +330,7 @@ class FinetuningRun(Run[Finetuned]):
 
     def put(self, batch: Batch) -> Any:
         """Puts this process's rows of a batch on the mesh."""
-        return sharding.place(batch, self.mesh, self.settings.run.batch_size)
+        return sharding.to_devices(batch, self.mesh, self.settings.run.batch_size)
 
     def batch_at(self, step: int) -> Batch:
         """Returns the rows of a step that this process loads."""
@@ -401,7 +401,7 @@ class FinetuningRun(Run[Finetuned]):
         return loop.Evaluation(metrics, summary, self.best["ended"])
 
     def describe(self) -> str:
-        """Returns what is about to be trained."""
+        """Describes the run before it starts."""
         bert, settings, rows = self.start.bert, self.settings, self.training_rows
         count = sum(x.size for x in jax.tree.leaves(self.shapes))
         labels = self.learned.labels
@@ -488,7 +488,7 @@ def assemble_in(
 def assemble(
     settings: Settings, workdir: Path, in_memory: splits.Given | None = None
 ) -> FinetuningRun:
-    """Reads the data and the weights of a run, and says what was read.
+    """Reads the data and the weights of a run, and reports what was read.
 
     Args:
       in_memory: the splits that Python hands over; see `splits.from_python`.
@@ -546,7 +546,7 @@ def assemble(
 def _start(
     settings: Settings, workdir: Path, wanted: tuple[str, ...]
 ) -> initial_weights.Start:
-    """Reads the weights; of a run that is resumed, only what it is made of."""
+    """Reads the weights; of a run that is resumed, only the architecture."""
     if not checkpoint.steps(workdir / run_folder.CHECKPOINTS):
         return initial_weights.read_start(settings, wanted)
     tokenizer = Tokenizer.load(workdir / run_folder.TOKENIZER, require_mask=False)
@@ -588,11 +588,11 @@ def _say_start(
     if not start.given:
         distributed.print_once("weights: all randomly initialized (init_from is none)")
         return
-    drawn = [name for name in wanted if name not in start.given]
+    initialized = [name for name in wanted if name not in start.given]
     count = sum(x.size for x in mapping.flatten(start.given).values())
     distributed.print_once(
         f"weights: {', '.join(start.given)} of {settings.init_from} ({count:,} "
-        f"parameters); randomly initialized: {', '.join(drawn) or 'nothing'}; "
+        f"parameters); randomly initialized: {', '.join(initialized) or 'nothing'}; "
         f"ignored: {', '.join(start.left) or 'nothing'}"
     )
 
@@ -653,7 +653,7 @@ def check_exports(
         distributed.print_once(
             f"note: transformers has no class with the parts {', '.join(parts)}. "
             "bert_jax loads this model, predicts with it and scores it; convert "
-            "exports its encoder alone to Hugging Face "
+            "exports only its encoder to Hugging Face "
             f"(--ignore={heads}). {way}. For a whole export set {keys}"
             "head.recurrent_size=0 and head.crf=false"
         )

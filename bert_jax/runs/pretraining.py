@@ -1,4 +1,4 @@
-"""Pretraining as a run: from a corpus store and the configuration alone.
+"""Pretraining as a run, assembled from a corpus store and the configuration.
 
 `assemble` returns the run; `pretrain.train` builds the store first.
 """
@@ -173,7 +173,7 @@ class PretrainingRun(Run[Trained]):
 
     def put(self, batch: Batch) -> Any:
         """Puts this process's rows of a batch on the mesh."""
-        return sharding.place(batch, self.mesh, self.settings.run.batch_size)
+        return sharding.to_devices(batch, self.mesh, self.settings.run.batch_size)
 
     def batch_at(self, step: int) -> Batch:
         """Returns the sequences of a step that this process loads."""
@@ -239,7 +239,7 @@ class PretrainingRun(Run[Trained]):
         )
 
     def describe(self) -> str:
-        """Returns what is about to be trained, on what data and for how long."""
+        """Describes the run: model, data and number of steps."""
         count = sum(
             math.prod(x.shape) for x in jax.tree.leaves(self.state_shapes.params)
         )

@@ -61,7 +61,7 @@ class Run(abc.ABC, Generic[Result]):
 
     @abc.abstractmethod
     def describe(self) -> str:
-        """Returns what is about to be trained, for the user."""
+        """Describes the run before it starts, for the user."""
 
     @abc.abstractmethod
     def initial_state(self) -> state.TrainState:
@@ -113,7 +113,7 @@ class Run(abc.ABC, Generic[Result]):
         return getattr(self.settings.run, name)
 
     def meta(self) -> dict[str, Any]:
-        """Returns what is saved with a checkpoint besides the states, as JSON."""
+        """Returns the JSON that a checkpoint has besides the states."""
         return {}
 
     def restore(self, meta: Mapping[str, Any]) -> None:
@@ -230,7 +230,7 @@ def _batches(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Recorder:
-    """Writes what the loop reports into the workdir; a `loop.Recorder`."""
+    """Writes the reports of the loop into the workdir; a `loop.Recorder`."""
 
     run: Run[Any]
     copy: remote.WorkingCopy

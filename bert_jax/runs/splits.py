@@ -1,4 +1,4 @@
-"""The examples of a fine-tuning run: read, held out where asked, made into rows."""
+"""The examples of a fine-tuning run: read, split and converted to rows."""
 
 import dataclasses
 import hashlib
@@ -24,7 +24,7 @@ from bert_jax.training import distributed
 
 Settings = finetuning.FinetuningConfig
 _log = logging.getLogger(__name__)
-UNKNOWN = "examples left out with a label that is none of the classes"
+UNKNOWN = "examples skipped with a label outside the classes"
 _SEVERAL = "example_numbers"  # the column of rows that are of several examples
 
 
@@ -47,8 +47,8 @@ class Split:
         kept = np.unique(owners)
         if _SEVERAL in fixed:  # counted from 1, with 0 for none
             kept = np.unique(fixed[_SEVERAL][fixed[_SEVERAL] > 0]) - 1
-            places = np.searchsorted(kept, fixed[_SEVERAL] - 1) + 1
-            numbers = np.where(fixed[_SEVERAL] > 0, places, 0)
+            renumbered = np.searchsorted(kept, fixed[_SEVERAL] - 1) + 1
+            numbers = np.where(fixed[_SEVERAL] > 0, renumbered, 0)
             fixed[_SEVERAL] = numbers.astype(fixed[_SEVERAL].dtype)
         table = example_rows.ExampleTable(tokens, fixed, np.searchsorted(kept, owners))
         return Split(name, [self.examples[at] for at in kept], table)
@@ -66,7 +66,7 @@ def from_python(
       values: split (`train`, `dev`, `test`) -> values; see `data.python_examples`.
 
     Raises:
-      InputError: an example does not have the form that the task takes.
+      InputError: an example does not have the form of the task.
     """
     result, paths = {}, {}
     for name, given in values.items():
@@ -88,7 +88,7 @@ def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]
       given: the splits that are not in files.
 
     Raises:
-      InputError: a file is not as it should be, or too small to hold examples out.
+      InputError: a file is malformed, or too small to hold examples out.
     """
     data = settings.data
     source = python_examples.source_name("train", data.train)
@@ -107,7 +107,7 @@ def read(settings: Settings, given: Given | None = None) -> dict[str, list[Any]]
         if folds > count:
             raise errors.InputError(
                 f"{folds} folds are more than the {count} different texts of "
-                f"{source}: each is to have one at least"
+                f"{source}: each needs at least one"
             )
         return result | {"dev": result["train"]}
     if data.dev:
@@ -130,7 +130,7 @@ def data_files(
     """Returns path and sha256 of each file of a run, by its config key.
 
     Args:
-      examples: of each use: what is no file here is identified by them.
+      examples: by use; they identify data that is not a file on this machine.
     """
     data = settings.data
     paths = {"data.train": data.train, "data.dev": data.dev, "data.test": data.test}
@@ -162,7 +162,7 @@ def _sha256(path: str, examples: Sequence[Any]) -> str:
 def that_name_labels(settings: Settings, files: Mapping[str, list[Any]]) -> list[Any]:
     """Returns the examples whose labels a run knows: those of the training file.
 
-    What was held out of it is among them: a rare label may stand there alone.
+    The examples held out of it are included: a rare label may only occur there.
     """
     data = settings.data
     is_whole = data.dev or data.folds or settings.sweep.folds
@@ -174,7 +174,7 @@ def that_name_labels(settings: Settings, files: Mapping[str, list[Any]]) -> list
 def _file(
     settings: Settings, name: str, path: str, given: read_examples.Examples | None
 ) -> list[Any]:
-    """Reads one file unless its examples are given, and says what was read."""
+    """Reads one file unless its examples are given, and reports what was read."""
     if given is None and path.startswith(python_examples.PREFIX):
         raise errors.InputError(
             f"data.{name} was given from Python: give it again, as in "
@@ -226,7 +226,7 @@ def _report_first_lines(settings: Settings, files: Mapping[str, str]) -> None:
     if len(found) > 1:
         _log.warning(
             "the first line of %s was taken as a header, that of %s as an example: let "
-            "all files begin alike, and set data.header",
+            "all files start alike, and set data.header",
             found[True],
             found[False],
         )
@@ -236,7 +236,7 @@ def held_out(examples: Sequence[Any], share: float) -> tuple[list[Any], list[Any
     """Cuts examples in two by a hash of their text, in whatever order they come.
 
     All questions of a context, all predicates of a sentence and all pairs with the same
-    first text are on one side: what is held out has not been seen.
+    first text are in one part: held-out texts are never trained on.
     """
     cut: dict[bool, list[Any]] = {False: [], True: []}
     for example in examples:
@@ -261,7 +261,7 @@ def groups_of(examples: Sequence[Any]) -> np.ndarray:
 def table(
     name: str, of_task: spec.FineTuned, examples: Sequence[Any]
 ) -> example_rows.ExampleTable:
-    """Returns the rows of examples, and says how many there are and what was cut.
+    """Returns the rows of examples, and reports their number and what was cut.
 
     Only training needs to know all labels: where examples are scored, those that the
     model has not seen count as errors.

@@ -50,7 +50,7 @@ class Files:
     Attributes:
       train: `a+b` joins two files that are JSON lists.
       dev: empty holds examples of `train` out.
-      test: labelled examples that are scored beside `dev`.
+      test: labeled examples that are scored in addition to `dev`.
       recipe: how they are read.
     """
 
@@ -68,10 +68,10 @@ class Files:
 
 @dataclasses.dataclass(frozen=True)
 class Submission:
-    """Examples without labels whose answers a server takes.
+    """Examples without labels whose answers are submitted to a server.
 
     Attributes:
-      output: the file, as the server wants it named.
+      output: the file, with the name that the server requires.
       files: names in the folder of the task; the first that is there is read.
       tfds: a split of TFDS, or empty.
     """
@@ -110,12 +110,12 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """Tasks, and what the table says beside their scores.
+    """Tasks, and what the table of their scores has in addition.
 
     Attributes:
       title: of the suite.
       tasks: in the order of the table.
-      models: whose published figures stand in the table.
+      models: names of those with published figures in the table.
       about: where the figures are from, and what they are measured on.
       format: of submissions, `glue` or `clue`; those of questions are `squad`.
     """
@@ -132,9 +132,9 @@ class Plan:
     """A suite that is to be run.
 
     Attributes:
-      tasks: those that were asked for.
+      tasks: the selected ones.
       folder: of the publisher's files, or None for TFDS.
-      changes: what is set for all tasks.
+      changes: settings for all tasks.
     """
 
     suite: Suite
@@ -177,7 +177,7 @@ def default(suite: Suite) -> ml_collections.ConfigDict:
 
 
 def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
-    """Turns a configuration into what is to be run.
+    """Returns the plan of a configuration.
 
     Raises:
       InputError: a key is unknown or missing, one is set that every task has its own
@@ -190,7 +190,7 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
     fields.same_keys("", tree, ("suite", *names, *usual))
     suite = tree.pop("suite")
     if not isinstance(suite, Suite):
-        raise errors.InputError("suite is not a Suite: begin with configs/glue.py")
+        raise errors.InputError("suite is not a Suite: start from configs/glue.py")
     values = {name: tree.pop(name) for name in names}
     own = fields.build("", finetuning.SuiteConfig, values)
     before, now = workdirs.flat(usual), workdirs.flat(tree)
@@ -199,9 +199,9 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
     _check_changes(changes)
     folder = Path(own.folder) if own.folder else None
     if folder is not None and not folder.is_dir():
-        raise errors.InputError(f"folder is {folder}, and there is no such folder")
+        raise errors.InputError(f"folder is {folder}, which does not exist")
     plan = Plan(suite, _chosen(suite, own.tasks), folder, changes)
-    for task in plan.tasks:  # whatever cannot be is said before data is looked for
+    for task in plan.tasks:  # configuration errors come before missing data
         plan.settings(task, {"data.train": "given later"})
     return plan
 
@@ -235,11 +235,11 @@ def _chosen(suite: Suite, text: str) -> tuple[Task, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Located:
-    """A task whose data is there.
+    """A task whose data was found.
 
     Attributes:
       settings: of its runs, with the paths of its files.
-      tests: output -> what is read for it.
+      tests: output -> how its file is read.
     """
 
     task: Task
@@ -253,8 +253,8 @@ def check(plan: Plan, tasks: list[Task], joined: Path) -> dict[str, Located]:
     Where the publisher has several files for one, the one is written into `joined`.
 
     Raises:
-      InputError: data is missing, which is said of all tasks at once, or broken, or the
-        model that is given cannot have a task's rows.
+      InputError: data is missing (all tasks are listed at once) or broken, or the
+        rows of a task are too long for the model.
     """
     found, missing = {}, []
     for task in tasks:
@@ -287,17 +287,17 @@ def file_digests(plan: Plan, task: Task, joined: Path) -> dict[str, dict[str, st
 
 
 def _locate(plan: Plan, task: Task, joined: Path) -> Located:
-    """Finds the files of a task; raises InputError that says what to download."""
+    """Finds the files of a task; raises InputError with what to download."""
     if plan.folder is None:
         return _of_tfds(plan, task)
     for name in task.folders:
         for choice in task.files:
             if (plan.folder / name / choice.names[0]).is_file():
                 return _of_folder(plan, task, plan.folder / name, choice, joined)
-    places = " or ".join(str(plan.folder / name) for name in task.folders[:2])
+    searched = " or ".join(str(plan.folder / name) for name in task.folders[:2])
     names = " or ".join(choice.names[0] for choice in task.files)
     raise errors.InputError(
-        f"there is no {names} in {places}: download {task.download}"
+        f"there is no {names} in {searched}: download {task.download}"
     )
 
 
@@ -351,7 +351,7 @@ def _asked(settings: finetuning.FinetuningConfig, path: str) -> read_examples.Re
 
 
 def _joined(folder: Path, name: str, target: Path) -> Path:
-    """Returns the path of a file, or of several JSON lists made into one."""
+    """Returns the path of a file, or of several JSON lists merged into one."""
     parts = name.split("+")
     if len(parts) == 1:
         return folder / name
@@ -367,7 +367,7 @@ def _joined(folder: Path, name: str, target: Path) -> Path:
 
 
 def _read(plan: Plan, located: Located) -> None:
-    """Reads all files of a task; raises InputError for what is wrong with them."""
+    """Reads all files of a task; raises InputError if one is invalid."""
     settings = located.settings
     try:
         result = splits.read(settings)
@@ -384,13 +384,13 @@ def _read(plan: Plan, located: Located) -> None:
             for _ in read_examples.iterate(request):
                 pass
     except errors.InputError as error:
-        told = str(error)
+        reason = str(error)
         if plan.folder is None:
-            remedy = "Or name a folder of the publisher's files: --config.folder=DIR"
-            told = f"{told.removesuffix('.')}. {remedy}"
+            hint = "Or name a folder of the publisher's files: --config.folder=DIR"
+            reason = f"{reason.removesuffix('.')}. {hint}"
         raise errors.InputError(
             f"nothing is trained, as the data of {located.task.name} cannot be used: "
-            f"{told}"
+            f"{reason}"
         ) from None
 
 
@@ -430,10 +430,10 @@ RESULTS = "results"  # a file of each task that is finished
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What the runs of a task found.
+    """The results of the runs of a task.
 
     Attributes:
-      recipe: what was asked for, as {"group.key": value}.
+      recipe: the requested settings, as {"group.key": value}.
       runs: one a seed, {"seed", "learning_rate", "metrics": {"dev/accuracy": ...}}.
       data: path and sha256 of each file that they were trained and scored on; empty
         in results of earlier versions.
@@ -470,13 +470,13 @@ def result_path(workdir: Path, task: str) -> Path:
 
 
 def write_result(path: Path, result: Result) -> None:
-    """Writes what the runs of a task found."""
+    """Writes the results of the runs of a task."""
     path.parent.mkdir(exist_ok=True)
     _write(path, json.dumps(dataclasses.asdict(result), indent=2) + "\n")
 
 
 def read_result(path: Path) -> Result | None:
-    """Reads what the runs of a task found, or None if they are not finished.
+    """Reads the results of the runs of a task; None if they are not finished.
 
     Raises:
       InputError: the file is damaged.
@@ -490,7 +490,7 @@ def read_result(path: Path) -> Result | None:
 
 
 def rows(suite: Suite, results: Results) -> list[dict[str, Any]]:
-    """Returns the lines of the table; `mean` and `deviation` are shares, not per cent.
+    """Returns the lines of the table; `mean` and `deviation` are fractions, not in %.
 
     A task without a result has no `values`; `deviation` of one run is None.
     """

@@ -85,7 +85,7 @@ class SweepReport:
         return "\n".join([*lines, f"best: {best}"])
 
     def table(self) -> str:
-        """Returns mean, deviation and best of each rate, without diverged members."""
+        """Returns mean, deviation and best score per rate, without diverged members."""
         title = ["learning rate", "runs", f"mean {self.shown or self.metric}"]
         rows = [[*title, "deviation", "best", "worst"]]
         for rate in dict.fromkeys(m.learning_rate for m in self.members):
@@ -102,7 +102,7 @@ class SweepReport:
     def write(self, workdir: Path) -> None:
         """Writes sweep.json: each member with its best score, and all its metrics.
 
-        "bad_steps" counts those that were left out; "diverged" is the step after which
+        "bad_steps" counts skipped steps; "diverged" is the step after which
         a member was dropped, or null. Its scores are from before.
         """
         tree = {
@@ -147,7 +147,7 @@ def deviation(values: np.ndarray) -> float:
 
 
 def members_of(settings: finetuning_config.FinetuningConfig) -> list[Member]:
-    """Returns the runs that the config asks for."""
+    """Returns the runs of the config."""
     sweep_config, seed = settings.sweep, settings.run.seed
     seeds = range(seed, seed + sweep_config.seeds)
     rates = settings.learning_rates
@@ -250,7 +250,7 @@ class SweepRun(Run[Finetuned]):
         """Puts stacked batches on the devices that train their members."""
         count = len(self.members)
         batches = [{name: x[at] for name, x in batch.items()} for at in range(count)]
-        return sweep.place(batches, self.one.mesh)
+        return sweep.to_devices(batches, self.one.mesh)
 
     @property
     def examples_at(self) -> Mapping[str, loop.ExamplesAt]:
@@ -282,7 +282,7 @@ class SweepRun(Run[Finetuned]):
         self.record = meta["best"]
 
     def describe(self) -> str:
-        """Returns what is about to be trained."""
+        """Describes the sweep before it starts."""
         names = "\n  ".join(member.name for member in self.members)
         attention = costs.kernels(
             self.one.start.bert,
@@ -305,7 +305,7 @@ class SweepRun(Run[Finetuned]):
         """Scores the active members, and keeps the model of the best.
 
         A member whose outputs are not finite is dropped. The metrics are the means over
-        the members, and `deviation` of the one that the best model is kept by.
+        the members, and `deviation` of the metric that selects the best model.
         """
         stacked = self.one.scored(state)
         by_member = self._score(step, stacked, guard)

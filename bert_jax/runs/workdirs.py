@@ -1,7 +1,7 @@
-"""The folder of a run: what lies where in it, and whether it may be resumed.
+"""The folder of a run: its layout, and whether the run may be resumed.
 
 `config.json` is the complete record of the settings; a run is resumed with the same
-ones, but for those that change no result.
+ones, except for those that change no result.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ from bert_jax.model import config as model_config
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import checkpoint, distributed, remote
 
-DATA = "data.json"  # what the data of the run was: `Data`
-LOCK = ".lock"  # of the run that is at work
+DATA = "data.json"  # the data of the run: `Data`
+LOCK = ".lock"  # of the running process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,21 +61,21 @@ NO_DATA = Data({}, [])
 
 
 def prepare(workdir: Path) -> None:
-    """Makes the workdir, and keeps compiled programs in it unless told otherwise."""
+    """Creates the workdir, and by default keeps compiled programs in it."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise errors.InputError(
-            f"the workdir {workdir} is a file or lies below one: name a folder"
+            f"the workdir {workdir} is a file or is below one: name a folder"
         ) from None
     except PermissionError as error:
         raise errors.InputError(
-            f"cannot make the workdir {workdir}: {error.strerror}. Choose another, or "
-            "change the mode of the folder above"
+            f"cannot create the workdir {workdir}: {error.strerror}. Choose another, "
+            "or change the mode of the folder above"
         ) from None
     except OSError as error:
         raise errors.StorageError(
-            f"cannot make the workdir {workdir}: {error.strerror}"
+            f"cannot create the workdir {workdir}: {error.strerror}"
         ) from None
     files.check_writable(
         workdir,
@@ -196,7 +196,7 @@ def write_record(
         if not allow_changed:
             check_data(workdir, data)
         check_tokenizer(workdir, tokenizer)
-    distributed.wait_for_all()  # all have read what the first one writes anew
+    distributed.wait_for_all()  # all have read what the first one rewrites
     if distributed.is_first():
         if before is None:
             tokenizer.save(workdir / run_folder.TOKENIZER)
@@ -284,7 +284,7 @@ def pinned(settings: Settings, workdir: Path | None = None) -> Settings:
       workdir: of the run that they may resume.
 
     Raises:
-      InputError: the hub does not have what is named, or refuses it.
+      InputError: the hub does not have a named repository, or refuses access.
       StorageError: the hub does not answer.
     """
     before = {} if workdir is None else _recorded(workdir)
@@ -308,7 +308,7 @@ def pinned(settings: Settings, workdir: Path | None = None) -> Settings:
 
 
 def _corpus(corpus: str, recorded: object) -> str:
-    """Pins the sources of a corpus; what each has behind its name stays there."""
+    """Pins the sources of a corpus; the suffix of each name is kept."""
     before = recorded.split(",") if isinstance(recorded, str) else []
     parts = []
     for number, part in enumerate(corpus.split(",")):

@@ -1,10 +1,10 @@
 """Checkpoints that are either whole and verified, or not used.
 
 Orbax writes them (parameters, optimizer state and a JSON object as three items, so
-that parameters restore alone), in the background, into a temporary folder that is
-renamed when done. Before the rename it gets a manifest with the sha256 of its files: a
-listed step always has one. Files are verified before they are used (`damage`), as Orbax
-itself does not notice flipped bits.
+that parameters can be restored separately) in the background, into a temporary folder
+that is renamed when done. Before the rename it gets a manifest with the sha256 of its
+files: a listed step always has one. Files are verified before they are used (`damage`),
+as Orbax itself does not notice flipped bits.
 
 `stop_leaks` keeps saves from adding to the memory of a run. tensorstore (0.1.74 to
 0.1.86, at least) never frees the strings of the JSON that it returns to Python. Orbax
@@ -44,7 +44,7 @@ from bert_jax.training import distributed, remote
 from bert_jax.training import state as train_state
 
 MANIFEST = "manifest.json"
-# Late `meta` of a finished step, with a sha256 of its own.
+# Late `meta` of a finished step, with its own sha256.
 LATE_META = "late_meta.json"
 # Orbax writes these after the manifest: times, and the marker of the rename.
 _UNLISTED = (MANIFEST, LATE_META, "_CHECKPOINT_METADATA", "commit_success.txt")
@@ -463,7 +463,7 @@ class Checkpoints:
         return [x for x in self.folder.iterdir() if x.name.startswith(begin)]
 
     def _failure(self, reason: object) -> errors.StorageError:
-        """Returns the error of a failed save, and deletes what it has written."""
+        """Returns the error of a failed save, and deletes its partial files."""
         if jax.process_index() == 0:
             for unfinished in self._unfinished():
                 shutil.rmtree(unfinished, ignore_errors=True)

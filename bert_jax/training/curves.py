@@ -1,7 +1,7 @@
 """The picture of a run: losses, accuracies, learning rate and throughput by step.
 
-It knows no task: the last part of a name ("eval/mlm_loss" -> "mlm_loss") says which
-panel a series belongs to, its first part whether it is of training or evaluation.
+It knows nothing of tasks: the last part of a name ("eval/mlm_loss" -> "mlm_loss")
+selects the panel of a series, its first part marks it as training or evaluation.
 """
 
 import io
@@ -26,13 +26,13 @@ _PANELS = (
 COLORS = ("#2563eb", "#dc2626", "#059669", "#9333ea", "#d97706", "#475569")
 INK, FAINT = "#1f2937", "#e5e7eb"
 
-_FEW = 40  # points, up to which each is drawn as well as the line that joins them
+_FEW = 40  # points; up to that many get a marker each
 
 Series = dict[str, list[tuple[int, float]]]
 
 
 def png(lines: Sequence[dict[str, Any]]) -> bytes:
-    """Returns the picture as PNG, drawn from the lines of `metrics.jsonl`."""
+    """Returns a PNG that plots the lines of `metrics.jsonl`."""
     series = _series(lines)
     colors = _colors(series)
     figure = blank(12, 8.5)
@@ -46,7 +46,7 @@ def png(lines: Sequence[dict[str, Any]]) -> bytes:
 
 
 def blank(width: int | float, height: int | float) -> Figure:
-    """Returns an empty figure of so many inches, at 120 dots an inch."""
+    """Returns an empty figure; width and height are in inches, at 120 dpi."""
     figure = Figure(figsize=(width, height), dpi=120, facecolor="white")
     backend_agg.FigureCanvasAgg(figure)
     figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12, wspace=0.03)
@@ -125,15 +125,15 @@ def _scientific(rate: float) -> str:
 
 
 def _draw(axes: Axes, series: Series, colors: Mapping[str, str]) -> None:
-    """Draws the series: one color a subject, training thin, evaluation with dots."""
+    """Plots the series: one color a subject, training thin, evaluation with dots."""
     if not series:
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center",
                   va="center", color="#9ca3af", fontsize=11)  # fmt: skip
         return
     for name, points in sorted(series.items(), key=lambda item: _metric(item[0])):
         color = colors.get(_subject(name), COLORS[0])
-        alone = sum(_metric(other) == _metric(name) for other in series) == 1
-        _line(axes, name, points, color, alone=alone)
+        is_only = sum(_metric(other) == _metric(name) for other in series) == 1
+        _line(axes, name, points, color, is_only=is_only)
     values = [value for points in series.values() for _, value in points]
     if min(values) >= 0:
         axes.set_ylim(bottom=0, top=max(values) * 1.06 or 1.0)
@@ -144,14 +144,19 @@ def _draw(axes: Axes, series: Series, colors: Mapping[str, str]) -> None:
 
 
 def _line(
-    axes: Axes, name: str, points: list[tuple[int, float]], color: str, *, alone: bool
+    axes: Axes,
+    name: str,
+    points: list[tuple[int, float]],
+    color: str,
+    *,
+    is_only: bool,
 ) -> None:
     steps, values = zip(*points, strict=True)
     if not name.startswith("eval/"):
         marker = "." if len(points) <= _FEW else ""
         style = {"linewidth": 1.2, "alpha": 0.75, "marker": marker}
         axes.plot(steps, values, color=color, label=name, **style)
-    elif alone and len(set(values)) == 1:
+    elif is_only and len(set(values)) == 1:
         # A baseline: the same at every evaluation, and nothing that is trained.
         label, dashes = f"{name} {values[0]:.3g}", (0, (4, 3))
         axes.axhline(values[0], color=color, lw=1.3, ls=dashes, label=label)

@@ -160,7 +160,7 @@ _SAY_SO = ("JAX_FORCE_TPU_INIT", "TPU_NAME", "TPU_WORKER_HOSTNAMES")
 
 _log = logging.getLogger(__name__)
 _reported: list[bool] = []
-chosen: list[str] = []  # platforms that `leave_out` has set, which nobody asked for
+chosen: list[str] = []  # platforms set by `leave_out`, not by the user
 
 
 def are_on_bus() -> bool:
@@ -193,7 +193,7 @@ def leave_out(*, report: bool = True) -> None:
         _reported.append(True)
         _log.warning(
             "there is no TPU on this machine: libtpu (the extra tpu) is not loaded, "
-            "and JAX computes on the %s. Set JAX_PLATFORMS=tpu to load it all the same",
+            "and JAX computes on the %s. Set JAX_PLATFORMS=tpu to load it anyway",
             "GPU" if has_gpu else "CPU",
         )
 
@@ -223,8 +223,8 @@ _SECONDS = 10.0  # that nvidia-smi may take; a broken driver can hang
 def warn_if_unused(*, report: bool = True) -> None:
     """Logs one warning a process if an NVIDIA GPU is here and JAX computes on the CPU.
 
-    It names the reason and the fix. Starts JAX's devices. Does nothing where the CPU
-    was asked for, by JAX_PLATFORMS or an empty CUDA_VISIBLE_DEVICES.
+    It names the reason and the fix. Starts JAX's devices. Does nothing where
+    JAX_PLATFORMS or an empty CUDA_VISIBLE_DEVICES selects the CPU.
 
     Args:
       report: whether to log it; one of several processes does.

@@ -31,7 +31,7 @@ METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 CURVES = "curves.png"
 TENSORBOARD = "tensorboard"
-DRAW_SECONDS = 30  # between two pictures of a run under way: each takes one
+DRAW_SECONDS = 30  # between two plots of a running run: each takes 1 s
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 class Writer:
     """Writes the metrics of a run into its workdir; on process 0 only.
 
-    Use it as a context manager: leaving it draws the curves, after errors too.
+    Use it as a context manager: on exit it plots the curves, after errors too.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Writer:
             raise failure(self._workdir, error) from error
 
     def draw(self) -> None:
-        """Draws `curves.png` anew from `metrics.jsonl`, unless that was just done."""
+        """Rewrites `curves.png` from `metrics.jsonl`, at most every `DRAW_SECONDS`."""
         if self._lines is not None:
             if time.monotonic() - self._drawn_at >= DRAW_SECONDS:
                 self._draw()
@@ -153,7 +153,7 @@ class Writer:
         self._drawn_at, self._is_drawn = time.monotonic(), True
 
     def close(self) -> None:
-        """Draws the curves and closes the files; a second call does nothing."""
+        """Plots the curves and closes the files; a second call does nothing."""
         if self._lines is None or self._events is None:
             return
         try:
@@ -176,7 +176,7 @@ class _Events:
 
     def __init__(self, folder: Path, purge_step: int) -> None:
         """Opens a file; TensorBoard forgets what older ones have from a step on."""
-        # takes torch along where that is installed: 3 s
+        # also imports torch where that is installed: 3 s
         from tensorboardX import event_file_writer, summary
         from tensorboardX.proto import event_pb2
 
@@ -223,7 +223,7 @@ def collect_young_garbage() -> Iterator[None]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a metrics file; an unfinished last line is left out.
+    """Returns the lines of a metrics file; an unfinished last line is skipped.
 
     A file that does not exist has no lines. Raises InputError for another bad line.
     """
@@ -246,7 +246,7 @@ def _of_step(line: Any) -> dict[str, Any]:
     """Returns a line as it is; raises ValueError unless it could have been written."""
     numbers = [x for x in line.values() if isinstance(x, int | float)]
     if type(line["step"]) is not int or not all(abs(x) < 1e300 for x in numbers):
-        raise ValueError("its step is no count, or a number is not finite")
+        raise ValueError("its step is not an integer, or a number is not finite")
     return line
 
 
@@ -281,7 +281,7 @@ def failure(workdir: Path, error: OSError) -> errors.StorageError:
 
 
 Batch = dict[str, np.ndarray]
-Placed = TypeVar("Placed")
+OnDevice = TypeVar("OnDevice")
 
 
 class ExampleLog:
@@ -328,21 +328,21 @@ class ExampleLog:
             raise failure(self._workdir, error) from error
 
     def with_checksums(
-        self, put: Callable[[Batch], Placed]
-    ) -> Callable[[Batch], tuple[Placed, list[int]]]:
+        self, put: Callable[[Batch], OnDevice]
+    ) -> Callable[[Batch], tuple[OnDevice, list[int]]]:
         """Returns `put`, which also returns the checksums of the sequences."""
 
-        def put_and_sum(batch: Batch) -> tuple[Placed, list[int]]:
+        def put_and_sum(batch: Batch) -> tuple[OnDevice, list[int]]:
             return put(batch), [] if self._lines is None else checksums(batch)
 
         return put_and_sum
 
     def written(
         self,
-        batches: Iterable[tuple[Placed, list[int]]],
+        batches: Iterable[tuple[OnDevice, list[int]]],
         start_step: int,
         examples_at: Callable[[int], Sequence[str]],
-    ) -> Iterator[Placed]:
+    ) -> Iterator[OnDevice]:
         """Yields the batches of `with_checksums`, each after its line is written.
 
         `examples_at` names this process's sequences of a step, counted from 0.

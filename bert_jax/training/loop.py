@@ -49,7 +49,7 @@ def add(total: Mapping[str, Any], more: Mapping[str, Any]) -> Sums:
 
 
 def divide(sums: Mapping[str, Any]) -> dict[str, float]:
-    """Returns sum / weight by name; a name whose weight is 0 is left out.
+    """Returns sum / weight by name; names of weight 0 are skipped.
 
     >>> divide({"accuracy": (4.0, 10.0), "empty": (0.0, 0.0)})
     {'accuracy': 0.4}
@@ -81,12 +81,12 @@ SINGLE = ""  # name of the one member of a run that is not a sweep
 
 @dataclasses.dataclass
 class LoopState:
-    """What a resumed run must know besides its train state.
+    """The state of the loop that a resumed run needs besides its train state.
 
     Attributes:
       interval: metrics since the last log, as (sum, weight).
-      bad_steps: number of steps that were left out because they were not finite, by the
-        names of the members that have any.
+      bad_steps: number of steps that were skipped as not finite, by the names of the
+        members that have any.
       diverged: members that were dropped from a sweep, and after which step.
       callbacks_due: whether the evaluation after the last step is still to be done.
       seen, mean, variance: number, running mean and running variance of the losses.
@@ -114,7 +114,7 @@ class LoopState:
         return spike
 
     def count_bad(self, member: str) -> int:
-        """Counts a step that is left out; returns how many the member has."""
+        """Counts a skipped step; returns the count of the member."""
         before = self.bad_steps[member] if member in self.bad_steps else 0
         self.bad_steps[member] = before + 1
         return before + 1
@@ -166,7 +166,7 @@ class NonFiniteGuard:
         Args:
           examples_at: by the names of the members, in the order of their axis.
           report: called for each step of a member that is refused.
-          max_bad_steps: steps that are left out of each member; one more drops it.
+          max_bad_steps: steps that are skipped per member; one more drops it.
         """
         self._examples_at, self._loop_state = examples_at, loop_state
         self._report, self._max_bad_steps = report, max_bad_steps
@@ -187,7 +187,7 @@ class NonFiniteGuard:
 
         Args:
           metrics: of the step, on the host; "finite" has the `state.finite_checks`.
-          batch, params: what the step was computed from; `params` may be later ones.
+          batch, params: inputs of the step; `params` may be later ones.
         """
         finite = np.atleast_1d(np.asarray(metrics["finite"]).all(axis=-1))
         for index, name in self.active():
@@ -491,7 +491,7 @@ class Watchdog:
         self._closed.set()
 
     def beat(self, doing: str = "") -> None:
-        """Resets the timer; `doing` names what the run does now, if that changed."""
+        """Resets the timer; `doing` names the new activity of the run, if any."""
         self._doing = doing or self._doing
         self._last, self._reported = time.monotonic(), False
 
@@ -533,7 +533,7 @@ def run(
     The last step is always logged, evaluated and saved.
 
     Args:
-      batches: begins with the batch of the step `state.step`.
+      batches: starts with the batch of the step `state.step`.
       loop_state: as saved with `state`; it is changed.
 
     Raises NotFiniteError, naming step, array and examples, if no active member is left,

@@ -385,16 +385,16 @@ def layer_scales(
 ) -> PyTree:
     """Returns the factor of the learning rate of each parameter, for `optimizer.make`.
 
-    What lies on the layers has 1, layer i of n `layer_decay ** (n - 1 - i)`, and what
-    lies below them `layer_decay ** n`. What is frozen has 0.
+    Parameters above the layers have 1, layer i of n `layer_decay ** (n - 1 - i)`, and
+    those below the layers `layer_decay ** n`. Frozen parameters have 0.
 
     Args:
       params: parameters or their shapes.
       num_layers: n, of the model.
-      below: the keys that lead to all that lies below the first layer (embeddings).
+      below: the path of the parameters below the first layer (embeddings).
       layer_decay: above 0 and at most 1.
-      frozen_layers: k: the first k layers, and what is below them, are frozen.
-      freeze_below: freezes only what is below the layers.
+      frozen_layers: k: the first k layers, and all below them, are frozen.
+      freeze_below: freezes only the parameters below the layers.
       trained_parts: if any are named, all else at the top of the tree is frozen.
 
     Returns:
@@ -440,7 +440,7 @@ def _check(
         )
     if unknown := sorted(set(trained_parts) - set(params)):
         raise errors.InputError(
-            f"there is no part {', '.join(unknown)} to train: the parts are "
+            f"unknown part {', '.join(unknown)} to train: the parts are "
             f"{', '.join(sorted(params))}"
         )
     _check_stack(params, num_layers)
@@ -464,9 +464,9 @@ def _check_stack(params: PyTree, num_layers: int) -> None:
 
 
 def replace_top_layers(
-    params: PyTree, drawn: PyTree, count: int, *, num_layers: int
+    params: PyTree, initial: PyTree, count: int, *, num_layers: int
 ) -> PyTree:
-    """Returns `params` with the last `count` layers of `drawn`, of the same tree.
+    """Returns `params` with the last `count` layers of `initial`, a tree like it.
 
     Raises InputError if there are not as many, or layers share their parameters.
     """
@@ -480,7 +480,7 @@ def replace_top_layers(
     def replaced(path: Any, leaf: Any, fresh: Any) -> Any:
         if STACKED not in keys(path):
             return leaf
-        own = kept - (num_layers - leaf.shape[0])  # it may begin above the first layer
+        own = kept - (num_layers - leaf.shape[0])  # it may start above the first layer
         return jnp.concatenate([leaf[: max(own, 0)], fresh[max(own, 0) :]])
 
-    return jax.tree_util.tree_map_with_path(replaced, params, drawn)
+    return jax.tree_util.tree_map_with_path(replaced, params, initial)

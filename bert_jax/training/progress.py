@@ -104,7 +104,7 @@ class ThroughputMeter:
         self._started = now
 
     def resume(self) -> None:
-        """Restarts the clock for the step that begins now."""
+        """Restarts the clock for the step that starts now."""
         self._started = self._clock()
 
     def read(self) -> dict[str, float]:

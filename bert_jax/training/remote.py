@@ -28,8 +28,8 @@ from bert_jax.training import distributed
 
 MANIFEST = "manifest.json"  # of a store and of a checkpoint
 _TASK = "task.json"  # of a best model, which is as good as a manifest
-_OWNER = ".owner.json"  # who uploads; lies in the store alone
-# Uploaded when finished, or never: caches, and a baseline that is trained anew.
+_OWNER = ".owner.json"  # the uploading process; only in the store
+# Uploaded when finished, or never: caches, and a baseline that is retrained.
 _HERE_ONLY = ("checkpoints", "compilation_cache", "fresh", "store")
 
 _log = logging.getLogger(__name__)
@@ -39,15 +39,15 @@ class WorkingCopy:
     """The local folder of a run, and the path or URL that names it.
 
     Attributes:
-      name: what the user calls it: a path, or a URL as gs://bucket/runs/zh.
-      folder: where its files are on this machine. For a URL it lies in the folder for
-        temporary files ($TMPDIR), is found again by the name, and is each process's.
-      common: a folder for what is neither fetched nor uploaded, the same in all
+      name: as the user gave it: a path, or a URL as gs://bucket/runs/zh.
+      folder: where its files are on this machine. For a URL it is in the folder for
+        temporary files ($TMPDIR), derived from the name, one per process.
+      common: a folder for files that are neither fetched nor uploaded, shared by all
         processes of a machine.
     """
 
     def __init__(self, name: str | Path, *, parts: Iterable[str] = ()) -> None:
-        """Names the folder; reads and makes nothing.
+        """Names the folder; reads and creates nothing.
 
         `parts` names folders in it that are workdirs of their own: they are neither
         fetched nor uploaded. Raises InputError for a URL that no installed package can
@@ -96,7 +96,7 @@ class WorkingCopy:
     def fetch(self) -> None:
         """Makes the working copy equal to the store, which may be empty.
 
-        Unfinished checkpoints and corpus stores are left out. Raises StorageError.
+        Unfinished checkpoints and corpus stores are skipped. Raises StorageError.
         """
         if not self.is_remote:
             return
@@ -120,7 +120,7 @@ class WorkingCopy:
         """Uploads the files that this process has changed since; deletes what it has.
 
         Not the checkpoints and corpus stores: `push_folder` does. Raises StorageError,
-        and InputError if another run has begun to upload there.
+        and InputError if another run has started to upload there.
         """
         if not self.is_remote:
             return
@@ -206,7 +206,7 @@ class WorkingCopy:
         """Returns the size and the time of each file that `push` uploads."""
         found = {}
         for top in self.folder.iterdir():
-            # A save under way renames folders in one that is left out.
+            # A save in progress renames folders in one that is skipped.
             if top.name in (*_HERE_ONLY, *self._parts) or top.name.startswith("."):
                 continue
             for path in (top, *top.rglob("*")):
@@ -226,7 +226,7 @@ class WorkingCopy:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _names(self, parent: str = "") -> list[str]:
-        """Returns what is worth fetching: all but parts of unfinished folders."""
+        """Returns the names to fetch: all but parts of unfinished folders."""
         listed = [
             name
             for name in self._listed(parent)
@@ -236,8 +236,8 @@ class WorkingCopy:
             name for name in listed if name.endswith(("/" + MANIFEST, "/" + _TASK))
         ]
         whole = {name.rpartition("/")[0] for name in marks}
-        alone = {name for name in listed if _folder_of(name) is None} - {_OWNER}
-        return [name for name in listed if name in alone or _folder_of(name) in whole]
+        loose = {name for name in listed if _folder_of(name) is None} - {_OWNER}
+        return [name for name in listed if name in loose or _folder_of(name) in whole]
 
     def _listed(self, parent: str = "") -> list[str]:
         """Returns the names of all files below a folder, as they are below the root."""

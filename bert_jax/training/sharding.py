@@ -88,7 +88,7 @@ def _over_slices(sizes: tuple[int, ...], devices: list[Any]) -> Mesh:
 
 
 def one_device() -> Mesh:
-    """Returns the mesh of one device of this process, for work that it does alone."""
+    """Returns a mesh of one device of this process, for its own work."""
     return make_mesh(1, 1, 1, devices=jax.local_devices()[:1])
 
 
@@ -130,7 +130,7 @@ def _sizes(wanted: Mapping[str, int], num_devices: int) -> tuple[int, ...]:
         raise errors.InputError(
             f"the mesh {_text(tuple(wanted.values()))} does not fit the {num_devices} "
             f"device(s) here: the sizes of mesh.data, mesh.fsdp and mesh.tensor must "
-            f"multiply to at most {num_devices}, and to a divisor of it beside a -1"
+            f"multiply to at most {num_devices}, and with a -1 to a divisor of it"
         )
     return tuple(num_devices // known if s == -1 else s for s in wanted.values())
 
@@ -172,8 +172,8 @@ class OnMesh:
     def compile(self, *args: Any) -> None:
         """Compiles the program for these arguments, which later calls then run.
 
-        The arguments are not computed with, nor donated. The last one, the batch, tells
-        programs apart by the shapes of its arrays.
+        The arguments are neither computed with nor donated. The shapes of the arrays of
+        the last one, the batch, are the key of the program.
         """
         self.programs[_shapes(args[-1])] = self.lower(*args).compile()
 
@@ -342,7 +342,7 @@ def local_rows(batch_size: int, mesh: Mesh) -> slice:
     return rows
 
 
-def place(
+def to_devices(
     batch: Mapping[str, np.ndarray], mesh: Mesh, batch_size: int | None = None
 ) -> dict[str, jax.Array]:
     """Returns this process's rows as parts of global arrays, cut by rows.

@@ -1,4 +1,4 @@
-"""How a run stops when a signal asks it to, in every phase of it.
+"""How a run stops on a signal, in every phase of it.
 
 Before and after the loop there is nothing to save, and `interrupts.check` ends the run.
 In the loop a `StopRequest` decides: the loop acts on it between two steps, or between

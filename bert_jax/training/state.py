@@ -112,7 +112,7 @@ def first_bad(
     Args:
       found: the `checks` of the step.
       metrics: of the step; (sum, weight) pairs and single values.
-      batch, params: what the step was computed from.
+      batch, params: inputs of the step.
       at: the index of the run in the arrays of these two; (3,) for the fourth member
         of a sweep.
     """
@@ -164,7 +164,7 @@ def _name(path: Any) -> str:
 Batch = dict[str, Any]
 Sums = dict[str, tuple[Any, Any]]
 
-# prepare(batch, key) -> batch: draws masks and the like, on the whole global batch.
+# prepare(batch, key) -> batch: samples masks and the like, on the whole global batch.
 Prepare = Callable[[Batch, Any], Batch]
 # weights(batch) -> {loss name: the weight its sum is divided by}.
 Weights = Callable[[Batch], Mapping[str, Any]]
@@ -204,20 +204,20 @@ def abstract(
 
 
 def abstract_params(init_fn: Callable[[Any], PyTree], mesh: sharding.AnyMesh) -> PyTree:
-    """Returns the shapes, dtypes and shardings of the parameters alone, unboxed."""
+    """Returns the shapes, dtypes and shardings of the parameters, unboxed."""
     boxed = jax.eval_shape(init_fn, jax.random.key(0))
     shardings = sharding.params_sharding(boxed, mesh)
     return jax.tree.map(_shaped, nn.unbox(boxed), shardings)
 
 
 def mesh_of(shapes: TrainState) -> Mesh:
-    """Returns the mesh on which a state, abstract or not, lies."""
-    place: Any = shapes.step.sharding
-    return place.mesh
+    """Returns the mesh of a state, abstract or not."""
+    step_sharding: Any = shapes.step.sharding
+    return step_sharding.mesh
 
 
-def _shaped(leaf: Any, place: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+def _shaped(leaf: Any, spread: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=spread)
 
 
 def _shardings(tree: PyTree) -> PyTree:
@@ -250,12 +250,12 @@ def from_params(
     """
     if differs := difference(params, shapes.params):
         raise errors.InputError(f"the set of given parameters {differs}")
-    placed = jax.tree.map(
+    on_device = jax.tree.map(
         lambda x, s: jax.device_put(x, s.sharding), params, shapes.params
     )
     fresh = jax.jit(optimizer.init, out_shardings=_shardings(shapes.opt_state))
     step = jax.device_put(jnp.zeros((), jnp.int32), shapes.step.sharding)
-    return TrainState(step, placed, fresh(placed))
+    return TrainState(step, on_device, fresh(on_device))
 
 
 def difference(found: PyTree, wanted: PyTree) -> str | None:
@@ -291,7 +291,7 @@ class StepSpec:
     Attributes:
       prepare, weights, losses: the task's pure functions.
       accumulation_steps: number A of micro-batches; micro-batch `a` is the rows `a::A`.
-      scales: those that the optimizer was made with. Gradients of parameters that never
+      scales: the same as those of the optimizer. Gradients of parameters that never
         change are not computed, and "grad_norm" leaves them out.
       adversarial: adds the gradient at a perturbed embedding; loss and metrics are
         those without it.
@@ -471,7 +471,7 @@ def _gradient_function(
 def _loss(
     parts: tuple[Mapping[str, Any], Sums], totals: Mapping[str, Any]
 ) -> tuple[Float[Array, ""], Sums]:
-    """Returns the share of some rows in the total loss, and their metrics."""
+    """Returns the contribution of some rows to the total loss, and their metrics."""
     sums, metrics = parts
     if sums.keys() != totals.keys():
         raise ValueError(f"losses {sorted(sums)} but weights {sorted(totals)}")
@@ -489,11 +489,11 @@ def _split(
 
     Strided rows keep every device's rows on that device.
     """
-    place = sharding.batch_sharding(mesh, leading_axes=1, axes=axes)
+    spread = sharding.batch_sharding(mesh, leading_axes=1, axes=axes)
 
     def split(rows: Array) -> Array:
         sharding.check_batch_size(rows.shape[0], accumulation_steps, mesh, axes)
         cut = rows.reshape(-1, accumulation_steps, *rows.shape[1:])
-        return lax.with_sharding_constraint(jnp.moveaxis(cut, 1, 0), place)
+        return lax.with_sharding_constraint(jnp.moveaxis(cut, 1, 0), spread)
 
     return jax.tree.map(split, batch)

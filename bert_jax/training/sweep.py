@@ -85,7 +85,9 @@ def _shardings(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
-def place(batches: Sequence[dict[str, np.ndarray]], mesh: Mesh) -> dict[str, jax.Array]:
+def to_devices(
+    batches: Sequence[dict[str, np.ndarray]], mesh: Mesh
+) -> dict[str, jax.Array]:
     """Returns the batches of all members, each whole, as global arrays [M, B, ...]."""
     members = len(batches)
     rows = sharding.batch_sharding(mesh, axes=_batch_axes(members, mesh))

@@ -178,7 +178,7 @@ def our_step(
         seed=0,
     )
     now = state.create(task.init, jax.random.key(0), transformation, mesh)
-    on_device = sharding.place(batch, mesh)
+    on_device = sharding.to_devices(batch, mesh)
     compiled = train_step.lower(now, on_device).compile()
 
     def step() -> None:
@@ -267,7 +267,7 @@ def losses(bert: config.BertConfig, length: int) -> tuple[float, float]:
     params = jax.jit(lambda key: nn.unbox(task.init(key)))(jax.random.key(0))
     batch = synthetic_batches_lib.rows(bert, 4, length, fill=0.67, packed=False)
     prepare = sharding.jit(task.prepare, mesh)
-    masked = prepare(sharding.place(batch, mesh), jax.random.key(1))
+    masked = prepare(sharding.to_devices(batch, mesh), jax.random.key(1))
 
     def loss(params: Any, batch: Any) -> Any:
         sums, _ = task.losses(params, batch, jax.random.key(2))

@@ -150,7 +150,7 @@ def _ours(
     train_step = state.make_train_step(
         run.step_spec, transformation, schedule, shapes, seed=0
     )
-    on_device = [sharding.place(batch, run.mesh) for batch in batches]
+    on_device = [sharding.to_devices(batch, run.mesh) for batch in batches]
 
     def epoch() -> None:
         for batch in on_device:

@@ -116,7 +116,7 @@ class _Single(_Timed):
             seed=seed,
         )
         first = state.create(of_task.init, jax.random.key(seed), transformation, mesh)
-        super().__init__(step, first, sharding.place(batch, mesh))
+        super().__init__(step, first, sharding.to_devices(batch, mesh))
 
 
 class _Sweep(_Timed):
@@ -138,7 +138,7 @@ class _Sweep(_Timed):
             for seed in range(len(batches))
         ]
         every = sweep.stack(states, shapes)
-        super().__init__(step, every, sweep.place(batches, mesh))
+        super().__init__(step, every, sweep.to_devices(batches, mesh))
 
 
 def _recipe(peak: Any) -> Any:

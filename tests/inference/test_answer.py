@@ -44,7 +44,7 @@ def test_the_kernel_of_the_run_is_not_asked_for_elsewhere(classes, place, tmp_pa
     tree["settings"]["run"]["attention"] = "cudnn"
     (folder / "task.json").write_text(json.dumps(tree))
     loaded = answer.load(folder)
-    assert loaded.made.settings.run.attention == "auto"
+    assert loaded.task_folder.settings.run.attention == "auto"
     assert loaded.predict(["the cat"])[0] == classes.predict(["the cat"])[0]
 
 
@@ -143,14 +143,14 @@ def test_unknown_labels_are_for_scores_alone(classes):
 def test_the_dtype_and_repair_are_those_asked_for(place):
     folder = tiny_models.write_model(place, place / "tags", "tagging")
     plain = answer.load(folder)
-    assert not plain.made.settings.data.repair
+    assert not plain.task_folder.settings.data.repair
     broken = examples.TaggedExample(
         "f:1", "0", "the cat", ((0, 3), (4, 7)), ("B-ANIMAL", "I-DOG")
     )
     with pytest.raises(errors.InputError, match="break BIO"):
         plain.scores([broken])
     mending = answer.load(folder, "bfloat16", repair=True)
-    assert mending.made.settings.run.dtype == "bfloat16"
+    assert mending.task_folder.settings.run.dtype == "bfloat16"
     assert mending.scores([broken])[0].unseen == {"DOG": 1}
     (one,), (two,) = plain.predict(["the cat"]), mending.predict(["the cat"])
     assert one["probabilities"] == pytest.approx(two["probabilities"], abs=0.05)

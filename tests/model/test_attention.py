@@ -68,7 +68,7 @@ def _summed(mesh, arrays, kernel):
 
     step = sharding.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True), mesh)
     names = ("query", "key", "value", "segment_ids")
-    placed = sharding.place(dict(zip(names, arrays, strict=True)), mesh)
+    placed = sharding.to_devices(dict(zip(names, arrays, strict=True)), mesh)
     (_, mixed), grads = step(*placed.values())
     return [np.asarray(x) for x in (mixed, *grads)]
 
@@ -148,7 +148,7 @@ def test_an_encoder_with_splash_is_drawn_and_runs_as_one_with_xla(called):
             return model.apply(params, **batch, deterministic=True)
 
         params = nn.unbox(drawn)
-        made = sharding.jit(run, mesh)(params, sharding.place(inputs, mesh))
+        made = sharding.jit(run, mesh)(params, sharding.to_devices(inputs, mesh))
         assert set(called) == {"by_einsum" if kernel == "xla" else "by_splash"}
         called.clear()
         return np.asarray(made)

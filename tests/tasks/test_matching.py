@@ -224,7 +224,7 @@ def test_eight_devices_compute_what_one_does(objective):
     task = task_of(objective)
     params, batch = params_of(task), batch_of(task, PAIRS, 8)
     mesh = sharding.make_mesh()
-    placed = sharding.place(jax.tree.map(np.asarray, batch), mesh, 8)
+    placed = sharding.to_devices(jax.tree.map(np.asarray, batch), mesh, 8)
     everywhere = jax.device_put(params, sharding.replicated(mesh))
 
     def loss(params, batch):

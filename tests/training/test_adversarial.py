@@ -46,7 +46,7 @@ def step_once(mesh, dropout=0.0, frozen=False, **options):
     )
     current = state.create(small_model.init_fn, jax.random.key(0), descent, mesh)
     before = jax.device_get(current.params)
-    after, metrics = step(current, sharding.place(small_model.batch_at(0), mesh))
+    after, metrics = step(current, sharding.to_devices(small_model.batch_at(0), mesh))
     return before, jax.device_get(after.params), jax.device_get(metrics)
 
 

@@ -39,7 +39,7 @@ def run():
 
     seen = [kept(current)]
     for number in range(4):
-        batch = sharding.place(small_model.batch_at(number), mesh)
+        batch = sharding.to_devices(small_model.batch_at(number), mesh)
         current, _ = step(current, batch)
         seen.append(kept(current))
     return shapes, step, current, seen

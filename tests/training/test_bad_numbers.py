@@ -116,7 +116,7 @@ def run(saved, told, max_bad_steps=0, save_every_steps=1, **changes):
     limits = loop.Limits(5, 1, save_every_steps, max_bad_steps=max_bad_steps)
     return loop.run(
         small_loop.SmallRun(train_step, limits, examples_at=names),
-        (sharding.place(change["batch_at"](step), mesh) for step in range(9)),
+        (sharding.to_devices(change["batch_at"](step), mesh) for step in range(9)),
         begin,
         loop.LoopState(),
         small_loop.SmallRecorder(

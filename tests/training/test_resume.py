@@ -49,7 +49,7 @@ def train(workdir, num_steps, stop_at=None):
             for step in itertools.count(start_step):
                 if step == stop_at:
                     os.kill(os.getpid(), signal.SIGTERM)
-                yield sharding.place(small_model.batch_at(step), mesh)
+                yield sharding.to_devices(small_model.batch_at(step), mesh)
 
         def save(step, saved, now):
             checkpoints.save(step, saved, {"standing": now.to_json()})

@@ -134,7 +134,7 @@ def test_batch_that_divides():
 def test_place_cuts_rows_over_data_and_fsdp():
     mesh = sharding.make_mesh(2, 2, 2)
     rows = np.arange(24).reshape(8, 3)
-    placed = sharding.place({"ids": rows}, mesh)["ids"]
+    placed = sharding.to_devices({"ids": rows}, mesh)["ids"]
     assert placed.sharding.spec == PartitionSpec(("data", "fsdp"))
     np.testing.assert_array_equal(placed, rows)
     assert {shard.data.shape for shard in placed.addressable_shards} == {(2, 3)}
@@ -161,7 +161,9 @@ def test_a_program_that_is_compiled_ahead_is_the_one_that_runs():
         return scale * batch["x"]
 
     step = sharding.jit(double, mesh)
-    rows = {n: sharding.place({"x": np.ones((n, 3), np.float32)}, mesh) for n in (2, 4)}
+    rows = {
+        n: sharding.to_devices({"x": np.ones((n, 3), np.float32)}, mesh) for n in (2, 4)
+    }
     step.compile(2.0, rows[4])
     np.testing.assert_array_equal(step(2.0, rows[4]), np.full((4, 3), 2.0))
     assert traced == [(4, 3)]

@@ -47,7 +47,7 @@ def train(mesh, steps, **options):
     current = state.create(small_model.init_fn, jax.random.key(0), OPTIMIZER, mesh)
     metrics = []
     for step in range(steps):
-        batch = sharding.place(small_model.batch_at(step), mesh)
+        batch = sharding.to_devices(small_model.batch_at(step), mesh)
         current, found = train_step(current, batch)
         metrics.append(jax.device_get(found))
     assert train_step.jitted._cache_size() == 1
@@ -170,7 +170,7 @@ def test_a_step_that_is_not_finite_changes_the_count_of_steps_alone(poison):
     before = jax.device_get(current)
     batch = small_model.batch_at(2)
     batch["row_weight"][11] = poison
-    after, metrics = make_step(mesh)(current, sharding.place(batch, mesh))
+    after, metrics = make_step(mesh)(current, sharding.to_devices(batch, mesh))
     assert not metrics["finite"].all()
     counted = before._replace(step=before.step + 1)
     chex.assert_trees_all_close(jax.device_get(after), counted, rtol=0, atol=0)
@@ -186,7 +186,7 @@ def test_a_step_is_a_function_of_seed_and_step_alone():
 def test_state_is_donated():
     mesh = sharding.make_mesh(1, 1, 1)
     current = state.create(small_model.init_fn, jax.random.key(0), OPTIMIZER, mesh)
-    make_step(mesh)(current, sharding.place(small_model.batch_at(0), mesh))
+    make_step(mesh)(current, sharding.to_devices(small_model.batch_at(0), mesh))
     assert current.params["embedding"].is_deleted()
 
 

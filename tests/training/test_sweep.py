@@ -55,7 +55,7 @@ def single(mesh, member, poison=None, scales=None, **options):
     current = state.create(small_model.init_fn, jax.random.key(member), made, mesh)
     metrics = []
     for number in range(STEPS):
-        batch = sharding.place(batch_of(number, member, poison), mesh)
+        batch = sharding.to_devices(batch_of(number, member, poison), mesh)
         current, found = step(current, batch)
         metrics.append(jax.device_get(found))
     return jax.device_get(current), metrics
@@ -86,7 +86,7 @@ def together(mesh, members=3, poison=None, scales=None, at_once=0, **options):
     current, metrics = sweep.stack(fresh, shapes), []
     for number in range(STEPS):
         batches = [batch_of(number, m % 3, poison) for m in range(members)]
-        current, found = step(current, sweep.place(batches, mesh))
+        current, found = step(current, sweep.to_devices(batches, mesh))
         metrics.append(jax.device_get(found))
     assert step.jitted._cache_size() == 1
     return current, metrics, shapes
