@@ -235,7 +235,7 @@ class PretrainingRun(Run[Trained]):
             batch_size=self.settings.run.batch_size,
             local_rows=self.local_rows,
             evaluate=functools.partial(loop.evaluate, eval_step),
-            place=self.put,
+            to_devices=self.put,
         )
 
     def describe(self) -> str:

@@ -1,6 +1,6 @@
-"""The tasks: one file each, listed here and nowhere else.
+"""The registry of tasks. Each task has its own module and is listed only here.
 
-To add one, write its file (`spec.TaskSpec` says what belongs there) and add it to
+To add a task, write a module with a `spec.TaskSpec` subclass and add its `SPEC` to
 `TASKS`.
 """
 
@@ -19,7 +19,7 @@ from bert_jax.tasks import (
 )
 from bert_jax.tasks.spec import Settings, TaskSpec
 
-# Name -> task, in the order in which messages list them.
+# Name -> task. Error messages list the tasks in this order.
 TASKS: dict[str, TaskSpec] = {
     task.name: task
     for task in (
@@ -35,7 +35,7 @@ TASKS: dict[str, TaskSpec] = {
 
 
 def of(settings: Settings) -> TaskSpec:
-    """Returns the task of a configuration; raises InputError for an unknown name."""
+    """Returns the task that `data.task` names; raises InputError if unknown."""
     name = settings.data.task
     if name not in TASKS:
         raise errors.InputError(
@@ -46,14 +46,15 @@ def of(settings: Settings) -> TaskSpec:
 
 
 def check(settings: Settings) -> Settings:
-    """Returns a configuration of fine-tuning, if it suits its task.
+    """Checks a fine-tuning configuration against its task and returns it.
 
-    A value that is set and not read is an error: it was meant to have an effect.
+    Setting a key that the task ignores is an error, because the user expects it to
+    have an effect.
 
     Raises:
       InputError: a key that the task does not read is set; `run.keep_best` is not one
-        of its metrics; texts are cleaned whose offsets are labels; or as
-        `TaskSpec.check`.
+        of its metrics; `text.clean` would shift offsets that are labels; or
+        `TaskSpec.check` fails.
     """
     task = of(settings)
     for key in sorted(frozenset().union(*(x.keys for x in TASKS.values())) - task.keys):

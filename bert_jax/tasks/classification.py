@@ -1,7 +1,7 @@
-"""Classification of a text or a pair: one class of several, or any number of them.
+"""Single-label and multi-label classification of texts and text pairs.
 
-Head and loss are those of arXiv:1810.04805, section 4.1: dropout and a linear map over
-the pooled row, cross-entropy. With several labels a text, one sigmoid a class.
+Head and loss follow arXiv:1810.04805, section 4.1: dropout and a linear layer on the
+pooled output, with cross-entropy. Multi-label models use one sigmoid per class.
 """
 
 import collections
@@ -34,7 +34,7 @@ from bert_jax.text.tokenizer import Tokenizer
 
 
 class ClassificationSpec(spec.TaskSpec):
-    """Classification of texts or pairs, as the rest of the package knows it."""
+    """Task specification of text classification."""
 
     name = "classification"
     form = example_request.ExampleForm(
@@ -73,7 +73,7 @@ class ClassificationSpec(spec.TaskSpec):
         examples: Sequence[data_examples.TextExample],
         given: spec.Metadata | None = None,
     ) -> spec.Metadata:
-        """Returns the names of the classes: configured, of the head, or of examples."""
+        """Returns the class names from the config, the given head, or the examples."""
         if given is not None:
             return with_names(settings, given)
         return spec.Metadata(labels=_classes(settings, examples))
@@ -112,9 +112,9 @@ class ClassificationSpec(spec.TaskSpec):
     def named(
         self, examples: Sequence[data_examples.TextExample], labels: tuple[str, ...]
     ) -> list[data_examples.TextExample]:
-        """Returns examples with names of classes where a file numbers them.
+        """Replaces class numbers in labels by class names.
 
-        If a class is itself named by a number, labels stay as they are.
+        Labels are unchanged if any class name is itself a number.
         """
         if any(label.isdigit() for label in labels):
             return list(examples)
@@ -131,13 +131,13 @@ class ClassificationSpec(spec.TaskSpec):
     def unknown_classes(
         self, examples: Sequence[data_examples.TextExample], labels: tuple[str, ...]
     ) -> dict[int, str]:
-        """Returns labels that are not in `labels`, or that only one example has."""
+        """Returns labels not in `labels`; without `labels`, those that occur once."""
         counts = collections.Counter(x for one in examples for x in one.labels or ())
         known = set(labels) or {label for label, n in counts.items() if n > 1}
         return unknown(examples, known)
 
     def rows(self, example: Any, prediction: spec.Prediction) -> list[dict[str, Any]]:
-        """Returns the label, or the labels with commas, and the lowest probability."""
+        """Returns the label, or comma-separated labels, and the lowest probability."""
         probabilities = prediction["probabilities"]
         if "labels" not in prediction:
             return [prediction | {"probability": max(probabilities.values())}]
@@ -146,7 +146,7 @@ class ClassificationSpec(spec.TaskSpec):
         return [prediction | {"label": ",".join(labels), "probability": lowest}]
 
     def reads_head(self, head: str, is_number: bool) -> bool:
-        """Returns whether a head has classes of texts; next-sentence heads have two."""
+        """Returns whether a head classifies texts, as next-sentence heads also do."""
         return head == "nsp_head" or (head == self.head_kind and not is_number)
 
     def classes_of(
@@ -161,12 +161,12 @@ SPEC = ClassificationSpec()
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classification(spec.FineTuned):
-    """Classes of texts; a `FineTuned` of `TextExample`.
+    """Text classification; a `FineTuned` task on `TextExample`.
 
     Attributes:
-      labels: the names of the classes, in the order of the head's rows.
-      multi_label: whether a text may have several or none.
-      threshold: probability above which a class of several is given.
+      labels: the class names, in the order of the head's outputs.
+      multi_label: whether a text may have any number of labels.
+      threshold: probability above which a multi-label model predicts a class.
     """
 
     model: network.Network
@@ -180,16 +180,16 @@ class Classification(spec.FineTuned):
 
     @property
     def single_labels(self) -> tuple[str, ...]:
-        """The classes, if every text is of exactly one; else empty."""
+        """The classes if every text has exactly one; otherwise empty."""
         return () if self.multi_label else self.labels
 
     def table(
         self, examples: Sequence[data_examples.TextExample]
     ) -> example_rows.ExampleTable:
-        """Tokenises examples; `labels` [n] int32, or [n, C] float32 of 0 and 1.
+        """Tokenizes examples; `labels` are [n] int32, or multi-hot [n, C] float32.
 
         Raises:
-          InputError: a label is unknown, or a row cannot be made.
+          InputError: a label is unknown, or a text cannot be encoded.
         """
         encoded = encoding.encode(
             self.tokenizer, texts_of(examples), self.max_seq_length, self.truncation
@@ -209,12 +209,12 @@ class Classification(spec.FineTuned):
     def without_unseen(
         self, example: data_examples.TextExample
     ) -> data_examples.TextExample:
-        """Returns an example with the labels alone that the model has."""
+        """Returns an example with only those labels that the model has."""
         known = [x for x in example.labels or () if x in self.labels]
         return dataclasses.replace(example, labels=tuple(known) or None)
 
     def is_beyond(self, example: data_examples.TextExample) -> bool:
-        """Returns whether an example has labels, and the model knows none of them."""
+        """Returns whether an example has labels but none of the model's."""
         return bool(example.labels) and not set(example.labels) & set(self.labels)
 
     def _targets(
@@ -222,7 +222,7 @@ class Classification(spec.FineTuned):
         examples: Sequence[data_examples.TextExample],
         labels: tuple[str, ...] | None = None,
     ) -> np.ndarray:
-        """Returns the classes among `labels`, those of the model by default."""
+        """Returns class indices or multi-hot rows; `labels` default to the model's."""
         labels = self.labels if labels is None else labels
         index = {label: at for at, label in enumerate(labels)}
         hot = np.zeros((len(examples), len(labels)), np.float32)
@@ -234,10 +234,10 @@ class Classification(spec.FineTuned):
         return hot if self.multi_label else np.argmax(hot, axis=1).astype(np.int32)
 
     def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
-        """Returns the number of examples, or the weights of their classes.
+        """Returns the number of examples, or the sum of their class weights.
 
-        Weights of several labels a text are those of what is there (torch's
-        `pos_weight`), and divide nothing.
+        In multi-label models, class weights scale the positive term of the loss, as
+        `pos_weight` in torch, and do not enter the denominator.
         """
         weights = batch[example_rows.WEIGHTS]
         if self.recipe.class_weights and not self.multi_label:
@@ -253,8 +253,8 @@ class Classification(spec.FineTuned):
 
         def divergence(one: spec.Logits, two: spec.Logits) -> Float[Array, ""]:
             both = self._choices(one["logits"]), self._choices(two["logits"])
-            apart = losses.symmetric_kl(*both)
-            return jnp.sum(jnp.sum(apart, axis=-1) * weights)
+            divergences = losses.symmetric_kl(*both)
+            return jnp.sum(jnp.sum(divergences, axis=-1) * weights)
 
         total, outputs = losses.regularized(
             self.recipe.r_drop,
@@ -268,7 +268,7 @@ class Classification(spec.FineTuned):
         return {"class": total}, sums
 
     def _choices(self, logits: Float[Array, "B C"]) -> Float[Array, "B D K"]:
-        """Returns the decisions of each row: one among C, or C between two."""
+        """Returns the logits of D decisions: one C-way decision, or C binary ones."""
         if self.multi_label:
             return jnp.stack([logits, jnp.zeros_like(logits)], axis=-1)
         return logits[:, None]
@@ -292,7 +292,7 @@ class Classification(spec.FineTuned):
         return jnp.mean(each, axis=-1)
 
     def _hits(self, logits: Float[Array, "B C"], labels: Array) -> Float[Array, " B"]:
-        """Returns 1 where all that is said of a row is right."""
+        """Returns 1 for each row whose whole prediction is correct."""
         if self.multi_label:
             same = (jax.nn.sigmoid(logits) > self.threshold) == (labels > 0)
             return jnp.all(same, axis=-1).astype(jnp.float32)
@@ -312,18 +312,18 @@ class Classification(spec.FineTuned):
         outputs: spec.Outputs,
     ) -> list[spec.Prediction]:
         """Returns `id`, `label` (or `labels`) and `probabilities` by name."""
-        del table  # one row an example
+        del table  # one row per example
         return [
             {"id": example.id, **self._named(np.asarray(row, np.float64))}
             for example, row in zip(examples, outputs["probabilities"], strict=True)
         ]
 
     def _named(self, row: Float[np.ndarray, " C"]) -> dict[str, Any]:
-        odds = [round(float(x), 6) for x in row]
-        named = dict(zip(self.labels, odds, strict=True))
+        probabilities = [round(float(x), 6) for x in row]
+        named = dict(zip(self.labels, probabilities, strict=True))
         if self.multi_label:
-            given = [label for label, x in named.items() if x > self.threshold]
-            return {"labels": given, "probabilities": named}
+            predicted = [label for label, x in named.items() if x > self.threshold]
+            return {"labels": predicted, "probabilities": named}
         return {"label": self.labels[int(np.argmax(row))], "probabilities": named}
 
     def score(
@@ -333,17 +333,19 @@ class Classification(spec.FineTuned):
     ) -> scores.Scores:
         """Compares predictions with labels; see `metrics.classes`.
 
-        Labels that the model has not seen are classes of probability 0.
+        Labels that the model has not seen are added as classes of probability 0.
         """
         unseen = sorted({label for x in examples for label in self.unseen(x)})
         labels = (*self.labels, *unseen)
-        odds = np.zeros((len(examples), len(labels)), np.float64)
+        probabilities = np.zeros((len(examples), len(labels)), np.float64)
         for row, result in enumerate(predictions):
-            odds[row, : len(self.labels)] = list(result["probabilities"].values())
+            probabilities[row, : len(self.labels)] = list(
+                result["probabilities"].values()
+            )
         score = classes.multi_label if self.multi_label else classes.single_label
         return score(
             self._targets(examples, labels),
-            odds,
+            probabilities,
             labels,
             unseen=len(unseen),
             where=[example.where for example in examples],
@@ -352,12 +354,12 @@ class Classification(spec.FineTuned):
 
 
 def texts_of(examples: Sequence[data_examples.TextExample]) -> list[encoding.Text]:
-    """Returns what of the examples is encoded."""
+    """Returns the texts to encode."""
     return [encoding.Text(x.where, x.text, x.text_pair) for x in examples]
 
 
 def readable(example: data_examples.TextExample) -> str:
-    """Returns the text, or both, in one line."""
+    """Returns the text, or both texts of a pair, on one line."""
     return (
         example.text
         if example.text_pair is None
@@ -369,20 +371,20 @@ def unknown_label(
     where: str,
     label: str,
     labels: tuple[str, ...],
-    remedy: str = "correct it, or train with it",
+    fix: str = "correct it, or train with it",
 ) -> errors.InputError:
     """Returns the error for a label that the model does not have."""
     known = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
     return errors.InputError(
-        f"{where}: the label {label!r} is none of the {len(labels)} of the model "
-        f"({known}): {remedy}"
+        f"{where}: the label {label!r} is not one of the model's {len(labels)} labels "
+        f"({known}): {fix}"
     )
 
 
 def unknown(
     examples: Sequence[data_examples.TextExample], known: Collection[str]
 ) -> dict[int, str]:
-    """Returns the first label that is not among `known`, by position of its example."""
+    """Maps the index of each example to its first label that is not in `known`."""
     found = {}
     for at, example in enumerate(examples):
         others = [label for label in example.labels or () if label not in known]
@@ -392,14 +394,14 @@ def unknown(
 
 
 def configured_labels(text: str) -> tuple[str, ...]:
-    """Returns the classes that `data.labels` names, with commas or in a file.
+    """Returns the classes in `data.labels`: a comma-separated list or a file.
 
     Raises:
-      InputError: a class is named twice, or there is only one.
+      InputError: a class is listed twice, or there is only one.
     """
     names = text.split(",")
     path = Path(text)
-    is_file = os.path.isfile(text)  # Path.is_file raises for names that are too long
+    is_file = os.path.isfile(text)  # Path.is_file raises if the name is too long
     if is_file:
         named = text_files.NamedPath(path.name, path)
         names = [line for _, line in text_files.lines(named, text_files.Tally())]
@@ -408,34 +410,34 @@ def configured_labels(text: str) -> tuple[str, ...]:
     if twice:
         raise errors.InputError(f"data.labels names {twice[0]!r} twice")
     if text and len(labels) < 2:
-        what = "a file with" if is_file else "not a file, and names"
+        what = "a file with" if is_file else "which is not a file and lists"
         raise errors.InputError(
-            f"data.labels is {text!r}, {what} {len(labels)} class: name two or more "
-            "with commas, or a file with one a line"
+            f"data.labels is {text!r}, {what} {len(labels)} class: list two or more, "
+            "separated by commas, or name a file with one class per line"
         )
     return labels
 
 
-_NUMBERED = re.compile(r"LABEL_\d+")  # how transformers names classes without names
+_NUMBERED = re.compile(r"LABEL_\d+")  # default class names of transformers
 
 
 def with_names(settings: spec.Settings, given: spec.Metadata) -> spec.Metadata:
-    """Returns the metadata of a head to start from, with the names of its classes.
+    """Returns the metadata of a pretrained head, with class names.
 
     Raises:
-      InputError: neither the head nor `data.labels` names them, or they differ.
+      InputError: neither the head nor `data.labels` has class names, or they differ.
     """
     named, names = configured_labels(settings.data.labels), given.labels
     if not named and not names:
         raise errors.InputError(
-            f"init.head is given, and {settings.init_from} names no classes: start "
+            f"init.head is set, but {settings.init_from} has no class names: start "
             f"from a model for {settings.data.task}, or set data.labels"
         )
     are_numbered = all(map(_NUMBERED.fullmatch, names))
     fits = named == names or (are_numbered and len(named) == len(names))
     if named and names and not fits:
         raise errors.InputError(
-            f"data.labels names {', '.join(named)}, and the head of "
+            f"data.labels is {', '.join(named)}, but the head of "
             f"{settings.init_from} has {', '.join(names)}: leave data.labels out"
         )
     return dataclasses.replace(given, labels=named or names)
@@ -444,7 +446,7 @@ def with_names(settings: spec.Settings, given: spec.Metadata) -> spec.Metadata:
 def _classes(
     settings: spec.Settings, examples: Sequence[data_examples.TextExample]
 ) -> tuple[str, ...]:
-    """Returns the names of the classes: as configured, or those of the examples."""
+    """Returns the configured class names, or those of the examples."""
     counts: collections.Counter[str] = collections.Counter()
     first = {}
     for example in examples:
@@ -481,6 +483,6 @@ def _classes(
 
 
 def by_number(label: str) -> tuple[bool, float, str]:
-    """Sorts numbers by value, and before names."""
+    """Sort key of labels: numbers by value, then names."""
     is_number = re.fullmatch(r"-?[0-9]+", label) is not None
     return (not is_number, float(label) if is_number else 0.0, label)

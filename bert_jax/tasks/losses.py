@@ -1,7 +1,7 @@
-"""Losses and hits in pure JAX, as sums or by row.
+"""Losses and correct predictions in pure JAX, summed or per row.
 
-Every loss and metric is a sum with its weight; sums are added over devices, steps and
-batches, and divided once.
+Every loss and metric is a sum with a weight. Sums are accumulated over devices, steps
+and batches, and divided once.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
-MASKED = -1e9  # the logit of what cannot be chosen
+MASKED = -1e9  # the logit of a class that cannot be chosen
 
 
 def cross_entropy(
@@ -22,7 +22,7 @@ def cross_entropy(
 ) -> Float[Array, ""]:
     """Sums the weighted negative log-likelihoods, in float32.
 
-    Labels may be anything where the weight is 0; they are clamped into range.
+    Labels with weight 0 may be out of range; they are clamped.
     """
     labels = jnp.clip(labels, 0, logits.shape[-1] - 1)
     logits = logits.astype(jnp.float32)
@@ -34,15 +34,15 @@ def cross_entropy(
 def in_parts(
     sums: Callable[..., PyTree], parts: int, *arrays: Array
 ) -> PyTree[Float[Array, ""]]:
-    """Returns `sums(*arrays)` as the sum over parts of the second axis.
+    """Computes `sums(*arrays)` in chunks along the second axis, to save memory.
 
-    What a part computes is not kept for the backward pass, which computes it again: so
-    the logits of one part are alive at a time, and never those of all.
+    Each chunk is rematerialized in the backward pass, so the logits of only one chunk
+    are in memory at a time.
 
     Args:
-      sums: returns a tree of sums over what it is given; zeros must add nothing.
-      parts: how many; 1 is `sums` itself.
-      arrays: [B, P, ...], cut alike, with zeros behind where P has a remainder.
+      sums: returns a tree of sums over its arguments; zeros must contribute nothing.
+      parts: the number of chunks; 1 calls `sums` directly.
+      arrays: [B, P, ...], split along P, which is zero-padded to a multiple of `parts`.
     """
     if parts == 1:
         return sums(*arrays)
@@ -67,7 +67,7 @@ def correct(
     labels: Int[Array, "..."],
     weights: Float[Array, "..."],
 ) -> Float[Array, ""]:
-    """Sums the weights of the predictions whose best class is the label."""
+    """Sums the weights of the predictions whose argmax is the label."""
     return jnp.sum((jnp.argmax(logits, axis=-1) == labels) * weights)
 
 
@@ -82,16 +82,17 @@ def class_losses(
 ) -> Float[Array, "..."]:
     """Returns sum over c of target * weight * (1 - p)**gamma * -log p, in float32.
 
-    Without options it is the negative log-likelihood of the label. Labels are clamped
-    into range, so those of rows without weight may be anything.
+    Without options this is the negative log-likelihood of the label. Labels are clamped
+    into range, so those of rows with weight 0 may have any value.
 
     Args:
-      smoothing: share of the target that is spread over all classes evenly, as in
+      smoothing: fraction of the target that is spread evenly over all classes, as in
         torch (arXiv:1512.00567, section 7).
-      focal_gamma: how much less the classes weigh that are already right
+      focal_gamma: exponent that down-weights well-classified examples
         (arXiv:1708.02002, equation 4).
-      class_weights: of each class; a mean divides by the sum of those of the labels.
-      allowed: the classes that there are, as the tokens of a padded row; None for all.
+      class_weights: the weight of each class; for a mean, divide by the sum of the
+        labels' weights.
+      allowed: the valid classes, such as the real tokens of a padded row; None for all.
     """
     classes = logits.shape[-1]
     if allowed is None:
@@ -114,7 +115,7 @@ def class_losses(
 def masked(
     logits: Float[Array, "... C"], allowed: Bool[Array, "... C"]
 ) -> Float[Array, "... C"]:
-    """Returns logits, in float32, by which only what is allowed is ever chosen."""
+    """Returns float32 logits with those of classes that are not allowed masked out."""
     return jnp.where(allowed, logits.astype(jnp.float32), MASKED)
 
 
@@ -126,10 +127,10 @@ def binary_losses(
     focal_gamma: int | float = 0.0,
     positive_weights: Float[Array, " C"] | None = None,
 ) -> Float[Array, "... C"]:
-    """Returns the loss of every decision of its own (multi-label), in float32.
+    """Returns the binary cross-entropy of each class (multi-label), in float32.
 
-    Labels lie from 0 to 1. Options as for `class_losses`, of the two classes yes and
-    no; `positive_weights` multiply the loss where the label is yes.
+    Labels are from 0 to 1. The options are those of `class_losses` for two classes;
+    `positive_weights` multiply the positive term of the loss.
     """
     logits, labels = logits.astype(jnp.float32), labels.astype(jnp.float32)
     labels = labels * (1.0 - smoothing) + 0.5 * smoothing
@@ -146,7 +147,7 @@ def binary_losses(
 
 
 def _missing(log_probs: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Returns 1 - p, above 0 so that its powers have gradients."""
+    """Returns 1 - p, clamped above 0 so that its powers have finite gradients."""
     return jnp.maximum(-jnp.expm1(log_probs), 1e-12)
 
 
@@ -156,8 +157,8 @@ def symmetric_kl(
     """Returns (KL(p, q) + KL(q, p)) / 2 over the classes (R-Drop, arXiv:2106.14448)."""
     log_p = jax.nn.log_softmax(p_logits.astype(jnp.float32), axis=-1)
     log_q = jax.nn.log_softmax(q_logits.astype(jnp.float32), axis=-1)
-    apart = (jnp.exp(log_p) - jnp.exp(log_q)) * (log_p - log_q)
-    return 0.5 * jnp.sum(apart, axis=-1)
+    both_ways = (jnp.exp(log_p) - jnp.exp(log_q)) * (log_p - log_q)
+    return 0.5 * jnp.sum(both_ways, axis=-1)
 
 
 Logits = dict[str, Array]
@@ -165,13 +166,13 @@ Logits = dict[str, Array]
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Changes to a loss; by default there is none.
+    """Modifications of a loss; by default none.
 
     Attributes:
-      label_smoothing: share of the target that is spread over all classes.
+      label_smoothing: fraction of the target that is spread over all classes.
       focal_gamma: exponent of the focal loss (arXiv:1708.02002); 0 = cross-entropy.
-      class_weights: one a class, or empty for all alike.
-      r_drop: weight of the divergence between two passes with their own dropout
+      class_weights: one weight per class; empty means equal weights.
+      r_drop: weight of the divergence between two passes with independent dropout
         (arXiv:2106.14448); 0 = one pass.
     """
 
@@ -188,13 +189,13 @@ def regularized(
     divergence: Callable[[Logits, Logits], Float[Array, ""]],
     key: Array,
 ) -> tuple[Float[Array, ""], Logits]:
-    """Returns the summed loss of a batch, and the outputs that metrics are read from.
+    """Returns the summed loss of a batch, and the outputs to compute metrics from.
 
-    With R-Drop it is the mean of the losses of two passes, plus `r_drop` times their
+    With R-Drop, the loss is the mean over two passes plus `r_drop` times their
     divergence, as in the authors' code.
 
     Args:
-      forward: outputs with the dropout of a key.
+      forward: computes the outputs, with dropout from the key.
       loss_of: sums the losses of a batch.
       divergence: sums the symmetric divergences of two outputs.
     """

@@ -1,7 +1,7 @@
-"""Masking of tokens in pure JAX: which positions are predicted, and what they become.
+"""Token masking in pure JAX: chooses the positions to predict and corrupts them.
 
-Masking follows arXiv:1810.04805 section 3.1 (80/10/10), whole words as in Google's
-update of May 2019 and arXiv:1906.08101 (Chinese), n-grams as in arXiv:1909.11942
+Masking follows arXiv:1810.04805, section 3.1 (80/10/10); whole-word masking, Google's
+update of May 2019 and arXiv:1906.08101 (Chinese); n-gram masking, arXiv:1909.11942,
 section 4.1 (length n with probability proportional to 1 / n).
 """
 
@@ -17,16 +17,16 @@ class Masking:
     """How tokens are chosen and replaced.
 
     Attributes:
-      masked_lm_prob: share of the tokens that are no special tokens to predict.
-      max_predictions: P, the most predictions in a row.
-      max_seq_length: the L that P is for; shorter rows have fewer, in proportion.
-      whole_word: choose all pieces of a word together.
-      max_ngram: choose runs of 1 to this many words (or tokens).
+      masked_lm_prob: fraction of the tokens, special tokens excluded, to predict.
+      max_predictions: P, the maximum number of predictions per row.
+      max_seq_length: the length that P is for; P is scaled down for shorter rows.
+      whole_word: choose all subwords of a word together.
+      max_ngram: choose runs of up to this many words (or tokens).
       mask_id: id of [MASK].
-      special_ids: ids that are never chosen and never a random replacement.
-      vocab_size: ids of random replacements lie in [0, vocab_size).
-      mask_share: share of the chosen tokens that becomes [MASK].
-      random_share: share that becomes a random token; what remains stays as it is.
+      special_ids: ids that are never chosen and never used as replacements.
+      vocab_size: random replacements are sampled from [0, vocab_size).
+      mask_share: fraction of the chosen tokens that is replaced by [MASK].
+      random_share: fraction replaced by a random token; the rest is unchanged.
     """
 
     masked_lm_prob: float
@@ -41,7 +41,7 @@ class Masking:
     random_share: float = 0.1
 
     def predictions(self, length: int) -> int:
-        """Returns the most predictions in a row of so many tokens.
+        """Returns the maximum number of predictions in a row of `length` tokens.
 
         >>> masking = Masking(0.15, 80, 512, False, 1, 103, (0,), 1000)
         >>> masking.predictions(512), masking.predictions(128), masking.predictions(600)
@@ -54,15 +54,15 @@ class Masking:
 def mask_tokens(
     batch: dict[str, Array], key: jax.Array, masking: Masking
 ) -> dict[str, Array]:
-    """Adds masks to a batch: `input_ids` corrupted, and what is to be predicted.
+    """Masks a batch: corrupts `input_ids` and adds the positions to predict.
 
     Args:
       batch: `input_ids` [B, L] int32, `segment_ids` [B, L], `word_start` [B, L] bool.
-      key: masks are a pure function of the key and the batch.
+      key: the random key; the masks are a pure function of it and the batch.
 
     Returns:
       The batch with new `input_ids`, and `masked_lm_positions`, `masked_lm_ids`
-      [B, P] int32 and `masked_lm_weights` [B, P] float32 (0 where a row has fewer).
+      [B, P] int32 and `masked_lm_weights` [B, P] float32 (0 for unused slots).
     """
     choose_key, kind_key, random_key = jax.random.split(key, 3)
     input_ids = batch["input_ids"]
@@ -98,13 +98,13 @@ def _choose(
     key: jax.Array,
     masking: Masking,
 ) -> Bool[Array, "B L"]:
-    """Chooses groups of tokens in random order while they fit the row's budget."""
+    """Chooses groups of tokens in random order, within the budget of each row."""
     order_key, ngram_key = jax.random.split(key)
     groups = _groups(candidates, word_start, ngram_key, masking)
     budget = _budget(candidates, masking)
-    # One draw a group: every token takes the draw made at its group's index.
-    draws = jax.random.uniform(order_key, groups.shape)
-    scores = jnp.take_along_axis(draws, groups, axis=1)
+    # One sample per group: a token takes the sample at its group's index.
+    samples = jax.random.uniform(order_key, groups.shape)
+    scores = jnp.take_along_axis(samples, groups, axis=1)
     order = jnp.lexsort((groups, jnp.where(candidates, scores, 2.0)), axis=-1)
     sizes = _group_sizes(groups, candidates)
     picked = _fill(
@@ -123,11 +123,11 @@ def _groups(
     key: jax.Array,
     masking: Masking,
 ) -> Int[Array, "B L"]:
-    """Numbers the groups of a row, from 0: tokens, words, or runs of either."""
+    """Numbers the groups of a row from 0: tokens, words, or runs of either."""
     length = candidates.shape[1]
     before = jnp.pad(candidates, ((0, 0), (1, 0)))[:, :length]
-    # Special tokens separate: what follows one starts a group even inside a word that
-    # truncation has cut.
+    # The token after a special token starts a group, even in a word that truncation
+    # has cut.
     starts = ~candidates | ~before
     starts |= word_start if masking.whole_word else jnp.ones_like(word_start)
     groups = jnp.cumsum(starts, axis=1) - 1
@@ -141,7 +141,7 @@ def _groups(
 def _runs(
     groups: Int[Array, "B L"], key: jax.Array, max_ngram: int
 ) -> Int[Array, "B L"]:
-    """Joins consecutive groups into runs of n, with probability proportional to 1/n."""
+    """Joins groups into runs of length n with probability proportional to 1/n."""
     rates = -jnp.log(jnp.arange(1, max_ngram + 1, dtype=jnp.float32))
     lengths = 1 + jax.random.categorical(key, rates, shape=groups.shape)
     ends = jnp.cumsum(lengths, axis=1)
@@ -149,7 +149,7 @@ def _runs(
 
 
 def _budget(candidates: Bool[Array, "B L"], masking: Masking) -> Int[Array, "B 1"]:
-    """Counts the tokens to choose in each row: a share, at least 1, at most P."""
+    """Returns how many tokens to choose in each row: at least 1, at most P."""
     count = jnp.sum(candidates, axis=1, keepdims=True)
     share = jnp.round(count * masking.masked_lm_prob).astype(jnp.int32)
     most = masking.predictions(candidates.shape[1])
@@ -159,7 +159,7 @@ def _budget(candidates: Bool[Array, "B L"], masking: Masking) -> Int[Array, "B 1
 def _group_sizes(
     groups: Int[Array, "B L"], candidates: Bool[Array, "B L"]
 ) -> Int[Array, "B L"]:
-    """Returns, at every token, the number of candidates in its group."""
+    """Returns for each token the number of candidates in its group."""
     length = groups.shape[1]
 
     def sizes(group: Array, candidate: Array) -> Array:
@@ -174,16 +174,16 @@ def _fill(
     candidates: Bool[Array, "B L"],
     budget: Int[Array, "B 1"],
 ) -> Bool[Array, "B L"]:
-    """Takes groups in the given order, passing over those that do not fit any more.
+    """Picks groups in the given order, skipping those that exceed the budget.
 
-    Two sweeps: the second fills what the first left free when a large group came last.
+    The second pass uses the budget that is left after the first skipped a large group.
     """
     picked = jnp.zeros_like(candidates)
     for _ in range(2):
         left = budget - jnp.sum(picked, axis=1, keepdims=True)
         fits = candidates & ~picked & (sizes <= left)
         used = jnp.cumsum(fits, axis=1)
-        # `used` at the last token of a group is what its row would hold with it.
+        # `used` at the last token of a group is the total if the group is picked.
         ends = _last_of_group(used, groups)
         picked |= fits & (ends <= left)
     return picked
@@ -203,7 +203,7 @@ def _last_of_group(
 def _first_positions(
     chosen: Bool[Array, "B L"], count: int
 ) -> tuple[Int[Array, "B P"], Float[Array, "B P"]]:
-    """Lists the chosen positions of each row in order, with weight 0 behind them."""
+    """Returns the chosen positions of each row in order, padded with weight 0."""
     order = jnp.argsort(~chosen, axis=1, stable=True)[:, :count]
     weights = jnp.take_along_axis(chosen, order, axis=1)
     order = jnp.where(weights, order, 0)
@@ -217,7 +217,7 @@ def _replacements(
     random_key: jax.Array,
     masking: Masking,
 ) -> Int[Array, "B L"]:
-    """Draws what each token becomes if chosen: [MASK], itself, or a random token."""
+    """Samples the replacement of each token: [MASK], a random token, or itself."""
     kind = jax.random.uniform(kind_key, input_ids.shape)
     ordinary = masking.vocab_size - len(masking.special_ids)
     random_ids = jax.random.randint(random_key, input_ids.shape, 0, ordinary)

@@ -1,9 +1,9 @@
-"""Matching of texts by their vectors: each is encoded alone and compared by cosine.
+"""Text matching: each text is encoded separately, and pairs are compared by cosine.
 
-Learned from pairs with scores (arXiv:1908.10084, section 3, regression), from pairs
-that belong together, where the other texts of the batch are wrong answers
-(arXiv:1705.00652, section 4.4, here both ways), or from raw texts, each beside itself
-under another dropout (SimCSE, arXiv:2104.08821, section 3).
+The training objectives are regression on scored pairs (arXiv:1908.10084, section 3),
+in-batch negatives on matching pairs (arXiv:1705.00652, section 4.4, here in both
+directions), and SimCSE on single texts, which are paired with themselves under another
+dropout mask (arXiv:2104.08821, section 3).
 """
 
 import dataclasses
@@ -24,15 +24,15 @@ from bert_jax.model import network
 from bert_jax.tasks import classification, losses, regression, spec
 from bert_jax.text.tokenizer import Tokenizer
 
-# Fixed columns: the number of each text, equal for equal ones; whether the pair belongs
-# together; the cosine to learn, and 0 where an example says none.
+# Fixed columns: text ids, equal for equal texts; whether the pair matches; the target
+# cosine and its weight, both 0 if the example has no target.
 TEXTS, POSITIVE = "texts", "positive"
 TARGETS, TARGET_WEIGHTS = "targets", "target_weights"
 _TOKENS = ("input_ids", "token_type_ids", "segment_ids")
 
 
 class MatchingSpec(spec.TaskSpec):
-    """Matching of texts by their vectors, as the rest of the package knows it."""
+    """Task specification of text matching."""
 
     name = "matching"
     form = example_request.ExampleForm(
@@ -68,14 +68,14 @@ class MatchingSpec(spec.TaskSpec):
         objective = head.objective
         if objective == "cosine" and head.temperature != type(head)().temperature:
             raise errors.InputError(
-                f"head.temperature is {head.temperature:g}, which is for "
-                "head.objective in_batch and simcse, and it is cosine: leave it out"
+                f"head.temperature is {head.temperature:g}, but only the objectives "
+                "in_batch and simcse use it, and head.objective is cosine: leave it out"
             )
         if objective != "cosine" and steps > 1:
             raise errors.InputError(
                 f"run.accumulation_steps is {steps}: with head.objective {objective} "
-                "the other pairs of the batch are the wrong answers, so it cannot be "
-                "computed in parts"
+                "the other pairs of the batch are the negatives, so the batch cannot "
+                "be split"
             )
 
     def learn(
@@ -115,14 +115,14 @@ class MatchingSpec(spec.TaskSpec):
     def expected_metric(
         self, settings: spec.Settings, metadata: spec.Metadata, dev: Sequence[Any]
     ) -> str:
-        """Returns the metric of scores, of labels, or of ranks."""
+        """Returns the default metric for scores, labels or ranks."""
         by_score, by_label, by_rank = self.default_metrics
         if dev[0].score is not None:
             return by_score
         return by_label if dev[0].labels else by_rank
 
     def positive(self, settings: spec.Settings, labels: Sequence[str]) -> str:
-        """Returns the label of pairs that belong together."""
+        """Returns the label of matching pairs."""
         return labels[-1] if labels else ""
 
     def unknown_classes(
@@ -141,26 +141,25 @@ SPEC = MatchingSpec()
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Matching(spec.FineTuned):
-    """Similarity of two texts; a `FineTuned` of `TextExample`.
+    """Similarity of two texts; a `FineTuned` task on `TextExample`.
 
     Attributes:
-      model: with a head of kind `vectors`.
-      objective: `cosine` learns (score - lowest) / (highest - lowest), or 1 and 0 of a
-        label, by squared error. `in_batch` learns to tell the second text of each pair
-        from those of the other pairs, and the first; only pairs that belong together
-        are learned from, but the texts of the others are wrong answers too. `simcse`
-        reads first texts alone.
-      lowest, highest: of the training scores.
-      temperature: that divides cosines in `in_batch` and `simcse`.
-      labels: of pairs; the last one says that they belong together.
-      threshold: cosine from which on a pair belongs together; None = it is tuned on
-        what is scored, and predictions name no label.
-      ranked: whether predictions for pairs that belong together also have the `rank` of
-        the second text among all second texts of the examples. A command that decodes a
-        file in parts turns it off.
+      model: the network, with a head of kind `vectors`.
+      objective: `cosine` regresses the cosine to (score - lowest) / (highest - lowest),
+        or to 1 or 0 by label. `in_batch` classifies the second text of each matching
+        pair among the second texts of the batch, and the first among the first; texts
+        of pairs that do not match serve as negatives only. `simcse` uses only the
+        first texts.
+      lowest, highest: range of the training scores.
+      temperature: divisor of the cosines in `in_batch` and `simcse`.
+      labels: the labels of pairs; the last one marks matching pairs.
+      threshold: minimum cosine of a matching pair; None = it is tuned on the scored
+        examples, and predictions have no label.
+      ranked: whether predictions for matching pairs include the `rank` of the second
+        text among all second texts. It is off when a file is decoded in chunks.
 
     Raises:
-      InputError: a value is unknown or has no meaning.
+      InputError: a value is out of range, or `simcse` is used without dropout.
     """
 
     model: network.Network
@@ -178,25 +177,25 @@ class Matching(spec.FineTuned):
     def __post_init__(self) -> None:
         if self.lowest >= self.highest:
             raise errors.InputError(
-                f"scores go from {self.lowest:g} to {self.highest:g}: matching by "
-                "cosine needs two that differ"
+                f"scores range from {self.lowest:g} to {self.highest:g}: matching by "
+                "cosine needs lowest < highest"
             )
         if len(self.labels) < 2:
             raise errors.InputError(
-                f"data.labels names {len(self.labels)} label: matching needs two or "
-                "more, of which the last says that two texts belong together"
+                f"data.labels has {len(self.labels)} label: matching needs two or "
+                "more, of which the last marks matching pairs"
             )
         bert = self.model.config
         rates = bert.hidden_dropout_prob, bert.attention_probs_dropout_prob
         if self.objective == "simcse" and not any(rates):
             raise errors.InputError(
-                "head.objective is 'simcse', which tells two dropouts of a text from "
-                "other texts, and the model has none: set model.hidden_dropout_prob"
+                "head.objective is 'simcse', which needs dropout, but the model has "
+                "none: set model.hidden_dropout_prob"
             )
 
     @property
     def needs_whole_batch(self) -> bool:
-        """Whether a row's loss depends on the other rows of its batch."""
+        """Whether the loss of a row depends on the other rows of its batch."""
         return self.objective != "cosine"
 
     def check(
@@ -204,20 +203,20 @@ class Matching(spec.FineTuned):
         train: Sequence[data_examples.TextExample],
         dev: Sequence[data_examples.TextExample],
     ) -> None:
-        """Raises InputError for what cannot be learned from, or scored on."""
+        """Raises InputError for examples that cannot be trained or evaluated on."""
         for example in train:
             scored = example.score is not None or example.labels is not None
             if self.objective == "cosine" and not scored:
                 raise errors.InputError(
                     f"{example.where}: the pair has no score and no label, and "
-                    "head.objective is 'cosine': add it, or learn from the pairs alone "
-                    "with head.objective=in_batch"
+                    "head.objective is 'cosine': add one of them, or use "
+                    "head.objective=in_batch, which needs only pairs"
                 )
         if self.objective == "in_batch" and not any(map(self._belongs, train)):
             raise errors.InputError(
-                f"{train[0].where}: no pair is said to belong together (its label is "
-                f"{self.labels[-1]!r}), and head.objective is 'in_batch': name the "
-                "labels in data.labels, that one last, or use head.objective=cosine"
+                f"{train[0].where}: no pair has the label {self.labels[-1]!r} of "
+                "matching pairs, and head.objective is 'in_batch': list the labels in "
+                "data.labels, the matching one last, or use head.objective=cosine"
             )
         for example in dev:
             _second(example)
@@ -229,12 +228,12 @@ class Matching(spec.FineTuned):
     def table(
         self, examples: Sequence[data_examples.TextExample]
     ) -> example_rows.ExampleTable:
-        """Tokenises both texts of each example on their own: rows of shape [2, l].
+        """Tokenizes both texts of each example separately, into rows [2, l].
 
-        A single text, which `simcse` alone takes, stands there twice.
+        A single text, which only `simcse` accepts, is used twice.
 
         Raises:
-          InputError: a label is unknown, or a row cannot be made.
+          InputError: a label is unknown, or a text cannot be encoded.
         """
         both = self._encode([encoding.Text(x.where, x.text) for x in examples])
         paired = [at for at, x in enumerate(examples) if x.text_pair is not None]
@@ -243,12 +242,12 @@ class Matching(spec.FineTuned):
                 _second(example)
         texts = [encoding.Text(examples[a].where, _second(examples[a])) for a in paired]
         second = self._encode(texts)
-        place = {at: number for number, at in enumerate(paired)}
+        second_row = {at: number for number, at in enumerate(paired)}
         tokens = {}
         for name, first in both.columns.items():
             other = second.columns[name]
             tokens[name] = [
-                _stacked(row, other[place[at]] if at in place else row)
+                _stacked(row, other[second_row[at]] if at in second_row else row)
                 for at, row in enumerate(first)
             ]
         notes = Counter(both.notes)
@@ -281,13 +280,13 @@ class Matching(spec.FineTuned):
         }
 
     def _target(self, example: data_examples.TextExample) -> float | None:
-        """Returns the cosine that the example asks for."""
+        """Returns the target cosine of an example, if any."""
         if example.score is not None:
             return (example.score - self.lowest) / (self.highest - self.lowest)
         return None if example.labels is None else float(self._belongs(example))
 
     def _belongs(self, example: data_examples.TextExample) -> bool:
-        """Says whether a pair belongs together: by its label, or as it has nothing."""
+        """Returns whether a pair matches; pairs without label and score do."""
         if example.labels is None:
             return example.score is None
         for label in example.labels:
@@ -296,8 +295,8 @@ class Matching(spec.FineTuned):
         return self.labels[-1] in example.labels
 
     def prepare(self, batch: spec.Batch, key: Array) -> spec.Batch:
-        """Puts the first text into both places for `simcse`; nothing is drawn."""
-        del key  # dropout alone is random
+        """Pairs the first text with itself for `simcse`; otherwise does nothing."""
+        del key  # only dropout is random
         if self.objective != "simcse":
             return batch
         twice = {
@@ -307,7 +306,7 @@ class Matching(spec.FineTuned):
         return {**batch, **twice, POSITIVE: jnp.ones_like(batch[POSITIVE])}
 
     def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
-        """Returns the number of pairs that are learned from."""
+        """Returns the number of pairs with a loss."""
         return {"matching": jnp.sum(self._row_weights(batch))}
 
     def _row_weights(self, batch: spec.Batch) -> Float[Array, " B"]:
@@ -319,7 +318,7 @@ class Matching(spec.FineTuned):
     ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
         """Returns the summed loss and the metrics, with dropout from the key."""
         result = self.model.apply(params, batch, dropout_key=key)["vectors"]
-        vectors, weights = normalised(result), self._row_weights(batch)
+        vectors, weights = normalized(result), self._row_weights(batch)
         first, second = vectors[:, 0], vectors[:, 1]
         if self.objective == "cosine":
             cosines = jnp.sum(first * second, axis=-1)
@@ -347,7 +346,7 @@ class Matching(spec.FineTuned):
         table: example_rows.ExampleTable,
         outputs: spec.Outputs,
     ) -> list[spec.Prediction]:
-        """Returns `id` and `similarity`, with a threshold `label`, and any `rank`.
+        """Returns `id` and `similarity`, any `rank`, and `label` if `threshold` is set.
 
         Raises:
           InputError: an example has no second text.
@@ -362,7 +361,7 @@ class Matching(spec.FineTuned):
             ranks = ranking.ranks(vectors, fixed[TEXTS], fixed[POSITIVE] > 0)
         result = []
         for at, example in enumerate(examples):
-            # As float32 is spelt: no digits that it does not have.
+            # The shortest text that rounds to the float32.
             prediction = {"id": example.id, "similarity": float(str(cosines[at]))}
             if self.threshold is not None:
                 prediction["label"] = self._label(cosines[at] >= self.threshold)
@@ -370,7 +369,7 @@ class Matching(spec.FineTuned):
         return result
 
     def _label(self, belongs: bool | np.bool_) -> str:
-        """Returns the name of a decision; of several others, `not` the last one."""
+        """Returns the label of a decision; "not X" if several labels do not match."""
         if belongs:
             return self.labels[-1]
         return self.labels[0] if len(self.labels) == 2 else f"not {self.labels[-1]}"
@@ -380,7 +379,7 @@ class Matching(spec.FineTuned):
         examples: Sequence[data_examples.TextExample],
         predictions: Sequence[spec.Prediction],
     ) -> scores.Scores:
-        """Compares similarities with scores, labels and other texts.
+        """Compares similarities with scores and labels, and computes ranking metrics.
 
         See `metrics.ranking.score`.
         """
@@ -406,24 +405,24 @@ def _second(example: data_examples.TextExample) -> str:
     """Returns the second text; raises InputError where there is none."""
     if example.text_pair is None:
         raise errors.SettingError(
-            f"{example.where}: there is no second text to compare with",
-            "name its column in data.columns.text_pair; only head.objective=simcse "
-            "learns from single texts, and it too is scored on pairs",
-            "give a pair of texts; of a file, name the column of the second "
+            f"{example.where}: the example has no second text",
+            "set data.columns.text_pair to its column; only head.objective=simcse "
+            "trains on single texts, and it too is evaluated on pairs",
+            "pass pairs of texts; for a file, name the column of the second text "
             "(python -m bert_jax.predict and evaluate: --columns=text_pair=NAME)",
         )
     return example.text_pair
 
 
 def _stacked(first: np.ndarray, second: np.ndarray) -> Int[np.ndarray, "2 l"]:
-    """Returns both rows, the shorter one filled with zeros."""
+    """Stacks two rows, padding the shorter one with zeros."""
     result = np.zeros((2, max(len(first), len(second))), first.dtype)
     result[0, : len(first)], result[1, : len(second)] = first, second
     return result
 
 
-def normalised(vectors: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """Returns vectors of length 1; those of no length stay 0, with no gradient."""
+def normalized(vectors: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """Scales vectors to length 1; zero vectors stay 0 and have no gradient."""
     squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
     return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
 
@@ -434,19 +433,20 @@ def wrong_answers(
     is_real: Bool[Array, " B"],
     is_positive: Bool[Array, " B"],
 ) -> Bool[Array, "B B"]:
-    """Says of each [question, answer] of a batch whether that answer is a wrong one.
+    """Returns which [question, answer] pairs of a batch are negatives.
 
-    It is not where the row only fills the batch, or the answer's text is that of the
-    right one or of the question, or is right for an equal question in another row.
+    Not negatives: padding rows, answers equal to the question or to its positive, and
+    positives of an equal question in another row.
 
     Args:
-      asked, answers: numbers of the texts.
-      is_positive: whether row and answer belong together.
+      asked, answers: text ids of the questions and answers.
+      is_real: False for padding rows.
+      is_positive: whether the question and answer of a row match.
     """
     is_same = answers[None, :] == answers[:, None]
     is_itself = answers[None, :] == asked[:, None]
     is_answered = (asked[None, :] == asked[:, None]) & is_positive[None, :]
-    # Right for the question in some row: that row's answer has the same text.
+    # Positive in some row with the same question and the same answer text.
     is_right = (is_answered.astype(jnp.float32) @ is_same.astype(jnp.float32)) > 0
     return is_real[None, :] & ~(is_same | is_itself | is_right)
 
@@ -454,7 +454,7 @@ def wrong_answers(
 def contrast(
     logits: Float[Array, "B B"], is_wrong: Bool[Array, "B B"]
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    """Returns -log softmax of each row's own answer among wrong ones, and the hits."""
+    """Returns the softmax loss of each row's own answer against negatives, and hits."""
     own = jnp.eye(logits.shape[0], dtype=bool)
     logits = jnp.where(own | is_wrong, logits, -jnp.inf)
     right: Any = jnp.diagonal(logits)

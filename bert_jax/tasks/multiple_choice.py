@@ -1,6 +1,7 @@
-"""Multiple choice: one score a choice, of a row with the context and that choice.
+"""Multiple choice: each choice is encoded with the context and scored.
 
-A softmax over the choices of an example (arXiv:1810.04805, section 4.4, SWAG).
+The loss is a softmax over the choices of an example (arXiv:1810.04805, section 4.4,
+SWAG).
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from bert_jax.text.tokenizer import Tokenizer
 
 
 class MultipleChoiceSpec(spec.TaskSpec):
-    """Multiple choice, as the rest of the package knows it."""
+    """Task specification of multiple choice."""
 
     name = "multiple_choice"
     form = example_request.ExampleForm(
@@ -62,12 +63,12 @@ SPEC = MultipleChoiceSpec()
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MultipleChoice(spec.FineTuned):
-    """Choices in contexts; a `FineTuned` of `ChoiceExample`.
+    """Multiple choice; a `FineTuned` task on `ChoiceExample`.
 
     Attributes:
-      model: with a head of kind `multiple_choice`.
-      max_seq_length: the most tokens of a context with one choice.
-      truncation: what is cut from longer ones, as `data.truncation`.
+      model: the network, with a head of kind `multiple_choice`.
+      max_seq_length: maximum number of tokens of a context with one choice.
+      truncation: how longer inputs are truncated; see `data.truncation`.
     """
 
     model: network.Network
@@ -79,14 +80,14 @@ class MultipleChoice(spec.FineTuned):
     def table(
         self, examples: Sequence[data_examples.ChoiceExample]
     ) -> example_rows.ExampleTable:
-        """Tokenises examples: one row [K, l] each, K the most choices of any.
+        """Tokenizes examples into rows [K, l], where K is the largest choice count.
 
-        Fixed columns: `choices` [n, K] bool, which there are; `labels` [n] int32 and
-        `label_weights` [n] float32, 0 where there is no label.
+        Fixed columns: `choices` [n, K] bool, False for padding; `labels` [n] int32 and
+        `label_weights` [n] float32, 0 without a label.
 
         Raises:
           InputError: an example has fewer than two choices, no token, or a label that
-            is none of them; or a row cannot be made.
+            is out of range; or a text cannot be encoded.
         """
         for example in examples:
             _check(example)
@@ -154,7 +155,7 @@ class MultipleChoice(spec.FineTuned):
         )
 
     def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
-        """Computes `probabilities` [B, K], 0 of choices that there are not."""
+        """Computes `probabilities` [B, K], 0 for padded choices."""
         outputs = self.model.apply(params, batch, dropout_key=None)
         return {"probabilities": jax.nn.softmax(_logits(outputs, batch))}
 
@@ -165,17 +166,17 @@ class MultipleChoice(spec.FineTuned):
         outputs: spec.Outputs,
     ) -> list[spec.Prediction]:
         """Returns `id`, `label` (counted from 0), `choice` and `probabilities`."""
-        del table  # one row an example
+        del table  # one row per example
         result = []
         for example, row in zip(examples, outputs["probabilities"], strict=True):
-            odds = [round(float(x), 6) for x in row[: len(example.choices)]]
+            probabilities = [round(float(x), 6) for x in row[: len(example.choices)]]
             best = int(np.argmax(row))
             result.append(
                 {
                     "id": example.id,
                     "label": best,
                     "choice": example.choices[best],
-                    "probabilities": odds,
+                    "probabilities": probabilities,
                 }
             )
         return result
@@ -185,10 +186,10 @@ class MultipleChoice(spec.FineTuned):
         examples: Sequence[data_examples.ChoiceExample],
         predictions: Sequence[spec.Prediction],
     ) -> scores.Scores:
-        """Returns `accuracy`; the worst error is the surest.
+        """Returns `accuracy`; errors are ranked by confidence.
 
         Raises:
-          InputError: there is no example, or one has no label.
+          InputError: there are no examples, or one has no label.
           NotFiniteError: the model has diverged.
         """
         where = [example.where for example in examples]
@@ -216,8 +217,8 @@ def _check(example: data_examples.ChoiceExample) -> None:
         )
     if label is not None and not 0 <= label < count:
         raise errors.InputError(
-            f"{example.where}: the label {label} is none of the {count} choices, which "
-            "are counted from 0"
+            f"{example.where}: the label {label} is out of range: use 0 to {count - 1} "
+            f"for the {count} choices"
         )
 
 
@@ -225,7 +226,7 @@ def _labels(examples: Sequence[data_examples.ChoiceExample]) -> list[int]:
     missing = [example.where for example in examples if example.label is None]
     if missing:
         raise errors.InputError(
-            f"{missing[0]}: there is no label: give a file with labels to score"
+            f"{missing[0]}: the example has no label: evaluation needs labeled examples"
         )
     return [example.label for example in examples if example.label is not None]
 
@@ -233,8 +234,8 @@ def _labels(examples: Sequence[data_examples.ChoiceExample]) -> list[int]:
 def _stacked(rows: Sequence[np.ndarray], most: int) -> np.ndarray:
     """Returns the rows of an example as [K, l], padded with zeros."""
     result = np.zeros((most, max(len(row) for row in rows)), np.int32)
-    for place, row in enumerate(rows):
-        result[place, : len(row)] = row
+    for index, row in enumerate(rows):
+        result[index, : len(row)] = row
     return result
 
 
@@ -243,6 +244,6 @@ def _weights(batch: dict[str, Any]) -> Float[Array, " B"]:
 
 
 def _logits(outputs: spec.Logits, batch: spec.Batch) -> Float[Array, "B K"]:
-    """Returns the scores of the choices that there are."""
+    """Returns the scores of the choices, with padded ones masked out."""
     allowed: Bool[Array, "B K"] = batch["choices"]
     return losses.masked(outputs["logits"], allowed)

@@ -1,9 +1,10 @@
-"""Pretraining: masked tokens with next-sentence, sentence-order or no prediction.
+"""Pretraining: masked language modeling, with an optional sentence-pair objective.
 
 The loss is the mean over masked tokens plus the mean over pairs, as published
-(arXiv:1810.04805, section 3.1). Evaluation masks are drawn for each instance by its
-number, so they are the same for every run of the same store and length, whatever the
-batch size, the seed or the masking that a run trains with.
+(arXiv:1810.04805, section 3.1). The pair objective is next-sentence or sentence-order
+prediction. Evaluation masks are seeded by the instance number, so they depend only on
+the store and the sequence length, not on the batch size, the seed or the training
+masks of a run.
 """
 
 import collections
@@ -30,10 +31,10 @@ EVAL_MASKED_LM_PROB = 0.15
 
 
 def eval_masking(training: Masking, max_seq_length: int) -> Masking:
-    """Returns the masks of every evaluation: 15 % of the tokens, all as [MASK].
+    """Returns the evaluation masking: 15% of the tokens, all replaced by [MASK].
 
-    Nothing is left as it was: at a kept token the answer stands in the input, which
-    would flatter the model against baselines that do not see it.
+    No chosen token is kept: a kept token shows the model the answer, which would be
+    unfair to the baselines.
     """
     return dataclasses.replace(
         training,
@@ -49,12 +50,12 @@ def eval_masking(training: Masking, max_seq_length: int) -> Masking:
 
 @dataclasses.dataclass(frozen=True)
 class Pretraining:
-    """The pretraining task of one model; a `task.Task`.
+    """The pretraining task of one model; implements `spec.Task`.
 
     Attributes:
-      model: with or without a head for sentence pairs.
-      masking: of training.
-      eval_masking: of evaluation.
+      model: the network, with or without a head for sentence pairs.
+      masking: the masking of training batches.
+      eval_masking: the masking of held-out rows.
     """
 
     model: network.Network
@@ -62,15 +63,15 @@ class Pretraining:
     eval_masking: Masking
 
     def init(self, key: Array) -> PyTree:
-        """Returns new parameters, boxed with the names of their logical axes."""
+        """Initializes parameters, boxed with the names of their logical axes."""
         return self.model.init(key)
 
     def prepare(self, batch: spec.Batch, key: Array) -> spec.Batch:
-        """Draws the masks of a training batch."""
+        """Samples the masks of a training batch."""
         return mask_tokens(batch, key, self.masking)
 
     def prepare_eval(self, batch: spec.Batch) -> spec.Batch:
-        """Draws the masks of held-out rows, each by its number in `instances`."""
+        """Samples the masks of held-out rows, seeded by their `instances` numbers."""
         base = jax.random.key(EVAL_SEED)
 
         def mask(row: spec.Batch, instance: Int[Array, ""]) -> spec.Batch:
@@ -82,7 +83,7 @@ class Pretraining:
         return jax.vmap(mask)(batch, batch["instances"])
 
     def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
-        """Returns how many tokens and pairs are predicted."""
+        """Returns the numbers of predicted tokens and pairs."""
         weights = {"mlm": jnp.sum(batch["masked_lm_weights"])}
         if "nsp_head" in self.model.parts:
             weights["nsp"] = jnp.sum(batch["next_sentence_weights"])
@@ -122,7 +123,7 @@ class Pretraining:
 
 
 def _parts(rows: tuple[int, ...], vocab_size: int) -> int:
-    """Returns in how many parts the logits of these rows are computed."""
+    """Returns the number of chunks in which to compute the logits."""
     batch_size, predictions, _ = rows
     devices = jax.sharding.get_abstract_mesh().size or 1
     logits = batch_size * predictions * vocab_size / devices
@@ -141,15 +142,15 @@ def _sums(
     return {f"{name}_loss": (loss, weight), f"{name}_accuracy": (hits, weight)}
 
 
-MAX_TOKENS = 20_000_000  # counted from the start of the store; bounds time and memory
+MAX_TOKENS = 20_000_000  # from the start of the store; limits time and memory
 PRIOR = 10.0  # unigram counts mixed into every row of the bigram
 
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """Token and pair counts over a vocabulary of V; special tokens count nothing.
+    """Token and pair counts over a vocabulary of V, without special tokens.
 
-    `pairs` are the sorted keys `left * V + right`, `pair_counts` their counts.
+    `pairs` are the sorted keys `left * V + right`; `pair_counts`, their counts.
     """
 
     unigram: Float[np.ndarray, " V"]
@@ -162,7 +163,7 @@ class Counts:
 def count_tokens(
     train: store.Store, vocab_size: int, special_ids: tuple[int, ...]
 ) -> Counts:
-    """Counts the first `MAX_TOKENS` tokens of a store; special tokens are no answer."""
+    """Counts the first `MAX_TOKENS` tokens of a store, without special tokens."""
     unigram = np.zeros(vocab_size)
     keys, left = np.zeros(0, np.int64), MAX_TOKENS
     counts = np.zeros(0, np.int64)
@@ -189,7 +190,7 @@ def count_tokens(
 
 
 def _ends(shard: store.Shard, count: int) -> Bool[np.ndarray, " pairs"]:
-    """Marks the pairs whose right token begins another document."""
+    """Marks the pairs whose right token begins a new document."""
     starts = shard.sentence_offsets[shard.document_offsets]
     inner = starts[(starts > 0) & (starts < count)]
     ends = np.zeros(max(count - 1, 0), bool)
@@ -206,7 +207,7 @@ def _merge(keys: np.ndarray, counts: np.ndarray, found: np.ndarray, times: np.nd
 def _best_right(
     keys: np.ndarray, counts: np.ndarray, unigram: np.ndarray
 ) -> Int[np.ndarray, " V"]:
-    """Returns the likeliest right neighbour of each token; unseen: the unigram's."""
+    """Returns the most frequent right neighbor of each token, or the top unigram."""
     vocab_size = len(unigram)
     best = np.full(vocab_size, int(np.argmax(unigram)))
     rising = np.argsort(counts, kind="stable")  # the last write wins
@@ -219,11 +220,11 @@ def score_counts(
     labels: Integer[np.ndarray, " T"],
     left: Integer[np.ndarray, " T"],
 ) -> dict[str, tuple[float, float]]:
-    """Returns (sum, weight) of loss and hits of both baselines at masked tokens.
+    """Returns (sum, weight) of the loss and accuracy of both baselines.
 
     Args:
-      labels: the tokens that were masked.
-      left: the token before each, uncorrupted ([CLS] or [SEP] at a start).
+      labels: the original masked tokens.
+      left: the uncorrupted token before each ([CLS] or [SEP] at the start).
     """
     vocab_size, labels = len(counts.unigram), labels.astype(np.int64)
     left = left.astype(np.int64)
@@ -246,11 +247,11 @@ def score_counts(
 
 PAIR_WEIGHTS = "next_sentence_weights"
 
-# Which figure about pairs stands in the row of the unigram and of the model.
+# The pair accuracy shown in the table rows of the unigram and of the model.
 PAIR_COLUMN = {"unigram": "eval/nsp_majority_accuracy", "mlm": "eval/nsp_accuracy"}
 
 Batch = dict[str, np.ndarray]
-Place = Callable[[Batch], Any]
+ToDevices = Callable[[Batch], Any]
 # evaluate(params, batches) -> {name: mean}: sums over all batches, divided once.
 Evaluate = Callable[[PyTree, Iterator[Any]], dict[str, float]]
 
@@ -273,7 +274,7 @@ def held_out_rows(
 
 
 class HeldOut:
-    """Scores parameters on every held-out row, and the baselines on the same masks."""
+    """Evaluates parameters and baselines on all held-out rows, with the same masks."""
 
     def __init__(
         self,
@@ -284,27 +285,28 @@ class HeldOut:
         batch_size: int,
         local_rows: slice,
         evaluate: Evaluate,
-        place: Place,
+        to_devices: ToDevices,
     ) -> None:
         """Scores the baselines once.
 
         Args:
-          evaluate: adds up the jitted `task.evaluate` over batches.
-          batch_size: rows of a global batch; no result depends on it.
-          local_rows: those of them that this process makes.
-          place: puts a batch onto the devices.
+          evaluate: averages the jitted `task.evaluate` over batches.
+          batch_size: rows in a global batch; results do not depend on it.
+          local_rows: the rows of each batch that this process loads.
+          to_devices: transfers a batch to the devices.
         """
         self._task, self._rows, self._batch_size = pretraining_task, rows, batch_size
-        self._local, self._evaluate, self._place = local_rows, evaluate, place
+        self._local, self._evaluate = local_rows, evaluate
+        self._to_devices = to_devices
         self.baseline_metrics = self._score_baselines(counts)
 
     def metrics(self, params: PyTree) -> dict[str, float]:
-        """Returns `eval/*` of the model and of the baselines, each a mean."""
+        """Returns the mean `eval/*` metrics of the model and of the baselines."""
         count = self._rows.num_batches(self._batch_size)
         is_shown = jax.process_index() == 0
         with console.Bar(count, "batches", "evaluating", is_shown=is_shown) as bar:
-            placed = map(self._place, self._batches(self._local))
-            means = self._evaluate(params, _counted(placed, bar))
+            on_device = map(self._to_devices, self._batches(self._local))
+            means = self._evaluate(params, _counted(on_device, bar))
         means["mlm_perplexity"] = math.exp(min(means["mlm_loss"], 700.0))
         return {f"eval/{n}": x for n, x in (means | self.baseline_metrics).items()}
 
@@ -336,14 +338,14 @@ class HeldOut:
 
 
 def _counted(batches: Iterator[Any], bar: console.Bar) -> Iterator[Any]:
-    """Yields the same, and counts each as done when the next one is asked for."""
+    """Yields the batches, advancing the bar when the next one is requested."""
     for batch in batches:
         yield batch
         bar.update()
 
 
 def heldout_table(metrics: dict[str, float]) -> str:
-    """Returns the evaluation as a table for people."""
+    """Returns the evaluation as a human-readable table."""
     rows = [("", "MLM loss", "perplexity", "MLM accuracy", "NSP accuracy")]
     names = {
         "unigram": "unigram counts",

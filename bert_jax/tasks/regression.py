@@ -1,7 +1,7 @@
-"""Regression of a number on a text or a pair, as STS-B and SICK (mean squared error).
+"""Regression of a score on a text or a pair, as in STS-B and SICK (squared error).
 
-The head learns scores on the scale of the training data: they are shifted and divided
-by mean and deviation of the training scores, and put back in predictions.
+Scores are standardized by the mean and standard deviation of the training scores.
+Predictions are converted back to the original scale.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from bert_jax.text.tokenizer import Tokenizer
 
 
 class RegressionSpec(spec.TaskSpec):
-    """Regression on texts or pairs, as the rest of the package knows it."""
+    """Task specification of regression."""
 
     name = "regression"
     form = example_request.ExampleForm(
@@ -49,7 +49,7 @@ class RegressionSpec(spec.TaskSpec):
         examples: Sequence[data_examples.TextExample],
         given: spec.Metadata | None = None,
     ) -> spec.Metadata:
-        """Returns the scale of the scores; the scale of a head to start from stays."""
+        """Returns the scale of the scores; a pretrained head keeps its own."""
         return given if given is not None else scale(examples)
 
     def build(
@@ -69,7 +69,7 @@ class RegressionSpec(spec.TaskSpec):
         )
 
     def answer(self, prediction: spec.Prediction) -> str:
-        """Returns the score with three digits."""
+        """Returns the score with three decimals."""
         return f"{prediction['score']:.3f}"
 
     def reads_head(self, head: str, is_number: bool) -> bool:
@@ -81,7 +81,7 @@ SPEC = RegressionSpec()
 
 
 def scale(examples: Sequence[data_examples.TextExample]) -> spec.Metadata:
-    """Returns mean, standard deviation and range of the scores of examples.
+    """Returns the mean, standard deviation and range of the scores.
 
     Raises:
       InputError: all scores are equal.
@@ -103,11 +103,11 @@ def scale(examples: Sequence[data_examples.TextExample]) -> spec.Metadata:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Regression(spec.FineTuned):
-    """Numbers of texts; a `FineTuned` of `TextExample` with scores.
+    """Text regression; a `FineTuned` task on `TextExample` with scores.
 
     Attributes:
-      mean, deviation: of the scores that it was trained on.
-      r_drop: weight of the squared difference of two passes with their own dropout.
+      mean, deviation: mean and standard deviation of the training scores.
+      r_drop: weight of the squared difference of two passes with independent dropout.
     """
 
     model: network.Network
@@ -121,7 +121,7 @@ class Regression(spec.FineTuned):
     def table(
         self, examples: Sequence[data_examples.TextExample]
     ) -> example_rows.ExampleTable:
-        """Tokenises examples; `scores` [n] float32 on the scale of the head."""
+        """Tokenizes examples; `scores` [n] float32 are standardized."""
         encoded = encoding.encode(
             self.tokenizer,
             classification.texts_of(examples),
@@ -148,21 +148,21 @@ class Regression(spec.FineTuned):
         """Returns the summed squared error, with dropout from the key."""
         weights = batch[example_rows.WEIGHTS]
 
-        def apart(one: Float[Array, " B"], two: Float[Array, " B"]):
+        def squared_error(one: Float[Array, " B"], two: Float[Array, " B"]):
             return jnp.sum(jnp.square(one - two) * weights)
 
         total, outputs = losses.regularized(
             self.r_drop,
             lambda k: self.model.apply(params, batch, dropout_key=k),
-            lambda result: apart(result["logits"][:, 0], batch["scores"]),
-            lambda one, two: apart(one["logits"][:, 0], two["logits"][:, 0]),
+            lambda result: squared_error(result["logits"][:, 0], batch["scores"]),
+            lambda one, two: squared_error(one["logits"][:, 0], two["logits"][:, 0]),
             key,
         )
-        error = apart(outputs["logits"][:, 0], batch["scores"])
+        error = squared_error(outputs["logits"][:, 0], batch["scores"])
         return {"regression": total}, {"squared_error": (error, jnp.sum(weights))}
 
     def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
-        """Computes `scores` [B], on the scale of the data."""
+        """Computes `scores` [B], on the original scale."""
         logits = self.model.apply(params, batch, dropout_key=None)["logits"]
         return {"scores": logits[:, 0] * self.deviation + self.mean}
 
@@ -173,7 +173,7 @@ class Regression(spec.FineTuned):
         outputs: spec.Outputs,
     ) -> list[spec.Prediction]:
         """Returns `id` and `score`."""
-        del table  # one row an example
+        del table  # one row per example
         return [
             {"id": example.id, "score": round(float(score), 6)}
             for example, score in zip(examples, outputs["scores"], strict=True)

@@ -1,8 +1,8 @@
-"""Semantic roles: which tokens are the arguments of a predicate, and as what.
+"""Semantic role labeling: finds and classifies the arguments of each predicate.
 
-Tags of a sentence, once for each predicate (arXiv:1904.05255). Either a row has one
-predicate, marked by token type 1 on its pieces; or all of a sentence are in one row,
-and the head sees the state of each beside that of every token.
+A sentence is tagged once per predicate (arXiv:1904.05255). Either each row has one
+predicate, marked by token type 1 on its subwords, or one row has all predicates of a
+sentence, and the head combines the state of each predicate with that of every token.
 """
 
 import dataclasses
@@ -20,17 +20,17 @@ from bert_jax.metrics import entities, scores
 from bert_jax.tasks import losses, spec, tag_schemes, tagging, token_rows
 
 # Notes of a table.
-FAR = "tokens outside of the row of their predicate, which get no role"
-LOST = "roles of tokens without a piece or too far, left out of training"
+FAR = "tokens too far from their predicate, which get no role"
+LOST = "roles of tokens without subwords or too far away, not used in training"
 UNSEEN = "predicates that the tokenizer drops"
 
 _CORE = re.compile(r"(ARG|A)[0-5]")
 _ADJUNCT = re.compile(r"(ARGM|AM)-.+")
-_PREDICATE = ("V", "C-V")  # of the predicate itself: given, and so not scored
+_PREDICATE = ("V", "C-V")  # the predicate itself, an input that is not scored
 
 
 class RolesSpec(tagging.TaggingSpec):
-    """Semantic role labeling, as the rest of the package knows it."""
+    """Task specification of semantic role labeling."""
 
     name = "srl"
     form = example_request.ExampleForm(
@@ -82,7 +82,7 @@ class RolesSpec(tagging.TaggingSpec):
     def rows(
         self, example: data_examples.TaggedExample, prediction: spec.Prediction
     ) -> list[dict[str, Any]]:
-        """Returns one row a role."""
+        """Returns one row per role."""
         both = {"id": prediction["id"], "predicate": prediction["predicate"]["text"]}
         return [both | role for role in prediction["roles"]]
 
@@ -92,18 +92,18 @@ SPEC = RolesSpec()
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Roles(tagging.Tagging):
-    """Roles of tokens; a `FineTuned` of `TaggedExample` with predicates.
+    """Semantic role labeling; a `FineTuned` task on `TaggedExample` with predicates.
 
-    Tags are plain (Universal PropBank puts a role on the head of the argument) or
-    spans. Rows have all predicates of a sentence exactly if the head has
-    `at_predicate`. A sentence that is longer than a row gets one for each predicate,
-    with the pieces around it.
+    Tags are plain (Universal PropBank annotates the head word of each argument) or
+    spans. Rows have all predicates of a sentence if the head has `at_predicate`. A
+    sentence longer than a row is split into one row per predicate, with the subwords
+    around it.
 
     Attributes:
-      predicates_per_row: Q; a sentence with more has several rows.
+      predicates_per_row: Q; sentences with more predicates take several rows.
 
     Raises:
-      InputError: predicates are to be marked, and the model has no second token type.
+      InputError: data.predicates is `marked`, but the model has only one token type.
     """
 
     predicates_per_row: int = 8
@@ -123,28 +123,28 @@ class Roles(tagging.Tagging):
         return self.model.head.at_predicate
 
     def table(self, examples: tagging.Examples) -> example_rows.ExampleTable:
-        """Tokenises sentences, once a predicate, or once for all of them.
+        """Tokenizes sentences into one row per predicate, or per sentence.
 
-        The columns are those of `Tagging.table`. Of joint rows, `labels` and
-        `token_weights` are [Q, l]; fixed columns are `predicate_positions` [n, Q], and
-        `example_numbers` [n, Q], counted from 1, with 0 where there is none. The row
-        of several examples is said to be of the first of its sentence.
+        The columns are those of `Tagging.table`. In joint rows, `labels` and
+        `token_weights` are [Q, l]. Fixed columns are `predicate_positions` [n, Q] and
+        `example_numbers` [n, Q], counted from 1, with 0 for padding. A row of several
+        examples is assigned to the first example of its sentence.
 
         Raises:
           InputError: an example has no predicate, or as for `Tagging.table`.
         """
         rows = token_rows.Rows(self.tokenizer, self.max_seq_length)
-        rows.notes |= dict.fromkeys((tagging.MENDED, FAR, LOST, UNSEEN), 0)
+        rows.notes |= dict.fromkeys((tagging.REPAIRED, FAR, LOST, UNSEEN), 0)
         for example in examples:
             if example.predicate is None:
                 raise errors.SettingError(
-                    f"{example.where}: the sentence has no predicate to find roles of",
-                    "mark it, or use data.task=tagging",
-                    "mark it",
+                    f"{example.where}: the sentence has no predicate",
+                    "mark its predicate, or use data.task=tagging",
+                    "mark its predicate",
                 )
-        golds, rows.notes[tagging.MENDED] = self._gold(examples)
+        golds, rows.notes[tagging.REPAIRED] = self._gold(examples)
         sentences = rows.encode(examples)
-        rows.coverage.texts = 0  # here each row is one: its predicates decide what fits
+        rows.coverage.texts = 0  # counted per row below
         for numbers, first in self._shares(examples, sentences, rows.capacity):
             sentence = sentences[first]
             heads = [_head(sentence.aligned, examples[at]) for at in numbers]
@@ -167,12 +167,12 @@ class Roles(tagging.Tagging):
             rows.fixed["predicate_positions"].append(at + [0] * (self._width - len(at)))
             if not self.joint and heads[0] is not None:
                 types = rows.tokens["token_type_ids"][-1]
-                types[at[0] : _behind(sentence, heads[0], window) + moved] = 1
+                types[at[0] : _end_of(sentence, heads[0], window) + moved] = 1
         return rows.table()
 
     @property
     def _width(self) -> int:
-        """The predicates of a row."""
+        """The number of predicate slots in a row."""
         return self.predicates_per_row if self.joint else 1
 
     def _shares(
@@ -181,7 +181,7 @@ class Roles(tagging.Tagging):
         sentences: Sequence[token_rows.Sentence],
         capacity: int,
     ) -> Iterator[tuple[list[int], int]]:
-        """Yields which examples share a row, and the first of their sentence."""
+        """Yields the examples that share a row, and the first of their sentence."""
         if not self.joint:
             yield from (([number], number) for number in range(len(examples)))
             return
@@ -203,9 +203,9 @@ class Roles(tagging.Tagging):
         chosen: np.ndarray,
         notes: dict[str, int],
     ) -> np.ndarray:
-        """Returns the labels of the tokens that a row has; counts roles that it lacks.
+        """Returns the labels of the tokens in a row, and counts the roles it lacks.
 
-        A role that a row has a part of is not lost.
+        A role that is partly in the row is not lost.
         """
         tags = self._of_pieces(aligned, gold)
         if gold is not None:
@@ -221,7 +221,7 @@ class Roles(tagging.Tagging):
         labels: list[np.ndarray],
         length: int,
     ) -> None:
-        """Adds the labels and weights of a row, with those of no predicate at 0."""
+        """Adds the labels and weights of a row; empty predicate slots have weight 0."""
         missing = self._width - len(numbers)
         shape = (self._width, len(labels[0]))
         result, weights = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
@@ -235,12 +235,12 @@ class Roles(tagging.Tagging):
         rows.fixed["example_numbers"].append(counted + [0] * missing)
 
     def _of_covered(self, tag: str) -> str:
-        """A role stands on one token: what shares its piece has none."""
+        """Returns O: a plain role is on one token, not on others with its subword."""
         del tag
         return tag_schemes.OUTSIDE
 
     def _items(self, tags: Sequence[str]) -> list[tuple[str, int, int]]:
-        """Returns the roles (role, first token, one behind) but the predicate's own."""
+        """Returns (role, first, end) token spans, except the predicate's own."""
         if self.scheme == tag_schemes.PLAIN:
             spans = [(tag, at, at + 1) for at, tag in enumerate(tags)]
         else:
@@ -254,31 +254,34 @@ class Roles(tagging.Tagging):
         table: example_rows.ExampleTable,
         outputs: spec.Outputs,
     ) -> list[spec.Prediction]:
-        """Returns `id`, `text`, `predicate`, `roles`, and `tags`, `probabilities`.
+        """Returns `id`, `text`, `predicate`, `roles`, `tags` and `probabilities`.
 
-        A predicate has the characters [start, end), its `text` and `sense`; a role
-        these, and its name as `role`.
+        A predicate has its characters [start, end), `text` and `sense`; a role has its
+        name `role`, characters [start, end) and `text`.
         """
-        found = token_rows.gather(examples, table, outputs, self._places(table))
+        found = token_rows.gather(examples, table, outputs, self._tag_locations(table))
         result = []
         for example, one in zip(examples, found, strict=True):
-            tags, odds = self._said(example, one)
+            tags, probabilities = self._tags_of(example, one)
             at = example.predicate or 0
             roles = [_named(example, *item) for item in self._items(tags)]
             result.append(
                 {
                     "id": example.id,
                     "text": example.text,
-                    "predicate": _place(example, at, at + 1) | {"sense": example.sense},
+                    "predicate": _with_offsets(example, at, at + 1)
+                    | {"sense": example.sense},
                     "roles": roles,
                     "tags": tags,
-                    "probabilities": odds,
+                    "probabilities": probabilities,
                 }
             )
         return result
 
-    def _places(self, table: example_rows.ExampleTable) -> Iterator[token_rows.Place]:
-        """Yields where each example's tags are."""
+    def _tag_locations(
+        self, table: example_rows.ExampleTable
+    ) -> Iterator[token_rows.TagLocation]:
+        """Yields the location of the tags of each example."""
         for row, numbers in enumerate(table.fixed["example_numbers"]):
             for slot, number in enumerate(numbers):
                 if number:
@@ -287,16 +290,16 @@ class Roles(tagging.Tagging):
     def score(
         self, examples: tagging.Examples, predictions: Sequence[spec.Prediction]
     ) -> scores.Scores:
-        """Compares roles: which tokens (or spans) of which predicate, and as what.
+        """Compares roles by predicate, token (or span) and name.
 
         The metrics are `role_precision`, `role_recall`, `role_f1`; `core_f1` (ARG0 to
         ARG5, A0 to A5) and `adjunct_f1` (ARGM-, AM-); `role_macro_f1`,
-        `token_accuracy` and `ece`. The predicate itself (V, C-V) counts as no role;
-        roles that go on (C-) or refer (R-) are classes of their own, neither core nor
-        adjunct. The severity of a predicate is the number of its errors.
+        `token_accuracy` and `ece`. The predicate itself (V, C-V) is not a role.
+        Continuations (C-) and references (R-) are separate classes, neither core nor
+        adjunct. Predicates are ranked by their number of errors.
 
         Raises:
-          InputError: there is no example, or one without tags.
+          InputError: there are no examples, or one has no tags.
           NotFiniteError: a probability is not finite.
         """
         true = self._truths(examples, predictions)
@@ -304,8 +307,8 @@ class Roles(tagging.Tagging):
         wanted = [self._items(tags) for tags in true]
         given = [self._items(tags) for tags in found]
         report = entities.score(wanted, given)
-        odds = [result["probabilities"] for result in predictions]
-        sure = entities.confidences(true, found, odds)
+        probabilities = [result["probabilities"] for result in predictions]
+        sure = entities.confidences(true, found, probabilities)
         metrics = {
             "role_precision": report.micro.precision,
             "role_recall": report.micro.recall,
@@ -321,7 +324,7 @@ class Roles(tagging.Tagging):
             [_with_predicate(x) for x in examples],
             wanted,
             given,
-            lambda at, item: tagging.say(examples[at], *item),
+            lambda at, item: tagging.readable_item(examples[at], *item),
         )
         classes = report.classes()
         return scores.Scores(metrics, classes, None, sure, mistakes)
@@ -330,14 +333,14 @@ class Roles(tagging.Tagging):
 def _head(
     aligned: token_rows.Alignment, example: data_examples.TaggedExample
 ) -> int | None:
-    """Returns which aligned token has the first piece of the predicate, if any."""
+    """Returns the aligned token with the first subword of the predicate, if any."""
     predicate = example.predicate or 0
     at = int(np.searchsorted(aligned.tokens, predicate, side="right")) - 1
     return at if at >= 0 and predicate < aligned.ends[at] else None
 
 
-def _behind(sentence: token_rows.Sentence, head: int, window: tuple[int, int]) -> int:
-    """Returns one behind the last piece of a token, in its window."""
+def _end_of(sentence: token_rows.Sentence, head: int, window: tuple[int, int]) -> int:
+    """Returns the end of the subwords of a token, clipped to its window."""
     pieces = sentence.aligned.pieces
     last = int(pieces[head + 1]) if head + 1 < len(pieces) else len(sentence.ids)
     return min(last, window[1])
@@ -346,14 +349,14 @@ def _behind(sentence: token_rows.Sentence, head: int, window: tuple[int, int]) -
 def _around(
     sentence: token_rows.Sentence, head: int | None, capacity: int
 ) -> tuple[int, int]:
-    """Returns the pieces of a row: all, or those around the predicate."""
+    """Returns the subwords [first, end) of a row: all, or those near the predicate."""
     length = len(sentence.ids)
     middle = 0 if head is None else int(sentence.aligned.pieces[head])
     first = max(0, min(middle - capacity // 2, length - capacity))
     return first, min(first + capacity, length)
 
 
-def _place(
+def _with_offsets(
     example: data_examples.TaggedExample, first: int, behind: int
 ) -> dict[str, Any]:
     start, end = example.tokens[first][0], example.tokens[behind - 1][1]
@@ -363,12 +366,12 @@ def _place(
 def _named(
     example: data_examples.TaggedExample, role: str, first: int, behind: int
 ) -> dict[str, Any]:
-    return {"role": role} | _place(example, first, behind)
+    return {"role": role} | _with_offsets(example, first, behind)
 
 
 def _with_predicate(example: data_examples.TaggedExample) -> str:
     at = example.predicate or 0
-    return f"{example.text} [{_place(example, at, at + 1)['text']}]"
+    return f"{example.text} [{_with_offsets(example, at, at + 1)['text']}]"
 
 
 def _f1_of(
@@ -376,7 +379,7 @@ def _f1_of(
     wanted: Sequence[Sequence[tuple[str, int, int]]],
     given: Sequence[Sequence[tuple[str, int, int]]],
 ) -> float:
-    """Returns the F1 over the roles whose name is of a kind."""
+    """Returns the micro F1 over the roles whose name matches the pattern."""
     kept = (
         [[item for item in items if which.fullmatch(item[0])] for items in every]
         for every in (wanted, given)

@@ -1,8 +1,8 @@
-"""Extractive question answering: an answer is a stretch of its context, or none.
+"""Extractive question answering: the answer is a span of the context, if any.
 
-Each token is scored as the first and as the last of the answer (arXiv:1810.04805,
-sections 4.2 and 4.3). A context with several windows is answered by the best span of
-all of them. Questions may have no answer: that is the span of [CLS].
+Each token is scored as the start and the end of the answer (arXiv:1810.04805, sections
+4.2 and 4.3). If a context has several windows, the best span over all of them is the
+answer. The span of [CLS] means that the question has no answer.
 """
 
 import collections
@@ -23,19 +23,19 @@ from bert_jax.tasks import losses, spec, token_rows
 from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
 
-QUESTIONS_CUT = "questions cut"
-EMPTY = "questions without a token"
-SEVERAL = "contexts in several windows"
-MOVED = "answers whose ends move to those of tokens"
-TOO_LONG = "answers of more tokens than are ever given"
-IN_NO_WINDOW = "answers that no window holds"
-WITHOUT_TOKEN = "answers without a token, left out of training"
+QUESTIONS_CUT = "truncated questions"
+EMPTY = "questions without tokens"
+SEVERAL = "contexts split into windows"
+MOVED = "answers not aligned with token boundaries"
+TOO_LONG = "answers longer than the longest that can be predicted"
+IN_NO_WINDOW = "answers that fit in no window"
+WITHOUT_TOKEN = "answers without tokens, not used in training"
 _OF_QUESTIONS = (QUESTIONS_CUT, EMPTY, SEVERAL)
 _OF_ANSWERS = (MOVED, TOO_LONG, IN_NO_WINDOW, WITHOUT_TOKEN)
 
 
 class SpanSpec(spec.TaskSpec):
-    """Extractive question answering, as the rest of the package knows it."""
+    """Task specification of extractive question answering."""
 
     name = "span"
     form = example_request.ExampleForm(
@@ -74,7 +74,7 @@ class SpanSpec(spec.TaskSpec):
         return spec.Metadata(impossible=any(x.impossible for x in examples))
 
     def classes(self, metadata: spec.Metadata) -> int:
-        """Returns 2: the first and the last token of an answer."""
+        """Returns 2: the start and the end of an answer."""
         return 2
 
     def build(
@@ -104,8 +104,8 @@ SPEC = SpanSpec()
 class Pieces:
     """The tokens of a context, and the characters [start, end) of each.
 
-    White space at the ends of a token is not of it; a token of nothing else, whose
-    start is its end, neither begins nor ends an answer.
+    The spans exclude surrounding white space. A token of white space only has an empty
+    span and cannot start or end an answer.
     """
 
     ids: list[int]
@@ -113,7 +113,7 @@ class Pieces:
     ends: Int[np.ndarray, " n"]
 
     def covering(self, start: int, end: int) -> tuple[int, int] | None:
-        """Returns the first and last token of characters [start, end), if any."""
+        """Returns the first and last token that overlap [start, end), if any."""
         found = np.flatnonzero(
             (self.starts < end) & (self.ends > start) & (self.starts < self.ends)
         )
@@ -122,15 +122,15 @@ class Pieces:
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """How questions become rows.
+    """Converts questions to rows.
 
     Attributes:
-      max_seq_length: the most tokens in a row.
-      doc_stride: tokens by which one window begins behind the other.
-      max_query_length: tokens of a question that are kept.
-      max_answer_length: tokens of the longest answer that is ever given; longer ones
+      max_seq_length: maximum number of tokens in a row.
+      doc_stride: tokens between the starts of consecutive windows.
+      max_query_length: number of tokens to which questions are truncated.
+      max_answer_length: maximum number of tokens of a predicted answer; longer labels
         are counted.
-      doc_overlap: tokens that two windows share; 0 leaves it to `doc_stride`.
+      doc_overlap: tokens that consecutive windows share; 0 = use `doc_stride`.
     """
 
     tokenizer: Tokenizer
@@ -143,15 +143,15 @@ class Windows:
     def table(
         self, examples: Sequence[data_examples.QuestionExample]
     ) -> example_rows.ExampleTable:
-        """Makes rows; the first answer of the annotators is the label.
+        """Builds rows; the first annotated answer is the label.
 
-        Token columns besides the usual three: `char_starts` and `char_ends`, the
-        characters of the context, equal outside of it. Fixed columns:
-        `start_positions` and `end_positions` [n] int32, in the row, and
-        `label_weights` [n] float32, 0 where nothing is said of the answer.
+        Token columns besides the usual three: `char_starts` and `char_ends`, character
+        offsets in the context, equal for tokens outside of it. Fixed columns:
+        `start_positions` and `end_positions` [n] int32, positions in the row, and
+        `label_weights` [n] float32, 0 if the example is unlabeled.
 
         Raises:
-          InputError: a context has no token, or rows are too short for it.
+          InputError: a context has no tokens, or rows are too short.
         """
         texts = [example.question for example in examples]
         questions = self.tokenizer.encode(texts)
@@ -184,32 +184,32 @@ class Windows:
         if room < 1:
             raise errors.SettingError(
                 f"{example.where}: rows of {self.max_seq_length} tokens leave no room "
-                f"for the context behind a question of {len(question)}",
+                f"for the context after a question of {len(question)} tokens",
                 "raise data.max_seq_length",
             )
-        place = self.tokenizer.build(question, [-1])[0].index(-1)
+        context_start = self.tokenizer.build(question, [-1])[0].index(-1)
         answer, weight = _label(example, context, rows.notes)
         if answer:
             rows.notes[TOO_LONG] += answer[1] - answer[0] >= self.max_answer_length
-        held = False
+        in_window = False
         cuts = token_rows.cut(len(context.ids), room, self._step(room))
         for first, last in cuts:
             ids, types = self.tokenizer.build(question, context.ids[first:last])
             label = (0, 0, weight)
             if answer and first <= answer[0] and answer[1] < last:
-                behind = place - first
-                label = (behind + answer[0], behind + answer[1], weight)
-                held = True
+                shift = context_start - first
+                label = (shift + answer[0], shift + answer[1], weight)
+                in_window = True
             rows.examples.append(at)
             rows.labels.append(label)
-            rows.add_tokens(ids, types, place, context, first, last)
+            rows.add_tokens(ids, types, context_start, context, first, last)
         rows.notes[SEVERAL] += len(cuts) > 1
-        rows.notes[IN_NO_WINDOW] += answer is not None and not held
+        rows.notes[IN_NO_WINDOW] += answer is not None and not in_window
 
     def _step(self, room: int) -> int:
-        """Returns by how many tokens a window of `room` tokens begins after another.
+        """Returns the stride of windows of `room` tokens.
 
-        Where a question leaves no more room than windows should share, they share half.
+        Windows share `doc_overlap` tokens, or half if they are not longer than that.
         """
         if not self.doc_overlap:
             return self.doc_stride
@@ -218,7 +218,7 @@ class Windows:
 
 
 class _Rows:
-    """Rows as they are made."""
+    """Builder of the rows of a table."""
 
     def __init__(self) -> None:
         names = ("input_ids", "token_type_ids", "segment_ids")
@@ -234,16 +234,16 @@ class _Rows:
         self,
         ids: list[int],
         types: list[int],
-        place: int,
+        context_start: int,
         context: Pieces,
         first: int,
         last: int,
     ) -> None:
-        """Adds a row whose tokens from `place` on are [first, last) of a context."""
+        """Adds a row with tokens [first, last) of a context at `context_start`."""
         columns = [np.array(ids), np.array(types), np.ones(len(ids))]
         for source in (context.starts, context.ends):
             column = np.zeros(len(ids))
-            column[place : place + last - first] = source[first:last]
+            column[context_start : context_start + last - first] = source[first:last]
             columns.append(column)
         for name, column in zip(self.tokens, columns, strict=True):
             self.tokens[name].append(column.astype(np.int32))
@@ -263,7 +263,7 @@ class _Rows:
 
 
 def pieces_of(tokenizer: Tokenizer, contexts: Sequence[str]) -> dict[str, Pieces]:
-    """Tokenises contexts, each once."""
+    """Tokenizes each distinct context once."""
     texts = list(dict.fromkeys(contexts))
     result = {}
     for text, (ids, offsets) in zip(
@@ -276,7 +276,7 @@ def pieces_of(tokenizer: Tokenizer, contexts: Sequence[str]) -> dict[str, Pieces
 
 
 def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
-    """Returns the bounds of a part of a text without white space at its ends."""
+    """Returns the bounds of text[start:end] without surrounding white space."""
     while start < end and text[start].isspace():
         start += 1
     while start < end and text[end - 1].isspace():
@@ -287,8 +287,8 @@ def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
 def _check(example: data_examples.QuestionExample, context: Pieces) -> None:
     if not (context.starts < context.ends).any():
         raise errors.InputError(
-            f"{example.where}: the context {example.context[:40]!r} has no token of "
-            "the vocabulary: remove its questions"
+            f"{example.where}: the context {example.context[:40]!r} has no "
+            "tokens: remove its questions"
         )
 
 
@@ -317,20 +317,20 @@ NO_ANSWER = "(no answer)"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Span(spec.FineTuned):
-    """Answers in contexts; a `FineTuned` of `QuestionExample`.
+    """Extractive question answering; a `FineTuned` task on `QuestionExample`.
 
     Attributes:
-      model: with a head of kind `span`.
-      max_seq_length: the most tokens in a row.
-      doc_stride: tokens by which one window begins behind the other.
-      doc_overlap: tokens that two windows share; 0 leaves it to `doc_stride`.
-      max_query_length: tokens of a question that are kept.
-      max_answer_length: tokens of the longest answer that is given.
-      n_best: how many answers a prediction lists.
+      model: the network, with a head of kind `span`.
+      max_seq_length: maximum number of tokens in a row.
+      doc_stride: tokens between the starts of consecutive windows.
+      doc_overlap: tokens that consecutive windows share; 0 = use `doc_stride`.
+      max_query_length: number of tokens to which questions are truncated.
+      max_answer_length: maximum number of tokens of a predicted answer.
+      n_best: the number of answers that a prediction lists.
       version2: whether a question may have no answer.
-      null_threshold: none is given where its score is more than this above that of the
-        best answer; `score` finds the best one.
-      language: the language whose rules compare answers; see `metrics.spans`.
+      null_threshold: the prediction is "no answer" if its score exceeds that of the
+        best answer by more than this; `score` finds the best value.
+      language: the language whose normalization rules apply; see `metrics.spans`.
     """
 
     model: network.Network
@@ -349,10 +349,10 @@ class Span(spec.FineTuned):
     def table(
         self, examples: Sequence[data_examples.QuestionExample]
     ) -> example_rows.ExampleTable:
-        """Tokenises examples into windows with labels; see `windows.Windows.table`.
+        """Tokenizes examples into windows with labels; see `Windows.table`.
 
         Raises:
-          InputError: a context has no token, or rows are too short for it.
+          InputError: a context has no tokens, or rows are too short.
         """
         windows = Windows(
             self.tokenizer,
@@ -371,13 +371,13 @@ class Span(spec.FineTuned):
     def losses(
         self, params: PyTree, batch: spec.Batch, key: Array
     ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
-        """Returns the summed loss, and how often both ends are hit, with dropout."""
+        """Returns the summed loss and the exact-span accuracy, with dropout."""
         weights = _weights(batch)
 
         def divergence(one: spec.Logits, two: spec.Logits) -> Float[Array, ""]:
             pairs = zip(_ends(one, batch), _ends(two, batch), strict=True)
-            apart: Any = sum(losses.symmetric_kl(*pair) for pair in pairs)
-            return jnp.sum(0.5 * apart * weights)
+            divergences: Any = sum(losses.symmetric_kl(*pair) for pair in pairs)
+            return jnp.sum(0.5 * divergences * weights)
 
         total, outputs = losses.regularized(
             self.recipe.r_drop,
@@ -392,7 +392,7 @@ class Span(spec.FineTuned):
     def _row_losses(
         self, outputs: spec.Logits, batch: spec.Batch
     ) -> Float[Array, " B"]:
-        """Returns the mean of both ends' losses."""
+        """Returns the mean of the start and end losses."""
         start, end = (
             losses.class_losses(
                 logits,
@@ -408,7 +408,7 @@ class Span(spec.FineTuned):
         return 0.5 * (start + end)
 
     def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
-        """Computes `start` and `end` [B, L]: logits, masked where no answer may be."""
+        """Computes the logits `start` and `end` [B, L]; invalid tokens are masked."""
         outputs = self.model.apply(params, batch, dropout_key=None)
         allowed = batch["char_starts"] < batch["char_ends"]
         if self.version2:
@@ -420,8 +420,10 @@ class Span(spec.FineTuned):
         }
 
     def advice(self, longest: int) -> str:
-        """Returns what to do where many questions are cut."""
-        return f"questions keep {self.max_query_length} tokens; shorten them"
+        """Returns how to avoid truncated questions."""
+        return (
+            f"questions are truncated to {self.max_query_length} tokens; shorten them"
+        )
 
     def decode(
         self,
@@ -429,13 +431,13 @@ class Span(spec.FineTuned):
         table: example_rows.ExampleTable,
         outputs: spec.Outputs,
     ) -> list[spec.Prediction]:
-        """Returns what is answered, and the `n_best` answers.
+        """Returns the answer and the `n_best` candidates of each question.
 
-        `id`, `answer` ("" for none), `start` and `end`, its characters in the context
-        (None for none), `probability`, that of the answer or of none among all of
-        `n_best` and none; `n_best`, the best first, each with `text`, `start`, `end`,
-        `score` and `probability`; `score` of the first of them, and `null_score`, that
-        of none (None where there is always an answer).
+        Predictions have `id`; `answer` ("" if there is no answer); its characters
+        `start` and `end` in the context (None if no answer); its `probability`, from a
+        softmax over `n_best` and "no answer"; `n_best`, sorted by score, each with
+        `text`, `start`, `end`, `score` and `probability`; the `score` of the first of
+        them; and `null_score`, the score of "no answer" (None unless `version2`).
 
         Raises:
           NotFiniteError: the model has diverged.
@@ -459,7 +461,7 @@ class Span(spec.FineTuned):
         start: Float[np.ndarray, " l"],
         end: Float[np.ndarray, " l"],
     ) -> list["Candidate"]:
-        """Returns the best answers of a row."""
+        """Returns the best candidates of a row."""
         starts, ends = (table.tokens[f"char_{x}s"][row] for x in ("start", "end"))
         start, end = start[: len(starts)], end[: len(starts)]
         if not (np.isfinite(start).all() and np.isfinite(end).all()):
@@ -483,9 +485,9 @@ class Span(spec.FineTuned):
             kept.setdefault(example.context[one.start : one.end], one)
         best = list(kept.items())[: self.n_best]
         every = [one.score for _, one in best] + [null_score] * self.version2
-        odds = _softmax(np.array(every))
+        probabilities = _softmax(np.array(every))
         n_best: list[dict[str, Any]] = [
-            {"text": text, **dataclasses.asdict(one), "probability": odds[at]}
+            {"text": text, **dataclasses.asdict(one), "probability": probabilities[at]}
             for at, (text, one) in enumerate(best)
         ]
         first = n_best[0]
@@ -497,7 +499,7 @@ class Span(spec.FineTuned):
             "end": None if none else first["end"],
             "score": first["score"],
             "null_score": null_score if self.version2 else None,
-            "probability": odds[-1] if none else first["probability"],
+            "probability": probabilities[-1] if none else first["probability"],
             "n_best": n_best,
         }
 
@@ -509,7 +511,7 @@ class Span(spec.FineTuned):
         """Compares answers by the published rules; metrics as in `spans.AnswerScores`.
 
         Raises:
-          InputError: there is no example, or one is not labelled.
+          InputError: there are no examples, or one is unlabeled.
         """
         judged = [_judged(*pair) for pair in zip(examples, predictions, strict=True)]
         result = spans.evaluate(judged, self.language)
@@ -529,7 +531,7 @@ class Span(spec.FineTuned):
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """An answer that is possible: characters [start, end) of the context."""
+    """A candidate answer: characters [start, end) of the context."""
 
     score: float
     start: int
@@ -545,12 +547,13 @@ def best_spans(
 ) -> list[tuple[int, int, float]]:
     """Returns the spans (first, last, score) of a row, the best first.
 
-    All spans whose ends are allowed are compared, not only the best `count` ends.
+    All pairs of allowed ends are scored, not only those of the `count` best ends.
 
     Args:
-      start: score of each token as the first; `end` as the last.
-      longest: the most tokens of a span.
-      count: how many spans are returned at most.
+      start, end: score of each token as the first and as the last.
+      allowed: the tokens that can start or end a span.
+      longest: maximum number of tokens in a span.
+      count: maximum number of spans.
     """
     firsts = np.flatnonzero(allowed)
     width = min(longest, len(end))
@@ -574,8 +577,7 @@ def _judged(
 ) -> spans.AnsweredQuestion:
     if not example.labeled:
         raise errors.InputError(
-            f"{example.where}: the file does not say what the answer is: give one with "
-            "answers to score"
+            f"{example.where}: the question is unlabeled: evaluation needs answers"
         )
     null = result["null_score"]
     return spans.AnsweredQuestion(
@@ -597,14 +599,14 @@ def _labels(batch: spec.Batch) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
 def _ends(
     outputs: spec.Logits, batch: spec.Batch
 ) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
-    """Returns the logits of the first and of the last token, without padding."""
+    """Returns the start and end logits, with padding masked out."""
     logits, is_token = outputs["logits"], batch["segment_ids"] > 0
     start, end = (losses.masked(logits[..., at], is_token) for at in (0, 1))
     return start, end
 
 
 def _hits(outputs: spec.Logits, batch: spec.Batch) -> Float[Array, " B"]:
-    """Returns 1 where both ends are those of the label."""
+    """Returns 1 where start and end are both correct."""
     start, end = (
         jnp.argmax(logits, axis=-1) == labels
         for logits, labels in zip(_ends(outputs, batch), _labels(batch), strict=True)
@@ -613,5 +615,5 @@ def _hits(outputs: spec.Logits, batch: spec.Batch) -> Float[Array, " B"]:
 
 
 def _softmax(logits: Float[np.ndarray, " n"]) -> list[float]:
-    odds = np.exp(logits - logits.max())
-    return [round(float(x), 6) for x in odds / odds.sum()]
+    exponentials = np.exp(logits - logits.max())
+    return [round(float(x), 6) for x in exponentials / exponentials.sum()]

@@ -1,9 +1,9 @@
-"""What a task is: the facts that the package asks of it, and its pure functions.
+"""Interfaces of tasks.
 
-A `TaskSpec` describes a task before any data is read: its name, the config keys it
-reads, its metrics, its head, what it learns from training examples. From a config and
-that `Metadata` it builds the task itself, a `FineTuned`: examples to rows, loss,
-predictions, scores. `bert_jax.tasks.TASKS` lists all of them.
+A `TaskSpec` describes a task before any data is read: its name, config keys, metrics
+and head, and how to derive `Metadata` from training examples. From a config and the
+metadata it builds a `FineTuned`, which converts examples to rows and computes losses,
+predictions and scores. `bert_jax.tasks.TASKS` lists all of them.
 """
 
 import dataclasses
@@ -27,18 +27,18 @@ Sums = dict[str, tuple[Any, Any]]
 Logits = dict[str, Array]
 # The prediction for an example: a JSON object.
 Prediction = dict[str, Any]
-# Output name -> one array a row, in the order of the rows of a table.
+# Output name -> one array per row, in the order of the rows of a table.
 Outputs = dict[str, list[np.ndarray]]
-# `config.finetuning.FinetuningConfig`; its module needs ml_collections, tasks do not.
+# `config.finetuning.FinetuningConfig`; not imported, as it needs ml_collections.
 Settings = Any
 
 
 @runtime_checkable
 class Task(Protocol):
-    """The contract between a task and `training`; everything but `init` is traced.
+    """What `training` requires of a task; all methods except `init` are traced.
 
-    Sums and weights are added over devices, micro-batches and batches, and divided
-    once; a loss is a sum whose weight `weights` returns for the whole batch.
+    Sums and weights are accumulated over devices, micro-batches and batches, and
+    divided once. `weights` returns the denominators of the losses for a whole batch.
     """
 
     def init(self, key: Array) -> PyTree:
@@ -46,7 +46,7 @@ class Task(Protocol):
         ...
 
     def prepare(self, batch: Batch, key: Array) -> Batch:
-        """Applies to a global batch what is random and not differentiated (masks)."""
+        """Applies random preprocessing, such as masking, to a global batch."""
         ...
 
     def weights(self, batch: Batch) -> dict[str, Float[Array, ""]]:
@@ -61,13 +61,13 @@ class Task(Protocol):
 
 
 class FineTuned:
-    """A task with labeled examples, built for one model: a `Task`, and what follows it.
+    """A `Task` on labeled examples, with tokenization, decoding and evaluation.
 
-    `table`, `decode` and `score` run on the host, in numpy and plain Python. Examples
-    are of the type of the task. Subclasses are frozen dataclasses.
+    `table`, `decode` and `score` run on the host, in numpy and plain Python. Subclasses
+    are frozen dataclasses.
 
     Attributes:
-      model: encoder and head.
+      model: the encoder and its head.
       tokenizer: the tokenizer of the model.
     """
 
@@ -79,9 +79,9 @@ class FineTuned:
         return self.model.init(key)
 
     def table(self, examples: Sequence[Any]) -> example_rows.ExampleTable:
-        """Tokenizes examples into rows, with labels where they have any.
+        """Tokenizes examples into rows, with any labels.
 
-        Raises InputError, with the location of the example, for what cannot be a row.
+        Raises InputError, with the location of the example, if one is invalid.
         """
         raise NotImplementedError
 
@@ -110,9 +110,9 @@ class FineTuned:
         table: example_rows.ExampleTable,
         outputs: Outputs,
     ) -> list[Prediction]:
-        """Returns one prediction an example, in their order.
+        """Returns one prediction per example, in order.
 
-        Rows of outputs still end with the padding of their batches.
+        The arrays of `outputs` still include the padding of their batches.
         """
         raise NotImplementedError
 
@@ -126,7 +126,7 @@ class FineTuned:
         raise NotImplementedError
 
     def check(self, train: Sequence[Any], dev: Sequence[Any]) -> None:
-        """Raises InputError for examples that cannot be learned from, or scored."""
+        """Raises InputError for examples that cannot be trained or evaluated on."""
 
     def unseen(self, example: Any) -> Sequence[str]:
         """Returns the labels of an example that the model cannot predict."""
@@ -134,46 +134,46 @@ class FineTuned:
         return ()
 
     def without_unseen(self, example: Any) -> Any:
-        """Returns an example that `table` takes: without the labels in `unseen`."""
+        """Returns an example without its `unseen` labels, which `table` rejects."""
         return example
 
     def is_beyond(self, example: Any) -> bool:
-        """Returns whether an example has labels, and the model knows none of them."""
+        """Returns whether an example has labels but none of the model's."""
         del example
         return False
 
     @property
     def single_labels(self) -> tuple[str, ...]:
-        """The classes, if every example is of exactly one; else empty."""
+        """The classes if every example has exactly one; otherwise empty."""
         return ()
 
     def one_by_one(self) -> "FineTuned":
-        """Returns the task with predictions that do not depend on other examples."""
+        """Returns a task whose predictions do not depend on other examples."""
         return self
 
     def advice(self, longest: int) -> str:
-        """Returns what to do where many texts are cut.
+        """Returns how to avoid truncation.
 
         Args:
-          longest: tokens of the longest row.
+          longest: number of tokens in the longest row.
         """
         return (
-            f"raise data.max_seq_length ({longest} here), or choose what is kept with "
+            f"raise data.max_seq_length ({longest} here), or change what is kept with "
             "data.truncation"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What a task learns from its training examples, kept with the model.
+    """Properties of the training examples, stored with the model.
 
     Attributes:
-      labels: the names of the classes, in the order of the rows of the head.
-      scheme: the scheme of tags, as `BIO`, or empty.
+      labels: the class names, in the order of the head's outputs.
+      scheme: the tag scheme, such as `BIO`, or empty.
       mean, deviation: mean and standard deviation of the scores.
       lowest, highest: range of the scores.
       impossible: whether a question may have no answer.
-      threshold: threshold of a decision, tuned on dev; its meaning is the task's.
+      threshold: a decision threshold tuned on dev; each task defines its meaning.
     """
 
     labels: tuple[str, ...] = ()
@@ -186,7 +186,7 @@ class Metadata:
     threshold: float | None = None
 
 
-# Keys that all tasks on tables of texts read.
+# Keys of all tasks that read tables of texts.
 TABLE_KEYS = frozenset(
     {
         "data.header",
@@ -198,10 +198,10 @@ TABLE_KEYS = frozenset(
         "head.pooling",
     }
 )
-# Keys of heads with a linear map, and of losses over classes.
+# Keys of heads with a linear layer, and of classification losses.
 LINEAR_KEYS = frozenset({"head.dropout", "head.transform", "recipe.r_drop"})
 CLASS_KEYS = LINEAR_KEYS | {"recipe.label_smoothing", "recipe.focal_gamma"}
-# Keys of tasks on the tags of tokens.
+# Keys of token tagging tasks.
 TAG_KEYS = CLASS_KEYS | {
     "data.columns.token",
     "data.columns.tag",
@@ -212,26 +212,26 @@ TWO_CLASS_METRICS = ("accuracy", "precision", "recall", "f1", "auc")
 
 
 class TaskSpec:
-    """A task, as the rest of the package knows it; one object for each, in `TASKS`.
+    """The specification of a task; `TASKS` has one instance for each.
 
-    A subclass sets the attributes and overrides what differs.
+    Subclasses set the attributes and override methods as needed.
 
     Attributes:
       name: the value of `data.task`.
-      form: how its examples are written.
-      keys: the config keys that this task reads and not every task does.
-      cleans_text: whether texts may be cleaned (`text.clean`): labels are not offsets.
-      metrics: the metrics that `score` can return, some only for some data.
-      default_metrics: the metrics by which the best model is kept, unless
-        `run.keep_best` names one: the first that the scores have.
-      threshold_metric: the metric that is the threshold to decide by, or "".
+      form: the input formats of its examples.
+      keys: the config keys that this task reads, except those of all tasks.
+      cleans_text: whether `text.clean` is allowed, as labels are not offsets.
+      metrics: the metrics that `score` can return, depending on the data.
+      default_metrics: candidates for selecting the best model if `run.keep_best` is
+        unset; the first one that is in the scores is used.
+      threshold_metric: the metric that is the tuned decision threshold, or "".
       head_kind: one of `heads.KINDS`.
       is_number: whether the output of a classifier is a number.
       one_row_each: whether an example is exactly one row.
-      counts_dev_labels: whether labels of examples that are held out of the training
-        file belong to `Metadata.labels`.
+      counts_dev_labels: whether `Metadata.labels` includes labels that occur only in
+        dev examples split off the training file.
       columns: the columns of a table of predictions; see `rows`.
-      formats: the formats of predictions other than `jsonl` and `tsv`; see
+      formats: prediction formats besides `jsonl` and `tsv`; see
         `inference.prediction_files`.
     """
 
@@ -250,15 +250,15 @@ class TaskSpec:
     formats: tuple[str, ...] = ()
 
     def check(self, settings: Settings) -> None:
-        """Raises InputError for values of a config that do not go together."""
+        """Raises InputError for inconsistent config values."""
 
     def learn(
         self, settings: Settings, examples: Sequence[Any], given: Metadata | None = None
     ) -> Metadata:
-        """Returns what the task must know of its training examples.
+        """Derives metadata from training examples.
 
         Args:
-          given: metadata of the head that training starts from, if it is not fresh.
+          given: metadata of the pretrained head, if training starts from one.
 
         Raises:
           InputError: there is nothing to learn, or labels contradict the config.
@@ -272,7 +272,7 @@ class TaskSpec:
         return 1
 
     def head(self, settings: Settings, metadata: Metadata) -> heads.HeadSpec:
-        """Returns the head on the encoder."""
+        """Returns the specification of the head."""
         given = settings.head
         return heads.HeadSpec(
             self.head_kind,
@@ -301,8 +301,8 @@ class TaskSpec:
         """Returns the task for one model.
 
         Raises:
-          InputError: rows are longer than the positions of the model, or the head is
-            not possible.
+          InputError: `data.max_seq_length` exceeds the positions of the model, or the
+            head is invalid.
         """
         length = settings.data.max_seq_length
         if length > bert.max_length:
@@ -336,39 +336,39 @@ class TaskSpec:
 
         Args:
           common: `model`, `tokenizer` and `max_seq_length`.
-          recipe: changes to the loss.
+          recipe: modifications of the loss.
         """
         raise NotImplementedError
 
     def expected_metric(
         self, settings: Settings, metadata: Metadata, dev: Sequence[Any]
     ) -> str:
-        """Returns the default metric by which the best model will be kept."""
+        """Returns the default metric for selecting the best model."""
         del settings, metadata, dev
         return self.default_metrics[0]
 
     def positive(self, settings: Settings, labels: Sequence[str]) -> str:
-        """Returns the class that metrics of two classes are of, or ""."""
+        """Returns the positive class of two-class metrics, or ""."""
         del settings, labels
         return ""
 
     def named(self, examples: Sequence[Any], labels: tuple[str, ...]) -> list[Any]:
-        """Returns examples with names of classes where a file numbers them."""
+        """Replaces class numbers in labels by class names."""
         del labels
         return list(examples)
 
     def misfits(self, examples: Sequence[Any]) -> dict[int, str]:
-        """Returns the label that cannot be one, by the position of its example."""
+        """Maps the index of each example with a malformed label to that label."""
         del examples
         return {}
 
     def unknown_classes(
         self, examples: Sequence[Any], labels: tuple[str, ...]
     ) -> dict[int, str]:
-        """Returns the label that is not a class, by the position of its example.
+        """Maps the index of each example with an unknown label to that label.
 
         Args:
-          labels: the classes; empty if the examples name them.
+          labels: the classes; empty if they are derived from the examples.
         """
         del examples, labels
         return {}
@@ -379,19 +379,19 @@ class TaskSpec:
         return ()
 
     def rows(self, example: Any, prediction: Prediction) -> list[dict[str, Any]]:
-        """Returns the rows of a prediction in a table, with values for `columns`."""
+        """Returns the table rows of a prediction, with values for `columns`."""
         del example
         return [prediction]
 
     def answer(self, prediction: Prediction) -> Any:
-        """Returns a prediction as a benchmark takes it (`glue`, `clue`)."""
+        """Returns a prediction in the format of a benchmark (`glue`, `clue`)."""
         return prediction["label"]
 
     def reads_head(self, head: str, is_number: bool) -> bool:
-        """Returns whether a model of another library with this head has this task.
+        """Returns whether a converted model with this head can be used for this task.
 
         Args:
-          head: the name of the part.
+          head: the name of the head.
           is_number: whether a classifier has one output, a number.
         """
         del is_number
@@ -399,16 +399,16 @@ class TaskSpec:
 
     @property
     def gives_vectors(self) -> bool:
-        """Whether the outputs are vectors of texts, without a head of their own."""
+        """Whether the outputs are text vectors, without a task-specific head."""
         return self.head_kind == "vectors"
 
     def describe(self, examples: Sequence[Any]) -> str:
-        """Returns a line on what was found in training examples, or ""."""
+        """Returns a line that describes the training examples, or ""."""
         del examples
         return ""
 
 
-_ROWS = 4096  # checked together: a few megabytes
+_ROWS = 4096  # rows per block: a few megabytes
 _POSITIONS = (
     "token_positions",
     "predicate_positions",
@@ -420,18 +420,18 @@ _POSITIONS = (
 def checked(
     of_task: FineTuned, examples: Sequence[Any], table: example_rows.ExampleTable
 ) -> example_rows.ExampleTable:
-    """Returns the table of a task's rows, once its ids are known to be in range.
+    """Returns the table after checking that all indices are in range.
 
-    On a device an id beyond a table is not an error: it gives NaN, or another row. So
-    rows are checked on the host, once.
+    On device, an out-of-range index does not raise an error but returns NaN or another
+    row. Rows are therefore checked once, on the host.
 
     Raises:
-      InputError: an id, a token type, a label or a position is beyond the model's
-        tables, or a row is longer than its positions.
+      InputError: a token id, token type, label or position is out of range, or a row
+        is longer than the position table.
     """
     for name, limit in _limits(of_task, table).items():
         if name in table.tokens and _is_below(table.tokens[name], limit):
-            continue  # the usual case, and faster than finding a position
+            continue  # the usual case, faster than locating values
         for first, values in _columns(table, name):
             _check(name, first, values, np.array(limit), examples, table)
     lengths = table.lengths
@@ -444,7 +444,7 @@ def checked(
 
 
 def _limits(of_task: FineTuned, table: example_rows.ExampleTable) -> dict[str, int]:
-    """Returns the first value that is too large, by column."""
+    """Returns the exclusive upper bound of each column."""
     bert, head = of_task.model.config, of_task.model.head
     limits = {"input_ids": bert.vocab_size, "row lengths": bert.max_length + 1}
     if bert.type_vocab_size:  # some architectures have no such table
@@ -457,7 +457,7 @@ def _limits(of_task: FineTuned, table: example_rows.ExampleTable) -> dict[str, i
 
 
 def _is_below(rows: Sequence[np.ndarray], limit: int) -> bool:
-    """Returns whether all values are from 0 to below a limit."""
+    """Returns whether all values are in [0, limit)."""
     for first in range(0, len(rows), _ROWS):
         flat = np.concatenate(rows[first : first + _ROWS], axis=None)
         if flat.size and (flat.min() < 0 or flat.max() >= limit):
@@ -468,7 +468,7 @@ def _is_below(rows: Sequence[np.ndarray], limit: int) -> bool:
 def _columns(
     table: example_rows.ExampleTable, name: str
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields a column of integers in blocks [rows, ...], with their first rows."""
+    """Yields (first row, block [rows, ...]) pairs of an integer column."""
     if name == "row lengths":
         yield 0, table.lengths
     elif name in table.fixed and table.fixed[name].dtype.kind in "iu":
@@ -492,7 +492,7 @@ def _check(
     examples: Sequence[Any],
     table: example_rows.ExampleTable,
 ) -> None:
-    """Raises InputError for the first value that is not from 0 to below its limit."""
+    """Raises InputError for the first value outside of [0, limit)."""
     wrong = (values < 0) | (values >= limit)
     if not wrong.any():
         return
@@ -500,7 +500,6 @@ def _check(
     most = np.broadcast_to(limit, values.shape)[at] - 1
     example = examples[int(table.examples[first + at[0]])]
     raise errors.InputError(
-        f"{example.where}: {name} has {values[at]}, and the model takes 0 to "
-        f"{most}. Its vocabulary, its labels or its sizes (model.*) do not belong to "
-        "the task"
+        f"{example.where}: {name} has the value {values[at]}, but the model supports 0 "
+        f"to {most}. Its vocabulary, labels or sizes (model.*) do not match the task"
     )

@@ -1,12 +1,12 @@
-"""How spans of tokens are written as one tag a token, and which tags may follow which.
+"""Tag schemes: how token spans are encoded as tags, and which transitions are valid.
 
 BIO    B-PER I-PER I-PER O     also called IOB2
-IOB1   I-PER I-PER I-PER O     B- only parts two spans of one type that touch
+IOB1   I-PER I-PER I-PER O     B- only between adjacent spans of one type
 BIOES  B-PER I-PER E-PER S-LOC
 BILOU  B-PER I-PER L-PER U-LOC
 BMES   B-PER M-PER E-PER S-LOC, or without types and O, as in word segmentation
 BMEWO  B-PER M-PER E-PER W-LOC
-plain  NOUN VERB ...           tags that make no spans
+plain  NOUN VERB ...           tags without spans
 """
 
 import re
@@ -22,13 +22,13 @@ SCHEMES = ("BIO", "IOB1", "BIOES", "BILOU", "BMES", "BMEWO", PLAIN)
 OUTSIDE = "O"
 
 _SPAN_TAG = re.compile(r"O|[BIMESLU](-.+)?|W-.+", re.DOTALL)
-# Spellings that are meant as tags of spans: 0, o, B_PER, b-per, B- and PER-B.
+# Misspellings of span tags: 0, o, B_PER, b-per, B- and PER-B.
 _ZERO = re.compile(r"[0oО〇]")
 _MISSPELLED = re.compile(
     r"(?P<letter>[BIMESLUWbimesluw])(?:\s*[-_:./–—]\s*)(?P<type>.*)", re.DOTALL
 )
 _TYPE_FIRST = re.compile(r"(?P<type>.+)[-_](?P<letter>[BIMESLUW])", re.DOTALL)
-# First, middle and last token of a span, and a span of one token.
+# Letters of the first, middle and last token of a span, and of a one-token span.
 _LETTERS = {
     "BIO": "BIIB",
     "BIOES": "BIES",
@@ -39,10 +39,10 @@ _LETTERS = {
 
 
 def detect(sentences: Iterable[Sequence[str]]) -> str:
-    """Returns the scheme that these tags are written in, one of `SCHEMES`.
+    """Returns the scheme of these tags, one of `SCHEMES`.
 
-    Tags that break their scheme do not change what it is: where B- stands at the head
-    of a span anywhere, I- without it is not IOB1's but a mistake.
+    Invalid tags do not change the scheme: if B- starts a span anywhere that IOB1 would
+    start with I-, then I- at the start of a span is a BIO error, not IOB1.
 
     >>> detect([["I-PER", "I-PER", "O"], ["I-PER", "B-PER"]])
     'IOB1'
@@ -57,7 +57,7 @@ def detect(sentences: Iterable[Sequence[str]]) -> str:
 
 
 def _opens(tags: Sequence[str]) -> bool:
-    """Whether B- stands somewhere where no span of its type ends before it."""
+    """Returns whether any B- does not follow a span of the same type."""
     before = ("", *map(_type, tags))
     return any(
         tag[0] == "B" and _type(tag) != kind
@@ -70,7 +70,7 @@ def _type(tag: str) -> str:
 
 
 def of_labels(labels: Sequence[str]) -> str:
-    """Returns the scheme of a model's labels, where no sentence shows it.
+    """Returns the scheme of a set of labels, without sentences to infer it from.
 
     >>> of_labels(["B-LOC", "I-LOC", "O"]), of_labels(["ARG0", "O", "V"])
     ('BIO', 'plain')
@@ -88,12 +88,12 @@ def of_labels(labels: Sequence[str]) -> str:
 
 
 def is_span_tag(tag: str) -> bool:
-    """Whether a tag belongs to a scheme that has spans."""
+    """Returns whether a tag belongs to a scheme with spans."""
     return _SPAN_TAG.fullmatch(tag) is not None
 
 
 def kind_of(tag: str, scheme: str) -> str:
-    """Returns the type of the span that a tag is of; a plain tag is its own.
+    """Returns the span type of a tag; a plain tag is returned unchanged.
 
     >>> kind_of("B-LOC", "BIO"), kind_of("O", "BIO"), kind_of("NOUN", "plain")
     ('LOC', 'O', 'NOUN')
@@ -102,20 +102,23 @@ def kind_of(tag: str, scheme: str) -> str:
 
 
 def problem_of(tags: Iterable[str]) -> tuple[str, str] | None:
-    """Returns the tag that does not fit with the others, and why; or None.
+    """Returns a tag that is inconsistent with the others, and why; or None.
 
-    Where more than half of the distinct tags are tags of spans with a type, every other
-    one is a mistake; where fewer are, only one that is a misspelling of such a tag.
-    Letters of two schemes, as E- of BIOES and L- of BILOU, do not go together.
+    If more than half of the distinct tags are typed span tags, any other tag is an
+    error; otherwise, only a misspelled span tag is. Letters of two schemes, such as E-
+    of BIOES and L- of BILOU, cannot be mixed.
 
     >>> problem_of(["O", "B-PER", "I-PER", "0"])
-    ('0', 'outside of spans is the letter O')
+    ('0', 'tokens outside of spans have the letter O')
     >>> problem_of(["NOUN", "VERB"])
     """
     known = dict.fromkeys(tags)
     blank = next((tag for tag in known if not tag or re.search(r"\s", tag)), None)
     if blank is not None:
-        return blank, "a tag has no blanks; one token a line has one tag"
+        return (
+            blank,
+            "a tag cannot be empty or contain white space; write one token per line",
+        )
     others = [tag for tag in known if not is_span_tag(tag)]
     typed = sum(is_span_tag(tag) and tag[1:2] == "-" for tag in known)
     if not others:
@@ -128,15 +131,17 @@ def problem_of(tags: Iterable[str]) -> tuple[str, str] | None:
     ):
         wrong = next((tag for tag in others if not _correction(tag)), others[0])
         wrong = (zeros or slips or [wrong])[0] if typed else wrong
-        return wrong, _correction(wrong) or "most tags are of spans, as B-PER, I-PER, O"
+        return wrong, _correction(
+            wrong
+        ) or "most tags are span tags such as B-PER, I-PER, O"
     return None
 
 
 def odd_letters(sentences: Sequence[Sequence[str]]) -> dict[int, str]:
-    """Returns the tags with a letter that the scheme of most sentences lacks.
+    """Maps sentence indices to tags with a letter outside of the prevailing scheme.
 
-    The keys are positions of sentences. One E-PER in a file of BIO would make it
-    BIOES, which every other sentence breaks.
+    A single E-PER in a BIO file would turn the scheme into BIOES, which every other
+    sentence violates.
 
     >>> odd_letters([["B-PER", "I-PER"]] * 9 + [["E-PER"]])
     {9: 'E-PER'}
@@ -157,7 +162,7 @@ def odd_letters(sentences: Sequence[Sequence[str]]) -> dict[int, str]:
 
 
 def _is_scheme(tags: Iterable[str]) -> bool:
-    """Whether tags without a correct one of a span are all meant as tags of spans."""
+    """Returns whether tags, none of them a valid typed one, look like span tags."""
     outside = [tag for tag in tags if tag == OUTSIDE or _ZERO.fullmatch(tag)]
     found = [_MISSPELLED.fullmatch(tag) or _TYPE_FIRST.fullmatch(tag) for tag in tags]
     letters = {match["letter"].upper() for match in found if match}
@@ -165,9 +170,9 @@ def _is_scheme(tags: Iterable[str]) -> bool:
 
 
 def _correction(tag: str) -> str:
-    """Returns what a misspelled tag of a span should be, or "" for any other."""
+    """Returns how to correct a misspelled span tag, or "" for any other tag."""
     if _ZERO.fullmatch(tag):
-        return "outside of spans is the letter O"
+        return "tokens outside of spans have the letter O"
     if match := _MISSPELLED.fullmatch(tag):
         letter, kind = match["letter"].upper(), match["type"].strip()
         return (
@@ -179,52 +184,52 @@ def _correction(tag: str) -> str:
 
 
 def _untyped(tags: Iterable[str]) -> tuple[str, str] | None:
-    """Returns a tag of spans that lacks the type which others have, as B, or None."""
+    """Returns a span tag without a type, such as B, and why it is wrong; or None."""
     bare = next((tag for tag in tags if tag != OUTSIDE and len(tag) == 1), None)
     return None if bare is None else (bare, "the type after the letter is missing")
 
 
 def _mixed(tags: Iterable[str]) -> tuple[str, str] | None:
-    """Returns a tag whose letter is not in the scheme of the other letters."""
+    """Returns a tag whose letter is not in the scheme of the others; or None."""
     tags = list(tags)
     scheme = of_labels(tags)
     letters = {scheme: scheme for scheme in _LETTERS} | {"BMES": "BMESO"}
     wrong = [tag for tag in tags if tag[0] not in letters[scheme]]
-    # I- for M- is a habit of some, with E- and S-.
+    # Some data sets use I- for M-, with E- and S-.
     wrong = [tag for tag in wrong if not (scheme == "BMES" and tag[0] == "I")]
     if not wrong:
         return None
-    return wrong[0], f"{scheme} has the letters {', '.join(letters[scheme])} only"
+    return wrong[0], f"{scheme} only has the letters {', '.join(letters[scheme])}"
 
 
 def breaks(tags: Sequence[str], scheme: str) -> list[int]:
-    """Returns the places whose tag may not follow the one before.
+    """Returns the indices of tags that cannot follow the previous tag.
 
-    The number of tags is among them where the last may not be the last.
+    `len(tags)` is included if the last tag cannot end a sentence.
     """
     moves = zip((None, *tags), (*tags, None), strict=True)
     return [at for at, (one, two) in enumerate(moves) if not _may(one, two, scheme)]
 
 
 def first_break(tags: Sequence[str], scheme: str) -> tuple[int, str] | None:
-    """Returns the first token whose tag breaks the scheme, and why; or None.
+    """Returns the index of the first tag that violates the scheme, and why; or None.
 
     >>> first_break(["B-PER", "I-LOC"], "BIO")
     (1, 'I-LOC after B-PER')
     """
-    places = breaks(tags, scheme)
-    if not places:
+    broken = breaks(tags, scheme)
+    if not broken:
         return None
-    place = places[0]
-    if place == len(tags):
-        return place - 1, f"{tags[-1]} at the end"
-    if place == 0:
+    at = broken[0]
+    if at == len(tags):
+        return at - 1, f"{tags[-1]} at the end"
+    if at == 0:
         return 0, f"{tags[0]} at the start"
-    return place, f"{tags[place]} after {tags[place - 1]}"
+    return at, f"{tags[at]} after {tags[at - 1]}"
 
 
 def _may(one: str | None, two: str | None, scheme: str) -> bool:
-    """Whether a tag may follow another; None is the start or the end."""
+    """Returns whether `two` may follow `one`; None is the start or the end."""
     if scheme == PLAIN:
         return True
     before, type_before = entities.split(one or OUTSIDE)
@@ -234,14 +239,14 @@ def _may(one: str | None, two: str | None, scheme: str) -> bool:
         return after != "B" or (before in "BI" and same)
     if scheme == "BIO":
         return after != "I" or (before in "BI" and same)
-    inside, goes_on = before in "BIM", after in "IMEL"
-    return inside == goes_on and (same or not inside)
+    inside, continues = before in "BIM", after in "IMEL"
+    return inside == continues and (same or not inside)
 
 
 def convert(tags: Sequence[str], scheme: str) -> list[str]:
-    """Writes the spans of tags of any scheme that has them in another.
+    """Converts the tags of any scheme with spans to another scheme.
 
-    Tags that break their scheme are read as `entities.spans_of` reads them.
+    Invalid tags are interpreted as in `entities.spans_of`.
 
     >>> convert(["I-PER", "I-PER", "O", "I-LOC"], "BIOES")
     ['B-PER', 'E-PER', 'O', 'S-LOC']
@@ -252,14 +257,14 @@ def convert(tags: Sequence[str], scheme: str) -> list[str]:
 def write(
     spans: Iterable[entities.Span], length: int, scheme: str, outside: str = OUTSIDE
 ) -> list[str]:
-    """Returns the tags of a sentence of `length` tokens; `outside` is that of no span.
+    """Encodes spans as `length` tags; tokens outside of spans get `outside`.
 
-    The scheme is one that has spans, and not IOB1.
+    The scheme must have spans and cannot be IOB1.
     """
-    first, middle, last, alone = _LETTERS[scheme]
+    first, middle, last, single = _LETTERS[scheme]
     tags = [outside] * length
     for kind, start, end in spans:
-        letters = [alone]
+        letters = [single]
         if end - start > 1:
             letters = [first, *middle * (end - start - 2), last]
         tail = "" if kind == entities.UNTYPED else f"-{kind}"
@@ -270,7 +275,7 @@ def write(
 def labels_of(sentences: Iterable[Sequence[str]], scheme: str) -> tuple[str, ...]:
     """Returns all tags of a scheme for the types that occur: O first, then sorted.
 
-    A type that has only spans of one token here can have longer ones elsewhere.
+    Each type gets all letters, even if its spans here have only one token.
     """
     known = {tag for tags in sentences for tag in tags}
     if scheme != PLAIN:
@@ -285,7 +290,7 @@ def labels_of(sentences: Iterable[Sequence[str]], scheme: str) -> tuple[str, ...
 def allowed(
     labels: Sequence[str], scheme: str
 ) -> tuple[Bool[np.ndarray, "C C"], Bool[np.ndarray, " C"], Bool[np.ndarray, " C"]]:
-    """Returns which moves keep to the scheme: tag to tag, from the start, to the end.
+    """Returns the valid transitions, and the labels that can start and end a sentence.
 
     `transitions[i, j]` is whether label j may follow label i.
     """

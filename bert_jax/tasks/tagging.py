@@ -1,8 +1,8 @@
-"""Tagging the tokens of a sentence: entities, parts of speech, Chinese words.
+"""Token tagging: named entities, parts of speech, Chinese word segmentation.
 
-Head and loss are those of arXiv:1810.04805, section 5.3: a linear map over the first
-piece of each token. A sentence longer than a row becomes windows that overlap by half;
-each of its tokens is tagged in the one where it sees most context.
+Head and loss follow arXiv:1810.04805, section 5.3: a linear layer on the first subword
+of each token. Sentences longer than a row are split into windows that overlap by half;
+each token is tagged in the window that has the most context around it.
 """
 
 import dataclasses
@@ -19,15 +19,15 @@ from bert_jax.metrics import entities, scores
 from bert_jax.tasks import classification, losses, spec, tag_schemes, token_rows
 
 # Notes of a table.
-WINDOWS = "rows that are windows of longer sentences"
-MENDED = "tags that broke their scheme and were mended"
-LOST = "entities without a piece, left out of training"
+WINDOWS = "windows of sentences longer than a row"
+REPAIRED = "invalid tags that were repaired"
+LOST = "entities without subwords, not used in training"
 
 Examples = Sequence[data_examples.TaggedExample]
 
 
 class TaggingSpec(spec.TaskSpec):
-    """Tagging of tokens, as the rest of the package knows it."""
+    """Task specification of token tagging."""
 
     name = "tagging"
     form = example_request.ExampleForm(
@@ -85,7 +85,7 @@ class TaggingSpec(spec.TaskSpec):
     def options(
         self, settings: spec.Settings, metadata: spec.Metadata, recipe: losses.Recipe
     ) -> dict[str, Any]:
-        """Returns what a task on tags is built with."""
+        """Returns the constructor arguments shared by tagging tasks."""
         return {
             "labels": metadata.labels,
             "scheme": metadata.scheme,
@@ -96,11 +96,11 @@ class TaggingSpec(spec.TaskSpec):
     def expected_metric(
         self, settings: spec.Settings, metadata: spec.Metadata, dev: Sequence[Any]
     ) -> str:
-        """Returns the F1 of entities, or the accuracy of tags without spans."""
+        """Returns the entity F1, or the token accuracy for plain tags."""
         return self.default_metrics[not metadata.scheme]
 
     def misfits(self, examples: Examples) -> dict[int, str]:
-        """Returns tags that are not of the scheme of the others; see `misfits`."""
+        """Returns tags that do not fit the scheme of the others; see `misfits`."""
         return misfits(examples)
 
     def classes_of(
@@ -112,13 +112,13 @@ class TaggingSpec(spec.TaskSpec):
         return tag_schemes.convert(example.tags, metadata.scheme)
 
     def describe(self, examples: Examples) -> str:
-        """Returns the scheme of the tags."""
+        """Returns a line that describes the tag scheme."""
         return scheme_text(examples)
 
     def rows(
         self, example: data_examples.TaggedExample, prediction: spec.Prediction
     ) -> list[dict[str, Any]]:
-        """Returns one row an entity, or one a token where tags have no spans."""
+        """Returns one row per entity, or one per token for plain tags."""
         if "entities" in prediction:
             return [{"id": prediction["id"], **one} for one in prediction["entities"]]
         tags, probabilities = prediction["tags"], prediction["probabilities"]
@@ -137,15 +137,15 @@ class TaggingSpec(spec.TaskSpec):
         ]
 
     def answer(self, prediction: spec.Prediction) -> Any:
-        """Returns entities as CLUENER has them: {type: {text: [[first, last], ...]}}.
+        """Returns entities in CLUENER format: {type: {text: [[first, last], ...]}}.
 
         Raises:
-          InputError: the tags have no spans.
+          InputError: the tags are plain.
         """
         if "entities" not in prediction:
             raise errors.InputError(
-                "the format clue is for entities, and this model tags tokens: use one "
-                "of jsonl, tsv, conll"
+                "the format clue is for entities, but this model has plain tags: use "
+                "jsonl, tsv or conll"
             )
         by_type: dict[str, dict[str, list[list[int]]]] = {}
         for one in prediction["entities"]:
@@ -158,26 +158,26 @@ SPEC = TaggingSpec()
 
 
 class Tagging(token_rows.TokenTags):
-    """Tags of tokens; a `FineTuned` of `TaggedExample`.
+    """Token tagging; a `FineTuned` task on `TaggedExample`.
 
-    The tags of examples may be written in any scheme that has spans, and are brought
-    into that of the labels.
+    Examples may use any scheme with spans; their tags are converted to the scheme of
+    the labels.
     """
 
     def table(self, examples: Examples) -> example_rows.ExampleTable:
-        """Tokenises sentences.
+        """Tokenizes sentences.
 
-        Token columns besides the usual three: those that `token_tags` names, and of the
-        t-th token of a row its number in the sentence, and one behind the last token
-        that shares its pieces (`token_numbers`, `token_ends`).
+        Token columns besides the usual three: those in the docstring of `token_rows`;
+        `token_numbers`, the index of each token in its sentence; and `token_ends`, the
+        end (exclusive) of the tokens that share its subwords.
 
         Raises:
-          InputError: a tag is unknown, breaks the scheme, or is there for some examples
-            only; rows are too short.
+          InputError: a tag is unknown or violates the scheme, only some of the examples
+            have tags, or rows are too short.
         """
         rows = token_rows.Rows(self.tokenizer, self.max_seq_length)
-        rows.notes |= {WINDOWS: 0, MENDED: 0, LOST: 0}
-        golds, rows.notes[MENDED] = self._gold(examples)
+        rows.notes |= {WINDOWS: 0, REPAIRED: 0, LOST: 0}
+        golds, rows.notes[REPAIRED] = self._gold(examples)
         for number, sentence in enumerate(rows.encode(examples)):
             tags = self._of_pieces(sentence.aligned, golds[number])
             rows.notes[LOST] += self._lost(sentence.aligned, golds[number])
@@ -196,27 +196,27 @@ class Tagging(token_rows.TokenTags):
         return rows.table()
 
     def unseen(self, example: data_examples.TaggedExample) -> Sequence[str]:
-        """Returns the types of entities, or the tags, that the model cannot predict.
+        """Returns the entity types, or plain tags, that the model cannot predict.
 
-        Each as often as it occurs.
+        Repeated types are listed once per occurrence.
         """
         tags = example.tags or ()
         if self.scheme == tag_schemes.PLAIN:
             return [tag for tag in tags if tag not in self._known]
         if not all(map(tag_schemes.is_span_tag, tags)):
-            return ()  # they are of another scheme, which `table` says
+            return ()  # another kind of tags, which `table` reports
         spans = entities.spans_of(tags)
         return [kind for kind, _, _ in spans if kind not in self._known]
 
     def without_unseen(
         self, example: data_examples.TaggedExample
     ) -> data_examples.TaggedExample:
-        """Returns an example whose unseen tags are those of a token outside."""
+        """Returns an example with unseen tags replaced by O."""
         if example.tags is None or not self.unseen(example):
             return example
         tags = list(example.tags)
         if self.scheme == tag_schemes.PLAIN:
-            fill = self.labels[0]  # O, where there is one
+            fill = self.labels[0]  # O, if the model has it
             tags = [tag if tag in self._known else fill for tag in tags]
         else:
             for kind, start, end in entities.spans_of(example.tags):
@@ -225,42 +225,42 @@ class Tagging(token_rows.TokenTags):
         return dataclasses.replace(example, tags=tuple(tags))
 
     def is_beyond(self, example: data_examples.TaggedExample) -> bool:
-        """Returns whether an example has tags, and the model knows none of them."""
+        """Returns whether an example has tags but none of the model's."""
         known = self._known | {tag_schemes.OUTSIDE}
         kinds = [tag_schemes.kind_of(x, self.scheme) for x in example.tags or ()]
         return bool(self.unseen(example)) and not known.intersection(kinds)
 
     @functools.cached_property
     def _known(self) -> frozenset[str]:
-        """The types of the entities that the model knows, or its plain tags."""
+        """The entity types that the model can predict, or its plain tags."""
         return frozenset(tag_schemes.kind_of(x, self.scheme) for x in self.labels)
 
     def _gold(self, examples: Examples) -> tuple[list[list[str] | None], int]:
-        """Returns the tags of each example in the task's scheme, and how many broke.
+        """Returns the tags of each example in the model's scheme, and the repair count.
 
         Raises:
-          InputError: they break it and are not to be mended, or have no spans.
+          InputError: tags are invalid and `repair` is off, or they have no spans.
         """
-        labelled = [x for x in examples if x.tags is not None]
-        if labelled and len(labelled) < len(examples):
+        labeled = [x for x in examples if x.tags is not None]
+        if labeled and len(labeled) < len(examples):
             bare = next(x for x in examples if x.tags is None)
             raise errors.InputError(
-                f"{bare.where}: this sentence has no tags and others have: tag it, or "
+                f"{bare.where}: this sentence has no tags, but others do: tag it or "
                 "remove it"
             )
         if self.scheme == tag_schemes.PLAIN:
             return [None if x.tags is None else list(x.tags) for x in examples], 0
-        found = tag_schemes.detect([x.tags or () for x in labelled])
-        mended = sum(_check(x, found, self.repair) for x in labelled)
+        found = tag_schemes.detect([x.tags or () for x in labeled])
+        repaired = sum(_check(x, found, self.repair) for x in labeled)
         return [
             None if x.tags is None else tag_schemes.convert(x.tags, self.scheme)
             for x in examples
-        ], mended
+        ], repaired
 
     def _of_pieces(
         self, aligned: token_rows.Alignment, tags: list[str] | None
     ) -> list[str]:
-        """Returns the tags of the tokens that have a piece, as their scheme wants."""
+        """Returns valid tags for the tokens that have a subword."""
         if tags is None:
             return list(self.labels[:1]) * len(aligned.tokens)
         kept = [tags[at] for at in aligned.tokens]
@@ -270,7 +270,7 @@ class Tagging(token_rows.TokenTags):
         return tag_schemes.write(spans, len(kept), self.scheme, self._outside)
 
     def _lost(self, aligned: token_rows.Alignment, tags: list[str] | None) -> int:
-        """Counts the entities that no token with a piece is of."""
+        """Counts the entities without any token that has a subword."""
         if tags is None or self.scheme == tag_schemes.PLAIN:
             return 0
         spans = entities.spans_of(tags)
@@ -278,7 +278,7 @@ class Tagging(token_rows.TokenTags):
 
     @property
     def _outside(self) -> str:
-        """The tag of a token that nothing is said of: O, or that of a span of one."""
+        """The tag of tokens without a prediction: O, or that of a one-token span."""
         if tag_schemes.OUTSIDE in self.labels or self.scheme == tag_schemes.PLAIN:
             return tag_schemes.OUTSIDE
         _, starts, ends = tag_schemes.allowed(self.labels, self.scheme)
@@ -299,40 +299,44 @@ class Tagging(token_rows.TokenTags):
         table: example_rows.ExampleTable,
         outputs: spec.Outputs,
     ) -> list[spec.Prediction]:
-        """Returns `id`, `text`, `tags`, `probabilities` and, of spans, `entities`.
+        """Returns `id`, `text`, `tags`, `probabilities` and, with spans, `entities`.
 
-        A token that shares a piece with the one before goes on as that one; one that
-        the tokenizer drops is outside, unless it is inside an entity, and has no
-        probability. An entity has the characters [start, end), its `type`, `text` and
-        the least probability of its tokens.
+        A token that shares a subword with the previous one continues its tag. A token
+        that the tokenizer drops is outside, unless an entity surrounds it, and has no
+        probability. An entity has its characters [start, end), `type`, `text` and the
+        lowest probability of its tokens.
         """
         rows = ((int(number), row, ()) for row, number in enumerate(table.examples))
         every = token_rows.gather(examples, table, outputs, rows)
         result = []
         for example, found in zip(examples, every, strict=True):
-            tags, sure = self._said(example, found)
-            said: spec.Prediction = {"id": example.id, "text": example.text}
-            said |= {"tags": tags, "probabilities": sure}
+            tags, sure = self._tags_of(example, found)
+            prediction: spec.Prediction = {"id": example.id, "text": example.text}
+            prediction |= {"tags": tags, "probabilities": sure}
             if self.scheme != tag_schemes.PLAIN:
                 spans = entities.spans_of(tags)
-                said["entities"] = [_entity(example, span, sure) for span in spans]
-            result.append(said)
+                prediction["entities"] = [
+                    _entity(example, span, sure) for span in spans
+                ]
+            result.append(prediction)
         return result
 
-    def _said(
-        self, example: data_examples.TaggedExample, found: token_rows.Said
+    def _tags_of(
+        self, example: data_examples.TaggedExample, found: token_rows.TokenPredictions
     ) -> tuple[list[str], list[float | None]]:
-        """Returns the tag of every token, and its probability if it has a piece."""
+        """Returns the tag of every token, and its probability if it has a subword."""
         aligned = found.aligned
         tags = self._spread(aligned, [self.labels[at] for at in found.tags])
         sure: list[float | None] = [None] * len(example.tokens)
-        odds = found.probabilities
-        for start, end, x in zip(aligned.tokens, aligned.ends, odds, strict=True):
+        probabilities = found.probabilities
+        for start, end, x in zip(
+            aligned.tokens, aligned.ends, probabilities, strict=True
+        ):
             sure[start:end] = [round(float(x), 6)] * int(end - start)
         return tags, sure
 
     def _spread(self, aligned: token_rows.Alignment, kept: list[str]) -> list[str]:
-        """Gives tags to the tokens without a piece too."""
+        """Extends tags to the tokens without a subword."""
         if len(kept) == aligned.length:
             return kept
         if self.scheme != tag_schemes.PLAIN:
@@ -345,11 +349,11 @@ class Tagging(token_rows.TokenTags):
         return self._without_gaps(tags)
 
     def _of_covered(self, tag: str) -> str:
-        """The plain tag of a token that shares the piece of one with this tag."""
+        """Returns the plain tag of a token that shares the subword of a tagged one."""
         return tag
 
     def _without_gaps(self, tags: list[str]) -> list[str]:
-        """Fills up plain tags: by O, or where there is none, by the tag before."""
+        """Fills missing plain tags with O or, without O, with the previous tag."""
         fill = tag_schemes.OUTSIDE
         if fill in self.labels:
             return [tag or fill for tag in tags]
@@ -365,14 +369,14 @@ class Tagging(token_rows.TokenTags):
     ) -> scores.Scores:
         """Compares tags; see `metrics.entities`.
 
-        Of schemes with spans the metrics are `entity_precision`, `entity_recall`,
-        `entity_f1`, `entity_macro_f1`, `entity_weighted_f1` and `token_accuracy`, with
-        a class a type (without types, spans are words); of plain tags
-        `token_accuracy` and `macro_f1`, with a class a tag. Both have `ece`, over
-        tokens. The severity of a sentence is the number of its errors.
+        With spans, the metrics are `entity_precision`, `entity_recall`, `entity_f1`,
+        `entity_macro_f1`, `entity_weighted_f1` and `token_accuracy`, with one class per
+        type (untyped spans are words). With plain tags, they are `token_accuracy` and
+        `macro_f1`, with one class per tag. Both have `ece`, over tokens. Sentences are
+        ranked by their number of errors.
 
         Raises:
-          InputError: there is no example, or one without tags.
+          InputError: there are no examples, or one has no tags.
           NotFiniteError: a probability is not finite.
         """
         true = self._truths(examples, predictions)
@@ -381,16 +385,16 @@ class Tagging(token_rows.TokenTags):
         units = entities.spans_of if has_spans else entities.numbered
         wanted, given = [units(tags) for tags in true], [units(tags) for tags in found]
         report = entities.score(wanted, given)
-        odds = [result["probabilities"] for result in predictions]
-        sure = entities.confidences(true, found, odds)
+        probabilities = [result["probabilities"] for result in predictions]
+        sure = entities.confidences(true, found, probabilities)
         accuracy = entities.token_accuracy(true, found)
         metrics = {"token_accuracy": accuracy, "macro_f1": report.macro.f1}
         if has_spans:
             metrics = _entity_metrics(report) | {"token_accuracy": accuracy}
         metrics["ece"] = scores.calibration(sure).expected_error
 
-        def said(at: int, item: entities.Item) -> str:
-            return say(examples[at], *item)
+        def readable(at: int, item: entities.Item) -> str:
+            return readable_item(examples[at], *item)
 
         return scores.Scores(
             metrics,
@@ -402,21 +406,25 @@ class Tagging(token_rows.TokenTags):
                 [x.text for x in examples],
                 wanted,
                 given,
-                said,
+                readable,
             ),
         )
 
     def _truths(
         self, examples: Examples, predictions: Sequence[spec.Prediction]
     ) -> list[list[str]]:
-        odds = [[x or 0.0 for x in result["probabilities"]] for result in predictions]
-        scores.check([x.where for x in examples], np.array([sum(x) for x in odds]))
+        probabilities = [
+            [x or 0.0 for x in result["probabilities"]] for result in predictions
+        ]
+        scores.check(
+            [x.where for x in examples], np.array([sum(x) for x in probabilities])
+        )
         gold, _ = self._gold(examples)
         true = [tags for tags in gold if tags is not None]
         if len(true) < len(examples):
             raise errors.InputError(
-                f"{examples[0].where}: there are no tags to compare with: give a file "
-                "that has them"
+                f"{examples[0].where}: the examples have no tags: evaluation needs "
+                "labeled examples"
             )
         return true
 
@@ -424,10 +432,10 @@ class Tagging(token_rows.TokenTags):
 def learn(examples: Examples) -> tuple[tuple[str, ...], str]:
     """Returns the labels of examples with tags or roles, and their scheme.
 
-    IOB1 becomes BIO; other schemes stay what they are. Roles have O among them.
+    IOB1 becomes BIO; other schemes are unchanged. The labels of roles include O.
 
     Raises:
-      InputError: no example has tags, or they are not tags of one kind.
+      InputError: no example has tags, or the tags are inconsistent.
     """
     scheme = detect(examples)
     tags = [x.tags for x in examples if x.tags]
@@ -441,15 +449,15 @@ def detect(examples: Examples) -> str:
     """Returns the scheme of the tags of examples, one of `tag_schemes.SCHEMES`.
 
     Raises:
-      InputError: no example has tags; all have the same; a tag has blanks, or most are
-        tags of spans and one is not; the column of the tags is that of the tokens.
+      InputError: there are no tags, or only one distinct tag; a tag has white space or
+        does not fit the scheme of the others; or token and tag columns are swapped.
     """
     tags = [x.tags for x in examples if x.tags]
     if not tags:
         where = f"{examples[0].where}: " if examples else ""
         raise errors.InputError(
-            f"{where}there are no tags to learn from: give a file that has them, and "
-            "the column they stand in as data.columns.tag"
+            f"{where}the training examples have no tags: use a tagged file, and set "
+            "data.columns.tag to the column of the tags"
         )
     if all(x.predicate is None for x in examples):
         _check_kind(examples)
@@ -457,7 +465,7 @@ def detect(examples: Examples) -> str:
 
 
 def scheme_text(examples: Examples) -> str:
-    """Returns one line on the scheme of the tags of examples, for people.
+    """Returns a human-readable line on the tag scheme.
 
     >>> scheme_text([])  # doctest: +SKIP
     'tags: IOB1, learned as BIO; 4 types: LOC, MISC, ORG, PER'
@@ -465,7 +473,7 @@ def scheme_text(examples: Examples) -> str:
     labels, learned = learn(examples)
     found = detect(examples)
     if found == tag_schemes.PLAIN:
-        return f"tags: plain, one a token; {len(labels)} tags: {_listed(labels)}"
+        return f"tags: plain, one per token; {len(labels)} tags: {_listed(labels)}"
     spans = {tag for tag in labels if tag != tag_schemes.OUTSIDE}
     types = sorted({entities.split(tag)[1] for tag in spans})
     as_other = f", learned as {learned}" if found != learned else ""
@@ -481,10 +489,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def misfits(examples: Examples) -> dict[int, str]:
-    """Returns the tag that does not fit with the others, by position of its sentence.
+    """Maps sentence indices to tags that do not fit the scheme of the others.
 
-    Where more than a fifth of the sentences have one, the tags are of another kind, and
-    none is a misfit.
+    It is empty if more than a fifth of the sentences have such a tag: the tags are then
+    of another kind.
     """
     left = {at: set(x.tags) for at, x in enumerate(examples) if x.tags}
     most, found = len(left) // 5, {}
@@ -499,34 +507,34 @@ def misfits(examples: Examples) -> dict[int, str]:
     return found | {list(sentences)[row]: tag for row, tag in odd.items()}
 
 
-# Tags by which two columns are seen to be swapped: more different ones than tokens.
+# Token and tag columns are swapped if there are more distinct tags than tokens.
 _SWAPPED_TIMES, _SWAPPED_LEAST = 2, 20
 
 
 def _check_kind(examples: Examples) -> None:
-    """Raises InputError unless all tags of examples can be of one scheme."""
-    labelled = [x for x in examples if x.tags]
-    known = dict.fromkeys(tag for x in labelled for tag in x.tags or ())
-    tokens = {x.text[start:end] for x in labelled for start, end in x.tokens}
+    """Raises InputError unless the tags of all examples fit one scheme."""
+    labeled = [x for x in examples if x.tags]
+    known = dict.fromkeys(tag for x in labeled for tag in x.tags or ())
+    tokens = {x.text[start:end] for x in labeled for start, end in x.tokens}
     are_tags = tag_schemes.problem_of(tokens) is None and any(
         tag_schemes.is_span_tag(token) and token[1:2] == "-" for token in tokens
     )
     has_more = len(known) > max(_SWAPPED_TIMES * len(tokens), _SWAPPED_LEAST)
     if has_more or (are_tags and all(map(tag_schemes.is_span_tag, tokens))):
         raise errors.InputError(
-            f"{labelled[0].where_of(0)}: the tag of {labelled[0].named(0)} is "
-            f"{_tags(labelled[0])[0]!r}, so the columns of tokens and tags seem to be "
+            f"{labeled[0].where_of(0)}: the tag of {labeled[0].named(0)} is "
+            f"{_tags(labeled[0])[0]!r}, so the columns of tokens and tags seem to be "
             "swapped: set data.columns.token and data.columns.tag to their numbers"
         )
     problem = tag_schemes.problem_of(known)
-    if problem is None and (odd := tag_schemes.odd_letters([*map(_tags, labelled)])):
+    if problem is None and (odd := tag_schemes.odd_letters([*map(_tags, labeled)])):
         problem = next(iter(odd.values())), "most sentences are BIO: B, I and O only"
     if problem is not None:
         tag, why = problem
-        example = next(x for x in labelled if tag in _tags(x))
-        place = _tags(example).index(tag)
+        example = next(x for x in labeled if tag in _tags(x))
+        at = _tags(example).index(tag)
         raise errors.InputError(
-            f"{example.where_of(place)}: {example.named(place)} of the sentence has "
+            f"{example.where_of(at)}: {example.named(at)} of the sentence has "
             f"the tag {tag!r}: {why}. Correct it, or set data.columns.tag if this is "
             "not the column of the tags, or data.repair, which leaves a few such "
             "sentences out"
@@ -534,7 +542,7 @@ def _check_kind(examples: Examples) -> None:
     if len(known) == 1:
         (tag,) = known
         raise errors.InputError(
-            f"{labelled[0].where}: all {sum(map(len, map(_tags, labelled))):,} tokens "
+            f"{labeled[0].where}: all {sum(map(len, map(_tags, labeled))):,} tokens "
             f"have the tag {tag!r}, so there is nothing to learn: is data.columns.tag "
             "the right column?"
         )
@@ -545,24 +553,24 @@ def _tags(example: data_examples.TaggedExample) -> tuple[str, ...]:
 
 
 def _check(example: data_examples.TaggedExample, scheme: str, repair: bool) -> int:
-    """Returns how many tags break the scheme; raises InputError if none may."""
+    """Returns the number of invalid tags; raises InputError unless `repair` is set."""
     tags = example.tags or ()
-    for place, tag in enumerate(tags):
+    for at, tag in enumerate(tags):
         if not tag_schemes.is_span_tag(tag):
             raise errors.InputError(
-                f"{example.where_of(place)}: the tag {tag!r} is of no scheme with "
-                "spans, such as B-PER, I-PER, O, which the model was trained with: "
-                f"correct that of {example.named(place)} of the sentence"
+                f"{example.where_of(at)}: the tag {tag!r} is not a span tag such "
+                "as B-PER, I-PER, O, which the model was trained with: correct "
+                f"{example.named(at)} of the sentence"
             )
     broken = tag_schemes.first_break(tags, scheme)
     if broken is None:
         return 0
     if not repair:
-        place, why = broken
+        at, why = broken
         raise errors.InputError(
-            f"{example.where_of(place)}: the tags of {example.named(place)} of the "
-            f"sentence break {scheme}: {why}. "
-            "Correct it, or set data.repair=true to begin an entity there"
+            f"{example.where_of(at)}: the tags of {example.named(at)} of the "
+            f"sentence violate {scheme}: {why}. "
+            "Correct it, or set data.repair=true to start a new entity there"
         )
     return len(tag_schemes.breaks(tags, scheme))
 
@@ -585,20 +593,20 @@ def _entity(
 ) -> dict[str, Any]:
     kind, first, last = span
     start, end = example.tokens[first][0], example.tokens[last - 1][1]
-    odds = [x for x in sure[first:last] if x is not None]
+    probabilities = [x for x in sure[first:last] if x is not None]
     return {
         "start": start,
         "end": end,
         "type": kind,
         "text": example.text[start:end],
-        "probability": min(odds) if odds else None,
+        "probability": min(probabilities) if probabilities else None,
     }
 
 
-def say(
+def readable_item(
     example: data_examples.TaggedExample, kind: Any, first: Any, last: Any = None
 ) -> str:
-    """Writes an entity, or a token with its tag, for people."""
+    """Formats an entity, or a token and its tag, as text."""
     last = first + 1 if last is None else last
     start, end = example.tokens[first][0], example.tokens[last - 1][1]
     return f"{example.text[start:end]}/{kind}"

@@ -1,8 +1,8 @@
-"""Tagged sentences: their alignment with subwords, their rows, and the loss of a tag.
+"""Tagged sentences: alignment of tokens with subwords, rows, and the tagging loss.
 
-A row lists the tokens of a sentence: token t is at `token_positions` [B, L] and weighs
-`token_weights`, with the tag `labels`; all three are padded with zeros. Where a row has
-Q predicates, the last two are [B, Q, L].
+For each token of a sentence, a row has the position of its first subword
+(`token_positions` [B, L]), its weight (`token_weights`) and its tag (`labels`). All
+three are padded with zeros. In rows with Q predicates, the last two are [B, Q, L].
 """
 
 import bisect
@@ -28,14 +28,14 @@ from bert_jax.text.tokenizer import Tokenizer
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Alignment:
-    """The tokens of a sentence that have a piece, in order; k of n.
+    """The k of n tokens of a sentence that have a subword, in order.
 
     Attributes:
-      length: n, all tokens.
-      tokens: their numbers.
-      pieces: the first piece of each.
-      ends: one behind the last token that the pieces of each reach into; the tokens
-        between are covered.
+      length: n, the number of all tokens.
+      tokens: the indices of the k tokens.
+      pieces: the first subword of each.
+      ends: the end (exclusive) of the tokens that the subwords of each overlap; the
+        tokens in between are covered.
     """
 
     length: int
@@ -45,23 +45,23 @@ class Alignment:
 
     @property
     def covered(self) -> int:
-        """How many tokens share a piece with one before."""
+        """The number of tokens that share a subword with a previous one."""
         return int((self.ends - self.tokens - 1).sum())
 
     @property
     def dropped(self) -> int:
-        """How many tokens no piece comes from."""
+        """The number of tokens without any subword."""
         return self.length - len(self.tokens) - self.covered
 
     def reduce(self, spans: Sequence[entities.Span]) -> list[entities.Span]:
-        """Counts the ends of spans in tokens that have a piece; others are left out."""
+        """Maps spans to indices into `tokens`; spans that become empty are dropped."""
         firsts = [int(np.searchsorted(self.tokens, start)) for _, start, _ in spans]
         lasts = [int(np.searchsorted(self.tokens, end)) for _, _, end in spans]
         moved = zip(spans, firsts, lasts, strict=True)
         return [(span[0], start, end) for span, start, end in moved if start < end]
 
     def expand(self, spans: Sequence[entities.Span]) -> list[entities.Span]:
-        """Undoes `reduce`: with the tokens that are covered, or dropped inside."""
+        """Inverts `reduce`; spans include covered tokens and dropped ones inside."""
         return [
             (kind, int(self.tokens[start]), int(self.ends[end - 1]))
             for kind, start, end in spans
@@ -71,11 +71,11 @@ class Alignment:
 def align(
     text: str, tokens: Sequence[examples.Span], offsets: Sequence[examples.Span]
 ) -> Alignment:
-    """Aligns the pieces of a text, by the characters they come from, with its tokens.
+    """Aligns the subwords of a text with its tokens by character offsets.
 
-    >>> made = align("在2008年", [(0, 1), (1, 2), (2, 3), (3, 5), (5, 6)],
-    ...              [(0, 1), (1, 5), (5, 6)])
-    >>> made.tokens, made.pieces, made.ends
+    >>> aligned = align("在2008年", [(0, 1), (1, 2), (2, 3), (3, 5), (5, 6)],
+    ...                 [(0, 1), (1, 5), (5, 6)])
+    >>> aligned.tokens, aligned.pieces, aligned.ends
     (array([0, 1, 4]), array([0, 1, 2]), array([1, 4, 5]))
     """
     begins = [start for start, _ in tokens]
@@ -83,7 +83,7 @@ def align(
     firsts: list[int] = []
     reaches: list[int] = []
     for piece, (start, end) in enumerate(offsets):
-        while start < end and text[start].isspace():  # as in the piece "_the"
+        while start < end and text[start].isspace():  # as in the subword "_the"
             start += 1
         token = bisect.bisect_right(begins, start) - 1
         if start == end or token < 0 or start >= tokens[token][1]:
@@ -108,7 +108,7 @@ def _alignment(
 
 
 def cut(length: int, room: int, stride: int) -> list[tuple[int, int]]:
-    """Returns the windows [first, last) over tokens; none is left out.
+    """Returns windows [first, end) that cover all tokens.
 
     >>> cut(10, 4, 3)
     [(0, 4), (3, 7), (6, 10)]
@@ -123,9 +123,9 @@ def cut(length: int, room: int, stride: int) -> list[tuple[int, int]]:
 def owners(
     pieces: Int[np.ndarray, " k"], cut: Sequence[tuple[int, int]]
 ) -> Int[np.ndarray, " k"]:
-    """Returns the window in which each piece sees most on its poorer side.
+    """Returns for each subword the window with the most context on its shorter side.
 
-    The ends of the sentence are not poor: nothing lies behind them.
+    The start and the end of the sentence do not count as a lack of context.
     """
     first, last = cut[0][0], cut[-1][1]
     context = [
@@ -143,17 +143,17 @@ def owners(
 
 
 # Notes of a table.
-COVERED = "tokens that share a piece with the token before"
+COVERED = "tokens that share a subword with the previous token"
 DROPPED = "tokens that the tokenizer drops"
 
-# The number of an example, a row that has tags of it, and where in that row: nowhere
-# in particular, or at one of its predicates.
-Place = tuple[int, int, tuple[int, ...]]
+# The index of an example, a row with its tags, and the index within the row: empty, or
+# that of a predicate.
+TagLocation = tuple[int, int, tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sentence:
-    """A sentence in pieces, nothing cut."""
+    """A tokenized sentence, not truncated."""
 
     ids: list[int]
     aligned: Alignment
@@ -161,13 +161,13 @@ class Sentence:
 
 @dataclasses.dataclass(eq=False)
 class Rows:
-    """Rows as they are made; `table` makes them one.
+    """Builder of the rows of a table.
 
     Attributes:
-      capacity: the most pieces of a sentence in a row.
+      capacity: maximum number of subwords of a sentence in a row.
 
     Raises:
-      InputError: rows are too short for any piece.
+      InputError: rows have no room besides the special tokens.
     """
 
     tokenizer: Tokenizer
@@ -187,15 +187,15 @@ class Rows:
     def __post_init__(self) -> None:
         ids, _ = self.tokenizer.build([-1])
         self.capacity = self.max_seq_length - len(ids) + 1
-        self.before = ids.index(-1)  # special pieces in front of a sentence
+        self.before = ids.index(-1)  # special tokens in front of a sentence
         if self.capacity < 1:
             raise errors.InputError(
-                f"data.max_seq_length {self.max_seq_length} leaves no room for a token "
-                f"beside {len(ids) - 1} special ones: raise it"
+                f"data.max_seq_length {self.max_seq_length} leaves no room "
+                f"next to the {len(ids) - 1} special tokens: raise it"
             )
 
     def encode(self, examples: Sequence[data_examples.TaggedExample]) -> list[Sentence]:
-        """Cuts each sentence into pieces, the same one once, and counts what is odd."""
+        """Tokenizes each distinct sentence once; counts covered and dropped tokens."""
         whole = dict.fromkeys((x.text, x.tokens) for x in examples)
         texts = [text for text, _ in whole]
         result = self.tokenizer.encode_with_offsets(texts)
@@ -216,14 +216,15 @@ class Rows:
         window: tuple[int, int],
         chosen: Int[np.ndarray, " t"],
     ) -> tuple[int, int]:
-        """Adds a row of the pieces [first, last) of a sentence.
+        """Adds a row with the subwords of one window of a sentence.
 
         Args:
-          number: of the example.
-          chosen: which of the sentence's aligned tokens are tagged in this row.
+          number: index of the example.
+          window: subwords [first, end) of the sentence.
+          chosen: the aligned tokens that are tagged in this row.
 
         Returns:
-          How far pieces have moved from the sentence to the row, and the row's length.
+          The offset from sentence to row positions, and the length of the row.
         """
         first, last = window
         ids, types = self.tokenizer.build(sentence.ids[first:last])
@@ -254,7 +255,7 @@ class Rows:
 
 
 def filled(values: Int[np.ndarray, "*Q t"], length: int) -> Int[np.ndarray, "*Q l"]:
-    """Fills the last axis up with zeros, as int32.
+    """Pads the last axis with zeros, as int32.
 
     >>> filled(np.array([5, 6]), 4)
     array([5, 6, 0, 0], dtype=int32)
@@ -265,13 +266,13 @@ def filled(values: Int[np.ndarray, "*Q t"], length: int) -> Int[np.ndarray, "*Q 
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Said:
-    """What was said of the tokens of an example that a row holds; k of n.
+class TokenPredictions:
+    """Predictions for the k of n tokens of an example that rows contain.
 
     Attributes:
-      aligned: which tokens they are.
-      tags: the label of each.
-      probabilities: of that label.
+      aligned: the alignment of these tokens.
+      tags: the predicted label index of each.
+      probabilities: the probability of each label.
     """
 
     aligned: Alignment
@@ -283,49 +284,53 @@ def gather(
     examples: Sequence[data_examples.TaggedExample],
     table: example_rows.ExampleTable,
     outputs: Mapping[str, Sequence[np.ndarray]],
-    places: Iterable[Place],
-) -> list[Said]:
-    """Puts what the rows of each example say together, in the order of its tokens."""
+    locations: Iterable[TagLocation],
+) -> list[TokenPredictions]:
+    """Merges the predictions of the rows of each example, in token order."""
     parts: list[list[tuple[np.ndarray, ...]]] = [[] for _ in examples]
-    for number, row, slot in places:
+    for number, row, slot in locations:
         count = int(np.count_nonzero(table.tokens["token_weights"][row][slot]))
-        of_row = (table.tokens[name][row] for name in _PLACES)
-        said = (outputs[name][row][slot] for name in ("tags", "probabilities"))
-        parts[number].append(tuple(x[:count] for x in (*of_row, *said)))
+        of_row = (table.tokens[name][row] for name in _INDEX_COLUMNS)
+        predicted = (outputs[name][row][slot] for name in ("tags", "probabilities"))
+        parts[number].append(tuple(x[:count] for x in (*of_row, *predicted)))
     return [
         _joined(len(example.tokens), rows)
         for example, rows in zip(examples, parts, strict=True)
     ]
 
 
-_PLACES = ("token_numbers", "token_ends", "token_positions")
+_INDEX_COLUMNS = ("token_numbers", "token_ends", "token_positions")
 
 
-def _joined(length: int, rows: Sequence[tuple[np.ndarray, ...]]) -> Said:
-    """Joins the rows of one example, which has a row even without any token."""
+def _joined(length: int, rows: Sequence[tuple[np.ndarray, ...]]) -> TokenPredictions:
+    """Joins the rows of one example; even an empty example has a row."""
     columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
     order = np.argsort(columns[0], kind="stable")
-    numbers, ends, places, tags, odds = (column[order] for column in columns)
-    aligned = Alignment(length, *(x.astype(np.int64) for x in (numbers, places, ends)))
-    return Said(aligned, tags, odds)
+    numbers, ends, positions, tags, probabilities = (
+        column[order] for column in columns
+    )
+    aligned = Alignment(
+        length, *(x.astype(np.int64) for x in (numbers, positions, ends))
+    )
+    return TokenPredictions(aligned, tags, probabilities)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TokenTags(spec.FineTuned):
-    """What tagging and semantic roles have in common; the traced half of a task.
+    """The traced functions shared by tagging and semantic role labeling.
 
     Attributes:
-      model: with a head of the kind `tagger`.
-      labels: the tags, in the order of the head's rows.
-      scheme: one of `tag_schemes.SCHEMES` but IOB1; that of the labels.
-      max_seq_length: the most pieces of a row, special ones among them.
-      recipe: of the loss; a CRF takes R-Drop alone (of its logits' softmax).
-      constrained: whether tags without a CRF keep to the scheme too (Viterbi over the
-        logits); by default each token takes its best, as in `transformers`.
-      repair: whether tags that break their scheme are mended and counted.
+      model: the network, with a head of kind `tagger`.
+      labels: the tags, in the order of the head's outputs.
+      scheme: the scheme of the labels, one of `tag_schemes.SCHEMES` except IOB1.
+      max_seq_length: maximum number of subwords in a row, including special tokens.
+      recipe: options of the loss; a CRF supports only R-Drop, on its logits.
+      constrained: whether a model without a CRF also decodes valid tag sequences only
+        (Viterbi over the logits); by default, argmax per token, as in `transformers`.
+      repair: whether invalid tags in the data are repaired and counted.
 
     Raises:
-      InputError: the recipe has what a CRF's likelihood does not know.
+      InputError: the recipe has options that a CRF does not support.
     """
 
     model: network.Network
@@ -349,8 +354,8 @@ class TokenTags(spec.FineTuned):
     def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
         """Returns the number of tokens, or the weights of their classes.
 
-        A CRF's loss is divided by tokens too, so that it is on the scale of a softmax a
-        token: with transitions of zero they are equal.
+        The loss of a CRF is also averaged over tokens. With zero transitions it equals
+        the softmax cross-entropy.
         """
         weights = batch["token_weights"]
         if self.recipe.class_weights:
@@ -360,12 +365,12 @@ class TokenTags(spec.FineTuned):
     def losses(
         self, params: PyTree, batch: spec.Batch, key: Array
     ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
-        """Returns the summed loss, and how often the best logit is the tag."""
+        """Returns the summed loss and the argmax accuracy."""
         weights = batch["token_weights"]
 
         def divergence(one: spec.Logits, two: spec.Logits) -> Float[Array, ""]:
-            apart = losses.symmetric_kl(one["logits"], two["logits"])
-            return jnp.sum(apart * weights)
+            divergences = losses.symmetric_kl(one["logits"], two["logits"])
+            return jnp.sum(divergences * weights)
 
         total, outputs = losses.regularized(
             self.recipe.r_drop,
@@ -385,19 +390,19 @@ class TokenTags(spec.FineTuned):
         """
         outputs = self._forward(params, batch, None)
         logits = outputs["logits"]
-        odds = jax.nn.softmax(logits, axis=-1)
+        probabilities = jax.nn.softmax(logits, axis=-1)
         if not (self.model.head.crf or self.constrained):
             tags = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         else:
             result, mask, scores = self._chain(outputs, batch)
             tags = crf.viterbi(result, mask, scores).reshape(logits.shape[:-1])
             if self.model.head.crf:
-                odds = _marginals(result, mask, scores).reshape(logits.shape)
-        picked = jnp.take_along_axis(odds, tags[..., None], axis=-1)[..., 0]
+                probabilities = _marginals(result, mask, scores).reshape(logits.shape)
+        picked = jnp.take_along_axis(probabilities, tags[..., None], axis=-1)[..., 0]
         return {"tags": tags, "probabilities": picked}
 
     def _forward(self, params: PyTree, batch: spec.Batch, key: Array | None) -> Any:
-        """Runs the model; `logits` [B, *Q, L, C] become those of tokens, in order."""
+        """Applies the model and gathers `logits` [B, *Q, L, C] at token positions."""
         outputs = self.model.apply(params, batch, dropout_key=key)
         at = batch["token_positions"][..., None]
         if self.model.head.at_predicate:
@@ -428,11 +433,11 @@ class TokenTags(spec.FineTuned):
     def _chain(
         self, outputs: spec.Logits, batch: spec.Batch
     ) -> tuple[Float[Array, "N L C"], Bool[Array, "N L"], crf.Scores]:
-        """Returns the chains of a batch: one a row, or one a predicate of a row.
+        """Returns the inputs of the CRF: one chain per row, or per predicate of a row.
 
-        A row that is a window of a longer sentence begins or ends inside of it, where
-        any tag may stand: the scores of starts and ends are put into the logits of
-        those rows that have them (`opens`, `closes` [B]).
+        A window of a longer sentence may start or end with any tag. Start and end
+        scores are therefore added to the logits of only those rows that include the
+        start or the end of their sentence (`opens`, `closes` [B]).
         """
         logits = outputs["logits"]
         zeros = jnp.zeros(logits.shape[-1], jnp.float32)
@@ -454,7 +459,7 @@ class TokenTags(spec.FineTuned):
 def _at_ends(
     mask: Bool[Array, "B *Q L"], opens: Int[Array, " B"], closes: Int[Array, " B"]
 ) -> tuple[Float[Array, "B *Q L"], Float[Array, "B *Q L"]]:
-    """Returns 1 at the token that begins its sentence, and at the one that ends it."""
+    """Returns indicators of the first and the last token of the sentence."""
     count = jnp.cumsum(mask, axis=-1)
     rows = (-1, *(1,) * (mask.ndim - 1))
     first = mask & (count == 1) & (opens.reshape(rows) > 0)
@@ -467,6 +472,6 @@ def _marginals(
 ) -> Float[Array, "N L C"]:
     """Returns the probability of each tag of each token over all paths.
 
-    It is the gradient of the log-partition by the logits.
+    It is the gradient of the log-partition function with respect to the logits.
     """
     return jax.grad(lambda x: jnp.sum(crf.log_partition(x, mask, scores)))(logits)

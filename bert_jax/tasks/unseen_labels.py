@@ -1,7 +1,7 @@
-"""Labels of examples that a model has not seen: counted, scored as errors, renamed.
+"""Labels that a model has not seen in training: counted, scored as errors, renamed.
 
-Real test files have them: roles that are rare, or the types of another annotation. A
-label map gives them the names that the model has.
+They are common in real test files: rare roles, or the types of another annotation
+scheme. A label map renames them to labels of the model.
 """
 
 import collections
@@ -20,13 +20,13 @@ _MOST_SHOWN = 20
 
 
 def count(of_task: spec.FineTuned, examples: Sequence[Any]) -> dict[str, int]:
-    """Returns how often each label occurs that the model has not seen, most first."""
+    """Counts the labels that the model has not seen, most frequent first."""
     found = collections.Counter(x for one in examples for x in of_task.unseen(one))
     return dict(found.most_common())
 
 
 def describe(counts: Mapping[str, int]) -> str:
-    """Returns the labels with their numbers, in one line."""
+    """Returns the labels and their counts on one line."""
     shown = [f"{label} ({n:,})" for label, n in list(counts.items())[:_MOST_SHOWN]]
     rest = len(counts) - len(shown)
     more = f", and {rest:,} others" if rest else ""
@@ -39,7 +39,7 @@ def known_part(of_task: spec.FineTuned, examples: Sequence[Any]) -> list[Any]:
     """Returns examples without the labels that the model has not seen.
 
     Raises:
-      InputError: it has seen none of the labels, which then are of another task.
+      InputError: the model has seen none of the labels, so they are of another task.
     """
     beyond = [x for x in examples if of_task.is_beyond(x)]
     if beyond and len(beyond) == sum(map(_is_labeled, examples)):
@@ -49,8 +49,8 @@ def known_part(of_task: spec.FineTuned, examples: Sequence[Any]) -> list[Any]:
             first.where,
             of_task.unseen(first)[0],
             labels,
-            "no label of these examples is: rename them (evaluate --label_map=FILE), "
-            "or name the right column",
+            "the model knows none of the labels in these examples: rename them "
+            "(evaluate --label_map=FILE), or select the right column",
         )
     return [of_task.without_unseen(x) if of_task.unseen(x) else x for x in examples]
 
@@ -63,11 +63,11 @@ def _is_labeled(example: Any) -> bool:
 def read_map(path: Path) -> dict[str, str]:
     """Reads a label map: label of a file -> label of the model.
 
-    The file is a JSON object, or has a label, a tab and its new name a line.
+    The file is a JSON object, or has one label, a tab and its new name per line.
 
     Raises:
-      InputError: the file is not there, a line has not two names, or a label comes
-        twice.
+      InputError: the file does not exist, a line does not have two names, or a label
+        is listed twice.
     """
     if not path.is_file():
         raise errors.InputError(f"the label map {path} is not a file: check the path")
@@ -106,10 +106,10 @@ def _of_json(path: Path) -> dict[str, str]:
 def renamed(
     of_task: spec.FineTuned, examples: Sequence[Any], names: Mapping[str, str]
 ) -> tuple[list[Any], list[str]]:
-    """Returns examples whose labels have other names, and the names that none had.
+    """Returns examples with renamed labels, and the names that did not occur.
 
-    Of tags a name may be that of a type (`person` for `B-person` and `I-person`), which
-    may become `O`. Two labels of a text that become one are one.
+    For tags, a name may be an entity type (`person` for `B-person` and `I-person`),
+    which may be renamed to `O`. Duplicate labels that result are merged.
 
     Raises:
       InputError: a new name is not one of the model's.
@@ -118,7 +118,7 @@ def renamed(
     scheme: str = getattr(of_task, "scheme", tag_schemes.PLAIN)
     if not labels:
         raise errors.InputError(
-            "the label map renames labels, and this model has none: leave it out"
+            "a label map was given, but this model has no labels: leave it out"
         )
     known = {tag_schemes.kind_of(x, scheme) for x in labels} | {*labels}
     if scheme != tag_schemes.PLAIN:
@@ -135,7 +135,7 @@ def renamed(
 
 
 def _renamed(example: Any, names: Mapping[str, str], used: set[str]) -> Any:
-    """Returns an example with other names, and notes those that were used."""
+    """Returns an example with renamed labels; adds the names it uses to `used`."""
     if isinstance(example, data_examples.TextExample):
         given = example.labels
         if given is None:
@@ -151,7 +151,7 @@ def _renamed(example: Any, names: Mapping[str, str], used: set[str]) -> Any:
 
 
 def _renamed_tag(tag: str, names: Mapping[str, str], used: set[str]) -> str:
-    """Returns another tag for a tag that is renamed, or whose type is."""
+    """Returns the new name of a tag, or the tag with its type renamed."""
     letter, dash, kind = tag.partition("-")
     if tag in names:
         used.add(tag)

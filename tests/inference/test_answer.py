@@ -136,7 +136,7 @@ def test_unknown_labels_are_for_scores_alone(classes):
     strange = examples.TextExample("f:3", "0", "the cat", labels=("bird",))
     (said,) = classes.of_examples([strange])
     assert said["label"] in ("cat", "dog")
-    with pytest.raises(errors.InputError, match="f:3: the label 'bird' is none of the"):
+    with pytest.raises(errors.InputError, match="f:3: the label 'bird' "):
         classes.scores([strange])
 
 
@@ -147,7 +147,7 @@ def test_the_dtype_and_repair_are_those_asked_for(place):
     broken = examples.TaggedExample(
         "f:1", "0", "the cat", ((0, 3), (4, 7)), ("B-ANIMAL", "I-DOG")
     )
-    with pytest.raises(errors.InputError, match="break BIO"):
+    with pytest.raises(errors.InputError, match="f:1: .* BIO"):
         plain.scores([broken])
     mending = answer.load(folder, "bfloat16", repair=True)
     assert mending.task_folder.settings.run.dtype == "bfloat16"

@@ -88,13 +88,11 @@ def test_an_unknown_label_is_named_with_those_that_are_known():
     with pytest.raises(errors.InputError) as raised:
         of().table([*EXAMPLES, example("the cat", "bird", number=9)])
     assert str(raised.value) == (
-        "small.tsv:9: the label 'bird' is none of the 3 of the model (dog, cat, none): "
-        "correct it, or train with it"
+        "small.tsv:9: the label 'bird' is not one of the model's 3 labels (dog, cat, "
+        "none): correct it, or train with it"
     )
     many = tuple(f"c{number}" for number in range(25))
-    with pytest.raises(
-        errors.InputError, match=r"25 of the model \(c0.*, c19, \.\.\.\)"
-    ):
+    with pytest.raises(errors.InputError, match=r"25 labels \(c0.*, c19, \.\.\.\)"):
         of(many).table(EXAMPLES)
 
 

@@ -99,7 +99,7 @@ def test_single_texts_are_for_simcse_and_stand_twice():
     np.testing.assert_array_equal(first, second)
     assert table.fixed["texts"].tolist() == [[0, 0], [1, 2]]
     assert table.notes["rows cut"] == 0
-    with pytest.raises(errors.InputError, match=r"a\.txt:1: there is no second text"):
+    with pytest.raises(errors.InputError, match=r"a\.txt:1: .* second text"):
         task_of("cosine").table(data)
 
 
@@ -338,7 +338,7 @@ def test_the_threshold_is_tuned_unless_it_is_given():
     ("fields", "said"),
     [
         ({"lowest": 2.0, "highest": 2.0}, "from 2 to 2"),
-        ({"labels": ("1",)}, "data.labels names 1 label"),
+        ({"labels": ("1",)}, "data.labels .* 1 label"),
         ({"objective": "simcse"}, "the model has none"),
     ],
 )
@@ -352,13 +352,13 @@ def test_examples_that_cannot_be_learned_from_are_refused():
     negative = pair(7, "cat", "dog", "0")
     with pytest.raises(errors.InputError, match=r"tsv:9: .* no score and no label"):
         task_of().check([PAIRS[0], bare], [])
-    with pytest.raises(errors.InputError, match="no pair is said to belong together"):
+    with pytest.raises(errors.InputError, match=r"tsv:8: .*'1'.*data\.labels"):
         task_of("in_batch").check([negative, SCORED[0]], [])
-    with pytest.raises(errors.InputError, match=r"tsv:10: there is no second text"):
+    with pytest.raises(errors.InputError, match="tsv:10: .* second text"):
         task_of("simcse", dropout=0.1).check([single], [PAIRS[0], single])
     task_of("simcse", dropout=0.1).check([single], [bare])
     task_of("in_batch").check([negative, bare], PAIRS)
-    with pytest.raises(errors.InputError, match="'entailment' is none of the 2"):
+    with pytest.raises(errors.InputError, match="'entailment' .* 2 labels"):
         task_of().table([pair(0, "cat", "dog", "entailment")])
 
 
@@ -367,7 +367,7 @@ def test_a_prediction_for_a_single_text_is_refused():
     task = task_of("simcse", dropout=0.1)
     table = task.table(data)
     outputs = vectors_as_outputs([[1.0, 0.0], [1.0, 0.0]])
-    with pytest.raises(errors.InputError, match=r"a\.txt:1: there is no second text"):
+    with pytest.raises(errors.InputError, match=r"a\.txt:1: .* second text"):
         task.decode(data, table, outputs)
 
 

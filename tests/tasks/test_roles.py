@@ -256,7 +256,7 @@ def test_the_roles_of_each_predicate_are_learnt_by_heart(head):
 def test_tags_of_roles_are_checked_as_those_of_entities():
     broken = [dataclasses.replace(ONE[0], tags=("I-A", "O", "O", "B-V", "B-A"))]
     task = role_labeller(("O", "B-A", "I-A", "B-V", "I-V"), "BIO")
-    with pytest.raises(errors.InputError, match=r"token 1 \('in'\).*break BIO"):
+    with pytest.raises(errors.InputError, match=r"token 1 \('in'\).* BIO: "):
         task.table(broken)
     mended = dataclasses.replace(task, repair=True).table(broken)
-    assert mended.notes[tagging.MENDED] == 1
+    assert mended.notes[tagging.REPAIRED] == 1

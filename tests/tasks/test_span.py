@@ -285,7 +285,7 @@ def test_without_null_scores_there_is_no_threshold():
 
 def test_only_labelled_questions_are_scored():
     unlabelled = example("red", "what ?", number=4, labeled=False)
-    with pytest.raises(errors.InputError, match="small.json:4: the file does not say"):
+    with pytest.raises(errors.InputError, match="small.json:4: "):
         task().score([unlabelled], [predicted("red", "red", None, 1.0)])
 
 

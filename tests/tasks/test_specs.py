@@ -58,7 +58,7 @@ def test_named_classes_keep_their_order_and_need_not_occur():
     settings = settings_of(data__labels="dog, bird,cat")
     learned = learn(settings, texts("cat", "dog"))
     assert learned.labels == ("dog", "bird", "cat")
-    with pytest.raises(errors.InputError, match="f:2: the label 'x' is none of the 3"):
+    with pytest.raises(errors.InputError, match="f:2: the label 'x' .* 3 labels"):
         learn(settings, texts("cat", "x"))
 
 
@@ -79,8 +79,8 @@ def test_classes_stand_in_a_file_or_between_commas(tmp_path):
     assert classification.configured_labels("") == ()
     for text, words in (
         ("a,b,a", "data.labels names 'a' twice"),
-        ("a", "'a', not a file, and names 1"),
-        (str(tmp_path / "no.txt"), "not a file, and names 1 class"),
+        ("a", "data.labels is 'a', .* 1 class"),
+        (str(tmp_path / "no.txt"), "no.txt', .* 1 class"),
     ):
         with pytest.raises(errors.InputError, match=words):
             classification.configured_labels(text)
@@ -147,8 +147,8 @@ def test_a_given_head_keeps_its_classes_and_its_scale():
         (("LABEL_0", "LABEL_1"), "", ("LABEL_0", "LABEL_1")),
         ((), "no,yes", ("no", "yes")),
         (("LABEL_0", "LABEL_1", "LABEL_2"), "no,yes", "has LABEL_0, LABEL_1, LABEL_2"),
-        (("dog", "cat"), "cat,dog", "data.labels names cat, dog, and the head of"),
-        ((), "", "names no classes"),
+        (("dog", "cat"), "cat,dog", "data.labels is cat, dog, .* dog, cat"),
+        ((), "", "init.head .* data.labels"),
     ],
 )
 def test_classes_without_names_are_named_by_the_config(names, asked, expected):

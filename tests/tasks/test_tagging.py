@@ -201,11 +201,11 @@ def test_a_chain_may_begin_and_end_inside_of_an_entity_where_its_window_does():
     [
         (
             [example("Anna met Bob", "B-PER O I-PER"), SENTENCES[0]],
-            r"f.txt:7: the tags of token 3 \('Bob'\) of the sentence break BIO: "
+            r"f.txt:7: the tags of token 3 \('Bob'\) of the sentence .* BIO: "
             "I-PER after O.*data.repair",
         ),
-        ([example("Anna", "B-ORG")], "f.txt:7: the label 'B-ORG' is none of the 5"),
-        ([example("Anna met", "NOUN VERB")], "f.txt:7: the tag 'NOUN' is of no scheme"),
+        ([example("Anna", "B-ORG")], "f.txt:7: the label 'B-ORG' .* 5 labels"),
+        ([example("Anna met", "NOUN VERB")], "f.txt:7: the tag 'NOUN' "),
         ([example("Anna"), SENTENCES[0]], "f.txt:7: this sentence has no tags"),
     ],
 )
@@ -218,11 +218,11 @@ def test_broken_tags_are_mended_on_request_and_counted():
     sentences = [example("Anna met Bob", "B-PER O I-PER"), SENTENCES[0]]
     table = tagger(repair=True).table(sentences)
     assert _row(table, "labels")[:3] == [2, 0, 2]
-    assert table.notes[tagging.MENDED] == 1
+    assert table.notes[tagging.REPAIRED] == 1
 
 
 def test_rows_without_room_are_refused():
-    with pytest.raises(errors.InputError, match="max_seq_length 2 leaves no room"):
+    with pytest.raises(errors.InputError, match="data.max_seq_length 2 "):
         tagger(length=2).table(SENTENCES)
 
 
@@ -269,7 +269,7 @@ def test_scoring_refuses_what_has_no_tags_and_what_is_not_finite():
     bare = [example("Anna met Bob")]
     table = task.table(bare)
     made = task.decode(bare, table, gold_outputs(task, table))
-    with pytest.raises(errors.InputError, match="f.txt:7: there are no tags"):
+    with pytest.raises(errors.InputError, match="f.txt:7: .* no tags"):
         task.score(bare, made)
     with pytest.raises(errors.InputError, match="nothing to score"):
         task.score([], [])
@@ -286,7 +286,7 @@ def test_what_is_learnt_of_examples():
     assert tagging.learn(words) == (("B", "E", "I", "S"), "BIOES")
     assert tagging.learn([example("Anna met", "N V")]) == (("N", "V"), "plain")
     for nothing in ([], [example("Anna met")]):
-        with pytest.raises(errors.InputError, match="there are no tags to learn from"):
+        with pytest.raises(errors.InputError, match="data.columns.tag"):
             tagging.learn(nothing)
 
 
@@ -333,5 +333,5 @@ def test_the_scheme_is_named():
     bilou = [example("Anna Bob saw Rome", "B-PER L-PER O U-LOC")]
     assert tagging.scheme_text(bilou) == "tags: BILOU; 2 types: LOC, PER"
     assert tagging.scheme_text([example("Anna met", "N V")]) == (
-        "tags: plain, one a token; 2 tags: N, V"
+        "tags: plain, one per token; 2 tags: N, V"
     )
