@@ -85,7 +85,7 @@ def numbered_texts(
             yield from _numbered(inputs.STANDARD_INPUT, numbered, keeps_blank, notes)
 
 
-# Files whose lines are not texts, and what they are.
+# Files whose lines are not texts, and their formats.
 _RECORDS = {
     "parquet": "a Parquet table",
     "xlsx": "an Excel workbook",
@@ -191,7 +191,7 @@ def _report(
     written: str = "",
     counted: str = "",
 ) -> None:
-    """Reports how many texts there were, and how much of them the model knows."""
+    """Reports the number of texts, and their coverage by the vocabulary."""
     if written or coverage:
         described = f"({coverage.describe()})"
         distributed.print_once(

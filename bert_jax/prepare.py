@@ -229,7 +229,7 @@ def check_text(
     folder: Path | None = None,
     corpus: Sequence[sources.Source] = (),
 ) -> None:
-    """Warns about text that a model learns little from, with the usual cause.
+    """Warns about text that is of little use for training, with the usual cause.
 
     Args:
       folder: the store, whose tokenizer and first texts show the cause of many [UNK].

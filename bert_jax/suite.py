@@ -77,7 +77,7 @@ def _run(plan: suite.Plan, copy: remote.WorkingCopy) -> dict[str, suite.Result]:
 
 
 def _finished(plan: suite.Plan, copy: remote.WorkingCopy) -> dict[str, suite.Result]:
-    """Returns the results that are there; those of tasks to be run must be as asked."""
+    """Returns the existing results; those of tasks to run must match the settings."""
     results = {}
     for task in plan.suite.tasks:
         path = suite.result_path(copy.folder, task.name)
@@ -109,7 +109,7 @@ def _train(
     located: suite.Located,
     copy: remote.WorkingCopy,
 ) -> suite.Result:
-    """Trains the runs of a task, writes its submissions, and what was found."""
+    """Trains the runs of a task, and writes its submissions and results."""
     task, settings = located.task, located.settings
     task_workdir = f"{copy.name}/{task.name}"
     results = finetune.train(finetuning.to_dict(settings), task_workdir)

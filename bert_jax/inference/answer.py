@@ -324,7 +324,7 @@ class TaskPredictor:
         """Returns one prediction an example, in their order, whatever their labels.
 
         Args:
-          notes: counted up with what was done to rows, as that some were cut.
+          notes: counts changes to rows, such as truncation.
           coverage: counted up with the tokens of the texts.
         """
         if not examples:
@@ -395,7 +395,7 @@ def _count(
     notes: Counter[str] | None,
     coverage: Coverage | None,
 ) -> None:
-    """Adds what a table counted."""
+    """Adds the counts of a table."""
     if notes is not None:
         notes.update(table.notes)
     if coverage is not None:

@@ -62,7 +62,7 @@ def rows_of(
 
     Args:
       prompt: written before every text.
-      truncation: `head_tail` cuts the middle out of a text; all others its end.
+      truncation: `head_tail` removes the middle of a text; all others its end.
       coverage: counted up with the tokens of the texts.
 
     Raises:

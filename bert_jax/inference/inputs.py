@@ -53,7 +53,7 @@ class AnswerRequest:
       output: a file, or None for standard output.
       format: one of `outputs.FORMATS`.
       header: whether the first line of a table has the names of its columns: `true`,
-        `false`, or `auto`, which looks; None is as in training.
+        `false`, or `auto`, which detects it; None is as in training.
     """
 
     input: str | None = None
@@ -82,7 +82,7 @@ def write(folder: Path, arguments: list[str], request: AnswerRequest) -> int:
         with naming_flags():
             report_first_line(request, reading(model, request))
     notes, coverage = table_records.Notes(), Coverage()
-    # What can be read twice is counted first, which finds its errors at once, too.
+    # An input that can be read twice is counted first, which also finds its errors.
     total = None
     if request.output is not None and _is_file(request.input):
         total = sum(
@@ -234,7 +234,7 @@ def _one(form: example_request.ExampleForm, where: str, value: Any) -> Any:
 
 
 def _parts(text: str) -> Any:
-    """Returns the text, or what a tab parts."""
+    """Returns the text, or its parts if it has tabs."""
     parts = text.split("\t")
     if len(parts) == 1:
         return text
@@ -244,7 +244,7 @@ def _parts(text: str) -> Any:
 def reading(
     model: answer.TaskPredictor, request: AnswerRequest, *, needs_labels: bool = False
 ) -> read_examples.Request:
-    """Returns how the file is read: as in training, but for what was given.
+    """Returns how the file is read: as in training, except for the given options.
 
     Where labels are not needed, none of them leaves an example out.
     """
@@ -379,7 +379,7 @@ def report_table_header(
 
 
 def _taken_as(found: tables.FirstLine, setting: str) -> str:
-    """Describes what a first line was taken as, why, and how to change it."""
+    """Describes how a first line was interpreted, why, and how to change it."""
     if found.is_header:
         names = ", ".join(column_names.name_of(cell) or "''" for cell in found.cells)
         note = f"first line taken as a header: {_short(names)}"

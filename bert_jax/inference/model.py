@@ -139,7 +139,7 @@ class Model:
         prompt: str = "",
         coverage: Coverage | None = None,
     ) -> Rows:
-        """Returns the ids of each text as the encoder sees it, after this prompt.
+        """Returns the ids of each text as the encoder reads it, after this prompt.
 
         The tokens of the texts are counted in `coverage`.
 
@@ -205,7 +205,7 @@ class Model:
     ) -> list[Guesses] | list[list[Guesses]]:
         """Returns the most likely tokens and their probabilities for every [MASK].
 
-        In a text that is longer than a row, each mask sees as much as fits around it.
+        In a text that is longer than a row, each mask gets the context that fits.
 
         Args:
           text: a text, or a list of texts, for which it returns a list of results.
@@ -328,7 +328,7 @@ def load(
       ignore: parts or tensors to leave out.
 
     Raises:
-      InputError: the folder holds no model, or one that is not whole; the hub does not
+      InputError: the folder has no model, or an incomplete one; the hub does not
         have it, or refuses it.
       CheckpointError: a run has no usable checkpoint.
       StorageError: the hub does not answer, or the disk failed.

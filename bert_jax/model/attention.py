@@ -134,7 +134,7 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A kernel (never `auto`), and why it is this one."""
+    """A kernel (never `auto`), and the reason for the choice."""
 
     kernel: str
     reason: str

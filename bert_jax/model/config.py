@@ -298,7 +298,7 @@ def published(name: str) -> BertConfig:
 
 
 def published_names() -> list[str]:
-    """Lists every size that `published` knows, without languages."""
+    """Lists every size that `published` has, without languages."""
     grid = [f"L{n}_H{width}" for n in GRID_LAYERS for width in GRID_WIDTHS]
     return [*SIZES, *grid]
 

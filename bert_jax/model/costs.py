@@ -34,7 +34,7 @@ def training_flops_per_token(
 
     Args:
       effective_length: L for padded rows; sum(l^2) / sum(l) over packed segments.
-      predicted_share: m, the share of the positions that the MLM head must see.
+      predicted_share: m, the fraction of positions that the MLM head computes.
 
     >>> base = config.published("base")
     >>> round(training_flops_per_token(base, 128, 20 / 128) / 1e9, 3)

@@ -21,7 +21,7 @@ FORBIDDEN = -1e4
 
 
 class Scores(NamedTuple):
-    """How a path moves: from tag (first axis) to tag, from its start, to its end."""
+    """Scores of transitions from tag (first axis) to tag, of starts and of ends."""
 
     transitions: Float[Array, "C C"]
     starts: Float[Array, " C"]

@@ -75,7 +75,7 @@ class Finetuned:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FinetuningRun(Run[Finetuned]):
-    """A fine-tuning run, and what a sweep needs of each of its members.
+    """A fine-tuning run, also as a member of a sweep.
 
     Attributes:
       settings: the configuration.
@@ -140,7 +140,7 @@ class FinetuningRun(Run[Finetuned]):
         return max(1, round(run.num_train_epochs * steps_per_epoch))
 
     def dev_of(self, rows: example_rows.TrainingRows) -> splits.Split:
-        """Returns what a run with these training rows is scored on."""
+        """Returns the data on which a run with these training rows is scored."""
         return self.train.part("dev", rows.is_held_out) if rows.folds else self.dev
 
     def interval(self, name: str) -> int:
@@ -338,7 +338,7 @@ class FinetuningRun(Run[Finetuned]):
 
     @property
     def examples_at(self) -> Mapping[str, loop.ExamplesAt]:
-        """Names the examples in the whole batch of a step."""
+        """Names the examples in the global batch of a step."""
         return {loop.SINGLE: self.training_rows.names_at}
 
     def local_examples_at(self, step: int) -> list[str]:
@@ -491,7 +491,7 @@ def assemble(
     """Reads the data and the weights of a run, and reports what was read.
 
     Args:
-      in_memory: the splits that Python hands over; see `splits.from_python`.
+      in_memory: the splits passed from Python; see `splits.from_python`.
 
     Raises:
       InputError: something does not fit; nothing has been written then.
@@ -555,7 +555,7 @@ def _start(
 
 
 def recorded(workdir: Path) -> Settings:
-    """Returns the settings of a run that is resumed, the whole architecture in them.
+    """Returns the settings of a resumed run, with its complete architecture.
 
     Raises:
       InputError: there are none, or they are of another command.

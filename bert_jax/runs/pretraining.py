@@ -129,7 +129,7 @@ class PretrainingRun(Run[Trained]):
 
     @property
     def num_train_steps(self) -> int:
-        """Number of steps of the whole run."""
+        """Total number of steps of the run."""
         return self.phases[-1].last_step
 
     @functools.cached_property
@@ -182,7 +182,7 @@ class PretrainingRun(Run[Trained]):
 
     @property
     def examples_at(self) -> Mapping[str, loop.ExamplesAt]:
-        """Names the instances in the whole batch of a step."""
+        """Names the instances in the global batch of a step."""
         return {loop.SINGLE: self._examples_at}
 
     def _examples_at(self, step: int, rows: slice | None = None) -> list[str]:

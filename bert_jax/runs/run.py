@@ -41,7 +41,7 @@ class End(NamedTuple):
 
 
 class Run(abc.ABC, Generic[Result]):
-    """A training run, as `train` and the loop see it; a `loop.Trainable`.
+    """The interface of a training run for `train` and the loop; a `loop.Trainable`.
 
     Attributes:
       settings: the configuration, with the groups `run` and `data`.
@@ -52,7 +52,7 @@ class Run(abc.ABC, Generic[Result]):
     @property
     @abc.abstractmethod
     def num_train_steps(self) -> int:
-        """Number of steps of the whole run."""
+        """Total number of steps of the run."""
 
     @property
     @abc.abstractmethod
@@ -83,7 +83,7 @@ class Run(abc.ABC, Generic[Result]):
     @property
     @abc.abstractmethod
     def examples_at(self) -> Mapping[str, loop.ExamplesAt]:
-        """Names the examples in the whole batch of a step, by member."""
+        """Names the examples in the global batch of a step, by member."""
 
     @abc.abstractmethod
     def local_examples_at(self, step: int) -> list[str]:
@@ -171,7 +171,7 @@ def train(
         copy = remote.WorkingCopy(workdir)
         with workdirs.locked(copy), copy.fetched():
             run = assemble(copy)
-            # Only `finish` holds the end: it may free the memory of the state.
+            # Only `finish` references the end: it may free the memory of the state.
             return run.finish(copy, _train(run, copy))
 
 
@@ -263,5 +263,5 @@ class _Recorder:
         self.checkpoints.save(step, state, meta)
 
     def check_saves(self) -> None:
-        """Raises StorageError if the save under way has failed."""
+        """Raises StorageError if the save in progress has failed."""
         self.checkpoints.check()

@@ -146,7 +146,7 @@ def data_files(
 
 
 def _sha256(path: str, examples: Sequence[Any]) -> str:
-    """Returns the sha256 of a file or folder, or else of what was read."""
+    """Returns the sha256 of a file or folder, or else of the examples."""
     if Path(path).is_file():
         return files.sha256(Path(path))
     digest = hashlib.sha256()
@@ -160,7 +160,7 @@ def _sha256(path: str, examples: Sequence[Any]) -> str:
 
 
 def that_name_labels(settings: Settings, files: Mapping[str, list[Any]]) -> list[Any]:
-    """Returns the examples whose labels a run knows: those of the training file.
+    """Returns the examples that define the labels of a run: the training file.
 
     The examples held out of it are included: a rare label may only occur there.
     """

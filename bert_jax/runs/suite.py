@@ -72,7 +72,7 @@ class Submission:
 
     Attributes:
       output: the file, with the name that the server requires.
-      files: names in the folder of the task; the first that is there is read.
+      files: names in the folder of the task; the first that exists is read.
       tfds: a split of TFDS, or empty.
     """
 
@@ -88,13 +88,13 @@ class Task:
     Attributes:
       name: of its folder in the workdir.
       folders: names that its folder of publisher's files has; the first there counts.
-      files: layouts of that folder; the first whose `train` is there counts.
+      files: layouts of that folder; the first whose `train` exists is used.
       download: what to fetch.
       scores: its lines in the table; the best model is kept by the first.
       recipe: of its runs.
       tfds: its splits, or None where TFDS has none.
-      submissions: written after training, where their examples are there.
-      numbered: whether the server wants classes by their number.
+      submissions: written after training, if their examples exist.
+      numbered: whether the server requires numbers of classes.
     """
 
     name: str
@@ -273,7 +273,7 @@ def check(plan: Plan, tasks: list[Task], joined: Path) -> dict[str, Located]:
 
 
 def file_digests(plan: Plan, task: Task, joined: Path) -> dict[str, dict[str, str]]:
-    """Returns path and sha256 of the files of a task, as far as they are still there.
+    """Returns path and sha256 of the files of a task that still exist.
 
     By config key, as `splits.data_files`.
     """

@@ -296,7 +296,7 @@ class SweepRun(Run[Finetuned]):
         )
 
     def dev(self, member: int) -> splits.Split:
-        """Returns what a member is scored on."""
+        """Returns the data on which a member is scored."""
         return self.one.dev_of(self.rows[member])
 
     def evaluate(

@@ -1,1 +1,1 @@
-"""The training loop and its parts; it knows no model and no task."""
+"""The training loop and its parts; it does not depend on any model or task."""

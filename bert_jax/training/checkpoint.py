@@ -226,9 +226,9 @@ _log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of a run under way: one folder a step, the newest `keep`.
+    """The checkpoints of a run in progress: one folder a step, the newest `keep`.
 
-    Use it as a context manager. Opening deletes what a killed run left unfinished. Only
+    Use it as a context manager. Opening deletes unfinished saves of killed runs. Only
     one may be open for a folder; readers use `restore_params`.
     """
 
@@ -254,7 +254,7 @@ class Checkpoints:
         self._asynchronous = asynchronous
         self._copy = copy if copy is not None and copy.is_remote else None
         self._saving: int | None = None
-        self._unsaved = contextlib.ExitStack()  # entered while a save is under way
+        self._unsaved = contextlib.ExitStack()  # entered while a save is in progress
         self._newest: int | None = None  # step that was restored or saved
         stop_leaks()
         try:
@@ -372,7 +372,7 @@ class Checkpoints:
         faults.point("checkpoint/late_meta", step)
 
     def check(self) -> None:
-        """Raises StorageError as soon as the save under way has failed; never waits."""
+        """Raises StorageError as soon as the save in progress fails; never waits."""
         if self._saving is not None and not self._manager.is_saving_in_progress():
             self.wait()
 
@@ -503,7 +503,7 @@ def restore_params(
 ) -> tuple[PyTree, dict[str, Any]]:
     """Returns the parameters of the newest undamaged step, and its `meta`.
 
-    It changes nothing, so it may read the folder of a run under way. Raises
+    It changes nothing, so it may read the folder of a run in progress. Raises
     CheckpointError if there is no usable step.
 
     Args:
@@ -526,7 +526,7 @@ def _agreed(find_step: Callable[[], int]) -> int:
 
 
 def _whole(array: Any) -> Any:
-    """Returns an array that is spread over processes as a whole; all call it."""
+    """Returns the full array of one sharded over processes; all must call it."""
     if array.is_fully_addressable:
         return array
     return multihost_utils.process_allgather(array, tiled=True)

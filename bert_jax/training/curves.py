@@ -75,7 +75,7 @@ def _metric(name: str) -> str:
 
 
 def _subject(name: str) -> str:
-    """Returns what a series is about, whichever way it is measured.
+    """Returns the subject of a series, however it is measured.
 
     >>> _subject("train/mlm_loss"), _subject("eval/mlm_accuracy"), _subject("eval/loss")
     ('mlm', 'mlm', '')
@@ -94,7 +94,7 @@ def _colors(series: Series) -> dict[str, str]:
 
 
 def style(axes: Axes, title: str, unit: str) -> None:
-    """Gives axes the look of this project: title left, unit right, a faint grid."""
+    """Styles axes for this project: title left, unit right, a faint grid."""
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=INK)
     axes.set_title(unit, loc="right", fontsize=10, color="#6b7280")
     axes.grid(color=FAINT, linewidth=0.8)

@@ -130,7 +130,7 @@ CHIPS = (
 
 
 def of_kind(device_kind: str) -> Chip | None:
-    """Returns the chip of jax's `device_kind`, or None if the table lacks it.
+    """Returns the chip of jax's `device_kind`, or None if it is not in the table.
 
     >>> of_kind("TPU v5 lite").name
     'v5e'

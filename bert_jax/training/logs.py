@@ -31,7 +31,7 @@ METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 CURVES = "curves.png"
 TENSORBOARD = "tensorboard"
-DRAW_SECONDS = 30  # between two plots of a running run: each takes 1 s
+DRAW_SECONDS = 30  # between two plots during a run: each takes 1 s
 
 _log = logging.getLogger(__name__)
 
@@ -251,7 +251,7 @@ def _of_step(line: Any) -> dict[str, Any]:
 
 
 def cut(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
-    """Leaves the lines that are kept in a file, at once; makes it if it is missing."""
+    """Atomically reduces a file to the given lines; creates it if it is missing."""
     kept = (line for line in read(path) if is_kept(line))
     files.replace(path, "".join(map(dump, kept)).encode())
 

@@ -128,7 +128,7 @@ class LoopState:
         """Returns what was saved with a checkpoint; earlier versions saved less.
 
         The object is under "standing", or only its "interval" is there. "bad_steps" may
-        be one number, for the run as a whole.
+        be one number, for the entire run.
         """
         saved = (
             meta["standing"] if "standing" in meta else {"interval": meta["interval"]}
@@ -139,7 +139,7 @@ class LoopState:
         return cls(**read)
 
 
-# report(step, event): something that a person should look at.
+# report(step, event): an event for a person to inspect.
 Report = Callable[[int, Mapping[str, Any]], None]
 # examples_at(step): the ids of the examples in the batch of a step, counted from 0.
 ExamplesAt = Callable[[int], list[str]]
@@ -404,7 +404,7 @@ class Recorder(Protocol):
         ...
 
     def check_saves(self) -> None:
-        """Raises if the save under way has failed; called after each step."""
+        """Raises if the save in progress has failed; called after each step."""
         ...
 
 
@@ -574,7 +574,7 @@ def _compile(
 
 
 class _Loop:
-    """A loop under way: the newest state, and the metrics that are not read yet."""
+    """A running loop: the newest state, and the metrics that are not read yet."""
 
     def __init__(
         self,

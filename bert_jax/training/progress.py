@@ -58,7 +58,7 @@ class ThroughputMeter:
           segments: segments of the run, in order.
           clock: function that returns seconds.
           peak_flops: FLOP/s of all devices together; by default from the table of
-            chips, without MFU for a chip that the table lacks.
+            chips, without MFU for a chip that is not in the table.
         """
         self._segments = segments
         self._peak_flops = _total_peak() if peak_flops is None else peak_flops

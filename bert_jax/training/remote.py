@@ -313,7 +313,7 @@ def _scratch(url: str) -> Path:
 
 
 def _folder_of(name: str) -> str | None:
-    """Returns the folder to which a file belongs that is there when its manifest is.
+    """Returns the folder of a file that is complete once its manifest exists.
 
     >>> _folder_of("checkpoints/12/params/d/0"), _folder_of("metrics.jsonl")
     ('checkpoints/12', None)
@@ -325,7 +325,7 @@ def _folder_of(name: str) -> str | None:
 
 
 def _last_if_marks(name: str) -> tuple[bool, str]:
-    """Orders files so that what marks a folder as whole comes after the others."""
+    """Orders files so that the one that marks a folder as complete is last."""
     return name.endswith(f"/{_TASK}"), name
 
 

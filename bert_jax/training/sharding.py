@@ -29,7 +29,7 @@ AnyMesh = Mesh | AbstractMesh
 BATCH_AXES = ("data", "fsdp")
 
 # Logical axis -> mesh axis. In one array the first rule that fits takes a mesh axis,
-# so the `embed` of an activation stays whole: its `batch` holds `fsdp` already.
+# so the `embed` of an activation is not sharded: its `batch` already uses `fsdp`.
 LOGICAL_RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("batch", BATCH_AXES),
     ("vocab", "tensor"),
@@ -202,7 +202,7 @@ def jit(
 
 
 def replicated(mesh: AnyMesh) -> NamedSharding:
-    """Returns the sharding of a value that every device holds whole."""
+    """Returns the sharding of a value that is replicated on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -313,7 +313,7 @@ def shard_params(params: PyTree, shapes: PyTree, source: object) -> PyTree:
 
 
 def whole(tree: PyTree) -> PyTree:
-    """Returns arrays on the devices of all processes as whole numpy arrays, in each.
+    """Returns global arrays as complete numpy arrays, in every process.
 
     All processes must call it.
     """

@@ -88,7 +88,7 @@ def _shardings(tree: PyTree) -> PyTree:
 def to_devices(
     batches: Sequence[dict[str, np.ndarray]], mesh: Mesh
 ) -> dict[str, jax.Array]:
-    """Returns the batches of all members, each whole, as global arrays [M, B, ...]."""
+    """Returns the full batches of all members as global arrays [M, B, ...]."""
     members = len(batches)
     rows = sharding.batch_sharding(mesh, axes=_batch_axes(members, mesh))
     spread = _members_sharding(rows, members)
