@@ -212,7 +212,7 @@ class Matching(spec.FineTuned):
                     "head.objective is 'cosine': add one of them, or use "
                     "head.objective=in_batch, which needs only pairs"
                 )
-        if self.objective == "in_batch" and not any(map(self._belongs, train)):
+        if self.objective == "in_batch" and not any(map(self._is_match, train)):
             raise errors.InputError(
                 f"{train[0].where}: no pair has the label {self.labels[-1]!r} of "
                 "matching pairs, and head.objective is 'in_batch': list the labels in "
@@ -274,7 +274,7 @@ class Matching(spec.FineTuned):
         targets = [self._target(x) for x in examples]
         return {
             TEXTS: np.array(texts, np.int32).reshape(-1, 2),
-            POSITIVE: np.array([self._belongs(x) for x in examples], np.float32),
+            POSITIVE: np.array([self._is_match(x) for x in examples], np.float32),
             TARGETS: np.array([t or 0.0 for t in targets], np.float32),
             TARGET_WEIGHTS: np.array([t is not None for t in targets], np.float32),
         }
@@ -283,9 +283,9 @@ class Matching(spec.FineTuned):
         """Returns the target cosine of an example, if any."""
         if example.score is not None:
             return (example.score - self.lowest) / (self.highest - self.lowest)
-        return None if example.labels is None else float(self._belongs(example))
+        return None if example.labels is None else float(self._is_match(example))
 
-    def _belongs(self, example: data_examples.TextExample) -> bool:
+    def _is_match(self, example: data_examples.TextExample) -> bool:
         """Returns whether a pair matches; pairs without label and score do."""
         if example.labels is None:
             return example.score is None
@@ -368,9 +368,9 @@ class Matching(spec.FineTuned):
             result.append(prediction | ({"rank": ranks[at]} if at in ranks else {}))
         return result
 
-    def _label(self, belongs: bool | np.bool_) -> str:
+    def _label(self, is_match: bool | np.bool_) -> str:
         """Returns the label of a decision; "not X" if several labels do not match."""
-        if belongs:
+        if is_match:
             return self.labels[-1]
         return self.labels[0] if len(self.labels) == 2 else f"not {self.labels[-1]}"
 
@@ -389,7 +389,9 @@ class Matching(spec.FineTuned):
                 tuple(x.where for x in examples),
                 tuple((x.text, _second(x)) for x in examples),
                 tuple(x.score for x in examples),
-                tuple(None if x.labels is None else self._belongs(x) for x in examples),
+                tuple(
+                    None if x.labels is None else self._is_match(x) for x in examples
+                ),
                 tuple(
                     result["rank"] if "rank" in result else None
                     for result in predictions

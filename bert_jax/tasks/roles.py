@@ -150,12 +150,12 @@ class Roles(tagging.Tagging):
             heads = [_head(sentence.aligned, examples[at]) for at in numbers]
             rows.notes[UNSEEN] += heads.count(None)
             window = _around(sentence, heads[0], rows.capacity)
-            pieces = sentence.aligned.pieces
-            chosen = np.flatnonzero((pieces >= window[0]) & (pieces < window[1]))
+            subwords = sentence.aligned.subwords
+            chosen = np.flatnonzero((subwords >= window[0]) & (subwords < window[1]))
             moved, length = rows.add(first, sentence, window, chosen)
             rows.coverage.texts += 1
-            rows.coverage.truncated += len(chosen) < len(pieces)
-            rows.notes[FAR] += (len(pieces) - len(chosen)) * len(numbers)
+            rows.coverage.truncated += len(chosen) < len(subwords)
+            rows.notes[FAR] += (len(subwords) - len(chosen)) * len(numbers)
             labels = [
                 self._kept(
                     examples[at], golds[at], sentence.aligned, chosen, rows.notes
@@ -163,7 +163,7 @@ class Roles(tagging.Tagging):
                 for at in numbers
             ]
             self._fill(rows, numbers, labels, length)
-            at = [0 if x is None else int(pieces[x]) + moved for x in heads]
+            at = [0 if x is None else int(subwords[x]) + moved for x in heads]
             rows.fixed["predicate_positions"].append(at + [0] * (self._width - len(at)))
             if not self.joint and heads[0] is not None:
                 types = rows.tokens["token_type_ids"][-1]
@@ -207,7 +207,7 @@ class Roles(tagging.Tagging):
 
         A role that is partly in the row is not lost.
         """
-        tags = self._of_pieces(aligned, gold)
+        tags = self._tags_with_subwords(aligned, gold)
         if gold is not None:
             there = {int(aligned.tokens[at]) for at in chosen}
             items = self._items(gold)
@@ -308,7 +308,7 @@ class Roles(tagging.Tagging):
         given = [self._items(tags) for tags in found]
         report = entities.score(wanted, given)
         probabilities = [result["probabilities"] for result in predictions]
-        sure = entities.confidences(true, found, probabilities)
+        confidences = entities.confidences(true, found, probabilities)
         metrics = {
             "role_precision": report.micro.precision,
             "role_recall": report.micro.recall,
@@ -317,7 +317,7 @@ class Roles(tagging.Tagging):
             "adjunct_f1": _f1_of(_ADJUNCT, wanted, given),
             "role_macro_f1": report.macro.f1,
             "token_accuracy": entities.token_accuracy(true, found),
-            "ece": scores.calibration(sure).expected_error,
+            "ece": scores.calibration(confidences).expected_error,
         }
         mistakes = entities.mistakes(
             [x.where for x in examples],
@@ -327,7 +327,7 @@ class Roles(tagging.Tagging):
             lambda at, item: tagging.readable_item(examples[at], *item),
         )
         classes = report.classes()
-        return scores.Scores(metrics, classes, None, sure, mistakes)
+        return scores.Scores(metrics, classes, None, confidences, mistakes)
 
 
 def _head(
@@ -341,8 +341,8 @@ def _head(
 
 def _end_of(sentence: token_rows.Sentence, head: int, window: tuple[int, int]) -> int:
     """Returns the end of the subwords of a token, clipped to its window."""
-    pieces = sentence.aligned.pieces
-    last = int(pieces[head + 1]) if head + 1 < len(pieces) else len(sentence.ids)
+    subwords = sentence.aligned.subwords
+    last = int(subwords[head + 1]) if head + 1 < len(subwords) else len(sentence.ids)
     return min(last, window[1])
 
 
@@ -351,22 +351,22 @@ def _around(
 ) -> tuple[int, int]:
     """Returns the subwords [first, end) of a row: all, or those near the predicate."""
     length = len(sentence.ids)
-    middle = 0 if head is None else int(sentence.aligned.pieces[head])
+    middle = 0 if head is None else int(sentence.aligned.subwords[head])
     first = max(0, min(middle - capacity // 2, length - capacity))
     return first, min(first + capacity, length)
 
 
 def _with_offsets(
-    example: data_examples.TaggedExample, first: int, behind: int
+    example: data_examples.TaggedExample, first: int, stop: int
 ) -> dict[str, Any]:
-    start, end = example.tokens[first][0], example.tokens[behind - 1][1]
+    start, end = example.tokens[first][0], example.tokens[stop - 1][1]
     return {"start": start, "end": end, "text": example.text[start:end]}
 
 
 def _named(
-    example: data_examples.TaggedExample, role: str, first: int, behind: int
+    example: data_examples.TaggedExample, role: str, first: int, stop: int
 ) -> dict[str, Any]:
-    return {"role": role} | _with_offsets(example, first, behind)
+    return {"role": role} | _with_offsets(example, first, stop)
 
 
 def _with_predicate(example: data_examples.TaggedExample) -> str:

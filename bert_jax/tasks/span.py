@@ -101,7 +101,7 @@ SPEC = SpanSpec()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Pieces:
+class ContextTokens:
     """The tokens of a context, and the characters [start, end) of each.
 
     The spans exclude surrounding white space. A token of white space only has an empty
@@ -155,7 +155,9 @@ class Windows:
         """
         texts = [example.question for example in examples]
         questions = self.tokenizer.encode(texts)
-        contexts = pieces_of(self.tokenizer, [example.context for example in examples])
+        contexts = tokenize_contexts(
+            self.tokenizer, [example.context for example in examples]
+        )
         rows = _Rows()
         rows.coverage.texts = len(texts)
         rows.coverage.add(texts, questions, self.tokenizer.unk_id)
@@ -177,7 +179,7 @@ class Windows:
         at: int,
         example: data_examples.QuestionExample,
         question: list[int],
-        context: Pieces,
+        context: ContextTokens,
     ) -> None:
         """Adds the rows of one example."""
         room = self.max_seq_length - len(self.tokenizer.build(question, [])[0])
@@ -235,7 +237,7 @@ class _Rows:
         ids: list[int],
         types: list[int],
         context_start: int,
-        context: Pieces,
+        context: ContextTokens,
         first: int,
         last: int,
     ) -> None:
@@ -262,7 +264,9 @@ class _Rows:
         )
 
 
-def pieces_of(tokenizer: Tokenizer, contexts: Sequence[str]) -> dict[str, Pieces]:
+def tokenize_contexts(
+    tokenizer: Tokenizer, contexts: Sequence[str]
+) -> dict[str, ContextTokens]:
     """Tokenizes each distinct context once."""
     texts = list(dict.fromkeys(contexts))
     result = {}
@@ -271,7 +275,7 @@ def pieces_of(tokenizer: Tokenizer, contexts: Sequence[str]) -> dict[str, Pieces
     ):
         bounds = np.array([_stripped(text, *pair) for pair in offsets], np.int64)
         bounds = bounds.reshape(-1, 2)
-        result[text] = Pieces(ids, bounds[:, 0], bounds[:, 1])
+        result[text] = ContextTokens(ids, bounds[:, 0], bounds[:, 1])
     return result
 
 
@@ -284,7 +288,7 @@ def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _check(example: data_examples.QuestionExample, context: Pieces) -> None:
+def _check(example: data_examples.QuestionExample, context: ContextTokens) -> None:
     if not (context.starts < context.ends).any():
         raise errors.InputError(
             f"{example.where}: the context {example.context[:40]!r} has no "
@@ -294,7 +298,7 @@ def _check(example: data_examples.QuestionExample, context: Pieces) -> None:
 
 def _label(
     example: data_examples.QuestionExample,
-    context: Pieces,
+    context: ContextTokens,
     notes: dict[str, int],
 ) -> tuple[tuple[int, int] | None, float]:
     """Returns the first and last token of the answer, if any, and its weight."""

@@ -179,14 +179,14 @@ class Tagging(token_rows.TokenTags):
         rows.notes |= {WINDOWS: 0, REPAIRED: 0, LOST: 0}
         golds, rows.notes[REPAIRED] = self._gold(examples)
         for number, sentence in enumerate(rows.encode(examples)):
-            tags = self._of_pieces(sentence.aligned, golds[number])
+            tags = self._tags_with_subwords(sentence.aligned, golds[number])
             rows.notes[LOST] += self._lost(sentence.aligned, golds[number])
             labels = self._indices(examples[number], tags)
             cuts = token_rows.cut(
                 len(sentence.ids), rows.capacity, max(rows.capacity // 2, 1)
             )
             rows.notes[WINDOWS] += len(cuts) * (len(cuts) > 1)
-            owner = token_rows.owners(sentence.aligned.pieces, cuts)
+            owner = token_rows.owners(sentence.aligned.subwords, cuts)
             for at, window in enumerate(cuts):
                 chosen = np.flatnonzero(owner == at)
                 _, length = rows.add(number, sentence, window, chosen)
@@ -257,7 +257,7 @@ class Tagging(token_rows.TokenTags):
             for x in examples
         ], repaired
 
-    def _of_pieces(
+    def _tags_with_subwords(
         self, aligned: token_rows.Alignment, tags: list[str] | None
     ) -> list[str]:
         """Returns valid tags for the tokens that have a subword."""
@@ -310,13 +310,13 @@ class Tagging(token_rows.TokenTags):
         every = token_rows.gather(examples, table, outputs, rows)
         result = []
         for example, found in zip(examples, every, strict=True):
-            tags, sure = self._tags_of(example, found)
+            tags, probabilities = self._tags_of(example, found)
             prediction: spec.Prediction = {"id": example.id, "text": example.text}
-            prediction |= {"tags": tags, "probabilities": sure}
+            prediction |= {"tags": tags, "probabilities": probabilities}
             if self.scheme != tag_schemes.PLAIN:
                 spans = entities.spans_of(tags)
                 prediction["entities"] = [
-                    _entity(example, span, sure) for span in spans
+                    _entity(example, span, probabilities) for span in spans
                 ]
             result.append(prediction)
         return result
@@ -327,13 +327,11 @@ class Tagging(token_rows.TokenTags):
         """Returns the tag of every token, and its probability if it has a subword."""
         aligned = found.aligned
         tags = self._spread(aligned, [self.labels[at] for at in found.tags])
-        sure: list[float | None] = [None] * len(example.tokens)
-        probabilities = found.probabilities
-        for start, end, x in zip(
-            aligned.tokens, aligned.ends, probabilities, strict=True
-        ):
-            sure[start:end] = [round(float(x), 6)] * int(end - start)
-        return tags, sure
+        probabilities: list[float | None] = [None] * len(example.tokens)
+        predicted = found.probabilities
+        for start, end, x in zip(aligned.tokens, aligned.ends, predicted, strict=True):
+            probabilities[start:end] = [round(float(x), 6)] * int(end - start)
+        return tags, probabilities
 
     def _spread(self, aligned: token_rows.Alignment, kept: list[str]) -> list[str]:
         """Extends tags to the tokens without a subword."""
@@ -386,12 +384,12 @@ class Tagging(token_rows.TokenTags):
         wanted, given = [units(tags) for tags in true], [units(tags) for tags in found]
         report = entities.score(wanted, given)
         probabilities = [result["probabilities"] for result in predictions]
-        sure = entities.confidences(true, found, probabilities)
+        confidences = entities.confidences(true, found, probabilities)
         accuracy = entities.token_accuracy(true, found)
         metrics = {"token_accuracy": accuracy, "macro_f1": report.macro.f1}
         if has_spans:
             metrics = _entity_metrics(report) | {"token_accuracy": accuracy}
-        metrics["ece"] = scores.calibration(sure).expected_error
+        metrics["ece"] = scores.calibration(confidences).expected_error
 
         def readable(at: int, item: entities.Item) -> str:
             return readable_item(examples[at], *item)
@@ -400,7 +398,7 @@ class Tagging(token_rows.TokenTags):
             metrics,
             report.classes(),
             None if has_spans else entities.confusion(self.labels, true, found),
-            sure,
+            confidences,
             entities.mistakes(
                 [x.where for x in examples],
                 [x.text for x in examples],
@@ -589,17 +587,17 @@ def _entity_metrics(report: entities.EntityReport) -> dict[str, float]:
 def _entity(
     example: data_examples.TaggedExample,
     span: entities.Span,
-    sure: Sequence[float | None],
+    probabilities: Sequence[float | None],
 ) -> dict[str, Any]:
     kind, first, last = span
     start, end = example.tokens[first][0], example.tokens[last - 1][1]
-    probabilities = [x for x in sure[first:last] if x is not None]
+    known = [x for x in probabilities[first:last] if x is not None]
     return {
         "start": start,
         "end": end,
         "type": kind,
         "text": example.text[start:end],
-        "probability": min(probabilities) if probabilities else None,
+        "probability": min(known) if known else None,
     }
 
 

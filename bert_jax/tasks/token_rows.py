@@ -33,14 +33,14 @@ class Alignment:
     Attributes:
       length: n, the number of all tokens.
       tokens: the indices of the k tokens.
-      pieces: the first subword of each.
+      subwords: the first subword of each token.
       ends: the end (exclusive) of the tokens that the subwords of each overlap; the
         tokens in between are covered.
     """
 
     length: int
     tokens: Int[np.ndarray, " k"]
-    pieces: Int[np.ndarray, " k"]
+    subwords: Int[np.ndarray, " k"]
     ends: Int[np.ndarray, " k"]
 
     @property
@@ -75,14 +75,14 @@ def align(
 
     >>> aligned = align("在2008年", [(0, 1), (1, 2), (2, 3), (3, 5), (5, 6)],
     ...                 [(0, 1), (1, 5), (5, 6)])
-    >>> aligned.tokens, aligned.pieces, aligned.ends
+    >>> aligned.tokens, aligned.subwords, aligned.ends
     (array([0, 1, 4]), array([0, 1, 2]), array([1, 4, 5]))
     """
     begins = [start for start, _ in tokens]
     numbers: list[int] = []
     firsts: list[int] = []
     reaches: list[int] = []
-    for piece, (start, end) in enumerate(offsets):
+    for subword, (start, end) in enumerate(offsets):
         while start < end and text[start].isspace():  # as in the subword "_the"
             start += 1
         token = bisect.bisect_right(begins, start) - 1
@@ -93,7 +93,7 @@ def align(
             reaches[-1] = max(reaches[-1], reach)
         else:
             numbers.append(token)
-            firsts.append(piece)
+            firsts.append(subword)
             reaches.append(reach)
     return _alignment(len(tokens), numbers, firsts, reaches)
 
@@ -121,7 +121,7 @@ def cut(length: int, room: int, stride: int) -> list[tuple[int, int]]:
 
 
 def owners(
-    pieces: Int[np.ndarray, " k"], cut: Sequence[tuple[int, int]]
+    subwords: Int[np.ndarray, " k"], cut: Sequence[tuple[int, int]]
 ) -> Int[np.ndarray, " k"]:
     """Returns for each subword the window with the most context on its shorter side.
 
@@ -130,10 +130,10 @@ def owners(
     first, last = cut[0][0], cut[-1][1]
     context = [
         np.where(
-            (start <= pieces) & (pieces < end),
+            (start <= subwords) & (subwords < end),
             np.minimum(
-                np.inf if start == first else pieces - start,
-                np.inf if end == last else end - 1 - pieces,
+                np.inf if start == first else subwords - start,
+                np.inf if end == last else end - 1 - subwords,
             ),
             -1.0,
         )
@@ -234,7 +234,7 @@ class Rows:
             "input_ids": np.array(ids, np.int32),
             "token_type_ids": np.array(types, np.int32),
             "segment_ids": ones,
-            "token_positions": filled(aligned.pieces[chosen] + moved, len(ids)),
+            "token_positions": filled(aligned.subwords[chosen] + moved, len(ids)),
             "token_numbers": filled(aligned.tokens[chosen], len(ids)),
             "token_ends": filled(aligned.ends[chosen], len(ids)),
         }

@@ -12,7 +12,7 @@ def test_every_token_has_its_own_pieces():
     made = token_rows.align("don't go", [(0, 2), (2, 5), (6, 8)], offsets)
     np.testing.assert_array_equal(made.tokens, [0, 1, 2])
     # n't begins inside of the piece "don": its first own one is the apostrophe.
-    np.testing.assert_array_equal(made.pieces, [0, 1, 3])
+    np.testing.assert_array_equal(made.subwords, [0, 1, 3])
     np.testing.assert_array_equal(made.ends, [1, 2, 3])
     assert (made.covered, made.dropped) == (0, 0)
 
@@ -30,21 +30,21 @@ def test_white_space_before_a_piece_is_not_of_it():
     tokens = [(0, 3), (4, 7)]
     made = token_rows.align("the cat", tokens, [(0, 3), (3, 4), (3, 7)])
     np.testing.assert_array_equal(made.tokens, [0, 1])
-    np.testing.assert_array_equal(made.pieces, [0, 2])
+    np.testing.assert_array_equal(made.subwords, [0, 2])
 
 
 def test_what_is_in_no_token_is_nobodys():
     made = token_rows.align("a, b", [(0, 1), (3, 4)], [(0, 1), (1, 2), (3, 4)])
-    np.testing.assert_array_equal(made.pieces, [0, 2])
+    np.testing.assert_array_equal(made.subwords, [0, 2])
     np.testing.assert_array_equal(made.ends, [1, 2])
     before = token_rows.align("* b", [(2, 3)], [(0, 1), (2, 3)])
-    np.testing.assert_array_equal(before.pieces, [1])
+    np.testing.assert_array_equal(before.subwords, [1])
 
 
 def test_several_pieces_of_one_character_are_one_token():
     """Bytes of a character, as byte-level BPE has them."""
     made = token_rows.align("字b", [(0, 1), (1, 2)], [(0, 1), (0, 1), (1, 2)])
-    np.testing.assert_array_equal(made.pieces, [0, 2])
+    np.testing.assert_array_equal(made.subwords, [0, 2])
 
 
 def test_nothing_at_all():
