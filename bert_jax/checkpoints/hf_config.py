@@ -140,7 +140,7 @@ def activation_of(name: str) -> str:
     Raises:
       InputError: it is unknown here.
 
-    >>> ours("gelu_pytorch_tanh")
+    >>> activation_of("gelu_pytorch_tanh")
     'gelu_new'
     """
     if name not in ACTIVATIONS:

@@ -234,7 +234,7 @@ def encoder_prefix(model_type: str) -> str:
 def torch_leaf(ours: str) -> str:
     """Returns Hugging Face's last name for a leaf of ours.
 
-    >>> [leaf(name) for name in ("kernel", "scale", "embedding", "bias")]
+    >>> [torch_leaf(name) for name in ("kernel", "scale", "embedding", "bias")]
     ['weight', 'weight', 'weight', 'bias']
     """
     return "bias" if ours == "bias" else "weight"
@@ -243,7 +243,7 @@ def torch_leaf(ours: str) -> str:
 def module_names(model_type: str, parts: frozenset[str]) -> dict[str, str]:
     """Returns our modules of these parts and Hugging Face's names for them.
 
-    >>> modules("distilbert", frozenset({"encoder", "tagger"}))["tagger/dense"]
+    >>> module_names("distilbert", frozenset({"encoder", "tagger"}))["tagger/dense"]
     'classifier'
     """
     encoder = ENCODER[model_type]
@@ -318,7 +318,7 @@ def flatten(tree: Any) -> dict[str, Any]:
 def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:
     """Returns the tree of what `flat` returns.
 
-    >>> nested({"a/b": 1, "a/c": 2})
+    >>> unflatten({"a/b": 1, "a/c": 2})
     {'a': {'b': 1, 'c': 2}}
     """
     tree: dict[str, Any] = {}

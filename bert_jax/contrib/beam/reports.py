@@ -44,7 +44,8 @@ def merge(several: Iterable[BuildReport]) -> BuildReport:
     """Merges reports in any order.
 
     >>> b, a = Failure("b", "InputError", "2"), Failure("a", "InputError", "1")
-    >>> merge([Report(failure=b), Report(failure=a), Report()]).failure.message
+    >>> reports = [BuildReport(failure=b), BuildReport(failure=a), BuildReport()]
+    >>> merge(reports).failure.message
     '1'
     """
     found = list(several)

@@ -504,7 +504,7 @@ _LINK_SECTIONS = frozenset(
 def plain_wikitext(text: str) -> str:
     """Returns the paragraphs of an article, one a line, without markup or headings.
 
-    >>> plain_paragraphs("'''Mars''' is a [[planet|world]].{{cite}}\\n==Notes==\\n* x")
+    >>> plain_wikitext("'''Mars''' is a [[planet|world]].{{cite}}\\n==Notes==\\n* x")
     'Mars is a world.'
     """
     text = _COMMENT.sub("", text)

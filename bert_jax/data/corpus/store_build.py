@@ -418,7 +418,7 @@ class SeenHashes:
     def add(self, hashes: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Adds hashes and returns which of them are new.
 
-        >>> seen = Seen()
+        >>> seen = SeenHashes()
         >>> seen.add(np.array([5, 3, 5], np.uint64)).tolist()
         [True, True, False]
         >>> seen.add(np.array([3, 4], np.uint64)).tolist()

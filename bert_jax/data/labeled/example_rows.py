@@ -108,9 +108,9 @@ def choose_lengths(
     Exact, by dynamic programming over the multiples of eight; the last one fits the
     longest row.
 
-    >>> choose(np.array([5, 6, 7, 7, 30, 31, 60]), 2, 512)
+    >>> choose_lengths(np.array([5, 6, 7, 7, 30, 31, 60]), 2, 512)
     (8, 64)
-    >>> choose(np.array([5, 6, 7, 7, 30, 31, 60]), 3, 512)
+    >>> choose_lengths(np.array([5, 6, 7, 7, 30, 31, 60]), 3, 512)
     (8, 32, 64)
     """
     if not len(lengths):

@@ -482,7 +482,7 @@ def by_split(data: Any) -> Mapping[str, Any]:
 def source_name(split: str, path: str) -> str:
     """Returns the name of the examples of a split in messages.
 
-    >>> source("dev", "dev.tsv"), source("dev", "python:3c1d")
+    >>> source_name("dev", "dev.tsv"), source_name("dev", "python:3c1d")
     ('dev.tsv', "data['dev']")
     """
     return f"data[{split!r}]" if path.startswith(PREFIX) else path

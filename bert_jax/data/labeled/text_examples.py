@@ -312,7 +312,7 @@ def join_tokens(tokens: Sequence[str]) -> tuple[str, tuple[examples.Span, ...]]:
 
     Tokens are joined by a space, except between two Chinese characters or marks.
 
-    >>> join(["他", "在", "IBM", "上班", "。"])
+    >>> join_tokens(["他", "在", "IBM", "上班", "。"])
     ('他在 IBM 上班。', ((0, 1), (1, 2), (3, 6), (7, 9), (9, 10)))
     """
     pieces, spans, length, last = [], [], 0, ""
@@ -358,7 +358,7 @@ def split_words(text: str, ends: Iterable[int] = ()) -> list[examples.Span]:
 
     White space is not in any word.
 
-    >>> words("叶老 isn't", [4])
+    >>> split_words("叶老 isn't", [4])
     [(0, 1), (1, 2), (3, 4), (4, 6), (6, 7), (7, 8)]
     """
     found = []
@@ -394,7 +394,7 @@ def mark_target(text: str, target: Mapping[str, Any], where: str) -> str:
       InputError: a span is misplaced, or both overlap.
 
     >>> target = {"span1_text": "猫", "span1_index": 0}
-    >>> mark("猫说它饿", target | {"span2_text": "它", "span2_index": 2}, "f:1")
+    >>> mark_target("猫说它饿", target | {"span2_text": "它", "span2_index": 2}, "f:1")
     '_猫_说[它]饿'
     """
     spans = sorted(
