@@ -154,8 +154,9 @@ def values(path: Path) -> None:
         value = json_file.loads(path.read_bytes())
     except ValueError:
         return
-    for task in tasks.TASKS:
-        refusing(functools.partial(python_examples.examples_of_values, task, [value]))
+    for task in tasks.TASKS.values():
+        read = python_examples.examples_of_values
+        refusing(functools.partial(read, task.form, [value]))
 
 
 def record(folder: Path) -> None:
