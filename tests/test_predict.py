@@ -140,7 +140,7 @@ def test_tokens_of_several_layers(features, tmp_path):
 WRONG = [
     (("--top=3", "a"), b"", "--top does nothing with --task=features"),
     (("--features=tokens", "--layers=1,x", "a"), b"", "--layers is 1,x: write numbers"),
-    (("--features=tokens", "--layers=3", "a"), b"", "the layer 3 is none of the"),
+    (("--features=tokens", "--layers=3", "a"), b"", "layer 3"),
     (("--features=tokens", "--normalize", "a"), b"", "not tokens"),
     (("--layers=1", "a"), b"", "--layers is for --features=tokens"),
     (("--features=median", "a"), b"", "--features=median"),
