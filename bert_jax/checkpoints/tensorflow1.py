@@ -7,10 +7,11 @@ the classifier; keys of bert_config.json that Google's code ignores define which
 
 import contextlib
 import dataclasses
-import glob
 import json
+import math
 import os
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ from bert_jax.model import heads as model_heads
 CONFIG, CHECKPOINT = "bert_config.json", "bert_model.ckpt"
 _INDEX = ".index"
 _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_MAX_RANK = 32
+
+# The LevelDB table in an `.index`.
+_MAGIC = bytes.fromhex("57fb808b247547db")
+_FOOTER = 48
+_TRAILER = 5  # a byte for the compression and a checksum, after each block
+_MAX_INDEX = 1 << 24  # bytes; BERT-large with its optimizer needs 100 kB
+_MAX_KEY = 1000
 
 # What optimizers keep for each parameter, and counters of training.
 _SLOTS = (
@@ -250,28 +259,17 @@ def read_variables(
     prefix = _prefix(prefix)
     index = Path(f"{prefix}{_INDEX}")
     digests = {index.name: tensors.sha256(index)}
-    data = sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*-of-*"))
-    for file in data or [Path(f"{prefix}.data-00000-of-00001")]:
-        digests[file.name] = tensors.sha256(file)
+    names, data = _checked_entries(tf, index, prefix)
+    digests |= {file.name: tensors.sha256(file) for file in data}
+    arrays = {}
     try:
         # What tf.train.load_checkpoint returns; that would prefer a folder of the name.
         reader = tf.compat.v1.train.NewCheckpointReader(os.path.abspath(prefix))
-        names = sorted(reader.get_variable_to_shape_map())
-        is_by_name = _OBJECTS not in names
-        chosen = filter(wanted, names) if wanted else names
-        arrays = {
-            name: np.asarray(reader.get_tensor(name), order="C")
-            for name in (chosen if is_by_name else ())
-        }
+        for name in sorted(filter(wanted, names) if wanted else names):
+            arrays[name] = np.asarray(reader.get_tensor(name), order="C")
     except Exception as error:  # its own kinds, and what damage does to the reader
         what = f"it is damaged ({str(error).splitlines()[0][:200]})"
         raise tensors.refusal(prefix, what) from None
-    if not is_by_name:
-        raise tensors.refusal(
-            index,
-            "it is a TensorFlow 2 checkpoint of objects, without names of variables",
-            "Save it by name with tf.compat.v1.train.Saver",
-        )
     for name, array in arrays.items():
         tensors.check_array(prefix, name, array)
     return tensors.Tensors(arrays, digests)
@@ -298,6 +296,168 @@ def _prefix(path: Path) -> Path:
             "Give the prefix, such as bert_model.ckpt",
         )
     return Path(str(found[0]).removesuffix(_INDEX))
+
+
+def _checked_entries(
+    tf: Any, index: Path, prefix: Path
+) -> tuple[list[str], list[Path]]:
+    """Returns the names of the variables and the files of data.
+
+    TensorFlow's reader aborts the process if an entry has an impossible shape or dtype,
+    and allocates what the entries claim, so they are checked before it opens the files.
+
+    Raises InputError unless every variable is plain numbers within a file of data.
+    """
+    from google.protobuf import message
+    from tensorflow.core.protobuf import tensor_bundle_pb2 as bundle
+
+    entries = read_index(index)
+    try:
+        header = bundle.BundleHeaderProto.FromString(entries.pop(""))
+        found = {
+            name: bundle.BundleEntryProto.FromString(value)
+            for name, value in entries.items()
+        }
+    except message.DecodeError:
+        raise tensors.refusal(index, "it is damaged (an entry)") from None
+    if _OBJECTS in found:
+        raise tensors.refusal(
+            index,
+            "it is a TensorFlow 2 checkpoint of objects, without names of variables",
+            "Save it by name with tf.compat.v1.train.Saver",
+        )
+    if not 1 <= header.num_shards <= len(found):
+        what = f"it lists {header.num_shards:,} files of data"
+        raise tensors.refusal(index, what)
+    data = [
+        Path(f"{prefix}.data-{number:05d}-of-{header.num_shards:05d}")
+        for number in range(header.num_shards)
+    ]
+    sizes = [tensors.check_file(file) for file in data]
+    for name, entry in found.items():
+        _check_entry(tf, index, name, entry, sizes)
+    if sum(entry.size for entry in found.values()) > sum(sizes):
+        what = "its tensors need more bytes than the files of data have"
+        raise tensors.refusal(index, what)
+    return list(found), data
+
+
+def _check_entry(tf: Any, index: Path, name: str, entry: Any, sizes: list[int]) -> None:
+    """Raises InputError unless a variable is plain numbers within a file of data."""
+    shape = [dimension.size for dimension in entry.shape.dim]
+    try:
+        dtype = np.dtype(tf.dtypes.as_dtype(entry.dtype).as_numpy_dtype)
+    except (TypeError, KeyError):
+        dtype = None
+    if dtype is None or dtype not in tensors.DTYPES.values():
+        what = f"has the dtype {entry.dtype} of TensorFlow, which is not supported"
+    elif entry.slices or entry.shape.unknown_rank:
+        what = "is saved in slices"
+    elif len(shape) > _MAX_RANK or any(size < 1 for size in shape):
+        what = "has an impossible shape, or no elements"
+    elif math.prod(shape) * dtype.itemsize != entry.size:
+        what = f"has {entry.size:,} bytes, which does not match its shape and dtype"
+    elif not 0 <= entry.shard_id < len(sizes):
+        what = "is in a file of data that does not exist"
+    elif not 0 <= entry.offset <= sizes[entry.shard_id] - entry.size:
+        what = "reaches beyond the end of its file of data"
+    else:
+        return
+    raise tensors.refusal(index, f"tensor {tensors.quoted(name)} {what}")
+
+
+def read_index(path: Path) -> dict[str, bytes]:
+    """Reads the table of an `.index`: serialized entries by name, the header's is "".
+
+    The format is LevelDB's: blocks of prefix-compressed keys, an index block, a footer.
+
+    Raises InputError unless the table is complete and its names are sorted text.
+    """
+    if tensors.check_file(path) > _MAX_INDEX:
+        raise tensors.refusal(path, "it is too long for an index of a checkpoint")
+    try:
+        entries = {name.decode("utf-8"): value for name, value in _walk(path)}
+    except (ValueError, IndexError, struct.error) as error:
+        raise tensors.refusal(path, f"it is damaged ({error})") from None
+    if len(entries) < 2 or "" not in entries:
+        raise tensors.refusal(path, "it has no tensors")
+    return entries
+
+
+def _walk(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Yields the entries of all blocks, in the order of their names."""
+    table = path.read_bytes()
+    if len(table) < _FOOTER or not table.endswith(_MAGIC):
+        raise ValueError("its last bytes are not those of an index")
+    _, _, begin, size = _varints(table[-_FOOTER:], 4)
+    last = None
+    for _, handle in _block(table, begin, size):
+        for name, value in _block(table, *_varints(handle, 2)):
+            if last is not None and name <= last:
+                raise ValueError("its names are not sorted, or one is duplicated")
+            yield name, value
+            last = name
+
+
+def _block(table: bytes, begin: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yields keys and values of a block; its restarts must be at entries."""
+    if begin + size + _TRAILER > len(table) - _FOOTER:
+        raise ValueError("a block lies outside the file")
+    block = table[begin : begin + size]
+    if table[begin + size] != 0:
+        raise ValueError("a block is compressed, which TensorFlow does not do")
+    (count,) = struct.unpack("<I", block[-4:])
+    end = size - 4 - 4 * count
+    if count < 1 or end < 0:
+        raise ValueError("a block has no entries")
+    restarts = set(struct.unpack(f"<{count}I", block[end:-4]))
+    if block[end : end + 4] != bytes(4):
+        raise ValueError("a block does not begin with an entry")
+    start, key = 0, b""
+    while start < end:
+        shared, own, length, begin_key = _entry_lengths(block, start)
+        if not shared:
+            restarts.discard(start)
+        key = key[:shared] + block[begin_key : begin_key + own]
+        start = begin_key + own + length
+        if len(key) != shared + own or len(key) > _MAX_KEY or start > end:
+            raise ValueError("an entry leaves its block")
+        yield key, block[start - length : start]
+    if restarts - {0}:
+        raise ValueError("a restart is not at an entry")
+
+
+def _entry_lengths(block: bytes, start: int) -> tuple[int, int, int, int]:
+    """Returns an entry's lengths (shared key, own key, value) and its key's start."""
+    shared, start = _varint(block, start)
+    own, start = _varint(block, start)
+    length, start = _varint(block, start)
+    return shared, own, length, start
+
+
+def _varints(content: bytes, count: int) -> list[int]:
+    """Reads consecutive varints."""
+    numbers, start = [], 0
+    for _ in range(count):
+        number, start = _varint(content, start)
+        numbers.append(number)
+    return numbers
+
+
+def _varint(content: bytes, start: int) -> tuple[int, int]:
+    """Reads a varint, seven bits a byte, and returns where the next field starts.
+
+    >>> _varint(bytes([0x96, 0x01]), 0)
+    (150, 2)
+    """
+    number = 0
+    for shift in range(0, 64, 7):
+        byte = content[start]
+        start += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, start
+    raise ValueError("a number is too long")
 
 
 def write_variables(prefix: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -14,7 +14,7 @@ import ml_collections
 from bert_jax import errors, fields, home_folder
 from bert_jax.config import pretraining
 from bert_jax.fields import field
-from bert_jax.model import encoder
+from bert_jax.model import encoder, heads
 from bert_jax.model.heads import HeadSpec
 from bert_jax.training import optimizer
 
@@ -226,7 +226,7 @@ class HeadConfig:
     pooling: str = fields.same(HeadSpec, "pooling")
     recurrent_size: int = fields.same(HeadSpec, "recurrent_size")
     crf: bool = fields.same(HeadSpec, "crf")
-    dropout: float = fields.same(HeadSpec, "dropout")
+    dropout: float = fields.same(HeadSpec, "dropout", below=None, high=0.9)
     transform: bool = fields.same(HeadSpec, "transform", added=False)
     objective: str = field(
         "cosine",
@@ -244,6 +244,7 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         fields.check("head", self)
+        heads.check_bilstm(self.pooling, self.recurrent_size)
 
 
 @dataclasses.dataclass(frozen=True)

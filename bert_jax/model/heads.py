@@ -94,11 +94,7 @@ class HeadSpec:
     def _check_recurrent(self) -> None:
         if not self.pools:
             return
-        if self.pooling == "bilstm" and not self.recurrent_size:
-            raise errors.InputError(
-                "head.pooling is 'bilstm' and head.recurrent_size is 0: set the width "
-                "of a direction"
-            )
+        check_bilstm(self.pooling, self.recurrent_size)
         if self.pooling == "cls" and self.recurrent_size:
             raise errors.InputError(
                 f"head.recurrent_size is {self.recurrent_size} and head.pooling 'cls', "
@@ -154,6 +150,15 @@ class HeadSpec:
             "crf": self.crf,
         }
         return tuple(name for name, is_part in has.items() if is_part)
+
+
+def check_bilstm(pooling: str, recurrent_size: int) -> None:
+    """Raises InputError for pooling by a BiLSTM that has no width."""
+    if pooling == "bilstm" and not recurrent_size:
+        raise errors.InputError(
+            "head.pooling is 'bilstm' and head.recurrent_size is 0: set the width of a "
+            "direction, as in 128"
+        )
 
 
 def heads_of(parts: Collection[str], num_labels: int) -> tuple[HeadSpec, ...]:

@@ -6,6 +6,7 @@ metadata it builds a `FineTuned`, which converts examples to rows and computes l
 predictions and scores. `bert_jax.tasks.TASKS` lists all of them.
 """
 
+import abc
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -60,7 +61,7 @@ class Task(Protocol):
         ...
 
 
-class FineTuned:
+class FineTuned(abc.ABC):
     """A `Task` on labeled examples, with tokenization, decoding and evaluation.
 
     `table`, `decode` and `score` run on the host, in numpy and plain Python. Subclasses
@@ -78,32 +79,33 @@ class FineTuned:
         """Initializes parameters, boxed with the names of their logical axes."""
         return self.model.init(key)
 
+    @abc.abstractmethod
     def table(self, examples: Sequence[Any]) -> example_rows.ExampleTable:
         """Tokenizes examples into rows, with any labels.
 
         Raises InputError, with the location of the example, if one is invalid.
         """
-        raise NotImplementedError
 
     def prepare(self, batch: Batch, key: Array) -> Batch:
         """Returns the batch as it is."""
         del key  # only dropout is random
         return batch
 
+    @abc.abstractmethod
     def weights(self, batch: Batch) -> dict[str, Float[Array, ""]]:
         """Returns the weight of each loss over a batch; traced."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def losses(
         self, params: PyTree, batch: Batch, key: Array
     ) -> tuple[dict[str, Float[Array, ""]], Sums]:
         """Returns the sum of each loss, and metrics, with dropout; traced."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def predict(self, params: PyTree, batch: Batch) -> dict[str, Float[Array, "B ..."]]:
         """Computes the outputs of rows, without dropout; traced."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def decode(
         self,
         examples: Sequence[Any],
@@ -114,8 +116,8 @@ class FineTuned:
 
         The arrays of `outputs` still include the padding of their batches.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def score(
         self, examples: Sequence[Any], predictions: Sequence[Prediction]
     ) -> scores.Scores:
@@ -123,10 +125,10 @@ class FineTuned:
 
         Labels that the model has not seen count as errors.
         """
-        raise NotImplementedError
 
     def check(self, train: Sequence[Any], dev: Sequence[Any]) -> None:
         """Raises InputError for examples that cannot be trained or evaluated on."""
+        del train, dev  # a task that has no such examples need not override this
 
     def unseen(self, example: Any) -> Sequence[str]:
         """Returns the labels of an example that the model cannot predict."""
@@ -211,7 +213,7 @@ TAG_KEYS = CLASS_KEYS | {
 TWO_CLASS_METRICS = ("accuracy", "precision", "recall", "f1", "auc")
 
 
-class TaskSpec:
+class TaskSpec(abc.ABC):
     """The specification of a task; `TASKS` has one instance for each.
 
     Subclasses set the attributes and override methods as needed.
@@ -251,6 +253,7 @@ class TaskSpec:
 
     def check(self, settings: Settings) -> None:
         """Raises InputError for inconsistent config values."""
+        del settings  # a task whose keys are independent need not override this
 
     def learn(
         self, settings: Settings, examples: Sequence[Any], given: Metadata | None = None
@@ -325,6 +328,7 @@ class TaskSpec:
         )
         return self.build(settings, metadata, common, recipe)
 
+    @abc.abstractmethod
     def build(
         self,
         settings: Settings,
@@ -338,7 +342,6 @@ class TaskSpec:
           common: `model`, `tokenizer` and `max_seq_length`.
           recipe: modifications of the loss.
         """
-        raise NotImplementedError
 
     def expected_metric(
         self, settings: Settings, metadata: Metadata, dev: Sequence[Any]

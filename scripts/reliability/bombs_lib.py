@@ -19,7 +19,7 @@ import fuzz_files
 import pyarrow as pa
 
 from bert_jax import json_file, tasks
-from bert_jax.checkpoints import tensors
+from bert_jax.checkpoints import tensorflow1, tensors
 from bert_jax.data.corpus import manifest, readers, sources, store
 from bert_jax.data.labeled import read_examples
 from bert_jax.text import files
@@ -77,6 +77,14 @@ def headers() -> Iterator[Case]:
         content = b"\x0a" + damage.varint(length) + b"\x0a\x01a"
         write = _file("spiece.model", content)
         yield Case(f"SentencePiece, length {length:,}", write, Tokenizer.load)
+        table = damage.table({b"": b"\x08\x01", b"a": b"\x08\x01"})
+        handle = damage.varint(length) * 2
+        content = table[:-48] + (handle * 2)[:40].ljust(40, b"\0") + table[-8:]
+        yield Case(
+            f"TF1 index, block at {length:,}",
+            _file("x.index", content),
+            lambda folder: tensorflow1.read_index(folder / "x.index"),
+        )
     for number in (2**31 - 1, 2**31, 2**62, 2**63):
         for at in range(0, 24, 4):
             yield Case(

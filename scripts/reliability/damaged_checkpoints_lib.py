@@ -7,6 +7,7 @@ file, or the JSON, pickle or index inside one, with lengths and checksums correc
 import json
 import os
 import random
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from bert_jax import errors
 from bert_jax.checkpoints import tensorflow1, tensors
 
 CHECKPOINT = "bert_model.ckpt"
@@ -244,6 +246,61 @@ def edit_legacy(rng: random.Random, folder: Path) -> None:
         path.write_bytes(_other_pickle(rng, content))
 
 
+# Damage to a TensorFlow index, with corrected checksums.
+
+
+def edit_entries(rng: random.Random, folder: Path) -> None:
+    """Changes the entries of variables: dtype, shape, file, offset, size."""
+    path = folder / f"{CHECKPOINT}.index"
+    try:
+        entries = tensorflow1.read_index(path)
+    except errors.InputError:
+        return
+    numbers = [0, 1, 2, 5, 7, 20, 21, 99, 2**31, 2**40, 2**62, 2**63, 2**64 - 1]
+    for name in rng.sample(sorted(entries), k=min(2, len(entries))):
+        dims = [rng.choice(numbers) for _ in range(rng.choice([0, 1, 2, 3, 300]))]
+        fields = {n: rng.choice(numbers) for n in rng.sample([1, 3, 4, 5], k=2)}
+        extra = b"".join(varint(n << 3) + varint(value) for n, value in fields.items())
+        shape = b"".join(field(2, b"\x08" + varint(n)) for n in dims)
+        junk = rng.choice([b"", rng.randbytes(3), field(7, b""), field(2, shape)])
+        entries[name] = rng.choice([entries[name], b""]) + extra + junk
+    if rng.random() < 0.1:
+        entries = {name[:-1]: value for name, value in entries.items()}
+    path.write_bytes(table({k.encode(): v for k, v in entries.items()}))
+
+
+def table(entries: dict[bytes, bytes]) -> bytes:
+    """Returns a LevelDB table of one block of entries, as TensorFlow reads it."""
+    content = b""
+    handles = []
+    block = b"".join(_entry(key, value) for key, value in entries.items())
+    for part in (block, b""):
+        handles.append(varint(len(content)) + varint(len(part) + 8))
+        content += _with_checksum(part)
+    part = _entry(b"\xff", handles[0])
+    handles.append(varint(len(content)) + varint(len(part) + 8))
+    content += _with_checksum(part)
+    footer = (handles[1] + handles[2]).ljust(40, b"\0")
+    return content + footer + bytes.fromhex("57fb808b247547db")
+
+
+def _entry(key: bytes, value: bytes) -> bytes:
+    return varint(0) + varint(len(key)) + varint(len(value)) + key + value
+
+
+def _with_checksum(content: bytes) -> bytes:
+    """Returns a block with its one restart point and a masked CRC-32C."""
+    content += struct.pack("<II", 0, 1) + b"\0"
+    rest = 0xFFFFFFFF
+    for byte in content:
+        rest ^= byte
+        for _ in range(8):
+            rest = (rest >> 1) ^ (0x82F63B78 if rest & 1 else 0)
+    rest ^= 0xFFFFFFFF
+    masked = ((rest >> 15 | rest << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return content + struct.pack("<I", masked)
+
+
 def varint(number: int) -> bytes:
     """Returns a base-128 varint: seven bits a byte, the lowest first."""
     encoded = b""
@@ -263,5 +320,5 @@ KINDS: dict[str, tuple[Callable[[Path], None], list[Mutation]]] = {
     "safetensors_shards": (_write_sharded, [*_ANY, edit_header, *[edit_index] * 4]),
     "torch": (_write_torch, [*_ANY, *[edit_archive] * 4]),
     "torch_legacy": (_write_legacy, [*_ANY, *[edit_legacy] * 4]),
-    "tensorflow1": (_write_tensorflow1, _ANY),
+    "tensorflow1": (_write_tensorflow1, [*_ANY, *[edit_entries] * 4]),
 }

@@ -1,7 +1,9 @@
-"""Google's checkpoints, in and out, beside TensorFlow's own reader and writer."""
+"""Google's checkpoints, in and out, compared with TensorFlow's reader and writer."""
 
 import hashlib
 import os
+import signal
+import subprocess
 import sys
 
 import ml_dtypes
@@ -108,7 +110,7 @@ def test_damage_is_refused(prefix):
     data = prefix.with_name(DATA)
     content = data.read_bytes()
     data.write_bytes(content[:-1])
-    refuse(prefix, "bert_model.ckpt is refused")
+    refuse(prefix, "reaches beyond the end of its file of data")
     data.write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
     refuse(prefix, "bert_model.ckpt is refused: it is damaged .*[Cc]hecksum")
     data.unlink()
@@ -119,7 +121,80 @@ def test_damage_is_refused(prefix):
     data.write_bytes(content)
     index = prefix.with_name("bert_model.ckpt.index")
     index.write_bytes(index.read_bytes()[:-60])
-    refuse(prefix, "bert_model.ckpt is refused: it is damaged")
+    refuse(prefix, "bert_model.ckpt.index is refused: it is damaged")
+
+
+def entry(fuzzer, shape, size, dtype=1, offset=0, shard=0, slices=False) -> bytes:
+    """Encodes an entry as a protocol buffer."""
+    varint = fuzzer["varint"]
+    sizes = [b"\x08" + varint(dimension) for dimension in shape]
+    dimensions = b"".join(b"\x12" + varint(len(size)) + size for size in sizes)
+    encoded = b"\x08" + varint(dtype) + b"\x12" + varint(len(dimensions)) + dimensions
+    encoded += b"\x18" + varint(shard) + b"\x20" + varint(offset)
+    encoded += b"\x28" + varint(size)
+    return encoded + (b"\x3a\x00" if slices else b"")
+
+
+@pytest.mark.parametrize(
+    ("lie", "message"),
+    [
+        (dict(shape=[2**40], size=2**42), "reaches beyond the end"),
+        (dict(shape=[2**40], size=20), "has 20 bytes"),
+        (dict(shape=[2**40, 2**40], size=20), "has 20 bytes"),
+        (dict(shape=[2**64 - 1], size=20), "an impossible shape, or no elements"),
+        (dict(shape=[0], size=0), "an impossible shape, or no elements"),
+        (dict(shape=[1] * 300, size=4), "an impossible shape, or no elements"),
+        (dict(shape=[5], size=20, dtype=99), "the dtype 99 of TensorFlow"),
+        (dict(shape=[5], size=20, dtype=7), "the dtype 7 of TensorFlow"),
+        (dict(shape=[5], size=20, dtype=20), "the dtype 20 of TensorFlow"),
+        (dict(shape=[5], size=20, shard=1), "does not exist"),
+        (dict(shape=[5], size=20, offset=2**64 - 4), "reaches beyond the end"),
+        (dict(shape=[5], size=20, slices=True), "is saved in slices"),
+    ],
+)
+def test_a_forged_entry_with_a_correct_checksum(prefix, fuzzer, lie, message):
+    index = prefix.with_name("bert_model.ckpt.index")
+    entries = tensorflow1.read_index(index)
+    entries["cls/half"] = entry(fuzzer, **lie)
+    table = {name.encode(): value for name, value in entries.items()}
+    index.write_bytes(fuzzer["table"](table))
+    refuse(prefix, f"ckpt.index is refused: tensor 'cls/half' .*{message}")
+
+
+def test_other_forged_indices(prefix, fuzzer):
+    index = prefix.with_name("bert_model.ckpt.index")
+    size = prefix.with_name(DATA).stat().st_size
+    whole = entry(fuzzer, [size], size, dtype=4)
+    for entries, message in [
+        ({b"": b"\x08\x02", b"a": whole, b"b": whole}, "00000-of-00002 is refused"),
+        ({b"": b"\x08" + fuzzer["varint"](2**30), b"a": whole}, "1,073,741,824"),
+        ({b"": b"\x08\x01", b"a": whole, b"b": whole}, "more bytes"),
+        ({b"": b"\x08\x01", b"a": b"\xff"}, r"is damaged \(an entry\)"),
+    ]:
+        index.write_bytes(fuzzer["table"](entries))
+        refuse(prefix, message)
+
+
+READ = """
+import sys
+import tensorflow
+reader = tensorflow.compat.v1.train.NewCheckpointReader(sys.argv[1])
+for name in reader.get_variable_to_shape_map():
+    reader.get_tensor(name)
+"""
+
+
+def test_tensorflow_itself_is_aborted_by_a_forged_entry(prefix, fuzzer):
+    """The reason for `read_index`: an exception could be caught, a signal cannot."""
+    index = prefix.with_name("bert_model.ckpt.index")
+    entries = tensorflow1.read_index(index)
+    entries["cls/half"] = entry(fuzzer, shape=[2**40, 2**40], size=20)
+    table = {name.encode(): value for name, value in entries.items()}
+    index.write_bytes(fuzzer["table"](table))
+    command = [sys.executable, "-c", READ, str(prefix)]
+    done = subprocess.run(command, capture_output=True, timeout=120)
+    assert done.returncode == -signal.SIGABRT, done.stderr.decode()[-500:]
+    refuse(prefix, "ckpt.index is refused: tensor 'cls/half' .*has 20 bytes")
 
 
 def test_a_checkpoint_of_objects_is_refused_with_a_remedy(tmp_path):

@@ -60,7 +60,7 @@ def test_given_weights_bring_both(changes):
             {"data__task": "span", "data__doc_overlap": 9, "data__doc_stride": 64},
             "data.doc_overlap is 9 and data.doc_stride 64",
         ),
-        ({"head__dropout": 1.0}, "head.dropout is 1.0: .* below 1.0"),
+        ({"head__dropout": 0.95}, r"head.dropout is 0.95: .* 0.9"),
         ({"recipe__layer_decay": 0.0}, "0.1 to 1.0"),
         ({"recipe__frozen_layers": -2}, "at least -1"),
         ({"optimizer__warmup_fraction": 1.5}, "0.0 to 1.0"),

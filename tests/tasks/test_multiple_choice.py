@@ -165,10 +165,10 @@ def test_scores_and_the_surest_error_first():
 
 
 def test_what_cannot_be_scored_or_be_a_row_is_named():
-    unlabelled = example("Eve", "is", "was", number=9)
+    unlabeled = example("Eve", "is", "was", number=9)
     said = {"label": 0, "choice": "is", "probabilities": [0.6, 0.4]}
     with pytest.raises(errors.InputError, match="small.csv:9: .* no label"):
-        task().score([unlabelled], [said])
+        task().score([unlabeled], [said])
     with pytest.raises(errors.InputError, match="nothing to score"):
         task().score([], [])
     with pytest.raises(errors.NotFiniteError, match="small.csv:0"):

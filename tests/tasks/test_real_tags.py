@@ -47,7 +47,7 @@ def entities_of(example):
 
 
 @pytest.mark.parametrize(
-    ("name", "vocabulary", "sentences", "count", "mended"),
+    ("name", "vocabulary", "sentences", "count", "repaired"),
     [
         pytest.param(
             *("en_ner/train.txt", "uncased", 14041, 23499, 0), marks=pytest.mark.slow
@@ -61,15 +61,15 @@ def entities_of(example):
     ],
 )
 def test_every_entity_comes_back(
-    shared_data, name, vocabulary, sentences, count, mended
+    shared_data, name, vocabulary, sentences, count, repaired
 ):
     options = {"format": "conll", "strip_digit": name.startswith("zh")}
     examples = read(shared_data, name, "tagging", **options)
     words = words_of(shared_data, vocabulary)
-    task = task_of(tagging.Tagging, examples, words, repair=mended > 0)
+    task = task_of(tagging.Tagging, examples, words, repair=repaired > 0)
     table, found = back(task, examples)
     assert len(examples) == len(table) == sentences
-    assert table.notes[tagging.REPAIRED] == mended and table.notes[tagging.LOST] == 0
+    assert table.notes[tagging.REPAIRED] == repaired and table.notes[tagging.LOST] == 0
     wanted = [entities_of(example) for example in examples]
     said = [
         [(x["type"], x["start"], x["end"], x["text"]) for x in made["entities"]]

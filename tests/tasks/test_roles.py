@@ -258,5 +258,5 @@ def test_tags_of_roles_are_checked_as_those_of_entities():
     task = role_labeller(("O", "B-A", "I-A", "B-V", "I-V"), "BIO")
     with pytest.raises(errors.InputError, match=r"token 1 \('in'\).* BIO: "):
         task.table(broken)
-    mended = dataclasses.replace(task, repair=True).table(broken)
-    assert mended.notes[tagging.REPAIRED] == 1
+    repaired = dataclasses.replace(task, repair=True).table(broken)
+    assert repaired.notes[tagging.REPAIRED] == 1

@@ -54,8 +54,8 @@ def by_hand(logits, batch, row):
 
 def test_the_loss_is_the_mean_of_both_ends_over_the_tokens(params):
     it = task()
-    unlabelled = example("old Rome", "what ?", labeled=False)
-    table = it.table([*EXAMPLES, unlabelled])
+    unlabeled = example("old Rome", "what ?", labeled=False)
+    table = it.table([*EXAMPLES, unlabeled])
     batch = small_models.batch_of(table, size=len(table) + 2, length=19)
     found, sums = small_models.losses(it, params, batch, 1)
     logits = logits_of(params, batch, it)
@@ -284,9 +284,9 @@ def test_without_null_scores_there_is_no_threshold():
 
 
 def test_only_labelled_questions_are_scored():
-    unlabelled = example("red", "what ?", number=4, labeled=False)
+    unlabeled = example("red", "what ?", number=4, labeled=False)
     with pytest.raises(errors.InputError, match="small.json:4: "):
-        task().score([unlabelled], [predicted("red", "red", None, 1.0)])
+        task().score([unlabeled], [predicted("red", "red", None, 1.0)])
 
 
 CHINESE = "小明住在北京，小红住在上海。小明喜欢猫，小红喜欢大狗。"

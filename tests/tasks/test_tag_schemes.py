@@ -118,7 +118,7 @@ def test_first_break(tags, scheme, found):
         ("B-A I-A I-A B-A O", "BIOES", "B-A I-A E-A S-A O"),
         ("B M E S B E", "BIO", "B I I B B I"),
         ("B I I B B I", "BMES", "B M E S B E"),
-        ("O I-A I-B", "BIO", "O B-A B-B"),  # mended
+        ("O I-A I-B", "BIO", "O B-A B-B"),  # repaired
         ("B-A O", "BIOES", "S-A O"),
         ("B-A M-A E-A W-A W-A O", "BIO", "B-A I-A I-A B-A B-A O"),
         ("B-A I-A B-B O", "BMEWO", "B-A E-A W-B O"),

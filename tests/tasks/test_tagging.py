@@ -214,7 +214,7 @@ def test_what_is_wrong_is_named_with_its_place(sentences, message):
         tagger().table(sentences)
 
 
-def test_broken_tags_are_mended_on_request_and_counted():
+def test_broken_tags_are_repaired_on_request_and_counted():
     sentences = [example("Anna met Bob", "B-PER O I-PER"), SENTENCES[0]]
     table = tagger(repair=True).table(sentences)
     assert _row(table, "labels")[:3] == [2, 0, 2]
