@@ -249,7 +249,6 @@ def _names_text(cells: Sequence[str]) -> bool:
     )
 
 
-MAGIC = b"PAR1"
 _BATCH_ROWS = 1024
 _FEATURES = b"huggingface"  # the key of the schema's metadata
 

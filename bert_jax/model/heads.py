@@ -39,7 +39,6 @@ KINDS = (
 )
 _POOLED = ("classifier", MULTIPLE_CHOICE, "vectors")
 _OF_TOKENS = ("tagger", SPAN)
-_SEVERAL_TEXTS = (MULTIPLE_CHOICE, "vectors")
 # Standard deviation of a standard normal truncated at two standard deviations.
 _TRUNCATED_STDDEV = 0.87962566
 
@@ -125,11 +124,6 @@ class HeadSpec:
     def pools(self) -> bool:
         """Whether it scores whole texts, by one vector each."""
         return self.kind in _POOLED
-
-    @property
-    def has_several_texts(self) -> bool:
-        """Whether its rows contain K texts, as [B, K, L]."""
-        return self.kind in _SEVERAL_TEXTS
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -193,11 +193,6 @@ class Matching(spec.FineTuned):
                 "none: set model.hidden_dropout_prob"
             )
 
-    @property
-    def needs_whole_batch(self) -> bool:
-        """Whether the loss of a row depends on the other rows of its batch."""
-        return self.objective != "cosine"
-
     def check(
         self,
         train: Sequence[data_examples.TextExample],

@@ -84,7 +84,7 @@ def params_of(model):
 def inputs(head):
     """Returns a batch of 7 tokens; row 1 ends after 4, row 2 is only padding."""
     rng = np.random.default_rng(1)
-    shape = (13, 3, 7) if head.has_several_texts else (13, 7)
+    shape = (13, 3, 7) if head.kind in ("multiple_choice", "vectors") else (13, 7)
     segments = np.ones(shape, np.int32)
     segments[1, ..., 4:] = 0
     segments[2] = 0

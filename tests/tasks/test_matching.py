@@ -7,7 +7,6 @@ import pytest
 from small_matching import TOKENIZER, outputs_of, pair, params_of, task_of, trained
 
 from bert_jax import errors
-from bert_jax.config import finetuning
 from bert_jax.data.labeled import example_rows, examples
 from bert_jax.tasks import matching
 from bert_jax.training import sharding
@@ -232,14 +231,6 @@ def test_eight_devices_compute_what_one_does(objective):
 
     both = sharding.jit(loss, mesh)(everywhere, placed), jax.jit(loss)(params, batch)
     np.testing.assert_allclose(*both, rtol=1e-5)
-
-
-def test_what_needs_the_whole_batch_says_so():
-    needs = {
-        name: task_of(name, dropout=0.1).needs_whole_batch
-        for name in finetuning.MATCHING_OBJECTIVES
-    }
-    assert needs == {"cosine": False, "in_batch": True, "simcse": True}
 
 
 def scored(task, params, data):
