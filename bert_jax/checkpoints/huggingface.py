@@ -150,14 +150,12 @@ def write(
     given: weights.Weights,
     *,
     dtype: str,
-    metadata: Mapping[str, str] | None = None,
     needs_pooler: bool = True,
 ) -> None:
     """Writes model.safetensors and config.json into a folder that is there.
 
     Args:
       dtype: `float32` or `bfloat16`, of the file.
-      metadata: texts for the header of the file.
       needs_pooler: whether a bare encoder is refused where its class has a pooler.
 
     Raises:
@@ -176,8 +174,7 @@ def write(
     )
     arrays = state_dict(given)
     result = {name: x.astype(tensors.DTYPES[dtype]) for name, x in arrays.items()}
-    path = folder / "model.safetensors"
-    tensors.write_safetensors(path, result, {"format": "pt", **(metadata or {})})
+    tensors.write_safetensors(folder / tensors.SINGLE, result)
     text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     (folder / hf_config.NAME).write_text(text, encoding="utf-8")
 

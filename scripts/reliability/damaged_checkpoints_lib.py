@@ -61,7 +61,12 @@ def _write_safetensors(folder: Path) -> None:
 
 
 def _write_sharded(folder: Path) -> None:
-    tensors.write_safetensors(folder / tensors.SINGLE, arrays(), max_shard_bytes=450)
+    weight_map = {}
+    for number, (name, array) in enumerate(arrays().items(), start=1):
+        weight_map[name] = f"model-{number:05d}-of-{len(arrays()):05d}.safetensors"
+        tensors.write_safetensors(folder / weight_map[name], {name: array})
+    index = folder / (tensors.SINGLE + tensors.INDEX)
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
 def _write_torch(folder: Path, zipped: bool = True) -> None:

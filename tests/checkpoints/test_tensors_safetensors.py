@@ -34,20 +34,17 @@ def entry(shape=(2,), begin=0, end=8, dtype="F32") -> dict:
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
 
 
-def test_the_bytes_are_those_of_the_library(tmp_path):
+def test_the_same_arrays_have_the_same_bytes(tmp_path):
     path = tmp_path / "a.safetensors"
-    arrays = small_arrays()
-    del arrays["d"]  # the library has its own order of dtypes of one width
-    tensors.write_safetensors(path, arrays)
+    tensors.write_safetensors(path, small_arrays())
     written = path.read_bytes()
-    assert written == safetensors.numpy.save(arrays, {"format": "pt"})
-    tensors.write_safetensors(path, dict(reversed(arrays.items())))
+    tensors.write_safetensors(path, dict(reversed(small_arrays().items())))
     assert path.read_bytes() == written
 
 
 def test_what_is_written_is_read_as_it_was(tmp_path):
     path = tmp_path / "a.safetensors"
-    tensors.write_safetensors(path, small_arrays(), {"z": "1", "a": "2"})
+    tensors.write_safetensors(path, small_arrays(), {"format": "mine"})
     found = tensors.read(path).arrays
     assert list(found) == sorted(small_arrays())
     for name, array in small_arrays().items():
@@ -57,23 +54,26 @@ def test_what_is_written_is_read_as_it_was(tmp_path):
         assert found[name].flags.c_contiguous
 
 
-def test_metadata_are_in_order_and_strides_do_not_matter(tmp_path):
+def test_the_layout_is_in_the_header_and_strides_do_not_matter(tmp_path):
     path = tmp_path / "a.safetensors"
     turned = np.arange(12, dtype=np.float32).reshape(3, 4).T
-    arrays = {"a": turned, "b": np.arange(9)[::2]}
-    tensors.write_safetensors(path, arrays, {"z": "1", "é": "2", "b": "3"})
-    assert (
-        b'{"__metadata__":{"b":"3","format":"pt","z":"1","\xc3\xa9":"2"},"b"'
-        in path.read_bytes()
-    )
+    tensors.write_safetensors(path, {"a": turned, "b": np.arange(9)[::2]})
     with safetensors.safe_open(path, framework="np") as file:
+        assert file.metadata() == {"format": "pt"}
         assert file.get_tensor("a").tolist() == turned.tolist()
         assert file.get_tensor("b").tolist() == [0, 2, 4, 6, 8]
 
 
+CODES = {
+    **{"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"},
+    **{"BOOL": "bool", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"},
+    **{"U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64"},
+}
+
+
 def test_every_known_dtype(tmp_path):
     path = tmp_path / "a.safetensors"
-    for code, dtype in tensors._CODES.items():
+    for code, dtype in CODES.items():
         size = tensors.DTYPES[dtype].itemsize
         path.write_bytes(spelt({"x": entry((1,), 0, size, code)}, bytes(size)))
         assert tensors.shapes(path) == {"x": (1,)}
@@ -92,9 +92,6 @@ LIES = {
     "no tensors": spelt({}),
     "only metadata": spelt({"__metadata__": {"a": "b"}}),
     "metadata": spelt({"__metadata__": {"a": 1}, "x": entry()}, bytes(8)),
-    "twice": spelt(
-        b'{"x":%b,"x":%b}' % ((json.dumps(entry()).encode(),) * 2), bytes(8)
-    ),
     "overlap": spelt({"x": entry(), "y": entry((3,), 4, 16)}, bytes(16)),
     "gap": spelt({"x": entry(), "y": entry((1,), 12, 16)}, bytes(16)),
     "late begin": spelt({"x": entry((2,), 4, 12)}, bytes(12)),
@@ -144,9 +141,3 @@ def test_nan_is_refused_in_and_out(tmp_path):
     path.write_bytes(safetensors.numpy.save(bad))
     with pytest.raises(errors.InputError, match="'layer.0.weight' holds 2 NaN or inf"):
         tensors.read(path)
-
-
-@pytest.mark.parametrize("arrays", [{}, {"__metadata__": np.ones(3)}])
-def test_what_could_not_be_read_again_is_not_written(tmp_path, arrays):
-    with pytest.raises(errors.InputError, match="no tensors, or one called __meta"):
-        tensors.write_safetensors(tmp_path / "a", arrays)

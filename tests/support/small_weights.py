@@ -1,8 +1,10 @@
 """A small BERT with heads whose weights are all different."""
 
+import json
+
 import numpy as np
 
-from bert_jax.checkpoints import mapping, weights
+from bert_jax.checkpoints import mapping, tensors, weights
 from bert_jax.model import config
 
 
@@ -38,3 +40,20 @@ def same(one: weights.Weights, other: weights.Weights) -> bool:
         and before.keys() == after.keys()
         and all(np.array_equal(before[name], after[name]) for name in before)
     )
+
+
+def write_shards(folder, *shards) -> None:
+    """Writes model.safetensors of these arrays in several files, with their index."""
+    weight_map = {}
+    for number, arrays in enumerate(shards, start=1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        tensors.write_safetensors(folder / name, arrays)
+        weight_map |= dict.fromkeys(arrays, name)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def halves(arrays) -> tuple[dict, dict]:
+    """Returns every second array, and the others."""
+    names = sorted(arrays)
+    return tuple({name: arrays[name] for name in names[at::2]} for at in (0, 1))
