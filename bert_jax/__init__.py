@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 # `python -m bert_jax.COMMAND`, which Python is looking for now, or `bert_jax COMMAND`.
 if sys.argv and (sys.argv[0] == "-m" or sys.argv[0].rpartition("/")[2] == "bert_jax"):
-    from bert_jax import interrupts
+    from bert_jax.foundation import interrupts
 
     interrupts.own()
 

@@ -20,11 +20,14 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from bert_jax import errors, home_folder, interrupts, reference
+from bert_jax import errors, reference
 from bert_jax.config import file as config_file
+from bert_jax.foundation import interrupts
 from bert_jax.training import devices, distributed
 
 WORDS = ("-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?")
+# The flags of all commands that are paths: shells leave the `~` of --flag=~/x as it is.
+PATH_FLAGS = ("workdir", "model", "input", "output", "data", "store", "label_map")
 _WIDTH = 80
 _QUOTE = "'"  # absl writes defaults as literals
 
@@ -180,10 +183,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
         for python, plain in _PLAIN:
             text = text.replace(python, plain)
         raise errors.InputError(f"{text} (--help lists the options)") from None
-    for name in home_folder.FLAGS:
+    for name in PATH_FLAGS:
         value = flags.FLAGS[name].value if name in flags.FLAGS else None
         if isinstance(value, str):
-            flags.FLAGS[name].value = home_folder.expanded(value)
+            flags.FLAGS[name].value = os.path.expanduser(value)
     return rest
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from bert_jax import checkpoints, commands, console, errors, files, hub
+from bert_jax import checkpoints, commands, console, errors
 from bert_jax.checkpoints import (
     card,
     hf_config,
@@ -28,6 +28,7 @@ from bert_jax.checkpoints import (
     verify,
     weights,
 )
+from bert_jax.foundation import files, hub
 from bert_jax.training import distributed
 
 FORMATS = ("huggingface", "tensorflow1", "bert_jax")

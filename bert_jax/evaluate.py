@@ -20,16 +20,18 @@ model has, one pair a line (`person<TAB>PER`) or as a JSON object.
 
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from bert_jax import commands, errors, files, home_folder, hub, predict
+from bert_jax import commands, errors, predict
 from bert_jax.checkpoints import run_folder, tensors
 from bert_jax.data.corpus import manifest
 from bert_jax.data.labeled import python_examples, read_examples, table_records
+from bert_jax.foundation import files, hub
 from bert_jax.inference import answer, inputs
 from bert_jax.metrics import report, scores
 from bert_jax.runs import pretraining as pretraining_run
@@ -53,7 +55,7 @@ def evaluate(workdir: str | Path) -> dict[str, float]:
       CheckpointError: it has no usable checkpoint.
       StorageError: a shard of the store is damaged, of held-out or of training text.
     """
-    workdir = home_folder.path(workdir)
+    workdir = Path(os.path.expanduser(workdir))
     settings = run_folder.read_settings(workdir)
     folder = run_folder.store_of(settings, workdir)
     if not (folder / manifest.NAME).exists():
@@ -96,7 +98,7 @@ def evaluate_task(
     output = _output(folder, output, name)
     model = answer.load(folder, request.dtype, repair=request.repair)
     data = model.task_folder.settings.data
-    path = home_folder.expanded(request.input or data.dev)
+    path = os.path.expanduser(request.input or data.dev)
     if not path or path.startswith(python_examples.PREFIX):
         raise errors.InputError(
             f"{given} was trained without a dev file: name a file, as in "

@@ -32,10 +32,11 @@ from pathlib import Path
 
 from absl import flags
 
-from bert_jax import commands, console, errors, hub
+from bert_jax import commands, console, errors
 from bert_jax.config import finetuning
 from bert_jax.data import file_formats, text_files
 from bert_jax.data.labeled import table_records
+from bert_jax.foundation import hub
 from bert_jax.inference import answer, inputs, outputs
 from bert_jax.inference.model import Model, load
 from bert_jax.text.coverage import Coverage

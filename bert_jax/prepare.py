@@ -30,7 +30,7 @@ from typing import cast
 
 from absl import flags
 
-from bert_jax import commands, errors, faults, files, interrupts, reference
+from bert_jax import commands, errors, reference
 from bert_jax.checkpoints import initial_weights
 from bert_jax.config import pretraining
 from bert_jax.contrib.beam import beam_runner, distributed_engine
@@ -41,6 +41,7 @@ from bert_jax.data.corpus import (
     sources,
     store_build,
 )
+from bert_jax.foundation import faults, files, interrupts
 from bert_jax.runs import workdirs
 from bert_jax.text import cleaning, coverage, vocabulary, words
 from bert_jax.text.tokenizer import Tokenizer

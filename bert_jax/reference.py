@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, fields
+from bert_jax import errors
 from bert_jax.config import finetuning, pretraining
+from bert_jax.foundation import fields
 from bert_jax.model import config as model_config
 from bert_jax.tasks import TASKS
 

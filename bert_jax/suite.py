@@ -20,9 +20,10 @@ from typing import Any
 
 from absl import flags
 
-from bert_jax import commands, errors, fields, files, finetune, reference
+from bert_jax import commands, errors, finetune, reference
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import read_examples
+from bert_jax.foundation import fields, files
 from bert_jax.inference import answer, outputs
 from bert_jax.runs import suite, sweep, task_setup, workdirs
 from bert_jax.training import distributed, remote, signals

@@ -15,13 +15,10 @@ PACKAGE = ROOT / "bert_jax"
 PICTURE = ROOT / "docs" / "rooms.svg"
 TOGETHER = {  # modules at the top level that are drawn as one box
     "commands": (
-        *("__main__", "cli", "commands", "convert", "evaluate", "finetune", "plan"),
+        *("__main__", "commands", "convert", "evaluate", "finetune", "plan"),
         *("predict", "prepare", "pretrain", "suite", "report"),
     ),
-    "files, errors, ...": (
-        *("console", "errors", "faults", "fields", "files", "home_folder", "hub"),
-        *("interrupts", "json_file"),
-    ),
+    "foundation, errors, ...": ("console", "errors", "foundation"),
 }
 WIDTH, HEIGHT, GAP_X, GAP_Y = 132, 34, 28, 46
 

@@ -10,12 +10,13 @@ import tarfile
 import pyarrow as pa
 import pytest
 
-from bert_jax import errors, files, json_file
+from bert_jax import errors
 from bert_jax.checkpoints import native, sentence_encoder, tensors
 from bert_jax.data import text_files
 from bert_jax.data.corpus import sentences as sentence_rules
 from bert_jax.data.corpus import sources, store
 from bert_jax.data.labeled import tables
+from bert_jax.foundation import files, json_file
 from bert_jax.model import config
 from bert_jax.planning import search, topology
 from bert_jax.training import checkpoint, logs

@@ -10,7 +10,8 @@ import command_line
 import pytest
 
 import bert_jax
-from bert_jax import cli, predict
+from bert_jax import __main__ as cli
+from bert_jax import predict
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,7 +66,7 @@ def test_the_version_is_one(monkeypatch, capsys):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["dynamic"] == ["version"]
     assert project["tool"]["hatch"]["version"]["path"] == "bert_jax/__init__.py"
-    assert project["project"]["scripts"] == {"bert_jax": "bert_jax.cli:main"}
+    assert project["project"]["scripts"] == {"bert_jax": "bert_jax.__main__:main"}
 
 
 def test_what_the_package_shows_of_itself():

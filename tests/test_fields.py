@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from bert_jax import errors, fields
+from bert_jax import errors
 from bert_jax.config import finetuning, pretraining
-from bert_jax.fields import field
+from bert_jax.foundation import fields
+from bert_jax.foundation.fields import field
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from bert_jax import errors, files
+from bert_jax import errors
+from bert_jax.foundation import files
 
 
 def test_a_file_takes_its_name_at_the_end(tmp_path):

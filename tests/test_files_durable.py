@@ -6,7 +6,8 @@ import os
 import pytest
 import tiny_run
 
-from bert_jax import files, pretrain
+from bert_jax import pretrain
+from bert_jax.foundation import files
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from bert_jax import errors, files
+from bert_jax import errors
+from bert_jax.foundation import files
 
 
 def test_the_folder_appears_at_the_end_with_what_was_written(tmp_path):

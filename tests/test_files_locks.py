@@ -11,12 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from bert_jax import errors, files
+from bert_jax import errors
+from bert_jax.foundation import files
 
 HOLD = """
 import sys
 from pathlib import Path
-from bert_jax import files
+from bert_jax.foundation import files
 with files.locked(Path(sys.argv[1]), "in use"):
     print("held", flush=True)
     sys.stdin.read()

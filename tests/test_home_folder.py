@@ -5,9 +5,10 @@ import sys
 import pytest
 from absl import flags
 
-from bert_jax import commands, evaluate, home_folder, hub
+from bert_jax import commands, evaluate
 from bert_jax.config import file as config_file
 from bert_jax.config import finetuning, pretraining
+from bert_jax.foundation import hub
 from bert_jax.training import remote
 
 
@@ -20,14 +21,14 @@ def home(tmp_path, monkeypatch):
 
 def test_flags(home, monkeypatch):
     own = flags.FlagValues()
-    for name in (*home_folder.FLAGS, "name"):
+    for name in (*commands.PATH_FLAGS, "name"):
         flags.DEFINE_string(name, None, "", flag_values=own)
     monkeypatch.setattr(flags, "FLAGS", own)
     monkeypatch.setattr(sys, "argv", ["predict"])
-    words = [f"--{name}=~/x" for name in (*home_folder.FLAGS[1:], "name")]
+    words = [f"--{name}=~/x" for name in (*commands.PATH_FLAGS[1:], "name")]
     commands._parse_flags(["predict", *words])
     assert own.workdir is None and own.name == "~/x"
-    assert {own[name].value for name in home_folder.FLAGS[1:]} == {f"{home}/x"}
+    assert {own[name].value for name in commands.PATH_FLAGS[1:]} == {f"{home}/x"}
 
 
 def test_keys_of_configurations(home):

@@ -12,8 +12,9 @@ import pytest
 import small_weights
 
 import bert_jax
-from bert_jax import convert, errors, hub
+from bert_jax import convert, errors
 from bert_jax.checkpoints import huggingface, tensors
+from bert_jax.foundation import hub
 from bert_jax.text.tokenizer import Tokenizer
 
 NAME, REPO = hub_models.NAME, hub_models.REPO

@@ -8,8 +8,9 @@ import pytest
 import tiny_run
 import tiny_tasks
 
-from bert_jax import errors, evaluate, finetune, hub, pretrain
+from bert_jax import errors, evaluate, finetune, pretrain
 from bert_jax.config import pretraining
+from bert_jax.foundation import hub
 from bert_jax.inference import inputs
 
 NAME, REPO = hub_models.NAME, hub_models.REPO

@@ -24,7 +24,7 @@ from held_processes import (
     wait_until_heard,
 )
 
-from bert_jax import faults, interrupts
+from bert_jax.foundation import faults, interrupts
 
 STEPS = 60
 HEARTBEAT_SECONDS = 10

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bert_jax import errors, json_file
+from bert_jax import errors
+from bert_jax.foundation import json_file
 
 
 def test_an_object_is_read_with_or_without_a_mark(tmp_path):

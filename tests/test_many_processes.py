@@ -6,7 +6,7 @@ import many_processes
 import pytest
 import tiny_run
 
-from bert_jax import faults
+from bert_jax.foundation import faults
 
 STEPS = 12
 

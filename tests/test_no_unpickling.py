@@ -11,7 +11,7 @@ EXCEPTIONS = {
     # A config file is a program of the user's own, as ml_collections has it.
     "bert_jax/config/file.py": ["exec_module"],
     # Starts the commands of its own list, as `python -m` does.
-    "bert_jax/cli.py": ["runpy"],
+    "bert_jax/__main__.py": ["runpy"],
     # Its name is a literal; pyright would want Apache Beam to be installed.
     "bert_jax/contrib/beam/beam_runner.py": ["importlib.import_module"],
     # Makes pickles that run a program, to see that nobody runs it.

@@ -15,8 +15,9 @@ import tiny_run
 import tiny_suites
 import tiny_tasks
 
-from bert_jax import errors, faults, finetune, pretrain, suite
+from bert_jax import errors, finetune, pretrain, suite
 from bert_jax.checkpoints import native
+from bert_jax.foundation import faults
 from bert_jax.training import checkpoint, remote
 
 

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from bert_jax import errors, hub
+from bert_jax import errors
 from bert_jax.checkpoints import (
     huggingface,
     native,
@@ -30,6 +30,7 @@ from bert_jax.checkpoints.weights import (
     Weights,
     matches,
 )
+from bert_jax.foundation import hub
 from bert_jax.model import config
 from bert_jax.text.tokenizer import Tokenizer
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bert_jax import checkpoints, json_file
+from bert_jax import checkpoints
 from bert_jax.checkpoints import (
     hf_config,
     huggingface,
@@ -21,6 +21,7 @@ from bert_jax.checkpoints import (
 )
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest, python_documents, sources
+from bert_jax.foundation import json_file
 from bert_jax.model import heads as model_heads
 from bert_jax.text import cleaning
 from bert_jax.training import logs

@@ -10,8 +10,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, json_file
+from bert_jax import errors
 from bert_jax.checkpoints import mapping, weights
+from bert_jax.foundation import json_file
 from bert_jax.model import config
 
 _POOLINGS = ("cls", "mean")

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from bert_jax import console, errors, json_file
+from bert_jax import console, errors
 from bert_jax.checkpoints import hf_config, mapping, recognition, tensors, weights
+from bert_jax.foundation import json_file
 from bert_jax.model import config
 from bert_jax.model import heads as model_heads
 

@@ -15,10 +15,11 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, PyTree
 
-from bert_jax import checkpoints, errors, hub
+from bert_jax import checkpoints, errors
 from bert_jax.checkpoints import mapping, native, run_folder, weights
 from bert_jax.config import finetuning, pretraining
 from bert_jax.data.corpus import manifest
+from bert_jax.foundation import hub
 from bert_jax.model import config as model_config
 from bert_jax.model import heads as model_heads
 from bert_jax.model import network

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import PyTree
 
-from bert_jax import errors, files, hub, json_file, tasks
+from bert_jax import errors, tasks
 from bert_jax.checkpoints import (
     huggingface,
     mapping,
@@ -29,6 +29,7 @@ from bert_jax.checkpoints import (
     weights,
 )
 from bert_jax.config import finetuning
+from bert_jax.foundation import files, hub, json_file
 from bert_jax.model import config, network
 from bert_jax.model import config as model_config
 from bert_jax.model import heads as model_heads

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from bert_jax import errors, json_file
+from bert_jax import errors
 from bert_jax.checkpoints import mapping, weights
 from bert_jax.config import pretraining
+from bert_jax.foundation import json_file
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder, network
 from bert_jax.text.tokenizer import Tokenizer

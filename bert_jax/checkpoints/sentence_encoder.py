@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from bert_jax import errors, json_file
+from bert_jax import errors
 from bert_jax.checkpoints import tensors
+from bert_jax.foundation import json_file
 
 MODULE_CONFIG = "config.json"
 MODULE_KINDS = ("Dense", "LayerNorm", "Normalize", "Dropout")

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax import errors, files, json_file
+from bert_jax import errors
 from bert_jax.checkpoints import hf_config, mapping, tensors, weights
 from bert_jax.data import quiet_tensorflow
+from bert_jax.foundation import files, json_file
 from bert_jax.model import config
 from bert_jax.model import heads as model_heads
 

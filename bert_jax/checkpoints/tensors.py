@@ -25,7 +25,8 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
-from bert_jax import errors, files, json_file
+from bert_jax import errors
+from bert_jax.foundation import files, json_file
 
 SINGLE = "model.safetensors"
 INDEX = ".index.json"  # ends the name of an index of shards

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Int32, PyTree
 
-from bert_jax import checkpoints, console, errors, json_file
+from bert_jax import checkpoints, console, errors
 from bert_jax.checkpoints import (
     hf_config,
     huggingface,
@@ -30,6 +30,7 @@ from bert_jax.checkpoints import (
     weights,
 )
 from bert_jax.data import quiet_tensorflow
+from bert_jax.foundation import json_file
 from bert_jax.model import encoder, network
 from bert_jax.text.tokenizer import Tokenizer
 

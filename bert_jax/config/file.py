@@ -20,7 +20,8 @@ from typing import Any
 
 import ml_collections
 
-from bert_jax import errors, fields, home_folder
+from bert_jax import errors
+from bert_jax.foundation import fields
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NAME = re.compile(r"(?:configs/)?(\w+)(?:\.py)?")
@@ -58,7 +59,7 @@ def find(name: str) -> Path | None:
     A file of that name comes first, then configs/NAME.py of the working directory, then
     the recipe that ships with the package.
     """
-    file = home_folder.path(name)
+    file = Path(os.path.expanduser(name))
     if file.is_file():
         return file
     match = _NAME.fullmatch(os.path.normpath(name)) if name else None

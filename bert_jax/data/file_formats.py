@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, json_file
+from bert_jax import errors
 from bert_jax.data import text_files
 from bert_jax.data.labeled import column_names
+from bert_jax.foundation import json_file
 
 HEAD_BYTES = 1 << 17
 _DELIMITERS = (",", "\t", ";", "|")

@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from bert_jax import errors, files, hub
+from bert_jax import errors
 from bert_jax.data import file_formats, text_files
 from bert_jax.data.labeled import table_records
+from bert_jax.foundation import files, hub
 
 _PART = r"[A-Za-z0-9][\w.-]*"
 _NAME = re.compile(

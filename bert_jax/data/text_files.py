@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from bert_jax import errors, interrupts
+from bert_jax import errors
+from bert_jax.foundation import interrupts
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from bert_jax import errors, interrupts
+from bert_jax import errors
 from bert_jax.data.labeled import encoding, example_rows, python_examples
+from bert_jax.foundation import interrupts
 from bert_jax.model import config, encoder, heads, network
 from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bert_jax import console, errors, files, hub, tasks
+from bert_jax import console, errors, tasks
 from bert_jax.config import finetuning
 from bert_jax.data import text_files
 from bert_jax.data.labeled import (
@@ -22,6 +22,7 @@ from bert_jax.data.labeled import (
     table_records,
     tables,
 )
+from bert_jax.foundation import files, hub
 from bert_jax.inference import answer, outputs
 from bert_jax.text.coverage import Coverage
 from bert_jax.training import distributed

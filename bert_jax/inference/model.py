@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
-from bert_jax import checkpoints, errors, hub
+from bert_jax import checkpoints, errors
 from bert_jax.checkpoints import sentence_encoder, weights
 from bert_jax.data.labeled import example_rows, python_examples
+from bert_jax.foundation import hub
 from bert_jax.inference import answer, encode
 from bert_jax.inference.encode import Rows
 from bert_jax.model import config as model_config

@@ -22,8 +22,9 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import Float
 
-from bert_jax import errors, interrupts
+from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
+from bert_jax.foundation import interrupts
 from bert_jax.inference import encode
 from bert_jax.inference.model import Model
 from bert_jax.tasks import spec

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bert_jax import console, errors, files
+from bert_jax import console, errors
+from bert_jax.foundation import files
 from bert_jax.metrics import plots, scores
 
 _MAX_CONFUSION = 12  # classes: a wider matrix does not fit into a terminal

@@ -13,8 +13,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from bert_jax import errors, fields
-from bert_jax.fields import field
+from bert_jax import errors
+from bert_jax.foundation import fields
+from bert_jax.foundation.fields import field
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "tanh")
 MODEL_TYPES = ("bert", "roberta", "albert", "electra", "distilbert", "modernbert")

@@ -21,8 +21,8 @@ from flax import linen as nn
 from flax.linen import spmd
 from jaxtyping import Array, Float, Int
 
-from bert_jax import fields
-from bert_jax.fields import field
+from bert_jax.foundation import fields
+from bert_jax.foundation.fields import field
 from bert_jax.model import attention, config, layers
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

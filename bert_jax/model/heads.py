@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from bert_jax import errors, fields
-from bert_jax.fields import REQUIRED, field
+from bert_jax import errors
+from bert_jax.foundation import fields
+from bert_jax.foundation.fields import REQUIRED, field
 from bert_jax.model import config, layers
 
 # Heads that bear the name of a task.

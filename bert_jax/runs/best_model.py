@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bert_jax import console, errors, faults, files, interrupts
+from bert_jax import console, errors
 from bert_jax.checkpoints import native
 from bert_jax.config import finetuning
+from bert_jax.foundation import faults, files, interrupts
 from bert_jax.inference import answer
 from bert_jax.metrics import report
 from bert_jax.runs import splits

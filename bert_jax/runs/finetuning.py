@@ -18,7 +18,7 @@ import optax
 from flax import linen as nn
 from jaxtyping import PyTree
 
-from bert_jax import console, errors, fields, json_file, tasks
+from bert_jax import console, errors, tasks
 from bert_jax.checkpoints import (
     hf_config,
     huggingface,
@@ -30,6 +30,7 @@ from bert_jax.checkpoints import (
 from bert_jax.config import finetuning
 from bert_jax.data import stream
 from bert_jax.data.labeled import example_rows
+from bert_jax.foundation import fields, json_file
 from bert_jax.inference import answer
 from bert_jax.metrics import scores as scores_lib
 from bert_jax.model import config as model_config

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from bert_jax import errors, files, tasks
+from bert_jax import errors, tasks
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import (
     example_rows,
@@ -18,6 +18,7 @@ from bert_jax.data.labeled import (
     read_examples,
     table_records,
 )
+from bert_jax.foundation import files
 from bert_jax.inference import inputs
 from bert_jax.tasks import classification, spec, unseen_labels
 from bert_jax.training import distributed

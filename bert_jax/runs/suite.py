@@ -15,11 +15,12 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from bert_jax import console, errors, fields, files, json_file, tasks
+from bert_jax import console, errors, tasks
 from bert_jax.checkpoints import initial_weights
 from bert_jax.config import finetuning
 from bert_jax.data import text_files
 from bert_jax.data.labeled import read_examples, tables
+from bert_jax.foundation import fields, files, json_file
 from bert_jax.inference import inputs
 from bert_jax.runs import splits, workdirs
 from bert_jax.tasks import classification

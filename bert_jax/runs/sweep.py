@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import console, errors, files, json_file
+from bert_jax import console, errors
 from bert_jax.checkpoints import native
 from bert_jax.config import finetuning as finetuning_config
+from bert_jax.foundation import files, json_file
 from bert_jax.model import costs
 from bert_jax.runs import finetuning, splits, task_setup
 from bert_jax.runs.finetuning import Finetuned, FinetuningRun

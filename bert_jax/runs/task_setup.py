@@ -9,8 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bert_jax import console, errors, fields, tasks
+from bert_jax import console, errors, tasks
 from bert_jax.config import finetuning
+from bert_jax.foundation import fields
 from bert_jax.metrics import scores
 from bert_jax.tasks import spec
 

@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 
 import jax
 
-from bert_jax import errors, fields, files, hub, json_file
+from bert_jax import errors
 from bert_jax.checkpoints import run_folder
 from bert_jax.config import pretraining
 from bert_jax.data import hub_dataset
 from bert_jax.data.corpus import manifest, sources
+from bert_jax.foundation import fields, files, hub, json_file
 from bert_jax.model import config as model_config
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import checkpoint, distributed, remote

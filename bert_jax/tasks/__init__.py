@@ -7,7 +7,8 @@ To add a task, write a module with a `spec.TaskSpec` subclass and add its `SPEC`
 import functools
 from typing import Any
 
-from bert_jax import errors, fields
+from bert_jax import errors
+from bert_jax.foundation import fields
 from bert_jax.tasks import (
     classification,
     matching,

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, PyTree
 
-from bert_jax import console, interrupts
+from bert_jax import console
 from bert_jax.data.corpus import store
 from bert_jax.data.pretraining import instances as pair_rows
+from bert_jax.foundation import interrupts
 from bert_jax.model import costs, network
 from bert_jax.tasks import losses, spec
 from bert_jax.tasks.masking import Masking, mask_tokens

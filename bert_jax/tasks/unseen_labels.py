@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, json_file
+from bert_jax import errors
 from bert_jax.data import text_files
 from bert_jax.data.labeled import examples as data_examples
+from bert_jax.foundation import json_file
 from bert_jax.tasks import classification, spec, tag_schemes
 
 _MOST_SHOWN = 20

@@ -16,7 +16,8 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
-from bert_jax import errors, files, json_file
+from bert_jax import errors
+from bert_jax.foundation import files, json_file
 
 NAME = "text_cleaning.json"
 NONE_NAME = "none"  # text.clean: no step, even if the vocabulary's folder has some

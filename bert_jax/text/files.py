@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, files, hub, json_file
+from bert_jax import errors
+from bert_jax.foundation import files, hub, json_file
 from bert_jax.text import backend, pipelines, spiece
 from bert_jax.text.pipelines import Tree
 

@@ -22,7 +22,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from bert_jax import errors, json_file
+from bert_jax import errors
+from bert_jax.foundation import json_file
 from bert_jax.text import files, pipelines, spiece
 from bert_jax.text import options as tokenizer_options
 from bert_jax.text import specials as special_tokens

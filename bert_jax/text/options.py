@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
-from bert_jax import errors, json_file
+from bert_jax import errors
+from bert_jax.foundation import json_file
 from bert_jax.text import pipelines, specials
 from bert_jax.text.pipelines import Rules, Tree
 

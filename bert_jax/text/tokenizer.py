@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64, UInt32
 
-from bert_jax import errors, hub
+from bert_jax import errors
+from bert_jax.foundation import hub
 from bert_jax.text import (
     characters,
     files,

@@ -39,7 +39,8 @@ import tensorstore
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from bert_jax import errors, faults, files, interrupts, json_file
+from bert_jax import errors
+from bert_jax.foundation import faults, files, interrupts, json_file
 from bert_jax.training import distributed, remote
 from bert_jax.training import state as train_state
 

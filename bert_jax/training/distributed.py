@@ -22,7 +22,8 @@ from typing import Any, NoReturn, TypeVar
 import jax
 from jax._src import distributed  # the keys and barriers have no public name
 
-from bert_jax import console, errors, interrupts
+from bert_jax import console, errors
+from bert_jax.foundation import interrupts
 from bert_jax.training import devices
 
 CLUSTERS = ("auto", "none", "slurm", "ompi", "k8s", "mpi4py")

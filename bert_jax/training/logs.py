@@ -24,7 +24,8 @@ from typing import Any, TextIO, TypeVar
 import jax
 import numpy as np
 
-from bert_jax import errors, files, json_file
+from bert_jax import errors
+from bert_jax.foundation import files, json_file
 from bert_jax.training import curves, distributed
 
 METRICS = "metrics.jsonl"

@@ -25,7 +25,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from bert_jax import console, errors, faults, interrupts
+from bert_jax import console, errors
+from bert_jax.foundation import faults, interrupts
 from bert_jax.training import signals
 from bert_jax.training import state as train_state
 from bert_jax.training.progress import ProgressBar, Segment, ThroughputMeter

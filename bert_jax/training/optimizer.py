@@ -25,8 +25,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from bert_jax import errors, fields
-from bert_jax.fields import REQUIRED, field
+from bert_jax import errors
+from bert_jax.foundation import fields
+from bert_jax.foundation.fields import REQUIRED, field
 
 
 class Averages(NamedTuple):

@@ -23,7 +23,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, faults, home_folder, interrupts
+from bert_jax import errors
+from bert_jax.foundation import faults, interrupts
 from bert_jax.training import distributed
 
 MANIFEST = "manifest.json"  # of a store and of a checkpoint
@@ -53,7 +54,7 @@ class WorkingCopy:
         fetched nor uploaded. Raises InputError for a URL that no installed package can
         open.
         """
-        self.name = home_folder.expanded(str(name))
+        self.name = os.path.expanduser(str(name))
         self.is_remote = "://" in self.name
         self.folder = self.common = Path(self.name)
         if self.is_remote:

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from jax.experimental import multihost_utils
 
-from bert_jax import errors, interrupts
+from bert_jax import errors
+from bert_jax.foundation import interrupts
 from bert_jax.training import distributed
 
 Result = TypeVar("Result")

@@ -18,10 +18,11 @@ import damaged_models_lib
 import fuzz_files
 import pyarrow as pa
 
-from bert_jax import json_file, tasks
+from bert_jax import tasks
 from bert_jax.checkpoints import tensorflow1, tensors
 from bert_jax.data.corpus import manifest, readers, sources, store
 from bert_jax.data.labeled import read_examples
+from bert_jax.foundation import json_file
 from bert_jax.text import files
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import checkpoint, logs

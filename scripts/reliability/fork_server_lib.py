@@ -115,8 +115,8 @@ def _serve() -> None:
 
 def _become(argv: Sequence[str], faults: str, patch: str, log: str) -> None:
     """Runs a command in this process; never returns."""
-    from bert_jax import faults as points
-    from bert_jax import interrupts
+    from bert_jax.foundation import faults as points
+    from bert_jax.foundation import interrupts
 
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, json_file, tasks
+from bert_jax import errors, tasks
 from bert_jax.config import finetuning, pretraining
 from bert_jax.data import text_files
 from bert_jax.data.corpus import readers, sources
 from bert_jax.data.labeled import example_request, python_examples, read_examples
+from bert_jax.foundation import json_file
 from bert_jax.planning import search, topology
 from bert_jax.training import checkpoint, logs, sharding
 

@@ -5,10 +5,11 @@ import json
 import pytest
 import small_record
 
-from bert_jax import errors, fields
+from bert_jax import errors
 from bert_jax.checkpoints import card
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest
+from bert_jax.foundation import fields
 
 
 @pytest.fixture

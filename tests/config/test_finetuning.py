@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import tiny_tasks
 
-from bert_jax import errors, fields
+from bert_jax import errors
 from bert_jax.config import finetuning
+from bert_jax.foundation import fields
 from bert_jax.training import optimizer
 
 

@@ -6,7 +6,7 @@ import time
 
 import many_processes
 
-from bert_jax import faults
+from bert_jax.foundation import faults
 
 # SIGHUP holds a process where it is, in Python, until a pipe is closed: its other
 # threads continue, among them those by which processes detect each other.

@@ -6,7 +6,8 @@ import logging
 import pytest
 import test_checkpoint as made
 
-from bert_jax import errors, files
+from bert_jax import errors
+from bert_jax.foundation import files
 from bert_jax.training import checkpoint
 
 

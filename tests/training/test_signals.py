@@ -8,7 +8,8 @@ import time
 import pytest
 from jax.experimental import multihost_utils
 
-from bert_jax import errors, interrupts
+from bert_jax import errors
+from bert_jax.foundation import interrupts
 from bert_jax.training import signals
 
 
@@ -144,7 +145,8 @@ def test_what_waits_is_abandoned_when_a_signal_comes(do):
 COMPILING = """
 import os, signal, sys, threading, time
 import jax, jax.numpy as jnp
-from bert_jax import errors, interrupts
+from bert_jax import errors
+from bert_jax.foundation import interrupts
 from bert_jax.training import signals
 
 def deep(x):
@@ -216,7 +218,7 @@ def test_outside_of_the_loop_a_call_is_what_it_is():
 
 OWNED = """
 import sys, time
-from bert_jax import interrupts
+from bert_jax.foundation import interrupts
 interrupts.own()
 interrupts.begin()
 interrupts._PATIENCE_SECONDS = interrupts._patience = 0.3

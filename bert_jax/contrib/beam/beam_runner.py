@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_origin
 
-from bert_jax import errors, interrupts
+from bert_jax import errors
 from bert_jax.contrib.beam import distributed_steps, reports
+from bert_jax.foundation import interrupts
 
 # Their job servers know options that Beam in Python does not.
 _PORTABLE = ("PortableRunner", "FlinkRunner", "SparkRunner")

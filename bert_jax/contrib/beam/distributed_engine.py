@@ -10,10 +10,11 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
-from bert_jax import errors, faults
+from bert_jax import errors
 from bert_jax.contrib.beam import distributed_steps, reports, scratch
 from bert_jax.data.corpus import manifest as manifests
 from bert_jax.data.corpus import sources, store_build
+from bert_jax.foundation import faults
 
 # Larger than on one machine, where chunks need no files.
 _CHUNK_CHARACTERS = 1 << 22

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, files, json_file
+from bert_jax import errors
 from bert_jax.data import text_files
+from bert_jax.foundation import files, json_file
 
 NAME = "manifest.json"
 FORMAT_VERSION = 1

@@ -20,8 +20,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from bert_jax import errors, interrupts
+from bert_jax import errors
 from bert_jax.data.corpus import sources
+from bert_jax.foundation import interrupts
 
 PREFIX = "python:"  # prefix of data.corpus, before the sha256 of the documents
 _SPLITS = {"train": "train", "dev": "heldout"}  # of data -> of the store

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from bert_jax import errors, hub, interrupts, json_file
+from bert_jax import errors
 from bert_jax.data import file_formats, hub_dataset, text_files
 from bert_jax.data.corpus import sentences, sources
 from bert_jax.data.labeled import (
@@ -25,6 +25,7 @@ from bert_jax.data.labeled import (
     tables,
     text_examples,
 )
+from bert_jax.foundation import hub, interrupts, json_file
 
 Style = Literal["lines", "paragraphs", "json", "prose", "tagged", "wikitext"]
 

@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int, Int64, Integer, UInt, UInt8, UInt16
 
-from bert_jax import errors, faults, files
+from bert_jax import errors
 from bert_jax.data.corpus import manifest as manifests
+from bert_jax.foundation import faults, files
 
 _COLUMNS = ("sentences", "word_start", "source")
 _TOKENS = [pa.list_(pa.list_(kind())) for kind in (pa.uint16, pa.uint32)]

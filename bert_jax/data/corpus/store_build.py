@@ -18,11 +18,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, UInt64
 
-from bert_jax import console, errors, faults, files
+from bert_jax import console, errors
 from bert_jax.data import text_files
 from bert_jax.data.corpus import manifest as manifests
 from bert_jax.data.corpus import readers, store, tokenize
 from bert_jax.data.corpus import sources as sources_lib
+from bert_jax.foundation import faults, files
 from bert_jax.text.tokenizer import Tokenizer
 
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bert_jax import errors, interrupts
+from bert_jax import errors
+from bert_jax.foundation import interrupts
 from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
 

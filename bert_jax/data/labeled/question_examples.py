@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from bert_jax import errors, json_file
+from bert_jax import errors
 from bert_jax.data import text_files
 from bert_jax.data.labeled import example_request, examples, table_records
+from bert_jax.foundation import json_file
 
 MOVED = "answers moved to where their text is"
 DROPPED = "answers left out that are not in their context"

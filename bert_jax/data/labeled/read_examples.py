@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, hub, interrupts, json_file
+from bert_jax import errors
 from bert_jax.data import file_formats, hub_dataset, text_files
 from bert_jax.data.labeled import (
     annotations,
@@ -30,6 +30,7 @@ from bert_jax.data.labeled import (
     tables,
     tags,
 )
+from bert_jax.foundation import hub, interrupts, json_file
 
 # What callers make a request of, under the name of the room they ask.
 Request = example_request.ExampleRequest

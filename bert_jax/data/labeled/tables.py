@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax import errors, json_file
+from bert_jax import errors
 from bert_jax.data import file_formats, text_files
 from bert_jax.data.corpus import sources
 from bert_jax.data.labeled import (
@@ -28,6 +28,7 @@ from bert_jax.data.labeled import (
     examples,
     table_records,
 )
+from bert_jax.foundation import json_file
 
 Rows = Iterator[tuple[int, list[str]]]
 QUOTED = "rows whose cells are quoted, separated by {}"

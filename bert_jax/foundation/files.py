@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from bert_jax import errors, faults, interrupts
+from bert_jax import errors
+from bert_jax.foundation import faults, interrupts
 
 _CHUNK_BYTES = 1 << 22
 _GONE = (errno.ENOENT, errno.ESTALE)  # ESTALE: another machine has removed it

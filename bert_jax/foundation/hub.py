@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from bert_jax import errors, home_folder
+from bert_jax import errors
 
 # Of sentence-transformers: older versions name it by the model.
 _SENTENCE_ENCODERS = (
@@ -422,7 +422,7 @@ def folder(
       StorageError: the network or the disk failed.
     """
     if not is_name(path):
-        return home_folder.path(path)
+        return Path(os.path.expanduser(path))
     repo = parse(path)
     there = listing(repo)
     wanted = VOCABULARY if vocabulary_only else SMALL

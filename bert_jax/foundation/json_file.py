@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax import errors, files
+from bert_jax import errors
+from bert_jax.foundation import files
 
 # The tokenizer.json of 256,000 pieces has 34 MB.
 MAX_BYTES = 1 << 26
