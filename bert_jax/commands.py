@@ -20,9 +20,11 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from bert_jax import errors, reference
+from bert_jax import errors
 from bert_jax.config import file as config_file
+from bert_jax.config import reference
 from bert_jax.foundation import interrupts
+from bert_jax.tasks import TASKS
 from bert_jax.training import devices, distributed
 
 WORDS = ("-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?")
@@ -240,7 +242,7 @@ def _forget_output() -> None:
 class _ConfigParser(flags.ArgumentParser):
     """Reads the file that --config names, after a look at the keys to be changed."""
 
-    def __init__(self, keys: reference.Keys) -> None:
+    def __init__(self, keys: Iterable[reference.KeyGroup]) -> None:
         self.keys = keys
 
     def parse(self, argument: str) -> Any:
@@ -254,11 +256,12 @@ class _ConfigParser(flags.ArgumentParser):
         return config.lock()
 
 
-def define_config(keys: reference.Keys) -> None:
+def define_config(
+    kind: type, own: type | None = None, only: tuple[str, ...] = ()
+) -> None:
     """Defines --config, a file whose keys --config.group.key=value can change.
 
-    Args:
-      keys: those that the command reads, for its --help.
+    Its --help lists the keys that the command reads: see `reference.groups`.
     """
     config_flags.DEFINE_config_file(
         "config",
@@ -267,8 +270,9 @@ def define_config(keys: reference.Keys) -> None:
         "my.py. Any of its keys can be changed: --config.run.num_train_steps=60.",
         lock_config=True,
     )
-    flag = flags.FLAGS["config"]
-    flag.parser = _ConfigParser(keys)
+    readers = {name: task.keys for name, task in TASKS.items()}
+    keys = reference.groups(kind, readers, own, only)
+    flags.FLAGS["config"].parser = _ConfigParser(keys)
     show_in_help("config")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from bert_jax import commands, reference, tasks
+from bert_jax import commands, tasks
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import python_examples
 from bert_jax.runs import run, splits, sweep
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands.define_config(reference.Keys(finetuning.FinetuningConfig))
+    commands.define_config(finetuning.FinetuningConfig)
     commands.define_processes()
     commands.define_workdir()
     flags.DEFINE_bool(

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from bert_jax import commands, reference
+from bert_jax import commands
 from bert_jax.config import pretraining
 from bert_jax.planning import costs, report, search
 from bert_jax.planning import topology as topologies
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands.define_config(reference.Keys(pretraining.PretrainingConfig))
+    commands.define_config(pretraining.PretrainingConfig)
     flags.DEFINE_string(
         "topology",
         "here",

@@ -30,7 +30,7 @@ from typing import cast
 
 from absl import flags
 
-from bert_jax import commands, errors, reference
+from bert_jax import commands, errors
 from bert_jax.checkpoints import initial_weights
 from bert_jax.config import pretraining
 from bert_jax.contrib.beam import beam_runner, distributed_engine
@@ -290,9 +290,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands.define_config(
-        reference.Keys(pretraining.PretrainingConfig, only=("text", "data"))
-    )
+    commands.define_config(pretraining.PretrainingConfig, only=("text", "data"))
     flags.DEFINE_string("store", None, "Folder of the store to build.")
     flags.DEFINE_enum(
         "engine",

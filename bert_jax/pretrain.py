@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from bert_jax import commands, prepare, reference
+from bert_jax import commands, prepare
 from bert_jax.checkpoints import initial_weights, run_folder
 from bert_jax.config import pretraining
 from bert_jax.config.pretraining import PretrainingConfig
@@ -216,7 +216,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands.define_config(reference.Keys(pretraining.PretrainingConfig))
+    commands.define_config(pretraining.PretrainingConfig)
     commands.define_processes()
     commands.define_workdir()
     flags.DEFINE_bool(

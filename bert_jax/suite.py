@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from bert_jax import commands, errors, finetune, reference
+from bert_jax import commands, errors, finetune
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import read_examples
 from bert_jax.foundation import fields, files
@@ -187,9 +187,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    commands.define_config(
-        reference.Keys(finetuning.FinetuningConfig, finetuning.SuiteConfig)
-    )
+    commands.define_config(finetuning.FinetuningConfig, finetuning.SuiteConfig)
     commands.define_processes()
     flags.DEFINE_string(
         "workdir",

@@ -42,7 +42,7 @@ def test_every_command_of_the_package_is_a_command():
         for path in (ROOT / "bert_jax").glob("*.py")
         if mains.search(path.read_text(encoding="utf-8"))
     }
-    assert found - {"__main__", "reference"} == set(cli.COMMANDS)
+    assert found - {"__main__"} == set(cli.COMMANDS)
 
 
 @pytest.mark.parametrize(

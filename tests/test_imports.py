@@ -72,7 +72,6 @@ COMMANDS = {
     "predict",
     "prepare",
     "pretrain",
-    "reference",
     "suite",
 }
 # Heavy or optional: imported inside the function that needs them, if at all.

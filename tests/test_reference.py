@@ -1,16 +1,18 @@
 """--help and the pages of the docs list every key, as the code has it."""
 
 import re
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import command_line
 import pytest
 
-from bert_jax import reference
 from bert_jax.config import finetuning, pretraining
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-REGENERATE = "python -m bert_jax.reference docs/en/config.md docs/zh/config.md"
+REGENERATE = "python docs/write_config.py"
+PAGES = SimpleNamespace(**runpy.run_path(str(DOCS / "write_config.py")))
 
 
 def _leaves(tree, prefix=""):
@@ -27,13 +29,13 @@ KEYS = {
 
 def test_the_english_page_is_that_of_the_code():
     written = (DOCS / "en" / "config.md").read_text(encoding="utf-8")
-    assert written == reference.page("en"), f"run {REGENERATE}"
+    assert written == PAGES.page("en"), f"run {REGENERATE}"
 
 
 def test_the_chinese_page_has_the_keys_of_the_code_and_meanings_in_chinese():
     written = (DOCS / "zh" / "config.md").read_text(encoding="utf-8")
-    meanings = reference.read_meanings(written)
-    assert written == reference.page("zh", meanings), f"run {REGENERATE}"
+    meanings = PAGES.read_meanings(written)
+    assert written == PAGES.page("zh", meanings), f"run {REGENERATE}"
     lacking = [x for x, words in meanings.items() if not re.search("[一-龥]", words)]
     assert not lacking
 
@@ -41,8 +43,8 @@ def test_the_chinese_page_has_the_keys_of_the_code_and_meanings_in_chinese():
 def test_a_meaning_that_is_missing_is_reported(tmp_path, capsys):
     path = tmp_path / "zh" / "config.md"
     path.parent.mkdir()
-    path.write_text(reference.page("zh", {"预训练:run.seed": "随机|种子"}), "utf-8")
-    reference.main([str(path)])
+    path.write_text(PAGES.page("zh", {"预训练:run.seed": "随机|种子"}), "utf-8")
+    PAGES.write(path, "zh")
     reported = capsys.readouterr().err
     assert f"{path}: 预训练:run.dtype has no meaning yet\n" in reported
     assert "预训练:run.seed" not in reported
@@ -50,7 +52,7 @@ def test_a_meaning_that_is_missing_is_reported(tmp_path, capsys):
 
 
 def test_the_pages_list_every_key():
-    listed = reference.read_meanings(reference.page("en"))
+    listed = PAGES.read_meanings(PAGES.page("en"))
     assert {f"Pretraining:{key}" for key in KEYS["pretrain"]} <= listed.keys()
     tuned = {f"Fine-tuning:{key}" for key in KEYS["finetune"]}
     architecture = {f"Fine-tuning:model.{name}" for name in pretraining.MODEL_KEYS}
@@ -79,7 +81,7 @@ def test_help_of_prepare_lists_the_groups_that_it_reads(monkeypatch, capfd):
 
 
 def test_values_are_intervals_and_choices():
-    page = reference.page("en")
+    page = PAGES.page("en")
     assert "| `optimizer.beta1` | float | `0.9` | [0, 1) |" in page
     assert "| `run.batch_size` | int | `256` | ≥ 1 |" in page
     assert "| `data.workers` ↻ | int | `-1` | ≥ 1, `-1` |" in page

@@ -8,7 +8,7 @@
             fields.check("run", self)
 
 Checks of types and ranges, error messages with the nearest name, `--help` and the
-reference page of the docs (`reference.py`) all read that line.
+reference page of the docs (`config/reference.py`) all read that line.
 
 A leaf module: `model` and `training`, which do not import `config`, declare their
 options with it too, and `same` puts those into a group of the config.
