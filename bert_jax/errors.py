@@ -1,8 +1,13 @@
 """What can go wrong, as exceptions that carry the exit code of the command.
 
 A leaf module that every room may import: an error that a user can cause is one
-message: what is wrong, where (file, line or record) and what to do.
+message: what is wrong, where (file, line or record) and what to do. `setting` writes
+the settings that it names as the command at hand has them.
 """
+
+import contextlib
+from collections.abc import Generator, Mapping
+from contextvars import ContextVar
 
 
 class BertJaxError(Exception):
@@ -63,6 +68,31 @@ class Stopped(BertJaxError):
     """A signal stopped the run with everything saved (exit code 75)."""
 
     exit_code = 75
+
+
+_flags: ContextVar[Mapping[str, str] | None] = ContextVar("_flags", default=None)
+
+
+def setting(key: str, value: str = "") -> str:
+    """Returns a setting for a message, as the user of this command writes it.
+
+    That is the config key, or the flag inside of `naming_flags`.
+
+    >>> setting("data.repair"), setting("data.columns.id", "none")
+    ('data.repair', 'data.columns.id=none')
+    """
+    name = (_flags.get() or {}).get(key, key)
+    return f"{name}={value}" if value else name
+
+
+@contextlib.contextmanager
+def naming_flags(flags: Mapping[str, str]) -> Generator[None, None, None]:
+    """Makes messages name the flags of a command that has no config, by config key."""
+    token = _flags.set(flags)
+    try:
+        yield
+    finally:
+        _flags.reset(token)
 
 
 def missing_extra(module: str, extra: str) -> InputError:

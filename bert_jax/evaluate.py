@@ -70,6 +70,7 @@ def evaluate(workdir: str | Path) -> dict[str, float]:
     return run.held_out.metrics(params)
 
 
+@errors.naming_flags(inputs.FLAGS)
 def evaluate_task(
     folder: Path,
     request: inputs.AnswerRequest,
@@ -105,10 +106,9 @@ def evaluate_task(
             "--data=test.tsv"
         )
     request = dataclasses.replace(request, input=path)
-    with inputs.naming_flags():
-        asked = inputs.reading(model, request, needs_labels=True)
-        inputs.report_first_line(request, asked)
-        found = read_examples.read(asked)
+    asked = inputs.reading(model, request, needs_labels=True)
+    inputs.report_first_line(request, asked)
+    found = read_examples.read(asked)
     notes = table_records.Notes(found.notes)
     examples = found.examples
     if request.repair:
@@ -117,8 +117,7 @@ def evaluate_task(
     examples = _renamed(model, examples, label_map)
     examples = model.task_spec.named(examples, model.task_folder.learned.labels)
     coverage = Coverage()
-    with inputs.naming_flags():
-        scored, _ = model.scores(examples, notes, coverage)
+    scored, _ = model.scores(examples, notes, coverage)
     if scored.unseen:
         distributed.print_once(
             f"{unseen_labels.describe(scored.unseen)}. --label_map=FILE renames labels"

@@ -76,14 +76,12 @@ def numbered_texts(
         _refuse_records(Path(path))
         named = text_files.NamedPath(path, Path(path))
         numbered = text_files.whole_lines(named, text_files.Tally(), faults)
-        with inputs.naming_flags():
-            yield from _numbered(path, numbered, keeps_blank, notes)
+        yield from _numbered(path, numbered, keeps_blank, notes)
     else:
         if sys.stdin.isatty():
             distributed.print_once("reading texts from the keyboard, one a line")
         numbered = text_files.of_stream(sys.stdin.buffer, inputs.STANDARD_INPUT, faults)
-        with inputs.naming_flags():
-            yield from _numbered(inputs.STANDARD_INPUT, numbered, keeps_blank, notes)
+        yield from _numbered(inputs.STANDARD_INPUT, numbered, keeps_blank, notes)
 
 
 # Files whose lines are not texts, and their formats.
@@ -226,6 +224,7 @@ def _count_lines(path: str | None, keeps_blank: bool) -> int | None:
         return sum(1 for line in file if keeps_blank or line.strip())
 
 
+@errors.naming_flags(inputs.FLAGS)
 def main(argv: list[str]) -> None:
     """Runs the command."""
     name = commands.required("model", flags.FLAGS.model, _EXAMPLE)

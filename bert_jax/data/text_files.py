@@ -90,7 +90,7 @@ class Faults(enum.Enum):
     """
 
     REFUSE = "an InputError"
-    OFFER = "an InputError that names data.repair"
+    OFFER = "an InputError that advises to repair"
     KEEP = "kept"
 
 
@@ -368,20 +368,22 @@ def decode(
         if is_file:
             problem = f"(0x{data[error.start]:02x}) {problem}"
             advice = _advice_on_bytes(data, path)
-        at, advice = error.start, advice + _OFFERS[faults]
+        at, advice = error.start, advice + _end(faults)
         raise _bad_byte(data, at, path, first_line, problem, advice) from None
     if "\0" in text and not _keeps(faults):
-        advice = "Remove it, or check that the file is text" + _OFFERS[faults]
+        advice = "Remove it, or check that the file is text" + _end(faults)
         at, problem = data.index(0), "(0x00) is a NUL byte"
         raise _bad_byte(data, at, path, first_line, problem, advice)
     text = text.replace("\0", NUL)
     return text.replace("\r\n", "\n") if "\r" in text else text
 
 
-_OFFERS = {
-    Faults.REFUSE: ".",
-    Faults.OFFER: ". Or set data.repair, which leaves out the records with such bytes.",
-}
+def _end(faults: Faults) -> str:
+    """Returns the end of advice on bytes that are not text."""
+    if faults is not Faults.OFFER:
+        return "."
+    repair = errors.setting("data.repair")
+    return f". Or set {repair}, which leaves out the records with such bytes."
 
 
 def _keeps(faults: Faults) -> bool:

@@ -1,13 +1,11 @@
 """The part of `predict` for fine-tuned models: examples in, answers out, in order."""
 
-import contextlib
 import dataclasses
 import logging
 import os
-import re
 import sys
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +29,16 @@ _log = logging.getLogger(__name__)
 
 LINES = "lines"
 STANDARD_INPUT = "standard input"
-_COLUMN = re.compile(r"data\.columns\.(\w+)(?:(?: to |=)(\w+))?")
-_PARTS = re.compile(r"give \(([\w, ]+)\) or \{[^}]*\}")  # of raw_examples
+# The flags of predict and evaluate that read a file otherwise than in training.
+FLAGS = {
+    "data.format": "--input_format",
+    "data.header": "--header",
+    "data.repair": "--repair",
+    **{
+        f"data.columns.{field.name}": f"--columns={field.name}"
+        for field in dataclasses.fields(read_examples.Columns)
+    },
+}
 INPUT_FORMATS = (
     "auto",
     LINES,
@@ -67,6 +73,7 @@ class AnswerRequest:
     header: str | None = None
 
 
+@errors.naming_flags(FLAGS)
 def write(folder: Path, arguments: list[str], request: AnswerRequest) -> int:
     """Answers all examples, in their order, and returns how many there were.
 
@@ -80,8 +87,7 @@ def write(folder: Path, arguments: list[str], request: AnswerRequest) -> int:
     several = bool(model.task_folder.settings.data.multi_label)
     outputs.check(request.format, model.task_spec, several)
     if request.input is not None and request.input_format != LINES:
-        with naming_flags():
-            report_first_line(request, reading(model, request))
+        report_first_line(request, reading(model, request))
     notes, coverage = table_records.Notes(), Coverage()
     # An input that can be read twice is counted first, which also finds its errors.
     total = None
@@ -171,28 +177,23 @@ def _examples(
     """Yields the examples of the arguments, of a file or of standard input."""
     if arguments:
         names = [f"argument {n}" for n in range(1, len(arguments) + 1)]
-        values = [_parts(text) for text in arguments]
-        with naming_flags():
-            yield from python_examples.examples_of_values(
-                model.task_spec.form, values, names
-            )
+        form = model.task_spec.form
+        values = [_parts(form, *each) for each in zip(arguments, names, strict=True)]
+        yield from python_examples.examples_of_values(form, values, names)
     elif request.input is None:
         if sys.stdin.isatty():
             distributed.print_once("reading texts from the keyboard, one a line")
         numbered = text_files.of_stream(sys.stdin.buffer, STANDARD_INPUT)
-        with naming_flags():
-            yield from _of_lines(model.task_spec.form, STANDARD_INPUT, numbered)
+        yield from _of_lines(model.task_spec.form, STANDARD_INPUT, numbered)
     elif request.input_format == LINES:
         hub.refuse_as_lines(request.input)
         named = text_files.NamedPath(request.input, Path(request.input))
         faults = text_files.Faults.KEEP if request.repair else text_files.Faults.OFFER
         numbered = text_files.whole_lines(named, text_files.Tally(), faults)
         skipped = notes if request.repair else None
-        with naming_flags():
-            yield from _of_lines(model.task_spec.form, request.input, numbered, skipped)
+        yield from _of_lines(model.task_spec.form, request.input, numbered, skipped)
     else:
-        with naming_flags():
-            yield from read_examples.iterate(reading(model, request), notes)
+        yield from read_examples.iterate(reading(model, request), notes)
 
 
 def _of_lines(
@@ -218,9 +219,8 @@ def _of_lines(
             for earlier in blanks or ():
                 yield _one(form, f"{name}:{earlier}", python_examples.blank(form))
             blanks = None
-            yield _one(
-                form, where, python_examples.blank(form) if is_blank else _parts(text)
-            )
+            blank = python_examples.blank(form)
+            yield _one(form, where, blank if is_blank else _parts(form, text, where))
     if blanks is not None:
         raise errors.InputError(
             f"{name} has no text: give texts as arguments, in a file (--input) or "
@@ -234,12 +234,24 @@ def _one(form: example_request.ExampleForm, where: str, value: Any) -> Any:
     return dataclasses.replace(example, id=str(int(number) - 1))
 
 
-def _parts(text: str) -> Any:
-    """Returns the text, or its parts if it has tabs."""
+def _parts(form: example_request.ExampleForm, text: str, where: str) -> Any:
+    """Returns the parts of an example that tabs separate, as a value of Python.
+
+    Raises:
+      InputError: the task has more parts, or fewer.
+    """
     parts = text.split("\t")
-    if len(parts) == 1:
-        return text
-    return (parts[0], parts[1:]) if len(parts) > 2 else tuple(parts)
+    names, least, most = form.parts, len(form.required), len(form.parts)
+    if form.is_choice:
+        names, least, most = ("context", "choice", "choice"), 3, max(3, len(parts))
+    if least <= len(parts) <= most:
+        return (parts[0], parts[1:]) if form.is_choice else tuple(parts)
+    advice = f'separate them by tabs, as in "{"<TAB>".join(names)}"'
+    if most == 1:
+        advice = "write it without a tab"
+    raise errors.InputError(
+        f"{where}: {form.task} takes {' and '.join(form.parts)}: {advice}"
+    )
 
 
 def reading(
@@ -279,44 +291,7 @@ def report_first_line(request: AnswerRequest, asked: read_examples.Request) -> N
     """
     if request.header in (None, "auto"):
         is_inherited = request.header is None
-        report_table_header(asked, "--header", is_inherited=is_inherited)
-
-
-@contextlib.contextmanager
-def naming_flags() -> Generator[None, None, None]:
-    """Lets messages name the flags of a command, where readers name config keys."""
-    try:
-        yield
-    except errors.InputError as error:
-        text = _COLUMN.sub(_as_flag, str(error))
-        text = text.replace("data.header", "--header")
-        text = re.sub(r"data\.repair(=true)?", "--repair", text)
-        # A setting of training, for which these commands have no flag.
-        for word, other in (("Set", "Train with"), ("set", "train with")):
-            text = text.replace(f"{word} data.multi_label", f"{other} data.multi_label")
-        text = _PARTS.sub(_as_line, text)
-        raise errors.InputError(text.replace("data.format", "--input_format")) from None
-
-
-def _as_flag(key: re.Match[str]) -> str:
-    """Writes a key of the columns as the flag that sets it.
-
-    >>> _COLUMN.sub(_as_flag, "set data.columns.id to none")
-    'set --columns=id=none'
-    """
-    return f"--columns={key[1]}={key[2] or 'NAME'}"
-
-
-def _as_line(forms: re.Match[str]) -> str:
-    """Writes the forms of a value in Python as a line of text.
-
-    >>> _PARTS.sub(_as_line, 'give (context, choices) or {"context": ...}')
-    'separate them by tabs, as in "context<TAB>choice<TAB>choice"'
-    """
-    names = forms[1].replace("choices", "choice, choice").split(", ")
-    if len(names) == 1:
-        return "write it without a tab"
-    return f'separate them by tabs, as in "{"<TAB>".join(names)}"'
+        report_table_header(asked, is_inherited=is_inherited)
 
 
 def training_request(
@@ -350,10 +325,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def report_table_header(
-    request: read_examples.Request,
-    setting: str = "data.header",
-    *,
-    is_inherited: bool = False,
+    request: read_examples.Request, *, is_inherited: bool = False
 ) -> tables.FirstLine | None:
     """Reports whether the first line of a table was taken as a header, and returns it.
 
@@ -361,7 +333,6 @@ def report_table_header(
     user are not reported.
 
     Args:
-      setting: the option of the user that changes it; "" where there is none.
       is_inherited: whether `request.header` is that of the training.
 
     Raises:
@@ -370,7 +341,7 @@ def report_table_header(
     found = read_examples.first_line(request)
     if found is None:
         return None
-    line = f"{request.path}: {_taken_as(found, setting)}"
+    line = f"{request.path}: {_taken_as(found)}"
     line += " as in training" * (is_inherited and found.is_given)
     if found.is_doubtful or found.contradicts:
         _log.warning("%s", line)
@@ -379,20 +350,20 @@ def report_table_header(
     return found
 
 
-def _taken_as(found: tables.FirstLine, setting: str) -> str:
+def _taken_as(found: tables.FirstLine) -> str:
     """Describes how a first line was interpreted, why, and how to change it."""
     if found.is_header:
         names = ", ".join(column_names.name_of(cell) or "''" for cell in found.cells)
         note = f"first line taken as a header: {_short(names)}"
-        change = "false if it is an example"
+        change = f"{errors.setting('data.header', 'false')} if it is an example"
     else:
         note = f"first line {_short(chr(9).join(found.cells))!r} taken as an example"
-        change = "true if it is a header"
+        change = f"{errors.setting('data.header', 'true')} if it is a header"
     if found.is_doubtful:
         note += f", as only {found.usual[0]!r} is a usual name of a column"
     if found.contradicts:
         note += f", but {' and '.join(found.usual[:3])} are usual names of columns"
-    return f"{note} ({setting}={change})" if setting else note
+    return f"{note} ({change})"
 
 
 def _short(text: str) -> str:

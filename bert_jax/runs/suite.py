@@ -381,7 +381,7 @@ def _read(plan: Plan, located: Located) -> None:
                 where = result[name][at].where
                 raise classification.unknown_label(where, label, learned.labels)
         for request in located.tests.values():
-            inputs.report_table_header(request, setting="")
+            inputs.report_table_header(request)
             for _ in read_examples.iterate(request):
                 pass
     except errors.InputError as error:

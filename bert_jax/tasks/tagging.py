@@ -454,8 +454,8 @@ def detect(examples: Examples) -> str:
     if not tags:
         where = f"{examples[0].where}: " if examples else ""
         raise errors.InputError(
-            f"{where}the training examples have no tags: use a tagged file, and set "
-            "data.columns.tag to the column of the tags"
+            f"{where}the training examples have no tags: use a tagged file, and "
+            f"name the column of the tags: {errors.setting('data.columns.tag', 'NAME')}"
         )
     if all(x.predicate is None for x in examples):
         _check_kind(examples)
@@ -568,7 +568,8 @@ def _check(example: data_examples.TaggedExample, scheme: str, repair: bool) -> i
         raise errors.InputError(
             f"{example.where_of(at)}: the tags of {example.named(at)} of the "
             f"sentence violate {scheme}: {why}. "
-            "Correct it, or set data.repair=true to start a new entity there"
+            f"Correct it, or set {errors.setting('data.repair')} to start a new entity "
+            "there"
         )
     return len(tag_schemes.breaks(tags, scheme))
 

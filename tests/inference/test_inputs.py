@@ -10,7 +10,7 @@ import pytest
 import tiny_models
 import tiny_tasks
 
-from bert_jax import errors, evaluate
+from bert_jax import errors, evaluate, tasks
 from bert_jax.data.labeled import read_examples
 from bert_jax.inference import answer, inputs
 
@@ -50,6 +50,7 @@ def _said(done):
     return [json.loads(line) for line in done.out.splitlines()]
 
 
+COLUMN = ("data.columns.text=NAME", "--columns=text=NAME")
 TEXTS = ["the cat sat", "那狗跑。", "a dog ran home fast here there", "猫"]
 
 
@@ -243,27 +244,34 @@ def test_whoever_types_is_answered_line_by_line(models, monkeypatch, capfd):
 
 
 @pytest.mark.parametrize(
-    ("message", "expected"),
+    ("content", "options", "key", "flag"),
     [
-        (
-            "f:1: no column 'x' for data.columns.text, only 'a' (data.header=true "
-            "names them)",
-            "f:1: no column 'x' for --columns=text=NAME, only 'a' (--header=true names "
-            "them)",
-        ),
-        ("set data.columns.id to none where", "set --columns=id=none where"),
-        ("Set data.multi_label=true", "Train with data.multi_label=true"),
-        ("so set data.multi_label=true", "so train with data.multi_label=true"),
-        ("as in data.columns.text=1 (or", "as in --columns=text=1 (or"),
-        ("set data.repair=true to", "set --repair to"),
-        ("set data.format to one of tsv", "set --input_format to one of tsv"),
+        (b"text\tlabel\n\xff\ta\n", {}, "data.repair", "--repair"),
+        (b"text\tlabel\na\t\n", {}, "data.repair", "--repair"),
+        (b"id\ttext\tlabel\n1\ta\tx\n1\ta\tx\n", {}, "data.repair", "--repair"),
+        (b"a\tb\nc\td\n", {}, "data.columns.text=1", "--columns=text=1"),
+        (b"a\tb\nc\td\n", {}, "data.header=true", "--header=true"),
+        (b"u\tlabel\na\tb\n", {"header": "true"}, *COLUMN),
+        (b"only words", {}, "data.format", "--input_format"),
+        (b"text\tlabel\n", {}, "data.format", "--input_format"),
     ],
 )
-def test_messages_name_the_flags_of_the_command(message, expected):
-    with pytest.raises(errors.InputError) as raised:
-        with inputs.naming_flags():
-            raise errors.InputError(message)
-    assert str(raised.value) == expected
+def test_messages_name_the_settings_of_the_command(
+    tmp_path, content, options, key, flag
+):
+    path = tmp_path / "x.txt"
+    path.write_bytes(content)
+
+    def message():
+        with pytest.raises(errors.InputError) as raised:
+            form = tasks.TASKS["classification"].form
+            read_examples.read(read_examples.Request(path, form, **options))
+        return str(raised.value)
+
+    assert key in message()
+    with errors.naming_flags(inputs.FLAGS):
+        assert flag in message() and "data." not in message()
+    assert key in message()
 
 
 @pytest.mark.parametrize(

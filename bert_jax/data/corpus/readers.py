@@ -5,13 +5,12 @@ record into a document, which may run in another process. A hash of its sentence
 decides whether a document is held out, so the split is stable when the corpus grows.
 """
 
-import contextlib
 import hashlib
 import html
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -194,14 +193,6 @@ def _records_of_rows(
     file: text_files.NamedPath, kind: str, field: str
 ) -> Iterator[RawDocument]:
     """Yields the rows of a table as JSON objects with the text field."""
-    with _naming_no_settings():
-        yield from _named_rows(file, kind, field)
-
-
-def _named_rows(
-    file: text_files.NamedPath, kind: str, field: str
-) -> Iterator[RawDocument]:
-    """Yields the rows of a table; errors are those of the example readers."""
     for where, cells in _rows(file, kind, field):
         names = [*cells]
         if re.fullmatch(r"-?\d{1,6}", field) and field not in cells:
@@ -218,28 +209,6 @@ def _named_rows(
             table_records.check_unicode(cells[field], where)
         row = json.dumps({field: cells[field]}, ensure_ascii=False)
         yield RawDocument("json", row, where, field)
-
-
-# Advice of the example readers, and the same for a corpus, which has other settings.
-_ADVICE = {
-    ", or set data.format to tsv if tabs part its columns. Where a row ends is then "
-    "unknown, so that data.repair cannot leave it out": "",
-    " Or set data.repair, which leaves out the records with such bytes.": "",
-    "remove the header and set data.header=false": "name the kind of the file, as text",
-    "which data.repair cannot repair: ": "which is read as a whole: ",
-}
-
-
-@contextlib.contextmanager
-def _naming_no_settings() -> Generator[None, None, None]:
-    """Replaces advice on settings of examples, which a corpus does not have."""
-    try:
-        yield
-    except errors.InputError as error:
-        text = str(error)
-        for advice, other in _ADVICE.items():
-            text = text.replace(advice, other)
-        raise errors.InputError(text) from None
 
 
 _TEXTS = example_request.ExampleForm(
@@ -263,7 +232,12 @@ def _rows(
     # A column that is named is in a header, or the error lists the names there are.
     header = "auto" if re.fullmatch(r"-?\d{1,6}", field) else "true"
     asked = example_request.ExampleRequest(
-        file.path, _TEXTS, header=header, columns=columns, needs_labels=False
+        file.path,
+        _TEXTS,
+        header=header,
+        columns=columns,
+        needs_labels=False,
+        is_corpus=True,
     )
     if kind == "json":
         records = tables.json_objects(file)

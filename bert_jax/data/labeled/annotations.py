@@ -277,9 +277,9 @@ def _of_record(
     if column not in cells:
         raise table_records.BrokenRecord(
             f"{where}: there is no {column!r}, only {', '.join(map(repr, cells))}. "
-            "Name the text: data.columns.text. Sentences with a token a row are read "
-            "as lines of a token, a tab and its tag, a blank line after each sentence "
-            "(data.format=conll)."
+            f"Name the text: {errors.setting('data.columns.text', 'NAME')}. Sentences "
+            "with a token a row are lines of a token, a tab and its tag, with a blank "
+            f"line after each sentence ({errors.setting('data.format', 'conll')})."
         )
     is_open = request.takes_empty
     text = table_records.text(cells[column], column, where, may_be_empty=is_open)
@@ -309,7 +309,8 @@ def _of_tokens(
     if tags is None and request.needs_labels:
         raise table_records.BrokenRecord(
             f"{where}: there are no tags in {', '.join(given)}, only "
-            f"{', '.join(map(repr, cells))}. Name them: data.columns.tag."
+            f"{', '.join(map(repr, cells))}. Name them: "
+            f"{errors.setting('data.columns.tag', 'NAME')}."
         )
     if not isinstance(tags, list | None):
         raise table_records.BrokenRecord(
@@ -347,8 +348,8 @@ def _stretches(
         if request.needs_labels:
             raise table_records.BrokenRecord(
                 f"{where}: the label is missing: there is no column "
-                f"{', '.join(given)}. Add it, set data.columns.label, or remove the "
-                "record.",
+                f"{', '.join(given)}. Add it, remove the record, or set "
+                f"{errors.setting('data.columns.label', 'NAME')}.",
                 table_records.UNLABELED,
             )
         return None
@@ -389,7 +390,8 @@ def _of_surfaces(
                         f"{where}: characters {start} to {last} are "
                         f"{text[max(start, 0) : last + 1]!r} and not {surface!r}. Fix "
                         "or remove the entity (its last number is its last character), "
-                        "or set data.repair, which moves it to where its text is."
+                        f"or set {errors.setting('data.repair')}, which moves it to "
+                        "where its text is."
                     )
                 yield start, last + 1, kind
 
@@ -459,7 +461,8 @@ def _without_overlaps(
         if not request.repair:
             raise errors.InputError(
                 f"{where}: the entity {kind!r} at characters {start} to {end} overlaps "
-                "another. Remove one of them, or set data.repair: it keeps the longer."
+                "another. Remove one of them, or set "
+                f"{errors.setting('data.repair')}: it keeps the longer."
             )
         notes[OVERLAPPING] += 1
     return sorted(kept)

@@ -209,9 +209,10 @@ def _given(name: str, what: str, names: Sequence[str], where: str) -> str | None
         return names[example_request.column_number(name, len(names), what, where)]
     more = ""
     if what == "label" and "," in name:
-        more = ". For one column per label set data.multi_label=true"
+        more = ". For one column per label train with data.multi_label=true"
     raise errors.InputError(
-        f"{where}: there is no column {name!r} for data.columns.{what}, only "
+        f"{where}: there is no column {name!r} for "
+        f"{errors.setting(f'data.columns.{what}')}, only "
         f"{_listed(names)}{more}"
     )
 
@@ -245,7 +246,8 @@ def _texts(
     if text is None:
         raise errors.InputError(
             f"{where}: cannot find the column of the text among {_listed(names)}. "
-            f"{_how_to_name(names, 'text')} (and data.columns.text_pair)."
+            f"{_how_to_name(names, 'text')} (and "
+            f"{errors.setting('data.columns.text_pair', 'NAME')})."
         )
     return text, pair or None
 
@@ -366,7 +368,8 @@ def _usual_choices(
         return tuple(letters)
     raise errors.InputError(
         f"{where}: cannot find the columns of the choices among "
-        f"{_listed(names)}. Name them: data.columns.choices."
+        f"{_listed(names)}. Name them: "
+        f"{errors.setting('data.columns.choices', 'A+B')}."
     )
 
 
@@ -381,12 +384,13 @@ def _are_numbers(names: Sequence[str]) -> bool:
 
 def _how_to_name(names: Sequence[str], what: str) -> str:
     if _are_numbers(names):
-        return f"Set its number, as in data.columns.{what}=1"
-    return f"Name it: data.columns.{what}"
+        return f"Set its number, as in {errors.setting(f'data.columns.{what}', '1')}"
+    return f"Name it: {errors.setting(f'data.columns.{what}', 'NAME')}"
 
 
 def _listed(names: Sequence[str]) -> str:
     """Writes the names of columns for a message."""
     if _are_numbers(names):
-        return f"columns 1 to {len(names)} without names (data.header=true names them)"
+        header = errors.setting("data.header", "true")
+        return f"columns 1 to {len(names)} without names ({header} names them)"
     return ", ".join(map(repr, names))

@@ -134,6 +134,8 @@ class ExampleRequest:
         matter where in its context an answer is, or that it is not there.
       skips: leaves broken records out and counts them also where labels are not
         needed; otherwise each record is to be answered, a text that is empty too.
+      is_corpus: whether the file is a corpus, which has no settings of examples that
+        messages could advise.
       needs_labels: whether an example without a label is an error. In matching it is
         none, but `read` wants all of them with a label or a score, or none.
     """
@@ -150,6 +152,7 @@ class ExampleRequest:
     needs_labels: bool = True
     skips: bool = False
     is_scored: bool = False
+    is_corpus: bool = False
 
     @property
     def leaves_out(self) -> bool:
@@ -159,7 +162,9 @@ class ExampleRequest:
     @property
     def faults(self) -> text_files.Faults:
         """What is done with NUL characters and bytes that are not UTF-8."""
-        return text_files.Faults.KEEP if self.leaves_out else text_files.Faults.OFFER
+        if self.leaves_out:
+            return text_files.Faults.KEEP
+        return text_files.Faults.REFUSE if self.is_corpus else text_files.Faults.OFFER
 
     @property
     def takes_empty(self) -> bool:
@@ -169,15 +174,11 @@ class ExampleRequest:
     def __post_init__(self) -> None:
         """Raises InputError for an unknown format."""
         formats = ("auto", *self.form.formats)
-        _check("data.format", self.format, formats, self.form.task)
-
-
-def _check(what: str, value: str, allowed: tuple[str, ...], task: str = "") -> None:
-    if value not in allowed:
-        of_task = f" for {task}" if task else ""
-        raise errors.InputError(
-            f"{what} is {value!r}: use one of {', '.join(allowed)}{of_task}"
-        )
+        if self.format not in formats:
+            raise errors.InputError(
+                f"{errors.setting('data.format')} is {self.format!r}: use one of "
+                f"{', '.join(formats)} for {self.form.task}"
+            )
 
 
 def column_number(column: str, count: int, what: str, where: str) -> int:
@@ -192,6 +193,7 @@ def column_number(column: str, count: int, what: str, where: str) -> int:
     if number and -count <= number <= count:
         return number - 1 if number > 0 else count + number
     raise errors.InputError(
-        f"{where}: there is no column {column!r} for data.columns.{what}; columns are "
+        f"{where}: there is no column {column!r} for "
+        f"{errors.setting(f'data.columns.{what}')}; columns are "
         f"numbered 1 to {count}, or from the end -1 to -{count}"
     )

@@ -193,7 +193,8 @@ def _question(
         if not request.repair:
             raise errors.InputError(
                 f"{where} is marked impossible, but has answers. Remove one of the "
-                "two, or set data.repair, which leaves the answers out."
+                f"two, or set {errors.setting('data.repair')}, which leaves the "
+                "answers out."
             )
         notes[CONTRADICTED] += len(gold)
         answers, gold = (), ()
@@ -321,8 +322,8 @@ def _misplaced(
         problem = f"is not at its answer_start {start}, where the text is {there!r}"
     repair = "it is left out" if found is None else f"it is moved to {found}"
     return errors.InputError(
-        f"{where}: the answer {text[:40]!r} {problem}. Fix it, or set data.repair: "
-        f"{repair}."
+        f"{where}: the answer {text[:40]!r} {problem}. Fix it, or set "
+        f"{errors.setting('data.repair')}: {repair}."
     )
 
 

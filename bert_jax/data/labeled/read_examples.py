@@ -279,8 +279,8 @@ def _format(request: Request) -> str:
         if not request.needs_labels and request.form.is_text:
             allowed = ("lines (a text a line)", *allowed)  # of predict
         raise errors.InputError(
-            f"{request.path} {problem}: for {request.form.task} set data.format to one "
-            f"of {', '.join(allowed)}"
+            f"{request.path} {problem}: for {request.form.task} set "
+            f"{errors.setting('data.format')} to one of {', '.join(allowed)}"
         )
     return kind
 
@@ -314,7 +314,8 @@ def _format_of_file(request: Request) -> str:
         if tags.are_sentences(head.split("\n")[:50], request):
             raise errors.InputError(
                 f"{request.path} looks like one text a line, not one token: set "
-                "data.format=lines for texts, or data.format=conll for tokens"
+                f"{errors.setting('data.format', 'lines')} for texts, or "
+                f"{errors.setting('data.format', 'conll')} for tokens"
             )
     if named is None and {"conll", "conllu"} & {*formats}:
         return "conllu" if _is_conllu(head) else "conll"
@@ -381,9 +382,10 @@ def _unique(
         if not request.repair:
             raise errors.InputError(
                 f"{example.where}: the id {example.id!r} is already used at "
-                f"{first[example.id]}. Remove one of them, set data.repair (the second "
-                f"becomes {example.id}#2), or set data.columns.id to none where "
-                "examples may be numbered."
+                f"{first[example.id]}. Remove one of them, set "
+                f"{errors.setting('data.repair')} (the second becomes {example.id}#2), "
+                f"or set {errors.setting('data.columns.id', 'none')} where examples "
+                "may be numbered."
             )
         notes[RENAMED] += 1
         name = example.id
@@ -415,5 +417,6 @@ def _no_examples(request: Request, notes: Counter[str]) -> errors.InputError:
     if described := table_records.describe_all(str(request.path), notes):
         return errors.InputError(f"{request.path} has no example: {described}")
     return errors.InputError(
-        f"{request.path} has no example. Check the file, and data.format."
+        f"{request.path} has no example. Check the file, and "
+        f"{errors.setting('data.format')}."
     )

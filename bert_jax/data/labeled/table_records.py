@@ -85,10 +85,11 @@ def leave_out(
     if request.leaves_out:
         count(error, where, notes)
         return
-    text = str(error)
-    if "data.repair" not in text:
-        text = f"{text} Or set data.repair, which leaves such records out."
-    raise BrokenRecord(text, error.kind) from None
+    raise BrokenRecord(
+        f"{error} Or set {errors.setting('data.repair')}, which leaves such records "
+        "out.",
+        error.kind,
+    ) from None
 
 
 def count(error: BrokenRecord, where: str, notes: Counter[str]) -> None:
@@ -123,17 +124,13 @@ def decoding_fault(text: str, where: str) -> BrokenRecord | None:
 
 @contextlib.contextmanager
 def in_one_document(path: Path) -> Generator[None, None, None]:
-    """Adds to errors that a document read as a whole cannot be repaired.
-
-    Raises:
-      InputError: with its message, and this advice.
-    """
+    """Adds to InputErrors what to do with a document that is read as a whole."""
     try:
         yield
     except errors.InputError as error:
         raise errors.InputError(
-            f"{str(error).rstrip('.')}. {path.name} is one document, which data.repair "
-            "cannot repair: correct it, or download or export it again."
+            f"{str(error).rstrip('.')}. {path.name} is one document, which is "
+            "read as a whole: correct it, or download or export it again."
         ) from None
 
 
@@ -170,12 +167,12 @@ def text(value: Any, column: str, where: str, *, may_be_empty: bool = False) -> 
     if not isinstance(value, str):
         raise BrokenRecord(
             f"{where}: {column!r} is {_shown(value)}, which is not a text. Fix or "
-            "remove the record, or name another column as data.columns.text."
+            "remove the record, or name another column: "
+            f"{errors.setting('data.columns.text', 'NAME')}."
         )
     if is_invisible(value) and not may_be_empty:
         raise BrokenRecord(
-            f"{where}: the text in {column!r} is empty. Fill it, or remove the record, "
-            "or set data.repair, which leaves such records out.",
+            f"{where}: the text in {column!r} is empty. Fill it, or remove the record.",
             EMPTY,
         )
     check_unicode(value, where)
@@ -213,16 +210,16 @@ def label(value: Any, where: str) -> str | None:
         if len(several) == 1 and not isinstance(several[0], list | dict):
             return label(several[0], where)
         raise BrokenRecord(
-            f"{where}: the label is the list {_shown(value)}. Set "
-            "data.multi_label=true where an example may have several labels, or name "
-            "another column as data.columns.label."
+            f"{where}: the label is the list {_shown(value)}. Train "
+            "with data.multi_label=true where an example may have several labels, or "
+            f"name another column: {errors.setting('data.columns.label', 'NAME')}."
         )
     if value is None:
         return None
     if isinstance(value, dict):
         raise BrokenRecord(
             f"{where}: the label is {_shown(value)}, which is not a name. Name another "
-            "column as data.columns.label."
+            f"column: {errors.setting('data.columns.label', 'NAME')}."
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise BrokenRecord(
@@ -367,7 +364,7 @@ def flags(cells: Mapping[str, Any], columns: Sequence[str], where: str) -> Any:
             raise BrokenRecord(
                 f"{where}: the column {name!r} is {_shown(cells[name])}, and as one of "
                 "several columns of labels it must be 0 or 1. Fix the record, or name "
-                "other columns as data.columns.label."
+                f"other columns: {errors.setting('data.columns.label', 'NAMES')}."
             )
         if _FLAGS[spelled]:
             found.append(name)
@@ -397,7 +394,8 @@ def score(value: Any, where: str) -> float | None:
     if not math.isfinite(number):
         raise BrokenRecord(
             f"{where}: the score is {_shown(value)}, which is not a finite number. Fix "
-            "or remove the record, or name another column as data.columns.score."
+            "or remove the record, or name another column: "
+            f"{errors.setting('data.columns.score', 'NAME')}."
         )
     return number
 

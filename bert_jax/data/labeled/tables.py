@@ -74,7 +74,7 @@ def first_line(
     Args:
       kind: one of `WITH_HEADERS`.
     """
-    opened = _opened(_rows(kind, file, request.faults), request)
+    opened = _opened(_rows(kind, file, request), request)
     return opened and opened[0]
 
 
@@ -82,7 +82,7 @@ def tsv(
     file: text_files.NamedPath, request: example_request.ExampleRequest
 ) -> Iterator[table_records.TableRecord]:
     """Yields the records of a file of tab-separated columns."""
-    return _named(_rows("tsv", file, request.faults), file, request)
+    return _named(_rows("tsv", file, request), file, request)
 
 
 def comma_separated(
@@ -96,7 +96,7 @@ def comma_separated(
     Raises InputError for quotes that are not closed, or are inside a cell.
     """
     separator = file_formats.separator(_first_lines(file))
-    records = _named(_rows("csv", file, request.faults), file, request)
+    records = _named(_rows("csv", file, request), file, request)
     for record in records:
         if separator in _SEPARATORS:
             notes[QUOTED.format(_SEPARATORS[separator])] += 1
@@ -107,7 +107,7 @@ def workbook(
     file: text_files.NamedPath, request: example_request.ExampleRequest
 ) -> Iterator[table_records.TableRecord]:
     """Yields the records of an Excel workbook."""
-    return _named(_rows("xlsx", file, request.faults), file, request)
+    return _named(_rows("xlsx", file, request), file, request)
 
 
 def label_and_text(
@@ -203,13 +203,16 @@ def parquet(file: text_files.NamedPath) -> Iterator[table_records.TableRecord]:
         yield table_records.TableRecord(f"{file.path} row {number}", cells)
 
 
-def _rows(kind: str, file: text_files.NamedPath, faults: text_files.Faults) -> Rows:
+def _rows(
+    kind: str, file: text_files.NamedPath, request: example_request.ExampleRequest
+) -> Rows:
     """Yields the cells of a table with the first line of each row."""
     if kind == "tsv":
-        return _split_lines(file, "\t", faults)
+        lines = _filled_lines(file, request.faults)
+        return ((number, line.split("\t")) for number, line in lines)
     if kind == "xlsx":
         return workbook_rows(file.path)
-    return _csv_rows(file, _first_lines(file), faults)
+    return _csv_rows(file, request)
 
 
 def _filled_lines(
@@ -221,13 +224,6 @@ def _filled_lines(
             yield number, line
 
 
-def _split_lines(
-    file: text_files.NamedPath, separator: str, faults: text_files.Faults
-) -> Rows:
-    for number, line in _filled_lines(file, faults):
-        yield number, line.split(separator)
-
-
 def _first_lines(file: text_files.NamedPath) -> str:
     """Returns the first lines of a file, without a line `sep=;` of Excel."""
     text = text_files.head(file, file_formats.HEAD_BYTES).decode("utf-8", "replace")
@@ -236,12 +232,13 @@ def _first_lines(file: text_files.NamedPath) -> str:
 
 
 def _csv_rows(
-    file: text_files.NamedPath, opening: str, faults: text_files.Faults
+    file: text_files.NamedPath, request: example_request.ExampleRequest
 ) -> Rows:
-    """Yields the rows of a CSV file that begins like this, with their first lines."""
+    """Yields the rows of a CSV file with their first lines."""
+    opening = _first_lines(file)
     separator = file_formats.separator(opening)
     csv.field_size_limit(text_files.MAX_BYTES)
-    whole = text_files.whole_lines(file, text_files.Tally(), faults)
+    whole = text_files.whole_lines(file, text_files.Tally(), request.faults)
     ended = (f"{line}\n" for _, line in whole)
     if file_formats.has_escaped_quotes(opening):
         ended = (file_formats.with_doubled_quotes(x, separator) for x in ended)
@@ -254,11 +251,13 @@ def _csv_rows(
                 yield first, row
             first = reader.line_num + 1
     except csv.Error as error:
+        otherwise = ""
+        if separator == "\t" and not request.is_corpus:
+            otherwise = f", or set {errors.setting('data.format', 'tsv')}"
         raise errors.InputError(
             f"{file.path}:{first}: the row that begins here is not valid CSV "
-            f"({error}). Close its quotes and double those inside a cell, or set "
-            "data.format to tsv if tabs part its columns. Where a row ends is then "
-            "unknown, so that data.repair cannot leave it out."
+            f"({error}). Close its quotes and double those inside a cell{otherwise}. "
+            "It cannot be left out, as its end is unknown."
         ) from None
 
 
@@ -278,8 +277,7 @@ def _named(
         header = f"{file.path}:{number}"
         if fault := table_records.decoding_fault("".join(first), header):
             raise errors.InputError(
-                f"{fault} It is in the names of the columns, which data.repair cannot "
-                "leave out: correct the line."
+                f"{fault} It is in the names of the columns: correct the line."
             )
         next_cells = [cells for _, cells in following[:2]]
         first = [""] * column_names.have_row_names(first, next_cells) + first
@@ -349,8 +347,7 @@ def _unique_names(cells: list[str], where: str) -> list[str]:
     for name in names:
         if names.count(name) > 1:
             raise errors.InputError(
-                f"{where}: two columns have the name {name!r}. Rename one of them, or "
-                "remove the header and set data.header=false."
+                f"{where}: two columns have the name {name!r}. Rename one of them."
             )
     return names
 

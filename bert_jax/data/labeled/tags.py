@@ -237,7 +237,8 @@ def _layout(
     if tag == token:
         raise errors.InputError(
             f"{where} has {count} column{'s'[: count != 1]}, so the tag would be "
-            "the token: add a tag after every token, or set data.columns.tag."
+            "the token: add a tag after every token, or set "
+            f"{errors.setting('data.columns.tag', 'NUMBER')}."
         )
     return _Layout(separator, count, token, tag, at)
 
@@ -432,7 +433,7 @@ def _add_row(
             f"{where}: the word's number is {row[0][:20]!r} and should be "
             f"{len(sentence.rows) + 1}. CoNLL-U numbers the words of a sentence from "
             "1, with tabs between columns and blank lines between sentences: fix the "
-            "line, or set data.format if it is another."
+            f"line, or set {errors.setting('data.format')} if it is another."
         )
     if sentence.rows and len(row) != len(sentence.rows[0]):
         raise table_records.BrokenRecord(
@@ -494,8 +495,8 @@ def _checked(
         if tag in ("", "_"):
             if request.needs_labels:
                 raise table_records.BrokenRecord(
-                    f"{sentence.path}:{line}: the tag is missing. Fill it, or set "
-                    "data.columns.tag to the column that has it."
+                    f"{sentence.path}:{line}: the tag is missing. Fill it, or name "
+                    f"its column: {errors.setting('data.columns.tag', 'NUMBER')}."
                 )
             return None
     return tags
@@ -579,8 +580,8 @@ def _sense_column(
         column = str((_SENSES if flags is None else flags + 1) + 1)
     if column.startswith("-"):
         raise errors.InputError(
-            f"data.columns.predicate is {column}, but sentences differ in their "
-            "number of columns: count it from 1"
+            f"{errors.setting('data.columns.predicate', column)}, but sentences differ "
+            "in their number of columns: count it from 1"
         )
     where = sentence.where
     return example_request.column_number(column, count, "predicate", where)
@@ -601,7 +602,8 @@ def _roles(
         raise table_records.BrokenRecord(
             f"{sentence.where}: the sentence has {len(predicates)} predicates in "
             f"column {senses + 1}, and {len(columns)} columns of roles after it. Fix "
-            "the sentence, or set data.columns.predicate to the column of the senses."
+            "the sentence, or name the column of the senses: "
+            f"{errors.setting('data.columns.predicate', 'NUMBER')}."
         )
     found = []
     for predicate, column in zip(predicates, columns, strict=False):

@@ -218,7 +218,7 @@ def _id(
     if found is None:
         raise table_records.BrokenRecord(
             f"{where}: the id in {chosen.id!r} is empty. Fill it, or set "
-            "data.columns.id to none: then examples are numbered."
+            f"{errors.setting('data.columns.id', 'none')}: then examples are numbered."
         )
     return found
 
@@ -249,8 +249,7 @@ def _check_labeled(
     if request.needs_labels and not is_labeled and form.needs_target:
         what = form.targets[0]
         raise table_records.BrokenRecord(
-            f"{where}: the {what} is missing. Fill it, or remove the record, or set "
-            "data.repair, which leaves such records out.",
+            f"{where}: the {what} is missing. Fill it, or remove the record.",
             table_records.UNLABELED,
         )
 
@@ -273,7 +272,8 @@ def _choices(
     if len(texts) < 2:
         raise table_records.BrokenRecord(
             f"{where}: {name!r} has no list of two or more choices. Fix or remove the "
-            "record, or name the columns: data.columns.choices."
+            "record, or name the columns: "
+            f"{errors.setting('data.columns.choices', 'A+B')}."
         )
     if chosen.text_pair is None:
         return tuple(texts)

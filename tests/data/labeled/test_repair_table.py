@@ -355,14 +355,14 @@ def test_a_document_as_a_whole_cannot_be_repaired(tmp_path, form):
     path = write(tmp_path, written(TEXTS)[:-20], name)
     for repair in (False, True):
         request = read_examples.Request(path, repair=repair, **_options(form, task))
-        with pytest.raises(errors.InputError, match="data.repair cannot repair"):
+        with pytest.raises(errors.InputError, match=f"{path.name} is one document"):
             _left(request)
 
 
 def test_where_a_row_of_csv_ends_cannot_be_guessed(tmp_path):
     path = write(tmp_path, 'text,label\n"a,x\nb,y\n', "c.csv")
     for repair in (False, True):
-        with pytest.raises(errors.InputError, match="c.csv:2.*data.repair cannot"):
+        with pytest.raises(errors.InputError, match="c.csv:2.*cannot be left out"):
             _left(
                 read_examples.Request(
                     path, tasks.TASKS["classification"].form, repair=repair

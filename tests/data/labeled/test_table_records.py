@@ -67,8 +67,12 @@ def test_several_labels_are_cut_at_the_separator_or_listed(value, several):
 @pytest.mark.parametrize(
     "value, separator, message",
     [
-        (["a", "b"], "", r"f:1: .* list \[\"a\", \"b\"\]. Set data.multi_label=true"),
-        ("['a', 'b']", "", "f:1: .*Set data.multi_label=true"),
+        (
+            ["a", "b"],
+            "",
+            r"f:1: .* list \[\"a\", \"b\"\]. Train with data.multi_label=true",
+        ),
+        ("['a', 'b']", "", "f:1: .*Train with data.multi_label=true"),
         ("[a, b]", "", "f:1: .*looks like a list"),
         ("[a, b]", "|", "f:1: .*looks like a list"),
         ("a|b", "true", "data.multi_label is true.*multi_label=.\\|"),

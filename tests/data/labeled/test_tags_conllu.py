@@ -154,4 +154,4 @@ def test_other_mistakes_are_named(tmp_path):
     path = write(tmp_path, row(1, "a") + row(2, "b", "_"), "c.conllu")
     refused(r"c\.conllu:2: the tag is missing.*data\.columns\.tag", path, "tagging")
     counted = columns(predicate="-1")
-    refused("predicate is -1, .*count it from 1", path, "srl", columns=counted)
+    refused("predicate=-1, .*count it from 1", path, "srl", columns=counted)
