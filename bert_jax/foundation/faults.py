@@ -36,7 +36,6 @@ POINTS = (
     "checkpoint/stale",
     "checkpoint/late_meta",
     "checkpoint/trash",
-    "checkpoint/half_trash",
     "checkpoint/emptied",
     "workdir/file",
     "workdir/half_folder",

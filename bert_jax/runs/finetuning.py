@@ -42,9 +42,9 @@ from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import (
     checkpoint,
     distributed,
+    guards,
     loop,
     optimizer,
-    progress,
     remote,
     sharding,
     signals,
@@ -338,9 +338,9 @@ class FinetuningRun(Run[Finetuned]):
         return self.training_rows.batch_at(step, self._local_rows)
 
     @property
-    def examples_at(self) -> Mapping[str, loop.ExamplesAt]:
+    def examples_at(self) -> Mapping[str, guards.ExamplesAt]:
         """Names the examples in the global batch of a step."""
-        return {loop.SINGLE: self.training_rows.names_at}
+        return {guards.SINGLE: self.training_rows.names_at}
 
     def local_examples_at(self, step: int) -> list[str]:
         """Names the examples in the rows of `batch_at`."""
@@ -351,16 +351,16 @@ class FinetuningRun(Run[Finetuned]):
         return self.training_rows.steps_by_length(start_step, self.num_train_steps)
 
     @property
-    def segments(self) -> list[progress.Segment]:
+    def segments(self) -> list[loop.Segment]:
         """Tokens and FLOPs of a step; padding counts, because it is computed."""
         return self.segments_of(1)
 
-    def segments_of(self, members: int) -> list[progress.Segment]:
+    def segments_of(self, members: int) -> list[loop.Segment]:
         """Returns the segments of a program that trains this many members."""
         tokens = round(self.training_rows.tokens_per_step * members)
         length = self.train.table.lengths.max()
         cost = costs.training_flops_per_token(self.start.bert, int(length), 0.0)
-        return [progress.Segment(sys.maxsize, tokens, cost)]
+        return [loop.Segment(sys.maxsize, tokens, cost)]
 
     def meta(self) -> dict[str, Any]:
         """Returns the record of the best model so far."""
@@ -376,7 +376,7 @@ class FinetuningRun(Run[Finetuned]):
         return self.best["ended"]
 
     def evaluate(
-        self, step: int, state: state.TrainState, guard: loop.NonFiniteGuard
+        self, step: int, state: state.TrainState, guard: guards.NonFiniteGuard
     ) -> loop.Evaluation:
         """Scores `dev`, keeps the best model, and ends a run without progress."""
         del guard  # one member

@@ -28,9 +28,9 @@ from bert_jax.tasks.masking import Masking
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import (
     distributed,
+    guards,
     loop,
     optimizer,
-    progress,
     remote,
     sharding,
     signals,
@@ -181,9 +181,9 @@ class PretrainingRun(Run[Trained]):
         return phase.batch_at(step, self.settings.run.batch_size, self.local_rows)
 
     @property
-    def examples_at(self) -> Mapping[str, loop.ExamplesAt]:
+    def examples_at(self) -> Mapping[str, guards.ExamplesAt]:
         """Names the instances in the global batch of a step."""
-        return {loop.SINGLE: self._examples_at}
+        return {guards.SINGLE: self._examples_at}
 
     def _examples_at(self, step: int, rows: slice | None = None) -> list[str]:
         phase = phase_rows.at(self.phases, step)
@@ -202,7 +202,7 @@ class PretrainingRun(Run[Trained]):
         }
 
     @property
-    def segments(self) -> list[progress.Segment]:
+    def segments(self) -> list[loop.Segment]:
         """Tokens and FLOPs of the steps, one segment a sequence length."""
         data, size = self.settings.data, self.settings.run.batch_size
         predicted = data.num_predictions / data.max_seq_length
@@ -211,7 +211,7 @@ class PretrainingRun(Run[Trained]):
             attended = phase.rows.effective_length
             cost = costs.training_flops_per_token(self.bert, attended, predicted)
             tokens = size * phase.length
-            segments.append(progress.Segment(phase.last_step, tokens, cost))
+            segments.append(loop.Segment(phase.last_step, tokens, cost))
         return segments
 
     @functools.cached_property
@@ -262,7 +262,7 @@ class PretrainingRun(Run[Trained]):
         return "\n".join(lines)
 
     def evaluate(
-        self, step: int, state: state.TrainState, guard: loop.NonFiniteGuard
+        self, step: int, state: state.TrainState, guard: guards.NonFiniteGuard
     ) -> loop.Evaluation:
         """Scores the held-out documents."""
         del guard  # one member

@@ -20,9 +20,9 @@ from bert_jax.runs import workdirs
 from bert_jax.training import (
     checkpoint,
     distributed,
+    guards,
     logs,
     loop,
-    progress,
     remote,
     sharding,
     signals,
@@ -37,7 +37,7 @@ class End(NamedTuple):
     """The state of a run when it ends, and the state of its loop."""
 
     state: state.TrainState
-    loop_state: loop.LoopState
+    loop_state: guards.LoopState
 
 
 class Run(abc.ABC, Generic[Result]):
@@ -82,7 +82,7 @@ class Run(abc.ABC, Generic[Result]):
 
     @property
     @abc.abstractmethod
-    def examples_at(self) -> Mapping[str, loop.ExamplesAt]:
+    def examples_at(self) -> Mapping[str, guards.ExamplesAt]:
         """Names the examples in the global batch of a step, by member."""
 
     @abc.abstractmethod
@@ -95,12 +95,12 @@ class Run(abc.ABC, Generic[Result]):
 
     @property
     @abc.abstractmethod
-    def segments(self) -> Sequence[progress.Segment]:
+    def segments(self) -> Sequence[loop.Segment]:
         """Steps that cost the same, in order."""
 
     @abc.abstractmethod
     def evaluate(
-        self, step: int, state: state.TrainState, guard: loop.NonFiniteGuard
+        self, step: int, state: state.TrainState, guard: guards.NonFiniteGuard
     ) -> loop.Evaluation:
         """Evaluates the state after `step` steps."""
 
@@ -203,15 +203,15 @@ def _train(run: Run[Any], copy: remote.WorkingCopy) -> End:
 
 def _begin(
     run: Run[Any], checkpoints: checkpoint.Checkpoints
-) -> tuple[state.TrainState, loop.LoopState]:
+) -> tuple[state.TrainState, guards.LoopState]:
     """Returns the newest checkpoint of a run, or its initial state."""
     resumed = checkpoints.restore_latest(run.state_shapes)
     if resumed is None:
-        return run.initial_state(), loop.LoopState()
+        return run.initial_state(), guards.LoopState()
     begin, meta = resumed
     distributed.print_once(f"resuming after step {int(begin.step)}")
     run.restore(meta)
-    return begin, loop.LoopState.from_meta(meta)
+    return begin, guards.LoopState.from_meta(meta)
 
 
 def _batches(
@@ -253,7 +253,7 @@ class _Recorder:
         distributed.print_once(evaluation.summary)
 
     def save(
-        self, step: int, state: state.TrainState, loop_state: loop.LoopState
+        self, step: int, state: state.TrainState, loop_state: guards.LoopState
     ) -> None:
         """Starts to save a checkpoint; its log lines are on disk before it is."""
         self.metrics.sync()

@@ -26,8 +26,8 @@ from bert_jax.runs.finetuning import Finetuned, FinetuningRun
 from bert_jax.runs.run import Batch, End, Run
 from bert_jax.training import (
     distributed,
+    guards,
     loop,
-    progress,
     remote,
     sharding,
     signals,
@@ -72,7 +72,7 @@ class SweepReport:
     metric: str
     members: Sequence[Member]
     record: Mapping[str, Any]
-    loop_state: loop.LoopState
+    loop_state: guards.LoopState
     shown: str = ""
 
     def text(self) -> str:
@@ -254,7 +254,7 @@ class SweepRun(Run[Finetuned]):
         return sweep.to_devices(batches, self.one.mesh)
 
     @property
-    def examples_at(self) -> Mapping[str, loop.ExamplesAt]:
+    def examples_at(self) -> Mapping[str, guards.ExamplesAt]:
         """Names the examples in the batch of a step, by member."""
         return {
             member.name: rows.names_at
@@ -270,7 +270,7 @@ class SweepRun(Run[Finetuned]):
         return self.rows[0].steps_by_length(start_step, self.num_train_steps)
 
     @property
-    def segments(self) -> list[progress.Segment]:
+    def segments(self) -> list[loop.Segment]:
         """Tokens and FLOPs of a step of all members."""
         return self.one.segments_of(len(self.members))
 
@@ -301,7 +301,7 @@ class SweepRun(Run[Finetuned]):
         return self.one.dev_of(self.rows[member])
 
     def evaluate(
-        self, step: int, state: state.TrainState, guard: loop.NonFiniteGuard
+        self, step: int, state: state.TrainState, guard: guards.NonFiniteGuard
     ) -> loop.Evaluation:
         """Scores the active members, and keeps the model of the best.
 
@@ -328,7 +328,7 @@ class SweepRun(Run[Finetuned]):
         return loop.Evaluation(metrics, summary)
 
     def _score(
-        self, step: int, stacked: Any, guard: loop.NonFiniteGuard
+        self, step: int, stacked: Any, guard: guards.NonFiniteGuard
     ) -> dict[int, dict[str, float]]:
         """Returns the metrics of the active members, by their index."""
         shapes = self._member_shapes.params
@@ -357,7 +357,7 @@ class SweepRun(Run[Finetuned]):
         step: int,
         by_member: dict[int, dict[str, float]],
         stacked: Any,
-        guard: loop.NonFiniteGuard,
+        guard: guards.NonFiniteGuard,
     ) -> None:
         """Writes the best model so far, which is never that of a dropped member."""
         record, best = self.record, None
@@ -402,7 +402,7 @@ class SweepRun(Run[Finetuned]):
         )
         return dataclasses.replace(folder, settings=own)
 
-    def report(self, name: str, loop_state: loop.LoopState) -> SweepReport:
+    def report(self, name: str, loop_state: guards.LoopState) -> SweepReport:
         """Returns the report of the members, by the metric that counts."""
         shown = self._shown(name)
         return SweepReport(name, self.members, self.record, loop_state, shown)

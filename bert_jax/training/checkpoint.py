@@ -5,37 +5,22 @@ that parameters can be restored separately) in the background, into a temporary 
 that is renamed when done. Before the rename it gets a manifest with the sha256 of its
 files: a listed step always has one. Files are verified before they are used (`damage`),
 as Orbax itself does not notice flipped bits.
-
-`stop_leaks` keeps saves from adding to the memory of a run. tensorstore (0.1.74 to
-0.1.86, at least) never frees the strings of the JSON that it returns to Python. Orbax
-asks for some with every array and, since 0.11.31, for all of tensorstore's metrics
-before and after every save, for a line of its log on bytes written that is left out
-where they are 0: with 30 arrays and their moments 85 KB a save. Both are answered from
-a cache.
 """
 
 import contextlib
-import copy
-import dataclasses
-import functools
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
-import sys
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorstore
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
@@ -50,6 +35,8 @@ LATE_META = "late_meta.json"
 # Orbax writes these after the manifest: times, and the marker of the rename.
 _UNLISTED = (MANIFEST, LATE_META, "_CHECKPOINT_METADATA", "commit_success.txt")
 _STEP = re.compile(r"0|[1-9][0-9]{0,17}")
+_DELETED = "deleted"
+_ARRAYS = ("params", "opt_state")
 
 _log = logging.getLogger(__name__)
 
@@ -63,30 +50,20 @@ def steps(folder: Path) -> list[int]:
 
 
 def newest_usable(folder: Path) -> int:
-    """Returns the newest step whose files are undamaged.
+    """Returns the newest step whose files are undamaged; warns of those that are not.
 
     Raises CheckpointError if there is none.
     """
-    step = next(_usable(folder), None)
-    if step is None:
-        raise errors.CheckpointError(
-            f"no usable checkpoint in {folder} (found steps {steps(folder)}). To train "
-            "from the beginning, remove this folder or choose another workdir"
-        )
-    return step
-
-
-def _usable(folder: Path) -> Iterator[int]:
     for step in reversed(steps(folder)):
-        reason = damage(folder / str(step))
+        path = folder / str(step)
+        reason = damage(path)
         if reason is None:
-            yield step
-        else:
-            _log.warning(
-                "checkpoint %s is damaged (%s): falling back to the step before",
-                folder / str(step),
-                reason,
-            )
+            return step
+        _log.warning("checkpoint %s is damaged (%s): trying an older one", path, reason)
+    raise errors.CheckpointError(
+        f"no usable checkpoint in {folder} (found steps {steps(folder)}). To train "
+        "from the beginning, remove this folder or choose another workdir"
+    )
 
 
 def damage(step_folder: Path) -> str | None:
@@ -95,20 +72,17 @@ def damage(step_folder: Path) -> str | None:
         return f"{MANIFEST} is missing"
     try:
         sums = json_file.loads((step_folder / MANIFEST).read_bytes())["sha256"]
-        inside = all(_is_inside(name) for name in sums.keys())
-    except (ValueError, KeyError, TypeError, AttributeError):
+        names = sorted(sums)
+    except (ValueError, KeyError, TypeError):
         return f"{MANIFEST} is not readable"
-    if not sums or not inside:
-        return f"{MANIFEST} names no files, or files outside the checkpoint"
-    for name, expected in sums.items():
-        path = step_folder / name
-        if not os.path.isfile(path):  # False for a name that is too long, too
-            return f"{name[:80]} is missing"
+    for name in names:
+        if not (step_folder / name).is_file():
+            return f"{name} is missing"
         try:
-            digest = files.sha256(path)
+            digest = files.sha256(step_folder / name)
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
-        if digest != expected:
+        if digest != sums[name]:
             return f"{name} has another sha256 than when it was written"
     return None
 
@@ -118,9 +92,9 @@ def write_manifest(step_folder: Path, step: int) -> None:
 
     Waits until all of them are on the disk, since the folder gets its name then.
     """
-    sums = {
-        name: files.sha256(step_folder / name) for name in _listed_files(step_folder)
-    }
+    paths = [path for path in step_folder.rglob("*") if path.is_file()]
+    names = sorted(path.relative_to(step_folder).as_posix() for path in paths)
+    sums = {x: files.sha256(step_folder / x) for x in names if x not in _UNLISTED}
     text = json.dumps({"sha256": sums}, indent=1)
     (step_folder / MANIFEST).write_text(text)
     files.sync_tree(step_folder)
@@ -151,79 +125,6 @@ def late_meta(step_folder: Path) -> dict[str, Any] | None:
         _log.debug("%s: %s", path, error)
     _log.warning("%s is damaged: using the one that was saved with the step", path)
     return None
-
-
-def _is_inside(name: str) -> bool:
-    """Returns whether a name in a manifest is that of a file in its folder."""
-    return not (Path(name).is_absolute() or ".." in Path(name).parts)
-
-
-def _listed_files(step_folder: Path) -> list[str]:
-    files = (path for path in step_folder.rglob("*") if path.is_file())
-    names = (path.relative_to(step_folder).as_posix() for path in files)
-    return sorted(name for name in names if name not in _UNLISTED)
-
-
-_MOST_KNOWN = 16  # folders of a save, and of the one before
-
-
-def stop_leaks() -> None:
-    """Patches both leaks, once a process."""
-    spec = tensorstore.KvStore.Spec
-    if not hasattr(spec.to_json, "known"):
-        spec.to_json = _remembering(spec.to_json)
-    name = "experimental_collect_matching_metrics"  # experimental: it may be gone
-    metrics = getattr(tensorstore, name, None)
-    if metrics is not None and not hasattr(metrics, "unpatched"):
-        setattr(tensorstore, name, _empty_for_orbax(metrics))
-
-
-def _empty_for_orbax(metrics: Any) -> Any:
-    """Returns the function, with an empty result where Orbax calls it."""
-
-    @functools.wraps(metrics)
-    def collect(*args: Any, **named: Any) -> Any:
-        modules = (frame.f_globals.get("__name__", "") for frame in _frames())
-        is_orbax = any(name.startswith("orbax.") for name in modules)
-        return [] if is_orbax else metrics(*args, **named)
-
-    collect.unpatched = metrics  # pyright: ignore
-    return collect
-
-
-def _frames() -> Iterator[types.FrameType]:
-    """Yields the frames of the call stack, the innermost first."""
-    frame: types.FrameType | None = sys._getframe()
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
-
-
-def _remembering(to_json: Any) -> Any:
-    """Returns the method with a cache of its last results."""
-    known: dict[Any, Any] = {}
-
-    @functools.wraps(to_json)
-    def remembered(self: Any, *args: Any, **named: Any) -> Any:
-        key = repr(self), args, tuple(named.items())
-        if key not in known:
-            if len(known) >= _MOST_KNOWN:
-                known.clear()
-            known[key] = to_json(self, *args, **named)
-        # A copy, as callers change it. It may be gone: saves run in threads.
-        return copy.deepcopy(known.get(key)) or to_json(self, *args, **named)
-
-    remembered.known = known  # pyright: ignore
-    return remembered
-
-
-_DELETED = "deleted"
-_ARRAYS = ("params", "opt_state")
-# The metadata of steps is not read at the start; 0.11.30 always reads it.
-_OPTIONS = {field.name for field in dataclasses.fields(ocp.CheckpointManagerOptions)}
-_LIGHT: dict[str, Any] = dict.fromkeys(_OPTIONS & {"lightweight_initialize"}, True)
-
-_log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -257,7 +158,6 @@ class Checkpoints:
         self._saving: int | None = None
         self._unsaved = contextlib.ExitStack()  # entered while a save is in progress
         self._newest: int | None = None  # step that was restored or saved
-        stop_leaks()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = self._open(keep)
@@ -266,13 +166,11 @@ class Checkpoints:
         self._empty_trash()
 
     def _open(self, keep: int) -> ocp.CheckpointManager:
-        preservation = ocp.checkpoint_managers.LatestN(keep)
         options = ocp.CheckpointManagerOptions(
             create=False,
-            preservation_policy=preservation,
+            preservation_policy=ocp.checkpoint_managers.LatestN(keep),
             todelete_subdir=_DELETED,
             cleanup_tmp_directories=True,
-            **_LIGHT,
             async_options=ocp.options.AsyncOptions(
                 post_finalization_callback=self._write_manifest
             ),
@@ -292,18 +190,12 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, *_: object) -> None:
         try:
             self.close()
         except errors.StorageError as second:
-            if error is None or isinstance(
-                error, (errors.Stopped, interrupts.SignalReceived)
-            ):
+            is_stop = isinstance(error, errors.Stopped | interrupts.SignalReceived)
+            if error is None or is_stop:
                 raise
             _log.error("%s", second)  # the first error is the one to raise
 
@@ -368,8 +260,7 @@ class Checkpoints:
                 "Is the disk full? The checkpoint itself is intact"
             ) from error
         if self._copy is not None:
-            name = f"{self.folder.name}/{step}/{LATE_META}"
-            self._copy.push_file(name)
+            self._copy.push_file(f"{self.folder.name}/{step}/{LATE_META}")
         faults.point("checkpoint/late_meta", step)
 
     def check(self) -> None:
@@ -446,10 +337,9 @@ class Checkpoints:
         return None if step < 0 else step
 
     def _write_manifest(self) -> None:
-        """Writes the manifest of the step being saved; the writing thread calls this.
+        """Writes the manifest of the step being saved, in the writing thread.
 
-        By then all processes have written their files, and the folder still has its
-        temporary name.
+        All processes have written their files, and the folder has its temporary name.
         """
         (folder,) = self._unfinished()
         faults.point("checkpoint/written", self._saving)
@@ -460,8 +350,7 @@ class Checkpoints:
 
     def _unfinished(self) -> list[Path]:
         """Returns the temporary folders of the step being saved."""
-        begin = f"{self._saving}.orbax-checkpoint-tmp"
-        return [x for x in self.folder.iterdir() if x.name.startswith(begin)]
+        return [*self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*")]
 
     def _failure(self, reason: object) -> errors.StorageError:
         """Returns the error of a failed save, and deletes its partial files."""
@@ -479,10 +368,6 @@ class Checkpoints:
         if jax.process_index() or not trash.is_dir():
             return
         faults.point("checkpoint/trash")
-        for entry in trash.rglob("*"):
-            if entry.is_file():
-                entry.unlink(missing_ok=True)
-                faults.point("checkpoint/half_trash")
         shutil.rmtree(trash, ignore_errors=True)
         faults.point("checkpoint/emptied")
 

@@ -9,16 +9,14 @@ refuses what is not finite, and the rest is added to the interval in `LoopState`
 at for a spike of the loss, and logged and shown when due.
 """
 
+import contextlib
 import ctypes
 import dataclasses
-import faulthandler
+import datetime
 import functools
-import math
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -27,13 +25,15 @@ from jaxtyping import PyTree
 
 from bert_jax import console, errors
 from bert_jax.foundation import faults, interrupts
-from bert_jax.training import signals
-from bert_jax.training import state as train_state
-from bert_jax.training.progress import ProgressBar, Segment, ThroughputMeter
+from bert_jax.training import devices, signals
+from bert_jax.training.guards import (
+    ExamplesAt,
+    LoopState,
+    NonFiniteGuard,
+    Sums,
+    Watchdog,
+)
 from bert_jax.training.state import TrainState
-
-# name -> (sum, weight), on the host as Python floats (float64).
-Sums = dict[str, tuple[float, float]]
 
 
 def add(total: Mapping[str, Any], more: Mapping[str, Any]) -> Sums:
@@ -44,7 +44,7 @@ def add(total: Mapping[str, Any], more: Mapping[str, Any]) -> Sums:
     """
     result = {name: (float(s), float(w)) for name, (s, w) in total.items()}
     for name, (part, weight) in more.items():
-        old_sum, old_weight = result[name] if name in result else (0.0, 0.0)
+        old_sum, old_weight = result.get(name, (0.0, 0.0))
         result[name] = (old_sum + float(part), old_weight + float(weight))
     return result
 
@@ -71,239 +71,123 @@ def evaluate(
     return divide(sums)
 
 
-# A loss is a spike if it is this many standard deviations above the running mean, of
-# which a step has this weight, once this many steps were seen.
-SPIKE_DEVIATIONS = 6.0
-_WEIGHT = 0.05
-_STEPS_SEEN = 50
-
-SINGLE = ""  # name of the one member of a run that is not a sweep
-
-
-@dataclasses.dataclass
-class LoopState:
-    """The state of the loop that a resumed run needs besides its train state.
+class Segment(NamedTuple):
+    """Steps of a run that cost the same.
 
     Attributes:
-      interval: metrics since the last log, as (sum, weight).
-      bad_steps: number of steps that were skipped as not finite, by the names of the
-        members that have any.
-      diverged: members that were dropped from a sweep, and after which step.
-      callbacks_due: whether the evaluation after the last step is still to be done.
-      seen, mean, variance: number, running mean and running variance of the losses.
+      last_step: the last of these steps, counted from 1.
+      tokens: tokens of the global batch in one step.
+      flops_per_token: training FLOPs a token (see `model.costs`).
     """
 
-    interval: Sums = dataclasses.field(default_factory=dict)
-    bad_steps: dict[str, int] = dataclasses.field(default_factory=dict)
-    diverged: dict[str, int] = dataclasses.field(default_factory=dict)
-    callbacks_due: bool = False
-    seen: int = 0
-    mean: float = 0.0
-    variance: float = 0.0
-
-    def is_spike(self, loss: float) -> bool:
-        """Returns whether a loss is far above the mean; updates the mean if finite."""
-        if not math.isfinite(loss):
-            return False
-        above = loss - self.mean
-        enough = self.seen >= _STEPS_SEEN
-        spike = enough and above > SPIKE_DEVIATIONS * math.sqrt(self.variance)
-        weight = max(_WEIGHT, 1 / (self.seen + 1))
-        self.seen += 1
-        self.mean += weight * above
-        self.variance = (1 - weight) * (self.variance + weight * above * above)
-        return spike
-
-    def count_bad(self, member: str) -> int:
-        """Counts a skipped step; returns the count of the member."""
-        before = self.bad_steps[member] if member in self.bad_steps else 0
-        self.bad_steps[member] = before + 1
-        return before + 1
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns what is saved with a checkpoint, under "standing"."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_meta(cls, meta: Mapping[str, Any]) -> "LoopState":
-        """Returns what was saved with a checkpoint; earlier versions saved less.
-
-        The object is under "standing", or only its "interval" is there. "bad_steps" may
-        be one number, for the entire run.
-        """
-        saved = (
-            meta["standing"] if "standing" in meta else {"interval": meta["interval"]}
-        )
-        read = {**saved, "interval": add({}, saved["interval"])}
-        if "bad_steps" in saved and isinstance(bad := saved["bad_steps"], int):
-            read["bad_steps"] = {SINGLE: bad} if bad else {}
-        return cls(**read)
+    last_step: int
+    tokens: int
+    flops_per_token: float
 
 
-# report(step, event): an event for a person to inspect.
-Report = Callable[[int, Mapping[str, Any]], None]
-# examples_at(step): the ids of the examples in the batch of a step, counted from 0.
-ExamplesAt = Callable[[int], list[str]]
+class ThroughputMeter:
+    """Measures tokens per second, MFU and time spent waiting, over whole steps.
 
-_LISTED_EXAMPLES = 8
-
-
-class NonFiniteGuard:
-    """Refuses steps that are not finite, and drops members that have too many.
-
-    A run that is not a sweep has one member, SINGLE, and its arrays have no axis of
-    members.
+    The time until the first step ends (compilation) and the time before a `resume`
+    (evaluation, saving) are not counted.
     """
 
     def __init__(
         self,
-        examples_at: Mapping[str, ExamplesAt],
-        loop_state: LoopState,
-        report: Report,
-        max_bad_steps: int,
+        segments: Sequence[Segment],
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        peak_flops: float | None = None,
     ) -> None:
-        """Continues from `loop_state`, and changes it.
+        """Starts with nothing measured.
 
         Args:
-          examples_at: by the names of the members, in the order of their axis.
-          report: called for each step of a member that is refused.
-          max_bad_steps: steps that are skipped per member; one more drops it.
+          segments: segments of the run, in order.
+          clock: function that returns seconds.
+          peak_flops: FLOP/s of all devices together; by default from the table of
+            chips, without MFU for a chip that is not in the table.
         """
-        self._examples_at, self._loop_state = examples_at, loop_state
-        self._report, self._max_bad_steps = report, max_bad_steps
+        self._segments = segments
+        self._peak_flops = _total_peak() if peak_flops is None else peak_flops
+        self._clock = clock
+        self._started: float | None = None
+        self._clear()
 
-    def active(self) -> list[tuple[int, str]]:
-        """Returns the members that were not dropped: index on the axis, and name."""
-        dropped = self._loop_state.diverged
-        members = enumerate(self._examples_at)
-        return [(index, name) for index, name in members if name not in dropped]
+    def _clear(self) -> None:
+        self._seconds = self._waited = self._saved = self._flops = 0.0
+        self._tokens = 0
 
-    def filter(
-        self, step: int, metrics: Mapping[str, Any], batch: PyTree, params: PyTree
-    ) -> Sums:
-        """Returns the metrics of the finite members, added; {} if there are none.
+    def next_batch(self, batches: Iterator[Any], running: Any = None) -> Any:
+        """Returns the next batch.
 
-        The others are refused. Raises NotFiniteError if no active member is left. All
-        processes must call it.
-
-        Args:
-          metrics: of the step, on the host; "finite" has the `state.finite_checks`.
-          batch, params: inputs of the step; `params` may be later ones.
+        The time it takes counts as waiting for input, unless the devices are still
+        computing `running`, the result of the step before, when the batch arrives.
         """
-        finite = np.atleast_1d(np.asarray(metrics["finite"]).all(axis=-1))
-        for index, name in self.active():
-            if not finite[index]:
-                own = jax.tree.map(lambda x, n=index: self._entry(x, n), metrics)
-                self._refuse(step, (index, name), own, batch, params)
-        good = [index for index, _ in self.active() if finite[index]]
-        return {
-            name: (_sum(pair[0], good), _sum(pair[1], good))
-            for name, pair in metrics.items()
-            if good and isinstance(pair, tuple)
-        }
+        started = self._clock()
+        batch = next(batches)
+        if self._started is not None and _is_done(running):
+            self._waited += self._clock() - started
+        return batch
 
-    def check_params(self, step: int, params: PyTree) -> None:
-        """Drops members whose parameters are not finite, so that none is saved.
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Times the part of a save that the run has to wait for."""
+        started = self._clock()
+        yield
+        self._saved += self._clock() - started
 
-        Raises NotFiniteError if no active member is left. All processes must call it.
+    def step_done(self, step: int) -> None:
+        """Counts the step that has just ended, if its start was timed."""
+        now = self._clock()
+        if self._started is not None:
+            segment = next(x for x in self._segments if step <= x.last_step)
+            self._seconds += now - self._started
+            self._tokens += segment.tokens
+            self._flops += segment.tokens * segment.flops_per_token
+        self._started = now
+
+    def resume(self) -> None:
+        """Restarts the clock for the step that starts now."""
+        self._started = self._clock()
+
+    def read(self) -> dict[str, float]:
+        """Returns the rates since the last reading; empty if nothing was timed.
+
+        `input_wait` is an upper bound of the fraction of the time in which the devices
+        were idle for lack of a batch. `save_wait`, present if the state was saved, is
+        the fraction of the time, saving included, that saving took.
         """
-        for index, name in self.active():
-            if bad := train_state.first_not_finite(params, self._at(index)):
-                reason = f"the parameter {bad} has values that are not finite"
-                self.drop(
-                    step,
-                    name,
-                    reason,
-                    f"after step {step}{_of(name)} {reason}: the state was not saved. "
-                    "Lower optimizer.learning_rate and resume from the checkpoint "
-                    "before",
-                )
+        if not self._tokens or self._seconds <= 0:
+            return {}
+        rates = {"tokens_per_second": self._tokens / self._seconds}
+        rates["input_wait"] = self._waited / self._seconds
+        if self._saved:
+            rates["save_wait"] = self._saved / (self._seconds + self._saved)
+        if self._peak_flops:
+            rates["mfu"] = self._flops / self._seconds / self._peak_flops
+        self._clear()
+        return rates
 
-    def examples(self, step: int) -> list[str]:
-        """Returns the examples in a step, counted from 0, of all active members."""
-        return [
-            f"{name}: {example}" if name else example
-            for _, name in self.active()
-            for example in self._examples_at[name](step)
-        ]
-
-    def drop(self, step: int, name: str, reason: str, message: str) -> None:
-        """Drops a member that diverged; raises NotFiniteError if none is left."""
-        self._loop_state.diverged[name] = step
-        if name:
-            self._report(step, {"event": "diverged", "member": name, "reason": reason})
-        if not self.active():
-            raise errors.NotFiniteError(
-                f"no member of the sweep is left: {message}" if name else message
-            )
-
-    def _at(self, index: int) -> tuple[int, ...]:
-        """Returns the index of a member in arrays of all members."""
-        return () if SINGLE in self._examples_at else (index,)
-
-    def _entry(self, value: Any, index: int) -> Any:
-        return np.asarray(value)[self._at(index)]
-
-    def _refuse(
-        self,
-        step: int,
-        member: tuple[int, str],
-        metrics: Mapping[str, Any],
-        batch: PyTree,
-        params: PyTree,
-    ) -> None:
-        """Reports and counts a member's step that is not finite."""
-        index, name = member
-        checks, at = metrics["finite"], self._at(index)
-        reason = train_state.first_bad(checks, metrics, batch, params, at)
-        examples = self._examples_at[name](step - 1)
-        loss, norm = metrics["loss"][0], metrics["grad_norm"][0]
-        event = {
-            "event": "not_finite",
-            **({"member": name} if name else {}),
-            "reason": reason,
-            "loss": _or_none(loss),
-            "grad_norm": _or_none(norm),
-            "examples": examples,
-        }
-        self._report(step, event)
-        if self._loop_state.count_bad(name) <= self._max_bad_steps:
-            return
-        allowed = self._max_bad_steps
-        left_out = f"{allowed} such steps were left out before. " if allowed else ""
-        self.drop(
-            step,
-            name,
-            reason,
-            f"step {step}{_of(name)} is not finite: {reason} (loss {loss}, gradient "
-            f"norm {norm}). Its examples are {listed(examples)}. {left_out}Nothing was "
-            "saved after it. Lower optimizer.learning_rate, lengthen "
-            "optimizer.warmup_steps, look at these examples, or leave such steps out "
-            "with run.max_bad_steps, and resume",
-        )
+    def seconds_left(
+        self, step: int, last_step: int, tokens_per_second: float
+    ) -> float:
+        """Returns the seconds that the steps after `step` take, at this rate."""
+        tokens, before = 0, step
+        for segment in self._segments:
+            end = min(segment.last_step, last_step)
+            tokens += max(0, end - before) * segment.tokens
+            before = max(before, end)
+        return tokens / tokens_per_second
 
 
-def listed(names: list[str]) -> str:
-    """Returns the first few names.
-
-    >>> listed([f"0/{number}" for number in range(10)])
-    '0/0, 0/1, 0/2, 0/3, 0/4, 0/5, 0/6, 0/7 and 2 more (events.jsonl has all)'
-    """
-    rest = len(names) - _LISTED_EXAMPLES
-    more = f" and {rest} more (events.jsonl has all)" if rest > 0 else ""
-    return f"{', '.join(names[:_LISTED_EXAMPLES])}{more}"
+def _is_done(running: Any) -> bool:
+    arrays = [x for x in jax.tree.leaves(running) if hasattr(x, "is_ready")]
+    return all(x.is_ready() for x in arrays)
 
 
-def _of(name: str) -> str:
-    return f" of {name}" if name else ""
-
-
-def _sum(values: Any, chosen: list[int]) -> float:
-    return float(np.atleast_1d(values)[chosen].sum(dtype=np.float64))
-
-
-def _or_none(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _total_peak() -> float | None:
+    peak = devices.peak_flops(jax.devices()[0].device_kind)
+    return None if peak is None else peak * jax.device_count()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -349,7 +233,6 @@ class Trainable(Protocol):
     """What the loop trains.
 
     Attributes:
-      limits: length and intervals.
       segments: steps that cost the same, in order, for tokens per second.
       train_step: `train_step(state, batch) -> (state, metrics)`, as
         `state.make_train_step` returns it.
@@ -411,14 +294,14 @@ class Recorder(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MetricsLogger:
-    """Reads the metrics of steps, adds them up, and logs their means when due."""
+    """Reads the metrics of steps, adds them up, and logs and shows means when due."""
 
     limits: Limits
     loop_state: LoopState
     guard: NonFiniteGuard
     recorder: Recorder
     meter: ThroughputMeter
-    bar: ProgressBar
+    bar: console.Bar
 
     def read(
         self, step: int, metrics: dict[str, Any], batch: PyTree, params: PyTree
@@ -430,7 +313,7 @@ class MetricsLogger:
         """
         metrics = jax.device_get(metrics)
         self.meter.step_done(step)
-        self.bar.advance()
+        self.bar.update()
         self._count(step, self.guard.filter(step, metrics, batch, params))
         if step % self.limits.log_every_steps and step != self.limits.num_train_steps:
             return
@@ -439,7 +322,7 @@ class MetricsLogger:
             values["bad_steps"] = float(sum(self.loop_state.bad_steps.values()))
         self.loop_state.interval = {}
         self.recorder.log(step, {f"train/{name}": v for name, v in values.items()})
-        self.bar.show(step, values)
+        self.show(step, values)
 
     def _count(self, step: int, sums: Sums) -> None:
         """Adds a step to the interval, unless it was refused, and checks its loss."""
@@ -453,6 +336,18 @@ class MetricsLogger:
             examples = self.guard.examples(step - 1)
             self.recorder.report(step, {**event, "examples": examples})
 
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows the values logged at a step, and the time left."""
+        steps = self.limits.num_train_steps
+        text = "  ".join(_text(name, value) for name, value in values.items())
+        left = ""
+        if "tokens_per_second" in values:
+            rate = values["tokens_per_second"]
+            seconds = round(self.meter.seconds_left(step, steps, rate))
+            left = f"  ETA {datetime.timedelta(seconds=seconds)}"
+        self.bar.note(text)
+        self.bar.log(f"step {step}/{steps}  {text}{left}")
+
 
 def _latest(metrics: dict[str, Any]) -> dict[str, float]:
     """Returns the values of the step itself; of a sweep, the means over its members."""
@@ -460,54 +355,14 @@ def _latest(metrics: dict[str, Any]) -> dict[str, float]:
     return {n: float(np.mean(m)) for n, m in single.items() if n != "finite"}
 
 
-class Watchdog:
-    """Reports a run that hangs: prints all stacks if `beat` is not called for a time.
-
-    Use it as a context manager. The run continues: a step may only be slow, and a peer
-    may come back.
-    """
-
-    def __init__(self, seconds: int | float) -> None:
-        """Reports after this many seconds without a `beat`; 0 never reports."""
-        self._seconds = seconds
-        self._doing = "the start"
-        self._last = time.monotonic()
-        self._reported = False
-        self._closed = threading.Event()
-        self._thread = threading.Thread(
-            target=self._watch, name="watchdog", daemon=True
-        )
-
-    def __enter__(self) -> "Watchdog":
-        if self._seconds:
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._closed.set()
-
-    def beat(self, doing: str = "") -> None:
-        """Resets the timer; `doing` names the new activity of the run, if any."""
-        self._doing = doing or self._doing
-        self._last, self._reported = time.monotonic(), False
-
-    def _watch(self) -> None:
-        while not self._closed.wait(self._seconds / 4):
-            silent = time.monotonic() - self._last
-            if silent >= self._seconds and not self._reported:
-                self._reported = True
-                print(
-                    f"watchdog: {self._doing} has taken {silent:.0f} s so far. The "
-                    "stacks of all threads (run.watchdog_seconds sets this time):",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                faulthandler.dump_traceback(2, all_threads=True)
+def _text(name: str, value: float) -> str:
+    if name == "tokens_per_second":
+        return f"{value:,.0f} tokens/s"
+    if name == "mfu":
+        return f"MFU {value:.1%}"
+    if name in ("input_wait", "save_wait"):
+        return f"{name.replace('_', ' ')} {value:.1%}"
+    return f"{name} {value:.4g}"
 
 
 def trim_memory() -> None:
@@ -552,7 +407,14 @@ def run(
             run.examples_at, loop_state, recorder.report, limits.max_bad_steps
         )
         meter = ThroughputMeter(run.segments)
-        with ProgressBar(start_step, limits.num_train_steps, meter) as bar:
+        with console.Bar(
+            limits.num_train_steps,
+            "steps",
+            "training",
+            initial=start_step,
+            is_kept=True,
+            is_shown=jax.process_index() == 0,
+        ) as bar:
             metrics = MetricsLogger(limits, loop_state, guard, recorder, meter, bar)
             return _Loop(run, batches, state, metrics, watchdog, stop).run()
 

@@ -8,7 +8,6 @@ cut into micro-batches, so accumulated gradients are those of the large batch.
 `Adversarial` adds a second gradient to that of a step (Goodfellow et al. 2015; Miyato
 et al. 2017): that of the same loss, with the same dropout, at an embedding table moved
 by epsilon along the first gradient, g / |g|. The table itself is not changed.
-`finite_checks` and `first_bad` find which array of a step is not finite.
 """
 
 import dataclasses
@@ -17,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen as nn
 from jax import lax
@@ -25,7 +23,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.training import optimizer, sharding
+from bert_jax.training import guards, sharding
 from bert_jax.training import optimizer as recipe
 
 # gradients(params, batch, weights, key) -> (grads, loss, metrics).
@@ -40,8 +38,7 @@ class Adversarial:
       path: keys that lead to the leaf, an embedding table.
       epsilon: the length of the step, above 0.
 
-    Raises:
-      InputError: epsilon is not above 0.
+    Raises InputError for another epsilon.
     """
 
     path: tuple[str, ...]
@@ -50,8 +47,7 @@ class Adversarial:
     def __post_init__(self) -> None:
         if not self.epsilon > 0.0:
             raise errors.InputError(
-                f"the length of an adversarial step is {self.epsilon}: it must be above"
-                " 0"
+                f"the adversarial epsilon must be above 0; found {self.epsilon}"
             )
 
     def added(self, gradients: Gradients) -> Gradients:
@@ -70,95 +66,16 @@ class Adversarial:
         Raises ValueError if there is no such leaf.
         """
         leaves = jax.tree_util.tree_leaves_with_path(params)
-        if self.path not in [optimizer.keys(path) for path, _ in leaves]:
+        if self.path not in [recipe.keys(path) for path, _ in leaves]:
             raise ValueError(f"there is no parameter {'/'.join(self.path)}")
 
         def moved(path: Any, param: Any, grad: Any) -> Any:
-            if optimizer.keys(path) != self.path:
+            if recipe.keys(path) != self.path:
                 return param
             norm = jnp.sqrt(jnp.sum(jnp.square(grad)))
             return param + self.epsilon * grad / jnp.where(norm > 0, norm, 1.0)
 
         return jax.tree_util.tree_map_with_path(moved, params, grads)
-
-
-# The checks of a step, in the order of `checks`: these, each gradient, and their norm.
-LEARNING_RATE, LOSS = 0, 1
-
-
-def finite_checks(
-    learning_rate: Any, loss: Any, squares: PyTree, grad_norm: Any
-) -> Bool[Array, " checks"]:
-    """Returns whether rate, loss, gradients and norm are finite; traced in the step.
-
-    `squares` has the sum of squares of every gradient.
-    """
-    values = [learning_rate, loss, *jax.tree.leaves(squares), grad_norm]
-    return jnp.stack([jnp.isfinite(x) for x in values])
-
-
-def first_bad(
-    found: Bool[np.ndarray, " checks"],
-    metrics: Mapping[str, Any],
-    batch: PyTree,
-    params: PyTree,
-    at: tuple[int, ...] = (),
-) -> str:
-    """Returns the first array that is not finite, in the order in which they are used.
-
-    The learning rate, the arrays of the batch, the parameters, the losses, the
-    gradients. All processes must call it.
-
-    Args:
-      found: the `checks` of the step.
-      metrics: of the step; (sum, weight) pairs and single values.
-      batch, params: inputs of the step.
-      at: the index of the run in the arrays of these two; (3,) for the fourth member
-        of a sweep.
-    """
-    if not found[LEARNING_RATE]:
-        return f"the learning rate is {float(metrics['learning_rate'])}"
-    if name := first_not_finite(batch, at):
-        return f"the array {name} of the batch has values that are not finite"
-    if name := first_not_finite(params, at):
-        return f"the parameter {name} has values that are not finite"
-    parts = {n: m[0] for n, m in metrics.items() if isinstance(m, tuple)}
-    for name, value in parts.items():
-        if name.endswith("loss") and name != "loss" and not np.isfinite(value):
-            return f"{name} is {float(value)}"
-    if not found[LOSS]:
-        return f"the loss is {float(parts['loss'])}"
-    gradients = found[LOSS + 1 : -1]
-    if gradients.all():
-        return f"the gradient norm is {float(parts['grad_norm'])}"
-    names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    bad = names[int(np.argmin(gradients))]
-    return f"the gradient of {bad} has values that are not finite"
-
-
-def first_not_finite(tree: PyTree, at: tuple[int, ...] = ()) -> str | None:
-    """Returns the name of the first array of floats with a value that is not finite.
-
-    All processes must call it. `at` is as in `first_bad`.
-    """
-    floats = [
-        (_name(path), leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
-    ]
-    good = jax.device_get(_all_finite([leaf for _, leaf in floats], at))
-    return next(
-        (name for (name, _), fine in zip(floats, good, strict=True) if not fine), None
-    )
-
-
-@jax.jit
-def _all_finite(leaves: list[Array], at: tuple[Any, ...]) -> list[Bool[Array, ""]]:
-    return [jnp.isfinite(leaf[at]).all() for leaf in leaves]
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 Batch = dict[str, Any]
@@ -220,7 +137,8 @@ def _shaped(leaf: Any, spread: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=spread)
 
 
-def _shardings(tree: PyTree) -> PyTree:
+def shardings(tree: PyTree) -> PyTree:
+    """Returns the sharding of each leaf."""
     return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
@@ -237,7 +155,7 @@ def create(
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
     shapes = abstract(init_fn, optimizer, mesh)
-    return jax.jit(init, out_shardings=_shardings(shapes))(key)
+    return jax.jit(init, out_shardings=shardings(shapes))(key)
 
 
 def from_params(
@@ -253,7 +171,7 @@ def from_params(
     on_device = jax.tree.map(
         lambda x, s: jax.device_put(x, s.sharding), params, shapes.params
     )
-    fresh = jax.jit(optimizer.init, out_shardings=_shardings(shapes.opt_state))
+    fresh = jax.jit(optimizer.init, out_shardings=shardings(shapes.opt_state))
     step = jax.device_put(jnp.zeros((), jnp.int32), shapes.step.sharding)
     return TrainState(step, on_device, fresh(on_device))
 
@@ -263,7 +181,8 @@ def difference(found: PyTree, wanted: PyTree) -> str | None:
 
     The words continue "X ...": "lacks a/b, ...", "has a/b, ...".
     """
-    found_leaves, wanted_leaves = _by_name(found), _by_name(wanted)
+    found_leaves = guards.named_leaves(found)
+    wanted_leaves = guards.named_leaves(wanted)
     for name in sorted(found_leaves.keys() | wanted_leaves.keys()):
         if name not in found_leaves:
             return f"lacks {name}, which this model has"
@@ -277,11 +196,6 @@ def difference(found: PyTree, wanted: PyTree) -> str | None:
 
 def _kind(leaf: Any) -> str:
     return f"{jnp.dtype(leaf.dtype)}{list(leaf.shape)}"
-
-
-def _by_name(tree: PyTree) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in leaves}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -304,15 +218,14 @@ class StepSpec:
     scales: PyTree | None = None
     adversarial: Adversarial | None = None
 
-    def gradients(
-        self, shapes: TrainState, batch_axes: tuple[str, ...]
-    ) -> Callable[..., tuple[PyTree, Any, Sums]]:
-        """Returns gradients(params, batch, weights, key) -> (grads, loss, metrics)."""
-        cut = _Cut(mesh_of(shapes), _shardings(shapes.params), batch_axes)
+    def gradients(self, shapes: TrainState, batch_axes: tuple[str, ...]) -> Gradients:
+        """Returns the gradients of the total loss by the parameters."""
         losses = self.losses
         if self.scales is not None:
             losses = _without_frozen(losses, self.scales, self.adversarial)
-        gradients = _gradient_function(losses, cut, self.accumulation_steps)
+        gradients = _gradient_function(
+            losses, shapes, batch_axes, self.accumulation_steps
+        )
         if self.adversarial is not None:
             gradients = self.adversarial.added(gradients)
         return gradients
@@ -332,7 +245,7 @@ def make_train_step(
     """
     train_step = step_function(spec, optimizer, schedule, shapes, seed=seed)
     mesh = mesh_of(shapes)
-    out_shardings = (_shardings(shapes), sharding.replicated(mesh))
+    out_shardings = (shardings(shapes), sharding.replicated(mesh))
     return sharding.jit(train_step, mesh, donate_argnums=0, out_shardings=out_shardings)
 
 
@@ -349,8 +262,8 @@ def step_function(
 
     The total loss is the sum over the names of sum / max(weight, 1). The metrics are
     those of `losses`, "loss" and "grad_norm" as (sum, weight), and as values of this
-    step "learning_rate" and "finite" (`finite_checks`). If one of these is not finite,
-    only the step count of the state changes.
+    step "learning_rate" and "finite" (`guards.finite_checks`). If one of these is not
+    finite, only the step count of the state changes.
 
     Args:
       schedule: the learning rate by step.
@@ -361,7 +274,8 @@ def step_function(
     gradients = spec.gradients(shapes, batch_axes)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
-        prepare_key, key = jax.random.split(_step_key(seed, state.step))
+        step_key = jax.random.fold_in(jax.random.key(seed), state.step)
+        prepare_key, key = jax.random.split(step_key)
         batch = spec.prepare(batch, prepare_key)
         weights = spec.weights(batch)
         grads, total, metrics = gradients(state.params, batch, weights, key)
@@ -370,7 +284,7 @@ def step_function(
         squares = jax.tree.map(lambda x: jnp.sum(jnp.square(x)), grads)
         grad_norm = jnp.sqrt(optax.tree.sum(squares))
         learning_rate = jnp.asarray(schedule(state.step))
-        finite = finite_checks(learning_rate, total, squares, grad_norm)
+        finite = guards.finite_checks(learning_rate, total, squares, grad_norm)
         one = jnp.ones(())
         metrics |= {
             "loss": (total, one),
@@ -381,14 +295,6 @@ def step_function(
         return _update(state, grads, optimizer, finite.all()), metrics
 
     return train_step
-
-
-class _Cut(NamedTuple):
-    """How gradients and batches lie on the mesh."""
-
-    mesh: Mesh
-    params: PyTree
-    batch_axes: tuple[str, ...]
 
 
 def _without_frozen(
@@ -409,10 +315,6 @@ def _without_frozen(
         return losses(params, batch, key)
 
     return stopped
-
-
-def _step_key(seed: Any, step: Any) -> Any:
-    return jax.random.fold_in(jax.random.key(seed), step)
 
 
 def _update(
@@ -440,27 +342,32 @@ def _update(
 
 
 def _gradient_function(
-    losses: Losses, cut: _Cut, accumulation_steps: int
-) -> Callable[..., tuple[PyTree, Any, Sums]]:
-    """Returns `gradients(params, batch, weights, key) -> (grads, loss, metrics)`."""
+    losses: Losses,
+    shapes: TrainState,
+    batch_axes: tuple[str, ...],
+    accumulation_steps: int,
+) -> Gradients:
+    """Returns the gradients of the losses, over micro-batches if there are several."""
+    of_params = shardings(shapes.params)
 
     def one(params: PyTree, batch: Batch, totals: Mapping[str, Any], key: Any) -> Any:
         loss = lambda p: _loss(losses(p, batch, key), totals)  # noqa: E731
         (total, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        return lax.with_sharding_constraint(grads, cut.params), total, metrics
+        return lax.with_sharding_constraint(grads, of_params), total, metrics
 
     def accumulated(
         params: PyTree, batch: Batch, totals: Mapping[str, Any], key: Any
     ) -> Any:
-        micro_batches = _split(batch, accumulation_steps, cut.mesh, cut.batch_axes)
+        mesh = mesh_of(shapes)
+        micro_batches = _split(batch, accumulation_steps, mesh, batch_axes)
 
         def add(sums: Any, indexed: tuple[Any, Batch]) -> tuple[Any, None]:
             index, micro_batch = indexed
             part = one(params, micro_batch, totals, jax.random.fold_in(key, index))
             return jax.tree.map(jnp.add, sums, part), None
 
-        first_not_finite = jax.tree.map(lambda x: x[0], micro_batches)
-        like = jax.eval_shape(one, params, first_not_finite, totals, key)
+        first = jax.tree.map(lambda x: x[0], micro_batches)
+        like = jax.eval_shape(one, params, first, totals, key)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
         indices = jnp.arange(accumulation_steps)
         return lax.scan(add, zeros, (indices, micro_batches))[0]
@@ -480,10 +387,7 @@ def _loss(
 
 
 def _split(
-    batch: Batch,
-    accumulation_steps: int,
-    mesh: Mesh,
-    axes: tuple[str, ...] = sharding.BATCH_AXES,
+    batch: Batch, accumulation_steps: int, mesh: Mesh, axes: tuple[str, ...]
 ) -> Batch:
     """Returns the batch as [A, B / A, ...]: micro-batch `a` is the rows `a::A`.
 

@@ -35,10 +35,8 @@ def are_spread(members: int, mesh: Mesh) -> bool:
 
 def _batch_axes(members: int, mesh: Mesh) -> tuple[str, ...]:
     """Returns the mesh axes along which the batch of one member is sharded."""
-    axes = sharding.BATCH_AXES
-    if are_spread(members, mesh):
-        return tuple(axis for axis in axes if axis != _MEMBERS_AXIS)
-    return axes
+    taken = _MEMBERS_AXIS if are_spread(members, mesh) else None
+    return tuple(axis for axis in sharding.BATCH_AXES if axis != taken)
 
 
 def _members_sharding(one: Any, members: int) -> NamedSharding:
@@ -61,7 +59,7 @@ def stack(
     states: Sequence[state.TrainState], shapes: state.TrainState
 ) -> state.TrainState:
     """Returns the states of members as one, each leaf [M, ...], on the mesh."""
-    shardings = _shardings(abstract(shapes, len(states)))
+    shardings = state.shardings(abstract(shapes, len(states)))
     together = jax.jit(
         lambda *trees: jax.tree.map(lambda *xs: jnp.stack(xs), *trees),
         out_shardings=shardings,
@@ -76,13 +74,9 @@ def member(states: PyTree, index: int, shapes: PyTree) -> PyTree:
     """
     pick = jax.jit(
         lambda tree, at: jax.tree.map(lambda x: x[at], tree),
-        out_shardings=_shardings(shapes),
+        out_shardings=state.shardings(shapes),
     )
     return pick(states, index)
-
-
-def _shardings(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
 def to_devices(
@@ -143,15 +137,9 @@ def make_sweep_step(
     def sweep_step(states: state.TrainState, batches: state.Batch) -> Any:
         return every(states, batches, *map(jnp.asarray, own))
 
+    shardings = state.shardings(abstract(shapes, members)), sharding.replicated(mesh)
     return sharding.jit(
-        sweep_step,
-        mesh,
-        batch_axes=axes,
-        donate_argnums=0,
-        out_shardings=(
-            _shardings(abstract(shapes, members)),
-            sharding.replicated(mesh),
-        ),
+        sweep_step, mesh, batch_axes=axes, donate_argnums=0, out_shardings=shardings
     )
 
 

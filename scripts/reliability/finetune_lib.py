@@ -24,7 +24,6 @@ POINTS = (
     "store/renamed=1:SIGKILL",
     "loop/callback=16:SIGTERM",
     "checkpoint/renamed=16:SIGKILL",
-    "checkpoint/half_trash=2:SIGKILL",
     "finetune/scores:SIGTERM",
 )
 

@@ -24,8 +24,6 @@ SAVES = (
 FIRST_SAVE = ("checkpoint/written=4", "checkpoint/manifest=4")
 DELETIONS = (
     "checkpoint/trash=1",
-    "checkpoint/half_trash=1",
-    "checkpoint/half_trash=3",
     "checkpoint/emptied=1",
 )
 STORE = (

@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 from bert_jax.runs import sweep
-from bert_jax.training import loop
+from bert_jax.training import guards
 
 BEST = [0.5, 0.9, 0.8, 0.8]
 
@@ -12,7 +12,7 @@ BEST = [0.5, 0.9, 0.8, 0.8]
 def report(metric="accuracy", best=BEST, **known):
     members = [sweep.Member(s, r, -1) for r in (5e-3, 2e-3) for s in (0, 1)]
     record = {"best": best, "metrics": [{}] * 4, "member": 2, "step": 10}
-    return sweep.SweepReport(metric, members, record, loop.LoopState(**known))
+    return sweep.SweepReport(metric, members, record, guards.LoopState(**known))
 
 
 def cells(made):

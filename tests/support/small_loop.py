@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from bert_jax.training import loop, progress
+from bert_jax.training import guards, loop
 
 
 @dataclasses.dataclass
@@ -15,10 +15,10 @@ class SmallRun:
     limits: loop.Limits
     evaluation: Callable[[int, Any], Any] = lambda step, state: None
     examples_at: dict[str, Any] = dataclasses.field(
-        default_factory=lambda: {loop.SINGLE: lambda step: [f"example {step}"]}
+        default_factory=lambda: {guards.SINGLE: lambda step: [f"example {step}"]}
     )
     listed: tuple[loop.Program, ...] = ()
-    segments: tuple[progress.Segment, ...] = (progress.Segment(1000, 10, 1.0),)
+    segments: tuple[loop.Segment, ...] = (loop.Segment(1000, 10, 1.0),)
 
     def programs(self, start_step):
         return self.listed

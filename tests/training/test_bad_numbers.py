@@ -9,7 +9,7 @@ import small_loop
 import small_model
 
 from bert_jax import errors
-from bert_jax.training import loop, optimizer, sharding, state
+from bert_jax.training import guards, loop, optimizer, sharding, state
 
 BAD_STEP = 3  # counted from 1
 
@@ -112,13 +112,13 @@ def run(saved, told, max_bad_steps=0, save_every_steps=1, **changes):
     def save(step, current, now):
         saved[step] = jax.device_get(current.params)
 
-    names = {loop.SINGLE: lambda step: [f"{step}/{row}" for row in range(16)]}
+    names = {guards.SINGLE: lambda step: [f"{step}/{row}" for row in range(16)]}
     limits = loop.Limits(5, 1, save_every_steps, max_bad_steps=max_bad_steps)
     return loop.run(
         small_loop.SmallRun(train_step, limits, examples_at=names),
         (sharding.to_devices(change["batch_at"](step), mesh) for step in range(9)),
         begin,
-        loop.LoopState(),
+        guards.LoopState(),
         small_loop.SmallRecorder(
             report=lambda step, event: told.append((step, event)), save=save
         ),

@@ -11,7 +11,7 @@ import pytest
 import small_loop
 
 from bert_jax import errors
-from bert_jax.training import loop, progress, signals, state
+from bert_jax.training import guards, loop, signals, state
 
 LIMITS = {field.name for field in dataclasses.fields(loop.Limits)}
 
@@ -41,13 +41,13 @@ def noted_reads(monkeypatch):
     """Appends to a list when the metrics of a step were read."""
 
     def install(calls):
-        step_done = progress.ThroughputMeter.step_done
+        step_done = loop.ThroughputMeter.step_done
 
         def noting(self, step):
             calls.append(f"read {step}")
             step_done(self, step)
 
-        monkeypatch.setattr(progress.ThroughputMeter, "step_done", noting)
+        monkeypatch.setattr(loop.ThroughputMeter, "step_done", noting)
 
     return install
 
@@ -64,7 +64,7 @@ def run_fake(calls, *, bad_step=None, start_step=0, batches=None, **options):
         evaluate or (lambda step, state: None),
         listed=options.pop("programs", ()),
     )
-    loop_state = options.pop("loop_state", None) or loop.LoopState()
+    loop_state = options.pop("loop_state", None) or guards.LoopState()
     recorder = {
         "log": lambda step, values: calls.append(f"log {step}"),
         "report": lambda step, event: calls.append(f"{event['event']} {step}"),
@@ -150,9 +150,11 @@ def test_a_resumed_interval_gives_the_means_of_the_uninterrupted_run():
     assert saved[2]["interval"] == {"loss": [6.0, 4.0], "grad_norm": [2.0, 2.0]}
     assert saved[4]["interval"] == {}  # the last step was logged
     options = {"log": logged.__setitem__, "log_every_steps": 3, "start_step": 2}
-    run_fake([], loop_state=loop.LoopState.from_meta({"standing": saved[2]}), **options)
+    run_fake(
+        [], loop_state=guards.LoopState.from_meta({"standing": saved[2]}), **options
+    )
     assert logged[3]["train/loss"] == 2.0
-    earlier = loop.LoopState.from_meta({"interval": saved[2]["interval"]})
+    earlier = guards.LoopState.from_meta({"interval": saved[2]["interval"]})
     run_fake([], loop_state=earlier, **options)  # as runs saved it before
     assert logged[3]["train/loss"] == 2.0
 
@@ -199,7 +201,7 @@ def test_a_signal_finishes_the_step_saves_and_stops(number, noted_reads):
 
 
 def test_a_signal_in_the_last_step_leaves_only_the_evaluation():
-    calls, now = [], loop.LoopState()
+    calls, now = [], guards.LoopState()
     with pytest.raises(errors.Stopped, match="after step 4 of 4"):
         batches = batches_then_signal(signal.SIGTERM, 3)
         run_fake(calls, batches=batches, loop_state=now)
@@ -215,7 +217,7 @@ def test_a_not_finite_step_is_not_saved_by_a_signal():
 
 def test_what_a_signal_left_out_is_done_when_the_run_goes_on():
     calls = []
-    now = loop.LoopState()
+    now = guards.LoopState()
     evaluate = lambda step, current: calls.append(f"evaluate {step}")  # noqa: E731
     options = {"evaluate": evaluate, "loop_state": now}
     with pytest.raises(errors.Stopped, match="after step 2 of 4"):
@@ -229,7 +231,7 @@ def test_what_a_signal_left_out_is_done_when_the_run_goes_on():
 
 def test_a_signal_in_a_callback_ends_it_and_it_is_called_again():
     calls = []
-    now = loop.LoopState()
+    now = guards.LoopState()
 
     def evaluate(step, current):
         calls.append(f"begin {step}")
@@ -247,7 +249,7 @@ def test_a_signal_in_a_callback_ends_it_and_it_is_called_again():
 
 
 def test_an_evaluation_that_compiles_for_long_is_not_waited_for():
-    calls, now, go_on = [], loop.LoopState(), threading.Event()
+    calls, now, go_on = [], guards.LoopState(), threading.Event()
 
     def compile_for_long():
         signal.raise_signal(signal.SIGTERM)  # the main thread hears of it
@@ -277,11 +279,11 @@ def test_more_of_sigterm_changes_nothing():
 
 def test_bad_steps_are_left_out_counted_and_bounded():
     calls, logged = [], {}
-    now = loop.LoopState()
+    now = guards.LoopState()
     options = {"log": logged.__setitem__, "log_every_steps": 1, "loop_state": now}
     final = run_fake(calls, bad_step=3, max_bad_steps=1, **options)
     assert int(final.step) == 4 and calls[-1] == "save 4"
-    assert now.bad_steps == {loop.SINGLE: 1} and "not_finite 3" in calls
+    assert now.bad_steps == {guards.SINGLE: 1} and "not_finite 3" in calls
     assert "train/bad_steps" not in logged[2] and logged[4]["train/bad_steps"] == 1
     assert "train/loss" not in logged[3] and logged[4]["train/loss"] == 4
     with pytest.raises(errors.NotFiniteError, match="1 such steps were left out"):

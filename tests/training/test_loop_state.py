@@ -3,11 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from bert_jax.training import loop
+from bert_jax.training import guards
 
 
 def spikes(losses):
-    now = loop.LoopState()
+    now = guards.LoopState()
     return [step for step, loss in enumerate(map(float, losses)) if now.is_spike(loss)]
 
 
@@ -36,20 +36,23 @@ def test_a_loss_that_is_not_finite_is_no_spike_and_not_learnt(bad):
 
 def test_earlier_checkpoints_have_one_count_of_bad_steps():
     saved = {"interval": {}, "bad_steps": 2, "callbacks_due": False, "seen": 7}
-    assert loop.LoopState.from_meta({"standing": saved}).bad_steps == {loop.SINGLE: 2}
+    assert guards.LoopState.from_meta({"standing": saved}).bad_steps == {
+        guards.SINGLE: 2
+    }
     assert (
-        loop.LoopState.from_meta({"standing": saved | {"bad_steps": 0}}).bad_steps == {}
+        guards.LoopState.from_meta({"standing": saved | {"bad_steps": 0}}).bad_steps
+        == {}
     )
 
 
 def test_what_is_saved_goes_on_as_if_never_stopped():
     losses = np.random.default_rng(2).normal(5, 0.2, 160)
     losses[150] = 9.0
-    whole = loop.LoopState()
-    part = loop.LoopState(interval={"loss": (1.5, 2.0)})
+    whole = guards.LoopState()
+    part = guards.LoopState(interval={"loss": (1.5, 2.0)})
     for loss in losses[:100].tolist():
         assert whole.is_spike(loss) == part.is_spike(loss)
-    part = loop.LoopState.from_meta(
+    part = guards.LoopState.from_meta(
         {"standing": json.loads(json.dumps(part.to_json()))}
     )
     assert part.interval == {"loss": (1.5, 2.0)}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bert_jax import errors
-from bert_jax.training import loop
+from bert_jax.training import guards
 
 NAMES = ("seed 4", "seed 5", "seed 6")
 NAN = float("nan")
@@ -17,8 +17,8 @@ class Sweep:
     """Members with a standing, and what is told of them."""
 
     def __init__(self, max_bad_steps=1, now=None):
-        self.told, self.now = [], now or loop.LoopState()
-        self.members = loop.NonFiniteGuard(
+        self.told, self.now = [], now or guards.LoopState()
+        self.members = guards.NonFiniteGuard(
             {n: lambda step, n=n: [f"{step}/{n[-1]}{x}" for x in "ab"] for n in NAMES},
             loop_state=self.now,
             report=lambda step, event: self.told.append((step, event)),
@@ -110,7 +110,7 @@ def test_counts_go_on_from_what_was_saved():
     for number, bad in [(1, [0]), (2, [0, 1]), (3, [0])]:
         sweep.step(number, bad=bad)
     saved = {"standing": json.loads(json.dumps(sweep.now.to_json()))}
-    resumed = Sweep(max_bad_steps=2, now=loop.LoopState.from_meta(saved))
+    resumed = Sweep(max_bad_steps=2, now=guards.LoopState.from_meta(saved))
     assert resumed.now == sweep.now and resumed.now.diverged == {"seed 4": 3}
     assert resumed.step(4, bad=[0, 1])["loss"] == (4.0, 1.0)
     resumed.step(5, bad=[1])

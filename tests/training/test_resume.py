@@ -15,7 +15,7 @@ import small_loop
 import small_model
 
 from bert_jax import errors
-from bert_jax.training import checkpoint, logs, loop, optimizer, sharding, state
+from bert_jax.training import checkpoint, guards, logs, loop, optimizer, sharding, state
 
 CONFIG = optimizer.OptimizerConfig(learning_rate=0.01, warmup_steps=2)
 
@@ -41,7 +41,7 @@ def train(workdir, num_steps, stop_at=None):
     with checkpoint.Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
         current, meta = checkpoints.restore_latest(shapes) or (
             state.create(*arguments),
-            {"standing": loop.LoopState().to_json()},
+            {"standing": guards.LoopState().to_json()},
         )
         start_step = int(current.step)
 
@@ -56,7 +56,7 @@ def train(workdir, num_steps, stop_at=None):
 
         limits = loop.Limits(num_steps, log_every_steps=2, save_every_steps=100)
         run = small_loop.SmallRun(train_step, limits)
-        loop_state = loop.LoopState.from_meta(meta)
+        loop_state = guards.LoopState.from_meta(meta)
         with logs.Writer(workdir, start_step=start_step) as out:
             recorder = small_loop.SmallRecorder(out.write, out.report, save)
             final = loop.run(run, batches(), current, loop_state, recorder)

@@ -107,7 +107,9 @@ def test_the_micro_batches_of_that_test_weigh_differently():
 def test_micro_batches_are_strided_rows():
     mesh = sharding.make_mesh(2, 1, 1)
     with jax.set_mesh(mesh):
-        split = jax.jit(lambda x: state._split(x, 2, mesh))({"ids": np.arange(8)})
+        split = jax.jit(lambda x: state._split(x, 2, mesh, sharding.BATCH_AXES))(
+            {"ids": np.arange(8)}
+        )
     np.testing.assert_array_equal(split["ids"], [[0, 2, 4, 6], [1, 3, 5, 7]])
 
 
