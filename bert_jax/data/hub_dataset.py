@@ -99,7 +99,6 @@ def find(text: str) -> HubSplit:
     splits = _splits(patterns, there.files)
     split = _chosen(name, splits, there)
     home = hub.fetch(name.repo, there.commit, splits[split])
-    hub.keep_ref(name.repo, there.commit)
     files = tuple(text_files.NamedPath(file, home / file) for file in splits[split])
     at = dataclasses.replace(name.repo, revision=there.commit)
     return HubSplit(
