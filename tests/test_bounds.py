@@ -16,7 +16,7 @@ from bert_jax.data import text_files
 from bert_jax.data.corpus import sentences as sentence_rules
 from bert_jax.data.corpus import sources, store
 from bert_jax.data.labeled import tables
-from bert_jax.foundation import files, json_file
+from bert_jax.foundation import files
 from bert_jax.model import config
 from bert_jax.planning import search, topology
 from bert_jax.training import checkpoint, logs
@@ -41,13 +41,6 @@ def test_a_file_is_regular_and_not_too_long(tmp_path):
     (tmp_path / "zero").symlink_to("/dev/zero")
     refused(lambda: files.read(tmp_path / "zero", 5), "regular file")
     refused(lambda: files.read(tmp_path / "a\0b", 5), "null byte")
-
-
-def test_json_is_not_deep():
-    assert json_file.loads("[" * 100 + "]" * 100)
-    for text in ("[" * 102 + "]" * 102, '{"a":' * 900 + "1" + "}" * 900, "[" * 99999):
-        with pytest.raises(ValueError, match="nested more than 100 deep"):
-            json_file.loads(text)
 
 
 def test_text_that_unpacks_to_more_than_text_does(tmp_path):

@@ -258,7 +258,8 @@ def folder(
 def _small_files(names: Iterable[str], wanted: tuple[str, ...]) -> list[str]:
     """Returns the small files that are read: of the root, and of the modules.
 
-    >>> _small_files(["config.json", "1_Pooling/config.json", "onnx/config.json"], SMALL)
+    >>> names = ["config.json", "1_Pooling/config.json", "onnx/config.json"]
+    >>> _small_files(names, SMALL)
     ['config.json', '1_Pooling/config.json']
     """
     return [x for x in names if _base(x) in wanted and _is_read(_folder(x))]

@@ -1,4 +1,4 @@
-"""JSON from third parties. Every room may import this module."""
+"""JSON from third parties: one meaning, or one message."""
 
 import json
 import re
@@ -9,10 +9,7 @@ from typing import Any
 from bert_jax import errors
 from bert_jax.foundation import files
 
-# The tokenizer.json of 256,000 pieces has 34 MB.
-MAX_BYTES = 1 << 26
-# Deeper nesting would exhaust the stack where it is walked or printed.
-MAX_DEPTH = 100
+MAX_BYTES = 1 << 26  # the tokenizer.json of 256,000 pieces has 34 MB
 
 _SHOWN = 80
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -23,18 +20,14 @@ def read_object(path: Path) -> dict[str, Any]:
     """Returns the JSON object in a file.
 
     Raises:
-      InputError: the file is missing, not UTF-8, not JSON or not an object, too long or
-        nested too deeply, or an object in it has a duplicate key.
+      InputError: the file is missing, too long, not UTF-8, not JSON or not an object,
+        or an object in it has a duplicate key.
     """
     return parse_object(read_bytes(path), str(path))
 
 
 def read_bytes(path: Path) -> bytes:
-    """Returns the content of a file of JSON.
-
-    Raises:
-      InputError: it is missing, not a regular file, not readable, or too long.
-    """
+    """Returns the content of a file of JSON; raises InputError as `read_object`."""
     try:
         return files.read(path, MAX_BYTES)
     except FileNotFoundError:
@@ -56,9 +49,7 @@ def parse(content: str | bytes, where: str) -> Any:
     try:
         return loads(content, unique(where))
     except ValueError as error:
-        raise errors.InputError(
-            f"{where} is not JSON ({error}): is the file complete?"
-        ) from None
+        raise _not_json(where, error) from None
 
 
 def unique(where: str) -> _Hook:
@@ -78,24 +69,17 @@ def unique(where: str) -> _Hook:
 
 
 def loads(text: str | bytes, hook: _Hook | None = None) -> Any:
-    """Parses JSON in UTF-8; every problem is a ValueError.
+    """Parses JSON in UTF-8, with or without a mark; every problem is a ValueError.
 
     Args:
       hook: builds an object from its pairs.
-
-    >>> loads("[" * 200 + "]" * 200)
-    Traceback (most recent call last):
-    ValueError: it is nested more than 100 deep
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig")
     try:
-        tree = json.loads(text, object_pairs_hook=hook)
+        return json.loads(text, object_pairs_hook=hook)
     except RecursionError:
-        raise _too_deep() from None
-    if text.count("[") + text.count("{") > MAX_DEPTH:
-        _check_depth(tree)
-    return tree
+        raise ValueError("it is nested too deeply") from None
 
 
 def values(text: str, path: str) -> Iterator[tuple[int, Any]]:
@@ -104,8 +88,7 @@ def values(text: str, path: str) -> Iterator[tuple[int, Any]]:
     Lines count from 1 and are those in which a value begins.
 
     Raises:
-      InputError: the text is not JSON, is nested too deeply, or has a duplicate
-        key.
+      InputError: the text is not JSON, or has a duplicate key.
 
     >>> list(values('[1,\\n {"a": 2}]', "f")), list(values('{"a":\\n1}\\n{}', "f"))
     ([(1, 1), (2, {'a': 2})], [(1, {'a': 1}), (3, {})])
@@ -120,17 +103,15 @@ def values(text: str, path: str) -> Iterator[tuple[int, Any]]:
         try:
             decoder = json.JSONDecoder(object_pairs_hook=unique(where))
             value, at = decoder.raw_decode(text, at)
-            _check_depth(value)
-        except RecursionError:
-            raise errors.InputError(f"{where} is not JSON ({_too_deep()})") from None
-        except ValueError as error:
-            raise errors.InputError(
-                f"{where} is not JSON ({error}): is the file complete?"
-            ) from None
+        except (RecursionError, ValueError) as error:
+            raise _not_json(where, error) from None
         yield line, value
         at = _past_space(text, at)
-        if is_array:
-            at = _after_item(text, at, path)
+        if is_array and text.startswith(",", at):
+            at = _past_space(text, at + 1)
+        elif is_array and not text.startswith("]", at):
+            where = f"{path}:{1 + text.count(chr(10), 0, at)}"
+            raise _not_json(where, ValueError("expected , or ] after an item"))
     if is_array and text[at + 1 :].strip():
         raise errors.InputError(f"{path} has text after its array: remove it")
 
@@ -141,36 +122,5 @@ def _past_space(text: str, at: int) -> int:
     return match.end() if match else at
 
 
-def _after_item(text: str, at: int, path: str) -> int:
-    """Returns where the next item of an array begins, or its closing bracket is."""
-    if text.startswith("]", at):
-        return at
-    if not text.startswith(",", at):
-        line = 1 + text.count("\n", 0, at)
-        raise errors.InputError(
-            f"{path}:{line} is not JSON (expected , or ] after an item): is the file "
-            "whole?"
-        )
-    return _past_space(text, at + 1)
-
-
-def _check_depth(tree: Any) -> None:
-    """Raises ValueError for what is nested too deep."""
-    level = _containers([tree])
-    for _ in range(MAX_DEPTH + 1):
-        if not level:
-            return
-        level = [x for node in level for x in _containers(_children(node))]
-    raise _too_deep()
-
-
-def _containers(values: Any) -> list[Any]:
-    return [value for value in values if isinstance(value, dict | list)]
-
-
-def _children(node: Any) -> Any:
-    return node.values() if isinstance(node, dict) else node
-
-
-def _too_deep() -> ValueError:
-    return ValueError(f"it is nested more than {MAX_DEPTH} deep")
+def _not_json(where: str, error: Exception) -> errors.InputError:
+    return errors.InputError(f"{where} is not JSON ({error}): is the file complete?")
