@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from bert_jax import errors
@@ -88,37 +89,28 @@ class HeadSpec:
                 raise errors.InputError(
                     f"head.{name} is for taggers: remove it from a {self.kind} head"
                 )
-        self._check_recurrent()
-        self._check_transform()
-
-    def _check_recurrent(self) -> None:
-        if not self.pools:
-            return
-        check_bilstm(self.pooling, self.recurrent_size)
-        if self.pooling == "cls" and self.recurrent_size:
+        if self.pools:
+            check_bilstm(self.pooling, self.recurrent_size)
+        if self.pools and self.pooling == "cls" and self.recurrent_size:
             raise errors.InputError(
                 f"head.recurrent_size is {self.recurrent_size} and head.pooling 'cls', "
                 "which does not read the BiLSTM: pool by bilstm, mean or max"
             )
+        self._check_transform()
 
     def _check_transform(self) -> None:
         if not self.transform:
             return
+        problem = ""
         if self.kind == "vectors":
+            problem = "matching compares vectors of the encoder"
+        elif self.recurrent_size:
+            problem = f"head.recurrent_size is {self.recurrent_size}: both read tokens"
+        elif self.pools and self.pooling != "mean":
+            problem = f"head.pooling is {self.pooling!r}, and it goes with mean only"
+        if problem:
             raise errors.InputError(
-                "head.transform is true, but matching compares vectors of the encoder: "
-                "set it to false"
-            )
-        if self.recurrent_size:
-            raise errors.InputError(
-                "head.transform reads the encoder, and head.recurrent_size is "
-                f"{self.recurrent_size}: set only one of them"
-            )
-        if self.pools and self.pooling != "mean":
-            raise errors.InputError(
-                f"head.transform is true and head.pooling {self.pooling!r}: a head on "
-                "[CLS] already has these layers, as its pooler. Set head.pooling=mean, "
-                "or head.transform=false"
+                f"head.transform is true, but {problem}. Set it to false"
             )
 
     @property
@@ -167,22 +159,19 @@ def heads_of(parts: Collection[str], num_labels: int) -> tuple[HeadSpec, ...]:
       num_labels: C, of classifier and tagger.
     """
     transform = TRANSFORM in parts
-    readers = {name for name in parts if name in (*_POOLED, *_OF_TOKENS)}
-    heads = []
-    for name in parts:
-        if name == "encoder" or (name == TRANSFORM and readers):
-            continue
-        reads = transform and name in readers
-        heads.append(
-            HeadSpec(
-                name,
-                num_labels if name in ("classifier", "tagger") else 1,
-                pooling="mean" if reads and name in _POOLED else "cls",
-                dropout=0.0,
-                transform=reads,
-            )
+    readers = {*_POOLED, *_OF_TOKENS}.intersection(parts)
+    others = {"encoder", TRANSFORM} if readers else {"encoder"}
+    return tuple(
+        HeadSpec(
+            name,
+            num_labels if name in ("classifier", "tagger") else 1,
+            pooling="mean" if transform and name in _POOLED else "cls",
+            dropout=0.0,
+            transform=transform and name in readers,
         )
-    return tuple(heads)
+        for name in parts
+        if name not in others
+    )
 
 
 def take_rows(
@@ -375,3 +364,119 @@ def max_of_tokens(x: Float[Array, "N L D"], is_token: Array) -> Float[Array, "N 
     """Returns the greatest value over the tokens; 0 if there are none."""
     kept = jnp.where(is_token[..., None], x, -jnp.inf).max(axis=1)
     return jnp.where(jnp.any(is_token, axis=1, keepdims=True), kept, 0.0)
+
+
+# The gates of an LSTM are in the order input, forget, cell, output, as in torch.
+_GATES, _FORGET = 4, 1
+
+
+class BiLSTM(nn.Module):
+    """An LSTM in both directions over a row (Hochreiter and Schmidhuber 1997).
+
+    Padding leaves the states untouched, wherever it is: the backward direction begins
+    at the last real token, and the last states are those after real tokens. The biases
+    of the forget gates begin at 1 (Gers et al. 2000). States are float32; `hidden` (H)
+    is the width of each direction.
+    """
+
+    hidden: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B L D"], segment_ids: Int[Array, "B L"]
+    ) -> tuple[Float[Array, "B L W"], Float[Array, "B W"]]:
+        """Returns the states at every token (0 at padding) and the last states.
+
+        Their width is 2 H: the forward direction comes first. A row that is all
+        padding gives zeros.
+        """
+        is_token = segment_ids > 0
+        outputs, last = zip(
+            _Direction(self.hidden, False, name="forward")(x, is_token),
+            _Direction(self.hidden, True, name="backward")(x, is_token),
+            strict=True,
+        )
+        return jnp.concatenate(outputs, axis=-1), jnp.concatenate(last, axis=-1)
+
+
+class _Direction(nn.Module):
+    """One direction: the inputs of all tokens at once, then one step a token."""
+
+    hidden: int
+    backward: bool
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B L D"], is_token: Bool[Array, "B L"]
+    ) -> tuple[Float[Array, "B L H"], Float[Array, "B H"]]:
+        inputs = _Input(self.hidden, name="input")(x)
+        kernel = _State(self.hidden, name="state")()
+
+        def step(carry: tuple[Array, Array], now: tuple[Array, Array]):
+            hidden, cell = carry
+            new = _cell(hidden, cell, now[0], kernel)
+            real = now[1][:, None]
+            hidden, cell = (
+                jnp.where(real, after, before)
+                for after, before in zip(new, carry, strict=True)
+            )
+            return (hidden, cell), jnp.where(real, hidden, 0.0)
+
+        zeros = jnp.zeros((x.shape[0], self.hidden), jnp.float32)
+        over = (jnp.moveaxis(inputs, 1, 0), is_token.T)
+        (last, _), outputs = lax.scan(step, (zeros, zeros), over, reverse=self.backward)
+        return jnp.moveaxis(outputs, 0, 1).astype(x.dtype), last.astype(x.dtype)
+
+
+def _cell(
+    hidden: Float[Array, "B H"],
+    cell: Float[Array, "B H"],
+    inputs: Float[Array, "B 4 H"],
+    kernel: Float[Array, "H 4 H"],
+) -> tuple[Float[Array, "B H"], Float[Array, "B H"]]:
+    """Returns the states after one more token."""
+    gates = inputs + jnp.einsum("BH,HKG->BKG", hidden, kernel)
+    enter, forget, leave = (jax.nn.sigmoid(gates[:, k]) for k in (0, _FORGET, 3))
+    cell = forget * cell + enter * jnp.tanh(gates[:, 2])
+    return leave * jnp.tanh(cell), cell
+
+
+class _Input(nn.Module):
+    """What every token adds to the gates."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L 4 H"]:
+        shape = (x.shape[-1], _GATES, self.hidden)
+        kernel = self.param("kernel", _uniform(self.hidden, "embed", None, None), shape)
+        bias = self.param("bias", _biases, shape[1:])
+        product = jnp.einsum("BLD,DKH->BLKH", x, kernel.astype(x.dtype))
+        product = product.astype(jnp.float32)
+        return product + jnp.broadcast_to(bias, product.shape)
+
+
+class _State(nn.Module):
+    """What the state before adds to the gates: its kernel."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self) -> Float[Array, "H 4 H"]:
+        initializer = _uniform(self.hidden, None, None, None)
+        return self.param("kernel", initializer, (self.hidden, _GATES, self.hidden))
+
+
+def _uniform(hidden: int, *axes: str | None) -> layers.Initializer:
+    """Returns the initializer of torch, U(-1/sqrt(H), 1/sqrt(H))."""
+    bound = hidden**-0.5
+
+    def sample(key: Array, shape: tuple[int, ...]) -> Array:
+        return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+    return nn.with_logical_partitioning(sample, axes)
+
+
+def _biases(key: Array, shape: tuple[int, ...]) -> Float[Array, "4 H"]:
+    del key
+    return jnp.zeros(shape, jnp.float32).at[_FORGET].set(1.0)

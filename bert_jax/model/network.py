@@ -4,14 +4,14 @@ Pretraining has the heads (mlm_head, nsp_head), a fine-tuned model one head of a
 foreign checkpoint the heads it comes with (`heads.heads_of`). The top level of the
 parameter tree names the parts: the encoder, the heads and what they read.
 
-`Network` is a plain object around one linen module. A bare module would do, but its
-`apply` takes a dict of collections, random streams and mutable collections; here it
-takes parameters and a batch, so no caller has to know linen.
+`Network` is a plain object around one linen module: its `apply` takes parameters and a
+batch, so no caller has to know linen.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, PyTree
 
-from bert_jax.model import config, crf, encoder, heads, layers, modern, recurrent
+from bert_jax import errors
+from bert_jax.model import config, crf, encoder, heads, layers, modern
 from bert_jax.model.heads import HeadSpec, TokenScores
 
 # What a model of another library or an export can have, in the order of its files.
@@ -170,11 +171,7 @@ def for_parts(
 def make_encoder(
     bert: config.BertConfig, execution: encoder.Execution, name: str | None = None
 ) -> encoder.Bert | modern.ModernBert:
-    """Returns the encoder of an architecture, not yet bound to parameters.
-
-    All encoders are called alike, so heads need not know which one they have. BERT and
-    its variants are `encoder.Bert`; ModernBERT shares no control flow with them.
-    """
+    """Returns the encoder of an architecture; all encoders are called alike."""
     kind = modern.ModernBert if bert.is_modern else encoder.Bert
     return kind(bert, execution, name=name)
 
@@ -304,7 +301,7 @@ class _Heads(nn.Module):
         """Returns the inputs of the head per token, and the BiLSTM's last states."""
         if not head.recurrent_size:
             return x, None
-        return recurrent.BiLSTM(head.recurrent_size, name="recurrent")(x, segments)
+        return heads.BiLSTM(head.recurrent_size, name="recurrent")(x, segments)
 
     def _transform(self, x: Float[Array, "N P D"]) -> Float[Array, "N P D"]:
         return heads.HeadTransform(self.config, name=heads.TRANSFORM)(x)
@@ -319,22 +316,17 @@ class _Heads(nn.Module):
 
 def _flat(batch: Batch) -> dict[str, Any]:
     """Returns the inputs of the encoder and the heads, as [N, L]; no absent keys."""
-    ids = batch["input_ids"]
-    rows = {"input_ids": ids, "segment_ids": batch["segment_ids"]}
-    rows["token_type_ids"] = (
-        batch["token_type_ids"] if "token_type_ids" in batch else jnp.zeros_like(ids)
-    )
-    rows = {name: x.reshape(-1, x.shape[-1]) for name, x in rows.items()}
-    if "position_ids" in batch:
-        rows["position_ids"] = batch["position_ids"].reshape(-1, ids.shape[-1])
-    else:
-        positions = jnp.arange(ids.shape[-1], dtype=jnp.int32)
-        is_token = rows["segment_ids"] > 0
-        rows["position_ids"] = jnp.where(is_token, positions, 0)
-    for name in ("packed", "predicate_positions"):
-        if name in batch:
-            rows[name] = batch[name]
-    return rows
+    ids, segments = batch["input_ids"], batch["segment_ids"]
+    positions = jnp.arange(ids.shape[-1], dtype=jnp.int32)
+    defaults = {
+        "token_type_ids": jnp.zeros_like(ids),
+        "position_ids": jnp.where(segments > 0, positions, 0),
+    }
+    whole = defaults | dict(batch)
+    per_token = ("input_ids", "segment_ids", *defaults)
+    rows = {name: whole[name].reshape(-1, ids.shape[-1]) for name in per_token}
+    others = ("packed", "predicate_positions")
+    return rows | {name: batch[name] for name in others if name in batch}
 
 
 def encode_packed(
@@ -419,7 +411,11 @@ def needed_by(name: str, parts: Collection[str]) -> frozenset[str]:
 
 def pad_vocabulary(params: PyTree, rows: int) -> PyTree:
     """Adds rows of zeros to what has a row for each token, up to `rows` of them."""
-    return _with_rows(params, lambda x: np.pad(x, _pads(x, rows - x.shape[0])))
+
+    def padded(x: Any) -> Any:
+        return np.pad(x, [(0, rows - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
+
+    return _with_rows(params, padded)
 
 
 def cut_vocabulary(params: PyTree, rows: int) -> PyTree:
@@ -427,15 +423,104 @@ def cut_vocabulary(params: PyTree, rows: int) -> PyTree:
     return _with_rows(params, lambda x: x[:rows])
 
 
-def _pads(x: Any, more: int) -> list[tuple[int, int]]:
-    return [(0, more)] + [(0, 0)] * (x.ndim - 1)
-
-
 def _with_rows(params: PyTree, change: Any) -> PyTree:
     """Applies `change` to the arrays whose first axis is the vocabulary."""
 
     def changed(path: Any, x: Any) -> Any:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return change(x) if name in PER_TOKEN else x
+        return change(x) if _name(path) in PER_TOKEN else x
 
     return jax.tree_util.tree_map_with_path(changed, params)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+# Low-rank updates of the kernels of layers (LoRA, Hu et al. 2021, arXiv:2106.09685).
+# A kernel W, seen as a matrix from its inputs to its outputs, becomes W + alpha / rank
+# * A B. A is random and B is zero, so that training starts at the given model. All
+# layers are stacked: A is [n, in, rank] and B [n, rank, out].
+_STACKED = "layers"
+_KERNEL, _A, _B = "kernel", "lora_a", "lora_b"
+
+
+def init_lora(key: Array, params: PyTree, names: Sequence[str], rank: int) -> PyTree:
+    """Returns the updates of the kernels of these names: a tree of `lora_a`, `lora_b`.
+
+    The tree has the keys of `params` down to the module of each kernel.
+
+    Args:
+      key: A is sampled from N(0, 1 / in).
+      params: parameters or their shapes.
+      names: ends of the paths of modules in a layer, as `attention/query`,
+        `intermediate` or `output` (which is two: in the attention and after it).
+
+    Raises:
+      InputError: the rank is below 1, or no kernel has one of the names (the message
+        lists those that exist).
+
+    >>> kernel, bias = jnp.zeros((2, 6, 3, 4)), jnp.zeros((2, 3, 4))
+    >>> layer = {"query": {"kernel": kernel, "bias": bias}}
+    >>> adapters = init_lora(jax.random.key(0), {"layers": layer}, ["query"], 5)
+    >>> jax.tree.map(jnp.shape, adapters["layers"]["query"])
+    {'lora_a': (2, 6, 5), 'lora_b': (2, 5, 12)}
+    """
+    if rank < 1:
+        raise errors.InputError(f"the rank of LoRA is {rank}: use at least 1")
+    kernels = _kernels_of_layers(params)
+    for name in names:
+        if not any(_ends(path, name) for path in kernels):
+            known = sorted(path.split(f"{_STACKED}/", 1)[1] for path in kernels)
+            raise errors.InputError(
+                f"LoRA finds no kernel {name!r} in the layers: there are "
+                f"{', '.join(known)}"
+            )
+    chosen = [path for path in kernels if any(_ends(path, name) for name in names)]
+    result: dict[str, Any] = {}
+    for path, own in zip(chosen, jax.random.split(key, len(chosen)), strict=True):
+        node = result
+        for part in path.split("/"):
+            node = node.setdefault(part, {})
+        layers, inputs, outputs = _matrix(path, kernels[path].shape)
+        a = jax.random.normal(own, (layers, inputs, rank)) * inputs**-0.5
+        node |= {_A: a, _B: jnp.zeros((layers, rank, outputs))}
+    return result
+
+
+def _kernels_of_layers(params: PyTree) -> dict[str, Any]:
+    """Returns the kernels in the layers, by the path of their module."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    named = [(_name(path).split("/"), leaf) for path, leaf in leaves]
+    return {
+        "/".join(names[:-1]): leaf
+        for names, leaf in named
+        if _STACKED in names and names[-1] == _KERNEL
+    }
+
+
+def _ends(path: str, name: str) -> bool:
+    return f"/{path}".endswith(f"/{name}")
+
+
+def _matrix(path: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Returns the layers, inputs and outputs of a kernel.
+
+    Its inputs are its first axis, those of what follows heads the first two.
+    """
+    layers, *own = shape
+    inputs = math.prod(own[: 2 if _ends(path, "attention/output") else 1])
+    return layers, inputs, math.prod(own) // inputs
+
+
+def merge_lora(params: PyTree, lora: PyTree, alpha: int | float) -> PyTree:
+    """Returns `params` with the updates of `init_lora` added to their kernels."""
+    merged = dict(params)
+    for name, update in lora.items():
+        if _A not in update:
+            merged[name] = merge_lora(params[name], update, alpha)
+            continue
+        kernel, scale = params[name][_KERNEL], alpha / update[_A].shape[-1]
+        product = scale * jnp.einsum("nir,nro->nio", update[_A], update[_B])
+        added = (kernel + product.reshape(kernel.shape)).astype(kernel.dtype)
+        merged[name] = params[name] | {_KERNEL: added}
+    return merged

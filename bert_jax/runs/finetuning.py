@@ -34,7 +34,7 @@ from bert_jax.foundation import fields, json_file
 from bert_jax.inference import answer
 from bert_jax.metrics import scores as scores_lib
 from bert_jax.model import config as model_config
-from bert_jax.model import costs, lora, network
+from bert_jax.model import costs, network
 from bert_jax.runs import best_model, splits, task_setup, workdirs
 from bert_jax.runs.run import Batch, End, Run, train
 from bert_jax.tasks import spec
@@ -157,7 +157,7 @@ class FinetuningRun(Run[Finetuned]):
             return params
         return {
             **params,
-            LORA: lora.init(key, nn.unbox(params["encoder"]), _ADAPTED, rank),
+            LORA: network.init_lora(key, nn.unbox(params["encoder"]), _ADAPTED, rank),
         }
 
     def full(self, params: PyTree) -> PyTree:
@@ -166,7 +166,9 @@ class FinetuningRun(Run[Finetuned]):
             return params
         rest = {name: tree for name, tree in params.items() if name != LORA}
         alpha = self.settings.recipe.lora_alpha
-        return rest | {"encoder": lora.merge(rest["encoder"], params[LORA], alpha)}
+        return rest | {
+            "encoder": network.merge_lora(rest["encoder"], params[LORA], alpha)
+        }
 
     def losses(self, params: PyTree, batch: Any, key: jax.Array) -> Any:
         """Returns the losses of a batch."""

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from bert_jax.model import recurrent
+from bert_jax.model import heads
 
 LENGTHS = [7, 1, 4, 0, 6]
 WIDTH, HIDDEN = 3, 5
-MODEL = recurrent.BiLSTM(HIDDEN)
+MODEL = heads.BiLSTM(HIDDEN)
 
 
 def inputs():
