@@ -201,13 +201,10 @@ def test_the_best_model_is_kept_by_the_named_metric(place, monkeypatch):
 
     call = answer.Predictor.scores
     monkeypatch.setattr(answer.Predictor, "scores", scores)
-    for metric, step in (("ece", "10"), ("accuracy", None)):
-        config = tiny_tasks.config(place, run__keep_best=metric)
-        made = finetune.train(config, place / f"by_{metric}")
-        assert step is None or made.folder.name == step  # the lowest error
-    with pytest.raises(
-        errors.InputError, match="keep_best is 'f2': classification has"
-    ):
+    config = tiny_tasks.config(place, run__keep_best="ece")
+    made = finetune.train(config, place / "by_ece")
+    assert made.folder.name == "10"  # the lowest error
+    with pytest.raises(errors.InputError, match="keep_best is 'f2'"):
         finetune.train(tiny_tasks.config(place, run__keep_best="f2"), place / "no")
 
 

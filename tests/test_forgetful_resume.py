@@ -20,6 +20,8 @@ import resume_lib  # noqa: E402
 
 sys.path.remove(str(SCRIPTS))
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):

@@ -126,6 +126,7 @@ def classes(place):
     return finetune.train(tiny_tasks.config(place), place / "classes")
 
 
+@pytest.mark.slow
 def test_stopped_fine_tuning_goes_on_on_another_machine(place, classes, monkeypatch):
     monkeypatch.setattr(remote.tempfile, "gettempdir", lambda: str(place))
     url = f"memory://{place.name}/runs/classes"

@@ -62,8 +62,8 @@ def _variances(states):
     [
         ("Bert", 0.2, 0.0),
         ("Bert", 0.0, 0.3),
-        ("Roberta", 0.1, 0.1),
-        ("Electra", 0.1, 0.1),
+        pytest.param("Roberta", 0.1, 0.1, marks=pytest.mark.slow),
+        pytest.param("Electra", 0.1, 0.1, marks=pytest.mark.slow),
     ],
 )
 def test_states_vary_as_those_of_transformers(name, hidden, attention, tmp_path):

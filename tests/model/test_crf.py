@@ -12,6 +12,11 @@ from jax import test_util
 
 from bert_jax.model import crf
 
+log_partition, path_score, negative_log_likelihood, viterbi = map(
+    jax.jit,
+    (crf.log_partition, crf.path_score, crf.negative_log_likelihood, crf.viterbi),
+)
+
 # Rows with gaps in the mask, at the ends and inside, and one without any position.
 MASK = np.array(
     [
@@ -59,7 +64,7 @@ def rows(logits):
 @pytest.mark.parametrize("classes", [1, 2, 4])
 def test_the_partition_is_the_sum_over_all_paths(classes):
     logits, _, scores = drawn(classes)
-    found = crf.log_partition(logits, jnp.asarray(MASK), scores)
+    found = log_partition(logits, jnp.asarray(MASK), scores)
     expected = [
         math.log(math.fsum(math.exp(x) for x in all_paths(row, scores).values()))
         for row in rows(logits)
@@ -71,12 +76,12 @@ def test_the_partition_is_the_sum_over_all_paths(classes):
 def test_the_score_of_a_path_is_added_up(classes):
     logits, tags, scores = drawn(classes)
     wild = jnp.where(jnp.asarray(MASK), tags, -100)
-    found = crf.path_score(logits, wild, jnp.asarray(MASK), scores)
+    found = path_score(logits, wild, jnp.asarray(MASK), scores)
     paths = [tuple(t[m].tolist()) for t, m in zip(np.asarray(tags), MASK, strict=True)]
     expected = [score(r, p, scores) for r, p in zip(rows(logits), paths, strict=True)]
     np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-5)
-    likelihood = crf.negative_log_likelihood(logits, wild, jnp.asarray(MASK), scores)
-    whole = crf.log_partition(logits, jnp.asarray(MASK), scores)
+    likelihood = negative_log_likelihood(logits, wild, jnp.asarray(MASK), scores)
+    whole = log_partition(logits, jnp.asarray(MASK), scores)
     np.testing.assert_allclose(likelihood, whole - found, atol=1e-5)
     assert likelihood[4] == 0.0
 
@@ -86,7 +91,7 @@ def test_probabilities_of_all_paths_add_up_to_one():
     paths = list(itertools.product(range(3), repeat=5))
     tags = jnp.asarray(paths, jnp.int32)
     many = jnp.broadcast_to(logits[:1], (len(paths), 5, 3))
-    losses = crf.negative_log_likelihood(many, tags, jnp.ones(tags.shape, bool), scores)
+    losses = negative_log_likelihood(many, tags, jnp.ones(tags.shape, bool), scores)
     np.testing.assert_allclose(float(jnp.sum(jnp.exp(-losses))), 1.0, rtol=1e-5)
 
 
@@ -94,7 +99,7 @@ def test_probabilities_of_all_paths_add_up_to_one():
 @pytest.mark.parametrize("classes", [1, 2, 4])
 def test_viterbi_finds_the_best_of_all_paths(classes, seed):
     logits, _, scores = drawn(classes, seed)
-    found = crf.viterbi(logits, jnp.asarray(MASK), scores)
+    found = viterbi(logits, jnp.asarray(MASK), scores)
     assert found.dtype == jnp.int32 and found.shape == MASK.shape
     for row, path, mask in zip(rows(logits), np.asarray(found), MASK, strict=True):
         scored = all_paths(row, scores)
@@ -115,8 +120,8 @@ def test_what_is_forbidden_is_never_decoded_and_has_no_share():
     allowed = forbidding()
     logits, _, scores = drawn(3, scale=20.0)
     kept = crf.forbid(scores, allowed)
-    found = np.asarray(crf.viterbi(logits, jnp.asarray(MASK), kept))
-    free = np.asarray(crf.viterbi(logits, jnp.asarray(MASK), scores))
+    found = np.asarray(viterbi(logits, jnp.asarray(MASK), kept))
+    free = np.asarray(viterbi(logits, jnp.asarray(MASK), scores))
     may = jax.tree.map(np.asarray, allowed)
     broken = []
     for row, path, other, mask in zip(rows(logits), found, free, MASK, strict=True):
@@ -125,7 +130,7 @@ def test_what_is_forbidden_is_never_decoded_and_has_no_share():
         assert path == max(legal, key=lambda p: legal[p])
         broken.append(not _legal(other, may))
     assert any(broken)
-    partition = crf.log_partition(logits / 20, jnp.asarray(MASK), kept)
+    partition = log_partition(logits / 20, jnp.asarray(MASK), kept)
     for row, total in zip(rows(logits / 20), np.asarray(partition), strict=True):
         scored = all_paths(row, scores)
         exact = math.fsum(math.exp(s) for p, s in scored.items() if _legal(p, may))
@@ -146,16 +151,16 @@ def test_positions_outside_the_mask_weigh_nothing():
     wild = jnp.where(mask, tags, 3 - tags)
 
     def everything(logits, tags):
-        value = crf.negative_log_likelihood(logits, tags, mask, scores)
-        return value, crf.viterbi(logits, mask, scores)
+        value = negative_log_likelihood(logits, tags, mask, scores)
+        return value, viterbi(logits, mask, scores)
 
     one, two = everything(logits, tags), everything(other, wild)
     chex.assert_trees_all_equal(one, two)
 
     def loss(logits, scores):
-        return jnp.sum(crf.negative_log_likelihood(logits, tags, mask, scores))
+        return jnp.sum(negative_log_likelihood(logits, tags, mask, scores))
 
-    for_logits, for_scores = jax.grad(loss, argnums=(0, 1))(other, scores)
+    for_logits, for_scores = jax.jit(jax.grad(loss, argnums=(0, 1)))(other, scores)
     assert not np.asarray(for_logits)[~MASK].any()
     assert np.abs(np.asarray(for_logits)[MASK]).min() > 0
     for gradient in for_scores:
@@ -170,19 +175,23 @@ def test_gradients_are_finite_differences():
         logits, starts, ends = map(jnp.asarray, arguments)
         moves = kept._replace(starts=starts, ends=ends)
         mask = jnp.asarray(MASK)
-        paths = crf.path_score(logits, 0 * tags, mask, moves)
-        return jnp.mean(crf.log_partition(logits, mask, moves) - paths)
+        paths = path_score(logits, 0 * tags, mask, moves)
+        return jnp.mean(log_partition(logits, mask, moves) - paths)
 
     arguments = (logits, scores.starts, scores.ends)
-    test_util.check_grads(loss, arguments, 1, modes=["rev"], atol=5e-3, rtol=5e-3)
+    test_util.check_grads(
+        jax.jit(loss), arguments, 1, modes=["rev"], atol=5e-3, rtol=5e-3
+    )
 
     def of_transitions(transitions):
         moves = scores._replace(transitions=jnp.asarray(transitions))
-        losses = crf.negative_log_likelihood(logits, tags, jnp.asarray(MASK), moves)
+        losses = negative_log_likelihood(logits, tags, jnp.asarray(MASK), moves)
         return jnp.mean(losses)
 
     moves = (scores.transitions,)
-    test_util.check_grads(of_transitions, moves, 1, ["rev"], atol=5e-3, rtol=5e-3)
+    test_util.check_grads(
+        jax.jit(of_transitions), moves, 1, ["rev"], atol=5e-3, rtol=5e-3
+    )
 
 
 def test_fresh_parameters_are_a_softmax_of_each_token():
@@ -190,7 +199,7 @@ def test_fresh_parameters_are_a_softmax_of_each_token():
     scores = crf.Transitions(4).apply(
         {"params": jax.tree.map(jnp.zeros_like, drawn(4)[2])._asdict()}
     )
-    found = crf.negative_log_likelihood(logits, tags, jnp.asarray(MASK), scores)
+    found = negative_log_likelihood(logits, tags, jnp.asarray(MASK), scores)
     log_probs = np.asarray(jax.nn.log_softmax(logits, axis=-1))
     picked = np.take_along_axis(log_probs, np.asarray(tags)[..., None], 2)[..., 0]
     np.testing.assert_allclose(found, -(picked * MASK).sum(1), atol=1e-5)

@@ -1,5 +1,6 @@
 """The encoder against an independent float64 reading of the paper, and its promises."""
 
+import functools
 from math import erf
 
 import jax
@@ -40,7 +41,8 @@ def params():
     model = encoder.Bert(SMALL, encoder.Execution(vocab_multiple=1))
     ids = jnp.zeros((1, 4), jnp.int32)
     key = jax.random.key(3)
-    params = nn.unbox(model.init(key, ids, ids, ids, ids, deterministic=True))
+    init = jax.jit(functools.partial(model.init, deterministic=True))
+    params = nn.unbox(init(key, ids, ids, ids, ids))
     # Biases and scales away from 0 and 1, so that a forgotten one shows.
     leaves, tree = jax.tree.flatten(params["params"])
     keys = jax.random.split(jax.random.key(5), len(leaves))
@@ -54,6 +56,11 @@ def params():
 def _run(params, inputs, **execution):
     model = encoder.Bert(SMALL, encoder.Execution(vocab_multiple=1, **execution))
     inputs = {name: jnp.asarray(x) for name, x in inputs.items()}
+    return _apply(model, params, inputs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(model, params, inputs):
     return model.apply({"params": params}, **inputs, deterministic=True)
 
 
@@ -106,15 +113,23 @@ def test_equals_the_paper_in_float64(params):
     np.testing.assert_allclose(_run(params, inputs), expected, atol=2e-5)
 
 
-@pytest.mark.parametrize(("unroll", "remat"), [(2, "none"), (-1, "dots"), (1, "full")])
-def test_execution_does_not_change_outputs_or_gradients(params, unroll, remat):
-    inputs = _inputs()
+def _loss_and_gradients(params, **execution):
+    def loss(params):
+        return jnp.sum(jnp.sin(_run(params, _inputs(), **execution)))
 
-    def loss(params, **execution):
-        return jnp.sum(jnp.sin(_run(params, inputs, **execution)))
+    return jax.jit(jax.value_and_grad(loss))(params)
 
-    value, grads = jax.value_and_grad(loss)(params)
-    other = jax.value_and_grad(loss)(params, unroll=unroll, remat=remat)
+
+@pytest.fixture(scope="module")
+def looped(params):
+    """The loss of a loop over layers, and its gradients."""
+    return _loss_and_gradients(params)
+
+
+@pytest.mark.parametrize(("unroll", "remat"), [(2, "full"), (-1, "dots")])
+def test_execution_does_not_change_outputs_or_gradients(params, looped, unroll, remat):
+    value, grads = looped
+    other = _loss_and_gradients(params, unroll=unroll, remat=remat)
     np.testing.assert_allclose(other[0], value, rtol=1e-5)
     for one, two in zip(jax.tree.leaves(grads), jax.tree.leaves(other[1]), strict=True):
         np.testing.assert_allclose(one, two, atol=2e-4)
@@ -163,7 +178,9 @@ def test_every_layer_drops_other_elements(params, monkeypatch):
     inputs = {name: jnp.asarray(x) for name, x in _inputs().items()}
     model = encoder.Bert(SMALL, encoder.Execution(vocab_multiple=1))
     rngs = {"dropout": jax.random.key(1)}
-    model.apply({"params": params}, **inputs, deterministic=False, rngs=rngs)
+    jax.jit(functools.partial(model.apply, deterministic=False))(
+        {"params": params}, **inputs, rngs=rngs
+    )
     jax.effects_barrier()
     # One in the embeddings and three in each of three layers, with keys of their own.
     assert len(seen) == 10
@@ -181,13 +198,13 @@ def test_dropout_keeps_its_rate_and_its_mean(key, width):
 
 def test_the_vocabulary_is_padded_inside_and_never_predicted(key):
     model = network.for_pretraining(SMALL, encoder.Execution())
-    params = nn.unbox(model.init(key))
+    params = nn.unbox(jax.jit(model.init)(key))
     table = params["encoder"]["embeddings"]["word_embeddings"]["embedding"]
     assert table.shape == (128, 36)
     inputs = {name: jnp.asarray(x) for name, x in _inputs().items()}
     positions = jnp.zeros((5, 3), jnp.int32)
     inputs |= {"masked_lm_positions": positions, "cls_positions": positions[:, :1]}
-    outputs = model.apply(params, inputs, dropout_key=None)
+    outputs = jax.jit(functools.partial(model.apply, dropout_key=None))(params, inputs)
     mlm_logits, nsp_logits = outputs["mlm_scores"].logits(), outputs["nsp_logits"]
     assert mlm_logits.shape == (5, 3, 128) and nsp_logits.shape == (5, 1, 2)
     probabilities = jax.nn.softmax(mlm_logits)

@@ -1,6 +1,7 @@
 """Heads of tasks: shapes, poolings by hand, padding, refusals, dead parameters."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -95,10 +96,15 @@ def inputs(head):
     return batch | {"predicate_positions": predicates}
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(model, params, batch, key):
+    return model.apply(params, batch, dropout_key=key)
+
+
 def outputs_of(model, params, batch, key=None):
     """Returns the outputs of the head, without those of the encoder."""
     batch = {name: jnp.asarray(x) for name, x in batch.items()}
-    outputs = model.apply(params, batch, dropout_key=key)
+    outputs = _apply(model, params, batch, key)
     encoded = ("sequence_output", "pooled_output")
     return {name: x for name, x in outputs.items() if name not in encoded}
 
@@ -108,10 +114,9 @@ def sequence_output(model, params, batch):
     ids, types, segments = (jnp.asarray(batch[name]).reshape(-1, 7) for name in NAMES)
     bert = encoder.Bert(model.config, model.execution)
     positions = jnp.broadcast_to(jnp.arange(7), ids.shape)
-    return bert.apply(
+    return jax.jit(functools.partial(bert.apply, deterministic=True))(
         {"params": params["encoder"]},
         *(ids, types, segments, positions * (segments > 0)),
-        deterministic=True,
     )
 
 
@@ -136,7 +141,8 @@ def test_parts_are_the_top_of_the_tree_and_every_parameter_is_used(name):
         outputs = outputs_of(model, params, given, jax.random.key(2))
         return sum(jnp.sum(x**3) for x in outputs.values())
 
-    for path, gradient in jax.tree_util.tree_leaves_with_path(jax.grad(loss)(params)):
+    gradients = jax.jit(jax.grad(loss))(params)
+    for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
         assert np.isfinite(gradient).all(), path
         assert np.abs(gradient).max() > 0, path
 

@@ -63,8 +63,12 @@ def inputs(rows=5, length=7):
 def run(bert, params, of_parts, labels=2, **execution):
     execution = encoder.Execution(vocab_multiple=1, **execution)
     model = network.for_parts(bert, execution, of_parts, labels)
-    outputs = model.apply(params, inputs(), dropout_key=None, hidden_states=True)
-    return with_logits(outputs)
+    return with_logits(_apply(model, params, inputs()))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(model, params, batch):
+    return model.apply(params, batch, dropout_key=None, hidden_states=True)
 
 
 def with_logits(outputs):

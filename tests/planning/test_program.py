@@ -58,7 +58,7 @@ def test_a_loop_over_layers_has_the_flops_of_the_unrolled_program():
     ("unroll", "modern"),
     [
         (1, False),
-        (1, True),
+        pytest.param(1, True, marks=pytest.mark.slow),
         pytest.param(-1, False, marks=pytest.mark.slow),
         pytest.param(-1, True, marks=pytest.mark.slow),
     ],

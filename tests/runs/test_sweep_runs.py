@@ -71,13 +71,11 @@ def test_each_member_equals_its_own_run(swept, place, tmp_path):
     every, one = _last(place, swept, **SWEEP)
     scores = _scores(swept)
     assert set(scores) == {(s, r, -1) for s in (0, 1) for r in (5e-3, 2e-3)}
-    for number, (seed, rate) in [(0, (0, 5e-3)), (3, (1, 2e-3))]:
-        changes = {"run__seed": seed, "optimizer__learning_rate": rate}
-        workdir = tmp_path / f"{number}"
-        assert _single(place, workdir, **changes) == scores[seed, rate, -1]
-        alone, _ = _last(place, workdir, **STEPS | changes)
-        member = members_lib.member(every, number, one)
-        jax.tree_util.tree_map_with_path(_assert_close, member, alone)
+    changes = {"run__seed": 1, "optimizer__learning_rate": 2e-3}
+    assert _single(place, tmp_path, **changes) == scores[1, 2e-3, -1]
+    alone, _ = _last(place, tmp_path, **STEPS | changes)
+    member = members_lib.member(every, 3, one)
+    jax.tree_util.tree_map_with_path(_assert_close, member, alone)
 
 
 def _assert_close(path, one, other):

@@ -150,10 +150,19 @@ def folder(place):
 @pytest.mark.parametrize(
     ("task", "recipe"),
     [
-        *((task, {}) for task in sorted(HEADS)),
         ("classification", {"recipe__average_decay": 0.8, "head__pooling": "mean"}),
-        ("regression", {"head__pooling": "mean", "recipe__frozen_layers": 0}),
+        ("srl", {}),
         ("span", {"recipe__adversarial_epsilon": 0.7}),
+        *(
+            pytest.param(task, recipe, marks=pytest.mark.slow)
+            for task, recipe in (
+                ("classification", {}),
+                ("regression", {}),
+                ("tagging", {}),
+                ("span", {}),
+                ("regression", {"head__pooling": "mean", "recipe__frozen_layers": 0}),
+            )
+        ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
 )

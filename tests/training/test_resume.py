@@ -112,6 +112,7 @@ def final_arrays(workdir):
         return checkpoints.restore_latest(shapes)[0]
 
 
+@pytest.mark.slow  # tests/test_pretrain.py does so with the whole job
 def test_two_processes_in_turn_equal_one_to_the_bit(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir(), parts.mkdir()

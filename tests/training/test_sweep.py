@@ -119,7 +119,12 @@ def test_each_member_equals_its_own_run(singles):
 # with parameters that are cut.
 @pytest.mark.parametrize(
     ("sizes", "members"),
-    [((2, 1, 1), 6), ((3, 2, 1), 3), ((2, 1, 1), 3), ((2, 2, 2), 3)],
+    [
+        ((2, 1, 1), 6),
+        pytest.param((3, 2, 1), 3, marks=pytest.mark.slow),
+        pytest.param((2, 1, 1), 3, marks=pytest.mark.slow),
+        ((2, 2, 2), 3),
+    ],
 )
 def test_every_mesh_gives_the_same_members(singles, sizes, members):
     mesh = sharding.make_mesh(*sizes)
@@ -138,7 +143,12 @@ def test_every_mesh_gives_the_same_members(singles, sizes, members):
 
 
 @pytest.mark.parametrize(
-    ("devices", "members", "at_once"), [(1, 3, 2), (1, 3, 1), (3, 6, 1)]
+    ("devices", "members", "at_once"),
+    [
+        (1, 3, 2),
+        pytest.param(1, 3, 1, marks=pytest.mark.slow),
+        pytest.param(3, 6, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_members_in_turn_are_the_same(singles, devices, members, at_once):
     mesh = sharding.make_mesh(devices, 1, 1)
