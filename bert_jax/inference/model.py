@@ -135,10 +135,7 @@ class Model:
         coverage.warn(self.tokenizer, name, advice)
 
     def rows(
-        self,
-        texts: Sequence[str],
-        prompt: str = "",
-        coverage: Coverage | None = None,
+        self, texts: Sequence[str], prompt: str = "", coverage: Coverage | None = None
     ) -> Rows:
         """Returns the ids of each text as the encoder reads it, after this prompt.
 

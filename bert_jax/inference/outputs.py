@@ -288,11 +288,7 @@ class _JsonLines:
         return self
 
     def add(
-        self,
-        texts: list[str],
-        rows: encode.Rows,
-        vectors: list[Any],
-        model: Model,
+        self, texts: list[str], rows: encode.Rows, vectors: list[Any], model: Model
     ) -> None:
         """Writes a window."""
         for text, row, vector in zip(texts, rows, vectors, strict=True):
@@ -341,11 +337,7 @@ class _Arrays:
         return self
 
     def add(
-        self,
-        texts: list[str],
-        rows: encode.Rows,
-        vectors: list[Any],
-        model: Model,
+        self, texts: list[str], rows: encode.Rows, vectors: list[Any], model: Model
     ) -> None:
         """Writes a window."""
         del texts, model  # the arrays only hold vectors

@@ -239,13 +239,7 @@ def _rows(
         needs_labels=False,
         is_corpus=True,
     )
-    if kind == "json":
-        records = tables.json_objects(file)
-    elif kind == "csv":
-        records = tables.comma_separated(file, asked, Counter())
-    else:
-        records = tables.workbook(file, asked)
-    for record in records:
+    for record in tables.records(kind, file, asked, Counter()):
         if record.fault:
             raise record.fault
         yield record.where, record.cells

@@ -12,6 +12,8 @@ labels, ratings a score.
 with tags.
 """
 
+import functools
+import itertools
 import json
 import re
 from collections import Counter
@@ -19,12 +21,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from bert_jax import errors
-from bert_jax.data.labeled import (
-    example_request,
-    examples,
-    table_records,
-    text_examples,
-)
+from bert_jax.data.labeled import examples, table_records, text_examples
+from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled.table_records import BrokenRecord, TableRecord
 
 OTHERS = "annotations left out after the first of their text"
 SKIPPED = "tasks left out that nobody has annotated"
@@ -35,8 +34,8 @@ _CANCELLED = ("was_cancelled", "skipped")
 
 
 def plain_annotations(
-    records: Iterable[table_records.TableRecord], has_tags: bool, notes: Counter[str]
-) -> Iterator[table_records.TableRecord]:
+    records: Iterable[TableRecord], has_tags: bool, notes: Counter[str]
+) -> Iterator[TableRecord]:
     """Yields records with the annotations of exports in the usual columns.
 
     These are `entities` for tagging, `label` for text tasks and `score` for numbers.
@@ -52,7 +51,7 @@ def plain_annotations(
             continue
         try:
             cells_of_annotation = _plain(record.cells, has_tags, record.where, notes)
-        except table_records.BrokenRecord as error:
+        except BrokenRecord as error:
             yield record._replace(fault=error)
             continue
         if cells_of_annotation is None:
@@ -156,7 +155,7 @@ def _region(value: Mapping[str, Any], text: str, where: str) -> dict[str, Any]:
             start, end = len(before), len(before) + len(surface)
         else:
             there = text[max(start, 0) : end]
-            raise table_records.BrokenRecord(
+            raise BrokenRecord(
                 f"{where}: characters {start} to {end} are {there[:40]!r}, but the "
                 f"region is {surface[:40]!r}. Export the text as it was annotated."
             )
@@ -220,8 +219,8 @@ def _are_regions(value: Any) -> bool:
     )
 
 
-def _malformed_export(where: str, what: str) -> table_records.BrokenRecord:
-    return table_records.BrokenRecord(
+def _malformed_export(where: str, what: str) -> BrokenRecord:
+    return BrokenRecord(
         f"{where} {what}. Export it again as JSON or JSON-MIN of Label Studio."
     )
 
@@ -239,33 +238,22 @@ CUT = "entities that begin or end inside a word"
 
 
 def read_entities(
-    records: Iterable[table_records.TableRecord],
-    request: example_request.ExampleRequest,
-    notes: Counter[str],
+    records: Iterable[TableRecord], request: ExampleRequest, notes: Counter[str]
 ) -> Iterator[examples.TaggedExample]:
-    """Yields one sentence per record, with its entities as BIO tags on words.
+    """Returns one sentence per record, with its entities as BIO tags on words.
 
     Words are split as in BERT, and also where an entity begins or ends inside one.
 
     Raises:
       InputError: an entity is not in its text, its text differs, or two overlap.
     """
-    for number, record in enumerate(records):
-        try:
-            if record.fault:
-                raise record.fault
-            example = _of_record(record, number, request, notes)
-        except table_records.BrokenRecord as error:
-            table_records.leave_out(error, record.where, request, notes)
-            continue
-        yield example
+    convert = functools.partial(_of_record, request=request, notes=notes)
+    rows = zip(records, itertools.count())
+    return table_records.converted(rows, convert, request, notes)
 
 
 def _of_record(
-    record: table_records.TableRecord,
-    number: int,
-    request: example_request.ExampleRequest,
-    notes: Counter[str],
+    record: TableRecord, number: int, request: ExampleRequest, notes: Counter[str]
 ) -> examples.TaggedExample:
     """Returns the sentence of a record."""
     where, cells = record.where, record.cells
@@ -275,7 +263,7 @@ def _of_record(
         return _of_tokens(cells, spelled, request, where)
     column = request.columns.text or "text"
     if column not in cells:
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where}: there is no {column!r}, only {', '.join(map(repr, cells))}. "
             f"Name the text: {errors.setting('data.columns.text', 'NAME')}. Sentences "
             "with a token a row are lines of a token, a tab and its tag, with a blank "
@@ -290,10 +278,7 @@ def _of_record(
 
 
 def _of_tokens(
-    cells: Mapping[str, Any],
-    name: str,
-    request: example_request.ExampleRequest,
-    where: str,
+    cells: Mapping[str, Any], name: str, request: ExampleRequest, where: str
 ) -> examples.TaggedExample:
     """Returns the example of a list of tokens and a list of tags."""
     tokens = cells["tokens"]
@@ -302,22 +287,22 @@ def _of_tokens(
     are_texts = isinstance(tokens, list) and all(isinstance(x, str) for x in tokens)
     is_full = bool(tokens) or request.takes_empty
     if not (are_texts and is_full and all(map(str.strip, tokens))):
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where}: 'tokens' must be a list of texts, none of them empty. Fix the "
             "record."
         )
     if tags is None and request.needs_labels:
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where}: there are no tags in {', '.join(given)}, only "
             f"{', '.join(map(repr, cells))}. Name them: "
             f"{errors.setting('data.columns.tag', 'NAME')}."
         )
     if not isinstance(tags, list | None):
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where}: the tags must be a list, not {str(tags)[:60]!r}. Fix the record."
         )
     if tags is not None and len(tags) != len(tokens):
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where} has {len(tokens)} tokens and {len(tags)} tags. Fix the record."
         )
     text, spans = text_examples.join_tokens(tokens)
@@ -329,14 +314,14 @@ def _of_tokens(
 def _tag(value: Any, where: str) -> str:
     spelled = table_records.label(value, where)
     if spelled is None:
-        raise table_records.BrokenRecord(f"{where}: a tag is empty. Fix the record.")
+        raise BrokenRecord(f"{where}: a tag is empty. Fix the record.")
     return spelled
 
 
 def _stretches(
     cells: Mapping[str, Any],
     text: str,
-    request: example_request.ExampleRequest,
+    request: ExampleRequest,
     where: str,
     notes: Counter[str],
 ) -> list[Stretch] | None:
@@ -346,7 +331,7 @@ def _stretches(
     value = None if column is None else cells[column]
     if value is None:
         if request.needs_labels:
-            raise table_records.BrokenRecord(
+            raise BrokenRecord(
                 f"{where}: the label is missing: there is no column "
                 f"{', '.join(given)}. Add it, remove the record, or set "
                 f"{errors.setting('data.columns.label', 'NAME')}.",
@@ -361,7 +346,7 @@ def _stretches(
         raise _malformed(value, where)
     for start, end, kind in found:
         if not (0 <= start < end <= len(text) and kind):
-            raise table_records.BrokenRecord(
+            raise BrokenRecord(
                 f"{where}: the entity {kind!r} is characters {start} to {end} of a "
                 f"text of {len(text)}. Fix or remove it."
             )
@@ -371,7 +356,7 @@ def _stretches(
 def _of_surfaces(
     types: Mapping[str, Any],
     text: str,
-    request: example_request.ExampleRequest,
+    request: ExampleRequest,
     where: str,
     notes: Counter[str],
 ) -> Iterator[Stretch]:
@@ -432,8 +417,8 @@ def _of_item(item: Any, where: str) -> Stretch:
     return item[0], item[1], item[2]
 
 
-def _malformed(value: Any, where: str) -> table_records.BrokenRecord:
-    return table_records.BrokenRecord(
+def _malformed(value: Any, where: str) -> BrokenRecord:
+    return BrokenRecord(
         f"{where}: {str(value)[:60]!r} is not an entity. Write "
         f"{{type: {{surface: [[first, "
         'last]]}}, or [{"start": 0, "end": 2, "type": "name"}].'
@@ -441,10 +426,7 @@ def _malformed(value: Any, where: str) -> table_records.BrokenRecord:
 
 
 def _without_overlaps(
-    found: list[Stretch],
-    request: example_request.ExampleRequest,
-    where: str,
-    notes: Counter[str],
+    found: list[Stretch], request: ExampleRequest, where: str, notes: Counter[str]
 ) -> list[Stretch]:
     """Returns entities that do not overlap, in order.
 
@@ -469,11 +451,7 @@ def _without_overlaps(
 
 
 def _of_stretches(
-    text: str,
-    found: list[Stretch] | None,
-    name: str,
-    where: str,
-    notes: Counter[str],
+    text: str, found: list[Stretch] | None, name: str, where: str, notes: Counter[str]
 ) -> examples.TaggedExample:
     """Returns an example whose tokens are words, and whose tags are BIO."""
     whole = text_examples.split_words(text)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from bert_jax import errors
 from bert_jax.data.labeled import example_request
+from bert_jax.data.labeled.example_request import ExampleRequest
 
 _IDS = ("id", "index", "idx", "guid", "pair_id", "pairid", "编号", "序号", "索引")
 _PAIRS = (
@@ -111,7 +112,7 @@ def usual_names(cells: Sequence[str]) -> tuple[str, ...]:
 
 def is_header(
     cells: Sequence[str],
-    request: example_request.ExampleRequest,
+    request: ExampleRequest,
     following: Sequence[Sequence[str]] = (),
 ) -> bool:
     """Returns whether the first line of a table is its header.
@@ -138,7 +139,7 @@ def is_header(
     return count > 1
 
 
-def _given_names(request: example_request.ExampleRequest) -> set[str]:
+def _given_names(request: ExampleRequest) -> set[str]:
     """Returns the columns that a request gives by name."""
     columns = request.columns
     given = {columns.id, columns.text, columns.text_pair, columns.label, columns.score}
@@ -174,7 +175,7 @@ def _is_number(name: str) -> bool:
 
 
 def choose_columns(
-    names: Sequence[str], request: example_request.ExampleRequest, where: str
+    names: Sequence[str], request: ExampleRequest, where: str
 ) -> ChosenColumns:
     """Chooses the columns of an example.
 
@@ -231,10 +232,7 @@ def _given_or_usual(
 
 
 def _texts(
-    names: Sequence[str],
-    usual: Mapping[str, str],
-    request: example_request.ExampleRequest,
-    where: str,
+    names: Sequence[str], usual: Mapping[str, str], request: ExampleRequest, where: str
 ) -> tuple[str, str | None]:
     """Returns the columns of the first text, and of the second if there is one."""
     given = request.columns
@@ -271,10 +269,7 @@ def _singles() -> tuple[str, ...]:
 
 
 def _label(
-    names: Sequence[str],
-    usual: Mapping[str, str],
-    request: example_request.ExampleRequest,
-    where: str,
+    names: Sequence[str], usual: Mapping[str, str], request: ExampleRequest, where: str
 ) -> str | None:
     """Returns the column of the label, or None without one."""
     form = request.form
@@ -294,7 +289,7 @@ def _label(
     return found
 
 
-def _several(label: str, request: example_request.ExampleRequest) -> tuple[str, ...]:
+def _several(label: str, request: ExampleRequest) -> tuple[str, ...]:
     """Returns the columns of labels, if several are given with commas or plus."""
     if not request.multi_label or not re.search(r"[,+]", label):
         return ()
@@ -302,7 +297,7 @@ def _several(label: str, request: example_request.ExampleRequest) -> tuple[str, 
 
 
 def _flags(
-    names: Sequence[str], request: example_request.ExampleRequest, where: str
+    names: Sequence[str], request: ExampleRequest, where: str
 ) -> tuple[str, ...]:
     """Returns the given columns of a table with one column per label."""
     given = request.columns.label
@@ -315,10 +310,7 @@ def _flags(
 
 
 def _score(
-    names: Sequence[str],
-    usual: Mapping[str, str],
-    request: example_request.ExampleRequest,
-    where: str,
+    names: Sequence[str], usual: Mapping[str, str], request: ExampleRequest, where: str
 ) -> str | None:
     """Returns the column of the score; a regression's may be called its label."""
     targets = request.form.targets

@@ -122,12 +122,7 @@ Example = TextExample | TaggedExample | QuestionExample | ChoiceExample
 _UNLABELED = {
     TextExample: {"labels": None, "score": None},
     TaggedExample: {"tags": None},
-    QuestionExample: {
-        "answers": (),
-        "gold": (),
-        "impossible": False,
-        "labeled": False,
-    },
+    QuestionExample: {"answers": (), "gold": (), "impossible": False, "labeled": False},
     ChoiceExample: {"label": None},
 }
 

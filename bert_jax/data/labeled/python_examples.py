@@ -41,6 +41,8 @@ from bert_jax.data.labeled import (
     table_records,
     text_examples,
 )
+from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled.table_records import TableRecord
 from bert_jax.text import characters
 
 _NOT_ONLY_TEXTS = ("id", "predicate", "choices")
@@ -260,8 +262,8 @@ _TEXTS = ("text", "text_pair")
 
 
 def records_of_python(
-    values: Any, request: example_request.ExampleRequest
-) -> tuple[list[table_records.TableRecord], example_request.ExampleRequest]:
+    values: Any, request: ExampleRequest
+) -> tuple[list[TableRecord], ExampleRequest]:
     """Returns one record per example, and the request to read them with.
 
     Args:
@@ -281,7 +283,7 @@ def records_of_python(
         if not isinstance(value, Mapping):
             are_tuples = True
             value = _named(form, value, where)
-        records.append(table_records.TableRecord(where, dict(value)))
+        records.append(TableRecord(where, dict(value)))
     if len(form.targets) > 1 and are_tuples:
         records = _scores_or_labels(records)
     if are_tuples:  # they have no columns that could be named
@@ -381,9 +383,7 @@ def _answers(answers: Any, context: Any) -> dict[str, Any]:
     return {"answers": found}
 
 
-def _scores_or_labels(
-    records: list[table_records.TableRecord],
-) -> list[table_records.TableRecord]:
+def _scores_or_labels(records: list[TableRecord]) -> list[TableRecord]:
     """Returns records of pairs whose third parts are scores if one is a fraction."""
     given = [x.cells["label"] for x in records if "label" in x.cells]
     if not any(isinstance(value, float) for value in given):
@@ -396,9 +396,7 @@ def _scores_or_labels(
     ]
 
 
-def role_examples(
-    given: Iterable[table_records.TableRecord],
-) -> Iterator[examples.TaggedExample]:
+def role_examples(given: Iterable[TableRecord]) -> Iterator[examples.TaggedExample]:
     """Yields each sentence once per predicate.
 
     A record has `tokens`, `predicate` (a position from 0) and `roles`; or, for several

@@ -5,6 +5,8 @@ Publishers differ in small things: `id` or `query_id`, `question` or `query_text
 themselves, answers without their start.
 """
 
+import functools
+import itertools
 import json
 import math
 from collections import Counter
@@ -13,7 +15,9 @@ from typing import Any
 
 from bert_jax import errors
 from bert_jax.data import text_files
-from bert_jax.data.labeled import example_request, examples, table_records
+from bert_jax.data.labeled import examples, table_records
+from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled.table_records import BrokenRecord, TableRecord
 from bert_jax.foundation import json_file
 
 MOVED = "answers moved to where their text is"
@@ -28,9 +32,7 @@ _CONTEXTS = ("context", "context_text")
 
 
 def read(
-    file: text_files.NamedPath,
-    request: example_request.ExampleRequest,
-    notes: Counter[str],
+    file: text_files.NamedPath, request: ExampleRequest, notes: Counter[str]
 ) -> Iterator[examples.QuestionExample]:
     """Yields the questions of a JSON document, which is read into memory.
 
@@ -42,7 +44,7 @@ def read(
         try:
             may_be_empty = request.takes_empty
             table_records.text(context, "context", where, may_be_empty=may_be_empty)
-        except table_records.BrokenRecord as error:
+        except BrokenRecord as error:
             for _ in questions or [None]:
                 table_records.leave_out(error, where, request, notes)
             continue
@@ -50,7 +52,7 @@ def read(
             at = f"{where}.qas[{number}]"
             try:
                 example = _listed_question(question, context, title, at, request, notes)
-            except table_records.BrokenRecord as error:
+            except BrokenRecord as error:
                 table_records.leave_out(error, at, request, notes)
                 continue
             yield example
@@ -61,7 +63,7 @@ def _listed_question(
     context: Any,
     title: str,
     where: str,
-    request: example_request.ExampleRequest,
+    request: ExampleRequest,
     notes: Counter[str],
 ) -> examples.QuestionExample:
     """Returns the example of a question of a document."""
@@ -75,29 +77,18 @@ def _listed_question(
 
 
 def of_records(
-    records: Iterable[table_records.TableRecord],
-    request: example_request.ExampleRequest,
-    notes: Counter[str],
+    records: Iterable[TableRecord], request: ExampleRequest, notes: Counter[str]
 ) -> Iterator[examples.QuestionExample]:
-    """Yields the questions of flat records: JSON lines, or a dataset of TFDS."""
-    for number, record in enumerate(records):
-        try:
-            example = _of_record(record, str(number), request, notes)
-        except table_records.BrokenRecord as error:
-            table_records.leave_out(error, record.where, request, notes)
-            continue
-        yield example
+    """Returns the questions of flat records: JSON lines, or a dataset of TFDS."""
+    convert = functools.partial(_of_record, request=request, notes=notes)
+    rows = zip(records, map(str, itertools.count()), strict=False)
+    return table_records.converted(rows, convert, request, notes)
 
 
 def _of_record(
-    record: table_records.TableRecord,
-    number: str,
-    request: example_request.ExampleRequest,
-    notes: Counter[str],
+    record: TableRecord, number: str, request: ExampleRequest, notes: Counter[str]
 ) -> examples.QuestionExample:
     """Returns the example of a flat record; its number where it has no id."""
-    if record.fault:
-        raise record.fault
     where, cells = record.where, record.cells
     key = next((key for key in _IDS if key in cells), None)
     name = number
@@ -109,9 +100,7 @@ def _of_record(
 
 
 def _paragraphs(
-    file: text_files.NamedPath,
-    request: example_request.ExampleRequest,
-    notes: Counter[str],
+    file: text_files.NamedPath, request: ExampleRequest, notes: Counter[str]
 ) -> Iterator[tuple[str, str, Any, list[Any]]]:
     """Yields the paragraphs of a document: where, title, context, questions."""
     content = text_files.decode(text_files.document(file), file.path, 1, request.faults)
@@ -125,13 +114,13 @@ def _paragraphs(
         where = f"{file.path}: data[{i}]"
         try:
             parts = _paragraphs_of(article, where)
-        except table_records.BrokenRecord as error:
+        except BrokenRecord as error:
             table_records.leave_out(error, where, request, notes)
             continue
         for at, title, paragraph in parts:
             try:
                 part = _paragraph(paragraph, title, at)
-            except table_records.BrokenRecord as error:
+            except BrokenRecord as error:
                 table_records.leave_out(error, at, request, notes)
                 continue
             yield part
@@ -172,7 +161,7 @@ def _question(
     title: str,
     name: str,
     where: str,
-    request: example_request.ExampleRequest,
+    request: ExampleRequest,
     notes: Counter[str],
 ) -> examples.QuestionExample:
     """Returns the example of a question."""
@@ -234,7 +223,7 @@ def _answers(
     given: list[tuple[str, int | None]],
     context: str,
     where: str,
-    request: example_request.ExampleRequest,
+    request: ExampleRequest,
     notes: Counter[str],
 ) -> tuple[examples.Answer, ...]:
     """Returns the answers that are in the context."""
@@ -341,8 +330,8 @@ def _listed(value: Any, where: str) -> list[Any]:
     return value
 
 
-def _malformed(where: str, what: str) -> table_records.BrokenRecord:
-    return table_records.BrokenRecord(
+def _malformed(where: str, what: str) -> BrokenRecord:
+    return BrokenRecord(
         f"{where} {what}. Use the format of SQuAD: data[].paragraphs[] of context "
         "and qas[] of id, question and answers[] of text and answer_start."
     )

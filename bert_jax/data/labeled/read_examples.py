@@ -30,10 +30,12 @@ from bert_jax.data.labeled import (
     tables,
     tags,
 )
+from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled.table_records import TableRecord
 from bert_jax.foundation import hub, interrupts, json_file
 
 # What callers make a request of, under the name of the room they ask.
-Request = example_request.ExampleRequest
+Request = ExampleRequest
 Columns = example_request.ColumnNames
 
 UNANSWERED = "questions left out that are left without an answer"
@@ -190,7 +192,7 @@ def _examples(request: Request, notes: Counter[str]) -> Iterator[examples.Exampl
         return tags.read_conllu(file, request, notes)
     if kind == "squad":
         return question_examples.read(file, request, notes)
-    return _of_records(_records(kind, file, request, notes), request, notes)
+    return _of_records(tables.records(kind, file, request, notes), request, notes)
 
 
 def _examples_of_split(
@@ -205,7 +207,7 @@ def _examples_of_split(
         yield from itertools.chain.from_iterable(_examples(x, notes) for x in files)
         return
     records = itertools.chain.from_iterable(
-        _records(kind, _file(each), each, notes) for each in files
+        tables.records(kind, _file(each), each, notes) for each in files
     )
     yield from _of_records(hub_dataset.named(records, split), request, notes)
 
@@ -217,34 +219,13 @@ def _of_the_hub(request: Request) -> Request:
 
 
 def _of_records(
-    records: Iterator[table_records.TableRecord], request: Request, notes: Counter[str]
+    records: Iterator[TableRecord], request: Request, notes: Counter[str]
 ) -> Iterator[examples.Example]:
     """Yields the examples of the records of a table by the task."""
     form = request.form
     if form.is_text or form.has_tags:
         records = annotations.plain_annotations(records, form.has_tags, notes)
     return form.read(records, request, notes)
-
-
-def _records(
-    kind: str, file: text_files.NamedPath, request: Request, notes: Counter[str]
-) -> Iterator[table_records.TableRecord]:
-    """Yields the records of a table of any format."""
-    if kind == "tfds":
-        return tables.tfds_records(str(request.path))
-    if kind == "tsv":
-        return tables.tsv(file, request)
-    if kind == "parquet":
-        return tables.parquet(file)
-    if kind == "csv":
-        return tables.comma_separated(file, request, notes)
-    if kind == "space":
-        return tables.label_and_text(file, request.faults)
-    if kind == "c3":
-        return tables.c3_records(file, request.faults)
-    if kind == "xlsx":
-        return tables.workbook(file, request)
-    return tables.json_objects(file, request.faults)
 
 
 def _file(request: Request) -> text_files.NamedPath:

@@ -12,13 +12,13 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from bert_jax import errors
 from bert_jax.data import text_files
-from bert_jax.data.labeled import example_request
+from bert_jax.data.labeled.example_request import ExampleRequest
 from bert_jax.text import characters
 
 EMPTY = "examples left out that have an empty text"
@@ -26,6 +26,9 @@ UNLABELED = "examples left out that have no label"
 BROKEN = "examples left out that are broken"
 NOT_UTF8 = "examples left out that have bytes that are not UTF-8"
 NUL = "examples left out that have NUL characters"
+
+
+Converted = TypeVar("Converted")
 
 
 class BrokenRecord(errors.InputError):
@@ -72,10 +75,7 @@ class Notes(Counter[str]):
 
 
 def leave_out(
-    error: BrokenRecord,
-    where: str,
-    request: example_request.ExampleRequest,
-    notes: Counter[str],
+    error: BrokenRecord, where: str, request: ExampleRequest, notes: Counter[str]
 ) -> None:
     """Counts a broken record as left out.
 
@@ -90,6 +90,32 @@ def leave_out(
         "out.",
         error.kind,
     ) from None
+
+
+def converted(
+    rows: Iterable[tuple[Any, ...]],
+    convert: Callable[..., Converted],
+    request: ExampleRequest,
+    notes: Counter[str],
+) -> Iterator[Converted]:
+    """Yields what a function returns for each row, and leaves broken records out.
+
+    Args:
+      rows: the arguments of the function; the first of each is a record, with the
+        attributes `where` and `fault`.
+
+    Raises:
+      BrokenRecord: the request does not leave such records out.
+    """
+    for record, *others in rows:
+        try:
+            if record.fault:
+                raise record.fault
+            result = convert(record, *others)
+        except BrokenRecord as error:
+            leave_out(error, record.where, request, notes)
+        else:
+            yield result
 
 
 def count(error: BrokenRecord, where: str, notes: Counter[str]) -> None:

@@ -22,12 +22,9 @@ import numpy as np
 from bert_jax import errors
 from bert_jax.data import file_formats, text_files
 from bert_jax.data.corpus import sources
-from bert_jax.data.labeled import (
-    column_names,
-    example_request,
-    examples,
-    table_records,
-)
+from bert_jax.data.labeled import column_names, examples, table_records
+from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled.table_records import BrokenRecord, TableRecord
 from bert_jax.foundation import json_file
 
 Rows = Iterator[tuple[int, list[str]]]
@@ -67,7 +64,7 @@ class FirstLine:
 
 
 def first_line(
-    kind: str, file: text_files.NamedPath, request: example_request.ExampleRequest
+    kind: str, file: text_files.NamedPath, request: ExampleRequest
 ) -> FirstLine | None:
     """Returns how the first line of a table is interpreted; None for an empty file.
 
@@ -78,68 +75,71 @@ def first_line(
     return opened and opened[0]
 
 
-def tsv(
-    file: text_files.NamedPath, request: example_request.ExampleRequest
-) -> Iterator[table_records.TableRecord]:
-    """Yields the records of a file of tab-separated columns."""
-    return _named(_rows("tsv", file, request), file, request)
-
-
-def comma_separated(
+def records(
+    kind: str,
     file: text_files.NamedPath,
-    request: example_request.ExampleRequest,
+    request: ExampleRequest,
     notes: Counter[str],
-) -> Iterator[table_records.TableRecord]:
-    """Yields the records of a CSV file, whose quoted cells may have line breaks.
+) -> Iterator[TableRecord]:
+    """Returns the records of a table.
 
-    The separator is detected from the first rows, or from a line `sep=;` of Excel.
-    Raises InputError for quotes that are not closed, or are inside a cell.
+    Args:
+      kind: its format; `space` is a label, one space and the text.
+
+    Raises:
+      InputError: the file does not have this format.
     """
+    if kind in WITH_HEADERS:
+        named = _named(_rows(kind, file, request), file, request)
+        return _counted(named, file, notes) if kind == "csv" else named
+    if kind == "tfds":
+        return _tfds(str(request.path))
+    if kind == "parquet":
+        rows = file_formats.parquet_rows(file.path)
+        return (TableRecord(f"{file.path} row {at}", cells) for at, cells in rows)
+    readers = {"space": _label_and_text, "c3": _c3}
+    read = readers[kind] if kind in readers else _json_objects
+    return read(file, request.faults)
+
+
+def _counted(
+    named: Iterator[TableRecord], file: text_files.NamedPath, notes: Counter[str]
+) -> Iterator[TableRecord]:
+    """Yields records, and counts those whose separator is not a comma."""
     separator = file_formats.separator(_first_lines(file))
-    records = _named(_rows("csv", file, request), file, request)
-    for record in records:
+    for record in named:
         if separator in _SEPARATORS:
             notes[QUOTED.format(_SEPARATORS[separator])] += 1
         yield record
 
 
-def workbook(
-    file: text_files.NamedPath, request: example_request.ExampleRequest
-) -> Iterator[table_records.TableRecord]:
-    """Yields the records of an Excel workbook."""
-    return _named(_rows("xlsx", file, request), file, request)
-
-
-def label_and_text(
-    file: text_files.NamedPath, faults: text_files.Faults = text_files.Faults.REFUSE
-) -> Iterator[table_records.TableRecord]:
+def _label_and_text(
+    file: text_files.NamedPath, faults: text_files.Faults
+) -> Iterator[TableRecord]:
     """Yields the records of lines that are a label, one space, and the text."""
     for number, line in _filled_lines(file, faults):
         label, _, text = line.partition(" ")
         where = f"{file.path}:{number}"
-        cells = {"label": label, "text": text}
-        yield table_records.TableRecord(
-            where, cells, fault=table_records.decoding_fault(line, where)
-        )
+        fault = table_records.decoding_fault(line, where)
+        yield TableRecord(where, {"label": label, "text": text}, fault=fault)
 
 
-def json_objects(
-    file: text_files.NamedPath, faults: text_files.Faults = text_files.Faults.REFUSE
-) -> Iterator[table_records.TableRecord]:
-    """Yields the objects of JSON lines, of an array, or of several lines each.
+def _json_objects(
+    file: text_files.NamedPath, faults: text_files.Faults
+) -> Iterator[TableRecord]:
+    """Returns the objects of JSON lines, of an array, or of several lines each.
 
     A single object may contain them: as its only list, or as the columns that pandas
     writes ({column: {row: value}}).
     """
-    is_document = file_formats.is_document(
-        text_files.head(file, file_formats.HEAD_BYTES)
-    )
-    return _of_document(file, faults) if is_document else json_lines(file, faults)
+    head = text_files.head(file, file_formats.HEAD_BYTES)
+    read = _of_document if file_formats.is_document(head) else _json_lines
+    return read(file, faults)
 
 
 def _of_document(
     file: text_files.NamedPath, faults: text_files.Faults
-) -> Iterator[table_records.TableRecord]:
+) -> Iterator[TableRecord]:
     """Yields the objects of a document, which is read into memory."""
     text = text_files.decode(text_files.document(file), file.path, 1, faults)
     with table_records.in_one_document(file.path):
@@ -149,20 +149,16 @@ def _of_document(
         found = [(found[0][0], value) for value in _inside(found[0][1])]
     for line, value in found:
         where = f"{file.path}:{line}"
-        if isinstance(value, dict):
-            spelled = json.dumps(value, ensure_ascii=False) if is_faulty else ""
-            yield table_records.TableRecord(
-                where, value, fault=table_records.decoding_fault(spelled, where)
+        fault = None
+        if not isinstance(value, dict):
+            fault = BrokenRecord(
+                f"{where} is not a JSON object. Write each record as one, as in "
+                '{"text": "...", "label": "..."}.'
             )
-        else:
-            yield table_records.TableRecord(where, {}, fault=_no_object(where))
-
-
-def _no_object(where: str) -> table_records.BrokenRecord:
-    return table_records.BrokenRecord(
-        f"{where} is not a JSON object. Write each record as one, as in "
-        '{"text": "...", "label": "..."}.'
-    )
+        elif is_faulty:
+            spelled = json.dumps(value, ensure_ascii=False)
+            fault = table_records.decoding_fault(spelled, where)
+        yield TableRecord(where, value if isinstance(value, dict) else {}, fault=fault)
 
 
 def _inside(document: dict[str, Any]) -> list[Any]:
@@ -182,9 +178,9 @@ def _inside(document: dict[str, Any]) -> list[Any]:
     return [document]
 
 
-def json_lines(
-    file: text_files.NamedPath, faults: text_files.Faults = text_files.Faults.REFUSE
-) -> Iterator[table_records.TableRecord]:
+def _json_lines(
+    file: text_files.NamedPath, faults: text_files.Faults
+) -> Iterator[TableRecord]:
     """Yields the records of a file of one JSON object a line."""
     for number, line in _filled_lines(file, faults):
         where = f"{file.path}:{number}"
@@ -193,19 +189,11 @@ def json_lines(
         try:
             cells = {} if fault else json_file.parse_object(line, where)
         except errors.InputError as error:
-            fault = table_records.BrokenRecord(f"{error}.")
-        yield table_records.TableRecord(where, cells, fault=fault)
+            fault = BrokenRecord(f"{error}.")
+        yield TableRecord(where, cells, fault=fault)
 
 
-def parquet(file: text_files.NamedPath) -> Iterator[table_records.TableRecord]:
-    """Yields the rows of a Parquet file, whose columns have names."""
-    for number, cells in file_formats.parquet_rows(file.path):
-        yield table_records.TableRecord(f"{file.path} row {number}", cells)
-
-
-def _rows(
-    kind: str, file: text_files.NamedPath, request: example_request.ExampleRequest
-) -> Rows:
+def _rows(kind: str, file: text_files.NamedPath, request: ExampleRequest) -> Rows:
     """Yields the cells of a table with the first line of each row."""
     if kind == "tsv":
         lines = _filled_lines(file, request.faults)
@@ -231,9 +219,7 @@ def _first_lines(file: text_files.NamedPath) -> str:
     return rest if _EXCEL_SEPARATOR.fullmatch(first.strip()) else text
 
 
-def _csv_rows(
-    file: text_files.NamedPath, request: example_request.ExampleRequest
-) -> Rows:
+def _csv_rows(file: text_files.NamedPath, request: ExampleRequest) -> Rows:
     """Yields the rows of a CSV file with their first lines."""
     opening = _first_lines(file)
     separator = file_formats.separator(opening)
@@ -262,10 +248,8 @@ def _csv_rows(
 
 
 def _named(
-    rows: Rows,
-    file: text_files.NamedPath,
-    request: example_request.ExampleRequest,
-) -> Iterator[table_records.TableRecord]:
+    rows: Rows, file: text_files.NamedPath, request: ExampleRequest
+) -> Iterator[TableRecord]:
     """Yields records with cells named by the header or by their numbers."""
     opened = _opened(rows, request)
     if opened is None:
@@ -294,7 +278,7 @@ def _named(
         if not fault and len(cells) != len(names):
             fault = _ragged(where, len(cells), number, len(names))
         named = {} if fault else dict(zip(names, cells, strict=True))
-        yield table_records.TableRecord(where, named, header, fault)
+        yield TableRecord(where, named, header, fault)
 
 
 def _without_separators(
@@ -307,11 +291,9 @@ def _without_separators(
     return first
 
 
-def _ragged(
-    where: str, count: int, number: int, expected: int
-) -> table_records.BrokenRecord:
+def _ragged(where: str, count: int, number: int, expected: int) -> BrokenRecord:
     """Returns the error for a row with other columns than line `number`."""
-    return table_records.BrokenRecord(
+    return BrokenRecord(
         f"{where} has {_columns(count)}, and line {number} has {expected}. All lines "
         "need the same: remove the separator from its texts, or correct or remove the "
         "line.",
@@ -320,7 +302,7 @@ def _ragged(
 
 
 def _opened(
-    rows: Rows, request: example_request.ExampleRequest
+    rows: Rows, request: ExampleRequest
 ) -> tuple[FirstLine, list[tuple[int, list[str]]]] | None:
     """Returns how the first row is interpreted, and the rows read to decide it."""
     opening = next(rows, None)
@@ -429,9 +411,7 @@ def _spelled(value: Any) -> str:
     return str(value)
 
 
-def c3_records(
-    file: text_files.NamedPath, faults: text_files.Faults = text_files.Faults.REFUSE
-) -> Iterator[table_records.TableRecord]:
+def _c3(file: text_files.NamedPath, faults: text_files.Faults) -> Iterator[TableRecord]:
     """Yields one record per question of a C3 file.
 
     The file is a JSON list of documents, [[paragraph, ...], [{"question": ...,
@@ -445,16 +425,16 @@ def c3_records(
         is_whole = isinstance(document, list) and len(document) > 1
         paragraphs, questions = document[:2] if is_whole else ([], None)
         if not _are_texts(paragraphs) or not isinstance(questions, list):
-            yield table_records.TableRecord(where, {}, fault=_malformed_c3(where))
+            yield TableRecord(where, {}, fault=_malformed_c3(where))
             continue
         name = str(document[2]) if len(document) > 2 else str(number)
         for at, question in enumerate(questions):
             spot = f"{where}, question {at}"
             own = {"id": f"{name}-{at}", "context": "\n".join(paragraphs)}
             try:
-                yield table_records.TableRecord(spot, own | _c3_cells(question, spot))
-            except table_records.BrokenRecord as error:
-                yield table_records.TableRecord(spot, own, fault=error)
+                yield TableRecord(spot, own | _c3_cells(question, spot))
+            except BrokenRecord as error:
+                yield TableRecord(spot, own, fault=error)
 
 
 def c3_documents(
@@ -478,12 +458,12 @@ def _c3_cells(question: Any, where: str) -> dict[str, Any]:
         raise _malformed_c3(where)
     twice = next((each for each in choices if choices.count(each) > 1), None)
     if twice is not None:
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where}: the choice {twice!r} is a duplicate. Fix the record."
         )
     answer = question["answer"] if "answer" in question else None
     if answer not in ("", None) and answer not in choices:
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where}: the answer {answer!r} is not among the choices "
             f"({', '.join(choices)}). Fix the record."
         )
@@ -496,14 +476,14 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
-def _malformed_c3(where: str) -> table_records.BrokenRecord:
-    return table_records.BrokenRecord(
+def _malformed_c3(where: str) -> BrokenRecord:
+    return BrokenRecord(
         f"{where} does not have the format of C3: a list of documents, each a list of "
         "its paragraphs, its questions (question, choice, answer) and its id."
     )
 
 
-def tfds_records(path: str) -> Iterator[table_records.TableRecord]:
+def _tfds(path: str) -> Iterator[TableRecord]:
     """Yields the records of a split; the split is `train` unless it is named.
 
     Raises InputError if the dataset is not available, or a text is not UTF-8.
@@ -513,41 +493,35 @@ def tfds_records(path: str) -> Iterator[table_records.TableRecord]:
     for number, example in enumerate(dataset.records()):
         where = f"{path} record {number}"
         cells = {
-            name: _plain_tfds(value, features[name], f"{where}: {name!r}")
+            name: _plain(value, features[name], f"{where}: {name!r}")
             for name, value in example.items()
         }
-        yield table_records.TableRecord(where, cells)
+        yield TableRecord(where, cells)
 
 
-def _plain_tfds(value: Any, feature: Any, where: str) -> Any:
+def _plain(value: Any, feature: Any, where: str) -> Any:
     """Returns a value with the types of JSON, and classes by their names.
 
     A class of -1, which TFDS has where labels are hidden, becomes None.
     """
     if isinstance(value, Mapping):
         inner = feature.feature if hasattr(feature, "feature") else feature
-        return {name: _plain_tfds(value[name], inner[name], where) for name in value}
-    if isinstance(value, bytes):
-        return _decoded_tfds(value, where)
+        return {name: _plain(value[name], inner[name], where) for name in value}
     if isinstance(value, np.ndarray | list | tuple):
         inner = feature.feature if hasattr(feature, "feature") else feature
-        return [_plain_tfds(each, inner, where) for each in value]
+        return [_plain(each, inner, where) for each in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bytes):
-        return _decoded_tfds(value, where)
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise errors.InputError(
+                f"{where}: byte {error.start} is not UTF-8. Prepare the dataset again."
+            ) from None
     if hasattr(feature, "int2str") and isinstance(value, int):
         return None if value < 0 else feature.int2str(value)
     return value
-
-
-def _decoded_tfds(value: bytes, where: str) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise errors.InputError(
-            f"{where}: byte {error.start} is not UTF-8. Prepare the dataset again."
-        ) from None
 
 
 PACKAGE_SPLITS = ("train", "dev", "test")

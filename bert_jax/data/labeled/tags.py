@@ -14,6 +14,7 @@ detected.
 """
 
 import dataclasses
+import functools
 import itertools
 import re
 from collections import Counter
@@ -28,6 +29,8 @@ from bert_jax.data.labeled import (
     table_records,
     text_examples,
 )
+from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled.table_records import BrokenRecord
 
 DOCUMENT_MARK = "-DOCSTART-"
 _MISFITS = 0.2  # of the lines that decide
@@ -49,9 +52,7 @@ class _Layout:
 
 
 def read_conll(
-    file: text_files.NamedPath,
-    request: example_request.ExampleRequest,
-    notes: Counter[str],
+    file: text_files.NamedPath, request: ExampleRequest, notes: Counter[str]
 ) -> Iterator[examples.TaggedExample]:
     """Yields the sentences of a file, each with its tags.
 
@@ -79,7 +80,7 @@ def read_conll(
                 layout = layout or _layout(line, at, request, where)
                 cells = _cells(line, layout, request)
                 rows.append((at, *_token(cells, layout, request, where)))
-        except table_records.BrokenRecord as error:
+        except BrokenRecord as error:
             table_records.leave_out(error, where, request, notes)
             continue
         yield _example(rows, file.path, name or str(number))
@@ -105,9 +106,7 @@ def _sentences_of_columns(
         yield name, rows
 
 
-def _sentence_layout(
-    opening: list[str], request: example_request.ExampleRequest
-) -> Cut | None:
+def _sentence_layout(opening: list[str], request: ExampleRequest) -> Cut | None:
     """Returns how to split lines that are sentences, or None if lines are tokens.
 
     The first lines decide: all have as many tags as tokens, and at least one has
@@ -136,7 +135,7 @@ _TAG = re.compile(r"[^a-z\s]+|\w{1,3}|[BIMESLUW][-_].+")
 _SENTENCE = re.compile(r"\S+[。！？.!?]|.*[\u3400-\u9fff]{5}.*")
 
 
-def are_sentences(opening: list[str], request: example_request.ExampleRequest) -> bool:
+def are_sentences(opening: list[str], request: ExampleRequest) -> bool:
     """Returns whether most lines are texts without tags, not tokens."""
     if request.columns.token or request.columns.tag:
         return False
@@ -178,7 +177,7 @@ def _of_lines(
     numbered: Iterator[tuple[int, str]],
     cut: Cut,
     path: Path,
-    request: example_request.ExampleRequest,
+    request: ExampleRequest,
     notes: Counter[str],
 ) -> Iterator[examples.TaggedExample]:
     """Yields one sentence per line."""
@@ -194,7 +193,7 @@ def _of_lines(
             found, fault = cut(line), table_records.decoding_fault(line, where)
             if found is None and fault is None:
                 form = "text<TAB>tags" if cut is _text_and_tags else "word/TAG word/TAG"
-                fault = table_records.BrokenRecord(
+                fault = BrokenRecord(
                     f"{where}: the line is not of the form {form}, as the first "
                     "lines of the file are, with one tag per token. Correct it."
                 )
@@ -205,9 +204,7 @@ def _of_lines(
             yield _example([(at, *pair) for pair in found], path, spelled)
 
 
-def _cells(
-    line: str, layout: _Layout, request: example_request.ExampleRequest
-) -> list[str]:
+def _cells(line: str, layout: _Layout, request: ExampleRequest) -> list[str]:
     """Splits a line into columns, without trailing separators if it is repaired."""
     cells = _split(line, layout.separator)
     if request.leaves_out and not any(map(str.strip, cells[layout.count :])):
@@ -221,9 +218,7 @@ def _split(line: str, separator: str) -> list[str]:
     return [cell for cell in cells if cell] if separator == " " else cells
 
 
-def _layout(
-    line: str, at: int, request: example_request.ExampleRequest, where: str
-) -> _Layout:
+def _layout(line: str, at: int, request: ExampleRequest, where: str) -> _Layout:
     """Returns the columns of a file from the line of its first token."""
     if request.leaves_out:
         line = line.rstrip()
@@ -244,14 +239,11 @@ def _layout(
 
 
 def _token(
-    cells: list[str],
-    layout: _Layout,
-    request: example_request.ExampleRequest,
-    where: str,
+    cells: list[str], layout: _Layout, request: ExampleRequest, where: str
 ) -> tuple[str, str | None]:
     """Returns the token and the tag of a line."""
     if len(cells) != layout.count:
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where} has {len(cells)} column{'s'[: len(cells) != 1]}, and line "
             f"{layout.line} has {layout.count}. Every token needs the same, and a "
             "blank line separates sentences: fix the line."
@@ -259,7 +251,7 @@ def _token(
     token = cells[layout.token]
     tag = None if layout.tag is None else cells[layout.tag].strip()
     if not token or tag == "":
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where}: the {'tag' if token else 'token'} is empty. Fix the line."
         )
     return (_without_digit(token, where) if request.strip_digit else token), tag
@@ -268,7 +260,7 @@ def _token(
 def _without_digit(token: str, where: str) -> str:
     """Removes the digit at the end of a token."""
     if len(token) < 2 or token[-1] not in "0123456789":
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where}: the token {token!r} does not end in one digit more. Fix the "
             "line, or set data.strip_digit to false."
         )
@@ -297,8 +289,7 @@ _MOST_LOOKED_AT = 500
 class ConlluSentence:
     """The words of a sentence, as rows of columns, and its comments.
 
-    `ranges` are lines of several words, as (line, number of the last word); `fault` is
-    why it cannot be an example.
+    `fault` is why it cannot be an example.
     """
 
     path: str
@@ -306,8 +297,7 @@ class ConlluSentence:
     text: str = ""
     rows: list[list[str]] = dataclasses.field(default_factory=list)
     lines: list[int] = dataclasses.field(default_factory=list)
-    ranges: list[tuple[int, int]] = dataclasses.field(default_factory=list)
-    fault: table_records.BrokenRecord | None = None
+    fault: BrokenRecord | None = None
 
     @property
     def where(self) -> str:
@@ -316,9 +306,7 @@ class ConlluSentence:
 
 
 def read_conllu(
-    file: text_files.NamedPath,
-    request: example_request.ExampleRequest,
-    notes: Counter[str],
+    file: text_files.NamedPath, request: ExampleRequest, notes: Counter[str]
 ) -> Iterator[examples.TaggedExample]:
     """Yields sentences with their tags, or, for `srl`, each once per predicate.
 
@@ -333,24 +321,15 @@ def read_conllu(
     if request.form.has_predicates:
         yield from _role_examples(sentences, request, notes)
         return
-    for number, sentence in enumerate(sentences):
-        try:
-            example = _tagged(sentence, number, request, notes)
-        except table_records.BrokenRecord as error:
-            table_records.leave_out(error, sentence.where, request, notes)
-            continue
-        yield example
+    convert = functools.partial(_tagged, request=request, notes=notes)
+    rows = zip(sentences, itertools.count())
+    yield from table_records.converted(rows, convert, request, notes)
 
 
 def _tagged(
-    sentence: ConlluSentence,
-    number: int,
-    request: example_request.ExampleRequest,
-    notes: Counter[str],
+    sentence: ConlluSentence, number: int, request: ExampleRequest, notes: Counter[str]
 ) -> examples.TaggedExample:
     """Returns the example of a sentence."""
-    if sentence.fault:
-        raise sentence.fault
     token, tag = _columns(sentence, request)
     text, spans = _text(sentence, token, notes)
     tags = tuple(row[tag].strip() for row in sentence.rows)
@@ -362,16 +341,14 @@ def _tagged(
 
 
 def _sentences_of_conllu(
-    file: text_files.NamedPath,
-    request: example_request.ExampleRequest,
-    notes: Counter[str],
+    file: text_files.NamedPath, request: ExampleRequest, notes: Counter[str]
 ) -> Iterator[ConlluSentence]:
     """Yields the sentences of a file that have words, with their first fault."""
     sentence = ConlluSentence(str(file.path))
     for at, line in text_files.whole_lines(file, text_files.Tally(), request.faults):
         if not line.strip():
             if sentence.lines:
-                yield _whole(sentence)
+                yield sentence
             sentence = ConlluSentence(str(file.path))
             continue
         fault = table_records.decoding_fault(line, f"{file.path}:{at}")
@@ -383,22 +360,11 @@ def _sentences_of_conllu(
         else:
             try:
                 _add_row(line, at, sentence, request, notes)
-            except table_records.BrokenRecord as error:
+            except BrokenRecord as error:
                 sentence.lines.append(at)
                 sentence.fault = error
     if sentence.lines:
-        yield _whole(sentence)
-
-
-def _whole(sentence: ConlluSentence) -> ConlluSentence:
-    """Returns a sentence; words of its ranges that are missing are its fault."""
-    for at, last in sentence.ranges:
-        if last > len(sentence.rows) and not sentence.fault:
-            sentence.fault = table_records.BrokenRecord(
-                f"{sentence.path}:{at}: the range ends with word {last}, and the "
-                f"sentence has {len(sentence.rows)}. Fix the line."
-            )
-    return sentence
+        yield sentence
 
 
 def _comment(line: str, sentence: ConlluSentence) -> None:
@@ -413,7 +379,7 @@ def _add_row(
     line: str,
     at: int,
     sentence: ConlluSentence,
-    request: example_request.ExampleRequest,
+    request: ExampleRequest,
     notes: Counter[str],
 ) -> None:
     """Adds the word of a line to its sentence."""
@@ -425,18 +391,17 @@ def _add_row(
         if not any(map(str.strip, row[count:])):
             row = row[:count]  # separators at the end of the line
     if re.fullmatch(r"\d+[-.]\d+", row[0]):
-        _add_range(row[0], at, sentence)
         notes[NO_WORDS] += 1
         return
     if row[0] != str(len(sentence.rows) + 1):
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where}: the word's number is {row[0][:20]!r} and should be "
             f"{len(sentence.rows) + 1}. CoNLL-U numbers the words of a sentence from "
             "1, with tabs between columns and blank lines between sentences: fix the "
             f"line, or set {errors.setting('data.format')} if it is another."
         )
     if sentence.rows and len(row) != len(sentence.rows[0]):
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where} has {len(row)} columns, and line {sentence.lines[0]} of the same "
             f"sentence has {len(sentence.rows[0])}. Fix the line."
         )
@@ -444,22 +409,7 @@ def _add_row(
     sentence.lines.append(at)
 
 
-def _add_range(numbers: str, at: int, sentence: ConlluSentence) -> None:
-    """Records a line of several words (3-4), which precedes the first of them."""
-    first, is_range, last = (part[:9] for part in numbers.partition("-"))
-    if not is_range:
-        return
-    if not len(sentence.rows) < int(first) < int(last):
-        raise table_records.BrokenRecord(
-            f"{sentence.path}:{at}: the range {numbers[:20]} does not precede its "
-            "words. CoNLL-U has it before them, the smaller number first: fix the line."
-        )
-    sentence.ranges.append((at, int(last)))
-
-
-def _columns(
-    sentence: ConlluSentence, request: example_request.ExampleRequest
-) -> tuple[int, int]:
+def _columns(sentence: ConlluSentence, request: ExampleRequest) -> tuple[int, int]:
     """Returns the columns of the words and of the tags, from 0."""
     count, columns = len(sentence.rows[0]), request.columns
     number = example_request.column_number
@@ -474,7 +424,7 @@ def _text(
     words = [row[token] for row in sentence.rows]
     for word, line in zip(words, sentence.lines, strict=True):
         if not word.strip():
-            raise table_records.BrokenRecord(
+            raise BrokenRecord(
                 f"{sentence.path}:{line}: the word is empty. Fix the line."
             )
     if sentence.text:
@@ -486,15 +436,13 @@ def _text(
 
 
 def _checked(
-    tags: tuple[str, ...],
-    sentence: ConlluSentence,
-    request: example_request.ExampleRequest,
+    tags: tuple[str, ...], sentence: ConlluSentence, request: ExampleRequest
 ) -> tuple[str, ...] | None:
     """Returns tags if all words have one; None if they are not needed."""
     for tag, line in zip(tags, sentence.lines, strict=True):
         if tag in ("", "_"):
             if request.needs_labels:
-                raise table_records.BrokenRecord(
+                raise BrokenRecord(
                     f"{sentence.path}:{line}: the tag is missing. Fill it, or name "
                     f"its column: {errors.setting('data.columns.tag', 'NUMBER')}."
                 )
@@ -503,19 +451,14 @@ def _checked(
 
 
 def _role_examples(
-    sentences: Iterator[ConlluSentence],
-    request: example_request.ExampleRequest,
-    notes: Counter[str],
+    sentences: Iterator[ConlluSentence], request: ExampleRequest, notes: Counter[str]
 ) -> Iterator[examples.TaggedExample]:
     """Yields each sentence once per predicate."""
     looked_at = list(itertools.islice(sentences, _MOST_LOOKED_AT))
     flags = _flag_column(looked_at)
-    for number, sentence in enumerate(itertools.chain(looked_at, sentences)):
-        try:
-            found = _with_roles(sentence, number, flags, request, notes)
-        except table_records.BrokenRecord as error:
-            table_records.leave_out(error, sentence.where, request, notes)
-            continue
+    rows = zip(itertools.chain(looked_at, sentences), itertools.count())
+    convert = functools.partial(_with_roles, flags=flags, request=request, notes=notes)
+    for found in table_records.converted(rows, convert, request, notes):
         yield from found
 
 
@@ -523,12 +466,10 @@ def _with_roles(
     sentence: ConlluSentence,
     number: int,
     flags: int | None,
-    request: example_request.ExampleRequest,
+    request: ExampleRequest,
     notes: Counter[str],
 ) -> list[examples.TaggedExample]:
     """Returns the examples of a sentence, one a predicate."""
-    if sentence.fault:
-        raise sentence.fault
     senses = _sense_column(sentence, flags, request)
     predicates = [i for i, row in enumerate(sentence.rows) if _filled(row[senses])]
     if not predicates:
@@ -570,7 +511,7 @@ def _flag_column(sentences: list[ConlluSentence]) -> int | None:
 
 
 def _sense_column(
-    sentence: ConlluSentence, flags: int | None, request: example_request.ExampleRequest
+    sentence: ConlluSentence, flags: int | None, request: ExampleRequest
 ) -> int:
     """Returns the column of the senses of the predicates, from 0."""
     count = len(sentence.rows[0])
@@ -591,7 +532,7 @@ def _roles(
     sentence: ConlluSentence,
     senses: int,
     predicates: list[int],
-    request: example_request.ExampleRequest,
+    request: ExampleRequest,
 ) -> list[tuple[str, ...]]:
     """Returns the roles of each predicate, or [] if they are not needed."""
     columns = list(zip(*(row[senses + 1 :] for row in sentence.rows), strict=True))
@@ -599,7 +540,7 @@ def _roles(
     if not columns and not request.needs_labels:
         return []
     if len(columns) < len(predicates) or any(map(_filled, itertools.chain(*spare))):
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{sentence.where}: the sentence has {len(predicates)} predicates in "
             f"column {senses + 1}, and {len(columns)} columns of roles after it. Fix "
             "the sentence, or name the column of the senses: "

@@ -1,41 +1,31 @@
 """Examples of one text, two texts or a choice of texts, from records of tables."""
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bert_jax import errors
-from bert_jax.data.labeled import (
-    column_names,
-    example_request,
-    examples,
-    table_records,
-)
+from bert_jax.data.labeled import column_names, examples, table_records
+from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled.table_records import BrokenRecord, TableRecord
 from bert_jax.text import characters
 
 
 def text_examples(
-    records: Iterable[table_records.TableRecord],
-    request: example_request.ExampleRequest,
-    notes: Counter[str],
+    records: Iterable[TableRecord], request: ExampleRequest, notes: Counter[str]
 ) -> Iterator[examples.TextExample]:
     """Yields one example per record: classification, regression, matching.
 
     Counts those that are left out for their label or an empty text. If a record has the
     spans of CLUEWSC2020, they are marked in its text.
     """
-    columns = _with_columns(records, request)
+    rows = _with_columns(records, request)
     if request.multi_label and request.needs_labels:
-        columns = _without_indicators(columns)
-    for record, chosen, number in columns:
-        try:
-            if record.fault:
-                raise record.fault
-            example = _text_example(record, chosen, number, request)
-        except table_records.BrokenRecord as error:
-            table_records.leave_out(error, record.where, request, notes)
-            continue
+        rows = _without_indicators(rows)
+    convert = functools.partial(_text_example, request=request)
+    for example in table_records.converted(rows, convert, request, notes):
         if example.labels and set(example.labels) & set(request.skip_labels):
             notes["examples left out for their label"] += 1
             continue
@@ -43,10 +33,10 @@ def text_examples(
 
 
 def _text_example(
-    record: table_records.TableRecord,
+    record: TableRecord,
     chosen: column_names.ChosenColumns,
     number: int,
-    request: example_request.ExampleRequest,
+    request: ExampleRequest,
 ) -> examples.TextExample:
     where, cells = record.where, record.cells
     text = _text(cells, chosen.text, request, where)
@@ -68,27 +58,19 @@ def _text_example(
 
 
 def choice_examples(
-    records: Iterable[table_records.TableRecord],
-    request: example_request.ExampleRequest,
-    notes: Counter[str],
+    records: Iterable[TableRecord], request: ExampleRequest, notes: Counter[str]
 ) -> Iterator[examples.ChoiceExample]:
-    """Yields one example per record: a context and its choices."""
-    for record, chosen, number in _with_columns(records, request):
-        try:
-            if record.fault:
-                raise record.fault
-            example = _choice_example(record, chosen, number, request)
-        except table_records.BrokenRecord as error:
-            table_records.leave_out(error, record.where, request, notes)
-            continue
-        yield example
+    """Returns one example per record: a context and its choices."""
+    rows = _with_columns(records, request)
+    convert = functools.partial(_choice_example, request=request)
+    return table_records.converted(rows, convert, request, notes)
 
 
 def _choice_example(
-    record: table_records.TableRecord,
+    record: TableRecord,
     chosen: column_names.ChosenColumns,
     number: int,
-    request: example_request.ExampleRequest,
+    request: ExampleRequest,
 ) -> examples.ChoiceExample:
     where, cells = record.where, record.cells
     choices = _choices(cells, chosen, request, where)
@@ -104,9 +86,8 @@ def _choice_example(
 
 
 def _with_columns(
-    records: Iterable[table_records.TableRecord],
-    request: example_request.ExampleRequest,
-) -> Iterator[tuple[table_records.TableRecord, column_names.ChosenColumns, int]]:
+    records: Iterable[TableRecord], request: ExampleRequest
+) -> Iterator[tuple[TableRecord, column_names.ChosenColumns, int]]:
     """Yields records with their columns and number; JSON lines may differ in them.
 
     Columns of the first record that a later one lacks count as null there.
@@ -128,8 +109,8 @@ def _with_columns(
 
 
 def _with_first_columns(
-    record: table_records.TableRecord, first: column_names.ChosenColumns
-) -> table_records.TableRecord:
+    record: TableRecord, first: column_names.ChosenColumns
+) -> TableRecord:
     """Returns a record with None in the columns of the first that it lacks."""
     names = [first.id, first.text, first.text_pair, first.label, first.score]
     names += [*first.choices, *first.flags]
@@ -143,10 +124,8 @@ _NO_COLUMNS = column_names.ChosenColumns(
 
 
 def _without_indicators(
-    columns: Iterator[
-        tuple[table_records.TableRecord, column_names.ChosenColumns, int]
-    ],
-) -> Iterator[tuple[table_records.TableRecord, column_names.ChosenColumns, int]]:
+    columns: Iterator[tuple[TableRecord, column_names.ChosenColumns, int]],
+) -> Iterator[tuple[TableRecord, column_names.ChosenColumns, int]]:
     """Yields records whose labels are lists of the numbers of classes.
 
     If all lists of a file have the same length and only 0 and 1, a 1 marks the class of
@@ -171,9 +150,7 @@ def _without_indicators(
         yield record, chosen, number
 
 
-def _indicator_length(
-    row: tuple[table_records.TableRecord, column_names.ChosenColumns, int],
-) -> int:
+def _indicator_length(row: tuple[TableRecord, column_names.ChosenColumns, int]) -> int:
     """Returns the length of the list of 0 and 1 that the label is; 0 for others."""
     record, chosen, _ = row
     if chosen.label is None:
@@ -187,10 +164,7 @@ def _cell(cells: Mapping[str, Any], column: str | None) -> Any:
 
 
 def _text(
-    cells: Mapping[str, Any],
-    column: str,
-    request: example_request.ExampleRequest,
-    where: str,
+    cells: Mapping[str, Any], column: str, request: ExampleRequest, where: str
 ) -> str:
     if cells[column] is None and request.leaves_out:
         return table_records.text("", column, where)
@@ -216,7 +190,7 @@ def _id(
         return str(number)
     found = table_records.label(cells[chosen.id], where)
     if found is None:
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where}: the id in {chosen.id!r} is empty. Fill it, or set "
             f"{errors.setting('data.columns.id', 'none')}: then examples are numbered."
         )
@@ -226,7 +200,7 @@ def _id(
 def _labels(
     cells: Mapping[str, Any],
     chosen: column_names.ChosenColumns,
-    request: example_request.ExampleRequest,
+    request: ExampleRequest,
     where: str,
 ) -> tuple[str, ...] | None:
     if chosen.flags:
@@ -242,13 +216,11 @@ def _score(
     return table_records.score(_cell(cells, chosen.score), where)
 
 
-def _check_labeled(
-    is_labeled: bool, request: example_request.ExampleRequest, where: str
-) -> None:
+def _check_labeled(is_labeled: bool, request: ExampleRequest, where: str) -> None:
     form = request.form
     if request.needs_labels and not is_labeled and form.needs_target:
         what = form.targets[0]
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where}: the {what} is missing. Fill it, or remove the record.",
             table_records.UNLABELED,
         )
@@ -257,7 +229,7 @@ def _check_labeled(
 def _choices(
     cells: Mapping[str, Any],
     chosen: column_names.ChosenColumns,
-    request: example_request.ExampleRequest,
+    request: ExampleRequest,
     where: str,
 ) -> tuple[str, ...]:
     """Returns the choices, each after the text that all of them begin with."""
@@ -270,7 +242,7 @@ def _choices(
     else:
         texts = []
     if len(texts) < 2:
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where}: {name!r} has no list of two or more choices. Fix or remove the "
             "record, or name the columns: "
             f"{errors.setting('data.columns.choices', 'A+B')}."
@@ -291,7 +263,7 @@ def _choice_number(label: str | None, count: int, where: str) -> int | None:
     elif len(label) == 1 and label.isascii() and label.isalpha():
         number = ord(label.upper()) - ord("A")
     if not 0 <= number < count:
-        raise table_records.BrokenRecord(
+        raise BrokenRecord(
             f"{where}: the label {label!r} is not one of the {count} choices, 0 "
             f"to {count - 1}, or A to {chr(ord('A') + count - 1)}. Fix or remove the "
             "record."

@@ -12,10 +12,10 @@ from bert_jax.data import text_files
 from bert_jax.data.labeled import example_request, tables
 
 
-def records(read, path, *request):
+def records(kind, path, **options):
     file = text_files.NamedPath(path.name, path)
-    notes = (collections.Counter(),) if read is tables.comma_separated else ()
-    made = read(file, *request, *notes)
+    request = classification(path, **options)
+    made = tables.records(kind, file, request, collections.Counter())
     return [(r.where.rpartition(":")[2], r.cells) for r in made]
 
 
@@ -29,7 +29,7 @@ def classification(path, **options):
 def test_tsv_keeps_quotes_spaces_and_empty_cells(tmp_path, pack):
     content = '\ufefflabel\tsentence\tx\r\n1\t "so", he said \t\r\n\r\n0\tb"\ty\r\n'
     path = write(tmp_path, pack(content.encode()))
-    assert records(tables.tsv, path, classification(path)) == [
+    assert records("tsv", path) == [
         ("2", {"label": "1", "sentence": ' "so", he said ', "x": ""}),
         ("4", {"label": "0", "sentence": 'b"', "x": "y"}),
     ]
@@ -37,7 +37,7 @@ def test_tsv_keeps_quotes_spaces_and_empty_cells(tmp_path, pack):
 
 def test_columns_without_a_header_are_numbered(tmp_path):
     path = write(tmp_path, "好\t1\n坏\t0")
-    assert records(tables.tsv, path, classification(path)) == [
+    assert records("tsv", path) == [
         ("1", {"1": "好", "2": "1"}),
         ("2", {"1": "坏", "2": "0"}),
     ]
@@ -56,19 +56,15 @@ def test_a_header_of_traditional_chinese(tmp_path):
 
 def test_a_header_is_given_or_not_whatever_it_says(tmp_path):
     path = write(tmp_path, "sentence\tb\nc\td\n")
-    with_header = classification(path, header="true")
-    assert records(tables.tsv, path, with_header) == [
-        ("2", {"sentence": "c", "b": "d"})
-    ]
-    without = classification(path, header="false")
-    assert len(records(tables.tsv, path, without)) == 2
+    assert records("tsv", path, header="true") == [("2", {"sentence": "c", "b": "d"})]
+    assert len(records("tsv", path, header="false")) == 2
 
 
 def test_a_header_is_known_by_the_columns_that_are_named(tmp_path):
     path = write(tmp_path, "wort\tart\na\tb\n")
-    assert len(records(tables.tsv, path, classification(path))) == 2
-    named = classification(path, columns=example_request.ColumnNames(text="wort"))
-    assert records(tables.tsv, path, named) == [("2", {"wort": "a", "art": "b"})]
+    assert len(records("tsv", path)) == 2
+    named = example_request.ColumnNames(text="wort")
+    assert records("tsv", path, columns=named) == [("2", {"wort": "a", "art": "b"})]
 
 
 TABLES = {
@@ -105,11 +101,8 @@ def test_the_header_is_not_a_record_and_all_other_lines_are(tmp_path, kind, name
         made = [between.join(f"{quote}{x}{quote}" for x in row) for row in rows]
         ends = "\n\n" if kind == "blank" else "\r\n"
         path.write_text("\ufeff" + ends.join(made) + "\n", encoding="utf-8")
-    request = classification(path, needs_labels=False)
-    reader = {"tsv": tables.tsv, "xlsx": tables.workbook}.get(
-        path.suffix[1:], tables.comma_separated
-    )
-    found = records(reader, path, request)
+    form = path.suffix[1:] if path.suffix in (".tsv", ".xlsx") else "csv"
+    found = records(form, path, needs_labels=False)
     assert len(found) == count
     width = len(rows[0])
     has_header = count < len(rows)
@@ -119,15 +112,13 @@ def test_the_header_is_not_a_record_and_all_other_lines_are(tmp_path, kind, name
 
 def test_a_column_of_the_header_without_a_name_has_its_number(tmp_path):
     path = write(tmp_path, "\ttext\n0\ta\n")
-    assert records(tables.tsv, path, classification(path)) == [
-        ("2", {"1": "0", "text": "a"})
-    ]
+    assert records("tsv", path) == [("2", {"1": "0", "text": "a"})]
 
 
 def test_csv_has_quotes_with_commas_and_line_ends_inside(tmp_path):
     content = 'text,label\n"a, ""b""\nc",1\n\nd,0\n"e\n\nf",2\n'
     path = write(tmp_path, content, "c.csv")
-    assert records(tables.comma_separated, path, classification(path)) == [
+    assert records("csv", path) == [
         ("2", {"text": 'a, "b"\nc', "label": "1"}),
         ("5", {"text": "d", "label": "0"}),
         ("6", {"text": "e\n\nf", "label": "2"}),
@@ -144,7 +135,7 @@ def test_quotes_that_are_not_closed_are_named(tmp_path, content, line):
 
 def test_a_label_ends_at_the_first_space(tmp_path):
     path = write(tmp_path, "1 a b\n\n0  c\n", "c.txt")
-    assert records(tables.label_and_text, path) == [
+    assert records("space", path) == [
         ("1", {"label": "1", "text": "a b"}),
         ("3", {"label": "0", "text": " c"}),
     ]
@@ -152,7 +143,7 @@ def test_a_label_ends_at_the_first_space(tmp_path):
 
 def test_json_lines_are_objects(tmp_path):
     path = write(tmp_path, '{"a": [1, "二"]}\n\n{}\n', "c.jsonl")
-    assert records(tables.json_lines, path) == [
+    assert records("jsonl", path) == [
         ("1", {"a": [1, "二"]}),
         ("3", {}),
     ]
