@@ -7,8 +7,9 @@ that a table has is used.
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from bert_jax import errors
 from bert_jax.data.labeled import example_request
@@ -182,111 +183,170 @@ def choose_columns(
     Raises InputError for a given column that is not among `names`, and if the text, or
     the label where examples need one, cannot be found.
     """
-    usual = {name_of(name).lower(): name for name in reversed(names)}
+    table = _Table(names, request, where)
     given = request.columns
-    text, pair = _texts(names, usual, request, where)
-    flags = _flags(names, request, where)
-    choices = tuple(_given(c, "choices", names, where) or "" for c in given.choices)
+    text, pair = table.texts()
+    flags = table.flags()
+    choices = tuple(table.given(name, "choices") or "" for name in given.choices)
     if request.form.is_choice and not choices:
-        choices = _usual_choices(usual, names, where)
+        choices = table.usual_choices()
     return ChosenColumns(
-        id=_given_or_usual(given.id, "id", names, usual, _IDS, where),
+        id=table.given_or_usual(given.id, "id", _IDS),
         text=text,
         text_pair=pair,
-        label=None if flags else _label(names, usual, request, where),
-        score=_score(names, usual, request, where),
+        label=None if flags else table.label(),
+        score=table.score(),
         choices=choices,
         flags=flags,
     )
 
 
-def _given(name: str, what: str, names: Sequence[str], where: str) -> str | None:
-    """Returns the name of a column that is given by name or number."""
-    if name in names:
-        return name
-    if name == example_request.NONE:
-        return None
-    if _is_number(name):
-        return names[example_request.column_number(name, len(names), what, where)]
-    more = ""
-    if what == "label" and "," in name:
-        more = ". For one column per label train with data.multi_label=true"
-    raise errors.InputError(
-        f"{where}: there is no column {name!r} for "
-        f"{errors.setting(f'data.columns.{what}')}, only "
-        f"{_listed(names)}{more}"
-    )
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """The names of the columns of a table, in which those of an example are found."""
 
+    names: Sequence[str]
+    request: ExampleRequest
+    where: str
 
-def _given_or_usual(
-    name: str,
-    what: str,
-    names: Sequence[str],
-    usual: Mapping[str, str],
-    wanted: Sequence[str],
-    where: str,
-) -> str | None:
-    if name:
-        return _given(name, what, names, where)
-    return next((usual[each] for each in wanted if each in usual), None)
+    @functools.cached_property
+    def usual(self) -> dict[str, str]:
+        """The names as they are spelled, by how they are compared."""
+        return {name_of(name).lower(): name for name in reversed(self.names)}
 
-
-def _texts(
-    names: Sequence[str], usual: Mapping[str, str], request: ExampleRequest, where: str
-) -> tuple[str, str | None]:
-    """Returns the columns of the first text, and of the second if there is one."""
-    given = request.columns
-    text = _given(given.text, "text", names, where) if given.text else None
-    pair = _given(given.text_pair, "text_pair", names, where) if given.text_pair else ""
-    if text is None:
-        text, usual_pair = _usual_texts(names, usual, request.form.is_choice)
-        pair = usual_pair if pair == "" else pair
-    if text is None:
-        raise errors.InputError(
-            f"{where}: cannot find the column of the text among {_listed(names)}. "
-            f"{_how_to_name(names, 'text')} (and "
-            f"{errors.setting('data.columns.text_pair', 'NAME')})."
-        )
-    return text, pair or None
-
-
-def _usual_texts(
-    names: Sequence[str], usual: Mapping[str, str], is_choice: bool
-) -> tuple[str | None, str | None]:
-    for first, second in _CONTEXTS if is_choice else _PAIRS:
-        if first in usual and second in usual:
-            return usual[first], usual[second]
-    singles = _SINGLE_CONTEXTS if is_choice else _singles()
-    for name in singles:
-        if name in usual:
-            return usual[name], None
-    return (names[0], None) if len(names) == 1 and names[0] == "1" else (None, None)
-
-
-def _singles() -> tuple[str, ...]:
-    """Returns the common names of a single text, including the first of a pair."""
-    return (*_TEXTS, *(first for first, _ in _PAIRS), *_OTHER_TEXTS)
-
-
-def _label(
-    names: Sequence[str], usual: Mapping[str, str], request: ExampleRequest, where: str
-) -> str | None:
-    """Returns the column of the label, or None without one."""
-    form = request.form
-    if "label" not in form.targets:
-        return None
-    name = request.columns.label
-    if name and not request.needs_labels and not _is_there(name, names):
-        return None
-    if not name and _score(names, usual, request, where):
-        return None  # scores are richer, as in SICK; name the label to use both
-    found = _given_or_usual(name, "label", names, usual, _LABELS, where)
-    if found is None and request.needs_labels and form.needs_target:
+    def given(self, name: str, what: str) -> str | None:
+        """Returns the name of a column that is given by name or number."""
+        if name in self.names:
+            return name
+        if name == example_request.NONE:
+            return None
+        if _is_number(name):
+            count = len(self.names)
+            at = example_request.column_number(name, count, what, self.where)
+            return self.names[at]
         more = ""
-        if request.multi_label:
+        if what == "label" and "," in name:
+            more = ". For one column per label train with data.multi_label=true"
+        raise errors.InputError(
+            f"{self.where}: there is no column {name!r} for "
+            f"{errors.setting(f'data.columns.{what}')}, only {self._listed}{more}"
+        )
+
+    def given_or_usual(self, name: str, what: str, wanted: Sequence[str]) -> str | None:
+        """Returns a given column, or the first of the wanted names."""
+        if name:
+            return self.given(name, what)
+        return next((self.usual[each] for each in wanted if each in self.usual), None)
+
+    def texts(self) -> tuple[str, str | None]:
+        """Returns the columns of the first text, and of the second if there is one."""
+        given = self.request.columns
+        text = self.given(given.text, "text") if given.text else None
+        pair = self.given(given.text_pair, "text_pair") if given.text_pair else ""
+        if text is None:
+            text, usual_pair = self._usual_texts()
+            pair = usual_pair if pair == "" else pair
+        if text is None:
+            pair_column = errors.setting("data.columns.text_pair", "NAME")
+            raise self._missing("text", f" A second text is {pair_column}.")
+        return text, pair or None
+
+    def _usual_texts(self) -> tuple[str | None, str | None]:
+        is_choice = self.request.form.is_choice
+        for first, second in _CONTEXTS if is_choice else _PAIRS:
+            if first in self.usual and second in self.usual:
+                return self.usual[first], self.usual[second]
+        firsts = (first for first, _ in _PAIRS)
+        singles = _SINGLE_CONTEXTS if is_choice else (*_TEXTS, *firsts, *_OTHER_TEXTS)
+        for name in singles:
+            if name in self.usual:
+                return self.usual[name], None
+        return (self.names[0] if [*self.names] == ["1"] else None), None
+
+    def label(self) -> str | None:
+        """Returns the column of the label, or None without one."""
+        request, form = self.request, self.request.form
+        if "label" not in form.targets:
+            return None
+        name = request.columns.label
+        if name and not request.needs_labels and not self._has(name):
+            return None
+        if not name and self.score():
+            return None  # scores are richer, as in SICK; name the label to use both
+        found = self.given_or_usual(name, "label", _LABELS)
+        if found is None and request.needs_labels and form.needs_target:
             more = " If there is one column per label, name all of them, with commas."
-        raise _no_label(names, "label", where, more)
-    return found
+            raise self._missing("label", more if request.multi_label else "")
+        return found
+
+    def flags(self) -> tuple[str, ...]:
+        """Returns the given columns of a table with one column per label."""
+        label = self.request.columns.label
+        several = () if label in self.names else _several(label, self.request)
+        if not self.request.needs_labels and not all(map(self._has, several)):
+            return ()
+        found = (self.given(name, "label") for name in several)
+        return tuple(name for name in found if name is not None)
+
+    def score(self) -> str | None:
+        """Returns the column of the score; a regression's may be called its label."""
+        request, targets = self.request, self.request.form.targets
+        if "score" not in targets:
+            return None
+        is_regression = "label" not in targets
+        given = request.columns
+        name = given.score or (given.label if is_regression else "")
+        if name and not request.needs_labels and not self._has(name):
+            return None
+        wanted = (*_SCORES, *_LABELS[:3], "标签", "標籤") if is_regression else _SCORES
+        found = self.given_or_usual(name, "score", wanted)
+        if found is None and request.needs_labels and is_regression:
+            raise self._missing("score")
+        return found
+
+    def usual_choices(self) -> tuple[str, ...]:
+        """Returns the columns of the choices: one with lists, or one per choice."""
+        for name in _CHOICE_LISTS:
+            if name in self.usual:
+                return (self.usual[name],)
+        numbered = [x for x in self.names if _NUMBERED_CHOICE.fullmatch(x.lower())]
+        if numbered:
+            return tuple(sorted(numbered, key=lambda x: int(re.sub(r"\D", "", x))))
+        letters = [letter for letter in "ABCDEFGH" if letter in self.names]
+        if len(letters) > 1:
+            return tuple(letters)
+        raise self._missing("choices")
+
+    def _has(self, name: str) -> bool:
+        """Returns whether a column that is given by name or number is there."""
+        if name in self.names or not _is_number(name):
+            return name in self.names
+        number = int(name)
+        return number != 0 and -len(self.names) <= number <= len(self.names)
+
+    def _missing(self, what: str, more: str = "") -> errors.InputError:
+        """Returns the error for a column that cannot be found."""
+        advice = f"Name it: {errors.setting(f'data.columns.{what}', 'NAME')}"
+        if self._are_numbered:
+            number = errors.setting(f"data.columns.{what}", "1")
+            advice = f"Set its number, as in {number}"
+        return errors.InputError(
+            f"{self.where}: cannot find the column of the {what} among "
+            f"{self._listed}. {advice}.{more}"
+        )
+
+    @property
+    def _are_numbered(self) -> bool:
+        """Whether the columns have only numbers as names."""
+        return [*self.names] == [str(n) for n in range(1, len(self.names) + 1)]
+
+    @property
+    def _listed(self) -> str:
+        """The names of the columns for a message."""
+        if self._are_numbered:
+            header = errors.setting("data.header", "true")
+            return f"columns 1 to {len(self.names)} without names ({header} names them)"
+        return ", ".join(map(repr, self.names))
 
 
 def _several(label: str, request: ExampleRequest) -> tuple[str, ...]:
@@ -294,95 +354,3 @@ def _several(label: str, request: ExampleRequest) -> tuple[str, ...]:
     if not request.multi_label or not re.search(r"[,+]", label):
         return ()
     return tuple(name.strip() for name in re.split(r"[,+]", label) if name.strip())
-
-
-def _flags(
-    names: Sequence[str], request: ExampleRequest, where: str
-) -> tuple[str, ...]:
-    """Returns the given columns of a table with one column per label."""
-    given = request.columns.label
-    several = () if given in names else _several(given, request)
-    if several and not request.needs_labels:
-        if not all(_is_there(name, names) for name in several):
-            return ()
-    found = (_given(name, "label", names, where) for name in several)
-    return tuple(name for name in found if name is not None)
-
-
-def _score(
-    names: Sequence[str], usual: Mapping[str, str], request: ExampleRequest, where: str
-) -> str | None:
-    """Returns the column of the score; a regression's may be called its label."""
-    targets = request.form.targets
-    if "score" not in targets:
-        return None
-    is_regression = "label" not in targets
-    given = request.columns
-    name = given.score or (given.label if is_regression else "")
-    if name and not request.needs_labels and not _is_there(name, names):
-        return None
-    wanted = (*_SCORES, *_LABELS[:3], "标签", "標籤") if is_regression else _SCORES
-    found = _given_or_usual(name, "score", names, usual, wanted, where)
-    if found is None and request.needs_labels and is_regression:
-        raise _no_label(names, "score", where)
-    return found
-
-
-def _is_there(name: str, names: Sequence[str]) -> bool:
-    """Returns whether a column that is given by name or number is among these."""
-    if name in names or not _is_number(name):
-        return name in names
-    number = int(name)
-    return number != 0 and -len(names) <= number <= len(names)
-
-
-def _no_label(
-    names: Sequence[str], what: str, where: str, more: str = ""
-) -> errors.InputError:
-    return errors.InputError(
-        f"{where}: cannot find the column of the {what} among {_listed(names)}. "
-        f"{_how_to_name(names, what)}.{more}"
-    )
-
-
-def _usual_choices(
-    usual: Mapping[str, str], names: Sequence[str], where: str
-) -> tuple[str, ...]:
-    """Returns the columns of the choices: one with lists, or one per choice."""
-    for name in _CHOICE_LISTS:
-        if name in usual:
-            return (usual[name],)
-    numbered = [name for name in names if _NUMBERED_CHOICE.fullmatch(name.lower())]
-    if numbered:
-        return tuple(sorted(numbered, key=_number_in))
-    letters = [letter for letter in "ABCDEFGH" if letter in names]
-    if len(letters) > 1:
-        return tuple(letters)
-    raise errors.InputError(
-        f"{where}: cannot find the columns of the choices among "
-        f"{_listed(names)}. Name them: "
-        f"{errors.setting('data.columns.choices', 'A+B')}."
-    )
-
-
-def _number_in(name: str) -> int:
-    return int(re.sub(r"\D", "", name))
-
-
-def _are_numbers(names: Sequence[str]) -> bool:
-    """Returns whether columns have only numbers as names."""
-    return list(names) == [str(number) for number in range(1, len(names) + 1)]
-
-
-def _how_to_name(names: Sequence[str], what: str) -> str:
-    if _are_numbers(names):
-        return f"Set its number, as in {errors.setting(f'data.columns.{what}', '1')}"
-    return f"Name it: {errors.setting(f'data.columns.{what}', 'NAME')}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Writes the names of columns for a message."""
-    if _are_numbers(names):
-        header = errors.setting("data.header", "true")
-        return f"columns 1 to {len(names)} without names ({header} names them)"
-    return ", ".join(map(repr, names))

@@ -45,8 +45,13 @@ from bert_jax.data.labeled.example_request import ExampleRequest
 from bert_jax.data.labeled.table_records import TableRecord
 from bert_jax.text import characters
 
-_NOT_ONLY_TEXTS = ("id", "predicate", "choices")
-_SEVERAL = ("choices", "tokens")  # parts that are lists of texts
+# What the parts that are not a text must be.
+_KINDS = {
+    "id": "a str or an int",
+    "predicate": "a word of the text, or the positions of its characters",
+    "choices": "a list of two texts or more",
+    "tokens": "a list of texts, none of them empty",
+}
 _CJK = rf"[{characters.CJK_AND_MARKS}]"  # including the ideographic space
 _TOKEN = re.compile(rf"(?!\s){_CJK}|(?:(?!{_CJK})\w)+|[^\w\s]")
 
@@ -64,7 +69,7 @@ def texts_of(values: Any, name: str = "texts") -> list[str]:
     found = values_of(values, name)
     for at, text in enumerate(found):
         if not isinstance(text, str):
-            raise _no_text(f"{name}[{at}]", text)
+            raise errors.InputError(f"{name}[{at}] is {reprlib.repr(text)}: give a str")
     return found
 
 
@@ -80,10 +85,6 @@ def values_of(values: Any, name: str = "values") -> list[Any]:
             '["one", "another"]'
         )
     return list(values)
-
-
-def _no_text(where: str, value: Any) -> errors.InputError:
-    return errors.InputError(f"{where} is {reprlib.repr(value)}: give a str")
 
 
 def examples_of_values(
@@ -110,7 +111,15 @@ def examples_of_values(
 def _example(
     form: example_request.ExampleForm, value: Any, where: str, number: str
 ) -> examples.Example:
-    value, spans = _joined(value, where) if form.has_tags else (value, None)
+    tokens = None
+    if form.has_tags and isinstance(value, list):
+        value = {"tokens": value}
+    is_dict = isinstance(value, dict) and "text" not in value
+    if form.has_tags and is_dict and "tokens" in value:
+        value = dict(value)
+        given = value.pop("tokens")
+        _check_part("tokens", given, where)
+        value["text"], tokens = text_examples.join_tokens(given)
     fields = _fields(form, value, where)
     name = str(fields["id"]) if "id" in fields else number
     if form.is_text:
@@ -122,107 +131,56 @@ def _example(
     if form.is_choice:
         choices = tuple(fields["choices"])
         return examples.ChoiceExample(where, name, fields["context"], choices)
-    tokens = token_spans(fields["text"]) if spans is None else spans
+    text = fields["text"]
+    tokens = tuple(token_spans(text)) if tokens is None else tokens
     predicate = None
     if form.has_predicates:
-        predicate = _predicate(fields["text"], tokens, fields["predicate"], where)
-    return examples.TaggedExample(
-        where, name, fields["text"], tuple(tokens), None, predicate
-    )
-
-
-def _joined(value: Any, where: str) -> tuple[Any, list[examples.Span] | None]:
-    """Joins a value that is a list of tokens into a text, as a CoNLL file is read.
-
-    Returns the value with the text, and the span of each token; other values are
-    returned with None.
-    """
-    if isinstance(value, list):
-        value = {"tokens": value}
-    if not isinstance(value, dict) or "tokens" not in value or "text" in value:
-        return value, None
-    tokens = value["tokens"]
-    if not isinstance(tokens, tuple | list):
-        raise errors.InputError(
-            f"{where}: tokens is {reprlib.repr(tokens)}: give a list of str"
-        )
-    _check_texts("tokens", tokens, where)
-    for at, token in enumerate(tokens):
-        if not token.strip():
-            raise errors.InputError(f"{where}: tokens[{at}] is empty: leave it out")
-    text, spans = text_examples.join_tokens(tokens)
-    others = {name: part for name, part in value.items() if name != "tokens"}
-    return {"text": text, **others}, list(spans)
+        predicate = _predicate(text, tokens, fields["predicate"], where)
+    return examples.TaggedExample(where, name, text, tokens, None, predicate)
 
 
 def _fields(
     form: example_request.ExampleForm, value: Any, where: str
 ) -> dict[str, Any]:
     """Returns the parts of a value by their names."""
-    names = form.parts
+    fields, names = value, form.parts
     if isinstance(value, str):
-        value = (value,)
-    if isinstance(value, tuple | list) and len(value) <= len(names):
-        value = dict(zip(names, value, strict=False))
-    if not isinstance(value, tuple | list | dict):
-        is_text = len(form.required) == 1
-        if is_text:
-            raise _no_text(where, value)
-        raise _wrong(form, f"{where} is {reprlib.repr(value)}")
-    if not isinstance(value, dict) or set(value) - {*names, "id"}:
-        raise _wrong(form, where)
-    if not {*form.required} <= {*value}:
-        raise _wrong(form, where)
-    for name in value:
-        _check_texts(name, value[name], where)
-    if not all(_fits(name, value[name]) for name in value):
-        raise _wrong(form, where)
-    for name in names:
-        for text in _texts(value[name]) if name in value else ():
-            if name == "predicate" and not text.strip():
-                raise errors.InputError(f"{where}: {name} is empty: give a text")
-            table_records.check_unicode(text, where)
-    return value
+        fields = {names[0]: value}
+    elif isinstance(value, tuple | list) and len(value) <= len(names):
+        fields = dict(zip(names, value, strict=False))
+    is_whole = isinstance(fields, dict) and {*form.required} <= {*fields}
+    if not is_whole or {*fields} - {*names, "id"}:
+        keys = ", ".join(f'"{name}": ...' for name in names)
+        optional = f" ({form.optional[0]} may be left out)" if form.optional else ""
+        raise errors.InputError(
+            f"{where} is {reprlib.repr(value)}: {form.task} takes "
+            f"{' and '.join(names)}{optional}: give ({', '.join(names)}) or {{{keys}}}"
+        )
+    for name, part in fields.items():
+        _check_part(name, part, where)
+    return fields
 
 
-def _check_texts(name: str, part: Any, where: str) -> None:
-    """Raises InputError for a part, choice or token that is not a text.
-
-    An `id` may be a number, and a predicate the positions of its characters.
-    """
-    if name in _SEVERAL and isinstance(part, tuple | list):
-        for at, text in enumerate(part):
-            if not isinstance(text, str):
-                raise _no_text(f"{where}: {name}[{at}]", text)
-    elif name not in _NOT_ONLY_TEXTS and not isinstance(part, str | tuple | list):
-        raise _no_text(f"{where}: {name}", part)
-
-
-def _texts(part: Any) -> list[str]:
-    """Returns the text of a part, or the texts of several."""
-    several = [part] if isinstance(part, str) else part
-    return [text for text in several if isinstance(text, str)]
-
-
-def _fits(name: str, part: Any) -> bool:
-    """Returns whether a part is of its type."""
-    if name == "choices":
-        several = isinstance(part, tuple | list) and len(part) > 1
-        return several and all(isinstance(text, str) for text in part)
-    if name == "predicate" and isinstance(part, tuple | list):
-        return len(part) == 2 and all(type(position) is int for position in part)
-    return isinstance(part, str) or (name == "id" and type(part) is int)
-
-
-def _wrong(form: example_request.ExampleForm, where: str) -> errors.InputError:
-    names = form.parts
-    optional = f" ({form.optional[0]} may be left out)" if form.optional else ""
-    keys = ", ".join(f'"{name}": ...' for name in names)
-    several = ", a list of two texts or more" if "choices" in names else ""
-    return errors.InputError(
-        f"{where}: {form.task} takes {' and '.join(names)}{optional}{several}: give "
-        f"({', '.join(names)}) or {{{keys}}}"
-    )
+def _check_part(name: str, part: Any, where: str) -> None:
+    """Raises InputError for a part of another type, or invalid Unicode."""
+    several = part if isinstance(part, tuple | list) else [part]
+    are_texts = all(isinstance(text, str) for text in several)
+    fits = isinstance(part, str)
+    if name == "id":
+        fits = fits or type(part) is int
+    elif name == "choices":
+        fits = several is part and are_texts and len(several) > 1
+    elif name == "tokens":
+        fits = several is part and are_texts and all(map(str.strip, several))
+    elif name == "predicate" and several is part:
+        fits = len(several) == 2 and all(type(at) is int for at in several)
+    elif name == "predicate":
+        fits = fits and bool(part.strip())
+    if not fits:
+        kind = _KINDS[name] if name in _KINDS else "a str"
+        raise errors.InputError(f"{where}: {name} is {reprlib.repr(part)}: give {kind}")
+    for text in several if are_texts else ():
+        table_records.check_unicode(text, where)
 
 
 def blank(form: example_request.ExampleForm) -> Any:
@@ -241,7 +199,9 @@ def token_spans(text: str) -> list[examples.Span]:
     return [match.span() for match in _TOKEN.finditer(text)]
 
 
-def _predicate(text: str, tokens: list[examples.Span], given: Any, where: str) -> int:
+def _predicate(
+    text: str, tokens: Sequence[examples.Span], given: Any, where: str
+) -> int:
     """Returns the token that is the predicate: a word, or its characters [a, b)."""
     start = given[0]
     found: list[int] = []

@@ -92,54 +92,45 @@ def test_a_predicate_of_chinese_stands_on_its_first_character():
     assert one("srl", ("那猫喜欢跑", "喜欢")).predicate == 2
 
 
-WRONG = [
-    ("classification", ("a", "b", "c"), "takes text and text_pair (text_pair may be"),
-    ("classification", 3, "f:7 is 3: give a str"),
-    ("regression", None, "f:7 is None: give a str"),
-    ("classification", b"a", "f:7 is b'a': give a str"),
-    ("tagging", float("nan"), "f:7 is nan: give a str"),
-    ("matching", None, "f:7 is None: matching takes text and text_pair: give (text"),
-    ("matching", ("a", None), "f:7: text_pair is None: give a str"),
-    ("span", (3, "a"), "f:7: question is 3: give a str"),
-    ("span", None, "f:7 is None: span takes question and context"),
-    ("multiple_choice", ("a", ["b", None]), "f:7: choices[1] is None: give a str"),
-    ("srl", (None, "ran"), "f:7: text is None: give a str"),
-    ("tagging", ["a", None], "f:7: tokens[1] is None: give a str"),
-    ("tagging", ["a", " "], "f:7: tokens[1] is empty: leave it out"),
-    ("tagging", {"tokens": "a"}, "f:7: tokens is 'a': give a list of str"),
-    ("classification", {"txt": "a"}, '{"text": ..., "text_pair": ...}'),
-    ("classification", {"text_pair": "a"}, "takes text"),
-    ("classification", {"text": "a", "txt": "b"}, "takes text"),
-    ("classification", ("a", None), "text_pair is None: give a str"),
-    ("classification", {"text": "a", "id": 1.5}, "takes text"),
-    ("matching", "a", "matching takes text and text_pair: give (text, text_pair)"),
-    ("tagging", "a \ud800 cat", "character 2 of 'a \\ud800 cat'... is half of a"),
-    ("multiple_choice", ("a", ["b", "\udcff"]), "character 0 of '\\udcff'... is half"),
-    ("tagging", ("a", "b"), "tagging takes text: give (text)"),
-    ("span", "who ?", "span takes question and context: give (question, context)"),
-    ("multiple_choice", "a cat", "takes context and choices, a list of two texts or"),
-    ("multiple_choice", ("a cat", "sat"), "a list of two texts or more"),
-    ("multiple_choice", ("a cat", ["sat"]), "a list of two texts or more"),
-    ("multiple_choice", ("a cat", ["sat", 1]), "choices[1] is 1: give a str"),
-    ("srl", "the cat ran", "srl takes text and predicate"),
-    ("srl", ("the cat ran", 2), "srl takes text and predicate"),
-    ("srl", ("the cat ran", ["ran", "x"]), "srl takes text and predicate"),
-    ("srl", ("the cat ran", [8]), "srl takes text and predicate"),
-    ("srl", ("the cat ran", ""), "predicate is empty"),
-    ("srl", ("the cat ran", "flew"), "the predicate 'flew' is not a word of the text"),
-    ("srl", ("the cat ran", (3, 4)), "the predicate (3, 4) is not a word of the text"),
-    ("srl", ("the cat ran", (80, 84)), "is not a word of the text 'the cat ran'"),
-]
-
-
-@pytest.mark.parametrize(("task", "value", "words"), WRONG)
-def test_what_a_task_does_not_take_is_said(task, value, words):
+@pytest.mark.parametrize(
+    ("task", "value", "place"),
+    [
+        ("classification", ("a", "b", "c"), " is ('a', 'b', 'c')"),
+        ("classification", {"txt": "a"}, " is {"),
+        ("classification", {"text_pair": "a"}, " is {"),
+        ("classification", {"text": "a", "txt": "b"}, " is {"),
+        ("classification", ("a", None), ": text_pair is None"),
+        ("classification", {"text": "a", "id": 1.5}, ": id is 1.5"),
+        ("matching", "a", " is 'a'"),
+        ("span", (3, "a"), ": question is 3"),
+        ("span", "who ?", " is 'who ?'"),
+        ("tagging", ("a", "b"), " is ('a', 'b')"),
+        ("tagging", "a \ud800 cat", ": character 2"),
+        ("tagging", ["a", None], ": tokens is"),
+        ("tagging", ["a", " "], ": tokens is"),
+        ("tagging", {"tokens": "a"}, ": tokens is 'a'"),
+        ("multiple_choice", "a cat", " is 'a cat'"),
+        ("multiple_choice", ("a", ["b", None]), ": choices is"),
+        ("multiple_choice", ("a", ["b", "\udcff"]), ": character 0"),
+        ("multiple_choice", ("a cat", "sat"), ": choices is 'sat'"),
+        ("multiple_choice", ("a cat", ["sat"]), ": choices is ['sat']"),
+        ("srl", (None, "ran"), ": text is None"),
+        ("srl", "the cat ran", " is 'the cat ran'"),
+        ("srl", ("the cat ran", 2), ": predicate is 2"),
+        ("srl", ("the cat ran", ["ran", "x"]), ": predicate is"),
+        ("srl", ("the cat ran", [8]), ": predicate is [8]"),
+        ("srl", ("the cat ran", ""), ": predicate is ''"),
+        ("srl", ("the cat ran", "flew"), ": the predicate 'flew'"),
+        ("srl", ("the cat ran", (3, 4)), ": the predicate (3, 4)"),
+        ("srl", ("the cat ran", (80, 84)), ": the predicate (80, 84)"),
+    ],
+)
+def test_what_a_task_does_not_take_is_named(task, value, place):
     with pytest.raises(errors.InputError) as raised:
         python_examples.examples_of_values(
             tasks.TASKS[task].form, ["the cat", value][-1:], ["f:7"]
         )
-    assert str(raised.value).startswith(("f:7: ", "f:7 is "))
-    assert words in str(raised.value)
+    assert str(raised.value).startswith(f"f:7{place}")
 
 
 @pytest.mark.parametrize("task", tasks.TASKS)
