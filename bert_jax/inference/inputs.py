@@ -14,12 +14,12 @@ from bert_jax.config import finetuning
 from bert_jax.data import text_files
 from bert_jax.data.labeled import (
     column_names,
-    example_request,
     python_examples,
     read_examples,
     table_records,
     tables,
 )
+from bert_jax.data.labeled import examples as data_examples
 from bert_jax.foundation import files, hub
 from bert_jax.inference import answer, outputs
 from bert_jax.text.coverage import Coverage
@@ -197,7 +197,7 @@ def _examples(
 
 
 def _of_lines(
-    form: example_request.ExampleForm,
+    form: data_examples.ExampleForm,
     name: str,
     numbered: Iterator[tuple[int, str]],
     notes: Counter[str] | None = None,
@@ -228,13 +228,13 @@ def _of_lines(
         )
 
 
-def _one(form: example_request.ExampleForm, where: str, value: Any) -> Any:
+def _one(form: data_examples.ExampleForm, where: str, value: Any) -> Any:
     (example,) = python_examples.examples_of_values(form, [value], [where])
     number = where.rpartition(":")[2]
     return dataclasses.replace(example, id=str(int(number) - 1))
 
 
-def _parts(form: example_request.ExampleForm, text: str, where: str) -> Any:
+def _parts(form: data_examples.ExampleForm, text: str, where: str) -> Any:
     """Returns the parts of an example that tabs separate, as a value of Python.
 
     Raises:

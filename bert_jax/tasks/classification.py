@@ -19,13 +19,7 @@ from jaxtyping import Array, Float, PyTree
 
 from bert_jax import errors
 from bert_jax.data import text_files
-from bert_jax.data.labeled import (
-    encoding,
-    example_request,
-    example_rows,
-    python_examples,
-    text_examples,
-)
+from bert_jax.data.labeled import encoding, example_rows, python_examples, text_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import classes, scores
 from bert_jax.model import network
@@ -37,10 +31,10 @@ class ClassificationSpec(spec.TaskSpec):
     """Task specification of text classification."""
 
     name = "classification"
-    form = example_request.ExampleForm(
+    form = data_examples.ExampleForm(
         task=name,
         example=data_examples.TextExample,
-        formats=(*example_request.TABLES, "space", "package"),
+        formats=(*data_examples.TABLES, "space", "package"),
         parts=("text", "text_pair"),
         optional=("text_pair",),
         read=text_examples.text_examples,

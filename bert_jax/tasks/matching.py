@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import encoding, example_request, example_rows, text_examples
+from bert_jax.data.labeled import encoding, example_rows, text_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import ranking, scores
 from bert_jax.model import network
@@ -35,10 +35,10 @@ class MatchingSpec(spec.TaskSpec):
     """Task specification of text matching."""
 
     name = "matching"
-    form = example_request.ExampleForm(
+    form = data_examples.ExampleForm(
         task=name,
         example=data_examples.TextExample,
-        formats=(*example_request.TABLES, "space"),
+        formats=(*data_examples.TABLES, "space"),
         parts=("text", "text_pair"),
         read=text_examples.text_examples,
         targets=("score", "label"),

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import encoding, example_request, example_rows, text_examples
+from bert_jax.data.labeled import encoding, example_rows, text_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import scores
 from bert_jax.model import network
@@ -26,10 +26,10 @@ class MultipleChoiceSpec(spec.TaskSpec):
     """Task specification of multiple choice."""
 
     name = "multiple_choice"
-    form = example_request.ExampleForm(
+    form = data_examples.ExampleForm(
         task=name,
         example=data_examples.ChoiceExample,
-        formats=(*example_request.TABLES, "c3"),
+        formats=(*data_examples.TABLES, "c3"),
         parts=("context", "choices"),
         read=text_examples.choice_examples,
         written="(context, choices, label)",

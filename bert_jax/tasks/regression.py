@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import encoding, example_request, example_rows, text_examples
+from bert_jax.data.labeled import encoding, example_rows, text_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import numbers, scores
 from bert_jax.model import network
@@ -25,10 +25,10 @@ class RegressionSpec(spec.TaskSpec):
     """Task specification of regression."""
 
     name = "regression"
-    form = example_request.ExampleForm(
+    form = data_examples.ExampleForm(
         task=name,
         example=data_examples.TextExample,
-        formats=(*example_request.TABLES, "space"),
+        formats=(*data_examples.TABLES, "space"),
         parts=("text", "text_pair"),
         optional=("text_pair",),
         read=text_examples.text_examples,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_request, example_rows, python_examples
+from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import entities, scores
 from bert_jax.tasks import losses, spec, tag_schemes, tagging, token_rows
@@ -33,7 +33,7 @@ class RolesSpec(tagging.TaggingSpec):
     """Task specification of semantic role labeling."""
 
     name = "srl"
-    form = example_request.ExampleForm(
+    form = data_examples.ExampleForm(
         task=name,
         example=data_examples.TaggedExample,
         formats=("conllu",),

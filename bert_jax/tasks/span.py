@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_request, example_rows, question_examples
+from bert_jax.data.labeled import example_rows, question_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import scores, spans
 from bert_jax.model import network
@@ -38,7 +38,7 @@ class SpanSpec(spec.TaskSpec):
     """Task specification of extractive question answering."""
 
     name = "span"
-    form = example_request.ExampleForm(
+    form = data_examples.ExampleForm(
         task=name,
         example=data_examples.QuestionExample,
         formats=("squad", "jsonl", "parquet", "tfds"),

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_request, example_rows
+from bert_jax.data.labeled import example_rows
+from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import scores
 from bert_jax.model import config as model_config
 from bert_jax.model import heads, network
@@ -238,7 +239,7 @@ class TaskSpec(abc.ABC):
     """
 
     name: str
-    form: example_request.ExampleForm
+    form: data_examples.ExampleForm
     keys: frozenset[str] = frozenset()
     cleans_text: bool = True
     metrics: tuple[str, ...]

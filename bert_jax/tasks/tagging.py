@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax import errors
-from bert_jax.data.labeled import annotations, example_request, example_rows
+from bert_jax.data.labeled import annotations, example_rows
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import entities, scores
 from bert_jax.tasks import classification, losses, spec, tag_schemes, token_rows
@@ -30,7 +30,7 @@ class TaggingSpec(spec.TaskSpec):
     """Task specification of token tagging."""
 
     name = "tagging"
-    form = example_request.ExampleForm(
+    form = data_examples.ExampleForm(
         task=name,
         example=data_examples.TaggedExample,
         formats=("conll", "conllu", "spans", "csv", "parquet", "tfds"),

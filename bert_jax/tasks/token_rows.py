@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_rows, examples
+from bert_jax.data.labeled import example_rows
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import entities
 from bert_jax.model import crf, network
@@ -69,7 +69,9 @@ class Alignment:
 
 
 def align(
-    text: str, tokens: Sequence[examples.Span], offsets: Sequence[examples.Span]
+    text: str,
+    tokens: Sequence[data_examples.Span],
+    offsets: Sequence[data_examples.Span],
 ) -> Alignment:
     """Aligns the subwords of a text with its tokens by character offsets.
 

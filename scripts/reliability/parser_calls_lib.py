@@ -12,7 +12,7 @@ from bert_jax import errors, tasks
 from bert_jax.config import finetuning, pretraining
 from bert_jax.data import text_files
 from bert_jax.data.corpus import readers, sources
-from bert_jax.data.labeled import example_request, python_examples, read_examples
+from bert_jax.data.labeled import examples, python_examples, read_examples
 from bert_jax.foundation import json_file
 from bert_jax.planning import search, topology
 from bert_jax.training import checkpoint, logs, sharding
@@ -82,7 +82,7 @@ def source_of(path: Path) -> None:
 def columns(path: Path) -> None:
     text = path.read_text(encoding="utf-8", errors="replace")
     name = text.split("\n")[0]
-    example_request.column_number(name, 5, "tag", "f:1")
+    examples.column_number(name, 5, "tag", "f:1")
     table = path.with_name("table.tsv")
     table.write_text("text\tlabel\na\tb\n", encoding="utf-8")
     columns = read_examples.Columns(text=name, label=text[:9])

@@ -10,7 +10,7 @@ import tiny_tasks
 
 import bert_jax
 from bert_jax import convert, finetune, tasks
-from bert_jax.data.labeled import example_request, examples, text_examples
+from bert_jax.data.labeled import examples, text_examples
 from bert_jax.inference import answer
 from bert_jax.tasks import classification, spec
 
@@ -25,10 +25,10 @@ class LengthSpec(classification.ClassificationSpec):
     """Whether a text has more than four words; its labels are in no file."""
 
     name = "length"
-    form = example_request.ExampleForm(
+    form = examples.ExampleForm(
         task=name,
         example=examples.TextExample,
-        formats=example_request.TABLES,
+        formats=examples.TABLES,
         parts=("text",),
         read=text_examples.text_examples,
         targets=(),

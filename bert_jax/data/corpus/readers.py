@@ -17,13 +17,7 @@ from typing import Any, Literal, NamedTuple
 from bert_jax import errors
 from bert_jax.data import file_formats, hub_dataset, text_files
 from bert_jax.data.corpus import sentences, sources
-from bert_jax.data.labeled import (
-    example_request,
-    examples,
-    table_records,
-    tables,
-    text_examples,
-)
+from bert_jax.data.labeled import examples, table_records, tables, text_examples
 from bert_jax.foundation import hub, interrupts, json_file
 
 Style = Literal["lines", "paragraphs", "json", "prose", "tagged", "wikitext"]
@@ -196,9 +190,7 @@ def _records_of_rows(
     for where, cells in _rows(file, kind, field):
         names = [*cells]
         if re.fullmatch(r"-?\d{1,6}", field) and field not in cells:
-            name = names[
-                example_request.column_number(field, len(names), "text", where)
-            ]
+            name = names[examples.column_number(field, len(names), "text", where)]
             cells = {field: cells[name]}
         if field not in cells:
             raise errors.InputError(
@@ -211,10 +203,10 @@ def _records_of_rows(
         yield RawDocument("json", row, where, field)
 
 
-_TEXTS = example_request.ExampleForm(
+_TEXTS = examples.ExampleForm(
     "a corpus",
     examples.TextExample,
-    example_request.TABLES,
+    examples.TABLES,
     ("text",),
     text_examples.text_examples,
 )
@@ -228,10 +220,10 @@ def _rows(
         for number, cells in file_formats.parquet_rows(file.path, [field]):
             yield f"{file.path} row {number}", cells
         return
-    columns = example_request.ColumnNames(text=field)
+    columns = examples.ColumnNames(text=field)
     # A column that is named is in a header, or the error lists the names there are.
     header = "auto" if re.fullmatch(r"-?\d{1,6}", field) else "true"
-    asked = example_request.ExampleRequest(
+    asked = examples.ExampleRequest(
         file.path,
         _TEXTS,
         header=header,

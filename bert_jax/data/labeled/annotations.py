@@ -22,7 +22,7 @@ from typing import Any
 
 from bert_jax import errors
 from bert_jax.data.labeled import examples, table_records, text_examples
-from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled.examples import ExampleRequest
 from bert_jax.data.labeled.table_records import BrokenRecord, TableRecord
 
 OTHERS = "annotations left out after the first of their text"

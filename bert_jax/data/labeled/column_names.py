@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_request
-from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled import examples
+from bert_jax.data.labeled.examples import ExampleRequest
 
 _IDS = ("id", "index", "idx", "guid", "pair_id", "pairid", "编号", "序号", "索引")
 _PAIRS = (
@@ -145,7 +145,7 @@ def _given_names(request: ExampleRequest) -> set[str]:
     columns = request.columns
     given = {columns.id, columns.text, columns.text_pair, columns.label, columns.score}
     given |= {*columns.choices, *_several(columns.label, request)}
-    return {name for name in given if not _is_number(name)} - {example_request.NONE}
+    return {name for name in given if not _is_number(name)} - {examples.NONE}
 
 
 def have_row_names(cells: Sequence[str], following: Sequence[Sequence[str]]) -> bool:
@@ -218,11 +218,11 @@ class _Table:
         """Returns the name of a column that is given by name or number."""
         if name in self.names:
             return name
-        if name == example_request.NONE:
+        if name == examples.NONE:
             return None
         if _is_number(name):
             count = len(self.names)
-            at = example_request.column_number(name, count, what, self.where)
+            at = examples.column_number(name, count, what, self.where)
             return self.names[at]
         more = ""
         if what == "label" and "," in name:

@@ -35,13 +35,8 @@ from typing import Any
 import numpy as np
 
 from bert_jax import errors
-from bert_jax.data.labeled import (
-    example_request,
-    examples,
-    table_records,
-    text_examples,
-)
-from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled import examples, table_records, text_examples
+from bert_jax.data.labeled.examples import ExampleRequest
 from bert_jax.data.labeled.table_records import TableRecord
 from bert_jax.text import characters
 
@@ -88,7 +83,7 @@ def values_of(values: Any, name: str = "values") -> list[Any]:
 
 
 def examples_of_values(
-    form: example_request.ExampleForm,
+    form: examples.ExampleForm,
     values: Iterable[Any],
     names: Sequence[str] | None = None,
 ) -> list[examples.Example]:
@@ -109,7 +104,7 @@ def examples_of_values(
 
 
 def _example(
-    form: example_request.ExampleForm, value: Any, where: str, number: str
+    form: examples.ExampleForm, value: Any, where: str, number: str
 ) -> examples.Example:
     tokens = None
     if form.has_tags and isinstance(value, list):
@@ -139,9 +134,7 @@ def _example(
     return examples.TaggedExample(where, name, text, tokens, None, predicate)
 
 
-def _fields(
-    form: example_request.ExampleForm, value: Any, where: str
-) -> dict[str, Any]:
+def _fields(form: examples.ExampleForm, value: Any, where: str) -> dict[str, Any]:
     """Returns the parts of a value by their names."""
     fields, names = value, form.parts
     if isinstance(value, str):
@@ -163,7 +156,7 @@ def _fields(
 
 def _check_part(name: str, part: Any, where: str) -> None:
     """Raises InputError for a part of another type, or invalid Unicode."""
-    several = part if isinstance(part, tuple | list) else [part]
+    several: Sequence[Any] = part if isinstance(part, tuple | list) else [part]
     are_texts = all(isinstance(text, str) for text in several)
     fits = isinstance(part, str)
     if name == "id":
@@ -175,7 +168,7 @@ def _check_part(name: str, part: Any, where: str) -> None:
     elif name == "predicate" and several is part:
         fits = len(several) == 2 and all(type(at) is int for at in several)
     elif name == "predicate":
-        fits = fits and bool(part.strip())
+        fits = isinstance(part, str) and part.strip() != ""
     if not fits:
         kind = _KINDS[name] if name in _KINDS else "a str"
         raise errors.InputError(f"{where}: {name} is {reprlib.repr(part)}: give {kind}")
@@ -183,7 +176,7 @@ def _check_part(name: str, part: Any, where: str) -> None:
         table_records.check_unicode(text, where)
 
 
-def blank(form: example_request.ExampleForm) -> Any:
+def blank(form: examples.ExampleForm) -> Any:
     """Returns the value of a line without text."""
     empty = {"choices": ("", "")}
     parts = tuple(empty.get(part, "") for part in form.required)
@@ -247,7 +240,7 @@ def records_of_python(
     if len(form.targets) > 1 and are_tuples:
         records = _scores_or_labels(records)
     if are_tuples:  # they have no columns that could be named
-        request = dataclasses.replace(request, columns=example_request.ColumnNames())
+        request = dataclasses.replace(request, columns=examples.ColumnNames())
     return records, request
 
 
@@ -301,7 +294,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _named(form: example_request.ExampleForm, value: Any, where: str) -> dict[str, Any]:
+def _named(form: examples.ExampleForm, value: Any, where: str) -> dict[str, Any]:
     """Returns the parts of a text or a tuple by their column names."""
     parts = value if isinstance(value, list) else [value]
     if form.is_text:

@@ -16,7 +16,7 @@ from typing import Any
 from bert_jax import errors
 from bert_jax.data import text_files
 from bert_jax.data.labeled import examples, table_records
-from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled.examples import ExampleRequest
 from bert_jax.data.labeled.table_records import BrokenRecord, TableRecord
 from bert_jax.foundation import json_file
 

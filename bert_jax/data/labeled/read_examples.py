@@ -22,7 +22,6 @@ from bert_jax import errors
 from bert_jax.data import file_formats, hub_dataset, text_files
 from bert_jax.data.labeled import (
     annotations,
-    example_request,
     examples,
     python_examples,
     question_examples,
@@ -30,13 +29,13 @@ from bert_jax.data.labeled import (
     tables,
     tags,
 )
-from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled.examples import ExampleRequest
 from bert_jax.data.labeled.table_records import TableRecord
 from bert_jax.foundation import hub, interrupts, json_file
 
 # What callers make a request of, under the name of the room they ask.
 Request = ExampleRequest
-Columns = example_request.ColumnNames
+Columns = examples.ColumnNames
 
 UNANSWERED = "questions left out that are left without an answer"
 RENAMED = "ids that came again and got a number"

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from bert_jax import errors
 from bert_jax.data import text_files
-from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled.examples import ExampleRequest
 from bert_jax.text import characters
 
 EMPTY = "examples left out that have an empty text"

@@ -23,7 +23,7 @@ from bert_jax import errors
 from bert_jax.data import file_formats, text_files
 from bert_jax.data.corpus import sources
 from bert_jax.data.labeled import column_names, examples, table_records
-from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled.examples import ExampleRequest
 from bert_jax.data.labeled.table_records import BrokenRecord, TableRecord
 from bert_jax.foundation import json_file
 

@@ -23,13 +23,8 @@ from pathlib import Path
 
 from bert_jax import errors
 from bert_jax.data import text_files
-from bert_jax.data.labeled import (
-    example_request,
-    examples,
-    table_records,
-    text_examples,
-)
-from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled import examples, table_records, text_examples
+from bert_jax.data.labeled.examples import ExampleRequest
 from bert_jax.data.labeled.table_records import BrokenRecord
 
 DOCUMENT_MARK = "-DOCSTART-"
@@ -225,10 +220,10 @@ def _layout(line: str, at: int, request: ExampleRequest, where: str) -> _Layout:
     separator = "\t" if "\t" in line else " "
     count = len(_split(line, separator))
     columns = request.columns
-    token = example_request.column_number(columns.token or "1", count, "token", where)
+    token = examples.column_number(columns.token or "1", count, "token", where)
     tag = None
-    if columns.tag != example_request.NONE and (count > 1 or request.needs_labels):
-        tag = example_request.column_number(columns.tag or "-1", count, "tag", where)
+    if columns.tag != examples.NONE and (count > 1 or request.needs_labels):
+        tag = examples.column_number(columns.tag or "-1", count, "tag", where)
     if tag == token:
         raise errors.InputError(
             f"{where} has {count} column{'s'[: count != 1]}, so the tag would be "
@@ -412,7 +407,7 @@ def _add_row(
 def _columns(sentence: ConlluSentence, request: ExampleRequest) -> tuple[int, int]:
     """Returns the columns of the words and of the tags, from 0."""
     count, columns = len(sentence.rows[0]), request.columns
-    number = example_request.column_number
+    number = examples.column_number
     token = number(columns.token or "2", count, "token", sentence.where)
     return token, number(columns.tag or "4", count, "tag", sentence.where)
 
@@ -525,7 +520,7 @@ def _sense_column(
             "in their number of columns: count it from 1"
         )
     where = sentence.where
-    return example_request.column_number(column, count, "predicate", where)
+    return examples.column_number(column, count, "predicate", where)
 
 
 def _roles(

@@ -8,7 +8,7 @@ from typing import Any
 
 from bert_jax import errors
 from bert_jax.data.labeled import column_names, examples, table_records
-from bert_jax.data.labeled.example_request import ExampleRequest
+from bert_jax.data.labeled.examples import ExampleRequest
 from bert_jax.data.labeled.table_records import BrokenRecord, TableRecord
 from bert_jax.text import characters
 

@@ -3,7 +3,7 @@
 import pytest
 
 from bert_jax import errors, tasks
-from bert_jax.data.labeled import column_names, example_request
+from bert_jax.data.labeled import column_names, examples
 
 USUAL = {
     "CoLA test": ("index sentence", "sentence", None, None),
@@ -44,8 +44,8 @@ USUAL = {
 
 def choose(names, task="classification", **options):
     split = names.split("|" if "|" in names else " ")
-    columns = example_request.ColumnNames(**options.pop("columns", {}))
-    request = example_request.ExampleRequest(
+    columns = examples.ColumnNames(**options.pop("columns", {}))
+    request = examples.ExampleRequest(
         "f", tasks.TASKS[task].form, columns=columns, **options
     )
     return column_names.choose_columns(split, request, "f:2")
@@ -218,8 +218,8 @@ def test_columns_that_are_not_there_are_errors_that_list_those_that_are(
 def test_a_header_is_known_by_its_names_or_by_those_that_are_given(
     line, given, options, expected
 ):
-    columns = example_request.ColumnNames(**given)
-    request = example_request.ExampleRequest(
+    columns = examples.ColumnNames(**given)
+    request = examples.ExampleRequest(
         "f", tasks.TASKS["classification"].form, columns=columns, **options
     )
     assert column_names.is_header(line.split(" "), request) is expected
@@ -244,6 +244,6 @@ def test_a_header_is_known_by_its_names_or_by_those_that_are_given(
     ],
 )
 def test_a_header_with_one_usual_name_is_above_numbers(line, rows, expected):
-    request = example_request.ExampleRequest("f", tasks.TASKS["classification"].form)
+    request = examples.ExampleRequest("f", tasks.TASKS["classification"].form)
     following = [row.split(",") for row in rows]
     assert column_names.is_header(line.split(","), request, following) is expected

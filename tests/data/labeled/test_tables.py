@@ -9,7 +9,7 @@ from example_files import columns, iterate, read, refused, write
 
 from bert_jax import errors, tasks
 from bert_jax.data import text_files
-from bert_jax.data.labeled import example_request, tables
+from bert_jax.data.labeled import examples, tables
 
 
 def records(kind, path, **options):
@@ -20,9 +20,7 @@ def records(kind, path, **options):
 
 
 def classification(path, **options):
-    return example_request.ExampleRequest(
-        path, tasks.TASKS["classification"].form, **options
-    )
+    return examples.ExampleRequest(path, tasks.TASKS["classification"].form, **options)
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
@@ -63,7 +61,7 @@ def test_a_header_is_given_or_not_whatever_it_says(tmp_path):
 def test_a_header_is_known_by_the_columns_that_are_named(tmp_path):
     path = write(tmp_path, "wort\tart\na\tb\n")
     assert len(records("tsv", path)) == 2
-    named = example_request.ColumnNames(text="wort")
+    named = examples.ColumnNames(text="wort")
     assert records("tsv", path, columns=named) == [("2", {"wort": "a", "art": "b"})]
 
 
@@ -180,7 +178,7 @@ def test_json_lines_that_are_no_objects_are_named(tmp_path, line, message):
     ],
 )
 def test_bad_tables_are_named_with_their_line(tmp_path, content, message):
-    one = example_request.ColumnNames(text="1", label="2")
+    one = examples.ColumnNames(text="1", label="2")
     is_named = isinstance(content, str) and content.startswith("text")
     options = {} if is_named else {"columns": one}
     refused(message, write(tmp_path, content), **options)
