@@ -121,8 +121,8 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
         (folder / RECORD).write_text(text, encoding="utf-8")
         print(load_report(found))
         if request.verify:
-            _verify(original, source, found.format, choice)
-            _verify(found, folder, request.to, choice)
+            _verify(original, source, choice)
+            _verify(found, folder, choice)
     return found.report
 
 
@@ -230,14 +230,14 @@ def _as_encoder(
 
 
 def _verify(
-    found: checkpoints.LoadedModel, other: Path, kind: str, choice: weights.Choice
+    found: checkpoints.LoadedModel, other: Path, choice: weights.Choice
 ) -> None:
     """Compares our outputs with those of another side, and prints the table.
 
     Raises:
       InputError: they differ.
     """
-    result = verify.verify(found, other, kind, choice)
+    result = verify.verify(found, other, choice)
     print(result.table())
     if not result.passed:
         where = (
@@ -246,7 +246,7 @@ def _verify(
             else ""
         )
         raise errors.InputError(
-            f"{other.name} ({kind}) and our reading of the model differ{where}: see "
+            f"{other.name} and our reading of the model differ{where}: see "
             "the table above. Nothing is written; please report the model"
         )
 

@@ -95,7 +95,7 @@ def test_the_export_is_a_modernbert_and_comes_back(trained, tmp_path):
     request = convert.Request("huggingface")
     convert.convert(trained.workdir, tmp_path / "hf", request)
     run = checkpoints.open(trained.workdir).read()
-    done = verify.verify(run, tmp_path / "hf", "huggingface")
+    done = verify.verify(run, tmp_path / "hf")
     assert done.passed and "ModernBertForMaskedLM" in done.other
     assert len(done.layers) == 6  # embeddings, four layers, logits
     assert max(layer.absolute for layer in done.layers) <= 1e-5

@@ -25,6 +25,7 @@ from bert_jax.checkpoints import (
 from bert_jax.checkpoints.weights import (
     CONVERT,
     Choice,
+    Described,
     ModelFiles,
     Report,
     Weights,
@@ -80,14 +81,18 @@ class ModelFolder:
         return self.files.format
 
     @functools.cached_property
+    def _described(self) -> Described:
+        return self.files.describe()
+
+    @property
     def config(self) -> config.BertConfig:
         """The architecture; reads no weights."""
-        return self.files.config
+        return self._described.bert
 
-    @functools.cached_property
+    @property
     def labels(self) -> tuple[str, ...]:
         """The names of the classes; reads no weights."""
-        return self.files.labels
+        return self._described.labels
 
     @property
     def tokenizer_folder(self) -> Path:
@@ -159,7 +164,7 @@ class ModelFolder:
         """Returns how a model pools its tokens, and its longest sequence."""
         longest = given.config.max_length
         if self.is_task:
-            settings = native.settings_of(self.root)
+            settings, *_ = native.read_record(self.root)
             pooling = native.task_pooling(settings, given.config, given.params)
             stated = settings.data.max_seq_length
             pooling = pooling or sentence_encoder.Pooling()

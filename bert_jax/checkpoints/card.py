@@ -22,10 +22,11 @@ from bert_jax.checkpoints import (
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest, python_documents, sources
 from bert_jax.foundation import json_file
-from bert_jax.model import heads as model_heads
+from bert_jax.model.heads import KINDS, MULTIPLE_CHOICE
 from bert_jax.text import cleaning
 from bert_jax.training import logs
 
+NAME = "README.md"
 Table = list[tuple[str, ...]]  # the first row is the head
 
 HELDOUT = Path("eval") / "heldout.json"
@@ -172,28 +173,6 @@ def _optimizer(settings: pretraining.PretrainingConfig) -> str:
     )
 
 
-NAME = "README.md"
-
-# The first of these parts that a model has decides what it is for.
-_PIPELINES = {
-    model_heads.SPAN: "question-answering",
-    "tagger": "token-classification",
-    "classifier": "text-classification",
-    model_heads.MULTIPLE_CHOICE: "multiple-choice",
-    "mlm_head": "fill-mask",
-}
-_PARTS = {
-    "encoder": "encoder",
-    "pooler": "pooler",
-    "head_transform": "layer before the head",
-    "nsp_head": "head for pairs of sentences",
-    "classifier": "classifier of texts",
-    model_heads.MULTIPLE_CHOICE: "multiple-choice head",
-    "mlm_head": "head for masked tokens",
-    "rtd_head": "head for replaced tokens",
-    "tagger": "classifier of tokens",
-    model_heads.SPAN: "head for answers in a text",
-}
 _FORMATS = {
     "huggingface": "Hugging Face's format",
     "tensorflow1": "Google's TensorFlow 1 format",
@@ -205,6 +184,7 @@ _TOKENIZERS = {
     "tokenizer_json": "as tokenizer.json says",
 }
 _FOLDER = "path/to/this/folder"
+_TEXTS = '["One text.", "Another text."]'
 _CARRIED = ("language", "license")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -245,7 +225,7 @@ def text(
     """
     folder = source if source.is_dir() else source.parent
     given = found.weights
-    parts = [_PARTS[name] for name in given.parts]
+    parts = [KINDS[x].title if x in KINDS else x for x in given.parts]
     kind = mapping.CLASS_PREFIX[given.config.model_type]
     sections = [
         _front_matter(found, folder, to, head),
@@ -289,7 +269,7 @@ def _separate(head: huggingface.SeparateHead | None) -> str:
     if head is None:
         return ""
     return (
-        f"The {_PARTS[head.part]}, on the {head.pooling} of the tokens, is in "
+        f"The {KINDS[head.part].title}, on the {head.pooling} of the tokens, is in "
         f"`{huggingface.SEPARATE_HEAD}`. "
     )
 
@@ -312,7 +292,7 @@ def _front_matter(
     model_type = found.weights.config.model_type
     fields |= {
         "library_name": (library,),
-        "pipeline_tag": (_PIPELINES[head.part] if head else _pipeline(found),),
+        "pipeline_tag": (_pipeline(found, head),),
         "tags": tuple(dict.fromkeys(["bert", model_type, "jax"])),
     }
     lines = []
@@ -325,7 +305,7 @@ def _front_matter(
 
 
 def _scalar(value: str) -> str:
-    """Writes a value; `no` is Norwegian, and false to YAML."""
+    """Quotes `no`, which is Norwegian, and false to YAML."""
     return f'"{value}"' if value == "no" else value
 
 
@@ -356,11 +336,14 @@ def _is_item(line: str) -> bool:
     return line.strip().startswith("- ")
 
 
-def _pipeline(found: checkpoints.LoadedModel) -> str:
+def _pipeline(
+    found: checkpoints.LoadedModel, head: huggingface.SeparateHead | None
+) -> str:
     """Returns Hugging Face's name for what the model is for."""
-    for part, name in _PIPELINES.items():
-        if part in found.weights.params:
-            return name
+    parts = {head.part} if head else {*found.weights.params}
+    for part, kind in KINDS.items():
+        if part in parts and kind.pipeline:
+            return kind.pipeline
     is_sentence_encoder = found.pooling.is_sentence_encoder
     return "sentence-similarity" if is_sentence_encoder else "feature-extraction"
 
@@ -371,22 +354,11 @@ def _use(
     """Returns the lines of Python that use the model, where there are such."""
     if found.tokenizer is None:
         return []
+    result = ["## Use", "With `bert_jax`:", _code(_bert_jax(found, head))]
     if head is not None:
         has_pooler = bool(mapping.class_pooler(found.weights.config.model_type))
         lines = huggingface.torch_lines(head, _FOLDER, has_pooler=has_pooler)
-        texts = '["One text.", "Another text."]'
-        if head.part == model_heads.MULTIPLE_CHOICE:
-            texts = '[("A question?", ["One answer.", "Another."])]'
-        ours = ["from bert_jax import load", "", f'model = load("{_FOLDER}")']
-        ours.append(f"answers = model.predict({texts})")
-        return [
-            "## Use",
-            "With `bert_jax`:",
-            _code(ours),
-            "With `transformers`:",
-            _code(lines),
-        ]
-    result = ["## Use", "With `bert_jax`:", _code(_bert_jax(found))]
+        return [*result, "With `transformers`:", _code(lines)]
     if to != "huggingface":
         return result
     if found.pooling.is_sentence_encoder:
@@ -398,17 +370,19 @@ _SENTENCE_TRANSFORMERS = [
     "from sentence_transformers import SentenceTransformer",
     "",
     f'model = SentenceTransformer("{_FOLDER}")',
-    'vectors = model.encode(["One text.", "Another text."])',
+    f"vectors = model.encode({_TEXTS})",
 ]
 
 
-def _bert_jax(found: checkpoints.LoadedModel) -> list[str]:
-    lines = [
-        "from bert_jax import load",
-        "",
-        f'model = load("{_FOLDER}")',
-        'vectors = model.encode(["One text.", "Another text."])',
-    ]
+def _bert_jax(
+    found: checkpoints.LoadedModel, head: huggingface.SeparateHead | None
+) -> list[str]:
+    lines = ["from bert_jax import load", "", f'model = load("{_FOLDER}")']
+    if head is not None:
+        choices = '[("A question?", ["One answer.", "Another."])]'
+        texts = choices if head.part == MULTIPLE_CHOICE else _TEXTS
+        return [*lines, f"answers = model.predict({texts})"]
+    lines.append(f"vectors = model.encode({_TEXTS})")
     has_mask = found.tokenizer is not None and found.tokenizer.specials.mask
     if "mlm_head" in found.weights.params and has_mask:
         lines.append('guesses = model.fill_mask("One word is [MASK].")')

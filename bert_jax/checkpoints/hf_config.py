@@ -6,7 +6,6 @@ the dozens of other keys are ignored.
 
 import dataclasses
 import re
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,110 +14,12 @@ from bert_jax.checkpoints import mapping, weights
 from bert_jax.foundation import json_file
 from bert_jax.model import config
 
-_POOLINGS = ("cls", "mean")
+NAME = "config.json"
 _FAR, _NEAR = "full_attention", "sliding_attention"
 _THETAS = {_FAR: "global_rope_theta", _NEAR: "local_rope_theta"}
-# The tokenizer knows them; absent, they would be those of the published vocabulary,
-# which may lie beyond the end of another.
+# The tokenizer knows them; absent, they would be those of the published vocabulary of
+# ModernBERT, which may lie beyond the end of another.
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
-
-
-def with_older_keys(tree: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Returns a config.json with the keys that older files have.
-
-    Raises:
-      InputError: layers follow no period, angles are scaled, or two dropouts differ
-        that are one here.
-    """
-    result = dict(tree)
-    if _given(tree, "layer_types"):
-        result["global_attn_every_n_layers"] = _period(tree, path)
-    if "local_rope_theta" in tree and tree["local_rope_theta"] is None:
-        result["local_rope_theta"] = tree["global_rope_theta"]
-    if _given(tree, "rope_parameters"):
-        result |= _thetas(tree["rope_parameters"], path)
-    dropouts = [
-        tree[key] for key in ("embedding_dropout", "mlp_dropout") if key in tree
-    ]
-    if len(dropouts) == 2 and dropouts[0] != dropouts[1]:
-        raise errors.InputError(
-            f"{path}: embedding_dropout is {dropouts[0]!r} and mlp_dropout "
-            f"{dropouts[1]!r}, and only one share for both is supported"
-        )
-    return result
-
-
-def _given(tree: dict[str, Any], key: str) -> bool:
-    return key in tree and tree[key] is not None
-
-
-def _period(tree: dict[str, Any], path: Path) -> int:
-    """Returns after how many layers the next one comes that sees the whole sequence."""
-    kinds = tree["layer_types"]
-    if isinstance(kinds, list) and _FAR in kinds and kinds[0] == _FAR:
-        behind = kinds[1:]
-        by_position = behind.index(_FAR) + 1 if _FAR in behind else len(kinds)
-        key = "global_attn_every_n_layers"
-        stated = [tree[key]] if key in tree and isinstance(tree[key], int) else []
-        for period in (*stated, by_position):
-            if period > 0 and kinds == _kinds(len(kinds), period):
-                return period
-    raise errors.InputError(
-        f"{path}: layer_types is {kinds!r}, and only one {_FAR} in so many layers, "
-        f"from the first on, and {_NEAR} for the others are supported"
-    )
-
-
-def _kinds(layers: int, period: int) -> list[str]:
-    return [_NEAR if number % period else _FAR for number in range(layers)]
-
-
-def _thetas(found: Any, path: Path) -> dict[str, Any]:
-    """Returns the bases of the angles that are given by kind of layer."""
-    result = {}
-    for kind, ours in _THETAS.items():
-        own = found[kind] if isinstance(found, dict) and kind in found else {}
-        scaled = not isinstance(own, dict) or (
-            "rope_type" in own and own["rope_type"] != "default"
-        )
-        if scaled:
-            raise errors.InputError(
-                f"{path}: rope_parameters of {kind} are {own!r}, and only the "
-                "rope_type 'default' is supported"
-            )
-        if "rope_theta" in own:
-            result[ours] = own["rope_theta"]
-    return result
-
-
-def modernbert_keys(
-    bert: config.BertConfig, of_parts: Collection[str]
-) -> dict[str, Any]:
-    """Returns the keys of config.json that `BertConfig` does not have."""
-    return {
-        "embedding_dropout": bert.hidden_dropout_prob,
-        "classifier_pooling": "mean" if "head_transform" in of_parts else "cls",
-        "classifier_bias": False,
-        "decoder_bias": True,
-        **dict.fromkeys(_SPECIAL_IDS),
-    }
-
-
-def reads_mean(tree: dict[str, Any], path: Path) -> bool:
-    """Returns whether a classifier reads the mean of the tokens, and not [CLS].
-
-    Raises:
-      InputError: `classifier_pooling` is neither.
-    """
-    pooling = tree["classifier_pooling"] if "classifier_pooling" in tree else "cls"
-    if pooling not in _POOLINGS:
-        raise errors.InputError(
-            f"{path}: classifier_pooling is {pooling!r}; supported are "
-            f"{' and '.join(_POOLINGS)}"
-        )
-    return pooling == "mean"
-
-
 # Names of transformers: ours.
 ACTIVATIONS = {
     **{name: name for name in config.ACTIVATIONS},
@@ -133,59 +34,6 @@ _APART = (
     "that were trained with "
     "the tanh form are exact after `python -m bert_jax.convert --hidden_act=gelu_new`"
 )
-
-
-def activation_of(name: str) -> str:
-    """Returns our name of an activation that `transformers` knows by `name`.
-
-    Raises:
-      InputError: it is unknown here.
-
-    >>> activation_of("gelu_pytorch_tanh")
-    'gelu_new'
-    """
-    if name not in ACTIVATIONS:
-        raise errors.InputError(
-            f"--hidden_act is {name!r}: use one of {', '.join(ACTIVATIONS)}"
-        )
-    return ACTIVATIONS[name]
-
-
-def gelu_note(
-    bert: config.BertConfig, kinds: tuple[str, ...], *, keras_hub: bool = True
-) -> str:
-    """Returns what to know of the activation in these formats; "" for nothing.
-
-    Args:
-      kinds: the formats that a model is read from and written to, by
-        `LoadedModel.format`.
-      keras_hub: whether a folder of Hugging Face, which keras-hub reads, counts.
-    """
-    is_google = "tensorflow1" in kinds
-    if bert.hidden_act == "gelu_new" and is_google:
-        return (
-            "gelu_new is the tanh form of gelu. Google's TensorFlow 1 code computes it "
-            'by the name gelu and refuses this one: for that code, set "hidden_act": '
-            '"gelu" in bert_config.json'
-        )
-    if bert.hidden_act != "gelu" or bert.model_type != "bert":
-        return ""
-    by_erf = "gelu is computed by erf here, as in transformers"
-    if is_google:
-        return (
-            f"{by_erf}. Google's TensorFlow 1 code, the TensorFlow 2 model garden and "
-            f"keras-hub compute its tanh form: {_APART}"
-        )
-    if keras_hub and "huggingface" in kinds:
-        return (
-            f"{by_erf}. keras-hub loads this folder, ignores hidden_act and computes "
-            f"the tanh form: {_APART}"
-        )
-    return ""
-
-
-NAME = "config.json"
-
 # The keys of Google's bert_config.json.
 BERT_KEYS = (
     "vocab_size",
@@ -202,7 +50,7 @@ BERT_KEYS = (
 )
 _SHARED = (*BERT_KEYS, "layer_norm_eps", "pad_token_id", "tie_word_embeddings")
 
-# Ours -> theirs, by model.
+# Ours -> theirs, by model; most are alike.
 _KEYS = {
     "bert": {key: key for key in _SHARED},
     "roberta": {key: key for key in _SHARED},
@@ -223,22 +71,14 @@ _KEYS = {
         "tie_word_embeddings": "tie_word_embeddings",
     },
     "modernbert": {
-        "vocab_size": "vocab_size",
-        "hidden_size": "hidden_size",
-        "num_hidden_layers": "num_hidden_layers",
-        "num_attention_heads": "num_attention_heads",
-        "intermediate_size": "intermediate_size",
+        **{key: key for key in (*_SHARED, *config.MODERN_KEYS)},
         "hidden_act": "hidden_activation",
         "hidden_dropout_prob": "mlp_dropout",
         "attention_probs_dropout_prob": "attention_dropout",
-        "max_position_embeddings": "max_position_embeddings",
-        "initializer_range": "initializer_range",
         "layer_norm_eps": "norm_eps",
-        "pad_token_id": "pad_token_id",
-        "tie_word_embeddings": "tie_word_embeddings",
-        **{key: key for key in config.MODERN_KEYS},
     },
 }
+del _KEYS["modernbert"]["type_vocab_size"]
 # Keys that may be absent from a file, by the defaults of transformers.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": {"pad_token_id": 0},
@@ -298,25 +138,17 @@ _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class HfConfig:
-    """The content of a config.json.
+class HfConfig(weights.Described):
+    """The content of a config.json; without id2label and num_labels it has no labels.
 
     Attributes:
-      bert: the architecture.
-      labels: the names of the classes; none if the file has neither id2label nor
-        num_labels.
       class_name: the class of the weights without the model's name, as in
         `ForMaskedLM`; empty if it is not in the file.
-      problem_type, head_dropout: of a classifier; see `weights.Weights`.
       notes: what a user should know of how the file was understood.
       pools_mean: whether a classifier reads the mean of the tokens, and not [CLS].
     """
 
-    bert: config.BertConfig
-    labels: tuple[str, ...]
-    class_name: str
-    problem_type: str = ""
-    head_dropout: float | None = None
+    class_name: str = ""
     notes: tuple[str, ...] = ()
     pools_mean: bool = False
 
@@ -339,7 +171,7 @@ def read(path: Path, model_type: str = "") -> HfConfig:
                 f"{path}: {key} is {tree[key]!r}, and only {allowed[0]!r} is supported"
             )
     if model_type == "modernbert":
-        tree = with_older_keys(tree, path)
+        tree = _with_older_keys(tree, path)
     keys = _KEYS[model_type]
     values = {ours: tree[theirs] for ours, theirs in keys.items() if theirs in tree}
     values = {key: value for key, value in values.items() if value is not None}
@@ -349,20 +181,20 @@ def read(path: Path, model_type: str = "") -> HfConfig:
         raise errors.InputError(
             f"{path} has no {', '.join(lacking)}: give the config.json of the model"
         )
-    act = values["hidden_act"]
-    known = isinstance(act, str) and act in ACTIVATIONS
-    values["hidden_act"] = ACTIVATIONS[act] if known else act
+    if str(values["hidden_act"]) in ACTIVATIONS:
+        values["hidden_act"] = ACTIVATIONS[values["hidden_act"]]
     try:
         bert = config.from_json(values | {"model_type": model_type})
     except errors.InputError as error:
         raise errors.InputError(f"{path}: {error}") from None
     head = weights.head_of(tree, _HEAD_DROPOUT[model_type], str(path))
-    class_name = class_name_of(tree, path)
-    is_modern = model_type == "modernbert"
-    pools_mean = is_modern and reads_mean(tree, path)
-    return HfConfig(
-        bert, labels(tree, path), class_name, *head, _notes(tree), pools_mean
-    )
+    pooling = tree.get("classifier_pooling", "cls") if bert.is_modern else "cls"
+    if pooling not in ("cls", "mean"):
+        raise errors.InputError(
+            f"{path}: classifier_pooling is {pooling!r}; supported are cls and mean"
+        )
+    about = class_name_of(tree, path), _notes(tree), pooling == "mean"
+    return HfConfig(bert, labels(tree, path), *head, *about)
 
 
 def _model_type(tree: dict[str, Any], path: Path) -> str:
@@ -403,7 +235,7 @@ def class_name_of(tree: dict[str, Any], path: Path) -> str:
     Raises:
       InputError: `architectures` is not a list of names.
     """
-    classes = tree["architectures"] if "architectures" in tree else None
+    classes = tree.get("architectures")
     if not classes:
         return ""
     if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
@@ -430,7 +262,12 @@ def labels(tree: dict[str, Any], path: Path) -> tuple[str, ...]:
       InputError: the numbers are not 0 to C - 1, a name is not a text, or `num_labels`
         is not a number of classes.
     """
-    table, count = tree.get("id2label"), _count(tree, path)
+    table, count = tree.get("id2label"), tree.get("num_labels")
+    if count is not None and not (type(count) is int and 0 <= count <= _MOST_LABELS):
+        raise errors.InputError(
+            f"{path}: num_labels is {count!r}: write how many classes there are, at "
+            f"most {_MOST_LABELS}"
+        )
     if count is not None and (table is None or _differs(table, count)):
         return tuple(f"LABEL_{number}" for number in range(count))
     if table is None:
@@ -450,18 +287,7 @@ def labels(tree: dict[str, Any], path: Path) -> tuple[str, ...]:
     return tuple(str(table[numbers[number]]) for number in wanted)
 
 
-def _count(tree: dict[str, Any], path: Path) -> int | None:
-    """Returns `num_labels`, or None if it is not in the file."""
-    count = tree.get("num_labels")
-    if count is None or (type(count) is int and 0 <= count <= _MOST_LABELS):
-        return count
-    raise errors.InputError(
-        f"{path}: num_labels is {count!r}: write how many classes there are, at most "
-        f"{_MOST_LABELS}"
-    )
-
-
-def _differs(table: Any, count: int) -> bool:
+def _differs(table: Any, count: Any) -> bool:
     """Returns whether `id2label` is an object of another length than `num_labels`."""
     return isinstance(table, dict) and len(table) != count
 
@@ -469,12 +295,64 @@ def _differs(table: Any, count: int) -> bool:
 def _notes(tree: dict[str, Any]) -> tuple[str, ...]:
     """Returns what a reader of the file should know about how it was understood."""
     table, count = tree.get("id2label"), tree.get("num_labels")
-    if table is None or count is None or not _differs(table, count):
+    if count is None or not _differs(table, count):
         return ()
     return (
-        f"num_labels is {count} and id2label has {len(table)} names: the classes are "
-        "named LABEL_0 and so on, as in transformers",
+        f"num_labels is {count} and id2label has {len(table or ())} names: the classes "
+        "are named LABEL_0 and so on, as in transformers",
     )
+
+
+def _with_older_keys(tree: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Returns a config.json of ModernBERT with the keys that older files have.
+
+    Raises:
+      InputError: layers follow no period, angles are scaled, or two dropouts differ
+        that are one here.
+    """
+    result = dict(tree)
+    if tree.get("layer_types") is not None:
+        result["global_attn_every_n_layers"] = _period(tree, path)
+    if tree.get("local_rope_theta", 0) is None:
+        result["local_rope_theta"] = tree["global_rope_theta"]
+    if tree.get("rope_parameters") is not None:
+        result |= _thetas(tree["rope_parameters"], path)
+    dropout = tree.get("mlp_dropout")
+    if tree.get("embedding_dropout", dropout) != dropout is not None:
+        raise errors.InputError(
+            f"{path}: embedding_dropout is {tree['embedding_dropout']!r} and "
+            f"mlp_dropout {dropout!r}, and only one share for both is supported"
+        )
+    return result
+
+
+def _period(tree: dict[str, Any], path: Path) -> int:
+    """Returns after how many layers the next one comes that sees the whole sequence."""
+    kinds = tree["layer_types"]
+    stated = tree.get("global_attn_every_n_layers")
+    for period in (stated, *range(1, len(kinds) + 1)):
+        if isinstance(period, int) and period > 0:
+            if kinds == [_NEAR if i % period else _FAR for i in range(len(kinds))]:
+                return period
+    raise errors.InputError(
+        f"{path}: layer_types is {kinds!r}, and only one {_FAR} in so many layers, "
+        f"from the first on, and {_NEAR} for the others are supported"
+    )
+
+
+def _thetas(found: Any, path: Path) -> dict[str, Any]:
+    """Returns the bases of the angles that are given by kind of layer."""
+    result = {}
+    for kind, ours in _THETAS.items():
+        own = found.get(kind, {}) if isinstance(found, dict) else {}
+        if not isinstance(own, dict) or own.get("rope_type", "default") != "default":
+            raise errors.InputError(
+                f"{path}: rope_parameters of {kind} are {own!r}, and only the "
+                "rope_type 'default' is supported"
+            )
+        if "rope_theta" in own:
+            result[ours] = own["rope_theta"]
+    return result
 
 
 def tree(
@@ -514,7 +392,13 @@ def tree(
     }
     result |= {theirs: values[ours] for ours, theirs in keys.items()}
     if bert.is_modern:
-        result |= modernbert_keys(bert, of_parts)
+        result |= {
+            "embedding_dropout": bert.hidden_dropout_prob,
+            "classifier_pooling": "mean" if "head_transform" in of_parts else "cls",
+            "classifier_bias": False,
+            "decoder_bias": True,
+            **dict.fromkeys(_SPECIAL_IDS),
+        }
     if class_labels:
         result["id2label"] = {str(i): name for i, name in enumerate(class_labels)}
         result["label2id"] = {name: i for i, name in enumerate(class_labels)}
@@ -546,3 +430,52 @@ def class_of(model_type: str, of_parts: frozenset[str]) -> str:
         f"Hugging Face has no class of {prefix} with exactly the parts "
         f"{', '.join(sorted(of_parts))}. {advice}"
     )
+
+
+def activation_of(name: str) -> str:
+    """Returns our name of an activation that `transformers` knows by `name`.
+
+    Raises:
+      InputError: it is unknown here.
+
+    >>> activation_of("gelu_pytorch_tanh")
+    'gelu_new'
+    """
+    if name not in ACTIVATIONS:
+        raise errors.InputError(
+            f"--hidden_act is {name!r}: use one of {', '.join(ACTIVATIONS)}"
+        )
+    return ACTIVATIONS[name]
+
+
+def gelu_note(
+    bert: config.BertConfig, kinds: tuple[str, ...], *, keras_hub: bool = True
+) -> str:
+    """Returns what to know of the activation in these formats; "" for nothing.
+
+    Args:
+      kinds: the formats that a model is read from and written to, by
+        `LoadedModel.format`.
+      keras_hub: whether a folder of Hugging Face, which keras-hub reads, counts.
+    """
+    is_google = "tensorflow1" in kinds
+    if bert.hidden_act == "gelu_new" and is_google:
+        return (
+            "gelu_new is the tanh form of gelu. Google's TensorFlow 1 code computes it "
+            'by the name gelu and refuses this one: for that code, set "hidden_act": '
+            '"gelu" in bert_config.json'
+        )
+    if bert.hidden_act != "gelu" or bert.model_type != "bert":
+        return ""
+    by_erf = "gelu is computed by erf here, as in transformers"
+    if is_google:
+        return (
+            f"{by_erf}. Google's TensorFlow 1 code, the TensorFlow 2 model garden and "
+            f"keras-hub compute its tanh form: {_APART}"
+        )
+    if keras_hub and "huggingface" in kinds:
+        return (
+            f"{by_erf}. keras-hub loads this folder, ignores hidden_act and computes "
+            f"the tanh form: {_APART}"
+        )
+    return ""

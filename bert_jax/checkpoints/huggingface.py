@@ -22,20 +22,13 @@ from bert_jax.foundation import json_file
 from bert_jax.model import config
 from bert_jax.model import heads as model_heads
 
+# Class of transformers -> the part that is the head of a task.
 _HEAD_OF_CLASS = {
-    "ForSequenceClassification": "classifier",
-    "ForTokenClassification": "tagger",
-    "ForMultipleChoice": model_heads.MULTIPLE_CHOICE,
-    "ForQuestionAnswering": model_heads.SPAN,
-    "ForNextSentencePrediction": "nsp_head",
-}
-_CLASS_OF_HEAD = {head: name for name, head in _HEAD_OF_CLASS.items()}
+    kind.transformers: name
+    for name, kind in model_heads.KINDS.items()
+    if kind.reads and kind.transformers
+} | {"ForNextSentencePrediction": "nsp_head"}
 HEADS = tuple(_HEAD_OF_CLASS.values())
-_DROPPED = {
-    "classifier",
-    "tagger",
-    model_heads.MULTIPLE_CHOICE,
-}  # have a dropout of their own
 # Integers that old versions saved, and that a model makes by itself.
 _BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
 
@@ -57,36 +50,28 @@ def read(
     bert, model_type = described.bert, described.bert.model_type
     buffers = [name for name in raw.arrays if _BUFFER.search(name)]
     copies = _copies(raw.arrays, recognized, path)
-    found = _found(raw.arrays, recognized, str(path), frozenset({*buffers, *copies}))
+    left_out = frozenset({*buffers, *copies})
+    found = _found(raw.arrays, recognized, str(path), left_out)
+    found = dataclasses.replace(found, files=raw.files)
     found, bert, notes = _untie(found, bert)
     wanted = _parts(found, described, choice)
-    num_labels = _num_labels(found, described, wanted)
-    params, report = weights.assemble(
-        found,
-        lambda of_parts: mapping.huggingface_mapping(bert, of_parts, num_labels),
-        wanted,
-        choice,
-    )
-    nested = mapping.unflatten(params)
-    labels = described.labels if {"classifier", "tagger"} & set(nested) else ()
-    result = weights.Weights(
-        bert,
-        nested,
-        labels,
-        described.problem_type if "classifier" in nested else "",
-        described.head_dropout if _DROPPED & set(nested) else None,
-    )
-    of_class = mapping.CLASS_PREFIX[model_type] + (described.class_name or ", no class")
-    source = f"Hugging Face, {of_class}"
-    if labels:
+    if described.labels and {"classifier", "tagger"} & wanted:
         notes += described.notes
     notes += [f"{name}: a buffer, not a parameter" for name in buffers]
     notes += [f"{x}*: a copy of {recognized.prefix}*" for x in recognized.copies]
     notes += [recognized.note] * bool(recognized.note)
-    if described.class_name == "Model" and mapping.class_pooler(model_type) - {*nested}:
+    pooler = mapping.class_pooler(model_type)
+    if described.class_name == "Model" and pooler - wanted:
         notes.append("no pooler: no head of this class reads it")
-    return result, dataclasses.replace(
-        report, source=source, files=raw.files, notes=tuple(notes)
+    of_class = mapping.CLASS_PREFIX[model_type] + (described.class_name or ", no class")
+    return weights.assemble(
+        found,
+        dataclasses.replace(described, bert=bert),
+        mapping.huggingface_mapping,
+        wanted,
+        choice,
+        f"Hugging Face, {of_class}",
+        notes,
     )
 
 
@@ -95,16 +80,9 @@ class HuggingFaceFiles(weights.ModelFiles):
 
     format = "huggingface"
 
-    @property
-    def config(self) -> config.BertConfig:
-        """The architecture, by config.json and the names of the tensors."""
-        return describe(self.path).bert
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The names of the classes in config.json."""
-        file = config_file(self.folder)
-        return hf_config.labels(json_file.read_object(file), file)
+    def describe(self) -> weights.Described:
+        """Returns what config.json and the names of the tensors say."""
+        return describe(self.path)
 
     @property
     def head(self) -> str:
@@ -297,7 +275,7 @@ def _found(
                 "same parameter: remove one"
             )
         result[canonical], originals[canonical] = arrays[name], name
-    return weights.Found(result, originals, where)
+    return weights.Found(result, where, originals=originals)
 
 
 def _untie(
@@ -340,7 +318,11 @@ def _untie(
     elif own not in arrays and bias not in arrays:
         # Nothing to decode with: its config key has no meaning.
         bert = dataclasses.replace(bert, tie_word_embeddings=True)
-    return weights.Found(arrays, originals, found.where), bert, notes
+    return (
+        dataclasses.replace(found, arrays=arrays, originals=originals),
+        bert,
+        notes,
+    )
 
 
 def _parts(
@@ -349,10 +331,11 @@ def _parts(
     """Returns the parts that the config names, or that have tensors in the file."""
     model_type, name = described.bert.model_type, described.class_name
     if choice.head and head_of(name) != choice.head:
-        name = _CLASS_OF_HEAD[choice.head]  # the user knows better than config.json
+        # The user knows better than config.json.
+        name = model_heads.KINDS[choice.head].transformers
     of_class = mapping.parts_of(model_type, name, pools_mean=described.pools_mean)
     wanted = {"encoder", *of_class}
-    outputs = [part for part in wanted if part in _HEAD_OF_CLASS.values()]
+    outputs = [part for part in wanted if part in HEADS]
     has_classifier = any(
         n.startswith("classifier.") and not weights.matches(n, choice.ignore)
         for n in found.arrays
@@ -375,7 +358,7 @@ def _parts(
     table = mapping.HEADS[model_type] | {k: v for k, v in pooled.items()}
     for module, theirs in table.items():
         part = module.split("/")[0]
-        rival = part in ("classifier", "tagger", model_heads.MULTIPLE_CHOICE)
+        rival = part in mapping.CLASSIFIERS
         rival |= list(table.values()).count(theirs) > 1  # two parts call it so
         if not rival and any(n.startswith(f"{theirs}.") for n in found.arrays):
             wanted.add(part)
@@ -396,31 +379,6 @@ def _refuse_head_without_pooler(
             f"tokens, write a folder that names it: {weights.CONVERT} --head=tagger. "
             f"To leave out the classifier too: {weights.CONVERT} --allow_missing=pooler"
         )
-
-
-def _num_labels(
-    found: weights.Found, described: hf_config.HfConfig, wanted: frozenset[str]
-) -> int:
-    """Returns the number of classes of a classifier or tagger.
-
-    Raises:
-      InputError: the names of the classes are more or fewer.
-    """
-    for part in ("classifier", "tagger"):
-        if part not in wanted:
-            continue
-        module = mapping.HEADS[described.bert.model_type][f"{part}/dense"]
-        bias = f"{module}.bias"
-        if bias in found.arrays and found.arrays[bias].ndim == 1:
-            count = found.arrays[bias].shape[0]
-            if described.labels and len(described.labels) != count:
-                raise errors.InputError(
-                    f"{found.where}: {found.originals[bias]} has {count} classes, and "
-                    "id2label and num_labels of config.json give "
-                    f"{len(described.labels)}: correct them"
-                )
-            return count
-    return len(described.labels) or 2
 
 
 SEPARATE_HEAD = "classifier.safetensors"

@@ -6,7 +6,7 @@ names it.
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,71 @@ FREE = (
     "initializer_range",
     "tie_word_embeddings",
 )
+_POSITIONS = "encoder/embeddings/position_embeddings/embedding"
+_WORDS = "encoder/embeddings/word_embeddings/embedding"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Start:
+    """What a run begins with.
+
+    Attributes:
+      bert: the architecture, with the keys that the config sets.
+      tokenizer: of the run.
+      given: parts that were read: numpy arrays, the vocabulary not padded.
+      left: parts of the folder that the run has no use for.
+    """
+
+    bert: model_config.BertConfig
+    tokenizer: Tokenizer
+    given: dict[str, PyTree]
+    left: tuple[str, ...] = ()
+
+
+def parameters(
+    start: Start,
+    shapes: PyTree,
+    initialize: Callable[[jax.Array], PyTree],
+    seed: int,
+) -> PyTree:
+    """Returns the parameters of a run on its mesh: what was given, the rest random.
+
+    Args:
+      shapes: abstract parameters of the run, with shardings.
+      initialize: returns random parameters from a key.
+      seed: of the random parameters.
+    """
+    names = frozenset(shapes) - frozenset(start.given)
+    params: PyTree = {}
+    if start.given:
+        words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
+        given = network.pad_vocabulary(start.given, words.shape[0])
+        params = sharding.shard_params(given, shapes, "init_from")
+    if names:
+        params |= randomly_initialized(seed, shapes, initialize, names)
+    return params
+
+
+def randomly_initialized(
+    seed: int,
+    shapes: PyTree,
+    initialize: Callable[[jax.Array], PyTree],
+    names: frozenset[str],
+) -> dict[str, PyTree]:
+    """Returns parts that are initialized from the seed of a run, as in a new run."""
+    shardings = jax.tree.map(
+        lambda x: x.sharding, {n: shapes[n] for n in sorted(names)}
+    )
+
+    def some(key: jax.Array) -> PyTree:
+        result = nn.unbox(initialize(key))
+        return {name: result[name] for name in sorted(names)}
+
+    mesh = next(iter(jax.tree.leaves(shardings))).mesh
+    return sharding.jit(some, mesh, out_shardings=shardings)(jax.random.key(seed))
+
+
+# Pretraining.
 
 
 def resolve(
@@ -56,9 +121,9 @@ def resolve(
         workdir / run_folder.CHECKPOINTS
     )
     folder = workdir if resuming else hub.folder(settings.init_from)
-    if settings.init_from != "none" and not resuming:
-        _check(settings, hub.folder(settings.init_from), store)
     assert folder is not None
+    if settings.init_from != "none" and not resuming:
+        _check(settings, folder, store)
     if settings.size == GIVEN:
         given = dataclasses.asdict(checkpoints.open(folder).config)
         del given["vocab_size"]  # that of the vocabulary, which may have grown
@@ -85,43 +150,7 @@ def _check(settings: pretraining.PretrainingConfig, folder: Path, store: Path) -
         ours = model_config.BertConfig(**size | settings.model)
     else:
         ours = dataclasses.replace(theirs, **settings.model)
-    _check_architecture(ours, theirs, settings.init, folder)
-
-
-def _check_architecture(
-    ours: model_config.BertConfig,
-    theirs: model_config.BertConfig,
-    init: pretraining.PretrainingInitConfig,
-    folder: Path,
-) -> None:
-    """Raises InputError unless the two differ only in what is free or asked for."""
-    free = {*FREE, "vocab_size"}
-    longer = ours.max_position_embeddings > theirs.max_position_embeddings
-    if not ours.has_position_table or (longer and init.positions != "same"):
-        free.add("max_position_embeddings")
-    before, after = _derived(theirs), _derived(ours)
-    different = [
-        f"model.{name} is {after[name]!r} here and {before[name]!r} there"
-        for name in before
-        if name not in free and before[name] != after[name]
-    ]
-    if different:
-        advice = "Set --config.model.size=init_from to take the architecture from there"
-        if longer and len(different) == 1:
-            advice = "To extend its positions: --config.init.positions=repeat"
-        raise errors.InputError(
-            f"the weights of {folder} are of another architecture: "
-            f"{'; '.join(different)}. {advice}"
-        )
-
-
-def _derived(bert: model_config.BertConfig) -> dict[str, Any]:
-    """Returns the keys of an architecture, with -1 replaced by its meaning."""
-    result = dataclasses.asdict(bert)
-    return result | {
-        "embedding_size": bert.embedding_width,
-        "num_hidden_groups": bert.num_groups,
-    }
+    _check_architecture(ours, theirs, settings.init.positions, folder, _OF_PRETRAINING)
 
 
 def read(
@@ -132,7 +161,7 @@ def read(
     initialize: Callable[[jax.Array], PyTree],
     workdir: Path,
 ) -> PyTree:
-    """Returns the parameters that a run starts with, and records what was read.
+    """Returns the parameters that a pretraining run starts with.
 
     Writes `init.json` with the load report and the sha256 of the files.
 
@@ -146,34 +175,23 @@ def read(
       InputError: the folder lacks what the run needs, or brings what it does not.
     """
     init, folder = settings.init, hub.folder(settings.init_from)
-    choice = weights.Choice(ignore=init.ignored)
-    found = checkpoints.open(folder).read(choice)
+    found = checkpoints.open(folder).read(weights.Choice(ignore=init.ignored))
     theirs = found.weights
     assert found.tokenizer is not None
-    _check_architecture(bert, theirs.config, init, folder)
-    flat = mapping.flatten(theirs.params)
-    _check_parts({name.split("/")[0] for name in flat}, set(shapes), init, folder)
-    flat = {n: x for n, x in flat.items() if n.split("/")[0] not in init.fresh_parts}
-    flat = with_positions(flat, bert, init.positions)
+    _check_architecture(bert, theirs.config, init.positions, folder, _OF_PRETRAINING)
+    _check_parts({*theirs.params}, {*shapes}, init, folder)
+    kept = {n: x for n, x in theirs.params.items() if n not in init.fresh_parts}
+    flat = with_positions(mapping.flatten(kept), bert, init.positions)
     flat = _with_tokens(flat, found.tokenizer, tokenizer, init.new_tokens, folder)
     if not bert.tie_word_embeddings and "mlm_head/decoder" not in flat:
         flat["mlm_head/decoder"] = flat[_WORDS]
-    params = mapping.unflatten(flat)
-    rows = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"].shape[0]
-    params = sharding.shard_params(network.pad_vocabulary(params, rows), shapes, folder)
-    if init.fresh_parts:
-        params |= randomly_initialized(
-            settings.run.seed, shapes, initialize, init.fresh_parts
-        )
+    start = Start(bert, tokenizer, mapping.unflatten(flat))
+    params = parameters(start, shapes, initialize, settings.run.seed)
     if jax.process_index() == 0:
         record = found.report.record() | {"drawn": sorted(init.fresh_parts)}
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         (workdir / "init.json").write_text(text, encoding="utf-8")
     return params
-
-
-_POSITIONS = "encoder/embeddings/position_embeddings/embedding"
-_WORDS = "encoder/embeddings/word_embeddings/embedding"
 
 
 def _check_parts(
@@ -183,23 +201,173 @@ def _check_parts(
     folder: Path,
 ) -> None:
     """Raises InputError unless the folder has the parts of the run, and no others."""
-    lacking = sorted(wanted - there - init.fresh_parts)
-    if lacking:
+    if lacking := sorted(wanted - there - init.fresh_parts):
         raise errors.InputError(
             f"{folder} has no {', '.join(lacking)}, which this run trains. To "
             f"initialize them at random: --config.init.fresh={','.join(lacking)}"
         )
-    more = sorted(there - wanted)
-    if more:
+    if more := sorted(there - wanted):
         raise errors.InputError(
             f"{folder} has {', '.join(more)}, which this run does not train. To ignore "
             f"them: --config.init.ignore={','.join(more)}"
         )
-    useless = sorted(init.fresh_parts - wanted)
-    if useless:
+    if useless := sorted(init.fresh_parts - wanted):
         raise errors.InputError(
             f"init.fresh names {', '.join(useless)}, which this run does not have"
         )
+
+
+# Fine-tuning.
+
+
+def read_start(settings: finetuning.FinetuningConfig, wanted: tuple[str, ...]) -> Start:
+    """Reads what a fine-tuning run starts from.
+
+    Args:
+      wanted: the parts of the run's model.
+
+    Raises:
+      InputError: the folder holds no model that fits, or a key of the config cannot be.
+    """
+    start = _fresh(settings)
+    if start is None:
+        start = _given(settings, wanted)
+    text = settings.text
+    asked = cleaning.from_config(text.clean, text.stop_words, start.tokenizer.cleaning)
+    tokenizer = dataclasses.replace(start.tokenizer, cleaning=asked)
+    return dataclasses.replace(start, tokenizer=tokenizer)
+
+
+def _given(settings: finetuning.FinetuningConfig, wanted: Collection[str]) -> Start:
+    """Returns the encoder of `init_from`, and on request its head."""
+    folder, init = hub.folder(settings.init_from), settings.init
+    params, theirs, tokenizer = _of_any_kind(folder, init.ignore)
+    bert = dataclasses.replace(theirs, **settings.model)
+    _check_architecture(bert, theirs, init.positions, folder, _OF_FINETUNING)
+    heads = init.head == "given"
+    if heads and model_heads.TRANSFORM in {*params} - {*wanted}:
+        raise errors.InputError(
+            f"the head of {folder} follows a layer ({model_heads.TRANSFORM}), and "
+            "init.head is given: set head.transform=true, with head.pooling=mean for "
+            "texts"
+        )
+    kept = {"encoder", "pooler"} | ({*wanted} if heads else set())
+    given = {name: params[name] for name in params if name in kept & {*wanted}}
+    lacking = sorted({*wanted} - {*given} - {"pooler"}) if heads else []
+    if lacking:
+        raise errors.InputError(
+            f"{folder} has no {', '.join(lacking)}, and init.head is given: leave it "
+            "out to initialize the head of the task at random"
+        )
+    flat = with_positions(mapping.flatten(given), bert, init.positions)
+    left = tuple(sorted(name for name in params if name not in given))
+    return Start(bert, tokenizer, mapping.unflatten(flat), left)
+
+
+def _of_any_kind(
+    folder: Path, ignore: str
+) -> tuple[PyTree, model_config.BertConfig, Tokenizer]:
+    """Returns parameters, architecture and tokenizer of a model, with any head."""
+    opened = checkpoints.open(folder)
+    if opened.task is not None:
+        return opened.task.params, opened.task.bert, opened.task.tokenizer
+    named = tuple(x.strip() for x in ignore.split(",") if x.strip())
+    found = opened.read(weights.Choice(ignore=named))
+    assert found.tokenizer is not None
+    return found.weights.params, found.weights.config, found.tokenizer
+
+
+def given_head(
+    settings: finetuning.FinetuningConfig, workdir: Path
+) -> spec.Metadata | None:
+    """Returns the metadata of a head that is given, or None for a new head.
+
+    For a run that is resumed, they are those of its best model.
+
+    Raises:
+      InputError: the folder holds no model.
+    """
+    if settings.init.head != "given":
+        return None
+    folder = native.best(workdir) or hub.folder(settings.init_from)
+    if native.is_task(folder):
+        return dataclasses.replace(native.read_task(folder).learned, threshold=None)
+    return spec.Metadata(labels=checkpoints.open(folder).labels)
+
+
+def _fresh(settings: finetuning.FinetuningConfig) -> Start | None:
+    """Returns only architecture and tokenizer, if there are no weights to read."""
+    if settings.init_from != "none":
+        return None
+    vocab = hub.folder(settings.text.vocab, vocabulary_only=True)
+    if vocab.is_dir():
+        vocab = _tokenizer_folder(vocab)
+    tokenizer = Tokenizer.load(vocab, require_mask=False)
+    given = dict(settings.model)
+    if hub.is_name(settings.size) or Path(settings.size).is_dir():
+        size = dataclasses.asdict(checkpoints.open(settings.size).config)
+    else:
+        size = dataclasses.asdict(model_config.published(settings.size))
+    if given.get("vocab_size") not in (None, tokenizer.vocab_size):
+        raise errors.InputError(
+            f"model.vocab_size is {given['vocab_size']}, but the vocabulary has "
+            f"{tokenizer.vocab_size} pieces: leave model.vocab_size unset"
+        )
+    keys = size | given | {"vocab_size": tokenizer.vocab_size}
+    return Start(model_config.BertConfig(**keys), tokenizer, {})
+
+
+def _tokenizer_folder(folder: Path) -> Path:
+    try:
+        return checkpoints.open(folder).tokenizer_folder
+    except errors.InputError:  # only a vocabulary
+        return folder
+
+
+# Architectures, position tables and vocabularies that differ.
+
+# By the kind of run: the further keys that may differ, and what to do about others.
+_OF_PRETRAINING = (
+    "vocab_size",
+    "Set --config.model.size=init_from to take the architecture from there",
+)
+_OF_FINETUNING = ("hidden_act", "Leave the key unset")
+
+
+def _check_architecture(
+    ours: model_config.BertConfig,
+    theirs: model_config.BertConfig,
+    positions: str,
+    folder: Path,
+    of_run: tuple[str, str],
+) -> None:
+    """Raises InputError unless the two differ only in what is free or asked for."""
+    free, advice = {*FREE, of_run[0]}, of_run[1]
+    longer = ours.max_position_embeddings > theirs.max_position_embeddings
+    if not ours.has_position_table or (longer and positions != "same"):
+        free.add("max_position_embeddings")
+    before, after = _derived(theirs), _derived(ours)
+    different = [
+        f"model.{name} is {after[name]!r} here and {before[name]!r} there"
+        for name in before
+        if name not in free and before[name] != after[name]
+    ]
+    if longer and len(different) == 1:
+        advice = "To extend its positions: --config.init.positions=repeat"
+    if different:
+        raise errors.InputError(
+            f"the weights of {folder} are of another architecture: "
+            f"{'; '.join(different)}. {advice}"
+        )
+
+
+def _derived(bert: model_config.BertConfig) -> dict[str, Any]:
+    """Returns the keys of an architecture, with -1 replaced by its meaning."""
+    result = dataclasses.asdict(bert)
+    return result | {
+        "embedding_size": bert.embedding_width,
+        "num_hidden_groups": bert.num_groups,
+    }
 
 
 def with_positions(
@@ -298,188 +466,3 @@ def piece_sources(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
         [ids[token]] if token in ids else pieces or [old.unk_id]
         for token, pieces in zip(new.tokens, spelled, strict=True)
     ]
-
-
-def randomly_initialized(
-    seed: int,
-    shapes: PyTree,
-    initialize: Callable[[jax.Array], PyTree],
-    names: frozenset[str],
-) -> dict[str, PyTree]:
-    """Returns parts that are initialized from the seed of a run, as in a new run."""
-    places_ = jax.tree.map(lambda x: x.sharding, {n: shapes[n] for n in sorted(names)})
-
-    def some(key: jax.Array) -> PyTree:
-        result = nn.unbox(initialize(key))
-        return {name: result[name] for name in sorted(names)}
-
-    mesh = next(iter(jax.tree.leaves(places_))).mesh
-    return sharding.jit(some, mesh, out_shardings=places_)(jax.random.key(seed))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Start:
-    """What a run begins with.
-
-    Attributes:
-      bert: the architecture, with the keys that the config sets.
-      tokenizer: of the run.
-      given: parts that were read: numpy arrays, the vocabulary not padded.
-      left: parts of the folder that the run has no use for.
-      sums: sha256 of the files that were read.
-    """
-
-    bert: model_config.BertConfig
-    tokenizer: Tokenizer
-    given: dict[str, PyTree]
-    left: tuple[str, ...] = ()
-    sums: dict[str, str] = dataclasses.field(default_factory=dict)
-
-
-def read_start(settings: finetuning.FinetuningConfig, wanted: tuple[str, ...]) -> Start:
-    """Reads what a run starts from.
-
-    Args:
-      wanted: the parts of the run's model.
-
-    Raises:
-      InputError: the folder holds no model that fits, or a key of the config cannot be.
-    """
-    start = _start(settings, wanted)
-    text = settings.text
-    asked = cleaning.from_config(text.clean, text.stop_words, start.tokenizer.cleaning)
-    tokenizer = dataclasses.replace(start.tokenizer, cleaning=asked)
-    return dataclasses.replace(start, tokenizer=tokenizer)
-
-
-def _start(settings: finetuning.FinetuningConfig, wanted: tuple[str, ...]) -> Start:
-    if settings.init_from == "none":
-        return _fresh(settings)
-    folder = hub.folder(settings.init_from)
-    ignore = [x.strip() for x in settings.init.ignore.split(",") if x.strip()]
-    params, found, tokenizer, sums = _read(folder, tuple(ignore))
-    bert = _with_keys(found, settings)
-    heads = settings.init.head == "given"
-    if heads and model_heads.TRANSFORM in {*params} - {*wanted}:
-        raise errors.InputError(
-            f"the head of {folder} follows a layer ({model_heads.TRANSFORM}), and "
-            "init.head is given: set head.transform=true, with head.pooling=mean for "
-            "texts"
-        )
-    kept = {"encoder", "pooler"} | ({*wanted} if heads else set())
-    given = {name: params[name] for name in params if name in kept & {*wanted}}
-    lacking = sorted({*wanted} - {*given} - {"pooler"}) if heads else []
-    if lacking:
-        raise errors.InputError(
-            f"{folder} has no {', '.join(lacking)}, and init.head is given: leave it "
-            "out to initialize the head of the task at random"
-        )
-    flat = mapping.flatten(given)
-    flat = with_positions(flat, bert, settings.init.positions)
-    left = tuple(sorted(name for name in params if name not in given))
-    return Start(bert, tokenizer, mapping.unflatten(flat), left, sums)
-
-
-def given_head(
-    settings: finetuning.FinetuningConfig, workdir: Path
-) -> spec.Metadata | None:
-    """Returns the metadata of a head that is given, or None for a new head.
-
-    For a run that is resumed, they are those of its best model.
-
-    Raises:
-      InputError: the folder holds no model.
-    """
-    if settings.init.head != "given":
-        return None
-    folder = native.best(workdir) or hub.folder(settings.init_from)
-    if native.is_task(folder):
-        return dataclasses.replace(native.read_task(folder).learned, threshold=None)
-    return spec.Metadata(labels=checkpoints.open(folder).labels)
-
-
-def _read(
-    folder: Path, ignore: tuple[str, ...]
-) -> tuple[PyTree, model_config.BertConfig, Tokenizer, dict[str, str]]:
-    """Returns parameters, architecture, tokenizer and sums of a folder of any kind."""
-    opened = checkpoints.open(folder)
-    if opened.task is not None:
-        return opened.task.params, opened.task.bert, opened.task.tokenizer, {}
-    found = opened.read(weights.Choice(ignore=ignore))
-    assert found.tokenizer is not None
-    return (
-        found.weights.params,
-        found.weights.config,
-        found.tokenizer,
-        found.report.files,
-    )
-
-
-def _with_keys(
-    bert: model_config.BertConfig, settings: finetuning.FinetuningConfig
-) -> model_config.BertConfig:
-    """Returns an architecture with the keys of the config that change no weight."""
-    result = dataclasses.replace(bert, **settings.model)
-    free = (*FREE, "hidden_act")
-    if settings.init.positions != "same" or not bert.has_position_table:
-        free = (*free, "max_position_embeddings")
-    for name, value in settings.model.items():
-        if name not in free and getattr(bert, name) != value:
-            raise errors.InputError(
-                f"model.{name} is {value!r}, and the weights of {settings.init_from} "
-                f"have {getattr(bert, name)!r}: leave it unset"
-            )
-    return result
-
-
-def _fresh(settings: finetuning.FinetuningConfig) -> Start:
-    """Returns only architecture and tokenizer."""
-    vocab = hub.folder(settings.text.vocab, vocabulary_only=True)
-    if vocab.is_dir():
-        vocab = _tokenizer_folder(vocab)
-    tokenizer = Tokenizer.load(vocab, require_mask=False)
-    given = dict(settings.model)
-    if hub.is_name(settings.size) or Path(settings.size).is_dir():
-        size = dataclasses.asdict(checkpoints.open(settings.size).config)
-    else:
-        size = dataclasses.asdict(model_config.published(settings.size))
-    if given.get("vocab_size") not in (None, tokenizer.vocab_size):
-        raise errors.InputError(
-            f"model.vocab_size is {given['vocab_size']}, but the vocabulary has "
-            f"{tokenizer.vocab_size} pieces: leave model.vocab_size unset"
-        )
-    bert = model_config.BertConfig(
-        **{**size, **given, "vocab_size": tokenizer.vocab_size}
-    )
-    return Start(bert, tokenizer, {})
-
-
-def _tokenizer_folder(folder: Path) -> Path:
-    try:
-        return checkpoints.open(folder).tokenizer_folder
-    except errors.InputError:  # only a vocabulary
-        return folder
-
-
-def parameters(
-    start: Start,
-    shapes: PyTree,
-    initialize: Callable[[jax.Array], PyTree],
-    seed: int,
-) -> PyTree:
-    """Returns the parameters of a run on its mesh: what was given, the rest random.
-
-    Args:
-      shapes: abstract parameters of the run, with shardings.
-      initialize: returns random parameters from a key.
-      seed: of the random parameters.
-    """
-    if not start.given:
-        return randomly_initialized(seed, shapes, initialize, frozenset(shapes))
-    words = shapes["encoder"]["embeddings"]["word_embeddings"]["embedding"]
-    given = network.pad_vocabulary(start.given, words.shape[0])
-    names = frozenset(shapes) - frozenset(given)
-    params = sharding.shard_params(given, shapes, "the given folder")
-    if names:
-        params |= randomly_initialized(seed, shapes, initialize, names)
-    return params

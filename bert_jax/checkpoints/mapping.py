@@ -13,9 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from bert_jax.checkpoints import mapping
 from bert_jax.model import config, network
-from bert_jax.model import heads as model_heads
+from bert_jax.model.heads import KINDS, MULTIPLE_CHOICE
 
 CLASS_PREFIX = {
     "bert": "Bert",
@@ -90,12 +89,7 @@ ENCODER = {
 
 # Heads that every model but ModernBERT names alike. A file has only one of those that
 # are called `classifier`.
-_OUTPUTS = {
-    "classifier/dense": "classifier",
-    "tagger/dense": "classifier",
-    "multiple_choice/dense": "classifier",
-    "span/dense": "qa_outputs",
-}
+_OUTPUTS = {f"{x}/dense": kind.tensor for x, kind in KINDS.items() if kind.tensor}
 # Of the heads, from the top of the file.
 HEADS = {
     "bert": _OUTPUTS
@@ -145,19 +139,16 @@ HEADS = {
         "pooler/layer_norm": "head.norm",
         "head_transform/dense": "head.dense",
         "head_transform/layer_norm": "head.norm",
-        "classifier/dense": "classifier",
-        "tagger/dense": "classifier",
-        "multiple_choice/dense": "classifier",
-        "span/dense": "classifier",
+        **dict.fromkeys(_OUTPUTS, "classifier"),
     },
 }
 # The layer that pools for a head, where it is not the encoder's own pooler.
 POOLER = {
     ("roberta", "classifier"): "classifier.dense",
     ("electra", "classifier"): "classifier.dense",
-    ("electra", model_heads.MULTIPLE_CHOICE): "sequence_summary.summary",
+    ("electra", MULTIPLE_CHOICE): "sequence_summary.summary",
     ("distilbert", "classifier"): "pre_classifier",
-    ("distilbert", model_heads.MULTIPLE_CHOICE): "pre_classifier",
+    ("distilbert", MULTIPLE_CHOICE): "pre_classifier",
 }
 # Where the MLM head's decoder is: a copy of the token embeddings, if they are tied.
 DECODER = {
@@ -170,39 +161,36 @@ DECODER = {
 }
 
 # Our parts, encoder aside, and what Hugging Face's class for exactly them is called.
-_CLASSES: dict[frozenset[str], str] = {
-    frozenset({"mlm_head"}): "ForMaskedLM",
-    frozenset({"pooler", "classifier"}): "ForSequenceClassification",
-    frozenset({"tagger"}): "ForTokenClassification",
-    frozenset({model_heads.SPAN}): "ForQuestionAnswering",
-    frozenset({"pooler", model_heads.MULTIPLE_CHOICE}): "ForMultipleChoice",
+_HEADS = {
+    frozenset({"pooler", x} if kind.reads == "text" else {x}): kind.transformers
+    for x, kind in KINDS.items()
+    if kind.transformers
 }
-_HEADS = {parts: name for parts, name in _CLASSES.items() if "mlm_head" not in parts}
-_OF_TOKENS = frozenset({"tagger", model_heads.SPAN})
+_TASKS = {parts: name for parts, name in _HEADS.items() if "mlm_head" not in parts}
 _POOLED = {frozenset({"pooler"}): "Model"}
 _BARE = {frozenset[str](): "Model"}
 _PAIRS = {frozenset({"pooler", "mlm_head", "nsp_head"}): "ForPreTraining"}
 _NSP = {frozenset({"pooler", "nsp_head"}): "ForNextSentencePrediction"}
 _RTD = {frozenset({"rtd_head"}): "ForPreTraining"}
 CLASSES = {
-    "bert": _CLASSES | _POOLED | _PAIRS | _NSP,
-    "roberta": _CLASSES | _POOLED,
-    "albert": _CLASSES | _POOLED | _PAIRS,
-    "electra": _CLASSES | _BARE | _RTD,
-    "distilbert": _CLASSES | _BARE,
+    "bert": _HEADS | _POOLED | _PAIRS | _NSP,
+    "roberta": _HEADS | _POOLED,
+    "albert": _HEADS | _POOLED | _PAIRS,
+    "electra": _HEADS | _BARE | _RTD,
+    "distilbert": _HEADS | _BARE,
+    # Its heads on tokens read them through a layer; a pooler or the mean both do.
     "modernbert": _BARE
-    | {parts: name for parts, name in _CLASSES.items() if not parts & _OF_TOKENS}
-    | {parts - {"pooler"} | {"head_transform"}: name for parts, name in _HEADS.items()},
+    | {parts: name for parts, name in _HEADS.items() if parts not in _TASKS}
+    | {parts: name for parts, name in _TASKS.items() if "pooler" in parts}
+    | {parts - {"pooler"} | {"head_transform"}: name for parts, name in _TASKS.items()},
 }
 
 # Google's names of heads, whose kernels are [C, D] as torch has them.
 TENSORFLOW1_OUTPUT = {
-    "nsp_head/dense": "cls/seq_relationship/output",
-    "span/dense": "cls/squad/output",
-    "classifier/dense": "output",
-    "tagger/dense": "output",
-    "multiple_choice/dense": "output",
+    f"{x}/dense": kind.google for x, kind in KINDS.items() if kind.google
 }
+# Heads whose tensors files call `classifier`: only a config defines which it is.
+CLASSIFIERS = tuple(x for x, kind in KINDS.items() if kind.tensor == "classifier")
 
 
 def class_pooler(model_type: str) -> frozenset[str]:
@@ -345,13 +333,13 @@ def huggingface_mapping(
     bert: config.BertConfig, of_parts: frozenset[str], num_labels: int
 ) -> list[ParamMapping]:
     """Returns the mapping of all parameters to a file of Hugging Face's."""
-    modules = mapping.module_names(bert.model_type, of_parts)
+    modules = module_names(bert.model_type, of_parts)
     mapped = []
     for path, shape in parameter_shapes(bert, of_parts, num_labels).items():
         module, _, leaf = path.rpartition("/")
-        theirs = f"{modules[module]}.{mapping.torch_leaf(leaf)}"
+        theirs = f"{modules[module]}.{torch_leaf(leaf)}"
         if path == "mlm_head/decoder":
-            theirs = f"{mapping.DECODER[bert.model_type]}.weight"
+            theirs = f"{DECODER[bert.model_type]}.weight"
         lacking = bert.num_groups - shape[0] if path.startswith(STACKED) else 0
         mapped.append(
             _mapped(path, shape, theirs, transposed=leaf == "kernel", first=lacking)
@@ -366,13 +354,13 @@ def tensorflow1_mapping(
 
     Its names are those of Hugging Face's BERT with slashes; kernels are [in, out].
     """
-    modules = mapping.module_names("bert", of_parts)
+    modules = module_names("bert", of_parts)
     mapped = []
     for path, shape in parameter_shapes(bert, of_parts, num_labels).items():
         module, _, leaf = path.rpartition("/")
-        if module in mapping.TENSORFLOW1_OUTPUT:
+        if module in TENSORFLOW1_OUTPUT:
             end = "bias" if leaf == "bias" else "weights"
-            theirs = f"{mapping.TENSORFLOW1_OUTPUT[module]}_{end}"
+            theirs = f"{TENSORFLOW1_OUTPUT[module]}_{end}"
             mapped.append(_mapped(path, shape, theirs, transposed=leaf == "kernel"))
         else:
             above = modules[module].replace("layer.{}", "layer_{}").replace(".", "/")

@@ -1,10 +1,8 @@
 """The folder of a run: the names of what is in it, and the settings that it records."""
 
-import dataclasses
 import functools
 import json
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -75,15 +73,10 @@ class RunFiles(weights.ModelFiles):
         """The sequence length of the run."""
         return read_settings(self.folder).data.max_seq_length
 
-    @property
-    def config(self) -> model_config.BertConfig:
-        """The architecture in config.json."""
-        return model_config.BertConfig(**read_settings(self.folder).model)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """No names: pretraining has no classes."""
-        return ()
+    def describe(self) -> weights.Described:
+        """Returns the architecture in config.json; pretraining has no classes."""
+        model = read_settings(self.folder).model
+        return weights.Described(model_config.BertConfig(**model))
 
     @functools.cached_property
     def step(self) -> int:
@@ -113,25 +106,14 @@ class RunFiles(weights.ModelFiles):
         step = self.step
         params, _ = checkpoint.restore_params(checkpoints, shapes, step)
         cut = network.cut_vocabulary(jax.tree.map(np.asarray, params), bert.vocab_size)
-        flat = mapping.flatten(cut)
-        found = weights.Found(flat, {name: name for name in flat}, str(self.path))
-        kept, report = weights.assemble(
-            found,
-            lambda of_parts: mapping.native_mapping(bert, of_parts, 2),
+        manifest = json.loads(
+            (checkpoints / str(step) / checkpoint.MANIFEST).read_bytes()
+        )
+        return weights.assemble(
+            weights.Found(mapping.flatten(cut), str(self.path), manifest["sha256"]),
+            weights.Described(bert),
+            mapping.native_mapping,
             frozenset(cut),
             choice,
+            f"run of bert_jax, step {step}",
         )
-        report = dataclasses.replace(
-            report,
-            source=f"run of bert_jax, step {step}",
-            files=_sums(checkpoints / str(step)),
-        )
-        result = weights.Weights(bert, mapping.unflatten(kept))
-        return result, report
-
-
-def _sums(step_folder: Path) -> dict[str, str]:
-    """Returns the sha256 of every file of a checkpoint, which its manifest has."""
-    manifest = json.loads((step_folder / checkpoint.MANIFEST).read_bytes())
-    result: dict[str, Any] = manifest["sha256"]
-    return result

@@ -7,7 +7,7 @@ layouts, which are both read; what is written here is read by versions 3 to 6.
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,21 +20,35 @@ from bert_jax import errors
 from bert_jax.checkpoints import tensors
 from bert_jax.foundation import json_file
 
-MODULE_CONFIG = "config.json"
-MODULE_KINDS = ("Dense", "LayerNorm", "Normalize", "Dropout")
+MODULES = "modules.json"
+MODEL = "config_sentence_transformers.json"
+TRANSFORMER = "sentence_bert_config.json"
+_TRANSFORMERS = "sentence_*_config.json"  # older versions name it by the model
+POOLING_FOLDER, CONFIG = "1_Pooling", "config.json"  # the latter of any module
+MODES = ("mean", "cls", "max")  # the usual ones
+_KEYS = {  # of the older layout, which joins vectors in this order
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+ALL_MODES = (*MODES, *(mode for mode in _KEYS if mode not in MODES))
+_KINDS = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
+_LIBRARY = "sentence_transformers."
+_PACKAGE = "sentence_transformers.models"
+# Keys that make a module something else, and the values that do not.
+_REQUIRED = {
+    "module_input_name": (None, "sentence_embedding"),
+    "module_output_name": (None, "sentence_embedding"),
+    "transformer_task": (None, "feature-extraction"),
+}
+_STATES = {"method": "forward", "method_output_name": "last_hidden_state"}
 _EPSILON = 1e-5  # of torch's layer norm, which no config changes
-_VECTOR = "sentence_embedding"  # what a module reads and writes, by their name
-
-Vectors = Float[np.ndarray, "n F"]  # F inputs, G outputs
-
-
-def _same(x: jax.Array) -> jax.Array:
-    return x
-
-
 # By the names of torch's classes, with the defaults of their arguments.
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "Identity": _same,
+    "Identity": jnp.asarray,
     "Tanh": jnp.tanh,
     "ReLU": jax.nn.relu,
     "GELU": functools.partial(jax.nn.gelu, approximate=False),
@@ -44,6 +58,8 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "ELU": jax.nn.elu,
     "Softplus": jax.nn.softplus,
 }
+
+Vectors = Float[np.ndarray, "n F"]  # F inputs, G outputs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,161 +150,6 @@ def _check_width(kind: str, wanted: int, inputs: int) -> None:
         )
 
 
-def read_module(kind: str, folder: Path) -> Module | None:
-    """Reads a module of one of `KINDS`; None for dropout, which only trains.
-
-    Raises:
-      InputError: a file is missing or damaged, or the module does something else.
-    """
-    if kind == "Normalize":
-        return Normalize()
-    if kind == "Dropout":
-        return None
-    return _dense(folder) if kind == "Dense" else _layer_norm(folder)
-
-
-def _dense(folder: Path) -> Dense:
-    path = folder / MODULE_CONFIG
-    tree = json_file.read_object(path)
-    _check_names(tree, path)
-    wanted = ["linear.weight"]
-    wanted += ["linear.bias"] if _flag(tree, "bias", True, path) else []
-    has_residual = _flag(tree, "use_residual", False, path)
-    sizes = [tree.get(name) for name in ("in_features", "out_features")]
-    if has_residual and sizes[0] != sizes[1]:
-        wanted.append("residual.weight")
-    arrays = _arrays(folder, wanted)
-    kernel = arrays["linear.weight"]
-    is_right = [*kernel.shape[::-1]] == sizes
-    is_right &= "linear.bias" not in arrays or arrays["linear.bias"].shape == (
-        kernel.shape[0],
-    )
-    is_right &= arrays.get("residual.weight", kernel).shape == kernel.shape
-    if not is_right:
-        raise errors.InputError(
-            f"{folder}: its weights do not have the shapes of {path.name} "
-            f"({sizes[0]} to {sizes[1]}). Copy the whole model again"
-        )
-    residual = arrays.get("residual.weight")
-    return Dense(
-        np.ascontiguousarray(kernel.T),
-        arrays.get("linear.bias"),
-        _activation(tree, path),
-        has_residual,
-        None if residual is None else np.ascontiguousarray(residual.T),
-    )
-
-
-def _layer_norm(folder: Path) -> VectorNorm:
-    arrays = _arrays(folder, ["norm.weight", "norm.bias"])
-    return VectorNorm(arrays["norm.weight"], arrays["norm.bias"])
-
-
-def _arrays(folder: Path, wanted: list[str]) -> dict[str, np.ndarray]:
-    """Returns the weights of a module, float32, which must be exactly these."""
-    found = tensors.read(folder).arrays
-    if {*found} != {*wanted}:
-        raise errors.InputError(
-            f"{folder} holds the weights {', '.join(found)}, and should hold "
-            f"{', '.join(wanted)}: another version wrote it, or it is damaged"
-        )
-    return {name: x.astype(np.float32) for name, x in found.items()}
-
-
-def _check_names(tree: Mapping[str, Any], path: Path) -> None:
-    """Raises InputError for a module that does not map one vector to the next."""
-    for key in ("module_input_name", "module_output_name"):
-        if tree.get(key) not in (None, _VECTOR):
-            raise errors.InputError(
-                f"{path}: {key} is {tree[key]!r}, and only {_VECTOR!r} is supported"
-            )
-
-
-def _flag(tree: Mapping[str, Any], key: str, default: bool, path: Path) -> bool:
-    value = tree.get(key, default)
-    if not isinstance(value, bool):
-        raise errors.InputError(f"{path}: {key} is {value!r}: write true or false")
-    return value
-
-
-def _activation(tree: Mapping[str, Any], path: Path) -> str:
-    """Returns the name of torch's activation; none is named for tanh."""
-    given = tree.get("activation_function", "torch.nn.modules.activation.Tanh")
-    name = str(given).rpartition(".")[2]
-    if not str(given).startswith("torch.nn.") or name not in _ACTIVATIONS:
-        raise errors.InputError(
-            f"{path}: activation_function is {given!r}; supported are torch's "
-            f"{', '.join(_ACTIVATIONS)}"
-        )
-    return name
-
-
-def write_module(folder: Path, module: Module) -> None:
-    """Writes a module into a folder that is not there yet, for versions 3 to 6.
-
-    Raises:
-      InputError: a layer norm has another epsilon than theirs.
-    """
-    if isinstance(module, Normalize):  # has no files
-        return
-    folder.mkdir()
-    if isinstance(module, VectorNorm):
-        if module.epsilon != _EPSILON:
-            raise errors.InputError(
-                f"the pooler's norm has an epsilon of {module.epsilon:g}, and a "
-                f"LayerNorm of sentence-transformers {_EPSILON:g}: use --to=bert_jax"
-            )
-        tree: dict[str, Any] = {"dimension": module.scale.shape[0]}
-        arrays = {"norm.weight": module.scale, "norm.bias": module.bias}
-    else:
-        tree, arrays = _of_dense(module)
-    (folder / MODULE_CONFIG).write_text(
-        json.dumps(tree, indent=2) + "\n", encoding="utf-8"
-    )
-    tensors.write_safetensors(folder / tensors.SINGLE, arrays)
-
-
-def _of_dense(module: Dense) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns the config and the weights of a Dense."""
-    subfolder = "linear" if module.activation == "Identity" else "activation"
-    tree: dict[str, Any] = {
-        "in_features": module.kernel.shape[0],
-        "out_features": module.kernel.shape[1],
-        "bias": module.bias is not None,
-        "activation_function": f"torch.nn.modules.{subfolder}.{module.activation}",
-    }
-    if module.has_residual:  # older versions do not know the key
-        tree["use_residual"] = True
-    arrays = {"linear.weight": np.ascontiguousarray(module.kernel.T)}
-    if module.bias is not None:
-        arrays["linear.bias"] = module.bias
-    if module.residual is not None:
-        arrays["residual.weight"] = np.ascontiguousarray(module.residual.T)
-    return tree, arrays
-
-
-MODULES = "modules.json"
-MODEL = "config_sentence_transformers.json"
-TRANSFORMER = "sentence_bert_config.json"
-_TRANSFORMERS = "sentence_*_config.json"  # older versions name it by the model
-POOLING_FOLDER, POOLING = "1_Pooling", "config.json"
-
-MODES = ("mean", "cls", "max")  # the usual ones
-_KEYS = {  # of the older layout, which joins vectors in this order
-    "cls": "pooling_mode_cls_token",
-    "max": "pooling_mode_max_tokens",
-    "mean": "pooling_mode_mean_tokens",
-    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
-    "weightedmean": "pooling_mode_weightedmean_tokens",
-    "lasttoken": "pooling_mode_lasttoken",
-}
-ALL_MODES = (*MODES, *(mode for mode in _KEYS if mode not in MODES))
-_KINDS = ("Transformer", "Pooling", *MODULE_KINDS)
-_LIBRARY = "sentence_transformers."
-_PACKAGE = "sentence_transformers.models"
-_STATES = {"method": "forward", "method_output_name": "last_hidden_state"}
-
-
 @dataclasses.dataclass(frozen=True)
 class Pooling:
     """How the tokens of a text become its vector.
@@ -372,13 +233,11 @@ def transformer_folder(folder: Path) -> Path:
     Raises:
       InputError: modules.json is damaged, or names a folder outside.
     """
-    path = folder / MODULES
-    if not path.is_file():
+    if not (folder / MODULES).is_file():
         return folder
-    subfolders = [
-        subfolder for kind, subfolder in _modules(path) if kind == "Transformer"
-    ]
-    return folder / subfolders[0] if subfolders else folder
+    modules = _modules(folder / MODULES)
+    inside = [path for kind, path in modules if kind == "Transformer"]
+    return folder / inside[0] if inside else folder
 
 
 def read(folder: Path) -> Pooling:
@@ -395,69 +254,24 @@ def read(folder: Path) -> Pooling:
         return Pooling()  # a classifier of pairs
     modules = _modules(path)
     _check_order(path, [kind for kind, _ in modules])
-    subfolders = dict(modules[:2])
-    _check_transformer(folder / subfolders["Transformer"])
-    modes, include_prompt = _modes(folder / subfolders["Pooling"] / POOLING)
-    read_modules = (read_module(k, folder / at) for k, at in modules[2:])
-    after = tuple(module for module in read_modules if module is not None)
-    scales = bool(after) and after[-1] == Normalize()
+    (_, transformer), (_, pooling), *after = modules
+    modes, include_prompt = _modes(folder / pooling / CONFIG)
+    read_modules = [_read_module(kind, folder / inside) for kind, inside in after]
+    given = tuple(module for module in read_modules if module is not None)
+    scales = bool(given) and given[-1] == Normalize()
     prompts, default = _prompts(config, folder / MODEL)
     return Pooling(
         modes[0],
         scales,
-        _longest(folder / subfolders["Transformer"]),
+        _longest(folder / transformer),
         True,
         modes[1:],
         include_prompt,
-        after[:-1] if scales else after,
+        given[:-1] if scales else given,
         prompts,
         default,
         str(config.get("similarity_fn_name") or ""),
     )
-
-
-def write(
-    folder: Path, pooling: Pooling, width: int, *, has_pooler: bool = True
-) -> None:
-    """Writes the files of a sentence encoder into the folder of a model.
-
-    Args:
-      width: D, the size of the token vectors.
-      has_pooler: whether the model has the pooler that its class in `transformers`
-        builds; it is not built where nothing is read into it.
-    """
-    (folder / POOLING_FOLDER).mkdir()
-    _write(folder / POOLING_FOLDER / POOLING, _pooling_config(pooling, width))
-    longest = {"max_seq_length": pooling.max_seq_length or None}
-    options = {} if has_pooler else {"model_args": {"add_pooling_layer": False}}
-    _write(folder / TRANSFORMER, {**longest, "do_lower_case": False, **options})
-    subfolders = [("Transformer", ""), ("Pooling", POOLING_FOLDER)]
-    after = (*pooling.modules, *[Normalize()] * pooling.normalize)
-    for number, module in enumerate(after, start=2):
-        kind = module.kind
-        subfolders.append((kind, f"{number}_{kind}"))
-        write_module(folder / subfolders[-1][1], module)
-    modules = [
-        {"idx": i, "name": str(i), "path": subfolder, "type": f"{_PACKAGE}.{kind}"}
-        for i, (kind, subfolder) in enumerate(subfolders)
-    ]
-    _write(folder / MODULES, modules)
-    if pooling.prompts or pooling.similarity:
-        config = {
-            "prompts": pooling.prompts,
-            "default_prompt_name": pooling.default_prompt,
-            "similarity_fn_name": pooling.similarity or None,
-        }
-        _write(folder / MODEL, config)
-
-
-def _pooling_config(pooling: Pooling, width: int) -> dict[str, Any]:
-    """Returns the config of a Pooling, in the older layout where possible."""
-    prompt = {} if pooling.include_prompt else {"include_prompt": False}
-    if [*pooling.modes] == [mode for mode in _KEYS if mode in pooling.modes]:
-        modes = {key: mode in pooling.modes for mode, key in _KEYS.items()}
-        return {"word_embedding_dimension": width, **modes, **prompt}
-    return {"embedding_dimension": width, "pooling_mode": [*pooling.modes], **prompt}
 
 
 def _modules(path: Path) -> list[tuple[str, str]]:
@@ -470,16 +284,13 @@ def _modules(path: Path) -> list[tuple[str, str]]:
             f"{path} is not the list of a sentence encoder's modules "
             f"({type(error).__name__}: {error}): is the file whole?"
         ) from None
-    for _, subfolder in found:
-        inside = not Path(subfolder).is_absolute() and ".." not in Path(subfolder).parts
-        if not inside or (subfolder and not subfolder.isprintable()):
-            raise errors.InputError(
-                f"{path}: {subfolder!r} is not a folder of the model"
-            )
+    for _, inside in found:
+        if Path(inside).is_absolute() or ".." in Path(inside).parts:
+            raise errors.InputError(f"{path}: {inside!r} is not a folder of the model")
     # A program that comes with the model keeps its whole name: it is not known here.
     return [
-        (name.rpartition(".")[2] if name.startswith(_LIBRARY) else name, subfolder)
-        for name, subfolder in found
+        (name.rpartition(".")[2] if name.startswith(_LIBRARY) else name, inside)
+        for name, inside in found
     ]
 
 
@@ -487,21 +298,16 @@ def _check_order(path: Path, kinds: list[str]) -> None:
     """Raises InputError unless they are an encoder, a pooling and what follows."""
     unknown = [kind for kind in kinds if kind not in _KINDS]
     if unknown:
-        raise errors.InputError(
-            f"{path}: the module {unknown[0]} is not supported; known are "
-            f"{', '.join(_KINDS)}. Remove the file to use only the encoder"
+        known = ", ".join(_KINDS)
+        what = f"the module {unknown[0]} is not supported; known are {known}"
+    elif kinds[:2] != ["Transformer", "Pooling"] or {*kinds[:2]} & {*kinds[2:]}:
+        what = (
+            f"the modules are {', '.join(kinds)}, and supported are a Transformer and "
+            "a Pooling, in this order, and modules on vectors"
         )
-    if kinds.count("Pooling") != 1:
-        raise errors.InputError(
-            f"{path} names {kinds.count('Pooling')} modules of the kind Pooling, and "
-            "one is supported. Remove the file to use only the encoder"
-        )
-    if kinds[:2] != ["Transformer", "Pooling"] or "Transformer" in kinds[2:]:
-        raise errors.InputError(
-            f"{path} names the modules {', '.join(kinds)} in this order, and "
-            "Transformer and Pooling are to be the first two. Remove the file to use "
-            "only the encoder"
-        )
+    else:
+        return
+    raise errors.InputError(f"{path}: {what}. Remove it to use only the encoder")
 
 
 def _modes(path: Path) -> tuple[tuple[str, ...], bool]:
@@ -511,61 +317,48 @@ def _modes(path: Path) -> tuple[tuple[str, ...], bool]:
     if given is None:
         given = [mode for mode, key in _KEYS.items() if tree.get(key) is True]
     modes = [given] if isinstance(given, str) else given
-    known = isinstance(modes, list) and all(mode in ALL_MODES for mode in modes)
-    if not known or not modes:
+    if not isinstance(modes, list) or not modes or not {*modes} <= {*ALL_MODES}:
         shown = f"pooling_mode {given!r}" if given else "no pooling"
         raise errors.InputError(
             f"{path}: {shown} is set; supported are {', '.join(ALL_MODES)}, or a list "
             "of them"
         )
-    include = tree.get("include_prompt", True)
-    if not isinstance(include, bool):
-        raise errors.InputError(
-            f"{path}: include_prompt is {include!r}: write true or false"
-        )
-    return tuple(modes), include
+    return tuple(modes), bool(tree.get("include_prompt", True))
 
 
-def _check_transformer(folder: Path) -> None:
-    """Raises InputError where the encoder gives something else than its last states."""
-    path, tree = _transformer(folder)
-    task = tree.get("transformer_task")
-    if task not in (None, "feature-extraction"):
-        raise errors.InputError(
-            f"{path}: transformer_task is {task!r}, and only 'feature-extraction' is "
-            "supported"
-        )
-    modalities = tree.get("modality_config") or {}
-    text = modalities.get("text") if isinstance(modalities, dict) else modalities
-    states = _STATES if text is None else text
-    if not isinstance(states, dict) or not _STATES.items() <= states.items():
+def _longest(folder: Path) -> int:
+    """Returns the longest sequence that the encoder reads, or 0.
+
+    Raises:
+      InputError: it is no count, or the encoder gives something else than its last
+        states.
+    """
+    path = next(iter(sorted(folder.glob(_TRANSFORMERS))), folder / TRANSFORMER)
+    tree = _optional(path)
+    _check_keys(tree, path)
+    text = (tree.get("modality_config") or {}).get("text", _STATES)
+    if not isinstance(text, dict) or not _STATES.items() <= text.items():
         raise errors.InputError(
             f"{path}: the text of modality_config is {text!r}, and only the last "
             f"hidden state is supported: {json.dumps(_STATES)}"
         )
-
-
-def _transformer(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Returns the config of an encoder and its path; an empty one if there is none."""
-    path = next(iter(sorted(folder.glob(_TRANSFORMERS))), folder / TRANSFORMER)
-    return path, _optional(path)
-
-
-def _longest(folder: Path) -> int:
-    """Returns the longest row that a sentence encoder reads, or 0."""
-    path, tree = _transformer(folder)
     longest = tree.get("max_seq_length")
     for key in ("tokenizer_args", "processor_kwargs"):  # which go before
-        options = tree.get(key)
-        if isinstance(options, dict):
-            longest = options.get("model_max_length", longest)
-    if longest is None:
-        return 0
-    if type(longest) is not int or longest < 3:
+        longest = (tree.get(key) or {}).get("model_max_length", longest)
+    if longest is not None and (type(longest) is not int or longest < 3):
         raise errors.InputError(
             f"{path}: max_seq_length is {longest!r}: write a count above 2"
         )
-    return longest
+    return longest or 0
+
+
+def _check_keys(tree: dict[str, Any], path: Path) -> None:
+    """Raises InputError for a module that does something else than ours."""
+    for key, allowed in _REQUIRED.items():
+        if tree.get(key) not in allowed:
+            raise errors.InputError(
+                f"{path}: {key} is {tree[key]!r}, and only {allowed[1]!r} is supported"
+            )
 
 
 def _prompts(config: dict[str, Any], path: Path) -> tuple[dict[str, str], str | None]:
@@ -586,6 +379,149 @@ def _prompts(config: dict[str, Any], path: Path) -> tuple[dict[str, str], str | 
             f"{', '.join(map(repr, given)) or 'none'}"
         )
     return given, default
+
+
+def _read_module(kind: str, folder: Path) -> Module | None:
+    """Reads a module on vectors; None for dropout, which only trains.
+
+    Raises:
+      InputError: a file is missing or damaged, or the module does something else.
+    """
+    if kind == "Dropout":
+        return None
+    if kind == "Normalize":
+        return Normalize()
+    if kind == "Dense":
+        return _dense(folder)
+    arrays = _arrays(folder, ["norm.weight", "norm.bias"])
+    return VectorNorm(arrays["norm.weight"], arrays["norm.bias"])
+
+
+def _dense(folder: Path) -> Dense:
+    path = folder / CONFIG
+    tree = json_file.read_object(path)
+    _check_keys(tree, path)
+    activation = tree.get("activation_function", "torch.nn.modules.activation.Tanh")
+    package, _, name = str(activation).rpartition(".")
+    if not package.startswith("torch.nn") or name not in _ACTIVATIONS:
+        raise errors.InputError(
+            f"{path}: activation_function is {activation!r}; supported are torch's "
+            f"{', '.join(_ACTIVATIONS)}"
+        )
+    inputs, outputs = tree.get("in_features"), tree.get("out_features")
+    has_residual = bool(tree.get("use_residual", False))
+    wanted = ["linear.weight"] + ["linear.bias"] * bool(tree.get("bias", True))
+    wanted += ["residual.weight"] * (has_residual and inputs != outputs)
+    arrays = _arrays(folder, wanted)
+    for key, array in arrays.items():
+        if array.shape != ((outputs,) if key == "linear.bias" else (outputs, inputs)):
+            raise errors.InputError(
+                f"{folder}: {key} does not have the shape of {path.name} ({inputs} to "
+                f"{outputs}). Copy the whole model again"
+            )
+    residual = arrays.get("residual.weight")
+    return Dense(
+        np.ascontiguousarray(arrays["linear.weight"].T),
+        arrays.get("linear.bias"),
+        name,
+        has_residual,
+        None if residual is None else np.ascontiguousarray(residual.T),
+    )
+
+
+def _arrays(folder: Path, wanted: list[str]) -> dict[str, np.ndarray]:
+    """Returns the weights of a module, float32, which must be exactly these."""
+    found = tensors.read(folder).arrays
+    if {*found} != {*wanted}:
+        raise errors.InputError(
+            f"{folder} holds the weights {', '.join(found)}, and should hold "
+            f"{', '.join(wanted)}: another version wrote it, or it is damaged"
+        )
+    return {name: x.astype(np.float32) for name, x in found.items()}
+
+
+def write(
+    folder: Path, pooling: Pooling, width: int, *, has_pooler: bool = True
+) -> None:
+    """Writes the files of a sentence encoder into the folder of a model.
+
+    Args:
+      width: D, the size of the token vectors.
+      has_pooler: whether the model has the pooler that its class in `transformers`
+        builds; it is not built where nothing is read into it.
+
+    Raises:
+      InputError: a layer norm has another epsilon than theirs.
+    """
+    (folder / POOLING_FOLDER).mkdir()
+    _write(folder / POOLING_FOLDER / CONFIG, _pooling_config(pooling, width))
+    longest = {"max_seq_length": pooling.max_seq_length or None}
+    options = {} if has_pooler else {"model_args": {"add_pooling_layer": False}}
+    _write(folder / TRANSFORMER, {**longest, "do_lower_case": False, **options})
+    named = [("Transformer", ""), ("Pooling", POOLING_FOLDER)]
+    after = (*pooling.modules, *[Normalize()] * pooling.normalize)
+    for number, module in enumerate(after, start=2):
+        named.append((module.kind, f"{number}_{module.kind}"))
+        _write_module(folder / named[-1][1], module)
+    modules = [
+        {"idx": i, "name": str(i), "path": inside, "type": f"{_PACKAGE}.{kind}"}
+        for i, (kind, inside) in enumerate(named)
+    ]
+    _write(folder / MODULES, modules)
+    if pooling.prompts or pooling.similarity:
+        config = {
+            "prompts": pooling.prompts,
+            "default_prompt_name": pooling.default_prompt,
+            "similarity_fn_name": pooling.similarity or None,
+        }
+        _write(folder / MODEL, config)
+
+
+def _pooling_config(pooling: Pooling, width: int) -> dict[str, Any]:
+    """Returns the config of a Pooling, in the older layout where possible."""
+    prompt = {} if pooling.include_prompt else {"include_prompt": False}
+    if [*pooling.modes] == [mode for mode in _KEYS if mode in pooling.modes]:
+        modes = {key: mode in pooling.modes for mode, key in _KEYS.items()}
+        return {"word_embedding_dimension": width, **modes, **prompt}
+    return {"embedding_dimension": width, "pooling_mode": [*pooling.modes], **prompt}
+
+
+def _write_module(folder: Path, module: Module) -> None:
+    """Writes a module into a folder that is not there yet."""
+    if isinstance(module, Normalize):  # has no files
+        return
+    if isinstance(module, Dense):
+        tree, arrays = _of_dense(module)
+    elif module.epsilon != _EPSILON:
+        raise errors.InputError(
+            f"the pooler's norm has an epsilon of {module.epsilon:g}, and a LayerNorm "
+            f"of sentence-transformers {_EPSILON:g}: use --to=bert_jax"
+        )
+    else:
+        tree = {"dimension": module.scale.shape[0]}
+        arrays = {"norm.weight": module.scale, "norm.bias": module.bias}
+    folder.mkdir()
+    _write(folder / CONFIG, tree)
+    tensors.write_safetensors(folder / tensors.SINGLE, arrays)
+
+
+def _of_dense(module: Dense) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns the config and the weights of a Dense."""
+    package = "linear" if module.activation == "Identity" else "activation"
+    tree: dict[str, Any] = {
+        "in_features": module.kernel.shape[0],
+        "out_features": module.kernel.shape[1],
+        "bias": module.bias is not None,
+        "activation_function": f"torch.nn.modules.{package}.{module.activation}",
+    }
+    if module.has_residual:  # older versions do not know the key
+        tree["use_residual"] = True
+    arrays = {"linear.weight": module.kernel.T}
+    if module.bias is not None:
+        arrays["linear.bias"] = module.bias
+    if module.residual is not None:
+        arrays["residual.weight"] = module.residual.T
+    return tree, arrays
 
 
 def _optional(path: Path) -> dict[str, Any]:

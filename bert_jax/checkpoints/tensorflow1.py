@@ -61,7 +61,7 @@ _TENSORS = {
     "nsp_head": "cls/seq_relationship/output_weights",
     model_heads.SPAN: "cls/squad/output_weights",
 }
-_KEYS = tuple(hf_config.BERT_KEYS)
+_KEYS = hf_config.BERT_KEYS
 
 
 def read(
@@ -74,33 +74,17 @@ def read(
     """
     choice = choice or weights.Choice()
     folder = path if path.is_dir() else path.parent
-    bert, labels, tree = read_config(folder)
+    described, tree = read_config(folder)
     raw = read_variables(path, wanted=_is_parameter)
-    found = weights.Found(raw.arrays, {n: n for n in raw.arrays}, str(folder))
-    wanted = _parts(found, tree, choice)
-    num_labels = len(labels) or 2
-    if "output_bias" in raw.arrays:
-        num_labels = raw.arrays["output_bias"].size
-        if (
-            labels
-            and len(labels) != num_labels
-            and model_heads.MULTIPLE_CHOICE not in wanted
-        ):
-            raise errors.InputError(
-                f"{folder}: output_bias has {num_labels} classes, and id2label or "
-                f"num_labels of {CONFIG} gives {len(labels)}: correct them"
-            )
-    params, report = weights.assemble(
+    found = weights.Found(raw.arrays, str(folder), raw.files)
+    return weights.assemble(
         found,
-        lambda of_parts: mapping.tensorflow1_mapping(bert, of_parts, num_labels),
-        wanted,
+        described,
+        mapping.tensorflow1_mapping,
+        _parts(found, tree, choice),
         choice,
+        "Google, TensorFlow 1",
     )
-    nested = mapping.unflatten(params)
-    labels = labels if {"classifier", "tagger"} & set(nested) else ()
-    result = weights.Weights(bert, nested, labels)
-    report = dataclasses.replace(report, source="Google, TensorFlow 1", files=raw.files)
-    return result, report
 
 
 class TensorFlow1Files(weights.ModelFiles):
@@ -108,15 +92,9 @@ class TensorFlow1Files(weights.ModelFiles):
 
     format = "tensorflow1"
 
-    @property
-    def config(self) -> config.BertConfig:
-        """The architecture in bert_config.json."""
+    def describe(self) -> weights.Described:
+        """Returns the architecture and the labels in bert_config.json."""
         return read_config(self.folder)[0]
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The names of the classes in bert_config.json."""
-        return read_config(self.folder)[1]
 
     def weights(self, choice: weights.Choice) -> tuple[weights.Weights, weights.Report]:
         """Reads all parameters."""
@@ -179,10 +157,8 @@ def _reasons(bert: config.BertConfig) -> list[str]:
     return reasons
 
 
-def read_config(
-    folder: Path,
-) -> tuple[config.BertConfig, tuple[str, ...], dict[str, Any]]:
-    """Reads the architecture, the labels and all keys of bert_config.json.
+def read_config(folder: Path) -> tuple[weights.Described, dict[str, Any]]:
+    """Reads the architecture and the labels, and all keys, of bert_config.json.
 
     Raises:
       InputError: it is missing, lacks a key, or a value does not fit.
@@ -205,7 +181,7 @@ def read_config(
             f"{path} is not of Google's BERT: {'; '.join(reasons)}. Give the "
             "model's folder of Hugging Face's"
         )
-    return bert, labels, tree
+    return weights.Described(bert, labels), tree
 
 
 def _is_parameter(name: str) -> bool:
@@ -227,17 +203,14 @@ def _parts(
             f"{found.where}: architectures of {CONFIG} is {classes!r}: write a list of "
             "names, or leave it out"
         )
-    named = [part for part, name in _OUTPUT_CLASSES.items() if name in classes]
+    named = [
+        part
+        for part in mapping.CLASSIFIERS
+        if f"Bert{model_heads.KINDS[part].transformers}" in classes
+    ]
     # Google's own code writes these names only for classifiers.
     wanted.add(choice.head or (named[0] if named else "classifier"))
     return frozenset(wanted)
-
-
-_OUTPUT_CLASSES = {
-    "classifier": "BertForSequenceClassification",
-    "tagger": "BertForTokenClassification",
-    model_heads.MULTIPLE_CHOICE: "BertForMultipleChoice",
-}
 
 
 def read_variables(

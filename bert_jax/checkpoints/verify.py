@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Int32, PyTree
+from jaxtyping import Array, Bool, Int32, PyTree
 
 from bert_jax import checkpoints, console, errors
 from bert_jax.checkpoints import (
@@ -34,30 +34,26 @@ from bert_jax.foundation import json_file
 from bert_jax.model import encoder, network
 from bert_jax.text.tokenizer import Tokenizer
 
+Batch = dict[str, Int32[np.ndarray, "B L"]]
+
 
 def tensorflow1_outputs(
-    tf: Any,
-    path: Path,
-    input_ids: Int[np.ndarray, "B L"],
-    token_type_ids: Int[np.ndarray, "B L"],
-    mask: Bool[np.ndarray, "B L"],
-    *,
-    of_tokens: bool,
+    tf: Any, path: Path, rows: Batch, *, of_tokens: bool
 ) -> dict[str, np.ndarray]:
     """Returns `embeddings`, `layer 1` to `layer n`, and the outputs of all heads.
 
     Args:
       tf: the module tensorflow.
       path: a folder with one checkpoint, or the prefix of a checkpoint.
-      mask: which tokens are real.
+      rows: those of `sample_rows`.
       of_tokens: whether `output_weights` score every token, or the pooled row.
     """
     index = next(path.glob("*.index")) if path.is_dir() else path
     bert = _Bert(tf, index.with_name(index.name.removesuffix(".index")))
-    x = bert.embed(input_ids, token_type_ids)
+    x = bert.embed(rows["input_ids"], rows["token_type_ids"])
     result = {"embeddings": x}
     for number in range(bert.config["num_hidden_layers"]):
-        x = bert.layer(x, mask, f"bert/encoder/layer_{number}")
+        x = bert.layer(x, rows["segment_ids"] > 0, f"bert/encoder/layer_{number}")
         result[f"layer {number + 1}"] = x
     pooled = x[:, 0]
     if bert.has("bert/pooler/dense/kernel"):
@@ -179,9 +175,7 @@ class ReferenceOutputs:
 def transformers_outputs(
     path: Path,
     given: weights.Weights,
-    input_ids: Int[np.ndarray, "B L"],
-    token_type_ids: Int[np.ndarray, "B L"],
-    mask: Bool[np.ndarray, "B L"],
+    rows: Batch,
     choice: weights.Choice | None = None,
 ) -> ReferenceOutputs:
     """Runs the model of a folder, or of a file's folder, in float32.
@@ -190,6 +184,7 @@ def transformers_outputs(
 
     Args:
       given: what was read from it; its parts decide if config.json names no class.
+      rows: those of `sample_rows`.
       choice: that of the reader.
 
     Raises:
@@ -199,15 +194,14 @@ def transformers_outputs(
     import torch  # pyright: ignore[reportMissingImports]
     import transformers  # pyright: ignore[reportMissingImports]
 
-    folder = path if path.is_dir() else path.parent
-    arrays = {"input_ids": input_ids, "attention_mask": mask}
+    arrays = {"input_ids": rows["input_ids"], "attention_mask": rows["segment_ids"]}
     with _quiet(transformers), torch.no_grad():
         renamed = huggingface.renamed(path, choice or weights.Choice())
         state = renamed and {key: torch.tensor(x) for key, x in renamed.items()}
-        model, info = _load(transformers, folder, given, state)
+        model, info = _load(transformers, path, given, state)
         name = type(model).__name__
         if "token_type_ids" in inspect.signature(model.forward).parameters:
-            arrays["token_type_ids"] = token_type_ids
+            arrays["token_type_ids"] = rows["token_type_ids"]
         tensors = {key: torch.tensor(x.astype(np.int64)) for key, x in arrays.items()}
         if name.endswith("ForMultipleChoice"):  # [1, B, L]: of one question
             tensors = {key: x[None] for key, x in tensors.items()}
@@ -220,17 +214,14 @@ def transformers_outputs(
 
 def _load(
     transformers: Any,
-    folder: Path,
+    path: Path,
     given: weights.Weights,
     state: dict[str, Any] | None,
 ) -> tuple[Any, dict[str, Any]]:
     """Returns the model in float32, and which tensors were missing or left over."""
+    folder = path if path.is_dir() else path.parent
     tree = json_file.read_object(huggingface.config_file(folder))
-    classes = tree["architectures"] if "architectures" in tree else None
-    name = classes[0] if isinstance(classes, list) and classes else ""
-    if not _is_of_model(name, given) or not hasattr(transformers, name):
-        name = _class_for(given)
-    of_class = getattr(transformers, name)
+    of_class = getattr(transformers, _class_name(transformers, tree, given))
     # What names a program of elsewhere is left out.
     kept = {key: x for key, x in tree.items() if key not in _PROGRAMS}
     in_float32 = kept | {
@@ -248,20 +239,22 @@ def _load(
     return model.eval(), info
 
 
-def _is_of_model(name: Any, given: weights.Weights) -> bool:
-    """Returns whether a name is exactly that of a class of this model type."""
-    prefix = mapping.CLASS_PREFIX[given.config.model_type]
-    return isinstance(name, str) and re.fullmatch(rf"{prefix}\w*", name) is not None
+def _class_name(transformers: Any, tree: dict[str, Any], given: weights.Weights) -> str:
+    """Returns the class in config.json, if it is one of this model type.
 
-
-def _class_for(given: weights.Weights) -> str:
-    """Returns the class with exactly these parts, or that of the encoder only."""
+    Otherwise that with exactly the parts that were read, or that of the encoder only.
+    """
     model_type = given.config.model_type
+    prefix = mapping.CLASS_PREFIX[model_type]
+    classes = tree.get("architectures")
+    name = classes[0] if isinstance(classes, list) and classes else ""
+    is_known = isinstance(name, str) and re.fullmatch(rf"{prefix}\w*", name)
+    if is_known and hasattr(transformers, name):
+        return name
     try:
-        end = hf_config.class_of(model_type, frozenset(given.parts))
+        return prefix + hf_config.class_of(model_type, frozenset(given.parts))
     except errors.InputError:
-        end = "Model"
-    return mapping.CLASS_PREFIX[model_type] + end
+        return f"{prefix}Model"
 
 
 def _renamed(
@@ -282,17 +275,15 @@ def _renamed(
 
 
 def _notes(info: dict[str, Any]) -> tuple[str, ...]:
-    """Says which tensors a class drew at random for want of them, or passed over."""
-    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
-    notes = []
-    if missing:
-        notes.append(
-            "transformers lacks and initializes at random: "
-            f"{weights.shortened(missing)}"
+    """Returns which tensors a class initialized at random, or did not use."""
+    return tuple(
+        f"transformers {what}: {weights.shortened(sorted(info[key]))}"
+        for key, what in (
+            ("missing_keys", "lacks and initializes at random"),
+            ("unexpected_keys", "has no use for"),
         )
-    if unexpected:
-        notes.append(f"transformers has no use for: {weights.shortened(unexpected)}")
-    return tuple(notes)
+        if info[key]
+    )
 
 
 @contextlib.contextmanager
@@ -321,26 +312,13 @@ _TEXTS = (
 )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class SampleRows:
-    """Rows of tokens that both sides see.
-
-    Attributes:
-      input_ids: [B, L] int32, filled with the model's `pad_token_id`.
-      token_type_ids: [B, L] int32.
-      mask: [B, L] bool, which tokens are real.
-    """
-
-    input_ids: Int32[np.ndarray, "B L"]
-    token_type_ids: Int32[np.ndarray, "B L"]
-    mask: Bool[np.ndarray, "B L"]
-
-
-def sample_rows(mine: checkpoints.LoadedModel) -> SampleRows:
+def sample_rows(mine: checkpoints.LoadedModel) -> Batch:
     """Makes rows of several lengths for a model, always the same ones.
 
-    They are texts in English and Chinese and pieces from all over the vocabulary, or,
+    They are texts in English and Chinese and tokens from all over the vocabulary, or,
     without a tokenizer, random ids. Every second row changes its token type half-way.
+
+    Returns `input_ids`, `token_type_ids` and `segment_ids` (0 is padding).
     """
     bert = mine.weights.config
     longest = min(_LONGEST, mine.max_seq_length, bert.max_length)
@@ -349,15 +327,19 @@ def sample_rows(mine: checkpoints.LoadedModel) -> SampleRows:
         result = [*_text_rows(mine.tokenizer), *_piece_rows(mine.tokenizer, longest)]
     # RoBERTa takes this id for padding in any position.
     result = [[i for i in row if i != bert.pad_token_id][:longest] for row in result]
-    length = max(map(len, result))
-    input_ids = np.full((len(result), length), bert.pad_token_id, np.int32)
-    token_type_ids = np.zeros_like(input_ids)
+    shape = len(result), max(map(len, result))
+    input_ids = np.full(shape, bert.pad_token_id, np.int32)
+    token_type_ids, segment_ids = np.zeros((2, *shape), np.int32)
     for number, row in enumerate(result):
         input_ids[number, : len(row)] = row
+        segment_ids[number, : len(row)] = 1
         second = number % max(1, min(2, bert.type_vocab_size))
         token_type_ids[number, len(row) // 2 : len(row)] = second
-    lengths = np.array([len(row) for row in result])
-    return SampleRows(input_ids, token_type_ids, np.arange(length) < lengths[:, None])
+    return {
+        "input_ids": input_ids,
+        "token_type_ids": token_type_ids,
+        "segment_ids": segment_ids,
+    }
 
 
 def _text_rows(tokenizer: Tokenizer) -> list[list[int]]:
@@ -511,73 +493,66 @@ class Verification:
 def verify(
     mine: checkpoints.LoadedModel,
     other: Path,
-    kind: str,
     choice: weights.Choice | None = None,
 ) -> Verification:
     """Compares a model with a folder that should hold the same one.
 
     Args:
       mine: the model, which is run in float32 here.
-      other: a model folder, or a file in it.
-      kind: which, so that the library that reads such folders is run.
+      other: a model folder, or a file in it; run by the library of its format.
       choice: what the reader of `other` may do without.
 
     Raises:
       InputError: `other` cannot be read at all. A difference raises nothing.
       CheckpointError: it is a workdir without a usable checkpoint.
     """
-    found = checkpoints.open(other).read(choice, needs_tokenizer=False)
+    folder = checkpoints.open(other)
+    found = folder.read(choice, needs_tokenizer=False)
     parameters, is_rounded, problems = _compare_parameters(mine.weights, found)
     problems += _other_problems(mine.weights, found.weights)
-    kinds = mine.format, kind
+    kinds = mine.format, found.format
     gelu = hf_config.gelu_note(mine.weights.config, kinds, keras_hub=False)
-    done = Verification("", parameters, problems=problems, activation=gelu)
-    if is_rounded:
-        done = dataclasses.replace(done, bound=ROUNDED_BOUND)
-    absent = [m for m in _NEEDS[kind] if importlib.util.find_spec(m) is None]
+    bound = ROUNDED_BOUND if is_rounded else BOUND
+    done = Verification("", parameters, (), bound, problems, activation=gelu)
+    absent = [m for m in _NEEDS[found.format] if importlib.util.find_spec(m) is None]
     if absent:
         reason = errors.missing_extra(absent[0], _EXTRAS[absent[0]])
         text = f"no outputs were compared: {reason}"
         return dataclasses.replace(done, other=text)
-    return _with_outputs(done, mine, found, other, kind, choice)
-
-
-def _with_outputs(
-    done: Verification,
-    mine: checkpoints.LoadedModel,
-    found: checkpoints.LoadedModel,
-    other: Path,
-    kind: str,
-    choice: weights.Choice | None,
-) -> Verification:
-    """Runs both sides and adds the layers to what was verified already."""
-    seen = sample_rows(mine)
-    ours = outputs(mine.weights, seen)
+    rows = sample_rows(mine)
     try:
-        theirs = _reference(found, other, kind, seen, choice)
+        theirs = _reference(found, folder.files.path, rows, choice)
     except Exception as error:  # of any kind: what a library makes of a wrong folder
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         problem = f"the library of this format cannot run it ({reason})"
         return dataclasses.replace(
-            done,
-            other="no outputs were compared",
-            problems=(*done.problems, problem),
+            done, other="no outputs were compared", problems=(*problems, problem)
         )
+    return _with_outputs(done, outputs(mine.weights, rows), theirs, rows)
+
+
+def _with_outputs(
+    done: Verification,
+    ours: dict[str, np.ndarray],
+    theirs: ReferenceOutputs,
+    rows: Batch,
+) -> Verification:
+    """Adds the differences of the layers to what was verified already."""
+    mask = rows["segment_ids"] > 0
     both = [name for name in ours if name in theirs.values]
     one_sided = sorted(ours.keys() ^ theirs.values.keys())
     notes = list(theirs.notes)
     if one_sided:
         notes.append(f"only one side returns {', '.join(one_sided)}")
-    count, length = seen.input_ids.shape
     return dataclasses.replace(
         done,
-        other=f"{theirs.made_by}: {count} rows of at most {length} tokens",
-        layers=tuple(_layer(x, ours[x], theirs.values[x], seen.mask) for x in both),
+        other=f"{theirs.made_by}: {len(mask)} rows of at most {mask.shape[1]} tokens",
+        layers=tuple(_layer(x, ours[x], theirs.values[x], mask) for x in both),
         notes=tuple(notes),
     )
 
 
-def outputs(given: weights.Weights, seen: SampleRows) -> dict[str, np.ndarray]:
+def outputs(given: weights.Weights, rows: Batch) -> dict[str, np.ndarray]:
     """Runs our model in float32, every layer and head.
 
     Returns `embeddings` and `layer 1` to `layer n` [B, L, D], then the outputs of
@@ -585,11 +560,6 @@ def outputs(given: weights.Weights, seen: SampleRows) -> dict[str, np.ndarray]:
     """
     execution = encoder.Execution(vocab_multiple=1)
     model = network.for_parts(given.config, execution, given.parts, given.num_labels)
-    batch = {
-        "input_ids": seen.input_ids,
-        "token_type_ids": seen.token_type_ids,
-        "segment_ids": seen.mask.astype(np.int32),
-    }
 
     @jax.jit
     def run(params: PyTree, batch: dict[str, Array]) -> dict[str, Any]:
@@ -599,7 +569,7 @@ def outputs(given: weights.Weights, seen: SampleRows) -> dict[str, np.ndarray]:
         return outputs
 
     with jax.default_matmul_precision("highest"):  # else a GPU rounds to TF32
-        outputs = run(given.params, jax.tree.map(jnp.asarray, batch))
+        outputs = run(given.params, jax.tree.map(jnp.asarray, rows))
     states = np.asarray(outputs["hidden_states"])
     values = {f"layer {number}": state for number, state in enumerate(states)}
     values = {"embeddings": values.pop("layer 0")} | values
@@ -608,24 +578,20 @@ def outputs(given: weights.Weights, seen: SampleRows) -> dict[str, np.ndarray]:
 
 def _reference(
     found: checkpoints.LoadedModel,
-    other: Path,
-    kind: str,
-    seen: SampleRows,
+    path: Path,
+    rows: Batch,
     choice: weights.Choice | None,
 ) -> ReferenceOutputs:
     """Runs the other side."""
-    arrays = seen.input_ids, seen.token_type_ids, seen.mask
-    other = checkpoints.open(other).files.path
-    if kind == "huggingface":
-        return transformers_outputs(other, found.weights, *arrays, choice)
-    if kind == "tensorflow1":
+    if found.format == "huggingface":
+        return transformers_outputs(path, found.weights, rows, choice)
+    if found.format == "tensorflow1":
         tf = quiet_tensorflow.load()
         of_tokens = "tagger" in found.weights.parts
-        result = tensorflow1_outputs(tf, other, *arrays, of_tokens=of_tokens)
+        result = tensorflow1_outputs(tf, path, rows, of_tokens=of_tokens)
         name = f"TensorFlow {tf.__version__}, {found.report.source}"
         return ReferenceOutputs(name, result, ())
-    result = outputs(found.weights, seen)
-    return ReferenceOutputs(found.report.source, result, ())
+    return ReferenceOutputs(found.report.source, outputs(found.weights, rows), ())
 
 
 def _layer(

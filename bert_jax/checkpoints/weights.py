@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 from bert_jax import errors
 from bert_jax.checkpoints import mapping
 from bert_jax.model import config, network
-from bert_jax.model import heads as model_heads
+from bert_jax.model.heads import KINDS
 from bert_jax.text import options as tokenizer_options
 
 # Hugging Face's names for a softmax, for one sigmoid a class, and for numbers.
@@ -29,6 +29,10 @@ PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
 # The command with the flags of a `Choice`; all others read the folder that it writes.
 CONVERT = "python -m bert_jax.convert"
 _LISTED = 6  # names that a message shows before it counts the others
+# Architecture, parts and number of classes -> a mapping, as `mapping.native_mapping`.
+MappingOf = Callable[
+    [config.BertConfig, frozenset[str], int], list[mapping.ParamMapping]
+]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,15 +64,14 @@ class Weights:
     @property
     def num_labels(self) -> int:
         """C, the number of classes; 2 where nothing has classes."""
-        for name in ("classifier", "tagger"):
-            if name in self.params:
-                return self.params[name]["dense"]["bias"].shape[0]
+        for name in _classifying(self.params):
+            return self.params[name]["dense"]["bias"].shape[0]
         return 2
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The labels, by number where a classifier or tagger has none."""
-        if self.labels or not {"classifier", "tagger"} & set(self.params):
+        if self.labels or not _classifying(self.params):
             return self.labels
         return tuple(f"LABEL_{number}" for number in range(self.num_labels))
 
@@ -98,10 +101,10 @@ class Choice:
     model_type: str = ""
 
     def __post_init__(self) -> None:
-        known = ("", "classifier", "tagger", model_heads.MULTIPLE_CHOICE)
-        if self.head not in known:
+        if self.head not in ("", *mapping.CLASSIFIERS):
             raise errors.InputError(
-                f"the head {self.head!r} is unknown: use one of {', '.join(known[1:])}"
+                f"the head {self.head!r} is unknown: use one of "
+                f"{', '.join(mapping.CLASSIFIERS)}"
             )
         if self.model_type not in ("", *config.MODEL_TYPES):
             raise errors.InputError(
@@ -157,13 +160,29 @@ class Found:
 
     Attributes:
       arrays: by the table's names.
-      originals: what the file calls them.
       where: the file or folder, for messages.
+      files: sha256 of every file that was read.
+      originals: what the file calls those that it names otherwise.
     """
 
     arrays: Mapping[str, np.ndarray]
-    originals: Mapping[str, str]
     where: str
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+    originals: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def original(self, name: str) -> str:
+        """Returns what the file calls a tensor."""
+        return self.originals.get(name, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """What the config of a folder says of its model; see `Weights`."""
+
+    bert: config.BertConfig
+    labels: tuple[str, ...] = ()
+    problem_type: str = ""
+    head_dropout: float | None = None
 
 
 class ModelFiles(abc.ABC):
@@ -194,15 +213,9 @@ class ModelFiles(abc.ABC):
         """The longest sequence by the tokenizer's files; 0 if they have none."""
         return tokenizer_options.max_length(self.folder)
 
-    @property
     @abc.abstractmethod
-    def config(self) -> config.BertConfig:
-        """The architecture; reads no weights."""
-
-    @property
-    @abc.abstractmethod
-    def labels(self) -> tuple[str, ...]:
-        """The names of the classes; reads no weights."""
+    def describe(self) -> Described:
+        """Returns what the config says; reads no weights."""
 
     @property
     def head(self) -> str:
@@ -256,52 +269,102 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 def assemble(
     found: Found,
-    mapping_of: Callable[[frozenset[str]], list[mapping.ParamMapping]],
+    described: Described,
+    mapping_of: MappingOf,
     wanted: frozenset[str],
     choice: Choice,
-) -> tuple[dict[str, Any], Report]:
-    """Returns our parameters by path, and the report without source and files.
+    source: str,
+    notes: Iterable[str] = (),
+) -> tuple[Weights, Report]:
+    """Returns the parameters of a file, and where each came from.
 
     Args:
       mapping_of: the mapping of the parameters of some parts.
       wanted: the parts that the file should have.
+      source: the format and the class or model.
 
     Raises:
       InputError: a tensor is missing or left over and not named, or has a wrong shape
-        or dtype.
+        or dtype, or the classes are not as many as the names.
     """
+    count = _num_labels(found, described, mapping_of, wanted)
+
+    def mapped(parts: frozenset[str]) -> list[mapping.ParamMapping]:
+        return mapping_of(described.bert, parts, count)
+
     needed = wanted | set(network.missing_parts(tuple(wanted)))
     ignored_parts = {name for name in needed if name in choice.ignore}
     ignored_parts |= _with_dependents(ignored_parts, needed)
     wanted = wanted - ignored_parts
     wanted = wanted | set(network.missing_parts(tuple(wanted)))
-    every = mapping_of(wanted)
+    every = mapped(wanted)
     missing = _missing(every, found, choice)
     dropped = _with_dependents({p.ours.split("/")[0] for p in missing}, wanted)
     used = [p for p in every if p.ours.split("/")[0] not in dropped]
-    params, rows = {}, []
+    flat, rows = {}, []
     for param in used:
         tensors = [_checked(found, name, param) for name in param.theirs]
-        params[param.ours] = param.join(tensors)
+        flat[param.ours] = param.join(tensors)
         rows.append(_row(param, found, tensors[0]))
     taken = {name for param in used for name in param.theirs}
     partly = {n for param in missing for n in param.theirs if n not in found.arrays}
     left_out = ignored_parts | dropped
     known = {
         name
-        for param in mapping_of(needed)
+        for param in mapped(frozenset(needed))
         if param.ours.split("/")[0] in left_out
         for name in param.theirs
     }
     report = Report(
-        source="",
-        files={},
+        source=source,
+        files=found.files,
         rows=tuple(rows),
         missing=tuple(sorted(partly)),
         dropped=tuple(sorted(left_out)),
         ignored=_left_over(found, taken, known, choice),
+        notes=tuple(notes),
     )
-    return params, report
+    return _named(described, mapping.unflatten(flat)), report
+
+
+def _named(described: Described, params: PyTree) -> Weights:
+    """Returns parameters with what the config says of the heads among them."""
+    return Weights(
+        described.bert,
+        params,
+        described.labels if _classifying(params) else (),
+        described.problem_type if "classifier" in params else "",
+        described.head_dropout if {*mapping.CLASSIFIERS} & {*params} else None,
+    )
+
+
+def _classifying(parts: Iterable[str]) -> list[str]:
+    """Returns the heads with an output for each label."""
+    return [name for name in parts if name in KINDS and KINDS[name].has_classes]
+
+
+def _num_labels(
+    found: Found, described: Described, mapping_of: MappingOf, wanted: frozenset[str]
+) -> int:
+    """Returns the number of classes; 2 where nothing has classes.
+
+    Raises:
+      InputError: the names of the classes are more or fewer.
+    """
+    biases = {f"{part}/dense/bias" for part in _classifying(wanted)}
+    names = len(described.labels)
+    for param in mapping_of(described.bert, wanted, 2) if biases else ():
+        (bias,) = param.theirs[:1]
+        if param.ours in biases and bias in found.arrays:
+            count = found.arrays[bias].size
+            if names and names != count:
+                raise errors.InputError(
+                    f"{found.where}: {found.original(bias)} has {count} classes, and "
+                    f"the labels of its config (id2label, num_labels) are {names}: "
+                    "correct them"
+                )
+            return count
+    return names or 2
 
 
 def _missing(
@@ -360,7 +423,7 @@ def _with_dependents(dropped: set[str], wanted: frozenset[str]) -> frozenset[str
 def _checked(found: Found, name: str, param: mapping.ParamMapping) -> np.ndarray:
     """Returns a tensor; raises InputError unless its shape and dtype are right."""
     tensor = found.arrays[name]
-    original = found.originals[name]
+    original = found.original(name)
     if tensor.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
         raise errors.InputError(
             f"{found.where}: {original} has the dtype {tensor.dtype.name}; weights are "
@@ -378,7 +441,7 @@ def _checked(found: Found, name: str, param: mapping.ParamMapping) -> np.ndarray
 
 def _row(param: mapping.ParamMapping, found: Found, tensor: np.ndarray) -> Row:
     """Describes one parameter, and the dtype of its first tensor."""
-    theirs = in_one([found.originals[name] for name in param.theirs])
+    theirs = in_one([found.original(name) for name in param.theirs])
     dtype = tensor.dtype.name
     return Row(param.ours, param.shape, theirs, param.stored, dtype, param.change)
 
@@ -407,11 +470,11 @@ def _left_over(
     """
     rest = sorted(set(found.arrays) - taken)
     refused = [
-        found.originals[name]
+        found.original(name)
         for name in rest
         if name not in known
         and not matches(name, choice.ignore)
-        and not matches(found.originals[name], choice.ignore)
+        and not matches(found.original(name), choice.ignore)
     ]
     if refused:
         raise errors.InputError(
@@ -419,7 +482,7 @@ def _left_over(
             f"takes: {shortened(refused)}. To leave them out, write a folder "
             f"without them: {CONVERT} --ignore={refused[0]}, or --ignore='PATTERN*'"
         )
-    return tuple(found.originals[name] for name in rest)
+    return tuple(found.original(name) for name in rest)
 
 
 def shortened(listed: list[str]) -> str:

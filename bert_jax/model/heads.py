@@ -27,20 +27,59 @@ from bert_jax.model import config, layers
 SPAN, MULTIPLE_CHOICE = "span", "multiple_choice"
 POOLINGS = ("cls", "mean", "max", "bilstm")
 TRANSFORM = "head_transform"
-KINDS = (
-    "classifier",
-    "tagger",
-    SPAN,
-    MULTIPLE_CHOICE,
-    "vectors",
-    "mlm_head",
-    "nsp_head",
-    "rtd_head",
-    "pooler",
-    TRANSFORM,
-)
-_POOLED = ("classifier", MULTIPLE_CHOICE, "vectors")
-_OF_TOKENS = ("tagger", SPAN)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of head, and what other libraries call it.
+
+    Attributes:
+      title: for people.
+      reads: `text`, one vector of a text; `tokens`; or "" for a part of pretraining, or
+        one that other heads read.
+      has_classes: whether it has an output for each label.
+      transformers: the end of its class; "" where only some models have one.
+      pipeline: its task on Hugging Face's hub.
+      tensor, google: its linear map in the files of transformers and of Google.
+    """
+
+    title: str
+    reads: str = ""
+    has_classes: bool = False
+    transformers: str = ""
+    pipeline: str = ""
+    tensor: str = ""
+    google: str = ""
+
+
+KINDS = {
+    "classifier": Kind(
+        *("classifier of texts", "text", True, "ForSequenceClassification"),
+        *("text-classification", "classifier", "output"),
+    ),
+    "tagger": Kind(
+        *("classifier of tokens", "tokens", True, "ForTokenClassification"),
+        *("token-classification", "classifier", "output"),
+    ),
+    SPAN: Kind(
+        *("head for answers in a text", "tokens", False, "ForQuestionAnswering"),
+        *("question-answering", "qa_outputs", "cls/squad/output"),
+    ),
+    MULTIPLE_CHOICE: Kind(
+        *("multiple-choice head", "text", False, "ForMultipleChoice"),
+        *("multiple-choice", "classifier", "output"),
+    ),
+    "vectors": Kind("vectors of texts", "text"),
+    "mlm_head": Kind(
+        "head for masked tokens", transformers="ForMaskedLM", pipeline="fill-mask"
+    ),
+    "nsp_head": Kind(
+        "head for pairs of sentences", google="cls/seq_relationship/output"
+    ),
+    "rtd_head": Kind("head for replaced tokens"),
+    "pooler": Kind("pooler"),
+    TRANSFORM: Kind("layer before the head"),
+}
 # Standard deviation of a standard normal truncated at two standard deviations.
 _TRUNCATED_STDDEV = 0.87962566
 
@@ -61,7 +100,7 @@ class HeadSpec:
       InputError: a value is unknown, or two cannot be combined.
     """
 
-    kind: str = field(REQUIRED, "What the head computes.", choices=KINDS)
+    kind: str = field(REQUIRED, "What the head computes.", choices=tuple(KINDS))
     classes: int = field(1, "Number of classes (C).", low=1)
     pooling: str = field(
         "cls",
@@ -116,7 +155,7 @@ class HeadSpec:
     @property
     def pools(self) -> bool:
         """Whether it scores whole texts, by one vector each."""
-        return self.kind in _POOLED
+        return KINDS[self.kind].reads == "text"
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -159,13 +198,13 @@ def heads_of(parts: Collection[str], num_labels: int) -> tuple[HeadSpec, ...]:
       num_labels: C, of classifier and tagger.
     """
     transform = TRANSFORM in parts
-    readers = {*_POOLED, *_OF_TOKENS}.intersection(parts)
+    readers = {name for name in parts if name in KINDS and KINDS[name].reads}
     others = {"encoder", TRANSFORM} if readers else {"encoder"}
     return tuple(
         HeadSpec(
             name,
-            num_labels if name in ("classifier", "tagger") else 1,
-            pooling="mean" if transform and name in _POOLED else "cls",
+            num_labels if KINDS[name].has_classes else 1,
+            pooling="mean" if transform and KINDS[name].reads == "text" else "cls",
             dropout=0.0,
             transform=transform and name in readers,
         )

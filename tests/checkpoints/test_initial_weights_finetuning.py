@@ -174,7 +174,7 @@ def test_positions_and_free_keys_follow_the_config(place):
         40,
         0.3,
     )
-    with pytest.raises(errors.InputError, match="model.num_hidden_layers is 3, and"):
+    with pytest.raises(errors.InputError, match="model.num_hidden_layers is 3 "):
         settings = settings_of(place, place / "run", model__num_hidden_layers=3)
         initial_weights.read_start(settings, CLASSIFIER)
 

@@ -119,7 +119,7 @@ def test_labels_belong_to_the_head(tmp_path, head):
     native.write(tmp_path / "again", without, dtype="float32")
     assert small_weights.same(native.read(tmp_path / "again")[0], without)
     change_tree(tmp_path, labels=["a", "b"])
-    with pytest.raises(errors.InputError, match="names 2 classes, and the head has 3"):
+    with pytest.raises(errors.InputError, match="bias has 3 classes, and .* are 2"):
         native.read(tmp_path)
 
 
@@ -195,9 +195,9 @@ def test_a_folder_without_one_of_the_files_is_refused(given, tmp_path):
     (tmp_path / "parameters.safetensors").unlink()
     with pytest.raises(errors.InputError, match="parameters.safetensors .*exist"):
         native.read(tmp_path)
-    bert, labels, parts = native.read_config(tmp_path)  # which needs no weights
-    assert bert == config.BertConfig(**small_weights.BERT_KEYS)
-    assert (labels, len(parts)) == ((), 4)
+    described, parts = native.read_config(tmp_path)  # which needs no weights
+    assert described.bert == config.BertConfig(**small_weights.BERT_KEYS)
+    assert (described.labels, len(parts)) == ((), 4)
     (tmp_path / "model.json").unlink()
     with pytest.raises(errors.InputError, match="model.json does not exist"):
         native.read(tmp_path)

@@ -97,7 +97,7 @@ def test_what_transformers_computes_from_our_folder_is_what_we_compute(
     if "tagger" not in parts:
         given = dataclasses.replace(given, labels=())
     other = written(given, tmp_path / "other")
-    found = verify.verify(folder_of(given), other, "huggingface")
+    found = verify.verify(folder_of(given), other)
     assert [x.name for x in found.layers] == LAYERS + heads
     assert found.passed and found.bound == 1e-4
     assert found.worst.absolute < 1e-5 < found.worst.largest
@@ -118,7 +118,7 @@ def test_plain_tensorflow_computes_what_we_compute(parts, act, heads, tmp_path):
     pytest.importorskip("tensorflow")
     given = random_weights(parts, hidden_act=act, layer_norm_eps=1e-5)
     other = written(given, tmp_path / "other", "tensorflow1")
-    found = verify.verify(folder_of(given), other, "tensorflow1")
+    found = verify.verify(folder_of(given), other)
     assert [x.name for x in found.layers] == LAYERS + heads
     assert found.worst.absolute < 1e-5 < found.worst.largest
     assert found.passed and not found.notes
@@ -128,11 +128,11 @@ def test_plain_tensorflow_computes_what_we_compute(parts, act, heads, tmp_path):
 def test_our_own_format_is_compared_too(tmp_path):
     given = random_weights(("encoder", "pooler", "classifier"), labels=tuple("abcde"))
     other = written(given, tmp_path / "other", "bert_jax")
-    found = verify.verify(folder_of(given), other, "bert_jax")
+    found = verify.verify(folder_of(given), other)
     assert [x.absolute for x in found.layers] == [0.0] * 6
     assert found.passed
     renamed = dataclasses.replace(given, labels=tuple("abcdf"))
-    found = verify.verify(folder_of(renamed), other, "bert_jax")
+    found = verify.verify(folder_of(renamed), other)
     assert not found.passed and "'f'" in found.problems[0]
 
 
@@ -174,7 +174,7 @@ def test_a_wrong_weight_is_found_at_the_layer_where_it_acts(
     given = random_weights()
     other = written(given, tmp_path / "other")
     change_file(other, change)
-    found = verify.verify(folder_of(given), other, "huggingface")
+    found = verify.verify(folder_of(given), other)
     assert not found.passed
     assert found.first_differing.name == first
     assert found.worst.relative > 0.05
@@ -192,7 +192,7 @@ def test_another_number_of_heads_is_found(tmp_path):
     tree["model"]["num_attention_heads"] = 4
     tree["model"]["hidden_act"] = "relu"
     (other / "model.json").write_text(json.dumps(tree))
-    found = verify.verify(folder_of(given), other, "bert_jax")
+    found = verify.verify(folder_of(given), other)
     assert found.problems == ("hidden_act is gelu on one side and relu on the other",)
     assert found.first_differing.name == "layer 1"
     assert found.layers[0].absolute == 0.0
@@ -202,7 +202,7 @@ def test_bfloat16_has_a_looser_bound_and_equal_parameters(tmp_path):
     pytest.importorskip("transformers")
     given = random_weights(spread=0.1)
     other = written(given, tmp_path / "other", dtype="bfloat16")
-    found = verify.verify(folder_of(given), other, "huggingface")
+    found = verify.verify(folder_of(given), other)
     assert found.passed and found.bound == 2e-2
     assert found.worst.relative > 1e-4
     assert found.parameters.endswith(
@@ -211,7 +211,7 @@ def test_bfloat16_has_a_looser_bound_and_equal_parameters(tmp_path):
     assert "rounded to 16 bits" in found.table().splitlines()[-1]
 
     mine = checkpoints.open(other).read(weights.Choice(allow_missing=("tokenizer",)))
-    again = verify.verify(mine, other, "huggingface")
+    again = verify.verify(mine, other)
     assert again.passed and again.bound == 1e-4
 
 
@@ -220,7 +220,7 @@ def test_without_the_library_only_parameters_are_compared(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "transformers", None)
     given = random_weights()
     other = written(given, tmp_path / "other")
-    found = verify.verify(folder_of(given), other, "huggingface")
+    found = verify.verify(folder_of(given), other)
     assert found.passed and found.layers == () and found.worst is None
     assert found.table() == (
         "no outputs were compared: transformers is not installed. Install it with: "
@@ -229,7 +229,7 @@ def test_without_the_library_only_parameters_are_compared(tmp_path, monkeypatch)
         "passed: the parameters are equal"
     )
     change_file(other, negate_last_bias)
-    found = verify.verify(folder_of(given), other, "huggingface")
+    found = verify.verify(folder_of(given), other)
     assert not found.passed
     assert found.table().splitlines()[1:] == [
         "parameters: 33,513 numbers in 30 arrays",
@@ -250,14 +250,14 @@ def test_what_one_side_lacks_is_said(tmp_path):
     change_file(other, drop)
     choice = weights.Choice(allow_missing=("nsp_head", "tokenizer"))
     mine = checkpoints.open(other).read(choice)
-    found = verify.verify(mine, other, "huggingface", choice)
+    found = verify.verify(mine, other, choice)
     assert found.passed
     assert found.notes == (
         "transformers lacks and initializes at random: cls.seq_relationship.bias, "
         "cls.seq_relationship.weight",
         "only one side returns nsp_logits, pooled_output",
     )
-    found = verify.verify(folder_of(given), other, "huggingface", choice)
+    found = verify.verify(folder_of(given), other, choice)
     assert found.problems == (
         "only one side has nsp_head/dense/bias, nsp_head/dense/kernel",
     )
@@ -272,7 +272,7 @@ def test_without_a_known_class_the_one_with_these_parts_is_run(classes, tmp_path
     tree = json.loads((other / "config.json").read_text())
     tree["architectures"] = classes
     (other / "config.json").write_text(json.dumps(tree))
-    found = verify.verify(folder_of(given), other, "huggingface")
+    found = verify.verify(folder_of(given), other)
     assert [x.name for x in found.layers] == [*LAYERS, "mlm_logits"]
     assert found.passed and ", BertForMaskedLM: " in found.other
 
@@ -286,7 +286,7 @@ def test_a_folder_that_the_library_refuses_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(verify, "transformers_outputs", refuse)
     given = random_weights()
     other = written(given, tmp_path / "other")
-    found = verify.verify(folder_of(given), other, "huggingface")
+    found = verify.verify(folder_of(given), other)
     assert not found.passed and found.layers == ()
     assert found.problems == (
         "the library of this format cannot run it (OSError: no such shape)",
@@ -297,7 +297,7 @@ def test_numbers_that_are_not_finite_fail(tmp_path):
     given = random_weights(("encoder", "pooler"))
     other = written(given, tmp_path / "other", "bert_jax")
     given.params["pooler"]["dense"]["bias"][3] = np.nan
-    found = verify.verify(folder_of(given), other, "bert_jax")
+    found = verify.verify(folder_of(given), other)
     assert found.first_differing.name == found.worst.name == "pooled_output"
     assert found.problems == (
         "1 arrays of parameters differ: pooler/dense/bias",
@@ -314,7 +314,7 @@ def test_transformers_is_quiet_and_gets_its_settings_back(tmp_path, capfd):
     given = random_weights(("encoder", "mlm_head"))
     other = written(given, tmp_path / "other")
     capfd.readouterr()
-    verify.verify(folder_of(given), other, "huggingface")
+    verify.verify(folder_of(given), other)
     assert capfd.readouterr() == ("", "")
     level = logging.get_verbosity()
     logging.set_verbosity(at_first)
