@@ -77,7 +77,7 @@ class ModelFolder:
 
     @property
     def format(self) -> str:
-        """`workdir`, `bert_jax`, `huggingface` or `tensorflow1`."""
+        """The name of the format, as in `LoadedModel`."""
         return self.files.format
 
     @functools.cached_property
@@ -198,11 +198,7 @@ def open(path: str | Path) -> ModelFolder:
 
 
 def _files(path: Path) -> ModelFiles:
-    """Detects the format.
-
-    Raises:
-      InputError: there is nothing, or no model.
-    """
+    """Detects the format."""
     if not path.is_dir():
         return _single_file(path)
     if (path / native.CONFIG).is_file():

@@ -304,12 +304,7 @@ def _notes(tree: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _with_older_keys(tree: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Returns a config.json of ModernBERT with the keys that older files have.
-
-    Raises:
-      InputError: layers follow no period, angles are scaled, or two dropouts differ
-        that are one here.
-    """
+    """Returns a config.json of ModernBERT with the keys that older files have."""
     result = dict(tree)
     if tree.get("layer_types") is not None:
         result["global_attn_every_n_layers"] = _period(tree, path)

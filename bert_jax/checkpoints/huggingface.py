@@ -29,6 +29,7 @@ _HEAD_OF_CLASS = {
     if kind.reads and kind.transformers
 } | {"ForNextSentencePrediction": "nsp_head"}
 HEADS = tuple(_HEAD_OF_CLASS.values())
+_say = functools.cache(console.print_message)  # a line about a folder, once
 # Integers that old versions saved, and that a model makes by itself.
 _BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
 
@@ -43,22 +44,20 @@ def read(
     """
     choice = choice or weights.Choice()
     raw = tensors.read(path)
-    recognized = _recognized(path, _shapes(raw.arrays), choice)
+    shapes = {name: array.shape for name, array in raw.arrays.items()}
+    recognized = _recognized(path, shapes, choice)
     described = hf_config.read(_config_of(path), recognized.model_type)
     if recognized.note:
         _say(recognized.note)
     bert, model_type = described.bert, described.bert.model_type
     buffers = [name for name in raw.arrays if _BUFFER.search(name)]
-    copies = _copies(raw.arrays, recognized, path)
-    left_out = frozenset({*buffers, *copies})
-    found = _found(raw.arrays, recognized, str(path), left_out)
-    found = dataclasses.replace(found, files=raw.files)
+    arrays = {x: array for x, array in raw.arrays.items() if x not in buffers}
+    found = _found(arrays, recognized, str(path), raw.files)
     found, bert, notes = _untie(found, bert)
     wanted = _parts(found, described, choice)
     if described.labels and {"classifier", "tagger"} & wanted:
         notes += described.notes
     notes += [f"{name}: a buffer, not a parameter" for name in buffers]
-    notes += [f"{x}*: a copy of {recognized.prefix}*" for x in recognized.copies]
     notes += [recognized.note] * bool(recognized.note)
     pooler = mapping.class_pooler(model_type)
     if described.class_name == "Model" and pooler - wanted:
@@ -203,17 +202,12 @@ def renamed(path: Path, choice: weights.Choice) -> dict[str, np.ndarray] | None:
     stated = hf_config.stated_type(json_file.read_object(_config_of(path)))
     if recognition.is_plain(recognized, stated):
         return None
-    arrays = tensors.read(path).arrays
-    left_out = frozenset(_copies(arrays, recognized, path))
-    return dict(_found(arrays, recognized, str(path), left_out).arrays)
+    raw = tensors.read(path)
+    return dict(_found(raw.arrays, recognized, str(path), raw.files).arrays)
 
 
 def _config_of(path: Path) -> Path:
     return config_file(path if path.is_dir() else path.parent)
-
-
-def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    return {name: array.shape for name, array in arrays.items()}
 
 
 def _recognized(
@@ -226,48 +220,16 @@ def _recognized(
     return recognition.recognize(shapes, tree, stated, file.parent, choice)
 
 
-@functools.cache
-def _say(note: str) -> None:
-    """Prints a line about a folder, once."""
-    console.print_message(note)
-
-
-def _copies(
-    arrays: Mapping[str, np.ndarray], recognized: recognition.Recognized, path: Path
-) -> list[str]:
-    """Returns the tensors of encoders that are copies of the first.
-
-    Raises:
-      InputError: another encoder has other numbers.
-    """
-    copies, differing = [], []
-    for prefix in recognized.copies:
-        inside = [name for name in arrays if name.startswith(prefix)]
-        first = [recognized.prefix + x.removeprefix(prefix) for x in inside]
-        if any(
-            a not in arrays or not np.array_equal(arrays[a], arrays[b])
-            for a, b in zip(first, inside, strict=True)
-        ):
-            differing.append(prefix)
-        copies += inside
-    recognition.check_copies(recognized, differing, path)
-    return copies
-
-
 def _found(
     arrays: Mapping[str, np.ndarray],
     recognized: recognition.Recognized,
     where: str,
-    left_out: frozenset[str],
+    digests: dict[str, str],
 ) -> weights.Found:
-    """Returns the tensors of a file under the names of the table.
-
-    Raises:
-      InputError: two tensors of the file have the same meaning.
-    """
+    """Returns the tensors of a file under the names of the table."""
     result: dict[str, np.ndarray] = {}
     originals: dict[str, str] = {}
-    for name in sorted(set(arrays) - left_out):
+    for name in sorted(arrays):
         canonical = recognized.canonical(name)
         if canonical in originals:
             raise errors.InputError(
@@ -275,7 +237,7 @@ def _found(
                 "same parameter: remove one"
             )
         result[canonical], originals[canonical] = arrays[name], name
-    return weights.Found(result, where, originals=originals)
+    return weights.Found(result, where, digests, originals)
 
 
 def _untie(
@@ -318,11 +280,8 @@ def _untie(
     elif own not in arrays and bias not in arrays:
         # Nothing to decode with: its config key has no meaning.
         bert = dataclasses.replace(bert, tie_word_embeddings=True)
-    return (
-        dataclasses.replace(found, arrays=arrays, originals=originals),
-        bert,
-        notes,
-    )
+    found = dataclasses.replace(found, arrays=arrays, originals=originals)
+    return found, bert, notes
 
 
 def _parts(
@@ -355,7 +314,7 @@ def _parts(
     pooled = mapping.module_names(model_type, frozenset(outputs) | {"pooler"})
     if has_classifier and not (choice.head or choice.allow_missing):
         _refuse_head_without_pooler(found, frozenset(wanted), pooled)
-    table = mapping.HEADS[model_type] | {k: v for k, v in pooled.items()}
+    table = mapping.HEADS[model_type] | pooled
     for module, theirs in table.items():
         part = module.split("/")[0]
         rival = part in mapping.CLASSIFIERS

@@ -10,7 +10,7 @@ wrong outputs without any error.
 
 import dataclasses
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from bert_jax.checkpoints import mapping, weights
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_LISTED = 12  # groups of names in a message
 # The layouts of encoders, and the model types that have each.
 _LAYOUTS = {
     "bert": ("bert", "roberta", "electra"),
@@ -67,13 +66,11 @@ class Recognized:
     Attributes:
       model_type: one of `model.config.MODEL_TYPES`.
       prefix: of the encoder's tensors, with its last dot; may be empty.
-      copies: prefixes of further encoders of the same shapes.
       note: a line about tensors that contradict the label; or "".
     """
 
     model_type: str
     prefix: str
-    copies: tuple[str, ...] = ()
     note: str = ""
 
     def canonical(self, name: str) -> str:
@@ -157,7 +154,6 @@ def recognize(
         return Recognized(wanted, partly[0].prefix)
     facts = _facts(kept, tree, folder, best)
     kind = _kind(best, facts, stated, choice.model_type, folder)
-    copies = [x.prefix for x in whole if x.layout == best.layout and x != best]
     note = ""
     if stated and stated != kind:
         shown = best.prefix or "embeddings."
@@ -165,7 +161,7 @@ def recognize(
             f"{folder}: config.json says {stated}; the tensors are "
             f"{_SPOKEN[kind]}'s ({shown}*): read as {kind}"
         )
-    return Recognized(kind, best.prefix, tuple(copies), note)
+    return Recognized(kind, best.prefix, note)
 
 
 def is_plain(recognized: Recognized, stated: str) -> bool:
@@ -274,11 +270,7 @@ def _named_facts(shapes: Shapes, encoder: _Encoder) -> list[_Fact]:
 def _kind(
     encoder: _Encoder, facts: list[_Fact], stated: str, asked: str, folder: Path
 ) -> str:
-    """Returns the model type of an encoder by its label, the facts and the request.
-
-    Raises:
-      InputError: they contradict each other.
-    """
+    """Returns the model type of an encoder by its label, the facts and the request."""
     kinds = _LAYOUTS[encoder.layout]
     fitting = [x for x in kinds if not _against(facts, x)]
     if asked:
@@ -334,41 +326,21 @@ def _contradiction(
     )
 
 
-def check_copies(
-    recognized: Recognized, differing: Collection[str], folder: Path
-) -> None:
-    """Raises InputError for a second encoder with other numbers than the first."""
-    if differing:
-        others = [f"{x}*" for x in sorted(differing)]
-        raise errors.InputError(
-            f"{folder} holds {1 + len(others)} different encoders, "
-            f"{recognized.prefix}* and {' and '.join(others)}. To have the first, "
-            f"leave out the rest: {weights.CONVERT} --ignore='{','.join(others)}'"
-        )
-
-
 def _nothing_fits(shapes: Shapes, wanted: str, folder: Path) -> errors.InputError:
-    """Returns the refusal of tensors that are no supported model, and lists them."""
+    """Returns the refusal of tensors that are no supported model, and names them."""
     groups: dict[str, list[str]] = {}
     for name in shapes:
         groups.setdefault(re.sub(r"(?<=\.)[0-9]+(?=\.|$)", "{}", name), []).append(name)
-    order = sorted(groups)
-    lines = [
-        f"  {group} {list(shapes[groups[group][0]])}"
-        + (f" x {len(groups[group])}" if len(groups[group]) > 1 else "")
-        for group in order[:_LISTED]
+    named = [
+        f"{group} {list(shapes[names[0]])} x {len(names)}"
+        for group, names in sorted(groups.items())
     ]
-    if len(order) > _LISTED:
-        lines.append(f"  and {len(order) - _LISTED} more kinds of names")
-    layout = _LAYOUT_OF.get(wanted, "bert")
-    modules = mapping.ENCODER[layout]
-    expected = [modules[_WORDS], *(x for x in modules.values() if "{}" in x)][:4]
-    kinds = ", ".join(mapping.CLASSES)
+    modules = mapping.ENCODER[_LAYOUT_OF.get(wanted, "bert")]
+    expected = [modules[_WORDS], *(x for x in modules.values() if "{}" in x)][:2]
     return errors.InputError(
-        f"{folder} holds no model that is supported ({kinds}): config.json says "
-        f"{wanted or 'nothing of the model_type'}, and the {len(shapes)} tensors are\n"
-        + "\n".join(lines)
-        + f"\nExpected below one prefix, as of {_SPOKEN[layout]}:\n"
-        + "\n".join(f"  {x}.weight" for x in expected)
-        + "\nGive a model of one of these kinds, or the folder that it was made from"
+        f"{folder} holds no model that is supported ({', '.join(mapping.CLASSES)}): "
+        f"config.json says {wanted or 'nothing of the model_type'}, and the tensors "
+        f"are {weights.shortened(named)}. Expected are {' and '.join(expected)}.weight "
+        "below one prefix. Give a model of one of these kinds, or the folder that it "
+        "was made from"
     )

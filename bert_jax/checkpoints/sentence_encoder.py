@@ -327,12 +327,7 @@ def _modes(path: Path) -> tuple[tuple[str, ...], bool]:
 
 
 def _longest(folder: Path) -> int:
-    """Returns the longest sequence that the encoder reads, or 0.
-
-    Raises:
-      InputError: it is no count, or the encoder gives something else than its last
-        states.
-    """
+    """Returns the longest sequence that the encoder reads, or 0."""
     path = next(iter(sorted(folder.glob(_TRANSFORMERS))), folder / TRANSFORMER)
     tree = _optional(path)
     _check_keys(tree, path)
@@ -382,11 +377,7 @@ def _prompts(config: dict[str, Any], path: Path) -> tuple[dict[str, str], str | 
 
 
 def _read_module(kind: str, folder: Path) -> Module | None:
-    """Reads a module on vectors; None for dropout, which only trains.
-
-    Raises:
-      InputError: a file is missing or damaged, or the module does something else.
-    """
+    """Reads a module on vectors; None for dropout, which only trains."""
     if kind == "Dropout":
         return None
     if kind == "Normalize":

@@ -279,8 +279,6 @@ def _checked_entries(
 
     TensorFlow's reader aborts the process if an entry has an impossible shape or dtype,
     and allocates what the entries claim, so they are checked before it opens the files.
-
-    Raises InputError unless every variable is plain numbers within a file of data.
     """
     from google.protobuf import message
     from tensorflow.core.protobuf import tensor_bundle_pb2 as bundle

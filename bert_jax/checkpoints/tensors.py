@@ -347,9 +347,6 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     """Reads a saved dictionary of tensors, in the order of the names, C-contiguous.
 
     Both formats of torch are read, zip and the older pickle.
-
-    Raises:
-      InputError: torch is not installed, or the file holds anything else.
     """
     try:
         import torch  # pyright: ignore[reportMissingImports]

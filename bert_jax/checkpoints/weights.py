@@ -346,11 +346,7 @@ def _classifying(parts: Iterable[str]) -> list[str]:
 def _num_labels(
     found: Found, described: Described, mapping_of: MappingOf, wanted: frozenset[str]
 ) -> int:
-    """Returns the number of classes; 2 where nothing has classes.
-
-    Raises:
-      InputError: the names of the classes are more or fewer.
-    """
+    """Returns the number of classes; 2 where nothing has classes."""
     biases = {f"{part}/dense/bias" for part in _classifying(wanted)}
     names = len(described.labels)
     for param in mapping_of(described.bert, wanted, 2) if biases else ():
