@@ -55,7 +55,7 @@ def read(
     found = _found(arrays, recognized, str(path), raw.files)
     found, bert, notes = _untie(found, bert)
     wanted = _parts(found, described, choice)
-    if described.labels and {"classifier", "tagger"} & wanted:
+    if described.labels and weights.classifying(wanted):
         notes += described.notes
     notes += [f"{name}: a buffer, not a parameter" for name in buffers]
     notes += [recognized.note] * bool(recognized.note)

@@ -187,9 +187,7 @@ class TaskFolder:
     @property
     def labels(self) -> tuple[str, ...]:
         """The names of the classes, if the head has one output for each."""
-        kinds = [model_heads.KINDS.get(part) for part in self.params]
-        has_classes = any(kind and kind.has_classes for kind in kinds)
-        return self.learned.labels if has_classes else ()
+        return self.learned.labels if weights.classifying(self.params) else ()
 
     @property
     def problem_type(self) -> str:

@@ -61,7 +61,6 @@ _TENSORS = {
     "nsp_head": "cls/seq_relationship/output_weights",
     model_heads.SPAN: "cls/squad/output_weights",
 }
-_KEYS = hf_config.BERT_KEYS
 
 
 def read(
@@ -114,14 +113,12 @@ def write(folder: Path, given: weights.Weights) -> None:
     for param in mapping.tensorflow1_mapping(given.config, of_parts, given.num_labels):
         arrays |= param.split(flat[param.ours])
     write_variables(folder / CHECKPOINT, arrays)
-    tree = {key: getattr(given.config, key) for key in _KEYS}
+    tree = {key: getattr(given.config, key) for key in hf_config.BERT_KEYS}
     if given.config.layer_norm_eps != 1e-12:
         tree["layer_norm_eps"] = given.config.layer_norm_eps
-    try:
-        name = hf_config.class_of("bert", of_parts)
-        tree["architectures"] = [mapping.CLASS_PREFIX["bert"] + name]
-    except errors.InputError:
-        pass  # Google's files may have any parts
+    name = mapping.CLASSES["bert"].get(of_parts - {"encoder"})
+    if name is not None:  # Google's files may have any parts
+        tree["architectures"] = [f"Bert{name}"]
     if given.labels:
         tree["id2label"] = {str(i): name for i, name in enumerate(given.labels)}
     text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
@@ -166,7 +163,7 @@ def read_config(folder: Path) -> tuple[weights.Described, dict[str, Any]]:
     path = folder / CONFIG
     tree = json_file.read_object(path)
     labels = hf_config.labels(tree, path)
-    lacking = [key for key in _KEYS if key not in tree]
+    lacking = [key for key in hf_config.BERT_KEYS if key not in tree]
     if lacking:
         raise errors.InputError(
             f"{path} has no {', '.join(lacking)}: give the file of the model"

@@ -35,342 +35,6 @@ from bert_jax.model import encoder, network
 from bert_jax.text.tokenizer import Tokenizer
 
 Batch = dict[str, Int32[np.ndarray, "B L"]]
-
-
-def tensorflow1_outputs(
-    tf: Any, path: Path, rows: Batch, *, of_tokens: bool
-) -> dict[str, np.ndarray]:
-    """Returns `embeddings`, `layer 1` to `layer n`, and the outputs of all heads.
-
-    Args:
-      tf: the module tensorflow.
-      path: a folder with one checkpoint, or the prefix of a checkpoint.
-      rows: those of `sample_rows`.
-      of_tokens: whether `output_weights` score every token, or the pooled row.
-    """
-    index = next(path.glob("*.index")) if path.is_dir() else path
-    bert = _Bert(tf, index.with_name(index.name.removesuffix(".index")))
-    x = bert.embed(rows["input_ids"], rows["token_type_ids"])
-    result = {"embeddings": x}
-    for number in range(bert.config["num_hidden_layers"]):
-        x = bert.layer(x, rows["segment_ids"] > 0, f"bert/encoder/layer_{number}")
-        result[f"layer {number + 1}"] = x
-    pooled = x[:, 0]
-    if bert.has("bert/pooler/dense/kernel"):
-        pooled = tf.tanh(bert.dense(pooled, "bert/pooler/dense"))
-        result["pooled_output"] = pooled
-    if bert.has("cls/seq_relationship/output_weights"):
-        result["nsp_logits"] = bert.scores(pooled, "cls/seq_relationship/output")
-    if bert.has("cls/predictions/output_bias"):
-        result["mlm_logits"] = bert.predictions(x)
-    if bert.has("cls/squad/output_weights"):
-        result["logits"] = bert.scores(x, "cls/squad/output")
-    if bert.has("output_weights"):
-        result["logits"] = bert.scores(x if of_tokens else pooled, "output")
-    return {name: value.numpy() for name, value in result.items()}
-
-
-class _Bert:
-    """The parts of BERT, each from the variables below a name."""
-
-    def __init__(self, tf: Any, prefix: Path) -> None:
-        self.tf = tf
-        self.config = json.loads((prefix.parent / "bert_config.json").read_bytes())
-        reader = tf.train.load_checkpoint(str(prefix))
-        self.has, self.get = reader.has_tensor, reader.get_tensor
-        self.table = self.get("bert/embeddings/word_embeddings")
-
-    def embed(self, input_ids: Any, token_type_ids: Any) -> Any:
-        x = self.tf.gather(self.table, input_ids)
-        x += self.get("bert/embeddings/position_embeddings")[: input_ids.shape[1]]
-        types = self.get("bert/embeddings/token_type_embeddings")
-        x += self.tf.gather(types, token_type_ids)
-        return self.norm(x, "bert/embeddings/LayerNorm")
-
-    def layer(self, x: Any, mask: Any, name: str) -> Any:
-        seen = self.attend(x, mask, f"{name}/attention/self")
-        seen = self.dense(seen, f"{name}/attention/output/dense")
-        x = self.norm(x + seen, f"{name}/attention/output/LayerNorm")
-        inner = self.activation(self.dense(x, f"{name}/intermediate/dense"))
-        inner = self.dense(inner, f"{name}/output/dense")
-        return self.norm(x + inner, f"{name}/output/LayerNorm")
-
-    def attend(self, x: Any, mask: Any, name: str) -> Any:
-        tf, heads = self.tf, self.config["num_attention_heads"]
-        query, key, value = (
-            tf.stack(tf.split(self.dense(x, f"{name}/{of}"), heads, axis=-1), axis=1)
-            for of in ("query", "key", "value")
-        )
-        scores = tf.matmul(query, key, transpose_b=True) / query.shape[-1] ** 0.5
-        # Google's code adds this to what must not be seen.
-        scores += tf.where(mask, 0.0, -10000.0)[:, None, None]
-        seen = tf.matmul(tf.nn.softmax(scores), value)
-        return tf.concat(tf.unstack(seen, axis=1), axis=-1)
-
-    def predictions(self, x: Any) -> Any:
-        x = self.activation(self.dense(x, "cls/predictions/transform/dense"))
-        x = self.norm(x, "cls/predictions/transform/LayerNorm")
-        logits = self.tf.einsum("bld,vd->blv", x, self.table)
-        return logits + self.get("cls/predictions/output_bias")
-
-    def scores(self, x: Any, name: str) -> Any:
-        kernel = self.get(f"{name}_weights")  # [C, D], unlike all others
-        return self.tf.einsum("...d,cd->...c", x, kernel) + self.get(f"{name}_bias")
-
-    def dense(self, x: Any, name: str) -> Any:
-        kernel = self.get(f"{name}/kernel")
-        return self.tf.einsum("...d,de->...e", x, kernel) + self.get(f"{name}/bias")
-
-    def norm(self, x: Any, name: str) -> Any:
-        own = "layer_norm_eps" in self.config  # Google's has a constant
-        epsilon = self.config["layer_norm_eps"] if own else 1e-12
-        mean, variance = self.tf.nn.moments(x, -1, keepdims=True)
-        x = (x - mean) / self.tf.sqrt(variance + epsilon)
-        return x * self.get(f"{name}/gamma") + self.get(f"{name}/beta")
-
-    def activation(self, x: Any) -> Any:
-        nn, name = self.tf.nn, self.config["hidden_act"]
-        if name in ("gelu", "gelu_new"):  # exact, as first published, and by tanh
-            return nn.gelu(x, approximate=name == "gelu_new")
-        return {"relu": nn.relu, "tanh": nn.tanh}[name](x)
-
-
-_RENAMED = {
-    "pooler_output": "pooled_output",
-    "seq_relationship_logits": "nsp_logits",
-    "sop_logits": "nsp_logits",
-    "prediction_logits": "mlm_logits",
-    "logits": "logits",
-}
-_PROGRAMS = (
-    "auto_map",
-    "attn_implementation",
-    "_attn_implementation",
-    "custom_pipelines",
-)
-# Classes that call `logits` what has a name of its own here.
-_LOGITS = {
-    "ForMaskedLM": "mlm_logits",
-    "LMHeadModel": "mlm_logits",
-    "ForNextSentencePrediction": "nsp_logits",
-    "ElectraForPreTraining": "rtd_logits",
-}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ReferenceOutputs:
-    """What `transformers` computes.
-
-    Attributes:
-      made_by: the library, its version and the class.
-      values: `embeddings`, `layer 1` to `layer n`, and whatever the class returns.
-      notes: tensors that it did not find or did not want.
-    """
-
-    made_by: str
-    values: dict[str, np.ndarray]
-    notes: tuple[str, ...]
-
-
-def transformers_outputs(
-    path: Path,
-    given: weights.Weights,
-    rows: Batch,
-    choice: weights.Choice | None = None,
-) -> ReferenceOutputs:
-    """Runs the model of a folder, or of a file's folder, in float32.
-
-    Tensors below a prefix that `transformers` does not look for are renamed.
-
-    Args:
-      given: what was read from it; its parts decide if config.json names no class.
-      rows: those of `sample_rows`.
-      choice: that of the reader.
-
-    Raises:
-      ImportError: torch or transformers is not installed.
-      Exception: whatever `transformers` raises for a folder that it cannot load.
-    """
-    import torch  # pyright: ignore[reportMissingImports]
-    import transformers  # pyright: ignore[reportMissingImports]
-
-    arrays = {"input_ids": rows["input_ids"], "attention_mask": rows["segment_ids"]}
-    with _quiet(transformers), torch.no_grad():
-        renamed = huggingface.renamed(path, choice or weights.Choice())
-        state = renamed and {key: torch.tensor(x) for key, x in renamed.items()}
-        model, info = _load(transformers, path, given, state)
-        name = type(model).__name__
-        if "token_type_ids" in inspect.signature(model.forward).parameters:
-            arrays["token_type_ids"] = rows["token_type_ids"]
-        tensors = {key: torch.tensor(x.astype(np.int64)) for key, x in arrays.items()}
-        if name.endswith("ForMultipleChoice"):  # [1, B, L]: of one question
-            tensors = {key: x[None] for key, x in tensors.items()}
-        found = model(**tensors, output_hidden_states=True, return_dict=True)
-    values = {key: x.numpy() for key, x in found.items() if torch.is_tensor(x)}
-    states = [state.numpy() for state in found.hidden_states]
-    made_by = f"transformers {transformers.__version__}, {name}"
-    return ReferenceOutputs(made_by, _renamed(name, values, states), _notes(info))
-
-
-def _load(
-    transformers: Any,
-    path: Path,
-    given: weights.Weights,
-    state: dict[str, Any] | None,
-) -> tuple[Any, dict[str, Any]]:
-    """Returns the model in float32, and which tensors were missing or left over."""
-    folder = path if path.is_dir() else path.parent
-    tree = json_file.read_object(huggingface.config_file(folder))
-    of_class = getattr(transformers, _class_name(transformers, tree, given))
-    # What names a program of elsewhere is left out.
-    kept = {key: x for key, x in tree.items() if key not in _PROGRAMS}
-    in_float32 = kept | {
-        "model_type": given.config.model_type,
-        "dtype": "float32",
-        "torch_dtype": "float32",
-    }
-    model, info = of_class.from_pretrained(
-        None if state else str(folder),
-        state_dict=state,
-        config=of_class.config_class.from_dict(in_float32),
-        local_files_only=True,
-        output_loading_info=True,
-    )
-    return model.eval(), info
-
-
-def _class_name(transformers: Any, tree: dict[str, Any], given: weights.Weights) -> str:
-    """Returns the class in config.json, if it is one of this model type.
-
-    Otherwise that with exactly the parts that were read, or that of the encoder only.
-    """
-    model_type = given.config.model_type
-    prefix = mapping.CLASS_PREFIX[model_type]
-    classes = tree.get("architectures")
-    name = classes[0] if isinstance(classes, list) and classes else ""
-    is_known = isinstance(name, str) and re.fullmatch(rf"{prefix}\w*", name)
-    if is_known and hasattr(transformers, name):
-        return name
-    try:
-        return prefix + hf_config.class_of(model_type, frozenset(given.parts))
-    except errors.InputError:
-        return f"{prefix}Model"
-
-
-def _renamed(
-    of_class: str, values: dict[str, np.ndarray], states: list[np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Returns hidden states and outputs by our names."""
-    result = {f"layer {number}": state for number, state in enumerate(states)}
-    result["embeddings"] = result.pop("layer 0")
-    if "start_logits" in values:
-        ends = values["start_logits"], values["end_logits"]
-        result["logits"] = np.stack(ends, axis=-1)
-    own = [ours for end, ours in _LOGITS.items() if of_class.endswith(end)]
-    renamed = _RENAMED | {"logits": own[0]} if own else _RENAMED
-    result |= {renamed[key]: x for key, x in values.items() if key in renamed}
-    if of_class.endswith("ForMultipleChoice"):
-        result["logits"] = result["logits"].T
-    return result
-
-
-def _notes(info: dict[str, Any]) -> tuple[str, ...]:
-    """Returns which tensors a class initialized at random, or did not use."""
-    return tuple(
-        f"transformers {what}: {weights.shortened(sorted(info[key]))}"
-        for key, what in (
-            ("missing_keys", "lacks and initializes at random"),
-            ("unexpected_keys", "has no use for"),
-        )
-        if info[key]
-    )
-
-
-@contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Silences messages, progress bars and warnings, and puts them back after."""
-    logging = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-_LONGEST = 64  # tokens in a row
-_TEXTS = (
-    "The train to the coast leaves at half past nine.",
-    "Water boils at 100 degrees, and ice melts at 0!",
-    "今天天气很好，我们去公园散步。",
-    "北京大学图书馆在2008年开放。",
-)
-
-
-def sample_rows(mine: checkpoints.LoadedModel) -> Batch:
-    """Makes rows of several lengths for a model, always the same ones.
-
-    They are texts in English and Chinese and tokens from all over the vocabulary, or,
-    without a tokenizer, random ids. Every second row changes its token type half-way.
-
-    Returns `input_ids`, `token_type_ids` and `segment_ids` (0 is padding).
-    """
-    bert = mine.weights.config
-    longest = min(_LONGEST, mine.max_seq_length, bert.max_length)
-    result = _random_rows(bert.vocab_size, longest)
-    if mine.tokenizer is not None:
-        result = [*_text_rows(mine.tokenizer), *_piece_rows(mine.tokenizer, longest)]
-    # RoBERTa takes this id for padding in any position.
-    result = [[i for i in row if i != bert.pad_token_id][:longest] for row in result]
-    shape = len(result), max(map(len, result))
-    input_ids = np.full(shape, bert.pad_token_id, np.int32)
-    token_type_ids, segment_ids = np.zeros((2, *shape), np.int32)
-    for number, row in enumerate(result):
-        input_ids[number, : len(row)] = row
-        segment_ids[number, : len(row)] = 1
-        second = number % max(1, min(2, bert.type_vocab_size))
-        token_type_ids[number, len(row) // 2 : len(row)] = second
-    return {
-        "input_ids": input_ids,
-        "token_type_ids": token_type_ids,
-        "segment_ids": segment_ids,
-    }
-
-
-def _text_rows(tokenizer: Tokenizer) -> list[list[int]]:
-    """Returns a row of each text, and one of the two of each language."""
-    ids = tokenizer.encode(list(_TEXTS))
-    texts = [(one, None) for one in ids] + [(ids[0], ids[1]), (ids[2], ids[3])]
-    return [tokenizer.build(a, b)[0] for a, b in texts]
-
-
-def _piece_rows(tokenizer: Tokenizer, longest: int) -> list[list[int]]:
-    """Returns rows of pieces from all over the vocabulary, its first and last too."""
-    special = set(tokenizer.special_ids)
-    ordinary = [i for i in range(tokenizer.vocab_size) if i not in special]
-    if not ordinary:
-        return []
-    picked = np.linspace(0, len(ordinary) - 1, 3 * longest).astype(int)
-    ids = [ordinary[i] for i in picked]
-    return [
-        tokenizer.build(ids[0::3])[0],
-        tokenizer.build(ids[1::3][: longest // 2])[0],
-        tokenizer.build(ids[2::3])[0][:longest],
-    ]
-
-
-def _random_rows(vocab_size: int, longest: int) -> list[list[int]]:
-    """Returns rows of random ids of the whole table, of five lengths."""
-    rng = np.random.default_rng(0)
-    lengths = [max(2, longest * part // 5) for part in (5, 2, 4, 1, 3)]
-    return [rng.integers(0, vocab_size, length).tolist() for length in lengths]
-
-
 # A layer passes if its largest difference is at most this, or at most this share of its
 # largest value. Float32 sums in another order differ by 1e-6 to 1e-5.
 BOUND = 1e-4
@@ -392,6 +56,21 @@ _DECISIVE = (
     *("local_attention", "global_rope_theta", "local_rope_theta"),
 )
 _EXTRAS = {"torch": "torch", "transformers": "torch", "tensorflow": "data"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReferenceOutputs:
+    """What the other side computes.
+
+    Attributes:
+      made_by: the library, its version and the class.
+      values: `embeddings`, `layer 1` to `layer n`, and whatever the class returns.
+      notes: tensors that it did not find or did not want.
+    """
+
+    made_by: str
+    values: dict[str, np.ndarray]
+    notes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -663,3 +342,329 @@ def _other_problems(mine: weights.Weights, other: weights.Weights) -> tuple[str,
     if wrong:
         problems.append(f"not all numbers are finite in {weights.shortened(wrong)}")
     return tuple(problems)
+
+
+# The rows that both sides see.
+
+_LONGEST = 64  # tokens in a row
+_TEXTS = (
+    "The train to the coast leaves at half past nine.",
+    "Water boils at 100 degrees, and ice melts at 0!",
+    "今天天气很好，我们去公园散步。",
+    "北京大学图书馆在2008年开放。",
+)
+
+
+def sample_rows(mine: checkpoints.LoadedModel) -> Batch:
+    """Makes rows of several lengths for a model, always the same ones.
+
+    They are texts in English and Chinese and tokens from all over the vocabulary, or,
+    without a tokenizer, random ids. Every second row changes its token type half-way.
+
+    Returns `input_ids`, `token_type_ids` and `segment_ids` (0 is padding).
+    """
+    bert = mine.weights.config
+    longest = min(_LONGEST, mine.max_seq_length, bert.max_length)
+    result = _random_rows(bert.vocab_size, longest)
+    if mine.tokenizer is not None:
+        result = [*_text_rows(mine.tokenizer), *_piece_rows(mine.tokenizer, longest)]
+    # RoBERTa takes this id for padding in any position.
+    result = [[i for i in row if i != bert.pad_token_id][:longest] for row in result]
+    shape = len(result), max(map(len, result))
+    input_ids = np.full(shape, bert.pad_token_id, np.int32)
+    token_type_ids, segment_ids = np.zeros((2, *shape), np.int32)
+    for number, row in enumerate(result):
+        input_ids[number, : len(row)] = row
+        segment_ids[number, : len(row)] = 1
+        second = number % max(1, min(2, bert.type_vocab_size))
+        token_type_ids[number, len(row) // 2 : len(row)] = second
+    return {
+        "input_ids": input_ids,
+        "token_type_ids": token_type_ids,
+        "segment_ids": segment_ids,
+    }
+
+
+def _text_rows(tokenizer: Tokenizer) -> list[list[int]]:
+    """Returns a row of each text, and one of the two of each language."""
+    ids = tokenizer.encode(list(_TEXTS))
+    texts = [(one, None) for one in ids] + [(ids[0], ids[1]), (ids[2], ids[3])]
+    return [tokenizer.build(a, b)[0] for a, b in texts]
+
+
+def _piece_rows(tokenizer: Tokenizer, longest: int) -> list[list[int]]:
+    """Returns rows of pieces from all over the vocabulary, its first and last too."""
+    special = set(tokenizer.special_ids)
+    ordinary = [i for i in range(tokenizer.vocab_size) if i not in special]
+    if not ordinary:
+        return []
+    picked = np.linspace(0, len(ordinary) - 1, 3 * longest).astype(int)
+    ids = [ordinary[i] for i in picked]
+    return [
+        tokenizer.build(ids[0::3])[0],
+        tokenizer.build(ids[1::3][: longest // 2])[0],
+        tokenizer.build(ids[2::3])[0][:longest],
+    ]
+
+
+def _random_rows(vocab_size: int, longest: int) -> list[list[int]]:
+    """Returns rows of random ids of the whole table, of five lengths."""
+    rng = np.random.default_rng(0)
+    lengths = [max(2, longest * part // 5) for part in (5, 2, 4, 1, 3)]
+    return [rng.integers(0, vocab_size, length).tolist() for length in lengths]
+
+
+# What transformers computes.
+
+_RENAMED = {
+    "pooler_output": "pooled_output",
+    "seq_relationship_logits": "nsp_logits",
+    "sop_logits": "nsp_logits",
+    "prediction_logits": "mlm_logits",
+    "logits": "logits",
+}
+_PROGRAMS = (
+    "auto_map",
+    "attn_implementation",
+    "_attn_implementation",
+    "custom_pipelines",
+)
+# Classes that call `logits` what has a name of its own here.
+_LOGITS = {
+    "ForMaskedLM": "mlm_logits",
+    "LMHeadModel": "mlm_logits",
+    "ForNextSentencePrediction": "nsp_logits",
+    "ElectraForPreTraining": "rtd_logits",
+}
+
+
+def transformers_outputs(
+    path: Path,
+    given: weights.Weights,
+    rows: Batch,
+    choice: weights.Choice | None = None,
+) -> ReferenceOutputs:
+    """Runs the model of a folder, or of a file's folder, in float32.
+
+    Tensors below a prefix that `transformers` does not look for are renamed.
+
+    Args:
+      given: what was read from it; its parts decide if config.json names no class.
+      rows: those of `sample_rows`.
+      choice: that of the reader.
+
+    Raises:
+      ImportError: torch or transformers is not installed.
+      Exception: whatever `transformers` raises for a folder that it cannot load.
+    """
+    import torch  # pyright: ignore[reportMissingImports]
+    import transformers  # pyright: ignore[reportMissingImports]
+
+    arrays = {"input_ids": rows["input_ids"], "attention_mask": rows["segment_ids"]}
+    with _quiet(transformers), torch.no_grad():
+        renamed = huggingface.renamed(path, choice or weights.Choice())
+        state = renamed and {key: torch.tensor(x) for key, x in renamed.items()}
+        model, info = _load(transformers, path, given, state)
+        name = type(model).__name__
+        if "token_type_ids" in inspect.signature(model.forward).parameters:
+            arrays["token_type_ids"] = rows["token_type_ids"]
+        tensors = {key: torch.tensor(x.astype(np.int64)) for key, x in arrays.items()}
+        if name.endswith("ForMultipleChoice"):  # [1, B, L]: of one question
+            tensors = {key: x[None] for key, x in tensors.items()}
+        found = model(**tensors, output_hidden_states=True, return_dict=True)
+    values = {key: x.numpy() for key, x in found.items() if torch.is_tensor(x)}
+    states = [state.numpy() for state in found.hidden_states]
+    made_by = f"transformers {transformers.__version__}, {name}"
+    return ReferenceOutputs(made_by, _renamed(name, values, states), _notes(info))
+
+
+def _load(
+    transformers: Any,
+    path: Path,
+    given: weights.Weights,
+    state: dict[str, Any] | None,
+) -> tuple[Any, dict[str, Any]]:
+    """Returns the model in float32, and which tensors were missing or left over."""
+    folder = path if path.is_dir() else path.parent
+    tree = json_file.read_object(huggingface.config_file(folder))
+    of_class = getattr(transformers, _class_name(transformers, tree, given))
+    # What names a program of elsewhere is left out.
+    kept = {key: x for key, x in tree.items() if key not in _PROGRAMS}
+    in_float32 = kept | {
+        "model_type": given.config.model_type,
+        "dtype": "float32",
+        "torch_dtype": "float32",
+    }
+    model, info = of_class.from_pretrained(
+        None if state else str(folder),
+        state_dict=state,
+        config=of_class.config_class.from_dict(in_float32),
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    return model.eval(), info
+
+
+def _class_name(transformers: Any, tree: dict[str, Any], given: weights.Weights) -> str:
+    """Returns the class in config.json, if it is one of this model type.
+
+    Otherwise that with exactly the parts that were read, or that of the encoder only.
+    """
+    model_type = given.config.model_type
+    prefix = mapping.CLASS_PREFIX[model_type]
+    classes = tree.get("architectures")
+    name = classes[0] if isinstance(classes, list) and classes else ""
+    is_known = isinstance(name, str) and re.fullmatch(rf"{prefix}\w*", name)
+    if is_known and hasattr(transformers, name):
+        return name
+    try:
+        return prefix + hf_config.class_of(model_type, frozenset(given.parts))
+    except errors.InputError:
+        return f"{prefix}Model"
+
+
+def _renamed(
+    of_class: str, values: dict[str, np.ndarray], states: list[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns hidden states and outputs by our names."""
+    result = {f"layer {number}": state for number, state in enumerate(states)}
+    result["embeddings"] = result.pop("layer 0")
+    if "start_logits" in values:
+        ends = values["start_logits"], values["end_logits"]
+        result["logits"] = np.stack(ends, axis=-1)
+    own = [ours for end, ours in _LOGITS.items() if of_class.endswith(end)]
+    renamed = _RENAMED | {"logits": own[0]} if own else _RENAMED
+    result |= {renamed[key]: x for key, x in values.items() if key in renamed}
+    if of_class.endswith("ForMultipleChoice"):
+        result["logits"] = result["logits"].T
+    return result
+
+
+def _notes(info: dict[str, Any]) -> tuple[str, ...]:
+    """Returns which tensors a class initialized at random, or did not use."""
+    return tuple(
+        f"transformers {what}: {weights.shortened(sorted(info[key]))}"
+        for key, what in (
+            ("missing_keys", "lacks and initializes at random"),
+            ("unexpected_keys", "has no use for"),
+        )
+        if info[key]
+    )
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Silences messages, progress bars and warnings, and puts them back after."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+# What Google's model computes, in plain TensorFlow.
+
+
+def tensorflow1_outputs(
+    tf: Any, path: Path, rows: Batch, *, of_tokens: bool
+) -> dict[str, np.ndarray]:
+    """Returns `embeddings`, `layer 1` to `layer n`, and the outputs of all heads.
+
+    Args:
+      tf: the module tensorflow.
+      path: a folder with one checkpoint, or the prefix of a checkpoint.
+      rows: those of `sample_rows`.
+      of_tokens: whether `output_weights` score every token, or the pooled row.
+    """
+    index = next(path.glob("*.index")) if path.is_dir() else path
+    bert = _Bert(tf, index.with_name(index.name.removesuffix(".index")))
+    x = bert.embed(rows["input_ids"], rows["token_type_ids"])
+    result = {"embeddings": x}
+    for number in range(bert.config["num_hidden_layers"]):
+        x = bert.layer(x, rows["segment_ids"] > 0, f"bert/encoder/layer_{number}")
+        result[f"layer {number + 1}"] = x
+    pooled = x[:, 0]
+    if bert.has("bert/pooler/dense/kernel"):
+        pooled = tf.tanh(bert.dense(pooled, "bert/pooler/dense"))
+        result["pooled_output"] = pooled
+    if bert.has("cls/seq_relationship/output_weights"):
+        result["nsp_logits"] = bert.scores(pooled, "cls/seq_relationship/output")
+    if bert.has("cls/predictions/output_bias"):
+        result["mlm_logits"] = bert.predictions(x)
+    if bert.has("cls/squad/output_weights"):
+        result["logits"] = bert.scores(x, "cls/squad/output")
+    if bert.has("output_weights"):
+        result["logits"] = bert.scores(x if of_tokens else pooled, "output")
+    return {name: value.numpy() for name, value in result.items()}
+
+
+class _Bert:
+    """The parts of BERT, each from the variables below a name."""
+
+    def __init__(self, tf: Any, prefix: Path) -> None:
+        self.tf = tf
+        self.config = json.loads((prefix.parent / "bert_config.json").read_bytes())
+        reader = tf.train.load_checkpoint(str(prefix))
+        self.has, self.get = reader.has_tensor, reader.get_tensor
+        self.table = self.get("bert/embeddings/word_embeddings")
+
+    def embed(self, input_ids: Any, token_type_ids: Any) -> Any:
+        x = self.tf.gather(self.table, input_ids)
+        x += self.get("bert/embeddings/position_embeddings")[: input_ids.shape[1]]
+        types = self.get("bert/embeddings/token_type_embeddings")
+        x += self.tf.gather(types, token_type_ids)
+        return self.norm(x, "bert/embeddings/LayerNorm")
+
+    def layer(self, x: Any, mask: Any, name: str) -> Any:
+        seen = self.attend(x, mask, f"{name}/attention/self")
+        seen = self.dense(seen, f"{name}/attention/output/dense")
+        x = self.norm(x + seen, f"{name}/attention/output/LayerNorm")
+        inner = self.activation(self.dense(x, f"{name}/intermediate/dense"))
+        inner = self.dense(inner, f"{name}/output/dense")
+        return self.norm(x + inner, f"{name}/output/LayerNorm")
+
+    def attend(self, x: Any, mask: Any, name: str) -> Any:
+        tf, heads = self.tf, self.config["num_attention_heads"]
+        query, key, value = (
+            tf.stack(tf.split(self.dense(x, f"{name}/{of}"), heads, axis=-1), axis=1)
+            for of in ("query", "key", "value")
+        )
+        scores = tf.matmul(query, key, transpose_b=True) / query.shape[-1] ** 0.5
+        # Google's code adds this to what must not be seen.
+        scores += tf.where(mask, 0.0, -10000.0)[:, None, None]
+        seen = tf.matmul(tf.nn.softmax(scores), value)
+        return tf.concat(tf.unstack(seen, axis=1), axis=-1)
+
+    def predictions(self, x: Any) -> Any:
+        x = self.activation(self.dense(x, "cls/predictions/transform/dense"))
+        x = self.norm(x, "cls/predictions/transform/LayerNorm")
+        logits = self.tf.einsum("bld,vd->blv", x, self.table)
+        return logits + self.get("cls/predictions/output_bias")
+
+    def scores(self, x: Any, name: str) -> Any:
+        kernel = self.get(f"{name}_weights")  # [C, D], unlike all others
+        return self.tf.einsum("...d,cd->...c", x, kernel) + self.get(f"{name}_bias")
+
+    def dense(self, x: Any, name: str) -> Any:
+        kernel = self.get(f"{name}/kernel")
+        return self.tf.einsum("...d,de->...e", x, kernel) + self.get(f"{name}/bias")
+
+    def norm(self, x: Any, name: str) -> Any:
+        own = "layer_norm_eps" in self.config  # Google's has a constant
+        epsilon = self.config["layer_norm_eps"] if own else 1e-12
+        mean, variance = self.tf.nn.moments(x, -1, keepdims=True)
+        x = (x - mean) / self.tf.sqrt(variance + epsilon)
+        return x * self.get(f"{name}/gamma") + self.get(f"{name}/beta")
+
+    def activation(self, x: Any) -> Any:
+        nn, name = self.tf.nn, self.config["hidden_act"]
+        if name in ("gelu", "gelu_new"):  # exact, as first published, and by tanh
+            return nn.gelu(x, approximate=name == "gelu_new")
+        return {"relu": nn.relu, "tanh": nn.tanh}[name](x)

@@ -64,14 +64,14 @@ class Weights:
     @property
     def num_labels(self) -> int:
         """C, the number of classes; 2 where nothing has classes."""
-        for name in _classifying(self.params):
+        for name in classifying(self.params):
             return self.params[name]["dense"]["bias"].shape[0]
         return 2
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The labels, by number where a classifier or tagger has none."""
-        if self.labels or not _classifying(self.params):
+        if self.labels or not classifying(self.params):
             return self.labels
         return tuple(f"LABEL_{number}" for number in range(self.num_labels))
 
@@ -332,13 +332,13 @@ def _named(described: Described, params: PyTree) -> Weights:
     return Weights(
         described.bert,
         params,
-        described.labels if _classifying(params) else (),
+        described.labels if classifying(params) else (),
         described.problem_type if "classifier" in params else "",
         described.head_dropout if {*mapping.CLASSIFIERS} & {*params} else None,
     )
 
 
-def _classifying(parts: Iterable[str]) -> list[str]:
+def classifying(parts: Iterable[str]) -> list[str]:
     """Returns the heads with an output for each label."""
     return [name for name in parts if name in KINDS and KINDS[name].has_classes]
 
@@ -347,7 +347,7 @@ def _num_labels(
     found: Found, described: Described, mapping_of: MappingOf, wanted: frozenset[str]
 ) -> int:
     """Returns the number of classes; 2 where nothing has classes."""
-    biases = {f"{part}/dense/bias" for part in _classifying(wanted)}
+    biases = {f"{part}/dense/bias" for part in classifying(wanted)}
     names = len(described.labels)
     for param in mapping_of(described.bert, wanted, 2) if biases else ():
         (bias,) = param.theirs[:1]
