@@ -313,7 +313,7 @@ def _fresh(settings: finetuning.FinetuningConfig) -> Start | None:
             f"model.vocab_size is {given['vocab_size']}, but the vocabulary has "
             f"{tokenizer.vocab_size} pieces: leave model.vocab_size unset"
         )
-    keys = size | given | {"vocab_size": tokenizer.vocab_size}
+    keys: dict[str, Any] = size | given | {"vocab_size": tokenizer.vocab_size}
     return Start(model_config.BertConfig(**keys), tokenizer, {})
 
 
