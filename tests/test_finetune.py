@@ -157,6 +157,7 @@ def test_dev_and_test_may_have_labels_that_training_has_not(place, tmp_path, cap
     assert made.metrics["dev/accuracy"] <= 30 / 31
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_fine_tuned_model(trained, place, capsys):
     config = tiny_tasks.config(
         place, run__num_train_steps=1, optimizer__learning_rate=1e-9

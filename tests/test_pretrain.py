@@ -128,6 +128,7 @@ def test_a_stopped_run_resumes_bit_for_bit(trained, corpus, tmp_path, monkeypatc
     assert _losses(tmp_path) == _losses(trained.workdir)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_lengths_resumes_bit_for_bit(
     corpus, tmp_path, monkeypatch, capsys
 ):
@@ -273,26 +274,22 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_state(
     assert max(_losses(tmp_path)) == 4
 
 
-def test_losses_are_those_of_one_device_on_a_mesh_of_every_axis(corpus, tmp_path):
-    """Five steps with dropout on; rows, parameters and heads are cut over 8 devices."""
-    losses = {}
-    for data, fsdp, tensor in ((1, 1, 1), (2, 2, 2)):
-        mesh = {"mesh__data": data, "mesh__fsdp": fsdp, "mesh__tensor": tensor}
-        config = tiny_run.config(corpus, run__num_train_steps=5, **mesh)
-        config.data.store = str(tmp_path / "store")
-        workdir = tmp_path / f"{data}{fsdp}{tensor}"
-        pretrain.train(config, workdir)
-        losses[data, fsdp, tensor] = list(_losses(workdir).values())
-    assert len(losses[1, 1, 1]) == 5
-    np.testing.assert_allclose(losses[2, 2, 2], losses[1, 1, 1], atol=1e-5)
+def test_losses_are_those_of_one_device_on_a_mesh_of_every_axis(
+    trained, corpus, tmp_path
+):
+    """Dropout is on; rows, parameters and heads are cut over 8 devices."""
+    mesh = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
+    config = tiny_run.config(corpus, **mesh)
+    config.data.store = str(trained.workdir / "store")
+    pretrain.train(config, tmp_path)
+    found, expected = _losses(tmp_path), _losses(trained.workdir)
+    assert list(found) == list(expected) == [1, 2, 3, 4, 5, 6]
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("objective", "pack"),
-    [
-        ("nsp", True),
-        pytest.param("full_sentences", False, marks=pytest.mark.slow),
-    ],
+    ("objective", "pack"), [("nsp", True), ("full_sentences", False)]
 )
 def test_accumulated_steps_equal_the_large_batch(corpus, tmp_path, objective, pack):
     losses = []
@@ -315,7 +312,14 @@ def test_accumulated_steps_equal_the_large_batch(corpus, tmp_path, objective, pa
 @pytest.mark.parametrize(
     "changes",
     [
-        {"data__objective": "sop", "optimizer__name": "lamb", "data__pack": True},
+        {
+            "data__objective": "sop",
+            "optimizer__name": "lamb",
+            "data__pack": True,
+            "data__first_seq_length": 12,
+            "data__first_steps_share": 0.5,
+            "run__accumulation_steps": 2,
+        },
         {
             "text__tokenizer": "sentencepiece-unigram",
             "text__vocab_size": 120,
@@ -329,7 +333,7 @@ def test_accumulated_steps_equal_the_large_batch(corpus, tmp_path, objective, pa
             "data__loader": "tfdata",
         },
     ],
-    ids=["sop-lamb-packed", "sentencepiece-jieba-ngrams-bfloat16-tfdata"],
+    ids=["sop-lamb-packed-two-lengths", "sentencepiece-jieba-ngrams-bfloat16-tfdata"],
 )
 def test_other_recipes_run(corpus, tmp_path, changes):
     config = tiny_run.config(corpus, run__num_train_steps=2, **changes)

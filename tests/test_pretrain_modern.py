@@ -105,6 +105,7 @@ def test_the_export_is_a_modernbert_and_comes_back(trained, tmp_path):
     assert bert_jax.load(tmp_path / "hf").fill_mask("the [MASK] sat", top=3)
 
 
+@pytest.mark.slow
 def test_a_classifier_begins_with_the_run(trained, tmp_path):
     tiny_tasks.write_classes(tmp_path / "train.tsv", 16, seed=0)
     tiny_tasks.write_classes(tmp_path / "dev.tsv", 8, seed=1)

@@ -98,6 +98,7 @@ def test_a_checkpoint_that_cannot_be_uploaded_ends_the_run(place, monkeypatch):
     assert "checkpoints/4/manifest.json" not in there
 
 
+@pytest.mark.slow
 def test_a_run_that_another_took_over_ends(place, monkeypatch):
     monkeypatch.setattr(remote.tempfile, "gettempdir", lambda: str(place))
     url = f"memory://{place.name}/runs/two"

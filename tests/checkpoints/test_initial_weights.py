@@ -125,6 +125,7 @@ def test_parts_that_the_run_lacks_are_left_behind_only_by_name(
     assert set(made.state.params) == {"encoder", "mlm_head"}
 
 
+@pytest.mark.slow
 def test_a_longer_position_table_is_made_only_on_request(corpus, exported, tmp_path):
     longer = {"model__max_position_embeddings": 31, "data__max_seq_length": 31}
     with pytest.raises(errors.InputError, match="init.positions=repeat"):

@@ -164,6 +164,7 @@ def test_hugging_faces_names_and_shapes(model_type):
     assert len(found) == COUNTS[model_type]
 
 
+@pytest.mark.slow
 def test_the_table_names_every_part_of_every_model():
     assert set(mapping.ENCODER) == set(mapping.HEADS) == set(config.MODEL_TYPES)
     assert set(mapping.CLASSES) == set(mapping.CLASS_PREFIX) == set(mapping.DECODER)

@@ -173,7 +173,9 @@ def test_there_is_nothing_that_no_layer_reads(gradients):
         assert (jnp.abs(layers).reshape(len(layers), -1).max(axis=1) > 1e-4).all(), path
 
 
-@pytest.mark.parametrize(("unroll", "remat"), [(-1, "dots"), (4, "full")])
+@pytest.mark.parametrize(
+    ("unroll", "remat"), [(-1, "dots"), pytest.param(4, "full", marks=pytest.mark.slow)]
+)
 def test_execution_does_not_change_outputs_or_gradients(
     params, gradients, unroll, remat
 ):
@@ -184,7 +186,15 @@ def test_execution_does_not_change_outputs_or_gradients(
         np.testing.assert_allclose(one, two, atol=2e-4)
 
 
-@pytest.mark.parametrize(("every", "layers"), [(1, 3), (9, 3), (3, 5), (3, 1)])
+@pytest.mark.parametrize(
+    ("every", "layers"),
+    [
+        pytest.param(1, 3, marks=pytest.mark.slow),
+        pytest.param(9, 3, marks=pytest.mark.slow),
+        (3, 5),
+        (3, 1),
+    ],
+)
 def test_every_pattern_of_near_and_far_is_that_of_the_unrolled_layers(every, layers):
     sizes = SIZES | {"global_attn_every_n_layers": every, "num_hidden_layers": layers}
     bert = config.BertConfig(**sizes)

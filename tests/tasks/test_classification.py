@@ -218,6 +218,7 @@ def test_several_labels_have_odds_of_their_own(params):
     assert [one["labels"] for one in found] == names
 
 
+@pytest.mark.slow
 def test_a_few_examples_are_learned():
     it = of()
     params = small_models.trained(it, EXAMPLES, 60)

@@ -262,6 +262,7 @@ def test_in_batch_overfits_pairs_and_finds_their_second_texts():
     assert not any("rank" in made_of for made_of in made[4:])
 
 
+@pytest.mark.slow
 def test_simcse_lowers_its_loss_on_raw_texts():
     texts = [x.text for x in PAIRS] + [x.text_pair for x in PAIRS]
     data = [

@@ -81,7 +81,9 @@ def test_the_step_goes_along_both_gradients_and_the_loss_is_the_clean_one(dropou
     assert metrics["grad_norm"][0] > 1.2 * plain["grad_norm"][0]
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize(
+    "sizes", [pytest.param((1, 1, 1), marks=pytest.mark.slow), (2, 2, 2)]
+)
 def test_accumulation_equals_the_large_batch(sizes):
     mesh = sharding.make_mesh(*sizes)
     one = step_once(mesh, adversarial=MOVED)

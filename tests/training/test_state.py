@@ -80,7 +80,9 @@ def test_state_does_not_depend_on_the_mesh():
     chex.assert_trees_all_close(one, many, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize(
+    "sizes", [pytest.param((8, 1, 1), marks=pytest.mark.slow), (2, 2, 2)]
+)
 def test_every_mesh_gives_the_same_training_with_dropout(sizes):
     one, metrics_one = train(sharding.make_mesh(1, 1, 1), 5, dropout=0.2)
     many, metrics_many = train(sharding.make_mesh(*sizes), 5, dropout=0.2)
@@ -88,7 +90,9 @@ def test_every_mesh_gives_the_same_training_with_dropout(sizes):
     chex.assert_trees_all_close(many.params, one.params, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize(
+    "sizes", [pytest.param((1, 1, 1), marks=pytest.mark.slow), (2, 2, 2)]
+)
 def test_accumulation_equals_the_large_batch(sizes):
     mesh = sharding.make_mesh(*sizes)
     large, metrics_large = train(mesh, 3)

