@@ -165,7 +165,7 @@ def test_modules_of_a_sentence_encoder_lie_in_its_folder(tmp_path):
         refused(lambda: sentence_encoder.read(tmp_path), "folder of the model")
 
 
-@pytest.mark.parametrize("line", ['{"step": 1e400}', '{"step": 1, "x": NaN}', "[1]"])
+@pytest.mark.parametrize("line", ['{"step": 1e400}', "[1]"])
 def test_metrics_that_nobody_wrote(tmp_path, line):
     (tmp_path / "m").write_text(f"{line}\n")
     refused(lambda: logs.read(tmp_path / "m"), "m:1 is not a JSON object")

@@ -57,8 +57,8 @@ def arguments(flags: Flags) -> dict[str, Any] | None:
         return None
     return {
         "coordinator_address": flags.coordinator or None,
-        "num_processes": _given(flags.num_processes),
-        "process_id": _given(flags.process_id),
+        "num_processes": None if flags.num_processes == -1 else flags.num_processes,
+        "process_id": None if flags.process_id == -1 else flags.process_id,
         "local_device_ids": _local_devices(flags.cluster),
         "cluster_detection_method": _detection(flags),
         "heartbeat_timeout_seconds": flags.heartbeat_seconds,
@@ -96,13 +96,9 @@ def _in_cluster(name: str) -> bool:
     """Returns whether JAX should detect the processes of a cluster."""
     if name != "auto":
         return name != "none"
-    environment = os.environ
-    if (
-        "JAX_COORDINATOR_ADDRESS" in environment
-        or "OMPI_MCA_orte_hnp_uri" in environment
-    ):
+    if {"JAX_COORDINATOR_ADDRESS", "OMPI_MCA_orte_hnp_uri"} & os.environ.keys():
         return True
-    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ:
         return True
     return _on_tpu_pod()
 
@@ -121,7 +117,7 @@ def _detection(flags: Flags) -> str | None:
     """Returns JAX's method of detecting the cluster; None lets it choose."""
     if flags.coordinator and "KUBERNETES_SERVICE_HOST" in os.environ:
         return "deactivate"  # it needs the package kubernetes, and adds nothing
-    return flags.cluster if flags.cluster not in ("auto", "none") else None
+    return None if flags.cluster in ("auto", "none") else flags.cluster
 
 
 def _local_devices(cluster: str) -> list[int] | None:
@@ -141,10 +137,6 @@ def _local_devices(cluster: str) -> list[int] | None:
     return list(range(int(gpus)))
 
 
-def _given(number: int) -> int | None:
-    return None if number == -1 else number
-
-
 # Errors that one process reports to the others, by name.
 _KINDS = (
     errors.InputError,
@@ -161,10 +153,8 @@ _barriers = itertools.count()
 
 # A failed process waits half of it for the others to read why, and they wait all of it.
 _GRACE_SECONDS = 3.0
-# Report of another process that failed, as JSON.
-_peer_report: list[str] = []
-# Final errors of this process, from any thread, with their exit codes.
-_final_errors: list[tuple[str, int]] = []
+_peer_report: list[str] = []  # of another process that failed, as JSON
+_final_errors: list[tuple[str, int]] = []  # of this process, with their exit codes
 _connected: list[bool] = []  # not empty once the processes are connected
 # JAX's handler of SIGTERM: a `struct sigaction` of libc, which is smaller than this.
 _jax_handler = ctypes.create_string_buffer(512)
@@ -190,9 +180,9 @@ def start(flags: Flags) -> None:
         )
     except ValueError as error:  # of a cluster that lacks information
         raise errors.InputError(
-            f"the processes of this run cannot find each other: {error} Name the first "
-            "with --coordinator=HOST:PORT, --num_processes and --process_id, or train "
-            "in one process with --cluster=none"
+            f"the processes of this run cannot find each other: {error} Set "
+            "--coordinator=HOST:PORT, --num_processes and --process_id, or train in "
+            "one process with --cluster=none"
         ) from None
     except RuntimeError as error:
         raise errors.StorageError(
@@ -289,8 +279,7 @@ def require_same(value: str, what: str) -> None:
     if differing:
         raise errors.InputError(
             f"{what} differs between process {', '.join(differing)} and process "
-            f"{index()}: "
-            "start all processes with the same command and the same files"
+            f"{index()}: start all with the same command and the same files"
         )
 
 
@@ -301,9 +290,7 @@ def report_failure(error: errors.BertJaxError) -> None:
     report = {"process": index(), "kind": type(error).__name__, "message": str(error)}
     try:
         _client().key_value_set(_FAILED, json.dumps(report))
-    except (
-        jax.errors.JaxRuntimeError
-    ) as failure:  # another was first, or the service is gone
+    except jax.errors.JaxRuntimeError as failure:  # another was first, or all are gone
         _log.debug("not reported to the others: %s", failure)
     if is_first():  # it serves the key; the others must have read it
         time.sleep(_GRACE_SECONDS / 2)
@@ -311,10 +298,8 @@ def report_failure(error: errors.BertJaxError) -> None:
 
 def _report_signal(text: str, code: int) -> None:
     """Reports to the other processes that a signal ends this one at once."""
-    if code == errors.Stopped.exit_code:
-        report_failure(errors.Stopped(text))
-    else:
-        report_failure(errors.StorageError(text))
+    is_stop = code == errors.Stopped.exit_code
+    report_failure((errors.Stopped if is_stop else errors.StorageError)(text))
 
 
 def _listen() -> None:
@@ -332,7 +317,7 @@ def _listen() -> None:
         except AttributeError:  # the client is gone: this process is ending
             return
     time.sleep(_GRACE_SECONDS)
-    _end_with(peer_error(None))
+    _end_as_peer(None)
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
@@ -341,10 +326,11 @@ def _on_abort(number: int) -> None:
     del number
     if _peer_report:
         time.sleep(_GRACE_SECONDS)
-    _end_with(peer_error("JAX has ended this one: see above"))
+    _end_as_peer("JAX has ended this one: see above")
 
 
-def _end_with(error: errors.BertJaxError) -> None:
+def _end_as_peer(reason: object) -> NoReturn:
+    error = peer_error(reason)
     end(print_final_error(str(error), error.exit_code))
 
 

@@ -13,12 +13,10 @@ import json
 import logging
 import math
 import os
-import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO, TypeVar
 
 import jax
@@ -61,10 +59,8 @@ class Writer:
         self._drawn_at = -math.inf
         self._is_drawn = False  # a run that was killed may have left an older one
         if jax.process_index() == 0:
-            try:
+            with _writing_into(workdir):
                 self._open(start_step, evaluates_again)
-            except OSError as error:
-                raise failure(workdir, error) from error
 
     def _open(self, start_step: int, evaluates_again: bool) -> None:
         def is_kept(line: dict[str, Any]) -> bool:
@@ -84,12 +80,7 @@ class Writer:
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -98,15 +89,13 @@ class Writer:
             return
         self._is_drawn = False
         finite = {n: float(v) if math.isfinite(v) else None for n, v in values.items()}
-        try:
+        with _writing_into(self._workdir):
             self._lines.write(dump({"step": step, **finite}))
             self._lines.flush()
             for name, value in finite.items():
                 if value is not None:
                     self._events.add(name, value, step)
             self._events.flush()
-        except OSError as error:
-            raise failure(self._workdir, error) from error
 
     def report(self, step: int, event: Mapping[str, Any]) -> None:
         """Appends a line to `events.jsonl`, and warns on stderr without its lists.
@@ -115,11 +104,9 @@ class Writer:
         """
         if self._lines is None:
             return
-        try:
+        with _writing_into(self._workdir):
             with (self._workdir / EVENTS).open("a", encoding="utf-8") as file:
                 file.write(dump({"step": step, **event}))
-        except OSError as error:
-            raise failure(self._workdir, error) from error
         shown = [f"{n} {x}" for n, x in event.items() if not isinstance(x, list)]
         _log.warning("step %d: %s (%s)", step, ", ".join(shown), EVENTS)
 
@@ -130,12 +117,10 @@ class Writer:
         """
         if self._lines is None:
             return
-        try:
+        with _writing_into(self._workdir):
             for name in (METRICS, EVENTS):
                 if (self._workdir / name).exists():
                     files.sync(self._workdir / name)
-        except OSError as error:
-            raise failure(self._workdir, error) from error
 
     def draw(self) -> None:
         """Rewrites `curves.png` from `metrics.jsonl`, at most every `DRAW_SECONDS`."""
@@ -146,11 +131,9 @@ class Writer:
     def _draw(self) -> None:
         lines = read(self._workdir / METRICS)
         if any(len(line) > 1 for line in lines):
-            try:
-                with collect_young_garbage():
-                    files.replace(self._workdir / CURVES, curves.png(lines))
-            except OSError as error:
-                raise failure(self._workdir, error) from error
+            with _writing_into(self._workdir):
+                files.replace(self._workdir / CURVES, curves.png(lines))
+            gc.collect()  # figures are reference cycles with all their pixels
         self._drawn_at, self._is_drawn = time.monotonic(), True
 
     def close(self) -> None:
@@ -158,11 +141,10 @@ class Writer:
         if self._lines is None or self._events is None:
             return
         try:
-            if not self._is_drawn:
-                self._draw()
-            self._events.close()
-        except OSError as error:
-            raise failure(self._workdir, error) from error
+            with _writing_into(self._workdir):
+                if not self._is_drawn:
+                    self._draw()
+                self._events.close()
         finally:
             self._lines.close()
             self._lines = self._events = None
@@ -176,7 +158,7 @@ class _Events:
     """
 
     def __init__(self, folder: Path, purge_step: int) -> None:
-        """Opens a file; TensorBoard forgets what older ones have from a step on."""
+        """Opens a file; TensorBoard ignores what older ones have from a step on."""
         # also imports torch where that is installed: 3 s
         from tensorboardX import event_file_writer, summary
         from tensorboardX.proto import event_pb2
@@ -187,40 +169,24 @@ class _Events:
         self._writer = event_file_writer.EventsWriter(
             str(folder / "events"), f".{os.getpid()}"
         )
+        self.flush, self.close = self._writer.flush, self._writer.close
         start = result.SessionLog(status=result.SessionLog.START)
         self._write(session_log=start, step=purge_step)
 
     def add(self, name: str, value: float, step: int) -> None:
-        """Writes a value."""
         self._write(summary=self._summary.scalar(name, value), step=step)
-
-    def flush(self) -> None:
-        """Hands all that was added to the system."""
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._writer.close()
 
     def _write(self, **event: Any) -> None:
         self._writer.write_event(self._make(wall_time=time.time(), **event))
 
 
 @contextlib.contextmanager
-def collect_young_garbage() -> Iterator[None]:
-    """Frees reference cycles created in the context, as matplotlib's figures are.
-
-    Python would keep them until a full collection, which is rare and slow; this looks
-    only at objects that were created in the context.
-    """
-    was_on = gc.isenabled()
-    gc.disable()  # so that all new objects stay in the youngest generation
+def _writing_into(workdir: Path) -> Iterator[None]:
+    """Raises StorageError for what the disk refuses in the context."""
     try:
         yield
-    finally:
-        gc.collect(0)
-        if was_on:
-            gc.enable()
+    except OSError as error:
+        raise errors.StorageError(f"cannot write into {workdir}: {error}") from error
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -230,25 +196,19 @@ def read(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")
     result = []
-    for number, line in enumerate(lines[:-1], start=1):
+    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
-            result.append(_of_step(json_file.loads(line)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            line = json_file.loads(text)
+            if not isinstance(line["step"], int):
+                raise ValueError("its step is not an integer")
+            result.append(line)
+        except (ValueError, KeyError, TypeError) as error:
             raise errors.InputError(
                 f"{path}:{number} is not a JSON object with a step: move the file away "
                 "or fix the line"
             ) from error
     return result
-
-
-def _of_step(line: Any) -> dict[str, Any]:
-    """Returns a line as it is; raises ValueError unless it could have been written."""
-    numbers = [x for x in line.values() if isinstance(x, int | float)]
-    if type(line["step"]) is not int or not all(abs(x) < 1e300 for x in numbers):
-        raise ValueError("its step is not an integer, or a number is not finite")
-    return line
 
 
 def cut(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
@@ -257,28 +217,9 @@ def cut(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
     files.replace(path, "".join(map(dump, kept)).encode())
 
 
-def warn_of_a_gap(path: Path, start_step: int) -> None:
-    """Warns where a file with a line for every step ends before a step."""
-    lines = read(path)
-    last = lines[-1]["step"] if lines else 0
-    if last < start_step:
-        _log.warning(
-            "%s ends with step %d, and the run continues after step %d: steps between "
-            "are not in it",
-            path,
-            last,
-            start_step,
-        )
-
-
 def dump(line: Mapping[str, Any]) -> str:
     """Returns a line of JSON."""
     return json.dumps(line, allow_nan=False) + "\n"
-
-
-def failure(workdir: Path, error: OSError) -> errors.StorageError:
-    """Returns the error for a workdir that cannot be written."""
-    return errors.StorageError(f"cannot write into {workdir}: {error}")
 
 
 Batch = dict[str, np.ndarray]
@@ -298,35 +239,25 @@ class ExampleLog:
         if not is_on:
             return
         self._path = path = workdir / f"examples-{distributed.index()}.jsonl"
-        try:
+        with _writing_into(workdir):
             for old in _files_to_cut(workdir, path):
                 cut(old, lambda line: line["step"] <= start_step)
             if distributed.is_first():  # others may have come later
-                warn_of_a_gap(path, start_step)
+                _warn_of_a_gap(path, start_step)
             self._lines = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise failure(workdir, error) from error
 
     def __enter__(self) -> "ExampleLog":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._lines is not None:
             self._lines.close()
 
     def sync(self) -> None:
         """Waits until all lines are on the disk; raises StorageError."""
-        if self._lines is None:
-            return
-        try:
-            files.sync(self._path)
-        except OSError as error:
-            raise failure(self._workdir, error) from error
+        if self._lines is not None:
+            with _writing_into(self._workdir):
+                files.sync(self._path)
 
     def with_checksums(
         self, put: Callable[[Batch], OnDevice]
@@ -352,12 +283,24 @@ class ExampleLog:
             if self._lines is not None:
                 names = list(examples_at(step))
                 line = {"step": step + 1, "examples": names, "crc32": sums}
-                try:
+                with _writing_into(self._workdir):
                     self._lines.write(dump(line))
                     self._lines.flush()
-                except OSError as error:
-                    raise failure(self._workdir, error) from error
             yield batch
+
+
+def _warn_of_a_gap(path: Path, start_step: int) -> None:
+    """Warns where a file with a line for every step ends before a step."""
+    lines = read(path)
+    last = lines[-1]["step"] if lines else 0
+    if last < start_step:
+        _log.warning(
+            "%s ends with step %d, and the run continues after step %d: steps between "
+            "are not in it",
+            path,
+            last,
+            start_step,
+        )
 
 
 def checksums(batch: Batch) -> list[int]:
@@ -377,10 +320,6 @@ def checksums(batch: Batch) -> list[int]:
 
 def _files_to_cut(workdir: Path, own: Path) -> list[Path]:
     """Returns the file of this process; in the first, those of processes gone too."""
-    found = [own] if own.exists() else []
-    if distributed.is_first():
-        for path in workdir.glob("examples-*.jsonl"):
-            number = re.fullmatch(r"examples-(\d+)\.jsonl", path.name)
-            if number and int(number[1]) >= distributed.count():
-                found.append(path)
-    return found
+    others = {workdir / f"examples-{n}.jsonl" for n in range(distributed.count())}
+    found = set(workdir.glob("examples-*.jsonl")) if distributed.is_first() else set()
+    return [path for path in {own, *(found - others)} if path.exists()]

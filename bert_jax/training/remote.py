@@ -200,7 +200,7 @@ class WorkingCopy:
             who = found[:300].decode(errors="replace")
             raise errors.InputError(
                 f"another run has begun to upload to {self.name} ({who}): this one "
-                "ends and uploads nothing more. Let one run at a time train there"
+                "ends. Let one run at a time train there"
             )
 
     def _stamps(self) -> dict[str, tuple[int, int]]:
@@ -218,41 +218,32 @@ class WorkingCopy:
 
     def _forget(self, names: list[str]) -> None:
         """Empties the working copy, but for what need not be fetched again."""
-        same = "store/" + MANIFEST in names and self._manifest("store") == _content(
-            self.folder / "store" / MANIFEST
-        )
-        kept = {"compilation_cache", "store"} if same else {"compilation_cache"}
+        kept, here = {"compilation_cache"}, self.folder / "store" / MANIFEST
+        if f"store/{MANIFEST}" in names and here.is_file():
+            if self._manifest("store") == here.read_bytes():
+                kept.add("store")
         for path in self.folder.iterdir():
             if path.name not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _names(self, parent: str = "") -> list[str]:
         """Returns the names to fetch: all but parts of unfinished folders."""
-        listed = [
+        listed = self._listed(parent)
+        marks = [x for x in listed if x.endswith((f"/{MANIFEST}", f"/{_TASK}"))]
+        whole = {None, *(mark.rpartition("/")[0] for mark in marks)}
+        skipped = {_OWNER, *self._parts}
+        return [
             name
-            for name in self._listed(parent)
-            if name.split("/")[0] not in self._parts
+            for name in listed
+            if name.split("/")[0] not in skipped and _folder_of(name) in whole
         ]
-        marks = [
-            name for name in listed if name.endswith(("/" + MANIFEST, "/" + _TASK))
-        ]
-        whole = {name.rpartition("/")[0] for name in marks}
-        loose = {name for name in listed if _folder_of(name) is None} - {_OWNER}
-        return [name for name in listed if name in loose or _folder_of(name) in whole]
 
     def _listed(self, parent: str = "") -> list[str]:
         """Returns the names of all files below a folder, as they are below the root."""
         root = self._at(parent) if parent else self._root
         found = self._do("list", parent, self._system.find, root)
         inside = [path for path in found if path.startswith(f"{root}/")]
-        names = sorted(path[len(self._root) + 1 :] for path in inside)
-        for name in names:
-            if ".." in name.split("/") or name.startswith("/"):
-                raise errors.StorageError(
-                    f"{self.name} has an object with the name {name!r}, which would "
-                    "lie outside of a folder: remove it"
-                )
-        return names
+        return sorted(path[len(self._root) + 1 :] for path in inside)
 
     def _manifest(self, name: str) -> bytes | None:
         """Returns the manifest of a folder in the store, or None."""
@@ -308,8 +299,7 @@ def _open(url: str) -> tuple[Any, str]:
 def _scratch(url: str) -> Path:
     """Returns the folder for what belongs to a URL on this machine."""
     digest = hashlib.sha256(url.encode()).hexdigest()[:12]
-    user = os.getuid()
-    parent = Path(tempfile.gettempdir()) / f"bert_jax-{user}"
+    parent = Path(tempfile.gettempdir()) / f"bert_jax-{os.getuid()}"
     return parent / f"{url.rpartition('/')[2]}-{digest}"
 
 
@@ -328,7 +318,3 @@ def _folder_of(name: str) -> str | None:
 def _last_if_marks(name: str) -> tuple[bool, str]:
     """Orders files so that the one that marks a folder as complete is last."""
     return name.endswith(f"/{_TASK}"), name
-
-
-def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None

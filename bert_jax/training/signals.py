@@ -10,7 +10,7 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, TypeVar
 
 from jax.experimental import multihost_utils
@@ -20,6 +20,7 @@ from bert_jax.foundation import interrupts
 from bert_jax.training import distributed
 
 Result = TypeVar("Result")
+_interrupting: list["StopRequest"] = []  # of evaluations in progress
 # Numbers of JAX's sync points; a second loop must not start again at 1.
 _sync_points = itertools.count(1)
 
@@ -32,8 +33,8 @@ class Interrupted(Exception):
 def stopping() -> Iterator[None]:
     """Raises Stopped after SIGTERM or SIGINT, in the main thread only.
 
-    It does where the work calls `interrupts.check`, and at the end at the latest, but
-    not in the process of a command, which ends itself.
+    It does where the work calls `interrupts.check`, and at the end at the latest; the
+    process of a command ends itself.
     """
     with interrupts.listening():
         try:
@@ -53,14 +54,13 @@ def stopping() -> Iterator[None]:
 
 
 class StopRequest:
-    """Whether a loop must stop, while the context is open.
+    """Whether a loop must stop, while the context is open, in the main thread only.
 
-    More of SIGTERM change nothing; a second SIGINT is an impatient Ctrl-C, which ends
-    the process or raises KeyboardInterrupt. In threads other than the main one nothing
-    is noted. With several processes `stopping` acts on both until the first step is
-    done: a process that ends reports it to the others, and none has anything to save.
-    From then on JAX's preemption service decides, because all must stop at the same
-    step; it handles SIGTERM, and SIGINT is forwarded as SIGTERM.
+    More of SIGTERM change nothing; a second SIGINT ends the process or raises
+    KeyboardInterrupt. With several processes `stopping` acts on both until the first
+    step is done, as none has anything to save. From then on JAX's preemption service
+    decides, because all must stop at the same step; it handles SIGTERM, and SIGINT is
+    forwarded as SIGTERM.
     """
 
     def __init__(self, on_check: Callable[[], None] = lambda: None) -> None:
@@ -76,12 +76,7 @@ class StopRequest:
             self._open.enter_context(interrupts.unsaved())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._open.close()
 
     @property
@@ -158,16 +153,12 @@ class StopRequest:
             raise Interrupted
 
 
-_interrupting: list[StopRequest] = []
-
-
 def run_interruptible(call: Callable[[], Result]) -> Result:
     """Returns what `call` does, a part of a long evaluation or of a command.
 
     In an evaluation it resets the watchdog, and raises Interrupted if the run must
-    stop; elsewhere it does what `interrupts.check` does. If a signal comes while a call
-    compiles, the call is abandoned (but not in the loop of several processes), so it
-    must not donate its arguments.
+    stop; elsewhere it does what `interrupts.check` does. A signal abandons the call
+    while it compiles (but not with several processes), so it must not donate arguments.
     """
     for request in _interrupting:
         request.check()
