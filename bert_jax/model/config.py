@@ -298,12 +298,6 @@ def published(name: str) -> BertConfig:
     )
 
 
-def published_names() -> list[str]:
-    """Lists every size that `published` has, without languages."""
-    grid = [f"L{n}_H{width}" for n in GRID_LAYERS for width in GRID_WIDTHS]
-    return [*SIZES, *grid]
-
-
 def _shape(size: str) -> tuple[int, int]:
     if size in SIZES:
         return SIZES[size]

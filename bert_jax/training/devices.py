@@ -13,6 +13,7 @@ its CUDA plugin is missing, has another version than jaxlib (as after `pip insta
 replaced jax in a GPU image), or cannot start.
 """
 
+import contextlib
 import dataclasses
 import functools
 import glob
@@ -28,8 +29,6 @@ from pathlib import Path
 import jax
 
 PRICES = "Google Cloud's list prices, on demand, in the United States, 2025"
-
-_GIB = 2.0**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,66 +65,46 @@ class Chip:
         return self.axes > 0
 
 
-_Number = int | float
-# Memory bandwidth, links and network of a chip in GB/s; links are both ways together.
-_Bandwidths = tuple[_Number, _Number, _Number]
-
-
-def _gpu(
-    name: str,
-    kind: str,
-    teraflops: _Number,
-    gigabytes: _Number,
-    bandwidths: _Bandwidths,
-    dollars: _Number | None,
-) -> Chip:
-    memory_bytes = 0.75 * gigabytes * 1e9
-    memory, links, network = (1e9 * x for x in bandwidths)
-    peak = teraflops * 1e12
-    return Chip(
-        name, (kind,), peak, memory_bytes, memory, links / 2, network, 8, dollars
-    )
-
-
-def _tpu(
+def _chip(
     name: str,
     kinds: tuple[str, ...],
-    teraflops: _Number,
-    gibibytes: _Number,
-    bandwidths: _Bandwidths,
+    teraflops: int,
+    memory_bytes: float,
+    bandwidths: tuple[int | float, int | float, int | float],
     most_linked: int,
-    dollars: float,
-    axes: int,
+    dollars: float | None,
+    axes: int = 0,
 ) -> Chip:
+    """Returns a chip; GB/s of its memory, its links (both ways) and its network."""
     memory, links, network = (1e9 * x for x in bandwidths)
-    return Chip(
-        name,
-        kinds,
-        teraflops * 1e12,
-        gibibytes * _GIB,
-        memory,
-        links / 2,
-        network,
-        most_linked,
-        dollars,
-        axes,
-    )
+    rates = (teraflops * 1e12, memory_bytes, memory, links / 2, network)
+    return Chip(name, kinds, *rates, most_linked, dollars, axes)
 
+
+_GB = 0.75e9  # what JAX takes of a GB of a GPU
+_GIB = 2.0**30
 
 # The first match of a `device_kind` counts: a v5p reports "TPU v5".
 CHIPS = (
-    _gpu("h100-pcie", "H100 PCIe", 756, 80, (2039, 128, 25), None),
-    _gpu("h100-nvl", "H100 NVL", 835, 94, (3938, 600, 25), None),
-    _gpu("h100", "H100", 989, 80, (3350, 900, 50), 11.06),
-    _gpu("h200", "H200", 989, 141, (4800, 900, 50), 10.60),
-    _gpu("a100-40gb", "A100-SXM4-40GB", 312, 40, (1555, 600, 12.5), 3.67),
-    _gpu("a100", "A100", 312, 80, (2039, 600, 25), 5.07),
-    _tpu("v4", ("TPU v4",), 275, 30.75, (1228, 600, 6.25), 4096, 3.22, 3),
-    _tpu(
-        "v5e", ("TPU v5 lite", "TPU v5e"), 197, 15.75, (819, 400, 3.125), 256, 1.20, 2
+    _chip("h100-pcie", ("H100 PCIe",), 756, 80 * _GB, (2039, 128, 25), 8, None),
+    _chip("h100-nvl", ("H100 NVL",), 835, 94 * _GB, (3938, 600, 25), 8, None),
+    _chip("h100", ("H100",), 989, 80 * _GB, (3350, 900, 50), 8, 11.06),
+    _chip("h200", ("H200",), 989, 141 * _GB, (4800, 900, 50), 8, 10.60),
+    _chip("a100-40gb", ("A100-SXM4-40GB",), 312, 40 * _GB, (1555, 600, 12.5), 8, 3.67),
+    _chip("a100", ("A100",), 312, 80 * _GB, (2039, 600, 25), 8, 5.07),
+    _chip("v4", ("TPU v4",), 275, 30.75 * _GIB, (1228, 600, 6.25), 4096, 3.22, 3),
+    _chip(
+        "v5e",
+        ("TPU v5 lite", "TPU v5e"),
+        197,
+        15.75 * _GIB,
+        (819, 400, 3.125),
+        256,
+        1.20,
+        2,
     ),
-    _tpu("v5p", ("TPU v5",), 459, 95.74, (2765, 1200, 6.25), 6144, 4.20, 3),
-    _tpu("v6e", ("TPU v6",), 918, 31.25, (1638, 800, 12.5), 256, 2.70, 2),
+    _chip("v5p", ("TPU v5",), 459, 95.74 * _GIB, (2765, 1200, 6.25), 6144, 4.20, 3),
+    _chip("v6e", ("TPU v6",), 918, 31.25 * _GIB, (1638, 800, 12.5), 256, 2.70, 2),
 )
 
 
@@ -135,10 +114,8 @@ def of_kind(device_kind: str) -> Chip | None:
     >>> of_kind("TPU v5 lite").name
     'v5e'
     """
-    for chip in CHIPS:
-        if any(part in device_kind for part in chip.device_kinds):
-            return chip
-    return None
+    matching = (c for c in CHIPS if any(part in device_kind for part in c.device_kinds))
+    return next(matching, None)
 
 
 def peak_flops(device_kind: str) -> float | None:
@@ -178,7 +155,9 @@ def leave_out(*, report: bool = True) -> None:
     Args:
       report: whether to log it; one of several processes does.
     """
-    if jax.config.jax_platforms or not _is_installed():  # pyright: ignore
+    if jax.config.jax_platforms:  # pyright: ignore
+        return
+    if importlib.util.find_spec("libtpu") is None:
         return
     if are_on_bus() or any(name in os.environ for name in _SAY_SO) or _is_in_pci():
         return
@@ -198,10 +177,6 @@ def leave_out(*, report: bool = True) -> None:
         )
 
 
-def _is_installed() -> bool:
-    return importlib.util.find_spec("libtpu") is not None
-
-
 def _is_in_pci() -> bool:
     """Returns whether Google's chips are on the PCI bus, as in a container."""
     for path in map(Path, glob.glob("/sys/bus/pci/devices/*")):
@@ -215,8 +190,12 @@ def _is_in_pci() -> bool:
     return False
 
 
-_PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-cuda12-pjrt")
-_PLUGINS += ("jax-cuda13-pjrt",)
+_PLUGINS = (
+    "jax-cuda12-plugin",
+    "jax-cuda13-plugin",
+    "jax-cuda12-pjrt",
+    "jax-cuda13-pjrt",
+)
 _SECONDS = 10.0  # that nvidia-smi may take; a broken driver can hang
 
 
@@ -300,10 +279,8 @@ def _installed() -> dict[str, str]:
     """Returns the installed plugins for CUDA, with their versions."""
     found = {}
     for name in _PLUGINS:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

@@ -47,7 +47,7 @@ def keep_average(decay: float) -> optax.GradientTransformation:
     """
     if not 0.0 < decay < 1.0:
         raise errors.InputError(
-            f"the decay of averages is {decay}: it must lie above 0 and below 1"
+            f"the decay of averages must be above 0 and below 1; found {decay}"
         )
 
     def init_fn(params: PyTree) -> Averages:
@@ -133,9 +133,6 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         fields.check("optimizer", self)
-        self._check_end()
-
-    def _check_end(self) -> None:
         self.check_end(self.learning_rate, "optimizer.learning_rate")
 
     def check_end(self, peak: float, name: str) -> None:
@@ -260,8 +257,7 @@ def make(
       scales: the tree of the parameters; each leaf, a number or an array that
         broadcasts to the parameter, multiplies its updates. What has scale 0 stays as
         it is, to the bit, and its gradient is outside the norm that is clipped.
-      average_decay: above 0, the state holds averages of the parameters
-        (`averages.read`).
+      average_decay: above 0, the state holds averages of the parameters.
     """
     moments = [
         optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon),
@@ -276,7 +272,9 @@ def make(
     parts.append(optax.scale_by_learning_rate(schedule))
     if scales is not None:
         first = optax.stateless(lambda grads, _: zero_frozen(grads, scales))
-        last = optax.stateless(lambda updates, _: _multiply(updates, scales))
+        last = optax.stateless(
+            lambda updates, _: jax.tree.map(jnp.multiply, updates, scales)
+        )
         parts = [first, *parts, last]
     if average_decay:
         parts.append(keep_average(average_decay))
@@ -299,10 +297,6 @@ def zero_frozen(grads: PyTree, scales: PyTree) -> PyTree:
         return jnp.where(scale == 0, jnp.zeros_like(grad), grad)
 
     return jax.tree.map(zeroed, grads, scales)
-
-
-def _multiply(updates: PyTree, scales: PyTree) -> PyTree:
-    return jax.tree.map(lambda update, scale: update * scale, updates, scales)
 
 
 def _scale_by_surprise(
@@ -432,8 +426,8 @@ def _check(
 ) -> None:
     if not 0.0 < layer_decay <= 1.0:
         raise errors.InputError(
-            f"the decay of rates by layer is {layer_decay}: it must lie above 0 and be "
-            "at most 1"
+            f"the decay of rates by layer must be above 0 and at most 1; found "
+            f"{layer_decay}"
         )
     if not 0 <= frozen_layers <= num_layers:
         raise errors.InputError(
@@ -459,8 +453,7 @@ def _check_stack(params: PyTree, num_layers: int) -> None:
         name = next(name for name in stacked if stacked[name] == rows)
         raise errors.InputError(
             f"{num_layers} layers share the parameters of {rows} here "
-            f"({'/'.join(name)}): what differs by layer is for models whose layers "
-            "have their own"
+            f"({'/'.join(name)}): they cannot be treated differently"
         )
 
 

@@ -251,28 +251,25 @@ def params_sharding(boxed: PyTree, mesh: AnyMesh) -> PyTree:
     abstract = nn.unbox(boxed)
 
     def sharding(path: Any, leaf: Any, spec: PartitionSpec) -> NamedSharding:
-        name = "/".join(str(getattr(entry, "key", entry)) for entry in path)
-        _check_names(name, spec)
-        resolved = spmd.logical_to_mesh(spec, LOGICAL_RULES)
-        _check_divides(name, leaf.shape, tuple(spec), tuple(resolved), mesh)
-        return NamedSharding(mesh, PartitionSpec(*resolved))
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        unknown = set(spec) - {None} - {logical for logical, _ in LOGICAL_RULES}
+        if unknown:
+            raise errors.InputError(
+                f"the parameter {name} has logical axes without a rule: "
+                f"{sorted(unknown)}"
+            )
+        resolved = PartitionSpec(*spmd.logical_to_mesh(spec, LOGICAL_RULES))
+        _check_divides(name, leaf.shape, spec, resolved, mesh)
+        return NamedSharding(mesh, resolved)
 
     return jax.tree_util.tree_map_with_path(sharding, abstract, specs)
-
-
-def _check_names(name: str, spec: PartitionSpec) -> None:
-    unknown = set(spec) - {None} - {logical for logical, _ in LOGICAL_RULES}
-    if unknown:
-        raise errors.InputError(
-            f"the parameter {name} has logical axes without a rule: {sorted(unknown)}"
-        )
 
 
 def _check_divides(
     name: str,
     shape: tuple[int, ...],
-    logical: tuple[str | None, ...],
-    resolved: tuple[Any, ...],
+    logical: PartitionSpec,
+    resolved: PartitionSpec,
     mesh: AnyMesh,
 ) -> None:
     for size, axis, mesh_axis in zip(shape, logical, resolved, strict=False):

@@ -40,10 +40,9 @@ def test_golden_parameter_counts(name):
 
 
 def test_the_grid_has_24_small_models_and_all_build():
-    names = config.published_names()
-    grid = [name for name in names if name.startswith("L")]
+    grid = [f"L{n}_H{w}" for n in config.GRID_LAYERS for w in config.GRID_WIDTHS]
     assert len(grid) == 24
-    for name in names:
+    for name in (*config.SIZES, *grid):
         bert = config.published(name)
         shapes = _shapes(name)["encoder"]["layers"]["intermediate"]["kernel"]
         layers, width = bert.num_hidden_layers, bert.hidden_size
