@@ -66,8 +66,8 @@ def test_of_trained_parts_all_else_is_frozen():
     ("options", "words"),
     [
         ({"num_layers": 12}, "12 layers share the parameters of 3 here"),
-        ({"layer_decay": 0.0}, "above 0 and be at most 1"),
-        ({"layer_decay": 1.5}, "above 0 and be at most 1"),
+        ({"layer_decay": 0.0}, "above 0 and at most 1"),
+        ({"layer_decay": 1.5}, "above 0 and at most 1"),
         ({"frozen_layers": 4}, "this model has 3"),
         ({"frozen_layers": -1}, "this model has 3"),
         (
