@@ -4,13 +4,11 @@ A position attends only to positions of its own segment. Padding is segment 0 an
 only padding, so that no row is ever without a key; the values computed for it differ
 between kernels, and no other position sees them.
 
-`attend` first chooses a kernel: a pure function of the device and the arguments. Each
-fused kernel has its obstacles, and each obstacle a way around it. `auto` takes the
-fused kernel of the platform where it has no obstacle, and `xla` otherwise; requesting a
-kernel that cannot run is an error. The kernels themselves are functions of (query, key,
-value, segment_ids); only `by_einsum` drops probabilities. `over_mesh` runs the fused
-ones on each device's own rows and heads, since XLA cannot partition a kernel that it
-did not generate.
+`attend` first chooses a kernel, by the device and the arguments: `auto` takes the fused
+kernel of the platform where it has no obstacle, and `xla` otherwise; requesting a
+kernel that cannot run is an error. Only `by_einsum` drops probabilities. `over_mesh`
+runs the fused ones on each device's own rows and heads, since XLA cannot partition a
+kernel that it did not generate.
 """
 
 import dataclasses
@@ -96,8 +94,9 @@ def attend(
     if chosen == CUDNN:
         return over_mesh(by_cudnn)(*arrays)
     if chosen == SPLASH:
-        interpret = platform != "tpu"
-        splash = functools.partial(by_splash, window=window, interpret=interpret)
+        splash = functools.partial(
+            by_splash, window=window, interpret=platform != "tpu"
+        )
         return over_mesh(splash)(*arrays)
     return by_einsum(
         *arrays,
@@ -109,17 +108,12 @@ def attend(
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What a choice of kernel depends on.
+    """What a choice of kernel depends on; the options as in `AttentionOptions`.
 
     Attributes:
       platform: `cpu`, `gpu` or `tpu`.
-      capability: of a GPU: `9.0` of an H100, or another vendor's name.
       dtype: of query, key and value.
-      length: L.
-      head_size: H.
-      dropout: fraction of the attention probabilities that is dropped.
-      packed: whether a row may hold several segments.
-      window: half the width of local attention, or None.
+      capability: of a GPU: `9.0` of an H100, or another vendor's name.
     """
 
     platform: str
@@ -141,11 +135,7 @@ class Choice:
 
 
 def choose(case: Case, wanted: str) -> Choice:
-    """Returns the kernel for a case.
-
-    Raises:
-      InputError: `wanted` is not `auto` and cannot run.
-    """
+    """Returns the kernel for a case; raises InputError if the wanted one cannot run."""
     if wanted == AUTO:
         return _best(case)
     for what, advice in obstacles(wanted, case):
@@ -169,10 +159,9 @@ def _best(case: Case) -> Choice:
 
 def obstacles(kernel: str, case: Case) -> Iterator[tuple[str, str]]:
     """Yields what keeps a kernel from running a case, and how to avoid it."""
-    if kernel == CUDNN:
-        yield from _of_cudnn(case)
-    elif kernel == SPLASH:
-        yield from _of_splash(case)
+    checks = {CUDNN: _of_cudnn, SPLASH: _of_splash}
+    if kernel in checks:
+        yield from checks[kernel](case)
 
 
 def _of_cudnn(case: Case) -> Iterator[tuple[str, str]]:
@@ -208,9 +197,7 @@ def _of_splash(case: Case) -> Iterator[tuple[str, str]]:
 
 def _of_dropout(case: Case) -> Iterator[tuple[str, str]]:
     if case.dropout:
-        what = (
-            f"it does not drop attention probabilities (the rate is {case.dropout:g})"
-        )
+        what = f"it does not drop probabilities (the rate is {case.dropout:g})"
         yield what, "Set model.attention_probs_dropout_prob=0.0"
 
 
@@ -325,11 +312,9 @@ def by_splash(
 
     length, heads = query.shape[1:3]
     shape = (length, length)
-    mask = (
-        splash_attention.FullMask(shape)
-        if window is None
-        else splash_attention.LocalMask(shape, (window, window), 0)
-    )
+    mask: Any = splash_attention.FullMask(shape)
+    if window is not None:
+        mask = splash_attention.LocalMask(shape, (window, window), 0)
     sizes: Any = _blocks(length)
     kernel: Any = splash_attention.make_splash_mha(
         splash_attention.MultiHeadMask([mask] * heads),

@@ -187,8 +187,8 @@ class BertConfig:
         if self.is_modern and self.head_size % 2:
             raise errors.InputError(
                 f"model.hidden_size {self.hidden_size} gives "
-                f"{self.num_attention_heads} heads an odd width, and rotary positions "
-                "turn pairs: change model.num_attention_heads"
+                f"{self.num_attention_heads} heads an odd width, which rotary "
+                "positions cannot use: change model.num_attention_heads"
             )
 
     @property
@@ -313,11 +313,7 @@ def _shape(size: str) -> tuple[int, int]:
 
 
 def from_json(values: Mapping[str, Any]) -> BertConfig:
-    """Returns the architecture described by the keys of a JSON object.
-
-    Raises:
-      InputError: a value has the wrong type or range, or the sizes do not fit.
-    """
+    """Returns the architecture of a JSON object; raises InputError as `BertConfig`."""
     typed = {
         name: fields.typed(f"model.{name}", item.type, values[name])
         for name, (item, _) in fields.keys(BertConfig).items()

@@ -4,12 +4,10 @@ FLOPs: positions that are computed and not needed earn no credit. The MLM head c
 for the tokens to be predicted, attention for the positions inside a segment.
 
 Memory: what XLA keeps of a layer for the backward pass on one device, counted in
-compiled programs of this package. It is for devices that no program can be compiled
-for, and for finding settings worth compiling, and agrees with compiled programs within
-a factor of two.
+compiled programs of this package and within a factor of two of them. It is for devices
+that no program can be compiled for, and for finding settings worth compiling.
 
-Attention: which kernel trains rows of each length, why, and what its dropout costs, in
-the lines that a run logs.
+Attention: which kernel trains rows of each length, why, and what its dropout costs.
 """
 
 import dataclasses
@@ -125,7 +123,7 @@ def _attention_bytes(
         return 2 * _FLOAT32 * heads
     b = _width(execution)
     each = _FLOAT32 + (b if b != _FLOAT32 else 0)
-    if _is_unrolled(bert, execution):
+    if execution.unroll == -1 or execution.unroll >= bert.num_hidden_layers:
         each = b
     return heads * rows.length * (each + bool(bert.attention_probs_dropout_prob))
 
@@ -145,11 +143,7 @@ def _products_bytes(
 
 
 def _width(execution: encoder.Execution) -> int:
-    return encoder.DTYPES[execution.dtype].dtype.itemsize
-
-
-def _is_unrolled(bert: config.BertConfig, execution: encoder.Execution) -> bool:
-    return execution.unroll == -1 or execution.unroll >= bert.num_hidden_layers
+    return jnp.dtype(encoder.DTYPES[execution.dtype]).itemsize
 
 
 AnyMesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
@@ -164,12 +158,8 @@ def describe(
 ) -> str:
     """Returns which kernel trains rows of each length, and what dropout costs.
 
-    Args:
-      lengths: of the rows, in tokens.
-      rows: that are computed together, over all devices of the mesh.
-
-    Raises:
-      InputError: the kernel that `run.attention` forces cannot run.
+    `rows` are computed together, over all devices of the mesh. Raises InputError if the
+    kernel that `run.attention` forces cannot run.
     """
     described = kernels(bert, execution, lengths, mesh)
     return described + _dropout_cost(bert, execution, max(lengths), rows, mesh)
@@ -183,8 +173,7 @@ def kernels(
 ) -> str:
     """Returns which kernel trains rows of each length, and why, in a line.
 
-    Raises:
-      InputError: the kernel that `run.attention` forces cannot run.
+    Raises InputError as `describe` does.
     """
     cases: dict[attention.Choice, list[str]] = {}
     for length in lengths:
@@ -240,8 +229,8 @@ def _dropout_cost(
     rate, heads = bert.attention_probs_dropout_prob, bert.num_attention_heads
     if not rate:
         return ""
-    size = jnp.dtype(encoder.DTYPES[execution.dtype]).itemsize
-    megabytes = rows * heads * length**2 * size / mesh.size / 1e6
+    size = rows * heads * length**2 * _width(execution)
+    megabytes = size / mesh.size / 1e6
     return (
         f"\nattention: {rate:.0%} of its probabilities are dropped, so all "
         f"{rows} x {heads} x {length} x {length} of a layer lie in memory, "

@@ -375,8 +375,8 @@ class Checkpoints:
 class _Manager(ocp.CheckpointManager):
     """Orbax's manager, without its own check for preemption: `signals` does that.
 
-    JAX counts the sync points of both as one sequence, so that its checks would make
-    all processes stop at a point that has passed, or that is far away.
+    JAX counts the sync points of both as one sequence, so processes would stop at a
+    point that has passed, or that is far away.
     """
 
     def reached_preemption(self, step: int) -> bool:
@@ -389,12 +389,9 @@ def restore_params(
 ) -> tuple[PyTree, dict[str, Any]]:
     """Returns the parameters of the newest undamaged step, and its `meta`.
 
-    It changes nothing, so it may read the folder of a run in progress. Raises
-    CheckpointError if there is no usable step.
-
-    Args:
-      shapes: abstract parameters with shardings.
-      step: what `newest_usable` has returned; None calls it.
+    It changes nothing, so it may read the folder of a run in progress. `shapes` are
+    abstract parameters with shardings. Raises CheckpointError if there is no usable
+    step; `step` is what `newest_usable` has returned.
     """
     folder = folder.resolve()
     step = newest_usable(folder) if step is None else step

@@ -7,10 +7,9 @@ TPU, what its compiler reports when it refuses more; on a GPU JAX takes three qu
 unless XLA_PYTHON_CLIENT_MEM_FRACTION is set.
 
 `leave_out` keeps JAX from loading libtpu (extra `tpu`) on a machine without TPUs, where
-that fails, JAX takes another device, and libtpu fills the log with errors.
-`warn_if_unused` reports a GPU that JAX does not use: JAX falls back to the CPU where
-its CUDA plugin is missing, has another version than jaxlib (as after `pip install` has
-replaced jax in a GPU image), or cannot start.
+it fills the log with errors. `warn_if_unused` reports a GPU that JAX does not use: it
+falls back to the CPU where its CUDA plugin is missing, has another version than jaxlib
+(as after `pip install` has replaced jax in a GPU image), or cannot start.
 """
 
 import contextlib
@@ -150,10 +149,7 @@ def leave_out(*, report: bool = True) -> None:
 
     Must be called before JAX starts its devices. Does nothing where JAX_PLATFORMS is
     set, TPUs are here or named by the environment, or JAX has plugins of other makers
-    than NVIDIA. The first call logs a warning.
-
-    Args:
-      report: whether to log it; one of several processes does.
+    than NVIDIA. The first call logs a warning if `report` is set.
     """
     if jax.config.jax_platforms:  # pyright: ignore
         return
@@ -202,11 +198,8 @@ _SECONDS = 10.0  # that nvidia-smi may take; a broken driver can hang
 def warn_if_unused(*, report: bool = True) -> None:
     """Logs one warning a process if an NVIDIA GPU is here and JAX computes on the CPU.
 
-    It names the reason and the fix. Starts JAX's devices. Does nothing where
-    JAX_PLATFORMS or an empty CUDA_VISIBLE_DEVICES selects the CPU.
-
-    Args:
-      report: whether to log it; one of several processes does.
+    It names the reason and the fix. Starts JAX's devices. Does nothing without `report`
+    or where JAX_PLATFORMS or an empty CUDA_VISIBLE_DEVICES selects the CPU.
     """
     asked = jax.config.jax_platforms  # pyright: ignore
     if not report or (asked and asked not in chosen):

@@ -216,9 +216,7 @@ def _decay_schedule(
 def decay_mask(params: PyTree) -> PyTree:
     """Returns, in the tree of `params`, whether weight decay applies to each leaf.
 
-    The name of the leaf decides: kernels and embeddings decay, biases, LayerNorm
-    scales and the moves of a CRF do not. Raises InputError for a leaf that no rule
-    names.
+    Its name decides (`DECAYED`). Raises InputError for a name without a rule.
     """
     return jax.tree_util.tree_map_with_path(lambda path, _: _decays(path), params)
 
@@ -249,8 +247,8 @@ def make(
     """Returns the optimizer: clipping by the global norm, moments, decay, rate.
 
     AdamW is Loshchilov and Hutter 2019 with the decay multiplied by the rate; LAMB is
-    You et al. 2020, algorithm 2 (see `_scale_by_trust_ratio`); StableAdamW is Wortsman
-    et al. 2023 (arXiv:2304.13013), algorithm 2 (see `_scale_by_surprise`).
+    You et al. 2020, algorithm 2; StableAdamW is Wortsman et al. 2023
+    (arXiv:2304.13013), algorithm 2.
 
     Args:
       peak: replaces `config.learning_rate`; see `learning_rate`.

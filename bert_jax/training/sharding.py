@@ -52,9 +52,8 @@ def make_mesh(
 ) -> Mesh:
     """Returns the mesh of these sizes over all devices (or over `devices`).
 
-    One size may be -1: the rest of the devices. Sizes that use fewer devices than
-    there are take the first ones, in one process only. Raises InputError for sizes
-    that are no counts, that need more devices, or that leave devices of a pod idle.
+    One size may be -1: the rest of the devices. Sizes that use fewer devices take the
+    first ones, in one process only. Raises InputError for sizes that do not fit.
     """
     chosen = list(_all_devices() if devices is None else devices)
     sizes = _sizes(dict(zip(AXES, (data, fsdp, tensor), strict=True)), len(chosen))
@@ -62,8 +61,7 @@ def make_mesh(
     if needed < len(chosen) and jax.process_count() > 1:
         raise errors.InputError(
             f"the mesh {_text(sizes)} uses {needed} of {len(chosen)} devices, but with "
-            "several processes it must use all: set one of mesh.data, mesh.fsdp, "
-            "mesh.tensor to -1"
+            "several processes it must use all: set one of its sizes to -1"
         )
     if getattr(chosen[0], "slice_index", 0) != getattr(chosen[-1], "slice_index", 0):
         return _over_slices(sizes, chosen)
@@ -95,10 +93,9 @@ def one_device() -> Mesh:
 def make_abstract_mesh(
     data: int, fsdp: int, tensor: int, *, num_devices: int
 ) -> AbstractMesh:
-    """Returns a mesh of these sizes over devices that are only counted.
+    """Returns a mesh over devices that are only counted, as for `state.abstract`.
 
-    States may be laid out on it (`state.abstract`), and nothing can run. Raises
-    InputError as `make_mesh` does.
+    Raises InputError as `make_mesh` does.
     """
     sizes = _sizes(dict(zip(AXES, (data, fsdp, tensor), strict=True)), num_devices)
     return AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
@@ -284,12 +281,10 @@ def _check_divides(
 def shard_params(params: PyTree, shapes: PyTree, source: object) -> PyTree:
     """Puts parameters onto the mesh, with the dtypes and shardings of `shapes`.
 
+    Raises InputError, naming the `source`, for a parameter of another shape.
+
     Args:
       params: numpy arrays; the top level may have fewer parts than `shapes`.
-      source: where they are from, for messages.
-
-    Raises:
-      InputError: a parameter has another shape.
     """
 
     def put(path: Any, array: np.ndarray, shape: jax.ShapeDtypeStruct) -> jax.Array:
@@ -310,10 +305,7 @@ def shard_params(params: PyTree, shapes: PyTree, source: object) -> PyTree:
 
 
 def whole(tree: PyTree) -> PyTree:
-    """Returns global arrays as complete numpy arrays, in every process.
-
-    All processes must call it.
-    """
+    """Returns global arrays as complete numpy arrays; all processes must call it."""
     if jax.process_count() > 1:
         everywhere = jax.tree.map(lambda x: replicated(x.sharding.mesh), tree)
         tree = jax.jit(lambda x: x, out_shardings=everywhere)(tree)

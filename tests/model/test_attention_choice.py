@@ -46,7 +46,7 @@ CHOICES = [
     (TPU, {"head_size": 32}, "auto", "xla", "32 wide, not 64 or a multiple of 128"),
     (TPU, {"head_size": 192}, "auto", "xla", "192 wide"),
     (TPU, {"length": 320}, "auto", "xla", "320 tokens a row are not a multiple of 128"),
-    (TPU, {"dropout": 0.1}, "auto", "xla", "does not drop attention probabilities"),
+    (TPU, {"dropout": 0.1}, "auto", "xla", "does not drop probabilities"),
     (TPU, {}, "xla", "xla", "asks for it"),
 ]
 
