@@ -36,7 +36,7 @@ from bert_jax.inference import answer, inputs
 from bert_jax.metrics import report, scores
 from bert_jax.runs import pretraining as pretraining_run
 from bert_jax.runs import splits, workdirs
-from bert_jax.tasks import pretraining, unseen_labels
+from bert_jax.tasks import class_names, pretraining
 from bert_jax.text.coverage import Coverage
 from bert_jax.training import checkpoint, distributed, state
 
@@ -84,7 +84,7 @@ def evaluate_task(
       folder: a run, a folder of a fine-tuned model, or its name on the hub.
       request: its `input` is the file; None is the dev file of the run.
       name: of the written files; empty is that of the data file.
-      label_map: file of other names for the labels; see `unseen_labels.read_map`.
+      label_map: file of other names for the labels; see `class_names.read_map`.
       output: the folder of the written files; None is `eval` in `folder`, and nothing
         is written where that is in the cache of the hub.
 
@@ -120,7 +120,8 @@ def evaluate_task(
     scored, _ = model.scores(examples, notes, coverage)
     if scored.unseen:
         distributed.print_once(
-            f"{unseen_labels.describe(scored.unseen)}. --label_map=FILE renames labels"
+            f"{class_names.describe_unseen(scored.unseen)}. --label_map=FILE renames "
+            "labels"
         )
     distributed.print_once(
         f"{len(examples):,} examples of {path}{inputs.counts(notes)}: "
@@ -166,8 +167,8 @@ def _renamed(
     """Returns examples with the names of a label map, and logs which it lacks."""
     if label_map is None:
         return examples
-    names = unseen_labels.read_map(label_map)
-    result, unused = unseen_labels.renamed(model.predictor.task, examples, names)
+    names = class_names.read_map(label_map)
+    result, unused = class_names.renamed(model.predictor.task, examples, names)
     if unused:
         distributed.print_once(f"{label_map}: no example has {', '.join(unused)}")
     return result

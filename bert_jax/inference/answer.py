@@ -29,7 +29,7 @@ from bert_jax.inference import encode
 from bert_jax.metrics import scores
 from bert_jax.model import heads, network
 from bert_jax.model import heads as model_heads
-from bert_jax.tasks import spec, tag_schemes, unseen_labels
+from bert_jax.tasks import class_names, spec, tag_schemes
 from bert_jax.text import coverage as text_coverage
 from bert_jax.text.coverage import Coverage
 from bert_jax.training import sharding, signals, state
@@ -219,7 +219,7 @@ class Predictor:
         """Returns the scores of labeled examples, and the predictions."""
         result = self.predictions(params, examples, table, "evaluating")
         scored = self.task.score(examples, result)
-        unseen = unseen_labels.count(self.task, examples)
+        unseen = class_names.count_unseen(self.task, examples)
         return dataclasses.replace(scored, unseen=unseen), result
 
 
@@ -376,7 +376,7 @@ class TaskPredictor:
           InputError: the model has seen none of the labels.
         """
         of_task = self.predictor.task
-        known = unseen_labels.known_part(of_task, examples)
+        known = class_names.known_part(of_task, examples)
         table = _table(of_task, known)
         _count(table, notes, coverage)
         return self.predictor.scores(self.params, examples, table)

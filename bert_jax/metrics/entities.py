@@ -5,7 +5,7 @@ their scheme are read leniently, so that each I-X is part of some span.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ import numpy as np
 from bert_jax.metrics import scores
 
 Span = tuple[str, int, int]  # type, first token, index after the last token
-Item = tuple[Hashable, ...]  # its type first, then its position
 UNTYPED = "_"  # the type of tags without one, as in word segmentation
 
 
@@ -91,21 +90,17 @@ def spans_of(tags: Sequence[str]) -> list[Span]:
 
 
 def score(
-    true: Sequence[Collection[Item]], predicted: Sequence[Collection[Item]]
+    true: Sequence[Collection[Span]], predicted: Sequence[Collection[Span]]
 ) -> EntityReport:
-    """Compares the true items of each sentence with the predicted ones.
-
-    An item is a tuple that begins with its type, such as a `Span`; it is correct if the
-    same tuple is predicted for the same sentence.
-    """
+    """Compares the true spans of each sentence with the predicted ones."""
     expected = {(at, *item) for at, items in enumerate(true) for item in items}
     found = {(at, *item) for at, items in enumerate(predicted) for item in items}
-    types = sorted({str(item[1]) for item in expected | found})
+    types = sorted({item[1] for item in expected | found})
     index = {kind: at for at, kind in enumerate(types)}
     counts = np.zeros((3, len(types)), np.int64)
     for row, items in enumerate((expected & found, found, expected)):
         for item in items:
-            counts[row, index[str(item[1])]] += 1
+            counts[row, index[item[1]]] += 1
     by_type = [_score(*map(int, column)) for column in counts.T]
     return EntityReport(
         dict(zip(types, by_type, strict=True)),
@@ -148,11 +143,6 @@ def _mean(every: Sequence[EntityScore], weights: Sequence[int]) -> EntityScore:
     return EntityScore(mean("precision"), mean("recall"), mean("f1"), support)
 
 
-def numbered(tags: Sequence[str]) -> list[tuple[str, int]]:
-    """Returns each tag with its index, as items for `score`."""
-    return [(tag, index) for index, tag in enumerate(tags)]
-
-
 def confusion(
     labels: tuple[str, ...],
     true: Sequence[Sequence[str]],
@@ -190,27 +180,27 @@ def confidences(
 def mistakes(
     where: Sequence[str],
     texts: Sequence[str],
-    true: Sequence[Collection[Item]],
-    predicted: Sequence[Collection[Item]],
-    describe: Callable[[int, Item], str],
+    true: Sequence[Collection[Span]],
+    predicted: Sequence[Collection[Span]],
+    describe: Callable[[int, Span], str],
 ) -> tuple[scores.PredictionError, ...]:
     """Returns the sentences with errors; the severity is the number of errors.
 
     An error lists the items that are only true, and those that are only predicted, each
-    as `describe(index of the sentence, item)`.
+    as `describe(index of the sentence, span)`.
     """
     missed = [_only(one, other) for one, other in zip(true, predicted, strict=True)]
     extra = [_only(one, other) for one, other in zip(predicted, true, strict=True)]
     both = zip(missed, extra, strict=True)
     severity = {at: float(len(a) + len(b)) for at, (a, b) in enumerate(both) if a or b}
 
-    def listed(every: Sequence[list[Item]]) -> Callable[[int], str]:
+    def listed(every: Sequence[list[Span]]) -> Callable[[int], str]:
         return lambda at: "; ".join(describe(at, x) for x in every[at]) or "nothing"
 
     return scores.worst(severity, where, texts, listed(missed), listed(extra))
 
 
-def _only(one: Collection[Item], other: Collection[Item]) -> list[Item]:
+def _only(one: Collection[Span], other: Collection[Span]) -> list[Span]:
     """Returns the items that are not in the other collection."""
     there = set(other)
     return [item for item in one if item not in there]

@@ -20,7 +20,6 @@ from jaxtyping import Float
 
 from bert_jax import errors
 
-LANGUAGES = ("auto", "english", "chinese")
 ENGLISH_1 = "english 1.1"  # the script of SQuAD 1.1; `english` is that of 2.0
 
 _CHINESE = re.compile("[\u4e00-\u9fa5]")
@@ -71,55 +70,40 @@ class AnswerScores:
         `best_exact_match`, `best_f1` and the threshold of each (`*_threshold`).
       exact_match: of each question, 0 or 1.
       f1: of each question.
-      language: the language whose rules were used.
     """
 
     metrics: dict[str, float]
     exact_match: Float[np.ndarray, " n"]
     f1: Float[np.ndarray, " n"]
-    language: str
 
 
-def evaluate(
-    questions: Sequence[AnsweredQuestion], language: str = "auto"
-) -> AnswerScores:
-    """Scores the answers to questions.
-
-    Args:
-      questions: the questions.
-      language: one of `LANGUAGES`; `auto` is Chinese if more than three in ten
-        characters of the annotators' answers are.
+def evaluate(questions: Sequence[AnsweredQuestion]) -> AnswerScores:
+    """Scores the answers to questions, by the rules of their language.
 
     Raises:
-      InputError: no questions, or the language is unknown.
+      InputError: no questions.
     """
     if not questions:
         raise errors.InputError("there are no questions to score: give at least one")
-    if language not in LANGUAGES:
-        raise errors.InputError(
-            f"the language of answers is {language!r}: use one of {LANGUAGES}"
-        )
-    if language == "auto":
-        language = language_of([text for one in questions for text in one.answers])
-    if language == "english" and not _is_version2(questions):
-        language = ENGLISH_1
-    exact = np.array([exact_match(q.answers, q.predicted, language) for q in questions])
-    overlap = np.array([f1(q.answers, q.predicted, language) for q in questions])
+    language = language_of([text for one in questions for text in one.answers])
+    can_be_empty = any(not one.answers or one.margin is not None for one in questions)
+    of_answers = language
+    if language == "english" and not can_be_empty:
+        of_answers = ENGLISH_1
+    pairs = [(question.answers, question.predicted) for question in questions]
+    exact = np.array([exact_match(*pair, of_answers) for pair in pairs])
+    overlap = np.array([f1(*pair, of_answers) for pair in pairs])
     metrics = _means(questions, exact, overlap)
-    language = "english" if language == ENGLISH_1 else language
     if all(question.margin is not None for question in questions):
         metrics |= _best("exact_match", exact_match, questions, language)
         metrics |= _best("f1", f1, questions, language)
-    return AnswerScores(metrics, exact, overlap, language)
-
-
-def _is_version2(questions: Sequence[AnsweredQuestion]) -> bool:
-    """Returns whether questions may have no answer, as in SQuAD 2.0."""
-    return any(not one.answers or one.margin is not None for one in questions)
+    return AnswerScores(metrics, exact, overlap)
 
 
 def language_of(answers: Sequence[str]) -> str:
     """Returns the language whose rules fit these answers.
+
+    It is Chinese if more than three in ten of their characters are.
 
     >>> language_of(["1786年2月2日", "德國學者"]), language_of(["in Xi'an (西安)"])
     ('chinese', 'english')

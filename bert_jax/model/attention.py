@@ -127,14 +127,14 @@ class Case:
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class KernelChoice:
     """A kernel (never `auto`), and the reason for the choice."""
 
     kernel: str
     reason: str
 
 
-def choose(case: Case, wanted: str) -> Choice:
+def choose(case: Case, wanted: str) -> KernelChoice:
     """Returns the kernel for a case; raises InputError if the wanted one cannot run."""
     if wanted == AUTO:
         return _best(case)
@@ -145,16 +145,18 @@ def choose(case: Case, wanted: str) -> Choice:
         )
     interpreted = wanted == SPLASH and case.platform == "cpu"
     slowly = ", interpreted, which is slow" if interpreted else ""
-    return Choice(wanted, f"run.attention asks for it{slowly}")
+    return KernelChoice(wanted, f"run.attention asks for it{slowly}")
 
 
-def _best(case: Case) -> Choice:
+def _best(case: Case) -> KernelChoice:
     if case.platform not in _FUSED:
-        return Choice(XLA, f"no fused kernel exists for the {case.platform.upper()}")
+        return KernelChoice(
+            XLA, f"no fused kernel exists for the {case.platform.upper()}"
+        )
     fused = _FUSED[case.platform]
     for what, _ in obstacles(fused, case):
-        return Choice(XLA, f"{fused} cannot: {what}")
-    return Choice(fused, f"fused, for the {case.platform.upper()}")
+        return KernelChoice(XLA, f"{fused} cannot: {what}")
+    return KernelChoice(fused, f"fused, for the {case.platform.upper()}")
 
 
 def obstacles(kernel: str, case: Case) -> Iterator[tuple[str, str]]:

@@ -175,7 +175,7 @@ def kernels(
 
     Raises InputError as `describe` does.
     """
-    cases: dict[attention.Choice, list[str]] = {}
+    cases: dict[attention.KernelChoice, list[str]] = {}
     for length in lengths:
         for window in windows(bert):
             chosen = choose(bert, execution, length, window, mesh)
@@ -202,7 +202,7 @@ def choose(
     length: int,
     window: int | None,
     mesh: AnyMesh,
-) -> attention.Choice:
+) -> attention.KernelChoice:
     """Returns the kernel that trains rows of this length on a mesh."""
     platform, capability = attention.device(mesh.abstract_mesh)
     case = attention.Case(

@@ -20,7 +20,7 @@ from bert_jax.model import layers
 FORBIDDEN = -1e4
 
 
-class Scores(NamedTuple):
+class PathScores(NamedTuple):
     """Scores of transitions from tag (first axis) to tag, of starts and of ends."""
 
     transitions: Float[Array, "C C"]
@@ -42,28 +42,28 @@ class Transitions(nn.Module):
     classes: int
 
     @nn.compact
-    def __call__(self) -> Scores:
+    def __call__(self) -> PathScores:
         def zeros(name: str, rank: int) -> Array:
             initializer = layers.constant(0.0, *(None,) * rank)
             return self.param(name, initializer, (self.classes,) * rank)
 
-        return Scores(zeros("transitions", 2), zeros("starts", 1), zeros("ends", 1))
+        return PathScores(zeros("transitions", 2), zeros("starts", 1), zeros("ends", 1))
 
 
-def forbid(scores: Scores, allowed: Allowed) -> Scores:
+def forbid(scores: PathScores, allowed: Allowed) -> PathScores:
     """Returns the scores with all moves that are not allowed at `FORBIDDEN`."""
     kept = (
         jnp.where(may, score, FORBIDDEN)
         for may, score in zip(allowed, scores, strict=True)
     )
-    return Scores(*kept)
+    return PathScores(*kept)
 
 
 def negative_log_likelihood(
     logits: Float[Array, "B L C"],
     tags: Int[Array, "B L"],
     mask: Bool[Array, "B L"],
-    scores: Scores,
+    scores: PathScores,
 ) -> Float[Array, " B"]:
     """Returns -log of the probability of each row's tags; 0 where the mask is empty.
 
@@ -76,7 +76,7 @@ def path_score(
     logits: Float[Array, "B L C"],
     tags: Int[Array, "B L"],
     mask: Bool[Array, "B L"],
-    scores: Scores,
+    scores: PathScores,
 ) -> Float[Array, " B"]:
     """Returns the score of each row's tags; 0 where the mask is empty."""
     tags = jnp.clip(jnp.where(mask, tags, 0), 0, logits.shape[-1] - 1)
@@ -98,7 +98,7 @@ def _latest(mask: Bool[Array, "B L"]) -> Int[Array, "B L"]:
 
 
 def log_partition(
-    logits: Float[Array, "B L C"], mask: Bool[Array, "B L"], scores: Scores
+    logits: Float[Array, "B L C"], mask: Bool[Array, "B L"], scores: PathScores
 ) -> Float[Array, " B"]:
     """Returns log of the sum over all paths of exp(score); 0 where the mask is empty.
 
@@ -119,7 +119,7 @@ def log_partition(
 
 
 def viterbi(
-    logits: Float[Array, "B L C"], mask: Bool[Array, "B L"], scores: Scores
+    logits: Float[Array, "B L C"], mask: Bool[Array, "B L"], scores: PathScores
 ) -> Int[Array, "B L"]:
     """Returns the best path of each row as int32, with 0 outside the mask.
 
@@ -161,7 +161,7 @@ def _advance(
     entered: Float[Array, "B C"],
     logit: Float[Array, "B C"],
     used: Bool[Array, " B"],
-    scores: Scores,
+    scores: PathScores,
 ) -> tuple[Float[Array, "B C"], Bool[Array, " B"]]:
     """Returns the scores of the paths to each tag, and which rows have begun."""
     starts = _like_rows(scores.starts, alpha)

@@ -99,7 +99,7 @@ def useful_flops(layout: program.RunLayout, length: int) -> float:
     return cost * layout.settings.run.batch_size * length / layout.chips
 
 
-def attention_kernel(layout: program.RunLayout, length: int) -> attention.Choice:
+def attention_kernel(layout: program.RunLayout, length: int) -> attention.KernelChoice:
     """Returns the kernel that computes attention on these chips, and why.
 
     Raises InputError if `run.attention` forces an unsupported kernel.

@@ -24,7 +24,7 @@ from bert_jax.model import config as model_config
 from bert_jax.model import costs, network
 from bert_jax.runs.run import Batch, End, Run
 from bert_jax.tasks import pretraining
-from bert_jax.tasks.masking import Masking
+from bert_jax.tasks.pretraining import Masking
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import (
     distributed,

@@ -20,7 +20,7 @@ from bert_jax.data.labeled import (
 )
 from bert_jax.foundation import files
 from bert_jax.inference import inputs
-from bert_jax.tasks import classification, spec, unseen_labels
+from bert_jax.tasks import class_names, spec
 from bert_jax.training import distributed
 
 Settings = finetuning.FinetuningConfig
@@ -187,7 +187,7 @@ def _file(
         found = read_examples.read(asked)
     examples: list[Any] = list(found.examples)
     notes = table_records.Notes(found.notes)
-    labels, task = classification.configured_labels(data.labels), tasks.of(settings)
+    labels, task = class_names.configured(data.labels), tasks.of(settings)
     examples = task.named(examples, labels)
     if data.repair:
         examples = without(examples, task.misfits(examples), notes)
@@ -268,10 +268,10 @@ def table(
     model has not seen count as errors.
     """
     if name != "train":
-        unseen = unseen_labels.count(of_task, examples)
+        unseen = class_names.count_unseen(of_task, examples)
         if unseen:
-            distributed.print_once(f"{name}: {unseen_labels.describe(unseen)}")
-        examples = unseen_labels.known_part(of_task, examples)
+            distributed.print_once(f"{name}: {class_names.describe_unseen(unseen)}")
+        examples = class_names.known_part(of_task, examples)
     result = spec.checked(of_task, examples, of_task.table(examples))
     result = dataclasses.replace(result, groups=groups_of(examples))
     advice = of_task.advice(int(result.lengths.max()))

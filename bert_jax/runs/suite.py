@@ -23,7 +23,7 @@ from bert_jax.data.labeled import read_examples, tables
 from bert_jax.foundation import fields, files, json_file
 from bert_jax.inference import inputs
 from bert_jax.runs import splits, workdirs
-from bert_jax.tasks import classification
+from bert_jax.tasks import class_names
 from bert_jax.training import optimizer
 
 Recipe = Mapping[str, Any]  # what differs from the default, as {"group.key": value}
@@ -379,7 +379,7 @@ def _read(plan: Plan, located: Located) -> None:
             unknown = task.unknown_classes(result[name], learned.labels)
             for at, label in unknown.items():
                 where = result[name][at].where
-                raise classification.unknown_label(where, label, learned.labels)
+                raise class_names.unknown_label(where, label, learned.labels)
         for request in located.tests.values():
             inputs.report_table_header(request)
             for _ in read_examples.iterate(request):

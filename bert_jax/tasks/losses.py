@@ -161,9 +161,6 @@ def symmetric_kl(
     return 0.5 * jnp.sum(both_ways, axis=-1)
 
 
-Logits = dict[str, Array]
-
-
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """Modifications of a loss; by default none.
@@ -181,28 +178,36 @@ class Recipe:
     class_weights: tuple[float, ...] = ()
     r_drop: float = 0.0
 
+    @property
+    def of_classes(self) -> Any:
+        """The class weights [C] float32, or None."""
+        given = self.class_weights
+        return jnp.array(given, jnp.float32) if given else None
 
-def regularized(
-    r_drop: float,
-    forward: Callable[[Array], Logits],
-    loss_of: Callable[[Logits], Float[Array, ""]],
-    divergence: Callable[[Logits, Logits], Float[Array, ""]],
-    key: Array,
-) -> tuple[Float[Array, ""], Logits]:
-    """Returns the summed loss of a batch, and the outputs to compute metrics from.
+    def of_labels(
+        self,
+        logits: Float[Array, "... C"],
+        labels: Int[Array, "..."],
+        allowed: Bool[Array, "... C"] | None = None,
+    ) -> Float[Array, "..."]:
+        """Returns the `class_losses` with these options."""
+        return class_losses(
+            logits,
+            labels,
+            smoothing=self.label_smoothing,
+            focal_gamma=self.focal_gamma,
+            class_weights=self.of_classes,
+            allowed=allowed,
+        )
 
-    With R-Drop, the loss is the mean over two passes plus `r_drop` times their
-    divergence, as in the authors' code.
-
-    Args:
-      forward: computes the outputs, with dropout from the key.
-      loss_of: sums the losses of a batch.
-      divergence: sums the symmetric divergences of two outputs.
-    """
-    if not r_drop:
-        outputs = forward(key)
-        return loss_of(outputs), outputs
-    keys = jax.random.split(key)
-    first, second = forward(keys[0]), forward(keys[1])
-    mean: Any = (loss_of(first) + loss_of(second)) / 2
-    return mean + r_drop * divergence(first, second), first
+    def of_flags(
+        self, logits: Float[Array, "... C"], labels: Float[Array, "... C"]
+    ) -> Float[Array, "... C"]:
+        """Returns the `binary_losses` with these options."""
+        return binary_losses(
+            logits,
+            labels,
+            smoothing=self.label_smoothing,
+            focal_gamma=self.focal_gamma,
+            positive_weights=self.of_classes,
+        )

@@ -8,7 +8,7 @@ dropout mask (arXiv:2104.08821, section 3).
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,12 +17,25 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import encoding, example_rows, text_examples
-from bert_jax.data.labeled import examples as data_examples
-from bert_jax.metrics import ranking, scores
-from bert_jax.model import network
-from bert_jax.tasks import classification, losses, regression, spec
-from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.data.labeled import encoding, text_examples
+from bert_jax.data.labeled.example_rows import WEIGHTS, ExampleTable
+from bert_jax.data.labeled.examples import TABLES, ExampleForm, TextExample
+from bert_jax.metrics import numbers
+from bert_jax.metrics.scores import Scores
+from bert_jax.tasks import class_names, regression, spec
+from bert_jax.tasks.spec import (
+    Batch,
+    Logits,
+    Metadata,
+    Outputs,
+    Prediction,
+    Settings,
+    Sums,
+    TaskSpec,
+    TextTask,
+)
+
+Examples = Sequence[TextExample]
 
 # Fixed columns: text ids, equal for equal texts; whether the pair matches; the target
 # cosine and its weight, both 0 if the example has no target.
@@ -31,14 +44,14 @@ TARGETS, TARGET_WEIGHTS = "targets", "target_weights"
 _TOKENS = ("input_ids", "token_type_ids", "segment_ids")
 
 
-class MatchingSpec(spec.TaskSpec):
+class MatchingSpec(TaskSpec):
     """Task specification of text matching."""
 
     name = "matching"
-    form = data_examples.ExampleForm(
+    form = ExampleForm(
         task=name,
-        example=data_examples.TextExample,
-        formats=(*data_examples.TABLES, "space"),
+        example=TextExample,
+        formats=(*TABLES, "space"),
         parts=("text", "text_pair"),
         read=text_examples.text_examples,
         targets=("score", "label"),
@@ -62,7 +75,7 @@ class MatchingSpec(spec.TaskSpec):
     head_kind = "vectors"
     columns = ("id", "similarity", "label")
 
-    def check(self, settings: spec.Settings) -> None:
+    def check(self, settings: Settings) -> None:
         """Raises InputError for a key that the objective does not read or allow."""
         steps, head = settings.run.accumulation_steps, settings.head
         objective = head.objective
@@ -80,27 +93,22 @@ class MatchingSpec(spec.TaskSpec):
 
     def learn(
         self,
-        settings: spec.Settings,
-        examples: Sequence[data_examples.TextExample],
-        given: spec.Metadata | None = None,
-    ) -> spec.Metadata:
+        settings: Settings,
+        examples: Examples,
+        given: Metadata | None = None,
+    ) -> Metadata:
         """Returns the scale of the scores, or the labels of pairs without scores."""
         if any(x.score is not None for x in examples):
             return regression.scale(examples)
-        names = classification.configured_labels(settings.data.labels)
+        names = class_names.configured(settings.data.labels)
         labels = {label for x in examples for label in x.labels or ()}
-        return spec.Metadata(
-            labels=names or tuple(sorted(labels, key=classification.by_number))
+        return Metadata(
+            labels=names or tuple(sorted(labels, key=class_names.by_number))
         )
 
     def build(
-        self,
-        settings: spec.Settings,
-        metadata: spec.Metadata,
-        common: Mapping[str, Any],
-        recipe: losses.Recipe,
+        self, settings: Settings, metadata: Metadata, common: dict[str, Any]
     ) -> "Matching":
-        """Returns the task."""
         return Matching(
             **common,
             truncation=settings.data.truncation,
@@ -113,7 +121,7 @@ class MatchingSpec(spec.TaskSpec):
         )
 
     def expected_metric(
-        self, settings: spec.Settings, metadata: spec.Metadata, dev: Sequence[Any]
+        self, settings: Settings, metadata: Metadata, dev: Sequence[Any]
     ) -> str:
         """Returns the default metric for scores, labels or ranks."""
         by_score, by_label, by_rank = self.default_metrics
@@ -121,17 +129,17 @@ class MatchingSpec(spec.TaskSpec):
             return by_score
         return by_label if dev[0].labels else by_rank
 
-    def positive(self, settings: spec.Settings, labels: Sequence[str]) -> str:
+    def positive(self, settings: Settings, labels: Sequence[str]) -> str:
         """Returns the label of matching pairs."""
         return labels[-1] if labels else ""
 
     def unknown_classes(
-        self, examples: Sequence[data_examples.TextExample], labels: tuple[str, ...]
+        self, examples: Examples, labels: tuple[str, ...]
     ) -> dict[int, str]:
         """Returns labels that are not in `labels`."""
-        return classification.unknown(examples, labels)
+        return class_names.unknown(examples, labels)
 
-    def rows(self, example: Any, prediction: spec.Prediction) -> list[dict[str, Any]]:
+    def rows(self, example: Any, prediction: Prediction) -> list[dict[str, Any]]:
         """Returns the similarity, and the label if a threshold was learned."""
         return [{"label": None} | prediction]
 
@@ -139,12 +147,11 @@ class MatchingSpec(spec.TaskSpec):
 SPEC = MatchingSpec()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Matching(spec.FineTuned):
-    """Similarity of two texts; a `FineTuned` task on `TextExample`.
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Matching(TextTask):
+    """Similarity of two texts.
 
     Attributes:
-      model: the network, with a head of kind `vectors`.
       objective: `cosine` regresses the cosine to (score - lowest) / (highest - lowest),
         or to 1 or 0 by label. `in_batch` classifies the second text of each matching
         pair among the second texts of the batch, and the first among the first; texts
@@ -159,13 +166,10 @@ class Matching(spec.FineTuned):
         text among all second texts. It is off when a file is decoded in chunks.
 
     Raises:
-      InputError: a value is out of range, or `simcse` is used without dropout.
+      InputError: there are fewer than two labels, or `simcse` is used without dropout.
     """
 
-    model: network.Network
-    tokenizer: Tokenizer
-    max_seq_length: int
-    truncation: str = "longest_first"
+    loss_name = "matching"
     objective: str = "cosine"
     lowest: float = 0.0
     highest: float = 1.0
@@ -175,11 +179,6 @@ class Matching(spec.FineTuned):
     ranked: bool = True
 
     def __post_init__(self) -> None:
-        if self.lowest >= self.highest:
-            raise errors.InputError(
-                f"scores range from {self.lowest:g} to {self.highest:g}: matching by "
-                "cosine needs lowest < highest"
-            )
         if len(self.labels) < 2:
             raise errors.InputError(
                 f"data.labels has {len(self.labels)} label: matching needs two or "
@@ -193,12 +192,7 @@ class Matching(spec.FineTuned):
                 "none: set model.hidden_dropout_prob"
             )
 
-    def check(
-        self,
-        train: Sequence[data_examples.TextExample],
-        dev: Sequence[data_examples.TextExample],
-    ) -> None:
-        """Raises InputError for examples that cannot be trained or evaluated on."""
+    def check(self, train: Examples, dev: Examples) -> None:
         for example in train:
             scored = example.score is not None or example.labels is not None
             if self.objective == "cosine" and not scored:
@@ -220,47 +214,35 @@ class Matching(spec.FineTuned):
         """Returns the task without ranks, which depend on the other examples."""
         return dataclasses.replace(self, ranked=False)
 
-    def table(
-        self, examples: Sequence[data_examples.TextExample]
-    ) -> example_rows.ExampleTable:
+    def table(self, examples: Examples) -> ExampleTable:
         """Tokenizes both texts of each example separately, into rows [2, l].
 
         A single text, which only `simcse` accepts, is used twice.
-
-        Raises:
-          InputError: a label is unknown, or a text cannot be encoded.
         """
-        both = self._encode([encoding.Text(x.where, x.text) for x in examples])
         paired = [at for at, x in enumerate(examples) if x.text_pair is not None]
-        if self.objective != "simcse" and len(paired) < len(examples):
-            for example in examples:
-                _second(example)
+        if self.objective != "simcse":
+            paired = list(range(len(examples)))
         texts = [encoding.Text(examples[a].where, _second(examples[a])) for a in paired]
-        second = self._encode(texts)
+        both = self.encode([encoding.Text(x.where, x.text) for x in examples])
+        second = self.encode(texts)
         second_row = {at: number for number, at in enumerate(paired)}
         tokens = {}
         for name, first in both.columns.items():
             other = second.columns[name]
             tokens[name] = [
-                _stacked(row, other[second_row[at]] if at in second_row else row)
+                spec.stacked(
+                    (row, other[second_row[at]] if at in second_row else row), 2
+                )
                 for at, row in enumerate(first)
             ]
         notes = Counter(both.notes)
         notes.update(second.notes)
         both.coverage.update(second.coverage)
-        order = np.arange(len(examples))
-        return example_rows.ExampleTable(
-            tokens, self._fixed(examples), order, notes, coverage=both.coverage
+        return dataclasses.replace(
+            self.table_of(both, self._fixed(examples), tokens), notes=notes
         )
 
-    def _encode(self, texts: list[encoding.Text]) -> encoding.Encoded:
-        return encoding.encode(
-            self.tokenizer, texts, self.max_seq_length, self.truncation
-        )
-
-    def _fixed(
-        self, examples: Sequence[data_examples.TextExample]
-    ) -> dict[str, np.ndarray]:
+    def _fixed(self, examples: Examples) -> dict[str, np.ndarray]:
         number: dict[str, int] = {}
         texts = [
             [number.setdefault(t, len(number)) for t in (x.text, x.text_pair or x.text)]
@@ -274,22 +256,22 @@ class Matching(spec.FineTuned):
             TARGET_WEIGHTS: np.array([t is not None for t in targets], np.float32),
         }
 
-    def _target(self, example: data_examples.TextExample) -> float | None:
+    def _target(self, example: TextExample) -> float | None:
         """Returns the target cosine of an example, if any."""
         if example.score is not None:
             return (example.score - self.lowest) / (self.highest - self.lowest)
         return None if example.labels is None else float(self._is_match(example))
 
-    def _is_match(self, example: data_examples.TextExample) -> bool:
+    def _is_match(self, example: TextExample) -> bool:
         """Returns whether a pair matches; pairs without label and score do."""
         if example.labels is None:
             return example.score is None
         for label in example.labels:
             if label not in self.labels:
-                raise classification.unknown_label(example.where, label, self.labels)
+                raise class_names.unknown_label(example.where, label, self.labels)
         return self.labels[-1] in example.labels
 
-    def prepare(self, batch: spec.Batch, key: Array) -> spec.Batch:
+    def prepare(self, batch: Batch, key: Array) -> Batch:
         """Pairs the first text with itself for `simcse`; otherwise does nothing."""
         del key  # only dropout is random
         if self.objective != "simcse":
@@ -300,47 +282,49 @@ class Matching(spec.FineTuned):
         }
         return {**batch, **twice, POSITIVE: jnp.ones_like(batch[POSITIVE])}
 
-    def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
-        """Returns the number of pairs with a loss."""
-        return {"matching": jnp.sum(self._row_weights(batch))}
-
-    def _row_weights(self, batch: spec.Batch) -> Float[Array, " B"]:
+    def loss_weights(self, batch: Batch) -> Float[Array, " B"]:
+        """Returns which pairs have a loss."""
         name = TARGET_WEIGHTS if self.objective == "cosine" else POSITIVE
-        return batch[example_rows.WEIGHTS] * batch[name]
+        return batch[WEIGHTS] * batch[name]
 
-    def losses(
-        self, params: PyTree, batch: spec.Batch, key: Array
-    ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
-        """Returns the summed loss and the metrics, with dropout from the key."""
-        result = self.model.apply(params, batch, dropout_key=key)["vectors"]
-        vectors, weights = normalized(result), self._row_weights(batch)
+    def loss(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
+        each, _ = self._pairs(outputs, batch)
+        return jnp.sum(each * self.loss_weights(batch))
+
+    def training_metrics(self, outputs: Logits, batch: Batch) -> Sums:
+        _, each = self._pairs(outputs, batch)
+        weights = self.loss_weights(batch)
+        is_cosine = self.objective == "cosine"
+        name = "squared_error" if is_cosine else "in_batch_accuracy"
+        return {name: (jnp.sum(each * weights), jnp.sum(weights))}
+
+    def _pairs(
+        self, outputs: Logits, batch: Batch
+    ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+        """Returns the loss and the metric of each pair."""
+        vectors = normalized(outputs["vectors"])
         first, second = vectors[:, 0], vectors[:, 1]
         if self.objective == "cosine":
             cosines = jnp.sum(first * second, axis=-1)
-            error = jnp.sum(jnp.square(cosines - batch[TARGETS]) * weights)
-            return {"matching": error}, {"squared_error": (error, jnp.sum(weights))}
+            error = jnp.square(cosines - batch[TARGETS])
+            return error, error
         logits = first @ second.T / self.temperature
-        texts, real = batch[TEXTS], batch[example_rows.WEIGHTS] > 0
+        texts, real = batch[TEXTS], batch[WEIGHTS] > 0
         positive = batch[POSITIVE] > 0
         wrong = wrong_answers(texts[:, 0], texts[:, 1], real, positive)
         losses, hits = contrast(logits, wrong)
         if self.objective == "in_batch":
             back = wrong_answers(texts[:, 1], texts[:, 0], real, positive)
             losses = (losses + contrast(logits.T, back)[0]) / 2
-        sums = {"in_batch_accuracy": (jnp.sum(hits * weights), jnp.sum(weights))}
-        return {"matching": jnp.sum(losses * weights)}, sums
+        return losses, hits
 
-    def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
+    def predict(self, params: PyTree, batch: Batch) -> dict[str, Array]:
         """Computes `vectors` [B, 2, D]."""
-        outputs = self.model.apply(params, batch, dropout_key=None)
-        return {"vectors": outputs["vectors"]}
+        return {"vectors": self.forward(params, batch, None)["vectors"]}
 
     def decode(
-        self,
-        examples: Sequence[data_examples.TextExample],
-        table: example_rows.ExampleTable,
-        outputs: spec.Outputs,
-    ) -> list[spec.Prediction]:
+        self, examples: Examples, table: ExampleTable, outputs: Outputs
+    ) -> list[Prediction]:
         """Returns `id` and `similarity`, any `rank`, and `label` if `threshold` is set.
 
         Raises:
@@ -348,12 +332,12 @@ class Matching(spec.FineTuned):
         """
         for example in examples:
             _second(example)
-        vectors = ranking.normalized(np.stack(outputs["vectors"]))
+        vectors = numbers.normalized(np.stack(outputs["vectors"]))
         cosines = np.sum(vectors[:, 0] * vectors[:, 1], axis=-1)
         ranks: dict[int, int] = {}
         if self.ranked:
             fixed = table.fixed
-            ranks = ranking.ranks(vectors, fixed[TEXTS], fixed[POSITIVE] > 0)
+            ranks = numbers.ranks(vectors, fixed[TEXTS], fixed[POSITIVE] > 0)
         result = []
         for at, example in enumerate(examples):
             # The shortest text that rounds to the float32.
@@ -369,36 +353,26 @@ class Matching(spec.FineTuned):
             return self.labels[-1]
         return self.labels[0] if len(self.labels) == 2 else f"not {self.labels[-1]}"
 
-    def score(
-        self,
-        examples: Sequence[data_examples.TextExample],
-        predictions: Sequence[spec.Prediction],
-    ) -> scores.Scores:
-        """Compares similarities with scores and labels, and computes ranking metrics.
-
-        See `metrics.ranking.score`.
-        """
-        similarities = np.array([result["similarity"] for result in predictions])
-        return ranking.score(
-            ranking.Pairs(
-                tuple(x.where for x in examples),
-                tuple((x.text, _second(x)) for x in examples),
-                tuple(x.score for x in examples),
-                tuple(
-                    None if x.labels is None else self._is_match(x) for x in examples
-                ),
-                tuple(
-                    result["rank"] if "rank" in result else None
-                    for result in predictions
-                ),
-            ),
-            similarities,
+    def score(self, examples: Examples, predictions: Sequence[Prediction]) -> Scores:
+        """Compares similarities with the labels; see `metrics.numbers.score_pairs`."""
+        is_match = [None if x.labels is None else self._is_match(x) for x in examples]
+        ranks = [one["rank"] if "rank" in one else None for one in predictions]
+        pairs = numbers.Pairs(
+            where=tuple(x.where for x in examples),
+            texts=tuple((x.text, _second(x)) for x in examples),
+            scores=tuple(x.score for x in examples),
+            belong=tuple(is_match),
+            ranks=tuple(ranks),
+        )
+        return numbers.score_pairs(
+            pairs,
+            np.array([result["similarity"] for result in predictions]),
             (self._label(False), self._label(True)),
             self.threshold,
         )
 
 
-def _second(example: data_examples.TextExample) -> str:
+def _second(example: TextExample) -> str:
     """Returns the second text; raises InputError where there is none."""
     if example.text_pair is None:
         raise errors.SettingError(
@@ -409,13 +383,6 @@ def _second(example: data_examples.TextExample) -> str:
             "(python -m bert_jax.predict and evaluate: --columns=text_pair=NAME)",
         )
     return example.text_pair
-
-
-def _stacked(first: np.ndarray, second: np.ndarray) -> Int[np.ndarray, "2 l"]:
-    """Stacks two rows, padding the shorter one with zeros."""
-    result = np.zeros((2, max(len(first), len(second))), first.dtype)
-    result[0, : len(first)], result[1, : len(second)] = first, second
-    return result
 
 
 def normalized(vectors: Float[Array, "... D"]) -> Float[Array, "... D"]:

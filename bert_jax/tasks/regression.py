@@ -5,7 +5,7 @@ Predictions are converted back to the original scale.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,22 +13,35 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import encoding, example_rows, text_examples
-from bert_jax.data.labeled import examples as data_examples
-from bert_jax.metrics import numbers, scores
-from bert_jax.model import network
-from bert_jax.tasks import classification, losses, spec
-from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.data.labeled import text_examples
+from bert_jax.data.labeled.example_rows import ExampleTable
+from bert_jax.data.labeled.examples import TABLES, ExampleForm, TextExample
+from bert_jax.metrics import numbers
+from bert_jax.metrics.scores import Scores
+from bert_jax.tasks import classification, spec
+from bert_jax.tasks.spec import (
+    Batch,
+    Logits,
+    Metadata,
+    Outputs,
+    Prediction,
+    Settings,
+    Sums,
+    TaskSpec,
+    TextTask,
+)
+
+Examples = Sequence[TextExample]
 
 
-class RegressionSpec(spec.TaskSpec):
+class RegressionSpec(TaskSpec):
     """Task specification of regression."""
 
     name = "regression"
-    form = data_examples.ExampleForm(
+    form = ExampleForm(
         task=name,
-        example=data_examples.TextExample,
-        formats=(*data_examples.TABLES, "space"),
+        example=TextExample,
+        formats=(*TABLES, "space"),
         parts=("text", "text_pair"),
         optional=("text_pair",),
         read=text_examples.text_examples,
@@ -45,30 +58,24 @@ class RegressionSpec(spec.TaskSpec):
 
     def learn(
         self,
-        settings: spec.Settings,
-        examples: Sequence[data_examples.TextExample],
-        given: spec.Metadata | None = None,
-    ) -> spec.Metadata:
+        settings: Settings,
+        examples: Examples,
+        given: Metadata | None = None,
+    ) -> Metadata:
         """Returns the scale of the scores; a pretrained head keeps its own."""
         return given if given is not None else scale(examples)
 
     def build(
-        self,
-        settings: spec.Settings,
-        metadata: spec.Metadata,
-        common: Mapping[str, Any],
-        recipe: losses.Recipe,
+        self, settings: Settings, metadata: Metadata, common: dict[str, Any]
     ) -> "Regression":
-        """Returns the task."""
         return Regression(
             **common,
             truncation=settings.data.truncation,
             mean=metadata.mean,
             deviation=metadata.deviation,
-            r_drop=recipe.r_drop,
         )
 
-    def answer(self, prediction: spec.Prediction) -> str:
+    def answer(self, prediction: Prediction) -> str:
         """Returns the score with three decimals."""
         return f"{prediction['score']:.3f}"
 
@@ -80,7 +87,7 @@ class RegressionSpec(spec.TaskSpec):
 SPEC = RegressionSpec()
 
 
-def scale(examples: Sequence[data_examples.TextExample]) -> spec.Metadata:
+def scale(examples: Examples) -> Metadata:
     """Returns the mean, standard deviation and range of the scores.
 
     Raises:
@@ -93,7 +100,7 @@ def scale(examples: Sequence[data_examples.TextExample]) -> spec.Metadata:
             f"{scored[0].where}: all {len(given)} scores are {given[0]:g}, so there is "
             "nothing to learn; is data.columns.score the right column?"
         )
-    return spec.Metadata(
+    return Metadata(
         mean=float(given.mean()),
         deviation=float(given.std()),
         lowest=float(given.min()),
@@ -101,77 +108,45 @@ def scale(examples: Sequence[data_examples.TextExample]) -> spec.Metadata:
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Regression(spec.FineTuned):
-    """Text regression; a `FineTuned` task on `TextExample` with scores.
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Regression(TextTask):
+    """Text regression.
 
     Attributes:
       mean, deviation: mean and standard deviation of the training scores.
-      r_drop: weight of the squared difference of two passes with independent dropout.
     """
 
-    model: network.Network
-    tokenizer: Tokenizer
-    max_seq_length: int
-    truncation: str = "longest_first"
+    loss_name = "regression"
     mean: float = 0.0
     deviation: float = 1.0
-    r_drop: float = 0.0
 
-    def table(
-        self, examples: Sequence[data_examples.TextExample]
-    ) -> example_rows.ExampleTable:
+    def table(self, examples: Examples) -> ExampleTable:
         """Tokenizes examples; `scores` [n] float32 are standardized."""
-        encoded = encoding.encode(
-            self.tokenizer,
-            classification.texts_of(examples),
-            self.max_seq_length,
-            self.truncation,
-        )
         given = [self.mean if x.score is None else x.score for x in examples]
         scaled = (np.array(given, np.float64) - self.mean) / self.deviation
-        return example_rows.ExampleTable(
-            encoded.columns,
-            {"scores": scaled.astype(np.float32)},
-            np.arange(len(examples)),
-            encoded.notes,
-            coverage=encoded.coverage,
-        )
+        encoded = self.encode(classification.texts_of(examples))
+        return self.table_of(encoded, {"scores": scaled.astype(np.float32)})
 
-    def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
-        """Returns the number of examples."""
-        return {"regression": jnp.sum(batch[example_rows.WEIGHTS])}
+    def loss(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
+        error = jnp.square(outputs["logits"][:, 0] - batch["scores"])
+        return jnp.sum(error * self.loss_weights(batch))
 
-    def losses(
-        self, params: PyTree, batch: spec.Batch, key: Array
-    ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
-        """Returns the summed squared error, with dropout from the key."""
-        weights = batch[example_rows.WEIGHTS]
+    def divergence(self, one: Logits, two: Logits, batch: Batch) -> Float[Array, ""]:
+        """Sums the squared differences."""
+        return self.loss(one, batch | {"scores": two["logits"][:, 0]})
 
-        def squared_error(one: Float[Array, " B"], two: Float[Array, " B"]):
-            return jnp.sum(jnp.square(one - two) * weights)
+    def training_metrics(self, outputs: Logits, batch: Batch) -> Sums:
+        weight = jnp.sum(self.loss_weights(batch))
+        return {"squared_error": (self.loss(outputs, batch), weight)}
 
-        total, outputs = losses.regularized(
-            self.r_drop,
-            lambda k: self.model.apply(params, batch, dropout_key=k),
-            lambda result: squared_error(result["logits"][:, 0], batch["scores"]),
-            lambda one, two: squared_error(one["logits"][:, 0], two["logits"][:, 0]),
-            key,
-        )
-        error = squared_error(outputs["logits"][:, 0], batch["scores"])
-        return {"regression": total}, {"squared_error": (error, jnp.sum(weights))}
-
-    def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
+    def predict(self, params: PyTree, batch: Batch) -> dict[str, Array]:
         """Computes `scores` [B], on the original scale."""
-        logits = self.model.apply(params, batch, dropout_key=None)["logits"]
+        logits = self.forward(params, batch, None)["logits"]
         return {"scores": logits[:, 0] * self.deviation + self.mean}
 
     def decode(
-        self,
-        examples: Sequence[data_examples.TextExample],
-        table: example_rows.ExampleTable,
-        outputs: spec.Outputs,
-    ) -> list[spec.Prediction]:
+        self, examples: Examples, table: ExampleTable, outputs: Outputs
+    ) -> list[Prediction]:
         """Returns `id` and `score`."""
         del table  # one row per example
         return [
@@ -179,11 +154,7 @@ class Regression(spec.FineTuned):
             for example, score in zip(examples, outputs["scores"], strict=True)
         ]
 
-    def score(
-        self,
-        examples: Sequence[data_examples.TextExample],
-        predictions: Sequence[spec.Prediction],
-    ) -> scores.Scores:
+    def score(self, examples: Examples, predictions: Sequence[Prediction]) -> Scores:
         """Compares predictions with scores; see `metrics.numbers`."""
         return numbers.score(
             np.array([example.score for example in examples], np.float64),

@@ -8,16 +8,22 @@ sentence, and the head combines the state of each predicate with that of every t
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_rows, python_examples
-from bert_jax.data.labeled import examples as data_examples
-from bert_jax.metrics import entities, scores
-from bert_jax.tasks import losses, spec, tag_schemes, tagging, token_rows
+from bert_jax.data.labeled import python_examples
+from bert_jax.data.labeled.example_rows import ExampleTable
+from bert_jax.data.labeled.examples import ExampleForm, TaggedExample
+from bert_jax.metrics import entities
+from bert_jax.tasks import spec, tag_schemes, tagging, token_rows
+from bert_jax.tasks.spec import (
+    Metadata,
+    Prediction,
+    Settings,
+)
 
 # Notes of a table.
 FAR = "tokens too far from their predicate, which get no role"
@@ -33,9 +39,9 @@ class RolesSpec(tagging.TaggingSpec):
     """Task specification of semantic role labeling."""
 
     name = "srl"
-    form = data_examples.ExampleForm(
+    form = ExampleForm(
         task=name,
-        example=data_examples.TaggedExample,
+        example=TaggedExample,
         formats=("conllu",),
         parts=("text", "predicate"),
         read=lambda records, request, notes: python_examples.role_examples(records),
@@ -51,24 +57,18 @@ class RolesSpec(tagging.TaggingSpec):
     columns = ("id", "predicate", "start", "end", "text", "role")
     formats = ("conll",)
 
-    def reads_predicates(self, settings: spec.Settings) -> bool:
+    def reads_predicates(self, settings: Settings) -> bool:
         """Returns whether all predicates of a sentence share a row."""
         return settings.data.predicates == "joint"
 
     def build(
-        self,
-        settings: spec.Settings,
-        metadata: spec.Metadata,
-        common: Mapping[str, Any],
-        recipe: losses.Recipe,
+        self, settings: Settings, metadata: Metadata, common: dict[str, Any]
     ) -> "Roles":
-        """Returns the task."""
-        return Roles(**self.options(settings, metadata, recipe), **common)
+        return Roles(**self.options(settings, metadata), **common)
 
     def expected_metric(
-        self, settings: spec.Settings, metadata: spec.Metadata, dev: Sequence[Any]
+        self, settings: Settings, metadata: Metadata, dev: Sequence[Any]
     ) -> str:
-        """Returns the F1 of roles."""
         return self.default_metrics[0]
 
     def misfits(self, examples: tagging.Examples) -> dict[int, str]:
@@ -76,11 +76,10 @@ class RolesSpec(tagging.TaggingSpec):
         return {}
 
     def describe(self, examples: tagging.Examples) -> str:
-        """Returns nothing."""
         return ""
 
     def rows(
-        self, example: data_examples.TaggedExample, prediction: spec.Prediction
+        self, example: TaggedExample, prediction: Prediction
     ) -> list[dict[str, Any]]:
         """Returns one row per role."""
         both = {"id": prediction["id"], "predicate": prediction["predicate"]["text"]}
@@ -90,9 +89,9 @@ class RolesSpec(tagging.TaggingSpec):
 SPEC = RolesSpec()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Roles(tagging.Tagging):
-    """Semantic role labeling; a `FineTuned` task on `TaggedExample` with predicates.
+    """Semantic role labeling of sentences with predicates.
 
     Tags are plain (Universal PropBank annotates the head word of each argument) or
     spans. Rows have all predicates of a sentence if the head has `at_predicate`. A
@@ -122,7 +121,7 @@ class Roles(tagging.Tagging):
         """Whether a row has all predicates of its sentence."""
         return self.model.head.at_predicate
 
-    def table(self, examples: tagging.Examples) -> example_rows.ExampleTable:
+    def table(self, examples: tagging.Examples) -> ExampleTable:
         """Tokenizes sentences into one row per predicate, or per sentence.
 
         The columns are those of `Tagging.table`. In joint rows, `labels` and
@@ -133,8 +132,8 @@ class Roles(tagging.Tagging):
         Raises:
           InputError: an example has no predicate, or as for `Tagging.table`.
         """
-        rows = token_rows.Rows(self.tokenizer, self.max_seq_length)
-        rows.notes |= dict.fromkeys((tagging.REPAIRED, FAR, LOST, UNSEEN), 0)
+        notes = (tagging.REPAIRED, FAR, LOST, UNSEEN)
+        rows = token_rows.SentenceRows(self.tokenizer, self.max_seq_length, notes)
         for example in examples:
             if example.predicate is None:
                 raise errors.SettingError(
@@ -152,7 +151,7 @@ class Roles(tagging.Tagging):
             window = _around(sentence, heads[0], rows.capacity)
             subwords = sentence.aligned.subwords
             chosen = np.flatnonzero((subwords >= window[0]) & (subwords < window[1]))
-            moved, length = rows.add(first, sentence, window, chosen)
+            moved, length = rows.add_window(first, sentence, window, chosen)
             rows.coverage.texts += 1
             rows.coverage.truncated += len(chosen) < len(subwords)
             rows.notes[FAR] += (len(subwords) - len(chosen)) * len(numbers)
@@ -197,7 +196,7 @@ class Roles(tagging.Tagging):
 
     def _kept(
         self,
-        example: data_examples.TaggedExample,
+        example: TaggedExample,
         gold: list[str] | None,
         aligned: token_rows.Alignment,
         chosen: np.ndarray,
@@ -216,7 +215,7 @@ class Roles(tagging.Tagging):
 
     def _fill(
         self,
-        rows: token_rows.Rows,
+        rows: token_rows.SentenceRows,
         numbers: list[int],
         labels: list[np.ndarray],
         length: int,
@@ -239,100 +238,74 @@ class Roles(tagging.Tagging):
         del tag
         return tag_schemes.OUTSIDE
 
-    def _items(self, tags: Sequence[str]) -> list[tuple[str, int, int]]:
-        """Returns (role, first, end) token spans, except the predicate's own."""
-        if self.scheme == tag_schemes.PLAIN:
-            spans = [(tag, at, at + 1) for at, tag in enumerate(tags)]
-        else:
-            spans = entities.spans_of(tags)
+    def _items(self, tags: Sequence[str]) -> list[entities.Span]:
+        """Returns the roles, except the predicate itself."""
         own = (*_PREDICATE, tag_schemes.OUTSIDE)
-        return [span for span in spans if span[0] not in own]
+        return [span for span in super()._items(tags) if span[0] not in own]
 
-    def decode(
+    def _prediction(
         self,
-        examples: tagging.Examples,
-        table: example_rows.ExampleTable,
-        outputs: spec.Outputs,
-    ) -> list[spec.Prediction]:
+        example: TaggedExample,
+        tags: list[str],
+        probabilities: list[float | None],
+    ) -> Prediction:
         """Returns `id`, `text`, `predicate`, `roles`, `tags` and `probabilities`.
 
         A predicate has its characters [start, end), `text` and `sense`; a role has its
         name `role`, characters [start, end) and `text`.
         """
-        found = token_rows.gather(examples, table, outputs, self._tag_locations(table))
-        result = []
-        for example, one in zip(examples, found, strict=True):
-            tags, probabilities = self._tags_of(example, one)
-            at = example.predicate or 0
-            roles = [_named(example, *item) for item in self._items(tags)]
-            result.append(
-                {
-                    "id": example.id,
-                    "text": example.text,
-                    "predicate": _with_offsets(example, at, at + 1)
-                    | {"sense": example.sense},
-                    "roles": roles,
-                    "tags": tags,
-                    "probabilities": probabilities,
-                }
-            )
-        return result
+        at = example.predicate or 0
+        return {
+            "id": example.id,
+            "text": example.text,
+            "predicate": tagging.characters(example, at, at + 1)
+            | {"sense": example.sense},
+            "roles": [
+                {"role": role} | tagging.characters(example, first, end)
+                for role, first, end in self._items(tags)
+            ],
+            "tags": tags,
+            "probabilities": probabilities,
+        }
 
-    def _tag_locations(
-        self, table: example_rows.ExampleTable
-    ) -> Iterator[token_rows.TagLocation]:
-        """Yields the location of the tags of each example."""
+    def _tag_locations(self, table: ExampleTable) -> Iterator[token_rows.TagLocation]:
         for row, numbers in enumerate(table.fixed["example_numbers"]):
             for slot, number in enumerate(numbers):
                 if number:
                     yield int(number) - 1, row, (slot,) if self.joint else ()
 
-    def score(
-        self, examples: tagging.Examples, predictions: Sequence[spec.Prediction]
-    ) -> scores.Scores:
-        """Compares roles by predicate, token (or span) and name.
+    def _metrics(
+        self,
+        report: entities.EntityReport,
+        wanted: list[list[entities.Span]],
+        given: list[list[entities.Span]],
+    ) -> dict[str, float]:
+        """Returns the metrics of roles: by predicate, token (or span) and name.
 
-        The metrics are `role_precision`, `role_recall`, `role_f1`; `core_f1` (ARG0 to
-        ARG5, A0 to A5) and `adjunct_f1` (ARGM-, AM-); `role_macro_f1`,
-        `token_accuracy` and `ece`. The predicate itself (V, C-V) is not a role.
+        `core_f1` is over ARG0 to ARG5 and A0 to A5, `adjunct_f1` over ARGM- and AM-.
         Continuations (C-) and references (R-) are separate classes, neither core nor
-        adjunct. Predicates are ranked by their number of errors.
-
-        Raises:
-          InputError: there are no examples, or one has no tags.
-          NotFiniteError: a probability is not finite.
+        adjunct.
         """
-        true = self._truths(examples, predictions)
-        found: list[list[str]] = [result["tags"] for result in predictions]
-        wanted = [self._items(tags) for tags in true]
-        given = [self._items(tags) for tags in found]
-        report = entities.score(wanted, given)
-        probabilities = [result["probabilities"] for result in predictions]
-        confidences = entities.confidences(true, found, probabilities)
-        metrics = {
+        return {
             "role_precision": report.micro.precision,
             "role_recall": report.micro.recall,
             "role_f1": report.micro.f1,
             "core_f1": _f1_of(_CORE, wanted, given),
             "adjunct_f1": _f1_of(_ADJUNCT, wanted, given),
             "role_macro_f1": report.macro.f1,
-            "token_accuracy": entities.token_accuracy(true, found),
-            "ece": scores.calibration(confidences).expected_error,
         }
-        mistakes = entities.mistakes(
-            [x.where for x in examples],
-            [_with_predicate(x) for x in examples],
-            wanted,
-            given,
-            lambda at, item: tagging.readable_item(examples[at], *item),
-        )
-        classes = report.classes()
-        return scores.Scores(metrics, classes, None, confidences, mistakes)
+
+    def _confusion(
+        self, true: Sequence[Sequence[str]], found: Sequence[Sequence[str]]
+    ) -> None:
+        return None
+
+    def _shown(self, example: TaggedExample) -> str:
+        at = example.predicate or 0
+        return f"{example.text} [{tagging.characters(example, at, at + 1)['text']}]"
 
 
-def _head(
-    aligned: token_rows.Alignment, example: data_examples.TaggedExample
-) -> int | None:
+def _head(aligned: token_rows.Alignment, example: TaggedExample) -> int | None:
     """Returns the aligned token with the first subword of the predicate, if any."""
     predicate = example.predicate or 0
     at = int(np.searchsorted(aligned.tokens, predicate, side="right")) - 1
@@ -356,28 +329,10 @@ def _around(
     return first, min(first + capacity, length)
 
 
-def _with_offsets(
-    example: data_examples.TaggedExample, first: int, stop: int
-) -> dict[str, Any]:
-    start, end = example.tokens[first][0], example.tokens[stop - 1][1]
-    return {"start": start, "end": end, "text": example.text[start:end]}
-
-
-def _named(
-    example: data_examples.TaggedExample, role: str, first: int, stop: int
-) -> dict[str, Any]:
-    return {"role": role} | _with_offsets(example, first, stop)
-
-
-def _with_predicate(example: data_examples.TaggedExample) -> str:
-    at = example.predicate or 0
-    return f"{example.text} [{_with_offsets(example, at, at + 1)['text']}]"
-
-
 def _f1_of(
     which: re.Pattern[str],
-    wanted: Sequence[Sequence[tuple[str, int, int]]],
-    given: Sequence[Sequence[tuple[str, int, int]]],
+    wanted: list[list[entities.Span]],
+    given: list[list[entities.Span]],
 ) -> float:
     """Returns the micro F1 over the roles whose name matches the pattern."""
     kept = (

@@ -7,7 +7,7 @@ answer. The span of [CLS] means that the question has no answer.
 
 import collections
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,13 +15,25 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_rows, question_examples
-from bert_jax.data.labeled import examples as data_examples
+from bert_jax.data.labeled import question_examples
+from bert_jax.data.labeled.example_rows import WEIGHTS, ExampleTable
+from bert_jax.data.labeled.examples import ExampleForm, QuestionExample
 from bert_jax.metrics import scores, spans
-from bert_jax.model import network
 from bert_jax.tasks import losses, spec, token_rows
-from bert_jax.text.coverage import Coverage
+from bert_jax.tasks.spec import (
+    Batch,
+    FineTuned,
+    Logits,
+    Metadata,
+    Outputs,
+    Prediction,
+    Settings,
+    Sums,
+    TaskSpec,
+)
 from bert_jax.text.tokenizer import Tokenizer
+
+Examples = Sequence[QuestionExample]
 
 QUESTIONS_CUT = "truncated questions"
 EMPTY = "questions without tokens"
@@ -30,17 +42,19 @@ MOVED = "answers not aligned with token boundaries"
 TOO_LONG = "answers longer than the longest that can be predicted"
 IN_NO_WINDOW = "answers that fit in no window"
 WITHOUT_TOKEN = "answers without tokens, not used in training"
-_OF_QUESTIONS = (QUESTIONS_CUT, EMPTY, SEVERAL)
-_OF_ANSWERS = (MOVED, TOO_LONG, IN_NO_WINDOW, WITHOUT_TOKEN)
+_NOTES = (
+    *(QUESTIONS_CUT, EMPTY, SEVERAL),
+    *(MOVED, TOO_LONG, IN_NO_WINDOW, WITHOUT_TOKEN),
+)
 
 
-class SpanSpec(spec.TaskSpec):
+class SpanSpec(TaskSpec):
     """Task specification of extractive question answering."""
 
     name = "span"
-    form = data_examples.ExampleForm(
+    form = ExampleForm(
         task=name,
-        example=data_examples.QuestionExample,
+        example=QuestionExample,
         formats=("squad", "jsonl", "parquet", "tfds"),
         parts=("question", "context"),
         read=question_examples.of_records,
@@ -66,25 +80,20 @@ class SpanSpec(spec.TaskSpec):
 
     def learn(
         self,
-        settings: spec.Settings,
-        examples: Sequence[data_examples.QuestionExample],
-        given: spec.Metadata | None = None,
-    ) -> spec.Metadata:
+        settings: Settings,
+        examples: Examples,
+        given: Metadata | None = None,
+    ) -> Metadata:
         """Returns whether a question may have no answer."""
-        return spec.Metadata(impossible=any(x.impossible for x in examples))
+        return Metadata(impossible=any(x.impossible for x in examples))
 
-    def classes(self, metadata: spec.Metadata) -> int:
+    def classes(self, metadata: Metadata) -> int:
         """Returns 2: the start and the end of an answer."""
         return 2
 
     def build(
-        self,
-        settings: spec.Settings,
-        metadata: spec.Metadata,
-        common: Mapping[str, Any],
-        recipe: losses.Recipe,
+        self, settings: Settings, metadata: Metadata, common: dict[str, Any]
     ) -> "Span":
-        """Returns the task."""
         data = settings.data
         return Span(
             **common,
@@ -93,7 +102,6 @@ class SpanSpec(spec.TaskSpec):
             max_answer_length=data.max_answer_length,
             version2=metadata.impossible,
             null_threshold=metadata.threshold or 0.0,
-            recipe=recipe,
         )
 
 
@@ -120,150 +128,6 @@ class ContextTokens:
         return (int(found[0]), int(found[-1])) if len(found) else None
 
 
-@dataclasses.dataclass(frozen=True)
-class Windows:
-    """Converts questions to rows.
-
-    Attributes:
-      max_seq_length: maximum number of tokens in a row.
-      doc_stride: tokens between the starts of consecutive windows.
-      max_query_length: number of tokens to which questions are truncated.
-      max_answer_length: maximum number of tokens of a predicted answer; longer labels
-        are counted.
-      doc_overlap: tokens that consecutive windows share; 0 = use `doc_stride`.
-    """
-
-    tokenizer: Tokenizer
-    max_seq_length: int
-    doc_stride: int
-    max_query_length: int
-    max_answer_length: int
-    doc_overlap: int = 0
-
-    def table(
-        self, examples: Sequence[data_examples.QuestionExample]
-    ) -> example_rows.ExampleTable:
-        """Builds rows; the first annotated answer is the label.
-
-        Token columns besides the usual three: `char_starts` and `char_ends`, character
-        offsets in the context, equal for tokens outside of it. Fixed columns:
-        `start_positions` and `end_positions` [n] int32, positions in the row, and
-        `label_weights` [n] float32, 0 if the example is unlabeled.
-
-        Raises:
-          InputError: a context has no tokens, or rows are too short.
-        """
-        texts = [example.question for example in examples]
-        questions = self.tokenizer.encode(texts)
-        contexts = tokenize_contexts(
-            self.tokenizer, [example.context for example in examples]
-        )
-        rows = _Rows()
-        rows.coverage.texts = len(texts)
-        rows.coverage.add(texts, questions, self.tokenizer.unk_id)
-        ids = (context.ids for context in contexts.values())
-        rows.coverage.add(contexts, ids, self.tokenizer.unk_id)
-        for at, example in enumerate(examples):
-            context = contexts[example.context]
-            _check(example, context)
-            question = questions[at][: self.max_query_length]
-            rows.notes[EMPTY] += not question
-            rows.notes[QUESTIONS_CUT] += len(question) < len(questions[at])
-            self._add(rows, at, example, question, context)
-        rows.coverage.truncated = rows.notes[QUESTIONS_CUT]
-        return rows.table()
-
-    def _add(
-        self,
-        rows: "_Rows",
-        at: int,
-        example: data_examples.QuestionExample,
-        question: list[int],
-        context: ContextTokens,
-    ) -> None:
-        """Adds the rows of one example."""
-        room = self.max_seq_length - len(self.tokenizer.build(question, [])[0])
-        if room < 1:
-            raise errors.SettingError(
-                f"{example.where}: rows of {self.max_seq_length} tokens leave no room "
-                f"for the context after a question of {len(question)} tokens",
-                "raise data.max_seq_length",
-            )
-        context_start = self.tokenizer.build(question, [-1])[0].index(-1)
-        answer, weight = _label(example, context, rows.notes)
-        if answer:
-            rows.notes[TOO_LONG] += answer[1] - answer[0] >= self.max_answer_length
-        in_window = False
-        cuts = token_rows.cut(len(context.ids), room, self._step(room))
-        for first, last in cuts:
-            ids, types = self.tokenizer.build(question, context.ids[first:last])
-            label = (0, 0, weight)
-            if answer and first <= answer[0] and answer[1] < last:
-                shift = context_start - first
-                label = (shift + answer[0], shift + answer[1], weight)
-                in_window = True
-            rows.examples.append(at)
-            rows.labels.append(label)
-            rows.add_tokens(ids, types, context_start, context, first, last)
-        rows.notes[SEVERAL] += len(cuts) > 1
-        rows.notes[IN_NO_WINDOW] += answer is not None and not in_window
-
-    def _step(self, room: int) -> int:
-        """Returns the stride of windows of `room` tokens.
-
-        Windows share `doc_overlap` tokens, or half if they are not longer than that.
-        """
-        if not self.doc_overlap:
-            return self.doc_stride
-        shared = self.doc_overlap if self.doc_overlap < room else room // 2
-        return room - shared
-
-
-class _Rows:
-    """Builder of the rows of a table."""
-
-    def __init__(self) -> None:
-        names = ("input_ids", "token_type_ids", "segment_ids")
-        names += ("char_starts", "char_ends")
-        self.tokens: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        self.examples: list[int] = []
-        self.labels: list[tuple[int, int, float]] = []
-        kinds = (*_OF_QUESTIONS, *_OF_ANSWERS)
-        self.notes: dict[str, int] = dict.fromkeys(kinds, 0)
-        self.coverage = Coverage()
-
-    def add_tokens(
-        self,
-        ids: list[int],
-        types: list[int],
-        context_start: int,
-        context: ContextTokens,
-        first: int,
-        last: int,
-    ) -> None:
-        """Adds a row with tokens [first, last) of a context at `context_start`."""
-        columns = [np.array(ids), np.array(types), np.ones(len(ids))]
-        for source in (context.starts, context.ends):
-            column = np.zeros(len(ids))
-            column[context_start : context_start + last - first] = source[first:last]
-            columns.append(column)
-        for name, column in zip(self.tokens, columns, strict=True):
-            self.tokens[name].append(column.astype(np.int32))
-
-    def table(self) -> example_rows.ExampleTable:
-        """Returns all rows."""
-        labels = np.array(self.labels, np.float64).reshape(-1, 3)
-        fixed = {
-            "start_positions": labels[:, 0].astype(np.int32),
-            "end_positions": labels[:, 1].astype(np.int32),
-            "label_weights": labels[:, 2].astype(np.float32),
-        }
-        examples = np.array(self.examples, np.int64)
-        return example_rows.ExampleTable(
-            self.tokens, fixed, examples, self.notes, coverage=self.coverage
-        )
-
-
 def tokenize_contexts(
     tokenizer: Tokenizer, contexts: Sequence[str]
 ) -> dict[str, ContextTokens]:
@@ -288,7 +152,7 @@ def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _check(example: data_examples.QuestionExample, context: ContextTokens) -> None:
+def _check(example: QuestionExample, context: ContextTokens) -> None:
     if not (context.starts < context.ends).any():
         raise errors.InputError(
             f"{example.where}: the context {example.context[:40]!r} has no "
@@ -297,7 +161,7 @@ def _check(example: data_examples.QuestionExample, context: ContextTokens) -> No
 
 
 def _label(
-    example: data_examples.QuestionExample,
+    example: QuestionExample,
     context: ContextTokens,
     notes: dict[str, int],
 ) -> tuple[tuple[int, int] | None, float]:
@@ -316,30 +180,35 @@ def _label(
     return found, 1.0
 
 
+def _shifted(
+    values: Int[np.ndarray, " n"], begin: int, length: int
+) -> Int[np.ndarray, " l"]:
+    """Returns a row of zeros with the values from `begin` on."""
+    result = np.zeros(length, np.int64)
+    result[begin : begin + len(values)] = values
+    return result
+
+
 NO_ANSWER = "(no answer)"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Span(spec.FineTuned):
-    """Extractive question answering; a `FineTuned` task on `QuestionExample`.
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Span(FineTuned):
+    """Extractive question answering.
 
     Attributes:
-      model: the network, with a head of kind `span`.
-      max_seq_length: maximum number of tokens in a row.
       doc_stride: tokens between the starts of consecutive windows.
       doc_overlap: tokens that consecutive windows share; 0 = use `doc_stride`.
       max_query_length: number of tokens to which questions are truncated.
-      max_answer_length: maximum number of tokens of a predicted answer.
+      max_answer_length: maximum number of tokens of a predicted answer; longer labels
+        are counted.
       n_best: the number of answers that a prediction lists.
       version2: whether a question may have no answer.
       null_threshold: the prediction is "no answer" if its score exceeds that of the
         best answer by more than this; `score` finds the best value.
-      language: the language whose normalization rules apply; see `metrics.spans`.
     """
 
-    model: network.Network
-    tokenizer: Tokenizer
-    max_seq_length: int
+    loss_name = "span"
     doc_stride: int = 128
     doc_overlap: int = 0
     max_query_length: int = 64
@@ -347,94 +216,133 @@ class Span(spec.FineTuned):
     n_best: int = 20
     version2: bool = False
     null_threshold: float = 0.0
-    language: str = "auto"
-    recipe: losses.Recipe = losses.Recipe()
 
-    def table(
-        self, examples: Sequence[data_examples.QuestionExample]
-    ) -> example_rows.ExampleTable:
-        """Tokenizes examples into windows with labels; see `Windows.table`.
+    def table(self, examples: Examples) -> ExampleTable:
+        """Tokenizes examples into windows; the first annotated answer is the label.
+
+        Token columns besides the usual three: `char_starts` and `char_ends`, character
+        offsets in the context, equal for tokens outside of it. Fixed columns:
+        `start_positions` and `end_positions` [n] int32, positions in the row, and
+        `label_weights` [n] float32, 0 if the example is unlabeled.
 
         Raises:
           InputError: a context has no tokens, or rows are too short.
         """
-        windows = Windows(
-            self.tokenizer,
-            self.max_seq_length,
-            self.doc_stride,
-            self.max_query_length,
-            self.max_answer_length,
-            self.doc_overlap,
+        texts = [example.question for example in examples]
+        questions = self.tokenizer.encode(texts)
+        contexts = tokenize_contexts(
+            self.tokenizer, [example.context for example in examples]
         )
-        return windows.table(examples)
+        rows = token_rows.RowBuilder(_NOTES)
+        rows.coverage.texts = len(texts)
+        rows.coverage.add(texts, questions, self.tokenizer.unk_id)
+        ids = (context.ids for context in contexts.values())
+        rows.coverage.add(contexts, ids, self.tokenizer.unk_id)
+        for at, example in enumerate(examples):
+            question = questions[at][: self.max_query_length]
+            rows.notes[EMPTY] += not question
+            rows.notes[QUESTIONS_CUT] += len(question) < len(questions[at])
+            self._add(rows, at, example, question, contexts[example.context])
+        rows.coverage.truncated = rows.notes[QUESTIONS_CUT]
+        return rows.table()
 
-    def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
-        """Returns the number of rows with a label."""
-        return {"span": jnp.sum(_weights(batch))}
+    def _add(
+        self,
+        rows: token_rows.RowBuilder,
+        at: int,
+        example: QuestionExample,
+        question: list[int],
+        context: ContextTokens,
+    ) -> None:
+        """Adds the rows of one example."""
+        _check(example, context)
+        room = self.max_seq_length - len(self.tokenizer.build(question, [])[0])
+        if room < 1:
+            raise errors.SettingError(
+                f"{example.where}: rows of {self.max_seq_length} tokens leave no room "
+                f"for the context after a question of {len(question)} tokens",
+                "raise data.max_seq_length",
+            )
+        begin = self.tokenizer.build(question, [-1])[0].index(-1)
+        answer, weight = _label(example, context, rows.notes)
+        if answer:
+            rows.notes[TOO_LONG] += answer[1] - answer[0] >= self.max_answer_length
+        in_window = False
+        cuts = token_rows.cut(len(context.ids), room, self._step(room))
+        for first, last in cuts:
+            ids, types = self.tokenizer.build(question, context.ids[first:last])
+            start = end = 0
+            if answer and first <= answer[0] and answer[1] < last:
+                start, end = (begin - first + x for x in answer)
+                in_window = True
+            tokens = {
+                "input_ids": np.array(ids),
+                "token_type_ids": np.array(types),
+                "segment_ids": np.ones(len(ids)),
+                "char_starts": _shifted(context.starts[first:last], begin, len(ids)),
+                "char_ends": _shifted(context.ends[first:last], begin, len(ids)),
+            }
+            label = {"start_positions": start, "end_positions": end}
+            rows.add(at, tokens, label | {"label_weights": weight})
+        rows.notes[SEVERAL] += len(cuts) > 1
+        rows.notes[IN_NO_WINDOW] += answer is not None and not in_window
 
-    def losses(
-        self, params: PyTree, batch: spec.Batch, key: Array
-    ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
-        """Returns the summed loss and the exact-span accuracy, with dropout."""
-        weights = _weights(batch)
+    def _step(self, room: int) -> int:
+        """Returns the stride of windows of `room` tokens.
 
-        def divergence(one: spec.Logits, two: spec.Logits) -> Float[Array, ""]:
-            pairs = zip(_ends(one, batch), _ends(two, batch), strict=True)
-            divergences: Any = sum(losses.symmetric_kl(*pair) for pair in pairs)
-            return jnp.sum(0.5 * divergences * weights)
+        Windows share `doc_overlap` tokens, or half if they are not longer than that.
+        """
+        if not self.doc_overlap:
+            return self.doc_stride
+        shared = self.doc_overlap if self.doc_overlap < room else room // 2
+        return room - shared
 
-        total, outputs = losses.regularized(
-            self.recipe.r_drop,
-            lambda k: self.model.apply(params, batch, dropout_key=k),
-            lambda result: jnp.sum(self._row_losses(result, batch) * weights),
-            divergence,
-            key,
-        )
-        hits = _hits(outputs, batch)
-        return {"span": total}, {"accuracy": (jnp.sum(hits * weights), weights.sum())}
+    def loss_weights(self, batch: Batch) -> Float[Array, " B"]:
+        """Returns which rows have a label."""
+        return batch[WEIGHTS] * batch["label_weights"]
 
-    def _row_losses(
-        self, outputs: spec.Logits, batch: spec.Batch
-    ) -> Float[Array, " B"]:
-        """Returns the mean of the start and end losses."""
+    def loss(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
+        """Sums the means of the start and end losses."""
         start, end = (
-            losses.class_losses(
-                logits,
-                labels,
-                smoothing=self.recipe.label_smoothing,
-                focal_gamma=self.recipe.focal_gamma,
-                allowed=batch["segment_ids"] > 0,
-            )
-            for logits, labels in zip(
-                _ends(outputs, batch), _labels(batch), strict=True
-            )
+            self.recipe.of_labels(logits, labels, batch["segment_ids"] > 0)
+            for logits, labels in _ends(outputs, batch)
         )
-        return 0.5 * (start + end)
+        return jnp.sum(0.5 * (start + end) * self.loss_weights(batch))
 
-    def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
+    def divergence(self, one: Logits, two: Logits, batch: Batch) -> Float[Array, ""]:
+        pairs = zip(_ends(one, batch), _ends(two, batch), strict=True)
+        each: Any = sum(losses.symmetric_kl(a, b) for (a, _), (b, _) in pairs)
+        return jnp.sum(0.5 * each * self.loss_weights(batch))
+
+    def training_metrics(self, outputs: Logits, batch: Batch) -> Sums:
+        """Returns the accuracy of whole spans."""
+        start, end = (
+            jnp.argmax(logits, axis=-1) == labels
+            for logits, labels in _ends(outputs, batch)
+        )
+        weights = self.loss_weights(batch)
+        return {"accuracy": (jnp.sum((start & end) * weights), jnp.sum(weights))}
+
+    def predict(self, params: PyTree, batch: Batch) -> dict[str, Array]:
         """Computes the logits `start` and `end` [B, L]; invalid tokens are masked."""
-        outputs = self.model.apply(params, batch, dropout_key=None)
+        outputs = self.forward(params, batch, None)
         allowed = batch["char_starts"] < batch["char_ends"]
         if self.version2:
             allowed |= jnp.arange(allowed.shape[1])[None, :] == 0
-        start, end = _ends(outputs, batch)
+        (start, _), (end, _) = _ends(outputs, batch)
         return {
             "start": losses.masked(start, allowed),
             "end": losses.masked(end, allowed),
         }
 
     def advice(self, longest: int) -> str:
-        """Returns how to avoid truncated questions."""
         return (
             f"questions are truncated to {self.max_query_length} tokens; shorten them"
         )
 
     def decode(
-        self,
-        examples: Sequence[data_examples.QuestionExample],
-        table: example_rows.ExampleTable,
-        outputs: spec.Outputs,
-    ) -> list[spec.Prediction]:
+        self, examples: Examples, table: ExampleTable, outputs: Outputs
+    ) -> list[Prediction]:
         """Returns the answer and the `n_best` candidates of each question.
 
         Predictions have `id`; `answer` ("" if there is no answer); its characters
@@ -442,9 +350,6 @@ class Span(spec.FineTuned):
         softmax over `n_best` and "no answer"; `n_best`, sorted by score, each with
         `text`, `start`, `end`, `score` and `probability`; the `score` of the first of
         them; and `null_score`, the score of "no answer" (None unless `version2`).
-
-        Raises:
-          NotFiniteError: the model has diverged.
         """
         found: dict[int, list[Candidate]] = collections.defaultdict(list)
         nulls = np.full(len(examples), np.inf)
@@ -459,8 +364,8 @@ class Span(spec.FineTuned):
 
     def _candidates(
         self,
-        example: data_examples.QuestionExample,
-        table: example_rows.ExampleTable,
+        example: QuestionExample,
+        table: ExampleTable,
         row: int,
         start: Float[np.ndarray, " l"],
         end: Float[np.ndarray, " l"],
@@ -480,10 +385,10 @@ class Span(spec.FineTuned):
 
     def _prediction(
         self,
-        example: data_examples.QuestionExample,
+        example: QuestionExample,
         found: list["Candidate"],
         null_score: float,
-    ) -> spec.Prediction:
+    ) -> Prediction:
         kept: dict[str, Candidate] = {}
         for one in sorted(found, key=lambda x: (-x.score, x.start, x.end)):
             kept.setdefault(example.context[one.start : one.end], one)
@@ -508,17 +413,11 @@ class Span(spec.FineTuned):
         }
 
     def score(
-        self,
-        examples: Sequence[data_examples.QuestionExample],
-        predictions: Sequence[spec.Prediction],
+        self, examples: Examples, predictions: Sequence[Prediction]
     ) -> scores.Scores:
-        """Compares answers by the published rules; metrics as in `spans.AnswerScores`.
-
-        Raises:
-          InputError: there are no examples, or one is unlabeled.
-        """
+        """Compares answers by the published rules; see `spans.AnswerScores`."""
         judged = [_judged(*pair) for pair in zip(examples, predictions, strict=True)]
-        result = spans.evaluate(judged, self.language)
+        result = spans.evaluate(judged)
         confidences = np.array([results["probability"] for results in predictions])
         severity = confidences * (1.0 - result.f1)
         wrong = np.flatnonzero(result.exact_match == 0)
@@ -576,9 +475,7 @@ def best_spans(
     ]
 
 
-def _judged(
-    example: data_examples.QuestionExample, result: spec.Prediction
-) -> spans.AnsweredQuestion:
+def _judged(example: QuestionExample, result: Prediction) -> spans.AnsweredQuestion:
     if not example.labeled:
         raise errors.InputError(
             f"{example.where}: the question is unlabeled: evaluation needs answers"
@@ -592,30 +489,15 @@ def _judged(
     )
 
 
-def _weights(batch: spec.Batch) -> Float[Array, " B"]:
-    return batch[example_rows.WEIGHTS] * batch["label_weights"]
-
-
-def _labels(batch: spec.Batch) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
-    return batch["start_positions"], batch["end_positions"]
-
-
 def _ends(
-    outputs: spec.Logits, batch: spec.Batch
-) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
-    """Returns the start and end logits, with padding masked out."""
+    outputs: Logits, batch: Batch
+) -> list[tuple[Float[Array, "B L"], Int[Array, " B"]]]:
+    """Returns logits, with padding masked out, and labels of the start and the end."""
     logits, is_token = outputs["logits"], batch["segment_ids"] > 0
-    start, end = (losses.masked(logits[..., at], is_token) for at in (0, 1))
-    return start, end
-
-
-def _hits(outputs: spec.Logits, batch: spec.Batch) -> Float[Array, " B"]:
-    """Returns 1 where start and end are both correct."""
-    start, end = (
-        jnp.argmax(logits, axis=-1) == labels
-        for logits, labels in zip(_ends(outputs, batch), _labels(batch), strict=True)
-    )
-    return (start & end).astype(jnp.float32)
+    return [
+        (losses.masked(logits[..., at], is_token), batch[name])
+        for at, name in enumerate(("start_positions", "end_positions"))
+    ]
 
 
 def _softmax(logits: Float[np.ndarray, " n"]) -> list[float]:

@@ -8,16 +8,19 @@ predictions and scores. `bert_jax.tasks.TASKS` lists all of them.
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_rows
-from bert_jax.data.labeled import examples as data_examples
-from bert_jax.metrics import scores
+from bert_jax.data.labeled import encoding, example_rows
+from bert_jax.data.labeled.example_rows import ExampleTable
+from bert_jax.data.labeled.examples import ExampleForm
+from bert_jax.metrics.scores import Scores
 from bert_jax.model import config as model_config
 from bert_jax.model import heads, network
 from bert_jax.tasks import losses
@@ -35,83 +38,92 @@ Outputs = dict[str, list[np.ndarray]]
 Settings = Any
 
 
-@runtime_checkable
-class Task(Protocol):
-    """What `training` requires of a task; all methods except `init` are traced.
-
-    Sums and weights are accumulated over devices, micro-batches and batches, and
-    divided once. `weights` returns the denominators of the losses for a whole batch.
-    """
-
-    def init(self, key: Array) -> PyTree:
-        """Initializes parameters, boxed with the names of their logical axes."""
-        ...
-
-    def prepare(self, batch: Batch, key: Array) -> Batch:
-        """Applies random preprocessing, such as masking, to a global batch."""
-        ...
-
-    def weights(self, batch: Batch) -> dict[str, Float[Array, ""]]:
-        """Returns the weight of each loss over a prepared batch."""
-        ...
-
-    def losses(
-        self, params: PyTree, batch: Batch, key: Array
-    ) -> tuple[dict[str, Float[Array, ""]], Sums]:
-        """Returns the sum of each loss, and metrics, with dropout from the key."""
-        ...
-
-
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class FineTuned(abc.ABC):
-    """A `Task` on labeled examples, with tokenization, decoding and evaluation.
+    """A task on labeled examples: tokenization, losses, predictions and scores.
 
-    `table`, `decode` and `score` run on the host, in numpy and plain Python. Subclasses
-    are frozen dataclasses.
+    `table`, `decode` and `score` run on the host, in numpy and plain Python; the other
+    methods, except `init`, are traced. Losses and metrics are (sum, weight) pairs,
+    which are added over devices, micro-batches and batches, and divided once.
 
     Attributes:
       model: the encoder and its head.
-      tokenizer: the tokenizer of the model.
+      max_seq_length: maximum number of tokens in a row, including special tokens.
+      recipe: modifications of the loss.
+      loss_name: the name of the loss.
     """
 
+    loss_name: ClassVar[str]
     model: network.Network
     tokenizer: Tokenizer
+    max_seq_length: int
+    recipe: losses.Recipe = losses.Recipe()
 
     def init(self, key: Array) -> PyTree:
         """Initializes parameters, boxed with the names of their logical axes."""
         return self.model.init(key)
 
     @abc.abstractmethod
-    def table(self, examples: Sequence[Any]) -> example_rows.ExampleTable:
+    def table(self, examples: Sequence[Any]) -> ExampleTable:
         """Tokenizes examples into rows, with any labels.
 
         Raises InputError, with the location of the example, if one is invalid.
         """
 
     def prepare(self, batch: Batch, key: Array) -> Batch:
-        """Returns the batch as it is."""
-        del key  # only dropout is random
+        """Applies random preprocessing to a global batch; by default none."""
         return batch
 
-    @abc.abstractmethod
     def weights(self, batch: Batch) -> dict[str, Float[Array, ""]]:
-        """Returns the weight of each loss over a batch; traced."""
+        """Returns the denominator of the loss of a batch."""
+        return {self.loss_name: jnp.sum(self.loss_weights(batch))}
 
-    @abc.abstractmethod
     def losses(
         self, params: PyTree, batch: Batch, key: Array
     ) -> tuple[dict[str, Float[Array, ""]], Sums]:
-        """Returns the sum of each loss, and metrics, with dropout; traced."""
+        """Returns the summed loss and the metrics of a batch, with dropout.
+
+        With R-Drop (arXiv:2106.14448), the loss is the mean over two passes plus
+        `recipe.r_drop` times their divergence, as in the authors' code.
+        """
+        if not self.recipe.r_drop:
+            outputs = self.forward(params, batch, key)
+            total = self.loss(outputs, batch)
+        else:
+            keys = jax.random.split(key)
+            outputs, second = (self.forward(params, batch, k) for k in keys)
+            mean = (self.loss(outputs, batch) + self.loss(second, batch)) / 2
+            apart = self.divergence(outputs, second, batch)
+            total = mean + self.recipe.r_drop * apart
+        return {self.loss_name: total}, self.training_metrics(outputs, batch)
+
+    def forward(self, params: PyTree, batch: Batch, key: Array | None) -> Logits:
+        """Applies the model, with dropout from the key if there is one."""
+        return self.model.apply(params, batch, dropout_key=key)
+
+    def loss_weights(self, batch: Batch) -> Float[Array, "B ..."]:
+        """Returns the weight of each term of the loss, 0 for padding."""
+        return batch[example_rows.WEIGHTS]
+
+    @abc.abstractmethod
+    def loss(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
+        """Sums the losses of a batch."""
+
+    def divergence(self, one: Logits, two: Logits, batch: Batch) -> Float[Array, ""]:
+        """Sums the symmetric divergences of two passes; needed if R-Drop is allowed."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def training_metrics(self, outputs: Logits, batch: Batch) -> Sums:
+        """Returns the metrics of a training batch."""
 
     @abc.abstractmethod
     def predict(self, params: PyTree, batch: Batch) -> dict[str, Float[Array, "B ..."]]:
-        """Computes the outputs of rows, without dropout; traced."""
+        """Computes the outputs of rows, without dropout."""
 
     @abc.abstractmethod
     def decode(
-        self,
-        examples: Sequence[Any],
-        table: example_rows.ExampleTable,
-        outputs: Outputs,
+        self, examples: Sequence[Any], table: ExampleTable, outputs: Outputs
     ) -> list[Prediction]:
         """Returns one prediction per example, in order.
 
@@ -121,19 +133,22 @@ class FineTuned(abc.ABC):
     @abc.abstractmethod
     def score(
         self, examples: Sequence[Any], predictions: Sequence[Prediction]
-    ) -> scores.Scores:
+    ) -> Scores:
         """Compares predictions with the labels of the examples.
 
         Labels that the model has not seen count as errors.
+
+        Raises:
+          InputError: there are no examples, or one has no label.
+          NotFiniteError: an output of the model is not finite.
         """
 
     def check(self, train: Sequence[Any], dev: Sequence[Any]) -> None:
         """Raises InputError for examples that cannot be trained or evaluated on."""
-        del train, dev  # a task that has no such examples need not override this
+        return None
 
     def unseen(self, example: Any) -> Sequence[str]:
         """Returns the labels of an example that the model cannot predict."""
-        del example
         return ()
 
     def without_unseen(self, example: Any) -> Any:
@@ -142,7 +157,6 @@ class FineTuned(abc.ABC):
 
     def is_beyond(self, example: Any) -> bool:
         """Returns whether an example has labels but none of the model's."""
-        del example
         return False
 
     @property
@@ -155,15 +169,49 @@ class FineTuned(abc.ABC):
         return self
 
     def advice(self, longest: int) -> str:
-        """Returns how to avoid truncation.
-
-        Args:
-          longest: number of tokens in the longest row.
-        """
+        """Returns how to avoid truncation of rows of up to `longest` tokens."""
         return (
             f"raise data.max_seq_length ({longest} here), or change what is kept with "
             "data.truncation"
         )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class TextTask(FineTuned):
+    """A task whose rows are texts or pairs of texts.
+
+    Attributes:
+      truncation: how longer inputs are truncated; see `data.truncation`.
+    """
+
+    truncation: str = "longest_first"
+
+    def encode(self, texts: Sequence[encoding.Text]) -> encoding.Encoded:
+        """Tokenizes texts into rows."""
+        return encoding.encode(
+            self.tokenizer, texts, self.max_seq_length, self.truncation
+        )
+
+    def table_of(
+        self,
+        encoded: encoding.Encoded,
+        fixed: dict[str, np.ndarray],
+        tokens: dict[str, list[np.ndarray]] | None = None,
+    ) -> ExampleTable:
+        """Returns a table with one row per example; `tokens` default to `encoded`'s."""
+        tokens = encoded.columns if tokens is None else tokens
+        rows = np.arange(len(tokens["input_ids"]))
+        return ExampleTable(
+            tokens, fixed, rows, encoded.notes, coverage=encoded.coverage
+        )
+
+
+def stacked(rows: Sequence[np.ndarray], count: int) -> Int[np.ndarray, "count l"]:
+    """Stacks rows, padded with zeros to the longest and to `count` rows."""
+    result = np.zeros((count, max(len(row) for row in rows)), np.int32)
+    for at, row in enumerate(rows):
+        result[at, : len(row)] = row
+    return result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,7 +287,7 @@ class TaskSpec(abc.ABC):
     """
 
     name: str
-    form: data_examples.ExampleForm
+    form: ExampleForm
     keys: frozenset[str] = frozenset()
     cleans_text: bool = True
     metrics: tuple[str, ...]
@@ -254,7 +302,7 @@ class TaskSpec(abc.ABC):
 
     def check(self, settings: Settings) -> None:
         """Raises InputError for inconsistent config values."""
-        del settings  # a task whose keys are independent need not override this
+        return None
 
     def learn(
         self, settings: Settings, examples: Sequence[Any], given: Metadata | None = None
@@ -267,12 +315,10 @@ class TaskSpec(abc.ABC):
         Raises:
           InputError: there is nothing to learn, or labels contradict the config.
         """
-        del settings, examples, given
         return Metadata()
 
     def classes(self, metadata: Metadata) -> int:
         """Returns the number of outputs of the head."""
-        del metadata
         return 1
 
     def head(self, settings: Settings, metadata: Metadata) -> heads.HeadSpec:
@@ -291,7 +337,6 @@ class TaskSpec(abc.ABC):
 
     def reads_predicates(self, settings: Settings) -> bool:
         """Returns whether the head also reads the states of predicates."""
-        del settings
         return False
 
     def task(
@@ -316,54 +361,46 @@ class TaskSpec(abc.ABC):
                 "init.positions"
             )
         head = self.head(settings, metadata)
-        common = {
-            "model": network.Network(bert, settings.execution(), (head,)),
-            "tokenizer": tokenizer,
-            "max_seq_length": length,
-        }
         recipe = losses.Recipe(
             settings.recipe.label_smoothing,
             settings.recipe.focal_gamma,
             class_weights,
             settings.recipe.r_drop,
         )
-        return self.build(settings, metadata, common, recipe)
+        common = {
+            "model": network.Network(bert, settings.execution(), (head,)),
+            "tokenizer": tokenizer,
+            "max_seq_length": length,
+            "recipe": recipe,
+        }
+        return self.build(settings, metadata, common)
 
     @abc.abstractmethod
     def build(
-        self,
-        settings: Settings,
-        metadata: Metadata,
-        common: Mapping[str, Any],
-        recipe: losses.Recipe,
+        self, settings: Settings, metadata: Metadata, common: dict[str, Any]
     ) -> FineTuned:
         """Returns the task.
 
         Args:
-          common: `model`, `tokenizer` and `max_seq_length`.
-          recipe: modifications of the loss.
+          common: `model`, `tokenizer`, `max_seq_length` and `recipe`.
         """
 
     def expected_metric(
         self, settings: Settings, metadata: Metadata, dev: Sequence[Any]
     ) -> str:
         """Returns the default metric for selecting the best model."""
-        del settings, metadata, dev
         return self.default_metrics[0]
 
     def positive(self, settings: Settings, labels: Sequence[str]) -> str:
         """Returns the positive class of two-class metrics, or ""."""
-        del settings, labels
         return ""
 
     def named(self, examples: Sequence[Any], labels: tuple[str, ...]) -> list[Any]:
         """Replaces class numbers in labels by class names."""
-        del labels
         return list(examples)
 
     def misfits(self, examples: Sequence[Any]) -> dict[int, str]:
         """Maps the index of each example with a malformed label to that label."""
-        del examples
         return {}
 
     def unknown_classes(
@@ -374,17 +411,14 @@ class TaskSpec(abc.ABC):
         Args:
           labels: the classes; empty if they are derived from the examples.
         """
-        del examples, labels
         return {}
 
     def classes_of(self, example: Any, metadata: Metadata) -> Sequence[str]:
         """Returns the classes of an example, as `recipe.class_weights` counts them."""
-        del example, metadata
         return ()
 
     def rows(self, example: Any, prediction: Prediction) -> list[dict[str, Any]]:
         """Returns the table rows of a prediction, with values for `columns`."""
-        del example
         return [prediction]
 
     def answer(self, prediction: Prediction) -> Any:
@@ -398,7 +432,6 @@ class TaskSpec(abc.ABC):
           head: the name of the head.
           is_number: whether a classifier has one output, a number.
         """
-        del is_number
         return head == self.head_kind
 
     @property
@@ -408,102 +441,32 @@ class TaskSpec(abc.ABC):
 
     def describe(self, examples: Sequence[Any]) -> str:
         """Returns a line that describes the training examples, or ""."""
-        del examples
         return ""
 
 
-_ROWS = 4096  # rows per block: a few megabytes
-_POSITIONS = (
-    "token_positions",
-    "predicate_positions",
-    "start_positions",
-    "end_positions",
-)
-
-
 def checked(
-    of_task: FineTuned, examples: Sequence[Any], table: example_rows.ExampleTable
-) -> example_rows.ExampleTable:
-    """Returns the table after checking that all indices are in range.
+    of_task: FineTuned, examples: Sequence[Any], table: ExampleTable
+) -> ExampleTable:
+    """Returns the table after checking its token ids and token types.
 
     On device, an out-of-range index does not raise an error but returns NaN or another
-    row. Rows are therefore checked once, on the host.
+    row of the table of embeddings.
 
     Raises:
-      InputError: a token id, token type, label or position is out of range, or a row
-        is longer than the position table.
+      InputError: a token id or a token type is out of range.
     """
-    for name, limit in _limits(of_task, table).items():
-        if name in table.tokens and _is_below(table.tokens[name], limit):
-            continue  # the usual case, faster than locating values
-        for first, values in _columns(table, name):
-            _check(name, first, values, np.array(limit), examples, table)
-    lengths = table.lengths
-    for name in _POSITIONS:
-        for first, values in _columns(table, name):
-            bound = lengths[first : first + len(values)]
-            bound = bound.reshape(-1, *[1] * (values.ndim - 1))
-            _check(name, first, values, bound, examples, table)
+    bert = of_task.model.config
+    sizes = {"input_ids": bert.vocab_size}
+    if bert.type_vocab_size:  # some architectures have no token types
+        sizes["token_type_ids"] = bert.type_vocab_size
+    for name, size in sizes.items():
+        for row, ids in enumerate(table.tokens[name]):
+            if ids.size and (ids.min() < 0 or ids.max() >= size):
+                wrong = ids[(ids < 0) | (ids >= size)][0]
+                example = examples[int(table.examples[row])]
+                raise errors.InputError(
+                    f"{example.where}: {name} has the value {wrong}, but the model "
+                    f"supports 0 to {size - 1}. Its vocabulary or sizes (model.*) do "
+                    "not match the task"
+                )
     return table
-
-
-def _limits(of_task: FineTuned, table: example_rows.ExampleTable) -> dict[str, int]:
-    """Returns the exclusive upper bound of each column."""
-    bert, head = of_task.model.config, of_task.model.head
-    limits = {"input_ids": bert.vocab_size, "row lengths": bert.max_length + 1}
-    if bert.type_vocab_size:  # some architectures have no such table
-        limits["token_type_ids"] = bert.type_vocab_size
-    if "choices" in table.fixed:
-        limits["labels"] = table.fixed["choices"].shape[1]
-    elif head.kind in ("classifier", "tagger"):
-        limits["labels"] = head.classes
-    return limits
-
-
-def _is_below(rows: Sequence[np.ndarray], limit: int) -> bool:
-    """Returns whether all values are in [0, limit)."""
-    for first in range(0, len(rows), _ROWS):
-        flat = np.concatenate(rows[first : first + _ROWS], axis=None)
-        if flat.size and (flat.min() < 0 or flat.max() >= limit):
-            return False
-    return True
-
-
-def _columns(
-    table: example_rows.ExampleTable, name: str
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (first row, block [rows, ...]) pairs of an integer column."""
-    if name == "row lengths":
-        yield 0, table.lengths
-    elif name in table.fixed and table.fixed[name].dtype.kind in "iu":
-        yield 0, table.fixed[name]
-    elif name in table.tokens:
-        rows = table.tokens[name]
-        for first in range(0, len(rows), _ROWS):
-            part = rows[first : first + _ROWS]
-            most = max(row.shape[-1] for row in part)
-            padded = np.zeros((len(part), *part[0].shape[:-1], most), part[0].dtype)
-            for at, row in enumerate(part):
-                padded[at, ..., : row.shape[-1]] = row
-            yield first, padded
-
-
-def _check(
-    name: str,
-    first: int,
-    values: np.ndarray,
-    limit: np.ndarray,
-    examples: Sequence[Any],
-    table: example_rows.ExampleTable,
-) -> None:
-    """Raises InputError for the first value outside of [0, limit)."""
-    wrong = (values < 0) | (values >= limit)
-    if not wrong.any():
-        return
-    at = tuple(np.argwhere(wrong)[0])
-    most = np.broadcast_to(limit, values.shape)[at] - 1
-    example = examples[int(table.examples[first + at[0]])]
-    raise errors.InputError(
-        f"{example.where}: {name} has the value {values[at]}, but the model supports 0 "
-        f"to {most}. Its vocabulary, labels or sizes (model.*) do not match the task"
-    )

@@ -123,17 +123,14 @@ def problem_of(tags: Iterable[str]) -> tuple[str, str] | None:
     typed = sum(is_span_tag(tag) and tag[1:2] == "-" for tag in known)
     if not others:
         return _untyped(known) or _mixed(known) if typed else None
-    slips = [tag for tag in others if _correction(tag)]
     zeros = [tag for tag in others if _ZERO.fullmatch(tag)]
-    is_spans = 2 * typed > len({*known} - {OUTSIDE})
-    if is_spans or (
-        slips and len(slips) == len(others) and (typed or _is_scheme(known))
-    ):
-        wrong = next((tag for tag in others if not _correction(tag)), others[0])
-        wrong = (zeros or slips or [wrong])[0] if typed else wrong
-        return wrong, _correction(
-            wrong
-        ) or "most tags are span tags such as B-PER, I-PER, O"
+    slips = [tag for tag in others if _correction(tag)]
+    are_spans = 2 * typed > len({*known} - {OUTSIDE})
+    has_outside = OUTSIDE in known or bool(zeros)
+    if are_spans or (len(slips) == len(others) and (typed or has_outside)):
+        wrong = (zeros or slips or others)[0]
+        reason = "most tags are span tags such as B-PER, I-PER, O"
+        return wrong, _correction(wrong) or reason
     return None
 
 
@@ -159,14 +156,6 @@ def odd_letters(sentences: Sequence[Sequence[str]]) -> dict[int, str]:
         breaks(tags, scheme) for tags in rest
     )
     return odd if fits and 5 * len(odd) <= len(sentences) else {}
-
-
-def _is_scheme(tags: Iterable[str]) -> bool:
-    """Returns whether tags, none of them a valid typed one, look like span tags."""
-    outside = [tag for tag in tags if tag == OUTSIDE or _ZERO.fullmatch(tag)]
-    found = [_MISSPELLED.fullmatch(tag) or _TYPE_FIRST.fullmatch(tag) for tag in tags]
-    letters = {match["letter"].upper() for match in found if match}
-    return bool(outside) and "B" in letters | ({"B"} if "I" in letters else set())
 
 
 def _correction(tag: str) -> str:

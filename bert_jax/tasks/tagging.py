@@ -7,32 +7,40 @@ each token is tagged in the window that has the most context around it.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from bert_jax import errors
-from bert_jax.data.labeled import annotations, example_rows
-from bert_jax.data.labeled import examples as data_examples
+from bert_jax.data.labeled import annotations
+from bert_jax.data.labeled.example_rows import ExampleTable
+from bert_jax.data.labeled.examples import ExampleForm, TaggedExample
 from bert_jax.metrics import entities, scores
-from bert_jax.tasks import classification, losses, spec, tag_schemes, token_rows
+from bert_jax.tasks import class_names, spec, tag_schemes, token_rows
+from bert_jax.tasks.spec import (
+    Metadata,
+    Outputs,
+    Prediction,
+    Settings,
+    TaskSpec,
+)
 
 # Notes of a table.
 WINDOWS = "windows of sentences longer than a row"
 REPAIRED = "invalid tags that were repaired"
 LOST = "entities without subwords, not used in training"
 
-Examples = Sequence[data_examples.TaggedExample]
+Examples = Sequence[TaggedExample]
 
 
-class TaggingSpec(spec.TaskSpec):
+class TaggingSpec(TaskSpec):
     """Task specification of token tagging."""
 
     name = "tagging"
-    form = data_examples.ExampleForm(
+    form = ExampleForm(
         task=name,
-        example=data_examples.TaggedExample,
+        example=TaggedExample,
         formats=("conll", "conllu", "spans", "csv", "parquet", "tfds"),
         parts=("text",),
         read=annotations.read_entities,
@@ -57,86 +65,96 @@ class TaggingSpec(spec.TaskSpec):
 
     def learn(
         self,
-        settings: spec.Settings,
+        settings: Settings,
         examples: Examples,
-        given: spec.Metadata | None = None,
-    ) -> spec.Metadata:
+        given: Metadata | None = None,
+    ) -> Metadata:
         """Returns the tags and their scheme."""
         if given is None:
-            return spec.Metadata(*learn(examples))
-        named = classification.with_names(settings, given)
+            return Metadata(*learn(examples))
+        named = class_names.of_head(settings, given)
         scheme = named.scheme or tag_schemes.of_labels(named.labels)
         return dataclasses.replace(named, scheme=scheme)
 
-    def classes(self, metadata: spec.Metadata) -> int:
-        """Returns the number of tags."""
+    def classes(self, metadata: Metadata) -> int:
         return len(metadata.labels)
 
     def build(
-        self,
-        settings: spec.Settings,
-        metadata: spec.Metadata,
-        common: Mapping[str, Any],
-        recipe: losses.Recipe,
+        self, settings: Settings, metadata: Metadata, common: dict[str, Any]
     ) -> "Tagging":
-        """Returns the task."""
-        return Tagging(**self.options(settings, metadata, recipe), **common)
+        return Tagging(**self.options(settings, metadata), **common)
 
-    def options(
-        self, settings: spec.Settings, metadata: spec.Metadata, recipe: losses.Recipe
-    ) -> dict[str, Any]:
-        """Returns the constructor arguments shared by tagging tasks."""
+    def options(self, settings: Settings, metadata: Metadata) -> dict[str, Any]:
+        """Returns the options of all tagging tasks."""
         return {
             "labels": metadata.labels,
             "scheme": metadata.scheme,
-            "recipe": recipe,
             "repair": settings.data.repair,
         }
 
     def expected_metric(
-        self, settings: spec.Settings, metadata: spec.Metadata, dev: Sequence[Any]
+        self, settings: Settings, metadata: Metadata, dev: Sequence[Any]
     ) -> str:
         """Returns the entity F1, or the token accuracy for plain tags."""
         return self.default_metrics[not metadata.scheme]
 
     def misfits(self, examples: Examples) -> dict[int, str]:
-        """Returns tags that do not fit the scheme of the others; see `misfits`."""
-        return misfits(examples)
+        """Maps sentence indices to tags that do not fit the scheme of the others.
 
-    def classes_of(
-        self, example: data_examples.TaggedExample, metadata: spec.Metadata
-    ) -> Sequence[str]:
+        It is empty if more than a fifth of the sentences have such a tag: the tags are
+        then of another kind.
+        """
+        left = {at: set(x.tags) for at, x in enumerate(examples) if x.tags}
+        most, found = len(left) // 5, {}
+        while problem := tag_schemes.problem_of(sorted(set().union(*left.values()))):
+            tag, _ = problem
+            found |= {at: tag for at, tags in left.items() if tag in tags}
+            left = {at: tags for at, tags in left.items() if tag not in tags}
+            if len(found) > most:
+                return {}
+        rest = list(left)
+        odd = tag_schemes.odd_letters([_tags(examples[at]) for at in rest])
+        return found | {rest[row]: tag for row, tag in odd.items()}
+
+    def classes_of(self, example: TaggedExample, metadata: Metadata) -> Sequence[str]:
         """Returns the tags of an example, in the scheme of the labels."""
         if metadata.scheme == tag_schemes.PLAIN or not example.tags:
             return example.tags or ()
         return tag_schemes.convert(example.tags, metadata.scheme)
 
     def describe(self, examples: Examples) -> str:
-        """Returns a line that describes the tag scheme."""
-        return scheme_text(examples)
+        """Returns a line on the tag scheme.
+
+        Such as "tags: IOB1, learned as BIO; 4 types: LOC, MISC, ORG, PER".
+        """
+        labels, learned = learn(examples)
+        if learned == tag_schemes.PLAIN:
+            return f"tags: plain, one per token; {len(labels)} tags: {_listed(labels)}"
+        found = tag_schemes.detect([x.tags for x in examples if x.tags])
+        spans = {tag for tag in labels if tag != tag_schemes.OUTSIDE}
+        types = sorted({entities.split(tag)[1] for tag in spans})
+        as_other = f", learned as {learned}" if found != learned else ""
+        if types == [entities.UNTYPED]:
+            return f"tags: {found}{as_other}; spans without types"
+        plural = "s"[: len(types) != 1]
+        return f"tags: {found}{as_other}; {len(types)} type{plural}: {_listed(types)}"
 
     def rows(
-        self, example: data_examples.TaggedExample, prediction: spec.Prediction
+        self, example: TaggedExample, prediction: Prediction
     ) -> list[dict[str, Any]]:
         """Returns one row per entity, or one per token for plain tags."""
         if "entities" in prediction:
             return [{"id": prediction["id"], **one} for one in prediction["entities"]]
         tags, probabilities = prediction["tags"], prediction["probabilities"]
         return [
-            {
-                "id": prediction["id"],
-                "start": start,
-                "end": end,
-                "text": example.text[start:end],
-                "type": tag,
-                "probability": probability,
-            }
-            for (start, end), tag, probability in zip(
-                example.tokens, tags, probabilities, strict=True
+            {"id": prediction["id"], **characters(example, at, at + 1)}
+            | {"type": tag, "probability": probability}
+            for at, (tag, probability) in enumerate(
+                zip(tags, probabilities, strict=True)
             )
         ]
 
-    def answer(self, prediction: spec.Prediction) -> Any:
+    def answer(self, prediction: Prediction) -> Any:
         """Returns entities in CLUENER format: {type: {text: [[first, last], ...]}}.
 
         Raises:
@@ -158,13 +176,9 @@ SPEC = TaggingSpec()
 
 
 class Tagging(token_rows.TokenTags):
-    """Token tagging; a `FineTuned` task on `TaggedExample`.
+    """Token tagging; tags of any scheme with spans are converted to the labels'."""
 
-    Examples may use any scheme with spans; their tags are converted to the scheme of
-    the labels.
-    """
-
-    def table(self, examples: Examples) -> example_rows.ExampleTable:
+    def table(self, examples: Examples) -> ExampleTable:
         """Tokenizes sentences.
 
         Token columns besides the usual three: those in the docstring of `token_rows`;
@@ -175,8 +189,8 @@ class Tagging(token_rows.TokenTags):
           InputError: a tag is unknown or violates the scheme, only some of the examples
             have tags, or rows are too short.
         """
-        rows = token_rows.Rows(self.tokenizer, self.max_seq_length)
-        rows.notes |= {WINDOWS: 0, REPAIRED: 0, LOST: 0}
+        notes = (WINDOWS, REPAIRED, LOST)
+        rows = token_rows.SentenceRows(self.tokenizer, self.max_seq_length, notes)
         golds, rows.notes[REPAIRED] = self._gold(examples)
         for number, sentence in enumerate(rows.encode(examples)):
             tags = self._tags_with_subwords(sentence.aligned, golds[number])
@@ -189,13 +203,13 @@ class Tagging(token_rows.TokenTags):
             owner = token_rows.owners(sentence.aligned.subwords, cuts)
             for at, window in enumerate(cuts):
                 chosen = np.flatnonzero(owner == at)
-                _, length = rows.add(number, sentence, window, chosen)
+                _, length = rows.add_window(number, sentence, window, chosen)
                 rows.tokens["labels"].append(token_rows.filled(labels[chosen], length))
                 weights = token_rows.filled(np.ones(len(chosen), np.int32), length)
                 rows.tokens["token_weights"].append(weights.astype(np.float32))
         return rows.table()
 
-    def unseen(self, example: data_examples.TaggedExample) -> Sequence[str]:
+    def unseen(self, example: TaggedExample) -> Sequence[str]:
         """Returns the entity types, or plain tags, that the model cannot predict.
 
         Repeated types are listed once per occurrence.
@@ -208,9 +222,7 @@ class Tagging(token_rows.TokenTags):
         spans = entities.spans_of(tags)
         return [kind for kind, _, _ in spans if kind not in self._known]
 
-    def without_unseen(
-        self, example: data_examples.TaggedExample
-    ) -> data_examples.TaggedExample:
+    def without_unseen(self, example: TaggedExample) -> TaggedExample:
         """Returns an example with unseen tags replaced by O."""
         if example.tags is None or not self.unseen(example):
             return example
@@ -224,8 +236,7 @@ class Tagging(token_rows.TokenTags):
                     tags[start:end] = [tag_schemes.OUTSIDE] * (end - start)
         return dataclasses.replace(example, tags=tuple(tags))
 
-    def is_beyond(self, example: data_examples.TaggedExample) -> bool:
-        """Returns whether an example has tags but none of the model's."""
+    def is_beyond(self, example: TaggedExample) -> bool:
         known = self._known | {tag_schemes.OUTSIDE}
         kinds = [tag_schemes.kind_of(x, self.scheme) for x in example.tags or ()]
         return bool(self.unseen(example)) and not known.intersection(kinds)
@@ -284,21 +295,16 @@ class Tagging(token_rows.TokenTags):
         _, starts, ends = tag_schemes.allowed(self.labels, self.scheme)
         return self.labels[int(np.argmax(starts & ends))]
 
-    def _indices(
-        self, example: data_examples.TaggedExample, tags: Sequence[str]
-    ) -> np.ndarray:
+    def _indices(self, example: TaggedExample, tags: Sequence[str]) -> np.ndarray:
         index = {label: at for at, label in enumerate(self.labels)}
         for tag in tags:
             if tag not in index:
-                raise classification.unknown_label(example.where, tag, self.labels)
+                raise class_names.unknown_label(example.where, tag, self.labels)
         return np.array([index[tag] for tag in tags], np.int64)
 
     def decode(
-        self,
-        examples: Examples,
-        table: example_rows.ExampleTable,
-        outputs: spec.Outputs,
-    ) -> list[spec.Prediction]:
+        self, examples: Examples, table: ExampleTable, outputs: Outputs
+    ) -> list[Prediction]:
         """Returns `id`, `text`, `tags`, `probabilities` and, with spans, `entities`.
 
         A token that shares a subword with the previous one continues its tag. A token
@@ -306,23 +312,31 @@ class Tagging(token_rows.TokenTags):
         probability. An entity has its characters [start, end), `type`, `text` and the
         lowest probability of its tokens.
         """
-        rows = ((int(number), row, ()) for row, number in enumerate(table.examples))
-        every = token_rows.gather(examples, table, outputs, rows)
-        result = []
-        for example, found in zip(examples, every, strict=True):
-            tags, probabilities = self._tags_of(example, found)
-            prediction: spec.Prediction = {"id": example.id, "text": example.text}
-            prediction |= {"tags": tags, "probabilities": probabilities}
-            if self.scheme != tag_schemes.PLAIN:
-                spans = entities.spans_of(tags)
-                prediction["entities"] = [
-                    _entity(example, span, probabilities) for span in spans
-                ]
-            result.append(prediction)
+        every = token_rows.gather(examples, table, outputs, self._tag_locations(table))
+        return [
+            self._prediction(example, *self._tags_of(example, found))
+            for example, found in zip(examples, every, strict=True)
+        ]
+
+    def _tag_locations(self, table: ExampleTable) -> Iterator[token_rows.TagLocation]:
+        """Yields the location of the tags of each example."""
+        yield from ((int(number), row, ()) for row, number in enumerate(table.examples))
+
+    def _prediction(
+        self,
+        example: TaggedExample,
+        tags: list[str],
+        probabilities: list[float | None],
+    ) -> Prediction:
+        result: Prediction = {"id": example.id, "text": example.text}
+        result |= {"tags": tags, "probabilities": probabilities}
+        if self.scheme != tag_schemes.PLAIN:
+            spans = entities.spans_of(tags)
+            result["entities"] = [_entity(example, x, probabilities) for x in spans]
         return result
 
     def _tags_of(
-        self, example: data_examples.TaggedExample, found: token_rows.TokenPredictions
+        self, example: TaggedExample, found: token_rows.TokenPredictions
     ) -> tuple[list[str], list[float | None]]:
         """Returns the tag of every token, and its probability if it has a subword."""
         aligned = found.aligned
@@ -363,53 +377,71 @@ class Tagging(token_rows.TokenTags):
         return result
 
     def score(
-        self, examples: Examples, predictions: Sequence[spec.Prediction]
+        self, examples: Examples, predictions: Sequence[Prediction]
     ) -> scores.Scores:
         """Compares tags; see `metrics.entities`.
 
-        With spans, the metrics are `entity_precision`, `entity_recall`, `entity_f1`,
-        `entity_macro_f1`, `entity_weighted_f1` and `token_accuracy`, with one class per
-        type (untyped spans are words). With plain tags, they are `token_accuracy` and
-        `macro_f1`, with one class per tag. Both have `ece`, over tokens. Sentences are
-        ranked by their number of errors.
-
-        Raises:
-          InputError: there are no examples, or one has no tags.
-          NotFiniteError: a probability is not finite.
+        There is one class per type, or per plain tag; untyped spans are words. `ece`
+        is over tokens. Sentences are ranked by their number of errors.
         """
         true = self._truths(examples, predictions)
         found: list[list[str]] = [result["tags"] for result in predictions]
-        has_spans = self.scheme != tag_schemes.PLAIN
-        units = entities.spans_of if has_spans else entities.numbered
-        wanted, given = [units(tags) for tags in true], [units(tags) for tags in found]
+        wanted, given = [*map(self._items, true)], [*map(self._items, found)]
         report = entities.score(wanted, given)
         probabilities = [result["probabilities"] for result in predictions]
         confidences = entities.confidences(true, found, probabilities)
         accuracy = entities.token_accuracy(true, found)
-        metrics = {"token_accuracy": accuracy, "macro_f1": report.macro.f1}
-        if has_spans:
-            metrics = _entity_metrics(report) | {"token_accuracy": accuracy}
+        metrics = self._metrics(report, wanted, given) | {"token_accuracy": accuracy}
         metrics["ece"] = scores.calibration(confidences).expected_error
-
-        def readable(at: int, item: entities.Item) -> str:
-            return readable_item(examples[at], *item)
-
+        mistakes = entities.mistakes(
+            [x.where for x in examples],
+            [self._shown(x) for x in examples],
+            wanted,
+            given,
+            lambda at, span: _readable(examples[at], span),
+        )
+        confusion = self._confusion(true, found)
         return scores.Scores(
-            metrics,
-            report.classes(),
-            None if has_spans else entities.confusion(self.labels, true, found),
-            confidences,
-            entities.mistakes(
-                [x.where for x in examples],
-                [x.text for x in examples],
-                wanted,
-                given,
-                readable,
-            ),
+            metrics, report.classes(), confusion, confidences, mistakes
         )
 
+    def _items(self, tags: Sequence[str]) -> list[entities.Span]:
+        """Returns what is scored: spans, each of one token for plain tags."""
+        if self.scheme == tag_schemes.PLAIN:
+            return [(tag, at, at + 1) for at, tag in enumerate(tags)]
+        return entities.spans_of(tags)
+
+    def _metrics(
+        self,
+        report: entities.EntityReport,
+        wanted: list[list[entities.Span]],
+        given: list[list[entities.Span]],
+    ) -> dict[str, float]:
+        """Returns the metrics of true and predicted items."""
+        if self.scheme == tag_schemes.PLAIN:
+            return {"macro_f1": report.macro.f1}
+        return {
+            "entity_precision": report.micro.precision,
+            "entity_recall": report.micro.recall,
+            "entity_f1": report.micro.f1,
+            "entity_macro_f1": report.macro.f1,
+            "entity_weighted_f1": report.weighted.f1,
+        }
+
+    def _confusion(
+        self, true: Sequence[Sequence[str]], found: Sequence[Sequence[str]]
+    ) -> scores.Confusion | None:
+        """Returns the confusion of plain tags."""
+        if self.scheme != tag_schemes.PLAIN:
+            return None
+        return entities.confusion(self.labels, true, found)
+
+    def _shown(self, example: TaggedExample) -> str:
+        """Returns the text of an error."""
+        return example.text
+
     def _truths(
-        self, examples: Examples, predictions: Sequence[spec.Prediction]
+        self, examples: Examples, predictions: Sequence[Prediction]
     ) -> list[list[str]]:
         probabilities = [
             [x or 0.0 for x in result["probabilities"]] for result in predictions
@@ -433,20 +465,6 @@ def learn(examples: Examples) -> tuple[tuple[str, ...], str]:
     IOB1 becomes BIO; other schemes are unchanged. The labels of roles include O.
 
     Raises:
-      InputError: no example has tags, or the tags are inconsistent.
-    """
-    scheme = detect(examples)
-    tags = [x.tags for x in examples if x.tags]
-    if any(x.predicate is not None for x in examples):
-        tags.append((tag_schemes.OUTSIDE,))
-    scheme = "BIO" if scheme == "IOB1" else scheme
-    return tag_schemes.labels_of(tags, scheme), scheme
-
-
-def detect(examples: Examples) -> str:
-    """Returns the scheme of the tags of examples, one of `tag_schemes.SCHEMES`.
-
-    Raises:
       InputError: there are no tags, or only one distinct tag; a tag has white space or
         does not fit the scheme of the others; or token and tag columns are swapped.
     """
@@ -457,28 +475,13 @@ def detect(examples: Examples) -> str:
             f"{where}the training examples have no tags: use a tagged file, and "
             f"name the column of the tags: {errors.setting('data.columns.tag', 'NAME')}"
         )
-    if all(x.predicate is None for x in examples):
+    if any(x.predicate is not None for x in examples):
+        tags.append((tag_schemes.OUTSIDE,))
+    else:
         _check_kind(examples)
-    return tag_schemes.detect(tags)
-
-
-def scheme_text(examples: Examples) -> str:
-    """Returns a human-readable line on the tag scheme.
-
-    >>> scheme_text([])  # doctest: +SKIP
-    'tags: IOB1, learned as BIO; 4 types: LOC, MISC, ORG, PER'
-    """
-    labels, learned = learn(examples)
-    found = detect(examples)
-    if found == tag_schemes.PLAIN:
-        return f"tags: plain, one per token; {len(labels)} tags: {_listed(labels)}"
-    spans = {tag for tag in labels if tag != tag_schemes.OUTSIDE}
-    types = sorted({entities.split(tag)[1] for tag in spans})
-    as_other = f", learned as {learned}" if found != learned else ""
-    if types == [entities.UNTYPED]:
-        return f"tags: {found}{as_other}; spans without types"
-    plural = "s"[: len(types) != 1]
-    return f"tags: {found}{as_other}; {len(types)} type{plural}: {_listed(types)}"
+    scheme = tag_schemes.detect(tags)
+    scheme = "BIO" if scheme == "IOB1" else scheme
+    return tag_schemes.labels_of(tags, scheme), scheme
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -486,39 +489,14 @@ def _listed(names: Sequence[str]) -> str:
     return shown if len(names) <= 12 else f"{shown}, ..."
 
 
-def misfits(examples: Examples) -> dict[int, str]:
-    """Maps sentence indices to tags that do not fit the scheme of the others.
-
-    It is empty if more than a fifth of the sentences have such a tag: the tags are then
-    of another kind.
-    """
-    left = {at: set(x.tags) for at, x in enumerate(examples) if x.tags}
-    most, found = len(left) // 5, {}
-    while problem := tag_schemes.problem_of(sorted(set().union(*left.values()))):
-        tag, _ = problem
-        found |= {at: tag for at, tags in left.items() if tag in tags}
-        left = {at: tags for at, tags in left.items() if tag not in tags}
-        if len(found) > most:
-            return {}
-    sentences = {at: _tags(examples[at]) for at in left}
-    odd = tag_schemes.odd_letters(list(sentences.values()))
-    return found | {list(sentences)[row]: tag for row, tag in odd.items()}
-
-
-# Token and tag columns are swapped if there are more distinct tags than tokens.
-_SWAPPED_TIMES, _SWAPPED_LEAST = 2, 20
-
-
 def _check_kind(examples: Examples) -> None:
     """Raises InputError unless the tags of all examples fit one scheme."""
     labeled = [x for x in examples if x.tags]
     known = dict.fromkeys(tag for x in labeled for tag in x.tags or ())
     tokens = {x.text[start:end] for x in labeled for start, end in x.tokens}
-    are_tags = tag_schemes.problem_of(tokens) is None and any(
-        tag_schemes.is_span_tag(token) and token[1:2] == "-" for token in tokens
-    )
-    has_more = len(known) > max(_SWAPPED_TIMES * len(tokens), _SWAPPED_LEAST)
-    if has_more or (are_tags and all(map(tag_schemes.is_span_tag, tokens))):
+    are_tags = all(map(tag_schemes.is_span_tag, tokens))
+    are_tags &= any(token[1:2] == "-" for token in tokens)
+    if are_tags or len(known) > max(2 * len(tokens), 20):
         raise errors.InputError(
             f"{labeled[0].where_of(0)}: the tag of {labeled[0].named(0)} is "
             f"{_tags(labeled[0])[0]!r}, so the columns of tokens and tags seem to be "
@@ -546,11 +524,11 @@ def _check_kind(examples: Examples) -> None:
         )
 
 
-def _tags(example: data_examples.TaggedExample) -> tuple[str, ...]:
+def _tags(example: TaggedExample) -> tuple[str, ...]:
     return example.tags or ()
 
 
-def _check(example: data_examples.TaggedExample, scheme: str, repair: bool) -> int:
+def _check(example: TaggedExample, scheme: str, repair: bool) -> int:
     """Returns the number of invalid tags; raises InputError unless `repair` is set."""
     tags = example.tags or ()
     for at, tag in enumerate(tags):
@@ -574,38 +552,28 @@ def _check(example: data_examples.TaggedExample, scheme: str, repair: bool) -> i
     return len(tag_schemes.breaks(tags, scheme))
 
 
-def _entity_metrics(report: entities.EntityReport) -> dict[str, float]:
-    micro = report.micro
-    return {
-        "entity_precision": micro.precision,
-        "entity_recall": micro.recall,
-        "entity_f1": micro.f1,
-        "entity_macro_f1": report.macro.f1,
-        "entity_weighted_f1": report.weighted.f1,
-    }
+def characters(example: TaggedExample, first: int, end: int) -> dict[str, Any]:
+    """Returns `start`, `end` and `text` of the tokens [first, end)."""
+    start, last = example.tokens[first][0], example.tokens[end - 1][1]
+    return {"start": start, "end": last, "text": example.text[start:last]}
 
 
 def _entity(
-    example: data_examples.TaggedExample,
-    span: entities.Span,
-    probabilities: Sequence[float | None],
+    example: TaggedExample, span: entities.Span, probabilities: list[float | None]
 ) -> dict[str, Any]:
-    kind, first, last = span
-    start, end = example.tokens[first][0], example.tokens[last - 1][1]
-    known = [x for x in probabilities[first:last] if x is not None]
+    kind, first, end = span
+    at = characters(example, first, end)
+    known = [x for x in probabilities[first:end] if x is not None]
+    lowest = min(known) if known else None
     return {
-        "start": start,
-        "end": end,
+        "start": at["start"],
+        "end": at["end"],
         "type": kind,
-        "text": example.text[start:end],
-        "probability": min(known) if known else None,
+        "text": at["text"],
+        "probability": lowest,
     }
 
 
-def readable_item(
-    example: data_examples.TaggedExample, kind: Any, first: Any, last: Any = None
-) -> str:
-    """Formats an entity, or a token and its tag, as text."""
-    last = first + 1 if last is None else last
-    start, end = example.tokens[first][0], example.tokens[last - 1][1]
-    return f"{example.text[start:end]}/{kind}"
+def _readable(example: TaggedExample, span: entities.Span) -> str:
+    kind, first, end = span
+    return f"{characters(example, first, end)['text']}/{kind}"

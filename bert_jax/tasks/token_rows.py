@@ -17,11 +17,17 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import example_rows
-from bert_jax.data.labeled import examples as data_examples
+from bert_jax.data.labeled import examples
+from bert_jax.data.labeled.example_rows import ExampleTable
 from bert_jax.metrics import entities
-from bert_jax.model import crf, network
-from bert_jax.tasks import losses, spec, tag_schemes
+from bert_jax.model import crf
+from bert_jax.tasks import losses, tag_schemes
+from bert_jax.tasks.spec import (
+    Batch,
+    FineTuned,
+    Logits,
+    Sums,
+)
 from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -69,9 +75,7 @@ class Alignment:
 
 
 def align(
-    text: str,
-    tokens: Sequence[data_examples.Span],
-    offsets: Sequence[data_examples.Span],
+    text: str, tokens: Sequence[examples.Span], offsets: Sequence[examples.Span]
 ) -> Alignment:
     """Aligns the subwords of a text with its tokens by character offsets.
 
@@ -97,16 +101,10 @@ def align(
             numbers.append(token)
             firsts.append(subword)
             reaches.append(reach)
-    return _alignment(len(tokens), numbers, firsts, reaches)
-
-
-def _alignment(
-    length: int, numbers: list[int], firsts: list[int], reaches: list[int]
-) -> Alignment:
     kept = np.array(numbers, np.int64)
-    until = np.append(kept[1:], length) if len(kept) else kept
+    until = np.append(kept[1:], len(tokens))[: len(kept)]
     ends = np.clip(np.array(reaches, np.int64), kept + 1, until)
-    return Alignment(length, kept, np.array(firsts, np.int64), ends)
+    return Alignment(len(tokens), kept, np.array(firsts, np.int64), ends)
 
 
 def cut(length: int, room: int, stride: int) -> list[tuple[int, int]]:
@@ -144,6 +142,42 @@ def owners(
     return np.argmax(np.stack(context), axis=0)
 
 
+class RowBuilder:
+    """Collects the rows of a table: token columns, fixed columns, notes and counts."""
+
+    def __init__(self, notes: Iterable[str]) -> None:
+        self.tokens: dict[str, list[np.ndarray]] = collections.defaultdict(list)
+        self.fixed: dict[str, list[Any]] = collections.defaultdict(list)
+        self.examples: list[int] = []
+        self.notes = dict.fromkeys(notes, 0)
+        self.coverage = Coverage()
+
+    def add(
+        self,
+        number: int,
+        tokens: Mapping[str, Int[np.ndarray, " l"]],
+        fixed: Mapping[str, Any],
+    ) -> None:
+        """Adds a row of the example `number`."""
+        self.examples.append(number)
+        for name, column in tokens.items():
+            self.tokens[name].append(column.astype(np.int32))
+        for name, value in fixed.items():
+            self.fixed[name].append(value)
+
+    def table(self) -> ExampleTable:
+        """Returns all rows; fixed columns of floats are float32, others int32."""
+        fixed = {}
+        for name, values in self.fixed.items():
+            column = np.array(values)
+            kind = np.float32 if column.dtype.kind == "f" else np.int32
+            fixed[name] = column.astype(kind)
+        numbers = np.array(self.examples, np.int64)
+        return ExampleTable(
+            dict(self.tokens), fixed, numbers, self.notes, coverage=self.coverage
+        )
+
+
 # Notes of a table.
 COVERED = "tokens that share a subword with the previous token"
 DROPPED = "tokens that the tokenizer drops"
@@ -161,42 +195,32 @@ class Sentence:
     aligned: Alignment
 
 
-@dataclasses.dataclass(eq=False)
-class Rows:
-    """Builder of the rows of a table.
+class SentenceRows(RowBuilder):
+    """Builder of rows of tagged sentences.
 
     Attributes:
       capacity: maximum number of subwords of a sentence in a row.
+      before: number of special tokens in front of a sentence.
 
     Raises:
       InputError: rows have no room besides the special tokens.
     """
 
-    tokenizer: Tokenizer
-    max_seq_length: int
-    tokens: dict[str, list[np.ndarray]] = dataclasses.field(
-        default_factory=lambda: collections.defaultdict(list)
-    )
-    fixed: dict[str, list] = dataclasses.field(
-        default_factory=lambda: collections.defaultdict(list)
-    )
-    examples: list[int] = dataclasses.field(default_factory=list)
-    notes: dict[str, int] = dataclasses.field(
-        default_factory=lambda: {COVERED: 0, DROPPED: 0}
-    )
-    coverage: Coverage = dataclasses.field(default_factory=Coverage)
-
-    def __post_init__(self) -> None:
-        ids, _ = self.tokenizer.build([-1])
-        self.capacity = self.max_seq_length - len(ids) + 1
-        self.before = ids.index(-1)  # special tokens in front of a sentence
+    def __init__(
+        self, tokenizer: Tokenizer, max_seq_length: int, notes: Iterable[str] = ()
+    ) -> None:
+        super().__init__((COVERED, DROPPED, *notes))
+        self.tokenizer = tokenizer
+        ids, _ = tokenizer.build([-1])
+        self.capacity = max_seq_length - len(ids) + 1
+        self.before = ids.index(-1)
         if self.capacity < 1:
             raise errors.InputError(
-                f"data.max_seq_length {self.max_seq_length} leaves no room "
+                f"data.max_seq_length {max_seq_length} leaves no room "
                 f"next to the {len(ids) - 1} special tokens: raise it"
             )
 
-    def encode(self, examples: Sequence[data_examples.TaggedExample]) -> list[Sentence]:
+    def encode(self, examples: Sequence[examples.TaggedExample]) -> list[Sentence]:
         """Tokenizes each distinct sentence once; counts covered and dropped tokens."""
         whole = dict.fromkeys((x.text, x.tokens) for x in examples)
         texts = [text for text, _ in whole]
@@ -211,7 +235,7 @@ class Rows:
             self.notes[DROPPED] += aligned.dropped
         return [found[x.text, x.tokens] for x in examples]
 
-    def add(
+    def add_window(
         self,
         number: int,
         sentence: Sentence,
@@ -231,29 +255,17 @@ class Rows:
         first, last = window
         ids, types = self.tokenizer.build(sentence.ids[first:last])
         aligned, moved = sentence.aligned, self.before - first
-        ones = np.ones(len(ids), np.int32)
         columns = {
-            "input_ids": np.array(ids, np.int32),
-            "token_type_ids": np.array(types, np.int32),
-            "segment_ids": ones,
+            "input_ids": np.array(ids),
+            "token_type_ids": np.array(types),
+            "segment_ids": np.ones(len(ids)),
             "token_positions": filled(aligned.subwords[chosen] + moved, len(ids)),
             "token_numbers": filled(aligned.tokens[chosen], len(ids)),
             "token_ends": filled(aligned.ends[chosen], len(ids)),
         }
-        for name, column in columns.items():
-            self.tokens[name].append(column)
-        self.fixed["opens"].append(first == 0)
-        self.fixed["closes"].append(last == len(sentence.ids))
-        self.examples.append(number)
+        fixed = {"opens": first == 0, "closes": last == len(sentence.ids)}
+        self.add(number, columns, fixed)
         return moved, len(ids)
-
-    def table(self) -> example_rows.ExampleTable:
-        """Returns all rows."""
-        fixed = {name: np.array(x, np.int32) for name, x in self.fixed.items()}
-        numbers = np.array(self.examples, np.int64)
-        return example_rows.ExampleTable(
-            dict(self.tokens), fixed, numbers, self.notes, coverage=self.coverage
-        )
 
 
 def filled(values: Int[np.ndarray, "*Q t"], length: int) -> Int[np.ndarray, "*Q l"]:
@@ -265,6 +277,9 @@ def filled(values: Int[np.ndarray, "*Q t"], length: int) -> Int[np.ndarray, "*Q 
     result = np.zeros((*values.shape[:-1], length), np.int32)
     result[..., : values.shape[-1]] = values
     return result
+
+
+_INDEX_COLUMNS = ("token_numbers", "token_ends", "token_positions")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -283,8 +298,8 @@ class TokenPredictions:
 
 
 def gather(
-    examples: Sequence[data_examples.TaggedExample],
-    table: example_rows.ExampleTable,
+    examples: Sequence[examples.TaggedExample],
+    table: ExampleTable,
     outputs: Mapping[str, Sequence[np.ndarray]],
     locations: Iterable[TagLocation],
 ) -> list[TokenPredictions]:
@@ -301,9 +316,6 @@ def gather(
     ]
 
 
-_INDEX_COLUMNS = ("token_numbers", "token_ends", "token_positions")
-
-
 def _joined(length: int, rows: Sequence[tuple[np.ndarray, ...]]) -> TokenPredictions:
     """Joins the rows of one example; even an empty example has a row."""
     columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
@@ -317,30 +329,25 @@ def _joined(length: int, rows: Sequence[tuple[np.ndarray, ...]]) -> TokenPredict
     return TokenPredictions(aligned, tags, probabilities)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class TokenTags(spec.FineTuned):
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class TokenTags(FineTuned):
     """The traced functions shared by tagging and semantic role labeling.
 
     Attributes:
-      model: the network, with a head of kind `tagger`.
       labels: the tags, in the order of the head's outputs.
       scheme: the scheme of the labels, one of `tag_schemes.SCHEMES` except IOB1.
-      max_seq_length: maximum number of subwords in a row, including special tokens.
-      recipe: options of the loss; a CRF supports only R-Drop, on its logits.
       constrained: whether a model without a CRF also decodes valid tag sequences only
         (Viterbi over the logits); by default, argmax per token, as in `transformers`.
       repair: whether invalid tags in the data are repaired and counted.
 
     Raises:
-      InputError: the recipe has options that a CRF does not support.
+      InputError: the recipe has options that a CRF does not support; it supports only
+        R-Drop, on its logits.
     """
 
-    model: network.Network
-    tokenizer: Tokenizer
+    loss_name = "tag"
     labels: tuple[str, ...]
     scheme: str
-    max_seq_length: int
-    recipe: losses.Recipe = losses.Recipe()
     constrained: bool = False
     repair: bool = False
 
@@ -353,44 +360,55 @@ class TokenTags(spec.FineTuned):
                 "them, or head.crf"
             )
 
-    def weights(self, batch: spec.Batch) -> dict[str, Float[Array, ""]]:
+    def loss_weights(self, batch: Batch) -> Float[Array, "B *Q L"]:
+        return batch["token_weights"]
+
+    def weights(self, batch: Batch) -> dict[str, Float[Array, ""]]:
         """Returns the number of tokens, or the weights of their classes.
 
         The loss of a CRF is also averaged over tokens. With zero transitions it equals
         the softmax cross-entropy.
         """
-        weights = batch["token_weights"]
+        weights = self.loss_weights(batch)
         if self.recipe.class_weights:
-            weights = weights * self._class_weights()[batch["labels"]]
-        return {"tag": jnp.sum(weights)}
+            weights = weights * self.recipe.of_classes[batch["labels"]]
+        return {self.loss_name: jnp.sum(weights)}
 
-    def losses(
-        self, params: PyTree, batch: spec.Batch, key: Array
-    ) -> tuple[dict[str, Float[Array, ""]], spec.Sums]:
-        """Returns the summed loss and the argmax accuracy."""
-        weights = batch["token_weights"]
+    def forward(self, params: PyTree, batch: Batch, key: Array | None) -> Logits:
+        """Applies the model and gathers `logits` [B, *Q, L, C] at token positions."""
+        outputs = super().forward(params, batch, key)
+        at = batch["token_positions"][..., None]
+        if self.model.head.at_predicate:
+            at = at[:, None]
+        logits = jnp.take_along_axis(outputs["logits"], at, axis=-2)
+        return {**outputs, "logits": logits}
 
-        def divergence(one: spec.Logits, two: spec.Logits) -> Float[Array, ""]:
-            divergences = losses.symmetric_kl(one["logits"], two["logits"])
-            return jnp.sum(divergences * weights)
+    def loss(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
+        labels = batch["labels"]
+        if self.model.head.crf:
+            logits, mask, scores = self._chain(outputs, batch)
+            labels = labels.reshape(mask.shape)
+            return jnp.sum(crf.negative_log_likelihood(logits, labels, mask, scores))
+        each = self.recipe.of_labels(outputs["logits"], labels)
+        return jnp.sum(each * self.loss_weights(batch))
 
-        total, outputs = losses.regularized(
-            self.recipe.r_drop,
-            lambda k: self._forward(params, batch, k),
-            lambda result: self._loss(result, batch),
-            divergence,
-            key,
-        )
+    def divergence(self, one: Logits, two: Logits, batch: Batch) -> Float[Array, ""]:
+        each = losses.symmetric_kl(one["logits"], two["logits"])
+        return jnp.sum(each * self.loss_weights(batch))
+
+    def training_metrics(self, outputs: Logits, batch: Batch) -> Sums:
+        """Returns the argmax accuracy."""
+        weights = self.loss_weights(batch)
         hits = losses.correct(outputs["logits"], batch["labels"], weights)
-        return {"tag": total}, {"accuracy": (hits, jnp.sum(weights))}
+        return {"accuracy": (hits, jnp.sum(weights))}
 
-    def predict(self, params: PyTree, batch: spec.Batch) -> dict[str, Array]:
+    def predict(self, params: PyTree, batch: Batch) -> dict[str, Array]:
         """Computes the best `tags` int32 and their `probabilities` float32, [B, *Q, L].
 
         With a CRF: the best path, and the probability of each of its tags over all
         paths.
         """
-        outputs = self._forward(params, batch, None)
+        outputs = self.forward(params, batch, None)
         logits = outputs["logits"]
         probabilities = jax.nn.softmax(logits, axis=-1)
         if not (self.model.head.crf or self.constrained):
@@ -403,38 +421,9 @@ class TokenTags(spec.FineTuned):
         picked = jnp.take_along_axis(probabilities, tags[..., None], axis=-1)[..., 0]
         return {"tags": tags, "probabilities": picked}
 
-    def _forward(self, params: PyTree, batch: spec.Batch, key: Array | None) -> Any:
-        """Applies the model and gathers `logits` [B, *Q, L, C] at token positions."""
-        outputs = self.model.apply(params, batch, dropout_key=key)
-        at = batch["token_positions"][..., None]
-        if self.model.head.at_predicate:
-            at = at[:, None]
-        logits = jnp.take_along_axis(outputs["logits"], at, axis=-2)
-        return {**outputs, "logits": logits}
-
-    def _loss(self, outputs: spec.Logits, batch: spec.Batch) -> Float[Array, ""]:
-        """Sums the losses of the tokens of a batch."""
-        labels, weights = batch["labels"], batch["token_weights"]
-        if self.model.head.crf:
-            logits, mask, scores = self._chain(outputs, batch)
-            labels = labels.reshape(mask.shape)
-            found = crf.negative_log_likelihood(logits, labels, mask, scores)
-            return jnp.sum(found)
-        token_losses = losses.class_losses(
-            outputs["logits"],
-            labels,
-            smoothing=self.recipe.label_smoothing,
-            focal_gamma=self.recipe.focal_gamma,
-            class_weights=self._class_weights() if self.recipe.class_weights else None,
-        )
-        return jnp.sum(token_losses * weights)
-
-    def _class_weights(self) -> Float[Array, " C"]:
-        return jnp.array(self.recipe.class_weights, jnp.float32)
-
     def _chain(
-        self, outputs: spec.Logits, batch: spec.Batch
-    ) -> tuple[Float[Array, "N L C"], Bool[Array, "N L"], crf.Scores]:
+        self, outputs: Logits, batch: Batch
+    ) -> tuple[Float[Array, "N L C"], Bool[Array, "N L"], crf.PathScores]:
         """Returns the inputs of the CRF: one chain per row, or per predicate of a row.
 
         A window of a longer sentence may start or end with any tag. Start and end
@@ -443,9 +432,9 @@ class TokenTags(spec.FineTuned):
         """
         logits = outputs["logits"]
         zeros = jnp.zeros(logits.shape[-1], jnp.float32)
-        scores = crf.Scores(jnp.zeros(logits.shape[-1:] * 2), zeros, zeros)
+        scores = crf.PathScores(jnp.zeros(logits.shape[-1:] * 2), zeros, zeros)
         if self.model.head.crf:
-            scores = crf.Scores(*(outputs[name] for name in crf.Scores._fields))
+            scores = crf.PathScores(*(outputs[name] for name in crf.PathScores._fields))
         allowed = crf.Allowed(*tag_schemes.allowed(self.labels, self.scheme))
         scores = crf.forbid(scores, allowed)
         mask = batch["token_weights"] > 0
@@ -454,7 +443,7 @@ class TokenTags(spec.FineTuned):
         for score, end in zip(scores[1:], ends, strict=True):
             logits += jnp.einsum("...L,C->...LC", end, score)
         chains = (-1, *logits.shape[-2:])
-        scores = crf.Scores(scores.transitions, zeros, zeros)
+        scores = crf.PathScores(scores.transitions, zeros, zeros)
         return logits.reshape(chains), mask.reshape(-1, mask.shape[-1]), scores
 
 
@@ -470,7 +459,7 @@ def _at_ends(
 
 
 def _marginals(
-    logits: Float[Array, "N L C"], mask: Bool[Array, "N L"], scores: crf.Scores
+    logits: Float[Array, "N L C"], mask: Bool[Array, "N L"], scores: crf.PathScores
 ) -> Float[Array, "N L C"]:
     """Returns the probability of each tag of each token over all paths.
 

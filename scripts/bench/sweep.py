@@ -72,7 +72,12 @@ def _task(size: str) -> classification.Classification:
     model = network.Network(bert, encoder.Execution(unroll=-1), (head,))
     pieces = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     tokenizer = Tokenizer("wordpiece", pieces, True, True)
-    return classification.Classification(model, tokenizer, ("0", "1"), bert.max_length)
+    return classification.Classification(
+        model=model,
+        tokenizer=tokenizer,
+        labels=("0", "1"),
+        max_seq_length=bert.max_length,
+    )
 
 
 def _batch(rows: int, length: int, seed: int) -> dict[str, np.ndarray]:

@@ -144,7 +144,7 @@ FOUND = [["N", "N", "V"], ["V"]]
 
 
 def test_one_row_per_type():
-    report = entities.score([[("B", 0), ("A", 1)]], [[("B", 0), ("B", 1)]])
+    report = entities.score([[("B", 0, 1), ("A", 1, 2)]], [[("B", 0, 1), ("B", 1, 2)]])
     assert report.classes() == (
         {"class": "A", "precision": 0.0, "recall": 0.0, "f1": 0.0, "examples": 1},
         {"class": "B", "precision": 0.5, "recall": 1.0, "f1": 2 / 3, "examples": 1},
@@ -167,9 +167,11 @@ def test_confidences_leave_out_tokens_without_a_probability():
 
 
 def test_sentences_are_sorted_by_their_number_of_errors():
-    wanted = [entities.numbered(x) for x in TRUE]
-    found = [entities.numbered(x) for x in FOUND]
-    wanted.append([("A", 0)])
+    wanted, found = (
+        [[(tag, at, at + 1) for at, tag in enumerate(tags)] for tags in every]
+        for every in (TRUE, FOUND)
+    )
+    wanted.append([("A", 0, 1)])
     found.append([])
     mistakes = entities.mistakes(
         ["f:1", "f:2", "f:3"],

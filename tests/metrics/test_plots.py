@@ -10,7 +10,7 @@ import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from bert_jax.metrics import plots, scores
+from bert_jax.metrics import report, scores
 from bert_jax.training import curves
 
 CHINESE = ("财经", "体育", "娱乐")
@@ -48,7 +48,7 @@ def numbers_of(figure):
 
 def test_confusion_shows_names_and_counts_in_their_cells(figures):
     labels = ("negative", "$neutral$", "positive")
-    plots.confusion(scores.Confusion(labels, COUNTS))
+    report.plot_confusion(scores.Confusion(labels, COUNTS))
     assert names_of(figures[0]) == list(labels)
     # (x, y) = (predicted, true).
     assert numbers_of(figures[0]) == {
@@ -63,8 +63,8 @@ def test_confusion_shows_names_and_counts_in_their_cells(figures):
 
 
 def test_without_a_font_classes_are_numbered(figures, monkeypatch):
-    monkeypatch.setattr(plots, "font_with", lambda characters: None)
-    plots.confusion(scores.Confusion(CHINESE, COUNTS))
+    monkeypatch.setattr(report, "font_with", lambda characters: None)
+    report.plot_confusion(scores.Confusion(CHINESE, COUNTS))
     assert names_of(figures[0]) == ["0", "1", "2"]
     assert figures[0].axes[0].get_title(loc="right") == (
         "classes by number, in the order of the table"
@@ -72,8 +72,8 @@ def test_without_a_font_classes_are_numbered(figures, monkeypatch):
 
 
 def test_a_missing_font_is_reported_with_an_extra_that_has_one(monkeypatch, caplog):
-    monkeypatch.setattr(plots, "font_with", lambda characters: None)
-    plots.confusion(scores.Confusion(CHINESE, COUNTS))
+    monkeypatch.setattr(report, "font_with", lambda characters: None)
+    report.plot_confusion(scores.Confusion(CHINESE, COUNTS))
     (record,) = caplog.records
     assert "财经, 体育, 娱乐" in record.getMessage()
     assert "bert_jax[zh]" in record.getMessage()
@@ -95,7 +95,7 @@ def fonts(monkeypatch, tmp_path):
                 )
             )
         monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
-        monkeypatch.setattr(plots, "_add_fonts", lambda: False)
+        monkeypatch.setattr(report, "_add_fonts", lambda: False)
         return tmp_path
 
     return install
@@ -103,15 +103,15 @@ def fonts(monkeypatch, tmp_path):
 
 def test_a_font_that_has_the_characters_is_found(fonts):
     folder = fonts(AAA="cmr10.ttf", Greek="DejaVuSans.ttf", Other="DejaVuSerif.ttf")
-    found = plots.font_with("ω x")
+    found = report.font_with("ω x")
     assert found.get_file() == str(folder / "Greek.ttf")
-    assert plots.font_with("体育") is None
+    assert report.font_with("体育") is None
 
 
 def test_names_use_the_font_with_their_characters(fonts, figures):
     folder = fonts(AAA="cmr10.ttf", Greek="DejaVuSans.ttf")
     labels = ("ωmega", "b", "c")
-    plots.confusion(scores.Confusion(labels, COUNTS))
+    report.plot_confusion(scores.Confusion(labels, COUNTS))
     assert names_of(figures[0]) == list(labels)
     for text in figures[0].axes[0].get_xticklabels():
         assert text.get_fontproperties().get_file() == str(folder / "Greek.ttf")
@@ -122,13 +122,13 @@ def test_the_font_of_last_resort_has_only_boxes(fonts):
     if not Path(matplotlib.get_data_path(), "fonts", "ttf", last).exists():
         pytest.skip("this matplotlib does not bring the font")
     fonts(Last_Resort_High_Efficiency=last)
-    assert plots.font_with("体育") is None
+    assert report.font_with("体育") is None
     folder = fonts(Honest=last)  # it does claim to have every character
-    assert plots.font_with("体育").get_file() == str(folder / "Honest.ttf")
+    assert report.font_with("体育").get_file() == str(folder / "Honest.ttf")
 
 
 def test_a_font_installed_after_the_list_was_created_is_added(fonts, monkeypatch):
-    add = plots._add_fonts.__wrapped__
+    add = report._add_fonts.__wrapped__
     folder = fonts(AAA="cmr10.ttf")
     other = folder / "new" / "Sound.ttf"
     other.parent.mkdir()
@@ -137,14 +137,14 @@ def test_a_font_installed_after_the_list_was_created_is_added(fonts, monkeypatch
     monkeypatch.setattr(
         font_manager, "findSystemFonts", lambda: list(map(str, other.parent.iterdir()))
     )
-    monkeypatch.setattr(plots, "_add_fonts", add)
-    assert plots.font_with("ω").get_file() == str(other)
+    monkeypatch.setattr(report, "_add_fonts", add)
+    assert report.font_with("ω").get_file() == str(other)
 
 
 def test_a_font_of_a_package_is_found_without_importing_it(
     fonts, monkeypatch, tmp_path
 ):
-    add = plots._add_fonts.__wrapped__
+    add = report._add_fonts.__wrapped__
     fonts(AAA="cmr10.ttf")
     package = tmp_path / "site" / "zhplot"
     (package / "fonts").mkdir(parents=True)
@@ -153,8 +153,8 @@ def test_a_font_of_a_package_is_found_without_importing_it(
     shutil.copy(font, package / "fonts" / "Package.ttf")
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [])
-    monkeypatch.setattr(plots, "_add_fonts", add)
-    found = plots.font_with("ω")
+    monkeypatch.setattr(report, "_add_fonts", add)
+    found = report.font_with("ω")
     assert found.get_file() == str(package / "fonts" / "Package.ttf")
 
 
@@ -162,18 +162,18 @@ def test_missing_and_broken_fonts_are_skipped(fonts):
     folder = fonts(Broken="cmr10.ttf", Gone="cmr10.ttf", Sound="DejaVuSans.ttf")
     (folder / "Broken.ttf").write_bytes(b"not a font")
     (folder / "Gone.ttf").unlink()
-    assert plots.font_with("abc").get_file() == str(folder / "Sound.ttf")
+    assert report.font_with("abc").get_file() == str(folder / "Sound.ttf")
 
 
 @pytest.mark.parametrize("labels", [CHINESE, ("", "$", "_"), ("$\\x$", "^", "\\")])
 def test_any_names_are_plotted_without_a_warning(labels):
-    png = plots.confusion(scores.Confusion(labels, COUNTS))
+    png = report.plot_confusion(scores.Confusion(labels, COUNTS))
     assert png.startswith(b"\x89PNG")
 
 
 def test_long_and_multi_line_names_become_one_short_line(figures):
     labels = ("a\nb", "x" * 400, "c")
-    plots.confusion(scores.Confusion(labels, COUNTS))
+    report.plot_confusion(scores.Confusion(labels, COUNTS))
     assert names_of(figures[0]) == ["a\\nb", "x" * 23 + "…", "c"]
 
 
@@ -181,7 +181,7 @@ def test_long_and_multi_line_names_become_one_short_line(figures):
 def test_figure_sizes_are_bounded(count, figures):
     labels = tuple(f"class {n}" for n in range(count))
     counts = np.eye(count, dtype=int)
-    width, height = size_of(plots.confusion(scores.Confusion(labels, counts)))
+    width, height = size_of(report.plot_confusion(scores.Confusion(labels, counts)))
     assert 500 <= height <= 1920 and height < width <= 2016
     assert len(numbers_of(figures[0])) == (count if count <= 30 else 0)
 
@@ -189,7 +189,7 @@ def test_figure_sizes_are_bounded(count, figures):
 def test_the_reliability_diagram_shows_the_bins(figures):
     sure = np.array([0.99, 0.97, 0.95, 0.5])
     confidences = scores.Confidences(sure, np.array([True, True, False, True]))
-    assert size_of(plots.reliability(confidences)) == (780, 900)
+    assert size_of(report.plot_reliability(confidences)) == (780, 900)
     upper, lower = figures[0].axes
     assert upper.get_title(loc="right") == "ECE 0.3525"
     heights = [bar.get_height() for bar in lower.patches]
@@ -201,6 +201,6 @@ def test_the_reliability_diagram_shows_the_bins(figures):
 def test_the_gap_of_an_underconfident_bin_is_below_its_accuracy():
     axes = Figure().subplots()
     sure = scores.Confidences(np.array([0.5]), np.array([True]))
-    plots._plot_accuracies(axes, scores.calibration(sure))
+    report._plot_accuracies(axes, scores.calibration(sure))
     gap = axes.patches[1]
     assert (gap.get_y(), gap.get_height()) == (1.0, -0.5)

@@ -37,7 +37,7 @@ def drawn(classes, seed=3, scale=1.5):
     sizes = [(6, 5, classes), (classes, classes), (classes,), (classes,)]
     values = [jnp.asarray(rng.normal(0, scale, s), jnp.float32) for s in sizes]
     tags = jnp.asarray(rng.integers(0, classes, (6, 5)), jnp.int32)
-    return values[0], tags, crf.Scores(*values[1:])
+    return values[0], tags, crf.PathScores(*values[1:])
 
 
 def score(logits, path, scores):

@@ -5,7 +5,7 @@ import tiny_suites
 
 from bert_jax import errors, suite
 from bert_jax.runs import suite as suite_runs
-from bert_jax.tasks import classification
+from bert_jax.tasks import class_names
 
 
 @pytest.mark.parametrize("name", ["glue", "clue"])
@@ -21,7 +21,7 @@ def test_every_recipe_can_be_parsed(name, tmp_path):
             recipe = {**files.recipe, "data.train": files.train}
             settings = plan.settings(task, recipe)
             assert settings.sweep.seeds == 3
-            classification.configured_labels(settings.data.labels)
+            class_names.configured(settings.data.labels)
             assert f"dev/{settings.run.keep_best}" == task.scores[0].metric
         for score in task.scores:
             assert len(score.published) in (0, len(plan.suite.models))

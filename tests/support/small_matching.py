@@ -32,7 +32,9 @@ def task_of(objective="cosine", *, dropout=0.0, **fields):
     head = heads.HeadSpec("vectors", pooling="mean", dropout=dropout)
     model = network.Network(bert(dropout), encoder.Execution(), (head,))
     fields = {"max_seq_length": 9} | fields
-    return matching.Matching(model, TOKENIZER, objective=objective, **fields)
+    return matching.Matching(
+        model=model, tokenizer=TOKENIZER, objective=objective, **fields
+    )
 
 
 def pair(number, text, text_pair, label=None, score=None):

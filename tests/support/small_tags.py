@@ -67,13 +67,23 @@ def model(classes: int, **changes) -> network.Network:
 def tagger(labels=LABELS, scheme="BIO", length=24, head=None, **changes):
     """Returns a task of tagging."""
     made = model(len(labels), **head or {})
-    return tagging.Tagging(made, WORDS, labels, scheme, length, **changes)
+    return tagging.Tagging(**_common(made, labels, scheme, length), **changes)
 
 
 def role_labeller(labels, scheme="plain", length=24, head=None, **changes):
     """Returns a task of roles."""
     made = model(len(labels), **head or {})
-    return roles.Roles(made, WORDS, labels, scheme, length, **changes)
+    return roles.Roles(**_common(made, labels, scheme, length), **changes)
+
+
+def _common(network, labels, scheme, length):
+    return {
+        "model": network,
+        "tokenizer": WORDS,
+        "labels": labels,
+        "scheme": scheme,
+        "max_seq_length": length,
+    }
 
 
 def params_of(task) -> dict:

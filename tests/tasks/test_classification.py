@@ -43,7 +43,7 @@ def of(labels=LABELS, pooling="cls", dropout=0.0, **changes):
     head = heads.HeadSpec("classifier", len(labels), pooling, size, dropout=dropout)
     model = small_models.model(VOCABULARY.vocab_size, head, num_hidden_layers=1)
     values = {"labels": labels, "max_seq_length": 13} | changes
-    return classification.Classification(model, VOCABULARY, **values)
+    return classification.Classification(model=model, tokenizer=VOCABULARY, **values)
 
 
 @pytest.fixture(scope="module")

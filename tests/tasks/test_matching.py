@@ -329,7 +329,6 @@ def test_the_threshold_is_tuned_unless_it_is_given():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"lowest": 2.0, "highest": 2.0}, "from 2 to 2"),
         ({"labels": ("1",)}, "data.labels .* 1 label"),
         ({"objective": "simcse"}, "the model has none"),
     ],

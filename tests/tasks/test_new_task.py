@@ -43,8 +43,8 @@ class LengthSpec(classification.ClassificationSpec):
     def learn(self, settings, examples, given=None):
         return spec.Metadata(labels=(SHORT, LONG))
 
-    def build(self, settings, metadata, common, recipe):
-        return Length(**common, labels=metadata.labels, recipe=recipe)
+    def build(self, settings, metadata, common):
+        return Length(**common, labels=metadata.labels)
 
     def reads_head(self, head, is_number):
         return False

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from bert_jax.model import config, costs, encoder, network
 from bert_jax.tasks import pretraining
-from bert_jax.tasks.masking import Masking
+from bert_jax.tasks.pretraining import Masking
 
 MASKING = Masking(
     masked_lm_prob=0.4,

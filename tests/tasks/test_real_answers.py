@@ -9,9 +9,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+import small_models
 
 from bert_jax import tasks
 from bert_jax.data.labeled import question_examples, read_examples
+from bert_jax.model import heads
 from bert_jax.tasks import span
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -67,7 +69,13 @@ def test_every_answer_comes_back(
     vocab = shared_data / "vocab" / f"bert-base-{vocabulary}-vocab.txt"
     questions, found_moved = read(shared_data / name)
     assert found_moved == moved
-    table = span.Windows(Tokenizer.load(vocab), 384, 128, 64, 512).table(questions)
+    task = span.Span(
+        model=small_models.model(9, heads.HeadSpec("span", 2)),
+        tokenizer=Tokenizer.load(vocab),
+        max_seq_length=384,
+        max_answer_length=512,
+    )
+    table = task.table(questions)
     back = answers_back(table, questions)
     assert len(back) == answers
     lost = collections.Counter()

@@ -28,7 +28,14 @@ def task_of(kind, examples, words, **changes):
     """Returns a task whose rows hold every sentence whole."""
     labels, scheme = tagging.learn(examples)
     head = changes.pop("head", {})
-    return kind(model(len(labels), **head), words, labels, scheme, 512, **changes)
+    return kind(
+        model=model(len(labels), **head),
+        tokenizer=words,
+        labels=labels,
+        scheme=scheme,
+        max_seq_length=512,
+        **changes,
+    )
 
 
 def back(task, examples):

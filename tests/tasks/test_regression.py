@@ -11,7 +11,7 @@ from small_questions import VOCABULARY
 
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.model import heads
-from bert_jax.tasks import regression, spec
+from bert_jax.tasks import losses, regression, spec
 
 
 def example(text, score, pair=None, number=1):
@@ -31,7 +31,9 @@ EXAMPLES = [
 def of(dropout=0.0, **changes):
     head = heads.HeadSpec("classifier", 1, dropout=dropout)
     model = small_models.model(VOCABULARY.vocab_size, head, num_hidden_layers=1)
-    return regression.Regression(model, VOCABULARY, 15, **changes)
+    return regression.Regression(
+        model=model, tokenizer=VOCABULARY, max_seq_length=15, **changes
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def test_r_drop_adds_the_squared_difference_of_two_dropouts():
     assert not np.allclose(one, two)
     target = (np.array([4.0, 1.5, 2.0, 5.0]) - 3) / 2
     both = np.square(one - target).sum() / 2 + np.square(two - target).sum() / 2
-    it = dataclasses.replace(plain, r_drop=3.0)
+    it = dataclasses.replace(plain, recipe=losses.Recipe(r_drop=3.0))
     batch = small_models.batch_of(it.table(EXAMPLES), size=6)
     sums, _ = small_models.losses(it, params, batch, 9)
     expected = both + 3 * np.square(one - two).sum()

@@ -29,7 +29,7 @@ def task(version2=True, dropout=0.0, **changes):
     head = heads.HeadSpec("span", 2, dropout=dropout)
     model = small_models.model(VOCABULARY.vocab_size, head)
     given = {"max_seq_length": 15, "doc_stride": 3, "version2": version2, **changes}
-    return span.Span(model, VOCABULARY, **given)
+    return span.Span(model=model, tokenizer=VOCABULARY, **given)
 
 
 @pytest.fixture(scope="module")

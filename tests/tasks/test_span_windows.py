@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import small_models
 import tokenizers
 from small_questions import VOCABULARY, example
 from tokenizers import models, pre_tokenizers, trainers
 
 from bert_jax import errors
+from bert_jax.model import heads
 from bert_jax.tasks import span, token_rows
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -14,7 +16,19 @@ CONTEXT = "Ada lives in  Paris (1895-1943). Bob lives in old Rome."
 
 
 def made(examples, length=32, stride=5, query=64, answer=30, vocabulary=VOCABULARY):
-    return span.Windows(vocabulary, length, stride, query, answer).table(examples)
+    return _task(vocabulary, length, stride, query, answer).table(examples)
+
+
+def _task(vocabulary, length, stride, query, answer, overlap=0):
+    return span.Span(
+        model=small_models.model(9, heads.HeadSpec("span", 2)),
+        tokenizer=vocabulary,
+        max_seq_length=length,
+        doc_stride=stride,
+        doc_overlap=overlap,
+        max_query_length=query,
+        max_answer_length=answer,
+    )
 
 
 def pieces(table, row):
@@ -55,7 +69,7 @@ def test_a_short_context_is_one_row():
 )
 def test_windows_share_the_overlap_or_half_where_there_is_no_room(overlap, firsts):
     # 17 tokens of context, in windows of 14 - 7.
-    made = span.Windows(VOCABULARY, 14, 5, 64, 30, overlap)
+    made = _task(VOCABULARY, 14, 5, 64, 30, overlap)
     table = made.table([example(CONTEXT, "Where is Bob?", "old Rome")])
     context = VOCABULARY.encode([CONTEXT])[0]
     found = [list(ids[6:-1]) for ids in table.tokens["input_ids"]]

@@ -14,7 +14,15 @@ from bert_jax.metrics import scores
 from bert_jax.model import heads
 from bert_jax.runs import finetuning as finetuning_run
 from bert_jax.runs import task_setup
-from bert_jax.tasks import classification, matching, regression, roles, span, spec
+from bert_jax.tasks import (
+    class_names,
+    classification,
+    matching,
+    regression,
+    roles,
+    span,
+    spec,
+)
 
 
 def settings_of(task="classification", **changes):
@@ -74,22 +82,22 @@ def test_classes_that_cannot_be_learned(labels, words):
 def test_classes_stand_in_a_file_or_between_commas(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("\ufeff猫, big\n\n dog \n", encoding="utf-8")
-    assert classification.configured_labels(str(path)) == ("猫, big", "dog")
-    assert classification.configured_labels("a, b,,c") == ("a", "b", "c")
-    assert classification.configured_labels("") == ()
+    assert class_names.configured(str(path)) == ("猫, big", "dog")
+    assert class_names.configured("a, b,,c") == ("a", "b", "c")
+    assert class_names.configured("") == ()
     for text, words in (
         ("a,b,a", "data.labels names 'a' twice"),
         ("a", "data.labels is 'a', .* 1 class"),
         (str(tmp_path / "no.txt"), "no.txt', .* 1 class"),
     ):
         with pytest.raises(errors.InputError, match=words):
-            classification.configured_labels(text)
+            class_names.configured(text)
     path.write_bytes(b"a\n\xff\n")
     with pytest.raises(errors.InputError, match=r"classes\.txt:2: byte 1 of the line"):
-        classification.configured_labels(str(path))
+        class_names.configured(str(path))
     path.write_text("a\n")
     with pytest.raises(errors.InputError, match="a file with 1 class"):
-        classification.configured_labels(str(path))
+        class_names.configured(str(path))
 
 
 def test_numbers_of_a_file_are_names_unless_a_name_is_a_number():
@@ -204,7 +212,7 @@ def test_what_was_learned_is_in_the_task(tmp_path):
     assert made.recipe.label_smoothing == 0.1
     made = build("regression", GIVEN, recipe__r_drop=2.0)
     assert isinstance(made, regression.Regression)
-    assert (made.mean, made.deviation, made.r_drop) == (2.0, 0.5, 2.0)
+    assert (made.mean, made.deviation, made.recipe.r_drop) == (2.0, 0.5, 2.0)
     learned = spec.Metadata(impossible=True, threshold=1.5)
     made = build("span", learned, data__doc_stride=3, data__max_answer_length=9)
     assert isinstance(made, span.Span)

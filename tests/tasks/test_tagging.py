@@ -327,11 +327,11 @@ def test_a_tag_with_a_blank_is_refused():
 
 def test_the_scheme_is_named():
     iob1 = [example("Anna Bob saw Rome", "I-PER I-PER O I-LOC")]
-    assert tagging.scheme_text(iob1) == (
+    assert tagging.SPEC.describe(iob1) == (
         "tags: IOB1, learned as BIO; 2 types: LOC, PER"
     )
     bilou = [example("Anna Bob saw Rome", "B-PER L-PER O U-LOC")]
-    assert tagging.scheme_text(bilou) == "tags: BILOU; 2 types: LOC, PER"
-    assert tagging.scheme_text([example("Anna met", "N V")]) == (
+    assert tagging.SPEC.describe(bilou) == "tags: BILOU; 2 types: LOC, PER"
+    assert tagging.SPEC.describe([example("Anna met", "N V")]) == (
         "tags: plain, one per token; 2 tags: N, V"
     )

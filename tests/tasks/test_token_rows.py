@@ -10,7 +10,7 @@ OTHER = example("Anna met Bobby .")
 
 
 def test_a_sentence_is_cut_once_whatever_how_often_it_comes():
-    rows = token_rows.Rows(WORDS, 9)
+    rows = token_rows.SentenceRows(WORDS, 9)
     assert (rows.capacity, rows.before) == (7, 1)
     made = rows.encode([ONE, OTHER, ONE])
     assert made[0] is made[2] and len(made[1].ids) == 5
@@ -19,9 +19,9 @@ def test_a_sentence_is_cut_once_whatever_how_often_it_comes():
 
 def test_a_row_of_a_window():
     """The pieces bob ##by . of "Anna met Bobby .": 2 tokens."""
-    rows = token_rows.Rows(WORDS, 9)
+    rows = token_rows.SentenceRows(WORDS, 9)
     (sentence,) = rows.encode([OTHER])
-    moved, length = rows.add(4, sentence, (2, 5), np.array([2, 3]))
+    moved, length = rows.add_window(4, sentence, (2, 5), np.array([2, 3]))
     assert (moved, length) == (-1, 5)
     table = rows.table()
     ids = [WORDS.id_of(x) for x in ("[CLS]", "bob", "##by", ".", "[SEP]")]
@@ -36,10 +36,10 @@ def test_a_row_of_a_window():
 
 def test_what_rows_say_is_put_in_the_order_of_the_tokens():
     """Two rows, the later tokens first; the second of two slots is read."""
-    rows = token_rows.Rows(WORDS, 9)
+    rows = token_rows.SentenceRows(WORDS, 9)
     (sentence,) = rows.encode([OTHER])
     for window, chosen in (((2, 5), [2, 3]), ((0, 2), [0, 1])):
-        _, length = rows.add(0, sentence, window, np.array(chosen))
+        _, length = rows.add_window(0, sentence, window, np.array(chosen))
         weights = token_rows.filled(np.array([[0, 0], [1, 1]]), length)
         rows.tokens["token_weights"].append(weights.astype(np.float32))
     outputs = {
