@@ -276,15 +276,21 @@ def define_config(
     show_in_help("config")
 
 
-def define_workdir() -> None:
-    """Defines `--workdir` of a command that trains."""
+def define_run() -> None:
+    """Defines the flags of a command that trains a run."""
+    define_processes()
     flags.DEFINE_string(
         "workdir",
         None,
         "Folder of the run, created if missing; or a URL as gs://bucket/runs/zh "
         "or s3://..., of which each process keeps a working copy in $TMPDIR.",
     )
-    show_in_help("workdir")
+    flags.DEFINE_bool(
+        "allow_changed_config",
+        False,
+        "Resume even if the config changes the result of the run.",
+    )
+    show_in_help("workdir", "allow_changed_config")
 
 
 def define_processes() -> None:
@@ -335,8 +341,16 @@ def no_arguments(argv: list[str]) -> None:
         )
 
 
-def required(name: str, value: Any, example: str) -> Any:
-    """Returns the value of a flag, or raises InputError with an example if not set."""
-    if value is None or value == "":
-        raise errors.InputError(f"--{name} is missing, as in: {example}")
-    return value
+def required(*names: str) -> list[Any]:
+    """Returns the values of flags; raises InputError for one that is not set.
+
+    The message has the first example of the command's docstring with that flag.
+    """
+    doc = sys.modules["__main__"].__doc__ or ""
+    examples = re.findall(r"^ *(python .*?) *\\?$", doc, re.M)
+    for name in names:
+        if flags.FLAGS[name].value in (None, ""):
+            example = [x for x in examples if f"--{name}=" in x]
+            hint = f", as in: {example[0]}" if example else ""
+            raise errors.InputError(f"--{name} is missing{hint}")
+    return [flags.FLAGS[name].value for name in names]

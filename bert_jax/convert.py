@@ -33,7 +33,6 @@ from bert_jax.training import distributed
 
 FORMATS = ("huggingface", "tensorflow1", "bert_jax")
 RECORD = "conversion.json"
-_EXAMPLE = "python -m bert_jax.convert --input=runs/demo --output=out --to=huggingface"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,10 +282,9 @@ def _shape(shape: tuple[int, ...]) -> str:
 def main(argv: list[str]) -> None:
     """Runs the command."""
     commands.no_arguments(argv)
-    source = commands.required("input", flags.FLAGS.input, _EXAMPLE)
-    output = Path(commands.required("output", flags.FLAGS.output, _EXAMPLE))
+    source, output, to = commands.required("input", "output", "to")
     request = Request(
-        commands.required("to", flags.FLAGS.to, _EXAMPLE),
+        to,
         flags.FLAGS.dtype,
         flags.FLAGS.pooling,
         flags.FLAGS.hidden_act,
@@ -299,7 +297,7 @@ def main(argv: list[str]) -> None:
             flags.FLAGS.model_type,
         ),
     )
-    convert(source, output, request)
+    convert(source, Path(output), request)
     print(f"written: {output}")
 
 

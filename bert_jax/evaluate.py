@@ -40,7 +40,6 @@ from bert_jax.tasks import class_names, pretraining
 from bert_jax.text.coverage import Coverage
 from bert_jax.training import checkpoint, distributed, state
 
-_EXAMPLE = "python -m bert_jax.evaluate --workdir=runs/demo"
 _OF_FINE_TUNED = (
     *("data", "name", "label_map", "input_format", "header", "columns"),
     "repair",
@@ -185,7 +184,8 @@ def main(argv: list[str]) -> None:
     """Runs the command."""
     commands.no_arguments(argv)
     given = flags.FLAGS
-    name = hub.pinned(commands.required("workdir", given.workdir, _EXAMPLE))
+    (workdir,) = commands.required("workdir")
+    name = hub.pinned(workdir)
     workdir = hub.folder(name)
     output = Path(given.output) if given.output else None
     if answer.can_answer(workdir):

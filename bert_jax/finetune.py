@@ -26,11 +26,6 @@ from bert_jax.runs import run, splits, sweep
 from bert_jax.runs.finetuning import Finetuned
 from bert_jax.training import distributed, remote
 
-_EXAMPLE = (
-    "python -m bert_jax.finetune --config=configs/finetune.py:sst2 "
-    "--config.init_from=FOLDER --workdir=runs/sst2"
-)
-
 
 def train(
     config: Any,
@@ -68,8 +63,7 @@ def train(
 def main(argv: list[str]) -> None:
     """Runs the command."""
     commands.no_arguments(argv)
-    config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
-    workdir = commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE)
+    config, workdir = commands.required("config", "workdir")
     finetuned = train(
         config, workdir, allow_changed_config=flags.FLAGS.allow_changed_config
     )
@@ -84,11 +78,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     commands.define_config(finetuning.FinetuningConfig)
-    commands.define_processes()
-    commands.define_workdir()
-    flags.DEFINE_bool(
-        "allow_changed_config",
-        False,
-        "Resume even if the config changes the result of the run.",
-    )
+    commands.define_run()
     commands.run(main)

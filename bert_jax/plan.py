@@ -19,10 +19,6 @@ from bert_jax.planning import costs, report, search
 from bert_jax.planning import topology as topologies
 from bert_jax.training import distributed
 
-_EXAMPLE = (
-    "python -m bert_jax.plan --config=configs/pretrain.py:large --topology=v5e:16x16"
-)
-
 
 def plan(
     config: Any, topology: str, *, log: costs.Log = distributed.print_once
@@ -84,8 +80,7 @@ def _tree(config: Any) -> dict[str, Any]:
 def main(argv: list[str]) -> None:
     """Runs the command."""
     commands.no_arguments(argv)
-    config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
-    topology = commands.required("topology", flags.FLAGS.topology, _EXAMPLE)
+    config, topology = commands.required("config", "topology")
     if topology != "here":  # remote chips: do not claim those of this machine
         jax.config.update("jax_platforms", "cpu")
     variants = flags.FLAGS.compare

@@ -25,7 +25,6 @@ object a text.
 
 import json
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,43 +44,6 @@ from bert_jax.training import distributed
 logger = logging.getLogger(__name__)
 
 TASKS = ("auto", "answer", "fill_mask", "features")
-_EXAMPLE = 'python -m bert_jax.predict --model=runs/demo "今天天气很[MASK]。"'
-
-
-def numbered_texts(
-    arguments: list[str],
-    path: str | None,
-    keeps_blank: bool = False,
-    faults: text_files.Faults = text_files.Faults.REFUSE,
-    notes: Counter[str] | None = None,
-) -> Iterator[tuple[str, str]]:
-    """Yields (where it comes from, text) for the texts of a command.
-
-    Blank lines are skipped unless it `keeps_blank`, as empty texts.
-
-    Args:
-      faults: policy for bytes that are not text; kept ones are counted in `notes`, and
-        their lines are skipped.
-      notes: also counts lines without a visible character.
-
-    Raises:
-      InputError: the file is missing, without text or not UTF-8; the message names the
-        line.
-    """
-    if arguments:
-        for number, text in enumerate(arguments, start=1):
-            yield f"argument {number}", text
-    elif path is not None:
-        hub.refuse_as_lines(path)
-        _refuse_records(Path(path))
-        named = text_files.NamedPath(path, Path(path))
-        numbered = text_files.whole_lines(named, text_files.Tally(), faults)
-        yield from _numbered(path, numbered, keeps_blank, notes)
-    else:
-        if sys.stdin.isatty():
-            distributed.print_once("reading texts from the keyboard, one a line")
-        numbered = text_files.of_stream(sys.stdin.buffer, inputs.STANDARD_INPUT, faults)
-        yield from _numbered(inputs.STANDARD_INPUT, numbered, keeps_blank, notes)
 
 
 # Files whose lines are not texts, and their formats.
@@ -114,40 +76,11 @@ def _refuse_records(path: Path) -> None:
         )
 
 
-def _numbered(
-    name: str,
-    numbered: Iterator[tuple[int, str]],
-    keeps_blank: bool,
-    notes: Counter[str] | None,
-) -> Iterator[tuple[str, str]]:
-    """Yields texts; raises InputError where all are blank."""
-    blanks: list[int] = []  # blank lines before the first text
-    has_text = False
-    for number, line in numbered:
-        text, where = line.strip(), f"{name}:{number}"
-        broken = None if notes is None else table_records.of_line(text, where)
-        if broken and notes is not None:
-            table_records.count(broken, where, notes)
-            continue
-        has_text = has_text or bool(text)
-        if not has_text and keeps_blank:
-            blanks.append(number)
-        elif text or keeps_blank:
-            for earlier in blanks:
-                yield f"{name}:{earlier}", ""
-            blanks.clear()
-            yield where, text
-    if not has_text:
-        raise errors.InputError(
-            f"{name} has no text: give texts as arguments, in a file (--input) or "
-            "through a pipe, one a line"
-        )
-
-
 def _fill_masks(model: Model, texts: Iterator[tuple[str, str]]) -> None:
     """Prints the guesses for each text."""
     coverage = Coverage()
     for where, text in texts:
+        text = text.strip()
         try:
             filled = model.fill_ids(model.ids(text, coverage), flags.FLAGS.top)
         except errors.InputError as error:
@@ -179,7 +112,7 @@ def _write_features(
     request.check(model)
     coverage = Coverage()
     with console.Bar(total, "texts", "encoding", is_kept=True) as progress:
-        only_texts = (text for _, text in texts)
+        only_texts = (text.strip() for _, text in texts)
         outputs.write(model, only_texts, request, output, progress.update, coverage)
     _report(model, coverage, f": {output}", inputs.counts(notes))
 
@@ -201,7 +134,7 @@ def _report(
 
 def _output() -> Path:
     """Returns the file of the vectors."""
-    given = commands.required("output", flags.FLAGS.output, "--output=vectors.npy")
+    (given,) = commands.required("output")
     outputs.check_output(Path(given))
     return Path(given)
 
@@ -227,7 +160,7 @@ def _count_lines(path: str | None, keeps_blank: bool) -> int | None:
 @errors.naming_flags(inputs.FLAGS)
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    name = commands.required("model", flags.FLAGS.model, _EXAMPLE)
+    (name,) = commands.required("model")
     if flags.FLAGS.top < 1:
         raise errors.InputError(f"--top is {flags.FLAGS.top}: give at least 1")
     folder = hub.folder(name)
@@ -245,23 +178,22 @@ def main(argv: list[str]) -> None:
         return
     output = _output() if task == "features" else None  # before the model is loaded
     model = load(folder, dtype=flags.FLAGS.dtype)
+    path, is_repaired = flags.FLAGS.input, flags.FLAGS.repair
+    if path is not None:
+        _refuse_records(Path(path))
     if output is None:
-        _fill_masks(model, numbered_texts(argv[1:], flags.FLAGS.input))
-    else:
-        notes, is_repaired = table_records.Notes(), flags.FLAGS.repair
-        keeps_blank = not is_repaired
-        faults = text_files.Faults.KEEP if is_repaired else text_files.Faults.OFFER
-        texts = numbered_texts(
-            argv[1:],
-            flags.FLAGS.input,
-            keeps_blank,
-            faults,
-            notes if is_repaired else None,
-        )
-        total = (
-            len(argv) - 1 if argv[1:] else _count_lines(flags.FLAGS.input, keeps_blank)
-        )
-        _write_features(model, texts, total, output, notes)
+        _fill_masks(model, inputs.numbered_texts(argv[1:], path))
+        return
+    notes = table_records.Notes()
+    texts = inputs.numbered_texts(
+        argv[1:],
+        path,
+        text_files.Faults.KEEP if is_repaired else text_files.Faults.OFFER,
+        notes if is_repaired else None,
+        keeps_blank=not is_repaired,
+    )
+    total = len(argv) - 1 if argv[1:] else _count_lines(path, not is_repaired)
+    _write_features(model, texts, total, output, notes)
 
 
 # Of the flags that not every task has, those of each.

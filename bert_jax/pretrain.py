@@ -6,7 +6,6 @@ The same command again resumes, or reports that the run is finished.
 """
 
 import dataclasses
-import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,19 +14,18 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from bert_jax import commands, prepare
+from bert_jax import commands
 from bert_jax.checkpoints import initial_weights, run_folder
 from bert_jax.config import pretraining
 from bert_jax.config.pretraining import PretrainingConfig
-from bert_jax.data.corpus import manifest, python_documents, sources, store
+from bert_jax.data.corpus import manifest, python_documents, store
 from bert_jax.inference.model import Model, load
+from bert_jax.runs import corpus_store, run, workdirs
 from bert_jax.runs import pretraining as pretraining_run
-from bert_jax.runs import run, workdirs
 from bert_jax.runs.pretraining import PretrainingRun, Trained
 from bert_jax.tasks.pretraining import heldout_table
 from bert_jax.training import distributed, logs, remote
 
-_EXAMPLE = "python -m bert_jax.pretrain --config=configs/demo.py --workdir=runs/demo"
 _SAMPLES = 5
 _SAMPLE_LENGTHS = (10, 28)  # tokens of a sentence that is shown
 
@@ -57,26 +55,20 @@ def train(
       InputError, CheckpointError, NotFiniteError, StorageError, Stopped.
     """
     settings = pretraining.parse(config)
-    assemble = functools.partial(_assemble, settings, data, allow_changed_config)
+
+    def assemble(copy: remote.WorkingCopy) -> PretrainingRun:
+        if data is None:
+            none = python_documents.NONE
+            return _assemble(settings, none, allow_changed_config, copy)
+        with python_documents.written(data) as documents:
+            own = dataclasses.replace(settings.data, corpus=documents.corpus)
+            of_run = dataclasses.replace(settings, data=own)
+            return _assemble(of_run, documents, allow_changed_config, copy)
+
     return run.train(assemble, workdir)
 
 
 def _assemble(
-    settings: PretrainingConfig,
-    data: Mapping[str, Any] | None,
-    allow_changed: bool,
-    copy: remote.WorkingCopy,
-) -> PretrainingRun:
-    """Returns the run of a locked workdir, with its documents from Python if any."""
-    if data is None:
-        return _with_store(settings, python_documents.NONE, allow_changed, copy)
-    with python_documents.written(data) as documents:
-        own = dataclasses.replace(settings.data, corpus=documents.corpus)
-        settings = dataclasses.replace(settings, data=own)
-        return _with_store(settings, documents, allow_changed, copy)
-
-
-def _with_store(
     settings: PretrainingConfig,
     documents: python_documents.PythonDocuments,
     allow_changed: bool,
@@ -85,49 +77,41 @@ def _with_store(
     """Builds or opens the store, writes the record of the run, and returns the run."""
     distributed.require_same(json.dumps(pretraining.to_dict(settings)), "the config")
     workdir = copy.folder
-    store_folder = run_folder.store_of(settings, workdir)
+    folder = run_folder.store_of(settings, workdir)
     settings = workdirs.pinned(settings, workdir)
     tree = pretraining.to_dict(settings)
     distributed.require_same(json.dumps(tree), "names of the hub")
-    resolved = initial_weights.resolve(settings, workdir, store_folder)
+    resolved = initial_weights.resolve(settings, workdir, folder)
     pretraining_run.check(resolved)
-    distributed.print_once(f"store: {store_folder}")
-    built = distributed.process_zero_first(
-        lambda: _store(
-            resolved.text, settings.data, store_folder, copy, documents.sources
+    distributed.print_once(f"store: {folder}")
+
+    def build() -> manifest.Manifest:
+        is_own = not settings.data.store  # which an object store has, too
+        if is_own:
+            copy.fetch_folder(run_folder.STORE)
+        built = corpus_store.ensure(
+            resolved.text, settings.data, folder, given=documents.sources
         )
-    )
-    distributed.require_same(manifest.to_json(built), f"the store {store_folder}")
-    distributed.print_once(prepare.describe(built))
+        if is_own:
+            copy.push_folder(folder, run_folder.STORE)
+        return built
+
+    built = distributed.process_zero_first(build)
+    distributed.require_same(manifest.to_json(built), f"the store {folder}")
+    distributed.print_once(corpus_store.describe(built))
     if distributed.is_first():
-        corpus = documents.sources or prepare.corpus_sources(settings.data.corpus)
-        prepare.check_text(built, resolved.data.objective, store_folder, corpus)
-    assembled = pretraining_run.assemble(resolved, store_folder, workdir)
+        corpus = documents.sources or corpus_store.sources_of(settings.data.corpus)
+        corpus_store.check_text(built, resolved.data.objective, folder, corpus)
+    assembled = pretraining_run.assemble(resolved, folder, workdir)
     workdirs.record(
         workdir,
         settings,
         assembled.bert,
         assembled.tokenizer,
-        data=workdirs.data_of_store(built, store_folder, documents.files),
+        data=workdirs.data_of_store(built, folder, documents.files),
         allow_changed=allow_changed,
     )
     return assembled
-
-
-def _store(
-    text: pretraining.PretrainingTextConfig,
-    data: pretraining.PretrainingDataConfig,
-    folder: Path,
-    copy: remote.WorkingCopy,
-    given: tuple[sources.Source, ...],
-) -> manifest.Manifest:
-    """Builds or opens the store, which an object store has if it is the run's own."""
-    if data.store:
-        return prepare.ensure(text, data, folder, given=given)
-    copy.fetch_folder(run_folder.STORE)
-    built = prepare.ensure(text, data, folder, given=given)
-    copy.push_folder(folder, run_folder.STORE)
-    return built
 
 
 def _final(workdir: Path, metrics: dict[str, float]) -> str:
@@ -145,7 +129,15 @@ def _final(workdir: Path, metrics: dict[str, float]) -> str:
             "held-out sentences with one token masked, and the model's top five:",
             *samples,
             "",
-            *_paths(workdir, folder),
+            f"checkpoints  {workdir / run_folder.CHECKPOINTS}",
+            f"metrics      {workdir / logs.METRICS}",
+            f"curves       {workdir / logs.CURVES}",
+            f"TensorBoard  {workdir / logs.TENSORBOARD}",
+            f"tokenizer    {workdir / run_folder.TOKENIZER}",
+            f"store        {folder}",
+            f"config       {workdir / run_folder.CONFIG}",
+            f"next         python -m bert_jax.predict --model={workdir} "
+            "'text with [MASK]'",
         ]
     )
 
@@ -189,24 +181,10 @@ def _ordinary(ids: list[int], model: Model) -> int | None:
     return None
 
 
-def _paths(workdir: Path, folder: Path) -> list[str]:
-    return [
-        f"checkpoints  {workdir / run_folder.CHECKPOINTS}",
-        f"metrics      {workdir / logs.METRICS}",
-        f"curves       {workdir / logs.CURVES}",
-        f"TensorBoard  {workdir / logs.TENSORBOARD}",
-        f"tokenizer    {workdir / run_folder.TOKENIZER}",
-        f"store        {folder}",
-        f"config       {workdir / run_folder.CONFIG}",
-        f"next         python -m bert_jax.predict --model={workdir} 'text with [MASK]'",
-    ]
-
-
 def main(argv: list[str]) -> None:
     """Runs the command."""
     commands.no_arguments(argv)
-    config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
-    workdir = commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE)
+    config, workdir = commands.required("config", "workdir")
     trained = train(
         config, workdir, allow_changed_config=flags.FLAGS.allow_changed_config
     )
@@ -217,11 +195,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     commands.define_config(pretraining.PretrainingConfig)
-    commands.define_processes()
-    commands.define_workdir()
-    flags.DEFINE_bool(
-        "allow_changed_config",
-        False,
-        "Resume even if the config changes the result of the run.",
-    )
+    commands.define_run()
     commands.run(main)

@@ -28,10 +28,6 @@ from bert_jax.inference import answer, outputs
 from bert_jax.runs import suite, sweep, task_setup, workdirs
 from bert_jax.training import distributed, remote, signals
 
-_EXAMPLE = (
-    "python -m bert_jax.suite --config=configs/glue.py --config.init_from=FOLDER "
-    "--workdir=runs/glue"
-)
 PREDICTIONS = "predictions"
 
 
@@ -177,8 +173,7 @@ def _submit(
 def main(argv: list[str]) -> None:
     """Runs the command."""
     commands.no_arguments(argv)
-    config = commands.required("config", flags.FLAGS.config, _EXAMPLE)
-    workdir = commands.required("workdir", flags.FLAGS.workdir, _EXAMPLE)
+    config, workdir = commands.required("config", "workdir")
     results = run(config, workdir)
     if distributed.is_first():
         print(f"\n{suite.text(config.suite, results)}")

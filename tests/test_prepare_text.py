@@ -4,8 +4,8 @@ import types
 
 import pytest
 
-from bert_jax import prepare
 from bert_jax.config import pretraining
+from bert_jax.runs import corpus_store
 
 
 def _store(unknown, documents, sentences):
@@ -28,7 +28,7 @@ def _store(unknown, documents, sentences):
 def test_unknown_tokens_and_documents_of_one_sentence(
     caplog, unknown, sentences, objective, words
 ):
-    check = getattr(prepare.check_text, "__wrapped__", prepare.check_text)
+    check = getattr(corpus_store.check_text, "__wrapped__", corpus_store.check_text)
     check(_store(unknown, 10, sentences), objective)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == len(words)
@@ -43,13 +43,13 @@ def test_the_cause_of_unknown_tokens_is_found_in_the_corpus(tmp_path, caplog):
     data = pretraining.PretrainingDataConfig(
         corpus=str(tmp_path / "text.txt"), workers=1
     )
-    built = prepare.ensure(text, data, tmp_path / "store")
-    places = prepare.corpus_sources(data.corpus)
-    prepare.check_text(built, "nsp", tmp_path / "store", places)
+    built = corpus_store.ensure(text, data, tmp_path / "store")
+    places = corpus_store.sources_of(data.corpus)
+    corpus_store.check_text(built, "nsp", tmp_path / "store", places)
     (message,) = (record.getMessage() for record in caplog.records)
     assert message.startswith("72.7 % of the tokens are [UNK]: the vocabulary does not")
     assert "this script (Chinese)" in message
     caplog.clear()
     (tmp_path / "text.txt").unlink()
-    prepare.check_text(built, "nsp", tmp_path / "store", places)
+    corpus_store.check_text(built, "nsp", tmp_path / "store", places)
     assert "do_lower_case" in caplog.records[0].getMessage()

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tiny_run
 
-from bert_jax import errors, prepare, pretrain
+from bert_jax import errors, pretrain
 from bert_jax.checkpoints import card, run_folder
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import manifest, python_documents, store
+from bert_jax.runs import corpus_store, workdirs
 from bert_jax.runs import pretraining as pretraining_run
-from bert_jax.runs import workdirs
 
 TEXTS = [
     f"document {number} is here. The cat sat. 今天天气很好，我们去公园。他喜欢读书。"
@@ -25,7 +25,7 @@ def _ensure(folder, corpus="", given=(), fraction=0.2):
     data = pretraining.PretrainingDataConfig(
         corpus=str(corpus), held_out_fraction=fraction, workers=1
     )
-    return prepare.ensure(text, data, folder, given=given)
+    return corpus_store.ensure(text, data, folder, given=given)
 
 
 def _bytes(folder):

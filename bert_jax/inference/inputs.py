@@ -180,50 +180,73 @@ def _examples(
         form = model.task_spec.form
         values = [_parts(form, *each) for each in zip(arguments, names, strict=True)]
         yield from python_examples.examples_of_values(form, values, names)
-    elif request.input is None:
-        if sys.stdin.isatty():
-            distributed.print_once("reading texts from the keyboard, one a line")
-        numbered = text_files.of_stream(sys.stdin.buffer, STANDARD_INPUT)
-        yield from _of_lines(model.task_spec.form, STANDARD_INPUT, numbered)
-    elif request.input_format == LINES:
-        hub.refuse_as_lines(request.input)
-        named = text_files.NamedPath(request.input, Path(request.input))
-        faults = text_files.Faults.KEEP if request.repair else text_files.Faults.OFFER
-        numbered = text_files.whole_lines(named, text_files.Tally(), faults)
+    elif request.input is None or request.input_format == LINES:
+        form, faults = model.task_spec.form, text_files.Faults.REFUSE
+        if request.input is not None:
+            faults = (
+                text_files.Faults.KEEP if request.repair else text_files.Faults.OFFER
+            )
         skipped = notes if request.repair else None
-        yield from _of_lines(model.task_spec.form, request.input, numbered, skipped)
+        for where, text in numbered_texts(
+            [], request.input, faults, skipped, keeps_blank=True
+        ):
+            value = _parts(form, text, where) if text else python_examples.blank(form)
+            yield _one(form, where, value)
     else:
         yield from read_examples.iterate(reading(model, request), notes)
 
 
-def _of_lines(
-    form: data_examples.ExampleForm,
-    name: str,
-    numbered: Iterator[tuple[int, str]],
+def numbered_texts(
+    arguments: list[str],
+    path: str | None,
+    faults: text_files.Faults = text_files.Faults.REFUSE,
     notes: Counter[str] | None = None,
-) -> Iterator[Any]:
-    """Yields one example a line, blank ones too; its id is the line's, from 0.
+    *,
+    keeps_blank: bool = False,
+) -> Iterator[tuple[str, str]]:
+    """Yields (where it comes from, text) of arguments, a file or standard input.
 
-    With `notes`, lines without a visible character, or with bytes that are no text,
-    are skipped and counted there.
+    Args:
+      faults: policy for bytes that are not text.
+      notes: lines with such bytes, or without a visible character, are counted there
+        and skipped.
+      keeps_blank: whether blank lines are empty texts, or are skipped.
+
+    Raises:
+      InputError: the file is missing, without text or not UTF-8; the message names the
+        line.
     """
-    blanks: list[int] | None = []  # blank lines before the first that has a text
+    if arguments:
+        yield from ((f"argument {n}", text) for n, text in enumerate(arguments, 1))
+        return
+    if path is None:
+        if sys.stdin.isatty():
+            distributed.print_once("reading texts from the keyboard, one a line")
+        path, numbered = (
+            STANDARD_INPUT,
+            text_files.of_stream(sys.stdin.buffer, STANDARD_INPUT, faults),
+        )
+    else:
+        hub.refuse_as_lines(path)
+        named = text_files.NamedPath(path, Path(path))
+        numbered = text_files.whole_lines(named, text_files.Tally(), faults)
+    blanks: list[str] | None = []  # blank lines before the first that has a text
     for number, text in numbered:
-        where, is_blank = f"{name}:{number}", table_records.is_invisible(text)
+        where, is_blank = f"{path}:{number}", table_records.is_invisible(text)
         broken = None if notes is None else table_records.of_line(text, where)
         if broken and notes is not None:
             table_records.count(broken, where, notes)
         elif is_blank and blanks is not None:
-            blanks.append(number)
+            blanks.append(where)
         else:
-            for earlier in blanks or ():
-                yield _one(form, f"{name}:{earlier}", python_examples.blank(form))
+            for earlier in (blanks or ()) if keeps_blank else ():
+                yield earlier, ""
             blanks = None
-            blank = python_examples.blank(form)
-            yield _one(form, where, blank if is_blank else _parts(form, text, where))
+            if keeps_blank or not is_blank:
+                yield where, "" if is_blank else text
     if blanks is not None:
         raise errors.InputError(
-            f"{name} has no text: give texts as arguments, in a file (--input) or "
+            f"{path} has no text: give texts as arguments, in a file (--input) or "
             "through a pipe, one a line"
         )
 

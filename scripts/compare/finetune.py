@@ -328,8 +328,7 @@ def main(argv: list[str]) -> None:
     """Runs the command."""
     commands.no_arguments(argv)
     given = flags.FLAGS
-    data = Path(commands.required("data", given.data, _EXAMPLE))
-    results = Path(commands.required("results", given.results, _EXAMPLE))
+    data, results = map(Path, commands.required("data", "results"))
     cases = chosen(given.model, given.zh_model, given.only, given.sides)
     results.parent.mkdir(parents=True, exist_ok=True)
     cache = results.absolute().with_name("compilation_cache")

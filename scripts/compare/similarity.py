@@ -16,8 +16,6 @@ from absl import flags
 import bert_jax
 from bert_jax import commands, errors
 
-_EXAMPLE = "python scripts/compare/similarity.py --model=FOLDER --pairs=SICK_trial.txt"
-
 
 def read_pairs(path: Path) -> list[tuple[str, str, float]]:
     """Returns pairs of sentences with their scores.
@@ -61,8 +59,7 @@ def spearman(one: np.ndarray, other: np.ndarray) -> float:
 def main(argv: list[str]) -> None:
     """Runs the command."""
     commands.no_arguments(argv)
-    folder = commands.required("model", flags.FLAGS.model, _EXAMPLE)
-    paths = commands.required("pairs", flags.FLAGS.pairs, _EXAMPLE)
+    folder, paths = commands.required("model", "pairs")
     model = bert_jax.load(folder)
     for path in paths:
         pairs = read_pairs(Path(path))

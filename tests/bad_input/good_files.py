@@ -12,11 +12,10 @@ import tiny_models
 import tiny_run
 import tiny_tasks
 
-from bert_jax import prepare
 from bert_jax.checkpoints import huggingface, native, run_folder, tensorflow1
 from bert_jax.config import pretraining
+from bert_jax.runs import corpus_store, workdirs
 from bert_jax.runs import pretraining as pretraining_run
-from bert_jax.runs import workdirs
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import checkpoint
 
@@ -55,7 +54,7 @@ def _write_text(folder: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join(small_inputs.TOKENS) + "\n")
     write_config(folder / "tiny.py", "tiny_run", f"tiny_run.config({str(corpus)!r})")
     settings = pretraining.parse(tiny_run.config(corpus))
-    prepare.ensure(settings.text, settings.data, folder / "store")
+    corpus_store.ensure(settings.text, settings.data, folder / "store")
     _write_run(folder / "run", folder / "store", settings)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from bert_jax import errors, predict
+from bert_jax import errors
+from bert_jax.inference import inputs
 from bert_jax.inference.model import Model
 from bert_jax.model import config, encoder, network
 from bert_jax.text.tokenizer import Tokenizer
@@ -92,8 +93,8 @@ def test_what_is_no_text_is_named_with_its_position(model, wrong):
 def test_texts_come_from_arguments_or_a_file_with_their_place(tmp_path):
     path = tmp_path / "lines.txt"
     path.write_bytes("\ufeff一[MASK]\r\n\n二[MASK]\n".encode())
-    assert list(predict.numbered_texts(["x"], str(path))) == [("argument 1", "x")]
-    assert list(predict.numbered_texts([], str(path))) == [
+    assert list(inputs.numbered_texts(["x"], str(path))) == [("argument 1", "x")]
+    assert list(inputs.numbered_texts([], str(path))) == [
         (f"{path}:1", "一[MASK]"),
         (f"{path}:3", "二[MASK]"),
     ]
@@ -101,7 +102,7 @@ def test_texts_come_from_arguments_or_a_file_with_their_place(tmp_path):
 
 def test_texts_come_from_standard_input_last(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\n")))
-    found = list(predict.numbered_texts([], None))
+    found = list(inputs.numbered_texts([], None))
     assert found == [("standard input:1", "a"), ("standard input:2", "b")]
 
 

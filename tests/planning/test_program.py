@@ -6,10 +6,10 @@ import pytest
 import small_programs
 import tiny_run
 
-from bert_jax import prepare
 from bert_jax.checkpoints import initial_weights, run_folder
 from bert_jax.config import pretraining
 from bert_jax.planning import costs, program, topology
+from bert_jax.runs import corpus_store
 from bert_jax.runs import pretraining as pretraining_run
 from bert_jax.training import devices
 
@@ -110,7 +110,7 @@ def test_shapes_are_those_of_real_batches(tmp_path):
     settings = pretraining.parse(tiny_run.config(corpus, mesh__data=-1))
     store = run_folder.store_of(settings, tmp_path)
     resolved = initial_weights.resolve(settings, tmp_path, store)
-    prepare.ensure(resolved.text, settings.data, store)
+    corpus_store.ensure(resolved.text, settings.data, store)
     (phase,) = pretraining_run.assemble(resolved, store, store).phases
     layout = program.lay_out(settings, HERE, for_compiling=True)
     kinds = lambda batch: {n: (x.shape, x.dtype) for n, x in batch.items()}  # noqa: E731
