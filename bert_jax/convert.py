@@ -109,7 +109,8 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
         tensorflow1.refuse_others(found.weights.config, found.weights.parts)
     with files.building_folder(output) as folder:
         _write(folder, found, request, head)
-        if request.to != "tensorflow1" and (head or keeps_head(found)):
+        has_head = huggingface.head_among(found.weights.parts) != ""
+        if request.to != "tensorflow1" and (head or has_head):
             native.write_exported(folder, source)
         card.write(folder, found, source, request.to, head)
         record = found.report.record() | {
@@ -123,11 +124,6 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
             _verify(original, source, choice)
             _verify(found, folder, choice)
     return found.report
-
-
-def keeps_head(found: checkpoints.LoadedModel) -> bool:
-    """Returns whether the head of the model was read, and not ignored."""
-    return huggingface.head_among(found.weights.parts) != ""
 
 
 def _without_head(
@@ -239,11 +235,8 @@ def _verify(
     result = verify.verify(found, other, choice)
     print(result.table())
     if not result.passed:
-        where = (
-            f", first at {result.first_differing.name}"
-            if result.first_differing
-            else ""
-        )
+        first = result.first_differing
+        where = f", first at {first.name}" if first else ""
         raise errors.InputError(
             f"{other.name} and our reading of the model differ{where}: see "
             "the table above. Nothing is written; please report the model"

@@ -10,8 +10,8 @@
 Checks of types and ranges, error messages with the nearest name, `--help` and the
 reference page of the docs (`config/reference.py`) all read that line.
 
-A leaf module: `model` and `training`, which do not import `config`, declare their
-options with it too, and `same` puts those into a group of the config.
+`model` and `training`, which do not import `config`, declare their options with it
+too, and `same` puts those into a group of the config.
 """
 
 import dataclasses
@@ -133,11 +133,7 @@ def keys(kind: Any) -> dict[str, tuple[dataclasses.Field, Key]]:
 
 
 def check(group: str, values: Any) -> None:
-    """Checks every key of a dataclass; numbers of float keys become floats.
-
-    Args:
-      group: its name, as `run`.
-      values: an instance whose fields are declared by `field`.
+    """Checks every key of a group; numbers of float keys become floats.
 
     Raises:
       InputError: a value has the wrong type, or is outside its range.
@@ -152,8 +148,7 @@ def check(group: str, values: Any) -> None:
 def typed(name: str, kind: Any, value: Any) -> Any:
     """Returns a value of a type, of which float takes whole numbers too.
 
-    Raises:
-      InputError: it has another type.
+    Raises InputError if it has another type.
     """
     accepted = (int, float) if kind is float else (kind,)
     is_flag = isinstance(value, bool) and kind is not bool
@@ -161,12 +156,7 @@ def typed(name: str, kind: Any, value: Any) -> Any:
         raise errors.InputError(
             f"{name} is {value!r}: expected {kind.__name__}, got {type(value).__name__}"
         )
-    if kind is not float:
-        return value
-    try:
-        return float(value)
-    except OverflowError:  # an int of more than 308 digits
-        return math.inf
+    return float(value) if kind is float else value
 
 
 def _refusal(name: str, key: Key, value: Any) -> str:
@@ -197,11 +187,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def numbers(name: str, text: str) -> tuple[float, ...]:
-    """Returns the numbers that the value of a key lists with commas.
-
-    Raises:
-      InputError: one is not a number.
-    """
+    """Returns the numbers that a key lists with commas; else raises InputError."""
     try:
         return tuple(float(part) for part in names(text))
     except ValueError:
@@ -211,10 +197,7 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
 
 
 def build(group: str, kind: type, values: Any) -> Any:
-    """Builds one group from a mapping, after checking its keys and their values.
-
-    Args:
-      group: its name, as `run`; empty for keys without a group.
+    """Builds one group from a mapping; `group` is empty for keys without a group.
 
     Raises:
       InputError: a key is unknown or missing, or a value has a wrong type or range.
@@ -233,11 +216,7 @@ def build(group: str, kind: type, values: Any) -> Any:
 
 
 def read(name: str, item: dataclasses.Field, value: Any) -> Any:
-    """Returns the value of a key of a config file as its field wants it.
-
-    Raises:
-      InputError: it has another type, or is a group with a key that is wrong.
-    """
+    """Returns the value of a key as its field wants it; raises InputError."""
     if dataclasses.is_dataclass(item.type):
         return build(name, item.type, value)  # type: ignore
     convert = item.metadata[_KEY].convert

@@ -20,7 +20,7 @@ from bert_jax.data.labeled import (
     tables,
 )
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.foundation import files, hub
+from bert_jax.foundation import fields, files, hub
 from bert_jax.inference import answer, outputs
 from bert_jax.text.coverage import Coverage
 from bert_jax.training import distributed
@@ -329,7 +329,7 @@ def training_request(
         header=data.header.lower(),
         columns=_training_columns(data.columns),
         multi_label=data.multi_label,
-        skip_labels=_names(data.skip_labels),
+        skip_labels=fields.names(data.skip_labels),
         repair=data.repair,
         strip_digit=data.strip_digit,
         is_scored=is_scored,
@@ -338,13 +338,8 @@ def training_request(
 
 def _training_columns(given: finetuning.ColumnsConfig) -> read_examples.Columns:
     values: dict[str, Any] = dataclasses.asdict(given)
-    values["choices"] = _names(given.choices)
+    values["choices"] = fields.names(given.choices)
     return read_examples.Columns(**values)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    """Returns the names that a text lists with commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def report_table_header(

@@ -23,7 +23,7 @@ from bert_jax.data.corpus import (
     sources,
     store_build,
 )
-from bert_jax.foundation import faults, files, interrupts
+from bert_jax.foundation import faults, fields, files, interrupts
 from bert_jax.text import cleaning, coverage, vocabulary, words
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import distributed
@@ -113,8 +113,7 @@ def sources_of(corpus: str) -> tuple[sources.Source, ...]:
             "data.corpus was given from Python: give it again, as in "
             'pretrain.train(config, workdir, data={"train": documents})'
         )
-    parts = [part.strip() for part in corpus.split(",") if part.strip()]
-    return sources.parse_sources(parts) if corpus else ()
+    return sources.parse_sources(fields.names(corpus)) if corpus else ()
 
 
 def _vocabulary(text: pretraining.PretrainingTextConfig) -> str:
