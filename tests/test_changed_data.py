@@ -11,7 +11,7 @@ import tiny_tasks
 from bert_jax import errors, finetune, pretrain, suite
 from bert_jax.config import finetuning
 from bert_jax.data.corpus import manifest
-from bert_jax.runs import splits, workdirs
+from bert_jax.runs import corpus_store, splits, workdirs
 
 SHORT = {"run__num_train_steps": 2, "run__eval_every_steps": 2}
 
@@ -103,9 +103,8 @@ def test_a_store_of_other_text_is_noticed(tmp_path):
         config = tiny_run.config(
             text, text__vocab=vocab, data__store=str(store), **SHORT
         )
-        pretrain._store(  # as `prepare` does
-            *_groups(config), store, pretrain.remote.WorkingCopy(tmp_path / "x")
-        )
+        settings = pretrain.pretraining.parse(config)
+        corpus_store.ensure(settings.text, settings.data, store)
     config = tiny_run.config("", text__vocab=vocab, data__store=str(stores[0]), **SHORT)
     pretrain.train(config, tmp_path / "run")
     config.data.store = str(stores[1])  # a free key: a store may move
@@ -117,11 +116,6 @@ def test_a_store_of_other_text_is_noticed(tmp_path):
     config.data.store = str(tmp_path / "moved")
     pretrain.train(config, tmp_path / "run")
     assert manifest.read(tmp_path / "moved").total("documents") == 20
-
-
-def _groups(config):
-    settings = pretrain.pretraining.parse(config)
-    return settings.text, settings.data
 
 
 @pytest.mark.slow

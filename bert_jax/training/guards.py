@@ -160,7 +160,7 @@ class NonFiniteGuard:
                     f"after step {step}{_of(name)} {reason}: the state was not saved. "
                     "Lower optimizer.learning_rate and resume"
                 )
-                self._drop(step, name, reason, message)
+                self.drop(step, name, reason, message)
 
     def examples(self, step: int) -> list[str]:
         """Returns the examples in a step, counted from 0, of all active members."""
@@ -170,7 +170,7 @@ class NonFiniteGuard:
             for example in self._examples_at[name](step)
         ]
 
-    def _drop(self, step: int, name: str, reason: str, message: str) -> None:
+    def drop(self, step: int, name: str, reason: str, message: str) -> None:
         """Drops a member that diverged; raises NotFiniteError if none is left."""
         self._loop_state.diverged[name] = step
         if name:
@@ -222,7 +222,7 @@ class NonFiniteGuard:
             "optimizer.warmup_steps, or skip such steps with run.max_bad_steps, and "
             "resume"
         )
-        self._drop(step, name, reason, message)
+        self.drop(step, name, reason, message)
 
 
 def _listed(names: list[str]) -> str:
