@@ -6,6 +6,7 @@ first layer lacks (ModernBERT's first norm) begins with number 1.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -319,6 +320,7 @@ def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
+@functools.cache  # a model is traced for them: reading and writing ask again and again
 def parameter_shapes(
     bert: config.BertConfig, of_parts: frozenset[str], num_labels: int
 ) -> dict[str, tuple[int, ...]]:
