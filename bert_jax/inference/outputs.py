@@ -13,18 +13,16 @@ squad   one object, id -> answer, as the official script takes it
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float
 
 from bert_jax import errors
 from bert_jax.data.labeled import examples as data_examples
-from bert_jax.foundation import interrupts
+from bert_jax.foundation import files
 from bert_jax.inference import encode
 from bert_jax.inference.model import Model
 from bert_jax.tasks import spec
@@ -216,14 +214,20 @@ def write(
     """
     request.check(model)
     check_output(output)
+    names = [output]
+    if request.kind == "tokens" and output.suffix == ".npy":
+        names += [output.with_suffix(f".{x}.npy") for x in ("input_ids", "offsets")]
     count = 0
-    writer = _writer(output, request, model)
-    with interrupts.unfinished(*map(_beside, writer.outputs)), writer:
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(files.writing(name)) for name in names]
+        is_table = output.suffix == ".jsonl"
+        writer = (_JsonLines if is_table else _Arrays)(opened, request, model)
         for window, rows in _windows(model, texts, request, coverage):
-            writer.add(window, rows, _vectors(model, rows, request), model)
+            writer.add(window, rows, _vectors(model, rows, request))
             count += len(window)
             done(len(window))
             del window, rows  # before the next ones are allocated
+        writer.close()
     return count
 
 
@@ -261,116 +265,77 @@ def _vectors(model: Model, rows: encode.Rows, request: VectorRequest) -> list[An
     return list(encode.normalized(result) if request.normalize else result)
 
 
-def _writer(
-    output: Path, request: VectorRequest, model: Model
-) -> "_JsonLines | _Arrays":
-    if output.suffix == ".jsonl":
-        return _JsonLines(output, request)
-    is_own = request.kind == "sentence"
-    width = model.vector_size if is_own else model.bert.hidden_size
-    return _Arrays(output, request, width)
-
-
 class _JsonLines:
     """One object a text: `text` and `vector`, or `tokens` and `layers`."""
 
-    def __init__(self, output: Path, request: VectorRequest) -> None:
-        self.outputs, self._request = [output], request
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> "_JsonLines":
-        self._file: IO[str] = self._stack.enter_context(
-            # A lone surrogate is written as JSON's own escape.
-            _beside(self.outputs[0]).open(
-                "w", encoding="utf-8", errors="backslashreplace"
-            )
-        )
-        return self
-
-    def add(
-        self, texts: list[str], rows: encode.Rows, vectors: list[Any], model: Model
+    def __init__(
+        self, opened: list[BinaryIO], request: VectorRequest, model: Model
     ) -> None:
+        (self._file,) = opened
+        self._request, self._tokens = request, model.tokenizer.tokens
+
+    def add(self, texts: list[str], rows: encode.Rows, vectors: list[Any]) -> None:
         """Writes a window."""
         for text, row, vector in zip(texts, rows, vectors, strict=True):
             line: dict[str, Any] = {"text": text}
             if self._request.kind == "tokens":
-                line["tokens"] = [model.tokenizer.tokens[i] for i in row]
+                line["tokens"] = [self._tokens[i] for i in row]
                 line["layers"] = {
                     str(layer): _numbers(vector[:, index])
                     for index, layer in enumerate(self._request.layers)
                 }
             else:
                 line["vector"] = _numbers(vector)
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            # A lone surrogate is written as JSON's own escape.
+            spelled = json.dumps(line, ensure_ascii=False) + "\n"
+            self._file.write(spelled.encode("utf-8", "backslashreplace"))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        _finish(self.outputs, error, self._stack.close)
+    def close(self) -> None:
+        """Does nothing: every line is complete."""
 
 
 class _Arrays:
-    """A numpy array that grows, with the token ids and offsets of token vectors."""
+    """Numpy arrays that grow: the vectors, and of tokens their ids and offsets."""
 
-    def __init__(self, output: Path, request: VectorRequest, width: int) -> None:
-        self._request = request
-        self._first: dict[Path, np.ndarray] = {output: np.zeros((0, width), np.float32)}
-        if request.kind == "tokens":
-            ids, offsets = (
-                output.with_suffix(f".{x}.npy") for x in ("input_ids", "offsets")
-            )
-            self._first = {
-                ids: np.zeros(0, np.int32),
-                offsets: np.zeros(1, np.int64),
-                output: np.zeros((0, len(request.layers), width), np.float32),
-            }
-        self.outputs = list(self._first)
-
-    def __enter__(self) -> "_Arrays":
-        self._growing = [
-            _Growing(_beside(name), first) for name, first in self._first.items()
-        ]
-        self._total = 0
-        return self
-
-    def add(
-        self, texts: list[str], rows: encode.Rows, vectors: list[Any], model: Model
+    def __init__(
+        self, opened: list[BinaryIO], request: VectorRequest, model: Model
     ) -> None:
+        width = model.bert.hidden_size
+        empty = [np.zeros((0, len(request.layers), width), np.float32)]
+        if request.kind == "tokens":
+            empty += [np.zeros(0, np.int32), np.zeros(1, np.int64)]
+        else:
+            is_own = request.kind == "sentence"
+            empty = [np.zeros((0, model.vector_size if is_own else width), np.float32)]
+        self._growing = [*map(_Growing, opened, empty)]
+        self._total = 0
+
+    def add(self, texts: list[str], rows: encode.Rows, vectors: list[Any]) -> None:
         """Writes a window."""
-        del texts, model  # the arrays only hold vectors
-        if self._request.kind != "tokens":
+        del texts  # the arrays only hold vectors
+        if len(self._growing) == 1:
             self._growing[0].append(np.stack(vectors))
             return
-        ids, offsets, states = self._growing
+        states, ids, offsets = self._growing
         ids.append(np.concatenate(rows).astype(np.int32))
         ends = self._total + np.cumsum([len(row) for row in rows], dtype=np.int64)
         offsets.append(ends)
         states.append(np.concatenate(vectors))
         self._total = int(ends[-1])
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        def close() -> None:
-            for growing in self._growing:
-                growing.close()
-
-        _finish(self.outputs, error, close)
+    def close(self) -> None:
+        """Writes the final counts."""
+        for growing in self._growing:
+            growing.write_header()
 
 
 class _Growing:
     """A .npy file whose first axis grows; its header leaves room for the count."""
 
-    def __init__(self, path: Path, first: np.ndarray) -> None:
-        self._file = path.open("wb")
+    def __init__(self, file: BinaryIO, first: np.ndarray) -> None:
+        self._file = file
         self._shape, self._dtype = (0, *first.shape[1:]), first.dtype
-        self._header()
+        self.write_header()
         self.append(first)
 
     def append(self, rows: np.ndarray) -> None:
@@ -379,36 +344,15 @@ class _Growing:
         self._file.write(np.ascontiguousarray(rows).tobytes())
         self._shape = (self._shape[0] + len(rows), *rows.shape[1:])
 
-    def close(self) -> None:
-        """Writes the final count."""
-        with self._file:
-            self._file.seek(0)
-            self._header()
-
-    def _header(self) -> None:
+    def write_header(self) -> None:
+        """Writes the count of rows so far at the head of the file."""
         described = {
             "descr": np.lib.format.dtype_to_descr(self._dtype),
             "fortran_order": False,
             "shape": self._shape,
         }
+        self._file.seek(0)
         np.lib.format.write_array_header_1_0(self._file, described)
-
-
-def _beside(output: Path) -> Path:
-    return output.with_name(f".{output.name}.part")
-
-
-def _finish(
-    outputs: list[Path], error: BaseException | None, close: Callable[[], None]
-) -> None:
-    """Closes files and gives them their names, or removes those of a failure."""
-    try:
-        close()
-        for output in outputs if error is None else []:
-            os.replace(_beside(output), output)
-    finally:
-        for output in outputs:
-            _beside(output).unlink(missing_ok=True)
 
 
 def _numbers(vector: Float[np.ndarray, "..."]) -> list[Any]:
