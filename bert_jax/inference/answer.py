@@ -329,17 +329,12 @@ class TaskPredictor:
         """
         if not examples:
             return []
-        each = self._each
-        bare = [data_examples.unlabeled(example) for example in examples]
-        table = _table(each.task, bare)
-        _count(table, notes, coverage)
-        return each.predictions(self.params, bare, table)
-
-    @property
-    def _each(self) -> Predictor:
-        """The predictor that treats each example independently of the others."""
+        # Each example is predicted independently of the others.
         each = self.predictor.task.one_by_one()
-        return dataclasses.replace(self.predictor, task=each)
+        bare = [data_examples.unlabeled(example) for example in examples]
+        table = _table(each, bare, notes, coverage)
+        predictor = dataclasses.replace(self.predictor, task=each)
+        return predictor.predictions(self.params, bare, table)
 
     def stream(
         self,
@@ -377,29 +372,29 @@ class TaskPredictor:
         """
         of_task = self.predictor.task
         known = class_names.known_part(of_task, examples)
-        table = _table(of_task, known)
-        _count(table, notes, coverage)
+        table = _table(of_task, known, notes, coverage)
         return self.predictor.scores(self.params, examples, table)
 
 
-def _table(of_task: Any, examples: Sequence[Any]) -> example_rows.ExampleTable:
-    """Returns the rows of examples; errors do not advise on settings of training."""
-    try:
-        return spec.checked(of_task, examples, of_task.table(examples))
-    except errors.SettingError as error:
-        raise error.of_trained_model() from None
-
-
-def _count(
-    table: example_rows.ExampleTable,
+def _table(
+    of_task: spec.FineTuned,
+    examples: Sequence[Any],
     notes: Counter[str] | None,
     coverage: Coverage | None,
-) -> None:
-    """Adds the counts of a table."""
+) -> example_rows.ExampleTable:
+    """Returns the rows of examples, and adds their counts.
+
+    Errors do not advise on settings of training.
+    """
+    try:
+        table = spec.checked(of_task, examples, of_task.table(examples))
+    except errors.SettingError as error:
+        raise error.of_trained_model() from None
     if notes is not None:
         notes.update(table.notes)
     if coverage is not None:
         coverage.update(table.coverage)
+    return table
 
 
 def load(

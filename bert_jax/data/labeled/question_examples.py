@@ -106,10 +106,9 @@ def _paragraphs(
     content = text_files.decode(text_files.document(file), file.path, 1, request.faults)
     if content.lstrip().startswith("["):  # CMRC's own shape: a list of contexts
         content = f'{{"data": {content}}}'
-    with table_records.in_one_document(file.path):
-        document = json_file.parse_object(content, str(file.path))
-        articles = _first(document, ("data",), str(file.path))
-        articles = _listed(articles, f"{file.path}: data")
+    document = json_file.parse_object(content, str(file.path))
+    articles = _first(document, ("data",), str(file.path))
+    articles = _listed(articles, f"{file.path}: data")
     for i, article in enumerate(articles):
         where = f"{file.path}: data[{i}]"
         try:

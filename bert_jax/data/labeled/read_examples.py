@@ -116,14 +116,6 @@ def _whole(
     return Examples(found, notes)
 
 
-def format_of(request: Request) -> str:
-    """Returns the format that a file is read as, one of those of its task.
-
-    Raises InputError as `read` does, where the file does not show its format.
-    """
-    return _format(request)
-
-
 def first_line(request: Request) -> tables.FirstLine | None:
     """Returns what the first line of a table is taken as; None of other formats.
 
@@ -131,7 +123,7 @@ def first_line(request: Request) -> tables.FirstLine | None:
 
     Raises InputError as `read` does.
     """
-    kind = _format(request)
+    kind = format_of(request)
     if kind not in tables.WITH_HEADERS:
         return None
     if not hub.is_name(request.path):
@@ -155,7 +147,9 @@ def iterate(
     """
     notes = table_records.Notes() if notes is None else notes
     request = _with_commit(request)
-    request = dataclasses.replace(request, needs_labels=False, format=_format(request))
+    request = dataclasses.replace(
+        request, needs_labels=False, format=format_of(request)
+    )
     found = _examples(request, notes)
     if request.format == "squad":
         found = _unique(found, request, notes)
@@ -180,7 +174,7 @@ def _examples(request: Request, notes: Counter[str]) -> Iterator[examples.Exampl
     """Yields the examples of a file, or of a split, by its format and the task."""
     if hub.is_name(request.path):
         return _examples_of_split(request, notes)
-    kind, file = _format(request), _file(request)
+    kind, file = format_of(request), _file(request)
     if kind == "package":
         loaded, found = tables.read_package(str(request.path))
         notes.update(found)
@@ -214,7 +208,7 @@ def _examples_of_split(
 def _of_the_hub(request: Request) -> Request:
     """Returns a request with its format; tables of the hub begin with a header."""
     header = "true" if request.header == "auto" else request.header
-    return dataclasses.replace(request, format=_format(request), header=header)
+    return dataclasses.replace(request, format=format_of(request), header=header)
 
 
 def _of_records(
@@ -232,11 +226,14 @@ def _file(request: Request) -> text_files.NamedPath:
     return text_files.NamedPath(path.name, path)
 
 
-def _format(request: Request) -> str:
-    """Returns the format of a file, as given or detected from name and content."""
+def format_of(request: Request) -> str:
+    """Returns the format of a file, as given or detected from name and content.
+
+    Raises InputError as `read` does, where the file does not show its format.
+    """
     if hub.is_name(request.path):
         first = hub_dataset.find(str(request.path)).files[0].path
-        return _format(dataclasses.replace(request, path=first))
+        return format_of(dataclasses.replace(request, path=first))
     allowed = request.form.formats
     prefix, colon, _ = str(request.path).partition(":")
     if colon and prefix in _PREFIXES:

@@ -7,12 +7,11 @@ JSON.
 """
 
 import ast
-import contextlib
 import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -146,18 +145,6 @@ def decoding_fault(text: str, where: str) -> BrokenRecord | None:
     problem = f"byte 0x{byte:02x}, which is not UTF-8" if byte else "a NUL character"
     kind = NOT_UTF8 if byte else NUL
     return BrokenRecord(f"{where} has {problem}.", kind)
-
-
-@contextlib.contextmanager
-def in_one_document(path: Path) -> Generator[None, None, None]:
-    """Adds to InputErrors what to do with a document that is read as a whole."""
-    try:
-        yield
-    except errors.InputError as error:
-        raise errors.InputError(
-            f"{str(error).rstrip('.')}. {path.name} is one document, which is "
-            "read as a whole: correct it, or download or export it again."
-        ) from None
 
 
 def describe_all(path: str, notes: Counter[str]) -> str:

@@ -142,8 +142,7 @@ def _of_document(
 ) -> Iterator[TableRecord]:
     """Yields the objects of a document, which is read into memory."""
     text = text_files.decode(text_files.document(file), file.path, 1, faults)
-    with table_records.in_one_document(file.path):
-        found = [*json_file.values(text, str(file.path))]
+    found = [*json_file.values(text, str(file.path))]
     is_faulty = table_records.decoding_fault(text, "") is not None
     if len(found) == 1 and isinstance(found[0][1], dict):
         found = [(found[0][0], value) for value in _inside(found[0][1])]
@@ -442,10 +441,9 @@ def c3_documents(
 ) -> list[Any]:
     """Returns the documents of a file; raises InputError if it is not a JSON list."""
     content = text_files.decode(text_files.document(file), file.path, 1, faults)
-    with table_records.in_one_document(file.path):
-        found = json_file.parse(content, str(file.path))
-        if not isinstance(found, list):
-            raise _malformed_c3(str(file.path))
+    found = json_file.parse(content, str(file.path))
+    if not isinstance(found, list):
+        raise _malformed_c3(str(file.path))
     return found
 
 
@@ -456,11 +454,6 @@ def _c3_cells(question: Any, where: str) -> dict[str, Any]:
     choices: Any = question["choice"] if "choice" in question else None
     if not _are_texts(choices):
         raise _malformed_c3(where)
-    twice = next((each for each in choices if choices.count(each) > 1), None)
-    if twice is not None:
-        raise BrokenRecord(
-            f"{where}: the choice {twice!r} is a duplicate. Fix the record."
-        )
     answer = question["answer"] if "answer" in question else None
     if answer not in ("", None) and answer not in choices:
         raise BrokenRecord(
