@@ -118,10 +118,7 @@ def _write_features(
 
 
 def _report(
-    model: Model,
-    coverage: Coverage,
-    written: str = "",
-    counted: str = "",
+    model: Model, coverage: Coverage, written: str = "", counted: str = ""
 ) -> None:
     """Reports the number of texts, and their coverage by the vocabulary."""
     if written or coverage:

@@ -162,9 +162,9 @@ def test_the_answers_are_those_of_the_pipelines(foreign, kind):
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     folder = foreign(kind)
-    of_class = {
-        "tagging": transformers.AutoModelForTokenClassification,
-    }.get(kind, transformers.AutoModelForSequenceClassification)
+    of_class = {"tagging": transformers.AutoModelForTokenClassification}.get(
+        kind, transformers.AutoModelForSequenceClassification
+    )
     import torch
 
     model = of_class.from_pretrained(folder).eval()

@@ -110,9 +110,7 @@ def test_entities_have_the_characters_of_the_original_text(predict, tmp_path):
     for made in (
         _said(predict("tagging", *texts)),
         _said(predict("tagging", stdin="\n".join(texts))),
-        _said(
-            predict("tagging", f"--input={tmp_path}/t.txt", "--input_format=lines"),
-        ),
+        _said(predict("tagging", f"--input={tmp_path}/t.txt", "--input_format=lines")),
     ):
         assert [one["text"] for one in made] == texts
         entities = [(one, entity) for one in made for entity in one["entities"]]

@@ -76,10 +76,7 @@ def first_line(
 
 
 def records(
-    kind: str,
-    file: text_files.NamedPath,
-    request: ExampleRequest,
-    notes: Counter[str],
+    kind: str, file: text_files.NamedPath, request: ExampleRequest, notes: Counter[str]
 ) -> Iterator[TableRecord]:
     """Returns the records of a table.
 

@@ -119,10 +119,7 @@ def test_texts_without_entities_can_be_streamed(tmp_path):
         ({"body": "a"}, "c.json:1: there is no 'text', only 'body'.*data.columns.text"),
         ({"tokens": ["a"]}, "there are no tags in tags, ner_tags.*data.columns.tag"),
         ({"tokens": ["a"], "tags": []}, "c.json:1 has 1 tokens and 0 tags"),
-        (
-            {"tokens": ["a", ""], "tags": ["O", "O"]},
-            "'tokens' ",
-        ),
+        ({"tokens": ["a", ""], "tags": ["O", "O"]}, "'tokens' "),
         ({"tokens": [], "tags": []}, "'tokens' "),
         ({"tokens": ["a"], "tags": [""]}, "c.json:1: a tag is empty"),
     ],

@@ -152,12 +152,7 @@ def test_choices_are_taken_as_given():
 @pytest.mark.parametrize(
     "names, task, columns, message",
     [
-        (
-            "a b",
-            "classification",
-            {},
-            "f:2: .* text .*'a', 'b'",
-        ),
+        ("a b", "classification", {}, "f:2: .* text .*'a', 'b'"),
         ("text b", "classification", {}, "label .*columns.label"),
         ("text b", "regression", {}, "score .*data.columns.score"),
         (

@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 from bert_jax import errors, tasks
-from bert_jax.data.labeled import (
-    examples,
-    python_examples,
-    text_examples,
-)
+from bert_jax.data.labeled import examples, python_examples, text_examples
 
 
 def one(task, value):

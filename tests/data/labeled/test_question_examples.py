@@ -168,10 +168,7 @@ def test_questions_without_answers_can_be_streamed(tmp_path):
             "has an answer that is not a text",
         ),
         (document({"id": 1, "question": "?", "answers": "猫"}), "answers is not"),
-        (
-            document(question("a", "?", ("猫", "0"))),
-            "has the answer_start '0'",
-        ),
+        (document(question("a", "?", ("猫", "0"))), "has the answer_start '0'"),
         (
             document(
                 {

@@ -83,7 +83,7 @@ def test_a_file_that_is_not_there_or_is_a_folder(tmp_path):
             "srl",
             {"format": "tsv"},
             "data.format is 'tsv': use one of auto, conllu for srl",
-        ),
+        )
     ],
 )
 def test_requests_of_other_names_are_refused(task, options, message):

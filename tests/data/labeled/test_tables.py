@@ -141,10 +141,7 @@ def test_a_label_ends_at_the_first_space(tmp_path):
 
 def test_json_lines_are_objects(tmp_path):
     path = write(tmp_path, '{"a": [1, "二"]}\n\n{}\n', "c.jsonl")
-    assert records("jsonl", path) == [
-        ("1", {"a": [1, "二"]}),
-        ("3", {}),
-    ]
+    assert records("jsonl", path) == [("1", {"a": [1, "二"]}), ("3", {})]
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,7 @@ def test_a_sentence_a_line(tmp_path, content, text):
 
 
 @pytest.mark.parametrize(
-    "content",
-    ["Anna met\tB-PER O\nBob left it\tB-PER O\n", "a/X b/Y\nc d/Y\n"],
+    "content", ["Anna met\tB-PER O\nBob left it\tB-PER O\n", "a/X b/Y\nc d/Y\n"]
 )
 def test_a_line_without_a_tag_for_each_token(tmp_path, content):
     filler = content.splitlines()[0] + "\n"

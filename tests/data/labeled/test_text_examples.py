@@ -137,11 +137,7 @@ def test_the_choices_of_swag_begin_with_the_second_sentence(tmp_path):
     )
     assert read(path, "multiple_choice").examples == [
         examples.ChoiceExample(
-            f"{path}:2",
-            "q",
-            "A man.",
-            ("He runs, fast.", "He sits.", "He sings."),
-            2,
+            f"{path}:2", "q", "A man.", ("He runs, fast.", "He sits.", "He sings."), 2
         )
     ]
 

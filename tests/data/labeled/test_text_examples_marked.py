@@ -45,10 +45,7 @@ def test_other_targets_are_no_spans(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"span1_index": 6},
-            "span1 of the target, '床', is not at character 6",
-        ),
+        ({"span1_index": 6}, "span1 of the target, '床', is not at character 6"),
         ({"span2_index": -1}, "span2 of the target, '它', is not at"),
         ({"span2_index": "37"}, "span2 .* is not at character '37'"),
         ({"span2_text": "床", "span2_index": 5}, "span1 and span2 .* overlap"),
