@@ -76,10 +76,10 @@ def _refuse_records(path: Path) -> None:
         )
 
 
-def _fill_masks(model: Model, texts: Iterator[tuple[str, str]]) -> None:
+def _fill_masks(model: Model, texts: Iterator[tuple[int, str, str]]) -> None:
     """Prints the guesses for each text."""
     coverage = Coverage()
-    for where, text in texts:
+    for _, where, text in texts:
         text = text.strip()
         try:
             filled = model.fill_ids(model.ids(text, coverage), flags.FLAGS.top)
@@ -96,7 +96,7 @@ def _fill_masks(model: Model, texts: Iterator[tuple[str, str]]) -> None:
 
 def _write_features(
     model: Model,
-    texts: Iterator[tuple[str, str]],
+    texts: Iterator[tuple[int, str, str]],
     total: int | None,
     output: Path,
     notes: Counter[str],
@@ -112,7 +112,7 @@ def _write_features(
     request.check(model)
     coverage = Coverage()
     with console.Bar(total, "texts", "encoding", is_kept=True) as progress:
-        only_texts = (text.strip() for _, text in texts)
+        only_texts = (text.strip() for _, _, text in texts)
         outputs.write(model, only_texts, request, output, progress.update, coverage)
     _report(model, coverage, f": {output}", inputs.counts(notes))
 

@@ -187,11 +187,12 @@ def _examples(
                 text_files.Faults.KEEP if request.repair else text_files.Faults.OFFER
             )
         skipped = notes if request.repair else None
-        for where, text in numbered_texts(
+        for number, where, text in numbered_texts(
             [], request.input, faults, skipped, keeps_blank=True
         ):
             value = _parts(form, text, where) if text else python_examples.blank(form)
-            yield _one(form, where, value)
+            (one,) = python_examples.examples_of_values(form, [value], [where])
+            yield dataclasses.replace(one, id=str(number - 1))
     else:
         yield from read_examples.iterate(reading(model, request), notes)
 
@@ -203,8 +204,10 @@ def numbered_texts(
     notes: Counter[str] | None = None,
     *,
     keeps_blank: bool = False,
-) -> Iterator[tuple[str, str]]:
-    """Yields (where it comes from, text) of arguments, a file or standard input.
+) -> Iterator[tuple[int, str, str]]:
+    """Yields the texts of arguments, a file or standard input.
+
+    Each is (number from 1, where it comes from, text).
 
     Args:
       faults: policy for bytes that are not text.
@@ -217,7 +220,8 @@ def numbered_texts(
         line.
     """
     if arguments:
-        yield from ((f"argument {n}", text) for n, text in enumerate(arguments, 1))
+        for number, text in enumerate(arguments, 1):
+            yield number, f"argument {number}", text
         return
     if path is None:
         if sys.stdin.isatty():
@@ -230,31 +234,25 @@ def numbered_texts(
         hub.refuse_as_lines(path)
         named = text_files.NamedPath(path, Path(path))
         numbered = text_files.whole_lines(named, text_files.Tally(), faults)
-    blanks: list[str] | None = []  # blank lines before the first that has a text
+    blanks: list[int] | None = []  # blank lines before the first that has a text
     for number, text in numbered:
         where, is_blank = f"{path}:{number}", table_records.is_invisible(text)
         broken = None if notes is None else table_records.of_line(text, where)
         if broken and notes is not None:
             table_records.count(broken, where, notes)
         elif is_blank and blanks is not None:
-            blanks.append(where)
+            blanks.append(number)
         else:
             for earlier in (blanks or ()) if keeps_blank else ():
-                yield earlier, ""
+                yield earlier, f"{path}:{earlier}", ""
             blanks = None
             if keeps_blank or not is_blank:
-                yield where, "" if is_blank else text
+                yield number, where, "" if is_blank else text
     if blanks is not None:
         raise errors.InputError(
             f"{path} has no text: give texts as arguments, in a file (--input) or "
             "through a pipe, one a line"
         )
-
-
-def _one(form: data_examples.ExampleForm, where: str, value: Any) -> Any:
-    (example,) = python_examples.examples_of_values(form, [value], [where])
-    number = where.rpartition(":")[2]
-    return dataclasses.replace(example, id=str(int(number) - 1))
 
 
 def _parts(form: data_examples.ExampleForm, text: str, where: str) -> Any:

@@ -93,17 +93,17 @@ def test_what_is_no_text_is_named_with_its_position(model, wrong):
 def test_texts_come_from_arguments_or_a_file_with_their_place(tmp_path):
     path = tmp_path / "lines.txt"
     path.write_bytes("\ufeff一[MASK]\r\n\n二[MASK]\n".encode())
-    assert list(inputs.numbered_texts(["x"], str(path))) == [("argument 1", "x")]
+    assert list(inputs.numbered_texts(["x"], str(path))) == [(1, "argument 1", "x")]
     assert list(inputs.numbered_texts([], str(path))) == [
-        (f"{path}:1", "一[MASK]"),
-        (f"{path}:3", "二[MASK]"),
+        (1, f"{path}:1", "一[MASK]"),
+        (3, f"{path}:3", "二[MASK]"),
     ]
 
 
 def test_texts_come_from_standard_input_last(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\n")))
     found = list(inputs.numbered_texts([], None))
-    assert found == [("standard input:1", "a"), ("standard input:2", "b")]
+    assert found == [(1, "standard input:1", "a"), (2, "standard input:2", "b")]
 
 
 def test_unknown_tokens_and_cut_texts_are_warned_of_once_a_call(model, caplog):

@@ -162,7 +162,7 @@ def test_an_error_in_the_middle_leaves_what_was_there(
     output = tmp_path / f"x{suffix}"
     output.write_bytes(b"mine")
     written = []
-    texts = (text for _, text in inputs.numbered_texts([], str(lines)))
+    texts = (text for _, _, text in inputs.numbered_texts([], str(lines)))
     request = outputs.VectorRequest(kind)
     with pytest.raises(errors.InputError, match=r"lines.txt:3: byte 3 of the line"):
         outputs.write(model, texts, request, output, done=written.append)
