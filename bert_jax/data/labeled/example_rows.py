@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from bert_jax.data.pretraining import packing
+from bert_jax.data import packing
 from bert_jax.text.coverage import Coverage
 
 Batch = dict[str, np.ndarray]

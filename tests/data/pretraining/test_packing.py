@@ -7,6 +7,7 @@ import pytest
 import small_stores
 
 from bert_jax.config.pretraining import OBJECTIVES
+from bert_jax.data.packing import best_fit
 from bert_jax.data.pretraining import instances, packing, permutation
 
 KEY = permutation.key_of(5)
@@ -47,7 +48,7 @@ def test_rows_are_full_and_hold_every_sequence(kind):
     rng = np.random.default_rng(0)
     lengths = lengths_of(kind, rng, 512, 200_000)
     counts = np.bincount(lengths, minlength=513)
-    rows = packing.best_fit(counts, 512, 64)
+    rows = best_fit(counts, 512, 64)
     found = collections.Counter()
     for sizes, number in rows.items():
         assert number > 0 and sum(sizes) <= 512 and len(sizes) <= 64
@@ -72,7 +73,7 @@ def test_simulated_wikipedia_fills_its_rows():
 
 def test_a_row_holds_no_more_sequences_than_it_may():
     counts = np.array([0, 0, 0, 10])
-    assert packing.best_fit(np.append(counts, [0] * 9), 12, 2) == {(3, 3): 5}
+    assert best_fit(np.append(counts, [0] * 9), 12, 2) == {(3, 3): 5}
 
 
 def test_a_token_attends_to_its_sequence_alone():
