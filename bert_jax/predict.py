@@ -122,18 +122,10 @@ def _report(
 ) -> None:
     """Reports the number of texts, and their coverage by the vocabulary."""
     if written or coverage:
-        described = f"({coverage.describe()})"
         distributed.print_once(
-            f"{coverage.texts:,} texts{written} {described}{counted}"
+            f"{coverage.texts:,} texts{written} ({coverage.describe()}){counted}"
         )
     model.warn(coverage, flags.FLAGS.input or "the texts")
-
-
-def _output() -> Path:
-    """Returns the file of the vectors."""
-    (given,) = commands.required("output")
-    outputs.check_output(Path(given))
-    return Path(given)
 
 
 def _layers(given: list[str]) -> tuple[int, ...]:
@@ -173,7 +165,10 @@ def main(argv: list[str]) -> None:
     if task == "answer":
         inputs.write(folder, argv[1:], request_of_flags())
         return
-    output = _output() if task == "features" else None  # before the model is loaded
+    output = None
+    if task == "features":
+        output = Path(*commands.required("output"))
+        outputs.check_output(output)
     model = load(folder, dtype=flags.FLAGS.dtype)
     path, is_repaired = flags.FLAGS.input, flags.FLAGS.repair
     if path is not None:
@@ -214,13 +209,6 @@ def _refuse_flags_of_other_tasks(task: str) -> None:
     for name in sorted(set().union(*_FLAGS.values()) - _FLAGS[task]):
         if flags.FLAGS[name].present:
             raise errors.InputError(f"--{name} does nothing with --task={task}")
-
-
-def define_flags() -> None:
-    """Defines the flags of a file of examples and of its answers."""
-    flags.DEFINE_enum("format", "jsonl", outputs.FORMATS, "Of the answers.")
-    commands.show_in_help("format")
-    define_input_flags()
 
 
 def define_input_flags() -> None:
@@ -284,7 +272,8 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "output", None, "File of the answers, or of the vectors: x.npy or x.jsonl."
     )
-    define_flags()
+    flags.DEFINE_enum("format", "jsonl", outputs.FORMATS, "Of the answers.")
+    define_input_flags()
     flags.DEFINE_enum(
         "features",
         "sentence",
