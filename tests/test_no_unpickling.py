@@ -15,7 +15,7 @@ EXCEPTIONS = {
     # Its name is a literal; pyright would want Apache Beam to be installed.
     "bert_jax/contrib/beam/beam_runner.py": ["importlib.import_module"],
     # Makes pickles that run a program, to see that nobody runs it.
-    "scripts/reliability/names_lib.py": ["allow_pickle=", "pickle"],
+    "scripts/reliability/hostile_files_lib.py": ["allow_pickle=", "pickle"],
     # Starts commands in forks; the patch is of resume_lib.py's own table.
     "scripts/reliability/fork_server_lib.py": ["exec", "runpy"],
 }

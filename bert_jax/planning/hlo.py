@@ -92,9 +92,9 @@ class Instruction:
         return sum(shape.bytes for shape in self.shapes)
 
     @property
-    def main_bytes(self) -> int:
-        """The size of the result in main memory."""
-        return sum(shape.main_bytes for shape in self.shapes)
+    def is_on_chip(self) -> bool:
+        """Whether no part of the result is in main memory."""
+        return self.bytes > 0 and not sum(shape.main_bytes for shape in self.shapes)
 
     @property
     def called(self) -> tuple[str, ...]:
@@ -292,20 +292,20 @@ class HloCost(NamedTuple):
     Attributes:
       flops: floating-point operations of matrix products.
       main_bytes: read from and written to main memory.
-      bytes: read from and written to all memories.
       unknown_kernels: kernel calls whose work the text does not show.
+      unknown_loops: loops whose trips the text does not show; they count once.
     """
 
     flops: float
     main_bytes: float
-    bytes: float
     unknown_kernels: int
+    unknown_loops: int
 
 
 def cost(program: HloProgram) -> HloCost:
     """Returns what one run of the program costs, loops with all their trips."""
     fused = _fused(program)
-    flops = main = everywhere = 0.0
+    flops = main_bytes = 0.0
     unknown = 0
     for name, count in program.counts.items():
         computation = program.computations[name]
@@ -314,9 +314,8 @@ def cost(program: HloProgram) -> HloCost:
             flops += count * (work or 0.0)
             unknown += work is None
             if name not in fused:
-                main += count * _bytes(x, computation, program, only_main=True)
-                everywhere += count * _bytes(x, computation, program, only_main=False)
-    return HloCost(flops, main, everywhere, unknown)
+                main_bytes += count * _bytes(x, computation, program)
+    return HloCost(flops, main_bytes, unknown, program.unknown_loops)
 
 
 def _fused(program: HloProgram) -> set[str]:
@@ -336,13 +335,8 @@ def _flops(x: Instruction, inside: Computation) -> float | None:
         return _dot_flops(x, inside)
     if x.opcode == "convolution":
         return _convolution_flops(x, inside)
-    if x.opcode == "custom-call":
-        return _call_flops(x, inside)
-    return 0.0
-
-
-def _call_flops(x: Instruction, inside: Computation) -> float | None:
-    """Returns the FLOPs of a call of a kernel or of a library."""
+    if x.opcode != "custom-call":
+        return 0.0
     if "tpu_custom_call" in x.attributes:
         return _kernel_flops(x, inside)
     if '"__cublas$' in x.attributes:
@@ -421,31 +415,20 @@ def _windows(attributes: str) -> list[_Window]:
     fields = dict(part.split("=") for part in found[1].split()) if found else {}
     if "size" not in fields:
         return []
-    number = len(fields["size"].split("x"))
-
-    def each(name: str, default: int) -> list[int]:
-        parts = fields[name].split("x") if name in fields else [str(default)] * number
-        return [int(part.split("_")[0]) for part in parts]
-
-    columns = [each("stride", 1), each("pad", 0)]
-    columns += [each("lhs_dilate", 1), each("rhs_dilate", 1)]
+    ones = "x".join("1" * len(fields["size"].split("x")))
+    defaults = {"stride": ones, "pad": ones.replace("1", "0")}
+    defaults |= {"lhs_dilate": ones, "rhs_dilate": ones}
+    columns = [
+        [int(part.split("_")[0]) for part in fields.get(name, usual).split("x")]
+        for name, usual in defaults.items()
+    ]
     return [_Window(*values) for values in zip(*columns, strict=True)]
 
 
 # They move no data: views, tuples, and what is counted at its producer or its user.
 _FREE = (
-    "parameter",
-    "constant",
-    "tuple",
-    "get-tuple-element",
-    "bitcast",
-    "while",
-    "conditional",
-    "call",
-    "after-all",
-    "partition-id",
-    "replica-id",
-    "opt-barrier",
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while"),
+    *("conditional", "call", "after-all", "partition-id", "replica-id", "opt-barrier"),
 )
 _SLICES = ("slice", "dynamic-slice", "gather")
 
@@ -456,34 +439,30 @@ def _is_buffer(x: Instruction) -> bool:
     return x.opcode == "custom-call" and any(name in x.attributes for name in targets)
 
 
-def _bytes(
-    x: Instruction, inside: Computation, program: HloProgram, *, only_main: bool
-) -> float:
-    """Returns what an instruction reads and writes, in all memories or main memory."""
+def _bytes(x: Instruction, inside: Computation, program: HloProgram) -> float:
+    """Returns what an instruction reads from and writes to main memory."""
     if x.opcode in _FREE or x.opcode.endswith("-done") or _is_buffer(x):
         return 0.0
     operands = inside.operands_of(x)
-
-    def counts(y: Instruction) -> bool:
-        return not (only_main and y.bytes and not y.main_bytes)
-
     if x.opcode == "fusion":
-        read = [fusion_reads(x, n, program) for n in range(len(operands))]
-        sizes = [size for size, y in zip(read, operands, strict=True) if counts(y)]
+        moved = sum(
+            fusion_reads(x, number, program)
+            for number, operand in enumerate(operands)
+            if not operand.is_on_chip
+        )
         written = zip(fusion_writes(x, program), x.shapes, strict=False)
-        sizes += [size for size, shape in written if not (only_main and shape.space)]
-        return float(sum(sizes))
+        return moved + sum(size for size, shape in written if not shape.space)
     if x.opcode in ("copy-start", "slice-start"):  # (from, to, ...) or (to, from, ...)
-        ends = sorted(x.shapes[:2], key=lambda shape: shape.bytes)
-        moved = ends[0].bytes
-        return float(moved * sum(not (only_main and shape.space) for shape in ends))
+        ends = x.shapes[:2]
+        ends_in_main_memory = sum(not shape.space for shape in ends)
+        return float(min(shape.bytes for shape in ends) * ends_in_main_memory)
     if x.opcode in _SLICES:
-        read = x.bytes * counts(operands[0]) + sum(y.bytes for y in operands[1:])
-        return float(read + x.bytes * counts(x))
+        parts = (not operands[0].is_on_chip) + (not x.is_on_chip)
+        return float(x.bytes * parts + sum(y.bytes for y in operands[1:]))
     if x.opcode == "dynamic-update-slice":
-        return float(operands[1].bytes * (counts(operands[1]) + counts(x)))
-    arrays = [shape for y in (x, *operands) for shape in y.shapes]
-    return float(sum(a.main_bytes if only_main else a.bytes for a in arrays))
+        parts = (not operands[1].is_on_chip) + (not x.is_on_chip)
+        return float(operands[1].bytes * parts)
+    return float(sum(shape.main_bytes for y in (x, *operands) for shape in y.shapes))
 
 
 def fusion_reads(fusion: Instruction, number: int, program: HloProgram) -> float:
@@ -552,13 +531,8 @@ def _written(root: Instruction, body: Computation, program: HloProgram) -> float
     return float(root.bytes)
 
 
-KINDS = (
-    "all-reduce",
-    "all-gather",
-    "reduce-scatter",
-    "all-to-all",
-    "collective-permute",
-)
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
+KINDS += ("collective-permute",)
 # XLA for TPUs fuses an all-reduce with the slice of it that a chip keeps.
 _SCATTERED = "all-reduce-scatter"
 

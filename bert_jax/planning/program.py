@@ -157,8 +157,6 @@ class CompiledStep:
       temporary_bytes: all other memory, outputs that reuse no argument included.
       cost: FLOPs and traffic of one step.
       collectives: communication in one step.
-      xla_flops, xla_bytes: from XLA's `cost_analysis`, which counts loops once.
-      unknown_loops: loops with an unknown trip count, which count once.
       seconds: compile time.
       refusal: the compiler's message if the program does not fit; then sizes are 0.
       requested_bytes: the temporary memory that this message reports, or 0.
@@ -166,11 +164,8 @@ class CompiledStep:
 
     arguments_bytes: float = 0.0
     temporary_bytes: float = 0.0
-    cost: hlo.HloCost = hlo.HloCost(0.0, 0.0, 0.0, 0)
+    cost: hlo.HloCost = hlo.HloCost(0.0, 0.0, 0, 0)
     collectives: tuple[hlo.Collective, ...] = ()
-    xla_flops: float = 0.0
-    xla_bytes: float = 0.0
-    unknown_loops: int = 0
     seconds: float = 0.0
     refusal: str = ""
     requested_bytes: float = 0.0
@@ -214,7 +209,11 @@ def compile_step(layout: RunLayout, length: int, *, read: bool = True) -> Compil
         temporary_bytes=float(memory.temp_size_in_bytes + new_outputs),
         seconds=seconds,
     )
-    return _with_costs(step, program, layout.mesh.size) if read else step
+    if not read:
+        return step
+    text = hlo.parse(program.as_text())
+    collectives = tuple(hlo.collectives(text, layout.mesh.size))
+    return dataclasses.replace(step, cost=hlo.cost(text), collectives=collectives)
 
 
 def build(
@@ -264,19 +263,6 @@ def _requested(refusal: str) -> float:
     """
     found = re.search(r"temporaries \(([\d.]+)([KMGT])\)", refusal)
     return float(found[1]) * 1024 ** ("KMGT".index(found[2]) + 1) if found else 0.0
-
-
-def _with_costs(step: CompiledStep, program: Any, num_devices: int) -> CompiledStep:
-    text = hlo.parse(program.as_text())
-    analysis = program.cost_analysis() or {}
-    return dataclasses.replace(
-        step,
-        cost=hlo.cost(text),
-        collectives=tuple(hlo.collectives(text, num_devices)),
-        xla_flops=float(analysis.get("flops", 0.0)),
-        xla_bytes=float(analysis.get("bytes accessed", 0.0)),
-        unknown_loops=text.unknown_loops,
-    )
 
 
 def batch_shapes(layout: RunLayout, length: int) -> dict[str, jax.ShapeDtypeStruct]:

@@ -80,7 +80,7 @@ def _phases(plan: costs.RunPlan) -> list[list[str]]:
     def row(name: str, cell: Callable[[costs.PhasePlan], str]) -> list[str]:
         return [name, *map(cell, phases)]
 
-    rows = [
+    return [
         row("sequence length", lambda x: f"{x.length:,}"),
         row("steps", lambda x: UNKNOWN if x.steps is None else f"{x.steps:,}"),
         row("sequences per step", lambda x: f"{run.batch_size:,}"),
@@ -96,33 +96,12 @@ def _phases(plan: costs.RunPlan) -> list[list[str]]:
         row("model TFLOP per chip (formula)", lambda x: tera(x.cost.useful_flops)),
         row("TFLOP per chip, all matmuls", lambda x: tera(x.cost.flops)),
         row("main memory traffic, GB", lambda x: giga(x.cost.main_bytes)),
-    ]
-    if any(x.compiled is not None and not x.refusal for x in phases):
-        rows += _compiled(plan)
-    return rows + [
         row("compute ms", lambda x: ms(x.time.compute)),
         row("memory ms", lambda x: ms(x.time.memory)),
         row("comm. ms", lambda x: ms(x.time.communication)),
         row("step ms, lower bound", lambda x: ms(x.time.seconds)),
         row("MFU, upper bound", lambda x: f"{x.time.utilization:.1%}"),
     ]
-
-
-def _compiled(plan: costs.RunPlan) -> list[list[str]]:
-    """Returns the traffic of all memories, and XLA's own analysis for comparison."""
-    rows = [
-        ["traffic of all memories, GB"],
-        ["TFLOP, XLA's analysis *"],
-        ["traffic, XLA's analysis, GB *"],
-    ]
-    for phase in plan.phases:
-        step = phase.compiled
-        cells = (UNKNOWN,) * 3
-        if step is not None and not step.refusal:
-            cells = (giga(step.cost.bytes), tera(step.xla_flops), giga(step.xla_bytes))
-        for row, cell in zip(rows, cells, strict=True):
-            row.append(cell)
-    return rows
 
 
 def _communication(plan: costs.RunPlan) -> list[str]:
@@ -206,12 +185,7 @@ def _notes(plan: costs.RunPlan) -> list[str]:
     """Returns the limits of the figures."""
     notes = []
     counted = [x.compiled for x in plan.phases if x.compiled and not x.refusal]
-    if counted:
-        notes.append(
-            "* XLA counts a loop once, and includes elementwise operations and on-chip "
-            "memory; our figures count each iteration, and only matmuls"
-        )
-    if any(x.unknown_loops for x in counted):
+    if any(x.cost.unknown_loops for x in counted):
         notes.append("loops with unknown trip counts are counted once")
     if any(x.cost.unknown_kernels for x in counted):
         notes.append(

@@ -46,9 +46,7 @@ def test_a_loop_over_layers_has_the_flops_of_the_unrolled_program():
     layout, loop = _compiled(1)
     _, unrolled = _compiled(-1)
     assert loop.cost.flops == pytest.approx(unrolled.cost.flops, rel=0.01)
-    assert loop.unknown_loops == unrolled.unknown_loops == 0
-    # XLA's own analysis counts the body of the loop once.
-    assert loop.xla_flops < 0.7 * unrolled.xla_flops
+    assert loop.cost.unknown_loops == unrolled.cost.unknown_loops == 0
     # The formula leaves out the pooler and NSP.
     useful = costs.useful_flops(layout, 24)
     assert useful < loop.cost.flops < 1.1 * useful
@@ -134,6 +132,6 @@ def test_the_step_is_compiled_for_remote_tpus():
     assert steps[1].cost.flops == pytest.approx(steps[-1].cost.flops, rel=0.01)
     useful = costs.useful_flops(layout, 24)
     assert useful < steps[1].cost.flops < 1.1 * useful
-    assert steps[1].unknown_loops == steps[1].cost.unknown_kernels == 0
-    assert steps[1].cost.main_bytes < steps[1].cost.bytes
+    assert steps[1].cost.unknown_loops == steps[1].cost.unknown_kernels == 0
+    assert steps[1].cost.main_bytes < steps[1].cost.main_bytes
     assert {x.group for x in steps[1].collectives} == {4}
