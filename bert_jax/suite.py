@@ -25,7 +25,7 @@ from bert_jax.config import finetuning
 from bert_jax.data.labeled import read_examples
 from bert_jax.foundation import fields, files
 from bert_jax.inference import answer, outputs
-from bert_jax.runs import suite, sweep, task_setup, workdirs
+from bert_jax.runs import best_model, suite, sweep, workdirs
 from bert_jax.training import distributed, remote, signals
 
 PREDICTIONS = "predictions"
@@ -124,7 +124,7 @@ def _train(
     chosen = suite.best_rate(runs, task.scores[0].metric)
     data = workdirs.read_data(folder) or workdirs.NO_DATA
     shown = {
-        score.metric: task_setup.shown_metric(settings, data.classes, score.metric)
+        score.metric: best_model.shown_metric(settings, data.classes, score.metric)
         for score in task.scores
     }
     result = suite.Result(plan.recipe(task), chosen, data.files, shown)

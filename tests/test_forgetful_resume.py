@@ -11,8 +11,7 @@ import tiny_run
 
 from bert_jax import pretrain
 from bert_jax.data.pretraining import phases
-from bert_jax.runs import pretraining as pretraining_run
-from bert_jax.training import checkpoint
+from bert_jax.training import checkpoint, state
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts" / "reliability"
 sys.path.insert(0, str(SCRIPTS))
@@ -56,7 +55,7 @@ def test_one_that_forgets_something_is_not(
 ):
     for place, name in (
         (checkpoint.Checkpoints, "restore_latest"),
-        (pretraining_run, "make_train_step"),
+        (state, "make_train_step"),
         (phases.Phase, "batch_at"),
     ):
         monkeypatch.setattr(place, name, getattr(place, name))  # put back afterwards

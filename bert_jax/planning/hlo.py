@@ -451,7 +451,8 @@ def _bytes(x: Instruction, inside: Computation, program: HloProgram) -> float:
             if not operand.is_on_chip
         )
         written = zip(fusion_writes(x, program), x.shapes, strict=False)
-        return moved + sum(size for size, shape in written if not shape.space)
+        moved += sum(size for size, shape in written if not shape.space)
+        return float(moved)
     if x.opcode in ("copy-start", "slice-start"):  # (from, to, ...) or (to, from, ...)
         ends = x.shapes[:2]
         ends_in_main_memory = sum(not shape.space for shape in ends)

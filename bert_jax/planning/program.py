@@ -231,8 +231,12 @@ def build(
     """
     settings = layout.settings
     transformation, schedule = _optimizer(settings)
-    step = pretraining_run.make_train_step(
-        settings.run, layout.task, layout.shapes, transformation, schedule
+    step = state.make_train_step(
+        pretraining_run.step_spec(layout.task, settings.run),
+        transformation,
+        schedule,
+        layout.shapes,
+        seed=settings.run.seed,
     )
     is_local = layout.topology.name in topologies.HERE
     with contextlib.nullcontext() if is_local else _uncached():

@@ -1,4 +1,4 @@
-"""Scores of the best model of a fine-tuning run, next to baselines on the same data.
+"""Which model of a fine-tuning run is best, and its scores next to baselines.
 
 The baseline `tfidf` counts words (characters where the texts are Chinese) and fits a
 linear support vector machine; `fresh` trains the same network in the same way, but from
@@ -7,33 +7,75 @@ random weights.
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bert_jax import console, errors
+from bert_jax import console, errors, tasks
 from bert_jax.checkpoints import native
 from bert_jax.config import finetuning
 from bert_jax.foundation import faults, files, interrupts
 from bert_jax.inference import answer
 from bert_jax.metrics import report
+from bert_jax.metrics import scores as scores_lib
 from bert_jax.runs import splits
-from bert_jax.tasks import classification
+from bert_jax.tasks import classification, spec
 from bert_jax.text import characters
 from bert_jax.training import distributed
 
 if TYPE_CHECKING:
     from bert_jax.runs.finetuning import FinetuningRun
 
-NAMES = finetuning.BASELINES
-TITLES = {
-    "tfidf": "TF-IDF + LinearSVC",
-    "fresh": "the same network, fresh",
-}
+TITLES = {"tfidf": "TF-IDF + LinearSVC", "fresh": "the same network, fresh"}
+LOWER_IS_BETTER = frozenset({"rmse", "mae", "ece", "brier"})
 _SHOWN = ("accuracy", "macro_f1", "micro_f1", "matthews")
 _MOST_CJK = 0.3  # fraction of CJK characters above which characters are counted
+
+
+def kept_by(settings: finetuning.FinetuningConfig, metrics: Mapping[str, float]) -> str:
+    """Returns the name of the metric by which the best model is kept.
+
+    Raises:
+      InputError: `run.keep_best` names one that the task does not have.
+    """
+    name = settings.run.keep_best
+    if name and name not in metrics:
+        raise errors.InputError(
+            f"run.keep_best is {name!r}: {settings.data.task} has "
+            f"{', '.join(sorted(metrics))}"
+        )
+    return name or next(x for x in tasks.of(settings).default_metrics if x in metrics)
+
+
+def shown_metric(
+    settings: finetuning.FinetuningConfig, labels: Sequence[str], metric: str
+) -> str:
+    """Returns a metric for people: of two classes, with the class that it is of.
+
+    Args:
+      labels: the labels of the model.
+    """
+    positive = tasks.of(settings).positive(settings, labels)
+    return scores_lib.named(metric, console.visible(positive))
+
+
+def is_better(name: str, value: float, best: float | None) -> bool:
+    """Returns whether a value of a metric is better than the best so far, if any."""
+    if best is None:
+        return True
+    return value < best if name in LOWER_IS_BETTER else value > best
+
+
+def tuned(
+    task: spec.TaskSpec, metadata: spec.Metadata, metrics: Mapping[str, float]
+) -> spec.Metadata:
+    """Returns what a model keeps, with the best threshold on the dev data."""
+    name = task.threshold_metric
+    if name not in metrics:
+        return metadata
+    return dataclasses.replace(metadata, threshold=metrics[name])
 
 
 def score(
@@ -62,28 +104,26 @@ def score(
     num_lengths = run.settings.data.num_lengths
     predictor = dataclasses.replace(model.predictor, num_lengths=num_lengths)
     metrics: dict[str, float] = {}
-    for split in (dev, run.test):
-        if split is not None:
-            scored, predictions = predictor.scores(
-                model.params, split.examples, split.table
-            )
-            metrics |= {f"{split.name}/{n}": x for n, x in scored.metrics.items()}
-            if distributed.is_first():
-                about = {"model": str(folder), "data": split.name}
-                report.write(scored, run.workdir / "eval", split.name, about)
-                _write_predictions(run.workdir, split.name, predictions)
-                print(f"\n{split.name}:\n{report.text(scored)}")
-
-    def baseline(name: str) -> dict[str, float]:
-        if name == "fresh":
-            return train_fresh(fresh(run.settings))
-        return tfidf(run.task, run.train, (run.dev, run.test))
-
-    if names := run.settings.run.baseline_names:
-        compared = compare(names, metrics, baseline, run.workdir)
+    for split in filter(None, (dev, run.test)):
+        scored, predictions = predictor.scores(
+            model.params, split.examples, split.table
+        )
+        metrics |= _named(split, scored)
         if distributed.is_first():
-            print(f"\n{compared}")
+            about = {"model": str(folder), "data": split.name}
+            report.write(scored, run.workdir / "eval", split.name, about)
+            _write_predictions(run.workdir, split.name, predictions)
+            print(f"\n{split.name}:\n{report.text(scored)}")
+    if run.settings.run.baseline_names:
+        compared = _compare(run, metrics, train_fresh)
+        if distributed.is_first():
+            print(f"\n{_table(compared)}")
     return folder, metrics
+
+
+def _named(split: splits.Split, scored: scores_lib.Scores) -> dict[str, float]:
+    """Returns metrics by the name of their split, as `test/accuracy`."""
+    return {f"{split.name}/{name}": x for name, x in scored.metrics.items()}
 
 
 def _write_predictions(workdir: Path, name: str, predictions: list[Any]) -> None:
@@ -95,29 +135,25 @@ def _write_predictions(workdir: Path, name: str, predictions: list[Any]) -> None
         file.writelines(f"{line}\n".encode() for line in lines)
 
 
-def compare(
-    names: Sequence[str],
+def _compare(
+    run: "FinetuningRun",
     metrics: dict[str, float],
-    score: Callable[[str], dict[str, float]],
-    workdir: Path,
-) -> str:
-    """Returns the table of the model and its baselines; writes eval/baselines.json.
-
-    Args:
-      names: of NAMES.
-      metrics: of the model, as `test/accuracy`.
-      score: returns the same metrics of a baseline.
-    """
+    train_fresh: Callable[[finetuning.FinetuningConfig], dict[str, float]],
+) -> dict[str, dict[str, float]]:
+    """Returns the metrics of the model and its baselines, and writes baselines.json."""
     found = {"this model": metrics}
-    for name in names:
+    for name in run.settings.run.baseline_names:
         distributed.print_once(f"baseline: {TITLES[name]}")
-        found[TITLES[name]] = score(name)
-    with files.writing(workdir / "eval" / "baselines.json") as file:
+        if name == "fresh":
+            found[TITLES[name]] = train_fresh(fresh(run.settings))
+        else:
+            found[TITLES[name]] = tfidf(run.task, run.train, (run.dev, run.test))
+    with files.writing(run.workdir / "eval" / "baselines.json") as file:
         file.write(json.dumps(found, indent=2, ensure_ascii=False).encode() + b"\n")
-    return table(found)
+    return found
 
 
-def table(found: dict[str, dict[str, float]]) -> str:
+def _table(found: dict[str, dict[str, float]]) -> str:
     """Returns the main metrics of each model, one model a line."""
     first = next(iter(found.values()))
     names = [n for n in first if n.split("/")[1] in _SHOWN]
@@ -177,13 +213,10 @@ def tfidf(
     labels = [x.labels[0] for x in train.examples]
     interrupts.run_in_thread(lambda: model.fit(texts, labels))
     metrics: dict[str, float] = {}
-    for split in scored:
-        if split is not None:
-            shown = [classification.readable(x) for x in split.examples]
-            scores = task.score(
-                split.examples, _one_hot(task.labels, model.predict(shown))
-            )
-            metrics |= {f"{split.name}/{n}": x for n, x in scores.metrics.items()}
+    for split in filter(None, scored):
+        shown = [classification.readable(x) for x in split.examples]
+        predicted = _one_hot(task.labels, model.predict(shown))
+        metrics |= _named(split, task.score(split.examples, predicted))
     return metrics
 
 

@@ -30,17 +30,16 @@ from bert_jax.checkpoints import (
 from bert_jax.config import finetuning
 from bert_jax.data import stream
 from bert_jax.data.labeled import example_rows
-from bert_jax.foundation import fields, json_file
+from bert_jax.foundation import json_file
 from bert_jax.inference import answer
 from bert_jax.metrics import scores as scores_lib
 from bert_jax.model import config as model_config
 from bert_jax.model import costs, network
-from bert_jax.runs import best_model, splits, task_setup, workdirs
-from bert_jax.runs.run import Batch, End, Run, train
+from bert_jax.runs import best_model, splits, workdirs
+from bert_jax.runs.run import Batch, End, SingleRun, train
 from bert_jax.tasks import spec
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import (
-    checkpoint,
     distributed,
     guards,
     loop,
@@ -75,7 +74,7 @@ class Finetuned:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FinetuningRun(Run[Finetuned]):
+class FinetuningRun(SingleRun[Finetuned]):
     """A fine-tuning run, also as a member of a sweep.
 
     Attributes:
@@ -207,13 +206,14 @@ class FinetuningRun(Run[Finetuned]):
     @property
     def step_spec(self) -> state.StepSpec:
         """What a step of this run computes, whatever its seed and rate."""
+        epsilon = self.settings.recipe.adversarial_epsilon
         return state.StepSpec(
             self.task.prepare,
             self.task.weights,
             self.losses,
             accumulation_steps=self.settings.run.accumulation_steps,
             scales=self.scales,
-            adversarial=self.adversarial(),
+            adversarial=state.Adversarial(_EMBEDDING, epsilon) if epsilon else None,
         )
 
     def make_optimizer(
@@ -266,11 +266,6 @@ class FinetuningRun(Run[Finetuned]):
                     "its classes in data.labels, or leave init.head out"
                 )
 
-    def adversarial(self) -> state.Adversarial | None:
-        """Returns the adversarial step of the recipe, if any."""
-        epsilon = self.settings.recipe.adversarial_epsilon
-        return state.Adversarial(_EMBEDDING, epsilon) if epsilon else None
-
     def scored(self, now: state.TrainState) -> PyTree:
         """Returns the parameters that are scored and kept: the average, if there is."""
         averaged = optimizer.read_average(now.opt_state)
@@ -295,28 +290,9 @@ class FinetuningRun(Run[Finetuned]):
         complete = dataclasses.replace(
             self.settings, model=dataclasses.asdict(self.start.bert)
         )
-        learned = task_setup.tuned(tasks.of(self.settings), self.learned, metrics)
+        learned = best_model.tuned(tasks.of(self.settings), self.learned, metrics)
         return native.TaskFolder(
             complete, learned, self.start.bert, cut, self.start.tokenizer, metrics
-        )
-
-    # The run itself.
-
-    @functools.cached_property
-    def _optimizer(self) -> tuple[optax.GradientTransformation, optimizer.Schedule]:
-        return self.make_optimizer(self.num_train_steps)
-
-    @functools.cached_property
-    def state_shapes(self) -> state.TrainState:
-        """The abstract train state."""
-        return state.abstract(self.init, self._optimizer[0], self.mesh)
-
-    @functools.cached_property
-    def train_step(self) -> sharding.OnMesh:
-        """The jitted step."""
-        seed, shapes = self.settings.run.seed, self.state_shapes
-        return state.make_train_step(
-            self.step_spec, *self._optimizer, shapes, seed=seed
         )
 
     def initial_state(self) -> state.TrainState:
@@ -327,26 +303,13 @@ class FinetuningRun(Run[Finetuned]):
         )
         return state.from_params(params, shapes, self._optimizer[0])
 
-    @property
-    def _local_rows(self) -> slice:
-        return sharding.local_rows(self.settings.run.batch_size, self.mesh)
-
-    def put(self, batch: Batch) -> Any:
-        """Puts this process's rows of a batch on the mesh."""
-        return sharding.to_devices(batch, self.mesh, self.settings.run.batch_size)
-
     def batch_at(self, step: int) -> Batch:
         """Returns the rows of a step that this process loads."""
-        return self.training_rows.batch_at(step, self._local_rows)
+        return self.training_rows.batch_at(step, self.local_rows)
 
-    @property
-    def examples_at(self) -> Mapping[str, guards.ExamplesAt]:
-        """Names the examples in the global batch of a step."""
-        return {guards.SINGLE: self.training_rows.names_at}
-
-    def local_examples_at(self, step: int) -> list[str]:
-        """Names the examples in the rows of `batch_at`."""
-        return self.training_rows.names_at(step, self._local_rows)
+    def names_at(self, step: int, rows: slice | None = None) -> list[str]:
+        """Names the examples in these rows of the global batch, or in all."""
+        return self.training_rows.names_at(step, rows)
 
     def first_step_of_lengths(self, start_step: int) -> dict[int, int]:
         """Returns the first step of each row length that is still to come."""
@@ -384,9 +347,9 @@ class FinetuningRun(Run[Finetuned]):
         del guard  # one member
         params, dev = self.scored(state), self.dev_of(self.training_rows)
         scored, _ = self.predictor.scores(params, dev.examples, dev.table)
-        name = task_setup.kept_by(self.settings, scored.metrics)
+        name = best_model.kept_by(self.settings, scored.metrics)
         value = scored.metrics[name]
-        is_better = task_setup.is_better(name, value, self.best["value"])
+        is_better = best_model.is_better(name, value, self.best["value"])
         summary = _summary(step, name, scored, is_better)
         if is_better:
             self.best.update(value=value, step=step, without_better=0)
@@ -398,7 +361,7 @@ class FinetuningRun(Run[Finetuned]):
         patience = self.settings.run.patience
         self.best["ended"] = 0 < patience <= self.best["without_better"]
         if self.best["ended"]:
-            shown = task_setup.shown_metric(self.settings, self.learned.labels, name)
+            shown = best_model.shown_metric(self.settings, self.learned.labels, name)
             summary += f"\nno better {shown} in {patience} evaluations: the run ends"
         metrics = {f"eval/{n}": x for n, x in scored.metrics.items()}
         return loop.Evaluation(metrics, summary, self.best["ended"])
@@ -412,7 +375,7 @@ class FinetuningRun(Run[Finetuned]):
         metric = settings.run.keep_best or tasks.of(settings).expected_metric(
             settings, self.learned, self.dev_of(rows).examples
         )
-        metric = task_setup.shown_metric(settings, labels, metric)
+        metric = best_model.shown_metric(settings, labels, metric)
         per_micro_batch = rows.encoded_rows // settings.run.accumulation_steps
         attention = costs.describe(
             bert, settings.execution(), rows.encoded_lengths, per_micro_batch, self.mesh
@@ -519,14 +482,14 @@ def assemble(
         learned,
         start.bert,
         start.tokenizer,
-        task_setup.class_weights(settings, learned, files["train"]),
+        splits.class_weights(settings, learned, files["train"]),
     )
     read = {
         name: splits.Split(name, examples, splits.table(name, task, examples))
         for name, examples in files.items()
     }
-    is_resumed = bool(checkpoint.steps(workdir / run_folder.CHECKPOINTS))
-    _say_start(settings, start, ("encoder", *head.parts), is_resumed)
+    if not workdirs.is_begun(workdir):
+        _report_start(settings, start, ("encoder", *head.parts))
     task.check(files["train"], files["dev"])
     test = read["test"] if "test" in read else None
     assembled = FinetuningRun(
@@ -550,7 +513,7 @@ def _start(
     settings: Settings, workdir: Path, wanted: tuple[str, ...]
 ) -> initial_weights.Start:
     """Reads the weights; of a run that is resumed, only the architecture."""
-    if not checkpoint.steps(workdir / run_folder.CHECKPOINTS):
+    if not workdirs.is_begun(workdir):
         return initial_weights.read_start(settings, wanted)
     tokenizer = Tokenizer.load(workdir / run_folder.TOKENIZER, require_mask=False)
     bert = model_config.BertConfig(**recorded(workdir).model)
@@ -579,15 +542,10 @@ def recorded(workdir: Path) -> Settings:
     return dataclasses.replace(settings, model=complete)
 
 
-def _say_start(
-    settings: Settings,
-    start: initial_weights.Start,
-    wanted: tuple[str, ...],
-    is_resumed: bool,
+def _report_start(
+    settings: Settings, start: initial_weights.Start, wanted: tuple[str, ...]
 ) -> None:
-    """Reports which weights are given, initialized and ignored; of a new run only."""
-    if is_resumed:
-        return
+    """Reports which weights are given, initialized and ignored."""
     if not start.given:
         distributed.print_once("weights: all randomly initialized (init_from is none)")
         return
@@ -603,18 +561,13 @@ def _say_start(
 def _record(run: FinetuningRun, workdir: Path, allow_changed: bool) -> None:
     """Writes the settings, the data and the tokenizer of the run."""
     bert = dataclasses.asdict(run.start.bert)
-    full = dataclasses.replace(run.settings, model=bert)
-    before = None
-    if checkpoint.steps(workdir / run_folder.CHECKPOINTS):
-        before = finetuning.to_dict(recorded(workdir))
     read = {"train": run.train, "dev": run.dev, "test": run.test}
     examples = {name: x.examples for name, x in read.items() if x is not None}
     workdirs.write_record(
         workdir,
-        finetuning.to_dict(full),
-        before,
+        dataclasses.replace(run.settings, model=bert),
+        recorded(workdir) if workdirs.is_begun(workdir) else None,
         run.start.tokenizer,
-        fields.free_keys(finetuning.FinetuningConfig),
         data=workdirs.Data(
             splits.data_files(run.settings, examples), list(run.learned.labels)
         ),
@@ -633,30 +586,23 @@ def check_exports(
     """
     head = tasks.of(settings).head(settings, learned)
     parts = ("encoder", *head.parts)
-    if not {*parts} - {"encoder", "pooler", "recurrent"}:
+    if {*parts} <= {"encoder", "pooler", "recurrent"}:
         return
+    try:
+        hf_config.class_of(model_type, frozenset(parts))
+        return
+    except errors.InputError:
+        heads = ",".join(sorted({*parts} - {"encoder", "pooler"}))
+    way = ""
+    if {*parts} == {"encoder", "tagger", "crf"}:
+        way = ", --ignore=crf the scores of tokens too"
+    elif huggingface.can_separate(parts):
+        way = ", --separate_head the head as classifier.safetensors too"
     needs_transform = model_type == "modernbert" and not head.pools
     keys = "head.pooling=cls, " if head.pools else ""
     keys += f"head.transform={str(needs_transform).lower()}, "
-    try:
-        hf_config.class_of(model_type, frozenset(parts))
-    except errors.InputError:
-        heads = ",".join(sorted({*parts} - {"encoder", "pooler"}))
-        way = "No file for transformers holds this head"
-        if {*parts} == {"encoder", "tagger", "crf"}:
-            way = (
-                "convert --ignore=crf keeps the scores of tokens, without the CRF over "
-                "them"
-            )
-        if huggingface.can_separate(parts):
-            way = (
-                "convert --separate_head writes the head to "
-                "classifier.safetensors, with lines for transformers in README.md"
-            )
-        distributed.print_once(
-            f"note: transformers has no class with the parts {', '.join(parts)}. "
-            "bert_jax loads this model, predicts with it and scores it; convert "
-            "exports only its encoder to Hugging Face "
-            f"(--ignore={heads}). {way}. For a whole export set {keys}"
-            "head.recurrent_size=0 and head.crf=false"
-        )
+    distributed.print_once(
+        f"note: transformers has no class with the parts {', '.join(parts)}: convert "
+        f"exports the encoder (--ignore={heads}){way}. For a whole export set {keys}"
+        "head.recurrent_size=0 and head.crf=false"
+    )

@@ -6,12 +6,11 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import optax
+from jaxtyping import PyTree
 
 from bert_jax import errors
 from bert_jax.checkpoints import initial_weights
@@ -22,7 +21,7 @@ from bert_jax.data.pretraining import instances
 from bert_jax.data.pretraining import phases as phase_rows
 from bert_jax.model import config as model_config
 from bert_jax.model import costs, network
-from bert_jax.runs.run import Batch, End, Run
+from bert_jax.runs.run import Batch, End, SingleRun
 from bert_jax.tasks import pretraining
 from bert_jax.tasks.pretraining import Masking
 from bert_jax.text.tokenizer import Tokenizer
@@ -68,7 +67,7 @@ class Trained:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PretrainingRun(Run[Trained]):
+class PretrainingRun(SingleRun[Trained]):
     """A pretraining run.
 
     Attributes:
@@ -132,22 +131,21 @@ class PretrainingRun(Run[Trained]):
         """Total number of steps of the run."""
         return self.phases[-1].last_step
 
-    @functools.cached_property
-    def _optimizer(self) -> tuple[optax.GradientTransformation, optimizer.Schedule]:
-        """The optimizer and its learning rate by step."""
-        config, steps = self.settings.optimizer, self.num_train_steps
+    def init(self, key: jax.Array) -> PyTree:
+        """Returns random parameters of the encoder and its heads."""
+        return self.task.init(key)
+
+    def make_optimizer(
+        self, num_train_steps: int
+    ) -> tuple[optax.GradientTransformation, optimizer.Schedule]:
+        """Returns the optimizer and its learning rate by step."""
+        config, steps = self.settings.optimizer, num_train_steps
         return optimizer.make(config, steps), optimizer.learning_rate(config, steps)
 
-    @functools.cached_property
-    def state_shapes(self) -> state.TrainState:
-        """The abstract train state."""
-        return state.abstract(self.task.init, self._optimizer[0], self.mesh)
-
-    @functools.cached_property
-    def train_step(self) -> sharding.OnMesh:
-        """The jitted step."""
-        run, shapes = self.settings.run, self.state_shapes
-        return make_train_step(run, self.task, shapes, *self._optimizer)
+    @property
+    def step_spec(self) -> state.StepSpec:
+        """What a step computes, whatever its seed and rate."""
+        return step_spec(self.task, self.settings.run)
 
     def initial_state(self) -> state.TrainState:
         """Returns a randomly initialized state, or the weights of `init_from`."""
@@ -166,32 +164,15 @@ class PretrainingRun(Run[Trained]):
         )
         return state.from_params(params, shapes, transformation)
 
-    @property
-    def local_rows(self) -> slice:
-        """The rows of a global batch that this process loads."""
-        return sharding.local_rows(self.settings.run.batch_size, self.mesh)
-
-    def put(self, batch: Batch) -> Any:
-        """Puts this process's rows of a batch on the mesh."""
-        return sharding.to_devices(batch, self.mesh, self.settings.run.batch_size)
-
     def batch_at(self, step: int) -> Batch:
         """Returns the sequences of a step that this process loads."""
         phase = phase_rows.at(self.phases, step)
         return phase.batch_at(step, self.settings.run.batch_size, self.local_rows)
 
-    @property
-    def examples_at(self) -> Mapping[str, guards.ExamplesAt]:
-        """Names the instances in the global batch of a step."""
-        return {guards.SINGLE: self._examples_at}
-
-    def _examples_at(self, step: int, rows: slice | None = None) -> list[str]:
+    def names_at(self, step: int, rows: slice | None = None) -> list[str]:
+        """Names the instances in these rows of the global batch, or in all."""
         phase = phase_rows.at(self.phases, step)
         return phase.names_at(step, self.settings.run.batch_size, rows)
-
-    def local_examples_at(self, step: int) -> list[str]:
-        """Names the instances in the sequences of `batch_at`."""
-        return self._examples_at(step, self.local_rows)
 
     def first_step_of_lengths(self, start_step: int) -> dict[int, int]:
         """Returns the first step of each sequence length that is still to come."""
@@ -389,23 +370,11 @@ def make_task(
     return pretraining.Pretraining(model, masking, evaluation)
 
 
-def make_train_step(
-    run: RunConfig,
-    task: pretraining.Pretraining,
-    shapes: state.TrainState,
-    transformation: optax.GradientTransformation,
-    schedule: optimizer.Schedule,
-) -> sharding.OnMesh:
-    """Returns the jitted step of a run, for states of these shapes."""
-    return state.make_train_step(
-        state.StepSpec(
-            task.prepare,
-            task.weights,
-            task.losses,
-            accumulation_steps=run.accumulation_steps,
-        ),
-        transformation,
-        schedule,
-        shapes,
-        seed=run.seed,
+def step_spec(task: pretraining.Pretraining, run: RunConfig) -> state.StepSpec:
+    """Returns what a step of pretraining computes."""
+    return state.StepSpec(
+        task.prepare,
+        task.weights,
+        task.losses,
+        accumulation_steps=run.accumulation_steps,
     )

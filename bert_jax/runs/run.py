@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import jax
 import numpy as np
+import optax
+from jaxtyping import PyTree
 
 from bert_jax.checkpoints import run_folder
 from bert_jax.data import stream
@@ -23,6 +26,7 @@ from bert_jax.training import (
     guards,
     logs,
     loop,
+    optimizer,
     remote,
     sharding,
     signals,
@@ -150,6 +154,70 @@ class Run(abc.ABC, Generic[Result]):
             )
             for length, step in self.first_step_of_lengths(start_step).items()
         ]
+
+
+class SingleRun(Run[Result]):
+    """A run of one model: what pretraining and fine-tuning share.
+
+    Attributes:
+      mesh: mesh of devices.
+    """
+
+    mesh: jax.sharding.Mesh
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array) -> PyTree:
+        """Returns random parameters of all that is trained."""
+
+    @abc.abstractmethod
+    def make_optimizer(
+        self, num_train_steps: int
+    ) -> tuple[optax.GradientTransformation, optimizer.Schedule]:
+        """Returns the optimizer and its learning rate by step."""
+
+    @property
+    @abc.abstractmethod
+    def step_spec(self) -> state.StepSpec:
+        """What a step computes, whatever its seed and rate."""
+
+    @abc.abstractmethod
+    def names_at(self, step: int, rows: slice | None = None) -> list[str]:
+        """Names the examples in these rows of the global batch of a step, or in all."""
+
+    @functools.cached_property
+    def _optimizer(self) -> tuple[optax.GradientTransformation, optimizer.Schedule]:
+        return self.make_optimizer(self.num_train_steps)
+
+    @functools.cached_property
+    def state_shapes(self) -> state.TrainState:
+        """The abstract train state."""
+        return state.abstract(self.init, self._optimizer[0], self.mesh)
+
+    @functools.cached_property
+    def train_step(self) -> sharding.OnMesh:
+        """The jitted step."""
+        seed, shapes = self.settings.run.seed, self.state_shapes
+        return state.make_train_step(
+            self.step_spec, *self._optimizer, shapes, seed=seed
+        )
+
+    @property
+    def local_rows(self) -> slice:
+        """The rows of a global batch that this process loads."""
+        return sharding.local_rows(self.settings.run.batch_size, self.mesh)
+
+    def put(self, batch: Batch) -> Any:
+        """Puts this process's rows of a batch on the mesh."""
+        return sharding.to_devices(batch, self.mesh, self.settings.run.batch_size)
+
+    @property
+    def examples_at(self) -> Mapping[str, guards.ExamplesAt]:
+        """Names the examples in the global batch of a step."""
+        return {guards.SINGLE: self.names_at}
+
+    def local_examples_at(self, step: int) -> list[str]:
+        """Names the examples in the rows of `batch_at`."""
+        return self.names_at(step, self.local_rows)
 
 
 def train(

@@ -1,8 +1,10 @@
 """The examples of a fine-tuning run: read, split and converted to rows."""
 
+import collections
 import dataclasses
 import hashlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from bert_jax.data.labeled import (
     read_examples,
     table_records,
 )
-from bert_jax.foundation import files
+from bert_jax.foundation import fields, files
 from bert_jax.inference import inputs
 from bert_jax.tasks import class_names, spec
 from bert_jax.training import distributed
@@ -282,3 +284,40 @@ def table(
         f"{result.coverage.describe()}{inputs.counts(result.notes)}"
     )
     return result
+
+
+def class_weights(
+    settings: Settings, metadata: spec.Metadata, examples: Sequence[Any]
+) -> tuple[float, ...]:
+    """Returns the weights of the classes that `recipe.class_weights` names, or none.
+
+    `balanced` is as in scikit-learn: n / (classes * examples of the class).
+    """
+    text, task = settings.recipe.class_weights, tasks.of(settings)
+    if text == "none":
+        return ()
+    if text != "balanced":
+        return _configured_weights(text, metadata.labels)
+    counts = collections.Counter(
+        label for x in examples for label in task.classes_of(x, metadata)
+    )
+    total = sum(counts[label] for label in metadata.labels)
+    return tuple(
+        total / (len(metadata.labels) * max(counts[label], 1))
+        for label in metadata.labels
+    )
+
+
+def _configured_weights(text: str, labels: tuple[str, ...]) -> tuple[float, ...]:
+    """Returns the numbers of `recipe.class_weights`."""
+    given = fields.numbers("recipe.class_weights", text)
+    if len(given) != len(labels):
+        raise errors.InputError(
+            f"recipe.class_weights has {len(given)} numbers for {len(labels)} classes "
+            f"({', '.join(labels)})"
+        )
+    if not all(0 <= x < math.inf for x in given) or not any(given):
+        raise errors.InputError(
+            f"recipe.class_weights is {text!r}: use numbers from 0, not all 0"
+        )
+    return given

@@ -24,7 +24,6 @@ from bert_jax.foundation import fields, files, json_file
 from bert_jax.inference import inputs
 from bert_jax.runs import splits, workdirs
 from bert_jax.tasks import class_names
-from bert_jax.training import optimizer
 
 Recipe = Mapping[str, Any]  # what differs from the default, as {"group.key": value}
 
@@ -210,16 +209,11 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
 def _check_changes(changes: Recipe) -> None:
     """Raises InputError for keys that cannot be set for all tasks."""
     for key in changes:
-        if key in _OF_TASKS:
-            raise errors.InputError(
-                f"{key} is set, and every task of a suite has its own: leave it out, "
-                "or use python -m bert_jax.finetune"
-            )
-        if key in _FOLDS:
-            raise errors.InputError(
-                f"{key} is set, and the tasks of a suite are scored on their own dev "
-                "files: leave it out"
-            )
+        if key in (*_OF_TASKS, *_FOLDS):
+            reason = "every task of a suite has its own"
+            if key in _FOLDS:
+                reason = "the tasks of a suite are scored on their own dev files"
+            raise errors.InputError(f"{key} is set, and {reason}: leave it out")
 
 
 def _chosen(suite: Suite, text: str) -> tuple[Task, ...]:
@@ -374,7 +368,6 @@ def _read(plan: Plan, located: Located) -> None:
         result = splits.read(settings)
         task = tasks.of(settings)
         learned = task.learn(settings, splits.that_name_labels(settings, result))
-        _check_steps(settings, len(result["train"]))
         for name in sorted(set(result) - {"train"}):
             unknown = task.unknown_classes(result[name], learned.labels)
             for at, label in unknown.items():
@@ -395,22 +388,6 @@ def _read(plan: Plan, located: Located) -> None:
         ) from None
 
 
-def _check_steps(settings: finetuning.FinetuningConfig, num_examples: int) -> None:
-    """Raises InputError for a warm-up that does not fit into the steps of the run.
-
-    Only for tasks with one row an example: others have more rows than examples.
-    """
-    if not tasks.of(settings).one_row_each:
-        return
-    run = settings.run
-    steps = run.num_train_steps
-    if steps == -1:
-        an_epoch = -(-num_examples // run.batch_size)
-        steps = max(1, round(run.num_train_epochs * an_epoch))
-    config = settings.optimizer.resolved(steps, max(settings.learning_rates))
-    optimizer.learning_rate(config, steps)
-
-
 def _check_lengths(found: list[Located]) -> None:
     """Raises InputError if the weights are not there, or have too few positions."""
     bert = initial_weights.read_start(found[0].settings, ("encoder",)).bert
@@ -418,10 +395,9 @@ def _check_lengths(found: list[Located]) -> None:
         length = located.settings.data.max_seq_length
         if length > bert.max_length:
             raise errors.InputError(
-                f"nothing is trained: {located.task.name} has rows of {length} tokens, "
-                f"and the model {bert.max_length} positions: lower "
-                "data.max_seq_length, or set model.max_position_embeddings with "
-                "init.positions"
+                f"{located.task.name} has rows of {length} tokens, and the model "
+                f"{bert.max_length} positions: lower data.max_seq_length, or set "
+                "model.max_position_embeddings with init.positions"
             )
 
 
@@ -496,58 +472,47 @@ def rows(suite: Suite, results: Results) -> list[dict[str, Any]]:
     A task without a result has no `values`; `deviation` of one run is None.
     """
     return [
-        {
-            "title": score.title,
-            "task": task.name,
-            "metric": score.metric.partition("/")[2],
-            "shown": _shown(results, task, score).partition("/")[2],
-            **_numbers(results, task, score),
-            "published": {
-                model: figure
-                for model, figure in zip(suite.models, score.published, strict=False)
-                if figure
-            },
-        }
+        _row(task, score, results.get(task.name), suite.models)
         for task in suite.tasks
         for score in task.scores
     ]
 
 
-def _shown(results: Results, task: Task, score: Score) -> str:
-    """Returns a metric as people read it, once its task has a result."""
-    shown = results[task.name].shown if task.name in results else {}
-    return shown[score.metric] if score.metric in shown else score.metric
-
-
-def _numbers(results: Results, task: Task, score: Score) -> dict[str, Any]:
-    if task.name not in results:
-        return {"values": [], "mean": None, "deviation": None}
-    values = results[task.name].values(score.metric)
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else None
-    mean = float(values.mean())
-    return {"values": values.tolist(), "mean": mean, "deviation": deviation}
+def _row(
+    task: Task, score: Score, result: Result | None, models: tuple[str, ...]
+) -> dict[str, Any]:
+    shown, values = score.metric, np.array([])
+    if result is not None:
+        shown = result.shown.get(score.metric, shown)
+        values = result.values(score.metric)
+    count = len(values)
+    return {
+        "title": score.title,
+        "task": task.name,
+        "metric": score.metric.partition("/")[2],
+        "shown": shown.partition("/")[2],
+        "values": values.tolist(),
+        "mean": float(values.mean()) if count else None,
+        "deviation": float(values.std(ddof=1)) if count > 1 else None,
+        "published": {
+            model: figure
+            for model, figure in zip(models, score.published, strict=False)
+            if figure
+        },
+    }
 
 
 def cells(suite: Suite, result: list[dict[str, Any]]) -> list[list[str]]:
     """Returns the table as cells, in per cent, its header first."""
     header = ["task", "metric", "mean", "deviation", "runs", *suite.models]
-    return [
-        header,
-        *(
-            [
-                row["title"],
-                row["shown"],
-                _per_cent(row["mean"]),
-                _per_cent(row["deviation"]),
-                str(len(row["values"])),
-                *(
-                    row["published"][model] if model in row["published"] else "-"
-                    for model in suite.models
-                ),
-            ]
-            for row in result
-        ),
-    ]
+    return [header, *(_cells(row, suite.models) for row in result)]
+
+
+def _cells(row: dict[str, Any], models: tuple[str, ...]) -> list[str]:
+    numbers = [_per_cent(row["mean"]), _per_cent(row["deviation"])]
+    published = [row["published"].get(model, "-") for model in models]
+    count = str(len(row["values"]))
+    return [row["title"], row["shown"], *numbers, count, *published]
 
 
 def _per_cent(share: float | None) -> str:

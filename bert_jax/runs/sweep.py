@@ -21,7 +21,7 @@ from bert_jax.checkpoints import native
 from bert_jax.config import finetuning as finetuning_config
 from bert_jax.foundation import files, json_file
 from bert_jax.model import costs
-from bert_jax.runs import finetuning, splits, task_setup
+from bert_jax.runs import best_model, finetuning, splits
 from bert_jax.runs.finetuning import Finetuned, FinetuningRun
 from bert_jax.runs.run import Batch, End, Run
 from bert_jax.training import (
@@ -79,9 +79,8 @@ class SweepReport:
         """Returns the table, the members that diverged, and the best member."""
         lines = [self.table()]
         for name, step in self.loop_state.diverged.items():
-            lines.append(
-                f"diverged: {name}, at step {step} ({self._bad_steps(name)} bad steps)"
-            )
+            count = self.loop_state.bad_steps.get(name, 0)
+            lines.append(f"diverged: {name}, at step {step} ({count} bad steps)")
         best = self.members[self.record["member"]].name
         return "\n".join([*lines, f"best: {best}"])
 
@@ -89,10 +88,11 @@ class SweepReport:
         """Returns mean, deviation and best score per rate, without diverged members."""
         title = ["learning rate", "runs", f"mean {self.shown or self.metric}"]
         rows = [[*title, "deviation", "best", "worst"]]
-        for rate in dict.fromkeys(m.learning_rate for m in self.members):
+        scores = list(zip(self.members, self.record["best"], strict=True))
+        for rate in dict.fromkeys(member.learning_rate for member in self.members):
             values = [
                 value
-                for member, value in zip(self.members, self.record["best"], strict=True)
+                for member, value in scores
                 if member.learning_rate == rate
                 and member.name not in self.loop_state.diverged
             ]
@@ -117,21 +117,17 @@ class SweepReport:
             file.write(text.encode())
 
     def _of(self, number: int) -> dict[str, Any]:
-        member, dropped = self.members[number], self.loop_state.diverged
+        member = self.members[number]
         return dataclasses.asdict(member) | {
             self.metric: self.record["best"][number],
-            "bad_steps": self._bad_steps(member.name),
-            "diverged": dropped[member.name] if member.name in dropped else None,
+            "bad_steps": self.loop_state.bad_steps.get(member.name, 0),
+            "diverged": self.loop_state.diverged.get(member.name),
             "metrics": self.record["metrics"][number],
         }
 
-    def _bad_steps(self, name: str) -> int:
-        counts = self.loop_state.bad_steps
-        return counts[name] if name in counts else 0
-
     def _numbers(self, values: np.ndarray) -> list[str]:
         ends = values.min(), values.max()
-        is_low_good = self.metric in task_setup.LOWER_IS_BETTER
+        is_low_good = self.metric in best_model.LOWER_IS_BETTER
         worst, best = ends[::-1] if is_low_good else ends
         return [f"{x:.4f}" for x in (values.mean(), deviation(values), best, worst)]
 
@@ -200,14 +196,9 @@ class SweepRun(Run[Finetuned]):
         return self.one.interval(name)
 
     @functools.cached_property
-    def _member_shapes(self) -> state.TrainState:
-        """The abstract state of one member."""
-        return self.one.state_shapes
-
-    @functools.cached_property
     def state_shapes(self) -> state.TrainState:
         """The abstract state of all members."""
-        one = self._member_shapes
+        one = self.one.state_shapes
         return _with_step(sweep.abstract(one, len(self.members)), one.step)
 
     def initial_state(self) -> state.TrainState:
@@ -215,7 +206,7 @@ class SweepRun(Run[Finetuned]):
         return signals.run_interruptible(self._initial_state)
 
     def _initial_state(self) -> state.TrainState:
-        one = self._member_shapes
+        one = self.one.state_shapes
         transformation, _ = self.one.make_optimizer(self.num_train_steps)
         by_seed = {
             seed: self.one.parameters(one.params, seed)
@@ -235,7 +226,7 @@ class SweepRun(Run[Finetuned]):
         every = sweep.make_sweep_step(
             self.one.step_spec,
             lambda peak: self.one.make_optimizer(steps, peak),
-            self._member_shapes,
+            self.one.state_shapes,
             seeds=[member.seed for member in self.members],
             peaks=[member.learning_rate for member in self.members],
             at_once=1 if jax.default_backend() == "cpu" else 0,
@@ -312,7 +303,7 @@ class SweepRun(Run[Finetuned]):
         by_member = self._score(step, stacked, guard)
         self._keep(step, by_member, stacked, guard)
         every = list(by_member.values())
-        name = task_setup.kept_by(self.settings, every[0])
+        name = best_model.kept_by(self.settings, every[0])
         values = np.array([metrics[name] for metrics in every])
         summary = (
             f"dev after step {step}: {self._shown(name)} {values.mean():.4f} +- "
@@ -331,7 +322,7 @@ class SweepRun(Run[Finetuned]):
         self, step: int, stacked: Any, guard: guards.NonFiniteGuard
     ) -> dict[int, dict[str, float]]:
         """Returns the metrics of the active members, by their index."""
-        shapes = self._member_shapes.params
+        shapes = self.one.state_shapes.params
         by_member: dict[int, dict[str, float]] = {}
         for index, name in guard.active():
             try:
@@ -345,9 +336,9 @@ class SweepRun(Run[Finetuned]):
         """Scores a member, and records its best metrics."""
         dev, record = self.dev(index), self.record
         scored, _ = self.one.predictor.scores(params, dev.examples, dev.table)
-        name = task_setup.kept_by(self.settings, scored.metrics)
+        name = best_model.kept_by(self.settings, scored.metrics)
         value = scored.metrics[name]
-        if task_setup.is_better(name, value, record["best"][index]):
+        if best_model.is_better(name, value, record["best"][index]):
             record["metrics"][index] = self._all_metrics(params, scored.metrics)
             record["best"][index] = value
         return scored.metrics
@@ -364,12 +355,12 @@ class SweepRun(Run[Finetuned]):
         if record["member"] not in [index for index, _ in guard.active()]:
             record["value"] = None
         for index, metrics in by_member.items():
-            name = task_setup.kept_by(self.settings, metrics)
-            if task_setup.is_better(name, metrics[name], record["value"]):
+            name = best_model.kept_by(self.settings, metrics)
+            if best_model.is_better(name, metrics[name], record["value"]):
                 record |= {"value": metrics[name], "step": step, "member": index}
                 best = index
         if best is not None:
-            params = sweep.member(stacked, best, self._member_shapes.params)
+            params = sweep.member(stacked, best, self.one.state_shapes.params)
             folder = self._folder(best, params, by_member[best])  # all processes gather
             if distributed.is_first():
                 native.write_best(self.one.workdir, step, folder)
@@ -377,8 +368,7 @@ class SweepRun(Run[Finetuned]):
     def _all_metrics(self, params: Any, dev: dict[str, float]) -> dict[str, float]:
         """Returns all metrics of a member's own run, those of test included."""
         metrics = {f"dev/{name}": x for name, x in dev.items()}
-        test = self.one.test
-        if test is not None:
+        if (test := self.one.test) is not None:
             found, _ = self.one.predictor.scores(params, test.examples, test.table)
             metrics |= {f"test/{name}": x for name, x in found.metrics.items()}
         return metrics
@@ -402,15 +392,10 @@ class SweepRun(Run[Finetuned]):
         )
         return dataclasses.replace(folder, settings=own)
 
-    def report(self, name: str, loop_state: guards.LoopState) -> SweepReport:
-        """Returns the report of the members, by the metric that counts."""
-        shown = self._shown(name)
-        return SweepReport(name, self.members, self.record, loop_state, shown)
-
     def _shown(self, name: str) -> str:
         """Returns a metric as it is shown to people."""
         labels = self.one.learned.labels
-        return task_setup.shown_metric(self.settings, labels, name)
+        return best_model.shown_metric(self.settings, labels, name)
 
     def finish(self, copy: remote.WorkingCopy, end: End) -> Finetuned:
         """Prints the table of the sweep, and scores the best model as that of a run."""
@@ -419,8 +404,10 @@ class SweepRun(Run[Finetuned]):
         copy.share()
         best = native.best(self.one.workdir)
         if best is not None and distributed.is_first():
-            metrics = native.read_task(best).metrics
-            report = self.report(task_setup.kept_by(self.settings, metrics), loop_state)
+            name = best_model.kept_by(self.settings, native.read_task(best).metrics)
+            report = SweepReport(
+                name, self.members, self.record, loop_state, self._shown(name)
+            )
             report.write(self.one.workdir)
             print(f"\n{report.text()}")
         dev = self.dev(self.record["member"])

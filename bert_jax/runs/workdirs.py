@@ -6,6 +6,7 @@ ones, except for those that change no result.
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import types
@@ -65,18 +66,11 @@ def prepare(workdir: Path) -> None:
     """Creates the workdir, and by default keeps compiled programs in it."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise errors.InputError(
-            f"the workdir {workdir} is a file or is below one: name a folder"
-        ) from None
-    except PermissionError as error:
-        raise errors.InputError(
-            f"cannot create the workdir {workdir}: {error.strerror}. Choose another, "
-            "or change the mode of the folder above"
-        ) from None
     except OSError as error:
-        raise errors.StorageError(
-            f"cannot create the workdir {workdir}: {error.strerror}"
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+        kind = errors.StorageError if is_full else errors.InputError
+        raise kind(
+            f"cannot create the workdir {workdir}: {error.strerror}. Name another"
         ) from None
     files.check_writable(
         workdir,
@@ -98,22 +92,20 @@ def locked(copy: remote.WorkingCopy) -> Iterator[None]:
     workdir = copy.folder
     is_new = not workdir.exists()
     prepare(workdir)
+    lock = contextlib.nullcontext()
+    if distributed.is_first():
+        lock = files.locked(
+            copy.common / LOCK,  # a file that no fetching removes
+            f"another process trains in {copy.name}: wait until it ends, or name "
+            "another --workdir",
+        )
     try:
-        with _alone(copy) if distributed.is_first() else contextlib.nullcontext():
+        with lock:
             yield
     finally:
         if is_new:
             with contextlib.suppress(OSError):  # as where it is not empty any more
                 workdir.rmdir()
-
-
-def _alone(copy: remote.WorkingCopy) -> contextlib.AbstractContextManager[None]:
-    """Holds a workdir by a file that no fetching removes."""
-    return files.locked(
-        copy.common / LOCK,
-        f"another process trains in {copy.name}: wait until it ends, or name another "
-        "--workdir",
-    )
 
 
 def data_of_store(
@@ -146,33 +138,29 @@ def record(
         data, and `allow_changed` is not set.
     """
     full = dataclasses.replace(settings, model=dataclasses.asdict(bert))
-    path, tree = workdir / run_folder.CONFIG, pretraining.to_dict(full)
     before = None
-    if path.exists() and checkpoint.steps(workdir / run_folder.CHECKPOINTS):
+    if (workdir / run_folder.CONFIG).exists() and is_begun(workdir):
         earlier = run_folder.read_settings(workdir)
         complete = model_config.BertConfig(**earlier.model)  # keys may have been added
-        before = pretraining.to_dict(
-            dataclasses.replace(earlier, model=dataclasses.asdict(complete))
-        )
+        before = dataclasses.replace(earlier, model=dataclasses.asdict(complete))
         if not settings.data.corpus:  # the text is gone, the store is as it was
-            tree["data"]["corpus"] = before["data"]["corpus"]
+            own = dataclasses.replace(full.data, corpus=before.data.corpus)
+            full = dataclasses.replace(full, data=own)
     write_record(
-        workdir,
-        tree,
-        before,
-        tokenizer,
-        fields.free_keys(pretraining.PretrainingConfig),
-        data=data,
-        allow_changed=allow_changed,
+        workdir, full, before, tokenizer, data=data, allow_changed=allow_changed
     )
+
+
+def is_begun(workdir: Path) -> bool:
+    """Returns whether a run has saved a checkpoint in a workdir."""
+    return bool(checkpoint.steps(workdir / run_folder.CHECKPOINTS))
 
 
 def write_record(
     workdir: Path,
-    tree: dict[str, Any],
-    before: dict[str, Any] | None,
+    settings: Any,
+    before: Any,
     tokenizer: Tokenizer,
-    free_keys: tuple[str, ...],
     *,
     data: Data,
     allow_changed: bool,
@@ -180,15 +168,17 @@ def write_record(
     """Writes the complete settings, the data and the tokenizer of a run.
 
     Args:
-      before: the settings of the run that is resumed, or None.
-      free_keys: those that may differ.
+      settings: a PretrainingConfig or a FinetuningConfig.
+      before: that of the run that is resumed, or None.
 
     Raises:
-      InputError: others differ or the data does, and `allow_changed` is not set.
+      InputError: they differ in more than free keys or the data does, and
+        `allow_changed` is not set.
     """
-    path = workdir / run_folder.CONFIG
+    tree, path = pretraining.to_dict(settings), workdir / run_folder.CONFIG
     if before is not None:
-        changed = changed_keys(before, tree, free_keys)
+        free_keys = fields.free_keys(type(settings))
+        changed = changed_keys(pretraining.to_dict(before), tree, free_keys)
         if changed and not allow_changed:
             raise errors.InputError(
                 f"{path} is of a run with other settings: {'; '.join(changed)}. Use "
@@ -202,13 +192,15 @@ def write_record(
         if before is None:
             tokenizer.save(workdir / run_folder.TOKENIZER)
             files.sync_tree(workdir / run_folder.TOKENIZER)
-        records = {workdir / run_folder.CONFIG: tree}
         is_compared = before is not None and not allow_changed
         if not (is_compared and (workdir / DATA).is_file()):  # else it is the same
-            records = {workdir / DATA: dataclasses.asdict(data), **records}
-        for path, content in records.items():
-            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            files.replace(path, text.encode("utf-8", "backslashreplace"))
+            _write(workdir / DATA, dataclasses.asdict(data))
+        _write(path, tree)
+
+
+def _write(path: Path, tree: Mapping[str, Any]) -> None:
+    text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+    files.replace(path, text.encode("utf-8", "backslashreplace"))
 
 
 def read_data(workdir: Path) -> Data | None:

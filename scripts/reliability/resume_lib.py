@@ -69,12 +69,11 @@ CONTROLS = {
     "the optimizer state": _RESTORE.format(condition="'count' not in name"),
     "the step of the schedule": _RESTORE.format(condition="'count' in name"),
     "the random numbers": """
-import dataclasses
-from bert_jax.runs import pretraining as pretraining_run
-make = pretraining_run.make_train_step
-def other(run, *rest):
-    return make(dataclasses.replace(run, seed=run.seed + 1), *rest)
-pretraining_run.make_train_step = other
+from bert_jax.training import state
+make = state.make_train_step
+def other(*given, seed):
+    return make(*given, seed=seed + 1)
+state.make_train_step = other
 """,
     "the position in the data": """
 from bert_jax.data.pretraining import phases

@@ -12,8 +12,8 @@ from bert_jax.config import finetuning
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.metrics import scores
 from bert_jax.model import heads
+from bert_jax.runs import best_model
 from bert_jax.runs import finetuning as finetuning_run
-from bert_jax.runs import task_setup
 from bert_jax.tasks import (
     class_names,
     classification,
@@ -238,14 +238,14 @@ def test_what_was_learned_is_in_the_task(tmp_path):
     ],
 )
 def test_the_usual_metric_is_the_first_that_there_is(kind, metrics, expected):
-    assert task_setup.kept_by(settings_of(kind), metrics) == expected
+    assert best_model.kept_by(settings_of(kind), metrics) == expected
 
 
 def test_a_metric_that_is_asked_for_must_be_there():
     settings = settings_of(run__keep_best="auc")
-    assert task_setup.kept_by(settings, {"accuracy": 0.5, "auc": 0.25}) == "auc"
+    assert best_model.kept_by(settings, {"accuracy": 0.5, "auc": 0.25}) == "auc"
     with pytest.raises(errors.InputError, match="'auc': classification has accuracy"):
-        task_setup.kept_by(settings, {"accuracy": 0.5})
+        best_model.kept_by(settings, {"accuracy": 0.5})
 
 
 @pytest.mark.parametrize(
@@ -260,16 +260,16 @@ def test_a_metric_that_is_asked_for_must_be_there():
     ],
 )
 def test_better_is_higher_but_for_errors(name, value, best, expected):
-    assert task_setup.is_better(name, value, best) is expected
+    assert best_model.is_better(name, value, best) is expected
 
 
 def test_thresholds_are_kept_where_a_task_decides_by_one():
     learned = spec.Metadata(labels=("a", "b"))
     metrics = {"threshold": 0.7, "best_f1_threshold": -1.0}
-    assert task_setup.tuned(tasks.TASKS["matching"], learned, metrics).threshold == 0.7
-    assert task_setup.tuned(tasks.TASKS["span"], learned, metrics).threshold == -1.0
-    assert task_setup.tuned(tasks.TASKS["span"], learned, {"f1": 0.5}) == learned
-    assert task_setup.tuned(tasks.TASKS["classification"], learned, metrics) == learned
+    assert best_model.tuned(tasks.TASKS["matching"], learned, metrics).threshold == 0.7
+    assert best_model.tuned(tasks.TASKS["span"], learned, metrics).threshold == -1.0
+    assert best_model.tuned(tasks.TASKS["span"], learned, {"f1": 0.5}) == learned
+    assert best_model.tuned(tasks.TASKS["classification"], learned, metrics) == learned
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_thresholds_are_kept_where_a_task_decides_by_one():
 )
 def test_the_f1_of_two_classes_names_its_class(changes, labels, metric, shown):
     settings = settings_of(**changes)
-    assert task_setup.shown_metric(settings, labels, metric) == shown
+    assert best_model.shown_metric(settings, labels, metric) == shown
 
 
 def test_the_log_of_an_evaluation_names_the_class_of_f1():
