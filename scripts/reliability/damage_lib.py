@@ -3,44 +3,27 @@
 A library of inject_faults.py.
 """
 
+import os
 import random
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import runs_lib
-from trial_lib import Bench, Trial, last_line
+import trial_lib
+from trial_lib import Bench, Trial, failed, last_line
 
 from bert_jax import errors
 from bert_jax.data.corpus import store as stores
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import checkpoint
 
-
-def _delete(path: Path) -> None:
-    path.unlink()
-
-
-def _empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def _halve(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-
-
-def _zero(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
-
-
 _RESUMES = "damage, and the run resumes"
-CORRUPTIONS: dict[str, Callable[[Path], None]] = {
-    "deleted": _delete,
-    "emptied": _empty,
-    "halved": _halve,
-    "zeroed": _zero,
+CORRUPTIONS: dict[str, Callable[[Path], object]] = {
+    "deleted": Path.unlink,
+    "emptied": lambda path: path.write_bytes(b""),
+    "halved": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
 }
 
 
@@ -48,7 +31,7 @@ def trials(bench: Bench) -> Iterator[Trial]:
     """Yields whether damage to a checkpoint and to a store was detected."""
     workdir = bench.workdir("damage")
     assert bench.train(workdir).wait() == 0
-    step = workdir / "checkpoints" / str(runs_lib.STEPS)
+    step = workdir / "checkpoints" / str(trial_lib.STEPS)
     rng = bench.random("damage")
     flips = bench.choose(20, 200, 400, 2000)
     for name, problem in _corrupted(step, rng, flips, _reads_checkpoint(step)):
@@ -91,7 +74,7 @@ def _reads_checkpoint(step: Path) -> Callable[[], str]:
     """Returns a check of a step: it is rejected, or unchanged."""
 
     def restored() -> str:
-        return runs_lib.digest_of(step)
+        return trial_lib.digest_of(step)
 
     whole = restored()
 
@@ -134,7 +117,7 @@ def _reads_store(folder: Path) -> Callable[[], str]:
     return read
 
 
-def _stopped_and_corrupted(bench: Bench, corrupt: Callable[[Path], None]) -> Path:
+def _stopped_and_corrupted(bench: Bench, corrupt: Callable[[Path], object]) -> Path:
     """Returns the workdir of a run stopped at step 11, with that step damaged."""
     workdir = bench.workdir("corrupted")
     bench.train(workdir, faults="loop/step=11:SIGTERM").wait()
@@ -146,15 +129,13 @@ def _stopped_and_corrupted(bench: Bench, corrupt: Callable[[Path], None]) -> Pat
 
 def _killed_during_deletion(bench: Bench) -> str:
     """Kills a run after it deleted the damaged step, before it saves another."""
-    workdir = _stopped_and_corrupted(bench, _zero)
+    workdir = _stopped_and_corrupted(bench, CORRUPTIONS["zeroed"])
     point = "checkpoint/stale=10:SIGKILL"
     child = bench.train(workdir, faults=point, run__save_every_steps=2)
-    if (code := child.wait()) != -signal.SIGKILL:
-        return f"was not killed: exit code {code}, {last_line(child.log)}"
-    return bench.resume(workdir)
+    return failed(child, -signal.SIGKILL) or bench.resume(workdir)
 
 
-def _resumes_from_older(bench: Bench, corrupt: Callable[[Path], None]) -> str:
+def _resumes_from_older(bench: Bench, corrupt: Callable[[Path], object]) -> str:
     """Corrupts a stopped run's newest checkpoint; it resumes from an older one."""
     workdir = _stopped_and_corrupted(bench, corrupt)
     child = bench.train(workdir, faults="loop/step=12:SIGTERM")

@@ -5,15 +5,14 @@ A library of inject_faults.py.
 
 import os
 import random
-import shutil
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import runs_lib
-from trial_lib import Bench, Trial, last_line
+import trial_lib
+from trial_lib import Bench, Trial, failed, last_line
 
 EPOCHS = 3
 STEPS = 24
@@ -38,7 +37,7 @@ def config(folder: Path, examples: int, values: dict[str, Any]) -> str:
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n")
     _write_examples(folder / "train.tsv", examples)
     _write_examples(folder / "dev.tsv", 100)
-    shapes = {n: x for n, x in runs_lib.SETTINGS.items() if n.startswith("model.")}
+    shapes = {n: x for n, x in trial_lib.SETTINGS.items() if n.startswith("model.")}
     settings: dict[str, Any] = shapes | {
         "init_from": "none",
         "model.size": "tiny",
@@ -52,7 +51,7 @@ def config(folder: Path, examples: int, values: dict[str, Any]) -> str:
         "run.log_examples": True,
     }
     path = folder / "task.py"
-    runs_lib.write_config(path, "finetuning", settings | values)
+    trial_lib.write_config(path, "finetuning", settings | values)
     return f"--config={path}"
 
 
@@ -113,18 +112,12 @@ def _killed(bench: Bench, flag: str, whole: Path, moment: float) -> str:
 def _resume(bench: Bench, flag: str, whole: Path, workdir: Path) -> str:
     """Resumes a run to its end; returns how it differs from the undisturbed one."""
     child = bench.fork_server.start("finetune", flag, f"--workdir={workdir}")
-    if code := child.wait():
-        return f"exit code {code} on resume: {last_line(child.log)}"
-    expected = runs_lib.trace(whole)
-    if differs := runs_lib.trace(workdir).difference(expected):
-        return f"{differs} differ from the undisturbed run"
+    if problem := failed(child):
+        return problem
     for part in ("best", "predictions"):
         if _content(workdir / part) != _content(whole / part):
             return f"{part} differs from the undisturbed run"
-    if left := runs_lib.leftovers(workdir):
-        return f"left over: {', '.join(left[:3])}"
-    shutil.rmtree(workdir)
-    return ""
+    return bench.compare(workdir, trial_lib.trace(whole))
 
 
 def _content(folder: Path) -> dict[str, bytes]:

@@ -8,8 +8,9 @@
 
 Each trial ends with a run that is compared with an undisturbed one: parameters,
 optimizer state, losses and examples must be bit-identical. A soak is compared with
-bounds on memory, handles and disk usage. Prints a table at the end, and exits with 1
-if a trial failed.
+bounds on memory, handles and disk usage. Some kinds are tests of faults, which below
+the level `nightly` run without those marked slow, and fuzz.py. Prints a table at the
+end, and exits with 1 if a trial failed.
 """
 
 import argparse
@@ -17,29 +18,80 @@ import contextlib
 import dataclasses
 import functools
 import queue
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from xml.etree import ElementTree
 
 import damage_lib
-import disk_lib
+import disks_lib
 import finetune_lib
 import fork_server_lib
 import kills_lib
-import power_lib
-import remote_lib
 import resume_lib
-import runs_lib
-import signals_lib
 import soak_lib
-import tests_lib
+import trial_lib
 from trial_lib import Bench, Trial
 
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = {
+    "several processes": [
+        "tests/test_many_processes.py",
+        "tests/test_interrupted_processes.py",
+    ],
+    "non-finite numbers": ["tests/training/test_bad_numbers.py"],
+    "a hung step": ["tests/training/test_watchdog.py"],
+    "bad files and ids": ["tests/bad_input"],
+}
 LEVELS = ("ci", "pr", "nightly", "release")
 Part = Callable[[Bench], Iterator[Trial]]
+
+
+def _tests(bench: Bench, what: str) -> Iterator[Trial]:
+    """Yields each test of a kind that was not skipped."""
+    report = bench.workdir(what).with_suffix(".xml")
+    marks = "" if bench.level > 1 else "not slow"
+    options = ["-q", "--numprocesses=0", "-m", marks, f"--junitxml={report}"]
+    options += ["-o", "junit_family=xunit1"]  # which has the properties of a test
+    done = _python("-m", "pytest", *options, *TESTS[what])
+    if not report.exists():
+        yield Trial(what, "pytest", done.stdout.strip()[-300:] + done.stderr[-300:])
+        return
+    for case in ElementTree.parse(report).iter("testcase"):
+        if case.find("skipped") is None:
+            bad = [*case.iter("failure"), *case.iter("error")]
+            problem = bad[0].get("message", "failed")[:300] if bad else ""
+            seconds = float(case.get("time", 0))
+            yield Trial(what, case.get("name", "?"), problem, seconds)
+
+
+def _fuzz(bench: Bench) -> Iterator[Trial]:
+    """Yields each line of the table of fuzz.py."""
+    count = bench.choose(100, 500, 20_000, 20_000)
+    every = bench.choose(20, 4, 1, 1)
+    done = _python(
+        "scripts/reliability/fuzz.py", f"--count={count}", f"--every={every}"
+    )
+    _, _, table = done.stdout.partition("|---|---|---|---|\n")
+    for line in table.splitlines():
+        what, tried, survived, worst = map(str.strip, line.strip("| ").split("|"))
+        problem = "" if tried == survived else f"survived {survived} of {tried}"
+        yield Trial("a fuzzed kind of file", f"{what} ({tried}; {worst})", problem)
+    if done.returncode or not table:
+        output = (done.stdout + done.stderr).strip()[-300:]
+        problem = f"exit code {done.returncode}: {output}"
+        yield Trial("a fuzzed kind of file", "fuzz.py", problem)
+
+
+def _python(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
 # The longest first, so that all workers end at about the same time.
 KINDS: dict[str, Sequence[Part]] = {
     "resume": [
@@ -50,17 +102,15 @@ KINDS: dict[str, Sequence[Part]] = {
         resume_lib.ends,
     ],
     "kills": [kills_lib.trials, finetune_lib.trials],
-    "signals": [signals_lib.trials],
-    "remote": [remote_lib.trials],
+    "signals": [kills_lib.signal_trials],
+    "remote": [kills_lib.remote_trials],
     "soak": [soak_lib.trials],
-    "disk": [disk_lib.trials],
-    "power": [power_lib.trials],
+    "disk": [disks_lib.trials],
+    "power": [disks_lib.power_trials],
     "damage": [damage_lib.trials],
     "controls": [resume_lib.controls],
-    "fuzz": [tests_lib.fuzz],
-    "tests": [
-        functools.partial(tests_lib.trials, what=what) for what in tests_lib.TESTS
-    ],
+    "fuzz": [_fuzz],
+    "tests": [functools.partial(_tests, what=what) for what in TESTS],
 }
 
 
@@ -118,7 +168,7 @@ def _run_all(wanted: Sequence[str], given: argparse.Namespace) -> list[Row]:
             name = stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-"))
             folder = Path(name)
             fork_server = stack.enter_context(fork_server_lib.ForkServer(folder))
-            setup = runs_lib.make_setup(folder / "setup")
+            setup = trial_lib.make_setup(folder / "setup")
             level = LEVELS.index(given.level)
             benches.put(
                 Bench(folder, setup, fork_server, level, given.seed, given.picture)

@@ -9,8 +9,8 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-import runs_lib
-from trial_lib import Bench, Trial, last_line
+import trial_lib
+from trial_lib import Bench, Trial, failed, last_line
 
 # The first 14, and those around the end of an epoch: a recipe has 100 to 123 rows, a
 # step 8, so the first epoch ends in step 13, 14, 15 or 16.
@@ -105,26 +105,24 @@ def ends(bench: Bench) -> Iterator[Trial]:
 
 
 def _stopped(
-    bench: Bench, step: int, whole: runs_lib.Trace, changes: dict[str, Any]
+    bench: Bench, step: int, whole: trial_lib.Trace, changes: dict[str, Any]
 ) -> str:
     workdir = bench.workdir(f"stopped-{step}")
     child = bench.train(workdir, faults=f"loop/step={step}:SIGTERM", **changes)
-    if (code := child.wait()) != 75:
-        return f"exit code {code} on SIGTERM: {last_line(child.log)}"
-    return bench.resume(workdir, whole, **changes)
+    return failed(child, 75) or bench.resume(workdir, whole, **changes)
 
 
 def _finished(bench: Bench) -> str:
     workdir = bench.workdir("finished")
-    if code := bench.train(workdir).wait():
-        return f"exit code {code}"
-    before = runs_lib.trace(workdir)
+    if problem := failed(bench.train(workdir)):
+        return problem
+    before = trial_lib.trace(workdir)
     child = bench.train(workdir)
-    if code := child.wait():
-        return f"exit code {code} of the second start"
+    if problem := failed(child):
+        return problem
     if "this run is finished" not in child.log.read_text():
         return "it does not report that it is finished"
-    return runs_lib.trace(workdir).difference(before)
+    return trial_lib.trace(workdir).difference(before)
 
 
 def _second(bench: Bench) -> str:
@@ -139,7 +137,7 @@ def _second(bench: Bench) -> str:
         return f"the first run ended with {ended}"
     if code != 2 or "another process" not in output:
         return f"the second run was not rejected: exit code {code}, {output}"
-    return runs_lib.trace(workdir).difference(bench.undisturbed)
+    return trial_lib.trace(workdir).difference(bench.undisturbed)
 
 
 def controls(bench: Bench) -> Iterator[Trial]:
@@ -150,9 +148,7 @@ def controls(bench: Bench) -> Iterator[Trial]:
         assert stopped == 75, stopped
         arguments = bench.setup.arguments(workdir, data__store=bench.store)
         child = bench.fork_server.start("pretrain", *arguments, patch=patch)
-        if code := child.wait():
-            problem = f"exit code {code}: {last_line(child.log)}"
-        else:
-            differs = runs_lib.trace(workdir).difference(bench.undisturbed)
+        if not (problem := failed(child)):
+            differs = trial_lib.trace(workdir).difference(bench.undisturbed)
             problem = "" if differs else "not detected"
         yield Trial("negative control: resumed without", forgotten, problem)

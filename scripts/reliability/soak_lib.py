@@ -10,15 +10,14 @@ from pathlib import Path
 import finetune_lib
 import fork_server_lib
 import growth_lib
-import picture_lib
-import runs_lib
-from trial_lib import Bench, Trial, last_line
+import trial_lib
+from trial_lib import Bench, Trial, failed
 
 from bert_jax.training import checkpoint
 
 KEEP = 3
 EPOCHS = 10
-SETTINGS = runs_lib.SETTINGS | {
+SETTINGS = trial_lib.SETTINGS | {
     "data.held_out_fraction": 0.1,
     "run.batch_size": 4,
     "run.log_every_steps": 10,
@@ -80,7 +79,7 @@ def trials(bench: Bench) -> Iterator[Trial]:
     yield _control(bench, setup)
 
 
-def _control(bench: Bench, setup: runs_lib.Setup) -> Trial:
+def _control(bench: Bench, setup: trial_lib.Setup) -> Trial:
     steps = bench.choose(500, 2000, 2000, 2000)
     every = {"save": steps // 20, "eval": steps // EPOCHS}
     workdir, child = _pretrain(bench, setup, steps, every, patch=LEAKS)
@@ -97,14 +96,14 @@ def _is_short(bench: Bench) -> bool:
     return bench.level == 0
 
 
-def _setup(bench: Bench, steps: int) -> runs_lib.Setup:
+def _setup(bench: Bench, steps: int) -> trial_lib.Setup:
     """Writes a corpus of which `steps` steps are a little more than ten epochs."""
-    return runs_lib.make_setup(bench.folder / "soak", SETTINGS, steps // 7)
+    return trial_lib.make_setup(bench.folder / "soak", SETTINGS, steps // 7)
 
 
 def _pretrain(
     bench: Bench,
-    setup: runs_lib.Setup,
+    setup: trial_lib.Setup,
     steps: int,
     every: dict[str, int],
     patch: str = "",
@@ -141,13 +140,13 @@ def _watched(
     """Samples a run to its end; returns its growth and its problems by name."""
     seconds = bench.choose(1, 5, 10, 10) / 20
     samples = list(growth_lib.watch(child.pid, workdir, seconds))
-    if code := child.wait():
-        return "", {"exit": f"exit code {code}: {last_line(child.log)}"}
-    if left := runs_lib.leftovers(workdir):
+    if problem := failed(child):
+        return "", {"exit": problem}
+    if left := trial_lib.leftovers(workdir):
         return "", {"leftovers": f"left over: {', '.join(left[:3])}"}
     grown = growth_lib.measure(samples, steps)
     if picture is not None:
-        picture_lib.draw(samples, grown, picture)
+        growth_lib.draw(samples, grown, picture)
     folder = workdir / "checkpoints"
     last = folder / str(max(checkpoint.steps(folder)))
     problems = growth_lib.problems(grown, steps, KEEP, growth_lib.size(last))

@@ -131,10 +131,10 @@ def test_a_file_that_is_renamed_counts_once(tmp_path, monkeypatch):
 
 def test_a_picture(tmp_path):
     sys.path.insert(0, str(SCRIPTS))
-    import picture_lib
+    import growth_lib
 
     sys.path.remove(str(SCRIPTS))
     samples = sampled()
     path = tmp_path / "soak.png"
-    picture_lib.draw(samples, growth_lib.measure(samples, 1000), path)
+    growth_lib.draw(samples, growth_lib.measure(samples, 1000), path)
     assert path.read_bytes().startswith(b"\x89PNG")
