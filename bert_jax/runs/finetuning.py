@@ -307,8 +307,8 @@ class FinetuningRun(SingleRun[Finetuned]):
         """Returns the rows of a step that this process loads."""
         return self.training_rows.batch_at(step, self.local_rows)
 
-    def names_at(self, step: int, rows: slice | None = None) -> list[str]:
-        """Names the examples in these rows of the global batch, or in all."""
+    def names_at(self, step: int, rows: slice = slice(None)) -> list[str]:
+        """Names the examples in these rows of the global batch."""
         return self.training_rows.names_at(step, rows)
 
     def first_step_of_lengths(self, start_step: int) -> dict[int, int]:

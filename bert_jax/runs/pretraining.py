@@ -169,8 +169,8 @@ class PretrainingRun(SingleRun[Trained]):
         phase = phase_rows.at(self.phases, step)
         return phase.batch_at(step, self.settings.run.batch_size, self.local_rows)
 
-    def names_at(self, step: int, rows: slice | None = None) -> list[str]:
-        """Names the instances in these rows of the global batch, or in all."""
+    def names_at(self, step: int, rows: slice = slice(None)) -> list[str]:
+        """Names the instances in these rows of the global batch."""
         phase = phase_rows.at(self.phases, step)
         return phase.names_at(step, self.settings.run.batch_size, rows)
 

@@ -181,8 +181,8 @@ class SingleRun(Run[Result]):
         """What a step computes, whatever its seed and rate."""
 
     @abc.abstractmethod
-    def names_at(self, step: int, rows: slice | None = None) -> list[str]:
-        """Names the examples in these rows of the global batch of a step, or in all."""
+    def names_at(self, step: int, rows: slice = slice(None)) -> list[str]:
+        """Names the examples in these rows of the global batch of a step."""
 
     @functools.cached_property
     def _optimizer(self) -> tuple[optax.GradientTransformation, optimizer.Schedule]:

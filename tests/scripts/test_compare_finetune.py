@@ -171,9 +171,10 @@ def test_torch_does_the_same_steps(place, folder, task, recipe):
     run = _assembled(_settings(place, task, init_from=start, **EXACT, **recipe))
     ours = compare_finetune.ours(run, 7).predictions(3)
     theirs = torch_finetune_lib.predictions(run, 3, 7)
-    otherwise = torch_finetune_lib.predictions(run, 4, 7)
     assert _apart(ours, theirs) < 2e-4
-    assert _apart(otherwise, theirs) > 2e-3  # the order of the rows is seen
+    if not recipe:  # the order of the rows is seen
+        otherwise = torch_finetune_lib.predictions(run, 4, 7)
+        assert _apart(otherwise, theirs) > 2e-3
 
 
 @pytest.mark.slow
