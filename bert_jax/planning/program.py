@@ -211,7 +211,7 @@ def compile_step(layout: RunLayout, length: int, *, read: bool = True) -> Compil
     )
     if not read:
         return step
-    text = hlo.parse(program.as_text())
+    text = hlo.parse(program.as_text() or "")
     collectives = tuple(hlo.collectives(text, layout.mesh.size))
     return dataclasses.replace(step, cost=hlo.cost(text), collectives=collectives)
 
