@@ -165,7 +165,7 @@ def test_a_pooler_takes_along_what_needs_it(given, tmp_path):
 def test_of_the_encoder_nothing_may_be_missing(given, tmp_path):
     name = "bert.encoder.layer.1.output.dense.bias"
     _write(tmp_path, given, _without(name))
-    with pytest.raises(errors.InputError, match="The encoder cannot do without"):
+    with pytest.raises(errors.InputError, match="encoder"):
         huggingface.read(tmp_path, weights.Choice((name, "encoder", "*")))
 
 
@@ -253,7 +253,7 @@ def test_what_is_lost_with_a_part_is_named(given, tmp_path):
     def without(state):
         return {k: v for k, v in state.items() if k != "bert.pooler.dense.bias"}
 
-    with pytest.raises(errors.InputError, match="without pooler and nsp_head"):
+    with pytest.raises(errors.InputError, match="pooler and nsp_head"):
         huggingface.read(_write(tmp_path, given, without))
 
 
@@ -279,7 +279,7 @@ def test_num_labels_decides_how_many_classes_there_are(tmp_path, names):
 
 def test_parts_without_a_class_of_hugging_faces_are_refused(tmp_path):
     made = small_weights.weights_of("pooler", "mlm_head")
-    with pytest.raises(errors.InputError, match="BertForMaskedLM, add --ignore=pooler"):
+    with pytest.raises(errors.InputError, match="--ignore=pooler"):
         huggingface.write(tmp_path, made, dtype="float32")
     assert not list(tmp_path.iterdir())
 

@@ -152,7 +152,7 @@ def test_positions_repeat_or_interpolate_behind_the_rows_that_are_none():
 @pytest.mark.parametrize(("rows", "how"), [(4, "repeat"), (7, "same")])
 def test_positions_never_shrink_nor_grow_unasked(rows, how):
     table = np.zeros((5, 3), np.float32)
-    with pytest.raises(errors.InputError, match="has 5 rows and the run wants"):
+    with pytest.raises(errors.InputError, match="5 rows"):
         initial_weights.extend_positions(table, rows, 0, how)
 
 
@@ -209,5 +209,5 @@ def test_a_model_of_rotary_positions_has_no_table_to_extend():
     )
     flat = {"encoder/final_layer_norm/scale": np.ones(12)}
     assert initial_weights.with_positions(flat, bert, "same") == flat
-    with pytest.raises(errors.InputError, match="init.positions is repeat, and modern"):
+    with pytest.raises(errors.InputError, match="init.positions is repeat"):
         initial_weights.with_positions(flat, bert, "repeat")

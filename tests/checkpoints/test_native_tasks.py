@@ -137,24 +137,24 @@ def test_a_file_of_which_a_bit_is_turned_is_refused(folder, name):
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
-    with pytest.raises(errors.InputError, match=f"{name} is not the file that was wr"):
+    with pytest.raises(errors.InputError, match=name):
         native.read_task(folder)
     (folder / name).unlink()
-    with pytest.raises(errors.InputError, match=f"{name} is missing: copy the whole"):
+    with pytest.raises(errors.InputError, match=f"{name} is missing"):
         native.read_task(folder)
 
 
 def test_parts_that_are_named_must_be_there(folder):
     _change(folder / "model.json", lambda t: t["parts"].append("crf"))
     _change(folder / "task.json", lambda t: t.pop("files"))
-    with pytest.raises(errors.InputError, match="parameters.safetensors has no crf"):
+    with pytest.raises(errors.InputError, match="crf"):
         native.read_task(folder)
 
 
 def test_what_is_no_fine_tuned_model_is_said(tmp_path):
     with pytest.raises(errors.InputError, match="fine-tuned model"):
         native.read_task(tmp_path)
-    with pytest.raises(errors.InputError, match="nope does not exist: name the folder"):
+    with pytest.raises(errors.InputError, match="nope does not exist"):
         native.read_task(tmp_path / "nope")
 
 
@@ -163,8 +163,8 @@ def test_parameters_must_be_those_of_the_model(folder):
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
     native.check_shapes(params, shapes, folder)
     less = {name: tree for name, tree in params.items() if name != "pooler"}
-    with pytest.raises(errors.InputError, match="the parameter pooler/dense/bias is"):
+    with pytest.raises(errors.InputError, match="pooler/dense/bias"):
         native.check_shapes(less, shapes, folder)
     shapes["classifier"]["dense"]["bias"] = jax.ShapeDtypeStruct((3,), np.float32)
-    with pytest.raises(errors.InputError, match="parameter classifier/dense/bias is"):
+    with pytest.raises(errors.InputError, match="classifier/dense/bias"):
         native.check_shapes(params, shapes, folder)

@@ -62,7 +62,7 @@ def test_the_share_is_about_what_was_asked_for():
 
 def test_a_file_too_small_to_hold_out(place):
     tiny_tasks.write_classes(place / "train.tsv", 4, seed=0)
-    with pytest.raises(errors.InputError, match="too small to hold out data.dev_share"):
+    with pytest.raises(errors.InputError, match="data.dev_share"):
         _read(place, data__dev="", data__dev_share=0.01)
 
 
@@ -71,9 +71,9 @@ def test_folds_are_cut_out_of_train(place):
     assert made["dev"] is made["train"] and len(made["train"]) == 50
     with open(place / "train.tsv", "a", encoding="utf-8") as file:
         file.write("the cat\tcat\nthe cat\tdog\n")
-    with pytest.raises(errors.InputError, match="52 folds are more than the 51 diff"):
+    with pytest.raises(errors.InputError, match="52 folds .*51"):
         _read(place, data__dev="", data__folds=52)
-    with pytest.raises(errors.InputError, match="52 folds are more than the 51 diff"):
+    with pytest.raises(errors.InputError, match="52 folds .*51"):
         _read(place, data__dev="", sweep__folds=52)
     assert len(_read(place, data__dev="", sweep__folds=51)["dev"]) == 52
 

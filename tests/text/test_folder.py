@@ -202,10 +202,10 @@ def test_a_broken_file_next_to_a_good_one_is_rejected(tmp_path: Path):
 
 
 def test_nothing_to_load(tmp_path: Path):
-    with pytest.raises(errors.InputError, match="neither vocab.txt nor spiece"):
+    with pytest.raises(errors.InputError, match="vocab.txt .*spiece"):
         Tokenizer.load(tmp_path)
     (tmp_path / "vocab.json").write_text("{}")
-    with pytest.raises(errors.InputError, match="nor vocab.json with merges.txt"):
+    with pytest.raises(errors.InputError, match="vocab.json .*merges.txt"):
         Tokenizer.load(tmp_path)
     for name in ("none.txt", "none.model", "none.json"):
         with pytest.raises(errors.InputError, match=f"{name} does not exist"):

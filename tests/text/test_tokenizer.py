@@ -203,11 +203,11 @@ def test_options_that_are_no_json_are_rejected(
 
 
 def test_folder_without_or_with_two_vocabularies_is_rejected(tmp_path: Path):
-    with pytest.raises(errors.InputError, match="neither vocab.txt nor spiece.model"):
+    with pytest.raises(errors.InputError, match="vocab.txt .*spiece.model"):
         Tokenizer.load(tmp_path)
     write(tmp_path)
     (tmp_path / "spiece.model").write_bytes(b"x")
-    with pytest.raises(errors.InputError, match="both vocab.txt and spiece.model"):
+    with pytest.raises(errors.InputError, match="vocab.txt .*spiece.model"):
         Tokenizer.load(tmp_path)
 
 

@@ -51,16 +51,14 @@ def test_an_abstract_mesh_lays_out_states_for_devices_that_are_not_here():
     boxed = jax.eval_shape(init_fn, jax.random.key(0))
     placed = sharding.params_sharding(boxed, mesh)
     assert {leaf.mesh for leaf in jax.tree.leaves(placed)} == {mesh}
-    with pytest.raises(errors.InputError, match="does not fit the 4 device"):
+    with pytest.raises(errors.InputError, match="4 device"):
         sharding.make_abstract_mesh(-1, 3, 1, num_devices=4)
 
 
 def test_only_the_axis_data_crosses_slices():
     devices = [types.SimpleNamespace(slice_index=n // 4) for n in range(8)]
     for sizes in ((1, 8, 1), (2, 2, 1), (4, 1, 1)):
-        with pytest.raises(
-            errors.InputError, match="mesh.data must be a multiple of 2"
-        ):
+        with pytest.raises(errors.InputError, match="mesh.data .*2"):
             sharding.make_mesh(*sizes, devices=devices)
 
 
@@ -120,14 +118,14 @@ def test_logical_name_without_a_rule_is_refused():
 )
 def test_batch_that_does_not_divide(batch_size, accumulation_steps):
     mesh = sharding.make_mesh(2, 2, 2)
-    with pytest.raises(errors.InputError, match="run.batch_size must be a multiple of"):
+    with pytest.raises(errors.InputError, match="run.batch_size"):
         sharding.check_batch_size(batch_size, accumulation_steps, mesh)
 
 
 def test_batch_that_divides():
     mesh = sharding.make_mesh(2, 2, 2)
     sharding.check_batch_size(12, 3, mesh)
-    with pytest.raises(errors.InputError, match="accumulation_steps must be at least"):
+    with pytest.raises(errors.InputError, match="accumulation_steps"):
         sharding.check_batch_size(12, 0, mesh)
 
 
