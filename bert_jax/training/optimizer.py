@@ -133,6 +133,9 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         fields.check("optimizer", self)
+        self._check_end()
+
+    def _check_end(self) -> None:  # fine-tuning has another, for sweeps
         self.check_end(self.learning_rate, "optimizer.learning_rate")
 
     def check_end(self, peak: float, name: str) -> None:
