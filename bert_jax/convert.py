@@ -57,7 +57,7 @@ class Request:
     hidden_act: str = ""
     separate_head: bool = False
     verify: bool = False
-    choice: weights.Choice = weights.Choice()
+    choice: weights.Choice = weights.WHOLE
 
     def __post_init__(self) -> None:
         if self.to not in FORMATS:

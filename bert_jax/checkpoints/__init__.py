@@ -24,6 +24,7 @@ from bert_jax.checkpoints import (
 )
 from bert_jax.checkpoints.weights import (
     CONVERT,
+    WHOLE,
     Choice,
     Described,
     ModelFiles,
@@ -123,19 +124,19 @@ class ModelFolder:
         """
         return Tokenizer.load(self.tokenizer_folder, require_mask=False)
 
-    def weights(self, choice: Choice | None = None) -> tuple[Weights, Report]:
+    def weights(self, choice: Choice = WHOLE) -> tuple[Weights, Report]:
         """Reads the parameters.
 
         Raises:
           InputError: something is missing, left over, damaged or does not fit.
           CheckpointError: a run has no usable checkpoint.
         """
-        given, report = self.files.weights(choice or Choice())
+        given, report = self.files.weights(choice)
         return native.on_scale(self.files.folder, given, report)
 
     def read(
         self,
-        choice: Choice | None = None,
+        choice: Choice = WHOLE,
         *,
         needs_tokenizer: bool = True,
     ) -> LoadedModel:
@@ -148,7 +149,7 @@ class ModelFolder:
         given, report = self.weights(choice)
         tokenizer = None
         if needs_tokenizer:
-            tokenizer = _tokenizer(self.tokenizer_folder, given, choice or Choice())
+            tokenizer = _tokenizer(self.tokenizer_folder, given, choice)
         pooling, longest = self._pooling(given)
         return LoadedModel(
             self.format,

@@ -351,12 +351,9 @@ def _thetas(found: Any, path: Path) -> dict[str, Any]:
 
 
 def tree(
-    bert: config.BertConfig,
+    given: weights.Described,
     of_parts: frozenset[str],
-    class_labels: tuple[str, ...],
     dtype: str,
-    problem_type: str = "",
-    head_dropout: float | None = None,
     *,
     needs_pooler: bool = True,
 ) -> dict[str, Any]:
@@ -369,23 +366,22 @@ def tree(
     Raises:
       InputError: no class of Hugging Face has exactly these parts.
     """
-    keys = _KEYS[bert.model_type]
-    prefix = mapping.CLASS_PREFIX[bert.model_type]
-    is_bare = of_parts == {"encoder"} and not needs_pooler
-    with_pooler = (
-        of_parts | mapping.class_pooler(bert.model_type) if is_bare else of_parts
-    )
-    result: dict[str, Any] = {
-        "architectures": [prefix + class_of(bert.model_type, with_pooler)],
-        "model_type": bert.model_type,
-        "dtype": dtype,
-        "torch_dtype": dtype,
-    }
+    bert = given.bert
+    if of_parts == {"encoder"} and not needs_pooler:
+        of_class = "Model"
+    else:
+        of_class = class_of(bert.model_type, of_parts)
     values = dataclasses.asdict(bert) | {
         "embedding_size": bert.embedding_width,
         "num_hidden_groups": bert.num_groups,
     }
-    result |= {theirs: values[ours] for ours, theirs in keys.items()}
+    result: dict[str, Any] = {
+        "architectures": [mapping.CLASS_PREFIX[bert.model_type] + of_class],
+        "model_type": bert.model_type,
+        "dtype": dtype,
+        "torch_dtype": dtype,
+        **{theirs: values[ours] for ours, theirs in _KEYS[bert.model_type].items()},
+    }
     if bert.is_modern:
         result |= {
             "embedding_dropout": bert.hidden_dropout_prob,
@@ -394,13 +390,13 @@ def tree(
             "decoder_bias": True,
             **dict.fromkeys(_SPECIAL_IDS),
         }
-    if class_labels:
-        result["id2label"] = {str(i): name for i, name in enumerate(class_labels)}
-        result["label2id"] = {name: i for i, name in enumerate(class_labels)}
-    if problem_type:
-        result["problem_type"] = problem_type
-    if head_dropout is not None:
-        result[_HEAD_DROPOUT[bert.model_type]] = head_dropout
+    if given.labels:
+        result["id2label"] = {str(i): name for i, name in enumerate(given.labels)}
+        result["label2id"] = {name: i for i, name in enumerate(given.labels)}
+    if given.problem_type:
+        result["problem_type"] = given.problem_type
+    if given.head_dropout is not None:
+        result[_HEAD_DROPOUT[bert.model_type]] = given.head_dropout
     return result
 
 

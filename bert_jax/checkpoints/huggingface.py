@@ -35,14 +35,13 @@ _BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids)$")
 
 
 def read(
-    path: Path, choice: weights.Choice | None = None
+    path: Path, choice: weights.Choice = weights.WHOLE
 ) -> tuple[weights.Weights, weights.Report]:
     """Reads a folder, or one file of weights next to its config.json.
 
     Raises:
       InputError: as `weights.assemble`, or the files are not whole and safe.
     """
-    choice = choice or weights.Choice()
     raw = tensors.read(path)
     shapes = {name: array.shape for name, array in raw.arrays.items()}
     recognized = _recognized(path, shapes, choice)
@@ -139,17 +138,11 @@ def write(
     Raises:
       InputError: no class of Hugging Face has exactly these parts.
     """
+    # Without names transformers builds two classes.
+    head = given.class_names, given.problem_type, given.head_dropout
+    described = weights.Described(given.config, *head)
     of_parts = frozenset(given.parts)
-    labels = given.class_names  # without names transformers builds two classes
-    tree = hf_config.tree(
-        given.config,
-        of_parts,
-        labels,
-        dtype,
-        given.problem_type,
-        given.head_dropout,
-        needs_pooler=needs_pooler,
-    )
+    tree = hf_config.tree(described, of_parts, dtype, needs_pooler=needs_pooler)
     arrays = state_dict(given)
     result = {name: x.astype(tensors.DTYPES[dtype]) for name, x in arrays.items()}
     tensors.write_safetensors(folder / tensors.SINGLE, result)
@@ -173,7 +166,7 @@ def state_dict(given: weights.Weights) -> dict[str, np.ndarray]:
     return result
 
 
-def describe(path: Path, choice: weights.Choice | None = None) -> hf_config.HfConfig:
+def describe(path: Path, choice: weights.Choice = weights.WHOLE) -> hf_config.HfConfig:
     """Returns what a folder, or a file of weights, is, by config and tensor names.
 
     Where the weights cannot be read, only the config counts: `read` refuses them.
@@ -185,7 +178,7 @@ def describe(path: Path, choice: weights.Choice | None = None) -> hf_config.HfCo
         shapes = tensors.shapes(path)
     except errors.InputError:
         return hf_config.read(_config_of(path))
-    recognized = _recognized(path, shapes, choice or weights.Choice())
+    recognized = _recognized(path, shapes, choice)
     return hf_config.read(_config_of(path), recognized.model_type)
 
 

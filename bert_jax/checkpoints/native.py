@@ -59,14 +59,13 @@ class BertJaxFiles(weights.ModelFiles):
 
 
 def read(
-    path: Path, choice: weights.Choice | None = None
+    path: Path, choice: weights.Choice = weights.WHOLE
 ) -> tuple[weights.Weights, weights.Report]:
     """Reads a folder that `write` wrote, or its file of parameters.
 
     Raises:
       InputError: as `weights.assemble`, or the files are not whole.
     """
-    choice = choice or weights.Choice()
     folder = path if path.is_dir() else path.parent
     described, named = read_config(folder)
     _refuse_task_parts(folder, named, choice)

@@ -64,14 +64,13 @@ _TENSORS = {
 
 
 def read(
-    path: Path, choice: weights.Choice | None = None
+    path: Path, choice: weights.Choice = weights.WHOLE
 ) -> tuple[weights.Weights, weights.Report]:
     """Reads the one checkpoint of a folder, or that of a prefix, and bert_config.json.
 
     Raises:
       InputError: as `weights.assemble`, or the files are not whole.
     """
-    choice = choice or weights.Choice()
     folder = path if path.is_dir() else path.parent
     described, tree = read_config(folder)
     raw = read_variables(path, wanted=_is_parameter)

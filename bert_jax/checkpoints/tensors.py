@@ -129,15 +129,14 @@ def read(path: Path) -> Tensors:
         message has the file and the tensor.
     """
     file = _weights_of(path)
-    if not file.name.endswith(INDEX):
-        return Tensors(files={file.name: sha256(file)}, arrays=_read(file))
-    digests = {file.name: sha256(file)}
+    shards = read_index(file) if file.name.endswith(INDEX) else {file: None}
+    digests = {x.name: sha256(x) for x in (file, *shards)}
     arrays: dict[str, np.ndarray] = {}
-    for shard, names in sorted(read_index(file).items()):
-        digests[shard.name] = sha256(shard)
+    for shard, names in shards.items():
         found = _read(shard)
-        if differing := sorted(names ^ found.keys()):
-            what = f"it and its index disagree on tensor {quoted(differing[0])}"
+        if names is not None and names != found.keys():
+            first = min(names ^ found.keys())
+            what = f"it and its index disagree on tensor {quoted(first)}"
             raise refusal(shard, what, "Take the index and its files from one source")
         arrays |= found
     return Tensors({name: arrays[name] for name in sorted(arrays)}, digests)
@@ -152,7 +151,7 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
       InputError: as `read`.
     """
     file = _weights_of(path)
-    shards = sorted(read_index(file)) if file.name.endswith(INDEX) else [file]
+    shards = read_index(file) if file.name.endswith(INDEX) else [file]
     found: dict[str, tuple[int, ...]] = {}
     for shard in shards:
         if shard.suffix == ".safetensors":
@@ -340,7 +339,7 @@ def read_index(path: Path) -> dict[Path, set[str]]:
         shards.setdefault(path.parent / shard, set()).add(name)
     for shard in shards:
         check_file(shard)
-    return shards
+    return dict(sorted(shards.items()))
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:

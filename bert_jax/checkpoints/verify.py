@@ -172,7 +172,7 @@ class Verification:
 def verify(
     mine: checkpoints.LoadedModel,
     other: Path,
-    choice: weights.Choice | None = None,
+    choice: weights.Choice = weights.WHOLE,
 ) -> Verification:
     """Compares a model with a folder that should hold the same one.
 
@@ -259,7 +259,7 @@ def _reference(
     found: checkpoints.LoadedModel,
     path: Path,
     rows: Batch,
-    choice: weights.Choice | None,
+    choice: weights.Choice,
 ) -> ReferenceOutputs:
     """Runs the other side."""
     if found.format == "huggingface":
@@ -442,7 +442,7 @@ def transformers_outputs(
     path: Path,
     given: weights.Weights,
     rows: Batch,
-    choice: weights.Choice | None = None,
+    choice: weights.Choice = weights.WHOLE,
 ) -> ReferenceOutputs:
     """Runs the model of a folder, or of a file's folder, in float32.
 
@@ -462,7 +462,7 @@ def transformers_outputs(
 
     arrays = {"input_ids": rows["input_ids"], "attention_mask": rows["segment_ids"]}
     with _quiet(transformers), torch.no_grad():
-        renamed = huggingface.renamed(path, choice or weights.Choice())
+        renamed = huggingface.renamed(path, choice)
         state = renamed and {key: torch.tensor(x) for key, x in renamed.items()}
         model, info = _load(transformers, path, given, state)
         name = type(model).__name__

@@ -115,6 +115,9 @@ class Choice:
             raise errors.InputError("the encoder is the model: it cannot be ignored")
 
 
+WHOLE = Choice()  # nothing may be missing or left over
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One parameter: where it came from and what was done to it."""

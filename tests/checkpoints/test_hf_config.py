@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bert_jax import errors
-from bert_jax.checkpoints import hf_config
+from bert_jax.checkpoints import hf_config, weights
 from bert_jax.model import config
 
 BERT = {
@@ -66,14 +66,13 @@ def test_the_head_has_a_dropout_and_a_problem_of_its_own(tmp_path, model_type, k
     changes = {"type_vocab_size": 0} if model_type == "distilbert" else {}
     bert = config.BertConfig(30, 8, 2, 2, 9, model_type=model_type, **changes)
     parts = frozenset({"encoder", "pooler", "classifier"})
-    tree = hf_config.tree(
-        bert, parts, ("a", "b"), "float32", "multi_label_classification", 0.25
-    )
+    given = weights.Described(bert, ("a", "b"), "multi_label_classification", 0.25)
+    tree = hf_config.tree(given, parts, "float32")
     assert tree[key] == 0.25
     assert tree["problem_type"] == "multi_label_classification"
     read = _read(tmp_path, tree)
     assert (read.problem_type, read.head_dropout) == (tree["problem_type"], 0.25)
-    plain = hf_config.tree(bert, parts, ("a", "b"), "float32")
+    plain = hf_config.tree(weights.Described(bert, ("a", "b")), parts, "float32")
     assert key not in plain and "problem_type" not in plain
     plain |= {"problem_type": None, key: None}
     read = _read(tmp_path, plain)
@@ -118,7 +117,7 @@ def test_distilbert_has_names_of_its_own(tmp_path):
         0,
     )
     assert (bert.hidden_dropout_prob, bert.attention_probs_dropout_prob) == (0.3, 0.2)
-    written = hf_config.tree(bert, frozenset({"encoder"}), (), "float32")
+    written = hf_config.tree(weights.Described(bert), frozenset({"encoder"}), "float32")
     assert written["architectures"] == ["DistilBertModel"]
     assert {key: written[key] for key in tree} == tree
 

@@ -129,7 +129,7 @@ def test_what_would_be_another_model_is_refused(tmp_path, change, words):
 def test_what_is_written_is_what_transformers_builds_and_ours_reads(tmp_path):
     transformers = pytest.importorskip("transformers")
     parts = frozenset({"encoder", "mlm_head"})
-    made = hf_config.tree(BERT, parts, (), "float32")
+    made = hf_config.tree(weights.Described(BERT), parts, "float32")
     (tmp_path / "config.json").write_text(json.dumps(made))
     theirs = transformers.AutoConfig.from_pretrained(tmp_path)
     assert theirs.layer_types == [FAR, NEAR, NEAR, NEAR, FAR]

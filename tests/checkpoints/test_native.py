@@ -140,30 +140,6 @@ def test_a_head_that_is_gone_whole_is_missed(given, tmp_path):
     assert report.dropped == ("mlm_head",)
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda a: a.pop("pooler/dense/bias"), "lacks 1 tensors: pooler/dense/bias"),
-        (lambda a: a.pop("encoder/embeddings/layer_norm/scale"), "The encoder cannot"),
-        (lambda a: a.update(x=np.ones(2, np.float32)), "--ignore=x"),
-        (
-            lambda a: a.update({"mlm_head/bias": np.zeros(32, np.float32)}),
-            "mlm_head/bias has the shape [32], and by its config it should be [31]",
-        ),
-        (
-            lambda a: a.update({"mlm_head/bias": np.zeros(31, np.int32)}),
-            "mlm_head/bias has the dtype int32",
-        ),
-    ],
-)
-def test_what_can_be_wrong_with_the_tensors(given, tmp_path, change, words):
-    native.write(tmp_path, given, dtype="float32")
-    change_arrays(tmp_path, change)
-    with pytest.raises(errors.InputError) as caught:
-        native.read(tmp_path)
-    assert words in str(caught.value)
-
-
 MODEL = {"vocab_size": 31, "hidden_size": 12}
 TREES = [
     ({"format": "bert_jax 2"}, "is not of the format 'bert_jax 1'"),

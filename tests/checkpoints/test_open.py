@@ -177,7 +177,7 @@ def test_a_vocabulary_smaller_than_the_table_must_be_named(folder):
 
 def test_a_vocabulary_larger_than_the_table_is_of_another_model(folder):
     save_pieces(folder, [*PIECES, "more"])
-    for choice in (None, weights.Choice(ignore=("vocab_rows",))):
+    for choice in (weights.WHOLE, weights.Choice(ignore=("vocab_rows",))):
         with pytest.raises(errors.InputError) as caught:
             checkpoints.open(folder).read(choice)
         assert "has 32 tokens" in str(caught.value)

@@ -174,13 +174,6 @@ def test_folder_prefix_and_index_are_the_same_model(google):
         assert small_weights.same(tensorflow1.read(google / name)[0], read)
 
 
-def test_a_head_may_be_left_out(google):
-    choice = weights.Choice(ignore=("nsp_head", "mlm_head"))
-    read, report = tensorflow1.read(google, choice)
-    assert read.parts == ("encoder", "pooler")
-    assert len(report.ignored) == 7
-
-
 def write_arrays(folder, change=None, heads=PRETRAINING, labels=(), **keys):
     """Writes a small model, changes its variables and its config."""
     tensorflow1.write(folder, small_weights.weights_of(*heads, labels=labels))
@@ -240,49 +233,18 @@ def test_what_google_names_a_classifier_is_one_unless_the_config_says_more(tmp_p
     assert read.parts == ("encoder", "pooler", "tagger")
 
 
-def test_a_number_of_labels_that_the_config_denies_is_refused(tmp_path):
-    heads, labels = ("pooler", "classifier"), ("a", "b", "c")
-    names = {"0": "a", "1": "b"}
-    write_arrays(tmp_path, heads=heads, labels=labels, id2label=names)
-    with pytest.raises(errors.InputError) as caught:
-        tensorflow1.read(tmp_path)
-    assert "output_bias has 3 classes" in str(caught.value)
-
-
 def test_any_layer_norm_is_kept(tmp_path):
     given = small_weights.weights_of("pooler", layer_norm_eps=1e-5)
     tensorflow1.write(tmp_path, given)
     assert tensorflow1.read(tmp_path)[0].config.layer_norm_eps == 1e-5
 
 
-LACKING = [
-    (lambda a: a.pop("bert/pooler/dense/bias"), "--allow_missing=pooler"),
-    (lambda a: a.pop("bert/encoder/layer_1/output/dense/bias"), "The encoder cannot"),
-    (lambda a: a.update(adapter=np.ones(2, np.float32)), "--ignore=adapter"),
-    (
-        lambda a: a.update(output_weights=np.ones((2, 12), np.float32)),
-        "lacks 1 tensors: output_bias",
-    ),
-    (
-        lambda a: a.update({"cls/predictions/output_bias": np.ones(32, np.float32)}),
-        "has the shape [32], and by its config it should be [31]",
-    ),
-]
-
-
-@pytest.mark.parametrize(("change", "words"), LACKING)
-def test_what_can_be_wrong_with_the_variables(tmp_path, change, words):
-    write_arrays(tmp_path, change)
-    with pytest.raises(errors.InputError) as caught:
+def test_a_head_without_a_bias_is_refused(tmp_path):
+    write_arrays(
+        tmp_path, lambda a: a.update(output_weights=np.ones((2, 12), np.float32))
+    )
+    with pytest.raises(errors.InputError, match="lacks 1 tensors: output_bias"):
         tensorflow1.read(tmp_path)
-    assert words in str(caught.value)
-
-
-def test_without_a_pooler_its_heads_go_too(tmp_path):
-    write_arrays(tmp_path, lambda a: a.pop("bert/pooler/dense/bias"))
-    read, report = tensorflow1.read(tmp_path, weights.Choice(("pooler",)))
-    assert read.parts == ("encoder", "mlm_head")
-    assert report.dropped == ("nsp_head", "pooler")
 
 
 KEYS = [
