@@ -11,7 +11,6 @@ The output folder appears when it is complete, and with --verify verified.
 """  # noqa: E501
 
 import dataclasses
-import json
 from pathlib import Path
 
 from absl import flags
@@ -28,7 +27,7 @@ from bert_jax.checkpoints import (
     verify,
     weights,
 )
-from bert_jax.foundation import files, hub
+from bert_jax.foundation import files, hub, json_file
 from bert_jax.training import distributed
 
 FORMATS = ("huggingface", "tensorflow1", "bert_jax")
@@ -117,8 +116,7 @@ def convert(source: str | Path, output: Path, request: Request) -> weights.Repor
             "input": name if hub.is_name(name) else source.name,
             "to": request.to,
         }
-        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-        (folder / RECORD).write_text(text, encoding="utf-8")
+        json_file.write(folder / RECORD, record)
         print(load_report(found))
         if request.verify:
             _verify(original, source, choice)

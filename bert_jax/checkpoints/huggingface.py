@@ -7,7 +7,6 @@ detected from the tensors (`recognition`).
 
 import dataclasses
 import functools
-import json
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -146,8 +145,7 @@ def write(
     arrays = state_dict(given)
     result = {name: x.astype(tensors.DTYPES[dtype]) for name, x in arrays.items()}
     tensors.write_safetensors(folder / tensors.SINGLE, result)
-    text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    (folder / hf_config.NAME).write_text(text, encoding="utf-8")
+    json_file.write(folder / hf_config.NAME, tree, sort_keys=True)
 
 
 def state_dict(given: weights.Weights) -> dict[str, np.ndarray]:

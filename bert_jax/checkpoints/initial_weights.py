@@ -5,7 +5,6 @@ names it.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from bert_jax import checkpoints, errors
 from bert_jax.checkpoints import mapping, native, run_folder, weights
 from bert_jax.config import finetuning, pretraining
 from bert_jax.data.corpus import manifest
-from bert_jax.foundation import hub
+from bert_jax.foundation import hub, json_file
 from bert_jax.model import config as model_config
 from bert_jax.model import heads as model_heads
 from bert_jax.model import network
@@ -189,8 +188,7 @@ def read(
     params = parameters(start, shapes, initialize, settings.run.seed)
     if jax.process_index() == 0:
         record = found.report.record() | {"drawn": sorted(init.fresh_parts)}
-        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-        (workdir / "init.json").write_text(text, encoding="utf-8")
+        json_file.write(workdir / "init.json", record)
     return params
 
 

@@ -8,7 +8,6 @@ keeps its best model in `best/<step>/`.
 """
 
 import dataclasses
-import json
 import re
 import shutil
 from pathlib import Path
@@ -159,12 +158,7 @@ def write(folder: Path, given: weights.Weights, *, dtype: str) -> None:
     flat = mapping.flatten(given.params)
     arrays = {path: x.astype(tensors.DTYPES[dtype]) for path, x in flat.items()}
     tensors.write_safetensors(folder / PARAMETERS, arrays, {"format": FORMAT})
-    _write_json(folder / CONFIG, tree)
-
-
-def _write_json(path: Path, tree: dict[str, Any]) -> None:
-    text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8")
+    json_file.write(folder / CONFIG, tree)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -276,7 +270,7 @@ def _write_record(folder: Path, task_model: TaskFolder) -> None:
         "metrics": task_model.metrics,
         "files": {x.name: files.sha256(x) for x in paths},
     }
-    _write_json(folder / TASK, tree)
+    json_file.write(folder / TASK, tree)
 
 
 def read_task(folder: Path) -> TaskFolder:

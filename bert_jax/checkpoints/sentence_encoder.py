@@ -445,10 +445,12 @@ def write(
       InputError: a layer norm has another epsilon than theirs.
     """
     (folder / POOLING_FOLDER).mkdir()
-    _write(folder / POOLING_FOLDER / CONFIG, _pooling_config(pooling, width))
+    json_file.write(folder / POOLING_FOLDER / CONFIG, _pooling_config(pooling, width))
     longest = {"max_seq_length": pooling.max_seq_length or None}
     options = {} if has_pooler else {"model_args": {"add_pooling_layer": False}}
-    _write(folder / TRANSFORMER, {**longest, "do_lower_case": False, **options})
+    json_file.write(
+        folder / TRANSFORMER, {**longest, "do_lower_case": False, **options}
+    )
     named = [("Transformer", ""), ("Pooling", POOLING_FOLDER)]
     after = (*pooling.modules, *[Normalize()] * pooling.normalize)
     for number, module in enumerate(after, start=2):
@@ -458,14 +460,14 @@ def write(
         {"idx": i, "name": str(i), "path": inside, "type": f"{_PACKAGE}.{kind}"}
         for i, (kind, inside) in enumerate(named)
     ]
-    _write(folder / MODULES, modules)
+    json_file.write(folder / MODULES, modules)
     if pooling.prompts or pooling.similarity:
         config = {
             "prompts": pooling.prompts,
             "default_prompt_name": pooling.default_prompt,
             "similarity_fn_name": pooling.similarity or None,
         }
-        _write(folder / MODEL, config)
+        json_file.write(folder / MODEL, config)
 
 
 def _pooling_config(pooling: Pooling, width: int) -> dict[str, Any]:
@@ -492,7 +494,7 @@ def _write_module(folder: Path, module: Module) -> None:
         tree = {"dimension": module.scale.shape[0]}
         arrays = {"norm.weight": module.scale, "norm.bias": module.bias}
     folder.mkdir()
-    _write(folder / CONFIG, tree)
+    json_file.write(folder / CONFIG, tree)
     tensors.write_safetensors(folder / tensors.SINGLE, arrays)
 
 
@@ -518,8 +520,3 @@ def _of_dense(module: Dense) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 def _optional(path: Path) -> dict[str, Any]:
     """Reads a JSON object; an empty one where the file is not there."""
     return json_file.read_object(path) if path.is_file() else {}
-
-
-def _write(path: Path, tree: Any) -> None:
-    text = json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8")

@@ -7,7 +7,6 @@ the classifier; keys of bert_config.json that Google's code ignores define which
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import struct
@@ -37,29 +36,22 @@ _MAX_INDEX = 1 << 24  # bytes; BERT-large with its optimizer needs 100 kB
 _MAX_KEY = 1000
 
 # What optimizers keep for each parameter, and counters of training.
-_SLOTS = (
-    "adam_m",
-    "adam_v",
-    "Adam",
-    "Adam_1",
-    "LAMB",
-    "LAMB_1",
-    "ExponentialMovingAverage",
+_NOT_PARAMETERS = frozenset(
+    {
+        *("adam_m", "adam_v", "Adam", "Adam_1", "LAMB", "LAMB_1"),
+        *("ExponentialMovingAverage", "global_step", "beta1_power", "beta2_power"),
+        *("good_steps", "bad_steps", "loss_scale", "current_loss_scale"),
+    }
 )
-_COUNTERS = (
-    "global_step",
-    "beta1_power",
-    "beta2_power",
-    "good_steps",
-    "bad_steps",
-    "loss_scale",
-    "current_loss_scale",
-)
+# A tensor that only a part has; classifiers share `output_weights`.
 _TENSORS = {
     "pooler": "bert/pooler/dense/kernel",
     "mlm_head": "cls/predictions/output_bias",
-    "nsp_head": "cls/seq_relationship/output_weights",
-    model_heads.SPAN: "cls/squad/output_weights",
+    **{
+        part: f"{kind.google}_weights"
+        for part, kind in model_heads.KINDS.items()
+        if kind.google and part not in mapping.CLASSIFIERS
+    },
 }
 
 
@@ -73,7 +65,9 @@ def read(
     """
     folder = path if path.is_dir() else path.parent
     described, tree = read_config(folder)
-    raw = read_variables(path, wanted=_is_parameter)
+    raw = read_variables(
+        path, wanted=lambda name: name.rpartition("/")[2] not in _NOT_PARAMETERS
+    )
     found = weights.Found(raw.arrays, str(folder), raw.files)
     return weights.assemble(
         found,
@@ -120,8 +114,7 @@ def write(folder: Path, given: weights.Weights) -> None:
         tree["architectures"] = [f"Bert{name}"]
     if given.labels:
         tree["id2label"] = {str(i): name for i, name in enumerate(given.labels)}
-    text = json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    (folder / CONFIG).write_text(text, encoding="utf-8")
+    json_file.write(folder / CONFIG, tree, sort_keys=True)
 
 
 def refuse_others(bert: config.BertConfig, of_parts: tuple[str, ...]) -> None:
@@ -178,12 +171,6 @@ def read_config(folder: Path) -> tuple[weights.Described, dict[str, Any]]:
             "model's folder of Hugging Face's"
         )
     return weights.Described(bert, labels), tree
-
-
-def _is_parameter(name: str) -> bool:
-    """Returns whether a tensor is neither optimizer state nor a counter."""
-    last = name.rpartition("/")[2]
-    return last not in _SLOTS and last not in _COUNTERS
 
 
 def _parts(

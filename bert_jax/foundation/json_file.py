@@ -36,6 +36,12 @@ def read_bytes(path: Path) -> bytes:
         ) from None
 
 
+def write(path: Path, tree: Any, *, sort_keys: bool = False) -> None:
+    """Writes a value as indented JSON, for people too."""
+    text = json.dumps(tree, indent=2, sort_keys=sort_keys, ensure_ascii=False)
+    path.write_text(f"{text}\n", encoding="utf-8")
+
+
 def parse_object(content: str | bytes, where: str) -> dict[str, Any]:
     """Parses a JSON object; raises InputError as `read_object`."""
     tree = parse(content, where)
