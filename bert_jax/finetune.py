@@ -22,9 +22,9 @@ from absl import flags
 from bert_jax import commands, tasks
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import python_examples
-from bert_jax.runs import run, splits, sweep
+from bert_jax.runs import sweep
 from bert_jax.runs.finetuning import Finetuned
-from bert_jax.training import distributed, remote
+from bert_jax.training import distributed
 
 
 def train(
@@ -52,12 +52,7 @@ def train(
     """
     data = {} if data is None else python_examples.by_split(data)
     settings = tasks.check(finetuning.parse(config, from_python=tuple(data)))
-
-    def assemble(copy: remote.WorkingCopy) -> run.Run[Finetuned]:
-        own, in_memory = splits.from_python(settings, data)
-        return sweep.assemble(own, in_memory, allow_changed_config, copy)
-
-    return run.train(assemble, workdir)
+    return sweep.train_in(workdir, settings, data, allow_changed_config)
 
 
 def main(argv: list[str]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from bert_jax import commands, errors, finetune
+from bert_jax import commands, errors, tasks
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import read_examples
 from bert_jax.foundation import fields, files
@@ -44,7 +44,7 @@ def run(config: Any, workdir: str | Path) -> dict[str, suite.Result]:
 
     Raises:
       InputError: data of a task is missing or broken; nothing has been trained then.
-      CheckpointError, NotFiniteError, StorageError, Stopped: as `finetune.train`.
+      CheckpointError, NotFiniteError, StorageError, Stopped: as `sweep.train_in`.
     """
     plan = suite.parse(config)
     parts = [task.name for task in plan.suite.tasks]
@@ -109,7 +109,7 @@ def _train(
     """Trains the runs of a task, and writes its submissions and results."""
     task, settings = located.task, located.settings
     task_workdir = f"{copy.name}/{task.name}"
-    results = finetune.train(finetuning.to_dict(settings), task_workdir)
+    results = sweep.train_in(task_workdir, tasks.check(settings))
     runs = [
         {
             "seed": settings.run.seed,

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import tiny_suites
 
-from bert_jax import errors, finetune, suite
+from bert_jax import errors, suite
 from bert_jax.data.labeled import read_examples
 from bert_jax.runs import suite as suite_runs
+from bert_jax.runs import sweep
+from bert_jax.runs.finetuning import Finetuned
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +109,7 @@ def test_finished_tasks_are_not_run_again(clue, monkeypatch, capsys):
     def train(*arguments):
         raise AssertionError("a finished task is trained again")
 
-    monkeypatch.setattr(finetune, "train", train)
+    monkeypatch.setattr(sweep, "train_in", train)
     config = tiny_suites.config("clue", place, tasks="ocnli,c3", run__log_every_steps=7)
     assert suite.run(config, place / "run") == results
     assert "ocnli: finished before" in capsys.readouterr().err
@@ -121,17 +123,17 @@ def _fake(monkeypatch, stop_at=""):
     """Replaces training by a note of it; a task may be stopped."""
     trained = []
 
-    def train(tree, folder):
+    def train(folder, settings):
         folder = Path(folder)
         if folder.name == stop_at:
             raise errors.Stopped("here")
-        trained.append((folder.name, tree))
+        trained.append((folder.name, settings))
         folder.mkdir(parents=True)
         names = ("accuracy", "f1", "matthews", "pearson", "spearman")
         metrics = {f"{s}/{n}": 0.5 for s in ("dev", "test") for n in names}
-        return finetune.Finetuned(metrics, folder / "best" / "4")
+        return Finetuned(metrics, folder / "best" / "4")
 
-    monkeypatch.setattr(finetune, "train", train)
+    monkeypatch.setattr(sweep, "train_in", train)
     monkeypatch.setattr(suite, "_submit", lambda *arguments: None)
     return trained
 
@@ -154,10 +156,10 @@ def test_what_is_set_for_all_counts_before_a_recipe(tmp_path, monkeypatch):
     tiny_suites.write_glue(tmp_path)
     trained = _fake(monkeypatch)
     suite.run(tiny_suites.config("glue", tmp_path, tasks="cola"), tmp_path / "run")
-    tree = trained[0][1]
-    assert tree["optimizer"]["learning_rate"] == 1e-2  # the recipe has 3e-5
-    assert tree["data"]["labels"] == "unacceptable,acceptable"
-    assert tree["run"]["keep_best"] == "matthews"
+    settings = trained[0][1]
+    assert settings.optimizer.learning_rate == 1e-2  # the recipe has 3e-5
+    assert settings.data.labels == "unacceptable,acceptable"
+    assert settings.run.keep_best == "matthews"
 
 
 def test_all_that_is_missing_is_said_before_anything_is_trained(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from bert_jax.foundation import files, json_file
 from bert_jax.model import costs
 from bert_jax.runs import best_model, finetuning, splits
 from bert_jax.runs.finetuning import Finetuned, FinetuningRun
-from bert_jax.runs.run import Batch, End, Run
+from bert_jax.runs.run import Batch, End, Run, train
 from bert_jax.training import (
     distributed,
     guards,
@@ -153,6 +153,21 @@ def members_of(settings: finetuning_config.FinetuningConfig) -> list[Member]:
         Member(seed, rate, fold)
         for rate, fold, seed in itertools.product(rates, folds, seeds)
     ]
+
+
+def train_in(
+    workdir: str | Path,
+    settings: finetuning_config.FinetuningConfig,
+    data: Mapping[str, Any] | None = None,
+    allow_changed: bool = False,
+) -> Finetuned:
+    """Trains one model, or a sweep if the config has one; see `finetune.train`."""
+
+    def assemble_run(copy: remote.WorkingCopy) -> Run[Finetuned]:
+        own, in_memory = splits.from_python(settings, data or {})
+        return assemble(own, in_memory, allow_changed, copy)
+
+    return train(assemble_run, workdir)
 
 
 def assemble(
