@@ -79,6 +79,7 @@ def test_a_run_resumes_without_the_folder_it_started_from(corpus, exported, tmp_
     assert int(again.state.step) == 1
 
 
+@pytest.mark.slow
 def test_parts_that_are_missing_are_drawn_only_by_name(corpus, exported, tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()

@@ -89,6 +89,7 @@ def test_gradients_are_summed_over_the_devices():
     assert sum(x.bytes for x in sums) == pytest.approx(whole, rel=0.001)
 
 
+@pytest.mark.slow
 def test_fsdp_gathers_parameters_once_per_pass_and_no_activations():
     settings = small_programs.settings(
         mesh__data=1, mesh__fsdp=8, run__batch_size=64, model__num_hidden_layers=3
