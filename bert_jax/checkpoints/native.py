@@ -400,7 +400,7 @@ _ACTIVATIONS = {"tanh": "Tanh", "gelu": "GELU", "relu": "ReLU"}
 def _pooler(
     bert: model_config.BertConfig, params: PyTree
 ) -> tuple[sentence_encoder.Module, ...]:
-    """Returns the modules that compute what `heads.Pooler` does."""
+    """Returns the modules that compute what the pooler of `model.heads` does."""
     kernel, bias = params["dense"]["kernel"], params["dense"].get("bias")
     dense = sentence_encoder.Dense(kernel, bias, _ACTIVATIONS[bert.pooler_act])
     if "layer_norm" not in params:

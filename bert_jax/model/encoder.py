@@ -14,6 +14,7 @@ The embeddings and each layer sow their output as `hidden_state` into the collec
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,10 +78,6 @@ class Execution:
     def __post_init__(self) -> None:
         fields.check("run", self)
 
-    def kernel(self, *, initializing: bool) -> str:
-        """Returns how attention is computed; `init` has few tokens, outside a mesh."""
-        return attention.XLA if initializing else self.attention
-
     def padded(self, vocab_size: int) -> int:
         """Returns the number of rows of the embedding table."""
         return -(-vocab_size // self.vocab_multiple) * self.vocab_multiple
@@ -130,6 +127,28 @@ class Embeddings(nn.Module):
         return spmd.with_logical_constraint(x, ("batch", "length", "embed"))
 
 
+def mix_heads(
+    module: Any,
+    query: attention.Heads,
+    key: attention.Heads,
+    value: attention.Heads,
+    segment_ids: Int[Array, "B L"],
+    *,
+    deterministic: bool,
+    window: int | None = None,
+) -> attention.Heads:
+    """Returns `attention.attend` inside a module with a `config` and an `execution`."""
+    execution = module.execution
+    rate = 0.0 if deterministic else module.config.attention_probs_dropout_prob
+    # `init` has few tokens, outside a mesh.
+    kernel = attention.XLA if module.is_initializing() else execution.attention
+    options = attention.AttentionOptions(kernel, rate, execution.packed, window)
+    dropout_key = module.make_rng("dropout") if rate else None
+    return attention.attend(
+        query, key, value, segment_ids, options, dropout_key=dropout_key
+    )
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with its output projection."""
 
@@ -154,19 +173,8 @@ class SelfAttention(nn.Module):
             bias_rank=2,
             stddev=cfg.initializer_range,
         )
-        rate = 0.0 if deterministic else cfg.attention_probs_dropout_prob
-        mixed = attention.attend(
-            project(name="query")(x),
-            project(name="key")(x),
-            project(name="value")(x),
-            segment_ids,
-            attention.AttentionOptions(
-                self.execution.kernel(initializing=self.is_initializing()),
-                dropout_rate=rate,
-                packed=self.execution.packed,
-            ),
-            dropout_key=self.make_rng("dropout") if rate else None,
-        )
+        heads = (project(name=name)(x) for name in ("query", "key", "value"))
+        mixed = mix_heads(self, *heads, segment_ids, deterministic=deterministic)
         return layers.Projection(
             equation="BLNH,NHD->BLD",
             shape=(*inner, cfg.hidden_size),

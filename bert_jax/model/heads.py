@@ -238,41 +238,21 @@ def take_rows(
     return jnp.take_along_axis(sequence_output, positions[..., None], axis=1)
 
 
-class Pooler(nn.Module):
-    """Maps the [CLS] row of every packed segment through a dense layer and tanh.
-
-    Instead of tanh, ELECTRA uses gelu, DistilBERT relu, and ModernBERT gelu and a norm.
-    """
-
-    config: config.BertConfig
-
-    @nn.compact
-    def __call__(
-        self, sequence_output: Float[Array, "B L D"], cls_positions: Int[Array, "B S"]
-    ) -> Float[Array, "B S D"]:
-        return _transformed(self.config, take_rows(sequence_output, cls_positions))
-
-
 class HeadTransform(nn.Module):
-    """Maps the input of a head, each token or a mean, through the layers of `Pooler`.
+    """A dense layer and tanh: the pooler of [CLS] rows, or a part before a head.
 
-    ModernBERT has them before every head (arXiv:2412.13663; its `PredictionHead`).
+    Instead of tanh, ELECTRA uses gelu, DistilBERT relu, and ModernBERT gelu and a norm;
+    it has them before every head (arXiv:2412.13663; its `PredictionHead`).
     """
 
     config: config.BertConfig
 
     @nn.compact
     def __call__(self, rows: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
-        return _transformed(self.config, rows)
-
-
-def _transformed(
-    cfg: config.BertConfig, rows: Float[Array, "B P D"]
-) -> Float[Array, "B P D"]:
-    """Returns rows after a dense layer and its activation, and ModernBERT's norm."""
-    rows = _dense(cfg, cfg.hidden_size, "dense", has_bias=not cfg.is_modern)(rows)
-    rows = layers.ACTIVATIONS[cfg.pooler_act](rows)
-    return _norm(cfg)(rows) if cfg.is_modern else rows
+        cfg = self.config
+        rows = _dense(cfg, cfg.hidden_size, "dense", has_bias=not cfg.is_modern)(rows)
+        rows = layers.ACTIVATIONS[cfg.pooler_act](rows)
+        return _norm(cfg)(rows) if cfg.is_modern else rows
 
 
 def mean_of_tokens(

@@ -18,7 +18,7 @@ from flax import linen as nn
 from flax.linen import spmd
 from jaxtyping import Array, Float, Int, PyTree
 
-from bert_jax.model import attention, config, encoder, layers
+from bert_jax.model import config, encoder, layers
 
 # The parameter that every layer but the first has.
 FIRST_LACKS = "attention_layer_norm"
@@ -82,19 +82,14 @@ class Attention(nn.Module):
             name="query_key_value",
         )(x)
         query, key, value = jnp.moveaxis(query_key_value, 2, 0)
-        rate = 0.0 if deterministic else cfg.attention_probs_dropout_prob
-        mixed = attention.attend(
+        mixed = encoder.mix_heads(
+            self,
             rotate(query, by),
             rotate(key, by),
             value,
             segment_ids,
-            attention.AttentionOptions(
-                self.execution.kernel(initializing=self.is_initializing()),
-                dropout_rate=rate,
-                packed=self.execution.packed,
-                window=self.window,
-            ),
-            dropout_key=self.make_rng("dropout") if rate else None,
+            deterministic=deterministic,
+            window=self.window,
         )
         mixed = layers.Projection(
             "BLNH,NHD->BLD",

@@ -222,10 +222,11 @@ class _Heads(nn.Module):
 
     def _pooled(self, x: Float[Array, "N L D"], batch: Batch) -> Array:
         """Returns the pooler's output at `cls_positions`, or for the first token."""
-        pooler = heads.Pooler(self.config, name="pooler")
+        pooler = heads.HeadTransform(self.config, name="pooler")
         if "cls_positions" in batch:
-            return pooler(x, batch["cls_positions"])
-        return pooler(x, jnp.zeros((x.shape[0], 1), jnp.int32))[:, 0]
+            return pooler(heads.take_rows(x, batch["cls_positions"]))
+        first = jnp.zeros((x.shape[0], 1), jnp.int32)
+        return pooler(heads.take_rows(x, first))[:, 0]
 
     def _token_scores(
         self, x: Float[Array, "B L D"], batch: Batch, table: Float[Array, "V E"]
