@@ -44,7 +44,7 @@ TESTS = {
         "tests/test_interrupted_processes.py",
     ],
     "non-finite numbers": ["tests/training/test_bad_numbers.py"],
-    "a hung step": ["tests/training/test_watchdog.py"],
+    "a hung step": ["tests/training/test_guards.py"],
     "bad files and ids": ["tests/bad_input"],
 }
 LEVELS = ("ci", "pr", "nightly", "release")

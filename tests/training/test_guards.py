@@ -1,6 +1,8 @@
-"""Three members of a sweep, one of them bad: refused alone, told, counted, put out."""
+"""Steps that are not finite, spikes of the loss, and a run that hangs."""
 
 import json
+import threading
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -127,3 +129,90 @@ def test_bad_parameters_put_out_their_member_before_a_save():
     assert event["reason"] == "the parameter table has values that are not finite"
     with pytest.raises(errors.NotFiniteError, match="after step 9 of seed 6 the par"):
         sweep.members.check_params(9, {"table": params["table"] * NAN})
+
+
+def spikes(losses):
+    now = guards.LoopState()
+    return [step for step, loss in enumerate(map(float, losses)) if now.is_spike(loss)]
+
+
+def test_a_loss_far_above_the_usual_is_a_spike():
+    noise = np.random.default_rng(0).normal(0, 0.1, 300)
+    losses = 5 - 0.002 * np.arange(300) + noise
+    assert spikes(losses) == []
+    losses[200] += 2.0
+    assert spikes(losses) == [200]
+    assert spikes(losses[:40]) == [] and spikes([1.0, 9.0, 1.0]) == []  # too early
+
+
+def test_a_lower_loss_is_none():
+    noise = np.random.default_rng(1).normal(0, 0.1, 200)
+    noise[150] = -9.0
+    assert spikes(5 + noise) == []
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_loss_that_is_not_finite_is_no_spike_and_not_learnt(bad):
+    noise = np.random.default_rng(3).normal(0, 0.1, 200)
+    losses = 5 + noise
+    losses[150] += 4.0
+    assert spikes(np.insert(losses, 100, bad)) == [151]
+
+
+def test_earlier_checkpoints_have_one_count_of_bad_steps():
+    saved = {"interval": {}, "bad_steps": 2, "callbacks_due": False, "seen": 7}
+    assert guards.LoopState.from_meta({"standing": saved}).bad_steps == {
+        guards.SINGLE: 2
+    }
+    assert (
+        guards.LoopState.from_meta({"standing": saved | {"bad_steps": 0}}).bad_steps
+        == {}
+    )
+
+
+def test_what_is_saved_goes_on_as_if_never_stopped():
+    losses = np.random.default_rng(2).normal(5, 0.2, 160)
+    losses[150] = 9.0
+    whole = guards.LoopState()
+    part = guards.LoopState(interval={"loss": (1.5, 2.0)})
+    for loss in losses[:100].tolist():
+        assert whole.is_spike(loss) == part.is_spike(loss)
+    part = guards.LoopState.from_meta(
+        {"standing": json.loads(json.dumps(part.to_json()))}
+    )
+    assert part.interval == {"loss": (1.5, 2.0)}
+    found = [
+        (whole.is_spike(loss), part.is_spike(loss)) for loss in losses[100:].tolist()
+    ]
+    assert [x for x, _ in found] == [x for _, x in found]
+    assert found[50] == (True, True)
+
+
+def hang_in_the_collective(seconds):
+    time.sleep(seconds)
+
+
+def test_a_step_that_hangs_is_reported_once_with_the_stack_of_every_thread(capfd):
+    with guards.Watchdog(1.0) as dog:
+        dog.beat("step 17")
+        hang_in_the_collective(2.5)
+        dog.beat("step 18")
+    told = capfd.readouterr().err
+    assert told.count("watchdog: step 17 has taken") == 1
+    assert "hang_in_the_collective" in told
+    assert "run.watchdog_seconds" in told and "step 18 has" not in told
+
+
+def test_what_moves_is_not_reported(capfd):
+    with guards.Watchdog(3.0) as dog:
+        for step in range(17):
+            dog.beat(f"step {step}")
+            time.sleep(0.2)
+    assert capfd.readouterr().err == ""
+
+
+def test_without_a_time_nothing_watches():
+    before = set(threading.enumerate())
+    with guards.Watchdog(0) as dog:
+        dog.beat("step 1")
+        assert set(threading.enumerate()) <= before
