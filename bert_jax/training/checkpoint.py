@@ -139,7 +139,6 @@ class Checkpoints:
         folder: Path,
         *,
         keep: int,
-        asynchronous: bool = True,
         copy: remote.WorkingCopy | None = None,
     ) -> None:
         """Opens the folder, or creates it.
@@ -153,7 +152,6 @@ class Checkpoints:
             message = f"the checkpoints to keep must be at least 1; found {keep}"
             raise errors.InputError(message)
         self.folder = folder.resolve()
-        self._asynchronous = asynchronous
         self._copy = copy if copy is not None and copy.is_remote else None
         self._saving: int | None = None
         self._unsaved = contextlib.ExitStack()  # entered while a save is in progress
@@ -234,8 +232,6 @@ class Checkpoints:
         if not started:
             raise self._failure("Orbax refused to write it")
         faults.point("checkpoint/started", step)
-        if not self._asynchronous:
-            self.wait()
 
     def _delete_stale(self, step: int) -> None:
         """Deletes damaged steps that are newer than the one the run resumed from."""

@@ -92,24 +92,10 @@ class ThroughputMeter:
     (evaluation, saving) are not counted.
     """
 
-    def __init__(
-        self,
-        segments: Sequence[Segment],
-        *,
-        clock: Callable[[], float] = time.perf_counter,
-        peak_flops: float | None = None,
-    ) -> None:
-        """Starts with nothing measured.
-
-        Args:
-          segments: segments of the run, in order.
-          clock: function that returns seconds.
-          peak_flops: FLOP/s of all devices together; by default from the table of
-            chips, without MFU for a chip that is not in the table.
-        """
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        """Starts with nothing measured; there is no MFU for an unknown chip."""
         self._segments = segments
-        self._peak_flops = _total_peak() if peak_flops is None else peak_flops
-        self._clock = clock
+        self._peak_flops = _total_peak()
         self._started: float | None = None
         self._clear()
 
@@ -123,22 +109,22 @@ class ThroughputMeter:
         The time it takes counts as waiting for input, unless the devices are still
         computing `running`, the result of the step before, when the batch arrives.
         """
-        started = self._clock()
+        started = time.perf_counter()
         batch = next(batches)
         if self._started is not None and _is_done(running):
-            self._waited += self._clock() - started
+            self._waited += time.perf_counter() - started
         return batch
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
         """Times the part of a save that the run has to wait for."""
-        started = self._clock()
+        started = time.perf_counter()
         yield
-        self._saved += self._clock() - started
+        self._saved += time.perf_counter() - started
 
     def step_done(self, step: int) -> None:
         """Counts the step that has just ended, if its start was timed."""
-        now = self._clock()
+        now = time.perf_counter()
         if self._started is not None:
             segment = next(x for x in self._segments if step <= x.last_step)
             self._seconds += now - self._started
@@ -148,7 +134,7 @@ class ThroughputMeter:
 
     def resume(self) -> None:
         """Restarts the clock for the step that starts now."""
-        self._started = self._clock()
+        self._started = time.perf_counter()
 
     def read(self) -> dict[str, float]:
         """Returns the rates since the last reading; empty if nothing was timed.

@@ -71,7 +71,7 @@ def _write_run(
     )
     meta = {"standing": {"callbacks_due": False}}
     path = folder / run_folder.CHECKPOINTS
-    with checkpoint.Checkpoints(path, keep=2, asynchronous=False) as checkpoints:
+    with checkpoint.Checkpoints(path, keep=2) as checkpoints:
         for step in (3, 6):
             checkpoints.save(step, state, meta)
 

@@ -78,8 +78,9 @@ def test_averages_lie_where_the_parameters_lie(run):
 
 def test_averages_survive_a_checkpoint(run, tmp_path):
     shapes, _, current, _ = run
-    with checkpoint.Checkpoints(tmp_path, keep=1, asynchronous=False) as saved:
+    with checkpoint.Checkpoints(tmp_path, keep=1) as saved:
         saved.save(4, current, {})
+        saved.wait()
         found, _ = saved.restore_latest(shapes)
     chex.assert_trees_all_close(found, current, rtol=0, atol=0)
     assert optimizer.read_average(found.opt_state) is not None

@@ -19,6 +19,19 @@ class Clock:
         return self.now
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of meters, which only tests move."""
+    clock = Clock()
+    monkeypatch.setattr(loop.time, "perf_counter", clock)
+    return clock
+
+
+def with_peak(monkeypatch, flops):
+    """Makes the devices a chip of this peak, in FLOP/s."""
+    monkeypatch.setattr(loop, "_total_peak", lambda: flops)
+
+
 # 50 tokens of 4 FLOP a step.
 ALIKE = [loop.Segment(1000, 50, 4.0)]
 
@@ -29,9 +42,9 @@ def timed(clock, speed, seconds, step=1):
         speed.step_done(step)
 
 
-def test_compilation_and_pauses_are_not_counted():
-    clock = Clock()
-    speed = loop.ThroughputMeter(ALIKE, clock=clock, peak_flops=1000.0)
+def test_compilation_and_pauses_are_not_counted(clock, monkeypatch):
+    with_peak(monkeypatch, 1000.0)
+    speed = loop.ThroughputMeter(ALIKE)
     timed(clock, speed, [30.0])  # the first step, with its compilation
     assert speed.read() == {}
     timed(clock, speed, [1.0, 2.0])
@@ -45,16 +58,14 @@ def test_compilation_and_pauses_are_not_counted():
     assert speed.read() == {}
 
 
-def test_no_mfu_on_an_unknown_chip():
-    clock = Clock()
-    speed = loop.ThroughputMeter(ALIKE, clock=clock)
+def test_no_mfu_on_an_unknown_chip(clock):
+    speed = loop.ThroughputMeter(ALIKE)
     timed(clock, speed, [1.0, 2.0])
     assert speed.read() == {"tokens_per_second": 25.0, "input_wait": 0.0}
 
 
-def test_waiting_for_batches_is_a_share_of_the_time():
-    clock = Clock()
-    speed = loop.ThroughputMeter(ALIKE, clock=clock)
+def test_waiting_for_batches_is_a_share_of_the_time(clock):
+    speed = loop.ThroughputMeter(ALIKE)
 
     def batches():
         for batch in "abc":
@@ -81,9 +92,9 @@ class Computed:
         return self.ended
 
 
-def test_no_one_waits_for_a_batch_while_the_devices_compute():
-    clock, running = Clock(), Computed()
-    speed = loop.ThroughputMeter(ALIKE, clock=clock)
+def test_no_one_waits_for_a_batch_while_the_devices_compute(clock):
+    running = Computed()
+    speed = loop.ThroughputMeter(ALIKE)
     speed.resume()
 
     def batches():
@@ -103,9 +114,8 @@ def test_no_one_waits_for_a_batch_while_the_devices_compute():
     assert jnp.ones(()).is_ready()  # as arrays of JAX
 
 
-def test_saving_is_a_share_of_all_the_time():
-    clock = Clock()
-    speed = loop.ThroughputMeter(ALIKE, clock=clock)
+def test_saving_is_a_share_of_all_the_time(clock):
+    speed = loop.ThroughputMeter(ALIKE)
     speed.resume()
     timed(clock, speed, [3.0])
     with speed.saving():
@@ -116,10 +126,10 @@ def test_saving_is_a_share_of_all_the_time():
     assert "save_wait" not in speed.read()
 
 
-def test_stretches_cost_what_they_cost():
-    clock = Clock()
+def test_stretches_cost_what_they_cost(clock, monkeypatch):
+    with_peak(monkeypatch, 100.0)
     stretches = [loop.Segment(3, 10, 1.0), loop.Segment(5, 40, 2.0)]
-    speed = loop.ThroughputMeter(stretches, clock=clock, peak_flops=100.0)
+    speed = loop.ThroughputMeter(stretches)
     for step in range(1, 6):
         timed(clock, speed, [1.0], step)
     # Steps 2 and 3, then 4 and 5: 20 + 80 tokens and 20 + 160 FLOP in 4 s.
