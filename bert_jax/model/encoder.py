@@ -173,8 +173,14 @@ class SelfAttention(nn.Module):
             bias_rank=2,
             stddev=cfg.initializer_range,
         )
-        heads = (project(name=name)(x) for name in ("query", "key", "value"))
-        mixed = mix_heads(self, *heads, segment_ids, deterministic=deterministic)
+        mixed = mix_heads(
+            self,
+            project(name="query")(x),
+            project(name="key")(x),
+            project(name="value")(x),
+            segment_ids,
+            deterministic=deterministic,
+        )
         return layers.Projection(
             equation="BLNH,NHD->BLD",
             shape=(*inner, cfg.hidden_size),
