@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 
@@ -252,26 +253,25 @@ def plot_confusion(counted: scores.Confusion) -> bytes:
     _name_classes(axes, counted.labels, cell)
     if count <= _MAX_COUNTS:
         size = max(5.0, min(11.0, 15 * cell))
-        for (row, column), number in _cells(counted):
+        for row, column in np.argwhere(counted.counts).tolist():
+            number = counted.counts[row, column]
             color = "white" if fractions[row, column] > 0.55 else curves.INK
             axes.text(column, row, f"{number:,}", ha="center", va="center",
                       color=color, fontsize=size)  # fmt: skip
     return curves.encode(figure)
 
 
-def _cells(counted: scores.Confusion) -> list[tuple[tuple[int, int], int]]:
-    """Returns the nonzero cells, and their counts."""
-    rows, columns = counted.counts.nonzero()
-    cells = zip(rows.tolist(), columns.tolist(), strict=True)
-    return [(cell, int(counted.counts[cell])) for cell in cells]
-
-
 def _name_classes(axes: Axes, labels: tuple[str, ...], cell: float) -> None:
     """Labels both axes with names, or with numbers and a note about them."""
-    names = [_name(label) for label in labels]
+    names = [console.shorten(console.visible(x), _NAME_COLUMNS) for x in labels]
     font = font_with("".join(names))
     if font is None:
-        _warn_of_numbers(", ".join(names))
+        _log.warning(
+            "no font has all the characters of the labels (%s), so plots show classes "
+            'by number. Install one: pip install "bert_jax[zh]" for Chinese, or '
+            "apt-get install fonts-noto",
+            console.shorten(", ".join(names), 2 * _NAME_COLUMNS),
+        )
         names = [str(number) for number in range(len(labels))]
         axes.set_title(_NUMBERED, loc="right", fontsize=10, color=_GREY)
     ticks = range(len(names))
@@ -286,10 +286,6 @@ def _name_classes(axes: Axes, labels: tuple[str, ...], cell: float) -> None:
         text.set_fontproperties(font)
         text.set_fontsize(size)
         text.set_parse_math(False)  # a class may be named $x$
-
-
-def _name(label: str) -> str:
-    return console.shorten(console.visible(label), _NAME_COLUMNS)
 
 
 def font_with(characters: str) -> font_manager.FontProperties | None:
@@ -328,16 +324,6 @@ def _fonts_of_packages() -> list[str]:
             files = Path(folder).rglob("*")
             found += [str(x) for x in files if x.suffix.lower() in _FONT_ENDINGS]
     return found
-
-
-def _warn_of_numbers(names: str) -> None:
-    """Warns that no font has the characters of the class names."""
-    _log.warning(
-        "no font has all the characters of the labels (%s), so plots show classes "
-        'by number. Install one: pip install "bert_jax[zh]" for Chinese, or apt-get '
-        "install fonts-noto",
-        console.shorten(names, 2 * _NAME_COLUMNS),
-    )
 
 
 def _listed_font(characters: str) -> font_manager.FontProperties | None:

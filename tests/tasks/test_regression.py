@@ -11,7 +11,7 @@ from small_questions import VOCABULARY
 
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.model import heads
-from bert_jax.tasks import losses, regression, spec
+from bert_jax.tasks import losses, regression
 
 
 def example(text, score, pair=None, number=1):
@@ -50,10 +50,6 @@ def outputs_of(it, params, key=None):
     """Outputs of the head, in a batch of six rows."""
     batch = small_models.batch_of(it.table(EXAMPLES), size=6)
     return np.asarray(forward(it.model, params, batch, key), np.float64)[:4, 0]
-
-
-def test_it_is_a_task_with_examples():
-    assert isinstance(of(), spec.FineTuned)
 
 
 def test_scores_are_put_on_the_scale_of_the_head():
