@@ -209,10 +209,7 @@ def _by_scores(
         return None
     true = np.array([pairs.scores[at] for at in known], float)
     cosines = similarities[known]
-    metrics = {
-        "spearman": spearman(true, cosines),
-        "pearson": pearson(true, cosines),
-    }
+    metrics = {"spearman": spearman(true, cosines), "pearson": pearson(true, cosines)}
     # Scores and cosines have no common scale, but their quantiles have.
     distance = (_quantiles(cosines) - _quantiles(true)).tolist()
     severity = {at: abs(x) for at, x in zip(known, distance, strict=True) if x}

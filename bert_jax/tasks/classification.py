@@ -70,10 +70,7 @@ class ClassificationSpec(TaskSpec):
     formats = ("glue", "clue")
 
     def learn(
-        self,
-        settings: Settings,
-        examples: Examples,
-        given: Metadata | None = None,
+        self, settings: Settings, examples: Examples, given: Metadata | None = None
     ) -> Metadata:
         """Returns the class names from the config, the given head, or the examples."""
         if given is not None:

@@ -92,10 +92,7 @@ class MatchingSpec(TaskSpec):
             )
 
     def learn(
-        self,
-        settings: Settings,
-        examples: Examples,
-        given: Metadata | None = None,
+        self, settings: Settings, examples: Examples, given: Metadata | None = None
     ) -> Metadata:
         """Returns the scale of the scores, or the labels of pairs without scores."""
         if any(x.score is not None for x in examples):

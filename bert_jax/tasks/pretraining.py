@@ -408,9 +408,7 @@ def _best_right(
 
 
 def score_counts(
-    counts: Counts,
-    labels: Integer[np.ndarray, " T"],
-    left: Integer[np.ndarray, " T"],
+    counts: Counts, labels: Integer[np.ndarray, " T"], left: Integer[np.ndarray, " T"]
 ) -> dict[str, tuple[float, float]]:
     """Returns (sum, weight) of the loss and accuracy of both baselines.
 
@@ -441,10 +439,7 @@ Evaluate = Callable[[PyTree, Iterator[Any]], dict[str, float]]
 
 
 def held_out_rows(
-    folder_split: store.Store,
-    objective: str,
-    max_seq_length: int,
-    tokenizer: Tokenizer,
+    folder_split: store.Store, objective: str, max_seq_length: int, tokenizer: Tokenizer
 ) -> pair_rows.Instances:
     """Returns the rows of the held-out split, the same for every run of the store."""
     return pair_rows.Instances(

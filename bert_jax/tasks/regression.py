@@ -57,10 +57,7 @@ class RegressionSpec(TaskSpec):
     formats = ("glue",)
 
     def learn(
-        self,
-        settings: Settings,
-        examples: Examples,
-        given: Metadata | None = None,
+        self, settings: Settings, examples: Examples, given: Metadata | None = None
     ) -> Metadata:
         """Returns the scale of the scores; a pretrained head keeps its own."""
         return given if given is not None else scale(examples)

@@ -19,11 +19,7 @@ from bert_jax.data.labeled.example_rows import ExampleTable
 from bert_jax.data.labeled.examples import ExampleForm, TaggedExample
 from bert_jax.metrics import entities
 from bert_jax.tasks import spec, tag_schemes, tagging, token_rows
-from bert_jax.tasks.spec import (
-    Metadata,
-    Prediction,
-    Settings,
-)
+from bert_jax.tasks.spec import Metadata, Prediction, Settings
 
 # Notes of a table.
 FAR = "tokens too far from their predicate, which get no role"
@@ -244,10 +240,7 @@ class Roles(tagging.Tagging):
         return [span for span in super()._items(tags) if span[0] not in own]
 
     def _prediction(
-        self,
-        example: TaggedExample,
-        tags: list[str],
-        probabilities: list[float | None],
+        self, example: TaggedExample, tags: list[str], probabilities: list[float | None]
     ) -> Prediction:
         """Returns `id`, `text`, `predicate`, `roles`, `tags` and `probabilities`.
 

@@ -79,10 +79,7 @@ class SpanSpec(TaskSpec):
     one_row_each = False
 
     def learn(
-        self,
-        settings: Settings,
-        examples: Examples,
-        given: Metadata | None = None,
+        self, settings: Settings, examples: Examples, given: Metadata | None = None
     ) -> Metadata:
         """Returns whether a question may have no answer."""
         return Metadata(impossible=any(x.impossible for x in examples))
@@ -161,9 +158,7 @@ def _check(example: QuestionExample, context: ContextTokens) -> None:
 
 
 def _label(
-    example: QuestionExample,
-    context: ContextTokens,
-    notes: dict[str, int],
+    example: QuestionExample, context: ContextTokens, notes: dict[str, int]
 ) -> tuple[tuple[int, int] | None, float]:
     """Returns the first and last token of the answer, if any, and its weight."""
     if not example.answers:
@@ -278,7 +273,7 @@ class Span(FineTuned):
             tokens = {
                 "input_ids": np.array(ids),
                 "token_type_ids": np.array(types),
-                "segment_ids": np.ones(len(ids)),
+                "segment_ids": np.ones(len(ids), np.int32),
                 "char_starts": _shifted(context.starts[first:last], begin, len(ids)),
                 "char_ends": _shifted(context.ends[first:last], begin, len(ids)),
             }
@@ -384,10 +379,7 @@ class Span(FineTuned):
         ]
 
     def _prediction(
-        self,
-        example: QuestionExample,
-        found: list["Candidate"],
-        null_score: float,
+        self, example: QuestionExample, found: list["Candidate"], null_score: float
     ) -> Prediction:
         kept: dict[str, Candidate] = {}
         for one in sorted(found, key=lambda x: (-x.score, x.start, x.end)):

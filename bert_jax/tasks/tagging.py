@@ -18,13 +18,7 @@ from bert_jax.data.labeled.example_rows import ExampleTable
 from bert_jax.data.labeled.examples import ExampleForm, TaggedExample
 from bert_jax.metrics import entities, scores
 from bert_jax.tasks import class_names, spec, tag_schemes, token_rows
-from bert_jax.tasks.spec import (
-    Metadata,
-    Outputs,
-    Prediction,
-    Settings,
-    TaskSpec,
-)
+from bert_jax.tasks.spec import Metadata, Outputs, Prediction, Settings, TaskSpec
 
 # Notes of a table.
 WINDOWS = "windows of sentences longer than a row"
@@ -64,10 +58,7 @@ class TaggingSpec(TaskSpec):
     formats = ("conll", "clue")
 
     def learn(
-        self,
-        settings: Settings,
-        examples: Examples,
-        given: Metadata | None = None,
+        self, settings: Settings, examples: Examples, given: Metadata | None = None
     ) -> Metadata:
         """Returns the tags and their scheme."""
         if given is None:
@@ -323,10 +314,7 @@ class Tagging(token_rows.TokenTags):
         yield from ((int(number), row, ()) for row, number in enumerate(table.examples))
 
     def _prediction(
-        self,
-        example: TaggedExample,
-        tags: list[str],
-        probabilities: list[float | None],
+        self, example: TaggedExample, tags: list[str], probabilities: list[float | None]
     ) -> Prediction:
         result: Prediction = {"id": example.id, "text": example.text}
         result |= {"tags": tags, "probabilities": probabilities}

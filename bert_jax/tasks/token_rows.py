@@ -17,17 +17,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.data.labeled import examples
 from bert_jax.data.labeled.example_rows import ExampleTable
+from bert_jax.data.labeled.examples import Span, TaggedExample
 from bert_jax.metrics import entities
 from bert_jax.model import crf
 from bert_jax.tasks import losses, tag_schemes
-from bert_jax.tasks.spec import (
-    Batch,
-    FineTuned,
-    Logits,
-    Sums,
-)
+from bert_jax.tasks.spec import Batch, FineTuned, Logits, Sums
 from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -74,9 +69,7 @@ class Alignment:
         ]
 
 
-def align(
-    text: str, tokens: Sequence[examples.Span], offsets: Sequence[examples.Span]
-) -> Alignment:
+def align(text: str, tokens: Sequence[Span], offsets: Sequence[Span]) -> Alignment:
     """Aligns the subwords of a text with its tokens by character offsets.
 
     >>> aligned = align("在2008年", [(0, 1), (1, 2), (2, 3), (3, 5), (5, 6)],
@@ -220,7 +213,7 @@ class SentenceRows(RowBuilder):
                 f"next to the {len(ids) - 1} special tokens: raise it"
             )
 
-    def encode(self, examples: Sequence[examples.TaggedExample]) -> list[Sentence]:
+    def encode(self, examples: Sequence[TaggedExample]) -> list[Sentence]:
         """Tokenizes each distinct sentence once; counts covered and dropped tokens."""
         whole = dict.fromkeys((x.text, x.tokens) for x in examples)
         texts = [text for text, _ in whole]
@@ -258,7 +251,7 @@ class SentenceRows(RowBuilder):
         columns = {
             "input_ids": np.array(ids),
             "token_type_ids": np.array(types),
-            "segment_ids": np.ones(len(ids)),
+            "segment_ids": np.ones(len(ids), np.int32),
             "token_positions": filled(aligned.subwords[chosen] + moved, len(ids)),
             "token_numbers": filled(aligned.tokens[chosen], len(ids)),
             "token_ends": filled(aligned.ends[chosen], len(ids)),
@@ -298,7 +291,7 @@ class TokenPredictions:
 
 
 def gather(
-    examples: Sequence[examples.TaggedExample],
+    examples: Sequence[TaggedExample],
     table: ExampleTable,
     outputs: Mapping[str, Sequence[np.ndarray]],
     locations: Iterable[TagLocation],
