@@ -208,9 +208,9 @@ class Classification(TextTask):
     def loss(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
         logits, labels = outputs["logits"], batch["labels"]
         if self.multi_label:
-            each = jnp.mean(self.recipe.of_flags(logits, labels), axis=-1)
+            each = jnp.mean(losses.binary_losses(logits, labels, self.recipe), axis=-1)
         else:
-            each = self.recipe.of_labels(logits, labels)
+            each = losses.class_losses(logits, labels, self.recipe)
         return jnp.sum(each * self.loss_weights(batch))
 
     def divergence(self, one: Logits, two: Logits, batch: Batch) -> Float[Array, ""]:

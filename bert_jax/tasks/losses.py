@@ -71,27 +71,44 @@ def correct(
     return jnp.sum((jnp.argmax(logits, axis=-1) == labels) * weights)
 
 
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Modifications of a loss; by default none.
+
+    Attributes:
+      label_smoothing: fraction of the target that is spread evenly over all classes,
+        as in torch (arXiv:1512.00567, section 7).
+      focal_gamma: exponent that down-weights well-classified examples
+        (arXiv:1708.02002, equation 4); 0 = cross-entropy.
+      class_weights: one weight per class; empty means equal weights. For a mean, divide
+        by the sum of the labels' weights.
+      r_drop: weight of the divergence between two passes with independent dropout
+        (arXiv:2106.14448); 0 = one pass.
+    """
+
+    label_smoothing: float = 0.0
+    focal_gamma: float = 0.0
+    class_weights: tuple[float, ...] = ()
+    r_drop: float = 0.0
+
+    @property
+    def of_classes(self) -> Any:
+        """The class weights [C] float32, or None."""
+        given = self.class_weights
+        return jnp.array(given, jnp.float32) if given else None
+
+
 def class_losses(
     logits: Float[Array, "... C"],
     labels: Int[Array, "..."],
-    *,
-    smoothing: int | float = 0.0,
-    focal_gamma: int | float = 0.0,
-    class_weights: Float[Array, " C"] | None = None,
+    recipe: Recipe = Recipe(),
     allowed: Bool[Array, "... C"] | None = None,
 ) -> Float[Array, "..."]:
     """Returns sum over c of target * weight * (1 - p)**gamma * -log p, in float32.
 
-    Without options this is the negative log-likelihood of the label. Labels are clamped
-    into range, so those of rows with weight 0 may have any value.
+    Labels are clamped into range, so those of rows with weight 0 may have any value.
 
     Args:
-      smoothing: fraction of the target that is spread evenly over all classes, as in
-        torch (arXiv:1512.00567, section 7).
-      focal_gamma: exponent that down-weights well-classified examples
-        (arXiv:1708.02002, equation 4).
-      class_weights: the weight of each class; for a mean, divide by the sum of the
-        labels' weights.
       allowed: the valid classes, such as the real tokens of a padded row; None for all.
     """
     classes = logits.shape[-1]
@@ -99,12 +116,13 @@ def class_losses(
         allowed = jnp.ones(logits.shape, bool)
     log_probs = jax.nn.log_softmax(masked(logits, allowed), axis=-1)
     costs = jnp.where(allowed, -log_probs, 0.0)
-    if focal_gamma:
-        costs = costs * _missing(log_probs) ** focal_gamma
-    if class_weights is not None:
-        costs = costs * jnp.broadcast_to(class_weights, costs.shape)
+    if recipe.focal_gamma:
+        costs = costs * _missing(log_probs) ** recipe.focal_gamma
+    if recipe.class_weights:
+        costs = costs * jnp.broadcast_to(recipe.of_classes, costs.shape)
     labels = jnp.clip(labels, 0, classes - 1)
     picked = jnp.take_along_axis(costs, labels[..., None], axis=-1)[..., 0]
+    smoothing = recipe.label_smoothing
     if not smoothing:
         return picked
     count = jnp.maximum(jnp.sum(allowed, axis=-1), 1)
@@ -122,25 +140,23 @@ def masked(
 def binary_losses(
     logits: Float[Array, "... C"],
     labels: Num[Array, "... C"] | Bool[Array, "... C"],
-    *,
-    smoothing: int | float = 0.0,
-    focal_gamma: int | float = 0.0,
-    positive_weights: Float[Array, " C"] | None = None,
+    recipe: Recipe = Recipe(),
 ) -> Float[Array, "... C"]:
     """Returns the binary cross-entropy of each class (multi-label), in float32.
 
     Labels are from 0 to 1. The options are those of `class_losses` for two classes;
-    `positive_weights` multiply the positive term of the loss.
+    class weights multiply the positive term of the loss.
     """
+    smoothing = recipe.label_smoothing
     logits, labels = logits.astype(jnp.float32), labels.astype(jnp.float32)
     labels = labels * (1.0 - smoothing) + 0.5 * smoothing
     yes, no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     costs = [-labels * yes, -(1.0 - labels) * no]
-    if positive_weights is not None:
-        costs[0] = costs[0] * jnp.broadcast_to(positive_weights, logits.shape)
-    if focal_gamma:
+    if recipe.class_weights:
+        costs[0] = costs[0] * jnp.broadcast_to(recipe.of_classes, logits.shape)
+    if recipe.focal_gamma:
         costs = [
-            cost * _missing(log_prob) ** focal_gamma
+            cost * _missing(log_prob) ** recipe.focal_gamma
             for cost, log_prob in zip(costs, (yes, no), strict=True)
         ]
     return costs[0] + costs[1]
@@ -159,55 +175,3 @@ def symmetric_kl(
     log_q = jax.nn.log_softmax(q_logits.astype(jnp.float32), axis=-1)
     both_ways = (jnp.exp(log_p) - jnp.exp(log_q)) * (log_p - log_q)
     return 0.5 * jnp.sum(both_ways, axis=-1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """Modifications of a loss; by default none.
-
-    Attributes:
-      label_smoothing: fraction of the target that is spread over all classes.
-      focal_gamma: exponent of the focal loss (arXiv:1708.02002); 0 = cross-entropy.
-      class_weights: one weight per class; empty means equal weights.
-      r_drop: weight of the divergence between two passes with independent dropout
-        (arXiv:2106.14448); 0 = one pass.
-    """
-
-    label_smoothing: float = 0.0
-    focal_gamma: float = 0.0
-    class_weights: tuple[float, ...] = ()
-    r_drop: float = 0.0
-
-    @property
-    def of_classes(self) -> Any:
-        """The class weights [C] float32, or None."""
-        given = self.class_weights
-        return jnp.array(given, jnp.float32) if given else None
-
-    def of_labels(
-        self,
-        logits: Float[Array, "... C"],
-        labels: Int[Array, "..."],
-        allowed: Bool[Array, "... C"] | None = None,
-    ) -> Float[Array, "..."]:
-        """Returns the `class_losses` with these options."""
-        return class_losses(
-            logits,
-            labels,
-            smoothing=self.label_smoothing,
-            focal_gamma=self.focal_gamma,
-            class_weights=self.of_classes,
-            allowed=allowed,
-        )
-
-    def of_flags(
-        self, logits: Float[Array, "... C"], labels: Float[Array, "... C"]
-    ) -> Float[Array, "... C"]:
-        """Returns the `binary_losses` with these options."""
-        return binary_losses(
-            logits,
-            labels,
-            smoothing=self.label_smoothing,
-            focal_gamma=self.focal_gamma,
-            positive_weights=self.of_classes,
-        )

@@ -106,8 +106,8 @@ class MultipleChoice(TextTask):
         return batch[WEIGHTS] * batch["label_weights"]
 
     def loss(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
-        each = self.recipe.of_labels(
-            outputs["logits"], batch["labels"], batch["choices"]
+        each = losses.class_losses(
+            outputs["logits"], batch["labels"], self.recipe, batch["choices"]
         )
         return jnp.sum(each * self.loss_weights(batch))
 

@@ -299,7 +299,7 @@ class Span(FineTuned):
     def loss(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
         """Sums the means of the start and end losses."""
         start, end = (
-            self.recipe.of_labels(logits, labels, batch["segment_ids"] > 0)
+            losses.class_losses(logits, labels, self.recipe, batch["segment_ids"] > 0)
             for logits, labels in _ends(outputs, batch)
         )
         return jnp.sum(0.5 * (start + end) * self.loss_weights(batch))

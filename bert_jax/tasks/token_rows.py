@@ -382,7 +382,7 @@ class TokenTags(FineTuned):
             logits, mask, scores = self._chain(outputs, batch)
             labels = labels.reshape(mask.shape)
             return jnp.sum(crf.negative_log_likelihood(logits, labels, mask, scores))
-        each = self.recipe.of_labels(outputs["logits"], labels)
+        each = losses.class_losses(outputs["logits"], labels, self.recipe)
         return jnp.sum(each * self.loss_weights(batch))
 
     def divergence(self, one: Logits, two: Logits, batch: Batch) -> Float[Array, ""]:

@@ -10,10 +10,10 @@ from bert_jax.tasks import losses
 CLASSES = 5
 OPTIONS = [
     {},
-    {"smoothing": 0.1},
+    {"label_smoothing": 0.1},
     {"focal_gamma": 2.0},
     {"class_weights": True},
-    {"smoothing": 0.2, "focal_gamma": 0.5, "class_weights": True},
+    {"label_smoothing": 0.2, "focal_gamma": 0.5, "class_weights": True},
 ]
 
 
@@ -25,21 +25,23 @@ def drawn(shape=(13, CLASSES), seed=2):
     return logits, labels, weights
 
 
-def options_of(names, weights, key="class_weights"):
-    kept = {name: value for name, value in names.items() if name != "class_weights"}
-    return kept | ({key: jnp.asarray(weights)} if "class_weights" in names else {})
+def recipe_of(names, weights):
+    given = (
+        {"class_weights": tuple(weights.tolist())} if "class_weights" in names else {}
+    )
+    return losses.Recipe(**names | given)
 
 
 @pytest.mark.parametrize("names", OPTIONS, ids=str)
 def test_class_losses_are_the_sum_over_classes(names):
     logits, labels, weights = drawn((3, 7, CLASSES))
     found = losses.class_losses(
-        jnp.asarray(logits), jnp.asarray(labels), **options_of(names, weights)
+        jnp.asarray(logits), jnp.asarray(labels), recipe_of(names, weights)
     )
     assert found.shape == (3, 7) and found.dtype == jnp.float32
     exact = logits.astype(np.float64)
     probs = np.exp(exact) / np.exp(exact).sum(-1, keepdims=True)
-    smoothing = names["smoothing"] if "smoothing" in names else 0.0
+    smoothing = names["label_smoothing"] if "label_smoothing" in names else 0.0
     gamma = names["focal_gamma"] if "focal_gamma" in names else 0.0
     target = (1 - smoothing) * np.eye(CLASSES)[labels] + smoothing / CLASSES
     scale = weights.astype(np.float64) if "class_weights" in names else 1.0
@@ -59,11 +61,10 @@ def test_class_losses_are_torchs():
                 reduction="none",
                 label_smoothing=smoothing,
             )
+            given = () if weight is None else tuple(weights.tolist())
+            recipe = losses.Recipe(smoothing, class_weights=given)
             found = losses.class_losses(
-                jnp.asarray(logits),
-                jnp.asarray(labels),
-                smoothing=smoothing,
-                class_weights=None if weight is None else jnp.asarray(weights),
+                jnp.asarray(logits), jnp.asarray(labels), recipe
             )
             np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
 
@@ -81,11 +82,11 @@ def test_plain_losses_add_up_to_the_cross_entropy():
 def test_binary_losses_are_the_sum_over_yes_and_no(names):
     logits, _, weights = drawn()
     labels = np.random.default_rng(5).integers(0, 2, (13, CLASSES)).astype(bool)
-    options = options_of(names, weights, "positive_weights")
-    found = losses.binary_losses(jnp.asarray(logits), jnp.asarray(labels), **options)
+    recipe = recipe_of(names, weights)
+    found = losses.binary_losses(jnp.asarray(logits), jnp.asarray(labels), recipe)
     assert found.shape == labels.shape and found.dtype == jnp.float32
     yes = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    smoothing = names["smoothing"] if "smoothing" in names else 0.0
+    smoothing = names["label_smoothing"] if "label_smoothing" in names else 0.0
     gamma = names["focal_gamma"] if "focal_gamma" in names else 0.0
     target = labels * (1 - smoothing) + smoothing / 2
     scale = weights.astype(np.float64) if "class_weights" in names else 1.0
@@ -104,9 +105,8 @@ def test_binary_losses_are_torchs():
         pos_weight=torch.tensor(weights),
         reduction="none",
     )
-    found = losses.binary_losses(
-        jnp.asarray(logits), jnp.asarray(labels), positive_weights=jnp.asarray(weights)
-    )
+    recipe = losses.Recipe(class_weights=tuple(weights.tolist()))
+    found = losses.binary_losses(jnp.asarray(logits), jnp.asarray(labels), recipe)
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
@@ -116,11 +116,11 @@ def test_sure_and_right_or_wrong_has_finite_losses_and_gradients(gamma):
     labels = jnp.array([0, 0])
 
     def one(x):
-        return jnp.sum(losses.class_losses(x, labels, focal_gamma=gamma))
+        return jnp.sum(losses.class_losses(x, labels, losses.Recipe(focal_gamma=gamma)))
 
     def two(x):
         yes = jnp.array([[1, 0], [1, 0]])
-        return jnp.sum(losses.binary_losses(x, yes, focal_gamma=gamma))
+        return jnp.sum(losses.binary_losses(x, yes, losses.Recipe(focal_gamma=gamma)))
 
     assert one(logits) == 400.0 and two(logits) == 400.0
     for loss in (one, two):
@@ -155,7 +155,7 @@ def test_classes_that_are_not_there_change_nothing(names):
     allowed = np.arange(CLASSES + 2)[None, :] >= np.full((13, 1), 2)
 
     def total(x, **options):
-        return jnp.sum(losses.class_losses(x, **options, **names))
+        return jnp.sum(losses.class_losses(x, recipe=losses.Recipe(**names), **options))
 
     grads = jax.grad(total)(
         jnp.asarray(wide), labels=jnp.asarray(labels + 2), allowed=jnp.asarray(allowed)
@@ -166,8 +166,10 @@ def test_classes_that_are_not_there_change_nothing(names):
     found = losses.class_losses(
         jnp.asarray(wide),
         jnp.asarray(labels + 2),
-        allowed=jnp.asarray(allowed),
-        **names,
+        losses.Recipe(**names),
+        jnp.asarray(allowed),
     )
-    expected = losses.class_losses(jnp.asarray(logits), jnp.asarray(labels), **names)
+    expected = losses.class_losses(
+        jnp.asarray(logits), jnp.asarray(labels), losses.Recipe(**names)
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
