@@ -6,7 +6,6 @@ and batches, and divided once.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -92,10 +91,9 @@ class Recipe:
     r_drop: float = 0.0
 
     @property
-    def of_classes(self) -> Any:
-        """The class weights [C] float32, or None."""
-        given = self.class_weights
-        return jnp.array(given, jnp.float32) if given else None
+    def of_classes(self) -> Float[Array, " C"]:
+        """The class weights as an array."""
+        return jnp.array(self.class_weights, jnp.float32)
 
 
 def class_losses(
