@@ -205,13 +205,18 @@ class Classification(TextTask):
             weights = weights * self.recipe.of_classes[batch["labels"]]
         return {self.loss_name: jnp.sum(weights)}
 
-    def loss(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
+    def loss(self, outputs: Logits, batch: Batch) -> tuple[Float[Array, ""], Sums]:
         logits, labels = outputs["logits"], batch["labels"]
         if self.multi_label:
             each = jnp.mean(losses.binary_losses(logits, labels, self.recipe), axis=-1)
+            same = (jax.nn.sigmoid(logits) > self.threshold) == (labels > 0)
+            hits = jnp.all(same, axis=-1)
         else:
             each = losses.class_losses(logits, labels, self.recipe)
-        return jnp.sum(each * self.loss_weights(batch))
+            hits = jnp.argmax(logits, axis=-1) == labels
+        weights = self.loss_weights(batch)
+        sums = {"accuracy": (jnp.sum(hits * weights), jnp.sum(weights))}
+        return jnp.sum(each * weights), sums
 
     def divergence(self, one: Logits, two: Logits, batch: Batch) -> Float[Array, ""]:
         both = self._choices(one["logits"]), self._choices(two["logits"])
@@ -223,16 +228,6 @@ class Classification(TextTask):
         if self.multi_label:
             return jnp.stack([logits, jnp.zeros_like(logits)], axis=-1)
         return logits[:, None]
-
-    def training_metrics(self, outputs: Logits, batch: Batch) -> Sums:
-        logits, labels = outputs["logits"], batch["labels"]
-        if self.multi_label:
-            same = (jax.nn.sigmoid(logits) > self.threshold) == (labels > 0)
-            hits = jnp.all(same, axis=-1)
-        else:
-            hits = jnp.argmax(logits, axis=-1) == labels
-        weights = self.loss_weights(batch)
-        return {"accuracy": (jnp.sum(hits * weights), jnp.sum(weights))}
 
     def predict(self, params: PyTree, batch: Batch) -> dict[str, Array]:
         """Computes `probabilities` [B, C]."""

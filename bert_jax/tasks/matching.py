@@ -284,27 +284,13 @@ class Matching(TextTask):
         name = TARGET_WEIGHTS if self.objective == "cosine" else POSITIVE
         return batch[WEIGHTS] * batch[name]
 
-    def loss(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
-        each, _ = self._pairs(outputs, batch)
-        return jnp.sum(each * self.loss_weights(batch))
-
-    def training_metrics(self, outputs: Logits, batch: Batch) -> Sums:
-        _, each = self._pairs(outputs, batch)
-        weights = self.loss_weights(batch)
-        is_cosine = self.objective == "cosine"
-        name = "squared_error" if is_cosine else "in_batch_accuracy"
-        return {name: (jnp.sum(each * weights), jnp.sum(weights))}
-
-    def _pairs(
-        self, outputs: Logits, batch: Batch
-    ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-        """Returns the loss and the metric of each pair."""
-        vectors = normalized(outputs["vectors"])
+    def loss(self, outputs: Logits, batch: Batch) -> tuple[Float[Array, ""], Sums]:
+        vectors, weights = normalized(outputs["vectors"]), self.loss_weights(batch)
         first, second = vectors[:, 0], vectors[:, 1]
         if self.objective == "cosine":
             cosines = jnp.sum(first * second, axis=-1)
-            error = jnp.square(cosines - batch[TARGETS])
-            return error, error
+            error = jnp.sum(jnp.square(cosines - batch[TARGETS]) * weights)
+            return error, {"squared_error": (error, jnp.sum(weights))}
         logits = first @ second.T / self.temperature
         texts, real = batch[TEXTS], batch[WEIGHTS] > 0
         positive = batch[POSITIVE] > 0
@@ -313,7 +299,8 @@ class Matching(TextTask):
         if self.objective == "in_batch":
             back = wrong_answers(texts[:, 1], texts[:, 0], real, positive)
             losses = (losses + contrast(logits.T, back)[0]) / 2
-        return losses, hits
+        sums = {"in_batch_accuracy": (jnp.sum(hits * weights), jnp.sum(weights))}
+        return jnp.sum(losses * weights), sums
 
     def predict(self, params: PyTree, batch: Batch) -> dict[str, Array]:
         """Computes `vectors` [B, 2, D]."""

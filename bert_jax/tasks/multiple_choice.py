@@ -105,20 +105,17 @@ class MultipleChoice(TextTask):
     def loss_weights(self, batch: Batch) -> Float[Array, " B"]:
         return batch[WEIGHTS] * batch["label_weights"]
 
-    def loss(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
+    def loss(self, outputs: Logits, batch: Batch) -> tuple[Float[Array, ""], Sums]:
         each = losses.class_losses(
             outputs["logits"], batch["labels"], self.recipe, batch["choices"]
         )
-        return jnp.sum(each * self.loss_weights(batch))
+        weights = self.loss_weights(batch)
+        hits = losses.correct(_logits(outputs, batch), batch["labels"], weights)
+        return jnp.sum(each * weights), {"accuracy": (hits, jnp.sum(weights))}
 
     def divergence(self, one: Logits, two: Logits, batch: Batch) -> Float[Array, ""]:
         both = _logits(one, batch), _logits(two, batch)
         return jnp.sum(losses.symmetric_kl(*both) * self.loss_weights(batch))
-
-    def training_metrics(self, outputs: Logits, batch: Batch) -> Sums:
-        weights = self.loss_weights(batch)
-        hits = losses.correct(_logits(outputs, batch), batch["labels"], weights)
-        return {"accuracy": (hits, jnp.sum(weights))}
 
     def predict(self, params: PyTree, batch: Batch) -> dict[str, Array]:
         """Computes `probabilities` [B, K], 0 for padded choices."""

@@ -124,17 +124,18 @@ class Regression(TextTask):
         encoded = self.encode(classification.texts_of(examples))
         return self.table_of(encoded, {"scores": scaled.astype(np.float32)})
 
-    def loss(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
+    def loss(self, outputs: Logits, batch: Batch) -> tuple[Float[Array, ""], Sums]:
+        weight = jnp.sum(self.loss_weights(batch))
+        sums = {"squared_error": (self._error(outputs, batch), weight)}
+        return self._error(outputs, batch), sums
+
+    def _error(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
         error = jnp.square(outputs["logits"][:, 0] - batch["scores"])
         return jnp.sum(error * self.loss_weights(batch))
 
     def divergence(self, one: Logits, two: Logits, batch: Batch) -> Float[Array, ""]:
         """Sums the squared differences."""
-        return self.loss(one, batch | {"scores": two["logits"][:, 0]})
-
-    def training_metrics(self, outputs: Logits, batch: Batch) -> Sums:
-        weight = jnp.sum(self.loss_weights(batch))
-        return {"squared_error": (self.loss(outputs, batch), weight)}
+        return self._error(one, batch | {"scores": two["logits"][:, 0]})
 
     def predict(self, params: PyTree, batch: Batch) -> dict[str, Array]:
         """Computes `scores` [B], on the original scale."""

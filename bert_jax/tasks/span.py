@@ -296,27 +296,19 @@ class Span(FineTuned):
         """Returns which rows have a label."""
         return batch[WEIGHTS] * batch["label_weights"]
 
-    def loss(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
-        """Sums the means of the start and end losses."""
-        start, end = (
-            losses.class_losses(logits, labels, self.recipe, batch["segment_ids"] > 0)
-            for logits, labels in _ends(outputs, batch)
-        )
-        return jnp.sum(0.5 * (start + end) * self.loss_weights(batch))
+    def loss(self, outputs: Logits, batch: Batch) -> tuple[Float[Array, ""], Sums]:
+        """Returns the sum of the means of both losses; the accuracy of whole spans."""
+        is_token, ends = batch["segment_ids"] > 0, _ends(outputs, batch)
+        start, end = (losses.class_losses(*x, self.recipe, is_token) for x in ends)
+        hits = [jnp.argmax(logits, axis=-1) == labels for logits, labels in ends]
+        weights = self.loss_weights(batch)
+        sums = {"accuracy": (jnp.sum((hits[0] & hits[1]) * weights), jnp.sum(weights))}
+        return jnp.sum(0.5 * (start + end) * weights), sums
 
     def divergence(self, one: Logits, two: Logits, batch: Batch) -> Float[Array, ""]:
         pairs = zip(_ends(one, batch), _ends(two, batch), strict=True)
         each: Any = sum(losses.symmetric_kl(a, b) for (a, _), (b, _) in pairs)
         return jnp.sum(0.5 * each * self.loss_weights(batch))
-
-    def training_metrics(self, outputs: Logits, batch: Batch) -> Sums:
-        """Returns the accuracy of whole spans."""
-        start, end = (
-            jnp.argmax(logits, axis=-1) == labels
-            for logits, labels in _ends(outputs, batch)
-        )
-        weights = self.loss_weights(batch)
-        return {"accuracy": (jnp.sum((start & end) * weights), jnp.sum(weights))}
 
     def predict(self, params: PyTree, batch: Batch) -> dict[str, Array]:
         """Computes the logits `start` and `end` [B, L]; invalid tokens are masked."""

@@ -87,15 +87,15 @@ class FineTuned(abc.ABC):
         `recipe.r_drop` times their divergence, as in the authors' code.
         """
         if not self.recipe.r_drop:
-            outputs = self.forward(params, batch, key)
-            total = self.loss(outputs, batch)
+            total, metrics = self.loss(self.forward(params, batch, key), batch)
         else:
             keys = jax.random.split(key)
-            outputs, second = (self.forward(params, batch, k) for k in keys)
-            mean = (self.loss(outputs, batch) + self.loss(second, batch)) / 2
-            apart = self.divergence(outputs, second, batch)
-            total = mean + self.recipe.r_drop * apart
-        return {self.loss_name: total}, self.training_metrics(outputs, batch)
+            first, second = (self.forward(params, batch, k) for k in keys)
+            total, metrics = self.loss(first, batch)
+            mean = (total + self.loss(second, batch)[0]) / 2
+            divergence = self.divergence(first, second, batch)
+            total = mean + self.recipe.r_drop * divergence
+        return {self.loss_name: total}, metrics
 
     def forward(self, params: PyTree, batch: Batch, key: Array | None) -> Logits:
         """Applies the model, with dropout from the key if there is one."""
@@ -106,16 +106,12 @@ class FineTuned(abc.ABC):
         return batch[example_rows.WEIGHTS]
 
     @abc.abstractmethod
-    def loss(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
-        """Sums the losses of a batch."""
+    def loss(self, outputs: Logits, batch: Batch) -> tuple[Float[Array, ""], Sums]:
+        """Returns the summed loss and the metrics of a batch."""
 
     def divergence(self, one: Logits, two: Logits, batch: Batch) -> Float[Array, ""]:
         """Sums the symmetric divergences of two passes; needed if R-Drop is allowed."""
         raise NotImplementedError
-
-    @abc.abstractmethod
-    def training_metrics(self, outputs: Logits, batch: Batch) -> Sums:
-        """Returns the metrics of a training batch."""
 
     @abc.abstractmethod
     def predict(self, params: PyTree, batch: Batch) -> dict[str, Float[Array, "B ..."]]:

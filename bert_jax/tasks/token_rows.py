@@ -376,24 +376,23 @@ class TokenTags(FineTuned):
         logits = jnp.take_along_axis(outputs["logits"], at, axis=-2)
         return {**outputs, "logits": logits}
 
-    def loss(self, outputs: Logits, batch: Batch) -> Float[Array, ""]:
-        labels = batch["labels"]
+    def loss(self, outputs: Logits, batch: Batch) -> tuple[Float[Array, ""], Sums]:
+        """Returns the summed loss and the argmax accuracy."""
+        logits, labels = outputs["logits"], batch["labels"]
+        weights = self.loss_weights(batch)
+        hits = losses.correct(logits, labels, weights)
         if self.model.head.crf:
-            logits, mask, scores = self._chain(outputs, batch)
-            labels = labels.reshape(mask.shape)
-            return jnp.sum(crf.negative_log_likelihood(logits, labels, mask, scores))
-        each = losses.class_losses(outputs["logits"], labels, self.recipe)
-        return jnp.sum(each * self.loss_weights(batch))
+            chains, mask, scores = self._chain(outputs, batch)
+            each = crf.negative_log_likelihood(
+                chains, labels.reshape(mask.shape), mask, scores
+            )
+        else:
+            each = losses.class_losses(logits, labels, self.recipe) * weights
+        return jnp.sum(each), {"accuracy": (hits, jnp.sum(weights))}
 
     def divergence(self, one: Logits, two: Logits, batch: Batch) -> Float[Array, ""]:
         each = losses.symmetric_kl(one["logits"], two["logits"])
         return jnp.sum(each * self.loss_weights(batch))
-
-    def training_metrics(self, outputs: Logits, batch: Batch) -> Sums:
-        """Returns the argmax accuracy."""
-        weights = self.loss_weights(batch)
-        hits = losses.correct(outputs["logits"], batch["labels"], weights)
-        return {"accuracy": (hits, jnp.sum(weights))}
 
     def predict(self, params: PyTree, batch: Batch) -> dict[str, Array]:
         """Computes the best `tags` int32 and their `probabilities` float32, [B, *Q, L].
