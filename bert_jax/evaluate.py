@@ -29,7 +29,7 @@ from absl import flags
 
 from bert_jax import commands, errors, predict
 from bert_jax.checkpoints import run_folder, tensors
-from bert_jax.data.corpus import manifest
+from bert_jax.data.corpus import store
 from bert_jax.data.labeled import python_examples, read_examples, table_records
 from bert_jax.foundation import files, hub
 from bert_jax.inference import answer, inputs
@@ -57,7 +57,7 @@ def evaluate(workdir: str | Path) -> dict[str, float]:
     workdir = Path(os.path.expanduser(workdir))
     settings = run_folder.read_settings(workdir)
     folder = run_folder.store_of(settings, workdir)
-    if not (folder / manifest.NAME).exists():
+    if not (folder / store.MANIFEST).exists():
         raise errors.InputError(
             f"the store {folder} of this run is not there: move it back, or build it "
             "again with python -m bert_jax.prepare"

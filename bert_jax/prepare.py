@@ -26,7 +26,7 @@ from absl import flags
 from bert_jax import commands, errors
 from bert_jax.checkpoints import initial_weights
 from bert_jax.config import pretraining
-from bert_jax.contrib.beam import beam_runner, distributed_engine
+from bert_jax.contrib.beam import beam_engine, beam_runner
 from bert_jax.data.corpus import store_build
 from bert_jax.runs import corpus_store, workdirs
 
@@ -36,7 +36,7 @@ def _engine(argv: list[str]) -> store_build.Engine | None:
     if flags.FLAGS.engine == "beam":
         arguments = [f"--runner={flags.FLAGS.runner or 'DirectRunner'}", *argv[1:]]
         runner = beam_runner.runner(arguments)
-        return functools.partial(distributed_engine.fill_distributed, runner=runner)
+        return functools.partial(beam_engine.fill_distributed, runner=runner)
     commands.no_arguments(argv)
     if flags.FLAGS.runner is not None:
         raise errors.InputError("--runner is for --engine=beam: give both, or none")

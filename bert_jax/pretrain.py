@@ -18,7 +18,7 @@ from bert_jax import commands
 from bert_jax.checkpoints import initial_weights, run_folder
 from bert_jax.config import pretraining
 from bert_jax.config.pretraining import PretrainingConfig
-from bert_jax.data.corpus import manifest, python_documents, store
+from bert_jax.data.corpus import python_documents, store
 from bert_jax.inference.model import Model, load
 from bert_jax.runs import corpus_store, run, workdirs
 from bert_jax.runs import pretraining as pretraining_run
@@ -85,7 +85,7 @@ def _assemble(
     pretraining_run.check(resolved)
     distributed.print_once(f"store: {folder}")
 
-    def build() -> manifest.Manifest:
+    def build() -> store.Manifest:
         is_own = not settings.data.store  # which an object store has, too
         if is_own:
             copy.fetch_folder(run_folder.STORE)
@@ -97,7 +97,7 @@ def _assemble(
         return built
 
     built = distributed.process_zero_first(build)
-    distributed.require_same(manifest.to_json(built), f"the store {folder}")
+    distributed.require_same(repr(built), f"the store {folder}")
     distributed.print_once(corpus_store.describe(built))
     if distributed.is_first():
         corpus = documents.sources or corpus_store.sources_of(settings.data.corpus)

@@ -10,7 +10,7 @@ import tiny_tasks
 
 from bert_jax import errors, finetune, pretrain, suite
 from bert_jax.config import finetuning
-from bert_jax.data.corpus import manifest
+from bert_jax.data.corpus.store import read_manifest
 from bert_jax.runs import corpus_store, splits, workdirs
 
 SHORT = {"run__num_train_steps": 2, "run__eval_every_steps": 2}
@@ -115,7 +115,7 @@ def test_a_store_of_other_text_is_noticed(tmp_path):
     stores[0].rename(tmp_path / "moved")
     config.data.store = str(tmp_path / "moved")
     pretrain.train(config, tmp_path / "run")
-    assert manifest.read(tmp_path / "moved").total("documents") == 20
+    assert read_manifest(tmp_path / "moved").total("documents") == 20
 
 
 @pytest.mark.slow

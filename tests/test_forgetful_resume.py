@@ -10,7 +10,7 @@ import pytest
 import tiny_run
 
 from bert_jax import pretrain
-from bert_jax.data.pretraining import phases
+from bert_jax.data.pretraining import instances
 from bert_jax.training import checkpoint, state
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts" / "reliability"
@@ -56,7 +56,7 @@ def test_one_that_forgets_something_is_not(
     for place, name in (
         (checkpoint.Checkpoints, "restore_latest"),
         (state, "make_train_step"),
-        (phases.Phase, "batch_at"),
+        (instances.Phase, "batch_at"),
     ):
         monkeypatch.setattr(place, name, getattr(place, name))  # put back afterwards
     exec(resume_lib.CONTROLS[forgotten], {})

@@ -16,7 +16,7 @@ import tiny_run
 
 from bert_jax import errors, evaluate, pretrain
 from bert_jax.config import pretraining
-from bert_jax.data.corpus import store
+from bert_jax.foundation import files
 from bert_jax.inference.model import load
 from bert_jax.model import network
 from bert_jax.runs import pretraining as pretraining_run
@@ -353,9 +353,9 @@ def test_the_sum_of_a_shard_is_looked_at_once_in_a_run(trained, corpus, monkeypa
     settings = pretraining.parse(tiny_run.config(corpus))
     workdir = trained.workdir
     run = pretraining_run.assemble(settings, workdir / "store", workdir)
-    seen, file_sha256 = [], store.file_sha256
+    seen, sha256 = [], files.sha256
     monkeypatch.setattr(
-        store, "file_sha256", lambda path: seen.append(path.name) or file_sha256(path)
+        files, "sha256", lambda path: seen.append(path.name) or sha256(path)
     )
     assert run.phases and run.held_out
     assert sorted(seen) == ["heldout-00000.arrow", "train-00000.arrow"]

@@ -9,7 +9,7 @@ import tiny_run
 from bert_jax import errors, pretrain
 from bert_jax.checkpoints import card, run_folder
 from bert_jax.config import pretraining
-from bert_jax.data.corpus import manifest, python_documents, store
+from bert_jax.data.corpus import python_documents, store
 from bert_jax.runs import corpus_store, workdirs
 from bert_jax.runs import pretraining as pretraining_run
 
@@ -53,7 +53,7 @@ def test_the_store_is_that_of_the_same_file(tmp_path):
         assert _bytes(tmp_path / name) == _bytes(tmp_path / "file")
     assert (
         given.sha256["train"]
-        == manifest.read(tmp_path / "list").sources[0].files[0].sha256
+        == store.read_manifest(tmp_path / "list").sources[0].files[0].sha256
     )
     with python_documents.written({"train": documents[1:]}) as given:
         with pytest.raises(errors.InputError, match="train.jsonl"):
@@ -77,7 +77,7 @@ def test_dev_is_held_out_and_nothing_of_train_is(tmp_path):
         _ensure(tmp_path / "both", given=given.sources)
     assert _documents(tmp_path / "both", "train") == len(TEXTS)
     assert _documents(tmp_path / "both", "heldout") == len(SENTENCES)  # none twice
-    kinds = [x.kind for x in manifest.read(tmp_path / "both").sources]
+    kinds = [x.kind for x in store.read_manifest(tmp_path / "both").sources]
     assert kinds == ["jsonl:train", "jsonl:heldout"]
     vocabulary = (tmp_path / "both" / "vocab.txt").read_text("utf-8").split()
     assert "它" not in vocabulary and "他" in vocabulary

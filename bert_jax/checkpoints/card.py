@@ -20,7 +20,7 @@ from bert_jax.checkpoints import (
     weights,
 )
 from bert_jax.config import pretraining
-from bert_jax.data.corpus import manifest, python_documents, sources
+from bert_jax.data.corpus import python_documents, sources, store
 from bert_jax.foundation import json_file
 from bert_jax.model.heads import KINDS, MULTIPLE_CHOICE
 from bert_jax.text import cleaning
@@ -136,9 +136,9 @@ def _language(source: sources.Source) -> str:
 
 def _stored(folder: Path) -> Table:
     """Returns what the store counts, if it is still there."""
-    if not (folder / manifest.NAME).is_file():
+    if not (folder / store.MANIFEST).is_file():
         return []
-    counts = manifest.read(folder)
+    counts = store.read_manifest(folder)
     return [
         (
             f"text {title}",

@@ -17,7 +17,7 @@ from jaxtyping import Float, PyTree
 from bert_jax import checkpoints, errors
 from bert_jax.checkpoints import mapping, native, run_folder, weights
 from bert_jax.config import finetuning, pretraining
-from bert_jax.data.corpus import manifest
+from bert_jax.data.corpus import store as stores
 from bert_jax.foundation import hub, json_file
 from bert_jax.model import config as model_config
 from bert_jax.model import heads as model_heads
@@ -138,7 +138,7 @@ def resolve(
 def _check(settings: pretraining.PretrainingConfig, folder: Path, store: Path) -> None:
     """Raises InputError if the run cannot start here, before hours of work."""
     theirs = checkpoints.open(folder).config
-    if settings.text.vocab == "learn" and not (store / manifest.NAME).exists():
+    if settings.text.vocab == "learn" and not (store / stores.MANIFEST).exists():
         raise errors.InputError(
             f"init_from is {folder}, and text.vocab is learn: a vocabulary that is "
             "learned now has other tokens than these weights. Set "

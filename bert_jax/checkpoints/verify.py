@@ -29,7 +29,7 @@ from bert_jax.checkpoints import (
     tensors,
     weights,
 )
-from bert_jax.data import quiet_tensorflow
+from bert_jax.data import stream
 from bert_jax.foundation import json_file
 from bert_jax.model import encoder, network
 from bert_jax.text.tokenizer import Tokenizer
@@ -265,7 +265,7 @@ def _reference(
     if found.format == "huggingface":
         return transformers_outputs(path, found.weights, rows, choice)
     if found.format == "tensorflow1":
-        tf = quiet_tensorflow.load()
+        tf = stream.load_tensorflow()
         of_tokens = "tagger" in found.weights.parts
         result = tensorflow1_outputs(tf, path, rows, of_tokens=of_tokens)
         name = f"TensorFlow {tf.__version__}, {found.report.source}"

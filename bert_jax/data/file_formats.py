@@ -45,19 +45,11 @@ def kind(file: text_files.NamedPath) -> str:
 
 def binary_kind(path: Path) -> str:
     """Returns `parquet`, `xlsx` or "" from the signature of a file."""
-    try:
-        with open(path, "rb") as file:
-            first = file.read(4)
-        if first == b"PAR1":
-            return "parquet"
-        if first == b"PK\x03\x04" and _is_workbook(path):
-            return "xlsx"
-    except OSError as error:
-        raise errors.InputError(
-            f"{path} cannot be read ({error.strerror or error}). Check the file and "
-            "its permissions."
-        ) from None
-    return ""
+    with text_files.open_raw(text_files.NamedPath(path.name, path)) as file:
+        first = file.peek(4)
+    if first.startswith(b"PAR1"):
+        return "parquet"
+    return "xlsx" if first.startswith(b"PK\x03\x04") and _is_workbook(path) else ""
 
 
 def _is_workbook(path: Path) -> bool:
@@ -259,8 +251,7 @@ def parquet_rows(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields the rows of a Parquet file, numbered from 1, as JSON values by column.
 
-    A batch of 1,024 rows of these columns is in memory. Bytes that are not UTF-8 become
-    lone surrogates, which `table_records.check_unicode` finds.
+    A batch of 1,024 rows of these columns is in memory.
 
     Args:
       columns: the columns to read; all of them if empty.
@@ -280,17 +271,17 @@ def parquet_rows(
                     f"{path} has no column {missing[0]!r}, only "
                     f"{', '.join(map(repr, schema.names))}"
                 )
-            _check_names(schema.names, path)
+            twice = [name for name in schema.names if schema.names.count(name) > 1]
+            if twice:
+                raise errors.InputError(
+                    f"{path} has two columns with the name {twice[0]!r}. Rename one."
+                )
             features = _features(schema.metadata, path)
-            number = 0
-            for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns) or None):
-                for row in _values(batch):
-                    number += 1
-                    yield (
-                        number,
-                        with_class_names(row, features, f"{path} row {number}"),
-                    )
-    except (pa.ArrowException, OSError) as error:
+            batches = file.iter_batches(_BATCH_ROWS, columns=list(columns) or None)
+            rows = (row for batch in batches for row in batch.to_pylist())
+            for number, row in enumerate(rows, start=1):
+                yield number, with_class_names(row, features, f"{path} row {number}")
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
         raise errors.InputError(
             f"{path} is not a readable Parquet file ({reason}). Copy or download "
@@ -298,49 +289,12 @@ def parquet_rows(
         ) from None
 
 
-def _values(batch: Any) -> list[dict[str, Any]]:
-    """Returns the rows of a batch; texts are bytes if one of them is not UTF-8."""
-    try:
-        return batch.to_pylist()
-    except UnicodeDecodeError:
-        import pyarrow as pa
-
-        columns = [column.cast(_as_bytes(column.type)) for column in batch.columns]
-        return pa.RecordBatch.from_arrays(columns, batch.schema.names).to_pylist()
-
-
-def _as_bytes(kind: Any) -> Any:
-    """Returns a type of pyarrow with bytes instead of texts."""
-    import pyarrow as pa
-
-    if pa.types.is_string(kind):
-        return pa.binary()
-    if pa.types.is_large_string(kind):
-        return pa.large_binary()
-    if pa.types.is_list(kind):
-        return pa.list_(_as_bytes(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(field.name, _as_bytes(field.type)) for field in kind])
-    return kind
-
-
-def _check_names(names: Sequence[str], path: Path) -> None:
-    """Raises InputError for a file with two columns of one name."""
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise errors.InputError(
-            f"{path} has two columns with the name {twice[0]!r}. Rename one of them."
-        )
-
-
 def _features(metadata: Mapping[bytes, bytes] | None, path: Path) -> Any:
     """Returns the features that `datasets` wrote, or {}."""
     if not metadata or _FEATURES not in metadata:
         return {}
     tree = json_file.parse(metadata[_FEATURES], f"{path}: the schema's metadata")
-    for key in ("info", "features"):
-        tree = tree[key] if isinstance(tree, dict) and key in tree else {}
-    return tree
+    return _part(_part(tree, "info"), "features")
 
 
 def with_class_names(value: Any, feature: Any, where: str) -> Any:
@@ -356,20 +310,18 @@ def with_class_names(value: Any, feature: Any, where: str) -> Any:
       InputError: a number is not a class.
     """
     if isinstance(value, dict):
-        inner = feature["feature"] if _has(feature, "feature") else feature
+        inner = _part(feature, "feature") or feature
         return {
-            name: with_class_names(
-                part, inner[name] if _has(inner, name) else {}, where
-            )
+            name: with_class_names(part, _part(inner, name), where)
             for name, part in value.items()
         }
     if isinstance(value, list):
-        inner: Any = feature
-        inner = inner[0] if isinstance(inner, list) and inner else inner
-        inner = inner["feature"] if _has(inner, "feature") else inner
+        inner: Any = feature[0] if isinstance(feature, list) and feature else feature
+        inner = _part(inner, "feature") or inner
         return [with_class_names(part, inner, where) for part in value]
-    if _has(feature, "names") and _is_class_number(value, feature["names"]):
-        return _class_name(int(value), feature["names"], where)
+    names = _part(feature, "names")
+    if isinstance(names, list) and _is_class_number(value, names):
+        return _class_name(int(value), names, where)
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     if value is None or isinstance(value, str | int | float):
@@ -377,22 +329,20 @@ def with_class_names(value: Any, feature: Any, where: str) -> Any:
     return float(value) if isinstance(value, decimal.Decimal) else str(value)
 
 
-def _is_class_number(value: Any, names: Any) -> bool:
+def _part(feature: Any, key: str) -> Any:
+    """Returns a part of a feature; {} if it has none."""
+    return feature.get(key, {}) if isinstance(feature, dict) else {}
+
+
+def _is_class_number(value: Any, names: list[Any]) -> bool:
     """Returns whether a value is the number of a class; in a CSV file it is text."""
     if isinstance(value, str):
-        is_digits = re.fullmatch(r"-?\d{1,6}", value) is not None
-        return is_digits and isinstance(names, list) and value not in names
+        return value not in names and re.fullmatch(r"-?\d{1,6}", value) is not None
     return type(value) is int
 
 
-def _has(feature: Any, key: str) -> bool:
-    return isinstance(feature, dict) and key in feature
-
-
-def _class_name(number: int, names: Any, where: str) -> Any:
+def _class_name(number: int, names: list[Any], where: str) -> Any:
     """Returns the name of a class, or None for -1."""
-    if not isinstance(names, list):
-        return number
     if number < 0:
         return None
     if number >= len(names):

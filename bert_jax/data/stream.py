@@ -10,13 +10,13 @@ import contextlib
 import functools
 import importlib.util
 import itertools
+import os
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 import numpy as np
 
 from bert_jax import errors
-from bert_jax.data import quiet_tensorflow
 
 Batch = dict[str, np.ndarray]
 OnDevice = TypeVar("OnDevice")
@@ -54,7 +54,8 @@ def batches(
         )
     steps = range(start_step, start_step + num_steps)
     if loader == "tfdata":
-        source = _from_tfdata(batch_at, steps, prefetch, _tensorflow())
+        check_loader(loader)
+        source = _from_tfdata(batch_at, steps, prefetch, load_tensorflow())
     elif loader == "thread":
         source = _from_threads(batch_at, steps, prefetch)
     else:
@@ -144,18 +145,41 @@ def _from_tfdata(
 def check_loader(loader: str) -> None:
     """Raises InputError if the loader needs TensorFlow and it is not installed."""
     if loader == "tfdata" and importlib.util.find_spec("tensorflow") is None:
-        raise _without_tensorflow(errors.missing_extra("tensorflow", "data"))
+        missing = errors.missing_extra("tensorflow", "data")
+        raise errors.InputError(
+            f"{missing}\nOr use the loader 'thread', which does not need TensorFlow."
+        )
 
 
-def _tensorflow() -> Any:
-    """Imports TensorFlow; the InputError names the other loader."""
+def load_tensorflow() -> Any:
+    """Imports TensorFlow without GPUs, whose memory belongs to JAX.
+
+    Raises:
+      InputError: it is not installed, or already uses the GPUs.
+    """
+    tf = import_tensorflow()
     try:
-        return quiet_tensorflow.load()
-    except errors.InputError as error:
-        raise _without_tensorflow(error) from None
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        raise errors.InputError(
+            "TensorFlow already uses the GPUs of this process. Create the stream "
+            "before TensorFlow runs, or use the loader 'thread'."
+        ) from None
+    return tf
 
 
-def _without_tensorflow(error: errors.InputError) -> errors.InputError:
-    return errors.InputError(
-        f"{error}\nOr use the loader 'thread', which does not need TensorFlow."
-    )
+def import_tensorflow() -> Any:
+    """Imports TensorFlow for code that needs no device.
+
+    Raises:
+      InputError: it is not installed.
+    """
+    # Silences notes on CPU instructions and on oneDNN, whose kernels tf.data does not
+    # use. Existing values stay; TensorFlow reads both when it is loaded.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    try:
+        import tensorflow as tf
+    except ImportError:
+        raise errors.missing_extra("tensorflow", "data") from None
+    return tf

@@ -13,9 +13,8 @@ import enum
 import gzip
 import hashlib
 import io
-import zipfile
 import zlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,39 +46,32 @@ class NamedPath:
 MAX_BYTES = 8 << 20
 # A JSON document is in memory in several forms.
 MAX_DOCUMENT = 512 << 20
-_MOST_BLANK = 1_000_000  # lines in a row; reading on would take minutes
-# No text compresses as well as this; an archive that does is a decompression bomb.
-_MOST_TIMES = 100
-_FREE_BYTES = 16 << 20
 _BUFFER_BYTES = 1 << 20
+_SAMPLE_BYTES = 1 << 16
 # Signatures of files that are not text, with what they are and what to do.
 _NO_TEXT = {
     b"\xfd7zXZ": ("compressed with xz", "Decompress it, or use gzip or bzip2."),
     b"\x28\xb5\x2f\xfd": ("compressed with zstd", "Decompress it, or use gzip."),
-    b"7z\xbc\xaf": ("compressed with 7z", "Decompress it, or use gzip or bzip2."),
-    b"Rar!": ("compressed with rar", "Decompress it, or use gzip or bzip2."),
-    b"PAR1": ("Parquet, and not text", "Leave its format to be detected."),
-    b"ARROW1": ("an Arrow (Feather) file", "Write it as Parquet, which is read."),
-    b"ORC": ("an ORC file", "Write it as Parquet, which is read."),
-    b"Obj\x01": ("an Avro file", "Write it as Parquet or JSON lines."),
-    b"SQLite format 3\0": ("a database of SQLite", "Export the table as CSV."),
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": (
+    b"PK\x03\x04": (
+        "a zip archive, as Office documents are",
+        "Decompress it, or save it as plain text; an .xlsx is read if its format is "
+        "left to be detected.",
+    ),
+    b"\xd0\xcf\x11\xe0": (
         "an Office file from before 2007 (.xls, .doc)",
         "Save it as .xlsx or CSV, which are read.",
     ),
+    b"PAR1": ("Parquet, and not text", "Leave its format to be detected."),
     b"%PDF-": ("a PDF", "Extract its text first, as with pdftotext."),
-    b"{\\rtf": ("rich text (RTF)", "Save it as plain text in UTF-8."),
-    b"\x93NUMPY": ("an array of NumPy", "Write its texts as JSON lines."),
-    b"\x89HDF": ("an HDF5 file", "Write its texts as Parquet or JSON lines."),
     b"version https://git-lfs.github.com/spec/": (
         "a pointer of Git LFS, not the file itself",
         "Fetch it with git lfs pull, or download it from its page.",
     ),
+    **dict.fromkeys(
+        (bytes((0x80, protocol)) for protocol in range(2, 6)),
+        ("a pickle, which could run code", "Write its texts as JSON lines."),
+    ),
 }
-_PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
-_ZIP = b"PK\x03\x04"
-_SIGNATURE_BYTES = 64
-_SAMPLE_BYTES = 1 << 16
 
 
 class Faults(enum.Enum):
@@ -126,48 +118,50 @@ class _Digesting(io.RawIOBase):
 
 
 @contextmanager
-def open_raw(file: NamedPath, tally: Tally) -> Iterator[io.BufferedReader]:
+def open_raw(
+    file: NamedPath, tally: Tally | None = None
+) -> Iterator[io.BufferedReader]:
     """Opens a file unchanged; its digest is in `tally` after the context.
 
-    The rest of the file is read for the digest. Raises InputError if the file cannot be
+    For the digest the rest of the file is read. Raises InputError if the file cannot be
     read or is a damaged archive.
     """
     try:
         with open(file.path, "rb", buffering=0) as raw:
-            digesting = _Digesting(raw, tally)
+            digesting = _Digesting(raw, tally or Tally())
             buffered = io.BufferedReader(cast(Any, digesting), _BUFFER_BYTES)
             yield buffered
-            while buffered.read(_BUFFER_BYTES):
-                pass
-            entry = (file.name, digesting.bytes, digesting.sha256.hexdigest())
-            tally.files.append(FileEntry(*entry))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _damaged(file.path, error) from None
-    except OSError as error:
-        if error.errno is None:  # from bz2, which has no error class
-            raise _damaged(file.path, error) from None
+            if tally is not None:
+                while buffered.read(_BUFFER_BYTES):
+                    pass
+                digest = digesting.sha256.hexdigest()
+                tally.files.append(FileEntry(file.name, digesting.bytes, digest))
+    except (OSError, EOFError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise errors.InputError(
+                f"{file.path} cannot be read ({error.strerror or error}). "
+                "Check the file and its permissions."
+            ) from None
         raise errors.InputError(
-            f"{file.path} cannot be read ({error.strerror or error}). "
-            "Check the file and its permissions."
+            f"{file.path} is a damaged or truncated archive ({error}). Copy it again, "
+            "or check it with gzip -t."
         ) from None
 
 
-def _damaged(path: Path, error: Exception) -> errors.InputError:
-    return errors.InputError(
-        f"{path} is a damaged or truncated archive ({error}). Copy it again, or check "
-        "it with gzip -t."
-    )
-
-
 @contextmanager
-def open_bytes(file: NamedPath, tally: Tally) -> Iterator[io.BufferedReader]:
+def open_bytes(
+    file: NamedPath, tally: Tally | None = None
+) -> Iterator[io.BufferedReader]:
     """Opens a file as `open_raw`, decompressed and as UTF-8 without a byte order mark.
 
     Raises InputError for files that are not text, such as a PDF or a Git LFS pointer.
     """
     with open_raw(file, tally) as raw:
-        opened = _decompress(raw, file.path, tally)
-        _refuse_no_text(opened.peek(_SIGNATURE_BYTES)[:_SIGNATURE_BYTES], file.path)
+        opened = _decompress(raw)
+        head = opened.peek(64)
+        for signature, (what, advice) in _NO_TEXT.items():
+            if head.startswith(signature):
+                raise errors.InputError(f"{file.path} is {what}. {advice}")
         text = as_utf8(opened, file.path)
         if not text.peek(1):
             raise errors.InputError(
@@ -176,73 +170,14 @@ def open_bytes(file: NamedPath, tally: Tally) -> Iterator[io.BufferedReader]:
         yield text
 
 
-def _decompress(file: io.BufferedReader, path: Path, tally: Tally) -> io.BufferedReader:
+def _decompress(file: io.BufferedReader) -> io.BufferedReader:
     """Returns a file decompressed, if its first bytes are those of gzip or bzip2."""
-    before = tally.bytes_read
-    head = file.peek(5)[:5]
-    if head[:2] == b"\x1f\x8b":
-        opened: Any = gzip.GzipFile(fileobj=file)
-    elif head[:3] == b"BZh":
-        opened = bz2.BZ2File(file)
-    else:
-        return file
-    return io.BufferedReader(cast(Any, _Unpacked(opened, path, tally, before)))
-
-
-class _Unpacked(io.RawIOBase):
-    """A decompressor that raises InputError for decompression bombs."""
-
-    def __init__(self, file: Any, path: Path, tally: Tally, before: int) -> None:
-        self._file, self._path, self._tally = file, path, tally
-        self._before, self._made = before, 0  # bytes read, and given
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        count = self._file.readinto(buffer)
-        self._made += count
-        packed = self._tally.bytes_read - self._before
-        check_unpacked(self._path, self._made, packed)
-        return count
-
-
-def check_unpacked(path: Path, size: int, packed: int) -> None:
-    """Raises InputError if `packed` bytes of a file decompress to far more, `size`."""
-    if size > _FREE_BYTES + _MOST_TIMES * packed:
-        raise errors.InputError(
-            f"{path} unpacks to more than {_MOST_TIMES} times its size, as no text "
-            "does. If it is one, unpack it yourself."
-        )
-
-
-def _refuse_no_text(head: bytes, path: Path) -> None:
-    """Raises InputError for an empty file, or one whose format is not text."""
-    if not head:
-        raise errors.InputError(f"{path} is empty. Remove it, or name another file.")
-    found = next((x for start, x in _NO_TEXT.items() if head.startswith(start)), None)
-    if head.startswith(_PICKLES):
-        found = ("a pickle, which could run code", "Write its texts as JSON lines.")
-    if head.startswith(_ZIP):
-        found = _in_zip(path)
-    if found is not None:
-        raise errors.InputError(f"{path} is {found[0]}. {found[1]}")
-
-
-def _in_zip(path: Path) -> tuple[str, str]:
-    """Returns the description of a zip archive, and advice."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError):
-        names = set()
-    if "xl/workbook.xml" in names:
-        return "an Excel workbook, not text", "Leave its format to be detected."
-    if "word/document.xml" in names:
-        return "a Word document", "Save it as plain text in UTF-8."
-    if "content.xml" in names:
-        return "an OpenDocument file", "Save it as .xlsx, CSV or plain text."
-    return "compressed with zip", "Decompress it, or use gzip or bzip2."
+    head = file.peek(3)
+    if head.startswith(b"\x1f\x8b"):
+        return io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=file)), _BUFFER_BYTES)
+    if head.startswith(b"BZh"):
+        return io.BufferedReader(cast(Any, bz2.BZ2File(file)), _BUFFER_BYTES)
+    return file
 
 
 def head(file: NamedPath, size: int = _SAMPLE_BYTES) -> bytes:
@@ -250,15 +185,8 @@ def head(file: NamedPath, size: int = _SAMPLE_BYTES) -> bytes:
 
     Raises InputError as `open_bytes`.
     """
-
-    def reading() -> Generator[bytes, None, None]:
-        with open_bytes(file, Tally()) as opened:
-            yield opened.read(size)
-
-    opened = reading()
-    content = next(opened)
-    opened.close()  # before the context reads the rest of the file
-    return content
+    with open_bytes(file) as opened:
+        return opened.read(size)
 
 
 def document(file: NamedPath) -> bytes:
@@ -267,17 +195,21 @@ def document(file: NamedPath) -> bytes:
     Raises:
       InputError: as `open_bytes`, or it is too long.
     """
-    with open_bytes(file, Tally()) as opened:
-        content = opened.read(MAX_DOCUMENT + 1)
-        if len(content) > MAX_DOCUMENT:
-            raise errors.InputError(
-                f"{file.path} is longer than {MAX_DOCUMENT >> 20} MiB, but such a file "
-                "is read into memory. Write its records as JSON lines, which stream."
-            )
+    with open_bytes(file) as opened:
+        return _whole(opened, file.path)
+
+
+def _whole(opened: io.BufferedReader, path: Path) -> bytes:
+    content = opened.read(MAX_DOCUMENT + 1)
+    if len(content) > MAX_DOCUMENT:
+        raise errors.InputError(
+            f"{path} is longer than {MAX_DOCUMENT >> 20} MiB, and must be read into "
+            "memory. Write it in UTF-8 as lines of text or JSON, which stream."
+        )
     return content
 
 
-def lines(file: NamedPath, tally: Tally) -> Iterator[tuple[int, str]]:
+def lines(file: NamedPath, tally: Tally | None = None) -> Iterator[tuple[int, str]]:
     """Yields the lines that are not blank with their numbers from 1."""
     for number, line in _raw_lines(file, tally):
         if not line.isspace():
@@ -285,10 +217,10 @@ def lines(file: NamedPath, tally: Tally) -> Iterator[tuple[int, str]]:
 
 
 def whole_lines(
-    file: NamedPath, tally: Tally, faults: Faults = Faults.REFUSE
+    file: NamedPath, faults: Faults = Faults.REFUSE
 ) -> Iterator[tuple[int, str]]:
     """Yields every line without its line break, with numbers from 1."""
-    for number, line in _raw_lines(file, tally):
+    for number, line in _raw_lines(file, None):
         yield number, decode(line, file.path, number, faults).removesuffix("\n")
 
 
@@ -303,7 +235,7 @@ def of_stream(
 
 
 def blocks(
-    file: NamedPath, tally: Tally, blank_lines: int
+    file: NamedPath, tally: Tally | None = None, blank_lines: int = 1
 ) -> Iterator[tuple[int, str]]:
     """Yields blocks separated by at least so many blank lines, with their first line.
 
@@ -325,26 +257,30 @@ def blocks(
             block.append(line)
             size += len(line)
             if size > MAX_BYTES:
-                raise _too_long(file.path, first, "document", blank_lines)
+                s = "s"[: blank_lines - 1]
+                advice = f"Put {blank_lines} blank line{s} between documents."
+                raise _too_long(file.path, first, "document", advice)
     if block:
         yield first, decode(b"".join(block), file.path, first).strip()
 
 
-def _raw_lines(file: NamedPath, tally: Tally) -> Iterator[tuple[int, bytes]]:
+def _raw_lines(file: NamedPath, tally: Tally | None) -> Iterator[tuple[int, bytes]]:
     """Yields numbered lines as bytes; a line that is too long is an error."""
     with open_bytes(file, tally) as opened:
-        number = blanks = 0
+        number = 0
         while line := opened.readline(MAX_BYTES + 1):
             number += 1
             if len(line) > MAX_BYTES:
-                raise _too_long(file.path, number, "line", 1)
-            blanks = blanks + 1 if line == b"\n" else 0
-            if blanks > _MOST_BLANK:
-                raise errors.InputError(
-                    f"{file.path}:{number}: {_MOST_BLANK:,} lines before this one are "
-                    "empty. Remove them."
-                )
+                advice = "Break it into lines, one sentence each, or into records."
+                raise _too_long(file.path, number, "line", advice)
             yield number, line
+
+
+def _too_long(path: Path, line: int, what: str, advice: str) -> errors.InputError:
+    return errors.InputError(
+        f"{path}:{line}: the {what} that begins here is longer than "
+        f"{MAX_BYTES >> 20} MiB. {advice}"
+    )
 
 
 def decode(
@@ -361,16 +297,17 @@ def decode(
       InputError: a byte is not UTF-8 or is NUL, unless `faults` keeps them; the message
         has its line and column.
     """
+    keeps = faults is Faults.KEEP
     try:
-        text = data.decode("utf-8", "surrogateescape" if _keeps(faults) else "strict")
+        text = data.decode("utf-8", "surrogateescape" if keeps else "strict")
     except UnicodeDecodeError as error:
         problem, advice = "is not UTF-8", "Convert the text to UTF-8"
         if is_file:
             problem = f"(0x{data[error.start]:02x}) {problem}"
-            advice = _advice_on_bytes(data, path)
+            advice = encoding_advice(path, data)
         at, advice = error.start, advice + _end(faults)
         raise _bad_byte(data, at, path, first_line, problem, advice) from None
-    if "\0" in text and not _keeps(faults):
+    if "\0" in text and not keeps:
         advice = "Remove it, or check that the file is text" + _end(faults)
         at, problem = data.index(0), "(0x00) is a NUL byte"
         raise _bad_byte(data, at, path, first_line, problem, advice)
@@ -386,21 +323,6 @@ def _end(faults: Faults) -> str:
     return f". Or set {repair}, which leaves out the records with such bytes."
 
 
-def _keeps(faults: Faults) -> bool:
-    return faults is Faults.KEEP
-
-
-def _advice_on_bytes(data: bytes, path: Path) -> str:
-    """Returns advice on a file with these bytes."""
-    sample = data[:_SAMPLE_BYTES] + head(NamedPath(path.name, path))
-    return how_to_convert(sample, path)
-
-
-def encoding_advice(path: Path) -> str:
-    """Returns advice on a file that is not UTF-8, with its likely encoding."""
-    return _advice_on_bytes(b"", path)
-
-
 def _bad_byte(
     data: bytes, at: int, path: Path, first_line: int, problem: str, advice: str
 ) -> errors.InputError:
@@ -412,20 +334,6 @@ def _bad_byte(
     )
 
 
-def _too_long(path: Path, line: int, what: str, blank_lines: int) -> errors.InputError:
-    """Returns the error for a line or document that is too long."""
-    fix = (
-        "Break it into lines, one sentence each (kind text), or into records."
-        if what == "line"
-        else f"Put {blank_lines} blank line{'s'[: blank_lines - 1]} between documents."
-    )
-    return errors.InputError(
-        f"{path}:{line}: the {what} that begins here is longer than "
-        f"{MAX_BYTES >> 20} MiB. {fix}"
-    )
-
-
-_CHUNK_BYTES = 1 << 16
 # The mark of UTF-16 begins that of UTF-32, so the longer ones come first.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -433,15 +341,6 @@ _MARKS = {
     codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
-}
-# Encodings to guess: the displayed name and that of iconv.
-_GUESSED = {
-    "gb18030": ("GBK (GB18030)", "GB18030"),
-    "big5": ("Big5", "BIG5"),
-    "shift_jis": ("Shift JIS", "SHIFT_JIS"),
-    "euc_kr": ("EUC-KR", "EUC-KR"),
-    "cp1251": ("Windows-1251", "CP1251"),
-    "cp1252": ("Windows-1252 (Latin-1)", "CP1252"),
 }
 
 
@@ -472,70 +371,47 @@ def _are_zero(some: bytes, others: bytes) -> bool:
 def as_utf8(file: io.BufferedReader, path: Path) -> io.BufferedReader:
     """Returns a file as UTF-8 without a byte order mark, with line feeds.
 
-    UTF-8 is not validated here. Reading raises InputError if a file does not have the
-    encoding of its mark.
+    UTF-8 is not validated here. Other encodings, and files whose lines end in a
+    carriage return alone, are read into memory. Raises InputError if a file does not
+    have the encoding of its mark.
     """
-    encoding, mark = of_head(file.peek(len(codecs.BOM_UTF32_LE))[:4096])
+    encoding, mark = of_head(file.peek(4)[:4096])
     file.read(mark)
+    start = file.peek(_SAMPLE_BYTES)
+    if encoding == "utf-8" and (b"\n" in start or b"\r" not in start):
+        return file
+    content = _whole(file, path)
     if encoding != "utf-8":
-        decoder = codecs.getincrementaldecoder(encoding)()
-        ends = io.IncrementalNewlineDecoder(decoder, translate=True)
-        return io.BufferedReader(_Recoded(file, path, ends, encoding))
-    head = file.peek(_CHUNK_BYTES)
-    if b"\r" in head and b"\n" not in head:
-        return io.BufferedReader(_Recoded(file, path, _CarriageReturns(), encoding))
-    return file
-
-
-class _CarriageReturns:
-    """Turns carriage returns into line feeds."""
-
-    def decode(self, data: bytes, final: bool = False) -> str:
-        """Returns the bytes as Latin-1, which spells each byte as itself."""
-        return data.replace(b"\r", b"\n").decode("latin-1")
-
-
-class _Recoded(io.RawIOBase):
-    """A file in another encoding, read as UTF-8."""
-
-    def __init__(
-        self, file: io.BufferedReader, path: Path, decoder: Any, encoding: str
-    ) -> None:
-        self._file, self._path = file, path
-        self._decoder, self._encoding = decoder, encoding
-        self._left = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._left:
-            data = self._file.read(_CHUNK_BYTES)
-            self._left = self._utf8(data)
-            if not data:
-                break
-        count = min(len(buffer), len(self._left))
-        buffer[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
-
-    def _utf8(self, data: bytes) -> bytes:
-        if self._encoding == "utf-8":
-            return self._decoder.decode(data).encode("latin-1")
         try:
-            return self._decoder.decode(data, final=not data).encode("utf-8")
+            content = content.decode(encoding).replace("\r\n", "\n").encode()
         except UnicodeError as error:
             raise errors.InputError(
-                f"{self._path} begins like {self._encoding.upper()}, but is not "
-                f"({error}). Save it again as UTF-8."
+                f"{path} begins like {encoding.upper()}, but is not ({error}). Save it "
+                "again as UTF-8."
             ) from None
+    return io.BufferedReader(cast(Any, io.BytesIO(content.replace(b"\r", b"\n"))))
 
 
-def how_to_convert(sample: bytes, path: Path) -> str:
-    """Returns advice on bytes that are not UTF-8, with the likely encoding.
+# Encodings to guess: the displayed name and that of iconv.
+_GUESSED = {
+    "gb18030": ("GBK (GB18030)", "GB18030"),
+    "big5": ("Big5", "BIG5"),
+    "shift_jis": ("Shift JIS", "SHIFT_JIS"),
+    "euc_kr": ("EUC-KR", "EUC-KR"),
+    "cp1251": ("Windows-1251", "CP1251"),
+    "cp1252": ("Windows-1252 (Latin-1)", "CP1252"),
+}
+
+
+def encoding_advice(path: Path, faulty: bytes = b"") -> str:
+    """Returns advice on a file that is not UTF-8, with its likely encoding.
 
     A file that is UTF-8 except for a few bytes has no other encoding.
+
+    Args:
+      faulty: lines that are not UTF-8, which decide with the head of the file.
     """
+    sample = faulty[:_SAMPLE_BYTES] + head(NamedPath(path.name, path))
     text = sample.decode("utf-8", "replace")
     bad = text.count("\ufffd")
     others = sum(not char.isascii() for char in text) - bad

@@ -233,7 +233,7 @@ def numbered_texts(
     else:
         hub.refuse_as_lines(path)
         named = text_files.NamedPath(path, Path(path))
-        numbered = text_files.whole_lines(named, text_files.Tally(), faults)
+        numbered = text_files.whole_lines(named, faults)
     blanks: list[int] | None = []  # blank lines before the first that has a text
     for number, text in numbered:
         where, is_blank = f"{path}:{number}", table_records.is_invisible(text)

@@ -17,10 +17,10 @@ from typing import cast
 from bert_jax import errors
 from bert_jax.config import pretraining
 from bert_jax.data.corpus import (
-    manifest,
     python_documents,
     readers,
     sources,
+    store,
     store_build,
 )
 from bert_jax.foundation import faults, fields, files, interrupts
@@ -38,7 +38,7 @@ def ensure(
     folder: Path,
     engine: store_build.Engine | None = None,
     given: tuple[sources.Source, ...] = (),
-) -> manifest.Manifest:
+) -> store.Manifest:
     """Builds the store of a corpus, or checks that an existing one matches.
 
     With an empty `data.corpus` an existing store is used without its text, which may be
@@ -54,18 +54,19 @@ def ensure(
       StorageError: the disk failed.
     """
     corpus = _check(text, data, folder, given)
-    options = manifest.StoreOptions(
+    options = store.StoreOptions(
         held_out_fraction=data.held_out_fraction,
         drop_duplicates=data.drop_duplicates,
         segmenter=text.segmenter,
         segmenter_fallback=text.segmenter_fallback,
         vocabulary=_vocabulary(text),  # for people, in the manifest
     )
-    if corpus is None:
+    if corpus is None or (folder / store.MANIFEST).exists():
+        tokenizer = _given_tokenizer(text, folder)
         return store_build.reuse(
-            folder, tokenizer=_given_tokenizer(text, folder), options=options
+            folder, sources=corpus, tokenizer=tokenizer, options=options
         )
-    return store_build.ensure(
+    return store_build.build(
         folder,
         sources=corpus,
         tokenizer=_tokenizer(text, data, corpus, folder),
@@ -85,7 +86,7 @@ def _check(
 
     Raises InputError for what can be known before hours of work.
     """
-    there = (folder / manifest.NAME).exists()
+    there = (folder / store.MANIFEST).exists()
     if not there:
         files.check_can_build(folder)
     for name in (text.segmenter, text.segmenter_fallback):
@@ -151,8 +152,8 @@ def _tokenizer(
     corpus: tuple[sources.Source, ...],
     folder: Path,
 ) -> Tokenizer:
-    """Loads the given vocabulary, or the store's own, or learns one."""
-    if text.vocab != "learn" or (folder / manifest.NAME).exists():
+    """Loads the given vocabulary, or learns one."""
+    if text.vocab != "learn":
         return _given_tokenizer(text, folder)
     asked = cleaning.from_config(text.clean, text.stop_words)
     documents = readers.training_documents(
@@ -178,10 +179,10 @@ def _tokenizer(
     return _cleaning(learned, text)
 
 
-def describe(built: manifest.Manifest) -> str:
+def describe(built: store.Manifest) -> str:
     """Describes the content of a store in a few lines."""
     lines = [f"vocabulary: {built.vocab_size:,} tokens"]
-    for split in manifest.SPLITS:
+    for split in store.SPLITS:
         counts = [
             f"{built.total(quantity, split):,} {quantity}"
             for quantity in ("documents", "sentences", "tokens")
@@ -202,7 +203,7 @@ def describe(built: manifest.Manifest) -> str:
 
 
 def check_text(
-    built: manifest.Manifest,
+    built: store.Manifest,
     objective: str,
     folder: Path | None = None,
     corpus: Sequence[sources.Source] = (),

@@ -16,9 +16,8 @@ from bert_jax import errors
 from bert_jax.checkpoints import initial_weights
 from bert_jax.config.pretraining import PretrainingConfig, RunConfig
 from bert_jax.data import stream
-from bert_jax.data.corpus import manifest, store
+from bert_jax.data.corpus import store
 from bert_jax.data.pretraining import instances
-from bert_jax.data.pretraining import phases as phase_rows
 from bert_jax.model import config as model_config
 from bert_jax.model import costs, network
 from bert_jax.runs.run import Batch, End, SingleRun
@@ -90,11 +89,11 @@ class PretrainingRun(SingleRun[Trained]):
     _last: dict[str, float] = dataclasses.field(default_factory=dict, init=False)
 
     @functools.cached_property
-    def phases(self) -> list[phase_rows.Phase]:
+    def phases(self) -> list[instances.Phase]:
         """Tables of training sequences: one, or a first one of shorter sequences."""
         data = self.settings.data
         instances_of = functools.cache(self._instances)
-        return phase_rows.plan(
+        return instances.plan_phases(
             instances_of,
             self._steps(instances_of(data.max_seq_length).num_rows),
             data.max_seq_length,
@@ -166,12 +165,12 @@ class PretrainingRun(SingleRun[Trained]):
 
     def batch_at(self, step: int) -> Batch:
         """Returns the sequences of a step that this process loads."""
-        phase = phase_rows.at(self.phases, step)
+        phase = instances.phase_at(self.phases, step)
         return phase.batch_at(step, self.settings.run.batch_size, self.local_rows)
 
     def names_at(self, step: int, rows: slice = slice(None)) -> list[str]:
         """Names the instances in these rows of the global batch."""
-        phase = phase_rows.at(self.phases, step)
+        phase = instances.phase_at(self.phases, step)
         return phase.names_at(step, self.settings.run.batch_size, rows)
 
     def first_step_of_lengths(self, start_step: int) -> dict[int, int]:
@@ -258,7 +257,7 @@ class PretrainingRun(SingleRun[Trained]):
         return Trained(end.state, metrics, copy.folder)
 
 
-def _describe_phase(phase: phase_rows.Phase, batch_size: int) -> str:
+def _describe_phase(phase: instances.Phase, batch_size: int) -> str:
     """Returns for how long sequences of one length are seen, and what they hold."""
     rows, steps = phase.rows, phase.last_step - phase.first_step
     epochs = steps * batch_size / rows.num_rows
@@ -328,7 +327,7 @@ def assemble(
       InputError: the vocabulary, the model, the batch and the mesh do not fit.
     """
     tokenizer = Tokenizer.load(store_folder)
-    built = manifest.read(store_folder)
+    built = store.read_manifest(store_folder)
     tokenized_with = built.tokenizer, built.vocab_size
     if tokenized_with != (tokenizer.fingerprint, tokenizer.vocab_size):
         raise errors.InputError(

@@ -20,7 +20,7 @@ from bert_jax import errors
 from bert_jax.checkpoints import run_folder
 from bert_jax.config import pretraining
 from bert_jax.data import hub_dataset
-from bert_jax.data.corpus import manifest, sources
+from bert_jax.data.corpus import sources, store
 from bert_jax.foundation import fields, files, hub, json_file
 from bert_jax.model import config as model_config
 from bert_jax.text.tokenizer import Tokenizer
@@ -109,7 +109,7 @@ def locked(copy: remote.WorkingCopy) -> Iterator[None]:
 
 
 def data_of_store(
-    built: manifest.Manifest,
+    built: store.Manifest,
     folder: Path,
     given: Mapping[str, dict[str, str]] = types.MappingProxyType({}),
 ) -> Data:

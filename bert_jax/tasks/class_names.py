@@ -50,7 +50,7 @@ def configured(text: str) -> tuple[str, ...]:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     named = text_files.NamedPath(path.name, path)
-    return list(text_files.lines(named, text_files.Tally()))
+    return list(text_files.lines(named))
 
 
 def of_head(settings: Settings, given: Metadata) -> Metadata:

@@ -17,11 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bert_jax import errors
-from bert_jax.foundation import files, json_file
+from bert_jax.foundation import json_file
 
 NAME = "text_cleaning.json"
 NONE_NAME = "none"  # text.clean: no step, even if the vocabulary's folder has some
-_MAX_BYTES = 1 << 22
 
 _BLOCKS = (
     "address article aside blockquote br center dd div dl dt fieldset figcaption "
@@ -66,11 +65,8 @@ def _without_control(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        c for c in text if c in "\t\n\r" or unicodedata.category(c) not in _CONTROLS
+        c for c in text if c in "\t\n\r" or unicodedata.category(c) not in ("Cc", "Cf")
     )
-
-
-_CONTROLS = ("Cc", "Cf")
 
 
 def _with_usual_width(text: str) -> str:
@@ -181,17 +177,13 @@ def read(folder: Path) -> Cleaning:
     if not path.is_file():
         return NONE
     tree = json_file.read_object(path)
-    if set(tree) != {"clean", "stop_words"} or not all(
-        isinstance(x, list) and all(isinstance(each, str) for each in x)
-        for x in tree.values()
-    ):
+    try:
+        steps = parse_steps(",".join(tree["clean"]), str(path))
+        return Cleaning(steps, tuple(tree["stop_words"]))
+    except (KeyError, TypeError) as error:
         raise errors.InputError(
-            f"{path} is damaged: it needs exactly the lists clean and stop_words. "
-            "Copy it again from the trained model."
-        )
-    return Cleaning(
-        parse_steps(",".join(tree["clean"]), str(path)), tuple(tree["stop_words"])
-    )
+            f"{path} is damaged ({error!r}). Copy it again from the trained model."
+        ) from None
 
 
 def parse_steps(names: str, where: str = "text.clean") -> tuple[str, ...]:
@@ -237,18 +229,11 @@ def from_config(clean: str, stop_words: str, inherited: Cleaning = NONE) -> Clea
 def _words_of(path: Path) -> tuple[str, ...]:
     """Returns the lowercased words of a file with one a line."""
     try:
-        content = files.read(path, _MAX_BYTES)
-    except FileNotFoundError:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
         raise errors.InputError(
-            f"text.stop_words is {path}, which does not exist. Name a file with one "
-            "word a line."
-        ) from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise errors.InputError(
-            f"{path}: byte {error.start} is not UTF-8. Convert the file: iconv -f "
-            "ENCODING -t UTF-8"
+            f"text.stop_words is {path}, which cannot be read ({error}). Name a file "
+            "in UTF-8 with one word a line."
         ) from None
     words = {word.strip().lower() for word in text.splitlines()} - {""}
     if not words:

@@ -94,7 +94,7 @@ class Coverage:
         if self.unknown_fraction > UNUSUAL:
             yield unknown_warning(self.unknown_fraction, tokenizer, self.sample)
         if self.truncated_fraction > UNUSUAL:
-            percent = _percent(self.truncated_fraction)
+            percent = f"{100 * self.truncated_fraction:.1f} %"
             yield f"{percent} of the texts are truncated: {advice}"
 
     def warn(self, tokenizer: Tokenizer, name: str, advice: str) -> None:
@@ -119,16 +119,7 @@ def unknown_warning(
     >>> unknown_warning(0.06, None, [])[:44]
     '6.0 % of the tokens are [UNK]: is the vocabu'
     """
-    return f"{_percent(fraction)} of the tokens are [UNK]: {cause(tokenizer, sample)}"
-
-
-def _percent(fraction: float) -> str:
-    """Writes a fraction for a warning.
-
-    >>> _percent(0.925)
-    '92.5 %'
-    """
-    return f"{100 * fraction:.1f} %"
+    return f"{100 * fraction:.1f} % of the tokens are [UNK]: {cause(tokenizer, sample)}"
 
 
 def cause(tokenizer: Tokenizer | None, sample: Sequence[str]) -> str:

@@ -18,8 +18,6 @@ BYTE_LEVEL, MERGES = "vocab.json", "merges.txt"
 
 BYTE_MARK = "\u0120"  # the letter that replaces a space in byte-level BPE
 
-_PROBE = "\U00013000 [a] \u00c0"  # unknown to most models, so that [UNK] is tried
-
 
 def read_bytes(path: Path) -> bytes:
     """Returns the content of a file that exists and is not empty.
@@ -46,10 +44,6 @@ def _read_text(path: Path) -> str:
       InputError: with the line and the byte that are not UTF-8.
     """
     content = read_bytes(path)
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise errors.InputError(
-            f"{path} is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {path} > new.txt"
-        )
     try:
         return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -82,7 +76,6 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
 
 
 def _check_lines(tokens: list[str], path: Path) -> None:
-    """Raises InputError if a token is blank, has a space or is there twice."""
     first_line: dict[str, int] = {}
     for line, token in enumerate(tokens, 1):
         if not token or " " in token or "\t" in token:
@@ -90,11 +83,6 @@ def _check_lines(tokens: list[str], path: Path) -> None:
             raise errors.InputError(
                 f"{path}:{line}: the line {what}. Write one token a line, without"
                 " spaces, because its line number is its id."
-            )
-        if "\0" in token:
-            raise errors.InputError(
-                f"{path}:{line}: the token {token!r} has a NUL byte. Save the"
-                " vocabulary as UTF-8."
             )
         if token in first_line:
             raise errors.InputError(
@@ -123,21 +111,6 @@ def is_lowercase(tokens: tuple[str, ...]) -> bool:
 def has_byte_level(folder: Path) -> bool:
     """Returns whether a folder has both files of byte-level BPE."""
     return all((folder / name).is_file() for name in (BYTE_LEVEL, MERGES))
-
-
-def read_byte_level_ids(path: Path) -> dict[str, int]:
-    """Returns the id of each token of a vocab.json.
-
-    Raises:
-      InputError: the file is not a vocabulary.
-    """
-    ids = json_file.read_object(path)
-    for token, index in ids.items():
-        if type(index) is not int:
-            raise errors.InputError(
-                f"{path}: the id of the token {token!r} is {index!r}. Write an integer."
-            )
-    return ids
 
 
 def read_merges(path: Path, ids: Mapping[str, int]) -> list[list[str]]:
@@ -171,7 +144,7 @@ def write_byte_level(tree: Tree, folder: Path) -> None:
     (folder / MERGES).write_text(text, encoding="utf-8", newline="\n")
 
 
-# tokenizer.json: any pipeline, which the library checks. `where` is for messages.
+# tokenizer.json: any pipeline, which the library checks.
 
 
 class TokenizerJson:
@@ -202,7 +175,6 @@ class TokenizerJson:
             raise errors.InputError(
                 f"{where}: added_tokens are not in the order of their ids. Sort them."
             )
-        backend.guarded(lambda: rust.encode(_PROBE, add_special_tokens=False), where)
 
 
 def in_order(ids: Mapping[str, int], where: str) -> tuple[str, ...]:
@@ -239,24 +211,6 @@ def with_added(ids: Mapping[str, int], added: list[Tree], where: str) -> dict[st
                 f" vocabulary and {index} among the added tokens. Correct one."
             )
     return all_ids
-
-
-def row_template(
-    tree: Tree, where: str, vocab_size: int
-) -> pipelines.RowTemplate | None:
-    """Returns how a tokenizer.json joins texts; None if it adds no tokens.
-
-    Raises:
-      InputError: its type is unknown, or an id is out of range.
-    """
-    template = pipelines.rows_of_post_processor(tree.get("post_processor"), where)
-    for part, _ in () if template is None else (*template.single, *template.pair):
-        if isinstance(part, int) and part >= vocab_size:
-            raise errors.InputError(
-                f"{where}: its post_processor adds the id {part}, and there are"
-                f" {vocab_size} tokens. Correct it."
-            )
-    return template
 
 
 def continues_word(tree: Tree, tokens: tuple[str, ...]) -> list[bool]:

@@ -153,7 +153,7 @@ def _choose(folder: Path) -> tuple[str, TokenizerJson | None]:
 def _check_same(path: Path, other: TokenizerJson) -> None:
     """Requires that a tokenizer.json has the tokens of the vocabulary next to it."""
     if path.name == files.BYTE_LEVEL:
-        ours = files.read_byte_level_ids(path)
+        ours = json_file.read_object(path)
     elif path.name == files.WORDPIECE:
         ours = {token: i for i, token in enumerate(files.read_vocabulary(path))}
     else:
@@ -194,7 +194,7 @@ def _byte_level(source: _Source) -> Tree:
       InputError: a file is missing or broken, or a special token is missing.
     """
     path, options = source.path, source.options
-    ids = files.read_byte_level_ids(path)
+    ids = json_file.read_object(path)
     merges = files.read_merges(path.with_name(files.MERGES), ids)
     all_ids = files.with_added(ids, options.added, str(path))
     return pipelines.byte_level(
@@ -218,7 +218,9 @@ def _wordpiece(
     all_ids = files.with_added(ids, added, path)
     specials = source.specials(all_ids)
     if found is not None:
-        template = files.row_template(found.tree, path, len(all_ids))
+        template = pipelines.rows_of_post_processor(
+            found.tree.get("post_processor"), path
+        )
         bert = pipelines.bert_rows(all_ids[specials.cls], all_ids[specials.sep])
         if template not in (None, bert):
             return _pipeline(found, source)
@@ -326,7 +328,7 @@ def _pipeline(found: TokenizerJson, source: _Source) -> Vocabulary:
                 f" tokenizer makes it {actual}. Leave it unset."
             )
     specials = source.specials(found.ids)
-    files.row_template(found.tree, str(path), len(found.tokens))
+    pipelines.rows_of_post_processor(found.tree.get("post_processor"), str(path))
     return Vocabulary(
         "tokenizer_json",
         found.tokens,

@@ -1,11 +1,8 @@
 """SentencePiece models (unigram or BPE), which their own library encodes.
 
-The protocol buffers of SentencePiece are described here rather than imported: the
-modules that ship with sentencepiece are generated code, which cannot be imported next
-to an older protobuf than its own (0.2.3 requires protobuf 7, TensorFlow protobuf below
-7). Any protobuf from 4.25 on builds the same classes from the fields below, which are
-those that we read, with the numbers, types and defaults of sentencepiece.proto and
-sentencepiece_model.proto.
+The fields of its protocol buffers that we read are described here rather than imported:
+the generated modules that ship with sentencepiece cannot be imported next to an older
+protobuf than their own (0.2.3 requires protobuf 7, TensorFlow protobuf below 7).
 """
 
 import functools
@@ -34,19 +31,11 @@ _QUOTES = re.compile("``|''|.", re.DOTALL)
 class SentencePiece:
     """The back end of a SentencePiece model, run by the sentencepiece library.
 
-    `tokenizers` reads these models too (`pipelines.sentencepiece`), but not exactly.
-    On real texts and on every single code point the ids are the same, except:
-
-    - Unigram, where two segmentations have the same score: the sums are rounded to
-      float32 here and to float64 there. Of vocabularies of 8,000 tokens these are runs
-      such as "!!!!!!!", "......", "zzzz", "哈哈哈哈" and "3fff6".
-    - Characters that are normalized together and take more than five bytes, such as
-      a half-width katakana with its voicing mark ("ｶﾞ"), and with ALBERT's rules a
-      Korean syllable, which accent stripping decomposes, and combining marks that are
-      newer than Python's Unicode table.
-    - U+10FFFF, which is unknown here and a space there.
-    - Offsets: a word mark without a space in the text is empty here, and has the
-      word's first character there.
+    `tokenizers` reads these models too (`pipelines.sentencepiece`), but differs in runs
+    such as "!!!!!!!" that have two segmentations of the same score (float32 here,
+    float64 there), in characters that are normalized together and take more than five
+    bytes ("ｶﾞ", with ALBERT's rules Korean syllables), in U+10FFFF, and in the offsets
+    of a word mark without a space.
     """
 
     def __init__(

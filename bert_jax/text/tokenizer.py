@@ -410,7 +410,8 @@ class Tokenizer:
         """How ids are joined into a sequence."""
         template = None
         if self.kind == "tokenizer_json":
-            template = files.row_template(self._pipeline, files.JSON, self.vocab_size)
+            post_processor = self._pipeline.get("post_processor")
+            template = pipelines.rows_of_post_processor(post_processor, files.JSON)
         return template or pipelines.bert_rows(self.cls_id, self.sep_id)
 
     @functools.cached_property

@@ -60,9 +60,8 @@ def learn(
       max_sentences: SentencePiece learns from a fixed sample of this many.
 
     Raises:
-      InputError: an argument is out of range, or the texts have nothing to learn from.
+      InputError: the texts have nothing to learn from, or need a larger vocabulary.
     """
-    _check(kind, vocab_size, min_frequency, max_sentences)
     if kind == "wordpiece":
         counts = count_words(texts, lowercase=lowercase)
         tokens = _learn_wordpiece(counts, vocab_size, min_frequency)
@@ -81,27 +80,6 @@ def learn(
         )
     tokenizer.save(folder)
     return tokenizer
-
-
-def _check(kind: str, vocab_size: int, min_frequency: int, max_sentences: int) -> None:
-    """Raises InputError for arguments that are out of range."""
-    if kind not in KINDS:
-        raise errors.InputError(
-            f"text.tokenizer is {kind!r}. Choose one of {', '.join(KINDS)}."
-        )
-    if vocab_size <= len(_SPECIALS):
-        raise errors.InputError(
-            f"text.vocab_size is {vocab_size}. Give more than the {len(_SPECIALS)}"
-            " special tokens; tens of thousands are usual."
-        )
-    if min_frequency < 1:
-        raise errors.InputError(
-            f"min_frequency is {min_frequency}. Give 1 to keep everything, or more."
-        )
-    if max_sentences <= 100:
-        raise errors.InputError(
-            f"max_sentences is {max_sentences}. SentencePiece samples more than 100."
-        )
 
 
 def count_words(texts: Iterable[str], *, lowercase: bool) -> collections.Counter[str]:

@@ -6,13 +6,11 @@ BERT"): all characters of a segmented word are masked together, and Latin letter
 digits keep the rule of "##".
 """
 
-import contextlib
 import importlib.util
 import itertools
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt32
@@ -26,21 +24,8 @@ NAMES = ("none", "jieba", "corpus")
 _POINTS = ("utf-32-le", "surrogatepass")  # a string as an array of code points
 
 
-@runtime_checkable
-class Segmenter(Protocol):
-    """Splits a sentence into words."""
-
-    name: str
-
-    def cut(self, sentence: str) -> list[str]:
-        """Returns words that join to the sentence, with its white space."""
-        ...
-
-
 class Jieba:
     """Segments Chinese by jieba's dictionary and its hidden Markov model."""
-
-    name = "jieba"
 
     def __init__(self) -> None:
         """Reads the dictionary from jieba's own package.
@@ -51,7 +36,9 @@ class Jieba:
         Raises:
           InputError: jieba is not installed.
         """
-        with _quiet():
+        logging.getLogger("jieba").setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of its import
             try:
                 import jieba
             except ImportError:
@@ -66,27 +53,14 @@ class Jieba:
         return self._cut(characters.control_pattern().sub("", sentence))
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the warnings and logs of jieba's import."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.getLogger("jieba").setLevel(logging.ERROR)
-        yield
-
-
-def segmenter(name: str) -> Segmenter | None:
-    """Returns the segmenter of a name; None if no text is segmented.
+def segmenter(name: str) -> Jieba | None:
+    """Returns the segmenter of one of `NAMES`; None if no text is segmented.
 
     "none" keeps the tokens' own rule; with "corpus" the documents have words.
 
     Raises:
-      InputError: the name is unknown, or jieba is not installed.
+      InputError: jieba is not installed.
     """
-    if name not in NAMES:
-        raise errors.InputError(
-            f"text.segmenter is {name!r}. Choose one of {', '.join(NAMES)}."
-        )
     return Jieba() if name == "jieba" else None
 
 

@@ -21,7 +21,6 @@ import numpy as np
 
 from bert_jax.config.pretraining import LOADERS, OBJECTIVES
 from bert_jax.data import stream
-from bert_jax.data.corpus import manifest as manifests
 from bert_jax.data.corpus import store
 from bert_jax.data.pretraining import instances
 
@@ -68,16 +67,16 @@ def write_store(folder: Path, tokens: int, shard_tokens: int) -> None:
             )
         )
         left -= size
-    manifest = manifests.Manifest(
-        format_version=manifests.FORMAT_VERSION,
+    manifest = store.Manifest(
+        format_version=store.FORMAT_VERSION,
         tokenizer="",
         vocab_size=VOCAB_SIZE,
-        options=manifests.StoreOptions(0.0, False, "none", "none"),
-        sources=(manifests.SourceEntry("ids", "", 1.0, (), 0),),
-        dropped=manifests.Dropped(),
+        options=store.StoreOptions(0.0, False, "none", "none"),
+        sources=(store.SourceEntry("ids", "", 1.0, (), 0),),
+        dropped=store.Dropped(),
         shards=tuple(writer.close()),
     )
-    (folder / manifests.NAME).write_text(manifests.to_json(manifest), encoding="utf-8")
+    store.write_manifest(folder, manifest)
 
 
 def instances_of(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import tokenizers
 
-from bert_jax.data.corpus import manifest, sources, store_build
+from bert_jax.data.corpus import sources, store, store_build
 from bert_jax.text.tokenizer import Tokenizer
 
 _DOCUMENT_BYTES = 3000
@@ -105,7 +105,7 @@ def build(vocab: Path, text: Path, folder: Path, workers: int | None) -> float:
         folder,
         sources=[sources.Source("text", str(text))],
         tokenizer=loaded,
-        options=manifest.StoreOptions(0.01, True, "none", "none"),
+        options=store.StoreOptions(0.01, True, "none", "none"),
         workers=workers,
     )
     return time.perf_counter() - start

@@ -98,7 +98,7 @@ def _reads_store(folder: Path) -> Callable[[], str]:
             for shard in stores.open_store(folder, split).shards:
                 parts += [shard.tokens.tobytes(), shard.sentence_offsets.tobytes()]
                 parts += [shard.word_start_bits.tobytes(), shard.sources.tobytes()]
-        manifest = stores.manifests.read(folder)
+        manifest = stores.read_manifest(folder)
         fingerprint = Tokenizer.load(folder).fingerprint
         if fingerprint != manifest.tokenizer:  # as `prepare.ensure` compares it
             raise errors.InputError("a different tokenizer")

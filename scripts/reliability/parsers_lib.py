@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from bert_jax import errors, tasks
 from bert_jax.checkpoints import native, sentence_encoder
 from bert_jax.data import text_files
-from bert_jax.data.corpus import readers, sources
+from bert_jax.data.corpus import parsing, readers, sources
 from bert_jax.data.labeled import read_examples
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -168,20 +168,20 @@ def _refusing(call: Callable[[], Any]) -> Any:
 def _documents(path: Path, kind: str) -> None:
     source = sources.Source(kind, str(path), "text" if kind == "jsonl" else "")
     for document in itertools.islice(readers.documents(source), _MOST):
-        assert readers.content_hash(document) < 2**64
+        assert parsing.content_hash(document) < 2**64
 
 
 def _package(path: Path) -> None:
     file = text_files.NamedPath(path.name, path)
-    _refusing(lambda: _exhaust(sources.articles_of_news(file, text_files.Tally())))
-    for title, text in sources.wikipedia_articles(file, text_files.Tally()):
-        readers.parse(readers.RawDocument("wikitext", text, title, ""))
+    _refusing(lambda: _exhaust(sources.articles_of_news(file)))
+    for title, text in sources.wikipedia_articles(file):
+        parsing.parse(parsing.RawDocument("wikitext", text, title, ""))
 
 
 def _markup(path: Path) -> None:
     text = path.read_text(encoding="utf-8", errors="replace")
-    readers.plain_wikitext(text)
-    readers.parse(readers.RawDocument("tagged", text, "f:1", ""))
+    parsing.plain_wikitext(text)
+    parsing.parse(parsing.RawDocument("tagged", text, "f:1", ""))
 
 
 def _named(name: str, read: Callable[[Path], Any]) -> Parse:

@@ -76,9 +76,9 @@ def other(*given, seed):
 state.make_train_step = other
 """,
     "the position in the data": """
-from bert_jax.data.pretraining import phases
-batch_at = phases.Phase.batch_at
-phases.Phase.batch_at = lambda self, step, *rest: batch_at(self, step + 1, *rest)
+from bert_jax.data.pretraining import instances
+batch_at = instances.Phase.batch_at
+instances.Phase.batch_at = lambda self, step, *rest: batch_at(self, step + 1, *rest)
 """,
 }
 

@@ -3,93 +3,24 @@
 import json
 
 import bad_files
-import forged
 import pytest
 import tiny_models
 from bad_files import case
 
 from bert_jax import errors, tasks
 from bert_jax.checkpoints import native
-from bert_jax.data.corpus import manifest
 from bert_jax.data.labeled import read_examples
 from bert_jax.inference import inputs
 from bert_jax.runs import splits
 from bert_jax.tasks import spec
 
-_RUN = "evaluate --workdir={here}/run"
 _PRETRAIN = "pretrain --config={good}/text/tiny.py --workdir={here}/run"
 _FINETUNE = "finetune --config={good}/tasks/tiny.py --workdir={here}/run "
-_SHARD, _MANIFEST = "run/store/heldout-00000.arrow", "run/store/manifest.json"
-_TRAIN = "run/store/train-00000.arrow"
-
-
-def _store(name, edit, expected, **more):
-    others = {"base": "text/run", "code": 5} | more
-    words = f"{{here}}/{_SHARD}…damaged…{expected}"
-    return case("store", name, _RUN, words, {_SHARD: forged.shard(edit)}, **others)
-
-
-def _of_training(name, content, expected):
-    """Text that `evaluate` reads only for the baselines."""
-    words = f"{{here}}/{_TRAIN}…damaged…{expected}"
-    return case("store", name, _RUN, words, {_TRAIN: content}, base="text/run", code=5)
-
-
-def _flipped(bit):
-    """Returns a function that flips a bit of the first token of a shard."""
-
-    def flip(path):
-        content = bytearray(path.read_bytes())
-        first = content.index(forged.columns(path)["tokens"].tobytes())
-        content[first + bit // 8] ^= 1 << bit % 8
-        path.write_bytes(content)
-
-    return flip
-
-
-def _fewer_marks(columns):
-    columns["word_start"] = columns["word_start"][:-1]
-    columns["word_offsets"] = columns["sentence_offsets"].copy()
-    columns["word_offsets"][-1] -= 1
-
-
-def _larger(path):
-    """Changes a store and its manifest to 150 tokens; the tokenizer has 126."""
-    forged.shard(lambda columns: columns["tokens"].__setitem__(0, 140))(path)
-    forged.manifest(lambda tree: tree.update(vocab_size=150))(
-        path.with_name(manifest.NAME)
-    )
 
 
 _PAIRS = "sentence1\tsentence2\tlabel\na cat\ta dog\tx\na dog\ta cat\ty\n"
 _PAIRS += "the cat\tthe dog\tx\nthe dog\tthe cat\ty\n"
 CASES = [
-    _store(
-        "a token id that is too large",
-        lambda columns: columns["tokens"].__setitem__(3, 126),
-        "id 126…126",
-    ),
-    _store("fewer marks of words than tokens", _fewer_marks, "word"),
-    _store(
-        "a source that does not exist",
-        lambda columns: columns["sources"].__setitem__(0, 1),
-        "source 1",
-    ),
-    _of_training("a changed training token", _flipped(0), "sha256"),
-    _of_training("a training token id that is too large", _flipped(15), "sha256"),
-    _of_training(
-        "a training token id that is too large, with the right checksum",
-        forged.shard(lambda columns: columns["tokens"].__setitem__(3, 126)),
-        "id 126…126",
-    ),
-    case(
-        "store",
-        "of a larger vocabulary than its tokenizer",
-        _RUN,
-        "{here}/run/store…tokenizer",
-        {_SHARD: _larger},
-        base="text/run",
-    ),
     case(
         "vocabulary",
         "larger than the model's",
@@ -97,20 +28,6 @@ CASES = [
         "--config.model.vocab_size=36",
         "model.vocab_size is 36…37",
         {},
-    ),
-    case(
-        "vocabulary",
-        "a special token beyond the last",
-        f"{_PRETRAIN} --config.text.vocab={{here}}/json",
-        "{here}/json/tokenizer.json…post_processor…id 37",
-        {
-            "json/tokenizer.json": forged.manifest(
-                lambda tree: tree["post_processor"]["special_tokens"]["[CLS]"].update(
-                    ids=[37]
-                )
-            )
-        },
-        base="json",
     ),
     case(
         "model",

@@ -7,7 +7,7 @@ import pytest
 from bad_files import case
 
 from bert_jax import tasks
-from bert_jax.data.corpus import manifest
+from bert_jax.data.corpus import store
 from bert_jax.data.labeled import (
     question_examples,
     read_examples,
@@ -92,7 +92,7 @@ def test_documents_are_stored_or_counted(good, tmp_path, shell):
         f"--config.text.vocab={good / 'text' / 'vocab.txt'}",
     )
     assert done.code == 0, done.err
-    built = manifest.read(tmp_path / "s")
+    built = store.read_manifest(tmp_path / "s")
     dropped = built.dropped
     assert (dropped.duplicate_documents, dropped.empty_documents) == (1, 2)
     assert built.sources[0].documents == 6 == built.total("documents") + 3

@@ -17,7 +17,7 @@ from bert_jax.checkpoints import (
     weights,
 )
 from bert_jax.config import pretraining
-from bert_jax.data.corpus import manifest
+from bert_jax.data.corpus import store
 from bert_jax.foundation import fields
 from bert_jax.inference.model import Model
 from bert_jax.model import config
@@ -359,13 +359,13 @@ def test_rows_of_two_lengths_and_packed_ones_are_told(workdir, step, tokens):
 def test_the_store_tells_how_much_text_there_was(workdir):
     entries = [("train", 7, 1500), ("train", 5, 500), ("heldout", 2, 99)]
     shards = tuple(
-        manifest.ShardEntry("x", split, documents, 3, tokens, 1, "")
+        store.ShardEntry("x", split, documents, 3, tokens, 1, "")
         for split, documents, tokens in entries
     )
-    options = manifest.StoreOptions(0.1, True, "none", "none")
-    made = manifest.Manifest(1, "", 31, options, (), manifest.Dropped(), shards)
+    options = store.StoreOptions(0.1, True, "none", "none")
+    made = store.Manifest(1, "", 31, options, (), store.Dropped(), shards)
     (workdir / "store").mkdir()
-    (workdir / "store" / "manifest.json").write_text(manifest.to_json(made))
+    store.write_manifest(workdir / "store", made)
     assert card.training(workdir, 20)[3:5] == [
         ("text for training", "12 documents, 2,000 tokens"),
         ("text held out", "2 documents, 99 tokens"),

@@ -9,7 +9,7 @@ from pyarrow import parquet
 
 from bert_jax import errors
 from bert_jax.data import file_formats, text_files
-from bert_jax.data.corpus import readers, sources
+from bert_jax.data.corpus import parsing, readers, sources
 
 
 def write(path, table, features=None):
@@ -86,7 +86,7 @@ def test_a_corpus_reads_one_column(tmp_path):
     table = pa.table({"body": ["他来了。走了！", "a\nb."], "x": [1, 2]})
     path = write(tmp_path / "a.parquet", table)
     reading = readers.Reading(sources.parse_source(f"{path}#body"))
-    found = [readers.parse(record) for record in reading.records()]
+    found = [parsing.parse(record) for record in reading.records()]
     assert [x.sentences for x in found] == [("他来了。", "走了！"), ("a", "b.")]
     assert [x.where for x in found] == [f"{path} row 1", f"{path} row 2"]
     (entry,) = reading.files

@@ -18,11 +18,11 @@ def file_of(tmp_path, data, name="c.txt"):
 
 
 def read_lines(file):
-    return list(text_files.lines(file, text_files.Tally()))
+    return list(text_files.lines(file))
 
 
 def read_blocks(file, blank_lines=1):
-    return list(text_files.blocks(file, text_files.Tally(), blank_lines))
+    return list(text_files.blocks(file, blank_lines=blank_lines))
 
 
 def test_lines_are_numbered_and_blank_ones_left_out(tmp_path):
@@ -32,7 +32,7 @@ def test_lines_are_numbered_and_blank_ones_left_out(tmp_path):
 
 def test_whole_lines_keep_white_space_and_blank_lines(tmp_path):
     file = file_of(tmp_path, b"\xef\xbb\xbf\t a \r\n\n \nb\rc")
-    assert list(text_files.whole_lines(file, text_files.Tally())) == [
+    assert list(text_files.whole_lines(file)) == [
         (1, "\t a "),
         (2, ""),
         (3, " "),

@@ -2,13 +2,13 @@
 
 import json
 
-from bert_jax.data.corpus import manifest, sources, store
+from bert_jax.data.corpus import sources, store
 from bert_jax.text.tokenizer import Tokenizer
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij.。"]
 PIECES += [f"##{c}" for c in "abcdefghij"] + list("北京大学好的生新年人")
 
-NONE = manifest.StoreOptions(0.0, False, "none", "none")
+NONE = store.StoreOptions(0.0, False, "none", "none")
 
 
 def small_tokenizer(folder, pieces=PIECES):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import small_tokenizers
 
-from bert_jax import errors
 from bert_jax.text import vocabulary, words
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -157,13 +156,6 @@ def test_a_name_that_the_vocabulary_lacks_is_ignored(tmp_path: Path):
     names = {"additional_special_tokens": ["[NEW]", "[E1]"], "eos_token": "</s>"}
     it = Tokenizer.load(write(tmp_path, {"special_tokens_map": names}))
     assert it.vocab_size == NEW and [t.content for t in it.added] == ["[E1]"]
-
-
-def test_wrong_flags_are_named(tmp_path: Path):
-    wrong = {str(E1): token("[E1]") | {"lstrip": "yes"}}
-    config = {"tokenizer_config": {"added_tokens_decoder": wrong}}
-    with pytest.raises(errors.InputError, match=r"lstrip of the token '\[E1\]' is"):
-        Tokenizer.load(write(tmp_path, config))
 
 
 def test_a_tokenizer_without_them_has_the_fingerprint_that_it_had(tmp_path: Path):

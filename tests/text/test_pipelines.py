@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import small_tokenizers
 
-from bert_jax.text import files, pipelines, specials
+from bert_jax.text import pipelines, specials
 from bert_jax.text.specials import SpecialTokens
 
 transformers = pytest.importorskip("transformers")
@@ -57,7 +57,7 @@ def test_wordpiece_of_other_names_and_added_words():
         "strip_accents": False,
         "lowercase": True,
     }
-    rows = files.row_template(ours, "t.json", 20)
+    rows = pipelines.rows_of_post_processor(ours["post_processor"], "t.json")
     assert rows is not None and rows.build([1], [2]) == (
         *([7, 1, 8, 2, 8], [0, 0, 0, 1, 1]),
     )

@@ -215,7 +215,6 @@ def _beyond(*ids: int) -> dict[str, Any]:
         ({}, "the tokenizers library"),
         ({"model": 5}, "the tokenizers library"),
         ({"model": {"vocab": {}}}, "the tokenizers library"),
-        ({"model": {"vocab": []}}, "the tokenizers library"),
         (_vocabulary(sat=None), "id 8, near '北'"),
         (_vocabulary(sat=7), "id 7, near"),
         (_vocabulary(sat=99), "id 8"),
@@ -236,13 +235,7 @@ def _beyond(*ids: int) -> dict[str, Any]:
         (_beyond(20, 19), "added_tokens"),
         ({**UNIGRAM, "pre_tokenizer": {"type": "Strange"}}, "tokenizer.json"),
         ({**UNIGRAM, "model": {**UNIGRAM["model"], "unk_id": 99}}, "tokenizer.json"),
-        ({**UNIGRAM, "model": {**UNIGRAM["model"], "unk_id": None}}, "tokenizer.json"),
         ({**UNIGRAM, "post_processor": {"type": "Strange"}}, "post_processor"),
-        (
-            {**UNIGRAM, "post_processor": {"type": "BertProcessing"}
-             | {"cls": ["[CLS]", 2], "sep": ["[SEP]", 12]}},
-            "id 12",
-        ),
     ],
 )  # fmt: skip
 def test_broken_files_are_rejected(tmp_path: Path, tree: Any, message: str):
@@ -326,7 +319,7 @@ def test_tokens_of_other_white_space_keep_their_ids(tmp_path: Path):
         (LINES + "a\t12\n", r"vocab.txt:6: .*'a\\t12'"),
         (LINES + "two words\n", r"vocab.txt:6: .*'two words'"),
         (b"[PAD]\n[UNK]\nab\xffc\n", r"vocab.txt:3: byte 14 \(0xff\)"),
-        (LINES.encode("utf-16"), "vocab.txt is UTF-16"),
+        (LINES.encode("utf-16"), "vocab.txt:1: .*UTF-8"),
     ],
 )
 def test_bad_vocabularies_are_rejected(
@@ -373,7 +366,7 @@ def test_ids_and_offsets_of_transformers(tmp_path: Path, prefix: bool):
 
 def test_added_tokens_follow_the_vocabulary(tmp_path: Path):
     small_tokenizers.write_roberta(tmp_path)
-    size = len(files.read_byte_level_ids(tmp_path / "vocab.json"))
+    size = len(json.loads((tmp_path / "vocab.json").read_text()))
     small_tokenizers.write_json(tmp_path, {"covid": size}, "added_tokens.json")
     it = Tokenizer.load(tmp_path)
     assert it.tokens[size] == "covid"
@@ -433,8 +426,6 @@ def test_carriage_returns_and_blank_ends_are_dropped(tmp_path: Path):
     [
         ({"the": 3}, "id 3, near"),
         ({"zzz": 999}, "with id "),
-        ({"the": None}, "'the' is None"),
-        ({"<unk>": None}, "'<unk>' is None"),
     ],
 )
 def test_bad_byte_level_vocabularies_are_rejected(

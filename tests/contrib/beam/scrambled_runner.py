@@ -7,7 +7,7 @@ and what goes from worker to worker is pickled.
 import pickle
 import random
 
-from bert_jax.contrib.beam import distributed_steps, reports
+from bert_jax.contrib.beam import beam_engine
 
 
 class Runner:
@@ -19,17 +19,17 @@ class Runner:
     def tokenize(self, steps):
         """Runs the steps up to the report."""
         found = self._spread(steps.parts, range(len(steps.sources)))
-        read = self._spread(steps.chunks, only(found, distributed_steps.SourcePart))
-        chunks = only(read, distributed_steps.NamedChunk)
+        read = self._spread(steps.chunks, only(found, beam_engine.SourcePart))
+        chunks = only(read, beam_engine.NamedChunk)
         tokenized = self._spread(steps.tokenize, chunks)
         buckets = self._group(only(tokenized, tuple)).values()
-        repeats = self._spread(distributed_steps.repeats, buckets)
+        repeats = self._spread(beam_engine.repeats, buckets)
         blocks = self._group(repeats).items()
         noted = self._spread(lambda item: [steps.note_repeats(*item)], blocks)
-        several = only([*found, *read, *tokenized, *noted], reports.BuildReport)
+        several = only([*found, *read, *tokenized, *noted], beam_engine.BuildReport)
         self._random.shuffle(several)
         half = len(several) // 2
-        merged = reports.merge([reports.merge(several[:half]), *several[half:]])
+        merged = beam_engine.merge([beam_engine.merge(several[:half]), *several[half:]])
         steps.note_report(merged)
 
     def write(self, steps, count):

@@ -17,10 +17,10 @@ import pytest
 import small_corpus
 
 from bert_jax import errors
-from bert_jax.contrib.beam import beam_runner, distributed_engine
-from bert_jax.data.corpus import manifest, sources, store_build
+from bert_jax.contrib.beam import beam_engine, beam_runner
+from bert_jax.data.corpus import sources, store, store_build
 
-SPLIT = manifest.StoreOptions(0.2, True, "none", "none")
+SPLIT = store.StoreOptions(0.2, True, "none", "none")
 DIRECT = "--runner=DirectRunner"
 TWO = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
 
@@ -37,7 +37,7 @@ def build(folder, several, tokenizer, *arguments):
     engine = None
     if arguments:
         runner = beam_runner.runner(arguments)
-        engine = functools.partial(distributed_engine.fill_distributed, runner=runner)
+        engine = functools.partial(beam_engine.fill_distributed, runner=runner)
     store_build.build(
         folder,
         sources=several,
@@ -56,7 +56,7 @@ def build(folder, several, tokenizer, *arguments):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), TWO])
 def test_every_file_is_that_of_one_machine(tmp_path, tokenizer, monkeypatch, workers):
-    monkeypatch.setattr(distributed_engine, "_CHUNK_CHARACTERS", 500)
+    monkeypatch.setattr(beam_engine, "_CHUNK_CHARACTERS", 500)
     several = mixed_corpus.write(tmp_path / "text")
     expected = build(tmp_path / "local", several, tokenizer)
     assert build(tmp_path / "beam", several, tokenizer, DIRECT, *workers) == expected
@@ -154,7 +154,7 @@ runner = beam_runner.runner({[DIRECT, *workers]})"""
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "s").exists()
-    assert not (tmp_path / ".s.building" / manifest.NAME).exists()
+    assert not (tmp_path / ".s.building" / store.MANIFEST).exists()
     expected = build(tmp_path / "local", several, tokenizer)
     subprocess.run(program, check=True, stderr=subprocess.DEVNULL)
     assert small_corpus.bytes_of(tmp_path / "s") == expected

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from bert_jax import errors
-from bert_jax.data.corpus import readers, sources
+from bert_jax.data.corpus import parsing, readers, sources
 
 
 def sentences_of(text):
@@ -83,24 +83,24 @@ def test_a_file_of_blank_lines_is_refused(tmp_path, kind):
 
 
 def test_words_of_the_newspaper_join_to_its_sentences():
-    record = readers.RawDocument(
+    record = parsing.RawDocument(
         "tagged", "新年/t  好/a  ！/w  再/d  见/v  。/w\n江/nr  泽民/nr", "f:1", ""
     )
-    document = readers.parse(record)
+    document = parsing.parse(record)
     assert document.sentences == ("新年好！", "再见。", "江泽民")
     assert document.words == (("新年", "好", "！"), ("再", "见", "。"), ("江", "泽民"))
 
 
 def test_a_sentence_does_not_end_inside_a_word():
-    record = readers.RawDocument("tagged", "是/v  Ｙａｈｏｏ！网/nx  的/u", "f:1", "")
-    assert readers.parse(record).words == (("是", "Ｙａｈｏｏ！网"), ("的",))
+    record = parsing.RawDocument("tagged", "是/v  Ｙａｈｏｏ！网/nx  的/u", "f:1", "")
+    assert parsing.parse(record).words == (("是", "Ｙａｈｏｏ！网"), ("的",))
 
 
 def test_a_wikipedia_article_loses_its_markup():
-    record = readers.RawDocument(
+    record = parsing.RawDocument(
         "wikitext", "'''Mars''' is [[red]]. It is.\n* Yes.", "f", ""
     )
-    assert readers.parse(record).sentences == ("Mars is red.", "It is.", "Yes.")
+    assert parsing.parse(record).sentences == ("Mars is red.", "It is.", "Yes.")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_entries_of_files_with_and_without_digests(tmp_path):
 
 
 def hash_of(*sentences):
-    return readers.content_hash(readers.Document(sentences, None, "somewhere"))
+    return parsing.content_hash(parsing.Document(sentences, None, "somewhere"))
 
 
 def test_the_content_hash_is_blake2b_of_the_sentences():
@@ -168,8 +168,8 @@ def test_half_are_held_out_and_the_same_when_text_is_added(tmp_path):
 
 
 def test_nothing_or_almost_all_can_be_held_out():
-    assert not readers.is_held_out(0, 0.0)
-    assert readers.is_held_out(2**63 - 1, 0.5) and not readers.is_held_out(2**63, 0.5)
+    assert parsing.held_out_below(0.0) == 0
+    assert parsing.held_out_below(0.5) == 2**63
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bert_jax.data.corpus import readers
+from bert_jax.data.corpus import parsing
 
 
 @pytest.mark.parametrize(
@@ -28,9 +28,9 @@ from bert_jax.data.corpus import readers
     ],
 )
 def test_markup(text, expected):
-    assert readers.plain_wikitext(text) == expected
+    assert parsing.plain_wikitext(text) == expected
 
 
 def test_sections_of_links_are_dropped_with_their_subsections():
     text = "a\n== See also ==\nb\n=== more ===\nc\n== History ==\nd\n==References==\ne"
-    assert readers.plain_wikitext(text) == "a\nd"
+    assert parsing.plain_wikitext(text) == "a\nd"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_jax.data.corpus import sentences
+from bert_jax.data.corpus import parsing
 
 # Sentences are parted by "|" here; the input is the line without it.
 HARD_CASES = [
@@ -55,25 +55,25 @@ HARD_CASES = [
 @pytest.mark.parametrize("case", HARD_CASES)
 def test_hard_cases(case):
     expected = [part.strip() for part in case.split("|")]
-    assert sentences.split_sentences(case.replace("|", "")) == expected
+    assert parsing.split_sentences(case.replace("|", "")) == expected
 
 
 @given(st.text(alphabet='ab A.!?。！？…”"（）() 中,3\n', max_size=40))
 def test_nothing_but_white_space_is_lost(text):
-    joined = "".join(sentences.split_sentences(text))
+    joined = "".join(parsing.split_sentences(text))
     assert "".join(joined.split()) == "".join(text.split())
 
 
 @given(st.text(alphabet='ab A.!?。！？…”"（）() 中,3', max_size=40))
 def test_spans_are_the_sentences(text):
-    spans = sentences.sentence_spans(text)
-    assert [text[a:b] for a, b in spans] == sentences.split_sentences(text)
+    spans = parsing.sentence_spans(text)
+    assert [text[a:b] for a, b in spans] == parsing.split_sentences(text)
     flat = [edge for span in spans for edge in span]
     assert flat == sorted(flat) and all(a < b for a, b in spans)
 
 
 def test_empty_text_has_no_sentence():
-    assert sentences.split_sentences("") == sentences.split_sentences(" \n ") == []
+    assert parsing.split_sentences("") == parsing.split_sentences(" \n ") == []
 
 
 @pytest.mark.parametrize(
@@ -86,4 +86,4 @@ def test_empty_text_has_no_sentence():
     ],
 )
 def test_paragraphs_join_wrapped_lines(text, expected):
-    assert sentences.split_paragraphs(text) == expected
+    assert parsing.split_paragraphs(text) == expected

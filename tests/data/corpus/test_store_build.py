@@ -15,10 +15,10 @@ import small_corpus
 from small_corpus import NONE
 
 from bert_jax import errors
-from bert_jax.data.corpus import manifest, readers, sources, store, store_build
+from bert_jax.data.corpus import parsing, readers, sources, store, store_build
 from bert_jax.text.tokenizer import Tokenizer
 
-SPLIT = manifest.StoreOptions(0.2, True, "none", "none")
+SPLIT = store.StoreOptions(0.2, True, "none", "none")
 
 
 def build(folder, where, tokenizer, options=NONE, workers=1, **more):
@@ -50,9 +50,9 @@ def test_a_store_of_two_documents(tmp_path, tokenizer):
     (shard,) = store.open_store(tmp_path / "s").shards
     starts = shard.word_start(np.arange(8)).astype(int).tolist()
     assert starts == [1, 0, 0, 1, 1, 1, 1, 1]
-    assert built == manifest.read(tmp_path / "s")
+    assert built == store.read_manifest(tmp_path / "s")
     assert (built.vocab_size, built.tokenizer) == (37, tokenizer.fingerprint)
-    assert built.dropped == manifest.Dropped(unknown_tokens=1)
+    assert built.dropped == store.Dropped(unknown_tokens=1)
     assert built.unknown_share == 1 / 8
 
 
@@ -82,7 +82,7 @@ def test_built_again_by_any_number_of_workers_it_is_byte_identical(
 def test_the_manifest_names_no_place_and_no_time(tmp_path, tokenizer):
     where = text_file(tmp_path, "a\n")
     build(tmp_path / "s", where, tokenizer)
-    text = (tmp_path / "s" / manifest.NAME).read_text()
+    text = (tmp_path / "s" / store.MANIFEST).read_text()
     assert str(tmp_path) not in text and "time" not in text
     (source,) = json.loads(text)["sources"]
     assert source["files"][0]["name"] == "c.txt" and source["documents"] == 1
@@ -113,7 +113,7 @@ def test_documents_are_held_out_by_content_and_know_their_source(tmp_path, token
     for source in mixed:
         for document in readers.documents(source):
             ids = [row for row in tokenizer.encode(list(document.sentences)) if row]
-            held_out = readers.is_held_out(readers.content_hash(document), 0.2)
+            held_out = parsing.content_hash(document) < parsing.held_out_below(0.2)
             if ids and ids not in expected[held_out]:
                 expected[held_out].append(ids)
     assert small_corpus.documents_of(tmp_path / "s", "train") == expected[False]
@@ -127,7 +127,7 @@ def test_documents_are_held_out_by_content_and_know_their_source(tmp_path, token
 def test_words_of_the_corpus_are_in_the_store(tmp_path, tokenizer):
     pytest.importorskip("jieba")
     where = text_file(tmp_path, "北京大学好\n")
-    options = manifest.StoreOptions(0.0, False, "jieba", "none")
+    options = store.StoreOptions(0.0, False, "jieba", "none")
     build(tmp_path / "s", where, tokenizer, options, 2)
     (shard,) = store.open_store(tmp_path / "s").shards
     assert shard.word_start(np.arange(5)).astype(int).tolist() == [1, 0, 0, 0, 1]
@@ -154,7 +154,7 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing(
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(errors.StorageError, match="No space left on device"):
         build(tmp_path / "s", text_file(tmp_path, "a\n"), tokenizer, NONE, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.txt", "v"]
@@ -177,14 +177,14 @@ BUILD = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
-from bert_jax.data.corpus import manifest, sources, store_build
+from bert_jax.data.corpus import sources, store, store_build
 from bert_jax.text.tokenizer import Tokenizer
 store_build._CHUNK_CHARACTERS = 2000
 store_build.build(
     Path(sys.argv[1]) / "s",
     sources=sources.parse_sources(sys.argv[1] + "/c.txt"),
     tokenizer=Tokenizer.load(Path(sys.argv[1]) / "v"),
-    options=manifest.StoreOptions(0.1, True, "none", "none"),
+    options=store.StoreOptions(0.1, True, "none", "none"),
     workers=int(sys.argv[2]),
     progress=False,
     shard_tokens=2000,
@@ -220,7 +220,7 @@ def test_an_ended_build_leaves_nothing_that_looks_finished(
         assert not (tmp_path / ".s.building").exists()
     else:
         assert process.returncode == -signal.SIGKILL
-        assert not (tmp_path / ".s.building" / manifest.NAME).exists()
+        assert not (tmp_path / ".s.building" / store.MANIFEST).exists()
     text_file(tmp_path, "\n".join(lines[:20]))
     built = build(tmp_path / "s", where, tokenizer)
     assert built.total("documents") == 20
@@ -248,9 +248,16 @@ def mixed_store(tmp_path, tokenizer):
 
 
 def differences(tmp_path, mixed, tokenizer, options=SPLIT):
-    return store_build.differences_from(
-        tmp_path / "s", sources=mixed, tokenizer=tokenizer, options=options
-    )
+    try:
+        store_build.reuse(
+            tmp_path / "s", sources=mixed, tokenizer=tokenizer, options=options
+        )
+    except errors.InputError as error:
+        found = str(error).partition("something else: ")[2]
+        return found.removesuffix(
+            ". Choose another data.store, or delete this one to build it again."
+        ).split("; ")
+    return []
 
 
 def test_the_same_differs_in_nothing_even_elsewhere(tmp_path, tokenizer, mixed_store):
@@ -267,7 +274,7 @@ def test_the_same_differs_in_nothing_even_elsewhere(tmp_path, tokenizer, mixed_s
 def test_every_difference_is_named(tmp_path, tokenizer, mixed_store):
     other = small_corpus.small_tokenizer(tmp_path / "w", [*small_corpus.PIECES, "x"])
     assert differences(tmp_path, mixed_store, other) == ["another tokenizer"]
-    options = manifest.StoreOptions(0.1, True, "jieba", "none")
+    options = store.StoreOptions(0.1, True, "jieba", "none")
     assert differences(tmp_path, mixed_store, tokenizer, options) == [
         "held_out_fraction was 0.2 and is 0.1",
         "segmenter was 'none' and is 'jieba'",
@@ -305,25 +312,30 @@ def test_files_that_came_are_named(tmp_path, tokenizer):
     assert "b.txt" in found
 
 
-def ensure(folder, several, tokenizer, options=SPLIT):
-    return store_build.ensure(
-        folder,
-        sources=several,
-        tokenizer=tokenizer,
-        options=options,
-        workers=1,
-        progress=False,
+def test_a_store_is_reused_unchanged(tmp_path, tokenizer, mixed_store):
+    before = small_corpus.bytes_of(tmp_path / "s")
+    reused = store_build.reuse(
+        tmp_path / "s", sources=mixed_store, tokenizer=tokenizer, options=SPLIT
     )
+    assert reused == store.read_manifest(tmp_path / "s")
+    assert small_corpus.bytes_of(tmp_path / "s") == before
 
 
-def test_a_store_is_built_once_and_then_reused(tmp_path, tokenizer):
-    mixed = small_corpus.write_mixed(tmp_path / "text", 40)
-    built = ensure(tmp_path / "s", mixed, tokenizer)
-    before = (tmp_path / "s" / manifest.NAME).stat()
-    assert ensure(tmp_path / "s", mixed, tokenizer) == built
-    assert (tmp_path / "s" / manifest.NAME).stat() == before
-    with pytest.raises(errors.InputError) as caught:
-        ensure(tmp_path / "s", mixed, tokenizer, NONE)
-    message = str(caught.value)
-    assert "held_out_fraction was 0.2 and is 0.0" in message
-    assert "drop_duplicates was True and is False" in message
+def test_the_first_of_equal_hashes_is_new_like_in_a_set():
+    draw = np.random.default_rng(7)
+    seen, expected = store_build.SeenHashes(), set()
+    for size in [0, 1, 13, 400, 3, 0, 257, 5, 1000, 1]:
+        hashes = draw.integers(0, 900, size, dtype=np.uint64) << np.uint64(54)
+        wanted = []
+        for value in hashes.tolist():
+            wanted.append(value not in expected)
+            expected.add(value)
+        assert seen.add(hashes).tolist() == wanted
+
+
+def test_runs_stay_few_and_hold_eight_bytes_a_hash():
+    seen = store_build.SeenHashes()
+    for first in range(0, 100_000, 100):
+        seen.add(np.arange(first, first + 100, dtype=np.uint64))
+    assert len(seen._runs) <= 12
+    assert sum(run.nbytes for run in seen._runs) == 800_000

@@ -12,7 +12,7 @@ import pytest
 import small_corpus
 
 from bert_jax import errors
-from bert_jax.data.corpus import readers, tokenize
+from bert_jax.data.corpus import parsing, tokenize
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def vocabulary(tmp_path):
 
 
 def record(text, style="lines", where="f.txt:1"):
-    return readers.RawDocument(style, text, where, "text")
+    return parsing.RawDocument(style, text, where, "text")
 
 
 def tokenize_here(vocabulary, records, segmenter="none", fallback="none"):
@@ -45,7 +45,7 @@ def test_ids_lengths_and_what_was_dropped(vocabulary):
     assert result.block.sources.tolist() == [3, 3]
     assert result.block.tokens.dtype == np.uint16
     assert (result.empty_documents, result.empty_sentences) == (1, 2)
-    expected = [readers.content_hash(readers.parse(records[i])) for i in (0, 2)]
+    expected = [parsing.content_hash(parsing.parse(records[i])) for i in (0, 2)]
     assert result.content.tolist() == expected
 
 
@@ -140,7 +140,7 @@ def test_an_error_at_the_start_of_a_child_comes_by_name(tmp_path):
 
 
 def test_a_bug_in_a_worker_shows(vocabulary):
-    chunk = tokenize.Chunk(0, (readers.RawDocument("lines", None, "f:1", ""),))
+    chunk = tokenize.Chunk(0, (parsing.RawDocument("lines", None, "f:1", ""),))
     settings = tokenize.TokenizeSettings(vocabulary, "none", "none")
     with pytest.raises(AttributeError, match="split"):
         list(tokenize.tokenize_all([chunk], settings, 2))
@@ -186,8 +186,8 @@ def test_a_killed_child_is_a_storage_error(vocabulary):
 ENDLESS = """
 import itertools, sys
 from pathlib import Path
-from bert_jax.data.corpus import readers, tokenize
-chunk = tokenize.Chunk(0, (readers.RawDocument("lines", "ab", "f:1", ""),))
+from bert_jax.data.corpus import parsing, tokenize
+chunk = tokenize.Chunk(0, (parsing.RawDocument("lines", "ab", "f:1", ""),))
 settings = tokenize.TokenizeSettings(Path(sys.argv[1]), "none", "none")
 for i, _ in enumerate(tokenize.tokenize_all(itertools.repeat(chunk), settings, 2)):
     if i == 9:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import small_stores
 
-from bert_jax.data.pretraining import phases
+from bert_jax.data.pretraining import instances
 
 
 @pytest.fixture
@@ -14,17 +14,17 @@ def rows_of(write_store):
 
 
 def test_without_first_steps_there_is_one_phase(rows_of):
-    (only,) = phases.plan(rows_of, 100, 32, 16, 0)
+    (only,) = instances.plan_phases(rows_of, 100, 32, 16, 0)
     assert (only.length, only.first_step, only.last_step) == (32, 0, 100)
 
 
 def test_the_first_steps_see_short_rows_and_the_others_begin_anew(rows_of):
-    first, second = made = phases.plan(rows_of, 10, 32, 16, 8)
+    first, second = made = instances.plan_phases(rows_of, 10, 32, 16, 8)
     assert [(x.length, x.first_step, x.last_step) for x in made] == [
         (16, 0, 8),
         (32, 8, 10),
     ]
-    assert [phases.at(made, step) is first for step in (0, 7, 8, 9, 10)] == [
+    assert [instances.phase_at(made, step) is first for step in (0, 7, 8, 9, 10)] == [
         True,
         True,
         False,
@@ -42,4 +42,4 @@ def test_the_first_steps_see_short_rows_and_the_others_begin_anew(rows_of):
 
 
 def test_all_steps_may_be_first_ones(rows_of):
-    assert [x.length for x in phases.plan(rows_of, 10, 32, 16, 10)] == [16]
+    assert [x.length for x in instances.plan_phases(rows_of, 10, 32, 16, 10)] == [16]
