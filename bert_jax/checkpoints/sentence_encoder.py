@@ -285,7 +285,8 @@ def _modules(path: Path) -> list[tuple[str, str]]:
             f"({type(error).__name__}: {error}): is the file whole?"
         ) from None
     for _, inside in found:
-        if Path(inside).is_absolute() or ".." in Path(inside).parts:
+        is_outside = Path(inside).is_absolute() or ".." in Path(inside).parts
+        if is_outside or "\0" in inside:
             raise errors.InputError(f"{path}: {inside!r} is not a folder of the model")
     # A program that comes with the model keeps its whole name: it is not known here.
     return [
