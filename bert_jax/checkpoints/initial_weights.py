@@ -464,3 +464,14 @@ def piece_sources(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
         [ids[token]] if token in ids else pieces or [old.unk_id]
         for token, pieces in zip(new.tokens, spelled, strict=True)
     ]
+
+
+def expected_vocab_size(settings: pretraining.PretrainingConfig) -> int:
+    """Returns how many tokens the vocabulary has, or will have at most.
+
+    A learned one may become smaller: `assemble` checks again.
+    """
+    if settings.text.vocab != "learn":
+        return Tokenizer.load(Path(settings.text.vocab)).vocab_size
+    given = "vocab_size" in settings.model
+    return settings.model["vocab_size"] if given else settings.text.vocab_size

@@ -280,3 +280,12 @@ def with_added(tree: Mapping[str, Any], config: type) -> dict[str, Any]:
         elif isinstance(tree.get(group), Mapping):
             complete[group] = {**added, **tree[group]}
     return complete
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the leaves of a tree of settings, as {"group.key": value}."""
+    result = {}
+    for name, value in tree.items():
+        inner = flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
+        result |= {f"{prefix}{name}": value} if inner is None else inner
+    return result

@@ -19,12 +19,12 @@ import numpy as np
 from jaxtyping import PyTree
 
 from bert_jax import errors
+from bert_jax.checkpoints import initial_weights
 from bert_jax.config.pretraining import PretrainingConfig
 from bert_jax.data.pretraining import instances
 from bert_jax.model import config as model_config
 from bert_jax.planning import hlo
 from bert_jax.planning import topology as topologies
-from bert_jax.runs import pretraining as pretraining_run
 from bert_jax.tasks import pretraining
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import optimizer, sharding, state
@@ -123,8 +123,8 @@ def lay_out(
         mesh = sharding.make_abstract_mesh(**sizes, num_devices=topology.num_chips)
     run = settings.run
     sharding.check_batch_size(run.batch_size, run.accumulation_steps, mesh)
-    bert = settings.bert(pretraining_run.expected_vocab_size(settings))
-    task = pretraining_run.make_task(settings, bert, *_special_ids(settings))
+    bert = settings.bert(initial_weights.expected_vocab_size(settings))
+    task = pretraining.make(settings, bert, *_special_ids(settings))
     transformation, _ = _optimizer(settings)
     shapes = state.abstract(task.init, transformation, mesh)
     return RunLayout(settings, bert, topology, task, mesh, shapes)
@@ -232,7 +232,12 @@ def build(
     settings = layout.settings
     transformation, schedule = _optimizer(settings)
     step = state.make_train_step(
-        pretraining_run.step_spec(layout.task, settings.run),
+        state.StepSpec(
+            layout.task.prepare,
+            layout.task.weights,
+            layout.task.losses,
+            accumulation_steps=settings.run.accumulation_steps,
+        ),
         transformation,
         schedule,
         layout.shapes,

@@ -14,7 +14,6 @@ from bert_jax import errors
 from bert_jax.config import pretraining
 from bert_jax.foundation import fields
 from bert_jax.planning import costs, program
-from bert_jax.runs import workdirs
 
 _TRIES = 3  # programs compiled for one answer
 _MAX_ROWS = 1 << 20
@@ -225,7 +224,7 @@ def variant(
 
 
 def _set(tree: dict[str, Any], key: str, text: str) -> None:
-    known = workdirs.flat(tree)
+    known = fields.flat(tree)
     if key not in known:
         near = fields.nearest(key, known)
         raise errors.InputError(f"--compare: unknown config key {key}.{near}")

@@ -14,15 +14,14 @@ from jaxtyping import PyTree
 
 from bert_jax import errors
 from bert_jax.checkpoints import initial_weights
-from bert_jax.config.pretraining import PretrainingConfig, RunConfig
+from bert_jax.config.pretraining import PretrainingConfig
 from bert_jax.data import stream
 from bert_jax.data.corpus import store
 from bert_jax.data.pretraining import instances
 from bert_jax.model import config as model_config
-from bert_jax.model import costs, network
+from bert_jax.model import costs
 from bert_jax.runs.run import Batch, End, SingleRun
 from bert_jax.tasks import pretraining
-from bert_jax.tasks.pretraining import Masking
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import (
     distributed,
@@ -144,7 +143,13 @@ class PretrainingRun(SingleRun[Trained]):
     @property
     def step_spec(self) -> state.StepSpec:
         """What a step computes, whatever its seed and rate."""
-        return step_spec(self.task, self.settings.run)
+        task = self.task
+        return state.StepSpec(
+            task.prepare,
+            task.weights,
+            task.losses,
+            accumulation_steps=self.settings.run.accumulation_steps,
+        )
 
     def initial_state(self) -> state.TrainState:
         """Returns a randomly initialized state, or the weights of `init_from`."""
@@ -296,7 +301,7 @@ def check(settings: PretrainingConfig) -> None:
     data, run = settings.data, settings.run
     mesh = sharding.make_mesh(**dataclasses.asdict(settings.mesh))
     sharding.check_batch_size(run.batch_size, run.accumulation_steps, mesh)
-    settings.bert(expected_vocab_size(settings))
+    settings.bert(initial_weights.expected_vocab_size(settings))
     if run.num_train_steps != -1:
         optimizer.learning_rate(settings.optimizer, run.num_train_steps)
     stream.check_loader(data.loader)
@@ -305,17 +310,6 @@ def check(settings: PretrainingConfig) -> None:
             "data.held_out_fraction is 0: training is evaluated on documents that are "
             "held out, so set it above 0, as in 0.01"
         )
-
-
-def expected_vocab_size(settings: PretrainingConfig) -> int:
-    """Returns how many tokens the vocabulary has, or will have at most.
-
-    A learned one may become smaller: `assemble` checks again.
-    """
-    if settings.text.vocab != "learn":
-        return Tokenizer.load(Path(settings.text.vocab)).vocab_size
-    given = "vocab_size" in settings.model
-    return settings.model["vocab_size"] if given else settings.text.vocab_size
 
 
 def assemble(
@@ -338,42 +332,5 @@ def assemble(
     run = settings.run
     mesh = sharding.make_mesh(**dataclasses.asdict(settings.mesh))
     sharding.check_batch_size(run.batch_size, run.accumulation_steps, mesh)
-    task = make_task(settings, bert, tokenizer.mask_id, tokenizer.special_ids)
+    task = pretraining.make(settings, bert, tokenizer.mask_id, tokenizer.special_ids)
     return PretrainingRun(settings, tokenizer, bert, task, store_folder, mesh, workdir)
-
-
-def make_task(
-    settings: PretrainingConfig,
-    bert: model_config.BertConfig,
-    mask_id: int,
-    special_ids: tuple[int, ...],
-) -> pretraining.Pretraining:
-    """Returns the pretraining task of these settings, with the vocabulary of `bert`."""
-    data = settings.data
-    model = network.for_pretraining(
-        bert,
-        settings.run.execution(packed=data.pack),
-        sentence_pairs=data.objective != "full_sentences",
-    )
-    masking = Masking(
-        masked_lm_prob=data.masked_lm_prob,
-        max_predictions=data.num_predictions,
-        max_seq_length=data.max_seq_length,
-        whole_word=data.whole_word,
-        max_ngram=data.max_ngram,
-        mask_id=mask_id,
-        special_ids=special_ids,
-        vocab_size=bert.vocab_size,
-    )
-    evaluation = pretraining.eval_masking(masking, data.max_seq_length)
-    return pretraining.Pretraining(model, masking, evaluation)
-
-
-def step_spec(task: pretraining.Pretraining, run: RunConfig) -> state.StepSpec:
-    """Returns what a step of pretraining computes."""
-    return state.StepSpec(
-        task.prepare,
-        task.weights,
-        task.losses,
-        accumulation_steps=run.accumulation_steps,
-    )

@@ -22,7 +22,7 @@ from bert_jax.data import text_files
 from bert_jax.data.labeled import read_examples, tables
 from bert_jax.foundation import fields, files, json_file
 from bert_jax.inference import inputs
-from bert_jax.runs import splits, workdirs
+from bert_jax.runs import splits
 from bert_jax.tasks import class_names
 
 Recipe = Mapping[str, Any]  # what differs from the default, as {"group.key": value}
@@ -193,7 +193,7 @@ def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Plan:
         raise errors.InputError("suite is not a Suite: start from configs/glue.py")
     values = {name: tree.pop(name) for name in names}
     own = fields.build("", finetuning.SuiteConfig, values)
-    before, now = workdirs.flat(usual), workdirs.flat(tree)
+    before, now = fields.flat(usual), fields.flat(tree)
     fields.same_keys("", now, tuple(before))
     changes = {key: value for key, value in now.items() if value != before[key]}
     _check_changes(changes)

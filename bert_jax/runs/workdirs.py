@@ -248,21 +248,12 @@ def changed_keys(
     old: dict[str, Any], new: dict[str, Any], free_keys: tuple[str, ...]
 ) -> list[str]:
     """Names the keys that differ and change the result, with both values."""
-    before, after = flat(old), flat(new)
+    before, after = fields.flat(old), fields.flat(new)
     return [
         f"{key} was {before.get(key)!r} and is {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key) and key not in free_keys
     ]
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns the leaves of a tree of settings, as {"group.key": value}."""
-    result = {}
-    for name, value in tree.items():
-        inner = flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
-        result |= {f"{prefix}{name}": value} if inner is None else inner
-    return result
 
 
 Settings = TypeVar("Settings")

@@ -26,6 +26,7 @@ from bert_jax import console
 from bert_jax.data.corpus import store
 from bert_jax.data.pretraining import instances as pair_rows
 from bert_jax.foundation import interrupts
+from bert_jax.model import config as model_config
 from bert_jax.model import costs, network
 from bert_jax.tasks import losses, spec
 from bert_jax.text.tokenizer import Tokenizer
@@ -539,3 +540,30 @@ def heldout_table(metrics: dict[str, float]) -> str:
     times = metrics["eval/mlm_accuracy"] / max(metrics["eval/unigram_accuracy"], 1e-9)
     table = console.table(rows)
     return f"{table}\nMLM accuracy is {times:.2f} times the unigram's."
+
+
+def make(
+    settings: spec.Settings,
+    bert: model_config.BertConfig,
+    mask_id: int,
+    special_ids: tuple[int, ...],
+) -> Pretraining:
+    """Returns the pretraining task of these settings, with the vocabulary of `bert`."""
+    data = settings.data
+    model = network.for_pretraining(
+        bert,
+        settings.run.execution(packed=data.pack),
+        sentence_pairs=data.objective != "full_sentences",
+    )
+    masking = Masking(
+        masked_lm_prob=data.masked_lm_prob,
+        max_predictions=data.num_predictions,
+        max_seq_length=data.max_seq_length,
+        whole_word=data.whole_word,
+        max_ngram=data.max_ngram,
+        mask_id=mask_id,
+        special_ids=special_ids,
+        vocab_size=bert.vocab_size,
+    )
+    evaluation = eval_masking(masking, data.max_seq_length)
+    return Pretraining(model, masking, evaluation)

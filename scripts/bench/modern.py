@@ -26,7 +26,7 @@ import timing_lib
 from bert_jax import console
 from bert_jax.config import file as config_file
 from bert_jax.config import pretraining
-from bert_jax.runs import pretraining as pretraining_run
+from bert_jax.tasks import pretraining as pretraining_task
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "pretrain_modern.py"
 HEADER = ("element", "turned back to", "ms", "tokens/s", "ratio", "first")
@@ -139,7 +139,7 @@ def ready(
     # Without packing, full sentences fill each row to its end.
     fill = min(1.0, text / length) if packed else 1.0
     batch = synthetic_batches_lib.rows(bert, rows, length, fill=fill, packed=packed)
-    task = pretraining_run.make_task(
+    task = pretraining_task.make(
         settings, bert, synthetic_batches_lib.MASK, synthetic_batches_lib.SPECIAL_IDS
     )
     steps = settings.run.num_train_steps

@@ -9,8 +9,8 @@ from flax import linen as nn
 
 from bert_jax.config import file as config_file
 from bert_jax.config import pretraining
+from bert_jax.foundation import fields
 from bert_jax.model import encoder, network
-from bert_jax.runs import workdirs
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "bench"
 sys.path.insert(0, str(SCRIPTS))
@@ -28,7 +28,7 @@ def _settings(changes=None):
 def _flat(settings):
     bert = settings.bert(8192)
     tree = pretraining.to_dict(settings) | {"model": vars(bert)}
-    return workdirs.flat(tree)
+    return fields.flat(tree)
 
 
 # Element -> the keys that it is.
