@@ -25,37 +25,17 @@ class Text:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Encoded:
-    """Rows of ids: `input_ids`, `token_type_ids`, `segment_ids`, each [l] int32.
+    """Rows of ids.
 
     Attributes:
-      num_cut: rows that lost tokens.
-      num_lost: tokens that all of them lost.
-      num_empty: rows with a text that has no token.
+      columns: `input_ids`, `token_type_ids`, `segment_ids`: one array [l] int32 a row.
+      notes: what a user must know: rows cut, tokens that they lost, empty texts.
       coverage: of the texts, each row one of them.
     """
 
-    input_ids: list[np.ndarray]
-    token_type_ids: list[np.ndarray]
-    segment_ids: list[np.ndarray]
-    num_cut: int
-    num_lost: int
-    num_empty: int
-    coverage: Coverage = dataclasses.field(default_factory=Coverage)
-
-    @property
-    def columns(self) -> dict[str, list[np.ndarray]]:
-        """The three as token columns of a table."""
-        return {
-            "input_ids": self.input_ids,
-            "token_type_ids": self.token_type_ids,
-            "segment_ids": self.segment_ids,
-        }
-
-    @property
-    def notes(self) -> dict[str, int]:
-        """What a user must know."""
-        notes = {TRUNCATED: self.num_cut, "tokens cut off": self.num_lost}
-        return notes | ({EMPTY: self.num_empty} if self.num_empty else {})
+    columns: dict[str, list[np.ndarray]]
+    notes: dict[str, int]
+    coverage: Coverage
 
 
 def encode(
@@ -69,13 +49,13 @@ def encode(
     Raises:
       InputError: a text is too long and `truncation` is `refuse`.
     """
-    found = Coverage(texts=len(texts))
-    first = _ids(tokenizer, [text.text for text in texts], found)
+    coverage = Coverage(texts=len(texts))
+    first = _ids(tokenizer, [text.text for text in texts], coverage)
     paired = [at for at, text in enumerate(texts) if text.pair is not None]
-    pairs = _ids(tokenizer, [texts[at].pair or "" for at in paired], found)
+    pairs = _ids(tokenizer, [texts[at].pair or "" for at in paired], coverage)
     second = dict(zip(paired, pairs, strict=True))
-    rows = Encoded([], [], [], 0, 0, 0, found)
-    cut = lost = empty = 0
+    columns = {"input_ids": [], "token_type_ids": [], "segment_ids": []}
+    lost = empty = 0
     for at, text in enumerate(texts):
         interrupts.check()
         a, b = first[at], second.get(at)
@@ -83,13 +63,13 @@ def encode(
         more = len(tokenizer.build(a, b)[0]) - max_seq_length
         if more > 0:
             a, b = _cut(text, a, b, more, truncation, max_seq_length)
-            cut, lost = cut + 1, lost + more
+            coverage.truncated, lost = coverage.truncated + 1, lost + more
         ids, types = tokenizer.build(a, b)
-        rows.input_ids.append(np.array(ids, np.int32))
-        rows.token_type_ids.append(np.array(types, np.int32))
-        rows.segment_ids.append(np.ones(len(ids), np.int32))
-    found.truncated = cut
-    return dataclasses.replace(rows, num_cut=cut, num_lost=lost, num_empty=empty)
+        row = ids, types, [1] * len(ids)
+        for column, values in zip(columns.values(), row, strict=True):
+            column.append(np.array(values, np.int32))
+    notes = {TRUNCATED: coverage.truncated, "tokens cut off": lost}
+    return Encoded(columns, notes | ({EMPTY: empty} if empty else {}), coverage)
 
 
 def _ids(tokenizer: Tokenizer, texts: list[str], found: Coverage) -> list[list[int]]:
@@ -117,8 +97,7 @@ def _cut(
     if b is None and truncation == "head_tail":
         return head_tail(a, len(a) - more), None
     if b is None:
-        kept, other = _room(text, a, more, max_seq_length), None
-        return a[:kept], other
+        return a[: _room(text, a, more, max_seq_length)], None
     if truncation == "only_first":
         return a[: _room(text, a, more, max_seq_length)], b
     if truncation == "only_second":

@@ -15,9 +15,9 @@ def row(text, pair=None, length=8, truncation="longest_first") -> str:
     texts = [encoding.Text("f.tsv:3", " ".join(text), pair and " ".join(pair))]
     made = encoding.encode(TOKENIZER, texts, length, truncation)
     short = {"[CLS]": "C", "[SEP]": "S"}
-    pieces = [PIECES[x] for x in made.input_ids[0]]
-    types = made.token_type_ids[0]
-    assert len(types) == len(pieces) == made.segment_ids[0].sum()
+    pieces = [PIECES[x] for x in made.columns["input_ids"][0]]
+    types = made.columns["token_type_ids"][0]
+    assert len(types) == len(pieces) == made.columns["segment_ids"][0].sum()
     assert sum(types) == (len(pieces) - pieces.index("[SEP]") - 1 if pair else 0)
     return "".join(short.get(piece, piece) for piece in pieces)
 
@@ -63,7 +63,7 @@ def test_a_text_is_never_cut_away_whole(truncation):
 def test_a_text_without_tokens_has_a_row_and_is_counted():
     texts = [encoding.Text("f.tsv:3", " "), encoding.Text("f.tsv:4", "a", " ")]
     made = encoding.encode(TOKENIZER, texts, 8)
-    assert [len(ids) for ids in made.input_ids] == [2, 4]
+    assert [len(ids) for ids in made.columns["input_ids"]] == [2, 4]
     assert made.notes[encoding.EMPTY] == 2
 
 
