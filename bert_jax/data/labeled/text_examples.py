@@ -40,16 +40,19 @@ def _text_example(
 ) -> examples.TextExample:
     where, cells = record.where, record.cells
     text = _text(cells, chosen.text, request, where)
+    target = cells["target"] if "target" in cells else None
+    if isinstance(target, Mapping) and all(part in target for part in _PARTS):
+        text = mark_target(text, target, where)
     pair = None
     if chosen.text_pair:
         pair = _text(cells, chosen.text_pair, request, where)
     example = examples.TextExample(
         where=where,
         id=_id(cells, chosen, number, where),
-        text=_marked(text, cells, where),
+        text=text,
         text_pair=pair,
         labels=_labels(cells, chosen, request, where),
-        score=_score(cells, chosen, where),
+        score=table_records.score(_cell(cells, chosen.score), where),
     )
     _check_labeled(
         example.labels is not None or example.score is not None, request, where
@@ -172,13 +175,6 @@ def _text(
     return table_records.text(cells[column], column, where, may_be_empty=may_be_empty)
 
 
-def _marked(text: str, cells: Mapping[str, Any], where: str) -> str:
-    """Returns the text, with the spans of its `target` marked if it has them."""
-    if "target" in cells and is_target(cells["target"]):
-        return mark_target(text, cells["target"], where)
-    return text
-
-
 def _id(
     cells: Mapping[str, Any],
     chosen: column_names.ChosenColumns,
@@ -208,12 +204,6 @@ def _labels(
     if chosen.label is None:
         return None
     return table_records.labels(cells[chosen.label], request.multi_label, where)
-
-
-def _score(
-    cells: Mapping[str, Any], chosen: column_names.ChosenColumns, where: str
-) -> float | None:
-    return table_records.score(_cell(cells, chosen.score), where)
 
 
 def _check_labeled(is_labeled: bool, request: ExampleRequest, where: str) -> None:
@@ -348,12 +338,8 @@ def _cut(word: examples.Span, cuts: list[int]) -> list[examples.Span]:
 
 
 _MARKS = {"span1": ("_", "_"), "span2": ("[", "]")}
+# Of a cell with the two spans of CLUEWSC2020.
 _PARTS = tuple(f"{span}_{part}" for span in _MARKS for part in ("text", "index"))
-
-
-def is_target(value: Any) -> bool:
-    """Returns whether a cell has the two spans of CLUEWSC2020."""
-    return isinstance(value, Mapping) and all(part in value for part in _PARTS)
 
 
 def mark_target(text: str, target: Mapping[str, Any], where: str) -> str:
