@@ -9,6 +9,7 @@ import pytest
 
 from bert_jax import errors
 from bert_jax.checkpoints import native, sentence_encoder, tensors
+from bert_jax.config import pretraining
 from bert_jax.data import text_files
 from bert_jax.data.corpus import parsing, sources
 from bert_jax.data.labeled import tables
@@ -104,7 +105,7 @@ def test_a_dump_of_wikipedia_without_a_title(tmp_path):
 def test_numbers_of_thousands_of_digits():
     refused(lambda: topology.parse(f"a100:{'9' * 5000}"), "unknown topology")
     refused(lambda: config.BertConfig(pad_token_id=2**31), "2147483647")
-    tree = {"run": {"seed": 1}}
+    tree = pretraining.default().to_dict()
     refused(lambda: search.variant(tree, "cpu", f"run.seed={'(' * 9999}"), "int")
 
 
