@@ -10,6 +10,7 @@ Tables stay aligned in any script: a Chinese character is as wide as two Latin o
 which could move the cursor or change colors, and unpaired surrogates are escaped.
 """
 
+import os
 import sys
 import threading
 import time
@@ -19,6 +20,8 @@ from types import TracebackType
 from typing import Any
 
 from tqdm import std
+
+from bert_jax import errors
 
 FIRST_SECONDS, LOG_SECONDS = 5.0, 30.0
 _SMOOTHING = 0.1  # of the rate on a terminal: 0 is the mean, 1 only the latest
@@ -256,3 +259,20 @@ def table(
             cells.append(cell + padding if at in left else padding + cell)
         lines.append((" " * gap).join(cells).rstrip())
     return "\n".join(lines)
+
+
+def import_tensorflow() -> Any:
+    """Imports TensorFlow without its notes on the console, for code without devices.
+
+    Raises:
+      InputError: it is not installed.
+    """
+    # Silences notes on CPU instructions and on oneDNN, whose kernels tf.data does not
+    # use. Existing values stay; TensorFlow reads both when it is loaded.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    try:
+        import tensorflow as tf
+    except ImportError:
+        raise errors.missing_extra("tensorflow", "data") from None
+    return tf

@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax import errors
+from bert_jax import console, errors
 from bert_jax.checkpoints import hf_config, mapping, tensors, weights
-from bert_jax.data import stream
 from bert_jax.foundation import files, json_file
 from bert_jax.model import config
 from bert_jax.model import heads as model_heads
@@ -234,7 +233,7 @@ def read_variables(
 
 def _tensorflow() -> Any:
     """Imports TensorFlow, kept off the GPUs unless it has started on them already."""
-    tf = stream.import_tensorflow()
+    tf = console.import_tensorflow()
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     return tf

@@ -21,7 +21,7 @@ from bert_jax.foundation import fields
 from bert_jax.foundation.fields import field
 from bert_jax.model import config as model_config
 from bert_jax.model import encoder
-from bert_jax.text import cleaning, vocabulary, words
+from bert_jax.text import SEGMENTERS, VocabularyKind, cleaning
 from bert_jax.training import optimizer
 
 OBJECTIVES = ("nsp", "sop", "full_sentences")
@@ -90,7 +90,7 @@ class PretrainingTextConfig:
     tokenizer: str = field(
         "wordpiece",
         "The kind of vocabulary to learn.",
-        choices=typing.get_args(vocabulary.Kind),
+        choices=typing.get_args(VocabularyKind),
     )
     vocab: str = field(
         "learn",
@@ -110,13 +110,13 @@ class PretrainingTextConfig:
         "Where words begin in Chinese, for `data.whole_word` and `data.max_ngram`: "
         "`corpus` takes the words that come with the corpus, `none` makes every "
         "character a word.",
-        choices=words.NAMES,
+        choices=SEGMENTERS,
     )
     segmenter_fallback: str = field(
         "none",
         "The segmenter of documents that come without words; read if "
         "`text.segmenter` is `corpus`.",
-        choices=tuple(name for name in words.NAMES if name != "corpus"),
+        choices=tuple(name for name in SEGMENTERS if name != "corpus"),
     )
     clean: str = field(
         "",

@@ -251,7 +251,8 @@ def parquet_rows(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields the rows of a Parquet file, numbered from 1, as JSON values by column.
 
-    A batch of 1,024 rows of these columns is in memory.
+    A batch of 1,024 rows of these columns is in memory. Bytes that are not UTF-8 become
+    lone surrogates, which `table_records.check_unicode` finds.
 
     Args:
       columns: the columns to read; all of them if empty.
@@ -278,15 +279,41 @@ def parquet_rows(
                 )
             features = _features(schema.metadata, path)
             batches = file.iter_batches(_BATCH_ROWS, columns=list(columns) or None)
-            rows = (row for batch in batches for row in batch.to_pylist())
+            rows = (row for batch in batches for row in _values(batch))
             for number, row in enumerate(rows, start=1):
                 yield number, with_class_names(row, features, f"{path} row {number}")
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise errors.InputError(
             f"{path} is not a readable Parquet file ({reason}). Copy or download "
             "it again."
         ) from None
+
+
+def _values(batch: Any) -> list[dict[str, Any]]:
+    """Returns the rows of a batch; texts are bytes if one of them is not UTF-8."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        import pyarrow as pa
+
+        columns = [column.cast(_as_bytes(column.type)) for column in batch.columns]
+        return pa.RecordBatch.from_arrays(columns, batch.schema.names).to_pylist()
+
+
+def _as_bytes(kind: Any) -> Any:
+    """Returns a type of pyarrow with bytes instead of texts."""
+    import pyarrow as pa
+
+    if pa.types.is_string(kind):
+        return pa.binary()
+    if pa.types.is_large_string(kind):
+        return pa.large_binary()
+    if pa.types.is_list(kind):
+        return pa.list_(_as_bytes(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _as_bytes(field.type)) for field in kind])
+    return kind
 
 
 def _features(metadata: Mapping[bytes, bytes] | None, path: Path) -> Any:

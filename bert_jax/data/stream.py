@@ -10,13 +10,12 @@ import contextlib
 import functools
 import importlib.util
 import itertools
-import os
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 import numpy as np
 
-from bert_jax import errors
+from bert_jax import console, errors
 
 Batch = dict[str, np.ndarray]
 OnDevice = TypeVar("OnDevice")
@@ -157,7 +156,7 @@ def load_tensorflow() -> Any:
     Raises:
       InputError: it is not installed, or already uses the GPUs.
     """
-    tf = import_tensorflow()
+    tf = console.import_tensorflow()
     try:
         tf.config.set_visible_devices([], "GPU")
     except RuntimeError:
@@ -165,21 +164,4 @@ def load_tensorflow() -> Any:
             "TensorFlow already uses the GPUs of this process. Create the stream "
             "before TensorFlow runs, or use the loader 'thread'."
         ) from None
-    return tf
-
-
-def import_tensorflow() -> Any:
-    """Imports TensorFlow for code that needs no device.
-
-    Raises:
-      InputError: it is not installed.
-    """
-    # Silences notes on CPU instructions and on oneDNN, whose kernels tf.data does not
-    # use. Existing values stay; TensorFlow reads both when it is loaded.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    try:
-        import tensorflow as tf
-    except ImportError:
-        raise errors.missing_extra("tensorflow", "data") from None
     return tf

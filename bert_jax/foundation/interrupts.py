@@ -76,6 +76,7 @@ _is_owned = False
 _patience = 0.0  # of an owned process while it imports: nothing is there to clean up
 # What `check` raises, the last of them now; None means nothing. Each context that is
 # open has an entry of its own, as they need not close in the order of a stack.
+_checks: list[Callable[[], None]] = []  # of evaluations in progress
 _raised: list[tuple[type[BaseException] | None, object]] = []
 _unsaved: list[bool] = []  # one entry for each `unsaved` that is open
 _unfinished: list[tuple[Path, ...]] = []
@@ -199,6 +200,28 @@ def unfinished(*paths: Path) -> Iterator[None]:
         yield
     finally:
         _unfinished.remove(paths)
+
+
+@contextlib.contextmanager
+def checking(check: Callable[[], None]) -> Iterator[None]:
+    """Has `run_interruptible` call this first in the context, an evaluation."""
+    _checks.append(check)
+    try:
+        yield
+    finally:
+        _checks.remove(check)
+
+
+def run_interruptible(call: Callable[[], Result]) -> Result:
+    """Returns what `call` does, a part of a long evaluation or of a command.
+
+    In an evaluation it resets the watchdog, and raises what ends it if the run must
+    stop; elsewhere it does what `check` does. A signal abandons the call while it
+    compiles (but not with several processes), so it must not donate arguments.
+    """
+    for check_first in _checks:
+        check_first()
+    return run_in_thread(call)
 
 
 def run_in_thread(

@@ -25,6 +25,7 @@ from bert_jax.checkpoints import native, sentence_encoder, weights
 from bert_jax.config import finetuning
 from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.data.labeled import examples as data_examples
+from bert_jax.foundation import interrupts
 from bert_jax.inference import encode
 from bert_jax.metrics import scores
 from bert_jax.model import heads, network
@@ -32,7 +33,7 @@ from bert_jax.model import heads as model_heads
 from bert_jax.tasks import class_names, spec, tag_schemes
 from bert_jax.text import coverage as text_coverage
 from bert_jax.text.coverage import Coverage
-from bert_jax.training import sharding, signals, state
+from bert_jax.training import sharding, state
 
 # As the question-answering pipeline of transformers cuts contexts, in tokens.
 _SPAN_LENGTH, _DOC_OVERLAP = 384, 128
@@ -180,7 +181,7 @@ class Predictor:
                 own = {name: array[local] for name, array in batch.items()}
                 on_device = sharding.to_devices(own, self.mesh, size)
                 call = functools.partial(self.step, params, on_device)
-                outputs = signals.run_interruptible(call)
+                outputs = interrupts.run_interruptible(call)
                 bar.update(len(rows))
                 return outputs
 

@@ -24,7 +24,7 @@ from bert_jax.data.corpus import (
     store_build,
 )
 from bert_jax.foundation import faults, fields, files, interrupts
-from bert_jax.text import cleaning, coverage, vocabulary, words
+from bert_jax.text import VocabularyKind, cleaning, coverage, vocabulary, words
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training import distributed
 
@@ -169,7 +169,7 @@ def _tokenizer(
         learn = functools.partial(
             vocabulary.learn,
             sentences,
-            kind=cast(vocabulary.Kind, text.tokenizer),  # checked by TextConfig
+            kind=cast(VocabularyKind, text.tokenizer),  # checked by TextConfig
             vocab_size=text.vocab_size,
             lowercase=text.lowercase,
             folder=Path(scratch),

@@ -30,7 +30,7 @@ from bert_jax.checkpoints import (
 from bert_jax.config import finetuning
 from bert_jax.data import stream
 from bert_jax.data.labeled import example_rows
-from bert_jax.foundation import json_file
+from bert_jax.foundation import interrupts, json_file
 from bert_jax.inference import answer
 from bert_jax.metrics import scores as scores_lib
 from bert_jax.model import config as model_config
@@ -46,7 +46,6 @@ from bert_jax.training import (
     optimizer,
     remote,
     sharding,
-    signals,
     state,
 )
 
@@ -298,7 +297,7 @@ class FinetuningRun(SingleRun[Finetuned]):
     def initial_state(self) -> state.TrainState:
         """Returns the given weights, with a randomly initialized head."""
         shapes = self.state_shapes
-        params = signals.run_interruptible(
+        params = interrupts.run_interruptible(
             lambda: self.parameters(shapes.params, self.settings.run.seed)
         )
         return state.from_params(params, shapes, self._optimizer[0])

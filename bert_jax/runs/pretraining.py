@@ -18,6 +18,7 @@ from bert_jax.config.pretraining import PretrainingConfig
 from bert_jax.data import stream
 from bert_jax.data.corpus import store
 from bert_jax.data.pretraining import instances
+from bert_jax.foundation import interrupts
 from bert_jax.model import config as model_config
 from bert_jax.model import costs
 from bert_jax.runs.run import Batch, End, SingleRun
@@ -30,7 +31,6 @@ from bert_jax.training import (
     optimizer,
     remote,
     sharding,
-    signals,
     state,
 )
 
@@ -158,7 +158,7 @@ class PretrainingRun(SingleRun[Trained]):
         if settings.init_from == "none":
             distributed.print_once("weights: randomly initialized (init_from is none)")
             key = jax.random.key(settings.run.seed)
-            return signals.run_interruptible(
+            return interrupts.run_interruptible(
                 lambda: state.create(init, key, transformation, self.mesh)
             )
         distributed.print_once(f"weights: {settings.init_from}")

@@ -19,7 +19,7 @@ import numpy as np
 from bert_jax import console, errors
 from bert_jax.checkpoints import native
 from bert_jax.config import finetuning as finetuning_config
-from bert_jax.foundation import files, json_file
+from bert_jax.foundation import files, interrupts, json_file
 from bert_jax.model import costs
 from bert_jax.runs import best_model, finetuning, splits
 from bert_jax.runs.finetuning import Finetuned, FinetuningRun
@@ -30,7 +30,6 @@ from bert_jax.training import (
     loop,
     remote,
     sharding,
-    signals,
     state,
     sweep,
 )
@@ -218,7 +217,7 @@ class SweepRun(Run[Finetuned]):
 
     def initial_state(self) -> state.TrainState:
         """Returns all members at step 0: given weights, and a head of each seed."""
-        return signals.run_interruptible(self._initial_state)
+        return interrupts.run_interruptible(self._initial_state)
 
     def _initial_state(self) -> state.TrainState:
         one = self.one.state_shapes

@@ -11,18 +11,14 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, get_args
 
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from bert_jax import errors
-from bert_jax.text import characters, pipelines, spiece
+from bert_jax.text import VocabularyKind, characters, pipelines, spiece
 from bert_jax.text import specials as special_tokens
 from bert_jax.text.tokenizer import Tokenizer
-
-Kind = Literal["wordpiece", "sentencepiece-unigram", "sentencepiece-bpe"]
-KINDS: tuple[str, ...] = get_args(Kind)
 
 _SPECIALS = tuple(special_tokens.BERT.present().values())
 
@@ -38,7 +34,7 @@ _logger = logging.getLogger(__name__)
 def learn(
     texts: Iterable[str],
     *,
-    kind: Kind,
+    kind: VocabularyKind,
     vocab_size: int,
     lowercase: bool,
     folder: Path,
@@ -52,7 +48,6 @@ def learn(
 
     Args:
       texts: sentences or paragraphs, read once.
-      kind: one of KINDS.
       vocab_size: the maximum number of tokens, special ones included.
       lowercase: whether text is lowercased; WordPiece then strips accents too.
       folder: where `Tokenizer.save` writes.

@@ -19,8 +19,6 @@ from bert_jax import errors
 from bert_jax.text import characters
 from bert_jax.text.tokenizer import Tokenizer, flatten
 
-NAMES = ("none", "jieba", "corpus")
-
 _POINTS = ("utf-32-le", "surrogatepass")  # a string as an array of code points
 
 
@@ -54,7 +52,7 @@ class Jieba:
 
 
 def segmenter(name: str) -> Jieba | None:
-    """Returns the segmenter of one of `NAMES`; None if no text is segmented.
+    """Returns the segmenter of one of `SEGMENTERS`; None if no text is segmented.
 
     "none" keeps the tokens' own rule; with "corpus" the documents have words.
 

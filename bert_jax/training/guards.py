@@ -1,6 +1,6 @@
 """What watches a run: steps that are not finite, spikes of the loss, and hangs.
 
-Every step checks its own numbers on the device (`finite_checks`). `NonFiniteGuard`
+Every step checks its own numbers on the device (`state.finite_checks`); a guard
 reads the result on the host, names the first bad array and the examples, and skips the
 step or ends the run. `LoopState` counts, and is saved with a checkpoint.
 """
@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
 from bert_jax import errors
+from bert_jax.training import state
 
 # name -> (sum, weight), on the host as Python floats (float64).
 Sums = dict[str, tuple[float, float]]
@@ -133,7 +134,7 @@ class NonFiniteGuard:
         processes must call it.
 
         Args:
-          metrics: of the step, on the host; "finite" has the `finite_checks`.
+          metrics: of the step, on the host; "finite" has the `state.finite_checks`.
           batch, params: inputs of the step; `params` may be later ones.
         """
         finite = np.atleast_1d(np.asarray(metrics["finite"]).all(axis=-1))
@@ -248,17 +249,6 @@ def _or_none(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def finite_checks(
-    learning_rate: Any, loss: Any, squares: PyTree, grad_norm: Any
-) -> Bool[Array, " checks"]:
-    """Returns whether rate, loss, gradients and norm are finite; traced in the step.
-
-    `squares` has the sum of squares of every gradient.
-    """
-    values = [learning_rate, loss, *jax.tree.leaves(squares), grad_norm]
-    return jnp.stack([jnp.isfinite(x) for x in values])
-
-
 def first_bad(
     metrics: Mapping[str, Any], batch: PyTree, params: PyTree, at: tuple[int, ...] = ()
 ) -> str:
@@ -289,7 +279,7 @@ def first_bad(
     gradients = found[_LOSS + 1 : -1]
     if gradients.all():
         return f"the gradient norm is {float(parts['grad_norm'])}"
-    bad = list(named_leaves(params))[int(np.argmin(gradients))]
+    bad = list(state.named_leaves(params))[int(np.argmin(gradients))]
     return f"the gradient of {bad} has values that are not finite"
 
 
@@ -300,7 +290,7 @@ def first_not_finite(tree: PyTree, at: tuple[int, ...] = ()) -> str | None:
     """
     floats = {
         name: leaf
-        for name, leaf in named_leaves(tree).items()
+        for name, leaf in state.named_leaves(tree).items()
         if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
     }
     good = jax.device_get(_all_finite(list(floats.values()), at))
@@ -311,12 +301,6 @@ def first_not_finite(tree: PyTree, at: tuple[int, ...] = ()) -> str | None:
 @jax.jit
 def _all_finite(leaves: list[Array], at: tuple[Any, ...]) -> list[Bool[Array, ""]]:
     return [jnp.isfinite(leaf[at]).all() for leaf in leaves]
-
-
-def named_leaves(tree: PyTree) -> dict[str, Any]:
-    """Returns the leaves of a tree by path, as "layers/bias", in the tree's order."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in leaves}
 
 
 class Watchdog:

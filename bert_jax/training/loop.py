@@ -67,7 +67,7 @@ def evaluate(
     sums: Sums = {}
     for batch in batches:
         call = functools.partial(eval_step, params, batch)
-        sums = add(sums, jax.device_get(signals.run_interruptible(call)))
+        sums = add(sums, jax.device_get(interrupts.run_interruptible(call)))
     return divide(sums)
 
 
@@ -247,7 +247,7 @@ class Trainable(Protocol):
     ) -> Evaluation:
         """Evaluates the state after `step` steps.
 
-        Long parts run in `signals.run_interruptible`. An evaluation that a signal
+        Long parts run in `interrupts.run_interruptible`. An evaluation that a signal
         interrupts is done again when the run is resumed.
         """
         ...

@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 from jax.experimental import multihost_utils
 
@@ -19,8 +19,6 @@ from bert_jax import errors
 from bert_jax.foundation import interrupts
 from bert_jax.training import distributed
 
-Result = TypeVar("Result")
-_interrupting: list["StopRequest"] = []  # of evaluations in progress
 # Numbers of JAX's sync points; a second loop must not start again at 1.
 _sync_points = itertools.count(1)
 
@@ -133,36 +131,20 @@ class StopRequest:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Lets this module's `run_interruptible` raise Interrupted in the context.
+        """Lets `interrupts.run_interruptible` raise Interrupted in the context.
 
         With one process `interrupts.check` raises it too; several processes must stop
         at the same point.
         """
         kind = Interrupted if distributed.count() == 1 else None
-        _interrupting.append(self)
-        try:
-            with interrupts.raising(kind):
-                yield
-        finally:
-            _interrupting.remove(self)
+        with interrupts.raising(kind), interrupts.checking(self.check):
+            yield
 
     def check(self) -> None:
         """Resets the watchdog; raises Interrupted if the run must stop."""
         self._on_check()
         if self.requested():
             raise Interrupted
-
-
-def run_interruptible(call: Callable[[], Result]) -> Result:
-    """Returns what `call` does, a part of a long evaluation or of a command.
-
-    In an evaluation it resets the watchdog, and raises Interrupted if the run must
-    stop; elsewhere it does what `interrupts.check` does. A signal abandons the call
-    while it compiles (but not with several processes), so it must not donate arguments.
-    """
-    for request in _interrupting:
-        request.check()
-    return interrupts.run_in_thread(call)
 
 
 def _passing_on() -> contextlib.AbstractContextManager[None]:

@@ -23,8 +23,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
-from bert_jax.training import guards, sharding
 from bert_jax.training import optimizer as recipe
+from bert_jax.training import sharding
 
 # gradients(params, batch, weights, key) -> (grads, loss, metrics).
 Gradients = Callable[..., tuple[PyTree, Any, Any]]
@@ -181,8 +181,8 @@ def difference(found: PyTree, wanted: PyTree) -> str | None:
 
     The words continue "X ...": "lacks a/b, ...", "has a/b, ...".
     """
-    found_leaves = guards.named_leaves(found)
-    wanted_leaves = guards.named_leaves(wanted)
+    found_leaves = named_leaves(found)
+    wanted_leaves = named_leaves(wanted)
     for name in sorted(found_leaves.keys() | wanted_leaves.keys()):
         if name not in found_leaves:
             return f"lacks {name}, which this model has"
@@ -262,7 +262,7 @@ def step_function(
 
     The total loss is the sum over the names of sum / max(weight, 1). The metrics are
     those of `losses`, "loss" and "grad_norm" as (sum, weight), and as values of this
-    step "learning_rate" and "finite" (`guards.finite_checks`). If one of these is not
+    step "learning_rate" and "finite" (`finite_checks`). If one of these is not
     finite, only the step count of the state changes.
 
     Args:
@@ -284,7 +284,7 @@ def step_function(
         squares = jax.tree.map(lambda x: jnp.sum(jnp.square(x)), grads)
         grad_norm = jnp.sqrt(optax.tree.sum(squares))
         learning_rate = jnp.asarray(schedule(state.step))
-        finite = guards.finite_checks(learning_rate, total, squares, grad_norm)
+        finite = finite_checks(learning_rate, total, squares, grad_norm)
         one = jnp.ones(())
         metrics |= {
             "loss": (total, one),
@@ -401,3 +401,20 @@ def _split(
         return lax.with_sharding_constraint(jnp.moveaxis(cut, 1, 0), spread)
 
     return jax.tree.map(split, batch)
+
+
+def finite_checks(
+    learning_rate: Any, loss: Any, squares: PyTree, grad_norm: Any
+) -> Bool[Array, " checks"]:
+    """Returns whether rate, loss, gradients and norm are finite; traced in the step.
+
+    `squares` has the sum of squares of every gradient.
+    """
+    values = [learning_rate, loss, *jax.tree.leaves(squares), grad_norm]
+    return jnp.stack([jnp.isfinite(x) for x in values])
+
+
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """Returns the leaves of a tree by path, as "layers/bias", in the tree's order."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in leaves}

@@ -8,7 +8,7 @@ import pytest
 import small_tokenizers
 
 from bert_jax import errors
-from bert_jax.text import vocabulary
+from bert_jax.text import VocabularyKind, vocabulary
 from bert_jax.text.tokenizer import Tokenizer
 
 TEXTS = [
@@ -27,7 +27,7 @@ def auto(folder: Path) -> Any:
     return transformers.AutoTokenizer.from_pretrained(str(folder))
 
 
-def learnt(kind: vocabulary.Kind, folder: Path, lowercase: bool) -> Tokenizer:
+def learnt(kind: VocabularyKind, folder: Path, lowercase: bool) -> Tokenizer:
     """Learns a small vocabulary."""
     texts = [*small_tokenizers.TEXTS, *TEXTS, "ab abc abcd the cats"] * 9
     return vocabulary.learn(
@@ -72,7 +72,7 @@ def test_wordpiece(tmp_path: Path, lowercase: bool):
 
 @pytest.mark.parametrize("lowercase", [True, False])
 @pytest.mark.parametrize("kind", ["sentencepiece-unigram", "sentencepiece-bpe"])
-def test_sentencepiece(tmp_path: Path, kind: vocabulary.Kind, lowercase: bool):
+def test_sentencepiece(tmp_path: Path, kind: VocabularyKind, lowercase: bool):
     check(learnt(kind, tmp_path / "learnt", lowercase), tmp_path / "saved")
 
 

@@ -11,7 +11,8 @@ import pytest
 import small_loop
 
 from bert_jax import errors
-from bert_jax.training import guards, loop, signals, state
+from bert_jax.foundation import interrupts
+from bert_jax.training import guards, loop, state
 
 LIMITS = {field.name for field in dataclasses.fields(loop.Limits)}
 
@@ -237,7 +238,7 @@ def test_a_signal_in_a_callback_ends_it_and_it_is_called_again():
         calls.append(f"begin {step}")
         if calls.count(f"begin {step}") == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        signals.run_interruptible(lambda: None)
+        interrupts.run_interruptible(lambda: None)
         calls.append(f"end {step}")
 
     options = {"evaluate": evaluate, "eval_every_steps": 10, "loop_state": now}
@@ -255,7 +256,7 @@ def test_an_evaluation_that_compiles_for_long_is_not_waited_for():
         signal.raise_signal(signal.SIGTERM)  # the main thread hears of it
         return go_on.wait(60)
 
-    evaluate = lambda *_: signals.run_interruptible(compile_for_long)  # noqa: E731
+    evaluate = lambda *_: interrupts.run_interruptible(compile_for_long)  # noqa: E731
     with pytest.raises(errors.Stopped, match="after step 2 of 4"):
         run_fake(calls, evaluate=evaluate, loop_state=now)
     assert calls[-1] == "save 2" and now.callbacks_due

@@ -128,7 +128,7 @@ def test_checks_in_other_threads_and_outside_of_a_run_do_nothing():
         other.join()
 
 
-@pytest.mark.parametrize("do", [interrupts.run_in_thread, signals.run_interruptible])
+@pytest.mark.parametrize("do", [interrupts.run_in_thread, interrupts.run_interruptible])
 def test_what_waits_is_abandoned_when_a_signal_comes(do):
     go_on = threading.Event()
 
@@ -161,7 +161,7 @@ def compile():
 
 try:
     with signals.stopping():
-        signals.run_interruptible(compile)
+        interrupts.run_interruptible(compile)
 except errors.Stopped:
     print("stopped", flush=True)
 """
@@ -213,7 +213,7 @@ def test_the_first_step_returns_and_raises_as_it_is():
 
 
 def test_outside_of_the_loop_a_call_is_what_it_is():
-    assert signals.run_interruptible(lambda: 5) == 5
+    assert interrupts.run_interruptible(lambda: 5) == 5
 
 
 OWNED = """
