@@ -16,7 +16,7 @@ PICTURE = ROOT / "docs" / "rooms.svg"
 TOGETHER = {  # modules at the top level that are drawn as one box
     "commands": (
         *("__main__", "commands", "convert", "evaluate", "finetune", "plan"),
-        *("predict", "prepare", "pretrain", "suite", "report"),
+        *("predict", "prepare", "pretrain", "suite"),
     ),
     "foundation, errors, ...": ("console", "errors", "foundation"),
 }

@@ -87,7 +87,7 @@ LAZY = {
     "transformers",
     "yaml",
 }
-# Flags and ConfigDicts stop here; `predict` shares its flags with `prediction`.
+# Flags and ConfigDicts stop here.
 NOT_IN_LIBRARY = {"absl", "ml_collections"}
 AT_THE_DOOR = {"checkpoints", "config", "inference", "runs"}
 

@@ -305,7 +305,7 @@ def flatten(tree: Any) -> dict[str, Any]:
 
 
 def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:
-    """Returns the tree of what `flat` returns.
+    """Returns the tree of what `flatten` returns.
 
     >>> unflatten({"a/b": 1, "a/c": 2})
     {'a': {'b': 1, 'c': 2}}

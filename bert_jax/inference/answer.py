@@ -27,10 +27,10 @@ from bert_jax.data.labeled import example_rows, python_examples
 from bert_jax.data.labeled import examples as data_examples
 from bert_jax.foundation import interrupts
 from bert_jax.inference import encode
-from bert_jax.metrics import scores
+from bert_jax.metrics import scores, tag_schemes
 from bert_jax.model import heads, network
 from bert_jax.model import heads as model_heads
-from bert_jax.tasks import class_names, spec, tag_schemes
+from bert_jax.tasks import class_names, spec
 from bert_jax.text import coverage as text_coverage
 from bert_jax.text.coverage import Coverage
 from bert_jax.training import sharding, state
@@ -296,9 +296,10 @@ class TaskPredictor:
         return self.task_spec.name
 
     def predict(self, values: Iterable[Any]) -> list[spec.Prediction]:
-        """Returns one prediction per value; `data.raw_examples` documents the values.
+        """Returns one prediction per value.
 
-        Logs a warning if many tokens are [UNK] or many texts are cut.
+        `data.labeled.python_examples` documents the values. Logs a warning if many
+        tokens are [UNK] or many texts are cut.
 
         Raises:
           InputError: a value does not have the form of the task.

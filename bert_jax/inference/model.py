@@ -86,7 +86,7 @@ class Model:
 
         A value is a text, for tagging also a list of tokens; of other tasks a pair, or
         (question, context), (context, choices), (text, predicate): see
-        `data.raw_examples`.
+        `data.labeled.python_examples`.
 
         Raises:
           InputError: the model was not fine-tuned, or a value has the wrong form.
@@ -162,7 +162,7 @@ class Model:
         """Returns one vector for each of `rows`, float32.
 
         Args:
-          kind: `sentence` for those of `encode`, or one of `features.POOLINGS`.
+          kind: `sentence` for those of `encode`, or one of `inference.encode.POOLINGS`.
           prompt: the text that every row starts with.
         """
         if kind == "sentence" and self._encoder is not None:

@@ -16,6 +16,7 @@ from bert_jax import errors
 
 MAX_ERRORS = 100
 BINS = 15
+LOWER_IS_BETTER = frozenset({"rmse", "mae", "ece", "brier"})  # of all others, higher
 _OF_ONE_CLASS = ("precision", "recall", "f1")
 
 
@@ -175,3 +176,10 @@ def brier(
     squared error of the second class.
     """
     return float(np.mean(np.sum((probabilities - truths) ** 2, axis=1)))
+
+
+def is_better(name: str, value: float, best: float | None) -> bool:
+    """Returns whether a value of a metric is better than the best so far, if any."""
+    if best is None:
+        return True
+    return value < best if name in LOWER_IS_BETTER else value > best

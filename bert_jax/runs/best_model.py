@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from bert_jax.runs.finetuning import FinetuningRun
 
 TITLES = {"tfidf": "TF-IDF + LinearSVC", "fresh": "the same network, fresh"}
-LOWER_IS_BETTER = frozenset({"rmse", "mae", "ece", "brier"})
 _SHOWN = ("accuracy", "macro_f1", "micro_f1", "matthews")
 _MOST_CJK = 0.3  # fraction of CJK characters above which characters are counted
 
@@ -59,13 +58,6 @@ def shown_metric(
     """
     positive = tasks.of(settings).positive(settings, labels)
     return scores_lib.named(metric, console.visible(positive))
-
-
-def is_better(name: str, value: float, best: float | None) -> bool:
-    """Returns whether a value of a metric is better than the best so far, if any."""
-    if best is None:
-        return True
-    return value < best if name in LOWER_IS_BETTER else value > best
 
 
 def tuned(

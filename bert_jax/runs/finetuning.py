@@ -348,7 +348,7 @@ class FinetuningRun(SingleRun[Finetuned]):
         scored, _ = self.predictor.scores(params, dev.examples, dev.table)
         name = best_model.kept_by(self.settings, scored.metrics)
         value = scored.metrics[name]
-        is_better = best_model.is_better(name, value, self.best["value"])
+        is_better = scores_lib.is_better(name, value, self.best["value"])
         summary = _summary(step, name, scored, is_better)
         if is_better:
             self.best.update(value=value, step=step, without_better=0)

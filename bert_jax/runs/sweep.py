@@ -20,6 +20,7 @@ from bert_jax import console, errors
 from bert_jax.checkpoints import native
 from bert_jax.config import finetuning as finetuning_config
 from bert_jax.foundation import files, interrupts, json_file
+from bert_jax.metrics import scores as scores_lib
 from bert_jax.model import costs
 from bert_jax.runs import best_model, finetuning, splits
 from bert_jax.runs.finetuning import Finetuned, FinetuningRun
@@ -126,7 +127,7 @@ class SweepReport:
 
     def _numbers(self, values: np.ndarray) -> list[str]:
         ends = values.min(), values.max()
-        is_low_good = self.metric in best_model.LOWER_IS_BETTER
+        is_low_good = self.metric in scores_lib.LOWER_IS_BETTER
         worst, best = ends[::-1] if is_low_good else ends
         return [f"{x:.4f}" for x in (values.mean(), deviation(values), best, worst)]
 
@@ -352,7 +353,7 @@ class SweepRun(Run[Finetuned]):
         scored, _ = self.one.predictor.scores(params, dev.examples, dev.table)
         name = best_model.kept_by(self.settings, scored.metrics)
         value = scored.metrics[name]
-        if best_model.is_better(name, value, record["best"][index]):
+        if scores_lib.is_better(name, value, record["best"][index]):
             record["metrics"][index] = self._all_metrics(params, scored.metrics)
             record["best"][index] = value
         return scored.metrics
@@ -364,13 +365,18 @@ class SweepRun(Run[Finetuned]):
         stacked: Any,
         guard: guards.NonFiniteGuard,
     ) -> None:
-        """Writes the best model so far, which is never that of a dropped member."""
+        """Writes the best model so far, which is never that of a dropped member.
+
+        It is the one with the highest score of any member at any evaluation; with folds
+        each is scored on its own. If the member of the best model was dropped, the
+        model is replaced now.
+        """
         record, best = self.record, None
         if record["member"] not in [index for index, _ in guard.active()]:
             record["value"] = None
         for index, metrics in by_member.items():
             name = best_model.kept_by(self.settings, metrics)
-            if best_model.is_better(name, metrics[name], record["value"]):
+            if scores_lib.is_better(name, metrics[name], record["value"]):
                 record |= {"value": metrics[name], "step": step, "member": index}
                 best = index
         if best is not None:
@@ -429,9 +435,10 @@ class SweepRun(Run[Finetuned]):
 
 
 def _with_step(states: state.TrainState, step: Any) -> state.TrainState:
-    """Returns the state of all members with one step count, for the loop.
+    """Returns the state of all members with one step count, as the loop reads one.
 
-    The step count of each member is kept with its optimizer state.
+    The members' own counts [M] are stored as `(opt_state, counts)` in its place of the
+    optimizer state; `_SweepStep._states` undoes it.
     """
     return state.TrainState(step, states.params, (states.opt_state, states.step))
 

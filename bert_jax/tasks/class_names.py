@@ -18,7 +18,7 @@ from bert_jax.data import text_files
 from bert_jax.data.labeled import python_examples
 from bert_jax.data.labeled.examples import TextExample
 from bert_jax.foundation import json_file
-from bert_jax.tasks import tag_schemes
+from bert_jax.metrics import tag_schemes
 from bert_jax.tasks.spec import FineTuned, Metadata, Settings
 
 _MOST_SHOWN = 20

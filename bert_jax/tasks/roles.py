@@ -17,8 +17,8 @@ from bert_jax import errors
 from bert_jax.data.labeled import python_examples
 from bert_jax.data.labeled.example_rows import ExampleTable
 from bert_jax.data.labeled.examples import ExampleForm, TaggedExample
-from bert_jax.metrics import entities
-from bert_jax.tasks import spec, tag_schemes, tagging, token_rows
+from bert_jax.metrics import entities, tag_schemes
+from bert_jax.tasks import spec, tagging, token_rows
 from bert_jax.tasks.spec import Metadata, Prediction, Settings
 
 # Notes of a table.

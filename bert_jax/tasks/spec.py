@@ -279,7 +279,7 @@ class TaskSpec(abc.ABC):
         dev examples split off the training file.
       columns: the columns of a table of predictions; see `rows`.
       formats: prediction formats besides `jsonl` and `tsv`; see
-        `inference.prediction_files`.
+        `inference.outputs`.
     """
 
     name: str

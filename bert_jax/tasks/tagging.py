@@ -16,8 +16,8 @@ from bert_jax import errors
 from bert_jax.data.labeled import annotations
 from bert_jax.data.labeled.example_rows import ExampleTable
 from bert_jax.data.labeled.examples import ExampleForm, TaggedExample
-from bert_jax.metrics import entities, scores
-from bert_jax.tasks import class_names, spec, tag_schemes, token_rows
+from bert_jax.metrics import entities, scores, tag_schemes
+from bert_jax.tasks import class_names, spec, token_rows
 from bert_jax.tasks.spec import Metadata, Outputs, Prediction, Settings, TaskSpec
 
 # Notes of a table.

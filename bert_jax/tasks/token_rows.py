@@ -19,9 +19,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from bert_jax import errors
 from bert_jax.data.labeled.example_rows import ExampleTable
 from bert_jax.data.labeled.examples import Span, TaggedExample
-from bert_jax.metrics import entities
+from bert_jax.metrics import entities, tag_schemes
 from bert_jax.model import crf
-from bert_jax.tasks import losses, tag_schemes
+from bert_jax.tasks import losses
 from bert_jax.tasks.spec import Batch, FineTuned, Logits, Sums
 from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ from bert_jax import errors
 from bert_jax.checkpoints import huggingface, weights
 from bert_jax.model import config, encoder, network
 from bert_jax.tasks import pretraining
-from bert_jax.tasks.pretraining import Masking
+from bert_jax.tasks.masking import Masking
 from bert_jax.training import optimizer, sharding, state
 
 OURS, TORCH = "ours", ("eager", "sdpa", "compile")

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.tasks import losses, pretraining
-from bert_jax.tasks.pretraining import Masking, mask_tokens
+from bert_jax.tasks import losses
+from bert_jax.tasks import masking as masking_lib
+from bert_jax.tasks.masking import Masking, mask_tokens
 
 # Ids 0..4 are special, as learned vocabularies have it: 2 = [CLS], 3 = [SEP], 4 = mask.
 PLAIN = Masking(
@@ -154,7 +155,7 @@ def test_ngrams_have_lengths_in_proportion_to_1_over_n(mask):
     masking = dataclasses.replace(
         PLAIN, max_ngram=3, max_predictions=1, masked_lm_prob=0.01
     )
-    groups = pretraining._groups(
+    groups = masking_lib._groups(
         jnp.asarray(batch["input_ids"] > 4),
         jnp.asarray(batch["word_start"]),
         jax.random.key(2),

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from bert_jax.model import config, costs, encoder, network
 from bert_jax.tasks import pretraining
-from bert_jax.tasks.pretraining import Masking
+from bert_jax.tasks.masking import Masking, eval_masking
 
 MASKING = Masking(
     masked_lm_prob=0.4,
@@ -32,9 +32,7 @@ def task():
         intermediate_size=7,
     )
     model = network.for_pretraining(bert, encoder.Execution())
-    return pretraining.Pretraining(
-        model, MASKING, pretraining.eval_masking(MASKING, 21)
-    )
+    return pretraining.Pretraining(model, MASKING, eval_masking(MASKING, 21))
 
 
 def _rows(numbers):

@@ -260,7 +260,7 @@ def test_a_metric_that_is_asked_for_must_be_there():
     ],
 )
 def test_better_is_higher_but_for_errors(name, value, best, expected):
-    assert best_model.is_better(name, value, best) is expected
+    assert scores.is_better(name, value, best) is expected
 
 
 def test_thresholds_are_kept_where_a_task_decides_by_one():

@@ -22,8 +22,8 @@ from small_tags import (
 )
 
 from bert_jax import errors
-from bert_jax.metrics import entities
-from bert_jax.tasks import tag_schemes, tagging, token_rows
+from bert_jax.metrics import entities, tag_schemes
+from bert_jax.tasks import tagging, token_rows
 
 
 def _row(table, name, row=0):

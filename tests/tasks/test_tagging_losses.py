@@ -20,7 +20,8 @@ from small_tags import (
 )
 
 from bert_jax import errors
-from bert_jax.tasks import losses, tag_schemes
+from bert_jax.metrics import tag_schemes
+from bert_jax.tasks import losses
 
 
 def test_a_crf_without_transitions_is_a_softmax_a_token():

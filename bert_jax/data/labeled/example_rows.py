@@ -146,10 +146,10 @@ class SharedRows:
     """Rows that the texts of a batch share, in one layout for all batches.
 
     The rows of a dataset, sorted by length, are split into as many strata as a batch
-    has rows, and a batch takes one of each. The longest of a stratum decides how much
-    room
-    it gets, so one layout fits every batch of every epoch: one shape and one program,
-    whatever the seed, the fold and the mesh.
+    has rows, and a batch takes one of each. The longest row of a stratum decides how
+    much room it gets, so one layout fits every batch of every epoch: one shape and one
+    program, whatever the seed, the fold and the mesh. K is the number of texts of an
+    example.
 
     Attributes:
       rows: R, the number of rows; some of the last may be empty.
@@ -165,7 +165,7 @@ class SharedRows:
     fill: float
 
     def packed(self, segment_ids: Int[np.ndarray, "B *K L"]) -> Int[np.ndarray, "R S"]:
-        """Returns the token at each position: 1 + its number in `segment_ids`, or 0."""
+        """Returns 1 + the index in `segment_ids.ravel()` of each token; 0 for none."""
         width = segment_ids.shape[-1]
         lengths = np.count_nonzero(segment_ids, axis=-1).reshape(self.row.shape)
         packed = np.zeros((self.rows, self.length), np.int32)
@@ -326,8 +326,9 @@ class TrainingRows:
     def _plan(self) -> tuple[int, ...]:
         """The length of each batch of an epoch, shortest first.
 
-        Rows that do not fill a batch move to the next longer one; the last batch may be
-        padded.
+        It is planned with the fewest rows of each length that any fold leaves, so that
+        every fold can fill it. Rows that do not fill a batch move to the next longer
+        one; the last batch may be padded.
         """
         least = self._counts.min(axis=0)
         plan, carried = [], 0
@@ -457,6 +458,7 @@ class TrainingRows:
         queue = kept[np.argsort(self._bucket_of_rows[kept], kind="stable")]
         firsts = range(0, self.steps_per_epoch * self.batch_size, self.batch_size)
         batches = [queue[first : first + self.batch_size] for first in firsts]
+        # Without the seed: at a step all members of a sweep have rows of one length.
         order = np.random.default_rng([epoch, 2]).permutation(len(batches))
         return batches, order
 

@@ -5,8 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from bert_jax.metrics import entities
-from bert_jax.tasks import tag_schemes
+from bert_jax.metrics import entities, tag_schemes
 
 
 @pytest.mark.parametrize(
