@@ -134,7 +134,7 @@ def _fake(monkeypatch, stop_at=""):
         return Finetuned(metrics, folder / "best" / "4")
 
     monkeypatch.setattr(sweep, "train_in", train)
-    monkeypatch.setattr(suite, "_submit", lambda *arguments: None)
+    monkeypatch.setattr(suite_runs, "_submit", lambda *arguments: None)
     return trained
 
 
