@@ -161,7 +161,7 @@ def _output(folder: Path, output: Path | None, name: str) -> Path | None:
 
 
 def _renamed(
-    model: answer.TaskPredictor, examples: list[Any], label_map: Path | None
+    model: answer.TaskModel, examples: list[Any], label_map: Path | None
 ) -> list[Any]:
     """Returns examples with the names of a label map, and logs which it lacks."""
     if label_map is None:

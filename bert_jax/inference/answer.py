@@ -6,7 +6,7 @@ the class in config.json, or the parts in model.json, name the head; `id2label` 
 `problem_type` define its outputs, as they do for `transformers`.
 
 `Predictor` runs a task over a table of rows, for evaluation in training too;
-`TaskPredictor` is a loaded model with its own parameters and tokenizer.
+`TaskModel` is a loaded model with its own parameters and tokenizer.
 """
 
 import dataclasses
@@ -253,7 +253,7 @@ WINDOW = 1024  # examples that are read and predicted together
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TaskPredictor:
+class TaskModel:
     """The model of a task on the devices, ready to read examples and predict.
 
     Attributes:
@@ -270,7 +270,7 @@ class TaskPredictor:
     def __repr__(self) -> str:
         """Returns the task and its labels, without the arrays of the model."""
         labels = self.task_folder.learned.labels
-        return f"TaskPredictor({self.kind}, {len(labels)} labels)"
+        return f"TaskModel({self.kind}, {len(labels)} labels)"
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickles the arrays and the task; the program is compiled again when read.
@@ -399,9 +399,7 @@ def _table(
     return table
 
 
-def load(
-    folder: Path, dtype: str = "float32", *, repair: bool = False
-) -> TaskPredictor:
+def load(folder: Path, dtype: str = "float32", *, repair: bool = False) -> TaskModel:
     """Loads a fine-tuned model, or the best one of a run.
 
     Args:
@@ -433,7 +431,7 @@ def _on_devices(
     params: PyTree,
     pooling: sentence_encoder.Pooling,
     source: Path = Path("the pickled model"),
-) -> TaskPredictor:
+) -> TaskModel:
     """Returns a model whose parameters are copied to all devices of this machine.
 
     Args:
@@ -449,7 +447,7 @@ def _on_devices(
     padded = network.pad_vocabulary(params, words.shape[0])
     native.check_shapes(padded, shapes, source)
     size, longest = result.settings.run.eval_batch_size, result.bert.max_length
-    return TaskPredictor(
+    return TaskModel(
         result,
         make(of_task, mesh, size, longest),
         sharding.shard_params(padded, shapes, source),

@@ -169,7 +169,7 @@ def _counted(answers: Iterator[Any], progress: console.Bar) -> Iterator[Any]:
 
 
 def _examples(
-    model: answer.TaskPredictor,
+    model: answer.TaskModel,
     arguments: list[str],
     request: AnswerRequest,
     notes: Counter[str],
@@ -276,7 +276,7 @@ def _parts(form: data_examples.ExampleForm, text: str, where: str) -> Any:
 
 
 def reading(
-    model: answer.TaskPredictor, request: AnswerRequest, *, needs_labels: bool = False
+    model: answer.TaskModel, request: AnswerRequest, *, needs_labels: bool = False
 ) -> read_examples.Request:
     """Returns how the file is read: as in training, except for the given options.
 

@@ -55,7 +55,7 @@ class Model:
     pooling: sentence_encoder.Pooling = sentence_encoder.Pooling()
     labels: tuple[str, ...] = ()
     execution: encoder.Execution = encoder.Execution()
-    task: answer.TaskPredictor | None = None
+    task: answer.TaskModel | None = None
 
     def __repr__(self) -> str:
         """Returns what kind of model it is and how large, without its arrays."""
@@ -357,7 +357,7 @@ def load(
     )
 
 
-def _of_task(result: answer.TaskPredictor, execution: encoder.Execution) -> Model:
+def _of_task(result: answer.TaskModel, execution: encoder.Execution) -> Model:
     """Returns a fine-tuned model."""
     folder = result.task_folder
     return Model(
