@@ -8,6 +8,7 @@ keeps its best model in `best/<step>/`.
 """
 
 import dataclasses
+import os
 import re
 import shutil
 from pathlib import Path
@@ -354,16 +355,24 @@ def read_record(
 
 def _check_sums(folder: Path) -> None:
     """Raises InputError for a file that is not the one that was written."""
-    tree = _of_format(folder / TASK, TASK_FORMAT)
-    for name, wanted in tree.get("files", {}).items():  # older versions had none
+    sums = _of_format(folder / TASK, TASK_FORMAT).get("files", {})  # none in old ones
+    if not isinstance(sums, dict) or not all(map(_is_inside, sums)):
+        raise errors.InputError(f"{folder / TASK} is damaged or was changed: files")
+    for name, wanted in sums.items():
         path = folder / name
-        if not path.is_file():
+        if not os.path.isfile(path):  # too long a name raises in `Path.is_file`
             raise errors.InputError(f"{path} is missing: copy the whole folder again")
         if files.sha256(path) != wanted:
             raise errors.InputError(
                 f"{path} is not the file that was written with the model (by its "
                 "sha256): it was damaged or changed. Copy the whole folder again"
             )
+
+
+def _is_inside(name: str) -> bool:
+    """Returns whether a name from a file is that of a file inside the folder."""
+    path = Path(name)
+    return name.isprintable() and not path.is_absolute() and ".." not in path.parts
 
 
 def task_pooling(

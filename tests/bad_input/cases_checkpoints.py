@@ -236,6 +236,18 @@ TASKS = [
     _task("task.json: a deviation of 0", "task.json", _learned(deviation=0), _BROKEN),
     _task("task.json: an unknown key", "task.json", _learned(color="red"), _BROKEN),
     _task(
+        "task.json: sums that are a text",
+        "task.json",
+        forged.manifest(lambda tree: tree.update(files="x")),
+        _BROKEN,
+    ),
+    _task(
+        "task.json: sums of a file outside",
+        "task.json",
+        forged.manifest(lambda tree: tree.update(files={"../x": "0"})),
+        _BROKEN,
+    ),
+    _task(
         "task.json: a setting that is a text",
         "task.json",
         forged.manifest(lambda tree: tree["settings"]["run"].update(seed="x")),
