@@ -3,7 +3,7 @@
     python scripts/bench/commits.py --base=HEAD~1
     python scripts/bench/commits.py --base=da43248 --rounds=9 --only=train,encode
 
-Unpacks the commit into a temporary folder, lets it pretrain a small model on random
+Checks the commit out into a temporary folder, lets it pretrain a small model on random
 words, and measures both trees in turn, because machines drift:
 
   import  seconds of `import bert_jax` in a fresh process
@@ -23,7 +23,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -130,13 +129,9 @@ def report(
 
 
 def unpack(commit: str, folder: Path) -> Path:
-    """Writes the files of a commit into a folder."""
-    archive = folder.with_suffix(".tar")
-    subprocess.run(
-        ["git", "archive", f"--output={archive}", commit], cwd=ROOT, check=True
-    )
-    with tarfile.open(archive) as files:
-        files.extractall(folder, filter="data")
+    """Checks a commit out into a folder."""
+    subprocess.run(["git", "clone", "-q", "--shared", ROOT, folder], check=True)
+    subprocess.run(["git", "checkout", "-q", commit], cwd=folder, check=True)
     return folder
 
 
