@@ -216,11 +216,8 @@ def train(tree: Path, texts: Path, workdir: Path) -> float:
     shutil.rmtree(workdir, ignore_errors=True)
     pretrain(tree, texts, workdir, STEPS)
     lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    rates = [
-        values["tokens_per_second"]
-        for values in map(json.loads, lines)
-        if "tokens_per_second" in values
-    ]
+    name = "train/tokens_per_second"
+    rates = [values[name] for values in map(json.loads, lines) if name in values]
     return statistics.median(rates[1:])
 
 
