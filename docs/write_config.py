@@ -21,7 +21,7 @@ DOCS = Path(__file__).resolve().parent
 _INT_MAX = 2**31 - 1
 _READERS = {name: task.keys for name, task in TASKS.items()}
 
-# The text of a page in each language, apart from its tables.
+# The text of a page in each language, without its tables.
 _PAGES = {
     "en": {
         "title": "Configuration reference",

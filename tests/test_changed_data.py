@@ -47,8 +47,11 @@ def test_a_changed_file_may_be_allowed_and_is_the_record_then(tuned):
     place, config = tuned
     path = place / "test.tsv"
     path.write_text(path.read_text() + "a cat\tcat\n")
+    recorded = json.loads((place / "run" / workdirs.DATA).read_text())["files"]
     finetune.train(config, place / "run", allow_changed_config=True)
-    finetune.train(config, place / "run")
+    now = json.loads((place / "run" / workdirs.DATA).read_text())["files"]
+    assert {x for x in now if now[x] != recorded[x]} == {"data.test"}
+    assert finetune.train(config, place / "run").metrics
 
 
 def test_a_run_of_an_earlier_version_is_not_compared(tuned):

@@ -72,10 +72,11 @@ def damage(step_folder: Path) -> str | None:
         return f"{MANIFEST} is missing"
     try:
         sums = json_file.loads((step_folder / MANIFEST).read_bytes())["sha256"]
-        names = sorted(sums)
     except (ValueError, KeyError, TypeError):
         return f"{MANIFEST} is not readable"
-    for name in names:
+    if not isinstance(sums, dict) or not sums:
+        return f"{MANIFEST} names no files"
+    for name in sorted(sums):
         if not (step_folder / name).is_file():
             return f"{name} is missing"
         try:

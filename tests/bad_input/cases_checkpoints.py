@@ -61,6 +61,8 @@ ORBAX = [
     _orbax("a manifest that is cut", "evaluate", _both(change(lambda x: x[:-40]))),
     _orbax("a manifest that is a list", "evaluate", _both(b"[]")),
     _orbax("a manifest without sums", "evaluate", _both(b"{}")),
+    _orbax("a manifest whose sums are a list", "evaluate", _both(b'{"sha256": []}')),
+    _orbax("a manifest that names no file", "evaluate", _both(b'{"sha256": {}}')),
     _orbax("a manifest whose sums are null", "evaluate", _both(b'{"sha256": null}')),
     _orbax("a manifest of deep nesting", "evaluate", _both(b"[" * 100000)),
     _orbax("a manifest that is not UTF-8", "evaluate", _both(b'{"\xff": 1}')),

@@ -63,10 +63,12 @@ def test_a_temperature_needs_an_objective_that_reads_it():
 
 
 def test_what_is_read_is_not_refused():
-    _parse(sweep__seeds=2, sweep__learning_rates="1e-3")
-    _parse(data__task="matching", head__objective="in_batch", head__temperature=0.1)
-    _parse(recipe__lora_rank=2, recipe__lora_alpha=8.0, recipe__layer_decay=0.9)
-    _parse(data__dev="", data__dev_share=0.3)
+    assert _parse(sweep__seeds=2, sweep__learning_rates="1e-3").sweep.seeds == 2
+    head = {"head__objective": "in_batch", "head__temperature": 0.1}
+    assert _parse(data__task="matching", **head).head.temperature == 0.1
+    recipe = {"recipe__lora_rank": 2, "recipe__lora_alpha": 8.0}
+    assert _parse(recipe__layer_decay=0.9, **recipe).recipe.lora_alpha == 8.0
+    assert _parse(data__dev="", data__dev_share=0.3).data.dev_share == 0.3
 
 
 @pytest.mark.parametrize(
