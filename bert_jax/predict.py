@@ -167,7 +167,10 @@ def main(argv: list[str]) -> None:
         return
     output = None
     if task == "features":
-        output = Path(*commands.required("output"))
+        if not flags.FLAGS.output:
+            example = "--output is missing, as in: --output=vectors.npy"
+            raise errors.InputError(example)
+        output = Path(flags.FLAGS.output)
         outputs.check_output(output)
     model = load(folder, dtype=flags.FLAGS.dtype)
     path, is_repaired = flags.FLAGS.input, flags.FLAGS.repair

@@ -1,4 +1,4 @@
-"""What files of elsewhere may not do: be too long, too deep, or lead elsewhere."""
+"""What files of elsewhere may not do: be too long, or lead elsewhere."""
 
 import io
 import json

@@ -239,3 +239,14 @@ def test_microsofts_own_file_of_mrpc_is_taken_where_there_is_no_other(tmp_path):
     assert found.settings.data.train.endswith("msr_paraphrase_train.txt")
     assert found.settings.data.dev == ""
     assert list(found.tests) == ["MRPC.tsv"]
+
+
+def test_a_warm_up_that_is_too_long_is_noticed_before_anything_is_trained(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sweep, "train_in", lambda *_: pytest.fail("it was trained"))
+    tiny_suites.write_glue(tmp_path)
+    config = tiny_suites.config("glue", tmp_path, tasks="cola")
+    config.optimizer.warmup_steps = 10_000
+    with pytest.raises(errors.InputError, match="nothing is trained.*warmup_steps"):
+        suite.run(config, tmp_path / "run")

@@ -325,9 +325,10 @@ def _period(tree: dict[str, Any], path: Path) -> int:
     """Returns after how many layers the next one comes that sees the whole sequence."""
     kinds = tree["layer_types"]
     stated = tree.get("global_attn_every_n_layers")
-    for period in (stated, *range(1, len(kinds) + 1)):
-        if isinstance(period, int) and period > 0:
-            if kinds == [_NEAR if i % period else _FAR for i in range(len(kinds))]:
+    count = len(kinds) if isinstance(kinds, list) else 0
+    for period in (stated, *range(1, count + 1)):
+        if count and isinstance(period, int) and period > 0:
+            if kinds == [_NEAR if i % period else _FAR for i in range(count)]:
                 return period
     raise errors.InputError(
         f"{path}: layer_types is {kinds!r}, and only one {_FAR} in so many layers, "

@@ -182,7 +182,8 @@ def read(
     kept = {n: x for n, x in theirs.params.items() if n not in init.fresh_parts}
     flat = with_positions(mapping.flatten(kept), bert, init.positions)
     flat = _with_tokens(flat, found.tokenizer, tokenizer, init.new_tokens, folder)
-    if not bert.tie_word_embeddings and "mlm_head/decoder" not in flat:
+    is_given = "mlm_head" not in init.fresh_parts
+    if is_given and not bert.tie_word_embeddings and "mlm_head/decoder" not in flat:
         flat["mlm_head/decoder"] = flat[_WORDS]
     start = Start(bert, tokenizer, mapping.unflatten(flat))
     params = parameters(start, shapes, initialize, settings.run.seed)

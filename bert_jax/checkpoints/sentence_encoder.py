@@ -318,13 +318,21 @@ def _modes(path: Path) -> tuple[tuple[str, ...], bool]:
     if given is None:
         given = [mode for mode, key in _KEYS.items() if tree.get(key) is True]
     modes = [given] if isinstance(given, str) else given
-    if not isinstance(modes, list) or not modes or not {*modes} <= {*ALL_MODES}:
+    is_list = isinstance(modes, list) and bool(modes)
+    if not is_list or not all(mode in ALL_MODES for mode in modes):
         shown = f"pooling_mode {given!r}" if given else "no pooling"
         raise errors.InputError(
             f"{path}: {shown} is set; supported are {', '.join(ALL_MODES)}, or a list "
             "of them"
         )
-    return tuple(modes), bool(tree.get("include_prompt", True))
+    return tuple(modes), _flag(tree, "include_prompt", True, path)
+
+
+def _flag(tree: dict[str, Any], key: str, default: bool, path: Path) -> bool:
+    value = tree.get(key, default)
+    if not isinstance(value, bool):
+        raise errors.InputError(f"{path}: {key} is {value!r}: write true or false")
+    return value
 
 
 def _longest(folder: Path) -> int:
@@ -332,7 +340,9 @@ def _longest(folder: Path) -> int:
     path = next(iter(sorted(folder.glob(_TRANSFORMERS))), folder / TRANSFORMER)
     tree = _optional(path)
     _check_keys(tree, path)
-    text = (tree.get("modality_config") or {}).get("text", _STATES)
+    modalities = tree.get("modality_config") or {}
+    text = modalities.get("text") if isinstance(modalities, dict) else modalities
+    text = _STATES if text is None else text
     if not isinstance(text, dict) or not _STATES.items() <= text.items():
         raise errors.InputError(
             f"{path}: the text of modality_config is {text!r}, and only the last "
@@ -340,7 +350,8 @@ def _longest(folder: Path) -> int:
         )
     longest = tree.get("max_seq_length")
     for key in ("tokenizer_args", "processor_kwargs"):  # which go before
-        longest = (tree.get(key) or {}).get("model_max_length", longest)
+        if isinstance(options := tree.get(key), dict):
+            longest = options.get("model_max_length", longest)
     if longest is not None and (type(longest) is not int or longest < 3):
         raise errors.InputError(
             f"{path}: max_seq_length is {longest!r}: write a count above 2"
@@ -401,8 +412,8 @@ def _dense(folder: Path) -> Dense:
             f"{', '.join(_ACTIVATIONS)}"
         )
     inputs, outputs = tree.get("in_features"), tree.get("out_features")
-    has_residual = bool(tree.get("use_residual", False))
-    wanted = ["linear.weight"] + ["linear.bias"] * bool(tree.get("bias", True))
+    has_residual = _flag(tree, "use_residual", False, path)
+    wanted = ["linear.weight"] + ["linear.bias"] * _flag(tree, "bias", True, path)
     wanted += ["residual.weight"] * (has_residual and inputs != outputs)
     arrays = _arrays(folder, wanted)
     for key, array in arrays.items():

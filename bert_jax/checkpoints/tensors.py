@@ -229,8 +229,8 @@ def check_file(path: Path) -> int:
             start = file.read(len(_LFS_POINTER))
     except FileNotFoundError:
         raise refusal(path, "it does not exist", "Give the whole checkpoint") from None
-    except OSError as error:
-        what = f"it cannot be read ({error.strerror})"
+    except (OSError, ValueError) as error:  # a null byte in a name is a ValueError
+        what = f"it cannot be read ({getattr(error, 'strerror', error)})"
         raise refusal(path, what, "Change its mode, or move it") from None
     if not start:
         raise refusal(path, "it is empty")
@@ -300,7 +300,7 @@ def write_safetensors(
       metadata: strings for the header; by default what `transformers` requires.
 
     Raises:
-      InputError: it could not be read again.
+      InputError: an array could not be read again.
       StorageError: the disk refuses it.
     """
     for name, array in arrays.items():

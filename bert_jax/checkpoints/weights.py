@@ -290,12 +290,12 @@ def assemble(
       InputError: a tensor is missing or left over and not named, or has a wrong shape
         or dtype, or the classes are not as many as the names.
     """
-    count = _num_labels(found, described, mapping_of, wanted)
+    needed = wanted | set(network.missing_parts(tuple(wanted)))
+    count = _num_labels(found, described, mapping_of, frozenset(needed))
 
     def mapped(parts: frozenset[str]) -> list[mapping.ParamMapping]:
         return mapping_of(described.bert, parts, count)
 
-    needed = wanted | set(network.missing_parts(tuple(wanted)))
     ignored_parts = {name for name in needed if name in choice.ignore}
     ignored_parts |= _with_dependents(ignored_parts, needed)
     wanted = wanted - ignored_parts

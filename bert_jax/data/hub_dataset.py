@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from bert_jax import errors
 from bert_jax.data import file_formats, text_files
 from bert_jax.data.labeled import table_records
-from bert_jax.foundation import hub
+from bert_jax.foundation import files, hub
 
 _PART = r"[A-Za-z0-9][\w.-]*"
 _NAME = re.compile(
@@ -134,6 +134,7 @@ def kind_of(file: text_files.NamedPath) -> str:
     return kinds[suffix] if suffix in kinds else "jsonl"
 
 
+_MAX_CARD = 4 << 20
 _SUFFIXES = (".parquet", ".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt")
 # Of a dataset, but not data.
 _OTHERS = {
@@ -156,16 +157,21 @@ def _front_matter(name: HubDatasetName, there: hub.Listing) -> Mapping[str, Any]
     if hub.CARD not in there.files:
         return {}
     path = hub.fetch(name.repo, there.commit, [hub.CARD]) / hub.CARD
-    import huggingface_hub
+    text = files.read(path, _MAX_CARD).decode("utf-8", "replace")
+    match = re.match(r"---[ \t]*\r?\n(.*?)^---[ \t]*$", text, re.DOTALL | re.MULTILINE)
+    if match is None:
+        return {}
+    import yaml  # huggingface_hub brings it
 
     try:
-        return huggingface_hub.metadata_load(path) or {}
-    except Exception as error:  # of YAML, which has several
+        tree = yaml.safe_load(match[1])
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise errors.InputError(
             f"{path}: the front matter is not YAML ({reason}). Name a revision in "
             "which it is, or fetch the files and name them"
         ) from None
+    return tree if isinstance(tree, dict) else {}
 
 
 def _configuration(
@@ -360,7 +366,8 @@ def _feature(value: Any) -> dict[str, Any]:
     for key in ("dtype", "struct"):
         if key in value:
             return _feature(value[key])
-    names = (value.get("class_label") or {}).get("names")
+    label = value.get("class_label")
+    names = label.get("names") if isinstance(label, dict) else None
     if isinstance(names, dict):
         numbered = sorted(names, key=lambda key: (len(str(key)), str(key)))
         names = [names[key] for key in numbered]

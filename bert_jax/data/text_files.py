@@ -52,6 +52,15 @@ _SAMPLE_BYTES = 1 << 16
 _NO_TEXT = {
     b"\xfd7zXZ": ("compressed with xz", "Decompress it, or use gzip or bzip2."),
     b"\x28\xb5\x2f\xfd": ("compressed with zstd", "Decompress it, or use gzip."),
+    b"7z\xbc\xaf": ("compressed with 7z", "Decompress it, or use gzip or bzip2."),
+    b"Rar!": ("compressed with rar", "Decompress it, or use gzip or bzip2."),
+    b"ARROW1": ("an Arrow (Feather) file", "Write it as Parquet, which is read."),
+    b"ORC": ("an ORC file", "Write it as Parquet, which is read."),
+    b"Obj\x01": ("an Avro file", "Write it as Parquet or JSON lines."),
+    b"SQLite format 3\0": ("a database of SQLite", "Export the table as CSV."),
+    b"{\\rtf": ("rich text (RTF)", "Save it as plain text in UTF-8."),
+    b"\x93NUMPY": ("an array of NumPy", "Write its texts as JSON lines."),
+    b"\x89HDF": ("an HDF5 file", "Write its texts as Parquet or JSON lines."),
     b"PK\x03\x04": (
         "a zip archive, as Office documents are",
         "Decompress it, or save it as plain text; an .xlsx is read if its format is "

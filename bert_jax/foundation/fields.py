@@ -156,7 +156,12 @@ def typed(name: str, kind: Any, value: Any) -> Any:
         raise errors.InputError(
             f"{name} is {value!r}: expected {kind.__name__}, got {type(value).__name__}"
         )
-    return float(value) if kind is float else value
+    if kind is not float:
+        return value
+    try:
+        return float(value)
+    except OverflowError:  # an int of more than 308 digits, as JSON may have
+        return math.inf
 
 
 def _refusal(name: str, key: Key, value: Any) -> str:

@@ -417,7 +417,8 @@ def _host() -> str:
 
 def _cache() -> Path:
     """Returns the folder of the hub's cache."""
-    for name, inner in (("HF_HUB_CACHE", ""), ("HF_HOME", "hub")):
+    names = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
+    for name, inner in zip(names, ("", "", "hub"), strict=True):
         if os.environ.get(name):
             return Path(os.path.expandvars(os.environ[name])).expanduser() / inner
     return Path(_library().constants.HF_HUB_CACHE)

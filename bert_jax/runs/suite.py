@@ -24,7 +24,7 @@ from bert_jax.foundation import fields, files, json_file
 from bert_jax.inference import answer, inputs, outputs
 from bert_jax.runs import best_model, splits, sweep, workdirs
 from bert_jax.tasks import class_names
-from bert_jax.training import distributed, remote, signals
+from bert_jax.training import distributed, optimizer, remote, signals
 
 PREDICTIONS = "predictions"
 Recipe = Mapping[str, Any]  # what differs from the default, as {"group.key": value}
@@ -370,6 +370,7 @@ def _read(plan: Plan, located: Located) -> None:
         result = splits.read(settings)
         task = tasks.of(settings)
         learned = task.learn(settings, splits.that_name_labels(settings, result))
+        _check_steps(settings, len(result["train"]))
         for name in sorted(set(result) - {"train"}):
             unknown = task.unknown_classes(result[name], learned.labels)
             for at, label in unknown.items():
@@ -390,6 +391,22 @@ def _read(plan: Plan, located: Located) -> None:
         ) from None
 
 
+def _check_steps(settings: finetuning.FinetuningConfig, num_examples: int) -> None:
+    """Raises InputError for a warm-up that does not fit into the steps of the run.
+
+    Only for tasks with one row an example: others have more rows than examples.
+    """
+    if not tasks.of(settings).one_row_each:
+        return
+    run = settings.run
+    steps = run.num_train_steps
+    if steps == -1:
+        an_epoch = -(-num_examples // run.batch_size)
+        steps = max(1, round(run.num_train_epochs * an_epoch))
+    config = settings.optimizer.resolved(steps, max(settings.learning_rates))
+    optimizer.learning_rate(config, steps)
+
+
 def _check_lengths(found: list[Located]) -> None:
     """Raises InputError if the weights are not there, or have too few positions."""
     bert = initial_weights.read_start(found[0].settings, ("encoder",)).bert
@@ -397,9 +414,10 @@ def _check_lengths(found: list[Located]) -> None:
         length = located.settings.data.max_seq_length
         if length > bert.max_length:
             raise errors.InputError(
-                f"{located.task.name} has rows of {length} tokens, and the model "
-                f"{bert.max_length} positions: lower data.max_seq_length, or set "
-                "model.max_position_embeddings with init.positions"
+                f"nothing is trained: {located.task.name} has rows of {length} tokens, "
+                f"and the model {bert.max_length} positions: lower "
+                "data.max_seq_length, or set model.max_position_embeddings with "
+                "init.positions"
             )
 
 

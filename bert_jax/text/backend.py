@@ -15,7 +15,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import tokenizers
 
@@ -31,6 +31,8 @@ _INVALID = re.compile(f"[\ud800-\udfff{_HIDDEN}]")
 
 _PRIVATE = "\ue000-\uf8ff\U000f0000-\U0010ffff\ud800-\udfff"
 _CJK_MISSED = "\U0002b820-\U0002b91f"
+
+_Result = TypeVar("_Result")
 
 
 class Backend:
@@ -198,16 +200,25 @@ def build(tree: Tree, where: str) -> tokenizers.Tokenizer:
     whole = {**tree, "padding": None, "truncation": None}
     text = json.dumps({**whole, "post_processor": post_processor}, ensure_ascii=False)
     valid = characters.without_surrogates(text)
+    return guarded(lambda: tokenizers.Tokenizer.from_str(valid), where)
+
+
+def guarded(call: Callable[[], _Result], where: str) -> _Result:
+    """Returns the result of a call into the Rust library.
+
+    Raises:
+      InputError: it fails, as it does for files that it cannot read or use.
+    """
     try:
-        return tokenizers.Tokenizer.from_str(valid)
+        return call()
     except BaseException as error:
-        # The library raises bare Exception, or a class of its own when it panics.
-        if type(error).__name__ not in ("Exception", "PanicException"):
-            raise
-        raise errors.InputError(
-            f"{where} is not a tokenizer.json that the tokenizers library can use:"
-            f" {error}. Save the tokenizer again."
-        ) from None
+        # It raises bare Exception, or a class of its own when its code panics.
+        if type(error) is Exception or type(error).__name__ == "PanicException":
+            raise errors.InputError(
+                f"{where} is not a tokenizer.json that the tokenizers library can use:"
+                f" {error}. Save the tokenizer again."
+            ) from None
+        raise
 
 
 def _offsets_only(tree: Any) -> Any:

@@ -18,6 +18,8 @@ BYTE_LEVEL, MERGES = "vocab.json", "merges.txt"
 
 BYTE_MARK = "\u0120"  # the letter that replaces a space in byte-level BPE
 
+_PROBE = "\U00013000 [a] \u00c0"  # unknown to most models, so that [UNK] is tried
+
 
 def read_bytes(path: Path) -> bytes:
     """Returns the content of a file that exists and is not empty.
@@ -83,6 +85,11 @@ def _check_lines(tokens: list[str], path: Path) -> None:
             raise errors.InputError(
                 f"{path}:{line}: the line {what}. Write one token a line, without"
                 " spaces, because its line number is its id."
+            )
+        if "\0" in token:
+            raise errors.InputError(
+                f"{path}:{line}: the token {token!r} has a NUL byte. Save the"
+                " vocabulary as UTF-8."
             )
         if token in first_line:
             raise errors.InputError(
@@ -175,6 +182,7 @@ class TokenizerJson:
             raise errors.InputError(
                 f"{where}: added_tokens are not in the order of their ids. Sort them."
             )
+        backend.guarded(lambda: rust.encode(_PROBE, add_special_tokens=False), where)
 
 
 def in_order(ids: Mapping[str, int], where: str) -> tuple[str, ...]:

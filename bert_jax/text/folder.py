@@ -219,7 +219,7 @@ def _wordpiece(
     specials = source.specials(all_ids)
     if found is not None:
         template = pipelines.rows_of_post_processor(
-            found.tree.get("post_processor"), path
+            found.tree.get("post_processor"), path, len(all_ids)
         )
         bert = pipelines.bert_rows(all_ids[specials.cls], all_ids[specials.sep])
         if template not in (None, bert):
@@ -328,7 +328,9 @@ def _pipeline(found: TokenizerJson, source: _Source) -> Vocabulary:
                 f" tokenizer makes it {actual}. Leave it unset."
             )
     specials = source.specials(found.ids)
-    pipelines.rows_of_post_processor(found.tree.get("post_processor"), str(path))
+    pipelines.rows_of_post_processor(
+        found.tree.get("post_processor"), str(path), len(found.tokens)
+    )
     return Vocabulary(
         "tokenizer_json",
         found.tokens,

@@ -5,8 +5,9 @@ and `Tokenizer.save` write them. Keys that do not change ids are ignored.
 """
 
 import dataclasses
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bert_jax import errors
 from bert_jax.foundation import json_file
@@ -21,6 +22,7 @@ ADDED_TOKENS = "added_tokens.json"
 _SENTENCE_ENCODER = "sentence_*_config.json"  # sentence-transformers: of the model
 _NO_LIMIT = 1e20  # `transformers` calls longer ones "very large"
 
+_ID = re.compile(r"[0-9]{1,10}")
 _FLAGS = (
     "do_lower_case",
     "strip_accents",
@@ -78,34 +80,23 @@ def read(folder: Path) -> TokenizerOptions:
     """
     config, special = (_object(folder / name) for name in (CONFIG, SPECIAL_TOKENS))
     path = folder / CONFIG
-    for name in _FLAGS:
-        if not isinstance(config.get(name), bool | None):
+    flags = {name: _flag(config, name, path) for name in _FLAGS}
+    named = _named(special, folder / SPECIAL_TOKENS)
+    for role, spelling in _named(config, path).items():
+        if named.setdefault(role, spelling) != spelling:
             raise errors.InputError(
-                f"{path}: {name} is {config[name]!r}. Write true, false or null."
-            )
-    try:
-        named, of_config = _named(special), _named(config)
-        options = TokenizerOptions(
-            path,
-            {name: config.get(name) for name in _FLAGS},
-            config.get("rules"),
-            _class(config, folder),
-            named | of_config,
-            _added(config, special, folder),
-            [*_all_special(special | config).values()],
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise errors.InputError(
-            f"{path} or a file next to it cannot be used ({error!r}). Save the "
-            "tokenizer again."
-        ) from None
-    for role in named.keys() & of_config.keys():
-        if named[role] != of_config[role]:
-            raise errors.InputError(
-                f"{path}: {role}_token is {of_config[role]!r}, and {named[role]!r} in"
+                f"{path}: {role}_token is {spelling!r}, and {named[role]!r} in"
                 f" {SPECIAL_TOKENS} next to it. Correct one of them."
             )
-    return options
+    return TokenizerOptions(
+        path,
+        flags,
+        _rules(config, path),
+        _class(config, folder),
+        named,
+        _added(config, special, folder),
+        [*_all_special(special | config).values()],
+    )
 
 
 def max_length(folder: Path) -> int:
@@ -136,7 +127,7 @@ def lowercases_first(folder: Path) -> bool:
       InputError: its configuration is broken.
     """
     for path in sorted(folder.glob(_SENTENCE_ENCODER)):
-        if json_file.read_object(path).get("do_lower_case"):
+        if _flag(json_file.read_object(path), "do_lower_case", path):
             return True
     return False
 
@@ -146,63 +137,122 @@ def _object(path: Path) -> dict[str, Any]:
     return json_file.read_object(path) if path.is_file() else {}
 
 
+def _flag(config: dict[str, Any], name: str, path: Path) -> bool | None:
+    """Returns one option: true, false or unset."""
+    value = config[name] if name in config else None
+    if value is not None and not isinstance(value, bool):
+        raise errors.InputError(
+            f"{path}: {name} is {value!r}. Write true, false or null."
+        )
+    return value
+
+
+def _rules(config: dict[str, Any], path: Path) -> Rules | None:
+    """Returns whose rules a tokenizer_config.json names."""
+    value = config["rules"] if "rules" in config else None
+    known = get_args(Rules)
+    if value not in (None, *known):
+        raise errors.InputError(
+            f"{path}: rules is {value!r}. Write one of {', '.join(known)}."
+        )
+    return value
+
+
 def _class(config: dict[str, Any], folder: Path) -> str:
     """Returns the name of the tokenizer's class in `transformers`.
 
     If the options do not name it, the model_type of config.json decides.
     """
-    value = config.get("tokenizer_class")
+    value = config["tokenizer_class"] if "tokenizer_class" in config else None
     if value is None and "rules" not in config:  # the options that have rules are ours
-        is_albert = _object(folder / MODEL).get("model_type") == "albert"
+        model = _object(folder / MODEL)
+        is_albert = "model_type" in model and model["model_type"] == "albert"
         return "AlbertTokenizer" if is_albert else ""
-    return value or ""
+    return value if isinstance(value, str) else ""
 
 
-def _named(tree: dict[str, Any]) -> dict[str, str]:
+def _named(tree: dict[str, Any], path: Path) -> dict[str, str]:
     """Returns the spellings of the special tokens that a file names."""
-    tokens = {role: tree.get(f"{role}_token") for role in specials.SPELLINGS}
-    return {role: _content(token) for role, token in tokens.items() if token}
+    keys = {role: f"{role}_token" for role in specials.SPELLINGS}
+    present = {role: key for role, key in keys.items() if tree.get(key) is not None}
+    return {role: _content(tree[key], key, path) for role, key in present.items()}
 
 
-def _content(token: Any) -> str:
+def _content(value: Any, key: str, path: Path) -> str:
     """Returns the spelling of a token: a string, or an object with "content"."""
-    return token["content"] if isinstance(token, dict) else token
+    spelling = (
+        value["content"] if isinstance(value, dict) and "content" in value else value
+    )
+    if not isinstance(spelling, str) or not spelling:
+        raise errors.InputError(
+            f'{path}: {key} is {value!r}. Write a string, or {{"content": a string}}.'
+        )
+    return spelling
 
 
 def _added(
     config: dict[str, Any], special_map: dict[str, Any], folder: Path
 ) -> list[Tree]:
     """Returns added tokens: those of the newer key, or else of the older file."""
-    decoder = config.get("added_tokens_decoder")
-    if decoder is not None:
-        entries = [
-            _entry(token, int(index), token.get("special") is True)
-            for index, token in decoder.items()
-        ]
-    else:
-        special = _all_special(special_map | config)
-        entries = [
-            special.get(content, pipelines.added_token(content, index, special=False))
-            | {"id": index}
-            for content, index in _object(folder / ADDED_TOKENS).items()
-        ]
+    if "added_tokens_decoder" in config:
+        return _decoder(config["added_tokens_decoder"], folder / CONFIG)
+    path = folder / ADDED_TOKENS
+    special = _all_special(special_map | config)
+    entries = []
+    for content, index in _object(path).items():
+        if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+            raise errors.InputError(
+                f"{path}: the id of {content!r} is {index!r}. Write an integer."
+            )
+        entry = special.get(content) or pipelines.added_token(
+            content, index, special=False
+        )
+        entries.append(entry | {"id": index})
     return sorted(entries, key=lambda token: token["id"])
 
 
-def _entry(token: Any, index: int, special: bool) -> Tree:
+def _decoder(tree: Any, path: Path) -> list[Tree]:
+    """Reads `added_tokens_decoder`: id -> token."""
+    entries = []
+    for key, token in tree.items() if isinstance(tree, dict) else [("", tree)]:
+        if not _ID.fullmatch(key) or not isinstance(token, dict):
+            raise errors.InputError(
+                f"{path}: added_tokens_decoder has {key[:80]!r}: {token!r}. Write"
+                ' {"id": {"content": a string}}.'
+            )
+        content = _content(token, f"added_tokens_decoder {key}", path)
+        is_special = token.get("special") is True
+        entries.append(_entry(token, content, int(key), is_special, path))
+    return sorted(entries, key=lambda token: token["id"])
+
+
+def _entry(
+    token: dict[str, Any], content: str, index: int, special: bool, path: Path
+) -> Tree:
     """Returns one added token with the flags of its object."""
-    entry = pipelines.added_token(_content(token), index, special=special)
-    flags = ("single_word", "lstrip", "rstrip", "normalized")
-    given = token if isinstance(token, dict) else {}
-    return entry | {name: given[name] for name in flags if name in given}
+    entry = pipelines.added_token(content, index, special=special)
+    for name in ("single_word", "lstrip", "rstrip", "normalized"):
+        value = token.get(name, entry[name])
+        if not isinstance(value, bool):
+            raise errors.InputError(
+                f"{path}: {name} of the token {content!r} is {value!r}. Write true or"
+                " false."
+            )
+        entry[name] = value
+    return entry
 
 
 def _all_special(tree: dict[str, Any]) -> dict[str, Tree]:
     """Returns every token that a file calls special, as an entry with the id 0."""
     values = [value for key, value in tree.items() if key.endswith("_token")]
     for key in ("additional_special_tokens", "extra_special_tokens"):
-        listed = tree.get(key) or []
-        values += listed.values() if isinstance(listed, dict) else listed
-    # Other keys that end like this have options, such as add_bos_token.
-    tokens = [x for x in values if isinstance(x, dict | str) and x]
-    return {_content(token): _entry(token, 0, True) for token in tokens}
+        listed = tree.get(key)
+        listed = [*listed.values()] if isinstance(listed, dict) else listed
+        values += listed if isinstance(listed, list) else []
+    entries = {}
+    for value in values:
+        token = {"content": value} if isinstance(value, str) else value
+        content = token.get("content") if isinstance(token, dict) else None
+        if isinstance(content, str) and content:
+            entries[content] = _entry(token, content, 0, True, Path(SPECIAL_TOKENS))
+    return entries

@@ -338,21 +338,30 @@ def roberta_rows(cls_id: int, sep_id: int) -> RowTemplate:
     return RowTemplate(single, (*single, (sep_id, 0), ("B", 0), (sep_id, 0)))
 
 
-def rows_of_post_processor(tree: Any, where: str) -> RowTemplate | None:
+def rows_of_post_processor(
+    tree: Any, where: str, vocab_size: int
+) -> RowTemplate | None:
     """Reads the `post_processor` of a tokenizer.json; None if it adds no tokens.
 
     Raises:
-      InputError: its type is unknown, or it is broken.
+      InputError: its type is unknown, it is broken, or an id is out of range.
     """
     if tree is None:
         return None
     try:
-        return _rows(tree)
+        template = _rows(tree)
     except (LookupError, TypeError, ValueError) as error:
         raise errors.InputError(
             f"{where}: its post_processor cannot be read ({type(error).__name__}:"
             f" {error}). Write one of type TemplateProcessing."
         ) from None
+    for part, _ in () if template is None else (*template.single, *template.pair):
+        if isinstance(part, int) and part >= vocab_size:
+            raise errors.InputError(
+                f"{where}: its post_processor adds the id {part}, and there are"
+                f" {vocab_size} tokens. Correct it."
+            )
+    return template
 
 
 def _rows(tree: dict[str, Any]) -> RowTemplate | None:
@@ -364,9 +373,9 @@ def _rows(tree: dict[str, Any]) -> RowTemplate | None:
         case "ByteLevel":
             return None
         case "BertProcessing":
-            return bert_rows(tree["cls"][1], tree["sep"][1])
+            return bert_rows(_integer(tree["cls"][1]), _integer(tree["sep"][1]))
         case "RobertaProcessing":
-            return roberta_rows(tree["cls"][1], tree["sep"][1])
+            return roberta_rows(_integer(tree["cls"][1]), _integer(tree["sep"][1]))
         case "TemplateProcessing":
             special = tree["special_tokens"]
             return RowTemplate(
@@ -380,12 +389,19 @@ def _parts(template: list[dict[str, Any]], special: dict[str, Any]) -> Parts:
     parts: list[tuple[int | str, int]] = []
     for entry in template:
         ((kind, part),) = entry.items()
-        type_id = part["type_id"]
+        type_id = _integer(part["type_id"])
         if kind == "Sequence" and part["id"] in ("A", "B"):
             parts.append((part["id"], type_id))
         elif kind == "SpecialToken":
             ids = special[part["id"]]["ids"]
-            parts += [(index, type_id) for index in ids]
+            parts += [(_integer(index), type_id) for index in ids]
         else:
             raise ValueError(f"{entry} is neither a Sequence nor a SpecialToken")
     return tuple(parts)
+
+
+def _integer(value: Any) -> int:
+    """Returns a value that is an id or a token type."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is not an id")
+    return value

@@ -411,7 +411,9 @@ class Tokenizer:
         template = None
         if self.kind == "tokenizer_json":
             post_processor = self._pipeline.get("post_processor")
-            template = pipelines.rows_of_post_processor(post_processor, files.JSON)
+            template = pipelines.rows_of_post_processor(
+                post_processor, files.JSON, len(self.tokens)
+            )
         return template or pipelines.bert_rows(self.cls_id, self.sep_id)
 
     @functools.cached_property

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt32
 
 from bert_jax import errors
-from bert_jax.text import characters
+from bert_jax.text import SEGMENTERS, characters
 from bert_jax.text.tokenizer import Tokenizer, flatten
 
 _POINTS = ("utf-32-le", "surrogatepass")  # a string as an array of code points
@@ -57,8 +57,12 @@ def segmenter(name: str) -> Jieba | None:
     "none" keeps the tokens' own rule; with "corpus" the documents have words.
 
     Raises:
-      InputError: jieba is not installed.
+      InputError: the name is unknown, or jieba is not installed.
     """
+    if name not in SEGMENTERS:
+        raise errors.InputError(
+            f"text.segmenter is {name!r}. Choose one of {', '.join(SEGMENTERS)}."
+        )
     return Jieba() if name == "jieba" else None
 
 

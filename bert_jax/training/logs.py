@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -200,15 +201,21 @@ def read(path: Path) -> list[dict[str, Any]]:
     for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             line = json_file.loads(text)
-            if not isinstance(line["step"], int):
-                raise ValueError("its step is not an integer")
-            result.append(line)
-        except (ValueError, KeyError, TypeError) as error:
+            result.append(_of_step(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise errors.InputError(
                 f"{path}:{number} is not a JSON object with a step: move the file away "
                 "or fix the line"
             ) from error
     return result
+
+
+def _of_step(line: Any) -> dict[str, Any]:
+    """Returns a line as it is; raises ValueError unless it could have been written."""
+    numbers = [x for x in line.values() if isinstance(x, int | float)]
+    if type(line["step"]) is not int or not all(abs(x) < 1e300 for x in numbers):
+        raise ValueError("its step is not a count, or a number is not finite")
+    return line
 
 
 def cut(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
@@ -320,6 +327,10 @@ def checksums(batch: Batch) -> list[int]:
 
 def _files_to_cut(workdir: Path, own: Path) -> list[Path]:
     """Returns the file of this process; in the first, those of processes gone too."""
-    others = {workdir / f"examples-{n}.jsonl" for n in range(distributed.count())}
-    found = set(workdir.glob("examples-*.jsonl")) if distributed.is_first() else set()
-    return [path for path in {own, *(found - others)} if path.exists()]
+    found = [own] if own.exists() else []
+    if distributed.is_first():
+        for path in workdir.glob("examples-*.jsonl"):
+            number = re.fullmatch(r"examples-(\d+)\.jsonl", path.name)
+            if number and int(number[1]) >= distributed.count():
+                found.append(path)
+    return found

@@ -243,7 +243,14 @@ class WorkingCopy:
         root = self._at(parent) if parent else self._root
         found = self._do("list", parent, self._system.find, root)
         inside = [path for path in found if path.startswith(f"{root}/")]
-        return sorted(path[len(self._root) + 1 :] for path in inside)
+        names = sorted(path[len(self._root) + 1 :] for path in inside)
+        for name in names:
+            if ".." in name.split("/") or name.startswith("/"):
+                raise errors.StorageError(
+                    f"{self.name} has an object with the name {name!r}, which would "
+                    "be outside of the folder: remove it"
+                )
+        return names
 
     def _manifest(self, name: str) -> bytes | None:
         """Returns the manifest of a folder in the store, or None."""

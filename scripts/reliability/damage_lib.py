@@ -100,7 +100,7 @@ def _reads_store(folder: Path) -> Callable[[], str]:
                 parts += [shard.word_start_bits.tobytes(), shard.sources.tobytes()]
         manifest = stores.read_manifest(folder)
         fingerprint = Tokenizer.load(folder).fingerprint
-        if fingerprint != manifest.tokenizer:  # as `prepare.ensure` compares it
+        if fingerprint != manifest.tokenizer:  # as `corpus_store.ensure` compares it
             raise errors.InputError("a different tokenizer")
         return [*parts, fingerprint]
 

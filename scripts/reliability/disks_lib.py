@@ -1,6 +1,7 @@
-"""Full disks and read-only disks. A library of inject_faults.py.
+"""Full and read-only disks, and lost power. A library of inject_faults.py.
 
-Needs permission to mount a tmpfs; without it these trials are skipped with a message.
+Needs permission to mount a tmpfs or an ext4; without it these trials are skipped with a
+message.
 """
 
 import contextlib
@@ -217,7 +218,7 @@ def _is_able(folder: Path) -> bool:
 
 
 def power_trials(bench: Bench) -> Iterator[Trial]:
-    """Yields the power_trials of runs that lose power, or their disk."""
+    """Yields the trials of runs that lose power, or their disk."""
     folder = bench.folder / "ext4"
     if not _is_able(folder):
         print("power: skipped: no permission to mount an ext4", flush=True)

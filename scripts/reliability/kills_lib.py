@@ -158,7 +158,7 @@ os.kill = logging_kill
 
 
 def signal_trials(bench: Bench) -> Iterator[Trial]:
-    """Yields the signal_trials of runs that receive a signal."""
+    """Yields the trials of runs that receive a signal."""
     for phase, (first, second) in bench.some(PHASES.items()):
         once = [f"{first}:SIGTERM"], [f"{first}:SIGINT"]
         twice = [f"{first}:SIGTERM", f"{second}:SIGTERM"]
@@ -209,7 +209,7 @@ REMOTE_POINTS = (
 
 
 def remote_trials(bench: Bench) -> Iterator[Trial]:
-    """Yields the remote_trials of runs that are killed between two files."""
+    """Yields the trials of runs that are killed between two files."""
     what = "kill -9 between the files of an object store"
     for number, point in enumerate(bench.some(REMOTE_POINTS)):
         yield Trial(what, point, _between_files(bench, point, is_kept=number % 3 == 2))

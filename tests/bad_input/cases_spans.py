@@ -42,6 +42,7 @@ C3 = [
         _asked(answer=1),
         ": [0], question 0…1",
     ),
+    _c3("a choice twice", _asked(choice=["a", "a"]), ": [0], question 0…'a'"),
     _c3("no answer", _asked(answer=None), ": [0], question 0…label"),
     _c3("a question that is null", [[["a"], [None], "7"]], ": [0], question 0…C3"),
     _c3(

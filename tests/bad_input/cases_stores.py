@@ -65,6 +65,43 @@ CASES = [
         lambda tree: tree.update(format_version=2),
         "…format 2",
     ),
+    _manifest("manifest: deep nesting", b"[" * 100000, "…read"),
+    _tree("manifest: a count that is a text", _first_shard(tokens="many"), "…'many'"),
+    _tree("manifest: a negative count", _first_shard(documents=-4), "…-4"),
+    _tree(
+        "manifest: a path outside",
+        _first_shard(name="../../secret.arrow"),
+        "…'../../secret.arrow'",
+    ),
+    _tree("manifest: an unknown split", _first_shard(split="test"), "…'test'"),
+    _tree(
+        "manifest: a size of the vocabulary that is a text",
+        lambda tree: tree.update(vocab_size="150"),
+        "…'150'",
+    ),
+    _tree(
+        "manifest: a weight that is null",
+        lambda tree: tree["sources"][0].update(weight=None),
+        "…weight",
+    ),
+    _tree(
+        "manifest: an option that is a text",
+        lambda tree: tree["options"].update(drop_duplicates="yes"),
+        "…'yes'",
+    ),
+    case(
+        "store",
+        "manifest: a document more than there is",
+        "evaluate --workdir={here}/run",
+        "{here}/run/store/heldout-00000.arrow…damaged",
+        {
+            f"run/{_MANIFEST}": forged.manifest(
+                lambda tree: [x.update(documents=99) for x in tree["shards"]]
+            )
+        },
+        base="text/run",
+        code=5,
+    ),
     _tree("manifest: no shards", lambda tree: tree.pop("shards"), "…'shards'"),
     _tree(
         "manifest: an unknown key of a shard",

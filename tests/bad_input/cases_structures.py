@@ -188,6 +188,13 @@ CONLLU = [
     _conllu("a number left out", _GOOD + _row(1, "a") + _row(3, "b"), ":5…word"),
     _conllu("a first number of 0", _row(0, "a"), ":1…number is '0'"),
     _conllu("no number", _GOOD + _row("x", "a"), ":4…number is 'x'"),
+    _conllu("a range turned about", _row("2-1", "ab") + _GOOD, ":1…2-1"),
+    _conllu(
+        "a range after its words",
+        _row(1, "the") + _row(2, "cat") + _row("1-2", "x"),
+        ":3…1-2",
+    ),
+    _conllu("a range over the end", _row("1-3", "ab") + _GOOD, ":1…range"),
     _conllu("a range of words", _row("a-b", "ab") + _GOOD, ":1…'a"),
     _conllu("spaces for tabs", _GOOD.replace("\t", " "), ":1…word"),
     _conllu("a column less", _GOOD + _row(1, "a") + "2\tb\t_\n", ":5…3 columns"),

@@ -42,6 +42,7 @@ VOCAB = [
     _vocab("pieces and counts", [f"{x}\t7" for x in _TOKENS], ":1…'[PAD]\\t7"),
     _vocab("no UTF-8", b"a\n\xff\n", ":2…2…0xff…UTF-8"),
     _vocab("UTF-16", "a\nb\n".encode("utf-16"), ":1…UTF-8"),
+    _vocab("NUL bytes", b"a\nb\0\n", ":2…'b\\x00'"),
     _vocab("a folder of nothing", lambda path: path.mkdir(), "…vocab.txt"),
     _vocab("a pipe", fifo, "…read"),
     _vocab("gzip", b"\x1f\x8b\x08\0\0\0\0\0", ":1…0x8b…UTF-8"),
@@ -141,6 +142,16 @@ TOKENIZER_JSON = [
         "an added token of another id",
         _tree(lambda tree: tree["added_tokens"][0].update(id=9)),
         "…'[PAD]'",
+    ),
+    _json(
+        "rows with an id beyond the tokens",
+        _processor(lambda tree: tree["special_tokens"]["[CLS]"].update(ids=[37])),
+        "…post_processor…37",
+    ),
+    _json(
+        "rows with a negative id",
+        _processor(lambda tree: tree["special_tokens"]["[CLS]"].update(ids=[-1])),
+        "…post_processor",
     ),
     _json(
         "rows of an unknown kind",

@@ -108,6 +108,8 @@ SCALED = {"rope_type": "yarn", "rope_theta": 1.0, "factor": 2.0}
         ({"layer_types": [NEAR, FAR, NEAR, NEAR, FAR]}, "layer_types is"),
         ({"layer_types": [FAR, NEAR, FAR, NEAR, NEAR]}, "layer_types is"),
         ({"layer_types": "all"}, "layer_types is 'all'"),
+        ({"layer_types": 5}, "layer_types is 5"),
+        ({"layer_types": [], "global_attn_every_n_layers": 3}, "layer_types is"),
         ({"rope_parameters": {FAR: SCALED}}, "only the rope_type 'default'"),
         ({"rope_parameters": {NEAR: 7}}, "rope_parameters of sliding_attention are 7"),
         ({"embedding_dropout": 0.1, "mlp_dropout": 0.2}, "only one share for both"),

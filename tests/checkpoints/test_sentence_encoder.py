@@ -123,6 +123,12 @@ WRONG = [
     ({"pooling": {}}, "config.json: no pooling is set"),
     ({"pooling": {"pooling_mode": "median"}}, "pooling_mode 'median' is set"),
     ({"pooling": {"pooling_mode": ["mean", 3]}}, "pooling_mode ['mean', 3] is set"),
+    ({"pooling": {"pooling_mode": [["mean"]]}}, "pooling_mode"),
+    (
+        {"pooling": {"pooling_mode": "mean", "include_prompt": "false"}},
+        "include_prompt is 'false'",
+    ),
+    ({"transformer": {"modality_config": ["text"]}}, "modality_config"),
     ({"transformer": {"transformer_task": "fill-mask"}}, "transformer_task is 'fill-"),
     (
         {"transformer": {"modality_config": {"text": {"method": "get_text_features"}}}},

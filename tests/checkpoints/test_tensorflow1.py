@@ -311,3 +311,15 @@ def test_an_encoder_alone_needs_no_tied_decoder(tmp_path):
     tensorflow1.write(tmp_path, given)
     read, _ = tensorflow1.read(tmp_path)
     assert read.parts == ("encoder", "pooler")
+
+
+def test_a_classifier_without_its_pooler(tmp_path):
+    def without_pooler(arrays):
+        for name in ("kernel", "bias"):
+            del arrays[f"bert/pooler/dense/{name}"]
+
+    write_arrays(tmp_path, without_pooler, ("pooler", "classifier"), ("a", "b"))
+    with pytest.raises(errors.InputError, match="allow_missing=pooler"):
+        tensorflow1.read(tmp_path)
+    read, _ = tensorflow1.read(tmp_path, weights.Choice(("pooler",)))
+    assert read.parts == ("encoder",)

@@ -24,9 +24,7 @@ PAIRS = [
 GRADES = (1.0, 5.0, 2.0, 4.0, 3.0, 1.5)
 SCORED = [
     pair(at, x.text, x.text_pair, score=score)
-    for at, (x, score) in enumerate(
-        zip(PAIRS, (1.0, 5.0, 2.0, 4.0, 3.0, 1.5), strict=True)
-    )
+    for at, (x, score) in enumerate(zip(PAIRS, GRADES, strict=True))
 ]
 
 

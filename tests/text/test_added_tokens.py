@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import small_tokenizers
 
+from bert_jax import errors
 from bert_jax.text import vocabulary, words
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -201,3 +202,10 @@ def test_sentencepiece_finds_added_tokens(tmp_path: Path):
     row, again = it.encode(["the cat[E1] the", "the cats"])
     assert new in row and len(plain.encode(["the cat[E1] the"])[0]) > len(row)
     assert again == plain.encode(["the cats"])[0]
+
+
+def test_wrong_flags_are_named(tmp_path: Path):
+    wrong = {str(E1): token("[E1]") | {"lstrip": "yes"}}
+    config = {"tokenizer_config": {"added_tokens_decoder": wrong}}
+    with pytest.raises(errors.InputError, match=r"lstrip of the token '\[E1\]' is"):
+        Tokenizer.load(write(tmp_path, config))

@@ -57,7 +57,7 @@ def test_wordpiece_of_other_names_and_added_words():
         "strip_accents": False,
         "lowercase": True,
     }
-    rows = pipelines.rows_of_post_processor(ours["post_processor"], "t.json")
+    rows = pipelines.rows_of_post_processor(ours["post_processor"], "t.json", 20)
     assert rows is not None and rows.build([1], [2]) == (
         *([7, 1, 8, 2, 8], [0, 0, 0, 1, 1]),
     )

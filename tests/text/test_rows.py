@@ -68,7 +68,7 @@ def test_building_changes_nothing_that_was_given():
     ],
 )
 def test_post_processors(tree: Any, expected: pipelines.RowTemplate | None):
-    assert pipelines.rows_of_post_processor(tree, "t.json") == expected
+    assert pipelines.rows_of_post_processor(tree, "t.json", 200) == expected
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,10 @@ def test_post_processors(tree: Any, expected: pipelines.RowTemplate | None):
         [],
         {"type": "BertProcessing", "cls": ["<s>", 0]},
         {"type": "BertProcessing", "cls": ["<s>"], "sep": ["</s>", 2]},
+        {"type": "BertProcessing", "cls": ["<s>", "0"], "sep": ["</s>", 2]},
+        {"type": "BertProcessing", "cls": ["<s>", True], "sep": ["</s>", 2]},
+        {"type": "BertProcessing", "cls": ["<s>", -1], "sep": ["</s>", 2]},
+        {"type": "BertProcessing", "cls": ["<s>", 200], "sep": ["</s>", 2]},
         {**TEMPLATE, "special_tokens": {}},
         {**TEMPLATE, "single": [{"Sequence": {"id": "C", "type_id": 0}}]},
         {**TEMPLATE, "single": [{"Sequence": {"id": "A"}}]},
@@ -87,5 +91,5 @@ def test_post_processors(tree: Any, expected: pipelines.RowTemplate | None):
     ],
 )
 def test_broken_post_processors_are_rejected(tree: Any):
-    with pytest.raises(errors.InputError, match="t.json: its post_processor cannot be"):
-        pipelines.rows_of_post_processor(tree, "t.json")
+    with pytest.raises(errors.InputError, match="t.json: its post_processor"):
+        pipelines.rows_of_post_processor(tree, "t.json", 200)

@@ -446,3 +446,20 @@ def test_a_vocabulary_without_unknown_is_rejected(tmp_path: Path):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(errors.InputError, match=r"vocab.json has no \[UNK\] among"):
         Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"type": "WordPiece", "unk_token": "[UNK]", "vocab": {"a": 0, "b": 1}},
+        {"type": "Unigram", "unk_id": None, "vocab": [["a", -1.0], ["b", -2.0]]},
+    ],
+    ids=["WordPiece", "Unigram"],
+)
+def test_a_tokenizer_that_cannot_encode_unknown_characters(model):
+    extra = {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+    model = model | (extra if model["type"] == "WordPiece" else {})
+    with pytest.raises(errors.InputError, match="t.json"):
+        files.TokenizerJson(
+            {"version": "1.0", "added_tokens": [], "model": model}, "t.json"
+        )

@@ -166,3 +166,5 @@ def test_jieba_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch):
 def test_names_of_segmenters():
     assert words.segmenter("none") is None
     assert words.segmenter("corpus") is None
+    with pytest.raises(errors.InputError, match="none, jieba, corpus"):
+        words.segmenter("ltp")

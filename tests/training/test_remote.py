@@ -271,6 +271,14 @@ def test_a_run_that_changes_nothing_takes_nothing_over(url, copy, there):
     assert there.read("metrics") == b"1, 2"
 
 
+def test_a_name_outside_of_the_folder_is_refused(copy, monkeypatch):
+    root = copy._root
+    monkeypatch.setattr(copy._system, "find", lambda _: [f"{root}/../evil"])
+    with pytest.raises(errors.StorageError, match=r"'\.\./evil'"):
+        copy.fetch()
+    assert not (copy.folder.parent / "evil").exists()
+
+
 def test_a_store_that_does_not_answer(copy, monkeypatch):
     def fail(*_):
         raise TimeoutError

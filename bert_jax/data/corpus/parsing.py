@@ -330,6 +330,7 @@ _EMPHASIS = re.compile(r"'{2,}")
 _SWITCH = re.compile(r"__[A-Z]+__")
 
 
+_NO_CHARACTER = re.compile(r"&#[0-9]{8,};?")  # html refuses thousands of digits
 _EMPTY_BRACKETS = re.compile(r"\s*\([\s,;:]*\)")
 
 
@@ -369,7 +370,9 @@ def plain_wikitext(text: str) -> str:
     text = _until_stable(_LINK, _link_text, text)
     text = _WEB_LINK.sub(r"\1", text)
     text = _SWITCH.sub("", _EMPHASIS.sub("", _TAG.sub("", text)))
-    text = _EMPTY_BRACKETS.sub("", html.unescape(text).replace("\xa0", " "))
+    text = _EMPTY_BRACKETS.sub(
+        "", html.unescape(_NO_CHARACTER.sub("", text)).replace("\xa0", " ")
+    )
     return "\n".join(_body_lines(text))
 
 

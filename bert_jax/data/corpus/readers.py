@@ -1,8 +1,7 @@
 """Reads raw documents from text, JSON, tables, TFDS or an installed package.
 
-Reading has two stages: `Reading` streams records, which is cheap, and `parse` turns a
-record into a document, which may run in another process. A hash of its sentences
-decides whether a document is held out, so the split is stable when the corpus grows.
+Reading has two stages: `Reading` streams records, which is cheap, and `parsing.parse`
+turns a record into a document, which may run in another process.
 """
 
 import functools

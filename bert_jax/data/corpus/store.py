@@ -12,6 +12,7 @@ shard in it detects damage.
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,11 @@ from jaxtyping import Bool, Int, Int64, Integer, UInt, UInt8, UInt16
 
 from bert_jax import errors
 from bert_jax.data import text_files
-from bert_jax.foundation import faults, files
+from bert_jax.foundation import faults, files, json_file
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+_SHARD = re.compile(r"[\w-][\w.-]*", re.ASCII)  # a name in the folder
 SPLITS = ("train", "heldout")
 
 
@@ -113,7 +115,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        data = json.loads(path.read_bytes())
+        data = json_file.loads(path.read_bytes())
     except FileNotFoundError:
         raise errors.InputError(
             f"{folder} is not a store: it has no {MANIFEST}. Build it with "
@@ -131,24 +133,58 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         return _parse(data)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise errors.InputError(
             f"{path} is damaged ({error}). Delete {folder} and build it again."
         ) from None
 
 
 def _parse(data: dict[str, Any]) -> Manifest:
-    sources = []
-    for entry in data["sources"]:
-        entry["files"] = tuple(text_files.FileEntry(**x) for x in entry["files"])
-        sources.append(SourceEntry(**entry))
-    parsed = {
-        "options": StoreOptions(**data["options"]),
-        "sources": tuple(sources),
-        "dropped": Dropped(**data["dropped"]),
-        "shards": tuple(ShardEntry(**entry) for entry in data["shards"]),
-    }
-    return Manifest(**data | parsed)
+    """Returns the manifest of a JSON object; raises ValueError and the like."""
+    return Manifest(
+        format_version=data["format_version"],
+        options=_build(StoreOptions, data["options"]),
+        tokenizer=_typed("tokenizer", str, data["tokenizer"]),
+        vocab_size=_typed("vocab_size", int, data["vocab_size"]),
+        sources=tuple(_source(entry) for entry in data["sources"]),
+        dropped=_build(Dropped, data["dropped"]),
+        shards=tuple(_shard(entry) for entry in data["shards"]),
+    )
+
+
+def _source(entry: dict[str, Any]) -> SourceEntry:
+    """Returns the source of a JSON value."""
+    read = tuple(_build(text_files.FileEntry, file) for file in entry["files"])
+    return _build(SourceEntry, {**entry, "files": read})
+
+
+def _shard(entry: dict[str, Any]) -> ShardEntry:
+    """Returns the shard of a JSON value; its file must be in the folder."""
+    entry = _build(ShardEntry, entry)
+    if not _SHARD.fullmatch(entry.name) or entry.split not in SPLITS:
+        raise ValueError(
+            f"no shard has the name {entry.name[:80]!r} in {entry.split!r}"
+        )
+    return entry
+
+
+def _build(kind: Any, values: dict[str, Any]) -> Any:
+    """Builds a dataclass of JSON values; raises TypeError for a wrong type."""
+    built = kind(**values)
+    for field in dataclasses.fields(kind):
+        if field.name != "files":
+            _typed(field.name, field.type, getattr(built, field.name))
+    return built
+
+
+def _typed(name: str, kind: Any, value: Any) -> Any:
+    """Returns a value after checking its type; numbers are finite and not negative."""
+    is_whole = kind is float and type(value) is int
+    if type(value) is not kind and not is_whole:
+        raise TypeError(f"{name} is {repr(value)[:80]}")
+    if kind in (int, float) and not 0 <= value < 2**63:
+        raise ValueError(f"{name} is {value}")
+    return value
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -248,7 +284,10 @@ def open_store(folder: Path, split: str = "train", *, verify: bool = True) -> St
     for entry in entries:
         if verify:
             _verify(folder / entry.name, entry)
-        shards.append(_map_shard(folder / entry.name))
+        shard = _map_shard(folder / entry.name)
+        if reason := _problem(shard, entry, manifest, looks_at_tokens=verify):
+            raise _damaged(folder / entry.name, reason)
+        shards.append(shard)
     return Store(folder=folder, split=split, manifest=manifest, shards=tuple(shards))
 
 
@@ -280,6 +319,33 @@ def _map_shard(path: Path) -> Shard:
         sources=sources.to_numpy(),
         word_start_bits=np.frombuffer(starts.values.values.buffers()[1], np.uint8),
     )
+
+
+def _problem(
+    shard: Shard,
+    entry: ShardEntry,
+    manifest: Manifest,
+    *,
+    looks_at_tokens: bool,
+) -> str | None:
+    """Returns what is wrong with the content of a shard; ids are checked on request."""
+    counts = (shard.num_documents, shard.num_sentences, shard.num_tokens)
+    if counts != (entry.documents, entry.sentences, entry.tokens):
+        return "its counts differ from the manifest's"
+    if not all(counts):
+        return "it is empty"
+    for offsets, end in (
+        (shard.sentence_offsets, shard.num_tokens),
+        (shard.document_offsets, shard.num_sentences),
+    ):
+        if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) <= 0).any():
+            return "its documents and sentences are not consecutive"
+    if shard.sources.max() >= len(manifest.sources):
+        return f"it has source {shard.sources.max()} of {len(manifest.sources)}"
+    if looks_at_tokens and shard.tokens.max() >= manifest.vocab_size:
+        size = f"the vocabulary has {manifest.vocab_size} tokens"
+        return f"it has the id {shard.tokens.max()}, but {size}"
+    return None
 
 
 def _damaged(path: Path, reason: str) -> errors.StorageError:
@@ -328,7 +394,7 @@ class Block:
         return Block(*(p[0] for p in parts)), Block(*(p[1] for p in parts))
 
     def _arrays(self) -> tuple[np.ndarray, ...]:
-        return tuple(vars(self).values())
+        return tuple(getattr(self, x.name) for x in dataclasses.fields(self))
 
 
 def concatenate(blocks: Sequence[Block]) -> Block:

@@ -437,6 +437,11 @@ def _c3_cells(question: Any, where: str) -> dict[str, Any]:
     choices: Any = question["choice"] if "choice" in question else None
     if not _are_texts(choices):
         raise _malformed_c3(where)
+    twice = next((each for each in choices if choices.count(each) > 1), None)
+    if twice is not None:
+        raise BrokenRecord(
+            f"{where}: the choice {twice!r} is a duplicate. Fix the record."
+        )
     answer = question["answer"] if "answer" in question else None
     if answer not in ("", None) and answer not in choices:
         raise BrokenRecord(

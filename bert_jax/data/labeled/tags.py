@@ -284,7 +284,8 @@ _MOST_LOOKED_AT = 500
 class ConlluSentence:
     """The words of a sentence, as rows of columns, and its comments.
 
-    `fault` is why it cannot be an example.
+    `ranges` are lines of several words, as (line, number of the last word); `fault` is
+    why it cannot be an example.
     """
 
     path: str
@@ -292,6 +293,7 @@ class ConlluSentence:
     text: str = ""
     rows: list[list[str]] = dataclasses.field(default_factory=list)
     lines: list[int] = dataclasses.field(default_factory=list)
+    ranges: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     fault: BrokenRecord | None = None
 
     @property
@@ -343,7 +345,7 @@ def _sentences_of_conllu(
     for at, line in text_files.whole_lines(file, request.faults):
         if not line.strip():
             if sentence.lines:
-                yield sentence
+                yield _whole(sentence)
             sentence = ConlluSentence(str(file.path))
             continue
         fault = table_records.decoding_fault(line, f"{file.path}:{at}")
@@ -359,7 +361,18 @@ def _sentences_of_conllu(
                 sentence.lines.append(at)
                 sentence.fault = error
     if sentence.lines:
-        yield sentence
+        yield _whole(sentence)
+
+
+def _whole(sentence: ConlluSentence) -> ConlluSentence:
+    """Returns a sentence; words of its ranges that are missing are its fault."""
+    for at, last in sentence.ranges:
+        if last > len(sentence.rows) and not sentence.fault:
+            sentence.fault = BrokenRecord(
+                f"{sentence.path}:{at}: the range ends with word {last}, and the "
+                f"sentence has {len(sentence.rows)}. Fix the line."
+            )
+    return sentence
 
 
 def _comment(line: str, sentence: ConlluSentence) -> None:
@@ -386,6 +399,7 @@ def _add_row(
         if not any(map(str.strip, row[count:])):
             row = row[:count]  # separators at the end of the line
     if re.fullmatch(r"\d+[-.]\d+", row[0]):
+        _add_range(row[0], at, sentence)
         notes[NO_WORDS] += 1
         return
     if row[0] != str(len(sentence.rows) + 1):
@@ -402,6 +416,19 @@ def _add_row(
         )
     sentence.rows.append(row)
     sentence.lines.append(at)
+
+
+def _add_range(numbers: str, at: int, sentence: ConlluSentence) -> None:
+    """Records a line of several words (3-4), which precedes the first of them."""
+    first, is_range, last = (part[:9] for part in numbers.partition("-"))
+    if not is_range:
+        return
+    if not len(sentence.rows) < int(first) < int(last):
+        raise BrokenRecord(
+            f"{sentence.path}:{at}: the range {numbers[:20]} does not precede its "
+            "words. CoNLL-U has it before them, the smaller number first: fix the line."
+        )
+    sentence.ranges.append((at, int(last)))
 
 
 def _columns(sentence: ConlluSentence, request: ExampleRequest) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float64, Int32, Int64
 
 from bert_jax import errors
 from bert_jax.data.corpus import store as stores
-from bert_jax.data.pretraining import index, instances, packing, pairs, permutation
+from bert_jax.data.pretraining import index, packing, pairs, permutation
 
 Batch = dict[str, np.ndarray]
 # A packed row holds at most one instance per this many positions.
@@ -446,12 +446,12 @@ def _copy(
 
 
 # Tokens in a row -> the rows of that length.
-RowsOf = Callable[[int], instances.Instances]
+RowsOf = Callable[[int], Instances]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Phase:
-    """Steps whose rows have one length.
+    """Steps whose rows have one length: short ones first (arXiv:1810.04805, A.2).
 
     Attributes:
       rows: rows of that length.
@@ -460,14 +460,12 @@ class Phase:
       last_step: the step after its last.
     """
 
-    rows: instances.Instances
+    rows: Instances
     length: int
     first_step: int
     last_step: int
 
-    def batch_at(
-        self, step: int, batch_size: int, rows: slice | None = None
-    ) -> instances.Batch:
+    def batch_at(self, step: int, batch_size: int, rows: slice | None = None) -> Batch:
         """Returns the batch of a step of the run, or some of its rows."""
         return self.rows.batch_at(step - self.first_step, batch_size, rows)
 

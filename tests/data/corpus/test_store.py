@@ -79,6 +79,24 @@ def test_a_missing_or_cut_shard_is_named(tmp_path):
         store.open_store(tmp_path / "s")
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"tokens": 12', '"tokens": 13'),
+        ('"documents": 3', '"documents": 4'),
+        ('"vocab_size": 19', '"vocab_size": 3'),
+    ],
+)
+def test_a_shard_that_does_not_fit_its_manifest_is_named(tmp_path, before, after):
+    store.write_ids(tmp_path / "s", DOCUMENTS, vocab_size=19)
+    path = tmp_path / "s" / store.MANIFEST
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    with pytest.raises(errors.StorageError, match=r"00000\.arrow"):
+        store.open_store(tmp_path / "s")
+
+
 def test_a_folder_without_manifest_is_no_store(tmp_path):
     with pytest.raises(errors.InputError, match="is not a store.*bert_jax.prepare"):
         store.open_store(tmp_path)
