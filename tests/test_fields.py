@@ -77,6 +77,7 @@ def test_what_is_refused_is_named_with_what_is_allowed(values, words):
     [
         ({"size": 1.0}, "tank.size is 1.0: expected int, got float"),
         ({"level": True}, "tank.level is True: expected float, got bool"),
+        ({"level": 10**400}, "from 0 to below 1"),
         ({"inner": {"depth": 0}}, "tank.inner.depth is 0: it must be at least 1"),
         ({"inner": 3}, "tank.inner is 3: expected a group"),
         ({"inner": {"dept": 1}}, "tank.inner.dept. Did you mean tank.inner.depth?"),
