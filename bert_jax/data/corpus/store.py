@@ -160,12 +160,12 @@ def _source(entry: dict[str, Any]) -> SourceEntry:
 
 def _shard(entry: dict[str, Any]) -> ShardEntry:
     """Returns the shard of a JSON value; its file must be in the folder."""
-    entry = _build(ShardEntry, entry)
-    if not _SHARD.fullmatch(entry.name) or entry.split not in SPLITS:
+    shard: ShardEntry = _build(ShardEntry, entry)
+    if not _SHARD.fullmatch(shard.name) or shard.split not in SPLITS:
         raise ValueError(
-            f"no shard has the name {entry.name[:80]!r} in {entry.split!r}"
+            f"no shard has the name {shard.name[:80]!r} in {shard.split!r}"
         )
-    return entry
+    return shard
 
 
 def _build(kind: Any, values: dict[str, Any]) -> Any:
