@@ -2,9 +2,10 @@
 
 python -m bert_jax.plan --config=configs/pretrain.py:large --topology=v5e:16x16
 
-The chips need not be present: for TPUs the run's own train step is compiled on this
-machine (extra `tpu`), for GPUs formulas and a table of chips are used. The last two
-lines are `fits: yes` or `no`, and `bound by: compute`, `memory` or `communication`.
+The chips need not be present: the run's own train step is compiled for them on this
+machine (TPUs: extra `tpu`; GPUs: extra `gpu-plan`, without which formulas and a table
+of chips are used). The last two lines are `fits: yes` or `no`, and `bound by: compute`,
+`memory` or `communication`.
 """
 
 from collections.abc import Sequence
@@ -27,11 +28,12 @@ def plan(
 
     Args:
       config: a ConfigDict or nested dict, as `pretraining.default` returns.
-      topology: chips, as in `v5e:16x16`, `a100:8`, `cpu` or `here`.
+      topology: chips, as in `v5e:16x16`, `h100:8`, `cpu` or `here`.
       log: receives progress messages.
 
     Raises:
-      InputError: invalid settings or topology, or libtpu is missing.
+      InputError: invalid settings or topology, or the compiler of the chips is
+        missing.
     """
     chips = topologies.parse(topology)
     return costs.plan(pretraining.parse(config), chips, log)
@@ -55,7 +57,8 @@ def text(
       log: receives progress messages.
 
     Raises:
-      InputError: invalid settings, topology or variant, or libtpu is missing.
+      InputError: invalid settings, topology or variant, or the compiler of the chips
+        is missing.
     """
     trees = [search.variant(_tree(config), topology, text) for text in variants]
     for _, chips in trees:  # report any error before one has taken minutes
@@ -92,7 +95,8 @@ if __name__ == "__main__":
         "topology",
         "here",
         "Chips of the run: a TPU slice such as v5e:16x16 or v5p:4x4x4 (v5e:16x16*2 for "
-        "two slices), GPUs such as h100 or a100:8, cpu, or here (this machine).",
+        "two slices), GPUs such as h100:8 (h100:2x8 for two machines), cpu, or here "
+        "(this machine).",
     )
     flags.DEFINE_list(
         "compare",

@@ -13,6 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 LARGE = f"--config={ROOT}/configs/pretrain.py:large"
 
 
+@pytest.fixture(autouse=True)
+def by_formula(monkeypatch):
+    """Plans for GPUs by formula, also where they could be compiled."""
+    monkeypatch.setattr(topology, "has_cuda_compiler", lambda: False)
+
+
 @pytest.mark.parametrize(("rows", "bound"), [(1024, "compute"), (64, "memory")])
 def test_the_last_two_lines_are_the_verdict(monkeypatch, capfd, rows, bound):
     arguments = (LARGE, "--topology=h100:8", f"--config.run.batch_size={rows}")

@@ -22,6 +22,7 @@ from flax.linen import spmd
 from jaxtyping import Array, Bool, Float, Int
 
 from bert_jax import errors
+from bert_jax.foundation import chips
 from bert_jax.model import layers
 
 Heads = Float[Array, "B L N H"]
@@ -214,12 +215,16 @@ def _is_ampere(capability: str) -> bool:
 def device(mesh: jax.sharding.AbstractMesh) -> tuple[str, str]:
     """Returns platform and capability of the devices of a mesh, or of those here.
 
-    The mesh may have devices that this machine does not, when compiling for them.
+    The mesh may have devices that this machine does not, when compiling for them: the
+    capability of one in the table of chips is from there.
     """
     of_mesh = mesh.abstract_device
     platform = jax.default_backend() if of_mesh is None else _platform(of_mesh)
     if platform != "gpu":
         return platform, ""
+    described = None if of_mesh is None else chips.of_kind(of_mesh.device_kind)
+    if described is not None and described.capability:
+        return platform, described.capability
     return platform, str(getattr(jax.local_devices()[0], "compute_capability", ""))
 
 

@@ -107,7 +107,7 @@ def attention_kernel(layout: program.RunLayout, length: int) -> attention.Kernel
     settings, bert = layout.settings, layout.bert
     case = attention.Case(
         platform=layout.topology.platform,
-        capability="8.0",  # the oldest GPU in the chip table
+        capability=layout.topology.capability,
         dtype=settings.run.dtype,
         length=length,
         head_size=bert.head_size,
@@ -308,7 +308,8 @@ def plan(
     """Returns the plan of a run; compiles its steps if programs can be compiled here.
 
     Raises:
-      InputError: model, vocabulary, batch or mesh do not fit, or libtpu is missing.
+      InputError: model, vocabulary, batch or mesh do not fit, or the compiler of
+        the chips is missing.
     """
     layout = program.lay_out(settings, topology, for_compiling=topology.compiles)
     phases = [

@@ -280,6 +280,9 @@ def _index(x: Instruction) -> int | None:
 # Products of a [L, H] by a [H, L] or [L, L] by [L, H] matrix in a kernel of splash
 # attention, forward and backward (jax.experimental.pallas.ops.tpu.splash_attention).
 _KERNELS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
+# The same of cuDNN's attention, whose first result is [B, N, L, H]; its backward pass
+# computes the scores again.
+_CUDNN_KERNELS = {'"__cudnn$fmhaSoftmax"': 2, '"__cudnn$fmhaSoftmaxBackward"': 5}
 # Of a dot, or in the backend config of a cuBLAS call.
 _CONTRACTED = re.compile(
     r'(?:lhs_contracting_dims=\{|"lhs_contracting_dimensions":\[)([\d,"]*)'
@@ -341,7 +344,16 @@ def _flops(x: Instruction, inside: Computation) -> float | None:
         return _kernel_flops(x, inside)
     if '"__cublas$' in x.attributes:
         return _dot_flops(x, inside)
-    return None if '"__cudnn$' in x.attributes else 0.0
+    return _cudnn_flops(x) if '"__cudnn$' in x.attributes else 0.0
+
+
+def _cudnn_flops(x: Instruction) -> float | None:
+    """Returns the FLOPs of a kernel of cuDNN: of its attention, or None."""
+    named = [p for name, p in _CUDNN_KERNELS.items() if name in x.attributes]
+    dims = x.shapes[0].dims
+    if len(named) != 1 or len(dims) != 4:
+        return None
+    return 2.0 * named[0] * math.prod(dims) * dims[2]
 
 
 def _kernel_flops(x: Instruction, inside: Computation) -> float | None:

@@ -113,7 +113,8 @@ def lay_out(
     """Lays out a run on described devices, or on an abstract mesh of their number.
 
     Raises:
-      InputError: model, vocabulary, batch or mesh do not fit, or libtpu is missing.
+      InputError: model, vocabulary, batch or mesh do not fit, or the compiler of the
+        chips is missing.
     """
     sizes = dataclasses.asdict(settings.mesh)
     if for_compiling:
@@ -228,6 +229,26 @@ def build(
 
     Raises:
       JaxRuntimeError: the program does not fit into the memory of the chips.
+      InputError: CUDA's compiler is not installed and a program for GPUs needs it.
+    """
+    if layout.topology.name in topologies.HERE:
+        return lower(layout, length).compile(compiler_options=options)
+    with _uncached():
+        lowered = lower(layout, length)
+        try:
+            return lowered.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError as error:
+            if not re.search("PTX compilation provider|libdevice", str(error)):
+                raise
+            raise errors.missing_extra("nvidia-cuda-nvcc", "gpu-plan") from None
+
+
+def lower(
+    layout: RunLayout, length: int, platforms: tuple[str, ...] | None = None
+) -> jax.stages.Lowered:
+    """Returns the lowered step for sequences of this length.
+
+    `platforms` are those of JAX if they are not that of the layout, as in `("cuda",)`.
     """
     settings = layout.settings
     transformation, schedule = _optimizer(settings)
@@ -243,10 +264,30 @@ def build(
         layout.shapes,
         seed=settings.run.seed,
     )
-    is_local = layout.topology.name in topologies.HERE
-    with contextlib.nullcontext() if is_local else _uncached():
-        lowered = step.lower(layout.shapes, batch_shapes(layout, length))
-        return lowered.compile(compiler_options=options)
+    batch = batch_shapes(layout, length)
+    with _assumed_cudnn():
+        return step.lower(layout.shapes, batch, platforms=platforms)
+
+
+@contextlib.contextmanager
+def _assumed_cudnn() -> Iterator[None]:
+    """Lets attention by cuDNN be traced where cuDNN itself is not installed.
+
+    While it traces, JAX asks the library for its version, and has no public way to
+    state the version of a described GPU.
+    """
+    if jax.default_backend() == "gpu":
+        yield
+        return
+    from jax._src.cudnn import fused_attention_stablehlo as fused
+
+    major, minor, patch = topologies.CUDNN_VERSION
+    original = fused.check_cudnn_version
+    fused.check_cudnn_version = lambda: 10_000 * major + 100 * minor + patch
+    try:
+        yield
+    finally:
+        fused.check_cudnn_version = original
 
 
 @contextlib.contextmanager

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from bert_jax import console
+from bert_jax.foundation import chips
+from bert_jax.model import attention
 from bert_jax.planning import costs, hlo, search
-from bert_jax.training import devices
+from bert_jax.planning import topology as topologies
 
 _GIB = 2.0**30
 UNKNOWN = "-"
@@ -51,8 +53,8 @@ def _head(plan: costs.RunPlan) -> str:
     source = (
         "the train step, compiled for these chips"
         if topology.compiles
-        else f"formulas and the chip table; programs for {chip.name} cannot be "
-        "compiled here"
+        else f"formulas and the chip table; to compile the train step for {chip.name}: "
+        'pip install "bert_jax[gpu-plan]"'
     )
     measured = (
         ", float32, measured now (not in the chip table)" if topology.measured else ""
@@ -85,10 +87,7 @@ def _phases(plan: costs.RunPlan) -> list[list[str]]:
         row("steps", lambda x: UNKNOWN if x.steps is None else f"{x.steps:,}"),
         row("sequences per step", lambda x: f"{run.batch_size:,}"),
         row("micro-batch per chip", lambda x: f"{layout.micro_batch_rows:,g}"),
-        row(
-            "attention kernel",
-            lambda x: costs.attention_kernel(layout, x.length).kernel,
-        ),
+        row("attention kernel", lambda x: _kernel(plan, x)),
         row("parameters per chip", lambda x: gib(layout.params_bytes)),
         row("optimizer state per chip", lambda x: gib(layout.optimizer_bytes)),
         row("activations, gradients per chip", lambda x: gib(x.cost.temporary_bytes)),
@@ -102,6 +101,10 @@ def _phases(plan: costs.RunPlan) -> list[list[str]]:
         row("step ms, lower bound", lambda x: ms(x.time.seconds)),
         row("MFU, upper bound", lambda x: f"{x.time.utilization:.1%}"),
     ]
+
+
+def _kernel(plan: costs.RunPlan, phase: costs.PhasePlan) -> str:
+    return costs.attention_kernel(plan.layout, phase.length).kernel
 
 
 def _communication(plan: costs.RunPlan) -> list[str]:
@@ -139,7 +142,7 @@ def _whole_run(plan: costs.RunPlan) -> list[str]:
         return [text]
     return [
         f"{text}, {number(plan.dollars)} USD",
-        f"price: {price:.2f} USD per chip-hour ({devices.PRICES})",
+        f"price: {price:.2f} USD per chip-hour ({chips.PRICES})",
     ]
 
 
@@ -184,6 +187,7 @@ def _by(found: search.FittingSettings) -> str:
 def _notes(plan: costs.RunPlan) -> list[str]:
     """Returns the limits of the figures."""
     notes = []
+    topology = plan.layout.topology
     counted = [x.compiled for x in plan.phases if x.compiled and not x.refusal]
     if any(x.cost.unknown_loops for x in counted):
         notes.append("loops with unknown trip counts are counted once")
@@ -192,6 +196,16 @@ def _notes(plan: costs.RunPlan) -> list[str]:
             "FLOPs of unknown kernels are not counted: the total is at least the "
             "formula's"
         )
+    if counted and topology.name not in topologies.HERE and topology.chip.cores:
+        notes.append(
+            "missing without a GPU: autotuning; matrix products have the compiler's "
+            "default tiles"
+        )
+        if any(_kernel(plan, x) == attention.CUDNN for x in plan.phases):
+            notes.append(
+                "missing without a GPU: the workspace of cuDNN's attention, and shapes "
+                "that cuDNN would reject"
+            )
     if any(x.refusal for x in plan.phases):
         notes.append("figures of phases that do not compile are by formula")
     if plan.layout.settings.data.pack:

@@ -1,10 +1,4 @@
-"""The accelerators: a table of chips, and what JAX misses of the ones that are here.
-
-`CHIPS` has what each kind of chip can compute, hold and move, and what an hour costs.
-Peaks, memories and bandwidths are from the vendors' data sheets and Google's page of
-each TPU (docs.cloud.google.com/tpu/docs). The memory that a program may use is, on a
-TPU, what its compiler reports when it refuses more; on a GPU JAX takes three quarters
-unless XLA_PYTHON_CLIENT_MEM_FRACTION is set.
+"""What JAX misses of the accelerators that are here.
 
 `leave_out` keeps JAX from loading libtpu (extra `tpu`) on a machine without TPUs, where
 it fills the log with errors. `warn_if_unused` reports a GPU that JAX does not use: it
@@ -13,7 +7,6 @@ falls back to the CPU where its CUDA plugin is missing, has another version than
 """
 
 import contextlib
-import dataclasses
 import functools
 import glob
 import importlib.metadata
@@ -23,111 +16,10 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-
-PRICES = "Google Cloud's list prices, on demand, in the United States, 2025"
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """What a kind of chip can do.
-
-    Attributes:
-      name: as it is written in a topology.
-      device_kinds: parts of jax's `device_kind` that identify it.
-      peak_flops: dense bfloat16 FLOP/s.
-      memory_bytes: bytes that a program may use.
-      memory_bandwidth: bytes a second, read and written together.
-      interconnect: bytes a second from a chip to its neighbors; as many arrive.
-      network: bytes a second from a chip to chips it has no link to.
-      most_linked: most chips that links connect: a slice, or a machine with GPUs.
-      dollars: price of a chip-hour (see `PRICES`); None where none is listed.
-      axes: axes of the torus of a TPU slice; 0 for other chips.
-    """
-
-    name: str
-    device_kinds: tuple[str, ...]
-    peak_flops: float
-    memory_bytes: float
-    memory_bandwidth: float
-    interconnect: float
-    network: float
-    most_linked: int
-    dollars: float | None
-    axes: int = 0
-
-    @property
-    def is_tpu(self) -> bool:
-        """Whether a program for it can be compiled on any machine."""
-        return self.axes > 0
-
-
-def _chip(
-    name: str,
-    kinds: tuple[str, ...],
-    teraflops: int,
-    memory_bytes: float,
-    bandwidths: tuple[int | float, int | float, int | float],
-    most_linked: int,
-    dollars: float | None,
-    axes: int = 0,
-) -> Chip:
-    """Returns a chip; GB/s of its memory, its links (both ways) and its network."""
-    memory, links, network = (1e9 * x for x in bandwidths)
-    rates = (teraflops * 1e12, memory_bytes, memory, links / 2, network)
-    return Chip(name, kinds, *rates, most_linked, dollars, axes)
-
-
-_GB = 0.75e9  # what JAX takes of a GB of a GPU
-_GIB = 2.0**30
-
-# The first match of a `device_kind` counts: a v5p reports "TPU v5".
-CHIPS = (
-    _chip("h100-pcie", ("H100 PCIe",), 756, 80 * _GB, (2039, 128, 25), 8, None),
-    _chip("h100-nvl", ("H100 NVL",), 835, 94 * _GB, (3938, 600, 25), 8, None),
-    _chip("h100", ("H100",), 989, 80 * _GB, (3350, 900, 50), 8, 11.06),
-    _chip("h200", ("H200",), 989, 141 * _GB, (4800, 900, 50), 8, 10.60),
-    _chip("a100-40gb", ("A100-SXM4-40GB",), 312, 40 * _GB, (1555, 600, 12.5), 8, 3.67),
-    _chip("a100", ("A100",), 312, 80 * _GB, (2039, 600, 25), 8, 5.07),
-    _chip("v4", ("TPU v4",), 275, 30.75 * _GIB, (1228, 600, 6.25), 4096, 3.22, 3),
-    _chip(
-        "v5e",
-        ("TPU v5 lite", "TPU v5e"),
-        197,
-        15.75 * _GIB,
-        (819, 400, 3.125),
-        256,
-        1.20,
-        2,
-    ),
-    _chip("v5p", ("TPU v5",), 459, 95.74 * _GIB, (2765, 1200, 6.25), 6144, 4.20, 3),
-    _chip("v6e", ("TPU v6",), 918, 31.25 * _GIB, (1638, 800, 12.5), 256, 2.70, 2),
-)
-
-
-def of_kind(device_kind: str) -> Chip | None:
-    """Returns the chip of jax's `device_kind`, or None if it is not in the table.
-
-    >>> of_kind("TPU v5 lite").name
-    'v5e'
-    """
-    matching = (c for c in CHIPS if any(part in device_kind for part in c.device_kinds))
-    return next(matching, None)
-
-
-def peak_flops(device_kind: str) -> float | None:
-    """Returns the bfloat16 peak of a kind of device, or None where it is not known.
-
-    >>> peak_flops("NVIDIA H100 80GB HBM3") / 1e12
-    989.0
-    >>> peak_flops("cpu") is None
-    True
-    """
-    chip = of_kind(device_kind)
-    return None if chip is None else chip.peak_flops
-
 
 _GOOGLE = "0x1ae0"  # also the vendor of the network cards and disks of Google's VMs
 _DISKS_AND_NETWORKS = ("0x01", "0x02")  # classes of PCI devices
@@ -147,6 +39,7 @@ def are_on_bus() -> bool:
 def leave_out(*, report: bool = True) -> None:
     """Keeps JAX from loading libtpu where it is installed and there are no TPUs.
 
+    The same goes for a CUDA plugin that is here to compile only (extra `gpu-plan`).
     Must be called before JAX starts its devices. Does nothing where JAX_PLATFORMS is
     set, TPUs are here or named by the environment, or JAX has plugins of other makers
     than NVIDIA. The first call logs a warning if `report` is set.
@@ -154,6 +47,7 @@ def leave_out(*, report: bool = True) -> None:
     if jax.config.jax_platforms:  # pyright: ignore
         return
     if importlib.util.find_spec("libtpu") is None:
+        _leave_out_compiler()
         return
     if are_on_bus() or any(name in os.environ for name in _SAY_SO) or _is_in_pci():
         return
@@ -171,6 +65,22 @@ def leave_out(*, report: bool = True) -> None:
             "and JAX computes on the %s. Set JAX_PLATFORMS=tpu to load it anyway",
             "GPU" if has_gpu else "CPU",
         )
+
+
+def _leave_out_compiler() -> None:
+    """Has JAX compute on the CPU if its CUDA plugin has neither cuDNN nor a GPU.
+
+    JAX would do so as well, after logging the traceback of an error.
+    """
+    if _installed(_PLUGINS) and not _installed(_CUDNN) and not _gpu_files():
+        chosen.append("cpu")
+        jax.config.update("jax_platforms", "cpu")
+
+
+def _gpu_files() -> list[str]:
+    """Returns device files of NVIDIA GPUs, in a server, under WSL or of a Jetson."""
+    names = ("nvidia*", "dxg", "nvhost*", "nvgpu*")
+    return [path for name in names for path in sorted(glob.glob(f"/dev/{name}"))]
 
 
 def _is_in_pci() -> bool:
@@ -192,6 +102,7 @@ _PLUGINS = (
     "jax-cuda12-pjrt",
     "jax-cuda13-pjrt",
 )
+_CUDNN = ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
 _SECONDS = 10.0  # that nvidia-smi may take; a broken driver can hang
 
 
@@ -214,7 +125,7 @@ def _warn_once() -> None:
     if sign is None:
         return
     jaxlib = importlib.metadata.version("jaxlib")
-    why, fix = explain(_installed(), jaxlib, _driver_cuda(), _failure)
+    why, fix = explain(_installed(_PLUGINS), jaxlib, _driver_cuda(), _failure)
     _log.warning(
         "JAX computes on the CPU, though an NVIDIA GPU seems to be here (%s): %s. %s. "
         "To compute on the CPU without this warning, set JAX_PLATFORMS=cpu",
@@ -268,10 +179,10 @@ def _sign() -> str | None:
     return files[0] if files else shutil.which("nvidia-smi")
 
 
-def _installed() -> dict[str, str]:
-    """Returns the installed plugins for CUDA, with their versions."""
+def _installed(names: Sequence[str]) -> dict[str, str]:
+    """Returns which of these distributions are installed, with their versions."""
     found = {}
-    for name in _PLUGINS:
+    for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

@@ -174,10 +174,13 @@ class OnMesh:
         """
         self.programs[_shapes(args[-1])] = self.lower(*args).compile()
 
-    def lower(self, *args: Any) -> Any:
-        """Returns the lowered program for these arguments or their shapes."""
+    def lower(self, *args: Any, platforms: tuple[str, ...] | None = None) -> Any:
+        """Returns the lowered program for these arguments or their shapes.
+
+        `platforms` are others than that of the mesh, as JAX names them: `cuda`.
+        """
         with jax.set_mesh(self.mesh), nn.logical_axis_rules(self._rules):
-            return self.jitted.lower(*args)
+            return self.jitted.trace(*args).lower(lowering_platforms=platforms)
 
     @property
     def _rules(self) -> tuple[tuple[str, Any], ...]:

@@ -31,8 +31,8 @@ import jax.numpy as jnp
 import timing_lib
 
 from bert_jax import console, errors
+from bert_jax.foundation import chips
 from bert_jax.model import config, costs
-from bert_jax.training import devices
 
 CASES = "mini:32:128,base:8:128"
 SIDES = "ours,sdpa,eager,ours+bfloat16,sdpa+bfloat16"
@@ -96,7 +96,7 @@ class Measured:
         )
 
     def _utilization(self) -> str:
-        peak = devices.peak_flops(jax.devices()[0].device_kind)
+        peak = chips.peak_flops(jax.devices()[0].device_kind)
         if peak is None or self.ready is None:
             return ""
         length = self.ready.effective_length

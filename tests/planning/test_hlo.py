@@ -195,6 +195,18 @@ def test_cublas_products_are_counted_and_cudnn_kernels_are_unknown():
     assert cost.unknown_kernels == 1
 
 
+@pytest.mark.parametrize(("name", "products"), [("", 2), ("Backward", 5)])
+def test_products_of_the_attention_of_cudnn(name, products):
+    result = "(bf16[2,3,40,8]{3,1,2,0}, f32[2,3,40]{2,1,0}, u8[0]{0})"
+    cost = _cost(
+        "%q = bf16[2,40,3,8]{3,2,1,0} parameter(0)",
+        f"ROOT %a = {result} custom-call(%q, %q, %q), "
+        f'custom_call_target="__cudnn$fmhaSoftmax{name}"',
+    )
+    assert cost.flops == products * 2 * 2 * 3 * 40 * 40 * 8
+    assert cost.unknown_kernels == 0
+
+
 def test_on_chip_memory_is_not_main_memory_traffic():
     cost = _cost(
         "%x = f32[100]{0} parameter(0)",

@@ -11,15 +11,16 @@ import pytest
 import small_model
 import small_programs
 
+from bert_jax.foundation import chips
 from bert_jax.planning import hlo, program, topology
-from bert_jax.training import devices, optimizer, sharding, state
+from bert_jax.training import optimizer, sharding, state
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "bench"
 sys.path.insert(0, str(SCRIPTS))
 import sharding as bench_sharding  # noqa: E402
 
 sys.path.remove(str(SCRIPTS))
-HERE = topology.Topology("cpu", devices.CHIPS[0], (), 1, 8)
+HERE = topology.Topology("cpu", chips.CHIPS[0], (), 1, 8)
 LAYERS = 3
 
 # The parameters that `fsdp` does not shard: vectors without an axis `embed`.

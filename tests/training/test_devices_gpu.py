@@ -57,6 +57,24 @@ def test_a_plugin_of_another_version_is_named(run, tmp_path):
     assert f'pip install "jax[cuda12]=={version}"' in err
 
 
+def test_a_plugin_that_only_compiles_is_not_started(tmp_path):
+    """It has no cuDNN: JAX would log the traceback of its error."""
+    if devices._gpu_files():
+        pytest.skip("this machine has a GPU")
+    info = tmp_path / "jax_cuda13_plugin-0.4.1.dist-info"
+    info.mkdir()
+    about = "Metadata-Version: 2.1\nName: jax-cuda13-plugin\nVersion: 0.4.1\n"
+    (info / "METADATA").write_text(about)
+    script = f"{SCRIPT}\nimport jax; print(jax.config.jax_platforms)"
+    assert command_line.script(script, tmp_path) == ("cpu\ncpu\ncpu\n", "")
+    cudnn = tmp_path / "nvidia_cudnn_cu13-9.10.dist-info"
+    cudnn.mkdir()
+    about = "Metadata-Version: 2.1\nName: nvidia-cudnn-cu13\nVersion: 9.10\n"
+    (cudnn / "METADATA").write_text(about)
+    out, _ = command_line.script(script, tmp_path)
+    assert out == "cpu\ncpu\nNone\n"
+
+
 def test_a_cpu_that_was_asked_for_is_no_news(run):
     assert run(JAX_PLATFORMS="cpu") == ("cpu\ncpu\n", "")
 
