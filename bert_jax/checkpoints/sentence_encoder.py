@@ -39,10 +39,13 @@ _KINDS = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout"
 _LIBRARY = "sentence_transformers."
 _PACKAGE = "sentence_transformers.models"
 # Keys that make a module something else, and the values that do not.
-_REQUIRED = {
-    "module_input_name": (None, "sentence_embedding"),
-    "module_output_name": (None, "sentence_embedding"),
-    "transformer_task": (None, "feature-extraction"),
+_OF_TRANSFORMER = {
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+}
+_OF_VECTORS = {
+    "module_input_name": "sentence_embedding",
+    "module_output_name": "sentence_embedding",
 }
 _STATES = {"method": "forward", "method_output_name": "last_hidden_state"}
 _EPSILON = 1e-5  # of torch's layer norm, which no config changes
@@ -339,7 +342,7 @@ def _longest(folder: Path) -> int:
     """Returns the longest sequence that the encoder reads, or 0."""
     path = next(iter(sorted(folder.glob(_TRANSFORMERS))), folder / TRANSFORMER)
     tree = _optional(path)
-    _check_keys(tree, path)
+    _check_keys(tree, _OF_TRANSFORMER, path)
     modalities = tree.get("modality_config") or {}
     text = modalities.get("text") if isinstance(modalities, dict) else modalities
     text = _STATES if text is None else text
@@ -359,12 +362,12 @@ def _longest(folder: Path) -> int:
     return longest or 0
 
 
-def _check_keys(tree: dict[str, Any], path: Path) -> None:
+def _check_keys(tree: dict[str, Any], supported: dict[str, str], path: Path) -> None:
     """Raises InputError for a module that does something else than ours."""
-    for key, allowed in _REQUIRED.items():
-        if tree.get(key) not in allowed:
+    for key, value in supported.items():
+        if tree.get(key) not in (None, value):
             raise errors.InputError(
-                f"{path}: {key} is {tree[key]!r}, and only {allowed[1]!r} is supported"
+                f"{path}: {key} is {tree[key]!r}, and only {value!r} is supported"
             )
 
 
@@ -403,7 +406,7 @@ def _read_module(kind: str, folder: Path) -> Module | None:
 def _dense(folder: Path) -> Dense:
     path = folder / CONFIG
     tree = json_file.read_object(path)
-    _check_keys(tree, path)
+    _check_keys(tree, _OF_VECTORS, path)
     activation = tree.get("activation_function", "torch.nn.modules.activation.Tanh")
     package, _, name = str(activation).rpartition(".")
     if not package.startswith("torch.nn") or name not in _ACTIVATIONS:

@@ -183,7 +183,14 @@ NEW = {"embedding_dimension": 384, "pooling_mode": "max", "include_prompt": Fals
 
 
 def test_the_layout_of_version_5_4(write):
-    folder = write(pooling=NEW, transformer={"transformer_task": "feature-extraction"})
+    transformer = {
+        "transformer_task": "feature-extraction",
+        "modality_config": {
+            "text": {"method": "forward", "method_output_name": "last_hidden_state"}
+        },
+        "module_output_name": "token_embeddings",
+    }
+    folder = write(pooling=NEW, transformer=transformer)
     expected = sentence_encoder.Pooling("max", True, 0, True, include_prompt=False)
     assert sentence_encoder.read(folder) == expected
 
