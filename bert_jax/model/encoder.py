@@ -212,10 +212,14 @@ class EncoderLayer(nn.Module):
         mixed = drop(mixed, deterministic=self.deterministic)
         x = layers.LayerNorm(cfg.layer_norm_eps, name="attention_layer_norm")(x + mixed)
         inner = layers.Projection(
-            "BLD,DF->BLF", widths, ("embed", "mlp"), 1, stddev, name="intermediate"
+            "BLD,DF->BLF",
+            widths,
+            ("embed", "mlp"),
+            1,
+            stddev,
+            activation=layers.ACTIVATIONS[cfg.hidden_act],
+            name="intermediate",
         )(x)
-        # The backward pass recomputes the activation: XLA would keep three arrays.
-        inner = jax.checkpoint(layers.ACTIVATIONS[cfg.hidden_act])(inner)
         outer = layers.Projection(
             "BLF,FD->BLD", widths[::-1], ("mlp", "embed"), 1, stddev, name="output"
         )(inner)

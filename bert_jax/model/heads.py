@@ -234,8 +234,14 @@ def heads_of(parts: Collection[str], num_labels: int) -> tuple[HeadSpec, ...]:
 def take_rows(
     sequence_output: Float[Array, "B L D"], positions: Int[Array, "B P"]
 ) -> Float[Array, "B P D"]:
-    """Gathers the vectors of each sequence at `positions`."""
-    return jnp.take_along_axis(sequence_output, positions[..., None], axis=1)
+    """Gathers the vectors of each sequence at `positions`.
+
+    The gradient is added to zeros [B, L, 1, D]. Of the shape [B, L, D], XLA for GPUs
+    would have one array of zeros in memory for this and for every dropout, and read it
+    each time: 2 % of the traffic of BERT-base.
+    """
+    rows = sequence_output[:, :, None]
+    return jnp.take_along_axis(rows, positions[..., None, None], axis=1)[:, :, 0]
 
 
 class HeadTransform(nn.Module):

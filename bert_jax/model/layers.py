@@ -54,7 +54,9 @@ def joined(x: Float[Array, "..."], axes: tuple[str | None, ...]) -> Float[Array,
 class Projection(nn.Module):
     """A linear map `einsum(equation, x, kernel) + bias`, in the dtype of x.
 
-    Without `has_bias` there is no bias term.
+    Without `has_bias` there is no bias term. An `activation` of the sum keeps only the
+    product for the backward pass, which adds and activates again: XLA would keep three
+    arrays, and for GPUs write one more than this.
     """
 
     equation: str
@@ -63,18 +65,22 @@ class Projection(nn.Module):
     bias_rank: int
     stddev: float
     has_bias: bool = True
+    activation: Callable[[Array], Array] | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         kernel = self.param("kernel", normal(self.stddev, *self.axes), self.shape)
         product = self._product(x, kernel)
-        if not self.has_bias:
-            return product
-        bias_axes = self.axes[-self.bias_rank :]
-        bias = self.param(
-            "bias", constant(0.0, *bias_axes), self.shape[-self.bias_rank :]
-        )
-        return product + jnp.broadcast_to(bias.astype(x.dtype), product.shape)
+        bias = None
+        if self.has_bias:
+            bias_axes = self.axes[-self.bias_rank :]
+            bias = self.param(
+                "bias", constant(0.0, *bias_axes), self.shape[-self.bias_rank :]
+            )
+        if self.activation is None:
+            return _plus(product, bias)
+        activation = self.activation
+        return jax.checkpoint(lambda *x: activation(_plus(*x)))(product, bias)
 
     def _product(
         self, x: Float[Array, "..."], kernel: Float[Array, "..."]
@@ -90,6 +96,14 @@ class Projection(nn.Module):
 
         # Without a loop XLA may join a kernel once, and keep it if there is room.
         return jax.checkpoint(multiply, prevent_cse=False)(x, kernel)
+
+
+def _plus(
+    product: Float[Array, "..."], bias: Float[Array, "..."] | None
+) -> Float[Array, "..."]:
+    if bias is None:
+        return product
+    return product + jnp.broadcast_to(bias.astype(product.dtype), product.shape)
 
 
 class LayerNorm(nn.Module):

@@ -1,15 +1,15 @@
-"""What bounds BERT on TPU pods, and how it scales: from compiled train steps.
+"""What bounds BERT on TPU pods and GPUs, and how it scales: from compiled train steps.
 
-    pip install "bert_jax[tpu]"
+    pip install "bert_jax[tpu,gpu-plan]"
     python scripts/bench/plans.py --results=plans.jsonl --out=plans
 
-Nothing runs on a TPU: each step is compiled for it on this machine, which takes one to
-ten minutes, and its FLOPs, traffic and communication are read from the program
+Nothing runs on a TPU or GPU: each step is compiled for it on this machine, which takes
+one to ten minutes, and its FLOPs, traffic and communication are read from the program
 (`bert_jax.plan`). The first table has base and large with 128 and 512 tokens on three
 pods, as published and with the option `fast` of configs/pretrain.py; the second has
 base on 1 to 256 chips with a constant batch per chip, replicated (data) and sharded
-(fsdp). Cases already in --results are not compiled again, so several processes with
-different --only may share it.
+(fsdp); the third is the first for one GPU. Cases already in --results are not compiled
+again, so several processes with different --only may share it.
 """
 
 import argparse
@@ -26,7 +26,8 @@ from bert_jax import console, plan
 from bert_jax.config import file as config_file
 from bert_jax.planning import costs, topology
 
-ROWS = {128: 64, 512: 16}  # per chip and micro-batch
+ROWS = {128: 64, 512: 16}  # per TPU and micro-batch
+GPU_ROWS = {128: 256, 512: 64}
 POD_CASES = [
     (size, length, topology, recipe)
     for topology in ("v5e:16x16", "v5p:4x4x4", "v6e:16x16")
@@ -55,6 +56,12 @@ class Case:
     unroll: int | None = None
 
     @property
+    def rows(self) -> int:
+        """Sequences per chip."""
+        is_tpu = topology.parse(self.topology).chip.is_tpu
+        return (ROWS if is_tpu else GPU_ROWS)[self.length]
+
+    @property
     def name(self) -> str:
         """All fields as one key."""
         loop = "" if self.unroll is None else f" unroll={self.unroll}"
@@ -69,7 +76,7 @@ class Case:
         options += ["fast"] * (self.recipe == "fast")
         config = config_file.load(f"configs/pretrain.py:{','.join(options)}")
         chips = topology.parse(self.topology).num_chips
-        config.run.batch_size = ROWS[self.length] * chips
+        config.run.batch_size = self.rows * chips
         config.mesh.update({"data": 1, "fsdp": 1, self.axis: -1})
         if self.unroll is not None:
             config.run.unroll = self.unroll
@@ -93,6 +100,16 @@ def slices() -> list[Case]:
     ]
 
 
+def gpus() -> list[Case]:
+    """Returns the cases of the third table."""
+    return [
+        Case(size, length, "h100:1", recipe)
+        for size in ("base", "large")
+        for length in (128, 512)
+        for recipe in ("published", "fast")
+    ]
+
+
 def main() -> None:
     """Compiles missing cases, prints the tables and plots the second."""
     parser = argparse.ArgumentParser(
@@ -105,13 +122,14 @@ def main() -> None:
     )
     given = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
-    for case in (*pods(), *slices()):
+    for case in (*pods(), *slices(), *gpus()):
         if case.name not in _read(given.results) and re.search(given.only, case.name):
             record = _record(case)
             with given.results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
     found = _read(given.results)
-    print(_pod_table(found), _slice_table(found), sep="\n\n")
+    tables = (_step_table(found, pods()), _slice_table(found))
+    print(*tables, _step_table(found, gpus()), sep="\n\n")
     if given.out:
         given.out.mkdir(parents=True, exist_ok=True)
         _draw(found, given.out / "weak_scaling.png")
@@ -139,17 +157,17 @@ def _record(case: Case) -> dict[str, Any]:
         "main_bytes": phase.cost.main_bytes,
         "peak_bytes": phase.cost.peak_bytes,
         "chips": run_plan.layout.chips,
-        "tokens": ROWS[case.length] * case.length,
+        "tokens": case.rows * case.length,
         **dataclasses.asdict(phase.time),
     }
 
 
-def _pod_table(found: dict[str, Any]) -> str:
+def _step_table(found: dict[str, Any], cases: list[Case]) -> str:
     header = ["", "L", "chips", "mesh", "recipe", "GiB", "TFLOP", "GB moved"]
     header += ["compute ms", "memory ms", "memory/compute", "comm. ms", "MFU"]
     header.append("bound by")
     rows = [header]
-    for case in pods():
+    for case in cases:
         if (x := found.get(case.name)) is None:
             continue
         cells = [case.size, str(case.length), case.topology, case.axis, case.recipe]
@@ -159,7 +177,8 @@ def _pod_table(found: dict[str, Any]) -> str:
         cells += [f"{x['peak_bytes'] / 2**30:.2f}", f"{x['flops'] / 1e12:.2f}"]
         cells += [f"{x['main_bytes'] / 1e9:.1f}", *_milliseconds(x)]
         cells.insert(-1, f"{x['memory'] / x['compute']:.2f}")
-        rows.append([*cells, f"{x['utilization']:.1%}", x["bound"]])
+        bound = x["bound"] if x["fits"] else "does not fit"
+        rows.append([*cells, f"{x['utilization']:.1%}", bound])
     return console.table(rows)
 
 

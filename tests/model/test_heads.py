@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -316,3 +317,19 @@ def test_a_fresh_head_deviates_as_the_range_says(kind):
     params = nn.unbox(model.init(jax.random.key(0)))
     kernel = params[kind]["dense"]["kernel"]
     assert abs(float(kernel.std()) / bert.initializer_range - 1) < 0.02
+
+
+def test_gathered_rows_add_their_gradients_to_zeros_of_another_shape_than_rows():
+    """XLA for GPUs would share zeros of that shape with dropout, in memory."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 3)), jnp.float32)
+    positions = jnp.asarray([[4, 0, 4, 1], [2, 2, 2, 0]])
+    scale = jnp.arange(1.0, 25.0).reshape(2, 4, 3)
+    gradient = jax.grad(lambda x: jnp.sum(scale * heads.take_rows(x, positions)))
+    expected = np.zeros((2, 5, 3), np.float32)
+    for row in range(2):
+        np.add.at(expected[row], np.asarray(positions[row]), np.asarray(scale[row]))
+    np.testing.assert_array_equal(gradient(x), expected)
+    added = re.findall(
+        r"f32\[([\d,]+)\] = scatter-add", str(jax.make_jaxpr(gradient)(x))
+    )
+    assert added == ["2,5,1,3"]
