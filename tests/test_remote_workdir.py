@@ -18,6 +18,7 @@ import tiny_tasks
 from bert_jax import errors, finetune, pretrain, suite
 from bert_jax.checkpoints import native
 from bert_jax.foundation import faults
+from bert_jax.runs import sweep
 from bert_jax.training import checkpoint, remote
 
 
@@ -183,15 +184,15 @@ def test_a_stopped_suite_goes_on_on_another_machine(tmp_path, monkeypatch, capsy
     url = f"memory://{tmp_path.name}/runs/clue"
     system, root = fsspec.core.url_to_fs(url)
     monkeypatch.setattr(remote.tempfile, "tempdir", str(tmp_path / "scratch"))
-    train, before = finetune.train, []
+    train, before = sweep.train_in, []
 
-    def train_and_stop(tree, name):
+    def train_and_stop(name, settings):
         before.append({path[len(root) + 1 :] for path in system.find(root)})
         faults.arm("loop/step=2:SIGTERM" if name.endswith("c3") else "")
-        return train(tree, name)
+        return train(name, settings)
 
     with monkeypatch.context() as first:
-        first.setattr(finetune, "train", train_and_stop)
+        first.setattr(sweep, "train_in", train_and_stop)
         try:
             with pytest.raises(errors.Stopped):
                 suite.run(config, url)
@@ -209,8 +210,14 @@ def test_a_stopped_suite_goes_on_on_another_machine(tmp_path, monkeypatch, capsy
 
     assert "ocnli: finished before" in capsys.readouterr().err
     plain = tmp_path / "plain"
-    for name in ("suite.json", "suite.md", "results/c3.json"):
+    for name in ("suite.json", "suite.md"):
         assert system.cat_file(f"{root}/{name}") == (plain / name).read_bytes()
+    results = system.cat_file(f"{root}/results/c3.json"), plain / "results" / "c3.json"
+    one, other = json.loads(results[0]), json.loads(results[1].read_text())
+    for tree in (one, other):  # the joined files lie in the workdir or its copy
+        for file in tree["data"].values():
+            assert "/data/c3/d-" in file.pop("path")
+    assert one == other
     made = {path.name: path.read_bytes() for path in (plain / "predictions").iterdir()}
     assert len(made) == 2
     for name, content in made.items():

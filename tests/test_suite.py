@@ -114,7 +114,7 @@ def test_finished_tasks_are_not_run_again(clue, monkeypatch, capsys):
     assert suite.run(config, place / "run") == results
     assert "ocnli: finished before" in capsys.readouterr().err
     config = tiny_suites.config("clue", place, tasks="c3", run__num_train_steps=5)
-    message = r"c3 is finished in .+ with other settings: run\.num_train_steps was 2 "
+    message = r"c3 is finished in .+ settings or data: run\.num_train_steps was 2 "
     with pytest.raises(errors.InputError, match=message):
         suite.run(config, place / "run")
 
