@@ -166,7 +166,7 @@ def test_a_signal_while_process_0_makes_what_the_other_waits_for(place, start, i
 def test_a_signal_while_two_compile_ends_both_at_once(place, start):
     more = ["--config.model.num_hidden_layers=12", "--config.run.unroll=-1"]
     pipe = place / "compile-pipe"
-    environments = hold(pipe, 1, "loop/step=1")
+    environments = hold(pipe, 1, "loop/compile=1")
     for environment in environments.values():
         environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     running, said = start("compile", *more, environments=environments)

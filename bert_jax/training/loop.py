@@ -415,9 +415,10 @@ def _compile(
     title = "compiling the train step"
     is_shown = bool(programs) and jax.process_index() == 0
     with console.Bar(len(programs), "programs", title, is_shown=is_shown) as bar:
-        for program in programs:
+        for number, program in enumerate(programs, start=1):
             watchdog.beat(f"{title} for {program.name}")
             bar.note(program.name)
+            faults.point("loop/compile", number)
             stop.run_interruptible(functools.partial(program.compile, state))
             bar.update()
 

@@ -137,7 +137,7 @@ STOP_SECONDS = 10.0
 # Phase -> the fault point of the signal, and that of a second signal.
 PHASES = {
     "start": ("vocabulary/before", "vocabulary/before"),
-    "compile": ("loop/step=1", "loop/step=1"),
+    "compile": ("loop/compile=1", "loop/step=1"),
     "step": ("loop/step=6", "checkpoint/started=6"),
     "save": ("checkpoint/started=8", "loop/step=9"),
     "eval": ("loop/callback=8", "checkpoint/written=8"),
