@@ -1,20 +1,21 @@
-"""Vectors of texts: rows of like length go through the encoder together.
+"""Vectors of texts: texts share rows of the encoder, so that little is padded.
 
-Rows are sorted by length and cut into batches of a fixed number of tokens, so that
-little is padded and few shapes are compiled. Texts longer than a row are cut at its
-end.
+A batch has R rows of S tokens, and attention stays inside a text (`segment_ids`). R and
+S are of few sizes, so that few programs are compiled. Texts longer than a row of the
+model are cut at its end.
 """
 
+import bisect
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from bert_jax import errors
 from bert_jax.data.labeled import encoding, example_rows, python_examples
@@ -24,10 +25,16 @@ from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
 
 POOLINGS = ("mean", "cls", "max", "pooled")
-# On a CPU, where larger batches are no faster and pad more: padding adds 19 % to the
-# tokens of the texts of scripts/bench/encode.py, 23 % with 4,096 and 37 % with 8,192.
+# The most tokens of a batch on a CPU, where larger batches are no faster.
 TOKENS_PER_BATCH = 2048
 _ACCELERATOR = 16  # times as many
+
+# What a batch of R rows of S tokens costs on a CPU, as a number of tokens:
+# R S (1 + S / _ATTENTION) + _WEIGHTS, of MiniLM (L6 H384).
+_ATTENTION = 1200
+_WEIGHTS = 24
+_SHORTEST = 64  # batches of several rows have none that is shorter
+_STEP = 4  # between the lengths of short rows
 
 AHEAD = 2  # batches that the device computes while the host prepares the next one
 
@@ -37,17 +44,20 @@ Work = TypeVar("Work")
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Rows that are computed together.
+    """Texts that are computed together, in R rows of S tokens.
 
     Attributes:
-      indices: of the rows among all rows.
-      input_ids: [B, L] int32, filled with 0.
-      lengths: [B] int32, the tokens of each row; 0 in rows that pad the batch.
+      inputs: `input_ids`, `segment_ids` and `position_ids`, each [R, S] int32 and 0 in
+        padding; segment k + 1 of a row is its text in slot k.
+      indices: [n], the number of each text among all texts.
+      row, slot, first: [n], the row of each text, its slot there and its first token.
     """
 
-    indices: np.ndarray
-    input_ids: np.ndarray
-    lengths: np.ndarray
+    inputs: dict[str, np.ndarray]
+    indices: Int[np.ndarray, " n"]
+    row: Int[np.ndarray, " n"]
+    slot: Int[np.ndarray, " n"]
+    first: Int[np.ndarray, " n"]
 
 
 def rows_of(
@@ -100,27 +110,83 @@ def prompt_length(tokenizer: Tokenizer, prompt: str, max_seq_length: int) -> int
     return len(row) - (row[-1] in tokenizer.special_ids)
 
 
-def batches(rows: Rows, longest: int) -> Iterator[Batch]:
-    """Yields all rows, the longest first, in batches of a fixed number of tokens."""
+def batches(rows: Rows, *, shared: bool = True) -> Iterator[Batch]:
+    """Yields all texts, the longest first; a row is one text unless it is shared."""
+    waiting: dict[int, list[int]] = {}
+    for index in reversed(range(len(rows))):
+        waiting.setdefault(max(1, len(rows[index])), []).append(index)
+    while waiting:
+        interrupts.check()
+        counts = {length: len(indices) for length, indices in waiting.items()}
+        length, filled = _layout(counts, shared)
+        numbered = [[waiting[size].pop() for size in row] for row in filled]
+        waiting = {size: indices for size, indices in waiting.items() if indices}
+        yield _batch(rows, numbered, length)
+
+
+def _layout(counts: dict[int, int], shared: bool) -> tuple[int, list[list[int]]]:
+    """Returns the row length of the next batch, and the lengths of the texts of a row.
+
+    Of all row lengths, the one that costs least for each token of a text.
+
+    Args:
+      counts: the number of texts of each length.
+    """
+    longest = max(counts)
+    total = sum(length * count for length, count in counts.items())
+    most = min(total, max(2 * longest, 4 * _SHORTEST)) if shared else longest
+    found: dict[float, tuple[int, list[list[int]]]] = {}
+    length = longest
+    while not found or length <= most:
+        length = example_rows.bucket(length, 1 << 30, _STEP)
+        filled = _fill(counts, length, shared)
+        cost = len(filled) * length * (1 + length / _ATTENTION) + _WEIGHTS
+        found.setdefault(cost / sum(map(sum, filled)), (length, filled))
+        length += 1
+    return found[min(found)]
+
+
+def _fill(counts: dict[int, int], length: int, shared: bool) -> list[list[int]]:
+    """Returns rows of the longest texts that fit, a power of two of them."""
     is_cpu = jax.default_backend() == "cpu"
     tokens = TOKENS_PER_BATCH if is_cpu else TOKENS_PER_BATCH * _ACCELERATOR
+    is_only = shared and length < _SHORTEST
+    most_rows = 1 if is_only else max(1, tokens // length)
+    most_texts = _slots(length) if shared else 1
+    left, sizes, rows = dict(counts), sorted(counts), []
+    while sizes and len(rows) < most_rows:
+        row, room = [], length
+        while len(row) < most_texts and (at := bisect.bisect_right(sizes, room)):
+            size = sizes[at - 1]
+            row.append(size)
+            room -= size
+            left[size] -= 1
+            if not left[size]:
+                del sizes[at - 1]
+        rows.append(row)
+    return rows[: 1 << (len(rows).bit_length() - 1)]
 
-    def padded(most: int) -> int:
-        return example_rows.bucket(most, longest)
 
-    def batch_size(length: int) -> int:
-        return max(1, tokens // length)
+def _slots(length: int) -> int:
+    """Returns the most texts that share a row of this length."""
+    return min(max(1, length // 2), _SHORTEST)
 
-    all_lengths = np.array([len(row) for row in rows], np.int64)
-    for indices, length in example_rows.by_length(all_lengths, padded, batch_size):
-        interrupts.check()
-        size = min(batch_size(length), 1 << (len(indices) - 1).bit_length())
-        ids = np.zeros((size, length), np.int32)
-        lengths = np.zeros(size, np.int32)
-        for position, index in enumerate(indices):
-            lengths[position] = len(rows[index])
-            ids[position, : lengths[position]] = rows[index]
-        yield Batch(indices, ids, lengths)
+
+def _batch(rows: Rows, numbered: list[list[int]], length: int) -> Batch:
+    """Returns the batch whose rows are these texts."""
+    names = ("input_ids", "segment_ids", "position_ids")
+    inputs = {name: np.zeros((len(numbered), length), np.int32) for name in names}
+    found: list[tuple[int, int, int, int]] = []
+    for row, indices in enumerate(numbered):
+        first = 0
+        for slot, index in enumerate(indices):
+            end = first + len(rows[index])
+            inputs["input_ids"][row, first:end] = rows[index]
+            inputs["segment_ids"][row, first:end] = slot + 1
+            inputs["position_ids"][row, first:end] = np.arange(end - first)
+            found.append((index, row, slot, first))
+            first = max(end, first + 1)
+    return Batch(inputs, *np.array(found, np.int64).T)
 
 
 def computed_ahead(
@@ -162,33 +228,33 @@ def sentence_vectors(
     """
     call = functools.partial(_pooled, bert, execution, pooling, params, skipped=skipped)
     size = bert.hidden_size * (1 if isinstance(pooling, str) else len(pooling))
-    return _gathered(rows, bert.max_length, size, call)
+    vectors = np.empty((len(rows), size), np.float32)
+    computed = computed_ahead(batches(rows), lambda batch: call(batch.inputs))
+    for batch, outputs in computed:
+        vectors[batch.indices] = outputs[batch.row, batch.slot]
+    return vectors
 
 
 def trained_vectors(
     model: network.Network, params: PyTree, rows: Rows
 ) -> Float[np.ndarray, "n W"]:
     """Returns the vectors of rows by a model with a head of kind `vectors`, float32."""
-    call = functools.partial(_trained, model, params)
-    return _gathered(rows, model.config.max_length, trained_size(model), call)
+    if not model.head.recurrent_size:
+        pooling = {"cls": "pooled"}.get(model.head.pooling, model.head.pooling)
+        return sentence_vectors(model.config, params, rows, pooling, model.execution)
+    # The BiLSTM reads rows of one text.
+    vectors = np.empty((len(rows), trained_size(model)), np.float32)
+    computed = computed_ahead(
+        batches(rows, shared=False), lambda batch: _trained(model, params, batch.inputs)
+    )
+    for batch, outputs in computed:
+        vectors[batch.indices] = outputs[batch.row]
+    return vectors
 
 
 def trained_size(model: network.Network) -> int:
     """Returns W, the size of `trained_vectors`."""
     return 2 * model.head.recurrent_size or model.config.hidden_size
-
-
-def _gathered(
-    rows: Rows, longest: int, width: int, call: Callable[[Any, Any], Any]
-) -> Float[np.ndarray, "n W"]:
-    """Returns the vectors that a function of ids and lengths computes, in row order."""
-    vectors = np.empty((len(rows), width), np.float32)
-    computed = computed_ahead(
-        batches(rows, longest), lambda batch: call(batch.input_ids, batch.lengths)
-    )
-    for batch, outputs in computed:
-        vectors[batch.indices] = outputs[: len(batch.indices)]
-    return vectors
 
 
 def token_vectors(
@@ -205,13 +271,12 @@ def token_vectors(
     """
     vectors: list[Any] = [None] * len(rows)
     call = functools.partial(_states, bert, execution, layers, params)
-    computed = computed_ahead(
-        batches(rows, bert.max_length),
-        lambda batch: call(batch.input_ids, batch.lengths),
-    )
+    computed = computed_ahead(batches(rows), lambda batch: call(batch.inputs))
     for batch, states in computed:
-        for position, index in enumerate(batch.indices):
-            vectors[index] = states[position, : batch.lengths[position]].copy()
+        places = zip(batch.indices, batch.row, batch.first, strict=True)
+        for index, row, first in places:
+            end = first + len(rows[index])
+            vectors[index] = states[row, first:end].copy()
     return vectors
 
 
@@ -236,24 +301,14 @@ def _run(
     bert: config.BertConfig,
     execution: encoder.Execution,
     params: PyTree,
-    input_ids: Int[Array, "B L"],
-    lengths: Int[Array, " B"],
+    inputs: Mapping[str, Any],
     *,
     hidden_states: bool = False,
 ) -> dict[str, Any]:
-    """Runs the encoder, with the pooler if there is one, on rows of these lengths."""
+    """Runs the encoder, with the pooler if there is one."""
     pooler = (heads.HeadSpec("pooler"),) if "pooler" in params else ()
     model = network.Network(bert, execution, pooler)
-    batch = {"input_ids": input_ids, "segment_ids": _segments(input_ids, lengths)}
-    return model.apply(params, batch, dropout_key=None, hidden_states=hidden_states)
-
-
-def _segments(
-    input_ids: Int[Array, "B L"], lengths: Int[Array, " B"]
-) -> Int[Array, "B L"]:
-    """Returns 1 for the tokens of rows of these lengths, 0 for padding."""
-    positions = jnp.arange(input_ids.shape[1], dtype=jnp.int32)[None]
-    return (positions < lengths[:, None]).astype(jnp.int32)
+    return model.apply(params, inputs, dropout_key=None, hidden_states=hidden_states)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -262,54 +317,89 @@ def _pooled(
     execution: encoder.Execution,
     pooling: str | tuple[str, ...],
     params: PyTree,
-    input_ids: Int[Any, "B L"],
-    lengths: Int[Any, " B"],
+    inputs: dict[str, Int[Any, "R S"]],
     skipped: int | Int[Any, ""] = 0,
-) -> Float[Array, "B W"]:
-    """Computes one vector a row."""
+) -> Float[Array, "R K W"]:
+    """Computes one vector a slot of a row, K to a row; 0 where there is no text."""
     modes = (pooling,) if isinstance(pooling, str) else pooling
-    outputs = _run(bert, execution, params, input_ids, lengths)
-    return jnp.concatenate([_pool(outputs, m, skipped, lengths) for m in modes], axis=1)
+    segments = inputs["segment_ids"]
+    slots = jnp.arange(_slots(segments.shape[1]), dtype=jnp.int32)
+    is_of = segments[:, None, :] == slots[None, :, None] + 1
+    texts = _Texts(is_of, inputs["position_ids"], skipped)
+    positions = {"cls_positions": texts.first}
+    outputs = _run(bert, execution, params, dict(inputs) | positions)
+    vectors = jnp.concatenate([_pool(outputs, m, texts) for m in modes], axis=-1)
+    return jnp.where(texts.lengths[..., None] > 0, vectors, 0.0)
 
 
-def _pool(
-    outputs: dict[str, Array],
-    mode: str,
-    skipped: int | Int[Any, ""],
-    lengths: Int[Any, " B"],
-) -> Float[Array, "B D"]:
-    """Computes one vector a row, without the first `skipped` of its tokens."""
+class _Texts:
+    """The texts of rows: K slots in each of R rows of S tokens.
+
+    Attributes:
+      is_real: [R, K, S], the tokens of each slot that are pooled: without the first
+        `skipped`.
+      first, lengths, skipped: [R, K], the first token of each slot, their number, and
+        how many are not pooled.
+    """
+
+    def __init__(
+        self,
+        is_of: Bool[Array, "R K S"],
+        position_ids: Int[Array, "R S"],
+        skipped: int | Int[Any, ""],
+    ) -> None:
+        self.position_ids = position_ids
+        self.is_real = is_of & (position_ids[:, None] >= skipped)
+        self.first = jnp.argmax(is_of, axis=-1).astype(jnp.int32)
+        self.lengths = jnp.sum(is_of, axis=-1, dtype=jnp.int32)
+        self.skipped = jnp.where(self.lengths > skipped, skipped, 0)
+
+
+def _pool(outputs: dict[str, Array], mode: str, texts: _Texts) -> Float[Array, "R K D"]:
+    """Computes one vector a slot."""
     if mode == "pooled":
         return outputs["pooled_output"].astype(jnp.float32)
     states = outputs["sequence_output"].astype(jnp.float32)
-    positions = jnp.arange(states.shape[1], dtype=jnp.int32)[None]
-    real = ((positions >= skipped) & (positions < lengths[:, None]))[..., None]
     if mode in ("cls", "lasttoken"):
-        first = jnp.where(lengths > skipped, skipped, 0)
-        at = first if mode == "cls" else jnp.maximum(lengths - 1, 0)
-        return jnp.take_along_axis(states, at[:, None, None], axis=1)[:, 0]
+        last = jnp.maximum(texts.first + texts.lengths - 1, 0)
+        at = texts.first + texts.skipped if mode == "cls" else last
+        return jnp.take_along_axis(states, at[..., None], axis=1)
     if mode == "max":
-        highest = jnp.max(jnp.where(real, states, -jnp.inf), axis=1)
-        return jnp.where(jnp.any(real, axis=1), highest, 0.0)
-    weights = jnp.where(real, 1.0, 0.0)
+        return _highest(states, texts)
+    weights = texts.is_real.astype(jnp.float32)
     if mode == "weightedmean":
-        weights = weights * (positions[..., None] + 1)
-    counts = jnp.maximum(jnp.sum(weights, axis=1), 1.0)
+        weights = weights * (texts.position_ids[:, None] + 1)
+    counts = jnp.maximum(jnp.sum(weights, axis=-1), 1.0)
     if mode == "mean_sqrt_len_tokens":
         counts = jnp.sqrt(counts)
-    return jnp.sum(jnp.where(real, states, 0.0) * weights, axis=1) / counts
+    is_token = jnp.any(texts.is_real, axis=1)[..., None]
+    sums = jnp.einsum(
+        "RKS,RSD->RKD",
+        weights,
+        jnp.where(is_token, states, 0.0),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return sums / counts[..., None]
+
+
+def _highest(states: Float[Array, "R S D"], texts: _Texts) -> Float[Array, "R K D"]:
+    """Computes the maximum of each dimension over the tokens of each slot."""
+    rows, slots, length = texts.is_real.shape
+    number = jnp.arange(rows * slots, dtype=jnp.int32).reshape(rows, slots, 1)
+    # The slot of each token; those that are not pooled are out of range and dropped.
+    slot = jnp.min(jnp.where(texts.is_real, number, rows * slots), axis=1)
+    highest = jax.ops.segment_max(
+        states.reshape(rows * length, -1), slot.reshape(-1), rows * slots
+    ).reshape(rows, slots, -1)
+    return jnp.where(jnp.any(texts.is_real, axis=-1, keepdims=True), highest, 0.0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _trained(
-    model: network.Network,
-    params: PyTree,
-    input_ids: Int[Any, "B L"],
-    lengths: Int[Any, " B"],
+    model: network.Network, params: PyTree, inputs: dict[str, Int[Any, "B L"]]
 ) -> Float[Array, "B W"]:
     """Computes the vector of each row as the head of a bi-encoder does."""
-    batch = {"input_ids": input_ids, "segment_ids": _segments(input_ids, lengths)}
-    return model.apply(params, batch, dropout_key=None)["vectors"]
+    return model.apply(params, inputs, dropout_key=None)["vectors"]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -318,10 +408,9 @@ def _states(
     execution: encoder.Execution,
     layers: tuple[int, ...],
     params: PyTree,
-    input_ids: Int[Any, "B L"],
-    lengths: Int[Any, " B"],
-) -> Float[Array, "B L K D"]:
+    inputs: dict[str, Int[Any, "R S"]],
+) -> Float[Array, "R S K D"]:
     """Computes the states of all tokens after the chosen layers."""
-    outputs = _run(bert, execution, params, input_ids, lengths, hidden_states=True)
+    outputs = _run(bert, execution, params, inputs, hidden_states=True)
     states = outputs["hidden_states"]
     return jnp.stack([states[i] for i in layers], axis=2).astype(jnp.float32)

@@ -39,7 +39,8 @@ class Model:
     Attributes:
       tokenizer: of its folder.
       bert: its architecture.
-      params: its parameters, on the device; the vocabulary is padded.
+      params: its parameters, on the device; the vocabulary is padded, and on a CPU the
+        layers are split (`network.split_layers`).
       max_seq_length: the longest row that it supports, in tokens.
       pooling: how token vectors become a sentence vector; unused for a bi-encoder
         whose vectors come from a BiLSTM, which pools in its task.
@@ -343,13 +344,15 @@ def load(
     if found.tokenizer is None:
         raise errors.InputError(f"{folder} has no tokenizer: put its vocab.txt there")
     bert = found.weights.config
-    padded = network.pad_vocabulary(
+    params = network.pad_vocabulary(
         found.weights.params, execution.padded(bert.vocab_size)
     )
+    if jax.default_backend() == "cpu":
+        params = network.split_layers(params)
     return Model(
         found.tokenizer,
         bert,
-        jax.tree.map(jnp.asarray, padded),
+        jax.tree.map(jnp.asarray, params),
         found.max_seq_length,
         found.pooling,
         found.weights.labels,

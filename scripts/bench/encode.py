@@ -4,13 +4,17 @@
     python scripts/bench/encode.py --model=FOLDER
     python scripts/bench/encode.py --model=FOLDER --input=lines.txt
 
-All three turn texts into mean-pooled vectors, float32, tokenization included. The peers
-sort texts by length and run batches padded to their longest text, as
-sentence-transformers does (`--batch_size`); onnxruntime runs torch's export with its
-own optimisations. Rounds are timed in turn, and the ratio is the median over the
-rounds, because machines drift. Without --input the texts consist of the model's own
-words, 4 to 250 of them. FOLDER is a BERT of Hugging Face's, published or exported by
-bert_jax.convert.
+A request is 1, 8 or 64 texts: short ones of 4 to 30 tokens, or mixed ones of up to 250,
+most of them short and some long. The last request, `bulk`, is --texts mixed ones or the
+lines of --input. All three turn it into mean-pooled vectors, float32, tokenization
+included. The peers sort texts by length and run batches padded to their longest text,
+as sentence-transformers does (`--batch_size`); onnxruntime runs torch's export with its
+own optimisations. Texts consist of the model's own words.
+
+Each encoder gets each request once before the clock starts (ours compiles a program a
+shape then), and they are timed in turn. ms is the median, and ratio the time of the
+peer over ours, the median over the pairs, because machines drift. FOLDER is a BERT of
+Hugging Face's, published or exported by bert_jax.convert.
 """
 
 import argparse
@@ -32,57 +36,65 @@ from bert_jax.inference.model import Model
 
 Encode = Callable[[list[str]], np.ndarray]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+PAUSE = 0.02  # seconds before each timing, in which threads of the one before stop
 
 
 def main() -> None:
-    """Prints one row an encoder."""
+    """Prints one row for each kind of request and each encoder."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, help="folder of the model")
-    parser.add_argument("--input", help="file with one text a line")
-    parser.add_argument("--texts", type=int, default=2000, help="how many are encoded")
+    parser.add_argument("--input", help="file with one text a line, for `bulk`")
+    parser.add_argument("--texts", type=int, default=2000, help="texts of `bulk`")
+    parser.add_argument("--sizes", default="1,8,64", help="texts a request, by commas")
+    parser.add_argument("--requests", type=int, default=20, help="of each kind")
+    parser.add_argument("--rounds", type=int, default=5, help="times `bulk` is timed")
     parser.add_argument("--batch_size", type=int, default=32, help="of the peers")
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds of each")
     arguments = parser.parse_args()
     model = bert_jax.load(arguments.model)
-    texts = read(arguments.input) if arguments.input else make(model, arguments.texts)
-    texts = texts[: arguments.texts]
     encoders: dict[str, Encode] = {"bert_jax": model.encode}
-    torch_encode, onnx_encode = peers(model, arguments.model, arguments.batch_size)
-    encoders |= {"torch": torch_encode, "onnxruntime": onnx_encode}
-    report(texts, encoders, model, arguments.rounds)
+    encoders |= peers(model, arguments.model, arguments.batch_size)
+    print(
+        f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}"
+    )
+    print("texts  lengths  encoder           ms  texts/s  ratio  largest difference")
+    for size in map(int, filter(None, arguments.sizes.split(","))):
+        for lengths in ("short", "mixed"):
+            texts = make(model, lengths, size * arguments.requests)
+            requests = [texts[i : i + size] for i in range(0, len(texts), size)]
+            measure(encoders, requests, f"{size:5}  {lengths:7}")
+    if arguments.texts:
+        texts = make(model, "mixed", arguments.texts)
+        if arguments.input:
+            texts = read(arguments.input)[: arguments.texts]
+        measure(encoders, [texts] * arguments.rounds, f"{len(texts):5}  bulk   ")
+    print("ratio: its time over ours, the median of the pairs")
 
 
-def report(
-    texts: list[str], encoders: dict[str, Encode], model: Model, rounds: int
-) -> None:
-    """Times all encoders in turn and prints the table."""
-    vectors = {name: encode(texts) for name, encode in encoders.items()}
+def measure(encoders: dict[str, Encode], requests: list[list[str]], title: str) -> None:
+    """Times the requests in turn, and prints a row for each encoder."""
+    vectors = {
+        name: np.concatenate([encode(texts) for texts in requests])
+        for name, encode in encoders.items()
+    }
     times: dict[str, list[float]] = {name: [] for name in encoders}
-    for _ in range(rounds):
+    for texts in requests:
         for name, encode in encoders.items():
+            time.sleep(PAUSE)
             begin = time.perf_counter()
             encode(texts)
             times[name].append(time.perf_counter() - begin)
-    lengths = [len(ids) + 2 for ids in model.tokenizer.encode(texts)]
-    tokens = sum(min(length, model.max_seq_length) for length in lengths)
-    print(
-        f"{len(texts):,} texts, {tokens:,} tokens, median {statistics.median(lengths)} "
-        f"and at most {max(lengths)} a text; {jax.devices()[0].device_kind}, "
-        f"jax {jax.__version__}"
-    )
-    print(f"{'':12}  texts/s  tokens/s   ratio  largest difference")
     for name, took in times.items():
-        seconds = statistics.median(took)
-        pairs = zip(took, times["bert_jax"], strict=True)
-        ratio = statistics.median(theirs / ours for theirs, ours in pairs)
+        middle = statistics.median(took)
+        rate = len(requests[0]) / middle
+        ratio = np.median(np.array(took) / np.array(times["bert_jax"]))
         difference = np.abs(vectors[name] - vectors["bert_jax"]).max()
         print(
-            f"{name:12}  {len(texts) / seconds:7,.0f}  {tokens / seconds:8,.0f}  "
-            f"{ratio:6.2f}  {difference:.1e}"
+            f"{title}  {name:12}  {1e3 * middle:7.1f}  {rate:7,.0f}  {ratio:5.2f}  "
+            f"{difference:.1e}",
+            flush=True,
         )
-    print("ratio: its time over ours, the median of the rounds")
 
 
 def read(path: str) -> list[str]:
@@ -91,15 +103,18 @@ def read(path: str) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def make(model: Model, count: int) -> list[str]:
-    """Returns texts of the model's own words; most are short, some long."""
+def make(model: Model, lengths: str, count: int) -> list[str]:
+    """Returns texts of the model's own words, which are one token each."""
     words = [token for token in model.tokenizer.tokens if token.isalpha()]
-    rng = np.random.default_rng(0)
-    lengths = np.clip(rng.lognormal(3.0, 0.9, count), 4, 250).astype(int)
-    return [" ".join(rng.choice(words, length)) for length in lengths]
+    rng = np.random.default_rng(count)
+    if lengths == "short":
+        sizes = rng.integers(4, 29, count)
+    else:
+        sizes = np.clip(rng.lognormal(3.0, 0.9, count), 4, 248).astype(int)
+    return [" ".join(rng.choice(words, size)) for size in sizes]
 
 
-def peers(model: Model, folder: str, batch_size: int) -> tuple[Encode, Encode]:
+def peers(model: Model, folder: str, batch_size: int) -> dict[str, Encode]:
     """Returns the encoders of torch and onnxruntime."""
     import onnxruntime
     import torch
@@ -144,7 +159,7 @@ def peers(model: Model, folder: str, batch_size: int) -> tuple[Encode, Encode]:
 
         return encode
 
-    return encoder(run_torch), encoder(run_onnx)
+    return {"torch": encoder(run_torch), "onnxruntime": encoder(run_onnx)}
 
 
 def export(folder: str, path: Path) -> None:

@@ -77,32 +77,64 @@ def test_no_length_is_padded_by_more_than_a_quarter_nor_cut():
         assert 0 <= size - length <= max(7, length // 4)
 
 
+def texts_of(rows, batch):
+    """Checks the inputs of a batch and yields the number of each text in it."""
+    ids, segments = batch.inputs["input_ids"], batch.inputs["segment_ids"]
+    seen = np.zeros_like(segments)
+    for index, row, slot, first in zip(
+        batch.indices, batch.row, batch.slot, batch.first, strict=True
+    ):
+        cells = slice(first, first + len(rows[index]))
+        assert list(ids[row, cells]) == rows[index]
+        assert (segments[row, cells] == slot + 1).all()
+        positions = batch.inputs["position_ids"][row, cells]
+        assert list(positions) == list(range(len(rows[index])))
+        seen[row, cells] += 1
+        yield int(index)
+    assert ((segments > 0) == seen).all()  # no token is of two texts
+    assert not ids[seen == 0].any()
+
+
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("seed", range(4))
-def test_batches_hold_every_row_once_and_the_longest_first(seed, monkeypatch):
-    monkeypatch.setattr(encode, "TOKENS_PER_BATCH", 100)
+def test_batches_hold_every_text_once(seed, shared, monkeypatch):
+    monkeypatch.setattr(encode, "TOKENS_PER_BATCH", 300)
     rng = np.random.default_rng(seed)
-    rows = [rng.integers(1, 99, n).tolist() for n in rng.integers(1, 61, 53)]
+    rows = [rng.integers(1, 99, n).tolist() for n in rng.integers(0, 61, 153)]
     seen, longest = [], 61
-    for batch in encode.batches(rows, 60):
-        size, length = batch.input_ids.shape
-        assert size * length <= 100 or size == 1
-        assert length == example_rows.bucket(int(batch.lengths[0]), 60)
-        for place, index in enumerate(batch.indices):
-            count = batch.lengths[place]
-            assert list(batch.input_ids[place, :count]) == rows[index]
-            assert not batch.input_ids[place, count:].any()
-            assert count == len(rows[index]) <= longest
-            longest = count
-            seen.append(int(index))
-        assert not batch.lengths[len(batch.indices) :].any()
-        assert not batch.input_ids[len(batch.indices) :].any()
-    assert sorted(seen) == list(range(53))
+    for batch in encode.batches(rows, shared=shared):
+        seen += texts_of(rows, batch)
+        lengths = [len(rows[index]) for index in batch.indices]
+        assert longest >= max(lengths)
+        longest = max(lengths)
+        assert shared or not batch.slot.any()
+    assert sorted(seen) == list(range(153))
 
 
-def test_few_rows_fill_a_batch_of_a_power_of_two():
-    (batch,) = encode.batches([[5]] * 5, 21)
-    assert batch.input_ids.shape == (8, 8)
-    assert list(batch.indices) == [0, 1, 2, 3, 4]
+def test_batches_have_few_shapes_and_little_padding():
+    rng = np.random.default_rng(0)
+    shapes, tokens, cells = set(), 0, 0
+    for size in [1, 2, 5, 8, 30, 64, 500] * 40:
+        lengths = np.clip(rng.lognormal(3.0, 0.9, size), 3, 256).astype(int)
+        for batch in encode.batches([[5] * n for n in lengths]):
+            shapes.add(batch.inputs["input_ids"].shape)
+            tokens += np.count_nonzero(batch.inputs["segment_ids"])
+            cells += batch.inputs["input_ids"].size
+    assert cells < 1.04 * tokens
+    lengths = {length for _, length in shapes}
+    assert lengths <= {example_rows.bucket(n, 512, 4) for n in range(1, 513)}
+    # Powers of two of rows, and one of the rows that are short.
+    assert all(rows in (1, 2, 4, 8, 16, 32) for rows, _ in shapes)
+    assert all(rows == 1 or length >= 64 for rows, length in shapes)
+    assert len(shapes) < 60
+
+
+def test_few_short_texts_share_one_row():
+    (batch,) = encode.batches([[5, 6], [7], [8, 9, 4]])
+    assert batch.inputs["input_ids"].tolist() == [[8, 9, 4, 5, 6, 7, 0, 0]]
+    assert batch.inputs["segment_ids"].tolist() == [[1, 1, 1, 2, 2, 3, 0, 0]]
+    assert batch.inputs["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 0, 0]]
+    assert batch.indices.tolist() == [2, 0, 1]
 
 
 def test_rows_begin_and_end_with_special_pieces_and_are_cut(model):
@@ -185,25 +217,49 @@ def test_a_text_has_the_same_vector_alone_and_with_others(model, pooling):
     for text, vector in zip(TEXTS, together, strict=True):
         (alone,) = pooled(model, [text], pooling)
         np.testing.assert_allclose(alone, vector, atol=1e-6)
-    # The same shapes, other neighbours, another place: the same bits.
-    turned = pooled(model, ["x y z", *TEXTS[::-1][:-1]], pooling)
-    np.testing.assert_array_equal(turned[1:], together[::-1][:-1])
+    # The same places, other neighbors: the same bits.
+    turned = pooled(model, [*TEXTS[:3], "z y x w v u t s r q p o", *TEXTS[4:]], pooling)
+    assert not np.array_equal(turned[3], together[3])
+    np.testing.assert_array_equal(np.delete(turned, 3, 0), np.delete(together, 3, 0))
+
+
+@pytest.mark.parametrize("pooling", sentence_encoder.ALL_MODES)
+@pytest.mark.parametrize("skipped", [0, 3])
+def test_tokens_of_a_prompt_are_not_pooled(model, pooling, skipped):
+    rows = rows_of(model, TEXTS)
+    found = encode.sentence_vectors(
+        model.bert, model.params, rows, pooling, model.execution, skipped=skipped
+    )
+    for states, vector in zip(tokens(model, TEXTS), found, strict=True):
+        states = states[:, 0].astype(np.float64)
+        weights = np.arange(1, len(states) + 1.0)
+        weights, rest = weights[skipped:, None], states[skipped:]
+        count = max(len(rest), 1)
+        expected = {
+            "mean": rest.sum(0) / count,
+            "cls": states[skipped if len(states) > skipped else 0],
+            "max": rest.max(0) if len(rest) else np.zeros(12),
+            "mean_sqrt_len_tokens": rest.sum(0) / np.sqrt(count),
+            "weightedmean": (weights * rest).sum(0) / max(weights.sum(), 1),
+            "lasttoken": states[-1],
+        }[pooling]
+        np.testing.assert_allclose(vector, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", encode.POOLINGS)
 def test_the_contents_of_padding_change_no_bit(model, pooling):
-    (batch,) = encode.batches(rows_of(model, TEXTS), 21)
-    filled = batch.input_ids.copy()
-    padding = np.arange(filled.shape[1]) >= batch.lengths[:, None]
-    assert padding.sum() > 20
-    filled[padding] = 17
-    run = lambda ids: np.asarray(  # noqa: E731
-        encode._pooled(
-            model.bert, model.execution, pooling, model.params, ids, batch.lengths
-        )
+    batch, *_ = encode.batches(rows_of(model, TEXTS))
+    inputs = batch.inputs
+    padding = inputs["segment_ids"] == 0
+    assert padding.sum() > 1
+    filled = {
+        name: np.where(padding, {"input_ids": 17, "position_ids": 5}.get(name, 0), x)
+        for name, x in inputs.items()
+    }
+    run = lambda inputs: np.asarray(  # noqa: E731
+        encode._pooled(model.bert, model.execution, pooling, model.params, inputs)
     )
-    count = len(TEXTS)
-    np.testing.assert_array_equal(run(filled)[:count], run(batch.input_ids)[:count])
+    np.testing.assert_array_equal(run(filled), run(inputs))
 
 
 def test_several_batches_come_back_in_the_order_of_the_texts(model, monkeypatch):

@@ -89,14 +89,16 @@ def _pad(
 LENGTH_STEP = 8  # lengths are multiples of this, except the longest
 
 
-def bucket(length: int, longest: int) -> int:
+def bucket(length: int, longest: int, least_step: int = LENGTH_STEP) -> int:
     """Returns the row length that `length` is padded to: four per doubling.
+
+    Below 4 * `least_step` they are its multiples.
 
     >>> [bucket(length, 512) for length in (3, 9, 33, 70, 129, 500)]
     [8, 16, 40, 80, 160, 512]
     """
     length = max(1, length)  # an empty text may have no tokens
-    step = max(LENGTH_STEP, 1 << max(0, (length - 1).bit_length() - 3))
+    step = max(least_step, 1 << max(0, (length - 1).bit_length() - 3))
     return min(longest, -(-length // step) * step)
 
 

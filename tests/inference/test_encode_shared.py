@@ -1,0 +1,103 @@
+"""Texts in shared rows have the vectors that they have alone, in every architecture."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from bert_jax.inference import encode
+from bert_jax.model import config, encoder, heads, network
+
+SIZES = {
+    "vocab_size": 97,
+    "hidden_size": 24,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 36,
+    "max_position_embeddings": 70,
+    "initializer_range": 0.2,
+}
+MODELS = {
+    "bert": {},
+    "albert": {"embedding_size": 5, "num_hidden_groups": 2, "hidden_act": "gelu_new"},
+    "roberta": {"pad_token_id": 1, "type_vocab_size": 1},
+    "electra": {"embedding_size": 5},
+    "distilbert": {"type_vocab_size": 0},
+    # Of its layers the second and the third see four places to either side.
+    "modernbert": {"type_vocab_size": 0, "local_attention": 8},
+}
+POOLER = network.heads.HeadSpec("pooler")
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def bert(request):
+    return config.BertConfig(**SIZES | MODELS[request.param], model_type=request.param)
+
+
+@pytest.fixture(scope="module")
+def params(bert):
+    model = network.Network(bert, encoder.Execution(), (POOLER,))
+    return nn.unbox(jax.jit(model.init)(jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(2)
+    sizes = [2, 68, 5, 33, 17, 3, 64, 2, 9, 41, 12, 7, 1]
+    return [rng.integers(5, 97, size).tolist() for size in sizes]
+
+
+def alone(bert, params, rows):
+    """Returns the states of each text, and the pooler's output, one at a time."""
+    model = network.Network(bert, encoder.Execution(), (POOLER,))
+    for row in rows:
+        ids = jnp.array([row], jnp.int32)
+        batch = {"input_ids": ids, "segment_ids": jnp.ones_like(ids)}
+        outputs = model.apply(params, batch, dropout_key=None, hidden_states=True)
+        states = np.asarray(outputs["hidden_states"])[:, 0]
+        yield states, np.asarray(outputs["pooled_output"])[0]
+
+
+def test_vectors_are_those_of_texts_alone(bert, params, rows):
+    execution = encoder.Execution()
+    shared = [len(batch.indices) for batch in encode.batches(rows)]
+    assert max(shared) > 3
+    split = network.split_layers(params)
+    modes = ("mean", "cls", "max", "pooled")
+    vectors = encode.sentence_vectors(bert, split, rows, modes, execution)
+    states = encode.token_vectors(bert, split, rows, (0, 2, -1), execution)
+    found = zip(vectors, states, alone(bert, params, rows), strict=True)
+    for vector, tokens, (expected, pooled) in found:
+        last = expected[-1]
+        one = [last.mean(0), last[0], last.max(0), pooled]
+        np.testing.assert_allclose(vector, np.concatenate(one), atol=1e-5)
+        np.testing.assert_allclose(
+            tokens, expected[[0, 2, -1]].swapaxes(0, 1), atol=1e-5
+        )
+
+
+def test_split_layers_compute_the_same_and_can_be_stacked(bert, params, rows):
+    split = network.split_layers(params)
+    jax.tree.map(np.testing.assert_array_equal, network.stack_layers(split), params)
+    jax.tree.map(np.testing.assert_array_equal, network.stack_layers(params), params)
+    one, other = (
+        encode.sentence_vectors(bert, x, rows, "mean", encoder.Execution())
+        for x in (params, split)
+    )
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "max", "bilstm"])
+def test_trained_vectors_are_those_of_the_head(bert, rows, pooling):
+    size = 7 if pooling == "bilstm" else 0
+    head = heads.HeadSpec("vectors", pooling=pooling, recurrent_size=size)
+    model = network.Network(bert, encoder.Execution(), (head,))
+    params = nn.unbox(jax.jit(model.init)(jax.random.key(1)))
+    found = encode.trained_vectors(model, params, rows)
+    assert found.shape == (len(rows), encode.trained_size(model))
+    for row, vector in zip(rows, found, strict=True):
+        ids = jnp.array([row], jnp.int32)
+        batch = {"input_ids": ids, "segment_ids": jnp.ones_like(ids)}
+        expected = model.apply(params, batch, dropout_key=None)["vectors"]
+        np.testing.assert_allclose(vector, expected[0], atol=1e-5)
