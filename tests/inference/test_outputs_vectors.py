@@ -1,5 +1,6 @@
 """Files of vectors: what numpy and json read back, and what an error leaves behind."""
 
+import functools
 import gc
 import json
 import os
@@ -113,7 +114,9 @@ def test_token_vectors_as_json_name_tokens_and_layers(model, tmp_path):
 def test_several_windows_write_the_same_bytes_as_one(
     model, tmp_path, monkeypatch, kind, suffix
 ):
-    # Rows of one length, in batches of one shape, so that no sum runs otherwise.
+    # One text at a time, in batches of one shape, so that no sum runs otherwise.
+    one_by_one = functools.partial(encode.batches, shared=False)
+    monkeypatch.setattr(encode, "batches", one_by_one)
     monkeypatch.setattr(encode, "TOKENS_PER_BATCH", 1)
     texts = [" ".join("abcdefghij"[n : n + 5]) for n in (0, 3, 1, 5, 2)]
     one, several = tmp_path / "one", tmp_path / "several"
