@@ -50,11 +50,13 @@ def main() -> None:
     parser.add_argument("--sizes", default="1,8,64", help="texts a request, by commas")
     parser.add_argument("--requests", type=int, default=20, help="of each kind")
     parser.add_argument("--rounds", type=int, default=5, help="times `bulk` is timed")
+    parser.add_argument("--peers", default="torch,onnxruntime", help="by commas")
     parser.add_argument("--batch_size", type=int, default=32, help="of the peers")
     arguments = parser.parse_args()
     model = bert_jax.load(arguments.model)
     encoders: dict[str, Encode] = {"bert_jax": model.encode}
-    encoders |= peers(model, arguments.model, arguments.batch_size)
+    found = peers(model, arguments.model, arguments.batch_size)
+    encoders |= {name: found[name] for name in arguments.peers.split(",")}
     print(
         f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}"
     )
