@@ -1,7 +1,6 @@
 """Texts in shared rows have the vectors that they have alone, in every architecture."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
@@ -48,15 +47,21 @@ def rows():
     return [rng.integers(5, 97, size).tolist() for size in sizes]
 
 
-def alone(bert, params, rows):
-    """Returns the states of each text, and the pooler's output, one at a time."""
-    model = network.Network(bert, encoder.Execution(), (POOLER,))
+def alone(model, params, rows):
+    """Yields the outputs of each text as the only one of a row, and its length.
+
+    All rows have the length of the longest, so that one program computes them.
+    """
+    run = jax.jit(
+        lambda batch: model.apply(params, batch, dropout_key=None, hidden_states=True)
+    )
+    length = max(map(len, rows))
     for row in rows:
-        ids = jnp.array([row], jnp.int32)
-        batch = {"input_ids": ids, "segment_ids": jnp.ones_like(ids)}
-        outputs = model.apply(params, batch, dropout_key=None, hidden_states=True)
-        states = np.asarray(outputs["hidden_states"])[:, 0]
-        yield states, np.asarray(outputs["pooled_output"])[0]
+        ids = np.zeros((1, length), np.int32)
+        ids[0, : len(row)] = row
+        segments = (np.arange(length) < len(row)).astype(np.int32)[None]
+        outputs = run({"input_ids": ids, "segment_ids": segments})
+        yield {name: np.asarray(x) for name, x in outputs.items()}, len(row)
 
 
 def test_vectors_are_those_of_texts_alone(bert, params, rows):
@@ -67,10 +72,12 @@ def test_vectors_are_those_of_texts_alone(bert, params, rows):
     modes = ("mean", "cls", "max", "pooled")
     vectors = encode.sentence_vectors(bert, split, rows, modes, execution)
     states = encode.token_vectors(bert, split, rows, (0, 2, -1), execution)
-    found = zip(vectors, states, alone(bert, params, rows), strict=True)
-    for vector, tokens, (expected, pooled) in found:
+    model = network.Network(bert, execution, (POOLER,))
+    found = zip(vectors, states, alone(model, params, rows), strict=True)
+    for vector, tokens, (outputs, length) in found:
+        expected = outputs["hidden_states"][:, 0, :length]
         last = expected[-1]
-        one = [last.mean(0), last[0], last.max(0), pooled]
+        one = [last.mean(0), last[0], last.max(0), outputs["pooled_output"][0]]
         np.testing.assert_allclose(vector, np.concatenate(one), atol=1e-5)
         np.testing.assert_allclose(
             tokens, expected[[0, 2, -1]].swapaxes(0, 1), atol=1e-5
@@ -96,8 +103,5 @@ def test_trained_vectors_are_those_of_the_head(bert, rows, pooling):
     params = nn.unbox(jax.jit(model.init)(jax.random.key(1)))
     found = encode.trained_vectors(model, params, rows)
     assert found.shape == (len(rows), encode.trained_size(model))
-    for row, vector in zip(rows, found, strict=True):
-        ids = jnp.array([row], jnp.int32)
-        batch = {"input_ids": ids, "segment_ids": jnp.ones_like(ids)}
-        expected = model.apply(params, batch, dropout_key=None)["vectors"]
-        np.testing.assert_allclose(vector, expected[0], atol=1e-5)
+    for vector, (outputs, _) in zip(found, alone(model, params, rows), strict=True):
+        np.testing.assert_allclose(vector, outputs["vectors"][0], atol=1e-5)
