@@ -23,9 +23,9 @@ from ml_collections import config_flags
 from bert_jax import errors
 from bert_jax.config import file as config_file
 from bert_jax.config import reference
-from bert_jax.foundation import interrupts
+from bert_jax.foundation import devices, interrupts
 from bert_jax.tasks import TASKS
-from bert_jax.training import devices, distributed
+from bert_jax.training import distributed
 
 WORDS = ("-h", "--h", "-help", "--help", "-helpshort", "--helpshort", "-?", "--?")
 # The flags of all commands that are paths: shells leave the `~` of --flag=~/x as it is.

@@ -328,14 +328,7 @@ def _modes(path: Path) -> tuple[tuple[str, ...], bool]:
             f"{path}: {shown} is set; supported are {', '.join(ALL_MODES)}, or a list "
             "of them"
         )
-    return tuple(modes), _flag(tree, "include_prompt", True, path)
-
-
-def _flag(tree: dict[str, Any], key: str, default: bool, path: Path) -> bool:
-    value = tree.get(key, default)
-    if not isinstance(value, bool):
-        raise errors.InputError(f"{path}: {key} is {value!r}: write true or false")
-    return value
+    return tuple(modes), bool(json_file.flag(tree, "include_prompt", path, True))
 
 
 def _longest(folder: Path) -> int:
@@ -415,8 +408,9 @@ def _dense(folder: Path) -> Dense:
             f"{', '.join(_ACTIVATIONS)}"
         )
     inputs, outputs = tree.get("in_features"), tree.get("out_features")
-    has_residual = _flag(tree, "use_residual", False, path)
-    wanted = ["linear.weight"] + ["linear.bias"] * _flag(tree, "bias", True, path)
+    has_residual = bool(json_file.flag(tree, "use_residual", path, False))
+    has_bias = bool(json_file.flag(tree, "bias", path, True))
+    wanted = ["linear.weight"] + ["linear.bias"] * has_bias
     wanted += ["residual.weight"] * (has_residual and inputs != outputs)
     arrays = _arrays(folder, wanted)
     for key, array in arrays.items():

@@ -36,6 +36,21 @@ def read_bytes(path: Path) -> bytes:
         ) from None
 
 
+def flag(
+    tree: dict[str, Any], key: str, path: Path, default: bool | None = None
+) -> bool | None:
+    """Returns true or false of an object in a file, or `default` if it has no such key.
+
+    Raises:
+      InputError: it is something else; null only where that is the default.
+    """
+    value = tree.get(key, default)
+    if not isinstance(value, bool) and value is not default:
+        allowed = "true, false or null" if default is None else "true or false"
+        raise errors.InputError(f"{path}: {key} is {value!r}. Write {allowed}.")
+    return value
+
+
 def write(path: Path, tree: Any, *, sort_keys: bool = False) -> None:
     """Writes a value as indented JSON, for people too."""
     text = json.dumps(tree, indent=2, sort_keys=sort_keys, ensure_ascii=False)

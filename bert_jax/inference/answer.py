@@ -258,7 +258,7 @@ class TaskModel:
 
     Attributes:
       task_folder: settings, labels and tokenizer; its copy of the weights is released.
-      params: on the devices; on a CPU the layers are split (`network.split_layers`).
+      params: on the devices.
       pooling: of a bi-encoder, its pooling, if other libraries support it too.
     """
 
@@ -277,7 +277,7 @@ class TaskModel:
 
         As after `load`, the copy is on all devices of the machine that reads it.
         """
-        params = jax.tree.map(np.asarray, network.stack_layers(self.params))
+        params = jax.tree.map(np.asarray, self.params)
         return _on_devices, (
             self.task_folder,
             self.predictor.task,
@@ -447,8 +447,9 @@ def _on_devices(
     padded = network.pad_vocabulary(params, words.shape[0])
     native.check_shapes(padded, shapes, source)
     size, longest = result.settings.run.eval_batch_size, result.bert.max_length
-    on_devices = sharding.shard_params(padded, shapes, source)
-    if jax.default_backend() == "cpu":
-        on_devices = network.split_layers(on_devices)
-    predictor = make(of_task, mesh, size, longest)
-    return TaskModel(result, predictor, on_devices, pooling)
+    return TaskModel(
+        result,
+        make(of_task, mesh, size, longest),
+        sharding.shard_params(padded, shapes, source),
+        pooling,
+    )

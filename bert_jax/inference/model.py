@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, PyTree
 from bert_jax import checkpoints, errors
 from bert_jax.checkpoints import sentence_encoder, weights
 from bert_jax.data.labeled import example_rows, python_examples
-from bert_jax.foundation import hub
+from bert_jax.foundation import devices, hub
 from bert_jax.inference import answer, encode
 from bert_jax.inference.encode import Rows
 from bert_jax.model import config as model_config
@@ -27,7 +27,6 @@ from bert_jax.tasks import spec
 from bert_jax.text import coverage as text_coverage
 from bert_jax.text.coverage import Coverage
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.training import devices
 
 Guesses = list[tuple[str, float]]
 
@@ -39,8 +38,7 @@ class Model:
     Attributes:
       tokenizer: of its folder.
       bert: its architecture.
-      params: its parameters, on the device; the vocabulary is padded, and on a CPU the
-        layers are split (`network.split_layers`).
+      params: its parameters, on the device; the vocabulary is padded.
       max_seq_length: the longest row that it supports, in tokens.
       pooling: how token vectors become a sentence vector; unused for a bi-encoder
         whose vectors come from a BiLSTM, which pools in its task.
@@ -344,15 +342,13 @@ def load(
     if found.tokenizer is None:
         raise errors.InputError(f"{folder} has no tokenizer: put its vocab.txt there")
     bert = found.weights.config
-    params = network.pad_vocabulary(
+    padded = network.pad_vocabulary(
         found.weights.params, execution.padded(bert.vocab_size)
     )
-    if jax.default_backend() == "cpu":
-        params = network.split_layers(params)
     return Model(
         found.tokenizer,
         bert,
-        jax.tree.map(jnp.asarray, params),
+        jax.tree.map(jnp.asarray, padded),
         found.max_seq_length,
         found.pooling,
         found.weights.labels,

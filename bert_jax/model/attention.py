@@ -22,7 +22,7 @@ from flax.linen import spmd
 from jaxtyping import Array, Bool, Float, Int
 
 from bert_jax import errors
-from bert_jax.foundation import chips
+from bert_jax.foundation import devices
 from bert_jax.model import layers
 
 Heads = Float[Array, "B L N H"]
@@ -222,7 +222,7 @@ def device(mesh: jax.sharding.AbstractMesh) -> tuple[str, str]:
     platform = jax.default_backend() if of_mesh is None else _platform(of_mesh)
     if platform != "gpu":
         return platform, ""
-    described = None if of_mesh is None else chips.of_kind(of_mesh.device_kind)
+    described = None if of_mesh is None else devices.of_kind(of_mesh.device_kind)
     if described is not None and described.capability:
         return platform, described.capability
     return platform, str(getattr(jax.local_devices()[0], "compute_capability", ""))

@@ -119,8 +119,7 @@ class Network:
         Logits of padding are numbers without a meaning.
 
         Args:
-          params: with at least the parts of this network, unboxed; the layers may be
-            split (`split_layers`).
+          params: with at least the parts of this network, unboxed.
           batch: `input_ids` [*B, L] and `segment_ids` (0 is padding); `token_type_ids`,
             0 if absent; `position_ids`, counted from the first token of a row if
             absent; `cls_positions` [B, S], `masked_lm_positions` [B, P],
@@ -130,12 +129,7 @@ class Network:
           hidden_states: also returns `hidden_states` [n + 1, B, L, D]: the embeddings,
             then the output of each layer.
         """
-        module = self._module
-        if _is_split(params):
-            # Unrolled, so that the compiler reads the arrays and builds no stack.
-            execution = dataclasses.replace(self.execution, unroll=-1)
-            params, module = stack_layers(params), module.clone(execution=execution)
-        result: Any = module.apply(
+        result: Any = self._module.apply(
             {"params": params},
             dict(batch),
             deterministic=dropout_key is None,
@@ -395,34 +389,6 @@ def shapes(
     """Returns the shapes of a checkpoint's parameters, the vocabulary not padded."""
     unpadded = encoder.Execution(vocab_multiple=1)
     return nn.unbox(for_parts(bert, unpadded, parts, num_labels).shapes())
-
-
-def split_layers(params: PyTree) -> PyTree:
-    """Returns parameters with an array for each layer: a tuple instead of a stack.
-
-    A loop over the stack copies the weights of each layer before it uses them, which
-    takes a third of the time of a short text on a CPU.
-    """
-    layers = jax.tree.map(tuple, params["encoder"]["layers"])
-    return params | {"encoder": params["encoder"] | {"layers": layers}}
-
-
-def stack_layers(params: PyTree) -> PyTree:
-    """Returns parameters with stacked layers, as the network has them."""
-    if not _is_split(params):
-        return params
-    layers = params["encoder"]["layers"]
-    stacked = jax.tree.map(jnp.stack, layers, is_leaf=_is_tuple)
-    return params | {"encoder": params["encoder"] | {"layers": stacked}}
-
-
-def _is_split(params: PyTree) -> bool:
-    layers = params["encoder"]["layers"]
-    return any(map(_is_tuple, jax.tree.leaves(layers, is_leaf=_is_tuple)))
-
-
-def _is_tuple(node: Any) -> bool:
-    return isinstance(node, tuple)
 
 
 def missing_parts(parts: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from bert_jax import console
-from bert_jax.foundation import chips
+from bert_jax.foundation import devices
 from bert_jax.model import attention
 from bert_jax.planning import costs, hlo, search
 from bert_jax.planning import topology as topologies
@@ -142,7 +142,7 @@ def _whole_run(plan: costs.RunPlan) -> list[str]:
         return [text]
     return [
         f"{text}, {number(plan.dollars)} USD",
-        f"price: {price:.2f} USD per chip-hour ({chips.PRICES})",
+        f"price: {price:.2f} USD per chip-hour ({devices.PRICES})",
     ]
 
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax import errors
-from bert_jax.foundation import chips
+from bert_jax.foundation import devices as chips
 
 HERE = ("here", "cpu")
 _SHAPES = {2: "16x16", 3: "4x4x4"}  # examples, by the axes of the torus

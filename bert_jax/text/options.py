@@ -80,7 +80,7 @@ def read(folder: Path) -> TokenizerOptions:
     """
     config, special = (_object(folder / name) for name in (CONFIG, SPECIAL_TOKENS))
     path = folder / CONFIG
-    flags = {name: _flag(config, name, path) for name in _FLAGS}
+    flags = {name: json_file.flag(config, name, path) for name in _FLAGS}
     named = _named(special, folder / SPECIAL_TOKENS)
     for role, spelling in _named(config, path).items():
         if named.setdefault(role, spelling) != spelling:
@@ -127,7 +127,7 @@ def lowercases_first(folder: Path) -> bool:
       InputError: its configuration is broken.
     """
     for path in sorted(folder.glob(_SENTENCE_ENCODER)):
-        if _flag(json_file.read_object(path), "do_lower_case", path):
+        if json_file.flag(json_file.read_object(path), "do_lower_case", path):
             return True
     return False
 
@@ -135,16 +135,6 @@ def lowercases_first(folder: Path) -> bool:
 def _object(path: Path) -> dict[str, Any]:
     """Reads a JSON object; an empty one if the file does not exist."""
     return json_file.read_object(path) if path.is_file() else {}
-
-
-def _flag(config: dict[str, Any], name: str, path: Path) -> bool | None:
-    """Returns one option: true, false or unset."""
-    value = config[name] if name in config else None
-    if value is not None and not isinstance(value, bool):
-        raise errors.InputError(
-            f"{path}: {name} is {value!r}. Write true, false or null."
-        )
-    return value
 
 
 def _rules(config: dict[str, Any], path: Path) -> Rules | None:

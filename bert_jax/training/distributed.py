@@ -23,8 +23,7 @@ import jax
 from jax._src import distributed  # the keys and barriers have no public name
 
 from bert_jax import console, errors
-from bert_jax.foundation import interrupts
-from bert_jax.training import devices
+from bert_jax.foundation import devices, interrupts
 
 CLUSTERS = ("auto", "none", "slurm", "ompi", "k8s", "mpi4py")
 

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from bert_jax import console, errors
-from bert_jax.foundation import chips, faults, interrupts
+from bert_jax.foundation import devices, faults, interrupts
 from bert_jax.training import signals
 from bert_jax.training.guards import (
     ExamplesAt,
@@ -172,7 +172,7 @@ def _is_done(running: Any) -> bool:
 
 
 def _total_peak() -> float | None:
-    peak = chips.peak_flops(jax.devices()[0].device_kind)
+    peak = devices.peak_flops(jax.devices()[0].device_kind)
     return None if peak is None else peak * jax.device_count()
 
 

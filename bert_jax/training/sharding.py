@@ -21,7 +21,8 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from jaxtyping import PyTree
 
 from bert_jax import errors
-from bert_jax.training import devices, distributed
+from bert_jax.foundation import devices
+from bert_jax.training import distributed
 
 AXES = ("data", "fsdp", "tensor")
 # A mesh of devices, or of a number of devices that are not here.

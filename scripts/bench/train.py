@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import timing_lib
 
 from bert_jax import console, errors
-from bert_jax.foundation import chips
+from bert_jax.foundation import devices
 from bert_jax.model import config, costs
 
 CASES = "mini:32:128,base:8:128"
@@ -96,7 +96,7 @@ class Measured:
         )
 
     def _utilization(self) -> str:
-        peak = chips.peak_flops(jax.devices()[0].device_kind)
+        peak = devices.peak_flops(jax.devices()[0].device_kind)
         if peak is None or self.ready is None:
             return ""
         length = self.ready.effective_length

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_models
 import small_weights
 
 from bert_jax.checkpoints import mapping, weights
@@ -134,12 +135,8 @@ HUGGING_FACE = {
         "decoder.bias (31,)",
     ],
 }
-OWN = {
-    "bert": {},
-    "roberta": {"pad_token_id": 1, "type_vocab_size": 1},
+OWN = small_models.TYPES | {
     "albert": {"embedding_size": 5, "num_hidden_groups": 1},
-    "electra": {"embedding_size": 5},
-    "distilbert": {"type_vocab_size": 0},
     "modernbert": {"type_vocab_size": 0, "num_attention_heads": 2},
 }
 # Of the encoder and the MLM head: 16 a layer, 5 of embeddings, 5 of the head; of

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import small_models
 from flax import linen as nn
 
 from bert_jax.inference import encode
@@ -17,12 +18,7 @@ SIZES = {
     "max_position_embeddings": 70,
     "initializer_range": 0.2,
 }
-MODELS = {
-    "bert": {},
-    "albert": {"embedding_size": 5, "num_hidden_groups": 2, "hidden_act": "gelu_new"},
-    "roberta": {"pad_token_id": 1, "type_vocab_size": 1},
-    "electra": {"embedding_size": 5},
-    "distilbert": {"type_vocab_size": 0},
+MODELS = small_models.TYPES | {
     # Of its layers the second and the third see four places to either side.
     "modernbert": {"type_vocab_size": 0, "local_attention": 8},
 }
@@ -68,10 +64,9 @@ def test_vectors_are_those_of_texts_alone(bert, params, rows):
     execution = encoder.Execution()
     shared = [len(batch.indices) for batch in encode.batches(rows)]
     assert max(shared) > 3
-    split = network.split_layers(params)
     modes = ("mean", "cls", "max", "pooled")
-    vectors = encode.sentence_vectors(bert, split, rows, modes, execution)
-    states = encode.token_vectors(bert, split, rows, (0, 2, -1), execution)
+    vectors = encode.sentence_vectors(bert, params, rows, modes, execution)
+    states = encode.token_vectors(bert, params, rows, (0, 2, -1), execution)
     model = network.Network(bert, execution, (POOLER,))
     found = zip(vectors, states, alone(model, params, rows), strict=True)
     for vector, tokens, (outputs, length) in found:
@@ -82,17 +77,6 @@ def test_vectors_are_those_of_texts_alone(bert, params, rows):
         np.testing.assert_allclose(
             tokens, expected[[0, 2, -1]].swapaxes(0, 1), atol=1e-5
         )
-
-
-def test_split_layers_compute_the_same_and_can_be_stacked(bert, params, rows):
-    split = network.split_layers(params)
-    jax.tree.map(np.testing.assert_array_equal, network.stack_layers(split), params)
-    jax.tree.map(np.testing.assert_array_equal, network.stack_layers(params), params)
-    one, other = (
-        encode.sentence_vectors(bert, x, rows, "mean", encoder.Execution())
-        for x in (params, split)
-    )
-    np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max", "bilstm"])

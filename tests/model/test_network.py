@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import small_models
 from flax import linen as nn
 
 from bert_jax import errors
@@ -22,17 +23,10 @@ SIZES = {
     "intermediate_size": 17,
     "max_position_embeddings": 11,
 }
-MODELS = {
-    "bert": {},
-    "albert": {"embedding_size": 5, "num_hidden_groups": 2, "hidden_act": "gelu_new"},
-    "roberta": {"pad_token_id": 1, "type_vocab_size": 1},
-    "electra": {"embedding_size": 5},
-    "distilbert": {"type_vocab_size": 0},
-}
 
 
 def bert_of(model_type, **changes):
-    keys = SIZES | MODELS[model_type] | changes
+    keys = SIZES | small_models.TYPES[model_type] | changes
     return config.BertConfig(**keys, model_type=model_type)
 
 
@@ -209,7 +203,7 @@ def test_a_padded_vocabulary_changes_no_output():
     assert (found["mlm_logits"][..., 31:] <= -1e8).all()
 
 
-PRETRAINING = {name: name in ("bert", "albert") for name in MODELS}
+PRETRAINING = {name: name in ("bert", "albert") for name in small_models.TYPES}
 
 
 def pretraining(model_type, **changes):
@@ -236,7 +230,7 @@ def pretraining(model_type, **changes):
     }
 
 
-@pytest.mark.parametrize("model_type", MODELS)
+@pytest.mark.parametrize("model_type", small_models.TYPES)
 def test_a_step_of_training_changes_every_parameter(model_type):
     model, batch = pretraining(model_type, hidden_dropout_prob=0.0)
     params = random_like(nn.unbox(model.shapes()))

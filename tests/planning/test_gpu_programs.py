@@ -8,11 +8,11 @@ import pytest
 import small_programs
 
 from bert_jax import errors
-from bert_jax.foundation import chips
+from bert_jax.foundation import devices
 from bert_jax.model import attention
 from bert_jax.planning import costs, program, report, search, topology
 
-HERE = topology.Topology("cpu", chips.CHIPS[0], (), 1, 8)
+HERE = topology.Topology("cpu", devices.CHIPS[0], (), 1, 8)
 WITH_CUDNN = {
     "mesh__data": -1,
     "run__dtype": "bfloat16",

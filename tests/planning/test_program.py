@@ -8,12 +8,12 @@ import tiny_run
 
 from bert_jax.checkpoints import initial_weights, run_folder
 from bert_jax.config import pretraining
-from bert_jax.foundation import chips
+from bert_jax.foundation import devices
 from bert_jax.planning import costs, program, topology
 from bert_jax.runs import corpus_store
 from bert_jax.runs import pretraining as pretraining_run
 
-HERE = topology.Topology("cpu", chips.CHIPS[0], (), 1, 8)
+HERE = topology.Topology("cpu", devices.CHIPS[0], (), 1, 8)
 
 
 MODERN = {

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from bert_jax import errors
-from bert_jax.foundation import chips
+from bert_jax.foundation import devices as chips
 from bert_jax.planning import topology
 
 GPUS = [chip for chip in chips.CHIPS if chip.cores]

@@ -11,7 +11,7 @@ import pytest
 import small_model
 import small_programs
 
-from bert_jax.foundation import chips
+from bert_jax.foundation import devices
 from bert_jax.planning import hlo, program, topology
 from bert_jax.training import optimizer, sharding, state
 
@@ -20,7 +20,7 @@ sys.path.insert(0, str(SCRIPTS))
 import sharding as bench_sharding  # noqa: E402
 
 sys.path.remove(str(SCRIPTS))
-HERE = topology.Topology("cpu", chips.CHIPS[0], (), 1, 8)
+HERE = topology.Topology("cpu", devices.CHIPS[0], (), 1, 8)
 LAYERS = 3
 
 # The parameters that `fsdp` does not shard: vectors without an axis `embed`.

@@ -9,6 +9,16 @@ from flax import linen as nn
 from bert_jax.data.labeled import example_rows
 from bert_jax.model import config, encoder, network
 
+# What a small model of each type has besides its sizes; ALBERT's layers are of two
+# groups.
+TYPES = {
+    "bert": {},
+    "albert": {"embedding_size": 5, "num_hidden_groups": 2, "hidden_act": "gelu_new"},
+    "roberta": {"pad_token_id": 1, "type_vocab_size": 1},
+    "electra": {"embedding_size": 5},
+    "distilbert": {"type_vocab_size": 0},
+}
+
 
 def model(vocab_size, head, **changes):
     """Two layers of width 24, without dropout but in the head if it has."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import tiny_run
 
 from bert_jax.config import pretraining
-from bert_jax.foundation import chips
+from bert_jax.foundation import devices
 from bert_jax.planning import topology
 
 # A product, then a loop of five trips around another product.
@@ -70,10 +70,10 @@ def settings(**changes) -> pretraining.PretrainingConfig:
     return pretraining.parse(tiny_run.config(Path("unread"), **changes))
 
 
-def topology_of(chip: chips.Chip, number: int) -> topology.Topology:
+def topology_of(chip: devices.Chip, number: int) -> topology.Topology:
     """Returns chips that nothing can be compiled for."""
     return topology.Topology(f"{chip.name}:{number}", chip, (), 1, number)
 
 
-H100 = next(chip for chip in chips.CHIPS if chip.name == "h100")
-V5E = next(chip for chip in chips.CHIPS if chip.name == "v5e")
+H100 = next(chip for chip in devices.CHIPS if chip.name == "h100")
+V5E = next(chip for chip in devices.CHIPS if chip.name == "v5e")

@@ -3,7 +3,7 @@
 import command_line
 import pytest
 
-from bert_jax.training import devices
+from bert_jax.foundation import devices
 
 LIBRARY = """
 import os

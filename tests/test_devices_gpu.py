@@ -7,7 +7,7 @@ import command_line
 import jax
 import pytest
 
-from bert_jax.training import devices
+from bert_jax.foundation import devices
 
 SCRIPT = """
 import logging
