@@ -305,9 +305,9 @@ def _run(
     *,
     hidden_states: bool = False,
 ) -> dict[str, Any]:
-    """Runs the encoder, with the pooler if there is one."""
+    """Runs the encoder, with the pooler if there is one, on rows that texts share."""
     pooler = (heads.HeadSpec("pooler"),) if "pooler" in params else ()
-    model = network.Network(bert, execution, pooler)
+    model = network.Network(bert, dataclasses.replace(execution, packed=True), pooler)
     return model.apply(params, inputs, dropout_key=None, hidden_states=hidden_states)
 
 

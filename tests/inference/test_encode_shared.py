@@ -7,7 +7,7 @@ import small_models
 from flax import linen as nn
 
 from bert_jax.inference import encode
-from bert_jax.model import config, encoder, heads, network
+from bert_jax.model import attention, config, encoder, heads, network
 
 SIZES = {
     "vocab_size": 97,
@@ -77,6 +77,23 @@ def test_vectors_are_those_of_texts_alone(bert, params, rows):
         np.testing.assert_allclose(
             tokens, expected[[0, 2, -1]].swapaxes(0, 1), atol=1e-5
         )
+
+
+def test_no_kernel_that_joins_the_texts_of_a_row_is_chosen(
+    bert, params, rows, monkeypatch
+):
+    """As cuDNN's, for a model that was trained on rows of one text."""
+    cases, choose = [], attention.choose
+
+    def noted(case, kernel):
+        cases.append(case)
+        return choose(case, kernel)
+
+    monkeypatch.setattr(attention, "choose", noted)
+    execution = encoder.Execution(packed=False)
+    encode.sentence_vectors(bert, params, rows, "mean", execution)
+    encode.token_vectors(bert, params, rows, (-1,), execution)
+    assert cases and all(case.packed for case in cases)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max", "bilstm"])
