@@ -1,1 +1,1 @@
-"""What every room may import: files, signals, names of the hub, lines of a config."""
+"""What every room may import: files, signals, devices, the hub, lines of a config."""
