@@ -1,6 +1,10 @@
 """What is freed goes back at once."""
 
 import gc
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,3 +38,44 @@ def test_what_is_freed_goes_back_to_the_system():
     loop.trim_memory()
     assert before - _resident() > 50
     assert len(kept) == 1000 and kept[0].sum() == 12_500
+
+
+_ALLOCATES = """
+import ctypes, resource, sys, threading
+from bert_jax.foundation import devices
+
+if sys.argv[1] == "kept":
+    devices.keep_freed_memory()
+library, size, faults = ctypes.CDLL(None), 64 << 20, []
+library.malloc.restype = ctypes.c_void_p
+library.malloc.argtypes = (ctypes.c_size_t,)
+library.free.argtypes = (ctypes.c_void_p,)
+library.memset.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
+
+def steps():
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        block = library.malloc(size)
+        library.memset(block, 1, size)
+        library.free(block)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+thread = threading.Thread(target=steps)  # as a device has threads
+thread.start()
+thread.join()
+print(sum(faults[1:]))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_the_memory_of_a_step_is_kept_for_the_next():
+    """A page that is returned is a fault when it is used again."""
+
+    def faults(how, platforms):
+        environment = {**os.environ, "JAX_PLATFORMS": platforms}
+        run = [sys.executable, "-c", _ALLOCATES, how]
+        return int(subprocess.check_output(run, env=environment, text=True))
+
+    assert faults("kept", "cpu") < 100
+    assert faults("returned", "cpu") > 1000
+    assert faults("kept", "cuda") > 1000
