@@ -11,6 +11,9 @@ __version__ = "0.1.0"
 
 # `python -m bert_jax.COMMAND`, which Python is looking for now, or `bert_jax COMMAND`.
 if sys.argv and (sys.argv[0] == "-m" or sys.argv[0].rpartition("/")[2] == "bert_jax"):
+    from bert_jax.foundation import host_memory
+
+    host_memory.keep_freed()  # before there are threads, as `own` starts one
     from bert_jax.foundation import interrupts
 
     interrupts.own()

@@ -7,7 +7,7 @@ import command_line
 import jax
 import pytest
 
-from bert_jax.foundation import devices
+from bert_jax.foundation import devices, host_memory
 
 SCRIPT = """
 import logging
@@ -59,7 +59,7 @@ def test_a_plugin_of_another_version_is_named(run, tmp_path):
 
 def test_a_plugin_that_only_compiles_is_not_started(tmp_path):
     """It has no cuDNN: JAX would log the traceback of its error."""
-    if devices._gpu_files():
+    if host_memory.gpu_files():
         pytest.skip("this machine has a GPU")
     info = tmp_path / "jax_cuda13_plugin-0.4.1.dist-info"
     info.mkdir()

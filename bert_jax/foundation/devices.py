@@ -10,11 +10,9 @@ unless XLA_PYTHON_CLIENT_MEM_FRACTION is set.
 it fills the log with errors. `warn_if_unused` reports a GPU that JAX does not use: it
 falls back to the CPU where its CUDA plugin is missing, has another version than jaxlib
 (as after `pip install` has replaced jax in a GPU image), or cannot start.
-`keep_freed_memory` has the C library keep the memory of a step for the next one.
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import functools
 import glob
@@ -29,6 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+
+from bert_jax.foundation import host_memory
 
 PRICES = "Google Cloud's list prices, on demand, in the United States, 2025"
 
@@ -188,11 +188,6 @@ _reported: list[bool] = []
 chosen: list[str] = []  # platforms set by `leave_out`, not by the user
 
 
-def are_on_bus() -> bool:
-    """Returns whether the kernel shows device files of TPU chips; starts no device."""
-    return bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
-
-
 def leave_out(*, report: bool = True) -> None:
     """Keeps JAX from loading libtpu where it is installed and there are no TPUs.
 
@@ -206,7 +201,11 @@ def leave_out(*, report: bool = True) -> None:
     if importlib.util.find_spec("libtpu") is None:
         _leave_out_compiler()
         return
-    if are_on_bus() or any(name in os.environ for name in _SAY_SO) or _is_in_pci():
+    if (
+        host_memory.tpu_files()
+        or any(name in os.environ for name in _SAY_SO)
+        or _is_in_pci()
+    ):
         return
     plugins = {x.name for x in importlib.metadata.entry_points(group="jax_plugins")}
     gpus = {name for name in plugins if "cuda" in name}
@@ -229,15 +228,9 @@ def _leave_out_compiler() -> None:
 
     JAX would do so as well, after logging the traceback of an error.
     """
-    if _installed(_PLUGINS) and not _installed(_CUDNN) and not _gpu_files():
+    if _installed(_PLUGINS) and not _installed(_CUDNN) and not host_memory.gpu_files():
         chosen.append("cpu")
         jax.config.update("jax_platforms", "cpu")
-
-
-def _gpu_files() -> list[str]:
-    """Returns device files of NVIDIA GPUs, in a server, under WSL or of a Jetson."""
-    names = ("nvidia*", "dxg", "nvhost*", "nvgpu*")
-    return [path for name in names for path in sorted(glob.glob(f"/dev/{name}"))]
 
 
 def _is_in_pci() -> bool:
@@ -251,35 +244,6 @@ def _is_in_pci() -> bool:
         if vendor == _GOOGLE and not kind.startswith(_DISKS_AND_NETWORKS):
             return True
     return False
-
-
-# Parameters of glibc's mallopt, and their values. By default a large allocation is a
-# mapping of its own, and so is the heap of each thread, unmapped when it is empty.
-_KEPT = {
-    "M_TRIM_THRESHOLD": (-1, 2**31 - 1),
-    "M_MMAP_MAX": (-4, 0),
-    "M_ARENA_MAX": (-8, 1),
-}
-
-
-def keep_freed_memory() -> None:
-    """Has the process reuse freed memory, if JAX will compute on a CPU (glibc only).
-
-    XLA allocates the temporaries of every step anew. By default the C library returns
-    them to the system after the step, and each of their pages is a fault in the next:
-    a quarter of the time of a small model. Must be called before JAX starts its
-    devices, whose threads have heaps of their own otherwise. Does nothing where a GPU
-    or TPU is here. `training.loop.trim_memory` still returns what is free.
-    """
-    platforms = jax.config.jax_platforms  # pyright: ignore
-    if platforms != "cpu" and (
-        platforms or _gpu_files() or are_on_bus() or _is_in_pci()
-    ):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for parameter, value in _KEPT.values():
-            mallopt(parameter, value)
 
 
 _PLUGINS = (

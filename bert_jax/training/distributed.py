@@ -23,7 +23,7 @@ import jax
 from jax._src import distributed  # the keys and barriers have no public name
 
 from bert_jax import console, errors
-from bert_jax.foundation import devices, interrupts
+from bert_jax.foundation import host_memory, interrupts
 
 CLUSTERS = ("auto", "none", "slurm", "ompi", "k8s", "mpi4py")
 
@@ -109,7 +109,7 @@ def _on_tpu_pod() -> bool:
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
     if hosts:  # GKE sets it on all hosts, a single one too
         return "," in hosts
-    return devices.are_on_bus()
+    return bool(host_memory.tpu_files())
 
 
 def _detection(flags: Flags) -> str | None:

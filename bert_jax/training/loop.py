@@ -10,7 +10,6 @@ at for a spike of the loss, and logged and shown when due.
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import datetime
 import functools
@@ -24,7 +23,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from bert_jax import console, errors
-from bert_jax.foundation import devices, faults, interrupts
+from bert_jax.foundation import devices, faults, host_memory, interrupts
 from bert_jax.training import signals
 from bert_jax.training.guards import (
     ExamplesAt,
@@ -351,17 +350,6 @@ def _text(name: str, value: float) -> str:
     return f"{name} {value:.4g}"
 
 
-def trim_memory() -> None:
-    """Returns freed host memory to the system, where the C library can (glibc).
-
-    Otherwise it keeps half a gigabyte after a compilation, and a little more after each
-    save and evaluation, which run in other threads.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
 def run(
     run: Trainable,
     batches: Iterator[Any],
@@ -475,7 +463,7 @@ class _Loop:
         if self._is_first:  # it may compile for minutes
             self._state, metrics = self._stop.run_interruptible(call)
             self._stop.share()
-            trim_memory()
+            host_memory.trim()
             self._is_first = False
         else:
             self._state, metrics = call()
@@ -504,7 +492,7 @@ class _Loop:
             with self._metrics.meter.saving():
                 self._metrics.guard.check_params(self._step, self._state.params)
                 self._metrics.recorder.save(self._step, self._state, self._loop_state)
-        trim_memory()
+        host_memory.trim()
         self._metrics.meter.resume()
         return ended
 

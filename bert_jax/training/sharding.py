@@ -105,7 +105,6 @@ def make_abstract_mesh(
 def _all_devices() -> list[Any]:
     """Returns all devices; raises InputError when JAX cannot start its platform."""
     devices.leave_out(report=distributed.is_first())
-    devices.keep_freed_memory()
     try:
         found = jax.devices()
         devices.warn_if_unused(report=distributed.is_first())

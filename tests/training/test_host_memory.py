@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import RendererAgg
 
-from bert_jax.training import logs, loop
+from bert_jax.foundation import host_memory
+from bert_jax.training import logs
 
 
 def test_drawing_the_curves_leaves_no_pixels_behind(tmp_path, monkeypatch):
@@ -35,17 +36,17 @@ def test_what_is_freed_goes_back_to_the_system():
     pieces = [np.ones(12_500) for _ in range(2000)]
     kept, before = pieces[::2], _resident()
     del pieces
-    loop.trim_memory()
+    host_memory.trim()
     assert before - _resident() > 50
     assert len(kept) == 1000 and kept[0].sum() == 12_500
 
 
 _ALLOCATES = """
 import ctypes, resource, sys, threading
-from bert_jax.foundation import devices
+from bert_jax.foundation import host_memory
 
 if sys.argv[1] == "kept":
-    devices.keep_freed_memory()
+    host_memory.keep_freed()
 library, size, faults = ctypes.CDLL(None), 64 << 20, []
 library.malloc.restype = ctypes.c_void_p
 library.malloc.argtypes = (ctypes.c_size_t,)
