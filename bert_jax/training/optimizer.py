@@ -1,4 +1,4 @@
-"""The optimizer: its checked configuration, rate, decay, AdamW, StableAdamW and LAMB.
+"""The optimizer: its configuration, rate, decay, AdamW, StableAdamW, LAMB and Muon.
 
 All optimizers correct the bias of their moments; Google's BERT optimizer did not,
 which matters for quoted recipes. Decay goes by the name of a parameter, never by its
@@ -16,6 +16,7 @@ Ruder 2018 (arXiv:1801.06146, section 3.2) give lower layers lower rates; Zhang 
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, no_type_check
 
@@ -24,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
+from optax import contrib
 
 from bert_jax import errors
 from bert_jax.foundation import fields
@@ -74,7 +76,7 @@ def read_average(opt_state: PyTree) -> PyTree | None:
     return found[0] if found else None
 
 
-NAMES = ("adamw", "lamb", "stable_adamw")
+NAMES = ("adamw", "lamb", "stable_adamw", "muon")
 SCHEDULES = ("linear", "polynomial", "wsd", "constant")
 
 # The rule for weight decay (and for LAMB's trust ratio), by the leaf's name.
@@ -100,7 +102,8 @@ class OptimizerConfig:
     )
     name: str = field(
         "adamw",
-        "AdamW, LAMB for large batches, or StableAdamW, which clips its updates.",
+        "AdamW, LAMB for large batches, StableAdamW, which clips its updates, or Muon "
+        "for the matrices of the layers with AdamW for all else.",
         choices=NAMES,
     )
     warmup_steps: int = field(
@@ -251,7 +254,8 @@ def make(
 
     AdamW is Loshchilov and Hutter 2019 with the decay multiplied by the rate; LAMB is
     You et al. 2020, algorithm 2; StableAdamW is Wortsman et al. 2023
-    (arXiv:2304.13013), algorithm 2.
+    (arXiv:2304.13013), algorithm 2. Muon is Jordan et al. 2024 with the scale of Liu
+    et al. 2025 (arXiv:2502.16982, section 2.2), so that rates and decay of AdamW apply.
 
     Args:
       peak: replaces `config.learning_rate`; see `learning_rate`.
@@ -260,8 +264,11 @@ def make(
         it is, to the bit, and its gradient is outside the norm that is clipped.
       average_decay: above 0, the state holds averages of the parameters.
     """
+    adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
+    if config.name == "muon":
+        adam = optax.partition({"muon": _scale_by_muon(), "adam": adam}, _kinds)
     moments = [
-        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon),
+        adam,
         optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
     ]
     if config.name == "stable_adamw":
@@ -329,6 +336,58 @@ def _scale_by_surprise(
         )
 
     return optax.GradientTransformation(adamw.init, update_fn)
+
+
+def _scale_by_muon() -> optax.GradientTransformation:
+    """Makes the momentum of each matrix orthogonal, by five Newton-Schulz steps.
+
+    An update has the RMS 0.2, about that of AdamW (Liu et al. 2025, section 2.2).
+    """
+    orthogonal = contrib.scale_by_muon(weight_dimension_numbers=_matrices)
+
+    def scale(path: Any, update: Array) -> Array:
+        axes: Any = _matrix_axes(path)  # tuples, though an int would do
+        rows, columns = (
+            math.prod(update.shape[axis] for axis in side)
+            for side in (axes.reduction_axis, axes.output_axis)
+        )
+        return update * (0.2 * math.sqrt(max(rows, columns)))
+
+    def update_fn(updates: PyTree, state: Any, params: PyTree = None) -> Any:
+        updates, state = orthogonal.update(updates, state, params)
+        return jax.tree_util.tree_map_with_path(scale, updates), state
+
+    return optax.GradientTransformation(orthogonal.init, update_fn)
+
+
+def _kinds(params: PyTree) -> PyTree:
+    """Returns "muon" for kernels of the layers, and "adam" for all else."""
+
+    def kind(path: Any, _: Any) -> str:
+        names = keys(path)
+        return "muon" if STACKED in names and names[-1] == "kernel" else "adam"
+
+    return jax.tree_util.tree_map_with_path(kind, params)
+
+
+def _matrices(params: PyTree) -> PyTree:
+    return jax.tree_util.tree_map_with_path(lambda path, _: _matrix_axes(path), params)
+
+
+def _matrix_axes(path: tuple[Any, ...]) -> contrib.MuonDimensionNumbers:
+    """Returns the input and output axes of a stacked kernel.
+
+    Along its other axes it is several matrices: of the layers, and of what one kernel
+    computes at once (Q, K and V; both halves of GeGLU).
+    """
+    names = keys(path)
+    if "attention" not in names:  # [n, D, I], [n, D, 2, I] or [n, I, D]
+        return contrib.MuonDimensionNumbers((1,), (-1,))
+    if names[-2] == "output":  # [n, heads, head width, D]
+        return contrib.MuonDimensionNumbers((1, 2), (3,))
+    return contrib.MuonDimensionNumbers(
+        (1,), (-2, -1)
+    )  # [n, D, heads, width], QKV once
 
 
 def _axes(path: tuple[Any, ...], leaf: Array) -> tuple[tuple[int, ...], bool]:

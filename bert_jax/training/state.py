@@ -111,13 +111,19 @@ def abstract(
     everywhere = sharding.replicated(mesh)
     opt_state = optax.tree.map_params(
         optimizer,
-        lambda leaf, param: _shaped(leaf, param.sharding),
+        lambda leaf, param: leaf if _is_masked(leaf) else _shaped(leaf, param.sharding),
         jax.eval_shape(optimizer.init, params),
         params,
         transform_non_params=lambda leaf: _shaped(leaf, everywhere),
+        is_leaf=_is_masked,
     )
     step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
     return TrainState(step, params, opt_state)
+
+
+def _is_masked(leaf: Any) -> bool:
+    """Returns whether one of several optimizers has no state for a parameter."""
+    return isinstance(leaf, optax.MaskedNode)
 
 
 def abstract_params(init_fn: Callable[[Any], PyTree], mesh: sharding.AnyMesh) -> PyTree:

@@ -155,9 +155,9 @@ def test_a_compiled_step_holds_its_shard_and_gathers_no_moments():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", optimizer.NAMES)
+@pytest.mark.parametrize("name", [x for x in optimizer.NAMES if x != "muon"])
 @pytest.mark.parametrize("mesh", MESHES)
-def test_every_optimizer_on_every_mesh(mesh, name):
+def test_every_optimizer_with_two_moments_on_every_mesh(mesh, name):
     layout = _layout(mesh, name)
     _check(layout.shapes, program.build(layout, 24, program.FAST_COMPILE), mesh)
 

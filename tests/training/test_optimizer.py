@@ -171,11 +171,21 @@ SHAPES = {
 }
 
 
+def orthogonal(matrix):
+    """Five Newton-Schulz steps with the coefficients of Jordan et al. 2024."""
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
 def reference_steps(params, all_grads, config, rates):
-    """Clipped AdamW, StableAdamW or LAMB, leaf by leaf, with corrected bias."""
+    """Clipped AdamW, StableAdamW, LAMB or Muon, leaf by leaf, with corrected bias."""
     params = {name: value.astype(np.float64) for name, value in params.items()}
     m = {name: np.zeros_like(value) for name, value in params.items()}
     v = {name: np.zeros_like(value) for name, value in params.items()}
+    momentum = {name: np.zeros_like(value) for name, value in params.items()}
     for t, (grads, rate) in enumerate(zip(all_grads, rates, strict=True), start=1):
         norm = math.sqrt(
             sum(float(np.sum(g.astype(float) ** 2)) for g in grads.values())
@@ -188,6 +198,11 @@ def reference_steps(params, all_grads, config, rates):
             m_hat = m[name] / (1 - config.beta1**t)
             v_hat = v[name] / (1 - config.beta2**t)
             update = m_hat / (np.sqrt(v_hat) + config.epsilon)
+            if config.name == "muon" and "kernel" in name:
+                momentum[name] = 0.95 * momentum[name] + 0.05 * g
+                ahead = 0.95 * momentum[name] / (1 - 0.95 ** (t + 1))
+                update = orthogonal(ahead + 0.05 * g / (1 - 0.95**t))
+                update = update * 0.2 * math.sqrt(max(g.shape))
             if "kernel" in name or "embedding" in name:
                 update = update + config.weight_decay * params[name]
                 if config.name == "lamb":
@@ -240,6 +255,43 @@ def test_stacked_layers_equal_the_unrolled_reference(name, max_grad_norm):
         params,
         stacked(expected),
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "matrices"),
+    [
+        ("attention/query", (2, 8, 2, 4), lambda x: x.reshape(2, 8, 8)),
+        ("attention/output", (2, 2, 4, 8), lambda x: x.reshape(2, 8, 8)),
+        (
+            "attention/query_key_value",
+            (2, 8, 3, 2, 4),
+            lambda x: np.moveaxis(x, 2, 1).reshape(6, 8, 8),
+        ),
+        ("intermediate", (2, 8, 16), lambda x: x),
+        ("output", (2, 16, 8), lambda x: x),
+        (
+            "intermediate",
+            (2, 8, 2, 16),
+            lambda x: np.moveaxis(x, 2, 1).reshape(4, 8, 16),
+        ),
+    ],
+)
+def test_muon_makes_each_matrix_of_a_kernel_orthogonal(path, shape, matrices):
+    """Singular values of an update are about 0.2 sqrt(larger side), of each matrix."""
+    grad = np.random.default_rng(4).normal(size=shape).astype(np.float32)
+    tree = {"kernel": jnp.asarray(grad)}
+    for name in reversed(("layers", *path.split("/"))):
+        tree = {name: tree}
+    config = CONFIG(
+        learning_rate=1.0, name="muon", weight_decay=0.0, schedule="constant"
+    )
+    transform = optimizer.make(config, 10)
+    updates, _ = transform.update(tree, transform.init(tree), tree)
+    (update,) = jax.tree.leaves(updates)
+    for matrix in matrices(np.asarray(update)):
+        values = np.linalg.svd(matrix, compute_uv=False)
+        expected = 0.2 * math.sqrt(max(matrix.shape))
+        assert 0.6 * expected < values.min() and values.max() < 1.3 * expected
 
 
 def test_only_what_is_surprised_steps_less_far():

@@ -1,5 +1,6 @@
 """A run that is stopped and resumed is the uninterrupted one, to the bit."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -130,9 +131,16 @@ def test_two_processes_in_turn_equal_one_to_the_bit(tmp_path):
     assert [step for step, _ in logged_losses(whole)] == [2, 4, 6]
 
 
-def test_the_small_run_of_that_test_in_this_process(tmp_path):
+@pytest.mark.parametrize("name", optimizer.NAMES)
+def test_the_small_run_of_that_test_in_this_process(tmp_path, monkeypatch, name):
+    config = dataclasses.replace(CONFIG, name=name)
+    monkeypatch.setitem(globals(), "CONFIG", config)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
     with pytest.raises(errors.Stopped):
-        train(tmp_path, 4, stop_at=1)
-    assert checkpoint.steps(tmp_path / "checkpoints") == [2]
-    assert int(train(tmp_path, 4).step) == 4
-    assert (tmp_path / "curves.png").exists()
+        train(parts, 4, stop_at=1)
+    assert checkpoint.steps(parts / "checkpoints") == [2]
+    resumed = train(parts, 4)
+    assert int(resumed.step) == 4
+    chex.assert_trees_all_equal(resumed, train(whole, 4))
+    assert (parts / "curves.png").exists()
