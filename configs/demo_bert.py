@@ -8,13 +8,13 @@ unigram's; a bigram that is shown the left neighbour reaches 17.3 %. `configs/de
 reaches more than twice as much in the time, with other layers.
 
 The text is that of `configs/demo.py`. Such a short run of BERT stays for long at the
-loss of unigram counts: its positions are learned, and its LayerNorm stands after each
-sum. What differs from the published settings shortens that: weights drawn at 0.05 (at
-0.02, attention over 128 dimensions begins almost uniform), rows of 32 tokens (with 64,
-nothing was learned in 900 steps), four heads, beta2 0.98, 20 % of the tokens masked,
-and no dropout, because no row is seen more than six times. They were tried together,
-not one by one. With `--config.run.num_train_steps=50000`, an hour at the speed of two
-idle cores, the accuracy is 28.4 %.
+loss of unigram counts: its positions are learned, and its LayerNorm comes after each
+sum. What differs from the published settings shortens that: weights of deviation 0.05
+(at 0.02, attention over 128 dimensions begins almost uniform), rows of 32 tokens (with
+64, nothing was learned in 900 steps), four heads, beta2 0.98, 20 % of the tokens
+masked, and no dropout, because no row is seen more than six times. They were tried
+together, not one by one. With `--config.run.num_train_steps=50000`, an hour on two idle
+cores before its step was made faster, the accuracy is 28.4 %.
 """
 
 from bert_jax.config import pretraining

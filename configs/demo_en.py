@@ -3,7 +3,8 @@
     pip install -e ".[demo-en]"
     python -m bert_jax.pretrain --config=configs/demo_en.py --workdir=runs/demo_en
 
-Two CPU cores, about nine minutes.
+Two CPU cores, about ten minutes. Held-out accuracy: 31.6 %, which is 7.5 times the
+unigram's; a bigram that is shown the left neighbour reaches 15.6 %.
 
 The settings are those of `configs/demo.py`, which explains them.
 """

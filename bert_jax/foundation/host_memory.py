@@ -1,9 +1,9 @@
 """Memory of the host that the C library has freed: kept for the next step, or returned.
 
-XLA allocates the temporaries of every step anew on a CPU. By default glibc returns them
-to the system after the step, and every page of them is a fault in the next one: a
-quarter of the time of a small model. Only its main heap can be told to keep them, and
-threads use others, unless it is told before there are any: when a command begins.
+On a CPU XLA allocates the temporaries of a step, and frees them after it. By default
+glibc returns them to the system, and every page of them is a fault in the next step: a
+quarter to a third of the time of a small model. Only the main heap can keep them, and
+threads have other heaps unless this is set before they start: when a command begins.
 """
 
 import ctypes
@@ -16,10 +16,9 @@ from typing import Any
 # the heap is kept, large allocations are no mappings of their own, and there is one
 # heap for all threads.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
-_KEPT = ((_M_TRIM_THRESHOLD, 2**31 - 1), (_M_MMAP_MAX, 0), (_M_ARENA_MAX, 1))
-# Settings of the user, which stay.
-_SET = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
+_KEPT = ((_M_TRIM_THRESHOLD, -1), (_M_MMAP_MAX, 0), (_M_ARENA_MAX, 1))
 _GPUS = ("/dev/nvidia*", "/dev/dxg", "/dev/nvhost*", "/dev/nvgpu*")
+_AMD = "/dev/kfd"
 _TPUS = ("/dev/accel*", "/dev/vfio/[0-9]*")
 
 
@@ -36,15 +35,28 @@ def tpu_files() -> list[str]:
 def keep_freed(environment: Mapping[str, str] = os.environ) -> None:
     """Has this process keep what it frees, if JAX will compute on a CPU.
 
-    Must be called before the process has threads. Does nothing where a GPU or TPU is
-    here, the environment sets glibc's allocator, or the C library is another.
+    Must be called before the process has threads. Does nothing on a machine with a GPU
+    or TPU, where the environment sets glibc's allocator, or with another C library.
     """
     platforms = environment.get("JAX_PLATFORMS", "")
-    on_cpu = platforms == "cpu" or not (platforms or gpu_files() or tpu_files())
-    if on_cpu and not any(name in environment for name in _SET):
+    accelerators = os.path.exists(_AMD) or gpu_files() or tpu_files()
+    on_cpu = platforms == "cpu" or not (platforms or accelerators)
+    if on_cpu and not _is_set(environment):
         mallopt = _function("mallopt")
         for parameter, value in _KEPT if mallopt else ():
             mallopt(parameter, value)
+
+
+def _is_set(environment: Mapping[str, str]) -> bool:
+    """Returns whether the environment has settings of glibc's allocator.
+
+    >>> _is_set({"MALLOC_ARENA_MAX": "4"}), _is_set({"HOME": "/root"})
+    (True, False)
+    """
+    tunables = environment.get("GLIBC_TUNABLES", "")
+    return "glibc.malloc" in tunables or any(
+        name.startswith("MALLOC_") for name in environment
+    )
 
 
 def trim() -> None:
@@ -60,4 +72,7 @@ def trim() -> None:
 
 def _function(name: str) -> Any:
     """Returns a function of the C library, or None if it has none of that name."""
-    return getattr(ctypes.CDLL(None), name, None)
+    try:
+        return getattr(ctypes.CDLL(None), name, None)
+    except (OSError, TypeError):  # a static Python, Windows
+        return None

@@ -255,7 +255,8 @@ def make(
     AdamW is Loshchilov and Hutter 2019 with the decay multiplied by the rate; LAMB is
     You et al. 2020, algorithm 2; StableAdamW is Wortsman et al. 2023
     (arXiv:2304.13013), algorithm 2. Muon is Jordan et al. 2024 with the scale of Liu
-    et al. 2025 (arXiv:2502.16982, section 2.2), so that rates and decay of AdamW apply.
+    et al. 2025 (arXiv:2502.16982, section 2.2), so that rates and decay of AdamW apply;
+    its momentum is optax's 0.95, and beta1 and beta2 are those of the other parameters.
 
     Args:
       peak: replaces `config.learning_rate`; see `learning_rate`.

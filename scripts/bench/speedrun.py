@@ -10,9 +10,10 @@ held-out documents with 15 % of the tokens behind [MASK]. The time runs from the
 step to the end of the last evaluation; compilation is done before. A few steps and an
 evaluation are timed first, and the run gets as many steps as fit, so that the schedule
 of the rate ends with it; --steps gives all runs as many steps instead. A variant that
-changes the objective, the length or the packing of rows is scored on rows of its own,
-with the bigram on the same masks beside it. Other work on the machine costs steps: run
-it alone.
+changes the objective or the length of rows is scored on rows of its own, and the bigram
+on the same masks. Other work on the machine costs steps. The script leaves glibc's
+allocator as it is: MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1 in
+the environment do what the commands do on a CPU.
 
 With --results, each run is appended as a line of JSON, and what the file already has is
 not run again. --plot draws the curves.
@@ -110,26 +111,29 @@ def main() -> None:
     """Prints a row for each run as it ends, and the means of the recipes last."""
     given = _arguments()
     try:
-        variants = [read_variant(text) for text in given.variants] or [
-            Variant(_AS_IS, {})
-        ]
-        check(given.config, variants)
-    except errors.InputError as error:
+        results = _measure(given)
+    except errors.BertJaxError as error:
         sys.exit(f"error: {error}")
-    results = _read(given.results)
-    chosen = []
+    print(f"\n{console.table([HEADER, *(result.row() for result in results)])}")
+    print(f"\n{console.table([SUMMARY, *_summary(results)])}")
+    print("means over the seeds, after the last step; majority: NSP if the answer is")
+    print("always the more frequent one")
+    if given.plot is not None:
+        given.plot.write_bytes(draw(results))
+
+
+def _measure(given: argparse.Namespace) -> list[Result]:
+    """Returns the runs of all variants and seeds."""
+    variants = [read_variant(text) for text in given.variants] or [Variant(_AS_IS, {})]
+    check(given.config, variants)
+    known, results = _read(given.results), []
     with tempfile.TemporaryDirectory() as folder:
         for variant in variants:
             for seed in given.seeds:
-                result = _run_or_read(given, variant, seed, results, Path(folder))
-                chosen.append(result)
+                result = _run_or_read(given, variant, seed, known, Path(folder))
+                results.append(result)
                 print("  ".join(result.row()), flush=True)
-    print(f"\n{console.table([HEADER, *(result.row() for result in chosen)])}")
-    print(f"\n{console.table([SUMMARY, *_summary(chosen)])}")
-    print("means over the seeds, after the last step; majority: NSP by always saying")
-    print("the more frequent answer")
-    if given.plot is not None:
-        given.plot.write_bytes(draw(chosen))
+    return results
 
 
 def _arguments() -> argparse.Namespace:
@@ -148,7 +152,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10, help="of each run")
     parser.add_argument("--steps", type=int, default=0, help="in place of --minutes")
     parser.add_argument("--seeds", type=_seeds, default=[0], help="as in 0,1,2")
-    parser.add_argument("--evaluations", type=int, default=6, help="of each run")
+    parser.add_argument(
+        "--evaluations",
+        type=int,
+        default=6,
+        choices=range(1, 101),
+        metavar="N",
+        help="of each run",
+    )
     parser.add_argument("--results", type=Path, help="JSONL of the runs, read again")
     parser.add_argument("--plot", type=Path, help="PNG of the curves")
     return parser.parse_args()

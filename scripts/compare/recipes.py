@@ -1,6 +1,6 @@
 """The effect of each fine-tuning recipe on one data set: mean and standard deviation.
 
-    python scripts/compare/recipes.py --init_from=runs/demo --workdir=recipes
+    python scripts/compare/recipes.py --init_from=runs/demo_long --workdir=recipes
 
 Each recipe is a sweep over seeds with the settings of --config except its recipe, for
 --steps steps, scored once, at the end. Finished ones are read from --workdir and not

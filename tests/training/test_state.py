@@ -1,3 +1,5 @@
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -88,6 +90,23 @@ def test_every_mesh_gives_the_same_training_with_dropout(sizes):
     many, metrics_many = train(sharding.make_mesh(*sizes), 5, dropout=0.2)
     chex.assert_trees_all_close(metrics_many, metrics_one, rtol=1e-5)
     chex.assert_trees_all_close(many.params, one.params, rtol=1e-4, atol=1e-5)
+
+
+def test_muon_on_every_mesh_is_muon_on_one_device(monkeypatch):
+    """Its steps are of whole matrices, its momentum is sharded as they are."""
+    config = dataclasses.replace(CONFIG, name="muon")
+    monkeypatch.setitem(globals(), "OPTIMIZER", optimizer.make(config, 100))
+    one, metrics_one = train(sharding.make_mesh(1, 1, 1), 5)
+    many, metrics_many = train(sharding.make_mesh(2, 2, 2), 5)
+    chex.assert_trees_all_close(metrics_many, metrics_one, rtol=1e-5)
+    chex.assert_trees_all_close(many.params, one.params, rtol=1e-3, atol=1e-5)
+    layers = many.params["layers"]["up"]["kernel"]
+    momentum = [
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(many.opt_state)
+        if optimizer.keys(path)[-3:] == ("layers", "up", "kernel")
+    ]
+    assert [leaf.sharding for leaf in momentum] == [layers.sharding]
 
 
 @pytest.mark.parametrize(
